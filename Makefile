@@ -1,0 +1,72 @@
+# Everything for working on Sealbus. `make` lists the targets. Each sets up what it needs: an environment in .venv, once, and
+# again when pyproject.toml has changed. Needs GNU make, a POSIX shell, and Python 3.11 or newer (`make PYTHON=…` chooses one).
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python)
+BIN := .venv/bin/python
+READY := .venv/.ready
+
+# An environment knows its own path. In a copied or moved tree it would run the code of the place it came from.
+ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
+.PHONY: $(READY)
+endif
+
+$(READY): pyproject.toml
+	@for python in $(PYTHONS); do \
+	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	    echo "error: no Python 3.11 or newer among: $(PYTHONS)" >&2; \
+	    echo "hint: install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; \
+	fi; \
+	echo "Making .venv with $$("$$found" --version) ..."; \
+	"$$found" -m venv --clear .venv || { \
+	    echo "hint: Debian and Ubuntu keep venv in a package of its own: apt install python3-venv" >&2; exit 1; }
+	@echo "Installing Sealbus and the tools to work on it ..."
+	@# The first line: --group came with pip 25.1.
+	@PIP_ROOT_USER_ACTION=ignore $(BIN) -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
+	@PIP_ROOT_USER_ACTION=ignore $(BIN) -m pip install -qq --disable-pip-version-check --editable '.[broker]' --group dev
+	@echo '$(CURDIR)' > $(READY)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: demo
+demo: $(READY) ## watch a robbery fail on a real NATS server (under a minute)
+	@$(BIN) -m examples.robbery
+
+.PHONY: test
+test: check ## everything that must hold: style, types, imports, all tests
+	$(BIN) -m pytest
+
+.PHONY: check
+check: lint types imports ## style, types and imports, without the tests
+
+.PHONY: lint
+lint: $(READY) ## style, with ruff
+	$(BIN) -m ruff check .
+	$(BIN) -m ruff format --check .
+
+.PHONY: types
+types: $(READY) ## types, with mypy in strict mode
+	$(BIN) -m mypy
+
+.PHONY: imports
+imports: $(READY) ## who may import whom: the gate does no I/O, the client never imports the broker
+	.venv/bin/lint-imports --no-cache
+
+.PHONY: format
+format: $(READY) ## put the code into its form
+	$(BIN) -m ruff check --fix-only .
+	$(BIN) -m ruff format .
+
+.PHONY: venv
+venv: $(READY) ## only make the environment
+
+.PHONY: clean
+clean: ## remove what was made here; a bus's own state and credentials stay
+	rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -path ./.git -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,34 @@
+"""The ``sealbus`` command, also as ``python -m sealbus_broker``.
+
+The command is installed with the light client too, where the operators' tools have none of their libraries. This module
+therefore imports nothing but the standard library before it knows that they are there.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    """Run the command line.
+
+    Returns the exit code: 1 with a hint on stderr where the ``broker`` extra is not installed.
+    """
+    try:
+        from sealbus_broker.cli.main import main as command_line
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in {"", "sealbus", "sealbus_broker"}:
+            raise  # a broken installation, not a missing extra
+        print(
+            f"error: the sealbus command needs the Python package {missing!r}, which is not here\n"
+            "hint: only the client library is installed; for the relay and the tools:"
+            " pip install 'sealbus[broker]'",
+            file=sys.stderr,
+        )
+        return 1
+    return command_line()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""Which patterns cover a subject: the one question behind grants and subject rules.
+
+Answers are remembered a subject, so what a message costs does not grow with the policy. The memory is bounded and holds only
+subjects that a sealed envelope named, so nobody without a key can fill it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, Generic, TypeVar
+
+T = TypeVar("T")
+
+_REMEMBERED: Final = 16_384
+"""Answers kept a table: more than the subjects of a large bus, and about 2 MiB at worst."""
+
+
+class SubjectTable(Generic[T]):
+    """Patterns with a value each; finds the value of the pattern that covers a subject.
+
+    Where several patterns cover it, a literal token goes before ``*`` and ``*`` before ``>``. A policy's subject rules never overlap,
+    and of overlapping grants any one will do.
+    """
+
+    __slots__ = ("_answers", "_root")
+
+    def __init__(self, entries: Iterable[tuple[str, T]]) -> None:
+        self._root: dict[str, object] = {}
+        self._answers: dict[str, T | None] = {}
+        for pattern, value in entries:
+            node = self._root
+            for token in pattern.split("."):
+                node = node.setdefault(token, {})  # type: ignore[assignment]  # tokens lead to nodes, _END to a value
+            node[_END] = value
+
+    def find(self, subject: str) -> T | None:
+        """The value of the pattern that covers ``subject``, or ``None``."""
+        try:
+            return self._answers[subject]
+        except KeyError:
+            pass
+        answer = _walk(self._root, subject.split("."), 0)
+        if len(self._answers) >= _REMEMBERED:
+            self._answers.clear()
+        self._answers[subject] = answer  # type: ignore[assignment]  # what _END leads to is a T
+        return self._answers[subject]
+
+
+_END: Final = ""
+"""Key of a node's value: no token is empty."""
+
+
+def _walk(node: dict[str, object], tokens: list[str], at: int) -> object | None:
+    if at == len(tokens):
+        return node.get(_END)
+    for token in (tokens[at], "*"):
+        below = node.get(token)
+        if isinstance(below, dict) and (answer := _walk(below, tokens, at + 1)) is not None:
+            return answer
+    rest = node.get(">")
+    return rest.get(_END) if isinstance(rest, dict) else None

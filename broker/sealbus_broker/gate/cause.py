@@ -1,0 +1,103 @@
+"""Whether what had to come before a message really did: proven by the relay's own stamp, so nothing need be looked up."""
+
+from __future__ import annotations
+
+from sealbus.codec import unpack_json
+from sealbus.envelope import Envelope, Header, Parent
+from sealbus.errors import Malformed
+from sealbus.seal import Verifier
+from sealbus.stamp import Stamp, Verdict, open_stamp
+from sealbus.subjects import REPLY, matches
+from sealbus_broker.gate.policy import BotRule, CauseRule, Policy
+
+_MISSING = object()
+
+
+def prove_parent(header: Header, policy: Policy, verifier: Verifier) -> tuple[Stamp, Parent] | str:
+    """The stamp of the message that ``header`` follows from, verified; or what is wrong with it."""
+    if header.parent is None:
+        return "a parent is required"
+    try:
+        parent = Parent.decode(header.parent)
+        stamp = open_stamp(parent.stamp, policy.bus_keys, verifier)
+    except Malformed as error:
+        return f"parent: {error.what}"
+    if stamp.bus != policy.bus:
+        return "the parent was judged on another bus"
+    if stamp.verdict is not Verdict.ACCEPTED:
+        return "the parent was not accepted"
+    return stamp, parent
+
+
+def check_cause(
+    rule: CauseRule, bot: BotRule, header: Header, payload: object, now_ms: int, policy: Policy, verifier: Verifier
+) -> Stamp | str:
+    """The parent's stamp if it satisfies ``rule``, else what is missing (never a payload's value)."""
+    proven = prove_parent(header, policy, verifier)
+    if isinstance(proven, str):
+        return proven
+    stamp, parent = proven
+    if not matches(rule.subject, stamp.subject):
+        return f"the parent is on {stamp.subject}; expected {rule.subject}"
+    if stamp.bot != bot.name and not bot.may_subscribe(stamp.subject):
+        # A stamp says that something happened, not that its bearer may know: a stolen one is of no use.
+        return "the parent is a message that this bot may not receive"
+    if now_ms - stamp.judged_at_ms > rule.within_ms:
+        return f"the parent is older than {rule.within_ms} ms"
+    if rule.match:
+        trouble = _compare(rule.match, stamp, parent, payload)
+        if trouble:
+            return trouble
+    return stamp
+
+
+def check_reply(header: Header, bot: BotRule, now_ms: int, policy: Policy, verifier: Verifier) -> Stamp | str:
+    """The stamp of the request that ``header`` answers, or why it is no answer.
+
+    ``reply.<requester>.<nonce>`` needs no grant: the request's stamp proves that the requester asked, once, on a subject whose requests
+    this bot may receive.
+    """
+    proven = prove_parent(header, policy, verifier)
+    if isinstance(proven, str):
+        return proven
+    stamp, _ = proven
+    if header.subject != f"{REPLY}.{stamp.bot}.{stamp.nonce.hex()}":
+        return "the parent is another request than the subject names"
+    if not bot.may_subscribe(stamp.subject):
+        return "the request is a message that this bot may not receive"
+    if now_ms - stamp.judged_at_ms > policy.limits.live_ttl_ms:
+        return f"the request is older than {policy.limits.live_ttl_ms} ms"
+    return stamp
+
+
+def _compare(pointers: tuple[str, ...], stamp: Stamp, parent: Parent, payload: object) -> str | None:
+    if parent.envelope is None:
+        return "the parent's envelope is required"
+    try:
+        envelope = Envelope.decode(parent.envelope)
+        if envelope.digest != stamp.envelope:
+            return "the parent's stamp is about another envelope"
+        earlier = unpack_json(envelope.payload)
+    except Malformed as error:
+        return f"the parent's envelope: {error.what}"
+    for pointer in pointers:
+        mine, theirs = _at(payload, pointer), _at(earlier, pointer)
+        if mine is _MISSING or theirs is _MISSING:
+            return f"{pointer} is missing here or in the parent"
+        # bool is a number in Python, but not in JSON.
+        if mine != theirs or isinstance(mine, bool) != isinstance(theirs, bool):
+            return f"{pointer} differs from the parent's"
+    return None
+
+
+def _at(document: object, pointer: str) -> object:
+    """What an RFC 6901 pointer leads to, or ``_MISSING``."""
+    for escaped in pointer.split("/")[1:]:
+        token = escaped.replace("~1", "/").replace("~0", "~")
+        if isinstance(document, dict) and token in document:
+            document = document[token]
+        elif isinstance(document, list) and token.isascii() and token.isdigit() and int(token) < len(document):
+            document = document[int(token)]
+        else:
+            return _MISSING
+    return document

@@ -1,0 +1,341 @@
+"""The gate: one pure function through which every message must go.
+
+Nothing here reads a clock, a file or the network, and no bytes whatever make it raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from sealbus.codec import unpack_json
+from sealbus.envelope import Envelope, Header
+from sealbus.errors import Malformed
+from sealbus.limits import MAX_DETAIL_BYTES, MAX_ENVELOPE_BYTES
+from sealbus.reason import Reason
+from sealbus.seal import Context, Verifier
+from sealbus.stamp import Stamp
+from sealbus.subjects import REPLY
+from sealbus_broker.gate.cause import check_cause, check_reply
+from sealbus_broker.gate.policy import BotKey, BotRule, Delivery, Policy, SubjectRule
+from sealbus_broker.gate.rate import RateMeters
+from sealbus_broker.gate.schemas import Schema
+from sealbus_broker.gate.verdict import Arrival, Judgment, Moment
+
+
+def judge(arrival: Arrival, policy: Policy, moment: Moment, verifier: Verifier, meters: RateMeters) -> Judgment:
+    """Judge one message: run :data:`CHECKS` in order; the first that objects is the verdict.
+
+    Cheap checks that need no key come first, nothing is believed before the seal holds, and the payload is decoded only when everything
+    about its header is in order. The last check of all, the nonce ledger, is where an accepted message is stored (see
+    :mod:`sealbus_broker.gate.ledger`), so only a message that passed everything else burns its nonce.
+
+    ``verifier`` and ``meters`` only remember (roots that held, rates); losing them changes no verdict but the rate's.
+    """
+    case = Case(arrival, policy, moment, verifier, meters)
+    for check in CHECKS:
+        violation = check(case)
+        if violation is not None:
+            return Judgment(
+                arrival=arrival,
+                envelope=case.envelope,
+                proven=case.proven,
+                reason=violation.reason,
+                detail=violation.detail,
+                disposition=policy.disposition(violation.reason, case.rule),
+            )
+    return Judgment(
+        arrival=arrival,
+        envelope=case.envelope,
+        proven=case.proven,
+        reason=None,
+        detail=None,
+        disposition=policy.default_disposition,
+        ledger_id=case.ledger_id(),
+        payload=case.payload,
+        rule=case.rule,
+    )
+
+
+class Violation(NamedTuple):
+    """A check's objection. ``detail`` names places, rules and limits; never a payload's value."""
+
+    reason: Reason
+    detail: str | None = None
+
+
+class Case:
+    """One message under judgment: what was given, and what the checks so far have established."""
+
+    __slots__ = (
+        "arrival",
+        "bot",
+        "cause",
+        "envelope",
+        "key",
+        "meters",
+        "moment",
+        "payload",
+        "policy",
+        "proven",
+        "rule",
+        "schema",
+        "verifier",
+    )
+
+    def __init__(
+        self, arrival: Arrival, policy: Policy, moment: Moment, verifier: Verifier, meters: RateMeters
+    ) -> None:
+        self.arrival = arrival
+        self.policy = policy
+        self.moment = moment
+        self.verifier = verifier
+        self.meters = meters
+        self.envelope: Envelope | None = None
+        self.bot: BotRule | None = None
+        self.key: BotKey | None = None
+        self.proven = False
+        self.rule: SubjectRule | None = None
+        self.schema: Schema | None = None
+        self.cause: Stamp | None = None
+        self.payload: object = None
+
+    @property
+    def header(self) -> Header:
+        assert self.envelope is not None  # check_encoding stands before whatever asks
+        return self.envelope.header
+
+    @property
+    def is_reply(self) -> bool:
+        return self.header.subject.startswith(f"{REPLY}.")
+
+    def ledger_id(self) -> str:
+        """Under which id the ledger must be free of this message.
+
+        A bot can collide only with its own nonces. A cause that allows one consequence is shared by all who may draw it.
+        """
+        once = self.is_reply or (self.rule is not None and self.rule.cause is not None and self.rule.cause.once)
+        if self.cause is not None and once:
+            return f"{self.cause.nonce.hex()}>{self.header.subject}"
+        return f"{self.arrival.session}.{self.header.nonce.hex()}"
+
+
+def check_size(case: Case) -> Violation | None:
+    """*size*: no more bytes than an envelope may have."""
+    size = len(case.arrival.data)
+    if size > MAX_ENVELOPE_BYTES:
+        return Violation(Reason.SIZE, f"{size} bytes; at most {MAX_ENVELOPE_BYTES}")
+    return None
+
+
+def check_encoding(case: Case) -> Violation | None:
+    """*encoding*: exactly one envelope, in the one exact encoding."""
+    try:
+        case.envelope = Envelope.decode(case.arrival.data)
+    except Malformed as error:
+        return Violation(Reason.ENCODING, error.what)
+    return None
+
+
+def check_key_known(case: Case) -> Violation | None:
+    """*unknown-key*: sealed with a key of the bot whose session sent it."""
+    assert case.envelope is not None
+    case.bot = case.policy.bots.get(case.arrival.session)
+    case.key = case.bot.keys.get(case.envelope.seal.key) if case.bot else None
+    return Violation(Reason.UNKNOWN_KEY) if case.key is None else None
+
+
+def check_key_valid(case: Case) -> Violation | None:
+    """*key-not-valid*: the key's time had come, and was not over, when the message arrived."""
+    assert case.key is not None
+    key, at = case.key, case.arrival.arrived_at_ms
+    if at < key.not_before_ms:
+        return Violation(Reason.KEY_NOT_VALID, "not yet")
+    if key.not_after_ms is not None and at > key.not_after_ms:
+        return Violation(Reason.KEY_NOT_VALID, "no longer")
+    return None
+
+
+def check_key_revoked(case: Case) -> Violation | None:
+    """*key-revoked*. By the clock, not by arrival: once a key has leaked, nothing of it that still waits is believed."""
+    assert case.key is not None
+    if case.key.revoked_ms is not None and case.key.revoked_ms <= case.moment.now_ms:
+        return Violation(Reason.KEY_REVOKED)
+    return None
+
+
+def check_seal(case: Case) -> Violation | None:
+    """*bad-seal*: the signature holds over the bytes as they came. From here on the sender is proven."""
+    assert case.envelope is not None
+    if not case.verifier.holds(Context.ENVELOPE, case.envelope.seal, case.envelope.signed):
+        return Violation(Reason.BAD_SEAL)
+    case.proven = True
+    return None
+
+
+def check_bus(case: Case) -> Violation | None:
+    """*wrong-bus*: sealed for this bus, not captured on a test bus where the same key speaks."""
+    if case.header.bus != case.policy.bus:
+        return Violation(Reason.WRONG_BUS, f"sealed for {case.header.bus}; this is {case.policy.bus}")
+    return None
+
+
+def check_bot(case: Case) -> Violation | None:
+    """*wrong-bot*: the envelope says the same sender as the session and the key."""
+    if case.header.bot != case.arrival.session:
+        return Violation(Reason.WRONG_BOT, f"sealed as {case.header.bot}; sent by {case.arrival.session}")
+    return None
+
+
+def check_wait(case: Case) -> Violation | None:
+    """*stale*: it waited no longer for a relay than the ledger's window allows for."""
+    waited, longest = case.moment.now_ms - case.arrival.arrived_at_ms, case.policy.limits.ingress_wait_ms
+    if waited > longest:
+        return Violation(Reason.STALE, f"waited {waited} ms; at most {longest}")
+    return None
+
+
+def check_ledger_age(case: Case) -> Violation | None:
+    """*stale*: issued since the ledger began. A ledger that was lost must not readmit what was captured before."""
+    since = case.moment.ledger_since_ms
+    if since is not None and case.header.issued_at_ms <= since + case.policy.limits.clock_skew_ms:
+        return Violation(Reason.STALE, "issued before the nonce ledger begins")
+    return None
+
+
+def check_not_in_future(case: Case) -> Violation | None:
+    """*issued-in-future*: an envelope issued ahead of time would outlive the ledger's memory."""
+    ahead = case.header.issued_at_ms - case.arrival.arrived_at_ms
+    if ahead > case.policy.limits.clock_skew_ms:
+        return Violation(Reason.ISSUED_IN_FUTURE, f"{ahead} ms ahead")
+    return None
+
+
+def check_ttl(case: Case) -> Violation | None:
+    """*ttl-too-long*: it asks for no longer a life than the policy lets an envelope have, for the same reason."""
+    limits = case.policy.limits
+    longest = limits.ttl_ms if case.arrival.delivery is Delivery.STREAM else limits.live_ttl_ms
+    if case.header.ttl_ms > longest:
+        return Violation(Reason.TTL_TOO_LONG, f"{case.header.ttl_ms} ms; at most {longest}")
+    return None
+
+
+def check_not_expired(case: Case) -> Violation | None:
+    """*expired*: its time-to-live was not over when the server stored it."""
+    ends = case.header.issued_at_ms + case.header.ttl_ms + case.policy.limits.clock_skew_ms
+    if case.arrival.arrived_at_ms > ends:
+        return Violation(Reason.EXPIRED, f"{case.arrival.arrived_at_ms - ends} ms late")
+    return None
+
+
+def check_declared(case: Case) -> Violation | None:
+    """*undeclared-subject*, or *cause* for an answer: there is a rule for such a message.
+
+    An answer's rule is that of its request, which the request's stamp proves; so this is where a reply's cause is judged.
+    """
+    if case.is_reply:
+        assert case.bot is not None
+        proven = check_reply(case.header, case.bot, case.moment.now_ms, case.policy, case.verifier)
+        if isinstance(proven, str):
+            return Violation(Reason.CAUSE, proven)
+        case.cause, case.rule = proven, case.policy.rule(proven.subject)
+        if case.rule is None or case.rule.reply is None:
+            return Violation(Reason.CAUSE, "the request's subject takes no replies")
+        return None
+    case.rule = case.policy.rule(case.header.subject)
+    return Violation(Reason.UNDECLARED_SUBJECT) if case.rule is None else None
+
+
+def check_granted(case: Case) -> Violation | None:
+    """*not-granted*: the policy lets this bot publish here. An answer's grant is the request's stamp."""
+    assert case.bot is not None
+    if not case.is_reply and not case.bot.may_publish(case.header.subject):
+        return Violation(Reason.NOT_GRANTED)
+    return None
+
+
+def check_delivery(case: Case) -> Violation | None:
+    """*wrong-delivery*: it came the way that its subject's delivery class takes."""
+    assert case.rule is not None
+    expected = Delivery.LIVE if case.is_reply else case.rule.delivery
+    if case.arrival.delivery is not expected:
+        return Violation(Reason.WRONG_DELIVERY, f"sent as {case.arrival.delivery.value}; expected {expected.value}")
+    return None
+
+
+def check_rate(case: Case) -> Violation | None:
+    """*rate*: no faster than the subject allows one bot. Behind the seal, so nobody can use up another's allowance."""
+    assert case.rule is not None
+    rate = None if case.is_reply else case.rule.rate
+    session, at_ms = case.arrival.session, case.arrival.arrived_at_ms
+    if rate is not None and not case.meters.allow(session, case.rule.pattern, rate, at_ms):
+        return Violation(Reason.RATE, f"more than {rate.per_second:g}/s")
+    return None
+
+
+def check_payload(case: Case) -> Violation | None:
+    """*payload*: only now is it decoded: exactly one value of the JSON data model."""
+    assert case.envelope is not None
+    try:
+        case.payload = unpack_json(case.envelope.payload)
+    except Malformed as error:
+        return Violation(Reason.PAYLOAD, error.what)
+    return None
+
+
+def check_schema_known(case: Case) -> Violation | None:
+    """*unknown-schema*: the schema that the envelope names is one that the subject accepts; naming none means the first."""
+    rule, name = case.rule, case.header.schema_name
+    assert rule is not None
+    accepted = {rule.reply.name: rule.reply} if case.is_reply and rule.reply is not None else rule.schemas
+    case.schema = next(iter(accepted.values())) if name is None else accepted.get(name)
+    if case.schema is None:
+        return Violation(Reason.UNKNOWN_SCHEMA, f"expected {' or '.join(accepted)}"[:MAX_DETAIL_BYTES])
+    return None
+
+
+def check_schema(case: Case) -> Violation | None:
+    """*schema*: the payload meets it."""
+    assert case.schema is not None
+    trouble = case.schema.violation(case.payload)
+    return None if trouble is None else Violation(Reason.SCHEMA, trouble)
+
+
+def check_what_came_before(case: Case) -> Violation | None:
+    """*cause*: what the subject's rule says must have come before did."""
+    assert case.rule is not None and case.bot is not None
+    if case.is_reply or case.rule.cause is None:
+        return None
+    proven = check_cause(
+        case.rule.cause, case.bot, case.header, case.payload, case.moment.now_ms, case.policy, case.verifier
+    )
+    if isinstance(proven, str):
+        return Violation(Reason.CAUSE, proven)
+    case.cause = proven
+    return None
+
+
+CHECKS: Final[tuple[Callable[[Case], Violation | None], ...]] = (
+    check_size,
+    check_encoding,
+    check_key_known,
+    check_key_valid,
+    check_key_revoked,
+    check_seal,
+    check_bus,
+    check_bot,
+    check_wait,
+    check_ledger_age,
+    check_not_in_future,
+    check_ttl,
+    check_not_expired,
+    check_declared,
+    check_granted,
+    check_delivery,
+    check_rate,
+    check_payload,
+    check_schema_known,
+    check_schema,
+    check_what_came_before,
+)
+"""Every check, in the order in which they are made. Later ones build on what earlier ones established."""

@@ -1,0 +1,163 @@
+"""The policy as the gate sees it: immutable values, compiled once.
+
+``sealbus_broker.policy`` makes one from a folder of files; tests make them by hand. Nothing here reads a file or a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+from sealbus.reason import Reason
+from sealbus.subjects import matches
+from sealbus_broker.gate.acl import SubjectTable
+from sealbus_broker.gate.schemas import Schema
+
+
+class Delivery(StrEnum):
+    """How a subject's messages travel."""
+
+    STREAM = "stream"
+    """Stored before judged, stored before delivered; subscribers may be durable."""
+    LIVE = "live"
+    """Judged at once and kept in memory only: telemetry, requests and replies."""
+
+
+class Disposition(StrEnum):
+    """What happens to a message that violates."""
+
+    DROP = "drop"
+    """Counted and receipted, not kept."""
+    QUARANTINE = "quarantine"
+    """Kept with its raw bytes for operators to look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an operator may tune. Times in milliseconds, sizes in bytes."""
+
+    ttl_ms: int = 60_000
+    live_ttl_ms: int = 10_000
+    clock_skew_ms: int = 2_000
+    ingress_wait_ms: int = 300_000
+    session_ms: int = 600_000
+    retention_ms: int = 7 * 24 * 3_600_000
+    accepted_bytes: int = 4 * 1024**3
+    ingress_bytes: int = 1024**3
+    quarantine_bytes: int = 1024**3
+    live_bytes: int = 256 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most ``per_second`` messages a second of one bot on one subject, ``burst`` of them at once."""
+
+    per_second: float
+    burst: int
+
+
+@dataclass(frozen=True, slots=True)
+class CauseRule:
+    """What must have come before a message: see ``docs/policy.md``."""
+
+    subject: str
+    """Pattern that the parent's subject must match."""
+    within_ms: int
+    match: tuple[str, ...] = ()
+    """JSON pointers (RFC 6901) at which both payloads must be equal."""
+    once: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectRule:
+    """One entry under ``subjects:``."""
+
+    pattern: str
+    delivery: Delivery
+    schemas: Mapping[str, Schema]
+    """By full name (``orders.placed.v1``), in the order of the policy: the first is the default."""
+    rate: Rate | None = None
+    reply: Schema | None = None
+    cause: CauseRule | None = None
+    on_violation: Mapping[Reason, Disposition] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class BotKey:
+    """One public key of a bot. Times in ms since 1970 UTC."""
+
+    raw: bytes
+    not_before_ms: int
+    not_after_ms: int | None = None
+    revoked_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BotRule:
+    """One bot with all its grants, its roles' included."""
+
+    name: str
+    keys: Mapping[bytes, BotKey]
+    publish: tuple[str, ...] = ()
+    subscribe: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    _publish: SubjectTable[bool] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_publish", SubjectTable((pattern, True) for pattern in self.publish))
+
+    def may_publish(self, subject: str) -> bool:
+        """Whether ``subject`` is granted to this bot for publishing."""
+        return self._publish.find(subject) is not None
+
+    def may_subscribe(self, pattern: str) -> bool:
+        """Whether everything that ``pattern`` stands for is granted to this bot."""
+        return any(matches(grant, pattern) for grant in self.subscribe)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Everything the gate needs to know, and the digest that stamps name it by."""
+
+    bus: str
+    digest: bytes
+    """SHA-256 over the canonical content of the folder (32 bytes)."""
+    bus_keys: frozenset[bytes]
+    """Raw public keys whose stamps this bus's relays honour in a parent."""
+    bots: Mapping[str, BotRule]
+    subjects: tuple[SubjectRule, ...]
+    limits: Limits = field(default_factory=Limits)
+    on_violation: Mapping[Reason, Disposition] = field(default_factory=lambda: MappingProxyType({}))
+    default_disposition: Disposition = Disposition.QUARANTINE
+    _rules: SubjectTable[SubjectRule] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_rules", SubjectTable((rule.pattern, rule) for rule in self.subjects))
+
+    def rule(self, subject: str) -> SubjectRule | None:
+        """The rule that declares ``subject``, or ``None``."""
+        return self._rules.find(subject)
+
+    def disposition(self, reason: Reason, rule: SubjectRule | None = None) -> Disposition:
+        """What happens to a message that violates: the subject's own choice, the policy's, the policy's default."""
+        if rule is not None and reason in rule.on_violation:
+            return rule.on_violation[reason]
+        return self.on_violation.get(reason, self.default_disposition)
+
+    @property
+    def ledger_window_ms(self) -> int:
+        """How long the ledger of stored messages must remember an id.
+
+        An envelope may be fresh, or still wait in ingress, for ``ttl + 2 x skew + wait``; a cause that allows one consequence only must
+        be remembered for as long as it may have one.
+        """
+        limits = self.limits
+        once = [rule.cause.within_ms for rule in self.subjects if rule.cause is not None and rule.cause.once]
+        return max(limits.ttl_ms, *once, 0) + 2 * limits.clock_skew_ms + limits.ingress_wait_ms
+
+    @property
+    def live_window_ms(self) -> int:
+        """The same for live messages, which do not wait. A request may be answered for as long as it may live."""
+        return self.limits.live_ttl_ms + 2 * self.limits.clock_skew_ms

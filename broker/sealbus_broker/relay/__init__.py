@@ -1,0 +1,1 @@
+"""NATS in, verdicts out: streams, admission of bots, the embedded nats-server."""

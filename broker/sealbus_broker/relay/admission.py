@@ -1,0 +1,202 @@
+"""Who may connect, and what their session may do: the relay's answer to NATS's auth callout.
+
+A bot connects with an *admission text* as its token, ``sealbus/1 <bot> <public key> [<consumer> …]``, and with its signature over the
+server's challenge and that text, made under the ``connect`` context. nats-server verifies neither: it asks here. The answer is a
+session of a few minutes with exactly these rights, inside the account BOTS:
+
+========== =======================================================================================================
+publish    ``send.<bot>`` and ``call.<bot>``; for each consumer asked for, which must be the bot's own by its name: asking it for
+           messages, and acknowledging them
+subscribe  ``inbox.<bot>.>``, ``bus.reply.<bot>.>``, and ``bus.<pattern>`` for each grant
+========== =======================================================================================================
+
+:func:`decide` is pure. A refusal tells the bot nothing but that it was refused; the reason is in the relay's log.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from sealbus.errors import InvalidInput, Malformed
+from sealbus.keys import SIGNATURE_BYTES, KeyKind, PublicKey
+from sealbus.limits import MAX_CONSUMERS
+from sealbus.seal import verify_connect
+from sealbus.subjects import BUS, INBOX, REPLY, ingress_subject, is_name
+from sealbus_broker.gate.policy import BotRule, Policy
+from sealbus_broker.printable import printable
+from sealbus_broker.relay import jwt
+from sealbus_broker.relay.nats_config import BOTS_ACCOUNT, MAX_BOT_PAYLOAD_BYTES, MAX_SUBSCRIPTIONS
+from sealbus_broker.relay.secrets import BusSecrets
+
+log = structlog.get_logger(__name__)
+
+CALLOUT_SUBJECT: Final = "$SYS.REQ.USER.AUTH"
+PROTOCOL: Final = "sealbus/1"
+
+_CONSUMER = re.compile(r"[a-z0-9-]{1,32}_[a-z2-7]{16}")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What an admitted bot gets."""
+
+    bot: str
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    expires_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """Why a connection is not admitted: for the log, not for the one who asked."""
+
+    bot: str | None
+    why: str
+
+
+def decide(connect: dict[str, Any], challenge: object, policy: Policy, now_ms: int) -> Session | Denial:
+    """Judge one connection. ``connect``: the options that the client sent; ``challenge``: the nonce that the server sent it."""
+    token, signature_text = connect.get("auth_token"), connect.get("sig")
+    if not (isinstance(token, str) and isinstance(signature_text, str) and isinstance(challenge, str)):
+        return Denial(None, "no admission text, signature or challenge")
+    if not (token.isascii() and challenge.isascii() and challenge):
+        return Denial(None, "the admission text is not ASCII")
+    protocol, *words = token.split(" ")
+    if protocol != PROTOCOL or len(words) < 2:
+        return Denial(None, f"the admission text does not begin with {PROTOCOL}, a bot and a key")
+    name, key_text, *consumers = words
+    if not is_name(name):
+        return Denial(None, "the admission text names no bot")
+    bot = policy.bots.get(name)
+    if bot is None:
+        return Denial(name, "the policy knows no such bot")
+    refused = _check_key(bot, key_text, now_ms)
+    if isinstance(refused, Denial):
+        return refused
+    raw, expires_at_ms = refused
+    try:
+        signature = base64.b64decode(signature_text, validate=True)
+    except (binascii.Error, ValueError):
+        return Denial(name, "the signature is not base64")
+    if len(signature) != SIGNATURE_BYTES or not verify_connect(raw, challenge.encode(), token.encode(), signature):
+        return Denial(name, "the signature does not hold over the challenge and the admission text")
+    if len(consumers) > MAX_CONSUMERS:
+        return Denial(name, f"{len(consumers)} consumers; at most {MAX_CONSUMERS}")
+    for consumer in consumers:
+        if not _CONSUMER.fullmatch(consumer) or consumer.rpartition("_")[0] != name:
+            return Denial(name, "a consumer that is not the bot's own")
+    return Session(
+        name,
+        publish=(
+            ingress_subject(name, live=False),
+            ingress_subject(name, live=True),
+            *(f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{consumer}" for consumer in consumers),
+            *(f"$JS.ACK.ACCEPTED.{consumer}.>" for consumer in consumers),
+        ),
+        subscribe=(
+            f"{INBOX}.{name}.>",
+            f"{BUS}.{REPLY}.{name}.>",
+            *(f"{BUS}.{pattern}" for pattern in bot.subscribe),
+        ),
+        expires_at_ms=min(now_ms + policy.limits.session_ms, expires_at_ms),
+    )
+
+
+def _check_key(bot: BotRule, text: str, now_ms: int) -> tuple[bytes, int] | Denial:
+    """The raw key and when a session with it must end, or why it opens nothing."""
+    try:
+        raw = PublicKey.parse(text, KeyKind.BOT).raw
+    except InvalidInput as error:
+        return Denial(bot.name, error.what)
+    key = bot.keys.get(raw)
+    if key is None:
+        return Denial(bot.name, "the key is not one of this bot's")
+    ends = [at for at in (key.not_after_ms, key.revoked_ms) if at is not None]
+    if now_ms < key.not_before_ms or any(at <= now_ms for at in ends):
+        return Denial(bot.name, "the key is not yet valid, expired or revoked")
+    return raw, min(ends, default=2**53)
+
+
+class Admission:
+    """Answers the auth callout on a connection of its own. Several relays share the work."""
+
+    def __init__(
+        self, nc: Client, secrets: BusSecrets, policy: Callable[[], Policy], now: Callable[[], float] = time.time
+    ) -> None:
+        self._nc = nc
+        self._issuer = secrets.issuer
+        self._policy = policy
+        self._now = now
+        self._subscription: Any = None
+
+    async def start(self) -> None:
+        """Begin to answer."""
+        self._subscription = await self._nc.subscribe(CALLOUT_SUBJECT, queue="relays", cb=self._on_request)
+        await self._nc.flush()
+
+    async def stop(self) -> None:
+        """Answer what has arrived, and no more."""
+        if self._subscription is not None and self._nc.is_connected:
+            await self._subscription.drain()
+
+    async def _on_request(self, msg: Msg) -> None:
+        try:
+            answer = self._answer(msg.data)
+        except Malformed as error:
+            log.warning("admission.malformed", error=error.what)
+            return
+        try:
+            await self._nc.publish(msg.reply, answer)
+        except (NatsError, OSError) as error:
+            log.warning("admission.unanswered", error=type(error).__name__)
+
+    def _answer(self, request: bytes) -> bytes:
+        """The signed response to one request. Raises :class:`Malformed` for what no nats-server asked."""
+        now = self._now()
+        nats = jwt.verify_request(request, now)["nats"]
+        try:
+            connect, client = nats["connect_opts"], nats["client_info"]
+            user, server = str(nats["user_nkey"]), str(nats["server_id"]["id"])
+            challenge, host = client.get("nonce"), client.get("host")
+        except (KeyError, TypeError, AttributeError):
+            raise Malformed("a request without its fields") from None
+        if not isinstance(connect, dict):
+            raise Malformed("a request without its fields")
+        decision = decide(connect, challenge, self._policy(), int(now * 1000))
+        response: dict[str, Any] = {"type": "authorization_response", "version": 2}
+        if isinstance(decision, Session):
+            log.info("admission.granted", bot=decision.bot, host=printable(str(host), 64))
+            response["jwt"] = jwt.sign(_user_claims(decision, user), self._issuer, int(now))
+        else:
+            log.warning("admission.denied", bot=decision.bot, why=decision.why, host=printable(str(host), 64))
+            response["error"] = "not admitted"
+        return jwt.sign({"sub": user, "aud": server, "nats": response}, self._issuer, int(now)).encode()
+
+
+def _user_claims(session: Session, user: str) -> dict[str, Any]:
+    return {
+        "sub": user,
+        "name": session.bot,
+        "aud": BOTS_ACCOUNT,
+        "exp": session.expires_at_ms // 1000,
+        "nats": {
+            "type": "user",
+            "version": 2,
+            "subs": MAX_SUBSCRIPTIONS,
+            "data": -1,
+            "payload": MAX_BOT_PAYLOAD_BYTES,
+            "pub": {"allow": list(session.publish)},
+            "sub": {"allow": list(session.subscribe)},
+        },
+    }

@@ -1,0 +1,32 @@
+"""What the relay's surroundings raise: each a sentence, and a hint.
+
+::
+
+    SealbusError
+    └── RelayError
+        ├── SecretsUnusable      .sealbus/relay.toml cannot be made or read
+        ├── ServerFailed         nats-server cannot be started, or does not stay up
+        └── StreamsUnusable      a stream or consumer cannot be made, or is not as the bus needs it
+
+What a bot does wrong is never raised: it is a verdict or a :class:`~sealbus_broker.relay.admission.Denial`.
+"""
+
+from __future__ import annotations
+
+from sealbus.errors import SealbusError
+
+
+class RelayError(SealbusError):
+    """The relay cannot run, or cannot go on, in these surroundings."""
+
+
+class SecretsUnusable(RelayError):
+    """The bus's secrets cannot be made or read. Never carries a seed."""
+
+
+class ServerFailed(RelayError):
+    """nats-server cannot be started, or keeps dying."""
+
+
+class StreamsUnusable(RelayError):
+    """JetStream is not as the bus needs it: going on could lose, double or let through messages."""

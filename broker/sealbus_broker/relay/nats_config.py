@@ -1,0 +1,182 @@
+"""The nats-server configuration that the bus stands on, as text. Pure: values in, text out, and no secret in it.
+
+Two accounts keep bots and JetStream apart (ADR 2). nats-server publishes a server-made answer to whatever ``reply`` subject a client
+names, with the *server's* rights inside the account that the request was served in. In one account, an acknowledgement with the
+reply ``$JS.API.STREAM.DELETE.ACCEPTED`` deleted the stream (measured, 2.15.1). So:
+
+``BUS``   JetStream, the relays, every stream. No bot ever logs in here.
+``BOTS``  all bots. Has no JetStream; only what is exported and imported below passes between the two.
+
+============================================  ==========  ====================================================
+subject                                       direction   what for
+============================================  ==========  ====================================================
+``send.>`` ``call.>``                         BOTS → BUS  envelopes on their way in
+``bus.>`` ``inbox.>``                         BUS → BOTS  stamped messages and receipts on their way out
+``$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.*``      service     a bot's durable subscription asks for messages
+``$JS.ACK.ACCEPTED.>``                        service     and acknowledges them
+============================================  ==========  ====================================================
+
+Within ``BOTS`` a session's own permissions say which bot may do what: see :mod:`sealbus_broker.relay.admission`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sealbus.errors import InvalidInput
+from sealbus.keys import PublicKey
+from sealbus.limits import MAX_ENVELOPE_BYTES
+
+BUS_ACCOUNT: Final = "BUS"
+BOTS_ACCOUNT: Final = "BOTS"
+SYSTEM_ACCOUNT: Final = "SYS"
+
+MAX_PAYLOAD_BYTES: Final = 1024 * 1024
+"""nats-server's own default, written out because limits of the protocol are derived from it."""
+
+MAX_BOT_PAYLOAD_BYTES: Final = MAX_ENVELOPE_BYTES + 64 * 1024
+"""What a bot may publish: above the largest envelope, so that one slightly too large still gets its verdict (``size``), and far
+enough below :data:`MAX_PAYLOAD_BYTES` that the quarantine can wrap it whole."""
+
+MAX_SUBSCRIPTIONS: Final = 1024
+"""Subscriptions of one bot's connection; each costs the server memory and matching time."""
+
+AUTHORIZATION_TIMEOUT_S: Final = 2
+"""How long nats-server waits for the relay's answer to a login."""
+
+RESERVED_CONNECTIONS: Final = 64
+"""Connections that bots cannot use up, so that a relay can always come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class NatsConfig:
+    """What :func:`render` needs to know.
+
+    ``sync_interval``: ``"always"`` (default) makes JetStream fsync before it acknowledges. Its own default of two minutes lost
+    acknowledged writes on power failure (Jepsen, 2.12.1), and a nonce ledger that forgets readmits old envelopes; the price is
+    about half of the sequential rate on one node. A duration (``"2m"``) is for buses that can live with that.
+
+    ``max_file_bytes`` and ``max_memory_bytes``: JetStream's limits. Left out, nats-server takes three quarters of what is *free*
+    when it starts, which shrinks as the streams fill and then refuses writes: pass ``streams.file_bytes(limits)``.
+    """
+
+    store_dir: Path
+    relay: PublicKey
+    issuer: PublicKey
+    host: str = "127.0.0.1"
+    port: int = 4222
+    server_name: str = "sealbus"
+    pid_file: Path | None = None
+    http_port: int | None = None
+    sync_interval: str = "always"
+    max_file_bytes: int | None = None
+    max_memory_bytes: int | None = None
+    max_connections: int = 8192
+
+
+def quote(text: str | Path) -> str:
+    """``text`` as a quoted string of the configuration language, in which nothing is special.
+
+    The language knows the escapes of Go and reads ``$name`` outside quotes only. Raises :class:`InvalidInput` for control
+    characters: no path of ours has them, and an error is better than a line that ends early.
+    """
+    given = str(text)
+    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in given):
+        raise InvalidInput(f"{given!r} has control characters", hint="use another folder or name")
+    return '"' + given.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def render(config: NatsConfig) -> str:
+    """The whole configuration file."""
+    jetstream = [
+        f"store_dir: {quote(config.store_dir)}",
+        f"sync_interval: {quote(config.sync_interval)}",
+    ]
+    if config.max_file_bytes is not None:
+        jetstream.append(f"max_file_store: {config.max_file_bytes}")
+    if config.max_memory_bytes is not None:
+        jetstream.append(f"max_memory_store: {config.max_memory_bytes}")
+    optional = []
+    if config.pid_file is not None:
+        optional.append(f"pid_file: {quote(config.pid_file)}")
+    if config.http_port is not None:
+        optional.append(f"http: {quote(f'127.0.0.1:{config.http_port}')}  # monitoring, never beyond this machine")
+    relay, issuer = config.relay.text, config.issuer.text
+    return f"""\
+# Written by sealbus at every start: edits are lost. No secret is in here.
+listen: {quote(f"{_host(config.host)}:{config.port}")}
+server_name: {quote(config.server_name)}
+{_lines(optional, "")}
+# One subject with our prefixes fits many times over; what is longer is no bot of ours.
+max_control_line: 4096
+max_payload: {MAX_PAYLOAD_BYTES}
+max_connections: {config.max_connections}
+# A client that does not read is cut off instead of holding memory.
+max_pending: 67108864
+write_deadline: "10s"
+ping_interval: "30s"
+ping_max: 3
+# A stop need not wait for clients: they reconnect by themselves.
+lame_duck_duration: "30s"
+lame_duck_grace_period: "1s"
+
+jetstream {{
+{_lines(jetstream, "  ")}}}
+
+accounts {{
+  {BUS_ACCOUNT} {{
+    jetstream: enabled
+    users: [ {{ nkey: {relay} }} ]
+    exports: [
+      {{ stream: "bus.>" }}
+      {{ stream: "inbox.>" }}
+      {{ service: "$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.*", response_type: stream }}
+      {{ service: "$JS.ACK.ACCEPTED.>" }}
+    ]
+    imports: [
+      {{ stream: {{ account: {BOTS_ACCOUNT}, subject: "send.>" }} }}
+      {{ stream: {{ account: {BOTS_ACCOUNT}, subject: "call.>" }} }}
+    ]
+  }}
+  {BOTS_ACCOUNT} {{
+    limits {{
+      max_payload: {MAX_BOT_PAYLOAD_BYTES}
+      max_subscriptions: {MAX_SUBSCRIPTIONS}
+      max_connections: {max(1, config.max_connections - RESERVED_CONNECTIONS)}
+      max_leafnodes: 0
+    }}
+    exports: [
+      {{ stream: "send.>" }}
+      {{ stream: "call.>" }}
+    ]
+    imports: [
+      {{ stream: {{ account: {BUS_ACCOUNT}, subject: "bus.>" }} }}
+      {{ stream: {{ account: {BUS_ACCOUNT}, subject: "inbox.>" }} }}
+      {{ service: {{ account: {BUS_ACCOUNT}, subject: "$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.*" }} }}
+      {{ service: {{ account: {BUS_ACCOUNT}, subject: "$JS.ACK.ACCEPTED.>" }} }}
+    ]
+  }}
+  {SYSTEM_ACCOUNT} {{ }}
+}}
+system_account: {SYSTEM_ACCOUNT}
+
+authorization {{
+  timeout: {AUTHORIZATION_TIMEOUT_S}
+  # Everyone but the relay is admitted, or not, by the relay. That the relay is an nkey user makes the server send challenges.
+  auth_callout {{
+    issuer: {issuer}
+    account: {BUS_ACCOUNT}
+    auth_users: [ {relay} ]
+  }}
+}}
+"""
+
+
+def _host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _lines(lines: list[str], indent: str) -> str:
+    return "".join(f"{indent}{line}\n" for line in lines)

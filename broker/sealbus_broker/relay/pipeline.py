@@ -1,0 +1,173 @@
+"""A batch of messages on its way through the relay: judged, stamped, stored, answered.
+
+The order is what makes a crash harmless. A verdict is stored before its receipt is sent, and both before the message is acknowledged to
+the ingress stream; so whatever a dying relay had not finished is delivered to the next one, which finds in the ledger what was done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+import structlog
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from sealbus.delivery import pack_delivery
+from sealbus.keys import SigningKey
+from sealbus.limits import MAX_BATCH
+from sealbus.seal import Verifier
+from sealbus.stamp import Stamp, seal_stamps
+from sealbus.subjects import receipt_subject
+from sealbus_broker.gate.judge import judge
+from sealbus_broker.gate.ledger import settle
+from sealbus_broker.gate.policy import Delivery, Disposition, Policy
+from sealbus_broker.gate.rate import RateMeters
+from sealbus_broker.gate.verdict import Arrival, Judgment, Moment
+from sealbus_broker.relay.journal import Entry, Journal, Stored
+from sealbus_broker.relay.ledger import Ledger
+from sealbus_broker.relay.quarantine import Record
+from sealbus_broker.relay.tally import Tally
+
+log = structlog.get_logger(__name__)
+
+_PREFIX: Final = {Delivery.STREAM: "accepted", Delivery.LIVE: "live"}
+
+
+class Service(Protocol):
+    """Answers accepted messages on one of the bus's own subjects."""
+
+    def __call__(self, judgment: Judgment, stamp: bytes) -> None: ...
+
+
+@dataclass(slots=True)
+class _Item:
+    """One message under way: its judgment so far, and what is to be sent back."""
+
+    judgment: Judgment
+    stamp: Stamp | None = None
+    receipt: bytes | None = None
+    fresh: bool = True
+    """Whether this is the first time that it is accepted: a retry's receipt is repeated, its effects are not."""
+
+
+class Pipeline:
+    """Judges arrivals and carries the verdicts out. One a relay; :meth:`process` may run for several batches at once."""
+
+    def __init__(
+        self,
+        nc: Client,
+        journal: Journal,
+        ledgers: Mapping[Delivery, Ledger],
+        policy: Callable[[], Policy],
+        key: SigningKey,
+        relay: str,
+        services: Mapping[str, Service],
+        tally: Tally,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._nc = nc
+        self._journal = journal
+        self._ledgers = ledgers
+        self._policy = policy
+        self._key = key
+        self._relay = relay
+        self._services = services
+        self._tally = tally
+        self._now_ms = now_ms
+        self._verifier = Verifier()
+        self._meters = RateMeters()
+
+    async def process(self, arrivals: Sequence[Arrival]) -> None:
+        """Judge ``arrivals`` (all of one delivery class, at most 1,024) and return when every verdict is durable and answered."""
+        policy, ledger = self._policy(), self._ledgers[arrivals[0].delivery]
+        moment = Moment(self._now_ms(), ledger.since_ms)
+        items = [_Item(judge(arrival, policy, moment, self._verifier, self._meters)) for arrival in arrivals]
+        await self._recall(items, ledger)
+        self._stamp(items, policy)
+        await self._store_accepted(items, ledger, policy)
+        self._stamp(items, policy)
+        await self._store_quarantined(items, policy)
+        await self._answer(items)
+        for item in items:
+            self._tally.count(item.judgment)
+
+    async def _recall(self, items: list[_Item], ledger: Ledger) -> None:
+        """Find out whether a relay that died had accepted what is refused now.
+
+        A verdict stands: what was accepted, and only never acknowledged, is not refused because its wait, a key or the policy changed since.
+        """
+        for item in items:
+            judgment = item.judgment
+            if judgment.reason is not None and judgment.proven and judgment.arrival.redelivered:
+                item.receipt = await ledger.find(judgment)
+                if item.receipt is not None:
+                    item.fresh = False
+                    item.judgment = replace(judgment, reason=None, detail=None)
+
+    def _stamp(self, items: list[_Item], policy: Policy) -> None:
+        """Seal the stamps of all that have none yet with one signature."""
+        now_ms = self._now_ms()
+        todo: list[tuple[_Item, Stamp]] = []
+        for item in items:
+            if item.receipt is None and item.stamp is None:
+                item.stamp = item.judgment.stamp(policy.bus, policy.digest, now_ms, self._relay)
+                if item.stamp is not None:
+                    todo.append((item, item.stamp))
+        for at in range(0, len(todo), MAX_BATCH):
+            chunk = todo[at : at + MAX_BATCH]
+            for (item, _), sealed in zip(chunk, seal_stamps(self._key, [stamp for _, stamp in chunk]), strict=True):
+                item.receipt = sealed
+
+    async def _store_accepted(self, items: list[_Item], ledger: Ledger, policy: Policy) -> None:
+        """Store what passed; what the ledger already holds is settled by what it holds."""
+        accepted = [item for item in items if item.judgment.reason is None and item.fresh]
+        stored = await self._journal.store([_accepted_entry(item) for item in accepted])
+        for item, where in zip(accepted, stored, strict=True):
+            ledger.remember(where.sequence)
+            if where.duplicate:
+                await self._settle(item, where, ledger, policy)
+
+    async def _settle(self, item: _Item, where: Stored, ledger: Ledger, policy: Policy) -> None:
+        settled = settle(item.judgment, await ledger.read(where.sequence), policy.bus_keys, self._verifier)
+        item.fresh = False
+        item.receipt = settled.receipt
+        if settled.reason is not None:
+            item.stamp = None
+            disposition = policy.disposition(settled.reason, item.judgment.rule)
+            item.judgment = replace(item.judgment, reason=settled.reason, disposition=disposition)
+
+    async def _store_quarantined(self, items: list[_Item], policy: Policy) -> None:
+        now_ms = self._now_ms()
+        entries: list[Entry] = []
+        for item in items:
+            judgment = item.judgment
+            if judgment.reason is not None and judgment.disposition is Disposition.QUARANTINE:
+                record = Record.of(judgment, policy.digest, now_ms, self._relay)
+                entries.append(record.entry(judgment.arrival.data))
+        if entries:
+            await self._journal.store(entries)
+
+    async def _answer(self, items: list[_Item]) -> None:
+        """Send each sender its stamp, and let the bus's own services answer. Lost receipts are asked for again by a retry."""
+        for item in items:
+            header = item.judgment.header
+            if header is None or item.receipt is None:
+                continue
+            try:
+                await self._nc.publish(receipt_subject(item.judgment.arrival.session, header.nonce), item.receipt)
+            except (NatsError, OSError) as error:
+                log.warning("receipt.lost", error=type(error).__name__)
+            if item.fresh and item.judgment.reason is None and header.subject in self._services:
+                self._services[header.subject](item.judgment, item.receipt)
+
+
+def _accepted_entry(item: _Item) -> Entry:
+    judgment = item.judgment
+    assert judgment.envelope is not None and item.receipt is not None and judgment.ledger_id is not None
+    return Entry(
+        subject=f"{_PREFIX[judgment.arrival.delivery]}.{judgment.envelope.header.subject}",
+        data=pack_delivery(judgment.envelope.data, item.receipt),
+        headers={"Nats-Msg-Id": judgment.ledger_id},
+    )

@@ -1,0 +1,192 @@
+"""The bus's own subjects (``sealbus.…``), which the relay answers itself.
+
+A request comes through the gate like any message: sealed, granted, schema-valid, its nonce burned. The answer is a message too: sealed
+and stamped with the bus's key, in the name of ``sealbus``, on the requester's reply subject.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import structlog
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from sealbus.codec import pack_json
+from sealbus.delivery import pack_delivery
+from sealbus.envelope import Envelope, Header, Parent, seal_envelopes
+from sealbus.keys import SigningKey
+from sealbus.limits import NONCE_BYTES
+from sealbus.stamp import Stamp, Verdict, seal_stamps
+from sealbus.subjects import RELAY, consumer_name, overlap, reply_subject
+from sealbus_broker.gate.policy import Delivery, Policy
+from sealbus_broker.gate.verdict import Judgment
+from sealbus_broker.relay.journal import Entry, Journal
+from sealbus_broker.relay.quarantine_reader import read_record, read_records
+from sealbus_broker.relay.streams import ACCEPTED
+
+log = structlog.get_logger(__name__)
+
+SUBSCRIBE: Final = "sealbus.subscribe"
+QUARANTINE_LIST: Final = "sealbus.quarantine.list"
+QUARANTINE_SHOW: Final = "sealbus.quarantine.show"
+
+CHUNK_BYTES: Final = 192 * 1024
+"""Of a quarantined message's bytes in one answer: 256 KiB in base64, well inside an envelope."""
+
+BOT_ACK_WAIT_S: Final = 30
+"""How long a bot's handler may be silent before its message is delivered again; the client reports progress at half of it."""
+
+BOT_ACK_PENDING: Final = 1024
+"""Messages a durable subscription may have in hand."""
+
+_BUSY: Final = 64
+"""Requests served at once; a flood beyond it waits for nothing and is not answered, which bounds the relay's memory."""
+
+Handler = Callable[[str, Any], Awaitable[Any]]
+
+
+class NotServed(Exception):
+    """A request that cannot be served; its text goes to the requester as ``{"error": …}``."""
+
+
+class Services:
+    """Answers requests on the bus's own subjects."""
+
+    def __init__(
+        self, nc: Client, journal: Journal, policy: Callable[[], Policy], key: SigningKey, relay: str, now_ms: Callable[[], int]
+    ) -> None:
+        self._nc = nc
+        self._journal = journal
+        self._policy = policy
+        self._key = key
+        self._relay = relay
+        self._now_ms = now_ms
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._handlers: Mapping[str, Handler] = {
+            SUBSCRIBE: self._subscribe,
+            QUARANTINE_LIST: self._quarantine_list,
+            QUARANTINE_SHOW: self._quarantine_show,
+        }
+
+    def __contains__(self, subject: str) -> bool:
+        return subject in self._handlers
+
+    def serve(self, judgment: Judgment, stamp: bytes) -> None:
+        """Start answering an accepted request. Returns at once; never raises."""
+        if len(self._tasks) >= _BUSY:
+            log.warning("service.busy", bot=judgment.arrival.session)
+            return
+        task = asyncio.get_running_loop().create_task(self._answer(judgment, stamp))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def drain(self) -> None:
+        """Wait for the answers under way."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _answer(self, judgment: Judgment, stamp: bytes) -> None:
+        assert judgment.envelope is not None
+        header, bot = judgment.envelope.header, judgment.arrival.session
+        try:
+            answer = await self._handlers[header.subject](bot, judgment.payload)
+        except NotServed as refusal:
+            answer = {"error": str(refusal)}
+        except (NatsError, OSError, TimeoutError) as error:
+            log.warning("service.failed", subject=header.subject, bot=bot, error=type(error).__name__)
+            answer = {"error": "the relay cannot reach JetStream; try again"}
+        await self._reply(bot, header.nonce, stamp, answer)
+
+    async def _reply(self, requester: str, request: bytes, stamp: bytes, payload: object) -> None:
+        policy, now_ms = self._policy(), self._now_ms()
+        subject = reply_subject(requester, request)
+        header = Header(
+            bus=policy.bus,
+            bot=RELAY,
+            subject=subject,
+            nonce=os.urandom(NONCE_BYTES),
+            issued_at_ms=now_ms,
+            ttl_ms=policy.limits.live_ttl_ms,
+            parent=Parent(stamp).encode(),
+        )
+        (envelope,) = seal_envelopes(self._key, [(header, pack_json(payload))])
+        verdict = Stamp(
+            bus=policy.bus,
+            envelope=Envelope.decode(envelope).digest,
+            bot=RELAY,
+            subject=subject,
+            nonce=header.nonce,
+            verdict=Verdict.ACCEPTED,
+            reason=None,
+            detail=None,
+            policy=policy.digest,
+            position=None,
+            judged_at_ms=now_ms,
+            relay=self._relay,
+        )
+        (sealed,) = seal_stamps(self._key, [verdict])
+        ledger_id = f"{request.hex()}>{subject}"
+        await self._journal.store([Entry(f"live.{subject}", pack_delivery(envelope, sealed), {"Nats-Msg-Id": ledger_id})])
+
+    async def _subscribe(self, bot: str, payload: Any) -> Any:
+        """Make the JetStream consumer behind a durable subscription, if the bot may receive all that the pattern stands for."""
+        pattern, durable, start = payload["pattern"], payload["durable"], payload["from"]
+        policy = self._policy()
+        if not policy.bots[bot].may_subscribe(pattern):
+            raise NotServed(f"the policy does not let {bot} subscribe to {pattern}")
+        if not any(rule.delivery is Delivery.STREAM and overlap(rule.pattern, pattern) for rule in policy.subjects):
+            raise NotServed(f"{pattern} covers no stream subject, so nothing is stored of it: subscribe live")
+        name = consumer_name(bot, pattern, durable)
+        config = {
+            "durable_name": name,
+            "filter_subject": f"accepted.{pattern}",
+            "ack_policy": "explicit",
+            "ack_wait": BOT_ACK_WAIT_S * 1_000_000_000,
+            "deliver_policy": start,
+            "max_ack_pending": BOT_ACK_PENDING,
+            "max_deliver": -1,
+            "metadata": {"bot": bot, "pattern": pattern, "durable": durable},
+        }
+        # "create" with the same settings finds what is there; where it began, "new" or "all", stays as the first asker wanted it.
+        exists = await self._api(f"CONSUMER.INFO.{ACCEPTED}.{name}", None)
+        if "error" in exists:
+            made = await self._api(
+                f"CONSUMER.CREATE.{ACCEPTED}.{name}.{config['filter_subject']}",
+                {"stream_name": ACCEPTED, "config": config, "action": "create"},
+            )
+            if "error" in made and made["error"].get("err_code") != _CONSUMER_EXISTS:
+                log.error("service.consumer-refused", consumer=name, error=made["error"].get("description"))
+                raise NotServed("JetStream refused the consumer; the relay's log says why")
+        return {"consumer": name}
+
+    async def _api(self, call: str, body: object) -> Any:
+        answer = await self._nc.request(f"$JS.API.{call}", b"" if body is None else json.dumps(body).encode(), 5.0)
+        return json.loads(answer.data)
+
+    async def _quarantine_list(self, bot: str, payload: Any) -> Any:
+        return await read_records(
+            self._nc,
+            reason=payload.get("reason"),
+            session=payload.get("bot"),
+            subject=payload.get("subject"),
+            before=payload.get("before"),
+            limit=payload.get("limit", 50),
+        )
+
+    async def _quarantine_show(self, bot: str, payload: Any) -> Any:
+        found = await read_record(self._nc, payload["sequence"])
+        if found is None:
+            raise NotServed(f"the quarantine holds nothing at {payload['sequence']}")
+        record, data = found
+        offset = payload.get("offset", 0)
+        chunk = base64.b64encode(data[offset : offset + CHUNK_BYTES]).decode()
+        return {"record": record, "data": chunk, "size": len(data), "offset": offset}
+
+
+_CONSUMER_EXISTS: Final = 10148
+"""JetStream: the consumer exists with other settings; another relay was faster, or asked with another start."""

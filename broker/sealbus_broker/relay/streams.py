@@ -1,0 +1,382 @@
+"""The four JetStream streams of the bus: what they must be, and the checks that they are.
+
+========== ======= ================== ===========================================================================
+stream     kept in subjects           what it is
+========== ======= ================== ===========================================================================
+INGRESS    file    ``send.>``         a work queue of unjudged envelopes, partitioned by bot inside the stream
+ACCEPTED   file    ``accepted.>``     nonce ledger, durable store and fan-out (republished to ``bus.>``) in one
+LIVE       memory  ``live.>``         the same for live messages, which nothing needs to keep
+QUARANTINE file    ``quarantine.>``   what violated, raw, for operators
+========== ======= ================== ===========================================================================
+
+A ledger is only as good as its configuration: one that evicts, purges or forgets early readmits old envelopes. So every field is
+written down here, :func:`provision` compares all of them with the live stream, changes the few that follow the policy's limits,
+and refuses to go on when any other differs. This speaks the JetStream API in JSON, because nats-py's dataclasses lack fields.
+
+INGRESS stores what bots send, headers included, and nats-server obeys some headers. All such features are off, so the most that a
+header does is to have its own message refused (it then gets no receipt, which its sender had coming): see
+``tests/relay/test_ingress_headers.py`` for each. The shortest window that JetStream knows, 100 ms, keeps ``Nats-Msg-Id`` from
+filling the server's memory; the bus's own clients send no headers, so no honest message can be taken for a duplicate.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import structlog
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+
+from sealbus.subjects import BUS, SEND
+from sealbus_broker.gate.policy import Limits
+from sealbus_broker.relay.errors import StreamsUnusable
+
+INGRESS: Final = "INGRESS"
+ACCEPTED: Final = "ACCEPTED"
+LIVE: Final = "LIVE"
+QUARANTINE: Final = "QUARANTINE"
+
+PARTITIONS: Final = 4
+"""Workers that can judge at the same time. A bot's messages all fall into one, which keeps their order."""
+
+STRAY: Final = "relay-stray"
+"""The consumer of what the partitions cannot see: nats-server lets a bot publish to the literal subject ``send.a.*``, applies no
+subject transform to it, and stores it under that name. Unread, it would lie in INGRESS for ever."""
+
+PRIORITY_GROUP: Final = "relay"
+PIN_TIMEOUT_S: Final = 2
+"""How long a partition waits for a silent worker before another may take over."""
+
+ACK_WAIT_S: Final = 30
+MAX_ACK_PENDING: Final = 4096
+"""Messages that a partition may have in judgement: four of the largest batches."""
+
+MAX_QUARANTINED_PER_SUBJECT: Final = 10_000
+"""Quarantined messages kept of one reason and bot, so that one noisy bot cannot push out what another did."""
+
+_NS_PER_MS: Final = 1_000_000
+_NS_PER_S: Final = 1_000_000_000
+_API: Final = "$JS.API"
+_MIN_WINDOW_NS: Final = 100 * _NS_PER_MS
+"""The shortest duplicate window that JetStream accepts; it cannot be turned off."""
+
+_FOLLOWS_LIMITS: Final = frozenset({"description", "duplicate_window", "max_age", "max_bytes"})
+"""Fields that a changed policy may change in a living stream."""
+
+Json = dict[str, Any]
+_log = structlog.get_logger("sealbus.streams")
+
+
+def partition_consumer(partition: int) -> str:
+    """Name of the INGRESS consumer of ``partition`` (0 to :data:`PARTITIONS` - 1)."""
+    return f"relay-{partition}"
+
+
+def stream_configs(limits: Limits, *, replicas: int = 1) -> tuple[Json, ...]:
+    """The four configurations, every field that matters written out (absent means JetStream's zero)."""
+    window, live_window = limits.ledger_window_ms * _NS_PER_MS, limits.live_window_ms * _NS_PER_MS
+    return (
+        _plain(INGRESS, f"{SEND}.>", replicas)
+        | {
+            "description": "unjudged envelopes, by partition and bot",
+            "retention": "workqueue",
+            # Stored without answer: an answer would go to whatever `reply` subject the bot chose, with the server's rights.
+            "no_ack": True,
+            "subject_transform": {
+                "src": f"{SEND}.*.>",
+                "dest": f"ingress.{{{{partition({PARTITIONS},1)}}}}.{{{{wildcard(1)}}}}.>",
+            },
+            # Full means refused, never that an older message goes unjudged.
+            "discard": "new",
+            "max_bytes": limits.ingress_bytes,
+            "max_age": 0,  # what waited too long is quarantined as stale by the gate, not lost by the stream
+            "duplicate_window": _MIN_WINDOW_NS,
+        },
+        _plain(ACCEPTED, "accepted.>", replicas)
+        | {
+            "description": "accepted messages and the nonce ledger",
+            "discard": "new",
+            "max_bytes": limits.accepted_bytes,
+            "max_age": max(limits.retention_ms * _NS_PER_MS, window),
+            "duplicate_window": window,
+            "republish": {"src": "accepted.>", "dest": f"{BUS}.>"},
+            "allow_direct": True,
+            "allow_atomic": True,
+        },
+        _plain(LIVE, "live.>", replicas)
+        | {
+            "description": "live messages and their nonce ledger",
+            "storage": "memory",
+            "discard": "new",
+            "max_bytes": limits.live_bytes,
+            "max_age": live_window,
+            "duplicate_window": live_window,
+            "republish": {"src": "live.>", "dest": f"{BUS}.>"},
+            "allow_direct": True,
+        },
+        _plain(QUARANTINE, "quarantine.>", replicas)
+        | {
+            "description": "what violated the policy, raw",
+            "discard": "old",
+            "max_bytes": limits.quarantine_bytes,
+            "max_msgs_per_subject": MAX_QUARANTINED_PER_SUBJECT,
+            "duplicate_window": window,  # a redelivery is quarantined once
+            "allow_direct": True,
+            # Operators release and purge: the only stream from which anything may be taken.
+            "deny_delete": False,
+            "deny_purge": False,
+        },
+    )
+
+
+def _plain(name: str, subjects: str, replicas: int) -> Json:
+    """A durable stream with every optional feature off."""
+    return {
+        "name": name,
+        "subjects": [subjects],
+        "retention": "limits",
+        "storage": "file",
+        "num_replicas": replicas,
+        "no_ack": False,
+        "max_consumers": -1,
+        "max_msgs": -1,
+        "max_msgs_per_subject": -1,
+        "max_msg_size": -1,  # nats-server's max_payload already holds; a second limit would refuse without a receipt
+        "compression": "none",
+        "sealed": False,
+        "deny_delete": True,
+        "deny_purge": True,
+        "allow_direct": False,
+        "mirror_direct": False,
+        "mirror": None,
+        "sources": None,
+        "subject_transform": None,
+        "republish": None,
+        "discard_new_per_subject": False,
+        "persist_mode": None,  # "async" would acknowledge before it writes
+        # Each of these lets a message's headers delete, expire, delay or rewrite messages.
+        "allow_rollup_hdrs": False,
+        "allow_msg_ttl": False,
+        "subject_delete_marker_ttl": 0,
+        "allow_msg_counter": False,
+        "allow_msg_schedules": False,
+        "allow_atomic": False,
+        "allow_batched": False,
+    }
+
+
+def consumer_configs() -> tuple[Json, ...]:
+    """The relays' consumers on INGRESS: one for each partition, and one for strays."""
+    partitions = tuple((partition_consumer(p), f"ingress.{p}.>") for p in range(PARTITIONS))
+    return tuple(
+        {
+            "durable_name": name,
+            "filter_subject": subject,
+            "ack_policy": "explicit",
+            "ack_wait": ACK_WAIT_S * _NS_PER_S,
+            "deliver_policy": "all",
+            "replay_policy": "instant",
+            # Until it has a verdict: a limit here would lose the message in silence.
+            "max_deliver": -1,
+            "max_ack_pending": MAX_ACK_PENDING,
+            "backoff": None,
+            "headers_only": False,
+            "pause_until": None,
+            "inactive_threshold": 0,
+            # One relay at a time works on a partition, so that a bot's messages stay in order; another takes over.
+            "priority_policy": "pinned_client",
+            "priority_groups": [PRIORITY_GROUP],
+            "priority_timeout": PIN_TIMEOUT_S * _NS_PER_S,
+        }
+        for name, subject in (*partitions, (STRAY, f"{SEND}.>"))
+    )
+
+
+def file_bytes(limits: Limits) -> int:
+    """What JetStream may write to disk: the streams' limits, and an eighth for the indexes and half-empty blocks."""
+    return (limits.ingress_bytes + limits.accepted_bytes + limits.quarantine_bytes) * 9 // 8
+
+
+def memory_bytes(limits: Limits) -> int:
+    """What JetStream may keep in memory."""
+    return limits.live_bytes * 9 // 8
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One field of a stream or consumer that is not as it must be."""
+
+    field: str
+    got: object
+    expected: object
+
+
+def differences(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Difference]:
+    """Every field of ``wanted`` that ``live`` has otherwise. JetStream leaves out zeros and writes "no limit" as -1."""
+    return [
+        Difference(field, live.get(field), expected)
+        for field, expected in wanted.items()
+        if _canonical(live.get(field)) != _canonical(expected)
+    ]
+
+
+def _canonical(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: inner for key, inner in ((k, _canonical(v)) for k, v in value.items()) if inner is not None}
+    return None if value in (None, False, 0, -1, "", [], "default") else value
+
+
+async def provision(nc: Client, limits: Limits, *, replicas: int = 1, timeout_s: float = 10.0) -> None:
+    """Make the streams and consumers that are missing, let limits follow the policy, and assert the rest.
+
+    ``nc`` is logged in as the relay. Safe to repeat and to run from several relays at once. Raises :class:`StreamsUnusable`.
+    """
+    for wanted in stream_configs(limits, replicas=replicas):
+        await _provision_stream(nc, wanted, timeout_s)
+    for wanted in consumer_configs():
+        await _provision_consumer(nc, wanted, timeout_s)
+
+
+async def _provision_stream(nc: Client, wanted: Json, timeout_s: float) -> None:
+    name = wanted["name"]
+    info = await _api(nc, f"STREAM.INFO.{name}", None, timeout_s)
+    if _is_missing(info):
+        _log.info("stream-created", stream=name)
+        info = await _expect(nc, f"STREAM.CREATE.{name}", wanted, timeout_s, f"stream {name} cannot be made")
+    elif "error" in info:
+        raise _refused(f"stream {name} cannot be read", info["error"])
+    else:
+        found = differences(info["config"], wanted)
+        if found and all(difference.field in _FOLLOWS_LIMITS for difference in found):
+            _check_shrinking(info, wanted)
+            _log.info("stream-updated", stream=name, fields=[difference.field for difference in found])
+            await _expect(nc, f"STREAM.UPDATE.{name}", wanted, timeout_s, f"stream {name} cannot follow the policy's limits")
+    # What counts is what the server now says, not what was asked for.
+    info = await _expect(nc, f"STREAM.INFO.{name}", None, timeout_s, f"stream {name} cannot be read")
+    _assert_same(f"stream {name}", info["config"], wanted)
+
+
+async def _provision_consumer(nc: Client, wanted: Json, timeout_s: float) -> None:
+    name = wanted["durable_name"]
+    info = await _api(nc, f"CONSUMER.INFO.{INGRESS}.{name}", None, timeout_s)
+    if _is_missing(info):
+        _log.info("consumer-created", stream=INGRESS, consumer=name)
+        request = {"stream_name": INGRESS, "config": _without_nulls(wanted), "action": "create"}
+        what = f"consumer {name} of {INGRESS} cannot be made"
+        await _expect(nc, f"CONSUMER.CREATE.{INGRESS}.{name}", request, timeout_s, what)
+    what = f"consumer {name} of {INGRESS} cannot be read"
+    info = await _expect(nc, f"CONSUMER.INFO.{INGRESS}.{name}", None, timeout_s, what)
+    _assert_same(f"consumer {name} of {INGRESS}", info["config"], wanted)
+
+
+def _check_shrinking(info: Json, wanted: Json) -> None:
+    """A stream that is fuller than its new limit would evict: from the ledger, nonces that are still needed."""
+    used, limit = info["state"]["bytes"], wanted["max_bytes"]
+    if used > limit:
+        raise StreamsUnusable(
+            f"stream {wanted['name']} holds {used} bytes, more than the policy's new limit of {limit}",
+            hint="raise the limit in policy.yaml again, or wait until enough messages have aged out",
+        )
+
+
+def _assert_same(what: str, live: Json, wanted: Json) -> None:
+    found = differences(live, wanted)
+    if found:
+        listed = "; ".join(f"{one.field}: got {json.dumps(one.got)}, expected {json.dumps(one.expected)}" for one in found)
+        raise StreamsUnusable(
+            f"{what} is not as the bus needs it: {listed}",
+            hint="it was made or changed by something else: set it back with the nats CLI, or give the bus a NATS of its own",
+        )
+
+
+async def ledger_epoch(nc: Client, stream: str, *, timeout_s: float = 10.0) -> float | None:
+    """The time (seconds since 1970) before which the ledger ``stream`` (ACCEPTED or LIVE) knows nothing, or ``None``.
+
+    A ledger that came up empty has forgotten what it accepted before, so envelopes issued before that moment must be refused. An
+    empty stream is given a first message (``accepted.sealbus.genesis``, ``live.sealbus.genesis``) whose stored time is
+    that moment, the same for every relay. Where the first message is no longer stored the stream is older than its retention,
+    hence older than its window: ``None``. LIVE is in memory: ask again after each reconnect.
+
+    Raises :class:`StreamsUnusable`.
+    """
+    what = f"the age of stream {stream} cannot be told"
+    info = await _expect(nc, f"STREAM.INFO.{stream}", None, timeout_s, what)
+    if info["state"]["last_seq"] == 0:
+        # Two relays at once: the id makes one message of two.
+        subject = f"{stream.lower()}.{GENESIS}"
+        try:
+            answer = await nc.request(subject, b"", timeout_s, headers={"Nats-Msg-Id": "genesis"})
+        except NatsError as error:
+            raise _unanswered(what) from error
+        acknowledged = json.loads(answer.data)
+        if "error" in acknowledged:
+            raise _refused(what, acknowledged["error"])
+    first = await _api(nc, f"STREAM.MSG.GET.{stream}", {"seq": 1}, timeout_s)
+    if _is_missing(first):
+        return None
+    if "error" in first:
+        raise _refused(what, first["error"])
+    return read_time(first["message"]["time"])
+
+
+GENESIS: Final = "sealbus.genesis"
+
+
+def read_time(text: str) -> float:
+    """Seconds since 1970 of a time as JetStream writes it (RFC 3339, up to nine decimals, which Python cuts to six)."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+def _is_missing(answer: Json) -> bool:
+    return bool(answer.get("error", {}).get("code") == 404)
+
+
+def _without_nulls(config: Json) -> Json:
+    return {key: value for key, value in config.items() if value is not None}
+
+
+async def _expect(nc: Client, call: str, body: Json | None, timeout_s: float, what: str) -> Json:
+    answer = await _api(nc, call, body, timeout_s)
+    if "error" in answer:
+        raise _refused(what, answer["error"])
+    return answer
+
+
+async def _api(nc: Client, call: str, body: Json | None, timeout_s: float) -> Json:
+    """One JetStream API call. ``body`` without its nulls, or nothing."""
+    data = b"" if body is None else json.dumps(_without_nulls(body)).encode()
+    try:
+        answer = await nc.request(f"{_API}.{call}", data, timeout_s)
+    except NoRespondersError as error:
+        raise StreamsUnusable(
+            "NATS answers, but has no JetStream for this login",
+            hint="start nats-server with JetStream in the account BUS, as `sealbus relay --print-nats-config` shows",
+        ) from error
+    except NatsError as error:
+        raise _unanswered(f"JetStream did not answer {call}") from error
+    parsed: Json = json.loads(answer.data)
+    return parsed
+
+
+def _unanswered(what: str) -> StreamsUnusable:
+    return StreamsUnusable(what, hint="look into nats-server's log; if it has just started, try again")
+
+
+_HINTS: Final[Mapping[int, str]] = {
+    10023: "JetStream's storage is full: free disk space, or lower the *_bytes limits in policy.yaml",
+    10028: "JetStream's memory limit is too small: lower live_bytes in policy.yaml",
+    10047: "the disk has no room for the streams' limits: free space, or lower the *_bytes limits in policy.yaml",
+    10077: "the stream's storage is full or cannot be written: look into nats-server's log and at the disk",
+    10065: "another stream already has these subjects: give the bus a NATS account of its own",
+}
+
+
+def _refused(what: str, error: Json) -> StreamsUnusable:
+    described = error.get("description", "no description")
+    hint = _HINTS.get(int(error.get("err_code", 0)), "look into nats-server's log")
+    return StreamsUnusable(f"{what}: {described}", hint=hint)

@@ -1,0 +1,51 @@
+"""Counts of verdicts, and a log of violations that a flood cannot fill."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from sealbus_broker.gate.verdict import Judgment
+
+log = structlog.get_logger(__name__)
+
+QUIET_S: Final = 10.0
+"""Of one kind of violation from one session, one line is written in this time; the next line says how many there were."""
+
+
+class Tally:
+    """Counts by verdict and reason. Bounded: sessions are bots of the policy, reasons a closed list."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self.counts: Counter[str] = Counter()
+        self._spoken: dict[tuple[str, str], float] = {}
+        self._unspoken: Counter[tuple[str, str]] = Counter()
+
+    def count(self, judgment: Judgment) -> None:
+        """Count one verdict; log it if it is a violation and none like it was logged just now. Never logs a payload."""
+        self.counts[judgment.verdict.value] += 1
+        if judgment.reason is None:
+            return
+        self.counts[f"{judgment.verdict.value}.{judgment.reason.value}"] += 1
+        kind = judgment.arrival.session, judgment.reason.value
+        now = self._monotonic()
+        if now - self._spoken.get(kind, -QUIET_S) < QUIET_S:
+            self._unspoken[kind] += 1
+            return
+        header = judgment.header
+        log.warning(
+            "violation",
+            reason=judgment.reason.value,
+            verdict=judgment.verdict.value,
+            session=judgment.arrival.session,
+            claimed=header.bot if header else None,
+            subject=header.subject if header else None,
+            proven=judgment.proven,
+            position=judgment.arrival.position,
+            alike_since=self._unspoken.pop(kind, 0),
+        )
+        self._spoken[kind] = now

@@ -1,0 +1,138 @@
+"""msgpack, read so strictly that every value has exactly one encoding.
+
+Two parties who read the same bytes as different values can be played against each other. So what is read must be what an exact
+writer would have written: re-packing it gives the same bytes (which catches duplicate keys, longer-than-needed lengths, 32-bit
+floats and trailing bytes), and a walk catches what re-packing cannot (NaN, infinities, -0.0, integers that JSON cannot carry exactly,
+binary, extension types, keys that are not text or not in Unicode's composed form, and trees that are too deep or too large).
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+import msgpack
+
+from sealbus.errors import InvalidInput, Malformed
+from sealbus.limits import MAX_DEPTH, MAX_INTEGER, MAX_NODES, PROTOCOL_VERSION
+
+_JSON_HINT = "values must be of the JSON data model: null, true, false, numbers, text, lists, and maps with text keys"
+
+
+def pack_json(value: object) -> bytes:
+    """Encode a payload. Raises :class:`InvalidInput` that names the trouble if ``value`` is not of the JSON data model."""
+    trouble = _trouble(value)
+    if trouble:
+        raise InvalidInput(f"the payload cannot be sent: {trouble}", hint=_JSON_HINT)
+    try:
+        return _pack(value)
+    except (ValueError, TypeError, UnicodeError, OverflowError) as error:
+        raise InvalidInput(f"the payload cannot be sent: {type(error).__name__}", hint=_JSON_HINT) from None
+
+
+def unpack_json(data: bytes) -> Any:
+    """Decode a payload. Raises :class:`Malformed`, which never repeats any of ``data``, unless it is exactly one value."""
+    value = _unpack(data)
+    trouble = _trouble(value)
+    if trouble:
+        raise Malformed(trouble)
+    if _pack(value) != data:
+        raise Malformed("not the exact encoding: a duplicate key, a longer form than needed or a 32-bit float")
+    return value
+
+
+def pack_fields(fields: Sequence[object]) -> bytes:
+    """Encode an array of plain fields (text, bytes, integers, ``None``)."""
+    return _pack(list(fields))
+
+
+def unpack_fields(data: bytes, types: Sequence[tuple[type, ...]]) -> list[Any]:
+    """Decode an array whose fields have exactly these ``types``, in its exact encoding. Raises :class:`Malformed`."""
+    fields = _unpack(data)
+    if type(fields) is not list or len(fields) != len(types):
+        raise Malformed(f"expected an array of {len(types)} fields")
+    for at, (field, expected) in enumerate(zip(fields, types, strict=True)):
+        if type(field) not in expected:
+            raise Malformed(f"field {at} is of the wrong type")
+    if _pack(fields) != data:
+        raise Malformed("not the exact encoding")
+    return fields
+
+
+def join_sealed(parts: Sequence[bytes], seal: bytes) -> bytes:
+    """Put a sealed thing together: ``[version, part…, seal]``, where :func:`signed_part` is what the seal is over."""
+    return signed_part(parts) + _pack(seal)
+
+
+def signed_part(parts: Sequence[bytes]) -> bytes:
+    """The bytes that a seal is over: ``[version, part…`` as they will be sent, up to where the seal begins."""
+    packer = msgpack.Packer()
+    begin: bytes = packer.pack_array_header(len(parts) + 2) + _pack(PROTOCOL_VERSION)
+    return begin + b"".join(_pack(part) for part in parts)
+
+
+def split_sealed(data: bytes, parts: int) -> tuple[list[bytes], bytes, bytes]:
+    """Take a sealed thing apart into its ``parts``, the bytes that were signed (as sent), and the encoded seal.
+
+    Raises :class:`Malformed` unless ``data`` is exactly ``[version, bin × parts, bin]``.
+    """
+    fields = unpack_fields(data, [(int,), *[(bytes,)] * (parts + 1)])
+    if fields[0] != PROTOCOL_VERSION:
+        raise Malformed(f"version {PROTOCOL_VERSION} expected")
+    sealed: bytes = fields[-1]
+    return fields[1:-1], data[: len(data) - len(_pack(sealed))], sealed
+
+
+def _pack(value: object) -> bytes:
+    packed: bytes = msgpack.packb(value, use_bin_type=True)
+    return packed
+
+
+def _unpack(data: bytes) -> Any:
+    try:
+        return msgpack.unpackb(data, raw=False, strict_map_key=True, use_list=True)
+    except UnicodeDecodeError:
+        raise Malformed("text that is not UTF-8") from None
+    except (ValueError, TypeError, OverflowError, msgpack.exceptions.UnpackException, RecursionError):
+        # msgpack's own words are dropped: some of them quote the input.
+        raise Malformed("not one complete msgpack value") from None
+
+
+def _trouble(value: object, budget: int = MAX_NODES) -> str | None:
+    """Walk a tree level by level; say what in it is outside the JSON data model or the limits, if anything."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH + 1):
+        budget -= len(level)
+        if budget < 0:
+            return f"more than {MAX_NODES} values"
+        below: list[Any] = []
+        for item in level:
+            kind = type(item)
+            if kind is str or item is None or kind is bool:
+                continue
+            if kind is int:
+                if not -MAX_INTEGER <= item <= MAX_INTEGER:
+                    return "an integer beyond 2**53-1, which JSON cannot carry exactly"
+            elif kind is dict:
+                for key in item:
+                    if type(key) is not str:
+                        return "a map key that is not text"
+                    if not key.isascii() and not unicodedata.is_normalized("NFC", key):
+                        return "a map key that is not in Unicode's composed form (NFC)"
+                budget -= len(item)
+                below.extend(item.values())
+            elif kind is list or kind is tuple:
+                below.extend(item)
+            elif kind is float:
+                if not math.isfinite(item):
+                    return "a number that is not finite"
+                if item == 0.0 and math.copysign(1.0, item) < 0:
+                    return "negative zero"
+            else:
+                return f"a value of type {kind.__name__}"
+        if not below:
+            return None
+        level = below
+    return f"nesting deeper than {MAX_DEPTH}"

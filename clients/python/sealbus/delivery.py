@@ -1,0 +1,83 @@
+"""What a subscriber receives, and everything it must check before it believes it.
+
+A delivery is msgpack ``[envelope bin, stamp bin]``. NATS delivers whatever reaches a subject; only the bus's stamp makes it a message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from sealbus.codec import pack_fields, unpack_fields, unpack_json
+from sealbus.envelope import Envelope, Parent
+from sealbus.errors import Malformed
+from sealbus.seal import Verifier
+from sealbus.stamp import Stamp, Verdict, open_stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One accepted message. Everything in it is covered by the bus's seal."""
+
+    subject: str
+    bot: str
+    """Who sent it: proven to the relay by that bot's seal."""
+    payload: Any
+    """The decoded payload: ``None``, ``bool``, ``int``, ``float``, ``str``, ``list`` or ``dict``."""
+    nonce: bytes
+    issued_at_ms: int
+    stamp: Stamp
+    envelope: Envelope
+    stamp_data: bytes
+
+    def as_parent(self, *, with_envelope: bool = False) -> bytes:
+        """What a message that answers or follows from this one carries in its header.
+
+        ``with_envelope``: whether a rule of the policy compares payloads (``match``) and so needs this one's.
+        """
+        return Parent(self.stamp_data, self.envelope.data if with_envelope else None).encode()
+
+
+def pack_delivery(envelope: bytes, stamp: bytes) -> bytes:
+    """What the relay publishes for subscribers."""
+    return pack_fields((envelope, stamp))
+
+
+def split_delivery(data: bytes) -> tuple[bytes, bytes]:
+    """Envelope and stamp of a delivery, unverified. Raises :class:`Malformed`."""
+    envelope, stamp = unpack_fields(data, ((bytes,), (bytes,)))
+    return envelope, stamp
+
+
+def open_delivery(data: bytes, subject: str, bus: str, bus_keys: frozenset[bytes], verifier: Verifier) -> Message:
+    """Turn received bytes into a message, or raise :class:`Malformed` that says what did not hold.
+
+    In order: the bytes are exactly an envelope and a stamp; the stamp is sealed by a key of the bus that the reader pinned; it is of
+    this bus, says *accepted*, and is about this envelope; it is for the very ``subject`` on which the bytes arrived; the envelope
+    says the same of itself; the payload is one exact value.
+    """
+    envelope_data, stamp_data = split_delivery(data)
+    stamp = open_stamp(stamp_data, bus_keys, verifier)
+    if stamp.bus != bus:
+        raise Malformed("stamped for another bus")
+    if stamp.verdict is not Verdict.ACCEPTED:
+        raise Malformed("stamped, but not as accepted")
+    if stamp.subject != subject:
+        raise Malformed("stamped for another subject than it arrived on")
+    if hashlib.sha256(envelope_data).digest() != stamp.envelope:
+        raise Malformed("the stamp is about another envelope")
+    envelope = Envelope.decode(envelope_data)
+    header = envelope.header
+    if (header.bus, header.bot, header.subject, header.nonce) != (bus, stamp.bot, subject, stamp.nonce):
+        raise Malformed("envelope and stamp disagree")
+    return Message(
+        subject=subject,
+        bot=header.bot,
+        payload=unpack_json(envelope.payload),
+        nonce=header.nonce,
+        issued_at_ms=header.issued_at_ms,
+        stamp=stamp,
+        envelope=envelope,
+        stamp_data=stamp_data,
+    )

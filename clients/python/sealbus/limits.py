@@ -1,0 +1,67 @@
+"""Every fixed limit of the protocol, with where the number comes from.
+
+These bind both sides and never change within protocol version 1. What an operator may tune (lifetimes, rates, storage)
+is in ``policy.yaml`` instead.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PROTOCOL_VERSION: Final = 1
+"""First element of every envelope and stamp, and part of what every seal signs."""
+
+MAX_ENVELOPE_BYTES: Final = 512 * 1024
+"""Largest envelope. nats-server carries 1 MiB a message by default; half of it leaves room for the stamp, a batch proof and
+the quarantine's record around the raw bytes."""
+
+MAX_HEADER_BYTES: Final = 264 * 1024
+"""Largest header: names and numbers need under 500 bytes, the rest is a parent that carries its envelope."""
+
+MAX_PARENT_BYTES: Final = 256 * 1024
+"""Largest parent (stamp and, where a cause rule looks into it, envelope): half an envelope, so an answer can quote a question."""
+
+MAX_STAMP_BYTES: Final = 2048
+"""Largest stamp: a full body is under 1,000 bytes, a seal with the longest proof 418."""
+
+MAX_BATCH: Final = 1024
+"""Most things under one signature: ten proof steps, 320 bytes of proof; past that the proof costs more than the signature."""
+
+MAX_PROOF_STEPS: Final = 10
+"""log2(MAX_BATCH)."""
+
+NONCE_BYTES: Final = 16
+"""128 random bits: two messages of a bus ever colliding is out of reach (2**64 messages for even odds)."""
+
+MAX_TTL_MS: Final = 24 * 60 * 60 * 1000
+"""Longest lifetime the header can carry. A policy's own limit is far lower; this only keeps arithmetic in range."""
+
+MAX_TIME_MS: Final = 2**53 - 1
+"""Times are milliseconds since 1970 UTC and stay exact in every language's numbers."""
+
+MAX_INTEGER: Final = 2**53 - 1
+"""Largest magnitude of an integer in a payload: above it JSON implementations disagree (RFC 8259 section 6)."""
+
+MAX_DEPTH: Final = 32
+"""Deepest nesting of a payload; the recursion of every decoder we know survives it."""
+
+MAX_NODES: Final = 65_536
+"""Most values (map keys included) in a payload: bounds what one message costs the relay to walk, whatever its size."""
+
+MAX_NAME_CHARS: Final = 32
+"""Longest name of a bus or a bot."""
+
+MAX_SUBJECT_BYTES: Final = 200
+"""Longest subject: with our prefixes and a JetStream API subject around it, well inside NATS's 4,096 byte control line."""
+
+MAX_SUBJECT_TOKENS: Final = 16
+"""Most tokens of a subject; NATS's own advice, and bounds the work of matching."""
+
+MAX_TOKEN_CHARS: Final = 64
+"""Longest token of a subject."""
+
+MAX_DETAIL_BYTES: Final = 200
+"""Longest explanation in a stamp. It names places and rules, never values of a payload."""
+
+MAX_CONSUMERS: Final = 32
+"""Most durable subscriptions in one session: they travel in CONNECT, which NATS caps at 4,096 bytes."""

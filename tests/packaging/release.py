@@ -1,0 +1,103 @@
+"""What is built is what is tested: how a release is built, and fresh environments to install it in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# What is on a developer's disk but in no checkout. Seeds are left in: they are what a build must not take.
+NOT_SOURCE = shutil.ignore_patterns(
+    ".git", ".venv", "__pycache__", ".*_cache", "dist", "build", ".hypothesis"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """The two files that a release would upload."""
+
+    sdist: Path
+    wheel: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A fresh environment, isolated from the one that runs the tests."""
+
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.folder / "bin" / "python"
+
+    def run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
+        """Run one of its commands, in its own folder and without what could reach this checkout."""
+        program, *arguments = command
+        return subprocess.run(
+            [self.folder / "bin" / program, *arguments],
+            cwd=self.folder,
+            env={**_clean_environment(), "PATH": f"{self.folder / 'bin'}:/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+def _clean_environment() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "VIRTUAL_ENV", "SEALBUS"))
+    }
+
+
+def build(tree: Path, folder: Path, *, wheel_from_tree: bool = False) -> Built:
+    """Build into ``folder``, as a release does: the source distribution, and from that the wheel.
+
+    With ``wheel_from_tree`` the wheel is built beside it from the tree, as ``pip install .`` does.
+    """
+    both = ["--sdist", "--wheel"] if wheel_from_tree else []
+    done = subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", *both, "--outdir", folder, tree],
+        cwd=folder.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
+    return Built(sdist, wheel)
+
+
+def install(folder: Path, requirement: str) -> Environment:
+    """Make an environment in ``folder`` and install one thing with what that needs."""
+    environment = Environment(folder)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], timeout=60, check=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            environment.python,
+            "install",
+            "-q",
+            "--disable-pip-version-check",
+            requirement,
+        ],
+        env={**_clean_environment(), "PIP_ROOT_USER_ACTION": "ignore"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return environment

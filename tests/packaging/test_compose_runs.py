@@ -1,0 +1,205 @@
+"""What compose.yaml would run, run: the same commands, in the same order, with paths and ports of this machine.
+
+A Docker engine would add the images, the users and the mounts; those are read in ``test_compose``.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.packaging.containers import read_compose, sealbus_commands
+from tests.packaging.release import ROOT
+from tests.packaging.test_repository import SEED
+
+COMPOSE = read_compose(ROOT / "compose.yaml")
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+COMMANDS = sealbus_commands(COMPOSE)
+SEALBUS = [sys.executable, "-m", "sealbus_broker"]
+DEADLINE = 30.0
+"""Seconds that a service may take to be healthy: compose.yaml's own ``start_period``."""
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where a container's paths and ports are on this machine."""
+
+    folder: Path
+    client_port: int
+    monitor_port: int
+
+    def here(self, text: str) -> str:
+        """Translate one argument of a container's command."""
+        for there, name in (("/bus", "bus"), ("/nats-config", "nats-config"), ("/data", "data")):
+            text = re.sub(rf"(?<![\w/]){there}(?=/|$)", str(self.folder / name), text)
+        text = text.replace("//nats:4222", f"//127.0.0.1:{self.client_port}")
+        text = text.replace("0.0.0.0:4222", f"127.0.0.1:{self.client_port}")
+        return text.replace("127.0.0.1:8222", f"127.0.0.1:{self.monitor_port}")
+
+    def sealbus(self, name: str) -> list[str]:
+        """The whole command of a service or a health check."""
+        return SEALBUS + [self.here(argument) for argument in COMMANDS[name]]
+
+    def run(self, name: str) -> subprocess.CompletedProcess[str]:
+        """Run a command that ends by itself."""
+        return subprocess.run(
+            self.sealbus(name), capture_output=True, text=True, timeout=60, check=False
+        )
+
+    @property
+    def seeds(self) -> Path:
+        """The relay's secrets."""
+        return self.folder / "bus/.sealbus/relay.toml"
+
+    @property
+    def nats_conf(self) -> Path:
+        """What the nats service reads."""
+        return self.folder / "nats-config/nats.conf"
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """The volumes, empty, and the mounts of the example bus."""
+    for name in ("bus", "nats-config", "data"):
+        (tmp_path / name).mkdir()
+    # Mounts are read-only in compose.yaml; links to the checkout would let a mistake write there.
+    subprocess.run(
+        ["cp", "-R", ROOT / "policy.yaml", ROOT / "schemas", ROOT / "keys", tmp_path / "bus"],
+        check=True,
+    )
+    (tmp_path / "bus/.sealbus").mkdir(mode=0o700)
+    return Machine(tmp_path, _free_port(), _free_port())
+
+
+@pytest.fixture
+def processes() -> Iterator[ExitStack]:
+    """Processes to end after the test, last first."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def _start(command: list[str], log: Path, processes: ExitStack) -> subprocess.Popen[bytes]:
+    output = processes.enter_context(log.open("wb"))
+    process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    processes.callback(process.wait)
+    processes.callback(process.kill)
+    return process
+
+
+def _wait_until(healthy: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    """Ask again, as Docker does with a health check, until the answer is yes."""
+    end = time.monotonic() + DEADLINE
+    while not healthy():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < end, log.read_text()
+        time.sleep(0.1)
+
+
+def _nats_is_healthy(machine: Machine) -> bool:
+    (url,) = [part for part in SERVICES["nats"]["healthcheck"]["test"] if part.startswith("http")]
+    try:
+        with urllib.request.urlopen(machine.here(url), timeout=3) as answer:
+            healthy: bool = answer.status == 200
+            return healthy
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_command_line_knows_every_flag(name: str) -> None:
+    subcommand, *arguments = COMMANDS[name]
+    done = subprocess.run(
+        [*SEALBUS, subcommand, "--help"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for argument in arguments:
+        flag = argument.partition("=")[0]
+        assert re.search(rf"{flag}(?![\w-])", done.stdout), flag
+
+
+def test_prepare_makes_the_seeds_once_and_keeps_them(machine: Machine) -> None:
+    first = machine.run("prepare")
+    assert first.returncode == 0, first.stderr
+    seeds = machine.seeds.read_bytes()
+    assert SEED.search(seeds)
+    assert stat.S_IMODE(machine.seeds.stat().st_mode) == 0o600
+    machine.nats_conf.write_text("damaged")
+
+    again = machine.run("prepare")
+    assert again.returncode == 0, again.stderr
+    assert machine.seeds.read_bytes() == seeds
+    assert "damaged" not in machine.nats_conf.read_text()
+
+
+def test_prepare_shows_no_seed_to_nats_nor_to_the_log(machine: Machine) -> None:
+    done = machine.run("prepare")
+    assert done.returncode == 0, done.stderr
+    shown = [
+        file for folder in ("nats-config", "data") for file in (machine.folder / folder).rglob("*")
+    ]
+    assert [file.name for file in shown if file.is_file()] == ["nats.conf"]
+    assert not SEED.search(machine.nats_conf.read_bytes())
+    assert not SEED.search((done.stdout + done.stderr).encode())
+
+
+def test_prepare_says_the_bus_key_that_credentials_need(machine: Machine) -> None:
+    done = machine.run("prepare")
+    assert re.search(r"\bN[A-Z2-7]{55}\b", done.stdout)
+
+
+def test_nats_writes_its_log_where_docker_looks_for_it(machine: Machine) -> None:
+    """A log file would be on a read-only file system, and out of the sight of ``docker compose logs``."""
+    assert machine.run("prepare").returncode == 0
+    assert not re.search(
+        r"^\s*(log_file|logfile|pid_file|pidfile)\b", machine.nats_conf.read_text(), re.MULTILINE
+    )
+
+
+@pytest.mark.timeout(180)
+def test_the_services_come_up_healthy_and_stop_cleanly(
+    machine: Machine, processes: ExitStack
+) -> None:
+    prepared = machine.run("prepare")
+    assert prepared.returncode == 0, prepared.stderr
+    program, *arguments = [machine.here(part) for part in SERVICES["nats"]["command"]]
+    # of this environment: the same version as the image, as test_compose makes sure
+    nats_server = str(Path(sys.executable).with_name(program))
+
+    before = machine.run("relay health")
+    assert before.returncode == 1, "healthy without a NATS"
+    assert before.stderr.startswith("error: ")
+
+    nats_log = machine.folder / "nats.log"
+    nats = _start([nats_server, *arguments], nats_log, processes)
+    _wait_until(lambda: _nats_is_healthy(machine), nats, nats_log)
+    assert any((machine.folder / "data").iterdir()), "JetStream stores elsewhere than on its volume"
+    assert machine.run("relay health").returncode == 1, "healthy without a relay"
+
+    relay_log = machine.folder / "relay.log"
+    relay = _start(machine.sealbus("relay"), relay_log, processes)
+    _wait_until(lambda: machine.run("relay health").returncode == 0, relay, relay_log)
+
+    relay.send_signal(signal.SIGTERM)
+    assert relay.wait(timeout=30) == 0, relay_log.read_text()
+    assert machine.run("relay health").returncode == 1, "healthy after the relay has gone"
+    assert not SEED.search(relay_log.read_bytes() + nats_log.read_bytes())
