@@ -30,6 +30,7 @@ class Ledger:
         self._stream = stream
         self._prefix = prefix
         self._last_sequence = 0
+        self._known = asyncio.Event()
         self.since_ms: int | None = None
 
     def remember(self, sequence: int) -> None:
@@ -49,6 +50,15 @@ class Ledger:
             since_ms = max(since_ms, self.since_ms)
         self.since_ms = since_ms
         self._last_sequence = last_sequence
+        self._known.set()
+
+    def doubt(self) -> None:
+        """The connection was lost: nothing is judged by this ledger until :meth:`begin` has asked it again."""
+        self._known.clear()
+
+    async def known(self) -> None:
+        """Wait until it is known what the ledger holds."""
+        await self._known.wait()
 
     async def read(self, sequence: int) -> bytes:
         """The message stored at ``sequence`` (a delivery), or ``b""`` where it is gone. Asks until the server answers."""

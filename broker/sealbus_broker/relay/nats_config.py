@@ -10,7 +10,7 @@ reply ``$JS.API.STREAM.DELETE.ACCEPTED`` deleted the stream (measured, 2.15.1). 
 ============================================  ==========  ====================================================
 subject                                       direction   what for
 ============================================  ==========  ====================================================
-``send.>`` ``call.>``                         BOTS → BUS  envelopes on their way in
+``send.*`` ``call.*``                         BOTS → BUS  envelopes on their way in
 ``bus.>`` ``inbox.>``                         BUS → BOTS  stamped messages and receipts on their way out
 ``$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.*``      service     a bot's durable subscription asks for messages
 ``$JS.ACK.ACCEPTED.>``                        service     and acknowledges them
@@ -136,8 +136,8 @@ accounts {{
       {{ service: "$JS.ACK.ACCEPTED.>" }}
     ]
     imports: [
-      {{ stream: {{ account: {BOTS_ACCOUNT}, subject: "send.>" }} }}
-      {{ stream: {{ account: {BOTS_ACCOUNT}, subject: "call.>" }} }}
+      {{ stream: {{ account: {BOTS_ACCOUNT}, subject: "send.*" }} }}
+      {{ stream: {{ account: {BOTS_ACCOUNT}, subject: "call.*" }} }}
     ]
   }}
   {BOTS_ACCOUNT} {{
@@ -148,8 +148,8 @@ accounts {{
       max_leafnodes: 0
     }}
     exports: [
-      {{ stream: "send.>" }}
-      {{ stream: "call.>" }}
+      {{ stream: "send.*" }}
+      {{ stream: "call.*" }}
     ]
     imports: [
       {{ stream: {{ account: {BUS_ACCOUNT}, subject: "bus.>" }} }}

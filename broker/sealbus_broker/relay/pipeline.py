@@ -35,10 +35,13 @@ log = structlog.get_logger(__name__)
 _PREFIX: Final = {Delivery.STREAM: "accepted", Delivery.LIVE: "live"}
 
 
-class Service(Protocol):
-    """Answers accepted messages on one of the bus's own subjects."""
+class Services(Protocol):
+    """Answers accepted messages on the bus's own subjects."""
 
-    def __call__(self, judgment: Judgment, stamp: bytes) -> None: ...
+    def __contains__(self, subject: str) -> bool: ...
+
+    def serve(self, judgment: Judgment, stamp: bytes) -> None:
+        """Start answering; return at once, never raise."""
 
 
 @dataclass(slots=True)
@@ -63,7 +66,7 @@ class Pipeline:
         policy: Callable[[], Policy],
         key: SigningKey,
         relay: str,
-        services: Mapping[str, Service],
+        services: Services,
         tally: Tally,
         now_ms: Callable[[], int],
     ) -> None:
@@ -82,6 +85,7 @@ class Pipeline:
     async def process(self, arrivals: Sequence[Arrival]) -> None:
         """Judge ``arrivals`` (all of one delivery class, at most 1,024) and return when every verdict is durable and answered."""
         policy, ledger = self._policy(), self._ledgers[arrivals[0].delivery]
+        await ledger.known()
         moment = Moment(self._now_ms(), ledger.since_ms)
         items = [_Item(judge(arrival, policy, moment, self._verifier, self._meters)) for arrival in arrivals]
         await self._recall(items, ledger)
@@ -160,7 +164,7 @@ class Pipeline:
             except (NatsError, OSError) as error:
                 log.warning("receipt.lost", error=type(error).__name__)
             if item.fresh and item.judgment.reason is None and header.subject in self._services:
-                self._services[header.subject](item.judgment, item.receipt)
+                self._services.serve(item.judgment, item.receipt)
 
 
 def _accepted_entry(item: _Item) -> Entry:

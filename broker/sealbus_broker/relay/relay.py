@@ -15,6 +15,7 @@ from sealbus.errors import ConnectionFailed
 from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.relay.admission import Admission
 from sealbus_broker.relay.connection import connect
+from sealbus_broker.relay.errors import StreamsUnusable
 from sealbus_broker.relay.ingress import IngressWorker, LiveWorker
 from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.ledger import Ledger
@@ -29,6 +30,10 @@ log = structlog.get_logger(__name__)
 CONNECT_TIMEOUT_S: Final = 5.0
 DRAIN_S: Final = 10.0
 """How long a stop waits for the batches in hand. What is not finished by then is delivered to another relay, or to the next start."""
+
+
+RETRY_S: Final = 1.0
+"""Between two attempts to read the ledgers of a NATS that has just come back."""
 
 
 def clock_ms() -> int:
@@ -46,7 +51,7 @@ class Relay:
         self._policy = policy
         self._name = name
         self._ledgers: dict[Delivery, Ledger] = {}
-        self._broken: BaseException | None = None
+        self._reading: asyncio.Task[None] | None = None
         self.tally = Tally(time.monotonic)
 
     async def run(self, stopping: asyncio.Event, ready: Callable[[], None]) -> None:
@@ -55,8 +60,8 @@ class Relay:
         Raises :class:`ConnectionFailed` if NATS cannot be reached at the start, and :class:`RelayError` if the streams are not as the bus
         needs them. A NATS that is lost later is waited for.
         """
-        nc = await self._connect("messages", self._on_reconnected)
-        door = await self._connect("admission", None)
+        nc = await self._connect("messages")
+        door = await self._connect("admission")
         try:
             await provision(nc, self._policy())
             self._nc = nc
@@ -101,14 +106,16 @@ class Relay:
             await asyncio.gather(*tasks, return_exceptions=True)
         log.info("relay.stopped", **self.tally.counts)
 
-    async def _connect(self, what: str, on_reconnected: Callable[[], object] | None) -> Client:
+    async def _connect(self, what: str) -> Client:
         async def reconnected() -> None:
             log.info("nats.reconnected", connection=what)
-            if on_reconnected is not None:
-                on_reconnected()
+            if what == "messages":
+                self._on_reconnected()
 
         async def disconnected() -> None:
             log.warning("nats.disconnected", connection=what)
+            if what == "messages":
+                self._on_disconnected()
 
         async def failed(error: Exception) -> None:
             log.warning("nats.error", connection=what, error=f"{type(error).__name__}: {error}")
@@ -129,10 +136,21 @@ class Relay:
                 hint="is nats-server running there, with the configuration that `sealbus prepare` writes?",
             ) from None
 
+    def _on_disconnected(self) -> None:
+        for ledger in self._ledgers.values():
+            ledger.doubt()
+
     def _on_reconnected(self) -> None:
         """NATS may have come back with less than it had: ask the ledgers before anything else is judged by them."""
-        task = asyncio.get_running_loop().create_task(self._read_ledgers())
-        task.add_done_callback(_log_failure)
+        self._reading = asyncio.get_running_loop().create_task(self._reread_ledgers())
+
+    async def _reread_ledgers(self) -> None:
+        while True:
+            try:
+                return await self._read_ledgers()
+            except (StreamsUnusable, NatsError, OSError) as error:
+                log.error("ledger.unreadable", error=str(error))
+                await asyncio.sleep(RETRY_S)
 
     async def _read_ledgers(self) -> None:
         for delivery, stream in ((Delivery.STREAM, ACCEPTED), (Delivery.LIVE, LIVE)):
@@ -150,7 +168,3 @@ class Relay:
             except TimeoutError:
                 pass
 
-
-def _log_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("ledger.unreadable", error=f"{type(error).__name__}: {error}")

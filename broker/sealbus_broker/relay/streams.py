@@ -3,7 +3,7 @@
 ========== ======= ================== ===========================================================================
 stream     kept in subjects           what it is
 ========== ======= ================== ===========================================================================
-INGRESS    file    ``send.>``         a work queue of unjudged envelopes, partitioned by bot inside the stream
+INGRESS    file    ``send.*``         a work queue of unjudged envelopes, partitioned by bot inside the stream
 ACCEPTED   file    ``accepted.>``     nonce ledger, durable store and fan-out (republished to ``bus.>``) in one
 LIVE       memory  ``live.>``         the same for live messages, which nothing needs to keep
 QUARANTINE file    ``quarantine.>``   what violated, raw, for operators
@@ -33,7 +33,7 @@ from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 
 from sealbus.subjects import BUS, SEND
-from sealbus_broker.gate.policy import Limits
+from sealbus_broker.gate.policy import Limits, Policy
 from sealbus_broker.relay.errors import StreamsUnusable
 
 INGRESS: Final = "INGRESS"
@@ -43,10 +43,6 @@ QUARANTINE: Final = "QUARANTINE"
 
 PARTITIONS: Final = 4
 """Workers that can judge at the same time. A bot's messages all fall into one, which keeps their order."""
-
-STRAY: Final = "relay-stray"
-"""The consumer of what the partitions cannot see: nats-server lets a bot publish to the literal subject ``send.a.*``, applies no
-subject transform to it, and stores it under that name. Unread, it would lie in INGRESS for ever."""
 
 PRIORITY_GROUP: Final = "relay"
 PIN_TIMEOUT_S: Final = 2
@@ -77,19 +73,20 @@ def partition_consumer(partition: int) -> str:
     return f"relay-{partition}"
 
 
-def stream_configs(limits: Limits, *, replicas: int = 1) -> tuple[Json, ...]:
+def stream_configs(policy: Policy, *, replicas: int = 1) -> tuple[Json, ...]:
     """The four configurations, every field that matters written out (absent means JetStream's zero)."""
-    window, live_window = limits.ledger_window_ms * _NS_PER_MS, limits.live_window_ms * _NS_PER_MS
+    limits = policy.limits
+    window, live_window = policy.ledger_window_ms * _NS_PER_MS, policy.live_window_ms * _NS_PER_MS
     return (
-        _plain(INGRESS, f"{SEND}.>", replicas)
+        _plain(INGRESS, f"{SEND}.*", replicas)
         | {
             "description": "unjudged envelopes, by partition and bot",
             "retention": "workqueue",
             # Stored without answer: an answer would go to whatever `reply` subject the bot chose, with the server's rights.
             "no_ack": True,
             "subject_transform": {
-                "src": f"{SEND}.*.>",
-                "dest": f"ingress.{{{{partition({PARTITIONS},1)}}}}.{{{{wildcard(1)}}}}.>",
+                "src": f"{SEND}.*",
+                "dest": f"ingress.{{{{partition({PARTITIONS},1)}}}}.{{{{wildcard(1)}}}}",
             },
             # Full means refused, never that an older message goes unjudged.
             "discard": "new",
@@ -171,12 +168,11 @@ def _plain(name: str, subjects: str, replicas: int) -> Json:
 
 
 def consumer_configs() -> tuple[Json, ...]:
-    """The relays' consumers on INGRESS: one for each partition, and one for strays."""
-    partitions = tuple((partition_consumer(p), f"ingress.{p}.>") for p in range(PARTITIONS))
+    """The relays' consumers on INGRESS, one for each partition."""
     return tuple(
         {
-            "durable_name": name,
-            "filter_subject": subject,
+            "durable_name": partition_consumer(partition),
+            "filter_subject": f"ingress.{partition}.*",
             "ack_policy": "explicit",
             "ack_wait": ACK_WAIT_S * _NS_PER_S,
             "deliver_policy": "all",
@@ -193,7 +189,7 @@ def consumer_configs() -> tuple[Json, ...]:
             "priority_groups": [PRIORITY_GROUP],
             "priority_timeout": PIN_TIMEOUT_S * _NS_PER_S,
         }
-        for name, subject in (*partitions, (STRAY, f"{SEND}.>"))
+        for partition in range(PARTITIONS)
     )
 
 
@@ -231,12 +227,12 @@ def _canonical(value: object) -> object:
     return None if value in (None, False, 0, -1, "", [], "default") else value
 
 
-async def provision(nc: Client, limits: Limits, *, replicas: int = 1, timeout_s: float = 10.0) -> None:
+async def provision(nc: Client, policy: Policy, *, replicas: int = 1, timeout_s: float = 10.0) -> None:
     """Make the streams and consumers that are missing, let limits follow the policy, and assert the rest.
 
     ``nc`` is logged in as the relay. Safe to repeat and to run from several relays at once. Raises :class:`StreamsUnusable`.
     """
-    for wanted in stream_configs(limits, replicas=replicas):
+    for wanted in stream_configs(policy, replicas=replicas):
         await _provision_stream(nc, wanted, timeout_s)
     for wanted in consumer_configs():
         await _provision_consumer(nc, wanted, timeout_s)
@@ -294,13 +290,22 @@ def _assert_same(what: str, live: Json, wanted: Json) -> None:
         )
 
 
-async def ledger_epoch(nc: Client, stream: str, *, timeout_s: float = 10.0) -> float | None:
-    """The time (seconds since 1970) before which the ledger ``stream`` (ACCEPTED or LIVE) knows nothing, or ``None``.
+@dataclass(frozen=True, slots=True)
+class LedgerState:
+    """What a ledger stream says of itself."""
+
+    since_ms: int | None
+    """The time (ms since 1970) before which it knows nothing; ``None`` where that is longer ago than it must remember."""
+    last_sequence: int
+
+
+async def ledger_state(nc: Client, stream: str, *, timeout_s: float = 10.0) -> LedgerState:
+    """How far back the ledger ``stream`` (ACCEPTED or LIVE) reaches, and how far it has come.
 
     A ledger that came up empty has forgotten what it accepted before, so envelopes issued before that moment must be refused. An
     empty stream is given a first message (``accepted.sealbus.genesis``, ``live.sealbus.genesis``) whose stored time is
     that moment, the same for every relay. Where the first message is no longer stored the stream is older than its retention,
-    hence older than its window: ``None``. LIVE is in memory: ask again after each reconnect.
+    hence older than its window. LIVE is in memory: ask again after each reconnect.
 
     Raises :class:`StreamsUnusable`.
     """
@@ -316,20 +321,17 @@ async def ledger_epoch(nc: Client, stream: str, *, timeout_s: float = 10.0) -> f
         acknowledged = json.loads(answer.data)
         if "error" in acknowledged:
             raise _refused(what, acknowledged["error"])
+        info = await _expect(nc, f"STREAM.INFO.{stream}", None, timeout_s, what)
+    last = int(info["state"]["last_seq"])
     first = await _api(nc, f"STREAM.MSG.GET.{stream}", {"seq": 1}, timeout_s)
     if _is_missing(first):
-        return None
+        return LedgerState(None, last)
     if "error" in first:
         raise _refused(what, first["error"])
-    return read_time(first["message"]["time"])
+    return LedgerState(int(datetime.fromisoformat(first["message"]["time"]).timestamp() * 1000), last)
 
 
 GENESIS: Final = "sealbus.genesis"
-
-
-def read_time(text: str) -> float:
-    """Seconds since 1970 of a time as JetStream writes it (RFC 3339, up to nine decimals, which Python cuts to six)."""
-    return datetime.fromisoformat(text).timestamp()
 
 
 def _is_missing(answer: Json) -> bool:
@@ -355,7 +357,7 @@ async def _api(nc: Client, call: str, body: Json | None, timeout_s: float) -> Js
     except NoRespondersError as error:
         raise StreamsUnusable(
             "NATS answers, but has no JetStream for this login",
-            hint="start nats-server with JetStream in the account BUS, as `sealbus relay --print-nats-config` shows",
+            hint="start nats-server with JetStream in the account BUS, as `sealbus prepare` writes it",
         ) from error
     except NatsError as error:
         raise _unanswered(f"JetStream did not answer {call}") from error

@@ -1,0 +1,158 @@
+"""Reading values out of a document: each either is what it should be, or a problem is noted and reading goes on."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime
+from typing import Any, Final, TypeVar
+
+from sealbus.errors import InvalidInput
+from sealbus_broker.gate.policy import Rate
+from sealbus_broker.policy.document import Document, Path_
+from sealbus_broker.policy.problems import Problem
+from sealbus_broker.printable import printable
+
+T = TypeVar("T")
+
+_DURATIONS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_SIZES: Final = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
+_DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
+_SIZE = re.compile(r"([0-9]{1,9})(B|KiB|MiB|GiB|TiB)")
+_RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)/s(?: burst ([0-9]{1,9}))?")
+
+
+class Reader:
+    """One document under reading, and the problems found so far."""
+
+    def __init__(self, document: Document, problems: list[Problem]) -> None:
+        self.document = document
+        self.problems = problems
+
+    def note(
+        self, path: Path_, what: str, *, got: object = None, expected: str | None = None, hint: str | None = None
+    ) -> None:
+        """Note a problem at ``path``; ``got`` is shown safely."""
+        shown = None if got is None else printable(got if isinstance(got, str) else repr(got), 80)
+        self.problems.append(self.document.problem(path, what, got=shown, expected=expected, hint=hint))
+
+    def mapping(self, value: Any, path: Path_, known: Sequence[str] | None = None) -> dict[str, Any]:
+        """A mapping with text keys, all of them ``known`` (if given); ``{}`` after noting what it is not."""
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            self.note(path, "is not a mapping", got=value, expected="a mapping (name: value)")
+            return {}
+        found: dict[str, Any] = {}
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                self.note((*path, key), "the name is not a text", got=key, hint="put it in quotes")
+            elif known is not None and key not in known:
+                close = difflib.get_close_matches(key, known, 1)
+                hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+                self.note((*path, key), f"unknown name {printable(key)}", hint=hint)
+            else:
+                found[key] = inner
+        return found
+
+    def text(self, value: Any, path: Path_, what: str) -> str | None:
+        """A text, or ``None`` after noting that it is none."""
+        if isinstance(value, str) and value:
+            return value
+        self.note(path, f"{what} is not a text", got=value, expected="a text")
+        return None
+
+    def texts(self, value: Any, path: Path_, what: str) -> list[tuple[Path_, str]]:
+        """A list of texts (each with its path); one text alone stands for a list of one."""
+        if value is None:
+            return []
+        if isinstance(value, str):
+            return [(path, value)]
+        if not isinstance(value, list):
+            self.note(path, f"{what} is not a list", got=value, expected="a list of texts")
+            return []
+        found = [((*path, at), self.text(item, (*path, at), what)) for at, item in enumerate(value)]
+        return [(place, text) for place, text in found if text is not None]
+
+    def checked(self, value: Any, path: Path_, what: str, check: Callable[[str], str]) -> str | None:
+        """A text that ``check`` (which raises :class:`InvalidInput`) lets pass."""
+        text = self.text(value, path, what)
+        if text is None:
+            return None
+        try:
+            return check(text)
+        except InvalidInput as error:
+            self.note(path, printable(error.what, 160), hint=error.hint)
+            return None
+
+    def choice(self, value: Any, path: Path_, what: str, choices: Sequence[str]) -> str | None:
+        """One of ``choices``."""
+        if isinstance(value, str) and value in choices:
+            return value
+        close = difflib.get_close_matches(str(value), choices, 1)
+        hint = f"did you mean {close[0]}?" if close else None
+        self.note(path, f"{what} is not known", got=value, expected=" or ".join(choices), hint=hint)
+        return None
+
+    def flag(self, value: Any, path: Path_, what: str) -> bool:
+        """``true`` or ``false``."""
+        if not isinstance(value, bool):
+            self.note(path, f"{what} is not true or false", got=value, expected="true or false")
+            return False
+        return value
+
+    def duration(self, value: Any, path: Path_, what: str, least_ms: int = 1, most_ms: int = 10**13) -> int | None:
+        """A duration such as ``500ms``, ``60s``, ``5m``, ``1h``, ``7d``, in ms."""
+        return self._scaled(value, path, what, _DURATION, _DURATIONS, least_ms, most_ms, "a duration like 500ms, 60s, 5m")
+
+    def size(self, value: Any, path: Path_, what: str, least: int = 1, most: int = 2**50) -> int | None:
+        """A size such as ``256KiB`` or ``4GiB``, in bytes."""
+        return self._scaled(value, path, what, _SIZE, _SIZES, least, most, "a size like 256KiB, 4GiB")
+
+    def _scaled(
+        self,
+        value: Any,
+        path: Path_,
+        what: str,
+        form: re.Pattern[str],
+        units: dict[str, int],
+        least: int,
+        most: int,
+        expected: str,
+    ) -> int | None:
+        match = form.fullmatch(value) if isinstance(value, str) else None
+        if match is None:
+            self.note(path, f"{what} is not understood", got=value, expected=expected)
+            return None
+        number = int(match[1]) * units[match[2]]
+        if not least <= number <= most:
+            unit = min(units, key=lambda name: units[name])
+            self.note(path, f"{what} is out of range", got=value, expected=f"{least} to {most} {unit}")
+            return None
+        return number
+
+    def rate(self, value: Any, path: Path_) -> Rate | None:
+        """A rate such as ``200/s`` or ``200/s burst 400``."""
+        match = _RATE.fullmatch(value) if isinstance(value, str) else None
+        if match is None or float(match[1]) <= 0 or (match[2] is not None and int(match[2]) < 1):
+            self.note(path, "rate is not understood", got=value, expected="a rate like 200/s or 200/s burst 400")
+            return None
+        per_second = float(match[1])
+        return Rate(per_second, int(match[2]) if match[2] else max(1, round(per_second)))
+
+    def time(self, value: Any, path: Path_, what: str) -> int | None:
+        """A time in UTC such as ``2026-11-24T08:00:00Z``, in ms since 1970."""
+        if isinstance(value, str):
+            try:
+                value = datetime.fromisoformat(value)
+            except ValueError:
+                value = None
+        if isinstance(value, date) and not isinstance(value, datetime):
+            value = datetime(value.year, value.month, value.day, tzinfo=UTC)
+        if not isinstance(value, datetime):
+            self.note(path, f"{what} is not a time", expected="a time in UTC like 2026-11-24T08:00:00Z")
+            return None
+        if value.tzinfo is None:  # ruamel gives what it read as UTC without saying so
+            value = value.replace(tzinfo=UTC)
+        return int(value.timestamp() * 1000)
