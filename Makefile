@@ -8,13 +8,14 @@ PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 py
 BIN := .venv/bin/python
 READY := .venv/.ready
 
-# An environment knows its own path. In a copied or moved tree it would run the code of the place it came from.
+# An environment knows its own path. In a copied or moved tree it would run the code of the place it came from, so it is made anew.
 ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(READY)
+ANEW := --clear
 endif
 
 $(READY): pyproject.toml
-	@for python in $(PYTHONS); do \
+	@found=; for python in $(PYTHONS); do \
 	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then \
@@ -22,7 +23,7 @@ $(READY): pyproject.toml
 	    echo "hint: install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; \
 	fi; \
 	echo "Making .venv with $$("$$found" --version) ..."; \
-	"$$found" -m venv --clear .venv || { \
+	"$$found" -m venv $(ANEW) .venv || { \
 	    echo "hint: Debian and Ubuntu keep venv in a package of its own: apt install python3-venv" >&2; exit 1; }
 	@echo "Installing Sealbus and the tools to work on it ..."
 	@# The first line: --group came with pip 25.1.
@@ -56,7 +57,7 @@ types: $(READY) ## types, with mypy in strict mode
 
 .PHONY: imports
 imports: $(READY) ## who may import whom: the gate does no I/O, the client never imports the broker
-	.venv/bin/lint-imports --no-cache
+	.venv/bin/lint-imports --no-cache --no-logo
 
 .PHONY: format
 format: $(READY) ## put the code into its form

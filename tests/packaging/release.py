@@ -12,9 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 # What is on a developer's disk but in no checkout. Seeds are left in: they are what a build must not take.
-NOT_SOURCE = shutil.ignore_patterns(
-    ".git", ".venv", "__pycache__", ".*_cache", "dist", "build", ".hypothesis"
-)
+NOT_SOURCE = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "dist", "build", ".hypothesis")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +50,7 @@ class Environment:
 
 def _clean_environment() -> dict[str, str]:
     return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("PYTHON", "VIRTUAL_ENV", "SEALBUS"))
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "SEALBUS"))
     }
 
 

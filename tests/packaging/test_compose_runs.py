@@ -62,9 +62,7 @@ class Machine:
 
     def run(self, name: str) -> subprocess.CompletedProcess[str]:
         """Run a command that ends by itself."""
-        return subprocess.run(
-            self.sealbus(name), capture_output=True, text=True, timeout=60, check=False
-        )
+        return subprocess.run(self.sealbus(name), capture_output=True, text=True, timeout=60, check=False)
 
     @property
     def seeds(self) -> Path:
@@ -128,9 +126,7 @@ def _nats_is_healthy(machine: Machine) -> bool:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_command_line_knows_every_flag(name: str) -> None:
     subcommand, *arguments = COMMANDS[name]
-    done = subprocess.run(
-        [*SEALBUS, subcommand, "--help"], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run([*SEALBUS, subcommand, "--help"], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     for argument in arguments:
         flag = argument.partition("=")[0]
@@ -154,9 +150,7 @@ def test_prepare_makes_the_seeds_once_and_keeps_them(machine: Machine) -> None:
 def test_prepare_shows_no_seed_to_nats_nor_to_the_log(machine: Machine) -> None:
     done = machine.run("prepare")
     assert done.returncode == 0, done.stderr
-    shown = [
-        file for folder in ("nats-config", "data") for file in (machine.folder / folder).rglob("*")
-    ]
+    shown = [file for folder in ("nats-config", "data") for file in (machine.folder / folder).rglob("*")]
     assert [file.name for file in shown if file.is_file()] == ["nats.conf"]
     assert not SEED.search(machine.nats_conf.read_bytes())
     assert not SEED.search((done.stdout + done.stderr).encode())
@@ -170,15 +164,11 @@ def test_prepare_says_the_bus_key_that_credentials_need(machine: Machine) -> Non
 def test_nats_writes_its_log_where_docker_looks_for_it(machine: Machine) -> None:
     """A log file would be on a read-only file system, and out of the sight of ``docker compose logs``."""
     assert machine.run("prepare").returncode == 0
-    assert not re.search(
-        r"^\s*(log_file|logfile|pid_file|pidfile)\b", machine.nats_conf.read_text(), re.MULTILINE
-    )
+    assert not re.search(r"^\s*(log_file|logfile|pid_file|pidfile)\b", machine.nats_conf.read_text(), re.MULTILINE)
 
 
 @pytest.mark.timeout(180)
-def test_the_services_come_up_healthy_and_stop_cleanly(
-    machine: Machine, processes: ExitStack
-) -> None:
+def test_the_services_come_up_healthy_and_stop_cleanly(machine: Machine, processes: ExitStack) -> None:
     prepared = machine.run("prepare")
     assert prepared.returncode == 0, prepared.stderr
     program, *arguments = [machine.here(part) for part in SERVICES["nats"]["command"]]

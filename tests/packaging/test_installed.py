@@ -53,12 +53,8 @@ def test_importing_the_client_loads_nothing_of_the_broker(light: Environment) ->
     assert "sealbus_broker" not in done.stdout.split()
 
 
-@pytest.mark.parametrize(
-    "command", [["sealbus", "up"], ["sealbus", "--help"], ["python", "-m", "sealbus_broker"]]
-)
-def test_the_command_without_the_extra_says_what_to_install(
-    light: Environment, command: list[str]
-) -> None:
+@pytest.mark.parametrize("command", [["sealbus", "up"], ["sealbus", "--help"], ["python", "-m", "sealbus_broker"]])
+def test_the_command_without_the_extra_says_what_to_install(light: Environment, command: list[str]) -> None:
     done = light.run(*command)
     assert done.returncode == 1
     assert done.stdout == ""

@@ -1,0 +1,60 @@
+"""Sealbus: a message bus on which nobody can speak in another's name.
+
+A bot, whole::
+
+    import asyncio
+    from sealbus import Bot, Message, Refused
+
+    bot = Bot.from_environment()                 # SEALBUS_CREDENTIALS=credentials/inventory.toml
+
+    @bot.subscribe("orders.placed")              # durable: nothing is missed, nothing is handled twice
+    async def reserve(message: Message) -> None:
+        order = message.payload                  # sealed by message.bot, granted, and valid against its schema
+        await bot.publish(
+            "stock.reserved",
+            {"order_id": order["order_id"], "lines": order["items"]},
+            parent=message,                      # the relay can prove that there was an order,
+            quote=True,                          # and which
+        )
+
+    @bot.reply("stock.check")                    # a live request, answered at once
+    async def level(message: Message) -> dict:
+        return {"sku": message.payload["sku"], "available": 7}
+
+    asyncio.run(bot.run())                       # until SIGINT or SIGTERM; finishes what it has begun
+
+``bot.publish`` returns the relay's sealed verdict, or raises :class:`Refused` with its reason.
+"""
+
+from sealbus.bot import Bot
+from sealbus.credentials import Credentials
+from sealbus.delivery import Message
+from sealbus.errors import (
+    ConnectionFailed,
+    CredentialsError,
+    InvalidInput,
+    Malformed,
+    NoReply,
+    Refused,
+    SealbusError,
+    Unresolved,
+)
+from sealbus.reason import Reason
+from sealbus.stamp import Stamp, Verdict
+
+__all__ = [
+    "Bot",
+    "ConnectionFailed",
+    "Credentials",
+    "CredentialsError",
+    "InvalidInput",
+    "Malformed",
+    "Message",
+    "NoReply",
+    "Reason",
+    "Refused",
+    "SealbusError",
+    "Stamp",
+    "Unresolved",
+    "Verdict",
+]
