@@ -16,9 +16,9 @@ async def connect(
     on_disconnected: Callable[[], Awaitable[None]] | None = None,
     on_reconnected: Callable[[], Awaitable[None]] | None = None,
     on_closed: Callable[[], Awaitable[None]] | None = None,
-    connect_timeout_s: float = 2.0,
+    connect_timeout_s: int = 2,
 ) -> HardenedClient:
-    """Log in as the relay (``relay_seed`` is an ``SU…`` text) and stay: reconnects without limit, half a second apart.
+    """Log in as the relay (``relay_seed`` is an ``SU…`` text) and stay: reconnects without limit, a second apart.
 
     Raises what ``nats.connect`` raises if the first attempt fails on every server.
     """
@@ -32,7 +32,7 @@ async def connect(
         reconnected_cb=on_reconnected,
         closed_cb=on_closed,
         connect_timeout=connect_timeout_s,
-        reconnect_time_wait=0.5,
+        reconnect_time_wait=1,
         max_reconnect_attempts=-1,
         ping_interval=10,
         max_outstanding_pings=2,

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from nats.aio.client import Client
@@ -28,7 +30,7 @@ STATUS_HEADER: Final = "Status"
 DESCRIPTION_HEADER: Final = "Description"
 
 _MAX_CONTROL_LINE: Final = 64 * 1024
-"""The server's lines are a subject and a reply (4,096 bytes at most together, and our prefixes) or an INFO, a few KiB: more is not NATS."""
+"""The server's lines are a subject and a reply (4,096 bytes and our prefixes) or an INFO, a few KiB: more is not NATS."""
 
 _MSG = re.compile(rb"MSG ([^ \r\n]+) (\d+) (?:([^ \r\n]+) )?(\d+)\Z")
 _HMSG = re.compile(rb"HMSG ([^ \r\n]+) (\d+) (?:([^ \r\n]+) )?(\d+) (\d+)\Z")
@@ -59,13 +61,27 @@ def read_headers(block: bytes) -> dict[str, str]:
     return headers
 
 
+@dataclass(frozen=True, slots=True)
+class _Handlers:
+    """What the parser calls: the client's own methods."""
+
+    message: Callable[[int, bytes, bytes, bytes, bytes], Awaitable[None]]
+    ping: Callable[[], Awaitable[None]]
+    pong: Callable[[], Awaitable[None]]
+    error: Callable[[str], Awaitable[None]]
+    info: Callable[[dict[str, Any]], Awaitable[None]]
+
+
 class _StrictParser(Parser):
     """nats-py's parser with the server's grammar: one space between fields, and messages cut by their stated length."""
+
+    def __init__(self, client: Client, handlers: _Handlers) -> None:
+        super().__init__(client)
+        self._handlers = handlers
 
     async def parse(self, data: bytes = b"") -> None:
         buffer: bytearray = self.buf
         buffer.extend(data)
-        client: Any = self.nc
         while True:
             end = buffer.find(b"\r\n", 0, _MAX_CONTROL_LINE)
             if end < 0:
@@ -87,26 +103,26 @@ class _StrictParser(Parser):
                 headers_size = int(first_size)
             else:
                 del buffer[: end + 2]
-                await self._control(client, line)
+                await self._control(line)
                 continue
             start, total = end + 2, int(size)
             if len(buffer) < start + total + 2:
                 return
             whole = bytes(buffer[start : start + total])
             del buffer[: start + total + 2]
-            headers = whole[:headers_size] or None
-            await client._process_msg(int(sid), subject, reply or b"", whole[headers_size:], headers)
+            headers, body = whole[:headers_size], whole[headers_size:]
+            await self._handlers.message(int(sid), subject, reply or b"", body, headers)
 
-    async def _control(self, client: Any, line: bytes) -> None:
+    async def _control(self, line: bytes) -> None:
         word = line[:4].upper()
         if word == b"PING":
-            await client._process_ping()
+            await self._handlers.ping()
         elif word == b"PONG":
-            await client._process_pong()
+            await self._handlers.pong()
         elif word == b"-ERR":
-            await client._process_err(line[4:].strip().decode("utf-8", "replace").lower())
+            await self._handlers.error(line[4:].strip().decode("utf-8", "replace").lower())
         elif word == b"INFO":
-            await client._process_info(json.loads(line[5:]))
+            await self._handlers.info(json.loads(line[5:]))
         elif word[:3] != b"+OK":
             raise ProtocolError("nats: unknown protocol")
 
@@ -116,7 +132,16 @@ class HardenedClient(Client):
 
     def __init__(self) -> None:
         super().__init__()
-        self._ps = _StrictParser(self)
+        self._ps = _StrictParser(
+            self,
+            _Handlers(
+                message=self._process_msg,
+                ping=self._process_ping,
+                pong=self._process_pong,
+                error=self._process_err,
+                info=self._process_info,
+            ),
+        )
 
     async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
         return read_headers(headers) if headers else None
