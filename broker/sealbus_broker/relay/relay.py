@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from sealbus.errors import ConnectionFailed
@@ -28,6 +29,9 @@ from sealbus_broker.relay.tally import Tally
 log = structlog.get_logger(__name__)
 
 CONNECT_TIMEOUT_S: Final = 5.0
+PING_SUBJECT: Final = "relay.ping"
+"""Inside the account BUS, where no bot is: a relay that serves answers with its name."""
+
 DRAIN_S: Final = 10.0
 """How long a stop waits for the batches in hand. What is not finished by then is delivered to another relay, or to the next start."""
 
@@ -86,6 +90,8 @@ class Relay:
         # Admission has a connection of its own: however many messages there are, who may connect is answered in time.
         admission = Admission(door, self._secrets, self._policy)
         await admission.start()
+        await nc.subscribe(PING_SUBJECT, queue="relays", cb=self._on_ping)
+        await nc.flush()
         ready()
         log.info("relay.ready", bus=self._policy().bus, relay=self._name)
         tasks = [asyncio.create_task(worker.run(stopping)) for worker in (*workers, live)]
@@ -105,6 +111,9 @@ class Relay:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         log.info("relay.stopped", **self.tally.counts)
+
+    async def _on_ping(self, msg: Msg) -> None:
+        await msg.respond(self._name.encode())
 
     async def _connect(self, what: str) -> Client:
         async def reconnected() -> None:

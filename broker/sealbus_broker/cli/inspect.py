@@ -1,0 +1,164 @@
+"""``sealbus inspect``: an envelope, stamp or delivery, taken apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sealbus.codec import split_sealed, unpack_json
+from sealbus.delivery import split_delivery
+from sealbus.envelope import Envelope
+from sealbus.errors import InvalidInput, Malformed
+from sealbus.keys import KeyKind, PublicKey
+from sealbus.limits import MAX_ENVELOPE_BYTES
+from sealbus.seal import Context, Seal, Verifier
+from sealbus.stamp import Stamp
+from sealbus_broker.cli.folder import BusFolder, Unusable, dir_option
+
+
+@click.command()
+@click.argument("file")
+@click.option("--json", "as_json", is_flag=True, help="One object.")
+@dir_option
+def inspect(file: str, as_json: bool, folder: str | None) -> int:
+    """Take the envelope, stamp or delivery in FILE (- for stdin) apart, and say what is wrong with it.
+
+    In a bus's folder it also says whose key sealed it. Exit code 0 if it is well-formed and its seal holds, 3 if not.
+    """
+    data = _read(file)
+    owners = _owners(folder)
+    try:
+        report = _report(data, owners)
+    except Malformed as error:
+        report = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "trouble": [f"encoding: {error.what}"]}
+    if as_json:
+        click.echo(json.dumps(report))
+    else:
+        _show(report)
+    return 3 if report["trouble"] else 0
+
+
+def _read(file: str) -> bytes:
+    limit = 2 * MAX_ENVELOPE_BYTES
+    try:
+        if file == "-":
+            data = sys.stdin.buffer.read(limit + 1)
+        else:
+            with Path(file).open("rb") as opened:
+                data = opened.read(limit + 1)
+    except OSError as error:
+        raise InvalidInput(f"{file} cannot be read: {error.strerror}") from None
+    if len(data) > limit:
+        raise InvalidInput(f"{file} is larger than {limit} bytes, which nothing on the bus is")
+    return data
+
+
+def _owners(folder: str | None) -> dict[bytes, str] | None:
+    try:
+        bus = BusFolder.find(folder)
+    except Unusable:
+        if folder is not None:
+            raise
+        return None
+    from sealbus_broker.policy.loader import load
+
+    policy = load(bus.path).policy
+    return {raw: bot.name for bot in policy.bots.values() for raw in bot.keys} if policy else None
+
+
+def _report(data: bytes, owners: dict[bytes, str] | None) -> dict[str, Any]:
+    if data[:1] == b"\x92":
+        envelope, stamp = split_delivery(data)
+        report = {"kind": "delivery", "envelope": _envelope(envelope, owners), "stamp": _stamp(stamp)}
+        trouble = report["envelope"]["trouble"] + report["stamp"]["trouble"]
+        if report["stamp"]["envelope"] != report["envelope"]["sha256"]:
+            trouble.append("the stamp is about another envelope")
+        return {**report, "trouble": trouble}
+    if data[:1] == b"\x93":
+        return _stamp(data)
+    return _envelope(data, owners)
+
+
+def _envelope(data: bytes, owners: dict[bytes, str] | None) -> dict[str, Any]:
+    envelope = Envelope.decode(data)
+    header, trouble = envelope.header, []
+    if not Verifier().holds(Context.ENVELOPE, envelope.seal, envelope.signed):
+        trouble.append("bad-seal: the signature does not hold over these bytes")
+    owner = owners.get(envelope.seal.key) if owners is not None else None
+    if owners is not None and owner != header.bot:
+        trouble.append(f"unknown-key: sealed by {owner or 'a key that nobody has'}, says it is {header.bot}")
+    try:
+        payload = unpack_json(envelope.payload)
+    except Malformed as error:
+        payload = None
+        trouble.append(f"payload: {error.what}")
+    return {
+        "kind": "envelope",
+        "size": len(data),
+        "sha256": envelope.digest.hex(),
+        "bus": header.bus,
+        "bot": header.bot,
+        "subject": header.subject,
+        "nonce": header.nonce.hex(),
+        "issued_at": _time(header.issued_at_ms),
+        "ttl_ms": header.ttl_ms,
+        "schema": header.schema_name,
+        "parent": None if header.parent is None else f"{len(header.parent)} bytes",
+        "key": PublicKey(envelope.seal.key, KeyKind.BOT).text,
+        "sealed_with": f"{len(envelope.seal.steps)} proof steps",
+        "payload": payload,
+        "trouble": trouble,
+    }
+
+
+def _stamp(data: bytes) -> dict[str, Any]:
+    (body,), signed, sealed = split_sealed(data, 1)
+    seal, stamp, trouble = Seal.decode(sealed), Stamp.decode(body), []
+    if not Verifier().holds(Context.STAMP, seal, signed):
+        trouble.append("the seal does not hold over these bytes")
+    return {
+        "kind": "stamp",
+        "size": len(data),
+        "bus": stamp.bus,
+        "envelope": stamp.envelope.hex(),
+        "bot": stamp.bot,
+        "subject": stamp.subject,
+        "nonce": stamp.nonce.hex(),
+        "verdict": stamp.verdict.value,
+        "reason": stamp.reason.value if stamp.reason else None,
+        "detail": stamp.detail,
+        "policy": stamp.policy.hex(),
+        "position": stamp.position,
+        "judged_at": _time(stamp.judged_at_ms),
+        "relay": stamp.relay,
+        "key": PublicKey(seal.key, KeyKind.BUS).text,
+        "trouble": trouble,
+    }
+
+
+def _time(ms: int) -> str:
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):
+        return f"{ms} ms"
+
+
+def _show(report: dict[str, Any], indent: str = "") -> None:
+    for name, value in report.items():
+        if isinstance(value, dict) and name in ("envelope", "stamp"):
+            click.echo(f"{indent}{name}:")
+            _show(value, indent + "  ")
+        elif name == "trouble":
+            for line in value:
+                click.echo(f"{indent}{click.style('wrong:', fg='red')} {line}")
+            if not value:
+                click.echo(f"{indent}{click.style('well-formed, and the seal holds', fg='green')}")
+        else:
+            # json.dumps escapes everything that could steer a terminal.
+            click.echo(f"{indent}{name:<12}{value if isinstance(value, int) else json.dumps(value)}")
