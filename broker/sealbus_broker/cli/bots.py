@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -59,7 +59,9 @@ def pub(
         return 0
     assert file is not None
     counts = asyncio.run(_publish_file(speaker, subject, file, live, schema, as_json))
-    click.echo(", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())) or "nothing to publish", err=True)
+    click.echo(
+        ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())) or "nothing to publish", err=True
+    )
     if counts["unresolved"]:
         return 1
     return 3 if set(counts) - {"accepted"} else 0
@@ -160,14 +162,23 @@ def _parse(text: str, what: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         place = f" at column {error.colno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else ""
-        raise InvalidInput(f"{what} is not JSON{place}", hint="""quote it for the shell: '{"text": "hello"}'""") from None
+        raise InvalidInput(
+            f"{what} is not JSON{place}", hint="""quote it for the shell: '{"text": "hello"}'"""
+        ) from None
 
 
 @click.command()
 @click.argument("pattern")
 @click.option("--live", is_flag=True, help="Listen to what passes by, instead of what is stored.")
 @click.option("--durable", default="cli", show_default=True, metavar="NAME", help="The place that is remembered.")
-@click.option("--from", "start", type=click.Choice(["new", "all"]), default="new", show_default=True, help="Where a new place begins.")
+@click.option(
+    "--from",
+    "start",
+    type=click.Choice(["new", "all"]),
+    default="new",
+    show_default=True,
+    help="Where a new place begins.",
+)
 @click.option("--count", "-n", type=click.IntRange(1), help="Stop after so many messages.")
 @click.option("--json", "as_json", is_flag=True, help="One object a message, with sender, subject and time.")
 @bot_options
@@ -199,7 +210,8 @@ def sub(
                 if left == 0:
                     break
 
-    with _until_cancelled():
+    # Being told to stop is how listening ends, not an error.
+    with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(listen())
 
 
@@ -213,13 +225,6 @@ def _show(message: Message, as_json: bool) -> None:
     }
     # json.dumps escapes everything that could steer a terminal.
     click.echo(json.dumps(row) if as_json else f"{message.subject}  {message.bot}  {json.dumps(message.payload)}")
-
-
-class _until_cancelled(nullcontext[None]):  # noqa: N801  # reads as the words it is
-    """Being told to stop is how listening ends, not an error."""
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
-        return kind is not None and issubclass(kind, asyncio.CancelledError)
 
 
 @click.command()
@@ -247,5 +252,3 @@ def request(
     answer = asyncio.run(ask())
     click.echo(json.dumps(answer.payload))
     click.echo(f"answered by {printable(answer.bot)}", err=True)
-
-

@@ -73,14 +73,21 @@ class BusFolder:
         if loaded.policy is None:
             for problem in loaded.problems:
                 click.echo(str(problem), err=True)
-            raise Unusable(f"{len(loaded.problems)} problem(s) in {self.path}: nothing was started", hint="mend them; `sealbus check`")
+            raise Unusable(
+                f"{len(loaded.problems)} problem(s) in {self.path}: nothing was started",
+                hint="mend them; `sealbus check`",
+            )
         return loaded.policy
 
 
 def dir_option(command: F) -> F:
     """``--dir``: the bus's folder."""
     return click.option(
-        "--dir", "folder", envvar="SEALBUS_DIR", metavar="DIR", help="The bus's folder. [default: here, or the one bus in here]"
+        "--dir",
+        "folder",
+        envvar="SEALBUS_DIR",
+        metavar="DIR",
+        help="The bus's folder. [default: here, or the one bus in here]",
     )(command)
 
 
@@ -93,7 +100,9 @@ def bot_options(command: F) -> F:
     return dir_option(command)
 
 
-def find_credentials(folder: str | None, bot: str | None, credentials: str | None, default: str | None = None) -> Credentials:
+def find_credentials(
+    folder: str | None, bot: str | None, credentials: str | None, default: str | None = None
+) -> Credentials:
     """Whose credentials a command uses: ``--as``, ``--credentials``, the environment's, or ``default``'s in the bus's folder."""
     if bot is not None:
         return Credentials.load(BusFolder.find(folder).credentials(bot))

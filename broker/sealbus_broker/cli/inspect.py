@@ -75,11 +75,11 @@ def _owners(folder: str | None) -> dict[bytes, str] | None:
 def _report(data: bytes, owners: dict[bytes, str] | None) -> dict[str, Any]:
     if data[:1] == b"\x92":
         envelope, stamp = split_delivery(data)
-        report = {"kind": "delivery", "envelope": _envelope(envelope, owners), "stamp": _stamp(stamp)}
-        trouble = report["envelope"]["trouble"] + report["stamp"]["trouble"]
-        if report["stamp"]["envelope"] != report["envelope"]["sha256"]:
+        inner, verdict = _envelope(envelope, owners), _stamp(stamp)
+        trouble = inner["trouble"] + verdict["trouble"]
+        if verdict["envelope"] != inner["sha256"]:
             trouble.append("the stamp is about another envelope")
-        return {**report, "trouble": trouble}
+        return {"kind": "delivery", "envelope": inner, "stamp": verdict, "trouble": trouble}
     if data[:1] == b"\x93":
         return _stamp(data)
     return _envelope(data, owners)

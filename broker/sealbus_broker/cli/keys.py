@@ -56,7 +56,11 @@ def ls(folder: str | None, as_json: bool) -> None:
             elif key.not_before_ms > now_ms:
                 state = "not yet"
             text = PublicKey(key.raw, KeyKind.BOT).text
-            click.echo(json.dumps({"bot": bot.name, "key": text, "state": state}) if as_json else f"{bot.name:<24}{state:<10}{text}")
+            click.echo(
+                json.dumps({"bot": bot.name, "key": text, "state": state})
+                if as_json
+                else f"{bot.name:<24}{state:<10}{text}"
+            )
 
 
 def make_key(
@@ -74,7 +78,9 @@ def make_key(
         raise Unusable(f"{RELAY} is the relay's own name", hint="choose another")
     path = out or bus.credentials(bot)
     if (bus.path / "keys").resolve() in path.resolve().parents:
-        raise Unusable(f"{path} lies in keys/, which is for public keys", hint="credentials are secret: keep them elsewhere")
+        raise Unusable(
+            f"{path} lies in keys/, which is for public keys", hint="credentials are secret: keep them elsewhere"
+        )
     key = SigningKey.generate(KeyKind.BOT)
     Credentials(bus_name, bot, key, servers, frozenset([bus_key.raw])).write(path)
     try:
@@ -87,6 +93,10 @@ def make_key(
 
 def _bus_name(bus: BusFolder) -> str:
     document = read_yaml(bus.path, "policy.yaml")
-    if isinstance(document, Document) and isinstance(document.value, dict) and isinstance(document.value.get("bus"), str):
+    if (
+        isinstance(document, Document)
+        and isinstance(document.value, dict)
+        and isinstance(document.value.get("bus"), str)
+    ):
         return check_name(document.value["bus"], "bus")
     raise Unusable(f"{bus.path / 'policy.yaml'} does not name its bus", hint="`sealbus check` shows what is wrong")

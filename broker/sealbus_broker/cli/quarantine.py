@@ -63,11 +63,21 @@ def ls(
         for record in records:
             click.echo(json.dumps(record))
         return
-    table = Table("sequence", "when (UTC)", "session", "claims", "proven", "subject", "reason", "bytes", box=None, pad_edge=False)
+    table = Table(
+        "sequence", "when (UTC)", "session", "claims", "proven", "subject", "reason", "bytes", box=None, pad_edge=False
+    )
     for row in records:
         when = datetime.fromtimestamp(row["judged_at_ms"] / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
         proven = "yes" if row["proven"] else "no"
-        texts = [str(row["sequence"]), when, row["session"], row["claimed"] or "-", proven, row["subject"] or "-", row["reason"]]
+        texts = [
+            str(row["sequence"]),
+            when,
+            row["session"],
+            row["claimed"] or "-",
+            proven,
+            row["subject"] or "-",
+            row["reason"],
+        ]
         table.add_row(*(printable(text, 60) for text in texts), str(row["size"]))
     console = Console(width=None if sys.stdout.isatty() else 160)
     if records:

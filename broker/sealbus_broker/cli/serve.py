@@ -26,14 +26,22 @@ from sealbus_broker.relay.server import NatsServer
 from sealbus_broker.relay.streams import ACCEPTED, INGRESS, LIVE, QUARANTINE, file_bytes, memory_bytes
 
 PING_S = 5.0
-name_option = click.option("--name", default="relay", show_default=True, help="This relay's name, as it stands in stamps and logs.")
+name_option = click.option(
+    "--name", default="relay", show_default=True, help="This relay's name, as it stands in stamps and logs."
+)
 
 
 @click.command()
 @dir_option
-@click.option("--port", default=4222, show_default=True, type=click.IntRange(1, 65535), help="Where nats-server listens.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="On which address. Beyond this machine, put TLS in front.")
-@click.option("--sync", default="always", show_default=True, help="JetStream's sync_interval: always, or a time such as 2m.")
+@click.option(
+    "--port", default=4222, show_default=True, type=click.IntRange(1, 65535), help="Where nats-server listens."
+)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="On which address. Beyond this machine, put TLS in front."
+)
+@click.option(
+    "--sync", default="always", show_default=True, help="JetStream's sync_interval: always, or a time such as 2m."
+)
 @name_option
 def up(folder: str | None, port: int, host: str, sync: str, name: str) -> None:
     """Run a whole bus: a nats-server of its own, watched and restarted, and a relay. Ctrl-C stops both."""
@@ -99,11 +107,21 @@ def relay(folder: str | None, servers: tuple[str, ...], name: str) -> None:
 @click.command()
 @dir_option
 @click.option("--nats-conf", metavar="FILE", help="Where the configuration goes. [default: DIR/.sealbus/nats.conf]")
-@click.option("--listen", default="127.0.0.1:4222", show_default=True, metavar="HOST:PORT", help="Where nats-server listens.")
-@click.option("--store", default="/data", show_default=True, metavar="DIR", help="JetStream's folder, on the server's machine.")
-@click.option("--monitor-port", type=click.IntRange(1, 65535), help="Monitoring over HTTP, on the server's own 127.0.0.1.")
-@click.option("--sync", default="always", show_default=True, help="JetStream's sync_interval: always, or a time such as 2m.")
-def prepare(folder: str | None, nats_conf: str | None, listen: str, store: str, monitor_port: int | None, sync: str) -> None:
+@click.option(
+    "--listen", default="127.0.0.1:4222", show_default=True, metavar="HOST:PORT", help="Where nats-server listens."
+)
+@click.option(
+    "--store", default="/data", show_default=True, metavar="DIR", help="JetStream's folder, on the server's machine."
+)
+@click.option(
+    "--monitor-port", type=click.IntRange(1, 65535), help="Monitoring over HTTP, on the server's own 127.0.0.1."
+)
+@click.option(
+    "--sync", default="always", show_default=True, help="JetStream's sync_interval: always, or a time such as 2m."
+)
+def prepare(
+    folder: str | None, nats_conf: str | None, listen: str, store: str, monitor_port: int | None, sync: str
+) -> None:
     """Write the configuration for a nats-server that runs elsewhere, and make the bus's keys if there are none.
 
     The configuration holds no secret. Prints the bus's public key, which bots' credentials need.
@@ -152,12 +170,16 @@ async def _ping(servers: list[str], secrets: BusSecrets) -> str:
         async with asyncio.timeout(PING_S):
             nc = await connect(servers, secrets.relay.seed_text, name="sealbus ping", on_error=ignore)
     except (NatsError, OSError, TimeoutError):
-        raise ConnectionFailed(f"no NATS for the relay at {', '.join(servers)}", hint="is nats-server running there?") from None
+        raise ConnectionFailed(
+            f"no NATS for the relay at {', '.join(servers)}", hint="is nats-server running there?"
+        ) from None
     try:
         for stream in (INGRESS, ACCEPTED, LIVE, QUARANTINE):
             answer = json.loads((await nc.request(f"$JS.API.STREAM.INFO.{stream}", b"", PING_S)).data)
             if "error" in answer:
-                raise ConnectionFailed(f"stream {stream}: {answer['error'].get('description')}", hint="has a relay run yet?")
+                raise ConnectionFailed(
+                    f"stream {stream}: {answer['error'].get('description')}", hint="has a relay run yet?"
+                )
         return (await nc.request(PING_SUBJECT, b"", PING_S)).data.decode()
     except (NatsError, OSError, TimeoutError):
         raise ConnectionFailed("NATS answers, but no relay does", hint="start one: `sealbus relay`") from None

@@ -44,7 +44,9 @@ def split_name(name: str) -> tuple[str, int]:
     """
     identity, dot, number = name.rpartition(".v")
     if not dot or not identity or not number.isascii() or not number.isdigit() or number[0] == "0" or len(number) > 9:
-        raise InvalidInput(f"schema name {printable(name)!r} is not valid", hint="use a subject and a version, like orders.placed.v1")
+        raise InvalidInput(
+            f"schema name {printable(name)!r} is not valid", hint="use a subject and a version, like orders.placed.v1"
+        )
     return identity, int(number)
 
 
@@ -56,7 +58,9 @@ def closed_registry(documents: Mapping[str, Any]) -> Registry:
     try:
         return jsonschema_rs.Registry(documents.items(), draft=jsonschema_rs.Draft202012, retriever=_refuse)
     except (ValueError, TypeError) as error:
-        raise InvalidInput(printable(str(error), MAX_DETAIL_BYTES), hint="a $ref may reach only schemas of this folder") from None
+        raise InvalidInput(
+            printable(str(error), MAX_DETAIL_BYTES), hint="a $ref may reach only schemas of this folder"
+        ) from None
 
 
 def _refuse(uri: str) -> Any:

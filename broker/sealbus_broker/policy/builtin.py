@@ -14,7 +14,12 @@ EVERYONE: Final = ("sealbus.subscribe",)
 """What every bot may publish without a grant: the relay checks what it asks for."""
 
 _SEQUENCE = {"type": "integer", "minimum": 1}
-_ERROR = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"], "additionalProperties": False}
+_ERROR = {
+    "type": "object",
+    "properties": {"error": {"type": "string"}},
+    "required": ["error"],
+    "additionalProperties": False,
+}
 
 
 def _object(required: list[str], **properties: Any) -> dict[str, Any]:

@@ -107,7 +107,9 @@ def _decode(file: str, content: bytes) -> str | Problem:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         column = error.start - content.rfind(b"\n", 0, error.start)
-        return Problem(file, line, column, "is not UTF-8", got=f"byte 0x{content[error.start]:02x}", expected="UTF-8 text")
+        return Problem(
+            file, line, column, "is not UTF-8", got=f"byte 0x{content[error.start]:02x}", expected="UTF-8 text"
+        )
 
 
 def _load_marked(file: str, text: str) -> Any:

@@ -8,10 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from sealbus.errors import InvalidInput
 from sealbus.keys import PublicKey
 from sealbus.reason import Reason
-from sealbus.subjects import RELAY, RESERVED, check_name, check_pattern, is_name, matches, overlap
+from sealbus.subjects import RELAY, RESERVED, check_name, check_pattern, is_name, overlap
 from sealbus_broker.gate.policy import BotKey, BotRule, CauseRule, Delivery, Disposition, Limits, Policy, SubjectRule
 from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.policy import keys as key_files
@@ -51,7 +50,9 @@ def load(folder: Path, bus_keys: frozenset[PublicKey] = frozenset()) -> Loaded:
     loading.read()
     keys = loading.read_keys(folder, documents)
     if problems:
-        return Loaded(None, tuple(sorted(set(problems), key=lambda one: (one.file, one.line, one.column, one.what))), tuple(notes))
+        return Loaded(
+            None, tuple(sorted(set(problems), key=lambda one: (one.file, one.line, one.column, one.what))), tuple(notes)
+        )
     return Loaded(loading.policy(keys, bus_keys, _digest([document, *documents])), (), tuple(notes))
 
 
@@ -88,11 +89,15 @@ class _Loading:
         known = ("version", "bus", "limits", "on_violation", "roles", "bots", "subjects")
         top = self.reader.mapping(self.reader.document.value, (), known)
         if top.get("version") != 1 or isinstance(top.get("version"), bool):
-            self.reader.note(("version",), "the version of this file is not known", got=top.get("version"), expected="version: 1")
+            self.reader.note(
+                ("version",), "the version of this file is not known", got=top.get("version"), expected="version: 1"
+            )
         bus = self.reader.checked(top.get("bus"), ("bus",), "bus", lambda text: check_name(text, "bus"))
         self.bus = bus or ""
         self.read_limits(top.get("limits"))
-        violation = self.reader.mapping(top.get("on_violation"), ("on_violation",), ("default", *(reason.value for reason in Reason)))
+        violation = self.reader.mapping(
+            top.get("on_violation"), ("on_violation",), ("default", *(reason.value for reason in Reason))
+        )
         if "default" in violation:
             self.default = self.disposition(violation.pop("default"), ("on_violation", "default")) or self.default
         self.on_violation = self.dispositions(violation, ("on_violation",))
@@ -117,7 +122,9 @@ class _Loading:
                 numbers[name if name in _SIZES else f"{name}_ms"] = number
         self.limits = Limits(**numbers)
         if self.limits.session_ms < 10_000:
-            self.reader.note(("limits", "session"), "session is too short", expected="at least 10s: renewing takes a second or two")
+            self.reader.note(
+                ("limits", "session"), "session is too short", expected="at least 10s: renewing takes a second or two"
+            )
 
     def disposition(self, value: Any, path: Path_) -> Disposition | None:
         text = self.reader.choice(value, path, "what to do", [one.value for one in Disposition])
@@ -133,14 +140,21 @@ class _Loading:
         given = self.reader.mapping(value, path, known)
         if self.reader.checked(name, path, "subject", check_pattern) is None:
             return
-        if name.split(".")[0] in RESERVED:
-            self.reader.note(path, f"{name.split('.')[0]}.… belongs to the bus itself", hint="choose another first token")
+        if name.split(".", maxsplit=1)[0] in RESERVED:
+            self.reader.note(
+                path, f"{name.split('.', maxsplit=1)[0]}.… belongs to the bus itself", hint="choose another first token"
+            )
             return
         delivery = Delivery.STREAM
         if "delivery" in given:
-            chosen = self.reader.choice(given["delivery"], (*path, "delivery"), "delivery", [one.value for one in Delivery])
+            chosen = self.reader.choice(
+                given["delivery"], (*path, "delivery"), "delivery", [one.value for one in Delivery]
+            )
             delivery = Delivery(chosen) if chosen else delivery
-        schemas = [self.schema(text, place) for place, text in self.reader.texts(given.get("schema"), (*path, "schema"), "schema")]
+        schemas = [
+            self.schema(text, place)
+            for place, text in self.reader.texts(given.get("schema"), (*path, "schema"), "schema")
+        ]
         if "schema" not in given or given["schema"] == []:
             hint = "name one, like orders.placed.v1; a schema `true` accepts everything"
             self.reader.note(path, f"subject {name} has no schema", hint=hint)
@@ -158,7 +172,9 @@ class _Loading:
                 rate=self.reader.rate(given["rate"], (*path, "rate")) if "rate" in given else None,
                 reply=reply,
                 cause=self.read_cause(given["cause"], (*path, "cause")) if "cause" in given else None,
-                on_violation=MappingProxyType(self.subject_dispositions(given.get("on_violation"), (*path, "on_violation"))),
+                on_violation=MappingProxyType(
+                    self.subject_dispositions(given.get("on_violation"), (*path, "on_violation"))
+                ),
             )
         )
 
@@ -168,7 +184,9 @@ class _Loading:
     def schema(self, name: str, path: Path_) -> Schema | None:
         found = self.schemas.get(name)
         if found is None:
-            self.reader.note(path, "there is no such schema", got=name, expected=f"a file schemas/{name}.json that is a schema"[:120])
+            self.reader.note(
+                path, "there is no such schema", got=name, expected=f"a file schemas/{name}.json that is a schema"[:120]
+            )
         return found
 
     def read_cause(self, value: Any, path: Path_) -> CauseRule | None:
@@ -193,7 +211,9 @@ class _Loading:
                     what = f"{pattern} and {rule.pattern} overlap, so it is not clear which rule holds"
                     self.reader.note(("subjects", pattern), what, hint="make one of them narrower")
         for rule in self.subjects:
-            if rule.cause is not None and not any(overlap(rule.cause.subject, other.pattern) for other in self.subjects):
+            if rule.cause is not None and not any(
+                overlap(rule.cause.subject, other.pattern) for other in self.subjects
+            ):
                 path: Path_ = ("subjects", rule.pattern, "cause", "subject")
                 self.reader.note(path, "no declared subject can be this cause", got=rule.cause.subject)
 
@@ -212,7 +232,9 @@ class _Loading:
             names = self.reader.texts(given.get("roles"), (*path, "roles"), "roles")
             for place, role in names:
                 if role not in roles:
-                    self.reader.note(place, "there is no such role", got=role, expected=" or ".join(roles) or "a role under roles:")
+                    self.reader.note(
+                        place, "there is no such role", got=role, expected=" or ".join(roles) or "a role under roles:"
+                    )
             sources = [own, *(roles[role] for _, role in names if role in roles)]
             self.bots[name] = _Grants(
                 [grant for one in sources for grant in one.publish],
@@ -249,7 +271,9 @@ class _Loading:
                 continue
             documents.append(document)
             if bot not in self.bots:
-                hint = f"declare it under bots: in {FILE}, or delete the file" if is_name(bot) else "name it after a bot"
+                hint = (
+                    f"declare it under bots: in {FILE}, or delete the file" if is_name(bot) else "name it after a bot"
+                )
                 problems.append(document.problem((), f"the policy knows no bot {bot!r}", hint=hint))
             found[bot] = {}
             for raw, (key, at) in key_files.read_keys(document, bot, problems).items():
@@ -259,10 +283,14 @@ class _Loading:
                 found[bot][raw] = key
         for bot in self.bots:
             if bot not in found:
-                note = self.reader.document.problem(("bots", bot), f"{bot} has no key yet", hint=f"sealbus keys new {bot}")
+                note = self.reader.document.problem(
+                    ("bots", bot), f"{bot} has no key yet", hint=f"sealbus keys new {bot}"
+                )
                 self.notes.append(note)
         used = {name for rule in self.subjects for name in (*rule.schemas, *([rule.reply.name] if rule.reply else []))}
-        self.notes += [Problem(f"schemas/{name}.json", 0, 0, "is used by no subject") for name in self.schemas if name not in used]
+        self.notes += [
+            Problem(f"schemas/{name}.json", 0, 0, "is used by no subject") for name in self.schemas if name not in used
+        ]
         return found
 
     def policy(self, keys: dict[str, dict[bytes, BotKey]], bus_keys: frozenset[PublicKey], digest: bytes) -> Policy:

@@ -104,7 +104,9 @@ class Reader:
 
     def duration(self, value: Any, path: Path_, what: str, least_ms: int = 1, most_ms: int = 10**13) -> int | None:
         """A duration such as ``500ms``, ``60s``, ``5m``, ``1h``, ``7d``, in ms."""
-        return self._scaled(value, path, what, _DURATION, _DURATIONS, least_ms, most_ms, "a duration like 500ms, 60s, 5m")
+        return self._scaled(
+            value, path, what, _DURATION, _DURATIONS, least_ms, most_ms, "a duration like 500ms, 60s, 5m"
+        )
 
     def size(self, value: Any, path: Path_, what: str, least: int = 1, most: int = 2**50) -> int | None:
         """A size such as ``256KiB`` or ``4GiB``, in bytes."""

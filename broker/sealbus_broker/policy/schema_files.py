@@ -30,7 +30,9 @@ def read_schemas(root: Path, problems: list[Problem]) -> tuple[dict[str, Schema]
         problems.append(Problem(FOLDER, 0, 0, f"cannot be read: {error.strerror}"))
         return {}, []
     if len(names) > MAX_SCHEMAS:
-        problems.append(Problem(FOLDER, 0, 0, "has too many schemas", got=str(len(names)), expected=f"at most {MAX_SCHEMAS}"))
+        problems.append(
+            Problem(FOLDER, 0, 0, "has too many schemas", got=str(len(names)), expected=f"at most {MAX_SCHEMAS}")
+        )
         return {}, []
     for file in names:
         name = file.removesuffix(".json")
@@ -39,7 +41,10 @@ def read_schemas(root: Path, problems: list[Problem]) -> tuple[dict[str, Schema]
             if not is_subject(identity):
                 raise InvalidInput("")
         except InvalidInput:
-            what, expected = "the file's name is not a schema's name", "a subject and a version, like orders.placed.v1.json"
+            what, expected = (
+                "the file's name is not a schema's name",
+                "a subject and a version, like orders.placed.v1.json",
+            )
             problems.append(Problem(f"{FOLDER}/{printable(file)}", 0, 0, what, expected=expected))
             continue
         document = read_json(root, f"{FOLDER}/{file}")
@@ -58,7 +63,9 @@ def _check(document: Document) -> Problem | None:
     if not isinstance(value, dict | bool):
         return document.problem((), "is not a schema", expected="an object, true or false")
     if isinstance(value, dict) and value.get("$schema", _DRAFT) != _DRAFT:
-        return document.problem(("$schema",), "is of another draft", got=printable(repr(value["$schema"])), expected=_DRAFT)
+        return document.problem(
+            ("$schema",), "is of another draft", got=printable(repr(value["$schema"])), expected=_DRAFT
+        )
     errors = jsonschema.Draft202012Validator(jsonschema.Draft202012Validator.META_SCHEMA).iter_errors(value)
     found = jsonschema.exceptions.best_match(errors)
     if found is None:
@@ -66,7 +73,9 @@ def _check(document: Document) -> Problem | None:
     path: Path_ = tuple(found.absolute_path)
     place = "/".join(str(step) for step in path) or "(root)"
     what = f"is not a Draft 2020-12 schema at {printable(place)}: {found.validator}"
-    return document.problem(path, what, got=printable(repr(found.instance)), expected=printable(repr(found.validator_value), 120))
+    return document.problem(
+        path, what, got=printable(repr(found.instance)), expected=printable(repr(found.validator_value), 120)
+    )
 
 
 def _compile(documents: dict[str, Document], problems: list[Problem]) -> dict[str, Schema]:

@@ -72,7 +72,9 @@ class IngressWorker:
                 if not self._received:
                     self._arrived.clear()
                     arrived = asyncio.ensure_future(self._arrived.wait())
-                    done, _ = await asyncio.wait({arrived, stop}, timeout=SILENCE_S, return_when=asyncio.FIRST_COMPLETED)
+                    done, _ = await asyncio.wait(
+                        {arrived, stop}, timeout=SILENCE_S, return_when=asyncio.FIRST_COMPLETED
+                    )
                     arrived.cancel()
                     if not done:
                         self._asked = False
@@ -177,7 +179,7 @@ class LiveWorker:
                     arrived.cancel()
                     continue
                 await self._work()
-            await subscription.drain()
+            await subscription.drain()  # type: ignore[no-untyped-call]  # nats-py leaves it without types
             while self._waiting:
                 await self._work()
         finally:

@@ -95,8 +95,8 @@ class Journal:
             for at, (_, future) in futures.items():
                 if not future.done():
                     trouble = trouble or "no acknowledgement in time"
-                elif error := future.exception():
-                    trouble = trouble or str(error)
+                elif refusal := future.exception():
+                    trouble = trouble or str(refusal)
                 else:
                     results[at] = future.result()
         finally:

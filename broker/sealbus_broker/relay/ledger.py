@@ -81,11 +81,13 @@ class Ledger:
         """
         assert judgment.envelope is not None
         subject = f"{self._prefix}.{judgment.envelope.header.subject}"
-        since = datetime.fromtimestamp(judgment.arrival.arrived_at_ms / 1000 - 1, UTC).isoformat().replace("+00:00", "Z")
+        since = (
+            datetime.fromtimestamp(judgment.arrival.arrived_at_ms / 1000 - 1, UTC).isoformat().replace("+00:00", "Z")
+        )
         ask: dict[str, object] = {"batch": FIND_BATCH, "start_time": since, "next_by_subj": subject}
         while True:
             answers = await self._ask(ask)
-            for sequence, data in answers:
+            for _, data in answers:
                 try:
                     envelope, stamp = split_delivery(data)
                 except Malformed:

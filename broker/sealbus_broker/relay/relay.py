@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Final
@@ -85,8 +86,10 @@ class Relay:
         pipeline = Pipeline(
             nc, journal, self._ledgers, self._policy, self._secrets.bus, self._name, services, self.tally, clock_ms
         )
-        workers = [IngressWorker(nc, partition, pipeline.process) for partition in range(PARTITIONS)]
-        live = LiveWorker(nc, pipeline.process, clock_ms)
+        workers: list[IngressWorker | LiveWorker] = [
+            IngressWorker(nc, partition, pipeline.process) for partition in range(PARTITIONS)
+        ]
+        workers.append(LiveWorker(nc, pipeline.process, clock_ms))
         # Admission has a connection of its own: however many messages there are, who may connect is answered in time.
         admission = Admission(door, self._secrets, self._policy)
         await admission.start()
@@ -94,7 +97,7 @@ class Relay:
         await nc.flush()
         ready()
         log.info("relay.ready", bus=self._policy().bus, relay=self._name)
-        tasks = [asyncio.create_task(worker.run(stopping)) for worker in (*workers, live)]
+        tasks = [asyncio.create_task(worker.run(stopping)) for worker in workers]
         stop = asyncio.create_task(stopping.wait())
         try:
             # A worker ends only when told to; one that fails stops the relay, loudly, rather than leave a partition unread.
@@ -141,7 +144,7 @@ class Relay:
                 )
         except (NatsError, OSError, TimeoutError) as error:
             raise ConnectionFailed(
-                f"no NATS for the relay at {', '.join(self._servers)}: {error or type(error).__name__}",
+                f"no NATS for the relay at {', '.join(self._servers)}: {str(error) or type(error).__name__}",
                 hint="is nats-server running there, with the configuration that `sealbus prepare` writes?",
             ) from None
 
@@ -158,7 +161,7 @@ class Relay:
             try:
                 return await self._read_ledgers()
             except (StreamsUnusable, NatsError, OSError) as error:
-                log.error("ledger.unreadable", error=str(error))
+                log.warning("ledger.unreadable", error=str(error))
                 await asyncio.sleep(RETRY_S)
 
     async def _read_ledgers(self) -> None:
@@ -172,8 +175,5 @@ class Relay:
         remaining_ms = since + self._policy().limits.clock_skew_ms + 1 - clock_ms()
         if remaining_ms > 0:
             log.info("relay.waiting-for-ledger", seconds=round(remaining_ms / 1000, 1))
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), remaining_ms / 1000)
-            except TimeoutError:
-                pass
-

@@ -52,7 +52,9 @@ class BusSecrets:
                 file.flush()
                 os.fsync(file.fileno())
         except FileExistsError:
-            raise SecretsUnusable(f"{path} exists already", hint="keys are never overwritten: move the file away") from None
+            raise SecretsUnusable(
+                f"{path} exists already", hint="keys are never overwritten: move the file away"
+            ) from None
         except OSError as error:
             raise SecretsUnusable(f"{path} cannot be written: {error.strerror}") from None
 
@@ -65,7 +67,8 @@ class BusSecrets:
                 content = file.read(MAX_FILE_BYTES + 1)
         except FileNotFoundError:
             raise SecretsUnusable(
-                f"{path} is missing: this bus has no keys yet", hint="`sealbus prepare` makes them, as `sealbus up` does"
+                f"{path} is missing: this bus has no keys yet",
+                hint="`sealbus prepare` makes them, as `sealbus up` does",
             ) from None
         except OSError as error:
             raise SecretsUnusable(f"{path} cannot be read: {error.strerror}") from None

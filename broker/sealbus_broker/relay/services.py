@@ -59,7 +59,13 @@ class Services:
     """Answers requests on the bus's own subjects."""
 
     def __init__(
-        self, nc: Client, journal: Journal, policy: Callable[[], Policy], key: SigningKey, relay: str, now_ms: Callable[[], int]
+        self,
+        nc: Client,
+        journal: Journal,
+        policy: Callable[[], Policy],
+        key: SigningKey,
+        relay: str,
+        now_ms: Callable[[], int],
     ) -> None:
         self._nc = nc
         self._journal = journal
@@ -131,7 +137,9 @@ class Services:
         )
         (sealed,) = seal_stamps(self._key, [verdict])
         ledger_id = f"{request.hex()}>{subject}"
-        await self._journal.store([Entry(f"live.{subject}", pack_delivery(envelope, sealed), {"Nats-Msg-Id": ledger_id})])
+        await self._journal.store(
+            [Entry(f"live.{subject}", pack_delivery(envelope, sealed), {"Nats-Msg-Id": ledger_id})]
+        )
 
     async def _subscribe(self, bot: str, payload: Any) -> Any:
         """Make the JetStream consumer behind a durable subscription, if the bot may receive all that the pattern stands for."""
@@ -168,7 +176,7 @@ class Services:
         answer = await self._nc.request(f"$JS.API.{call}", b"" if body is None else json.dumps(body).encode(), 5.0)
         return json.loads(answer.data)
 
-    async def _quarantine_list(self, bot: str, payload: Any) -> Any:
+    async def _quarantine_list(self, _: str, payload: Any) -> Any:
         return await read_records(
             self._nc,
             reason=payload.get("reason"),
@@ -178,7 +186,7 @@ class Services:
             limit=payload.get("limit", 50),
         )
 
-    async def _quarantine_show(self, bot: str, payload: Any) -> Any:
+    async def _quarantine_show(self, _: str, payload: Any) -> Any:
         found = await read_record(self._nc, payload["sequence"])
         if found is None:
             raise NotServed(f"the quarantine holds nothing at {payload['sequence']}")

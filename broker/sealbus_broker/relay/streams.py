@@ -251,7 +251,9 @@ async def _provision_stream(nc: Client, wanted: Json, timeout_s: float) -> None:
         if found and all(difference.field in _FOLLOWS_LIMITS for difference in found):
             _check_shrinking(info, wanted)
             _log.info("stream-updated", stream=name, fields=[difference.field for difference in found])
-            await _expect(nc, f"STREAM.UPDATE.{name}", wanted, timeout_s, f"stream {name} cannot follow the policy's limits")
+            await _expect(
+                nc, f"STREAM.UPDATE.{name}", wanted, timeout_s, f"stream {name} cannot follow the policy's limits"
+            )
     # What counts is what the server now says, not what was asked for.
     info = await _expect(nc, f"STREAM.INFO.{name}", None, timeout_s, f"stream {name} cannot be read")
     _assert_same(f"stream {name}", info["config"], wanted)
@@ -283,7 +285,9 @@ def _check_shrinking(info: Json, wanted: Json) -> None:
 def _assert_same(what: str, live: Json, wanted: Json) -> None:
     found = differences(live, wanted)
     if found:
-        listed = "; ".join(f"{one.field}: got {json.dumps(one.got)}, expected {json.dumps(one.expected)}" for one in found)
+        listed = "; ".join(
+            f"{one.field}: got {json.dumps(one.got)}, expected {json.dumps(one.expected)}" for one in found
+        )
         raise StreamsUnusable(
             f"{what} is not as the bus needs it: {listed}",
             hint="it was made or changed by something else: set it back with the nats CLI, or give the bus a NATS of its own",

@@ -18,7 +18,7 @@ from sealbus.codec import pack_json
 from sealbus.credentials import Credentials
 from sealbus.delivery import Message
 from sealbus.envelope import Header, Parent
-from sealbus.errors import InvalidInput, Malformed, NoReply, Refused, SealbusError
+from sealbus.errors import InvalidInput, Malformed, NoReply
 from sealbus.hardened import HardenedClient
 from sealbus.limits import NONCE_BYTES
 from sealbus.publisher import Publisher
@@ -140,13 +140,16 @@ class Bot:
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(NotImplementedError, RuntimeError):  # not on the main thread, or not on this platform
+            with contextlib.suppress(
+                NotImplementedError, RuntimeError
+            ):  # not on the main thread, or not on this platform
                 loop.add_signal_handler(number, stop.set)
         await self.connect()
         assert self._failed is not None
         waiting = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait({waiting, self._failed}, return_when=asyncio.FIRST_COMPLETED)
+            waits: list[asyncio.Future[Any]] = [waiting, self._failed]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             if self._failed.done():
                 self._failed.result()
         finally:
@@ -284,7 +287,7 @@ class Bot:
         A durable message counts as done when the loop asks for the next one.
         """
         subscription = await self._subscribed(check_pattern(pattern), None if live else durable, start)
-        async with contextlib.aclosing(subscription.deliveries(self._stopping)) as deliveries:  # type: ignore[type-var]
+        async with contextlib.aclosing(subscription.deliveries(self._stopping)) as deliveries:
             async for delivery in deliveries:
                 async with delivery.in_progress():
                     yield delivery.message
@@ -308,7 +311,9 @@ class Bot:
 
     async def _attach(self, client: HardenedClient) -> None:
         """Subscribe everything on a new connection."""
-        await client.subscribe(f"{INBOX}.{self.name}.*", cb=self._publisher.on_receipt, pending_msgs_limit=0, pending_bytes_limit=0)
+        await client.subscribe(
+            f"{INBOX}.{self.name}.*", cb=self._publisher.on_receipt, pending_msgs_limit=0, pending_bytes_limit=0
+        )
         await client.subscribe(f"{BUS}.{REPLY}.{self.name}.*", cb=self._on_reply)
         for subscription in self._live:
             await subscription.attach(client)
@@ -339,15 +344,18 @@ class Bot:
                     raise
 
     async def _serve(self, handled: _Handled) -> None:
-        subscription = handled.live or await self._subscribed(handled.pattern, handled.durable, handled.start, handled.queue)
+        subscription = handled.live or await self._subscribed(
+            handled.pattern, handled.durable, handled.start, handled.queue
+        )
         free = asyncio.Semaphore(handled.concurrency)
         running: set[asyncio.Task[None]] = set()
-        async with contextlib.aclosing(subscription.deliveries(self._stopping)) as deliveries:  # type: ignore[type-var]
+        async with contextlib.aclosing(subscription.deliveries(self._stopping)) as deliveries:
             async for delivery in deliveries:
                 await free.acquire()
                 task = asyncio.create_task(self._call(handled.handler, subscription, delivery))
                 running.add(task)
-                task.add_done_callback(lambda done: (running.discard(done), free.release()))
+                task.add_done_callback(running.discard)
+                task.add_done_callback(lambda _: free.release())
         await asyncio.gather(*running, return_exceptions=True)
 
     async def _call(

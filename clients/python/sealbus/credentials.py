@@ -80,7 +80,9 @@ class Credentials:
             return cls.load(path)
         fields: dict[str, object] = {name: environment.get(f"SEALBUS_{name.upper()}") for name in _TEXTS}
         for name in _LISTS:
-            fields[name] = [part.strip() for part in environment.get(f"SEALBUS_{name.upper()}", "").split(",") if part.strip()]
+            fields[name] = [
+                part.strip() for part in environment.get(f"SEALBUS_{name.upper()}", "").split(",") if part.strip()
+            ]
         missing = [f"SEALBUS_{name.upper()}" for name in (*_TEXTS, *_LISTS) if not fields[name]]
         if missing:
             raise CredentialsError(
@@ -93,7 +95,9 @@ class Credentials:
     def _from(cls, fields: Mapping[str, object], where: str) -> Credentials:
         unknown = sorted(set(fields) - set(_TEXTS) - set(_LISTS))
         if unknown:
-            raise CredentialsError(f"{where}: unknown field {unknown[0]!r}", hint=f"known: {', '.join((*_TEXTS, *_LISTS))}")
+            raise CredentialsError(
+                f"{where}: unknown field {unknown[0]!r}", hint=f"known: {', '.join((*_TEXTS, *_LISTS))}"
+            )
         texts = {name: fields.get(name) for name in _TEXTS}
         lists = {name: fields.get(name) for name in _LISTS}
         for name, text in texts.items():
@@ -130,7 +134,9 @@ class Credentials:
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 file.write(text)
         except FileExistsError:
-            raise CredentialsError(f"{path} exists already", hint="a key is never overwritten: move the file away") from None
+            raise CredentialsError(
+                f"{path} exists already", hint="a key is never overwritten: move the file away"
+            ) from None
         except OSError as error:
             raise CredentialsError(f"{path} cannot be written: {error.strerror}") from None
 
@@ -138,5 +144,7 @@ class Credentials:
 def _check_server(server: str) -> str:
     parts = urlsplit(server)
     if parts.scheme not in _SCHEMES or not parts.hostname or parts.username or parts.password:
-        raise InvalidInput(f"server {server!r} is not a NATS address", hint="like nats://127.0.0.1:4222, without a password")
+        raise InvalidInput(
+            f"server {server!r} is not a NATS address", hint="like nats://127.0.0.1:4222, without a password"
+        )
     return server

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import time
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
@@ -110,7 +110,8 @@ class Publisher:
             self._wake.set()
             again = asyncio.ensure_future(pending.again.wait())
             try:
-                await asyncio.wait({pending.verdict, again}, timeout=interval, return_when=asyncio.FIRST_COMPLETED)
+                waits: list[asyncio.Future[Any]] = [pending.verdict, again]
+                await asyncio.wait(waits, timeout=interval, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 again.cancel()
             if pending.verdict.done():

@@ -63,7 +63,9 @@ class Seal:
         """Read a seal. Raises :class:`Malformed` for any length or side bit that no signer would have written."""
         steps, rest = divmod(len(data) - _FIXED_BYTES, HASH_BYTES)
         if rest or not 0 <= steps <= MAX_PROOF_STEPS:
-            raise Malformed(f"a seal of {len(data)} bytes; expected {_FIXED_BYTES} plus 0 to {MAX_PROOF_STEPS} steps of 32")
+            raise Malformed(
+                f"a seal of {len(data)} bytes; expected {_FIXED_BYTES} plus 0 to {MAX_PROOF_STEPS} steps of 32"
+            )
         sides = int.from_bytes(data[_FIXED_BYTES - _SIDES_BYTES : _FIXED_BYTES], "big")
         if sides >> steps:
             raise Malformed(f"a seal whose sides name more than its {steps} steps")

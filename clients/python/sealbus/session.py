@@ -11,7 +11,7 @@ import asyncio
 import base64
 import contextlib
 import logging
-import random
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -28,7 +28,7 @@ from sealbus.subjects import INBOX
 log = logging.getLogger("sealbus")
 
 ADMISSION: Final = "sealbus/1"
-ATTEMPT_S: Final = 3.0
+ATTEMPT_S: Final = 3
 """How long one attempt may take: the relay's answer is waited for by the server for two seconds."""
 
 BACKOFF_FIRST_S: Final = 0.1
@@ -78,7 +78,9 @@ class Session:
         if name in self.consumers:
             return
         if len(self.consumers) >= MAX_CONSUMERS:
-            raise ConnectionFailed(f"more than {MAX_CONSUMERS} durable subscriptions", hint="use another bot for the rest")
+            raise ConnectionFailed(
+                f"more than {MAX_CONSUMERS} durable subscriptions", hint="use another bot for the rest"
+            )
         self.consumers.add(name)
         async with self._renewed:
             before = self._renewals
@@ -117,7 +119,7 @@ class Session:
     async def _wait_for_change(self) -> None:
         waits = [asyncio.ensure_future(self._lost.wait()), asyncio.ensure_future(self._renew.wait())]
         # A little earlier or later each time, so that a thousand bots do not renew in one moment.
-        jitter = 1 - 0.2 * random.random()  # noqa: S311  # spreads load, decides nothing
+        jitter = 1 - 0.002 * secrets.randbelow(100)
         await asyncio.wait(waits, timeout=self._renew_s * jitter, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
@@ -141,7 +143,7 @@ class Session:
                 return await self._connect()
             except (NatsError, OSError, TimeoutError) as error:
                 log.warning("no session with the bus (%s); next attempt in %.1f s", _shortly(error), delay)
-            await asyncio.sleep(delay * (1 - 0.5 * random.random()))  # noqa: S311  # spreads load, decides nothing
+            await asyncio.sleep(delay * (1 - 0.005 * secrets.randbelow(100)))
             delay = min(2 * delay, BACKOFF_MOST_S)
 
     async def _connect(self) -> HardenedClient:
@@ -191,12 +193,16 @@ class Session:
 
     def _explain(self, error: Exception) -> ConnectionFailed:
         where, bot = ", ".join(self._credentials.servers), self._credentials.bot
-        if isinstance(error, ConnectionRefusedError) or (isinstance(error, OSError) and not isinstance(error, TimeoutError)):
+        if isinstance(error, ConnectionRefusedError) or (
+            isinstance(error, OSError) and not isinstance(error, TimeoutError)
+        ):
             return ConnectionFailed(f"nobody listens at {where}", hint="is the bus up? `sealbus up` starts one")
         if isinstance(error, AuthorizationError) or "authorization" in str(error).lower():
             hint = "the relay's log says why: an unknown bot, a key that is not its own, expired or revoked; or no relay is running"
             return ConnectionFailed(f"{bot} was not admitted at {where}", hint=hint)
-        return ConnectionFailed(f"no session at {where}: {_shortly(error)}", hint="is a relay running beside that NATS?")
+        return ConnectionFailed(
+            f"no session at {where}: {_shortly(error)}", hint="is a relay running beside that NATS?"
+        )
 
 
 async def _retire(client: HardenedClient) -> None:

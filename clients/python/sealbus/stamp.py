@@ -121,7 +121,9 @@ class Stamp:
                 relay,
             )
         except ValueError:
-            raise Malformed("stamp: an unknown verdict or reason", hint="is this library older than the relay?") from None
+            raise Malformed(
+                "stamp: an unknown verdict or reason", hint="is this library older than the relay?"
+            ) from None
 
 
 def seal_stamps(key: SigningKey, stamps: Sequence[Stamp]) -> list[bytes]:

@@ -13,11 +13,12 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from sealbus.credentials import Credentials
@@ -128,11 +129,8 @@ class Delivery:
             await self._answer(b"+WPI")
 
     async def _answer(self, text: bytes) -> None:
-        if self._reply is None:
-            return
-        with contextlib.suppress(NatsError, OSError):  # lost: it comes again, and is known by its nonce
-            client = await self._session.client()
-            await client.publish(self._reply, text)
+        if self._reply is not None:
+            await _answer(self._session, self._reply, text)
 
 
 class DurableSubscription:
@@ -146,7 +144,7 @@ class DurableSubscription:
         self._mine = f"$JS.ACK.ACCEPTED.{consumer}."
         self._seen = Seen()
 
-    async def deliveries(self, stopping: asyncio.Event) -> AsyncIterator[Delivery]:
+    async def deliveries(self, stopping: asyncio.Event) -> AsyncGenerator[Delivery, None]:
         """Yield what is new, for ever, through lost and renewed connections, until ``stopping`` is set."""
         while not stopping.is_set():
             client = await self._session.client()
@@ -159,7 +157,7 @@ class DurableSubscription:
                 if self._session.is_current(client):
                     await asyncio.sleep(0.1)
 
-    async def _pull(self, client: HardenedClient, stopping: asyncio.Event) -> AsyncIterator[Delivery]:
+    async def _pull(self, client: HardenedClient, stopping: asyncio.Event) -> AsyncGenerator[Delivery, None]:
         # The inbox's name is a secret of this connection: nobody else can have the server send something here.
         inbox = f"{INBOX}.{self._bot}.{os.urandom(16).hex()}.pull"
         subscription = await client.subscribe(inbox)
@@ -186,7 +184,7 @@ class DurableSubscription:
         message = self._opener.open(msg, "accepted")
         if message is None:
             # It will not become one: nobody but the relay writes there, so somebody got past it. Not delivered again and again.
-            await Delivery(None, self._session, msg.reply)._answer(b"+TERM")  # type: ignore[arg-type]
+            await _answer(self._session, msg.reply, b"+TERM")
             return None
         delivery = Delivery(message, self._session, msg.reply, int(deliveries) if deliveries.isdigit() else 1)
         if message.nonce in self._seen:
@@ -227,7 +225,7 @@ class LiveSubscription:
         except asyncio.QueueFull:
             self._opener.refused["too many waiting"] += 1
 
-    async def deliveries(self, stopping: asyncio.Event) -> AsyncIterator[Delivery]:
+    async def deliveries(self, stopping: asyncio.Event) -> AsyncGenerator[Delivery, None]:
         """Yield what passes by until ``stopping`` is set."""
         stop = asyncio.ensure_future(stopping.wait())
         try:
@@ -245,9 +243,16 @@ class LiveSubscription:
         """Nothing to note: a live message is handed over once as it is."""
 
 
-async def _next(subscription: object, stopping: asyncio.Event) -> Msg | None:
+async def _answer(session: Session, reply: str, text: bytes) -> None:
+    """Acknowledge, or not. Where that is lost the message comes again, and is known by its nonce."""
+    with contextlib.suppress(NatsError, OSError):
+        client = await session.client()
+        await client.publish(reply, text)
+
+
+async def _next(subscription: Subscription, stopping: asyncio.Event) -> Msg | None:
     """The next message, or ``None`` after a request's time, or when stopping."""
-    got = asyncio.ensure_future(subscription.next_msg(PULL_S + 1))  # type: ignore[attr-defined]
+    got = asyncio.ensure_future(subscription.next_msg(PULL_S + 1))
     stop = asyncio.ensure_future(stopping.wait())
     try:
         await asyncio.wait({got, stop}, return_when=asyncio.FIRST_COMPLETED)
