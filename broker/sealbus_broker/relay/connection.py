@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 
 from sealbus.hardened import HardenedClient
 
+__all__ = ["HardenedClient", "connect"]
+
 
 async def connect(
     servers: list[str],

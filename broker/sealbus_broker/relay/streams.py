@@ -48,7 +48,9 @@ PRIORITY_GROUP: Final = "relay"
 PIN_TIMEOUT_S: Final = 2
 """How long a partition waits for a silent worker before another may take over."""
 
-ACK_WAIT_S: Final = 30
+ACK_WAIT_S: Final = 10
+"""After so long what a dead relay had in hand is delivered to another. A batch takes a fraction of a second; one that waits longer for a
+full or absent server is delivered twice, which the ledger makes harmless."""
 MAX_ACK_PENDING: Final = 4096
 """Messages that a partition may have in judgement: four of the largest batches."""
 

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -105,14 +105,21 @@ class Bot:
     # ---- being there -------------------------------------------------------------------------------------------------
 
     async def connect(self, timeout: float = CONNECT_TIMEOUT_S) -> None:  # noqa: ASYNC109  # a deadline of ours, with an error of its own
-        """Connect and start the handlers. Raises :class:`ConnectionFailed` after ``timeout`` seconds."""
+        """Connect, and return when every handler's subscription is in place.
+
+        Raises :class:`ConnectionFailed` after ``timeout`` seconds, and :class:`InvalidInput` for a subscription that is not granted.
+        """
         for handled in self._handlers:
             self._declare(handled)
         await self._session.open(timeout)
         self._failed = asyncio.get_running_loop().create_future()
         self._sending = asyncio.create_task(self._publisher.run())
-        for handled in self._handlers:
-            self._start(self._serve(handled))
+        try:
+            for handled in self._handlers:
+                self._start(self._serve(handled, await self._place(handled)))
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self, timeout: float = DRAIN_S) -> None:  # noqa: ASYNC109  # how long to wait for others
         """Stop receiving, let handlers and verdicts finish for ``timeout`` seconds, and disconnect. May be called again."""
@@ -182,8 +189,10 @@ class Bot:
 
         Raises :class:`Refused` with the reason, :class:`Unresolved` after ``timeout`` seconds without verdict, :class:`InvalidInput`.
         """
-        stamp, _ = await self._publish(subject, payload, live, schema, _quoted(parent, quote), ttl, nonce, timeout)
-        return stamp
+        life_s = ttl if ttl is not None else (LIVE_TTL_S if live else TTL_S)
+        header = self._header(subject, nonce or os.urandom(NONCE_BYTES), schema, life_s, _quoted(parent, quote))
+        resumed = nonce is not None
+        return await self._publisher.publish(header, pack_json(payload), live=live, resumed=resumed, timeout_s=timeout)
 
     async def request(
         self,
@@ -202,7 +211,8 @@ class Bot:
         self._requests[nonce] = answer
         try:
             async with asyncio.timeout(timeout):
-                await self._publish(subject, payload, True, schema, None, None, nonce, timeout)
+                header = self._header(subject, nonce, schema, LIVE_TTL_S)
+                await self._publisher.publish(header, pack_json(payload), live=True, resumed=False, timeout_s=timeout)
                 return await answer
         except TimeoutError:
             raise NoReply(
@@ -211,32 +221,21 @@ class Bot:
         finally:
             del self._requests[nonce]
 
-    async def _publish(
-        self,
-        subject: str,
-        payload: Any,
-        live: bool,
-        schema: str | None,
-        parent: bytes | None,
-        ttl: float | None,
-        nonce: bytes | None,
-        timeout_s: float,
-    ) -> tuple[Stamp, bytes]:
+    def _header(
+        self, subject: str, nonce: bytes, schema: str | None, life_s: float, parent: bytes | None = None
+    ) -> Header:
         identity, version = _split_schema(schema)
-        life_s = ttl if ttl is not None else (LIVE_TTL_S if live else TTL_S)
-        header = Header(
+        return Header(
             bus=self.credentials.bus,
             bot=self.name,
             subject=check_subject(subject),
-            nonce=nonce if nonce is not None else os.urandom(NONCE_BYTES),
-            issued_at_ms=0,
+            nonce=nonce,
+            issued_at_ms=0,  # set when it is sealed
             ttl_ms=int(life_s * 1000),
             schema=identity,
             schema_version=version,
             parent=parent,
         )
-        stamp = await self._publisher.publish(header, pack_json(payload), live=live, timeout_s=timeout_s)
-        return stamp, header.nonce
 
     # ---- listening ---------------------------------------------------------------------------------------------------
 
@@ -281,7 +280,7 @@ class Bot:
 
     async def messages(
         self, pattern: str, *, live: bool = False, durable: str = "default", start: str = "new"
-    ) -> AsyncIterator[Message]:
+    ) -> AsyncGenerator[Message, None]:
         """Iterate over messages; the arguments are those of :meth:`subscribe`.
 
         A durable message counts as done when the loop asks for the next one.
@@ -299,7 +298,7 @@ class Bot:
     def _handle(self, handled: _Handled) -> None:
         self._handlers.append(handled)
         if self._sending is not None:
-            self._start(self._serve(handled))
+            self._start(self._place_and_serve(handled))
 
     def _declare(self, handled: _Handled) -> None:
         """Before connecting: have the first session allow what the handlers will need."""
@@ -343,10 +342,13 @@ class Bot:
                 if self._stopping.is_set():
                     raise
 
-    async def _serve(self, handled: _Handled) -> None:
-        subscription = handled.live or await self._subscribed(
-            handled.pattern, handled.durable, handled.start, handled.queue
-        )
+    async def _place(self, handled: _Handled) -> DurableSubscription | LiveSubscription:
+        return handled.live or await self._subscribed(handled.pattern, handled.durable, handled.start, handled.queue)
+
+    async def _place_and_serve(self, handled: _Handled) -> None:
+        await self._serve(handled, await self._place(handled))
+
+    async def _serve(self, handled: _Handled, subscription: DurableSubscription | LiveSubscription) -> None:
         free = asyncio.Semaphore(handled.concurrency)
         running: set[asyncio.Task[None]] = set()
         async with contextlib.aclosing(subscription.deliveries(self._stopping)) as deliveries:

@@ -46,6 +46,8 @@ class _Pending:
     header: Header
     payload: bytes
     live: bool
+    resumed: bool
+    """Whether earlier attempts, which are not among ours, may have been accepted."""
     verdict: asyncio.Future[Stamp]
     attempts: set[bytes] = field(default_factory=set)
     """Digests of the envelopes that were sent for it."""
@@ -71,10 +73,13 @@ class Publisher:
         """How many messages are without verdict."""
         return len(self._pending)
 
-    async def publish(self, header: Header, payload: bytes, *, live: bool, timeout_s: float) -> Stamp:
+    async def publish(self, header: Header, payload: bytes, *, live: bool, resumed: bool, timeout_s: float) -> Stamp:
         """Send one message and return its accepting stamp.
 
-        ``header.issued_at_ms`` is set anew for each attempt. Raises :class:`Refused`, or :class:`Unresolved` after ``timeout_s``.
+        ``header.issued_at_ms`` is set anew for each attempt. ``resumed``: the nonce was published before, by an earlier call; the ledger
+        makes sure that it stands for one message only, so an acceptance of that attempt counts too.
+
+        Raises :class:`Refused`, or :class:`Unresolved` after ``timeout_s``.
         """
         if header.nonce in self._pending:
             raise Unresolved("a message with this nonce is already being published", nonce=header.nonce)
@@ -84,7 +89,7 @@ class Publisher:
                 f"a payload of {len(payload)} bytes makes an envelope of more than {MAX_ENVELOPE_BYTES}",
                 hint="send a smaller payload, or where it can be fetched and its hash",
             )
-        pending = _Pending(header, payload, live, asyncio.get_running_loop().create_future())
+        pending = _Pending(header, payload, live, resumed, asyncio.get_running_loop().create_future())
         self._pending[header.nonce] = pending
         try:
             async with asyncio.timeout(timeout_s):
@@ -157,9 +162,10 @@ class Publisher:
         header = pending.header
         if (stamp.bus, stamp.bot, stamp.subject, stamp.nonce) != (header.bus, header.bot, header.subject, header.nonce):
             return
-        if stamp.envelope not in pending.attempts:
+        accepted = stamp.verdict is Verdict.ACCEPTED
+        if stamp.envelope not in pending.attempts and not (accepted and pending.resumed):
             return
-        if stamp.verdict is Verdict.ACCEPTED:
+        if accepted:
             pending.verdict.set_result(stamp)
             return
         assert stamp.reason is not None

@@ -12,7 +12,8 @@ import base64
 import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 from nats.errors import AuthorizationError
@@ -36,6 +37,9 @@ BACKOFF_MOST_S: Final = 5.0
 RENEW_S: Final = 240.0
 """Sessions live ten minutes unless the policy says otherwise; a shorter one simply ends, and is followed by the next."""
 
+LINGER_S: Final = 10.0
+"""How long a connection that was renewed stays for what was asked for on it: longer than any request waits."""
+
 Attach = Callable[[HardenedClient], Awaitable[None]]
 
 
@@ -52,6 +56,8 @@ class Session:
         self._lost = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
+        self._held: Counter[HardenedClient] = Counter()
+        self._released = asyncio.Event()
         self._renewals = 0
         self._renewed = asyncio.Condition()
         self.consumers: set[str] = set()
@@ -73,6 +79,18 @@ class Session:
         """Whether ``client`` is the connection in use."""
         return client is self._client
 
+    @contextlib.contextmanager
+    def hold(self, client: HardenedClient) -> Iterator[None]:
+        """While the body runs, ``client`` is not closed for being renewed: what was asked for on it still arrives."""
+        self._held[client] += 1
+        try:
+            yield
+        finally:
+            self._held[client] -= 1
+            if not self._held[client]:
+                del self._held[client]
+                self._released.set()
+
     async def add_consumer(self, name: str) -> None:
         """Make sure that the connection in use may pull from the consumer ``name``: renews the session if it may not."""
         if name in self.consumers:
@@ -92,6 +110,8 @@ class Session:
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
+        self._held.clear()
+        self._released.set()
         await asyncio.gather(*self._retiring, return_exceptions=True)
         client, self._client = self._client, None
         if client is not None:
@@ -109,12 +129,20 @@ class Session:
             self._client = new
             self._up.set()
             if old is not None:
-                task = asyncio.create_task(_retire(old))
+                task = asyncio.create_task(self._retire_when_released(old))
                 self._retiring.add(task)
                 task.add_done_callback(self._retiring.discard)
             async with self._renewed:
                 self._renewals += 1
                 self._renewed.notify_all()
+
+    async def _retire_when_released(self, client: HardenedClient) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while client in self._held and not client.is_closed:
+                    self._released.clear()
+                    await self._released.wait()
+        await _retire(client)
 
     async def _wait_for_change(self) -> None:
         waits = [asyncio.ensure_future(self._lost.wait()), asyncio.ensure_future(self._renew.wait())]

@@ -158,20 +158,22 @@ class DurableSubscription:
                     await asyncio.sleep(0.1)
 
     async def _pull(self, client: HardenedClient, stopping: asyncio.Event) -> AsyncGenerator[Delivery, None]:
+        """Pull on one connection, as long as it is the one in use; what has been asked for on it is taken to the end."""
         # The inbox's name is a secret of this connection: nobody else can have the server send something here.
         inbox = f"{INBOX}.{self._bot}.{os.urandom(16).hex()}.pull"
         subscription = await client.subscribe(inbox)
         ask = json.dumps({"batch": PULL_MESSAGES, "expires": int(PULL_S * 1e9)}).encode()
         try:
-            while not stopping.is_set() and self._session.is_current(client):
-                await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{self._consumer}", ask, reply=inbox)
-                for _ in range(PULL_MESSAGES):
-                    msg = await _next(subscription, stopping)
-                    if msg is None or not msg.reply:  # nothing for now, or a status: ask again
-                        break
-                    delivery = await self._take(msg)
-                    if delivery is not None:
-                        yield delivery
+            with self._session.hold(client):
+                while not stopping.is_set() and self._session.is_current(client):
+                    await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{self._consumer}", ask, reply=inbox)
+                    for _ in range(PULL_MESSAGES):
+                        msg = await _next(subscription, stopping)
+                        if msg is None or not msg.reply:  # nothing for now, or a status: ask again
+                            break
+                        delivery = await self._take(msg)
+                        if delivery is not None:
+                            yield delivery
         finally:
             with contextlib.suppress(NatsError, OSError):
                 await subscription.unsubscribe()

@@ -1,0 +1,144 @@
+"""The example shop on a real nats-server, with relays as processes of their own that a test may kill."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import socket
+import sys
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from sealbus import Bot, Credentials
+from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.cli.keys import make_key
+from sealbus_broker.relay.connection import HardenedClient, connect
+from sealbus_broker.relay.nats_config import NatsConfig
+from sealbus_broker.relay.server import NatsServer
+
+ROOT = Path(__file__).resolve().parents[2]
+BOTS = ("order", "inventory", "shipping", "scraper", "operator")
+START_S = 30.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def order(number: int) -> dict[str, Any]:
+    """A valid order."""
+    return {
+        "order_id": f"ord-{number:06d}",
+        "customer": "cus-0001",
+        "placed_at": "2026-11-24T08:00:00Z",
+        "currency": "EUR",
+        "items": [{"sku": "ABC-0001", "quantity": 1, "unit_price_cents": 250}],
+        "ship_to": {"name": "Zoë", "street": "Weg 1", "city": "Graz", "postcode": "8010", "country": "AT"},
+    }
+
+
+class Shop:
+    """One bus: its folder, its server, its relays."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bus = BusFolder(folder)
+        folder.mkdir()
+        shutil.copy(ROOT / "policy.yaml", folder)
+        shutil.copytree(ROOT / "schemas", folder / "schemas")
+        self.secrets = self.bus.secrets()
+        self.port = free_port()
+        self.url = f"nats://127.0.0.1:{self.port}"
+        for bot in BOTS:
+            make_key(self.bus, bot, "shop", (self.url,), self.secrets.bus.public, datetime.now(UTC))
+        self.server = NatsServer(
+            NatsConfig(
+                store_dir=folder / ".sealbus" / "jetstream",
+                relay=self.secrets.relay.public,
+                issuer=self.secrets.issuer.public,
+                port=self.port,
+            ),
+            folder / ".sealbus",
+        )
+        self.relays: list[asyncio.subprocess.Process] = []
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        await self.server.start()
+        self._stack.push_async_callback(self.server.stop)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for relay in self.relays:
+            if relay.returncode is None:
+                relay.kill()
+                await relay.wait()
+        await self._stack.aclose()
+
+    async def start_relay(self, name: str = "relay") -> asyncio.subprocess.Process:
+        """Start a relay and wait until it says that the bus is up."""
+        log = (self.bus.path / f"{name}.log").open("ab")
+        with log:
+            relay = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "sealbus_broker", "relay"),
+                *("--dir", str(self.bus.path), "--server", self.url, "--name", name),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        self.relays.append(relay)
+        assert relay.stderr is not None
+        async with asyncio.timeout(START_S):
+            while line := await relay.stderr.readline():
+                if b"is up at" in line:
+                    break
+            else:
+                raise AssertionError("the relay ended before it was up")
+        self._stack.push_async_callback(_drain, asyncio.create_task(_discard(relay.stderr)))
+        return relay
+
+    def credentials(self, bot: str) -> Credentials:
+        return Credentials.load(self.bus.credentials(bot))
+
+    def bot(self, name: str) -> Bot:
+        return Bot(self.credentials(name))
+
+    async def nats(self) -> HardenedClient:
+        """A login with the relay's rights, to look from outside at what the streams hold."""
+
+        async def ignore(_: Exception) -> None:
+            pass
+
+        return await connect([self.url], self.secrets.relay.seed_text, name="test", on_error=ignore)
+
+    async def stored(self, stream: str) -> int:
+        """How many messages a stream holds."""
+        nc = await self.nats()
+        try:
+            info = json.loads((await nc.request(f"$JS.API.STREAM.INFO.{stream}", b"")).data)
+            count: int = info["state"]["messages"]
+            return count
+        finally:
+            await nc.close()
+
+
+async def _discard(stream: asyncio.StreamReader) -> None:
+    while await stream.read(65536):
+        pass
+
+
+async def _drain(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(condition: Any, timeout_s: float = 20.0) -> None:
+    """Wait until ``condition()`` holds; fail after ``timeout_s`` seconds."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110  # what is waited for happens in other processes
+            await asyncio.sleep(0.01)

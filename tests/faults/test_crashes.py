@@ -1,0 +1,113 @@
+"""Relays and servers die in the middle of trade: nothing is lost, nothing is doubled."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from sealbus import Message, Verdict
+from tests.e2e.shop import Shop, order, until
+
+COUNT = 600
+
+
+@pytest.mark.parametrize("relays", [1, 2])
+async def test_a_relay_killed_in_the_middle_loses_and_doubles_nothing(tmp_path: Path, relays: int) -> None:
+    async with Shop(tmp_path / "shop") as shop:
+        first = await shop.start_relay("first")
+        if relays == 2:
+            await shop.start_relay("second")
+        seen: Counter[str] = Counter()
+        inventory = shop.bot("inventory")
+
+        @inventory.subscribe("orders.placed", start="all")
+        async def on_order(message: Message) -> None:
+            seen[message.payload["order_id"]] += 1
+
+        async with inventory, shop.bot("order") as sender:
+
+            async def trade(number: int) -> Verdict:
+                await asyncio.sleep(number * 0.002)
+                return (await sender.publish("orders.placed", order(number), timeout=60)).verdict
+
+            trading = [asyncio.create_task(trade(number)) for number in range(COUNT)]
+            await until(lambda: len(seen) > COUNT // 4)
+            first.send_signal(signal.SIGKILL)
+            await first.wait()
+            if relays == 1:
+                await shop.start_relay("again")
+            verdicts = await asyncio.gather(*trading)
+            await until(lambda: len(seen) == COUNT, 60)
+        assert set(verdicts) == {Verdict.ACCEPTED}
+        assert set(seen.values()) == {1}
+        assert await shop.stored("ACCEPTED") == COUNT + 1  # and the genesis
+        # What the dead relay had in hand is delivered once more, and found in the ledger.
+        await settled(shop)
+        assert await shop.stored("ACCEPTED") == COUNT + 1
+        assert await shop.stored("QUARANTINE") == 0
+        assert set(seen.values()) == {1}
+
+
+async def settled(shop: Shop) -> None:
+    """Wait until no envelope is without verdict."""
+    async with asyncio.timeout(60):
+        while await shop.stored("INGRESS"):
+            await asyncio.sleep(0.2)
+
+
+async def test_a_nats_server_killed_in_the_middle_is_restarted_and_loses_nothing(tmp_path: Path) -> None:
+    async with Shop(tmp_path / "shop") as shop:
+        await shop.start_relay()
+        watching = asyncio.create_task(shop.server.supervise())
+        seen: Counter[str] = Counter()
+        inventory = shop.bot("inventory")
+
+        @inventory.subscribe("orders.placed", start="all")
+        async def on_order(message: Message) -> None:
+            seen[message.payload["order_id"]] += 1
+
+        async with inventory, shop.bot("order") as sender:
+            trading = [
+                asyncio.create_task(sender.publish("orders.placed", order(number), timeout=60)) for number in range(100)
+            ]
+            await until(lambda: len(seen) > 10)
+            assert shop.server.pid is not None
+            os.kill(shop.server.pid, signal.SIGKILL)
+            later = [
+                asyncio.create_task(sender.publish("orders.placed", order(number), timeout=60))
+                for number in range(100, 200)
+            ]
+            stamps = await asyncio.gather(*trading, *later)
+            await until(lambda: len(seen) == 200, 60)
+        assert {stamp.verdict for stamp in stamps} == {Verdict.ACCEPTED}
+        assert set(seen.values()) == {1}
+        await shop.server.stop()
+        await watching
+
+
+async def test_a_relay_told_to_stop_finishes_what_it_has_and_ends_with_0(shop_folder: Path) -> None:
+    async with Shop(shop_folder) as shop:
+        relay = await shop.start_relay()
+        async with shop.bot("order") as sender:
+            publishing = [asyncio.create_task(sender.publish("orders.placed", order(n), timeout=2)) for n in range(200)]
+            await asyncio.sleep(0)
+            relay.terminate()
+            assert await asyncio.wait_for(relay.wait(), 20) == 0
+            await asyncio.gather(*publishing, return_exceptions=True)
+        verdicts = [one for one in publishing if one.exception() is None]
+        # Each message has its verdict, or still waits for a relay: none is in neither place, whatever moment the signal hit.
+        assert await shop.stored("ACCEPTED") - 1 >= len(verdicts)
+        await shop.start_relay("next")
+        await settled(shop)
+        assert await shop.stored("ACCEPTED") - 1 == 200
+        assert await shop.stored("QUARANTINE") == 0
+
+
+@pytest.fixture
+def shop_folder(tmp_path: Path) -> Path:
+    return tmp_path / "shop"
