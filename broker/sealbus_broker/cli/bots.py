@@ -203,7 +203,7 @@ def sub(
             loop.add_signal_handler(number, me.cancel)
         left = count
         async with listener:
-            click.echo(f"{listener.name} listens to {pattern}", err=True)
+            click.echo(f"connected as {listener.name}, waiting for {pattern}", err=True)
             async for message in listener.messages(pattern, live=live, durable=durable, start=start):
                 _show(message, as_json)
                 left = None if left is None else left - 1

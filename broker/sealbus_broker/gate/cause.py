@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from sealbus.codec import unpack_json
 from sealbus.envelope import Envelope, Header, Parent
 from sealbus.errors import Malformed
@@ -11,6 +13,7 @@ from sealbus.subjects import REPLY, matches
 from sealbus_broker.gate.policy import BotRule, CauseRule, Policy
 
 _MISSING = object()
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 def prove_parent(header: Header, policy: Policy, verifier: Verifier) -> tuple[Stamp, Parent] | str:
@@ -84,10 +87,20 @@ def _compare(pointers: tuple[str, ...], stamp: Stamp, parent: Parent, payload: o
         mine, theirs = _at(payload, pointer), _at(earlier, pointer)
         if mine is _MISSING or theirs is _MISSING:
             return f"{pointer} is missing here or in the parent"
-        # bool is a number in Python, but not in JSON.
-        if mine != theirs or isinstance(mine, bool) != isinstance(theirs, bool):
+        if not _same(mine, theirs):
             return f"{pointer} differs from the parent's"
     return None
+
+
+def _same(one: object, other: object) -> bool:
+    """Whether two JSON values are equal. Not Python's ``==``, for which ``[true]`` is ``[1]``. As deep as a payload may be, no deeper."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return one == other
 
 
 def _at(document: object, pointer: str) -> object:
@@ -96,7 +109,7 @@ def _at(document: object, pointer: str) -> object:
         token = escaped.replace("~1", "/").replace("~0", "~")
         if isinstance(document, dict) and token in document:
             document = document[token]
-        elif isinstance(document, list) and token.isascii() and token.isdigit() and int(token) < len(document):
+        elif isinstance(document, list) and _INDEX.fullmatch(token) and int(token) < len(document):
             document = document[int(token)]
         else:
             return _MISSING

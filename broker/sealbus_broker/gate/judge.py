@@ -41,7 +41,7 @@ def judge(arrival: Arrival, policy: Policy, moment: Moment, verifier: Verifier, 
                 envelope=case.envelope,
                 proven=case.proven,
                 reason=violation.reason,
-                detail=violation.detail,
+                detail=_clip(violation.detail),
                 disposition=policy.disposition(violation.reason, case.rule),
             )
     return Judgment(
@@ -55,6 +55,13 @@ def judge(arrival: Arrival, policy: Policy, moment: Moment, verifier: Verifier, 
         payload=case.payload,
         rule=case.rule,
     )
+
+
+def _clip(detail: str | None) -> str | None:
+    """``detail`` as a stamp can carry it: a longer one would make a stamp that nobody can open, and a sender who never learns why."""
+    if detail is None:
+        return None
+    return detail.encode("ascii", "backslashreplace")[:MAX_DETAIL_BYTES].decode("ascii")
 
 
 class Violation(NamedTuple):
@@ -116,7 +123,10 @@ class Case:
         """
         once = self.is_reply or (self.rule is not None and self.rule.cause is not None and self.rule.cause.once)
         if self.cause is not None and once:
-            return f"{self.cause.nonce.hex()}>{self.header.subject}"
+            # A reply's subject names the bot that asked; elsewhere it must be said, or a bot that sends a message of its own under
+            # another's nonce could use up what may follow from the other's.
+            asker = "" if self.is_reply else f"{self.cause.bot}."
+            return f"{asker}{self.cause.nonce.hex()}>{self.header.subject}"
         return f"{self.arrival.session}.{self.header.nonce.hex()}"
 
 
@@ -290,7 +300,7 @@ def check_schema_known(case: Case) -> Violation | None:
     accepted = {rule.reply.name: rule.reply} if case.is_reply and rule.reply is not None else rule.schemas
     case.schema = next(iter(accepted.values())) if name is None else accepted.get(name)
     if case.schema is None:
-        return Violation(Reason.UNKNOWN_SCHEMA, f"expected {' or '.join(accepted)}"[:MAX_DETAIL_BYTES])
+        return Violation(Reason.UNKNOWN_SCHEMA, f"expected {' or '.join(accepted)}")
     return None
 
 

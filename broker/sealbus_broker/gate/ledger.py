@@ -11,7 +11,7 @@ from sealbus.envelope import Envelope, Header
 from sealbus.errors import Malformed
 from sealbus.reason import Reason
 from sealbus.seal import Verifier
-from sealbus.stamp import Stamp, open_stamp
+from sealbus.stamp import Stamp, Verdict, open_stamp
 from sealbus_broker.gate.verdict import Judgment
 
 
@@ -47,15 +47,17 @@ def settle(judgment: Judgment, stored: bytes, bus_keys: frozenset[bytes], verifi
     try:
         envelope_data, stamp_data = split_delivery(stored)
         stamp = open_stamp(stamp_data, bus_keys, verifier)
-        header = Envelope.decode(envelope_data).header
+        envelope = Envelope.decode(envelope_data)
     except Malformed:
+        return Settled(Reason.NONCE_REUSED, None)
+    if stamp.verdict is not Verdict.ACCEPTED or stamp.envelope != envelope.digest:
         return Settled(Reason.NONCE_REUSED, None)
     if envelope_data == judgment.envelope.data:
         return Settled(None if _same_place(judgment, stamp) else Reason.REPLAY, stamp_data)
-    mine = judgment.envelope.header
+    header, mine = envelope.header, judgment.envelope.header
     if (header.bot, header.nonce) != (mine.bot, mine.nonce):
         return Settled(Reason.ALREADY_ANSWERED, None)
-    if _meaning(header) == _meaning(mine) and Envelope.decode(envelope_data).payload == judgment.envelope.payload:
+    if _meaning(header) == _meaning(mine) and envelope.payload == judgment.envelope.payload:
         return Settled(None, stamp_data)
     return Settled(Reason.NONCE_REUSED, None)
 

@@ -154,10 +154,14 @@ class Policy:
         be remembered for as long as it may have one.
         """
         limits = self.limits
-        once = [rule.cause.within_ms for rule in self.subjects if rule.cause is not None and rule.cause.once]
-        return max(limits.ttl_ms, *once, 0) + 2 * limits.clock_skew_ms + limits.ingress_wait_ms
+        return max(limits.ttl_ms, self._once_ms(Delivery.STREAM)) + 2 * limits.clock_skew_ms + limits.ingress_wait_ms
 
     @property
     def live_window_ms(self) -> int:
         """The same for live messages, which do not wait. A request may be answered for as long as it may live."""
-        return self.limits.live_ttl_ms + 2 * self.limits.clock_skew_ms
+        return max(self.limits.live_ttl_ms, self._once_ms(Delivery.LIVE)) + 2 * self.limits.clock_skew_ms
+
+    def _once_ms(self, delivery: Delivery) -> int:
+        """For how long a cause may have its one consequence, at most, on the subjects of a delivery class."""
+        rules = (rule.cause for rule in self.subjects if rule.delivery is delivery)
+        return max((cause.within_ms for cause in rules if cause is not None and cause.once), default=0)

@@ -1,13 +1,13 @@
 """JSON Schema, Draft 2020-12, as the gate uses it.
 
-``jsonschema-rs`` judges messages: about a microsecond a payload, and its linear-time regular expressions cannot be held up by a
-chosen string (``^(a+)+$`` stalls a backtracking engine for as long as the sender likes). Two more choices close what the standard
-leaves open:
+``jsonschema-rs`` judges messages: about a microsecond a payload, and its linear-time regular expressions cannot be held up
+by a chosen string (``^(a+)+$`` stalls a backtracking engine for as long as the sender likes). Two more choices close what the
+standard leaves open:
 
-- **Nothing is ever fetched.** A ``$ref`` reaches the folder's own schemas and the standard's metaschemas, which are built in. Whoever
-  answers for a remote schema would otherwise decide what this bus accepts.
-- **Formats are asserted.** The standard lets ``"format": "date-time"`` mean nothing at all; here it is checked, and a format that nobody
-  checks is refused when the schema is compiled.
+- **Nothing is ever fetched.** A ``$ref`` reaches the folder's own schemas and the standard's metaschemas, which are built in.
+  Whoever answers for a remote schema would otherwise decide what this bus accepts.
+- **Formats are asserted.** The standard lets ``"format": "date-time"`` mean nothing at all; here it is checked, and a format
+  that nobody checks is refused when the schema is compiled.
 
 No I/O happens here: documents come in as Python values.
 """
@@ -30,8 +30,8 @@ Document: TypeAlias = dict[str, Any] | bool
 Registry: TypeAlias = jsonschema_rs.Registry
 """A closed set of documents that ``$ref`` may reach."""
 
-BASE: Final = "sealbus:///schemas/"
-"""Where schemas live for ``$ref``: a sibling is ``"$ref": "address.v1.json"``. The scheme exists nowhere, so nothing can serve it."""
+BASE: Final = "https://schemas.sealbus.invalid/"
+"""Where schemas live for ``$ref``: a sibling is ``"$ref": "address.v1.json"``. RFC 6761: ``.invalid`` is nobody's."""
 
 _PATTERNS: Final = jsonschema_rs.RegexOptions()
 """The ``regex`` crate: linear in the text, bounded in memory. No look-around and no back-references, which cannot be both."""
@@ -44,9 +44,8 @@ def split_name(name: str) -> tuple[str, int]:
     """
     identity, dot, number = name.rpartition(".v")
     if not dot or not identity or not number.isascii() or not number.isdigit() or number[0] == "0" or len(number) > 9:
-        raise InvalidInput(
-            f"schema name {printable(name)!r} is not valid", hint="use a subject and a version, like orders.placed.v1"
-        )
+        hint = "use a subject and a version, like orders.placed.v1"
+        raise InvalidInput(f"schema name {printable(name)!r} is not valid", hint=hint)
     return identity, int(number)
 
 
@@ -63,7 +62,7 @@ def closed_registry(documents: Mapping[str, Any]) -> Registry:
         ) from None
 
 
-def _refuse(uri: str) -> Any:
+def _refuse(uri: str) -> Any:  # noqa: ARG001  # jsonschema-rs says what it is after
     raise ValueError("nothing outside the folder is ever fetched")
 
 
@@ -81,8 +80,8 @@ class Schema:
     def compile(cls, name: str, document: Document, registry: Registry | None = None) -> Schema:
         """Compile ``document``, whose ``$ref`` reach only itself and ``registry``.
 
-        Raises :class:`InvalidInput`, with the place inside the schema, for what is not a Draft 2020-12 schema: a reference that does not
-        resolve, a regular expression that is not linear-time, a format that nobody checks.
+        Raises :class:`InvalidInput` for what is not a Draft 2020-12 schema, a reference that does not resolve, a regular
+        expression that is not linear-time, and a format that nobody checks.
         """
         identity, version = split_name(name)
         try:
@@ -108,9 +107,9 @@ class Schema:
     def violation(self, payload: object) -> str | None:
         """``None`` if ``payload`` meets the schema, else where it does not and by which keyword: ``/items/0/quantity: maximum``.
 
-        At most ``MAX_DETAIL_BYTES`` of printable ASCII. It names places (property names are the sender's text, and escaped) and the schema's
-        own words, never a value of the payload: stamps and logs travel further than payloads do. Never raises, whatever
-        ``payload`` is: what cannot be judged is a violation.
+        At most ``MAX_DETAIL_BYTES`` of printable ASCII. It names places (property names are the sender's text, and escaped) and
+        the schema's own words, never a value of the payload: stamps and logs travel further than payloads do. Never raises,
+        whatever ``payload`` is: what cannot be judged is a violation.
         """
         try:
             if self._validator.is_valid(payload):
@@ -118,7 +117,7 @@ class Schema:
             self._validator.validate(payload)
         except jsonschema_rs.ValidationError as error:
             return _explain(error)
-        except Exception:  # a payload outside the JSON data model, for which jsonschema-rs has many exceptions
+        except Exception:  # noqa: BLE001  # outside the JSON data model, for which jsonschema-rs has many exceptions
             return "(root): not JSON"
         except BaseException as stop:
             # A Rust panic is no Exception. One message must not take the relay down, again and again after each restart.
@@ -131,10 +130,14 @@ class Schema:
         return f"Schema({self.name!r})"
 
 
+_MAY_BE_FALSE: Final = ("additionalProperties", "items", "propertyNames", "unevaluatedItems", "unevaluatedProperties")
+
+
 def _explain(error: jsonschema_rs.ValidationError) -> str:
     keyword = error.kind.name
     if keyword == "falseSchema":  # the value stands where the schema says false: name the keyword that does
-        keyword = next((step for step in reversed(error.schema_path) if isinstance(step, str)), keyword)
+        last = error.schema_path[-1] if error.schema_path else None
+        keyword = str(last) if last in _MAY_BE_FALSE else "not allowed"
     if isinstance(error.kind, jsonschema_rs.ValidationErrorKind.Required):
         keyword = f"required {printable(error.kind.property, 60)}"
     elif isinstance(error.kind, jsonschema_rs.ValidationErrorKind.AdditionalProperties):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
@@ -13,15 +14,72 @@ from ruamel.yaml import YAML
 
 from sealbus.errors import InvalidInput
 from sealbus.keys import KeyKind, PublicKey
+from sealbus.subjects import check_name, is_name
 from sealbus_broker.gate.policy import BotKey
 from sealbus_broker.policy.document import Document, read_yaml
-from sealbus_broker.policy.problems import Problem
+from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.reader import Reader
+from sealbus_broker.printable import printable
 
 FOLDER: Final = "keys"
 
 MAX_KEYS: Final = 16
 """Keys of one bot: the one in use, the next one and those that were; more is a bot that should be several."""
+
+
+MAX_KEY_FILE_BYTES: Final = 64 * 1024
+"""One key file: sixteen keys with their times are 2 KiB, the rest is comments."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFiles:
+    """What the folder ``keys/`` gave."""
+
+    by_bot: dict[str, dict[bytes, BotKey]]
+    """By bot and raw public key; a bot without a file is not in it."""
+    documents: list[Document]
+    """The files that were read."""
+
+
+def read_key_files(root: Path, bots: frozenset[str], problems: list[Problem]) -> KeyFiles:
+    """Every key file of the folder; what is wrong with it is added to ``problems``. No folder is no keys.
+
+    A file that would not be read is a problem too: somebody who writes a revocation into ``keys/order.yml`` believes it holds.
+    """
+    found = KeyFiles({}, [])
+    owners: dict[bytes, str] = {}
+    try:
+        names = sorted(path.name for path in (root / FOLDER).iterdir() if not path.name.startswith("."))
+    except FileNotFoundError:
+        return found
+    except OSError as error:
+        problems.append(Problem(FOLDER, 0, 0, f"cannot be read: {error.strerror}"))
+        return found
+    for name in names:
+        file, bot = f"{FOLDER}/{name}", name.removesuffix(".yaml")
+        if name == "README.md":
+            continue
+        if bot == name or not is_name(bot):
+            what = "the file's name is not a key file's name"
+            problems.append(
+                Problem(printable(file, 200), 0, 0, what, expected="the bot's name and .yaml, like order.yaml")
+            )
+            continue
+        document = read_yaml(root, file, MAX_KEY_FILE_BYTES)
+        if isinstance(document, Problem):
+            problems.append(document)
+            continue
+        found.documents.append(document)
+        if bot not in bots:
+            hint = nearest(bot, bots) or "declare it under bots in policy.yaml, or delete the file"
+            problems.append(document.problem((), f"the policy declares no bot {bot}", hint=hint))
+        found.by_bot[bot] = {}
+        for raw, (key, at) in read_keys(document, bot, problems).items():
+            if owners.setdefault(raw, bot) != bot:
+                what = f"this key is also {owners[raw]}'s: a key belongs to one bot"
+                problems.append(document.problem(("keys", at), what, hint="make a key for each bot"))
+            found.by_bot[bot][raw] = key
+    return found
 
 
 def read_keys(document: Document, bot: str, problems: list[Problem]) -> dict[bytes, tuple[BotKey, int]]:
@@ -74,40 +132,48 @@ def _read_key(reader: Reader, entry: Any, at: int) -> BotKey | None:
 
 
 def add_key(folder: Path, bot: str, key: PublicKey, now: datetime) -> Path:
-    """Write ``key`` into ``folder/keys/<bot>.yaml``, valid from ``now`` on; what the file says already, comments included, stays.
+    """Write ``key`` into ``folder/keys/<bot>.yaml``, valid from ``now`` (aware) on; what the file says already, comments
+    included, stays. The file is replaced whole: a reader sees all of it or none.
 
-    Raises :class:`InvalidInput` if the file there is not a key file, and ``OSError`` if it cannot be written.
+    Raises :class:`InvalidInput` if the file there is no sound key file or has the key, ``OSError`` if it cannot be written.
     """
-    path = folder / FOLDER / f"{bot}.yaml"
-    yaml = YAML(typ="rt", pure=True)
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    entry = {"key": key.text, "not_before": now.astimezone(UTC).replace(microsecond=0, tzinfo=None)}
-    if path.exists():
-        document = read_yaml(folder, f"{FOLDER}/{bot}.yaml")
-        problems: list[Problem] = [document] if isinstance(document, Problem) else []
-        if isinstance(document, Document):
-            read_keys(document, bot, problems)
+    file = f"{FOLDER}/{check_name(bot)}.yaml"  # checked here too: a name with a slash would write elsewhere
+    path = folder / file
+    since = now.astimezone(UTC).replace(microsecond=0, tzinfo=None)
+    if path.exists() or path.is_symlink():
+        document = read_yaml(folder, file, MAX_KEY_FILE_BYTES)
+        problems = [document] if isinstance(document, Problem) else []
+        if isinstance(document, Document) and key.raw in read_keys(document, bot, problems):
+            raise InvalidInput(f"{file} has this key already")
         if problems or isinstance(document, Problem):
             raise InvalidInput(str(problems[0]), hint="mend the file first; `sealbus check` shows everything")
-        content = yaml.load(path.read_text())
-        content["keys"].append(entry)
+        yaml = YAML(typ="rt", pure=True)
+        yaml.indent(mapping=2, sequence=4, offset=2)
+        yaml.preserve_quotes = True
+        content = yaml.load(document.content.decode())
+        content["keys"].append({"key": key.text, "not_before": since})
+        out = StringIO()
+        yaml.dump(content, out)
+        text = out.getvalue().replace(since.isoformat(" "), f"{since.isoformat()}Z")
     else:
-        content = {"bot": bot, "keys": [entry]}
-    out = StringIO()
-    if not path.exists():
-        out.write(f"# Public keys of the bot {bot}. The private half is in its credentials file, never here.\n")
-    yaml.dump(content, out)
+        text = (
+            f"# Public keys of the bot {bot}. The private half is in its credentials file, never here.\n"
+            f"bot: {bot}\n"
+            f"keys:\n"
+            f"  - key: {key.text}\n"
+            f"    not_before: {since.isoformat()}Z\n"
+        )
     path.parent.mkdir(exist_ok=True)
-    _replace(path, out.getvalue().replace(entry["not_before"].isoformat(" "), f"{entry['not_before'].isoformat()}Z"))
+    _replace(path, text)
     return path
 
 
 def _replace(path: Path, text: str) -> None:
     """Write a whole file or nothing: a reader never sees half of it."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w") as file:
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.chmod(name, 0o644)
-    os.replace(name, path)
+    Path(name).chmod(0o644)
+    Path(name).replace(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -10,17 +11,20 @@ from typing import Any, Final
 
 from sealbus.keys import PublicKey
 from sealbus.reason import Reason
-from sealbus.subjects import RELAY, RESERVED, check_name, check_pattern, is_name, overlap
+from sealbus.subjects import RELAY, RESERVED, check_name, check_pattern, is_pattern, overlap
 from sealbus_broker.gate.policy import BotKey, BotRule, CauseRule, Delivery, Disposition, Limits, Policy, SubjectRule
 from sealbus_broker.gate.schemas import Schema
-from sealbus_broker.policy import keys as key_files
 from sealbus_broker.policy.builtin import EVERYONE, builtin_subjects
 from sealbus_broker.policy.document import Document, Path_, read_yaml
-from sealbus_broker.policy.problems import Problem
+from sealbus_broker.policy.keys import KeyFiles, read_key_files
+from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.reader import Reader
-from sealbus_broker.policy.schema_files import read_schemas
+from sealbus_broker.policy.schema_files import Schemas, read_schemas
+from sealbus_broker.printable import printable
 
 FILE: Final = "policy.yaml"
+
+_POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 
 MAX_CAUSE_MS: Final = 24 * 3_600_000
 """Longest ``within`` of a cause with ``once``: the ledger keeps every id in memory for so long, about 150 bytes each."""
@@ -42,18 +46,37 @@ def load(folder: Path, bus_keys: frozenset[PublicKey] = frozenset()) -> Loaded:
     """Read ``folder``. ``bus_keys``: whose stamps count as proof in a parent. Raises nothing."""
     problems: list[Problem] = []
     notes: list[Problem] = []
-    schemas, documents = read_schemas(folder, problems)
+    try:
+        found = folder.is_dir()
+    except (OSError, ValueError):  # a name that the system does not take
+        found = False
+    if not found:
+        missing = Problem(printable(str(folder), 300), 0, 0, "is not a folder", hint="make one with `sealbus init`")
+        return Loaded(None, (missing,), ())
+    schemas = read_schemas(folder, problems)
     document = read_yaml(folder, FILE)
     if isinstance(document, Problem):
-        return Loaded(None, (*problems, document), ())
+        return Loaded(None, _sorted([*problems, document]), ())
     loading = _Loading(Reader(document, problems), schemas, notes)
     loading.read()
-    keys = loading.read_keys(folder, documents)
+    keys = loading.read_keys(folder)
     if problems:
-        return Loaded(
-            None, tuple(sorted(set(problems), key=lambda one: (one.file, one.line, one.column, one.what))), tuple(notes)
+        return Loaded(None, _sorted(problems), _sorted(notes))
+    digest = _digest([document, *schemas.documents, *keys.documents])
+    policy = loading.policy(keys.by_bot, bus_keys, digest)
+    if policy.limits.retention_ms < policy.ledger_window_ms:
+        # Ids are remembered with the messages that carry them: what is forgotten can be replayed.
+        expected = (
+            f"at least {policy.ledger_window_ms} ms: a message's longest life or `once` cause, and its longest wait"
         )
-    return Loaded(loading.policy(keys, bus_keys, _digest([document, *documents])), (), tuple(notes))
+        what = "retention is shorter than the nonce ledger must remember"
+        loading.reader.note(("limits", "retention"), what, got=f"{policy.limits.retention_ms} ms", expected=expected)
+        return Loaded(None, _sorted(problems), _sorted(notes))
+    return Loaded(policy, (), _sorted(notes))
+
+
+def _sorted(problems: list[Problem]) -> tuple[Problem, ...]:
+    return tuple(sorted(set(problems), key=lambda one: (one.file, one.line, one.column, one.what, str(one))))
 
 
 def _digest(documents: list[Document]) -> bytes:
@@ -74,7 +97,7 @@ class _Grants:
 class _Loading:
     """One ``policy.yaml`` under reading."""
 
-    def __init__(self, reader: Reader, schemas: dict[str, Schema], notes: list[Problem]) -> None:
+    def __init__(self, reader: Reader, schemas: Schemas, notes: list[Problem]) -> None:
         self.reader = reader
         self.schemas = schemas
         self.notes = notes
@@ -84,6 +107,8 @@ class _Loading:
         self.default = Disposition.QUARANTINE
         self.subjects: list[SubjectRule] = []
         self.bots: dict[str, _Grants] = {}
+        self.declared: list[str] = []
+        """Every pattern that a grant may cover."""
 
     def read(self) -> None:
         known = ("version", "bus", "limits", "on_violation", "roles", "bots", "subjects")
@@ -107,7 +132,10 @@ class _Loading:
         for name, value in subjects.items():
             self.read_subject(name, value)
         self.check_subjects()
+        # The names as written, so that a mistake inside one subject is not reported again at every grant on it.
+        self.declared = [name for name in subjects if is_pattern(name)] + [rule.pattern for rule in builtin_subjects()]
         self.read_bots(top)
+        self.check_causes()
 
     def read_limits(self, value: Any) -> None:
         given = self.reader.mapping(value, ("limits",), _LIMITS)
@@ -140,9 +168,14 @@ class _Loading:
         given = self.reader.mapping(value, path, known)
         if self.reader.checked(name, path, "subject", check_pattern) is None:
             return
-        if name.split(".", maxsplit=1)[0] in RESERVED:
+        first = name.split(".", maxsplit=1)[0]
+        if first in RESERVED:
+            self.reader.note(path, f"{first}.* belongs to the bus itself", hint="choose another first token")
+            return
+        if first in ("*", ">"):
+            what = "the first token of a declared subject may not be a wildcard"
             self.reader.note(
-                path, f"{name.split('.', maxsplit=1)[0]}.… belongs to the bus itself", hint="choose another first token"
+                path, what, got=name, hint="it would also stand for the bus's own subjects; begin with a name"
             )
             return
         delivery = Delivery.STREAM
@@ -151,11 +184,9 @@ class _Loading:
                 given["delivery"], (*path, "delivery"), "delivery", [one.value for one in Delivery]
             )
             delivery = Delivery(chosen) if chosen else delivery
-        schemas = [
-            self.schema(text, place)
-            for place, text in self.reader.texts(given.get("schema"), (*path, "schema"), "schema")
-        ]
-        if "schema" not in given or given["schema"] == []:
+        names = self.reader.texts(given.get("schema"), (*path, "schema"), "schema")
+        schemas = [self.schema(text, place) for place, text in names]
+        if given.get("schema") in (None, []):
             hint = "name one, like orders.placed.v1; a schema `true` accepts everything"
             self.reader.note(path, f"subject {name} has no schema", hint=hint)
         reply = None
@@ -171,7 +202,7 @@ class _Loading:
                 schemas=MappingProxyType({schema.name: schema for schema in schemas if schema}),
                 rate=self.reader.rate(given["rate"], (*path, "rate")) if "rate" in given else None,
                 reply=reply,
-                cause=self.read_cause(given["cause"], (*path, "cause")) if "cause" in given else None,
+                cause=self.read_cause(given["cause"], (*path, "cause"), delivery) if "cause" in given else None,
                 on_violation=MappingProxyType(
                     self.subject_dispositions(given.get("on_violation"), (*path, "on_violation"))
                 ),
@@ -182,24 +213,30 @@ class _Loading:
         return self.dispositions(self.reader.mapping(value, path, [reason.value for reason in Reason]), path)
 
     def schema(self, name: str, path: Path_) -> Schema | None:
-        found = self.schemas.get(name)
-        if found is None:
+        # A file that is there but cannot be used has its own problem; that it is missing here is no second one.
+        if name not in self.schemas.present:
+            expected = f"a file schemas/{printable(name)}.json"
             self.reader.note(
-                path, "there is no such schema", got=name, expected=f"a file schemas/{name}.json that is a schema"[:120]
+                path, "there is no such schema", got=name, expected=expected, hint=nearest(name, self.schemas.present)
             )
-        return found
+        return self.schemas.compiled.get(name)
 
-    def read_cause(self, value: Any, path: Path_) -> CauseRule | None:
+    def read_cause(self, value: Any, path: Path_, delivery: Delivery) -> CauseRule | None:
         given = self.reader.mapping(value, path, ("subject", "within", "match", "once"))
         subject = self.reader.checked(given.get("subject"), (*path, "subject"), "subject", check_pattern)
         within = self.reader.duration(given.get("within"), (*path, "within"), "within", 1000, MAX_CAUSE_MS)
         once = self.reader.flag(given["once"], (*path, "once"), "once") if "once" in given else False
         pointers = self.reader.texts(given.get("match"), (*path, "match"), "match")
         for place, pointer in pointers:
-            if not pointer.startswith("/"):
-                self.reader.note(place, "is not a JSON pointer", got=pointer, expected="a pointer like /order_id")
+            if _POINTER.fullmatch(pointer) is None:
+                expected = "a pointer like /order_id; in a name, ~ is written ~0 and / is written ~1"
+                self.reader.note(place, "is not a JSON pointer", got=pointer, expected=expected)
         if subject is None or within is None:
             return None
+        if once and delivery is Delivery.LIVE and within > self.limits.live_ttl_ms:
+            what = "with `once` on a live subject, within may not be longer than limits.live_ttl"
+            hint = "live messages are remembered no longer; use a stream subject"
+            self.reader.note((*path, "within"), what, expected=f"at most {self.limits.live_ttl_ms} ms", hint=hint)
         return CauseRule(subject, within, tuple(pointer for _, pointer in pointers), once)
 
     def check_subjects(self) -> None:
@@ -210,12 +247,24 @@ class _Loading:
                 if rule.pattern != pattern and overlap(pattern, rule.pattern):
                     what = f"{pattern} and {rule.pattern} overlap, so it is not clear which rule holds"
                     self.reader.note(("subjects", pattern), what, hint="make one of them narrower")
+        declared = [*self.subjects, *builtin_subjects()]
         for rule in self.subjects:
-            if rule.cause is not None and not any(
-                overlap(rule.cause.subject, other.pattern) for other in self.subjects
-            ):
+            if rule.cause is not None and not any(overlap(rule.cause.subject, other.pattern) for other in declared):
                 path: Path_ = ("subjects", rule.pattern, "cause", "subject")
-                self.reader.note(path, "no declared subject can be this cause", got=rule.cause.subject)
+                hint = nearest(rule.cause.subject, [other.pattern for other in self.subjects])
+                self.reader.note(path, "no declared subject can be this cause", got=rule.cause.subject, hint=hint)
+
+    def check_causes(self) -> None:
+        """A cause is proven with a message that the bot may receive: without that grant its rule can never be met."""
+        for rule in self.subjects:
+            if rule.cause is None:
+                continue
+            cause = rule.cause.subject
+            for bot, grants in self.bots.items():
+                speaks = any(overlap(grant, rule.pattern) for grant in grants.publish)
+                if speaks and not any(overlap(grant, cause) for grant in (*grants.subscribe, *grants.publish)):
+                    what = f"{bot} may publish {rule.pattern}, but may not receive its cause {cause}"
+                    self.note(("bots", bot), what, "grant it, or its messages there will all be refused")
 
     def read_bots(self, top: dict[str, Any]) -> None:
         roles = {
@@ -232,8 +281,9 @@ class _Loading:
             names = self.reader.texts(given.get("roles"), (*path, "roles"), "roles")
             for place, role in names:
                 if role not in roles:
+                    expected = printable(" or ".join(roles), 200) if roles else "a role declared under roles"
                     self.reader.note(
-                        place, "there is no such role", got=role, expected=" or ".join(roles) or "a role under roles:"
+                        place, "there is no such role", got=role, expected=expected, hint=nearest(role, roles)
                     )
             sources = [own, *(roles[role] for _, role in names if role in roles)]
             self.bots[name] = _Grants(
@@ -244,54 +294,34 @@ class _Loading:
 
     def read_grants(self, value: Any, path: Path_, known: tuple[str, ...]) -> _Grants:
         given = self.reader.mapping(value, path, known)
-        return _Grants(*(self.read_patterns(given.get(name), (*path, name)) for name in ("publish", "subscribe")))
+        publish = self.read_patterns(given.get("publish"), (*path, "publish"))
+        subscribe = self.read_patterns(given.get("subscribe"), (*path, "subscribe"))
+        return _Grants(publish, subscribe)
 
     def read_patterns(self, value: Any, path: Path_) -> list[str]:
-        found = []
-        declared = [rule.pattern for rule in (*self.subjects, *builtin_subjects())]
+        found: list[str] = []
         for place, text in self.reader.texts(value, path, path[-1] if isinstance(path[-1], str) else "grants"):
             if self.reader.checked(text, place, "pattern", check_pattern) is None:
                 continue
-            if not any(overlap(text, pattern) for pattern in declared):
-                hint = "declare the subject under subjects:, or take the grant away"
+            if not any(overlap(text, pattern) for pattern in self.declared):
+                hint = nearest(text, self.declared) or "declare the subject under subjects, or take the grant away"
                 self.reader.note(place, "the grant covers no declared subject", got=text, hint=hint)
             found.append(text)
         return found
 
-    def read_keys(self, folder: Path, documents: list[Document]) -> dict[str, dict[bytes, BotKey]]:
-        """The keys of all bots; every file that is read is added to ``documents``."""
-        found: dict[str, dict[bytes, BotKey]] = {}
-        owners: dict[bytes, str] = {}
-        problems = self.reader.problems
-        for path in sorted((folder / key_files.FOLDER).glob("*.yaml")):
-            bot, file = path.stem, f"{key_files.FOLDER}/{path.name}"
-            document = read_yaml(folder, file)
-            if isinstance(document, Problem):
-                problems.append(document)
-                continue
-            documents.append(document)
-            if bot not in self.bots:
-                hint = (
-                    f"declare it under bots: in {FILE}, or delete the file" if is_name(bot) else "name it after a bot"
-                )
-                problems.append(document.problem((), f"the policy knows no bot {bot!r}", hint=hint))
-            found[bot] = {}
-            for raw, (key, at) in key_files.read_keys(document, bot, problems).items():
-                if owners.setdefault(raw, bot) != bot:
-                    what = f"this key is also {owners[raw]}'s: a key belongs to one bot"
-                    problems.append(document.problem(("keys", at), what, hint="make a key for each bot"))
-                found[bot][raw] = key
+    def read_keys(self, folder: Path) -> KeyFiles:
+        keys = read_key_files(folder, frozenset(self.bots), self.reader.problems)
         for bot in self.bots:
-            if bot not in found:
-                note = self.reader.document.problem(
-                    ("bots", bot), f"{bot} has no key yet", hint=f"sealbus keys new {bot}"
-                )
-                self.notes.append(note)
+            if bot not in keys.by_bot:
+                self.note(("bots", bot), f"{printable(bot)} has no key yet", f"sealbus keys new {printable(bot)}")
         used = {name for rule in self.subjects for name in (*rule.schemas, *([rule.reply.name] if rule.reply else []))}
-        self.notes += [
-            Problem(f"schemas/{name}.json", 0, 0, "is used by no subject") for name in self.schemas if name not in used
-        ]
-        return found
+        for name in self.schemas.compiled:
+            if name not in used:
+                self.notes.append(Problem(f"schemas/{name}.json", 0, 0, "no subject names this schema"))
+        return keys
+
+    def note(self, path: Path_, what: str, hint: str | None = None) -> None:
+        self.notes.append(self.reader.document.problem(path, what, hint=hint))
 
     def policy(self, keys: dict[str, dict[bytes, BotKey]], bus_keys: frozenset[PublicKey], digest: bytes) -> Policy:
         bots = {

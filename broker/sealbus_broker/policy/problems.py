@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from sealbus_broker.printable import printable
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -27,3 +31,10 @@ class Problem:
     def as_dict(self) -> dict[str, Any]:
         """The same for ``--json``."""
         return asdict(self)
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The hint ``did you mean x?`` if one of ``known`` is much like ``word``."""
+    # A long word is like nothing, and finding that out takes time that grows with its square.
+    close = difflib.get_close_matches(word[:64], list(known), 1)
+    return f"did you mean {printable(close[0])}?" if close else None

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from sealbus.errors import InvalidInput
 from sealbus_broker.gate.policy import Rate
 from sealbus_broker.policy.document import Document, Path_
-from sealbus_broker.policy.problems import Problem
+from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.printable import printable
 
 T = TypeVar("T")
 
 _DURATIONS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _SIZES: Final = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+"""One form: ``fromisoformat`` would also take week dates, and a time without zone, which each reader takes for its own."""
+
 _DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
 _SIZE = re.compile(r"([0-9]{1,9})(B|KiB|MiB|GiB|TiB)")
 _RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)/s(?: burst ([0-9]{1,9}))?")
@@ -49,9 +51,8 @@ class Reader:
             if not isinstance(key, str):
                 self.note((*path, key), "the name is not a text", got=key, hint="put it in quotes")
             elif known is not None and key not in known:
-                close = difflib.get_close_matches(key, known, 1)
-                hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
-                self.note((*path, key), f"unknown name {printable(key)}", hint=hint)
+                hint = nearest(key, known) or f"known here: {', '.join(known)}"
+                self.note((*path, key), f"unknown name {printable(key) or '(empty)'}", hint=hint)
             else:
                 found[key] = inner
         return found
@@ -60,7 +61,10 @@ class Reader:
         """A text, or ``None`` after noting that it is none."""
         if isinstance(value, str) and value:
             return value
-        self.note(path, f"{what} is not a text", got=value, expected="a text")
+        if value is None:
+            self.note(path, f"{what} is missing", expected="a text")
+        else:
+            self.note(path, f"{what} is not a text", got=value, expected="a text", hint="put it in quotes")
         return None
 
     def texts(self, value: Any, path: Path_, what: str) -> list[tuple[Path_, str]]:
@@ -90,9 +94,9 @@ class Reader:
         """One of ``choices``."""
         if isinstance(value, str) and value in choices:
             return value
-        close = difflib.get_close_matches(str(value), choices, 1)
-        hint = f"did you mean {close[0]}?" if close else None
-        self.note(path, f"{what} is not known", got=value, expected=" or ".join(choices), hint=hint)
+        self.note(
+            path, f"{what} is not known", got=value, expected=" or ".join(choices), hint=nearest(str(value), choices)
+        )
         return None
 
     def flag(self, value: Any, path: Path_, what: str) -> bool:
@@ -145,16 +149,10 @@ class Reader:
 
     def time(self, value: Any, path: Path_, what: str) -> int | None:
         """A time in UTC such as ``2026-11-24T08:00:00Z``, in ms since 1970."""
-        if isinstance(value, str):
+        if isinstance(value, str) and _TIME.fullmatch(value):
             try:
-                value = datetime.fromisoformat(value)
-            except ValueError:
-                value = None
-        if isinstance(value, date) and not isinstance(value, datetime):
-            value = datetime(value.year, value.month, value.day, tzinfo=UTC)
-        if not isinstance(value, datetime):
-            self.note(path, f"{what} is not a time", expected="a time in UTC like 2026-11-24T08:00:00Z")
-            return None
-        if value.tzinfo is None:  # ruamel gives what it read as UTC without saying so
-            value = value.replace(tzinfo=UTC)
-        return int(value.timestamp() * 1000)
+                return int(datetime.fromisoformat(value).timestamp() * 1000)
+            except ValueError:  # the 31st of February
+                pass
+        self.note(path, f"{what} is not a time", got=value, expected="a time in UTC like 2026-11-24T08:00:00Z")
+        return None

@@ -27,7 +27,7 @@ def scaffold(folder: Path, bus: str) -> list[Path]:
     for schema in sorted((template / "schemas").iterdir(), key=lambda file: file.name):
         contents[folder / "schemas" / schema.name] = schema.read_text()
     contents[folder / ".gitignore"] = _IGNORE
-    taken = [path for path in contents if path.exists()]
+    taken = [path for path in contents if path.exists() or path.is_symlink()]
     if taken:
         raise InvalidInput(f"{taken[0]} exists already", hint="choose an empty folder; nothing was written")
     for path, text in contents.items():

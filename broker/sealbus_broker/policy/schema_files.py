@@ -2,86 +2,115 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import jsonschema
+import referencing
+from jsonschema_specifications import REGISTRY as METASCHEMAS  # type: ignore[import-untyped]  # it ships no types
+from referencing.jsonschema import DRAFT202012
 
 from sealbus.errors import InvalidInput
 from sealbus.subjects import is_subject
 from sealbus_broker.gate.schemas import BASE, Schema, closed_registry, split_name
-from sealbus_broker.policy.document import Document, Path_, read_json
+from sealbus_broker.policy.document import Document, read_json
 from sealbus_broker.policy.problems import Problem
+from sealbus_broker.policy.schema_faults import faults, metaschema_faults
 from sealbus_broker.printable import printable
 
 FOLDER: Final = "schemas"
-_DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 MAX_SCHEMAS: Final = 10_000
 """Schemas of one bus; each is compiled and kept in memory."""
 
+MAX_SCHEMA_BYTES: Final = 256 * 1024
+"""One schema: half of the largest envelope, and more than anybody reviews."""
 
-def read_schemas(root: Path, problems: list[Problem]) -> tuple[dict[str, Schema], list[Document]]:
-    """Every schema of the folder by name, and the files that were read."""
-    documents: dict[str, Document] = {}
+
+@dataclass(frozen=True, slots=True)
+class Schemas:
+    """What the folder gave."""
+
+    compiled: dict[str, Schema]
+    """By name; empty if any file has a problem, since each may refer to every other."""
+    present: frozenset[str]
+    """The names of all files, usable or not."""
+    documents: list[Document]
+    """The files that were read."""
+
+
+def read_schemas(root: Path, problems: list[Problem]) -> Schemas:
+    """Every schema of the folder; what is wrong with it is added to ``problems``."""
+    before = len(problems)
     try:
-        names = sorted(path.name for path in (root / FOLDER).iterdir() if path.name.endswith(".json"))
+        files = sorted(path.name for path in (root / FOLDER).iterdir() if path.name.endswith(".json"))
     except OSError as error:
         problems.append(Problem(FOLDER, 0, 0, f"cannot be read: {error.strerror}"))
-        return {}, []
-    if len(names) > MAX_SCHEMAS:
+        return Schemas({}, frozenset(), [])
+    if len(files) > MAX_SCHEMAS:
         problems.append(
-            Problem(FOLDER, 0, 0, "has too many schemas", got=str(len(names)), expected=f"at most {MAX_SCHEMAS}")
+            Problem(FOLDER, 0, 0, "has too many schemas", got=str(len(files)), expected=f"at most {MAX_SCHEMAS}")
         )
-        return {}, []
-    for file in names:
-        name = file.removesuffix(".json")
-        try:
-            identity, _ = split_name(name)
-            if not is_subject(identity):
-                raise InvalidInput("")
-        except InvalidInput:
-            what, expected = (
-                "the file's name is not a schema's name",
-                "a subject and a version, like orders.placed.v1.json",
-            )
-            problems.append(Problem(f"{FOLDER}/{printable(file)}", 0, 0, what, expected=expected))
+        return Schemas({}, frozenset(), [])
+    documents: dict[str, Document] = {}
+    for file in files:
+        document = _read(root, file)
+        found = [document] if isinstance(document, Problem) else metaschema_faults(document)
+        if isinstance(document, Document) and not found:
+            documents[file.removesuffix(".json")] = document
+        problems += found
+    _check_identities(documents, problems)
+    if len(problems) == before:
+        problems += _check_insides(documents)
+    compiled = _compile(documents, problems) if len(problems) == before else {}
+    return Schemas(compiled, frozenset(file.removesuffix(".json") for file in files), list(documents.values()))
+
+
+def _read(root: Path, file: str) -> Document | Problem:
+    try:
+        identity, _ = split_name(file.removesuffix(".json"))
+        if is_subject(identity):
+            return read_json(root, f"{FOLDER}/{file}", MAX_SCHEMA_BYTES)
+    except InvalidInput:
+        pass
+    what, expected = "the file's name is not a schema's name", "a subject and a version, like orders.placed.v1.json"
+    return Problem(f"{FOLDER}/{printable(file)}", 0, 0, what, expected=expected)
+
+
+def _check_identities(documents: dict[str, Document], problems: list[Problem]) -> None:
+    """No two files may answer to one ``$id``: which of them a reference reaches would be chance."""
+    owners: dict[str, str] = {f"{BASE}{name}.json": document.file for name, document in documents.items()}
+    for document in documents.values():
+        identity = document.value.get("$id") if isinstance(document.value, dict) else None
+        if identity is None:
             continue
-        document = read_json(root, f"{FOLDER}/{file}")
-        if isinstance(document, Problem):
-            problems.append(document)
-        elif (trouble := _check(document)) is not None:
-            problems.append(trouble)
-        else:
-            documents[name] = document
-    return _compile(documents, problems), list(documents.values())
+        owner = owners.setdefault(identity.rstrip("#"), document.file)
+        if owner != document.file:
+            what = "the $id is another file's too"
+            problems.append(document.problem(("$id",), what, got=printable(identity), hint=f"it stands in {owner}"))
 
 
-def _check(document: Document) -> Problem | None:
-    """What makes a document no Draft 2020-12 schema, with its place."""
-    value = document.value
-    if not isinstance(value, dict | bool):
-        return document.problem((), "is not a schema", expected="an object, true or false")
-    if isinstance(value, dict) and value.get("$schema", _DRAFT) != _DRAFT:
-        return document.problem(
-            ("$schema",), "is of another draft", got=printable(repr(value["$schema"])), expected=_DRAFT
-        )
-    errors = jsonschema.Draft202012Validator(jsonschema.Draft202012Validator.META_SCHEMA).iter_errors(value)
-    found = jsonschema.exceptions.best_match(errors)
-    if found is None:
-        return None
-    path: Path_ = tuple(found.absolute_path)
-    place = "/".join(str(step) for step in path) or "(root)"
-    what = f"is not a Draft 2020-12 schema at {printable(place)}: {found.validator}"
-    return document.problem(
-        path, what, got=printable(repr(found.instance)), expected=printable(repr(found.validator_value), 120)
-    )
+def _check_insides(documents: dict[str, Document]) -> list[Problem]:
+    registry: Any = METASCHEMAS
+    found: list[Problem] = []
+    for name, document in documents.items():
+        resource = DRAFT202012.create_resource(document.value)
+        registry = registry.with_resource(f"{BASE}{name}.json", resource)
+        identity = resource.id()
+        if identity is not None:
+            registry = registry.with_resource(identity, resource)
+    for name, document in documents.items():
+        try:
+            identity = DRAFT202012.create_resource(document.value).id()
+            found += faults(document, registry.resolver(identity or f"{BASE}{name}.json"))
+        except (ValueError, referencing.exceptions.Unresolvable, RecursionError):
+            found.append(document.problem(("$id",), "an $id inside is not a URI that can be used"))
+    return found
 
 
 def _compile(documents: dict[str, Document], problems: list[Problem]) -> dict[str, Schema]:
-    values: dict[str, Any] = {f"{BASE}{name}.json": document.value for name, document in documents.items()}
     try:
-        registry = closed_registry(values)
+        registry = closed_registry({f"{BASE}{name}.json": document.value for name, document in documents.items()})
     except InvalidInput as error:
         problems.append(Problem(FOLDER, 0, 0, error.what, hint=error.hint))
         return {}

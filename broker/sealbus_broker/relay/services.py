@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
@@ -23,12 +22,12 @@ from sealbus.envelope import Envelope, Header, Parent, seal_envelopes
 from sealbus.keys import SigningKey
 from sealbus.limits import NONCE_BYTES
 from sealbus.stamp import Stamp, Verdict, seal_stamps
-from sealbus.subjects import RELAY, consumer_name, overlap, reply_subject
+from sealbus.subjects import RELAY, overlap, reply_subject
 from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.gate.verdict import Judgment
+from sealbus_broker.relay.consumers import make_consumer
 from sealbus_broker.relay.journal import Entry, Journal
 from sealbus_broker.relay.quarantine_reader import read_record, read_records
-from sealbus_broker.relay.streams import ACCEPTED
 
 log = structlog.get_logger(__name__)
 
@@ -38,12 +37,6 @@ QUARANTINE_SHOW: Final = "sealbus.quarantine.show"
 
 CHUNK_BYTES: Final = 192 * 1024
 """Of a quarantined message's bytes in one answer: 256 KiB in base64, well inside an envelope."""
-
-BOT_ACK_WAIT_S: Final = 30
-"""How long a bot's handler may be silent before its message is delivered again; the client reports progress at half of it."""
-
-BOT_ACK_PENDING: Final = 1024
-"""Messages a durable subscription may have in hand."""
 
 _BUSY: Final = 64
 """Requests served at once; a flood beyond it waits for nothing and is not answered, which bounds the relay's memory."""
@@ -149,32 +142,10 @@ class Services:
             raise NotServed(f"the policy does not let {bot} subscribe to {pattern}")
         if not any(rule.delivery is Delivery.STREAM and overlap(rule.pattern, pattern) for rule in policy.subjects):
             raise NotServed(f"{pattern} covers no stream subject, so nothing is stored of it: subscribe live")
-        name = consumer_name(bot, pattern, durable)
-        config = {
-            "durable_name": name,
-            "filter_subject": f"accepted.{pattern}",
-            "ack_policy": "explicit",
-            "ack_wait": BOT_ACK_WAIT_S * 1_000_000_000,
-            "deliver_policy": start,
-            "max_ack_pending": BOT_ACK_PENDING,
-            "max_deliver": -1,
-            "metadata": {"bot": bot, "pattern": pattern, "durable": durable},
-        }
-        # "create" with the same settings finds what is there; where it began, "new" or "all", stays as the first asker wanted it.
-        exists = await self._api(f"CONSUMER.INFO.{ACCEPTED}.{name}", None)
-        if "error" in exists:
-            made = await self._api(
-                f"CONSUMER.CREATE.{ACCEPTED}.{name}.{config['filter_subject']}",
-                {"stream_name": ACCEPTED, "config": config, "action": "create"},
-            )
-            if "error" in made and made["error"].get("err_code") != _CONSUMER_EXISTS:
-                log.error("service.consumer-refused", consumer=name, error=made["error"].get("description"))
-                raise NotServed("JetStream refused the consumer; the relay's log says why")
+        name = await make_consumer(self._nc, bot, pattern, durable, start)
+        if name is None:
+            raise NotServed("JetStream refused the consumer; the relay's log says why")
         return {"consumer": name}
-
-    async def _api(self, call: str, body: object) -> Any:
-        answer = await self._nc.request(f"$JS.API.{call}", b"" if body is None else json.dumps(body).encode(), 5.0)
-        return json.loads(answer.data)
 
     async def _quarantine_list(self, _: str, payload: Any) -> Any:
         return await read_records(
@@ -194,7 +165,3 @@ class Services:
         offset = payload.get("offset", 0)
         chunk = base64.b64encode(data[offset : offset + CHUNK_BYTES]).decode()
         return {"record": record, "data": chunk, "size": len(data), "offset": offset}
-
-
-_CONSUMER_EXISTS: Final = 10148
-"""JetStream: the consumer exists with other settings; another relay was faster, or asked with another start."""

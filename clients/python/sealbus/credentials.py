@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from sealbus.errors import CredentialsError, InvalidInput
 from sealbus.keys import KeyKind, PublicKey, SigningKey
-from sealbus.subjects import check_name
+from sealbus.subjects import is_name
 
 MAX_FILE_BYTES: Final = 64 * 1024
 """A credentials file is a few hundred bytes; the cap keeps a wrong path from reading a disk image."""
@@ -60,15 +60,19 @@ class Credentials:
                         hint=f"chmod 600 {path}; if somebody may have read it, replace the key",
                     )
                 content = file.read(MAX_FILE_BYTES + 1)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a path with NUL in it
             raise CredentialsError(
-                f"{path} cannot be read: {error.strerror}", hint="make credentials with `sealbus keys new BOT`"
+                f"{path} cannot be read: {getattr(error, 'strerror', 'not a path')}",
+                hint="make credentials with `sealbus keys new BOT`",
             ) from None
         if len(content) > MAX_FILE_BYTES:
             raise CredentialsError(f"{path} is larger than {MAX_FILE_BYTES} bytes, so it is not a credentials file")
         try:
             fields = tomllib.loads(content.decode())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # not TOML, not UTF-8, a number too long for Python, nesting too deep for it
             where = str(error).rsplit("(", 1)[-1].rstrip(")") if "line" in str(error) else "somewhere"
             raise CredentialsError(f"{path} is not TOML ({where})") from None
         return cls._from(fields, str(path))
@@ -108,8 +112,8 @@ class Credentials:
                 raise CredentialsError(f"{where}: {name} must be a list of texts, at least one")
         try:
             return cls(
-                bus=check_name(str(texts["bus"]), "bus"),
-                bot=check_name(str(texts["bot"])),
+                bus=_check_name(str(texts["bus"]), "bus"),
+                bot=_check_name(str(texts["bot"]), "bot"),
                 key=SigningKey.parse(str(texts["seed"]), KeyKind.BOT),
                 servers=tuple(_check_server(server) for server in lists["servers"]),  # type: ignore[attr-defined]  # a list
                 bus_keys=frozenset(PublicKey.parse(text, KeyKind.BUS).raw for text in lists["bus_keys"]),  # type: ignore[attr-defined]
@@ -141,10 +145,22 @@ class Credentials:
             raise CredentialsError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _check_server(server: str) -> str:
-    parts = urlsplit(server)
-    if parts.scheme not in _SCHEMES or not parts.hostname or parts.username or parts.password:
+def _check_name(text: str, what: str) -> str:
+    """Like ``check_name``, but never repeats the text: a seed that stands in the wrong field must not reach a log."""
+    if not is_name(text):
         raise InvalidInput(
-            f"server {server!r} is not a NATS address", hint="like nats://127.0.0.1:4222, without a password"
+            f"{what} is not a name", hint="1-32 characters of a-z, 0-9 and -, beginning with a letter or digit"
         )
+    return text
+
+
+def _check_server(server: str) -> str:
+    """``server`` if it is a NATS address. Never repeated in an error: what is wrong with it may be that it has a password."""
+    try:
+        parts = urlsplit(server)
+        good = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:  # an unclosed bracket, a port beyond 65535
+        good = False
+    if not good or not (server.isascii() and server.isprintable() and " " not in server):
+        raise InvalidInput("servers: not a NATS address", hint="like nats://127.0.0.1:4222, without a password")
     return server

@@ -157,12 +157,18 @@ def sign_connect(key: SigningKey, challenge: bytes, admission: bytes) -> bytes:
     """The 64-byte answer to nats-server's challenge, which also binds what the bot asks for.
 
     The challenge is never signed bare: a server that picks challenges would otherwise get signatures over bytes of its choice.
+    Nor one with a line feed in it, which could be read as a shorter challenge and more of an admission text: raises
+    :class:`InvalidInput`.
     """
+    if b"\n" in challenge:
+        raise InvalidInput(
+            "the server's challenge has a line feed in it", hint="this is not nats-server: do not answer it"
+        )
     return Seal.decode(seal(key, Context.CONNECT, [challenge + b"\n" + admission])[0]).signature
 
 
 def verify_connect(key: bytes, challenge: bytes, admission: bytes, signature: bytes) -> bool:
     """Whether ``signature`` is ``key``'s answer to ``challenge`` for exactly this ``admission`` text."""
-    if len(key) != KEY_BYTES or len(signature) != SIGNATURE_BYTES:
+    if len(key) != KEY_BYTES or len(signature) != SIGNATURE_BYTES or b"\n" in challenge:
         return False
     return Verifier().holds(Context.CONNECT, Seal(key, signature, 0, ()), challenge + b"\n" + admission)

@@ -210,9 +210,11 @@ class Session:
                 )
                 await self._attach(client)
                 await client.flush(ATTEMPT_S)
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(NatsError, OSError):
                 await client.close()
+            if isinstance(error, TimeoutError) and failure:
+                raise failure[-1] from None  # nats-py tries until it is stopped; what it met says more
             raise
         self._lost = asyncio.Event()
         if lost.is_set() or client.is_closed:

@@ -55,8 +55,10 @@ def is_subject(text: str) -> bool:
 
 
 def is_pattern(text: str) -> bool:
-    """Whether ``text`` is a subject, or one with ``*`` tokens and/or a final ``>``."""
-    return len(text) <= MAX_SUBJECT_BYTES and _PATTERN.fullmatch(text) is not None
+    """Whether ``text`` is a subject, or one with ``*`` tokens and/or a final ``>``, which counts as a token."""
+    return (
+        len(text) <= MAX_SUBJECT_BYTES and text.count(".") < MAX_SUBJECT_TOKENS and _PATTERN.fullmatch(text) is not None
+    )
 
 
 def check_name(text: str, what: str = "bot") -> str:

@@ -1,0 +1,148 @@
+"""What in a schema cannot be used, each with its place.
+
+First what the metaschema says; then what it does not say: references that lead nowhere or out of the folder, regular
+expressions that are not linear-time, formats that nobody checks, and other drafts inside.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Final
+
+import jsonschema
+import jsonschema_rs
+import referencing
+import referencing.exceptions
+from referencing.jsonschema import DRAFT202012
+
+from sealbus.errors import InvalidInput
+from sealbus_broker.gate.schemas import Schema
+from sealbus_broker.policy.document import Document, Path_
+from sealbus_broker.policy.problems import Problem, nearest
+from sealbus_broker.printable import printable
+
+DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+FORMATS: Final = (
+    "date", "date-time", "duration", "email", "hostname", "idn-email", "idn-hostname", "ipv4", "ipv6", "iri", "iri-reference",
+    "json-pointer", "regex", "relative-json-pointer", "time", "uri", "uri-reference", "uri-template", "uuid",
+)  # fmt: skip
+"""The formats of Draft 2020-12, all of them asserted."""
+
+_ONE = ("items", "contains", "additionalProperties", "propertyNames", "unevaluatedItems", "unevaluatedProperties")
+_ONE_HERE = ("if", "then", "else", "not", "contentSchema")
+_MANY = ("allOf", "anyOf", "oneOf", "prefixItems")
+_NAMED = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
+
+Resolver = Any  # referencing.Registry.resolver() gives a type that the library does not export
+
+
+MAX_FAULTS: Final = 20
+"""Most faults told of one file: after so many, the rest follow from the first."""
+
+_META: Final = jsonschema_rs.Draft202012Validator(jsonschema.Draft202012Validator.META_SCHEMA, offline=True)
+# Not jsonschema itself: it compares the entries of a ``required`` in pairs, half a minute for a file of 130 KB.
+
+
+def metaschema_faults(document: Document) -> list[Problem]:
+    """What makes a document no Draft 2020-12 schema."""
+    value = document.value
+    if not isinstance(value, dict | bool):
+        return [document.problem((), "is not a schema", expected="an object, true or false")]
+    if isinstance(value, dict) and value.get("$schema", DRAFT) != DRAFT:
+        return [
+            document.problem(("$schema",), "is of another draft", got=printable(repr(value["$schema"])), expected=DRAFT)
+        ]
+    return [_metaschema_fault(document, error) for error in islice(_META.iter_errors(value), MAX_FAULTS)]
+
+
+def _metaschema_fault(document: Document, error: jsonschema_rs.ValidationError) -> Problem:
+    keyword = str(next((step for step in reversed(error.instance_path) if isinstance(step, str)), "the schema"))
+    if keyword == "type":
+        expected = "array, boolean, integer, null, number, object or string, or a list of them"
+    else:
+        expected = " ".join(
+            json.dumps(part) for part in error.kind.as_dict().values() if not isinstance(part, dict | list)
+        )
+        expected = printable(f"{error.kind.name} {expected}".strip(), 120)
+    what = f"{printable(keyword)} is not valid in a Draft 2020-12 schema"
+    return document.problem(
+        tuple(error.instance_path), what, got=printable(json.dumps(error.instance)), expected=expected
+    )
+
+
+def faults(document: Document, resolver: Resolver) -> Iterator[Problem]:
+    """Every other fault of a document that meets the metaschema. ``resolver`` stands at the document's own URI."""
+    yield from _faults(document, (), document.value, resolver)
+
+
+def _faults(document: Document, path: Path_, schema: Any, resolver: Resolver) -> Iterator[Problem]:
+    if not isinstance(schema, dict):
+        return
+    if "$id" in schema and path:
+        resolver = resolver.in_subresource(DRAFT202012.create_resource(schema))
+    yield from _dialect(document, path, schema)
+    for keyword in ("$ref", "$dynamicRef"):
+        if keyword in schema and (why := _unresolved(schema[keyword], resolver)) is not None:
+            hint = "a $ref reaches this file and its siblings in schemas/; nothing is ever fetched"
+            yield document.problem((*path, keyword), why, got=printable(schema[keyword]), hint=hint)
+    patterns = [("pattern", schema["pattern"])] if "pattern" in schema else []
+    patterns += [("patternProperties", pattern) for pattern in schema.get("patternProperties", {})]
+    for keyword, pattern in patterns:
+        if not _compiles({"pattern": pattern}):
+            place = (*path, keyword) if keyword == "pattern" else (*path, keyword, pattern)
+            hint = "look-around and back-references are not: they cannot be checked in linear time"
+            yield document.problem(place, "the regular expression cannot be used", got=printable(pattern), hint=hint)
+    if "format" in schema and schema["format"] not in FORMATS:
+        got, near = printable(schema["format"]), nearest(schema["format"], FORMATS)
+        what, expected = "nobody checks this format", "a format of Draft 2020-12"
+        yield document.problem((*path, "format"), what, got=got, expected=expected, hint=near)
+    for step, inner in _subschemas(schema):
+        yield from _faults(document, (*path, *step), inner, resolver)
+
+
+def _dialect(document: Document, path: Path_, schema: dict[str, Any]) -> Iterator[Problem]:
+    if path and schema.get("$schema", DRAFT) != DRAFT:
+        yield document.problem(
+            (*path, "$schema"), "is of another draft", got=printable(schema["$schema"]), expected=DRAFT
+        )
+    if "$id" in schema and not _compiles({"$id": schema["$id"]}):
+        yield document.problem((*path, "$id"), "is not a URI reference", got=printable(schema["$id"]))
+    if "$vocabulary" in schema:
+        yield document.problem((*path, "$vocabulary"), "vocabularies are not used here", hint="remove it")
+
+
+def _unresolved(reference: str, resolver: Resolver) -> str | None:
+    try:
+        resolver.lookup(reference)
+    except referencing.exceptions.NoSuchAnchor:
+        return "the reference leads to an anchor that there is not"
+    except referencing.exceptions.PointerToNowhere:
+        return "the reference leads to a place that there is not"
+    except (referencing.exceptions.Unresolvable, ValueError, RecursionError):
+        return "the reference leads to no schema of this folder"
+    return None
+
+
+def _compiles(schema: dict[str, Any]) -> bool:
+    try:
+        Schema.compile("probe.v1", schema)
+    except InvalidInput:
+        return False
+    return True
+
+
+def _subschemas(schema: dict[str, Any]) -> Iterator[tuple[Path_, Any]]:
+    for keyword in (*_ONE, *_ONE_HERE):
+        if keyword in schema:
+            yield (keyword,), schema[keyword]
+    for keyword in _MANY:
+        for at, inner in enumerate(schema.get(keyword, [])):
+            yield (keyword, at), inner
+    for keyword in _NAMED:
+        given = schema.get(keyword, {})
+        if isinstance(given, dict):
+            for name, inner in given.items():
+                yield (keyword, name), inner

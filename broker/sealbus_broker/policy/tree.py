@@ -1,0 +1,61 @@
+"""What a YAML or JSON file says, with the place of everything in it: the one shape that both readers give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from sealbus_broker.policy.problems import Problem
+from sealbus_broker.printable import printable
+
+Scalar: TypeAlias = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Line and column, both from 1."""
+
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One value and where it begins: a scalar, a list of nodes, or a mapping of entries in the order of the file."""
+
+    place: Place
+    value: Scalar | list[Node] | dict[str, Entry]
+
+    def plain(self) -> object:
+        """The value without places, as ``json.loads`` would give it."""
+        if isinstance(self.value, dict):
+            return {name: entry.node.plain() for name, entry in self.value.items()}
+        if isinstance(self.value, list):
+            return [node.plain() for node in self.value]
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One ``key: value`` of a mapping. ``key`` is where the key stands."""
+
+    key: Place
+    node: Node
+
+
+class Unreadable(Exception):
+    """A file cannot be read as what it should be. Never leaves :mod:`document`."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.what)
+        self.problem = problem
+
+
+def put(entries: dict[str, Entry], name: str, entry: Entry, file: str) -> None:
+    """Add an entry. Raises :class:`Unreadable` if the key is there: a reviewer sees one of the two, a reader takes the other."""
+    first = entries.setdefault(name, entry)
+    if first is not entry:
+        hint = f"the first is on line {first.key.line}; keep one of the two"
+        raise Unreadable(
+            Problem(file, entry.key.line, entry.key.column, f"the key {printable(name)} stands twice", hint=hint)
+        )

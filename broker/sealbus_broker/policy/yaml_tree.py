@@ -1,0 +1,140 @@
+"""YAML, read more strictly than its standard asks, because two readers who see different policies in one file are a hole.
+
+- A key that stands twice is refused.
+- Anchors, aliases, merge keys and tags are refused: nine lines of aliases stand for a billion values, and tags name types
+  to construct.
+- ``yes``, ``on``, ``1_0`` and dates are text. Only ``true`` and ``false`` are booleans, only plain decimal digits integers.
+- Every key is text: ``404:`` is the key ``404``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    CollectionStartEvent,
+    DocumentStartEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+)
+
+from sealbus_broker.policy.problems import Problem
+from sealbus_broker.policy.tree import Entry, Node, Place, Scalar, Unreadable, put
+from sealbus_broker.printable import printable
+
+MAX_DEPTH: Final = 16
+"""Deepest nesting: the grammar needs six levels, and ruamel.yaml takes minutes over 100,000 open brackets."""
+
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
+
+
+def read_yaml_tree(file: str, text: str) -> Node:
+    """The tree of a YAML text; an empty one is ``null``. Raises :class:`Unreadable` and nothing else."""
+    try:
+        return _Builder(file).build(YAML(typ="safe", pure=True).parse(text))
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
+        said = str(error.problem or error.context or "").split("\n", maxsplit=1)[0]
+        raise Unreadable(Problem(file, line, column, f"is not YAML: {printable(said, 200)}")) from None
+    except Unreadable:
+        raise
+    except Exception as error:  # noqa: BLE001  # ruamel.yaml lets ValueError, IndexError and more out of its scanner
+        raise Unreadable(_unmarked(file, text, error)) from None
+
+
+def _unmarked(file: str, text: str, error: Exception) -> Problem:
+    at = getattr(error, "position", None)
+    if not isinstance(at, int) or not 0 <= at < len(text):
+        return Problem(file, 1, 1, "is not YAML")
+    line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+    return Problem(file, line, column, "is not YAML: this character is not allowed", got=printable(text[at]))
+
+
+class _Builder:
+    """Turns YAML's flat run of events into nodes, with a stack of its own, so that no nesting can exhaust Python's."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._root: Node | None = None
+        self._stack: list[tuple[CollectionStartEvent, list[Node]]] = []
+
+    def build(self, events: Iterator[Any]) -> Node:
+        documents = 0
+        for event in events:
+            match event:
+                case DocumentStartEvent():
+                    documents += 1
+                    if documents > 1:
+                        raise self._refusal(event, "a second document begins", "keep one, without a line `---`")
+                case AliasEvent():
+                    raise self._refusal(event, "aliases (*name) are not used here", "write the value out")
+                case ScalarEvent():
+                    self._check(event)
+                    self._add(Node(_place(event), _scalar(event)))
+                case CollectionStartEvent():
+                    self._check(event)
+                    self._stack.append((event, []))
+                    if len(self._stack) > MAX_DEPTH:
+                        raise self._refusal(event, f"is nested deeper than {MAX_DEPTH}", None)
+                case MappingEndEvent() | SequenceEndEvent():
+                    begin, items = self._stack.pop()
+                    value = self._mapping(items) if isinstance(begin, MappingStartEvent) else items
+                    self._add(Node(_place(begin), value))
+        return self._root or Node(Place(1, 1), None)
+
+    def _check(self, event: Any) -> None:
+        if event.anchor is not None:
+            raise self._refusal(event, "anchors (&name) are not used here", "write the value out where it is used")
+        if event.tag is not None:
+            raise self._refusal(event, "tags (!type) are not used here", "write the plain value")
+
+    def _refusal(self, event: Any, what: str, hint: str | None) -> Unreadable:
+        place = _place(event)
+        return Unreadable(Problem(self._file, place.line, place.column, what, hint=hint))
+
+    def _add(self, node: Node) -> None:
+        if self._stack:
+            self._stack[-1][1].append(node)
+        else:
+            self._root = node
+
+    def _mapping(self, items: list[Node]) -> dict[str, Entry]:
+        entries: dict[str, Entry] = {}
+        for key, node in zip(items[::2], items[1::2], strict=True):
+            name = _key(key.value)
+            if name is None or name == "<<":
+                what = "a key is not a text" if name is None else "merge keys (<<) are not used here"
+                raise Unreadable(Problem(self._file, key.place.line, key.place.column, what))
+            put(entries, name, Entry(key.place, node), self._file)
+        return entries
+
+
+def _place(event: Any) -> Place:
+    return Place(event.start_mark.line + 1, event.start_mark.column + 1)
+
+
+def _scalar(event: Any) -> Scalar:
+    text: str = event.value
+    if event.style is not None:  # quoted or a block: text
+        return text
+    if text in ("", "~", "null"):
+        return None
+    if text in ("true", "false"):
+        return text == "true"
+    return int(text) if _INTEGER.fullmatch(text) else text
+
+
+def _key(value: object) -> str | None:
+    if isinstance(value, list | dict):
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)

@@ -1,0 +1,237 @@
+"""The command line as a person uses it: the README's own commands, and the mistakes that people make."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sealbus.envelope import Header, seal_envelopes
+from sealbus.keys import KeyKind, SigningKey
+from tests.e2e.shop import free_port
+
+SEALBUS = (sys.executable, "-m", "sealbus_broker")
+
+
+@dataclass
+class Ran:
+    code: int
+    out: str
+    err: str
+
+
+def sealbus(*arguments: str, cwd: Path, given: str | None = None) -> Ran:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SEALBUS")}
+    done = subprocess.run(  # noqa: PLW1510  # the code is what is tested
+        [*SEALBUS, *arguments], cwd=cwd, env=environment, input=given, capture_output=True, text=True, timeout=60
+    )
+    assert "Traceback" not in done.stderr
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+@dataclass
+class Bus:
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+@pytest.fixture(scope="module")
+def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bus]:
+    """`sealbus init mybus && sealbus up`, as the README has it, on a port of its own."""
+    folder, port = tmp_path_factory.mktemp("readme"), free_port()
+    made = sealbus("init", "mybus", "--server", f"nats://127.0.0.1:{port}", cwd=folder)
+    assert made.code == 0
+    log = folder / "up.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen([*SEALBUS, "up", "--port", str(port)], cwd=folder, stdout=output, stderr=output)
+    wait_for(log, "is up at")
+    yield Bus(folder, port, process, log)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+
+
+def wait_for(log: Path, text: str) -> None:
+    deadline = time.monotonic() + 30
+    while text not in log.read_text():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)  # the other process cannot tell us otherwise
+
+
+def test_the_readme_s_hello_arrives(bus: Bus) -> None:
+    with subprocess.Popen(
+        [*SEALBUS, "sub", "greetings.sent", "--as", "listener", "-n", "1", "--from", "all", "--durable", "hello"],
+        cwd=bus.folder,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as listening:
+        said = sealbus("pub", "greetings.sent", '{"text": "hello"}', "--as", "greeter", cwd=bus.folder)
+        out, _ = listening.communicate(timeout=30)
+    assert (said.code, said.out.split()[0]) == (0, "accepted")
+    assert out == 'greetings.sent  greeter  {"text": "hello"}\n'
+    assert listening.returncode == 0
+
+
+def test_a_refusal_exits_3_with_its_reason_and_stands_in_the_quarantine(bus: Bus, tmp_path: Path) -> None:
+    refused = sealbus("pub", "greetings.sent", '{"txt": "hello"}', "--as", "greeter", cwd=bus.folder)
+    assert refused.code == 3
+    assert "refused (schema)" in refused.err
+    listed = sealbus("quarantine", "ls", "--json", "--reason", "schema", cwd=bus.folder)
+    row = json.loads(listed.out.splitlines()[0])
+    assert (row["reason"], row["session"], row["proven"], row["subject"]) == (
+        "schema",
+        "greeter",
+        "greeter",
+        "greetings.sent",
+    )
+    table = sealbus("quarantine", "ls", cwd=bus.folder)
+    assert "greetings.sent" in table.out
+    assert "schema" in table.out
+    raw = tmp_path / "raw"
+    shown = sealbus("quarantine", "show", str(row["sequence"]), "--out", str(raw), cwd=bus.folder)
+    assert "74 78 74" in shown.out  # txt, in the dump
+    inspected = sealbus("inspect", str(raw), "--json", cwd=bus.folder)
+    assert inspected.code == 0
+    assert json.loads(inspected.out)["payload"] == {"txt": "hello"}
+    again = sealbus("quarantine", "show", str(row["sequence"]), "--out", str(raw), cwd=bus.folder)
+    assert (again.code, "must not exist" in again.err) == (1, True)
+    assert sealbus("quarantine", "show", "999999", cwd=bus.folder).code == 1
+
+
+def test_json_lines_are_counted_by_verdict(bus: Bus) -> None:
+    lines = '{"text": "a"}\n\n{"text": ""}\nnonsense\n{"text": "b"}\n'
+    done = sealbus("pub", "greetings.sent", "--file", "-", "--as", "greeter", cwd=bus.folder, given=lines)
+    assert done.code == 3
+    assert done.err.splitlines()[-1] == "2 accepted, 1 invalid, 1 quarantined"
+    assert "line 4 is not JSON" in done.err
+
+
+def test_a_request_is_refused_to_whom_it_is_not_granted(bus: Bus) -> None:
+    asked = sealbus("request", "clock.ask", '{"zone": "UTC"}', "--as", "greeter", cwd=bus.folder)
+    assert asked.code == 3
+    assert "not-granted" in asked.err
+
+
+def test_ping_and_a_second_up_and_a_taken_port(bus: Bus, tmp_path: Path) -> None:
+    assert sealbus("ping", "--server", f"nats://127.0.0.1:{bus.port}", cwd=bus.folder).code == 0
+    second = sealbus("up", "--port", str(free_port()), cwd=bus.folder)
+    assert second.code == 1
+    assert "error:" in second.err
+    assert "runs already" in second.err
+    assert sealbus("init", "other", cwd=tmp_path).code == 0
+    taken = sealbus("up", "--port", str(bus.port), cwd=tmp_path)
+    assert taken.code == 1
+    assert f"port {bus.port}" in taken.err
+    assert "hint:" in taken.err
+
+
+def test_a_bus_that_was_killed_comes_back(tmp_path: Path) -> None:
+    port = free_port()
+    assert sealbus("init", "mybus", "--server", f"nats://127.0.0.1:{port}", cwd=tmp_path).code == 0
+    for attempt in range(2):
+        log = tmp_path / f"up{attempt}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*SEALBUS, "up", "--port", str(port)], cwd=tmp_path, stdout=output, stderr=output
+            )
+        wait_for(log, "is up at")
+        assert sealbus("pub", "greetings.sent", '{"text": "hello"}', "--as", "greeter", cwd=tmp_path).code == 0
+        process.kill() if attempt == 0 else process.terminate()
+        process.wait(30)
+
+
+def test_init_overwrites_nothing_and_keeps_secrets_to_itself(tmp_path: Path) -> None:
+    assert sealbus("init", "mybus", cwd=tmp_path).code == 0
+    again = sealbus("init", "mybus", cwd=tmp_path)
+    assert again.code == 1
+    assert "exists already" in again.err
+    for secret in ("mybus/.sealbus/relay.toml", "mybus/credentials/greeter.toml"):
+        assert stat.S_IMODE((tmp_path / secret).stat().st_mode) == 0o600
+    keys = "".join(path.read_text() for path in (tmp_path / "mybus/keys").iterdir())
+    assert "SU" not in keys
+    assert sealbus("check", "--dir", "mybus", cwd=tmp_path).code == 0
+
+
+def test_a_new_bot_s_seed_never_goes_into_keys_and_is_never_overwritten(tmp_path: Path) -> None:
+    assert sealbus("init", "mybus", cwd=tmp_path).code == 0
+    inside = sealbus("keys", "new", "greeter", "--out", "mybus/keys/greeter.toml", cwd=tmp_path)
+    assert inside.code == 1
+    assert "for public keys" in inside.err
+    again = sealbus("keys", "new", "greeter", cwd=tmp_path)
+    assert again.code == 1
+    assert "never overwritten" in again.err
+    assert sealbus("keys", "new", "greeter", "--out", "next.toml", cwd=tmp_path).code == 0
+    listed = sealbus("keys", "ls", "--json", cwd=tmp_path)
+    assert [json.loads(line)["bot"] for line in listed.out.splitlines()].count("greeter") == 2
+
+
+def test_check_says_everything_that_is_wrong_at_once_with_its_place(tmp_path: Path) -> None:
+    assert sealbus("init", "mybus", cwd=tmp_path).code == 0
+    policy = tmp_path / "mybus/policy.yaml"
+    policy.write_text(
+        policy.read_text().replace("ttl: 60s", "ttl: soon").replace("publish: [clock.ask]", "publish: [clok.ask]")
+    )
+    (tmp_path / "mybus/schemas/clock.ask.v1.json").write_text('{"type": "objekt"}')
+    checked = sealbus("check", "--dir", "mybus", "--json", cwd=tmp_path)
+    problems = [row for row in map(json.loads, checked.out.splitlines()) if row["kind"] == "problem"]
+    assert checked.code == 3
+    assert {row["file"] for row in problems} == {"policy.yaml", "schemas/clock.ask.v1.json"}
+    assert all(row["line"] >= 1 for row in problems)
+    assert len(problems) >= 3
+    up = sealbus("up", "--dir", "mybus", cwd=tmp_path)
+    assert up.code == 1
+    assert "nothing was started" in up.err
+
+
+def test_inspect_says_what_is_wrong_with_an_envelope(tmp_path: Path) -> None:
+    key = SigningKey.generate(KeyKind.BOT)
+    (sealed,) = seal_envelopes(key, [(Header("shop", "order", "orders.placed", bytes(16), 0, 1000), b"\x80")])
+    good, forged, garbage = tmp_path / "good", tmp_path / "forged", tmp_path / "garbage"
+    good.write_bytes(sealed)
+    forged.write_bytes(sealed.replace(b"orders.placed", b"orders.forged"))
+    garbage.write_bytes(b"\x1b[2J")
+    assert sealbus("inspect", str(good), cwd=tmp_path).code == 0
+    wrong = sealbus("inspect", str(forged), cwd=tmp_path)
+    assert (wrong.code, "bad-seal" in wrong.out) == (3, True)
+    nothing = sealbus("inspect", str(garbage), cwd=tmp_path)
+    assert (nothing.code, "\x1b" in nothing.out) == (3, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("pub", "greetings.sent"), 2, "PAYLOAD or --file"),
+        (("pub", "greetings.sent", "{}"), 1, "who speaks?"),
+        (("pub", "greetings.sent", "{}", "-c", "nowhere.toml"), 1, "cannot be read"),
+        (("sub", "greetings.sent", "--as", "nobody"), 1, "no policy.yaml"),
+        (("up",), 1, "no policy.yaml"),
+        (("relay",), 1, "no policy.yaml"),
+        (("ping",), 1, "no policy.yaml"),
+        (("check",), 3, "cannot be read"),
+        (("keys", "new", "Nobody"), 1, "no policy.yaml"),
+        (("inspect", "nowhere"), 1, "cannot be read"),
+        (("nothing",), 2, "No such command"),
+    ],
+)
+def test_a_mistake_gets_a_sentence_and_a_code(tmp_path: Path, arguments: tuple[str, ...], code: int, said: str) -> None:
+    done = sealbus(*arguments, cwd=tmp_path)
+    assert done.code == code
+    assert said in done.err + done.out
+
+
+def test_a_bus_that_is_not_up_is_named(tmp_path: Path) -> None:
+    assert sealbus("init", "mybus", "--server", f"nats://127.0.0.1:{free_port()}", cwd=tmp_path).code == 0
+    done = sealbus("pub", "greetings.sent", '{"text": "x"}', "--as", "greeter", cwd=tmp_path)
+    assert done.code == 1
+    assert "nobody listens at" in done.err
+    assert "hint:" in done.err

@@ -1,0 +1,77 @@
+"""The bus without NATS: the gate, and a ledger that is a dictionary. Every step tells its own time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from sealbus.delivery import pack_delivery
+from sealbus.seal import Verifier
+from sealbus.stamp import seal_stamps
+from sealbus_broker.gate.judge import judge
+from sealbus_broker.gate.ledger import settle
+from sealbus_broker.gate.policy import Delivery, Policy
+from sealbus_broker.gate.rate import RateMeters
+from sealbus_broker.gate.verdict import Arrival, Judgment, Moment
+from tests.gate.world import BUS_KEY, NOW, POLICY, RELAY
+
+ACCEPTED: Final = "accepted"
+SETTLED: Final = "settled"
+"""Met again, and nothing is amiss: nobody gets it a second time, the sender gets the stored stamp."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One message reaching the relay, and what must become of it: :data:`ACCEPTED`, :data:`SETTLED` or a reason."""
+
+    data: bytes
+    expect: str = ACCEPTED
+    session: str = "order"
+    delivery: Delivery = Delivery.STREAM
+    arrived_at_ms: int = NOW
+    now_ms: int = NOW
+    position: int | None = 7
+    redelivered: bool = False
+    ledger_since_ms: int | None = None
+
+
+@dataclass(slots=True)
+class PureBus:
+    """Judges and settles steps one after another."""
+
+    policy: Policy = POLICY
+    verifier: Verifier = field(default_factory=Verifier)
+    meters: RateMeters = field(default_factory=RateMeters)
+    ledger: dict[str, bytes] = field(default_factory=dict)
+
+    def judge(self, step: Step) -> Judgment:
+        """The gate's verdict alone."""
+        arrival = Arrival(
+            step.session, step.data, step.delivery, step.arrived_at_ms, step.position, redelivered=step.redelivered
+        )
+        moment = Moment(step.now_ms, step.ledger_since_ms)
+        return judge(arrival, self.policy, moment, self.verifier, self.meters)
+
+    def take(self, step: Step) -> tuple[str, bytes | None]:
+        """What becomes of the message, and the stamp that its sender gets where it was accepted, now or before."""
+        judgment = self.judge(step)
+        if judgment.reason is not None:
+            return judgment.reason.value, None
+        assert judgment.envelope is not None
+        assert judgment.ledger_id is not None
+        if judgment.ledger_id in self.ledger:
+            settled = settle(judgment, self.ledger[judgment.ledger_id], self.policy.bus_keys, self.verifier)
+            return settled.reason.value if settled.reason else SETTLED, settled.receipt
+        stamp = judgment.stamp(self.policy.bus, self.policy.digest, step.now_ms, RELAY)
+        assert stamp is not None
+        sealed = seal_stamps(BUS_KEY, [stamp])[0]
+        self.ledger[judgment.ledger_id] = pack_delivery(judgment.envelope.data, sealed)
+        return ACCEPTED, sealed
+
+    def run(self, steps: Sequence[Step]) -> str:
+        """Take every step; what becomes of the last."""
+        result = ""
+        for step in steps:
+            result, _ = self.take(step)
+        return result

@@ -1,0 +1,196 @@
+"""Honest trade, which must pass: each stands right at the edge of a check that stops its neighbour among the attacks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sealbus.codec import pack_json
+from sealbus.envelope import seal_envelopes
+from sealbus.limits import MAX_ENVELOPE_BYTES
+from tests.gate.bus import SETTLED, Step
+from tests.gate.scenarios import Catalogue, live
+from tests.gate.world import (
+    ASK,
+    HOUR,
+    KEYS,
+    NOW,
+    ORDER,
+    PLACED,
+    PULSE,
+    RESERVED,
+    SKEW,
+    answer,
+    envelope,
+    nonce,
+    parent,
+    shipment,
+)
+
+CATALOGUE = Catalogue()
+honest = CATALOGUE.honest
+
+
+@honest()
+def an_order() -> Step:
+    """The plainest message: it names no schema and follows from nothing."""
+    return Step(envelope())
+
+
+@honest()
+def an_order_of_the_second_schema() -> Step:
+    """It names the second of the two schemas that the subject accepts."""
+    return Step(envelope(payload={"lines": [1, 2.5, None]}, schema="orders.placed", schema_version=2))
+
+
+@honest()
+def a_payload_of_every_kind() -> Step:
+    """Every kind of value, and text outside ASCII as key and value."""
+    kinds: list[object] = [
+        None,
+        True,
+        False,
+        0,
+        -1,
+        2**53 - 1,
+        1 - 2**53,
+        0.5,
+        1e300,
+        "",
+        "Z\u00fcrich",
+        [],
+        {},
+        {"\u00e9": "e\u0301"},
+    ]
+    return Step(envelope(payload={**ORDER, "note": kinds}))
+
+
+@honest()
+def a_burst_under_one_seal() -> list[Step]:
+    """Three envelopes under one signature, each carrying its own proof."""
+    drafts = [(replace(PLACED, nonce=nonce(f"burst {number}")), pack_json(ORDER)) for number in range(3)]
+    return [Step(data, position=at) for at, data in enumerate(seal_envelopes(KEYS["order"], drafts), 7)]
+
+
+@honest()
+def as_large_as_can_be() -> Step:
+    """An envelope of exactly the largest size."""
+    room = MAX_ENVELOPE_BYTES - len(envelope(payload={**ORDER, "note": "x" * 70_000}))
+    data = envelope(payload={**ORDER, "note": "x" * (70_000 + room)})
+    return Step(data)
+
+
+@honest()
+def issued_as_far_ahead_as_clocks_differ() -> Step:
+    """The sender's clock is ahead by just the skew."""
+    return Step(envelope(issued_at_ms=NOW + SKEW))
+
+
+@honest()
+def arriving_at_the_last_moment() -> Step:
+    """At the end of its time-to-live and the skew."""
+    late = NOW + 30_000 + SKEW
+    return Step(envelope(), arrived_at_ms=late, now_ms=late)
+
+
+@honest()
+def as_long_a_life_as_allowed() -> Step:
+    """The longest time-to-live of the policy."""
+    return Step(envelope(ttl_ms=60_000))
+
+
+@honest()
+def waiting_as_long_as_allowed() -> Step:
+    """Taken by a relay at the end of the ingress wait: it expired meanwhile, but it arrived in time."""
+    return Step(envelope(), now_ms=NOW + 300_000)
+
+
+@honest()
+def issued_just_after_the_ledger_began() -> Step:
+    """A millisecond younger than what a lost ledger makes refuse."""
+    return Step(envelope(), ledger_since_ms=NOW - SKEW - 1)
+
+
+@honest()
+def a_pulse_by_the_live_way() -> Step:
+    """A subject under a pattern, sent live."""
+    return live(envelope(PULSE))
+
+
+@honest()
+def a_third_pulse_after_half_a_second() -> list[Step]:
+    """Two at once and a third when the rate allows it."""
+    pulses = [envelope(PULSE, nonce=nonce(f"pulse {number}")) for number in range(3)]
+    return [live(pulses[0]), live(pulses[1]), live(pulses[2], at_ms=NOW + 500)]
+
+
+@honest()
+def a_reservation_caused_by_an_order() -> Step:
+    """The rule does not compare payloads, so the stamp alone is carried."""
+    return Step(envelope(RESERVED, parent=parent(envelope())), session="inventory")
+
+
+@honest()
+def two_reservations_of_one_order() -> list[Step]:
+    """The rule allows more than one."""
+    from_order = parent(envelope())
+    first = Step(envelope(RESERVED, parent=from_order), session="inventory")
+    return [first, Step(envelope(RESERVED, parent=from_order, nonce=nonce("more")), session="inventory", position=8)]
+
+
+@honest()
+def a_shipment_of_the_order() -> Step:
+    """The rule compares ``order_id``, so the order's envelope is carried too."""
+    return Step(shipment(), session="shipping")
+
+
+@honest()
+def a_shipment_within_the_hour() -> Step:
+    """At the end of what the rule allows."""
+    return Step(shipment(parent=parent(envelope(), carry=True, judged_at_ms=NOW - HOUR)), session="shipping")
+
+
+@honest()
+def shipments_of_two_bots_orders_with_one_nonce() -> list[Step]:
+    """A rival places an order under the nonce of the order bot's, and has it shipped first: the other is shipped all the same."""
+    theirs = envelope(bot="rival")
+    from_rival = parent(theirs, PLACED, carry=True, bot="rival")
+    first = Step(shipment(parent=from_rival, nonce=nonce("first")), session="shipping")
+    return [first, Step(shipment(), session="shipping", position=8)]
+
+
+@honest()
+def a_question() -> Step:
+    """A request is a live message on a subject that takes replies."""
+    return live(envelope(ASK))
+
+
+@honest()
+def an_answer() -> Step:
+    """No grant is needed: the question's stamp is one."""
+    return live(answer(), session="inventory")
+
+
+@honest(SETTLED)
+def redelivered_after_a_crash() -> list[Step]:
+    """The relay died after it had stored the message and before it had told ingress: the same bytes from the same place."""
+    return [Step(envelope()), Step(envelope(), now_ms=NOW + 30_000, redelivered=True)]
+
+
+@honest(SETTLED)
+def tried_again() -> list[Step]:
+    """The sender heard nothing and sends the same again: the same nonce, sealed anew with a new issue time."""
+    return [
+        Step(envelope()),
+        Step(
+            envelope(issued_at_ms=NOW + 5_000, ttl_ms=20_000), arrived_at_ms=NOW + 5_000, now_ms=NOW + 5_000, position=8
+        ),
+    ]
+
+
+@honest(SETTLED)
+def a_shipment_tried_again() -> list[Step]:
+    """The same where a cause may have one consequence only: its own retry is no second one."""
+    return [Step(shipment(), session="shipping"), Step(shipment(issued_at_ms=NOW + 1), session="shipping", position=8)]
+
+
+HONEST = tuple(CATALOGUE.scenarios)

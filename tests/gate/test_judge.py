@@ -1,0 +1,165 @@
+"""The gate, check by check: every attack meets its reason, and would not if its check were taken out."""
+
+from __future__ import annotations
+
+import pytest
+
+from sealbus.reason import Reason
+from sealbus.seal import Verifier
+from sealbus.stamp import open_stamp
+from sealbus_broker.gate import judge as gate
+from sealbus_broker.gate.policy import Disposition
+from tests.gate.attacks import ATTACKS
+from tests.gate.bus import ACCEPTED, PureBus, Step
+from tests.gate.honest import HONEST
+from tests.gate.scenarios import BREAKS, Scenario, live
+from tests.gate.world import BUS_KEYS, KEYS, NOW, PULSE, envelope, flip, nonce
+
+STOPPED_BY_A_CHECK = [attack for attack in ATTACKS if attack.check]
+
+
+def each(scenarios: tuple[Scenario, ...] | list[Scenario]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("scenario", scenarios, ids=lambda scenario: scenario.name)
+
+
+@each(HONEST)
+def test_honest_trade_passes(scenario: Scenario) -> None:
+    bus = PureBus()
+    assert [bus.take(step)[0] for step in scenario.steps] == [step.expect for step in scenario.steps]
+    assert scenario.steps[-1].expect == scenario.expect
+
+
+@each(ATTACKS)
+def test_the_attack_meets_its_reason(scenario: Scenario) -> None:
+    bus = PureBus()
+    assert [bus.take(step)[0] for step in scenario.steps] == [step.expect for step in scenario.steps]
+    assert scenario.steps[-1].expect == scenario.expect
+
+
+@each(STOPPED_BY_A_CHECK)
+def test_without_its_check_the_attack_is_not_stopped_there(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = tuple(check for check in gate.CHECKS if check.__name__ != scenario.check)
+    assert len(kept) == len(gate.CHECKS) - 1
+    monkeypatch.setattr(gate, "CHECKS", kept)
+    assert scenario.without != scenario.expect
+    try:
+        result = PureBus().run(scenario.steps)
+    except AssertionError:
+        result = BREAKS
+    assert result == scenario.without
+
+
+def test_every_check_has_an_attack() -> None:
+    assert {attack.check for attack in STOPPED_BY_A_CHECK} == {check.__name__ for check in gate.CHECKS}
+
+
+def test_every_reason_is_met_by_an_attack() -> None:
+    assert {attack.expect for attack in ATTACKS} == {reason.value for reason in Reason}
+
+
+def test_the_checks_stand_in_the_documented_order() -> None:
+    assert [check.__name__.removeprefix("check_") for check in gate.CHECKS] == [
+        "size", "encoding", "key_known", "key_valid", "key_revoked", "seal", "bus", "bot", "wait", "ledger_age",
+        "not_in_future", "ttl", "not_expired", "declared", "granted", "delivery", "rate", "payload", "schema_known",
+        "schema", "what_came_before",
+    ]  # fmt: skip
+
+
+# ---- two violations at once: the earlier is the verdict --------------------------------------------------------------
+
+STALE = NOW - 400_000
+PAIRS = {
+    "size before encoding": (Step(bytes(512 * 1024 + 1)), Reason.SIZE),
+    "encoding before the key": (Step(envelope(key=KEYS["stranger"]) + b"\0"), Reason.ENCODING),
+    "unknown key before the seal": (Step(flip(envelope(key=KEYS["stranger"]), -40)), Reason.UNKNOWN_KEY),
+    "key not valid before the seal": (Step(flip(envelope(key=KEYS["order-old"]), -40)), Reason.KEY_NOT_VALID),
+    "key revoked before the seal": (Step(flip(envelope(key=KEYS["order-leaked"]), -40)), Reason.KEY_REVOKED),
+    "seal before the bus": (Step(flip(envelope(bus="shop-test"), -40)), Reason.BAD_SEAL),
+    "bus before the bot": (Step(envelope(bus="shop-test", bot="rival", key=KEYS["order"])), Reason.WRONG_BUS),
+    "bot before staleness": (
+        Step(envelope(bot="rival", key=KEYS["order"]), arrived_at_ms=STALE),
+        Reason.WRONG_BOT,
+    ),
+    "staleness before the future": (Step(envelope(), arrived_at_ms=STALE), Reason.STALE),
+    "ledger's age before the future": (
+        Step(envelope(issued_at_ms=NOW + 3_000), ledger_since_ms=NOW + 2_000),
+        Reason.STALE,
+    ),
+    "future before the time-to-live": (Step(envelope(issued_at_ms=NOW + 3_000, ttl_ms=60_001)), Reason.ISSUED_IN_FUTURE),
+    "time-to-live before expiry": (Step(envelope(issued_at_ms=NOW - 70_000, ttl_ms=60_001)), Reason.TTL_TOO_LONG),
+    "expiry before the subject": (
+        Step(envelope(issued_at_ms=NOW - 70_000, subject="nobody.knows", payload=1)),
+        Reason.EXPIRED,
+    ),
+    "subject before the grant": (
+        Step(envelope(bot="shipping", subject="nobody.knows"), session="shipping"),
+        Reason.UNDECLARED_SUBJECT,
+    ),
+    "grant before the delivery": (
+        Step(envelope(bot="rival", subject="pulse.order", payload=1, ttl_ms=1), session="rival"),
+        Reason.NOT_GRANTED,
+    ),
+    "delivery before the payload": (Step(envelope(subject="pulse.order", packed=b"\xc1", ttl_ms=1)), Reason.WRONG_DELIVERY),
+    "payload before the schema's name": (Step(envelope(packed=b"\xc1", schema="x", schema_version=1)), Reason.PAYLOAD),
+    "schema's name before the schema": (Step(envelope(payload=1, schema="x", schema_version=1)), Reason.UNKNOWN_SCHEMA),
+    "schema before the cause": (
+        Step(envelope(bot="shipping", subject="orders.shipped", payload=1), session="shipping"),
+        Reason.SCHEMA,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("step", "reason"), PAIRS.values(), ids=PAIRS.keys())
+def test_of_two_violations_the_earlier_is_the_verdict(step: Step, reason: Reason) -> None:
+    assert PureBus().judge(step).reason is reason
+
+
+def test_rate_before_the_payload() -> None:
+    bus = PureBus()
+    pulses = [envelope(PULSE, packed=b"\xc1", nonce=nonce(str(number))) for number in range(3)]
+    assert [bus.judge(live(data)).reason for data in pulses] == [Reason.PAYLOAD, Reason.PAYLOAD, Reason.RATE]
+
+
+def test_the_ledger_stands_last() -> None:
+    bus = PureBus()
+    assert bus.run([Step(envelope())]) == ACCEPTED
+    late = NOW + 40_000
+    assert bus.run([Step(envelope(), arrived_at_ms=late, now_ms=late)]) == Reason.EXPIRED
+    assert len(bus.ledger) == 1
+
+
+# ---- what a judgment says --------------------------------------------------------------------------------------------
+
+
+def test_before_the_seal_holds_nobody_is_proven() -> None:
+    assert not PureBus().judge(Step(flip(envelope(), -40))).proven
+    assert PureBus().judge(Step(envelope(bus="shop-test"))).proven
+
+
+@each(ATTACKS)
+def test_every_refusal_makes_a_stamp_that_its_sender_can_open(scenario: Scenario) -> None:
+    bus = PureBus()
+    for step in scenario.steps[:-1]:
+        bus.take(step)
+    judgment = bus.judge(scenario.steps[-1])
+    made = judgment.stamp("shop", bus.policy.digest, NOW, "relay-1")
+    if judgment.envelope is None:
+        assert made is None
+        return
+    assert made is not None
+    assert type(made).decode(made.encode()) == made
+
+
+def test_the_subjects_own_disposition_goes_before_the_policys() -> None:
+    wrong = Step(envelope(bot="inventory", subject="stock.reserved", payload=1), session="inventory")
+    assert PureBus().judge(wrong).disposition is Disposition.DROP
+    assert PureBus().judge(Step(envelope(payload=1))).disposition is Disposition.QUARANTINE
+    assert PureBus().judge(Step(b"")).disposition is Disposition.DROP
+
+
+def test_an_accepted_message_is_stamped_with_where_and_when() -> None:
+    result, sealed = PureBus().take(Step(envelope(), position=41, now_ms=NOW + 9))
+    assert result == ACCEPTED
+    assert sealed is not None
+    opened = open_stamp(sealed, BUS_KEYS, Verifier())
+    assert (opened.bot, opened.subject, opened.position, opened.judged_at_ms) == ("order", "orders.placed", 41, NOW + 9)

@@ -1,0 +1,266 @@
+"""A small shop on the bus, made by hand: keys, policy, and builders of envelopes and stamps. Everything is the same at each run.
+
+The keys are made from public texts. TEST KEYS, never use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from sealbus.codec import pack_json
+from sealbus.envelope import Header, Parent, seal_envelopes
+from sealbus.keys import KeyKind, SigningKey
+from sealbus.reason import Reason
+from sealbus.seal import Seal
+from sealbus.stamp import Stamp, Verdict, seal_stamps
+from sealbus_broker.gate.policy import (
+    BotKey,
+    BotRule,
+    CauseRule,
+    Delivery,
+    Disposition,
+    Limits,
+    Policy,
+    Rate,
+    SubjectRule,
+)
+from sealbus_broker.gate.schemas import Schema
+
+NOW: Final = 1_900_000_000_000
+"""When everything happens, in ms since 1970."""
+HOUR: Final = 3_600_000
+SKEW: Final = 2_000
+RELAY: Final = "relay-1"
+
+
+def test_seed(name: str) -> bytes:
+    """The seed (32 bytes) of the test key of that name: anybody can make it again."""
+    return hashlib.sha256(f"sealbus TEST KEY, never use: {name}".encode()).digest()
+
+
+test_seed.__test__ = False  # type: ignore[attr-defined]  # its name begins like a test's
+
+KEYS: Final = {
+    name: SigningKey(test_seed(name), KeyKind.BOT)
+    for name in ("order", "order-old", "order-next", "order-leaked", "inventory", "shipping", "rival", "stranger")
+}
+BUS_KEY: Final = SigningKey(test_seed("bus"), KeyKind.BUS)
+FORGED_BUS_KEY: Final = SigningKey(test_seed("forged bus"), KeyKind.BUS)
+BUS_KEYS: Final = frozenset({BUS_KEY.public.raw})
+
+_ID: Final = {"order_id": {"type": "string", "maxLength": 40}}
+POLICY_DOCUMENT: Final[dict[str, Any]] = {
+    "bus": "shop",
+    "digest": hashlib.sha256(b"the policy of the test shop").hexdigest(),
+    "bus_keys": [BUS_KEY.public.text],
+    "limits": {
+        "ttl_ms": 60_000,
+        "live_ttl_ms": 10_000,
+        "clock_skew_ms": SKEW,
+        "ingress_wait_ms": 300_000,
+    },
+    "on_violation": {"default": "quarantine", "encoding": "drop"},
+    "schemas": {
+        "orders.placed.v1": {
+            "type": "object",
+            "properties": {**_ID, "quantity": {"type": "integer", "minimum": 1}},
+            "required": ["order_id", "quantity"],
+        },
+        "orders.placed.v2": {
+            "type": "object",
+            "properties": {**_ID, "lines": {"type": "array"}},
+            "required": ["lines"],
+        },
+        "orders.shipped.v1": {"type": "object", "properties": _ID, "required": ["order_id"]},
+        "stock.reserved.v1": {"type": "object", "properties": _ID, "required": ["order_id"]},
+        "stock.ask.v1": {"type": "object", "properties": {"sku": {"type": "string"}}, "required": ["sku"]},
+        "stock.answer.v1": {"type": "object", "properties": {"left": {"type": "integer"}}, "required": ["left"]},
+        "pulse.v1": {"type": "number"},
+    },
+    "subjects": {
+        "orders.placed": {"delivery": "stream", "schemas": ["orders.placed.v1", "orders.placed.v2"]},
+        "orders.shipped": {
+            "delivery": "stream",
+            "schemas": ["orders.shipped.v1"],
+            "cause": {"subject": "orders.placed", "within_ms": HOUR, "match": ["/order_id"], "once": True},
+        },
+        "stock.reserved": {
+            "delivery": "stream",
+            "schemas": ["stock.reserved.v1"],
+            "cause": {"subject": "orders.*", "within_ms": HOUR, "match": [], "once": False},
+            "on_violation": {"schema": "drop"},
+        },
+        "stock.ask": {"delivery": "live", "schemas": ["stock.ask.v1"], "reply": "stock.answer.v1"},
+        "pulse.*": {"delivery": "live", "schemas": ["pulse.v1"], "rate": {"per_second": 2, "burst": 2}},
+    },
+    "bots": {
+        "order": {
+            "publish": ["orders.placed", "stock.ask", "pulse.order"],
+            "subscribe": ["orders.shipped"],
+            "keys": [
+                {"key": "order", "not_before_ms": NOW - 30 * 24 * HOUR},
+                {"key": "order-old", "not_before_ms": NOW - 90 * 24 * HOUR, "not_after_ms": NOW - HOUR},
+                {"key": "order-next", "not_before_ms": NOW + HOUR},
+                {"key": "order-leaked", "not_before_ms": NOW - 90 * 24 * HOUR, "revoked_ms": NOW - 1},
+            ],
+        },
+        "inventory": {
+            "publish": ["stock.reserved"],
+            "subscribe": ["orders.placed", "stock.ask"],
+            "keys": [{"key": "inventory", "not_before_ms": 0}],
+        },
+        "shipping": {
+            "publish": ["orders.shipped"],
+            "subscribe": ["orders.placed"],
+            "keys": [{"key": "shipping", "not_before_ms": 0}],
+        },
+        "rival": {
+            "publish": ["orders.placed", "stock.reserved", "orders.shipped"],
+            "subscribe": ["stock.>"],
+            "keys": [{"key": "rival", "not_before_ms": 0}],
+        },
+    },
+}
+"""The policy as the vectors carry it. Key names stand for texts there."""
+
+
+def compile_policy(document: Mapping[str, Any], keys: Mapping[str, bytes] | None = None) -> Policy:
+    """The document as the gate wants it. ``keys``: raw public keys by name; ours, unless given."""
+    known = keys or {name: key.public.raw for name, key in KEYS.items()}
+    schemas = {name: Schema.compile(name, schema) for name, schema in document["schemas"].items()}
+    violations = dict(document["on_violation"])
+    default = Disposition(violations.pop("default"))
+    return Policy(
+        bus=document["bus"],
+        digest=bytes.fromhex(document["digest"]),
+        bus_keys=BUS_KEYS,
+        bots={name: _bot(name, rule, known) for name, rule in document["bots"].items()},
+        subjects=tuple(_subject(pattern, rule, schemas) for pattern, rule in document["subjects"].items()),
+        limits=Limits(**document["limits"]),
+        on_violation=_dispositions(violations),
+        default_disposition=default,
+    )
+
+
+def _dispositions(given: Mapping[str, str]) -> dict[Reason, Disposition]:
+    return {Reason(reason): Disposition(disposition) for reason, disposition in given.items()}
+
+
+def _bot(name: str, rule: Mapping[str, Any], keys: Mapping[str, bytes]) -> BotRule:
+    times = {keys[entry["key"]]: {field: at for field, at in entry.items() if field != "key"} for entry in rule["keys"]}
+    return BotRule(
+        name=name,
+        keys={raw: BotKey(raw, **given) for raw, given in times.items()},
+        publish=tuple(rule["publish"]),
+        subscribe=tuple(rule["subscribe"]),
+    )
+
+
+def _subject(pattern: str, rule: Mapping[str, Any], schemas: Mapping[str, Schema]) -> SubjectRule:
+    cause, rate, reply = rule.get("cause"), rule.get("rate"), rule.get("reply")
+    return SubjectRule(
+        pattern=pattern,
+        delivery=Delivery(rule["delivery"]),
+        schemas={name: schemas[name] for name in rule["schemas"]},
+        rate=Rate(**rate) if rate else None,
+        reply=schemas[reply] if reply else None,
+        cause=CauseRule(**{**cause, "match": tuple(cause["match"])}) if cause else None,
+        on_violation=_dispositions(rule.get("on_violation", {})),
+    )
+
+
+POLICY: Final = compile_policy(POLICY_DOCUMENT)
+
+
+def nonce(label: str) -> bytes:
+    """16 bytes that are the same at each run. A real nonce is random."""
+    return hashlib.sha256(f"nonce {label}".encode()).digest()[:16]
+
+
+ORDER: Final = {"order_id": "A-1", "quantity": 3}
+PLACED: Final = Header("shop", "order", "orders.placed", nonce("placed"), NOW, 30_000)
+SHIPPED: Final = Header("shop", "shipping", "orders.shipped", nonce("shipped"), NOW, 30_000)
+RESERVED: Final = Header("shop", "inventory", "stock.reserved", nonce("reserved"), NOW, 30_000)
+ASK: Final = Header("shop", "order", "stock.ask", nonce("ask"), NOW, 5_000)
+ANSWER: Final = Header("shop", "inventory", f"reply.order.{nonce('ask').hex()}", nonce("answer"), NOW, 5_000)
+PULSE: Final = Header("shop", "order", "pulse.order", nonce("pulse"), NOW, 5_000)
+
+_SAYS: Final[dict[str, object]] = {
+    "orders.placed": ORDER,
+    "orders.shipped": {"order_id": "A-1"},
+    "stock.reserved": {"order_id": "A-1"},
+    "stock.ask": {"sku": "lamp"},
+    "pulse.order": 72,
+}
+
+
+def envelope(
+    header: Header = PLACED,
+    payload: object = ...,
+    *,
+    key: SigningKey | None = None,
+    packed: bytes | None = None,
+    **changes: Any,
+) -> bytes:
+    """A sealed envelope. What is not said is as the honest bot would have it; ``packed`` is a payload in bytes."""
+    header = replace(header, **changes)
+    if payload is ...:
+        payload = _SAYS.get(header.subject, {"left": 4})
+    body = pack_json(payload) if packed is None else packed
+    return seal_envelopes(key or KEYS.get(header.bot, KEYS["stranger"]), [(header, body)])[0]
+
+
+def stamp(data: bytes, header: Header = PLACED, **changes: Any) -> Stamp:
+    """The stamp that the relay gives the accepted envelope ``data``, whose header is ``header``."""
+    made = Stamp(
+        bus="shop",
+        envelope=hashlib.sha256(data).digest(),
+        bot=header.bot,
+        subject=header.subject,
+        nonce=header.nonce,
+        verdict=Verdict.ACCEPTED,
+        reason=None,
+        detail=None,
+        policy=POLICY.digest,
+        position=7,
+        judged_at_ms=NOW,
+        relay=RELAY,
+    )
+    return replace(made, **changes)
+
+
+def sealed_stamp(data: bytes, header: Header = PLACED, *, key: SigningKey = BUS_KEY, **changes: Any) -> bytes:
+    """The same, sealed."""
+    return seal_stamps(key, [stamp(data, header, **changes)])[0]
+
+
+def parent(
+    data: bytes, header: Header = PLACED, *, carry: bool = False, key: SigningKey = BUS_KEY, **changes: Any
+) -> bytes:
+    """What a message that follows from the envelope ``data`` carries. ``carry``: the envelope too."""
+    return Parent(sealed_stamp(data, header, key=key, **changes), data if carry else None).encode()
+
+
+def shipment(**changes: Any) -> bytes:
+    """The honest shipment of the honest order."""
+    return envelope(SHIPPED, **{"parent": parent(envelope(), carry=True), **changes})
+
+
+def answer(**changes: Any) -> bytes:
+    """The honest answer to the honest question."""
+    return envelope(ANSWER, **{"parent": parent(envelope(ASK), ASK, position=None), **changes})
+
+
+def flip(data: bytes, at: int, mask: int = 1) -> bytes:
+    """``data`` with bits of one byte turned over."""
+    changed = bytearray(data)
+    changed[at] ^= mask
+    return bytes(changed)
+
+
+def reseal(data: bytes, change: Seal) -> bytes:
+    """``data`` (an envelope or stamp with a seal of 98 bytes) under another seal of the same length."""
+    return data[: -len(change.encode())] + change.encode()

@@ -1,0 +1,182 @@
+"""``keys/``: public keys alone, each one bot's, and no file that looks read but is not."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from sealbus.errors import InvalidInput
+from sealbus.keys import KeyKind, SigningKey
+from sealbus_broker.policy.keys import add_key
+from tests.policy.folder import Folder
+
+FILE = "keys/order.yaml"
+NOW = datetime(2026, 11, 24, 8, 0, 0, 123_456, tzinfo=UTC)
+
+
+def test_a_seed_is_refused_and_never_shown(bus: Folder) -> None:
+    seed = SigningKey.generate(KeyKind.BOT).seed_text
+    bus.key("order", seed)
+    problem = bus.problem()
+    assert str(problem).startswith("keys/order.yaml:3:5: public key (U…) expected, got a seed") or "seed" in str(
+        problem
+    )
+    assert seed not in str(problem)
+    assert seed not in repr(problem)
+
+
+@pytest.mark.parametrize("kind", [KeyKind.BUS, KeyKind.ISSUER])
+def test_a_key_of_another_kind(bus: Folder, kind: KeyKind) -> None:
+    bus.key("order", SigningKey.generate(kind).public.text)
+    assert (bus.problem().line, bus.problem().column) == (3, 5)
+
+
+def test_a_key_with_a_wrong_letter(bus: Folder) -> None:
+    text = bus.key("order")
+    bus.key("order", text[:-1] + ("A" if text[-1] != "A" else "B"))
+    assert (bus.problem().line, bus.problem().column) == (3, 5)
+
+
+def test_a_key_of_small_order(bus: Folder) -> None:
+    # y = 1, the neutral element: one signature under it fits many messages. nkey of prefix U over those 32 bytes.
+    import base64  # only here
+    import binascii
+
+    raw = bytes([KeyKind.BOT.value]) + b"\x01" + bytes(31)
+    bus.key("order", base64.b32encode(raw + binascii.crc_hqx(raw, 0).to_bytes(2, "little")).decode().rstrip("="))
+    assert "not a valid Ed25519 key" in bus.problem().what
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("bot: order", "bot: inventory", "1:1: is not the bot that the file is named after"),
+        ("bot: order\n", "", "1:1: does not say whose keys these are"),
+        ("keys:", "keyz:", "2:1: unknown name keyz"),
+        ("    not_before: 2026-11-24T08:00:00Z\n", "", "3:5: needs key and not_before"),
+        ("08:00:00Z\n", "08:00:00Z\n    not_afer: x\n", "5:5: unknown name not_afer"),
+        ("08:00:00Z\n", "08:00:00Z\n    not_after: 2026-11-24T08:00:00Z\n", "5:5: not_after is not after not_before"),
+        ("2026-11-24T08:00:00Z", "2026-11-24", "4:5: not_before is not a time"),
+        ("2026-11-24T08:00:00Z", "2026-11-24T08:00:00", "4:5: not_before is not a time"),
+        ("2026-11-24T08:00:00Z", "2026-11-24T08:00:00+01:00", "4:5: not_before is not a time"),
+        ("2026-11-24T08:00:00Z", "2026-02-31T08:00:00Z", "4:5: not_before is not a time"),
+        ("2026-11-24T08:00:00Z", "0000-00-00T00:00:00Z", "4:5: not_before is not a time"),
+        ("2026-11-24T08:00:00Z", "1795507200", "4:5: not_before is not a time"),
+    ],
+)
+def test_a_mistake_in_a_key_file_is_told_where_it_stands(bus: Folder, old: str, new: str, told: str) -> None:
+    bus.key("order")
+    bus.change(old, new, FILE)
+    assert f"{FILE}:{told}" in bus.problems()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "bot: order", "bot: order\nkeys: {}", "bot: order\nkeys: []", "bot: order\nkeys: [1]"]
+)
+def test_a_key_file_without_keys(bus: Folder, text: str) -> None:
+    bus.write(FILE, text)
+    assert bus.problems()
+
+
+def test_the_same_key_twice_in_one_file(bus: Folder) -> None:
+    text = bus.key("order")
+    bus.write(FILE, (bus.root / FILE).read_text() + f"  - key: {text}\n    not_before: 2026-11-24T08:00:00Z\n")
+    assert bus.problems() == [f"{FILE}:5:5: the key stands here twice"]
+
+
+def test_one_key_for_two_bots(bus: Folder) -> None:
+    bus.key("order", bus.key("inventory"))
+    assert bus.problems() == [f"{FILE}:3:5: this key is also inventory's: a key belongs to one bot"]
+
+
+def test_keys_of_a_bot_that_is_not_declared(bus: Folder) -> None:
+    bus.key("ordr")
+    assert bus.problems() == ["keys/ordr.yaml:1:1: the policy declares no bot ordr"]
+    assert bus.problem().hint == "did you mean order?"
+
+
+@pytest.mark.parametrize(
+    "name", ["order.yml", "order.YAML", "order", "order.yaml.bak", "Order.yaml", "order.json", "SUABC.nk"]
+)
+def test_a_file_that_would_not_be_read_is_refused(bus: Folder, name: str) -> None:
+    """Who writes a revocation into ``order.yml`` believes that it holds."""
+    bus.write(f"keys/{name}", "bot: order\nkeys: []\n")
+    assert bus.problems() == [f"keys/{name}: the file's name is not a key file's name"]
+
+
+def test_a_readme_and_hidden_files_may_be_there(bus: Folder) -> None:
+    bus.write("keys/README.md", "what these are")
+    bus.write("keys/.gitkeep", "")
+    assert bus.problems() == []
+
+
+def test_keys_that_is_a_file_is_refused(bus: Folder) -> None:
+    bus.write("keys", "order: U")
+    assert bus.problems() == ["keys: cannot be read: Not a directory"]
+
+
+class TestAddingAKey:
+    def test_to_a_bot_without_a_file(self, bus: Folder) -> None:
+        key = SigningKey.generate(KeyKind.BOT).public
+        path = add_key(bus.root, "order", key, NOW)
+        assert path == bus.root / FILE
+        policy = bus.load().policy
+        assert policy is not None
+        assert list(policy.bots["order"].keys) == [key.raw]
+        assert policy.bots["order"].keys[key.raw].not_before_ms == int(NOW.replace(microsecond=0).timestamp() * 1000)
+
+    def test_to_a_file_keeps_what_people_wrote(self, bus: Folder) -> None:
+        first = bus.key("order")
+        bus.change("keys:", "keys: # rotated each spring", FILE)
+        bus.write(
+            FILE,
+            "# ask ops before touching\n"
+            + (bus.root / FILE).read_text()
+            + "    revoked: 2026-12-01T00:00:00Z  # lost\n",
+        )
+        before = (bus.root / FILE).read_text()
+        second = SigningKey.generate(KeyKind.BOT).public
+        add_key(bus.root, "order", second, NOW)
+        after = (bus.root / FILE).read_text()
+        assert after.startswith(before.rstrip("\n"))
+        assert first in after
+        policy = bus.load().policy
+        assert policy is not None
+        assert len(policy.bots["order"].keys) == 2
+
+    def test_in_another_time_zone(self, bus: Folder) -> None:
+        key = SigningKey.generate(KeyKind.BOT).public
+        add_key(bus.root, "order", key, NOW.astimezone(timezone(timedelta(hours=5))))
+        assert "not_before: 2026-11-24T08:00:00Z" in (bus.root / FILE).read_text()
+
+    def test_twice(self, bus: Folder) -> None:
+        key = SigningKey.generate(KeyKind.BOT).public
+        add_key(bus.root, "order", key, NOW)
+        with pytest.raises(InvalidInput):
+            add_key(bus.root, "order", key, NOW)
+
+    def test_to_a_broken_file_leaves_it_alone(self, bus: Folder) -> None:
+        bus.write(FILE, "bot: order\nkeys: oops\n")
+        with pytest.raises(InvalidInput):
+            add_key(bus.root, "order", SigningKey.generate(KeyKind.BOT).public, NOW)
+        assert (bus.root / FILE).read_text() == "bot: order\nkeys: oops\n"
+
+    @pytest.mark.parametrize("bot", ["../order", "a/b", "", "Order", ".order"])
+    def test_with_a_name_that_is_none(self, bus: Folder, bot: str) -> None:
+        with pytest.raises(InvalidInput):
+            add_key(bus.root, bot, SigningKey.generate(KeyKind.BOT).public, NOW)
+
+    def test_through_a_link_out_of_the_folder(self, bus: Folder, tmp_path: Path) -> None:
+        outside = tmp_path / "outside.yaml"
+        outside.write_text("bot: order\nkeys: []\n")
+        (bus.root / "keys").mkdir()
+        (bus.root / FILE).symlink_to(outside)
+        with pytest.raises(InvalidInput):
+            add_key(bus.root, "order", SigningKey.generate(KeyKind.BOT).public, NOW)
+        assert outside.read_text() == "bot: order\nkeys: []\n"
+
+    def test_leaves_nothing_else_behind(self, bus: Folder) -> None:
+        add_key(bus.root, "order", SigningKey.generate(KeyKind.BOT).public, NOW)
+        assert [path.name for path in (bus.root / "keys").iterdir()] == ["order.yaml"]

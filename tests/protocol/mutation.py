@@ -1,0 +1,48 @@
+"""Takes single checks out of a function, to see whether any test would notice.
+
+A check is an ``if`` whose body is nothing but a ``raise`` or a ``return`` of a text: how the protocol's pure functions refuse.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable
+from typing import TypeVar
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def _is_check(node: ast.stmt) -> bool:
+    if not isinstance(node, ast.If) or node.orelse or len(node.body) != 1:
+        return False
+    does = node.body[0]
+    return isinstance(does, ast.Raise) or (
+        isinstance(does, ast.Return) and isinstance(does.value, ast.Constant | ast.JoinedStr | ast.Name)
+    )
+
+
+class _Without(ast.NodeTransformer):
+    def __init__(self, line: int) -> None:
+        self.line = line
+
+    def visit_If(self, node: ast.If) -> ast.stmt:
+        return ast.copy_location(ast.Pass(), node) if node.lineno == self.line else node
+
+
+def without_each_check(function: F) -> list[tuple[str, F]]:
+    """``function`` without each of its checks in turn, by the source of the condition."""
+    weaker: list[tuple[str, F]] = []
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    for node in [node for node in ast.walk(tree) if isinstance(node, ast.stmt) and _is_check(node)]:
+        assert isinstance(node, ast.If)
+        changed = _Without(node.lineno).visit(ast.parse(textwrap.dedent(inspect.getsource(function))))
+        definition = changed.body[0]
+        definition.decorator_list = []
+        there = dict(vars(sys.modules[function.__module__]))
+        code = compile(ast.fix_missing_locations(changed), f"<{function.__name__} without a check>", "exec")
+        exec(code, there)  # noqa: S102  # the project's own source
+        weaker.append((ast.unparse(node.test), there[definition.name]))
+    return weaker

@@ -1,0 +1,195 @@
+"""A real nats-server with the bus's configuration, the relay's login, its admission, and bots that come in by the front door."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from nats.aio.client import Client
+
+from sealbus.keys import KeyKind, SigningKey
+from sealbus.seal import sign_connect
+from sealbus_broker.gate.policy import BotKey, BotRule, Limits, Policy
+from sealbus_broker.relay.admission import Admission
+from sealbus_broker.relay.connection import connect
+from sealbus_broker.relay.nats_config import NatsConfig
+from sealbus_broker.relay.secrets import BusSecrets
+from sealbus_broker.relay.server import NatsServer
+
+MIB = 1024 * 1024
+LIMITS = Limits(
+    accepted_bytes=64 * MIB, ingress_bytes=32 * MIB, quarantine_bytes=32 * MIB, live_bytes=8 * MIB, clock_skew_ms=100
+)
+DEADLINE_S = 10.0
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+async def until(holds: Callable[[], bool | Awaitable[bool]], what: str) -> None:
+    """Wait until ``holds``; fail after ten seconds."""
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        held = holds()
+        if held if isinstance(held, bool) else await held:
+            return
+        assert time.monotonic() < deadline, f"not within {DEADLINE_S:g} s: {what}"
+        await asyncio.sleep(0.01)
+
+
+def bot_rule(name: str, key: SigningKey, *, subscribe: tuple[str, ...] = (), publish: tuple[str, ...] = ()) -> BotRule:
+    """A bot with one key that is always valid."""
+    return BotRule(name, {key.public.raw: BotKey(key.public.raw, 0)}, publish, subscribe)
+
+
+def a_policy(*bots: BotRule, limits: Limits = LIMITS) -> Policy:
+    """A policy that knows ``bots`` and no subject: what NATS itself enforces needs no more."""
+    return Policy("shop", bytes(32), frozenset(), {bot.name: bot for bot in bots}, (), limits)
+
+
+def a_config(folder: Path, secrets: BusSecrets, port: int | None = None) -> NatsConfig:
+    """The bus's NATS configuration on a free port. Without fsync: nothing here is about power failures."""
+    return NatsConfig(
+        store_dir=folder / "jetstream",
+        relay=secrets.relay.public,
+        issuer=secrets.issuer.public,
+        port=port or free_port(),
+        sync_interval="2m",
+    )
+
+
+@dataclass(slots=True)
+class Door:
+    """One bot's connection, and what NATS said it may not do."""
+
+    nc: Client
+    complaints: list[str]
+
+    async def refused(self, what: str) -> None:
+        """Wait until NATS has complained about ``what``."""
+        await until(
+            lambda: any(what in one for one in self.complaints), f"a complaint about {what}; got {self.complaints}"
+        )
+
+
+@dataclass(slots=True)
+class Scene:
+    """The stage of a test."""
+
+    server: NatsServer
+    secrets: BusSecrets
+    policy: Policy
+    keys: dict[str, SigningKey]
+    relay: Client
+    admission: Admission
+    complaints: list[str] = field(default_factory=list)
+    open: list[Client] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """Where NATS is."""
+        return self.server.url
+
+    def change(self, **fields: Any) -> None:
+        """Put another policy in force."""
+        self.policy = replace(self.policy, **fields)
+
+    async def login(self) -> Client:
+        """Another connection of the relay's."""
+
+        async def complain(error: Exception) -> None:
+            self.complaints.append(str(error))
+
+        client = await connect([self.url], self.secrets.relay.seed_text, name="test", on_error=complain)
+        self.open.append(client)
+        return client
+
+    async def bot(
+        self,
+        name: str,
+        *,
+        key: SigningKey | None = None,
+        consumers: tuple[str, ...] = (),
+        token: str | None = None,
+        sign: Callable[[SigningKey, bytes, bytes], bytes] = sign_connect,
+        **options: Any,
+    ) -> Door:
+        """Connect as a bot would, by nats-py's public interface alone. Raises nats-py's error where NATS refuses."""
+        key = key or self.keys[name]
+        admission = token or " ".join(("sealbus/1", name, key.public.text, *consumers))
+        complaints: list[str] = []
+
+        async def complain(error: Exception) -> None:
+            complaints.append(str(error))
+
+        def answer(challenge: str) -> bytes:
+            return base64.b64encode(sign(key, challenge.encode(), admission.encode()))
+
+        client = await self.client(
+            **({"error_cb": complain, "inbox_prefix": f"inbox.{name}"} | options), token=admission, signature_cb=answer
+        )
+        return Door(client, complaints)
+
+    async def client(self, **options: Any) -> Client:
+        """Connect by nats-py's public interface. Raises nats-py's error where NATS refuses."""
+        client = Client()
+        self.open.append(client)
+        await client.connect(self.url, **({"allow_reconnect": False} | options))
+        return client
+
+    async def api(self, call: str, body: object = None) -> dict[str, Any]:
+        """The relay asks JetStream."""
+        data = b"" if body is None else json.dumps(body).encode()
+        answered: dict[str, Any] = json.loads((await self.relay.request(f"$JS.API.{call}", data, 5)).data)
+        return answered
+
+    async def stored(self, stream: str) -> int:
+        """How many messages ``stream`` holds."""
+        count: int = (await self.api(f"STREAM.INFO.{stream}"))["state"]["messages"]
+        return count
+
+    async def close(self) -> None:
+        """Everything ends."""
+        for client in self.open:
+            await client.close()
+        await self.server.stop()
+
+
+async def raise_curtain(folder: Path) -> Scene:
+    """A bus of three bots: ``order``, ``inventory`` (subscribes ``orders.>``) and ``thief`` (subscribes ``news.>``)."""
+    secrets = BusSecrets.generate()
+    keys = {name: SigningKey.generate(KeyKind.BOT) for name in ("order", "inventory", "thief")}
+    policy = a_policy(
+        bot_rule("order", keys["order"], publish=("orders.placed",)),
+        bot_rule("inventory", keys["inventory"], subscribe=("orders.>",)),
+        bot_rule("thief", keys["thief"], subscribe=("news.>",)),
+    )
+    server = NatsServer(a_config(folder, secrets), folder)
+    await server.start()
+    scene: Scene
+
+    async def complain(error: Exception) -> None:
+        scene.complaints.append(str(error))
+
+    relay = await connect([server.url], secrets.relay.seed_text, name="test relay", on_error=complain)
+    admission = Admission(relay, secrets, lambda: scene.policy)
+    scene = Scene(server, secrets, policy, keys, relay, admission, open=[relay])
+    await admission.start()
+    return scene

@@ -1,0 +1,387 @@
+"""Who gets in, on a real nats-server, and who does not and why."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+from typing import Any
+
+import nats
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nats.aio.client import Client
+from structlog.testing import capture_logs
+
+from sealbus.errors import Malformed
+from sealbus.keys import KeyKind, SigningKey
+from sealbus.limits import MAX_CONSUMERS
+from sealbus.seal import sign_connect
+from sealbus.subjects import consumer_name
+from sealbus_broker.gate.policy import BotKey, BotRule
+from sealbus_broker.relay import jwt
+from sealbus_broker.relay.admission import CALLOUT_SUBJECT, Admission, Denial, decide
+from tests.relay.scene import LIMITS, Door, Scene, a_policy, bot_rule, now_ms, until
+
+
+async def test_a_bot_with_its_own_key_is_admitted_by_the_public_interface(scene: Scene) -> None:
+    door = await scene.bot("order")
+    await door.nc.publish("send.order", b"hello")
+    await door.nc.flush()
+    assert door.nc.is_connected
+    assert not door.complaints
+
+
+async def refused(scene: Scene, name: str, **how: Any) -> str:
+    """Try to connect; return why the relay's log says it was refused. NATS itself says nothing but that it was."""
+    with capture_logs() as logs, pytest.raises(nats.errors.Error) as told:
+        await scene.bot(name, **how)
+    assert "authorization violation" in str(told.value).lower()
+    whys = [entry["why"] for entry in logs if entry["event"] == "admission.denied"]
+    assert len(whys) == 1, logs
+    assert all(why not in str(told.value) for why in whys)
+    return str(whys[0])
+
+
+async def test_a_signature_over_the_bare_challenge_opens_nothing(scene: Scene) -> None:
+    def bare(key: SigningKey, challenge: bytes, _admission: bytes) -> bytes:
+        return key.sign(challenge)
+
+    assert "signature" in await refused(scene, "order", sign=bare)
+
+
+async def test_a_signature_over_another_admission_text_opens_nothing(scene: Scene) -> None:
+    """A man in the middle who keeps the signature cannot ask for more than the bot did."""
+
+    def less(key: SigningKey, challenge: bytes, _admission: bytes) -> bytes:
+        return sign_connect(key, challenge, f"sealbus/1 order {key.public.text}".encode())
+
+    asked = (consumer_name("order", "a", "b"),)
+    assert "signature" in await refused(scene, "order", sign=less, consumers=asked)
+
+
+async def test_an_old_answer_does_not_fit_a_new_challenge(scene: Scene) -> None:
+    kept: list[bytes] = []
+
+    def record(key: SigningKey, challenge: bytes, admission: bytes) -> bytes:
+        kept.append(sign_connect(key, challenge, admission))
+        return kept[0]
+
+    await scene.bot("order", sign=record)
+    assert "signature" in await refused(scene, "order", sign=record)
+
+
+async def test_another_bots_name_with_ones_own_key(scene: Scene) -> None:
+    assert "not one of this bot's" in await refused(scene, "order", key=scene.keys["thief"])
+
+
+async def test_another_bots_name_and_key_without_its_private_half(scene: Scene) -> None:
+    public, mine = scene.keys["order"].public.text, scene.keys["thief"]
+
+    def as_thief(_key: SigningKey, challenge: bytes, admission: bytes) -> bytes:
+        return sign_connect(mine, challenge, admission)
+
+    assert "signature" in await refused(scene, "order", token=f"sealbus/1 order {public}", sign=as_thief)
+
+
+async def test_an_unknown_bot(scene: Scene) -> None:
+    assert "no such bot" in await refused(scene, "ghost", key=SigningKey.generate(KeyKind.BOT))
+
+
+@pytest.mark.parametrize(
+    ("not_before_ms", "not_after_ms", "revoked_ms"),
+    [(2**52, None, None), (0, 1, None), (0, None, 1)],
+    ids=["not yet valid", "expired", "revoked"],
+)
+async def test_a_key_out_of_its_time(
+    scene: Scene, not_before_ms: int, not_after_ms: int | None, revoked_ms: int | None
+) -> None:
+    raw = scene.keys["order"].public.raw
+    scene.change(bots={"order": BotRule("order", {raw: BotKey(raw, not_before_ms, not_after_ms, revoked_ms)})})
+    assert "not yet valid, expired or revoked" in await refused(scene, "order")
+
+
+async def test_a_reloaded_policy_takes_effect_at_once(scene: Scene) -> None:
+    await scene.bot("order")
+    scene.change(bots={})
+    assert "no such bot" in await refused(scene, "order")
+
+
+@pytest.mark.parametrize(
+    "consumer",
+    [
+        consumer_name("inventory", "orders.>", "d"),
+        "order",
+        "order_",
+        "order_*",
+        "order_>",
+        "order_aaaaaaaaaaaaaaaa.>",
+        "order_aaaaaaaaaaaaaaaa_inventory",
+        "order_AAAAAAAAAAAAAAAA",
+        "inventory_order_aaaaaaaaaaaaaaaa",
+        "",
+    ],
+)
+async def test_a_consumer_that_is_not_ones_own(scene: Scene, consumer: str) -> None:
+    assert "not the bot's own" in await refused(scene, "order", consumers=(consumer,))
+
+
+async def test_too_many_consumers(scene: Scene) -> None:
+    many = tuple(consumer_name("order", "orders.>", str(at)) for at in range(MAX_CONSUMERS + 1))
+    await scene.bot("order", consumers=many[:-1])
+    assert "33 consumers" in await refused(scene, "order", consumers=many)
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "x",
+        "sealbus/1",
+        "sealbus/1 order",
+        "sealbus/2 order UKEY",
+        "sealbus/1  order UKEY",
+        "sealbus/1 ../order UKEY",
+        "sealbus/1 Order UKEY",
+        "sealbus/1 order UKEY",
+        "sealbus/1 order " + "U" * 56,
+        "sealbus/1 ördér UKEY",
+        "sealbus/1 order\u0000 UKEY",
+        "sealbus/1 order\nUKEY",
+        "{}",
+        "9" * 3000,
+    ],
+)
+async def test_a_token_that_is_no_admission_text(scene: Scene, token: str) -> None:
+    await refused(scene, "order", token=token)
+
+
+async def test_a_token_larger_than_nats_reads(scene: Scene) -> None:
+    with pytest.raises((nats.errors.Error, OSError)):
+        await scene.bot("order", token="sealbus/1 order " + "A" * 100_000)
+    assert (await scene.bot("order")).nc.is_connected
+
+
+async def test_no_token_no_signature_or_a_password(scene: Scene) -> None:
+    for options in ({}, {"token": "sealbus/1 order"}, {"user": "relay", "password": "x"}):
+        with pytest.raises(nats.errors.Error, match=re.compile("authorization violation", re.IGNORECASE)):
+            await scene.client(**options)
+
+
+async def test_a_signature_that_is_not_base64_or_too_short(scene: Scene) -> None:
+    for answer in (b"\xc3\xa9", b"a"):
+        assert "signature" in await refused(scene, "order", sign=lambda *_, given=answer: given)
+
+
+async def test_the_log_says_who_came_and_who_was_refused_and_no_secret(scene: Scene) -> None:
+    with capture_logs() as logs:
+        await scene.bot("order")
+        with pytest.raises(nats.errors.Error):
+            await scene.bot("ghost\x1b[31m", key=scene.keys["order"], password="hunter2")
+    assert [entry["event"] for entry in logs] == ["admission.granted", "admission.denied"]
+    told = json.dumps(logs)
+    assert "hunter2" not in told
+    assert "\\u001b" not in told
+    assert scene.keys["order"].seed_text not in told
+
+
+async def test_a_session_ends_by_itself(scene: Scene) -> None:
+    scene.change(limits=type(LIMITS)(session_ms=1_500))
+    door = await scene.bot("order")
+    await until(lambda: door.nc.is_closed, "the session is over")
+    assert "expired" in str(door.nc.last_error)
+
+
+async def test_a_session_does_not_outlive_its_key(scene: Scene) -> None:
+    raw = scene.keys["order"].public.raw
+    scene.change(bots={"order": BotRule("order", {raw: BotKey(raw, 0, not_after_ms=now_ms() + 1_800)})})
+    door = await scene.bot("order")
+    await until(lambda: door.nc.is_closed, "the session is over")
+
+
+async def test_two_relays_share_the_door(scene: Scene) -> None:
+    second = await scene.login()
+    beside = Admission(second, scene.secrets, lambda: scene.policy)
+    await beside.start()
+    with capture_logs() as logs:
+        for _ in range(8):
+            await scene.bot("order")
+    assert len(logs) == 8
+    await scene.admission.stop()
+    assert (await scene.bot("order")).nc.is_connected
+
+
+async def test_while_no_relay_answers_nobody_gets_in_and_then_they_do(scene: Scene) -> None:
+    await scene.admission.stop()
+    with pytest.raises((nats.errors.Error, OSError)):
+        await scene.bot("order", connect_timeout=3)
+    await scene.admission.start()
+    assert (await scene.bot("order")).nc.is_connected
+
+
+async def test_a_bot_cannot_reach_the_callout(scene: Scene) -> None:
+    door = await scene.bot("thief")
+    with capture_logs() as logs:
+        await door.nc.publish(CALLOUT_SUBJECT, b"x", reply="inbox.thief.a")
+        await door.refused(CALLOUT_SUBJECT.lower())
+        await door.nc.publish("send.thief", b"x", reply=CALLOUT_SUBJECT)
+        await door.nc.flush()
+        await scene.relay.flush()
+    assert not logs
+
+
+class Forger:
+    """Makes what a nats-server asks the relay. Nobody but the server can: it lets no login publish on the callout's subject."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.admission = scene.admission
+        self.server = SigningKey.generate(KeyKind.BUS)
+        key = scene.keys["order"]
+        text = f"sealbus/1 order {key.public.text}"
+        signature = base64.b64encode(sign_connect(key, b"challenge", text.encode())).decode()
+        self.claims: dict[str, Any] = {
+            "aud": "nats-authorization-request",
+            "exp": now_ms() // 1000 + 2,
+            "sub": scene.secrets.issuer.public.text,
+            "nats": {
+                "type": "authorization_request",
+                "version": 2,
+                "server_id": {"id": self.server.public.text},
+                "user_nkey": SigningKey.generate(KeyKind.BOT).public.text,
+                "client_info": {"nonce": "challenge", "host": "here"},
+                "connect_opts": {"auth_token": text, "sig": signature},
+            },
+        }
+
+    def token(self, key: SigningKey | None = None) -> str:
+        """The request, signed by the server it names or by ``key``."""
+        return jwt.sign(self.claims, key or self.server, now_ms() // 1000)
+
+    def answer(self, token: str | bytes) -> dict[str, Any]:
+        """The claims of the relay's answer. Raises :class:`Malformed` where it has none to give."""
+        data = token.encode() if isinstance(token, str) else token
+        body = self.admission._answer(data).split(b".")[1]
+        claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(body + b"=="))
+        return claims
+
+
+async def test_no_login_may_publish_what_the_server_asks(scene: Scene) -> None:
+    with capture_logs() as logs:
+        await scene.relay.publish(CALLOUT_SUBJECT, Forger(scene).token().encode(), reply="inbox.order.x")
+        await until(lambda: bool(scene.complaints), "NATS complains")
+    assert "permissions violation" in scene.complaints[0]
+    assert not logs
+
+
+async def test_a_whole_request_is_answered(scene: Scene) -> None:
+    """The control of the tests below: each spoils one thing."""
+    forger = Forger(scene)
+    claims = forger.answer(forger.token())
+    assert claims["sub"] == forger.claims["nats"]["user_nkey"]
+    assert claims["aud"] == forger.server.public.text
+    assert claims["iss"] == scene.secrets.issuer.public.text
+    assert "jwt" in claims["nats"]
+
+
+async def test_a_denial_tells_the_bot_nothing(scene: Scene) -> None:
+    forger = Forger(scene)
+    scene.change(bots={})
+    nats_claims = forger.answer(forger.token())["nats"]
+    assert nats_claims["error"] == "not admitted"
+    assert "jwt" not in nats_claims
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("aud",), "something-else"),
+        (("aud",), None),
+        (("exp",), 1),
+        (("exp",), "tomorrow"),
+        (("exp",), None),
+        (("exp",), []),
+        (("nats", "type"), "user"),
+        (("nats", "type"), None),
+        (("nats", "server_id", "id"), SigningKey.generate(KeyKind.BUS).public.text),
+        (("nats", "server_id", "id"), 7),
+        (("nats", "server_id"), []),
+        (("nats", "client_info"), 7),
+        (("nats", "connect_opts"), "x"),
+        (("nats",), []),
+        (("nats",), "x"),
+    ],
+)
+async def test_a_request_with_one_thing_wrong_is_not_answered(
+    scene: Scene, path: tuple[str, ...], value: object
+) -> None:
+    forger = Forger(scene)
+    place = forger.claims
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    with pytest.raises(Malformed):
+        forger.answer(forger.token())
+
+
+async def test_a_request_signed_by_another_key_or_algorithm_is_not_answered(scene: Scene) -> None:
+    forger = Forger(scene)
+    head, body, signature = forger.token().split(".")
+    other = forger.token(SigningKey.generate(KeyKind.BUS)).split(".")
+    none = base64.urlsafe_b64encode(b'{"typ":"JWT","alg":"none"}').rstrip(b"=").decode()
+    deep = base64.urlsafe_b64encode(b"[" * 40_000).decode()
+    for spoilt in (
+        f"{head}.{body}.{other[2]}",
+        f"{head}.{other[1]}.{signature}",
+        ".".join(other),
+        f"{none}.{body}.{signature}",
+        f"{none}.{body}.",
+        f"{head}.{body}",
+        f"{head}.{body}.{signature}.",
+        f"{head}.{deep}.{signature}",
+        f"{deep}.{body}.{signature}",
+        "",
+        "...",
+        b"\xff\xfe.\x00.\x01",
+        b"a" * (200 * 1024),
+    ):
+        with pytest.raises(Malformed):
+            forger.answer(spoilt)
+    forger.answer(f"{head}.{body}.{signature}")
+
+
+@given(st.binary(max_size=400) | st.text(max_size=200).map(lambda text: text.encode()))
+def test_whatever_arrives_is_malformed_or_answered(data: bytes) -> None:
+    with pytest.raises(Malformed):
+        jwt.verify_request(data, 0.0)
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["auth_token", "sig", "nkey", "jwt"]), _json, max_size=4), _json)
+def test_whatever_a_client_sends_is_decided(connect: dict[str, Any], challenge: object) -> None:
+    assert isinstance(decide(connect, challenge, a_policy(), 0), Denial)
+
+
+@given(st.text(max_size=80), st.text(max_size=100), st.text(max_size=40))
+def test_whatever_text_it_sends_is_decided(token: str, signature: str, challenge: str) -> None:
+    text = f"sealbus/1 order {token}"
+    policy = a_policy(bot_rule("order", SigningKey.generate(KeyKind.BOT)))
+    assert isinstance(decide({"auth_token": text, "sig": signature}, challenge, policy, 0), Denial)
+
+
+async def test_many_bots_at_once(scene: Scene) -> None:
+    doors: list[Door] = await asyncio.gather(*(scene.bot("order") for _ in range(50)))
+    assert all(door.nc.is_connected for door in doors)
+
+
+async def test_the_relay_itself_is_not_asked_about(scene: Scene) -> None:
+    with capture_logs() as logs:
+        client: Client = await scene.login()
+    assert client.is_connected
+    assert not logs

@@ -1,0 +1,149 @@
+"""Headers that nats-server obeys, sent by a bot to the ingress stream: none may touch a message that is not its own.
+
+The list is every header that nats-server 2.15's ``stream.go``, ``scheduler.go``, ``msgtrace.go`` and ``accounts.go`` read from a publish.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from nats.aio.msg import Msg
+
+from sealbus_broker.relay.streams import provision
+from tests.relay.scene import Scene, until
+
+STORED, REFUSED, UNSENT = "stored", "refused", "unsent"
+
+HEADERS: list[tuple[dict[str, str], str]] = [
+    ({"Nats-Msg-Id": "1"}, STORED),
+    ({"Nats-Rollup": "all"}, REFUSED),
+    ({"Nats-Rollup": "sub"}, REFUSED),
+    ({"Nats-Rollup": "nonsense"}, REFUSED),
+    ({"Nats-TTL": "1s"}, REFUSED),
+    ({"Nats-TTL": "never"}, REFUSED),
+    ({"Nats-Expected-Stream": "ACCEPTED"}, REFUSED),
+    ({"Nats-Expected-Stream": "INGRESS"}, STORED),
+    ({"Nats-Expected-Last-Sequence": "0"}, REFUSED),
+    ({"Nats-Expected-Last-Subject-Sequence": "7"}, REFUSED),
+    (
+        {"Nats-Expected-Last-Subject-Sequence": "0", "Nats-Expected-Last-Subject-Sequence-Subject": "ingress.0.order"},
+        STORED,
+    ),
+    ({"Nats-Expected-Last-Subject-Sequence-Subject": "ingress.>"}, REFUSED),
+    ({"Nats-Expected-Last-Msg-Id": "x"}, REFUSED),
+    ({"Nats-Incr": "+1"}, REFUSED),
+    ({"Nats-Incr": "nonsense"}, REFUSED),
+    ({"Nats-Batch-Id": "b", "Nats-Batch-Sequence": "1", "Nats-Batch-Commit": "1"}, REFUSED),
+    ({"Nats-Batch-Id": "b", "Nats-Batch-Sequence": "1"}, REFUSED),
+    ({"Nats-Batch-Id": "b"}, REFUSED),
+    ({"Nats-Schedule": "@at 2020-01-01T00:00:00Z", "Nats-Schedule-Target": "ingress.0.order"}, REFUSED),
+    ({"Nats-Schedule": "@every 1s", "Nats-Schedule-Target": "send.order", "Nats-Schedule-TTL": "1s"}, REFUSED),
+    ({"Nats-Schedule": "nonsense"}, REFUSED),
+    ({"Nats-Schedule-Next": "purge", "Nats-Scheduler": "ingress.0.order"}, REFUSED),
+    ({"Nats-Schedule-Next": "2020-01-01T00:00:00Z", "Nats-Scheduler": "ingress.0.order"}, REFUSED),
+    ({"Nats-Scheduler": "ingress.0.order"}, REFUSED),
+    ({"Nats-Stream-Source": "ACCEPTED 1 > >"}, REFUSED),
+    ({"Nats-Counter-Sources": "{}"}, STORED),
+    ({"Nats-Required-Api-Level": "99"}, STORED),
+    ({"Nats-Marker-Reason": "MaxAge"}, STORED),
+    ({"Nats-Request-Info": '{"acc":"BUS"}'}, STORED),
+    ({"Nats-Pin-Id": "mine"}, STORED),
+    ({"Nats-Sequence": "1", "Nats-Stream": "ACCEPTED", "Nats-Subject": "accepted.orders.placed"}, STORED),
+    ({"Nats-Trace-Dest": "bus.orders.placed"}, UNSENT),
+    ({"Nats-Trace-Dest": "accepted.orders.placed", "Nats-Trace-Only": "true"}, UNSENT),
+    ({"Nats-Trace-Only": "true"}, UNSENT),
+    ({"Nats-Trace-Dest": "not a subject"}, STORED),
+    ({"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}, STORED),
+]
+
+
+async def ingress(streams: Scene) -> dict[str, int]:
+    """How many messages INGRESS holds, by bot."""
+    info = await streams.api("STREAM.INFO.INGRESS", {"subjects_filter": ">"})
+    counts: dict[str, int] = {}
+    for subject, count in (info["state"].get("subjects") or {}).items():
+        assert subject.startswith("ingress."), f"{subject} lies where no relay looks"
+        counts[subject.split(".")[2]] = count
+    return counts
+
+
+@pytest.mark.parametrize(("headers", "fate"), HEADERS, ids=[json.dumps(headers) for headers, _ in HEADERS])
+async def test_a_header_touches_its_own_message_alone(streams: Scene, headers: dict[str, str], fate: str) -> None:
+    seen: list[Msg] = []
+
+    async def note(msg: Msg) -> None:
+        seen.append(msg)
+
+    order, thief = await streams.bot("order"), await streams.bot("thief")
+    for subject in ("bus.>", "inbox.>", "accepted.>", "live.>", "quarantine.>"):
+        await streams.relay.subscribe(subject, cb=note)
+    await streams.relay.flush()
+    for at in range(2):
+        await order.nc.publish("send.order", b"before %d" % at)
+
+    async def before() -> bool:
+        return (await ingress(streams)).get("order") == 2
+
+    await until(before, "honest messages are stored")
+    await thief.nc.publish("send.thief", b"", headers=headers, reply="accepted.orders.placed")
+    await thief.nc.publish("send.thief", b"last")
+    await thief.nc.flush()
+    await order.nc.publish("send.order", b"after")
+
+    async def after() -> bool:
+        counts = await ingress(streams)
+        return counts.get("order") == 3 and counts.get("thief", 0) >= 1
+
+    await until(after, "the honest message after it is stored, and the thief's last")
+    # The thief's two messages were handled in order, so the first one's fate is settled.
+    assert (await ingress(streams))["thief"] == (2 if fate == STORED else 1)
+    assert [await streams.stored(name) for name in ("ACCEPTED", "LIVE", "QUARANTINE")] == [0, 0, 0]
+    assert not [msg.subject for msg in seen]
+    await provision(streams.relay, streams.policy)
+
+
+@pytest.mark.parametrize(
+    "reply", ["accepted.batch.10.ok.1.0.$FI", "bus.b.10.fail.1.2.$FI", "inbox.order.x.1.ok.1.3.$FI", "x.$FI", ".$FI"]
+)
+async def test_a_reply_in_the_form_of_a_batch_is_neither_obeyed_nor_answered(streams: Scene, reply: str) -> None:
+    """Fast batches are told by their reply subject, and flow control is sent to it."""
+    seen: list[Msg] = []
+
+    async def note(msg: Msg) -> None:
+        seen.append(msg)
+
+    for subject in ("bus.>", "inbox.>", "accepted.>"):
+        await streams.relay.subscribe(subject, cb=note)
+    inventory, thief = await streams.bot("inventory"), await streams.bot("thief", skip_subject_validation=True)
+    await inventory.nc.subscribe("bus.orders.>", cb=note)
+    await inventory.nc.flush()
+    await thief.nc.publish("send.thief", b"1", reply=reply)
+    await thief.nc.publish("send.thief", b"last")
+
+    async def stored() -> bool:
+        return (await ingress(streams)).get("thief", 0) >= 1
+
+    await until(stored, "the last is stored")
+    await streams.relay.flush()
+    await inventory.nc.flush()
+    assert not [msg.subject for msg in seen]
+    assert await streams.stored("ACCEPTED") == 0
+
+
+async def test_control_a_stream_that_allows_it_is_emptied_by_a_header(scene: Scene) -> None:
+    """If this ever fails, the tests above prove nothing about roll-ups."""
+    open_stream = {"name": "OPEN", "subjects": ["send.*"], "no_ack": True, "allow_rollup_hdrs": True}
+    assert "error" not in await scene.api("STREAM.CREATE.OPEN", open_stream)
+    order, thief = await scene.bot("order"), await scene.bot("thief")
+    await order.nc.publish("send.order", b"honest")
+    await order.nc.flush()
+
+    async def holds(count: int) -> bool:
+        return await scene.stored("OPEN") == count
+
+    await until(lambda: holds(1), "stored")
+    await order.nc.publish("send.order", b"honest")
+    await until(lambda: holds(2), "stored")
+    await thief.nc.publish("send.thief", b"", headers={"Nats-Rollup": "all"})
+    await until(lambda: holds(1), "all gone but the thief's")

@@ -1,0 +1,200 @@
+"""What an admitted bot may do in NATS, and what nats-server itself refuses it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from nats.aio.msg import Msg
+
+from sealbus.subjects import consumer_name
+from sealbus_broker.relay.nats_config import MAX_BOT_PAYLOAD_BYTES, MAX_SUBSCRIPTIONS
+from tests.relay.scene import Scene, until
+
+OWN = consumer_name("inventory", "orders.>", "stock")
+OTHER = consumer_name("order", "orders.>", "stock")
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "send.order",
+        "call.order",
+        "send.thief.orders.placed",
+        "send.>",
+        "send.*",
+        "send",
+        "bus.orders.placed",
+        "bus.reply.order.0011",
+        "inbox.order.0011",
+        "inbox.thief.0011",
+        "accepted.orders.placed",
+        "live.orders.placed",
+        "quarantine.size.order",
+        "ingress.0.order",
+        "$JS.API.INFO",
+        "$JS.API.STREAM.DELETE.ACCEPTED",
+        "$JS.API.STREAM.MSG.GET.ACCEPTED",
+        "$JS.API.DIRECT.GET.ACCEPTED",
+        "$JS.API.CONSUMER.CREATE.ACCEPTED.thief_x",
+        f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{OWN}",
+        "$JS.API.CONSUMER.MSG.NEXT.INGRESS.relay-0",
+        f"$JS.ACK.ACCEPTED.{OWN}.1.1.1.1.0",
+        "$JS.ACK.INGRESS.relay-0.1.1.1.1.0",
+        "$JS.FC.ACCEPTED.x.y",
+        "$SYS.REQ.USER.AUTH",
+        "$SYS.REQ.SERVER.PING",
+        "$SYS.REQ.ACCOUNT.PING.CONNZ",
+        "_INBOX.abc.def",
+        "_R_.abc",
+    ],
+)
+async def test_publishing_where_a_bot_may_not(streams: Scene, subject: str) -> None:
+    seen: list[Msg] = []
+
+    async def note(msg: Msg) -> None:
+        seen.append(msg)
+
+    if not subject.startswith("$"):
+        await streams.relay.subscribe(subject.replace("*", "x").replace(">", "x"), cb=note)
+        await streams.relay.flush()
+    before = {name: await streams.stored(name) for name in ("INGRESS", "ACCEPTED", "LIVE", "QUARANTINE")}
+    door = await streams.bot("thief", skip_subject_validation=True)
+    await door.nc.publish(subject, b"x")
+    await door.refused(f'permissions violation for publish to "{subject.lower()}"')
+    await streams.relay.flush()
+    assert not seen
+    assert before == {name: await streams.stored(name) for name in before}
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        ">",
+        "*",
+        "bus.>",
+        "bus.*.placed",
+        "bus.orders.placed",
+        "bus.reply.>",
+        "bus.reply.order.>",
+        "inbox.>",
+        "inbox.order.>",
+        "inbox.*.x",
+        "send.>",
+        "send.thief",
+        "call.thief",
+        "accepted.>",
+        "live.>",
+        "ingress.>",
+        "quarantine.>",
+        "$JS.>",
+        "$JS.API.>",
+        "$JS.EVENT.ADVISORY.>",
+        "$SYS.>",
+        "$SYS.REQ.USER.AUTH",
+        "_INBOX.>",
+    ],
+)
+async def test_listening_where_a_bot_may_not(scene: Scene, subject: str) -> None:
+    door = await scene.bot("thief")
+    await door.nc.subscribe(subject)
+    await door.refused(f'permissions violation for subscription to "{subject.lower()}"')
+
+
+async def test_what_a_bot_may_do(streams: Scene) -> None:
+    door = await streams.bot("inventory")
+    for subject in ("bus.orders.>", "bus.orders.placed", "inbox.inventory.>", "bus.reply.inventory.>"):
+        await door.nc.subscribe(subject)
+    calls = await streams.relay.subscribe("call.*")
+    await streams.relay.flush()
+    await door.nc.publish("send.inventory", b"stored")
+    await door.nc.publish("call.inventory", b"live")
+    await door.nc.flush()
+    assert (await calls.next_msg(5)).subject == "call.inventory"
+
+    async def stored() -> bool:
+        return await streams.stored("INGRESS") == 1
+
+    await until(stored, "it is in the ingress stream")
+    assert not door.complaints
+
+
+async def pull(streams: Scene, name: str, consumer: str, body: dict[str, Any]) -> tuple[Any, list[Msg], Any]:
+    door = await streams.bot(name, consumers=(consumer,))
+    inbox = door.nc.new_inbox()
+    got: list[Msg] = []
+
+    async def note(msg: Msg) -> None:
+        got.append(msg)
+
+    await door.nc.subscribe(inbox, cb=note)
+    await door.nc.publish(f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{consumer}", json.dumps(body).encode(), reply=inbox)
+    return door, got, inbox
+
+
+async def make_consumer(streams: Scene, name: str) -> None:
+    config = {"durable_name": name, "ack_policy": "explicit", "filter_subject": "accepted.orders.>"}
+    answer = await streams.api(
+        f"CONSUMER.CREATE.ACCEPTED.{name}", {"stream_name": "ACCEPTED", "config": config, "action": "create"}
+    )
+    assert "error" not in answer
+
+
+async def test_a_durable_subscription_reads_and_acknowledges_through_its_own_consumer(streams: Scene) -> None:
+    await make_consumer(streams, OWN)
+    for at in range(3):
+        await streams.relay.request("accepted.orders.placed", b"%d" % at, 5)
+    door, got, _ = await pull(streams, "inventory", OWN, {"batch": 3, "expires": 5_000_000_000})
+    await until(lambda: len(got) == 3, "three messages")
+    assert [msg.data for msg in got] == [b"0", b"1", b"2"]
+    for msg in got:
+        await door.nc.publish(msg.reply, b"+ACK")
+
+    async def all_acknowledged() -> bool:
+        info = await streams.api(f"CONSUMER.INFO.ACCEPTED.{OWN}")
+        return bool(info["num_ack_pending"] == 0 and info["ack_floor"]["consumer_seq"] == 3)
+
+    await until(all_acknowledged, "all acknowledged")
+    assert not door.complaints
+
+
+async def test_another_bots_consumer_is_out_of_reach_with_ones_own_session(streams: Scene) -> None:
+    await make_consumer(streams, OWN)
+    await make_consumer(streams, OTHER)
+    await streams.relay.request("accepted.orders.placed", b"x", 5)
+    door = await streams.bot("inventory", consumers=(OWN,))
+    for subject in (f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{OTHER}", f"$JS.ACK.ACCEPTED.{OTHER}.1.1.1.1.0"):
+        await door.nc.publish(subject, b"1", reply=door.nc.new_inbox())
+        await door.refused(subject.lower())
+    info = await streams.api(f"CONSUMER.INFO.ACCEPTED.{OTHER}")
+    assert info["delivered"]["consumer_seq"] == 0
+
+
+async def test_a_message_larger_than_a_bot_may_send_ends_its_connection_and_is_not_stored(streams: Scene) -> None:
+    door = await streams.bot("order")
+    await door.nc.publish("send.order", bytes(MAX_BOT_PAYLOAD_BYTES))
+
+    async def stored() -> bool:
+        return await streams.stored("INGRESS") == 1
+
+    await until(stored, "the largest is stored")
+    await door.nc.publish("send.order", bytes(MAX_BOT_PAYLOAD_BYTES + 1))
+    await until(lambda: door.nc.is_closed, "the connection ends")
+    assert await streams.stored("INGRESS") == 1
+
+
+async def test_a_bot_cannot_hold_subscriptions_without_limit(scene: Scene) -> None:
+    door = await scene.bot("order")
+    for at in range(MAX_SUBSCRIPTIONS):
+        await door.nc.subscribe(f"inbox.order.{at}")
+    await door.nc.flush()
+    assert door.nc.is_connected
+    await door.nc.subscribe("inbox.order.more")
+    await until(lambda: door.nc.is_closed, "the connection ends")
+
+
+async def test_an_empty_bots_account_has_no_jetstream(scene: Scene) -> None:
+    door = await scene.bot("order")
+    await door.nc.publish("$JS.API.INFO", b"", reply=door.nc.new_inbox())
+    await door.refused("$js.api.info")

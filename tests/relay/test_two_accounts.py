@@ -1,0 +1,126 @@
+"""nats-server answers to whatever ``reply`` a client names, with its own rights.
+
+Why bots and JetStream live in two accounts (ADR 2).
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from nats.aio.msg import Msg
+
+from sealbus.subjects import consumer_name
+from tests.relay.scene import Scene, until
+from tests.relay.test_permissions import make_consumer
+
+OWN = consumer_name("thief", "news.>", "d")
+TARGETS = [
+    "$JS.API.STREAM.DELETE.ACCEPTED",
+    "$JS.API.STREAM.PURGE.ACCEPTED",
+    "$JS.API.CONSUMER.DELETE.INGRESS.relay-0",
+    "accepted.orders.placed",
+    "live.orders.placed",
+    "send.order",
+    "call.order",
+    "bus.orders.placed",
+    "inbox.order.0011",
+    "$SYS.REQ.USER.AUTH",
+]
+
+
+async def prepared(streams: Scene, consumer: str = OWN) -> str:
+    """Three messages, one of them delivered to the thief's consumer: where to acknowledge it."""
+    await make_consumer(streams, consumer)
+    for at in range(3):
+        await streams.relay.request("accepted.orders.placed", b"%d" % at, 5)
+    ask = json.dumps({"batch": 1, "expires": 5_000_000_000}).encode()
+    inbox = await streams.relay.subscribe("here")
+    await streams.relay.publish(f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{consumer}", ask, reply="here")
+    delivered = await inbox.next_msg(5)
+    assert delivered.data == b"0"
+    return delivered.reply
+
+
+async def test_control_in_one_account_an_acknowledgement_deletes_the_stream(streams: Scene) -> None:
+    """What this is about: if this ever stops deleting, the tests below prove nothing."""
+    ack = await prepared(streams)
+    await streams.relay.publish(ack, b"+ACK", reply="$JS.API.STREAM.DELETE.ACCEPTED")
+
+    async def gone() -> bool:
+        return "error" in await streams.api("STREAM.INFO.ACCEPTED")
+
+    await until(gone, "the stream is deleted")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("way", ["acknowledge", "next", "pull", "pull nothing", "send", "call"])
+async def test_no_reply_of_a_bots_choice_reaches_the_bus(streams: Scene, target: str, way: str) -> None:
+    ack = await prepared(streams)
+    seen: list[Msg] = []
+
+    async def note(msg: Msg) -> None:
+        seen.append(msg)
+
+    for subject in ("send.order", "call.order", "bus.>", "inbox.>", "accepted.>", "live.>"):
+        await streams.relay.subscribe(subject, cb=note)
+    await streams.relay.flush()
+    thief = await streams.bot("thief", consumers=(OWN,))
+    ask = f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{OWN}"
+    subject, body = {
+        "acknowledge": (ack, b"+ACK"),
+        "next": (ack, b'+NXT {"batch":3,"no_wait":true}'),
+        "pull": (ask, json.dumps({"batch": 3, "no_wait": True}).encode()),
+        "pull nothing": (ask, b"garbage"),
+        "send": ("send.thief", b"x"),
+        "call": ("call.thief", b"x"),
+    }[way]
+    await thief.nc.publish(subject, body, reply=target)
+    await thief.nc.flush()
+    await streams.relay.flush()
+
+    async def acknowledged() -> bool:
+        return bool((await streams.api(f"CONSUMER.INFO.ACCEPTED.{OWN}"))["ack_floor"]["consumer_seq"] == 1)
+
+    async def delivered() -> bool:
+        return bool((await streams.api(f"CONSUMER.INFO.ACCEPTED.{OWN}"))["delivered"]["consumer_seq"] == 3)
+
+    # The server has done what was asked, and so has answered.
+    if way in ("acknowledge", "next"):
+        await until(acknowledged, "acknowledged")
+    if way in ("next", "pull"):
+        await until(delivered, "delivered to wherever")
+    await streams.relay.flush()
+    await streams.api("STREAM.INFO.ACCEPTED")
+    assert await streams.stored("ACCEPTED") == 3
+    assert await streams.stored("LIVE") == 0
+    if way == "send":
+
+        async def stored() -> bool:
+            return await streams.stored("INGRESS") == 1
+
+        await until(stored, "the thief's own message is stored")
+    else:
+        assert await streams.stored("INGRESS") == 0
+    assert "error" not in await streams.api("CONSUMER.INFO.INGRESS.relay-0")
+    assert not [msg.subject for msg in seen]
+
+
+async def test_what_a_pull_can_aim_at_another_bot_is_a_message_that_names_itself(streams: Scene) -> None:
+    """The one thing that is left: an old message, as it was stored, on a subject that a victim reads.
+
+    A subscriber therefore compares the stamp's subject with where the message came in, and remembers nonces.
+    """
+    own = consumer_name("thief", "orders.>", "d")
+    await prepared(streams, own)
+    inventory = await streams.bot("inventory")
+    got = await inventory.nc.subscribe("bus.orders.>")
+    await inventory.nc.flush()
+    thief = await streams.bot("thief", consumers=(own,))
+    ask = json.dumps({"batch": 1, "no_wait": True}).encode()
+    await thief.nc.publish(f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{own}", ask, reply="bus.orders.refunded")
+    pushed = await got.next_msg(5)
+    assert pushed.data == b"1"
+    assert pushed.reply.startswith(f"$JS.ACK.ACCEPTED.{own}.")
+    await inventory.nc.publish(pushed.reply, b"+ACK")
+    await inventory.refused("$js.ack.accepted")

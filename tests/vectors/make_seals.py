@@ -1,0 +1,172 @@
+"""Vectors of the seal and of the connect signature."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sealbus.seal import Context, Seal, seal, sign_connect
+from tests.gate.world import KEYS, flip
+
+KEY: Final = KEYS["order"]
+OTHER: Final = KEYS["rival"]
+WHOLE: Final = (1, 2, 3, 5, 8)
+SAMPLED: Final = (1023, 1024)
+
+
+def thing(index: int) -> bytes:
+    """What is sealed at a place of a batch: the place, as 4 bytes."""
+    return index.to_bytes(4, "big")
+
+
+def seals() -> dict[str, Any]:
+    """``seals.json``."""
+    batches = []
+    for size in (*WHOLE, *SAMPLED):
+        made = seal(KEY, Context.ENVELOPE, [thing(index) for index in range(size)])
+        places = range(size) if size in WHOLE else sorted({0, 1, 2, 511, 512, size - 2, size - 1})
+        batches.append(
+            {
+                "size": size,
+                "root": Seal.decode(made[0]).root(thing(0)).hex(),
+                "seals": [{"index": at, "thing": thing(at).hex(), "seal": made[at].hex()} for at in places],
+            }
+        )
+    contexts = [
+        {
+            "context": context.value.hex(),
+            "thing": b"the same thing".hex(),
+            "seal": seal(KEY, context, [b"the same thing"])[0].hex(),
+        }
+        for context in Context
+    ]
+    return {
+        "seed": bytes(KEY._key).hex(),
+        "key": KEY.public.raw.hex(),
+        "context": Context.ENVELOPE.value.hex(),
+        "batches": batches,
+        "contexts": contexts,
+        "invalid": [
+            {
+                "name": name,
+                "refused": refused,
+                "about": about,
+                "context": context.value.hex(),
+                "thing": what.hex(),
+                "seal": data.hex(),
+            }
+            for name, refused, about, context, what, data in _invalid()
+        ],
+    }
+
+
+def _invalid() -> list[tuple[str, str, str, Context, bytes, bytes]]:
+    alone = seal(KEY, Context.ENVELOPE, [thing(0)])[0]
+    five = seal(KEY, Context.ENVELOPE, [thing(index) for index in range(5)])
+    three = Seal.decode(five[1])  # three steps, the first on the left
+    last = Seal.decode(five[4])  # one step, for it moved up twice
+    here, foreign = Context.ENVELOPE, seal(OTHER, Context.ENVELOPE, [thing(0)])[0]
+    inner = Seal(three.key, three.signature, three.sides >> 1, three.steps[1:])
+    node = three.steps[0] + _leaf(thing(1))
+    return [
+        ("empty", "malformed", "no bytes", here, thing(0), b""),
+        ("short", "malformed", "97 bytes", here, thing(0), alone[:-1]),
+        ("half-a-step", "malformed", "half a step behind the sides", here, thing(0), alone + bytes(16)),
+        ("eleven-steps", "malformed", "a step more than the largest batch has", here, thing(0), alone + bytes(32 * 11)),
+        ("stray-side", "malformed", "a side bit without its step", here, thing(0), flip(alone, 97)),
+        ("stray-high-side", "malformed", "the highest side bit", here, thing(1), flip(five[1], 96, 0x80)),
+        ("another-thing", "does-not-hold", "the seal of another thing", here, thing(1), alone),
+        ("longer-thing", "does-not-hold", "the thing with a NUL behind it", here, thing(0) + b"\0", alone),
+        ("another-context", "does-not-hold", "sealed as an envelope, shown as a stamp", Context.STAMP, thing(0), alone),
+        (
+            "another-key",
+            "does-not-hold",
+            "another key written over the signer's",
+            here,
+            thing(0),
+            OTHER.public.raw + alone[32:],
+        ),
+        (
+            "another-signature",
+            "does-not-hold",
+            "another key's signature",
+            here,
+            thing(0),
+            alone[:32] + foreign[32:96] + alone[96:],
+        ),
+        ("flipped-signature", "does-not-hold", "a bit of the signature", here, thing(0), flip(alone, 40)),
+        ("flipped-s", "does-not-hold", "the highest bit of the signature's S", here, thing(0), flip(alone, 95, 0x80)),
+        ("flipped-key", "does-not-hold", "a bit of the key", here, thing(0), flip(alone, 3)),
+        ("flipped-step", "does-not-hold", "a bit of a step", here, thing(1), flip(five[1], 98)),
+        ("flipped-side", "does-not-hold", "a step on the wrong side", here, thing(1), flip(five[1], 97)),
+        (
+            "missing-step",
+            "does-not-hold",
+            "without the last step",
+            here,
+            thing(4),
+            Seal(last.key, last.signature, 0, ()).encode(),
+        ),
+        ("extra-step", "does-not-hold", "with a step of zeros more", here, thing(1), five[1] + bytes(32)),
+        ("swapped-steps", "does-not-hold", "the first two steps swapped", here, thing(1), _swap(three).encode()),
+        ("another-place", "does-not-hold", "the proof of another place", here, thing(0), five[1]),
+        ("node-as-thing", "does-not-hold", "an inner node's two halves shown as a thing", here, node, inner.encode()),
+        (
+            "all-zero",
+            "does-not-hold",
+            "zeros throughout: a key that is no point of the group",
+            here,
+            thing(0),
+            bytes(98),
+        ),
+        ("small-order", "does-not-hold", "the key and R of small order, S zero", here, thing(0), _small_order()),
+        ("s-plus-l", "does-not-hold", "S + L: the same signature spelt another way", here, thing(0), _plus_l(alone)),
+    ]
+
+
+def _leaf(what: bytes) -> bytes:
+    return Seal(bytes(32), bytes(64), 0, ()).root(what)
+
+
+def _swap(sealed: Seal) -> Seal:
+    first, second, *rest = sealed.steps
+    return Seal(sealed.key, sealed.signature, sealed.sides, (second, first, *rest))
+
+
+def _small_order() -> bytes:
+    point = (1).to_bytes(32, "little")
+    return point + point + bytes(32) + bytes(2)
+
+
+def _plus_l(sealed: bytes) -> bytes:
+    order = 2**252 + 27742317777372353535851937790883648493
+    s = int.from_bytes(sealed[64:96], "little") + order
+    return sealed[:64] + s.to_bytes(32, "little") + sealed[96:]
+
+
+def connect() -> dict[str, Any]:
+    """``connect.json``."""
+    challenge, admission = b"Qxb6C3VLxyxsAJk", f"sealbus/1 order {KEY.public.text} order_ab234567ab234567".encode()
+    signature = sign_connect(KEY, challenge, admission)
+    bare = KEY.sign(challenge)
+    longer = b"one\ntwo"
+    split = Seal.decode(seal(KEY, Context.CONNECT, [longer + b"\n" + admission])[0]).signature
+    cases = [
+        ("an answer", True, challenge, admission, signature),
+        ("no consumers", True, challenge, admission[:-24], sign_connect(KEY, challenge, admission[:-24])),
+        ("another challenge", False, b"Qxb6C3VLxyxsAJl", admission, signature),
+        ("another admission text", False, challenge, admission.replace(b"order ", b"rival "), signature),
+        ("a consumer more", False, challenge, admission + b" order_cd234567cd234567", signature),
+        ("another key's signature", False, challenge, admission, sign_connect(OTHER, challenge, admission)),
+        ("the bare challenge signed", False, challenge, admission, bare),
+        ("a challenge with a line feed in it", False, longer, admission, split),
+        ("a signature cut short", False, challenge, admission, signature[:-1]),
+        ("no signature", False, challenge, admission, b""),
+    ]
+    return {
+        "seed": bytes(KEY._key).hex(),
+        "key": KEY.public.raw.hex(),
+        "cases": [
+            {"name": name, "holds": holds, "challenge": asked.hex(), "admission": text.hex(), "signature": signed.hex()}
+            for name, holds, asked, text, signed in cases
+        ],
+    }

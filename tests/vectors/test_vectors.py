@@ -1,0 +1,312 @@
+"""The protocol's own vectors, run against the implementation. Format: README.md beside this file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from sealbus import subjects
+from sealbus.codec import pack_json, unpack_json
+from sealbus.delivery import open_delivery
+from sealbus.envelope import Envelope
+from sealbus.errors import InvalidInput, Malformed
+from sealbus.keys import KeyKind, PublicKey, SigningKey
+from sealbus.reason import Reason
+from sealbus.seal import Context, Seal, Verifier, seal, sign_connect, verify_connect
+from sealbus.stamp import Stamp, Verdict, open_stamp, seal_stamps
+from sealbus_broker.gate.policy import Delivery
+from tests.gate.bus import ACCEPTED, SETTLED, PureBus, Step
+from tests.gate.world import compile_policy
+from tests.vectors.compact import expand
+from tests.vectors.make import FOLDER, MAKERS, WARNING, build
+
+KINDS: Final = {"bot": KeyKind.BOT, "bus": KeyKind.BUS, "issuer": KeyKind.ISSUER}
+HEX: Final = bytes.fromhex
+
+
+def load(name: str) -> Any:
+    return json.loads((FOLDER / name).read_bytes())
+
+
+def by(key: str) -> Any:
+    return lambda vector: vector[key] if isinstance(vector, dict) else None
+
+
+# ---- the files themselves --------------------------------------------------------------------------------------------
+
+
+def test_the_files_are_what_the_script_makes_each_time() -> None:
+    made = build()
+    assert made == build()
+    assert made == {path.name: path.read_bytes() for path in FOLDER.glob("*.json")}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_every_file_says_that_its_keys_are_for_tests(name: str) -> None:
+    assert load(name)["warning"] == WARNING
+
+
+def test_the_readme_describes_every_file() -> None:
+    readme = (Path(__file__).parent / "README.md").read_text()
+    assert [name for name in MAKERS if f"`{name}`" not in readme] == []
+
+
+# ---- seals -----------------------------------------------------------------------------------------------------------
+
+SEALS = load("seals.json")
+
+
+@pytest.mark.parametrize("batch", SEALS["batches"], ids=by("size"))
+def test_batches_hold_and_are_made_again_bit_by_bit(batch: dict[str, Any]) -> None:
+    things = [at.to_bytes(4, "big") for at in range(batch["size"])]
+    made = seal(SigningKey(HEX(SEALS["seed"]), KeyKind.BOT), Context.ENVELOPE, things)
+    for entry in batch["seals"]:
+        assert made[entry["index"]].hex() == entry["seal"]
+        sealed = Seal.decode(HEX(entry["seal"]))
+        assert sealed.key.hex() == SEALS["key"]
+        assert sealed.root(HEX(entry["thing"])).hex() == batch["root"]
+        assert Verifier().holds(Context.ENVELOPE, sealed, HEX(entry["thing"]))
+
+
+@pytest.mark.parametrize("vector", SEALS["contexts"], ids=by("context"))
+def test_a_seal_holds_in_its_own_context_alone(vector: dict[str, Any]) -> None:
+    sealed = Seal.decode(HEX(vector["seal"]))
+    holding = [context.value.hex() for context in Context if Verifier().holds(context, sealed, HEX(vector["thing"]))]
+    assert holding == [vector["context"]]
+
+
+@pytest.mark.parametrize("vector", SEALS["invalid"], ids=by("name"))
+def test_no_invalid_seal_holds(vector: dict[str, Any]) -> None:
+    if vector["refused"] == "malformed":
+        with pytest.raises(Malformed):
+            Seal.decode(HEX(vector["seal"]))
+        return
+    sealed = Seal.decode(HEX(vector["seal"]))
+    assert sealed.encode().hex() == vector["seal"]
+    assert not Verifier().holds(Context(HEX(vector["context"])), sealed, HEX(vector["thing"]))
+
+
+CONNECT = load("connect.json")
+
+
+@pytest.mark.parametrize("vector", CONNECT["cases"], ids=by("name"))
+def test_connect_signatures(vector: dict[str, Any]) -> None:
+    key, challenge, admission = HEX(CONNECT["key"]), HEX(vector["challenge"]), HEX(vector["admission"])
+    assert verify_connect(key, challenge, admission, HEX(vector["signature"])) is vector["holds"]
+    if vector["holds"]:
+        signed = sign_connect(SigningKey(HEX(CONNECT["seed"]), KeyKind.BOT), challenge, admission)
+        assert signed.hex() == vector["signature"]
+
+
+# ---- envelopes -------------------------------------------------------------------------------------------------------
+
+ENVELOPES = load("envelopes.json")
+KEYS_BY_NAME = {name: PublicKey.parse(text, KeyKind.BOT).raw for name, text in ENVELOPES["keys"].items()}
+
+
+def step_of(told: dict[str, Any]) -> Step:
+    fields = {name: value for name, value in told.items() if name not in ("envelope", "stamp")}
+    return Step(expand(told["envelope"]), **{**fields, "delivery": Delivery(told["delivery"])})
+
+
+@pytest.mark.parametrize("scenario", ENVELOPES["scenarios"], ids=by("name"))
+def test_envelopes_meet_what_is_written(scenario: dict[str, Any]) -> None:
+    bus = PureBus(compile_policy(ENVELOPES["policy"], KEYS_BY_NAME))
+    for told in scenario["steps"]:
+        result, sealed = bus.take(step_of(told))
+        assert result == told["expect"]
+        if result == ACCEPTED:
+            assert sealed is not None
+            assert sealed.hex() == told["stamp"]
+
+
+def test_every_reason_has_a_vector() -> None:
+    met = {told["expect"] for scenario in ENVELOPES["scenarios"] for told in scenario["steps"]}
+    assert met == {ACCEPTED, SETTLED, *(reason.value for reason in Reason)}
+
+
+def test_the_written_keys_are_those_of_the_written_seeds() -> None:
+    made = {name: SigningKey(HEX(seed), KeyKind.BOT).public.text for name, seed in ENVELOPES["seeds"].items()}
+    assert made == ENVELOPES["keys"]
+
+
+def test_an_envelope_that_is_accepted_can_be_taken_apart_and_put_together_again() -> None:
+    for scenario in ENVELOPES["scenarios"]:
+        for told in scenario["steps"]:
+            if told["expect"] == ACCEPTED:
+                taken = Envelope.decode(expand(told["envelope"]))
+                assert taken.header.decode(taken.header.encode()) == taken.header
+                assert taken.data.startswith(taken.signed)
+                assert taken.data.endswith(taken.seal.encode())
+
+
+# ---- stamps and deliveries -------------------------------------------------------------------------------------------
+
+STAMPS = load("stamps.json")
+BUS_KEYS = frozenset(PublicKey.parse(text, KeyKind.BUS).raw for text in STAMPS["bus_keys"])
+
+STAMP_RULES = {
+    "shape": ("expected an array", "not one complete", "not the exact encoding", "field "),
+    "version": ("version 1 expected",),
+    "size": ("stamp of ",),
+    "seal-shape": ("a seal ",),
+    "key": ("stamp: sealed by a key that is not the bus's",),
+    "seal": ("stamp: the seal does not hold",),
+    "body": ("expected an array of 12", "field "),
+    "names": ("stamp: a name or subject",),
+    "lengths": ("stamp: a digest or nonce",),
+    "numbers": ("stamp: a number",),
+    "detail": ("stamp: the detail",),
+    "verdict": ("stamp: a refusal has a reason",),
+    "words": ("stamp: an unknown verdict or reason",),
+}
+DELIVERY_RULES = {
+    "shape": ("expected an array of 2", "not one complete", "field "),
+    "stamp": ("not one complete", "expected an array of 3"),
+    "stamp-key": STAMP_RULES["key"],
+    "stamp-seal": STAMP_RULES["seal"],
+    "bus": ("stamped for another bus",),
+    "accepted": ("stamped, but not as accepted",),
+    "subject": ("stamped for another subject",),
+    "envelope": ("the stamp is about another envelope",),
+    "envelope-shape": ("not one complete",),
+    "agreement": ("envelope and stamp disagree",),
+    "payload": ("not one complete",),
+}
+
+
+def stamp_of(told: dict[str, Any]) -> Stamp:
+    bytes_ = {name: HEX(told[name]) for name in ("envelope", "nonce", "policy")}
+    reason = Reason(told["reason"]) if told["reason"] else None
+    return Stamp(**{**told, **bytes_, "verdict": Verdict(told["verdict"]), "reason": reason})
+
+
+@pytest.mark.parametrize("vector", STAMPS["valid"])
+def test_a_stamp_opens_and_is_sealed_again_bit_by_bit(vector: dict[str, Any]) -> None:
+    told = stamp_of(vector["stamp"])
+    assert open_stamp(HEX(vector["sealed"]), BUS_KEYS, Verifier()) == told
+    assert seal_stamps(SigningKey(HEX(ENVELOPES["bus_seed"]), KeyKind.BUS), [told])[0].hex() == vector["sealed"]
+
+
+def test_a_batch_of_stamps_opens_and_is_sealed_again_bit_by_bit() -> None:
+    told = [stamp_of(vector["stamp"]) for vector in STAMPS["batch"]]
+    sealed = [HEX(vector["sealed"]) for vector in STAMPS["batch"]]
+    assert [open_stamp(data, BUS_KEYS, Verifier()) for data in sealed] == told
+    assert seal_stamps(SigningKey(HEX(ENVELOPES["bus_seed"]), KeyKind.BUS), told) == sealed
+
+
+def test_every_reason_has_a_stamp() -> None:
+    assert {vector["stamp"]["reason"] for vector in STAMPS["valid"]} == {None, *(reason.value for reason in Reason)}
+
+
+@pytest.mark.parametrize("vector", STAMPS["invalid"], ids=by("name"))
+def test_an_invalid_stamp_is_refused_by_its_rule(vector: dict[str, Any]) -> None:
+    with pytest.raises(Malformed) as refused:
+        open_stamp(HEX(vector["sealed"]), BUS_KEYS, Verifier())
+    assert refused.value.what.startswith(STAMP_RULES[vector["refused"]])
+
+
+DELIVERIES = load("deliveries.json")
+
+
+@pytest.mark.parametrize("vector", DELIVERIES["valid"], ids=by("name"))
+def test_a_delivery_opens(vector: dict[str, Any]) -> None:
+    message = open_delivery(HEX(vector["delivery"]), DELIVERIES["subject"], DELIVERIES["bus"], BUS_KEYS, Verifier())
+    assert (message.bot, message.payload, message.issued_at_ms) == (
+        vector["bot"], vector["payload"], vector["issued_at_ms"],
+    )  # fmt: skip
+    with pytest.raises(Malformed, match="another subject"):
+        open_delivery(HEX(vector["delivery"]), "orders.shipped", DELIVERIES["bus"], BUS_KEYS, Verifier())
+    with pytest.raises(Malformed, match="another bus"):
+        open_delivery(HEX(vector["delivery"]), DELIVERIES["subject"], "bazaar", BUS_KEYS, Verifier())
+    with pytest.raises(Malformed, match="not the bus's"):
+        open_delivery(HEX(vector["delivery"]), DELIVERIES["subject"], DELIVERIES["bus"], frozenset(), Verifier())
+
+
+@pytest.mark.parametrize("vector", DELIVERIES["invalid"], ids=by("name"))
+def test_an_invalid_delivery_is_refused_by_its_rule(vector: dict[str, Any]) -> None:
+    with pytest.raises(Malformed) as refused:
+        open_delivery(HEX(vector["delivery"]), DELIVERIES["subject"], DELIVERIES["bus"], BUS_KEYS, Verifier())
+    assert refused.value.what.startswith(DELIVERY_RULES[vector["refused"]])
+
+
+# ---- texts and values ------------------------------------------------------------------------------------------------
+
+KEY_TEXTS = load("keys.json")
+
+
+@pytest.mark.parametrize("vector", KEY_TEXTS["valid"], ids=by("kind"))
+def test_key_texts_are_read_and_written(vector: dict[str, Any]) -> None:
+    kind = KINDS[vector["kind"]]
+    key = SigningKey.parse(vector["seed_text"], kind)
+    assert (key.public.raw.hex(), key.public.text, key.seed_text) == (
+        vector["public"], vector["public_text"], vector["seed_text"],
+    )  # fmt: skip
+    assert SigningKey(HEX(vector["seed"]), kind).seed_text == vector["seed_text"]
+    assert PublicKey.parse(vector["public_text"], kind) == key.public
+
+
+@pytest.mark.parametrize("vector", KEY_TEXTS["invalid_public"], ids=by("about"))
+def test_invalid_public_keys_are_refused(vector: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput):
+        PublicKey.parse(vector["text"], KINDS[vector["kind"]])
+
+
+@pytest.mark.parametrize("vector", KEY_TEXTS["invalid_seed"], ids=by("about"))
+def test_invalid_seeds_are_refused(vector: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        SigningKey.parse(vector["text"], KINDS[vector["kind"]])
+    assert not vector["text"] or vector["text"] not in f"{refused.value}{refused.value.hint}"
+
+
+SUBJECTS = load("subjects.json")
+
+
+@pytest.mark.parametrize(
+    ("group", "accepts"),
+    [("names", subjects.is_name), ("subjects", subjects.is_subject), ("patterns", subjects.is_pattern)],
+)
+def test_names_subjects_and_patterns(group: str, accepts: Any) -> None:
+    assert [text for text in SUBJECTS[group]["valid"] if not accepts(text)] == []
+    assert [text for text in SUBJECTS[group]["invalid"] if accepts(text)] == []
+
+
+def test_matching_overlapping_and_consumers() -> None:
+    wrong = [v for v in SUBJECTS["matches"] if subjects.matches(v["pattern"], v["subject"]) is not v["matches"]]
+    assert wrong == []
+    wrong = [
+        v
+        for v in SUBJECTS["overlaps"]
+        if not subjects.overlap(v["one"], v["other"]) is subjects.overlap(v["other"], v["one"]) is v["overlap"]
+    ]
+    assert wrong == []
+    wrong = [
+        v
+        for v in SUBJECTS["consumers"]
+        if subjects.consumer_name(v["bot"], v["pattern"], v["durable"]) != v["consumer"]
+    ]
+    assert wrong == []
+
+
+PAYLOADS = load("payloads.json")
+
+
+@pytest.mark.parametrize("vector", PAYLOADS["valid"], ids=by("encoded"))
+def test_payloads_are_read_and_written(vector: dict[str, Any]) -> None:
+    value = unpack_json(HEX(vector["encoded"]))
+    assert (value, type(value)) == (vector["json"], type(vector["json"]))
+    assert pack_json(vector["json"]).hex() == vector["encoded"]
+
+
+@pytest.mark.parametrize("vector", PAYLOADS["valid_without_value"], ids=by("about"))
+def test_payloads_at_the_limits_are_read(vector: dict[str, Any]) -> None:
+    assert pack_json(unpack_json(expand(vector["encoded"]))) == expand(vector["encoded"])
+
+
+@pytest.mark.parametrize("vector", PAYLOADS["invalid"], ids=by("about"))
+def test_invalid_payloads_are_refused(vector: dict[str, Any]) -> None:
+    with pytest.raises(Malformed):
+        unpack_json(expand(vector["encoded"]))
