@@ -158,6 +158,9 @@ class Publisher:
             return
         if stamp.envelope not in pending.attempts:
             return
+        if (stamp.position is None) is not pending.live:
+            # Judged where we did not send it: somebody else put a copy of our envelope into the other ingress of our session.
+            return
         if stamp.verdict is Verdict.ACCEPTED:
             pending.verdict.set_result(stamp)
             return
