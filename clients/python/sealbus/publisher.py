@@ -165,6 +165,12 @@ class Publisher:
         accepted = stamp.verdict is Verdict.ACCEPTED
         if stamp.envelope not in pending.attempts and not (accepted and pending.resumed):
             return
+        accepted = stamp.verdict is Verdict.ACCEPTED
+        if stamp.envelope not in pending.attempts and not (accepted and pending.resumed):
+            return
+        if (stamp.position is None) is not pending.live:
+            # Judged where we did not send it: somebody else put a copy of our envelope into the other ingress of our session.
+            return
         if accepted:
             pending.verdict.set_result(stamp)
             return

@@ -1,0 +1,458 @@
+"""How each attack is carried out. What it is and where it must end stands in :mod:`.catalogue`.
+
+An attempt returns the bodies that it sent, by which the director finds them. It says nothing of its success: nobody would believe it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgpack
+
+from examples.robbery.catalogue import PAST_THE_RELAY
+from examples.robbery.frames import Frame, hpub, msg, pub
+from examples.robbery.thief import FAKE_ORDER, Sent, Thief, admission, draft, now_ms, sealed
+from sealbus.codec import join_sealed, pack_json, split_sealed, unpack_json
+from sealbus.envelope import Envelope, Parent
+from sealbus.keys import KeyKind, SigningKey
+from sealbus.seal import sign_connect
+from sealbus.subjects import consumer_name
+
+Attempt = Callable[[Thief], Awaitable[Sent]]
+ATTEMPTS: dict[str, Attempt] = {}
+
+PRICE = {"source": "https://example.org/tea", "sku": "TEA-0001", "price_cents": 499}
+DELETE = "$JS.API.STREAM.DELETE.ACCEPTED"
+
+
+def attempt(key: str) -> Callable[[Attempt], Attempt]:
+    """Register how the attack ``key`` is carried out."""
+
+    def register(function: Attempt) -> Attempt:
+        ATTEMPTS[key] = function
+        return function
+
+    return register
+
+
+# ---- at the door -----------------------------------------------------------------------------------------------------
+
+
+@attempt("no-key")
+async def no_key(thief: Thief) -> Sent:
+    await thief.knock(None, None)
+    return []
+
+
+async def _knock_as(thief: Thief, bot: str, named: str, key: SigningKey, *consumers: str) -> Sent:
+    token = " ".join(["sealbus/1", bot, named, *consumers])
+    await thief.knock(token, lambda challenge: sign_connect(key, challenge, token.encode()))
+    return []
+
+
+@attempt("unknown-key")
+async def unknown_key(thief: Thief) -> Sent:
+    return await _knock_as(thief, "order", thief.key.public.text, thief.key)
+
+
+@attempt("borrowed-name")
+async def borrowed_name(thief: Thief) -> Sent:
+    return await _knock_as(thief, "order", thief.scraper.key.public.text, thief.scraper.key)
+
+
+@attempt("borrowed-key")
+async def borrowed_key(thief: Thief) -> Sent:
+    orders_key = thief.tap.session.login["auth_token"].split(" ")[2]
+    return await _knock_as(thief, "order", orders_key, thief.key)
+
+
+@attempt("replayed-login")
+async def replayed_login(thief: Thief) -> Sent:
+    import base64
+
+    login = thief.tap.session.login
+    await thief.knock(login["auth_token"], lambda _: base64.b64decode(login["sig"]))
+    return []
+
+
+@attempt("bare-challenge")
+async def bare_challenge(thief: Thief) -> Sent:
+    await thief.knock(admission(thief.scraper), thief.scraper.key.sign)
+    return []
+
+
+@attempt("foreign-durable")
+async def foreign_durable(thief: Thief) -> Sent:
+    consumer = consumer_name("inventory", "orders.placed", "default")
+    return await _knock_as(thief, "scraper", thief.scraper.key.public.text, thief.scraper.key, consumer)
+
+
+# ---- on order's line: capture, replay, change ------------------------------------------------------------------------
+
+
+@attempt("replay-at-once")
+async def replay_at_once(thief: Thief) -> Sent:
+    order = await thief.next_order()
+    return thief.inject(order.payload)
+
+
+@attempt("replay-live")
+async def replay_live(thief: Thief) -> Sent:
+    order = await thief.next_order()
+    return thief.inject(order.payload, live=True)
+
+
+@attempt("replay-scraper")
+async def replay_scraper(thief: Thief) -> Sent:
+    order = await thief.next_order()
+    return await thief.send(order.payload)
+
+
+def _with(envelope: bytes, payload: dict[str, Any] | None = None, subject: str | None = None) -> bytes:
+    """A captured envelope with something in it changed, and its seal as it was."""
+    (header, body), _, seal = split_sealed(envelope, 2)
+    if subject is not None:
+        fields = msgpack.unpackb(header)
+        fields[2] = subject
+        header = msgpack.packb(fields)
+    if payload is not None:
+        body = pack_json({**unpack_json(body), **payload})
+    return join_sealed((header, body), seal)
+
+
+@attempt("replay-subject")
+async def replay_subject(thief: Thief) -> Sent:
+    order = await thief.next_order()
+    return thief.inject(_with(order.payload, subject="orders.shipped"))
+
+
+@attempt("changed-copy")
+async def changed_copy(thief: Thief) -> Sent:
+    order = await thief.next_order()
+    return thief.inject(_with(order.payload, {"ship_to": FAKE_ORDER["ship_to"]}))
+
+
+@attempt("changed-in-flight")
+async def changed_in_flight(thief: Thief) -> Sent:
+    changed: Sent = []
+
+    def change(frame: Frame) -> bytes:
+        changed.append(_with(frame.payload, {"ship_to": FAKE_ORDER["ship_to"]}))
+        return pub("send.order", changed[0])
+
+    await thief.next_order(change)
+    return changed
+
+
+@attempt("forged-receipt")
+async def forged_receipt(thief: Thief) -> Sent:
+    order = await thief.next_order(lambda _: b"")
+    header = Envelope.decode(order.payload).header
+    stamp = thief.forged_stamp(order.payload, header)
+    line = thief.tap.session
+    thief.tap.deliver(msg(f"inbox.order.{header.nonce.hex()}", line.subscriptions["inbox.order.*"], stamp))
+    return []
+
+
+@attempt("stolen-session")
+async def stolen_session(thief: Thief) -> Sent:
+    return thief.inject(sealed(thief.key, draft("order", "orders.placed"), FAKE_ORDER))
+
+
+@attempt("grafted-seal")
+async def grafted_seal(thief: Thief) -> Sent:
+    own = sealed(thief.key, draft("order", "orders.placed"), FAKE_ORDER)
+    (header, body), _, _ = split_sealed(own, 2)
+    _, _, seal = split_sealed(thief.tap.orders[-1], 2)
+    return thief.inject(join_sealed((header, body), seal))
+
+
+# ---- past the relay --------------------------------------------------------------------------------------------------
+
+_SUBJECTS = {attack.key: attack.subjects for attack in PAST_THE_RELAY}
+
+
+async def _publish_all(thief: Thief, key: str) -> Sent:
+    delivery, _ = thief.forged_delivery("order", "orders.placed", FAKE_ORDER)
+    for subject in _SUBJECTS[key]:
+        await thief.as_scraper(pub(subject, delivery))
+    return []
+
+
+def _register_publishing(key: str) -> None:
+    @attempt(key)
+    async def publish(thief: Thief) -> Sent:
+        return await _publish_all(thief, key)
+
+
+for _key in ("direct-delivery", "direct-inbox", "other-ingress", "stream-subjects", "stream-api", "system"):
+    _register_publishing(_key)
+
+
+@attempt("stolen-direct")
+async def stolen_direct(thief: Thief) -> Sent:
+    delivery, _ = thief.forged_delivery("order", "orders.placed", FAKE_ORDER)
+    for subject in _SUBJECTS["stolen-direct"]:
+        thief.tap.inject(pub(subject, delivery))
+    return []
+
+
+@attempt("eavesdrop")
+async def eavesdrop(thief: Thief) -> Sent:
+    for number, subject in enumerate(_SUBJECTS["eavesdrop"], start=1):
+        await thief.as_scraper(f"SUB {subject} {number}\r\n".encode())
+    return []
+
+
+# ---- as scraper, a bot that the policy knows -------------------------------------------------------------------------
+
+
+async def _scrape(thief: Thief, payload: Any = None, subject: str = "metrics.scraped", bot: str = "scraper", **fields: Any) -> Sent:
+    live = subject not in ("orders.placed", "stock.reserved")
+    body = PRICE if payload is None else payload
+    return await thief.send(sealed(thief.scraper.key, draft(bot, subject, **fields), body), live=live)
+
+
+@attempt("own-seal-as-order")
+async def own_seal_as_order(thief: Thief) -> Sent:
+    return await _scrape(thief, FAKE_ORDER, "orders.placed", bot="order")
+
+
+@attempt("not-granted")
+async def not_granted(thief: Thief) -> Sent:
+    return await _scrape(thief, FAKE_ORDER, "orders.placed")
+
+
+@attempt("undeclared")
+async def undeclared(thief: Thief) -> Sent:
+    return await _scrape(thief, {"open": "sesame"}, "vault.open")
+
+
+@attempt("schema")
+async def schema(thief: Thief) -> Sent:
+    return await _scrape(thief, {**PRICE, "price_cents": "free"})
+
+
+@attempt("unknown-schema")
+async def unknown_schema(thief: Thief) -> Sent:
+    return await _scrape(thief, FAKE_ORDER, schema="orders.placed", schema_version=1)
+
+
+@attempt("expired")
+async def expired(thief: Thief) -> Sent:
+    return await _scrape(thief, issued_at_ms=now_ms() - 2500, ttl_ms=500)
+
+
+@attempt("future")
+async def future(thief: Thief) -> Sent:
+    return await _scrape(thief, issued_at_ms=now_ms() + 60_000)
+
+
+@attempt("long-life")
+async def long_life(thief: Thief) -> Sent:
+    return await _scrape(thief, ttl_ms=86_400_000)
+
+
+@attempt("other-bus")
+async def other_bus(thief: Thief) -> Sent:
+    return await _scrape(thief, bus="shop-test")
+
+
+@attempt("forged-answer")
+async def forged_answer(thief: Thief) -> Sent:
+    return await _scrape(thief, {"sku": "TEA-0001", "available": 0}, f"reply.order.{os.urandom(16).hex()}")
+
+
+@attempt("stolen-question")
+async def stolen_question(thief: Thief) -> Sent:
+    nonce = next(nonce for nonce in reversed(thief.tap.requests) if nonce in thief.tap.stamps)
+    subject = f"reply.order.{nonce.hex()}"
+    return await _scrape(thief, {"sku": "TEA-0001", "available": 0}, subject, parent=Parent(thief.tap.stamps[nonce]).encode())
+
+
+def _reservation(order_id: str) -> dict[str, Any]:
+    return {"order_id": order_id, "lines": [{"sku": "ROB-2000", "quantity": 100}]}
+
+
+@attempt("reservation")
+async def reservation(thief: Thief) -> Sent:
+    envelope, stamp = thief.stolen_parent()
+    order_id = unpack_json(Envelope.decode(envelope).payload)["order_id"]
+    return await _scrape(thief, _reservation(order_id), "stock.reserved", parent=Parent(stamp, envelope).encode())
+
+
+@attempt("subscribe-orders")
+async def subscribe_orders(thief: Thief) -> Sent:
+    return await _scrape(thief, {"pattern": "orders.placed", "durable": "mine", "from": "all"}, "sealbus.subscribe")
+
+
+@attempt("operator")
+async def operator(thief: Thief) -> Sent:
+    return await _scrape(thief, {}, "sealbus.quarantine.list")
+
+
+# ---- noise -----------------------------------------------------------------------------------------------------------
+
+
+async def _send_raw(thief: Thief, *bodies: bytes) -> Sent:
+    for body in bodies:
+        await thief.as_scraper(pub("send.scraper", body))
+        await thief.as_scraper(pub("call.scraper", body))
+    return list(bodies)
+
+
+@attempt("garbage")
+async def garbage(thief: Thief) -> Sent:
+    return await _send_raw(thief, *(os.urandom(size) for size in (1, 100, 10_000, 200_000)), b"\x94\x01", b"{}")
+
+
+@attempt("empty")
+async def empty(thief: Thief) -> Sent:
+    return await _send_raw(thief, b"")
+
+
+@attempt("bomb")
+async def bomb(thief: Thief) -> Sent:
+    return await _send_raw(thief, b"\xdd\xff\xff\xff\xff" + os.urandom(8), b"\x91" * 100_000, b"\x94\x01\xc6\xff\xff\xff\xff")
+
+
+@attempt("large")
+async def large(thief: Thief) -> Sent:
+    return await _send_raw(thief, os.urandom(512 * 1024 + 1))
+
+
+@attempt("oversized")
+async def oversized(thief: Thief) -> Sent:
+    await thief.as_scraper(pub("send.scraper", bytes(700 * 1024)))
+    return []
+
+
+@attempt("hostile-headers")
+async def hostile_headers(thief: Thief) -> Sent:
+    nonce = Envelope.decode(thief.tap.orders[-1]).header.nonce.hex()
+    blocks = (
+        f"NATS/1.0\r\nNats-Msg-Id: order.{nonce}\r\n\r\n".encode(),
+        b"NATS/1.0\r\nSealbus-Record: {}\r\nNats-Pin-Id: 0\r\nNats-Sequence: 1\r\n\r\n",
+        b"NATS/1.0 503 No Responders\r\nStatus: 404\r\n\r\n",
+        b"NATS/1.0\r\nno colon\r\n\xff\xfe\x00\x0b: \x1b[2J\r\n: \r\n\r\n",
+        b"NATS/1.0\r\nNats-Pin-Id: ",
+        b"HTTP/1.1 200 OK",
+    )
+    bodies = [os.urandom(64) for _ in blocks]
+    for block, body in zip(blocks, bodies, strict=True):
+        await thief.as_scraper(hpub("send.scraper", block, body))
+    return bodies
+
+
+@attempt("expected-headers")
+async def expected_headers(thief: Thief) -> Sent:
+    lines = (
+        "Nats-Rollup: all",
+        "Nats-Rollup: sub",
+        "Nats-Expected-Stream: ACCEPTED",
+        "Nats-Expected-Last-Sequence: 0",
+        "Nats-Expected-Last-Msg-Id: x",
+        "Nats-TTL: 1s",
+        "Nats-Incr: +1",
+        "Nats-Schedule: @every 1s\r\nNats-Schedule-Target: accepted.orders.placed",
+        "Nats-Batch-Id: a\r\nNats-Batch-Sequence: 1\r\nNats-Batch-Commit: 1",
+    )
+    for line in lines:
+        await thief.as_scraper(hpub("send.scraper", f"NATS/1.0\r\n{line}\r\n\r\n".encode(), os.urandom(64)))
+    return []
+
+
+@attempt("reply-subjects")
+async def reply_subjects(thief: Thief) -> Sent:
+    replies = (DELETE, "$JS.API.STREAM.PURGE.INGRESS", "bus.orders.placed", "inbox.order.00", "accepted.orders.placed", "send.order")
+    bodies = [os.urandom(64) for _ in replies]
+    for reply, body in zip(replies, bodies, strict=True):
+        await thief.as_scraper(pub("send.scraper", body, reply))
+    return bodies
+
+
+@attempt("ack-reply")
+async def ack_reply(thief: Thief) -> Sent:
+    acknowledgement = thief.tap.deliveries[-1].words[2].decode()
+    for reply in (DELETE, "$JS.API.STREAM.PURGE.ACCEPTED", "bus.orders.placed"):
+        thief.tap.inject(pub(acknowledgement, b"+ACK", reply))
+        thief.tap.inject(pub(acknowledgement, b"+NXT", reply))
+    return []
+
+
+@attempt("pull-reply")
+async def pull_reply(thief: Thief) -> Sent:
+    consumer = consumer_name("order", "orders.shipped", "default")
+    ask = json.dumps({"batch": 1, "no_wait": True}).encode()
+    thief.tap.inject(pub(f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{consumer}", ask, "bus.stock.check"))
+    return []
+
+
+# ---- into order's own line -------------------------------------------------------------------------------------------
+
+
+def _pull_line(thief: Thief) -> tuple[str, bytes]:
+    """The subscription on which order gets its shipments."""
+    lines = [(subject, sid) for subject, sid in thief.tap.session.subscriptions.items() if subject.endswith(".pull")]
+    return lines[-1]
+
+
+@attempt("forged-shipment")
+async def forged_shipment(thief: Thief) -> Sent:
+    shipment = {"order_id": "ord-666666", "parcel": "par-666666", "items": 1}
+    delivery, _ = thief.forged_delivery("shipping", "orders.shipped", shipment)
+    consumer = consumer_name("order", "orders.shipped", "default")
+    reply = f"$JS.ACK.ACCEPTED.{consumer}.1.999999999.999999999.{now_ms()}000000.0"
+    thief.tap.deliver(msg("accepted.orders.shipped", _pull_line(thief)[1], delivery, reply))
+    return []
+
+
+@attempt("repeated-shipment")
+async def repeated_shipment(thief: Thief) -> Sent:
+    genuine = thief.tap.deliveries[-1]
+    for _ in range(3):
+        thief.tap.deliver(msg(genuine.subject, _pull_line(thief)[1], genuine.payload, genuine.words[2].decode()))
+    return []
+
+
+@attempt("replay-later")
+async def replay_later(thief: Thief) -> Sent:
+    return thief.inject(thief.tap.orders[-1])
+
+
+# ---- with inventory's stolen key -------------------------------------------------------------------------------------
+
+
+async def _reserve(thief: Thief, order_id: str, parent: bytes | None) -> Sent:
+    assert thief.loot is not None
+    envelope = sealed(thief.loot.key, draft("inventory", "stock.reserved", parent=parent), _reservation(order_id))
+    session = await thief.session_of(thief.loot)
+    await session.say(pub("send.inventory", envelope))
+    return [envelope]
+
+
+@attempt("no-order")
+async def no_order(thief: Thief) -> Sent:
+    return await _reserve(thief, "ord-666666", None)
+
+
+@attempt("own-stamp-cause")
+async def own_stamp_cause(thief: Thief) -> Sent:
+    _, parent = thief.forged_delivery("order", "orders.placed", FAKE_ORDER)
+    return await _reserve(thief, "ord-666666", parent)
+
+
+@attempt("other-order")
+async def other_order(thief: Thief) -> Sent:
+    envelope, stamp = thief.stolen_parent()
+    return await _reserve(thief, "ord-666666", Parent(stamp, envelope).encode())
+
+
+@attempt("second-reservation")
+async def second_reservation(thief: Thief) -> Sent:
+    envelope, stamp = thief.stolen_parent()
+    order_id = unpack_json(Envelope.decode(envelope).payload)["order_id"]
+    return await _reserve(thief, order_id, Parent(stamp, envelope).encode())

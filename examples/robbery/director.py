@@ -1,0 +1,192 @@
+"""The director: opens the shop, has it trade, lets the attacker try everything, and finds out for itself what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nats.aio.client import Client
+
+from examples.robbery.catalogue import ATTACKS, INSIDE, LATER, NEEDS_AN_ORDER, Attack
+from examples.robbery.evidence import Evidence
+from examples.robbery.judging import Finding, Trade
+from examples.robbery.order import TTL_S
+from examples.robbery.order_book import Order, demand, opening_stock
+from examples.robbery.shop import Shop
+from examples.robbery.stage import Actor, Stage, StageError
+from sealbus import Bot
+from sealbus_broker.relay.connection import connect
+
+Say = Callable[[str], None]
+
+HELD_BACK = len(NEEDS_AN_ORDER)
+"""Orders that are placed one by one, for the attacker to lie in wait for."""
+
+RELAY_AWAY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the demo has to show."""
+
+    findings: list[Finding]
+    trade: Trade
+    quarantine: list[dict[str, Any]]
+
+
+class Director:
+    """One performance. ``folder`` is private and is thrown away afterwards; ``say`` gets lines for people."""
+
+    def __init__(self, folder: Path, orders: list[Order], say: Say) -> None:
+        self._logs = folder / "logs"
+        self._logs.mkdir()
+        self._orders = orders
+        self._say = say
+        self._shop = Shop(folder / "bus")
+        self._book = folder / "orders.jsonl"
+        self._book.write_text("".join(json.dumps(order) + "\n" for order in orders))
+        self._actors: dict[str, Actor] = {}
+        self._placed = 0
+        self._killed_at = 0
+        self._last_order = 0.0
+
+    async def perform(self) -> Outcome:
+        """The whole story. Raises :class:`StageError` if it cannot be told to its end."""
+        async with Stage(self._logs) as stage:
+            await self._open(stage)
+            nats = await self._look_in()
+            async with Bot(self._shop.credentials("operator")) as operator:
+                try:
+                    relay_log = self._actors["relay"].log
+                    evidence = Evidence(nats, operator, self._actors, relay_log, self._shop.nats_log)
+                    before = await self._stock()
+                    await self._trade(stage, evidence)
+                    findings = await self._rob(evidence)
+                    trade = await self._count(evidence, before)
+                    return Outcome(findings, trade, await evidence.quarantined(8))
+                finally:
+                    await nats.close()
+
+    # ---- the shop ----------------------------------------------------------------------------------------------------
+
+    async def _open(self, stage: Stage) -> None:
+        shop = self._shop
+        self._say("opening the shop: nats-server, relay, and a process for each bot")
+        stock = shop.folder / "stock.json"
+        stock.write_text(json.dumps(opening_stock(self._orders)))
+        await (await stage.start("server", shop.folder, str(shop.port))).expect("ready")
+        self._actors["relay"] = await stage.start("relay", shop.folder, shop.url, "relay-1")
+        await self._actors["relay"].expect("ready")
+        attacker = await stage.start("attacker", str(shop.port), shop.write_credentials("scraper"))
+        tapped = (await attacker.expect("listening"))["port"]
+        self._actors |= {
+            "attacker": attacker,
+            "inventory": await stage.start("inventory", shop.write_credentials("inventory"), stock),
+            "shipping": await stage.start("shipping", shop.write_credentials("shipping")),
+            # The order bot believes that it talks to NATS. It talks to the attacker, who passes everything on.
+            "order": await stage.start("order", shop.write_credentials("order", tapped), self._book),
+        }
+        for name in ("inventory", "shipping", "order"):
+            await self._actors[name].expect("ready")
+        self._say("the attacker is on the order bot's network connection, and owns the bot scraper")
+
+    async def _look_in(self) -> Client:
+        async def on_error(_: Exception) -> None:
+            """What goes wrong here shows as missing evidence."""
+
+        seed = self._shop.secrets.relay.seed_text
+        return await connect([self._shop.url], seed, name="director", on_error=on_error)
+
+    async def _stock(self) -> dict[str, int]:
+        order = self._actors["order"]
+        order.cue("stock", skus=sorted(demand(self._orders)))
+        stock: dict[str, int] = (await order.expect("stock"))["stock"]
+        return stock
+
+    # ---- honest trade ------------------------------------------------------------------------------------------------
+
+    async def _trade(self, stage: Stage, evidence: Evidence) -> None:
+        count = len(self._orders) - HELD_BACK
+        self._say(f"trade: {count} orders; every frame of the order bot passes through the attacker's hands")
+        order, began = self._actors["order"], time.monotonic()
+        order.cue("place", count=count)
+        while self._killed_at < count // 3:
+            self._killed_at = (await order.expect("shipped"))["count"]
+        self._say(f"trade: {self._killed_at} shipped; SIGKILL for the relay (pid {self._actors['relay'].pid})")
+        await self._actors["relay"].kill()
+        await asyncio.sleep(RELAY_AWAY_S)
+        self._actors["relay"] = await stage.start("relay", self._shop.folder, self._shop.url, "relay-2")
+        await self._actors["relay"].expect("ready")
+        self._say("trade: a new relay is there; nobody was told, nothing was kept in the old one")
+        await order.expect("placed", within_s=60 + count / 100)
+        self._placed = count
+        if not await evidence.settled(count):
+            self._say("trade: not everything has arrived")
+        self._say(f"trade: {count} orders through in {time.monotonic() - began:.1f} s, killed relay included")
+
+    async def _place_one(self) -> None:
+        order = self._actors["order"]
+        order.cue("place", count=1)
+        self._placed += 1
+        await order.expect("placed")
+        self._last_order = time.monotonic()
+
+    # ---- the robbery -------------------------------------------------------------------------------------------------
+
+    async def _rob(self, evidence: Evidence) -> list[Finding]:
+        self._say(f"robbery: {len(ATTACKS)} attacks, each looked for in quarantine, logs and streams")
+        findings = []
+        for number, attack in enumerate(ATTACKS, start=1):
+            finding = await self._attack(attack, evidence)
+            findings.append(finding)
+            outcome = f"{finding.where}: {finding.why}" if finding.where else f"NOT STOPPED: {finding.why}"
+            self._say(f"{number:2}/{len(ATTACKS)} {attack.what}\n            {outcome}")
+        return findings
+
+    async def _attack(self, attack: Attack, evidence: Evidence) -> Finding:
+        attacker = self._actors["attacker"]
+        facts: dict[str, Any] = {}
+        if attack in LATER:
+            # Life and the clocks' difference must be over; then it is late by any clock.
+            await asyncio.sleep(max(0.0, self._last_order + TTL_S + 1.2 - time.monotonic()))
+        if attack is INSIDE[0]:
+            facts["loot"] = str(self._shop.folder / "credentials" / "inventory.toml")
+        mark = await evidence.mark()
+        attacker.cue(attack.key, **facts)
+        if attack.key in NEEDS_AN_ORDER:
+            await attacker.expect("armed")
+            await self._place_one()
+        tried = await attacker.expect("tried")
+        finding = await evidence.examine(attack, tried["sha256"], mark)
+        if attack.key in NEEDS_AN_ORDER:
+            await evidence.settled(self._placed)
+        return replace(finding, harm=await evidence.harm(self._placed))
+
+    # ---- the count ---------------------------------------------------------------------------------------------------
+
+    async def _count(self, evidence: Evidence, before: dict[str, int]) -> Trade:
+        self._say("counting")
+        order = await self._actors["order"].status()
+        inventory = await self._actors["inventory"].status()
+        shipping = await self._actors["shipping"].status()
+        return Trade(
+            orders=len(self._orders),
+            accepted=order["placed"],
+            reserved=inventory["reserved"],
+            shipped=shipping["shipped"],
+            seen=order["shipped"],
+            doubled=order["doubled"] + inventory["doubled"] + shipping["doubled"],
+            stored=await evidence.traded(),
+            stock_before=before,
+            stock_after=await self._stock(),
+            stock_sold=demand(self._orders),
+            relay_killed_at=self._killed_at,
+        )
+
+
+__all__ = ["Director", "Outcome", "StageError"]

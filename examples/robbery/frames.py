@@ -1,0 +1,118 @@
+"""NATS on the wire: bytes into frames, as somebody sees them who sits on the connection. No signature, no secret: plain text."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+_PAYLOAD = {b"PUB": 1, b"MSG": 1, b"HPUB": 2, b"HMSG": 2}
+"""How many sizes end the line of a frame that has a payload."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame as it was sent."""
+
+    verb: bytes
+    words: tuple[bytes, ...]
+    """What stands behind the verb, sizes included."""
+    payload: bytes
+    """Without headers."""
+    raw: bytes
+
+    @property
+    def subject(self) -> str:
+        """What it is about."""
+        return self.words[0].decode("utf-8", "replace") if self.words else ""
+
+
+class FrameReader:
+    """Cuts a stream of bytes into frames."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that ``data`` completes."""
+        self._rest += data
+        frames = []
+        while (end := self._rest.find(b"\r\n")) >= 0:
+            verb, *words = self._rest[:end].split(b" ")
+            size, headers = 0, 0
+            if verb in _PAYLOAD:
+                size = int(words[-1])
+                headers = int(words[-2]) if _PAYLOAD[verb] == 2 else 0
+            total = end + 2 + (size + 2 if verb in _PAYLOAD else 0)
+            if len(self._rest) < total:
+                break
+            raw, self._rest = self._rest[:total], self._rest[total:]
+            payload = raw[end + 2 + headers : end + 2 + size]
+            frames.append(Frame(verb, tuple(words), payload, raw))
+        return frames
+
+
+def pub(subject: str, payload: bytes, reply: str = "") -> bytes:
+    """A publish."""
+    return f"PUB {subject} {reply + ' ' if reply else ''}{len(payload)}\r\n".encode() + payload + b"\r\n"
+
+
+def hpub(subject: str, headers: bytes, payload: bytes) -> bytes:
+    """A publish with a header block, whatever it is."""
+    return f"HPUB {subject} {len(headers)} {len(headers) + len(payload)}\r\n".encode() + headers + payload + b"\r\n"
+
+
+def msg(subject: str, sid: bytes, payload: bytes, reply: str = "") -> bytes:
+    """A delivery, as the server would write it."""
+    middle = f" {reply}" if reply else ""
+    return f"MSG {subject} ".encode() + sid + f"{middle} {len(payload)}\r\n".encode() + payload + b"\r\n"
+
+
+class RawSession:
+    """A NATS connection without a client library, which would refuse to send most of what the attacker sends."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, info: dict[str, Any]) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._frames = FrameReader()
+        self.challenge: str = info.get("nonce", "")
+        self.errors: list[str] = []
+        self.received: list[Frame] = []
+
+    @classmethod
+    async def open(cls, host: str, port: int) -> RawSession:
+        """Connect, and read the server's greeting with its challenge."""
+        reader, writer = await asyncio.open_connection(host, port)
+        greeting = await reader.readline()
+        return cls(reader, writer, json.loads(greeting.removeprefix(b"INFO ")))
+
+    async def login(self, token: str | None, signature: str | None) -> bool:
+        """Say who we are; whether we are let in."""
+        options: dict[str, Any] = {"verbose": False, "pedantic": False, "lang": "raw", "version": "0", "protocol": 1, "headers": True}
+        options |= {"auth_token": token} if token is not None else {}
+        options |= {"sig": signature} if signature is not None else {}
+        return await self.say(b"CONNECT " + json.dumps(options).encode() + b"\r\n")
+
+    async def say(self, data: bytes, within_s: float = 5.0) -> bool:
+        """Send bytes and wait until the server has worked through them; whether the connection still stands."""
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(within_s):
+                self._writer.write(data + b"PING\r\n")
+                await self._writer.drain()
+                while chunk := await self._reader.read(65536):
+                    for frame in self._frames.feed(chunk):
+                        if frame.verb == b"-ERR":
+                            self.errors.append(b" ".join(frame.words).decode("utf-8", "replace"))
+                        elif frame.verb in (b"MSG", b"HMSG"):
+                            self.received.append(frame)
+                        elif frame.verb == b"PONG":
+                            return True
+        return False
+
+    async def close(self) -> None:
+        """Hang up."""
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()

@@ -1,0 +1,105 @@
+"""What is shown at the end: the attacks, the stock, the counts, the quarantine."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from examples.robbery.director import Outcome
+from examples.robbery.judging import Trade
+
+WIDTH = 100
+MOST_ARTICLES = 12
+
+
+def console() -> Console:
+    """Where to print: as wide as the terminal, and 100 columns where there is none."""
+    wide = Console()
+    return wide if wide.is_terminal and wide.width >= WIDTH else Console(width=WIDTH, soft_wrap=False)
+
+
+def show(outcome: Outcome, wrong: list[str]) -> None:
+    """Print everything."""
+    out = console()
+    out.print()
+    out.print(_attacks(outcome))
+    out.print(_stock(outcome.trade))
+    out.print(_trade(outcome.trade))
+    out.print(_quarantine(outcome))
+    for fault in wrong:
+        out.print(Text(f"WRONG: {fault}", style="bold red"))
+    stopped = sum(finding.where is finding.attack.where and not finding.harm for finding in outcome.findings)
+    if wrong:
+        out.print(Text(f"The bus did not hold: {len(wrong)} things are wrong.", style="bold red"))
+    else:
+        orders = outcome.trade.orders
+        said = f"{stopped} attacks, {stopped} stopped where they should be. {orders} orders, {orders} shipped, none lost, none doubled."
+        out.print(Text(said, style="bold green"))
+    sys.stdout.flush()
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, width=WIDTH)
+
+
+def _attacks(outcome: Outcome) -> Table:
+    table = _table("What was tried, where it was stopped, and why")
+    table.add_column("", justify="right", width=2)
+    table.add_column("attack", ratio=9)
+    table.add_column("stopped by", width=16, no_wrap=True)
+    table.add_column("why", ratio=6)
+    for number, finding in enumerate(outcome.findings, start=1):
+        where = Text(finding.where, style="green") if finding.where else Text("NOTHING", style="bold red")
+        table.add_row(str(number), Text(finding.attack.what), where, Text(finding.why))
+    return table
+
+
+def _stock(trade: Trade) -> Table:
+    table = _table("Stock, as the inventory bot says over the bus")
+    for column in ("article", "before", "ordered", "after", ""):
+        table.add_column(column, justify="left" if column in ("article", "") else "right")
+    skus = list(trade.stock_before)
+    for sku in skus[:MOST_ARTICLES]:
+        before, sold, after = trade.stock_before[sku], trade.stock_sold.get(sku, 0), trade.stock_after.get(sku, 0)
+        table.add_row(sku, str(before), str(sold), str(after), "" if before - sold == after else "WRONG")
+    if len(skus) > MOST_ARTICLES:
+        table.add_row(f"and {len(skus) - MOST_ARTICLES} more", "", "", "", "")
+    return table
+
+
+def _trade(trade: Trade) -> Table:
+    table = _table(f"Honest trade, counted from both ends (relay killed after {trade.relay_killed_at} shipments)")
+    table.add_column("counted by")
+    table.add_column("what")
+    table.add_column("count", justify="right")
+    rows = (
+        ("orders.jsonl", "orders in the file", trade.orders),
+        ("order bot", "orders that the relay's stamp accepts", trade.accepted),
+        ("stream ACCEPTED", "orders.placed", trade.stored.get("orders.placed", 0)),
+        ("inventory bot", "orders reserved", trade.reserved),
+        ("stream ACCEPTED", "stock.reserved", trade.stored.get("stock.reserved", 0)),
+        ("shipping bot", "orders shipped", trade.shipped),
+        ("stream ACCEPTED", "orders.shipped", trade.stored.get("orders.shipped", 0)),
+        ("order bot", "orders seen shipped", trade.seen),
+        ("all three bots", "handled more than once", trade.doubled),
+    )
+    for who, what, count in rows:
+        table.add_row(who, what, str(count))
+    return table
+
+
+def _quarantine(outcome: Outcome) -> Table:
+    table = _table("Quarantine: the newest records, as the operator bot lists them")
+    for column in ("#", "judged", "reason", "session", "claims", "subject", "bytes", "detail"):
+        table.add_column(column, justify="right" if column in ("#", "bytes") else "left", overflow="fold")
+    for record in outcome.quarantine:
+        judged = datetime.fromtimestamp(record["judged_at_ms"] / 1000, UTC).strftime("%H:%M:%S")
+        names = (record["reason"], record["session"], record["claimed"] or "-", record["subject"] or "-")
+        row = (str(record["sequence"]), judged, *names, str(record["size"]), record["detail"] or "")
+        table.add_row(*(Text(cell) for cell in row))
+    return table

@@ -1,0 +1,142 @@
+"""What the attacker has: the line of the order bot, a bot of low rank, keys of its own making; and how it makes what it sends."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from examples.robbery.cues import tell
+from examples.robbery.frames import Frame, RawSession, pub
+from examples.robbery.wiretap import Change, Wiretap
+from sealbus import Credentials, Stamp, Verdict
+from sealbus.codec import pack_json
+from sealbus.delivery import pack_delivery
+from sealbus.envelope import Header, Parent, seal_envelopes
+from sealbus.keys import KeyKind, SigningKey
+from sealbus.seal import sign_connect
+from sealbus.stamp import seal_stamps
+
+Sent = list[bytes]
+"""Bodies that an attempt has sent: the director looks for them by their SHA-256."""
+
+FAKE_ORDER = {
+    "order_id": "ord-666666",
+    "customer": "cus-6666",
+    "placed_at": "2026-11-24T08:00:00Z",
+    "currency": "EUR",
+    "items": [{"sku": "ROB-2000", "quantity": 100, "unit_price_cents": 1}],
+    "ship_to": {"name": "A. Thief", "street": "Dock 13", "city": "Nowhere", "postcode": "00000", "country": "XX"},
+}
+
+
+class Thief:
+    """The attacker's means."""
+
+    def __init__(self, host: str, port: int, scraper: Credentials) -> None:
+        self.host, self.port = host, port
+        self.scraper = scraper
+        self.tap = Wiretap(host, port, "order")
+        self.key = SigningKey.generate(KeyKind.BOT)
+        """A key of its own making."""
+        self.bus_key = SigningKey.generate(KeyKind.BUS)
+        """A relay's key of its own making."""
+        self.loot: Credentials | None = None
+        """Stolen credentials, in the last act."""
+        self._sessions: dict[str, RawSession] = {}
+
+    async def next_order(self, change: Change | None = None) -> Frame:
+        """Tell the director that we lie in wait, and wait."""
+        waiting = self.tap.next_order(change)
+        tell("armed")
+        return await waiting
+
+    async def knock(self, token: str | None, sign: Callable[[bytes], bytes] | None) -> bool:
+        """Try to log in once; ``sign`` answers the challenge. Whether it worked."""
+        session = await RawSession.open(self.host, self.port)
+        signature = None if sign is None else base64.b64encode(sign(session.challenge.encode())).decode()
+        admitted = await session.login(token, signature)
+        await session.close()
+        return admitted
+
+    async def session_of(self, credentials: Credentials) -> RawSession:
+        """A session as a bot whose credentials we have."""
+        session = self._sessions.get(credentials.bot)
+        if session is None or not await session.say(b""):
+            session = await RawSession.open(self.host, self.port)
+            token = admission(credentials)
+            signature = sign_connect(credentials.key, session.challenge.encode(), token.encode())
+            await session.login(token, base64.b64encode(signature).decode())
+            self._sessions[credentials.bot] = session
+        return session
+
+    async def as_scraper(self, data: bytes) -> None:
+        """Send raw frames as scraper."""
+        await (await self.session_of(self.scraper)).say(data)
+
+    async def send(self, envelope: bytes, *, live: bool = False) -> Sent:
+        """Send an envelope as scraper."""
+        await self.as_scraper(pub("call.scraper" if live else "send.scraper", envelope))
+        return [envelope]
+
+    def inject(self, envelope: bytes, *, live: bool = False) -> Sent:
+        """Send an envelope in order's session."""
+        self.tap.inject(pub("call.order" if live else "send.order", envelope))
+        return [envelope]
+
+    def stolen_parent(self) -> tuple[bytes, bytes]:
+        """A real order's envelope, and the relay's own stamp on it, as they passed."""
+        for envelope in reversed(self.tap.orders):
+            for stamp in self.tap.stamps.values():
+                if hashlib.sha256(envelope).digest() in stamp:
+                    return envelope, stamp
+        raise LookupError("no order has passed")
+
+    def forged_stamp(self, envelope: bytes, header: Header) -> bytes:
+        """A stamp that says that the relay accepted ``envelope``; all in order, but for the key."""
+        stamp = Stamp(
+            bus=header.bus,
+            envelope=hashlib.sha256(envelope).digest(),
+            bot=header.bot,
+            subject=header.subject,
+            nonce=header.nonce,
+            verdict=Verdict.ACCEPTED,
+            reason=None,
+            detail=None,
+            policy=bytes(32),
+            position=1,
+            judged_at_ms=now_ms(),
+            relay="relay-1",
+        )
+        return seal_stamps(self.bus_key, [stamp])[0]
+
+    def forged_delivery(self, bot: str, subject: str, payload: Any) -> tuple[bytes, bytes]:
+        """What a subscriber would get, and the parent that it could then quote."""
+        header = draft(bot, subject)
+        envelope = sealed(self.key, header, payload)
+        stamp = self.forged_stamp(envelope, header)
+        return pack_delivery(envelope, stamp), Parent(stamp, envelope).encode()
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970 UTC."""
+    return time.time_ns() // 1_000_000
+
+
+def admission(credentials: Credentials, *consumers: str) -> str:
+    """What a bot says at the door."""
+    return " ".join(["sealbus/1", credentials.bot, credentials.key.public.text, *consumers])
+
+
+def draft(bot: str, subject: str, **fields: Any) -> Header:
+    """A header with everything in order, but for ``fields``."""
+    plain: dict[str, Any] = {"bus": "shop", "nonce": os.urandom(16), "issued_at_ms": now_ms(), "ttl_ms": 4000}
+    return Header(**{**plain, "bot": bot, "subject": subject, **fields})
+
+
+def sealed(key: SigningKey, header: Header, payload: Any) -> bytes:
+    """An envelope."""
+    return seal_envelopes(key, [(header, pack_json(payload))])[0]

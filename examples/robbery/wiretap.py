@@ -1,0 +1,132 @@
+"""The attacker on the network: a TCP proxy on the order bot's connection to NATS.
+
+It sees every frame, may hold any of them back or change it, and may put its own into the authenticated session, in either direction. What
+it does not have is the order bot's signing key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from examples.robbery.frames import Frame, FrameReader
+from sealbus.envelope import Envelope
+
+Change = Callable[[Frame], bytes]
+
+
+@dataclass(slots=True, eq=False)
+class Tapped:
+    """One connection that is listened to."""
+
+    to_server: asyncio.StreamWriter
+    to_bot: asyncio.StreamWriter
+    login: dict[str, str] = field(default_factory=dict)
+    subscriptions: dict[str, bytes] = field(default_factory=dict)
+    """Subject to subscription id, as the bot asked for them."""
+    errors: list[str] = field(default_factory=list)
+    """What the server said about frames that we put in. The bot never hears of it."""
+
+
+class Wiretap:
+    """Listens on a port of its own, and passes everything on to NATS."""
+
+    def __init__(self, host: str, port: int, bot: str) -> None:
+        self._upstream = (host, port)
+        self._bot = bot
+        self._tapped: Tapped | None = None
+        self._pumps: set[asyncio.Task[None]] = set()
+        self._change: Change | None = None
+        self._waiting: asyncio.Future[Frame] | None = None
+        self.orders: list[bytes] = []
+        """Envelopes of orders as they passed."""
+        self.stamps: dict[bytes, bytes] = {}
+        """The relay's receipts as they passed, by nonce: sealed stamps."""
+        self.requests: dict[bytes, bytes] = {}
+        """Envelopes of live requests as they passed, by nonce."""
+        self.deliveries: list[Frame] = []
+        """Stamped shipments as they passed."""
+
+    async def listen(self) -> int:
+        """Start; return the port."""
+        server = await asyncio.start_server(self._on_connection, "127.0.0.1", 0)
+        port: int = server.sockets[0].getsockname()[1]
+        return port
+
+    @property
+    def session(self) -> Tapped:
+        """The order bot's authenticated session: ours to use."""
+        assert self._tapped is not None
+        return self._tapped
+
+    def inject(self, data: bytes) -> None:
+        """Put frames into the session, as if the bot had sent them."""
+        self.session.to_server.write(data)
+
+    def deliver(self, data: bytes) -> None:
+        """Put frames into the session, as if the server had sent them."""
+        self.session.to_bot.write(data)
+
+    async def next_order(self, change: Change | None = None) -> Frame:
+        """Wait for the next order that passes. ``change`` says what is passed on in its place."""
+        self._change = change
+        self._waiting = asyncio.get_running_loop().create_future()
+        return await self._waiting
+
+    async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            upstream_reader, upstream_writer = await asyncio.open_connection(*self._upstream)
+        except OSError:
+            writer.close()
+            return
+        tapped = Tapped(to_server=upstream_writer, to_bot=writer)
+        self._tapped = tapped
+        ways = (
+            self._pump(reader, upstream_writer, lambda frame: self._from_bot(tapped, frame)),
+            self._pump(upstream_reader, writer, lambda frame: self._from_server(tapped, frame)),
+        )
+        await asyncio.gather(*ways)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, see: Change) -> None:
+        frames = FrameReader()
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                # Whole frames only, so that what we put in never lands inside one.
+                writer.write(b"".join(see(frame) for frame in frames.feed(data)))
+                await writer.drain()
+        writer.close()
+
+    def _from_bot(self, tapped: Tapped, frame: Frame) -> bytes:
+        if frame.verb == b"CONNECT":
+            tapped.login = json.loads(b" ".join(frame.words))
+        elif frame.verb == b"SUB":
+            tapped.subscriptions[frame.subject] = frame.words[-1]
+        elif frame.verb == b"PUB" and frame.subject == f"call.{self._bot}":
+            self.requests[Envelope.decode(frame.payload).header.nonce] = frame.payload
+        elif frame.verb == b"PUB" and frame.subject == f"send.{self._bot}":
+            return self._see_order(frame)
+        return frame.raw
+
+    def _see_order(self, frame: Frame) -> bytes:
+        self.orders.append(frame.payload)
+        waiting, change = self._waiting, self._change
+        if waiting is None or waiting.done():
+            return frame.raw
+        self._waiting, self._change = None, None
+        passed = change(frame) if change else frame.raw
+        waiting.set_result(frame)
+        return passed
+
+    def _from_server(self, tapped: Tapped, frame: Frame) -> bytes:
+        if frame.verb == b"-ERR":
+            tapped.errors.append(b" ".join(frame.words).decode("utf-8", "replace"))
+            return b""
+        if frame.verb == b"MSG" and frame.subject.startswith(f"inbox.{self._bot}."):
+            with contextlib.suppress(ValueError):
+                self.stamps[bytes.fromhex(frame.subject.rsplit(".", 1)[-1])] = frame.payload
+        elif frame.verb in (b"MSG", b"HMSG") and frame.subject.startswith("accepted."):
+            self.deliveries.append(frame)
+        return frame.raw
