@@ -498,9 +498,9 @@ def an_order_on_another_bus() -> Step:
 
 @attack("check_what_came_before", Reason.CAUSE)
 def caused_by_another_subject() -> Step:
-    """A shipment that follows from a reservation."""
-    reserved = envelope(RESERVED)
-    return _shipping(parent=parent(reserved, RESERVED, carry=True))
+    """A bot that may ship, and may receive reservations, ships because of a reservation."""
+    caused = parent(envelope(RESERVED), RESERVED, carry=True)
+    return Step(envelope(SHIPPED, bot="rival", parent=caused), session="rival")
 
 
 @attack("check_what_came_before", Reason.CAUSE)
@@ -520,6 +520,13 @@ def a_stolen_stamp() -> Step:
 def shipped_to_another_order() -> Step:
     """The shipment names another order than its cause."""
     return _shipping(payload={"order_id": "B-2"})
+
+
+@attack("check_what_came_before", Reason.CAUSE)
+def an_order_without_what_is_compared() -> Step:
+    """The order, of a schema that does not ask for it, names no order."""
+    order = envelope(payload={"lines": []}, schema="orders.placed", schema_version=2)
+    return _shipping(parent=parent(order, carry=True))
 
 
 @attack("check_what_came_before", Reason.CAUSE)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import random  # noqa: TID251  # seeded: the same texts each time
+import json
+import random  # noqa: TID251  # random.Random(seed): repeatable on purpose
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -56,7 +57,7 @@ def test_any_text_of_yamls_own_signs(bus: Folder, text: str, file: str) -> None:
 
 @pytest.mark.parametrize("seed", range(300))
 def test_a_sound_policy_with_a_piece_changed(bus: Folder, seed: int) -> None:
-    dice = random.Random(seed)  # repeatable on purpose
+    dice = random.Random(seed)
     text = POLICY
     for _ in range(dice.randrange(1, 4)):
         at = dice.randrange(len(text))
@@ -81,8 +82,6 @@ VALUES = st.recursive(
     st.dictionaries(st.sampled_from(["version", "bus", "limits", "on_violation", "roles", "bots", "subjects"]), VALUES)
 )
 def test_any_value_anywhere_at_the_top(bus: Folder, policy: dict[str, object]) -> None:
-    import json  # JSON is YAML
-
     bus.write("policy.yaml", json.dumps(policy))
     bus.load()
 
@@ -114,8 +113,6 @@ KNOWN = [
     ),
 )
 def test_any_value_anywhere_below(bus: Folder, section: str, value: dict[str, object]) -> None:
-    import json
-
     bus.write(
         "policy.yaml",
         json.dumps({"version": 1, "bus": "shop", "subjects": {"a.c": {"schema": "order.v1"}}, section: value}),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -41,9 +43,6 @@ def test_a_key_with_a_wrong_letter(bus: Folder) -> None:
 
 def test_a_key_of_small_order(bus: Folder) -> None:
     # y = 1, the neutral element: one signature under it fits many messages. nkey of prefix U over those 32 bytes.
-    import base64  # only here
-    import binascii
-
     raw = bytes([KeyKind.BOT.value]) + b"\x01" + bytes(31)
     bus.key("order", base64.b32encode(raw + binascii.crc_hqx(raw, 0).to_bytes(2, "little")).decode().rstrip("="))
     assert "not a valid Ed25519 key" in bus.problem().what

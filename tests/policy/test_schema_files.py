@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import jsonschema
 import pytest
@@ -171,7 +172,7 @@ JSON = st.recursive(
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(JSON)
-def test_whatever_a_schema_says_the_loader_answers_and_agrees_with_jsonschema(bus: Folder, document: object) -> None:
+def test_whatever_a_schema_says_the_loader_answers_and_agrees_with_jsonschema(bus: Folder, document: Any) -> None:
     bus.write(FILE, json.dumps(document))
     loaded = bus.load()
     try:

@@ -29,7 +29,10 @@ class _Without(ast.NodeTransformer):
         self.line = line
 
     def visit_If(self, node: ast.If) -> ast.stmt:
-        return ast.copy_location(ast.Pass(), node) if node.lineno == self.line else node
+        if node.lineno == self.line:
+            return ast.copy_location(ast.Pass(), node)
+        self.generic_visit(node)
+        return node
 
 
 def without_each_check(function: F) -> list[tuple[str, F]]:

@@ -1,6 +1,7 @@
 """Headers that nats-server obeys, sent by a bot to the ingress stream: none may touch a message that is not its own.
 
-The list is every header that nats-server 2.15's ``stream.go``, ``scheduler.go``, ``msgtrace.go`` and ``accounts.go`` read from a publish.
+The list is every header that nats-server 2.15 reads from a publish, in ``stream.go``, ``scheduler.go``, ``msgtrace.go`` and
+``accounts.go``.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ HEADERS: list[tuple[dict[str, str], str]] = [
     ({"Nats-Sequence": "1", "Nats-Stream": "ACCEPTED", "Nats-Subject": "accepted.orders.placed"}, STORED),
     ({"Nats-Trace-Dest": "bus.orders.placed"}, UNSENT),
     ({"Nats-Trace-Dest": "accepted.orders.placed", "Nats-Trace-Only": "true"}, UNSENT),
-    ({"Nats-Trace-Only": "true"}, UNSENT),
+    ({"Nats-Trace-Only": "true"}, STORED),
     ({"Nats-Trace-Dest": "not a subject"}, STORED),
     ({"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}, STORED),
 ]

@@ -103,7 +103,7 @@ def bad_stamps() -> Iterator[tuple[str, str, bytes]]:
     yield "sealed as an envelope", "seal", _in_context(Context.ENVELOPE)
     yield "eleven fields", "body", _odd(pack_fields(_FIELDS[:-1]))
     yield "thirteen fields", "body", _odd(pack_fields((*_FIELDS, None)))
-    yield "a position of true", "body", _with(9, True)  # a value among others
+    yield "a position of true", "body", _with(9, True)  # noqa: FBT003  # a value among others
     yield "a time that is a float", "body", _with(10, 1.5)
     yield "a bus that is no name", "names", _with(0, "The Shop")
     yield "a bot that is no name", "names", _with(2, "a.b")

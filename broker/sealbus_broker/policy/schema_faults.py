@@ -134,6 +134,14 @@ def _compiles(schema: dict[str, Any]) -> bool:
     return True
 
 
+def walk(schema: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
+    """Every schema object inside a schema, itself first, with its path."""
+    if isinstance(schema, dict):
+        yield path, schema
+        for step, inner in _subschemas(schema):
+            yield from walk(inner, (*path, *step))
+
+
 def _subschemas(schema: dict[str, Any]) -> Iterator[tuple[Path_, Any]]:
     for keyword in (*_ONE, *_ONE_HERE):
         if keyword in schema:

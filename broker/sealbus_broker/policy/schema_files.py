@@ -15,7 +15,8 @@ from sealbus.subjects import is_subject
 from sealbus_broker.gate.schemas import BASE, Schema, closed_registry, split_name
 from sealbus_broker.policy.document import Document, read_json
 from sealbus_broker.policy.problems import Problem
-from sealbus_broker.policy.schema_faults import faults, metaschema_faults
+from sealbus_broker.policy.schema_faults import faults, metaschema_faults, walk
+from sealbus_broker.policy.schema_growth import TooMany, doubling
 from sealbus_broker.printable import printable
 
 FOLDER: Final = "schemas"
@@ -92,20 +93,39 @@ def _check_identities(documents: dict[str, Document], problems: list[Problem]) -
 
 def _check_insides(documents: dict[str, Document]) -> list[Problem]:
     registry: Any = METASCHEMAS
-    found: list[Problem] = []
     for name, document in documents.items():
         resource = DRAFT202012.create_resource(document.value)
         registry = registry.with_resource(f"{BASE}{name}.json", resource)
-        identity = resource.id()
-        if identity is not None:
+        if (identity := resource.id()) is not None:
             registry = registry.with_resource(identity, resource)
+    found: list[Problem] = []
+    resolvers: dict[str, Any] = {}
     for name, document in documents.items():
         try:
-            identity = DRAFT202012.create_resource(document.value).id()
-            found += faults(document, registry.resolver(identity or f"{BASE}{name}.json"))
+            resolvers[name] = registry.resolver(
+                DRAFT202012.create_resource(document.value).id() or f"{BASE}{name}.json"
+            )
+            found += faults(document, resolvers[name])
         except (ValueError, referencing.exceptions.Unresolvable, RecursionError):
             found.append(document.problem(("$id",), "an $id inside is not a URI that can be used"))
+    if not found:
+        found = [problem for name, document in documents.items() for problem in _growth(document, resolvers[name])]
     return found
+
+
+def _growth(document: Document, resolver: Any) -> list[Problem]:
+    try:
+        state = doubling(document.value, resolver)
+    except TooMany as error:
+        return [
+            document.problem((), f"the schema has {error}", hint="name fewer alternatives, or refer to fewer schemas")
+        ]
+    if state is None:
+        return []
+    place = next((path for path, schema in walk(document.value) if id(schema) == state), ())
+    what = "the schema comes back to itself in two ways for the same place, so the work doubles with each level of a payload"
+    hint = "put the property or item that recurs next to anyOf/oneOf/allOf/if instead of into several of their branches"
+    return [document.problem(place, what, hint=hint)]
 
 
 def _compile(documents: dict[str, Document], problems: list[Problem]) -> dict[str, Schema]:

@@ -51,18 +51,22 @@ _PROBE_S: Final = 0.02
 _LOOK_S: Final = 1.0
 _LAST_LINES: Final = 5
 
-_JETSTREAM_LOST: Final = "JetStream out of"
-"""What nats-server logs when it cannot write: it then goes on without JetStream, which is no bus."""
+_CANNOT_WRITE: Final = re.compile(
+    r"^\[\d+\] \S+ \S+ \[(?:ERR|WRN)\] JetStream (?:\w+ '[^']*' critical write error|out of .* will be DISABLED)",
+    re.MULTILINE,
+)
+"""What nats-server logs when its disk is full or broken. It then stays up, and answers nothing until it is restarted (2.15.1).
+From the line's beginning, which no client can write: what clients send is quoted, newlines included."""
 
 _HINTS: Final = (
     ("no space left", "the disk is full: free space where the bus folder is"),
-    ("out of file resources", "the disk is full: free space where the bus folder is"),
+    ("jetstream out of", "the disk is full: free space where the bus folder is"),
     ("address already in use", "something else listens there (another bus?): stop it, or choose another with --port"),
     ("read-only file system", "the bus folder cannot be written: make it writable, or use another"),
     ("permission denied", "the bus folder belongs to somebody else: give it to the user that runs sealbus"),
 )
 
-_SERIOUS = re.compile(rf"\[(?:ERR|FTL)\]|^nats-server: |{_JETSTREAM_LOST}")
+_SERIOUS: Final = re.compile(r"\[(?:ERR|FTL)\]|^nats-server: |JetStream out of")
 
 
 def find_binary() -> Path:
@@ -127,7 +131,10 @@ class NatsServer:
             raise
 
     async def supervise(self) -> None:
-        """Restart it whenever it dies. Returns after :meth:`stop`; raises :class:`ServerFailed` if it keeps dying."""
+        """Restart it whenever it dies. Returns after :meth:`stop`.
+
+        Raises :class:`ServerFailed`, with the server ended, if it keeps dying or cannot write its streams any more.
+        """
         quick, started = 0, time.monotonic()
         while True:
             await self._watch()
@@ -179,15 +186,16 @@ class NatsServer:
             raise ServerFailed(f"nats-server cannot be started: {error.strerror}", hint=_hint(str(error))) from None
 
     async def _watch(self) -> None:
-        """Return when the child has ended, by itself or, where it has lost JetStream, by us."""
+        """Return when the child has ended. Raises :class:`ServerFailed` if it goes on without being able to write."""
         process, looked_at = self._process, self._log_start
         while process is not None and process.returncode is None and not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), _LOOK_S)
-            text, looked_at = self._log_from(looked_at)
-            if _JETSTREAM_LOST in text and process.returncode is None:
-                log.error("nats-server.lost-jetstream")
+            written = self._log_from(looked_at).rpartition(b"\n")[0]
+            if _CANNOT_WRITE.search(written.decode("utf-8", "replace")):
                 await self._end_child()
+                raise self._failed("nats-server cannot write its streams any more")
+            looked_at += len(written)
 
     async def _wait_until_ready(self) -> None:
         process, deadline = self._process, time.monotonic() + START_S
@@ -321,18 +329,18 @@ class NatsServer:
 
     # ---- the log ---------------------------------------------------------------------------------------------------
 
-    def _log_from(self, start: int) -> tuple[str, int]:
-        """What this server has written since ``start``, and where to go on."""
+    def _log_from(self, start: int) -> bytes:
+        """What has been written from ``start`` on."""
         try:
             with self._log_file.open("rb") as file:
                 file.seek(start)
-                data = file.read()
+                return file.read()
         except OSError:
-            return "", start
-        return data.decode("utf-8", "replace"), start + len(data)
+            return b""
 
     def _failed(self, what: str) -> ServerFailed:
-        lines = self._log_from(self._log_start)[0].splitlines()
+        """What happened, with what this server (not one before it) last had to say."""
+        lines = self._log_from(self._log_start).decode("utf-8", "replace").splitlines()
         telling = [line for line in lines if _SERIOUS.search(line)]
         last = "\n  ".join((telling or lines)[-_LAST_LINES:])
         return ServerFailed(

@@ -106,7 +106,7 @@ def _unpack(data: bytes, most: int) -> Any:
         raise Malformed("not one complete msgpack value, or one with far too many parts") from None
 
 
-def _trouble(value: object, budget: int = MAX_NODES) -> str | None:  # noqa: C901  # one branch a kind of value, in one place
+def _trouble(value: object, budget: int = MAX_NODES) -> str | None:
     """Walk a tree level by level; say what in it is outside the JSON data model or the limits, if anything."""
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH + 1):

@@ -1,0 +1,216 @@
+"""Recursive schemas that would let a small payload hold the gate for hours.
+
+A validator looks at a value once for each way in which the schema reaches it. Where a schema refers back to itself by one way
+only, that grows with the payload. Where it does so by two ways for the same place, as in ::
+
+    {"anyOf": [{"properties": {"next": {"$ref": "#"}}},
+               {"properties": {"next": {"$ref": "#"}, "name": {}}}]}
+
+every level doubles it: 20 levels took 100 seconds, and a payload may have 32. Whoever may publish on that subject could stop
+the relay.
+
+Seen as a finite automaton (states: subschemas; letters: the steps from a value to its members), such a schema is one with
+*exponential ambiguity*: some state can be left and come back to by two different paths that read the same word. That is
+decidable (Weber and Seidl, 1991: look for a cycle through ``(q, q)`` in the product of the automaton with itself that leaves the
+diagonal), and decided here, at load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import referencing.exceptions
+from referencing.jsonschema import DRAFT202012
+
+MAX_WAYS: Final = 4096
+"""Most ways in which one schema may look at one value (``allOf`` of ``anyOf`` of …): more is a product of alternatives."""
+
+MAX_CYCLE: Final = 200
+"""Most subschemas that refer to each other in circles; the work here grows with the square of it."""
+
+N = TypeVar("N", bound=Hashable)
+
+_HERE: Final = ("if", "then", "else", "not")
+_HERE_LISTS: Final = ("allOf", "anyOf", "oneOf")
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """From a value to some of its members: one property or item (``name``), or all but ``but`` (``name`` is ``None``)."""
+
+    kind: str
+    name: str | int | None
+    origin: int
+    """The schema object that takes this step: its ``additionalProperties`` leaves out what its ``patternProperties`` take."""
+    but: frozenset[str | int] = frozenset()
+    rest: bool = False
+
+    def meets(self, other: _Step) -> bool:
+        """Whether both can lead to the same member."""
+        if self.kind != other.kind or (
+            self.origin == other.origin and self.rest != other.rest and self.kind == "property"
+        ):
+            return False
+        if self.name is None or other.name is None:
+            return self.name not in other.but and other.name not in self.but
+        return self.name == other.name
+
+
+class TooMany(Exception):
+    """The schema is too large a tangle to be judged. The message says what there is too much of."""
+
+
+class _Automaton:
+    """The subschemas that ``root`` reaches. A state is the ``id()`` of a schema object, which its document keeps alive."""
+
+    def __init__(self, root: Any, resolver: Any) -> None:
+        self._known: dict[int, tuple[dict[str, Any], Any]] = {}
+        self.edges: dict[int, list[tuple[_Step, int]]] = {}
+        waiting = [self._state(root, resolver)]
+        while waiting:
+            state = waiting.pop()
+            if state is None or state in self.edges:
+                continue
+            self.edges[state] = [edge for here in self._ways(state) for edge in self._down(here)]
+            waiting += [target for _, target in self.edges[state]]
+
+    def _state(self, schema: Any, resolver: Any) -> int | None:
+        if not isinstance(schema, dict):
+            return None  # true and false look at nothing
+        self._known.setdefault(id(schema), (schema, resolver))
+        return id(schema)
+
+    def _ways(self, state: int) -> list[int]:
+        """The schema objects that look at the value which ``state`` looks at, each as often as it does."""
+        found: list[int] = []
+        stack: list[tuple[int, frozenset[int]]] = [(state, frozenset())]
+        while stack:
+            here, above = stack.pop()
+            if here in above:
+                continue  # a circle that takes no step: the validator ends it too
+            found.append(here)
+            if len(found) > MAX_WAYS:
+                raise TooMany(f"more than {MAX_WAYS} ways in which it looks at one value")
+            stack += [(inner, above | {here}) for inner in self._here(here)]
+        return found
+
+    def _here(self, state: int) -> Iterator[int]:
+        schema, resolver = self._known[state]
+        inner = [schema[keyword] for keyword in _HERE if keyword in schema]
+        inner += [one for keyword in _HERE_LISTS for one in schema.get(keyword, [])]
+        inner += schema.get("dependentSchemas", {}).values()
+        for one in inner:
+            if (found := self._state(one, _inside(resolver, one))) is not None:
+                yield found
+        for keyword in ("$ref", "$dynamicRef"):
+            if keyword in schema:
+                try:
+                    target = resolver.lookup(schema[keyword])
+                except (referencing.exceptions.Unresolvable, ValueError):
+                    continue  # told of elsewhere
+                if (found := self._state(target.contents, target.resolver)) is not None:
+                    yield found
+
+    def _down(self, state: int) -> Iterator[tuple[_Step, int]]:
+        schema, resolver = self._known[state]
+        properties, prefix = schema.get("properties", {}), schema.get("prefixItems", [])
+        steps = [(_Step("property", name, state), inner) for name, inner in properties.items()]
+        steps += [(_Step("property", None, state), inner) for inner in schema.get("patternProperties", {}).values()]
+        steps += [
+            (_Step("property", None, state, frozenset(properties), rest=True), schema[keyword])
+            for keyword in ("additionalProperties", "unevaluatedProperties")
+            if keyword in schema
+        ]
+        steps += [(_Step("item", at, state), inner) for at, inner in enumerate(prefix)]
+        steps += [
+            (_Step("item", None, state, frozenset(range(len(prefix)))), schema[keyword])
+            for keyword in ("items", "unevaluatedItems")
+            if keyword in schema
+        ]
+        if "contains" in schema:
+            steps.append((_Step("item", None, state), schema["contains"]))
+        for step, inner in steps:
+            if (found := self._state(inner, _inside(resolver, inner))) is not None:
+                yield step, found
+
+
+def _inside(resolver: Any, schema: Any) -> Any:
+    if not isinstance(schema, dict) or "$id" not in schema:
+        return resolver
+    return resolver.in_subresource(DRAFT202012.create_resource(schema))
+
+
+def doubling(root: Any, resolver: Any) -> int | None:
+    """The ``id()`` of a schema object under ``root`` that comes back to itself in two ways for one place, or ``None``.
+
+    ``root``: a schema that meets the metaschema; ``resolver`` stands at its URI. Raises :class:`TooMany`.
+    """
+    edges = _Automaton(root, resolver).edges
+    circles = _components({state: [target for _, target in out] for state, out in edges.items()})
+    members: dict[int, list[int]] = {}
+    for state, circle in circles.items():
+        members.setdefault(circle, []).append(state)
+    for states in members.values():
+        if len(states) > MAX_CYCLE:
+            raise TooMany(f"more than {MAX_CYCLE} subschemas that refer to each other in circles")
+        inside = set(states)
+        found = _ambiguous({state: [edge for edge in edges[state] if edge[1] in inside] for state in states})
+        if found is not None:
+            return found
+    return None
+
+
+def _ambiguous(edges: Mapping[int, list[tuple[_Step, int]]]) -> int | None:
+    """A state that can be left and come back to by two paths that read the same word."""
+    pairs: dict[tuple[int, int], set[tuple[int, int]]] = {}
+    forks: list[tuple[tuple[int, int], tuple[int, int]]] = []
+    waiting = [(state, state) for state in edges]
+    while waiting:
+        pair = waiting.pop()
+        if pair in pairs:
+            continue
+        pairs[pair] = set()
+        one, other = pair
+        for at, (step, target) in enumerate(edges[one]):
+            for also, (other_step, other_target) in enumerate(edges[other]):
+                if not step.meets(other_step):
+                    continue
+                pairs[pair].add((target, other_target))
+                if one == other and at != also:
+                    forks.append((pair, (target, other_target)))
+        waiting += pairs[pair]
+    circles = _components(pairs)
+    return next((pair[0] for pair, after in forks if circles[pair] == circles[after]), None)
+
+
+def _components(graph: Mapping[N, Iterable[N]]) -> dict[N, int]:
+    """Which nodes can reach each other: a number for each set (Kosaraju, without recursion)."""
+    order: list[N] = []
+    seen: set[N] = set()
+    for root in graph:
+        stack: list[tuple[N, Iterator[N]]] = [] if root in seen else [(root, iter(graph[root]))]
+        seen.add(root)
+        while stack:
+            node, rest = stack[-1]
+            step = next((one for one in rest if one not in seen), None)
+            if step is None:
+                order.append(node)
+                stack.pop()
+            else:
+                seen.add(step)
+                stack.append((step, iter(graph[step])))
+    backwards: dict[N, list[N]] = {node: [] for node in graph}
+    for node, targets in graph.items():
+        for target in targets:
+            backwards[target].append(node)
+    found: dict[N, int] = {}
+    for number, root in enumerate(reversed(order)):
+        waiting = [] if root in found else [root]
+        while waiting:
+            node = waiting.pop()
+            if node not in found:
+                found[node] = number
+                waiting += backwards[node]
+    return found

@@ -1,0 +1,263 @@
+"""Cause and reply: proven by the bus's own stamp, by one who may know, about the same thing, in time, and once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sealbus.codec import pack_json
+from sealbus.reason import Reason
+from sealbus.stamp import Stamp
+from sealbus_broker.gate import cause, judge
+from sealbus_broker.gate.policy import CauseRule, Policy
+from tests.gate.attacks import ATTACKS
+from tests.gate.bus import ACCEPTED, PureBus, Step
+from tests.gate.honest import HONEST
+from tests.gate.scenarios import live
+from tests.gate.world import (
+    ASK,
+    KEYS,
+    NOW,
+    POLICY,
+    POLICY_DOCUMENT,
+    SHIPPED,
+    answer,
+    compile_policy,
+    envelope,
+    nonce,
+    parent,
+    shipment,
+)
+from tests.protocol.mutation import without_each_check
+
+OF_A_CAUSE = [scenario for scenario in (*ATTACKS, *HONEST) if scenario.expect in (Reason.CAUSE, ACCEPTED)]
+
+
+def outcomes() -> dict[str, tuple[object, object]]:
+    """Reason and detail that each scenario's last step meets."""
+    met: dict[str, tuple[object, object]] = {}
+    for scenario in OF_A_CAUSE:
+        bus = PureBus()
+        for step in scenario.steps[:-1]:
+            bus.take(step)
+        try:
+            judgment = bus.judge(scenario.steps[-1])
+            met[scenario.name] = (judgment.reason or ACCEPTED, judgment.detail)
+        except (AssertionError, AttributeError, TypeError, ValueError) as error:
+            met[scenario.name] = ("raises", type(error))
+    return met
+
+
+SOUND = outcomes()
+WEAKER = [
+    pytest.param(place, function.__name__, weaker, id=f"{function.__name__}: {condition}")
+    for place, function in (
+        (cause, cause.prove_parent),
+        (judge, cause.check_cause),
+        (judge, cause.check_reply),
+        (cause, cause._compare),
+    )
+    for condition, weaker in without_each_check(function)
+]
+
+
+def test_nothing_taken_out_nothing_changes() -> None:
+    assert {name: reason for name, (reason, _) in outcomes().items()} == {one.name: one.expect for one in OF_A_CAUSE}
+
+
+def test_the_rules_are_all_taken_out_in_turn() -> None:
+    assert len(WEAKER) == 16
+
+
+@pytest.mark.parametrize(("place", "name", "weaker"), WEAKER)
+def test_without_this_rule_an_attack_is_judged_otherwise(
+    place: Any, name: str, weaker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, name, weaker)
+    met = outcomes()
+    changed = {attack for attack in met if met[attack] != SOUND[attack]}
+    assert changed
+    assert all(SOUND[attack][0] is Reason.CAUSE for attack in changed)
+
+
+# ---- what is compared ------------------------------------------------------------------------------------------------
+
+
+def with_match(*pointers: str, subject: str = "orders.placed") -> Policy:
+    """The shop's policy, with another cause rule for shipments and no schemas in the way."""
+    rules = tuple(
+        replace(rule, cause=CauseRule(subject, 3_600_000, pointers, once=True))
+        if rule.pattern == "orders.shipped"
+        else rule
+        for rule in compile_policy(
+            {**POLICY_DOCUMENT, "schemas": dict.fromkeys(POLICY_DOCUMENT["schemas"], True)}
+        ).subjects
+    )
+    return replace(POLICY, subjects=rules)
+
+
+def compare(pointer: str, earlier: object, later: object) -> str:
+    order = envelope(payload=earlier)
+    sent = envelope(SHIPPED, payload=later, parent=parent(order, carry=True))
+    return PureBus(with_match(pointer)).run([Step(sent, session="shipping")])
+
+
+@pytest.mark.parametrize(
+    ("pointer", "document"),
+    [
+        ("/a", {"a": 1}),
+        ("/a/b", {"a": {"b": None}}),
+        ("/a/0", {"a": ["x"]}),
+        ("/a/10", {"a": list(range(11))}),
+        ("/~1~0", {"/~": 1}),
+        ("/~01", {"~1": 1}),
+        ("/", {"": 1}),
+        ("/0", {"0": 1}),
+        ("/a", {"a": {"b": [1, {"c": True}]}}),
+    ],
+)
+def test_a_pointer_leads_where_rfc_6901_says(pointer: str, document: object) -> None:
+    assert compare(pointer, document, document) == ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("pointer", "document"),
+    [
+        ("/a", {}),
+        ("/a", []),
+        ("/a", 1),
+        ("/a/b", {"a": 1}),
+        ("/a/1", {"a": ["x"]}),
+        ("/a/-1", {"a": ["x"]}),
+        ("/a/-", {"a": ["x"]}),
+        ("/a/00", {"a": ["x"]}),
+        ("/a/+0", {"a": ["x"]}),
+        ("/a/ 0", {"a": ["x"]}),
+        ("/a/\u0660", {"a": ["x"]}),
+        ("/a/" + "9" * 5_000, {"a": ["x"]}),
+        ("/a/0", {"a": "x"}),
+    ],
+)
+def test_a_pointer_that_leads_nowhere_is_no_cause(pointer: str, document: object) -> None:
+    assert compare(pointer, document, document) == Reason.CAUSE
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (1, True), (0, False), (0, None), ("1", 1), ([1], [True]), ([[0]], [[False]]), ({"b": 1}, {"b": True}),
+        ({"b": [{"c": 0}]}, {"b": [{"c": False}]}), ([], {}), ("", None), ([1], [1, 1]), ({"b": 1}, {"b": 1, "c": 1}),
+        ({"b": 1}, {"c": 1}), ("e\u0301", "\u00e9"), (0.1, 0.2),
+    ],
+)  # fmt: skip
+def test_values_that_differ_in_json_differ(one: object, other: object) -> None:
+    assert compare("/a", {"a": one}, {"a": other}) == Reason.CAUSE
+    assert compare("/a", {"a": other}, {"a": one}) == Reason.CAUSE
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(1, 1.0), (None, None), (True, True), ({"b": 1, "c": 2}, {"c": 2, "b": 1}), ([], []), ("x", "x")]
+)
+def test_values_that_are_equal_in_json_are_equal(one: object, other: object) -> None:
+    assert compare("/a", {"a": one}, {"a": other}) == ACCEPTED
+
+
+def test_every_pointer_of_a_rule_must_agree() -> None:
+    order = envelope(payload={"a": 1, "b": 2})
+    sent = envelope(SHIPPED, payload={"a": 1, "b": 3}, parent=parent(order, carry=True))
+    judgment = PureBus(with_match("/a", "/b")).judge(Step(sent, session="shipping"))
+    assert (judgment.reason, judgment.detail) == (Reason.CAUSE, "/b differs from the parent's")
+
+
+def test_a_detail_names_the_place_and_never_the_value() -> None:
+    order = envelope(payload={"a": "SECRET-1"})
+    sent = envelope(SHIPPED, payload={"a": "SECRET-2"}, parent=parent(order, carry=True))
+    assert "SECRET" not in str(PureBus(with_match("/a")).judge(Step(sent, session="shipping")).detail)
+
+
+@pytest.mark.parametrize("pointer", ["/" + "x" * 400, "/" + "\u00e9" * 150, "/\ud800"])
+def test_a_detail_too_long_or_odd_for_a_stamp_is_cut_so_that_the_sender_can_open_it(pointer: str) -> None:
+    policy = with_match(pointer)
+    sent = envelope(SHIPPED, parent=parent(envelope(), carry=True))
+    judgment = PureBus(policy).judge(Step(sent, session="shipping"))
+    made = judgment.stamp("shop", policy.digest, NOW, "relay-1")
+    assert judgment.reason is Reason.CAUSE
+    assert made is not None
+    assert Stamp.decode(made.encode()) == made
+
+
+def test_the_longest_subjects_make_no_detail_that_a_stamp_cannot_carry() -> None:
+    long = ".".join(["x" * 49] * 4)
+    policy = with_match(subject=long.replace("x", "y"))
+    sent = envelope(SHIPPED, parent=parent(envelope(), carry=True, subject=long))
+    judgment = PureBus(policy).judge(Step(sent, session="shipping"))
+    made = judgment.stamp("shop", policy.digest, NOW, "relay-1")
+    assert made is not None
+    assert str(made.detail).startswith("the parent is on xxx")
+    assert Stamp.decode(made.encode()) == made
+
+
+# ---- who may draw a consequence --------------------------------------------------------------------------------------
+
+
+def test_a_bot_may_follow_from_a_message_of_its_own_that_it_may_not_receive() -> None:
+    rule = CauseRule("orders.placed", 1000)
+    bot = POLICY.bots["order"]
+    assert not bot.may_subscribe("orders.placed")
+    header = replace(SHIPPED, parent=parent(envelope()))
+    assert isinstance(cause.check_cause(rule, bot, header, {}, NOW, POLICY, PureBus().verifier), Stamp)
+
+
+def test_a_reply_needs_no_grant_to_publish() -> None:
+    assert POLICY.bots["inventory"].publish == ("stock.reserved",)
+    assert PureBus().run([live(answer(), session="inventory")]) == ACCEPTED
+
+
+def test_the_asker_may_not_answer_itself_unless_it_may_receive_its_question() -> None:
+    own = answer(bot="order", key=KEYS["order"])
+    assert PureBus().run([live(own)]) == Reason.CAUSE
+
+
+def test_an_answer_is_no_question() -> None:
+    given = answer()
+    header = replace(ASK, bot="inventory", nonce=nonce("answer"), subject=f"reply.order.{nonce('ask').hex()}")
+    subject = f"reply.inventory.{nonce('answer').hex()}"
+    again = envelope(
+        replace(ASK, bot="inventory", subject=subject, parent=parent(given, header)), packed=pack_json({"left": 1})
+    )
+    assert PureBus().run([live(again, session="inventory")]) == Reason.CAUSE
+
+
+# ---- once ------------------------------------------------------------------------------------------------------------
+
+
+def ledger_id(step: Step) -> str | None:
+    return PureBus().judge(step).ledger_id
+
+
+def test_a_message_is_known_to_the_ledger_by_its_bot_and_nonce() -> None:
+    assert ledger_id(Step(envelope())) == f"order.{nonce('placed').hex()}"
+
+
+def test_one_consequence_is_known_by_whose_cause_it_was_and_on_which_subject() -> None:
+    shipped = ledger_id(Step(shipment(), session="shipping"))
+    assert shipped == f"order.{nonce('placed').hex()}>orders.shipped"
+
+
+def test_an_answer_is_known_by_its_question() -> None:
+    question = nonce("ask").hex()
+    assert ledger_id(live(answer(), session="inventory")) == f"{question}>reply.order.{question}"
+
+
+def test_no_nonce_of_a_bot_can_take_the_place_of_a_consequence() -> None:
+    # '>' stands in the one kind of id and cannot stand in the other: names have none.
+    plain, shipped = ledger_id(Step(envelope())), ledger_id(Step(shipment(), session="shipping"))
+    assert (">" in str(plain), ">" in str(shipped)) == (False, True)
+
+
+def test_a_rival_that_repeats_a_nonce_cannot_use_up_anothers_consequence() -> None:
+    theirs = parent(envelope(bot="rival"), carry=True, bot="rival")
+    mine = ledger_id(Step(shipment(), session="shipping"))
+    assert ledger_id(Step(shipment(parent=theirs), session="shipping")) != mine

@@ -1,0 +1,56 @@
+"""How long the ledgers must remember, and what happens to what violates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sealbus.reason import Reason
+from sealbus_broker.gate.policy import CauseRule, Delivery, Disposition, Limits, Policy, SubjectRule
+from tests.gate.world import POLICY
+
+HOUR = 3_600_000
+
+
+def policy(*rules: SubjectRule) -> Policy:
+    return replace(POLICY, subjects=rules, limits=Limits())
+
+
+def rule(delivery: Delivery, within_ms: int, *, once: bool) -> SubjectRule:
+    return SubjectRule(f"a.{delivery.value}", delivery, {}, cause=CauseRule("b", within_ms, once=once))
+
+
+def test_an_id_is_remembered_for_as_long_as_its_message_could_come_again() -> None:
+    limits = Limits(ttl_ms=60_000, live_ttl_ms=10_000, clock_skew_ms=2_000, ingress_wait_ms=300_000)
+    given = replace(policy(), limits=limits)
+    assert given.ledger_window_ms == 60_000 + 2 * 2_000 + 300_000
+    assert given.live_window_ms == 10_000 + 2 * 2_000
+
+
+def test_one_consequence_is_remembered_for_as_long_as_there_could_be_a_second() -> None:
+    limits = Limits()
+    given = policy(rule(Delivery.STREAM, HOUR, once=True), rule(Delivery.LIVE, 2 * HOUR, once=True))
+    assert given.ledger_window_ms == HOUR + 2 * limits.clock_skew_ms + limits.ingress_wait_ms
+    assert given.live_window_ms == 2 * HOUR + 2 * limits.clock_skew_ms
+
+
+def test_a_cause_that_may_have_many_consequences_is_not_remembered_longer() -> None:
+    given = policy(rule(Delivery.STREAM, HOUR, once=False), rule(Delivery.LIVE, HOUR, once=False))
+    assert (given.ledger_window_ms, given.live_window_ms) == (policy().ledger_window_ms, policy().live_window_ms)
+
+
+@pytest.mark.parametrize(
+    ("reason", "subject", "expected"),
+    [
+        (Reason.SCHEMA, None, Disposition.QUARANTINE),
+        (Reason.SCHEMA, "stock.reserved", Disposition.DROP),
+        (Reason.CAUSE, "stock.reserved", Disposition.QUARANTINE),
+        (Reason.ENCODING, None, Disposition.DROP),
+        (Reason.ENCODING, "stock.reserved", Disposition.DROP),
+    ],
+)
+def test_the_subjects_choice_goes_before_the_policys_and_that_before_the_default(
+    reason: Reason, subject: str | None, expected: Disposition
+) -> None:
+    assert POLICY.disposition(reason, POLICY.rule(subject) if subject else None) is expected

@@ -1,0 +1,73 @@
+"""Rates: the generic cell rate algorithm, held against the plain meaning of *so many a second, so many at once*."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sealbus_broker.gate.policy import Rate
+from sealbus_broker.gate.rate import RateMeters
+from tests.gate.world import NOW
+
+
+def allowed(rate: Rate, times: list[int]) -> list[bool]:
+    meters = RateMeters()
+    return [meters.allow("order", "pulse.*", rate, at) for at in times]
+
+
+def test_a_burst_passes_at_once_and_no_more() -> None:
+    assert allowed(Rate(1, 5), [NOW] * 7) == [True] * 5 + [False] * 2
+
+
+def test_a_burst_of_one_keeps_its_distance() -> None:
+    assert allowed(Rate(10, 1), [NOW, NOW + 99, NOW + 100, NOW + 199, NOW + 200]) == [True, False, True, False, True]
+
+
+def test_an_allowance_comes_back_with_time_and_not_beyond_the_burst() -> None:
+    times = [NOW, NOW, NOW, NOW + 1000, NOW + 1000, NOW + 60_000, NOW + 60_000, NOW + 60_000]
+    assert allowed(Rate(1, 2), times) == [True, True, False, True, False, True, True, False]
+
+
+def test_what_was_refused_uses_nothing_up() -> None:
+    assert allowed(Rate(1, 1), [NOW, *[NOW + 500] * 50, NOW + 1000]) == [True, *[False] * 50, True]
+
+
+@pytest.mark.parametrize("per_second", [0.1, 1, 4, 8, 200, 1_000, 5_000, 50_000])
+def test_a_steady_sender_at_the_rate_always_passes(per_second: float) -> None:
+    times = [NOW + -int(-at * 1000 // per_second) for at in range(2_000)]
+    assert all(allowed(Rate(per_second, max(1, int(per_second))), times))
+
+
+@pytest.mark.parametrize("per_second", [3, 200, 5_000, 50_000])
+def test_in_two_seconds_a_flood_gets_the_burst_and_two_seconds_worth(per_second: int) -> None:
+    times = [NOW] * per_second + [NOW + at for at in range(2_001) for _ in range(per_second // 1000 + 2)]
+    assert sum(allowed(Rate(per_second, per_second), times)) == per_second * 3
+
+
+def test_bots_and_rules_do_not_share_an_allowance() -> None:
+    meters, rate = RateMeters(), Rate(1, 1)
+    assert [meters.allow(*who, rate, NOW) for who in (("a", "x"), ("b", "x"), ("a", "y"), ("a", "x"))] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+
+
+def test_a_clock_that_steps_back_gives_nothing_away() -> None:
+    assert allowed(Rate(1, 1), [NOW, NOW - 5_000, NOW + 999, NOW + 1_000]) == [True, False, False, True]
+
+
+@given(st.integers(1, 50), st.integers(1, 20), st.lists(st.integers(0, 400), max_size=80))
+def test_in_no_stretch_of_time_pass_more_than_burst_and_rate_allow(
+    per_second: int, burst: int, gaps: list[int]
+) -> None:
+    times = [NOW]
+    for gap in gaps:
+        times.append(times[-1] + gap)
+    passed = [at for at, passes in zip(times, allowed(Rate(per_second, burst), times), strict=True) if passes]
+    for first, begin in enumerate(passed):
+        for last in range(first, len(passed)):
+            most = burst + (passed[last] - begin) * per_second / 1000
+            assert last - first + 1 <= most + 1e-6

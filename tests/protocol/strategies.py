@@ -1,0 +1,115 @@
+"""What Hypothesis throws at the parsers: JSON values, anything that msgpack can say, other spellings, and damaged bytes."""
+
+from __future__ import annotations
+
+import struct
+import unicodedata
+from typing import Any
+
+import msgpack
+from hypothesis import strategies as st
+
+from sealbus.limits import MAX_INTEGER
+
+_keys = st.text(max_size=8).map(lambda text: unicodedata.normalize("NFC", text))
+_json_leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers(-MAX_INTEGER, MAX_INTEGER)
+    | st.floats(allow_nan=False, allow_infinity=False).filter(lambda number: str(number) != "-0.0")
+    | st.text(max_size=40)
+)
+json_values = st.recursive(
+    _json_leaves, lambda inner: st.lists(inner, max_size=6) | st.dictionaries(_keys, inner, max_size=6), max_leaves=20
+)
+"""Values of the JSON data model, keys in composed form."""
+
+_odd_leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=20)
+    | st.binary(max_size=40)
+    | st.builds(msgpack.ExtType, st.integers(0, 127), st.binary(max_size=20))
+    | st.builds(msgpack.Timestamp, st.integers(-(2**40), 2**40), st.integers(0, 999_999_999))
+    | st.sampled_from(["shop", "order", "orders.placed", "stock.ask", 1, 2, bytes(16), bytes(98), 1_900_000_000_000])
+)
+_odd_keys = st.text(max_size=5) | st.binary(max_size=5) | st.integers(0, 200) | st.none() | st.booleans()
+odd_values = st.recursive(
+    _odd_leaves,
+    lambda inner: st.lists(inner, max_size=10) | st.dictionaries(_odd_keys, inner, max_size=5),
+    max_leaves=30,
+)
+"""Anything that msgpack can say."""
+
+
+def _number(draw: Any, value: int) -> bytes:
+    forms = [(0xCC, ">B", 0, 2**8), (0xCD, ">H", 0, 2**16), (0xCE, ">I", 0, 2**32), (0xCF, ">Q", 0, 2**64)]
+    forms += [(0xD0, ">b", -(2**7), 2**7), (0xD1, ">h", -(2**15), 2**15), (0xD2, ">i", -(2**31), 2**31)]
+    forms += [(0xD3, ">q", -(2**63), 2**63)]
+    fitting = [bytes([tag]) + struct.pack(form, value) for tag, form, low, high in forms if low <= value < high]
+    if -32 <= value < 128:
+        fitting.append(struct.pack(">b", value))
+    return bytes(draw(st.sampled_from(fitting)))
+
+
+def _sized(draw: Any, size: int, tags: tuple[int | None, int, int], short: tuple[int, int] | None) -> bytes:
+    forms = [
+        bytes([tag]) + struct.pack(form, size)
+        for tag, form, most in zip(tags, (">B", ">H", ">I"), (2**8, 2**16, 2**32), strict=True)
+        if tag is not None and size < most
+    ]
+    if short is not None and size < short[1]:
+        forms.append(bytes([short[0] | size]))
+    return bytes(draw(st.sampled_from(forms)))
+
+
+@st.composite
+def spellings(draw: Any, value: Any) -> bytes:
+    """Some encoding of ``value``: often with longer forms than needed."""
+    if value is None or isinstance(value, bool):
+        return {None: b"\xc0", False: b"\xc2", True: b"\xc3"}[value]
+    if isinstance(value, int):
+        return _number(draw, value)
+    if isinstance(value, str):
+        text = value.encode()
+        return _sized(draw, len(text), (0xD9, 0xDA, 0xDB), (0xA0, 32)) + text
+    if isinstance(value, bytes):
+        return _sized(draw, len(value), (0xC4, 0xC5, 0xC6), None) + value
+    if isinstance(value, list):
+        return _sized(draw, len(value), (None, 0xDC, 0xDD), (0x90, 16)) + b"".join(
+            draw(spellings(item)) for item in value
+        )
+    if isinstance(value, dict):
+        pairs = draw(st.permutations(list(value.items())))
+        body = b"".join(draw(spellings(key)) + draw(spellings(item)) for key, item in pairs)
+        return _sized(draw, len(value), (None, 0xDE, 0xDF), (0x80, 16)) + body
+    return bytes(msgpack.packb(value))
+
+
+@st.composite
+def damaged(draw: Any, data: bytes) -> bytes:
+    """``data`` with one to three small damages: a bit, a byte more or less, a piece doubled, moved or cut off."""
+    for _ in range(draw(st.integers(1, 3))):
+        if not data:
+            return data
+        at, size = draw(st.integers(0, len(data) - 1)), draw(st.integers(1, 40))
+        piece = data[at : at + size]
+        kind = draw(st.sampled_from(["flip", "cut", "drop", "insert", "double", "overwrite", "append"]))
+        if kind == "flip":
+            data = data[:at] + bytes([data[at] ^ (1 << draw(st.integers(0, 7)))]) + data[at + 1 :]
+        elif kind == "cut":
+            data = data[:at]
+        elif kind == "drop":
+            data = data[:at] + data[at + size :]
+        elif kind == "insert":
+            data = data[:at] + draw(st.binary(min_size=1, max_size=8)) + data[at:]
+        elif kind == "double":
+            data = data[:at] + piece + data[at:]
+        elif kind == "overwrite":
+            other = draw(st.integers(0, len(data) - 1))
+            data = data[:other] + piece + data[other + len(piece) :]
+        else:
+            data += draw(st.binary(min_size=1, max_size=8))
+    return data

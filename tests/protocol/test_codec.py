@@ -1,0 +1,164 @@
+"""msgpack, read so that each value has one encoding. Single encodings are in ``tests/vectors/payloads.json``."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import msgpack
+import pytest
+
+from sealbus.codec import join_sealed, pack_fields, pack_json, signed_part, split_sealed, unpack_fields, unpack_json
+from sealbus.envelope import Envelope
+from sealbus.errors import InvalidInput, Malformed
+from sealbus.limits import MAX_DEPTH, MAX_ENVELOPE_BYTES, MAX_INTEGER, MAX_NODES
+
+
+class Named(str):
+    __slots__ = ()
+
+
+def endless() -> list[object]:
+    knot: list[object] = []
+    knot.extend([knot, knot])
+    return knot
+
+
+@pytest.mark.parametrize(
+    ("value", "trouble"),
+    [
+        (b"bytes", "bytes"),
+        ({1, 2}, "set"),
+        (object(), "object"),
+        (Named("a text of a class of its own"), "Named"),
+        (1j, "complex"),
+        (2**53, "2\\*\\*53-1"),
+        (-(2**53), "2\\*\\*53-1"),
+        (10**400, "2\\*\\*53-1"),
+        (float("nan"), "not finite"),
+        (float("-inf"), "not finite"),
+        (-0.0, "negative zero"),
+        ({1: 2}, "not text"),
+        ({None: 2}, "not text"),
+        ({"e\u0301": 1}, "NFC"),
+        ({"\ud800": 1}, "cannot be sent"),
+        ("\ud800", "UnicodeEncodeError"),
+        (endless(), "more than"),
+        ([None] * MAX_NODES, "more than"),
+    ],
+)
+def test_what_json_cannot_say_is_not_sent(value: object, trouble: str) -> None:
+    with pytest.raises(InvalidInput, match=trouble):
+        pack_json(value)
+
+
+def nested(levels: int) -> object:
+    value: object = None
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def test_nesting_ends_where_the_limit_says() -> None:
+    assert unpack_json(pack_json(nested(MAX_DEPTH))) == nested(MAX_DEPTH)
+    with pytest.raises(InvalidInput, match="deeper than 32"):
+        pack_json(nested(MAX_DEPTH + 1))
+    with pytest.raises(Malformed, match="deeper than 32"):
+        unpack_json(b"\x91" * (MAX_DEPTH + 1) + b"\xc0")
+
+
+def test_integers_end_where_the_limit_says() -> None:
+    for whole in (MAX_INTEGER, -MAX_INTEGER):
+        assert unpack_json(pack_json(whole)) == whole
+        with pytest.raises(Malformed, match="integer beyond"):
+            unpack_json(msgpack.packb(whole + whole // MAX_INTEGER))
+
+
+def test_a_tuple_is_sent_as_a_list() -> None:
+    assert unpack_json(pack_json({"a": (1, (2,))})) == {"a": [1, [2]]}
+
+
+def test_a_values_text_may_be_in_any_form_and_a_key_in_the_composed_one_only() -> None:
+    decomposed = unicodedata.normalize("NFD", "Z\u00fcrich")
+    assert unpack_json(pack_json({"a": decomposed})) == {"a": decomposed}
+    with pytest.raises(Malformed, match="NFC"):
+        unpack_json(msgpack.packb({decomposed: "a"}))
+
+
+def test_errors_never_repeat_the_bytes() -> None:
+    for data in (
+        msgpack.packb({b"SECRET": 1}),
+        msgpack.packb(["SECRET"]) + b"x",
+        b"\xa6SECRE\xff",
+        b"\x82\xa6SECRET\x01\xa6SECRET\x02",
+    ):
+        with pytest.raises(Malformed) as refused:
+            unpack_json(data)
+        assert "SECRET" not in f"{refused.value!r}{refused.value.__cause__}"
+
+
+# ---- fields ----------------------------------------------------------------------------------------------------------
+
+
+def test_fields_come_back_as_they_went() -> None:
+    fields = ["a", b"b", 3, None]
+    assert unpack_fields(pack_fields(fields), ((str,), (bytes,), (int,), (int, type(None)))) == fields
+
+
+@pytest.mark.parametrize("given", [True, 1.0, "1", b"1", None, [1], {"a": 1}])
+def test_a_field_has_exactly_its_type(given: object) -> None:
+    with pytest.raises(Malformed):
+        unpack_fields(msgpack.packb([given]), ((int,),))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xc0", b"\x80", b"\x90", b"\x92\x01\x02", b"\xdc\x00\x01\x01", b"\x91\xcc\x01", b"\x91\x01\x01"]
+)
+def test_an_array_has_exactly_its_fields_in_one_encoding(data: bytes) -> None:
+    with pytest.raises(Malformed):
+        unpack_fields(data, ((int,),))
+
+
+def test_what_is_signed_is_a_prefix_of_what_is_sent() -> None:
+    for size in (0, 98, 255, 256, 418, 65_536):
+        data = join_sealed((b"header", b"payload"), bytes(size))
+        assert data.startswith(signed_part((b"header", b"payload")))
+        assert split_sealed(data, 2) == ([b"header", b"payload"], signed_part((b"header", b"payload")), bytes(size))
+
+
+# ---- what a hostile sender can make it cost --------------------------------------------------------------------------
+
+BOMBS = {
+    "arrays in arrays that each claim to be huge": (b"\xdd\x00\x07\xff\xff" * 1000).ljust(MAX_ENVELOPE_BYTES, b"\xc0"),
+    "arrays in arrays that each claim the most allowed": (b"\xdd\x00\x00\xff\xff" * 1000).ljust(
+        MAX_ENVELOPE_BYTES, b"\xc0"
+    ),
+    "maps in maps": b"\x81\xa1a" * (MAX_ENVELOPE_BYTES // 3),
+    "nesting without end": b"\x91" * MAX_ENVELOPE_BYTES,
+    "half a million nothings": b"\xdd\x00\x07\xff\xfb".ljust(MAX_ENVELOPE_BYTES, b"\xc0"),
+    "half a million empty maps": b"\xdd\x00\x07\xff\xfb".ljust(MAX_ENVELOPE_BYTES, b"\x80"),
+    "a key of combining marks": msgpack.packb({"a" + "\u0323" * 100_000 + "\u0301" * 100_000: 1}),
+    "a key of marks out of order": msgpack.packb({"a" + "\u0301\u0323" * 100_000: 1}),
+    "a key of letters that compose": msgpack.packb({"\u1100\u1161" * 80_000: 1}),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts address space as Linux does")
+@pytest.mark.parametrize("read", [unpack_json, Envelope.decode])
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS.keys())
+def test_a_bomb_is_refused_at_once_and_takes_no_memory(bomb: bytes, read: Callable[[bytes], object]) -> None:
+    assert len(bomb) <= MAX_ENVELOPE_BYTES
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + 1024**3, hard))
+    started = time.process_time()
+    try:
+        with pytest.raises(Malformed):
+            read(bomb)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert time.process_time() - started < 2.0  # measured: under 0.1

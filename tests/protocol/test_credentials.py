@@ -1,0 +1,242 @@
+"""A bot's credentials: read strictly, shown never."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sealbus.credentials import MAX_FILE_BYTES, Credentials
+from sealbus.errors import CredentialsError
+from tests.gate.world import BUS_KEY, FORGED_BUS_KEY, KEYS
+
+KEY = KEYS["order"]
+GOOD: dict[str, Any] = {
+    "bus": "shop",
+    "bot": "order",
+    "seed": KEY.seed_text,
+    "servers": ["nats://127.0.0.1:4222", "tls://[::1]:4222"],
+    "bus_keys": [BUS_KEY.public.text, FORGED_BUS_KEY.public.text],
+}
+
+
+def write(path: Path, content: str | bytes, mode: int = 0o600) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    path.chmod(mode)
+    return path
+
+
+def toml(**changes: Any) -> str:
+    fields = {**GOOD, **changes}
+    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in fields.items() if value is not None)
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(CredentialsError) as refused:
+        Credentials.load(path)
+    shown = f"{refused.value!r} {refused.value} {refused.value.hint}"
+    assert KEY.seed_text not in shown
+    return shown
+
+
+def test_a_file_gives_what_is_in_it(tmp_path: Path) -> None:
+    loaded = Credentials.load(write(tmp_path / "order.toml", toml()))
+    assert (loaded.bus, loaded.bot, loaded.servers) == ("shop", "order", tuple(GOOD["servers"]))
+    assert loaded.key.seed_text == KEY.seed_text
+    assert loaded.bus_keys == {BUS_KEY.public.raw, FORGED_BUS_KEY.public.raw}
+
+
+def test_what_was_written_is_read_and_nobody_else_may_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "down" / "order.toml"
+    given = Credentials("shop", "order", KEY, ("nats://127.0.0.1:4222",), frozenset({BUS_KEY.public.raw}))
+    given.write(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o077 == 0
+    loaded = Credentials.load(path)
+    assert (loaded.bus, loaded.bot, loaded.servers, loaded.bus_keys) == (
+        given.bus,
+        given.bot,
+        given.servers,
+        given.bus_keys,
+    )
+    assert loaded.key.seed_text == KEY.seed_text
+
+
+def test_a_file_is_never_overwritten_nor_written_through_a_link(tmp_path: Path) -> None:
+    given = Credentials("shop", "order", KEY, ("nats://127.0.0.1:4222",), frozenset({BUS_KEY.public.raw}))
+    path = write(tmp_path / "order.toml", "precious")
+    link = tmp_path / "link.toml"
+    link.symlink_to(tmp_path / "elsewhere.toml")
+    for taken in (path, link):
+        with pytest.raises(CredentialsError, match="exists already"):
+            given.write(taken)
+    assert path.read_text() == "precious"
+    assert not (tmp_path / "elsewhere.toml").exists()
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o610, 0o644, 0o601])
+def test_a_file_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
+    assert f"can be read by others (mode {mode:04o})" in refusal(write(tmp_path / "order.toml", toml(), mode))
+
+
+def test_a_file_that_is_missing_a_folder_or_no_path_is_refused(tmp_path: Path) -> None:
+    assert "cannot be read: No such file" in refusal(tmp_path / "order.toml")
+    (tmp_path / "folder").mkdir(mode=0o700)
+    assert "cannot be read" in refusal(tmp_path / "folder")
+    assert "cannot be read" in refusal(tmp_path / "nul\0byte")
+
+
+def test_a_file_too_large_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "order.toml", toml() + "#" * MAX_FILE_BYTES)
+    assert "not a credentials file" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff",
+        b"bus = ",
+        b"bus = 1\nbus = 2",
+        b"a = " + b"[" * 20_000,
+        b"a = " + b"9" * 20_000,
+        b"\0",
+        b"seed = SUAAAA",
+    ],
+    ids=["not utf-8", "cut short", "twice", "nested", "huge number", "nul", "unquoted"],
+)
+def test_a_file_that_is_not_toml_is_refused(tmp_path: Path, content: bytes) -> None:
+    assert "is not TOML" in refusal(write(tmp_path / "order.toml", content))
+
+
+def test_where_toml_is_wrong_is_said(tmp_path: Path) -> None:
+    assert "is not TOML (at line 2, column 7)" in refusal(write(tmp_path / "order.toml", 'bus = "shop"\nbot = ]\n'))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"bus": None}, "bus must be a text"),
+        ({"bot": 7}, "bot must be a text"),
+        ({"seed": ""}, "seed must be a text"),
+        ({"servers": "nats://127.0.0.1"}, "servers must be a list"),
+        ({"servers": []}, "servers must be a list"),
+        ({"servers": [1]}, "servers must be a list"),
+        ({"bus_keys": None}, "bus_keys must be a list"),
+        ({"colour": "red"}, "unknown field 'colour'"),
+        ({"bus": "The Shop"}, "bus is not a name"),
+        ({"bot": "a.b"}, "bot is not a name"),
+        ({"bot": KEY.seed_text}, "bot is not a name"),
+        ({"seed": KEY.public.text}, "seed (SU…)"),
+        ({"seed": BUS_KEY.seed_text}, "another kind"),
+        ({"bus_keys": [KEY.public.text]}, "public key (N…) expected"),
+        ({"bus_keys": [KEY.seed_text]}, "got a seed"),
+    ],
+)
+def test_a_field_that_is_wrong_is_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    assert said in refusal(write(tmp_path / "order.toml", toml(**changes)))
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        "", "127.0.0.1:4222", "http://127.0.0.1", "nats://", "nats:///path", "nats://[::1", "nats://h:99999", "nats://h:port",
+        "nats://h:0", "nats://user:SECRET@h", "nats://SECRET@h", "nats://@h", "nats://h ", "nats://a\nb", "nats://\u00e9.example",
+    ],
+)  # fmt: skip
+def test_a_server_that_is_no_address_or_carries_a_password_is_refused_and_not_repeated(
+    tmp_path: Path, server: str
+) -> None:
+    shown = refusal(write(tmp_path / "order.toml", toml(servers=[server])))
+    assert "not a NATS address" in shown
+    assert "SECRET" not in shown
+
+
+def test_repr_does_not_show_the_seed(tmp_path: Path) -> None:
+    loaded = Credentials.load(write(tmp_path / "order.toml", toml()))
+    assert KEY.seed_text not in f"{loaded!r}{loaded}"
+    assert "order" in repr(loaded)
+
+
+# ---- the environment -------------------------------------------------------------------------------------------------
+
+ENVIRONMENT = {
+    "SEALBUS_BUS": "shop",
+    "SEALBUS_BOT": "order",
+    "SEALBUS_SEED": KEY.seed_text,
+    "SEALBUS_SERVERS": "nats://one:4222, nats://two:4222,",
+    "SEALBUS_BUS_KEYS": BUS_KEY.public.text,
+}
+
+
+def test_the_environment_gives_the_fields() -> None:
+    loaded = Credentials.from_environment(ENVIRONMENT)
+    assert loaded.servers == ("nats://one:4222", "nats://two:4222")
+    assert loaded.bus_keys == {BUS_KEY.public.raw}
+
+
+def test_the_environment_names_a_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "order.toml", toml(bot="rival"))
+    assert Credentials.from_environment({**ENVIRONMENT, "SEALBUS_CREDENTIALS": str(path)}).bot == "rival"
+
+
+@pytest.mark.parametrize("name", ENVIRONMENT)
+def test_a_variable_that_is_not_set_is_named(name: str) -> None:
+    for without in ({**ENVIRONMENT, name: ""}, {key: text for key, text in ENVIRONMENT.items() if key != name}):
+        with pytest.raises(CredentialsError, match=f"no credentials: {name} not set"):
+            Credentials.from_environment(without)
+
+
+def test_a_wrong_variable_is_refused_without_its_text() -> None:
+    with pytest.raises(CredentialsError, match="the environment: bot is not a name") as refused:
+        Credentials.from_environment({**ENVIRONMENT, "SEALBUS_BOT": KEY.seed_text})
+    assert KEY.seed_text not in str(refused.value)
+
+
+# ---- anything at all -------------------------------------------------------------------------------------------------
+
+
+def quietly(read: Any) -> None:
+    try:
+        read()
+    except CredentialsError as refused:
+        assert KEY.seed_text[8:] not in f"{refused!r}{refused.hint}"
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(max_size=400) | st.text(max_size=400).map(lambda text: text.encode("utf-8", "replace")))
+def test_any_file_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
+    path = write(tmp_path / "any.toml", content)
+    quietly(lambda: Credentials.load(path))
+
+
+texts = st.sampled_from([*GOOD["servers"], *GOOD["bus_keys"], KEY.seed_text, "shop"]) | st.text(max_size=60)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.dictionaries(st.sampled_from([*GOOD, "other"]), texts | st.lists(texts) | st.integers() | st.none()))
+def test_any_field_is_read_or_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    def clean(value: Any) -> Any:
+        return json.loads(json.dumps(value).encode("ascii", "ignore")) if value is not None else None
+
+    path = write(tmp_path / "any.toml", toml(**{name: clean(value) for name, value in changes.items()}))
+    quietly(lambda: Credentials.load(path))
+
+
+@given(st.dictionaries(st.sampled_from(list(ENVIRONMENT)), texts))
+def test_any_environment_is_read_or_refused(changes: dict[str, str]) -> None:
+    quietly(lambda: Credentials.from_environment({**ENVIRONMENT, **changes}))
+
+
+def test_the_process_environment_is_what_is_read_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("SEALBUS_")]:
+        monkeypatch.delenv(name)
+    for name, text in ENVIRONMENT.items():
+        monkeypatch.setenv(name, text)
+    assert Credentials.from_environment().bot == "order"
+    assert sys.getrecursionlimit() < 20_000  # what makes the nested file above a test

@@ -1,0 +1,189 @@
+"""Any bytes at all into every parser: a value, or the one error that it may raise. ``HYPOTHESIS_PROFILE=fuzz`` for a long run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sealbus.codec import pack_json, unpack_json
+from sealbus.delivery import open_delivery, pack_delivery, split_delivery
+from sealbus.envelope import Envelope, Header, Parent
+from sealbus.errors import InvalidInput, Malformed
+from sealbus.keys import KeyKind, PublicKey, SigningKey, verify
+from sealbus.seal import Context, Seal, Verifier, seal, verify_connect
+from sealbus.stamp import Stamp, open_stamp
+from tests.gate.world import BUS_KEYS, KEYS, PLACED, envelope, parent, sealed_stamp, stamp
+from tests.protocol.strategies import damaged, json_values, odd_values, spellings
+
+GOOD = envelope()
+DELIVERY = pack_delivery(GOOD, sealed_stamp(GOOD))
+
+
+def open_here(data: bytes) -> object:
+    return open_delivery(data, "orders.placed", "shop", BUS_KEYS, Verifier())
+
+
+def open_trusted(data: bytes) -> object:
+    return open_stamp(data, BUS_KEYS, Verifier())
+
+
+PARSERS: dict[str, tuple[Callable[[bytes], Any], bytes]] = {
+    "unpack_json": (unpack_json, pack_json({"a": [1, None, "x"], "b": 0.5})),
+    "Seal.decode": (Seal.decode, seal(KEYS["order"], Context.ENVELOPE, [b"a", b"b", b"c"])[1]),
+    "Header.decode": (Header.decode, PLACED.encode()),
+    "Parent.decode": (Parent.decode, parent(GOOD, carry=True)),
+    "Envelope.decode": (Envelope.decode, GOOD),
+    "Stamp.decode": (Stamp.decode, stamp(GOOD).encode()),
+    "open_stamp": (open_trusted, sealed_stamp(GOOD)),
+    "split_delivery": (split_delivery, DELIVERY),
+    "open_delivery": (open_here, DELIVERY),
+}
+EACH = pytest.mark.parametrize(("parse", "good"), PARSERS.values(), ids=PARSERS.keys())
+
+
+def parses(parse: Callable[[bytes], Any], data: bytes) -> bool:
+    try:
+        parse(data)
+    except Malformed as refused:
+        assert refused.what
+        return False
+    return True
+
+
+@EACH
+@given(data=st.binary(max_size=300))
+def test_any_bytes_are_read_or_malformed(parse: Callable[[bytes], Any], good: bytes, data: bytes) -> None:
+    parses(parse, data)
+
+
+@EACH
+@given(value=odd_values)
+def test_any_msgpack_is_read_or_malformed(parse: Callable[[bytes], Any], good: bytes, value: object) -> None:
+    parses(parse, msgpack.packb(value))
+
+
+@EACH
+@given(data=st.data())
+def test_damaged_bytes_are_read_or_malformed(parse: Callable[[bytes], Any], good: bytes, data: st.DataObject) -> None:
+    assert parses(parse, good)
+    parses(parse, data.draw(damaged(good)))
+
+
+@given(data=st.data())
+def test_no_damaged_delivery_is_believed(data: st.DataObject) -> None:
+    hurt = data.draw(damaged(DELIVERY))
+    assert parses(open_here, hurt) is (hurt == DELIVERY)
+
+
+@given(data=st.data())
+def test_no_damaged_stamp_is_believed(data: st.DataObject) -> None:
+    good = sealed_stamp(GOOD)
+    hurt = data.draw(damaged(good))
+    assert parses(open_trusted, hurt) is (hurt == good)
+
+
+REENCODED = {
+    "a stamp": (open_trusted, sealed_stamp(GOOD)),
+    "a delivery": (open_here, DELIVERY),
+    "an envelope": (Envelope.decode, GOOD),
+    "a header": (Header.decode, PLACED.encode()),
+    "a parent": (Parent.decode, parent(GOOD)),
+}
+
+
+@pytest.mark.parametrize(("parse", "good"), REENCODED.values(), ids=REENCODED.keys())
+@given(data=st.data())
+def test_another_spelling_of_the_same_is_malformed(
+    parse: Callable[[bytes], Any], good: bytes, data: st.DataObject
+) -> None:
+    spelt = data.draw(spellings(msgpack.unpackb(good)))
+    assert msgpack.unpackb(spelt) == msgpack.unpackb(good)
+    assert parses(parse, spelt) is (spelt == good)
+
+
+@given(value=json_values)
+def test_a_payload_comes_back_as_it_went(value: object) -> None:
+    packed = pack_json(value)
+    again = unpack_json(packed)
+    assert again == value
+    assert pack_json(again) == packed
+
+
+@given(data=st.data(), value=json_values)
+def test_a_payload_has_one_spelling(data: st.DataObject, value: object) -> None:
+    spelt = data.draw(spellings(value))
+    if parses(unpack_json, spelt):
+        assert pack_json(unpack_json(spelt)) == spelt  # maps keep the order of their keys, so that is bound too
+
+
+@given(value=odd_values)
+def test_what_cannot_be_sent_cannot_be_read_and_the_other_way_round(value: object) -> None:
+    try:
+        packed = pack_json(value)
+    except InvalidInput:
+        assert not parses(unpack_json, msgpack.packb(value))
+    else:
+        assert unpack_json(packed) == value
+
+
+@given(things=st.lists(st.binary(max_size=20), min_size=1, max_size=40, unique=True), data=st.data())
+def test_every_thing_of_any_batch_is_proven_and_no_other(things: list[bytes], data: st.DataObject) -> None:
+    seals = seal(KEYS["order"], Context.ENVELOPE, things)
+    at, other = (data.draw(st.integers(0, len(things) - 1)) for _ in range(2))
+    sealed = Seal.decode(seals[at])
+    assert Verifier().holds(Context.ENVELOPE, sealed, things[at])
+    assert Verifier().holds(Context.ENVELOPE, sealed, things[other]) is (at == other)
+
+
+@given(data=st.data())
+def test_no_damaged_seal_holds(data: st.DataObject) -> None:
+    good = PARSERS["Seal.decode"][1]
+    hurt = data.draw(damaged(good))
+    if parses(Seal.decode, hurt):
+        assert Verifier().holds(Context.ENVELOPE, Seal.decode(hurt), b"b") is (hurt == good)
+
+
+@given(st.binary(max_size=40), st.binary(max_size=40), st.binary(max_size=70))
+def test_verify_never_raises(public: bytes, message: bytes, signature: bytes) -> None:
+    assert not verify(public, message, signature)
+    assert not verify_connect(public, message, message, signature)
+
+
+@given(st.binary(min_size=32, max_size=32), st.binary(max_size=40), st.binary(min_size=64, max_size=64))
+def test_verify_of_the_right_lengths_never_raises(public: bytes, message: bytes, signature: bytes) -> None:
+    verify(public, message, signature)
+    verify_connect(public, message, message, signature)
+
+
+KEY_TEXT = KEYS["order"].public.text
+SEED_TEXT = KEYS["order"].seed_text
+
+
+@given(
+    text=st.text() | st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567=", min_size=50, max_size=64),
+    kind=st.sampled_from(KeyKind),
+)
+def test_any_text_is_a_key_or_invalid(text: str, kind: KeyKind) -> None:
+    for parse in (PublicKey.parse, SigningKey.parse):
+        try:
+            parse(text, kind)
+        except InvalidInput as refused:
+            assert refused.what
+
+
+@given(data=st.data())
+def test_no_damaged_key_text_is_read_as_a_key(data: st.DataObject) -> None:
+    for parse, good in ((PublicKey.parse, KEY_TEXT), (SigningKey.parse, SEED_TEXT)):
+        hurt = data.draw(damaged(good.encode())).decode("latin-1")
+        if hurt != good:
+            with pytest.raises(InvalidInput):
+                parse(hurt, KeyKind.BOT)
+
+
+def test_the_good_bytes_are_good() -> None:
+    assert all(parses(parse, good) for parse, good in PARSERS.values())

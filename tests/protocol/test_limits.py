@@ -1,0 +1,43 @@
+"""Limits fit each other: no honest message can be built that a later limit refuses."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+
+import pytest
+
+from sealbus import limits
+from sealbus.reason import Reason
+
+NAMES = [name for name in vars(limits) if name.isupper()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_limit_says_where_it_comes_from(name: str) -> None:
+    body = ast.parse(inspect.getsource(limits)).body
+    at = next(
+        at for at, node in enumerate(body) if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == name
+    )
+    comment = body[at + 1]
+    assert isinstance(comment, ast.Expr)
+    assert isinstance(comment.value, ast.Constant)
+
+
+def test_the_largest_parts_fit_into_the_largest_whole() -> None:
+    assert limits.MAX_PARENT_BYTES < limits.MAX_HEADER_BYTES - 1000
+    assert limits.MAX_HEADER_BYTES < limits.MAX_ENVELOPE_BYTES
+    assert limits.MAX_ENVELOPE_BYTES + limits.MAX_STAMP_BYTES < 1024 * 1024
+    assert 2**limits.MAX_PROOF_STEPS == limits.MAX_BATCH
+    assert limits.MAX_SUBJECT_BYTES >= len("reply.") + limits.MAX_NAME_CHARS + 1 + 2 * limits.NONCE_BYTES
+
+
+def test_times_stay_exact_in_every_language() -> None:
+    assert limits.MAX_TIME_MS + limits.MAX_TTL_MS < 2**63
+    assert limits.MAX_TIME_MS == limits.MAX_INTEGER == 2**53 - 1
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_has_a_name_in_small_letters_and_a_sentence(reason: Reason) -> None:
+    assert reason.value == reason.value.lower().replace("_", "-") == reason.name.lower().replace("_", "-")
+    assert len(reason.meaning) > 20

@@ -1,0 +1,102 @@
+"""Names, subjects and patterns. Single ones, good and bad, are in ``tests/vectors/subjects.json``."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sealbus.errors import InvalidInput
+from sealbus.subjects import (
+    check_name,
+    check_pattern,
+    check_subject,
+    consumer_name,
+    ingress_subject,
+    is_name,
+    is_pattern,
+    is_subject,
+    matches,
+    overlap,
+    receipt_subject,
+    reply_subject,
+)
+
+SUBJECTS = [".".join(tokens) for length in (1, 2, 3) for tokens in itertools.product("ab", repeat=length)]
+PATTERNS = [
+    ".".join(tokens)
+    for length in (1, 2, 3)
+    for tokens in itertools.product("ab*>", repeat=length)
+    if ">" not in tokens[:-1]
+]
+
+
+def covered(pattern: str) -> set[str]:
+    """Subjects that ``pattern`` covers, said token by token."""
+    wanted = pattern.split(".")
+    return {
+        subject
+        for subject in SUBJECTS
+        for given in [subject.split(".")]
+        if (len(given) == len(wanted) or (wanted[-1] == ">" and len(given) >= len(wanted)))
+        and all(want in ("*", ">", token) for want, token in zip(wanted, given, strict=False))
+    }
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_pattern_matches_just_the_subjects_that_it_covers(pattern: str) -> None:
+    assert is_pattern(pattern)
+    assert {subject for subject in SUBJECTS if matches(pattern, subject)} == covered(pattern)
+
+
+@pytest.mark.parametrize("one", PATTERNS)
+def test_two_patterns_overlap_just_where_a_subject_matches_both(one: str) -> None:
+    # Subjects of three tokens show every overlap of patterns of three.
+    assert {other for other in PATTERNS if overlap(one, other)} == {
+        other for other in PATTERNS if covered(one) & covered(other)
+    }
+
+
+@pytest.mark.parametrize("grant", PATTERNS)
+def test_a_grant_covers_a_pattern_only_if_it_covers_all_that_the_pattern_covers(grant: str) -> None:
+    for asked in PATTERNS:
+        if matches(grant, asked):
+            assert covered(asked) <= covered(grant), asked
+
+
+@given(st.text(max_size=40))
+def test_whatever_is_a_name_is_a_token_and_whatever_is_a_subject_is_a_pattern(text: str) -> None:
+    assert not is_name(text) or (is_subject(text) and "." not in text)
+    assert not is_subject(text) or (is_pattern(text) and matches(text, text))
+
+
+@pytest.mark.parametrize(
+    ("check", "what"), [(check_name, "bot name"), (check_subject, "subject"), (check_pattern, "pattern")]
+)
+def test_what_is_wrong_is_said_with_a_hint(check: object, what: str) -> None:
+    assert callable(check)
+    assert check("orders") == "orders"
+    with pytest.raises(InvalidInput, match=f"{what} 'Not\\\\n one' is not valid") as refused:
+        check("Not\n one")
+    assert refused.value.hint
+
+
+def test_nothing_that_a_bot_chooses_stands_in_an_ingress_subject() -> None:
+    assert (ingress_subject("order", live=False), ingress_subject("order", live=True)) == ("send.order", "call.order")
+
+
+def test_receipts_and_replies_are_derived_from_bot_and_nonce() -> None:
+    assert receipt_subject("order", bytes(15) + b"\xff") == "inbox.order." + "00" * 15 + "ff"
+    assert reply_subject("order", bytes(16)) == "reply.order." + "00" * 16
+    assert is_subject(reply_subject("b" * 32, bytes(16)))
+
+
+def test_a_consumers_name_tells_its_bot_and_no_other() -> None:
+    name = consumer_name("order", "orders.>", "main")
+    assert name.rpartition("_")[0] == "order"
+    assert (
+        len({consumer_name("order", *pair) for pair in (("a", "b"), ("a", "c"), ("b", "b"), ("ab", ""), ("", "ab"))})
+        == 5
+    )

@@ -1,0 +1,84 @@
+"""The configuration text: what nats-server makes of it, and that nothing can break out of its quotes."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sealbus.errors import InvalidInput
+from sealbus.limits import MAX_ENVELOPE_BYTES
+from sealbus_broker.relay.nats_config import MAX_BOT_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES, quote, render
+from sealbus_broker.relay.secrets import BusSecrets
+from sealbus_broker.relay.server import find_binary
+from tests.relay.scene import a_config
+
+SECRETS = BusSecrets.generate()
+
+
+def accepted_by_nats(text: str, folder: Path) -> bool:
+    """Whether nats-server takes ``text`` for a configuration."""
+    (folder / "nats.conf").write_text(text)
+    asked = subprocess.run([find_binary(), "-t", "-c", folder / "nats.conf"], capture_output=True, check=False)
+    return asked.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain",
+        "with space",
+        'with "quotes"',
+        "with 'quotes'",
+        "$HOME",
+        "back\\slash",
+        "brace}",
+        "# hash",
+        "ünï",
+        "a,b;c",
+    ],
+)
+def test_any_folder_will_do(tmp_path: Path, name: str) -> None:
+    config = replace(a_config(tmp_path / name, SECRETS), pid_file=tmp_path / name / "pid", http_port=8222)
+    assert accepted_by_nats(render(config), tmp_path)
+
+
+def test_everything_optional(tmp_path: Path) -> None:
+    config = replace(
+        a_config(tmp_path, SECRETS), host="::1", sync_interval="always", max_file_bytes=10**9, max_memory_bytes=10**6
+    )
+    assert accepted_by_nats(render(config), tmp_path)
+
+
+def test_no_secret_is_in_it(tmp_path: Path) -> None:
+    text = render(a_config(tmp_path, SECRETS))
+    for key in (SECRETS.bus, SECRETS.issuer, SECRETS.relay):
+        assert key.seed_text not in text
+    assert SECRETS.bus.public.text not in text
+
+
+def test_sync_is_always_unless_asked_otherwise(tmp_path: Path) -> None:
+    assert 'sync_interval: "always"' in render(replace(a_config(tmp_path, SECRETS), sync_interval="always"))
+
+
+@pytest.mark.parametrize("bad", ["a\nb", "a\rb", "a\0b", "a\x7fb", "a\tb"])
+def test_control_characters_are_refused(bad: str) -> None:
+    with pytest.raises(InvalidInput, match="control characters"):
+        quote(bad)
+
+
+@given(st.text(st.characters(blacklist_categories=["Cc", "Cs"])))
+def test_a_quoted_text_ends_where_it_should(text: str) -> None:
+    quoted = quote(text)
+    assert quoted[0] == quoted[-1] == '"'
+    inner = quoted[1:-1].replace("\\\\", "").replace('\\"', "")
+    assert '"' not in inner
+    assert "\\" not in inner
+
+
+def test_a_slightly_too_large_envelope_still_reaches_the_gate_and_fits_the_quarantine() -> None:
+    assert MAX_ENVELOPE_BYTES < MAX_BOT_PAYLOAD_BYTES < MAX_PAYLOAD_BYTES

@@ -1,0 +1,423 @@
+"""The embedded nats-server: started, killed, starved, left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sealbus_broker.relay import server as server_module
+from sealbus_broker.relay.errors import ServerFailed
+from sealbus_broker.relay.nats_config import NatsConfig
+from sealbus_broker.relay.secrets import BusSecrets
+from sealbus_broker.relay.server import NatsServer, find_binary
+from sealbus_broker.relay.streams import provision
+from tests.relay import scene as stage
+from tests.relay.scene import Scene, a_config, raise_curtain, until
+
+SECRETS = BusSecrets.generate()
+
+
+def runs(pid: int) -> bool:
+    """Whether ``pid`` is a process that has not ended (a zombie has)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def contents(*files: Path) -> bytes:
+    """All of them, one after the other."""
+    return b"".join(file.read_bytes() for file in files)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> NatsConfig:
+    return a_config(tmp_path, SECRETS)
+
+
+@pytest.fixture
+async def server(config: NatsConfig, tmp_path: Path) -> AsyncIterator[NatsServer]:
+    made = NatsServer(config, tmp_path / "state")
+    yield made
+    await made.stop()
+
+
+async def test_it_starts_answers_and_stops(server: NatsServer, config: NatsConfig, tmp_path: Path) -> None:
+    await server.start()
+    pid = server.pid
+    assert pid is not None
+    assert server.url == f"nats://127.0.0.1:{config.port}"
+    with socket.create_connection(("127.0.0.1", config.port), 5) as there:
+        assert there.recv(4) == b"INFO"
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
+    await server.stop()
+    await server.stop()
+    assert not runs(pid)
+    assert server.pid is None
+    assert not (tmp_path / "state/nats.pid").exists()
+
+
+async def test_no_secret_reaches_its_configuration_its_log_or_its_command_line(
+    server: NatsServer, tmp_path: Path
+) -> None:
+    await server.start()
+    assert server.pid is not None
+    process, state = Path(f"/proc/{server.pid}"), tmp_path / "state"
+    told = contents(process / "cmdline", process / "environ", state / "nats.conf", state / "nats.log")
+    for key in (SECRETS.bus, SECRETS.issuer, SECRETS.relay):
+        assert key.seed_text.encode() not in told
+    assert SECRETS.relay.public.text.encode() in told
+
+
+async def test_killed_it_comes_back_with_what_it_had(tmp_path: Path) -> None:
+    scene = await raise_curtain(tmp_path)
+    await provision(scene.relay, scene.policy)
+    await scene.relay.request("accepted.orders.placed", b"kept", 5)
+    supervising = asyncio.create_task(scene.server.supervise())
+    first = scene.server.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: scene.server.pid not in (None, first), "another process")
+    await until(lambda: scene.relay.is_connected and not scene.relay.is_reconnecting, "the relay is connected again")
+
+    async def kept() -> bool:
+        return await scene.stored("ACCEPTED") == 1
+
+    await until(kept, "the message is still there")
+    assert (await scene.bot("order")).nc.is_connected
+    await scene.close()
+    await asyncio.wait_for(supervising, 5)
+
+
+async def test_a_taken_port_is_named(server: NatsServer, config: NatsConfig) -> None:
+    with socket.socket() as other:
+        other.bind((config.host, config.port))
+        other.listen()
+        with pytest.raises(ServerFailed, match=f"port {config.port} on 127.0.0.1 is taken") as told:
+            await server.start()
+    assert "--port" in str(told.value.hint)
+    # The folder is free again, and so is now the port.
+    again = NatsServer(config, server._config_file.parent)
+    await again.start()
+    await again.stop()
+
+
+async def test_an_address_of_another_machine(config: NatsConfig, tmp_path: Path) -> None:
+    with pytest.raises(ServerFailed, match=r"port \d+ on 192\.0\.2\.1 cannot be had") as told:
+        await NatsServer(replace(config, host="192.0.2.1"), tmp_path).start()
+    assert "address of this machine" in str(told.value.hint)
+
+
+async def test_without_any_nats_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: NatsServer) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ServerFailed, match="no nats-server") as told:
+        await server.start()
+    assert "sealbus[broker]" in str(told.value.hint)
+
+
+def test_one_on_the_path_will_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    other = tmp_path / "bin/nats-server"
+    other.parent.mkdir()
+    other.symlink_to(find_binary())
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(other.parent))
+    assert find_binary() == other
+
+
+async def test_a_configuration_that_it_refuses(monkeypatch: pytest.MonkeyPatch, server: NatsServer) -> None:
+    server._log_file.parent.mkdir()
+    server._log_file.write_text("[1] 2020/01/01 00:00:00.000000 [ERR] an old story\n")
+    monkeypatch.setattr(server_module, "render", lambda _: "port: 1\naccounts: { [\n")
+    with pytest.raises(ServerFailed, match="ended at once") as told:
+        await server.start()
+    assert "Parse error on line 3" in told.value.what
+    assert "old story" not in told.value.what
+    assert "nats.log" in str(told.value.hint)
+
+
+async def test_a_store_that_cannot_be_made(config: NatsConfig, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ServerFailed, match="ended at once") as told:
+        await NatsServer(replace(config, store_dir=tmp_path / "file"), tmp_path / "state").start()
+    assert "storage directory is not a directory" in told.value.what
+
+
+async def test_a_folder_that_cannot_be_made(config: NatsConfig, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ServerFailed, match="cannot be written: Not a directory"):
+        await NatsServer(config, tmp_path / "file/state").start()
+
+
+@pytest.fixture
+def locked_folder(tmp_path: Path) -> Iterator[Path]:
+    if os.getuid() == 0:
+        pytest.skip("root may write everywhere")
+    tmp_path.chmod(0o500)
+    yield tmp_path
+    tmp_path.chmod(0o700)
+
+
+async def test_a_folder_that_belongs_to_somebody_else(config: NatsConfig, locked_folder: Path) -> None:
+    with pytest.raises(ServerFailed, match="cannot be written: Permission denied") as told:
+        await NatsServer(config, locked_folder / "state").start()
+    assert "belongs to somebody else" in str(told.value.hint)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", disk], check=False, capture_output=True)
+    if made.returncode:
+        pytest.skip("a small disk of one's own takes the right to mount")
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+async def test_a_disk_that_fills_up_ends_it_with_the_reason(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = a_config
+    monkeypatch.setattr(stage, "a_config", lambda *a: replace(plain(*a), max_file_bytes=2**40))
+    scene: Scene = await raise_curtain(small_disk / "bus")
+    await provision(scene.relay, scene.policy)
+    supervising = asyncio.create_task(scene.server.supervise())
+    for _ in range(40):
+        await scene.relay.publish("accepted.orders.placed", bytes(500_000))
+    with pytest.raises(ServerFailed, match="cannot write its streams") as told:
+        await asyncio.wait_for(supervising, 20)
+    assert "no space left" in told.value.what
+    assert told.value.hint == "the disk is full: free space where the bus folder is"
+    assert scene.server.pid is None
+    await scene.close()
+
+
+def a_fake(folder: Path, version: str = "2.15.1", says: str = "", then: str = "time.sleep(60)") -> Path:
+    """A nats-server that greets as one, says something in its log, and then does as it is told."""
+    script = folder / "nats-server"
+    script.write_text(
+        f"#!{sys.executable}\n"
+        + textwrap.dedent(
+            f"""
+            import json, re, socket, sys, time
+            conf = open(sys.argv[2]).read()
+            port = int(re.search(r'listen: "127.0.0.1:(\\d+)"', conf)[1])
+            name = re.search(r'server_name: "(.*)"', conf)[1]
+            with socket.socket() as door:
+                door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                door.bind(("127.0.0.1", port))
+                door.listen()
+                there, _ = door.accept()
+                info = {{"server_name": name, "version": {version!r}}}
+                there.sendall(b"INFO " + json.dumps(info).encode() + b"\\r\\n")
+                there.close()
+            print({says!r}, file=sys.stderr, flush=True)
+            {then}
+            """
+        )
+    )
+    script.chmod(0o755)
+    return script
+
+
+async def test_one_that_is_too_old(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: NatsServer) -> None:
+    monkeypatch.setattr(server_module, "find_binary", lambda: a_fake(tmp_path, version="2.9.25"))
+    with pytest.raises(ServerFailed, match=r"nats-server 2\.9\.25 is too old; at least 2\.12"):
+        await server.start()
+    assert server.pid is None
+
+
+async def test_one_that_keeps_dying_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: NatsServer
+) -> None:
+    fake = a_fake(tmp_path, says="[1] x y [FTL] the store is corrupt", then="sys.exit(1)")
+    monkeypatch.setattr(server_module, "find_binary", lambda: fake)
+    await server.start()
+    with pytest.raises(ServerFailed, match=r"keeps dying:\n .*the store is corrupt"):
+        await asyncio.wait_for(server.supervise(), 30)
+
+
+@pytest.mark.parametrize(
+    ("line", "ends"),
+    [
+        (
+            "[7] 2026/11/24 09:31:59.121674 [ERR] JetStream stream 'BUS > ACCEPTED' critical write error: input/output error",
+            True,
+        ),
+        (
+            "[7] 2026/11/24 09:31:59.121674 [ERR] JetStream consumer 'BUS > A > b' critical write error: input/output error",
+            True,
+        ),
+        ("[7] 2026/11/24 09:31:59.121674 [ERR] JetStream out of space, will be DISABLED", True),
+        ("[7] 2026/11/24 09:31:59.121674 [ERR] JetStream out of File resources, will be DISABLED", True),
+        # A client's name is quoted into the log: nobody may talk the server down.
+        (
+            '[7] 2026/11/24 09:31:59.1 [ERR] 127.0.0.1:4 - cid:1 - "x\\n[7] a b [ERR] JetStream out of space, will be DISABLED"',
+            False,
+        ),
+    ],
+)
+async def test_one_that_can_no_longer_write_is_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: NatsServer, line: str, ends: bool
+) -> None:
+    monkeypatch.setattr(server_module, "find_binary", lambda: a_fake(tmp_path, says=line))
+    monkeypatch.setattr(server_module, "_LOOK_S", 0.05)
+    await server.start()
+    await until(lambda: line in server._log_file.read_text(), "it has said so")
+    supervising = asyncio.create_task(server.supervise())
+    if ends:
+        with pytest.raises(ServerFailed, match="cannot write its streams any more"):
+            await asyncio.wait_for(supervising, 10)
+        assert server.pid is None
+    else:
+        done, _ = await asyncio.wait([supervising], timeout=0.5)
+        assert not done
+        await server.stop()
+        await asyncio.wait_for(supervising, 5)
+
+
+async def test_one_that_does_not_heed_a_stop_is_killed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: NatsServer
+) -> None:
+    deaf = (
+        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', file=sys.stderr); time.sleep(60)"
+    )
+    monkeypatch.setattr(server_module, "find_binary", lambda: a_fake(tmp_path, then=deaf))
+    monkeypatch.setattr(server_module, "STOP_S", 0.3)
+    await server.start()
+    await until(lambda: "deaf" in server._log_file.read_text(), "it is deaf")
+    pid = server.pid
+    assert pid is not None
+    await server.stop()
+    assert not runs(pid)
+
+
+async def test_stopped_while_it_waits_to_restart(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: NatsServer
+) -> None:
+    await server.start()
+    supervising = asyncio.create_task(server.supervise())
+    first = server.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: server.pid is None, "it is dead")
+    await server.stop()
+    await asyncio.wait_for(supervising, 5)
+    assert server.pid is None
+
+
+async def test_a_second_one_for_the_same_folder_is_refused_and_the_first_goes_on(
+    server: NatsServer, config: NatsConfig, tmp_path: Path
+) -> None:
+    await server.start()
+    with pytest.raises(ServerFailed, match="runs already") as told:
+        await NatsServer(a_config(tmp_path, SECRETS), tmp_path / "state").start()
+    assert "another `sealbus up`" in str(told.value.hint)
+    assert server.pid is not None
+    assert runs(server.pid)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal and /proc are Linux's")
+async def test_it_dies_with_a_relay_that_is_killed(config: NatsConfig, tmp_path: Path) -> None:
+    program = textwrap.dedent(
+        f"""
+        import asyncio
+        from pathlib import Path
+        from sealbus.keys import KeyKind, PublicKey
+        from sealbus_broker.relay.nats_config import NatsConfig
+        from sealbus_broker.relay.server import NatsServer
+
+        async def main():
+            relay = PublicKey.parse({config.relay.text!r}, KeyKind.BOT)
+            issuer = PublicKey.parse({config.issuer.text!r}, KeyKind.ISSUER)
+            config = NatsConfig(Path({str(config.store_dir)!r}), relay, issuer, port={config.port})
+            server = NatsServer(config, Path({str(tmp_path / "state")!r}))
+            await server.start()
+            print(server.pid, flush=True)
+            await asyncio.Event().wait()
+
+        asyncio.run(main())
+        """
+    )
+    relay = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
+    assert relay.stdout is not None
+    pid = int(await asyncio.wait_for(relay.stdout.readline(), 20))
+    assert runs(pid)
+    relay.kill()
+    await relay.wait()
+    # Started again at once, while the old one may still be on its way out.
+    again = NatsServer(config, tmp_path / "state")
+    await again.start()
+    assert not runs(pid)
+    await again.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_one_that_was_left_behind_is_ended_first(server: NatsServer, config: NatsConfig, tmp_path: Path) -> None:
+    await server.start()
+    await server.stop()
+    left = await asyncio.create_subprocess_exec(
+        find_binary(), "-c", tmp_path / "state/nats.conf", stderr=asyncio.subprocess.DEVNULL
+    )
+    (tmp_path / "state/nats.pid").write_text(str(left.pid))
+    await until(lambda: _listens(config.port), "the one left behind listens")
+    again = NatsServer(config, tmp_path / "state")
+    await again.start()
+    await asyncio.wait_for(left.wait(), 10)
+    await again.stop()
+
+
+async def test_a_process_that_got_the_old_ones_id_is_left_alone(server: NatsServer, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    bystander = await asyncio.create_subprocess_exec("sleep", "60")
+    (tmp_path / "state/nats.pid").write_text(str(bystander.pid))
+    await server.start()
+    assert bystander.returncode is None
+    bystander.kill()
+    await bystander.wait()
+
+
+@pytest.mark.parametrize("content", ["", "x", "-1", "0", "1", str(2**40), "\0"])
+async def test_a_file_with_an_id_that_is_none(server: NatsServer, tmp_path: Path, content: str) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/nats.pid").write_text(content)
+    await server.start()
+
+
+async def test_a_log_that_has_grown_is_set_aside(
+    server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "LOG_BYTES", 10)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/nats.log").write_text("an old story of some length\n")
+    await server.start()
+    assert (tmp_path / "state/nats.log.1").read_text() == "an old story of some length\n"
+    assert "old story" not in (tmp_path / "state/nats.log").read_text()
+
+
+@pytest.mark.parametrize(("host", "url"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]")])  # noqa: S104
+async def test_other_addresses(config: NatsConfig, tmp_path: Path, host: str, url: str) -> None:
+    if ":" in host and not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    server = NatsServer(replace(config, host=host), tmp_path / "state")
+    await server.start()
+    assert server.url == f"nats://{url}:{config.port}"
+    await server.stop()
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,342 @@
+"""The streams on a real nats-server: made, kept, and refused when they are not what the bus needs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sealbus_broker.relay.errors import StreamsUnusable
+from sealbus_broker.relay.streams import (
+    ACCEPTED,
+    INGRESS,
+    LIVE,
+    PARTITIONS,
+    PRIORITY_GROUP,
+    QUARANTINE,
+    consumer_configs,
+    differences,
+    file_bytes,
+    ledger_state,
+    memory_bytes,
+    partition_consumer,
+    provision,
+    stream_configs,
+)
+from tests.relay.scene import LIMITS, Scene, a_policy, now_ms, until
+
+STREAMS = (INGRESS, ACCEPTED, LIVE, QUARANTINE)
+
+
+async def configs(scene: Scene) -> dict[str, Any]:
+    return {name: (await scene.api(f"STREAM.INFO.{name}"))["config"] for name in STREAMS}
+
+
+async def test_they_are_made_once_and_found_again(scene: Scene) -> None:
+    await provision(scene.relay, scene.policy)
+    before = await configs(scene)
+    await provision(scene.relay, scene.policy)
+    assert await configs(scene) == before
+    assert (await scene.api("STREAM.NAMES"))["streams"] == sorted(STREAMS)
+
+
+async def test_two_relays_that_start_at_once_agree(scene: Scene) -> None:
+    second = await scene.login()
+    await asyncio.gather(provision(scene.relay, scene.policy), provision(second, scene.policy))
+    await provision(scene.relay, scene.policy)
+
+
+async def test_the_ledgers_never_evict_and_nothing_of_them_can_be_taken_away(streams: Scene) -> None:
+    for stream, subject in ((ACCEPTED, "accepted.x"), (LIVE, "live.x")):
+        await streams.relay.request(subject, b"1", 5)
+        for call, body in (("MSG.DELETE", {"seq": 1}), ("PURGE", {}), ("PURGE", {"filter": subject})):
+            answer = await streams.api(f"STREAM.{call}.{stream}", body)
+            assert "error" in answer, (stream, call)
+        assert await streams.stored(stream) == 1
+
+
+async def test_a_full_ledger_refuses_rather_than_forgets(scene: Scene) -> None:
+    scene.change(limits=replace(LIMITS, live_bytes=64 * 1024))
+    await provision(scene.relay, scene.policy)
+    answers = [(await scene.relay.request("live.x", bytes(8192), 5)).data for _ in range(10)]
+    assert b"error" not in answers[0]
+    assert b"error" in answers[-1]
+    assert (await scene.api("STREAM.INFO.LIVE"))["state"]["first_seq"] == 1
+
+
+async def test_only_what_is_new_is_delivered(streams: Scene) -> None:
+    delivered = await streams.relay.subscribe("bus.>")
+    for subject in ("accepted.orders.placed", "live.orders.placed"):
+        for nonce in ("n1", "n1", "n2"):
+            await streams.relay.request(subject, nonce.encode(), 5, headers={"Nats-Msg-Id": nonce})
+    await streams.relay.flush()
+    got = [await delivered.next_msg(5) for _ in range(delivered.pending_msgs)]
+    assert [(msg.subject, msg.data) for msg in got] == [("bus.orders.placed", b"n1"), ("bus.orders.placed", b"n2")] * 2
+
+
+async def test_a_message_waits_in_the_partition_of_its_bot_and_is_gone_when_acknowledged(streams: Scene) -> None:
+    bots = [f"bot-{at}" for at in range(16)]
+    for bot in bots:
+        await streams.relay.publish(f"send.{bot}", b"x")
+    inbox = await streams.relay.subscribe("here")
+    found: dict[str, str] = {}
+    for partition in range(PARTITIONS):
+        ask = b'{"batch":16,"no_wait":true,"group":"%s"}' % PRIORITY_GROUP.encode()
+        await streams.relay.publish(
+            f"$JS.API.CONSUMER.MSG.NEXT.INGRESS.{partition_consumer(partition)}", ask, reply="here"
+        )
+        while (msg := await inbox.next_msg(5)).reply:
+            _, where, bot = msg.subject.split(".")
+            assert where == str(partition)
+            found[bot] = where
+            await msg.ack()
+    assert sorted(found) == sorted(bots)
+    assert len(set(found.values())) == PARTITIONS
+
+    async def empty() -> bool:
+        return await streams.stored(INGRESS) == 0
+
+    await until(empty, "nothing is left")
+
+
+async def test_a_publish_to_the_ingress_stream_is_not_answered(streams: Scene) -> None:
+    inbox = await streams.relay.subscribe("here")
+    await streams.relay.publish("send.order", b"x", reply="here")
+
+    async def stored() -> bool:
+        return await streams.stored(INGRESS) == 1
+
+    await until(stored, "it is stored")
+    await streams.relay.flush()
+    assert inbox.pending_msgs == 0
+
+
+async def test_limits_follow_the_policy(streams: Scene) -> None:
+    other = replace(LIMITS, ttl_ms=90_000, live_ttl_ms=20_000, ingress_bytes=16 * 1024**2, retention_ms=3_600_000)
+    changed = a_policy(limits=other)
+    await provision(streams.relay, changed)
+    live = await configs(streams)
+    assert live[ACCEPTED]["duplicate_window"] == changed.ledger_window_ms * 1_000_000
+    assert live[ACCEPTED]["max_age"] == 3_600_000_000_000
+    assert live[LIVE]["max_age"] >= live[LIVE]["duplicate_window"] == changed.live_window_ms * 1_000_000
+    assert live[INGRESS]["max_bytes"] == 16 * 1024**2
+    await provision(streams.relay, streams.policy)
+
+
+async def test_a_limit_below_what_is_stored_is_refused_and_nothing_evicted(streams: Scene) -> None:
+    for _ in range(4):
+        await streams.relay.request("accepted.x", bytes(500_000), 5)
+    with pytest.raises(StreamsUnusable, match="stream ACCEPTED holds 2000") as told:
+        await provision(streams.relay, a_policy(limits=replace(LIMITS, accepted_bytes=1_000_000)))
+    assert "raise the limit" in str(told.value.hint)
+    assert await streams.stored(ACCEPTED) == 4
+
+
+@pytest.mark.parametrize(
+    ("stream", "field", "value"),
+    [
+        (INGRESS, "no_ack", False),
+        (INGRESS, "discard", "old"),
+        (INGRESS, "allow_msg_ttl", True),
+        (INGRESS, "subjects", ["send.*", "stray.>"]),
+        (INGRESS, "max_msgs", 10),
+        (INGRESS, "max_msg_size", 10),
+        (ACCEPTED, "discard", "old"),
+        (ACCEPTED, "max_msgs_per_subject", 1),
+        (ACCEPTED, "republish", {"src": "accepted.>", "dest": "elsewhere.>"}),
+        (ACCEPTED, "republish", {"src": "accepted.>", "dest": "bus.>", "headers_only": True}),
+        (ACCEPTED, "allow_direct", False),
+        (ACCEPTED, "allow_msg_ttl", True),
+        (LIVE, "discard", "old"),
+        (LIVE, "allow_batched", True),
+        (QUARANTINE, "max_msgs_per_subject", 1),
+    ],
+)
+async def test_a_stream_that_somebody_changed_is_refused(
+    streams: Scene, stream: str, field: str, value: object
+) -> None:
+    config = (await streams.api(f"STREAM.INFO.{stream}"))["config"] | {field: value}
+    answer = await streams.api(f"STREAM.UPDATE.{stream}", config)
+    assert "error" not in answer, answer
+    with pytest.raises(StreamsUnusable, match=f"stream {stream} is not as the bus needs it: {field}: got") as told:
+        await provision(streams.relay, streams.policy)
+    assert told.value.hint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"storage": "memory"},
+        {"deny_delete": False},
+        {"deny_purge": False},
+        {"allow_rollup_hdrs": True, "deny_purge": False},
+        {"allow_msg_schedules": True, "allow_rollup_hdrs": True, "deny_purge": False, "discard": "old"},
+        {"retention": "interest"},
+        {"republish": None},
+        {"subjects": ["accepted.orders.>"]},
+        {"compression": "s2"},
+        {"persist_mode": "async", "allow_atomic": False},
+    ],
+    ids=str,
+)
+async def test_a_stream_that_something_else_made_is_refused(scene: Scene, change: dict[str, object]) -> None:
+    wanted = next(config for config in stream_configs(scene.policy) if config["name"] == ACCEPTED)
+    made = {field: value for field, value in (wanted | change).items() if value is not None}
+    answer = await scene.api("STREAM.CREATE.ACCEPTED", made)
+    assert "error" not in answer, answer
+    with pytest.raises(StreamsUnusable, match="stream ACCEPTED is not as the bus needs it") as told:
+        await provision(scene.relay, scene.policy)
+    assert all(f"{field}: got" in told.value.what for field in change)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_deliver", 1),
+        ("max_ack_pending", 1),
+        ("ack_wait", 10**9),
+        ("filter_subject", "ingress.>"),
+        ("headers_only", True),
+    ],
+)
+async def test_a_consumer_that_somebody_changed_is_refused(streams: Scene, field: str, value: object) -> None:
+    if field == "filter_subject":
+        for partition in range(1, PARTITIONS):
+            await streams.api(f"CONSUMER.DELETE.INGRESS.{partition_consumer(partition)}")
+    name = partition_consumer(0)
+    config = (await streams.api(f"CONSUMER.INFO.INGRESS.{name}"))["config"] | {field: value}
+    answer = await streams.api(f"CONSUMER.CREATE.INGRESS.{name}", {"stream_name": INGRESS, "config": config})
+    assert "error" not in answer, answer
+    with pytest.raises(StreamsUnusable, match=f"consumer {name} of INGRESS is not as the bus needs it: {field}"):
+        await provision(streams.relay, streams.policy)
+
+
+async def test_a_consumer_that_is_missing_is_made_again(streams: Scene) -> None:
+    await streams.api(f"CONSUMER.DELETE.INGRESS.{partition_consumer(1)}")
+    await provision(streams.relay, streams.policy)
+    assert "error" not in await streams.api(f"CONSUMER.INFO.INGRESS.{partition_consumer(1)}")
+
+
+async def test_subjects_that_another_stream_has(scene: Scene) -> None:
+    await scene.api("STREAM.CREATE.OTHER", {"name": "OTHER", "subjects": ["accepted.>"]})
+    with pytest.raises(StreamsUnusable, match="stream ACCEPTED cannot be made: subjects overlap") as told:
+        await provision(scene.relay, scene.policy)
+    assert "of its own" in str(told.value.hint)
+
+
+async def test_a_disk_without_room_for_the_limits(scene: Scene) -> None:
+    with pytest.raises(StreamsUnusable, match="insufficient storage") as told:
+        await provision(scene.relay, a_policy(limits=replace(LIMITS, accepted_bytes=2**60)))
+    assert "*_bytes" in str(told.value.hint)
+
+
+async def test_a_memory_without_room_for_the_limits(scene: Scene) -> None:
+    with pytest.raises(StreamsUnusable, match="insufficient memory") as told:
+        await provision(scene.relay, a_policy(limits=replace(LIMITS, live_bytes=2**60)))
+    assert "live_bytes" in str(told.value.hint)
+
+
+async def test_a_nats_that_does_not_answer(scene: Scene) -> None:
+    pid = scene.server.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(StreamsUnusable, match="did not answer") as told:
+            await provision(scene.relay, scene.policy, timeout_s=0.2)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert "log" in str(told.value.hint)
+
+
+# ---- how far back a ledger reaches -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [ACCEPTED, LIVE])
+async def test_a_new_ledger_begins_now_and_says_the_same_ever_after(streams: Scene, stream: str) -> None:
+    before = now_ms()
+    second = await streams.login()
+    states = await asyncio.gather(ledger_state(streams.relay, stream), ledger_state(second, stream))
+    assert states[0] == states[1]
+    assert states[0].since_ms is not None
+    assert before <= states[0].since_ms <= now_ms()
+    assert states[0].last_sequence == 1
+    await streams.relay.request(f"{stream.lower()}.orders.placed", b"x", 5)
+    again = await ledger_state(streams.relay, stream)
+    assert (again.since_ms, again.last_sequence) == (states[0].since_ms, 2)
+
+
+async def test_a_ledger_older_than_it_must_remember_has_no_beginning(scene: Scene) -> None:
+    scene.change(limits=replace(LIMITS, live_ttl_ms=800, clock_skew_ms=1))
+    await provision(scene.relay, scene.policy)
+    await ledger_state(scene.relay, LIVE)
+
+    async def aged_out() -> bool:
+        return await scene.stored(LIVE) == 0
+
+    await until(aged_out, "the first message has aged out")
+    state = await ledger_state(scene.relay, LIVE)
+    assert (state.since_ms, state.last_sequence) == (None, 1)
+
+
+async def test_a_server_that_came_back_has_forgotten_the_live_ledger_and_says_so(streams: Scene) -> None:
+    """A stream in memory does not come back at all: it is made again, and its age is that of the new one."""
+    accepted, live = await ledger_state(streams.relay, ACCEPTED), await ledger_state(streams.relay, LIVE)
+    supervising = asyncio.create_task(streams.server.supervise())
+    first = streams.server.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: streams.server.pid not in (None, first), "another process")
+    await until(lambda: streams.relay.is_connected and not streams.relay.is_reconnecting, "connected again")
+    with pytest.raises(StreamsUnusable, match="stream not found"):
+        await ledger_state(streams.relay, LIVE)
+    await provision(streams.relay, streams.policy)
+    assert await ledger_state(streams.relay, ACCEPTED) == accepted
+    anew = await ledger_state(streams.relay, LIVE)
+    assert anew.since_ms is not None
+    assert live.since_ms is not None
+    assert anew.since_ms > live.since_ms
+    await streams.server.stop()
+    await supervising
+
+
+# ---- pure ------------------------------------------------------------------------------------------------------------
+
+
+def test_zeros_that_jetstream_leaves_out_are_no_difference() -> None:
+    assert not differences({}, {"a": 0, "b": False, "c": None, "d": -1, "e": [], "f": ""})
+    assert not differences({"a": 0, "d": -1, "x": 7}, {"a": -1, "d": 0})
+    assert not differences({"r": {"src": "a", "dest": "b", "headers_only": False}}, {"r": {"src": "a", "dest": "b"}})
+    assert [one.field for one in differences({"a": 1, "b": True}, {"a": 2, "b": False, "c": 1})] == ["a", "b", "c"]
+
+
+def test_no_stream_lets_headers_do_anything() -> None:
+    for config in stream_configs(a_policy()):
+        for feature in (
+            "allow_rollup_hdrs",
+            "allow_msg_ttl",
+            "allow_msg_counter",
+            "allow_msg_schedules",
+            "allow_batched",
+        ):
+            assert config[feature] is False
+
+
+def test_windows_reach_as_far_as_an_envelope_can_be_fresh() -> None:
+    policy = a_policy()
+    by_name = {config["name"]: config for config in stream_configs(policy)}
+    limits = policy.limits
+    longest = (limits.ttl_ms + 2 * limits.clock_skew_ms + limits.ingress_wait_ms) * 1_000_000
+    assert by_name[ACCEPTED]["duplicate_window"] >= longest
+    for ledger in (ACCEPTED, LIVE):
+        assert by_name[ledger]["max_age"] >= by_name[ledger]["duplicate_window"]
+
+
+def test_what_jetstream_is_allowed_holds_what_the_streams_are() -> None:
+    on_disk = [config["max_bytes"] for config in stream_configs(a_policy()) if config["storage"] == "file"]
+    assert file_bytes(LIMITS) > sum(on_disk)
+    assert memory_bytes(LIMITS) > LIMITS.live_bytes
+    assert len(consumer_configs()) == PARTITIONS
