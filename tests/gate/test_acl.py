@@ -71,8 +71,16 @@ def test_what_is_not_granted_is_denied() -> None:
 
 @pytest.mark.parametrize(
     ("grant", "asked", "granted"),
-    [("a.>", "a.b", True), ("a.>", "a.*", True), ("a.>", "a.>", True), ("a.*", "a.>", False), ("a.b", "a.*", False), ("a.b", ">", False), (">", ">", True)],
-)  # fmt: skip
+    [
+        ("a.>", "a.b", True),
+        ("a.>", "a.*", True),
+        ("a.>", "a.>", True),
+        ("a.*", "a.>", False),
+        ("a.b", "a.*", False),
+        ("a.b", ">", False),
+        (">", ">", True),
+    ],
+)
 def test_a_pattern_is_granted_only_as_a_whole(grant: str, asked: str, granted: bool) -> None:
     assert bot(subscribe=(grant,)).may_subscribe(asked) is granted
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from sealbus.delivery import pack_delivery
@@ -32,7 +34,7 @@ def settled(step: Step, stored: bytes) -> Settled:
     return settle(judgment, stored, BUS_KEYS, Verifier())
 
 
-def stored(data: bytes, **changes: object) -> bytes:
+def stored(data: bytes, **changes: Any) -> bytes:
     return pack_delivery(data, sealed_stamp(data, **changes))
 
 
@@ -59,7 +61,7 @@ def test_live_messages_have_no_place_to_be_redelivered_from() -> None:
 @pytest.mark.parametrize(
     "change", [{"issued_at_ms": NOW + 1}, {"ttl_ms": 1_000}, {"issued_at_ms": NOW - 1, "ttl_ms": 60_000}]
 )
-def test_a_retry_may_have_another_issue_time_and_lifetime(change: dict[str, int]) -> None:
+def test_a_retry_may_have_another_issue_time_and_lifetime(change: dict[str, Any]) -> None:
     result = settled(Step(envelope(**change), position=8), stored(envelope()))
     assert (result.reason, result.receipt) == (None, sealed_stamp(envelope()))
 
@@ -74,7 +76,7 @@ def test_a_retry_may_have_another_issue_time_and_lifetime(change: dict[str, int]
     ],
     ids=["another payload", "the keys in another order", "a schema named", "a parent"],
 )
-def test_whatever_else_differs_is_another_message_and_gets_no_stamp_of_the_first(change: dict[str, object]) -> None:
+def test_whatever_else_differs_is_another_message_and_gets_no_stamp_of_the_first(change: dict[str, Any]) -> None:
     result = settled(Step(envelope(**change), position=8), stored(envelope()))
     assert (result.reason, result.receipt) == (Reason.NONCE_REUSED, None)
 

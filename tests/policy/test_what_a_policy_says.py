@@ -145,6 +145,11 @@ SUBJECT = "  orders.placed:\n    schema: order.v1\n"
         ),
         (
             "publish: [orders.placed]",
+            "publish: ['>']",
+            "policy.yaml:5:15: the first token of a grant may not be a wildcard",
+        ),
+        (
+            "publish: [orders.placed]",
             "publish: [sealbus.nothing]",
             "policy.yaml:5:15: the grant covers no declared subject",
         ),

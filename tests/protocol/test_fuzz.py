@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -49,8 +50,7 @@ EACH = pytest.mark.parametrize(("parse", "good"), PARSERS.values(), ids=PARSERS.
 def parses(parse: Callable[[bytes], Any], data: bytes) -> bool:
     try:
         parse(data)
-    except Malformed as refused:
-        assert refused.what
+    except Malformed:
         return False
     return True
 
@@ -170,10 +170,8 @@ SEED_TEXT = KEYS["order"].seed_text
 )
 def test_any_text_is_a_key_or_invalid(text: str, kind: KeyKind) -> None:
     for parse in (PublicKey.parse, SigningKey.parse):
-        try:
-            parse(text, kind)
-        except InvalidInput as refused:
-            assert refused.what
+        with contextlib.suppress(InvalidInput):
+            assert parse(text, kind).kind is kind
 
 
 @given(data=st.data())

@@ -29,7 +29,7 @@ def test_the_largest_parts_fit_into_the_largest_whole() -> None:
     assert limits.MAX_HEADER_BYTES < limits.MAX_ENVELOPE_BYTES
     assert limits.MAX_ENVELOPE_BYTES + limits.MAX_STAMP_BYTES < 1024 * 1024
     assert 2**limits.MAX_PROOF_STEPS == limits.MAX_BATCH
-    assert limits.MAX_SUBJECT_BYTES >= len("reply.") + limits.MAX_NAME_CHARS + 1 + 2 * limits.NONCE_BYTES
+    assert len("reply.") + limits.MAX_NAME_CHARS + 1 + 2 * limits.NONCE_BYTES <= limits.MAX_SUBJECT_BYTES
 
 
 def test_times_stay_exact_in_every_language() -> None:

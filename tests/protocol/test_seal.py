@@ -8,6 +8,7 @@ import pytest
 
 from sealbus import seal as module
 from sealbus.errors import InvalidInput, Malformed
+from sealbus.keys import verify
 from sealbus.limits import MAX_BATCH, MAX_PROOF_STEPS
 from sealbus.seal import MAGIC, Context, Seal, Verifier, seal, sign_connect, verify_connect
 from tests.gate.world import KEYS, flip
@@ -133,7 +134,7 @@ def test_a_seal_of_another_length_is_malformed(size: int) -> None:
 class Counting:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls = 0
-        self._verify = module.verify
+        self._verify = verify
         monkeypatch.setattr(module, "verify", self)
 
     def __call__(self, public: bytes, message: bytes, signature: bytes) -> bool:

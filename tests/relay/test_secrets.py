@@ -82,7 +82,7 @@ def test_a_folder_in_its_place(path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SecretsUnusable, match="cannot be written"):
+    with pytest.raises(SecretsUnusable, match="file cannot be made"):
         BusSecrets.generate().write(tmp_path / "file/relay.toml")
 
 

@@ -82,6 +82,11 @@ async def test_a_message_waits_in_the_partition_of_its_bot_and_is_gone_when_ackn
     bots = [f"bot-{at}" for at in range(16)]
     for bot in bots:
         await streams.relay.publish(f"send.{bot}", b"x")
+
+    async def holds(count: int) -> bool:
+        return await streams.stored(INGRESS) == count
+
+    await until(lambda: holds(len(bots)), "all are stored")
     inbox = await streams.relay.subscribe("here")
     found: dict[str, str] = {}
     for partition in range(PARTITIONS):
@@ -96,11 +101,7 @@ async def test_a_message_waits_in_the_partition_of_its_bot_and_is_gone_when_ackn
             await msg.ack()
     assert sorted(found) == sorted(bots)
     assert len(set(found.values())) == PARTITIONS
-
-    async def empty() -> bool:
-        return await streams.stored(INGRESS) == 0
-
-    await until(empty, "nothing is left")
+    await until(lambda: holds(0), "nothing is left")
 
 
 async def test_a_publish_to_the_ingress_stream_is_not_answered(streams: Scene) -> None:

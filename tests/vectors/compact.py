@@ -1,4 +1,4 @@
-"""How bytes are written in the vectors: hex, or head, a repeated filling and tail where that would be half a megabyte of one letter."""
+"""How bytes are written in the vectors: hex, or head, filling and tail where that would be half a megabyte of one letter."""
 
 from __future__ import annotations
 

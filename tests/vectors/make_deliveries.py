@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from sealbus.codec import join_sealed, pack_fields, pack_json, signed_part
@@ -103,7 +104,7 @@ def bad_stamps() -> Iterator[tuple[str, str, bytes]]:
     yield "sealed as an envelope", "seal", _in_context(Context.ENVELOPE)
     yield "eleven fields", "body", _odd(pack_fields(_FIELDS[:-1]))
     yield "thirteen fields", "body", _odd(pack_fields((*_FIELDS, None)))
-    yield "a position of true", "body", _with(9, True)  # noqa: FBT003  # a value among others
+    yield "a position of true", "body", _with(9, True)  # a value among others
     yield "a time that is a float", "body", _with(10, 1.5)
     yield "a bus that is no name", "names", _with(0, "The Shop")
     yield "a bot that is no name", "names", _with(2, "a.b")
@@ -175,8 +176,11 @@ def bad_deliveries() -> Iterator[tuple[str, str, bytes]]:
     yield "a stamp of its own making", "stamp-key", pack_delivery(good, sealed_stamp(good, key=KEYS["rival"]))
     yield "a stamp that the seal does not fit", "stamp-seal", pack_delivery(good, flip(sealed, 30))
     yield "stamped for another bus", "bus", pack_delivery(good, sealed_stamp(good, bus="shop-test"))
-    refused = {"verdict": Verdict.QUARANTINED, "reason": Reason.SCHEMA}
-    yield "quarantined", "accepted", pack_delivery(good, sealed_stamp(good, **refused))
+    yield (
+        "quarantined",
+        "accepted",
+        pack_delivery(good, sealed_stamp(good, verdict=Verdict.QUARANTINED, reason=Reason.SCHEMA)),
+    )
     yield "dropped", "accepted", pack_delivery(good, sealed_stamp(good, verdict=Verdict.DROPPED, reason=Reason.RATE))
     elsewhere = envelope(subject="orders.shipped", payload=ORDER)
     yield (
@@ -191,8 +195,9 @@ def bad_deliveries() -> Iterator[tuple[str, str, bytes]]:
     garbage = b"\xc1"
     yield "stamped garbage", "envelope-shape", pack_delivery(garbage, sealed_stamp(garbage))
     yield "the envelope is of another subject", "agreement", pack_delivery(elsewhere, sealed_stamp(elsewhere))
-    for field, value in (("bus", "shop-test"), ("bot", "rival"), ("nonce", nonce("another"))):
-        odd = envelope(**{field: value}, key=KEYS["order"])
+    changes: dict[str, Any] = {"bus": "shop-test", "bot": "rival", "nonce": nonce("another")}
+    for field, value in changes.items():
+        odd = envelope(replace(PLACED, **{field: value}), key=KEYS["order"])
         yield f"the envelope says another {field}", "agreement", pack_delivery(odd, sealed_stamp(odd))
     nothing = envelope(packed=b"\xc1")
     yield "the payload is no value", "payload", pack_delivery(nothing, sealed_stamp(nothing))

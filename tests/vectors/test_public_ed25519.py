@@ -16,7 +16,7 @@ SPECCHECK = public("speccheck/cases.json")
 CASES = [(group["publicKey"]["pk"], test) for group in WYCHEPROOF["testGroups"] for test in group["tests"]]
 
 DIFFERENCES: dict[int, str] = {}
-"""Wycheproof cases (``tcId``) in which libsodium's answer is another than the file's, each with why that is right. There are none."""
+"""Wycheproof cases (``tcId``) in which libsodium's answer is not the file's, each with why that is right. There are none."""
 
 SPECCHECK_ROW = "XXXVXXXXXXXX"
 """V: accepted. The design pins this row: a libsodium with another one would make another bus."""
@@ -45,8 +45,7 @@ def may_enrol(case: dict[str, str]) -> bool:
     text = PublicKey(bytes.fromhex(case["pub_key"]), KeyKind.BOT).text
     try:
         PublicKey.parse(text, KeyKind.BOT)
-    except InvalidInput as refused:
-        assert "not a valid Ed25519 key" in refused.what
+    except InvalidInput:
         return False
     return True
 

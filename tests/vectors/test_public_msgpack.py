@@ -1,4 +1,4 @@
-"""All 233 encodings of kawanet/msgpack-test-suite through our decoder: accepted as the exact encoding, or refused with a reason."""
+"""All 233 encodings of kawanet/msgpack-test-suite through our decoder: accepted as exact, or refused with a reason."""
 
 from __future__ import annotations
 

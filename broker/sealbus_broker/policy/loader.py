@@ -308,6 +308,11 @@ class _Loading:
         for place, text in self.reader.texts(value, path, path[-1] if isinstance(path[-1], str) else "grants"):
             if self.reader.checked(text, place, "pattern", check_pattern) is None:
                 continue
+            if text.split(".")[0] in ("*", ">"):
+                # It would reach the bus's own subjects, and other bots' answers, too.
+                what = "the first token of a grant may not be a wildcard"
+                self.reader.note(place, what, got=text, hint="grant orders.> and stock.> rather than everything")
+                continue
             if text not in self.covering and not any(overlap(text, pattern) for pattern in self.declared):
                 hint = nearest(text, self.declared) or "declare the subject under subjects, or take the grant away"
                 self.reader.note(place, "the grant covers no declared subject", got=text, hint=hint)

@@ -1,0 +1,230 @@
+"""Attacks with what came before: a cause that was none, an answer to no question, and what the ledger has seen already."""
+
+from __future__ import annotations
+
+from sealbus.envelope import Parent
+from sealbus.reason import Reason
+from sealbus.stamp import Verdict
+from tests.gate.bus import Step
+from tests.gate.scenarios import BREAKS, Catalogue, live
+from tests.gate.world import (
+    ASK,
+    FORGED_BUS_KEY,
+    HOUR,
+    NOW,
+    RESERVED,
+    SHIPPED,
+    answer,
+    envelope,
+    flip,
+    nonce,
+    parent,
+    sealed_stamp,
+    shipment,
+)
+
+CATALOGUE = Catalogue()
+attack = CATALOGUE.attack
+
+
+# ---- cause -----------------------------------------------------------------------------------------------------------
+
+
+def _shipping(**changes: object) -> Step:
+    return Step(shipment(**changes), session="shipping")
+
+
+@attack("check_what_came_before", Reason.CAUSE)
+def a_shipment_of_nothing() -> Step:
+    """A shipment that names no order."""
+    return _shipping(parent=None)
+
+
+@attack("check_what_came_before", Reason.CAUSE)
+def a_parent_of_garbage() -> Step:
+    """A parent that is no parent."""
+    return _shipping(parent=b"\xc1")
+
+
+@attack("check_what_came_before", Reason.CAUSE)
+def a_stamp_of_its_own_making() -> Step:
+    """The order is stamped with a key that is not the bus's."""
+    return _shipping(parent=parent(envelope(), carry=True, key=FORGED_BUS_KEY))
+
+
+@attack("check_what_came_before", Reason.CAUSE)
+def a_stamp_signed_as_an_envelope() -> Step:
+    """The bot's own envelope, handed in as a stamp."""
+    return _shipping(parent=Parent(envelope(), envelope()).encode())
+
+
+@attack("check_what_came_before", Reason.CAUSE)
+def a_stamp_with_a_changed_bit() -> Step:
+    """The bus's stamp with one bit turned over."""
+    return _shipping(parent=Parent(flip(sealed_stamp(envelope()), 60), envelope()).encode())
+
+
+@attack("check_what_came_before", Reason.CAUSE)
+def an_order_that_was_refused() -> Step:
+    """The bus's own stamp, which says that the order was quarantined."""
+    refused = parent(envelope(), carry=True, verdict=Verdict.QUARANTINED, reason=Reason.SCHEMA)
+    return _shipping(parent=refused)
+
+
+@attack("check_what_came_before", Reason.CAUSE)
+def an_order_on_another_bus() -> Step:
+    """An order that another bus with the same relay key accepted."""
+    return _shipping(parent=parent(envelope(), carry=True, bus="shop-test"))
+
+
+@attack("check_what_came_before", Reason.CAUSE)
+def caused_by_another_subject() -> Step:
+    """A bot that may ship, and may receive reservations, ships because of a reservation."""
+    caused = parent(envelope(RESERVED), RESERVED, carry=True)
+    return Step(envelope(SHIPPED, bot="rival", parent=caused), session="rival")
+
+
+@attack("check_what_came_before", Reason.CAUSE)
+def an_order_too_long_ago() -> Step:
+    """An order of an hour and a millisecond ago, where an hour is allowed."""
+    return _shipping(parent=parent(envelope(), carry=True, judged_at_ms=NOW - HOUR - 1))
+
+
+@attack("check_what_came_before", Reason.CAUSE)
+def a_stolen_stamp() -> Step:
+    """A bot that may ship but may not receive orders has got hold of an order's stamp."""
+    data = envelope(SHIPPED, bot="rival", parent=parent(envelope(), carry=True))
+    return Step(data, session="rival")
+
+
+@attack("check_what_came_before", Reason.CAUSE)
+def shipped_to_another_order() -> Step:
+    """The shipment names another order than its cause."""
+    return _shipping(payload={"order_id": "B-2"})
+
+
+@attack("check_what_came_before", Reason.CAUSE)
+def an_order_without_what_is_compared() -> Step:
+    """The order, of a schema that does not ask for it, names no order."""
+    order = envelope(payload={"lines": []}, schema="orders.placed", schema_version=2)
+    return _shipping(parent=parent(order, carry=True))
+
+
+@attack("check_what_came_before", Reason.CAUSE)
+def the_cause_is_not_carried() -> Step:
+    """The rule compares payloads, and the order's envelope is missing."""
+    return _shipping(parent=parent(envelope()))
+
+
+@attack("check_what_came_before", Reason.CAUSE)
+def another_envelope_under_the_stamp() -> Step:
+    """The stamp of one order beside the envelope of another."""
+    other = envelope(payload={"order_id": "B-2", "quantity": 1})
+    carried = Parent(sealed_stamp(envelope()), other).encode()
+    return _shipping(parent=carried, payload={"order_id": "B-2"})
+
+
+# ---- answers ---------------------------------------------------------------------------------------------------------
+
+
+def _answering(*, session: str = "inventory", **changes: object) -> Step:
+    return live(answer(**changes), session=session)
+
+
+@attack("check_declared", Reason.CAUSE, without=BREAKS)
+def an_answer_to_nothing() -> Step:
+    """An answer that carries no question's stamp."""
+    return _answering(parent=None)
+
+
+@attack("check_declared", Reason.CAUSE, without=BREAKS)
+def an_answer_to_anothers_question() -> Step:
+    """The stamp of one question on the reply subject of another."""
+    return _answering(subject=f"reply.order.{nonce('another').hex()}", payload={"left": 4})
+
+
+@attack("check_declared", Reason.CAUSE, without=BREAKS)
+def an_answer_by_a_third_bot() -> Step:
+    """A bot that may not receive the question answers it first."""
+    return _answering(bot="shipping", session="shipping")
+
+
+@attack("check_declared", Reason.CAUSE, without=BREAKS)
+def an_answer_too_late() -> Step:
+    """A question of ten seconds and a millisecond ago."""
+    return _answering(parent=parent(envelope(ASK), ASK, position=None, judged_at_ms=NOW - 10_001))
+
+
+@attack("check_declared", Reason.CAUSE, without=BREAKS)
+def an_answer_where_nothing_was_asked() -> Step:
+    """An order is no question: its subject takes no replies."""
+    subject = f"reply.order.{nonce('placed').hex()}"
+    return _answering(subject=subject, payload={"left": 4}, parent=parent(envelope()))
+
+
+@attack("check_declared", Reason.CAUSE, without=BREAKS)
+def an_answer_to_a_forged_question() -> Step:
+    """The question's stamp is not by the bus."""
+    return _answering(parent=parent(envelope(ASK), ASK, position=None, key=FORGED_BUS_KEY))
+
+
+@attack("check_delivery", Reason.WRONG_DELIVERY)
+def an_answer_by_the_durable_way() -> Step:
+    """Answers are live."""
+    return Step(answer(), session="inventory")
+
+
+@attack("check_schema_known", Reason.UNKNOWN_SCHEMA, without=BREAKS)
+def an_answer_under_the_questions_schema() -> Step:
+    """An answer names the schema of the question."""
+    return _answering(schema="stock.ask", schema_version=1, payload={"sku": "lamp"})
+
+
+@attack("check_schema", Reason.SCHEMA)
+def an_answer_outside_the_schema() -> Step:
+    """An answer that is not what the subject's reply schema says."""
+    return _answering(payload={"left": "many"})
+
+
+# ---- the ledger ------------------------------------------------------------------------------------------------------
+
+
+@CATALOGUE.ledger(Reason.REPLAY)
+def replayed_at_once() -> list[Step]:
+    """The same bytes again, from another place in the ingress stream."""
+    return [Step(envelope()), Step(envelope(), position=8)]
+
+
+@CATALOGUE.ledger(Reason.REPLAY)
+def a_live_message_replayed() -> list[Step]:
+    """The same live bytes again: they have no place that could excuse them."""
+    return [live(envelope(ASK)), live(envelope(ASK), at_ms=NOW + 1)]
+
+
+@CATALOGUE.ledger(Reason.NONCE_REUSED)
+def another_payload_under_a_used_nonce() -> list[Step]:
+    """The same bot says something else under a nonce that it used."""
+    return [Step(envelope()), Step(envelope(payload={"order_id": "A-1", "quantity": 4}), position=8)]
+
+
+@CATALOGUE.ledger(Reason.NONCE_REUSED)
+def another_schema_under_a_used_nonce() -> list[Step]:
+    """The same payload, meant as another schema."""
+    lines = {"order_id": "A-1", "quantity": 1, "lines": []}
+    return [
+        Step(envelope(payload=lines)),
+        Step(envelope(payload=lines, schema="orders.placed", schema_version=2), position=8),
+    ]
+
+
+@CATALOGUE.ledger(Reason.ALREADY_ANSWERED)
+def shipped_twice() -> list[Step]:
+    """A second shipment, under a nonce of its own, of one order."""
+    return [_shipping(), Step(shipment(nonce=nonce("again")), session="shipping", position=8)]
+
+
+@CATALOGUE.ledger(Reason.ALREADY_ANSWERED)
+def answered_twice() -> list[Step]:
+    """A second bot that may receive the question answers after the first."""
+    second = live(answer(bot="rival", nonce=nonce("again")), session="rival")
+    return [_answering(), second]
