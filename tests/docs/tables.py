@@ -1,6 +1,7 @@
 """The parts of the documents that are made from the code, so that neither can change without the other.
 
-``python -m tests.docs.tables`` writes them anew; the tests only compare. A part stands between ``<!-- name -->`` and ``<!-- /name -->``.
+``python -m tests.docs.tables`` writes them anew; the tests only compare. A part stands between ``<!-- name -->`` and
+``<!-- /name -->``.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import ast
 import base64
 import hashlib
 import inspect
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -53,7 +55,7 @@ def attribute_docs(source: str) -> dict[str, str]:
     """The string that follows each assignment, by the name that is assigned to."""
     body = ast.parse(source).body
     found: dict[str, str] = {}
-    for one, after in zip(body, body[1:], strict=False):
+    for one, after in itertools.pairwise(body):
         if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name) and isinstance(after, ast.Expr):
             found[one.target.id] = plain(ast.literal_eval(after.value))
     return found
@@ -106,20 +108,20 @@ def _size(size: int) -> str:
 
 
 def contexts() -> str:
-    return table(
-        ("thing", "context (8 bytes)", "hex"),
-        (
-            (one.name.lower(), "`" + repr(one.value)[2:-1].replace("\\x00", "\\0") + "`", f"`{one.value.hex(' ')}`")
-            for one in Context
-        ),
-    )
+    def rows() -> Iterator[tuple[str, ...]]:
+        for one in Context:
+            shown = one.value.decode().replace(chr(0), r"\0")
+            yield one.name.lower(), f"`{shown}`", f"`{one.value.hex(' ')}`"
+
+    return table(("thing", "context (8 bytes)", "hex"), rows())
 
 
 def builtin() -> str:
     parts = []
     for rule in builtin_subjects():
         request = next(iter(rule.schemas.values()))
-        assert rule.reply is not None and isinstance(rule.reply.document, dict)
+        assert rule.reply is not None
+        assert isinstance(rule.reply.document, dict)
         answer = rule.reply.document["anyOf"][0]
         parts.append(
             f"**`{rule.pattern}`**, the request's and the answer's schema:\n\n{_json(request.document)}\n\n{_json(answer)}"
@@ -271,6 +273,10 @@ def example() -> str:
     (sealed,) = seal_stamps(bus, [stamp])
     challenge, admission = "7XrCz0YqPq4CkA8", f"sealbus/1 order {bot.public.text}"
     signature = sign_connect(bot, challenge.encode(), admission.encode())
+    said = (
+        'The bot `order` says `{"order_id": "ord-1", "quantity": 2}` on `orders.placed` to the bus `shop`, with the nonce '
+        "`00 01 … 0f`, issued at 1764000000000 for 30,000 ms, without schema or parent:"
+    )
     return "\n\n".join(
         (
             "Keys:",
@@ -279,8 +285,7 @@ def example() -> str:
             _lines(
                 [("challenge", challenge), ("auth_token", admission), ("sig", base64.b64encode(signature).decode())]
             ),
-            'The bot `order` says `{"order_id": "ord-1", "quantity": 2}` on `orders.placed` to the bus `shop`, with the nonce `00 01 … 0f`, '
-            "issued at 1764000000000 for 30,000 ms, without schema or parent:",
+            said,
             _lines([("header", header.encode()), ("payload", payload), ("envelope", envelope), ("digest", digest)]),
             "The relay `relay-1` accepts it, from position 7, at 1764000000123, by a policy whose digest is 32 zero bytes:",
             _lines([("body", stamp.encode()), ("sealed stamp", sealed), ("delivery", pack_delivery(envelope, sealed))]),

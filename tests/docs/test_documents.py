@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,11 @@ from sealbus.delivery import split_delivery
 from sealbus.envelope import Envelope
 from sealbus.seal import Context, Seal, Verifier, verify_connect
 from sealbus.stamp import open_stamp
+from sealbus.subjects import check_name, check_pattern, check_subject
+from sealbus_broker.policy.document import Document
+from sealbus_broker.policy.loader import load
+from sealbus_broker.policy.problems import Problem
+from sealbus_broker.policy.reader import Reader
 from tests.docs.tables import BLOCK, DOCS, PARTS, keys, made
 
 ROOT = DOCS.parent
@@ -86,6 +92,82 @@ def test_every_command_that_is_named_exists(document: Path) -> None:
             assert words[1] in COMMANDS[words[0]], f"{named(document)}: sealbus {command}"
 
 
+def test_the_commands_are_those_of_the_command_line() -> None:
+    main = pytest.importorskip("sealbus_broker.cli.main", reason="the command line is not there yet")
+    root = main.cli
+    assert set(root.commands) == set(COMMANDS)
+    for name, below in COMMANDS.items():
+        assert set(getattr(root.commands[name], "commands", ())) == set(below), name
+
+
+def test_every_file_that_the_architecture_names_exists() -> None:
+    rows = re.findall(
+        r"^\| `((?:clients|broker)/[^`]+/)` \| (.+) \|$", (DOCS / "architecture.md").read_text(), re.MULTILINE
+    )
+    assert len(rows) == 5
+    for folder, told in rows:
+        for file in re.findall(r"`([a-z_]+\.py)`", told):
+            assert (ROOT / folder / file).is_file(), f"{folder}{file}"
+
+
+def examples(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (DOCS / "policy.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_example_policy_loads(tmp_path: Path) -> None:
+    policy, inventory = examples("yaml")
+    (tmp_path / "policy.yaml").write_text(policy)
+    (tmp_path / "schemas").mkdir()
+    (tmp_path / "keys").mkdir()
+    for name in set(re.findall(r"[a-z.]+\.v1", policy)):
+        (tmp_path / "schemas" / f"{name}.json").write_text("true")
+    (tmp_path / "keys" / "inventory.yaml").write_text(inventory)
+    loaded = load(tmp_path)
+    assert not loaded.problems
+    assert loaded.policy is not None
+    (key,) = loaded.policy.bots["inventory"].keys.values()
+    assert None not in (key.not_after_ms, key.revoked_ms)
+
+
+def test_every_example_of_a_value_is_one() -> None:
+    text = (DOCS / "policy.md").read_text()
+    problems: list[Problem] = []
+    reader = Reader(Document("policy.yaml", b"", None, None), problems)
+    readers = {
+        "duration": lambda value: reader.duration(value, (), "it"),
+        "size": lambda value: reader.size(value, (), "it"),
+        "rate": lambda value: reader.rate(value, ()),
+        "time": lambda value: reader.time(value, (), "it"),
+        "name": check_name,
+        "subject": check_subject,
+        "pattern": check_pattern,
+    }
+    rows = dict(re.findall(r"^\| (\w+) \| .+ \| (`[^|]+`) \|$", text, re.MULTILINE))
+    for kind, read in readers.items():
+        for value in re.findall(r"`([^`]+)`", rows[kind]):
+            assert read(value) is not None, f"{kind}: {value}"
+    assert not problems
+
+
+FIELDS = {
+    "policy.yaml": "version bus limits on_violation roles bots subjects",
+    "subjects": "delivery schema rate reply cause on_violation",
+    "cause": "subject within match once",
+    "keys/": "bot keys key not_before not_after revoked",
+}
+
+
+@pytest.mark.parametrize("section", FIELDS)
+def test_every_field_of_the_policy_is_described(section: str) -> None:
+    """And no other: what is not a field is refused by name."""
+    text = (DOCS / "policy.md").read_text()
+    found = re.search(rf"^#+ {section}$(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    # Code and examples may hold lines that look like headings or rows: fields stand in the first cell.
+    rows = re.findall(r"^\| `(\w+)` \|", found[1], re.MULTILINE)
+    assert rows == FIELDS[section].split()
+
+
 def hexes(block: str) -> dict[str, bytes]:
     """The values of an example, by name, as a reader of the document finds them."""
     found: dict[str, str] = {}
@@ -126,8 +208,6 @@ def test_the_worked_example_verifies(protocol: dict[str, str]) -> None:
 
 
 def test_the_connect_example_verifies(protocol: dict[str, str]) -> None:
-    import base64
-
     told = dict(re.findall(r"^(\S+) {2,}(\S.*)$", protocol["example"], re.MULTILINE))
     bot, _, _ = keys()
     signature = base64.b64decode(told["sig"], validate=True)
