@@ -1,0 +1,327 @@
+"""The parts of the documents that are made from the code, so that neither can change without the other.
+
+``python -m tests.docs.tables`` writes them anew; the tests only compare. A part stands between ``<!-- name -->`` and
+``<!-- /name -->``.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import hashlib
+import inspect
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
+
+from sealbus import limits
+from sealbus.codec import pack_json
+from sealbus.delivery import pack_delivery
+from sealbus.envelope import Header, seal_envelopes
+from sealbus.keys import KeyKind, SigningKey
+from sealbus.reason import Reason
+from sealbus.seal import Context, Seal, seal, sign_connect
+from sealbus.stamp import Stamp, Verdict, seal_stamps
+from sealbus.subjects import consumer_name
+from sealbus_broker.gate.judge import CHECKS
+from sealbus_broker.gate.policy import Limits, Policy
+from sealbus_broker.policy.builtin import builtin_subjects
+from sealbus_broker.relay.nats_config import NatsConfig, render
+from sealbus_broker.relay.quarantine import Record
+from sealbus_broker.relay.streams import consumer_configs, file_bytes, memory_bytes, stream_configs
+
+DOCS: Final = Path(__file__).parents[2] / "docs"
+BLOCK: Final = re.compile(r"^( *)<!-- ([a-z-]+) -->\n(.*?)^ *<!-- /\2 -->$", re.MULTILINE | re.DOTALL)
+WIDTH: Final = 96
+"""Hex digits in one line of an example."""
+
+
+def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def plain(docstring: str | None) -> str:
+    """A docstring as one line of Markdown."""
+    return " ".join((docstring or "").replace("``", "`").split())
+
+
+def attribute_docs(source: str) -> dict[str, str]:
+    """The string that follows each assignment, by the name that is assigned to."""
+    body = ast.parse(source).body
+    found: dict[str, str] = {}
+    for one, after in itertools.pairwise(body):
+        if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name) and isinstance(after, ast.Expr):
+            found[one.target.id] = plain(ast.literal_eval(after.value))
+    return found
+
+
+def checks() -> str:
+    def rows() -> Iterator[tuple[str, ...]]:
+        for number, check in enumerate(CHECKS, 1):
+            told = plain(check.__doc__)
+            reasons = [name for name in re.findall(r"\*([a-z-]+)\*", told) if name in set(Reason)]
+            told = re.sub(r"^\*[a-z-]+\*[:.] *", "", told)
+            yield str(number), ", ".join(f"`{name}`" for name in reasons), told[0].upper() + told[1:]
+
+    return table(("#", "refuses with", "what must hold, and why"), rows())
+
+
+def reasons() -> str:
+    return table(("reason", "meaning"), ((f"`{reason.value}`", reason.meaning) for reason in Reason))
+
+
+def fixed_limits() -> str:
+    docs = attribute_docs(inspect.getsource(limits))
+    return table(
+        ("name", "value", "where the number comes from"),
+        ((f"`{name}`", f"{getattr(limits, name):,}", told) for name, told in docs.items()),
+    )
+
+
+def policy_limits() -> str:
+    def rows() -> Iterator[tuple[str, ...]]:
+        given = Limits()
+        for field in fields(Limits):
+            value = getattr(given, field.name)
+            is_time = field.name.endswith("_ms")
+            yield f"`{field.name.removesuffix('_ms')}`", f"`{_duration(value) if is_time else _size(value)}`"
+
+    return table(("name", "default"), rows())
+
+
+def _scaled(value: int, units: Mapping[str, int]) -> str:
+    return next(f"{value // size}{name}" for name, size in units.items() if value % size == 0)
+
+
+def _duration(ms: int) -> str:
+    return _scaled(ms, {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1})
+
+
+def _size(size: int) -> str:
+    return _scaled(size, {"GiB": 1024**3, "MiB": 1024**2, "KiB": 1024, "B": 1})
+
+
+def contexts() -> str:
+    def rows() -> Iterator[tuple[str, ...]]:
+        for one in Context:
+            shown = one.value.decode().replace(chr(0), r"\0")
+            yield one.name.lower(), f"`{shown}`", f"`{one.value.hex(' ')}`"
+
+    return table(("thing", "context (8 bytes)", "hex"), rows())
+
+
+def builtin() -> str:
+    parts = []
+    for rule in builtin_subjects():
+        request = next(iter(rule.schemas.values()))
+        assert rule.reply is not None
+        assert isinstance(rule.reply.document, dict)
+        answer = rule.reply.document["anyOf"][0]
+        parts.append(
+            f"**`{rule.pattern}`**, the request's and the answer's schema:\n\n{_json(request.document)}\n\n{_json(answer)}"
+        )
+    return "\n\n".join(parts)
+
+
+def _json(value: object) -> str:
+    return _code(json.dumps(value), "json") if len(json.dumps(value)) < 110 else _code(_folded(value), "json")
+
+
+def _folded(value: Any, indent: int = 0) -> str:
+    """JSON with one line for whatever fits into one."""
+    short = json.dumps(value)
+    if len(short) + indent < 110 or not isinstance(value, dict):
+        return short
+    pad = " " * (indent + 2)
+    inside = ",\n".join(f"{pad}{json.dumps(key)}: {_folded(inner, indent + 2)}" for key, inner in value.items())
+    return "{\n" + inside + "\n" + " " * indent + "}"
+
+
+def _code(text: str, language: str = "") -> str:
+    return f"```{language}\n{text}\n```"
+
+
+def _is_zero(value: object) -> bool:
+    return value in (None, False, 0, -1, "", [])
+
+
+def _policy() -> Policy:
+    return Policy("shop", bytes(32), frozenset(), {}, ())
+
+
+def streams() -> str:
+    configs = stream_configs(_policy())
+    parts = [_code("\n".join(_folded({k: v for k, v in one.items() if not _is_zero(v)}) for one in configs), "json")]
+    off = sorted(
+        {
+            field
+            for one in configs
+            for field, value in one.items()
+            if all(_is_zero(other.get(field)) for other in configs)
+        }
+    )
+    parts.append("Off, absent or without limit in all four: " + ", ".join(f"`{field}`" for field in off) + ".")
+    return "\n\n".join(parts)
+
+
+def consumers() -> str:
+    first = consumer_configs()[0]
+    return _code(
+        _folded({k: v for k, v in first.items() if not _is_zero(v)} | {"max_deliver": first["max_deliver"]}), "json"
+    )
+
+
+def record() -> str:
+    return table(
+        ("field", "type"),
+        (
+            (f"`{field.name}`", str(field.type).replace("None", "null").replace("str", "text"))
+            for field in fields(Record)
+        ),
+    )
+
+
+def keys() -> tuple[SigningKey, SigningKey, SigningKey]:
+    """The example's bot, bus and issuer."""
+    kinds = (KeyKind.BOT, KeyKind.BUS, KeyKind.ISSUER)
+    bot, bus, issuer = (SigningKey(bytes(range(at * 32, at * 32 + 32)), kind) for at, kind in enumerate(kinds))
+    return bot, bus, issuer
+
+
+def nats_conf() -> str:
+    bot, _, issuer = keys()
+    given = NatsConfig(
+        Path("/data"),
+        bot.public,
+        issuer.public,
+        max_file_bytes=file_bytes(Limits()),
+        max_memory_bytes=memory_bytes(Limits()),
+    )
+    return _code(render(given).rstrip("\n"))
+
+
+def _lines(rows: list[tuple[str, bytes | str]]) -> str:
+    """Names and values; long hex is folded below its name."""
+    out = []
+    for name, value in rows:
+        text = value.hex() if isinstance(value, bytes) else value
+        folded = [text[at : at + WIDTH] for at in range(0, len(text), WIDTH)] if isinstance(value, bytes) else [text]
+        out.append(f"{name:<16} {folded[0]}" + "".join(f"\n{'':<16} {more}" for more in folded[1:]))
+    return _code("\n".join(out))
+
+
+def _leaf(thing: bytes) -> bytes:
+    """As the document says, not as the code does it."""
+    return hashlib.sha256(b"\x00" + len(thing).to_bytes(8, "big") + thing).digest()
+
+
+def _node(left: bytes, right: bytes) -> bytes:
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+def example_seal() -> str:
+    bot, _, _ = keys()
+    things = [b"a", b"b", b"c"]
+    a, b, c = map(_leaf, things)
+    root = _node(_node(a, b), c)
+    seals = [Seal.decode(one) for one in seal(bot, Context.ENVELOPE, things)]
+    assert {one.root(thing) for one, thing in zip(seals, things, strict=True)} == {root}
+    rows: list[tuple[str, bytes | str]] = [
+        ("key", bot.public.raw),
+        ("leaf(a)", a),
+        ("leaf(b)", b),
+        ("leaf(c)", c),
+        ("node(a,b)", _node(a, b)),
+        ("root", root),
+        ("signed", b"\x00sealbus/1\x00envelope" + bot.public.raw + root),
+        ("signature", seals[0].signature),
+    ]
+    rows += [(f"sides, steps {name}", one.encode()[96:]) for name, one in zip("abc", seals, strict=True)]
+    return _lines(rows)
+
+
+def consumer() -> str:
+    return _code(consumer_name("inventory", "orders.placed", "default"))
+
+
+def example() -> str:
+    bot, bus, issuer = keys()
+    payload = pack_json({"order_id": "ord-1", "quantity": 2})
+    header = Header("shop", "order", "orders.placed", bytes(range(16)), 1_764_000_000_000, 30_000)
+    (envelope,) = seal_envelopes(bot, [(header, payload)])
+    digest = hashlib.sha256(envelope).digest()
+    stamp = Stamp(
+        "shop",
+        digest,
+        "order",
+        "orders.placed",
+        header.nonce,
+        Verdict.ACCEPTED,
+        None,
+        None,
+        bytes(32),
+        7,
+        1_764_000_000_123,
+        "relay-1",
+    )
+    (sealed,) = seal_stamps(bus, [stamp])
+    challenge, admission = "7XrCz0YqPq4CkA8", f"sealbus/1 order {bot.public.text}"
+    signature = sign_connect(bot, challenge.encode(), admission.encode())
+    said = (
+        'The bot `order` says `{"order_id": "ord-1", "quantity": 2}` on `orders.placed` to the bus `shop`, with the nonce '
+        "`00 01 … 0f`, issued at 1764000000000 for 30,000 ms, without schema or parent:"
+    )
+    return "\n\n".join(
+        (
+            "Keys:",
+            _lines([("bot", bot.public.text), ("bus", bus.public.text), ("issuer", issuer.public.text)]),
+            "Connecting:",
+            _lines(
+                [("challenge", challenge), ("auth_token", admission), ("sig", base64.b64encode(signature).decode())]
+            ),
+            said,
+            _lines([("header", header.encode()), ("payload", payload), ("envelope", envelope), ("digest", digest)]),
+            "The relay `relay-1` accepts it, from position 7, at 1764000000123, by a policy whose digest is 32 zero bytes:",
+            _lines([("body", stamp.encode()), ("sealed stamp", sealed), ("delivery", pack_delivery(envelope, sealed))]),
+        )
+    )
+
+
+PARTS: Final[Mapping[str, Callable[[], str]]] = {
+    "builtin": builtin,
+    "checks": checks,
+    "consumer": consumer,
+    "consumers": consumers,
+    "contexts": contexts,
+    "example": example,
+    "example-seal": example_seal,
+    "limits": fixed_limits,
+    "nats-conf": nats_conf,
+    "policy-limits": policy_limits,
+    "reasons": reasons,
+    "record": record,
+    "streams": streams,
+}
+
+
+def made(text: str) -> str:
+    """``text`` with every part made anew."""
+
+    def replace(match: re.Match[str]) -> str:
+        indent, name = match[1], match[2]
+        lines = PARTS[name]().split("\n")
+        inside = "".join(f"{indent}{line}\n" if line else "\n" for line in lines)
+        return f"{indent}<!-- {name} -->\n{inside}{indent}<!-- /{name} -->"
+
+    return BLOCK.sub(replace, text)
+
+
+if __name__ == "__main__":
+    for document in DOCS.rglob("*.md"):
+        document.write_text(made(document.read_text()))
