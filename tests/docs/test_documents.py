@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import nacl.signing
 import pytest
 
 from sealbus.delivery import split_delivery
@@ -133,7 +135,7 @@ def test_every_example_of_a_value_is_one() -> None:
     text = (DOCS / "policy.md").read_text()
     problems: list[Problem] = []
     reader = Reader(Document("policy.yaml", b"", None, None), problems)
-    readers = {
+    readers: dict[str, Callable[[str], object]] = {
         "duration": lambda value: reader.duration(value, (), "it"),
         "size": lambda value: reader.size(value, (), "it"),
         "rate": lambda value: reader.rate(value, ()),
@@ -149,23 +151,57 @@ def test_every_example_of_a_value_is_one() -> None:
     assert not problems
 
 
+def known_fields(folder: Path, file: str, line: str) -> list[str]:
+    """What the loader says may stand where something unknown does."""
+    (problem,) = [
+        one for one in load(folder).problems if one.file == file and "zzzzzz" in one.what and f"{one.line}" == line
+    ]
+    assert problem.hint is not None
+    return problem.hint.removeprefix("known here: ").split(", ")
+
+
+def described_fields(section: str) -> list[str]:
+    text = re.sub(r"^```.*?^```", "", (DOCS / "policy.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+    found = re.search(rf"^#+ {section}$(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return re.findall(r"^\| `(\w+)` \|", found[1], re.MULTILINE)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "schemas").mkdir()
+    (tmp_path / "keys").mkdir()
+    return tmp_path
+
+
+def write_unknown(path: Path, places: tuple[str, ...]) -> str:
+    """A file in which ``zzzzzz`` stands under ``places``; returns its line."""
+    lines = [f"{'  ' * depth}{name}:" for depth, name in enumerate(places)]
+    lines.append(f"{'  ' * len(places)}zzzzzz: 1")
+    path.write_text("\n".join(lines) + "\n")
+    return str(len(lines))
+
+
 FIELDS = {
-    "policy.yaml": "version bus limits on_violation roles bots subjects",
-    "subjects": "delivery schema rate reply cause on_violation",
-    "cause": "subject within match once",
-    "keys/": "bot keys key not_before not_after revoked",
+    "policy.yaml": (),
+    "limits": ("limits",),
+    "subjects": ("subjects", "a.b"),
+    "cause": ("subjects", "a.b", "cause"),
 }
+"""Sections of ``docs/policy.md``, and where in a policy their fields stand."""
 
 
 @pytest.mark.parametrize("section", FIELDS)
-def test_every_field_of_the_policy_is_described(section: str) -> None:
-    """And no other: what is not a field is refused by name."""
-    text = (DOCS / "policy.md").read_text()
-    found = re.search(rf"^#+ {section}$(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)
-    assert found is not None
-    # Code and examples may hold lines that look like headings or rows: fields stand in the first cell.
-    rows = re.findall(r"^\| `(\w+)` \|", found[1], re.MULTILINE)
-    assert rows == FIELDS[section].split()
+def test_every_field_of_a_policy_is_described(section: str, folder: Path) -> None:
+    line = write_unknown(folder / "policy.yaml", FIELDS[section])
+    assert described_fields(section) == known_fields(folder, "policy.yaml", line)
+
+
+def test_every_field_of_a_key_file_is_described(folder: Path) -> None:
+    (folder / "policy.yaml").write_text("version: 1\n")
+    (folder / "keys" / "order.yaml").write_text("zzzzzz: 1\nkeys:\n  - zzzzzz: 1\n")
+    known = [name for line in ("1", "3") for name in known_fields(folder, "keys/order.yaml", line)]
+    assert described_fields("keys/") == known
 
 
 def hexes(block: str) -> dict[str, bytes]:
@@ -212,3 +248,45 @@ def test_the_connect_example_verifies(protocol: dict[str, str]) -> None:
     bot, _, _ = keys()
     signature = base64.b64decode(told["sig"], validate=True)
     assert verify_connect(bot.public.raw, told["challenge"].encode(), told["auth_token"].encode(), signature)
+
+
+def bin8(data: bytes) -> bytes:
+    return b"\xc4" + bytes([len(data)]) + data
+
+
+def fixstr(text: str) -> bytes:
+    return bytes([0xA0 | len(text)]) + text.encode()
+
+
+def crc16(data: bytes) -> bytes:
+    register = 0
+    for byte in data:
+        register ^= byte << 8
+        for _ in range(8):
+            register = (register << 1 ^ 0x1021 if register & 0x8000 else register << 1) & 0xFFFF
+    return register.to_bytes(2, "little")
+
+
+def test_a_stranger_who_has_only_the_document_makes_the_same_bytes(protocol: dict[str, str]) -> None:
+    """Nothing of ours is used here: hashes, Ed25519 and the document's own words."""
+    told = hexes(protocol["example"])
+    key = nacl.signing.SigningKey(bytes(range(32)))
+    public = bytes(key.verify_key)
+
+    text = base64.b32encode(b"\xa0" + public + crc16(b"\xa0" + public)).decode().rstrip("=")
+    assert f"bot              {text}" in protocol["example"]
+
+    names = fixstr("shop") + fixstr("order") + fixstr("orders.placed")
+    times = b"\xcf" + (1_764_000_000_000).to_bytes(8, "big") + b"\xcd" + (30_000).to_bytes(2, "big")
+    header = b"\x99" + names + bin8(bytes(range(16))) + times + b"\xc0\xc0\xc0"
+    payload = b"\x82" + fixstr("order_id") + fixstr("ord-1") + fixstr("quantity") + b"\x02"
+    thing = b"\x94\x01" + bin8(header) + bin8(payload)
+    root = hashlib.sha256(b"\x00" + len(thing).to_bytes(8, "big") + thing).digest()
+    signature = key.sign(b"\x00sealbus/1\x00" + b"envelope" + public + root).signature
+    assert thing + bin8(public + signature + b"\x00\x00") == told["envelope"]
+
+    admission = f"sealbus/1 order {text}".encode()
+    thing = b"7XrCz0YqPq4CkA8" + b"\n" + admission
+    root = hashlib.sha256(b"\x00" + len(thing).to_bytes(8, "big") + thing).digest()
+    signature = key.sign(b"\x00sealbus/1\x00" + b"connect\x00" + public + root).signature
+    assert base64.b64encode(signature).decode() in protocol["example"]
