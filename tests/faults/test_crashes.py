@@ -14,6 +14,7 @@ from sealbus import Message, Verdict
 from tests.e2e.shop import Shop, order, until
 
 COUNT = 600
+SUBSCRIBE = {"pattern": "orders.shipped", "durable": "after", "from": "new"}
 
 
 @pytest.mark.parametrize("relays", [1, 2])
@@ -84,6 +85,9 @@ async def test_a_nats_server_killed_in_the_middle_is_restarted_and_loses_nothing
             ]
             stamps = await asyncio.gather(*trading, *later)
             await until(lambda: len(seen) == 200, 60)
+            # The live stream was in memory only: it is there again, and its ledger begins anew.
+            stamp = await sender.publish("sealbus.subscribe", SUBSCRIBE, live=True, timeout=30)
+            assert stamp.verdict is Verdict.ACCEPTED
         assert {stamp.verdict for stamp in stamps} == {Verdict.ACCEPTED}
         assert set(seen.values()) == {1}
         await shop.server.stop()

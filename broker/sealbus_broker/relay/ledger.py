@@ -31,6 +31,7 @@ class Ledger:
         self._prefix = prefix
         self._last_sequence = 0
         self._known = asyncio.Event()
+        self._lost_before_ms: int | None = None
         self.since_ms: int | None = None
 
     def remember(self, sequence: int) -> None:
@@ -45,10 +46,8 @@ class Ledger:
         """
         if last_sequence < self._last_sequence:
             log.error("ledger.shrank", stream=self._stream, was=self._last_sequence, now=last_sequence)
-            since_ms = now_ms
-        elif self.since_ms is not None and since_ms is not None:
-            since_ms = max(since_ms, self.since_ms)
-        self.since_ms = since_ms
+            self._lost_before_ms = now_ms
+        self.since_ms = max((at for at in (since_ms, self._lost_before_ms) if at is not None), default=None)
         self._last_sequence = last_sequence
         self._known.set()
 

@@ -134,7 +134,10 @@ class Pipeline:
                 await self._settle(item, where, ledger, policy)
 
     async def _settle(self, item: _Item, where: Stored, ledger: Ledger, policy: Policy) -> None:
-        settled = settle(item.judgment, await ledger.read(where.sequence), policy.bus_keys, self._verifier)
+        stored = await ledger.read(where.sequence)
+        if stored == _accepted_entry(item).data:
+            return  # our own: it was stored, and only the acknowledgement was late
+        settled = settle(item.judgment, stored, policy.bus_keys, self._verifier)
         item.fresh = False
         item.receipt = settled.receipt
         if settled.reason is not None:

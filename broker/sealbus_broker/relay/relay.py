@@ -161,6 +161,8 @@ class Relay:
     async def _reread_ledgers(self) -> None:
         while True:
             try:
+                # A server that was restarted has lost what is in memory only, the live stream among it.
+                await provision(self._nc, self._policy())
                 return await self._read_ledgers()
             except (StreamsUnusable, NatsError, OSError) as error:
                 log.warning("ledger.unreadable", error=str(error))

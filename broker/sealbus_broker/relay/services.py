@@ -22,7 +22,7 @@ from sealbus.envelope import Envelope, Header, Parent, seal_envelopes
 from sealbus.keys import SigningKey
 from sealbus.limits import NONCE_BYTES
 from sealbus.stamp import Stamp, Verdict, seal_stamps
-from sealbus.subjects import RELAY, overlap, reply_subject
+from sealbus.subjects import RELAY, is_pattern, overlap, reply_subject
 from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.gate.verdict import Judgment
 from sealbus_broker.relay.consumers import make_consumer
@@ -138,7 +138,10 @@ class Services:
         """Make the JetStream consumer behind a durable subscription, if the bot may receive all that the pattern stands for."""
         pattern, durable, start = payload["pattern"], payload["durable"], payload["from"]
         policy = self._policy()
-        if not policy.bots[bot].may_subscribe(pattern):
+        rule = policy.bots.get(bot)
+        if not is_pattern(pattern):
+            raise NotServed("that is not a pattern")
+        if rule is None or not rule.may_subscribe(pattern):
             raise NotServed(f"the policy does not let {bot} subscribe to {pattern}")
         if not any(rule.delivery is Delivery.STREAM and overlap(rule.pattern, pattern) for rule in policy.subjects):
             raise NotServed(f"{pattern} covers no stream subject, so nothing is stored of it: subscribe live")

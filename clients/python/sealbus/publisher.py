@@ -160,9 +160,11 @@ class Publisher:
             log.warning("a receipt that is none was ignored: %s", error.what)
             return
         header = pending.header
-        if (stamp.bus, stamp.bot, stamp.subject, stamp.nonce) != (header.bus, header.bot, header.subject, header.nonce):
+        if (stamp.bot, stamp.subject, stamp.nonce) != (header.bot, header.subject, header.nonce):
             return
         accepted = stamp.verdict is Verdict.ACCEPTED
+        if accepted and stamp.bus != header.bus:
+            return
         if stamp.envelope not in pending.attempts and not (accepted and pending.resumed):
             return
         accepted = stamp.verdict is Verdict.ACCEPTED

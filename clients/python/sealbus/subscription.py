@@ -53,19 +53,19 @@ LIVE_MAX_AGE_S: Final = 60.0
 
 
 class Seen:
-    """The last nonces that were handled."""
+    """The last messages that were handled, by sender and nonce: a nonce is its bot's own, and another may use the same."""
 
     def __init__(self) -> None:
-        self._nonces: dict[bytes, None] = {}
+        self._seen: dict[tuple[str, bytes], None] = {}
 
-    def __contains__(self, nonce: bytes) -> bool:
-        return nonce in self._nonces
+    def __contains__(self, message: Message) -> bool:
+        return (message.bot, message.nonce) in self._seen
 
-    def add(self, nonce: bytes) -> None:
-        """Remember ``nonce``, and forget the oldest where there are too many."""
-        if len(self._nonces) >= REMEMBERED:
-            del self._nonces[next(iter(self._nonces))]
-        self._nonces[nonce] = None
+    def add(self, message: Message) -> None:
+        """Remember ``message``, and forget the oldest where there are too many."""
+        if len(self._seen) >= REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+        self._seen[message.bot, message.nonce] = None
 
 
 class Opener:
@@ -189,14 +189,14 @@ class DurableSubscription:
             await _answer(self._session, msg.reply, b"+TERM")
             return None
         delivery = Delivery(message, self._session, msg.reply, int(deliveries) if deliveries.isdigit() else 1)
-        if message.nonce in self._seen:
+        if message in self._seen:
             await delivery.acknowledge()
             return None
         return delivery
 
     def handled(self, delivery: Delivery) -> None:
         """Note that ``delivery`` has been handled."""
-        self._seen.add(delivery.message.nonce)
+        self._seen.add(delivery.message)
 
 
 class LiveSubscription:
@@ -216,12 +216,12 @@ class LiveSubscription:
 
     async def _on_message(self, msg: Msg) -> None:
         message = self._opener.open(msg, BUS)
-        if message is None or message.nonce in self._seen:
+        if message is None or message in self._seen:
             return
         if time.time() - message.stamp.judged_at_ms / 1000 > LIVE_MAX_AGE_S:
             self._opener.refuse("stamped too long ago for a live message")
             return
-        self._seen.add(message.nonce)
+        self._seen.add(message)
         try:
             self._waiting.put_nowait(message)
         except asyncio.QueueFull:

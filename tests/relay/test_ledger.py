@@ -1,0 +1,40 @@
+"""From when on a ledger is complete, as the relay concludes it from what the stream says of itself."""
+
+from __future__ import annotations
+
+from unittest.mock import sentinel
+
+from sealbus_broker.relay.ledger import Ledger
+
+
+def a_ledger() -> Ledger:
+    return Ledger(sentinel.no_connection_is_used, "ACCEPTED", "accepted")
+
+
+def test_a_young_stream_is_complete_from_its_first_message_on() -> None:
+    ledger = a_ledger()
+    ledger.begin(5_000, 1, 6_000)
+    assert ledger.since_ms == 5_000
+
+
+def test_a_stream_whose_first_message_has_aged_out_is_complete_for_long_enough() -> None:
+    ledger = a_ledger()
+    ledger.begin(None, 100, 6_000)
+    assert ledger.since_ms is None
+
+
+def test_a_stream_that_came_back_shorter_is_complete_from_now_on_only_and_that_is_not_forgotten() -> None:
+    ledger = a_ledger()
+    ledger.begin(None, 100, 6_000)
+    ledger.begin(None, 50, 7_000)
+    assert ledger.since_ms == 7_000
+    ledger.begin(None, 60, 8_000)
+    assert ledger.since_ms == 7_000
+
+
+def test_a_stream_shorter_than_what_was_stored_through_this_relay_has_lost_ids() -> None:
+    ledger = a_ledger()
+    ledger.begin(1_000, 1, 2_000)
+    ledger.remember(40)
+    ledger.begin(1_000, 39, 9_000)
+    assert ledger.since_ms == 9_000
