@@ -144,8 +144,8 @@ class Director:
         for number, attack in enumerate(ATTACKS, start=1):
             finding = await self._attack(attack, evidence)
             findings.append(finding)
-            outcome = f"{finding.where}: {finding.why}" if finding.where else f"NOT STOPPED: {finding.why}"
-            self._say(f"{number:2}/{len(ATTACKS)} {attack.what}\n            {outcome}")
+            place = f"{number:2}/{len(ATTACKS)} {attack.key:18}"
+            self._say(f"{place} {finding.where or 'NOT STOPPED':17} {finding.proof or finding.why}"[:88])
         return findings
 
     async def _attack(self, attack: Attack, evidence: Evidence) -> Finding:

@@ -26,7 +26,8 @@ def read_orders(path: Path) -> list[Order]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise InvalidInput(f"{path}: cannot be read: {error.strerror}", hint="name a file of orders: make demo ORDERS=my.jsonl") from None
+        hint = "name a file of orders: make demo ORDERS=my.jsonl"
+        raise InvalidInput(f"{path}: cannot be read: {error.strerror}", hint=hint) from None
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{path}: is not UTF-8 text (byte {error.start})", hint="save it as UTF-8") from None
     orders: list[Order] = []
@@ -45,7 +46,8 @@ def read_orders(path: Path) -> list[Order]:
         lines[order_id] = number
         orders.append(order)
     if len(orders) < FEWEST:
-        raise InvalidInput(f"{path}: {len(orders)} orders; at least {FEWEST} are needed", hint="python -m examples.robbery.make_orders")
+        hint = "python -m examples.robbery.make_orders makes a file to start from"
+        raise InvalidInput(f"{path}: {len(orders)} orders; at least {FEWEST} are needed", hint=hint)
     return orders
 
 
