@@ -53,7 +53,7 @@ def read_orders(path: Path) -> list[Order]:
 
 def _read(line: str, schema: Schema) -> Order:
     try:
-        order = json.loads(line, parse_constant=_no_constant)
+        order = json.loads(line, parse_constant=_no_constant, object_pairs_hook=_no_doubles)
     except json.JSONDecodeError as error:
         raise InvalidInput(f"is not JSON: {error.msg} at column {error.colno}", hint="one order a line") from None
     except (ValueError, RecursionError):
@@ -67,6 +67,13 @@ def _read(line: str, schema: Schema) -> Order:
 
 def _no_constant(name: str) -> NoReturn:
     raise InvalidInput(f"is not JSON: {name} is no number", hint="one order a line")
+
+
+def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise InvalidInput("has a key twice in one object", hint="which of the two is meant?")
+    return found
 
 
 def demand(orders: list[Order]) -> Counter[str]:
