@@ -54,6 +54,7 @@ class Director:
         self._placed = 0
         self._killed_at = 0
         self._last_order = 0.0
+        self._harm: tuple[str, ...] = ()
 
     async def perform(self) -> Outcome:
         """The whole story. Raises :class:`StageError` if it cannot be told to its end."""
@@ -165,7 +166,10 @@ class Director:
         finding = await evidence.examine(attack, tried["sha256"], mark)
         if attack.key in NEEDS_AN_ORDER:
             await evidence.settled(self._placed)
-        return replace(finding, harm=await evidence.harm(self._placed))
+        harm = await evidence.harm(self._placed)
+        fresh = tuple(one for one in harm if one not in self._harm)  # blame each attack for its own
+        self._harm = harm
+        return replace(finding, harm=fresh)
 
     # ---- the count ---------------------------------------------------------------------------------------------------
 
