@@ -36,8 +36,8 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
-demo: $(READY) ## watch a robbery fail on a real NATS server (under a minute)
-	@$(BIN) -m examples.robbery
+demo: $(READY) ## watch a robbery fail on a real NATS server (under a minute); ORDERS=my.jsonl trades your orders
+	@$(BIN) -m examples.robbery $(if $(ORDERS),"$(ORDERS)")
 
 .PHONY: test
 test: check ## everything that must hold: style, types, imports, all tests

@@ -11,6 +11,7 @@
 :mod:`.relay`       the relay, which is killed and started again in the middle of trade
 ================== =================================================================================================
 
-The director (:mod:`.director`) starts them and believes none of them: where each attack was stopped it reads from the quarantine, from the
-logs of relay and nats-server, and from the streams (:mod:`.evidence`). :mod:`.judging` then says whether the bus held.
+The director (:mod:`.director`) starts them and believes none of them: where each attack was stopped it reads from the
+quarantine, from the logs of relay and nats-server, and from the streams (:mod:`.evidence`). :mod:`.judging` then says whether
+the bus held.
 """

@@ -22,8 +22,11 @@ from sealbus import InvalidInput, SealbusError
 
 def main() -> int:
     """Run the demo; 0 if the bus held, 1 if it did not, 2 if it could not be run as asked, 130 if it was interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m examples.robbery", description="A robbery that fails, on a real NATS server.")
-    parser.add_argument("orders", nargs="?", type=Path, default=FILE, help="JSON Lines file of orders (default: the shop's own)")
+    about = "A robbery that fails, on a real NATS server."
+    parser = argparse.ArgumentParser(prog="python -m examples.robbery", description=about)
+    parser.add_argument(
+        "orders", nargs="?", type=Path, default=FILE, help="JSON Lines file of orders (default: the shop's own)"
+    )
     arguments = parser.parse_args()
     try:
         orders = read_orders(arguments.orders)

@@ -1,10 +1,12 @@
 """How each attack is carried out. What it is and where it must end stands in :mod:`.catalogue`.
 
-An attempt returns the bodies that it sent, by which the director finds them. It says nothing of its success: nobody would believe it.
+An attempt returns the bodies that it sent, by which the director finds them. It says nothing of its success: nobody would
+believe it.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Awaitable, Callable
@@ -17,7 +19,7 @@ from examples.robbery.frames import Frame, hpub, msg, pub
 from examples.robbery.thief import FAKE_ORDER, Sent, Thief, admission, draft, now_ms, sealed
 from sealbus.codec import join_sealed, pack_json, split_sealed, unpack_json
 from sealbus.envelope import Envelope, Parent
-from sealbus.keys import KeyKind, SigningKey
+from sealbus.keys import SigningKey
 from sealbus.seal import sign_connect
 from sealbus.subjects import consumer_name
 
@@ -71,8 +73,6 @@ async def borrowed_key(thief: Thief) -> Sent:
 
 @attempt("replayed-login")
 async def replayed_login(thief: Thief) -> Sent:
-    import base64
-
     login = thief.tap.session.login
     await thief.knock(login["auth_token"], lambda _: base64.b64decode(login["sig"]))
     return []
@@ -210,7 +210,9 @@ async def eavesdrop(thief: Thief) -> Sent:
 # ---- as scraper, a bot that the policy knows -------------------------------------------------------------------------
 
 
-async def _scrape(thief: Thief, payload: Any = None, subject: str = "metrics.scraped", bot: str = "scraper", **fields: Any) -> Sent:
+async def _scrape(
+    thief: Thief, payload: Any = None, subject: str = "metrics.scraped", bot: str = "scraper", **fields: Any
+) -> Sent:
     live = subject not in ("orders.placed", "stock.reserved")
     body = PRICE if payload is None else payload
     return await thief.send(sealed(thief.scraper.key, draft(bot, subject, **fields), body), live=live)
@@ -268,9 +270,9 @@ async def forged_answer(thief: Thief) -> Sent:
 
 @attempt("stolen-question")
 async def stolen_question(thief: Thief) -> Sent:
-    nonce = next(nonce for nonce in reversed(thief.tap.requests) if nonce in thief.tap.stamps)
+    nonce, stamp = thief.stolen_question()
     subject = f"reply.order.{nonce.hex()}"
-    return await _scrape(thief, {"sku": "TEA-0001", "available": 0}, subject, parent=Parent(thief.tap.stamps[nonce]).encode())
+    return await _scrape(thief, {"sku": "TEA-0001", "available": 0}, subject, parent=Parent(stamp).encode())
 
 
 def _reservation(order_id: str) -> dict[str, Any]:
@@ -316,7 +318,9 @@ async def empty(thief: Thief) -> Sent:
 
 @attempt("bomb")
 async def bomb(thief: Thief) -> Sent:
-    return await _send_raw(thief, b"\xdd\xff\xff\xff\xff" + os.urandom(8), b"\x91" * 100_000, b"\x94\x01\xc6\xff\xff\xff\xff")
+    return await _send_raw(
+        thief, b"\xdd\xff\xff\xff\xff" + os.urandom(8), b"\x91" * 100_000, b"\x94\x01\xc6\xff\xff\xff\xff"
+    )
 
 
 @attempt("large")
@@ -367,7 +371,8 @@ async def expected_headers(thief: Thief) -> Sent:
 
 @attempt("reply-subjects")
 async def reply_subjects(thief: Thief) -> Sent:
-    replies = (DELETE, "$JS.API.STREAM.PURGE.INGRESS", "bus.orders.placed", "inbox.order.00", "accepted.orders.placed", "send.order")
+    speaking = ("bus.orders.placed", "inbox.order.00", "accepted.orders.placed", "send.order")
+    replies = (DELETE, "$JS.API.STREAM.PURGE.INGRESS", *speaking)
     bodies = [os.urandom(64) for _ in replies]
     for reply, body in zip(replies, bodies, strict=True):
         await thief.as_scraper(pub("send.scraper", body, reply))

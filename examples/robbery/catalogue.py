@@ -40,6 +40,8 @@ class Attack:
     """The stable reason, or the words in which relay, server or bot say why."""
     subjects: tuple[str, ...] = ()
     """NATS subjects, each of which must have been refused."""
+    detail: str = ""
+    """What the relay must have noted beside the reason: of several things that a reason stands for, this one."""
     victim: str = ""
     """The bot that must have counted a refused delivery."""
 
@@ -48,6 +50,7 @@ NO_KEY = "no admission text, signature or challenge"
 NOT_ITS_KEY = "the key is not one of this bot's"
 NO_SIGNATURE = "the signature does not hold over the challenge and the admission text"
 NOT_ITS_CONSUMER = "a consumer that is not the bot's own"
+NO_DELIVERY = "not one complete msgpack value"
 NOT_THE_BUS = "stamp: sealed by a key that is not the bus's"
 
 AT_THE_DOOR = (
@@ -124,7 +127,13 @@ PAST_THE_RELAY = (
         "the same from order's stolen session",
         Where.NATS,
         "Publish Violation",
-        ("bus.orders.placed", "inbox.inventory.00", "send.inventory", "$JS.API.STREAM.DELETE.ACCEPTED", "$SYS.REQ.SERVER.PING"),
+        (
+            "bus.orders.placed",
+            "inbox.inventory.00",
+            "send.inventory",
+            "$JS.API.STREAM.DELETE.ACCEPTED",
+            "$SYS.REQ.SERVER.PING",
+        ),
     ),
     Attack(
         "eavesdrop",
@@ -144,8 +153,16 @@ AS_SCRAPER = (
     Attack("future", "an envelope from the future", Where.GATE, "issued-in-future"),
     Attack("long-life", "an envelope that lives for a day", Where.GATE, "ttl-too-long"),
     Attack("other-bus", "an envelope for another bus", Where.GATE, "wrong-bus"),
-    Attack("forged-answer", "an answer to a question that nobody asked", Where.GATE, "cause"),
-    Attack("stolen-question", "an answer to order's question, with its stolen stamp", Where.GATE, "cause"),
+    Attack(
+        "forged-answer", "an answer to a question that nobody asked", Where.GATE, "cause", detail="a parent is required"
+    ),
+    Attack(
+        "stolen-question",
+        "an answer to order's question, on its stolen stamp",
+        Where.GATE,
+        "cause",
+        detail="may not receive",
+    ),
     Attack("reservation", "a reservation, with a real order's stolen stamp", Where.GATE, "not-granted"),
     Attack("subscribe-orders", "ask the relay for a durable queue of orders", Where.SERVICE, "no such durable"),
     Attack("operator", "ask the relay for the quarantine", Where.GATE, "not-granted"),
@@ -156,37 +173,47 @@ NOISE = (
     Attack("bomb", "msgpack that promises four billion values", Where.GATE, "encoding"),
     Attack("large", "an envelope too large", Where.GATE, "size"),
     Attack("oversized", "a message of 700 KiB", Where.LIMIT, "maximum payload"),
-    Attack("hostile-headers", "header blocks: Nats-Msg-Id, Nats-Rollup, broken lines, NUL", Where.GATE, "encoding"),
-    Attack("expected-headers", "headers that steer JetStream: Nats-Expected-…, schedules, TTLs", Where.STREAMS, "nothing accepted"),
+    Attack("hostile-headers", "hostile header blocks: ids, pins, status, NUL", Where.GATE, "encoding"),
+    Attack(
+        "expected-headers", "headers that steer JetStream: rollups, schedules, TTLs", Where.STREAMS, "nothing accepted"
+    ),
     Attack("reply-subjects", "reply = JetStream API, delivery: have the server speak", Where.GATE, "encoding"),
     Attack("ack-reply", "an ACK whose answer would delete the stream", Where.ACCOUNTS, "no JetStream beyond the wall"),
-    Attack("pull-reply", "a pull whose answer goes to inventory's questions", Where.BOT, "expected", victim="inventory"),
+    Attack(
+        "pull-reply", "a pull whose answer goes to inventory's questions", Where.BOT, NO_DELIVERY, victim="inventory"
+    ),
 )
 ON_ORDERS_LINE = (
-    Attack("forged-shipment", "shipment with a stamp of its own, put into order's line", Where.BOT, NOT_THE_BUS, victim="order"),
+    Attack(
+        "forged-shipment",
+        "shipment with a stamp of its own, put into order's line",
+        Where.BOT,
+        NOT_THE_BUS,
+        victim="order",
+    ),
     Attack("repeated-shipment", "a genuine shipment, delivered a second time", Where.BOT, "known by its nonce"),
 )
-LATER = (
-    Attack("replay-later", "captured order, replayed after its time-to-live", Where.GATE, "expired"),
-)
+LATER = (Attack("replay-later", "captured order, replayed after its time-to-live", Where.GATE, "expired"),)
 INSIDE = (
-    Attack("no-order", "inventory's key stolen: reservation without an order", Where.GATE, "cause"),
-    Attack("own-stamp-cause", "inventory's key stolen: order proven by its own stamp", Where.GATE, "cause"),
-    Attack("other-order", "inventory's key stolen: reservation from another order's stamp", Where.GATE, "cause"),
-    Attack("second-reservation", "inventory's key stolen: second reservation for an order", Where.LEDGER, "already-answered"),
+    Attack("no-order", "reservation without an order", Where.GATE, "cause", detail="a parent is required"),
+    Attack("own-stamp-cause", "order proven by its own stamp", Where.GATE, "cause", detail=NOT_THE_BUS),
+    Attack("other-order", "reservation from another order's stamp", Where.GATE, "cause", detail="/order_id differs"),
+    Attack("second-reservation", "second reservation for an order", Where.LEDGER, "already-answered"),
 )
 
-ATTACKS: tuple[Attack, ...] = (
-    *AT_THE_DOOR,
-    *ON_THE_WIRE,
-    *PAST_THE_RELAY,
-    *AS_SCRAPER,
-    *NOISE,
-    *ON_ORDERS_LINE,
-    *LATER,
-    *INSIDE,
-)
+ACTS: dict[str, tuple[Attack, ...]] = {
+    "At the door": AT_THE_DOOR,
+    "On order's line, without its key": ON_THE_WIRE,
+    "Past the relay": PAST_THE_RELAY,
+    "As scraper, which the policy knows": AS_SCRAPER,
+    "Garbage, and what makes NATS speak": NOISE,
+    "Into order's ear": ON_ORDERS_LINE,
+    "Later": LATER,
+    "With inventory's stolen signing key": INSIDE,
+}
 """In the order in which they are tried."""
+
+ATTACKS: tuple[Attack, ...] = tuple(attack for act in ACTS.values() for attack in act)
 
 NEEDS_AN_ORDER: frozenset[str] = frozenset(attack.key for attack in ON_THE_WIRE[:7])
 """Attacks that wait for an order to pass."""

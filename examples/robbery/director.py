@@ -54,6 +54,7 @@ class Director:
         self._placed = 0
         self._killed_at = 0
         self._last_order = 0.0
+        self._harm: tuple[str, ...] = ()
 
     async def perform(self) -> Outcome:
         """The whole story. Raises :class:`StageError` if it cannot be told to its end."""
@@ -144,8 +145,8 @@ class Director:
         for number, attack in enumerate(ATTACKS, start=1):
             finding = await self._attack(attack, evidence)
             findings.append(finding)
-            outcome = f"{finding.where}: {finding.why}" if finding.where else f"NOT STOPPED: {finding.why}"
-            self._say(f"{number:2}/{len(ATTACKS)} {attack.what}\n            {outcome}")
+            place = f"{number:2}/{len(ATTACKS)} {attack.key:18}"
+            self._say(f"{place} {finding.where or 'NOT STOPPED':17} {finding.proof or finding.why}"[:88])
         return findings
 
     async def _attack(self, attack: Attack, evidence: Evidence) -> Finding:
@@ -165,7 +166,10 @@ class Director:
         finding = await evidence.examine(attack, tried["sha256"], mark)
         if attack.key in NEEDS_AN_ORDER:
             await evidence.settled(self._placed)
-        return replace(finding, harm=await evidence.harm(self._placed))
+        harm = await evidence.harm(self._placed)
+        fresh = tuple(one for one in harm if one not in self._harm)  # blame each attack for its own
+        self._harm = harm
+        return replace(finding, harm=fresh)
 
     # ---- the count ---------------------------------------------------------------------------------------------------
 

@@ -40,7 +40,9 @@ class Mark:
 class Evidence:
     """Looks at the bus from outside: with the relay's login at the streams, as operator at the quarantine, at the logs."""
 
-    def __init__(self, nats: Client, operator: Bot, actors: Mapping[str, Actor], relay_log: Path, nats_log: Path) -> None:
+    def __init__(
+        self, nats: Client, operator: Bot, actors: Mapping[str, Actor], relay_log: Path, nats_log: Path
+    ) -> None:
         self._nats = nats
         self._operator = operator
         self._actors = actors
@@ -119,8 +121,8 @@ class Evidence:
             Where.GATE: lambda: self._in_quarantine(attack, sent),
             Where.LEDGER: lambda: self._in_quarantine(attack, sent),
             Where.SERVICE: lambda: self._not_served(attack),
-            Where.STREAMS: lambda: self._nothing_happened(attack),
-            Where.ACCOUNTS: lambda: self._nothing_happened(attack),
+            Where.STREAMS: lambda: self._nothing_happened(attack, mark),
+            Where.ACCOUNTS: lambda: self._nothing_happened(attack, mark),
             Where.BOT: lambda: self._not_believed(attack, mark),
         }
         return await examine[attack.where]()
@@ -155,7 +157,9 @@ class Evidence:
         reasons: dict[str, dict[str, Any]] = {}
 
         async def look() -> bool:
-            reasons.update({record["sha256"]: record for record in await self.quarantined() if record["sha256"] in sent})
+            reasons.update(
+                {record["sha256"]: record for record in await self.quarantined() if record["sha256"] in sent}
+            )
             return bool(sent) and set(reasons) == set(sent)
 
         if not await _until(look):
@@ -164,7 +168,9 @@ class Evidence:
         why = ", ".join(sorted({str(record["reason"]) for record in reasons.values()}))
         last = max(reasons.values(), key=lambda record: int(record["sequence"]))
         where = Where.LEDGER if why in ("replay", "nonce-reused", "already-answered") else Where.GATE
-        return Finding(attack, where, why, f"quarantine #{last['sequence']}: {last['detail'] or 'no detail'}")
+        return Finding(
+            attack, where, why, f"quarantine #{last['sequence']}" + (f": {last['detail']}" if last["detail"] else "")
+        )
 
     async def _not_served(self, attack: Attack) -> Finding:
         async def answered() -> bool:
@@ -178,9 +184,12 @@ class Evidence:
             return Finding(attack, None, f"{mine[0]} was made", "stream ACCEPTED")
         return Finding(attack, Where.SERVICE, attack.why, f"ACCEPTED has {len(consumers)} durables, none for scraper")
 
-    async def _nothing_happened(self, attack: Attack) -> Finding:
+    async def _nothing_happened(self, attack: Attack, mark: Mark) -> Finding:
+        """The rest of the evidence is that :meth:`harm` finds none."""
         await asyncio.sleep(SETTLE_S)
-        return Finding(attack, attack.where, attack.why, "streams, their counts, stock: as before")
+        if any("Violation" in line for line in _since(self._nats_log, mark.nats_log)):
+            return Finding(attack, Where.NATS, "Publish Violation", "nats-server log")
+        return Finding(attack, attack.where, attack.why, "streams, counts and deliveries: as before")
 
     async def _not_believed(self, attack: Attack, mark: Mark) -> Finding:
         if attack.key == "forged-receipt":
@@ -200,19 +209,23 @@ class Evidence:
 
         if not await _until(look):
             return Finding(attack, None, f"{attack.victim} has refused no delivery", "its count of refused deliveries")
-        return Finding(attack, Where.BOT, next(iter(counted)), f"{attack.victim}: {sum(counted.values())} deliveries refused")
+        return Finding(
+            attack, Where.BOT, next(iter(counted)), f"{attack.victim}: {sum(counted.values())} deliveries refused"
+        )
 
     async def _receipt_not_believed(self, attack: Attack, mark: Mark) -> Finding:
         found: list[str] = []
 
         async def look() -> bool:
             lines = _since(self._actors["order"].log, mark.order_log)
-            found[:] = [line.rpartition("ignored: ")[2] for line in lines if "a receipt that is none was ignored" in line]
+            found[:] = [
+                line.rpartition("ignored: ")[2] for line in lines if "a receipt that is none was ignored" in line
+            ]
             return bool(found)
 
         if not await _until(look):
             return Finding(attack, None, "the order bot did not refuse the receipt", "order's log")
-        return Finding(attack, Where.BOT, found[0], "order's log; it sent the order again, and that was shipped")
+        return Finding(attack, Where.BOT, found[0], "order's log; it sent again, and was shipped")
 
 
 async def _until(look: Callable[[], Awaitable[bool]], within_s: float = PATIENCE_S) -> bool:

@@ -90,7 +90,7 @@ class RawSession:
 
     async def login(self, token: str | None, signature: str | None) -> bool:
         """Say who we are; whether we are let in."""
-        options: dict[str, Any] = {"verbose": False, "pedantic": False, "lang": "raw", "version": "0", "protocol": 1, "headers": True}
+        options: dict[str, Any] = {"verbose": False, "lang": "raw", "version": "0", "protocol": 1, "headers": True}
         options |= {"auth_token": token} if token is not None else {}
         options |= {"sig": signature} if signature is not None else {}
         return await self.say(b"CONNECT " + json.dumps(options).encode() + b"\r\n")

@@ -66,9 +66,11 @@ def _attack_faults(planned: Sequence[Attack], findings: Sequence[Finding]) -> li
             wrong.append(f"{attack.what}: was not tried")
         elif finding.where is None:
             wrong.append(f"{attack.what}: was not stopped by {attack.where} ({finding.why})")
-        elif finding.where is not attack.where or attack.why not in finding.why:
+        elif finding.where is not attack.where or attack.why != finding.why:
             got, expected = f"{finding.where} ({finding.why})", f"{attack.where} ({attack.why})"
             wrong.append(f"{attack.what}: was stopped by {got}; expected {expected}")
+        elif attack.detail not in finding.proof:
+            wrong.append(f"{attack.what}: was stopped as {finding.proof}; expected {attack.detail}")
         if finding is not None:
             wrong += [f"{attack.what}: {harm}" for harm in finding.harm]
     return wrong
@@ -83,7 +85,9 @@ def _trade_faults(trade: Trade) -> list[str]:
         "seen by the order bot": trade.seen,
         **{f"stored on {subject}": trade.stored.get(subject, 0) for subject in TRADE},
     }
-    wrong += [f"trade: {trade.orders} orders, but {count} {what}" for what, count in counts.items() if count != trade.orders]
+    wrong += [
+        f"trade: {trade.orders} orders, but {count} {what}" for what, count in counts.items() if count != trade.orders
+    ]
     if trade.doubled:
         wrong.append(f"trade: {trade.doubled} handled more than once")
     strange = sorted(set(trade.stored) - set(TRADE))

@@ -1,6 +1,7 @@
 """The order bot: places orders, and hears when they are on their way.
 
-Started by the director with a credentials file and the orders. It knows nothing of the attacker who sits on its network connection.
+Started by the director with a credentials file and the orders. It knows nothing of the attacker who sits on its network
+connection.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ def read_orders(path: Path) -> list[Order]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise InvalidInput(f"{path}: cannot be read: {error.strerror}", hint="name a file of orders: make demo ORDERS=my.jsonl") from None
+        hint = "name a file of orders: make demo ORDERS=my.jsonl"
+        raise InvalidInput(f"{path}: cannot be read: {error.strerror}", hint=hint) from None
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{path}: is not UTF-8 text (byte {error.start})", hint="save it as UTF-8") from None
     orders: list[Order] = []
@@ -45,13 +46,14 @@ def read_orders(path: Path) -> list[Order]:
         lines[order_id] = number
         orders.append(order)
     if len(orders) < FEWEST:
-        raise InvalidInput(f"{path}: {len(orders)} orders; at least {FEWEST} are needed", hint="python -m examples.robbery.make_orders")
+        hint = "python -m examples.robbery.make_orders makes a file to start from"
+        raise InvalidInput(f"{path}: {len(orders)} orders; at least {FEWEST} are needed", hint=hint)
     return orders
 
 
 def _read(line: str, schema: Schema) -> Order:
     try:
-        order = json.loads(line, parse_constant=_no_constant)
+        order = json.loads(line, parse_constant=_no_constant, object_pairs_hook=_no_doubles)
     except json.JSONDecodeError as error:
         raise InvalidInput(f"is not JSON: {error.msg} at column {error.colno}", hint="one order a line") from None
     except (ValueError, RecursionError):
@@ -65,6 +67,13 @@ def _read(line: str, schema: Schema) -> Order:
 
 def _no_constant(name: str) -> NoReturn:
     raise InvalidInput(f"is not JSON: {name} is no number", hint="one order a line")
+
+
+def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise InvalidInput("has a key twice in one object", hint="which of the two is meant?")
+    return found
 
 
 def demand(orders: list[Order]) -> Counter[str]:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from examples.robbery.catalogue import ACTS
 from examples.robbery.director import Outcome
 from examples.robbery.judging import Trade
 
@@ -38,13 +39,15 @@ def show(outcome: Outcome, wrong: list[str]) -> None:
         out.print(Text(f"The bus did not hold: {len(wrong)} things are wrong.", style="bold red"))
     else:
         orders = outcome.trade.orders
-        said = f"{stopped} attacks, {stopped} stopped where they should be. {orders} orders, {orders} shipped, none lost, none doubled."
+        said = f"{stopped} attacks, all stopped where they should be. {orders} orders, all shipped, none lost, none doubled."
         out.print(Text(said, style="bold green"))
     sys.stdout.flush()
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, width=WIDTH)
+    return Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, width=WIDTH
+    )
 
 
 def _attacks(outcome: Outcome) -> Table:
@@ -53,9 +56,17 @@ def _attacks(outcome: Outcome) -> Table:
     table.add_column("attack", ratio=9)
     table.add_column("stopped by", width=16, no_wrap=True)
     table.add_column("why", ratio=6)
-    for number, finding in enumerate(outcome.findings, start=1):
-        where = Text(finding.where, style="green") if finding.where else Text("NOTHING", style="bold red")
-        table.add_row(str(number), Text(finding.attack.what), where, Text(finding.why))
+    found = {finding.attack.key: finding for finding in outcome.findings}
+    number = 0
+    for title, act in ACTS.items():
+        table.add_section()
+        table.add_row("", Text(title, style="bold"), "", "")
+        for attack in act:
+            number += 1
+            finding = found[attack.key]
+            where = Text(finding.where, style="green") if finding.where else Text("NOTHING", style="bold red")
+            why = f"{finding.why}: {attack.detail}" if attack.detail else finding.why
+            table.add_row(str(number), Text(attack.what), where, Text(why))
     return table
 
 
@@ -96,7 +107,7 @@ def _trade(trade: Trade) -> Table:
 def _quarantine(outcome: Outcome) -> Table:
     table = _table("Quarantine: the newest records, as the operator bot lists them")
     for column in ("#", "judged", "reason", "session", "claims", "subject", "bytes", "detail"):
-        table.add_column(column, justify="right" if column in ("#", "bytes") else "left", overflow="fold")
+        table.add_column(column, justify="right" if column in ("#", "bytes") else "left", no_wrap=column != "detail")
     for record in outcome.quarantine:
         judged = datetime.fromtimestamp(record["judged_at_ms"] / 1000, UTC).strftime("%H:%M:%S")
         names = (record["reason"], record["session"], record["claimed"] or "-", record["subject"] or "-")

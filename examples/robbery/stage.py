@@ -10,7 +10,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from examples.robbery.cues import MAX_LINE
 from examples.robbery.shop import ROOT
@@ -103,14 +103,12 @@ class Stage:
         self._logs = logs
         self._actors: list[Actor] = []
 
-    async def __aenter__(self) -> Stage:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # The bots together, then the relay, then nats-server: each needs the next to end in order.
-        bots = [actor for actor in self._actors if actor.name not in ("relay", "server")]
-        await asyncio.gather(*(actor.stop() for actor in bots))
-        for actor in reversed([actor for actor in self._actors if actor not in bots]):
+        # Each needs those that were there before it to end in order.
+        for actor in reversed(self._actors):
             await actor.stop()
 
     async def start(self, module: str, *arguments: str | Path) -> Actor:

@@ -13,7 +13,7 @@ from examples.robbery.cues import tell
 from examples.robbery.frames import Frame, RawSession, pub
 from examples.robbery.wiretap import Change, Wiretap
 from sealbus import Credentials, Stamp, Verdict
-from sealbus.codec import pack_json
+from sealbus.codec import pack_json, split_sealed
 from sealbus.delivery import pack_delivery
 from sealbus.envelope import Header, Parent, seal_envelopes
 from sealbus.keys import KeyKind, SigningKey
@@ -89,11 +89,20 @@ class Thief:
 
     def stolen_parent(self) -> tuple[bytes, bytes]:
         """A real order's envelope, and the relay's own stamp on it, as they passed."""
-        for envelope in reversed(self.tap.orders):
-            for stamp in self.tap.stamps.values():
-                if hashlib.sha256(envelope).digest() in stamp:
-                    return envelope, stamp
+        envelopes = {hashlib.sha256(envelope).digest(): envelope for envelope in self.tap.orders}
+        for sealed_stamp in reversed(self.tap.stamps):
+            stamp = _read(sealed_stamp)
+            if stamp.verdict is Verdict.ACCEPTED and stamp.envelope in envelopes:
+                return envelopes[stamp.envelope], sealed_stamp
         raise LookupError("no order has passed")
+
+    def stolen_question(self) -> tuple[bytes, bytes]:
+        """The nonce of a question that order has asked, and the relay's stamp on it."""
+        for sealed_stamp in reversed(self.tap.stamps):
+            stamp = _read(sealed_stamp)
+            if stamp.subject == "stock.check":
+                return stamp.nonce, sealed_stamp
+        raise LookupError("no question has passed")
 
     def forged_stamp(self, envelope: bytes, header: Header) -> bytes:
         """A stamp that says that the relay accepted ``envelope``; all in order, but for the key."""
@@ -119,6 +128,11 @@ class Thief:
         envelope = sealed(self.key, header, payload)
         stamp = self.forged_stamp(envelope, header)
         return pack_delivery(envelope, stamp), Parent(stamp, envelope).encode()
+
+
+def _read(sealed_stamp: bytes) -> Stamp:
+    (body,), _, _ = split_sealed(sealed_stamp, 1)
+    return Stamp.decode(body)
 
 
 def now_ms() -> int:

@@ -1,7 +1,7 @@
 """The attacker on the network: a TCP proxy on the order bot's connection to NATS.
 
-It sees every frame, may hold any of them back or change it, and may put its own into the authenticated session, in either direction. What
-it does not have is the order bot's signing key.
+It sees every frame, may hold any of them back or change it, and may put its own into the authenticated session, in either
+direction. What it does not have is the order bot's signing key.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from examples.robbery.frames import Frame, FrameReader
-from sealbus.envelope import Envelope
 
 Change = Callable[[Frame], bytes]
 
@@ -43,10 +42,8 @@ class Wiretap:
         self._waiting: asyncio.Future[Frame] | None = None
         self.orders: list[bytes] = []
         """Envelopes of orders as they passed."""
-        self.stamps: dict[bytes, bytes] = {}
-        """The relay's receipts as they passed, by nonce: sealed stamps."""
-        self.requests: dict[bytes, bytes] = {}
-        """Envelopes of live requests as they passed, by nonce."""
+        self.stamps: list[bytes] = []
+        """The relay's receipts as they passed: sealed stamps."""
         self.deliveries: list[Frame] = []
         """Stamped shipments as they passed."""
 
@@ -104,8 +101,6 @@ class Wiretap:
             tapped.login = json.loads(b" ".join(frame.words))
         elif frame.verb == b"SUB":
             tapped.subscriptions[frame.subject] = frame.words[-1]
-        elif frame.verb == b"PUB" and frame.subject == f"call.{self._bot}":
-            self.requests[Envelope.decode(frame.payload).header.nonce] = frame.payload
         elif frame.verb == b"PUB" and frame.subject == f"send.{self._bot}":
             return self._see_order(frame)
         return frame.raw
@@ -125,8 +120,7 @@ class Wiretap:
             tapped.errors.append(b" ".join(frame.words).decode("utf-8", "replace"))
             return b""
         if frame.verb == b"MSG" and frame.subject.startswith(f"inbox.{self._bot}."):
-            with contextlib.suppress(ValueError):
-                self.stamps[bytes.fromhex(frame.subject.rsplit(".", 1)[-1])] = frame.payload
+            self.stamps.append(frame.payload)
         elif frame.verb in (b"MSG", b"HMSG") and frame.subject.startswith("accepted."):
             self.deliveries.append(frame)
         return frame.raw
