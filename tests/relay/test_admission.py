@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from sealbus.errors import Malformed
 from sealbus.keys import KeyKind, SigningKey
-from sealbus.limits import MAX_CONSUMERS
+from sealbus.limits import MAX_CONSUMERS, MAX_NAME_CHARS
 from sealbus.seal import sign_connect
 from sealbus.subjects import consumer_name
 from sealbus_broker.gate.policy import BotKey, BotRule
@@ -129,9 +129,13 @@ async def test_a_consumer_that_is_not_ones_own(scene: Scene, consumer: str) -> N
 
 
 async def test_too_many_consumers(scene: Scene) -> None:
-    many = tuple(consumer_name("order", "orders.>", str(at)) for at in range(MAX_CONSUMERS + 1))
-    await scene.bot("order", consumers=many[:-1])
-    assert "33 consumers" in await refused(scene, "order", consumers=many)
+    name = "a-bot-with-a-name-as-long-as-can"
+    assert len(name) == MAX_NAME_CHARS
+    key = scene.keys["order"]
+    scene.change(bots={name: bot_rule(name, key)})
+    many = tuple(consumer_name(name, "orders.>", str(at)) for at in range(MAX_CONSUMERS + 1))
+    await scene.bot(name, key=key, consumers=many[:-1])
+    assert "33 consumers" in await refused(scene, name, key=key, consumers=many)
 
 
 @pytest.mark.parametrize(
@@ -301,6 +305,7 @@ async def test_a_denial_tells_the_bot_nothing(scene: Scene) -> None:
         (("exp",), "tomorrow"),
         (("exp",), None),
         (("exp",), []),
+        (("exp",), float("nan")),
         (("nats", "type"), "user"),
         (("nats", "type"), None),
         (("nats", "server_id", "id"), SigningKey.generate(KeyKind.BUS).public.text),
@@ -353,7 +358,7 @@ async def test_a_request_signed_by_another_key_or_algorithm_is_not_answered(scen
 @given(st.binary(max_size=400) | st.text(max_size=200).map(lambda text: text.encode()))
 def test_whatever_arrives_is_malformed_or_answered(data: bytes) -> None:
     with pytest.raises(Malformed):
-        jwt.verify_request(data, 0.0)
+        jwt.verify_request(data, 0.0, 2.0)
 
 
 _json = st.recursive(

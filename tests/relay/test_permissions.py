@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 
 from sealbus.subjects import consumer_name
 from sealbus_broker.relay.nats_config import MAX_BOT_PAYLOAD_BYTES, MAX_SUBSCRIPTIONS
-from tests.relay.scene import Scene, until
+from tests.relay.scene import Scene, bot_rule, until
 
 OWN = consumer_name("inventory", "orders.>", "stock")
 OTHER = consumer_name("order", "orders.>", "stock")
@@ -100,6 +100,19 @@ async def test_listening_where_a_bot_may_not(scene: Scene, subject: str) -> None
     door = await scene.bot("thief")
     await door.nc.subscribe(subject)
     await door.refused(f'permissions violation for subscription to "{subject.lower()}"')
+
+
+@pytest.mark.parametrize("queue", ["inventory", "order", "*", ">", "inventory.thief"])
+async def test_joining_another_bots_queue_group(scene: Scene, queue: str) -> None:
+    """In it, the thief would be given every second message of a victim's, even where it has the same grant."""
+    scene.change(bots={"thief": bot_rule("thief", scene.keys["thief"], subscribe=("orders.>",))})
+    thief = await scene.bot("thief")
+    await thief.nc.subscribe("bus.orders.placed", queue=queue)
+    await thief.refused("permissions violation for subscription")
+    await thief.nc.subscribe("bus.orders.placed", queue="thief")
+    await thief.nc.subscribe("bus.orders.*")
+    await thief.nc.flush()
+    assert len(thief.complaints) == 1
 
 
 async def test_what_a_bot_may_do(streams: Scene) -> None:

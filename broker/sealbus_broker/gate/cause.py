@@ -93,7 +93,7 @@ def _compare(pointers: tuple[str, ...], stamp: Stamp, parent: Parent, payload: o
 
 
 def _same(one: object, other: object) -> bool:
-    """Whether two JSON values are equal. Not Python's ``==``, for which ``[true]`` is ``[1]``. As deep as a payload may be, no deeper."""
+    """Whether two JSON values are equal, as JSON has it: for Python's ``==``, ``[true]`` is ``[1]``. No deeper than a payload may be."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, dict) and isinstance(other, dict):

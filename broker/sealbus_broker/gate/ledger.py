@@ -18,7 +18,7 @@ from sealbus_broker.gate.verdict import Judgment
 class Settled:
     """How a message whose id the ledger already holds is settled."""
 
-    __slots__ = ("receipt", "reason")
+    __slots__ = ("reason", "receipt")
 
     def __init__(self, reason: Reason | None, receipt: bytes | None) -> None:
         self.reason = reason

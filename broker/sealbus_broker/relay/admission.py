@@ -1,13 +1,14 @@
 """Who may connect, and what their session may do: the relay's answer to NATS's auth callout.
 
-A bot connects with an *admission text* as its token, ``sealbus/1 <bot> <public key> [<consumer> …]``, and with its signature over the
-server's challenge and that text, made under the ``connect`` context. nats-server verifies neither: it asks here. The answer is a
-session of a few minutes with exactly these rights, inside the account BOTS:
+A bot connects with an *admission text* as its token, ``sealbus/1 <bot> <public key> [<consumer> …]``, and with its signature
+over the server's challenge and that text, made under the ``connect`` context. nats-server verifies neither: it asks here. The
+answer is a session of a few minutes with exactly these rights, inside the account BOTS:
 
 ========== =======================================================================================================
 publish    ``send.<bot>`` and ``call.<bot>``; for each consumer asked for, which must be the bot's own by its name: asking it for
            messages, and acknowledging them
-subscribe  ``inbox.<bot>.>``, ``bus.reply.<bot>.>``, and ``bus.<pattern>`` for each grant
+subscribe  ``inbox.<bot>.>``, ``bus.reply.<bot>.>``, and ``bus.<pattern>`` for each grant; in a queue group only under the bot's
+           own name, for in another bot's group it would take that bot's messages away
 ========== =======================================================================================================
 
 :func:`decide` is pure. A refusal tells the bot nothing but that it was refused; the reason is in the relay's log.
@@ -108,6 +109,8 @@ def decide(connect: dict[str, Any], challenge: object, policy: Policy, now_ms: i
             f"{INBOX}.{name}.>",
             f"{BUS}.{REPLY}.{name}.>",
             *(f"{BUS}.{pattern}" for pattern in bot.subscribe),
+            # nats-server reads "subject queue": where there is such an entry, no other queue group may be joined.
+            *(f"{BUS}.{pattern} {name}" for pattern in bot.subscribe),
         ),
         expires_at_ms=min(now_ms + policy.limits.session_ms, expires_at_ms),
     )
@@ -164,7 +167,8 @@ class Admission:
     def _answer(self, request: bytes) -> bytes:
         """The signed response to one request. Raises :class:`Malformed` for what no nats-server asked."""
         now = self._now()
-        nats = jwt.verify_request(request, now)["nats"]
+        policy = self._policy()
+        nats = jwt.verify_request(request, now, policy.limits.clock_skew_ms / 1000)["nats"]
         try:
             connect, client = nats["connect_opts"], nats["client_info"]
             user, server = str(nats["user_nkey"]), str(nats["server_id"]["id"])
@@ -173,7 +177,7 @@ class Admission:
             raise Malformed("a request without its fields") from None
         if not isinstance(connect, dict):
             raise Malformed("a request without its fields")
-        decision = decide(connect, challenge, self._policy(), int(now * 1000))
+        decision = decide(connect, challenge, policy, int(now * 1000))
         response: dict[str, Any] = {"type": "authorization_response", "version": 2}
         if isinstance(decision, Session):
             log.info("admission.granted", bot=decision.bot, host=printable(str(host), 64))

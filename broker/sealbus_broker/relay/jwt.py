@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, Final
@@ -16,7 +15,8 @@ from sealbus.errors import InvalidInput, Malformed
 from sealbus.keys import KeyKind, PublicKey, SigningKey, verify
 
 MAX_JWT_BYTES: Final = 64 * 1024
-"""nats-server puts a CONNECT of at most 4,096 bytes and a few hundred of its own into a request; base64 and slack make 64 KiB ample."""
+"""nats-server puts a CONNECT of at most 4,096 bytes and a few hundred of its own into a request. Even if JSON escapes every
+byte of it with six, and after base64, 64 KiB hold it."""
 
 REQUEST_AUDIENCE: Final = "nats-authorization-request"
 
@@ -34,17 +34,16 @@ def _decode(text: bytes) -> bytes:
 def sign(claims: Mapping[str, Any], key: SigningKey, issued_at_s: int) -> str:
     """A JWT over ``claims``, issued by ``key`` at ``issued_at_s`` (seconds since 1970 UTC)."""
     full = {**claims, "iss": key.public.text, "iat": issued_at_s}
-    digest = hashlib.new("sha512_256", json.dumps(full).encode()).digest()
-    full["jti"] = base64.b32encode(digest).decode().rstrip("=")
     signed = f"{_encode(json.dumps(_HEADER).encode())}.{_encode(json.dumps(full).encode())}"
     return f"{signed}.{_encode(key.sign(signed.encode()))}"
 
 
-def verify_request(token: bytes, now_s: float) -> dict[str, Any]:
+def verify_request(token: bytes, now_s: float, skew_s: float) -> dict[str, Any]:
     """The claims of an authorization request, if a nats-server issued it, for us, and it is in force at ``now_s``.
 
-    The server signs with its own key, which is its id; the callout's subject cannot be reached by a bot, so which server it is does not
-    matter, but the claims must be whole. Raises :class:`Malformed` that says what did not hold.
+    ``skew_s``: how far the server's clock may be behind, on another machine. The server signs with its own key, which is its id;
+    it lets no login, not even a relay's, publish on the callout's subject, so which server it is does not matter, but the claims
+    must be whole. Raises :class:`Malformed` that says what did not hold.
     """
     if len(token) > MAX_JWT_BYTES:
         raise Malformed(f"a request of {len(token)} bytes; at most {MAX_JWT_BYTES}")
@@ -61,7 +60,7 @@ def verify_request(token: bytes, now_s: float) -> dict[str, Any]:
         raise Malformed("a JWT for another purpose")
     if issuer != server or not isinstance(issuer, str):
         raise Malformed("issued by another than the server it is about")
-    if not isinstance(expires, int | float) or expires < now_s:
+    if not isinstance(expires, int | float) or not expires >= now_s - skew_s:  # so written, NaN has expired
         raise Malformed("the request has expired")
     if not verify(_server_key(issuer), head + b"." + body, signature):
         raise Malformed("the server's signature does not hold")

@@ -1,8 +1,8 @@
 """The nats-server configuration that the bus stands on, as text. Pure: values in, text out, and no secret in it.
 
-Two accounts keep bots and JetStream apart (ADR 2). nats-server publishes a server-made answer to whatever ``reply`` subject a client
-names, with the *server's* rights inside the account that the request was served in. In one account, an acknowledgement with the
-reply ``$JS.API.STREAM.DELETE.ACCEPTED`` deleted the stream (measured, 2.15.1). So:
+Two accounts keep bots and JetStream apart (ADR 2). nats-server publishes a server-made answer to whatever ``reply`` subject a
+client names, with the *server's* rights inside the account that the request was served in. In one account, an acknowledgement
+with the reply ``$JS.API.STREAM.DELETE.ACCEPTED`` deleted the stream (measured, 2.15.1). So:
 
 ``BUS``   JetStream, the relays, every stream. No bot ever logs in here.
 ``BOTS``  all bots. Has no JetStream; only what is exported and imported below passes between the two.

@@ -47,6 +47,9 @@ class BusSecrets:
         text += "".join(f'{name} = "{key.seed_text}"\n' for name, key in seeds)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise SecretsUnusable(f"{path.parent} cannot be made: {error.strerror}") from None
+        try:
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 file.write(text)
                 file.flush()
