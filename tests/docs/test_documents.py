@@ -20,7 +20,7 @@ from sealbus_broker.policy.document import Document
 from sealbus_broker.policy.loader import load
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.reader import Reader
-from sealbus_broker.policy.tree import Node
+from sealbus_broker.policy.tree import Node, Place
 from tests.docs.tables import BLOCK, DOCS, PARTS, keys, made
 
 ROOT = DOCS.parent
@@ -135,7 +135,7 @@ def test_the_example_policy_loads(tmp_path: Path) -> None:
 def test_every_example_of_a_value_is_one() -> None:
     text = (DOCS / "policy.md").read_text()
     problems: list[Problem] = []
-    reader = Reader(Document("policy.yaml", b"", None, Node((1, 1), None)), problems)
+    reader = Reader(Document("policy.yaml", b"", None, Node(Place(1, 1), None)), problems)
     readers: dict[str, Callable[[str], object]] = {
         "duration": lambda value: reader.duration(value, (), "it"),
         "size": lambda value: reader.size(value, (), "it"),

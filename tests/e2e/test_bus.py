@@ -232,3 +232,16 @@ async def test_a_grant_that_is_taken_away_takes_its_durable_subscription_along(s
     async with shop.bot("inventory") as inventory:
         with pytest.raises(InvalidInput, match="does not let inventory subscribe"):
             await anext(inventory.messages("orders.placed", start="all"))
+
+
+async def test_closing_does_not_wait_for_a_bus_that_is_gone(shop: Shop) -> None:
+    inventory = shop.bot("inventory")
+
+    @inventory.subscribe("orders.placed")
+    async def on_order(message: Message) -> None:
+        raise AssertionError(message.subject)
+
+    await inventory.connect()
+    await shop.server.stop()
+    async with asyncio.timeout(5):
+        await inventory.close()

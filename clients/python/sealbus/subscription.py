@@ -13,9 +13,9 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -30,6 +30,7 @@ from sealbus.session import Session
 from sealbus.subjects import BUS, INBOX
 
 log = logging.getLogger("sealbus")
+T = TypeVar("T")
 
 PULL_MESSAGES: Final = 128
 PULL_S: Final = 5.0
@@ -147,7 +148,9 @@ class DurableSubscription:
     async def deliveries(self, stopping: asyncio.Event) -> AsyncGenerator[Delivery, None]:
         """Yield what is new, for ever, through lost and renewed connections, until ``stopping`` is set."""
         while not stopping.is_set():
-            client = await self._session.client()
+            client = await _unless(stopping, self._session.client())
+            if client is None:
+                return
             try:
                 async with contextlib.aclosing(self._pull(client, stopping)) as messages:
                     async for delivery in messages:
@@ -229,17 +232,10 @@ class LiveSubscription:
 
     async def deliveries(self, stopping: asyncio.Event) -> AsyncGenerator[Delivery, None]:
         """Yield what passes by until ``stopping`` is set."""
-        stop = asyncio.ensure_future(stopping.wait())
-        try:
-            while not stopping.is_set():
-                got = asyncio.ensure_future(self._waiting.get())
-                await asyncio.wait({got, stop}, return_when=asyncio.FIRST_COMPLETED)
-                if not got.done():
-                    got.cancel()
-                    return
-                yield Delivery(got.result(), self._session, None)
-        finally:
-            stop.cancel()
+        while not stopping.is_set():
+            message = await _unless(stopping, self._waiting.get())
+            if message is not None:
+                yield Delivery(message, self._session, None)
 
     def handled(self, delivery: Delivery) -> None:
         """Nothing to note: a live message is handed over once as it is."""
@@ -254,15 +250,18 @@ async def _answer(session: Session, reply: str, text: bytes) -> None:
 
 async def _next(subscription: Subscription, stopping: asyncio.Event) -> Msg | None:
     """The next message, or ``None`` after a request's time, or when stopping."""
-    got = asyncio.ensure_future(subscription.next_msg(PULL_S + 1))
-    stop = asyncio.ensure_future(stopping.wait())
+    with contextlib.suppress(TimeoutError):
+        return await _unless(stopping, subscription.next_msg(PULL_S + 1))
+    return None
+
+
+async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What ``work`` gives, or ``None`` if ``stopping`` is set first."""
+    task, stop = asyncio.ensure_future(work), asyncio.ensure_future(stopping.wait())
     try:
-        await asyncio.wait({got, stop}, return_when=asyncio.FIRST_COMPLETED)
-        if not got.done():
-            got.cancel()
-            return None
-        with contextlib.suppress(TimeoutError):
-            return got.result()
-        return None
+        waits: list[asyncio.Future[Any]] = [task, stop]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
     finally:
+        task.cancel()
         stop.cancel()
