@@ -50,7 +50,7 @@ NO_KEY = "no admission text, signature or challenge"
 NOT_ITS_KEY = "the key is not one of this bot's"
 NO_SIGNATURE = "the signature does not hold over the challenge and the admission text"
 NOT_ITS_CONSUMER = "a consumer that is not the bot's own"
-NO_DELIVERY = "not one complete msgpack value"
+NO_DELIVERY = "not one complete msgpack value, or one with far too many parts"
 NOT_THE_BUS = "stamp: sealed by a key that is not the bus's"
 
 AT_THE_DOOR = (
