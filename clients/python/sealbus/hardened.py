@@ -6,14 +6,18 @@ nats-server passes on whatever bytes a bot puts into a subject, a reply subject 
 * reconnect, for ever if the message is stored, when a subject contains a vertical tab or a form feed: its parser takes these
   for the blank between two fields, so that ``call.a.x<VT>7`` even reaches the subscription number 7, of the sender's choice.
 
-Any bot could so silence the relay, or another bot, with one message: headers and the reply subject are the sender's to choose, and
-the server sends its answers to that reply. This client replaces the parser (fields are what the server separates with one space,
-nothing else) and never fails on text: what is not UTF-8 becomes U+FFFD, which no valid subject contains.
+Any bot could so silence the relay, or another bot, with one message: headers and the reply subject are the sender's to choose,
+and the server sends its answers to that reply. This client replaces the parser (fields are what the server separates with one
+space, nothing else) and never fails on text: what is not UTF-8 becomes U+FFFD, which no valid subject contains.
+
+Two more promises that it keeps: when ``flush()`` returns, what was sent before has reached the server; and after ``close()``,
+nothing goes on connecting.
 ``tests/client/test_hardened.py`` holds a nats-py upgrade to the same.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -132,6 +136,7 @@ class HardenedClient(Client):
 
     def __init__(self) -> None:
         super().__init__()
+        self._ended = False
         self._ps = _StrictParser(
             self,
             _Handlers(
@@ -142,6 +147,22 @@ class HardenedClient(Client):
                 info=self._process_info,
             ),
         )
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        self._ended = status == Client.CLOSED
+        await super()._close(status, do_cbs)
+
+    async def _connect_to_server(self, s: Any) -> None:
+        # close() cancels what reconnects, but a cancellation that meets a refused connection is lost in Python 3.11's wait_for():
+        # the attempts would go on for ever, and asyncio.run() would never return.
+        if self._ended:
+            raise asyncio.CancelledError
+        await super()._connect_to_server(s)
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        # nats-py writes its PING past what still waits to be written, so that flush() returns before a SUB or PUB has left.
+        await self._flush_pending(force_flush=True)
+        await super()._send_ping(future)
 
     async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
         return read_headers(headers) if headers else None

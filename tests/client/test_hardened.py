@@ -1,0 +1,143 @@
+"""The reading side of a connection, fed bytes: what nats-server sends comes out whole, and nothing makes it stop."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
+from nats.errors import ProtocolError
+
+from sealbus.hardened import HardenedClient, read_headers
+
+Heard = tuple[int, bytes, bytes, bytes, bytes]
+
+# What can stand in a subject or reply: all that the server does not take for the end of one.
+_word = st.binary(min_size=1, max_size=12).filter(lambda word: not set(word) & set(b" \t\r\n"))
+_message = st.tuples(
+    st.integers(0, 10**6), _word, st.one_of(st.just(b""), _word), st.binary(max_size=40), st.binary(max_size=40)
+)
+
+
+def on_the_wire(message: Heard) -> bytes:
+    """What nats-server writes."""
+    sid, subject, reply, body, headers = message
+    place = b" ".join(filter(None, (subject, b"%d" % sid, reply)))
+    if headers:
+        return b"HMSG %s %d %d\r\n%s%s\r\n" % (place, len(headers), len(headers) + len(body), headers, body)
+    return b"MSG %s %d\r\n%s\r\n" % (place, len(body), body)
+
+
+def hear(pieces: list[bytes]) -> list[Heard]:
+    """Everything that the parser makes of ``pieces``, which arrive one by one."""
+    heard: list[Heard] = []
+
+    class Recorder(HardenedClient):
+        async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+            heard.append((sid, subject, reply, data, headers))
+
+    async def feed() -> None:
+        client = Recorder()
+        for piece in pieces:
+            await client._ps.parse(piece)
+
+    asyncio.run(feed())
+    return heard
+
+
+@given(st.lists(_message, max_size=5), st.integers(1, 50))
+@example([(7, b"call.a\x0b9", b"\xff", b"MSG x 1 1\r\n", b"")], 1)
+@example([(7, b"call.a", b"", b"\r\nPING\r\n", b"NATS/1.0\r\n\r\n")], 3)
+def test_messages_come_out_as_they_were_sent_however_they_are_cut(messages: list[Heard], size: int) -> None:
+    stream = b"+OK\r\n".join(on_the_wire(message) for message in messages)
+    assert hear([stream[at : at + size] for at in range(0, len(stream), size)]) == messages
+
+
+@given(st.binary(max_size=200))
+@example(b"NATS/1.0")
+@example(b"NATS/1.0 ")
+@example(b"NATS/1.0 \xff \xff\r\n\r\n")
+def test_any_header_block_can_be_read(block: bytes) -> None:
+    assert all("\r\n" not in name + value for name, value in read_headers(block).items())
+
+
+@given(st.binary(max_size=100))
+def test_the_servers_pin_is_found_behind_whatever_a_bot_put_before_it(block: bytes) -> None:
+    """nats-server cuts two bytes off the bot's block and writes its own line behind the rest."""
+    assert read_headers(block + b"Nats-Pin-Id: theirs\r\n\r\n")["Nats-Pin-Id"] == "theirs"
+
+
+class Listener:
+    """A nats-server as far as a client that connects and flushes can tell; keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[bytes] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"N","version":"2.15.1","max_payload":1048576}\r\n')
+        while line := await reader.readline():
+            self.told.append(line.split(b" ")[0].strip())
+            if self.told[-1] == b"PING":
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "order"),
+    [(HardenedClient, [b"SUB", b"PING"]), (Client, [b"PING", b"SUB"])],
+    ids=["hardened", "control: plain nats-py"],
+)
+async def test_when_a_flush_returns_what_came_before_has_arrived(kind: type[Client], order: list[bytes]) -> None:
+    listener, client = Listener(), kind()
+    server = await asyncio.start_server(listener.serve, "127.0.0.1", 0)
+    await client.connect(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}", allow_reconnect=False)
+    listener.told.clear()
+    await client.subscribe("a")
+    await client.flush()
+    await client.close()
+    server.close()
+    await server.wait_closed()
+    assert listener.told[:2] == order
+
+
+async def test_after_a_close_nothing_goes_on_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancellation may be lost on the way (Python 3.11's wait_for); here it always is."""
+    listener, client, attempting = Listener(), HardenedClient(), asyncio.Event()
+
+    async def lose_cancellation(*_: object, **__: object) -> None:
+        attempting.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise ConnectionRefusedError from None
+
+    server = await asyncio.start_server(listener.serve, "127.0.0.1", 0)
+    url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    await client.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0)
+    monkeypatch.setattr(TcpTransport, "connect", lose_cancellation)
+    await client.force_reconnect()
+    await asyncio.wait_for(attempting.wait(), 5)
+    await client.close()
+    assert client._reconnection_task is not None
+    await asyncio.wait_for(client._reconnection_task, 5)
+    server.close()
+    await server.wait_closed()
+
+
+def test_status_and_headers() -> None:
+    assert read_headers(b"NATS/1.0 404 No Messages\r\nA: b\r\n\r\n") == {
+        "Status": "404",
+        "Description": "No Messages",
+        "A": "b",
+    }
+    assert read_headers(b"NATS/1.0 503\r\n\r\n") == {"Status": "503"}
+    assert read_headers(b"NATS/1.0\r\nA: 1\r\nA: 2\r\n\r\n") == {"A": "2"}
+
+
+@pytest.mark.parametrize("line", [b"MSG a\r\n", b"MSG a b 1\r\n", b"HMSG a 1 2\r\n", b"WHAT\r\n", b"x" * 70_000])
+def test_what_no_nats_server_sends_ends_the_connection(line: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        hear([line])
