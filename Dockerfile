@@ -1,6 +1,6 @@
 # The relay and the operators' tools, built from this source tree. Holds no key: what is secret is made in a volume at first start.
 
-FROM python:3.12.12-slim-trixie AS build
+FROM python:3.13.9-slim-trixie AS build
 
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE CHANGELOG.md ./
@@ -12,7 +12,7 @@ RUN python -m venv /opt/sealbus \
     && wheel="$(echo /wheel/sealbus-*.whl)" \
     && /opt/sealbus/bin/pip install --no-cache-dir "${wheel}[broker]"
 
-FROM python:3.12.12-slim-trixie
+FROM python:3.13.9-slim-trixie
 
 # A number, so that `runAsNonRoot` and the like can see that it is not root.
 ARG UID=10001

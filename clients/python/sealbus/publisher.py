@@ -38,6 +38,10 @@ MAX_SEAL_BYTES: Final = 512
 _ABOUT_TIME: Final = frozenset({Reason.EXPIRED, Reason.STALE})
 """Refusals that say nothing of an earlier attempt, and that a newer issue time may mend."""
 
+_CHANGING: Final = frozenset({Reason.RATE, Reason.CAUSE, Reason.KEY_NOT_VALID, Reason.KEY_REVOKED})
+"""Refusals that an earlier attempt, whose receipt was lost, need not have met: it may have been accepted. Once there have been several
+attempts, only an acceptance ends the matter, or the caller's time does, as unresolved."""
+
 
 @dataclass(slots=True, eq=False)
 class _Pending:
@@ -180,6 +184,8 @@ class Publisher:
         refused = Refused(header.subject, stamp.reason, stamp.detail, stamp)
         if stamp.reason in _ABOUT_TIME:
             pending.refused = refused
+            pending.again.set()
+        elif stamp.reason in _CHANGING and (pending.resumed or len(pending.attempts) > 1):
             pending.again.set()
         else:
             pending.verdict.set_exception(refused)

@@ -1,0 +1,134 @@
+"""What a publisher makes of receipts: the relay's stamps are real, the connection only remembers what was sent."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from sealbus.codec import pack_json
+from sealbus.credentials import Credentials
+from sealbus.envelope import Header
+from sealbus.errors import Refused, Unresolved
+from sealbus.keys import KeyKind, SigningKey
+from sealbus.publisher import Publisher
+from sealbus.reason import Reason
+from sealbus.seal import Verifier
+from sealbus.session import Session
+from sealbus.stamp import Stamp, Verdict, seal_stamps
+
+BUS, BOT = SigningKey.generate(KeyKind.BUS), SigningKey.generate(KeyKind.BOT)
+HEADER = Header("shop", "order", "orders.placed", bytes(16), 0, 30_000)
+
+
+class Wire:
+    """A session whose connection keeps what is published on it."""
+
+    def __init__(self) -> None:
+        self.sent: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def client(self) -> Any:
+        return self
+
+    async def publish(self, _: str, envelope: bytes) -> None:
+        self.sent.put_nowait(envelope)
+
+
+@pytest.fixture
+def wire() -> Wire:
+    return Wire()
+
+
+@pytest.fixture
+async def publisher(wire: Wire) -> AsyncIterator[Publisher]:
+    credentials = Credentials("shop", "order", BOT, ("nats://127.0.0.1:4222",), frozenset([BUS.public.raw]))
+    made = Publisher(credentials, cast("Session", wire), Verifier())
+    running = asyncio.create_task(made.run())
+    yield made
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def receive(
+    publisher: Publisher, envelope: bytes, reason: Reason | None, *, key: SigningKey = BUS, position: int | None = 1
+) -> None:
+    """Give the publisher a receipt for ``envelope``."""
+    stamp = Stamp(
+        "shop",
+        hashlib.sha256(envelope).digest(),
+        "order",
+        "orders.placed",
+        bytes(16),
+        Verdict.ACCEPTED if reason is None else Verdict.QUARANTINED,
+        reason,
+        None,
+        bytes(32),
+        position,
+        time.time_ns() // 1_000_000,
+        "relay",
+    )
+    (sealed,) = seal_stamps(key, [stamp])
+    await publisher.on_receipt(cast("Any", SimpleNamespace(subject=f"inbox.order.{bytes(16).hex()}", data=sealed)))
+
+
+def publishing(publisher: Publisher, timeout_s: float = 10) -> asyncio.Task[Stamp]:
+    return asyncio.create_task(publisher.publish(HEADER, pack_json({}), live=False, resumed=False, timeout_s=timeout_s))
+
+
+async def test_an_acceptance_of_the_first_attempt_counts_after_the_second_was_sent(
+    publisher: Publisher, wire: Wire
+) -> None:
+    task = publishing(publisher)
+    first, second = await wire.sent.get(), await wire.sent.get()
+    assert first != second
+    await receive(publisher, first, None)
+    assert (await task).verdict is Verdict.ACCEPTED
+
+
+async def test_a_refusal_ends_the_matter(publisher: Publisher, wire: Wire) -> None:
+    task = publishing(publisher)
+    await receive(publisher, await wire.sent.get(), Reason.RATE)
+    with pytest.raises(Refused, match="rate"):
+        await task
+
+
+async def test_a_refusal_that_an_earlier_attempt_need_not_have_met_does_not(publisher: Publisher, wire: Wire) -> None:
+    task = publishing(publisher)
+    first, second = await wire.sent.get(), await wire.sent.get()
+    await receive(publisher, second, Reason.RATE)
+    await wire.sent.get()  # sent again instead of given up
+    assert not task.done()
+    await receive(publisher, first, None)
+    assert (await task).verdict is Verdict.ACCEPTED
+
+
+async def test_without_a_verdict_the_outcome_is_unresolved(publisher: Publisher, wire: Wire) -> None:
+    task = publishing(publisher, 0.2)
+    await wire.sent.get()
+    with pytest.raises(Unresolved) as unresolved:
+        await task
+    assert unresolved.value.nonce == bytes(16)
+    assert publisher.waiting == 0
+
+
+@pytest.mark.parametrize("case", ["another envelope", "another key", "the other ingress", "garbage"])
+async def test_what_is_not_a_receipt_for_this_is_ignored(publisher: Publisher, wire: Wire, case: str) -> None:
+    task = publishing(publisher)
+    envelope = await wire.sent.get()
+    if case == "another envelope":
+        await receive(publisher, b"another", Reason.SCHEMA)
+    elif case == "another key":
+        await receive(publisher, envelope, Reason.SCHEMA, key=SigningKey.generate(KeyKind.BUS))
+    elif case == "the other ingress":
+        await receive(publisher, envelope, Reason.WRONG_DELIVERY, position=None)
+    else:
+        garbage = SimpleNamespace(subject=f"inbox.order.{bytes(16).hex()}", data=b"\x93garbage")
+        await publisher.on_receipt(cast("Any", garbage))
+    assert not task.done()
+    await receive(publisher, envelope, None)
+    assert (await task).verdict is Verdict.ACCEPTED
