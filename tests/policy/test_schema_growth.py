@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -75,6 +77,12 @@ def test_a_schema_whose_work_doubles_is_refused(bus: Folder, name: str) -> None:
     assert problem.line == 1
 
 
+def cpu_seconds(work: Callable[[], object]) -> float:
+    begin = time.process_time()
+    work()
+    return time.process_time() - begin
+
+
 def test_the_example_of_the_docstring_really_doubles() -> None:
     schema = Schema.compile("a.v1", DOUBLING["two branches"] | {"required": ["next"]})
 
@@ -82,11 +90,9 @@ def test_the_example_of_the_docstring_really_doubles() -> None:
         payload: object = {}
         for _ in range(depth):
             payload = {"next": payload}
-        begin = time.perf_counter()
-        schema.violation(payload)
-        return time.perf_counter() - begin
+        # Processor time, and the best of several: whatever else the machine does, the work is the same.
+        return min(cpu_seconds(lambda: schema.violation(payload)) for _ in range(5))
 
-    took(1)
     assert took(13) > 8 * took(9)
 
 
@@ -105,9 +111,7 @@ def test_what_is_let_in_is_quick_at_full_depth(name: str) -> None:
             payload = end
             for _ in range(MAX_DEPTH - 1):
                 payload = wrap(payload)
-            begin = time.perf_counter()
-            schema.violation(payload)
-            assert time.perf_counter() - begin < 0.5
+            assert cpu_seconds(partial(schema.violation, payload)) < 0.5
 
 
 def test_it_is_seen_across_files_and_told_where_it_begins(bus: Folder) -> None:
