@@ -87,7 +87,13 @@ class Evidence:
         traded = await self.traded()
         if any(traded.get(subject, 0) < orders for subject in TRADE):
             return False
-        return int((await self._actors["order"].status())["shipped"]) >= orders
+        # A bot counts when its own publish is confirmed, which may be after the next bot has the message.
+        return min(await self._handled()) >= orders
+
+    async def _handled(self) -> tuple[int, int, int]:
+        """How many orders the bots say went through their hands: seen shipped, reserved, shipped."""
+        status = {name: await self._actors[name].status() for name in ("order", "inventory", "shipping")}
+        return status["order"]["shipped"], status["inventory"]["reserved"], status["shipping"]["shipped"]
 
     async def harm(self, orders: int) -> tuple[str, ...]:
         """What is on the bus that should not be, or is not that should be, after ``orders`` honest ones."""
