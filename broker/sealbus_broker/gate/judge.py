@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from sealbus.codec import unpack_json
+from sealbus.codec import are_together, split_together, unpack_json
 from sealbus.envelope import Envelope, Header
 from sealbus.errors import Malformed
 from sealbus.limits import MAX_DETAIL_BYTES, MAX_ENVELOPE_BYTES
@@ -64,6 +64,10 @@ def _clip(detail: str | None) -> str | None:
     return detail.encode("ascii", "backslashreplace")[:MAX_DETAIL_BYTES].decode("ascii")
 
 
+_REPLIES: Final = f"{REPLY}."
+_NO_HEADER: Final = Header("", "", "", b"", 0, 0)
+
+
 class Violation(NamedTuple):
     """A check's objection. ``detail`` names places, rules and limits; never a payload's value."""
 
@@ -79,6 +83,8 @@ class Case:
         "bot",
         "cause",
         "envelope",
+        "header",
+        "is_reply",
         "key",
         "meters",
         "moment",
@@ -99,6 +105,9 @@ class Case:
         self.verifier = verifier
         self.meters = meters
         self.envelope: Envelope | None = None
+        self.header: Header = _NO_HEADER
+        """The envelope's; check_encoding stands before whatever asks for it."""
+        self.is_reply = False
         self.bot: BotRule | None = None
         self.key: BotKey | None = None
         self.proven = False
@@ -106,15 +115,6 @@ class Case:
         self.schema: Schema | None = None
         self.cause: Stamp | None = None
         self.payload: object = None
-
-    @property
-    def header(self) -> Header:
-        assert self.envelope is not None  # check_encoding stands before whatever asks
-        return self.envelope.header
-
-    @property
-    def is_reply(self) -> bool:
-        return self.header.subject.startswith(f"{REPLY}.")
 
     def ledger_id(self) -> str:
         """Under which id the ledger must be free of this message.
@@ -141,9 +141,14 @@ def check_size(case: Case) -> Violation | None:
 def check_encoding(case: Case) -> Violation | None:
     """*encoding*: exactly one envelope, in the one exact encoding."""
     try:
+        if are_together(case.arrival.data):
+            split_together(case.arrival.data)
+            return Violation(Reason.ENCODING, "several envelopes together where one was expected")
         case.envelope = Envelope.decode(case.arrival.data)
     except Malformed as error:
         return Violation(Reason.ENCODING, error.what)
+    case.header = case.envelope.header
+    case.is_reply = case.header.subject.startswith(_REPLIES)
     return None
 
 

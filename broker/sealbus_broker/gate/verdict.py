@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from sealbus.envelope import Envelope, Header
 from sealbus.reason import Reason
 from sealbus.stamp import Stamp, Verdict
+from sealbus.value import value
 from sealbus_broker.gate.policy import Delivery, Disposition, SubjectRule
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Arrival:
     """A message as a relay found it. Times in ms since 1970 UTC."""
 
@@ -36,7 +37,7 @@ class Moment:
     """From when on the nonce ledger is complete; ``None``: for longer than it must remember."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Judgment:
     """The gate's verdict on one arrival. Accepted if and only if ``reason`` is ``None``."""
 

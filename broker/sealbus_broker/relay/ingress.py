@@ -1,4 +1,7 @@
-"""Where messages come in: pulled from a partition of the ingress stream, or received live."""
+"""Where messages come in: pulled from a partition of the ingress stream, or received live.
+
+One NATS message has one envelope, or several of the same bot together; each is an arrival of its own, and is judged by itself.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,15 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from sealbus.codec import are_together, split_together
+from sealbus.errors import Malformed
+from sealbus.frames import pub
+from sealbus.hardened import PIN_HEADER, HardenedClient
 from sealbus.limits import MAX_BATCH
 from sealbus.subjects import CALL
 from sealbus_broker.gate.policy import Delivery
@@ -21,13 +26,22 @@ from sealbus_broker.relay.streams import INGRESS, PIN_TIMEOUT_S, PRIORITY_GROUP,
 
 log = structlog.get_logger(__name__)
 
-Process = Callable[[Sequence[Arrival]], Awaitable[None]]
+Process = Callable[[Sequence[Arrival], asyncio.Lock], Awaitable[None]]
+"""Judges arrivals and carries the verdicts out; the lock keeps batches in the order in which they came while one is judged and another is
+being stored."""
 
 PULL_MESSAGES: Final = 256
-"""Messages asked for at once: enough that one signature and one round trip are shared by many."""
+"""Messages asked for at once: enough that one round trip is shared by many."""
 
 PULL_BYTES: Final = 8 * 1024 * 1024
 """Bytes asked for at once. With the messages above it bounds a relay's memory, whatever the bots send."""
+
+BATCH: Final = 256
+"""Envelopes judged and stamped at once: a signature over so many costs each a tenth of a microsecond, and more would only wait longer.
+Messages are not split, so a batch may have up to 255 more."""
+
+IN_HAND: Final = 2
+"""Batches of one partition under way: one is judged while the one before is being stored."""
 
 PULL_EXPIRES_S: Final = PIN_TIMEOUT_S / 2
 """How long a request waits for messages: asked again before the partition's pin runs out."""
@@ -35,57 +49,69 @@ PULL_EXPIRES_S: Final = PIN_TIMEOUT_S / 2
 SILENCE_S: Final = PULL_EXPIRES_S + 5
 """After this long without any answer the request is taken for lost (a lost connection, a new leader) and made again."""
 
+UNSENT_S: Final = 0.5
+"""After this long a request that could not be sent, for want of a connection, is tried again."""
+
 LIVE_WAITING: Final = 4096
 """Live messages that may wait for judgment; more are dropped, as live messages may be. Bounds the relay's memory."""
 
 LIVE_WAITING_BYTES: Final = 64 * 1024 * 1024
 
+_PIN: Final = PIN_HEADER.encode() + b": "
+
+
+class _Pulled(NamedTuple):
+    """A message pulled from the stream, as it came."""
+
+    subject: bytes
+    reply: bytes
+    data: bytes
+
 
 class IngressWorker:
-    """Works on one partition: pulls a batch, has it processed, acknowledges it, pulls the next.
+    """Works on one partition: pulls messages, has them processed in batches, acknowledges them, pulls more.
 
     While another relay holds the partition's pin, the requests wait and give nothing; when that relay falls silent, they do.
     """
 
-    def __init__(self, nc: Client, partition: int, process: Process) -> None:
+    def __init__(self, nc: HardenedClient, partition: int, process: Process) -> None:
         self._nc = nc
         self._process = process
-        self._consumer = partition_consumer(partition)
+        self._pull = f"$JS.API.CONSUMER.MSG.NEXT.{INGRESS}.{partition_consumer(partition)}".encode()
         self._inbox = nc.new_inbox()
-        self._received: deque[Msg] = deque()
-        self._arrived = asyncio.Event()
-        self._asked = False
+        self._received: deque[_Pulled] = deque()
+        self._changed = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self._free = asyncio.Semaphore(IN_HAND)
         self._outstanding = 0
-        self._pin: str | None = None
+        self._asking: asyncio.TimerHandle | None = None
+        """Runs out when the request under way is to be taken for lost; ``None``: there is none."""
+        self._pin = b""
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Work until ``stopping`` is set; the batch in hand is finished first."""
+        """Work until ``stopping`` is set; the batches in hand are finished first."""
         # No limit on what waits here: it is bounded by what was asked for, and must not be dropped.
-        subscription = await self._nc.subscribe(
-            self._inbox, cb=self._on_message, pending_msgs_limit=0, pending_bytes_limit=0
-        )
-        stop = asyncio.ensure_future(stopping.wait())
+        subscription = await self._nc.subscribe_direct(self._inbox, self._on_message)
+        stop = asyncio.create_task(stopping.wait())
+        stop.add_done_callback(lambda _: self._changed.set())
         try:
-            while not stopping.is_set():
-                if not self._asked:
-                    await self._ask()
-                if not self._received:
-                    self._arrived.clear()
-                    arrived = asyncio.ensure_future(self._arrived.wait())
-                    done, _ = await asyncio.wait(
-                        {arrived, stop}, timeout=SILENCE_S, return_when=asyncio.FIRST_COMPLETED
-                    )
-                    arrived.cancel()
-                    if not done:
-                        self._asked = False
-                    continue
-                batch = [self._received.popleft() for _ in range(min(len(self._received), PULL_MESSAGES))]
-                await self._work(batch)
+            async with asyncio.TaskGroup() as batches:
+                while not stopping.is_set():
+                    if self._asking is None and len(self._received) < PULL_MESSAGES:
+                        self._ask()
+                    if not self._received:
+                        self._changed.clear()
+                        await self._changed.wait()
+                        continue
+                    await self._free.acquire()
+                    batches.create_task(self._work(self._take()))
         finally:
             stop.cancel()
+            if self._asking is not None:
+                self._asking.cancel()
             await subscription.unsubscribe()
 
-    async def _ask(self) -> None:
+    def _ask(self) -> None:
         ask: dict[str, object] = {
             "batch": PULL_MESSAGES,
             "max_bytes": PULL_BYTES,
@@ -93,108 +119,137 @@ class IngressWorker:
             "group": PRIORITY_GROUP,
         }
         if self._pin:
-            ask["id"] = self._pin
+            ask["id"] = self._pin.decode("utf-8", "replace")
+        self._outstanding, patience_s = PULL_MESSAGES, SILENCE_S
         try:
-            await self._nc.publish(
-                f"$JS.API.CONSUMER.MSG.NEXT.{INGRESS}.{self._consumer}", json.dumps(ask).encode(), reply=self._inbox
-            )
+            self._nc.write([pub(self._pull, json.dumps(ask).encode(), self._inbox.encode())])
+        except (NatsError, OSError):
+            patience_s = UNSENT_S  # that there is no connection is in the log already
+        self._asking = asyncio.get_running_loop().call_later(patience_s, self._ended)
+
+    def _ended(self) -> None:
+        """The request is over: the next one may be made."""
+        if self._asking is not None:
+            self._asking.cancel()
+            self._asking = None
+        self._changed.set()
+
+    def _on_message(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
+        if not reply:
+            # A status. 404, 408, 409: this request is over. 423: another relay has the pin.
+            if headers.startswith(b"NATS/1.0 423"):
+                self._pin = b""
+            return self._ended()
+        # nats-server writes its line behind whatever the bot's headers are: see sealbus.hardened.read_headers.
+        at = headers.rfind(_PIN)
+        if at >= 0:
+            self._pin = headers[at + len(_PIN) :].partition(b"\r\n")[0]
+        self._received.append(_Pulled(subject, reply, data))
+        self._outstanding -= 1
+        if self._outstanding <= 0:
+            self._ended()
+        self._changed.set()
+        return None
+
+    def _take(self) -> list[tuple[_Pulled, list[Arrival]]]:
+        """The next messages in order, with what is in them, up to a batch."""
+        taken: list[tuple[_Pulled, list[Arrival]]] = []
+        envelopes = 0
+        while self._received and envelopes < BATCH:
+            pulled = self._received.popleft()
+            arrivals = ingress_arrivals(pulled.subject, pulled.reply, pulled.data)
+            if arrivals:
+                envelopes += len(arrivals)
+                taken.append((pulled, arrivals))
+        return taken
+
+    async def _work(self, taken: Sequence[tuple[_Pulled, list[Arrival]]]) -> None:
+        try:
+            if taken:
+                await self._process([arrival for _, arrivals in taken for arrival in arrivals], self._turn)
+                self._nc.write([pub(pulled.reply, b"+ACK") for pulled, _ in taken])
         except (NatsError, OSError) as error:
-            log.warning("ingress.ask-failed", consumer=self._consumer, error=type(error).__name__)
-        self._asked, self._outstanding = True, PULL_MESSAGES
-
-    async def _on_message(self, msg: Msg) -> None:
-        headers = msg.headers or {}
-        status = headers.get("Status") if not msg.reply else None
-        if status is not None:
-            # 404, 408, 409: this request is over. 423: another relay has the pin.
-            if status == "423":
-                self._pin = None
-            self._asked = False
-        else:
-            self._pin = headers.get("Nats-Pin-Id", self._pin)
-            self._received.append(msg)
-            self._outstanding -= 1
-            if self._outstanding <= 0:
-                self._asked = False
-        self._arrived.set()
-
-    async def _work(self, batch: Sequence[Msg]) -> None:
-        pairs = [(msg, arrival) for msg in batch if (arrival := ingress_arrival(msg)) is not None]
-        if pairs:
-            await self._process([arrival for _, arrival in pairs])
-        for msg, _ in pairs:
-            try:
-                await self._nc.publish(msg.reply, b"+ACK")
-            except (NatsError, OSError) as error:
-                # Delivered again later, and then recognised in the ledger.
-                log.warning("ingress.ack-lost", error=type(error).__name__)
+            # Delivered again later, and then recognised in the ledger.
+            log.warning("ingress.ack-lost", error=type(error).__name__)
+        finally:
+            self._free.release()
 
 
-def ingress_arrival(msg: Msg) -> Arrival | None:
-    """What a message pulled from the ingress stream is; ``None`` for what did not come from there.
+def ingress_arrivals(subject: bytes, reply: bytes, data: bytes) -> list[Arrival]:
+    """What is in a message pulled from the ingress stream; nothing in what did not come from there.
 
     Everything is taken from what the *server* writes: the subject ``ingress.<partition>.<bot>``, whose last token is the session that
     NATS let publish, and the acknowledgement subject with delivery count, sequence and time. No header is read.
     """
-    place = msg.reply.split(".")
+    place = reply.split(b".")
     # $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<consumer sequence>.<time ns>.<pending>; with a domain, two tokens more in front
-    if len(place) not in (9, 11, 12) or place[:2] != ["$JS", "ACK"]:
-        return None
+    if len(place) not in (9, 11, 12) or place[:2] != [b"$JS", b"ACK"]:
+        return []
     fields = place[2:9] if len(place) == 9 else place[4:11]
-    subject = msg.subject.split(".")
-    if fields[0] != INGRESS or len(subject) != 3:
-        return None
-    return Arrival(
-        session=subject[2],
-        data=msg.data,
-        delivery=Delivery.STREAM,
-        arrived_at_ms=int(fields[5]) // 1_000_000,
-        position=int(fields[3]),
-        redelivered=int(fields[2]) > 1,
-    )
+    tokens = subject.split(b".")
+    if fields[0] != INGRESS.encode() or len(tokens) != 3:
+        return []
+    session, redelivered = tokens[2].decode("utf-8", "replace"), int(fields[2]) > 1
+    position, arrived_at_ms = int(fields[3]), int(fields[5]) // 1_000_000
+    return [
+        Arrival(session, envelope, Delivery.STREAM, arrived_at_ms, position, redelivered)
+        for envelope in _envelopes(data)
+    ]
+
+
+def _envelopes(data: bytes) -> list[bytes]:
+    """What is to be judged in one message. Several together that are not as they must be are judged, and refused, as one."""
+    if not are_together(data):
+        return [data]
+    try:
+        return split_together(data)
+    except Malformed:
+        return [data]
 
 
 class LiveWorker:
     """Receives live messages, shared among the relays by a queue group, and has them processed in batches of what is there."""
 
-    def __init__(self, nc: Client, process: Process, now_ms: Callable[[], int]) -> None:
+    def __init__(self, nc: HardenedClient, process: Process, now_ms: Callable[[], int]) -> None:
         self._nc = nc
         self._process = process
         self._now_ms = now_ms
         self._waiting: deque[Arrival] = deque()
         self._waiting_bytes = 0
-        self._arrived = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._turn = asyncio.Lock()
         self.dropped = 0
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until ``stopping`` is set; what has been received is finished first."""
-        subscription = await self._nc.subscribe(f"{CALL}.*", queue="relays", cb=self._on_message)
-        stop = asyncio.ensure_future(stopping.wait())
+        subscription = await self._nc.subscribe_direct(f"{CALL}.*", self._on_message, queue="relays")
+        stop = asyncio.create_task(stopping.wait())
+        stop.add_done_callback(lambda _: self._changed.set())
         try:
             while not stopping.is_set():
                 if not self._waiting:
-                    self._arrived.clear()
-                    arrived = asyncio.ensure_future(self._arrived.wait())
-                    await asyncio.wait({arrived, stop}, return_when=asyncio.FIRST_COMPLETED)
-                    arrived.cancel()
+                    self._changed.clear()
+                    await self._changed.wait()
                     continue
                 await self._work()
-            await subscription.drain()  # type: ignore[no-untyped-call]  # nats-py leaves it without types
+            await subscription.unsubscribe()
+            await self._nc.flush()  # what the server had sent before it knew is here now
             while self._waiting:
                 await self._work()
         finally:
             stop.cancel()
 
-    async def _on_message(self, msg: Msg) -> None:
-        if len(self._waiting) >= LIVE_WAITING or self._waiting_bytes + len(msg.data) > LIVE_WAITING_BYTES:
-            self.dropped += 1
+    def _on_message(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
+        envelopes = _envelopes(data)
+        if len(self._waiting) + len(envelopes) > LIVE_WAITING or self._waiting_bytes + len(data) > LIVE_WAITING_BYTES:
+            self.dropped += len(envelopes)
             return
-        session = msg.subject.split(".")[1]
-        self._waiting_bytes += len(msg.data)
-        self._waiting.append(Arrival(session, msg.data, Delivery.LIVE, self._now_ms(), None))
-        self._arrived.set()
+        session, now_ms = subject.split(b".")[1].decode("utf-8", "replace"), self._now_ms()
+        self._waiting.extend(Arrival(session, envelope, Delivery.LIVE, now_ms, None) for envelope in envelopes)
+        self._waiting_bytes += sum(map(len, envelopes))
+        self._changed.set()
 
     async def _work(self) -> None:
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
         self._waiting_bytes -= sum(len(arrival.data) for arrival in batch)
-        await self._process(batch)
+        await self._process(batch, self._turn)

@@ -6,12 +6,14 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
+
+from sealbus.frames import hpub
+from sealbus.hardened import HardenedClient
+from sealbus.value import value
 
 log = structlog.get_logger(__name__)
 
@@ -23,18 +25,22 @@ RETRY_FIRST_S: Final = 0.05
 RETRY_MOST_S: Final = 2.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Entry:
     """One message to store."""
 
     subject: str
     data: bytes
     headers: dict[str, str]
-    """With a ``Nats-Msg-Id``, so that storing it again is a duplicate."""
+    """With a ``Nats-Msg-Id``, so that storing it again is a duplicate. ASCII without line ends."""
+
+    def frame(self, reply: bytes) -> bytes:
+        """The bytes that publish it, to be acknowledged on ``reply``."""
+        headers = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
+        return hpub(self.subject.encode(), self.data, headers.encode("ascii"), reply)
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """Where it is stored."""
 
     stream: str
@@ -50,74 +56,74 @@ class Journal:
     case the entry is published again under the same id. Only cancellation ends the wait, and then nothing was acknowledged upstream.
     """
 
-    def __init__(self, nc: Client) -> None:
+    def __init__(self, nc: HardenedClient) -> None:
         self._nc = nc
-        self._inbox = nc.new_inbox()
-        self._waiting: dict[str, asyncio.Future[Stored]] = {}
-        self._tokens = 0
+        self._inbox = nc.new_inbox().encode()
+        self._attempts: dict[bytes, _Attempt] = {}
+        self._begun = 0
 
     async def open(self) -> None:
         """Subscribe to acknowledgements. Call once, before :meth:`store`."""
-        await self._nc.subscribe(f"{self._inbox}.*", cb=self._on_answer)
+        await self._nc.subscribe_direct(f"{self._inbox.decode()}.*.*", self._on_answer)
 
     async def store(self, entries: Sequence[Entry]) -> list[Stored]:
         """Store all ``entries``, in order; return where each one is."""
         results: list[Stored | None] = [None] * len(entries)
         delay = RETRY_FIRST_S
         while missing := [at for at, result in enumerate(results) if result is None]:
-            trouble = await self._attempt(entries, missing, results)
+            trouble = await self._store(entries, missing, results)
             if trouble is not None:
                 log.warning("journal.retry", trouble=trouble, entries=results.count(None), delay_s=delay)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, RETRY_MOST_S)
         return [result for result in results if result is not None]
 
-    async def _attempt(
+    async def _store(
         self, entries: Sequence[Entry], missing: Sequence[int], results: list[Stored | None]
     ) -> str | None:
-        loop = asyncio.get_running_loop()
-        futures: dict[int, tuple[str, asyncio.Future[Stored]]] = {}
-        trouble: str | None = None
+        """Publish what is ``missing`` in one write, and put what is stored of it into ``results``; return what went wrong, if anything."""
+        self._begun += 1
+        name, attempt = b"%x" % self._begun, _Attempt(len(missing), results, asyncio.get_running_loop().create_future())
+        self._attempts[name] = attempt
         try:
-            for at in missing:
-                self._tokens += 1
-                token = f"{self._inbox}.{self._tokens}"
-                futures[at] = token, loop.create_future()
-                self._waiting[token] = futures[at][1]
-                entry = entries[at]
-                await self._nc.publish(entry.subject, entry.data, reply=token, headers=entry.headers)
+            self._nc.write([entries[at].frame(b"%b.%b.%d" % (self._inbox, name, at)) for at in missing])
+            async with asyncio.timeout(ACK_TIMEOUT_S):
+                await attempt.answered
         except (NatsError, OSError) as error:
-            trouble = f"{type(error).__name__}: {error}"
-        try:
-            pending = [future for _, future in futures.values()]
-            if pending:
-                await asyncio.wait(pending, timeout=ACK_TIMEOUT_S)
-            for at, (_, future) in futures.items():
-                if not future.done():
-                    trouble = trouble or "no acknowledgement in time"
-                elif refusal := future.exception():
-                    trouble = trouble or str(refusal)
-                else:
-                    results[at] = future.result()
+            # TimeoutError among them: an answer that is not here says nothing.
+            return attempt.trouble or f"no acknowledgement in time: {type(error).__name__}"
         finally:
-            for token, future in futures.values():
-                future.cancel()
-                self._waiting.pop(token, None)
-        return trouble
+            del self._attempts[name]
+        return attempt.trouble
 
-    async def _on_answer(self, msg: Msg) -> None:
-        future = self._waiting.get(msg.subject)
-        if future is None or future.done():
+    def _on_answer(self, subject: bytes, _: bytes, headers: bytes, body: bytes) -> None:
+        name, at = subject.split(b".")[-2:]
+        attempt = self._attempts.get(name)
+        if attempt is None:
             return
         try:
-            answer = json.loads(msg.data)
+            answer = json.loads(body)
             if "error" in answer:
-                raise ValueError(answer["error"].get("description", "refused"))
-            future.set_result(Stored(answer["stream"], answer["seq"], answer.get("duplicate", False)))
-        except (ValueError, KeyError, TypeError) as error:
-            no_answer = (msg.headers or {}).get("Status") == "503"
-            future.set_exception(_NotStored("no stream takes this subject" if no_answer else str(error)))
+                attempt.trouble = str(answer["error"].get("description", "refused"))
+            else:
+                attempt.results[int(at)] = Stored(answer["stream"], answer["seq"], answer.get("duplicate", False))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            attempt.trouble = "no stream takes this subject" if _NO_RESPONDERS in headers else str(error)
+        attempt.missing -= 1
+        if attempt.missing == 0 and not attempt.answered.done():
+            attempt.answered.set_result(None)
 
 
-class _NotStored(Exception):
-    """JetStream's refusal of one entry; becomes a log line and a retry."""
+_NO_RESPONDERS: Final = b"NATS/1.0 503"
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """Entries that were published, until each has been answered."""
+
+    missing: int
+    results: list[Stored | None]
+    """Of the whole batch, by place."""
+    answered: asyncio.Future[None]
+    trouble: str | None = None
+    """What JetStream said of one that it did not store."""

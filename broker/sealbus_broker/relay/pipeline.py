@@ -6,20 +6,23 @@ the ingress stream; so whatever a dying relay had not finished is delivered to t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import structlog
-from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from sealbus.codec import pack_together
 from sealbus.delivery import pack_delivery
+from sealbus.frames import pub
+from sealbus.hardened import HardenedClient
 from sealbus.keys import SigningKey
-from sealbus.limits import MAX_BATCH
+from sealbus.limits import MAX_BATCH, MAX_TOGETHER
 from sealbus.seal import Verifier
 from sealbus.stamp import Stamp, seal_stamps
-from sealbus.subjects import receipt_subject
+from sealbus.subjects import receipt_subject, receipts_subject
 from sealbus_broker.gate.judge import judge
 from sealbus_broker.gate.ledger import settle
 from sealbus_broker.gate.policy import Delivery, Disposition, Policy
@@ -60,7 +63,7 @@ class Pipeline:
 
     def __init__(
         self,
-        nc: Client,
+        nc: HardenedClient,
         journal: Journal,
         ledgers: Mapping[Delivery, Ledger],
         policy: Callable[[], Policy],
@@ -82,18 +85,22 @@ class Pipeline:
         self._verifier = Verifier()
         self._meters = RateMeters()
 
-    async def process(self, arrivals: Sequence[Arrival]) -> None:
-        """Judge ``arrivals`` (all of one delivery class, at most 1,024) and return when every verdict is durable and answered."""
+    async def process(self, arrivals: Sequence[Arrival], turn: asyncio.Lock) -> None:
+        """Judge ``arrivals`` (all of one delivery class, at most 1,024) and return when every verdict is durable and answered.
+
+        ``turn``: held while they are stored, so that what is judged in the meantime is stored behind them.
+        """
         policy, ledger = self._policy(), self._ledgers[arrivals[0].delivery]
         await ledger.known()
         moment = Moment(self._now_ms(), ledger.since_ms)
         items = [_Item(judge(arrival, policy, moment, self._verifier, self._meters)) for arrival in arrivals]
-        await self._recall(items, ledger)
-        self._stamp(items, policy)
-        await self._store_accepted(items, ledger, policy)
-        self._stamp(items, policy)
-        await self._store_quarantined(items, policy)
-        await self._answer(items)
+        async with turn:
+            await self._recall(items, ledger)
+            self._stamp(items, policy)
+            await self._store_accepted(items, ledger, policy)
+            self._stamp(items, policy)
+            await self._store_quarantined(items, policy)
+        self._answer(items)
         for item in items:
             self._tally.count(item.judgment)
 
@@ -156,18 +163,31 @@ class Pipeline:
         if entries:
             await self._journal.store(entries)
 
-    async def _answer(self, items: list[_Item]) -> None:
-        """Send each sender its stamp, and let the bus's own services answer. Lost receipts are asked for again by a retry."""
+    def _answer(self, items: list[_Item]) -> None:
+        """Send the senders their stamps, and let the bus's own services answer. Lost receipts are asked for again by a retry."""
+        receipts: dict[str, list[tuple[bytes, bytes]]] = {}
         for item in items:
             header = item.judgment.header
             if header is None or item.receipt is None:
                 continue
-            try:
-                await self._nc.publish(receipt_subject(item.judgment.arrival.session, header.nonce), item.receipt)
-            except (NatsError, OSError) as error:
-                log.warning("receipt.lost", error=type(error).__name__)
+            receipts.setdefault(item.judgment.arrival.session, []).append((header.nonce, item.receipt))
             if item.fresh and item.judgment.reason is None and header.subject in self._services:
                 self._services.serve(item.judgment, item.receipt)
+        try:
+            self._nc.write([frame for bot, stamps in receipts.items() for frame in _receipt_frames(bot, stamps)])
+        except (NatsError, OSError) as error:
+            log.warning("receipt.lost", error=type(error).__name__)
+
+
+def _receipt_frames(bot: str, stamps: Sequence[tuple[bytes, bytes]]) -> Iterator[bytes]:
+    """One bot's stamps (each with its nonce) in as few NATS messages as may be."""
+    for at in range(0, len(stamps), MAX_TOGETHER):
+        together = dict.fromkeys(stamp for _, stamp in stamps[at : at + MAX_TOGETHER])
+        if len(together) == 1:
+            nonce, stamp = stamps[at]
+            yield pub(receipt_subject(bot, nonce).encode(), stamp)
+        else:
+            yield pub(receipts_subject(bot).encode(), pack_together(list(together)))
 
 
 def _accepted_entry(item: _Item) -> Entry:

@@ -9,14 +9,13 @@ from collections.abc import Callable
 from typing import Final
 
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from sealbus.errors import ConnectionFailed
 from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.relay.admission import Admission
-from sealbus_broker.relay.connection import connect
+from sealbus_broker.relay.connection import HardenedClient, connect
 from sealbus_broker.relay.consumers import remove_ungranted
 from sealbus_broker.relay.errors import StreamsUnusable
 from sealbus_broker.relay.ingress import IngressWorker, LiveWorker
@@ -81,7 +80,9 @@ class Relay:
             await door.close()
             await nc.close()
 
-    async def _serve(self, nc: Client, door: Client, stopping: asyncio.Event, ready: Callable[[], None]) -> None:
+    async def _serve(
+        self, nc: HardenedClient, door: HardenedClient, stopping: asyncio.Event, ready: Callable[[], None]
+    ) -> None:
         journal = Journal(nc)
         await journal.open()
         services = Services(nc, journal, self._policy, self._secrets.bus, self._name, clock_ms)
@@ -120,7 +121,7 @@ class Relay:
     async def _on_ping(self, msg: Msg) -> None:
         await msg.respond(self._name.encode())
 
-    async def _connect(self, what: str) -> Client:
+    async def _connect(self, what: str) -> HardenedClient:
         async def reconnected() -> None:
             log.info("nats.reconnected", connection=what)
             if what == "messages":

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from nats.aio.msg import Msg
-
 from sealbus.codec import pack_json
 from sealbus.credentials import Credentials
 from sealbus.delivery import Message
@@ -288,10 +286,10 @@ class Bot:
         subscription = await self._subscribed(check_pattern(pattern), None if live else durable, start)
         async with contextlib.aclosing(subscription.deliveries(self._stopping)) as deliveries:
             async for delivery in deliveries:
-                async with delivery.in_progress():
+                with delivery:
                     yield delivery.message
                 subscription.handled(delivery)
-                await delivery.acknowledge()
+                delivery.acknowledge()
 
     # ---- inside ------------------------------------------------------------------------------------------------------
 
@@ -310,10 +308,8 @@ class Bot:
 
     async def _attach(self, client: HardenedClient) -> None:
         """Subscribe everything on a new connection."""
-        await client.subscribe(
-            f"{INBOX}.{self.name}.*", cb=self._publisher.on_receipt, pending_msgs_limit=0, pending_bytes_limit=0
-        )
-        await client.subscribe(f"{BUS}.{REPLY}.{self.name}.*", cb=self._on_reply)
+        await client.subscribe_direct(f"{INBOX}.{self.name}.*", self._on_receipt)
+        await client.subscribe_direct(f"{BUS}.{REPLY}.{self.name}.*", self._on_reply)
         for subscription in self._live:
             await subscription.attach(client)
 
@@ -353,6 +349,9 @@ class Bot:
         running: set[asyncio.Task[None]] = set()
         async with contextlib.aclosing(subscription.deliveries(self._stopping)) as deliveries:
             async for delivery in deliveries:
+                if handled.concurrency == 1:
+                    await self._call(handled.handler, subscription, delivery)
+                    continue
                 await free.acquire()
                 task = asyncio.create_task(self._call(handled.handler, subscription, delivery))
                 running.add(task)
@@ -364,14 +363,14 @@ class Bot:
         self, handler: Handler, subscription: DurableSubscription | LiveSubscription, delivery: Delivery
     ) -> None:
         try:
-            async with delivery.in_progress():
+            with delivery:
                 await handler(delivery.message)
         except Exception:
             log.exception("the handler of %s failed; it will be called again", delivery.message.subject)
-            await delivery.fail()
+            delivery.fail()
         else:
             subscription.handled(delivery)
-            await delivery.acknowledge()
+            delivery.acknowledge()
 
     def _start(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -386,16 +385,19 @@ class Bot:
         if self._failed is not None and not self._failed.done():
             self._failed.set_exception(error)
 
-    async def _on_reply(self, msg: Msg) -> None:
+    def _on_receipt(self, _: bytes, __: bytes, ___: bytes, data: bytes) -> None:
+        self._publisher.receive(data)
+
+    def _on_reply(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
         """Match an answer to its request: the request's own stamp must be its parent."""
         try:
-            nonce = bytes.fromhex(msg.subject.rsplit(".", 1)[-1])
+            nonce = bytes.fromhex(subject.rpartition(b".")[2].decode("ascii"))
         except ValueError:
             return
         waiting = self._requests.get(nonce)
         if waiting is None or waiting.done():
             return
-        message = self._opener.open(msg, BUS)
+        message = self._opener.open(subject, data, BUS)
         if message is None or message.envelope.header.parent is None:
             return
         try:

@@ -9,18 +9,29 @@ binary, extension types, keys that are not text or not in Unicode's composed for
 from __future__ import annotations
 
 import math
+import threading
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgpack
 
 from sealbus.errors import InvalidInput, Malformed
-from sealbus.limits import MAX_DEPTH, MAX_INTEGER, MAX_NODES, PROTOCOL_VERSION
+from sealbus.limits import (
+    MAX_DEPTH,
+    MAX_INTEGER,
+    MAX_NODES,
+    MAX_TOGETHER,
+    MAX_TOGETHER_BYTES,
+    PROTOCOL_VERSION,
+)
 
 _MAX_FIELDS = 16
 """More than any array of ours has. msgpack makes room for items before it has seen them, and before any seal is checked: a
 thousand nested headers that each claim half a million took 12 GB of address space with msgpack 1.1, and 80 MB with 1.2."""
+
+_TOGETHER = b"\x92" + msgpack.packb(PROTOCOL_VERSION)
+"""How an array of two that begins with the version begins; an envelope is an array of four, a stamp of three."""
 
 _JSON_HINT = "values must be of the JSON data model: null, true, false, numbers, text, lists, and maps with text keys"
 
@@ -57,12 +68,16 @@ def unpack_fields(data: bytes, types: Sequence[tuple[type, ...]]) -> list[Any]:
     fields = _unpack(data, _MAX_FIELDS)
     if type(fields) is not list or len(fields) != len(types):
         raise Malformed(f"expected an array of {len(types)} fields")
-    for at, (field, expected) in enumerate(zip(fields, types, strict=True)):
-        if type(field) not in expected:
+    for at, field in enumerate(fields):
+        if type(field) not in types[at]:
             raise Malformed(f"field {at} is of the wrong type")
     if _pack(fields) != data:
         raise Malformed("not the exact encoding")
     return fields
+
+
+_SEALED_TYPES = {parts: ((int,), *[(bytes,)] * (parts + 1)) for parts in (1, 2)}
+"""Of a stamp (body and seal) and an envelope (header, payload and seal), behind the version."""
 
 
 def join_sealed(parts: Sequence[bytes], seal: bytes) -> bytes:
@@ -72,9 +87,8 @@ def join_sealed(parts: Sequence[bytes], seal: bytes) -> bytes:
 
 def signed_part(parts: Sequence[bytes]) -> bytes:
     """The bytes that a seal is over: ``[version, part…`` as they will be sent, up to where the seal begins."""
-    packer = msgpack.Packer()
-    begin: bytes = packer.pack_array_header(len(parts) + 2) + _pack(PROTOCOL_VERSION)
-    return begin + b"".join(_pack(part) for part in parts)
+    without_seal = _pack([PROTOCOL_VERSION, *parts, None])
+    return without_seal[:-1]
 
 
 def split_sealed(data: bytes, parts: int) -> tuple[list[bytes], bytes, bytes]:
@@ -82,16 +96,62 @@ def split_sealed(data: bytes, parts: int) -> tuple[list[bytes], bytes, bytes]:
 
     Raises :class:`Malformed` unless ``data`` is exactly ``[version, bin × parts, bin]``.
     """
-    fields = unpack_fields(data, [(int,), *[(bytes,)] * (parts + 1)])
+    fields = unpack_fields(data, _SEALED_TYPES[parts])
     if fields[0] != PROTOCOL_VERSION:
         raise Malformed(f"version {PROTOCOL_VERSION} expected")
     sealed: bytes = fields[-1]
-    return fields[1:-1], data[: len(data) - len(_pack(sealed))], sealed
+    return fields[1:-1], data[: len(data) - len(sealed) - _bin_header_bytes(sealed)], sealed
+
+
+def _bin_header_bytes(data: bytes) -> int:
+    """What msgpack writes before ``data``: a type, and its length in one, two or four bytes."""
+    return 2 if len(data) < 1 << 8 else 3 if len(data) < 1 << 16 else 5
+
+
+def pack_together(things: Sequence[bytes]) -> bytes:
+    """Put 2 to 256 sealed things into one message: ``[version, [bin, bin, …]]``. One alone is sent as it is."""
+    return _pack([PROTOCOL_VERSION, things])
+
+
+def are_together(data: bytes) -> bool:
+    """Whether ``data`` begins as several things in one message do, and as no envelope, stamp or delivery does."""
+    return data.startswith(_TOGETHER)
+
+
+def split_together(data: bytes) -> list[bytes]:
+    """The things that :func:`pack_together` put together.
+
+    Raises :class:`Malformed` unless they are 2 to 256, all different, in the exact encoding. Each is still to be judged by itself.
+    """
+    if len(data) > MAX_TOGETHER_BYTES:
+        raise Malformed(f"{len(data)} bytes together; at most {MAX_TOGETHER_BYTES}")
+    fields = _unpack(data, MAX_TOGETHER)
+    if type(fields) is not list or len(fields) != 2 or fields[0] != PROTOCOL_VERSION or type(fields[1]) is not list:
+        raise Malformed("not things together")
+    things: list[bytes] = fields[1]
+    if not 2 <= len(things) <= MAX_TOGETHER:
+        raise Malformed(f"{len(things)} things together; expected 2 to {MAX_TOGETHER}")
+    if not all(type(thing) is bytes for thing in things):
+        raise Malformed("things together that are not bytes")
+    if len(set(things)) != len(things):
+        raise Malformed("the same thing twice together")
+    if _pack(fields) != data:
+        raise Malformed("not the exact encoding")
+    return things
+
+
+class _Packer(threading.local):
+    """msgpack's writer, kept: ``msgpack.packb`` makes one for each call, which costs twice as much as the packing."""
+
+    def __init__(self) -> None:
+        self.pack: Callable[[object], bytes] = msgpack.Packer(use_bin_type=True).pack
+
+
+_packer = _Packer()
 
 
 def _pack(value: object) -> bytes:
-    packed: bytes = msgpack.packb(value, use_bin_type=True)
-    return packed
+    return _packer.pack(value)
 
 
 def _unpack(data: bytes, most: int) -> Any:
@@ -122,11 +182,12 @@ def _trouble(value: object, budget: int = MAX_NODES) -> str | None:  # noqa: C90
                 if not -MAX_INTEGER <= item <= MAX_INTEGER:
                     return "an integer beyond 2**53-1, which JSON cannot carry exactly"
             elif kind is dict:
-                for key in item:
-                    if type(key) is not str:
-                        return "a map key that is not text"
-                    if not key.isascii() and not unicodedata.is_normalized("NFC", key):
-                        return "a map key that is not in Unicode's composed form (NFC)"
+                try:
+                    ascii_keys = "".join(item).isascii()
+                except TypeError:
+                    return "a map key that is not text"
+                if not ascii_keys and not all(unicodedata.is_normalized("NFC", key) for key in item):
+                    return "a map key that is not in Unicode's composed form (NFC)"
                 budget -= len(item)
                 below.extend(item.values())
             elif kind is list or kind is tuple:

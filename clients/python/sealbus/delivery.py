@@ -6,7 +6,6 @@ A delivery is msgpack ``[envelope bin, stamp bin]``. NATS delivers whatever reac
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import Any
 
 from sealbus.codec import pack_fields, unpack_fields, unpack_json
@@ -14,9 +13,10 @@ from sealbus.envelope import Envelope, Parent
 from sealbus.errors import Malformed
 from sealbus.seal import Verifier
 from sealbus.stamp import Stamp, Verdict, open_stamp
+from sealbus.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Message:
     """One accepted message. Everything in it is covered by the bus's seal."""
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import NoneType
 from typing import Final
 
@@ -31,6 +30,7 @@ from sealbus.limits import (
 )
 from sealbus.seal import Context, Seal, seal
 from sealbus.subjects import is_name, is_subject
+from sealbus.value import value
 
 _HEADER_TYPES: Final = (
     (str,),
@@ -46,7 +46,7 @@ _HEADER_TYPES: Final = (
 _PARENT_TYPES: Final = ((bytes,), (bytes, NoneType))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Header:
     """Who says what kind of thing, to which bus, on which subject, when, and why."""
 
@@ -120,7 +120,7 @@ class Header:
         return header
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Envelope:
     """An envelope as it was received: taken apart, with the exact bytes kept."""
 
@@ -164,7 +164,7 @@ def seal_envelopes(key: SigningKey, drafts: Sequence[tuple[Header, bytes]]) -> l
     return envelopes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Parent:
     """What a message answers or follows from, as it travels in a header."""
 

@@ -20,13 +20,14 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import ProtocolError
+from nats.aio.subscription import Subscription
+from nats.errors import ConnectionClosedError, ProtocolError
 from nats.protocol.parser import Parser
 
 PIN_HEADER: Final = "Nats-Pin-Id"
@@ -65,6 +66,10 @@ def read_headers(block: bytes) -> dict[str, str]:
     return headers
 
 
+Receive = Callable[[bytes, bytes, bytes, bytes], None]
+"""Takes subject, reply, header block and body of one message, as the server sent them. Must not raise."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Handlers:
     """What the parser calls: the client's own methods."""
@@ -79,43 +84,58 @@ class _Handlers:
 class _StrictParser(Parser):
     """nats-py's parser with the server's grammar: one space between fields, and messages cut by their stated length."""
 
-    def __init__(self, client: Client, handlers: _Handlers) -> None:
+    def __init__(self, client: Client, handlers: _Handlers, direct: Mapping[int, Receive]) -> None:
         super().__init__(client)
         self._handlers = handlers
+        self._direct = direct
+
+    def reset(self) -> None:
+        super().reset()
+        self._wanted = 0
+        """Bytes in the buffer before which there is nothing more to be read out of it."""
 
     async def parse(self, data: bytes = b"") -> None:
         buffer: bytearray = self.buf
         buffer.extend(data)
-        while True:
-            end = buffer.find(b"\r\n", 0, _MAX_CONTROL_LINE)
-            if end < 0:
-                if len(buffer) >= _MAX_CONTROL_LINE:
-                    raise ProtocolError("nats: a control line without end")
-                return
-            line = bytes(buffer[:end])
-            if line[:4] == b"MSG ":
-                found = _MSG.match(line)
-                if found is None:
-                    raise ProtocolError("nats: malformed MSG")
-                subject, sid, reply, size = found.groups()
-                headers_size = 0
-            elif line[:5] == b"HMSG ":
-                found = _HMSG.match(line)
-                if found is None:
-                    raise ProtocolError("nats: malformed HMSG")
-                subject, sid, reply, first_size, size = found.groups()
-                headers_size = int(first_size)
-            else:
-                del buffer[: end + 2]
-                await self._control(line)
-                continue
-            start, total = end + 2, int(size)
-            if len(buffer) < start + total + 2:
-                return
-            whole = bytes(buffer[start : start + total])
-            del buffer[: start + total + 2]
-            headers, body = whole[:headers_size], whole[headers_size:]
-            await self._handlers.message(int(sid), subject, reply or b"", body, headers)
+        if len(buffer) < self._wanted:
+            return
+        self._wanted = 0
+        read, at = bytes(buffer), 0
+        try:
+            while True:
+                end = read.find(b"\r\n", at, at + _MAX_CONTROL_LINE)
+                if end < 0:
+                    if len(read) - at >= _MAX_CONTROL_LINE:
+                        raise ProtocolError("nats: a control line without end")
+                    return
+                headers_size = b"0"
+                if read.startswith(b"MSG ", at):
+                    found = _MSG.match(read, at, end)
+                    if found is None:
+                        raise ProtocolError("nats: malformed MSG")
+                    subject, sid, reply, size = found.groups()
+                elif read.startswith(b"HMSG ", at):
+                    found = _HMSG.match(read, at, end)
+                    if found is None:
+                        raise ProtocolError("nats: malformed HMSG")
+                    subject, sid, reply, headers_size, size = found.groups()
+                else:
+                    line, at = read[at:end], end + 2
+                    await self._control(line)
+                    continue
+                start = end + 2
+                body, stop = start + int(headers_size), start + int(size)
+                if len(read) < stop + 2:
+                    self._wanted = stop + 2 - at
+                    return
+                at = stop + 2
+                receive = self._direct.get(int(sid))
+                if receive is not None:
+                    receive(subject, reply or b"", read[start:body], read[body:stop])
+                else:
+                    await self._handlers.message(int(sid), subject, reply or b"", read[body:stop], read[start:body])
+        finally:
+            del buffer[:at]
 
     async def _control(self, line: bytes) -> None:
         word = line[:4].upper()
@@ -132,11 +152,18 @@ class _StrictParser(Parser):
 
 
 class HardenedClient(Client):
-    """``nats.aio.client.Client`` whose reading side survives any bytes. Used as the original is."""
+    """``nats.aio.client.Client`` whose reading side survives any bytes. Used as the original is.
+
+    For the paths that every message takes it has two ways more, which leave out what nats-py does for each message (a ``Msg``, a queue
+    and a task to receive; checks, a future and a flusher to send): :meth:`subscribe_direct` and :meth:`write`.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._ended = False
+        self._direct: dict[int, Receive] = {}
+        self.when_closed: set[Callable[[], None]] = set()
+        """Called once the connection is closed for good: whoever waits for a message has nothing more to wait for."""
         self._ps = _StrictParser(
             self,
             _Handlers(
@@ -146,11 +173,41 @@ class HardenedClient(Client):
                 error=self._process_err,
                 info=self._process_info,
             ),
+            self._direct,
         )
+
+    async def subscribe_direct(self, subject: str, receive: Receive, queue: str = "") -> Subscription:
+        """Subscribe, and have ``receive`` called by the reading loop itself, in order, for each message.
+
+        Nothing is queued and nothing is dropped here: what may pile up is the receiver's to bound.
+        """
+        self._direct[self._sid + 1] = receive  # before the server knows, so that no message can come too early
+        return await self.subscribe(subject, queue=queue)
+
+    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
+        super()._remove_sub(sid, max_msgs)
+        if sid not in self._subs:
+            self._direct.pop(sid, None)
+
+    def write(self, frames: Sequence[bytes]) -> None:
+        """Send whole protocol frames (:mod:`sealbus.frames`), behind what was published before.
+
+        Returns at once: whoever writes bounds what is under way by what it waits for. Raises :class:`ConnectionClosedError` while there
+        is no connection; then nothing was sent, and nothing will be.
+        """
+        if not self.is_connected:
+            raise ConnectionClosedError
+        assert self._transport is not None
+        self._pending.extend(frames)
+        self._transport.writelines(self._pending)
+        self._pending, self._pending_data_size = [], 0
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         self._ended = status == Client.CLOSED
         await super()._close(status, do_cbs)
+        if self._ended:
+            for tell in list(self.when_closed):
+                tell()
 
     async def _connect_to_server(self, s: Any) -> None:
         # close() cancels what reconnects, but a cancellation that meets a refused connection is lost in Python 3.11's wait_for():

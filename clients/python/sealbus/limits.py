@@ -27,6 +27,12 @@ MAX_STAMP_BYTES: Final = 2048
 MAX_BATCH: Final = 1024
 """Most things under one signature: ten proof steps, 320 bytes of proof; past that the proof costs more than the signature."""
 
+MAX_TOGETHER: Final = 256
+"""Most envelopes, or stamps, in one NATS message. By 64 they share all that can be shared; more only makes each other wait."""
+
+MAX_TOGETHER_BYTES: Final = 512 * 1024
+"""Largest NATS message of several envelopes: that of one, so that NATS's limits fit both."""
+
 MAX_PROOF_STEPS: Final = 10
 """log2(MAX_BATCH)."""
 

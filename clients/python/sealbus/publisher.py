@@ -1,7 +1,8 @@
 """Sending: each message until the relay's signed verdict on it is here.
 
-What is published while something is being sent is sealed as one batch: a burst costs one signature, and a single message waits for
-nothing. A message without verdict is sealed anew under the same nonce and sent again; the relay's ledger makes that harmless.
+What is published in the same turn of the event loop is sealed as one batch and travels as one NATS message: a burst costs one signature,
+and a single message waits for nothing.
+A message without verdict is sealed anew under the same nonce and sent again; the relay's ledger makes that harmless.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ import asyncio
 import hashlib
 import logging
 import time
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from sealbus.codec import are_together, pack_together, split_together
 from sealbus.credentials import Credentials
 from sealbus.envelope import Header, seal_envelopes
 from sealbus.errors import InvalidInput, Malformed, Refused, Unresolved
-from sealbus.limits import MAX_BATCH, MAX_ENVELOPE_BYTES
+from sealbus.limits import MAX_ENVELOPE_BYTES, MAX_TOGETHER_BYTES
 from sealbus.reason import Reason
 from sealbus.seal import Verifier
 from sealbus.session import Session
@@ -34,6 +38,12 @@ RETRY_MOST_S: Final = 8.0
 
 MAX_SEAL_BYTES: Final = 512
 """A seal with the longest proof, and msgpack's framing around header and payload."""
+
+MAX_NAMES_BYTES: Final = 512
+"""A header without its parent: names, subject and schema of at most 500 bytes, and numbers."""
+
+BURST: Final = 64
+"""Most messages sealed and sent as one: each costs a sixty-fourth of a signature then, and its proof has 192 bytes."""
 
 _ABOUT_TIME: Final = frozenset({Reason.EXPIRED, Reason.STALE})
 """Refusals that say nothing of an earlier attempt, and that a newer issue time may mend."""
@@ -55,8 +65,9 @@ class _Pending:
     verdict: asyncio.Future[Stamp]
     attempts: set[bytes] = field(default_factory=set)
     """Digests of the envelopes that were sent for it."""
-    again: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when it should be sealed anew before the retry interval is over."""
+    interval_s: float = RETRY_FIRST_S
+    again: asyncio.TimerHandle | None = None
+    """Runs out when it should be sealed anew."""
     refused: Refused | None = None
     """The last refusal about time."""
 
@@ -69,7 +80,7 @@ class Publisher:
         self._session = session
         self._verifier = verifier
         self._pending: dict[bytes, _Pending] = {}
-        self._unsent: list[_Pending] = []
+        self._unsent: deque[_Pending] = deque()
         self._wake = asyncio.Event()
 
     @property
@@ -95,9 +106,10 @@ class Publisher:
             )
         pending = _Pending(header, payload, live, resumed, asyncio.get_running_loop().create_future())
         self._pending[header.nonce] = pending
+        self._send(pending)
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._insist(pending)
+                return await pending.verdict
         except TimeoutError:
             if pending.refused is not None:
                 raise pending.refused from None
@@ -108,70 +120,71 @@ class Publisher:
             ) from None
         finally:
             del self._pending[header.nonce]
-            if not pending.verdict.cancel() and not pending.verdict.cancelled():
-                pending.verdict.exception()  # seen, or no longer of interest
+            if pending.again is not None:
+                pending.again.cancel()
 
-    async def _insist(self, pending: _Pending) -> Stamp:
-        interval = RETRY_FIRST_S
-        while True:
-            pending.again.clear()
-            self._unsent.append(pending)
-            self._wake.set()
-            again = asyncio.ensure_future(pending.again.wait())
-            try:
-                waits: list[asyncio.Future[Any]] = [pending.verdict, again]
-                await asyncio.wait(waits, timeout=interval, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                again.cancel()
-            if pending.verdict.done():
-                return pending.verdict.result()
-            if pending.again.is_set():
-                await asyncio.sleep(interval / 4)  # the bus's clock or ledger has to move on first
-            interval = min(2 * interval, RETRY_MOST_S)
+    def _send(self, pending: _Pending) -> None:
+        """Have it sent with whatever else is to be sent in this turn of the loop, and again if there is no verdict in time."""
+        if pending.again is not None:
+            pending.again.cancel()
+        pending.again = asyncio.get_running_loop().call_later(pending.interval_s, self._send, pending)
+        pending.interval_s = min(2 * pending.interval_s, RETRY_MOST_S)
+        self._unsent.append(pending)
+        self._wake.set()
+
+    def _send_later(self, pending: _Pending) -> None:
+        """Have it sent again after a pause in which the bus's clock or ledger can move on."""
+        if pending.again is not None:
+            pending.again.cancel()
+        pending.again = asyncio.get_running_loop().call_later(pending.interval_s / 8, self._send, pending)
 
     async def run(self) -> None:
         """Send what is published, for ever; cancel to stop."""
         while True:
             await self._wake.wait()
             client = await self._session.client()
-            batch = [one for one in self._unsent[:MAX_BATCH] if not one.verdict.done()]
-            del self._unsent[:MAX_BATCH]
-            if not self._unsent:
-                self._wake.clear()
-            if not batch:
-                continue
-            now_ms = time.time_ns() // 1_000_000
-            drafts = [(replace(one.header, issued_at_ms=now_ms), one.payload) for one in batch]
-            for one, envelope in zip(batch, seal_envelopes(self._credentials.key, drafts), strict=True):
-                one.attempts.add(hashlib.sha256(envelope).digest())
-                try:
-                    await client.publish(ingress_subject(self._credentials.bot, live=one.live), envelope)
-                except (NatsError, OSError) as error:
-                    log.debug("not sent, will be again: %s", type(error).__name__)
+            self._wake.clear()
+            waiting = [one for one in self._unsent if not one.verdict.done()]
+            self._unsent.clear()
+            for live in (False, True):
+                subject = ingress_subject(self._credentials.bot, live=live)
+                for batch in _batches([one for one in waiting if one.live is live]):
+                    try:
+                        await client.publish(subject, self._seal(batch))
+                    except (NatsError, OSError) as error:
+                        log.debug("not sent, will be again: %s", type(error).__name__)
+
+    def _seal(self, batch: list[_Pending]) -> bytes:
+        """One NATS message: the envelopes of ``batch`` under one signature."""
+        now_ms = time.time_ns() // 1_000_000
+        drafts = [(replace(one.header, issued_at_ms=now_ms), one.payload) for one in batch]
+        envelopes = seal_envelopes(self._credentials.key, drafts)
+        for one, envelope in zip(batch, envelopes, strict=True):
+            one.attempts.add(hashlib.sha256(envelope).digest())
+        return envelopes[0] if len(envelopes) == 1 else pack_together(envelopes)
 
     async def on_receipt(self, msg: Msg) -> None:
-        """Take a stamp from the inbox. What does not verify, or is not about something of ours, is ignored."""
+        """Take what came to the inbox: one stamp, or several."""
+        self.receive(msg.data)
+
+    def receive(self, data: bytes) -> None:
+        """Take one stamp, or several together. What does not verify, or is not about something of ours, is ignored. Never raises."""
         try:
-            nonce = bytes.fromhex(msg.subject.rsplit(".", 1)[-1])
-        except ValueError:
-            return
-        pending = self._pending.get(nonce)
-        if pending is None or pending.verdict.done():
-            return
-        try:
-            stamp = open_stamp(msg.data, self._credentials.bus_keys, self._verifier)
+            for sealed in split_together(data) if are_together(data) else (data,):
+                self._take(open_stamp(sealed, self._credentials.bus_keys, self._verifier))
         except Malformed as error:
             log.warning("a receipt that is none was ignored: %s", error.what)
+
+    def _take(self, stamp: Stamp) -> None:
+        pending = self._pending.get(stamp.nonce)
+        if pending is None or pending.verdict.done():
             return
         header = pending.header
-        if (stamp.bot, stamp.subject, stamp.nonce) != (header.bot, header.subject, header.nonce):
+        if (stamp.bot, stamp.subject) != (header.bot, header.subject):
             return
         accepted = stamp.verdict is Verdict.ACCEPTED
         if accepted and stamp.bus != header.bus:
             return
-        if stamp.envelope not in pending.attempts and not (accepted and pending.resumed):
-            return
-        accepted = stamp.verdict is Verdict.ACCEPTED
         if stamp.envelope not in pending.attempts and not (accepted and pending.resumed):
             return
         if (stamp.position is None) is not pending.live:
@@ -184,8 +197,23 @@ class Publisher:
         refused = Refused(header.subject, stamp.reason, stamp.detail, stamp)
         if stamp.reason in _ABOUT_TIME:
             pending.refused = refused
-            pending.again.set()
+            self._send_later(pending)
         elif stamp.reason in _CHANGING and (pending.resumed or len(pending.attempts) > 1):
-            pending.again.set()
+            self._send_later(pending)
         else:
             pending.verdict.set_exception(refused)
+
+
+def _batches(waiting: list[_Pending]) -> Iterator[list[_Pending]]:
+    """``waiting`` in order, in pieces that fit into one NATS message each."""
+    batch: list[_Pending] = []
+    size = 0
+    for one in waiting:
+        room = len(one.payload) + len(one.header.parent or b"") + MAX_SEAL_BYTES + MAX_NAMES_BYTES
+        if batch and (len(batch) == BURST or size + room > MAX_TOGETHER_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(one)
+        size += room
+    if batch:
+        yield batch

@@ -24,13 +24,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from sealbus.errors import InvalidInput, Malformed
 from sealbus.keys import KEY_BYTES, SIGNATURE_BYTES, SigningKey, verify
 from sealbus.limits import MAX_BATCH, MAX_PROOF_STEPS
+from sealbus.value import value
 
 MAGIC: Final = b"\x00sealbus/1\x00"
 """Begins with NUL, so what we sign can never be a text or a JWT that some other protocol would accept."""
@@ -49,7 +49,7 @@ class Context(Enum):
     CONNECT = b"connect\0"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Seal:
     """One thing's seal, taken apart."""
 
@@ -82,9 +82,9 @@ class Seal:
 
     def root(self, thing: bytes) -> bytes:
         """The Merkle root that this seal claims ``thing`` belongs to."""
-        digest, sides = _leaf(thing), self.sides
+        digest, sides, sha256 = _leaf(thing), self.sides, hashlib.sha256
         for step in self.steps:
-            digest = _node(step, digest) if sides & 1 else _node(digest, step)
+            digest = sha256(b"\x01" + step + digest if sides & 1 else b"\x01" + digest + step).digest()
             sides >>= 1
         return digest
 
@@ -108,21 +108,26 @@ def seal(key: SigningKey, context: Context, things: Sequence[bytes]) -> list[byt
     """
     if not 1 <= len(things) <= MAX_BATCH:
         raise InvalidInput(f"{len(things)} things to seal at once", hint=f"seal 1 to {MAX_BATCH} at a time")
-    level = [_leaf(thing) for thing in things]
-    proofs: list[list[bytes]] = [[] for _ in things]
-    sides = [0] * len(things)
-    places = list(range(len(things)))  # where each thing's ancestor stands in the level
-    while len(level) > 1:
-        for at, place in enumerate(places):
-            beside = place ^ 1
-            if beside < len(level):
-                sides[at] |= (place & 1) << len(proofs[at])
-                proofs[at].append(level[beside])
-            places[at] = place >> 1
-        level = [_node(*level[at : at + 2]) if at + 1 < len(level) else level[at] for at in range(0, len(level), 2)]
+    levels = [[_leaf(thing) for thing in things]]
+    while len(levels[-1]) > 1:
+        below = levels[-1]
+        pairs = zip(below[::2], below[1::2], strict=False)
+        levels.append([_node(left, right) for left, right in pairs] + below[len(below) & ~1 :])
+    ((root,),) = levels[-1:]
     public = key.public.raw
-    signature = key.sign(_signed_input(context, public, level[0]))
-    return [Seal(public, signature, side, tuple(proof)).encode() for side, proof in zip(sides, proofs, strict=True)]
+    signature = key.sign(_signed_input(context, public, root))
+    # From the root down: a node's proof is what stands beside it, and then its parent's proof.
+    proofs = [(0, b"")]
+    for level in reversed(levels[:-1]):
+        below_proofs = []
+        for at in range(len(level)):
+            sides, steps = proofs[at >> 1]
+            if at ^ 1 < len(level):
+                sides, steps = sides << 1 | at & 1, level[at ^ 1] + steps
+            below_proofs.append((sides, steps))
+        proofs = below_proofs
+    begin = public + signature
+    return [begin + sides.to_bytes(_SIDES_BYTES, "big") + steps for sides, steps in proofs]
 
 
 class Verifier:

@@ -60,6 +60,8 @@ class Session:
         self._released = asyncio.Event()
         self._renewals = 0
         self._renewed = asyncio.Condition()
+        self._frames: list[bytes] = []
+        self._writing: asyncio.Task[None] | None = None
         self.consumers: set[str] = set()
         """The bot's own JetStream consumers that the next connection asks to use."""
 
@@ -74,6 +76,22 @@ class Session:
         while self._client is None:
             await self._up.wait()
         return self._client
+
+    def write_soon(self, frame: bytes) -> None:
+        """Send ``frame`` on the connection in use, or the next one. All that is given in one turn of the event loop leaves together."""
+        self._frames.append(frame)
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write())
+
+    async def _write(self) -> None:
+        client = await self.client()
+        self._writing = None
+        self._write_on(client)
+
+    def _write_on(self, client: HardenedClient) -> None:
+        frames, self._frames = self._frames, []
+        with contextlib.suppress(NatsError, OSError):  # what is lost was an answer, and is asked for again
+            client.write(frames)
 
     def is_current(self, client: HardenedClient) -> bool:
         """Whether ``client`` is the connection in use."""
@@ -113,8 +131,11 @@ class Session:
         self._held.clear()
         self._released.set()
         await asyncio.gather(*self._retiring, return_exceptions=True)
+        if self._writing is not None:
+            self._writing.cancel()
         client, self._client = self._client, None
         if client is not None:
+            self._write_on(client)
             await _retire(client)
 
     async def _keep(self) -> None:

@@ -10,7 +10,6 @@ Publishers get it as a receipt; subscribers get it beside the envelope and accep
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from types import NoneType
 from typing import Final
@@ -22,6 +21,7 @@ from sealbus.limits import MAX_DETAIL_BYTES, MAX_STAMP_BYTES, MAX_TIME_MS, NONCE
 from sealbus.reason import Reason
 from sealbus.seal import HASH_BYTES, Context, Seal, Verifier, seal
 from sealbus.subjects import is_name, is_subject
+from sealbus.value import value
 
 _BODY_TYPES: Final = (
     (str,),
@@ -47,7 +47,7 @@ class Verdict(StrEnum):
     QUARANTINED = "quarantined"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Stamp:
     """One verdict."""
 

@@ -12,18 +12,18 @@ import json
 import logging
 import os
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from sealbus.credentials import Credentials
 from sealbus.delivery import Message, open_delivery
 from sealbus.errors import Malformed
+from sealbus.frames import pub
 from sealbus.hardened import HardenedClient
 from sealbus.seal import Verifier
 from sealbus.session import Session
@@ -78,12 +78,12 @@ class Opener:
         self.refused: Counter[str] = Counter()
         """How many deliveries were refused, by what did not hold."""
 
-    def open(self, msg: Msg, prefix: str) -> Message | None:
-        """The verified message in ``msg``, whose NATS subject begins with ``prefix`` and a dot; ``None`` for anything else."""
+    def open(self, subject: bytes, data: bytes, prefix: str) -> Message | None:
+        """The verified message in ``data``, whose NATS subject begins with ``prefix`` and a dot; ``None`` for anything else."""
         credentials = self._credentials
-        subject = msg.subject.removeprefix(f"{prefix}.")
+        name = subject.decode("utf-8", "replace").removeprefix(f"{prefix}.")
         try:
-            return open_delivery(msg.data, subject, credentials.bus, credentials.bus_keys, self._verifier)
+            return open_delivery(data, name, credentials.bus, credentials.bus_keys, self._verifier)
         except Malformed as error:
             self.refuse(error.what)
             return None
@@ -96,42 +96,41 @@ class Opener:
 
 @dataclass(slots=True, eq=False)
 class Delivery:
-    """One message in hand. Live ones need no acknowledgement; for them the methods do nothing."""
+    """One message in hand. Live ones need no acknowledgement; for them the methods do nothing.
+
+    As a context it is *in progress*: while the body runs, the server is told that it does.
+    """
 
     message: Message
     _session: Session
-    _reply: str | None
+    _reply: bytes = b""
     _attempt: int = 1
+    _telling: asyncio.TimerHandle | None = None
 
-    async def acknowledge(self) -> None:
-        """It is done: the server forgets it."""
-        await self._answer(b"+ACK")
+    def acknowledge(self) -> None:
+        """It is done: the server forgets it. Where this is lost the message comes again, and is known by its nonce."""
+        self._answer(b"+ACK")
 
-    async def fail(self) -> None:
+    def fail(self) -> None:
         """It is not done: the server delivers it again, later each time."""
         delay_s = min(RETRY_FIRST_S * 2 ** (self._attempt - 1), RETRY_MOST_S)
-        await self._answer(b"-NAK " + json.dumps({"delay": int(delay_s * 1e9)}).encode())
+        self._answer(b"-NAK " + json.dumps({"delay": int(delay_s * 1e9)}).encode())
 
-    @contextlib.asynccontextmanager
-    async def in_progress(self) -> AsyncIterator[None]:
-        """While the body runs, the server is told that it does."""
-        if self._reply is None:
-            yield
-            return
-        task = asyncio.create_task(self._keep_telling())
-        try:
-            yield
-        finally:
-            task.cancel()
+    def __enter__(self) -> None:
+        if self._reply:
+            self._telling = asyncio.get_running_loop().call_later(PROGRESS_S, self._tell)
 
-    async def _keep_telling(self) -> None:
-        while True:
-            await asyncio.sleep(PROGRESS_S)
-            await self._answer(b"+WPI")
+    def __exit__(self, *_: object) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
 
-    async def _answer(self, text: bytes) -> None:
-        if self._reply is not None:
-            await _answer(self._session, self._reply, text)
+    def _tell(self) -> None:
+        self._answer(b"+WPI")
+        self._telling = asyncio.get_running_loop().call_later(PROGRESS_S, self._tell)
+
+    def _answer(self, text: bytes) -> None:
+        if self._reply:
+            self._session.write_soon(pub(self._reply, text))
 
 
 class DurableSubscription:
@@ -142,64 +141,139 @@ class DurableSubscription:
         self._opener = opener
         self._bot = bot
         self._consumer = consumer
-        self._mine = f"$JS.ACK.ACCEPTED.{consumer}."
+        self._mine = f"$JS.ACK.ACCEPTED.{consumer}.".encode()
         self._seen = Seen()
 
     async def deliveries(self, stopping: asyncio.Event) -> AsyncGenerator[Delivery, None]:
         """Yield what is new, for ever, through lost and renewed connections, until ``stopping`` is set."""
-        while not stopping.is_set():
-            client = await _unless(stopping, self._session.client())
-            if client is None:
-                return
-            try:
-                async with contextlib.aclosing(self._pull(client, stopping)) as messages:
-                    async for delivery in messages:
+        stop = asyncio.create_task(stopping.wait())
+        try:
+            while not stopping.is_set():
+                client = await _before(stop, self._session.client())
+                if client is None:
+                    return
+                async with contextlib.aclosing(self._from(client, stop)) as deliveries:
+                    async for delivery in deliveries:
                         yield delivery
+        finally:
+            stop.cancel()
+
+    async def _from(self, client: HardenedClient, stop: asyncio.Task[Any]) -> AsyncGenerator[Delivery, None]:
+        """What comes on one connection, as long as it is the one in use; what has been asked for on it is taken to the end."""
+        # The inbox's name is a secret of this connection: nobody else can have the server send something here.
+        pull = _Pull(client, self._consumer, f"{INBOX}.{self._bot}.{os.urandom(16).hex()}.pull")
+        with self._session.hold(client):
+            try:
+                await pull.open(stop)
+                while True:
+                    while pull.waiting:
+                        delivery = self._take(*pull.waiting.popleft())
+                        if delivery is not None:
+                            yield delivery
+                        if stop.done():
+                            return
+                    if stop.done() or client.is_closed:
+                        return
+                    if self._session.is_current(client):
+                        pull.ask()
+                    elif not pull.asked:
+                        return
+                    await pull.changed()
             except (NatsError, OSError) as error:
                 log.debug("pull: %s", type(error).__name__)
                 if self._session.is_current(client):
                     await asyncio.sleep(0.1)
+            finally:
+                await pull.close()
 
-    async def _pull(self, client: HardenedClient, stopping: asyncio.Event) -> AsyncGenerator[Delivery, None]:
-        """Pull on one connection, as long as it is the one in use; what has been asked for on it is taken to the end."""
-        # The inbox's name is a secret of this connection: nobody else can have the server send something here.
-        inbox = f"{INBOX}.{self._bot}.{os.urandom(16).hex()}.pull"
-        subscription = await client.subscribe(inbox)
-        ask = json.dumps({"batch": PULL_MESSAGES, "expires": int(PULL_S * 1e9)}).encode()
-        try:
-            with self._session.hold(client):
-                while not stopping.is_set() and self._session.is_current(client):
-                    await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{self._consumer}", ask, reply=inbox)
-                    for _ in range(PULL_MESSAGES):
-                        msg = await _next(subscription, stopping)
-                        if msg is None or not msg.reply:  # nothing for now, or a status: ask again
-                            break
-                        delivery = await self._take(msg)
-                        if delivery is not None:
-                            yield delivery
-        finally:
-            with contextlib.suppress(NatsError, OSError):
-                await subscription.unsubscribe()
-
-    async def _take(self, msg: Msg) -> Delivery | None:
-        if not msg.reply.startswith(self._mine):
+    def _take(self, subject: bytes, reply: bytes, data: bytes) -> Delivery | None:
+        if not reply.startswith(self._mine):
             self._opener.refuse("not from this subscription's own consumer")
             return None
-        deliveries = msg.reply.removeprefix(self._mine).split(".")[0]
-        message = self._opener.open(msg, "accepted")
+        message = self._opener.open(subject, data, "accepted")
         if message is None:
             # It will not become one: nobody but the relay writes there, so somebody got past it. Not delivered again and again.
-            await _answer(self._session, msg.reply, b"+TERM")
+            self._session.write_soon(pub(reply, b"+TERM"))
             return None
-        delivery = Delivery(message, self._session, msg.reply, int(deliveries) if deliveries.isdigit() else 1)
+        deliveries = reply[len(self._mine) :].partition(b".")[0]
+        delivery = Delivery(message, self._session, reply, int(deliveries) if deliveries.isdigit() else 1)
         if message in self._seen:
-            await delivery.acknowledge()
+            delivery.acknowledge()
             return None
         return delivery
 
     def handled(self, delivery: Delivery) -> None:
         """Note that ``delivery`` has been handled."""
         self._seen.add(delivery.message)
+
+
+class _Pull:
+    """Requests for messages to one consumer on one connection, and what came for them."""
+
+    def __init__(self, client: HardenedClient, consumer: str, inbox: str) -> None:
+        self._client = client
+        self._inbox = inbox
+        self._request = pub(
+            f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{consumer}".encode(),
+            json.dumps({"batch": PULL_MESSAGES, "expires": int(PULL_S * 1e9)}).encode(),
+            inbox.encode(),
+        )
+        self._changed = asyncio.Event()
+        self._subscription: Subscription | None = None
+        self._silent: asyncio.TimerHandle | None = None
+        self.waiting: deque[tuple[bytes, bytes, bytes]] = deque()
+        """Subject, reply and body of each message that came and was not taken yet: at most two requests' worth."""
+        self.asked = 0
+        """How many messages more have been asked for."""
+
+    async def open(self, stop: asyncio.Task[Any]) -> None:
+        """Subscribe; :meth:`changed` also returns when ``stop`` is done or the connection is closed."""
+        self._subscription = await self._client.subscribe_direct(self._inbox, self._receive)
+        self._client.when_closed.add(self._changed.set)
+        stop.add_done_callback(self._wake)
+        self._stop = stop
+
+    async def close(self) -> None:
+        """Unsubscribe."""
+        if self._subscription is None:
+            return
+        if self._silent is not None:
+            self._silent.cancel()
+        self._stop.remove_done_callback(self._wake)
+        self._client.when_closed.discard(self._changed.set)
+        with contextlib.suppress(NatsError, OSError):
+            await self._subscription.unsubscribe()
+
+    def _wake(self, _: object) -> None:
+        self._changed.set()
+
+    def ask(self) -> None:
+        """Ask for more if little is under way, before the last is here: the server need not wait for us."""
+        if self.asked > PULL_MESSAGES // 2 or len(self.waiting) > PULL_MESSAGES // 2:
+            return
+        self._client.write([self._request])
+        self.asked += PULL_MESSAGES
+        if self._silent is not None:
+            self._silent.cancel()
+        self._silent = asyncio.get_running_loop().call_later(PULL_S + 1, self._over)
+
+    def _over(self) -> None:
+        """No more will come for what has been asked."""
+        self.asked = 0
+        self._changed.set()
+
+    def _receive(self, subject: bytes, reply: bytes, _: bytes, data: bytes) -> None:
+        if not reply:  # a status: the time of a request is over
+            return self._over()
+        self.waiting.append((subject, reply, data))
+        self.asked -= 1
+        self._changed.set()
+        return None
+
+    async def changed(self) -> None:
+        """Wait until something came or ended."""
+        self._changed.clear()
+        await self._changed.wait()
 
 
 class LiveSubscription:
@@ -210,58 +284,51 @@ class LiveSubscription:
         self._opener = opener
         self._pattern = pattern
         self._queue = queue
-        self._waiting: asyncio.Queue[Message] = asyncio.Queue(LIVE_WAITING)
+        self._waiting: deque[Message] = deque()
+        self._changed = asyncio.Event()
         self._seen = Seen()
 
     async def attach(self, client: HardenedClient) -> None:
         """Subscribe on a new connection; during a renewal both deliver, and each message counts once."""
-        await client.subscribe(f"{BUS}.{self._pattern}", queue=self._queue, cb=self._on_message)
+        await client.subscribe_direct(f"{BUS}.{self._pattern}", self._receive, self._queue)
 
-    async def _on_message(self, msg: Msg) -> None:
-        message = self._opener.open(msg, BUS)
+    def _receive(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
+        if len(self._waiting) >= LIVE_WAITING:
+            self._opener.refused["too many waiting"] += 1
+            return
+        message = self._opener.open(subject, data, BUS)
         if message is None or message in self._seen:
             return
         if time.time() - message.stamp.judged_at_ms / 1000 > LIVE_MAX_AGE_S:
             self._opener.refuse("stamped too long ago for a live message")
             return
         self._seen.add(message)
-        try:
-            self._waiting.put_nowait(message)
-        except asyncio.QueueFull:
-            self._opener.refused["too many waiting"] += 1
+        self._waiting.append(message)
+        self._changed.set()
 
     async def deliveries(self, stopping: asyncio.Event) -> AsyncGenerator[Delivery, None]:
         """Yield what passes by until ``stopping`` is set."""
-        while not stopping.is_set():
-            message = await _unless(stopping, self._waiting.get())
-            if message is not None:
-                yield Delivery(message, self._session, None)
+        stop = asyncio.create_task(stopping.wait())
+        stop.add_done_callback(lambda _: self._changed.set())
+        try:
+            while not stopping.is_set():
+                if self._waiting:
+                    yield Delivery(self._waiting.popleft(), self._session)
+                else:
+                    self._changed.clear()
+                    await self._changed.wait()
+        finally:
+            stop.cancel()
 
     def handled(self, delivery: Delivery) -> None:
         """Nothing to note: a live message is handed over once as it is."""
 
 
-async def _answer(session: Session, reply: str, text: bytes) -> None:
-    """Acknowledge, or not. Where that is lost the message comes again, and is known by its nonce."""
-    with contextlib.suppress(NatsError, OSError):
-        client = await session.client()
-        await client.publish(reply, text)
-
-
-async def _next(subscription: Subscription, stopping: asyncio.Event) -> Msg | None:
-    """The next message, or ``None`` after a request's time, or when stopping."""
-    with contextlib.suppress(TimeoutError):
-        return await _unless(stopping, subscription.next_msg(PULL_S + 1))
-    return None
-
-
-async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """What ``work`` gives, or ``None`` if ``stopping`` is set first."""
-    task, stop = asyncio.ensure_future(work), asyncio.ensure_future(stopping.wait())
+async def _before(stop: asyncio.Task[Any], work: Coroutine[Any, Any, T]) -> T | None:
+    """What ``work`` gives, or ``None`` if ``stop`` is done first."""
+    task = asyncio.ensure_future(work)
     try:
-        waits: list[asyncio.Future[Any]] = [task, stop]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
         return task.result() if task.done() else None
     finally:
         task.cancel()
-        stop.cancel()
