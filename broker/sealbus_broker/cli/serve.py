@@ -82,7 +82,7 @@ def up(folder: str | None, port: int, host: str, sync: str, name: str) -> None:
             await asyncio.gather(watching, return_exceptions=True)
         click.echo("stopped", err=True)
 
-    asyncio.run(_until_signal(serve))
+    _run(serve)
 
 
 @click.command()
@@ -101,7 +101,7 @@ def relay(folder: str | None, servers: tuple[str, ...], name: str) -> None:
     async def serve(stopping: asyncio.Event) -> None:
         await one.run(stopping, lambda: _say_ready(policy.bus, servers[0]))
 
-    asyncio.run(_until_signal(serve))
+    _run(serve)
 
 
 @click.command()
@@ -185,6 +185,16 @@ async def _ping(servers: list[str], secrets: BusSecrets) -> str:
         raise ConnectionFailed("NATS answers, but no relay does", hint="start one: `sealbus relay`") from None
     finally:
         await nc.close()
+
+
+def _run(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Run ``serve`` until SIGINT or SIGTERM, on the fastest event loop there is: uvloop, where it can be installed."""
+    try:
+        from uvloop import new_event_loop
+    except ImportError:  # not made for this platform or interpreter
+        from asyncio import new_event_loop
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_until_signal(serve))
 
 
 async def _until_signal(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:
