@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -153,28 +153,49 @@ async def _pull(fetch: Callable[..., Awaitable[list[Msg]]], received: Callable[[
                 await msg.ack()
 
 
-class _OnServer:
-    """The server of the round's bus."""
+class OnServer:
+    """The server of the round's bus, and on it a stream of this peer's own, if it names one."""
 
     can_ask: ClassVar[bool] = True
+    stream: ClassVar[str | None] = None
+    subjects: ClassVar[str] = ""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
     async def start(self, folder: Path, pairs: int) -> dict[str, Any]:
-        """The server runs already."""
+        """Make the stream."""
         del folder, pairs
-        return {"url": self._bus.url, "seed": self._bus.relay_seed}
+        if self.stream is not None:
+            config = StreamConfig(name=self.stream, subjects=[self.subjects], storage=StorageType.FILE)
+            async with self._jetstream() as jetstream:
+                await jetstream.add_stream(config)
+        return self._setup
 
     def processes(self) -> dict[str, list[int]]:
         """The server alone."""
         return {"nats-server": [self._bus.server_pid]}
 
     async def stop(self) -> None:
-        """The server goes on: others stand on it."""
+        """Delete the stream, so that the next one finds an empty disk. The server goes on: others stand on it."""
+        if self.stream is not None:
+            async with self._jetstream() as jetstream:
+                await jetstream.delete_stream(self.stream)
+
+    @property
+    def _setup(self) -> dict[str, Any]:
+        return {"url": self._bus.url, "seed": self._bus.relay_seed}
+
+    @contextlib.asynccontextmanager
+    async def _jetstream(self) -> AsyncIterator[JetStreamContext]:
+        (client,) = await login(self._setup, 1)
+        try:
+            yield client.jetstream()
+        finally:
+            await client.close()
 
 
-class Core(_OnServer):
+class Core(OnServer):
     """Core NATS."""
 
     name: ClassVar[str] = "nats"
@@ -185,8 +206,8 @@ class Core(_OnServer):
     receiver: ClassVar[type[CoreReceiver]] = CoreReceiver
 
 
-class JetStream(_OnServer):
-    """JetStream, with a stream of its own for each start."""
+class JetStream(OnServer):
+    """JetStream."""
 
     name: ClassVar[str] = "jetstream"
     title: ClassVar[str] = f"JetStream, nats-py {version('nats-py')}, pipelined, durable pull consumer"
@@ -194,23 +215,5 @@ class JetStream(_OnServer):
     depths: ClassVar[tuple[int, ...]] = (64, 256, 1024)
     sender: ClassVar[type[JetStreamSender]] = JetStreamSender
     receiver: ClassVar[type[JetStreamReceiver]] = JetStreamReceiver
-
-    async def start(self, folder: Path, pairs: int) -> dict[str, Any]:
-        """Make the stream."""
-        setup = await super().start(folder, pairs)
-        (client,) = await login(setup, 1)
-        try:
-            await client.jetstream().add_stream(
-                StreamConfig(name=STREAM, subjects=["bench.stream.*"], storage=StorageType.FILE)
-            )
-        finally:
-            await client.close()
-        return setup
-
-    async def stop(self) -> None:
-        """Delete it, so that the next one finds an empty disk."""
-        (client,) = await login({"url": self._bus.url, "seed": self._bus.relay_seed}, 1)
-        try:
-            await client.jetstream().delete_stream(STREAM)
-        finally:
-            await client.close()
+    stream: ClassVar[str | None] = STREAM
+    subjects: ClassVar[str] = "bench.stream.*"

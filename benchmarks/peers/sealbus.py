@@ -77,7 +77,7 @@ class Sealbus:
     title: ClassVar[str] = f"Sealbus {version('sealbus')}: sealed envelopes, judged by a relay, stored in JetStream"
     promises: ClassVar[str] = "durable, signed end to end, replay-proof, schema- and grant-checked, receipt"
     can_ask: ClassVar[bool] = True
-    depths: ClassVar[tuple[int, ...]] = (64, 256, 1024)
+    depths: ClassVar[tuple[int, ...]] = (16, 64, 256)
     sender: ClassVar[type[SealbusSender]] = SealbusSender
     receiver: ClassVar[type[SealbusReceiver]] = SealbusReceiver
 
