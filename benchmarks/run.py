@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,6 +58,8 @@ def rotated(names: Sequence[str], number: int) -> list[str]:
 async def run(form: Form, folder: Path, say: Callable[[str], None]) -> Results:
     """Run all rounds; files go into ``folder``, which exists. ``say`` is told of progress."""
     results = Results()
+    if not form.peers:
+        return results
     steps, done = form.rounds * len(form.pairs) * len(form.peers), 0
     for number in range(form.rounds):
         place = folder / f"round{number}"
@@ -66,13 +68,17 @@ async def run(form: Form, folder: Path, say: Callable[[str], None]) -> Results:
             for pairs in form.pairs:
                 for name in rotated(form.peers, number):
                     done += 1
-                    about = f"[{done}/{steps}] round {number + 1}, {name}, {pairs} to {pairs}"
+                    say_of = partial(_say_of, say, f"[{done}/{steps}] round {number + 1}, {name}, {pairs} to {pairs}")
                     try:
-                        await _measure(name, bus, pairs, number, form, place, results, lambda what, a=about: say(f"{a}: {what}"))  # type: ignore[misc]
+                        await _measure(name, bus, pairs, number, form, place, results, say_of)
                     except Exception as error:  # noqa: BLE001 - a peer that fails is a result; the others go on
                         results.failed.append({"round": number, "peer": name, "pairs": pairs, "error": short(error)})
-                        say(f"{about}: failed: {short(error)}")
+                        say_of(f"failed: {short(error)}")
     return results
+
+
+def _say_of(say: Callable[[str], None], about: str, what: str) -> None:
+    say(f"{about}: {what}")
 
 
 def _verify(form: Form, number: int, results: Results) -> None:
