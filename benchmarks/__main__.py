@@ -116,8 +116,12 @@ def _arguments() -> argparse.Namespace:
         prog="python -m benchmarks",
         description="Measure Sealbus against other ways of getting an order from bot to bot, in one run on this machine.",
     )
-    parser.add_argument("--quick", action="store_true", help="one round, 1 KiB only, short measurements: about two minutes")
-    parser.add_argument("--rounds", type=_positive, metavar="N", help=f"rounds over all peers [{FULL.rounds}; quick: 1]")
+    parser.add_argument(
+        "--quick", action="store_true", help="one round, 1 KiB only, short measurements: about two minutes"
+    )
+    parser.add_argument(
+        "--rounds", type=_positive, metavar="N", help=f"rounds over all peers [{FULL.rounds}; quick: 1]"
+    )
     parser.add_argument(
         "--seconds", type=float, metavar="S", help=f"of one measurement [{FULL.seconds:g}; quick: {QUICK.seconds:g}]"
     )

@@ -17,12 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
+from benchmarks.workload import ORDER_SCHEMA, REPLY_SCHEMA
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.keys import make_key
 from sealbus_broker.relay.nats_config import NatsConfig
 from sealbus_broker.relay.server import NatsServer
-
-from benchmarks.workload import ORDER_SCHEMA, REPLY_SCHEMA
 
 BUS: Final = "bench"
 START_S: Final = 60.0

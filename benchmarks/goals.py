@@ -97,12 +97,21 @@ def _found(*path: str) -> Callable[[Result], Figure | None]:
 GOALS: Final = (
     Goal(f"{US} over https, durable, 1 KiB", "x", 10, 20, True, _times("https")),
     Goal("relay CPU, a message sealed singly, over a bare verify", "x", 2.0, 1.5, False, _found("relaycost", "single")),
-    Goal("relay CPU, a message sealed in a burst, over a bare verify", "x", 1.0, 0.6, False, _found("relaycost", "burst")),
+    Goal(
+        "relay CPU, a message sealed in a burst, over a bare verify", "x", 1.0, 0.6, False, _found("relaycost", "burst")
+    ),
     Goal("p50 of request and reply over https's", "x", 1.0, 0.6, False, _ask),
     Goal(f"{US} over uagents, 1 KiB", "x", 20, 40, True, _times("uagents")),
     Goal(f"{US} over nostr, 1 KiB", "x", 1.5, 3, True, _times("nostr")),
     Goal("share of raw JetStream, 1 KiB", "%", 40, 60, True, _times("jetstream", 100)),
-    Goal("CPU a message, 1,000 bots, 1,000 subjects, 10,000 grants over 10 each", "x", 1.15, 1.05, False, _found("scaling", "growth")),
+    Goal(
+        "CPU a message, 1,000 bots, 1,000 subjects, 10,000 grants over 10 each",
+        "x",
+        1.15,
+        1.05,
+        False,
+        _found("scaling", "growth"),
+    ),
     Goal("relay memory at rest", "MiB", 80, 60, False, _found("scaling", "memory_mib", "rest")),
     Goal("relay memory under full load, 1,000 bots", "MiB", 200, 120, False, _found("scaling", "memory_mib", "load")),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Final
 
@@ -80,7 +81,19 @@ def _bars(axes: Any, series: list[tuple[str, dict[str, dict[str, float]]]]) -> N
     axes.set_yticks(range(len(peers)), peers)
     axes.invert_yaxis()
     if peers:
-        axes.set_xscale("log")
-        axes.margins(x=0.15)
+        _decades(axes, [edge for _, values in series for one in values.values() for edge in (one["low"], one["high"])])
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("; ".join(f"{'upper' if number == 0 else 'lower'}: {name}" for number, (name, _) in enumerate(series)))
+    axes.set_xlabel(
+        "; ".join(f"{'upper' if number == 0 else 'lower'}: {name}" for number, (name, _) in enumerate(series))
+    )
+
+
+def _decades(axes: Any, values: list[float]) -> None:
+    """A logarithmic axis from one power of ten to another, so that no bar begins just below the least of them."""
+    from matplotlib import ticker
+
+    low, high = 10 ** math.floor(math.log10(min(values) * 0.9)), 10 ** math.ceil(math.log10(max(values) * 1.5))
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from benchmarks.summary import US, chosen
 
@@ -63,7 +64,7 @@ def _comparison(result: Result) -> Table:
             cells.append(_rate(rows[0], own=peer == US) if rows else NOTHING)
         known = result["peers"].get(peer)
         word = known["promises"] if known else f"failed: {failed[peer]}"
-        table.add_row(peer, *cells, word, style="bold" if peer == US else None)
+        table.add_row(peer, *cells, Text(word), style="bold" if peer == US else None)
     cells = []
     for pairs, size in columns:
         rows = chosen(summary["verify"], size=size) if pairs == 1 else []
@@ -83,7 +84,9 @@ def _costs(rows: Sequence[dict[str, Any]]) -> Table:
     size = 1024 if 1024 in sizes else min(sizes, default=0)
     mine = chosen(rows, size=size)
     middle = list(dict.fromkeys(role for row in mine for role in row["cpu_us"] if role not in ("sender", "receiver")))
-    table = Table(title=f"Processor time, µs a message of {_size(size)}, and peak memory of the middle", title_justify="left")
+    table = Table(
+        title=f"Processor time, µs a message of {_size(size)}, and peak memory of the middle", title_justify="left"
+    )
     table.add_column("peer")
     for name in ("pairs", "sender", "receiver", *middle, "all", "memory, MiB"):
         table.add_column(name, justify="right")
@@ -97,7 +100,9 @@ def _costs(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def _latencies(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table(title=f"One at a time, {_size(rows[0]['size'])}, in ms; {US}'s p50 over the peer's", title_justify="left")
+    table = Table(
+        title=f"One at a time, {_size(rows[0]['size'])}, in ms; {US}'s p50 over the peer's", title_justify="left"
+    )
     table.add_column("peer")
     table.add_column("what")
     for name in ("p50", "p99", "p99.9", f"{US} over it"):
@@ -137,8 +142,6 @@ def _goals(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def _failures(rows: Sequence[dict[str, Any]]) -> Table:
-    from rich.text import Text
-
     table = Table(title="What failed", title_justify="left")
     for name in ("peer", "round", "pairs", "error"):
         table.add_column(name)

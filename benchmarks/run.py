@@ -158,8 +158,13 @@ async def _measure(
 
 
 async def _latency(it: _Running, what: str, seconds: float) -> Row:
-    for takes_s in (WARM_S, seconds):
-        answer = await it.sender.do("time", takes_s=takes_s, what=what, seconds=takes_s, size=LATENCY_SIZE)
-        if what == "send":
-            await it.receiver.do("wait", takes_s=ARRIVE_S, count=len(answer["us"]), seconds=ARRIVE_S)
-    return latency(answer["us"])
+    await _time(it, what, WARM_S)
+    return latency(await _time(it, what, seconds))
+
+
+async def _time(it: _Running, what: str, seconds: float) -> list[float]:
+    answer = await it.sender.do("time", takes_s=seconds, what=what, seconds=seconds, size=LATENCY_SIZE)
+    taken: list[float] = answer["us"]
+    if what == "send":  # so that the count begins anew
+        await it.receiver.do("wait", takes_s=ARRIVE_S, count=len(taken), seconds=ARRIVE_S)
+    return taken

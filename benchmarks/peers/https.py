@@ -57,7 +57,8 @@ def token(key: Ed25519PrivateKey, sender: str, receiver: str, scope: str, body: 
         "scope": scope,
         "bh": body_hash(body),
     }
-    return jwt.encode(claims, key, algorithm="EdDSA")
+    made: str = jwt.encode(claims, key, algorithm="EdDSA")
+    return made
 
 
 def body_hash(body: bytes) -> str:
@@ -160,6 +161,8 @@ class Gate:
 
 class _WithPeer(HttpToolsProtocol):
     """Hands the name in the client's certificate to the application, which uvicorn does not."""
+
+    app_state: dict[str, Any]
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)

@@ -8,10 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sealbus import Bot, Message
-
 from benchmarks.peer import Order
 from benchmarks.workload import reply
+from sealbus import Bot, Message
 
 if TYPE_CHECKING:
     from benchmarks.bus import Bus
@@ -77,7 +76,7 @@ class Sealbus:
     title: ClassVar[str] = f"Sealbus {version('sealbus')}: sealed envelopes, judged by a relay, stored in JetStream"
     promises: ClassVar[str] = "durable, signed end to end, replay-proof, schema- and grant-checked, receipt"
     can_ask: ClassVar[bool] = True
-    depths: ClassVar[tuple[int, ...]] = (16, 64, 256)
+    depths: ClassVar[tuple[int, ...]] = (64, 256, 1024)
     sender: ClassVar[type[SealbusSender]] = SealbusSender
     receiver: ClassVar[type[SealbusReceiver]] = SealbusReceiver
 
