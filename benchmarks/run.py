@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -32,8 +33,8 @@ class Form:
 
     peers: tuple[str, ...]
     rounds: int = 3
-    seconds: float = 2.0
-    """Of one measurement."""
+    seconds: float = 1.0
+    """Of one measurement: with all peers, sizes and depths, three rounds then take about twelve minutes."""
     sizes: tuple[int, ...] = SIZES
     pairs: tuple[int, ...] = (1, 10)
 
@@ -60,21 +61,27 @@ async def run(form: Form, folder: Path, say: Callable[[str], None]) -> Results:
     results = Results()
     if not form.peers:
         return results
-    steps, done = form.rounds * len(form.pairs) * len(form.peers), 0
     for number in range(form.rounds):
-        place = folder / f"round{number}"
-        async with Bus(place / "bus", pairs_plan(max(form.pairs))) as bus:
-            _verify(form, number, results)
-            for pairs in form.pairs:
-                for name in rotated(form.peers, number):
-                    done += 1
-                    say_of = partial(_say_of, say, f"[{done}/{steps}] round {number + 1}, {name}, {pairs} to {pairs}")
-                    try:
-                        await _measure(name, bus, pairs, number, form, place, results, say_of)
-                    except Exception as error:  # noqa: BLE001 - a peer that fails is a result; the others go on
-                        results.failed.append({"round": number, "peer": name, "pairs": pairs, "error": short(error)})
-                        say_of(f"failed: {short(error)}")
+        try:
+            await _round(form, number, folder / f"round{number}", results, say)
+        except Exception as error:  # noqa: BLE001 - without a bus there is no round; the next one may have it
+            results.failed.append({"round": number, "peer": "bus", "error": short(error)})
+            say(f"round {number + 1} failed: {short(error)}")
     return results
+
+
+async def _round(form: Form, number: int, place: Path, results: Results, say: Callable[[str], None]) -> None:
+    """Every peer with one pair, then every peer with more."""
+    steps = [(pairs, name) for pairs in form.pairs for name in rotated(form.peers, number)]
+    async with Bus(place / "bus", pairs_plan(max(form.pairs))) as bus:
+        _verify(form, number, results)
+        for done, (pairs, name) in enumerate(steps, number * len(steps) + 1):
+            about = f"[{done}/{form.rounds * len(steps)}] round {number + 1}, {name}, {pairs} to {pairs}"
+            try:
+                await _measure(name, bus, pairs, number, form, place, results, partial(_say_of, say, about))
+            except Exception as error:  # noqa: BLE001 - a peer that fails is a result; the others go on
+                results.failed.append({"round": number, "peer": name, "pairs": pairs, "error": short(error)})
+                say(f"{about}: failed: {short(error)}")
 
 
 def _say_of(say: Callable[[str], None], about: str, what: str) -> None:
@@ -123,7 +130,8 @@ async def running(name: str, bus: Bus, pairs: int, folder: Path) -> AsyncIterato
     peer = make(name, bus)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(peer.stop)
-        setup = await peer.start(folder, pairs)
+        async with asyncio.timeout(OPEN_S):
+            setup = await peer.start(folder, pairs)
         receiver = await Side.start("receiver", name, folder)
         stack.push_async_callback(receiver.stop)
         sender = await Side.start("sender", name, folder)
