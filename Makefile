@@ -1,5 +1,6 @@
-# Everything for working on Sealbus. `make` lists the targets. Each sets up what it needs: an environment in .venv, once, and
-# again when pyproject.toml has changed (`make bench` in .venv-bench). Needs GNU make, a POSIX shell, and Python 3.11 or newer (`make PYTHON=…` chooses one).
+# Everything for working on Sealbus. `make` lists the targets. Each sets up what it needs: an environment in .venv (`make bench`:
+# in .venv-bench), once, and again when pyproject.toml has changed. Needs GNU make, a POSIX shell, and Python 3.11 or newer
+# (`make PYTHON=…` chooses one).
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
