@@ -63,18 +63,30 @@ def cpu_seconds(roles: Roles) -> dict[str, float]:
     """User and system time so far, by role."""
     import psutil
 
-    used: dict[str, float] = {}
-    for role, pids in roles.items():
-        times = [psutil.Process(pid).cpu_times() for pid in pids]
-        used[role] = sum(one.user + one.system for one in times)
-    return used
+    def used(pid: int) -> float:
+        times = psutil.Process(pid).cpu_times()
+        return float(times.user + times.system)
+
+    return {role: _sum(role, pids, used) for role, pids in roles.items()}
 
 
 def memory_bytes(roles: Roles) -> dict[str, int]:
     """Resident memory now, by role."""
     import psutil
 
-    return {role: sum(psutil.Process(pid).memory_info().rss for pid in pids) for role, pids in roles.items()}
+    def resident(pid: int) -> int:
+        return int(psutil.Process(pid).memory_info().rss)
+
+    return {role: int(_sum(role, pids, resident)) for role, pids in roles.items()}
+
+
+def _sum(role: str, pids: list[int], figure: Callable[[int], float]) -> float:
+    import psutil
+
+    try:
+        return sum(figure(pid) for pid in pids)
+    except psutil.NoSuchProcess:
+        raise RuntimeError(f"{role} has died") from None
 
 
 @dataclass(slots=True)
