@@ -30,6 +30,9 @@ FULL: Final = Form(tuple(CLASSES))
 EXTRAS: Final = ("relaycost", "scaling", "attacks")
 """What else is measured, each by a module of its own."""
 
+NAMES: Final = (*CLASSES, "verify", *EXTRAS)
+"""What ``--only`` knows."""
+
 BUILD: Final = Path(__file__).resolve().parents[1] / "build"
 """Where the run's files are, and not in the system's temporary folder: where that is in memory, an fsync costs nothing."""
 
@@ -40,9 +43,9 @@ def main() -> int:
     """Returns the exit code: 1 if anything failed."""
     asked = _arguments()
     form = QUICK if asked.quick else FULL
-    only = asked.only or [*CLASSES, *EXTRAS]
+    only = asked.only or NAMES
     form = replace(form, peers=tuple(name for name in CLASSES if name in only), rounds=asked.rounds or form.rounds)
-    form = replace(form, seconds=asked.seconds or form.seconds)
+    form = replace(form, seconds=asked.seconds or form.seconds, verify="verify" in only)
     start = time.monotonic()
 
     def say(what: str) -> None:
@@ -138,7 +141,7 @@ def _arguments() -> argparse.Namespace:
         "--only",
         type=_names,
         metavar="NAME,…",
-        help=f"only these of {', '.join([*CLASSES, *EXTRAS])}",
+        help=f"only these of {', '.join(NAMES)}",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw a plot into FILE")
@@ -147,8 +150,8 @@ def _arguments() -> argparse.Namespace:
 
 def _names(text: str) -> list[str]:
     names = text.split(",")
-    if unknown := [name for name in names if name not in (*CLASSES, *EXTRAS)]:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not among {', '.join([*CLASSES, *EXTRAS])}")
+    if unknown := [name for name in names if name not in NAMES]:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not among {', '.join(NAMES)}")
     return names
 
 

@@ -32,11 +32,16 @@ def show(result: Result, console: Console | None = None) -> None:
 def tables(result: Result) -> Iterable[Table]:
     """All tables."""
     summary = result["summary"]
-    if summary["throughput"] or result["failed"]:
+    if summary["throughput"] or summary["verify"] or result["failed"]:
         yield _comparison(result)
+    if summary["throughput"]:
         yield _costs(summary["throughput"])
     if summary["latency"]:
         yield _latencies(summary["latency"])
+    if result.get("relaycost"):
+        from benchmarks import relaycost
+
+        yield relaycost.table(result["relaycost"])
     if result.get("attacks"):
         yield _attacks(result["attacks"])
     yield _goals(result["goals"])
@@ -47,7 +52,9 @@ def tables(result: Result) -> Iterable[Table]:
 def _comparison(result: Result) -> Table:
     """Messages a second, and how often Sealbus's figure is the peer's."""
     summary, about = result["summary"], result["about"]
-    columns = list(dict.fromkeys((row["pairs"], row["size"]) for row in summary["throughput"]))
+    columns = list(
+        dict.fromkeys((row.get("pairs", 1), row["size"]) for row in (*summary["throughput"], *summary["verify"]))
+    )
     table = Table(
         title=f"Messages a second, and {US}'s figure over it: median (lowest – highest) of {about['rounds']} round(s)",
         title_justify="left",
@@ -69,7 +76,8 @@ def _comparison(result: Result) -> Table:
     for pairs, size in columns:
         rows = chosen(summary["verify"], size=size) if pairs == 1 else []
         cells.append(_rate(rows[0], own=False) if rows else NOTHING)
-    table.add_row("verify", *cells, "nothing is sent: bare Ed25519 verify, one process", style="dim")
+    if summary["verify"]:
+        table.add_row("verify", *cells, "nothing is sent: bare Ed25519 verify, one process", style="dim")
     return table
 
 

@@ -37,6 +37,8 @@ class Form:
     """Of one measurement: with all peers, sizes and depths, three rounds then take about twelve minutes."""
     sizes: tuple[int, ...] = SIZES
     pairs: tuple[int, ...] = (1, 10)
+    verify: bool = True
+    """Whether bare libsodium is measured too."""
 
 
 @dataclass(slots=True)
@@ -59,9 +61,11 @@ def rotated(names: Sequence[str], number: int) -> list[str]:
 async def run(form: Form, folder: Path, say: Callable[[str], None]) -> Results:
     """Run all rounds; files go into ``folder``, which exists. ``say`` is told of progress."""
     results = Results()
-    if not form.peers:
-        return results
     for number in range(form.rounds):
+        if form.verify:
+            _verify(form, number, results)
+        if not form.peers:
+            continue
         try:
             await _round(form, number, folder / f"round{number}", results, say)
         except Exception as error:  # noqa: BLE001 - without a bus there is no round; the next one may have it
@@ -74,7 +78,6 @@ async def _round(form: Form, number: int, place: Path, results: Results, say: Ca
     """Every peer with one pair, then every peer with more."""
     steps = [(pairs, name) for pairs in form.pairs for name in rotated(form.peers, number)]
     async with Bus(place / "bus", pairs_plan(max(form.pairs))) as bus:
-        _verify(form, number, results)
         for done, (pairs, name) in enumerate(steps, number * len(steps) + 1):
             about = f"[{done}/{form.rounds * len(steps)}] round {number + 1}, {name}, {pairs} to {pairs}"
             try:
