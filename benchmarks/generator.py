@@ -12,7 +12,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -60,6 +60,8 @@ class Cost:
 
     messages: int
     cpu_s: float
+    server_cpu_s: float
+    """What nats-server spent meanwhile."""
     seconds: float
     """From when the relays were let go to when the last message was done with."""
 
@@ -123,25 +125,27 @@ class Generator:
             await self._nc.publish(packet.subject, packet.data)
         await self._nc.flush()
 
-    async def cost(self, count: int, together: int = 1) -> Cost:
+    async def cost(self, count: int, together: int = 1, meanwhile: Callable[[], None] = lambda: None) -> Cost:
         """Have the relays judge at least ``count`` new messages that wait for them; what that cost.
 
-        Raises :class:`NotAccepted` if one of them is refused, or nothing happens any more.
+        ``meanwhile`` is called every few hundredths of a second while they work. Raises :class:`NotAccepted` if one of them is refused, or
+        nothing happens any more.
         """
         packets, messages = self.seal(count, together), -(-count // together) * together
         before = await self.state(ACCEPTED)
         with held(pids := self._bus.relay_pids):
             await self.send(packets)
             await self._until_ingress_holds(len(packets))
-            cpu = cpu_seconds(pids)
+            relays, server = cpu_seconds(pids), cpu_seconds([self._bus.server_pid])
             start = time.monotonic()
-        await self._until_judged()
-        end, cpu = time.monotonic(), cpu_seconds(pids) - cpu
+        await self._until_judged(meanwhile)
+        seconds = time.monotonic() - start
+        relays, server = cpu_seconds(pids) - relays, cpu_seconds([self._bus.server_pid]) - server
         accepted = (await self.state(ACCEPTED))["last_seq"] - before["last_seq"]
         if accepted != messages:
             refused = (await self.state(QUARANTINE))["messages"]
             raise NotAccepted(f"{accepted} of {messages} messages were accepted, {refused} were quarantined")
-        return Cost(messages, cpu, end - start)
+        return Cost(messages, relays, server, seconds)
 
     async def _until_ingress_holds(self, count: int) -> None:
         """The stream stores without answering; what it has not stored yet would not be waiting."""
@@ -149,13 +153,14 @@ class Generator:
             while (await self.state(INGRESS))["messages"] < count:  # noqa: ASYNC110  # it happens in another process
                 await asyncio.sleep(POLL_S)
 
-    async def _until_judged(self) -> None:
+    async def _until_judged(self, meanwhile: Callable[[], None]) -> None:
         left, since = -1, time.monotonic()
         while waiting := (await self.state(INGRESS))["messages"]:
             if waiting != left:
                 left, since = waiting, time.monotonic()
             elif time.monotonic() - since > PATIENCE_S:
                 raise NotAccepted(f"{waiting} messages wait, and no relay takes them")
+            meanwhile()
             await asyncio.sleep(POLL_S)
 
     async def state(self, stream: str) -> dict[str, Any]:
