@@ -12,10 +12,13 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
+
+from nats.aio.client import Client
 
 from benchmarks.bus import BUS, Bus
 from benchmarks.crowd import Route
@@ -59,8 +62,9 @@ class Cost:
     """What the relays spent on ``messages`` envelopes."""
 
     messages: int
-    cpu_s: float
-    server_cpu_s: float
+    relays_s: tuple[float, ...]
+    """Processor time of each relay."""
+    server_s: float
     """What nats-server spent meanwhile."""
     seconds: float
     """From when the relays were let go to when the last message was done with."""
@@ -68,12 +72,35 @@ class Cost:
     @property
     def us(self) -> float:
         """Processor time in µs a message."""
-        return self.cpu_s * 1e6 / self.messages
+        return sum(self.relays_s) * 1e6 / self.messages
+
+    @property
+    def server_us(self) -> float:
+        """The same of nats-server."""
+        return self.server_s * 1e6 / self.messages
 
     @property
     def rate(self) -> float:
         """Messages a second."""
         return self.messages / self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """Processor time of a bus's processes at one moment."""
+
+    relays_s: tuple[float, ...]
+    server_s: float
+
+    @classmethod
+    def so_far(cls, bus: Bus) -> Used:
+        """Now."""
+        return cls(tuple(cpu_seconds([pid]) for pid in bus.relay_pids), cpu_seconds([bus.server_pid]))
+
+    def cost(self, earlier: Used, messages: int, seconds: float) -> Cost:
+        """What ``messages`` have cost since ``earlier``."""
+        relays_s = tuple(now - then for now, then in zip(self.relays_s, earlier.relays_s, strict=True))
+        return Cost(messages, relays_s, self.server_s - earlier.server_s, seconds)
 
 
 class Generator:
@@ -84,21 +111,17 @@ class Generator:
         self._bus = bus
         self._routes = itertools.cycle(routes)
         self._keys: dict[str, SigningKey] = {}
+        self._stack = AsyncExitStack()
         self._payloads = itertools.cycle([pack_json(order) for order in orders(size)])
 
     async def __aenter__(self) -> Self:
-        async def ignore(_: Exception) -> None:
-            pass
-
-        self._nc: HardenedClient = await connect(
-            [self._bus.url], self._bus.relay_seed, name="generator", on_error=ignore
-        )
+        self._nc = await self._stack.enter_async_context(login(self._bus.url, self._bus.relay_seed))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._nc.close()
+        await self._stack.aclose()
 
     def seal(self, count: int, together: int) -> list[Packet]:
         """At least ``count`` new envelopes, one route after the other. ``together`` of each have one signature."""
@@ -125,27 +148,37 @@ class Generator:
             await self._nc.publish(packet.subject, packet.data)
         await self._nc.flush()
 
-    async def cost(self, count: int, together: int = 1, meanwhile: Callable[[], None] = lambda: None) -> Cost:
+    async def cost(
+        self,
+        count: int,
+        together: int = 1,
+        *,
+        meanwhile: Callable[[], None] = lambda: None,
+        at_once: asyncio.Barrier | None = None,
+    ) -> Cost:
         """Have the relays judge at least ``count`` new messages that wait for them; what that cost.
 
-        ``meanwhile`` is called every few hundredths of a second while they work. Raises :class:`NotAccepted` if one of them is refused, or
-        nothing happens any more.
+        ``meanwhile`` is called every few hundredths of a second while they work. Where several buses are to work at the same time, they
+        share ``at_once``. Raises :class:`NotAccepted` if a message is refused, or nothing happens any more.
         """
         packets, messages = self.seal(count, together), -(-count // together) * together
         before = await self.state(ACCEPTED)
-        with held(pids := self._bus.relay_pids):
+        if at_once:
+            await at_once.wait()
+        with held(self._bus.relay_pids):
             await self.send(packets)
             await self._until_ingress_holds(len(packets))
-            relays, server = cpu_seconds(pids), cpu_seconds([self._bus.server_pid])
+            if at_once:
+                await at_once.wait()
+            used = Used.so_far(self._bus)
             start = time.monotonic()
         await self._until_judged(meanwhile)
-        seconds = time.monotonic() - start
-        relays, server = cpu_seconds(pids) - relays, cpu_seconds([self._bus.server_pid]) - server
+        seconds, more = time.monotonic() - start, Used.so_far(self._bus)
         accepted = (await self.state(ACCEPTED))["last_seq"] - before["last_seq"]
         if accepted != messages:
             refused = (await self.state(QUARANTINE))["messages"]
             raise NotAccepted(f"{accepted} of {messages} messages were accepted, {refused} were quarantined")
-        return Cost(messages, relays, server, seconds)
+        return more.cost(used, messages, seconds)
 
     async def _until_ingress_holds(self, count: int) -> None:
         """The stream stores without answering; what it has not stored yet would not be waiting."""
@@ -164,7 +197,28 @@ class Generator:
             await asyncio.sleep(POLL_S)
 
     async def state(self, stream: str) -> dict[str, Any]:
-        """What JetStream says of a stream: ``messages``, ``bytes``, ``last_seq`` and more."""
-        answer = json.loads((await self._nc.request(f"$JS.API.STREAM.INFO.{stream}", b"", 10)).data)
-        state: dict[str, Any] = answer["state"]
-        return state
+        """What JetStream says of a stream."""
+        return await stream_state(self._nc, stream)
+
+
+@asynccontextmanager
+async def login(url: str, relay_seed: str) -> AsyncIterator[HardenedClient]:
+    """A connection with the relay's rights."""
+
+    async def ignore(_: Exception) -> None:
+        pass
+
+    client = await connect([url], relay_seed, name="generator", on_error=ignore)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def stream_state(nc: Client, stream: str) -> dict[str, Any]:
+    """What JetStream says of a stream: ``messages``, ``bytes``, ``last_seq`` and more."""
+    answer = json.loads((await nc.request(f"$JS.API.STREAM.INFO.{stream}", b"", 10)).data)
+    if "error" in answer:
+        raise NotAccepted(f"{stream}: {answer['error'].get('description')}")
+    state: dict[str, Any] = answer["state"]
+    return state
