@@ -64,7 +64,7 @@ def _comparison(result: Result) -> Table:
     for pairs, size in columns:
         table.add_column(f"{pairs} to {pairs}\n{_size(size)}", justify="right")
     table.add_column("its word means")
-    failed = {row["peer"]: row["error"] for row in result["failed"]}
+    failed = {row["peer"]: row["error"] for row in result["failed"] if "pairs" in row}
     for peer in dict.fromkeys([*result["peers"], *failed]):
         cells = []
         for pairs, size in columns:

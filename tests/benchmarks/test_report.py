@@ -60,6 +60,12 @@ def test_a_peer_that_failed_is_in_the_table_with_its_error_as_it_is() -> None:
     assert "| uagents | 1 | 1 | sender: [Errno 98] address [red]in use |" in lines
 
 
+def test_what_failed_and_is_no_peer_is_only_among_what_failed() -> None:
+    failed = [{"peer": "scaling", "error": "no relay"}]
+    lines = [line for line in shown(result(failed=failed)) if "scaling" in line]
+    assert lines == ["| scaling | – | – | no relay |"]
+
+
 def test_attacks_are_a_matrix_of_what_each_peer_lets_through() -> None:
     rows = [
         {"attack": "replay", "peer": "sealbus", "let_through": False, "note": ""},
