@@ -85,21 +85,29 @@ async def _all(form: Form, extras: list[str], quick: bool, say: Callable[[str], 
             say(f"{name} …")
             (folder / name).mkdir()
             try:
-                result[name] = await _extra(name, folder / name, quick, say)
+                result[name] = await _extra(name, folder / name, form, quick, say)
             except Exception as error:  # noqa: BLE001 - one measurement that fails does not spoil the others
                 result["failed"].append({"peer": name, "error": short(error)})
                 say(f"{name}: failed: {short(error)}")
+    result["failed"] += [
+        {"peer": row["peer"], "error": f"attack {row['attack']}: {row['note']}"}
+        for row in result.get("attacks", ())
+        if row["note"].startswith("invalid")
+    ]
     result["summary"] = summarise(result["throughput"], result["latency"], result["verify"])
     result["goals"] = goals.judge(result)
     return result
 
 
-async def _extra(name: str, folder: Path, quick: bool, say: Callable[[str], None]) -> Any:
+async def _extra(name: str, folder: Path, form: Form, quick: bool, say: Callable[[str], None]) -> Any:
     """What the module ``name`` measures, in ``folder``: plain values for the JSON file."""
     module = importlib.import_module(f"benchmarks.{name}")
-    measure = module.run if name == "attacks" else module.measure
-    options = {"axes": QUICK_AXES} if name == "scaling" and quick else {}
-    return await measure(folder, quick=quick, say=lambda what: say(f"{name}: {what}"), **options)
+    options: dict[str, Any] = {"quick": quick, "say": lambda what: say(f"{name}: {what}")}
+    if name == "attacks":
+        return await module.run(folder, form.peers or None, **options)
+    if name == "scaling" and quick:
+        options["axes"] = QUICK_AXES
+    return await module.measure(folder, **options)
 
 
 def _about(form: Form, quick: bool) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def tables(result: Result) -> Iterable[Table]:
         yield from scaling.tables(result["scaling"])
     if result.get("attacks"):
         yield _attacks(result["attacks"])
+        yield _notes(result["attacks"])
     yield _goals(result["goals"])
     if result["failed"]:
         yield _failures(result["failed"])
@@ -127,12 +128,24 @@ def _attacks(rows: Sequence[dict[str, Any]]) -> Table:
     peers = list(dict.fromkeys(row["peer"] for row in rows))
     table = Table(title="Attacks: what each peer lets through", title_justify="left")
     table.add_column("attack")
+    table.add_column("by one who has")
     for peer in peers:
         table.add_column(peer, justify="center")
     words = {True: "[red]through[/red]", False: "[green]stopped[/green]", None: NOTHING}
-    for attack in dict.fromkeys(row["attack"] for row in rows):
-        found = {row["peer"]: row["let_through"] for row in chosen(rows, attack=attack)}
-        table.add_row(attack, *(words[found.get(peer)] for peer in peers))
+    for what, needs in dict.fromkeys((row["what"], row["needs"]) for row in rows):
+        found = {row["peer"]: row["let_through"] for row in chosen(rows, what=what, needs=needs)}
+        table.add_row(what, needs, *(words[found.get(peer)] for peer in peers))
+    return table
+
+
+def _notes(rows: Sequence[dict[str, Any]]) -> Table:
+    """What is to be said about single trials, once for all of which it is said."""
+    table = Table(title="About the attacks", title_justify="left")
+    for name in ("peer", "attack", "note"):
+        table.add_column(name)
+    for peer, note in dict.fromkeys((row["peer"], row["note"]) for row in rows if row["note"]):
+        keys = ", ".join(row["attack"] for row in chosen(rows, peer=peer, note=note))
+        table.add_row(peer, keys, Text(note))
     return table
 
 

@@ -67,15 +67,20 @@ def test_what_failed_and_is_no_peer_is_only_among_what_failed() -> None:
 
 
 def test_attacks_are_a_matrix_of_what_each_peer_lets_through() -> None:
+    replay = {"attack": "replay", "what": "an order, once more", "needs": "the network"}
+    lack = {"attack": "revoked", "what": "an order under a revoked key", "needs": "the key"}
+    other = {"attack": "schema", "what": "an order of another form", "needs": "the key"}
     rows = [
-        {"attack": "replay", "peer": "sealbus", "let_through": False, "note": ""},
-        {"attack": "replay", "peer": "nats", "let_through": True, "note": ""},
-        {"attack": "stolen certificate", "peer": "nats", "let_through": None, "note": "has none"},
+        {**replay, "peer": "sealbus", "let_through": False, "note": ""},
+        {**replay, "peer": "nats", "let_through": True, "note": ""},
+        {**lack, "peer": "nats", "let_through": None, "note": "has no keys"},
+        {**other, "peer": "nats", "let_through": None, "note": "has no keys"},
     ]
-    lines = shown(result(attacks=rows))
-    assert "| attack | sealbus | nats |" in [line.replace("┃", "|") for line in lines]
-    assert "| replay | stopped | through |" in lines
-    assert "| stolen certificate | – | – |" in lines
+    lines = [line.replace("┃", "|") for line in shown(result(attacks=rows))]
+    assert "| attack | by one who has | sealbus | nats |" in lines
+    assert "| an order, once more | the network | stopped | through |" in lines
+    assert "| an order under a revoked key | the key | – | – |" in lines
+    assert "| nats | revoked, schema | has no keys |" in lines
 
 
 def test_a_run_in_which_nothing_could_be_started_still_reports() -> None:
