@@ -47,7 +47,12 @@ QUICK_MESSAGES: Final = 2000
 IDLE_S: Final = 0.2
 AT_ONCE: Final = 30
 
-ORDER_SCHEMA: Final = Path(__file__).resolve().parents[1] / "schemas" / "orders.placed.v1.json"
+_ORDER_SCHEMA: Final = Path(__file__).resolve().parents[1] / "schemas" / "orders.placed.v1.json"
+
+
+def order_schema() -> Any:
+    """The schema of the example bus's orders."""
+    return json.loads(_ORDER_SCHEMA.read_text())
 
 
 class Verify:
@@ -88,7 +93,7 @@ async def measure(
     messages = QUICK_MESSAGES if quick else MESSAGES
     verify, taken = Verify(), list[dict[str, float]]()
     async with (
-        Bus(folder / "bus", crowd.plan(json.loads(ORDER_SCHEMA.read_text()))) as bus,
+        Bus(folder / "bus", crowd.plan(order_schema())) as bus,
         Generator(bus, crowd.routes()) as generator,
     ):
         for together in (1, TOGETHER):  # what is made once in a relay's life is none of a message's cost

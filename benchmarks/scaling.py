@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 import tempfile
 import time
@@ -31,7 +30,7 @@ from benchmarks.crowd import Crowd
 from benchmarks.generator import Cost, Generator
 from benchmarks.measure import Spread
 from benchmarks.process import rss_bytes
-from benchmarks.relaycost import ORDER_SCHEMA
+from benchmarks.relaycost import order_schema
 
 Json = dict[str, Any]
 Say = Callable[[str], None]
@@ -42,6 +41,8 @@ class Form:
     """How much is measured."""
 
     rounds: int
+    growth_rounds: int
+    """Of the goal's figure, which asks for a few per cent, where one round is 15 off."""
     messages: int
     backlog_messages: int
     load_s: float
@@ -65,7 +66,8 @@ RELAYS: Final = (1, 2, 4)
 AXES: Final = (*CROWDS, "schema", "relays", "backlog", "memory")
 
 FULL: Final = Form(
-    rounds=9,
+    rounds=7,
+    growth_rounds=15,
     messages=1500,
     backlog_messages=5000,
     load_s=30,
@@ -76,7 +78,8 @@ FULL: Final = Form(
 )
 QUICK: Final = Form(
     rounds=3,
-    messages=1000,
+    growth_rounds=5,
+    messages=1500,
     backlog_messages=2000,
     load_s=8,
     axes=("growth", "schema", "backlog", "memory"),
@@ -89,23 +92,22 @@ async def measure(
 ) -> Json:
     """Measure in ``folder``. Returns ``axes``, rows by axis; ``growth``, the ratio of the largest bus to the smallest; ``memory_mib``."""
     form = QUICK if quick else FULL
-    rounds = rounds or form.rounds
-    schema = json.loads(ORDER_SCHEMA.read_text())
+    schema = order_schema()
     result: Json = {"axes": {}, "growth": None, "memory_mib": None}
     for axis in axes or form.axes:
         say(f"{axis} …")
-        place = folder / axis
+        place, count = folder / axis, rounds or (form.growth_rounds if axis == "growth" else form.rounds)
         if axis == "memory":
             result["memory_mib"] = await memory.measure(place, schema, seconds=form.load_s, say=say)
         elif axis == "backlog":
             result["axes"][axis] = await _backlogs(place, schema, form)
         elif axis == "relays":
-            result["axes"][axis] = await _relays(place, schema, rounds, form.messages)
+            result["axes"][axis] = await _relays(place, schema, count, form.messages)
         else:
             sizes = [(_size(axis, crowd), crowd, schema) for crowd in CROWDS.get(axis, ())]
             if axis == "schema":
                 sizes = [(f"{factor}x", SMALL, _larger(schema, factor)) for factor in SCHEMA_FACTORS]
-            result["axes"][axis] = await _side_by_side(place, sizes, rounds, form.messages)
+            result["axes"][axis] = await _side_by_side(place, sizes, count, form.messages)
     if growth := result["axes"].get("growth"):
         result["growth"] = growth[-1]["ratio"]
     return result
@@ -170,15 +172,12 @@ async def _relays(folder: Path, schema: Json, rounds: int, messages: int) -> lis
             generators.append(await stack.enter_async_context(Generator(bus, SMALL.routes())))
             await generators[-1].cost(messages)
         taken = [[await generator.cost(messages) for generator in generators] for _ in range(rounds)]
-    return [
-        {
-            "size": f"{count}",
-            "busiest_share": max(sum(one) for one in zip(*(costs[at].relays_s for costs in taken), strict=True))
-            / sum(sum(costs[at].relays_s) for costs in taken),
-        }
-        | _figures([(costs[at], costs[0]) for costs in taken])
-        for at, count in enumerate(RELAYS)
-    ]
+    rows = []
+    for at, count in enumerate(RELAYS):
+        costs = [(round_[at], round_[0]) for round_ in taken]
+        each = [sum(used) for used in zip(*(cost.relays_s for cost, _ in costs), strict=True)]
+        rows.append({"size": f"{count}", "busiest_share": max(each) / sum(each)} | _figures(costs))
+    return rows
 
 
 def _figures(pairs: Sequence[tuple[Cost, Cost]]) -> Json:
