@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import importlib
 import json
 import os
@@ -85,7 +86,8 @@ async def _all(form: Form, extras: list[str], quick: bool, say: Callable[[str], 
             say(f"{name} …")
             (folder / name).mkdir()
             try:
-                result[name] = await _extra(name, folder / name, form, quick, say)
+                with contextlib.redirect_stdout(sys.stderr):  # peers' libraries that run in here talk
+                    result[name] = await _extra(name, folder / name, form, quick, say)
             except Exception as error:  # noqa: BLE001 - one measurement that fails does not spoil the others
                 result["failed"].append({"peer": name, "error": short(error)})
                 say(f"{name}: failed: {short(error)}")
