@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -153,25 +153,29 @@ class Generator:
         count: int,
         together: int = 1,
         *,
+        hold: bool = True,
         meanwhile: Callable[[], None] = lambda: None,
         at_once: asyncio.Barrier | None = None,
     ) -> Cost:
         """Have the relays judge at least ``count`` new messages that wait for them; what that cost.
 
-        ``meanwhile`` is called every few hundredths of a second while they work. Where several buses are to work at the same time, they
-        share ``at_once``. Raises :class:`NotAccepted` if a message is refused, or nothing happens any more.
+        Unless they are to ``hold``, they begin while it is still being sent. ``meanwhile`` is called every few hundredths of a second
+        while they work. Where several buses are to work at the same time, they share ``at_once``.
+
+        Raises :class:`NotAccepted` if a message is refused, or nothing happens any more.
         """
         packets, messages = self.seal(count, together), -(-count // together) * together
-        before = await self.state(ACCEPTED)
+        before, arriving = await self.state(ACCEPTED), (await self.state(INGRESS))["last_seq"] + len(packets)
         if at_once:
             await at_once.wait()
-        with held(self._bus.relay_pids):
+        with held(self._bus.relay_pids) if hold else nullcontext():
+            used, start = Used.so_far(self._bus), time.monotonic()
             await self.send(packets)
-            await self._until_ingress_holds(len(packets))
+            await self._until_arrived(arriving)
             if at_once:
                 await at_once.wait()
-            used = Used.so_far(self._bus)
-            start = time.monotonic()
+            if hold:
+                used, start = Used.so_far(self._bus), time.monotonic()
         await self._until_judged(meanwhile)
         seconds, more = time.monotonic() - start, Used.so_far(self._bus)
         accepted = (await self.state(ACCEPTED))["last_seq"] - before["last_seq"]
@@ -180,10 +184,10 @@ class Generator:
             raise NotAccepted(f"{accepted} of {messages} messages were accepted, {refused} were quarantined")
         return more.cost(used, messages, seconds)
 
-    async def _until_ingress_holds(self, count: int) -> None:
+    async def _until_arrived(self, sequence: int) -> None:
         """The stream stores without answering; what it has not stored yet would not be waiting."""
         async with asyncio.timeout(PATIENCE_S):
-            while (await self.state(INGRESS))["messages"] < count:  # noqa: ASYNC110  # it happens in another process
+            while (await self.state(INGRESS))["last_seq"] < sequence:  # noqa: ASYNC110  # it happens in another process
                 await asyncio.sleep(POLL_S)
 
     async def _until_judged(self, meanwhile: Callable[[], None]) -> None:

@@ -6,23 +6,25 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-_PROC: Final = Path("/proc/self/stat").exists()
+_LINUX: Final = sys.platform == "linux"
+_PROCESS_CPU: Final = 2
+"""In the last bits of a clock id: that it is a process's user and system time. What clock_getcpuclockid(3) makes, which Python lacks."""
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """User and system time of the processes so far, as finely as the system tells it: 10 ms."""
+    """User and system time of the processes so far: to the nanosecond on Linux, else to 10 ms."""
     return sum(_cpu_seconds(pid) for pid in pids)
 
 
 def _cpu_seconds(pid: int) -> float:
-    if _PROC:
-        # "pid (command) state …": a command may have blanks and brackets in it.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    if _LINUX:
+        return time.clock_gettime(~pid << 3 | _PROCESS_CPU)
     seconds = 0.0
     days, _, clock = _ps(pid, "cputime").rpartition("-")
     for part in clock.split(":"):  # [[days-]hours:]minutes:seconds[.hundredths]
@@ -36,7 +38,7 @@ def rss_bytes(pids: Iterable[int]) -> int:
 
 
 def _rss_bytes(pid: int) -> int:
-    if _PROC:
+    if _LINUX:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return int(_ps(pid, "rss")) * 1024
 

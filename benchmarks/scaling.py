@@ -162,7 +162,7 @@ async def _backlogs(folder: Path, schema: Json, form: Form) -> list[Json]:
 
 
 async def _relays(folder: Path, schema: Json, rounds: int, messages: int) -> list[Json]:
-    """These one after the other, for what counts here is the throughput too."""
+    """These one after the other, for what counts here is the throughput too; and not held, for a relay that is loses its partitions."""
     async with AsyncExitStack() as stack:
         generators = []
         for count in RELAYS:
@@ -170,8 +170,8 @@ async def _relays(folder: Path, schema: Json, rounds: int, messages: int) -> lis
             for _ in range(1, count):
                 await bus.start_relay()
             generators.append(await stack.enter_async_context(Generator(bus, SMALL.routes())))
-            await generators[-1].cost(messages)
-        taken = [[await generator.cost(messages) for generator in generators] for _ in range(rounds)]
+            await generators[-1].cost(messages, hold=False)
+        taken = [[await generator.cost(messages, hold=False) for generator in generators] for _ in range(rounds)]
     rows = []
     for at, count in enumerate(RELAYS):
         costs = [(round_[at], round_[0]) for round_ in taken]

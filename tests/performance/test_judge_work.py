@@ -23,18 +23,21 @@ BURST_MOST: Final = 5_500
 GROWTH_MOST: Final = 1.02
 """Instructions with the larger policy to those with the smaller: they are the same. A loop over bots, rules or grants would be 1.2 at the least."""
 
-TIME_GROWTH_MOST: Final = 1.5
-"""Processor time likewise. Measured: 0.9 to 1.1. A copy or a scan of a thousand entries in C, which instructions do not show, takes
-tens of µs, which is half a verdict."""
+TIME_GROWTH_MOST: Final = 1.25
+"""Processor time likewise. Measured: 0.94 to 1.10. A copy or a scan of five thousand entries in C, which instructions do not show, takes
+25 µs or more, a third of a verdict in a burst."""
 
 SMALL: Final = Crowd(10, 10, 10)
 LARGER: Final = (Crowd(100, 10, 100), Crowd(10, 100, 100), Crowd(10, 10, 1000), Crowd(100, 100, 100))
 """Ten times as many, or more, of one thing and of everything."""
 
-LARGE: Final = Crowd(1000, 1000, 10_000)
+HUGE: Final = Crowd(5000, 5000, 10_000)
 
-MESSAGES: Final = 64
-ROUNDS: Final = 15
+TOGETHER: Final = 64
+SLICE: Final = 32
+"""Messages that are judged under one policy before it is the other's turn: 3 ms, so that a busy machine is equally busy for both."""
+
+SLICES: Final = 50
 
 
 def work(gate: Crowded, *, together: int) -> int:
@@ -42,7 +45,7 @@ def work(gate: Crowded, *, together: int) -> int:
     return max(instructions(gate.judge, gate.arrivals(2 * together + 4, together=together)))
 
 
-@pytest.mark.parametrize(("together", "most"), [(1, SINGLE_MOST), (MESSAGES, BURST_MOST)], ids=["single", "burst"])
+@pytest.mark.parametrize(("together", "most"), [(1, SINGLE_MOST), (TOGETHER, BURST_MOST)], ids=["single", "burst"])
 def test_a_verdict_takes_no_more_instructions_than_budgeted(together: int, most: int) -> None:
     assert work(Crowded(SMALL), together=together) <= most
 
@@ -57,12 +60,10 @@ def test_a_policy_ten_times_larger_makes_no_verdict_more_work(crowd: Crowd) -> N
     assert work(Crowded(crowd), together=1) <= work(Crowded(SMALL), together=1) * GROWTH_MOST
 
 
-def test_a_policy_a_thousand_times_larger_makes_no_verdict_dearer() -> None:
-    """In bursts, so that the signature, always the same work, does not hide the rest."""
-    small, large = Crowded(SMALL), Crowded(LARGE)
-    pairs = [
-        tuple(gate.judge_all(gate.arrivals(MESSAGES, together=MESSAGES)) for gate in (small, large))
-        for _ in range(ROUNDS)
-    ]
-    best_small, best_large = (min(one) for one in zip(*pairs, strict=True))
-    assert best_large <= best_small * TIME_GROWTH_MOST
+def test_a_policy_five_hundred_times_larger_makes_no_verdict_dearer() -> None:
+    """In a burst, so that the signature, always the same work, does not hide the rest."""
+    gates = [Crowded(SMALL), Crowded(HUGE)]
+    arrivals = [gate.arrivals(TOGETHER, together=TOGETHER)[:SLICE] for gate in gates]
+    taken = [[gate.judge_all(some) for gate, some in zip(gates, arrivals, strict=True)] for _ in range(SLICES)]
+    small, huge = (min(one) for one in zip(*taken, strict=True))
+    assert huge <= small * TIME_GROWTH_MOST

@@ -29,7 +29,7 @@ MEMORY_MIB_MOST: Final = 100
 """Resident, after the load. 56 measured; the interpreter with what the relay imports is 45 of it."""
 
 ROUNDS: Final = 3
-MESSAGES: Final = 1000
+MESSAGES: Final = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ async def measure(folder: Path) -> Measured:
     crowd, verify = Crowd(), Verify()
     single, burst = list[float](), list[float]()
     async with Bus(folder / "bus", crowd.plan(order_schema())) as bus, Generator(bus, crowd.routes()) as generator:
-        await generator.cost(MESSAGES)
+        await generator.cost(MESSAGES // 2)
         for _ in range(ROUNDS):
             for together, found in ((1, single), (TOGETHER, burst)):
                 verify.clear()
