@@ -143,7 +143,7 @@ def _arguments() -> argparse.Namespace:
         description="Measure Sealbus against other ways of getting an order from bot to bot, in one run on this machine.",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="one round, 1 KiB only, short measurements: about three minutes"
+        "--quick", action="store_true", help="one round, 1 KiB only, short measurements: about four minutes"
     )
     parser.add_argument(
         "--rounds", type=_positive, metavar="N", help=f"rounds over all peers [{FULL.rounds}; quick: 1]"

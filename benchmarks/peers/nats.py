@@ -127,8 +127,9 @@ class CoreReceiver(_Answerer):
 
     async def _listen(self, client: Client, pair: int, received: Callable[[], None]) -> None:
         async def take(msg: Msg) -> None:
-            orjson.loads(msg.data)
-            received()
+            with contextlib.suppress(orjson.JSONDecodeError):
+                orjson.loads(msg.data)
+                received()
 
         await client.subscribe(f"bench.core.{pair}", cb=take, pending_msgs_limit=-1, pending_bytes_limit=-1)
 
@@ -148,7 +149,11 @@ async def _pull(fetch: Callable[..., Awaitable[list[Msg]]], received: Callable[[
     while True:
         with contextlib.suppress(TimeoutError):
             for msg in await fetch(FETCH, timeout=FETCH_S):
-                orjson.loads(msg.data)
+                try:
+                    orjson.loads(msg.data)
+                except orjson.JSONDecodeError:
+                    await msg.term()  # else it would come again and again
+                    continue
                 received()
                 await msg.ack()
 
