@@ -127,7 +127,7 @@ class CoreReceiver(_Answerer):
 
     async def _listen(self, client: Client, pair: int, received: Callable[[], None]) -> None:
         async def take(msg: Msg) -> None:
-            with contextlib.suppress(orjson.JSONDecodeError):
+            with contextlib.suppress(ValueError):
                 orjson.loads(msg.data)
                 received()
 
@@ -151,7 +151,7 @@ async def _pull(fetch: Callable[..., Awaitable[list[Msg]]], received: Callable[[
             for msg in await fetch(FETCH, timeout=FETCH_S):
                 try:
                     orjson.loads(msg.data)
-                except orjson.JSONDecodeError:
+                except ValueError:
                     await msg.term()  # else it would come again and again
                     continue
                 received()
