@@ -66,7 +66,7 @@ RELAYS: Final = (1, 2, 4)
 AXES: Final = (*CROWDS, "schema", "relays", "backlog", "memory")
 
 FULL: Final = Form(
-    rounds=7,
+    rounds=5,
     growth_rounds=15,
     messages=1500,
     backlog_messages=5000,
