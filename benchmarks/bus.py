@@ -1,0 +1,173 @@
+"""A Sealbus of the benchmark's own: its folder, the nats-server, a relay as the real command.
+
+The peers that stand on NATS are measured on this same server, logged in with the relay's own key (account BUS, all rights), so that
+they and Sealbus have the same settings, ``sync_interval: always`` among them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Self
+
+from benchmarks.workload import ORDER_SCHEMA, REPLY_SCHEMA
+from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.cli.keys import make_key
+from sealbus_broker.relay.nats_config import NatsConfig
+from sealbus_broker.relay.server import NatsServer
+
+BUS: Final = "bench"
+START_S: Final = 60.0
+STOP_S: Final = 15.0
+_LAST_BYTES: Final = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a bus's folder holds: ``policy.yaml`` as text, schemas by name, and which bots get keys."""
+
+    policy: str
+    schemas: dict[str, Any]
+    bots: tuple[str, ...]
+
+
+def pairs_plan(pairs: int) -> Plan:
+    """Senders ``s0``… and receivers ``r0``…, with one stream subject and one live subject a pair, at full speed."""
+    bots, subjects = [], []
+    for pair in range(pairs):
+        bots.append(f"  s{pair}: {{publish: [orders.p{pair}, quotes.p{pair}]}}")
+        bots.append(f"  r{pair}: {{subscribe: [orders.p{pair}, quotes.p{pair}]}}")
+        subjects.append(f"  orders.p{pair}: {{schema: order.v1}}")
+        subjects.append(f"  quotes.p{pair}: {{delivery: live, schema: order.v1, reply: answer.v1}}")
+    policy = "\n".join(["version: 1", f"bus: {BUS}", "bots:", *bots, "subjects:", *subjects, ""])
+    names = tuple(f"{side}{pair}" for pair in range(pairs) for side in "sr")
+    return Plan(policy, {"order.v1": ORDER_SCHEMA, "answer.v1": REPLY_SCHEMA}, names)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class BusFailed(RuntimeError):
+    """The bus could not be started."""
+
+
+class Bus:
+    """A running bus: ``async with Bus(folder, plan) as bus``. ``folder`` must not exist."""
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.folder = BusFolder(folder)
+        folder.mkdir(parents=True)
+        (folder / "policy.yaml").write_text(plan.policy)
+        (folder / "schemas").mkdir()
+        for name, schema in plan.schemas.items():
+            (folder / "schemas" / f"{name}.json").write_text(json.dumps(schema))
+        with _quiet():
+            self._secrets = self.folder.secrets()
+        self.url = f"nats://127.0.0.1:{(port := free_port())}"
+        for bot in plan.bots:
+            make_key(self.folder, bot, BUS, (self.url,), self._secrets.bus.public, datetime.now(UTC))
+        self._server = NatsServer(
+            NatsConfig(
+                store_dir=folder / ".sealbus" / "jetstream",
+                relay=self._secrets.relay.public,
+                issuer=self._secrets.issuer.public,
+                port=port,
+            ),
+            folder / ".sealbus",
+        )
+        self._relays: list[asyncio.subprocess.Process] = []
+
+    @property
+    def relay_seed(self) -> str:
+        """What logs in to the account BUS with all rights."""
+        return self._secrets.relay.seed_text
+
+    @property
+    def server_pid(self) -> int:
+        """The process id of nats-server."""
+        if (pid := self._server.pid) is None:
+            raise BusFailed("nats-server has died")
+        return pid
+
+    @property
+    def relay_pids(self) -> list[int]:
+        """The process ids of the relays that run."""
+        return [relay.pid for relay in self._relays if relay.returncode is None]
+
+    def credentials(self, bot: str) -> Path:
+        """The credentials file of ``bot``."""
+        return self.folder.credentials(bot)
+
+    async def __aenter__(self) -> Self:
+        await self._server.start()
+        try:
+            await self.start_relay()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*(end(relay) for relay in self._relays))
+        await self._server.stop()
+
+    async def start_relay(self) -> int:
+        """Start a relay more and wait until it says that the bus is up; return its process id. Its log is beside the policy."""
+        name = f"relay{len(self._relays)}"
+        log = self.folder.path / f"{name}.log"
+        with log.open("ab") as output:
+            relay = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "sealbus_broker", "relay"),
+                *("--dir", str(self.folder.path), "--server", self.url, "--name", name),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C is for the benchmark, which then stops it in order
+            )
+        self._relays.append(relay)
+        try:
+            async with asyncio.timeout(START_S):
+                while b"is up at" not in log.read_bytes():
+                    if relay.returncode is not None:
+                        raise BusFailed(f"the relay ended at once: {_last(log)}")
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise BusFailed(f"the relay was not up within {START_S:g} s: {_last(log)}") from None
+        return relay.pid
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    """SIGTERM, and SIGKILL if that does not do."""
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), STOP_S)
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def _last(log: Path) -> str:
+    return log.read_bytes()[-_LAST_BYTES:].decode("utf-8", "replace").strip()
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Without what is said to a person who makes a bus."""
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
+        yield

@@ -1,0 +1,228 @@
+"""Load for a relay, and what the relay spends on it.
+
+Envelopes are sealed beforehand and published raw on ``send.<bot>``, logged in with the relay's own key into the account where the ingress
+stream is, so that no client stands in the way. Meanwhile the relay is held: it meets a backlog, as a relay under full load does, and
+pulls full batches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
+
+from nats.aio.client import Client
+
+from benchmarks.bus import BUS, Bus
+from benchmarks.crowd import Route
+from benchmarks.process import cpu_seconds, held
+from benchmarks.workload import orders
+from sealbus.codec import pack_json
+from sealbus.credentials import Credentials
+from sealbus.envelope import Header, seal_envelopes
+from sealbus.keys import SigningKey
+from sealbus.limits import NONCE_BYTES
+from sealbus.subjects import ingress_subject
+from sealbus_broker.relay.connection import HardenedClient, connect
+from sealbus_broker.relay.streams import ACCEPTED, INGRESS, QUARANTINE
+
+TTL_MS: Final = 60_000
+"""The default policy's longest life of an envelope. What is sealed is stored within seconds."""
+
+POLL_S: Final = 0.02
+PATIENCE_S: Final = 60.0
+"""Without any progress for so long, the measurement has failed."""
+
+
+class Packet(NamedTuple):
+    """One NATS message on its way in."""
+
+    subject: str
+    data: bytes
+
+
+class NotAccepted(RuntimeError):
+    """The relay did not accept what was sent, so nothing was measured."""
+
+
+def as_messages(envelopes: Sequence[bytes]) -> list[bytes]:
+    """The NATS messages in which envelopes that one bot sealed together travel."""
+    return list(envelopes)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What the relays spent on ``messages`` envelopes."""
+
+    messages: int
+    relays_s: tuple[float, ...]
+    """Processor time of each relay."""
+    server_s: float
+    """What nats-server spent meanwhile."""
+    seconds: float
+    """From when the relays were let go to when the last message was done with."""
+
+    @property
+    def us(self) -> float:
+        """Processor time in µs a message."""
+        return sum(self.relays_s) * 1e6 / self.messages
+
+    @property
+    def server_us(self) -> float:
+        """The same of nats-server."""
+        return self.server_s * 1e6 / self.messages
+
+    @property
+    def rate(self) -> float:
+        """Messages a second."""
+        return self.messages / self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """Processor time of a bus's processes at one moment."""
+
+    relays_s: tuple[float, ...]
+    server_s: float
+
+    @classmethod
+    def so_far(cls, bus: Bus) -> Used:
+        """Now."""
+        return cls(tuple(cpu_seconds([pid]) for pid in bus.relay_pids), cpu_seconds([bus.server_pid]))
+
+    def cost(self, earlier: Used, messages: int, seconds: float) -> Cost:
+        """What ``messages`` have cost since ``earlier``."""
+        relays_s = tuple(now - then for now, then in zip(self.relays_s, earlier.relays_s, strict=True))
+        return Cost(messages, relays_s, self.server_s - earlier.server_s, seconds)
+
+
+class Generator:
+    """Seals and sends in the name of a bus's bots: ``async with Generator(bus, routes) as generator``."""
+
+    def __init__(self, bus: Bus, routes: Sequence[Route], *, size: int = 1024) -> None:
+        """``routes`` are taken in turn. ``size``: bytes of an order as JSON."""
+        self._bus = bus
+        self._routes = itertools.cycle(routes)
+        self._keys: dict[str, SigningKey] = {}
+        self._stack = AsyncExitStack()
+        self._payloads = itertools.cycle([pack_json(order) for order in orders(size)])
+
+    async def __aenter__(self) -> Self:
+        self._nc = await self._stack.enter_async_context(login(self._bus.url, self._bus.relay_seed))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    def seal(self, count: int, together: int) -> list[Packet]:
+        """At least ``count`` new envelopes, one route after the other. ``together`` of each have one signature."""
+        packets: list[Packet] = []
+        now_ms = time.time_ns() // 1_000_000
+        for _ in range(0, count, together):
+            route = next(self._routes)
+            drafts = [
+                (Header(BUS, route.bot, route.subject, os.urandom(NONCE_BYTES), now_ms, TTL_MS), next(self._payloads))
+                for _ in range(together)
+            ]
+            envelopes = seal_envelopes(self._key(route.bot), drafts)
+            packets.extend(Packet(ingress_subject(route.bot, live=False), data) for data in as_messages(envelopes))
+        return packets
+
+    def _key(self, bot: str) -> SigningKey:
+        if bot not in self._keys:
+            self._keys[bot] = Credentials.load(self._bus.credentials(bot)).key
+        return self._keys[bot]
+
+    async def send(self, packets: Sequence[Packet]) -> None:
+        """Publish all; return when the server has them."""
+        for packet in packets:
+            await self._nc.publish(packet.subject, packet.data)
+        await self._nc.flush()
+
+    async def cost(
+        self,
+        count: int,
+        together: int = 1,
+        *,
+        hold: bool = True,
+        meanwhile: Callable[[], None] = lambda: None,
+        at_once: asyncio.Barrier | None = None,
+    ) -> Cost:
+        """Have the relays judge at least ``count`` new messages that wait for them; what that cost.
+
+        Unless they are to ``hold``, they begin while it is still being sent. ``meanwhile`` is called every few hundredths of a second
+        while they work. Where several buses are to work at the same time, they share ``at_once``.
+
+        Raises :class:`NotAccepted` if a message is refused, or nothing happens any more.
+        """
+        packets, messages = self.seal(count, together), -(-count // together) * together
+        before, arriving = await self.state(ACCEPTED), (await self.state(INGRESS))["last_seq"] + len(packets)
+        if at_once:
+            await at_once.wait()
+        with held(self._bus.relay_pids) if hold else nullcontext():
+            used, start = Used.so_far(self._bus), time.monotonic()
+            await self.send(packets)
+            await self._until_arrived(arriving)
+            if at_once:
+                await at_once.wait()
+            if hold:
+                used, start = Used.so_far(self._bus), time.monotonic()
+        await self._until_judged(meanwhile)
+        seconds, more = time.monotonic() - start, Used.so_far(self._bus)
+        accepted = (await self.state(ACCEPTED))["last_seq"] - before["last_seq"]
+        if accepted != messages:
+            refused = (await self.state(QUARANTINE))["messages"]
+            raise NotAccepted(f"{accepted} of {messages} messages were accepted, {refused} were quarantined")
+        return more.cost(used, messages, seconds)
+
+    async def _until_arrived(self, sequence: int) -> None:
+        """The stream stores without answering; what it has not stored yet would not be waiting."""
+        async with asyncio.timeout(PATIENCE_S):
+            while (await self.state(INGRESS))["last_seq"] < sequence:  # noqa: ASYNC110  # it happens in another process
+                await asyncio.sleep(POLL_S)
+
+    async def _until_judged(self, meanwhile: Callable[[], None]) -> None:
+        left, since = -1, time.monotonic()
+        while waiting := (await self.state(INGRESS))["messages"]:
+            if waiting != left:
+                left, since = waiting, time.monotonic()
+            elif time.monotonic() - since > PATIENCE_S:
+                raise NotAccepted(f"{waiting} messages wait, and no relay takes them")
+            meanwhile()
+            await asyncio.sleep(POLL_S)
+
+    async def state(self, stream: str) -> dict[str, Any]:
+        """What JetStream says of a stream."""
+        return await stream_state(self._nc, stream)
+
+
+@asynccontextmanager
+async def login(url: str, relay_seed: str) -> AsyncIterator[HardenedClient]:
+    """A connection with the relay's rights."""
+
+    async def ignore(_: Exception) -> None:
+        pass
+
+    client = await connect([url], relay_seed, name="generator", on_error=ignore)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def stream_state(nc: Client, stream: str) -> dict[str, Any]:
+    """What JetStream says of a stream: ``messages``, ``bytes``, ``last_seq`` and more."""
+    answer = json.loads((await nc.request(f"$JS.API.STREAM.INFO.{stream}", b"", 10)).data)
+    if "error" in answer:
+        raise NotAccepted(f"{stream}: {answer['error'].get('description')}")
+    state: dict[str, Any] = answer["state"]
+    return state

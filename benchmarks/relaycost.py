@@ -1,0 +1,172 @@
+"""What a relay's processor time for one message comes to, as a ratio to one bare libsodium verify in the same run.
+
+A relay must verify what it lets through, so the bare verify is the unit: a ratio says how much the rest costs (JetStream, msgpack, schema,
+policy, stamp, receipt), and holds on any machine, which a time does not.
+
+A processor is not equally fast at all times: where two of them are the threads of one core, a busy neighbour makes the same work dearer by
+half. So verify is measured in small helpings *while* the relay works, and that is the ratio. The table also has the ratio to a verify on
+the idle machine, measured before, between and after, which is higher and less steady.
+
+Two forms: each message sealed alone, and bursts of 64 under one signature.
+
+``python -m benchmarks.relaycost`` prints a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from statistics import mean
+from typing import Any, Final
+
+from nacl.bindings import crypto_sign, crypto_sign_keypair, crypto_sign_open
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.bus import Bus
+from benchmarks.crowd import Crowd
+from benchmarks.generator import Generator
+from benchmarks.measure import Spread
+from sealbus.seal import HASH_BYTES, MAGIC, Context
+
+TOGETHER: Final = 64
+"""Messages under one signature in the second form."""
+
+ROUNDS: Final = 7
+MESSAGES: Final = 3000
+QUICK_ROUNDS: Final = 3
+QUICK_MESSAGES: Final = 2000
+IDLE_S: Final = 0.2
+AT_ONCE: Final = 30
+
+_ORDER_SCHEMA: Final = Path(__file__).resolve().parents[1] / "schemas" / "orders.placed.v1.json"
+
+
+def order_schema() -> Any:
+    """The schema of the example bus's orders."""
+    return json.loads(_ORDER_SCHEMA.read_text())
+
+
+class Verify:
+    """Bare verifies of the 83 bytes that a seal's signature is over, and the processor time that they took."""
+
+    def __init__(self) -> None:
+        public, secret = crypto_sign_keypair()
+        begin = MAGIC + Context.ENVELOPE.value + public
+        self._public = public
+        self._signed = [crypto_sign(begin + os.urandom(HASH_BYTES), secret) for _ in range(AT_ONCE)]
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was measured."""
+        self._count, self._used_s = 0, 0.0
+
+    def some(self) -> None:
+        """Verify a few, some 2 ms long."""
+        start = time.thread_time()
+        for signed in self._signed:
+            crypto_sign_open(signed, self._public)
+        self._used_s += time.thread_time() - start
+        self._count += AT_ONCE
+
+    def us(self, seconds: float = 0.0) -> float:
+        """Processor time of one, in µs, since :meth:`clear`, ``seconds`` more of them included."""
+        until = self._used_s + seconds
+        while self._used_s < until:
+            self.some()
+        return self._used_s * 1e6 / self._count
+
+
+async def measure(
+    folder: Path, *, quick: bool, say: Callable[[str], None], rounds: int | None = None
+) -> dict[str, Any]:
+    """Run it in ``folder``. Returns ``single`` and ``burst``: ratios, median and spread over the rounds; and the figures behind them."""
+    crowd = Crowd()
+    messages = QUICK_MESSAGES if quick else MESSAGES
+    verify, taken = Verify(), list[dict[str, float]]()
+    async with (
+        Bus(folder / "bus", crowd.plan(order_schema())) as bus,
+        Generator(bus, crowd.routes()) as generator,
+    ):
+        for together in (1, TOGETHER):  # what is made once in a relay's life is none of a message's cost
+            await generator.cost(messages // 3, together)
+        for number in range(rounds or (QUICK_ROUNDS if quick else ROUNDS)):
+            taken.append(await _round(generator, verify, messages))
+            say(f"round {number + 1}: {taken[-1]['single']:.2f} verifies a message, {taken[-1]['burst']:.2f} in bursts")
+    figures = {name: asdict(Spread.of(one[name] for one in taken)) for name in taken[0]}
+    return figures | {"messages": messages, "together": TOGETHER, "rounds": taken}
+
+
+async def _round(generator: Generator, verify: Verify, messages: int) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    idle = [_alone(verify)]
+    for form, together in (("single", 1), ("burst", TOGETHER)):
+        verify.clear()
+        cost = await generator.cost(messages, together, meanwhile=verify.some)
+        beside = verify.us()
+        idle.append(_alone(verify))
+        figures[form] = cost.us / beside
+        figures[f"{form}_to_idle"] = cost.us / mean(idle[-2:])
+        figures[f"{form}_us"], figures[f"{form}_rate"], figures[f"{form}_verify_us"] = cost.us, cost.rate, beside
+    return figures | {"idle_verify_us": mean(idle)}
+
+
+def _alone(verify: Verify) -> float:
+    """A verify's cost while nothing else is going on."""
+    verify.clear()
+    return verify.us(IDLE_S)
+
+
+def table(result: dict[str, Any]) -> Table:
+    """The figures for a person."""
+    shown = Table(
+        title=f"A relay's processor time for a message of 1 KiB: median (lowest – highest) of {len(result['rounds'])} round(s)"
+    )
+    for column in ("", "µs", "in verifies", "in idle verifies", "messages a second"):
+        shown.add_column(column, justify="right" if column else "left")
+    for form, title in (("single", "sealed alone"), ("burst", f"sealed {result['together']} together")):
+        figures = (
+            _spread(result[f"{form}{name}"], digits)
+            for name, digits in (("_us", 1), ("", 2), ("_to_idle", 2), ("_rate", 0))
+        )
+        shown.add_row(title, *figures)
+        shown.add_row("  verify meanwhile", _spread(result[f"{form}_verify_us"], 1), "1", "", "")
+    shown.add_row("verify when idle", _spread(result["idle_verify_us"], 1), "", "1", "")
+    return shown
+
+
+def _spread(figure: dict[str, float], digits: int) -> str:
+    median, low, high = (f"{figure[name]:,.{digits}f}" for name in ("median", "low", "high"))
+    return f"{median} ({low} – {high})"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.relaycost", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    parser.add_argument("--rounds", type=int, metavar="N", help=f"rounds [{ROUNDS}; quick: {QUICK_ROUNDS}]")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="sealbus-relaycost-") as folder:
+        result = asyncio.run(
+            measure(
+                Path(folder),
+                quick=asked.quick,
+                rounds=asked.rounds,
+                say=lambda what: print(what, file=sys.stderr, flush=True),
+            )
+        )
+    Console(width=None if sys.stdout.isatty() else 120).print(table(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""A sender or receiver process as the benchmark holds it: commands out, answers in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.bus import end
+
+OPEN_S: Final = 60.0
+GRACE_S: Final = 30.0
+"""How long an answer may take beyond what the command itself takes."""
+
+_ANSWER_BYTES: Final = 64 * 2**20
+"""Latencies come in one line."""
+
+
+class PeerFailed(RuntimeError):
+    """A peer did not do what was asked."""
+
+
+class Side:
+    """One actor process."""
+
+    def __init__(self, role: str, process: asyncio.subprocess.Process, log: Path) -> None:
+        self._role = role
+        self._process = process
+        self._log = log
+
+    @classmethod
+    async def start(cls, role: str, peer: str, folder: Path) -> Side:
+        """Start a process for ``role`` (``sender`` or ``receiver``); what it says goes into ``folder``."""
+        log = folder / f"{role}.log"
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "benchmarks.actor", role, peer),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=output,
+                limit=_ANSWER_BYTES,
+                start_new_session=True,  # Ctrl-C is for the benchmark
+            )
+        return cls(role, process, log)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    async def do(self, command: str, /, takes_s: float = 0.0, **arguments: Any) -> dict[str, Any]:
+        """Send a command and return the answer. Raises :class:`PeerFailed`."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            async with asyncio.timeout(takes_s + GRACE_S):
+                self._process.stdin.write(json.dumps({"do": command, **arguments}).encode() + b"\n")
+                await self._process.stdin.drain()
+                line = await self._process.stdout.readline()
+        except TimeoutError:
+            raise PeerFailed(f"{self._role}: no answer to {command}") from None
+        except OSError:
+            line = b""
+        if not line:
+            raise PeerFailed(f"{self._role}: ended. {self._said()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise PeerFailed(f"{self._role}: {answer['error']}")
+        return answer
+
+    async def stop(self) -> None:
+        """End it: its stdin ends, and if that does not do, it is told."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            await asyncio.wait_for(self._process.wait(), GRACE_S)
+        except TimeoutError:
+            await end(self._process)
+
+    def _said(self) -> str:
+        lines = self._log.read_text("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else "It said nothing."

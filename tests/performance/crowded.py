@@ -1,0 +1,93 @@
+"""A policy of any size in memory, and sealed orders of its bots."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from benchmarks.crowd import Crowd
+from benchmarks.workload import order
+from sealbus.codec import pack_json
+from sealbus.envelope import Header, seal_envelopes
+from sealbus.keys import KeyKind, SigningKey
+from sealbus.seal import Verifier
+from sealbus_broker.gate.judge import judge
+from sealbus_broker.gate.policy import BotKey, BotRule, Delivery, Policy, SubjectRule
+from sealbus_broker.gate.rate import RateMeters
+from sealbus_broker.gate.schemas import Schema
+from sealbus_broker.gate.verdict import Arrival, Judgment, Moment
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+NOW: Final = 1_900_000_000_000
+SIZE: Final = 1024
+"""Bytes of an order as JSON."""
+
+
+@dataclass(slots=True)
+class Crowded:
+    """A gate with a policy of ``crowd``'s size."""
+
+    crowd: Crowd
+    policy: Policy = field(init=False)
+    verifier: Verifier = field(default_factory=Verifier)
+    meters: RateMeters = field(default_factory=RateMeters)
+    _keys: dict[str, SigningKey] = field(default_factory=dict)
+    _orders: int = 0
+
+    def __post_init__(self) -> None:
+        schema = Schema.compile(
+            "orders.placed.v1", json.loads((ROOT / "schemas" / "orders.placed.v1.json").read_text())
+        )
+        grants: dict[str, list[str]] = {}
+        for route in self.crowd.routes():
+            grants.setdefault(route.bot, []).append(route.subject)
+        for bot in grants:
+            self._keys[bot] = SigningKey(hashlib.sha256(f"TEST KEY, never use: {bot}".encode()).digest(), KeyKind.BOT)
+        self.policy = Policy(
+            bus="crowd",
+            digest=bytes(32),
+            bus_keys=frozenset(),
+            bots={bot: self._bot(bot, patterns) for bot, patterns in grants.items()},
+            subjects=tuple(
+                SubjectRule(f"orders.s{number}.*", Delivery.STREAM, {schema.name: schema})
+                for number in range(self.crowd.subjects)
+            ),
+        )
+
+    def _bot(self, name: str, publish: list[str]) -> BotRule:
+        raw = self._keys[name].public.raw
+        return BotRule(name, {raw: BotKey(raw, 0)}, tuple(publish))
+
+    def arrivals(self, count: int, *, together: int = 1) -> list[Arrival]:
+        """``count`` orders, one route after the other; ``together`` of each have one signature."""
+        made: list[Arrival] = []
+        routes = self.crowd.routes()
+        for at in range(0, count, together):
+            route = routes[at // together % len(routes)]
+            drafts = [self._draft(route.bot, route.subject) for _ in range(together)]
+            for data in seal_envelopes(self._keys[route.bot], drafts):
+                made.append(Arrival(route.bot, data, Delivery.STREAM, NOW, position=len(made) + 1))
+        return made
+
+    def _draft(self, bot: str, subject: str) -> tuple[Header, bytes]:
+        self._orders += 1
+        nonce = self._orders.to_bytes(16, "big")
+        return Header("crowd", bot, subject, nonce, NOW, 30_000), pack_json(order(self._orders, SIZE))
+
+    def judge(self, arrival: Arrival) -> Judgment:
+        """The verdict, which must be that it is accepted."""
+        judgment = judge(arrival, self.policy, Moment(NOW), self.verifier, self.meters)
+        assert judgment.reason is None, judgment
+        return judgment
+
+    def judge_all(self, arrivals: Sequence[Arrival]) -> float:
+        """Judge them; return the processor time that it took, in µs a message."""
+        start = time.thread_time()
+        for arrival in arrivals:
+            self.judge(arrival)
+        return (time.thread_time() - start) * 1e6 / len(arrivals)
