@@ -24,7 +24,7 @@ from benchmarks.bus import BUS, Bus
 from benchmarks.crowd import Route
 from benchmarks.process import cpu_seconds, held
 from benchmarks.workload import orders
-from sealbus.codec import pack_json
+from sealbus.codec import pack_json, pack_together
 from sealbus.credentials import Credentials
 from sealbus.envelope import Header, seal_envelopes
 from sealbus.keys import SigningKey
@@ -54,7 +54,7 @@ class NotAccepted(RuntimeError):
 
 def as_messages(envelopes: Sequence[bytes]) -> list[bytes]:
     """The NATS messages in which envelopes that one bot sealed together travel."""
-    return list(envelopes)
+    return [pack_together(envelopes)] if len(envelopes) > 1 else list(envelopes)
 
 
 @dataclass(frozen=True, slots=True)

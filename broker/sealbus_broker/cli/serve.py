@@ -190,11 +190,11 @@ async def _ping(servers: list[str], secrets: BusSecrets) -> str:
 def _run(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     """Run ``serve`` until SIGINT or SIGTERM, on the fastest event loop there is: uvloop, where it can be installed."""
     try:
-        from uvloop import new_event_loop
+        import uvloop
     except ImportError:  # not made for this platform or interpreter
-        from asyncio import new_event_loop
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_until_signal(serve))
+        asyncio.run(_until_signal(serve))
+    else:
+        uvloop.run(_until_signal(serve))
 
 
 async def _until_signal(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 import threading
 import unicodedata
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from itertools import product
+from typing import Any, Self
 
 import msgpack
 
@@ -63,20 +64,35 @@ def pack_fields(fields: Sequence[object]) -> bytes:
     return _pack(list(fields))
 
 
+class FieldTypes(tuple[tuple[type, ...], ...]):  # noqa: SLOT001  # a tuple can have no further slots
+    """The types that each field of an array may have, in order; and for a quick look, all that they may be together."""
+
+    together: frozenset[tuple[type, ...]]
+
+    def __new__(cls, each: Iterable[tuple[type, ...]]) -> Self:
+        made = super().__new__(cls, each)
+        made.together = frozenset(product(*made))
+        return made
+
+
 def unpack_fields(data: bytes, types: Sequence[tuple[type, ...]]) -> list[Any]:
-    """Decode an array whose fields have exactly these ``types``, in its exact encoding. Raises :class:`Malformed`."""
+    """Decode an array whose fields have exactly these ``types``, in its exact encoding. Raises :class:`Malformed`.
+
+    ``types`` that are used again and again are best :class:`FieldTypes`.
+    """
+    known = types if isinstance(types, FieldTypes) else FieldTypes(types)
     fields = _unpack(data, _MAX_FIELDS)
-    if type(fields) is not list or len(fields) != len(types):
-        raise Malformed(f"expected an array of {len(types)} fields")
-    for at, field in enumerate(fields):
-        if type(field) not in types[at]:
-            raise Malformed(f"field {at} is of the wrong type")
+    if type(fields) is not list or len(fields) != len(known):
+        raise Malformed(f"expected an array of {len(known)} fields")
+    if tuple(map(type, fields)) not in known.together:
+        wrong = next(at for at, field in enumerate(fields) if type(field) not in known[at])
+        raise Malformed(f"field {wrong} is of the wrong type")
     if _pack(fields) != data:
         raise Malformed("not the exact encoding")
     return fields
 
 
-_SEALED_TYPES = {parts: ((int,), *[(bytes,)] * (parts + 1)) for parts in (1, 2)}
+_SEALED_TYPES = {parts: FieldTypes([(int,), *[(bytes,)] * (parts + 1)]) for parts in (1, 2)}
 """Of a stamp (body and seal) and an envelope (header, payload and seal), behind the version."""
 
 

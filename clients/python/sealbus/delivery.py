@@ -6,9 +6,9 @@ A delivery is msgpack ``[envelope bin, stamp bin]``. NATS delivers whatever reac
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, Final
 
-from sealbus.codec import pack_fields, unpack_fields, unpack_json
+from sealbus.codec import FieldTypes, pack_fields, unpack_fields, unpack_json
 from sealbus.envelope import Envelope, Parent
 from sealbus.errors import Malformed
 from sealbus.seal import Verifier
@@ -39,6 +39,9 @@ class Message:
         return Parent(self.stamp_data, self.envelope.data if with_envelope else None).encode()
 
 
+_TYPES: Final = FieldTypes(((bytes,), (bytes,)))
+
+
 def pack_delivery(envelope: bytes, stamp: bytes) -> bytes:
     """What the relay publishes for subscribers."""
     return pack_fields((envelope, stamp))
@@ -46,7 +49,7 @@ def pack_delivery(envelope: bytes, stamp: bytes) -> bytes:
 
 def split_delivery(data: bytes) -> tuple[bytes, bytes]:
     """Envelope and stamp of a delivery, unverified. Raises :class:`Malformed`."""
-    envelope, stamp = unpack_fields(data, ((bytes,), (bytes,)))
+    envelope, stamp = unpack_fields(data, _TYPES)
     return envelope, stamp
 
 

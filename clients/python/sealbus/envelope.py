@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from types import NoneType
 from typing import Final
 
-from sealbus.codec import join_sealed, pack_fields, signed_part, split_sealed, unpack_fields
+from sealbus.codec import FieldTypes, join_sealed, pack_fields, signed_part, split_sealed, unpack_fields
 from sealbus.errors import InvalidInput, Malformed
 from sealbus.keys import SigningKey
 from sealbus.limits import (
@@ -32,18 +32,20 @@ from sealbus.seal import Context, Seal, seal
 from sealbus.subjects import is_name, is_subject
 from sealbus.value import value
 
-_HEADER_TYPES: Final = (
-    (str,),
-    (str,),
-    (str,),
-    (bytes,),
-    (int,),
-    (int,),
-    (str, NoneType),
-    (int, NoneType),
-    (bytes, NoneType),
+_HEADER_TYPES: Final = FieldTypes(
+    (
+        (str,),
+        (str,),
+        (str,),
+        (bytes,),
+        (int,),
+        (int,),
+        (str, NoneType),
+        (int, NoneType),
+        (bytes, NoneType),
+    )
 )
-_PARENT_TYPES: Final = ((bytes,), (bytes, NoneType))
+_PARENT_TYPES: Final = FieldTypes(((bytes,), (bytes, NoneType)))
 
 
 @value

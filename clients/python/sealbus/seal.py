@@ -73,7 +73,7 @@ class Seal:
             data[:KEY_BYTES],
             data[KEY_BYTES : KEY_BYTES + SIGNATURE_BYTES],
             sides,
-            tuple(data[at : at + HASH_BYTES] for at in range(_FIXED_BYTES, len(data), HASH_BYTES)),
+            tuple([data[at : at + HASH_BYTES] for at in range(_FIXED_BYTES, len(data), HASH_BYTES)]),
         )
 
     def encode(self) -> bytes:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from types import NoneType
 from typing import Final
 
-from sealbus.codec import join_sealed, pack_fields, signed_part, split_sealed, unpack_fields
+from sealbus.codec import FieldTypes, join_sealed, pack_fields, signed_part, split_sealed, unpack_fields
 from sealbus.errors import Malformed
 from sealbus.keys import SigningKey
 from sealbus.limits import MAX_DETAIL_BYTES, MAX_STAMP_BYTES, MAX_TIME_MS, NONCE_BYTES
@@ -23,19 +23,21 @@ from sealbus.seal import HASH_BYTES, Context, Seal, Verifier, seal
 from sealbus.subjects import is_name, is_subject
 from sealbus.value import value
 
-_BODY_TYPES: Final = (
-    (str,),
-    (bytes,),
-    (str,),
-    (str,),
-    (bytes,),
-    (str,),
-    (str, NoneType),
-    (str, NoneType),
-    (bytes,),
-    (int, NoneType),
-    (int,),
-    (str,),
+_BODY_TYPES: Final = FieldTypes(
+    (
+        (str,),
+        (bytes,),
+        (str,),
+        (str,),
+        (bytes,),
+        (str,),
+        (str, NoneType),
+        (str, NoneType),
+        (bytes,),
+        (int, NoneType),
+        (int,),
+        (str,),
+    )
 )
 
 
