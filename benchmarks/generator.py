@@ -221,7 +221,7 @@ async def login(url: str, relay_seed: str) -> AsyncIterator[HardenedClient]:
 
 async def stream_state(nc: Client, stream: str) -> dict[str, Any]:
     """What JetStream says of a stream: ``messages``, ``bytes``, ``last_seq`` and more."""
-    answer = json.loads((await nc.request(f"$JS.API.STREAM.INFO.{stream}", b"", 10)).data)
+    answer = json.loads((await nc.request(f"$JS.API.STREAM.INFO.{stream}", b"", PATIENCE_S)).data)
     if "error" in answer:
         raise NotAccepted(f"{stream}: {answer['error'].get('description')}")
     state: dict[str, Any] = answer["state"]
