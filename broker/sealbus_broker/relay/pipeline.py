@@ -128,7 +128,9 @@ class Pipeline:
                     todo.append((item, item.stamp))
         for at in range(0, len(todo), MAX_BATCH):
             chunk = todo[at : at + MAX_BATCH]
-            for (item, _), sealed in zip(chunk, seal_stamps(self._key, [stamp for _, stamp in chunk]), strict=True):
+            for (item, _), sealed in zip(
+                chunk, seal_stamps(self._key, [stamp for _, stamp in chunk], self._verifier), strict=True
+            ):
                 item.receipt = sealed
 
     async def _store_accepted(self, items: list[_Item], ledger: Ledger, policy: Policy) -> None:

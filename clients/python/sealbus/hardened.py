@@ -162,6 +162,8 @@ class HardenedClient(Client):
         super().__init__()
         self._ended = False
         self._direct: dict[int, Receive] = {}
+        self._leaving = False
+        """Whether what is pending will be sent in the next turn of the event loop."""
         self.when_closed: set[Callable[[], None]] = set()
         """Called once the connection is closed for good: whoever waits for a message has nothing more to wait for."""
         self._ps = _StrictParser(
@@ -192,15 +194,22 @@ class HardenedClient(Client):
     def write(self, frames: Sequence[bytes]) -> None:
         """Send whole protocol frames (:mod:`sealbus.frames`), behind what was published before.
 
-        Returns at once: whoever writes bounds what is under way by what it waits for. Raises :class:`ConnectionClosedError` while there
-        is no connection; then nothing was sent, and nothing will be.
+        What is written in one turn of the event loop leaves in one system call. Returns at once: whoever writes bounds what is under
+        way by what it waits for. Raises :class:`ConnectionClosedError` while there is no connection; then nothing will be sent.
         """
         if not self.is_connected:
             raise ConnectionClosedError
-        assert self._transport is not None
         self._pending.extend(frames)
-        self._transport.writelines(self._pending)
-        self._pending, self._pending_data_size = [], 0
+        if not self._leaving:
+            self._leaving = True
+            asyncio.get_running_loop().call_soon(self._leave)
+
+    def _leave(self) -> None:
+        self._leaving = False
+        if self._pending and self.is_connected:  # else nats-py sends it when there is a connection again
+            assert self._transport is not None
+            self._transport.writelines(self._pending)
+            self._pending, self._pending_data_size = [], 0
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         self._ended = status == Client.CLOSED

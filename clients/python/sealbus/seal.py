@@ -131,10 +131,10 @@ def seal(key: SigningKey, context: Context, things: Sequence[bytes]) -> list[byt
 
 
 class Verifier:
-    """Verifies seals, and remembers the last few thousand batch roots that held: a burst then costs one signature check.
+    """Verifies seals, and remembers the last few thousand roots that held: a burst then costs one signature check.
 
-    A thing sealed alone is not remembered, for it is not met again. Only what held is remembered, with its signature, so the memory
-    cannot make anything valid. Not safe across threads.
+    So does a stamp, which is met again as the parent of what follows from it; an envelope sealed alone is not, and is not remembered.
+    Only what held is remembered, with its signature, so the memory cannot make anything valid. Not safe across threads.
     """
 
     __slots__ = ("_held",)
@@ -145,17 +145,24 @@ class Verifier:
     def holds(self, context: Context, sealed: Seal, thing: bytes) -> bool:
         """Whether ``sealed`` is a valid seal of its key over ``thing``. Whose key it is, is for the caller to judge."""
         signed = _signed_input(context, sealed.key, sealed.root(thing))
-        if not sealed.steps:
+        if not sealed.steps and context is not Context.STAMP:
             return verify(sealed.key, signed, sealed.signature)
-        remembered = sealed.signature + signed
-        if remembered in self._held:
+        if sealed.signature + signed in self._held:
             return True
         if not verify(sealed.key, signed, sealed.signature):
             return False
+        self._remember(sealed.signature + signed)
+        return True
+
+    def made(self, context: Context, encoded: bytes, thing: bytes) -> None:
+        """Remember a seal that this process has just made with a key of its own."""
+        sealed = Seal.decode(encoded)
+        self._remember(sealed.signature + _signed_input(context, sealed.key, sealed.root(thing)))
+
+    def _remember(self, held: bytes) -> None:
         if len(self._held) >= _VERIFIED_ROOTS:
             del self._held[next(iter(self._held))]
-        self._held[remembered] = None
-        return True
+        self._held[held] = None
 
 
 def sign_connect(key: SigningKey, challenge: bytes, admission: bytes) -> bytes:

@@ -169,9 +169,11 @@ class Session:
         waits = [asyncio.ensure_future(self._lost.wait()), asyncio.ensure_future(self._renew.wait())]
         # A little earlier or later each time, so that a thousand bots do not renew in one moment.
         jitter = 1 - 0.002 * secrets.randbelow(100)
-        await asyncio.wait(waits, timeout=self._renew_s * jitter, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
+        try:
+            await asyncio.wait(waits, timeout=self._renew_s * jitter, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     async def _connect_first(self, timeout_s: float) -> HardenedClient:
         deadline = asyncio.get_running_loop().time() + timeout_s

@@ -128,10 +128,16 @@ class Stamp:
             ) from None
 
 
-def seal_stamps(key: SigningKey, stamps: Sequence[Stamp]) -> list[bytes]:
-    """Seal 1 to 1,024 stamps with one signature of the bus's key; return their bytes, in order."""
+def seal_stamps(key: SigningKey, stamps: Sequence[Stamp], verifier: Verifier | None = None) -> list[bytes]:
+    """Seal 1 to 1,024 stamps with one signature of the bus's key; return their bytes, in order.
+
+    ``verifier`` will know them again, as parents, without verifying what was made here.
+    """
     parts = [(stamp.encode(),) for stamp in stamps]
-    seals = seal(key, Context.STAMP, [signed_part(part) for part in parts])
+    things = [signed_part(part) for part in parts]
+    seals = seal(key, Context.STAMP, things)
+    if verifier is not None:
+        verifier.made(Context.STAMP, seals[0], things[0])
     return [join_sealed(part, sealed) for part, sealed in zip(parts, seals, strict=True)]
 
 
