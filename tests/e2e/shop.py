@@ -121,6 +121,11 @@ class Shop:
         count: int = (await self._state(stream))["messages"]
         return count
 
+    async def last(self, stream: str) -> int:
+        """The last sequence of a stream: how many messages it has ever held."""
+        sequence: int = (await self._state(stream))["last_seq"]
+        return sequence
+
     async def consumers(self, stream: str) -> int:
         """How many consumers a stream has."""
         count: int = (await self._state(stream))["consumer_count"]

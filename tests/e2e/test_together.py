@@ -1,0 +1,163 @@
+"""Envelopes that travel in one NATS message are judged one by one, and their receipts come together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import Any
+
+from sealbus import Message
+from sealbus.codec import pack_json, pack_together, split_together
+from sealbus.envelope import Header, seal_envelopes
+from sealbus.publisher import BURST
+from sealbus.seal import Verifier
+from sealbus.stamp import Stamp, open_stamp
+from tests.e2e.shop import Shop, order, until
+
+
+def header(nonce: bytes = b"", **changes: Any) -> Header:
+    fields = {"bus": "shop", "bot": "order", "subject": "orders.placed", "nonce": nonce or os.urandom(16)}
+    return Header(**(fields | {"issued_at_ms": time.time_ns() // 1_000_000, "ttl_ms": 30_000} | changes))
+
+
+def sealed(shop: Shop, *drafts: tuple[Header, bytes]) -> list[bytes]:
+    return seal_envelopes(shop.credentials("order").key, drafts)
+
+
+class Wire:
+    """The relay's own login, on which what a session of the order bot would send is sent, and what goes to its inbox is seen."""
+
+    def __init__(self, shop: Shop) -> None:
+        self._shop = shop
+        self.verdicts: list[tuple[bytes, str | None]] = []
+        self.messages = 0
+
+    async def open(self) -> None:
+        self._nc = await self._shop.nats()
+        await self._nc.subscribe_direct("inbox.order.*", self._receive)
+        await self._nc.flush()
+
+    def _receive(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
+        self.messages += 1
+        together = subject == b"inbox.order.receipts"
+        for one in split_together(data) if together else [data]:
+            stamp: Stamp = open_stamp(one, self._shop.credentials("order").bus_keys, Verifier())
+            assert together or subject.decode().endswith(stamp.nonce.hex())
+            self.verdicts.append((stamp.nonce, stamp.reason.value if stamp.reason else None))
+
+    async def send(self, data: bytes, *, live: bool = False) -> None:
+        await self._nc.publish("call.order" if live else "send.order", data)
+
+    async def close(self) -> None:
+        await self._nc.close()
+
+
+async def test_each_envelope_has_its_own_verdict(shop: Shop) -> None:
+    wire = Wire(shop)
+    await wire.open()
+    drafts = [
+        (header(), pack_json(order(1))),
+        (header(subject="vault.open"), pack_json(order(2))),
+        (header(), pack_json({"order_id": "no order"})),
+        (header(), pack_json(order(3))),
+    ]
+    envelopes = sealed(shop, *drafts)
+    tampered = envelopes[3][:-1] + bytes([envelopes[3][-1] ^ 1])
+    stranger = sealed(shop, (header(bot="inventory"), pack_json(order(4))))[0]
+    await wire.send(pack_together([*envelopes[:3], tampered, stranger]))
+    await until(lambda: len(wire.verdicts) == 5)
+    assert [reason for _, reason in wire.verdicts] == [None, "undeclared-subject", "schema", "bad-seal", "wrong-bot"]
+    assert [nonce for nonce, _ in wire.verdicts[:4]] == [one.nonce for one, _ in drafts]
+    assert wire.messages == 1
+    assert await shop.stored("QUARANTINE") == 4
+    await until_empty(shop)
+    await wire.close()
+
+
+async def test_a_replay_of_one_or_of_all_is_one(shop: Shop) -> None:
+    wire = Wire(shop)
+    await wire.open()
+    envelopes = sealed(shop, *[(header(), pack_json(order(number))) for number in range(3)])
+    accepted = await shop.stored("ACCEPTED")
+    await wire.send(pack_together(envelopes))
+    await until(lambda: len(wire.verdicts) == 3)
+    await wire.send(pack_together(envelopes))
+    await wire.send(envelopes[1])
+    await wire.send(pack_together([envelopes[2], *sealed(shop, (header(), pack_json(order(9))))]))
+    await until(lambda: len(wire.verdicts) == 9)
+    assert [reason for _, reason in wire.verdicts] == [
+        None
+    ] * 9  # each envelope was accepted, once: that is its receipt
+    assert await shop.stored("ACCEPTED") - accepted == 4
+    assert await shop.stored("QUARANTINE") == 5
+    await wire.close()
+
+
+async def test_several_that_are_not_as_they_must_be_are_refused_whole(shop: Shop) -> None:
+    wire = Wire(shop)
+    await wire.open()
+    one, two = sealed(shop, (header(), pack_json(order(1))), (header(), pack_json(order(2))))
+    accepted = await shop.stored("ACCEPTED")
+    for data in (
+        pack_together([one, two, one]),
+        pack_together([one]),
+        pack_together([]),
+        pack_together([pack_together([one, two]), pack_together([two, one])]),
+        b"\x92\x01",
+        b"\x92\x01\x92\xc4\x01a",
+    ):
+        await wire.send(data)
+        await wire.send(data, live=True)
+    await until_empty(shop)
+    (last,) = sealed(shop, (header(), pack_json(order(3))))
+    await wire.send(last)
+    await until(lambda: len(wire.verdicts) == 1)
+    assert await shop.stored("ACCEPTED") - accepted == 1
+    # Two of the five have two envelopes that are none within; both are kept, each way.
+    assert await shop.stored("QUARANTINE") == 2 * 7
+    await wire.close()
+
+
+async def test_what_is_published_at_once_travels_together_and_arrives_once_and_in_order(shop: Shop) -> None:
+    count = 3 * BURST + 1
+    order_bot, inventory = shop.bot("order"), shop.bot("inventory")
+    got: list[str] = []
+
+    @inventory.subscribe("orders.placed")
+    async def take(message: Message) -> None:
+        got.append(message.payload["order_id"])
+
+    async with inventory, order_bot:
+        wire = Wire(shop)
+        await wire.open()
+        ingress = await shop.last("INGRESS")
+        stamps = await asyncio.gather(*(order_bot.publish("orders.placed", order(at)) for at in range(count)))
+        assert await shop.last("INGRESS") - ingress == 4
+        assert {stamp.verdict.value for stamp in stamps} == {"accepted"}
+        await until(lambda: len(got) == count)
+        assert wire.messages < count
+        await wire.close()
+    assert got == [order(at)["order_id"] for at in range(count)]
+    assert inventory.refused_deliveries == {}
+
+
+async def test_live_messages_travel_together_too(shop: Shop) -> None:
+    order_bot, inventory = shop.bot("order"), shop.bot("inventory")
+
+    @inventory.reply("stock.check")
+    async def level(message: Message) -> dict[str, Any]:
+        return {"sku": message.payload["sku"], "available": 7}
+
+    async with inventory, order_bot:
+        answers = await asyncio.gather(
+            *(order_bot.request("stock.check", {"sku": f"ABC-{at:04d}"}) for at in range(BURST + 5))
+        )
+    assert [answer.payload["sku"] for answer in answers] == [f"ABC-{at:04d}" for at in range(BURST + 5)]
+
+
+async def until_empty(shop: Shop) -> None:
+    """Wait until everything in ingress has been judged."""
+    async with asyncio.timeout(20):
+        while await shop.stored("INGRESS"):  # noqa: ASYNC110  # it happens in other processes
+            await asyncio.sleep(0.01)

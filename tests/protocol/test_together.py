@@ -1,0 +1,69 @@
+"""Several envelopes, or stamps, in one NATS message: exactly one encoding, and nothing else passes for it."""
+
+from __future__ import annotations
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sealbus.codec import are_together, join_sealed, pack_fields, pack_together, split_together
+from sealbus.errors import Malformed
+from sealbus.limits import MAX_TOGETHER, MAX_TOGETHER_BYTES
+
+TWO = [b"one", b"two"]
+
+
+@given(st.lists(st.binary(max_size=300), min_size=2, max_size=MAX_TOGETHER, unique=True))
+def test_what_is_put_together_comes_apart(things: list[bytes]) -> None:
+    data = pack_together(things)
+    assert are_together(data)
+    assert split_together(data) == things
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        join_sealed((b"header", b"payload"), b"seal"),
+        join_sealed((b"body",), b"seal"),
+        pack_fields((b"envelope", b"stamp")),
+        b"",
+        b"\x92",
+    ],
+    ids=["envelope", "stamp", "delivery", "nothing", "a beginning"],
+)
+def test_no_other_thing_of_the_protocol_begins_so(data: bytes) -> None:
+    assert not are_together(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (pack_together([]), "0 things"),
+        (pack_together([b"one"]), "1 things"),
+        (pack_together([bytes([at % 256, at // 256]) for at in range(MAX_TOGETHER + 1)]), "too many parts"),
+        (pack_together([b"one", b"two", b"one"]), "twice"),
+        (pack_together([bytes(MAX_TOGETHER_BYTES // 2), bytes(MAX_TOGETHER_BYTES // 2 + 1)]), "at most"),
+        (msgpack.packb([1, [b"one", "two"]]), "not bytes"),
+        (msgpack.packb([1, [b"one", TWO]]), "not bytes"),
+        (msgpack.packb([1, {b"one": b"two"}]), "not things together"),
+        (msgpack.packb([2, TWO]), "not things together"),
+        (msgpack.packb([1, TWO, None]), "not things together"),
+        (b"\x92\x01\xdc\x00\x02" + pack_together(TWO)[3:], "exact"),
+        (b"\x92\x01\x92\xc5\x00\x03one" + pack_together(TWO)[-5:], "exact"),
+        (pack_together(TWO) + b"\x00", "complete"),
+        (pack_together(TWO)[:-1], "complete"),
+    ],
+)
+def test_whatever_is_not_exactly_that_is_malformed(data: bytes, why: str) -> None:
+    with pytest.raises(Malformed, match=why):
+        split_together(data)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_raise_anything_else(data: bytes) -> None:
+    try:
+        things = split_together(b"\x92\x01" + data)
+    except Malformed:
+        return
+    assert pack_together(things) == b"\x92\x01" + data
