@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from examples.robbery.frames import Frame, FrameReader
+from sealbus.codec import are_together, split_together
 
 Change = Callable[[Frame], bytes]
 
@@ -106,9 +107,9 @@ class Wiretap:
         return frame.raw
 
     def _see_order(self, frame: Frame) -> bytes:
-        self.orders.append(frame.payload)
+        self.orders.extend(_apart(frame.payload))
         waiting, change = self._waiting, self._change
-        if waiting is None or waiting.done():
+        if waiting is None or waiting.done() or are_together(frame.payload):
             return frame.raw
         self._waiting, self._change = None, None
         passed = change(frame) if change else frame.raw
@@ -120,7 +121,12 @@ class Wiretap:
             tapped.errors.append(b" ".join(frame.words).decode("utf-8", "replace"))
             return b""
         if frame.verb == b"MSG" and frame.subject.startswith(f"inbox.{self._bot}."):
-            self.stamps.append(frame.payload)
+            self.stamps.extend(_apart(frame.payload))
         elif frame.verb in (b"MSG", b"HMSG") and frame.subject.startswith("accepted."):
             self.deliveries.append(frame)
         return frame.raw
+
+
+def _apart(payload: bytes) -> list[bytes]:
+    """What travels in one frame: one envelope or stamp, or several together."""
+    return split_together(payload) if are_together(payload) else [payload]

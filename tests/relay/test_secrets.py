@@ -107,7 +107,7 @@ OTHER = SigningKey.generate(KeyKind.BOT)
         the_text(relay_seed=SigningKey.generate(KeyKind.BUS).seed_text),
         the_text(relay_seed=OTHER.public.text),
         the_text(relay_seed=OTHER.seed_text[:-1]),
-        the_text(relay_seed=OTHER.seed_text[:-1] + "A"),
+        the_text(relay_seed=OTHER.seed_text[:-1] + ("B" if OTHER.seed_text.endswith("A") else "A")),
         the_text(relay_seed=""),
         the_text(more=OTHER.seed_text),
         "\udcff\udcfe",
