@@ -52,7 +52,6 @@ def judge(arrival: Arrival, policy: Policy, moment: Moment, verifier: Verifier, 
         detail=None,
         disposition=policy.default_disposition,
         ledger_id=case.ledger_id(),
-        payload=case.payload,
         rule=case.rule,
     )
 

@@ -52,8 +52,6 @@ class Judgment:
     """What to do with it if it violates."""
     ledger_id: str | None = None
     """Under which id the ledger must be free of it; set where accepted."""
-    payload: object = None
-    """Decoded; set where accepted."""
     rule: SubjectRule | None = None
     """The subject's rule, where one was found."""
 

@@ -16,7 +16,7 @@ import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from sealbus.codec import pack_json
+from sealbus.codec import pack_json, unpack_json
 from sealbus.delivery import pack_delivery
 from sealbus.envelope import Envelope, Header, Parent, seal_envelopes
 from sealbus.keys import SigningKey
@@ -93,7 +93,7 @@ class Services:
         assert judgment.envelope is not None
         header, bot = judgment.envelope.header, judgment.arrival.session
         try:
-            answer = await self._handlers[header.subject](bot, judgment.payload)
+            answer = await self._handlers[header.subject](bot, unpack_json(judgment.envelope.payload))
         except NotServed as refusal:
             answer = {"error": str(refusal)}
         except (NatsError, OSError, TimeoutError) as error:
