@@ -49,14 +49,14 @@ def main() -> int:
     form = QUICK if asked.quick else FULL
     only = asked.only or NAMES
     form = replace(form, peers=tuple(name for name in CLASSES if name in only), rounds=asked.rounds or form.rounds)
-    form = replace(form, seconds=asked.seconds or form.seconds, verify="verify" in only)
+    form = replace(form, seconds=asked.seconds or form.seconds, verify="verify" in only, sync=asked.sync)
     start = time.monotonic()
 
     def say(what: str) -> None:
         print(f"{time.monotonic() - start:6.1f} s  {what}", file=sys.stderr, flush=True)
 
     try:
-        result = asyncio.run(_all(form, [name for name in EXTRAS if name in only], asked.quick, say))
+        result = asyncio.run(_all(form, [name for name in EXTRAS if name in only], asked, say))
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("stopped", file=sys.stderr)
         return 1
@@ -71,12 +71,12 @@ def main() -> int:
     return 1 if result["failed"] else 0
 
 
-async def _all(form: Form, extras: list[str], quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
+async def _all(form: Form, extras: list[str], asked: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
     # A plain kill leaves nothing behind either. (Ctrl-C is asyncio's own.)
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    about = _about(form, quick)
+    about = _about(form, asked.quick)
     BUILD.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-", dir=BUILD) as temporary:
         folder = Path(temporary)
@@ -87,7 +87,7 @@ async def _all(form: Form, extras: list[str], quick: bool, say: Callable[[str], 
             (folder / name).mkdir()
             try:
                 with contextlib.redirect_stdout(sys.stderr):  # peers' libraries that run in here talk
-                    result[name] = await _extra(name, folder / name, form, quick, say)
+                    result[name] = await _extra(name, folder / name, form, asked, say)
             except Exception as error:  # noqa: BLE001 - one measurement that fails does not spoil the others
                 result["failed"].append({"peer": name, "error": short(error)})
                 say(f"{name}: failed: {short(error)}")
@@ -101,14 +101,14 @@ async def _all(form: Form, extras: list[str], quick: bool, say: Callable[[str], 
     return result
 
 
-async def _extra(name: str, folder: Path, form: Form, quick: bool, say: Callable[[str], None]) -> Any:
+async def _extra(name: str, folder: Path, form: Form, asked: argparse.Namespace, say: Callable[[str], None]) -> Any:
     """What the module ``name`` measures, in ``folder``: plain values for the JSON file."""
     module = importlib.import_module(f"benchmarks.{name}")
-    options: dict[str, Any] = {"quick": quick, "say": lambda what: say(f"{name}: {what}")}
+    options: dict[str, Any] = {"quick": asked.quick, "say": lambda what: say(f"{name}: {what}")}
     if name == "attacks":
         return await module.run(folder, form.peers or None, **options)
-    if name == "scaling" and quick:
-        options["axes"] = QUICK_AXES
+    if name == "scaling" and (asked.axes or asked.quick):
+        options["axes"] = asked.axes or QUICK_AXES
     return await module.measure(folder, **options)
 
 
@@ -120,6 +120,7 @@ def _about(form: Form, quick: bool) -> dict[str, Any]:
         "quick": quick,
         "rounds": form.rounds,
         "measurement_s": form.seconds,
+        "sync": form.sync,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
@@ -156,6 +157,18 @@ def _arguments() -> argparse.Namespace:
         type=_names,
         metavar="NAME,…",
         help=f"only these of {', '.join(NAMES)}",
+    )
+    parser.add_argument(
+        "--sync",
+        default=FULL.sync,
+        metavar="TIME",
+        help="JetStream's sync_interval: always, as `sealbus up` has it, or a time such as 2m, its own default [always]",
+    )
+    parser.add_argument(
+        "--axes",
+        type=lambda text: tuple(text.split(",")),
+        metavar="AXIS,…",
+        help=f"only these of scaling [all; quick: {','.join(QUICK_AXES)}]",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw a plot into FILE")

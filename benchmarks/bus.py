@@ -66,7 +66,8 @@ class BusFailed(RuntimeError):
 class Bus:
     """A running bus: ``async with Bus(folder, plan) as bus``. ``folder`` must not exist."""
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
+    def __init__(self, folder: Path, plan: Plan, *, sync: str = "always") -> None:
+        """``sync``: JetStream's ``sync_interval``; ``always``, as ``sealbus up`` has it, puts a message on disk before it is acknowledged."""
         self.folder = BusFolder(folder)
         folder.mkdir(parents=True)
         (folder / "policy.yaml").write_text(plan.policy)
@@ -84,6 +85,7 @@ class Bus:
                 relay=self._secrets.relay.public,
                 issuer=self._secrets.issuer.public,
                 port=port,
+                sync_interval=sync,
             ),
             folder / ".sealbus",
         )

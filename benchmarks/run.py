@@ -39,6 +39,8 @@ class Form:
     pairs: tuple[int, ...] = (1, 10)
     verify: bool = True
     """Whether bare libsodium is measured too."""
+    sync: str = "always"
+    """JetStream's ``sync_interval``, for Sealbus and for the peers on the same server."""
 
 
 @dataclass(slots=True)
@@ -77,7 +79,7 @@ async def run(form: Form, folder: Path, say: Callable[[str], None]) -> Results:
 async def _round(form: Form, number: int, place: Path, results: Results, say: Callable[[str], None]) -> None:
     """Every peer with one pair, then every peer with more."""
     steps = [(pairs, name) for pairs in form.pairs for name in rotated(form.peers, number)]
-    async with Bus(place / "bus", pairs_plan(max(form.pairs))) as bus:
+    async with Bus(place / "bus", pairs_plan(max(form.pairs)), sync=form.sync) as bus:
         for done, (pairs, name) in enumerate(steps, number * len(steps) + 1):
             about = f"[{done}/{form.rounds * len(steps)}] round {number + 1}, {name}, {pairs} to {pairs}"
             try:
