@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from sealbus.codec import pack_together
 from sealbus.envelope import Header, seal_envelopes
 from sealbus.keys import KeyKind, SigningKey
 from tests.e2e.shop import free_port
@@ -206,6 +207,20 @@ def test_inspect_says_what_is_wrong_with_an_envelope(tmp_path: Path) -> None:
     assert (wrong.code, "bad-seal" in wrong.out) == (3, True)
     nothing = sealbus("inspect", str(garbage), cwd=tmp_path)
     assert (nothing.code, "\x1b" in nothing.out) == (3, False)
+
+
+def test_inspect_takes_apart_what_travels_together(tmp_path: Path) -> None:
+    drafts = [(Header("shop", "order", "orders.placed", bytes(15) + bytes([at]), 0, 1000), b"\x80") for at in range(2)]
+    one, two = seal_envelopes(SigningKey.generate(KeyKind.BOT), drafts)
+    file = tmp_path / "together"
+    file.write_bytes(pack_together([one, two.replace(b"orders.placed", b"orders.forged")]))
+    told = sealbus("inspect", str(file), "--json", cwd=tmp_path)
+    report = json.loads(told.out)
+    assert (told.code, [thing["kind"] for thing in report["things"]]) == (3, ["envelope", "envelope"])
+    assert report["trouble"] == ["2: bad-seal: the signature does not hold over these bytes"]
+    assert "2: bad-seal" in sealbus("inspect", str(file), cwd=tmp_path).out
+    file.write_bytes(pack_together([one, one]))
+    assert "twice" in sealbus("inspect", str(file), cwd=tmp_path).out
 
 
 @pytest.mark.parametrize(

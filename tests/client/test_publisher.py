@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from sealbus.codec import pack_json
+from sealbus.codec import pack_json, pack_together
 from sealbus.credentials import Credentials
 from sealbus.envelope import Header
 from sealbus.errors import Refused, Unresolved
@@ -132,3 +132,40 @@ async def test_what_is_not_a_receipt_for_this_is_ignored(publisher: Publisher, w
     assert not task.done()
     await receive(publisher, envelope, None)
     assert (await task).verdict is Verdict.ACCEPTED
+
+
+async def test_a_receipt_counts_among_others_whatever_they_are(publisher: Publisher, wire: Wire) -> None:
+    task = publishing(publisher)
+    digest = hashlib.sha256(await wire.sent.get()).digest()
+    sealed = seal_stamps(BUS, [accepting(digest), accepting(bytes(32))])
+    publisher.receive(pack_together([b"garbage", sealed[1], sealed[0]]))
+    assert (await task).envelope == digest
+
+
+async def test_no_bytes_stop_a_publisher(publisher: Publisher, wire: Wire) -> None:
+    task = publishing(publisher)
+    digest = hashlib.sha256(await wire.sent.get()).digest()
+    (sealed,) = seal_stamps(BUS, [accepting(digest)])
+    for data in (b"", b"\x92\x01", pack_together([]), pack_together([sealed]), pack_together([sealed, sealed])):
+        publisher.receive(data)
+    assert not task.done()
+    publisher.receive(sealed)
+    assert (await task).envelope == digest
+
+
+def accepting(digest: bytes) -> Stamp:
+    """A stamp that accepts the envelope with this digest."""
+    return Stamp(
+        bus="shop",
+        envelope=digest,
+        bot="order",
+        subject="orders.placed",
+        nonce=bytes(16),
+        verdict=Verdict.ACCEPTED,
+        reason=None,
+        detail=None,
+        policy=bytes(32),
+        position=1,
+        judged_at_ms=0,
+        relay="relay",
+    )

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from sealbus.codec import split_sealed, unpack_json
+from sealbus.codec import are_together, split_sealed, split_together, unpack_json
 from sealbus.delivery import split_delivery
 from sealbus.envelope import Envelope
 from sealbus.errors import InvalidInput, Malformed
@@ -27,7 +27,7 @@ from sealbus_broker.cli.folder import BusFolder, Unusable, dir_option
 @click.option("--json", "as_json", is_flag=True, help="One object.")
 @dir_option
 def inspect(file: str, as_json: bool, folder: str | None) -> int:
-    """Take the envelope, stamp or delivery in FILE (- for stdin) apart, and say what is wrong with it.
+    """Take the envelope, stamp or delivery in FILE (- for stdin), or several together, apart, and say what is wrong with it.
 
     In a bus's folder it also says whose key sealed it. Exit code 0 if it is well-formed and its seal holds, 3 if not.
     """
@@ -73,6 +73,10 @@ def _owners(folder: str | None) -> dict[bytes, str] | None:
 
 
 def _report(data: bytes, owners: dict[bytes, str] | None) -> dict[str, Any]:
+    if are_together(data):
+        things = [_sealed(thing, owners) for thing in split_together(data)]
+        trouble = [f"{number}: {line}" for number, thing in enumerate(things, 1) for line in thing["trouble"]]
+        return {"kind": "together", "size": len(data), "things": things, "trouble": trouble}
     if data[:1] == b"\x92":
         envelope, stamp = split_delivery(data)
         inner, verdict = _envelope(envelope, owners), _stamp(stamp)
@@ -80,9 +84,11 @@ def _report(data: bytes, owners: dict[bytes, str] | None) -> dict[str, Any]:
         if verdict["envelope"] != inner["sha256"]:
             trouble.append("the stamp is about another envelope")
         return {"kind": "delivery", "envelope": inner, "stamp": verdict, "trouble": trouble}
-    if data[:1] == b"\x93":
-        return _stamp(data)
-    return _envelope(data, owners)
+    return _sealed(data, owners)
+
+
+def _sealed(data: bytes, owners: dict[bytes, str] | None) -> dict[str, Any]:
+    return _stamp(data) if data[:1] == b"\x93" else _envelope(data, owners)
 
 
 def _envelope(data: bytes, owners: dict[bytes, str] | None) -> dict[str, Any]:
@@ -154,6 +160,10 @@ def _show(report: dict[str, Any], indent: str = "") -> None:
         if isinstance(value, dict) and name in ("envelope", "stamp"):
             click.echo(f"{indent}{name}:")
             _show(value, indent + "  ")
+        elif name == "things":
+            for number, thing in enumerate(value, 1):
+                click.echo(f"{indent}{number}:")
+                _show(thing, indent + "  ")
         elif name == "trouble":
             for line in value:
                 click.echo(f"{indent}{click.style('wrong:', fg='red')} {line}")

@@ -170,10 +170,17 @@ class Publisher:
     def receive(self, data: bytes) -> None:
         """Take one stamp, or several together. What does not verify, or is not about something of ours, is ignored. Never raises."""
         try:
-            for sealed in split_together(data) if are_together(data) else (data,):
-                self._take(open_stamp(sealed, self._credentials.bus_keys, self._verifier))
+            receipts = split_together(data) if are_together(data) else [data]
         except Malformed as error:
-            log.warning("a receipt that is none was ignored: %s", error.what)
+            log.warning("receipts that are none were ignored: %s", error.what)
+            return
+        for receipt in receipts:
+            try:
+                stamp = open_stamp(receipt, self._credentials.bus_keys, self._verifier)
+            except Malformed as error:
+                log.warning("a receipt that is none was ignored: %s", error.what)
+            else:
+                self._take(stamp)
 
     def _take(self, stamp: Stamp) -> None:
         pending = self._pending.get(stamp.nonce)

@@ -1,0 +1,191 @@
+"""Where a message's time goes in a relay, step by step, in microseconds and in bare verifies.
+
+Everything here is the relay's own code on real messages, without the network: what nats-server, system calls and the event loop cost is in
+:mod:`benchmarks.relaycost`. Each step is run for a whole batch, as the relay does, and its best time counts.
+
+``python -m benchmarks.profile`` prints a table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.workload import orders
+from sealbus.codec import pack_json, pack_together, split_together
+from sealbus.delivery import open_delivery, pack_delivery
+from sealbus.envelope import Header, seal_envelopes
+from sealbus.frames import hpub, pub
+from sealbus.keys import KeyKind, SigningKey, verify
+from sealbus.seal import Verifier
+from sealbus.stamp import open_stamp, seal_stamps
+from sealbus_broker.gate.judge import CHECKS, Case, judge
+from sealbus_broker.gate.policy import BotKey, BotRule, Delivery, Policy, SubjectRule
+from sealbus_broker.gate.rate import RateMeters
+from sealbus_broker.gate.schemas import Schema
+from sealbus_broker.gate.verdict import Arrival, Moment
+
+BATCH: Final = 256
+"""As many as a relay judges at once."""
+
+TOGETHER: Final = 64
+ROUNDS: Final = 40
+NOW: Final = 1_900_000_000_000
+SUBJECT: Final = "orders.placed"
+_SCHEMA: Final = Path(__file__).resolve().parents[1] / "schemas" / "orders.placed.v1.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One part of the way, for a whole batch."""
+
+    where: str
+    what: str
+    run: Callable[[], object]
+
+
+class Scene:
+    """A policy, and a batch of orders sealed alone and in bursts."""
+
+    def __init__(self) -> None:
+        self.bot, self.relay = SigningKey.generate(KeyKind.BOT), SigningKey.generate(KeyKind.BUS)
+        schema = Schema.compile("orders.placed.v1", json.loads(_SCHEMA.read_text()))
+        raw = self.bot.public.raw
+        self.policy = Policy(
+            bus="shop",
+            digest=bytes(32),
+            bus_keys=frozenset([self.relay.public.raw]),
+            bots={"order": BotRule("order", {raw: BotKey(raw, 0)}, (SUBJECT,))},
+            subjects=(SubjectRule(SUBJECT, Delivery.STREAM, {schema.name: schema}),),
+        )
+        self.orders: list[Any] = list(islice(cycle(orders(1024)), BATCH))
+        self.drafts = [
+            (
+                Header("shop", "order", SUBJECT, os.urandom(16), NOW, 30_000),
+                pack_json(self.orders[at]),
+            )
+            for at in range(BATCH)
+        ]
+        self.alone = [seal_envelopes(self.bot, [draft])[0] for draft in self.drafts]
+        self.bursts = [seal_envelopes(self.bot, self.drafts[at : at + TOGETHER]) for at in range(0, BATCH, TOGETHER)]
+
+    def arrivals(self, envelopes: Sequence[bytes]) -> list[Arrival]:
+        """``envelopes`` as a relay finds them."""
+        return [Arrival("order", data, Delivery.STREAM, NOW, at + 1) for at, data in enumerate(envelopes)]
+
+    def judge(self, arrivals: Sequence[Arrival]) -> None:
+        """Judge them with nothing remembered."""
+        verifier, meters, moment = Verifier(), RateMeters(), Moment(NOW)
+        for arrival in arrivals:
+            judgment = judge(arrival, self.policy, moment, verifier, meters)
+            assert judgment.reason is None, judgment.detail
+
+
+def steps(scene: Scene) -> list[Step]:
+    """The way of a message, in order."""
+    together = [pack_together(burst) for burst in scene.bursts]
+    burst = scene.arrivals([envelope for one in scene.bursts for envelope in one])
+    alone = scene.arrivals(scene.alone)
+    verifier, meters, moment = Verifier(), RateMeters(), Moment(NOW)
+    judgments = [judge(arrival, scene.policy, moment, verifier, meters) for arrival in burst]
+    stamps = [one for judgment in judgments if (one := judgment.stamp("shop", bytes(32), NOW, "relay")) is not None]
+    sealed = seal_stamps(scene.relay, stamps)
+    deliveries = [pack_delivery(arrival.data, stamp) for arrival, stamp in zip(burst, sealed, strict=True)]
+    acknowledgement = b'{"stream":"ACCEPTED","seq":123456}'
+    made = [
+        Step("relay", "take the envelopes out of a burst", lambda: [split_together(data) for data in together]),
+        Step("relay", "judge, in a burst", lambda: scene.judge(burst)),
+        *_checks(scene, burst),
+        Step("relay", "judge, sealed alone", lambda: scene.judge(alone)),
+        Step("relay", "fill in the stamp", lambda: [one.stamp("shop", bytes(32), NOW, "relay") for one in judgments]),
+        Step("relay", "seal the stamps, one signature a batch", lambda: seal_stamps(scene.relay, stamps)),
+        Step(
+            "relay",
+            "write it for ACCEPTED",
+            lambda: [
+                hpub(b"accepted.orders.placed", pack_delivery(one.data, stamp), b"Nats-Msg-Id: x\r\n", b"_INBOX.x.1.2")
+                for one, stamp in zip(burst, sealed, strict=True)
+            ],
+        ),
+        Step("relay", "read its acknowledgement", lambda: [json.loads(acknowledgement) for _ in burst]),
+        Step("relay", "write the receipts together", lambda: pub(b"inbox.order.receipts", pack_together(sealed))),
+    ]
+    return made + _sides(scene, sealed, deliveries)
+
+
+def _checks(scene: Scene, arrivals: Sequence[Arrival]) -> list[Step]:
+    """Each check by itself; it finds what the ones before it have established."""
+    verifier, meters, moment = Verifier(), RateMeters(), Moment(NOW)
+    cases = [Case(arrival, scene.policy, moment, verifier, meters) for arrival in arrivals]
+    for case in cases:
+        for check in CHECKS:
+            check(case)
+    return [
+        Step("  of it", check.__name__, lambda check=check: [check(case) for case in cases])  # type: ignore[misc]  # bound now
+        for check in CHECKS
+    ]
+
+
+def _sides(scene: Scene, sealed: Sequence[bytes], deliveries: Sequence[bytes]) -> list[Step]:
+    keys = frozenset([scene.relay.public.raw])
+
+    def open_all() -> None:
+        verifier = Verifier()
+        for data in deliveries:
+            open_delivery(data, SUBJECT, "shop", keys, verifier)
+
+    def open_receipts() -> None:
+        verifier = Verifier()
+        for data in sealed:
+            open_stamp(data, keys, verifier)
+
+    return [
+        Step("publisher", "encode the payload", lambda: [pack_json(one) for one in scene.orders]),
+        Step(
+            "publisher",
+            "seal, 64 together",
+            lambda: [seal_envelopes(scene.bot, scene.drafts[at : at + TOGETHER]) for at in range(0, BATCH, TOGETHER)],
+        ),
+        Step("publisher", "open the receipt", open_receipts),
+        Step("subscriber", "open the delivery", open_all),
+    ]
+
+
+def measure(rounds: int = ROUNDS) -> list[tuple[Step, float, float]]:
+    """Each step with its best µs a message, and the same in bare verifies."""
+    scene = Scene()
+    signed = os.urandom(83)
+    signature, public = scene.bot.sign(signed), scene.bot.public.raw
+    bare = Step("", "a bare verify", lambda: [verify(public, signed, signature) for _ in range(BATCH)])
+    measured = [bare, *steps(scene)]
+    best = [float("inf")] * len(measured)
+    for _ in range(rounds):  # all steps in each round, so that what disturbs the machine disturbs all alike
+        for at, step in enumerate(measured):
+            start = time.thread_time()
+            step.run()
+            best[at] = min(best[at], (time.thread_time() - start) * 1e6 / BATCH)
+    return [(step, us, us / best[0]) for step, us in zip(measured, best, strict=True)]
+
+
+def main() -> None:
+    """Measure and print."""
+    table = Table(title=f"A message of 1 KiB, step by step (best of {ROUNDS})")
+    for column in ("", "step", "µs", "in verifies"):
+        table.add_column(column, justify="left" if column in ("", "step") else "right")
+    for step, us, ratio in measure():
+        table.add_row(step.where, step.what, f"{us:.1f}", f"{ratio:.2f}")
+    Console(width=None if sys.stdout.isatty() else 100).print(table)
+
+
+if __name__ == "__main__":
+    main()
