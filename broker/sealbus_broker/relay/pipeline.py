@@ -137,10 +137,10 @@ class Pipeline:
         """Store what passed; what the ledger already holds is settled by what it holds."""
         accepted = [item for item in items if item.judgment.reason is None and item.fresh]
         stored = await self._journal.store([_accepted_entry(item) for item in accepted])
-        for item, where in zip(accepted, stored, strict=True):
+        for where in stored:
             ledger.remember(where.sequence)
-            if where.duplicate:
-                await self._settle(item, where, ledger, policy)
+        known = [(item, where) for item, where in zip(accepted, stored, strict=True) if where.duplicate]
+        await asyncio.gather(*(self._settle(item, where, ledger, policy) for item, where in known))
 
     async def _settle(self, item: _Item, where: Stored, ledger: Ledger, policy: Policy) -> None:
         stored = await ledger.read(where.sequence)

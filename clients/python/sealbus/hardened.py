@@ -200,6 +200,7 @@ class HardenedClient(Client):
         if not self.is_connected:
             raise ConnectionClosedError
         self._pending.extend(frames)
+        self._pending_data_size += sum(map(len, frames))
         if not self._leaving:
             self._leaving = True
             asyncio.get_running_loop().call_soon(self._leave)
