@@ -19,14 +19,14 @@ from benchmarks.generator import Generator
 from benchmarks.process import rss_bytes
 from benchmarks.relaycost import TOGETHER, Verify, order_schema
 
-SINGLE_MOST: Final = 6.0
-"""In bare verifies, sealed alone. The best of three rounds measures 3.5 to 4.2; on a machine that does much else, up to 5."""
+SINGLE_MOST: Final = 4.2
+"""In bare verifies, sealed alone. The best of three rounds measures 2.3 to 2.9; on a machine that does much else, up to 3.6."""
 
-BURST_MOST: Final = 4.5
-"""The same in bursts of 64, which measures 2.4 to 2.9."""
+BURST_MOST: Final = 2.7
+"""The same in bursts of 64, which measures 1.4 to 1.7, and up to 2.2. As before envelopes travelled together: 2.9 and more."""
 
 MEMORY_MIB_MOST: Final = 100
-"""Resident, after the load. 56 measured; the interpreter with what the relay imports is 45 of it."""
+"""Resident, after the load. 55 to 60 measured; the interpreter with what the relay imports is 45 of it."""
 
 ROUNDS: Final = 3
 MESSAGES: Final = 600
