@@ -59,6 +59,24 @@ async def test_what_is_unsubscribed_is_heard_no_more_and_not_kept(scene: Scene) 
     await client.close()
 
 
+async def test_a_receiver_that_fails_loses_one_message_and_no_more(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    client, heard = await a_client(scene), list[bytes]()
+
+    def receive(_: bytes, __: bytes, ___: bytes, data: bytes) -> None:
+        if data == b"bad":
+            raise ValueError(data)
+        heard.append(data)
+
+    await client.subscribe_direct("x", receive)
+    client.write([pub(b"x", b"bad"), pub(b"x", b"good")])
+    await client.flush()
+    assert heard == [b"good"]
+    assert "could not be taken" in caplog.text
+    await client.close()
+
+
 async def test_nothing_is_written_where_there_is_no_connection(scene: Scene) -> None:
     client, told = await a_client(scene), asyncio.Event()
     client.when_closed.add(told.set)

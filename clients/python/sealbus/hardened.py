@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import ConnectionClosedError, ProtocolError
 from nats.protocol.parser import Parser
+
+log = logging.getLogger("sealbus")
 
 PIN_HEADER: Final = "Nats-Pin-Id"
 STATUS_HEADER: Final = "Status"
@@ -67,7 +70,7 @@ def read_headers(block: bytes) -> dict[str, str]:
 
 
 Receive = Callable[[bytes, bytes, bytes, bytes], None]
-"""Takes subject, reply, header block and body of one message, as the server sent them. Must not raise."""
+"""Takes subject, reply, header block and body of one message, as the server sent them. Should not raise: then the message is lost, and logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,11 @@ class _StrictParser(Parser):
                 at = stop + 2
                 receive = self._direct.get(int(sid))
                 if receive is not None:
-                    receive(subject, reply or b"", read[start:body], read[body:stop])
+                    try:
+                        receive(subject, reply or b"", read[start:body], read[body:stop])
+                    except Exception:
+                        # A mistake of ours about one message must not be the last thing that this connection reads.
+                        log.exception("a message on subscription %d could not be taken", int(sid))
                 else:
                     await self._handlers.message(int(sid), subject, reply or b"", read[body:stop], read[start:body])
         finally:
