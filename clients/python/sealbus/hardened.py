@@ -70,7 +70,7 @@ def read_headers(block: bytes) -> dict[str, str]:
 
 
 Receive = Callable[[bytes, bytes, bytes, bytes], None]
-"""Takes subject, reply, header block and body of one message, as the server sent them. If it raises, that message is lost, and it is logged."""
+"""Takes subject, reply, header block and body of one message, as the server sent them. If it raises, that message is lost."""
 
 
 @dataclass(frozen=True, slots=True)
