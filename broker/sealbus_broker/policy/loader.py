@@ -137,6 +137,7 @@ class _Loading:
         self.check_subjects()
         # The names as written, so that a mistake inside one subject is not reported again at every grant on it.
         self.declared = [name for name in subjects if is_pattern(name)] + [rule.pattern for rule in builtin_subjects()]
+        self.covering = set(self.declared)
         self.read_bots(top)
         self.check_causes()
 
