@@ -67,7 +67,7 @@ fuzz: $(READY) ## the properties with 50 times as many examples (about 20 minute
 	HYPOTHESIS_PROFILE=fuzz $(BIN) -m pytest -o timeout=0 tests/gate/test_fuzz.py tests/protocol/test_fuzz.py tests/protocol/test_credentials.py
 
 .PHONY: bench
-bench: $(BENCH_READY) ## measure Sealbus against other ways (about half an hour); ARGS=--quick takes about four minutes
+bench: $(BENCH_READY) ## measure Sealbus against other ways (20 to 30 minutes); ARGS=--quick takes about four minutes
 	@mkdir -p build
 	$(BENCH) -m benchmarks --json build/benchmark.json --svg build/benchmark.svg $(ARGS)
 
