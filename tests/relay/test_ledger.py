@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
 from unittest.mock import sentinel
 
-from sealbus_broker.relay.ledger import Ledger
+from sealbus_broker.relay.ledger import READS_AT_ONCE, Ledger
 
 
 def a_ledger() -> Ledger:
@@ -38,3 +41,21 @@ def test_a_stream_shorter_than_what_was_stored_through_this_relay_has_lost_ids()
     ledger.remember(40)
     ledger.begin(1_000, 39, 9_000)
     assert ledger.since_ms == 9_000
+
+
+async def test_however_many_stored_messages_are_asked_for_few_are_under_way() -> None:
+    """256 of them at half a megabyte each would have nats-server cut the relay off (``max_pending``)."""
+    under_way, most = 0, 0
+
+    class Connection:
+        async def request(self, *_: Any) -> Any:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0)
+            under_way -= 1
+            return SimpleNamespace(headers=None, data=b"stored")
+
+    ledger = Ledger(cast("Any", Connection()), "ACCEPTED", "accepted")
+    assert await asyncio.gather(*map(ledger.read, range(256))) == [b"stored"] * 256
+    assert most == READS_AT_ONCE

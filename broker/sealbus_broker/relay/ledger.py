@@ -21,6 +21,10 @@ READ_TIMEOUT_S: Final = 5.0
 RETRY_S: Final = 0.5
 FIND_BATCH: Final = 256
 
+READS_AT_ONCE: Final = 16
+"""Stored messages asked for at the same time. Each may have a megabyte, and nats-server cuts off whoever has 64 MiB coming (``max_pending``):
+a bot that repeats the nonces of 256 large messages must not cut off the relay."""
+
 
 class Ledger:
     """One stream's ledger. ``since_ms``: from when on it is complete (``None``: for longer than it must remember)."""
@@ -31,6 +35,7 @@ class Ledger:
         self._prefix = prefix
         self._last_sequence = 0
         self._known = asyncio.Event()
+        self._reading = asyncio.Semaphore(READS_AT_ONCE)
         self._lost_before_ms: int | None = None
         self.since_ms: int | None = None
 
@@ -63,9 +68,10 @@ class Ledger:
         """The message stored at ``sequence`` (a delivery), or ``b""`` where it is gone. Asks until the server answers."""
         while True:
             try:
-                answer = await self._nc.request(
-                    f"$JS.API.DIRECT.GET.{self._stream}", json.dumps({"seq": sequence}).encode(), READ_TIMEOUT_S
-                )
+                async with self._reading:
+                    answer = await self._nc.request(
+                        f"$JS.API.DIRECT.GET.{self._stream}", json.dumps({"seq": sequence}).encode(), READ_TIMEOUT_S
+                    )
             except (NatsError, OSError, TimeoutError) as error:
                 log.warning("ledger.retry", error=type(error).__name__)
                 await asyncio.sleep(RETRY_S)
