@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 
 from sealbus.codec import are_together, join_sealed, pack_fields, pack_together, split_together
 from sealbus.errors import Malformed
-from sealbus.limits import MAX_TOGETHER, MAX_TOGETHER_BYTES
+from sealbus.limits import MAX_TOGETHER, MAX_TOGETHER_BYTES, MIN_TOGETHER_ITEM_BYTES
 
-TWO = [b"one", b"two"]
+ONE, OTHER = bytes([1]) * MIN_TOGETHER_ITEM_BYTES, bytes([2]) * MIN_TOGETHER_ITEM_BYTES
+TWO = [ONE, OTHER]
 
 
-@given(st.lists(st.binary(max_size=300), min_size=2, max_size=MAX_TOGETHER, unique=True))
+@given(
+    st.lists(st.binary(min_size=MIN_TOGETHER_ITEM_BYTES, max_size=400), min_size=2, max_size=MAX_TOGETHER, unique=True)
+)
 def test_what_is_put_together_comes_apart(things: list[bytes]) -> None:
     data = pack_together(things)
     assert are_together(data)
@@ -40,17 +43,18 @@ def test_no_other_thing_of_the_protocol_begins_so(data: bytes) -> None:
     ("data", "why"),
     [
         (pack_together([]), "0 things"),
-        (pack_together([b"one"]), "1 things"),
+        (pack_together([ONE]), "1 things"),
+        (pack_together([ONE, OTHER[1:]]), "too short"),
         (pack_together([bytes([at % 256, at // 256]) for at in range(MAX_TOGETHER + 1)]), "too many parts"),
-        (pack_together([b"one", b"two", b"one"]), "twice"),
+        (pack_together([ONE, OTHER, ONE]), "twice"),
         (pack_together([bytes(MAX_TOGETHER_BYTES // 2), bytes(MAX_TOGETHER_BYTES // 2 + 1)]), "at most"),
-        (msgpack.packb([1, [b"one", "two"]]), "not bytes"),
-        (msgpack.packb([1, [b"one", TWO]]), "not bytes"),
+        (msgpack.packb([1, [ONE, "two"]]), "not bytes"),
+        (msgpack.packb([1, [ONE, TWO]]), "not bytes"),
         (msgpack.packb([1, {b"one": b"two"}]), "not things together"),
         (msgpack.packb([2, TWO]), "not things together"),
         (msgpack.packb([1, TWO, None]), "not things together"),
         (b"\x92\x01\xdc\x00\x02" + pack_together(TWO)[3:], "exact"),
-        (b"\x92\x01\x92\xc5\x00\x03one" + pack_together(TWO)[-5:], "exact"),
+        (b"\x92\x01\x92\xc5\x00\x62" + ONE + pack_together(TWO)[-len(OTHER) - 2 :], "exact"),
         (pack_together(TWO) + b"\x00", "complete"),
         (pack_together(TWO)[:-1], "complete"),
     ],

@@ -33,8 +33,9 @@ being stored."""
 PULL_MESSAGES: Final = 256
 """Messages asked for at once: enough that one round trip is shared by many."""
 
-PULL_BYTES: Final = 8 * 1024 * 1024
-"""Bytes asked for at once. With the messages above it bounds a relay's memory, whatever the bots send."""
+PULL_BYTES: Final = 1024 * 1024
+"""Bytes asked for at once: more than the largest message, and at the smallest envelopes some 7,000 of them. What waits here, two requests'
+worth in each partition, must be judged before the server takes it for lost and delivers it again (``ACK_WAIT_S``)."""
 
 BATCH: Final = 256
 """Envelopes judged and stamped at once: a signature over so many costs each a tenth of a microsecond, and more would only wait longer.
@@ -47,7 +48,7 @@ PULL_EXPIRES_S: Final = PIN_TIMEOUT_S / 2
 """How long a request waits for messages: asked again before the partition's pin runs out."""
 
 SILENCE_S: Final = PULL_EXPIRES_S + 5
-"""After this long without any answer the request is taken for lost (a lost connection, a new leader) and made again."""
+"""After this long a request is taken for lost (a lost connection, a new leader) and made again."""
 
 UNSENT_S: Final = 0.5
 """After this long a request that could not be sent, for want of a connection, is tried again."""
@@ -79,6 +80,9 @@ class IngressWorker:
         self._process = process
         self._pull = f"$JS.API.CONSUMER.MSG.NEXT.{INGRESS}.{partition_consumer(partition)}".encode()
         self._inbox = nc.new_inbox()
+        self._requests = 0
+        self._reply = b""
+        """Of the last request, and of no other: what the server says of an earlier one is not about this one."""
         self._received: deque[_Pulled] = deque()
         self._changed = asyncio.Event()
         self._turn = asyncio.Lock()
@@ -90,8 +94,7 @@ class IngressWorker:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until ``stopping`` is set; the batches in hand are finished first."""
-        # No limit on what waits here: it is bounded by what was asked for, and must not be dropped.
-        subscription = await self._nc.subscribe_direct(self._inbox, self._on_message)
+        subscription = await self._nc.subscribe_direct(f"{self._inbox}.*", self._on_message)
         stop = asyncio.create_task(stopping.wait())
         stop.add_done_callback(lambda _: self._changed.set())
         try:
@@ -121,8 +124,10 @@ class IngressWorker:
         if self._pin:
             ask["id"] = self._pin.decode("utf-8", "replace")
         self._outstanding, patience_s = PULL_MESSAGES, SILENCE_S
+        self._requests += 1
+        self._reply = f"{self._inbox}.{self._requests}".encode()
         try:
-            self._nc.write([pub(self._pull, json.dumps(ask).encode(), self._inbox.encode())])
+            self._nc.write([pub(self._pull, json.dumps(ask).encode(), self._reply)])
         except (NatsError, OSError):
             patience_s = UNSENT_S  # that there is no connection is in the log already
         self._asking = asyncio.get_running_loop().call_later(patience_s, self._ended)
@@ -139,7 +144,7 @@ class IngressWorker:
             # A status. 404, 408, 409: this request is over. 423: another relay has the pin.
             if headers.startswith(b"NATS/1.0 423"):
                 self._pin = b""
-            return self._ended()
+            return self._ended() if subject == self._reply else None
         # nats-server writes its line behind whatever the bot's headers are: see sealbus.hardened.read_headers.
         at = headers.rfind(_PIN)
         if at >= 0:

@@ -24,6 +24,7 @@ from sealbus.limits import (
     MAX_NODES,
     MAX_TOGETHER,
     MAX_TOGETHER_BYTES,
+    MIN_TOGETHER_ITEM_BYTES,
     PROTOCOL_VERSION,
 )
 
@@ -137,7 +138,8 @@ def are_together(data: bytes) -> bool:
 def split_together(data: bytes) -> list[bytes]:
     """The things that :func:`pack_together` put together.
 
-    Raises :class:`Malformed` unless they are 2 to 256, all different, in the exact encoding. Each is still to be judged by itself.
+    Raises :class:`Malformed` unless they are 2 to 256, all different, none shorter than a seal, in the exact encoding. Each is still to be
+    judged by itself.
     """
     if len(data) > MAX_TOGETHER_BYTES:
         raise Malformed(f"{len(data)} bytes together; at most {MAX_TOGETHER_BYTES}")
@@ -149,6 +151,8 @@ def split_together(data: bytes) -> list[bytes]:
         raise Malformed(f"{len(things)} things together; expected 2 to {MAX_TOGETHER}")
     if not all(type(thing) is bytes for thing in things):
         raise Malformed("things together that are not bytes")
+    if min(map(len, things)) < MIN_TOGETHER_ITEM_BYTES:
+        raise Malformed("a thing together that is too short to be sealed")
     if len(set(things)) != len(things):
         raise Malformed("the same thing twice together")
     if _pack(fields) != data:

@@ -30,6 +30,9 @@ MAX_BATCH: Final = 1024
 MAX_TOGETHER: Final = 256
 """Most envelopes, or stamps, in one NATS message. By 64 they share all that can be shared; more only makes each other wait."""
 
+MIN_TOGETHER_ITEM_BYTES: Final = 98
+"""What is put together is sealed, and a seal alone has so many bytes. Shorter things would only make a small message much work."""
+
 MAX_TOGETHER_BYTES: Final = 512 * 1024
 """Largest NATS message of several envelopes: that of one, so that NATS's limits fit both."""
 
