@@ -365,7 +365,10 @@ class Bot:
         try:
             with delivery:
                 await handler(delivery.message)
-        except Exception:
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # it is we who are cancelled, and not something that the handler waited for
             log.exception("the handler of %s failed; it will be called again", delivery.message.subject)
             delivery.fail()
         else:

@@ -1,0 +1,38 @@
+"""What a handler does wrong is its own message's matter, and nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sealbus import Message
+from sealbus_broker.relay.ingress import PULL_BYTES
+from sealbus_broker.relay.nats_config import MAX_BOT_PAYLOAD_BYTES
+from tests.e2e.shop import Shop, order, until
+
+
+async def test_a_handler_whose_own_task_was_cancelled_does_not_end_the_subscription(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    order_bot, inventory, got = shop.bot("order"), shop.bot("inventory"), list[str]()
+
+    @inventory.subscribe("orders.placed")
+    async def take(message: Message) -> None:
+        got.append(message.payload["order_id"])
+        if len(got) == 1:
+            task = asyncio.create_task(asyncio.sleep(10))
+            task.cancel()
+            await task
+
+    async with inventory, order_bot:
+        for number in range(3):
+            await order_bot.publish("orders.placed", order(number))
+        await until(lambda: len(got) == 4)
+    assert got == ["ord-000000", "ord-000001", "ord-000002", "ord-000000"]
+    assert "will be called again" in caplog.text
+
+
+def test_a_relay_asks_for_more_bytes_than_the_largest_message_has() -> None:
+    """Or the server would refuse the request for ever: subject, reply and headers are within the payload's limit or small."""
+    assert PULL_BYTES > MAX_BOT_PAYLOAD_BYTES + 4096
