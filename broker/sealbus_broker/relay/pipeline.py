@@ -95,6 +95,9 @@ class Pipeline:
         moment = Moment(self._now_ms(), ledger.since_ms)
         items = [_Item(judge(arrival, policy, moment, self._verifier, self._meters)) for arrival in arrivals]
         async with turn:
+            await ledger.known()
+            if ledger.since_ms != moment.ledger_since_ms:  # it was lost while others were being stored
+                self._judge_again(items, policy, Moment(moment.now_ms, ledger.since_ms))
             await self._recall(items, ledger)
             self._stamp(items, policy)
             await self._store_accepted(items, ledger, policy)
@@ -103,6 +106,12 @@ class Pipeline:
         self._answer(items)
         for item in items:
             self._tally.count(item.judgment)
+
+    def _judge_again(self, items: list[_Item], policy: Policy, moment: Moment) -> None:
+        """What was accepted by a ledger that has since forgotten; its rate has been counted already."""
+        for item in items:
+            if item.judgment.reason is None:
+                item.judgment = judge(item.judgment.arrival, policy, moment, self._verifier, RateMeters())
 
     async def _recall(self, items: list[_Item], ledger: Ledger) -> None:
         """Find out whether a relay that died had accepted what is refused now.
