@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+import json
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from nats.errors import ConnectionClosedError
+from nats.errors import BadSubjectError, ConnectionClosedError
 
 from sealbus.frames import hpub, pub
 from sealbus.hardened import HardenedClient
+from sealbus_broker.relay import journal
 from sealbus_broker.relay.connection import connect
+from sealbus_broker.relay.journal import Entry, Journal
 from tests.relay.scene import Scene, raise_curtain
 
 
@@ -97,3 +103,80 @@ async def test_direct_subscriptions_come_back_with_the_connection(scene: Scene) 
                 client.write([pub(b"x", b"")])
             await asyncio.sleep(0.02)
     await client.close()
+
+
+async def test_a_subscription_that_fails_leaves_no_receiver_behind(scene: Scene) -> None:
+    client = await a_client(scene)
+    with pytest.raises(BadSubjectError):
+        await client.subscribe_direct("not a subject", lambda *_: None)
+    assert not client._direct
+    await client.close()
+
+
+@contextlib.asynccontextmanager
+async def a_server(then: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[int]:
+    """Something that greets like nats-server, answers the first PING, and goes on with ``then``."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        greeting = {"server_id": "test", "version": "2.15.0", "max_payload": 2**20, "headers": True}
+        writer.write(b"INFO " + json.dumps(greeting).encode() + b"\r\n")
+        await reader.readuntil(b"PING\r\n")
+        writer.write(b"PONG\r\n")
+        await writer.drain()
+        await then(reader, writer)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+async def test_a_connection_that_is_reset_while_something_is_written_is_closed_and_says_so() -> None:
+    async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.1)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    closed, told, client = asyncio.Event(), asyncio.Event(), HardenedClient()
+
+    async def on_closed() -> None:
+        closed.set()
+
+    async with a_server(reset) as port:
+        await client.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False, closed_cb=on_closed)
+        client.when_closed.add(told.set)
+        async with asyncio.timeout(5):
+            with contextlib.suppress(ConnectionClosedError):
+                while True:
+                    client.write([pub(b"x", bytes(1000))])
+                    await asyncio.sleep(0)
+            await closed.wait()
+            await told.wait()
+
+
+async def test_what_a_server_does_not_read_does_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "UNSENT_BYTES", 100_000)
+    monkeypatch.setattr(journal, "ACK_TIMEOUT_S", 0.02)
+    done = asyncio.Event()
+
+    async def read_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reader._transport.pause_reading()  # type: ignore[attr-defined]  # until the test is over
+        await done.wait()
+        writer.transport.abort()
+
+    client = HardenedClient()
+    async with a_server(read_nothing) as port:
+        await client.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False)
+        kept = Journal(client)
+        storing = asyncio.create_task(kept.store([Entry("accepted.x", bytes(500_000), {"Nats-Msg-Id": "1"})] * 20))
+        async with asyncio.timeout(5):
+            while client.unsent_bytes < 100_000:  # noqa: ASYNC110  # what is waited for is no event
+                await asyncio.sleep(0.01)
+        before = client.unsent_bytes
+        await asyncio.sleep(1)
+        assert client.unsent_bytes <= before
+        assert not storing.done()
+        storing.cancel()
+        done.set()
+        await client.close()

@@ -21,6 +21,9 @@ ACK_TIMEOUT_S: Final = 5.0
 """How long to wait for a batch's acknowledgements before asking again: JetStream answers in milliseconds, and a leader election takes
 seconds. Asking again is harmless, for every entry has an id."""
 
+UNSENT_BYTES: Final = 16 * 1024 * 1024
+"""While more than this waits for a server that does not read, nothing is added to it: what is asked again every few seconds would pile up."""
+
 RETRY_FIRST_S: Final = 0.05
 RETRY_MOST_S: Final = 2.0
 
@@ -82,6 +85,8 @@ class Journal:
         self, entries: Sequence[Entry], missing: Sequence[int], results: list[Stored | None]
     ) -> str | None:
         """Publish what is ``missing`` in one write, and put what is stored of it into ``results``; return what went wrong, if anything."""
+        if self._nc.unsent_bytes > UNSENT_BYTES:
+            return "the server does not read"
         self._begun += 1
         name, attempt = b"%x" % self._begun, _Attempt(len(missing), results, asyncio.get_running_loop().create_future())
         self._attempts[name] = attempt

@@ -190,8 +190,13 @@ class HardenedClient(Client):
 
         Nothing is queued and nothing is dropped here: what may pile up is the receiver's to bound.
         """
-        self._direct[self._sid + 1] = receive  # before the server knows, so that no message can come too early
-        return await self.subscribe(subject, queue=queue)
+        sid = self._sid + 1
+        self._direct[sid] = receive  # before the server knows, so that no message can come too early
+        try:
+            return await self.subscribe(subject, queue=queue)
+        except BaseException:
+            self._direct.pop(sid, None)  # or whoever is given this number next would lose its messages to us
+            raise
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
         super()._remove_sub(sid, max_msgs)
@@ -212,6 +217,12 @@ class HardenedClient(Client):
             self._leaving = True
             asyncio.get_running_loop().call_soon(self._leave)
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What has been written and has not left this process yet: grows while the server does not read."""
+        writer = getattr(self._transport, "_io_writer", None)  # nats-py has no public way to ask
+        return self._pending_data_size + (writer.transport.get_write_buffer_size() if writer is not None else 0)
+
     def _leave(self) -> None:
         self._leaving = False
         if self._pending and self.is_connected:  # else nats-py sends it when there is a connection again
@@ -221,10 +232,15 @@ class HardenedClient(Client):
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         self._ended = status == Client.CLOSED
-        await super()._close(status, do_cbs)
-        if self._ended:
-            for tell in list(self.when_closed):
-                tell()
+        if not self.is_connected:
+            # nats-py would write this to the lost connection, fail, and never say that it is closed.
+            self._pending, self._pending_data_size = [], 0
+        try:
+            await super()._close(status, do_cbs)
+        finally:
+            if self._ended:
+                for tell in list(self.when_closed):
+                    tell()
 
     async def _connect_to_server(self, s: Any) -> None:
         # close() cancels what reconnects, but a cancellation that meets a refused connection is lost in Python 3.11's wait_for():
