@@ -11,7 +11,8 @@ from typing import Any, cast
 
 import pytest
 
-from sealbus.codec import pack_json, pack_together
+from sealbus import publisher as publishing_module
+from sealbus.codec import are_together, pack_json, pack_together
 from sealbus.credentials import Credentials
 from sealbus.envelope import Header
 from sealbus.errors import Refused, Unresolved
@@ -31,8 +32,11 @@ class Wire:
 
     def __init__(self) -> None:
         self.sent: asyncio.Queue[bytes] = asyncio.Queue()
+        self.up = asyncio.Event()
+        self.up.set()
 
     async def client(self) -> Any:
+        await self.up.wait()
         return self
 
     async def publish(self, _: str, envelope: bytes) -> None:
@@ -138,7 +142,7 @@ async def test_a_receipt_counts_among_others_whatever_they_are(publisher: Publis
     task = publishing(publisher)
     digest = hashlib.sha256(await wire.sent.get()).digest()
     sealed = seal_stamps(BUS, [accepting(digest), accepting(bytes(32))])
-    publisher.receive(pack_together([b"garbage", sealed[1], sealed[0]]))
+    publisher.receive(pack_together([bytes(98), sealed[1], sealed[0]]))
     assert (await task).envelope == digest
 
 
@@ -169,3 +173,17 @@ def accepting(digest: bytes) -> Stamp:
         judged_at_ms=0,
         relay="relay",
     )
+
+
+async def test_what_could_not_be_sent_for_long_is_sent_once(
+    publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing_module, "RETRY_MOST_S", 0.01)
+    wire.up.clear()
+    task = publishing(publisher)
+    await asyncio.sleep(1.2)  # past the first pause and many more
+    wire.up.set()
+    sent = await wire.sent.get()
+    assert not are_together(sent)
+    await receive(publisher, sent, None)
+    assert (await task).verdict is Verdict.ACCEPTED

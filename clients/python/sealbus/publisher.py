@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -80,7 +79,8 @@ class Publisher:
         self._session = session
         self._verifier = verifier
         self._pending: dict[bytes, _Pending] = {}
-        self._unsent: deque[_Pending] = deque()
+        self._unsent: dict[_Pending, None] = {}
+        """In order, each once: while there is no connection its time runs out again and again."""
         self._wake = asyncio.Event()
 
     @property
@@ -129,7 +129,7 @@ class Publisher:
             pending.again.cancel()
         pending.again = asyncio.get_running_loop().call_later(pending.interval_s, self._send, pending)
         pending.interval_s = min(2 * pending.interval_s, RETRY_MOST_S)
-        self._unsent.append(pending)
+        self._unsent[pending] = None
         self._wake.set()
 
     def _send_later(self, pending: _Pending) -> None:
