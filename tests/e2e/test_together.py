@@ -82,8 +82,11 @@ async def test_a_replay_of_one_or_of_all_is_one(shop: Shop) -> None:
     accepted = await shop.stored("ACCEPTED")
     await wire.send(pack_together(envelopes))
     await until(lambda: len(wire.verdicts) == 3)
+    # One after the other: receipts of one batch that are the same are sent once.
     await wire.send(pack_together(envelopes))
+    await until(lambda: len(wire.verdicts) == 6)
     await wire.send(envelopes[1])
+    await until(lambda: len(wire.verdicts) == 7)
     await wire.send(pack_together([envelopes[2], *sealed(shop, (header(), pack_json(order(9))))]))
     await until(lambda: len(wire.verdicts) == 9)
     assert [reason for _, reason in wire.verdicts] == [
