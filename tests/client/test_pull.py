@@ -50,7 +50,7 @@ async def make_consumer(client: HardenedClient, **fields: Any) -> None:
 
 async def test_there_is_never_more_than_one_request_nor_more_in_hand_than_was_said(client: HardenedClient) -> None:
     await make_consumer(client)
-    pull, stop = _Pull(client, CONSUMER, "inbox.order.secret.pull"), asyncio.create_task(asyncio.Event().wait())
+    pull, stop = _Pull(client, CONSUMER, "inbox.order.secret"), asyncio.create_task(asyncio.Event().wait())
     await pull.open(stop)
     taken, requests = 0, []
     for round_ in range(12):
@@ -72,7 +72,7 @@ async def test_there_is_never_more_than_one_request_nor_more_in_hand_than_was_sa
 
 async def test_a_request_that_the_server_will_not_have_is_not_repeated_at_once(client: HardenedClient) -> None:
     await make_consumer(client, max_waiting=1)
-    pull, stop = _Pull(client, CONSUMER, "inbox.order.secret.pull"), asyncio.create_task(asyncio.Event().wait())
+    pull, stop = _Pull(client, CONSUMER, "inbox.order.secret"), asyncio.create_task(asyncio.Event().wait())
     await pull.open(stop)
     await client.subscribe_direct("somebody.else", lambda *_: None)
     next_one = f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{CONSUMER}".encode()
@@ -92,12 +92,12 @@ async def test_a_request_that_the_server_will_not_have_is_not_repeated_at_once(c
 
 async def test_what_is_said_of_an_earlier_request_does_not_end_this_one(client: HardenedClient) -> None:
     await make_consumer(client)
-    pull, stop = _Pull(client, CONSUMER, "inbox.order.secret.pull"), asyncio.create_task(asyncio.Event().wait())
+    pull, stop = _Pull(client, CONSUMER, "inbox.order.secret"), asyncio.create_task(asyncio.Event().wait())
     await pull.open(stop)
     pull.ask()
-    pull._receive(b"inbox.order.secret.pull.0", b"", b"NATS/1.0 408 Request Timeout\r\n\r\n", b"")
+    pull._receive(b"inbox.order.secret.0.pull", b"", b"NATS/1.0 408 Request Timeout\r\n\r\n", b"")
     assert pull.outstanding == PULL_MESSAGES
-    pull._receive(b"inbox.order.secret.pull.1", b"", b"NATS/1.0 408 Request Timeout\r\n\r\n", b"")
+    pull._receive(b"inbox.order.secret.1.pull", b"", b"NATS/1.0 408 Request Timeout\r\n\r\n", b"")
     assert pull.outstanding == 0
     await pull.close()
     stop.cancel()

@@ -211,6 +211,7 @@ async def test_control_plain_nats_py_goes_deaf(streams: Scene, wire: Wire) -> No
     await plain.connect(streams.url, nkeys_seed_str=streams.secrets.relay.seed_text, allow_reconnect=False)
     inbox = await plain.subscribe("call.*")
     await plain.flush()
+    await plain.flush()  # nats-py's first PING may overtake the SUB
     await wire.say(wire.publish(b"call.thief", reply=b"\xff"))
     await wire.say(wire.publish(b"call.thief", b"honest"))
     with pytest.raises(TimeoutError):

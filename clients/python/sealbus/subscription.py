@@ -166,7 +166,7 @@ class DurableSubscription:
     async def _from(self, client: HardenedClient, stop: asyncio.Task[Any]) -> AsyncGenerator[Delivery, None]:
         """What comes on one connection, as long as it is the one in use; what has been asked for on it is taken to the end."""
         # The inbox's name is a secret of this connection: nobody else can have the server send something here.
-        pull = _Pull(client, self._consumer, f"{INBOX}.{self._bot}.{os.urandom(16).hex()}.pull")
+        pull = _Pull(client, self._consumer, f"{INBOX}.{self._bot}.{os.urandom(16).hex()}")
         with self._session.hold(client):
             try:
                 await pull.open(stop)
@@ -232,7 +232,7 @@ class _Pull:
 
     async def open(self, stop: asyncio.Task[Any]) -> None:
         """Subscribe; :meth:`changed` also returns when ``stop`` is done or the connection is closed."""
-        self._subscription = await self._client.subscribe_direct(f"{self._inbox}.*", self._receive)
+        self._subscription = await self._client.subscribe_direct(f"{self._inbox}.*.pull", self._receive)
         self._client.when_closed.add(self._changed.set)
         stop.add_done_callback(self._wake)
         self._stop = stop
@@ -256,7 +256,7 @@ class _Pull:
         if self.outstanding or len(self.waiting) > PULL_MESSAGES // 2:
             return
         self._requests += 1
-        self._reply = f"{self._inbox}.{self._requests}".encode()
+        self._reply = f"{self._inbox}.{self._requests}.pull".encode()
         self.outstanding = PULL_MESSAGES - len(self.waiting)
         wanted = {"batch": self.outstanding, "expires": int(PULL_S * 1e9)}
         self._client.write([pub(self._subject, json.dumps(wanted).encode(), self._reply)])
