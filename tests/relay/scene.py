@@ -18,7 +18,7 @@ from sealbus.keys import KeyKind, SigningKey
 from sealbus.seal import sign_connect
 from sealbus_broker.gate.policy import BotKey, BotRule, Limits, Policy
 from sealbus_broker.relay.admission import Admission
-from sealbus_broker.relay.connection import connect
+from sealbus_broker.relay.connection import HardenedClient, connect
 from sealbus_broker.relay.nats_config import NatsConfig
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.server import NatsServer
@@ -111,7 +111,7 @@ class Scene:
         """Put another policy in force."""
         self.policy = replace(self.policy, **fields)
 
-    async def login(self) -> Client:
+    async def login(self) -> HardenedClient:
         """Another connection of the relay's."""
 
         async def complain(error: Exception) -> None:

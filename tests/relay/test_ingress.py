@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, cast
 from unittest.mock import sentinel
 
 import pytest
 
-from sealbus_broker.relay.ingress import IngressWorker
+from sealbus.codec import pack_together
+from sealbus.frames import pub
+from sealbus.limits import MAX_TOGETHER
+from sealbus_broker.gate.verdict import Arrival
+from sealbus_broker.relay.ingress import PULL_BYTES, IngressWorker, LiveWorker
+from tests.relay.scene import Scene
 
 TIMEOUT, NOT_PINNED = b"NATS/1.0 408 Request Timeout\r\n\r\n", b"NATS/1.0 423 Nats-Pin-Id mismatch\r\n\r\n"
 
@@ -25,6 +31,12 @@ class Connection:
     def write(self, frames: Sequence[bytes]) -> None:
         self.frames += frames
 
+    async def subscribe_direct(self, *_: Any) -> Any:
+        return self
+
+    async def unsubscribe(self) -> None:
+        pass
+
 
 @pytest.mark.parametrize("status", [TIMEOUT, NOT_PINNED])
 async def test_what_is_said_of_an_earlier_request_does_not_end_this_one(status: bytes) -> None:
@@ -39,3 +51,47 @@ async def test_what_is_said_of_an_earlier_request_does_not_end_this_one(status: 
     assert worker._asking is not None
     worker._on_message(second, b"", status, b"")
     assert worker._asking is None
+
+
+async def test_no_more_is_asked_for_while_much_waits_to_be_judged() -> None:
+    """However few the messages are: the server would take them for lost, and deliver them again."""
+    connection, stopping = Connection(), asyncio.Event()
+    together = pack_together([at.to_bytes(2) * 300 for at in range(MAX_TOGETHER)])
+
+    async def judge(_: Sequence[Arrival], __: asyncio.Lock) -> None:
+        await asyncio.sleep(0)
+
+    worker = IngressWorker(cast("Any", connection), 0, judge)
+    running = asyncio.create_task(worker.run(stopping))
+    answered, most = 0, 0
+    for _ in range(100):
+        await asyncio.sleep(0)
+        if worker._requests > answered:
+            answered = worker._requests
+            for at in range(PULL_BYTES // len(together)):
+                worker._on_message(b"ingress.0.order", b"$JS.ACK.INGRESS.relay-0.1.%d.1.1.0" % (at + 1), b"", together)
+            worker._on_message(b"_INBOX.relay.%d" % answered, b"", b"NATS/1.0 409 Batch Completed\r\n\r\n", b"")
+            most = max(most, worker._received_bytes)
+    stopping.set()
+    await running
+    assert answered > 3
+    assert most < 2 * PULL_BYTES
+
+
+async def test_a_relay_that_stops_judges_what_the_server_had_sent_it(streams: Scene) -> None:
+    nc, stopping, judged, count = await streams.login(), asyncio.Event(), list[bytes](), 4000
+
+    async def note(arrivals: Sequence[Arrival], _: asyncio.Lock) -> None:
+        judged.extend(arrival.data for arrival in arrivals)
+
+    running = asyncio.create_task(LiveWorker(nc, note, lambda: 0).run(stopping))
+    await asyncio.sleep(0.1)
+    socket: Any = nc._transport._io_writer.transport  # type: ignore[union-attr]
+    socket.pause_reading()
+    sender = await streams.login()
+    sender.write([pub(b"call.order", b"%200d" % at) for at in range(count)])
+    await sender.flush()  # the server has sent them on
+    socket.resume_reading()
+    stopping.set()
+    await running
+    assert len(judged) == count

@@ -33,9 +33,9 @@ being stored."""
 PULL_MESSAGES: Final = 256
 """Messages asked for at once: enough that one round trip is shared by many."""
 
-PULL_BYTES: Final = 1024 * 1024
-"""Bytes asked for at once: more than the largest message, and at the smallest envelopes some 7,000 of them. What waits here, two requests'
-worth in each partition, must be judged before the server takes it for lost and delivers it again (``ACK_WAIT_S``)."""
+PULL_BYTES: Final = 640 * 1024
+"""Bytes asked for at once, and bytes that may wait here when more is asked for: more than the largest message, and so few that all of it is
+judged well before the server takes it for lost and delivers it again (``ACK_WAIT_S``), even if it is the smallest of envelopes."""
 
 BATCH: Final = 256
 """Envelopes judged and stamped at once: a signature over so many costs each a tenth of a microsecond, and more would only wait longer.
@@ -84,6 +84,7 @@ class IngressWorker:
         self._reply = b""
         """Of the last request, and of no other: what the server says of an earlier one is not about this one."""
         self._received: deque[_Pulled] = deque()
+        self._received_bytes = 0
         self._changed = asyncio.Event()
         self._turn = asyncio.Lock()
         self._free = asyncio.Semaphore(IN_HAND)
@@ -100,7 +101,11 @@ class IngressWorker:
         try:
             async with asyncio.TaskGroup() as batches:
                 while not stopping.is_set():
-                    if self._asking is None and len(self._received) < PULL_MESSAGES:
+                    if (
+                        self._asking is None
+                        and len(self._received) < PULL_MESSAGES
+                        and self._received_bytes < PULL_BYTES
+                    ):
                         self._ask()
                     if not self._received:
                         self._changed.clear()
@@ -150,6 +155,7 @@ class IngressWorker:
         if at >= 0:
             self._pin = headers[at + len(_PIN) :].partition(b"\r\n")[0]
         self._received.append(_Pulled(subject, reply, data))
+        self._received_bytes += len(data)
         self._outstanding -= 1
         if self._outstanding <= 0:
             self._ended()
@@ -162,6 +168,7 @@ class IngressWorker:
         envelopes = 0
         while self._received and envelopes < BATCH:
             pulled = self._received.popleft()
+            self._received_bytes -= len(pulled.data)
             arrivals = ingress_arrivals(pulled.subject, pulled.reply, pulled.data)
             if arrivals:
                 envelopes += len(arrivals)
@@ -237,8 +244,7 @@ class LiveWorker:
                     await self._changed.wait()
                     continue
                 await self._work()
-            await subscription.unsubscribe()
-            await self._nc.flush()  # what the server had sent before it knew is here now
+            await subscription.drain()  # type: ignore[no-untyped-call]  # what the server had sent before it knew is here then
             while self._waiting:
                 await self._work()
         finally:
