@@ -187,3 +187,28 @@ async def test_what_could_not_be_sent_for_long_is_sent_once(
     assert not are_together(sent)
     await receive(publisher, sent, None)
     assert (await task).verdict is Verdict.ACCEPTED
+
+
+async def test_what_is_said_to_be_about_something_else_is_not_even_looked_at(
+    publisher: Publisher, wire: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another bot may have NATS send its answers to our inbox: they must not fill our log."""
+    task = publishing(publisher)
+    digest = hashlib.sha256(await wire.sent.get()).digest()
+    (sealed,) = seal_stamps(BUS, [accepting(digest)])
+    publisher.receive(b"", bytes(16))
+    publisher.receive(b"garbage", b"another nonce")
+    publisher.receive(sealed, b"another nonce")
+    assert not task.done()
+    assert not caplog.text
+    publisher.receive(b"garbage", bytes(16))
+    assert "a receipt that is none" in caplog.text
+    publisher.receive(sealed, bytes(16))
+    assert (await task).envelope == digest
+
+
+async def test_what_is_given_up_before_it_could_be_sent_is_not_kept(publisher: Publisher, wire: Wire) -> None:
+    wire.up.clear()
+    with pytest.raises(Unresolved):
+        await publishing(publisher, 0.05)
+    assert not publisher._unsent

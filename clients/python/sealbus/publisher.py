@@ -120,6 +120,7 @@ class Publisher:
             ) from None
         finally:
             del self._pending[header.nonce]
+            self._unsent.pop(pending, None)
             if pending.again is not None:
                 pending.again.cancel()
 
@@ -167,8 +168,13 @@ class Publisher:
         """Take what came to the inbox: one stamp, or several."""
         self.receive(msg.data)
 
-    def receive(self, data: bytes) -> None:
-        """Take one stamp, or several together. What does not verify, or is not about something of ours, is ignored. Never raises."""
+    def receive(self, data: bytes, nonce: bytes | None = None) -> None:
+        """Take one stamp, or several together; ``nonce``: what the subject says that it is about, if it does.
+
+        What does not verify, or is not about something of ours, is ignored. Never raises.
+        """
+        if not data or (nonce is not None and nonce not in self._pending):
+            return  # such as NATS's answer to another bot, which may have it sent here
         try:
             receipts = split_together(data) if are_together(data) else [data]
         except Malformed as error:
