@@ -23,7 +23,16 @@ from sealbus.publisher import Publisher
 from sealbus.seal import Verifier
 from sealbus.session import Session
 from sealbus.stamp import Stamp, open_stamp
-from sealbus.subjects import BUS, INBOX, REPLY, check_pattern, check_subject, consumer_name, reply_subject
+from sealbus.subjects import (
+    BUS,
+    INBOX,
+    REPLY,
+    check_pattern,
+    check_subject,
+    consumer_name,
+    receipts_subject,
+    reply_subject,
+)
 from sealbus.subscription import Delivery, DurableSubscription, LiveSubscription, Opener
 
 log = logging.getLogger("sealbus")
@@ -36,6 +45,8 @@ PUBLISH_TIMEOUT_S: Final = 30.0
 REQUEST_TIMEOUT_S: Final = 5.0
 CONNECT_TIMEOUT_S: Final = 10.0
 DRAIN_S: Final = 10.0
+CALLS_A_TURN: Final = 32
+"""Messages that a handler which never waits is given before the event loop has a turn: acknowledgements leave then, and sessions live."""
 """How long :meth:`Bot.close` waits for handlers and verdicts."""
 
 Handler = Callable[[Message], Awaitable[Any]]
@@ -71,6 +82,7 @@ class Bot:
         options = {} if renew_s is None else {"renew_s": renew_s}
         self._session = Session(credentials, self._attach, **options)
         self._publisher = Publisher(credentials, self._session, verifier)
+        self._receipts = receipts_subject(credentials.bot).encode()
         self._opener = Opener(credentials, verifier)
         self._handlers: list[_Handled] = []
         self._live: list[LiveSubscription] = []
@@ -347,10 +359,14 @@ class Bot:
     async def _serve(self, handled: _Handled, subscription: DurableSubscription | LiveSubscription) -> None:
         free = asyncio.Semaphore(handled.concurrency)
         running: set[asyncio.Task[None]] = set()
+        calls = 0
         async with contextlib.aclosing(subscription.deliveries(self._stopping)) as deliveries:
             async for delivery in deliveries:
                 if handled.concurrency == 1:
                     await self._call(handled.handler, subscription, delivery)
+                    calls += 1
+                    if calls % CALLS_A_TURN == 0:
+                        await asyncio.sleep(0)
                     continue
                 await free.acquire()
                 task = asyncio.create_task(self._call(handled.handler, subscription, delivery))
@@ -388,16 +404,16 @@ class Bot:
         if self._failed is not None and not self._failed.done():
             self._failed.set_exception(error)
 
-    def _on_receipt(self, _: bytes, __: bytes, ___: bytes, data: bytes) -> None:
-        self._publisher.receive(data)
+    def _on_receipt(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
+        if subject == self._receipts:
+            self._publisher.receive(data)
+        elif (nonce := _nonce_in(subject)) is not None:
+            self._publisher.receive(data, nonce)
 
     def _on_reply(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
         """Match an answer to its request: the request's own stamp must be its parent."""
-        try:
-            nonce = bytes.fromhex(subject.rpartition(b".")[2].decode("ascii"))
-        except ValueError:
-            return
-        waiting = self._requests.get(nonce)
+        nonce = _nonce_in(subject)
+        waiting = self._requests.get(nonce) if nonce is not None else None
         if waiting is None or waiting.done():
             return
         message = self._opener.open(subject, data, BUS)
@@ -411,6 +427,14 @@ class Bot:
             return
         if (stamp.bot, stamp.nonce) == (self.name, nonce):
             waiting.set_result(message)
+
+
+def _nonce_in(subject: bytes) -> bytes | None:
+    """The nonce that ``subject`` ends with, if it does."""
+    try:
+        return bytes.fromhex(subject.rpartition(b".")[2].decode("ascii"))
+    except ValueError:
+        return None
 
 
 def _quoted(parent: Message | None, quote: bool) -> bytes | None:

@@ -202,7 +202,7 @@ class Session:
         lost = asyncio.Event()
         failure: list[Exception] = []
 
-        async def on_closed() -> None:
+        def on_closed() -> None:
             lost.set()
             if self._client is client:
                 self._lost.set()
@@ -211,6 +211,7 @@ class Session:
             failure.append(error)
             log.debug("nats: %s", _shortly(error))
 
+        client.when_closed.add(on_closed)  # nats-py's own callback is left out where its last write fails
         words = [ADMISSION, credentials.bot, credentials.key.public.text, *sorted(self.consumers)]
         admission = " ".join(words)
 
@@ -229,7 +230,6 @@ class Session:
                     inbox_prefix=f"{INBOX}.{credentials.bot}",
                     ping_interval=20,
                     error_cb=on_error,
-                    closed_cb=on_closed,
                 )
                 await self._attach(client)
                 await client.flush(ATTEMPT_S)
