@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from sealbus import Message
+from sealbus.bot import CALLS_A_TURN
 from sealbus_broker.relay.ingress import PULL_BYTES
 from sealbus_broker.relay.nats_config import MAX_BOT_PAYLOAD_BYTES
 from tests.e2e.shop import Shop, order, until
@@ -31,6 +34,34 @@ async def test_a_handler_whose_own_task_was_cancelled_does_not_end_the_subscript
         await until(lambda: len(got) == 4)
     assert got == ["ord-000000", "ord-000001", "ord-000002", "ord-000000"]
     assert "will be called again" in caplog.text
+
+
+async def test_a_handler_that_never_waits_leaves_the_loop_its_turns(shop: Shop) -> None:
+    """In them acknowledgements leave, and sessions are kept alive."""
+    order_bot, inventory, count = shop.bot("order"), shop.bot("inventory"), 100
+    turn, turns = 0, list[int]()
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            await asyncio.sleep(0)
+            turn += 1
+
+    inventory.subscribe("orders.placed", start="all")(_note(lambda: turns.append(turn)))
+    async with order_bot:
+        await asyncio.gather(*[order_bot.publish("orders.placed", order(number)) for number in range(count)])
+        counting = asyncio.create_task(count_turns())
+        async with inventory:  # what is stored already comes at once
+            await until(lambda: len(turns) == count)
+        counting.cancel()
+    assert max(Counter(turns).values()) <= CALLS_A_TURN
+
+
+def _note(do: Callable[[], None]) -> Callable[[Message], Awaitable[None]]:
+    async def take(_: Message) -> None:
+        do()
+
+    return take
 
 
 def test_a_relay_asks_for_more_bytes_than_the_largest_message_has() -> None:
