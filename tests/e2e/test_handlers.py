@@ -10,8 +10,6 @@ import pytest
 
 from sealbus import Message
 from sealbus.bot import CALLS_A_TURN
-from sealbus_broker.relay.ingress import PULL_BYTES
-from sealbus_broker.relay.nats_config import MAX_BOT_PAYLOAD_BYTES
 from tests.e2e.shop import Shop, order, until
 
 
@@ -62,8 +60,3 @@ def _note(do: Callable[[], None]) -> Callable[[Message], Awaitable[None]]:
         do()
 
     return take
-
-
-def test_a_relay_asks_for_more_bytes_than_the_largest_message_has() -> None:
-    """Or the server would refuse the request for ever: subject, reply and headers are within the payload's limit or small."""
-    assert PULL_BYTES > MAX_BOT_PAYLOAD_BYTES + 4096

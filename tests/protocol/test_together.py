@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from sealbus.codec import are_together, join_sealed, pack_fields, pack_together, split_together
 from sealbus.errors import Malformed
+from sealbus.keys import KeyKind, SigningKey
 from sealbus.limits import MAX_TOGETHER, MAX_TOGETHER_BYTES, MIN_TOGETHER_ITEM_BYTES
+from sealbus.seal import Context, seal
 
 ONE, OTHER = bytes([1]) * MIN_TOGETHER_ITEM_BYTES, bytes([2]) * MIN_TOGETHER_ITEM_BYTES
 TWO = [ONE, OTHER]
@@ -71,3 +73,8 @@ def test_no_bytes_raise_anything_else(data: bytes) -> None:
     except Malformed:
         return
     assert pack_together(things) == b"\x92\x01" + data
+
+
+def test_the_shortest_thing_together_is_as_long_as_the_shortest_seal() -> None:
+    (shortest,) = seal(SigningKey.generate(KeyKind.BOT), Context.ENVELOPE, [b""])
+    assert len(shortest) == MIN_TOGETHER_ITEM_BYTES

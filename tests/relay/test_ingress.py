@@ -14,6 +14,7 @@ from sealbus.frames import pub
 from sealbus.limits import MAX_TOGETHER
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.relay.ingress import PULL_BYTES, IngressWorker, LiveWorker
+from sealbus_broker.relay.nats_config import MAX_BOT_PAYLOAD_BYTES
 from tests.relay.scene import Scene
 
 TIMEOUT, NOT_PINNED = b"NATS/1.0 408 Request Timeout\r\n\r\n", b"NATS/1.0 423 Nats-Pin-Id mismatch\r\n\r\n"
@@ -95,3 +96,8 @@ async def test_a_relay_that_stops_judges_what_the_server_had_sent_it(streams: Sc
     stopping.set()
     await running
     assert len(judged) == count
+
+
+def test_a_relay_asks_for_more_bytes_than_the_largest_message_has() -> None:
+    """Or the server would refuse the request for ever: subject, reply and headers are within the payload's limit or small."""
+    assert PULL_BYTES > MAX_BOT_PAYLOAD_BYTES + 4096

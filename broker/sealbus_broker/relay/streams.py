@@ -49,8 +49,8 @@ PIN_TIMEOUT_S: Final = 2
 """How long a partition waits for a silent worker before another may take over."""
 
 ACK_WAIT_S: Final = 10
-"""After so long what a dead relay had in hand is delivered to another. What a relay has in hand (``ingress.PULL_BYTES``) takes it a second or
-two; what waits longer, for a full or absent server, is delivered twice, which the ledger makes harmless."""
+"""After so long what a dead relay had in hand is delivered to another. What a relay has in hand is bounded with this in mind
+(``ingress.PULL_BYTES``); what waits longer, for a full or absent server, is delivered twice, which the ledger makes harmless."""
 MAX_ACK_PENDING: Final = 4096
 """Messages that a partition may have in judgement: four of the largest batches."""
 
