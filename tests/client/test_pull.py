@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from sealbus import subscription
+from sealbus import pull as pulling
 from sealbus.frames import pub
 from sealbus.hardened import HardenedClient
-from sealbus.subscription import PULL_MESSAGES, _Pull
+from sealbus.pull import PULL_MESSAGES, Pull
 from sealbus_broker.relay.connection import connect
 from tests.relay.scene import Scene, raise_curtain
 
@@ -23,7 +23,7 @@ STREAM, CONSUMER = "ACCEPTED", "orders"
 @pytest.fixture
 async def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HardenedClient]:
     """A connection to a server with a stream and a consumer; requests wait a quarter of a second there."""
-    monkeypatch.setattr(subscription, "PULL_S", 0.25)
+    monkeypatch.setattr(pulling, "PULL_S", 0.25)
     scene: Scene = await raise_curtain(tmp_path)
 
     async def ignore(_: Exception) -> None:
@@ -50,7 +50,7 @@ async def make_consumer(client: HardenedClient, **fields: Any) -> None:
 
 async def test_there_is_never_more_than_one_request_nor_more_in_hand_than_was_said(client: HardenedClient) -> None:
     await make_consumer(client)
-    pull, stop = _Pull(client, CONSUMER, "inbox.order.secret"), asyncio.create_task(asyncio.Event().wait())
+    pull, stop = Pull(client, CONSUMER, "inbox.order.secret"), asyncio.create_task(asyncio.Event().wait())
     await pull.open(stop)
     taken, requests = 0, []
     for round_ in range(12):
@@ -72,7 +72,7 @@ async def test_there_is_never_more_than_one_request_nor_more_in_hand_than_was_sa
 
 async def test_a_request_that_the_server_will_not_have_is_not_repeated_at_once(client: HardenedClient) -> None:
     await make_consumer(client, max_waiting=1)
-    pull, stop = _Pull(client, CONSUMER, "inbox.order.secret"), asyncio.create_task(asyncio.Event().wait())
+    pull, stop = Pull(client, CONSUMER, "inbox.order.secret"), asyncio.create_task(asyncio.Event().wait())
     await pull.open(stop)
     await client.subscribe_direct("somebody.else", lambda *_: None)
     next_one = f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{CONSUMER}".encode()
@@ -85,14 +85,14 @@ async def test_a_request_that_the_server_will_not_have_is_not_repeated_at_once(c
         while pull.outstanding:
             await pull.changed()
     # The server answers at once that one request waits already; without it the time of this one would be over sooner.
-    assert loop.time() - begun > subscription.REFUSED_S * 0.9
+    assert loop.time() - begun > pulling.REFUSED_S * 0.9
     await pull.close()
     stop.cancel()
 
 
 async def test_what_is_said_of_an_earlier_request_does_not_end_this_one(client: HardenedClient) -> None:
     await make_consumer(client)
-    pull, stop = _Pull(client, CONSUMER, "inbox.order.secret"), asyncio.create_task(asyncio.Event().wait())
+    pull, stop = Pull(client, CONSUMER, "inbox.order.secret"), asyncio.create_task(asyncio.Event().wait())
     await pull.open(stop)
     pull.ask()
     pull._receive(b"inbox.order.secret.0.pull", b"", b"NATS/1.0 408 Request Timeout\r\n\r\n", b"")

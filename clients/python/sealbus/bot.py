@@ -7,22 +7,24 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any, Final, Self
 
 from sealbus.codec import pack_json
 from sealbus.credentials import Credentials
 from sealbus.delivery import Message
-from sealbus.envelope import Header, Parent
-from sealbus.errors import InvalidInput, Malformed, NoReply
+from sealbus.envelope import Header
+from sealbus.errors import InvalidInput, NoReply
 from sealbus.hardened import HardenedClient
 from sealbus.limits import NONCE_BYTES
 from sealbus.publisher import Publisher
+from sealbus.receiving import Opener
+from sealbus.requester import REQUEST_TIMEOUT_S, Requester
 from sealbus.seal import Verifier
+from sealbus.serving import Handled, Handler, serve
 from sealbus.session import Session
-from sealbus.stamp import Stamp, open_stamp
+from sealbus.stamp import Stamp
 from sealbus.subjects import (
     BUS,
     INBOX,
@@ -30,10 +32,11 @@ from sealbus.subjects import (
     check_pattern,
     check_subject,
     consumer_name,
+    nonce_in,
     receipts_subject,
     reply_subject,
 )
-from sealbus.subscription import Delivery, DurableSubscription, LiveSubscription, Opener
+from sealbus.subscription import DurableSubscription, LiveSubscription
 
 log = logging.getLogger("sealbus")
 
@@ -42,27 +45,9 @@ TTL_S: Final = 30.0
 
 LIVE_TTL_S: Final = 5.0
 PUBLISH_TIMEOUT_S: Final = 30.0
-REQUEST_TIMEOUT_S: Final = 5.0
 CONNECT_TIMEOUT_S: Final = 10.0
 DRAIN_S: Final = 10.0
-CALLS_A_TURN: Final = 32
-"""Messages that a handler which never waits is given before the event loop has a turn: acknowledgements leave then, and sessions live."""
 """How long :meth:`Bot.close` waits for handlers and verdicts."""
-
-Handler = Callable[[Message], Awaitable[Any]]
-
-
-@dataclass(slots=True, eq=False)
-class _Handled:
-    """A handler and what it is for."""
-
-    handler: Handler
-    pattern: str
-    durable: str | None
-    start: str
-    concurrency: int
-    queue: str = ""
-    live: LiveSubscription | None = None
 
 
 class Bot:
@@ -78,15 +63,14 @@ class Bot:
         """``renew_s``: how often the NATS session is renewed, in seconds; by default well before it ends."""
         self.credentials = credentials
         verifier = Verifier()
-        self._verifier = verifier
         options = {} if renew_s is None else {"renew_s": renew_s}
         self._session = Session(credentials, self._attach, **options)
         self._publisher = Publisher(credentials, self._session, verifier)
         self._receipts = receipts_subject(credentials.bot).encode()
         self._opener = Opener(credentials, verifier)
-        self._handlers: list[_Handled] = []
+        self._requester = Requester(credentials, self._publisher, self._opener, verifier)
+        self._handlers: list[Handled] = []
         self._live: list[LiveSubscription] = []
-        self._requests: dict[bytes, asyncio.Future[Message]] = {}
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sending: asyncio.Task[None] | None = None
@@ -126,7 +110,7 @@ class Bot:
         self._sending = asyncio.create_task(self._publisher.run())
         try:
             for handled in self._handlers:
-                self._start(self._serve(handled, await self._place(handled)))
+                self._start(serve(handled, await self._place(handled), self._stopping))
         except BaseException:
             await self.close()
             raise
@@ -216,20 +200,8 @@ class Bot:
 
         Raises :class:`Refused`, :class:`Unresolved`, or :class:`NoReply` after ``timeout`` seconds.
         """
-        nonce = os.urandom(NONCE_BYTES)
-        answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._requests[nonce] = answer
-        try:
-            async with asyncio.timeout(timeout):
-                header = self._header(subject, nonce, schema, LIVE_TTL_S)
-                await self._publisher.publish(header, pack_json(payload), live=True, resumed=False, timeout_s=timeout)
-                return await answer
-        except TimeoutError:
-            raise NoReply(
-                f"nobody answered on {subject} within {timeout:g} s", hint="is a bot that replies on it connected?"
-            ) from None
-        finally:
-            del self._requests[nonce]
+        header = self._header(subject, os.urandom(NONCE_BYTES), schema, LIVE_TTL_S)
+        return await self._requester.request(header, pack_json(payload), timeout_s=timeout)
 
     def _header(
         self, subject: str, nonce: bytes, schema: str | None, life_s: float, parent: bytes | None = None
@@ -265,7 +237,7 @@ class Bot:
             raise InvalidInput(f"start {start!r} is not known", hint='use "new" or "all"')
 
         def register(handler: Handler) -> Handler:
-            self._handle(_Handled(handler, pattern, None if live else durable, start, concurrency))
+            self._handle(Handled(handler, pattern, None if live else durable, start, concurrency))
             return handler
 
         return register
@@ -283,7 +255,7 @@ class Bot:
                 subject = reply_subject(message.bot, message.nonce)
                 await self.publish(subject, payload, live=True, parent=message, timeout=REQUEST_TIMEOUT_S)
 
-            self._handle(_Handled(answer, pattern, None, "new", concurrency, queue=self.name))
+            self._handle(Handled(answer, pattern, None, "new", concurrency, queue=self.name))
             return handler
 
         return register
@@ -305,12 +277,12 @@ class Bot:
 
     # ---- inside ------------------------------------------------------------------------------------------------------
 
-    def _handle(self, handled: _Handled) -> None:
+    def _handle(self, handled: Handled) -> None:
         self._handlers.append(handled)
         if self._sending is not None:
             self._start(self._place_and_serve(handled))
 
-    def _declare(self, handled: _Handled) -> None:
+    def _declare(self, handled: Handled) -> None:
         """Before connecting: have the first session allow what the handlers will need."""
         if handled.durable is None:
             handled.live = LiveSubscription(self._session, self._opener, handled.pattern, handled.queue)
@@ -321,7 +293,7 @@ class Bot:
     async def _attach(self, client: HardenedClient) -> None:
         """Subscribe everything on a new connection."""
         await client.subscribe_direct(f"{INBOX}.{self.name}.*", self._on_receipt)
-        await client.subscribe_direct(f"{BUS}.{REPLY}.{self.name}.*", self._on_reply)
+        await client.subscribe_direct(f"{BUS}.{REPLY}.{self.name}.*", self._requester.receive)
         for subscription in self._live:
             await subscription.attach(client)
 
@@ -350,46 +322,11 @@ class Bot:
                 if self._stopping.is_set():
                     raise
 
-    async def _place(self, handled: _Handled) -> DurableSubscription | LiveSubscription:
+    async def _place(self, handled: Handled) -> DurableSubscription | LiveSubscription:
         return handled.live or await self._subscribed(handled.pattern, handled.durable, handled.start, handled.queue)
 
-    async def _place_and_serve(self, handled: _Handled) -> None:
-        await self._serve(handled, await self._place(handled))
-
-    async def _serve(self, handled: _Handled, subscription: DurableSubscription | LiveSubscription) -> None:
-        free = asyncio.Semaphore(handled.concurrency)
-        running: set[asyncio.Task[None]] = set()
-        calls = 0
-        async with contextlib.aclosing(subscription.deliveries(self._stopping)) as deliveries:
-            async for delivery in deliveries:
-                if handled.concurrency == 1:
-                    await self._call(handled.handler, subscription, delivery)
-                    calls += 1
-                    if calls % CALLS_A_TURN == 0:
-                        await asyncio.sleep(0)
-                    continue
-                await free.acquire()
-                task = asyncio.create_task(self._call(handled.handler, subscription, delivery))
-                running.add(task)
-                task.add_done_callback(running.discard)
-                task.add_done_callback(lambda _: free.release())
-        await asyncio.gather(*running, return_exceptions=True)
-
-    async def _call(
-        self, handler: Handler, subscription: DurableSubscription | LiveSubscription, delivery: Delivery
-    ) -> None:
-        try:
-            with delivery:
-                await handler(delivery.message)
-        except (Exception, asyncio.CancelledError) as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise  # it is we who are cancelled, and not something that the handler waited for
-            log.exception("the handler of %s failed; it will be called again", delivery.message.subject)
-            delivery.fail()
-        else:
-            subscription.handled(delivery)
-            delivery.acknowledge()
+    async def _place_and_serve(self, handled: Handled) -> None:
+        await serve(handled, await self._place(handled), self._stopping)
 
     def _start(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -407,34 +344,8 @@ class Bot:
     def _on_receipt(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
         if subject == self._receipts:
             self._publisher.receive(data)
-        elif (nonce := _nonce_in(subject)) is not None:
+        elif (nonce := nonce_in(subject)) is not None:
             self._publisher.receive(data, nonce)
-
-    def _on_reply(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
-        """Match an answer to its request: the request's own stamp must be its parent."""
-        nonce = _nonce_in(subject)
-        waiting = self._requests.get(nonce) if nonce is not None else None
-        if waiting is None or waiting.done():
-            return
-        message = self._opener.open(subject, data, BUS)
-        if message is None or message.envelope.header.parent is None:
-            return
-        try:
-            parent = Parent.decode(message.envelope.header.parent)
-            stamp = open_stamp(parent.stamp, self.credentials.bus_keys, self._verifier)
-        except Malformed as error:
-            self._opener.refuse(error.what)
-            return
-        if (stamp.bot, stamp.nonce) == (self.name, nonce):
-            waiting.set_result(message)
-
-
-def _nonce_in(subject: bytes) -> bytes | None:
-    """The nonce that ``subject`` ends with, if it does."""
-    try:
-        return bytes.fromhex(subject.rpartition(b".")[2].decode("ascii"))
-    except ValueError:
-        return None
 
 
 def _quoted(parent: Message | None, quote: bool) -> bytes | None:

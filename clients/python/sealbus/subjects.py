@@ -150,3 +150,11 @@ def consumer_name(bot: str, pattern: str, durable: str) -> str:
     """
     digest = hashlib.sha256(f"{pattern}\0{durable}".encode()).digest()[:10]
     return f"{bot}_{base64.b32encode(digest).decode().lower()}"
+
+
+def nonce_in(subject: bytes) -> bytes | None:
+    """The nonce that the NATS subject ``subject`` ends with, if it does."""
+    try:
+        return bytes.fromhex(subject.rpartition(b".")[2].decode("ascii"))
+    except ValueError:
+        return None

@@ -1,0 +1,66 @@
+"""Asking: each request until its first verified answer is here."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from sealbus.credentials import Credentials
+from sealbus.delivery import Message
+from sealbus.envelope import Header, Parent
+from sealbus.errors import Malformed, NoReply
+from sealbus.publisher import Publisher
+from sealbus.receiving import Opener
+from sealbus.seal import Verifier
+from sealbus.stamp import open_stamp
+from sealbus.subjects import BUS, nonce_in
+
+REQUEST_TIMEOUT_S: Final = 5.0
+
+
+class Requester:
+    """Sends requests, and matches the answers to them."""
+
+    def __init__(self, credentials: Credentials, publisher: Publisher, opener: Opener, verifier: Verifier) -> None:
+        self._credentials = credentials
+        self._publisher = publisher
+        self._opener = opener
+        self._verifier = verifier
+        self._waiting: dict[bytes, asyncio.Future[Message]] = {}
+
+    async def request(self, header: Header, payload: bytes, *, timeout_s: float) -> Message:
+        """Publish a request and return the first answer, verified.
+
+        Raises :class:`Refused`, :class:`Unresolved`, or :class:`NoReply` after ``timeout_s``.
+        """
+        answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._waiting[header.nonce] = answer
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._publisher.publish(header, payload, live=True, resumed=False, timeout_s=timeout_s)
+                return await answer
+        except TimeoutError:
+            raise NoReply(
+                f"nobody answered on {header.subject} within {timeout_s:g} s",
+                hint="is a bot that replies on it connected?",
+            ) from None
+        finally:
+            del self._waiting[header.nonce]
+
+    def receive(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
+        """Match an answer to its request: the request's own stamp must be its parent."""
+        nonce = nonce_in(subject)
+        waiting = self._waiting.get(nonce) if nonce is not None else None
+        if waiting is None or waiting.done():
+            return
+        message = self._opener.open(subject, data, BUS)
+        if message is None or message.envelope.header.parent is None:
+            return
+        try:
+            parent = Parent.decode(message.envelope.header.parent)
+            stamp = open_stamp(parent.stamp, self._credentials.bus_keys, self._verifier)
+        except Malformed as error:
+            self._opener.refuse(error.what)
+            return
+        if (stamp.bot, stamp.nonce) == (self._credentials.bot, nonce):
+            waiting.set_result(message)
