@@ -351,6 +351,12 @@ def a_durable_subject_by_the_live_way() -> Step:
     return live(envelope(ttl_ms=5_000))
 
 
+@attack("check_delivery", Reason.WRONG_DELIVERY, without="ttl-too-long")
+def a_durable_subject_by_the_live_way_with_its_usual_life() -> Step:
+    """The same with a life that only a stream message may have: told that the way is wrong, not that the life is."""
+    return live(envelope())
+
+
 @attack("check_delivery", Reason.WRONG_DELIVERY)
 def a_live_subject_by_the_durable_way() -> Step:
     """A pulse that would fill the durable store."""

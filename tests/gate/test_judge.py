@@ -60,7 +60,7 @@ def test_every_reason_is_met_by_an_attack() -> None:
 def test_the_checks_stand_in_the_documented_order() -> None:
     assert [check.__name__.removeprefix("check_") for check in gate.CHECKS] == [
         "size", "encoding", "key_known", "key_valid", "key_revoked", "seal", "bus", "bot", "wait", "ledger_age",
-        "not_in_future", "ttl", "not_expired", "declared", "granted", "delivery", "rate", "payload", "schema_known",
+        "not_in_future", "not_expired", "declared", "granted", "delivery", "ttl", "rate", "payload", "schema_known",
         "schema", "what_came_before",
     ]  # fmt: skip
 
@@ -85,8 +85,11 @@ PAIRS = {
         Step(envelope(issued_at_ms=NOW + 3_000), ledger_since_ms=NOW + 2_000),
         Reason.STALE,
     ),
-    "future before the time-to-live": (Step(envelope(issued_at_ms=NOW + 3_000, ttl_ms=60_001)), Reason.ISSUED_IN_FUTURE),
-    "time-to-live before expiry": (Step(envelope(issued_at_ms=NOW - 70_000, ttl_ms=60_001)), Reason.TTL_TOO_LONG),
+    "future before the subject": (
+        Step(envelope(issued_at_ms=NOW + 3_000, subject="nobody.knows", payload=1)),
+        Reason.ISSUED_IN_FUTURE,
+    ),
+    "expiry before the time-to-live": (Step(envelope(issued_at_ms=NOW - 70_000, ttl_ms=60_001)), Reason.EXPIRED),
     "expiry before the subject": (
         Step(envelope(issued_at_ms=NOW - 70_000, subject="nobody.knows", payload=1)),
         Reason.EXPIRED,
@@ -99,7 +102,9 @@ PAIRS = {
         Step(envelope(bot="rival", subject="pulse.order", payload=1, ttl_ms=1), session="rival"),
         Reason.NOT_GRANTED,
     ),
-    "delivery before the payload": (Step(envelope(subject="pulse.order", packed=b"\xc1", ttl_ms=1)), Reason.WRONG_DELIVERY),
+    "delivery before the time-to-live, live": (live(envelope(ttl_ms=30_000)), Reason.WRONG_DELIVERY),
+    "delivery before the time-to-live, stream": (Step(envelope(PULSE, ttl_ms=60_001)), Reason.WRONG_DELIVERY),
+    "time-to-live before the payload": (Step(envelope(packed=b"\xc1", ttl_ms=60_001)), Reason.TTL_TOO_LONG),
     "payload before the schema's name": (Step(envelope(packed=b"\xc1", schema="x", schema_version=1)), Reason.PAYLOAD),
     "schema's name before the schema": (Step(envelope(payload=1, schema="x", schema_version=1)), Reason.UNKNOWN_SCHEMA),
     "schema before the cause": (

@@ -225,15 +225,6 @@ def check_not_in_future(case: Case) -> Violation | None:
     return None
 
 
-def check_ttl(case: Case) -> Violation | None:
-    """*ttl-too-long*: it asks for no longer a life than the policy lets an envelope have, for the same reason."""
-    limits = case.policy.limits
-    longest = limits.ttl_ms if case.arrival.delivery is Delivery.STREAM else limits.live_ttl_ms
-    if case.header.ttl_ms > longest:
-        return Violation(Reason.TTL_TOO_LONG, f"{case.header.ttl_ms} ms; at most {longest}")
-    return None
-
-
 def check_not_expired(case: Case) -> Violation | None:
     """*expired*: its time-to-live was not over when the server stored it."""
     ends = case.header.issued_at_ms + case.header.ttl_ms + case.policy.limits.clock_skew_ms
@@ -274,6 +265,19 @@ def check_delivery(case: Case) -> Violation | None:
     expected = Delivery.LIVE if case.is_reply else case.rule.delivery
     if case.arrival.delivery is not expected:
         return Violation(Reason.WRONG_DELIVERY, f"sent as {case.arrival.delivery.value}; expected {expected.value}")
+    return None
+
+
+def check_ttl(case: Case) -> Violation | None:
+    """*ttl-too-long*: it asks for no longer a life than the policy allows.
+
+    A longer one would outlive the ledger's memory. Stream and live messages have limits of their own, so the delivery
+    class is judged first: a stream message sent live is told that, and not that its life is too long.
+    """
+    limits = case.policy.limits
+    longest = limits.ttl_ms if case.arrival.delivery is Delivery.STREAM else limits.live_ttl_ms
+    if case.header.ttl_ms > longest:
+        return Violation(Reason.TTL_TOO_LONG, f"{case.header.ttl_ms} ms; at most {longest}")
     return None
 
 
@@ -342,11 +346,11 @@ CHECKS: Final[tuple[Callable[[Case], Violation | None], ...]] = (
     check_wait,
     check_ledger_age,
     check_not_in_future,
-    check_ttl,
     check_not_expired,
     check_declared,
     check_granted,
     check_delivery,
+    check_ttl,
     check_rate,
     check_payload,
     check_schema_known,

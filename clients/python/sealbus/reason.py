@@ -23,10 +23,10 @@ class Reason(StrEnum):
     STALE = "stale"
     ISSUED_IN_FUTURE = "issued-in-future"
     EXPIRED = "expired"
-    TTL_TOO_LONG = "ttl-too-long"
     UNDECLARED_SUBJECT = "undeclared-subject"
-    WRONG_DELIVERY = "wrong-delivery"
     NOT_GRANTED = "not-granted"
+    WRONG_DELIVERY = "wrong-delivery"
+    TTL_TOO_LONG = "ttl-too-long"
     RATE = "rate"
     PAYLOAD = "payload"
     UNKNOWN_SCHEMA = "unknown-schema"
@@ -54,10 +54,10 @@ _MEANINGS: dict[Reason, str] = {
     Reason.STALE: "the message waited too long for a relay, or is older than the nonce ledger",
     Reason.ISSUED_IN_FUTURE: "the issue time lies ahead of the bus's clock",
     Reason.EXPIRED: "the time-to-live was over when the message arrived",
-    Reason.TTL_TOO_LONG: "the time-to-live is longer than the policy allows",
     Reason.UNDECLARED_SUBJECT: "the policy declares no such subject",
-    Reason.WRONG_DELIVERY: "the subject has the other delivery class (stream or live)",
     Reason.NOT_GRANTED: "the policy does not let this bot publish on this subject",
+    Reason.WRONG_DELIVERY: "the subject has the other delivery class (stream or live)",
+    Reason.TTL_TOO_LONG: "the time-to-live is longer than the policy allows",
     Reason.RATE: "the bot sends faster than the subject's rate",
     Reason.PAYLOAD: "the payload is not one exactly encoded value of the JSON data model",
     Reason.UNKNOWN_SCHEMA: "the subject does not accept the schema that the envelope names",
