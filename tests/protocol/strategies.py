@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import unicodedata
 from typing import Any
 
 import msgpack
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from sealbus.limits import MAX_INTEGER
 
-_keys = st.text(max_size=8).map(lambda text: unicodedata.normalize("NFC", text))
+_keys = st.text(max_size=8)
 _json_leaves = (
     st.none()
     | st.booleans()
@@ -22,7 +21,7 @@ _json_leaves = (
 json_values = st.recursive(
     _json_leaves, lambda inner: st.lists(inner, max_size=6) | st.dictionaries(_keys, inner, max_size=6), max_leaves=20
 )
-"""Values of the JSON data model, keys in composed form."""
+"""Values of the JSON data model."""
 
 _odd_leaves = (
     st.none()

@@ -42,7 +42,6 @@ def endless() -> list[object]:
         (-0.0, "negative zero"),
         ({1: 2}, "not text"),
         ({None: 2}, "not text"),
-        ({"e\u0301": 1}, "NFC"),
         ({"\ud800": 1}, "cannot be sent"),
         ("\ud800", "UnicodeEncodeError"),
         (endless(), "more than"),
@@ -80,11 +79,16 @@ def test_a_tuple_is_sent_as_a_list() -> None:
     assert unpack_json(pack_json({"a": (1, (2,))})) == {"a": [1, [2]]}
 
 
-def test_a_values_text_may_be_in_any_form_and_a_key_in_the_composed_one_only() -> None:
-    decomposed = unicodedata.normalize("NFD", "Z\u00fcrich")
-    assert unpack_json(pack_json({"a": decomposed})) == {"a": decomposed}
-    with pytest.raises(Malformed, match="NFC"):
-        unpack_json(msgpack.packb({decomposed: "a"}))
+def test_text_is_not_normalised() -> None:
+    composed, decomposed = "Z\u00fcrich", unicodedata.normalize("NFD", "Z\u00fcrich")
+    value = {decomposed: composed, composed: decomposed}
+    assert unpack_json(pack_json(value)) == value
+    assert list(unpack_json(pack_json(value))) == [decomposed, composed]
+
+
+def test_a_key_of_a_newer_unicode_version_is_accepted() -> None:
+    """U+10EFD came with Unicode 15.0. By the tables of Python 3.11 (14.0) this key is in composed form; by 3.12's it is not."""
+    assert unpack_json(pack_json({"a\U00010efd\u0327": 1})) == {"a\U00010efd\u0327": 1}
 
 
 def test_errors_never_repeat_the_bytes() -> None:
@@ -139,9 +143,6 @@ BOMBS = {
     "nesting without end": b"\x91" * MAX_ENVELOPE_BYTES,
     "half a million nothings": b"\xdd\x00\x07\xff\xfb".ljust(MAX_ENVELOPE_BYTES, b"\xc0"),
     "half a million empty maps": b"\xdd\x00\x07\xff\xfb".ljust(MAX_ENVELOPE_BYTES, b"\x80"),
-    "a key of combining marks": msgpack.packb({"a" + "\u0323" * 100_000 + "\u0301" * 100_000: 1}),
-    "a key of marks out of order": msgpack.packb({"a" + "\u0301\u0323" * 100_000: 1}),
-    "a key of letters that compose": msgpack.packb({"\u1100\u1161" * 80_000: 1}),
 }
 
 

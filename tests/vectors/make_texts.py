@@ -205,7 +205,6 @@ def payloads() -> dict[str, Any]:
         ("nil as key", b"\x81\xc0\x01"),
         ("binary as key", b"\x81\xc4\x01a\x01"),
         ("a list as key", b"\x81\x91\x01\x01"),
-        ("a key not in composed form", b"\x81\xa3e\xcc\x81\x01"),
         ("an extension", b"\xd4\x01a"),
         ("a timestamp", b"\xd6\xff\0\0\0\x01"),
         ("nesting of 33", b"\x91" + deep),
