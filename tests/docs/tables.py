@@ -89,8 +89,12 @@ def policy_limits() -> str:
         given = Limits()
         for field in fields(Limits):
             value = getattr(given, field.name)
-            is_time = field.name.endswith("_ms")
-            yield f"`{field.name.removesuffix('_ms')}`", f"`{_duration(value) if is_time else _size(value)}`"
+            shown = str(value)
+            if field.name.endswith("_ms"):
+                shown = _duration(value)
+            elif field.name.endswith("_bytes"):
+                shown = _size(value)
+            yield f"`{field.name.removesuffix('_ms')}`", f"`{shown}`"
 
     return table(("name", "default"), rows())
 

@@ -28,6 +28,8 @@ limits:
   ingress_bytes: 512MiB
   quarantine_bytes: 1048576B
   live_bytes: 65536KiB
+  attempts: 3
+  subscriptions: 5
 on_violation: {default: drop, schema: quarantine}
 roles:
   trader: {publish: orders.placed, subscribe: [orders.>]}
@@ -71,6 +73,8 @@ def test_limits(policy: Policy) -> None:
         ingress_bytes=512 * 1024**2,
         quarantine_bytes=1024**2,
         live_bytes=64 * 1024**2,
+        attempts=3,
+        subscriptions=5,
     )
 
 

@@ -32,7 +32,13 @@ SUBJECT = "  orders.placed:\n    schema: order.v1\n"
         ("bus: shop", "bus: shop\nlimits: {ttl: -60s}", "policy.yaml:3:10: ttl is not understood"),
         ("bus: shop", "bus: shop\nlimits: {ttl: 1ms}", "policy.yaml:3:10: ttl is out of range"),
         ("bus: shop", "bus: shop\nlimits: {tttl: 60s}", "policy.yaml:3:10: unknown name tttl"),
-        ("bus: shop", "bus: shop\nlimits: {session: 1s}", "policy.yaml:3:10: session is too short"),
+        ("bus: shop", "bus: shop\nlimits: {session: 1s}", "policy.yaml:3:10: session is out of range"),
+        ("bus: shop", "bus: shop\nlimits: {ttl: 25h}", "policy.yaml:3:10: ttl is out of range"),
+        ("bus: shop", "bus: shop\nlimits: {attempts: 0}", "policy.yaml:3:10: attempts is out of range"),
+        ("bus: shop", "bus: shop\nlimits: {attempts: 1001}", "policy.yaml:3:10: attempts is out of range"),
+        ("bus: shop", "bus: shop\nlimits: {attempts: ten}", "policy.yaml:3:10: attempts is not a whole number"),
+        ("bus: shop", "bus: shop\nlimits: {attempts: true}", "policy.yaml:3:10: attempts is not a whole number"),
+        ("bus: shop", "bus: shop\nlimits: {subscriptions: 33}", "policy.yaml:3:10: subscriptions is out of range"),
         ("bus: shop", "bus: shop\nlimits: {accepted_bytes: 4GB}", "policy.yaml:3:10: accepted_bytes is not understood"),
         ("bus: shop", "bus: shop\nlimits: {accepted_bytes: 1KiB}", "policy.yaml:3:10: accepted_bytes is out of range"),
         (
@@ -194,6 +200,21 @@ def test_a_problem_says_got_expected_and_hint(bus: Folder) -> None:
         "file": "policy.yaml", "line": 16, "column": 5, "what": "delivery is not known",
         "got": "lve", "expected": "stream or live", "hint": "did you mean live?",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ("ttl: 25h", "100ms to 1d"),
+        ("clock_skew: 400d", "0ms to 366d"),
+        ("session: 1s", "10s to 366d"),
+        ("live_bytes: 1B", "1MiB to 1024TiB"),
+        ("attempts: 0", "1 to 1000"),
+    ],
+)
+def test_a_range_is_told_in_the_units_of_the_file(bus: Folder, limit: str, expected: str) -> None:
+    bus.change("bus: shop", f"bus: shop\nlimits: {{{limit}}}")
+    assert bus.problem().expected == expected
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ class Disposition(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an operator may tune. Times in milliseconds, sizes in bytes."""
+    """What an operator may tune. Times in milliseconds, sizes in bytes, the rest are counts."""
 
     ttl_ms: int = 60_000
     live_ttl_ms: int = 10_000
@@ -48,6 +48,10 @@ class Limits:
     ingress_bytes: int = 1024**3
     quarantine_bytes: int = 1024**3
     live_bytes: int = 256 * 1024**2
+    attempts: int = 10
+    """How often a failing message is given to one durable subscription."""
+    subscriptions: int = 32
+    """Durable subscriptions of one bot."""
 
 
 @dataclass(frozen=True, slots=True)

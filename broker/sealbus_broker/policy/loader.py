@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.policy.builtin import EVERYONE, builtin_subjects
 from sealbus_broker.policy.document import Document, Path_, read_yaml
 from sealbus_broker.policy.keys import KeyFiles, read_key_files
+from sealbus_broker.policy.limits import read_limits
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.reader import Reader
 from sealbus_broker.policy.schema_files import Schemas, read_schemas
@@ -29,9 +30,6 @@ _POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 
 MAX_CAUSE_MS: Final = 24 * 3_600_000
 """Longest ``within`` of a cause with ``once``: the ledger keeps every id in memory for so long, about 150 bytes each."""
-
-_SIZES: Final = frozenset({"accepted_bytes", "ingress_bytes", "quarantine_bytes", "live_bytes"})
-_LIMITS: Final = tuple(field.name.removesuffix("_ms") for field in fields(Limits))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +120,7 @@ class _Loading:
             )
         bus = self.reader.checked(top.get("bus"), ("bus",), "bus", lambda text: check_name(text, "bus"))
         self.bus = bus or ""
-        self.read_limits(top.get("limits"))
+        self.limits = read_limits(self.reader, top.get("limits"))
         violation = self.reader.mapping(
             top.get("on_violation"), ("on_violation",), ("default", *(reason.value for reason in Reason))
         )
@@ -140,23 +138,6 @@ class _Loading:
         self.covering = set(self.declared)
         self.read_bots(top)
         self.check_causes()
-
-    def read_limits(self, value: Any) -> None:
-        given = self.reader.mapping(value, ("limits",), _LIMITS)
-        numbers: dict[str, int] = {}
-        for name, text in given.items():
-            path: Path_ = ("limits", name)
-            if name in _SIZES:
-                number = self.reader.size(text, path, name, 1024**2)
-            else:
-                number = self.reader.duration(text, path, name, 0 if name == "clock_skew" else 100, 366 * 86_400_000)
-            if number is not None:
-                numbers[name if name in _SIZES else f"{name}_ms"] = number
-        self.limits = Limits(**numbers)
-        if self.limits.session_ms < 10_000:
-            self.reader.note(
-                ("limits", "session"), "session is too short", expected="at least 10s: renewing takes a second or two"
-            )
 
     def disposition(self, value: Any, path: Path_) -> Disposition | None:
         text = self.reader.choice(value, path, "what to do", [one.value for one in Disposition])

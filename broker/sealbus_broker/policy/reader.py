@@ -106,6 +106,16 @@ class Reader:
             return False
         return value
 
+    def count(self, value: Any, path: Path_, what: str, least: int, most: int) -> int | None:
+        """A whole number from ``least`` to ``most``, both included."""
+        if isinstance(value, bool) or not isinstance(value, int):
+            self.note(path, f"{what} is not a whole number", got=value, expected=f"{least} to {most}")
+            return None
+        if not least <= value <= most:
+            self.note(path, f"{what} is out of range", got=value, expected=f"{least} to {most}")
+            return None
+        return value
+
     def duration(self, value: Any, path: Path_, what: str, least_ms: int = 1, most_ms: int = 10**13) -> int | None:
         """A duration such as ``500ms``, ``60s``, ``5m``, ``1h``, ``7d``, in ms."""
         return self._scaled(
@@ -133,8 +143,8 @@ class Reader:
             return None
         number = int(match[1]) * units[match[2]]
         if not least <= number <= most:
-            unit = min(units, key=lambda name: units[name])
-            self.note(path, f"{what} is out of range", got=value, expected=f"{least} to {most} {unit}")
+            expected = f"{_written(least, units)} to {_written(most, units)}"
+            self.note(path, f"{what} is out of range", got=value, expected=expected)
             return None
         return number
 
@@ -156,3 +166,9 @@ class Reader:
                 pass
         self.note(path, f"{what} is not a time", got=value, expected="a time in UTC like 2026-11-24T08:00:00Z")
         return None
+
+
+def _written(number: int, units: dict[str, int]) -> str:
+    """``number`` as a file would have it: in the largest unit that divides it."""
+    size, name = max((size, name) for name, size in units.items() if number % size == 0 and size <= max(number, 1))
+    return f"{number // size}{name}"
