@@ -8,12 +8,25 @@ from __future__ import annotations
 
 import sys
 
+from sealbus_broker.cli import output
+
 
 def main() -> int:
     """Run the command line.
 
     Returns the exit code: 1 with a hint on stderr where the ``broker`` extra is not installed.
     """
+    output.install()
+    try:
+        return _command_line()
+    except KeyboardInterrupt:  # while the libraries were being read
+        print("stopped", file=sys.stderr)
+        return 130
+    finally:
+        output.finish()
+
+
+def _command_line() -> int:
     try:
         from sealbus_broker.cli.main import main as command_line
     except ModuleNotFoundError as error:

@@ -1,11 +1,11 @@
 """``sealbus``: what an operator types. stdout is data, stderr is talk.
 
-Exit codes: 0 it worked, 1 it failed, 2 the command line is wrong, 3 the answer is no (refused, invalid, not in force).
+Exit codes: 0 it worked, 1 it failed, 2 the command line is wrong, 3 the answer is no (refused, invalid, not in force), and
+128 + n where signal n cut the work short. Where the reader of stdout has left (``| head``): 0.
 """
 
 from __future__ import annotations
 
-import sys
 from importlib.metadata import version
 
 import click
@@ -16,14 +16,16 @@ from sealbus_broker.cli.check import check
 from sealbus_broker.cli.init import init
 from sealbus_broker.cli.inspect import inspect
 from sealbus_broker.cli.keys import keys
+from sealbus_broker.cli.output import ReaderGone
 from sealbus_broker.cli.quarantine import quarantine
+from sealbus_broker.cli.running import Stopped
 from sealbus_broker.cli.serve import ping, prepare, relay, up
 
 
 @click.group(
     context_settings={"auto_envvar_prefix": "SEALBUS", "help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@click.version_option(version("sealbus"), message="%(version)s")
+@click.version_option(version("sealbus"), prog_name="sealbus", message="%(prog)s %(version)s")
 def cli() -> None:
     """A message bus on NATS on which nobody can speak in another's name.
 
@@ -38,21 +40,49 @@ for _command in (init, up, relay, prepare, ping, check, keys, pub, sub, request,
 def main() -> int:
     """Run the command line; return the exit code."""
     try:
-        result = cli.main(standalone_mode=False)
+        result = cli.main(prog_name="sealbus", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except click.Abort:
+    except click.Abort as abort:
+        if isinstance(abort.__cause__ or abort.__context__, EOFError):
+            click.echo("error: there is nobody to answer the question", err=True)
+            return 1
         click.echo("stopped", err=True)
         return 130
-    except SealbusError as error:
-        say_error(error)
-        return 3 if isinstance(error, Refused) else 1
-    except BrokenPipeError:
-        # The reader of our output has gone (`sealbus sub … | head`): not an error, and nobody to tell.
-        sys.stderr.close()
-        return 0
+    except Exception as error:
+        known = _known(error)
+        if known is None:
+            raise
+        return _exit_code(known)
     return result if isinstance(result, int) else 0
+
+
+def _exit_code(error: SealbusError | Stopped | ReaderGone) -> int:
+    """Say ``error``, unless it is none, and return the code that stands for it."""
+    if isinstance(error, ReaderGone):
+        return 0
+    if isinstance(error, Stopped):
+        click.echo("stopped", err=True)
+        return 128 + error.signal
+    say_error(error)
+    return 3 if isinstance(error, Refused) else 1
+
+
+def _known(error: Exception) -> SealbusError | Stopped | ReaderGone | None:
+    """What a person is told of ``error``; ``None`` if it is a defect of Sealbus, whose traceback is wanted.
+
+    A task group hides the error that it ends with in an exception group.
+    """
+    if isinstance(error, SealbusError | Stopped | ReaderGone):
+        return error
+    if isinstance(error, OSError):
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return SealbusError(f"the operating system refused: {what}")
+    if isinstance(error, ExceptionGroup):
+        parts = [_known(one) for one in error.exceptions]
+        return parts[0] if all(parts) else None
+    return None
 
 
 def say_error(error: SealbusError) -> None:
