@@ -23,7 +23,7 @@ LARGEST = Stamp(
     reason=max(Reason, key=len),
     detail="d" * MAX_DETAIL_BYTES,
     policy=bytes(32),
-    position=2**64 - 1,
+    position=2**53 - 1,
     judged_at_ms=2**53 - 1,
     relay="r" * 32,
 )

@@ -69,7 +69,8 @@ def stamps() -> dict[str, Any]:
     good = [
         _GOOD,
         stamp(envelope(), position=None),
-        stamp(envelope(), position=2**64 - 1),
+        stamp(envelope(), position=1),
+        stamp(envelope(), position=2**53 - 1),
         stamp(envelope(), verdict=Verdict.DROPPED, reason=Reason.SCHEMA, detail="d" * 200),
         *refused,
     ]
@@ -114,6 +115,7 @@ def bad_stamps() -> Iterator[tuple[str, str, bytes]]:
     yield "a nonce of 17 bytes", "lengths", _with(4, bytes(17))
     yield "a policy digest of 33 bytes", "lengths", _with(8, bytes(33))
     yield "a position of 0", "numbers", _with(9, 0)
+    yield "a position of 2**53", "numbers", _with(9, 2**53)
     yield "a time before 1970", "numbers", _with(10, -1)
     yield "a time of 2**53", "numbers", _with(10, 2**53)
     yield (

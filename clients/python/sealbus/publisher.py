@@ -23,6 +23,7 @@ from sealbus.credentials import Credentials
 from sealbus.envelope import Header, seal_envelopes
 from sealbus.errors import InvalidInput, Malformed, Refused, Unresolved
 from sealbus.limits import MAX_ENVELOPE_BYTES, MAX_TOGETHER_BYTES
+from sealbus.matching import is_receipt
 from sealbus.reason import Reason
 from sealbus.seal import Verifier
 from sealbus.session import Session
@@ -192,16 +193,8 @@ class Publisher:
         pending = self._pending.get(stamp.nonce)
         if pending is None or pending.verdict.done():
             return
-        header = pending.header
-        if (stamp.bot, stamp.subject) != (header.bot, header.subject):
-            return
-        accepted = stamp.verdict is Verdict.ACCEPTED
-        if accepted and stamp.bus != header.bus:
-            return
-        if stamp.envelope not in pending.attempts and not (accepted and pending.resumed):
-            return
-        if (stamp.position is None) is not pending.live:
-            # Judged where we did not send it: somebody else put a copy of our envelope into the other ingress of our session.
+        header, accepted = pending.header, stamp.verdict is Verdict.ACCEPTED
+        if not is_receipt(stamp, header, pending.attempts, live=pending.live, resumed=pending.resumed):
             return
         if accepted:
             pending.verdict.set_result(stamp)

@@ -7,12 +7,12 @@ from typing import Final
 
 from sealbus.credentials import Credentials
 from sealbus.delivery import Message
-from sealbus.envelope import Header, Parent
+from sealbus.envelope import Header
 from sealbus.errors import Malformed, NoReply
+from sealbus.matching import check_answer
 from sealbus.publisher import Publisher
 from sealbus.receiving import Opener
 from sealbus.seal import Verifier
-from sealbus.stamp import open_stamp
 from sealbus.subjects import BUS, nonce_in
 
 REQUEST_TIMEOUT_S: Final = 5.0
@@ -26,7 +26,7 @@ class Requester:
         self._publisher = publisher
         self._opener = opener
         self._verifier = verifier
-        self._waiting: dict[bytes, asyncio.Future[Message]] = {}
+        self._waiting: dict[bytes, tuple[Header, asyncio.Future[Message]]] = {}
 
     async def request(self, header: Header, payload: bytes, *, timeout_s: float) -> Message:
         """Publish a request and return the first answer, verified.
@@ -34,7 +34,7 @@ class Requester:
         Raises :class:`Refused`, :class:`Unresolved`, or :class:`NoReply` after ``timeout_s``.
         """
         answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._waiting[header.nonce] = answer
+        self._waiting[header.nonce] = header, answer
         try:
             async with asyncio.timeout(timeout_s):
                 await self._publisher.publish(header, payload, live=True, resumed=False, timeout_s=timeout_s)
@@ -48,19 +48,18 @@ class Requester:
             del self._waiting[header.nonce]
 
     def receive(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
-        """Match an answer to its request: the request's own stamp must be its parent."""
+        """Take an answer on ``bus.reply.<bot>.<nonce>`` if it is one to a request that waits."""
         nonce = nonce_in(subject)
         waiting = self._waiting.get(nonce) if nonce is not None else None
-        if waiting is None or waiting.done():
+        if waiting is None or waiting[1].done():
             return
         message = self._opener.open(subject, data, BUS)
-        if message is None or message.envelope.header.parent is None:
+        if message is None:
             return
+        request, answer = waiting
         try:
-            parent = Parent.decode(message.envelope.header.parent)
-            stamp = open_stamp(parent.stamp, self._credentials.bus_keys, self._verifier)
+            check_answer(message, request, self._credentials.bus_keys, self._verifier)
         except Malformed as error:
             self._opener.refuse(error.what)
-            return
-        if (stamp.bot, stamp.nonce) == (self._credentials.bot, nonce):
-            waiting.set_result(message)
+        else:
+            answer.set_result(message)

@@ -17,7 +17,7 @@ from typing import Final
 from sealbus.codec import FieldTypes, join_sealed, pack_fields, signed_part, split_sealed, unpack_fields
 from sealbus.errors import Malformed
 from sealbus.keys import SigningKey
-from sealbus.limits import MAX_DETAIL_BYTES, MAX_STAMP_BYTES, MAX_TIME_MS, NONCE_BYTES
+from sealbus.limits import MAX_DETAIL_BYTES, MAX_INTEGER, MAX_STAMP_BYTES, MAX_TIME_MS, NONCE_BYTES
 from sealbus.reason import Reason
 from sealbus.seal import HASH_BYTES, Context, Seal, Verifier, seal
 from sealbus.subjects import is_name, is_subject
@@ -67,7 +67,7 @@ class Stamp:
     policy: bytes
     """Digest of the policy that it was judged by (32 bytes)."""
     position: int | None
-    """Its sequence in the ingress stream; ``None`` for a live message, which has none."""
+    """Its sequence in the ingress stream, 1 to 2**53-1; ``None`` for a live message, which has none."""
     judged_at_ms: int
     relay: str
     """Name of the relay that judged it."""
@@ -101,7 +101,7 @@ class Stamp:
             raise Malformed("stamp: a name or subject is outside the grammar")
         if not (len(envelope) == len(policy) == HASH_BYTES and len(nonce) == NONCE_BYTES):
             raise Malformed("stamp: a digest or nonce of the wrong length")
-        if not (0 <= judged_at <= MAX_TIME_MS and (position is None or 1 <= position < 2**64)):
+        if not (0 <= judged_at <= MAX_TIME_MS and (position is None or 1 <= position <= MAX_INTEGER)):
             raise Malformed("stamp: a number is out of range")
         if detail is not None and len(detail.encode()) > MAX_DETAIL_BYTES:
             raise Malformed("stamp: the detail is too long")
