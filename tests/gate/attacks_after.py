@@ -12,6 +12,7 @@ from tests.gate.world import (
     FORGED_BUS_KEY,
     HOUR,
     NOW,
+    ORDER,
     RESERVED,
     SHIPPED,
     answer,
@@ -215,6 +216,36 @@ def another_schema_under_a_used_nonce() -> list[Step]:
         Step(envelope(payload=lines)),
         Step(envelope(payload=lines, schema="orders.placed", schema_version=2), position=8),
     ]
+
+
+@CATALOGUE.ledger(Reason.NONCE_REUSED)
+def another_parent_under_a_used_nonce() -> list[Step]:
+    """The same words about another order are another message, not a retry."""
+    first = Step(envelope(RESERVED, parent=parent(envelope())), session="inventory")
+    other = parent(envelope(nonce=nonce("another order")), judged_at_ms=NOW - 1)
+    return [first, Step(envelope(RESERVED, parent=other, issued_at_ms=NOW + 1), session="inventory", position=8)]
+
+
+@CATALOGUE.ledger(Reason.NONCE_REUSED)
+def the_parent_left_out_under_a_used_nonce() -> list[Step]:
+    """A retry that drops a parent which nobody asked for is another message as well."""
+    first = Step(envelope(parent=parent(envelope(RESERVED), RESERVED)))
+    return [first, Step(envelope(issued_at_ms=NOW + 1), position=8)]
+
+
+@CATALOGUE.ledger(Reason.NONCE_REUSED)
+def keys_in_another_order_under_a_used_nonce() -> list[Step]:
+    """The same value in other bytes: a retry keeps the payload's bytes."""
+    swapped = envelope(payload=dict(reversed(list(ORDER.items()))), issued_at_ms=NOW + 1)
+    return [Step(envelope()), Step(swapped, position=8)]
+
+
+@CATALOGUE.ledger(Reason.NONCE_REUSED)
+def another_subject_under_a_used_nonce() -> list[Step]:
+    """A nonce is the bot's own on all subjects together."""
+    order = envelope(bot="rival", nonce=nonce("one"))
+    data = envelope(RESERVED, bot="rival", nonce=nonce("one"), parent=parent(order, bot="rival", nonce=nonce("one")))
+    return [Step(order, session="rival"), Step(data, session="rival", position=8)]
 
 
 @CATALOGUE.ledger(Reason.ALREADY_ANSWERED)

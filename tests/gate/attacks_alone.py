@@ -12,6 +12,7 @@ from sealbus.seal import Context, Seal, seal
 from tests.gate.bus import Step
 from tests.gate.scenarios import BREAKS, Catalogue, live
 from tests.gate.world import (
+    HOUR,
     KEYS,
     NOW,
     ORDER,
@@ -218,6 +219,27 @@ def a_key_of_yesterday() -> Step:
 def a_key_of_tomorrow() -> Step:
     """A key whose time has not come."""
     return Step(envelope(key=KEYS["order-next"]))
+
+
+@attack("check_key_valid", Reason.KEY_NOT_VALID)
+def a_key_a_millisecond_too_early() -> Step:
+    """A key whose time begins a millisecond after the arrival."""
+    data = envelope(key=KEYS["order-next"], issued_at_ms=NOW + HOUR - 1)
+    return Step(data, arrived_at_ms=NOW + HOUR - 1, now_ms=NOW + HOUR - 1)
+
+
+@attack("check_key_valid", Reason.KEY_NOT_VALID)
+def a_key_a_millisecond_too_late() -> Step:
+    """A key whose time ended a millisecond before the arrival."""
+    data = envelope(key=KEYS["order-old"], issued_at_ms=NOW - HOUR + 1)
+    return Step(data, arrived_at_ms=NOW - HOUR + 1, now_ms=NOW - HOUR + 1)
+
+
+@attack("check_key_revoked", Reason.KEY_REVOKED)
+def a_key_at_the_moment_of_its_revocation() -> Step:
+    """A key that is revoked at the very millisecond of the judgment."""
+    data = envelope(key=KEYS["order-leaked"], issued_at_ms=NOW - 1)
+    return Step(data, arrived_at_ms=NOW - 1, now_ms=NOW - 1)
 
 
 @attack("check_key_revoked", Reason.KEY_REVOKED)

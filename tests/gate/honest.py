@@ -111,6 +111,34 @@ def issued_just_after_the_ledger_began() -> Step:
 
 
 @honest()
+def a_key_at_the_first_moment_of_its_time() -> Step:
+    """A key whose time begins at the very millisecond of the arrival."""
+    data = envelope(key=KEYS["order-next"], issued_at_ms=NOW + HOUR)
+    return Step(data, arrived_at_ms=NOW + HOUR, now_ms=NOW + HOUR)
+
+
+@honest()
+def a_key_at_the_last_moment_of_its_time() -> Step:
+    """A key whose time ends at the very millisecond of the arrival."""
+    data = envelope(key=KEYS["order-old"], issued_at_ms=NOW - HOUR)
+    return Step(data, arrived_at_ms=NOW - HOUR, now_ms=NOW - HOUR)
+
+
+@honest()
+def judged_later_than_its_key_lasts() -> Step:
+    """A key's time ends by arrival: the relay took the message up afterwards."""
+    data = envelope(key=KEYS["order-old"], issued_at_ms=NOW - HOUR)
+    return Step(data, arrived_at_ms=NOW - HOUR, now_ms=NOW - HOUR + 1000)
+
+
+@honest()
+def a_key_a_millisecond_before_it_is_revoked() -> Step:
+    """The revocation lies a millisecond ahead."""
+    data = envelope(key=KEYS["order-leaked"], issued_at_ms=NOW - 2)
+    return Step(data, arrived_at_ms=NOW - 2, now_ms=NOW - 2)
+
+
+@honest()
 def a_pulse_by_the_live_way() -> Step:
     """A subject under a pattern, sent live."""
     return live(envelope(PULSE))
@@ -185,6 +213,12 @@ def tried_again() -> list[Step]:
             envelope(issued_at_ms=NOW + 5_000, ttl_ms=20_000), arrived_at_ms=NOW + 5_000, now_ms=NOW + 5_000, position=8
         ),
     ]
+
+
+@honest(SETTLED)
+def a_live_message_tried_again() -> list[Step]:
+    """The same for a question, which has no position."""
+    return [live(envelope(ASK)), live(envelope(ASK, issued_at_ms=NOW + 1_000), at_ms=NOW + 1_000)]
 
 
 @honest(SETTLED)

@@ -9,26 +9,36 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
+from tests.vectors.files import FOLDER
 from tests.vectors.make_deliveries import deliveries, stamps
 from tests.vectors.make_envelopes import envelopes
-from tests.vectors.make_seals import connect, seals
-from tests.vectors.make_texts import keys, payloads, subjects
+from tests.vectors.make_headers import headers
+from tests.vectors.make_payloads import payloads
+from tests.vectors.make_receipts import answers, receipts
+from tests.vectors.make_seals import connect, ed25519, seals
+from tests.vectors.make_subscribers import subscribers
+from tests.vectors.make_texts import keys, subjects
+from tests.vectors.make_together import together
 
-FOLDER: Final = Path(__file__).parent
 WARNING: Final = "TEST KEYS, never use: every seed here is public."
 
 MAKERS: Final[Mapping[str, Callable[[], dict[str, Any]]]] = {
+    "answers.json": answers,
     "connect.json": connect,
     "deliveries.json": deliveries,
+    "ed25519.json": ed25519,
     "envelopes.json": envelopes,
+    "headers.json": headers,
     "keys.json": keys,
     "payloads.json": payloads,
+    "receipts.json": receipts,
     "seals.json": seals,
     "stamps.json": stamps,
     "subjects.json": subjects,
+    "subscribers.json": subscribers,
+    "together.json": together,
 }
 
 

@@ -9,7 +9,7 @@ from tests.gate.bus import ACCEPTED, PureBus, Step
 from tests.gate.honest import HONEST
 from tests.gate.scenarios import Scenario
 from tests.gate.world import BUS_KEY, KEYS, POLICY_DOCUMENT, RELAY
-from tests.vectors.compact import compact
+from tests.vectors.files import compact
 
 
 def envelopes() -> dict[str, Any]:

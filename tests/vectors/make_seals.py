@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, Final
 
 from sealbus.seal import Context, Seal, seal, sign_connect
@@ -11,6 +13,9 @@ KEY: Final = KEYS["order"]
 OTHER: Final = KEYS["rival"]
 WHOLE: Final = (1, 2, 3, 5, 8)
 SAMPLED: Final = (1023, 1024)
+SPECCHECK: Final = Path(__file__).parent / "ed25519-speccheck" / "cases.json"
+ACCEPTED_CASE: Final = 3
+"""The one case that libsodium accepts, counted from 0."""
 
 
 def thing(index: int) -> bytes:
@@ -168,5 +173,40 @@ def connect() -> dict[str, Any]:
         "cases": [
             {"name": name, "holds": holds, "challenge": asked.hex(), "admission": text.hex(), "signature": signed.hex()}
             for name, holds, asked, text, signed in cases
+        ],
+    }
+
+
+SPECCHECK_ABOUT: Final = [
+    "S = 0, key and R of small order",
+    "0 < S < L, key of small order, R of mixed order",
+    "0 < S < L, key of mixed order, R of small order",
+    "0 < S < L, key and R of mixed order; holds with and without the cofactor",
+    "0 < S < L, key and R of mixed order; holds with the cofactor only",
+    "0 < S < L, key of mixed order, R of the prime order; holds with the cofactor only, unless 8h is reduced first",
+    "S > L, key and R of the prime order",
+    "S >> L, key and R of the prime order",
+    "0 < S < L, key of mixed order, R of small order and not canonical; hashed after reduction",
+    "0 < S < L, key of mixed order, R of small order and not canonical; hashed as it came",
+    "0 < S < L, key of small order and not canonical, R of mixed order; hashed after reduction",
+    "0 < S < L, key of small order and not canonical, R of mixed order; hashed as it came",
+]
+
+
+def ed25519() -> dict[str, Any]:
+    """``ed25519.json``: other people's edge cases, with the answer that everybody on a bus must give."""
+    cases = json.loads(SPECCHECK.read_bytes())
+    return {
+        "source": "cases.json of https://github.com/novifinancial/ed25519-speccheck at commit 6551933 (Apache-2.0)",
+        "cases": [
+            {
+                "number": number,
+                "about": about,
+                "key": case["pub_key"],
+                "message": case["message"],
+                "signature": case["signature"],
+                "holds": number == ACCEPTED_CASE,
+            }
+            for number, (case, about) in enumerate(zip(cases, SPECCHECK_ABOUT, strict=True))
         ],
     }

@@ -1,4 +1,4 @@
-"""Vectors of what is written as text or as plain values: keys, names, subjects, patterns, payloads."""
+"""Vectors of what is written as text: keys, names, subjects, patterns."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import base64
 import binascii
 from typing import Any, Final
 
-from sealbus.codec import pack_json
 from sealbus.keys import KeyKind, SigningKey
 from sealbus.subjects import consumer_name
 from tests.gate.world import KEYS, test_seed
-from tests.vectors.compact import compact
 
 _KINDS: Final = {KeyKind.BOT: "bot", KeyKind.BUS: "bus", KeyKind.ISSUER: "issuer"}
 
@@ -140,7 +138,12 @@ def subjects() -> dict[str, Any]:
         ("a.*", "*.b", True), ("a.*", "b.*", False), (">", "a", True), ("*.>", "a", False), ("*.>", "a.b.c", True),
         ("a.b.>", "a.*", False), ("a.b.>", "a.*.c", True), ("a.*.c", "*.b.*", True), ("a.>", "b.>", False),
     ]  # fmt: skip
-    consumers = [("inventory", "orders.placed", "main"), ("inventory", "orders.>", "main"), ("order", ">", "")]
+    consumers = [
+        ("inventory", "orders.placed", "main"),
+        ("inventory", "orders.>", "main"),
+        ("order", ">", "a"),
+        ("order", "*.b", "main-2_x"),
+    ]
     return {
         "names": {"valid": names, "invalid": no_names},
         "subjects": {"valid": good, "invalid": bad},
@@ -150,76 +153,5 @@ def subjects() -> dict[str, Any]:
         "consumers": [
             {"bot": bot, "pattern": pattern, "durable": durable, "consumer": consumer_name(bot, pattern, durable)}
             for bot, pattern, durable in consumers
-        ],
-    }
-
-
-def payloads() -> dict[str, Any]:
-    """``payloads.json``."""
-    values: list[Any] = [
-        None, True, False, 0, 127, 128, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**53 - 1, -1, -32, -33, -128, -129,
-        -32_768, -32_769, -(2**31), -(2**31) - 1, 1 - 2**53, 0.0, 1.0, 0.5, -0.5, 5e-324, 1.7976931348623157e308, 2.0**53,
-        "", "a", "a" * 31, "a" * 32, "a" * 256, "\u00e9", "e\u0301", "\U0001f9ed", "\0", [], [1], [None] * 16, {}, {"a": 1},
-        {"b": 1, "a": 2}, {"\u00e9": 1}, {"": 0}, [[[]]], {"a": [{"b": None}]}, {str(at): at for at in range(16)},
-    ]  # fmt: skip
-    deep = b"\x91" * 32 + b"\xc0"
-    wide = b"\xdc\xff\xff" + b"\xc0" * 65_535  # with the array itself just what is allowed
-    keyed = b"\xdc\x55\x55" + b"\x81\xa1a\xc0" * 21_845
-    invalid = [
-        ("no bytes", b""),
-        ("two values", b"\xc0\xc0"),
-        ("a value and a byte that is none", b"\x01\xc1"),
-        ("the unused type", b"\xc1"),
-        ("a positive integer in 8 bits that fits 7", b"\xcc\x7f"),
-        ("in 16 that fits 8", b"\xcd\x00\xff"),
-        ("in 32 that fits 16", b"\xce\x00\x00\xff\xff"),
-        ("in 64 that fits 32", b"\xcf\0\0\0\0\xff\xff\xff\xff"),
-        ("a positive integer in a signed form", b"\xd1\x00\x80"),
-        ("a negative integer in 8 bits that fits 5", b"\xd0\xff"),
-        ("in 16 that fits 8", b"\xd1\xff\x80"),
-        ("2**53", b"\xcf\0\x20\0\0\0\0\0\0"),
-        ("-2**53", b"\xd3\xff\xe0\0\0\0\0\0\0"),
-        ("2**64-1", b"\xcf" + b"\xff" * 8),
-        ("a 32-bit float", b"\xca\x3f\x80\0\0"),
-        ("not a number", b"\xcb\x7f\xf8\0\0\0\0\0\0"),
-        ("infinity", b"\xcb\x7f\xf0\0\0\0\0\0\0"),
-        ("minus infinity", b"\xcb\xff\xf0\0\0\0\0\0\0"),
-        ("negative zero", b"\xcb\x80\0\0\0\0\0\0\0"),
-        ("text of 1 in the 8-bit form", b"\xd9\x01a"),
-        ("text of 32 in the 16-bit form", b"\xda\x00\x20" + b"a" * 32),
-        ("text that is not UTF-8", b"\xa1\xff"),
-        ("text with a surrogate in it", b"\xa3\xed\xa0\x80"),
-        ("text in an overlong form", b"\xa2\xc0\x80"),
-        ("text cut short", b"\xa5abc"),
-        ("binary", b"\xc4\x01a"),
-        ("an array in the 16-bit form that fits 4", b"\xdc\x00\x01\xc0"),
-        ("an array in the 32-bit form that fits 16", b"\xdd\x00\x00\x00\x10" + b"\xc0" * 16),
-        ("an array cut short", b"\x92\xc0"),
-        ("an array that claims 2**32-1 items", b"\xdd\xff\xff\xff\xff"),
-        ("a map in the 16-bit form that fits 4", b"\xde\x00\x01\xa1a\x01"),
-        ("a map that claims 2**32-1 items", b"\xdf\xff\xff\xff\xff"),
-        ("a map cut short", b"\x81\xa1a"),
-        ("a key twice", b"\x82\xa1a\x01\xa1a\x02"),
-        ("a key twice with the same value", b"\x82\xa1a\x01\xa1a\x01"),
-        ("an integer as key", b"\x81\x01\x01"),
-        ("nil as key", b"\x81\xc0\x01"),
-        ("binary as key", b"\x81\xc4\x01a\x01"),
-        ("a list as key", b"\x81\x91\x01\x01"),
-        ("an extension", b"\xd4\x01a"),
-        ("a timestamp", b"\xd6\xff\0\0\0\x01"),
-        ("nesting of 33", b"\x91" + deep),
-        ("65,537 values", b"\xdd\x00\x01\x00\x00" + b"\xc0" * 65_536),
-        ("65,539 values, keys among them", b"\xdc\x55\x56" + b"\x81\xa1a\xc0" * 21_846),
-    ]
-    return {
-        "valid": [{"json": value, "encoded": pack_json(value).hex()} for value in values],
-        "valid_without_value": [
-            {"about": "nesting of 32", "encoded": deep.hex()},
-            {"about": "65,536 values", "encoded": compact(wide, b"\xc0")},
-            {"about": "65,536 values, keys among them", "encoded": compact(keyed, b"\x81\xa1a\xc0")},
-        ],
-        "invalid": [
-            {"about": about, "encoded": compact(data, b"\x81\xa1a\xc0" if b"\x81" in data else b"\xc0")}
-            for about, data in invalid
         ],
     }

@@ -13,26 +13,17 @@ from sealbus.codec import pack_json, unpack_json
 from sealbus.delivery import open_delivery
 from sealbus.envelope import Envelope
 from sealbus.errors import InvalidInput, Malformed
-from sealbus.keys import KeyKind, PublicKey, SigningKey
+from sealbus.keys import KeyKind, PublicKey, SigningKey, verify
 from sealbus.reason import Reason
 from sealbus.seal import Context, Seal, Verifier, seal, sign_connect, verify_connect
 from sealbus.stamp import Stamp, Verdict, open_stamp, seal_stamps
 from sealbus_broker.gate.policy import Delivery
 from tests.gate.bus import ACCEPTED, SETTLED, PureBus, Step
 from tests.gate.world import compile_policy
-from tests.vectors.compact import expand
-from tests.vectors.make import FOLDER, MAKERS, WARNING, build
+from tests.vectors.files import FOLDER, HEX, bus_keys, by, expand, load
+from tests.vectors.make import MAKERS, WARNING, build
 
 KINDS: Final = {"bot": KeyKind.BOT, "bus": KeyKind.BUS, "issuer": KeyKind.ISSUER}
-HEX: Final = bytes.fromhex
-
-
-def load(name: str) -> Any:
-    return json.loads((FOLDER / name).read_bytes())
-
-
-def by(key: str) -> Any:
-    return lambda vector: vector[key] if isinstance(vector, dict) else None
 
 
 # ---- the files themselves --------------------------------------------------------------------------------------------
@@ -146,7 +137,7 @@ def test_an_envelope_that_is_accepted_can_be_taken_apart_and_put_together_again(
 # ---- stamps and deliveries -------------------------------------------------------------------------------------------
 
 STAMPS = load("stamps.json")
-BUS_KEYS = frozenset(PublicKey.parse(text, KeyKind.BUS).raw for text in STAMPS["bus_keys"])
+BUS_KEYS = bus_keys(STAMPS)
 
 STAMP_RULES = {
     "shape": ("expected an array", "not one complete", "not the exact encoding", "field "),
@@ -291,7 +282,37 @@ def test_matching_overlapping_and_consumers() -> None:
     assert wrong == []
 
 
+ED25519 = load("ed25519.json")
+
+
+@pytest.mark.parametrize("case", ED25519["cases"], ids=by("number"))
+def test_the_edge_cases_of_ed25519(case: dict[str, Any]) -> None:
+    assert verify(HEX(case["key"]), HEX(case["message"]), HEX(case["signature"])) is case["holds"]
+
+
 PAYLOADS = load("payloads.json")
+
+
+@pytest.mark.parametrize("vector", PAYLOADS["floats"], ids=by("number"))
+def test_whole_floats_are_read_and_written(vector: dict[str, Any]) -> None:
+    number = float(vector["number"])
+    value = unpack_json(HEX(vector["encoded"]))
+    assert (value, type(value)) == (number, float)
+    assert pack_json(number).hex() == vector["encoded"]
+    assert unpack_json(HEX(vector["without_floats"])) == number
+
+
+@pytest.mark.parametrize("vector", PAYLOADS["maps"], ids=by("about"))
+def test_maps_keep_their_keys_and_their_order(vector: dict[str, Any]) -> None:
+    value = unpack_json(HEX(vector["encoded"]))
+    assert [[key, inner] for key, inner in value.items()] == vector["pairs"]
+    assert pack_json(value).hex() == vector["encoded"]
+
+
+@pytest.mark.parametrize("vector", PAYLOADS["unwritable"], ids=by("about"))
+def test_what_cannot_be_written_is_refused(vector: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput):
+        pack_json(json.loads(vector["json"]))
 
 
 @pytest.mark.parametrize("vector", PAYLOADS["valid"], ids=by("encoded"))

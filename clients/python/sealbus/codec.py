@@ -142,8 +142,10 @@ def split_together(data: bytes) -> list[bytes]:
     """
     if len(data) > MAX_TOGETHER_BYTES:
         raise Malformed(f"{len(data)} bytes together; at most {MAX_TOGETHER_BYTES}")
+    if not are_together(data):
+        raise Malformed("not things together")
     fields = _unpack(data, MAX_TOGETHER)
-    if type(fields) is not list or len(fields) != 2 or fields[0] != PROTOCOL_VERSION or type(fields[1]) is not list:
+    if type(fields) is not list or len(fields) != 2 or type(fields[1]) is not list:
         raise Malformed("not things together")
     things: list[bytes] = fields[1]
     if not 2 <= len(things) <= MAX_TOGETHER:

@@ -31,7 +31,7 @@ T = TypeVar("T")
 LIVE_WAITING: Final = 4096
 """Live messages that may wait for a handler; more are dropped, as live messages may be."""
 
-LIVE_MAX_AGE_S: Final = 60.0
+LIVE_MAX_AGE_MS: Final = 60_000
 """An older live message is refused: it has been held back, or was pulled from the store by somebody else."""
 
 
@@ -109,6 +109,11 @@ class DurableSubscription:
         self._seen.add(delivery.message)
 
 
+def is_too_old(message: Message, now_ms: int) -> bool:
+    """Whether a message that came live was judged more than a minute ago."""
+    return now_ms - message.stamp.judged_at_ms > LIVE_MAX_AGE_MS
+
+
 class LiveSubscription:
     """Messages as they pass by. What passes while the bot is away, or too busy, is missed."""
 
@@ -132,7 +137,7 @@ class LiveSubscription:
         message = self._opener.open(subject, data, BUS)
         if message is None or message in self._seen:
             return
-        if time.time() - message.stamp.judged_at_ms / 1000 > LIVE_MAX_AGE_S:
+        if is_too_old(message, time.time_ns() // 1_000_000):
             self._opener.refuse("stamped too long ago for a live message")
             return
         self._seen.add(message)

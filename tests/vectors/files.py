@@ -1,9 +1,18 @@
-"""How bytes are written in the vectors: hex, or head, filling and tail where that would be half a megabyte of one letter."""
+"""Reading and writing vector files.
+
+Bytes are hex, or an object of head, filling and tail where hex would be half a megabyte of one letter.
+"""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, Final
 
+from sealbus.keys import KeyKind, PublicKey
+
+FOLDER: Final = Path(__file__).parent
+HEX: Final = bytes.fromhex
 _LONG: Final = 4096
 
 
@@ -29,3 +38,18 @@ def expand(written: str | dict[str, Any]) -> bytes:
         return bytes.fromhex(written)
     head, fill, tail = (bytes.fromhex(written[part]) for part in ("head", "fill", "tail"))
     return head + fill * int(written["count"]) + tail
+
+
+def load(name: str) -> Any:
+    """One vector file."""
+    return json.loads((FOLDER / name).read_bytes())
+
+
+def by(key: str) -> Any:
+    """How pytest names a vector: by its field ``key``."""
+    return lambda vector: vector[key] if isinstance(vector, dict) else None
+
+
+def bus_keys(vectors: dict[str, Any]) -> frozenset[bytes]:
+    """The bus keys that the reader of a file trusts, raw."""
+    return frozenset(PublicKey.parse(text, KeyKind.BUS).raw for text in vectors["bus_keys"])

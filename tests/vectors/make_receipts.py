@@ -1,0 +1,194 @@
+"""Vectors of what a client matches to what it sent: receipts to its messages, and answers to its requests."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from sealbus.codec import join_sealed, pack_fields, pack_together, signed_part
+from sealbus.delivery import pack_delivery
+from sealbus.envelope import Header, Parent
+from sealbus.reason import Reason
+from sealbus.seal import Context, seal
+from sealbus.stamp import Verdict, seal_stamps
+from tests.gate.world import (
+    ANSWER,
+    ASK,
+    BUS_KEY,
+    FORGED_BUS_KEY,
+    KEYS,
+    NOW,
+    PLACED,
+    envelope,
+    flip,
+    nonce,
+    parent,
+    sealed_stamp,
+    stamp,
+)
+
+# ---- receipts --------------------------------------------------------------------------------------------------------
+
+FIRST: Final = envelope()
+SECOND: Final = envelope(issued_at_ms=NOW + 1_000)
+FOREIGN: Final = envelope(issued_at_ms=NOW - 5_000)
+"""The same message, sealed by an attempt that this process knows nothing of."""
+ASKED: Final = envelope(ASK)
+REFUSED: Final[dict[str, Any]] = {"verdict": Verdict.QUARANTINED, "reason": Reason.SCHEMA}
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A message without verdict, as a client remembers it."""
+
+    header: Header
+    attempts: tuple[bytes, ...]
+    live: bool = False
+    resumed: bool = False
+
+
+MESSAGES: Final = {
+    "sent twice": Sent(PLACED, (FIRST, SECOND)),
+    "resumed": Sent(PLACED, (SECOND,), resumed=True),
+    "live": Sent(ASK, (ASKED,), live=True),
+}
+
+
+def receipts() -> dict[str, Any]:
+    """``receipts.json``."""
+    return {
+        "bus_keys": [BUS_KEY.public.text],
+        "messages": [
+            {
+                "name": name,
+                "bus": sent.header.bus,
+                "bot": sent.header.bot,
+                "subject": sent.header.subject,
+                "nonce": sent.header.nonce.hex(),
+                "live": sent.live,
+                "resumed": sent.resumed,
+                "attempts": [hashlib.sha256(attempt).hexdigest() for attempt in sent.attempts],
+            }
+            for name, sent in MESSAGES.items()
+        ],
+        "cases": [
+            {"name": name, "message": message, "receipt": data.hex(), "outcome": outcome}
+            for name, message, outcome, data in cases()
+        ],
+    }
+
+
+def cases() -> Iterator[tuple[str, str, str | None, bytes]]:
+    """Each with the message that waits, and the outcome that the receipt has for it: ``None`` where it is ignored."""
+    yield "accepted, the first attempt", "sent twice", "accepted", sealed_stamp(FIRST)
+    yield "accepted, the second attempt", "sent twice", "accepted", sealed_stamp(SECOND)
+    yield "quarantined", "sent twice", "schema", sealed_stamp(SECOND, **REFUSED)
+    dropped: dict[str, Any] = {"verdict": Verdict.DROPPED, "reason": Reason.RATE}
+    yield "dropped", "sent twice", "rate", sealed_stamp(FIRST, **dropped)
+    wrong_bus: dict[str, Any] = {**REFUSED, "reason": Reason.WRONG_BUS, "bus": "bazaar"}
+    yield (
+        "refused by the bus that got it, which is another",
+        "sent twice",
+        "wrong-bus",
+        sealed_stamp(FIRST, **wrong_bus),
+    )
+    yield "accepted, an attempt of somebody else", "sent twice", None, sealed_stamp(FOREIGN)
+    yield "refused, an attempt of somebody else", "sent twice", None, sealed_stamp(FOREIGN, **REFUSED)
+    yield "accepted by another bus", "sent twice", None, sealed_stamp(FIRST, bus="bazaar")
+    yield "for another bot", "sent twice", None, sealed_stamp(FIRST, bot="rival")
+    yield "for another subject", "sent twice", None, sealed_stamp(FIRST, subject="orders.shipped")
+    yield "for another nonce", "sent twice", None, sealed_stamp(FIRST, nonce=nonce("another"))
+    yield "without a position, though it was not sent live", "sent twice", None, sealed_stamp(FIRST, position=None)
+    yield "sealed by another bus key", "sent twice", None, sealed_stamp(FIRST, key=FORGED_BUS_KEY)
+    yield "sealed by the bot itself", "sent twice", None, sealed_stamp(FIRST, key=KEYS["order"])
+    yield "sealed as an envelope", "sent twice", None, _as_envelope()
+    yield "with a changed bit", "sent twice", None, flip(sealed_stamp(FIRST), 30)
+    yield "a stamp inside a delivery", "sent twice", None, pack_delivery(FIRST, sealed_stamp(FIRST))
+    yield "no bytes", "sent twice", None, b""
+    yield "one of several together", "sent twice", "accepted", _together([FIRST, envelope(nonce=nonce("another"))])
+    yield "together, all of other messages", "sent twice", None, _together([FOREIGN, envelope(nonce=nonce("more"))])
+    spoilt = pack_together([sealed_stamp(FIRST), sealed_stamp(SECOND)])
+    yield "together with a byte behind", "sent twice", None, spoilt + b"\0"
+    beside = pack_together([flip(sealed_stamp(SECOND), 30), sealed_stamp(FIRST)])
+    yield "together with a stamp that does not hold", "sent twice", "accepted", beside
+    yield "accepted, this attempt", "resumed", "accepted", sealed_stamp(SECOND)
+    yield "accepted, an attempt of an earlier process", "resumed", "accepted", sealed_stamp(FOREIGN)
+    yield "refused, this attempt", "resumed", "schema", sealed_stamp(SECOND, **REFUSED)
+    yield "refused, an attempt of an earlier process", "resumed", None, sealed_stamp(FOREIGN, **REFUSED)
+    yield "resumed, for another nonce", "resumed", None, sealed_stamp(FOREIGN, nonce=nonce("another"))
+    yield "resumed, for another subject", "resumed", None, sealed_stamp(FOREIGN, subject="orders.shipped")
+    yield "resumed, by another bus", "resumed", None, sealed_stamp(FOREIGN, bus="bazaar")
+    yield "resumed, without a position", "resumed", None, sealed_stamp(FOREIGN, position=None)
+    yield "accepted, live", "live", "accepted", sealed_stamp(ASKED, ASK, position=None)
+    yield "with a position, though it was sent live", "live", None, sealed_stamp(ASKED, ASK)
+    elsewhere: dict[str, Any] = {**REFUSED, "reason": Reason.WRONG_DELIVERY}
+    yield "a copy refused in the stream's ingress", "live", None, sealed_stamp(ASKED, ASK, **elsewhere)
+
+
+def _together(attempts: list[bytes]) -> bytes:
+    stamps = [stamp(data, nonce=PLACED.nonce if at == 0 else nonce("another")) for at, data in enumerate(attempts)]
+    return pack_together(seal_stamps(BUS_KEY, stamps))
+
+
+def _as_envelope() -> bytes:
+    parts = (stamp(FIRST).encode(),)
+    return join_sealed(parts, seal(BUS_KEY, Context.ENVELOPE, [signed_part(parts)])[0])
+
+
+# ---- answers ---------------------------------------------------------------------------------------------------------
+
+
+def answers() -> dict[str, Any]:
+    """``answers.json``."""
+    return {
+        "bus": ASK.bus,
+        "bus_keys": [BUS_KEY.public.text],
+        "request": {"bot": ASK.bot, "subject": ASK.subject, "nonce": ASK.nonce.hex()},
+        "subject": f"bus.{ANSWER.subject}",
+        "valid": [{"name": name, "delivery": data.hex()} for name, data in good_answers()],
+        "invalid": [{"name": name, "refused": why, "delivery": data.hex()} for name, why, data in bad_answers()],
+    }
+
+
+def _answer(stated: bytes | None, header: Header = ANSWER) -> bytes:
+    """The delivery of an answer with the parent ``stated``. The relay's own checks are not made: a subscriber makes its own."""
+    data = envelope(replace(header, parent=stated))
+    return pack_delivery(data, sealed_stamp(data, header, position=None))
+
+
+def good_answers() -> Iterator[tuple[str, bytes]]:
+    """Answers that the asker takes."""
+    yield "an answer", _answer(parent(ASKED, ASK, position=None))
+    yield "with the request's envelope in its parent", _answer(parent(ASKED, ASK, position=None, carry=True))
+    yield "from another bot", _answer(parent(ASKED, ASK, position=None), replace(ANSWER, bot="rival"))
+
+
+def bad_answers() -> Iterator[tuple[str, str, bytes]]:
+    """Each with the rule that refuses it, delivered on the subject of the answer."""
+    yield "no parent", "parent", _answer(None)
+    yield "a parent without bytes", "parent", _answer(b"")
+    yield "a parent that is a bare stamp", "parent", _answer(sealed_stamp(ASKED, ASK, position=None))
+    yield "a parent of three", "parent", _answer(pack_fields((sealed_stamp(ASKED, ASK), None, None)))
+    yield "a parent whose envelope is text", "parent", _answer(pack_fields((sealed_stamp(ASKED, ASK), "text")))
+    spoilt = Parent(flip(sealed_stamp(ASKED, ASK, position=None), 30)).encode()
+    yield "a parent's stamp with a changed bit", "stamp", _answer(spoilt)
+    forged = parent(ASKED, ASK, position=None, key=FORGED_BUS_KEY)
+    yield "a parent's stamp by another bus key", "stamp", _answer(forged)
+    yield "the request's envelope for its stamp", "stamp", _answer(Parent(ASKED).encode())
+    changes: dict[str, dict[str, Any]] = {
+        "bus": {"bus": "bazaar"},
+        "bot": {"bot": "rival"},
+        "subject": {"subject": "pulse.order"},
+        "nonce": {"nonce": nonce("another")},
+    }
+    for name, change in changes.items():
+        data = _answer(parent(ASKED, ASK, position=None, **change))
+        yield f"a parent's stamp with another {name}", "request", data
+    refused = parent(ASKED, ASK, position=None, **REFUSED)
+    yield "a request that was refused", "accepted", _answer(refused)
+    elsewhere = replace(ANSWER, subject=f"reply.order.{nonce('another').hex()}")
+    yield "an answer to another request", "delivery", _answer(parent(ASKED, ASK, position=None), elsewhere)
+    good = _answer(parent(ASKED, ASK, position=None))
+    yield "a delivery with a changed bit", "delivery", flip(good, len(good) - 30)

@@ -1,0 +1,158 @@
+"""The vectors of what a client reads and matches, run against the client. Format: README.md beside this file."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from typing import Any
+
+import pytest
+
+from sealbus.codec import are_together, join_sealed, pack_together, split_together
+from sealbus.delivery import open_delivery
+from sealbus.envelope import Envelope, Header
+from sealbus.errors import Malformed
+from sealbus.matching import check_answer, is_receipt
+from sealbus.receiving import Seen
+from sealbus.seal import Verifier
+from sealbus.stamp import open_stamp
+from sealbus.subscription import is_too_old
+from tests.vectors.files import HEX, bus_keys, by, expand, load
+
+HEADERS = load("headers.json")
+
+HEADER_RULES = {
+    "shape": ("not one complete", "expected an array of 4", "not the exact encoding", "field 1", "field 3"),
+    "version": ("version 1 expected", "field 0", "not the exact encoding"),
+    "size": ("envelope of ",),
+    "fields": ("expected an array of 9", "not one complete", "not the exact encoding"),
+    "types": ("field ",),
+    "names": ("header: bus", "header: bot", "header: subject", "header: schema is"),
+    "nonce": ("header: nonce",),
+    "numbers": ("header: issued-at", "header: time-to-live", "header: schema-version"),
+    "schema": ("header: schema and",),
+    "parent": ("header: parent",),
+    "seal": ("a seal ",),
+}
+
+
+@pytest.mark.parametrize("vector", HEADERS["valid"], ids=by("name"))
+def test_an_envelope_is_read_and_its_header_written(vector: dict[str, Any]) -> None:
+    data, told = expand(vector["envelope"]), vector["header"]
+    envelope = Envelope.decode(data)
+    parent = None if told["parent"] is None else expand(told["parent"])
+    assert envelope.header == Header(**{**told, "nonce": HEX(told["nonce"]), "parent": parent})
+    assert join_sealed((envelope.header.encode(), envelope.payload), envelope.seal.encode()) == data
+
+
+@pytest.mark.parametrize("vector", HEADERS["invalid"], ids=by("name"))
+def test_an_invalid_envelope_is_refused_by_its_rule(vector: dict[str, Any]) -> None:
+    with pytest.raises(Malformed) as refused:
+        Envelope.decode(expand(vector["envelope"]))
+    assert refused.value.what.startswith(HEADER_RULES[vector["refused"]])
+
+
+TOGETHER = load("together.json")
+
+
+@pytest.mark.parametrize("vector", TOGETHER["valid"], ids=by("name"))
+def test_things_together_are_taken_apart_and_put_together(vector: dict[str, Any]) -> None:
+    data = expand(vector["together"])
+    things = split_together(data)
+    if "things" in vector:
+        assert things == [expand(thing) for thing in vector["things"]]
+    else:
+        told = (len(things), hashlib.sha256(b"".join(things)).hexdigest())
+        assert told == (vector["count"], vector["sha256"])
+    assert are_together(data)
+    assert pack_together(things) == data
+
+
+@pytest.mark.parametrize("vector", TOGETHER["invalid"], ids=by("name"))
+def test_invalid_things_together_are_refused(vector: dict[str, Any]) -> None:
+    with pytest.raises(Malformed):
+        split_together(expand(vector["together"]))
+
+
+RECEIPTS = load("receipts.json")
+BUS_KEYS = bus_keys(RECEIPTS)
+SENT = {told["name"]: told for told in RECEIPTS["messages"]}
+
+
+def outcome(told: dict[str, Any], receipt: bytes) -> str | None:
+    """What a publisher learns about the message ``told`` from a receipt: as :class:`~sealbus.publisher.Publisher` does."""
+    header = Header(told["bus"], told["bot"], told["subject"], HEX(told["nonce"]), 0, 1)
+    attempts = {HEX(digest) for digest in told["attempts"]}
+    try:
+        things = split_together(receipt) if are_together(receipt) else [receipt]
+    except Malformed:
+        return None
+    for thing in things:
+        with contextlib.suppress(Malformed):
+            stamp = open_stamp(thing, BUS_KEYS, Verifier())
+            if is_receipt(stamp, header, attempts, live=told["live"], resumed=told["resumed"]):
+                return stamp.reason.value if stamp.reason else stamp.verdict.value
+    return None
+
+
+@pytest.mark.parametrize("vector", RECEIPTS["cases"], ids=by("name"))
+def test_receipts(vector: dict[str, Any]) -> None:
+    assert outcome(SENT[vector["message"]], HEX(vector["receipt"])) == vector["outcome"]
+
+
+ANSWERS = load("answers.json")
+REQUEST = Header(
+    ANSWERS["bus"], ANSWERS["request"]["bot"], ANSWERS["request"]["subject"], HEX(ANSWERS["request"]["nonce"]), 0, 1
+)
+ANSWER_RULES = {
+    "parent": ("an answer without a parent", "not one complete", "expected an array of 2", "field "),
+    "stamp": ("stamp: ", "expected an array of 3"),
+    "request": ("an answer to another request", "an answer to a request on another bus"),
+    "accepted": ("an answer to a request that was not accepted",),
+    "delivery": ("stamped for another subject", "stamp: the seal does not hold", "not one complete", "stamp: a name"),
+}
+
+
+def take_answer(data: bytes) -> None:
+    subject = ANSWERS["subject"].removeprefix("bus.")
+    message = open_delivery(data, subject, ANSWERS["bus"], BUS_KEYS, Verifier())
+    check_answer(message, REQUEST, BUS_KEYS, Verifier())
+
+
+@pytest.mark.parametrize("vector", ANSWERS["valid"], ids=by("name"))
+def test_an_answer_is_taken(vector: dict[str, Any]) -> None:
+    take_answer(HEX(vector["delivery"]))
+
+
+@pytest.mark.parametrize("vector", ANSWERS["invalid"], ids=by("name"))
+def test_what_is_no_answer_is_refused_by_its_rule(vector: dict[str, Any]) -> None:
+    with pytest.raises(Malformed) as refused:
+        take_answer(HEX(vector["delivery"]))
+    assert refused.value.what.startswith(ANSWER_RULES[vector["refused"]])
+
+
+SUBSCRIBERS = load("subscribers.json")
+
+
+@pytest.mark.parametrize("sequence", SUBSCRIBERS["sequences"], ids=by("name"))
+def test_a_subscriber_hands_on_what_is_new(sequence: dict[str, Any]) -> None:
+    seen = Seen()
+    for step in sequence["steps"]:
+        assert met(step, sequence["kind"], seen) == step["expect"]
+
+
+def met(step: dict[str, Any], kind: str, seen: Seen) -> str:
+    prefix = {"live": "bus.", "durable": "accepted."}[kind]
+    assert step["subject"].startswith(prefix)
+    try:
+        message = open_delivery(
+            HEX(step["delivery"]), step["subject"].removeprefix(prefix), SUBSCRIBERS["bus"], BUS_KEYS, Verifier()
+        )
+    except Malformed:
+        return "refused"
+    if message in seen:
+        return "known"
+    if kind == "live" and is_too_old(message, step["now_ms"]):
+        return "refused"
+    seen.add(message)
+    return "handed"
