@@ -94,13 +94,12 @@ def test_a_file_that_is_missing_a_folder_or_no_path_is_refused(tmp_path: Path) -
 
 def test_a_file_too_large_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "order.toml", toml() + "#" * MAX_FILE_BYTES)
-    assert "not a credentials file" in refusal(path)
+    assert "not the file that is meant" in refusal(path)
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        b"\xff",
         b"bus = ",
         b"bus = 1\nbus = 2",
         b"a = " + b"[" * 20_000,
@@ -108,10 +107,28 @@ def test_a_file_too_large_is_refused(tmp_path: Path) -> None:
         b"\0",
         b"seed = SUAAAA",
     ],
-    ids=["not utf-8", "cut short", "twice", "nested", "huge number", "nul", "unquoted"],
+    ids=["cut short", "twice", "nested", "huge number", "nul", "unquoted"],
 )
 def test_a_file_that_is_not_toml_is_refused(tmp_path: Path, content: bytes) -> None:
     assert "is not TOML" in refusal(write(tmp_path / "order.toml", content))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"bus = 1\n\xff", "is not UTF-8 text (line 2)"),
+        (toml().encode("utf-16"), "is UTF-16 text, not UTF-8"),
+        (toml().encode("utf-32"), "is UTF-32 text, not UTF-8"),
+    ],
+    ids=["bytes", "utf-16", "utf-32"],
+)
+def test_a_file_in_another_encoding_is_named(tmp_path: Path, content: bytes, said: str) -> None:
+    assert said in refusal(write(tmp_path / "order.toml", content))
+
+
+def test_a_byte_order_mark_in_front_is_skipped(tmp_path: Path) -> None:
+    path = write(tmp_path / "order.toml", b"\xef\xbb\xbf" + toml().encode())
+    assert Credentials.load(path).bot == "order"
 
 
 def test_where_toml_is_wrong_is_said(tmp_path: Path) -> None:
@@ -178,6 +195,13 @@ def test_the_environment_gives_the_fields() -> None:
     loaded = Credentials.from_environment(ENVIRONMENT)
     assert loaded.servers == ("nats://one:4222", "nats://two:4222")
     assert loaded.bus_keys == {BUS_KEY.public.raw}
+
+
+@pytest.mark.parametrize("space", ["\n", "\r\n", " \n", "\t"])
+def test_space_around_the_environment_s_values_is_ignored(space: str) -> None:
+    loaded = Credentials.from_environment({name: f" {text}{space}" for name, text in ENVIRONMENT.items()})
+    assert loaded.key.seed_text == KEY.seed_text
+    assert (loaded.bus, loaded.bot) == ("shop", "order")
 
 
 def test_the_environment_names_a_file(tmp_path: Path) -> None:

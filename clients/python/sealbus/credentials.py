@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,10 +25,19 @@ from urllib.parse import urlsplit
 
 from sealbus.errors import CredentialsError, InvalidInput
 from sealbus.keys import KeyKind, PublicKey, SigningKey
+from sealbus.secret_file import SecretFile
 from sealbus.subjects import is_name
+from sealbus.text_file import decode_text
 
 MAX_FILE_BYTES: Final = 64 * 1024
 """A credentials file is a few hundred bytes; the cap keeps a wrong path from reading a disk image."""
+
+_FILE: Final = SecretFile(
+    MAX_FILE_BYTES,
+    CredentialsError,
+    missing="make credentials with `sealbus keys new BOT`",
+    exposed="mount it read-only, or give the seed by SEALBUS_SEED; if somebody may have read it, replace the key",
+)
 
 _TEXTS = ("bus", "bot", "seed")
 _LISTS = ("servers", "bus_keys")
@@ -51,35 +59,24 @@ class Credentials:
     def load(cls, path: str | Path) -> Credentials:
         """Read a file. Raises :class:`CredentialsError` if it is missing, readable by others, or wrong."""
         path = Path(path)
+        content = _FILE.read(path)
         try:
-            with path.open("rb") as file:
-                status = os.fstat(file.fileno())
-                if stat.S_IMODE(status.st_mode) & 0o077:
-                    raise CredentialsError(
-                        f"{path} can be read by others (mode {stat.S_IMODE(status.st_mode):04o})",
-                        hint=f"chmod 600 {path}; if somebody may have read it, replace the key",
-                    )
-                content = file.read(MAX_FILE_BYTES + 1)
-        except (OSError, ValueError) as error:  # ValueError: a path with NUL in it
-            raise CredentialsError(
-                f"{path} cannot be read: {getattr(error, 'strerror', 'not a path')}",
-                hint="make credentials with `sealbus keys new BOT`",
-            ) from None
-        if len(content) > MAX_FILE_BYTES:
-            raise CredentialsError(f"{path} is larger than {MAX_FILE_BYTES} bytes, so it is not a credentials file")
-        try:
-            fields = tomllib.loads(content.decode())
-        except (
-            ValueError,
-            RecursionError,
-        ) as error:  # not TOML, not UTF-8, a number too long for Python, nesting too deep for it
+            fields = tomllib.loads(decode_text(content))
+        except InvalidInput as error:
+            raise CredentialsError(f"{path} {error.what}", hint=error.hint) from None
+        except (ValueError, RecursionError) as error:  # also a number too long, or nesting too deep, for Python
             where = str(error).rsplit("(", 1)[-1].rstrip(")") if "line" in str(error) else "somewhere"
             raise CredentialsError(f"{path} is not TOML ({where})") from None
         return cls._from(fields, str(path))
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Credentials:
-        """Read the environment. Raises :class:`CredentialsError`."""
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Credentials:
+        """Read the environment, by default this process's own. Raises :class:`CredentialsError`.
+
+        Space around a value is ignored: a file's last line end comes along when a value is made from the file.
+        """
+        given = os.environ if environment is None else environment
+        environment = {name: text.strip() for name, text in given.items() if name.startswith("SEALBUS_")}
         if path := environment.get("SEALBUS_CREDENTIALS"):
             return cls.load(path)
         fields: dict[str, object] = {name: environment.get(f"SEALBUS_{name.upper()}") for name in _TEXTS}
@@ -133,16 +130,7 @@ class Credentials:
             f"servers = {json.dumps(list(self.servers))}\n"
             f"bus_keys = {json.dumps(bus_keys)}\n"
         )
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(text)
-        except FileExistsError:
-            raise CredentialsError(
-                f"{path} exists already", hint="a key is never overwritten: move the file away"
-            ) from None
-        except OSError as error:
-            raise CredentialsError(f"{path} cannot be written: {error.strerror}") from None
+        _FILE.write(path, text)
 
 
 def _check_name(text: str, what: str) -> str:

@@ -16,6 +16,7 @@ A verdict inside the relay is a value and is never raised; only the publisher's 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,10 +24,21 @@ if TYPE_CHECKING:
     from sealbus.stamp import Stamp
 
 
+_SEED = re.compile(r"(?<![A-Z2-7])S[A-Z][A-Z2-7]{30,}")
+"""A private key's text, or most of one: base32 that begins like ``SU``. Public keys begin with another letter."""
+
+
+def hide_seeds(text: str) -> str:
+    """``text`` without the seeds in it. Somebody pastes one where a name belongs, and the error goes into a log."""
+    return _SEED.sub("(a seed, not shown)", text)
+
+
 class SealbusError(Exception):
-    """Base of all. ``str()`` gives what happened; ``hint`` what to do about it, or ``None``."""
+    """Base of all. ``str()`` gives what happened; ``hint`` what to do about it, or ``None``. Neither holds a seed."""
 
     def __init__(self, what: str, *, hint: str | None = None) -> None:
+        what = hide_seeds(what)
+        hint = hide_seeds(hint) if hint else hint
         super().__init__(what)
         self.what = what
         self.hint = hint

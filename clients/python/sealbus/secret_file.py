@@ -1,0 +1,92 @@
+"""Files that hold a private key: who else may read them, and how they are written.
+
+A key that others can read is as good as published, so a file with such a mode is refused, unless the mode is not its owner's
+choice:
+
+- **A read-only mount.** Containers get secrets that way, with modes like 0444 or 0777 that nobody inside can change; who can
+  see the mount is decided outside.
+- **A group's file.** Kubernetes mounts a secret as root's, mode 0440, with the pod's ``fsGroup`` as its group. Reading by the
+  group alone is accepted where the file belongs to somebody else and to a group of this process: it is the only way in.
+
+An owner's own file on an ordinary disk has to be 0600 or less.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from sealbus.errors import SealbusError
+
+
+@dataclass(frozen=True, slots=True)
+class SecretFile:
+    """One sort of secret file: its limit, its error, and what to say in the two cases that have a remedy."""
+
+    most: int
+    """Bytes; keeps a wrong path from reading a disk image."""
+    unusable: type[SealbusError]
+    missing: str
+    """The hint where there is no such file."""
+    exposed: str
+    """The hint, after ``chmod 600``, where others can read it."""
+
+    def read(self, path: Path) -> bytes:
+        """The file's content. Raises ``unusable`` if it cannot be read, is too large, or others can read it."""
+        try:
+            with path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                read_only = bool(os.fstatvfs(file.fileno()).f_flag & os.ST_RDONLY)
+                content = file.read(self.most + 1)
+        except (OSError, ValueError) as error:  # ValueError: a path with NUL in it
+            why = getattr(error, "strerror", None) or "not a path"
+            hint = self.missing if isinstance(error, FileNotFoundError) else None
+            raise self.unusable(f"{path} cannot be read: {why}", hint=hint) from None
+        if not read_only and exposed(status, os.geteuid(), {os.getegid(), *os.getgroups()}):
+            mode = stat.S_IMODE(status.st_mode)
+            raise self.unusable(
+                f"{path} can be read by others (mode {mode:04o})", hint=f"chmod 600 {path}, {self.exposed}"
+            )
+        if len(content) > self.most:
+            raise self.unusable(f"{path} is larger than {self.most} bytes, so it is not the file that is meant")
+        return content
+
+    def write(self, path: Path, text: str) -> None:
+        """Write a new file, 0600, in a folder that is 0700 if it is made here. Raises ``unusable``; never overwrites.
+
+        What could be written in part only is taken away again.
+        """
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise self.unusable(f"{path.parent} cannot be made: {error.strerror}") from None
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            raise self.unusable(
+                f"{path} exists already", hint="a key is never overwritten: move the file away"
+            ) from None
+        except OSError as error:
+            raise self.unusable(f"{path} cannot be written: {error.strerror}") from None
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise self.unusable(f"{path} cannot be written: {error.strerror}") from None
+
+
+def exposed(status: os.stat_result, user: int, groups: Collection[int]) -> bool:
+    """Whether a file's mode lets somebody read or change it who has no business with it.
+
+    ``user`` and ``groups`` are those of this process.
+    """
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o040 and not mode & 0o037:  # the group may read, and that is all that others may
+        return status.st_uid == user or status.st_gid not in groups
+    return bool(mode & 0o077)
