@@ -15,8 +15,8 @@ from sealbus import publisher as publishing_module
 from sealbus.codec import are_together, pack_json, pack_together
 from sealbus.credentials import Credentials
 from sealbus.envelope import Header
-from sealbus.errors import Refused, Unresolved
 from sealbus.keys import KeyKind, SigningKey
+from sealbus.outcomes import Refused, Unresolved
 from sealbus.publisher import Publisher
 from sealbus.reason import Reason
 from sealbus.seal import Verifier

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sealbus import Bot, Message
-from sealbus.errors import InvalidInput, Refused, Unresolved
+from sealbus.errors import InvalidInput
+from sealbus.outcomes import Refused, Unresolved
 from sealbus_broker.cli.folder import bot_options, find_credentials
 from sealbus_broker.printable import printable
 

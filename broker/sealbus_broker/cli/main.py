@@ -10,7 +10,8 @@ from importlib.metadata import version
 
 import click
 
-from sealbus.errors import Refused, SealbusError
+from sealbus.errors import SealbusError
+from sealbus.outcomes import Refused
 from sealbus_broker.cli.bots import pub, request, sub
 from sealbus_broker.cli.check import check
 from sealbus_broker.cli.init import init

@@ -34,11 +34,11 @@ from sealbus.errors import (
     CredentialsError,
     InvalidInput,
     Malformed,
-    NoReply,
-    Refused,
+    NotConnected,
     SealbusError,
-    Unresolved,
+    SubscriptionDenied,
 )
+from sealbus.outcomes import NoReply, Refused, Unresolved
 from sealbus.reason import Reason
 from sealbus.stamp import Stamp, Verdict
 
@@ -51,10 +51,12 @@ __all__ = [
     "Malformed",
     "Message",
     "NoReply",
+    "NotConnected",
     "Reason",
     "Refused",
     "SealbusError",
     "Stamp",
+    "SubscriptionDenied",
     "Unresolved",
     "Verdict",
 ]

@@ -15,9 +15,10 @@ from sealbus.codec import pack_json
 from sealbus.credentials import Credentials
 from sealbus.delivery import Message
 from sealbus.envelope import Header
-from sealbus.errors import InvalidInput, NoReply
+from sealbus.errors import InvalidInput
 from sealbus.hardened import HardenedClient
 from sealbus.limits import NONCE_BYTES
+from sealbus.outcomes import NoReply
 from sealbus.publisher import Publisher
 from sealbus.receiving import Opener
 from sealbus.requester import REQUEST_TIMEOUT_S, Requester

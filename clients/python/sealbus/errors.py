@@ -7,22 +7,19 @@
     ├── Malformed                the peer's mistake: bytes that are not what they should be. Also a ValueError.
     ├── CredentialsError         a credentials file or environment that cannot be used
     ├── ConnectionFailed         no session with the bus could be had
+    ├── NotConnected             a call outside a bot's life: before connect(), or after close()
+    ├── SubscriptionDenied       the policy does not grant the subscription: .pattern
     ├── Refused                  the relay judged the message and refused it: .reason .detail .stamp
     ├── Unresolved               no verdict came in time: the message may or may not have been accepted
     └── NoReply                  a request was accepted, but nobody answered in time
 
+The last three say how a message ended, so they know stamps and reasons: they live in :mod:`sealbus.outcomes`. This module imports nothing.
 A verdict inside the relay is a value and is never raised; only the publisher's side turns a refusal into an exception.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sealbus.reason import Reason
-    from sealbus.stamp import Stamp
-
 
 _SEED = re.compile(r"(?<![A-Z2-7])S[A-Z][A-Z2-7]{30,}")
 """A private key's text, or most of one: base32 that begins like ``SU``. Public keys begin with another letter."""
@@ -60,29 +57,16 @@ class ConnectionFailed(SealbusError):
     """No session with the bus could be had."""
 
 
-class Refused(SealbusError):
-    """The relay's signed verdict is a refusal.
+class NotConnected(SealbusError):
+    """A call outside a bot's life: before :meth:`~sealbus.Bot.connect`, or after :meth:`~sealbus.Bot.close`.
 
-    ``reason`` is the stable :class:`~sealbus.reason.Reason`, ``detail`` says where and which rule (never a payload's value), and
-    ``stamp`` is the relay's sealed verdict, which proves it.
+    Nothing was sent.
     """
 
-    def __init__(self, subject: str, reason: Reason, detail: str | None, stamp: Stamp) -> None:
-        explained = f"{reason.meaning}: {detail}" if detail else reason.meaning
-        super().__init__(f"{subject} refused ({reason.value}): {explained}")
-        self.subject = subject
-        self.reason = reason
-        self.detail = detail
-        self.stamp = stamp
 
+class SubscriptionDenied(SealbusError):
+    """The policy does not grant this subscription, or does not grant it any more. ``pattern`` names it."""
 
-class Unresolved(SealbusError):
-    """No verdict came in time. ``nonce`` (16 bytes) names the message; publishing again with it is safe."""
-
-    def __init__(self, what: str, *, nonce: bytes, hint: str | None = None) -> None:
+    def __init__(self, what: str, *, pattern: str, hint: str | None = None) -> None:
         super().__init__(what, hint=hint)
-        self.nonce = nonce
-
-
-class NoReply(SealbusError):
-    """The request was accepted and delivered, but no valid answer came in time."""
+        self.pattern = pattern

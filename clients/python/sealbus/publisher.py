@@ -21,9 +21,10 @@ from nats.errors import Error as NatsError
 from sealbus.codec import are_together, pack_together, split_together
 from sealbus.credentials import Credentials
 from sealbus.envelope import Header, seal_envelopes
-from sealbus.errors import InvalidInput, Malformed, Refused, Unresolved
+from sealbus.errors import InvalidInput, Malformed
 from sealbus.limits import MAX_ENVELOPE_BYTES, MAX_TOGETHER_BYTES
 from sealbus.matching import is_receipt
+from sealbus.outcomes import Refused, Unresolved
 from sealbus.reason import Reason
 from sealbus.seal import Verifier
 from sealbus.session import Session

@@ -8,8 +8,9 @@ from typing import Final
 from sealbus.credentials import Credentials
 from sealbus.delivery import Message
 from sealbus.envelope import Header
-from sealbus.errors import Malformed, NoReply
+from sealbus.errors import Malformed
 from sealbus.matching import check_answer
+from sealbus.outcomes import NoReply
 from sealbus.publisher import Publisher
 from sealbus.receiving import Opener
 from sealbus.seal import Verifier
