@@ -1,8 +1,12 @@
-"""How long properties are tried: ``HYPOTHESIS_PROFILE=fuzz`` for a long run, else ``ci``: short, and the same each time."""
+"""What holds for every test: how long properties are tried, and which signals the processes that tests start heed.
+
+``HYPOTHESIS_PROFILE=fuzz`` for a long run, else ``ci``: short, and the same each time.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -11,3 +15,14 @@ _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_to
 settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True, suppress_health_check=_SLOW)
 settings.register_profile("fuzz", max_examples=50_000, deadline=None, suppress_health_check=_SLOW, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def _leave_alone(*_: object) -> None:
+    """Do as whoever started the tests wishes."""
+
+
+# A shell starts what runs in the background with SIGINT ignored, and nohup with SIGHUP: children would inherit that, and tests send both.
+# A handler is not inherited, and does here what ignoring does.
+for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, _leave_alone)

@@ -19,7 +19,8 @@ import pytest
 from sealbus.codec import pack_together
 from sealbus.envelope import Header, seal_envelopes
 from sealbus.keys import KeyKind, SigningKey
-from tests.e2e.shop import free_port
+from tests.ports import free_port
+from tests.waiting import PATIENCE_S
 
 SEALBUS = (sys.executable, "-m", "sealbus_broker")
 
@@ -34,7 +35,13 @@ class Ran:
 def sealbus(*arguments: str, cwd: Path, given: str | None = None) -> Ran:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SEALBUS")}
     done = subprocess.run(  # noqa: PLW1510  # the code is what is tested
-        [*SEALBUS, *arguments], cwd=cwd, env=environment, input=given, capture_output=True, text=True, timeout=60
+        [*SEALBUS, *arguments],
+        cwd=cwd,
+        env=environment,
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert "Traceback" not in done.stderr
     return Ran(done.returncode, done.stdout, done.stderr)
@@ -60,11 +67,11 @@ def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bus]:
     wait_for(log, "is up at")
     yield Bus(folder, port, process, log)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE_S) == 0
 
 
 def wait_for(log: Path, text: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while text not in log.read_text():
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.05)  # the other process cannot tell us otherwise
@@ -78,7 +85,7 @@ def test_the_readme_s_hello_arrives(bus: Bus) -> None:
         text=True,
     ) as listening:
         said = sealbus("pub", "greetings.sent", '{"text": "hello"}', "--as", "greeter", cwd=bus.folder)
-        out, _ = listening.communicate(timeout=30)
+        out, _ = listening.communicate(timeout=PATIENCE_S)
     assert (said.code, said.out.split()[0]) == (0, "accepted")
     assert out == 'greetings.sent  greeter  {"text": "hello"}\n'
     assert listening.returncode == 0
@@ -149,7 +156,7 @@ def test_a_bus_that_was_killed_comes_back(tmp_path: Path) -> None:
         wait_for(log, "is up at")
         assert sealbus("pub", "greetings.sent", '{"text": "hello"}', "--as", "greeter", cwd=tmp_path).code == 0
         process.kill() if attempt == 0 else process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE_S)
 
 
 def test_init_overwrites_nothing_and_keeps_secrets_to_itself(tmp_path: Path) -> None:

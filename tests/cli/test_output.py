@@ -11,6 +11,8 @@ from typing import IO, Any
 
 import pytest
 
+from tests.waiting import PATIENCE_S
+
 FULL = Path("/dev/full")
 TALK = "import sys\nfrom sealbus_broker.cli import output\noutput.install()\n"
 
@@ -46,7 +48,7 @@ def test_talk_to_nobody_is_dropped() -> None:
     with FULL.open("wb") as full:
         for stderr in (full, broken_pipe()):
             done = python(code, stdout=subprocess.PIPE, stderr=stderr)
-            assert (done.communicate(timeout=30)[0], done.returncode) == (b"data\n", 0)
+            assert (done.communicate(timeout=PATIENCE_S)[0], done.returncode) == (b"data\n", 0)
 
 
 def test_talk_resumes_when_there_is_room_again(tmp_path: Path) -> None:
@@ -58,7 +60,7 @@ os.dup2(file, 2); print('written', file=sys.stderr)
 """
     log = tmp_path / "log"
     with log.open("wb") as stderr:
-        assert python(code, stderr=stderr).wait(30) == 0
+        assert python(code, stderr=stderr).wait(PATIENCE_S) == 0
     assert log.read_text() == "written\n"
 
 
@@ -66,7 +68,7 @@ def test_talk_that_nobody_reads_holds_nothing_up() -> None:
     code = "for _ in range(10_000): print('x' * 100, file=sys.stderr)\nprint('done'); output.finish()"
     reading, writing = full_pipe()
     done = python(code, stdout=subprocess.PIPE, stderr=writing)
-    assert (done.communicate(timeout=30)[0], done.returncode) == (b"done\n", 0)
+    assert (done.communicate(timeout=PATIENCE_S)[0], done.returncode) == (b"done\n", 0)
     os.close(reading)
     os.close(writing)
 
@@ -91,13 +93,15 @@ output.finish()
             stdout=to.get(stdout, subprocess.DEVNULL),
             stderr=subprocess.PIPE,
         )
-        assert (done.communicate(timeout=30)[1].decode().strip(), done.returncode) == (raised, 0)
+        assert (done.communicate(timeout=PATIENCE_S)[1].decode().strip(), done.returncode) == (raised, 0)
 
 
 def test_a_closed_stream_s_number_goes_to_no_socket() -> None:
     code = "import socket\nprint(min(one.fileno() for one in socket.socketpair()), file=sys.stderr); output.finish()"
     closing = "import os\nfor number in (0, 1): os.close(number)\n"
-    done = subprocess.run([sys.executable, "-c", closing + TALK + code], stderr=subprocess.PIPE, timeout=30, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", closing + TALK + code], stderr=subprocess.PIPE, timeout=PATIENCE_S, check=True
+    )
     assert int(done.stderr) > 2
 
 
@@ -126,7 +130,7 @@ asyncio.run(main())
     slow = python(code, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert slow.stderr is not None
     assert slow.stderr.readline() == b"turning\n"  # nothing has been read from stdout, which is full by then
-    out, _ = slow.communicate(timeout=60)
+    out, _ = slow.communicate(timeout=PATIENCE_S)
     assert out.decode().split() == [f"{number}" for number in range(20_000)]
     assert slow.returncode == 0
 
@@ -135,7 +139,7 @@ def test_characters_that_a_terminal_lacks_are_escaped() -> None:
     code = "print('caf\\u00e9 \\u65e5')"
     environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
     done = subprocess.run(
-        [sys.executable, "-c", TALK + code], env=environment, capture_output=True, timeout=30, check=True
+        [sys.executable, "-c", TALK + code], env=environment, capture_output=True, timeout=PATIENCE_S, check=True
     )
     assert done.stdout == b"caf\xe9 \\u65e5\n"
 
@@ -158,7 +162,7 @@ except Stopped as stopped:
         assert process.stderr is not None
         assert process.stderr.readline() == b"waiting\n"
         process.send_signal(number)
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 128 + number
 
 
@@ -174,4 +178,4 @@ async def work(stop):
 run(work)
 """
     done = python(code, stdout=subprocess.PIPE)
-    assert (done.communicate(timeout=30)[0], done.returncode) == (b"None\n", 0)
+    assert (done.communicate(timeout=PATIENCE_S)[0], done.returncode) == (b"None\n", 0)

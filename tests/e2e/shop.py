@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import socket
 import sys
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -18,17 +17,11 @@ from sealbus_broker.cli.keys import make_key
 from sealbus_broker.relay.connection import HardenedClient, connect
 from sealbus_broker.relay.nats_config import NatsConfig
 from sealbus_broker.relay.server import NatsServer
+from tests.ports import free_port
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 BOTS = ("order", "inventory", "shipping", "scraper", "operator")
-START_S = 30.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def order(number: int) -> dict[str, Any]:
@@ -93,7 +86,7 @@ class Shop:
             )
         self.relays.append(relay)
         assert relay.stderr is not None
-        async with asyncio.timeout(START_S):
+        async with asyncio.timeout(PATIENCE_S):
             while line := await relay.stderr.readline():
                 if b"is up at" in line:
                     break
@@ -134,7 +127,9 @@ class Shop:
     async def _state(self, stream: str) -> dict[str, Any]:
         nc = await self.nats()
         try:
-            state: dict[str, Any] = json.loads((await nc.request(f"$JS.API.STREAM.INFO.{stream}", b"")).data)["state"]
+            state: dict[str, Any] = json.loads(
+                (await nc.request(f"$JS.API.STREAM.INFO.{stream}", b"", PATIENCE_S)).data
+            )["state"]
             return state
         finally:
             await nc.close()
@@ -150,7 +145,7 @@ async def _drain(task: asyncio.Task[None]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def until(condition: Any, timeout_s: float = 20.0) -> None:
+async def until(condition: Any, timeout_s: float = PATIENCE_S) -> None:
     """Wait until ``condition()`` holds; fail after ``timeout_s`` seconds."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110  # what is waited for happens in other processes

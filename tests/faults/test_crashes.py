@@ -12,6 +12,7 @@ import pytest
 
 from sealbus import Message, Verdict
 from tests.e2e.shop import Shop, order, until
+from tests.waiting import PATIENCE_S
 
 COUNT = 600
 SUBSCRIBE = {"pattern": "orders.shipped", "durable": "after", "from": "new"}
@@ -34,7 +35,7 @@ async def test_a_relay_killed_in_the_middle_loses_and_doubles_nothing(tmp_path: 
 
             async def trade(number: int) -> Verdict:
                 await asyncio.sleep(number * 0.002)
-                return (await sender.publish("orders.placed", order(number), timeout=60)).verdict
+                return (await sender.publish("orders.placed", order(number), timeout=PATIENCE_S)).verdict
 
             trading = [asyncio.create_task(trade(number)) for number in range(COUNT)]
             await until(lambda: len(seen) > COUNT // 4)
@@ -43,7 +44,7 @@ async def test_a_relay_killed_in_the_middle_loses_and_doubles_nothing(tmp_path: 
             if relays == 1:
                 await shop.start_relay("again")
             verdicts = await asyncio.gather(*trading)
-            await until(lambda: len(seen) == COUNT, 60)
+            await until(lambda: len(seen) == COUNT)
         assert set(verdicts) == {Verdict.ACCEPTED}
         assert set(seen.values()) == {1}
         assert await shop.stored("ACCEPTED") == COUNT + 1  # and the genesis
@@ -56,7 +57,7 @@ async def test_a_relay_killed_in_the_middle_loses_and_doubles_nothing(tmp_path: 
 
 async def settled(shop: Shop) -> None:
     """Wait until no envelope is without verdict."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while await shop.stored("INGRESS"):  # noqa: ASYNC110  # it empties in other processes
             await asyncio.sleep(0.2)
 
@@ -74,19 +75,20 @@ async def test_a_nats_server_killed_in_the_middle_is_restarted_and_loses_nothing
 
         async with inventory, shop.bot("order") as sender:
             trading = [
-                asyncio.create_task(sender.publish("orders.placed", order(number), timeout=60)) for number in range(100)
+                asyncio.create_task(sender.publish("orders.placed", order(number), timeout=PATIENCE_S))
+                for number in range(100)
             ]
             await until(lambda: len(seen) > 10)
             assert shop.server.pid is not None
             os.kill(shop.server.pid, signal.SIGKILL)
             later = [
-                asyncio.create_task(sender.publish("orders.placed", order(number), timeout=60))
+                asyncio.create_task(sender.publish("orders.placed", order(number), timeout=PATIENCE_S))
                 for number in range(100, 200)
             ]
             stamps = await asyncio.gather(*trading, *later)
-            await until(lambda: len(seen) == 200, 60)
+            await until(lambda: len(seen) == 200)
             # The live stream was in memory only: it is there again, and its ledger begins anew.
-            stamp = await sender.publish("sealbus.subscribe", SUBSCRIBE, live=True, timeout=30)
+            stamp = await sender.publish("sealbus.subscribe", SUBSCRIBE, live=True, timeout=PATIENCE_S)
             assert stamp.verdict is Verdict.ACCEPTED
         assert {stamp.verdict for stamp in stamps} == {Verdict.ACCEPTED}
         assert set(seen.values()) == {1}
@@ -101,7 +103,7 @@ async def test_a_relay_told_to_stop_finishes_what_it_has_and_ends_with_0(shop_fo
             publishing = [asyncio.create_task(sender.publish("orders.placed", order(n), timeout=2)) for n in range(200)]
             await asyncio.sleep(0)
             relay.terminate()
-            assert await asyncio.wait_for(relay.wait(), 20) == 0
+            assert await asyncio.wait_for(relay.wait(), PATIENCE_S) == 0
             await asyncio.gather(*publishing, return_exceptions=True)
         verdicts = [one for one in publishing if one.exception() is None]
         # Each message has its verdict, or still waits for a relay: none is in neither place, whatever moment the signal hit.

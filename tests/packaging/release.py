@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.waiting import PATIENCE_S
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # What is on a developer's disk but in no checkout. Seeds are left in: they are what a build must not take.
@@ -45,7 +47,7 @@ class Environment:
             env={**_clean_environment(), "PATH": f"{self.folder / 'bin'}:/usr/bin:/bin"},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
 
@@ -78,7 +80,7 @@ def build(tree: Path, folder: Path, *, wheel_from_tree: bool = False) -> Built:
 def install(folder: Path, requirement: str) -> Environment:
     """Make an environment in ``folder`` and install one thing with what that needs."""
     environment = Environment(folder)
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], timeout=60, check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], timeout=PATIENCE_S, check=True)
     done = subprocess.run(
         [
             sys.executable,

@@ -13,8 +13,6 @@ import pytest
 from sealbus.keys import KeyKind, SigningKey
 from tests.packaging.release import Built, build
 
-pytestmark = pytest.mark.timeout(300)  # the first test waits for the build
-
 PACKAGES = {"sealbus": "clients/python/sealbus", "sealbus_broker": "broker/sealbus_broker"}
 
 

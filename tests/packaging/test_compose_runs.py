@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -24,20 +23,13 @@ import pytest
 from tests.packaging.containers import read_compose, sealbus_commands
 from tests.packaging.release import ROOT
 from tests.packaging.test_repository import SEED
+from tests.ports import free_port
+from tests.waiting import PATIENCE_S
 
 COMPOSE = read_compose(ROOT / "compose.yaml")
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 COMMANDS = sealbus_commands(COMPOSE)
 SEALBUS = [sys.executable, "-m", "sealbus_broker"]
-DEADLINE = 30.0
-"""Seconds that a service may take to be healthy: compose.yaml's own ``start_period``."""
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +54,7 @@ class Machine:
 
     def run(self, name: str) -> subprocess.CompletedProcess[str]:
         """Run a command that ends by itself."""
-        return subprocess.run(self.sealbus(name), capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(self.sealbus(name), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
     @property
     def seeds(self) -> Path:
@@ -86,7 +78,7 @@ def machine(tmp_path: Path) -> Machine:
         check=True,
     )
     (tmp_path / "bus/.sealbus").mkdir(mode=0o700)
-    return Machine(tmp_path, _free_port(), _free_port())
+    return Machine(tmp_path, free_port(), free_port())
 
 
 @pytest.fixture
@@ -106,7 +98,7 @@ def _start(command: list[str], log: Path, processes: ExitStack) -> subprocess.Po
 
 def _wait_until(healthy: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
     """Ask again, as Docker does with a health check, until the answer is yes."""
-    end = time.monotonic() + DEADLINE
+    end = time.monotonic() + PATIENCE_S
     while not healthy():
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < end, log.read_text()
@@ -116,7 +108,7 @@ def _wait_until(healthy: Callable[[], bool], process: subprocess.Popen[bytes], l
 def _nats_is_healthy(machine: Machine) -> bool:
     (url,) = [part for part in SERVICES["nats"]["healthcheck"]["test"] if part.startswith("http")]
     try:
-        with urllib.request.urlopen(machine.here(url), timeout=3) as answer:  # noqa: S310  # the URL is compose.yaml's
+        with urllib.request.urlopen(machine.here(url), timeout=PATIENCE_S) as answer:  # noqa: S310  # the URL is compose.yaml's
             healthy: bool = answer.status == 200
             return healthy
     except OSError:
@@ -126,7 +118,9 @@ def _nats_is_healthy(machine: Machine) -> bool:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_command_line_knows_every_flag(name: str) -> None:
     subcommand, *arguments = COMMANDS[name]
-    done = subprocess.run([*SEALBUS, subcommand, "--help"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [*SEALBUS, subcommand, "--help"], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert done.returncode == 0, done.stderr
     for argument in arguments:
         flag = argument.partition("=")[0]
@@ -167,7 +161,6 @@ def test_nats_writes_its_log_where_docker_looks_for_it(machine: Machine) -> None
     assert not re.search(r"^\s*(log_file|logfile|pid_file|pidfile)\b", machine.nats_conf.read_text(), re.MULTILINE)
 
 
-@pytest.mark.timeout(180)
 def test_the_services_come_up_healthy_and_stop_cleanly(machine: Machine, processes: ExitStack) -> None:
     prepared = machine.run("prepare")
     assert prepared.returncode == 0, prepared.stderr
@@ -190,6 +183,6 @@ def test_the_services_come_up_healthy_and_stop_cleanly(machine: Machine, process
     _wait_until(lambda: machine.run("relay health").returncode == 0, relay, relay_log)
 
     relay.send_signal(signal.SIGTERM)
-    assert relay.wait(timeout=30) == 0, relay_log.read_text()
+    assert relay.wait(timeout=PATIENCE_S) == 0, relay_log.read_text()
     assert machine.run("relay health").returncode == 1, "healthy after the relay has gone"
     assert not SEED.search(relay_log.read_bytes() + nats_log.read_bytes())

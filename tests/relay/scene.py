@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
-import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,36 +20,20 @@ from sealbus_broker.relay.connection import HardenedClient, connect
 from sealbus_broker.relay.nats_config import NatsConfig
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.server import NatsServer
+from tests.ports import free_port
+from tests.waiting import PATIENCE_S, until
+
+__all__ = ["until"]  # for those who set the scene
 
 MIB = 1024 * 1024
 LIMITS = Limits(
     accepted_bytes=64 * MIB, ingress_bytes=32 * MIB, quarantine_bytes=32 * MIB, live_bytes=8 * MIB, clock_skew_ms=100
 )
-DEADLINE_S = 10.0
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 def now_ms() -> int:
     """Milliseconds since 1970."""
     return time.time_ns() // 1_000_000
-
-
-async def until(holds: Callable[[], bool | Awaitable[bool]], what: str) -> None:
-    """Wait until ``holds``; fail after ten seconds."""
-    deadline = time.monotonic() + DEADLINE_S
-    while True:
-        held = holds()
-        if held if isinstance(held, bool) else await held:
-            return
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S:g} s: {what}"
-        await asyncio.sleep(0.01)
 
 
 def bot_rule(name: str, key: SigningKey, *, subscribe: tuple[str, ...] = (), publish: tuple[str, ...] = ()) -> BotRule:
@@ -151,13 +133,13 @@ class Scene:
         """Connect by nats-py's public interface. Raises nats-py's error where NATS refuses."""
         client = Client()
         self.open.append(client)
-        await client.connect(self.url, **({"allow_reconnect": False} | options))
+        await client.connect(self.url, **({"allow_reconnect": False, "connect_timeout": PATIENCE_S} | options))
         return client
 
     async def api(self, call: str, body: object = None) -> dict[str, Any]:
         """The relay asks JetStream."""
         data = b"" if body is None else json.dumps(body).encode()
-        answered: dict[str, Any] = json.loads((await self.relay.request(f"$JS.API.{call}", data, 5)).data)
+        answered: dict[str, Any] = json.loads((await self.relay.request(f"$JS.API.{call}", data, PATIENCE_S)).data)
         return answered
 
     async def stored(self, stream: str) -> int:

@@ -23,7 +23,8 @@ from sealbus.subjects import consumer_name
 from sealbus_broker.gate.policy import BotKey, BotRule
 from sealbus_broker.relay import jwt
 from sealbus_broker.relay.admission import CALLOUT_SUBJECT, Admission, Denial, decide
-from tests.relay.scene import LIMITS, Door, Scene, a_policy, bot_rule, now_ms, until
+from tests.relay.scene import LIMITS, Door, Scene, a_policy, bot_rule, now_ms
+from tests.waiting import until
 
 
 async def test_a_bot_with_its_own_key_is_admitted_by_the_public_interface(scene: Scene) -> None:

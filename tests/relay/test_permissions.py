@@ -10,7 +10,8 @@ from nats.aio.msg import Msg
 
 from sealbus.subjects import consumer_name
 from sealbus_broker.relay.nats_config import MAX_BOT_PAYLOAD_BYTES, MAX_SUBSCRIPTIONS
-from tests.relay.scene import Scene, bot_rule, until
+from tests.relay.scene import Scene, bot_rule
+from tests.waiting import PATIENCE_S, until
 
 OWN = consumer_name("inventory", "orders.>", "stock")
 OTHER = consumer_name("order", "orders.>", "stock")
@@ -124,7 +125,7 @@ async def test_what_a_bot_may_do(streams: Scene) -> None:
     await door.nc.publish("send.inventory", b"stored")
     await door.nc.publish("call.inventory", b"live")
     await door.nc.flush()
-    assert (await calls.next_msg(5)).subject == "call.inventory"
+    assert (await calls.next_msg(PATIENCE_S)).subject == "call.inventory"
 
     async def stored() -> bool:
         return await streams.stored("INGRESS") == 1
@@ -157,7 +158,7 @@ async def make_consumer(streams: Scene, name: str) -> None:
 async def test_a_durable_subscription_reads_and_acknowledges_through_its_own_consumer(streams: Scene) -> None:
     await make_consumer(streams, OWN)
     for at in range(3):
-        await streams.relay.request("accepted.orders.placed", b"%d" % at, 5)
+        await streams.relay.request("accepted.orders.placed", b"%d" % at, PATIENCE_S)
     door, got, _ = await pull(streams, "inventory", OWN, {"batch": 3, "expires": 5_000_000_000})
     await until(lambda: len(got) == 3, "three messages")
     assert [msg.data for msg in got] == [b"0", b"1", b"2"]
@@ -175,7 +176,7 @@ async def test_a_durable_subscription_reads_and_acknowledges_through_its_own_con
 async def test_another_bots_consumer_is_out_of_reach_with_ones_own_session(streams: Scene) -> None:
     await make_consumer(streams, OWN)
     await make_consumer(streams, OTHER)
-    await streams.relay.request("accepted.orders.placed", b"x", 5)
+    await streams.relay.request("accepted.orders.placed", b"x", PATIENCE_S)
     door = await streams.bot("inventory", consumers=(OWN,))
     for subject in (f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{OTHER}", f"$JS.ACK.ACCEPTED.{OTHER}.1.1.1.1.0"):
         await door.nc.publish(subject, b"1", reply=door.nc.new_inbox())

@@ -23,7 +23,8 @@ from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.server import NatsServer, find_binary
 from sealbus_broker.relay.streams import provision
 from tests.relay import scene as stage
-from tests.relay.scene import Scene, a_config, raise_curtain, until
+from tests.relay.scene import Scene, a_config, raise_curtain
+from tests.waiting import PATIENCE_S, until
 
 SECRETS = BusSecrets.generate()
 
@@ -83,7 +84,7 @@ async def test_no_secret_reaches_its_configuration_its_log_or_its_command_line(
 async def test_killed_it_comes_back_with_what_it_had(tmp_path: Path) -> None:
     scene = await raise_curtain(tmp_path)
     await provision(scene.relay, scene.policy)
-    await scene.relay.request("accepted.orders.placed", b"kept", 5)
+    await scene.relay.request("accepted.orders.placed", b"kept", PATIENCE_S)
     supervising = asyncio.create_task(scene.server.supervise())
     first = scene.server.pid
     assert first is not None
@@ -97,7 +98,7 @@ async def test_killed_it_comes_back_with_what_it_had(tmp_path: Path) -> None:
     await until(kept, "the message is still there")
     assert (await scene.bot("order")).nc.is_connected
     await scene.close()
-    await asyncio.wait_for(supervising, 5)
+    await asyncio.wait_for(supervising, PATIENCE_S)
 
 
 async def test_a_taken_port_is_named(server: NatsServer, config: NatsConfig) -> None:
@@ -195,7 +196,7 @@ async def test_a_disk_that_fills_up_ends_it_with_the_reason(small_disk: Path, mo
     for _ in range(40):
         await scene.relay.publish("accepted.orders.placed", bytes(500_000))
     with pytest.raises(ServerFailed, match="cannot write its streams") as told:
-        await asyncio.wait_for(supervising, 20)
+        await asyncio.wait_for(supervising, PATIENCE_S)
     assert "no space left" in told.value.what
     assert told.value.hint == "the disk is full: free space where the bus folder is"
     assert scene.server.pid is None
@@ -244,7 +245,7 @@ async def test_one_that_keeps_dying_is_given_up(
     monkeypatch.setattr(server_module, "find_binary", lambda: fake)
     await server.start()
     with pytest.raises(ServerFailed, match=r"keeps dying:\n .*the store is corrupt"):
-        await asyncio.wait_for(server.supervise(), 30)
+        await asyncio.wait_for(server.supervise(), PATIENCE_S)
 
 
 @pytest.mark.parametrize(
@@ -277,13 +278,13 @@ async def test_one_that_can_no_longer_write_is_ended(
     supervising = asyncio.create_task(server.supervise())
     if ends:
         with pytest.raises(ServerFailed, match="cannot write its streams any more"):
-            await asyncio.wait_for(supervising, 10)
+            await asyncio.wait_for(supervising, PATIENCE_S)
         assert server.pid is None
     else:
         done, _ = await asyncio.wait([supervising], timeout=0.5)
         assert not done
         await server.stop()
-        await asyncio.wait_for(supervising, 5)
+        await asyncio.wait_for(supervising, PATIENCE_S)
 
 
 async def test_one_that_does_not_heed_a_stop_is_killed(
@@ -312,7 +313,7 @@ async def test_stopped_while_it_waits_to_restart(
     os.kill(first, signal.SIGKILL)
     await until(lambda: server.pid is None, "it is dead")
     await server.stop()
-    await asyncio.wait_for(supervising, 5)
+    await asyncio.wait_for(supervising, PATIENCE_S)
     assert server.pid is None
 
 
@@ -351,7 +352,7 @@ async def test_it_dies_with_a_relay_that_is_killed(config: NatsConfig, tmp_path:
     )
     relay = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
     assert relay.stdout is not None
-    pid = int(await asyncio.wait_for(relay.stdout.readline(), 20))
+    pid = int(await asyncio.wait_for(relay.stdout.readline(), PATIENCE_S))
     assert runs(pid)
     relay.kill()
     await relay.wait()
@@ -373,7 +374,7 @@ async def test_one_that_was_left_behind_is_ended_first(server: NatsServer, confi
     await until(lambda: _listens(config.port), "the one left behind listens")
     again = NatsServer(config, tmp_path / "state")
     await again.start()
-    await asyncio.wait_for(left.wait(), 10)
+    await asyncio.wait_for(left.wait(), PATIENCE_S)
     await again.stop()
 
 

@@ -11,8 +11,9 @@ import pytest
 from nats.aio.msg import Msg
 
 from sealbus.subjects import consumer_name
-from tests.relay.scene import Scene, until
+from tests.relay.scene import Scene
 from tests.relay.test_permissions import make_consumer
+from tests.waiting import PATIENCE_S, until
 
 OWN = consumer_name("thief", "news.>", "d")
 TARGETS = [
@@ -33,11 +34,11 @@ async def prepared(streams: Scene, consumer: str = OWN) -> str:
     """Three messages, one of them delivered to the thief's consumer: where to acknowledge it."""
     await make_consumer(streams, consumer)
     for at in range(3):
-        await streams.relay.request("accepted.orders.placed", b"%d" % at, 5)
+        await streams.relay.request("accepted.orders.placed", b"%d" % at, PATIENCE_S)
     ask = json.dumps({"batch": 1, "expires": 5_000_000_000}).encode()
     inbox = await streams.relay.subscribe("here")
     await streams.relay.publish(f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{consumer}", ask, reply="here")
-    delivered = await inbox.next_msg(5)
+    delivered = await inbox.next_msg(PATIENCE_S)
     assert delivered.data == b"0"
     return delivered.reply
 
@@ -87,7 +88,7 @@ async def test_no_reply_of_a_bots_choice_reaches_the_bus(streams: Scene, target:
         await until(acknowledged, "acknowledged")
     fence = await streams.relay.subscribe("fence")
     await streams.relay.publish(ask, json.dumps({"batch": 1, "no_wait": True}).encode(), reply="fence")
-    await fence.next_msg(5)
+    await fence.next_msg(PATIENCE_S)
     await streams.relay.flush()
     await streams.api("STREAM.INFO.ACCEPTED")
     assert await streams.stored("ACCEPTED") == 3
@@ -117,7 +118,7 @@ async def test_what_a_pull_can_aim_at_another_bot_is_a_message_that_names_itself
     thief = await streams.bot("thief", consumers=(own,))
     ask = json.dumps({"batch": 1, "no_wait": True}).encode()
     await thief.nc.publish(f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{own}", ask, reply="bus.orders.refunded")
-    pushed = await got.next_msg(5)
+    pushed = await got.next_msg(PATIENCE_S)
     assert pushed.data == b"1"
     assert pushed.reply.startswith(f"$JS.ACK.ACCEPTED.{own}.")
     await inventory.nc.publish(pushed.reply, b"+ACK")
