@@ -16,6 +16,7 @@ from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.relay.ingress import PULL_BYTES, IngressWorker, LiveWorker
 from sealbus_broker.relay.nats_config import MAX_BOT_PAYLOAD_BYTES
 from tests.relay.scene import Scene
+from tests.waiting import until
 
 TIMEOUT, NOT_PINNED = b"NATS/1.0 408 Request Timeout\r\n\r\n", b"NATS/1.0 423 Nats-Pin-Id mismatch\r\n\r\n"
 
@@ -86,7 +87,8 @@ async def test_a_relay_that_stops_judges_what_the_server_had_sent_it(streams: Sc
         judged.extend(arrival.data for arrival in arrivals)
 
     running = asyncio.create_task(LiveWorker(nc, note, lambda: 0).run(stopping))
-    await asyncio.sleep(0.1)
+    await until(lambda: bool(nc._direct), "the worker subscribes")
+    await nc.flush()
     socket: Any = nc._transport._io_writer.transport  # type: ignore[union-attr]
     socket.pause_reading()
     sender = await streams.login()

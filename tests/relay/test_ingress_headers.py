@@ -6,13 +6,15 @@ The list is every header that nats-server 2.15 reads from a publish, in ``stream
 
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
 from nats.aio.msg import Msg
 
 from sealbus_broker.relay.streams import provision
-from tests.relay.scene import Scene, until
+from tests.relay.scene import Scene
+from tests.waiting import until
 
 STORED, REFUSED, UNSENT = "stored", "refused", "unsent"
 
@@ -92,12 +94,16 @@ async def test_a_header_touches_its_own_message_alone(streams: Scene, headers: d
     await thief.nc.flush()
     await order.nc.publish("send.order", b"after")
 
-    async def after() -> bool:
-        counts = await ingress(streams)
-        return counts.get("order") == 3 and counts.get("thief", 0) >= 1
+    async def last() -> bool:
+        found = await streams.api("STREAM.MSG.GET.INGRESS", {"last_by_subj": "ingress.*.thief"})
+        return "error" not in found and base64.b64decode(found["message"].get("data", "")) == b"last"
 
-    await until(after, "the honest message after it is stored, and the thief's last")
-    # The thief's two messages were handled in order, so the first one's fate is settled.
+    async def after() -> bool:
+        return (await ingress(streams)).get("order") == 3
+
+    # The thief's two messages are handled in order, so the first one's fate is settled when the last is stored.
+    await until(last, "the thief's last message is stored")
+    await until(after, "the honest message after it is stored")
     assert (await ingress(streams))["thief"] == (2 if fate == STORED else 1)
     assert [await streams.stored(name) for name in ("ACCEPTED", "LIVE", "QUARANTINE")] == [0, 0, 0]
     assert not [msg.subject for msg in seen]

@@ -18,6 +18,7 @@ from sealbus_broker.relay.ledger import Ledger
 from sealbus_broker.relay.pipeline import Pipeline
 from sealbus_broker.relay.tally import Tally
 from tests.gate.world import BUS_KEY, BUS_KEYS, NOW, PLACED, POLICY, envelope
+from tests.waiting import until
 
 
 class Kept:
@@ -54,7 +55,7 @@ async def test_what_was_judged_by_a_ledger_that_has_been_lost_is_judged_again() 
     arrival = Arrival("order", envelope(PLACED), Delivery.STREAM, NOW, 7)
     async with turn:  # others are being stored
         processing = asyncio.create_task(a_pipeline(kept, ledger).process([arrival], turn))
-        await asyncio.sleep(0.01)
+        await until(lambda: bool(turn._waiters), "it waits for its turn, judged")
         ledger.doubt()
         ledger.begin(None, 50, NOW)
     await processing

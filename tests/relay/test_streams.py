@@ -27,7 +27,8 @@ from sealbus_broker.relay.streams import (
     provision,
     stream_configs,
 )
-from tests.relay.scene import LIMITS, Scene, a_policy, now_ms, until
+from tests.relay.scene import LIMITS, Scene, a_policy, now_ms
+from tests.waiting import PATIENCE_S, until
 
 STREAMS = (INGRESS, ACCEPTED, LIVE, QUARANTINE)
 
@@ -52,7 +53,7 @@ async def test_two_relays_that_start_at_once_agree(scene: Scene) -> None:
 
 async def test_the_ledgers_never_evict_and_nothing_of_them_can_be_taken_away(streams: Scene) -> None:
     for stream, subject in ((ACCEPTED, "accepted.x"), (LIVE, "live.x")):
-        await streams.relay.request(subject, b"1", 5)
+        await streams.relay.request(subject, b"1", PATIENCE_S)
         for call, body in (("MSG.DELETE", {"seq": 1}), ("PURGE", {}), ("PURGE", {"filter": subject})):
             answer = await streams.api(f"STREAM.{call}.{stream}", body)
             assert "error" in answer, (stream, call)
@@ -62,7 +63,7 @@ async def test_the_ledgers_never_evict_and_nothing_of_them_can_be_taken_away(str
 async def test_a_full_ledger_refuses_rather_than_forgets(scene: Scene) -> None:
     scene.change(limits=replace(LIMITS, live_bytes=64 * 1024))
     await provision(scene.relay, scene.policy)
-    answers = [(await scene.relay.request("live.x", bytes(8192), 5)).data for _ in range(10)]
+    answers = [(await scene.relay.request("live.x", bytes(8192), PATIENCE_S)).data for _ in range(10)]
     assert b"error" not in answers[0]
     assert b"error" in answers[-1]
     assert (await scene.api("STREAM.INFO.LIVE"))["state"]["first_seq"] == 1
@@ -73,8 +74,9 @@ async def test_only_what_is_new_is_delivered(streams: Scene) -> None:
     for subject in ("accepted.orders.placed", "live.orders.placed"):
         for nonce in ("n1", "n1", "n2"):
             await streams.relay.request(subject, nonce.encode(), 5, headers={"Nats-Msg-Id": nonce})
+    got = [await delivered.next_msg(PATIENCE_S) for _ in range(4)]
     await streams.relay.flush()
-    got = [await delivered.next_msg(5) for _ in range(delivered.pending_msgs)]
+    assert delivered.pending_msgs == 0
     assert [(msg.subject, msg.data) for msg in got] == [("bus.orders.placed", b"n1"), ("bus.orders.placed", b"n2")] * 2
 
 
@@ -94,7 +96,7 @@ async def test_a_message_waits_in_the_partition_of_its_bot_and_is_gone_when_ackn
         await streams.relay.publish(
             f"$JS.API.CONSUMER.MSG.NEXT.INGRESS.{partition_consumer(partition)}", ask, reply="here"
         )
-        while (msg := await inbox.next_msg(5)).reply:
+        while (msg := await inbox.next_msg(PATIENCE_S)).reply:
             _, where, bot = msg.subject.split(".")
             assert where == str(partition)
             found[bot] = where
@@ -130,7 +132,7 @@ async def test_limits_follow_the_policy(streams: Scene) -> None:
 
 async def test_a_limit_below_what_is_stored_is_refused_and_nothing_evicted(streams: Scene) -> None:
     for _ in range(4):
-        await streams.relay.request("accepted.x", bytes(500_000), 5)
+        await streams.relay.request("accepted.x", bytes(500_000), PATIENCE_S)
     with pytest.raises(StreamsUnusable, match="stream ACCEPTED holds 2000") as told:
         await provision(streams.relay, a_policy(limits=replace(LIMITS, accepted_bytes=1_000_000)))
     assert "raise the limit" in str(told.value.hint)
@@ -265,7 +267,7 @@ async def test_a_new_ledger_begins_now_and_says_the_same_ever_after(streams: Sce
     assert states[0].since_ms is not None
     assert before <= states[0].since_ms <= now_ms()
     assert states[0].last_sequence == 1
-    await streams.relay.request(f"{stream.lower()}.orders.placed", b"x", 5)
+    await streams.relay.request(f"{stream.lower()}.orders.placed", b"x", PATIENCE_S)
     again = await ledger_state(streams.relay, stream)
     assert (again.since_ms, again.last_sequence) == (states[0].since_ms, 2)
 
