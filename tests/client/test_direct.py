@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from nats.errors import BadSubjectError, ConnectionClosedError
+from structlog.testing import capture_logs
 
 from sealbus.frames import hpub, pub
 from sealbus.hardened import HardenedClient
@@ -19,6 +20,7 @@ from sealbus_broker.relay import journal
 from sealbus_broker.relay.connection import connect
 from sealbus_broker.relay.journal import Entry, Journal
 from tests.relay.scene import Scene, raise_curtain
+from tests.waiting import PATIENCE_S, until
 
 
 @pytest.fixture
@@ -97,7 +99,7 @@ async def test_direct_subscriptions_come_back_with_the_connection(scene: Scene) 
     client, heard = await a_client(scene), asyncio.Event()
     await client.subscribe_direct("x", lambda *_: heard.set())
     await client.force_reconnect()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not heard.is_set():
             if client.is_connected:
                 client.write([pub(b"x", b"")])
@@ -146,7 +148,7 @@ async def test_a_connection_that_is_reset_while_something_is_written_is_closed_a
     async with a_server(reset) as port:
         await client.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False, closed_cb=on_closed)
         client.when_closed.add(told.set)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             with contextlib.suppress(ConnectionClosedError):
                 while True:
                     client.write([pub(b"x", bytes(1000))])
@@ -157,7 +159,8 @@ async def test_a_connection_that_is_reset_while_something_is_written_is_closed_a
 
 async def test_what_a_server_does_not_read_does_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "UNSENT_BYTES", 100_000)
-    monkeypatch.setattr(journal, "ACK_TIMEOUT_S", 0.02)
+    for pause in ("ACK_TIMEOUT_S", "RETRY_FIRST_S", "RETRY_MOST_S"):
+        monkeypatch.setattr(journal, pause, 0.02)
     done = asyncio.Event()
 
     async def read_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -170,12 +173,10 @@ async def test_what_a_server_does_not_read_does_not_pile_up(monkeypatch: pytest.
         await client.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False)
         kept = Journal(client)
         storing = asyncio.create_task(kept.store([Entry("accepted.x", bytes(500_000), {"Nats-Msg-Id": "1"})] * 20))
-        async with asyncio.timeout(5):
-            while client.unsent_bytes < 100_000:  # noqa: ASYNC110  # what is waited for is no event
-                await asyncio.sleep(0.01)
-        before = client.unsent_bytes
-        await asyncio.sleep(1)
-        assert client.unsent_bytes <= before
+        with capture_logs() as logs:
+            await until(lambda: len(logs) >= 10, "it has tried again and again")
+        assert {entry["event"] for entry in logs} == {"journal.retry"}
+        assert 100_000 < client.unsent_bytes < 20 * 501_000  # written once
         assert not storing.done()
         storing.cancel()
         done.set()

@@ -12,6 +12,7 @@ from nats.aio.transport import TcpTransport
 from nats.errors import ProtocolError
 
 from sealbus.hardened import HardenedClient, read_headers
+from tests.waiting import PATIENCE_S
 
 Heard = tuple[int, bytes, bytes, bytes, bytes]
 
@@ -110,7 +111,7 @@ async def test_after_a_close_nothing_goes_on_connecting(monkeypatch: pytest.Monk
     async def lose_cancellation(*_: object, **__: object) -> None:
         attempting.set()
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         except asyncio.CancelledError:
             raise ConnectionRefusedError from None
 
@@ -119,10 +120,10 @@ async def test_after_a_close_nothing_goes_on_connecting(monkeypatch: pytest.Monk
     await client.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0)
     monkeypatch.setattr(TcpTransport, "connect", lose_cancellation)
     await client.force_reconnect()
-    await asyncio.wait_for(attempting.wait(), 5)
+    await asyncio.wait_for(attempting.wait(), PATIENCE_S)
     await client.close()
     assert client._reconnection_task is not None
-    await asyncio.wait_for(client._reconnection_task, 5)
+    await asyncio.wait_for(client._reconnection_task, PATIENCE_S)
     server.close()
     await server.wait_closed()
 

@@ -22,6 +22,7 @@ from sealbus.reason import Reason
 from sealbus.seal import Verifier
 from sealbus.session import Session
 from sealbus.stamp import Stamp, Verdict, seal_stamps
+from tests.waiting import PATIENCE_S, until
 
 BUS, BOT = SigningKey.generate(KeyKind.BUS), SigningKey.generate(KeyKind.BOT)
 HEADER = Header("shop", "order", "orders.placed", bytes(16), 0, 30_000)
@@ -80,7 +81,7 @@ async def receive(
     await publisher.on_receipt(cast("Any", SimpleNamespace(subject=f"inbox.order.{bytes(16).hex()}", data=sealed)))
 
 
-def publishing(publisher: Publisher, timeout_s: float = 10) -> asyncio.Task[Stamp]:
+def publishing(publisher: Publisher, timeout_s: float = PATIENCE_S) -> asyncio.Task[Stamp]:
     return asyncio.create_task(publisher.publish(HEADER, pack_json({}), live=False, resumed=False, timeout_s=timeout_s))
 
 
@@ -178,10 +179,19 @@ def accepting(digest: bytes) -> Stamp:
 async def test_what_could_not_be_sent_for_long_is_sent_once(
     publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(publishing_module, "RETRY_FIRST_S", 0.01)
     monkeypatch.setattr(publishing_module, "RETRY_MOST_S", 0.01)
+    due, send = 0, publisher._send
+
+    def count(*pending: Any) -> None:
+        nonlocal due
+        due += 1
+        send(*pending)
+
+    monkeypatch.setattr(publisher, "_send", count)
     wire.up.clear()
     task = publishing(publisher)
-    await asyncio.sleep(1.2)  # past the first pause and many more
+    await until(lambda: due > 20, "its time has run out again and again")
     wire.up.set()
     sent = await wire.sent.get()
     assert not are_together(sent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from sealbus.hardened import HardenedClient
 from sealbus.pull import PULL_MESSAGES, Pull
 from sealbus_broker.relay.connection import connect
 from tests.relay.scene import Scene, raise_curtain
+from tests.waiting import PATIENCE_S
 
 STREAM, CONSUMER = "ACCEPTED", "orders"
 
@@ -52,12 +54,16 @@ async def test_there_is_never_more_than_one_request_nor_more_in_hand_than_was_sa
     await make_consumer(client)
     pull, stop = Pull(client, CONSUMER, "inbox.order.secret"), asyncio.create_task(asyncio.Event().wait())
     await pull.open(stop)
-    taken, requests = 0, []
+    sent, taken, requests = 0, 0, []
     for round_ in range(12):
-        client.write([pub(b"accepted.orders", b"%d" % at) for at in range(70 if round_ % 2 else 1)])
-        for _ in range(8):
+        more = 70 if round_ % 2 else 1
+        client.write([pub(b"accepted.orders", b"%d" % at) for at in range(more)])
+        sent, looks, end = sent + more, 0, time.monotonic() + PATIENCE_S
+        while taken < sent or looks < 8:
+            assert time.monotonic() < end, f"{taken} of {sent} came"
             pull.ask()
             await asyncio.sleep(0.02)
+            looks += 1
             assert len(pull.waiting) + pull.outstanding <= PULL_MESSAGES
             while pull.waiting:
                 _, reply, _ = pull.waiting.popleft()
@@ -81,7 +87,7 @@ async def test_a_request_that_the_server_will_not_have_is_not_repeated_at_once(c
     loop = asyncio.get_running_loop()
     begun = loop.time()
     pull.ask()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while pull.outstanding:
             await pull.changed()
     # The server answers at once that one request waits already; without it the time of this one would be over sooner.

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from sealbus import publisher
 from tests.e2e.shop import Shop
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -16,3 +18,9 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
     async with Shop(tmp_path / "shop") as running:
         await running.start_relay()
         yield running
+
+
+@pytest.fixture
+def each_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that count messages: a relay that gets no turn for a second is no reason to send again."""
+    monkeypatch.setattr(publisher, "RETRY_FIRST_S", PATIENCE_S)

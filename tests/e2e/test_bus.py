@@ -10,6 +10,7 @@ from sealbus import Bot, ConnectionFailed, InvalidInput, Message, NoReply, Reaso
 from sealbus.credentials import Credentials
 from sealbus.keys import KeyKind, SigningKey
 from tests.e2e.shop import Shop, order, until
+from tests.waiting import PATIENCE_S
 
 
 async def test_a_message_is_accepted_stamped_and_delivered_once(shop: Shop) -> None:
@@ -127,6 +128,7 @@ async def test_a_request_that_nobody_answers_says_so(shop: Shop) -> None:
         ),
     ],
 )
+@pytest.mark.usefixtures("each_sent_once")
 async def test_a_violation_is_refused_with_its_reason_and_nothing_is_delivered(
     shop: Shop, bot: str, subject: str, payload: object, reason: Reason
 ) -> None:
@@ -163,7 +165,7 @@ async def test_publishing_again_with_the_same_nonce_counts_once(shop: Shop) -> N
     nonce = bytes(range(16))
     async with shop.bot("order") as sender:
         first = await sender.publish("orders.placed", order(1), nonce=nonce)
-        again = await sender.publish("orders.placed", order(1), nonce=nonce, timeout=10)
+        again = await sender.publish("orders.placed", order(1), nonce=nonce, timeout=PATIENCE_S)
         assert again.position == first.position
         with pytest.raises(Refused) as reused:
             await sender.publish("orders.placed", order(2), nonce=nonce)
@@ -184,6 +186,7 @@ async def test_a_subscription_that_is_not_granted_is_refused_with_a_sentence(sho
             await anext(scraper.messages("orders.placed"))
 
 
+@pytest.mark.usefixtures("each_sent_once")
 async def test_the_quarantine_is_listed_over_the_bus_for_operators_only(shop: Shop) -> None:
     async with shop.bot("order") as sender, shop.bot("operator") as operator:
         for number in range(3):
@@ -243,5 +246,5 @@ async def test_closing_does_not_wait_for_a_bus_that_is_gone(shop: Shop) -> None:
 
     await inventory.connect()
     await shop.server.stop()
-    async with asyncio.timeout(5):
-        await inventory.close()
+    async with asyncio.timeout(PATIENCE_S):
+        await inventory.close(timeout=10 * PATIENCE_S)

@@ -66,7 +66,7 @@ class _Pending:
     verdict: asyncio.Future[Stamp]
     attempts: set[bytes] = field(default_factory=set)
     """Digests of the envelopes that were sent for it."""
-    interval_s: float = RETRY_FIRST_S
+    interval_s: float = field(default_factory=lambda: RETRY_FIRST_S)
     again: asyncio.TimerHandle | None = None
     """Runs out when it should be sealed anew."""
     refused: Refused | None = None
