@@ -116,9 +116,9 @@ def test_a_value_outside_the_json_model_is_a_violation_and_no_exception(payload:
 )
 def test_no_payload_holds_the_gate_up(document: dict[str, Any], payload: object) -> None:
     schema = Schema.compile("a.v1", document)
-    begin = time.perf_counter()
+    begin = time.process_time()
     schema.violation(payload)
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 1  # measured: up to 0.007
 
 
 @pytest.mark.parametrize(

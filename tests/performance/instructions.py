@@ -6,6 +6,7 @@ bots does not. Interpreters of different minor versions count differently, by so
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
@@ -31,7 +32,8 @@ def instructions(function: Callable[[T], object], arguments: Sequence[T]) -> lis
         return each
 
     counts = []
-    before = sys.gettrace()
+    before, collects = sys.gettrace(), gc.isenabled()
+    gc.disable()  # what others have it call when it runs, Hypothesis among them, would be counted
     sys.settrace(each)
     try:
         for argument in arguments:
@@ -40,4 +42,6 @@ def instructions(function: Callable[[T], object], arguments: Sequence[T]) -> lis
             counts.append(count)
     finally:
         sys.settrace(before)
+        if collects:
+            gc.enable()
     return counts[1:]

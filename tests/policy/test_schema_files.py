@@ -136,9 +136,9 @@ def test_what_looks_like_a_schema_but_is_data_is_left_alone(bus: Folder) -> None
 
 def test_a_large_broken_schema_is_told_of_quickly(bus: Folder) -> None:
     bus.write(FILE, json.dumps({"required": [str(n) if n % 2 else n for n in range(20_000)]}))
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert len(bus.problems()) == 20
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 JSON = st.recursive(
