@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sealbus.envelope import Parent
 from sealbus.reason import Reason
 from sealbus.stamp import Verdict
@@ -13,9 +15,11 @@ from tests.gate.world import (
     HOUR,
     NOW,
     ORDER,
+    PLACED,
     RESERVED,
     SHIPPED,
     answer,
+    checked,
     envelope,
     flip,
     nonce,
@@ -123,6 +127,30 @@ def another_envelope_under_the_stamp() -> Step:
     other = envelope(payload={"order_id": "B-2", "quantity": 1})
     carried = Parent(sealed_stamp(envelope()), other).encode()
     return _shipping(parent=carried, payload={"order_id": "B-2"})
+
+
+@attack("check_what_came_before", Reason.CAUSE)
+def true_for_one() -> Step:
+    """The order has 1 where the check has true: languages that take them for equal are mistaken."""
+    return Step(checked([{"ok": 1}], [{"ok": True}]), session="inventory")
+
+
+@attack("check_what_came_before", Reason.CAUSE)
+def true_for_one_deep_inside() -> Step:
+    """The same within a map within an array."""
+    return Step(checked([{"ok": [{"a": 1}]}], [{"ok": [{"a": True}]}]), session="inventory")
+
+
+@attack("check_what_came_before", Reason.CAUSE)
+def missing_on_both_sides() -> Step:
+    """What is compared is neither in the order nor in the check: two absences are not equal."""
+    return Step(checked([], []), session="inventory")
+
+
+@attack("check_what_came_before", Reason.CAUSE)
+def a_list_that_is_longer() -> Step:
+    """The check has one item more."""
+    return Step(checked([{"ok": [1]}], [{"ok": [1, 2]}]), session="inventory")
 
 
 # ---- answers ---------------------------------------------------------------------------------------------------------
@@ -242,10 +270,19 @@ def keys_in_another_order_under_a_used_nonce() -> list[Step]:
 
 @CATALOGUE.ledger(Reason.NONCE_REUSED)
 def another_subject_under_a_used_nonce() -> list[Step]:
-    """A nonce is the bot's own on all subjects together."""
-    order = envelope(bot="rival", nonce=nonce("one"))
-    data = envelope(RESERVED, bot="rival", nonce=nonce("one"), parent=parent(order, bot="rival", nonce=nonce("one")))
-    return [Step(order, session="rival"), Step(data, session="rival", position=8)]
+    """The same payload with the same parent on another subject: a nonce is the bot's own on all subjects together."""
+    own = parent(envelope(bot="rival"), bot="rival")
+    same: dict[str, Any] = {"bot": "rival", "nonce": nonce("one"), "payload": ORDER, "parent": own}
+    first = Step(envelope(RESERVED, **same), session="rival")
+    return [first, Step(envelope(PLACED, **same), session="rival", position=8)]
+
+
+@CATALOGUE.ledger(Reason.NONCE_REUSED)
+def another_version_under_a_used_nonce() -> list[Step]:
+    """The same payload, meant as another version of the same schema."""
+    both: dict[str, Any] = {"payload": {**ORDER, "lines": []}, "schema": "orders.placed"}
+    first = Step(envelope(schema_version=1, **both))
+    return [first, Step(envelope(schema_version=2, **both), position=8)]
 
 
 @CATALOGUE.ledger(Reason.ALREADY_ANSWERED)

@@ -327,6 +327,12 @@ def issued_ahead_of_time() -> Step:
     return Step(envelope(issued_at_ms=NOW + SKEW + 1))
 
 
+@attack("check_not_in_future", Reason.ISSUED_IN_FUTURE)
+def issued_ahead_and_judged_later() -> Step:
+    """Ahead of its arrival, though the time has come when the relay takes it up."""
+    return Step(envelope(issued_at_ms=NOW + SKEW + 1), now_ms=NOW + 2 * SKEW)
+
+
 @attack("check_ttl", Reason.TTL_TOO_LONG)
 def a_life_too_long() -> Step:
     """A millisecond more than the policy lets an envelope live."""

@@ -20,6 +20,7 @@ from tests.gate.world import (
     RESERVED,
     SKEW,
     answer,
+    checked,
     envelope,
     nonce,
     parent,
@@ -178,6 +179,18 @@ def a_shipment_within_the_hour() -> Step:
 
 
 @honest()
+def compared_as_json_has_it() -> Step:
+    """1 is 1.0."""
+    return Step(checked([{"ok": [1]}], [{"ok": [1.0]}]), session="inventory")
+
+
+@honest()
+def compared_maps_in_another_order() -> Step:
+    """Two maps are equal whatever the order of their keys."""
+    return Step(checked([{"ok": {"a": 1, "b": [None]}}], [{"ok": {"b": [None], "a": 1}}]), session="inventory")
+
+
+@honest()
 def shipments_of_two_bots_orders_with_one_nonce() -> list[Step]:
     """A rival places an order under the nonce of the order bot's, and has it shipped first: the other is shipped all the same."""
     theirs = envelope(bot="rival")
@@ -196,6 +209,13 @@ def a_question() -> Step:
 def an_answer() -> Step:
     """No grant is needed: the question's stamp is one."""
     return live(answer(), session="inventory")
+
+
+@honest()
+def an_answer_at_the_last_moment() -> Step:
+    """The question was judged exactly as long ago as an answer may take."""
+    asked = parent(envelope(ASK), ASK, position=None, judged_at_ms=NOW - 10_000)
+    return live(answer(parent=asked), session="inventory")
 
 
 @honest(SETTLED)

@@ -211,7 +211,7 @@ def test_a_bot_may_follow_from_a_message_of_its_own_that_it_may_not_receive() ->
 
 
 def test_a_reply_needs_no_grant_to_publish() -> None:
-    assert POLICY.bots["inventory"].publish == ("stock.reserved",)
+    assert POLICY.bots["inventory"].publish == ("stock.reserved", "orders.checked")
     assert PureBus().run([live(answer(), session="inventory")]) == ACCEPTED
 
 

@@ -79,6 +79,7 @@ POLICY_DOCUMENT: Final[dict[str, Any]] = {
         "stock.ask.v1": {"type": "object", "properties": {"sku": {"type": "string"}}, "required": ["sku"]},
         "stock.answer.v1": {"type": "object", "properties": {"left": {"type": "integer"}}, "required": ["left"]},
         "pulse.v1": {"type": "number"},
+        "anything.v1": {},
     },
     "subjects": {
         "orders.placed": {"delivery": "stream", "schemas": ["orders.placed.v1", "orders.placed.v2"]},
@@ -92,6 +93,11 @@ POLICY_DOCUMENT: Final[dict[str, Any]] = {
             "schemas": ["stock.reserved.v1"],
             "cause": {"subject": "orders.*", "within_ms": HOUR, "match": [], "once": False},
             "on_violation": {"schema": "drop"},
+        },
+        "orders.checked": {
+            "delivery": "stream",
+            "schemas": ["anything.v1"],
+            "cause": {"subject": "orders.placed", "within_ms": HOUR, "match": ["/lines/0/ok"], "once": False},
         },
         "stock.ask": {"delivery": "live", "schemas": ["stock.ask.v1"], "reply": "stock.answer.v1"},
         "pulse.*": {"delivery": "live", "schemas": ["pulse.v1"], "rate": {"per_second": 2, "burst": 2}},
@@ -108,7 +114,7 @@ POLICY_DOCUMENT: Final[dict[str, Any]] = {
             ],
         },
         "inventory": {
-            "publish": ["stock.reserved"],
+            "publish": ["stock.reserved", "orders.checked"],
             "subscribe": ["orders.placed", "stock.ask"],
             "keys": [{"key": "inventory", "not_before_ms": 0}],
         },
@@ -184,6 +190,7 @@ ORDER: Final = {"order_id": "A-1", "quantity": 3}
 PLACED: Final = Header("shop", "order", "orders.placed", nonce("placed"), NOW, 30_000)
 SHIPPED: Final = Header("shop", "shipping", "orders.shipped", nonce("shipped"), NOW, 30_000)
 RESERVED: Final = Header("shop", "inventory", "stock.reserved", nonce("reserved"), NOW, 30_000)
+CHECKED: Final = Header("shop", "inventory", "orders.checked", nonce("checked"), NOW, 30_000)
 ASK: Final = Header("shop", "order", "stock.ask", nonce("ask"), NOW, 5_000)
 ANSWER: Final = Header("shop", "inventory", f"reply.order.{nonce('ask').hex()}", nonce("answer"), NOW, 5_000)
 PULSE: Final = Header("shop", "order", "pulse.order", nonce("pulse"), NOW, 5_000)
@@ -247,6 +254,12 @@ def parent(
 def shipment(**changes: Any) -> bytes:
     """The honest shipment of the honest order."""
     return envelope(SHIPPED, **{"parent": parent(envelope(), carry=True), **changes})
+
+
+def checked(there: object, here: object) -> bytes:
+    """A check of an order: the order has ``there`` as its ``lines``, and the check has ``here``."""
+    order = envelope(payload={"lines": there}, schema="orders.placed", schema_version=2)
+    return envelope(CHECKED, {"lines": here}, parent=parent(order, carry=True))
 
 
 def answer(**changes: Any) -> bytes:

@@ -70,7 +70,8 @@ def stamps() -> dict[str, Any]:
         _GOOD,
         stamp(envelope(), position=None),
         stamp(envelope(), position=1),
-        stamp(envelope(), position=2**53 - 1),
+        stamp(envelope(), position=2**53 - 1, judged_at_ms=2**53 - 1),
+        stamp(envelope(), judged_at_ms=0),
         stamp(envelope(), verdict=Verdict.DROPPED, reason=Reason.SCHEMA, detail="d" * 200),
         *refused,
     ]
@@ -123,6 +124,8 @@ def bad_stamps() -> Iterator[tuple[str, str, bytes]]:
         "detail",
         _odd(pack_fields((*_FIELDS[:5], "dropped", "schema", "d" * 201, *_FIELDS[8:]))),
     )
+    longer_in_bytes = (*_FIELDS[:5], "dropped", "schema", "\u00e9" * 101, *_FIELDS[8:])
+    yield "a detail of 101 characters, which are 202 bytes", "detail", _odd(pack_fields(longer_in_bytes))
     yield "an acceptance with a reason", "verdict", _with(6, "schema")
     yield "a refusal without a reason", "verdict", _with(5, "dropped")
     yield "an unknown verdict", "words", _odd(pack_fields((*_FIELDS[:5], "maybe", "schema", *_FIELDS[7:])))

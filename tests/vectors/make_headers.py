@@ -42,7 +42,12 @@ def headers() -> dict[str, Any]:
     return {
         "key": KEY.public.raw.hex(),
         "valid": [
-            {"name": name, "header": _told(Header.decode(_header_of(data))), "envelope": compact(data, FILL)}
+            {
+                "name": name,
+                "header": _told(Header.decode(_header_of(data))),
+                "envelope": compact(data, FILL),
+                "holds": not name.endswith("does not hold"),
+            }
             for name, data in good_headers()
         ],
         "invalid": [
@@ -95,6 +100,12 @@ def good_headers() -> Iterator[tuple[str, bytes]]:
     alone = Seal.decode(seal(KEY, Context.ENVELOPE, [signed_part(parts)])[0])
     longest = Seal(alone.key, alone.signature, 2**10 - 1, (bytes(32),) * 10)
     yield "a seal of ten steps, which does not hold", join_sealed(parts, longest.encode())
+
+
+def _seal_of(signed: bytes) -> bytes:
+    """A seal over any bytes, as an envelope carries it."""
+    packed: bytes = msgpack.packb(seal(KEY, Context.ENVELOPE, [signed])[0])
+    return packed
 
 
 _WRONG_TYPES: Final[dict[str, tuple[object, ...]]] = {
@@ -158,4 +169,6 @@ def bad_headers() -> Iterator[tuple[str, str, bytes]]:
     for size in (0, 97, 99, 98 + 16, 98 + 32 * 11):
         yield f"a seal of {size} bytes", "seal", join_sealed(parts, (good[-98:] + bytes(512))[:size])
     yield "a stray side bit", "seal", flip(good, len(good) - 1)
+    as_text = signed_part((PLACED.encode(), b"\x01"))[:-3] + b"\xa1\x01"
+    yield "the payload as text, under a seal that holds", "shape", as_text + _seal_of(as_text)
     yield "the seal as text", "shape", signed_part(parts) + msgpack.packb("x" * 98)

@@ -14,7 +14,7 @@ from sealbus.envelope import Envelope, Header
 from sealbus.errors import Malformed
 from sealbus.matching import check_answer, is_receipt
 from sealbus.receiving import Seen
-from sealbus.seal import Verifier
+from sealbus.seal import Context, Verifier
 from sealbus.stamp import open_stamp
 from sealbus.subscription import is_too_old
 from tests.vectors.files import HEX, bus_keys, by, expand, load
@@ -22,7 +22,7 @@ from tests.vectors.files import HEX, bus_keys, by, expand, load
 HEADERS = load("headers.json")
 
 HEADER_RULES = {
-    "shape": ("not one complete", "expected an array of 4", "not the exact encoding", "field 1", "field 3"),
+    "shape": ("not one complete", "expected an array of 4", "not the exact encoding", "field 1", "field 2", "field 3"),
     "version": ("version 1 expected", "field 0", "not the exact encoding"),
     "size": ("envelope of ",),
     "fields": ("expected an array of 9", "not one complete", "not the exact encoding"),
@@ -42,6 +42,7 @@ def test_an_envelope_is_read_and_its_header_written(vector: dict[str, Any]) -> N
     envelope = Envelope.decode(data)
     parent = None if told["parent"] is None else expand(told["parent"])
     assert envelope.header == Header(**{**told, "nonce": HEX(told["nonce"]), "parent": parent})
+    assert Verifier().holds(Context.ENVELOPE, envelope.seal, envelope.signed) is vector["holds"]
     assert join_sealed((envelope.header.encode(), envelope.payload), envelope.seal.encode()) == data
 
 

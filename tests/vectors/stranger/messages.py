@@ -1,0 +1,376 @@
+"""Names, subjects, envelopes, stamps, deliveries, receipts and answers (sections 2, 7, 8, 10, 11, 12)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tests.vectors.stranger.encoding import decode, decode_payload, split_together
+from tests.vectors.stranger.rules import Refused, Rules
+from tests.vectors.stranger.signing import CONTEXTS, Seal, holds, read_seal
+
+REASONS: Final = frozenset(
+    [
+        "size",
+        "encoding",
+        "unknown-key",
+        "key-not-valid",
+        "key-revoked",
+        "bad-seal",
+        "wrong-bus",
+        "wrong-bot",
+        "stale",
+        "issued-in-future",
+        "expired",
+        "undeclared-subject",
+        "not-granted",
+        "wrong-delivery",
+        "ttl-too-long",
+        "rate",
+        "payload",
+        "unknown-schema",
+        "schema",
+        "cause",
+        "replay",
+        "nonce-reused",
+        "already-answered",
+    ]
+)
+
+
+def _whole(rules: Rules, expression: str, text: str) -> bool:
+    if rules.slips("a line feed at the end of a name passes"):
+        return re.match(expression + r"$", text) is not None
+    if rules.slips("capital letters in names pass"):
+        text = text.lower()
+    return re.fullmatch(expression, text) is not None
+
+
+def is_name(rules: Rules, text: str) -> bool:
+    """The name of a bus or bot."""
+    return _whole(rules, rf"[a-z0-9][a-z0-9-]{{0,{rules.limit['name'] - 1}}}", text)
+
+
+def _token(rules: Rules) -> str:
+    first = "[a-z0-9_-]" if rules.slips("a token that begins with a dash or an underscore passes") else "[a-z0-9]"
+    return rf"{first}[a-z0-9_-]{{0,{rules.limit['token'] - 1}}}"
+
+
+def is_subject(rules: Rules, text: str) -> bool:
+    """A subject."""
+    token = _token(rules)
+    return len(text) <= rules.limit["subject"] and _whole(
+        rules, rf"{token}(?:\.{token}){{0,{rules.limit['tokens'] - 1}}}", text
+    )
+
+
+def is_pattern(rules: Rules, text: str) -> bool:
+    """A pattern."""
+    if len(text) > rules.limit["subject"] or text.count(".") >= rules.limit["tokens"]:
+        return False
+    *before, last = text.split(".")
+    token = _token(rules)
+    inner = [*before, last] if last != ">" else before
+    if rules.slips("> in the middle of a pattern passes"):
+        inner = [one for one in inner if one != ">"]
+    return all(one == "*" or _whole(rules, token, one) for one in inner)
+
+
+def covers(rules: Rules, pattern: str, subject: str) -> bool:
+    """Whether all that ``subject`` stands for lies within ``pattern``."""
+    wanted, given = pattern.split("."), subject.split(".")
+    for at, token in enumerate(wanted):
+        if token == ">":
+            return len(given) > at or (rules.slips("> stands for no token as well") and len(given) == at)
+        if at >= len(given):
+            return False
+        if given[at] == ">" and not rules.slips("* covers >"):
+            return False
+        if token == "*":
+            if rules.slips("* stands for several tokens") and at == len(wanted) - 1:
+                return True
+            continue
+        if given[at] == "*" and rules.slips("a token covers *"):
+            continue
+        if token != given[at]:
+            return False
+    return len(given) == len(wanted) or rules.slips("a pattern covers what begins like it")
+
+
+def consumer(rules: Rules, bot: str, pattern: str, durable: str) -> str:
+    """The name of a durable subscription's consumer."""
+    between = "" if rules.slips("no NUL between pattern and durable name") else "\0"
+    digest = hashlib.sha256(f"{pattern}{between}{durable}".encode()).digest()
+    text = base64.b32encode(digest[:10]).decode()
+    return f"{bot}_{text if rules.slips('a consumer in capital letters') else text.lower()}"
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """An envelope, taken apart."""
+
+    header: list[Any]
+    payload: bytes
+    seal: Seal
+    signed: bytes
+    data: bytes
+
+
+_HEADER_TYPES: Final = (
+    (str,), (str,), (str,), (bytes,), (int,), (int,), (str, type(None)), (int, type(None)), (bytes, type(None)),
+)  # fmt: skip
+_BODY_TYPES: Final = (
+    (str,), (bytes,), (str,), (str,), (bytes,), (str,), (str, type(None)), (str, type(None)), (bytes,), (int, type(None)), (int,), (str,),
+)  # fmt: skip
+
+
+def _fields(rules: Rules, data: bytes, types: tuple[tuple[type, ...], ...], what: str) -> list[Any]:
+    fields = decode(rules, data)
+    if type(fields) is not list or len(fields) < len(types):
+        raise Refused(f"{what}: too few fields")
+    if what == "header":
+        rules.must("too many fields in a header", len(fields) == len(types))
+    else:
+        rules.must("too many fields in a stamp's body", len(fields) == len(types))
+    for field, allowed in zip(fields, types, strict=False):
+        if type(field) is bool and int in allowed and rules.slips("booleans taken for integers"):
+            continue
+        if type(field) is bytes and str in allowed and rules.slips("bytes taken for text"):
+            continue
+        if isinstance(field, float) and int in allowed and rules.slips("floats taken for integers"):
+            continue
+        if type(field) not in allowed:
+            raise Refused(f"{what}: a field of the wrong type")
+    return [
+        field.decode() if type(field) is bytes and bytes not in allowed else field
+        for field, allowed in zip(fields, types, strict=False)
+    ]
+
+
+def _sealed(rules: Rules, data: bytes, parts: int) -> tuple[list[bytes], bytes, bytes]:
+    outer = decode(rules, data)
+    if type(outer) is not list or len(outer) < parts + 2:
+        raise Refused("not a sealed thing")
+    rules.must("an element too many in a sealed thing", len(outer) == parts + 2)
+    rules.must("the version", outer[0] == 1)
+    rules.must("the version is an integer", type(outer[0]) is int or outer[0] != 1)
+    for element in outer[1 : parts + 2]:
+        rules.must("text in place of bytes", type(element) is bytes)
+    raw = [element if type(element) is bytes else str(element).encode() for element in outer[1 : parts + 2]]
+    seal = raw[-1]
+    before = 2 if len(seal) < 256 else 3
+    return raw[:-1], data[: len(data) - len(seal) - before], seal
+
+
+def read_envelope(rules: Rules, data: bytes) -> Envelope:
+    """Take an envelope apart; its seal is not verified."""
+    rules.must("an envelope too large", len(data) <= rules.limit["envelope"])
+    (raw, payload), signed, seal = _sealed(rules, data, 2)
+    header = _fields(rules, raw, _HEADER_TYPES, "header")
+    _check_header(rules, header)
+    return Envelope(header, payload, read_seal(rules, seal), signed, data)
+
+
+def _check_header(rules: Rules, header: list[Any]) -> None:
+    bus, bot, subject, nonce, issued_at, ttl, schema, version, parent = header[:9]
+    rules.must("the bus in a header is a name", is_name(rules, bus))
+    rules.must("the bot in a header is a name", is_name(rules, bot))
+    rules.must("the subject in a header is one", is_subject(rules, subject))
+    rules.must("the length of a nonce", len(nonce) == rules.limit["nonce"])
+    rules.must("issued-at too early", issued_at >= rules.limit["issued-at"])
+    rules.must("issued-at too late", issued_at <= rules.limit["time"])
+    rules.must("a time-to-live too short", ttl >= rules.limit["ttl-least"])
+    rules.must("a time-to-live too long", ttl <= rules.limit["ttl"])
+    rules.must("a schema without its version", schema is None or version is not None)
+    rules.must("a version without its schema", schema is not None or version is None)
+    rules.must("a schema in a header is an id", schema is None or is_subject(rules, schema))
+    rules.must("a schema version too low", version is None or version >= rules.limit["version-least"])
+    rules.must("a schema version too high", version is None or version <= rules.limit["schema-version"])
+    rules.must("a parent too large", parent is None or len(parent) <= rules.limit["parent"])
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """A stamp that opened."""
+
+    bus: str
+    envelope: bytes
+    bot: str
+    subject: str
+    nonce: bytes
+    verdict: str
+    reason: str | None
+    detail: str | None
+    policy: bytes
+    position: int | None
+    judged_at: int
+    relay: str
+
+
+def open_stamp(rules: Rules, data: bytes, bus_keys: frozenset[bytes]) -> Stamp:
+    """Verify a sealed stamp."""
+    rules.must("a stamp too large", len(data) <= rules.limit["stamp"])
+    (body,), signed, raw_seal = _sealed(rules, data, 1)
+    seal = read_seal(rules, raw_seal)
+    rules.must("a stamp by a key that is not the bus's", seal.key in bus_keys)
+    rules.must("a stamp whose seal does not hold", holds(rules, CONTEXTS["stamp"], seal, signed))
+    stamp = Stamp(*_fields(rules, body, _BODY_TYPES, "stamp")[:12])
+    _check_stamp(rules, stamp)
+    return stamp
+
+
+def _check_stamp(rules: Rules, stamp: Stamp) -> None:
+    rules.must("the bus in a stamp is a name", is_name(rules, stamp.bus))
+    rules.must("the bot in a stamp is a name", is_name(rules, stamp.bot))
+    rules.must("the subject in a stamp is one", is_subject(rules, stamp.subject))
+    rules.must("the relay in a stamp is a name", is_name(rules, stamp.relay))
+    rules.must("the length of a digest in a stamp", len(stamp.envelope) == 32)
+    rules.must("the length of a policy's digest in a stamp", len(stamp.policy) == 32)
+    rules.must("the length of a nonce in a stamp", len(stamp.nonce) == rules.limit["nonce"])
+    rules.must("a position too low", stamp.position is None or stamp.position >= rules.limit["position-least"])
+    rules.must("a position too high", stamp.position is None or stamp.position <= rules.limit["position"])
+    rules.must("judged-at too early", stamp.judged_at >= rules.limit["judged-at"])
+    rules.must("judged-at too late", stamp.judged_at <= rules.limit["time"])
+    detail = stamp.detail or ""
+    size = len(detail) if rules.slips("a detail measured in characters") else len(detail.encode())
+    rules.must("a detail too long", size <= rules.limit["detail"])
+    rules.must("an unknown verdict", stamp.verdict in ("accepted", "dropped", "quarantined"))
+    rules.must("an unknown reason", stamp.reason is None or stamp.reason in REASONS)
+    rules.must("an acceptance with a reason", stamp.verdict != "accepted" or stamp.reason is None)
+    rules.must("a refusal without a reason", stamp.verdict == "accepted" or stamp.reason is not None)
+
+
+@dataclass(frozen=True)
+class Message:
+    """A delivery that was believed."""
+
+    bot: str
+    nonce: bytes
+    payload: Any
+    envelope: Envelope
+    stamp: Stamp
+
+
+def open_delivery(rules: Rules, data: bytes, subject: str, bus: str, bus_keys: frozenset[bytes]) -> Message:
+    """The checks 1 to 9 of section 11."""
+    outer = decode(rules, data)
+    if type(outer) is not list or len(outer) < 2:
+        raise Refused("not a delivery")
+    rules.must("a delivery of three", len(outer) == 2)
+    if not all(type(part) is bytes for part in outer[:2]):
+        raise Refused("a delivery of texts")
+    stamp = open_stamp(rules, outer[1], bus_keys)
+    rules.must("a delivery stamped for another bus", stamp.bus == bus)
+    rules.must("a delivery that was not accepted", stamp.verdict == "accepted")
+    rules.must("a delivery stamped for another subject", stamp.subject == subject)
+    rules.must("a delivery stamped for another envelope", stamp.envelope == hashlib.sha256(outer[0]).digest())
+    envelope = read_envelope(rules, outer[0])
+    rules.must("the envelope in a delivery names another bus", envelope.header[0] == stamp.bus)
+    rules.must("the envelope in a delivery names another bot", envelope.header[1] == stamp.bot)
+    rules.must("the envelope in a delivery names another subject", envelope.header[2] == stamp.subject)
+    rules.must("the envelope in a delivery has another nonce", envelope.header[3] == stamp.nonce)
+    payload: Any = None
+    try:
+        payload = decode_payload(rules, envelope.payload)
+    except Refused:
+        rules.must("the payload in a delivery is a value", False)
+    return Message(stamp.bot, stamp.nonce, payload, envelope, stamp)
+
+
+def outcome(rules: Rules, sent: dict[str, Any], data: bytes, bus_keys: frozenset[bytes]) -> str | None:
+    """What a receipt says about a message that was sent (section 10)."""
+    things = [data]
+    if data[:2] == b"\x92\x01":
+        try:
+            things = split_together(rules, data)
+        except Refused:
+            return None
+    for thing in things:
+        try:
+            stamp = open_stamp(rules, thing, bus_keys)
+            _check_receipt(rules, sent, stamp)
+        except Refused:
+            if rules.slips("one bad receipt spoils those beside it"):
+                return None
+            continue
+        return stamp.reason or stamp.verdict
+    return None
+
+
+def _check_receipt(rules: Rules, sent: dict[str, Any], stamp: Stamp) -> None:
+    accepted = stamp.verdict == "accepted"
+    rules.must("a receipt of another bus", stamp.bus == sent["bus"] or not accepted)
+    if rules.slips("a refusal by another bus ignored") and stamp.bus != sent["bus"]:
+        raise Refused("bus")
+    rules.must("a receipt for another bot", stamp.bot == sent["bot"])
+    rules.must("a receipt for another subject", stamp.subject == sent["subject"])
+    rules.must("a receipt for another nonce", stamp.nonce.hex() == sent["nonce"])
+    mine = stamp.envelope.hex() in sent["attempts"]
+    if rules.slips("only the last attempt counts"):
+        mine = stamp.envelope.hex() == sent["attempts"][-1]
+    resumed = sent["resumed"] and not rules.slips("an earlier process's acceptance ignored")
+    if not mine and sent["resumed"] and rules.slips("an earlier process's refusal believed"):
+        return
+    rules.must("a receipt for an attempt of somebody else", mine or (resumed and accepted))
+    rules.must("a receipt from the other ingress", (stamp.position is None) is sent["live"])
+
+
+def check_answer(rules: Rules, message: Message, request: dict[str, Any], bus: str, bus_keys: frozenset[bytes]) -> None:
+    """What the requester checks besides (section 12)."""
+    raw = message.envelope.header[8]
+    if raw is None:
+        rules.must("an answer without a parent", False)
+        return
+    parent = decode(rules, raw)
+    if type(parent) is not list or not parent or type(parent[0]) is not bytes:
+        raise Refused("not a parent")
+    rules.must("a parent of three", len(parent) == 2)
+    rules.must("a parent whose envelope is text", type(parent[1]) in (bytes, type(None)))
+    keys = bus_keys
+    if rules.slips("a parent's stamp by any key"):
+        keys = frozenset([read_seal(rules, _sealed(rules, parent[0], 1)[2]).key])
+    stamp = open_stamp(rules, parent[0], keys)
+    rules.must("an answer to another bus's request", stamp.bus == bus)
+    rules.must("an answer to a refused request", stamp.verdict == "accepted")
+    rules.must("an answer to another bot's request", stamp.bot == request["bot"])
+    rules.must("an answer to a request on another subject", stamp.subject == request["subject"])
+    rules.must("an answer to another nonce", stamp.nonce.hex() == request["nonce"])
+
+
+class Subscriber:
+    """The checks 10 and 11 of section 11, which need a clock and a memory."""
+
+    def __init__(self, rules: Rules, kind: str, bus: str, bus_keys: frozenset[bytes]) -> None:
+        self.rules = rules
+        self.kind = kind
+        self.bus = bus
+        self.bus_keys = bus_keys
+        self.handled: set[object] = set()
+
+    def take(self, nats_subject: str, data: bytes, now_ms: int) -> str:
+        """What becomes of a delivery."""
+        prefix = "bus." if self.kind == "live" else "accepted."
+        subject = nats_subject.removeprefix(prefix)
+        try:
+            message = open_delivery(self.rules, data, subject, self.bus, self.bus_keys)
+            age = now_ms - message.stamp.judged_at
+            if self.kind == "live" or self.rules.slips("an old durable message refused"):
+                if self.rules.slips("the age taken from issued-at"):
+                    age = now_ms - message.envelope.header[4] - message.envelope.header[5]
+                if self.rules.slips("a stamp ahead of this clock refused"):
+                    age = abs(age)
+                self.rules.must("a live message too old", age <= self.rules.limit["live-age"])
+        except Refused:
+            return "refused"
+        one: object = (message.bot, message.nonce)
+        if self.rules.slips("a nonce without its bot remembered"):
+            one = message.nonce
+        if self.rules.slips("bytes remembered instead of nonces"):
+            one = message.envelope.data
+        if one in self.handled:
+            return "handed" if self.rules.slips("copies handed on") else "known"
+        self.handled.add(one)
+        return "handed"

@@ -1,0 +1,75 @@
+"""The rules and limits of a reader, and how one of them is spoilt."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+LIMITS: Final = {
+    "depth": 32,
+    "nodes": 65_536,
+    "integer": 2**53 - 1,
+    "name": 32,
+    "token": 64,
+    "tokens": 16,
+    "subject": 200,
+    "nonce": 16,
+    "time": 2**53 - 1,
+    "ttl": 86_400_000,
+    "schema-version": 65_535,
+    "parent": 262_144,
+    "envelope": 524_288,
+    "together": 524_288,
+    "together-most": 256,
+    "together-item": 98,
+    "steps": 10,
+    "stamp": 2_048,
+    "detail": 200,
+    "position": 2**53 - 1,
+    "live-age": 60_000,
+}
+"""Every number of section 18 that a client meets, by a name of its own."""
+
+LEAST: Final = {
+    "issued-at": 0,
+    "ttl-least": 1,
+    "version-least": 1,
+    "position-least": 1,
+    "judged-at": 0,
+    "together-least": 2,
+}
+"""Lower bounds."""
+
+
+class Refused(Exception):
+    """The bytes break a rule."""
+
+
+class Rules:
+    """What a reader demands. A *mistake* is the name of one rule, limit or habit that this reader gets wrong."""
+
+    def __init__(self, mistake: str = "") -> None:
+        self.mistake = mistake
+        self.limit = {name: value + self._off(name) for name, value in (LIMITS | LEAST).items()}
+
+    def _off(self, name: str) -> int:
+        return {f"{name} + 1": 1, f"{name} - 1": -1}.get(self.mistake, 0)
+
+    def must(self, rule: str, holds: object) -> None:
+        """Refuse unless ``holds``; a reader with the mistake ``rule`` has left this check out."""
+        if not holds and self.mistake != rule:
+            raise Refused(rule)
+
+    def slips(self, mistake: str) -> bool:
+        """Whether this reader has the habit ``mistake``."""
+        return self.mistake == mistake
+
+
+def mistakes() -> list[str]:
+    """Every mistake that can be planted: each rule left out, each limit one off, each bad habit."""
+    source = "".join(path.read_text() for path in sorted(Path(__file__).parent.glob("*.py")))
+    left_out = re.findall(r'\.must\(\s*"([^"]+)"', source)
+    habits = re.findall(r'\.slips\("([^"]+)"\)', source)
+    off = [f"{name} {sign} 1" for name in LIMITS | LEAST for sign in "+-"]
+    return list(dict.fromkeys([*left_out, *habits, *off]))

@@ -1,0 +1,186 @@
+"""The vectors catch small mistakes: each one planted into a reader or into the gate makes some vector fail.
+
+The reader is :mod:`tests.vectors.stranger`, written from the document alone. Without a mistake it gets every vector
+right, so it is a second implementation too. The gate is the relay's own, with one line of its source changed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from types import ModuleType
+from typing import Any, Final
+
+import pytest
+
+from sealbus_broker.gate import cause, judge, ledger, rate
+from tests.gate.bus import ACCEPTED, PureBus
+from tests.gate.world import compile_policy
+from tests.vectors.stranger.answers import caught, failures
+from tests.vectors.stranger.rules import LEAST, LIMITS, Rules, mistakes
+from tests.vectors.test_vectors import ENVELOPES, KEYS_BY_NAME, step_of
+
+MISTAKES: Final = mistakes()
+
+UNREACHABLE: Final = {
+    "a stamp too large": "no stamp whose fields are within their limits is larger: a reader may leave the check out",
+    "stamp + 1": "likewise",
+    "stamp - 1": "likewise",
+}
+"""Mistakes that no vector can show, and why."""
+
+
+def test_a_reader_without_mistakes_gets_every_vector_right() -> None:
+    assert list(failures(Rules())) == []
+
+
+def test_there_are_many_mistakes_of_each_sort() -> None:
+    assert len(MISTAKES) == len(set(MISTAKES)) >= 200
+    assert {f"{name} {sign} 1" for name in LIMITS | LEAST for sign in "+-"} < set(MISTAKES)
+    assert set(UNREACHABLE) < set(MISTAKES)
+
+
+@pytest.mark.parametrize("mistake", [mistake for mistake in MISTAKES if mistake not in UNREACHABLE])
+def test_a_mistake_in_a_reader_is_caught(mistake: str) -> None:
+    assert caught(Rules(mistake)) is not None
+
+
+@pytest.mark.parametrize("mistake", UNREACHABLE)
+def test_what_is_said_to_be_unreachable_is(mistake: str) -> None:
+    assert caught(Rules(mistake)) is None
+
+
+# ---- the gate --------------------------------------------------------------------------------------------------------
+
+GATE: Final[list[tuple[ModuleType, str, str]]] = [
+    (judge, "if size > MAX_ENVELOPE_BYTES", "if size > MAX_ENVELOPE_BYTES + 1"),
+    (judge, "if size > MAX_ENVELOPE_BYTES", "if size >= MAX_ENVELOPE_BYTES"),
+    (judge, "case.bot.keys.get(case.envelope.seal.key)", "{key: rule for bot in case.policy.bots.values() for key, rule in bot.keys.items()}.get(case.envelope.seal.key)"),
+    (judge, "at < key.not_before_ms", "at <= key.not_before_ms"),
+    (judge, "at < key.not_before_ms", "at + 1 < key.not_before_ms"),
+    (judge, "at > key.not_after_ms", "at >= key.not_after_ms"),
+    (judge, "at > key.not_after_ms", "at > key.not_after_ms + 1"),
+    (judge, "key, at = case.key, case.arrival.arrived_at_ms", "key, at = case.key, case.moment.now_ms"),
+    (judge, "case.key.revoked_ms <= case.moment.now_ms", "case.key.revoked_ms < case.moment.now_ms"),
+    (judge, "case.key.revoked_ms <= case.moment.now_ms", "case.key.revoked_ms <= case.moment.now_ms + 1"),
+    (judge, "case.key.revoked_ms <= case.moment.now_ms", "case.key.revoked_ms <= case.arrival.arrived_at_ms"),
+    (judge, "case.header.bus != case.policy.bus", "False"),
+    (judge, "case.header.bot != case.arrival.session", "False"),
+    (judge, "if waited > longest", "if waited >= longest"),
+    (judge, "if waited > longest", "if waited > longest + 1"),
+    (judge, "case.header.issued_at_ms <= since +", "case.header.issued_at_ms < since +"),
+    (judge, "case.header.issued_at_ms <= since +", "case.header.issued_at_ms <= 1 + since +"),
+    (judge, "if ahead > case.policy.limits.clock_skew_ms", "if ahead >= case.policy.limits.clock_skew_ms"),
+    (judge, "if ahead > case.policy.limits.clock_skew_ms", "if ahead > case.policy.limits.clock_skew_ms + 1"),
+    (judge, "case.header.issued_at_ms - case.arrival.arrived_at_ms", "case.header.issued_at_ms - case.moment.now_ms"),
+    (judge, "case.arrival.arrived_at_ms > ends", "case.arrival.arrived_at_ms >= ends"),
+    (judge, "case.arrival.arrived_at_ms > ends", "case.arrival.arrived_at_ms > ends + 1"),
+    (judge, "case.arrival.arrived_at_ms > ends", "case.moment.now_ms > ends"),
+    (judge, "case.header.ttl_ms > longest", "case.header.ttl_ms >= longest"),
+    (judge, "case.header.ttl_ms > longest", "case.header.ttl_ms > longest + 1"),
+    (judge, "longest = limits.ttl_ms if case.arrival.delivery is Delivery.STREAM else limits.live_ttl_ms", "longest = limits.ttl_ms"),
+    (judge, "    check_granted,\n    check_delivery,\n    check_ttl,\n", "    check_ttl,\n    check_granted,\n    check_delivery,\n"),
+    (judge, "case.rule is None or case.rule.reply is None", "case.rule is None"),
+    (judge, "not case.is_reply and not case.bot.may_publish", "not case.bot.may_publish"),
+    (judge, "next(iter(accepted.values())) if name is None", "next(reversed(list(accepted.values()))) if name is None"),
+    (judge, 'asker = "" if self.is_reply else f"{self.cause.bot}."', 'asker = ""'),
+    (judge, "once = self.is_reply or (", "once = ("),
+    (rate, "> interval * (rate.burst - 1)", "> interval * rate.burst"),
+    (rate, "> interval * (rate.burst - 1)", ">= interval * (rate.burst - 1)"),
+    (cause, "if stamp.bus != policy.bus", "if False"),
+    (cause, "if stamp.verdict is not Verdict.ACCEPTED", "if False"),
+    (cause, "if not matches(rule.subject, stamp.subject)", "if False"),
+    (cause, "if stamp.bot != bot.name and not bot.may_subscribe(stamp.subject)", "if False"),
+    (cause, "if now_ms - stamp.judged_at_ms > rule.within_ms", "if now_ms - stamp.judged_at_ms >= rule.within_ms"),
+    (cause, "if now_ms - stamp.judged_at_ms > rule.within_ms", "if now_ms - stamp.judged_at_ms > rule.within_ms + 1"),
+    (cause, "if now_ms - stamp.judged_at_ms > policy.limits.live_ttl_ms", "if now_ms - stamp.judged_at_ms > policy.limits.live_ttl_ms + 1"),
+    (cause, "if now_ms - stamp.judged_at_ms > policy.limits.live_ttl_ms", "if now_ms - stamp.judged_at_ms >= policy.limits.live_ttl_ms"),
+    (cause, 'if header.subject != f"{REPLY}.{stamp.bot}.{stamp.nonce.hex()}"', "if False"),
+    (cause, "if not bot.may_subscribe(stamp.subject)", "if False"),
+    (cause, "if envelope.digest != stamp.envelope", "if False"),
+    (cause, "if mine is _MISSING or theirs is _MISSING", "if False"),
+    (cause, "if not _same(mine, theirs)", "if False"),
+    (cause, "return one is other", "return one == other"),
+    (ledger, "None if _same_place(judgment, stamp) else Reason.REPLAY", "None"),
+    (ledger, "judgment.arrival.position is not None and judgment", "judgment"),
+    (ledger, "(header.bot, header.nonce) != (mine.bot, mine.nonce)", "False"),
+    (ledger, "and envelope.payload == judgment.envelope.payload", ""),
+    (ledger, "and envelope.payload == judgment.envelope.payload", "and unpack_json(envelope.payload) == unpack_json(judgment.envelope.payload)"),
+    (ledger, "(header.subject, header.schema, header.schema_version, header.parent)", "(header.subject, header.schema, header.schema_version)"),
+    (ledger, "(header.subject, header.schema, header.schema_version, header.parent)", "(header.subject, header.schema, header.parent)"),
+    (ledger, "(header.subject, header.schema, header.schema_version, header.parent)", "(header.schema, header.schema_version, header.parent)"),
+    (ledger, "(header.subject, header.schema, header.schema_version, header.parent)", "(header.subject, header.schema, header.schema_version, header.parent, header.ttl_ms)"),
+    (ledger, "(header.subject, header.schema, header.schema_version, header.parent)", "(header.subject, header.schema, header.schema_version, header.parent, header.issued_at_ms)"),
+]  # fmt: skip
+"""A module of the gate, what stands there once, and what a mistaken author would have written."""
+
+
+def spoilt(module: ModuleType, right: str, wrong: str) -> ModuleType:
+    """``module`` with one change in its source."""
+    source = inspect.getsource(module)
+    assert right in source, f"{module.__name__} no longer has: {right}"
+    spec = importlib.util.spec_from_loader(module.__name__, loader=None)
+    assert spec is not None
+    made = importlib.util.module_from_spec(spec)
+    # dataclasses look their module up by its name while they are made
+    before = sys.modules[module.__name__]
+    sys.modules[module.__name__] = made
+    try:
+        extra = "from sealbus.codec import unpack_json\n" if "unpack_json" in wrong else ""
+        header, rest = source.split("from __future__ import annotations\n", 1)
+        changed = header + "from __future__ import annotations\n" + extra + rest.replace(right, wrong)
+        exec(compile(changed, f"<{module.__name__}, spoilt>", "exec"), vars(made))  # noqa: S102  # the project's own source
+    finally:
+        sys.modules[module.__name__] = before
+    return made
+
+
+METERS: Final[dict[str, type[rate.RateMeters]]] = {"made": rate.RateMeters}
+"""What the bus of these tests measures rates with."""
+
+
+def scenarios_that_fail() -> list[str]:
+    """The scenarios of ``envelopes.json`` in which a step has another outcome than is written."""
+    failing = []
+    for scenario in ENVELOPES["scenarios"]:
+        bus = PureBus(compile_policy(ENVELOPES["policy"], KEYS_BY_NAME), meters=METERS["made"]())
+        if any(not as_told(bus, told) for told in scenario["steps"]):
+            failing.append(scenario["name"])
+    return failing
+
+
+def as_told(bus: PureBus, told: dict[str, Any]) -> bool:
+    result, sealed = bus.take(step_of(told))
+    return bool(result == told["expect"]) and (
+        result != ACCEPTED or (sealed is not None and sealed.hex() == told["stamp"])
+    )
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, module: ModuleType, made: ModuleType) -> None:
+    """Let the bus of the tests use the spoilt module."""
+    uses = {
+        judge: [("tests.gate.bus.judge", "judge")],
+        cause: [("sealbus_broker.gate.judge.check_cause", "check_cause"), ("sealbus_broker.gate.judge.check_reply", "check_reply")],
+        ledger: [("tests.gate.bus.settle", "settle")],
+    }  # fmt: skip
+    for target, name in uses[module]:
+        monkeypatch.setattr(target, getattr(made, name))
+
+
+def test_a_gate_without_mistakes_gets_every_scenario_right() -> None:
+    assert scenarios_that_fail() == []
+
+
+@pytest.mark.parametrize(
+    ("module", "right", "wrong"), GATE, ids=[f"{wrong or 'without'} ({right})"[:60] for _, right, wrong in GATE]
+)
+def test_a_mistake_in_the_gate_is_caught(
+    module: ModuleType, right: str, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if module is rate:
+        made = spoilt(module, right, wrong)
+        monkeypatch.setitem(METERS, "made", made.RateMeters)
+    else:
+        plant(monkeypatch, module, spoilt(module, right, wrong))
+    assert scenarios_that_fail() != []
