@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from examples.robbery.shop import ROOT
 from sealbus.codec import pack_json
 from sealbus.errors import InvalidInput
+from sealbus.limits import MAX_FAULTS
 from sealbus_broker.gate.schemas import Schema
 
 FEWEST = 20
@@ -59,9 +60,9 @@ def _read(line: str, schema: Schema) -> Order:
     except (ValueError, RecursionError):
         raise InvalidInput("is not JSON", hint="one order a line") from None
     pack_json(order)
-    trouble = schema.violation(order)
-    if trouble:
-        raise InvalidInput(f"is not an order: {trouble}", hint=f"see schemas/{SCHEMA}.json")
+    faults = schema.faults(order, most=MAX_FAULTS)
+    if faults:
+        raise InvalidInput(f"is not an order: {'; '.join(faults)}", hint=f"see schemas/{SCHEMA}.json")
     return order  # type: ignore[no-any-return]  # the schema says that it is an object
 
 

@@ -76,6 +76,7 @@ async def receive(
         position,
         time.time_ns() // 1_000_000,
         "relay",
+        None if reason is None else 1,
     )
     (sealed,) = seal_stamps(key, [stamp])
     await publisher.on_receipt(cast("Any", SimpleNamespace(subject=f"inbox.order.{bytes(16).hex()}", data=sealed)))

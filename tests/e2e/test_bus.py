@@ -248,3 +248,20 @@ async def test_closing_does_not_wait_for_a_bus_that_is_gone(shop: Shop) -> None:
     await shop.server.stop()
     async with asyncio.timeout(PATIENCE_S):
         await inventory.close(timeout=10 * PATIENCE_S)
+
+
+async def test_a_refusal_names_every_fault_and_the_record(shop: Shop) -> None:
+    wrong = order(1) | {"currency": "euro", "customer": 7}
+    del wrong["ship_to"]
+    async with shop.bot("order") as sender, shop.bot("operator") as operator:
+        with pytest.raises(Refused) as refused:
+            await sender.publish("orders.placed", wrong)
+        error = refused.value
+        shown = await operator.request("sealbus.quarantine.show", {"sequence": error.record})
+    assert sorted(fault.partition(":")[0] for fault in error.faults) == ["(root)", "/currency", "/customer"]
+    assert all(fault in str(error) for fault in error.faults)
+    assert f"record {error.record}" in str(error)
+    assert (shown.payload["record"]["nonce"], shown.payload["record"]["detail"]) == (
+        error.stamp.nonce.hex(),
+        error.detail,
+    )

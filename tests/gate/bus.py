@@ -8,13 +8,13 @@ from typing import Final
 
 from sealbus.delivery import pack_delivery
 from sealbus.seal import Verifier
-from sealbus.stamp import seal_stamps
+from sealbus.stamp import Stamp, Verdict, seal_stamps
 from sealbus_broker.gate.judge import judge
 from sealbus_broker.gate.ledger import settle
 from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.gate.verdict import Arrival, Judgment, Moment
-from tests.gate.world import BUS_KEY, NOW, POLICY, RELAY
+from tests.gate.world import BUS_KEY, NOW, POLICY, RECORD, RELAY
 
 ACCEPTED: Final = "accepted"
 SETTLED: Final = "settled"
@@ -34,6 +34,12 @@ class Step:
     position: int | None = 7
     redelivered: bool = False
     ledger_since_ms: int | None = None
+
+
+def stamp_of(judgment: Judgment, policy: Policy) -> Stamp | None:
+    """What a relay makes of ``judgment``; what is quarantined is the record :data:`RECORD`."""
+    record = RECORD if judgment.verdict is Verdict.QUARANTINED else None
+    return judgment.stamp(policy.bus, policy.digest, NOW, RELAY, record)
 
 
 @dataclass(slots=True)

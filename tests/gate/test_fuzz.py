@@ -18,7 +18,7 @@ from sealbus_broker.gate.ledger import settle
 from sealbus_broker.gate.policy import Delivery
 from sealbus_broker.gate.verdict import Judgment
 from tests.gate.attacks import ATTACKS
-from tests.gate.bus import ACCEPTED, PureBus, Step
+from tests.gate.bus import ACCEPTED, PureBus, Step, stamp_of
 from tests.gate.honest import HONEST
 from tests.gate.world import (
     BUS_KEYS,
@@ -26,6 +26,7 @@ from tests.gate.world import (
     NOW,
     ORDER,
     PLACED,
+    POLICY,
     SHIPPED,
     envelope,
     parent,
@@ -50,7 +51,7 @@ def judged(data: bytes, session: str, delivery: Delivery, **more: Any) -> Judgme
         assert judgment.envelope is not None
         assert judgment.proven
         assert judgment.ledger_id
-    made = judgment.stamp("shop", bytes(32), NOW, "relay-1") if session else None
+    made = stamp_of(judgment, POLICY) if session else None
     if made is not None:
         assert Stamp.decode(made.encode()) == made
     return judgment

@@ -10,7 +10,7 @@ from sealbus.stamp import open_stamp
 from sealbus_broker.gate import judge as gate
 from sealbus_broker.gate.policy import Disposition
 from tests.gate.attacks import ATTACKS
-from tests.gate.bus import ACCEPTED, PureBus, Step
+from tests.gate.bus import ACCEPTED, PureBus, Step, stamp_of
 from tests.gate.honest import HONEST
 from tests.gate.scenarios import BREAKS, Scenario, live
 from tests.gate.world import BUS_KEYS, KEYS, NOW, PULSE, envelope, flip, nonce
@@ -147,7 +147,7 @@ def test_every_refusal_makes_a_stamp_that_its_sender_can_open(scenario: Scenario
     for step in scenario.steps[:-1]:
         bus.take(step)
     judgment = bus.judge(scenario.steps[-1])
-    made = judgment.stamp("shop", bus.policy.digest, NOW, "relay-1")
+    made = stamp_of(judgment, bus.policy)
     if judgment.envelope is None:
         assert made is None
         return

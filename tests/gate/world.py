@@ -34,6 +34,8 @@ NOW: Final = 1_900_000_000_000
 HOUR: Final = 3_600_000
 SKEW: Final = 2_000
 RELAY: Final = "relay-1"
+RECORD: Final = 5
+"""Where the quarantine keeps what a stamp calls quarantined."""
 
 
 def test_seed(name: str) -> bytes:
@@ -236,6 +238,8 @@ def stamp(data: bytes, header: Header = PLACED, **changes: Any) -> Stamp:
         judged_at_ms=NOW,
         relay=RELAY,
     )
+    if changes.get("verdict") is Verdict.QUARANTINED:
+        changes = {"record": RECORD, **changes}
     return replace(made, **changes)
 
 

@@ -110,7 +110,7 @@ def test_a_reference_is_judged_by(bus: Folder) -> None:
     assert policy is not None
     rule = policy.rule("orders.placed")
     assert rule is not None
-    assert rule.schemas["order.v1"].violation({"to": {}}) == "/to: required zip"
+    assert rule.schemas["order.v1"].faults({"to": {}}) == ("/to: required zip",)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -120,7 +120,7 @@ def test_every_format_that_is_let_in_is_asserted(bus: Folder, name: str) -> None
     assert policy is not None
     rule = policy.rule("orders.placed")
     assert rule is not None
-    assert any(rule.schemas["order.v1"].violation(text) for text in ("\\", "^(abc]", "-a_", "{", "::"))
+    assert any(rule.schemas["order.v1"].faults(text) for text in ("\\", "^(abc]", "-a_", "{", "::"))
 
 
 def test_what_looks_like_a_schema_but_is_data_is_left_alone(bus: Folder) -> None:

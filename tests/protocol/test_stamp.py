@@ -26,13 +26,14 @@ LARGEST = Stamp(
     position=2**53 - 1,
     judged_at_ms=2**53 - 1,
     relay="r" * 32,
+    record=2**53 - 1,
 )
 
 
-def test_a_stamp_has_twelve_fields() -> None:
+def test_a_stamp_has_thirteen_fields() -> None:
     assert [field.name for field in fields(Stamp)] == [
         "bus", "envelope", "bot", "subject", "nonce", "verdict", "reason", "detail", "policy", "position", "judged_at_ms",
-        "relay",
+        "relay", "record",
     ]  # fmt: skip
 
 

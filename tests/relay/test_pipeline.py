@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 from unittest.mock import sentinel
 
 from sealbus.keys import SigningKey
 from sealbus.reason import Reason
 from sealbus.seal import Verifier
-from sealbus.stamp import open_stamp
+from sealbus.stamp import Verdict, open_stamp
 from sealbus_broker.gate.policy import Delivery
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.relay.journal import Entry, Stored
@@ -27,10 +28,14 @@ class Kept:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.frames: list[bytes] = []
+        self.sequence = 20
+        """Of the last entry."""
 
     async def store(self, entries: Sequence[Entry]) -> list[Stored]:
         self.entries += entries
-        return [Stored("ACCEPTED", at + 1, duplicate=False) for at in range(len(entries))]
+        first = self.sequence + 1
+        self.sequence += len(entries)
+        return [Stored("ACCEPTED", first + at, duplicate=False) for at in range(len(entries))]
 
     def write(self, frames: Sequence[bytes]) -> None:
         self.frames += frames
@@ -70,3 +75,22 @@ async def test_what_was_judged_by_the_ledger_as_it_is_stands() -> None:
     await a_pipeline(kept, ledger).process([arrival], asyncio.Lock())
     assert the_stamp(kept).reason is None
     assert [entry.subject for entry in kept.entries] == ["accepted.orders.placed"]
+
+
+async def test_a_refusal_is_stamped_with_its_record_in_the_quarantine() -> None:
+    kept, ledger = Kept(), Ledger(sentinel.unused, "ACCEPTED", "accepted")
+    ledger.begin(None, 100, NOW)
+    wrong = Arrival("order", envelope(PLACED, payload={}), Delivery.STREAM, NOW, 7)
+    await a_pipeline(kept, ledger).process([wrong], asyncio.Lock())
+    assert [entry.subject for entry in kept.entries] == ["quarantine.schema.order"]
+    assert (the_stamp(kept).reason, the_stamp(kept).record) == (Reason.SCHEMA, kept.sequence)
+
+
+async def test_a_message_that_is_dropped_has_no_record() -> None:
+    kept, ledger = Kept(), Ledger(sentinel.unused, "ACCEPTED", "accepted")
+    ledger.begin(None, 100, NOW)
+    header = replace(PLACED, bot="inventory", subject="stock.reserved")
+    wrong = Arrival("inventory", envelope(header, payload={}), Delivery.STREAM, NOW, 7)
+    await a_pipeline(kept, ledger).process([wrong], asyncio.Lock())
+    assert not kept.entries
+    assert (the_stamp(kept).verdict, the_stamp(kept).record) == (Verdict.DROPPED, None)

@@ -28,8 +28,11 @@ from tests.gate.world import (
 _GOOD = stamp(envelope())
 _FIELDS: tuple[object, ...] = (
     _GOOD.bus, _GOOD.envelope, _GOOD.bot, _GOOD.subject, _GOOD.nonce, _GOOD.verdict.value, None, None, _GOOD.policy,
-    _GOOD.position, _GOOD.judged_at_ms, _GOOD.relay,
+    _GOOD.position, _GOOD.judged_at_ms, _GOOD.relay, None,
 )  # fmt: skip
+
+EIGHT = "\n".join(f"/{number}: type" for number in range(1, 9))
+"""A detail of as many lines as there may be."""
 
 
 def _told(made: Stamp) -> dict[str, Any]:
@@ -46,6 +49,7 @@ def _told(made: Stamp) -> dict[str, Any]:
         "position": made.position,
         "judged_at_ms": made.judged_at_ms,
         "relay": made.relay,
+        "record": made.record,
     }
 
 
@@ -72,7 +76,10 @@ def stamps() -> dict[str, Any]:
         stamp(envelope(), position=1),
         stamp(envelope(), position=2**53 - 1, judged_at_ms=2**53 - 1),
         stamp(envelope(), judged_at_ms=0),
-        stamp(envelope(), verdict=Verdict.DROPPED, reason=Reason.SCHEMA, detail="d" * 200),
+        stamp(envelope(), verdict=Verdict.DROPPED, reason=Reason.SCHEMA, detail="d" * 1000),
+        stamp(envelope(), verdict=Verdict.DROPPED, reason=Reason.SCHEMA, detail=EIGHT),
+        stamp(envelope(), verdict=Verdict.QUARANTINED, reason=Reason.SCHEMA, record=1),
+        stamp(envelope(), verdict=Verdict.QUARANTINED, reason=Reason.SCHEMA, record=2**53 - 1),
         *refused,
     ]
     return {
@@ -104,8 +111,8 @@ def bad_stamps() -> Iterator[tuple[str, str, bytes]]:
     yield "a changed bit in the body", "seal", flip(good, 20)
     yield "a changed bit in the signature", "seal", flip(good, len(good) - 30)
     yield "sealed as an envelope", "seal", _in_context(Context.ENVELOPE)
-    yield "eleven fields", "body", _odd(pack_fields(_FIELDS[:-1]))
-    yield "thirteen fields", "body", _odd(pack_fields((*_FIELDS, None)))
+    yield "twelve fields", "body", _odd(pack_fields(_FIELDS[:-1]))
+    yield "fourteen fields", "body", _odd(pack_fields((*_FIELDS, None)))
     yield "a position of true", "body", _with(9, True)  # a value among others
     yield "a time that is a float", "body", _with(10, 1.5)
     yield "a bus that is no name", "names", _with(0, "The Shop")
@@ -119,17 +126,28 @@ def bad_stamps() -> Iterator[tuple[str, str, bytes]]:
     yield "a position of 2**53", "numbers", _with(9, 2**53)
     yield "a time before 1970", "numbers", _with(10, -1)
     yield "a time of 2**53", "numbers", _with(10, 2**53)
-    yield (
-        "a detail of 201 bytes",
-        "detail",
-        _odd(pack_fields((*_FIELDS[:5], "dropped", "schema", "d" * 201, *_FIELDS[8:]))),
-    )
-    longer_in_bytes = (*_FIELDS[:5], "dropped", "schema", "\u00e9" * 101, *_FIELDS[8:])
-    yield "a detail of 101 characters, which are 202 bytes", "detail", _odd(pack_fields(longer_in_bytes))
+    for name, detail in (
+        ("a detail of 1,001 bytes", "d" * 1001),
+        ("a detail of 501 letters, 1,002 bytes", "é" * 501),
+        ("a detail of nine lines", f"{EIGHT}\n/9: type"),
+        ("a detail of eight lines and a line feed", f"{EIGHT}\n"),
+    ):
+        yield name, "detail", _odd(pack_fields((*_FIELDS[:5], "dropped", "schema", detail, *_FIELDS[8:])))
+    yield "an acceptance with a record", "record", _with(12, 1)
+    yield "a dropped message with a record", "record", _refused("dropped", 1)
+    yield "a quarantined message without a record", "record", _refused("quarantined", None)
+    yield "a record of 0", "numbers", _refused("quarantined", 0)
+    yield "a record of 2**53", "numbers", _refused("quarantined", 2**53)
+    yield "a record that is a float", "body", _refused("quarantined", 1.0)
+    yield "a record of true", "body", _refused("quarantined", True)
     yield "an acceptance with a reason", "verdict", _with(6, "schema")
     yield "a refusal without a reason", "verdict", _with(5, "dropped")
     yield "an unknown verdict", "words", _odd(pack_fields((*_FIELDS[:5], "maybe", "schema", *_FIELDS[7:])))
     yield "an unknown reason", "words", _odd(pack_fields((*_FIELDS[:5], "dropped", "mood", *_FIELDS[7:])))
+
+
+def _refused(verdict: str, record: object) -> bytes:
+    return _odd(pack_fields((*_FIELDS[:5], verdict, "schema", *_FIELDS[7:-1], record)))
 
 
 def _in_context(context: Context) -> bytes:

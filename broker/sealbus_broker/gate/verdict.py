@@ -67,8 +67,11 @@ class Judgment:
             return Verdict.ACCEPTED
         return Verdict.DROPPED if self.disposition is Disposition.DROP else Verdict.QUARANTINED
 
-    def stamp(self, bus: str, policy: bytes, now_ms: int, relay: str) -> Stamp | None:
-        """The stamp of this verdict, or ``None`` where the bytes are no envelope and so have no nonce to answer."""
+    def stamp(self, bus: str, policy: bytes, now_ms: int, relay: str, record: int | None = None) -> Stamp | None:
+        """The stamp of this verdict, or ``None`` where the bytes are no envelope and so have no nonce to answer.
+
+        ``record``: where the quarantine keeps it, if it does.
+        """
         if self.envelope is None:
             return None
         header = self.envelope.header
@@ -85,4 +88,5 @@ class Judgment:
             position=self.arrival.position,
             judged_at_ms=now_ms,
             relay=relay,
+            record=record,
         )

@@ -21,11 +21,11 @@ from sealbus.hardened import HardenedClient
 from sealbus.keys import SigningKey
 from sealbus.limits import MAX_BATCH, MAX_TOGETHER
 from sealbus.seal import Verifier
-from sealbus.stamp import Stamp, seal_stamps
+from sealbus.stamp import Stamp, Verdict, seal_stamps
 from sealbus.subjects import receipt_subject, receipts_subject
 from sealbus_broker.gate.judge import judge
 from sealbus_broker.gate.ledger import settle
-from sealbus_broker.gate.policy import Delivery, Disposition, Policy
+from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.gate.verdict import Arrival, Judgment, Moment
 from sealbus_broker.relay.journal import Entry, Journal, Stored
@@ -52,8 +52,9 @@ class _Item:
     """One message under way: its judgment so far, and what is to be sent back."""
 
     judgment: Judgment
-    stamp: Stamp | None = None
     receipt: bytes | None = None
+    record: int | None = None
+    """Where the quarantine keeps it, once it does."""
     fresh: bool = True
     """Whether this is the first time that it is accepted: a retry's receipt is repeated, its effects are not."""
 
@@ -99,10 +100,11 @@ class Pipeline:
             if ledger.since_ms != moment.ledger_since_ms:  # it was lost while others were being stored
                 self._judge_again(items, policy, Moment(moment.now_ms, ledger.since_ms))
             await self._recall(items, ledger)
-            self._stamp(items, policy)
+            self._stamp([item for item in items if item.judgment.reason is None], policy)
             await self._store_accepted(items, ledger, policy)
-            self._stamp(items, policy)
+            # A refusal's stamp names the record in the quarantine, so it is stored before it is stamped.
             await self._store_quarantined(items, policy)
+            self._stamp(items, policy)
         self._answer(items)
         for item in items:
             self._tally.count(item.judgment)
@@ -131,10 +133,10 @@ class Pipeline:
         now_ms = self._now_ms()
         todo: list[tuple[_Item, Stamp]] = []
         for item in items:
-            if item.receipt is None and item.stamp is None:
-                item.stamp = item.judgment.stamp(policy.bus, policy.digest, now_ms, self._relay)
-                if item.stamp is not None:
-                    todo.append((item, item.stamp))
+            if item.receipt is None:
+                stamp = item.judgment.stamp(policy.bus, policy.digest, now_ms, self._relay, item.record)
+                if stamp is not None:
+                    todo.append((item, stamp))
         for at in range(0, len(todo), MAX_BATCH):
             chunk = todo[at : at + MAX_BATCH]
             for (item, _), sealed in zip(
@@ -159,20 +161,21 @@ class Pipeline:
         item.fresh = False
         item.receipt = settled.receipt
         if settled.reason is not None:
-            item.stamp = None
             disposition = policy.disposition(settled.reason, item.judgment.rule)
             item.judgment = replace(item.judgment, reason=settled.reason, disposition=disposition)
 
     async def _store_quarantined(self, items: list[_Item], policy: Policy) -> None:
         now_ms = self._now_ms()
-        entries: list[Entry] = []
-        for item in items:
-            judgment = item.judgment
-            if judgment.reason is not None and judgment.disposition is Disposition.QUARANTINE:
-                record = Record.of(judgment, policy.digest, now_ms, self._relay)
-                entries.append(record.entry(judgment.arrival.data))
-        if entries:
-            await self._journal.store(entries)
+        quarantined = [item for item in items if item.judgment.verdict is Verdict.QUARANTINED]
+        if not quarantined:
+            return
+        judgments = [item.judgment for item in quarantined]
+        records = [Record.of(judgment, policy.digest, now_ms, self._relay) for judgment in judgments]
+        stored = await self._journal.store(
+            [record.entry(judgment.arrival.data) for record, judgment in zip(records, judgments, strict=True)]
+        )
+        for item, where in zip(quarantined, stored, strict=True):
+            item.record = where.sequence
 
     def _answer(self, items: list[_Item]) -> None:
         """Send the senders their stamps, and let the bus's own services answer. Lost receipts are asked for again by a retry."""

@@ -9,7 +9,7 @@
     ├── ConnectionFailed         no session with the bus could be had
     ├── NotConnected             a call outside a bot's life: before connect(), or after close()
     ├── SubscriptionDenied       the policy does not grant the subscription: .pattern
-    ├── Refused                  the relay judged the message and refused it: .reason .detail .stamp
+    ├── Refused                  the relay judged the message and refused it: .reason .faults .record
     ├── Unresolved               no verdict came in time: the message may or may not have been accepted
     └── NoReply                  a request was accepted, but nobody answered in time
 

@@ -22,7 +22,7 @@ MAX_PARENT_BYTES: Final = 256 * 1024
 """Largest parent (stamp and, where a cause rule looks into it, envelope): half an envelope, so an answer can quote a question."""
 
 MAX_STAMP_BYTES: Final = 2048
-"""Largest stamp: a full body is under 1,000 bytes, a seal with the longest proof 418."""
+"""Largest stamp: a full body is under 1,600 bytes, a seal with the longest proof 418."""
 
 MAX_BATCH: Final = 1024
 """Most things under one signature: ten proof steps, 320 bytes of proof; past that the proof costs more than the signature."""
@@ -69,8 +69,11 @@ MAX_SUBJECT_TOKENS: Final = 16
 MAX_TOKEN_CHARS: Final = 64
 """Longest token of a subject."""
 
-MAX_DETAIL_BYTES: Final = 200
-"""Longest explanation in a stamp. It names places and rules, never values of a payload."""
+MAX_DETAIL_BYTES: Final = 1000
+"""Longest explanation in a stamp: eight faults of some 120 bytes. It names places and rules, never values of a payload."""
+
+MAX_FAULTS: Final = 8
+"""Most lines of an explanation, one for each fault of a payload: a person mends a few at a time, and a stamp stays small."""
 
 MAX_CONSUMERS: Final = 32
 """Most durable subscriptions in one session: they travel in CONNECT, which NATS caps at 4,096 bytes."""

@@ -13,16 +13,23 @@ from sealbus.stamp import Stamp
 class Refused(SealbusError):
     """The relay's signed verdict is a refusal.
 
-    ``reason`` is the stable :class:`~sealbus.reason.Reason`, ``detail`` says where and which rule (never a payload's value), and
-    ``stamp`` is the relay's sealed verdict, which proves it.
+    ``reason`` is the stable :class:`~sealbus.reason.Reason`. ``detail`` says where and which rule, never a payload's value.
+    ``faults`` are its lines: one for each fault of the payload's schema, at most eight. ``record`` is the message's number in the
+    quarantine, or ``None`` if it was not kept. ``stamp`` is the relay's sealed verdict, which proves all of it.
     """
 
     def __init__(self, subject: str, reason: Reason, detail: str | None, stamp: Stamp) -> None:
-        explained = f"{reason.meaning}: {detail}" if detail else reason.meaning
-        super().__init__(f"{subject} refused ({reason.value}): {explained}")
+        self.faults: tuple[str, ...] = tuple(detail.split("\n")) if detail else ()
+        explained = f"{reason.meaning}: {'; '.join(self.faults)}" if self.faults else reason.meaning
+        kept, hint = "", None
+        if stamp.record is not None:
+            kept = f", kept as record {stamp.record}"
+            hint = f"operators see the message with `sealbus quarantine show {stamp.record}`"
+        super().__init__(f"{subject} refused ({reason.value}){kept}: {explained}", hint=hint)
         self.subject = subject
         self.reason = reason
         self.detail = detail
+        self.record = stamp.record
         self.stamp = stamp
 
 

@@ -1,10 +1,11 @@
 """The stamp: the relay's verdict on one envelope, sealed with the bus's key.
 
 Publishers get it as a receipt; subscribers get it beside the envelope and accept nothing without it. On the wire it is msgpack
-``[version, body bin, seal bin]``; the body is a msgpack array of twelve fields in fixed places::
+``[version, body bin, seal bin]``; the body is a msgpack array of
+thirteen fields in fixed places::
 
     bus str · envelope digest bin(32) · bot str · subject str · nonce bin(16) · verdict str · reason str | nil
-    · detail str | nil · policy digest bin(32) · ingress position int | nil · judged-at int (ms) · relay str
+    · detail str | nil · policy digest bin(32) · ingress position int | nil · judged-at int (ms) · relay str · record int | nil
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final
 from sealbus.codec import FieldTypes, join_sealed, pack_fields, signed_part, split_sealed, unpack_fields
 from sealbus.errors import Malformed
 from sealbus.keys import SigningKey
-from sealbus.limits import MAX_DETAIL_BYTES, MAX_INTEGER, MAX_STAMP_BYTES, MAX_TIME_MS, NONCE_BYTES
+from sealbus.limits import MAX_DETAIL_BYTES, MAX_FAULTS, MAX_INTEGER, MAX_STAMP_BYTES, MAX_TIME_MS, NONCE_BYTES
 from sealbus.reason import Reason
 from sealbus.seal import HASH_BYTES, Context, Seal, Verifier, seal
 from sealbus.subjects import is_name, is_subject
@@ -37,6 +38,7 @@ _BODY_TYPES: Final = FieldTypes(
         (int, NoneType),
         (int,),
         (str,),
+        (int, NoneType),
     )
 )
 
@@ -64,6 +66,7 @@ class Stamp:
     verdict: Verdict
     reason: Reason | None
     detail: str | None
+    """For people, never a value of the payload. 1 to 8 lines, one a fault of the payload's schema."""
     policy: bytes
     """Digest of the policy that it was judged by (32 bytes)."""
     position: int | None
@@ -71,6 +74,8 @@ class Stamp:
     judged_at_ms: int
     relay: str
     """Name of the relay that judged it."""
+    record: int | None = None
+    """The sequence of its record in the quarantine; ``None`` unless the verdict is *quarantined*."""
 
     def encode(self) -> bytes:
         """The body's bytes."""
@@ -88,25 +93,28 @@ class Stamp:
                 self.position,
                 self.judged_at_ms,
                 self.relay,
+                self.record,
             )
         )
 
     @classmethod
     def decode(cls, data: bytes) -> Stamp:
         """Read a body. Raises :class:`Malformed`."""
-        bus, envelope, bot, subject, nonce, verdict, reason, detail, policy, position, judged_at, relay = unpack_fields(
-            data, _BODY_TYPES
-        )
+        fields = unpack_fields(data, _BODY_TYPES)
+        bus, envelope, bot, subject, nonce, verdict, reason, detail, policy = fields[:9]
+        position, judged_at, relay, record = fields[9:]
         if not (is_name(bus) and is_name(bot) and is_subject(subject) and is_name(relay)):
             raise Malformed("stamp: a name or subject is outside the grammar")
         if not (len(envelope) == len(policy) == HASH_BYTES and len(nonce) == NONCE_BYTES):
             raise Malformed("stamp: a digest or nonce of the wrong length")
-        if not (0 <= judged_at <= MAX_TIME_MS and (position is None or 1 <= position <= MAX_INTEGER)):
+        if not (0 <= judged_at <= MAX_TIME_MS and _is_sequence(position) and _is_sequence(record)):
             raise Malformed("stamp: a number is out of range")
-        if detail is not None and len(detail.encode()) > MAX_DETAIL_BYTES:
+        if detail is not None and (len(detail.encode()) > MAX_DETAIL_BYTES or detail.count("\n") >= MAX_FAULTS):
             raise Malformed("stamp: the detail is too long")
         if (verdict == Verdict.ACCEPTED) != (reason is None):
             raise Malformed("stamp: a refusal has a reason, an acceptance none")
+        if (verdict == Verdict.QUARANTINED) != (record is not None):
+            raise Malformed("stamp: a quarantined message has a record, any other none")
         try:
             return cls(
                 bus,
@@ -121,11 +129,16 @@ class Stamp:
                 position,
                 judged_at,
                 relay,
+                record,
             )
         except ValueError:
             raise Malformed(
                 "stamp: an unknown verdict or reason", hint="is this library older than the relay?"
             ) from None
+
+
+def _is_sequence(number: int | None) -> bool:
+    return number is None or 1 <= number <= MAX_INTEGER
 
 
 def seal_stamps(key: SigningKey, stamps: Sequence[Stamp], verifier: Verifier | None = None) -> list[bytes]:

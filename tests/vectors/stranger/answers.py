@@ -224,8 +224,17 @@ def stamps(rules: Rules) -> Results:
         for one in FILES["stamps"][place]:
             stamp = open_stamp(rules, HEX(one["sealed"]), trusted)
             told = one["stamp"]
-            given = (stamp.bus, stamp.envelope.hex(), stamp.verdict, stamp.reason, stamp.detail, stamp.position)
-            wanted = tuple(told[name] for name in ("bus", "envelope", "verdict", "reason", "detail", "position"))
+            given = (
+                stamp.bus,
+                stamp.envelope.hex(),
+                stamp.verdict,
+                stamp.reason,
+                stamp.detail,
+                stamp.position,
+                stamp.record,
+            )
+            names = ("bus", "envelope", "verdict", "reason", "detail", "position", "record")
+            wanted = tuple(told[name] for name in names)
             yield told["reason"], given == wanted and stamp.judged_at == told["judged_at_ms"]
     for one in FILES["stamps"]["invalid"]:
         yield one["name"], refuses(open_stamp, rules, HEX(one["sealed"]), trusted)

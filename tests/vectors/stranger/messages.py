@@ -124,6 +124,7 @@ _HEADER_TYPES: Final = (
 )  # fmt: skip
 _BODY_TYPES: Final = (
     (str,), (bytes,), (str,), (str,), (bytes,), (str,), (str, type(None)), (str, type(None)), (bytes,), (int, type(None)), (int,), (str,),
+    (int, type(None)),
 )  # fmt: skip
 
 
@@ -208,6 +209,7 @@ class Stamp:
     position: int | None
     judged_at: int
     relay: str
+    record: int | None
 
 
 def open_stamp(rules: Rules, data: bytes, bus_keys: frozenset[bytes]) -> Stamp:
@@ -217,7 +219,7 @@ def open_stamp(rules: Rules, data: bytes, bus_keys: frozenset[bytes]) -> Stamp:
     seal = read_seal(rules, raw_seal)
     rules.must("a stamp by a key that is not the bus's", seal.key in bus_keys)
     rules.must("a stamp whose seal does not hold", holds(rules, CONTEXTS["stamp"], seal, signed))
-    stamp = Stamp(*_fields(rules, body, _BODY_TYPES, "stamp")[:12])
+    stamp = Stamp(*_fields(rules, body, _BODY_TYPES, "stamp")[:13])
     _check_stamp(rules, stamp)
     return stamp
 
@@ -237,10 +239,17 @@ def _check_stamp(rules: Rules, stamp: Stamp) -> None:
     detail = stamp.detail or ""
     size = len(detail) if rules.slips("a detail measured in characters") else len(detail.encode())
     rules.must("a detail too long", size <= rules.limit["detail"])
+    rules.must("a detail of too many lines", detail.count("\n") + 1 <= rules.limit["faults"])
     rules.must("an unknown verdict", stamp.verdict in ("accepted", "dropped", "quarantined"))
     rules.must("an unknown reason", stamp.reason is None or stamp.reason in REASONS)
     rules.must("an acceptance with a reason", stamp.verdict != "accepted" or stamp.reason is None)
     rules.must("a refusal without a reason", stamp.verdict == "accepted" or stamp.reason is not None)
+    kept = stamp.verdict == "quarantined"
+    rules.must("a quarantined message without a record", not kept or stamp.record is not None)
+    rules.must("an acceptance with a record", stamp.verdict != "accepted" or stamp.record is None)
+    rules.must("a dropped message with a record", stamp.verdict != "dropped" or stamp.record is None)
+    rules.must("a record too low", stamp.record is None or stamp.record >= rules.limit["record-least"])
+    rules.must("a record too high", stamp.record is None or stamp.record <= rules.limit["record"])
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,10 @@ LIMITS: Final = {
     "together-item": 98,
     "steps": 10,
     "stamp": 2_048,
-    "detail": 200,
+    "detail": 1_000,
+    "faults": 8,
     "position": 2**53 - 1,
+    "record": 2**53 - 1,
     "live-age": 60_000,
 }
 """Every number of section 18 that a client meets, by a name of its own."""
@@ -36,6 +38,7 @@ LEAST: Final = {
     "ttl-least": 1,
     "version-least": 1,
     "position-least": 1,
+    "record-least": 1,
     "judged-at": 0,
     "together-least": 2,
 }

@@ -1,0 +1,62 @@
+"""How many of a payload's faults a refusal names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from sealbus.limits import MAX_DETAIL_BYTES, MAX_FAULTS
+from sealbus.reason import Reason
+from sealbus_broker.gate.judge import EXPLAINED, EXPLAINED_BYTES, EXPLAINED_VALUES
+from sealbus_broker.gate.policy import Delivery, SubjectRule
+from sealbus_broker.gate.schemas import Schema
+from tests.gate.bus import PureBus, Step
+from tests.gate.world import NOW, POLICY, envelope, nonce
+
+STRICT: Final = Schema.compile(
+    "orders.placed.v1",
+    {"properties": {"a": {"type": "null"}, "b": {"type": "null"}}, "additionalProperties": False},
+)
+SUBJECTS: Final = (SubjectRule("orders.placed", Delivery.STREAM, {STRICT.name: STRICT}),)
+MANY: Final = {f"extra{number:02}": number for number in range(20)}
+
+
+def a_bus() -> PureBus:
+    return PureBus(replace(POLICY, subjects=SUBJECTS))
+
+
+def faults(bus: PureBus, payload: object, number: int = 0, after_ms: int = 0) -> list[str]:
+    """The lines of the refusal that ``payload`` meets."""
+    data = envelope(payload=payload, nonce=nonce(f"faults {number}"), issued_at_ms=NOW + after_ms)
+    judgment = bus.judge(Step(data, position=7 + number, arrived_at_ms=NOW + after_ms, now_ms=NOW + after_ms))
+    assert judgment.reason is Reason.SCHEMA
+    assert judgment.detail is not None
+    assert len(judgment.detail.encode()) <= MAX_DETAIL_BYTES
+    return judgment.detail.split("\n")
+
+
+def test_a_refusal_names_every_fault() -> None:
+    assert sorted(faults(a_bus(), {"a": 1, "b": "x"})) == ["/a: type", "/b: type"]
+
+
+def test_a_refusal_names_eight_faults_at_most() -> None:
+    assert len(faults(a_bus(), MANY)) == MAX_FAULTS
+
+
+def test_a_payload_with_many_values_gets_its_first_fault() -> None:
+    """Its sender could else have a relay look for tens of thousands of faults with each message."""
+    within = {"a": [0] * (EXPLAINED_VALUES - 2), "b": "x"}
+    beyond = {"a": [0] * (EXPLAINED_VALUES - 1), "b": "x"}
+    assert len(faults(a_bus(), within)) == 2
+    assert len(faults(a_bus(), beyond)) == 1
+
+
+def test_a_long_payload_gets_its_first_fault() -> None:
+    assert len(faults(a_bus(), {"a": "x" * EXPLAINED_BYTES, "b": "x"})) == 1
+
+
+def test_a_bot_that_sends_many_faults_gets_the_first_of_each() -> None:
+    bus = a_bus()
+    counts = [len(faults(bus, MANY, number)) for number in range(EXPLAINED.burst + 2)]
+    assert counts == [MAX_FAULTS] * EXPLAINED.burst + [1, 1]
+    assert len(faults(bus, MANY, 100, after_ms=1_000)) == MAX_FAULTS
