@@ -62,6 +62,10 @@ demo: $(READY) ## watch a robbery fail on a real NATS server (under a minute); O
 test: check ## everything that must hold: style, types, imports, all tests
 	$(BIN) -m pytest
 
+.PHONY: soak
+soak: $(READY) ## all tests again and again, half of the runs on a busy machine; ARGS="--runs 20 --json"
+	@$(BIN) -m tests.soak $(ARGS)
+
 .PHONY: fuzz
 fuzz: $(READY) ## the properties with 50 times as many examples (about 20 minutes)
 	HYPOTHESIS_PROFILE=fuzz $(BIN) -m pytest -o timeout=0 tests/gate/test_fuzz.py tests/protocol/test_fuzz.py tests/protocol/test_credentials.py
