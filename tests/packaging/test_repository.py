@@ -68,7 +68,8 @@ def _imported(folder: Path) -> set[str]:
                 names.update(alias.name.partition(".")[0] for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names.add(node.module.partition(".")[0])
-    return names - sys.stdlib_module_names - {"sealbus", "sealbus_broker"}
+    # `_typeshed` is known to type checkers alone.
+    return names - sys.stdlib_module_names - {"sealbus", "sealbus_broker", "_typeshed"}
 
 
 def _distributions(modules: set[str]) -> set[str]:

@@ -309,7 +309,7 @@ async def test_a_denial_tells_the_bot_nothing(scene: Scene) -> None:
         (("exp",), float("nan")),
         (("nats", "type"), "user"),
         (("nats", "type"), None),
-        (("nats", "server_id", "id"), SigningKey.generate(KeyKind.BUS).public.text),
+        pytest.param(("nats", "server_id", "id"), SigningKey.generate(KeyKind.BUS).public.text, id="another server"),
         (("nats", "server_id", "id"), 7),
         (("nats", "server_id"), []),
         (("nats", "client_info"), 7),
