@@ -21,12 +21,12 @@ from typing import Any, Final
 from sealbus import limits
 from sealbus.codec import pack_json
 from sealbus.delivery import pack_delivery
-from sealbus.envelope import Header, seal_envelopes
+from sealbus.envelope import Header, Parent, seal_envelopes
 from sealbus.keys import KeyKind, SigningKey
 from sealbus.reason import Reason
 from sealbus.seal import Context, Seal, seal, sign_connect
 from sealbus.stamp import Stamp, Verdict, seal_stamps
-from sealbus.subjects import consumer_name
+from sealbus.subjects import consumer_name, reply_subject
 from sealbus_broker.gate.judge import CHECKS
 from sealbus_broker.gate.policy import Limits, Policy
 from sealbus_broker.policy.builtin import builtin_subjects
@@ -254,26 +254,51 @@ def consumer() -> str:
     return _code(consumer_name("inventory", "orders.placed", "default"))
 
 
+def accepting(envelope: bytes, header: Header, position: int | None, judged_at_ms: int) -> Stamp:
+    """The example relay's acceptance."""
+    digest = hashlib.sha256(envelope).digest()
+    names = (header.bot, header.subject, header.nonce)
+    return Stamp(header.bus, digest, *names, Verdict.ACCEPTED, None, None, bytes(32), position, judged_at_ms, "relay-1")
+
+
+def example_answer() -> str:
+    """A request, and an answer with the request's stamp as its parent."""
+    asker, bus, _ = keys()
+    answerer = SigningKey(bytes(range(96, 128)), KeyKind.BOT)
+    asked = Header("shop", "order", "stock.check", bytes(range(16, 32)), 1_764_000_001_000, 5_000)
+    (request,) = seal_envelopes(asker, [(asked, pack_json({"sku": "ABC-0001"}))])
+    (stamped,) = seal_stamps(bus, [accepting(request, asked, None, 1_764_000_001_050)])
+    parent = Parent(stamped).encode()
+    subject = reply_subject("order", asked.nonce)
+    answered = Header("shop", "inventory", subject, bytes(range(32, 48)), 1_764_000_001_100, 5_000, parent=parent)
+    payload = pack_json({"sku": "ABC-0001", "available": 7})
+    (answer,) = seal_envelopes(answerer, [(answered, payload)])
+    said = (
+        'The bot `order` asks `{"sku": "ABC-0001"}` on the live subject `stock.check`, with the nonce `10 11 … 1f`, '
+        "issued at\n1764000001000 for 5,000 ms. The relay accepts it at 1764000001050, without a position:"
+    )
+    replied = (
+        'The bot `inventory`, whose seed is `60 61 … 7f`, answers `{"sku": "ABC-0001", "available": 7}` with the nonce\n'
+        "`20 21 … 2f`, issued at 1764000001100 for 5,000 ms:"
+    )
+    return "\n\n".join(
+        (
+            said,
+            _lines([("request", request), ("its stamp", stamped)]),
+            replied,
+            _lines([("subject", subject), ("parent", parent), ("payload", payload), ("answer", answer)]),
+            f"It is published on `call.inventory`, and delivered on `bus.{subject}`.",
+        )
+    )
+
+
 def example() -> str:
     bot, bus, issuer = keys()
     payload = pack_json({"order_id": "ord-1", "quantity": 2})
     header = Header("shop", "order", "orders.placed", bytes(range(16)), 1_764_000_000_000, 30_000)
     (envelope,) = seal_envelopes(bot, [(header, payload)])
     digest = hashlib.sha256(envelope).digest()
-    stamp = Stamp(
-        "shop",
-        digest,
-        "order",
-        "orders.placed",
-        header.nonce,
-        Verdict.ACCEPTED,
-        None,
-        None,
-        bytes(32),
-        7,
-        1_764_000_000_123,
-        "relay-1",
-    )
+    stamp = accepting(envelope, header, 7, 1_764_000_000_123)
     (sealed,) = seal_stamps(bus, [stamp])
     challenge, admission = "7XrCz0YqPq4CkA8", f"sealbus/1 order {bot.public.text}"
     signature = sign_connect(bot, challenge.encode(), admission.encode())
@@ -304,6 +329,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "consumers": consumers,
     "contexts": contexts,
     "example": example,
+    "example-answer": example_answer,
     "example-seal": example_seal,
     "limits": fixed_limits,
     "nats-conf": nats_conf,

@@ -6,15 +6,17 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import nacl.signing
 import pytest
 
-from sealbus.delivery import split_delivery
-from sealbus.envelope import Envelope
+from sealbus.delivery import open_delivery, pack_delivery, split_delivery
+from sealbus.envelope import Envelope, Parent
+from sealbus.matching import check_answer
 from sealbus.seal import Context, Seal, Verifier, verify_connect
-from sealbus.stamp import open_stamp
+from sealbus.stamp import open_stamp, seal_stamps
 from sealbus.subjects import check_name, check_pattern, check_subject
 from sealbus_broker.policy.document import Document
 from sealbus_broker.policy.loader import load
@@ -242,6 +244,25 @@ def test_the_worked_example_verifies(protocol: dict[str, str]) -> None:
     stamp = open_stamp(told["sealed stamp"], frozenset({bus.public.raw}), Verifier())
     assert stamp.encode() == told["body"]
     assert (stamp.envelope, stamp.subject, stamp.nonce) == (envelope.digest, "orders.placed", envelope.header.nonce)
+
+
+def test_the_worked_answer_verifies(protocol: dict[str, str]) -> None:
+    told = hexes(protocol["example-answer"])
+    _, bus, _ = keys()
+    trusted = frozenset({bus.public.raw})
+    request = Envelope.decode(told["request"])
+    stamp = open_stamp(told["its stamp"], trusted, Verifier())
+    assert (stamp.envelope, stamp.position) == (request.digest, None)
+    answer = Envelope.decode(told["answer"])
+    assert answer.header.parent == told["parent"] == Parent(told["its stamp"]).encode()
+    assert answer.payload == told["payload"]
+    assert f"subject          {answer.header.subject}\n" in protocol["example-answer"]
+    accepted = replace(
+        stamp, envelope=answer.digest, bot="inventory", subject=answer.header.subject, nonce=answer.header.nonce
+    )
+    (sealed,) = seal_stamps(bus, [accepted])
+    message = open_delivery(pack_delivery(told["answer"], sealed), answer.header.subject, "shop", trusted, Verifier())
+    check_answer(message, request.header, trusted, Verifier())
 
 
 def test_the_connect_example_verifies(protocol: dict[str, str]) -> None:

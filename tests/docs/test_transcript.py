@@ -1,0 +1,11 @@
+"""The transcript in the protocol document is what a real session says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.docs.transcript import session, written
+
+
+async def test_the_transcript_is_what_a_session_says(tmp_path: Path) -> None:
+    assert await session(tmp_path / "shop") == written(), "look at what changed, then `python -m tests.docs.transcript`"
