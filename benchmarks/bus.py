@@ -20,6 +20,7 @@ from typing import Any, Final, Self
 from benchmarks.workload import ORDER_SCHEMA, REPLY_SCHEMA
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.keys import make_key
+from sealbus_broker.policy.bus_file import BusFile
 from sealbus_broker.relay.nats_config import NatsConfig
 from sealbus_broker.relay.server import NatsServer
 
@@ -75,10 +76,11 @@ class Bus:
         for name, schema in plan.schemas.items():
             (folder / "schemas" / f"{name}.json").write_text(json.dumps(schema))
         with _quiet():
-            self._secrets = self.folder.secrets()
+            self._secrets = self.folder.open_secrets()
         self.url = f"nats://127.0.0.1:{(port := free_port())}"
+        facts = BusFile(BUS, (self.url,), (self._secrets.bus.public,))
         for bot in plan.bots:
-            make_key(self.folder, bot, BUS, (self.url,), self._secrets.bus.public, datetime.now(UTC))
+            make_key(self.folder, bot, facts, datetime.now(UTC))
         self._server = NatsServer(
             NatsConfig(
                 store_dir=folder / ".sealbus" / "jetstream",

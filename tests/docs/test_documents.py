@@ -34,6 +34,7 @@ COMMANDS = {
     "prepare": (),
     "ping": (),
     "check": (),
+    "bot": ("add", "rm"),
     "keys": ("ls", "new"),
     "pub": (),
     "sub": (),

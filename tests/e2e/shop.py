@@ -14,6 +14,7 @@ from typing import Any, Self
 from sealbus import Bot, Credentials
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.keys import make_key
+from sealbus_broker.policy.bus_file import BusFile
 from sealbus_broker.relay.connection import HardenedClient, connect
 from sealbus_broker.relay.nats_config import NatsConfig
 from sealbus_broker.relay.server import NatsServer
@@ -48,11 +49,12 @@ class Shop:
         assert SKEW in policy
         (folder / "policy.yaml").write_text(policy.replace(SKEW, "clock_skew: 100ms"))
         shutil.copytree(ROOT / "schemas", folder / "schemas")
-        self.secrets = self.bus.secrets()
+        self.secrets = self.bus.open_secrets()
         self.port = free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
+        facts = BusFile("shop", (self.url,), (self.secrets.bus.public,))
         for bot in BOTS:
-            make_key(self.bus, bot, "shop", (self.url,), self.secrets.bus.public, datetime.now(UTC))
+            make_key(self.bus, bot, facts, datetime.now(UTC))
         self.server = NatsServer(
             NatsConfig(
                 store_dir=folder / ".sealbus" / "jetstream",

@@ -11,7 +11,7 @@ import pytest
 
 from sealbus.errors import InvalidInput
 from sealbus.keys import KeyKind, SigningKey
-from sealbus_broker.policy.keys import add_key
+from sealbus_broker.policy.keys import MAX_KEYS, add_key
 from tests.policy.folder import Folder
 
 FILE = "keys/order.yaml"
@@ -175,6 +175,14 @@ class TestAddingAKey:
         with pytest.raises(InvalidInput):
             add_key(bus.root, "order", SigningKey.generate(KeyKind.BOT).public, NOW)
         assert outside.read_text() == "bot: order\nkeys: []\n"
+
+    def test_up_to_the_most_that_a_bot_may_have(self, bus: Folder) -> None:
+        for _ in range(MAX_KEYS):
+            add_key(bus.root, "order", SigningKey.generate(KeyKind.BOT).public, NOW)
+        assert bus.problems() == []
+        with pytest.raises(InvalidInput, match="has 16 keys, which is the most"):
+            add_key(bus.root, "order", SigningKey.generate(KeyKind.BOT).public, NOW)
+        assert bus.problems() == []
 
     def test_leaves_nothing_else_behind(self, bus: Folder) -> None:
         add_key(bus.root, "order", SigningKey.generate(KeyKind.BOT).public, NOW)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import click
 
-from sealbus_broker.cli.folder import dir_option
+from sealbus.credentials import Credentials
+from sealbus.errors import CredentialsError
+from sealbus_broker.cli.folder import BusFolder, Unusable, dir_option
+from sealbus_broker.gate.policy import Policy
+from sealbus_broker.policy.bus_file import FILE, read_bus_file
 from sealbus_broker.policy.loader import load
+from sealbus_broker.policy.problems import Problem
+from sealbus_broker.printable import printable
+from sealbus_broker.relay.errors import SecretsUnusable
+from sealbus_broker.relay.secrets import BusSecrets
 
 
 @click.command()
@@ -17,18 +24,58 @@ from sealbus_broker.policy.loader import load
 def check(folder: str | None, as_json: bool) -> int:
     """Say whether a relay would load the bus's folder, and if not, everything that is wrong with it.
 
-    Exit code 0 if it would, 3 if not. Starts nothing, changes nothing.
+    Where the folder holds credentials, notes name those that do not work on this bus. Exit code 0 if a relay would load it, 3 if
+    not. Starts nothing, changes nothing.
     """
-    path = Path(folder or ".")
-    loaded = load(path)
-    rows = [("problem", problem) for problem in loaded.problems] + [("note", note) for note in loaded.notes]
+    bus = BusFolder.find(folder)
+    loaded = load(bus.path)
+    problems, notes = list(loaded.problems), list(loaded.notes)
+    facts = read_bus_file(bus.path, [])  # what is wrong with it is among the problems
+    if facts is not None:
+        problems += _other_keys(bus)
+        notes += bus.strangers(facts)
+    if loaded.policy is not None:
+        notes += _strange_keys(bus, loaded.policy)
+    rows = [("problem", problem) for problem in problems] + [("note", one) for one in notes]
     for kind, row in rows:
         click.echo(json.dumps({"kind": kind, **row.as_dict()}) if as_json else f"{kind}: {row}")
     policy = loaded.policy
-    if policy is None:
-        click.echo(f"{len(loaded.problems)} problem(s): a relay would not load this folder", err=True)
+    if policy is None or problems:
+        count = f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}"
+        click.echo(f"{count}: a relay would not load {bus.path}", err=True)
         return 3
     subjects = sum(not rule.pattern.startswith("sealbus.") for rule in policy.subjects)
     summary = f"bus {policy.bus}: {len(policy.bots)} bots, {subjects} subjects, policy {policy.digest.hex()[:16]}"
     click.echo(f"ok: {summary}", err=True)
     return 0
+
+
+def _other_keys(bus: BusFolder) -> list[Problem]:
+    """That the private keys which are here are not this bus's. Where there are none, or not for us, nothing is wrong."""
+    try:
+        BusSecrets.load(bus.state / "relay.toml")
+    except SecretsUnusable:
+        return []
+    try:
+        bus.secrets()
+    except Unusable as error:
+        return [Problem(FILE, 0, 0, error.what, hint=error.hint)]
+    return []
+
+
+def _strange_keys(bus: BusFolder, policy: Policy) -> list[Problem]:
+    """The credentials here whose bot or key the policy does not know: nobody would be admitted with them."""
+    found = []
+    for file in sorted((bus.path / "credentials").glob("*.toml")):
+        shown = f"credentials/{printable(file.name, 100)}"
+        try:
+            one = Credentials.load(file)
+        except CredentialsError:
+            continue  # told already
+        rule = policy.bots.get(one.bot)
+        if rule is None:
+            found.append(Problem(shown, 0, 0, f"is of the bot {one.bot}, which policy.yaml does not declare"))
+        elif one.key.public.raw not in rule.keys:
+            what = f"holds a key that is not in keys/{one.bot}.yaml"
+            found.append(Problem(shown, 0, 0, what, got=one.key.public.text, hint="the bot is not admitted with it"))
+    return found

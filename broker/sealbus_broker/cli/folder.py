@@ -1,29 +1,68 @@
-"""The bus's folder as the commands find and use it, and the options that several commands share."""
+"""The bus's folder as the commands find and use it, and the options that several commands share.
+
+One fact has one place: the bus's name, its addresses and its public keys stand in ``bus.toml``, and every command reads them
+there. What disagrees with it is told at once: the private keys in ``.sealbus``, and the credentials of bots.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import click
 
-from sealbus.credentials import Credentials
-from sealbus.errors import CredentialsError, SealbusError
+from sealbus.credentials import Credentials, check_server
+from sealbus.errors import CredentialsError, InvalidInput, SealbusError
 from sealbus.keys import PublicKey
 from sealbus_broker.gate.policy import Policy
+from sealbus_broker.policy.bus_file import (
+    FILE,
+    PORT,
+    BusFile,
+    address,
+    other_bus,
+    other_place,
+    read_bus_file,
+    write_bus_file,
+)
 from sealbus_broker.policy.loader import load
+from sealbus_broker.policy.problems import Problem
+from sealbus_broker.printable import printable
 from sealbus_broker.relay.secrets import BusSecrets
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-SERVER: Final = "nats://127.0.0.1:4222"
+SERVER: Final = f"nats://127.0.0.1:{PORT}"
+"""Where a bus is found if nothing says otherwise."""
+
+_SERVERS: Final = "sealbus.servers"
+"""Where the addresses of ``--server`` wait for the command that speaks as a bot."""
+
+_ANY_ADDRESS: Final = ("0.0.0.0", "::", "")  # noqa: S104  # compared with, never listened on
 
 
 class Unusable(SealbusError):
     """The folder is not one that this command can work with."""
+
+
+@contextlib.contextmanager
+def writing(what: Path | str) -> Iterator[None]:
+    """Turn an ``OSError`` of a write into one sentence about ``what``."""
+    try:
+        yield
+    except OSError as error:
+        name = error.filename if isinstance(error.filename, str) else what
+        raise Unusable(f"{name} cannot be written: {error.strerror or type(error).__name__}") from None
+
+
+def note(text: str) -> None:
+    """Say something on stderr that stops nothing."""
+    click.echo(f"{click.style('note:', fg='yellow')} {text}", err=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +75,21 @@ class BusFolder:
     def find(cls, given: str | None) -> BusFolder:
         """``given``, or this folder, or the one bus that lies directly in it."""
         here = Path(given or ".")
-        if (here / "policy.yaml").exists():
-            return cls(here)
-        if given is None:
-            below = sorted(path.parent for path in here.glob("*/policy.yaml"))
-            if len(below) == 1:
-                click.echo(f"using the bus in {below[0]}", err=True)
-                return cls(below[0])
+        try:
+            if (here / "policy.yaml").exists():
+                return cls(here)
+            below = sorted(path.parent for path in here.glob("*/policy.yaml")) if given is None else []
+        except (OSError, ValueError) as error:  # ValueError: a path with NUL in it
+            why = getattr(error, "strerror", None) or "not a path"
+            raise Unusable(f"{printable(str(here), 300)} cannot be read: {why}") from None
+        if len(below) == 1:
+            click.echo(f"using the bus in {below[0]}", err=True)
+            return cls(below[0])
+        if below:
+            names = printable(", ".join(str(path) for path in below), 300)
+            raise Unusable(f"there are {len(below)} buses in this folder: {names}", hint="choose one with --dir")
         raise Unusable(
-            f"there is no policy.yaml in {here if given else 'this folder'}",
+            f"there is no policy.yaml in {printable(str(here), 300) if given else 'this folder'}",
             hint="make a bus with `sealbus init NAME`, or name its folder with --dir",
         )
 
@@ -57,27 +102,197 @@ class BusFolder:
         """Where a bot's credentials are kept."""
         return self.path / "credentials" / f"{bot}.toml"
 
-    def secrets(self) -> BusSecrets:
-        """The bus's own keys; made if there are none yet."""
-        path = self.state / "relay.toml"
-        if not path.exists():
-            BusSecrets.generate().write(path)
-            click.echo(f"made the bus's own keys: {path} (keep it secret, keep a copy)", err=True)
-        return BusSecrets.load(path)
+    # ---- what the folder says about the bus --------------------------------------------------------------------------
 
-    def policy(self, bus_key: PublicKey) -> Policy:
+    def bus_file(self) -> BusFile | None:
+        """What ``bus.toml`` says, or ``None`` if there is none. Raises :class:`Unusable` if it is wrong."""
+        problems: list[Problem] = []
+        found = read_bus_file(self.path, problems)
+        if problems:
+            raise Unusable(str(problems[0]), hint="`sealbus check` lists everything")
+        return found
+
+    def servers(self, given: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """Where the bus is found: ``given`` on the command line, or ``bus.toml``, or this machine."""
+        if given:
+            return given
+        known = self.bus_file()
+        return known.servers if known is not None else (SERVER,)
+
+    def policy(self, bus_key: PublicKey | None = None) -> Policy:
         """The policy of this folder; every problem is shown if there is any."""
-        loaded = load(self.path, frozenset([bus_key]))
-        for note in loaded.notes:
-            click.echo(f"{click.style('note:', fg='yellow')} {note}", err=True)
+        loaded = load(self.path, frozenset([bus_key] if bus_key is not None else []))
+        for one in loaded.notes:
+            note(str(one))
         if loaded.policy is None:
             for problem in loaded.problems:
                 click.echo(str(problem), err=True)
+            count = len(loaded.problems)
             raise Unusable(
-                f"{len(loaded.problems)} problem(s) in {self.path}: nothing was started",
-                hint="mend them; `sealbus check`",
+                f"{count} {'problem' if count == 1 else 'problems'} in {self.path}",
+                hint="nothing was done; repair them, `sealbus check` lists them",
             )
         return loaded.policy
+
+    # ---- the bus's own keys ------------------------------------------------------------------------------------------
+
+    def secrets(self) -> BusSecrets:
+        """The bus's own keys. Raises if they are not here, or are not those that ``bus.toml`` names."""
+        secrets = BusSecrets.load(self.state / "relay.toml")
+        known = self.bus_file()
+        if known is not None and secrets.bus.public not in known.bus_keys:
+            raise Unusable(
+                f"{self.state / 'relay.toml'} holds the bus key {secrets.bus.public.text},"
+                f" and {FILE} names {' '.join(key.text for key in known.bus_keys)}",
+                hint=f"put back the file that belongs to this bus, or write the other key into {FILE}",
+            )
+        return secrets
+
+    def open_secrets(self, *, new_keys: bool = False) -> BusSecrets:
+        """The bus's own keys, made if this bus has none yet: only for what starts a bus.
+
+        Where ``bus.toml`` names a key, the bus has one, and it is elsewhere: a clone of the folder is no new bus. Then keys are
+        made with ``new_keys`` only, and every credentials file that was made before stops working.
+        """
+        path = self.state / "relay.toml"
+        try:
+            there = path.exists() or path.is_symlink()
+        except OSError as error:
+            raise Unusable(f"{path} cannot be read: {error.strerror}") from None
+        known = self.bus_file()
+        if there:
+            return self.secrets()
+        if known is not None and not new_keys:
+            raise Unusable(
+                f"{FILE} names the bus key {' '.join(key.text for key in known.bus_keys)},"
+                f" and its private half is not in {path}",
+                hint=f"copy {path.name} from where the bus runs; or make this a bus of its own with --new-keys:"
+                " credentials that exist will not work with it",
+            )
+        secrets = BusSecrets.generate()
+        secrets.write(path)
+        click.echo(f"made the bus's own keys: {path} (keep it secret, keep a copy)", err=True)
+        if known is not None:
+            self.record(replace(known, bus_keys=(secrets.bus.public,)))
+        return secrets
+
+    def record(self, bus: BusFile) -> None:
+        """Write ``bus.toml``, and name the credentials in this folder that it makes wrong.
+
+        A folder that cannot be written, such as a container's, is no error: what should be in the file is shown.
+        """
+        try:
+            changed = write_bus_file(self.path, bus)
+        except OSError as error:
+            told = bus.text().split("\n", maxsplit=1)[1].rstrip()
+            note(f"{self.path / FILE} cannot be written: {error.strerror}. What belongs into it:\n{told}")
+            return
+        if changed:
+            click.echo(f"wrote {self.path / FILE}: the bus {bus.name} at {', '.join(bus.servers)}", err=True)
+        for one in self.strangers(bus):
+            note(str(one))
+
+    def found_at(self, name: str, bus_key: PublicKey, host: str | None, port: int | None) -> BusFile:
+        """``bus.toml`` as it should be when the server listens on ``host`` and ``port``; ``None``: where the file says."""
+        known = self.bus_file()
+        if known is None:
+            return BusFile(name, (_url("nats", host or "127.0.0.1", port or PORT),), (bus_key,))
+        first = urlsplit(known.servers[0])
+        was_host, was_port = address(known.servers[0])
+        local = was_host in ("127.0.0.1", "::1")
+        now_host = host if host and host not in _ANY_ADDRESS and local else was_host
+        if (now_host, port or was_port) == (was_host, was_port):
+            return known
+        return replace(known, servers=(_url(first.scheme, now_host, port or was_port),))
+
+    def port(self, given: int | None) -> int:
+        """Where a server of this bus listens: as ``given``, or as ``bus.toml`` says."""
+        return given or address(self.servers()[0])[1]
+
+    # ---- credentials -------------------------------------------------------------------------------------------------
+
+    def strangers(self, bus: BusFile) -> list[Problem]:
+        """The credentials in this folder that name another address or another bus than ``bus``, and why."""
+        found: list[Problem] = []
+        try:
+            files = sorted((self.path / "credentials").glob("*.toml"))
+        except OSError:
+            return []
+        for file in files:
+            shown = f"credentials/{printable(file.name, 100)}"
+            try:
+                one = Credentials.load(file)
+            except CredentialsError as error:
+                found.append(Problem(shown, 0, 0, error.what, hint=error.hint))
+                continue
+            if (why := other_bus(bus, one)) is not None:
+                hint = f"move the file away and run `sealbus keys new {one.bot}`"
+                found.append(Problem(shown, 0, 0, f"is {why}", hint=hint))
+            elif other_place(bus, one.servers):
+                what = f"names another address: {', '.join(one.servers)}"
+                hint = "bots that use the file look there: change `servers` in it"
+                found.append(Problem(shown, 0, 0, what, expected=", ".join(bus.servers), hint=hint))
+        return found
+
+    def speak_as(self, bot: str, given: tuple[str, ...] = ()) -> Credentials:
+        """The credentials of ``bot`` in this folder, for the bus that the folder holds, where it is found."""
+        path = self.credentials(bot)
+        credentials = Credentials.load(path)
+        bus = self.bus_file()
+        if bus is None:
+            return replace(credentials, servers=given or credentials.servers)
+        if (why := other_bus(bus, credentials)) is not None:
+            raise CredentialsError(
+                f"{path} is {why}", hint=f"move the file away and run `sealbus keys new {credentials.bot}`"
+            )
+        if given:
+            return replace(credentials, servers=given)
+        if other_place(bus, credentials.servers):
+            note(
+                f"{path} names another address than {FILE}: {', '.join(credentials.servers)};"
+                f" using {', '.join(bus.servers)}"
+            )
+            return replace(credentials, servers=bus.servers)
+        return credentials
+
+
+def _url(scheme: str, host: str, port: int) -> str:
+    shown = "127.0.0.1" if host in _ANY_ADDRESS else host
+    return f"{scheme}://[{shown}]:{port}" if ":" in shown else f"{scheme}://{shown}:{port}"
+
+
+def _checked(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    servers = tuple(one.strip() for text in given for one in text.split(",") if one.strip())
+    try:
+        return tuple(check_server(server) for server in servers)
+    except InvalidInput as error:
+        raise click.BadParameter(f"{error.what.removeprefix('servers: ')}, {error.hint}") from None
+
+
+def _kept(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> None:
+    context.meta[_SERVERS] = _checked(context, parameter, given)
+
+
+def server_option(command: F) -> F:
+    """``--server``: where the bus is found, instead of where ``bus.toml`` says."""
+    return click.option(
+        "--server",
+        "--servers",
+        "servers",
+        multiple=True,
+        metavar="URL",
+        callback=_checked,
+        help="Where NATS is; may be repeated. [default: as bus.toml says]",
+    )(command)
+
+
+def new_keys_option(command: F) -> F:
+    """``--new-keys``: a clone of a folder becomes a bus of its own."""
+    return click.option(
+        "--new-keys",
+        is_flag=True,
+        help="Make new bus keys although bus.toml names others: the folder becomes a bus of its own.",
+    )(command)
 
 
 def dir_option(command: F) -> F:
@@ -92,7 +307,17 @@ def dir_option(command: F) -> F:
 
 
 def bot_options(command: F) -> F:
-    """``--as`` and ``--credentials``: who speaks."""
+    """``--as``, ``--credentials`` and ``--server``: who speaks, and where."""
+    command = click.option(
+        "--server",
+        "--servers",
+        "servers",
+        multiple=True,
+        metavar="URL",
+        expose_value=False,
+        callback=_kept,
+        help="Where NATS is; may be repeated. [default: as bus.toml, or the credentials file, says]",
+    )(command)
     command = click.option("--as", "bot", metavar="BOT", help="Speak as BOT, with DIR/credentials/BOT.toml.")(command)
     command = click.option(
         "--credentials", "-c", envvar="SEALBUS_CREDENTIALS", metavar="FILE", help="Speak with this credentials file."
@@ -103,13 +328,16 @@ def bot_options(command: F) -> F:
 def find_credentials(
     folder: str | None, bot: str | None, credentials: str | None, default: str | None = None
 ) -> Credentials:
-    """Whose credentials a command uses: ``--as``, ``--credentials``, the environment's, or ``default``'s in the bus's folder."""
+    """Whose credentials a command uses: those of ``--as``, ``--credentials``, the environment, or ``default`` in the folder."""
+    given: tuple[str, ...] = click.get_current_context().meta.get(_SERVERS, ())
     if bot is not None:
-        return Credentials.load(BusFolder.find(folder).credentials(bot))
+        return BusFolder.find(folder).speak_as(bot, given)
     if credentials is not None:
-        return Credentials.load(credentials)
-    if default is not None:
-        return Credentials.load(BusFolder.find(folder).credentials(default))
-    if os.environ.get("SEALBUS_SEED"):
-        return Credentials.from_environment()
-    raise CredentialsError("who speaks?", hint="say --as BOT, or --credentials FILE, or set SEALBUS_CREDENTIALS")
+        found = Credentials.load(credentials)
+    elif default is not None:
+        return BusFolder.find(folder).speak_as(default, given)
+    elif os.environ.get("SEALBUS_SEED"):
+        found = Credentials.from_environment()
+    else:
+        raise CredentialsError("no credentials given", hint="use --as BOT, or --credentials FILE")
+    return replace(found, servers=given) if given else found

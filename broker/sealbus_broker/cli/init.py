@@ -7,31 +7,34 @@ from pathlib import Path
 
 import click
 
-from sealbus_broker.cli.folder import SERVER, BusFolder, Unusable
+from sealbus_broker.cli.folder import SERVER, BusFolder, server_option, writing
 from sealbus_broker.cli.keys import make_key
+from sealbus_broker.policy.bus_file import BusFile, write_bus_file
 from sealbus_broker.policy.scaffold import BOTS, scaffold
 
 
 @click.command()
 @click.argument("name")
 @click.option("--dir", "folder", metavar="DIR", help="Where to make it. [default: ./NAME]")
-@click.option("--server", default=SERVER, show_default=True, metavar="URL", help="Where bots will find its NATS.")
-def init(name: str, folder: str | None, server: str) -> None:
+@server_option
+def init(name: str, folder: str | None, servers: tuple[str, ...]) -> None:
     """Make a new bus NAME: a policy to grow, schemas, keys and credentials for its first bots.
 
-    Nothing that exists is overwritten.
+    Nothing that exists is overwritten. --server says where bots will find the bus; it goes into bus.toml.
     """
     path = Path(folder or name)
-    try:
+    with writing(path):
         written = scaffold(path, name)
-    except OSError as error:
-        raise Unusable(f"{path} cannot be written: {error.strerror}") from None
     for file in written:
         click.echo(f"  {file}", err=True)
     bus = BusFolder(path)
-    secrets = bus.secrets()
+    secrets = bus.open_secrets()
+    facts = BusFile(name, servers or (SERVER,), (secrets.bus.public,))
+    with writing(path):
+        write_bus_file(path, facts)
+    click.echo(f"  {path / 'bus.toml'}", err=True)
     for bot in BOTS:
-        made = make_key(bus, bot, name, (server,), secrets.bus.public, datetime.now(UTC))
+        made = make_key(bus, bot, facts, datetime.now(UTC))
         click.echo(f"  {made}", err=True)
     click.echo(f"\nThe bus {name} is ready. Next:\n", err=True)
     click.echo(f"  sealbus up --dir {path}", err=True)

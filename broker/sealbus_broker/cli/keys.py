@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
 from sealbus.credentials import Credentials
 from sealbus.keys import KeyKind, PublicKey, SigningKey
 from sealbus.subjects import RELAY, check_name
-from sealbus_broker.cli.folder import SERVER, BusFolder, Unusable, dir_option
-from sealbus_broker.policy.document import Document, read_yaml
+from sealbus_broker.cli.folder import BusFolder, Unusable, dir_option, server_option, writing
+from sealbus_broker.policy.bus_file import FILE, BusFile
+from sealbus_broker.policy.document import read_yaml
 from sealbus_broker.policy.keys import add_key
+from sealbus_broker.policy.problems import Problem, nearest
 
 
 @click.group()
@@ -25,17 +30,25 @@ def keys() -> None:
 @click.argument("bot")
 @dir_option
 @click.option("--out", metavar="FILE", help="Where the credentials go. [default: DIR/credentials/BOT.toml]")
-@click.option("--server", "--servers", "servers", multiple=True, default=(SERVER,), show_default=True, metavar="URL")
-@click.option("--bus-key", metavar="KEY", help="The bus's public key (N…), where its secrets are elsewhere.")
+@server_option
+@click.option("--bus-key", metavar="KEY", help="The bus's public key (N…). [default: as bus.toml says]")
 def new(bot: str, folder: str | None, out: str | None, servers: tuple[str, ...], bus_key: str | None) -> None:
     """Make a key for BOT: its private half into a credentials file (mode 0600), its public half into keys/BOT.yaml.
 
-    A file that exists is never overwritten, and a private key never goes into keys/. A second key for the same bot is added beside the
-    first: give the new credentials to the bot, then set not_after on the old key.
+    The bot is one that policy.yaml declares. No secret of the bus is needed. A file that exists is never overwritten, and a private
+    key never goes into keys/. A second key for the same bot is added beside the first: give the new credentials to the bot, then
+    set not_after on the old key.
     """
     bus = BusFolder.find(folder)
-    public = PublicKey.parse(bus_key, KeyKind.BUS) if bus_key else bus.secrets().bus.public
-    click.echo(make_key(bus, bot, _bus_name(bus), servers, public, datetime.now(UTC), Path(out) if out else None))
+    check_bot(bot)
+    declared = _declared(bus)
+    if bot not in declared:
+        raise Unusable(
+            f"policy.yaml declares no bot {bot}",
+            hint=nearest(bot, declared) or f"`sealbus bot add {bot}` declares it and makes its key",
+        )
+    facts = the_bus(bus, servers, bus_key)
+    click.echo(make_key(bus, bot, facts, datetime.now(UTC), Path(out) if out else None))
 
 
 @keys.command("ls")
@@ -43,8 +56,7 @@ def new(bot: str, folder: str | None, out: str | None, servers: tuple[str, ...],
 @click.option("--json", "as_json", is_flag=True, help="One object a line.")
 def ls(folder: str | None, as_json: bool) -> None:
     """List the public keys of all bots."""
-    bus = BusFolder.find(folder)
-    policy = bus.policy(bus.secrets().bus.public)
+    policy = BusFolder.find(folder).policy()
     now_ms = datetime.now(UTC).timestamp() * 1000
     for bot in policy.bots.values():
         for key in bot.keys.values():
@@ -63,40 +75,67 @@ def ls(folder: str | None, as_json: bool) -> None:
             )
 
 
-def make_key(
-    bus: BusFolder,
-    bot: str,
-    bus_name: str,
-    servers: tuple[str, ...],
-    bus_key: PublicKey,
-    now: datetime,
-    out: Path | None = None,
-) -> Path:
+def make_key(bus: BusFolder, bot: str, facts: BusFile, now: datetime, out: Path | None = None) -> Path:
     """Make a key; return where its credentials are. The secret is written first, so no public key stands without it."""
-    check_name(bot)
-    if bot == RELAY:
-        raise Unusable(f"{RELAY} is the relay's own name", hint="choose another")
+    check_bot(bot)
     path = out or bus.credentials(bot)
     if (bus.path / "keys").resolve() in path.resolve().parents:
         raise Unusable(
             f"{path} lies in keys/, which is for public keys", hint="credentials are secret: keep them elsewhere"
         )
     key = SigningKey.generate(KeyKind.BOT)
-    Credentials(bus_name, bot, key, servers, frozenset([bus_key.raw])).write(path)
+    pinned = frozenset(one.raw for one in facts.bus_keys)
+    Credentials(facts.name, bot, key, facts.servers, pinned).write(path)
     try:
-        add_key(bus.path, bot, key.public, now)
+        with writing(bus.path / "keys"):
+            add_key(bus.path, bot, key.public, now)
     except BaseException:
-        path.unlink()
+        with contextlib.suppress(OSError):
+            path.unlink()
         raise
     return path
 
 
+def check_bot(bot: str) -> None:
+    """Raise if no bot may have this name."""
+    check_name(bot)
+    if bot == RELAY:
+        raise Unusable(f"{RELAY} is the relay's own name", hint="choose another")
+
+
+def the_bus(bus: BusFolder, servers: tuple[str, ...], bus_key: str | None = None) -> BusFile:
+    """What credentials say of the bus: as ``bus.toml``, with other ``servers`` if given; ``bus_key`` where there is no such file."""
+    given = PublicKey.parse(bus_key, KeyKind.BUS) if bus_key else None
+    known = bus.bus_file()
+    if known is None:
+        if given is None:
+            raise Unusable(
+                f"{bus.path / FILE} is missing, so the bus's public key is not known",
+                hint="`sealbus up` and `sealbus prepare` write it; or give --bus-key N…",
+            )
+        return BusFile(_bus_name(bus), servers or bus.servers(), (given,))
+    if given is not None and given not in known.bus_keys:
+        raise Unusable(
+            f"--bus-key {given.text} is not the key that {FILE} names",
+            hint=f"leave --bus-key out; or, if the bus has this key now, write it into {FILE} as bus_keys",
+        )
+    return replace(known, servers=servers or known.servers)
+
+
+def _declared(bus: BusFolder) -> list[str]:
+    bots = _policy_fields(bus).get("bots")
+    return list(bots) if isinstance(bots, dict) else []
+
+
 def _bus_name(bus: BusFolder) -> str:
+    name = _policy_fields(bus).get("bus")
+    if not isinstance(name, str):
+        raise Unusable(f"{bus.path / 'policy.yaml'} does not name its bus", hint="`sealbus check` shows what is wrong")
+    return check_name(name, "bus")
+
+
+def _policy_fields(bus: BusFolder) -> dict[str, Any]:
     document = read_yaml(bus.path, "policy.yaml")
-    if (
-        isinstance(document, Document)
-        and isinstance(document.value, dict)
-        and isinstance(document.value.get("bus"), str)
-    ):
-        return check_name(document.value["bus"], "bus")
-    raise Unusable(f"{bus.path / 'policy.yaml'} does not name its bus", hint="`sealbus check` shows what is wrong")
+    if isinstance(document, Problem):
+        raise Unusable(str(document), hint="`sealbus check` lists everything")
+    return document.value if isinstance(document.value, dict) else {}

@@ -6,12 +6,14 @@ Exit codes: 0 it worked, 1 it failed, 2 the command line is wrong, 3 the answer 
 
 from __future__ import annotations
 
+import io
 from importlib.metadata import version
 
 import click
 
-from sealbus.errors import SealbusError
+from sealbus.errors import SealbusError, hide_seeds
 from sealbus.outcomes import Refused
+from sealbus_broker.cli.bot import bot
 from sealbus_broker.cli.bots import pub, request, sub
 from sealbus_broker.cli.check import check
 from sealbus_broker.cli.init import init
@@ -34,7 +36,7 @@ def cli() -> None:
     """
 
 
-for _command in (init, up, relay, prepare, ping, check, keys, pub, sub, request, inspect, quarantine):
+for _command in (init, up, relay, prepare, ping, check, bot, keys, pub, sub, request, inspect, quarantine):
     cli.add_command(_command)
 
 
@@ -43,7 +45,9 @@ def main() -> int:
     try:
         result = cli.main(prog_name="sealbus", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        told = io.StringIO()
+        error.show(told)
+        click.echo(hide_seeds(told.getvalue()), nl=False, err=True)
         return error.exit_code
     except click.Abort as abort:
         if isinstance(abort.__cause__ or abort.__context__, EOFError):

@@ -9,6 +9,7 @@ import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -17,7 +18,7 @@ from nats.errors import Error as NatsError
 
 from sealbus.errors import ConnectionFailed, InvalidInput
 from sealbus.subjects import check_name
-from sealbus_broker.cli.folder import SERVER, BusFolder, Unusable, dir_option
+from sealbus_broker.cli.folder import BusFolder, Unusable, dir_option, new_keys_option, server_option
 from sealbus_broker.relay.connection import connect
 from sealbus_broker.relay.nats_config import NatsConfig, render
 from sealbus_broker.relay.relay import PING_SUBJECT, Relay
@@ -34,7 +35,7 @@ name_option = click.option(
 @click.command()
 @dir_option
 @click.option(
-    "--port", default=4222, show_default=True, type=click.IntRange(1, 65535), help="Where nats-server listens."
+    "--port", type=click.IntRange(1, 65535), help="Where nats-server listens; goes into bus.toml. [default: its port]"
 )
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="On which address. Beyond this machine, put TLS in front."
@@ -42,11 +43,12 @@ name_option = click.option(
 @click.option(
     "--sync", default="always", show_default=True, help="JetStream's sync_interval: always, or a time such as 2m."
 )
+@new_keys_option
 @name_option
-def up(folder: str | None, port: int, host: str, sync: str, name: str) -> None:
+def up(folder: str | None, port: int | None, host: str, sync: str, new_keys: bool, name: str) -> None:
     """Run a whole bus: a nats-server of its own, watched and restarted, and a relay. Ctrl-C stops both."""
     bus = BusFolder.find(folder)
-    secrets = bus.secrets()
+    secrets = bus.open_secrets(new_keys=new_keys)
     policy = bus.policy(secrets.bus.public)
     check_name(name, "relay")
     configure_logging()
@@ -56,7 +58,7 @@ def up(folder: str | None, port: int, host: str, sync: str, name: str) -> None:
             relay=secrets.relay.public,
             issuer=secrets.issuer.public,
             host=host,
-            port=port,
+            port=bus.port(port),
             sync_interval=sync,
             max_file_bytes=file_bytes(policy.limits),
             max_memory_bytes=memory_bytes(policy.limits),
@@ -67,6 +69,7 @@ def up(folder: str | None, port: int, host: str, sync: str, name: str) -> None:
 
     async def serve(stopping: asyncio.Event) -> None:
         await server.start()
+        bus.record(bus.found_at(policy.bus, secrets.bus.public, host, port))
         click.echo(f"nats-server listens on {server.url}, its log is {bus.state / 'nats.log'}", err=True)
         watching = asyncio.create_task(server.supervise())
         relaying = asyncio.create_task(relay.run(stopping, lambda: _say_ready(policy.bus, server.url)))
@@ -87,7 +90,7 @@ def up(folder: str | None, port: int, host: str, sync: str, name: str) -> None:
 
 @click.command()
 @dir_option
-@click.option("--server", "--servers", "servers", multiple=True, default=(SERVER,), show_default=True, metavar="URL")
+@server_option
 @name_option
 def relay(folder: str | None, servers: tuple[str, ...], name: str) -> None:
     """Run a relay against a nats-server that runs elsewhere, with the configuration that `sealbus prepare` writes."""
@@ -96,10 +99,11 @@ def relay(folder: str | None, servers: tuple[str, ...], name: str) -> None:
     policy = bus.policy(secrets.bus.public)
     check_name(name, "relay")
     configure_logging()
-    one = Relay(list(servers), secrets, lambda: policy, name)
+    found = bus.servers(servers)
+    one = Relay(list(found), secrets, lambda: policy, name)
 
     async def serve(stopping: asyncio.Event) -> None:
-        await one.run(stopping, lambda: _say_ready(policy.bus, servers[0]))
+        await one.run(stopping, lambda: _say_ready(policy.bus, found[0]))
 
     _run(serve)
 
@@ -119,15 +123,25 @@ def relay(folder: str | None, servers: tuple[str, ...], name: str) -> None:
 @click.option(
     "--sync", default="always", show_default=True, help="JetStream's sync_interval: always, or a time such as 2m."
 )
+@server_option
+@new_keys_option
 def prepare(
-    folder: str | None, nats_conf: str | None, listen: str, store: str, monitor_port: int | None, sync: str
+    folder: str | None,
+    nats_conf: str | None,
+    listen: str,
+    store: str,
+    monitor_port: int | None,
+    sync: str,
+    servers: tuple[str, ...],
+    new_keys: bool,
 ) -> None:
     """Write the configuration for a nats-server that runs elsewhere, and make the bus's keys if there are none.
 
-    The configuration holds no secret. Prints the bus's public key, which bots' credentials need.
+    The configuration holds no secret. Prints the bus's public key, and writes it into bus.toml, with --server, which says where
+    bots find the server, or the address of --listen.
     """
     bus = BusFolder.find(folder)
-    secrets = bus.secrets()
+    secrets = bus.open_secrets(new_keys=new_keys)
     policy = bus.policy(secrets.bus.public)
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
@@ -149,17 +163,19 @@ def prepare(
     except OSError as error:
         raise Unusable(f"{target} cannot be written: {error.strerror}") from None
     click.echo(f"wrote {target}", err=True)
+    known = bus.bus_file() or bus.found_at(policy.bus, secrets.bus.public, host.strip("[]"), int(port))
+    bus.record(replace(known, servers=servers or known.servers))
     click.echo(secrets.bus.public.text)
 
 
 @click.command()
 @dir_option
-@click.option("--server", "--servers", "servers", multiple=True, default=(SERVER,), show_default=True, metavar="URL")
+@server_option
 def ping(folder: str | None, servers: tuple[str, ...]) -> None:
     """Say whether the bus is up: NATS answers, the streams are there, and a relay serves. For health checks."""
-    path = BusFolder.find(folder).state / "relay.toml"
-    secrets = BusSecrets.load(path)
-    click.echo(f"ok: relay {asyncio.run(_ping(list(servers), secrets))} serves", err=True)
+    bus = BusFolder.find(folder)
+    secrets = bus.secrets()
+    click.echo(f"ok: relay {asyncio.run(_ping(list(bus.servers(servers)), secrets))} serves", err=True)
 
 
 async def _ping(servers: list[str], secrets: BusSecrets) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import StringIO
@@ -19,6 +17,7 @@ from sealbus_broker.gate.policy import BotKey
 from sealbus_broker.policy.document import Document, read_yaml
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.reader import Reader
+from sealbus_broker.policy.replace import replace_file
 from sealbus_broker.printable import printable
 
 FOLDER: Final = "keys"
@@ -143,10 +142,13 @@ def add_key(folder: Path, bot: str, key: PublicKey, now: datetime) -> Path:
     if path.exists() or path.is_symlink():
         document = read_yaml(folder, file, MAX_KEY_FILE_BYTES)
         problems = [document] if isinstance(document, Problem) else []
-        if isinstance(document, Document) and key.raw in read_keys(document, bot, problems):
+        there = read_keys(document, bot, problems) if isinstance(document, Document) else {}
+        if key.raw in there:
             raise InvalidInput(f"{file} has this key already")
         if problems or isinstance(document, Problem):
-            raise InvalidInput(str(problems[0]), hint="mend the file first; `sealbus check` shows everything")
+            raise InvalidInput(str(problems[0]), hint="repair the file first; `sealbus check` lists everything")
+        if len(there) == MAX_KEYS:
+            raise InvalidInput(f"{file} has {MAX_KEYS} keys, which is the most", hint="remove one that has expired")
         yaml = YAML(typ="rt", pure=True)
         yaml.indent(mapping=2, sequence=4, offset=2)
         yaml.preserve_quotes = True
@@ -164,16 +166,5 @@ def add_key(folder: Path, bot: str, key: PublicKey, now: datetime) -> Path:
             f"    not_before: {since.isoformat()}Z\n"
         )
     path.parent.mkdir(exist_ok=True)
-    _replace(path, text)
+    replace_file(path, text)
     return path
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a whole file or nothing: a reader never sees half of it."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(name).chmod(0o644)
-    Path(name).replace(path)

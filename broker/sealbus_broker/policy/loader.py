@@ -16,6 +16,8 @@ from sealbus.subjects import RELAY, RESERVED, check_name, check_pattern, is_patt
 from sealbus_broker.gate.policy import BotKey, BotRule, CauseRule, Delivery, Disposition, Limits, Policy, SubjectRule
 from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.policy.builtin import EVERYONE, builtin_subjects
+from sealbus_broker.policy.bus_file import FILE as BUS_FILE
+from sealbus_broker.policy.bus_file import read_bus_file
 from sealbus_broker.policy.document import Document, Path_, read_yaml
 from sealbus_broker.policy.keys import KeyFiles, read_key_files
 from sealbus_broker.policy.limits import read_limits
@@ -52,6 +54,7 @@ def load(folder: Path, bus_keys: frozenset[PublicKey] = frozenset()) -> Loaded:
     if not found:
         missing = Problem(printable(str(folder), 300), 0, 0, "is not a folder", hint="make one with `sealbus init`")
         return Loaded(None, (missing,), ())
+    bus = read_bus_file(folder, problems)
     schemas = read_schemas(folder, problems)
     document = read_yaml(folder, FILE)
     if isinstance(document, Problem):
@@ -59,6 +62,9 @@ def load(folder: Path, bus_keys: frozenset[PublicKey] = frozenset()) -> Loaded:
     loading = _Loading(Reader(document, problems), schemas, notes)
     loading.read()
     keys = loading.read_keys(folder)
+    if bus is not None and loading.bus and bus.name != loading.bus:
+        what, hint = "is another bus's file", "the name stands in policy.yaml and in bus.toml: both have to agree"
+        problems.append(Problem(BUS_FILE, 0, 0, what, got=bus.name, expected=loading.bus, hint=hint))
     if problems:
         return Loaded(None, _sorted(problems), _sorted(notes))
     digest = _digest([document, *schemas.documents, *keys.documents])

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sealbus.errors import hide_seeds
 from sealbus_broker.printable import printable
 
 
@@ -21,6 +22,13 @@ class Problem:
     got: str | None = None
     expected: str | None = None
     hint: str | None = None
+
+    def __post_init__(self) -> None:
+        """A seed that was pasted into a file is not repeated."""
+        for name in ("file", "what", "got", "expected", "hint"):
+            text = getattr(self, name)
+            if text and (hidden := hide_seeds(text)) != text:
+                object.__setattr__(self, name, hidden)
 
     def __str__(self) -> str:
         """``file:line:column: what``, then got, expected and hint, each on a line of its own."""

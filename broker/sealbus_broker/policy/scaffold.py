@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
 from sealbus.errors import InvalidInput
 from sealbus.subjects import check_name
+from sealbus_broker.policy.bus_file import FILE as BUS_FILE
 
 BOTS: Final = ("greeter", "listener", "clock", "operator")
 """The bots of the template's policy, which get keys at once."""
@@ -19,7 +21,7 @@ def scaffold(folder: Path, bus: str) -> list[Path]:
     """Write a new bus's files into ``folder``, which is made if it is missing; return what was written.
 
     Raises :class:`InvalidInput` if any of the files is there already: nothing is overwritten, and then nothing is written.
-    Raises ``OSError`` if the folder cannot be written.
+    Raises ``OSError`` if the folder cannot be written; what was written by then is taken away again.
     """
     check_name(bus, "bus")
     template = files("sealbus_broker.policy") / "template"
@@ -27,11 +29,39 @@ def scaffold(folder: Path, bus: str) -> list[Path]:
     for schema in sorted((template / "schemas").iterdir(), key=lambda file: file.name):
         contents[folder / "schemas" / schema.name] = schema.read_text()
     contents[folder / ".gitignore"] = _IGNORE
-    taken = [path for path in contents if path.exists() or path.is_symlink()]
+    taken = [path for path in (*contents, folder / BUS_FILE) if path.exists() or path.is_symlink()]
     if taken:
         raise InvalidInput(f"{taken[0]} exists already", hint="choose an empty folder; nothing was written")
-    for path, text in contents.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    (folder / "keys").mkdir(exist_ok=True)
+    made = _Made()
+    try:
+        for path, text in contents.items():
+            made.folder(path.parent)
+            made.file(path, text)
+        made.folder(folder / "keys")
+    except BaseException:
+        made.undo()
+        raise
     return list(contents)
+
+
+class _Made:
+    """What was made, so that it can be unmade."""
+
+    def __init__(self) -> None:
+        self._paths: list[Path] = []
+
+    def folder(self, path: Path) -> None:
+        missing = [one for one in (path, *path.parents) if not one.exists()]
+        for one in reversed(missing):
+            one.mkdir()
+            self._paths.append(one)
+
+    def file(self, path: Path, text: str) -> None:
+        with path.open("x", encoding="utf-8") as file:
+            self._paths.append(path)
+            file.write(text)
+
+    def undo(self) -> None:
+        for path in reversed(self._paths):
+            with contextlib.suppress(OSError):
+                path.rmdir() if path.is_dir() else path.unlink()

@@ -112,7 +112,7 @@ class Credentials:
                 bus=_check_name(str(texts["bus"]), "bus"),
                 bot=_check_name(str(texts["bot"]), "bot"),
                 key=SigningKey.parse(str(texts["seed"]), KeyKind.BOT),
-                servers=tuple(_check_server(server) for server in lists["servers"]),  # type: ignore[attr-defined]  # a list
+                servers=tuple(check_server(server) for server in lists["servers"]),  # type: ignore[attr-defined]  # a list
                 bus_keys=frozenset(PublicKey.parse(text, KeyKind.BUS).raw for text in lists["bus_keys"]),  # type: ignore[attr-defined]
             )
         except InvalidInput as error:
@@ -142,8 +142,11 @@ def _check_name(text: str, what: str) -> str:
     return text
 
 
-def _check_server(server: str) -> str:
-    """``server`` if it is a NATS address. Never repeated in an error: what is wrong with it may be that it has a password."""
+def check_server(server: str) -> str:
+    """``server`` if it is a NATS address. Raises :class:`InvalidInput`.
+
+    The text is never repeated in the error: what is wrong with it may be that it has a password.
+    """
     try:
         parts = urlsplit(server)
         good = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc

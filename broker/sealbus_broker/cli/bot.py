@@ -1,0 +1,143 @@
+"""``sealbus bot``: a bot comes, a bot goes: its entry in the policy, its key and its credentials in one step."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import shutil
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from sealbus.text_file import decode_text
+from sealbus_broker.cli.folder import BusFolder, Unusable, dir_option, note, server_option, writing
+from sealbus_broker.cli.keys import check_bot, make_key, the_bus
+from sealbus_broker.policy.bot_entry import FILE, BotEntry, add_bot, bots_of, remove_bot
+from sealbus_broker.policy.loader import load
+from sealbus_broker.policy.problems import nearest
+from sealbus_broker.policy.replace import replace_file
+
+_RESTART = "relays read the folder when they start: restart them"
+
+
+@click.group()
+def bot() -> None:
+    """Add and remove bots."""
+
+
+@bot.command("add")
+@click.argument("name", metavar="BOT")
+@click.option("--publish", "-p", multiple=True, metavar="PATTERN", help="What it may say, or ask; may be repeated.")
+@click.option("--subscribe", "-s", multiple=True, metavar="PATTERN", help="What it may hear, or answer; likewise.")
+@click.option("--role", "-r", "roles", multiple=True, metavar="ROLE", help="A role of policy.yaml; may be repeated.")
+@click.option("--out", metavar="FILE", help="Where the credentials go. [default: DIR/credentials/BOT.toml]")
+@server_option
+@dir_option
+def add(
+    name: str,
+    publish: tuple[str, ...],
+    subscribe: tuple[str, ...],
+    roles: tuple[str, ...],
+    out: str | None,
+    servers: tuple[str, ...],
+    folder: str | None,
+) -> None:
+    """Add BOT: its grants to policy.yaml, a key to keys/, and its credentials file, which is printed.
+
+    To publish, or to ask on a live subject, a bot needs --publish; to receive, or to answer, --subscribe. The rest of policy.yaml
+    stays as it is, comments included. If the folder would not load afterwards, nothing is changed.
+    """
+    bus = BusFolder.find(folder)
+    check_bot(name)
+    facts = the_bus(bus, servers)
+    before = _policy_text(bus)
+    after = add_bot(before, name, BotEntry(roles, publish, subscribe))
+    _try(bus, after, added=name)
+    path = bus.path / FILE
+    with writing(path):
+        replace_file(path, after)
+    try:
+        made = make_key(bus, name, facts, datetime.now(UTC), Path(out) if out else None)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            replace_file(path, before)
+        raise
+    click.echo(made)
+    click.echo(f"added {name} to {path}; {_RESTART}", err=True)
+
+
+@bot.command("rm")
+@click.argument("name", metavar="BOT")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Show what would go, and change nothing.")
+@dir_option
+def rm(name: str, yes: bool, dry_run: bool, folder: str | None) -> None:
+    """Remove BOT: from policy.yaml, and with it its public keys and its credentials file.
+
+    Shows what goes, and asks first. A relay that runs admits the bot until it is restarted.
+    """
+    bus = BusFolder.find(folder)
+    check_bot(name)
+    before = _policy_text(bus)
+    files = [path for path in (bus.path / "keys" / f"{name}.yaml", bus.credentials(name)) if _there(path)]
+    declared = bots_of(before)
+    if name not in declared and not files:
+        raise Unusable(f"there is no bot {name}", hint=nearest(name, declared))
+    after = remove_bot(before, name) if name in declared else before
+    if load(bus.path).policy is not None:  # else it has problems already, and a bot can go all the same
+        _try(bus, after, without=name)
+    for line in difflib.unified_diff(before.splitlines(), after.splitlines(), FILE, FILE, lineterm="", n=1):
+        click.echo(click.style(line, fg="red" if line.startswith("-") else None), err=True)
+    for file in files:
+        click.echo(f"delete {file}", err=True)
+    if dry_run:
+        return
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("nobody can be asked here: give --yes to remove it")
+        click.confirm(f"Remove {name}?", abort=True, err=True)
+    # Without its keys a bot is not admitted, whatever comes of the rest. Key files of an unknown bot would stop the relays.
+    for file in files:
+        with writing(file):
+            file.unlink()
+    with writing(bus.path / FILE):
+        replace_file(bus.path / FILE, after)
+    click.echo(f"removed {name}; {_RESTART}", err=True)
+
+
+def _policy_text(bus: BusFolder) -> str:
+    path = bus.path / FILE
+    try:
+        return decode_text(path.read_bytes())
+    except OSError as error:
+        raise Unusable(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.exists() or path.is_symlink()
+    except OSError:
+        return False
+
+
+def _try(bus: BusFolder, policy: str, *, added: str | None = None, without: str | None = None) -> None:
+    """Load the folder with another policy, in a copy. Raises with every problem; shows notes about ``added``."""
+    with writing("a temporary folder"), tempfile.TemporaryDirectory(prefix="sealbus-") as copy:
+        root = Path(copy)
+        (root / FILE).write_text(policy, encoding="utf-8", newline="")
+        for name in ("schemas", "keys"):
+            if (bus.path / name).is_dir():
+                shutil.copytree(bus.path / name, root / name, symlinks=True)
+        if without is not None:
+            (root / "keys" / f"{without}.yaml").unlink(missing_ok=True)
+        loaded = load(root)
+    if loaded.policy is None:
+        for problem in loaded.problems:
+            click.echo(str(problem), err=True)
+        raise Unusable("the folder would not load then", hint="nothing was changed")
+    for one in loaded.notes:
+        if added is not None and one.what.startswith(f"{added} may "):
+            note(str(one))

@@ -1,0 +1,191 @@
+"""``bus.toml``: the name of the bus that a folder holds, where it is found, and the public keys that its stamps verify with.
+
+::
+
+    name = "shop"                              # as in policy.yaml
+    servers = ["nats://bus.example.com:4222"]
+    bus_keys = ["N…"]                          # whose stamps bots believe
+
+It holds no secret and belongs in git: so every command, and every clone of the folder, knows the bus without its private keys.
+It is no part of the policy's digest, because a bus that moves is still judged by the same rules.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from sealbus.credentials import Credentials, check_server
+from sealbus.errors import InvalidInput
+from sealbus.keys import KeyKind, PublicKey
+from sealbus.subjects import is_name
+from sealbus.text_file import decode_text
+from sealbus_broker.policy.document import read_file
+from sealbus_broker.policy.problems import Problem, nearest
+from sealbus_broker.policy.replace import replace_file
+from sealbus_broker.printable import printable
+
+FILE: Final = "bus.toml"
+
+MAX_BUS_FILE_BYTES: Final = 16 * 1024
+"""The file is a few hundred bytes; the rest is comments."""
+
+MAX_SERVERS: Final = 16
+"""Addresses of one bus: a NATS cluster has three or five."""
+
+MAX_BUS_KEYS: Final = 4
+"""The key in use, the next one, and those of relays that still have the last one."""
+
+PORT: Final = 4222
+"""Where nats-server listens if an address does not say."""
+
+_FIELDS: Final = ("name", "servers", "bus_keys")
+
+
+@dataclass(frozen=True, slots=True)
+class BusFile:
+    """What the file says."""
+
+    name: str
+    servers: tuple[str, ...]
+    bus_keys: tuple[PublicKey, ...]
+
+    def text(self) -> str:
+        """The file's content."""
+        return "# Which bus this folder holds, and where bots find it. Nothing here is secret: commit it.\n" + "".join(
+            f"{name} = {value}\n" for name, value in self._values().items()
+        )
+
+    def _values(self) -> dict[str, str]:
+        return {
+            "name": json.dumps(self.name),
+            "servers": json.dumps(list(self.servers)),
+            "bus_keys": json.dumps([key.text for key in self.bus_keys]),
+        }
+
+    def put_into(self, text: str) -> str:
+        """``text``, a sound file, with these values and all else as it was: comments stay.
+
+        Raises :class:`InvalidInput` if it is written in a form that cannot be edited here.
+        """
+        for name, value in self._values().items():
+            form = rf'^{name}[ \t]*=[ \t]*("[^"\n]*"|\[[^\]#]*\])'
+            text = re.sub(form, f"{name} = {value}".replace("\\", r"\\"), text, count=1, flags=re.MULTILINE)
+        try:
+            good = _parsed(text) == self
+        except (InvalidInput, tomllib.TOMLDecodeError):
+            good = False
+        if not good:
+            wanted = ", ".join(f"{name} = {value}" for name, value in self._values().items())
+            raise InvalidInput(f"{FILE} is written in a form that is not edited here", hint=f"write there: {wanted}")
+        return text
+
+
+def read_bus_file(root: Path, problems: list[Problem]) -> BusFile | None:
+    """The folder's ``bus.toml``. ``None`` if there is none, or after adding what is wrong with it to ``problems``."""
+    if not (root / FILE).exists() and not (root / FILE).is_symlink():
+        return None
+    content = read_file(root, FILE, MAX_BUS_FILE_BYTES)
+    if isinstance(content, Problem):
+        problems.append(content)
+        return None
+    text = ""
+    try:
+        text = decode_text(content)
+        return _parsed(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
+        last = (text.count("\n") + 1, len(text) - text.rfind("\n"))  # else it says "at end of document"
+        line, column = (int(found[1]), int(found[2])) if found else last
+        problems.append(Problem(FILE, line, column, "is not TOML", hint='the form is name = "shop", one line a value'))
+    except _Wrong as error:
+        at = re.search(rf"^{re.escape(error.field)}\b", text, re.MULTILINE) if error.field else None
+        line = text.count("\n", 0, at.start()) + 1 if at else 0
+        problems.append(Problem(FILE, line, 1 if at else 0, error.what, hint=error.hint))
+    except InvalidInput as error:
+        problems.append(Problem(FILE, 0, 0, error.what, hint=error.hint))
+    except (ValueError, RecursionError):  # a number too long, or nesting too deep, for Python
+        problems.append(Problem(FILE, 0, 0, "is not TOML"))
+    return None
+
+
+def write_bus_file(root: Path, bus: BusFile) -> bool:
+    """Make ``bus.toml`` say what ``bus`` says. Returns whether it had to be changed.
+
+    Raises :class:`InvalidInput` if the file that is there cannot be edited, ``OSError`` if it cannot be written.
+    """
+    problems: list[Problem] = []
+    now = read_bus_file(root, problems)
+    if problems:
+        raise InvalidInput(str(problems[0]), hint="`sealbus check` lists everything")
+    if now == bus:
+        return False
+    text = bus.text() if now is None else bus.put_into(decode_text((root / FILE).read_bytes()))
+    replace_file(root / FILE, text)
+    return True
+
+
+def address(server: str) -> tuple[str, int]:
+    """Host and port of a NATS address. Two addresses of one place compare equal: ``localhost`` is ``127.0.0.1``."""
+    parts = urlsplit(server)
+    host = (parts.hostname or "").lower().rstrip(".")
+    return "127.0.0.1" if host == "localhost" else host, parts.port or PORT
+
+
+def other_place(bus: BusFile, servers: tuple[str, ...]) -> bool:
+    """Whether none of ``servers`` is an address that the bus's file names."""
+    return not {address(server) for server in bus.servers} & {address(server) for server in servers}
+
+
+def other_bus(bus: BusFile, credentials: Credentials) -> str | None:
+    """Why ``credentials`` cannot be used on this bus: another name, or another bus key. ``None`` if they can."""
+    if credentials.bus != bus.name:
+        return f"for the bus {credentials.bus}, and {FILE} names {bus.name}"
+    if not credentials.bus_keys & {key.raw for key in bus.bus_keys}:
+        theirs = " ".join(sorted(PublicKey(raw, KeyKind.BUS).text for raw in credentials.bus_keys))
+        ours = " ".join(key.text for key in bus.bus_keys)
+        return f"for the bus key {theirs}, and {FILE} names {ours}"
+    return None
+
+
+class _Wrong(InvalidInput):
+    """A field is wrong."""
+
+    def __init__(self, field: str, what: str, hint: str | None = None) -> None:
+        super().__init__(what, hint=hint)
+        self.field = field
+
+
+def _parsed(text: str) -> BusFile:
+    given = tomllib.loads(text)
+    for name in given:
+        if name not in _FIELDS:
+            hint = nearest(name, _FIELDS) or f"known here: {', '.join(_FIELDS)}"
+            raise _Wrong(name, f"unknown name {printable(name)}", hint)
+    if not isinstance(given.get("name"), str) or not is_name(given["name"]):
+        raise _Wrong("name", "name is not the name of a bus", "as in policy.yaml: 1-32 characters of a-z, 0-9 and -")
+    servers = [_checked("servers", text, check_server) for text in _texts(given, "servers", MAX_SERVERS)]
+    keys = [
+        _checked("bus_keys", text, lambda one: PublicKey.parse(one, KeyKind.BUS))
+        for text in _texts(given, "bus_keys", MAX_BUS_KEYS)
+    ]
+    return BusFile(given["name"], tuple(servers), tuple(keys))
+
+
+def _texts(given: dict[str, Any], field: str, most: int) -> list[str]:
+    values = given.get(field)
+    if not isinstance(values, list) or not 1 <= len(values) <= most or not all(isinstance(one, str) for one in values):
+        raise _Wrong(field, f"{field} is not a list of 1 to {most} texts")
+    return values
+
+
+def _checked(field: str, text: str, check: Any) -> Any:
+    try:
+        return check(text)
+    except InvalidInput as error:
+        raise _Wrong(field, f"{field}: {error.what.removeprefix(f'{field}: ')}", error.hint) from None

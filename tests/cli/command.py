@@ -1,0 +1,58 @@
+"""The command line as a process, as a person or a program runs it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.waiting import PATIENCE_S
+
+SEALBUS = (sys.executable, "-m", "sealbus_broker")
+
+
+@dataclass
+class Ran:
+    code: int
+    out: str
+    err: str
+
+
+def sealbus(
+    *arguments: str,
+    cwd: Path,
+    given: str | None = None,
+    variables: Mapping[str, str] | None = None,
+    full_disk: bool = False,
+) -> Ran:
+    """Run a command to its end. ``full_disk``: no byte can be written into any file, though files can be made."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SEALBUS")}
+    environment |= variables or {}
+    done = subprocess.run(  # noqa: PLW1510  # the code is what is tested
+        [*SEALBUS, *arguments],
+        cwd=cwd,
+        env=environment,
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        preexec_fn=_no_room if full_disk else None,  # it only sets a limit
+    )
+    assert "Traceback" not in done.stderr
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def _no_room() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+def wait_for(log: Path, text: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while text not in log.read_text():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)  # the other process cannot tell us otherwise
