@@ -141,7 +141,7 @@ def test_bus_keys_are_the_ones_given(bus: Folder) -> None:
 
 
 def test_the_bus_has_its_own_subjects(policy: Policy) -> None:
-    for subject in ("sealbus.subscribe", "sealbus.quarantine.list", "sealbus.quarantine.show"):
+    for subject in ("sealbus.grants", "sealbus.subscribe", "sealbus.quarantine.list", "sealbus.quarantine.show"):
         rule = policy.rule(subject)
         assert rule is not None
         assert rule.delivery is Delivery.LIVE

@@ -10,8 +10,8 @@ from sealbus.reason import Reason
 from sealbus_broker.gate.policy import Delivery, SubjectRule
 from sealbus_broker.gate.schemas import Schema
 
-EVERYONE: Final = ("sealbus.subscribe",)
-"""What every bot may publish without a grant: the relay checks what it asks for."""
+EVERYONE: Final = ("sealbus.grants", "sealbus.subscribe")
+"""What every bot may publish without a grant: each learns of its own grants only, and the relay checks a pattern that is asked for."""
 
 _SEQUENCE = {"type": "integer", "minimum": 1}
 _ERROR = {
@@ -26,7 +26,46 @@ def _object(required: list[str], **properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
+_PATTERNS = {"type": "array", "items": {"type": "string"}}
+_MS = {"type": "integer", "minimum": 0}
+_COUNT = {"type": "integer", "minimum": 1}
+_SUBJECT = _object(
+    ["pattern", "delivery", "schemas", "rate", "reply"],
+    pattern={"type": "string"},
+    delivery={"enum": [delivery.value for delivery in Delivery]},
+    schemas=_PATTERNS,
+    rate={
+        "anyOf": [
+            _object(["per_second", "burst"], per_second={"type": "number", "exclusiveMinimum": 0}, burst=_COUNT),
+            {"type": "null"},
+        ]
+    },
+    reply={"type": "boolean"},
+)
+
 _SUBJECTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
+    "sealbus.grants": (
+        _object([]),
+        _object(
+            ["time", "relay", "policy", "publish", "subscribe", "subjects", "limits", "complete"],
+            time=_MS,
+            relay={"type": "string"},
+            policy={"type": "string", "pattern": "^[0-9a-f]{64}$"},
+            publish=_PATTERNS,
+            subscribe=_PATTERNS,
+            subjects={"type": "array", "items": _SUBJECT},
+            limits=_object(
+                ["ttl", "live_ttl", "clock_skew", "session", "attempts", "subscriptions"],
+                ttl=_MS,
+                live_ttl=_MS,
+                clock_skew=_MS,
+                session=_MS,
+                attempts=_COUNT,
+                subscriptions=_COUNT,
+            ),
+            complete={"type": "boolean"},
+        ),
+    ),
     "sealbus.subscribe": (
         _object(
             ["pattern", "durable", "from"],

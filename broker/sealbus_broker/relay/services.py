@@ -26,11 +26,13 @@ from sealbus.subjects import RELAY, is_pattern, overlap, reply_subject
 from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.gate.verdict import Judgment
 from sealbus_broker.relay.consumers import make_consumer
+from sealbus_broker.relay.grants import Grants
 from sealbus_broker.relay.journal import Entry, Journal
 from sealbus_broker.relay.quarantine_reader import read_record, read_records
 
 log = structlog.get_logger(__name__)
 
+GRANTS: Final = "sealbus.grants"
 SUBSCRIBE: Final = "sealbus.subscribe"
 QUARANTINE_LIST: Final = "sealbus.quarantine.list"
 QUARANTINE_SHOW: Final = "sealbus.quarantine.show"
@@ -66,8 +68,10 @@ class Services:
         self._key = key
         self._relay = relay
         self._now_ms = now_ms
+        self._grants = Grants(relay)
         self._tasks: set[asyncio.Task[None]] = set()
         self._handlers: Mapping[str, Handler] = {
+            GRANTS: self._tell_grants,
             SUBSCRIBE: self._subscribe,
             QUARANTINE_LIST: self._quarantine_list,
             QUARANTINE_SHOW: self._quarantine_show,
@@ -133,6 +137,12 @@ class Services:
         await self._journal.store(
             [Entry(f"live.{subject}", pack_delivery(envelope, sealed), {"Nats-Msg-Id": ledger_id})]
         )
+
+    async def _tell_grants(self, bot: str, _: Any) -> Any:
+        policy = self._policy()
+        if bot not in policy.bots:
+            raise NotServed(f"the policy does not know {bot} any more")
+        return self._grants.answer(bot, policy, self._now_ms())
 
     async def _subscribe(self, bot: str, payload: Any) -> Any:
         """Make the JetStream consumer behind a durable subscription, if the bot may receive all that the pattern stands for."""

@@ -1,0 +1,81 @@
+"""What a bot is told about itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgpack
+
+from sealbus.codec import pack_json, unpack_json
+from sealbus.limits import MAX_ENVELOPE_BYTES
+from sealbus_broker.gate.policy import Delivery, SubjectRule
+from sealbus_broker.policy.builtin import builtin_subjects
+from sealbus_broker.relay.grants import Grants
+from tests.gate.world import NOW, POLICY
+
+GRANTS = next(rule for rule in builtin_subjects() if rule.pattern == "sealbus.grants")
+
+
+def test_an_answer_meets_its_schema_for_every_bot() -> None:
+    grants = Grants("relay-1")
+    for bot in POLICY.bots:
+        answer = grants.answer(bot, POLICY, NOW)
+        assert GRANTS.reply is not None
+        assert GRANTS.reply.faults(unpack_json(pack_json(answer))) == ()
+        assert answer["policy"] == POLICY.digest.hex()
+        assert answer["complete"]
+
+
+def test_a_bot_is_told_what_concerns_it_and_no_more() -> None:
+    answer = Grants("relay-1").answer("rival", POLICY, NOW)
+    rule = POLICY.bots["rival"]
+    assert (answer["publish"], answer["subscribe"]) == (list(rule.publish), list(rule.subscribe))
+    told = {subject["pattern"] for subject in answer["subjects"]}
+    assert told == {*rule.publish, "stock.ask"}
+    assert "pulse.*" in {subject.pattern for subject in POLICY.subjects}
+
+
+def test_a_subject_comes_with_class_schemas_rate_and_reply() -> None:
+    policy = replace(
+        POLICY, bots={"order": replace(POLICY.bots["order"], publish=("pulse.a", "stock.ask"), subscribe=())}
+    )
+    subjects = {subject["pattern"]: subject for subject in Grants("relay-1").answer("order", policy, NOW)["subjects"]}
+    assert subjects == {
+        "pulse.*": {
+            "pattern": "pulse.*",
+            "delivery": "live",
+            "schemas": ["pulse.v1"],
+            "rate": {"per_second": 2, "burst": 2},
+            "reply": False,
+        },
+        "stock.ask": {
+            "pattern": "stock.ask",
+            "delivery": "live",
+            "schemas": ["stock.ask.v1"],
+            "rate": None,
+            "reply": True,
+        },
+    }
+
+
+def test_another_policy_gives_another_answer() -> None:
+    grants = Grants("relay-1")
+    before = grants.answer("order", POLICY, NOW)
+    bots = {"order": replace(POLICY.bots["order"], publish=())}
+    after = grants.answer("order", replace(POLICY, digest=bytes(32), bots=bots), NOW)
+    assert (bool(before["publish"]), after["publish"]) == (True, [])
+
+
+def test_a_bot_with_very_many_grants_is_told_the_first() -> None:
+    names = [f"{'x' * 60}.{'y' * 60}.{'z' * 60}.n{number}" for number in range(3000)]
+    schema = POLICY.subjects[0].schemas
+    policy = replace(
+        POLICY,
+        bots={"order": replace(POLICY.bots["order"], publish=(), subscribe=(">",))},
+        subjects=tuple(SubjectRule(name, Delivery.STREAM, schema) for name in names),
+    )
+    answer = Grants("relay-1").answer("order", policy, NOW)
+    assert not answer["complete"]
+    assert [subject["pattern"] for subject in answer["subjects"]] == names[: len(answer["subjects"])]
+    assert len(pack_json(answer)) < MAX_ENVELOPE_BYTES
+    assert msgpack.unpackb(pack_json(answer)) == answer
