@@ -28,10 +28,10 @@ MAX_BATCH: Final = 1024
 """Most things under one signature: ten proof steps, 320 bytes of proof; past that the proof costs more than the signature."""
 
 MAX_TOGETHER: Final = 256
-"""Most envelopes, or stamps, in one NATS message. By 64 they share all that can be shared; more only makes each other wait."""
+"""Most envelopes, or stamps, in one NATS message. Beyond 64 they save hardly anything more and wait for each other."""
 
 MIN_TOGETHER_ITEM_BYTES: Final = 98
-"""What is put together is sealed, and a seal alone has so many bytes. Shorter things would only make a small message much work."""
+"""A seal alone has 98 bytes, so a shorter item cannot be valid. Refusing it early limits the work that a small message can cause."""
 
 MAX_TOGETHER_BYTES: Final = 512 * 1024
 """Largest NATS message of several envelopes: that of one, so that NATS's limits fit both."""
@@ -40,7 +40,7 @@ MAX_PROOF_STEPS: Final = 10
 """log2(MAX_BATCH)."""
 
 NONCE_BYTES: Final = 16
-"""128 random bits: two messages of a bus ever colliding is out of reach (2**64 messages for even odds)."""
+"""128 random bits. Two nonces of a bus are not expected to collide before 2**64 messages."""
 
 MAX_TTL_MS: Final = 24 * 60 * 60 * 1000
 """Longest lifetime the header can carry. A policy's own limit is far lower; this only keeps arithmetic in range."""
@@ -52,16 +52,16 @@ MAX_INTEGER: Final = 2**53 - 1
 """Largest magnitude of an integer in a payload: above it JSON implementations disagree (RFC 8259 section 6)."""
 
 MAX_DEPTH: Final = 32
-"""Deepest nesting of a payload; the recursion of every decoder we know survives it."""
+"""Deepest nesting of a payload. Every decoder that was tried survives that much recursion."""
 
 MAX_NODES: Final = 65_536
-"""Most values (map keys included) in a payload: bounds what one message costs the relay to walk, whatever its size."""
+"""Most values in a payload, map keys included. This bounds the relay's work for one message, whatever its size."""
 
 MAX_NAME_CHARS: Final = 32
 """Longest name of a bus or a bot."""
 
 MAX_SUBJECT_BYTES: Final = 200
-"""Longest subject: with our prefixes and a JetStream API subject around it, well inside NATS's 4,096 byte control line."""
+"""Longest subject. With a prefix and a JetStream API subject around it, it stays well inside NATS's control line of 4,096 bytes."""
 
 MAX_SUBJECT_TOKENS: Final = 16
 """Most tokens of a subject; NATS's own advice, and bounds the work of matching."""
