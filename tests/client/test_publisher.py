@@ -113,6 +113,40 @@ async def test_a_refusal_that_an_earlier_attempt_need_not_have_met_does_not(publ
     assert (await task).verdict is Verdict.ACCEPTED
 
 
+async def test_a_refusal_is_final_once_every_attempt_was_refused(publisher: Publisher, wire: Wire) -> None:
+    task = publishing(publisher)
+    await receive(publisher, await wire.sent.get(), Reason.EXPIRED)
+    await receive(publisher, await wire.sent.get(), Reason.RATE)
+    with pytest.raises(Refused, match="rate"):
+        await task
+
+
+async def test_refused_for_time_throughout_is_refused(publisher: Publisher, wire: Wire) -> None:
+    task = publishing(publisher, 0.2)
+    await receive(publisher, await wire.sent.get(), Reason.EXPIRED)
+    while not task.done():
+        sending = asyncio.create_task(wire.sent.get())
+        await asyncio.wait((sending, task), return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            await receive(publisher, sending.result(), Reason.EXPIRED)
+        sending.cancel()
+    with pytest.raises(Refused, match="expired"):
+        await task
+
+
+async def test_refused_for_time_is_unresolved_while_one_attempt_is_open(
+    publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing_module, "RETRY_FIRST_S", 0.01)
+    task = publishing(publisher, 2)
+    first, second = await wire.sent.get(), await wire.sent.get()
+    assert first != second
+    await receive(publisher, second, Reason.STALE)
+    with pytest.raises(Unresolved) as unresolved:
+        await task
+    assert isinstance(unresolved.value.__cause__, Refused)
+
+
 async def test_without_a_verdict_the_outcome_is_unresolved(publisher: Publisher, wire: Wire) -> None:
     task = publishing(publisher, 0.2)
     await wire.sent.get()

@@ -47,11 +47,11 @@ BURST: Final = 64
 """Most messages sealed and sent as one: each costs a sixty-fourth of a signature then, and its proof has 192 bytes."""
 
 _ABOUT_TIME: Final = frozenset({Reason.EXPIRED, Reason.STALE})
-"""Refusals that say nothing of an earlier attempt, and that a newer issue time may mend."""
+"""Refusals that say nothing about an earlier attempt, and that a newer issue time may avoid."""
 
 _CHANGING: Final = frozenset({Reason.RATE, Reason.CAUSE, Reason.KEY_NOT_VALID, Reason.KEY_REVOKED})
-"""Refusals that an earlier attempt, whose receipt was lost, need not have met: it may have been accepted. Once there have been several
-attempts, only an acceptance ends the matter, or the caller's time does, as unresolved."""
+"""Refusals that depend on when a message is judged. An earlier attempt may have been accepted and its receipt lost. While
+some attempt has no verdict, only an acceptance ends the matter, or the caller's time does, as unresolved."""
 
 
 @dataclass(slots=True, eq=False)
@@ -66,11 +66,18 @@ class _Pending:
     verdict: asyncio.Future[Stamp]
     attempts: set[bytes] = field(default_factory=set)
     """Digests of the envelopes that were sent for it."""
+    answered: set[bytes] = field(default_factory=set)
+    """Those of them that were refused."""
     interval_s: float = field(default_factory=lambda: RETRY_FIRST_S)
     again: asyncio.TimerHandle | None = None
     """Runs out when it should be sealed anew."""
     refused: Refused | None = None
     """The last refusal about time."""
+
+    @property
+    def may_be_accepted(self) -> bool:
+        """Whether some attempt may have been accepted without our knowing."""
+        return self.resumed or self.attempts != self.answered
 
 
 class Publisher:
@@ -113,13 +120,13 @@ class Publisher:
             async with asyncio.timeout(timeout_s):
                 return await pending.verdict
         except TimeoutError:
-            if pending.refused is not None:
+            if pending.refused is not None and not pending.may_be_accepted:
                 raise pending.refused from None
             raise Unresolved(
                 f"no verdict on {header.subject} within {timeout_s:g} s",
                 nonce=header.nonce,
                 hint="it may have been accepted: publish again with this nonce to find out; is a relay running?",
-            ) from None
+            ) from pending.refused
         finally:
             del self._pending[header.nonce]
             self._unsent.pop(pending, None)
@@ -201,11 +208,12 @@ class Publisher:
             pending.verdict.set_result(stamp)
             return
         assert stamp.reason is not None
+        pending.answered.add(stamp.envelope)
         refused = Refused(header.subject, stamp.reason, stamp.detail, stamp)
         if stamp.reason in _ABOUT_TIME:
             pending.refused = refused
             self._send_later(pending)
-        elif stamp.reason in _CHANGING and (pending.resumed or len(pending.attempts) > 1):
+        elif stamp.reason in _CHANGING and pending.may_be_accepted:
             self._send_later(pending)
         else:
             pending.verdict.set_exception(refused)
