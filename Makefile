@@ -8,6 +8,8 @@ SHELL := /bin/sh
 PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python)
 BIN := .venv/bin/python
 READY := .venv/.ready
+# Each file of tests in one of several processes (tests/conftest.py says how many).
+PARALLEL := -n auto --dist loadscope
 BENCH := .venv-bench/bin/python
 BENCH_READY := .venv-bench/.ready
 
@@ -60,7 +62,7 @@ demo: $(READY) ## watch a robbery fail on a real NATS server (under a minute); O
 
 .PHONY: test
 test: check ## everything that must hold: style, types, imports, all tests
-	$(BIN) -m pytest
+	$(BIN) -m pytest $(PARALLEL)
 
 .PHONY: soak
 soak: $(READY) ## all tests again and again, half of the runs on a busy machine; ARGS="--runs 20 --json"

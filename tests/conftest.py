@@ -1,4 +1,4 @@
-"""What holds for every test: how long properties are tried, and which signals the processes that tests start heed.
+"""What holds for every test: how long properties are tried, how many tests run beside each other, and which signals processes heed.
 
 ``HYPOTHESIS_PROFILE=fuzz`` for a long run, else ``ci``: short, and the same each time.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
@@ -15,6 +16,15 @@ _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_to
 settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True, suppress_health_check=_SLOW)
 settings.register_profile("fuzz", max_examples=50_000, deadline=None, suppress_health_check=_SLOW, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+MOST_WORKERS = 8
+"""More would not be done sooner: the longest file takes as long as an eighth of all."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Two processes a core: half of the time a test waits for a server to start or a deadline to pass."""
+    return min(MOST_WORKERS, 2 * (os.cpu_count() or 1))
 
 
 def _leave_alone(*_: object) -> None:

@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.soak.load import busy
+
+PARALLEL: Final = ("-n", "auto", "--dist", "loadscope")
+"""As `make test` runs them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ def perform(number: int, load: int, arguments: Sequence[str], folder: Path) -> R
     name = folder / f"run-{number:02}"
     report, output = name.with_suffix(".xml"), name.with_suffix(".log")
     report.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={report}", *arguments]
+    command = [sys.executable, "-m", "pytest", *PARALLEL, f"--junitxml={report}", *arguments]
     begun = time.monotonic()
     with ExitStack() as stack:
         stack.enter_context(busy(load))
