@@ -18,7 +18,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
-from sealbus import limits
+from sealbus import credentials, limits
 from sealbus.codec import pack_json
 from sealbus.delivery import pack_delivery
 from sealbus.envelope import Header, Parent, seal_envelopes
@@ -29,7 +29,13 @@ from sealbus.stamp import Stamp, Verdict, seal_stamps
 from sealbus.subjects import consumer_name, reply_subject
 from sealbus_broker.gate.judge import CHECKS
 from sealbus_broker.gate.policy import Limits, Policy
+from sealbus_broker.policy import bus_file, json_tree, yaml_tree
 from sealbus_broker.policy.builtin import builtin_subjects
+from sealbus_broker.policy.document import MAX_FILE_BYTES
+from sealbus_broker.policy.keys import MAX_KEY_FILE_BYTES
+from sealbus_broker.policy.limits import RANGES
+from sealbus_broker.policy.schema_files import MAX_SCHEMA_BYTES, MAX_SCHEMAS
+from sealbus_broker.relay import secrets
 from sealbus_broker.relay.nats_config import NatsConfig, render
 from sealbus_broker.relay.quarantine import Record
 from sealbus_broker.relay.streams import consumer_configs, file_bytes, memory_bytes, stream_configs
@@ -87,20 +93,29 @@ def fixed_limits() -> str:
 def policy_limits() -> str:
     def rows() -> Iterator[tuple[str, ...]]:
         given = Limits()
-        for field in fields(Limits):
-            value = getattr(given, field.name)
-            shown = str(value)
-            if field.name.endswith("_ms"):
-                shown = _duration(value)
-            elif field.name.endswith("_bytes"):
-                shown = _size(value)
-            yield f"`{field.name.removesuffix('_ms')}`", f"`{shown}`"
+        for name, (least, most) in RANGES.items():
+            time = hasattr(given, f"{name}_ms")
+            written = _duration if time else _size if name.endswith("_bytes") else str
+            default = getattr(given, f"{name}_ms" if time else name)
+            yield f"`{name}`", *(f"`{written(value)}`" for value in (default, least, most))
 
-    return table(("name", "default"), rows())
+    return table(("name", "default", "least", "most"), rows())
+
+
+def policy_files() -> str:
+    def rows() -> Iterator[tuple[str, ...]]:
+        yield "`policy.yaml`", "1", _size(MAX_FILE_BYTES), str(yaml_tree.MAX_DEPTH)
+        yield "`schemas/*.json`", f"{MAX_SCHEMAS:,}", _size(MAX_SCHEMA_BYTES), str(json_tree.MAX_DEPTH)
+        yield "`keys/*.yaml`", "one a bot", _size(MAX_KEY_FILE_BYTES), str(yaml_tree.MAX_DEPTH)
+        yield f"`{bus_file.FILE}`", "1", _size(bus_file.MAX_BUS_FILE_BYTES), "-"
+        yield "`credentials/*.toml`", "-", _size(credentials.MAX_FILE_BYTES), "-"
+        yield "`.sealbus/relay.toml`", "1", _size(secrets.MAX_FILE_BYTES), "-"
+
+    return table(("file", "how many", "largest", "deepest nesting"), rows())
 
 
 def _scaled(value: int, units: Mapping[str, int]) -> str:
-    return next(f"{value // size}{name}" for name, size in units.items() if value % size == 0)
+    return next(f"{value // size}{name}" for name, size in units.items() if value % size == 0 and size <= max(value, 1))
 
 
 def _duration(ms: int) -> str:
@@ -108,7 +123,7 @@ def _duration(ms: int) -> str:
 
 
 def _size(size: int) -> str:
-    return _scaled(size, {"GiB": 1024**3, "MiB": 1024**2, "KiB": 1024, "B": 1})
+    return _scaled(size, {"TiB": 1024**4, "GiB": 1024**3, "MiB": 1024**2, "KiB": 1024, "B": 1})
 
 
 def contexts() -> str:
@@ -334,6 +349,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "limits": fixed_limits,
     "nats-conf": nats_conf,
     "policy-limits": policy_limits,
+    "policy-files": policy_files,
     "reasons": reasons,
     "record": record,
     "streams": streams,

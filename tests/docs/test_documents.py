@@ -8,18 +8,24 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import nacl.signing
 import pytest
 
 from sealbus.delivery import open_delivery, pack_delivery, split_delivery
 from sealbus.envelope import Envelope, Parent
+from sealbus.limits import MAX_NAME_CHARS, MAX_SUBJECT_TOKENS
 from sealbus.matching import check_answer
 from sealbus.seal import Context, Seal, Verifier, verify_connect
 from sealbus.stamp import open_stamp, seal_stamps
 from sealbus.subjects import check_name, check_pattern, check_subject
+from sealbus_broker.gate.policy import Limits
+from sealbus_broker.policy.bus_file import MAX_BUS_KEYS, MAX_SERVERS
 from sealbus_broker.policy.document import Document
-from sealbus_broker.policy.loader import load
+from sealbus_broker.policy.keys import MAX_KEYS
+from sealbus_broker.policy.limits import RANGES
+from sealbus_broker.policy.loader import MAX_CAUSE_MS, load
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.reader import Reader
 from sealbus_broker.policy.tree import Node, Place
@@ -153,6 +159,76 @@ def test_every_example_of_a_value_is_one() -> None:
         for value in re.findall(r"`([^`]+)`", rows[kind]):
             assert read(value) is not None, f"{kind}: {value}"
     assert not problems
+
+
+def near(value: float) -> str:
+    """Two digits of a figure, as prose gives it."""
+    step = 10 ** (len(str(int(value))) - 2)
+    return str(round(value / step) * step)
+
+
+def numbers_of_the_policy() -> dict[str, tuple[str, ...]]:
+    """Each sentence of ``docs/policy.md`` with a number in it, and what the code says the numbers are."""
+    given = Limits()
+    # Two clocks' difference and the longest wait belong to the window, as the document says.
+    window_s = (given.ttl_ms + 2 * given.clock_skew_ms + given.ingress_wait_ms) / 1000
+    cause_s = 3600 + (2 * given.clock_skew_ms + given.ingress_wait_ms) / 1000
+    return {
+        r"\(powers of ([\d,]+)\)": ("1,024",),
+        r"\| (\d+) to (\d+) of `a-z 0-9 -`": ("1", str(MAX_NAME_CHARS)),
+        r"\| (\d+) to (\d+) tokens of": ("1", str(MAX_SUBJECT_TOKENS)),
+        r"in memory for its window, about (\d+) bytes each: at ([\d,]+) messages a second, the defaults": (
+            "150",
+            "1,000",
+        ),
+        r"\((\d+) minutes\) come to (\d+) MB, and": (str(round(window_s / 60)), near(window_s * 150 / 1000)),
+        r"an hour to (\d+) MB": (near(cause_s * 150 / 1000),),
+        r"to this message's, (\d+)s to (\d+)h \|": ("1", str(MAX_CAUSE_MS // 3_600_000)),
+        r"burst` is how many may come at once: one second's worth if left out, at least (\d+)": ("1",),
+        r"With NTP, (\d+) s is generous": (str(given.clock_skew_ms // 1000),),
+        r"\| (\d+) to (\d+) of them \|": ("1", str(MAX_KEYS)),
+        r"(\d+) to (\d+) addresses like": ("1", str(MAX_SERVERS)),
+        r"(\d+) to (\d+) public keys": ("1", str(MAX_BUS_KEYS)),
+        r"and a version from (\d+) on": ("1",),
+        r"counted from (\d+), and left out": ("1",),
+    }
+
+
+NAMES_WITH_DIGITS: Final = (
+    r"UTF-8|SHA-256|RFC 6901|version 1\.2|2020-12|\[ADR \d+\]\([^)]*\)|U\+[0-9A-F]{4}|\b0[0-7]{3}\b|2 × "
+)
+
+
+def test_every_number_of_the_policy_document_is_the_code_s() -> None:
+    text = (DOCS / "policy.md").read_text()
+    text = re.sub(r"^```.*?^```|^ {4}.*?$", "", text, flags=re.MULTILINE | re.DOTALL)
+    text = BLOCK.sub("", text)
+    for sentence, values in numbers_of_the_policy().items():
+        found = re.search(sentence, text)
+        assert found is not None, f"no longer said: {sentence}"
+        assert found.groups() == values, found[0]
+        text = text.replace(found[0], "")
+    text = re.sub(rf"{NAMES_WITH_DIGITS}|`[^`\n]*`|\]\([^)]*\)", "", text)
+    left = [line for line in text.splitlines() if re.search(r"\d", line)]
+    assert not left, "numbers that no test holds to the code"
+
+
+@pytest.mark.parametrize(("kind", "most"), [("duration", "999999999ms"), ("size", "999999999B")])
+def test_numbers_have_at_most_nine_digits(kind: str, most: str) -> None:
+    problems: list[Problem] = []
+    reader = Reader(Document("policy.yaml", b"", None, Node(Place(1, 1), None)), problems)
+    read = {"duration": reader.duration, "size": reader.size}[kind]
+    assert read(most, (), "it") == 999_999_999
+    assert read(f"1{most}", (), "it") is None
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_each_limit_s_edges_are_as_the_document_says(name: str, folder: Path) -> None:
+    row = re.search(rf"^\| `{name}` \| `\w+` \| `(\w+)` \| `(\w+)` \|$", (DOCS / "policy.md").read_text(), re.MULTILINE)
+    assert row is not None
+    for value in row.groups():
+        (folder / "policy.yaml").write_text(f"limits: {{{name}: {value}}}\n")
+        assert not [one for one in load(folder).problems if one.what.startswith(f"{name} ")], value
 
 
 def known_fields(folder: Path, file: str, line: str) -> list[str]:

@@ -10,8 +10,10 @@ import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jsonschema_specifications import REGISTRY as METASCHEMAS  # type: ignore[import-untyped]  # it ships no types
 
 from sealbus_broker.policy.schema_faults import FORMATS
+from sealbus_broker.policy.schema_words import KEYWORDS
 from tests.policy.folder import Folder
 
 FILE = "schemas/order.v1.json"
@@ -32,16 +34,16 @@ FILE = "schemas/order.v1.json"
         ('{"required": ["a", 1]}', "1:20: required is not valid in a Draft 2020-12 schema"),
         ('{"$schema": "http://json-schema.org/draft-07/schema#"}', "1:2: is of another draft"),
         ('{"$defs": {"x": {"$schema": "http://json-schema.org/draft-07/schema#"}}}', "1:18: is of another draft"),
-        ('{"$vocabulary": {"urn:x": true}}', "1:2: vocabularies are not used here"),
-        ('{"properties": {\n "a": {"$ref": "nope.v1.json"}}}', "2:8: the reference leads to no schema of this folder"),
-        ('{"$ref": "https://example.com/x.json"}', "1:2: the reference leads to no schema of this folder"),
-        ('{"$ref": "file:///etc/passwd"}', "1:2: the reference leads to no schema of this folder"),
-        ('{"$ref": "../keys/order.yaml"}', "1:2: the reference leads to no schema of this folder"),
-        ('{"$ref": "#/$defs/nope"}', "1:2: the reference leads to a place that there is not"),
-        ('{"items": {"$dynamicRef": "#nope"}}', "1:12: the reference leads to an anchor that there is not"),
+        ('{"$vocabulary": {"urn:x": true}}', "1:2: no keyword of Draft 2020-12 that is checked here: $vocabulary"),
+        ('{"properties": {\n "a": {"$ref": "nope.v1.json"}}}', "2:8: the reference points to no schema of this folder"),
+        ('{"$ref": "https://example.com/x.json"}', "1:2: the reference points to no schema of this folder"),
+        ('{"$ref": "file:///etc/passwd"}', "1:2: the reference points to no schema of this folder"),
+        ('{"$ref": "../keys/order.yaml"}', "1:2: the reference points to no schema of this folder"),
+        ('{"$ref": "#/$defs/nope"}', "1:2: the reference points to a place that does not exist"),
+        ('{"items": {"$dynamicRef": "#nope"}}', "1:12: the reference points to an anchor that does not exist"),
         (
             '{"$id": "https://example.com/a.json", "$ref": "order.v1.json"}',
-            "1:39: the reference leads to no schema of this folder",
+            "1:39: the reference points to no schema of this folder",
         ),
         ('{"not": {\n  "pattern": "(?=a)"}}', "2:3: the regular expression cannot be used"),
         ('{"patternProperties": {"ok": {},\n "(a)\\\\1": {}}}', "2:2: the regular expression cannot be used"),
@@ -62,13 +64,160 @@ def test_every_mistake_of_a_schema_is_told(bus: Folder) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Order.v1", "order", "order.v0", "order.v01", "order.v", ".v1", "a b.v1", "order.v1.v", "order..x.v1"]
+    "name",
+    [
+        *("Order.v1.json", "order.json", "order.v0.json", "order.v01.json", "order.v.json", "a b.v1.json"),
+        *("order.v1.v.json", "order..x.v1.json", "order.v2", "order.v2.jsn", "order.v2.JSON", "notes.txt"),
+    ],
 )
 def test_a_file_named_unlike_a_schema(bus: Folder, name: str) -> None:
-    bus.write(f"schemas/{name}.json", "{}")
-    if name.startswith("."):
-        assert bus.problems() == [f"schemas/{name}.json: the file's name is not a schema's name"]
+    bus.write(f"schemas/{name}", "{}")
     assert "the file's name is not a schema's name" in bus.problem().what
+
+
+@pytest.mark.parametrize("folder", ["schemas", "keys"])
+@pytest.mark.parametrize("name", ["._order.v1.json", ".#order.v1.json", ".DS_Store", "order.v1.json~", "README.md"])
+def test_files_that_are_nobodys_are_left_alone(bus: Folder, folder: str, name: str) -> None:
+    bus.write(f"{folder}/{name}", b"\x00\x05\x16\x07")
+    assert bus.problems() == []
+
+
+@pytest.mark.parametrize(
+    "keyword",
+    [
+        *("https://json-schema.org/draft/2020-12/schema#", "HTTPS://JSON-Schema.org/draft/2020-12/schema"),
+        *("https://json-schema.org:443/draft/2020-12/schema", "https://json-schema.org/draft/2020%2D12/schema"),
+        *("https://json-schema.org/draft/./2020-12/x/../schema", "https://json-schema.org/draft/2020-12/schema"),
+    ],
+)
+def test_the_draft_may_be_written_in_any_way(bus: Folder, keyword: str) -> None:
+    bus.write(FILE, json.dumps({"$schema": keyword, "required": ["a"], "$defs": {"x": {"$schema": keyword}}}))
+    policy = bus.load().policy
+    assert policy is not None
+    rule = policy.rule("orders.placed")
+    assert rule is not None
+    assert rule.schemas["order.v1"].faults({}) == ("(root): required a",)
+
+
+@pytest.mark.parametrize(
+    "keyword",
+    [
+        *("http://json-schema.org/draft/2020-12/schema", "https://json-schema.org/draft/2020-12/schema#x"),
+        *("https://json-schema.org/draft/2019-09/schema", "https://json-schema.org/draft/2020-12/Schema", "", "::"),
+    ],
+)
+def test_another_draft_is_another(bus: Folder, keyword: str) -> None:
+    bus.write(FILE, json.dumps({"$schema": keyword}))
+    assert bus.problem().what == "is of another draft"
+
+
+@pytest.mark.parametrize(
+    ("keyword", "hint"),
+    [
+        ("propertys", "did you mean properties?"),
+        ("requierd", "did you mean required?"),
+        ("Required", "did you mean required?"),
+        ("additionalPropertys", "did you mean additionalProperties?"),
+        ("minlength", "did you mean minLength?"),
+        ("dependencies", "Draft 2020-12 has dependentRequired and dependentSchemas instead"),
+        ("additionalItems", "Draft 2020-12 has prefixItems, and items for the rest"),
+        ("nullable", 'write the type as a list: ["string", "null"]'),
+        ("$vocabulary", "remove it: vocabularies are not used here"),
+        ("zzz", "what only describes belongs into $comment, or begins with x-"),
+    ],
+)
+def test_unknown_keyword_is_a_problem(bus: Folder, keyword: str, hint: str) -> None:
+    bus.write(FILE, json.dumps({"properties": {"a": {"allOf": [{keyword: {}}]}}}))
+    problem = bus.problem()
+    assert problem.what == f"no keyword of Draft 2020-12 that is checked here: {keyword}"
+    assert (problem.line, problem.column) == (1, 34)
+    assert problem.hint == hint
+
+
+def test_properties_may_have_any_name(bus: Folder) -> None:
+    names = {"propertys": True, "zzz": {"type": "string"}}
+    bus.write(FILE, json.dumps({"properties": names, "$defs": names, "patternProperties": names, "x-note": {"zzz": 1}}))
+    assert bus.problems() == []
+
+
+@pytest.mark.parametrize("keyword", ["then", "else", "minContains", "maxContains"])
+def test_keyword_that_checks_nothing_alone(bus: Folder, keyword: str) -> None:
+    bus.write(FILE, json.dumps({keyword: True if keyword in {"then", "else"} else 1}))
+    assert "checks nothing without" in bus.problem().what
+
+
+def test_every_keyword_that_is_let_in_is_in_the_metaschema() -> None:
+    vocabularies = [
+        METASCHEMAS.contents(uri) for uri in METASCHEMAS if uri.startswith("https://json-schema.org/draft/2020-12/")
+    ]
+    words = {word for one in vocabularies if isinstance(one, dict) for word in one.get("properties", {})}
+    assert words >= KEYWORDS
+    assert words - KEYWORDS == {"$vocabulary", "$recursiveRef", "$recursiveAnchor", "dependencies"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "open_at"),
+    [
+        ({"type": "object"}, (1, 1)),
+        ({"properties": {"a": True}}, (1, 1)),
+        ({"required": ["a"]}, (1, 1)),
+        ({"type": "object", "additionalProperties": False}, None),
+        ({"type": "object", "additionalProperties": True}, None),
+        ({"type": "object", "unevaluatedProperties": False, "allOf": [{"properties": {"a": True}}]}, None),
+        ({"type": "object", "propertyNames": {"enum": ["a"]}}, None),
+        ({"type": "array", "items": {"type": "object"}}, (1, 19)),
+        ({"additionalProperties": False, "properties": {"a": {"properties": {}}}}, (1, 48)),
+        ({"$defs": {"a": {"type": "object"}}}, (1, 12)),
+        ({"type": "string"}, None),
+        (True, None),
+    ],
+)
+def test_open_object_is_noted(bus: Folder, schema: Any, open_at: tuple[int, int] | None) -> None:
+    bus.write(FILE, json.dumps(schema))
+    found = [note for note in bus.load().notes if note.file == FILE]
+    assert [(note.line, note.column) for note in found] == ([open_at] if open_at else [])
+
+
+def test_open_objects_of_one_file_are_one_note(bus: Folder) -> None:
+    bus.write(FILE, json.dumps({"properties": {"a": {"properties": {}}, "b": {"properties": {}}}}))
+    (note,) = [note for note in bus.load().notes if note.file == FILE]
+    assert note.what == "this object accepts properties that it does not name, and so do 2 more in this file"
+
+
+def test_word_that_only_describes_is_noted(bus: Folder) -> None:
+    bus.write(FILE, '{"type": "string", "contentEncoding": "base64"}')
+    (note,) = [note for note in bus.load().notes if note.file == FILE]
+    assert (note.column, note.what) == (20, "contentEncoding only describes: nothing checks it")
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [
+        *(
+            "order.v1.json",
+            "./order.v1.json",
+            "x/../order.v1.json",
+            "order.v1.json#",
+            "HTTPS://schemas.SEALBUS.invalid/order.v1.json",
+        ),
+        *("https://schemas.sealbus.invalid:443/order.v1.json", "%6Frder.v1.json", "/order.v1.json"),
+    ],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_file_that_takes_a_siblings_place_however_it_is_written(bus: Folder, identity: str, nested: bool) -> None:
+    schema: dict[str, Any] = {"$id": identity, "type": "string"}
+    bus.write("schemas/other.v1.json", json.dumps({"$defs": {"x": schema}} if nested else schema))
+    assert bus.problems() == [f"schemas/other.v1.json:1:{18 if nested else 2}: the $id is another file's too"]
+
+
+def test_a_file_that_takes_the_standards_place(bus: Folder) -> None:
+    bus.write("schemas/other.v1.json", '{"$id": "https://json-schema.org/draft/2020-12/schema"}')
+    assert bus.problem().hint == "it stands in the standard"
+
+
+def test_an_id_that_is_used_twice_in_one_file(bus: Folder) -> None:
+    bus.write(FILE, '{"$defs": {"a": {"$id": "x"},\n "b": {"$id": "./x"}}}')
+    assert bus.problems() == [f"{FILE}:2:8: the $id is used twice in this file"]
 
 
 def test_two_files_with_one_id(bus: Folder) -> None:

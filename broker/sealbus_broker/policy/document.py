@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from sealbus.text_file import other_encoding, without_mark
 from sealbus_broker.policy.json_tree import read_json_tree
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.tree import Node, Place, Unreadable
@@ -19,6 +20,8 @@ from sealbus_broker.policy.yaml_tree import read_yaml_tree
 
 MAX_FILE_BYTES: Final = 1024 * 1024
 """A policy of 10,000 bots is about 600 KiB; the cap keeps a wrong path from reading a disk image."""
+
+README: Final = "README.md"
 
 Path_ = tuple[str | int, ...]
 
@@ -52,6 +55,16 @@ class Document:
         """A problem at ``path``."""
         line, column = self.where(path)
         return Problem(self.file, line, column, what, got, expected, hint)
+
+
+def file_names(root: Path, folder: str) -> list[str]:
+    """The files of ``folder`` that are meant, in order. Raises ``OSError`` if it cannot be read.
+
+    One rule for ``schemas/`` and ``keys/``: hidden files (an editor's lock, what macOS leaves on a network drive), backups that
+    end in ``~``, and a README.md are nobody's. Everything else is meant, and has to have a name of the right form.
+    """
+    names = (path.name for path in (root / folder).iterdir())
+    return sorted(name for name in names if not name.startswith(".") and not name.endswith("~") and name != README)
 
 
 def read_file(root: Path, file: str, most: int = MAX_FILE_BYTES) -> bytes | Problem:
@@ -96,11 +109,14 @@ def _read(root: Path, file: str, most: int, reader: Callable[[str, str], Node]) 
     content = read_file(root, file, most)
     if isinstance(content, Problem):
         return content
+    if (encoding := other_encoding(content)) is not None:
+        return Problem(file, 0, 0, f"is {encoding} text, not UTF-8", hint="save it as UTF-8")
     try:
-        text = content.decode()
+        text = without_mark(content).decode()
     except UnicodeDecodeError as error:
-        place = _place(content, error.start)
-        got = f"byte 0x{content[error.start]:02x}"
+        bare = without_mark(content)
+        place = _place(bare, error.start)
+        got = f"byte 0x{bare[error.start]:02x}"
         return Problem(file, place.line, place.column, "is not UTF-8", got=got, expected="UTF-8 text")
     try:
         tree = reader(file, text)

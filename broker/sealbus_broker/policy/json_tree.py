@@ -21,6 +21,14 @@ MAX_DEPTH: Final = 64
 _DECODER: Final = JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)((?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)")
+_STRING: Final = ("this is no text", None)
+_STRINGS: Final[dict[str, tuple[str, str | None]]] = {
+    "Unterminated string": ("the text is not closed", 'put a " at its end'),
+    "Invalid control": ("a control character stands in a text", "write a line end as \\n and a tab as \\t"),
+    "Invalid \\": ("a backslash stands before a character that it does not escape", "write a backslash as \\\\"),
+}
+"""What Python's decoder says of a text in quotes, and what to say instead, with a hint."""
+
 _WORDS: Final[dict[str, bool | None]] = {"true": True, "false": False, "null": None}
 
 
@@ -79,9 +87,8 @@ class _Reader:
         try:
             text, self._at = _DECODER.raw_decode(self._text, self._at)  # at a quote: reads that string alone
         except JSONDecodeError as error:
-            raise self._refusal(
-                self._place(error.pos), f"is not JSON: {error.msg[:1].lower()}{error.msg[1:]}"
-            ) from None
+            what, hint = next((told for said, told in _STRINGS.items() if error.msg.startswith(said)), _STRING)
+            raise self._refusal(self._place(error.pos), f"is not JSON: {what}", hint=hint) from None
         string = str(text)
         if any("\ud800" <= char <= "\udfff" for char in string):
             raise self._refusal(place, "half of a surrogate pair, which is no character")
@@ -143,7 +150,9 @@ class _Reader:
 
     def _not_json(self, what: str) -> Unreadable:
         got = printable(self._text[self._at : self._at + 20].split("\n")[0]) if self._peek() else "the end of the file"
-        return self._refusal(self._place(self._at), f"is not JSON: {what}", got=got)
+        before = self._text[: self._at].rstrip()
+        hint = "the last entry has no comma behind it" if before.endswith(",") and got[:1] in ("}", "]") else None
+        return self._refusal(self._place(self._at), f"is not JSON: {what}", got=got, hint=hint)
 
-    def _refusal(self, place: Place, what: str, *, got: str | None = None) -> Unreadable:
-        return Unreadable(Problem(self._file, place.line, place.column, what, got=got))
+    def _refusal(self, place: Place, what: str, *, got: str | None = None, hint: str | None = None) -> Unreadable:
+        return Unreadable(Problem(self._file, place.line, place.column, what, got=got, hint=hint))

@@ -14,7 +14,7 @@ from sealbus.errors import InvalidInput
 from sealbus.keys import KeyKind, PublicKey
 from sealbus.subjects import check_name, is_name
 from sealbus_broker.gate.policy import BotKey
-from sealbus_broker.policy.document import Document, read_yaml
+from sealbus_broker.policy.document import Document, file_names, read_yaml
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.reader import Reader
 from sealbus_broker.policy.replace import replace_file
@@ -48,7 +48,7 @@ def read_key_files(root: Path, bots: frozenset[str], problems: list[Problem]) ->
     found = KeyFiles({}, [])
     owners: dict[bytes, str] = {}
     try:
-        names = sorted(path.name for path in (root / FOLDER).iterdir() if not path.name.startswith("."))
+        names = file_names(root, FOLDER)
     except FileNotFoundError:
         return found
     except OSError as error:
@@ -56,8 +56,6 @@ def read_key_files(root: Path, bots: frozenset[str], problems: list[Problem]) ->
         return found
     for name in names:
         file, bot = f"{FOLDER}/{name}", name.removesuffix(".yaml")
-        if name == "README.md":
-            continue
         if bot == name or not is_name(bot):
             what = "the file's name is not a key file's name"
             problems.append(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any, Final
 
 from sealbus.limits import MAX_CONSUMERS, MAX_TTL_MS
@@ -27,36 +26,40 @@ MAX_STORE_BYTES: Final = 2**50
 MAX_ATTEMPTS: Final = 1000
 """Most attempts: with the longest pause between two of them, about half a day."""
 
-_COUNTS: Final = {"attempts": MAX_ATTEMPTS, "subscriptions": MAX_CONSUMERS}
-"""Limits that are plain numbers, from 1 on, and the most that each may be."""
+_SIZE: Final = (MIN_STORE_BYTES, MAX_STORE_BYTES)
+_TIME: Final = (MIN_TIME_MS, MAX_TIME_MS)
 
-_SIZES: Final = frozenset({"accepted_bytes", "ingress_bytes", "quarantine_bytes", "live_bytes"})
-
-_TIMES: Final = {
-    # An envelope cannot carry more (protocol, limits).
+RANGES: Final = {
+    # An envelope cannot carry a longer one (MAX_TTL_MS).
     "ttl": (MIN_TIME_MS, MAX_TTL_MS),
     "live_ttl": (MIN_TIME_MS, MAX_TTL_MS),
     "clock_skew": (0, MAX_TIME_MS),
+    "ingress_wait": _TIME,
     "session": (MIN_SESSION_MS, MAX_TIME_MS),
+    "retention": _TIME,
+    "accepted_bytes": _SIZE,
+    "ingress_bytes": _SIZE,
+    "quarantine_bytes": _SIZE,
+    "live_bytes": _SIZE,
+    "attempts": (1, MAX_ATTEMPTS),
+    "subscriptions": (1, MAX_CONSUMERS),
 }
-"""Times whose range is not ``MIN_TIME_MS`` to ``MAX_TIME_MS``."""
+"""Each limit, as it is written in the file, and the least and the most that it may be."""
 
-NAMES: Final = tuple(field.name.removesuffix("_ms") for field in fields(Limits))
-"""As they are written in the file, in the order of the document."""
+_COUNTS: Final = frozenset({"attempts", "subscriptions"})
 
 
 def read_limits(reader: Reader, value: Any) -> Limits:
     """The limits of a policy, defaults included; what is wrong with them is noted."""
     numbers: dict[str, int] = {}
-    for name, text in reader.mapping(value, ("limits",), NAMES).items():
-        path = ("limits", name)
+    for name, text in reader.mapping(value, ("limits",), list(RANGES)).items():
+        path, (least, most) = ("limits", name), RANGES[name]
         if name in _COUNTS:
-            number = reader.count(text, path, name, 1, _COUNTS[name])
-        elif name in _SIZES:
-            number = reader.size(text, path, name, MIN_STORE_BYTES, MAX_STORE_BYTES)
+            number, field = reader.count(text, path, name, least, most), name
+        elif name.endswith("_bytes"):
+            number, field = reader.size(text, path, name, least, most), name
         else:
-            least, most = _TIMES.get(name, (MIN_TIME_MS, MAX_TIME_MS))
-            number = reader.duration(text, path, name, least, most)
+            number, field = reader.duration(text, path, name, least, most), f"{name}_ms"
         if number is not None:
-            numbers[name if name in _SIZES or name in _COUNTS else f"{name}_ms"] = number
+            numbers[field] = number
     return Limits(**numbers)

@@ -56,6 +56,7 @@ def load(folder: Path, bus_keys: frozenset[PublicKey] = frozenset()) -> Loaded:
         return Loaded(None, (missing,), ())
     bus = read_bus_file(folder, problems)
     schemas = read_schemas(folder, problems)
+    notes += schemas.notes
     document = read_yaml(folder, FILE)
     if isinstance(document, Problem):
         return Loaded(None, _sorted([*problems, document]), ())

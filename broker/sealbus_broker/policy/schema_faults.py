@@ -21,6 +21,8 @@ from sealbus.errors import InvalidInput
 from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.policy.document import Document, Path_
 from sealbus_broker.policy.problems import Problem, nearest
+from sealbus_broker.policy.schema_words import word_faults
+from sealbus_broker.policy.uris import same_uri
 from sealbus_broker.printable import printable
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -40,7 +42,7 @@ Resolver = Any  # referencing.Registry.resolver() gives a type that the library 
 
 
 MAX_FAULTS: Final = 20
-"""Most faults told of one file: after so many, the rest follow from the first."""
+"""Most faults told of one file: beyond that the rest follow from the first."""
 
 _META: Final = jsonschema_rs.Draft202012Validator(jsonschema.Draft202012Validator.META_SCHEMA, offline=True)
 # Not jsonschema itself: it compares the entries of a ``required`` in pairs, half a minute for a file of 130 KB.
@@ -51,7 +53,7 @@ def metaschema_faults(document: Document) -> list[Problem]:
     value = document.value
     if not isinstance(value, dict | bool):
         return [document.problem((), "is not a schema", expected="an object, true or false")]
-    if isinstance(value, dict) and value.get("$schema", DRAFT) != DRAFT:
+    if isinstance(value, dict) and not same_uri(value.get("$schema", DRAFT), DRAFT):
         return [
             document.problem(("$schema",), "is of another draft", got=printable(repr(value["$schema"])), expected=DRAFT)
         ]
@@ -104,25 +106,24 @@ def _faults(document: Document, path: Path_, schema: Any, resolver: Resolver) ->
 
 
 def _dialect(document: Document, path: Path_, schema: dict[str, Any]) -> Iterator[Problem]:
-    if path and schema.get("$schema", DRAFT) != DRAFT:
+    yield from word_faults(document, path, schema)
+    if path and not same_uri(schema.get("$schema", DRAFT), DRAFT):
         yield document.problem(
             (*path, "$schema"), "is of another draft", got=printable(schema["$schema"]), expected=DRAFT
         )
     if "$id" in schema and not _compiles({"$id": schema["$id"]}):
         yield document.problem((*path, "$id"), "is not a URI reference", got=printable(schema["$id"]))
-    if "$vocabulary" in schema:
-        yield document.problem((*path, "$vocabulary"), "vocabularies are not used here", hint="remove it")
 
 
 def _unresolved(reference: str, resolver: Resolver) -> str | None:
     try:
         resolver.lookup(reference)
     except referencing.exceptions.NoSuchAnchor:
-        return "the reference leads to an anchor that there is not"
+        return "the reference points to an anchor that does not exist"
     except referencing.exceptions.PointerToNowhere:
-        return "the reference leads to a place that there is not"
+        return "the reference points to a place that does not exist"
     except (referencing.exceptions.Unresolvable, ValueError, RecursionError):
-        return "the reference leads to no schema of this folder"
+        return "the reference points to no schema of this folder"
     return None
 
 

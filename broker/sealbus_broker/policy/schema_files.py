@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urljoin
 
 import referencing
 from jsonschema_specifications import REGISTRY as METASCHEMAS  # type: ignore[import-untyped]  # it ships no types
@@ -13,10 +15,12 @@ from referencing.jsonschema import DRAFT202012
 from sealbus.errors import InvalidInput
 from sealbus.subjects import is_subject
 from sealbus_broker.gate.schemas import BASE, Schema, closed_registry, split_name
-from sealbus_broker.policy.document import Document, read_json
+from sealbus_broker.policy.document import Document, Path_, file_names, read_json
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.schema_faults import faults, metaschema_faults, walk
 from sealbus_broker.policy.schema_growth import TooMany, doubling
+from sealbus_broker.policy.schema_words import schema_notes
+from sealbus_broker.policy.uris import normal_uri
 from sealbus_broker.printable import printable
 
 FOLDER: Final = "schemas"
@@ -38,21 +42,23 @@ class Schemas:
     """The names of all files, usable or not."""
     documents: list[Document]
     """The files that were read."""
+    notes: list[Problem]
+    """What is worth a look."""
 
 
 def read_schemas(root: Path, problems: list[Problem]) -> Schemas:
     """Every schema of the folder; what is wrong with it is added to ``problems``."""
     before = len(problems)
     try:
-        files = sorted(path.name for path in (root / FOLDER).iterdir() if path.name.endswith(".json"))
+        files = file_names(root, FOLDER)
     except OSError as error:
         problems.append(Problem(FOLDER, 0, 0, f"cannot be read: {error.strerror}"))
-        return Schemas({}, frozenset(), [])
+        return Schemas({}, frozenset(), [], [])
     if len(files) > MAX_SCHEMAS:
         problems.append(
             Problem(FOLDER, 0, 0, "has too many schemas", got=str(len(files)), expected=f"at most {MAX_SCHEMAS}")
         )
-        return Schemas({}, frozenset(), [])
+        return Schemas({}, frozenset(), [], [])
     documents: dict[str, Document] = {}
     for file in files:
         document = _read(root, file)
@@ -64,13 +70,16 @@ def read_schemas(root: Path, problems: list[Problem]) -> Schemas:
     if len(problems) == before:
         problems += _check_insides(documents)
     compiled = _compile(documents, problems) if len(problems) == before else {}
-    return Schemas(compiled, frozenset(file.removesuffix(".json") for file in files), list(documents.values()))
+    sound = documents.values() if compiled else ()
+    notes = [note for document in sound for note in schema_notes(document, walk(document.value))]
+    present = frozenset(file.removesuffix(".json") for file in files)
+    return Schemas(compiled, present, list(documents.values()), notes)
 
 
 def _read(root: Path, file: str) -> Document | Problem:
     try:
         identity, _ = split_name(file.removesuffix(".json"))
-        if is_subject(identity):
+        if is_subject(identity) and file.endswith(".json"):
             return read_json(root, f"{FOLDER}/{file}", MAX_SCHEMA_BYTES)
     except InvalidInput:
         pass
@@ -79,16 +88,35 @@ def _read(root: Path, file: str) -> Document | Problem:
 
 
 def _check_identities(documents: dict[str, Document], problems: list[Problem]) -> None:
-    """No two files may answer to one ``$id``: which of them a reference reaches would be chance."""
-    owners: dict[str, str] = {f"{BASE}{name}.json": document.file for name, document in documents.items()}
-    for document in documents.values():
-        identity = document.value.get("$id") if isinstance(document.value, dict) else None
-        if identity is None:
+    """No two schemas may answer to one ``$id``, however it is written: which of them a reference reaches would be chance."""
+    owners: dict[str, tuple[str, Path_]] = {normal_uri(uri): (BASE, ()) for uri in METASCHEMAS}
+    owners |= {f"{BASE}{name}.json": (document.file, ()) for name, document in documents.items()}
+    for name, document in documents.items():
+        for path, uri in _identities(f"{BASE}{name}.json", document.value):
+            file, _ = owner = owners.setdefault(normal_uri(uri), (document.file, path))
+            if owner != (document.file, path):
+                at = (*path, "$id")
+                theirs = "the standard" if file == BASE else file
+                what = (
+                    "the $id is used twice in this file" if file == document.file else "the $id is another file's too"
+                )
+                problems.append(document.problem(at, what, got=printable(uri), hint=f"it stands in {theirs}"))
+
+
+def _identities(base: str, schema: Any) -> Iterator[tuple[Path_, str]]:
+    """Every ``$id`` in a schema, resolved, with the path of the schema that has it."""
+    bases: dict[Path_, str] = {(): base}
+    for path, inner in walk(schema):
+        identity = inner.get("$id")
+        if not isinstance(identity, str):
             continue
-        owner = owners.setdefault(identity.rstrip("#"), document.file)
-        if owner != document.file:
-            what = "the $id is another file's too"
-            problems.append(document.problem(("$id",), what, got=printable(identity), hint=f"it stands in {owner}"))
+        around = next(bases[path[:size]] for size in range(len(path), -1, -1) if path[:size] in bases)
+        try:
+            uri = urljoin(around, identity)
+        except ValueError:  # told elsewhere, as no URI
+            continue
+        bases[path] = uri
+        yield path, uri
 
 
 def _check_insides(documents: dict[str, Document]) -> list[Problem]:

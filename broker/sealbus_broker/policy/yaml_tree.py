@@ -4,6 +4,7 @@
 - Anchors, aliases, merge keys and tags are refused: nine lines of aliases stand for a billion values, and tags name types
   to construct.
 - ``yes``, ``on``, ``1_0`` and dates are text. Only ``true`` and ``false`` are booleans, only plain decimal digits integers.
+- Directives are refused, and characters that end a line for YAML alone.
 - Every key is text: ``404:`` is the key ``404``.
 """
 
@@ -27,23 +28,30 @@ from ruamel.yaml.events import (
 
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.tree import Entry, Node, Place, Scalar, Unreadable, put
+from sealbus_broker.policy.yaml_errors import explain
 from sealbus_broker.printable import printable
 
 MAX_DEPTH: Final = 16
 """Deepest nesting: the grammar needs six levels, and ruamel.yaml takes minutes over 100,000 open brackets."""
+
+_LINE_ENDS = re.compile("\r(?!\n)|[\x85\u2028\u2029]")
+"""Ends of lines that YAML 1.1 knows and editors do not: a grant behind one, in a comment, would be in force."""
 
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 
 
 def read_yaml_tree(file: str, text: str) -> Node:
     """The tree of a YAML text; an empty one is ``null``. Raises :class:`Unreadable` and nothing else."""
+    if (hidden := _LINE_ENDS.search(text)) is not None:
+        place = _place_of(text, hidden.start())
+        what, hint = "this character ends a line for some readers only", "remove it; lines end with LF or CR LF"
+        raise Unreadable(Problem(file, *place, what, got=printable(hidden[0]), hint=hint))
     try:
         return _Builder(file).build(YAML(typ="safe", pure=True).parse(text))
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
-        said = str(error.problem or error.context or "").split("\n", maxsplit=1)[0]
-        raise Unreadable(Problem(file, line, column, f"is not YAML: {printable(said, 200)}")) from None
+        found = explain(text, error)
+        what = found.what if found.what.startswith("is not YAML") else f"is not YAML: {found.what}"
+        raise Unreadable(Problem(file, found.line, found.column, what, got=found.got, hint=found.hint)) from None
     except Unreadable:
         raise
     except Exception as error:  # noqa: BLE001  # ruamel.yaml lets ValueError, IndexError and more out of its scanner
@@ -54,8 +62,12 @@ def _unmarked(file: str, text: str, error: Exception) -> Problem:
     at = getattr(error, "position", None)
     if not isinstance(at, int) or not 0 <= at < len(text):
         return Problem(file, 1, 1, "is not YAML")
-    line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
-    return Problem(file, line, column, "is not YAML: this character is not allowed", got=printable(text[at]))
+    what = "is not YAML: this character is not allowed"
+    return Problem(file, *_place_of(text, at), what, got=printable(text[at]))
+
+
+def _place_of(text: str, at: int) -> tuple[int, int]:
+    return text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
 
 
 class _Builder:
@@ -72,6 +84,8 @@ class _Builder:
             match event:
                 case DocumentStartEvent():
                     documents += 1
+                    if event.version is not None or event.tags:
+                        raise self._refusal(event, "directives (%YAML, %TAG) are not used here", "remove the line")
                     if documents > 1:
                         raise self._refusal(event, "a second document begins", "keep one, without a line `---`")
                 case AliasEvent():

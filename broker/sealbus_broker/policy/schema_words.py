@@ -1,0 +1,113 @@
+"""The words of a JSON Schema: those that mean something here, those that are misspelt, and what a schema leaves open.
+
+JSON Schema ignores a keyword that it does not know, so ``propertys`` checks nothing and nobody notices. Here the keywords are a
+closed list: what is not in it is a problem. So is what the validator would obey although nobody here looks into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from sealbus_broker.policy.document import Document, Path_
+from sealbus_broker.policy.problems import Problem, nearest
+from sealbus_broker.printable import printable
+
+KEYWORDS: Final = frozenset(
+    {
+        # core
+        "$schema", "$id", "$anchor", "$dynamicAnchor", "$ref", "$dynamicRef", "$defs", "$comment",
+        # schemas inside schemas
+        "allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas",
+        "prefixItems", "items", "contains", "properties", "patternProperties", "additionalProperties", "propertyNames",
+        "unevaluatedItems", "unevaluatedProperties",
+        # values
+        "type", "const", "enum", "multipleOf", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum",
+        "maxLength", "minLength", "pattern", "format", "maxItems", "minItems", "uniqueItems", "maxContains", "minContains",
+        "maxProperties", "minProperties", "required", "dependentRequired",
+        # what only describes
+        "title", "description", "default", "deprecated", "readOnly", "writeOnly", "examples",
+        "contentEncoding", "contentMediaType", "contentSchema",
+        # Draft 7's name for $defs: it checks nothing itself, and references lead into it as anywhere
+        "definitions",
+    }
+)  # fmt: skip
+"""The keywords of Draft 2020-12 that are used here."""
+
+_ELSEWHERE: Final = {
+    "$vocabulary": "remove it: vocabularies are not used here",
+    "$recursiveRef": "Draft 2020-12 has $dynamicRef instead",
+    "$recursiveAnchor": "Draft 2020-12 has $dynamicAnchor instead",
+    "additionalItems": "Draft 2020-12 has prefixItems, and items for the rest",
+    "dependencies": "Draft 2020-12 has dependentRequired and dependentSchemas instead",
+    "id": "Draft 2020-12 has $id instead",
+    "nullable": 'write the type as a list: ["string", "null"]',
+    "discriminator": "it is OpenAPI's; oneOf checks without it",
+    "example": "Draft 2020-12 has examples, a list",
+}
+"""Words of other drafts and of OpenAPI, and what to write instead."""
+
+_CONTENT: Final = ("contentEncoding", "contentMediaType", "contentSchema")
+"""Words that sound like checks; the standard says that they only describe."""
+
+_ALONE: Final = {
+    "then": ("if",),
+    "else": ("if",),
+    "minContains": ("contains",),
+    "maxContains": ("contains",),
+}
+"""Keywords that check nothing without another one."""
+
+_ANNOTATION: Final = "x-"
+"""What begins so belongs to somebody else's tool, and is known to check nothing."""
+
+_CLOSING: Final = ("additionalProperties", "unevaluatedProperties", "propertyNames")
+_PARTS: Final = frozenset({"allOf", "anyOf", "oneOf", "if", "then", "else", "not", "dependentSchemas"})
+"""Where a schema is a part of another, which may close the whole."""
+
+
+def word_faults(document: Document, path: Path_, schema: dict[str, Any]) -> Iterator[Problem]:
+    """The keywords of one schema object that check nothing."""
+    for keyword in schema:
+        if keyword in KEYWORDS:
+            for needed in _ALONE.get(keyword, ()):
+                if needed not in schema:
+                    what = f"{keyword} checks nothing without {needed}"
+                    yield document.problem((*path, keyword), what, hint=f"add {needed}, or remove it")
+        elif not keyword.startswith(_ANNOTATION):
+            hint = _ELSEWHERE.get(keyword) or nearest(keyword, KEYWORDS)
+            hint = hint or "what only describes belongs into $comment, or begins with x-"
+            what = f"no keyword of Draft 2020-12 that is checked here: {printable(keyword, 60) or '(empty)'}"
+            yield document.problem((*path, keyword), what, hint=hint)
+
+
+def schema_notes(document: Document, schemas: Iterable[tuple[Path_, Any]]) -> list[Problem]:
+    """What a sound schema does not check, although its author may think so.
+
+    An object that accepts properties which it does not name is no error: a reader may want to accept what a later version adds, and
+    ``"additionalProperties": true`` says so. One note a file: one such object rarely comes alone.
+    """
+    notes: list[Problem] = []
+    found: list[Path_] = []
+    for path, schema in schemas:
+        if _is_open(path, schema):
+            found.append(path)
+        for word in _CONTENT:
+            if word in schema:
+                hint = "a pattern or the object itself can be checked"
+                notes.append(document.problem((*path, word), f"{word} only describes: nothing checks it", hint=hint))
+    if found:
+        what = "this object accepts properties that it does not name"
+        if len(found) > 1:
+            what += f", and so do {len(found) - 1} more in this file"
+        hint = 'a misspelt property passes: add "additionalProperties": false, or true if that is meant'
+        notes.insert(0, document.problem(found[0], what, hint=hint))
+    return notes
+
+
+def _is_open(path: Path_, schema: dict[str, Any]) -> bool:
+    kind = schema.get("type")
+    is_object = "properties" in schema or "required" in schema or kind == "object"
+    inside = next((step for step in reversed(path) if isinstance(step, str)), None)
+    is_part = len(path) > 0 and (inside in _PARTS or (len(path) > 1 and path[-2] in _PARTS))
+    return is_object and not is_part and not any(word in schema for word in _CLOSING)
