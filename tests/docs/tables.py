@@ -38,7 +38,7 @@ from sealbus_broker.policy.schema_files import MAX_SCHEMA_BYTES, MAX_SCHEMAS
 from sealbus_broker.relay import secrets
 from sealbus_broker.relay.nats_config import NatsConfig, render
 from sealbus_broker.relay.quarantine import Record
-from sealbus_broker.relay.streams import consumer_configs, file_bytes, memory_bytes, stream_configs
+from sealbus_broker.relay.streams import consumer_configs, stream_configs
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 BLOCK: Final = re.compile(r"^( *)<!-- ([a-z-]+) -->\n(.*?)^ *<!-- /\2 -->$", re.MULTILINE | re.DOTALL)
@@ -219,8 +219,6 @@ def nats_conf() -> str:
         Path("/data"),
         bot.public,
         issuer.public,
-        max_file_bytes=file_bytes(Limits()),
-        max_memory_bytes=memory_bytes(Limits()),
     )
     return _code(render(given).rstrip("\n"))
 

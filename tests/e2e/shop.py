@@ -55,22 +55,32 @@ class Shop:
         facts = BusFile("shop", (self.url,), (self.secrets.bus.public,))
         for bot in BOTS:
             make_key(self.bus, bot, facts, datetime.now(UTC))
-        self.server = NatsServer(
-            NatsConfig(
-                store_dir=folder / ".sealbus" / "jetstream",
-                relay=self.secrets.relay.public,
-                issuer=self.secrets.issuer.public,
-                port=self.port,
-            ),
-            folder / ".sealbus",
-        )
+        self.server = self._make_server()
         self.relays: list[asyncio.subprocess.Process] = []
         self._stack = AsyncExitStack()
 
+    def _make_server(self) -> NatsServer:
+        config = NatsConfig(
+            store_dir=self.bus.state / "jetstream",
+            relay=self.secrets.relay.public,
+            issuer=self.secrets.issuer.public,
+            port=self.port,
+        )
+        return NatsServer(config, self.bus.state)
+
+    async def restart_server(self) -> None:
+        """Stop the server, if it runs, and start it again on the same port and store."""
+        await self.server.stop()
+        self.server = self._make_server()
+        await self.server.start()
+
     async def __aenter__(self) -> Self:
         await self.server.start()
-        self._stack.push_async_callback(self.server.stop)
+        self._stack.push_async_callback(self._stop_server)
         return self
+
+    async def _stop_server(self) -> None:
+        await self.server.stop()
 
     async def __aexit__(self, *_: object) -> None:
         for relay in self.relays:

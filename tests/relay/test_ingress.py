@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any, cast
 from unittest.mock import sentinel
@@ -15,6 +16,7 @@ from sealbus.limits import MAX_TOGETHER
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.relay.ingress import PULL_BYTES, IngressWorker, LiveWorker
 from sealbus_broker.relay.nats_config import MAX_BOT_PAYLOAD_BYTES
+from sealbus_broker.relay.tally import Tally
 from tests.relay.scene import Scene
 from tests.waiting import until
 
@@ -37,6 +39,12 @@ class Connection:
         return self
 
     async def unsubscribe(self) -> None:
+        pass
+
+    async def drain(self) -> None:
+        pass
+
+    async def request(self, *_: Any) -> None:
         pass
 
 
@@ -86,7 +94,7 @@ async def test_a_relay_that_stops_judges_what_the_server_had_sent_it(streams: Sc
     async def note(arrivals: Sequence[Arrival], _: asyncio.Lock) -> None:
         judged.extend(arrival.data for arrival in arrivals)
 
-    running = asyncio.create_task(LiveWorker(nc, note, lambda: 0).run(stopping))
+    running = asyncio.create_task(LiveWorker(nc, note, Tally(time.monotonic), lambda: 0).run(stopping))
     await until(lambda: bool(nc._direct), "the worker subscribes")
     await nc.flush()
     socket: Any = nc._transport._io_writer.transport  # type: ignore[union-attr]

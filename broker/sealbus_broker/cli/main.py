@@ -20,9 +20,11 @@ from sealbus_broker.cli.init import init
 from sealbus_broker.cli.inspect import inspect
 from sealbus_broker.cli.keys import keys
 from sealbus_broker.cli.output import ReaderGone
+from sealbus_broker.cli.ping import ping
+from sealbus_broker.cli.prepare import prepare
 from sealbus_broker.cli.quarantine import quarantine
 from sealbus_broker.cli.running import Stopped
-from sealbus_broker.cli.serve import ping, prepare, relay, up
+from sealbus_broker.cli.serve import relay, up
 
 
 @click.group(

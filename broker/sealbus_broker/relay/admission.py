@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
 import time
 from collections.abc import Callable
@@ -151,7 +152,8 @@ class Admission:
     async def stop(self) -> None:
         """Answer what has arrived, and no more."""
         if self._subscription is not None and self._nc.is_connected:
-            await self._subscription.drain()
+            with contextlib.suppress(NatsError, OSError):
+                await self._subscription.drain()
 
     async def _on_request(self, msg: Msg) -> None:
         try:

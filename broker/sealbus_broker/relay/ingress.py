@@ -6,6 +6,7 @@ One NATS message has one envelope, or several of the same bot together; each is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,6 +24,7 @@ from sealbus.subjects import CALL
 from sealbus_broker.gate.policy import Delivery
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.relay.streams import INGRESS, PIN_TIMEOUT_S, PRIORITY_GROUP, partition_consumer
+from sealbus_broker.relay.tally import Tally
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +53,9 @@ PULL_EXPIRES_S: Final = PIN_TIMEOUT_S / 2
 SILENCE_S: Final = PULL_EXPIRES_S + 5
 """After this long a request is taken for lost (a lost connection, a new leader) and made again."""
 
+GIVE_BACK_S: Final = 2.0
+"""How long the server may take to say that it has what is given back."""
+
 UNSENT_S: Final = 0.5
 """After this long a request that could not be sent, for want of a connection, is tried again."""
 
@@ -73,12 +78,15 @@ class _Pulled(NamedTuple):
 class IngressWorker:
     """Works on one partition: pulls messages, has them processed in batches, acknowledges them, pulls more.
 
-    While another relay holds the partition's pin, the requests wait and give nothing; when that relay falls silent, they do.
+    While another relay holds the partition's pin, the requests wait and give nothing; when that relay falls silent or gives
+    the pin up, they do.
     """
 
     def __init__(self, nc: HardenedClient, partition: int, process: Process) -> None:
         self._nc = nc
+        self._partition = partition
         self._process = process
+        self._unpin = f"$JS.API.CONSUMER.UNPIN.{INGRESS}.{partition_consumer(partition)}"
         self._pull = f"$JS.API.CONSUMER.MSG.NEXT.{INGRESS}.{partition_consumer(partition)}".encode()
         self._inbox = nc.new_inbox()
         self._requests = 0
@@ -88,37 +96,66 @@ class IngressWorker:
         self._received_bytes = 0
         self._changed = asyncio.Event()
         self._turn = asyncio.Lock()
-        self._free = asyncio.Semaphore(IN_HAND)
+        self._under_way = 0
         self._outstanding = 0
         self._asking: asyncio.TimerHandle | None = None
         """Runs out when the request under way is to be taken for lost; ``None``: there is none."""
         self._pin = b""
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Work until ``stopping`` is set; the batches in hand are finished first."""
+        """Work until ``stopping`` is set. Finishes the batches in hand, and gives back the rest in order."""
         subscription = await self._nc.subscribe_direct(f"{self._inbox}.*", self._on_message)
         stop = asyncio.create_task(stopping.wait())
         stop.add_done_callback(lambda _: self._changed.set())
         try:
             async with asyncio.TaskGroup() as batches:
                 while not stopping.is_set():
-                    if (
-                        self._asking is None
-                        and len(self._received) < PULL_MESSAGES
-                        and self._received_bytes < PULL_BYTES
-                    ):
+                    if self._may_ask():
                         self._ask()
-                    if not self._received:
+                    if self._received and self._under_way < IN_HAND:
+                        self._under_way += 1
+                        batches.create_task(self._work(self._take()))
+                    else:
                         self._changed.clear()
                         await self._changed.wait()
-                        continue
-                    await self._free.acquire()
-                    batches.create_task(self._work(self._take()))
+                # What the server had sent before it knew of the stop is here then.
+                with contextlib.suppress(NatsError, OSError):
+                    await subscription.drain()  # type: ignore[no-untyped-call]
+            try:
+                await self._give_back()
+            except (NatsError, OSError) as error:
+                # Delivered again after ACK_WAIT_S, and perhaps behind newer ones.
+                log.warning("ingress.not-given-back", partition=self._partition, error=type(error).__name__)
         finally:
             stop.cancel()
             if self._asking is not None:
                 self._asking.cancel()
-            await subscription.unsubscribe()
+            with contextlib.suppress(NatsError):
+                await subscription.unsubscribe()
+
+    def on_back(self) -> None:
+        """There is a new connection: the request made on the one before is lost with it."""
+        self._ended()
+
+    def _may_ask(self) -> bool:
+        has_room = len(self._received) < PULL_MESSAGES and self._received_bytes < PULL_BYTES
+        return self._asking is None and has_room
+
+    async def _give_back(self) -> None:
+        """Return what was pulled and not begun, in order, and then the partition.
+
+        The pin is kept until the server has taken everything back, so that no newer message is
+        delivered in between.
+        """
+        if self._received:
+            *earlier, last = self._received
+            self._received.clear()
+            self._nc.write([pub(pulled.reply, b"-NAK") for pulled in earlier])
+            # With a reply subject the server says when it has taken this one, hence those before it.
+            await self._nc.request(last.reply.decode("utf-8", "replace"), b"-NAK", GIVE_BACK_S)
+            log.info("ingress.given-back", partition=self._partition, messages=len(earlier) + 1)
+        if self._pin:
+            await self._nc.request(self._unpin, json.dumps({"group": PRIORITY_GROUP}).encode(), GIVE_BACK_S)
 
     def _ask(self) -> None:
         ask: dict[str, object] = {
@@ -185,7 +222,8 @@ class IngressWorker:
             # Delivered again later, and then recognised in the ledger.
             log.warning("ingress.ack-lost", error=type(error).__name__)
         finally:
-            self._free.release()
+            self._under_way -= 1
+            self._changed.set()
 
 
 def ingress_arrivals(subject: bytes, reply: bytes, data: bytes) -> list[Arrival]:
@@ -223,15 +261,15 @@ def _envelopes(data: bytes) -> list[bytes]:
 class LiveWorker:
     """Receives live messages, shared among the relays by a queue group, and has them processed in batches of what is there."""
 
-    def __init__(self, nc: HardenedClient, process: Process, now_ms: Callable[[], int]) -> None:
+    def __init__(self, nc: HardenedClient, process: Process, tally: Tally, now_ms: Callable[[], int]) -> None:
         self._nc = nc
         self._process = process
+        self._tally = tally
         self._now_ms = now_ms
         self._waiting: deque[Arrival] = deque()
         self._waiting_bytes = 0
         self._changed = asyncio.Event()
         self._turn = asyncio.Lock()
-        self.dropped = 0
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until ``stopping`` is set; what has been received is finished first."""
@@ -253,13 +291,17 @@ class LiveWorker:
 
     def _on_message(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
         envelopes = _envelopes(data)
+        session = subject.split(b".")[1].decode("utf-8", "replace")
         if len(self._waiting) + len(envelopes) > LIVE_WAITING or self._waiting_bytes + len(data) > LIVE_WAITING_BYTES:
-            self.dropped += len(envelopes)
+            self._tally.count_dropped(session, len(envelopes))
             return
-        session, now_ms = subject.split(b".")[1].decode("utf-8", "replace"), self._now_ms()
+        now_ms = self._now_ms()
         self._waiting.extend(Arrival(session, envelope, Delivery.LIVE, now_ms, None) for envelope in envelopes)
         self._waiting_bytes += sum(map(len, envelopes))
         self._changed.set()
+
+    def on_back(self) -> None:
+        """Do nothing: nats-py subscribes again by itself."""
 
     async def _work(self) -> None:
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]

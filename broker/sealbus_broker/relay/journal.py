@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -26,6 +28,11 @@ UNSENT_BYTES: Final = 16 * 1024 * 1024
 
 RETRY_FIRST_S: Final = 0.05
 RETRY_MOST_S: Final = 2.0
+
+QUIET_S: Final = 10.0
+"""Between two log lines about entries that still cannot be stored: a full disk may last for hours."""
+
+_NO_RESPONDERS: Final = b"NATS/1.0 503"
 
 
 @value
@@ -64,6 +71,10 @@ class Journal:
         self._inbox = nc.new_inbox().encode()
         self._attempts: dict[bytes, _Attempt] = {}
         self._begun = 0
+        self._again = asyncio.Event()
+        """Set when the connection is back: whoever waits before the next attempt need not wait longer."""
+        self._stuck: dict[int, tuple[float, str]] = {}
+        """Batches that could not be stored at the first attempt: since when (monotonic), and what stands in the way."""
 
     async def open(self) -> None:
         """Subscribe to acknowledgements. Call once, before :meth:`store`."""
@@ -73,13 +84,44 @@ class Journal:
         """Store all ``entries``, in order; return where each one is."""
         results: list[Stored | None] = [None] * len(entries)
         delay = RETRY_FIRST_S
-        while missing := [at for at, result in enumerate(results) if result is None]:
-            trouble = await self._store(entries, missing, results)
-            if trouble is not None:
-                log.warning("journal.retry", trouble=trouble, entries=results.count(None), delay_s=delay)
-                await asyncio.sleep(delay)
+        began = time.monotonic()
+        spoken = began - QUIET_S
+        try:
+            while missing := [at for at, result in enumerate(results) if result is None]:
+                trouble = await self._store(entries, missing, results)
+                if trouble is None:
+                    continue
+                self._stuck[id(results)] = began, trouble
+                if time.monotonic() - spoken >= QUIET_S:
+                    spoken = time.monotonic()
+                    waited_s = round(spoken - began, 1)
+                    log.warning("journal.retry", trouble=trouble, entries=results.count(None), waited_s=waited_s)
+                self._again.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._again.wait(), delay)
                 delay = min(delay * 2, RETRY_MOST_S)
+        finally:
+            self._stuck.pop(id(results), None)
         return [result for result in results if result is not None]
+
+    @property
+    def stuck(self) -> tuple[float, str] | None:
+        """How long (in seconds) the oldest entries that cannot be stored have waited, and why; ``None``: nothing waits."""
+        if not self._stuck:
+            return None
+        began, trouble = min(self._stuck.values())
+        return time.monotonic() - began, trouble
+
+    def on_lost(self) -> None:
+        """The connection was lost, and with it every acknowledgement that has not come."""
+        for attempt in self._attempts.values():
+            if not attempt.answered.done():
+                attempt.trouble = attempt.trouble or "the connection was lost"
+                attempt.answered.set_result(None)
+
+    def on_back(self) -> None:
+        """There is a connection again: make the next attempts now."""
+        self._again.set()
 
     async def _store(
         self, entries: Sequence[Entry], missing: Sequence[int], results: list[Stored | None]
@@ -117,9 +159,6 @@ class Journal:
         attempt.missing -= 1
         if attempt.missing == 0 and not attempt.answered.done():
             attempt.answered.set_result(None)
-
-
-_NO_RESPONDERS: Final = b"NATS/1.0 503"
 
 
 @dataclass(slots=True)

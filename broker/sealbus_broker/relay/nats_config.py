@@ -46,6 +46,20 @@ MAX_SUBSCRIPTIONS: Final = 1024
 AUTHORIZATION_TIMEOUT_S: Final = 2
 """How long nats-server waits for the relay's answer to a login."""
 
+UNBOUNDED_BYTES: Final = 2**50
+"""JetStream's limits for all streams together: 1 PiB, more than one server's disk has. Each stream has its own limit from the
+policy, so a second limit adds nothing and does harm. It keeps nats-server from starting (or its streams from being restored) when the
+policy's limits are lowered, because the streams still have the larger ones then; and it refuses limits that are raised until
+nats-server is restarted. Left out, nats-server takes three quarters of the disk that is *free* when it starts."""
+
+MAX_BUFFERED_MESSAGES: Final = 10_000
+"""Messages of one stream that nats-server has received and not stored yet. It drops what comes on top, of all bots alike, and says
+so in its own log only; their senders have no receipt and send again. Some 3 s of writing for a disk that syncs 3,000 messages a
+second: what waits longer is soon retried, and would be written twice. nats-server's own default, written out."""
+
+MAX_BUFFERED_BYTES: Final = 128 * 1024 * 1024
+"""The same in bytes: four streams come to 512 MiB of memory at most."""
+
 RESERVED_CONNECTIONS: Final = 64
 """Connections that bots cannot use up, so that a relay can always come back."""
 
@@ -58,8 +72,7 @@ class NatsConfig:
     acknowledged writes on power failure (Jepsen, 2.12.1), and a nonce ledger that forgets readmits old envelopes; the price is
     about half of the sequential rate on one node. A duration (``"2m"``) is for buses that can live with that.
 
-    ``max_file_bytes`` and ``max_memory_bytes``: JetStream's limits. Left out, nats-server takes three quarters of what is *free*
-    when it starts, which shrinks as the streams fill and then refuses writes: pass ``streams.file_bytes(limits)``.
+    ``max_file_bytes`` and ``max_memory_bytes``: JetStream's own limits, above any that a policy sets (see :data:`UNBOUNDED_BYTES`).
     """
 
     store_dir: Path
@@ -71,8 +84,8 @@ class NatsConfig:
     pid_file: Path | None = None
     http_port: int | None = None
     sync_interval: str = "always"
-    max_file_bytes: int | None = None
-    max_memory_bytes: int | None = None
+    max_file_bytes: int = UNBOUNDED_BYTES
+    max_memory_bytes: int = UNBOUNDED_BYTES
     max_connections: int = 8192
 
 
@@ -93,11 +106,11 @@ def render(config: NatsConfig) -> str:
     jetstream = [
         f"store_dir: {quote(config.store_dir)}",
         f"sync_interval: {quote(config.sync_interval)}",
+        f"max_file_store: {config.max_file_bytes}",
+        f"max_memory_store: {config.max_memory_bytes}",
+        f"max_buffered_msgs: {MAX_BUFFERED_MESSAGES}",
+        f"max_buffered_size: {MAX_BUFFERED_BYTES}",
     ]
-    if config.max_file_bytes is not None:
-        jetstream.append(f"max_file_store: {config.max_file_bytes}")
-    if config.max_memory_bytes is not None:
-        jetstream.append(f"max_memory_store: {config.max_memory_bytes}")
     optional = []
     if config.pid_file is not None:
         optional.append(f"pid_file: {quote(config.pid_file)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -15,7 +15,7 @@ from nats.errors import Error as NatsError
 from sealbus.errors import ConnectionFailed
 from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.relay.admission import Admission
-from sealbus_broker.relay.connection import HardenedClient, connect
+from sealbus_broker.relay.connection import HardenedClient, Link, disconnect
 from sealbus_broker.relay.consumers import remove_ungranted
 from sealbus_broker.relay.errors import StreamsUnusable
 from sealbus_broker.relay.ingress import IngressWorker, LiveWorker
@@ -24,21 +24,26 @@ from sealbus_broker.relay.ledger import Ledger
 from sealbus_broker.relay.pipeline import Pipeline
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.services import Services
+from sealbus_broker.relay.stopping import Stopped, until_stopped
 from sealbus_broker.relay.streams import ACCEPTED, LIVE, PARTITIONS, ledger_state, provision
 from sealbus_broker.relay.tally import Tally
+from sealbus_broker.relay.version import check_version
 
 log = structlog.get_logger(__name__)
 
-CONNECT_TIMEOUT_S: Final = 5.0
 PING_SUBJECT: Final = "relay.ping"
 """Inside the account BUS, where no bot is: a relay that serves answers with its name."""
 
 DRAIN_S: Final = 10.0
-"""How long a stop waits for the batches in hand. What is not finished by then is delivered to another relay, or to the next start."""
+"""How long a stop waits for what is in hand. What is not finished by then is delivered to another relay, or to the next start."""
 
+LOST_S: Final = 1.0
+"""How long a stop waits for a connection that is lost. Nothing can be finished without it."""
 
 RETRY_S: Final = 1.0
 """Between two attempts to read the ledgers of a NATS that has just come back."""
+
+_STREAMS: Final = ((Delivery.STREAM, ACCEPTED), (Delivery.LIVE, LIVE))
 
 
 def clock_ms() -> int:
@@ -56,122 +61,170 @@ class Relay:
         self._policy = policy
         self._name = name
         self._ledgers: dict[Delivery, Ledger] = {}
+        self._journal: Journal | None = None
+        self._workers: Sequence[IngressWorker | LiveWorker] = ()
+        self._nc: HardenedClient | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._closed = asyncio.Event()
+        """Set when a connection has ended for good, which nats-py does on some errors of the server."""
         self.tally = Tally(time.monotonic)
 
     async def run(self, stopping: asyncio.Event, ready: Callable[[], None]) -> None:
         """Serve until ``stopping`` is set; call ``ready`` once bots can connect.
 
-        Raises :class:`ConnectionFailed` if NATS cannot be reached at the start, and :class:`RelayError` if the streams are not as the bus
-        needs them. A NATS that is lost later is waited for.
+        Waits for a NATS that cannot be reached, at the start as later, and ends within seconds of
+        ``stopping`` whatever it waits for. Raises :class:`RelayError` if the streams are not as the
+        bus needs them, and :class:`ConnectionFailed` if NATS ends a connection for good.
         """
-        nc = await self._connect("messages")
-        door = await self._connect("admission")
+        connections: list[HardenedClient] = []
         try:
-            await provision(nc, self._policy())
-            await remove_ungranted(nc, self._policy())
+            nc = await until_stopped(stopping, self._connect("messages", is_ours=True))
+            connections.append(nc)
             self._nc = nc
-            for delivery, stream in ((Delivery.STREAM, ACCEPTED), (Delivery.LIVE, LIVE)):
-                self._ledgers[delivery] = Ledger(nc, stream, stream.lower())
-            await self._read_ledgers()
+            door = await until_stopped(stopping, self._connect("admission", is_ours=False))
+            connections.append(door)
+            await until_stopped(stopping, self._prepare(nc))
             await self._wait_for_young_ledger(stopping)
-            await self._serve(nc, door, stopping, ready)
+            if not stopping.is_set():
+                await self._serve(nc, door, stopping, ready)
+        except Stopped:
+            log.info("relay.stopped", before="it was ready")
+        except (NatsError, OSError, TimeoutError) as error:
+            raise ConnectionFailed(
+                f"NATS does not serve this relay any more: {type(error).__name__}: {error}",
+                hint="look into nats-server's log, and start the relay again",
+            ) from None
         finally:
-            await door.close()
-            await nc.close()
+            if self._reading is not None:
+                self._reading.cancel()
+            for connection in reversed(connections):
+                await disconnect(connection)
+
+    async def _prepare(self, nc: HardenedClient) -> None:
+        """Make what the bus needs in NATS, and ask what the ledgers hold."""
+        version = nc.connected_server_version
+        check_version(f"{version.major}.{version.minor}.{version.patch}")
+        await provision(nc, self._policy())
+        await remove_ungranted(nc, self._policy())
+        for delivery, stream in _STREAMS:
+            ledger = Ledger(nc, stream, stream.lower(), in_memory=delivery is Delivery.LIVE)
+            self._ledgers[delivery] = ledger
+        await self._read_ledgers(nc)
 
     async def _serve(
         self, nc: HardenedClient, door: HardenedClient, stopping: asyncio.Event, ready: Callable[[], None]
     ) -> None:
         journal = Journal(nc)
         await journal.open()
-        services = Services(nc, journal, self._policy, self._secrets.bus, self._name, clock_ms)
-        pipeline = Pipeline(
-            nc, journal, self._ledgers, self._policy, self._secrets.bus, self._name, services, self.tally, clock_ms
-        )
+        policy, bus_key = self._policy, self._secrets.bus
+        services = Services(nc, journal, policy, bus_key, self._name, clock_ms)
+        pipeline = Pipeline(nc, journal, self._ledgers, policy, bus_key, self._name, services, self.tally, clock_ms)
         workers: list[IngressWorker | LiveWorker] = [
             IngressWorker(nc, partition, pipeline.process) for partition in range(PARTITIONS)
         ]
-        workers.append(LiveWorker(nc, pipeline.process, clock_ms))
+        workers.append(LiveWorker(nc, pipeline.process, self.tally, clock_ms))
         # Admission has a connection of its own: however many messages there are, who may connect is answered in time.
-        admission = Admission(door, self._secrets, self._policy)
+        admission = Admission(door, self._secrets, policy)
         await admission.start()
         await nc.subscribe(PING_SUBJECT, queue="relays", cb=self._on_ping)
         await nc.flush()
-        ready()
-        log.info("relay.ready", bus=self._policy().bus, relay=self._name)
+        self._journal = journal
+        self._workers = workers
         tasks = [asyncio.create_task(worker.run(stopping)) for worker in workers]
-        stop = asyncio.create_task(stopping.wait())
+        waits = [asyncio.create_task(stopping.wait()), asyncio.create_task(self._closed.wait())]
         try:
-            # A worker ends only when told to; one that fails stops the relay, loudly, rather than leave a partition unread.
-            done, _ = await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            ready()
+            # A worker ends only when told to. One that fails stops the relay, loudly, so that no partition is left unread.
+            done, _ = await asyncio.wait([*waits, *tasks], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
+            if self._closed.is_set():
+                raise ConnectionFailed(
+                    "NATS has ended the relay's connection for good",
+                    hint="nats-server's log says why; start the relay again",
+                )
+            await self._drain(nc, admission, tasks, services)
+        finally:
+            for task in (*waits, *tasks):
+                task.cancel()
+            await asyncio.gather(*waits, *tasks, return_exceptions=True)
+            services.cancel()
+        log.info("relay.stopped", **self.tally.counts)
+
+    async def _drain(
+        self, nc: HardenedClient, admission: Admission, tasks: Sequence[asyncio.Task[None]], services: Services
+    ) -> None:
+        """Finish what is in hand, within :data:`DRAIN_S`, and within :data:`LOST_S` where there is no connection."""
+
+        async def finish() -> None:
             await admission.stop()
-            await asyncio.wait(tasks, timeout=DRAIN_S)
+            await asyncio.gather(*tasks)
             await services.drain()
             await nc.flush()
+
+        async def lost() -> None:
+            lost_for = 0.0
+            while lost_for < LOST_S:
+                await asyncio.sleep(LOST_S / 10)
+                lost_for = 0.0 if nc.is_connected else lost_for + LOST_S / 10
+
+        finishing, losing = asyncio.create_task(finish()), asyncio.create_task(lost())
+        try:
+            await asyncio.wait({finishing, losing}, timeout=DRAIN_S, return_when=asyncio.FIRST_COMPLETED)
+            if not finishing.done():
+                why = "no connection to NATS" if losing.done() else f"not within {DRAIN_S:g} s"
+                log.warning("relay.unfinished", why=why, then="what was not finished is delivered again")
+            elif (error := finishing.exception()) is not None:
+                log.warning("relay.unfinished", why=f"{type(error).__name__}: {error}")
         finally:
-            stop.cancel()
-            for task in tasks:
+            for task in (finishing, losing):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        log.info("relay.stopped", **self.tally.counts)
+            await asyncio.gather(finishing, losing, return_exceptions=True)
 
     async def _on_ping(self, msg: Msg) -> None:
         await msg.respond(self._name.encode())
 
-    async def _connect(self, what: str) -> HardenedClient:
-        async def reconnected() -> None:
-            log.info("nats.reconnected", connection=what)
-            if what == "messages":
-                self._on_reconnected()
+    async def _connect(self, what: str, *, is_ours: bool) -> HardenedClient:
+        """Log in, however long that takes. ``is_ours``: whether ledgers and workers live on it."""
+        link = Link(what, self._on_lost if is_ours else _nothing, self._on_back if is_ours else _nothing)
+        name = f"sealbus relay {self._name} {what}"
+        client = await link.connect(self._servers, self._secrets.relay.seed_text, name)
+        client.when_closed.add(self._closed.set)
+        return client
 
-        async def disconnected() -> None:
-            log.warning("nats.disconnected", connection=what)
-            if what == "messages":
-                self._on_disconnected()
-
-        async def failed(error: Exception) -> None:
-            log.warning("nats.error", connection=what, error=f"{type(error).__name__}: {error}")
-
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                return await connect(
-                    self._servers,
-                    self._secrets.relay.seed_text,
-                    name=f"sealbus relay {self._name} {what}",
-                    on_error=failed,
-                    on_disconnected=disconnected,
-                    on_reconnected=reconnected,
-                )
-        except (NatsError, OSError, TimeoutError) as error:
-            raise ConnectionFailed(
-                f"no NATS for the relay at {', '.join(self._servers)}: {str(error) or type(error).__name__}",
-                hint="is nats-server running there, with the configuration that `sealbus prepare` writes?",
-            ) from None
-
-    def _on_disconnected(self) -> None:
+    def _on_lost(self) -> None:
         for ledger in self._ledgers.values():
             ledger.doubt()
+        if self._journal is not None:
+            self._journal.on_lost()
 
-    def _on_reconnected(self) -> None:
+    def _on_back(self) -> None:
         """NATS may have come back with less than it had: ask the ledgers before anything else is judged by them."""
-        self._reading = asyncio.get_running_loop().create_task(self._reread_ledgers())
+        if self._reading is not None:
+            self._reading.cancel()
+        if self._nc is not None:
+            self._reading = asyncio.create_task(self._reread_ledgers(self._nc))
 
-    async def _reread_ledgers(self) -> None:
+    async def _reread_ledgers(self, nc: HardenedClient) -> None:
         while True:
             try:
                 # A server that was restarted has lost what is in memory only, the live stream among it.
-                await provision(self._nc, self._policy())
-                return await self._read_ledgers()
+                await provision(nc, self._policy())
+                await self._read_ledgers(nc)
             except (StreamsUnusable, NatsError, OSError) as error:
                 log.warning("ledger.unreadable", error=str(error))
                 await asyncio.sleep(RETRY_S)
+            else:
+                break
+        # What was asked for on the connection before is lost with it: ask again now, not after a time-out.
+        if self._journal is not None:
+            self._journal.on_back()
+        for worker in self._workers:
+            worker.on_back()
 
-    async def _read_ledgers(self) -> None:
-        for delivery, stream in ((Delivery.STREAM, ACCEPTED), (Delivery.LIVE, LIVE)):
-            state = await ledger_state(self._nc, stream)
+    async def _read_ledgers(self, nc: HardenedClient) -> None:
+        for delivery, stream in _STREAMS:
+            state = await ledger_state(nc, stream)
             self._ledgers[delivery].begin(state.since_ms, state.last_sequence, clock_ms())
 
     async def _wait_for_young_ledger(self, stopping: asyncio.Event) -> None:
@@ -182,3 +235,7 @@ class Relay:
             log.info("relay.waiting-for-ledger", seconds=round(remaining_ms / 1000, 1))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), remaining_ms / 1000)
+
+
+def _nothing() -> None:
+    """Do nothing."""

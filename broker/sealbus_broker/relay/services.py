@@ -93,6 +93,11 @@ class Services:
         """Wait for the answers under way."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def cancel(self) -> None:
+        """Give up the answers under way."""
+        for task in self._tasks:
+            task.cancel()
+
     async def _answer(self, judgment: Judgment, stamp: bytes) -> None:
         assert judgment.envelope is not None
         header, bot = judgment.envelope.header, judgment.arrival.session

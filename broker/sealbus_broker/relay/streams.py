@@ -63,8 +63,8 @@ _API: Final = "$JS.API"
 _MIN_WINDOW_NS: Final = 100 * _NS_PER_MS
 """The shortest duplicate window that JetStream accepts; it cannot be turned off."""
 
-_FOLLOWS_LIMITS: Final = frozenset({"description", "duplicate_window", "max_age", "max_bytes"})
-"""Fields that a changed policy may change in a living stream."""
+_MAY_CHANGE: Final = frozenset({"description", "duplicate_window", "max_age", "max_bytes", "allow_atomic"})
+"""Fields that a start may change in a living stream: those that follow the policy, and ``allow_atomic``, which is off and once was on."""
 
 Json = dict[str, Any]
 _log = structlog.get_logger("sealbus.streams")
@@ -105,7 +105,6 @@ def stream_configs(policy: Policy, *, replicas: int = 1) -> tuple[Json, ...]:
             "duplicate_window": window,
             "republish": {"src": "accepted.>", "dest": f"{BUS}.>"},
             "allow_direct": True,
-            "allow_atomic": True,
         },
         _plain(LIVE, "live.>", replicas)
         | {
@@ -196,13 +195,8 @@ def consumer_configs() -> tuple[Json, ...]:
 
 
 def file_bytes(limits: Limits) -> int:
-    """What JetStream may write to disk: the streams' limits, and an eighth for the indexes and half-empty blocks."""
+    """What the streams may take of a disk: their limits, and an eighth for the indexes and half-empty blocks."""
     return (limits.ingress_bytes + limits.accepted_bytes + limits.quarantine_bytes) * 9 // 8
-
-
-def memory_bytes(limits: Limits) -> int:
-    """What JetStream may keep in memory."""
-    return limits.live_bytes * 9 // 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +244,7 @@ async def _provision_stream(nc: Client, wanted: Json, timeout_s: float) -> None:
         raise _refused(f"stream {name} cannot be read", info["error"])
     else:
         found = differences(info["config"], wanted)
-        if found and all(difference.field in _FOLLOWS_LIMITS for difference in found):
+        if found and all(difference.field in _MAY_CHANGE for difference in found):
             _check_shrinking(info, wanted)
             _log.info("stream-updated", stream=name, fields=[difference.field for difference in found])
             await _expect(

@@ -13,11 +13,11 @@ from sealbus_broker.gate.verdict import Judgment
 log = structlog.get_logger(__name__)
 
 QUIET_S: Final = 10.0
-"""Of one kind of violation from one session, one line is written in this time; the next line says how many there were."""
+"""Of one kind of violation from one session, one line is written in this time; the next line counts the others."""
 
 
 class Tally:
-    """Counts by verdict and reason. Bounded: sessions are bots of the policy, reasons a closed list."""
+    """Counts by verdict and reason. Bounded: sessions are bots that were admitted, reasons a closed list."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -32,9 +32,7 @@ class Tally:
             return
         self.counts[f"{judgment.verdict.value}.{judgment.reason.value}"] += 1
         kind = judgment.arrival.session, judgment.reason.value
-        now = self._monotonic()
-        if now - self._spoken.get(kind, -QUIET_S) < QUIET_S:
-            self._unspoken[kind] += 1
+        if not self._may_speak(kind, 1):
             return
         header = judgment.header
         log.warning(
@@ -48,4 +46,18 @@ class Tally:
             position=judgment.arrival.position,
             alike_since=self._unspoken.pop(kind, 0),
         )
+
+    def count_dropped(self, session: str, messages: int) -> None:
+        """Count live messages that found the relay's queue full and were not judged; log it likewise."""
+        self.counts["dropped"] += messages
+        kind = session, "dropped"
+        if self._may_speak(kind, messages):
+            log.warning("live.dropped", session=session, messages=messages, alike_since=self._unspoken.pop(kind, 0))
+
+    def _may_speak(self, kind: tuple[str, str], messages: int) -> bool:
+        now = self._monotonic()
+        if now - self._spoken.get(kind, -QUIET_S) < QUIET_S:
+            self._unspoken[kind] += messages
+            return False
         self._spoken[kind] = now
+        return True

@@ -1,0 +1,154 @@
+"""The log of ``sealbus up`` and ``sealbus relay``: written to stderr, without any effect on the bus.
+
+Lines are written by a thread of their own. A log whose disk is full, whose terminal has gone or
+whose reader has ended loses lines, and a log that nobody reads (a full pipe) blocks that thread
+alone. Nothing here raises, and nothing here waits, apart from the end of :func:`logging_to_stderr`.
+
+On a terminal the lines are for people: an event that has a ``text`` is shown as that sentence.
+Elsewhere each line is one JSON object, sentences included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import select
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import structlog
+
+WAITING_BYTES: Final = 1024 * 1024
+"""Bytes of lines that may wait to be written: some 5,000 lines. A busy disk is slow for seconds;
+more lines than this mean that nobody reads, and the memory is better kept for messages."""
+
+CLOSE_S: Final = 1.0
+"""The longest that the end of the process waits for the last lines."""
+
+
+class LogWriter:
+    """A text stream whose :meth:`write` neither raises nor waits. Drops what cannot be written."""
+
+    def __init__(self, descriptor: int, count_line: Callable[[int], str]) -> None:
+        """``count_line``: the line that says how many lines were dropped before it."""
+        self._descriptor = descriptor
+        self._count_line = count_line
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._changed = threading.Condition()
+        self._closing = False
+        self._dropped = 0
+        self._torn = False
+        """Whether a line was written in part, so that the next one must not continue it."""
+        self._thread = threading.Thread(target=self._run, name="sealbus log", daemon=True)
+        self._thread.start()
+
+    def write(self, text: str) -> int:
+        """Have ``text`` written soon, or drop it."""
+        line = text.encode("utf-8", "backslashreplace")
+        with self._changed:
+            if self._closing or self._waiting_bytes + len(line) > WAITING_BYTES:
+                self._dropped += 1
+            else:
+                self._waiting.append(line)
+                self._waiting_bytes += len(line)
+                self._changed.notify()
+        return len(text)
+
+    def flush(self) -> None:
+        """Do nothing: the thread writes each line at once."""
+
+    def close(self) -> None:
+        """Write what waits, for at most :data:`CLOSE_S`, and end."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        # A daemon thread: one that is blocked in a write does not keep the process.
+        self._thread.join(CLOSE_S)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._closing:
+                    self._changed.wait()
+                if not self._waiting:
+                    return
+                line = self._waiting.popleft()
+                self._waiting_bytes -= len(line)
+                dropped = self._dropped
+                self._dropped = 0
+            if dropped:
+                line = self._count_line(dropped).encode() + line
+            if not self._put(line):
+                with self._changed:
+                    self._dropped += dropped + 1
+
+    def _put(self, line: bytes) -> bool:
+        """Write one line; whether it was written whole.
+
+        Not through ``sys.stderr``: a thread that is blocked there would hold its lock, and the
+        interpreter could not end.
+        """
+        rest = b"\n" + line if self._torn else line
+        while rest:
+            try:
+                written = os.write(self._descriptor, rest)
+            except BlockingIOError:  # stderr is shared with a program that made it non-blocking
+                select.select([], [self._descriptor], [], 1.0)
+            except OSError:
+                self._torn = self._torn or len(rest) < len(line)
+                return False
+            else:
+                rest = rest[written:]
+        self._torn = False
+        return True
+
+
+@contextlib.contextmanager
+def logging_to_stderr() -> Iterator[None]:
+    """Have structlog write to stderr while a long-running command runs.
+
+    nats-py's own tracebacks stay out: the relay logs what matters.
+    """
+    logging.getLogger("nats").setLevel(logging.CRITICAL)
+    # Without a stderr (`2>&-`) its number may belong to any file that was opened since.
+    descriptor = 2 if sys.stderr is not None else os.open(os.devnull, os.O_WRONLY)
+    for_people = os.isatty(descriptor)
+    writer = LogWriter(descriptor, _count_for_people if for_people else _count_as_json)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _ForPeople() if for_people else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(writer),  # type: ignore[arg-type]  # wants write and flush
+    )
+    try:
+        yield
+    finally:
+        writer.close()
+
+
+def _count_for_people(count: int) -> str:
+    return f"{count} lines of this log could not be written\n"
+
+
+def _count_as_json(count: int) -> str:
+    return json.dumps({"event": "log.dropped", "level": "warning", "lines": count}) + "\n"
+
+
+class _ForPeople:
+    """Renders an event that has a sentence as that sentence, and others as structlog does."""
+
+    def __init__(self) -> None:
+        self._render = structlog.dev.ConsoleRenderer()
+
+    def __call__(self, logger: Any, name: str, event: Any) -> str:
+        text = event.get("text")
+        return str(text) if text is not None else str(self._render(logger, name, event))

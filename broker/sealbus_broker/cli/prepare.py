@@ -1,0 +1,70 @@
+"""``sealbus prepare``: the configuration for a nats-server that runs elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from sealbus.errors import InvalidInput
+from sealbus_broker.cli.folder import BusFolder, Unusable, dir_option, new_keys_option, server_option
+from sealbus_broker.relay.nats_config import NatsConfig, render
+
+
+@click.command()
+@dir_option
+@click.option("--nats-conf", metavar="FILE", help="Where the configuration goes. [default: DIR/.sealbus/nats.conf]")
+@click.option(
+    "--listen", default="127.0.0.1:4222", show_default=True, metavar="HOST:PORT", help="Where nats-server listens."
+)
+@click.option(
+    "--store", default="/data", show_default=True, metavar="DIR", help="JetStream's folder, on the server's machine."
+)
+@click.option(
+    "--monitor-port", type=click.IntRange(1, 65535), help="Monitoring over HTTP, on the server's own 127.0.0.1."
+)
+@click.option(
+    "--sync", default="always", show_default=True, help="JetStream's sync_interval: always, or a time such as 2m."
+)
+@server_option
+@new_keys_option
+def prepare(
+    folder: str | None,
+    nats_conf: str | None,
+    listen: str,
+    store: str,
+    monitor_port: int | None,
+    sync: str,
+    servers: tuple[str, ...],
+    new_keys: bool,
+) -> None:
+    """Write the configuration for a nats-server that runs elsewhere, and make the bus's keys if there are none.
+
+    The configuration holds no secret. Prints the bus's public key, and writes it into bus.toml, with --server, which says where
+    bots find the server, or the address of --listen.
+    """
+    bus = BusFolder.find(folder)
+    secrets = bus.open_secrets(new_keys=new_keys)
+    policy = bus.policy(secrets.bus.public)
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise InvalidInput(f"--listen {listen!r} is not an address", hint="like 0.0.0.0:4222")
+    target = Path(nats_conf) if nats_conf else bus.state / "nats.conf"
+    config = NatsConfig(
+        store_dir=Path(store),
+        relay=secrets.relay.public,
+        issuer=secrets.issuer.public,
+        host=host.strip("[]"),
+        port=int(port),
+        http_port=monitor_port,
+        sync_interval=sync,
+    )
+    try:
+        target.write_text(render(config))
+    except OSError as error:
+        raise Unusable(f"{target} cannot be written: {error.strerror}") from None
+    click.echo(f"wrote {target}", err=True)
+    known = bus.bus_file() or bus.found_at(policy.bus, secrets.bus.public, host.strip("[]"), int(port))
+    bus.record(replace(known, servers=servers or known.servers))
+    click.echo(secrets.bus.public.text)

@@ -1,0 +1,58 @@
+"""How a long-running command runs: on the fastest event loop there is, until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+
+from sealbus.errors import SealbusError
+from sealbus_broker.cli.logs import logging_to_stderr
+
+log = structlog.get_logger("sealbus")
+
+Serve = Callable[[asyncio.Event], Awaitable[None]]
+"""Runs until the event is set."""
+
+_STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""SIGHUP is what a closing terminal sends: without an orderly stop the server would be left behind."""
+
+
+def run_until_signal(serve: Serve) -> int:
+    """Run ``serve`` until it ends or SIGINT, SIGTERM or SIGHUP sets its event; return the exit code.
+
+    What it raises is said on stderr in the form that the log has.
+    """
+    with logging_to_stderr():
+        try:
+            _run(serve)
+        except SealbusError as error:
+            # Not `exception`: the sentence and its hint are for an operator.
+            log.error("failed", text=_sentence(error), error=error.what, hint=error.hint)  # noqa: TRY400  # see above
+            return 1
+    return 0
+
+
+def _run(serve: Serve) -> None:
+    try:
+        import uvloop
+    except ImportError:  # not made for this platform or interpreter
+        asyncio.run(_until_signal(serve))
+    else:
+        uvloop.run(_until_signal(serve))
+
+
+async def _until_signal(serve: Serve) -> None:
+    stopping, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in _STOPS:
+        # `nohup` has a process ignore SIGHUP, and means it.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, stopping.set)
+    await serve(stopping)
+
+
+def _sentence(error: SealbusError) -> str:
+    return f"error: {error.what}" + (f"\nhint: {error.hint}" if error.hint else "")

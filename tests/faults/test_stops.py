@@ -1,0 +1,183 @@
+"""A relay ends when it is told to, whatever it waits for at that moment, with code 0 and without a traceback.
+
+"At once" means here: long before any of the relay's own time-outs, which are minutes together. A test that
+fails runs into its deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.shop import Shop, order
+from tests.ports import free_port
+from tests.waiting import until
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+DEADLINE_S = 20
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    """A shop whose server runs, and no relay."""
+    async with Shop(tmp_path / "shop") as running:
+        yield running
+
+
+class Process:
+    """A `sealbus` command whose stderr is read line by line."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.said = ""
+
+    @classmethod
+    async def start(cls, *arguments: str, cwd: Path | None = None) -> Process:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "sealbus_broker", *arguments),
+            cwd=cwd,
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        return cls(process)
+
+    async def says(self, text: str) -> None:
+        assert self.process.stderr is not None
+        async with asyncio.timeout(DEADLINE_S):
+            while text not in self.said:
+                line = await self.process.stderr.readline()
+                assert line, f"ended before it said {text!r}: {self.said}"
+                self.said += line.decode()
+
+    async def ends(self) -> int:
+        assert self.process.stderr is not None
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                self.said += (await self.process.stderr.read()).decode()
+                code = await self.process.wait()
+        finally:
+            if self.process.returncode is None:
+                self.process.kill()
+                await self.process.wait()
+        assert "Traceback" not in self.said
+        return code
+
+
+async def relay(shop: Shop, url: str | None = None) -> Process:
+    return await Process.start("relay", "--dir", str(shop.bus.path), "--server", url or shop.url)
+
+
+@pytest.mark.parametrize("sign", SIGNALS)
+async def test_while_no_server_can_be_reached(shop: Shop, sign: signal.Signals) -> None:
+    one = await relay(shop, f"nats://127.0.0.1:{free_port()}")
+    await one.says("nats.unreachable")
+    assert "nobody listens there" in one.said
+    one.process.send_signal(sign)
+    assert await one.ends() == 0
+
+
+async def test_while_the_server_greets_nobody(shop: Shop) -> None:
+    """A port that is open, and silent: a server that reads back its store, or is stopped."""
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    async with silent:
+        port = silent.sockets[0].getsockname()[1]
+        one = await relay(shop, f"nats://127.0.0.1:{port}")
+        await one.says("nats.unreachable")
+        one.process.terminate()
+        assert await one.ends() == 0
+
+
+async def test_a_relay_that_came_before_its_server_waits_for_it(shop: Shop) -> None:
+    await shop.server.stop()
+    one = await relay(shop)
+    await one.says("nats.unreachable")
+    await shop.restart_server()
+    await one.says("is up at")
+    one.process.terminate()
+    assert await one.ends() == 0
+
+
+async def test_while_it_waits_for_a_young_ledger(shop: Shop) -> None:
+    policy = shop.bus.path / "policy.yaml"
+    policy.write_text(policy.read_text().replace("clock_skew: 1s", "clock_skew: 60s"))
+    one = await relay(shop)
+    await one.says("relay.waiting-for-ledger")
+    one.process.terminate()
+    assert await one.ends() == 0
+    assert "is up at" not in one.said
+
+
+@pytest.mark.parametrize("sign", SIGNALS)
+async def test_while_its_server_is_gone(shop: Shop, sign: signal.Signals) -> None:
+    one = await relay(shop)
+    await one.says("is up at")
+    await shop.server.stop()
+    await one.says("nats.disconnected")
+    one.process.send_signal(sign)
+    assert await one.ends() == 0
+
+
+async def test_while_its_server_is_gone_and_messages_are_in_hand(shop: Shop) -> None:
+    one = await relay(shop)
+    await one.says("is up at")
+    pid = shop.server.pid
+    assert pid is not None
+    async with shop.bot("order") as sender:
+        publishing = [asyncio.create_task(sender.publish("orders.placed", order(n), timeout=1)) for n in range(500)]
+        await asyncio.wait(publishing, return_when=asyncio.FIRST_COMPLETED)
+        os.kill(pid, signal.SIGKILL)
+        await one.says("nats.disconnected")
+        one.process.terminate()
+        assert await one.ends() == 0
+        await asyncio.gather(*publishing, return_exceptions=True)
+
+
+async def test_while_its_server_takes_nothing(shop: Shop) -> None:
+    """A server that is stopped keeps its connections."""
+    one = await relay(shop)
+    await one.says("is up at")
+    pid = shop.server.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        one.process.terminate()
+        assert await one.ends() == 0
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("sign", SIGNALS)
+async def test_a_whole_bus_ends_with_its_server(tmp_path: Path, sign: signal.Signals) -> None:
+    """A closing terminal sends SIGHUP: the server must not be left behind without a relay."""
+    port = free_port()
+    made = await Process.start("init", "bus", cwd=tmp_path)
+    assert await made.ends() == 0
+    up = await Process.start("up", "--dir", str(tmp_path / "bus"), "--port", str(port))
+    await up.says("is up at")
+    pid = int((tmp_path / "bus/.sealbus/nats.pid").read_text())
+    up.process.send_signal(sign)
+    assert await up.ends() == 0
+    await until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+async def test_a_whole_bus_whose_server_is_still_starting(tmp_path: Path) -> None:
+    """As while it reads back a large store: here, a server that is stopped before it listens."""
+    made = await Process.start("init", "bus", cwd=tmp_path)
+    assert await made.ends() == 0
+    up = await Process.start("up", "--dir", str(tmp_path / "bus"), "--port", str(free_port()))
+    pid_file = tmp_path / "bus/.sealbus/nats.pid"
+    await until(lambda: pid_file.exists() and bool(pid_file.read_text()))
+    os.kill(int(pid_file.read_text()), signal.SIGSTOP)
+    up.process.terminate()
+    assert await up.ends() == 0
