@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sealbus_broker.relay.errors import StreamsUnusable
+from sealbus_broker.relay.server import NatsServer
 from sealbus_broker.relay.streams import (
     ACCEPTED,
     INGRESS,
@@ -181,7 +182,7 @@ async def test_a_stream_that_somebody_changed_is_refused(
         {"republish": None},
         {"subjects": ["accepted.orders.>"]},
         {"compression": "s2"},
-        {"persist_mode": "async", "allow_atomic": False},
+        {"persist_mode": "async"},
     ],
     ids=str,
 )
@@ -252,6 +253,30 @@ async def test_a_nats_that_does_not_answer(scene: Scene) -> None:
     finally:
         os.kill(pid, signal.SIGCONT)
     assert "log" in str(told.value.hint)
+
+
+async def test_a_stream_with_atomic_publishing_is_set_back(scene: Scene) -> None:
+    """It was on in streams that were made before, and no code uses it."""
+    wanted = next(config for config in stream_configs(scene.policy) if config["name"] == ACCEPTED)
+    made = {field: value for field, value in (wanted | {"allow_atomic": True}).items() if value is not None}
+    assert "error" not in await scene.api("STREAM.CREATE.ACCEPTED", made)
+    await provision(scene.relay, scene.policy)
+    assert not (await scene.api("STREAM.INFO.ACCEPTED"))["config"].get("allow_atomic")
+
+
+async def test_every_limit_may_be_lowered_between_two_runs_of_a_server(streams: Scene) -> None:
+    """Of the server that runs, and of one that starts with the lower limits and restores the streams."""
+    mib = 2**20
+    lower = replace(LIMITS, accepted_bytes=mib, ingress_bytes=mib, quarantine_bytes=mib, live_bytes=mib)
+    await provision(streams.relay, a_policy(limits=lower))
+    again = NatsServer(streams.server._config, streams.server._config_file.parent)
+    await streams.server.stop()
+    streams.server = again
+    await again.start()
+    await until(lambda: streams.relay.is_connected and not streams.relay.is_reconnecting, "connected again")
+    await provision(streams.relay, a_policy(limits=replace(lower, accepted_bytes=3 * mib)))
+    sizes = [(await streams.api(f"STREAM.INFO.{name}"))["config"]["max_bytes"] for name in (INGRESS, ACCEPTED, LIVE)]
+    assert sizes == [mib, 3 * mib, mib]
 
 
 # ---- how far back a ledger reaches -----------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ filling the server's memory; the bus's own clients send no headers, so no honest
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,6 +63,14 @@ _NS_PER_S: Final = 1_000_000_000
 _API: Final = "$JS.API"
 _MIN_WINDOW_NS: Final = 100 * _NS_PER_MS
 """The shortest duplicate window that JetStream accepts; it cannot be turned off."""
+
+CREATE_ATTEMPTS: Final = 5
+CREATE_PAUSE_S: Final = 0.05
+"""Before the second attempt to create a stream, doubled each time: 0.75 s together. nats-server creates one in
+milliseconds, so relays that stand in each other's way are done by then."""
+
+_NO_ROOM: Final = frozenset({10023, 10028, 10047})
+"""JetStream's errors for resources, memory and storage that do not suffice."""
 
 _MAY_CHANGE: Final = frozenset({"description", "duplicate_window", "max_age", "max_bytes", "allow_atomic"})
 """Fields that a start may change in a living stream: those that follow the policy, and ``allow_atomic``, which is off and once was on."""
@@ -238,15 +247,16 @@ async def _provision_stream(nc: Client, wanted: Json, timeout_s: float) -> None:
     name = wanted["name"]
     info = await _api(nc, f"STREAM.INFO.{name}", None, timeout_s)
     if _is_missing(info):
-        _log.info("stream-created", stream=name)
-        info = await _expect(nc, f"STREAM.CREATE.{name}", wanted, timeout_s, f"stream {name} cannot be made")
+        _log.info("stream.created", stream=name)
+        what = f"stream {name} cannot be made"
+        await _create(nc, f"STREAM.CREATE.{name}", wanted, f"STREAM.INFO.{name}", timeout_s, what)
     elif "error" in info:
         raise _refused(f"stream {name} cannot be read", info["error"])
     else:
         found = differences(info["config"], wanted)
         if found and all(difference.field in _MAY_CHANGE for difference in found):
             _check_shrinking(info, wanted)
-            _log.info("stream-updated", stream=name, fields=[difference.field for difference in found])
+            _log.info("stream.updated", stream=name, fields=[difference.field for difference in found])
             await _expect(
                 nc, f"STREAM.UPDATE.{name}", wanted, timeout_s, f"stream {name} cannot follow the policy's limits"
             )
@@ -259,13 +269,29 @@ async def _provision_consumer(nc: Client, wanted: Json, timeout_s: float) -> Non
     name = wanted["durable_name"]
     info = await _api(nc, f"CONSUMER.INFO.{INGRESS}.{name}", None, timeout_s)
     if _is_missing(info):
-        _log.info("consumer-created", stream=INGRESS, consumer=name)
+        _log.info("consumer.created", stream=INGRESS, consumer=name)
         request = {"stream_name": INGRESS, "config": _without_nulls(wanted), "action": "create"}
         what = f"consumer {name} of {INGRESS} cannot be made"
-        await _expect(nc, f"CONSUMER.CREATE.{INGRESS}.{name}", request, timeout_s, what)
+        call, look = f"CONSUMER.CREATE.{INGRESS}.{name}", f"CONSUMER.INFO.{INGRESS}.{name}"
+        await _create(nc, call, request, look, timeout_s, what)
     what = f"consumer {name} of {INGRESS} cannot be read"
     info = await _expect(nc, f"CONSUMER.INFO.{INGRESS}.{name}", None, timeout_s, what)
     _assert_same(f"consumer {name} of {INGRESS}", info["config"], wanted)
+
+
+async def _create(nc: Client, call: str, body: Json, look: str, timeout_s: float, what: str) -> None:
+    """Create a stream or consumer, or find that another relay has done so in the meantime.
+
+    While several relays create one stream, nats-server counts its limits once for each of them, and
+    may refuse all of them for want of room that is there.
+    """
+    for attempt in range(CREATE_ATTEMPTS):
+        answer = await _api(nc, call, body, timeout_s)
+        if "error" not in answer or "error" not in await _api(nc, look, None, timeout_s):
+            return
+        if answer["error"].get("err_code") not in _NO_ROOM or attempt == CREATE_ATTEMPTS - 1:
+            raise _refused(what, answer["error"])
+        await asyncio.sleep(CREATE_PAUSE_S * 2**attempt)
 
 
 def _check_shrinking(info: Json, wanted: Json) -> None:

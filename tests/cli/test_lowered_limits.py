@@ -1,0 +1,35 @@
+"""Limits in policy.yaml that are lowered between two runs of `sealbus up`."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_commands import SEALBUS, sealbus, wait_for
+from tests.e2e.shop import free_port
+
+
+@pytest.mark.parametrize("limit", ["accepted_bytes", "ingress_bytes", "quarantine_bytes", "live_bytes"])
+def test_a_bus_whose_limit_was_lowered_starts(tmp_path: Path, limit: str) -> None:
+    port = free_port()
+    assert sealbus("init", "mybus", "--server", f"nats://127.0.0.1:{port}", cwd=tmp_path).code == 0
+    policy = tmp_path / "mybus/policy.yaml"
+    text = policy.read_text()
+    for size in ("3MiB", "1MiB", "2MiB"):
+        policy.write_text(
+            f"{text}\nlimits:\n  {limit}: {size}\n"
+            if "\nlimits:" not in text
+            else text.replace("\nlimits:", f"\nlimits:\n  {limit}: {size}")
+        )
+        log = tmp_path / "up.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*SEALBUS, "up", "--port", str(port)], cwd=tmp_path, stdout=output, stderr=output
+            )
+        wait_for(log, "is up at")
+        assert sealbus("pub", "greetings.sent", '{"text": "hello"}', "--as", "greeter", cwd=tmp_path).code == 0
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
