@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_commands import SEALBUS, sealbus, wait_for
-from tests.e2e.shop import free_port
+from tests.cli.command import SEALBUS, sealbus, wait_for
+from tests.ports import free_port
 
 
 @pytest.mark.parametrize("limit", ["accepted_bytes", "ingress_bytes", "quarantine_bytes", "live_bytes"])
