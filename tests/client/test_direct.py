@@ -159,6 +159,7 @@ async def test_a_connection_that_is_reset_while_something_is_written_is_closed_a
 
 async def test_what_a_server_does_not_read_does_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "UNSENT_BYTES", 100_000)
+    monkeypatch.setattr(journal, "QUIET_S", 0.0)
     for pause in ("ACK_TIMEOUT_S", "RETRY_FIRST_S", "RETRY_MOST_S"):
         monkeypatch.setattr(journal, pause, 0.02)
     done = asyncio.Event()
