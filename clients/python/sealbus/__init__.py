@@ -1,4 +1,4 @@
-"""Sealbus: a message bus on which nobody can speak in another's name.
+"""Sealbus: a message bus on which no bot can impersonate another.
 
 A bot, whole::
 
@@ -7,7 +7,7 @@ A bot, whole::
 
     bot = Bot.from_environment()                 # SEALBUS_CREDENTIALS=credentials/inventory.toml
 
-    @bot.subscribe("orders.placed")              # durable: nothing is missed, nothing is handled twice
+    @bot.subscribe("orders.placed")              # durable: at least once, also what came while away
     async def reserve(message: Message) -> None:
         order = message.payload                  # sealed by message.bot, granted, and valid against its schema
         await bot.publish(
