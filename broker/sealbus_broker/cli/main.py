@@ -32,7 +32,7 @@ from sealbus_broker.cli.serve import relay, up
 )
 @click.version_option(version("sealbus"), prog_name="sealbus", message="%(prog)s %(version)s")
 def cli() -> None:
-    """A message bus on NATS on which nobody can speak in another's name.
+    """A message bus on NATS on which no bot can impersonate another.
 
     Each option can be given by environment too: SEALBUS_<COMMAND>_<OPTION>, and SEALBUS_DIR and SEALBUS_CREDENTIALS for all.
     """
