@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from sealbus.errors import InvalidInput
 from sealbus.subjects import (
+    DURABLE,
+    check_durable,
     check_name,
     check_pattern,
     check_subject,
@@ -22,7 +25,9 @@ from sealbus.subjects import (
     overlap,
     receipt_subject,
     reply_subject,
+    split_schema,
 )
+from sealbus_broker.policy.builtin import builtin_subjects
 
 SUBJECTS = [".".join(tokens) for length in (1, 2, 3) for tokens in itertools.product("ab", repeat=length)]
 PATTERNS = [
@@ -100,3 +105,45 @@ def test_a_consumers_name_tells_its_bot_and_no_other() -> None:
         len({consumer_name("order", *pair) for pair in (("a", "b"), ("a", "c"), ("b", "b"), ("ab", ""), ("", "ab"))})
         == 5
     )
+
+
+def test_a_schemas_name_is_a_subject_and_a_version() -> None:
+    assert split_schema("orders.placed.v12") == ("orders.placed", 12)
+    assert split_schema("a.v65535") == ("a", 65_535)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "orders",
+            "orders.v0",
+            "orders.v01",
+            "orders.vx",
+            ".v1",
+            "orders.v",
+            "orders.v²",
+            "orders.v-1",
+            "",
+            "a.v65536",
+        ),
+        *("A.v1", "a..v1", "a.v1\n", "a.v" + "1" * 5000, "a.*.v1", None, 1, b"a.v1"),
+    ],
+)
+def test_what_is_no_schemas_name_is_refused(name: object) -> None:
+    with pytest.raises(InvalidInput, match="schema name"):
+        split_schema(name)
+
+
+@pytest.mark.parametrize("name", ["Bad Name", "", "-a", "_a", "a.b", "a" * 65, "a\n", None, 7])
+def test_what_is_no_durable_name_is_refused(name: object) -> None:
+    with pytest.raises(InvalidInput, match="durable name"):
+        check_durable(name)
+
+
+def test_the_bus_takes_the_durable_names_that_the_client_takes() -> None:
+    rule = next(rule for rule in builtin_subjects() if rule.pattern == "sealbus.subscribe")
+    ask = {"pattern": "a", "from": "new"}
+    for name in ("default", "a", "0_-", "a" * 64, "Bad Name", "-a", "a" * 65, ""):
+        is_taken = rule.schemas["sealbus.subscribe.v1"].violation(ask | {"durable": name}) is None
+        assert is_taken is (re.fullmatch(DURABLE, name) is not None)

@@ -22,6 +22,7 @@ import jsonschema_rs
 
 from sealbus.errors import InvalidInput
 from sealbus.limits import MAX_DETAIL_BYTES, MAX_FAULTS
+from sealbus.subjects import split_schema
 from sealbus_broker.printable import printable
 
 Document: TypeAlias = dict[str, Any] | bool
@@ -39,18 +40,6 @@ _PATTERNS: Final = jsonschema_rs.RegexOptions()
 
 MAX_FAULT_BYTES: Final = 200
 """Longest line about one fault. Eight of usual length fit into a stamp."""
-
-
-def split_name(name: str) -> tuple[str, int]:
-    """``orders.placed.v1`` as the envelope's two fields: schema id ``orders.placed`` and version ``1``.
-
-    Raises :class:`InvalidInput` if the name does not end in ``.v`` and a positive number without leading zero.
-    """
-    identity, dot, number = name.rpartition(".v")
-    if not dot or not identity or not number.isascii() or not number.isdigit() or number[0] == "0" or len(number) > 9:
-        hint = "use a subject and a version, like orders.placed.v1"
-        raise InvalidInput(f"schema name {printable(name)!r} is not valid", hint=hint)
-    return identity, int(number)
 
 
 def closed_registry(documents: Mapping[str, Any]) -> Registry:
@@ -87,7 +76,7 @@ class Schema:
         Raises :class:`InvalidInput` for what is not a Draft 2020-12 schema, a reference that does not resolve, a regular
         expression that is not linear-time, and a format that nobody checks.
         """
-        identity, version = split_name(name)
+        identity, version = split_schema(name)
         try:
             validator = jsonschema_rs.Draft202012Validator(
                 document,

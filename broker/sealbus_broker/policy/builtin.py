@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sealbus.limits import MAX_SUBJECT_BYTES
 from sealbus.reason import Reason
+from sealbus.subjects import DURABLE
 from sealbus_broker.gate.policy import Delivery, SubjectRule
 from sealbus_broker.gate.schemas import Schema
 
@@ -70,7 +71,7 @@ _SUBJECTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         _object(
             ["pattern", "durable", "from"],
             pattern={"type": "string", "minLength": 1, "maxLength": MAX_SUBJECT_BYTES, "pattern": "^[a-z0-9_.*>-]+$"},
-            durable={"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"},
+            durable={"type": "string", "pattern": f"^{DURABLE}$"},
             **{"from": {"enum": ["new", "all"]}},
         ),
         _object(["consumer"], consumer={"type": "string"}),

@@ -13,8 +13,8 @@ from jsonschema_specifications import REGISTRY as METASCHEMAS  # type: ignore[im
 from referencing.jsonschema import DRAFT202012
 
 from sealbus.errors import InvalidInput
-from sealbus.subjects import is_subject
-from sealbus_broker.gate.schemas import BASE, Schema, closed_registry, split_name
+from sealbus.subjects import split_schema
+from sealbus_broker.gate.schemas import BASE, Schema, closed_registry
 from sealbus_broker.policy.document import Document, Path_, file_names, read_json
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.schema_faults import faults, metaschema_faults, walk
@@ -78,8 +78,8 @@ def read_schemas(root: Path, problems: list[Problem]) -> Schemas:
 
 def _read(root: Path, file: str) -> Document | Problem:
     try:
-        identity, _ = split_name(file.removesuffix(".json"))
-        if is_subject(identity) and file.endswith(".json"):
+        split_schema(file.removesuffix(".json"))
+        if file.endswith(".json"):
             return read_json(root, f"{FOLDER}/{file}", MAX_SCHEMA_BYTES)
     except InvalidInput:
         pass

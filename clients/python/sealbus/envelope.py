@@ -24,6 +24,7 @@ from sealbus.limits import (
     MAX_ENVELOPE_BYTES,
     MAX_HEADER_BYTES,
     MAX_PARENT_BYTES,
+    MAX_SCHEMA_VERSION,
     MAX_TIME_MS,
     MAX_TTL_MS,
     NONCE_BYTES,
@@ -85,7 +86,7 @@ class Header:
             return "schema and schema-version go together"
         if self.schema is not None and not is_subject(self.schema):
             return "schema is not a schema's name"
-        if self.schema_version is not None and not 1 <= self.schema_version <= 65_535:
+        if self.schema_version is not None and not 1 <= self.schema_version <= MAX_SCHEMA_VERSION:
             return "schema-version is out of range"
         if self.parent is not None and len(self.parent) > MAX_PARENT_BYTES:
             return f"parent has {len(self.parent)} bytes; at most {MAX_PARENT_BYTES}"

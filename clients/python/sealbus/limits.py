@@ -75,5 +75,12 @@ MAX_DETAIL_BYTES: Final = 1000
 MAX_FAULTS: Final = 8
 """Most lines of an explanation, one for each fault of a payload: a person mends a few at a time, and a stamp stays small."""
 
+MAX_SCHEMA_VERSION: Final = 65_535
+"""Highest version of a schema: it fits into three bytes of a header."""
+
+MAX_LIVE_SUBSCRIPTIONS: Final = 960
+"""Most live subscriptions of one bot. A bot's connection may have 1,024 subscriptions: 2 for receipts and answers,
+one for each durable subscription in use, and the rest to spare. NATS closes the connection of whoever asks for more."""
+
 MAX_CONSUMERS: Final = 32
 """Most durable subscriptions in one session: they travel in CONNECT, which NATS caps at 4,096 bytes."""

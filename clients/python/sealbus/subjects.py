@@ -26,7 +26,7 @@ from functools import lru_cache
 from typing import Final
 
 from sealbus.errors import InvalidInput
-from sealbus.limits import MAX_NAME_CHARS, MAX_SUBJECT_BYTES, MAX_SUBJECT_TOKENS, MAX_TOKEN_CHARS
+from sealbus.limits import MAX_NAME_CHARS, MAX_SCHEMA_VERSION, MAX_SUBJECT_BYTES, MAX_SUBJECT_TOKENS, MAX_TOKEN_CHARS
 
 RELAY: Final = "sealbus"
 """The name under which the relay itself speaks. No bot may have it."""
@@ -41,6 +41,10 @@ INBOX: Final = "inbox"
 REPLY: Final = "reply"
 RECEIPTS: Final = "receipts"
 
+DURABLE: Final = r"[a-z0-9][a-z0-9_-]{0,63}"
+"""A durable subscription's name, as a regular expression: one token of a subject."""
+
+_DURABLE = re.compile(DURABLE)
 _NAME = re.compile(rf"[a-z0-9][a-z0-9-]{{0,{MAX_NAME_CHARS - 1}}}")
 _TOKEN = rf"[a-z0-9][a-z0-9_-]{{0,{MAX_TOKEN_CHARS - 1}}}"
 _SUBJECT = re.compile(rf"{_TOKEN}(?:\.{_TOKEN}){{0,{MAX_SUBJECT_TOKENS - 1}}}")
@@ -70,9 +74,9 @@ def is_pattern(text: str) -> bool:
     )
 
 
-def check_name(text: str, what: str = "bot") -> str:
+def check_name(text: object, what: str = "bot") -> str:
     """Return ``text`` if it is a name, else raise :class:`InvalidInput` that says what was expected."""
-    if not is_name(text):
+    if not isinstance(text, str) or not is_name(text):
         raise InvalidInput(
             f"{what} name {text!r} is not valid",
             hint=f"use 1-{MAX_NAME_CHARS} characters of a-z, 0-9 and -, beginning with a letter or digit",
@@ -80,9 +84,9 @@ def check_name(text: str, what: str = "bot") -> str:
     return text
 
 
-def check_subject(text: str) -> str:
+def check_subject(text: object) -> str:
     """Return ``text`` if it is a subject, else raise :class:`InvalidInput`."""
-    if not is_subject(text):
+    if not isinstance(text, str) or not is_subject(text):
         raise InvalidInput(
             f"subject {text!r} is not valid",
             hint="use tokens of a-z, 0-9, _ and - joined by dots, like orders.placed; no wildcards",
@@ -90,14 +94,38 @@ def check_subject(text: str) -> str:
     return text
 
 
-def check_pattern(text: str) -> str:
+def check_pattern(text: object) -> str:
     """Return ``text`` if it is a pattern, else raise :class:`InvalidInput`."""
-    if not is_pattern(text):
+    if not isinstance(text, str) or not is_pattern(text):
         raise InvalidInput(
             f"pattern {text!r} is not valid",
             hint="use a subject like orders.placed, with * for one token or a final > for one or more",
         )
     return text
+
+
+def check_durable(text: object) -> str:
+    """Return ``text`` if it can name a durable subscription, else raise :class:`InvalidInput`."""
+    if not isinstance(text, str) or not _DURABLE.fullmatch(text):
+        raise InvalidInput(
+            f"durable name {text!r} is not valid",
+            hint="use 1-64 characters of a-z, 0-9, _ and -, beginning with a letter or digit",
+        )
+    return text
+
+
+def split_schema(name: object) -> tuple[str, int]:
+    """``orders.placed.v1`` as the envelope's two fields: schema id ``orders.placed`` and version ``1``.
+
+    Raises :class:`InvalidInput` unless the name is a subject, ``.v`` and a number of 1 to 65,535 without leading zero.
+    """
+    identity, dot, number = name.rpartition(".v") if isinstance(name, str) else ("", "", "")
+    good = bool(dot) and is_subject(identity) and number.isascii() and number.isdigit() and number[0] != "0"
+    if not good or len(number) > 5 or int(number) > MAX_SCHEMA_VERSION:
+        raise InvalidInput(
+            f"schema name {name!r} is not valid", hint="use a subject and a version, like orders.placed.v1"
+        )
+    return identity, int(number)
 
 
 def matches(pattern: str, subject: str) -> bool:

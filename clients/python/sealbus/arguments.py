@@ -1,0 +1,110 @@
+"""What a bot author passes, checked where it is written: before anything is sent, asked for or waited for.
+
+Each function returns what it was given, or raises :class:`InvalidInput` that names the argument, what it got
+and what it takes.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from sealbus.errors import InvalidInput
+from sealbus.limits import MAX_TTL_MS, NONCE_BYTES
+
+MAX_CONCURRENCY: Final = 1024
+"""Most calls of one handler at once: JetStream has no more than 1,024 messages of a subscription in hand."""
+
+MAX_WAIT_S: Final = 7 * 24 * 3600.0
+"""Longest time that a call may be given: as long as accepted messages are kept by default. What waits longer
+has no use for a deadline."""
+
+RENEW_LEAST_S: Final = 0.1
+"""Shortest pause between two logins: each costs the relay a signature, and the server a connection."""
+
+_ASYNC_HINT: Final = "write `async def handler(message): ...`; for other work use asyncio.to_thread() inside it"
+
+
+def check_seconds(name: str, value: Any, *, zero: bool = False, least: float = 0.0) -> float:
+    """A time in seconds: more than nothing, or nothing too where ``zero``, and finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidInput(f"{name} must be a number of seconds, got {type(value).__name__}")
+    good = math.isfinite(value) and value <= MAX_WAIT_S and (value >= least) and (value > 0 or (zero and value == 0))
+    if not good:
+        lowest = f"{least:g} s" if least else "0 s" if zero else "more than 0 s"
+        raise InvalidInput(f"{name}={value:g} is out of range", hint=f"use {lowest} to {MAX_WAIT_S:g} s")
+    return float(value)
+
+
+def check_ttl(value: Any) -> int:
+    """Life of an envelope in seconds; returned in milliseconds."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidInput(f"ttl must be a number of seconds, got {type(value).__name__}")
+    if not (math.isfinite(value) and 1 <= value * 1000 <= MAX_TTL_MS):
+        raise InvalidInput(
+            f"ttl={value:g} is out of range", hint=f"use 0.001 to {MAX_TTL_MS // 1000} s; a policy may allow less"
+        )
+    return int(value * 1000)
+
+
+def check_concurrency(value: Any) -> int:
+    """How many calls of a handler at once."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidInput(f"concurrency must be a whole number, got {type(value).__name__}")
+    if not 1 <= value <= MAX_CONCURRENCY:
+        raise InvalidInput(f"concurrency={value} is out of range", hint=f"use 1 to {MAX_CONCURRENCY}")
+    return value
+
+
+def check_nonce(value: Any) -> bytes:
+    """A message's nonce."""
+    if not isinstance(value, bytes):
+        raise InvalidInput(
+            f"nonce must be bytes, got {type(value).__name__}",
+            hint="pass the nonce of an Unresolved; from its hex text: bytes.fromhex(text)",
+        )
+    if len(value) != NONCE_BYTES:
+        raise InvalidInput(f"nonce has {len(value)} bytes, and must have {NONCE_BYTES}", hint="use os.urandom(16)")
+    return value
+
+
+def check_start(value: Any) -> str:
+    """Where a durable subscription begins."""
+    if value not in ("new", "all"):
+        raise InvalidInput(f"start={value!r} is not known", hint='use "new" or "all"')
+    return str(value)
+
+
+def check_place(*, live: bool, durable: str, start: str) -> None:
+    """A live subscription has no place that is remembered."""
+    if live and (durable != "default" or start != "new"):
+        name = "durable" if durable != "default" else "start"
+        raise InvalidInput(
+            f"{name} has no meaning for a live subscription", hint=f"leave {name} out, or leave live=True out"
+        )
+
+
+def check_handler(handler: Any) -> Callable[[Any], Awaitable[Any]]:
+    """A function that can be awaited and takes one message.
+
+    An ``async def``, a bound method or :func:`functools.partial` of one, or an object whose ``__call__`` is one.
+    """
+    name = getattr(handler, "__name__", None) or type(handler).__name__
+    if not callable(handler) or isinstance(handler, type):
+        raise InvalidInput(f"{name} is not a function, so it cannot handle messages", hint=_ASYNC_HINT)
+    function = handler
+    while isinstance(function, functools.partial):
+        function = function.func
+    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+    if not is_async:
+        what = "yields" if inspect.isasyncgenfunction(function) else "is not async"
+        raise InvalidInput(f"{name} {what}, so it cannot handle messages", hint=_ASYNC_HINT)
+    try:
+        inspect.signature(handler).bind(None)
+    except TypeError:
+        raise InvalidInput(f"{name} must take one message", hint=_ASYNC_HINT) from None
+    checked: Callable[[Any], Awaitable[Any]] = handler
+    return checked
