@@ -21,7 +21,7 @@ GOOD: dict[str, Any] = {
     "bus": "shop",
     "bot": "order",
     "seed": KEY.seed_text,
-    "servers": ["nats://127.0.0.1:4222", "tls://[::1]:4222"],
+    "servers": ["nats://127.0.0.1:4222", "nats://[::1]:4222"],
     "bus_keys": [BUS_KEY.public.text, FORGED_BUS_KEY.public.text],
 }
 

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from sealbus.credentials import Credentials, check_server
+from sealbus.addresses import check_servers
+from sealbus.credentials import Credentials
 from sealbus.errors import CredentialsError, InvalidInput, SealbusError
 from sealbus.keys import PublicKey
 from sealbus_broker.gate.policy import Policy
@@ -264,7 +265,7 @@ def _url(scheme: str, host: str, port: int) -> str:
 def _checked(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
     servers = tuple(one.strip() for text in given for one in text.split(",") if one.strip())
     try:
-        return tuple(check_server(server) for server in servers)
+        return check_servers(servers)
     except InvalidInput as error:
         raise click.BadParameter(f"{error.what.removeprefix('servers: ')}, {error.hint}") from None
 

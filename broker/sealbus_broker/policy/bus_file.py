@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from sealbus.credentials import Credentials, check_server
+from sealbus.addresses import check_server, check_servers
+from sealbus.credentials import Credentials
 from sealbus.errors import InvalidInput
 from sealbus.keys import KeyKind, PublicKey
 from sealbus.subjects import is_name
@@ -170,6 +171,7 @@ def _parsed(text: str) -> BusFile:
     if not isinstance(given.get("name"), str) or not is_name(given["name"]):
         raise _Wrong("name", "name is not the name of a bus", "as in policy.yaml: 1-32 characters of a-z, 0-9 and -")
     servers = [_checked("servers", text, check_server) for text in _texts(given, "servers", MAX_SERVERS)]
+    _checked("servers", servers, check_servers)
     keys = [
         _checked("bus_keys", text, lambda one: PublicKey.parse(one, KeyKind.BUS))
         for text in _texts(given, "bus_keys", MAX_BUS_KEYS)

@@ -21,8 +21,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
+from sealbus.addresses import check_servers
 from sealbus.errors import CredentialsError, InvalidInput
 from sealbus.keys import KeyKind, PublicKey, SigningKey
 from sealbus.secret_file import SecretFile
@@ -41,7 +41,6 @@ _FILE: Final = SecretFile(
 
 _TEXTS = ("bus", "bot", "seed")
 _LISTS = ("servers", "bus_keys")
-_SCHEMES = ("nats", "tls", "ws", "wss")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,7 @@ class Credentials:
                 bus=_check_name(str(texts["bus"]), "bus"),
                 bot=_check_name(str(texts["bot"]), "bot"),
                 key=SigningKey.parse(str(texts["seed"]), KeyKind.BOT),
-                servers=tuple(check_server(server) for server in lists["servers"]),  # type: ignore[attr-defined]  # a list
+                servers=check_servers(lists["servers"]),  # type: ignore[arg-type]  # a list
                 bus_keys=frozenset(PublicKey.parse(text, KeyKind.BUS).raw for text in lists["bus_keys"]),  # type: ignore[attr-defined]
             )
         except InvalidInput as error:
@@ -140,18 +139,3 @@ def _check_name(text: str, what: str) -> str:
             f"{what} is not a name", hint="1-32 characters of a-z, 0-9 and -, beginning with a letter or digit"
         )
     return text
-
-
-def check_server(server: str) -> str:
-    """``server`` if it is a NATS address. Raises :class:`InvalidInput`.
-
-    The text is never repeated in the error: what is wrong with it may be that it has a password.
-    """
-    try:
-        parts = urlsplit(server)
-        good = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
-    except ValueError:  # an unclosed bracket, a port beyond 65535
-        good = False
-    if not good or not (server.isascii() and server.isprintable() and " " not in server):
-        raise InvalidInput("servers: not a NATS address", hint="like nats://127.0.0.1:4222, without a password")
-    return server

@@ -10,8 +10,14 @@ Any bot could so silence the relay, or another bot, with one message: headers an
 and the server sends its answers to that reply. This client replaces the parser (fields are what the server separates with one
 space, nothing else) and never fails on text: what is not UTF-8 becomes U+FFFD, which no valid subject contains.
 
-Two more promises that it keeps: when ``flush()`` returns, what was sent before has reached the server; and after ``close()``,
-nothing goes on connecting.
+More promises that it keeps:
+
+* when ``flush()`` returns, what was sent before has reached the server;
+* after ``close()`` nothing goes on connecting, and ``close()`` itself ends, also after a failed TLS handshake;
+* to a server named as ``tls://`` nothing is sent before TLS is there: nats-py goes on in the clear where the server's first,
+  unprotected line does not ask for TLS, and whoever sits on the wire can take that word out of the line;
+* no server is spoken to but those that were named: nats-py adds those that a server's first line tells it of.
+
 ``tests/client/test_hardened.py`` holds a nats-py upgrade to the same.
 """
 
@@ -28,8 +34,11 @@ from typing import Any, Final
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.errors import ConnectionClosedError, ProtocolError
+from nats.errors import ConnectionClosedError, NoServersError, ProtocolError
 from nats.protocol.parser import Parser
+
+from sealbus.addresses import ENCRYPTED, check_servers
+from sealbus.diagnosis import NotEncrypted
 
 log = logging.getLogger("sealbus")
 
@@ -39,6 +48,9 @@ DESCRIPTION_HEADER: Final = "Description"
 
 _MAX_CONTROL_LINE: Final = 64 * 1024
 """The server's lines are a subject and a reply (4,096 bytes and our prefixes) or an INFO, a few KiB: more is not NATS."""
+
+CLOSE_S: Final = 2.0
+"""How long closing a connection may take: what is pending leaves first, and a server that does not read is not waited for."""
 
 _MSG = re.compile(rb"MSG ([^ \r\n]+) (\d+) (?:([^ \r\n]+) )?(\d+)\Z")
 _HMSG = re.compile(rb"HMSG ([^ \r\n]+) (\d+) (?:([^ \r\n]+) )?(\d+) (\d+)\Z")
@@ -171,6 +183,8 @@ class HardenedClient(Client):
         self._direct: dict[int, Receive] = {}
         self._leaving = False
         """Whether what is pending will be sent in the next turn of the event loop."""
+        self.reached = False
+        """Whether a server has accepted a connection, which is not yet a session."""
         self.when_closed: set[Callable[[], None]] = set()
         """Called once the connection is closed for good: whoever waits for a message has nothing more to wait for."""
         self._ps = _StrictParser(
@@ -236,11 +250,50 @@ class HardenedClient(Client):
             # nats-py would write this to the lost connection, fail, and never say that it is closed.
             self._pending, self._pending_data_size = [], 0
         try:
-            await super()._close(status, do_cbs)
+            async with asyncio.timeout(CLOSE_S):  # nats-py waits for ever after a failed TLS handshake
+                await super()._close(status, do_cbs)
+        except TimeoutError:
+            self._cut()
         finally:
             if self._ended:
                 for tell in list(self.when_closed):
                     tell()
+
+    def abort(self) -> None:
+        """Cut the connection, or the attempt to make one, without another word to the server. Returns at once."""
+        self._ended = True
+        self._status = Client.CLOSED
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task, self._reconnection_task):
+            if task is not None:
+                task.cancel()
+        self._cut()
+        for tell in list(self.when_closed):
+            tell()
+
+    def _cut(self) -> None:
+        for name in ("_io_writer", "_bare_io_writer"):  # nats-py has no public way to cut a connection
+            writer = getattr(self._transport, name, None)
+            if writer is not None:
+                writer.transport.abort()
+
+    def _setup_server_pool(self, connect_url: str | list[str]) -> None:
+        servers = [connect_url] if isinstance(connect_url, str) else connect_url
+        super()._setup_server_pool(list(check_servers(servers)))
+
+    async def _select_next_server(self) -> None:
+        """Where nats-py does not reconnect either, a server that cannot be reached is told at once, not tried for ever."""
+        if self.options["allow_reconnect"]:
+            return await super()._select_next_server()
+        failure: Exception | None = None
+        for server in self._server_pool:
+            try:
+                await self._connect_to_server(server)
+            except OSError as error:
+                failure = error
+            else:
+                self._current_server = server
+                return None
+        raise failure or NoServersError
 
     async def _connect_to_server(self, s: Any) -> None:
         # close() cancels what reconnects, but a cancellation that meets a refused connection is lost in Python 3.11's wait_for():
@@ -248,6 +301,22 @@ class HardenedClient(Client):
         if self._ended:
             raise asyncio.CancelledError
         await super()._connect_to_server(s)
+        self.reached = True
+
+    def _connect_command(self) -> bytes:
+        # The first line that a client sends, with its credentials: by now TLS must be there.
+        assert self._current_server is not None
+        if self._current_server.uri.scheme == ENCRYPTED and not self._is_encrypted():
+            raise NotEncrypted("the server does not offer TLS")
+        return super()._connect_command()
+
+    def _is_encrypted(self) -> bool:
+        writer = getattr(self._transport, "_io_writer", None)
+        return writer is not None and writer.get_extra_info("ssl_object") is not None
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        named_only = {key: value for key, value in info.items() if key != "connect_urls"}
+        await super()._process_info(named_only, initial_connection)
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         # nats-py writes its PING past what still waits to be written, so that flush() returns before a SUB or PUB has left.

@@ -1,0 +1,96 @@
+"""Why there is no connection: one sentence for each cause, and what to do about it. Pure."""
+
+from __future__ import annotations
+
+import errno
+import re
+import socket
+import ssl
+from typing import Final
+
+from nats.errors import AuthorizationError, UnexpectedEOF
+
+from sealbus.errors import ConnectionFailed
+
+_NO_ROUTE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
+
+_ADMISSION_HINT: Final = (
+    "the relay's log says why: an unknown bot, a key that is not its own, expired or revoked;"
+    " or no relay is running, since only a relay admits bots"
+)
+
+
+class NotEncrypted(OSError):
+    """A server named as ``tls://`` does not offer TLS. Nothing was sent to it."""
+
+
+def explain(error: Exception, server: str, bot: str, *, reached: bool, timeout_s: float) -> ConnectionFailed:
+    """What ``error`` means for ``bot`` at ``server``. ``reached``: whether the server had accepted the connection."""
+    if isinstance(error, ConnectionFailed):
+        return error
+    if isinstance(error, NotEncrypted):
+        return ConnectionFailed(
+            f"{server} does not offer TLS, so nothing was sent",
+            hint="give nats-server a `tls` block; or name it nats:// where nobody else can read the network",
+        )
+    if isinstance(error, ssl.SSLError):
+        return ConnectionFailed(f"TLS with {server} failed: {_tls_cause(error)}", hint=_tls_hint(error))
+    if isinstance(error, socket.gaierror):
+        return ConnectionFailed(f"unknown host in {server}", hint="is the name right, and does it resolve here?")
+    if isinstance(error, TimeoutError):
+        if reached:
+            return ConnectionFailed(
+                f"{server} accepted the connection and then said nothing for {timeout_s:g} s",
+                hint="is that a nats-server, and does it run? One that was stopped or is overloaded does this",
+            )
+        return ConnectionFailed(
+            f"no answer from {server} within {timeout_s:g} s",
+            hint="is the host up, and does a firewall let it through?",
+        )
+    numbers = _numbers(error)
+    if errno.ECONNREFUSED in numbers:
+        return ConnectionFailed(f"nobody listens at {server}", hint="is the bus up? `sealbus up` starts one")
+    if numbers & _NO_ROUTE:
+        return ConnectionFailed(f"no route to {server}", hint="is this machine in the same network as the bus?")
+    if isinstance(error, AuthorizationError) or "authorization" in str(error).lower():
+        return ConnectionFailed(f"{bot} was not admitted at {server}", hint=_ADMISSION_HINT)
+    if isinstance(error, ConnectionError | UnexpectedEOF):
+        return ConnectionFailed(
+            f"{server} cut the connection before there was a session", hint="does it expect TLS? Then name it tls://"
+        )
+    if "expecting info" in str(error).lower():
+        return ConnectionFailed(
+            f"{server} does not answer like a nats-server",
+            hint="is the port right? A server with `handshake_first: true` is not supported: use `auto`",
+        )
+    return ConnectionFailed(f"no session at {server}: {shortly(error)}", hint="is a relay running beside that NATS?")
+
+
+def _numbers(error: Exception) -> set[int]:
+    """The system's numbers for what went wrong: several where a name has several addresses, and then only in the text."""
+    if not isinstance(error, OSError):
+        return set()
+    if error.errno is not None:
+        return {error.errno}
+    return {int(number) for number in re.findall(r"\[Errno (\d+)\]", str(error))}
+
+
+def _tls_cause(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message.rstrip(".")
+    return (error.reason or "handshake failed").replace("_", " ").lower()
+
+
+def _tls_hint(error: ssl.SSLError) -> str:
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return "does the server speak TLS on that port, and does it ask for a certificate of this bot?"
+    if "mismatch" in error.verify_message or "not valid for" in error.verify_message:
+        return "name the server as its certificate does"
+    return "if the bus has a certificate authority of its own, name its file in SSL_CERT_FILE"
+
+
+def shortly(error: BaseException | None) -> str:
+    """An exception in a few words."""
+    if error is None:
+        return "closed"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
