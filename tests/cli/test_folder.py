@@ -286,7 +286,7 @@ class TestStrangers:
         assert self.check(bus) == ["names another address: nats://elsewhere:4222"]
 
     def test_the_same_address_written_otherwise_is_the_same(self, bus: Path) -> None:
-        self.other(bus, servers='["tls://BUS.example.com.:15070", "nats://x"]')
+        self.other(bus, servers='["tls://BUS.example.com.:15070", "tls://x"]')
         assert self.check(bus) == []
 
     def test_another_bus_key_is_told_at_once(self, bus: Path) -> None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from sealbus import Bot, Credentials
+from sealbus import Bot, BotState, Credentials
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.keys import make_key
 from sealbus_broker.policy.bus_file import BusFile
@@ -111,6 +111,17 @@ class Shop:
         self._stack.push_async_callback(_drain, asyncio.create_task(_discard(relay.stderr)))
         return relay
 
+    async def replace_relay(self, old: str, new: str) -> asyncio.subprocess.Process:
+        """Change the policy, and have a new relay take over from those that run: they read it when they start."""
+        path = self.bus.path / "policy.yaml"
+        assert path.read_text().count(old) == 1
+        path.write_text(path.read_text().replace(old, new))
+        for relay in self.relays:
+            if relay.returncode is None:
+                relay.terminate()
+                await relay.wait()
+        return await self.start_relay("changed")
+
     def credentials(self, bot: str) -> Credentials:
         return Credentials.load(self.bus.credentials(bot))
 
@@ -149,6 +160,11 @@ class Shop:
             return state
         finally:
             await nc.close()
+
+
+def state(bot: Bot) -> BotState:
+    """The bot's state: by a call, because mypy takes an attribute for unchanged after an assertion about it."""
+    return bot.state
 
 
 async def _discard(stream: asyncio.StreamReader) -> None:

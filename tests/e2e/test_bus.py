@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from sealbus import Bot, ConnectionFailed, InvalidInput, Message, NoReply, Reason, Refused, Verdict
+from sealbus import Bot, ConnectionFailed, Message, NoReply, Reason, Refused, SubscriptionDenied, Verdict
 from sealbus.credentials import Credentials
 from sealbus.keys import KeyKind, SigningKey
 from tests.e2e.shop import Shop, order, until
@@ -182,7 +182,7 @@ async def test_a_key_that_the_policy_does_not_know_opens_nothing(shop: Shop) -> 
 
 async def test_a_subscription_that_is_not_granted_is_refused_with_a_sentence(shop: Shop) -> None:
     async with shop.bot("scraper") as scraper:
-        with pytest.raises(InvalidInput, match="does not let scraper subscribe"):
+        with pytest.raises(SubscriptionDenied, match="does not let scraper subscribe"):
             await anext(scraper.messages("orders.placed"))
 
 
@@ -233,7 +233,7 @@ async def test_a_grant_that_is_taken_away_takes_its_durable_subscription_along(s
     await shop.start_relay("stricter")
     assert await shop.consumers("ACCEPTED") == 0
     async with shop.bot("inventory") as inventory:
-        with pytest.raises(InvalidInput, match="does not let inventory subscribe"):
+        with pytest.raises(SubscriptionDenied, match="does not let inventory subscribe"):
             await anext(inventory.messages("orders.placed", start="all"))
 
 

@@ -145,5 +145,5 @@ def test_the_bus_takes_the_durable_names_that_the_client_takes() -> None:
     rule = next(rule for rule in builtin_subjects() if rule.pattern == "sealbus.subscribe")
     ask = {"pattern": "a", "from": "new"}
     for name in ("default", "a", "0_-", "a" * 64, "Bad Name", "-a", "a" * 65, ""):
-        is_taken = rule.schemas["sealbus.subscribe.v1"].violation(ask | {"durable": name}) is None
+        is_taken = rule.schemas["sealbus.subscribe.v1"].is_valid(ask | {"durable": name})
         assert is_taken is (re.fullmatch(DURABLE, name) is not None)

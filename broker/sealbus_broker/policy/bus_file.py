@@ -186,7 +186,7 @@ def _texts(given: dict[str, Any], field: str, most: int) -> list[str]:
     return values
 
 
-def _checked(field: str, text: str, check: Any) -> Any:
+def _checked(field: str, text: object, check: Any) -> Any:
     try:
         return check(text)
     except InvalidInput as error:

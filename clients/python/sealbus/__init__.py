@@ -38,12 +38,14 @@ from sealbus.errors import (
     SealbusError,
     SubscriptionDenied,
 )
+from sealbus.life import BotState
 from sealbus.outcomes import NoReply, Refused, Unresolved
 from sealbus.reason import Reason
 from sealbus.stamp import Stamp, Verdict
 
 __all__ = [
     "Bot",
+    "BotState",
     "ConnectionFailed",
     "Credentials",
     "CredentialsError",

@@ -30,24 +30,31 @@ _ASYNC_HINT: Final = "write `async def handler(message): ...`; for other work us
 
 def check_seconds(name: str, value: Any, *, zero: bool = False, least: float = 0.0) -> float:
     """A time in seconds: more than nothing, or nothing too where ``zero``, and finite."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidInput(f"{name} must be a number of seconds, got {type(value).__name__}")
-    good = math.isfinite(value) and value <= MAX_WAIT_S and (value >= least) and (value > 0 or (zero and value == 0))
-    if not good:
+    seconds = _seconds(name, value)
+    enough = seconds >= least and (seconds > 0 or (zero and seconds == 0))
+    if not (enough and seconds <= MAX_WAIT_S):  # not a number is neither
         lowest = f"{least:g} s" if least else "0 s" if zero else "more than 0 s"
-        raise InvalidInput(f"{name}={value:g} is out of range", hint=f"use {lowest} to {MAX_WAIT_S:g} s")
-    return float(value)
+        raise InvalidInput(f"{name}={seconds:g} is out of range", hint=f"use {lowest} to {MAX_WAIT_S:g} s")
+    return seconds
 
 
 def check_ttl(value: Any) -> int:
     """Life of an envelope in seconds; returned in milliseconds."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidInput(f"ttl must be a number of seconds, got {type(value).__name__}")
-    if not (math.isfinite(value) and 1 <= value * 1000 <= MAX_TTL_MS):
+    seconds = _seconds("ttl", value)
+    if not 1 <= seconds * 1000 <= MAX_TTL_MS:
         raise InvalidInput(
-            f"ttl={value:g} is out of range", hint=f"use 0.001 to {MAX_TTL_MS // 1000} s; a policy may allow less"
+            f"ttl={seconds:g} is out of range", hint=f"use 0.001 to {MAX_TTL_MS // 1000} s; a policy may allow less"
         )
-    return int(value * 1000)
+    return int(seconds * 1000)
+
+
+def _seconds(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidInput(f"{name} must be a number of seconds, got {type(value).__name__}")
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond what a float holds
+        return math.inf
 
 
 def check_concurrency(value: Any) -> int:

@@ -1,4 +1,4 @@
-"""A bot on the bus: what a bot author uses."""
+"""A bot on the bus: what a bot author uses. :mod:`sealbus.life` has the states that a bot goes through."""
 
 from __future__ import annotations
 
@@ -6,38 +6,51 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, NoReturn, Self
 
+from sealbus.arguments import (
+    RENEW_LEAST_S,
+    check_concurrency,
+    check_handler,
+    check_nonce,
+    check_place,
+    check_seconds,
+    check_start,
+    check_ttl,
+)
 from sealbus.codec import pack_json
 from sealbus.credentials import Credentials
 from sealbus.delivery import Message
 from sealbus.envelope import Header
-from sealbus.errors import InvalidInput
+from sealbus.errors import ConnectionFailed, InvalidInput, SubscriptionDenied
 from sealbus.hardened import HardenedClient
+from sealbus.hooks import H, Hooks
+from sealbus.life import BotState, Life, Overdue, Stopped, end
 from sealbus.limits import NONCE_BYTES
-from sealbus.outcomes import NoReply
+from sealbus.listener import Listener, Subscription
 from sealbus.publisher import Publisher
 from sealbus.receiving import Opener
 from sealbus.requester import REQUEST_TIMEOUT_S, Requester
 from sealbus.seal import Verifier
 from sealbus.serving import Handled, Handler, serve
-from sealbus.session import Session
+from sealbus.session import RENEW_S, Session, Watchers
+from sealbus.signals import heard
 from sealbus.stamp import Stamp
 from sealbus.subjects import (
     BUS,
     INBOX,
     REPLY,
+    check_durable,
     check_pattern,
     check_subject,
-    consumer_name,
     nonce_in,
     receipts_subject,
     reply_subject,
+    split_schema,
 )
-from sealbus.subscription import DurableSubscription, LiveSubscription
+from sealbus.subscription import LiveSubscription
 
 log = logging.getLogger("sealbus")
 
@@ -50,6 +63,12 @@ CONNECT_TIMEOUT_S: Final = 10.0
 DRAIN_S: Final = 10.0
 """How long :meth:`Bot.close` waits for handlers and verdicts."""
 
+CUT_SHORT_S: Final = 1.0
+"""How long a handler that was cut short has for its ``finally`` blocks."""
+
+
+SYNC_HINT: Final = "there is no synchronous interface: wrap it, as in asyncio.run(main()) with `async def main(): ...`"
+
 
 class Bot:
     """One bot's presence on the bus. Not safe across threads; make it and use it in one event loop.
@@ -58,24 +77,48 @@ class Bot:
 
         async with Bot.from_environment() as bot:
             await bot.publish("orders.placed", {"order_id": "ord-000001"})
+
+    :attr:`state` says where it is in its life. Before :meth:`connect` and after :meth:`close` a call that needs the
+    bus raises :class:`NotConnected` at once. A closed bot stays closed. The logger ``sealbus`` has one line for each
+    change: connected, lost, connected again, closed, and for each attempt that failed.
     """
 
     def __init__(self, credentials: Credentials, *, renew_s: float | None = None) -> None:
         """``renew_s``: how often the NATS session is renewed, in seconds; by default well before it ends."""
+        if not isinstance(credentials, Credentials):
+            raise InvalidInput(
+                f"Bot() takes Credentials, got {type(credentials).__name__}", hint="use Bot.from_file(path)"
+            )
         self.credentials = credentials
+        self._life = Life(credentials.bot)
         verifier = Verifier()
-        options = {} if renew_s is None else {"renew_s": renew_s}
-        self._session = Session(credentials, self._attach, **options)
+        renew_s = RENEW_S if renew_s is None else check_seconds("renew_s", renew_s, least=RENEW_LEAST_S)
+        self._session = Session(
+            credentials,
+            self._attach,
+            renew_s=renew_s,
+            watchers=Watchers(self._on_lost, self._on_back, self._on_pattern_denied),
+        )
         self._publisher = Publisher(credentials, self._session, verifier)
         self._receipts = receipts_subject(credentials.bot).encode()
         self._opener = Opener(credentials, verifier)
         self._requester = Requester(credentials, self._publisher, self._opener, verifier)
-        self._handlers: list[Handled] = []
-        self._live: list[LiveSubscription] = []
-        self._stopping = asyncio.Event()
+        self._listener = Listener(
+            credentials.bot,
+            self._life,
+            session=self._session,
+            opener=self._opener,
+            requester=self._requester,
+            draft=self._draft,
+            on_denied=self._on_denied,
+        )
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sending: asyncio.Task[None] | None = None
-        self._failed: asyncio.Future[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._failure: BaseException | None = None
+        self._failed = asyncio.Event()
+        """Set with ``_failure``: something ended that :meth:`run` cannot do without."""
+        self._hooks = {event: Hooks(event) for event in ("connected", "lost", "denied")}
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
@@ -93,42 +136,143 @@ class Bot:
         return self.credentials.bot
 
     @property
+    def state(self) -> BotState:
+        """Where the bot is in its life."""
+        return self._life.state
+
+    @property
+    def denied_subscriptions(self) -> dict[str, int]:
+        """How often the server refused a live subscription of this bot, by its pattern."""
+        return dict(self._listener.denied)
+
+    @property
     def refused_deliveries(self) -> dict[str, int]:
         """How many deliveries this bot did not believe, by what did not hold."""
         return dict(self._opener.refused)
 
     # ---- being there -------------------------------------------------------------------------------------------------
 
-    async def connect(self, timeout: float = CONNECT_TIMEOUT_S) -> None:  # noqa: ASYNC109  # a deadline of ours, with an error of its own
+    async def connect(self, timeout: float | None = CONNECT_TIMEOUT_S) -> None:  # noqa: ASYNC109  # with an error of its own
         """Connect, and return when every handler's subscription is in place.
 
-        Raises :class:`ConnectionFailed` after ``timeout`` seconds, and :class:`InvalidInput` for a subscription that is not granted.
+        Args:
+            timeout: seconds for all of it, or ``None`` to wait for the bus as long as it takes.
+
+        Raises:
+            ConnectionFailed: the time was over. The error names the cause. ``connect()`` may be called again.
+            SubscriptionDenied: the policy does not grant a handler's subscription.
+            NotConnected: the bot was told to stop meanwhile, or was closed before.
         """
-        for handled in self._handlers:
-            self._declare(handled)
-        await self._session.open(timeout)
-        self._failed = asyncio.get_running_loop().create_future()
-        self._sending = asyncio.create_task(self._publisher.run())
+        limit_s = None if timeout is None else check_seconds("timeout", timeout)
+        self._life.begin()
         try:
-            for handled in self._handlers:
-                self._start(serve(handled, await self._place(handled), self._stopping))
+            placed = await self._life.unless_stopped(self._arrive(), limit_s)
+        except Overdue:
+            failed = self._explain(limit_s)
+            await self._undo_connect()
+            raise failed from None
         except BaseException:
-            await self.close()
+            await self._undo_connect()
             raise
+        self._life.move(BotState.CONNECTED)
+        log.info("%s is connected to the bus %s", self.name, self.credentials.bus)
+        for handled, subscription in placed:
+            self._start(serve(handled, subscription, self._life.stopping))
+        self._call_hooks("connected", self)
+        if not self._session.is_up:
+            self._on_lost("closed while the subscriptions were made")
+
+    async def _arrive(self) -> list[tuple[Handled, Subscription]]:
+        """Connect and make the subscriptions, however long it takes."""
+        self._supervise(await self._session.open())
+        self._sending = asyncio.create_task(self._publisher.run())
+        self._supervise(self._sending)
+        placed = []
+        for handled in self._listener.handlers:  # also those that are registered meanwhile
+            placed.append((handled, await self._listener.subscribe(handled)))  # noqa: PERF401  # one after the other
+        return placed
+
+    async def _undo_connect(self) -> None:
+        try:
+            if self._sending is not None:
+                await end(self._sending)
+                self._sending = None
+            await self._session.close(flush=False)
+        finally:
+            if self._life.stopping.is_set():
+                self._life.move(BotState.CLOSING)
+                self._life.move(BotState.CLOSED)
+            else:
+                self._life.move(BotState.NEW)
+
+    def _explain(self, timeout_s: float | None) -> ConnectionFailed:
+        if not self._session.is_up:
+            return self._session.explain()
+        return ConnectionFailed(
+            f"{self.name} has a session, but no relay answered within {timeout_s:g} s",
+            hint="is a relay running? It makes the durable subscriptions; its log says more",
+        )
+
+    def stop(self) -> None:
+        """Ask the bot to end: :meth:`run` closes it, a :meth:`connect` under way is given up, iterating ends.
+
+        Returns at once, and does nothing the second time. Call it in the bot's own event loop; from elsewhere use
+        ``loop.call_soon_threadsafe(bot.stop)``.
+        """
+        self._life.stop()
 
     async def close(self, timeout: float = DRAIN_S) -> None:  # noqa: ASYNC109  # how long to wait for others
-        """Stop receiving, let handlers and verdicts finish for ``timeout`` seconds, and disconnect. May be called again."""
-        self._stopping.set()
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=timeout)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        """Stop receiving, let handlers, requests and verdicts finish for ``timeout`` seconds, and disconnect.
+
+        What is still without verdict then raises :class:`Unresolved` where it was published. Called within a handler,
+        a hook, or the body of a loop over :meth:`messages`, it cannot wait for its caller: it returns at once, and the
+        bot is closed when the handlers are done. All who call it wait for the same end.
+        """
+        limit_s = check_seconds("timeout", timeout, zero=True)
+        if self._life.state is BotState.NEW:
+            self._life.stop()
+            self._life.move(BotState.CLOSED)
+        if self._life.state is BotState.CLOSED:
+            return
+        self._life.stop()
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(limit_s))
+        if self._life.is_at_work:
+            return
+        try:
+            await asyncio.shield(self._closing)
+        except asyncio.CancelledError:
+            self._life.hurry.set()
+            raise
+
+    async def _close(self, timeout_s: float) -> None:
+        await self._life.settled()
+        if self._life.state is BotState.CLOSED:  # connect() was under way, and has undone what it did
+            return
+        self._life.move(BotState.CLOSING)
+        try:
+            await self._drain(asyncio.get_running_loop().time() + timeout_s)
+            await self._session.close(flush=not self._life.hurry.is_set())
+        finally:
+            self._life.move(BotState.CLOSED)
+            log.info("%s is closed", self.name)
+
+    async def _drain(self, deadline: float) -> None:
+        if not await self._life.in_time(self._life.idle(), deadline):
+            log.warning("%s is closed before its handlers are done: %d were cut short", self.name, len(self._tasks))
+        late = [task for task in self._tasks if not task.done()]
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=CUT_SHORT_S)
+        waited_for: list[asyncio.Future[Any]] = [*self._publisher.verdicts(), *self._requester.answers()]
+        if waited_for:
+            await self._life.in_time(_all_done(waited_for), deadline)
+        self._publisher.abandon()
+        self._requester.abandon()
         if self._sending is not None:
-            self._sending.cancel()
-            await asyncio.gather(self._sending, return_exceptions=True)
+            await end(self._sending)
             self._sending = None
-        await self._session.close()
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -137,29 +281,85 @@ class Bot:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def run(self) -> None:
-        """Connect, serve the handlers until SIGINT or SIGTERM, and close."""
-        loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(
-                NotImplementedError, RuntimeError
-            ):  # not on the main thread, or not on this platform
-                loop.add_signal_handler(number, stop.set)
-        await self.connect()
-        assert self._failed is not None
-        waiting = asyncio.create_task(stop.wait())
-        try:
-            waits: list[asyncio.Future[Any]] = [waiting, self._failed]
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            if self._failed.done():
-                self._failed.result()
-        finally:
-            waiting.cancel()
-            await self.close()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                with contextlib.suppress(NotImplementedError, RuntimeError):
-                    loop.remove_signal_handler(number)
+    def __enter__(self) -> NoReturn:
+        raise InvalidInput("a bot is opened with `async with`, not `with`", hint=SYNC_HINT)
+
+    def __exit__(self, *_: object) -> None:
+        """Never reached; here because `with` looks for it first."""
+
+    async def run(self, *, connect_timeout: float | None = None) -> None:
+        """Connect, serve the handlers until SIGINT, SIGTERM or :meth:`stop`, and close.
+
+        Both signals are heard from the first line on. The first lets handlers finish, a second one cuts them short.
+
+        Args:
+            connect_timeout: seconds to wait for the bus at the start; by default as long as it takes. Later the bot
+                always comes back by itself.
+
+        Raises:
+            ConnectionFailed: there was no bus within ``connect_timeout``.
+            SubscriptionDenied: the policy does not grant a handler's subscription; or does not grant it any more, and
+                there is no hook for it (:meth:`on_denied`).
+        """
+        with heard(self._life.on_signal):
+            try:
+                if self._life.state not in (BotState.CONNECTED, BotState.LOST):
+                    await self.connect(connect_timeout)
+                await self._life.unless_stopped(self._failed.wait())
+            except Stopped:
+                pass
+            finally:
+                await self.close()
+        if self._failure is not None:
+            raise self._failure
+
+    # ---- hooks -------------------------------------------------------------------------------------
+
+    def on_connected(self, hook: H) -> H:
+        """Decorate a function to be called whenever there is a connection: the first time, and after each loss.
+
+        It may be plain or ``async``, and takes the bot or nothing. What it raises is logged.
+        """
+        return self._hooks["connected"].add(hook)
+
+    def on_lost(self, hook: H) -> H:
+        """Decorate a function to be called whenever the connection is lost. Else as :meth:`on_connected`."""
+        return self._hooks["lost"].add(hook)
+
+    def on_denied(self, hook: H) -> H:
+        """Decorate a function to be called when the bus no longer grants a live handler's subscription.
+
+        It takes the :class:`SubscriptionDenied` or nothing. Without such a hook :meth:`run` raises the error. The
+        subscription is asked for again with each new session.
+        """
+        return self._hooks["denied"].add(hook)
+
+    def _call_hooks(self, event: str, argument: object) -> None:
+        if self._hooks[event]:
+            self._start(self._hooks[event].call(argument))
+
+    def _on_lost(self, why: str) -> None:
+        if self._life.state is BotState.CONNECTED:
+            self._life.move(BotState.LOST)
+            log.warning("%s lost its connection to the bus: %s", self.name, why)
+            self._call_hooks("lost", self)
+
+    def _on_back(self, after_s: float) -> None:
+        self._publisher.resend()
+        if self._life.state is BotState.LOST:
+            self._life.move(BotState.CONNECTED)
+            # As loud as the loss: who saw the one must see the other.
+            log.warning("%s is connected again after %.1f s", self.name, after_s)
+            self._call_hooks("connected", self)
+
+    def _on_pattern_denied(self, pattern: str) -> None:
+        self._listener.deny(pattern)
+
+    def _on_denied(self, error: SubscriptionDenied) -> None:
+        if self._hooks["denied"]:
+            self._call_hooks("denied", error)
+        else:
+            self._fail(error)
 
     # ---- speaking ----------------------------------------------------------------------------------------------------
 
@@ -184,10 +384,15 @@ class Bot:
 
         Raises :class:`Refused` with the reason, :class:`Unresolved` after ``timeout`` seconds without verdict, :class:`InvalidInput`.
         """
-        life_s = ttl if ttl is not None else (LIVE_TTL_S if live else TTL_S)
-        header = self._header(subject, nonce or os.urandom(NONCE_BYTES), schema, life_s, _quoted(parent, quote))
+        ttl_ms = check_ttl(ttl if ttl is not None else (LIVE_TTL_S if live else TTL_S))
         resumed = nonce is not None
-        return await self._publisher.publish(header, pack_json(payload), live=live, resumed=resumed, timeout_s=timeout)
+        chosen = check_nonce(nonce) if resumed else os.urandom(NONCE_BYTES)
+        header = self._header(subject, chosen, schema, ttl_ms, _quoted(parent, quote))
+        timeout_s = check_seconds("timeout", timeout)
+        self._life.check("publish()")
+        return await self._publisher.publish(
+            header, pack_json(payload), live=live, resumed=resumed, timeout_s=timeout_s
+        )
 
     async def request(
         self,
@@ -201,20 +406,27 @@ class Bot:
 
         Raises :class:`Refused`, :class:`Unresolved`, or :class:`NoReply` after ``timeout`` seconds.
         """
-        header = self._header(subject, os.urandom(NONCE_BYTES), schema, LIVE_TTL_S)
-        return await self._requester.request(header, pack_json(payload), timeout_s=timeout)
+        timeout_s = check_seconds("timeout", timeout)
+        header, data = self._draft(subject, payload, schema)
+        self._life.check("request()")
+        return await self._requester.request(header, data, timeout_s=timeout_s)
+
+    def _draft(self, subject: str, payload: Any, schema: str | None = None) -> tuple[Header, bytes]:
+        """The header and the payload of a request."""
+        header = self._header(subject, os.urandom(NONCE_BYTES), schema, check_ttl(LIVE_TTL_S))
+        return header, pack_json(payload)
 
     def _header(
-        self, subject: str, nonce: bytes, schema: str | None, life_s: float, parent: bytes | None = None
+        self, subject: str, nonce: bytes, schema: str | None, ttl_ms: int, parent: bytes | None = None
     ) -> Header:
-        identity, version = _split_schema(schema)
+        identity, version = (None, None) if schema is None else split_schema(schema)
         return Header(
             bus=self.credentials.bus,
             bot=self.name,
             subject=check_subject(subject),
             nonce=nonce,
             issued_at_ms=0,  # set when it is sealed
-            ttl_ms=int(life_s * 1000),
+            ttl_ms=ttl_ms,
             schema=identity,
             schema_version=version,
             parent=parent,
@@ -234,10 +446,13 @@ class Bot:
         most once; it is the only way for live subjects.
         """
         check_pattern(pattern)
-        if start not in ("new", "all"):
-            raise InvalidInput(f"start {start!r} is not known", hint='use "new" or "all"')
+        check_start(start)
+        check_durable(durable)
+        check_place(live=live, durable=durable, start=start)
+        check_concurrency(concurrency)
 
         def register(handler: Handler) -> Handler:
+            check_handler(handler)
             self._handle(Handled(handler, pattern, None if live else durable, start, concurrency))
             return handler
 
@@ -249,8 +464,11 @@ class Bot:
         Of several processes of this bot, one answers. A handler that raises answers nothing, and the asker's time runs out.
         """
         check_pattern(pattern)
+        check_concurrency(concurrency)
 
         def register(handler: Handler) -> Handler:
+            check_handler(handler)
+
             async def answer(message: Message) -> None:
                 payload = await handler(message)
                 subject = reply_subject(message.bot, message.nonce)
@@ -268,79 +486,67 @@ class Bot:
 
         A durable message counts as done when the loop asks for the next one.
         """
-        subscription = await self._subscribed(check_pattern(pattern), None if live else durable, start)
-        async with contextlib.aclosing(subscription.deliveries(self._stopping)) as deliveries:
+        check_pattern(pattern)
+        check_start(start)
+        check_durable(durable)
+        check_place(live=live, durable=durable, start=start)
+        self._life.check_receiving("messages()")
+        wanted = Handled(_no_handler, pattern, None if live else durable, start, 1)
+        try:
+            subscription = await self._life.unless_stopped(self._listener.subscribe(wanted))
+        except Stopped:
+            return
+        if isinstance(subscription, LiveSubscription):
+            subscription.raises = True
+        async with contextlib.aclosing(subscription.deliveries(self._life.stopping)) as deliveries:
             async for delivery in deliveries:
                 with delivery:
                     yield delivery.message
                 subscription.handled(delivery)
                 delivery.acknowledge()
 
-    # ---- inside ------------------------------------------------------------------------------------------------------
+    # ---- inside ------------------------------------------------------------------------------------
 
     def _handle(self, handled: Handled) -> None:
-        self._handlers.append(handled)
-        if self._sending is not None:
+        if self._life.state not in (BotState.NEW, BotState.CONNECTING):
+            self._life.check_receiving(f"a handler for {handled.pattern}")
+        self._listener.register(handled)
+        if self._life.state in (BotState.CONNECTED, BotState.LOST):
             self._start(self._place_and_serve(handled))
-
-    def _declare(self, handled: Handled) -> None:
-        """Before connecting: have the first session allow what the handlers will need."""
-        if handled.durable is None:
-            handled.live = LiveSubscription(self._session, self._opener, handled.pattern, handled.queue)
-            self._live.append(handled.live)
-        else:
-            self._session.consumers.add(consumer_name(self.name, handled.pattern, handled.durable))
 
     async def _attach(self, client: HardenedClient) -> None:
         """Subscribe everything on a new connection."""
         await client.subscribe_direct(f"{INBOX}.{self.name}.*", self._on_receipt)
         await client.subscribe_direct(f"{BUS}.{REPLY}.{self.name}.*", self._requester.receive)
-        for subscription in self._live:
-            await subscription.attach(client)
-
-    async def _subscribed(
-        self, pattern: str, durable: str | None, start: str, queue: str = ""
-    ) -> DurableSubscription | LiveSubscription:
-        if durable is None:
-            live = LiveSubscription(self._session, self._opener, pattern, queue)
-            self._live.append(live)
-            await live.attach(await self._session.client())
-            return live
-        ask = {"pattern": pattern, "durable": durable, "from": start}
-        answer = (await self._insist("sealbus.subscribe", ask)).payload
-        if "error" in answer:
-            raise InvalidInput(f"cannot subscribe to {pattern}: {answer['error']}")
-        consumer = consumer_name(self.name, pattern, durable)
-        await self._session.add_consumer(consumer)
-        return DurableSubscription(self._session, self._opener, self.name, consumer)
-
-    async def _insist(self, subject: str, payload: Any) -> Message:
-        """Ask one of the bus's own services, until it answers."""
-        while True:
-            try:
-                return await self.request(subject, payload)
-            except NoReply:
-                if self._stopping.is_set():
-                    raise
-
-    async def _place(self, handled: Handled) -> DurableSubscription | LiveSubscription:
-        return handled.live or await self._subscribed(handled.pattern, handled.durable, handled.start, handled.queue)
+        await self._listener.attach(client)
 
     async def _place_and_serve(self, handled: Handled) -> None:
-        await serve(handled, await self._place(handled), self._stopping)
+        with contextlib.suppress(Stopped):
+            subscription = await self._life.unless_stopped(self._listener.subscribe(handled))
+            await serve(handled, subscription, self._life.stopping)
 
-    def _start(self, work: Any) -> None:
-        task = asyncio.create_task(work)
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have ``work`` done beside everything else; :meth:`close` waits for it."""
+        task = asyncio.create_task(self._work(work))
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._tasks.discard)
+        self._supervise(task)
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        log.error("a subscription ended: %s", error)
-        if self._failed is not None and not self._failed.done():
-            self._failed.set_exception(error)
+    async def _work(self, work: Coroutine[Any, Any, None]) -> None:
+        with self._life.work():
+            await work
+
+    def _supervise(self, task: asyncio.Task[None]) -> None:
+        task.add_done_callback(self._on_ended)
+
+    def _on_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s cannot go on: %s", self.name, error)
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = self._failure or error
+        self._failed.set()
 
     def _on_receipt(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
         if subject == self._receipts:
@@ -349,14 +555,19 @@ class Bot:
             self._publisher.receive(data, nonce)
 
 
+async def _no_handler(_: Message) -> None:
+    """In place of a handler where the caller iterates."""
+
+
+async def _all_done(futures: list[asyncio.Future[Any]]) -> None:
+    await asyncio.wait(futures)
+
+
 def _quoted(parent: Message | None, quote: bool) -> bytes | None:
-    return parent.as_parent(with_envelope=quote) if parent is not None else None
-
-
-def _split_schema(name: str | None) -> tuple[str | None, int | None]:
-    if name is None:
-        return None, None
-    identity, dot, number = name.rpartition(".v")
-    if not dot or not (number.isascii() and number.isdigit()):
-        raise InvalidInput(f"schema {name!r} is not valid", hint="use a name and a version, like orders.placed.v1")
-    return identity, int(number)
+    if parent is None:
+        if quote:
+            raise InvalidInput("quote=True needs a parent", hint="pass the message that this one follows from")
+        return None
+    if not isinstance(parent, Message):
+        raise InvalidInput(f"parent must be a Message, got {type(parent).__name__}")
+    return parent.as_parent(with_envelope=quote)

@@ -106,7 +106,9 @@ class Publisher:
         Raises :class:`Refused`, or :class:`Unresolved` after ``timeout_s``.
         """
         if header.nonce in self._pending:
-            raise Unresolved("a message with this nonce is already being published", nonce=header.nonce)
+            raise InvalidInput(
+                "a message with this nonce is being published already", hint="wait for its verdict, or leave nonce out"
+            )
         # The caller's mistakes are told to the caller, and never reach the sender.
         if len(header.encode()) + len(payload) > MAX_ENVELOPE_BYTES - MAX_SEAL_BYTES:
             raise InvalidInput(
@@ -147,6 +149,29 @@ class Publisher:
         if pending.again is not None:
             pending.again.cancel()
         pending.again = asyncio.get_running_loop().call_later(pending.interval_s / 8, self._send, pending)
+
+    def verdicts(self) -> list[asyncio.Future[Stamp]]:
+        """What :meth:`publish` waits for now, one a message."""
+        return [pending.verdict for pending in self._pending.values() if not pending.verdict.done()]
+
+    def resend(self) -> None:
+        """Send everything without verdict again, now: a new connection is there, and what was under way may be lost."""
+        for pending in self._pending.values():
+            if not pending.verdict.done():
+                pending.interval_s = RETRY_FIRST_S
+                self._send(pending)
+
+    def abandon(self) -> None:
+        """Wait for no verdict any more: the bot is closed."""
+        for pending in self._pending.values():
+            if not pending.verdict.done():
+                pending.verdict.set_exception(
+                    Unresolved(
+                        f"the bot was closed before the verdict on {pending.header.subject} came",
+                        nonce=pending.header.nonce,
+                        hint="it may have been accepted: publish again with this nonce to find out",
+                    )
+                )
 
     async def run(self) -> None:
         """Send what is published, for ever; cancel to stop."""

@@ -83,6 +83,16 @@ class PendingMessage:
     _attempt: int = 1
     _telling: asyncio.TimerHandle | None = None
 
+    @property
+    def is_durable(self) -> bool:
+        """Whether the server delivers it again unless it is acknowledged."""
+        return bool(self._reply)
+
+    @property
+    def attempt(self) -> int:
+        """How often it has been delivered: 1 is the first time."""
+        return self._attempt
+
     def acknowledge(self) -> None:
         """It is done: the server forgets it. Where this is lost the message comes again, and is known by its nonce."""
         self._answer(b"+ACK")

@@ -47,6 +47,18 @@ class Requester:
             ) from None
         finally:
             del self._waiting[header.nonce]
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # looked at, in case it was abandoned while the verdict was waited for
+
+    def answers(self) -> list[asyncio.Future[Message]]:
+        """What :meth:`request` waits for now, one a request."""
+        return [answer for _, answer in self._waiting.values() if not answer.done()]
+
+    def abandon(self) -> None:
+        """Wait for no answer any more: the bot is closed."""
+        for _, answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(NoReply("the bot was closed before an answer came"))
 
     def receive(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
         """Take an answer on ``bus.reply.<bot>.<nonce>`` if it is one to a request that waits."""

@@ -65,8 +65,23 @@ async def _call(handler: Handler, subscription: Subscription, delivery: PendingM
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise  # it is we who are cancelled, and not something that the handler waited for
-        log.exception("the handler of %s failed; it will be called again", delivery.message.subject)
+        _log_failure(delivery, error)
         delivery.fail()
     else:
         subscription.handled(delivery)
         delivery.acknowledge()
+
+
+def _log_failure(delivery: PendingMessage, error: BaseException) -> None:
+    """Say which message a handler failed on, and what happens to it."""
+    message = delivery.message
+    what_next = "the message is delivered again" if delivery.is_durable else "live messages are not delivered again"
+    log.error(
+        "the handler of %s failed on message %s from %s (attempt %d); %s",
+        message.subject,
+        message.nonce.hex(),
+        message.bot,
+        delivery.attempt,
+        what_next,
+        exc_info=error,
+    )

@@ -1,8 +1,18 @@
 """A series of NATS connections that looks like one.
 
-nats-py closes a connection for good when its session expires, when an operator ends it, and on most errors that a server can send. So
-its own reconnection is switched off, and there is one way back for all of them: connect anew, attach everything, go on. A session that
-is about to expire is renewed the same way, but the new connection is there before the old one goes.
+nats-py closes a connection for good when its session expires, when an operator ends it, and on most errors that a
+server can send. So its own reconnection is switched off, and there is one way back for all of them: connect anew,
+attach everything, go on.
+
+How it works. :meth:`Session.open` makes the first connection. From then on one task, ``_keep``, waits until the
+connection in use must be replaced, and replaces it:
+
+* It was **lost**: there is no connection until the next one is made. ``on_lost`` and ``on_back`` are called.
+* It is to be **renewed**, because it will expire, or because somebody needs rights that only a new login gives:
+  the new connection is made first, and the old one lingers for what was asked for on it.
+
+``on_denied`` is called for each subscription that the server refuses, on any connection and at any time.
+Connections are made for ever; whoever waits for one sets the deadline, and cancels.
 """
 
 from __future__ import annotations
@@ -11,17 +21,20 @@ import asyncio
 import base64
 import contextlib
 import logging
+import re
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
-from nats.errors import AuthorizationError
 from nats.errors import Error as NatsError
 
 from sealbus.credentials import Credentials
-from sealbus.errors import ConnectionFailed
+from sealbus.diagnosis import explain, shortly
+from sealbus.errors import ConnectionFailed, InvalidInput
 from sealbus.hardened import HardenedClient
+from sealbus.life import end
 from sealbus.limits import MAX_CONSUMERS
 from sealbus.seal import sign_connect
 from sealbus.subjects import INBOX
@@ -34,42 +47,132 @@ ATTEMPT_S: Final = 3
 
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_MOST_S: Final = 5.0
+STEADY_S: Final = 5.0
+"""A connection that lived this long was a good one: after it the pauses between attempts begin anew."""
+
 RENEW_S: Final = 240.0
 """Sessions live ten minutes unless the policy says otherwise; a shorter one simply ends, and is followed by the next."""
 
 LINGER_S: Final = 10.0
 """How long a connection that was renewed stays for what was asked for on it: longer than any request waits."""
 
+_NOT_ALLOWED: Final = re.compile(r'permissions violation for subscription to "bus\.([^"]+)"', re.IGNORECASE)
+
 Attach = Callable[[HardenedClient], Awaitable[None]]
+
+
+def _ignore(*_: object) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Watchers:
+    """Whom a session tells. Called in the event loop; must not raise."""
+
+    on_lost: Callable[[str], None] = _ignore
+    """There is no connection any more; why."""
+    on_back: Callable[[float], None] = _ignore
+    """There is one again, after so many seconds."""
+    on_denied: Callable[[str], None] = _ignore
+    """The server refused the live subscription with this pattern."""
 
 
 class Session:
     """Keeps a bot connected. ``attach`` is called with every new connection, before the one before it goes."""
 
-    def __init__(self, credentials: Credentials, attach: Attach, *, renew_s: float = RENEW_S) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        attach: Attach,
+        *,
+        renew_s: float = RENEW_S,
+        watchers: Watchers | None = None,
+    ) -> None:
         self._credentials = credentials
         self._attach = attach
         self._renew_s = renew_s
+        self._watchers = watchers or Watchers()
+
+        # The connection in use, and the task that replaces it.
         self._client: HardenedClient | None = None
         self._up = asyncio.Event()
-        self._renew = asyncio.Event()
-        self._lost = asyncio.Event()
+        """Set while there is a connection."""
+        self._change = asyncio.Event()
+        """Wakes ``_keep``: the connection is lost, or somebody wants new rights."""
+        self._lost_at: float | None = None
+        """Since when there is none, by the loop's clock."""
         self._keeping: asyncio.Task[None] | None = None
+        self._failures: dict[str, ConnectionFailed] = {}
+        """What each server's last attempt met, in this round of attempts."""
+        self._pause_s = BACKOFF_FIRST_S
+        """Before the next attempt."""
+
+        # Connections that were replaced, and who still waits for something on them.
         self._retiring: set[asyncio.Task[None]] = set()
         self._held: Counter[HardenedClient] = Counter()
         self._released = asyncio.Event()
-        self._renewals = 0
-        self._renewed = asyncio.Condition()
-        self._frames: list[bytes] = []
-        self._writing: asyncio.Task[None] | None = None
+
+        # Rights: asked for when connecting, so each change needs a new connection.
         self.consumers: set[str] = set()
         """The bot's own JetStream consumers that the next connection asks to use."""
+        self._asked: frozenset[str] = frozenset()
+        """Those that the connection in use asked for."""
+        self._renewed = asyncio.Condition()
+        """Notified for each new connection."""
 
-    async def open(self, timeout_s: float) -> None:
-        """Connect for the first time. Raises :class:`ConnectionFailed` that says what stands in the way."""
-        self._client = await self._connect_first(timeout_s)
-        self._up.set()
+        # What leaves together at the end of a turn of the event loop.
+        self._frames: list[bytes] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    # ---- its life ----------------------------------------------------------------------------------
+
+    async def open(self) -> asyncio.Task[None]:
+        """Connect for the first time, however long that takes; return the task that keeps the connection.
+
+        :meth:`explain` says what stands in the way meanwhile. May be called again after :meth:`close`.
+        """
+        self._pause_s = BACKOFF_FIRST_S
+        self._take(*await self._connect())
         self._keeping = asyncio.create_task(self._keep())
+        return self._keeping
+
+    async def close(self, *, flush: bool = True) -> None:
+        """End all connections; first let what was written leave, unless ``flush`` is false."""
+        if self._keeping is not None:
+            await end(self._keeping)
+            self._keeping = None
+        client, self._client = self._client, None
+        self._up.clear()
+        self._held.clear()
+        self._released.set()
+        if not flush:
+            await end(*self._retiring)
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        if self._writing is not None:
+            await end(self._writing)
+            self._writing = None
+        if client is not None and flush:
+            self._write_on(client)
+            await _retire(client)
+        elif client is not None:
+            client.abort()
+        self._frames.clear()
+
+    def explain(self) -> ConnectionFailed:
+        """Why there is no connection."""
+        failures = list(self._failures.values())
+        if not failures:
+            where = ", ".join(self._credentials.servers)
+            return ConnectionFailed(f"no session at {where}", hint="is the bus up? `sealbus up` starts one")
+        causes = dict.fromkeys(failure.what for failure in failures)
+        return ConnectionFailed("; ".join(causes), hint=failures[0].hint)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a connection."""
+        return self._client is not None
+
+    # ---- using it ----------------------------------------------------------------------------------
 
     async def client(self) -> HardenedClient:
         """The connection in use; waits while there is none."""
@@ -79,6 +182,8 @@ class Session:
 
     def write_soon(self, frame: bytes) -> None:
         """Send ``frame`` on the connection in use, or the next one. All that is given in one turn of the event loop leaves together."""
+        if self._keeping is None:
+            return  # closed: whoever waits for this has it delivered again
         self._frames.append(frame)
         if self._writing is None:
             self._writing = asyncio.create_task(self._write())
@@ -105,57 +210,83 @@ class Session:
             yield
         finally:
             self._held[client] -= 1
-            if not self._held[client]:
+            if self._held[client] <= 0:
                 del self._held[client]
                 self._released.set()
 
+    def want_consumer(self, name: str) -> bool:
+        """Have the next connection ask for the consumer ``name``; return whether it was not asked for before.
+
+        Raises :class:`InvalidInput` for more of them than a session can carry.
+        """
+        if name in self.consumers:
+            return False
+        if len(self.consumers) >= MAX_CONSUMERS:
+            raise InvalidInput(f"more than {MAX_CONSUMERS} durable subscriptions", hint="use another bot for the rest")
+        self.consumers.add(name)
+        return True
+
     async def add_consumer(self, name: str) -> None:
         """Make sure that the connection in use may pull from the consumer ``name``: renews the session if it may not."""
-        if name in self.consumers:
+        if not self.want_consumer(name):
             return
-        if len(self.consumers) >= MAX_CONSUMERS:
-            raise ConnectionFailed(
-                f"more than {MAX_CONSUMERS} durable subscriptions", hint="use another bot for the rest"
-            )
-        self.consumers.add(name)
         async with self._renewed:
-            before = self._renewals
-            self._renew.set()
-            await self._renewed.wait_for(lambda: self._renewals > before)
+            self._change.set()
+            await self._renewed.wait_for(lambda: name in self._asked)
 
-    async def close(self) -> None:
-        """Flush, close, and stay closed."""
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.gather(self._keeping, return_exceptions=True)
-        self._held.clear()
-        self._released.set()
-        await asyncio.gather(*self._retiring, return_exceptions=True)
-        if self._writing is not None:
-            self._writing.cancel()
-        client, self._client = self._client, None
-        if client is not None:
-            self._write_on(client)
-            await _retire(client)
+    # ---- one connection after the other ------------------------------------------------------------
+
+    def _take(self, client: HardenedClient, asked: frozenset[str]) -> None:
+        """Use ``client``, which asked for the consumers ``asked``, from now on."""
+        self._client = client
+        self._asked = asked
+        self._lost_at = None
+        self._failures.clear()
+        self._up.set()
+        client.when_closed.add(
+            lambda: self._on_closed(client)
+        )  # nats-py leaves its own callback out where a last write fails
+        if client.is_closed:
+            self._on_closed(client)
+
+    def _on_closed(self, client: HardenedClient) -> None:
+        if client is not self._client:
+            return
+        self._client = None
+        self._up.clear()
+        self._lost_at = asyncio.get_running_loop().time()
+        self._change.set()
+        self._watchers.on_lost(shortly(client.last_error))
 
     async def _keep(self) -> None:
+        """Replace the connection in use whenever it has to be; for ever."""
         while True:
-            await self._wait_for_change()
-            old, was_lost = self._client, self._lost.is_set()
-            if was_lost:
-                self._client = None
-                self._up.clear()
-            self._renew.clear()
-            new = await self._connect_again()
-            self._client = new
-            self._up.set()
+            began = asyncio.get_running_loop().time()
+            await self._until_change()
+            if asyncio.get_running_loop().time() - began >= STEADY_S:
+                self._pause_s = BACKOFF_FIRST_S
+            elif self._lost_at is not None:
+                await asyncio.sleep(self._next_pause())
+            new, asked = await self._connect()
+            old, lost_at = self._client, self._lost_at
+            self._take(new, asked)
             if old is not None:
                 task = asyncio.create_task(self._retire_when_released(old))
                 self._retiring.add(task)
                 task.add_done_callback(self._retiring.discard)
             async with self._renewed:
-                self._renewals += 1
                 self._renewed.notify_all()
+            if lost_at is not None and self._client is new:
+                self._watchers.on_back(asyncio.get_running_loop().time() - lost_at)
+
+    async def _until_change(self) -> None:
+        # A little earlier or later each time, so that a thousand bots do not renew in one moment.
+        jitter = 1 - 0.002 * secrets.randbelow(100)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._renew_s * jitter):
+                while self._client is not None and self.consumers <= self._asked:
+                    self._change.clear()
+                    await self._change.wait()
 
     async def _retire_when_released(self, client: HardenedClient) -> None:
         with contextlib.suppress(TimeoutError):
@@ -165,97 +296,78 @@ class Session:
                     await self._released.wait()
         await _retire(client)
 
-    async def _wait_for_change(self) -> None:
-        waits = [asyncio.ensure_future(self._lost.wait()), asyncio.ensure_future(self._renew.wait())]
-        # A little earlier or later each time, so that a thousand bots do not renew in one moment.
-        jitter = 1 - 0.002 * secrets.randbelow(100)
+    # ---- making one --------------------------------------------------------------------------------
+
+    async def _connect(self) -> tuple[HardenedClient, frozenset[str]]:
+        """A new connection, on which everything is attached, and the consumers that it asked for.
+
+        Tries all servers in turn, with a longer pause after each round, for ever.
+        """
+        while True:
+            servers = list(self._credentials.servers)
+            secrets.SystemRandom().shuffle(servers)
+            self._failures.clear()
+            for server in servers:
+                asked = frozenset(self.consumers)
+                try:
+                    return await self._attempt(server, asked), asked
+                except ConnectionFailed as failure:
+                    self._failures[server] = failure
+            pause_s = self._next_pause()
+            log.warning("no session with the bus: %s; next attempt in %.1f s", self.explain().what, pause_s)
+            await asyncio.sleep(pause_s)
+
+    def _next_pause(self) -> float:
+        pause_s = self._pause_s * (1 - 0.005 * secrets.randbelow(100))
+        self._pause_s = min(2 * self._pause_s, BACKOFF_MOST_S)
+        return pause_s
+
+    async def _attempt(self, server: str, asked: frozenset[str]) -> HardenedClient:
+        """One attempt at one server. Raises :class:`ConnectionFailed` after at most :data:`ATTEMPT_S`."""
+        client = HardenedClient()
         try:
-            await asyncio.wait(waits, timeout=self._renew_s * jitter, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+            async with asyncio.timeout(ATTEMPT_S):
+                await client.connect(servers=[server], **self._options(asked))
+                await self._attach(client)
+                await client.flush(ATTEMPT_S)
+            if client.is_closed:
+                raise client.last_error or ConnectionError("closed")
+        except Exception as error:  # whatever a server's bytes bring about ends this attempt, and no more
+            client.abort()
+            bot = self._credentials.bot
+            raise explain(error, server, bot, reached=client.reached, timeout_s=ATTEMPT_S) from error
+        except BaseException:
+            client.abort()
+            raise
+        return client
 
-    async def _connect_first(self, timeout_s: float) -> HardenedClient:
-        deadline = asyncio.get_running_loop().time() + timeout_s
-        delay = BACKOFF_FIRST_S
-        while True:
-            try:
-                return await self._connect()
-            except (NatsError, OSError, TimeoutError) as error:
-                if asyncio.get_running_loop().time() + delay > deadline:
-                    raise self._explain(error) from None
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, BACKOFF_MOST_S)
-
-    async def _connect_again(self) -> HardenedClient:
-        delay = BACKOFF_FIRST_S
-        while True:
-            try:
-                return await self._connect()
-            except (NatsError, OSError, TimeoutError) as error:
-                log.warning("no session with the bus (%s); next attempt in %.1f s", _shortly(error), delay)
-            await asyncio.sleep(delay * (1 - 0.005 * secrets.randbelow(100)))
-            delay = min(2 * delay, BACKOFF_MOST_S)
-
-    async def _connect(self) -> HardenedClient:
-        credentials, client = self._credentials, HardenedClient()
-        lost = asyncio.Event()
-        failure: list[Exception] = []
-
-        def on_closed() -> None:
-            lost.set()
-            if self._client is client:
-                self._lost.set()
-
-        async def on_error(error: Exception) -> None:
-            failure.append(error)
-            log.debug("nats: %s", _shortly(error))
-
-        client.when_closed.add(on_closed)  # nats-py's own callback is left out where its last write fails
-        words = [ADMISSION, credentials.bot, credentials.key.public.text, *sorted(self.consumers)]
+    def _options(self, asked: frozenset[str]) -> dict[str, Any]:
+        """How a connection is made: with an admission text, and a signature over it and the server's challenge."""
+        credentials = self._credentials
+        words = [ADMISSION, credentials.bot, credentials.key.public.text, *sorted(asked)]
         admission = " ".join(words)
 
         def answer(challenge: str) -> bytes:
             return base64.b64encode(sign_connect(credentials.key, challenge.encode(), admission.encode()))
 
-        try:
-            async with asyncio.timeout(ATTEMPT_S):
-                await client.connect(
-                    servers=list(credentials.servers),
-                    name=credentials.bot,
-                    token=admission,
-                    signature_cb=answer,
-                    allow_reconnect=False,
-                    connect_timeout=ATTEMPT_S,
-                    inbox_prefix=f"{INBOX}.{credentials.bot}",
-                    ping_interval=20,
-                    error_cb=on_error,
-                )
-                await self._attach(client)
-                await client.flush(ATTEMPT_S)
-        except BaseException as error:
-            with contextlib.suppress(NatsError, OSError):
-                await client.close()
-            if isinstance(error, TimeoutError) and failure:
-                raise failure[-1] from None  # nats-py tries until it is stopped; what it met says more
-            raise
-        self._lost = asyncio.Event()
-        if lost.is_set() or client.is_closed:
-            self._lost.set()
-        return client
+        async def on_error(error: Exception) -> None:
+            if (denied := _NOT_ALLOWED.search(str(error))) is not None:
+                self._watchers.on_denied(denied[1])
+            elif "permissions violation" in str(error).lower():
+                log.warning("nats: %s", shortly(error))
+            else:
+                log.debug("nats: %s", shortly(error))
 
-    def _explain(self, error: Exception) -> ConnectionFailed:
-        where, bot = ", ".join(self._credentials.servers), self._credentials.bot
-        if isinstance(error, ConnectionRefusedError) or (
-            isinstance(error, OSError) and not isinstance(error, TimeoutError)
-        ):
-            return ConnectionFailed(f"nobody listens at {where}", hint="is the bus up? `sealbus up` starts one")
-        if isinstance(error, AuthorizationError) or "authorization" in str(error).lower():
-            hint = "the relay's log says why: an unknown bot, a key that is not its own, expired or revoked; or no relay is running"
-            return ConnectionFailed(f"{bot} was not admitted at {where}", hint=hint)
-        return ConnectionFailed(
-            f"no session at {where}: {_shortly(error)}", hint="is a relay running beside that NATS?"
-        )
+        return {
+            "name": credentials.bot,
+            "token": admission,
+            "signature_cb": answer,
+            "allow_reconnect": False,
+            "connect_timeout": ATTEMPT_S,
+            "inbox_prefix": f"{INBOX}.{credentials.bot}",
+            "ping_interval": 20,
+            "error_cb": on_error,
+        }
 
 
 async def _retire(client: HardenedClient) -> None:
@@ -264,7 +376,3 @@ async def _retire(client: HardenedClient) -> None:
             await client.flush(ATTEMPT_S)
     with contextlib.suppress(NatsError, OSError):
         await client.close()
-
-
-def _shortly(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 from nats.errors import Error as NatsError
 
 from sealbus.delivery import Message
+from sealbus.errors import SubscriptionDenied
 from sealbus.frames import pub
 from sealbus.hardened import HardenedClient
 from sealbus.pull import Pull
@@ -120,15 +121,27 @@ class LiveSubscription:
     def __init__(self, session: Session, opener: Opener, pattern: str, queue: str = "") -> None:
         self._session = session
         self._opener = opener
-        self._pattern = pattern
+        self.pattern = pattern
         self._queue = queue
+        self.placed = False
+        """Whether the server has granted it once."""
+        self.denied: SubscriptionDenied | None = None
+        """The server's refusal, on the last connection."""
+        self.raises = False
+        """Whether whoever takes the messages is told of a refusal by an exception."""
         self._waiting: deque[Message] = deque()
         self._changed = asyncio.Event()
         self._seen = Seen()
 
     async def attach(self, client: HardenedClient) -> None:
         """Subscribe on a new connection; during a renewal both deliver, and each message counts once."""
-        await client.subscribe_direct(f"{BUS}.{self._pattern}", self._receive, self._queue)
+        self.denied = None
+        await client.subscribe_direct(f"{BUS}.{self.pattern}", self._receive, self._queue)
+
+    def deny(self, error: SubscriptionDenied) -> None:
+        """The server refused it."""
+        self.denied = error
+        self._changed.set()
 
     def _receive(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
         if len(self._waiting) >= LIVE_WAITING:
@@ -152,6 +165,8 @@ class LiveSubscription:
             while not stopping.is_set():
                 if self._waiting:
                     yield PendingMessage(self._waiting.popleft(), self._session)
+                elif self.raises and self.denied is not None:
+                    raise self.denied
                 else:
                     self._changed.clear()
                     await self._changed.wait()

@@ -1,0 +1,66 @@
+"""What a bot author wants to be told: connected, lost, a subscription denied."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias, TypeVar
+
+from sealbus.errors import InvalidInput
+
+log = logging.getLogger("sealbus")
+
+Hook: TypeAlias = Callable[..., Awaitable[None] | None]
+"""A function, plain or ``async``, that takes one argument or none."""
+
+H = TypeVar("H", bound=Hook)
+
+
+class Hooks:
+    """The functions for one kind of event, called in the order in which they were registered.
+
+    What a hook raises is logged and changes nothing.
+    """
+
+    def __init__(self, event: str) -> None:
+        self._event = event
+        self._hooks: list[tuple[Hook, bool]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._hooks)
+
+    def add(self, hook: H) -> H:
+        """Register ``hook``. Raises :class:`InvalidInput` if it cannot be called with one argument or none."""
+        self._hooks.append((hook, _takes_one(hook, self._event)))
+        return hook
+
+    async def call(self, argument: Any) -> None:
+        """Call every hook with ``argument``, or without where it takes none."""
+        for hook, takes_one in self._hooks:
+            try:
+                result = hook(argument) if takes_one else hook()
+                if inspect.isawaitable(result):
+                    await result
+            except Exception:
+                log.exception("a hook for %s failed", self._event)
+
+
+def _takes_one(hook: Hook, event: str) -> bool:
+    trouble = InvalidInput(
+        f"on_{event} needs a function that takes one argument or none",
+        hint=f"decorate a function: `@bot.on_{event}`, without parentheses",
+    )
+    if not callable(hook):
+        raise trouble
+    try:
+        signature = inspect.signature(hook)
+    except (TypeError, ValueError):  # a callable without a signature, such as some builtins
+        return False
+    for arguments in ((), (None,)):
+        try:
+            signature.bind(*arguments)
+        except TypeError:
+            continue
+        return bool(arguments)
+    raise trouble

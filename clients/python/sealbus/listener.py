@@ -1,0 +1,175 @@
+"""A bot's subscriptions: made, remembered over every connection, and told when the bus denies one."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
+
+from sealbus.envelope import Header
+from sealbus.errors import InvalidInput, SealbusError, SubscriptionDenied
+from sealbus.hardened import HardenedClient
+from sealbus.life import BotState, Life
+from sealbus.limits import MAX_LIVE_SUBSCRIPTIONS
+from sealbus.outcomes import NoReply, Unresolved
+from sealbus.receiving import Opener
+from sealbus.requester import REQUEST_TIMEOUT_S, Requester
+from sealbus.serving import Handled
+from sealbus.session import Session
+from sealbus.subjects import consumer_name
+from sealbus.subscription import DurableSubscription, LiveSubscription
+
+log = logging.getLogger("sealbus")
+
+SUBSCRIBE: Final = "sealbus.subscribe"
+"""The bus's own subject on which a durable subscription is asked for."""
+
+_DENIED_HINT: Final = "ask the bus's operators for a `subscribe` grant that covers the whole pattern"
+
+Subscription = DurableSubscription | LiveSubscription
+Draft = Callable[[str, Any], tuple[Header, bytes]]
+"""Makes the header and the payload of a request to the bus."""
+
+
+class Listener:
+    """Everything that one bot listens to."""
+
+    def __init__(
+        self,
+        name: str,
+        life: Life,
+        *,
+        session: Session,
+        opener: Opener,
+        requester: Requester,
+        draft: Draft,
+        on_denied: Callable[[SubscriptionDenied], None],
+    ) -> None:
+        self._name = name
+        self._life = life
+        self._session = session
+        self._opener = opener
+        self._requester = requester
+        self._draft = draft
+        self._on_denied = on_denied
+        self._taken: set[tuple[str, str | None, str]] = set()
+        """Pattern, durable name and queue of what may not stand twice."""
+        self._live: list[LiveSubscription] = []
+        self.handlers: list[Handled] = []
+        self.denied: Counter[str] = Counter()
+        """How often the server refused a live subscription, by its pattern."""
+
+    # ---- registering -------------------------------------------------------------------------------
+
+    def register(self, handled: Handled) -> None:
+        """Remember a handler. Before the bot connects, the first session is made to allow what it will need.
+
+        Raises :class:`InvalidInput` for a place that is taken, and for more subscriptions than a session may have.
+        """
+        place = (handled.pattern, handled.durable, handled.queue)
+        if (handled.durable is not None or handled.queue) and place in self._taken:
+            raise InvalidInput(
+                f"{self._name} has a handler for {handled.pattern} already, and the two would share its messages",
+                hint="use one handler with concurrency=n, or give each a durable name of its own",
+            )
+        if handled.durable is None:
+            self._check_live()
+        if self._life.state is BotState.NEW:
+            if handled.durable is None:
+                handled.live = self._make_live(handled.pattern, handled.queue)
+            else:
+                self._session.want_consumer(consumer_name(self._name, handled.pattern, handled.durable))
+        self._taken.add(place)
+        self.handlers.append(handled)
+
+    def _check_live(self) -> None:
+        if len(self._live) >= MAX_LIVE_SUBSCRIPTIONS:
+            raise InvalidInput(
+                f"more than {MAX_LIVE_SUBSCRIPTIONS} live subscriptions",
+                hint="use fewer and wider patterns, or another bot for the rest",
+            )
+
+    def _make_live(self, pattern: str, queue: str) -> LiveSubscription:
+        live = LiveSubscription(self._session, self._opener, pattern, queue)
+        self._live.append(live)
+        return live
+
+    # ---- subscribing -------------------------------------------------------------------------------
+
+    async def attach(self, client: HardenedClient) -> None:
+        """Subscribe everything that is live on a new connection."""
+        for subscription in self._live:
+            await subscription.attach(client)
+
+    async def subscribe(self, handled: Handled) -> Subscription:
+        """The subscription of a handler. Raises :class:`SubscriptionDenied` where the policy does not grant it.
+
+        Takes as long as the bus takes to answer: whoever calls sets a deadline, or stops the bot.
+        """
+        if handled.live is not None:
+            return self._granted(handled.live)
+        if handled.durable is None:
+            return await self._subscribe_live(handled)
+        return await self._subscribe_durable(handled, handled.durable)
+
+    async def _subscribe_live(self, handled: Handled) -> LiveSubscription:
+        self._check_live()
+        live = self._make_live(handled.pattern, handled.queue)
+        try:
+            client = await self._session.client()
+            await live.attach(client)
+            await client.flush()  # the server's refusal would come before its answer to this
+            return self._granted(live)
+        except BaseException:
+            self._live.remove(live)
+            raise
+
+    async def _subscribe_durable(self, handled: Handled, durable: str) -> DurableSubscription:
+        pattern = handled.pattern
+        ask = {"pattern": pattern, "durable": durable, "from": handled.start}
+        answer = (await self._insist(SUBSCRIBE, ask)).payload
+        if "error" in answer:
+            raise _not_made(pattern, str(answer["error"]))
+        consumer = consumer_name(self._name, pattern, durable)
+        await self._session.add_consumer(consumer)
+        return DurableSubscription(self._session, self._opener, self._name, consumer)
+
+    async def _insist(self, subject: str, payload: Any) -> Any:
+        """Ask one of the bus's own services, until it answers."""
+        while True:
+            header, data = self._draft(subject, payload)
+            try:
+                return await self._requester.request(header, data, timeout_s=REQUEST_TIMEOUT_S)
+            except (NoReply, Unresolved):
+                log.warning("no relay answered %s on %s; asking again", self._name, subject)
+
+    # ---- being denied ------------------------------------------------------------------------------
+
+    def deny(self, pattern: str) -> None:
+        """The server refused the live subscription with this pattern: now, or on a later connection."""
+        self.denied[pattern] += 1
+        error = SubscriptionDenied(
+            f"the policy does not let {self._name} subscribe to {pattern}",
+            pattern=pattern,
+            hint=_DENIED_HINT,
+        )
+        matching = [live for live in self._live if live.pattern == pattern]
+        for live in matching:
+            live.deny(error)
+        if any(live.placed for live in matching):
+            log.warning("%s; it is asked for again with the next session", error.what)
+            self._on_denied(error)
+
+    def _granted(self, live: LiveSubscription) -> LiveSubscription:
+        if live.denied is not None:
+            raise live.denied
+        live.placed = True
+        return live
+
+
+def _not_made(pattern: str, why: str) -> SealbusError:
+    what = f"cannot subscribe to {pattern}: {why}"
+    if "the policy does not let" in why:
+        return SubscriptionDenied(what, pattern=pattern, hint=_DENIED_HINT)
+    return InvalidInput(what)

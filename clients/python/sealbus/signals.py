@@ -1,0 +1,58 @@
+"""SIGINT and SIGTERM, for every bot that runs in a process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class _Signals:
+    """The handlers of one event loop, and those that were there before."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._before: dict[int, Any] = {}
+        self.listeners: list[Callable[[], None]] = []
+        for number in STOP_SIGNALS:
+            before = signal.getsignal(number)
+            # Not on the main thread, or not on this platform: then nothing is heard.
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+                loop.add_signal_handler(number, self._tell)
+                self._before[number] = before
+
+    def _tell(self) -> None:
+        for listener in list(self.listeners):
+            listener()
+
+    def restore(self) -> None:
+        for number, before in self._before.items():
+            self._loop.remove_signal_handler(number)
+            signal.signal(number, before)
+
+
+_signals: dict[asyncio.AbstractEventLoop, _Signals] = {}
+
+
+@contextlib.contextmanager
+def heard(listener: Callable[[], None]) -> Iterator[None]:
+    """While the body runs, ``listener`` is called for each SIGINT and SIGTERM, and so are all others.
+
+    Does nothing outside the main thread, or where the platform has no such signals.
+    """
+    loop = asyncio.get_running_loop()
+    if loop not in _signals:
+        _signals[loop] = _Signals(loop)
+    signals = _signals[loop]
+    signals.listeners.append(listener)
+    try:
+        yield
+    finally:
+        signals.listeners.remove(listener)
+        if not signals.listeners:
+            del _signals[loop]
+            signals.restore()

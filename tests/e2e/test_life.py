@@ -1,0 +1,194 @@
+"""A bot's life on a real bus: its states, its hooks, and what it says about them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from pathlib import Path
+
+import pytest
+
+from sealbus import Bot, BotState, Message, NoReply, SubscriptionDenied, Verdict
+from sealbus import publisher as publishing_module
+from tests.e2e.shop import Shop, order, state
+from tests.waiting import PATIENCE_S, until
+
+
+async def _ignore(_: Message) -> None:
+    pass
+
+
+async def test_the_states_the_hooks_and_the_log_tell_the_same(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sealbus")
+    inventory, told = shop.bot("inventory"), list[tuple[str, BotState]]()
+
+    @inventory.on_connected
+    def connected() -> None:
+        told.append(("connected", inventory.state))
+
+    @inventory.on_lost
+    async def lost(bot: Bot) -> None:
+        told.append(("lost", bot.state))
+
+    assert state(inventory) is BotState.NEW
+    async with inventory:
+        await until(lambda: len(told) == 1)
+        await shop.server.stop()
+        await until(lambda: len(told) == 2)
+        await shop.server.start()
+        await until(lambda: len(told) == 3)
+    assert told == [
+        ("connected", BotState.CONNECTED),
+        ("lost", BotState.LOST),
+        ("connected", BotState.CONNECTED),
+    ]
+    assert state(inventory) is BotState.CLOSED
+    said = [record.message for record in caplog.records if record.name == "sealbus"]
+    lines = ("is connected to the bus shop", "lost its connection to the bus", "is connected again after", "is closed")
+    places = [next(at for at, one in enumerate(said) if line in one) for line in lines]
+    assert places == sorted(places)
+
+
+async def test_a_hook_that_raises_changes_nothing(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    inventory, told = shop.bot("inventory"), list[str]()
+
+    @inventory.on_connected
+    def fails() -> None:
+        raise RuntimeError("not today")
+
+    inventory.on_connected(lambda: told.append("connected"))
+    async with inventory:
+        await until(lambda: bool(told))
+    assert "a hook for connected failed" in caplog.text
+
+
+async def test_run_waits_for_a_bus_that_comes_later(shop_folder_only: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    shop = shop_folder_only
+    inventory, taken = shop.bot("inventory"), list[str]()
+
+    @inventory.subscribe("orders.placed", start="all")
+    async def take(message: Message) -> None:
+        taken.append(message.payload["order_id"])
+        inventory.stop()
+
+    running = asyncio.create_task(inventory.run())
+    await until(lambda: "no session with the bus: nobody listens" in caplog.text)
+    async with shop:
+        await until(lambda: "was not admitted" in caplog.text)
+        await shop.start_relay()
+        async with shop.bot("order") as sender:
+            await sender.publish("orders.placed", order(1))
+        await running
+    assert taken == ["ord-000001"]
+
+
+@pytest.fixture
+def shop_folder_only(tmp_path: Path) -> Shop:
+    """A bus whose server and relay have not started."""
+    return Shop(tmp_path / "shop")
+
+
+async def test_what_was_under_way_is_sent_again_when_the_connection_is_back(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not only when its own retry comes, which here would be in an hour."""
+    monkeypatch.setattr(publishing_module, "RETRY_FIRST_S", 3600)
+    monkeypatch.setattr(publishing_module, "RETRY_MOST_S", 3600)
+    lost = asyncio.Event()
+    async with shop.bot("order") as sender:
+        sender.on_lost(lost.set)
+        for relay in shop.relays:
+            relay.kill()
+            await relay.wait()
+        publishing = asyncio.create_task(sender.publish("orders.placed", order(1), timeout=PATIENCE_S))
+        await until(lambda: sender._publisher.waiting == 1 and not sender._publisher._unsent)
+        await shop.server.stop()
+        await lost.wait()
+        await shop.server.start()
+        await shop.start_relay("again")
+        assert (await publishing).verdict is Verdict.ACCEPTED
+
+
+@pytest.mark.parametrize("live", [False, True])
+async def test_a_handler_that_is_registered_while_connected_is_served(shop: Shop, live: bool) -> None:
+    answered = list[str]()
+    async with shop.bot("inventory") as inventory, shop.bot("order") as sender:
+        if live:
+
+            @inventory.reply("stock.check")
+            async def level(message: Message) -> object:
+                answered.append(message.subject)
+                return {"sku": message.payload["sku"], "available": 7}
+
+            while not answered:  # what is asked before the handler is in place is missed
+                with contextlib.suppress(NoReply):
+                    await sender.request("stock.check", {"sku": "ABC-0001"}, timeout=1)
+        else:
+
+            @inventory.subscribe("orders.placed", start="all")
+            async def take(message: Message) -> None:
+                answered.append(message.subject)
+
+            await sender.publish("orders.placed", order(1))
+        await until(lambda: bool(answered))
+
+
+# ---- denied --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("durable", [True, False])
+async def test_a_handler_that_is_not_granted_ends_connect(shop: Shop, durable: bool) -> None:
+    scraper = shop.bot("scraper")
+    scraper.subscribe("orders.placed" if durable else "stock.check", live=not durable)(_ignore)
+    with pytest.raises(SubscriptionDenied, match="does not let scraper subscribe") as denied:
+        await scraper.connect()
+    assert denied.value.pattern in ("orders.placed", "stock.check")
+    assert "subscribe` grant" in str(denied.value.hint)
+
+
+@pytest.mark.parametrize("pattern", ["stock.*", ">", "stock.check.>"])
+async def test_a_live_pattern_wider_than_the_grant_is_denied(shop: Shop, pattern: str) -> None:
+    inventory = shop.bot("inventory")
+    inventory.subscribe(pattern, live=True)(_ignore)
+    with pytest.raises(SubscriptionDenied, match="does not let inventory subscribe"):
+        await inventory.connect()
+
+
+async def test_a_reply_that_is_not_granted_ends_connect(shop: Shop) -> None:
+    scraper = shop.bot("scraper")
+    scraper.reply("stock.check")(_ignore)
+    with pytest.raises(SubscriptionDenied, match="does not let scraper subscribe"):
+        await scraper.connect()
+
+
+async def test_a_live_handler_that_is_denied_later_ends_run(shop: Shop) -> None:
+    async with shop.bot("inventory") as inventory:
+        running = asyncio.create_task(inventory.run())
+        inventory.subscribe("orders.shipped", live=True)(_ignore)
+        with pytest.raises(SubscriptionDenied, match=r"subscribe to orders\.shipped"):
+            await running
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+async def test_a_grant_that_was_taken_away_is_told(shop: Shop, hooked: bool, caplog: pytest.LogCaptureFixture) -> None:
+    inventory, told = shop.bot("inventory"), list[SubscriptionDenied]()
+    inventory.reply("stock.check")(_ignore)
+    if hooked:
+        inventory.on_denied(told.append)
+    running = asyncio.create_task(inventory.run())
+    await until(lambda: state(inventory) is BotState.CONNECTED)
+    await shop.replace_relay("subscribe: [orders.placed, stock.check]", "subscribe: [orders.placed]")
+    await shop.server.stop()  # so that the bot logs in anew
+    await shop.server.start()
+    if hooked:
+        await until(lambda: bool(told))
+        assert told[0].pattern == "stock.check"
+        assert inventory.denied_subscriptions == {"stock.check": 1}
+        assert not running.done()
+        inventory.stop()
+        await running
+    else:
+        with pytest.raises(SubscriptionDenied, match=r"subscribe to stock\.check"):
+            await running
+    assert "does not let inventory subscribe to stock.check" in caplog.text

@@ -1,0 +1,307 @@
+"""Whatever waits can be stopped, in every state: by a signal, by a deadline, by close()."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sealbus import Bot, BotState, ConnectionFailed, Message, NotConnected, Unresolved, Verdict
+from sealbus.hardened import HardenedClient
+from tests.e2e.shop import Shop, order, state
+from tests.waiting import PATIENCE_S, until
+
+START = Callable[..., Coroutine[Any, Any, asyncio.subprocess.Process]]
+
+
+@asynccontextmanager
+async def stoppable(scene: str, shop: Shop, *more: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The inventory bot in a process of its own."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.e2e.stoppable", scene, str(shop.bus.credentials("inventory")), *more),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def says(stream: asyncio.StreamReader | None, what: bytes) -> None:
+    """Wait until a line with ``what`` in it comes."""
+    assert stream is not None
+    seen = b""
+    async with asyncio.timeout(PATIENCE_S):
+        while what not in seen.rpartition(b"\n")[2]:
+            line = await stream.readline()
+            assert line, f"ended without {what!r}: {seen.decode()}"
+            seen += b"\n" + line.rstrip(b"\n")
+
+
+async def ends(process: asyncio.subprocess.Process) -> tuple[int | None, str]:
+    """Wait for the end; the exit code, and what was said on stderr since it was last looked at."""
+    async with asyncio.timeout(PATIENCE_S):
+        _, stderr = await process.communicate()
+    return process.returncode, stderr.decode()
+
+
+# ---- signals -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_a_bot_that_finds_no_bus(tmp_path: Path, number: int) -> None:
+    shop = Shop(tmp_path / "shop")
+    async with stoppable("serve", shop) as process:
+        await says(process.stderr, b"no session with the bus: nobody listens")
+        process.send_signal(number)
+        code, stderr = await ends(process)
+    assert code == 0
+    assert "Traceback" not in stderr
+
+
+async def test_a_signal_ends_a_bot_whose_relay_froze_after_admission(shop: Shop) -> None:
+    async with stoppable("freeze", shop, str(shop.relays[0].pid)) as process:
+        await says(process.stdout, b"frozen")
+        process.terminate()
+        code, stderr = await ends(process)
+    shop.relays[0].send_signal(signal.SIGCONT)
+    assert (code, stderr) == (0, "")
+
+
+async def test_a_signal_ends_a_bot_that_lost_its_connection(shop: Shop) -> None:
+    async with stoppable("serve", shop) as process:
+        await says(process.stdout, b"connected")
+        await shop.server.stop()
+        await says(process.stderr, b"lost its connection")
+        process.terminate()
+        code, stderr = await ends(process)
+    assert code == 0
+    assert "Traceback" not in stderr
+
+
+async def test_one_signal_ends_every_bot_of_a_process(shop: Shop) -> None:
+    async with stoppable("two", shop) as process:
+        await says(process.stdout, b"connected")
+        await says(process.stdout, b"connected")
+        process.terminate()
+        assert await ends(process) == (0, "")
+
+
+async def test_a_second_signal_cuts_handlers_short(shop: Shop) -> None:
+    async with shop.bot("order") as sender:
+        await sender.publish("orders.placed", order(1))
+    async with stoppable("never-finish", shop) as process:
+        await says(process.stdout, b"began")
+        process.terminate()
+        process.terminate()  # may arrive as one, so again until it has been heard
+        resending = asyncio.create_task(_again(process))
+        code, stderr = await ends(process)
+        resending.cancel()
+    assert code == 0
+    assert "were cut short" in stderr
+
+
+async def _again(process: asyncio.subprocess.Process) -> None:
+    while process.returncode is None:
+        await asyncio.sleep(0.2)
+        process.terminate()
+
+
+# ---- deadlines -----------------------------------------------------------------------------------------
+
+
+def frozen_after_admission(monkeypatch: pytest.MonkeyPatch, shop: Shop) -> None:
+    """Have the relay stop just after it has admitted the next bot."""
+    attach, frozen = Bot._attach, list[Bot]()
+
+    async def freeze(bot: Bot, client: HardenedClient) -> None:
+        await attach(bot, client)
+        if not frozen:
+            frozen.append(bot)
+            shop.relays[0].send_signal(signal.SIGSTOP)
+
+    monkeypatch.setattr(Bot, "_attach", freeze)
+
+
+async def test_the_deadline_of_connect_counts_for_subscriptions_too(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen_after_admission(monkeypatch, shop)
+    inventory = shop.bot("inventory")
+    inventory.subscribe("orders.placed")(_ignore)
+    with pytest.raises(ConnectionFailed, match="no relay answered within 1 s"):
+        await inventory.connect(timeout=1)
+    assert state(inventory) is BotState.NEW
+    shop.relays[0].send_signal(signal.SIGCONT)
+    await inventory.connect(timeout=PATIENCE_S)
+    assert state(inventory) is BotState.CONNECTED
+    await inventory.close()
+
+
+async def test_stop_ends_a_wait_for_a_subscription(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen_after_admission(monkeypatch, shop)
+    inventory = shop.bot("inventory")
+    inventory.subscribe("orders.placed")(_ignore)
+    connecting = asyncio.create_task(inventory.connect(timeout=None))
+    await until(lambda: inventory._session.is_up)
+    inventory.stop()
+    with pytest.raises(NotConnected, match="was told to stop"):
+        await connecting
+    shop.relays[0].send_signal(signal.SIGCONT)
+    assert state(inventory) is BotState.CLOSED
+
+
+# ---- close() -------------------------------------------------------------------------------------------
+
+
+async def test_closing_waits_for_verdicts(shop: Shop) -> None:
+    sender = shop.bot("order")
+    await sender.connect()
+    shop.relays[0].send_signal(signal.SIGSTOP)
+    publishing = asyncio.create_task(sender.publish("orders.placed", order(1), timeout=PATIENCE_S))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(sender.close(timeout=PATIENCE_S))
+    await until(lambda: state(sender) is BotState.CLOSING)
+    shop.relays[0].send_signal(signal.SIGCONT)
+    assert (await publishing).verdict is Verdict.ACCEPTED
+    await closing
+    assert state(sender) is BotState.CLOSED
+
+
+async def test_what_has_no_verdict_when_the_bot_closes_is_unresolved(shop: Shop) -> None:
+    sender = shop.bot("order")
+    await sender.connect()
+    shop.relays[0].send_signal(signal.SIGSTOP)
+    publishing = asyncio.create_task(sender.publish("orders.placed", order(1), timeout=3600))
+    asking = asyncio.create_task(sender.request("stock.check", {"sku": "ABC-0001"}, timeout=3600))
+    await asyncio.sleep(0)
+    await sender.close(timeout=0.1)
+    for task in (publishing, asking):
+        with pytest.raises(Unresolved, match="was closed before the verdict") as unresolved:
+            await task
+        assert len(unresolved.value.nonce) == 16
+    shop.relays[0].send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_a_handler_may_close_its_bot(shop: Shop, concurrency: int) -> None:
+    inventory, taken = shop.bot("inventory"), list[str]()
+
+    @inventory.subscribe("orders.placed", start="all", concurrency=concurrency)
+    async def take(message: Message) -> None:
+        taken.append(message.payload["order_id"])
+        await inventory.close()
+        await asyncio.gather(inventory.close(), inventory.close())
+        assert state(inventory) is not BotState.CLOSED
+
+    async with shop.bot("order") as sender:
+        await sender.publish("orders.placed", order(1))
+        await inventory.run()
+        assert state(inventory) is BotState.CLOSED
+        await sender.publish("orders.placed", order(2))
+    # The first message was acknowledged: another process of this bot is given the second.
+    assert await first_order(shop) == "ord-000002"
+    assert taken == ["ord-000001"]
+
+
+async def first_order(shop: Shop) -> str:
+    """The first order that is delivered to the inventory bot's subscription."""
+    inventory, taken = shop.bot("inventory"), list[str]()
+
+    @inventory.subscribe("orders.placed")
+    async def take(message: Message) -> None:
+        taken.append(message.payload["order_id"])
+        inventory.stop()
+
+    await inventory.run()
+    return taken[0]
+
+
+async def test_a_reply_handler_may_close_its_bot_and_its_answer_arrives(shop: Shop) -> None:
+    inventory = shop.bot("inventory")
+
+    @inventory.reply("stock.check")
+    async def level(message: Message) -> object:
+        await inventory.close()
+        return {"sku": message.payload["sku"], "available": 7}
+
+    running = asyncio.create_task(inventory.run())
+    await until(lambda: state(inventory) is BotState.CONNECTED)
+    async with shop.bot("order") as asker:
+        answer = await asker.request("stock.check", {"sku": "ABC-0001"}, timeout=PATIENCE_S)
+    await running
+    assert answer.payload["available"] == 7
+    assert state(inventory) is BotState.CLOSED
+
+
+async def test_a_hook_may_close_its_bot(shop: Shop) -> None:
+    inventory = shop.bot("inventory")
+    inventory.on_connected(inventory.close)
+    await inventory.run()
+    assert state(inventory) is BotState.CLOSED
+
+
+async def test_two_who_close_wait_for_the_same_end(shop: Shop) -> None:
+    inventory, may_end, taken = shop.bot("inventory"), asyncio.Event(), list[str]()
+
+    @inventory.subscribe("orders.placed", start="all")
+    async def take(message: Message) -> None:
+        taken.append(message.payload["order_id"])
+        await may_end.wait()
+
+    async with shop.bot("order") as sender:
+        await sender.publish("orders.placed", order(1))
+    await inventory.connect()
+    await until(lambda: bool(taken))
+    closing = [asyncio.create_task(inventory.close(timeout=PATIENCE_S)) for _ in range(2)]
+    await until(lambda: state(inventory) is BotState.CLOSING)
+    assert not any(task.done() for task in closing)
+    may_end.set()
+    await asyncio.gather(*closing)
+    assert state(inventory) is BotState.CLOSED
+
+
+async def test_a_cancelled_close_still_closes(shop: Shop) -> None:
+    inventory, taken = shop.bot("inventory"), list[str]()
+
+    @inventory.subscribe("orders.placed", start="all")
+    async def take(message: Message) -> None:
+        taken.append(message.payload["order_id"])
+        await asyncio.Event().wait()
+
+    async with shop.bot("order") as sender:
+        await sender.publish("orders.placed", order(1))
+    await inventory.connect()
+    await until(lambda: bool(taken))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await inventory.close(timeout=3600)
+    await until(lambda: state(inventory) is BotState.CLOSED)
+
+
+async def test_a_frozen_server_does_not_hold_up_closing(shop: Shop) -> None:
+    inventory = shop.bot("inventory")
+    inventory.subscribe("orders.placed")(_ignore)
+    await inventory.connect()
+    assert shop.server.pid is not None
+    os.kill(shop.server.pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await inventory.close()
+    finally:
+        os.kill(shop.server.pid, signal.SIGCONT)
+
+
+async def _ignore(_: Message) -> None:
+    pass
