@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sealbus_broker.cli.main import main
 from tests.waiting import PATIENCE_S
 
 SEALBUS = (sys.executable, "-m", "sealbus_broker")
@@ -29,12 +32,16 @@ def sealbus(
     given: str | None = None,
     variables: Mapping[str, str] | None = None,
     full_disk: bool = False,
+    prefix: Sequence[str] = (),
 ) -> Ran:
-    """Run a command to its end. ``full_disk``: no byte can be written into any file, though files can be made."""
+    """Run a command to its end, by way of ``prefix`` if given.
+
+    ``full_disk``: no byte can be written into any file, though files can be made.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SEALBUS")}
     environment |= variables or {}
     done = subprocess.run(  # noqa: PLW1510  # the code is what is tested
-        [*SEALBUS, *arguments],
+        [*prefix, *SEALBUS, *arguments],
         cwd=cwd,
         env=environment,
         input=given,
@@ -45,6 +52,25 @@ def sealbus(
     )
     assert "Traceback" not in done.stderr
     return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def quickly(*arguments: str, cwd: Path, given: str | None = None) -> Ran:
+    """Run a command in this process, as :func:`sealbus` does in one of its own, in a twentieth of the time.
+
+    For what does not depend on being a process: signals, limits, other users, running side by side.
+    """
+    out, err, before = io.StringIO(), io.StringIO(), dict(os.environ)
+    stdin, argv = sys.stdin, sys.argv
+    for name in [name for name in os.environ if name.startswith("SEALBUS")]:
+        del os.environ[name]
+    try:
+        sys.stdin, sys.argv = io.StringIO(given or ""), ["sealbus", *arguments]
+        with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main()
+    finally:
+        sys.stdin, sys.argv = stdin, argv
+        os.environ.update(before)
+    return Ran(code, out.getvalue(), err.getvalue())
 
 
 def _no_room() -> None:

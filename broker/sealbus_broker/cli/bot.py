@@ -118,9 +118,12 @@ def _policy_text(bus: BusFolder) -> str:
 
 def _there(path: Path) -> bool:
     try:
-        return path.exists() or path.is_symlink()
-    except OSError:
+        path.lstat()
+    except FileNotFoundError:
         return False
+    except OSError as error:
+        raise Unusable(f"{path} cannot be read: {error.strerror}", hint="nothing was changed") from None
+    return True
 
 
 def _try(bus: BusFolder, policy: str, *, added: str | None = None, without: str | None = None) -> None:

@@ -216,10 +216,14 @@ class BusFolder:
         """The credentials in this folder that name another address or another bus than ``bus``, and why."""
         found: list[Problem] = []
         try:
-            files = sorted((self.path / "credentials").glob("*.toml"))
-        except OSError:
+            files = sorted((self.path / "credentials").iterdir())
+        except FileNotFoundError:
             return []
+        except OSError as error:
+            return [Problem("credentials", 0, 0, f"cannot be read: {error.strerror}")]
         for file in files:
+            if file.suffix != ".toml" or file.name.startswith("."):
+                continue
             shown = f"credentials/{printable(file.name, 100)}"
             try:
                 one = Credentials.load(file)
