@@ -122,7 +122,7 @@ async def test_a_refusal_is_final_once_every_attempt_was_refused(publisher: Publ
 
 
 async def test_refused_for_time_throughout_is_refused(publisher: Publisher, wire: Wire) -> None:
-    task = publishing(publisher, 0.2)
+    task = publishing(publisher, 1)
     await receive(publisher, await wire.sent.get(), Reason.EXPIRED)
     while not task.done():
         sending = asyncio.create_task(wire.sent.get())
