@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 import msgpack
 
 from sealbus.codec import join_sealed, pack_fields, pack_json, signed_part
-from sealbus.envelope import Header
+from sealbus.envelope import Header, seal_envelopes
 from sealbus.limits import MAX_ENVELOPE_BYTES, MAX_PARENT_BYTES
 from sealbus.seal import Context, Seal, seal
-from tests.gate.world import KEYS, ORDER, PLACED, flip
+from tests.gate.world import KEYS, ORDER, PLACED, flip, nonce
 from tests.vectors.files import compact
 
 KEY: Final = KEYS["order"]
@@ -96,6 +96,8 @@ def good_headers() -> Iterator[tuple[str, bytes]]:
     yield "a payload without bytes: an envelope, and refused later", sealed(PLACED.encode(), b"")
     yield "a payload that is no value: an envelope, and refused later", sealed(PLACED.encode(), b"\xc1")
     yield "an envelope of 512 KiB", _filled(MAX_ENVELOPE_BYTES)
+    drafts = [(replace(PLACED, nonce=nonce(f"one of 64: {at}")), ORDER_BYTES) for at in range(64)]
+    yield "one of 64 under one signature: a seal of more than 255 bytes", seal_envelopes(KEY, drafts)[41]
     parts = (PLACED.encode(), ORDER_BYTES)
     alone = Seal.decode(seal(KEY, Context.ENVELOPE, [signed_part(parts)])[0])
     longest = Seal(alone.key, alone.signature, 2**10 - 1, (bytes(32),) * 10)

@@ -13,6 +13,9 @@ from tests.gate.world import KEYS, test_seed
 _KINDS: Final = {KeyKind.BOT: "bot", KeyKind.BUS: "bus", KeyKind.ISSUER: "issuer"}
 
 
+_BASE32: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+
+
 def _nkey(raw: bytes) -> str:
     return base64.b32encode(raw + binascii.crc_hqx(raw, 0).to_bytes(2, "little")).decode().rstrip("=")
 
@@ -71,6 +74,7 @@ def keys() -> dict[str, Any]:
         ("one letter changed", seed[:20] + ("A" if seed[20] != "A" else "B") + seed[21:]),
         ("cut short", seed[:-1]),
         ("in small letters", seed.lower()),
+        ("with a stray bit in the last letter", seed[:-1] + _BASE32[_BASE32.index(seed[-1]) | 1]),
         ("31 bytes", _nkey(prefixes + hidden[:-1])),
         ("low bits of the second prefix byte set", _nkey(bytes([prefixes[0], prefixes[1] | 1]) + hidden)),
     ]

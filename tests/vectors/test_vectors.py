@@ -90,6 +90,9 @@ def test_connect_signatures(vector: dict[str, Any]) -> None:
     if vector["holds"]:
         signed = sign_connect(SigningKey(HEX(CONNECT["seed"]), KeyKind.BOT), challenge, admission)
         assert signed.hex() == vector["signature"]
+    if b"\n" in challenge:
+        with pytest.raises(InvalidInput):
+            sign_connect(SigningKey(HEX(CONNECT["seed"]), KeyKind.BOT), challenge, admission)
 
 
 # ---- envelopes -------------------------------------------------------------------------------------------------------

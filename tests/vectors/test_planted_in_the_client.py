@@ -1,0 +1,198 @@
+"""The vectors catch small mistakes in the Python client itself: one line of its source is changed, and some vector fails."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Final
+
+import pytest
+
+from sealbus import codec, delivery, envelope, keys, matching, seal, stamp, subjects
+from tests.vectors import test_client_vectors as client
+from tests.vectors import test_vectors as plain
+from tests.vectors.test_planted_mistakes import spoilt
+
+Runs = list[tuple[Callable[..., None], list[Any]]]
+
+PAYLOADS: Final[Runs] = [
+    (plain.test_payloads_are_read_and_written, plain.PAYLOADS["valid"]),
+    (plain.test_whole_floats_are_read_and_written, plain.PAYLOADS["floats"]),
+    (plain.test_maps_keep_their_keys_and_their_order, plain.PAYLOADS["maps"]),
+    (plain.test_what_cannot_be_written_is_refused, plain.PAYLOADS["unwritable"]),
+    (plain.test_payloads_at_the_limits_are_read, plain.PAYLOADS["valid_without_value"]),
+    (plain.test_invalid_payloads_are_refused, plain.PAYLOADS["invalid"]),
+]
+TOGETHER: Final[Runs] = [
+    (client.test_things_together_are_taken_apart_and_put_together, client.TOGETHER["valid"]),
+    (client.test_invalid_things_together_are_refused, client.TOGETHER["invalid"]),
+]
+HEADERS: Final[Runs] = [
+    (client.test_an_envelope_is_read_and_its_header_written, client.HEADERS["valid"]),
+    (client.test_an_invalid_envelope_is_refused_by_its_rule, client.HEADERS["invalid"]),
+]
+SEALS: Final[Runs] = [
+    (plain.test_batches_hold_and_are_made_again_bit_by_bit, plain.SEALS["batches"]),
+    (plain.test_a_seal_holds_in_its_own_context_alone, plain.SEALS["contexts"]),
+    (plain.test_no_invalid_seal_holds, plain.SEALS["invalid"]),
+    (plain.test_connect_signatures, plain.CONNECT["cases"]),
+]
+KEYS: Final[Runs] = [
+    (plain.test_key_texts_are_read_and_written, plain.KEY_TEXTS["valid"]),
+    (plain.test_invalid_public_keys_are_refused, plain.KEY_TEXTS["invalid_public"]),
+    (plain.test_invalid_seeds_are_refused, plain.KEY_TEXTS["invalid_seed"]),
+    (plain.test_the_edge_cases_of_ed25519, plain.ED25519["cases"]),
+]
+STAMPS: Final[Runs] = [
+    (plain.test_a_stamp_opens_and_is_sealed_again_bit_by_bit, plain.STAMPS["valid"]),
+    (plain.test_an_invalid_stamp_is_refused_by_its_rule, plain.STAMPS["invalid"]),
+]
+DELIVERIES: Final[Runs] = [
+    (plain.test_a_delivery_opens, plain.DELIVERIES["valid"]),
+    (plain.test_an_invalid_delivery_is_refused_by_its_rule, plain.DELIVERIES["invalid"]),
+]
+MATCHING: Final[Runs] = [
+    (client.test_receipts, client.RECEIPTS["cases"]),
+    (client.test_an_answer_is_taken, client.ANSWERS["valid"]),
+    (client.test_what_is_no_answer_is_refused_by_its_rule, client.ANSWERS["invalid"]),
+]
+SUBJECTS: Final[Runs] = [(lambda _: plain.test_matching_overlapping_and_consumers(), [None])]
+
+MISTAKES: Final[list[tuple[Runs, ModuleType, str, str]]] = [
+    (PAYLOADS, codec, "range(MAX_DEPTH + 1)", "range(MAX_DEPTH)"),
+    (PAYLOADS, codec, "range(MAX_DEPTH + 1)", "range(MAX_DEPTH + 2)"),
+    (PAYLOADS, codec, "budget: int = MAX_NODES", "budget: int = MAX_NODES - 1"),
+    (PAYLOADS, codec, "budget: int = MAX_NODES", "budget: int = MAX_NODES + 1"),
+    (PAYLOADS, codec, "                budget -= len(item)\n", ""),
+    (PAYLOADS, codec, "-MAX_INTEGER <= item <= MAX_INTEGER", "-MAX_INTEGER <= item <= MAX_INTEGER + 1"),
+    (PAYLOADS, codec, "-MAX_INTEGER <= item <= MAX_INTEGER", "-MAX_INTEGER - 1 <= item <= MAX_INTEGER"),
+    (PAYLOADS, codec, "-MAX_INTEGER <= item <= MAX_INTEGER", "-MAX_INTEGER < item <= MAX_INTEGER"),
+    (PAYLOADS, codec, "if not math.isfinite(item)", "if math.isinf(item)"),
+    (PAYLOADS, codec, "if not math.isfinite(item)", "if math.isnan(item)"),
+    (PAYLOADS, codec, "item == 0.0 and math.copysign(1.0, item) < 0", "False"),
+    (PAYLOADS, codec, "if _pack(value) != data", "if False"),
+    (PAYLOADS, codec, "use_bin_type=True", "use_bin_type=True, use_single_float=True"),
+    (TOGETHER, codec, "len(data) > MAX_TOGETHER_BYTES", "len(data) > MAX_TOGETHER_BYTES + 1"),
+    (TOGETHER, codec, "len(data) > MAX_TOGETHER_BYTES", "len(data) >= MAX_TOGETHER_BYTES"),
+    (TOGETHER, codec, "not 2 <= len(things) <= MAX_TOGETHER", "not 1 <= len(things) <= MAX_TOGETHER"),
+    (TOGETHER, codec, "not 2 <= len(things) <= MAX_TOGETHER", "not 2 <= len(things) < MAX_TOGETHER"),
+    (TOGETHER, codec, "< MIN_TOGETHER_ITEM_BYTES", "< MIN_TOGETHER_ITEM_BYTES - 1"),
+    (TOGETHER, codec, "< MIN_TOGETHER_ITEM_BYTES", "<= MIN_TOGETHER_ITEM_BYTES"),
+    (TOGETHER, codec, "if len(set(things)) != len(things)", "if False"),
+    (TOGETHER, codec, "    if not are_together(data):\n        raise Malformed(\"not things together\")\n", ""),
+    (TOGETHER, codec, "if _pack(fields) != data:\n        raise Malformed(\"not the exact encoding\")\n    return things", "if False:\n        raise Malformed(\"\")\n    return things"),
+    (HEADERS, codec, "if fields[0] != PROTOCOL_VERSION", "if False"),
+    (HEADERS, codec, "if _pack(fields) != data:\n        raise Malformed(\"not the exact encoding\")\n    return fields", "if False:\n        raise Malformed(\"\")\n    return fields"),
+    (HEADERS, codec, "return 2 if len(data) < 1 << 8 else 3", "return 2 if len(data) <= 1 << 8 else 2"),
+    (HEADERS, envelope, "if not is_name(self.bus)", "if False"),
+    (HEADERS, envelope, "if not is_name(self.bot)", "if False"),
+    (HEADERS, envelope, "if not is_subject(self.subject)", "if False"),
+    (HEADERS, envelope, "if len(self.nonce) != NONCE_BYTES", "if len(self.nonce) < NONCE_BYTES"),
+    (HEADERS, envelope, "if len(self.nonce) != NONCE_BYTES", "if len(self.nonce) > NONCE_BYTES"),
+    (HEADERS, envelope, "0 <= self.issued_at_ms <= MAX_TIME_MS", "0 < self.issued_at_ms <= MAX_TIME_MS"),
+    (HEADERS, envelope, "0 <= self.issued_at_ms <= MAX_TIME_MS", "0 <= self.issued_at_ms < MAX_TIME_MS"),
+    (HEADERS, envelope, "0 <= self.issued_at_ms <= MAX_TIME_MS", "0 <= self.issued_at_ms"),
+    (HEADERS, envelope, "1 <= self.ttl_ms <= MAX_TTL_MS", "0 <= self.ttl_ms <= MAX_TTL_MS"),
+    (HEADERS, envelope, "1 <= self.ttl_ms <= MAX_TTL_MS", "1 <= self.ttl_ms < MAX_TTL_MS"),
+    (HEADERS, envelope, "1 <= self.ttl_ms <= MAX_TTL_MS", "1 <= self.ttl_ms <= MAX_TTL_MS + 1"),
+    (HEADERS, envelope, "(self.schema is None) != (self.schema_version is None)", "False"),
+    (HEADERS, envelope, "self.schema is not None and not is_subject(self.schema)", "False"),
+    (HEADERS, envelope, "len(self.parent) > MAX_PARENT_BYTES", "len(self.parent) >= MAX_PARENT_BYTES"),
+    (HEADERS, envelope, "len(self.parent) > MAX_PARENT_BYTES", "len(self.parent) > MAX_PARENT_BYTES + 1"),
+    (HEADERS, envelope, "if len(data) > MAX_ENVELOPE_BYTES", "if len(data) >= MAX_ENVELOPE_BYTES"),
+    (HEADERS, envelope, "if len(data) > MAX_ENVELOPE_BYTES", "if len(data) > MAX_ENVELOPE_BYTES + 1"),
+    (SEALS, seal, "0 <= steps <= MAX_PROOF_STEPS", "0 <= steps <= MAX_PROOF_STEPS + 1"),
+    (SEALS, seal, "if sides >> steps", "if False"),
+    (SEALS, seal, "if sides & 1 else", "if not sides & 1 else"),
+    (SEALS, seal, 'b"\\x00" + len(thing).to_bytes(8, "big") + thing', 'b"\\x00" + thing'),
+    (SEALS, seal, "return MAGIC + context.value + key + root", "return MAGIC + key + root"),
+    (SEALS, seal, "return MAGIC + context.value + key + root", "return MAGIC + context.value + root"),
+    (SEALS, seal, 'if b"\\n" in challenge:', "if False:"),
+    (SEALS, seal, 'or b"\\n" in challenge', ""),
+    (KEYS, keys, "if raw[0] != kind.value", "if False"),
+    (KEYS, keys, "if not nacl.bindings.crypto_core_ed25519_is_valid_point(raw[1:])", "if False"),
+    (KEYS, keys, 'or base64.b32encode(raw).decode().rstrip("=") != text', ""),
+    (KEYS, keys, "if binascii.crc_hqx(raw[:-2], 0) !=", "if False and binascii.crc_hqx(raw[:-2], 0) !="),
+    (KEYS, keys, " or raw[1] & 7", ""),
+    (STAMPS, stamp, "if found.key not in bus_keys", "if False"),
+    (STAMPS, stamp, "if not verifier.holds(Context.STAMP, found, signed)", "if False"),
+    (STAMPS, stamp, "is_name(bus) and ", ""),
+    (STAMPS, stamp, "is_name(bot) and ", ""),
+    (STAMPS, stamp, " and is_name(relay)", ""),
+    (STAMPS, stamp, "len(envelope) == len(policy) == HASH_BYTES", "len(envelope) == HASH_BYTES"),
+    (STAMPS, stamp, "len(envelope) == len(policy) == HASH_BYTES", "len(policy) == HASH_BYTES"),
+    (STAMPS, stamp, "0 <= judged_at <= MAX_TIME_MS", "0 <= judged_at"),
+    (STAMPS, stamp, "len(detail.encode()) > MAX_DETAIL_BYTES", "len(detail) > MAX_DETAIL_BYTES"),
+    (STAMPS, stamp, "(verdict == Verdict.ACCEPTED) != (reason is None)", "False"),
+    (STAMPS, stamp, "Verdict(verdict),", "Verdict(verdict if verdict in set(Verdict) else 'dropped'),"),
+    (DELIVERIES, delivery, "if stamp.bus != bus", "if False"),
+    (DELIVERIES, delivery, "if stamp.verdict is not Verdict.ACCEPTED", "if False"),
+    (DELIVERIES, delivery, "if stamp.subject != subject", "if False"),
+    (DELIVERIES, delivery, "if hashlib.sha256(envelope_data).digest() != stamp.envelope", "if False"),
+    (DELIVERIES, delivery, "(header.bus, header.bot, header.subject, header.nonce) != (bus, stamp.bot, subject, stamp.nonce)", "(header.bus, header.bot, header.subject) != (bus, stamp.bot, subject)"),
+    (DELIVERIES, delivery, "(header.bus, header.bot, header.subject, header.nonce) != (bus, stamp.bot, subject, stamp.nonce)", "(header.bus, header.subject, header.nonce) != (bus, subject, stamp.nonce)"),
+    (MATCHING, matching, "(stamp.bot, stamp.subject, stamp.nonce) != (header.bot, header.subject, header.nonce)", "(stamp.bot, stamp.nonce) != (header.bot, header.nonce)"),
+    (MATCHING, matching, "(stamp.bot, stamp.subject, stamp.nonce) != (header.bot, header.subject, header.nonce)", "(stamp.subject, stamp.nonce) != (header.subject, header.nonce)"),
+    (MATCHING, matching, "if accepted and stamp.bus != header.bus", "if stamp.bus != header.bus"),
+    (MATCHING, matching, "if accepted and stamp.bus != header.bus", "if False"),
+    (MATCHING, matching, "not (accepted and resumed)", "not accepted"),
+    (MATCHING, matching, "not (accepted and resumed)", "not resumed"),
+    (MATCHING, matching, "stamp.envelope not in attempts and not (accepted and resumed)", "stamp.envelope not in attempts"),
+    (MATCHING, matching, "return (stamp.position is None) is live", "return True"),
+    (MATCHING, matching, "if stamp.bus != request.bus", "if False"),
+    (MATCHING, matching, "if stamp.verdict is not Verdict.ACCEPTED", "if False"),
+    (MATCHING, matching, "(stamp.bot, stamp.subject, stamp.nonce) != (request.bot, request.subject, request.nonce)", "(stamp.bot, stamp.nonce) != (request.bot, request.nonce)"),
+    (SUBJECTS, subjects, "return len(given) > at", "return len(given) >= at"),
+    (SUBJECTS, subjects, 'given[at] == ">" or ', ""),
+    (SUBJECTS, subjects, 'f"{pattern}\\0{durable}"', 'f"{pattern}{durable}"'),
+]  # fmt: skip
+"""Vectors, a module of the client, what stands there, and what a mistaken author would have written."""
+
+
+def fails(runs: Runs) -> bool:
+    """Whether some vector is not met."""
+    for test, vectors in runs:
+        for vector in vectors:
+            try:
+                test(vector)
+            except (Exception, pytest.fail.Exception):  # noqa: BLE001  # however it fails, it is noticed
+                return True
+    return False
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, module: ModuleType, made: ModuleType) -> None:
+    """Replace, in all modules of the client and of these tests, what ``module`` defines by what ``made`` does."""
+    own = {
+        id(value): getattr(made, name)
+        for name, value in vars(module).items()
+        if getattr(value, "__module__", None) == module.__name__ and hasattr(made, name)
+    }
+    for name, other in list(sys.modules.items()):
+        if name.split(".")[0] != "sealbus" and other not in (client, plain):
+            continue
+        for attribute, value in list(vars(other).items()):
+            if id(value) in own:
+                monkeypatch.setattr(other, attribute, own[id(value)])
+
+
+ALL: Final = [PAYLOADS, TOGETHER, HEADERS, SEALS, KEYS, STAMPS, DELIVERIES, MATCHING, SUBJECTS]
+
+
+def test_the_client_meets_every_vector() -> None:
+    assert [runs for runs in ALL if fails(runs)] == []
+
+
+@pytest.mark.parametrize(
+    ("runs", "module", "right", "wrong"),
+    MISTAKES,
+    ids=[
+        f"{module.__name__}: {wrong.strip() or 'without'} ({right.strip()})"[:70]
+        for _, module, right, wrong in MISTAKES
+    ],
+)
+def test_a_mistake_in_the_client_is_caught(
+    runs: Runs, module: ModuleType, right: str, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch, module, spoilt(module, right, wrong))
+    assert fails(runs)
