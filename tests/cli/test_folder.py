@@ -365,6 +365,20 @@ class TestBusToml:
         with up(bus, "--port", str(port)):
             assert (bus / "bus.toml").read_text() == mine.replace("127.0.0.1:1", f"127.0.0.1:{port}")
 
+    def test_one_that_cannot_be_edited_stops_no_bus(self, bus: Path) -> None:
+        text = (
+            (bus / "bus.toml")
+            .read_text()
+            .replace("servers = [", "servers = [ # here\n")
+            .replace("bus.example.com", "127.0.0.1")
+        )
+        (bus / "bus.toml").write_text(text)
+        with up(bus, "--port", str(free_port())) as log:
+            assert "is written in a form that is not edited here" in log.read_text()
+            rows = [json.loads(line) for line in log.read_text().splitlines()]
+            assert {row["event"] for row in rows} >= {"folder.note", "relay.ready"}
+        assert (bus / "bus.toml").read_text() == text
+
     def test_a_seed_in_it_is_not_repeated(self, bus: Path) -> None:
         seed = SigningKey.generate(KeyKind.BUS).seed_text
         (bus / "bus.toml").write_text(f'name = "{seed}"\n')

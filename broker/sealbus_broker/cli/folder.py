@@ -120,11 +120,11 @@ class BusFolder:
         known = self.bus_file()
         return known.servers if known is not None else (SERVER,)
 
-    def policy(self, bus_key: PublicKey | None = None) -> Policy:
-        """The policy of this folder; every problem is shown if there is any."""
+    def policy(self, bus_key: PublicKey | None = None, say: Callable[[str], None] = note) -> Policy:
+        """The policy of this folder; every problem is shown if there is any. ``say`` is told each note."""
         loaded = load(self.path, frozenset([bus_key] if bus_key is not None else []))
         for one in loaded.notes:
-            note(str(one))
+            say(str(one))
         if loaded.policy is None:
             for problem in loaded.problems:
                 click.echo(str(problem), err=True)
@@ -177,21 +177,22 @@ class BusFolder:
             self.record(replace(known, bus_keys=(secrets.bus.public,)))
         return secrets
 
-    def record(self, bus: BusFile) -> None:
-        """Write ``bus.toml``, and name the credentials in this folder that it makes wrong.
+    def record(self, bus: BusFile, say: Callable[[str], None] = note) -> None:
+        """Write ``bus.toml``, and name the credentials in this folder that it makes wrong. ``say`` is told all of it.
 
-        A folder that cannot be written, such as a container's, is no error: what should be in the file is shown.
+        A file that cannot be written, as in a container, is no error: what belongs into it is said.
         """
+        path = self.path / FILE
         try:
-            changed = write_bus_file(self.path, bus)
+            if write_bus_file(self.path, bus):
+                say(f"wrote {path}: the bus {bus.name} at {', '.join(bus.servers)}")
         except OSError as error:
             told = bus.text().split("\n", maxsplit=1)[1].rstrip()
-            note(f"{self.path / FILE} cannot be written: {error.strerror}. What belongs into it:\n{told}")
-            return
-        if changed:
-            click.echo(f"wrote {self.path / FILE}: the bus {bus.name} at {', '.join(bus.servers)}", err=True)
+            say(f"{path} cannot be written: {error.strerror}. What belongs into it:\n{told}")
+        except InvalidInput as error:
+            say(f"{path}: {error.what}; {error.hint}")
         for one in self.strangers(bus):
-            note(str(one))
+            say(str(one))
 
     def found_at(self, name: str, bus_key: PublicKey, host: str | None, port: int | None) -> BusFile:
         """``bus.toml`` as it should be when the server listens on ``host`` and ``port``; ``None``: where the file says."""

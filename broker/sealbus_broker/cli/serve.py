@@ -44,7 +44,8 @@ def up(folder: str | None, port: int | None, host: str, sync: str, new_keys: boo
     """Run a whole bus: a nats-server of its own, watched and restarted, and a relay. Ctrl-C stops both."""
     bus = BusFolder.find(folder)
     secrets = bus.open_secrets(new_keys=new_keys)
-    policy = bus.policy(secrets.bus.public)
+    notes: list[str] = []
+    policy = bus.policy(secrets.bus.public, notes.append)
     check_name(name, "relay")
     server = NatsServer(
         NatsConfig(
@@ -60,11 +61,12 @@ def up(folder: str | None, port: int | None, host: str, sync: str, new_keys: boo
     relay = Relay([server.url], secrets, lambda: policy, name)
 
     async def serve(stopping: asyncio.Event) -> None:
+        _say_notes(notes)
         try:
             await until_stopped(stopping, server.start())
         except Stopped:
             return
-        bus.record(bus.found_at(policy.bus, secrets.bus.public, host, port))
+        bus.record(bus.found_at(policy.bus, secrets.bus.public, host, port), lambda text: _say_notes([text]))
         log_file = str(bus.state / "nats.log")
         text = f"nats-server listens on {server.url}, its log is {log_file}"
         log.info("server.ready", text=text, url=server.url, log=log_file)
@@ -97,15 +99,22 @@ def relay(folder: str | None, servers: tuple[str, ...], name: str) -> int:
     """
     bus = BusFolder.find(folder)
     secrets = bus.secrets()
-    policy = bus.policy(secrets.bus.public)
+    notes: list[str] = []
+    policy = bus.policy(secrets.bus.public, notes.append)
     check_name(name, "relay")
     found = bus.servers(servers)
     one = Relay(list(found), secrets, lambda: policy, name)
 
     async def serve(stopping: asyncio.Event) -> None:
+        _say_notes(notes)
         await one.run(stopping, lambda: _say_ready(policy, name, found[0]))
 
     return run_until_signal(serve)
+
+
+def _say_notes(notes: list[str]) -> None:
+    for text in notes:
+        log.warning("folder.note", text=f"note: {text}")
 
 
 def _say_ready(policy: Policy, relay: str, url: str) -> None:
