@@ -6,6 +6,17 @@ terminal's cursor, hide the line above, or forge a second line in a log.
 
 from __future__ import annotations
 
+import json
+import unicodedata
+from collections.abc import Iterator
+from typing import Final
+
+_INVISIBLE: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+"""Letters, marks and symbols that Unicode calls printable and a terminal shows as nothing."""
+
+MAX_MARKS: Final = 3
+"""Combining marks in a row: Vietnamese needs two and Tibetan three. Longer stacks paint over the lines beside them."""
+
 
 def printable(text: str, limit: int = 80) -> str:
     """``text`` in printable ASCII, at most ``limit`` characters: everything else escaped (``\\n``, ``\\x1b``, ``\\u202e``), and
@@ -24,3 +35,53 @@ def printable(text: str, limit: int = 80) -> str:
         out.append(shown)
         size += len(shown)
     return "".join(out)
+
+
+def readable(text: str, limit: int = 200) -> str:
+    """``text`` for people: letters of every script as they are, at most ``limit`` characters, else as :func:`printable`.
+
+    Escaped is what can steer a terminal or deceive the eye: control characters, characters that change the direction of
+    writing, invisible characters, spaces other than the usual one, and combining marks without a letter before them.
+    """
+    out: list[str] = []
+    size = 0
+    for at, shown in enumerate(_shown(text)):
+        if size + len(shown) + (3 if at + 1 < len(text) else 0) > limit:
+            return "".join(out) + "..." if limit >= size + 3 else "..."[: max(0, limit)]
+        out.append(shown)
+        size += len(shown)
+    return "".join(out)
+
+
+def readable_json(value: object) -> str:
+    """``value`` as JSON for people: what :func:`readable` would escape is written as JSON's own escape."""
+    text = json.dumps(value, ensure_ascii=False)
+    if text.isascii() and text.isprintable():
+        return text
+    # What is escaped here can stand in strings and keys alone, where an escape means the same.
+    return "".join(
+        char if char in ("\\", shown) else _json_escaped(char) for char, shown in zip(text, _shown(text), strict=True)
+    )
+
+
+def _json_escaped(char: str) -> str:
+    escaped = json.dumps(char)[1:-1]
+    return f"\\u{ord(char):04x}" if escaped == char else escaped  # json leaves U+007F as it is
+
+
+def _shown(text: str) -> Iterator[str]:
+    """Each character of ``text`` as people see it."""
+    marks = MAX_MARKS  # none may begin the text: it would join what stands before
+    for char in text:
+        if char.isascii():
+            marks = 0 if char.isalnum() else MAX_MARKS
+            yield "\\\\" if char == "\\" else char if char.isprintable() else _escaped(char)
+            continue
+        is_mark = unicodedata.category(char).startswith("M")
+        marks = marks + 1 if is_mark else 0
+        hidden = not char.isprintable() or char in _INVISIBLE or "\ufe00" <= char <= "\ufe0f" or char >= "\U000e0000"
+        yield _escaped(char) if hidden or marks > MAX_MARKS else char
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")

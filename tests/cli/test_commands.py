@@ -73,15 +73,19 @@ def test_a_refusal_exits_3_with_its_reason_and_stands_in_the_quarantine(bus: Bus
     table = sealbus("quarantine", "ls", cwd=bus.folder)
     assert "greetings.sent" in table.out
     assert "schema" in table.out
+    assert "additionalProperties txt" in table.out
     raw = tmp_path / "raw"
     shown = sealbus("quarantine", "show", str(row["sequence"]), "--out", str(raw), cwd=bus.folder)
-    assert "74 78 74" in shown.out  # txt, in the dump
+    assert '{"txt": "hello"}' in shown.out
+    dumped = sealbus("quarantine", "show", str(row["sequence"]), "--hex", cwd=bus.folder)
+    assert "74 78 74" in dumped.out  # txt, in the dump
     inspected = sealbus("inspect", str(raw), "--json", cwd=bus.folder)
     assert inspected.code == 0
     assert json.loads(inspected.out)["payload"] == {"txt": "hello"}
     again = sealbus("quarantine", "show", str(row["sequence"]), "--out", str(raw), cwd=bus.folder)
-    assert (again.code, "must not exist" in again.err) == (1, True)
-    assert sealbus("quarantine", "show", "999999", cwd=bus.folder).code == 1
+    assert (again.code, "exists already" in again.err) == (1, True)
+    assert stat.S_IMODE(raw.stat().st_mode) == 0o600
+    assert sealbus("quarantine", "show", "999999", cwd=bus.folder).code == 3
 
 
 def test_json_lines_are_counted_by_verdict(bus: Bus) -> None:
@@ -89,7 +93,7 @@ def test_json_lines_are_counted_by_verdict(bus: Bus) -> None:
     done = sealbus("pub", "greetings.sent", "--file", "-", "--as", "greeter", cwd=bus.folder, given=lines)
     assert done.code == 3
     assert done.err.splitlines()[-1] == "2 accepted, 1 invalid, 1 quarantined"
-    assert "line 4 is not JSON" in done.err
+    assert "line 4: column 1: is not JSON" in done.err
 
 
 def test_a_request_is_refused_to_whom_it_is_not_granted(bus: Bus) -> None:
@@ -201,7 +205,7 @@ def test_inspect_takes_apart_what_travels_together(tmp_path: Path) -> None:
     ("arguments", "code", "said"),
     [
         (("pub", "greetings.sent"), 2, "PAYLOAD or --file"),
-        (("pub", "greetings.sent", "{}"), 1, "no credentials given"),
+        (("pub", "greetings.sent", "{}"), 2, "no credentials given"),
         (("pub", "greetings.sent", "{}", "-c", "nowhere.toml"), 1, "cannot be read"),
         (("sub", "greetings.sent", "--as", "nobody"), 1, "no policy.yaml"),
         (("up",), 1, "no policy.yaml"),

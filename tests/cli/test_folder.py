@@ -432,7 +432,6 @@ class TestBot:
             (["shop", "-p", ">"], "may not be a wildcard"),
             (["shop", "-r", "operators"], "did you mean operator?"),
             (["sealbus"], "the relay's own name"),
-            (["Shop"], "is not valid"),
             (["shop", "--out", "keys/shop.toml"], "for public keys"),
             (["shop", "--out", "credentials/greeter.toml"], "exists already"),
         ],
@@ -441,6 +440,12 @@ class TestBot:
         before = everything(bus)
         told = quickly("bot", "add", *arguments, cwd=bus)
         assert (told.code, said in told.err) == (1, True), told.err
+        assert everything(bus) == before
+
+    def test_whose_name_is_none_is_wrong_usage(self, bus: Path) -> None:
+        before = everything(bus)
+        told = sealbus("bot", "add", "Shop", cwd=bus)
+        assert (told.code, "is not valid" in told.err) == (2, True)
         assert everything(bus) == before
 
     def test_on_a_full_disk_changes_nothing(self, bus: Path) -> None:

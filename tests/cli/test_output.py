@@ -148,7 +148,8 @@ def test_a_signal_ends_a_command_whose_thread_waits() -> None:
     """Such as a name server's answer: neither asyncio nor the interpreter may wait for that thread."""
     code = """
 import asyncio, time
-from sealbus_broker.cli.running import Stopped, run
+from sealbus_broker.cli.errors import Stopped
+from sealbus_broker.cli.signals import run
 async def work(stop):
     print('waiting', file=sys.stderr)
     await asyncio.get_running_loop().run_in_executor(None, time.sleep, 600)
@@ -169,7 +170,7 @@ except Stopped as stopped:
 def test_a_signal_that_was_ignored_stays_ignored() -> None:
     code = """
 import asyncio, os, signal
-from sealbus_broker.cli.running import run
+from sealbus_broker.cli.signals import run
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 async def work(stop):
     os.kill(os.getpid(), signal.SIGINT)

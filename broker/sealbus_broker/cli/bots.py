@@ -3,45 +3,66 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import signal
-import sys
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sealbus import Bot, Message
 from sealbus.errors import InvalidInput
-from sealbus.outcomes import Refused, Unresolved
+from sealbus_broker.cli import output
+from sealbus_broker.cli.bulk import MAX_NAMED, Bulk, Sending, told
+from sealbus_broker.cli.errors import OutputFailed, Stopped
 from sealbus_broker.cli.folder import bot_options, find_credentials
-from sealbus_broker.printable import printable
+from sealbus_broker.cli.json_lines import Lines, parse_json
+from sealbus_broker.cli.options import nonce as as_nonce
+from sealbus_broker.cli.options import seconds
+from sealbus_broker.cli.signals import CONNECT_S, Stop, connected, run
+from sealbus_broker.printable import readable, readable_json
 
-IN_FLIGHT: Final = 512
-"""Messages published at once: enough to be sealed in batches, few enough to keep order in memory."""
+VERDICT_S: Final = 30.0
+"""How long to wait for a verdict by default, as the library does."""
 
-MAX_LINE_CHARS: Final = 1024 * 1024
+ANSWER_S: Final = 5.0
 
 
 @click.command()
 @click.argument("subject")
 @click.argument("payload", required=False)
 @click.option("--file", "-f", "file", metavar="FILE", help="Publish each line of FILE (JSON Lines); - reads stdin.")
+@click.option(
+    "--from-line",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="With --file: skip to line N.",
+)
 @click.option("--live", is_flag=True, help="The policy declares the subject as live.")
 @click.option("--schema", metavar="NAME", help="Such as orders.placed.v1. [default: the subject's first]")
+@click.option(
+    "--nonce",
+    type=as_nonce,
+    metavar="HEX",
+    help="Of an earlier attempt without verdict: send it again, or learn its verdict.",
+)
+@click.option(
+    "--timeout",
+    type=seconds,
+    metavar="SECONDS",
+    help="Wait so long for the bus, and for each verdict. [default: 10 and 30]",
+)
 @click.option("--json", "as_json", is_flag=True, help="One object a message, with its verdict.")
 @bot_options
 def pub(
     subject: str,
     payload: str | None,
     file: str | None,
+    from_line: int,
     live: bool,
     schema: str | None,
+    nonce: bytes | None,
+    timeout: float | None,
     as_json: bool,
     folder: str | None,
     credentials: str | None,
@@ -49,123 +70,73 @@ def pub(
 ) -> int:
     """Publish on SUBJECT: the JSON document PAYLOAD, or each line of a file.
 
-    Exit code 0 if all was accepted, 3 if something was refused, 1 if something is without verdict.
+    Exit code 0 if all was accepted, 3 if something was refused or is invalid, 1 if something is without verdict. A message without
+    verdict may have been accepted: publish it again with its --nonce, and it is accepted once.
     """
     if (payload is None) == (file is None):
         raise click.UsageError("give either PAYLOAD or --file")
+    if file is not None and nonce is not None:
+        raise click.UsageError("--nonce is for one PAYLOAD, not for --file")
+    if payload is not None and from_line != 1:
+        raise click.UsageError("--from-line is for --file")
+    document = None if payload is None else _parse(payload)
     speaker = Bot(find_credentials(folder, bot, credentials))
-    if payload is not None:
-        stamp = asyncio.run(_publish_one(speaker, subject, _parse(payload, "PAYLOAD"), live, schema))
-        click.echo(json.dumps(stamp) if as_json else f"accepted {stamp['nonce']}")
-        return 0
-    assert file is not None
-    counts = asyncio.run(_publish_file(speaker, subject, file, live, schema, as_json))
-    click.echo(
-        ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())) or "nothing to publish", err=True
-    )
-    if counts["unresolved"]:
-        return 1
-    return 3 if set(counts) - {"accepted"} else 0
+    sending = Sending(subject, live, schema, timeout or VERDICT_S)
+    if file is not None:
+        return _publish_lines(Bulk(speaker, sending, Lines(file), first=from_line, as_json=as_json), timeout)
 
+    async def publish(_: Stop) -> dict[str, Any]:
+        async with connected(speaker, timeout or CONNECT_S):
+            return await sending.publish(speaker, document, nonce)
 
-async def _publish_one(bot: Bot, subject: str, payload: Any, live: bool, schema: str | None) -> dict[str, Any]:
-    async with bot:
-        stamp = await bot.publish(subject, payload, live=live, schema=schema)
-    return {"subject": subject, "verdict": stamp.verdict.value, "nonce": stamp.nonce.hex(), "relay": stamp.relay}
-
-
-async def _publish_file(
-    bot: Bot, subject: str, file: str, live: bool, schema: str | None, as_json: bool
-) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    lines = list(_read_lines(file)) if file != "-" else None
-    total = len(lines) if lines is not None else None
-    window = asyncio.Semaphore(IN_FLIGHT)
-    progress = Progress(
-        TextColumn("publishing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-    )
-
-    async def send(number: int, document: Any) -> None:
-        row: dict[str, Any] = {"line": number}
+    row = run(publish)
+    verdict = row["verdict"]
+    if verdict != "accepted":
+        click.echo(f"{click.style('error:', fg='red')} {subject}: {told(row)}", err=True)
+    if verdict == "unresolved":
+        hint = f"it may have been accepted: publish it again with --nonce {row['nonce']}; is a relay running?"
+        click.echo(f"{click.style('hint:', fg='yellow')} {hint}", err=True)
+    if as_json:
+        click.echo(json.dumps(row))
+    elif verdict == "accepted":
         try:
-            stamp = await bot.publish(subject, document, live=live, schema=schema)
-            row |= {"verdict": stamp.verdict.value, "nonce": stamp.nonce.hex()}
-        except Refused as error:
-            row |= {"verdict": error.stamp.verdict.value, "reason": error.reason.value, "detail": error.detail}
-            if not as_json:
-                click.echo(f"line {number}: {error.what}", err=True)
-        except Unresolved as error:
-            row |= {"verdict": "unresolved", "nonce": error.nonce.hex()}
-        except InvalidInput as error:
-            row |= {"verdict": "invalid", "detail": error.what}
-            click.echo(f"line {number}: {error.what}", err=True)
-        finally:
-            window.release()
-        counts[row["verdict"]] += 1
-        progress.advance(task)
-        if as_json:
-            click.echo(json.dumps(row))
-
-    async with bot:
-        with progress:
-            task = progress.add_task("", total=total)
-            async with asyncio.TaskGroup() as group:
-                async for number, line in _lines(lines):
-                    await window.acquire()
-                    try:
-                        document = _parse(line, f"line {number}")
-                    except InvalidInput as error:
-                        window.release()
-                        counts["invalid"] += 1
-                        click.echo(f"{error.what}", err=True)
-                        continue
-                    group.create_task(send(number, document))
-    return counts
+            click.echo(f"accepted {row['nonce']}")
+        except OutputFailed:
+            click.echo(f"accepted {row['nonce']}", err=True)  # the sender must know, whatever became of stdout
+            raise
+    return {"accepted": 0, "unresolved": 1, "invalid": 2}.get(verdict, 3)
 
 
-def _read_lines(file: str) -> Iterator[tuple[int, str]]:
+def _publish_lines(bulk: Bulk, timeout: float | None) -> int:
+    async def publish(stop: Stop) -> Stop:
+        await bulk.run(stop, timeout or CONNECT_S)
+        return stop
+
+    stop = run(publish, gentle=True)
+    click.echo(bulk.summary() or "nothing to publish", err=True)
+    if bulk.without_verdict:
+        named = ", ".join(f"{number}" for number in sorted(bulk.without_verdict)[:MAX_NAMED])
+        more = ", …" if len(bulk.without_verdict) > MAX_NAMED else ""
+        click.echo(f"without verdict, perhaps accepted: line {named}{more}", err=True)
+    if not bulk.is_whole:
+        click.echo(
+            f"not sent: line {bulk.next_line} and what follows; go on with --from-line {bulk.next_line}", err=True
+        )
+    for error in (bulk.lost, bulk.failed):
+        if error is not None:
+            raise error
+    if not bulk.is_whole and stop.signal is not None:
+        raise Stopped(stop.signal)
+    if bulk.counts["unresolved"]:
+        return 1
+    return 3 if set(bulk.counts) - {"accepted"} else 0
+
+
+def _parse(payload: str) -> Any:
     try:
-        with Path(file).open(encoding="utf-8") as opened:
-            yield from _numbered(opened)
-    except OSError as error:
-        raise InvalidInput(f"{file} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InvalidInput(f"{file} is not UTF-8 text", hint="JSON Lines is UTF-8, one document a line") from None
-
-
-def _numbered(opened: TextIO) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(opened, 1):
-        if line.strip():
-            yield number, line
-
-
-async def _lines(lines: list[tuple[int, str]] | None) -> AsyncIterator[tuple[int, str]]:
-    if lines is not None:
-        for item in lines:
-            yield item
-        return
-    number = 0
-    while line := await asyncio.to_thread(sys.stdin.readline):
-        number += 1
-        if line.strip():
-            yield number, line
-
-
-def _parse(text: str, what: str) -> Any:
-    if len(text) > MAX_LINE_CHARS:
-        raise InvalidInput(f"{what} is longer than {MAX_LINE_CHARS} characters")
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        place = f" at column {error.colno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else ""
-        raise InvalidInput(
-            f"{what} is not JSON{place}", hint="""quote it for the shell: '{"text": "hello"}'"""
-        ) from None
+        return parse_json(payload)
+    except InvalidInput as error:
+        raise InvalidInput(f"PAYLOAD, {error.what}", hint="""quote it for the shell: '{"text": "hello"}'""") from None
 
 
 @click.command()
@@ -180,7 +151,16 @@ def _parse(text: str, what: str) -> Any:
     show_default=True,
     help="Where a new place begins.",
 )
-@click.option("--count", "-n", type=click.IntRange(1), help="Stop after so many messages.")
+@click.option("--count", "-n", type=click.IntRange(1), metavar="N", help="Stop after N messages.")
+@click.option("--idle", type=seconds, metavar="SECONDS", help="Stop when no message has come for so long.")
+@click.option(
+    "--timeout",
+    type=seconds,
+    default=CONNECT_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="Wait so long for the bus.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One object a message, with sender, subject and time.")
 @bot_options
 def sub(
@@ -189,34 +169,50 @@ def sub(
     durable: str,
     start: str,
     count: int | None,
+    idle: float | None,
+    timeout: float,
     as_json: bool,
     folder: str | None,
     credentials: str | None,
     bot: str | None,
-) -> None:
-    """Print the messages that PATTERN stands for, until Ctrl-C. Each was verified before it is shown."""
+) -> int:
+    """Print the messages that PATTERN stands for, until Ctrl-C. Each was verified before it is shown.
+
+    Exit code 1 if --idle ends it before --count is reached.
+    """
     listener = Bot(find_credentials(folder, bot, credentials))
+    shown = 0
 
-    async def listen() -> None:
-        loop, me = asyncio.get_running_loop(), asyncio.current_task()
-        assert me is not None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, me.cancel)
-        left = count
-        async with listener:
+    async def listen(_: Stop) -> None:
+        nonlocal shown
+        loop = asyncio.get_running_loop()
+        async with connected(listener, timeout), asyncio.timeout(None) as silence:
             click.echo(f"connected as {listener.name}, waiting for {pattern}", err=True)
+            silence.reschedule(loop.time() + idle if idle else None)
             async for message in listener.messages(pattern, live=live, durable=durable, start=start):
-                _show(message, as_json)
-                left = None if left is None else left - 1
-                if left == 0:
+                silence.reschedule(None)
+                await output.put_line(_shown(message, as_json))
+                shown += 1
+                if shown == count:
                     break
+                silence.reschedule(loop.time() + idle if idle else None)
 
-    # Being told to stop is how listening ends, not an error.
-    with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(listen())
+    try:
+        run(listen)
+    except TimeoutError:
+        if count is not None:
+            click.echo(f"{shown} of {count} messages, and none for {idle:g} s", err=True)
+            return 1
+    except Stopped:
+        # Being told to stop is how listening ends, unless it was to end by itself.
+        if count is not None:
+            raise
+    return 0
 
 
-def _show(message: Message, as_json: bool) -> None:
+def _shown(message: Message, as_json: bool) -> str:
+    if not as_json:
+        return f"{message.subject}  {message.bot}  {readable_json(message.payload)}"
     row = {
         "subject": message.subject,
         "bot": message.bot,
@@ -224,32 +220,42 @@ def _show(message: Message, as_json: bool) -> None:
         "nonce": message.nonce.hex(),
         "payload": message.payload,
     }
-    # json.dumps escapes everything that could steer a terminal.
-    click.echo(json.dumps(row) if as_json else f"{message.subject}  {message.bot}  {json.dumps(message.payload)}")
+    return json.dumps(row)
 
 
 @click.command()
 @click.argument("subject")
 @click.argument("payload")
-@click.option("--timeout", default=5.0, show_default=True, help="Seconds to wait for the answer.")
+@click.option(
+    "--timeout",
+    type=seconds,
+    metavar="SECONDS",
+    help="Wait so long for the bus, and for the answer. [default: 10 and 5]",
+)
 @click.option("--schema", metavar="NAME", help="Such as stock.check.v1. [default: the subject's first]")
+@click.option("--json", "as_json", is_flag=True, help="One object, with the answer's sender and nonce.")
 @bot_options
 def request(
     subject: str,
     payload: str,
-    timeout: float,
+    timeout: float | None,
     schema: str | None,
+    as_json: bool,
     folder: str | None,
     credentials: str | None,
     bot: str | None,
 ) -> None:
     """Ask on the live subject SUBJECT and print the answer's payload."""
+    question = _parse(payload)
     asker = Bot(find_credentials(folder, bot, credentials))
 
-    async def ask() -> Message:
-        async with asker:
-            return await asker.request(subject, _parse(payload, "PAYLOAD"), schema=schema, timeout=timeout)
+    async def ask(_: Stop) -> Message:
+        async with connected(asker, timeout or CONNECT_S):
+            return await asker.request(subject, question, schema=schema, timeout=timeout or ANSWER_S)
 
-    answer = asyncio.run(ask())
-    click.echo(json.dumps(answer.payload))
-    click.echo(f"answered by {printable(answer.bot)}", err=True)
+    answer = run(ask)
+    if as_json:
+        click.echo(_shown(answer, as_json=True))
+    else:
+        click.echo(readable_json(answer.payload))
+        click.echo(f"answered by {readable(answer.bot)}", err=True)

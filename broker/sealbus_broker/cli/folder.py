@@ -345,5 +345,5 @@ def find_credentials(
     elif os.environ.get("SEALBUS_SEED"):
         found = Credentials.from_environment()
     else:
-        raise CredentialsError("no credentials given", hint="use --as BOT, or --credentials FILE")
+        raise click.UsageError("no credentials given: use --as BOT, or --credentials FILE")
     return replace(found, servers=given) if given else found

@@ -14,12 +14,14 @@ import click
 from sealbus.codec import are_together, split_sealed, split_together, unpack_json
 from sealbus.delivery import split_delivery
 from sealbus.envelope import Envelope
-from sealbus.errors import InvalidInput, Malformed
+from sealbus.errors import Malformed
 from sealbus.keys import KeyKind, PublicKey
 from sealbus.limits import MAX_ENVELOPE_BYTES
 from sealbus.seal import Context, Seal, Verifier
 from sealbus.stamp import Stamp
+from sealbus_broker.cli.errors import InputFailed
 from sealbus_broker.cli.folder import BusFolder, Unusable, dir_option
+from sealbus_broker.printable import readable_json
 
 
 @click.command()
@@ -48,14 +50,16 @@ def _read(file: str) -> bytes:
     limit = 2 * MAX_ENVELOPE_BYTES
     try:
         if file == "-":
+            if sys.stdin is None:
+                raise InputFailed("stdin is closed", hint="give a file, or something to read")
             data = sys.stdin.buffer.read(limit + 1)
         else:
             with Path(file).open("rb") as opened:
                 data = opened.read(limit + 1)
-    except OSError as error:
-        raise InvalidInput(f"{file} cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with NUL in it
+        raise InputFailed(f"{file} cannot be read: {getattr(error, 'strerror', None) or 'not a path'}") from None
     if len(data) > limit:
-        raise InvalidInput(f"{file} is larger than {limit} bytes, which nothing on the bus is")
+        raise InputFailed(f"{file} is larger than {limit} bytes, which nothing on the bus is")
     return data
 
 
@@ -69,7 +73,10 @@ def _owners(folder: str | None) -> dict[bytes, str] | None:
     from sealbus_broker.policy.loader import load
 
     policy = load(bus.path).policy
-    return {raw: bot.name for bot in policy.bots.values() for raw in bot.keys} if policy else None
+    if policy is None:
+        click.echo(f"note: {bus.path} does not load, so it is not known whose key this is; `sealbus check`", err=True)
+        return None
+    return {raw: bot.name for bot in policy.bots.values() for raw in bot.keys}
 
 
 def _report(data: bytes, owners: dict[bytes, str] | None) -> dict[str, Any]:
@@ -141,6 +148,7 @@ def _stamp(data: bytes) -> dict[str, Any]:
         "detail": stamp.detail,
         "policy": stamp.policy.hex(),
         "position": stamp.position,
+        "record": stamp.record,
         "judged_at": _time(stamp.judged_at_ms),
         "relay": stamp.relay,
         "key": PublicKey(seal.key, KeyKind.BUS).text,
@@ -170,5 +178,4 @@ def _show(report: dict[str, Any], indent: str = "") -> None:
             if not value:
                 click.echo(f"{indent}{click.style('well-formed, and the seal holds', fg='green')}")
         else:
-            # json.dumps escapes everything that could steer a terminal.
-            click.echo(f"{indent}{name:<12}{value if isinstance(value, int) else json.dumps(value)}")
+            click.echo(f"{indent}{name:<12}{readable_json(value)}")

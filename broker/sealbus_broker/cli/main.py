@@ -11,20 +11,21 @@ from importlib.metadata import version
 
 import click
 
-from sealbus.errors import SealbusError, hide_seeds
-from sealbus.outcomes import Refused
+from sealbus import Refused
+from sealbus.errors import InvalidInput, SealbusError, SubscriptionDenied, hide_seeds
 from sealbus_broker.cli.bot import bot
 from sealbus_broker.cli.bots import pub, request, sub
 from sealbus_broker.cli.check import check
+from sealbus_broker.cli.errors import AnsweredNo, ReaderGone, Stopped
 from sealbus_broker.cli.init import init
 from sealbus_broker.cli.inspect import inspect
 from sealbus_broker.cli.keys import keys
-from sealbus_broker.cli.output import ReaderGone
+from sealbus_broker.cli.options import finish_commands
 from sealbus_broker.cli.ping import ping
 from sealbus_broker.cli.prepare import prepare
 from sealbus_broker.cli.quarantine import quarantine
-from sealbus_broker.cli.running import Stopped
 from sealbus_broker.cli.serve import relay, up
+from sealbus_broker.policy.errors import InTheWay
 
 
 @click.group(
@@ -40,6 +41,7 @@ def cli() -> None:
 
 for _command in (init, up, relay, prepare, ping, check, bot, keys, pub, sub, request, inspect, quarantine):
     cli.add_command(_command)
+finish_commands(cli)
 
 
 def main() -> int:
@@ -73,7 +75,9 @@ def _exit_code(error: SealbusError | Stopped | ReaderGone) -> int:
         click.echo("stopped", err=True)
         return 128 + error.signal
     say_error(error)
-    return 3 if isinstance(error, Refused) else 1
+    if isinstance(error, InvalidInput) and not isinstance(error, InTheWay):
+        return 2
+    return 3 if isinstance(error, Refused | SubscriptionDenied | AnsweredNo) else 1
 
 
 def _known(error: Exception) -> SealbusError | Stopped | ReaderGone | None:

@@ -26,7 +26,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from sealbus.errors import SealbusError
+from sealbus_broker.cli.errors import OutputFailed, ReaderGone
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -49,14 +49,6 @@ CHUNK_BYTES: Final = 64 * 1024
 
 _GONE: Final = frozenset({errno.EPIPE, errno.ECONNRESET})
 """How a pipe and a socket say that their reader has left."""
-
-
-class OutputFailed(SealbusError):
-    """Data could not be written."""
-
-
-class ReaderGone(Exception):
-    """The reader of stdout has left: the command ends early, and this is no error."""
 
 
 class _Writer:

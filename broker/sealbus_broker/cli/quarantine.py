@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
-import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from sealbus import Bot, Reason
-from sealbus.errors import InvalidInput
+from sealbus.codec import unpack_json
+from sealbus.envelope import Envelope
+from sealbus.errors import Malformed
+from sealbus_broker.cli.errors import AnsweredNo
+from sealbus_broker.cli.files import write_new
 from sealbus_broker.cli.folder import bot_options, find_credentials
-from sealbus_broker.printable import printable
+from sealbus_broker.cli.options import seconds
+from sealbus_broker.cli.signals import CONNECT_S, Stop, connected, run
+from sealbus_broker.printable import readable, readable_json
 
 LIST: Final = "sealbus.quarantine.list"
 SHOW: Final = "sealbus.quarantine.show"
 OPERATOR: Final = "operator"
+
+ANSWER_S: Final = 10.0
+"""How long one answer may take: a rare reason among a hundred thousand records takes seconds to find."""
+
+PAGE: Final = 200
+"""Records asked for at once: as many as the relay gives."""
+
+DUMPED: Final = 1024
+"""Bytes that a hex dump shows. --out writes all."""
 
 
 @click.group()
@@ -34,7 +45,16 @@ def quarantine() -> None:
 @click.option("--reason", type=click.Choice([reason.value for reason in Reason]), help="Only with this reason.")
 @click.option("--bot", "session", metavar="BOT", help="Only what BOT's session sent.")
 @click.option("--subject", metavar="SUBJECT", help="Only what names this subject.")
-@click.option("--limit", "-n", default=50, show_default=True, type=click.IntRange(1, 100_000), help="Newest so many.")
+@click.option(
+    "--limit",
+    "-n",
+    default=50,
+    show_default=True,
+    type=click.IntRange(1, 100_000),
+    metavar="N",
+    help="Show the newest N records.",
+)
+@click.option("--timeout", type=seconds, metavar="SECONDS", help="Wait so long for the bus, and for each answer.")
 @click.option("--json", "as_json", is_flag=True, help="One object a record, a line each.")
 @bot_options
 def ls(
@@ -42,53 +62,43 @@ def ls(
     session: str | None,
     subject: str | None,
     limit: int,
+    timeout: float | None,
     as_json: bool,
     folder: str | None,
     credentials: str | None,
     bot: str | None,
 ) -> None:
-    """List the newest records: when, from whom, on what, why."""
+    """List the newest records: when, from whom, on what, why.
+
+    Each has a line, and where there is more to say, a second one: the detail, and whose name the bytes claim.
+    """
     operator = Bot(find_credentials(folder, bot, credentials, OPERATOR))
     wanted = {"reason": reason, "bot": session, "subject": subject}
     ask = {name: value for name, value in wanted.items() if value is not None}
 
-    async def run() -> tuple[list[dict[str, Any]], int]:
-        async with operator:
-            records = [record async for record in _pages(operator, ask, limit)]
-            total = (await _ask(operator, LIST, {**ask, "limit": 1}))["total"]
+    async def read(_: Stop) -> tuple[list[dict[str, Any]], int]:
+        async with connected(operator, timeout or CONNECT_S):
+            records = [record async for record in _pages(operator, ask, limit, timeout or ANSWER_S)]
+            total = (await _ask(operator, LIST, {**ask, "limit": 1}, timeout or ANSWER_S))["total"]
         return records, total
 
-    records, total = asyncio.run(run())
+    records, total = run(read)
     if as_json:
         for record in records:
             click.echo(json.dumps(record))
         return
-    table = Table(
-        "sequence", "when (UTC)", "session", "claims", "proven", "subject", "reason", "bytes", box=None, pad_edge=False
-    )
-    for row in records:
-        when = datetime.fromtimestamp(row["judged_at_ms"] / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-        proven = "yes" if row["proven"] else "no"
-        texts = [
-            str(row["sequence"]),
-            when,
-            row["session"],
-            row["claimed"] or "-",
-            proven,
-            row["subject"] or "-",
-            row["reason"],
-        ]
-        table.add_row(*(printable(text, 60) for text in texts), str(row["size"]))
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    if records:
-        console.print(table)
-    click.echo(f"{len(records)} of {total} shown" if records else "the quarantine holds nothing that matches", err=True)
+    for line in _table([_columns(record) for record in records], [_remark(record) for record in records]):
+        click.echo(line)
+    # The service counts what has the reason and the bot; the subject is looked for in what it reads.
+    of = "" if subject else f" of {total}"
+    click.echo(f"{len(records)}{of} shown" if records else "the quarantine holds nothing that matches", err=True)
 
 
-async def _pages(operator: Bot, ask: dict[str, Any], limit: int) -> AsyncIterator[dict[str, Any]]:
+async def _pages(operator: Bot, ask: dict[str, Any], limit: int, timeout_s: float) -> AsyncIterator[dict[str, Any]]:
     before: int | None = None
     while limit > 0:
-        page = await _ask(operator, LIST, {**ask, "limit": min(limit, 200), **({"before": before} if before else {})})
+        more = {"before": before} if before else {}
+        page = await _ask(operator, LIST, {**ask, "limit": min(limit, PAGE), **more}, timeout_s)
         for record in page["records"]:
             yield record
         limit -= len(page["records"])
@@ -97,59 +107,124 @@ async def _pages(operator: Bot, ask: dict[str, Any], limit: int) -> AsyncIterato
             return
 
 
+HEAD: Final = ("record", "when (UTC)", "session", "reason", "bytes", "subject")
+
+
+def _columns(record: dict[str, Any]) -> tuple[str, ...]:
+    session, reason, subject = (readable(str(record[name] or "-")) for name in ("session", "reason", "subject"))
+    return f"{record['sequence']}", _time(record["judged_at_ms"]), session, reason, f"{record['size']}", subject
+
+
+def _remark(record: dict[str, Any]) -> str:
+    """The detail; whose name the bytes claim, unless it is the session's own; whether the seal held."""
+    parts = [readable(line) for line in (record["detail"] or "").split("\n") if line]
+    if record["claimed"] and record["claimed"] != record["session"]:
+        parts.append(f"says it is {readable(record['claimed'])}")
+    if record["proven"] is None:
+        parts.append("no seal of this bot")
+    return "; ".join(parts)
+
+
+def _table(rows: list[tuple[str, ...]], remarks: list[str]) -> list[str]:
+    """Columns as wide as they must be, with nothing cut; a remark stands below its row."""
+    if not rows:
+        return []
+    widths = [max(map(len, column)) for column in zip(HEAD, *rows, strict=True)]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(HEAD, widths, strict=True)).rstrip()]
+    for row, remark in zip(rows, remarks, strict=True):
+        lines.append("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        if remark:
+            lines.append(" " * (widths[0] + 2) + remark)
+    return lines
+
+
 @quarantine.command("show")
-@click.argument("sequence", type=click.IntRange(1))
-@click.option("--out", metavar="FILE", help="Write the raw bytes to a new FILE, for `sealbus inspect`.")
-@click.option("--json", "as_json", is_flag=True, help="One object; the bytes in base64.")
+@click.argument("sequence", metavar="RECORD", type=click.IntRange(1))
+@click.option("--out", metavar="FILE", help="Write the raw bytes to a new FILE (mode 0600), for `sealbus inspect`.")
+@click.option("--hex", "as_hex", is_flag=True, help="Show the bytes as a hex dump too.")
+@click.option("--timeout", type=seconds, metavar="SECONDS", help="Wait so long for the bus, and for each answer.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="One object; the bytes in base64, and the payload if it can be read."
+)
 @bot_options
 def show(
-    sequence: int, out: str | None, as_json: bool, folder: str | None, credentials: str | None, bot: str | None
+    sequence: int,
+    out: str | None,
+    as_hex: bool,
+    timeout: float | None,
+    as_json: bool,
+    folder: str | None,
+    credentials: str | None,
+    bot: str | None,
 ) -> None:
-    """Show one record and its bytes, as a hex dump."""
+    """Show one record of the quarantine: what is known about it, and its payload.
+
+    Bytes that are no envelope are shown as a hex dump. Exit code 3 if there is no such record.
+    """
     operator = Bot(find_credentials(folder, bot, credentials, OPERATOR))
-    record, data = asyncio.run(_fetch(operator, sequence))
+
+    async def fetch(_: Stop) -> tuple[dict[str, Any], bytes]:
+        async with connected(operator, timeout or CONNECT_S):
+            return await _fetch(operator, sequence, timeout or ANSWER_S)
+
+    record, data = run(fetch)
     if out is not None:
-        try:
-            with Path(out).open("xb") as file:
-                file.write(data)
-        except OSError as error:
-            raise InvalidInput(f"{out} cannot be written: {error.strerror}", hint="it must not exist yet") from None
+        write_new(Path(out), data)
+    try:
+        payload, unreadable = unpack_json(Envelope.decode(data).payload), None
+    except Malformed as error:
+        payload, unreadable = None, error.what
     if as_json:
-        click.echo(json.dumps({**record, "data": base64.b64encode(data).decode()}))
+        told = {"payload": payload, "payload_error": unreadable, "data": base64.b64encode(data).decode()}
+        click.echo(json.dumps({**record, **told}))
         return
     for name, value in record.items():
-        # json.dumps escapes everything that could steer a terminal.
-        click.echo(f"{name:<16}{value if isinstance(value, int) else json.dumps(value)}")
-    click.echo()
-    _dump(data)
+        click.echo(_field(name, value))
+    if unreadable is None:
+        click.echo(f"{'payload':<16}{readable_json(payload)}")
+    else:
+        click.echo(f"{'payload':<16}cannot be read: {readable(unreadable)}")
+    if as_hex or unreadable is not None:
+        click.echo()
+        _dump(data)
 
 
-async def _fetch(operator: Bot, sequence: int) -> tuple[dict[str, Any], bytes]:
+def _field(name: str, value: Any) -> str:
+    """One line of a record. A time has its name without the unit, and is written for people."""
+    if name.endswith("_at_ms") and isinstance(value, int):
+        return f"{name.removesuffix('_ms'):<16}{_time(value)}Z"
+    if isinstance(value, str) and "\n" in value:
+        first, *more = (readable(line) for line in value.split("\n"))
+        return "\n".join([f"{name:<16}{first}", *(f"{'':<16}{line}" for line in more)])
+    return f"{name:<16}{'-' if value is None else readable(str(value))}"
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+async def _fetch(operator: Bot, sequence: int, timeout_s: float) -> tuple[dict[str, Any], bytes]:
     data, record = b"", {}
-    async with operator:
-        while True:
-            part = await _ask(operator, SHOW, {"sequence": sequence, "offset": len(data)})
-            record = part["record"]
-            chunk = base64.b64decode(part["data"])
-            data += chunk
-            if not chunk or len(data) >= part["size"]:
-                return record, data
+    while True:
+        part = await _ask(operator, SHOW, {"sequence": sequence, "offset": len(data)}, timeout_s)
+        record = part["record"]
+        chunk = base64.b64decode(part["data"])
+        data += chunk
+        if not chunk or len(data) >= part["size"]:
+            return record, data
 
 
-async def _ask(operator: Bot, subject: str, payload: dict[str, Any]) -> dict[str, Any]:
-    answer: dict[str, Any] = (await operator.request(subject, payload)).payload
+async def _ask(operator: Bot, subject: str, payload: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+    answer: dict[str, Any] = (await operator.request(subject, payload, timeout=timeout_s)).payload
     if "error" in answer:
-        raise InvalidInput(printable(str(answer["error"]), 200))
+        raise AnsweredNo(readable(str(answer["error"])))
     return answer
 
 
-_DUMPED: Final = 1024
-
-
 def _dump(data: bytes) -> None:
-    for at in range(0, min(len(data), _DUMPED), 16):
+    for at in range(0, min(len(data), DUMPED), 16):
         row = data[at : at + 16]
         text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in row)
         click.echo(f"{at:08x}  {row.hex(' '):<47}  {text}")
-    if len(data) > _DUMPED:
-        click.echo(f"… {len(data) - _DUMPED} more bytes: --out FILE writes them all")
+    if len(data) > DUMPED:
+        click.echo(f"… {len(data) - DUMPED} more bytes: --out FILE writes them all")

@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from sealbus.errors import InvalidInput
+from sealbus_broker.policy.errors import InTheWay
 from sealbus_broker.policy.tree import Unreadable
 from sealbus_broker.policy.yaml_tree import read_yaml_tree
 
@@ -57,9 +58,9 @@ def add_bot(text: str, bot: str, entry: BotEntry) -> str:
     before = _plain(text)
     bots = before.get("bots") or {}
     if not isinstance(bots, dict):
-        raise InvalidInput("the bots of policy.yaml are not a mapping", hint="`sealbus check` lists everything")
+        raise InTheWay("the bots of policy.yaml are not a mapping", hint="`sealbus check` lists everything")
     if bot in bots:
-        raise InvalidInput(
+        raise InTheWay(
             f"policy.yaml declares {bot} already", hint="edit its grants there; `sealbus keys new` makes it a key"
         )
     node = _value(_root(text), "bots")
@@ -77,7 +78,7 @@ def add_bot(text: str, bot: str, entry: BotEntry) -> str:
         text = text[: node.start_mark.index] + text[node.end_mark.index :]
         at, indent, lead = _line_end(text, _key_end(text)), 2, ""
     else:
-        raise InvalidInput("the bots of policy.yaml are written between braces", hint=_BY_HAND)
+        raise InTheWay("the bots of policy.yaml are written between braces", hint=_BY_HAND)
     head = text[:at]
     if head and not head.endswith("\n"):
         head += line
@@ -92,10 +93,10 @@ def remove_bot(text: str, bot: str) -> str:
     """
     before = _plain(text)
     if bot not in bots_of(text):
-        raise InvalidInput(f"policy.yaml declares no bot {bot}")
+        raise InTheWay(f"policy.yaml declares no bot {bot}")
     node = _value(_root(text), "bots")
     if not isinstance(node, MappingNode) or node.flow_style:
-        raise InvalidInput("the bots of policy.yaml are written between braces", hint=_BY_HAND)
+        raise InTheWay("the bots of policy.yaml are written between braces", hint=_BY_HAND)
     key, value = next((key, value) for key, value in node.value if key.value == bot)
     begin = text.rfind("\n", 0, key.start_mark.index) + 1
     indent = key.start_mark.column
@@ -113,9 +114,9 @@ def _plain(text: str) -> dict[str, Any]:
     try:
         value = read_yaml_tree(FILE, text).plain()
     except Unreadable as error:
-        raise InvalidInput(str(error.problem), hint="`sealbus check` lists everything") from None
+        raise InTheWay(str(error.problem), hint="`sealbus check` lists everything") from None
     if not isinstance(value, dict):
-        raise InvalidInput("policy.yaml is not a mapping", hint="`sealbus check` lists everything")
+        raise InTheWay("policy.yaml is not a mapping", hint="`sealbus check` lists everything")
     return value
 
 
@@ -125,7 +126,7 @@ def _checked(text: str, wanted: dict[str, Any]) -> str:
     except InvalidInput:
         got = {}
     if got != wanted and {**got, "bots": got.get("bots") or None} != wanted:
-        raise InvalidInput("policy.yaml is written in a form that is not edited here", hint=_BY_HAND)
+        raise InTheWay("policy.yaml is written in a form that is not edited here", hint=_BY_HAND)
     return text
 
 
@@ -136,7 +137,7 @@ def _root(text: str) -> Node:
 
 def _value(root: Node, name: str) -> Node | None:
     if not isinstance(root, MappingNode) or root.flow_style:
-        raise InvalidInput("policy.yaml is written between braces", hint=_BY_HAND)
+        raise InTheWay("policy.yaml is written between braces", hint=_BY_HAND)
     return next((value for key, value in root.value if key.value == name), None)
 
 
@@ -161,7 +162,7 @@ def _entry_end(text: str, at: int, indent: int) -> int:
 def _key_end(text: str) -> int:
     found = re.search(r"^(?:bots|\"bots\"|'bots')[ \t]*:", text, re.MULTILINE)
     if found is None:
-        raise InvalidInput("policy.yaml is written in a form that is not edited here", hint=_BY_HAND)
+        raise InTheWay("policy.yaml is written in a form that is not edited here", hint=_BY_HAND)
     return found.end()
 
 

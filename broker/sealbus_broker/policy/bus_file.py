@@ -27,6 +27,7 @@ from sealbus.keys import KeyKind, PublicKey
 from sealbus.subjects import is_name
 from sealbus.text_file import decode_text
 from sealbus_broker.policy.document import read_file
+from sealbus_broker.policy.errors import InTheWay
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.replace import replace_file
 from sealbus_broker.printable import printable
@@ -83,7 +84,7 @@ class BusFile:
             good = False
         if not good:
             wanted = ", ".join(f"{name} = {value}" for name, value in self._values().items())
-            raise InvalidInput(f"{FILE} is written in a form that is not edited here", hint=f"write there: {wanted}")
+            raise InTheWay(f"{FILE} is written in a form that is not edited here", hint=f"write there: {wanted}")
         return text
 
 
@@ -123,7 +124,7 @@ def write_bus_file(root: Path, bus: BusFile) -> bool:
     problems: list[Problem] = []
     now = read_bus_file(root, problems)
     if problems:
-        raise InvalidInput(str(problems[0]), hint="`sealbus check` lists everything")
+        raise InTheWay(str(problems[0]), hint="`sealbus check` lists everything")
     if now == bus:
         return False
     text = bus.text() if now is None else bus.put_into(decode_text((root / FILE).read_bytes()))

@@ -15,6 +15,7 @@ from sealbus.keys import KeyKind, PublicKey
 from sealbus.subjects import check_name, is_name
 from sealbus_broker.gate.policy import BotKey
 from sealbus_broker.policy.document import Document, file_names, read_yaml
+from sealbus_broker.policy.errors import InTheWay
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.reader import Reader
 from sealbus_broker.policy.replace import replace_file
@@ -142,11 +143,11 @@ def add_key(folder: Path, bot: str, key: PublicKey, now: datetime) -> Path:
         problems = [document] if isinstance(document, Problem) else []
         there = read_keys(document, bot, problems) if isinstance(document, Document) else {}
         if key.raw in there:
-            raise InvalidInput(f"{file} has this key already")
+            raise InTheWay(f"{file} has this key already")
         if problems or isinstance(document, Problem):
-            raise InvalidInput(str(problems[0]), hint="repair the file first; `sealbus check` lists everything")
+            raise InTheWay(str(problems[0]), hint="repair the file first; `sealbus check` lists everything")
         if len(there) == MAX_KEYS:
-            raise InvalidInput(f"{file} has {MAX_KEYS} keys, which is the most", hint="remove one that has expired")
+            raise InTheWay(f"{file} has {MAX_KEYS} keys, which is the most", hint="remove one that has expired")
         yaml = YAML(typ="rt", pure=True)
         yaml.indent(mapping=2, sequence=4, offset=2)
         yaml.preserve_quotes = True

@@ -7,9 +7,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from sealbus.errors import InvalidInput
 from sealbus.subjects import check_name
 from sealbus_broker.policy.bus_file import FILE as BUS_FILE
+from sealbus_broker.policy.errors import InTheWay
 
 BOTS: Final = ("greeter", "listener", "clock", "operator")
 """The bots of the template's policy, which get keys at once."""
@@ -31,7 +31,7 @@ def scaffold(folder: Path, bus: str) -> list[Path]:
     contents[folder / ".gitignore"] = _IGNORE
     taken = [path for path in (*contents, folder / BUS_FILE) if path.exists() or path.is_symlink()]
     if taken:
-        raise InvalidInput(f"{taken[0]} exists already", hint="choose an empty folder; nothing was written")
+        raise InTheWay(f"{taken[0]} exists already", hint="choose an empty folder; nothing was written")
     made = _Made()
     try:
         for path, text in contents.items():

@@ -26,6 +26,8 @@ A bot, whole::
 ``bot.publish`` returns the relay's sealed verdict, or raises :class:`Refused` with its reason.
 """
 
+from importlib.metadata import PackageNotFoundError, version
+
 from sealbus.bot import Bot
 from sealbus.credentials import Credentials
 from sealbus.delivery import Message
@@ -62,3 +64,13 @@ __all__ = [
     "Unresolved",
     "Verdict",
 ]
+
+
+def __getattr__(name: str) -> str:
+    """``__version__``: looked up when it is asked for, because reading the package's metadata takes milliseconds."""
+    if name == "__version__":
+        try:
+            return version("sealbus")
+        except PackageNotFoundError:  # the source tree, put on the path by hand
+            return "0+unknown"
+    raise AttributeError(f"module 'sealbus' has no attribute {name!r}")

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
+import click
+
+from sealbus import Bot
 from sealbus_broker.cli import output
+from sealbus_broker.cli.errors import Stopped
 
 T = TypeVar("T")
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
+CONNECT_S: Final = 10.0
+"""How long a command waits for the bus by default: a relay that starts anew is there sooner."""
 
-class Stopped(Exception):
-    """The command was asked to stop before it was done."""
+NOTICE_S: Final = 1.0
+"""Silence after which a person wants to know what is waited for."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(f"signal {number}")
-        self.signal = number
+CLOSE_S: Final = 2.0
+"""How long a command waits for an orderly goodbye to the bus."""
 
 
 class Stop:
@@ -80,6 +87,26 @@ def end_at_once(number: int) -> None:
     print("stopped", file=sys.stderr)  # noqa: T201  # as click.echo would
     output.finish()
     os._exit(128 + number)
+
+
+@contextlib.asynccontextmanager
+async def connected(bot: Bot, timeout_s: float) -> AsyncIterator[Bot]:
+    """``bot`` while it is connected. Says on stderr what it waits for, if that takes long.
+
+    Raises :class:`~sealbus.errors.ConnectionFailed` after ``timeout_s``.
+    """
+    where = ", ".join(bot.credentials.servers)
+    notice = asyncio.get_running_loop().call_later(
+        NOTICE_S, functools.partial(click.echo, f"waiting for the bus at {where}, for {timeout_s:g} s", err=True)
+    )
+    try:
+        await bot.connect(timeout_s)
+    finally:
+        notice.cancel()
+    try:
+        yield bot
+    finally:
+        await bot.close(CLOSE_S)
 
 
 class _DaemonExecutor(ThreadPoolExecutor):

@@ -1,0 +1,210 @@
+"""``sealbus pub --file``: each line of a file as a message, with an account of every line."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sealbus import Bot, Refused, Unresolved
+from sealbus.errors import InvalidInput, SealbusError
+from sealbus_broker.cli import output
+from sealbus_broker.cli.errors import InputFailed, OutputFailed, ReaderGone
+from sealbus_broker.cli.json_lines import Line, Lines, parse_json
+from sealbus_broker.cli.progress import Progress
+from sealbus_broker.cli.signals import Stop, connected
+from sealbus_broker.printable import readable
+
+IN_FLIGHT: Final = 512
+"""Messages published at once: enough to be sealed in batches, few enough to keep order in memory."""
+
+STOP_S: Final = 2.0
+"""How long a stop waits for the verdicts of what was sent: a verdict takes milliseconds."""
+
+MAX_TOLD_CHARS: Final = 2000
+"""Of one message's detail: more than the most that a stamp carries, unless all of it has to be escaped."""
+
+MAX_NAMED: Final = 20
+"""Lines without verdict that are named one by one in the account; ``--json`` and the lines above name all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """How each message is published."""
+
+    subject: str
+    live: bool
+    schema: str | None
+    timeout_s: float
+
+    def row(self, nonce: bytes | None = None) -> dict[str, Any]:
+        """The row of a message without verdict. Every row has these fields."""
+        return {
+            "subject": self.subject,
+            "verdict": "unresolved",
+            "nonce": nonce.hex() if nonce else None,
+            "relay": None,
+            "reason": None,
+            "detail": None,
+            "record": None,
+        }
+
+    async def publish(self, bot: Bot, document: Any, nonce: bytes | None = None) -> dict[str, Any]:
+        """Publish one message; return what became of it as a row. Raises nothing that is about this message alone."""
+        row = self.row(nonce)
+        try:
+            stamp = await bot.publish(
+                self.subject, document, live=self.live, schema=self.schema, timeout=self.timeout_s, nonce=nonce
+            )
+        except Refused as error:
+            stamp = error.stamp
+            row |= {"reason": error.reason.value, "detail": error.detail, "record": error.record}
+        except Unresolved as error:
+            return row | {"nonce": error.nonce.hex(), "detail": error.what}
+        except InvalidInput as error:
+            return row | {"verdict": "invalid", "detail": error.what}
+        return row | {"verdict": stamp.verdict.value, "nonce": stamp.nonce.hex(), "relay": stamp.relay}
+
+
+def told(row: dict[str, Any]) -> str:
+    """A row that is not an acceptance, as a sentence."""
+    if row["verdict"] == "unresolved":
+        nonce = f"; its nonce is {row['nonce']}" if row["nonce"] else ""
+        return f"{row['detail'] or 'no verdict before the end'}{nonce}"
+    if row["reason"] is None:
+        return readable(row["detail"] or row["verdict"], MAX_TOLD_CHARS)
+    kept = "" if row["record"] is None else f", kept as record {row['record']}"
+    faults = "; ".join((row["detail"] or "no detail").split("\n"))
+    return f"refused ({row['reason']}){kept}: {readable(faults, MAX_TOLD_CHARS)}"
+
+
+class Bulk:
+    """Publishes lines as they are read, some at once, and counts what becomes of them."""
+
+    def __init__(self, bot: Bot, sending: Sending, lines: Lines, *, first: int, as_json: bool) -> None:
+        """``first``: the number of the first line that is sent."""
+        self.counts: Counter[str] = Counter()
+        self.next_line = first
+        """The number of the first line that was not sent."""
+        self.is_whole = False
+        """Whether the end of the file was reached."""
+        self.lost: OutputFailed | ReaderGone | None = None
+        """Why rows can no longer be written."""
+        self.failed: SealbusError | None = None
+        """Why no more lines can be read."""
+        self.without_verdict: list[int] = []
+        self._bot = bot
+        self._sending = sending
+        self._lines = lines
+        self._as_json = as_json
+        self._window = asyncio.Semaphore(IN_FLIGHT)
+        self._running: set[asyncio.Task[None]] = set()
+        self._progress = Progress()
+
+    async def run(self, stop: Stop, connect_s: float) -> None:
+        """Publish until the end of the lines, a signal, or the end of what is written to."""
+        await self._lines.open()
+        try:
+            async with connected(self._bot, connect_s):
+                try:
+                    await self._send_all(stop)
+                except InputFailed as error:
+                    self.failed = error
+                if self._running:
+                    patience_s = STOP_S if stop.event.is_set() or self.lost else None
+                    await asyncio.wait(self._running, timeout=patience_s)
+            # Closing the bot has ended what was still without verdict, or else this does.
+            if self._running:
+                await asyncio.wait(self._running, timeout=STOP_S)
+            for task in self._running:
+                task.cancel()
+            await asyncio.gather(*self._running, return_exceptions=True)
+        finally:
+            self._lines.close()
+            self._progress.clear()
+
+    async def _send_all(self, stop: Stop) -> None:
+        chunks = self._lines.chunks()
+        async with contextlib.aclosing(chunks):
+            while (lines := await _before(stop, anext(chunks, None))) is not None:
+                for line in lines:
+                    if line.number < self.next_line:
+                        continue
+                    if stop.event.is_set() or self.lost or not await self._admit(stop):
+                        return
+                    self._send(line)
+        self.is_whole = not stop.event.is_set()
+
+    async def _admit(self, stop: Stop) -> bool:
+        """Wait for room for one more message; return whether there is before a stop."""
+        if self._window.locked():
+            return await _before(stop, self._window.acquire()) is not None
+        return await self._window.acquire()
+
+    def _send(self, line: Line) -> None:
+        self.next_line = line.number + 1
+        task = asyncio.create_task(self._settle(line))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _settle(self, line: Line) -> None:
+        row = {"line": line.number, **self._sending.row()}
+        try:
+            document = _parse(line)
+        except InvalidInput as error:
+            row |= {"verdict": "invalid", "detail": error.what}
+        else:
+            with contextlib.suppress(asyncio.CancelledError):  # its row says that there is no verdict
+                row |= await self._sending.publish(self._bot, document)
+        try:
+            await self._account(row)
+        finally:
+            self._window.release()
+
+    async def _account(self, row: dict[str, Any]) -> None:
+        verdict = row["verdict"]
+        self.counts[verdict] += 1
+        if verdict == "unresolved":
+            self.without_verdict.append(row["line"])
+        if verdict != "accepted" and not self._as_json:
+            self._progress.say(f"line {row['line']}: {told(row)}")
+        self._progress.show(self._status())
+        if self._as_json and not self.lost:
+            try:
+                await output.put_line(json.dumps(row))
+            except (OutputFailed, ReaderGone) as error:
+                self.lost = error
+
+    def _status(self) -> str:
+        size = self._lines.size
+        share = f"{min(100, 100 * self._lines.read // size)} % read, " if size else ""
+        return f"publishing: {share}{self.summary()}"
+
+    def summary(self) -> str:
+        """The counts, in words."""
+        return ", ".join(f"{count} {verdict}" for verdict, count in sorted(self.counts.items()))
+
+
+def _parse(line: Line) -> Any:
+    if line.fault is not None:
+        raise InvalidInput(line.fault)
+    return parse_json(line.text)
+
+
+async def _before(stop: Stop, work: Awaitable[Any]) -> Any:
+    """What ``work`` gives, or ``None`` if the stop is first."""
+    stopping = asyncio.ensure_future(stop.event.wait())
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return None
+    finally:
+        stopping.cancel()

@@ -1,0 +1,39 @@
+"""How a command ends, other than by its result. ``main`` gives each its exit code.
+
+::
+
+    SealbusError             1   and 2 for InvalidInput, 3 for Refused
+    ├── InputFailed          1   a file or stream cannot be read
+    ├── OutputFailed         1   data cannot be written
+    └── AnsweredNo           3   the bus has answered, and the answer is no
+    ReaderGone               0   the reader of stdout has left: nobody is to be told anything
+    Stopped            128 + n   signal n cut the work short
+"""
+
+from __future__ import annotations
+
+from sealbus.errors import SealbusError
+
+
+class InputFailed(SealbusError):
+    """A file or stream that a command should read cannot be read."""
+
+
+class OutputFailed(SealbusError):
+    """Data could not be written."""
+
+
+class AnsweredNo(SealbusError):
+    """The bus has answered, and the answer is no."""
+
+
+class ReaderGone(Exception):
+    """The reader of stdout has left: the command ends early, and this is no error."""
+
+
+class Stopped(Exception):
+    """The command was asked to stop before it was done."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.signal = number

@@ -1,0 +1,35 @@
+"""Files that a command writes for its user."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from sealbus_broker.cli.errors import OutputFailed
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write ``data`` to a new file that its owner alone may read. Never overwrites, and leaves no half of a file.
+
+    Raises :class:`OutputFailed` with the hint that fits the error.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise OutputFailed(f"{path} exists already", hint="nothing is overwritten: choose another name") from None
+    except FileNotFoundError:
+        raise OutputFailed(f"{path} cannot be written: its folder does not exist") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with NUL in it
+        raise OutputFailed(f"{path} cannot be written: {_why(error)}") from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise OutputFailed(f"{path} cannot be written: {_why(error)}") from None
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or "not a path"

@@ -1,0 +1,98 @@
+"""Options that several commands share, and what holds for the options of all commands."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TypeVar
+
+import click
+
+from sealbus import Refused, Unresolved
+from sealbus.errors import SealbusError
+from sealbus.limits import NONCE_BYTES
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MAX_SECONDS: Final = 24 * 60 * 60.0
+"""Longest time that can be waited for: a day, as long as the longest life of a message."""
+
+
+def seconds(value: str | float) -> float:
+    """The type of options that are a time in seconds, above 0."""
+    try:
+        given = float(value)
+    except ValueError:
+        given = math.nan
+    if not 0 < given <= MAX_SECONDS:
+        raise click.BadParameter(f"{value!r} is not a time in seconds, above 0 and at most {MAX_SECONDS:.0f}")
+    return given
+
+
+def nonce(value: str) -> bytes:
+    """The type of options that are a message's nonce, in hex."""
+    try:
+        given = bytes.fromhex(value)
+    except ValueError:
+        given = b""
+    if len(given) != NONCE_BYTES:
+        raise click.BadParameter(f"a nonce has {2 * NONCE_BYTES} hexadecimal digits")
+    return given
+
+
+def all_commands(root: click.Group) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command that does something, with the words that call it."""
+    for name, command in root.commands.items():
+        if isinstance(command, click.Group):
+            yield from (((name, *words), one) for words, one in all_commands(command))
+        else:
+            yield (name,), command
+
+
+def environment_names(words: tuple[str, ...], option: click.Option) -> list[str]:
+    """``SEALBUS_<COMMAND>_<OPTION>`` for each long spelling of ``option``, then names that it has itself."""
+    long = [name for name in option.opts if name.startswith("--")]
+    own = [f"SEALBUS_{'_'.join(words)}_{name[2:]}".upper().replace("-", "_") for name in long]
+    more = [option.envvar] if isinstance(option.envvar, str) else list(option.envvar or ())
+    return own + [name for name in more if name not in own]
+
+
+def finish_commands(root: click.Group) -> None:
+    """Give every option of every command the environment names that the documents promise, and ``--json`` its errors.
+
+    click would make the names from Python's parameters, which are not always spelled like the option: ``as_json``.
+    """
+    for words, command in all_commands(root):
+        for option in command.params:
+            if isinstance(option, click.Option):
+                option.envvar = environment_names(words, option)
+        if command.callback is not None and any(option.name == "as_json" for option in command.params):
+            command.callback = _errors_as_json(command.callback)
+
+
+def _errors_as_json(callback: F) -> F:
+    """``callback``, whose errors are one object on stdout too where ``--json`` asks for it."""
+
+    @functools.wraps(callback)
+    def call(*args: Any, as_json: bool, **options: Any) -> Any:
+        try:
+            return callback(*args, as_json=as_json, **options)
+        except SealbusError as error:
+            if as_json:
+                click.echo(json.dumps(error_row(error)))
+            raise
+
+    return call  # type: ignore[return-value]  # it takes and gives what callback does
+
+
+def error_row(error: SealbusError) -> dict[str, Any]:
+    """``error`` for a program."""
+    row: dict[str, Any] = {"error": type(error).__name__, "what": error.what, "hint": error.hint}
+    if isinstance(error, Refused):
+        row |= {"verdict": error.stamp.verdict.value, "reason": error.reason.value, "detail": error.detail}
+        row |= {"nonce": error.stamp.nonce.hex(), "record": error.record}
+    if isinstance(error, Unresolved):
+        row["nonce"] = error.nonce.hex()
+    return row

@@ -1,0 +1,152 @@
+"""What holds for the options of every command."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.core import ParameterSource
+
+from sealbus_broker.cli.main import cli
+from sealbus_broker.cli.options import all_commands
+from tests.cli.commands import sealbus
+
+COMMANDS = dict(all_commands(cli))
+
+
+def options() -> Iterator[tuple[str, tuple[str, ...], click.Option, str]]:
+    """Every option of every command, with the name by which the documents say that it can be given."""
+    for words, command in COMMANDS.items():
+        for option in command.params:
+            if isinstance(option, click.Option):
+                for spelled in option.opts:
+                    if spelled.startswith("--"):
+                        name = f"SEALBUS_{'_'.join(words)}_{spelled[2:]}".upper().replace("-", "_")
+                        yield " ".join((*words, spelled)), words, option, name
+
+
+OPTIONS = list(options())
+
+
+def value_for(option: click.Option) -> str:
+    if option.is_flag:
+        return "1"
+    if isinstance(option.type, click.Choice):
+        return str(option.type.choices[-1])
+    if isinstance(option.type, click.IntRange):
+        return "7"
+    if option.name == "servers":
+        return "nats://127.0.0.1:4222"
+    return "00112233445566778899aabbccddeeff" if option.name == "nonce" else "7.5"
+
+
+def parsed(words: tuple[str, ...], *arguments: str) -> click.Context:
+    command = COMMANDS[words]
+    context = click.Context(cli, info_name="sealbus")
+    for word in words[:-1]:
+        context = click.Context(cli.commands[word], parent=context, info_name=word)
+    needed = ["1" for one in command.params if isinstance(one, click.Argument) and one.required]
+    return command.make_context(words[-1], [*needed, *arguments], parent=context)
+
+
+@pytest.mark.parametrize(("words", "option", "name"), [one[1:] for one in OPTIONS], ids=[one[0] for one in OPTIONS])
+def test_every_option_can_be_given_by_environment(
+    words: tuple[str, ...], option: click.Option, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert option.name is not None
+    for other in list(os.environ):
+        if other.startswith("SEALBUS"):
+            monkeypatch.delenv(other)
+    long = next(spelled for spelled in option.opts if spelled.startswith("--"))
+    by_argument = parsed(words, long, *([] if option.is_flag else [value_for(option)]))
+    monkeypatch.setenv(name, value_for(option))
+    by_environment = parsed(words)
+    assert by_environment.get_parameter_source(option.name) is ParameterSource.ENVIRONMENT
+    assert by_environment.params == by_argument.params
+
+
+def test_the_names_of_all_options_differ() -> None:
+    names = [name for *_, name in OPTIONS]
+    assert len(names) == len(set(names))
+
+
+def test_every_option_and_command_has_a_help_text() -> None:
+    for words, command in COMMANDS.items():
+        assert command.help, words
+        for option in command.params:
+            if isinstance(option, click.Option):
+                assert option.help, (words, option.name)
+
+
+def test_folder_and_credentials_have_one_name_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEALBUS_DIR", "somewhere")
+    monkeypatch.setenv("SEALBUS_CREDENTIALS", "file")
+    for words, command in COMMANDS.items():
+        given = parsed(words).params
+        names = {option.name: set(option.opts) for option in command.params}
+        if words != ("init",) and "--dir" in names.get("folder", ()):
+            assert given["folder"] == "somewhere", words
+        if "credentials" in given:
+            assert given["credentials"] == "file", words
+
+
+@pytest.fixture(scope="module")
+def above(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a new bus in it."""
+    folder = tmp_path_factory.mktemp("above")
+    assert sealbus("init", "mybus", cwd=folder).code == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("pub", "a.b"),
+        ("pub", "a.b", "{}", "--file", "-"),
+        ("pub", "a.b", "{nonsense"),
+        ("pub", "a.b", "{}", "--timeout", "nan"),
+        ("pub", "a.b", "{}", "--timeout", "0"),
+        ("pub", "a.b", "{}", "--timeout", "inf"),
+        ("pub", "a.b", "{}", "--nonce", "00"),
+        ("pub", "a.b", "--file", "-", "--nonce", "00" * 16),
+        ("pub", "a.b", "{}", "--from-line", "2"),
+        ("request", "a.b", "{nonsense"),
+        ("sub", "a.b", "--count", "0"),
+        ("sub", "a.b", "--from", "nowhere"),
+        ("init", "Not A Name"),
+        ("prepare", "--listen", "nowhere"),
+        ("quarantine", "show", "0"),
+        ("nothing",),
+        ("keys", "nothing"),
+        ("pub",),
+    ],
+)
+def test_a_wrong_command_line_exits_2(arguments: tuple[str, ...], above: Path) -> None:
+    done = sealbus(*arguments, cwd=above)
+    assert done.code == 2, done.err
+    assert done.out == ""
+    assert "rror" in done.err
+
+
+def test_the_version_names_its_program() -> None:
+    from importlib.metadata import version
+
+    import sealbus as library
+
+    done = sealbus("--version", cwd=Path.cwd())
+    assert re.fullmatch(r"sealbus \d+\.\d+\.\d+\S*\n", done.out)
+    assert done.out == f"sealbus {library.__version__}\n"
+    assert library.__version__ == version("sealbus")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_commands_and_options(shell: str) -> None:
+    script = sealbus(cwd=Path.cwd(), _SEALBUS_COMPLETE=f"{shell}_source")
+    assert (script.code, "_SEALBUS_COMPLETE" in script.out) == (0, True)
+    words = {"COMP_WORDS": "sealbus quarantine sh", "COMP_CWORD": "2" if shell != "fish" else "sh"}
+    found = sealbus(cwd=Path.cwd(), _SEALBUS_COMPLETE=f"{shell}_complete", **words)
+    assert (found.code, "show" in found.out) == (0, True)

@@ -1,0 +1,61 @@
+"""Text from elsewhere, as people see it: letters of every script, and nothing that steers a terminal or deceives the eye."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sealbus_broker.printable import MAX_MARKS, printable, readable, readable_json
+
+ANY_TEXT = st.text(st.characters(codec=None))
+
+
+@pytest.mark.parametrize("text", ["日本語", "Zoë", "Đặng Thị", "Ελληνικά", "Жёлтый", "한국어", "हिन्दी", "€ 5", "☂"])
+def test_letters_are_shown(text: str) -> None:
+    text = unicodedata.normalize("NFC", text)
+    assert readable(text) == text
+    assert readable_json(text) == f'"{text}"'
+
+
+@pytest.mark.parametrize(
+    "char",
+    [
+        *"\x00\x07\x1b\n\r\t\x7f\x80\x9b\xa0\xad",
+        *"\u200b\u200d\u200e\u200f\u2028\u2029\u202a\u202e\u2066\u2069\u2800\u3000\u3164\uffa0\ufeff\ufe0f",
+        *"\ud800\ue000\U000e0041\U000e0100\U0010ffff",
+    ],
+    ids=lambda char: f"U+{ord(char):04X}",
+)
+def test_what_steers_or_hides_is_escaped(char: str) -> None:
+    assert char not in readable(f"a{char}b")
+    assert char not in readable_json(f"a{char}b")
+
+
+def test_marks_stand_on_letters_and_in_no_towers() -> None:
+    mark = "\u0301"
+    assert readable(f"e{mark}") == f"e{mark}"
+    assert mark not in readable(f"{mark}e")
+    assert mark not in readable(f" {mark}")
+    assert mark not in readable_json(mark)
+    assert readable("e" + mark * 40, 1000).count(mark) == MAX_MARKS
+
+
+@given(ANY_TEXT)
+def test_shown_json_means_the_same(text: str) -> None:
+    assert json.loads(readable_json({text: [text]})) == {text: [text]}
+
+
+@given(ANY_TEXT, st.integers(0, 100))
+def test_it_stays_within_its_limit(text: str, limit: int) -> None:
+    for shown in (printable(text, limit), readable(text, limit)):
+        assert len(shown) <= limit
+        assert all(char.isprintable() for char in shown)
+
+
+@given(st.text(st.characters(codec="ascii")))
+def test_ascii_text_looks_as_it_always_did(text: str) -> None:
+    assert readable(text, 1000) == printable(text, 1000)

@@ -1,0 +1,261 @@
+"""``sealbus pub``: an account of every message, whatever becomes of it, of the input, and of the output."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.commands import DEADLINE_S, RunningBus, clean_environment, running_bus
+
+HELLO = ("pub", "greetings.sent", "--as", "greeter")
+FIELDS = {"subject", "verdict", "nonce", "relay", "reason", "detail", "record"}
+
+
+def rows(out: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("payload", "options", "code", "verdict", "reason"),
+    [
+        ('{"text": "a"}', (), 0, "accepted", None),
+        ('{"txt": "a"}', (), 3, "quarantined", "schema"),
+        ('{"text": "a"}', ("--schema", "no.such.v1"), 3, "quarantined", "unknown-schema"),
+        ('{"text": "a"}', ("--schema", "nonsense"), 2, "invalid", None),
+        ('{"text": 9e-400, "a": -0.0}', (), 2, "invalid", None),
+    ],
+)
+def test_one_message_has_one_row(
+    hello: RunningBus, payload: str, options: tuple[str, ...], code: int, verdict: str, reason: str | None
+) -> None:
+    done = hello.run(*HELLO, payload, "--json", *options)
+    (row,) = rows(done.out)
+    assert (done.code, row["verdict"], row["reason"]) == (code, verdict, reason)
+    assert set(row) == FIELDS
+    if verdict != "accepted":
+        assert "error:" in done.err
+
+
+def test_every_line_has_one_row(hello: RunningBus) -> None:
+    given = (
+        b'\xef\xbb\xbf{"text":"a"}\n\n{"txt":"b"}\nnonsense\n{"text":"caf\xe9"}\n{"text":1,"text":"x"}\n{"text":"z"}'
+    )
+    done = hello.run(*HELLO, "--file", "-", "--json", given=given)
+    told = {row["line"]: (row["verdict"], row["reason"]) for row in rows(done.out)}
+    assert told == {
+        1: ("accepted", None),
+        3: ("quarantined", "schema"),
+        4: ("invalid", None),
+        5: ("invalid", None),
+        6: ("invalid", None),
+        7: ("accepted", None),
+    }
+    assert all(set(row) == FIELDS | {"line"} for row in rows(done.out))
+    assert done.code == 3
+    assert done.err.splitlines()[-1] == "2 accepted, 3 invalid, 1 quarantined"
+
+
+def test_the_same_key_twice_is_refused_everywhere(hello: RunningBus, tmp_path: Path) -> None:
+    payload = '{"text": "a", "text": "b"}'
+    one = hello.run(*HELLO, payload)
+    asked = hello.run("request", "clock.ask", payload, "--as", "listener")
+    file = tmp_path / "f"
+    file.write_text(payload)
+    lines = hello.run(*HELLO, "--file", str(file))
+    assert (one.code, asked.code, lines.code) == (2, 2, 3)
+    assert all("column 15: the key text" in done.err for done in (one, asked, lines))
+
+
+def test_without_a_bus_the_error_is_an_object_too(tmp_path: Path) -> None:
+    with running_bus(tmp_path) as bus:
+        pass
+    for arguments in ((*HELLO, "{}"), ("request", "clock.ask", "{}", "--as", "listener"), ("quarantine", "ls")):
+        done = bus.run(*arguments, "--timeout", "0.1", "--json")
+        (row,) = rows(done.out)
+        assert (done.code, row["error"]) == (1, "ConnectionFailed")
+        assert "error:" in done.err
+    done = bus.run("sub", "greetings.sent", "--as", "listener", "--timeout", "0.1", "--json")
+    assert (done.code, rows(done.out)[0]["error"]) == (1, "ConnectionFailed")
+
+
+def test_a_message_without_verdict_is_found_by_its_nonce(tmp_path: Path) -> None:
+    """The relay stands still while a message is sent. Its nonce tells its verdict later, and it is delivered once."""
+    with running_bus(tmp_path) as bus:
+        process = bus.start(
+            *(*HELLO, "--file", "-", "--json", "--timeout", "2"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b'{"text": "before"}\n')
+        assert json.loads(process.stdout.readline())["verdict"] == "accepted"
+        bus.process.send_signal(signal.SIGSTOP)
+        try:
+            process.stdin.write(b'{"text": "meanwhile"}\n')
+            row = json.loads(process.stdout.readline())
+        finally:
+            bus.process.send_signal(signal.SIGCONT)
+        process.communicate(timeout=DEADLINE_S)
+        assert (row["line"], row["verdict"], process.returncode) == (2, "unresolved", 1)
+        found = bus.run(*HELLO, '{"text": "meanwhile"}', "--nonce", row["nonce"], "--json")
+        assert (found.code, rows(found.out)[0]["nonce"]) == (0, row["nonce"])
+        heard = bus.run("sub", "greetings.sent", "--as", "listener", "--from", "all", "--idle", "2", "--json")
+        assert [one["payload"]["text"] for one in rows(heard.out)] == ["before", "meanwhile"]
+
+
+def test_a_terminal_s_status_line_takes_no_row(hello: RunningBus, tmp_path: Path) -> None:
+    """The rows go to the file, though the status line is drawn on a terminal meanwhile."""
+    file, out = tmp_path / "f", tmp_path / "rows"
+    file.write_text('{"text": "x"}\n' * 2000)
+    terminal, end = pty.openpty()
+    with out.open("wb") as stdout:
+        process = hello.start(*HELLO, "--file", str(file), "--json", stdout=stdout, stderr=end)
+        os.close(end)
+        drawn = b""
+        try:
+            while more := os.read(terminal, 65536):
+                drawn += more
+        except OSError:  # the terminal's other end is closed
+            pass
+        os.close(terminal)
+        assert process.wait(DEADLINE_S) == 0
+    assert sorted(row["line"] for row in rows(out.read_text())) == list(range(1, 2001))
+    assert b'"verdict"' not in drawn
+    assert b"2000 accepted" in drawn
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_while_it_waits_for_a_line(hello: RunningBus, number: signal.Signals) -> None:
+    process = hello.start(
+        *HELLO, "--file", "-", "--json", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b'{"text": "a"}\n{"text": "b"}\n')
+    process.stdin.flush()
+    told = [json.loads(process.stdout.readline()) for _ in range(2)]
+    process.send_signal(number)  # standard input stays open
+    out, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 128 + number
+    assert {row["verdict"] for row in told} == {"accepted"}
+    assert out == b""
+    assert "2 accepted" in err.decode()
+    assert "go on with --from-line 3" in err.decode()
+    assert err.decode().splitlines()[-1] == "stopped"
+    assert "Traceback" not in err.decode()
+
+
+def test_what_was_interrupted_is_gone_on_with(hello: RunningBus, tmp_path: Path) -> None:
+    """Each line is sent once by the two runs together."""
+    file = tmp_path / "f"
+    file.write_text("".join(f'{{"text": "{number}"}}\n' for number in range(1, 6_001)))
+    first = hello.start(
+        *HELLO, "--file", str(file), "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+    )
+    assert first.stdout is not None
+    before = [first.stdout.readline() for _ in range(10)]
+    first.send_signal(signal.SIGINT)
+    out, err = first.communicate(timeout=DEADLINE_S)
+    assert first.returncode == 130
+    done = rows(b"".join([*before, out]).decode())
+    assert {row["verdict"] for row in done} <= {"accepted", "quarantined"}  # beyond the subject's rate
+    (resume,) = [line for line in err.decode().splitlines() if "--from-line" in line]
+    line = resume.rpartition(" ")[2]
+    assert sorted(row["line"] for row in done) == list(range(1, int(line)))
+    second = hello.run(*HELLO, "--file", str(file), "--from-line", line, "--json")
+    assert second.code in (0, 3)
+    assert sorted(row["line"] for row in done + rows(second.out)) == list(range(1, 6_001))
+
+
+def test_a_reader_that_leaves_ends_it_in_order(hello: RunningBus, tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    file.write_text('{"text": "x"}\n' * 50_000)
+    process = hello.start(*HELLO, "--file", str(file), "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["verdict"] == "accepted"
+    process.stdout.close()
+    assert process.stderr is not None
+    err = process.stderr.read().decode()
+    process.stderr.close()
+    assert process.wait(DEADLINE_S) == 0
+    assert "Traceback" not in err
+    assert "go on with --from-line" in err
+    accepted = int(err.partition(" accepted")[0].rpartition("\n")[2])
+    assert accepted < 50_000
+
+
+def test_a_full_disk_ends_it_with_an_account(hello: RunningBus, tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    file.write_text('{"text": "x"}\n' * 3000)
+    with Path("/dev/full").open("wb") as full:
+        many = hello.start(*HELLO, "--file", str(file), "--json", stdout=full, stderr=subprocess.PIPE)
+        _, told = many.communicate(timeout=DEADLINE_S)
+        one = hello.start(*HELLO, '{"text": "x"}', stdout=full, stderr=subprocess.PIPE)
+        _, told_of_one = one.communicate(timeout=DEADLINE_S)
+    assert (many.returncode, one.returncode) == (1, 1)
+    assert "accepted" in told.decode()
+    assert "--from-line" in told.decode()
+    assert "No space left on device" in told.decode()
+    assert "accepted " in told_of_one.decode()  # the sender must know that it was
+    assert "Traceback" not in told.decode() + told_of_one.decode()
+
+
+def test_a_slow_reader_gets_every_row(hello: RunningBus, tmp_path: Path) -> None:
+    """Nothing is read for as long as the bus takes to answer; then every row is there."""
+    file = tmp_path / "f"
+    file.write_text('{"text": "x"}\n' * 3000)
+    process = hello.start(*HELLO, "--file", str(file), "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert select_readable(process.stdout.fileno())
+    out, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, err
+    assert len(rows(out.decode())) == 3000
+
+
+def select_readable(descriptor: int) -> bool:
+    import select
+
+    return bool(select.select([descriptor], [], [], DEADLINE_S)[0])
+
+
+MEASURED = """
+import resource, sys
+from sealbus_broker.__main__ import main
+sys.argv = ["sealbus", *sys.argv[1:]]
+code = main()
+print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def test_a_large_file_costs_no_memory(hello: RunningBus, tmp_path: Path) -> None:
+    """Of 100 MB a few lines are in memory at a time."""
+    peaks, file = [], tmp_path / "f"
+    for count in (1, 1000):
+        with file.open("w") as writing:
+            for _ in range(count):
+                writing.write("x" * 99_999 + "\n")
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURED, *HELLO, "--file", str(file)],
+            cwd=hello.folder,
+            env=clean_environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=DEADLINE_S,
+            check=False,
+        )
+        assert done.returncode == 3
+        assert f"{count} invalid" in done.stderr.decode()
+        peaks.append(int(done.stderr.rsplit(b"PEAK ", 1)[1]) * 1024)
+    assert peaks[1] - peaks[0] < 30_000_000
