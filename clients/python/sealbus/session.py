@@ -103,7 +103,7 @@ class Session:
         """Since when there is none, by the loop's clock."""
         self._keeping: asyncio.Task[None] | None = None
         self._failures: dict[str, ConnectionFailed] = {}
-        """What each server's last attempt met, in this round of attempts."""
+        """What the last attempt at each server met, since there was a connection."""
         self._pause_s = BACKOFF_FIRST_S
         """Before the next attempt."""
 
@@ -306,7 +306,6 @@ class Session:
         while True:
             servers = list(self._credentials.servers)
             secrets.SystemRandom().shuffle(servers)
-            self._failures.clear()
             for server in servers:
                 asked = frozenset(self.consumers)
                 try:
@@ -324,7 +323,8 @@ class Session:
 
     async def _attempt(self, server: str, asked: frozenset[str]) -> HardenedClient:
         """One attempt at one server. Raises :class:`ConnectionFailed` after at most :data:`ATTEMPT_S`."""
-        client = HardenedClient()
+        client, began = HardenedClient(), asyncio.get_running_loop().time()
+        bot = self._credentials.bot
         try:
             async with asyncio.timeout(ATTEMPT_S):
                 await client.connect(servers=[server], **self._options(asked))
@@ -334,10 +334,12 @@ class Session:
                 raise client.last_error or ConnectionError("closed")
         except Exception as error:  # whatever a server's bytes bring about ends this attempt, and no more
             client.abort()
-            bot = self._credentials.bot
             raise explain(error, server, bot, reached=client.reached, timeout_s=ATTEMPT_S) from error
-        except BaseException:
+        except BaseException:  # given up: what an unfinished attempt shows is better than nothing
             client.abort()
+            waited_s = round(asyncio.get_running_loop().time() - began, 1)
+            silence = explain(TimeoutError(), server, bot, reached=client.reached, timeout_s=waited_s)
+            self._failures.setdefault(server, silence)
             raise
         return client
 

@@ -1,0 +1,141 @@
+"""Each cause of a failed connection has its own sentence: met for real where that is possible, else as the system reports it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Awaitable, Callable
+
+import pytest
+from nats.errors import AuthorizationError, Error
+
+from sealbus import Bot, ConnectionFailed, Credentials
+from sealbus.diagnosis import explain
+from sealbus.keys import KeyKind, SigningKey
+from tests.ports import free_port
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def a_bot(*servers: str) -> Bot:
+    """A bot that knows these servers."""
+    bus_keys = frozenset([SigningKey.generate(KeyKind.BUS).public.raw])
+    return Bot(Credentials("shop", "order", SigningKey.generate(KeyKind.BOT), servers, bus_keys))
+
+
+async def failure(*servers: str, timeout_s: float = 0.3) -> ConnectionFailed:
+    """What a bot is told that tries to connect."""
+    with pytest.raises(ConnectionFailed) as failed:
+        await a_bot(*servers).connect(timeout=timeout_s)
+    return failed.value
+
+
+async def meeting(talk: Talk, timeout_s: float = 0.3) -> ConnectionFailed:
+    """What a bot is told that meets a server which behaves so."""
+    writers = list[asyncio.StreamWriter]()
+
+    async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await talk(reader, writer)
+
+    server = await asyncio.start_server(keep, "127.0.0.1", 0)
+    try:
+        return await failure(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout_s=timeout_s)
+    finally:
+        server.close()
+        for writer in writers:
+            writer.close()
+
+
+async def silent(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+    """Takes the connection, and that is all."""
+
+
+async def of_another_kind(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Not NATS."""
+    writer.write(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+
+async def garbled(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A first line that nats-py fails on."""
+    writer.write(b"INFO []\r\n")
+
+
+async def short(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Hangs up at once."""
+    writer.close()
+
+
+async def refusing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """As nats-server where no relay admits the bot."""
+    writer.write(b'INFO {"nonce":"abc","auth_required":true}\r\n')
+    await reader.readuntil(b"PING\r\n")
+    writer.write(b"-ERR 'Authorization Violation'\r\n")
+
+
+async def test_an_unknown_host_is_named() -> None:
+    failed = await failure("nats://nosuch.invalid:4222", timeout_s=5)
+    assert "unknown host in nats://nosuch.invalid:4222" in failed.what
+
+
+async def test_nobody_listens() -> None:
+    address = f"nats://127.0.0.1:{free_port()}"
+    assert (await failure(address)).what == f"nobody listens at {address}"
+
+
+async def test_nobody_listens_at_any_address_of_a_name() -> None:
+    assert "nobody listens at nats://localhost" in (await failure(f"nats://localhost:{free_port()}")).what
+
+
+@pytest.mark.parametrize(
+    ("talk", "said"),
+    [
+        (silent, "accepted the connection and then said nothing"),
+        (of_another_kind, "does not answer like a nats-server"),
+        (garbled, "no session at"),
+        (short, "does not answer like a nats-server"),
+        (refusing, "order was not admitted"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+async def test_what_a_server_does_is_told(talk: Talk, said: str) -> None:
+    failed = await meeting(talk)
+    assert said in failed.what
+    assert failed.hint
+
+
+async def test_each_of_several_servers_is_told_of() -> None:
+    first, second = f"nats://127.0.0.1:{free_port()}", "nats://nosuch.invalid:4222"
+    failed = await failure(first, second, timeout_s=5)
+    assert f"nobody listens at {first}" in failed.what
+    assert "unknown host" in failed.what
+
+
+SERVER = "nats://bus.example:4222"
+_REFUSED = f"[Errno {errno.ECONNREFUSED}] Connect call failed"
+REFUSED = f"Multiple exceptions: {_REFUSED} ('::1', 4222, 0, 0), {_REFUSED} ('127.0.0.1', 4222)"
+
+
+@pytest.mark.parametrize(
+    ("error", "reached", "said"),
+    [
+        (OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH)), False, f"no route to {SERVER}"),
+        (OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH)), False, f"no route to {SERVER}"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), False, f"nobody listens at {SERVER}"),
+        (OSError(REFUSED), False, f"nobody listens at {SERVER}"),
+        (TimeoutError(), False, f"no answer from {SERVER} within 3 s"),
+        (TimeoutError(), True, f"{SERVER} accepted the connection and then said nothing for 3 s"),
+        (TimeoutError(errno.ETIMEDOUT, "timed out"), False, f"no answer from {SERVER} within 3 s"),
+        (socket.gaierror(socket.EAI_NONAME, "unknown"), False, f"unknown host in {SERVER}"),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), True, f"{SERVER} cut the connection before there was a session"),
+        (AuthorizationError(), True, f"order was not admitted at {SERVER}"),
+        (Error("nats: 'Authorization Violation'"), True, f"order was not admitted at {SERVER}"),
+        (Error("nats: maximum connections exceeded"), True, f"no session at {SERVER}: Error: nats: maximum connections exceeded"),
+    ],
+)  # fmt: skip
+def test_each_cause_has_a_sentence_of_its_own(error: Exception, reached: bool, said: str) -> None:
+    failed = explain(error, SERVER, "order", reached=reached, timeout_s=3)
+    assert failed.what == said
+    assert failed.hint

@@ -1,0 +1,219 @@
+"""``tls://`` means TLS, or nothing is sent; and whatever goes wrong with it ends with a sentence."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sealbus import Bot, ConnectionFailed, Credentials, CredentialsError, InvalidInput
+from sealbus.diagnosis import NotEncrypted
+from sealbus.hardened import HardenedClient
+from sealbus.keys import KeyKind, SigningKey
+from sealbus_broker.relay.connection import connect
+from sealbus_broker.relay.secrets import BusSecrets
+from sealbus_broker.relay.server import find_binary
+from tests.client.certificates import Authority
+from tests.ports import free_port
+from tests.waiting import PATIENCE_S, until
+
+Serve = Callable[[str], Coroutine[Any, Any, int]]
+PLAIN = ""
+
+
+def a_bot(*servers: str) -> Bot:
+    """A bot that knows these servers."""
+    bus_keys = frozenset([SigningKey.generate(KeyKind.BUS).public.raw])
+    return Bot(Credentials("shop", "order", SigningKey.generate(KeyKind.BOT), servers, bus_keys))
+
+
+@pytest.fixture
+async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
+    """Starts a nats-server with a piece of configuration; gives its port. It asks nobody for a password."""
+    async with AsyncExitStack() as stack:
+
+        async def start(configuration: str) -> int:
+            port = free_port()
+            file = tmp_path / f"{port}.conf"
+            file.write_text(f"listen: 127.0.0.1:{port}\n{configuration}\n")
+            process = await asyncio.create_subprocess_exec(
+                *(str(find_binary()), "-c", str(file)),
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+            stack.push_async_callback(process.wait)
+            stack.callback(process.kill)
+            await until(lambda: _listens(port), "nats-server listens")
+            return port
+
+        yield start
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionRefusedError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
+
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
+    """The authority that this process trusts."""
+    made = Authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(made.file))
+    return made
+
+
+def tls(authority: Authority, host: str, more: str = "") -> str:
+    """nats-server's configuration for TLS with a certificate for ``host``."""
+    certificate, key = authority.server(host)
+    return f'tls {{ cert_file: "{certificate}", key_file: "{key}" {more} }}'
+
+
+@pytest.mark.parametrize("more", ["", ', handshake_first: "50ms"'], ids=["classic", "handshake first, then not"])
+async def test_a_server_with_tls_is_spoken_to_over_tls(serve: Serve, authority: Authority, more: str) -> None:
+    port = await serve(tls(authority, "127.0.0.1", more))
+    async with a_bot(f"tls://127.0.0.1:{port}") as bot:
+        client = await bot._session.client()
+        assert client._is_encrypted()
+
+
+async def test_a_server_without_tls_is_refused(serve: Serve, authority: Authority) -> None:
+    port = await serve(PLAIN)
+    with pytest.raises(ConnectionFailed, match="does not offer TLS, so nothing was sent") as refused:
+        await a_bot(f"tls://127.0.0.1:{port}").connect(timeout=0.3)
+    assert "`tls` block" in str(refused.value.hint)
+    async with a_bot(f"nats://127.0.0.1:{port}"):  # control: that server works
+        pass
+
+
+@asynccontextmanager
+async def a_wire(first_line: dict[str, Any]) -> AsyncIterator[tuple[int, bytearray]]:
+    """Whoever sits on the wire: says ``first_line`` to each who connects, and keeps what they say."""
+    heard, writers = bytearray(), list[asyncio.StreamWriter]()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        writer.write(b"INFO " + json.dumps(first_line).encode() + b"\r\n")
+        while got := await reader.read(65536):
+            heard.extend(got)
+            if b"PING\r\n" in got:
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], heard
+    finally:
+        server.close()
+        for writer in writers:
+            writer.close()
+
+
+INFO: dict[str, Any] = {"server_id": "N", "version": "2.15.1", "max_payload": 1048576, "nonce": "abc", "headers": True}
+
+
+async def test_not_a_byte_is_sent_where_the_wire_leaves_tls_out(authority: Authority) -> None:
+    async with a_wire(INFO) as (port, heard):
+        with pytest.raises(ConnectionFailed, match="does not offer TLS"):
+            await a_bot(f"tls://127.0.0.1:{port}").connect(timeout=0.3)
+        assert not heard
+
+
+async def test_a_relay_sends_not_a_byte_there_either(authority: Authority) -> None:
+    """Its seed could not be read off the wire, but its connection could be taken over."""
+    told = list[Exception]()
+
+    async def tell(error: Exception) -> None:
+        told.append(error)
+
+    async with a_wire(INFO) as (port, heard):
+        seed = BusSecrets.generate().relay.seed_text
+        connecting = asyncio.create_task(connect([f"tls://127.0.0.1:{port}"], seed, name="test", on_error=tell))
+        await until(lambda: any(isinstance(error, NotEncrypted) for error in told))
+        connecting.cancel()
+        await asyncio.gather(connecting, return_exceptions=True)
+        assert not heard
+
+
+async def test_servers_that_a_first_line_names_are_not_spoken_to() -> None:
+    async with a_wire(INFO) as (other, _), a_wire({**INFO, "connect_urls": [f"127.0.0.1:{other}"]}) as (port, _):
+        client = HardenedClient()
+        await client.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False)
+        assert [server.port for server in client.servers] == [port]
+        await client.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "trusted", "said", "hint"),
+    [
+        ("bus.example", True, "IP address mismatch", "as its certificate does"),
+        ("127.0.0.1", False, "TLS with tls://127", "SSL_CERT_FILE"),
+    ],
+    ids=["another host", "another authority"],
+)
+async def test_a_certificate_that_does_not_hold_ends_connect(
+    serve: Serve,
+    authority: Authority,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    host: str,
+    trusted: bool,
+    said: str,
+    hint: str,
+) -> None:
+    """nats-py's own close() would wait for ever after such a handshake."""
+    port = await serve(tls(authority, host))
+    if not trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(Authority(tmp_path, "stranger").file))
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(ConnectionFailed, match=said) as refused:
+            await a_bot(f"tls://127.0.0.1:{port}").connect(timeout=0.3)
+    assert hint in str(refused.value.hint)
+
+
+async def test_a_server_that_waits_for_the_handshake_is_named(serve: Serve, authority: Authority) -> None:
+    port = await serve(tls(authority, "127.0.0.1", ", handshake_first: true"))
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(ConnectionFailed) as refused:
+            await a_bot(f"tls://127.0.0.1:{port}").connect(timeout=4)
+    assert "handshake_first" in str(refused.value.hint)
+
+
+async def test_closing_ends_while_a_handshake_never_does(authority: Authority) -> None:
+    async with a_wire({**INFO, "tls_required": True}) as (port, heard):
+        bot = a_bot(f"tls://127.0.0.1:{port}")
+        connecting = asyncio.create_task(bot.connect(timeout=None))
+        await until(lambda: bool(heard), "the handshake has begun")
+        await bot.close()
+        await asyncio.gather(connecting, return_exceptions=True)
+        assert heard.startswith(b"\x16\x03")  # a ClientHello, and nothing before it
+        assert b"CONNECT" not in heard
+
+
+@pytest.mark.parametrize(
+    "servers",
+    [["tls://one:4222", "nats://two:4222"], ["ws://one"], ["wss://one:443"], ["nats://one", "wss://two"]],
+    ids=" ".join,
+)
+async def test_addresses_that_would_end_encryption_are_refused(servers: list[str], tmp_path: Path) -> None:
+    bot = a_bot("nats://one")
+    path = tmp_path / "order.toml"
+    bot.credentials.write(path)
+    path.write_text(path.read_text().replace('["nats://one"]', json.dumps(servers)))
+    with pytest.raises(CredentialsError, match="servers: ") as refused:
+        Credentials.load(path)
+    assert "tls://" in str(refused.value.hint)
+
+
+async def test_a_client_refuses_mixed_servers_too() -> None:
+    with pytest.raises(InvalidInput, match="stand together"):
+        await HardenedClient().connect(["tls://127.0.0.1:1", "nats://127.0.0.1:1"])
