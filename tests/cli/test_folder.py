@@ -15,7 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from sealbus.credentials import Credentials
 from sealbus.keys import KeyKind, SigningKey
+from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.policy.bus_file import BusFile, write_bus_file
 from tests.cli.command import SEALBUS, quickly, sealbus, wait_for
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S
@@ -212,6 +215,9 @@ class TestWithoutSecrets:
     @pytest.mark.parametrize("command", [["relay"], ["ping"]], ids=" ".join)
     def test_says_where_keys_come_from(self, clone: Path, command: list[str]) -> None:
         told = quickly(*command, cwd=clone)
+        assert (told.code, "copy relay.toml from where the bus runs\n" in told.err) == (1, True)
+        (clone / "bus.toml").unlink()
+        told = quickly(*command, cwd=clone)
         assert (told.code, "sealbus prepare" in told.err) == (1, True)
         assert not (clone / ".sealbus").exists()
 
@@ -296,6 +302,24 @@ class TestStrangers:
         assert what.startswith(f"is for the bus key {key}, and bus.toml names N")
         told = quickly("pub", "greetings.sent", "{}", "--as", "greeter", cwd=bus)
         assert (told.code, key in told.err, "sealbus keys new greeter" in told.err) == (1, True, True)
+
+    def test_a_file_of_another_bus_in_the_folder_is_told(self, bus: Path) -> None:
+        self.other(bus, bus='"shop"')
+        for arguments in (["-c", "credentials/greeter.toml"], ["--as", "greeter"]):
+            told = quickly("pub", "greetings.sent", "{}", *arguments, cwd=bus)
+            assert (told.code, "is for the bus shop" in told.err) == (1, True)
+
+    def test_a_file_in_the_folder_that_names_another_address_is_told(
+        self, bus: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.other(bus, servers='["nats://elsewhere:4222"]')
+        path = bus / "credentials/greeter.toml"
+        BusFolder(bus).speak_with(path, Credentials.load(path))
+        assert "names another address than bus.toml: nats://elsewhere:4222" in capsys.readouterr().err
+
+    def test_a_misspelt_bot_is_told(self, bus: Path) -> None:
+        told = quickly("pub", "greetings.sent", "{}", "--as", "greter", cwd=bus)
+        assert (told.code, "did you mean greeter?" in told.err) == (1, True)
 
     def test_another_bus_is_told_at_once(self, bus: Path) -> None:
         self.other(bus, bus='"shop"')
@@ -560,3 +584,26 @@ def test_secrets_of_somebody_else_end_in_a_sentence(
     told = sealbus(*command, cwd=bus, prefix=mortal)
     assert (told.code, said in told.out + told.err) == (code, True), told.err
     assert (bus / "policy.yaml").read_text() == policy
+
+
+@pytest.mark.parametrize(
+    ("before", "host", "port", "after"),
+    [
+        ("nats://127.0.0.1:4222", "127.0.0.1", None, "nats://127.0.0.1:4222"),
+        ("nats://127.0.0.1:4222", "127.0.0.1", 15070, "nats://127.0.0.1:15070"),
+        ("nats://127.0.0.1", "127.0.0.1", 4222, "nats://127.0.0.1"),
+        ("nats://localhost:4222", "127.0.0.1", None, "nats://localhost:4222"),
+        ("nats://127.0.0.1:4222", "0.0.0.0", None, "nats://127.0.0.1:4222"),  # noqa: S104  # read, never listened on
+        ("nats://127.0.0.1:4222", "10.1.2.3", None, "nats://10.1.2.3:4222"),
+        ("nats://127.0.0.1:4222", "fd00::1", 5000, "nats://[fd00::1]:5000"),
+        ("nats://bus.example.com:4222", "10.1.2.3", None, "nats://bus.example.com:4222"),
+        ("tls://bus.example.com:4222", "10.1.2.3", 5000, "tls://bus.example.com:5000"),
+        (None, "127.0.0.1", None, "nats://127.0.0.1:4222"),
+        (None, "::", 5000, "nats://127.0.0.1:5000"),
+    ],
+)
+def test_where_the_bus_is_found(tmp_path: Path, before: str | None, host: str, port: int | None, after: str) -> None:
+    key = SigningKey.generate(KeyKind.BUS).public
+    if before is not None:
+        write_bus_file(tmp_path, BusFile("shop", (before,), (key,)))
+    assert BusFolder(tmp_path).found_at("shop", key, host, port) == BusFile("shop", (after,), (key,))

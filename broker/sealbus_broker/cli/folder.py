@@ -32,7 +32,7 @@ from sealbus_broker.policy.bus_file import (
     write_bus_file,
 )
 from sealbus_broker.policy.loader import load
-from sealbus_broker.policy.problems import Problem
+from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.printable import printable
 from sealbus_broker.relay.secrets import BusSecrets
 
@@ -139,8 +139,10 @@ class BusFolder:
 
     def secrets(self) -> BusSecrets:
         """The bus's own keys. Raises if they are not here, or are not those that ``bus.toml`` names."""
-        secrets = BusSecrets.load(self.state / "relay.toml")
         known = self.bus_file()
+        if known is not None and not self._has_secrets():
+            raise self._elsewhere(known, "")
+        secrets = BusSecrets.load(self.state / "relay.toml")
         if known is not None and secrets.bus.public not in known.bus_keys:
             raise Unusable(
                 f"{self.state / 'relay.toml'} holds the bus key {secrets.bus.public.text},"
@@ -155,27 +157,35 @@ class BusFolder:
         Where ``bus.toml`` names a key, the bus has one, and it is elsewhere: a clone of the folder is no new bus. Then keys are
         made with ``new_keys`` only, and every credentials file that was made before stops working.
         """
-        path = self.state / "relay.toml"
-        try:
-            there = path.exists() or path.is_symlink()
-        except OSError as error:
-            raise Unusable(f"{path} cannot be read: {error.strerror}") from None
         known = self.bus_file()
-        if there:
+        if self._has_secrets():
             return self.secrets()
         if known is not None and not new_keys:
-            raise Unusable(
-                f"{FILE} names the bus key {' '.join(key.text for key in known.bus_keys)},"
-                f" and its private half is not in {path}",
-                hint=f"copy {path.name} from where the bus runs; or make this a bus of its own with --new-keys:"
-                " credentials that exist will not work with it",
+            raise self._elsewhere(
+                known, "; or make this a bus of its own with --new-keys: credentials that exist will not work with it"
             )
+        path = self.state / "relay.toml"
         secrets = BusSecrets.generate()
         secrets.write(path)
         click.echo(f"made the bus's own keys: {path} (keep it secret, keep a copy)", err=True)
         if known is not None:
             self.record(replace(known, bus_keys=(secrets.bus.public,)))
         return secrets
+
+    def _has_secrets(self) -> bool:
+        path = self.state / "relay.toml"
+        try:
+            return path.exists() or path.is_symlink()
+        except OSError as error:
+            raise Unusable(f"{path} cannot be read: {error.strerror}") from None
+
+    def _elsewhere(self, known: BusFile, other: str) -> Unusable:
+        path = self.state / "relay.toml"
+        return Unusable(
+            f"{FILE} names the bus key {' '.join(key.text for key in known.bus_keys)},"
+            f" and its private half is not in {path}",
+            hint=f"copy {path.name} from where the bus runs{other}",
+        )
 
     def record(self, bus: BusFile, say: Callable[[str], None] = note) -> None:
         """Write ``bus.toml``, and name the credentials in this folder that it makes wrong. ``say`` is told all of it.
@@ -243,23 +253,48 @@ class BusFolder:
     def speak_as(self, bot: str, given: tuple[str, ...] = ()) -> Credentials:
         """The credentials of ``bot`` in this folder, for the bus that the folder holds, where it is found."""
         path = self.credentials(bot)
-        credentials = Credentials.load(path)
+        try:
+            credentials = Credentials.load(path)
+        except CredentialsError:
+            if (near := self._misspelt(bot)) is None:
+                raise
+            raise CredentialsError(f"there are no credentials of {bot} in {path.parent}", hint=near) from None
         bus = self.bus_file()
-        if bus is None:
-            return replace(credentials, servers=given or credentials.servers)
+        elsewhere = bus is not None and self._is_elsewhere(path, credentials, bus)
+        if given:
+            return replace(credentials, servers=given)
+        if bus is None or not elsewhere:
+            return credentials
+        note(
+            f"{path} names another address than {FILE}: {', '.join(credentials.servers)};"
+            f" using {', '.join(bus.servers)}"
+        )
+        return replace(credentials, servers=bus.servers)
+
+    def speak_with(self, path: Path, credentials: Credentials) -> None:
+        """Say so if ``credentials``, read from ``path`` in this folder, name another address than ``bus.toml``."""
+        bus = self.bus_file()
+        if bus is not None and self._is_elsewhere(path, credentials, bus):
+            note(
+                f"{path} names another address than {FILE}: {', '.join(credentials.servers)},"
+                f" and not {', '.join(bus.servers)}"
+            )
+
+    def _is_elsewhere(self, path: Path, credentials: Credentials, bus: BusFile) -> bool:
+        """Whether the credentials name another address. Raises if they are of another bus."""
         if (why := other_bus(bus, credentials)) is not None:
             raise CredentialsError(
                 f"{path} is {why}", hint=f"move the file away and run `sealbus keys new {credentials.bot}`"
             )
-        if given:
-            return replace(credentials, servers=given)
-        if other_place(bus, credentials.servers):
-            note(
-                f"{path} names another address than {FILE}: {', '.join(credentials.servers)};"
-                f" using {', '.join(bus.servers)}"
-            )
-            return replace(credentials, servers=bus.servers)
-        return credentials
+        return other_place(bus, credentials.servers)
+
+    def _misspelt(self, bot: str) -> str | None:
+        """The hint ``did you mean x?`` if there is no such file, and one with a name much like it."""
+        try:
+            known = [path.stem for path in (self.path / "credentials").iterdir() if path.suffix == ".toml"]
+        except OSError:
+            return None
+        return nearest(bot, known) if bot not in known else None
 
 
 def _url(scheme: str, host: str, port: int) -> str:
@@ -339,7 +374,10 @@ def find_credentials(
     if bot is not None:
         return BusFolder.find(folder).speak_as(bot, given)
     if credentials is not None:
-        found = Credentials.load(credentials)
+        path, found = Path(credentials), Credentials.load(credentials)
+        home = path.resolve().parent
+        if home.name == "credentials" and not given:
+            BusFolder(home.parent).speak_with(path, found)
     elif default is not None:
         return BusFolder.find(folder).speak_as(default, given)
     elif os.environ.get("SEALBUS_SEED"):
