@@ -23,7 +23,8 @@ def bot() -> Bot:
 
 async def iterate(bot: Bot) -> object:
     """Ask for the first message."""
-    return await anext(bot.messages("orders.placed"))
+    async with bot.messages("orders.placed") as messages:
+        return await anext(messages)
 
 
 CALLS: dict[str, Callable[[Bot], Awaitable[object]]] = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ import pytest
 from sealbus import pull as pulling
 from sealbus.frames import pub
 from sealbus.hardened import HardenedClient
-from sealbus.pull import PULL_MESSAGES, Pull
+from sealbus.pull import End, Pull
 from sealbus_broker.relay.connection import connect
 from tests.relay.scene import Scene, raise_curtain
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 STREAM, CONSUMER = "ACCEPTED", "orders"
 
@@ -50,60 +49,104 @@ async def make_consumer(client: HardenedClient, **fields: Any) -> None:
     await api(client, f"CONSUMER.CREATE.{STREAM}.{CONSUMER}", request)
 
 
-async def test_there_is_never_more_than_one_request_nor_more_in_hand_than_was_said(client: HardenedClient) -> None:
+class Puller:
+    """A pull, with what came of it."""
+
+    def __init__(self, client: HardenedClient, inbox: str = "inbox.order.secret") -> None:
+        self.replies: list[bytes] = []
+        self.ends: list[End] = []
+        self.pull = Pull(client, CONSUMER, inbox, take=self._take, ended=self.ends.append)
+
+    def _take(self, _: bytes, reply: bytes, __: bytes) -> None:
+        self.replies.append(reply)
+
+    @property
+    def sequences(self) -> list[int]:
+        return [int(reply.split(b".")[5]) for reply in self.replies]
+
+
+async def test_a_request_brings_as_many_as_it_asked_for(client: HardenedClient) -> None:
     await make_consumer(client)
-    pull, stop = Pull(client, CONSUMER, "inbox.order.secret"), asyncio.create_task(asyncio.Event().wait())
-    await pull.open(stop)
-    sent, taken, requests = 0, 0, []
-    for round_ in range(12):
-        more = 70 if round_ % 2 else 1
-        client.write([pub(b"accepted.orders", b"%d" % at) for at in range(more)])
-        sent, looks, end = sent + more, 0, time.monotonic() + PATIENCE_S
-        while taken < sent or looks < 8:
-            assert time.monotonic() < end, f"{taken} of {sent} came"
-            pull.ask()
-            await asyncio.sleep(0.02)
-            looks += 1
-            assert len(pull.waiting) + pull.outstanding <= PULL_MESSAGES
-            while pull.waiting:
-                _, reply, _ = pull.waiting.popleft()
-                client.write([pub(reply, b"+ACK")])
-                taken += 1
-        requests.append((await api(client, f"CONSUMER.INFO.{STREAM}.{CONSUMER}"))["num_waiting"])
-    assert taken == 6 * 71
-    assert max(requests) == 1
-    await pull.close()
-    stop.cancel()
+    puller = Puller(client)
+    await puller.pull.open()
+    puller.pull.ask(3)
+    client.write([pub(b"accepted.orders", b"%d" % at) for at in range(5)])
+    await until(lambda: bool(puller.ends))
+    assert (puller.sequences, puller.ends, puller.pull.outstanding) == ([1, 2, 3], [End.OVER], 0)
+    puller.pull.ask(3)
+    await until(lambda: len(puller.ends) == 2)
+    assert (puller.sequences, puller.ends) == ([1, 2, 3, 4, 5], [End.OVER, End.OVER])
 
 
-async def test_a_request_that_the_server_will_not_have_is_not_repeated_at_once(client: HardenedClient) -> None:
+async def test_a_refused_request_is_not_over_at_once(client: HardenedClient) -> None:
     await make_consumer(client, max_waiting=1)
-    pull, stop = Pull(client, CONSUMER, "inbox.order.secret"), asyncio.create_task(asyncio.Event().wait())
-    await pull.open(stop)
+    puller = Puller(client)
+    await puller.pull.open()
     await client.subscribe_direct("somebody.else", lambda *_: None)
     next_one = f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{CONSUMER}".encode()
     client.write([pub(next_one, b'{"batch": 1, "expires": 60000000000}', b"somebody.else")])
     await client.flush()
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
-    pull.ask()
-    async with asyncio.timeout(PATIENCE_S):
-        while pull.outstanding:
-            await pull.changed()
-    # The server answers at once that one request waits already; without it the time of this one would be over sooner.
-    assert loop.time() - begun > pulling.REFUSED_S * 0.9
-    await pull.close()
-    stop.cancel()
+    puller.pull.ask(1)
+    await client.flush()
+    # The server has answered by now that one request waits already.
+    assert puller.pull.outstanding == 1
+    await until(lambda: bool(puller.ends))
+    assert puller.ends == [End.REFUSED]
 
 
-async def test_what_is_said_of_an_earlier_request_does_not_end_this_one(client: HardenedClient) -> None:
+async def test_a_consumer_that_is_gone_is_told_apart(client: HardenedClient) -> None:
     await make_consumer(client)
-    pull, stop = Pull(client, CONSUMER, "inbox.order.secret"), asyncio.create_task(asyncio.Event().wait())
-    await pull.open(stop)
-    pull.ask()
-    pull._receive(b"inbox.order.secret.0.pull", b"", b"NATS/1.0 408 Request Timeout\r\n\r\n", b"")
-    assert pull.outstanding == PULL_MESSAGES
-    pull._receive(b"inbox.order.secret.1.pull", b"", b"NATS/1.0 408 Request Timeout\r\n\r\n", b"")
-    assert pull.outstanding == 0
-    await pull.close()
-    stop.cancel()
+    puller = Puller(client)
+    await puller.pull.open()
+    puller.pull.ask(1)
+
+    async def waits() -> bool:
+        return bool((await api(client, f"CONSUMER.INFO.{STREAM}.{CONSUMER}"))["num_waiting"])
+
+    await until(waits)
+    await api(client, f"CONSUMER.DELETE.{STREAM}.{CONSUMER}")
+    await until(lambda: bool(puller.ends))
+    puller.pull.ask(1)
+    await until(lambda: len(puller.ends) == 2)
+    assert puller.ends[0] is End.GONE
+    assert puller.ends[1] in (End.GONE, End.LOST)
+
+
+async def test_a_status_of_an_earlier_request_ends_nothing(client: HardenedClient) -> None:
+    await make_consumer(client)
+    puller = Puller(client)
+    await puller.pull.open()
+    puller.pull.ask(7)
+    puller.pull._receive(b"inbox.order.secret.0.pull", b"", b"NATS/1.0 408 Request Timeout\r\n\r\n", b"")
+    assert puller.pull.outstanding == 7
+    puller.pull._receive(b"inbox.order.secret.1.pull", b"", b"NATS/1.0 408 Request Timeout\r\n\r\n", b"")
+    assert puller.pull.outstanding == 0
+
+
+async def test_after_its_end_a_request_brings_nothing_more(client: HardenedClient) -> None:
+    """What the server has given out to an inbox that is gone would come again only after 30 s."""
+    await make_consumer(client)
+    taken = 0
+    for round_ in range(10):
+        puller = Puller(client, f"inbox.order.{round_}")
+        await puller.pull.open()
+        puller.pull.ask(100)
+        client.write([pub(b"accepted.orders", b"") for _ in range(10)])
+        await puller.pull.over()
+        await puller.pull.close()
+        taken += len(puller.replies)
+        state = await api(client, f"CONSUMER.INFO.{STREAM}.{CONSUMER}")
+        assert (state["delivered"]["consumer_seq"], state["num_waiting"]) == (taken, 0)
+
+
+async def test_a_request_on_a_lost_connection_is_over(client: HardenedClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulling, "PULL_S", 1000.0)
+    await make_consumer(client)
+    puller = Puller(client)
+    await puller.pull.open()
+    puller.pull.ask(1)
+    finishing = asyncio.create_task(puller.pull.over())
+    await asyncio.sleep(0)
+    await client.close()
+    async with asyncio.timeout(PATIENCE_S):
+        await finishing

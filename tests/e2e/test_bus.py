@@ -86,8 +86,8 @@ async def test_iterating_acknowledges_a_message_when_the_next_is_asked_for(shop:
         for number in range(3):
             await sender.publish("orders.placed", order(number))
     first: list[str] = []
-    async with shop.bot("inventory") as inventory:
-        async for message in inventory.messages("orders.placed", start="all"):
+    async with shop.bot("inventory") as inventory, inventory.messages("orders.placed", start="all") as messages:
+        async for message in messages:
             first.append(message.payload["order_id"])
             if len(first) == 2:
                 break
@@ -145,8 +145,8 @@ async def test_only_one_reservation_follows_from_an_order(shop: Shop) -> None:
     lines = [{"sku": "ABC-0001", "quantity": 1}]
     async with shop.bot("order") as sender, shop.bot("inventory") as inventory:
         await sender.publish("orders.placed", order(1))
-        messages = inventory.messages("orders.placed", start="all")
-        placed = await anext(messages)
+        async with inventory.messages("orders.placed", start="all") as messages:
+            placed = await anext(messages)
         await inventory.publish("stock.reserved", {"order_id": "ord-000001", "lines": lines}, parent=placed, quote=True)
         with pytest.raises(Refused) as again:
             await inventory.publish(
@@ -156,7 +156,6 @@ async def test_only_one_reservation_follows_from_an_order(shop: Shop) -> None:
             await inventory.publish(
                 "stock.reserved", {"order_id": "ord-000002", "lines": lines}, parent=placed, quote=True
             )
-        await messages.aclose()
     assert again.value.reason is Reason.ALREADY_ANSWERED
     assert other.value.reason is Reason.CAUSE
 
@@ -183,7 +182,8 @@ async def test_a_key_that_the_policy_does_not_know_opens_nothing(shop: Shop) -> 
 async def test_a_subscription_that_is_not_granted_is_refused_with_a_sentence(shop: Shop) -> None:
     async with shop.bot("scraper") as scraper:
         with pytest.raises(SubscriptionDenied, match="does not let scraper subscribe"):
-            await anext(scraper.messages("orders.placed"))
+            async with scraper.messages("orders.placed"):
+                pass
 
 
 @pytest.mark.usefixtures("each_sent_once")
@@ -222,9 +222,8 @@ async def test_a_renewed_session_loses_nothing(shop: Shop) -> None:
 async def test_a_grant_that_is_taken_away_takes_its_durable_subscription_along(shop: Shop) -> None:
     async with shop.bot("order") as sender, shop.bot("inventory") as inventory:
         await sender.publish("orders.placed", order(1))
-        messages = inventory.messages("orders.placed", start="all")
-        await anext(messages)
-        await messages.aclose()
+        async with inventory.messages("orders.placed", start="all") as messages:
+            await anext(messages)
     assert await shop.consumers("ACCEPTED") == 1
     shop.relays[0].terminate()
     await shop.relays[0].wait()
@@ -234,7 +233,8 @@ async def test_a_grant_that_is_taken_away_takes_its_durable_subscription_along(s
     assert await shop.consumers("ACCEPTED") == 0
     async with shop.bot("inventory") as inventory:
         with pytest.raises(SubscriptionDenied, match="does not let inventory subscribe"):
-            await anext(inventory.messages("orders.placed", start="all"))
+            async with inventory.messages("orders.placed", start="all"):
+                pass
 
 
 async def test_closing_does_not_wait_for_a_bus_that_is_gone(shop: Shop) -> None:

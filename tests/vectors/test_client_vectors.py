@@ -12,11 +12,11 @@ from sealbus.codec import are_together, join_sealed, pack_together, split_togeth
 from sealbus.delivery import open_delivery
 from sealbus.envelope import Envelope, Header
 from sealbus.errors import Malformed
+from sealbus.live import is_too_old
 from sealbus.matching import check_answer, is_receipt
 from sealbus.receiving import Seen
 from sealbus.seal import Context, Verifier
 from sealbus.stamp import open_stamp
-from sealbus.subscription import is_too_old
 from tests.vectors.files import HEX, bus_keys, by, expand, load
 
 HEADERS = load("headers.json")

@@ -189,13 +189,14 @@ def sub(
         async with connected(listener, timeout), asyncio.timeout(None) as silence:
             click.echo(f"connected as {listener.name}, waiting for {pattern}", err=True)
             silence.reschedule(loop.time() + idle if idle else None)
-            async for message in listener.messages(pattern, live=live, durable=durable, start=start):
-                silence.reschedule(None)
-                await output.put_line(_shown(message, as_json))
-                shown += 1
-                if shown == count:
-                    break
-                silence.reschedule(loop.time() + idle if idle else None)
+            async with listener.messages(pattern, live=live, durable=durable, start=start) as messages:
+                async for message in messages:
+                    silence.reschedule(None)
+                    await output.put_line(_shown(message, as_json))
+                    shown += 1
+                    if shown == count:
+                        break
+                    silence.reschedule(loop.time() + idle if idle else None)
 
     try:
         run(listen)

@@ -16,7 +16,10 @@ from sealbus.errors import InvalidInput
 from sealbus.limits import MAX_TTL_MS, NONCE_BYTES
 
 MAX_CONCURRENCY: Final = 1024
-"""Most calls of one handler at once: JetStream has no more than 1,024 messages of a subscription in hand."""
+"""Most calls of one handler at once: each has a message in hand, and a subscription's processes share 16,384."""
+
+MAX_ATTEMPTS: Final = 1000
+"""Most that a policy can allow."""
 
 MAX_WAIT_S: Final = 7 * 24 * 3600.0
 """Longest time that a call may be given: as long as accepted messages are kept by default. What waits longer
@@ -85,10 +88,23 @@ def check_start(value: Any) -> str:
     return str(value)
 
 
-def check_place(*, live: bool, durable: str, start: str) -> None:
-    """A live subscription has no place that is remembered."""
-    if live and (durable != "default" or start != "new"):
-        name = "durable" if durable != "default" else "start"
+def check_attempts(value: Any) -> int | None:
+    """How often a failing message is tried; ``None`` for as often as the policy says."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidInput(f"attempts must be a whole number, got {type(value).__name__}")
+    if not 1 <= value <= MAX_ATTEMPTS:
+        raise InvalidInput(
+            f"attempts={value} is out of range", hint=f"use 1 to {MAX_ATTEMPTS}; a policy may allow less"
+        )
+    return value
+
+
+def check_place(*, live: bool, durable: str, start: str, attempts: int | None = None) -> None:
+    """A live subscription has no place that is remembered, and no second attempt."""
+    if live and (durable != "default" or start != "new" or attempts is not None):
+        name = "durable" if durable != "default" else "start" if start != "new" else "attempts"
         raise InvalidInput(
             f"{name} has no meaning for a live subscription", hint=f"leave {name} out, or leave live=True out"
         )

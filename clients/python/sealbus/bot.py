@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, NoReturn, Self
 
 from sealbus.arguments import (
     RENEW_LEAST_S,
+    check_attempts,
     check_concurrency,
     check_handler,
     check_nonce,
@@ -29,12 +30,14 @@ from sealbus.hardened import HardenedClient
 from sealbus.hooks import H, Hooks
 from sealbus.life import BotState, Life, Overdue, Stopped, end
 from sealbus.limits import NONCE_BYTES
-from sealbus.listener import Listener, Subscription
+from sealbus.listener import Listener
+from sealbus.live import LiveSubscription
+from sealbus.messages import Messages
 from sealbus.publisher import Publisher
 from sealbus.receiving import Opener
 from sealbus.requester import REQUEST_TIMEOUT_S, Requester
 from sealbus.seal import Verifier
-from sealbus.serving import Handled, Handler, serve
+from sealbus.serving import Handled, Handler, Subscription, serve
 from sealbus.session import RENEW_S, Session, Watchers
 from sealbus.signals import heard
 from sealbus.stamp import Stamp
@@ -50,7 +53,6 @@ from sealbus.subjects import (
     reply_subject,
     split_schema,
 )
-from sealbus.subscription import LiveSubscription
 
 log = logging.getLogger("sealbus")
 
@@ -435,25 +437,44 @@ class Bot:
     # ---- listening ---------------------------------------------------------------------------------------------------
 
     def subscribe(
-        self, pattern: str, *, live: bool = False, durable: str = "default", start: str = "new", concurrency: int = 1
+        self,
+        pattern: str,
+        *,
+        live: bool = False,
+        durable: str = "default",
+        start: str = "new",
+        concurrency: int = 1,
+        attempts: int | None = None,
     ) -> Callable[[Handler], Handler]:
         """Decorate ``async def handler(message)`` to be called with each message that ``pattern`` stands for.
 
-        By default the subscription is durable: at least once, also what came while the bot was away. A message counts as done when the
-        handler returns, and is delivered again, later each time, when it raises. ``durable`` names the place that is remembered: handlers
-        with one name share the messages, also across processes. ``start``: ``"new"`` or ``"all"`` that is stored, for the first time
-        that the name is used. ``concurrency``: handlers at once; 1 keeps the order. ``live=True`` instead listens to what passes by, at
-        most once; it is the only way for live subjects.
+        By default the subscription is durable: at least once, also what came while the bot was away. A message is
+        done when the handler returns. When the handler raises, the message is delivered again, later each time,
+        while the others go on. After the last attempt it is parked in the quarantine as ``undeliverable``.
+
+        Args:
+            pattern: a subject, with ``*`` for one token or a final ``>`` for one or more.
+            live: listen to what passes by instead, at most once. The only way for live subjects.
+            durable: name of the place that is remembered. Processes of the bot that use one name share the messages.
+            start: ``"new"``, or ``"all"`` that is stored. Counts the first time that the name is used.
+            concurrency: handlers at once. With 1, and in one process, messages come in their order, except those
+                that failed.
+            attempts: how often a failing message is tried, if less often than the policy says (``limits.attempts``).
+
+        Raises:
+            InvalidInput: an argument that cannot be used.
         """
         check_pattern(pattern)
         check_start(start)
         check_durable(durable)
-        check_place(live=live, durable=durable, start=start)
+        check_place(live=live, durable=durable, start=start, attempts=attempts)
         check_concurrency(concurrency)
+        check_attempts(attempts)
 
         def register(handler: Handler) -> Handler:
             check_handler(handler)
-            self._handle(Handled(handler, pattern, None if live else durable, start, concurrency))
+            durable_name = None if live else durable
+            self._handle(Handled(handler, pattern, durable_name, start, concurrency, attempts=attempts))
             return handler
 
         return register
@@ -479,31 +500,43 @@ class Bot:
 
         return register
 
-    async def messages(
-        self, pattern: str, *, live: bool = False, durable: str = "default", start: str = "new"
-    ) -> AsyncGenerator[Message, None]:
-        """Iterate over messages; the arguments are those of :meth:`subscribe`.
+    def messages(
+        self,
+        pattern: str,
+        *,
+        live: bool = False,
+        durable: str = "default",
+        start: str = "new",
+        attempts: int | None = None,
+    ) -> Messages:
+        """Iterate over messages, one at a time; the arguments are those of :meth:`subscribe`::
 
-        A durable message counts as done when the loop asks for the next one.
+            async with bot.messages("orders.placed") as messages:
+                async for message in messages:
+                    ...
+
+        A message is done when the next one is asked for, or when the block is left other than by an exception. See
+        :class:`~sealbus.messages.Messages`. Entering the block raises :class:`SubscriptionDenied` where the policy does
+        not grant the subscription.
         """
         check_pattern(pattern)
         check_start(start)
         check_durable(durable)
-        check_place(live=live, durable=durable, start=start)
-        self._life.check_receiving("messages()")
-        wanted = Handled(_no_handler, pattern, None if live else durable, start, 1)
-        try:
-            subscription = await self._life.unless_stopped(self._listener.subscribe(wanted))
-        except Stopped:
-            return
-        if isinstance(subscription, LiveSubscription):
-            subscription.raises = True
-        async with contextlib.aclosing(subscription.deliveries(self._life.stopping)) as deliveries:
-            async for delivery in deliveries:
-                with delivery:
-                    yield delivery.message
-                subscription.handled(delivery)
-                delivery.acknowledge()
+        check_place(live=live, durable=durable, start=start, attempts=attempts)
+        check_attempts(attempts)
+        wanted = Handled(_no_handler, pattern, None if live else durable, start, 1, attempts=attempts)
+
+        async def subscribe() -> Subscription | None:
+            self._life.check_receiving("messages()")
+            try:
+                subscription = await self._life.unless_stopped(self._listener.subscribe(wanted))
+            except Stopped:
+                return None
+            if isinstance(subscription, LiveSubscription):
+                subscription.raises = True
+            return subscription
+
+        return Messages(subscribe, self._life)
 
     # ---- inside ------------------------------------------------------------------------------------
 

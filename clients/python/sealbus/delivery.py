@@ -30,6 +30,8 @@ class Message:
     stamp: Stamp
     envelope: Envelope
     stamp_data: bytes
+    attempt: int = 1
+    """How often it was given to a handler of this durable subscription, this time included. Always 1 for a live message."""
 
     def as_parent(self, *, with_envelope: bool = False) -> bytes:
         """What a message that answers or follows from this one carries in its header.
@@ -53,7 +55,9 @@ def split_delivery(data: bytes) -> tuple[bytes, bytes]:
     return envelope, stamp
 
 
-def open_delivery(data: bytes, subject: str, bus: str, bus_keys: frozenset[bytes], verifier: Verifier) -> Message:
+def open_delivery(
+    data: bytes, subject: str, bus: str, bus_keys: frozenset[bytes], verifier: Verifier, *, attempt: int = 1
+) -> Message:
     """Turn received bytes into a message, or raise :class:`Malformed` that says what did not hold.
 
     In order: the bytes are exactly an envelope and a stamp; the stamp is sealed by a key of the bus that the reader pinned; it is of
@@ -83,4 +87,5 @@ def open_delivery(data: bytes, subject: str, bus: str, bus_keys: frozenset[bytes
         stamp=stamp,
         envelope=envelope,
         stamp_data=stamp_data,
+        attempt=attempt,
     )

@@ -7,27 +7,31 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
+from sealbus.attempts import DEFAULT_ATTEMPTS
 from sealbus.envelope import Header
 from sealbus.errors import InvalidInput, SealbusError, SubscriptionDenied
 from sealbus.hardened import HardenedClient
 from sealbus.life import BotState, Life
 from sealbus.limits import MAX_LIVE_SUBSCRIPTIONS
+from sealbus.live import LiveSubscription
 from sealbus.outcomes import NoReply, Unresolved
 from sealbus.receiving import Opener
 from sealbus.requester import REQUEST_TIMEOUT_S, Requester
-from sealbus.serving import Handled
+from sealbus.serving import Handled, Subscription
 from sealbus.session import Session
 from sealbus.subjects import consumer_name
-from sealbus.subscription import DurableSubscription, LiveSubscription
+from sealbus.subscription import DurableSubscription, Place
 
 log = logging.getLogger("sealbus")
 
 SUBSCRIBE: Final = "sealbus.subscribe"
 """The bus's own subject on which a durable subscription is asked for."""
 
+PARK: Final = "sealbus.park"
+"""The bus's own subject on which a message that failed for good is handed over to the quarantine."""
+
 _DENIED_HINT: Final = "ask the bus's operators for a `subscribe` grant that covers the whole pattern"
 
-Subscription = DurableSubscription | LiveSubscription
 Draft = Callable[[str, Any], tuple[Header, bytes]]
 """Makes the header and the payload of a request to the bus."""
 
@@ -84,6 +88,7 @@ class Listener:
         self.handlers.append(handled)
 
     def _check_live(self) -> None:
+        self._live = [live for live in self._live if not live.closed]
         if len(self._live) >= MAX_LIVE_SUBSCRIPTIONS:
             raise InvalidInput(
                 f"more than {MAX_LIVE_SUBSCRIPTIONS} live subscriptions",
@@ -91,7 +96,7 @@ class Listener:
             )
 
     def _make_live(self, pattern: str, queue: str) -> LiveSubscription:
-        live = LiveSubscription(self._session, self._opener, pattern, queue)
+        live = LiveSubscription(self._opener, pattern, queue)
         self._live.append(live)
         return live
 
@@ -100,7 +105,8 @@ class Listener:
     async def attach(self, client: HardenedClient) -> None:
         """Subscribe everything that is live on a new connection."""
         for subscription in self._live:
-            await subscription.attach(client)
+            if not subscription.closed:
+                await subscription.attach(client)
 
     async def subscribe(self, handled: Handled) -> Subscription:
         """The subscription of a handler. Raises :class:`SubscriptionDenied` where the policy does not grant it.
@@ -126,14 +132,42 @@ class Listener:
             raise
 
     async def _subscribe_durable(self, handled: Handled, durable: str) -> DurableSubscription:
-        pattern = handled.pattern
-        ask = {"pattern": pattern, "durable": durable, "from": handled.start}
+        most = await self._ask_for_place(handled)
+        consumer = consumer_name(self._name, handled.pattern, durable)
+        await self._session.add_consumer(consumer)
+
+        async def park(sequence: int, attempt: int, error: str) -> int | None:
+            return await self._park({"consumer": consumer, "sequence": sequence, "attempt": attempt, "error": error})
+
+        async def remake() -> None:
+            await self._ask_for_place(handled)
+
+        place = Place(
+            bot=self._name,
+            consumer=consumer,
+            attempts=min(most, handled.attempts or most),
+            park=park,
+            remake=remake,
+        )
+        return DurableSubscription(self._session, self._opener, place, concurrency=handled.concurrency)
+
+    async def _ask_for_place(self, handled: Handled) -> int:
+        """Have the relay make the consumer; return how often its policy lets a failing message be tried."""
+        ask = {"pattern": handled.pattern, "durable": handled.durable, "from": handled.start}
         answer = (await self._insist(SUBSCRIBE, ask)).payload
         if "error" in answer:
-            raise _not_made(pattern, str(answer["error"]))
-        consumer = consumer_name(self._name, pattern, durable)
-        await self._session.add_consumer(consumer)
-        return DurableSubscription(self._session, self._opener, self._name, consumer)
+            raise _not_made(handled.pattern, str(answer["error"]))
+        most: int = answer.get("attempts", DEFAULT_ATTEMPTS)
+        return most
+
+    async def _park(self, ask: dict[str, Any]) -> int | None:
+        """Have the relay keep a message that failed for good; return its number in the quarantine, if it has one."""
+        header, data = self._draft(PARK, ask)
+        answer = (await self._requester.request(header, data, timeout_s=REQUEST_TIMEOUT_S)).payload
+        if "error" in answer:
+            raise SealbusError(f"the relay does not park it: {answer['error']}")
+        record: int | None = answer["record"]
+        return record
 
     async def _insist(self, subject: str, payload: Any) -> Any:
         """Ask one of the bus's own services, until it answers."""

@@ -1,12 +1,19 @@
-"""Pulling from one JetStream consumer on one connection."""
+"""Pulling from one JetStream consumer on one connection.
+
+A request names how many messages it may bring and how long it waits for them. nats-server has no call that takes a request back.
+Unsubscribing is none: the request crosses from one account to another, and what the server has just taken from the consumer for an
+inbox that is gone is lost until the consumer gives it out again, 30 seconds later and out of order (measured with 2.15.1). So a
+request is short, and whoever stops waits for its end (:meth:`Pull.over`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
-from collections import deque
-from typing import Any, Final
+from collections.abc import Callable
+from enum import Enum
+from typing import Final
 
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
@@ -14,95 +21,128 @@ from nats.errors import Error as NatsError
 from sealbus.frames import pub
 from sealbus.hardened import HardenedClient
 
-PULL_MESSAGES: Final = 128
-"""Most messages in hand: asked for, or waiting for the handler. Each must be handled within 30 s, or the server delivers it again."""
+PULL_S: Final = 1.0
+"""How long a request waits at the server, and so how long a stop may have to wait. An idle subscription asks once a second, which
+costs nats-server about 25 µs."""
 
-PULL_S: Final = 5.0
-"""How long a request for messages waits at the server; also how soon a lost one is noticed."""
+LOST_S: Final = 5.0
+"""A request of which nothing was heard for so long after its time is lost. The server may be busy for seconds."""
 
 REFUSED_S: Final = 1.0
-"""Pause before the next request where the server would not have the last one (too many of them, or no such consumer any more)."""
+"""Pause before the next request where the server did not take the last one, for example because too many wait already."""
 
-_ENDED: Final = (b"NATS/1.0 404", b"NATS/1.0 408")
-"""Nothing there; its time is over."""
+FINISH_S: Final = 2.0
+"""How long to wait for the end of a request beyond its time, when stopping. A busy server answers in tenths of a second."""
+
+_OVER: Final = (b"NATS/1.0 404", b"NATS/1.0 408")
+"""The request's time is over: nothing there, or nothing more."""
+
+_GONE: Final = (b"NATS/1.0 503", b"NATS/1.0 409 Consumer Deleted")
+"""Nobody answers requests to this consumer, or it has just been deleted."""
+
+
+class End(Enum):
+    """How a request ended."""
+
+    OVER = "over"
+    """It brought what it was for, or its time is over."""
+    REFUSED = "refused"
+    LOST = "lost"
+    """No answer at all: the server, the consumer or the connection is not there."""
+    GONE = "gone"
+    """The server says that there is no such consumer."""
 
 
 class Pull:
-    """Requests for messages to one consumer on one connection, one at a time, and what came for them."""
+    """Requests for messages to one consumer on one connection, one at a time."""
 
-    def __init__(self, client: HardenedClient, consumer: str, inbox: str) -> None:
+    def __init__(
+        self,
+        client: HardenedClient,
+        consumer: str,
+        inbox: str,
+        *,
+        take: Callable[[bytes, bytes, bytes], None],
+        ended: Callable[[End], None],
+    ) -> None:
+        """``inbox``: a subject of this pull's own.
+
+        ``take`` is called with subject, reply and body of each message, and ``ended`` when a request is over.
+        """
         self._client = client
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{consumer}".encode()
         self._inbox = inbox
+        self._take = take
+        self._ended = ended
         self._requests = 0
         self._reply = b""
-        """Of the last request, and of no other: what the server says of an earlier one is not about this one."""
-        self._changed = asyncio.Event()
+        """Of the last request, and of no other: a status of an earlier one says nothing about this one."""
         self._subscription: Subscription | None = None
         self._ending: asyncio.TimerHandle | None = None
-        self.waiting: deque[tuple[bytes, bytes, bytes]] = deque()
-        """Subject, reply and body of each message that came and was not taken yet."""
+        self._over = asyncio.Event()
         self.outstanding = 0
-        """How many messages the request under way may still bring; 0: there is none."""
+        """How many messages the request under way may still bring; 0: no request is under way."""
 
-    async def open(self, stop: asyncio.Task[Any]) -> None:
-        """Subscribe; :meth:`changed` also returns when ``stop`` is done or the connection is closed."""
+    async def open(self) -> None:
+        """Subscribe to the inbox. Raises nats-py's errors and :class:`OSError`."""
         self._subscription = await self._client.subscribe_direct(f"{self._inbox}.*.pull", self._receive)
-        self._client.when_closed.add(self._changed.set)
-        stop.add_done_callback(self._wake)
-        self._stop = stop
 
-    async def close(self) -> None:
-        """Unsubscribe."""
-        if self._subscription is None:
-            return
-        if self._ending is not None:
-            self._ending.cancel()
-        self._stop.remove_done_callback(self._wake)
-        self._client.when_closed.discard(self._changed.set)
-        with contextlib.suppress(NatsError, OSError):
-            await self._subscription.unsubscribe()
+    def ask(self, count: int, *, wait: bool = True) -> None:
+        """Ask for ``count`` messages. Only while no request is under way.
 
-    def _wake(self, _: object) -> None:
-        self._changed.set()
-
-    def ask(self) -> None:
-        """Ask for more, once the last request is over and little of what came is left: the server need not wait for the handler."""
-        if self.outstanding or len(self.waiting) > PULL_MESSAGES // 2:
-            return
+        ``wait``: whether the request waits for messages that do not exist yet.
+        """
         self._requests += 1
         self._reply = f"{self._inbox}.{self._requests}.pull".encode()
-        self.outstanding = PULL_MESSAGES - len(self.waiting)
-        wanted = {"batch": self.outstanding, "expires": int(PULL_S * 1e9)}
-        self._client.write([pub(self._subject, json.dumps(wanted).encode(), self._reply)])
-        self._end_in(PULL_S + 1)
+        wanted = {"batch": count} | ({"expires": int(PULL_S * 1e9)} if wait else {"no_wait": True})
+        with contextlib.suppress(NatsError, OSError):  # whoever owns the connection learns of its end
+            self._client.write([pub(self._subject, json.dumps(wanted).encode(), self._reply)])
+            self.outstanding = count
+            self._end_in(PULL_S + LOST_S, End.LOST)
 
-    def _end_in(self, seconds: float) -> None:
+    async def over(self) -> None:
+        """Wait for the end of the request, if one is under way. Afterwards nothing more comes."""
+        if not self.outstanding:
+            return
+        self._client.when_closed.add(self._over.set)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PULL_S + FINISH_S):
+                while self.outstanding and not self._client.is_closed:
+                    self._over.clear()
+                    await self._over.wait()
+        self._client.when_closed.discard(self._over.set)
+        self.outstanding = 0
+
+    async def close(self) -> None:
+        """Unsubscribe. Only after :meth:`over`."""
         if self._ending is not None:
             self._ending.cancel()
-        self._ending = asyncio.get_running_loop().call_later(seconds, self._end)
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None and not self._client.is_closed:
+            with contextlib.suppress(NatsError, OSError):
+                await subscription.unsubscribe()
 
-    def _end(self) -> None:
-        """Nothing more will come for what has been asked."""
+    def _end_in(self, seconds: float, how: End) -> None:
+        if self._ending is not None:
+            self._ending.cancel()
+        self._ending = asyncio.get_running_loop().call_later(seconds, self._end, how)
+
+    def _end(self, how: End) -> None:
         if self._ending is not None:
             self._ending.cancel()
         self.outstanding = 0
-        self._changed.set()
+        self._over.set()
+        self._ended(how)
 
     def _receive(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
         if reply:
-            self.waiting.append((subject, reply, data))
-            self.outstanding -= 1
-            if self.outstanding <= 0:
-                self._end()
-            self._changed.set()
-        elif subject == self._reply:  # a status: this request is over
-            if headers.startswith(_ENDED):
-                self._end()
+            self._take(subject, reply, data)
+            if self.outstanding:
+                self.outstanding -= 1
+                if not self.outstanding:
+                    self._end(End.OVER)
+        elif subject == self._reply and self.outstanding:  # a status: this request is over
+            if headers.startswith(_OVER):
+                self._end(End.OVER)
             else:
-                self._end_in(REFUSED_S)
-
-    async def changed(self) -> None:
-        """Wait until something came or ended."""
-        self._changed.clear()
-        await self._changed.wait()
+                self._end_in(REFUSED_S, End.GONE if headers.startswith(_GONE) else End.REFUSED)

@@ -7,11 +7,11 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sealbus.delivery import Message
+from sealbus.live import LiveSubscription
 from sealbus.receiving import PendingMessage
-from sealbus.subscription import DurableSubscription, LiveSubscription
 
 log = logging.getLogger("sealbus")
 
@@ -20,7 +20,19 @@ CALLS_A_TURN: Final = 32
 starve acknowledgements and keepalives."""
 
 Handler = Callable[[Message], Awaitable[Any]]
-Subscription = DurableSubscription | LiveSubscription
+
+
+class Subscription(Protocol):
+    """Where messages come from: :class:`~sealbus.subscription.DurableSubscription` or :class:`~sealbus.live.LiveSubscription`."""
+
+    def open(self, stopping: asyncio.Event) -> contextlib.AbstractAsyncContextManager[None]:
+        """While the body runs, :meth:`next` gives messages, until ``stopping`` is set."""
+
+    def stop(self) -> None:
+        """Fetch nothing more; :meth:`next` returns ``None`` from now on."""
+
+    async def next(self) -> PendingMessage | None:
+        """The next message, or ``None`` once the subscription stops."""
 
 
 @dataclass(slots=True, eq=False)
@@ -34,54 +46,65 @@ class Handled:
     concurrency: int
     queue: str = ""
     live: LiveSubscription | None = None
+    attempts: int | None = None
+    """How often a failing message is tried, if that is less often than the policy says."""
 
 
 async def serve(handled: Handled, subscription: Subscription, stopping: asyncio.Event) -> None:
-    """Call the handler with each message that comes, until ``stopping`` is set and what was begun has ended."""
+    """Call the handler with each message that comes, until ``stopping`` is set and all calls have ended.
+
+    No message is taken before a handler is free for it.
+    """
     free = asyncio.Semaphore(handled.concurrency)
     running: set[asyncio.Task[None]] = set()
     calls = 0
-    async with contextlib.aclosing(subscription.deliveries(stopping)) as deliveries:
-        async for delivery in deliveries:
-            if handled.concurrency == 1:
-                await _call(handled.handler, subscription, delivery)
-                calls += 1
-                if calls % CALLS_A_TURN == 0:
-                    await asyncio.sleep(0)
-                continue
-            await free.acquire()
-            task = asyncio.create_task(_call(handled.handler, subscription, delivery))
-            running.add(task)
-            task.add_done_callback(running.discard)
-            task.add_done_callback(lambda _: free.release())
-    await asyncio.gather(*running, return_exceptions=True)
-
-
-async def _call(handler: Handler, subscription: Subscription, delivery: PendingMessage) -> None:
     try:
-        with delivery:
-            await handler(delivery.message)
+        async with subscription.open(stopping):
+            while True:
+                await free.acquire()
+                pending = await subscription.next()
+                if pending is None:
+                    break
+                if handled.concurrency == 1:
+                    await _call(handled.handler, pending)
+                    free.release()
+                    calls += 1
+                    if calls % CALLS_A_TURN == 0:
+                        await asyncio.sleep(0)
+                    continue
+                task = asyncio.create_task(_call(handled.handler, pending))
+                running.add(task)
+                task.add_done_callback(running.discard)
+                task.add_done_callback(lambda _: free.release())
+            # What they leave, such as a message to be parked, needs the subscription.
+            await asyncio.gather(*running, return_exceptions=True)
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _call(handler: Handler, pending: PendingMessage) -> None:
+    try:
+        await handler(pending.message)
     except (Exception, asyncio.CancelledError) as error:
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-            raise  # it is we who are cancelled, and not something that the handler waited for
-        _log_failure(delivery, error)
-        delivery.fail()
+            pending.give_back()
+            raise  # the bot stops and waits no longer; nothing that the handler waited for was cancelled
+        pause_s = pending.failed(error)
+        log.exception("%s", _failure(pending.message, pause_s, is_durable=pending.is_durable))
+    except BaseException:
+        pending.give_back()
+        raise
     else:
-        subscription.handled(delivery)
-        delivery.acknowledge()
+        pending.handled()
 
 
-def _log_failure(delivery: PendingMessage, error: BaseException) -> None:
-    """Say which message a handler failed on, and what happens to it."""
-    message = delivery.message
-    what_next = "the message is delivered again" if delivery.is_durable else "live messages are not delivered again"
-    log.error(
-        "the handler of %s failed on message %s from %s (attempt %d); %s",
-        message.subject,
-        message.nonce.hex(),
-        message.bot,
-        delivery.attempt,
-        what_next,
-        exc_info=error,
+def _failure(message: Message, pause_s: float | None, *, is_durable: bool) -> str:
+    """Which message a handler failed on, and what happens to it."""
+    then = f"it is delivered again in {pause_s:.0f} s" if pause_s is not None else "it is parked in the quarantine"
+    return (
+        f"the handler of {message.subject} failed on message {message.nonce.hex()} from {message.bot} "
+        f"(attempt {message.attempt}); {then if is_durable else 'live messages are not delivered again'}"
     )

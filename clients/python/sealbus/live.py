@@ -1,0 +1,107 @@
+"""Live subscriptions: messages as they pass by."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Final
+
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+
+from sealbus.delivery import Message
+from sealbus.errors import SubscriptionDenied
+from sealbus.hardened import HardenedClient
+from sealbus.receiving import Opener, PendingMessage, Seen
+from sealbus.subjects import BUS
+from sealbus.waiting import set_after
+
+LIVE_WAITING: Final = 4096
+"""Live messages that may wait for a handler; more are dropped, as live messages may be."""
+
+LIVE_MAX_AGE_MS: Final = 60_000
+"""An older live message is refused: it was held back, or somebody else pulled it from the store."""
+
+
+def is_too_old(message: Message, now_ms: int) -> bool:
+    """Whether a message that came live was judged more than a minute ago."""
+    return now_ms - message.stamp.judged_at_ms > LIVE_MAX_AGE_MS
+
+
+class LiveSubscription:
+    """Messages as they pass by. What passes while the bot is away, or too busy, is missed."""
+
+    def __init__(self, opener: Opener, pattern: str, queue: str = "") -> None:
+        self._opener = opener
+        self.pattern = pattern
+        self._queue = queue
+        self.placed = False
+        """Whether the server has granted it once."""
+        self.denied: SubscriptionDenied | None = None
+        """The server's refusal, on the last connection."""
+        self.raises = False
+        """Whether whoever takes the messages is told of a refusal by an exception."""
+        self._waiting: deque[Message] = deque()
+        self._changed = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._seen = Seen()
+        self._attached: Subscription | None = None
+        self.closed = False
+        """Whether it has ended: new connections leave it out."""
+
+    async def attach(self, client: HardenedClient) -> None:
+        """Subscribe on a new connection; during a renewal both deliver, and each message counts once."""
+        self.denied = None
+        self._attached = await client.subscribe_direct(f"{BUS}.{self.pattern}", self._receive, self._queue)
+
+    def deny(self, error: SubscriptionDenied) -> None:
+        """The server refused it."""
+        self.denied = error
+        self._changed.set()
+
+    def _receive(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
+        if len(self._waiting) >= LIVE_WAITING:
+            self._opener.refused["too many waiting"] += 1
+            return
+        message = self._opener.open(subject, data, BUS)
+        if message is None or message in self._seen:
+            return
+        if is_too_old(message, time.time_ns() // 1_000_000):
+            self._opener.refuse("stamped too long ago for a live message")
+            return
+        self._seen.add(message)
+        self._waiting.append(message)
+        self._changed.set()
+
+    @contextlib.asynccontextmanager
+    async def open(self, stopping: asyncio.Event) -> AsyncIterator[None]:
+        """While the body runs, :meth:`next` gives messages, until ``stopping`` is set. Afterwards nothing is received."""
+        watching = asyncio.create_task(set_after(stopping, self._stop, self._changed))
+        try:
+            yield
+        finally:
+            watching.cancel()
+            self.closed = True
+            self.stop()
+            if self._attached is not None:
+                with contextlib.suppress(NatsError, OSError):
+                    await self._attached.unsubscribe()
+
+    def stop(self) -> None:
+        """Take nothing more."""
+        self._stop.set()
+        self._changed.set()
+
+    async def next(self) -> PendingMessage | None:
+        """The next message, or ``None`` once the subscription stops. Raises :class:`SubscriptionDenied` if it is to."""
+        while not self._stop.is_set():
+            if self._waiting:
+                return PendingMessage(self._waiting.popleft())
+            if self.raises and self.denied is not None:
+                raise self.denied
+            self._changed.clear()
+            await self._changed.wait()
+        return None

@@ -1,0 +1,264 @@
+"""What a subscription has in hand: no more than it can begin, and given back by whoever stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from sealbus import Bot, InvalidInput, Message
+from sealbus.subjects import consumer_name
+from tests.e2e.shop import Shop, order
+from tests.waiting import until
+
+PLACE: Any = {"start": "all", "durable": "d"}
+
+
+async def publish(shop: Shop, numbers: range) -> None:
+    async with shop.bot("order") as sender:
+        await asyncio.gather(*(sender.publish("orders.placed", order(number)) for number in numbers))
+
+
+def number(message: Message) -> int:
+    return int(message.payload["order_id"].removeprefix("ord-"))
+
+
+async def consumer(shop: Shop) -> dict[str, Any]:
+    """What the server says of the subscription."""
+    nc = await shop.nats()
+    try:
+        name = consumer_name("inventory", "orders.placed", "d")
+        state: dict[str, Any] = json.loads((await nc.request(f"$JS.API.CONSUMER.INFO.ACCEPTED.{name}", b"")).data)
+        return state
+    finally:
+        await nc.close()
+
+
+async def test_a_stop_gives_back_what_was_fetched_in_order(shop: Shop) -> None:
+    """The next process goes on with the next message, before what came meanwhile."""
+    await publish(shop, range(300))
+    seen: list[int] = []
+
+    def listener(stop_at: int, stop: asyncio.Event) -> Bot:
+        bot = shop.bot("inventory")
+
+        @bot.subscribe("orders.placed", **PLACE)
+        async def take(message: Message) -> None:
+            seen.append(number(message))
+            await asyncio.sleep(0.005)
+            if len(seen) >= stop_at:
+                stop.set()
+
+        return bot
+
+    for stop_at in (20, 45, 46, 70, 95):
+        stop = asyncio.Event()
+        async with listener(stop_at, stop):
+            await stop.wait()
+    await publish(shop, range(300, 310))
+    end = asyncio.Event()
+    async with listener(310, end):
+        await until(end.is_set)
+    assert seen == list(range(310))
+
+
+async def test_a_stop_gives_back_before_its_handlers_have_ended(shop: Shop) -> None:
+    await publish(shop, range(20))
+    release, first, second = asyncio.Event(), list[int](), list[int]()
+    old, new = shop.bot("inventory"), shop.bot("inventory")
+
+    @old.subscribe("orders.placed", **PLACE)
+    async def block(message: Message) -> None:
+        first.append(number(message))
+        if len(first) > 3:
+            await release.wait()
+
+    @new.subscribe("orders.placed", **PLACE)
+    async def take(message: Message) -> None:
+        second.append(number(message))
+
+    await old.connect()
+    await until(lambda: len(first) > 3)
+    closing = asyncio.create_task(old.close(timeout=1000))
+    async with new:
+        await until(lambda: len(first) + len(second) == 20)
+        assert not closing.done()
+    release.set()
+    await closing
+    assert sorted(first + second) == list(range(20))
+
+
+async def test_a_slow_handler_leaves_the_rest_to_others(shop: Shop) -> None:
+    """Two processes: each fetches only what it begins, so that both work and nothing waits in a queue."""
+    await publish(shop, range(24))
+    seen: dict[str, list[int]] = {"one": [], "two": []}
+
+    def listener(name: str) -> Bot:
+        bot = shop.bot("inventory")
+
+        @bot.subscribe("orders.placed", **PLACE)
+        async def take(message: Message) -> None:
+            seen[name].append(number(message))
+            await asyncio.sleep(0.6)
+
+        return bot
+
+    most = 0
+    async with listener("one"), listener("two"):
+        while sum(map(len, seen.values())) < 24:
+            most = max(most, (await consumer(shop))["num_ack_pending"])
+    assert sorted(seen["one"] + seen["two"]) == list(range(24))
+    assert most <= 2
+    assert min(len(seen["one"]), len(seen["two"])) > 4
+
+
+async def test_what_waits_behind_a_slow_message_is_given_back(shop: Shop) -> None:
+    """The handler was fast, so that many were fetched. Then it meets one that takes long."""
+    release, seen = asyncio.Event(), list[int]()
+    await publish(shop, range(300))
+    slow, other = shop.bot("inventory"), shop.bot("inventory")
+
+    @slow.subscribe("orders.placed", **PLACE)
+    async def take(message: Message) -> None:
+        seen.append(number(message))
+        if number(message) == 50:
+            await release.wait()
+
+    @other.subscribe("orders.placed", **PLACE)
+    async def help_out(message: Message) -> None:
+        seen.append(number(message))
+
+    async with slow:
+        await until(lambda: 50 in seen)
+        assert (await consumer(shop))["num_ack_pending"] > 1
+        async with other:
+            await until(lambda: len(seen) == 300)
+        release.set()
+    assert Counter(seen) == Counter(range(300))
+
+
+async def test_the_order_holds_though_messages_were_given_back(shop: Shop) -> None:
+    seen: list[int] = []
+    await publish(shop, range(100))
+    bot = shop.bot("inventory")
+
+    @bot.subscribe("orders.placed", **PLACE)
+    async def take(message: Message) -> None:
+        seen.append(number(message))
+        if number(message) in (20, 60):
+            await asyncio.sleep(1.5)
+
+    async with bot:
+        await until(lambda: len(seen) == 100)
+    assert seen == list(range(100))
+
+
+async def test_a_lost_connection_costs_no_order_and_no_message(shop: Shop) -> None:
+    await publish(shop, range(60))
+    seen: list[int] = []
+    bot = shop.bot("inventory")
+
+    @bot.subscribe("orders.placed", **PLACE)
+    async def take(message: Message) -> None:
+        seen.append(number(message))
+        await asyncio.sleep(0.02)
+        if len(seen) == 10:
+            transport = (await bot._session.client())._transport
+            assert transport is not None
+            transport.close()  # type: ignore[no-untyped-call]  # as a network does
+
+    async with bot:
+        await until(lambda: len(seen) >= 60)
+    assert seen == list(range(60))
+
+
+async def test_leaving_the_block_by_break_ends_the_last_message(shop: Shop) -> None:
+    await publish(shop, range(1, 6))
+    seen: list[list[int]] = []
+    for _ in range(2):
+        got = list[int]()
+        async with shop.bot("inventory") as bot, bot.messages("orders.placed", **PLACE) as messages:
+            async for message in messages:
+                got.append(number(message))
+                if len(got) == 2:
+                    break
+        seen.append(got)
+    assert seen == [[1, 2], [3, 4]]
+
+
+async def test_leaving_the_block_by_an_exception_is_an_attempt(shop: Shop) -> None:
+    await publish(shop, range(1))
+    attempts: list[int] = []
+    for _ in range(2):
+        with contextlib.suppress(KeyError):
+            async with shop.bot("inventory") as bot, bot.messages("orders.placed", **PLACE) as messages:
+                async for message in messages:
+                    attempts.append(message.attempt)
+                    raise KeyError
+    async with shop.bot("inventory") as bot, bot.messages("orders.placed", **PLACE) as messages:
+        attempts.append((await anext(messages)).attempt)
+    assert attempts == [1, 2, 3]
+
+
+async def test_a_cancelled_block_gives_its_message_back(shop: Shop) -> None:
+    await publish(shop, range(1))
+    begun = asyncio.Event()
+
+    async def work() -> None:
+        async with shop.bot("inventory") as bot, bot.messages("orders.placed", **PLACE) as messages:
+            async for _ in messages:
+                begun.set()
+                await asyncio.Event().wait()
+
+    working = asyncio.create_task(work())
+    await begun.wait()
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    async with shop.bot("inventory") as bot, bot.messages("orders.placed", **PLACE) as messages:
+        assert number(await anext(messages)) == 0
+
+
+async def test_messages_outside_their_block_are_refused_at_once(shop: Shop) -> None:
+    async with shop.bot("inventory") as bot:
+        with pytest.raises(InvalidInput, match="outside its block") as refused:
+            aiter(bot.messages("orders.placed"))
+        with pytest.raises(InvalidInput, match="outside its block"):
+            await anext(bot.messages("orders.placed"))
+        async with bot.messages("orders.placed") as messages:
+            pass
+        with pytest.raises(InvalidInput, match="outside its block"):
+            await anext(messages)
+    assert "async with bot.messages" in str(refused.value.hint)
+
+
+async def test_a_live_block_that_was_left_receives_no_more(shop: Shop) -> None:
+    async with shop.bot("inventory") as bot:
+        async with bot.messages("orders.placed", live=True):
+            assert len(bot._listener._live) == 1
+        nc = await bot._session.client()
+        subjects = {subscription.subject for subscription in nc._subs.values()}
+    assert "bus.orders.placed" not in subjects
+
+
+async def test_a_consumer_that_is_deleted_is_made_again(shop: Shop) -> None:
+    seen: list[int] = []
+    bot = shop.bot("inventory")
+
+    @bot.subscribe("orders.placed", **PLACE)
+    async def take(message: Message) -> None:
+        seen.append(number(message))
+
+    async with bot:
+        await publish(shop, range(1))
+        await until(lambda: seen == [0])
+        nc = await shop.nats()
+        name = consumer_name("inventory", "orders.placed", "d")
+        await nc.request(f"$JS.API.CONSUMER.DELETE.ACCEPTED.{name}", b"")
+        await nc.close()
+        await publish(shop, range(1, 2))
+        await until(lambda: seen[-1] == 1)
+    assert seen == [0, 1]
