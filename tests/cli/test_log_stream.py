@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pty
@@ -13,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ import pytest
 from sealbus_broker.cli.logs import WAITING_BYTES, LogWriter
 from tests.cli.command import SEALBUS, sealbus
 from tests.ports import free_port
+from tests.waiting import PATIENCE_S
 
 
 def count_line(count: int) -> str:
@@ -27,39 +28,42 @@ def count_line(count: int) -> str:
 
 
 @pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    """A pipe's two ends; what a test closes itself may be closed again."""
+def pipe() -> Iterator[tuple[FileIO, FileIO]]:
+    """A pipe's two ends. A test that closes one leaves no number behind that could be another file's by then."""
     reading, writing = os.pipe()
-    yield reading, writing
-    for end in (reading, writing):
-        with contextlib.suppress(OSError):
-            os.close(end)
+    with FileIO(reading, "r") as read, FileIO(writing, "w") as write:
+        yield read, write
 
 
-def test_lines_are_written_in_order_and_before_the_end(pipe: tuple[int, int]) -> None:
-    reading, writing = pipe
-    writer = LogWriter(writing, count_line)
-    for number in range(100):
-        writer.write(f"line {number}\n")
+def end_of(writer: LogWriter) -> None:
+    """Close it, and wait for its thread, which must not write into a file that is opened later."""
     writer.close()
-    os.close(writing)
-    with os.fdopen(reading) as read:
-        assert read.read() == "".join(f"line {number}\n" for number in range(100))
-
-
-def test_a_reader_that_has_gone_costs_nothing_but_lines(pipe: tuple[int, int]) -> None:
-    reading, writing = pipe
-    writer = LogWriter(writing, count_line)
-    os.close(reading)
-    writer.write("nobody reads this\n")
-    writer.close()
-    assert writer._dropped == 1
+    writer._thread.join(PATIENCE_S)
     assert not writer._thread.is_alive()
 
 
-def test_a_reader_that_does_not_read_blocks_nobody(pipe: tuple[int, int]) -> None:
+def test_lines_are_written_in_order_and_before_the_end(pipe: tuple[FileIO, FileIO]) -> None:
     reading, writing = pipe
-    writer = LogWriter(writing, count_line)
+    writer = LogWriter(writing.fileno(), count_line)
+    for number in range(100):
+        writer.write(f"line {number}\n")
+    end_of(writer)
+    writing.close()
+    assert reading.read().decode() == "".join(f"line {number}\n" for number in range(100))
+
+
+def test_a_reader_that_has_gone_costs_nothing_but_lines(pipe: tuple[FileIO, FileIO]) -> None:
+    reading, writing = pipe
+    writer = LogWriter(writing.fileno(), count_line)
+    reading.close()
+    writer.write("nobody reads this\n")
+    end_of(writer)
+    assert writer._dropped == 1
+
+
+def test_a_reader_that_does_not_read_blocks_nobody(pipe: tuple[FileIO, FileIO]) -> None:
+    reading, writing = pipe
+    writer = LogWriter(writing.fileno(), count_line)
     line = "x" * 1023 + "\n"
     for _ in range(4 * WAITING_BYTES // len(line)):
         writer.write(line)  # would never return: a pipe holds 64 KiB
@@ -69,17 +73,19 @@ def test_a_reader_that_does_not_read_blocks_nobody(pipe: tuple[int, int]) -> Non
     got = bytearray()
 
     def read() -> None:
-        while b" lost\n" not in got:
-            got.extend(os.read(reading, 65536))
+        while data := reading.read(65536):
+            got.extend(data)
 
-    reader = threading.Thread(target=read)
+    reader = threading.Thread(target=read, daemon=True)
     reader.start()
-    deadline = time.monotonic() + 30
-    while reader.is_alive():
+    deadline = time.monotonic() + PATIENCE_S
+    while b" lost\n" not in got:
         assert time.monotonic() < deadline
         writer.write("on we go\n")
         reader.join(0.01)
-    writer.close()
+    end_of(writer)
+    writing.close()
+    reader.join()
 
 
 def test_a_torn_line_is_not_continued_by_the_next(tmp_path: Path) -> None:
@@ -100,7 +106,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM
 writer.write("second\\n")
 writer.close()
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_S)
     assert (tmp_path / "log").read_text() == "first line\n1 lost\nsecond\n"
 
 
@@ -129,7 +135,7 @@ def bus(tmp_path: Path) -> Bus:
 def end(process: subprocess.Popen[bytes]) -> int:
     process.send_signal(signal.SIGTERM)
     try:
-        return process.wait(30)
+        return process.wait(PATIENCE_S)
     finally:
         process.kill()
         process.wait()
@@ -180,7 +186,7 @@ def test_a_log_on_a_full_disk_is_lost_and_the_bus_runs(bus: Bus) -> None:
     with Path("/dev/full").open("wb") as full:
         running = bus.up(full.fileno())
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while sealbus("ping", "--dir", "mybus", "--server", f"nats://127.0.0.1:{bus.port}", cwd=bus.folder).code:
             assert time.monotonic() < deadline
         assert bus.publish('{"txt": "no such field"}') == 3
@@ -199,7 +205,7 @@ def test_every_line_of_a_log_that_is_no_terminal_is_json(bus: Bus) -> None:
             lines.append(line)
             if "is up at" in line:
                 running.send_signal(signal.SIGTERM)
-    assert running.wait(30) == 0
+    assert running.wait(PATIENCE_S) == 0
     events = [json.loads(line)["event"] for line in lines]
     assert {"server.ready", "relay.ready", "relay.stopped", "bus.stopped"} <= set(events)
     ready = json.loads(lines[events.index("relay.ready")])

@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.command import SEALBUS, sealbus, wait_for
 from tests.ports import free_port
+from tests.waiting import PATIENCE_S
 
 
 @pytest.mark.parametrize("limit", ["accepted_bytes", "ingress_bytes", "quarantine_bytes", "live_bytes"])
@@ -32,4 +33,4 @@ def test_a_bus_whose_limit_was_lowered_starts(tmp_path: Path, limit: str) -> Non
         wait_for(log, "is up at")
         assert sealbus("pub", "greetings.sent", '{"text": "hello"}', "--as", "greeter", cwd=tmp_path).code == 0
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE_S) == 0

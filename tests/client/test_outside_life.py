@@ -79,7 +79,7 @@ async def test_a_closed_bot_stays_closed(bot: Bot) -> None:
 async def test_a_connect_that_failed_may_be_repeated(bot: Bot) -> None:
     for _ in range(2):
         with pytest.raises(ConnectionFailed, match="nobody listens"):
-            await bot.connect(timeout=0.2)
+            await bot.connect(timeout=1)
         assert bot.state is BotState.NEW
 
 
@@ -113,7 +113,7 @@ async def test_a_cancelled_connect_leaves_a_new_bot(bot: Bot) -> None:
 
 async def test_run_gives_up_after_connect_timeout_if_told_so(bot: Bot) -> None:
     with pytest.raises(ConnectionFailed, match="nobody listens"):
-        await bot.run(connect_timeout=0.2)
+        await bot.run(connect_timeout=1)
     assert bot.state is BotState.CLOSED
 
 
@@ -133,6 +133,6 @@ def test_a_bot_is_not_opened_with_a_plain_with(bot: Bot) -> None:
 def test_a_second_event_loop_is_refused(bot: Bot) -> None:
     """As whoever wraps each call in an asyncio.run() of its own would have it."""
     with pytest.raises(ConnectionFailed):
-        asyncio.run(bot.connect(timeout=0.2))
+        asyncio.run(bot.connect(timeout=1))
     with pytest.raises(InvalidInput, match="another event loop"):
-        asyncio.run(bot.connect(timeout=0.2))
+        asyncio.run(bot.connect(timeout=1))

@@ -17,10 +17,9 @@ import pytest
 
 from tests.e2e.shop import Shop, order
 from tests.ports import free_port
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
-DEADLINE_S = 20
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ class Process:
 
     async def says(self, text: str) -> None:
         assert self.process.stderr is not None
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while text not in self.said:
                 line = await self.process.stderr.readline()
                 assert line, f"ended before it said {text!r}: {self.said}"
@@ -58,7 +57,7 @@ class Process:
     async def ends(self) -> int:
         assert self.process.stderr is not None
         try:
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(PATIENCE_S):
                 self.said += (await self.process.stderr.read()).decode()
                 code = await self.process.wait()
         finally:
@@ -110,7 +109,9 @@ async def test_a_relay_that_came_before_its_server_waits_for_it(shop: Shop) -> N
 
 async def test_while_it_waits_for_a_young_ledger(shop: Shop) -> None:
     policy = shop.bus.path / "policy.yaml"
-    policy.write_text(policy.read_text().replace("clock_skew: 1s", "clock_skew: 60s"))
+    text = policy.read_text()
+    assert "clock_skew: 100ms" in text
+    policy.write_text(text.replace("clock_skew: 100ms", "clock_skew: 600s"))
     one = await relay(shop)
     await one.says("relay.waiting-for-ledger")
     one.process.terminate()
