@@ -143,6 +143,13 @@ SUBJECT = "  orders.placed:\n    schema: order.v1\n"
             "policy.yaml:5:15: the grant covers no declared subject",
         ),
         ("publish: [orders.placed]", "publish: [Orders]", "policy.yaml:5:15: pattern 'Orders' is not valid"),
+        ("publish: [orders.placed]", "publish: a.b, c.d", "policy.yaml:5:5: publish is one text with commas"),
+        ("publish: [orders.placed]", "roles: a, b", "policy.yaml:5:5: roles is one text with commas"),
+        (
+            "schema: order.v1\n  stock.r",
+            "schema: order.v1,order.v2\n  stock.r",
+            "policy.yaml:12:5: schema is one text with commas",
+        ),
         ("publish: [orders.placed]", "publish: {a: b}", "policy.yaml:5:5: publish is not a list"),
         (
             "publish: [orders.placed]",

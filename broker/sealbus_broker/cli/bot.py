@@ -1,4 +1,5 @@
-"""``sealbus bot``: a bot comes, a bot goes: its entry in the policy, its key and its credentials in one step."""
+"""``sealbus bot``: a bot comes, a bot goes: its entry in the policy, its key and its credentials in
+one step."""
 
 from __future__ import annotations
 
@@ -45,10 +46,12 @@ def add(
     servers: tuple[str, ...],
     folder: str | None,
 ) -> None:
-    """Add BOT: its grants to policy.yaml, a key to keys/, and its credentials file, which is printed.
+    """Add BOT: its grants to policy.yaml, a key to keys/, and its credentials file, which is
+    printed.
 
-    To publish, or to ask on a live subject, a bot needs --publish; to receive, or to answer, --subscribe. The rest of policy.yaml
-    stays as it is, comments included. If the folder would not load afterwards, nothing is changed.
+    To publish, or to ask on a live subject, a bot needs --publish; to receive, or to answer,
+    --subscribe. The rest of policy.yaml stays as it is, comments included. If the folder would not
+    load afterwards, nothing is changed.
     """
     bus = BusFolder.find(folder)
     check_bot(name)
@@ -127,7 +130,8 @@ def _there(path: Path) -> bool:
 
 
 def _try(bus: BusFolder, policy: str, *, added: str | None = None, without: str | None = None) -> None:
-    """Load the folder with another policy, in a copy. Raises with every problem; shows notes about ``added``."""
+    """Load the folder with another policy, in a copy. Raises with every problem; shows notes about
+    ``added``."""
     with writing("a temporary folder"), tempfile.TemporaryDirectory(prefix="sealbus-") as copy:
         root = Path(copy)
         (root / FILE).write_text(policy, encoding="utf-8", newline="")

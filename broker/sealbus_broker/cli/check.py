@@ -22,10 +22,11 @@ from sealbus_broker.relay.secrets import BusSecrets
 @dir_option
 @click.option("--json", "as_json", is_flag=True, help="One object a problem or note, a line each.")
 def check(folder: str | None, as_json: bool) -> int:
-    """Say whether a relay would load the bus's folder, and if not, everything that is wrong with it.
+    """Say whether a relay would load the bus's folder, and if not, everything that is wrong with
+    it.
 
-    Where the folder holds credentials, notes name those that do not work on this bus. Exit code 0 if a relay would load it, 3 if
-    not. Starts nothing, changes nothing.
+    Where the folder holds credentials, notes name those that do not work on this bus. Exit code 0
+    if a relay would load it, 3 if not. Starts nothing, changes nothing.
     """
     bus = BusFolder.find(folder)
     loaded = load(bus.path)
@@ -51,7 +52,8 @@ def check(folder: str | None, as_json: bool) -> int:
 
 
 def _other_keys(bus: BusFolder) -> list[Problem]:
-    """That the private keys which are here are not this bus's. Where there are none, or not for us, nothing is wrong."""
+    """That the private keys which are here are not this bus's. Where there are none, or not for us,
+    nothing is wrong."""
     try:
         BusSecrets.load(bus.state / "relay.toml")
     except SecretsUnusable:
@@ -64,7 +66,8 @@ def _other_keys(bus: BusFolder) -> list[Problem]:
 
 
 def _strange_keys(bus: BusFolder, policy: Policy) -> list[Problem]:
-    """The credentials here whose bot or key the policy does not know: nobody would be admitted with them."""
+    """The credentials here whose bot or key the policy does not know: nobody would be admitted with
+    them."""
     found = []
     for file in sorted((bus.path / "credentials").glob("*.toml")):
         shown = f"credentials/{printable(file.name, 100)}"

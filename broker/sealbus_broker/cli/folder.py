@@ -1,7 +1,8 @@
 """The bus's folder as the commands find and use it, and the options that several commands share.
 
-One fact has one place: the bus's name, its addresses and its public keys stand in ``bus.toml``, and every command reads them
-there. What disagrees with it is told at once: the private keys in ``.sealbus``, and the credentials of bots.
+One fact has one place: the bus's name, its addresses and its public keys stand in ``bus.toml``, and
+every command reads them there. What disagrees with it is told at once: the private keys in
+``.sealbus``, and the credentials of bots.
 """
 
 from __future__ import annotations
@@ -106,7 +107,8 @@ class BusFolder:
     # ---- what the folder says about the bus --------------------------------------------------------------------------
 
     def bus_file(self) -> BusFile | None:
-        """What ``bus.toml`` says, or ``None`` if there is none. Raises :class:`Unusable` if it is wrong."""
+        """What ``bus.toml`` says, or ``None`` if there is none. Raises :class:`Unusable` if it is
+        wrong."""
         problems: list[Problem] = []
         found = read_bus_file(self.path, problems)
         if problems:
@@ -121,7 +123,8 @@ class BusFolder:
         return known.servers if known is not None else (SERVER,)
 
     def policy(self, bus_key: PublicKey | None = None, say: Callable[[str], None] = note) -> Policy:
-        """The policy of this folder; every problem is shown if there is any. ``say`` is told each note."""
+        """The policy of this folder; every problem is shown if there is any. ``say`` is told each
+        note."""
         loaded = load(self.path, frozenset([bus_key] if bus_key is not None else []))
         for one in loaded.notes:
             say(str(one))
@@ -138,7 +141,8 @@ class BusFolder:
     # ---- the bus's own keys ------------------------------------------------------------------------------------------
 
     def secrets(self) -> BusSecrets:
-        """The bus's own keys. Raises if they are not here, or are not those that ``bus.toml`` names."""
+        """The bus's own keys. Raises if they are not here, or are not those that ``bus.toml``
+        names."""
         known = self.bus_file()
         if known is not None and not self._has_secrets():
             raise self._elsewhere(known, "")
@@ -154,8 +158,9 @@ class BusFolder:
     def open_secrets(self, *, new_keys: bool = False) -> BusSecrets:
         """The bus's own keys, made if this bus has none yet: only for what starts a bus.
 
-        Where ``bus.toml`` names a key, the bus has one, and it is elsewhere: a clone of the folder is no new bus. Then keys are
-        made with ``new_keys`` only, and every credentials file that was made before stops working.
+        Where ``bus.toml`` names a key, the bus has one, and it is elsewhere: a clone of the folder
+        is no new bus. Then keys are made with ``new_keys`` only, and every credentials file that
+        was made before stops working.
         """
         known = self.bus_file()
         if self._has_secrets():
@@ -188,7 +193,8 @@ class BusFolder:
         )
 
     def record(self, bus: BusFile, say: Callable[[str], None] = note) -> None:
-        """Write ``bus.toml``, and name the credentials in this folder that it makes wrong. ``say`` is told all of it.
+        """Write ``bus.toml``, and name the credentials in this folder that it makes wrong. ``say``
+        is told all of it.
 
         A file that cannot be written, as in a container, is no error: what belongs into it is said.
         """
@@ -205,7 +211,8 @@ class BusFolder:
             say(str(one))
 
     def found_at(self, name: str, bus_key: PublicKey, host: str | None, port: int | None) -> BusFile:
-        """``bus.toml`` as it should be when the server listens on ``host`` and ``port``; ``None``: where the file says."""
+        """``bus.toml`` as it should be when the server listens on ``host`` and ``port``; ``None``:
+        where the file says."""
         known = self.bus_file()
         if known is None:
             return BusFile(name, (_url("nats", host or "127.0.0.1", port or PORT),), (bus_key,))
@@ -224,7 +231,8 @@ class BusFolder:
     # ---- credentials -------------------------------------------------------------------------------------------------
 
     def strangers(self, bus: BusFile) -> list[Problem]:
-        """The credentials in this folder that name another address or another bus than ``bus``, and why."""
+        """The credentials in this folder that name another address or another bus than ``bus``, and
+        why."""
         found: list[Problem] = []
         try:
             files = sorted((self.path / "credentials").iterdir())
@@ -251,7 +259,8 @@ class BusFolder:
         return found
 
     def speak_as(self, bot: str, given: tuple[str, ...] = ()) -> Credentials:
-        """The credentials of ``bot`` in this folder, for the bus that the folder holds, where it is found."""
+        """The credentials of ``bot`` in this folder, for the bus that the folder holds, where it is
+        found."""
         path = self.credentials(bot)
         try:
             credentials = Credentials.load(path)
@@ -272,7 +281,8 @@ class BusFolder:
         return replace(credentials, servers=bus.servers)
 
     def speak_with(self, path: Path, credentials: Credentials) -> None:
-        """Say so if ``credentials``, read from ``path`` in this folder, name another address than ``bus.toml``."""
+        """Say so if ``credentials``, read from ``path`` in this folder, name another address than
+        ``bus.toml``."""
         bus = self.bus_file()
         if bus is not None and self._is_elsewhere(path, credentials, bus):
             note(
@@ -369,7 +379,8 @@ def bot_options(command: F) -> F:
 def find_credentials(
     folder: str | None, bot: str | None, credentials: str | None, default: str | None = None
 ) -> Credentials:
-    """Whose credentials a command uses: those of ``--as``, ``--credentials``, the environment, or ``default`` in the folder."""
+    """Whose credentials a command uses: those of ``--as``, ``--credentials``, the environment, or
+    ``default`` in the folder."""
     given: tuple[str, ...] = click.get_current_context().meta.get(_SERVERS, ())
     if bot is not None:
         return BusFolder.find(folder).speak_as(bot, given)

@@ -20,7 +20,8 @@ from sealbus_broker.policy.scaffold import BOTS, scaffold
 def init(name: str, folder: str | None, servers: tuple[str, ...]) -> None:
     """Make a new bus NAME: a policy to grow, schemas, keys and credentials for its first bots.
 
-    Nothing that exists is overwritten. --server says where bots will find the bus; it goes into bus.toml.
+    Nothing that exists is overwritten. --server says where bots will find the bus; it goes into
+    bus.toml.
     """
     path = Path(folder or name)
     with writing(path):

@@ -33,11 +33,12 @@ def keys() -> None:
 @server_option
 @click.option("--bus-key", metavar="KEY", help="The bus's public key (N…). [default: as bus.toml says]")
 def new(bot: str, folder: str | None, out: str | None, servers: tuple[str, ...], bus_key: str | None) -> None:
-    """Make a key for BOT: its private half into a credentials file (mode 0600), its public half into keys/BOT.yaml.
+    """Make a key for BOT: its private half into a credentials file (mode 0600), its public half
+    into keys/BOT.yaml.
 
-    The bot is one that policy.yaml declares. No secret of the bus is needed. A file that exists is never overwritten, and a private
-    key never goes into keys/. A second key for the same bot is added beside the first: give the new credentials to the bot, then
-    set not_after on the old key.
+    The bot is one that policy.yaml declares. No secret of the bus is needed. A file that exists is
+    never overwritten, and a private key never goes into keys/. A second key for the same bot is
+    added beside the first: give the new credentials to the bot, then set not_after on the old key.
     """
     bus = BusFolder.find(folder)
     check_bot(bot)
@@ -76,7 +77,8 @@ def ls(folder: str | None, as_json: bool) -> None:
 
 
 def make_key(bus: BusFolder, bot: str, facts: BusFile, now: datetime, out: Path | None = None) -> Path:
-    """Make a key; return where its credentials are. The secret is written first, so no public key stands without it."""
+    """Make a key; return where its credentials are. The secret is written first, so no public key
+    stands without it."""
     check_bot(bot)
     path = out or bus.credentials(bot)
     if (bus.path / "keys").resolve() in path.resolve().parents:
@@ -104,7 +106,8 @@ def check_bot(bot: str) -> None:
 
 
 def the_bus(bus: BusFolder, servers: tuple[str, ...], bus_key: str | None = None) -> BusFile:
-    """What credentials say of the bus: as ``bus.toml``, with other ``servers`` if given; ``bus_key`` where there is no such file."""
+    """What credentials say of the bus: as ``bus.toml``, with other ``servers`` if given;
+    ``bus_key`` where there is no such file."""
     given = PublicKey.parse(bus_key, KeyKind.BUS) if bus_key else None
     known = bus.bus_file()
     if known is None:

@@ -1,8 +1,10 @@
-"""Putting one bot into a ``policy.yaml``, or taking one out, as text: every other byte of the file stays as it is.
+"""Putting one bot into a ``policy.yaml``, or taking one out, as text: every other byte of the file
+stays as it is.
 
-A parser that reads the file and writes it anew would move comments and change quotes, and a comment that describes the next
-bot would go with the one that is removed. So the file is only read for the places of things. That an edit has done what it
-should, and nothing else, is then checked by reading the result.
+A parser that reads the file and writes it anew would move comments and change quotes, and a comment
+that describes the next bot would go with the one that is removed. So the file is only read for the
+places of things. That an edit has done what it should, and nothing else, is then checked by reading
+the result.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ class BotEntry:
 
 
 def bots_of(text: str) -> list[str]:
-    """The names of the bots that ``text`` declares. Raises :class:`InvalidInput` if it cannot be read as a policy."""
+    """The names of the bots that ``text`` declares. Raises :class:`InvalidInput` if it cannot be
+    read as a policy."""
     bots = _plain(text).get("bots")
     return list(bots) if isinstance(bots, dict) else []
 
@@ -53,7 +56,8 @@ def bots_of(text: str) -> list[str]:
 def add_bot(text: str, bot: str, entry: BotEntry) -> str:
     """``text``, a readable policy, with ``bot`` as the last of its bots.
 
-    Raises :class:`InvalidInput` if the bot is there, or if the bots are written in a form that cannot be edited here.
+    Raises :class:`InvalidInput` if the bot is there, or if the bots are written in a form that
+    cannot be edited here.
     """
     before = _plain(text)
     bots = before.get("bots") or {}
@@ -87,9 +91,11 @@ def add_bot(text: str, bot: str, entry: BotEntry) -> str:
 
 
 def remove_bot(text: str, bot: str) -> str:
-    """``text`` without ``bot``: without its lines, and the comment lines that stand directly above them.
+    """``text`` without ``bot``: without its lines, and the comment lines that stand directly above
+    them.
 
-    Raises :class:`InvalidInput` if there is no such bot, or if the bots are written in a form that cannot be edited here.
+    Raises :class:`InvalidInput` if there is no such bot, or if the bots are written in a form that
+    cannot be edited here.
     """
     before = _plain(text)
     if bot not in bots_of(text):
@@ -142,7 +148,8 @@ def _value(root: Node, name: str) -> Node | None:
 
 
 def _end(node: Node) -> int:
-    """Where the last character of a value is. A block ends, for the parser, only where the next thing begins."""
+    """Where the last character of a value is. A block ends, for the parser, only where the next
+    thing begins."""
     while isinstance(node, MappingNode | SequenceNode) and node.value and not node.flow_style:
         last = node.value[-1]
         node = last[1] if isinstance(last, tuple) else last
@@ -151,7 +158,8 @@ def _end(node: Node) -> int:
 
 
 def _entry_end(text: str, at: int, indent: int) -> int:
-    """Where the entry ends whose last value ends ``at``: comment lines that stand deeper than its key belong to it."""
+    """Where the entry ends whose last value ends ``at``: comment lines that stand deeper than its
+    key belong to it."""
     comment = re.compile(rf" {{{indent + 1},}}#")
     at = _line_end(text, at)
     while comment.match(text, at):

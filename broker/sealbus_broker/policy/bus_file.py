@@ -1,4 +1,5 @@
-"""``bus.toml``: the name of the bus that a folder holds, where it is found, and the public keys that its stamps verify with.
+"""``bus.toml``: the name of the bus that a folder holds, where it is found, and the public keys
+that its stamps verify with.
 
 ::
 
@@ -6,8 +7,9 @@
     servers = ["nats://bus.example.com:4222"]
     bus_keys = ["N…"]                          # whose stamps bots believe
 
-It holds no secret and belongs in git: so every command, and every clone of the folder, knows the bus without its private keys.
-It is no part of the policy's digest, because a bus that moves is still judged by the same rules.
+It holds no secret and belongs in git: so every command, and every clone of the folder, knows the
+bus without its private keys. It is no part of the policy's digest, because a bus that moves is
+still judged by the same rules.
 """
 
 from __future__ import annotations
@@ -89,7 +91,8 @@ class BusFile:
 
 
 def read_bus_file(root: Path, problems: list[Problem]) -> BusFile | None:
-    """The folder's ``bus.toml``. ``None`` if there is none, or after adding what is wrong with it to ``problems``."""
+    """The folder's ``bus.toml``. ``None`` if there is none, or after adding what is wrong with it
+    to ``problems``."""
     if not (root / FILE).exists() and not (root / FILE).is_symlink():
         return None
     content = read_file(root, FILE, MAX_BUS_FILE_BYTES)
@@ -119,7 +122,8 @@ def read_bus_file(root: Path, problems: list[Problem]) -> BusFile | None:
 def write_bus_file(root: Path, bus: BusFile) -> bool:
     """Make ``bus.toml`` say what ``bus`` says. Returns whether it had to be changed.
 
-    Raises :class:`InvalidInput` if the file that is there cannot be edited, ``OSError`` if it cannot be written.
+    Raises :class:`InvalidInput` if the file that is there cannot be edited, ``OSError`` if it
+    cannot be written.
     """
     problems: list[Problem] = []
     now = read_bus_file(root, problems)
@@ -133,7 +137,8 @@ def write_bus_file(root: Path, bus: BusFile) -> bool:
 
 
 def address(server: str) -> tuple[str, int]:
-    """Host and port of a NATS address. Two addresses of one place compare equal: ``localhost`` is ``127.0.0.1``."""
+    """Host and port of a NATS address. Two addresses of one place compare equal: ``localhost`` is
+    ``127.0.0.1``."""
     parts = urlsplit(server)
     host = (parts.hostname or "").lower().rstrip(".")
     return "127.0.0.1" if host == "localhost" else host, parts.port or PORT
@@ -145,7 +150,8 @@ def other_place(bus: BusFile, servers: tuple[str, ...]) -> bool:
 
 
 def other_bus(bus: BusFile, credentials: Credentials) -> str | None:
-    """Why ``credentials`` cannot be used on this bus: another name, or another bus key. ``None`` if they can."""
+    """Why ``credentials`` cannot be used on this bus: another name, or another bus key. ``None`` if
+    they can."""
     if credentials.bus != bus.name:
         return f"for the bus {credentials.bus}, and {FILE} names {bus.name}"
     if not credentials.bus_keys & {key.raw for key in bus.bus_keys}:

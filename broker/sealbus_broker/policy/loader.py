@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sealbus.keys import PublicKey
 from sealbus.reason import Reason
-from sealbus.subjects import RELAY, RESERVED, check_name, check_pattern, is_pattern, overlap
+from sealbus.subjects import RELAY, RESERVED, check_name, check_pattern, is_name, is_pattern, overlap
 from sealbus_broker.gate.policy import BotKey, BotRule, CauseRule, Delivery, Disposition, Limits, Policy, SubjectRule
 from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.policy.builtin import EVERYONE, builtin_subjects
@@ -313,7 +313,7 @@ class _Loading:
     def read_keys(self, folder: Path) -> KeyFiles:
         keys = read_key_files(folder, frozenset(self.bots), self.reader.problems)
         for bot in self.bots:
-            if bot not in keys.by_bot:
+            if bot not in keys.by_bot and is_name(bot):
                 self.note(("bots", bot), f"{printable(bot)} has no key yet", f"sealbus keys new {printable(bot)}")
         used = {name for rule in self.subjects for name in (*rule.schemas, *([rule.reply.name] if rule.reply else []))}
         for name in self.schemas.compiled:

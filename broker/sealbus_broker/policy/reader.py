@@ -72,6 +72,15 @@ class Reader:
         if value is None:
             return []
         if isinstance(value, str):
+            parts = [part.strip() for part in value.split(",")]
+            if len(parts) > 1 and not value.startswith("/"):  # a JSON pointer may have a comma in it
+                self.note(
+                    path,
+                    f"{what} is one text with commas",
+                    got=value,
+                    hint=f"write [{printable(', '.join(parts), 100)}]",
+                )
+                return []
             return [(path, value)]
         if not isinstance(value, list):
             self.note(path, f"{what} is not a list", got=value, expected="a list of texts")

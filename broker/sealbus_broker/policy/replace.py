@@ -13,7 +13,8 @@ MODE: Final = 0o644
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write ``path``, keeping its mode if it is there. Raises ``OSError``, and leaves nothing behind then."""
+    """Write ``path``, keeping its mode if it is there. Raises ``OSError``, and leaves nothing
+    behind then."""
     path = path.resolve()
     mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else MODE
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -1,7 +1,9 @@
-"""The words of a JSON Schema: those that mean something here, those that are misspelt, and what a schema leaves open.
+"""The words of a JSON Schema: those that mean something here, those that are misspelt, and what a
+schema leaves open.
 
-JSON Schema ignores a keyword that it does not know, so ``propertys`` checks nothing and nobody notices. Here the keywords are a
-closed list: what is not in it is a problem. So is what the validator would obey although nobody here looks into it.
+JSON Schema ignores a keyword that it does not know, so ``propertys`` checks nothing and nobody
+notices. Here the keywords are a closed list: what is not in it is a problem. So is what the
+validator would obey although nobody here looks into it.
 """
 
 from __future__ import annotations
@@ -84,8 +86,9 @@ def word_faults(document: Document, path: Path_, schema: dict[str, Any]) -> Iter
 def schema_notes(document: Document, schemas: Iterable[tuple[Path_, Any]]) -> list[Problem]:
     """What a sound schema does not check, although its author may think so.
 
-    An object that accepts properties which it does not name is no error: a reader may want to accept what a later version adds, and
-    ``"additionalProperties": true`` says so. One note a file: one such object rarely comes alone.
+    An object that accepts properties which it does not name is no error: a reader may want to
+    accept what a later version adds, and ``"additionalProperties": true`` says so. One note a file:
+    one such object rarely comes alone.
     """
     notes: list[Problem] = []
     found: list[Path_] = []

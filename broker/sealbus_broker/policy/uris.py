@@ -17,7 +17,8 @@ def same_uri(one: object, other: str) -> bool:
 
 
 def normal_uri(uri: str) -> str:
-    """``uri`` in its normal form: case of scheme and host, default port, needless escapes, dot segments, empty fragment.
+    """``uri`` in its normal form: case of scheme and host, default port, needless escapes, dot
+    segments, empty fragment.
 
     What is no URI comes back as it is.
     """

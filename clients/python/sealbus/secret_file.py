@@ -1,12 +1,13 @@
 """Files that hold a private key: who else may read them, and how they are written.
 
-A key that others can read is as good as published, so a file with such a mode is refused, unless the mode is not its owner's
-choice:
+A key that others can read is as good as published, so a file with such a mode is refused, unless
+the mode is not its owner's choice:
 
-- **A read-only mount.** Containers get secrets that way, with modes like 0444 or 0777 that nobody inside can change; who can
-  see the mount is decided outside.
-- **A group's file.** Kubernetes mounts a secret as root's, mode 0440, with the pod's ``fsGroup`` as its group. Reading by the
-  group alone is accepted where the file belongs to somebody else and to a group of this process: it is the only way in.
+- **A read-only mount.** Containers get secrets that way, with modes like 0444 or 0777 that nobody
+  inside can change; who can see the mount is decided outside.
+- **A group's file.** Kubernetes mounts a secret as root's, mode 0440, with the pod's ``fsGroup`` as
+  its group. Reading by the group alone is accepted where the file belongs to somebody else and to a
+  group of this process: it is the only way in.
 
 An owner's own file on an ordinary disk has to be 0600 or less.
 """
@@ -24,7 +25,8 @@ from sealbus.errors import SealbusError
 
 @dataclass(frozen=True, slots=True)
 class SecretFile:
-    """One sort of secret file: its limit, its error, and what to say in the two cases that have a remedy."""
+    """One sort of secret file: its limit, its error, and what to say in the two cases that have a
+    remedy."""
 
     most: int
     """Bytes; keeps a wrong path from reading a disk image."""
@@ -35,7 +37,8 @@ class SecretFile:
     """The hint, after ``chmod 600``, where others can read it."""
 
     def read(self, path: Path) -> bytes:
-        """The file's content. Raises ``unusable`` if it cannot be read, is too large, or others can read it."""
+        """The file's content. Raises ``unusable`` if it cannot be read, is too large, or others can
+        read it."""
         try:
             with path.open("rb") as file:
                 status = os.fstat(file.fileno())
@@ -55,7 +58,8 @@ class SecretFile:
         return content
 
     def write(self, path: Path, text: str) -> None:
-        """Write a new file, 0600, in a folder that is 0700 if it is made here. Raises ``unusable``; never overwrites.
+        """Write a new file, 0600, in a folder that is 0700 if it is made here. Raises ``unusable``;
+        never overwrites.
 
         What could be written in part only is taken away again.
         """

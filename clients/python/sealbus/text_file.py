@@ -1,7 +1,8 @@
 """Text files as editors save them: UTF-8, with or without a byte order mark.
 
-Editors on Windows put the mark U+FEFF in front of a text. Every file that Sealbus reads is treated alike: one mark at the
-beginning is skipped, and a file in UTF-16 or UTF-32, which such a mark gives away, is refused by that name.
+Editors on Windows put the mark U+FEFF in front of a text. Every file that Sealbus reads is treated
+alike: one mark at the beginning is skipped, and a file in UTF-16 or UTF-32, which such a mark gives
+away, is refused by that name.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def other_encoding(content: bytes) -> str | None:
 
 
 def decode_text(content: bytes) -> str:
-    """``content`` as text. Raises :class:`InvalidInput` that says what it is instead, and nothing of the content."""
+    """``content`` as text. Raises :class:`InvalidInput` that says what it is instead, and nothing
+    of the content."""
     if (encoding := other_encoding(content)) is not None:
         raise InvalidInput(f"is {encoding} text, not UTF-8", hint="save it as UTF-8")
     try:
