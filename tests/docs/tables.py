@@ -141,7 +141,7 @@ def builtin() -> str:
         request = next(iter(rule.schemas.values()))
         assert rule.reply is not None
         assert isinstance(rule.reply.document, dict)
-        answer = rule.reply.document["anyOf"][0]
+        answer = rule.reply.document
         parts.append(
             f"**`{rule.pattern}`**, the request's and the answer's schema:\n\n{_json(request.document)}\n\n{_json(answer)}"
         )

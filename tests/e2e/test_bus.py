@@ -107,7 +107,12 @@ async def test_a_request_is_answered_by_the_bot_that_replies(shop: Shop) -> None
 
 
 async def test_a_request_that_nobody_answers_says_so(shop: Shop) -> None:
-    async with shop.bot("order") as asker:
+    inventory = shop.bot("inventory")
+
+    @inventory.subscribe("stock.check")
+    async def only_listen(_: Message) -> None: ...
+
+    async with inventory, shop.bot("order") as asker:
         with pytest.raises(NoReply, match="nobody answered"):
             await asker.request("stock.check", {"sku": "ABC-0001"}, timeout=0.5)
 

@@ -209,6 +209,33 @@ def an_answer_under_the_questions_schema() -> Step:
     return _answering(schema="stock.ask", schema_version=1, payload={"sku": "lamp"})
 
 
+@attack("check_schema_known", Reason.UNKNOWN_SCHEMA, without=BREAKS)
+def an_error_that_is_no_answer() -> Step:
+    """A message that answers nothing names the schema of errors."""
+    said = {"error": "KeyError", "message": ""}
+    return Step(envelope(payload=said, schema="sealbus.error", schema_version=1))
+
+
+@attack("check_schema", Reason.SCHEMA)
+def an_error_with_a_long_message() -> Step:
+    """An answer says at length that it failed."""
+    said = {"error": "KeyError", "message": "x" * 201}
+    return _answering(payload=said, schema="sealbus.error", schema_version=1)
+
+
+@attack("check_schema", Reason.SCHEMA)
+def an_error_with_more_in_it() -> Step:
+    """An answer says that it failed, and something else that no schema knows."""
+    said = {"error": "KeyError", "message": "", "left": 4}
+    return _answering(payload=said, schema="sealbus.error", schema_version=1)
+
+
+@attack("check_schema", Reason.SCHEMA)
+def an_error_under_the_answers_schema() -> Step:
+    """An answer says that it failed, but names no schema."""
+    return _answering(payload={"error": "KeyError", "message": ""})
+
+
 @attack("check_schema", Reason.SCHEMA)
 def an_answer_outside_the_schema() -> Step:
     """An answer that is not what the subject's reply schema says."""

@@ -212,6 +212,13 @@ def an_answer() -> Step:
 
 
 @honest()
+def an_answer_that_it_failed() -> Step:
+    """It names the schema of errors instead of the one that the policy names."""
+    said = {"error": "KeyError", "message": "x" * 200}
+    return live(answer(payload=said, schema="sealbus.error", schema_version=1), session="inventory")
+
+
+@honest()
 def an_answer_at_the_last_moment() -> Step:
     """The question was judged exactly as long ago as an answer may take."""
     asked = parent(envelope(ASK), ASK, position=None, judged_at_ms=NOW - 10_000)

@@ -38,7 +38,7 @@ ANSWER_S: Final = 5.0
     metavar="N",
     help="With --file: skip to line N.",
 )
-@click.option("--live", is_flag=True, help="The policy declares the subject as live.")
+@click.option("--live", is_flag=True, help="Say that the subject is live. The bus tells, so it need not be said.")
 @click.option("--schema", metavar="NAME", help="Such as orders.placed.v1. [default: the subject's first]")
 @click.option(
     "--nonce",
@@ -81,7 +81,7 @@ def pub(
         raise click.UsageError("--from-line is for --file")
     document = None if payload is None else _parse(payload)
     speaker = Bot(find_credentials(folder, bot, credentials))
-    sending = Sending(subject, live, schema, timeout or VERDICT_S)
+    sending = Sending(subject, live or None, schema, timeout or VERDICT_S)
     if file is not None:
         return _publish_lines(Bulk(speaker, sending, Lines(file), first=from_line, as_json=as_json), timeout)
 
@@ -141,7 +141,7 @@ def _parse(payload: str) -> Any:
 
 @click.command()
 @click.argument("pattern")
-@click.option("--live", is_flag=True, help="Listen to what passes by, instead of what is stored.")
+@click.option("--live", is_flag=True, help="Listen to what passes by, also on subjects that are stored.")
 @click.option("--durable", default="cli", show_default=True, metavar="NAME", help="The place that is remembered.")
 @click.option(
     "--from",
@@ -189,7 +189,7 @@ def sub(
         async with connected(listener, timeout), asyncio.timeout(None) as silence:
             click.echo(f"connected as {listener.name}, waiting for {pattern}", err=True)
             silence.reschedule(loop.time() + idle if idle else None)
-            async with listener.messages(pattern, live=live, durable=durable, start=start) as messages:
+            async with listener.messages(pattern, live=live or None, durable=durable, start=start) as messages:
                 async for message in messages:
                     silence.reschedule(None)
                     await output.put_line(_shown(message, as_json))

@@ -37,7 +37,7 @@ class Sending:
     """How each message is published."""
 
     subject: str
-    live: bool
+    live: bool | None
     schema: str | None
     timeout_s: float
 
@@ -62,7 +62,8 @@ class Sending:
             )
         except Refused as error:
             stamp = error.stamp
-            row |= {"reason": error.reason.value, "detail": error.detail, "record": error.record}
+            told = "\n".join(part for part in (error.detail, error.clock) if part)
+            row |= {"reason": error.reason.value, "detail": told or None, "record": error.record}
         except Unresolved as error:
             return row | {"nonce": error.nonce.hex(), "detail": error.what}
         except InvalidInput as error:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from sealbus import Bot, Reason
+from sealbus import Bot, Reason, RequestFailed
 from sealbus.codec import unpack_json
 from sealbus.envelope import Envelope
 from sealbus.errors import Malformed
@@ -215,9 +215,10 @@ async def _fetch(operator: Bot, sequence: int, timeout_s: float) -> tuple[dict[s
 
 
 async def _ask(operator: Bot, subject: str, payload: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-    answer: dict[str, Any] = (await operator.request(subject, payload, timeout=timeout_s)).payload
-    if "error" in answer:
-        raise AnsweredNo(readable(str(answer["error"])))
+    try:
+        answer: dict[str, Any] = (await operator.request(subject, payload, timeout=timeout_s)).payload
+    except RequestFailed as failed:
+        raise AnsweredNo(readable(failed.message)) from None
     return answer
 
 

@@ -19,7 +19,7 @@ from sealbus.subjects import REPLY
 from sealbus_broker.gate.cause import check_cause, check_reply
 from sealbus_broker.gate.policy import BotKey, BotRule, Delivery, Policy, Rate, SubjectRule
 from sealbus_broker.gate.rate import RateMeters
-from sealbus_broker.gate.schemas import Schema
+from sealbus_broker.gate.schemas import ERROR, Schema
 from sealbus_broker.gate.verdict import Arrival, Judgment, Moment
 
 
@@ -315,10 +315,15 @@ def check_payload(case: Case) -> Violation | None:
 
 
 def check_schema_known(case: Case) -> Violation | None:
-    """*unknown-schema*: the schema that the envelope names is one that the subject accepts; naming none means the first."""
+    """*unknown-schema*: the schema that the envelope names is one that the subject accepts; naming none means the first.
+
+    An answer may also say that the request failed, and then names ``sealbus.error.v1``.
+    """
     rule, name = case.rule, case.header.schema_name
     assert rule is not None
-    accepted = {rule.reply.name: rule.reply} if case.is_reply and rule.reply is not None else rule.schemas
+    accepted = rule.schemas
+    if case.is_reply and rule.reply is not None:
+        accepted = {rule.reply.name: rule.reply, ERROR.name: ERROR}
     case.schema = next(iter(accepted.values())) if name is None else accepted.get(name)
     if case.schema is None:
         return Violation(Reason.UNKNOWN_SCHEMA, f"expected {' or '.join(accepted)}")

@@ -20,6 +20,7 @@ from typing import Any, Final, TypeAlias
 
 import jsonschema_rs
 
+from sealbus.answer import ERROR_DOCUMENT, ERROR_SCHEMA
 from sealbus.errors import InvalidInput
 from sealbus.limits import MAX_DETAIL_BYTES, MAX_FAULTS
 from sealbus.subjects import split_schema
@@ -131,6 +132,9 @@ class Schema:
     def __repr__(self) -> str:
         return f"Schema({self.name!r})"
 
+
+ERROR: Final = Schema.compile(ERROR_SCHEMA, ERROR_DOCUMENT)
+"""What any answer may be instead of the one that was asked for."""
 
 _MAY_BE_FALSE: Final = ("additionalProperties", "items", "propertyNames", "unevaluatedItems", "unevaluatedProperties")
 

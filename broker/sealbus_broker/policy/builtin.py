@@ -15,12 +15,6 @@ EVERYONE: Final = ("sealbus.grants", "sealbus.subscribe")
 """What every bot may publish without a grant: each learns of its own grants only, and the relay checks a pattern that is asked for."""
 
 _SEQUENCE = {"type": "integer", "minimum": 1}
-_ERROR = {
-    "type": "object",
-    "properties": {"error": {"type": "string"}},
-    "required": ["error"],
-    "additionalProperties": False,
-}
 
 
 def _object(required: list[str], **properties: Any) -> dict[str, Any]:
@@ -107,10 +101,10 @@ _SUBJECTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
 
 @cache
 def builtin_subjects() -> tuple[SubjectRule, ...]:
-    """The rules of the bus's own subjects. A reply is what was asked for, or ``{"error": …}``."""
+    """The rules of the bus's own subjects."""
     rules = []
     for subject, (request, reply) in _SUBJECTS.items():
         schema = Schema.compile(f"{subject}.v1", request)
-        answer = Schema.compile(f"{subject}.reply.v1", {"anyOf": [reply, _ERROR]})
+        answer = Schema.compile(f"{subject}.reply.v1", reply)
         rules.append(SubjectRule(subject, Delivery.LIVE, {schema.name: schema}, reply=answer))
     return tuple(rules)

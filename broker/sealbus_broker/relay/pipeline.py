@@ -22,7 +22,7 @@ from sealbus.keys import SigningKey
 from sealbus.limits import MAX_BATCH, MAX_TOGETHER
 from sealbus.seal import Verifier
 from sealbus.stamp import Stamp, Verdict, seal_stamps
-from sealbus.subjects import receipt_subject, receipts_subject
+from sealbus.subjects import REPLY, receipt_subject, receipts_subject
 from sealbus_broker.gate.judge import judge
 from sealbus_broker.gate.ledger import settle
 from sealbus_broker.gate.policy import Delivery, Policy
@@ -35,6 +35,7 @@ from sealbus_broker.relay.tally import Tally
 
 log = structlog.get_logger(__name__)
 
+_REPLIES: Final = f"{REPLY}."
 _PREFIX: Final = {Delivery.STREAM: "accepted", Delivery.LIVE: "live"}
 
 
@@ -45,6 +46,9 @@ class Services(Protocol):
 
     def serve(self, judgment: Judgment, stamp: bytes) -> None:
         """Start answering; return at once, never raise."""
+
+    def probe(self, judgment: Judgment, stamp: bytes) -> bytes:
+        """The frame that finds out whether anybody listens to a request, and has the requester told if not."""
 
 
 @dataclass(slots=True)
@@ -180,17 +184,29 @@ class Pipeline:
     def _answer(self, items: list[_Item]) -> None:
         """Send the senders their stamps, and let the bus's own services answer. Lost receipts are asked for again by a retry."""
         receipts: dict[str, list[tuple[bytes, bytes]]] = {}
+        probes: list[bytes] = []
         for item in items:
             header = item.judgment.header
             if header is None or item.receipt is None:
                 continue
             receipts.setdefault(item.judgment.arrival.session, []).append((header.nonce, item.receipt))
-            if item.fresh and item.judgment.reason is None and header.subject in self._services:
-                self._services.serve(item.judgment, item.receipt)
+            if item.fresh and item.judgment.reason is None:
+                if header.subject in self._services:
+                    self._services.serve(item.judgment, item.receipt)
+                elif _is_request(item.judgment):
+                    probes.append(self._services.probe(item.judgment, item.receipt))
+        frames = [frame for bot, stamps in receipts.items() for frame in _receipt_frames(bot, stamps)]
         try:
-            self._nc.write([frame for bot, stamps in receipts.items() for frame in _receipt_frames(bot, stamps)])
+            self._nc.write([*frames, *probes])
         except (NatsError, OSError) as error:
             log.warning("receipt.lost", error=type(error).__name__)
+
+
+def _is_request(judgment: Judgment) -> bool:
+    """Whether it may be answered. An answer's rule is that of its request."""
+    header, rule = judgment.header, judgment.rule
+    assert header is not None and rule is not None
+    return rule.reply is not None and not header.subject.startswith(_REPLIES)
 
 
 def _receipt_frames(bot: str, stamps: Sequence[tuple[bytes, bytes]]) -> Iterator[bytes]:

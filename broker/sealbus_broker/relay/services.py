@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final
 
 import structlog
-from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from sealbus.answer import ERROR_ID, ERROR_VERSION, NOBODY_LISTENS, NOT_SERVED, UNAVAILABLE, error_payload
 from sealbus.codec import pack_json, unpack_json
 from sealbus.delivery import pack_delivery
 from sealbus.envelope import Envelope, Header, Parent, seal_envelopes
+from sealbus.hardened import HardenedClient
 from sealbus.keys import SigningKey
 from sealbus.limits import NONCE_BYTES
 from sealbus.stamp import Stamp, Verdict, seal_stamps
@@ -28,6 +29,7 @@ from sealbus_broker.gate.verdict import Judgment
 from sealbus_broker.relay.consumers import make_consumer
 from sealbus_broker.relay.grants import Grants
 from sealbus_broker.relay.journal import Entry, Journal
+from sealbus_broker.relay.listening import Asked, Listening
 from sealbus_broker.relay.quarantine_reader import read_record, read_records
 
 log = structlog.get_logger(__name__)
@@ -47,7 +49,7 @@ Handler = Callable[[str, Any], Awaitable[Any]]
 
 
 class NotServed(Exception):
-    """A request that cannot be served; its text goes to the requester as ``{"error": …}``."""
+    """A request that cannot be served; its text goes to the requester as the message of a ``sealbus.error.v1``."""
 
 
 class Services:
@@ -55,7 +57,7 @@ class Services:
 
     def __init__(
         self,
-        nc: Client,
+        nc: HardenedClient,
         journal: Journal,
         policy: Callable[[], Policy],
         key: SigningKey,
@@ -69,6 +71,7 @@ class Services:
         self._relay = relay
         self._now_ms = now_ms
         self._grants = Grants(relay)
+        self._listening = Listening(nc, self._tell_that_nobody_listens)
         self._tasks: set[asyncio.Task[None]] = set()
         self._handlers: Mapping[str, Handler] = {
             GRANTS: self._tell_grants,
@@ -80,14 +83,32 @@ class Services:
     def __contains__(self, subject: str) -> bool:
         return subject in self._handlers
 
+    async def open(self) -> None:
+        """Get ready to learn who listens. Call once, before :meth:`probe`."""
+        await self._listening.open()
+
+    def probe(self, judgment: Judgment, stamp: bytes) -> bytes:
+        """The frame that finds out whether anybody listens to an accepted request; if not, the requester is told."""
+        assert judgment.envelope is not None
+        header = judgment.envelope.header
+        return self._listening.probe(Asked(header.bot, header.subject, header.nonce, stamp))
+
+    def _tell_that_nobody_listens(self, asked: Asked) -> None:
+        if len(self._tasks) < _BUSY:  # beyond that the requester learns it by its own deadline
+            what = f"nobody listens on {asked.subject}"
+            self._start(self.fail(asked.bot, asked.nonce, asked.stamp, NOBODY_LISTENS, what))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     def serve(self, judgment: Judgment, stamp: bytes) -> None:
         """Start answering an accepted request. Returns at once; never raises."""
         if len(self._tasks) >= _BUSY:
             log.warning("service.busy", bot=judgment.arrival.session)
             return
-        task = asyncio.get_running_loop().create_task(self._answer(judgment, stamp))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._start(self._answer(judgment, stamp))
 
     async def drain(self) -> None:
         """Wait for the answers under way."""
@@ -104,13 +125,25 @@ class Services:
         try:
             answer = await self._handlers[header.subject](bot, unpack_json(judgment.envelope.payload))
         except NotServed as refusal:
-            answer = {"error": str(refusal)}
+            await self.fail(bot, header.nonce, stamp, NOT_SERVED, str(refusal))
         except (NatsError, OSError, TimeoutError) as error:
             log.warning("service.failed", subject=header.subject, bot=bot, error=type(error).__name__)
-            answer = {"error": "the relay cannot reach JetStream; try again"}
-        await self._reply(bot, header.nonce, stamp, answer)
+            await self.fail(bot, header.nonce, stamp, UNAVAILABLE, "the relay cannot reach JetStream; try again")
+        else:
+            await self._reply(bot, header.nonce, stamp, pack_json(answer))
 
-    async def _reply(self, requester: str, request: bytes, stamp: bytes, payload: object) -> None:
+    async def fail(self, requester: str, request: bytes, stamp: bytes, error: str, message: str) -> None:
+        """Tell ``requester`` that the request with the nonce ``request``, which was accepted with ``stamp``, failed."""
+        await self._reply(requester, request, stamp, error_payload(error, message), (ERROR_ID, ERROR_VERSION))
+
+    async def _reply(
+        self,
+        requester: str,
+        request: bytes,
+        stamp: bytes,
+        payload: bytes,
+        schema: tuple[str | None, int | None] = (None, None),
+    ) -> None:
         policy, now_ms = self._policy(), self._now_ms()
         subject = reply_subject(requester, request)
         header = Header(
@@ -120,9 +153,11 @@ class Services:
             nonce=os.urandom(NONCE_BYTES),
             issued_at_ms=now_ms,
             ttl_ms=policy.limits.live_ttl_ms,
+            schema=schema[0],
+            schema_version=schema[1],
             parent=Parent(stamp).encode(),
         )
-        (envelope,) = seal_envelopes(self._key, [(header, pack_json(payload))])
+        (envelope,) = seal_envelopes(self._key, [(header, payload)])
         verdict = Stamp(
             bus=policy.bus,
             envelope=Envelope.decode(envelope).digest,

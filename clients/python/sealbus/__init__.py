@@ -40,8 +40,9 @@ from sealbus.errors import (
     SealbusError,
     SubscriptionDenied,
 )
+from sealbus.grants import Grants
 from sealbus.life import BotState
-from sealbus.outcomes import NoReply, Refused, Unresolved
+from sealbus.outcomes import NoReply, Refused, RequestFailed, Unresolved
 from sealbus.reason import Reason
 from sealbus.stamp import Stamp, Verdict
 
@@ -51,6 +52,7 @@ __all__ = [
     "ConnectionFailed",
     "Credentials",
     "CredentialsError",
+    "Grants",
     "InvalidInput",
     "Malformed",
     "Message",
@@ -58,6 +60,7 @@ __all__ = [
     "NotConnected",
     "Reason",
     "Refused",
+    "RequestFailed",
     "SealbusError",
     "Stamp",
     "SubscriptionDenied",

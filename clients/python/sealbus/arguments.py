@@ -106,7 +106,7 @@ def check_place(*, live: bool, durable: str, start: str, attempts: int | None = 
     if live and (durable != "default" or start != "new" or attempts is not None):
         name = "durable" if durable != "default" else "start" if start != "new" else "attempts"
         raise InvalidInput(
-            f"{name} has no meaning for a live subscription", hint=f"leave {name} out, or leave live=True out"
+            f"{name} has no meaning for a live subscription", hint=f"leave {name} out: nothing is stored for it"
         )
 
 

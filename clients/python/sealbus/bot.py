@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, NoReturn, Self
@@ -15,24 +14,21 @@ from sealbus.arguments import (
     check_attempts,
     check_concurrency,
     check_handler,
-    check_nonce,
     check_place,
     check_seconds,
     check_start,
-    check_ttl,
 )
-from sealbus.codec import pack_json
 from sealbus.credentials import Credentials
 from sealbus.delivery import Message
-from sealbus.envelope import Header
 from sealbus.errors import ConnectionFailed, InvalidInput, SubscriptionDenied
+from sealbus.grants import GRANTS, Grants, Known
 from sealbus.hardened import HardenedClient
 from sealbus.hooks import H, Hooks
 from sealbus.life import BotState, Life, Overdue, Stopped, end
-from sealbus.limits import NONCE_BYTES
 from sealbus.listener import Listener
 from sealbus.live import LiveSubscription
 from sealbus.messages import Messages
+from sealbus.outcomes import Refused
 from sealbus.publisher import Publisher
 from sealbus.receiving import Opener
 from sealbus.requester import REQUEST_TIMEOUT_S, Requester
@@ -40,6 +36,7 @@ from sealbus.seal import Verifier
 from sealbus.serving import Handled, Handler, Subscription, serve
 from sealbus.session import RENEW_S, Session, Watchers
 from sealbus.signals import heard
+from sealbus.speaking import Speaker
 from sealbus.stamp import Stamp
 from sealbus.subjects import (
     BUS,
@@ -47,19 +44,12 @@ from sealbus.subjects import (
     REPLY,
     check_durable,
     check_pattern,
-    check_subject,
     nonce_in,
     receipts_subject,
-    reply_subject,
-    split_schema,
 )
 
 log = logging.getLogger("sealbus")
 
-TTL_S: Final = 30.0
-"""Life of an envelope: far longer than a verdict takes, half of what a policy allows by default."""
-
-LIVE_TTL_S: Final = 5.0
 PUBLISH_TIMEOUT_S: Final = 30.0
 CONNECT_TIMEOUT_S: Final = 10.0
 DRAIN_S: Final = 10.0
@@ -101,17 +91,22 @@ class Bot:
             renew_s=renew_s,
             watchers=Watchers(self._on_lost, self._on_back, self._on_pattern_denied),
         )
-        self._publisher = Publisher(credentials, self._session, verifier)
+        self._known = Known(self._ask_grants)
+        self._publisher = Publisher(credentials, self._session, verifier, self._known.notice)
         self._receipts = receipts_subject(credentials.bot).encode()
         self._opener = Opener(credentials, verifier)
         self._requester = Requester(credentials, self._publisher, self._opener, verifier)
+        self._speaker = Speaker(
+            credentials, self._life, publisher=self._publisher, requester=self._requester, known=self._known
+        )
         self._listener = Listener(
             credentials.bot,
             self._life,
             session=self._session,
             opener=self._opener,
             requester=self._requester,
-            draft=self._draft,
+            draft=self._speaker.draft,
+            known=self._known,
             on_denied=self._on_denied,
         )
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -152,6 +147,14 @@ class Bot:
         """How many deliveries this bot did not believe, by what did not hold."""
         return dict(self._opener.refused)
 
+    async def grants(self) -> Grants:
+        """What the policy lets this bot do: what it may publish and subscribe to, classes, rates and limits.
+
+        The bus tells it with each connection. Raises :class:`NotConnected`.
+        """
+        self._life.check("grants()")
+        return await self._known.get()
+
     # ---- being there -------------------------------------------------------------------------------------------------
 
     async def connect(self, timeout: float | None = CONNECT_TIMEOUT_S) -> None:  # noqa: ASYNC109  # with an error of its own
@@ -189,6 +192,12 @@ class Bot:
         self._supervise(await self._session.open())
         self._sending = asyncio.create_task(self._publisher.run())
         self._supervise(self._sending)
+        try:
+            await self._known.get()
+        except Refused as refused:
+            raise ConnectionFailed(
+                f"{self.name} is admitted and cannot speak: {refused.what}", hint=refused.hint
+            ) from refused
         placed = []
         for handled in self._listener.handlers:  # also those that are registered meanwhile
             placed.append((handled, await self._listener.subscribe(handled)))  # noqa: PERF401  # one after the other
@@ -196,6 +205,7 @@ class Bot:
 
     async def _undo_connect(self) -> None:
         try:
+            await self._known.close()
             if self._sending is not None:
                 await end(self._sending)
                 self._sending = None
@@ -270,6 +280,7 @@ class Bot:
         waited_for: list[asyncio.Future[Any]] = [*self._publisher.verdicts(), *self._requester.answers()]
         if waited_for:
             await self._life.in_time(_all_done(waited_for), deadline)
+        await self._known.close()
         self._publisher.abandon()
         self._requester.abandon()
         if self._sending is not None:
@@ -370,7 +381,7 @@ class Bot:
         subject: str,
         payload: Any,
         *,
-        live: bool = False,
+        live: bool | None = None,
         schema: str | None = None,
         parent: Message | None = None,
         quote: bool = False,
@@ -380,20 +391,33 @@ class Bot:
     ) -> Stamp:
         """Publish ``payload`` and return when the relay has accepted it: the stamp is its sealed word.
 
-        ``live``: whether the policy declares the subject as live. ``schema``: such as ``"orders.placed.v1"``; by default the subject's
-        first. ``parent``: the message this one follows from; ``quote``: whether its whole envelope travels along, which a cause rule with
-        ``match`` needs. ``ttl``: life of the envelope in seconds. ``nonce``: 16 bytes, to resolve an earlier :class:`Unresolved`.
+        Where the subject has a rate, the message waits for its turn first. So many may be published at once, and none is
+        refused for its rate.
 
-        Raises :class:`Refused` with the reason, :class:`Unresolved` after ``timeout`` seconds without verdict, :class:`InvalidInput`.
+        Args:
+            live: whether the policy declares the subject as live. The bus tells, so it need not be said.
+            schema: such as ``"orders.placed.v1"``; by default the subject's first.
+            parent: the message this one follows from.
+            quote: whether the parent's whole envelope travels along, which a cause rule with ``match`` needs.
+            ttl: life of the envelope in seconds.
+            nonce: 16 bytes, to resolve an earlier :class:`Unresolved`.
+            timeout: seconds to wait for a verdict, from when the message is sent.
+
+        Raises:
+            Refused: the relay's verdict, with its reason.
+            Unresolved: there was no verdict in time.
+            InvalidInput: an argument or the payload cannot be used; nothing was sent.
+            NotConnected: the bot is not connected; nothing was sent.
         """
-        ttl_ms = check_ttl(ttl if ttl is not None else (LIVE_TTL_S if live else TTL_S))
-        resumed = nonce is not None
-        chosen = check_nonce(nonce) if resumed else os.urandom(NONCE_BYTES)
-        header = self._header(subject, chosen, schema, ttl_ms, _quoted(parent, quote))
-        timeout_s = check_seconds("timeout", timeout)
-        self._life.check("publish()")
-        return await self._publisher.publish(
-            header, pack_json(payload), live=live, resumed=resumed, timeout_s=timeout_s
+        return await self._speaker.publish(
+            subject,
+            payload,
+            live=live,
+            schema=schema,
+            parent=_quoted(parent, quote),
+            ttl=ttl,
+            nonce=nonce,
+            timeout_s=check_seconds("timeout", timeout),
         )
 
     async def request(
@@ -406,33 +430,15 @@ class Bot:
     ) -> Message:
         """Ask on a live subject and return the first answer, verified.
 
-        Raises :class:`Refused`, :class:`Unresolved`, or :class:`NoReply` after ``timeout`` seconds.
+        ``timeout`` is in seconds, from when the request is sent.
+
+        Raises:
+            RequestFailed: the other bot answered that it failed.
+            NoReply: nobody listens, which is known at once; or no answer came in time.
+            Refused: the relay refused the request.
+            Unresolved: there was no verdict on the request in time.
         """
-        timeout_s = check_seconds("timeout", timeout)
-        header, data = self._draft(subject, payload, schema)
-        self._life.check("request()")
-        return await self._requester.request(header, data, timeout_s=timeout_s)
-
-    def _draft(self, subject: str, payload: Any, schema: str | None = None) -> tuple[Header, bytes]:
-        """The header and the payload of a request."""
-        header = self._header(subject, os.urandom(NONCE_BYTES), schema, check_ttl(LIVE_TTL_S))
-        return header, pack_json(payload)
-
-    def _header(
-        self, subject: str, nonce: bytes, schema: str | None, ttl_ms: int, parent: bytes | None = None
-    ) -> Header:
-        identity, version = (None, None) if schema is None else split_schema(schema)
-        return Header(
-            bus=self.credentials.bus,
-            bot=self.name,
-            subject=check_subject(subject),
-            nonce=nonce,
-            issued_at_ms=0,  # set when it is sealed
-            ttl_ms=ttl_ms,
-            schema=identity,
-            schema_version=version,
-            parent=parent,
-        )
+        return await self._speaker.request(subject, payload, schema=schema, timeout_s=check_seconds("timeout", timeout))
 
     # ---- listening ---------------------------------------------------------------------------------------------------
 
@@ -440,7 +446,7 @@ class Bot:
         self,
         pattern: str,
         *,
-        live: bool = False,
+        live: bool | None = None,
         durable: str = "default",
         start: str = "new",
         concurrency: int = 1,
@@ -454,7 +460,8 @@ class Bot:
 
         Args:
             pattern: a subject, with ``*`` for one token or a final ``>`` for one or more.
-            live: listen to what passes by instead, at most once. The only way for live subjects.
+            live: listen to what passes by instead, at most once. On live subjects that is the only way, and need not be
+                said: the bus tells. A pattern that covers subjects of both kinds gets what is stored.
             durable: name of the place that is remembered. Processes of the bot that use one name share the messages.
             start: ``"new"``, or ``"all"`` that is stored. Counts the first time that the name is used.
             concurrency: handlers at once. With 1, and in one process, messages come in their order, except those
@@ -467,14 +474,15 @@ class Bot:
         check_pattern(pattern)
         check_start(start)
         check_durable(durable)
-        check_place(live=live, durable=durable, start=start, attempts=attempts)
+        check_place(live=bool(live), durable=durable, start=start, attempts=attempts)
         check_concurrency(concurrency)
         check_attempts(attempts)
 
         def register(handler: Handler) -> Handler:
             check_handler(handler)
-            durable_name = None if live else durable
-            self._handle(Handled(handler, pattern, durable_name, start, concurrency, attempts=attempts))
+            place = None if live else durable
+            undecided = live is None
+            self._handle(Handled(handler, pattern, place, start, concurrency, attempts=attempts, undecided=undecided))
             return handler
 
         return register
@@ -482,7 +490,9 @@ class Bot:
     def reply(self, pattern: str, *, concurrency: int = 64) -> Callable[[Handler], Handler]:
         """Decorate ``async def handler(message) -> payload`` to answer requests on a live subject.
 
-        Of several processes of this bot, one answers. A handler that raises answers nothing, and the asker's time runs out.
+        Of several processes of this bot, one answers. Where the handler raises, or its answer is refused, the asker's
+        ``request()`` raises :class:`RequestFailed` with the name of the exception's class. To say more, raise
+        ``RequestFailed("no such sku")``.
         """
         check_pattern(pattern)
         check_concurrency(concurrency)
@@ -491,9 +501,7 @@ class Bot:
             check_handler(handler)
 
             async def answer(message: Message) -> None:
-                payload = await handler(message)
-                subject = reply_subject(message.bot, message.nonce)
-                await self.publish(subject, payload, live=True, parent=message, timeout=REQUEST_TIMEOUT_S)
+                await self._speaker.answer(message, handler)
 
             self._handle(Handled(answer, pattern, None, "new", concurrency, queue=self.name))
             return handler
@@ -504,7 +512,7 @@ class Bot:
         self,
         pattern: str,
         *,
-        live: bool = False,
+        live: bool | None = None,
         durable: str = "default",
         start: str = "new",
         attempts: int | None = None,
@@ -522,9 +530,10 @@ class Bot:
         check_pattern(pattern)
         check_start(start)
         check_durable(durable)
-        check_place(live=live, durable=durable, start=start, attempts=attempts)
+        check_place(live=bool(live), durable=durable, start=start, attempts=attempts)
         check_attempts(attempts)
-        wanted = Handled(_no_handler, pattern, None if live else durable, start, 1, attempts=attempts)
+        place = None if live else durable
+        wanted = Handled(_no_handler, pattern, place, start, 1, attempts=attempts, undecided=live is None)
 
         async def subscribe() -> Subscription | None:
             self._life.check_receiving("messages()")
@@ -552,6 +561,11 @@ class Bot:
         await client.subscribe_direct(f"{INBOX}.{self.name}.*", self._on_receipt)
         await client.subscribe_direct(f"{BUS}.{REPLY}.{self.name}.*", self._requester.receive)
         await self._listener.attach(client)
+        self._known.renew()
+
+    async def _ask_grants(self) -> Message:
+        header, data = self._speaker.draft(GRANTS, {})
+        return await self._requester.request(header, data, timeout_s=REQUEST_TIMEOUT_S)
 
     async def _place_and_serve(self, handled: Handled) -> None:
         with contextlib.suppress(Stopped):

@@ -11,7 +11,8 @@
     ├── SubscriptionDenied       the policy does not grant the subscription: .pattern
     ├── Refused                  the relay judged the message and refused it: .reason .faults .record
     ├── Unresolved               no verdict came in time: the message may or may not have been accepted
-    └── NoReply                  a request was accepted, but nobody answered in time
+    ├── NoReply                  a request was accepted, and nobody listens or nobody answered in time
+    └── RequestFailed            a request was answered, with an error: .error .message .bot
 
 The last three say how a message ended, so they know stamps and reasons: they live in :mod:`sealbus.outcomes`. This module imports nothing.
 A verdict inside the relay is a value and is never raised; only the publisher's side turns a refusal into an exception.

@@ -7,14 +7,16 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
+from sealbus.arguments import check_place
 from sealbus.attempts import DEFAULT_ATTEMPTS
 from sealbus.envelope import Header
 from sealbus.errors import InvalidInput, SealbusError, SubscriptionDenied
+from sealbus.grants import Known
 from sealbus.hardened import HardenedClient
 from sealbus.life import BotState, Life
 from sealbus.limits import MAX_LIVE_SUBSCRIPTIONS
 from sealbus.live import LiveSubscription
-from sealbus.outcomes import NoReply, Unresolved
+from sealbus.outcomes import NoReply, RequestFailed, Unresolved
 from sealbus.receiving import Opener
 from sealbus.requester import REQUEST_TIMEOUT_S, Requester
 from sealbus.serving import Handled, Subscription
@@ -48,6 +50,7 @@ class Listener:
         opener: Opener,
         requester: Requester,
         draft: Draft,
+        known: Known,
         on_denied: Callable[[SubscriptionDenied], None],
     ) -> None:
         self._name = name
@@ -56,6 +59,7 @@ class Listener:
         self._opener = opener
         self._requester = requester
         self._draft = draft
+        self._known = known
         self._on_denied = on_denied
         self._taken: set[tuple[str, str | None, str]] = set()
         """Pattern, durable name and queue of what may not stand twice."""
@@ -113,11 +117,22 @@ class Listener:
 
         Takes as long as the bus takes to answer: whoever calls sets a deadline, or stops the bot.
         """
+        if handled.undecided:
+            await self._decide(handled)
         if handled.live is not None:
             return self._granted(handled.live)
         if handled.durable is None:
             return await self._subscribe_live(handled)
         return await self._subscribe_durable(handled, handled.durable)
+
+    async def _decide(self, handled: Handled) -> None:
+        """Make it live if all that its pattern stands for is."""
+        grants = await self._known.get()
+        handled.undecided = False
+        if grants.is_live(handled.pattern) and handled.durable is not None:
+            check_place(live=True, durable=handled.durable, start=handled.start, attempts=handled.attempts)
+            self._session.consumers.discard(consumer_name(self._name, handled.pattern, handled.durable))
+            handled.durable = None
 
     async def _subscribe_live(self, handled: Handled) -> LiveSubscription:
         self._check_live()
@@ -154,18 +169,20 @@ class Listener:
     async def _ask_for_place(self, handled: Handled) -> int:
         """Have the relay make the consumer; return how often its policy lets a failing message be tried."""
         ask = {"pattern": handled.pattern, "durable": handled.durable, "from": handled.start}
-        answer = (await self._insist(SUBSCRIBE, ask)).payload
-        if "error" in answer:
-            raise _not_made(handled.pattern, str(answer["error"]))
+        try:
+            answer = (await self._insist(SUBSCRIBE, ask)).payload
+        except RequestFailed as failed:
+            raise _not_made(handled.pattern, failed.message) from None
         most: int = answer.get("attempts", DEFAULT_ATTEMPTS)
         return most
 
     async def _park(self, ask: dict[str, Any]) -> int | None:
         """Have the relay keep a message that failed for good; return its number in the quarantine, if it has one."""
         header, data = self._draft(PARK, ask)
-        answer = (await self._requester.request(header, data, timeout_s=REQUEST_TIMEOUT_S)).payload
-        if "error" in answer:
-            raise SealbusError(f"the relay does not park it: {answer['error']}")
+        try:
+            answer = (await self._requester.request(header, data, timeout_s=REQUEST_TIMEOUT_S)).payload
+        except RequestFailed as failed:
+            raise SealbusError(f"the relay does not park it: {failed.message}") from None
         record: int | None = answer["record"]
         return record
 

@@ -63,6 +63,8 @@ class LiveSubscription:
         self._changed.set()
 
     def _receive(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
+        if not data:
+            return  # a relay asks NATS whether anybody listens
         if len(self._waiting) >= LIVE_WAITING:
             self._opener.refused["too many waiting"] += 1
             return

@@ -30,8 +30,8 @@ def is_receipt(stamp: Stamp, header: Header, attempts: AbstractSet[bytes], *, li
     return (stamp.position is None) is live
 
 
-def check_answer(message: Message, request: Header, bus_keys: frozenset[bytes], verifier: Verifier) -> None:
-    """Check that an opened ``message`` answers the request that was sent with the header ``request``.
+def check_answer(message: Message, request: Header, bus_keys: frozenset[bytes], verifier: Verifier) -> Stamp:
+    """Check that an opened ``message`` answers the request that was sent with the header ``request``; return its stamp.
 
     Raises :class:`Malformed` unless the answer's parent is the bus's accepting stamp of that very request.
     """
@@ -44,3 +44,4 @@ def check_answer(message: Message, request: Header, bus_keys: frozenset[bytes], 
         raise Malformed("an answer to a request that was not accepted")
     if (stamp.bot, stamp.subject, stamp.nonce) != (request.bot, request.subject, request.nonce):
         raise Malformed("an answer to another request")
+    return stamp

@@ -5,9 +5,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sealbus.errors import SealbusError
 from sealbus.reason import Reason
 from sealbus.stamp import Stamp
+
+_ABOUT_TIME: Final = frozenset({Reason.EXPIRED, Reason.STALE, Reason.ISSUED_IN_FUTURE})
+_HINTS: Final = {
+    Reason.WRONG_DELIVERY: "leave `live` out: the bus tells the bot which subjects are live",
+    Reason.NOT_GRANTED: "ask the bus's operators for a `publish` grant that covers the subject",
+}
 
 
 class Refused(SealbusError):
@@ -16,16 +24,23 @@ class Refused(SealbusError):
     ``reason`` is the stable :class:`~sealbus.reason.Reason`. ``detail`` says where and which rule, never a payload's value.
     ``faults`` are its lines: one for each fault of the payload's schema, at most eight. ``record`` is the message's number in the
     quarantine, or ``None`` if it was not kept. ``stamp`` is the relay's sealed verdict, which proves all of it.
+    ``clock`` says how far this machine's clock is off, if the stamp shows that it is.
     """
 
-    def __init__(self, subject: str, reason: Reason, detail: str | None, stamp: Stamp) -> None:
+    def __init__(
+        self, subject: str, reason: Reason, detail: str | None, stamp: Stamp, *, clock: str | None = None
+    ) -> None:
         self.faults: tuple[str, ...] = tuple(detail.split("\n")) if detail else ()
         explained = f"{reason.meaning}: {'; '.join(self.faults)}" if self.faults else reason.meaning
-        kept, hint = "", None
+        kept, hint = "", _HINTS.get(reason)
         if stamp.record is not None:
             kept = f", kept as record {stamp.record}"
-            hint = f"operators see the message with `sealbus quarantine show {stamp.record}`"
+            hint = hint or f"operators see the message with `sealbus quarantine show {stamp.record}`"
+        if clock is not None and reason in _ABOUT_TIME:
+            explained = f"{explained}; {clock}"
+            hint = "set this machine's clock, and keep it right with NTP"
         super().__init__(f"{subject} refused ({reason.value}){kept}: {explained}", hint=hint)
+        self.clock = clock
         self.subject = subject
         self.reason = reason
         self.detail = detail
@@ -42,4 +57,25 @@ class Unresolved(SealbusError):
 
 
 class NoReply(SealbusError):
-    """The request was accepted and delivered, but no valid answer came in time."""
+    """The request was accepted, and nobody answered: no valid answer came in time, or the bus says that nobody listens."""
+
+
+class RequestFailed(SealbusError):
+    """The request was answered, and the answer is that it failed.
+
+    ``error`` is a word that programs can compare: the name of the exception that the other bot's handler raised, or what
+    its author chose. ``message`` is a sentence for people. ``bot`` says who answered.
+
+    A reply handler raises it to say why it does not answer::
+
+        raise RequestFailed("no such sku", error="unknown-sku")
+
+    Both texts go to the asker. They are cut to 64 and 200 characters.
+    """
+
+    def __init__(self, message: str, *, error: str = "failed", bot: str | None = None, subject: str = "") -> None:
+        said = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in f"{error}: {message}")
+        super().__init__(said if bot is None else f"{bot} answered on {subject} that it failed: {said}")
+        self.error = error
+        self.message = message
+        self.bot = bot

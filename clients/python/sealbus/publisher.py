@@ -1,8 +1,9 @@
 """Sending: each message until the relay's signed verdict on it is here.
 
-What is published in the same turn of the event loop is sealed as one batch and travels as one NATS message: a burst costs one signature,
-and a single message waits for nothing.
-A message without verdict is sealed anew under the same nonce and sent again; the relay's ledger makes that harmless.
+What is published in the same turn of the event loop is sealed as one batch and travels as one NATS message: a burst costs
+one signature, and a single message waits for nothing. A message on a subject with a rate may have to wait for its turn
+first (:mod:`sealbus.pacing`). A message without verdict is sealed anew under the same nonce and sent again; the relay's
+ledger makes that harmless.
 """
 
 from __future__ import annotations
@@ -11,20 +12,23 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from sealbus.clock import behind_ms, told
 from sealbus.codec import are_together, pack_together, split_together
 from sealbus.credentials import Credentials
 from sealbus.envelope import Header, seal_envelopes
-from sealbus.errors import InvalidInput, Malformed
+from sealbus.errors import InvalidInput, Malformed, NotConnected, SealbusError
+from sealbus.grants import Declared
 from sealbus.limits import MAX_ENVELOPE_BYTES, MAX_TOGETHER_BYTES
 from sealbus.matching import is_receipt
 from sealbus.outcomes import Refused, Unresolved
+from sealbus.pacing import Pace
 from sealbus.reason import Reason
 from sealbus.seal import Verifier
 from sealbus.session import Session
@@ -58,52 +62,97 @@ some attempt has no verdict, only an acceptance ends the matter, or the caller's
 class _Pending:
     """One message without verdict."""
 
+    order: int
     header: Header
     payload: bytes
     live: bool
     resumed: bool
     """Whether earlier attempts, which are not among ours, may have been accepted."""
+    timeout_s: float
+    """From when it is sent for the first time."""
     verdict: asyncio.Future[Stamp]
-    attempts: set[bytes] = field(default_factory=set)
-    """Digests of the envelopes that were sent for it."""
+    pace: Pace[_Pending] | None
+    """Whose turn it has to wait for, where its subject has a rate."""
+    on_sent: Callable[[], None] | None
+    attempts: dict[bytes, int] = field(default_factory=dict)
+    """Digests of the envelopes that were sent for it, and when each was sealed."""
     answered: set[bytes] = field(default_factory=set)
     """Those of them that were refused."""
     interval_s: float = field(default_factory=lambda: RETRY_FIRST_S)
     again: asyncio.TimerHandle | None = None
     """Runs out when it should be sealed anew."""
+    deadline: asyncio.TimerHandle | None = None
+    """Runs out when the caller's time is over."""
     refused: Refused | None = None
-    """The last refusal about time."""
+    """The last refusal that another attempt may avoid."""
 
     @property
     def may_be_accepted(self) -> bool:
         """Whether some attempt may have been accepted without our knowing."""
-        return self.resumed or self.attempts != self.answered
+        return self.resumed or self.attempts.keys() != self.answered
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.verdict.done()
 
 
 class Publisher:
     """Seals, sends, and matches the relay's stamps to what was sent."""
 
-    def __init__(self, credentials: Credentials, session: Session, verifier: Verifier) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        session: Session,
+        verifier: Verifier,
+        on_policy: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """``on_policy`` is told the digest of the policy that each of this bot's messages was judged by."""
         self._credentials = credentials
         self._session = session
         self._verifier = verifier
+        self._on_policy = on_policy
         self._pending: dict[bytes, _Pending] = {}
         self._unsent: dict[_Pending, None] = {}
         """In order, each once: while there is no connection its time runs out again and again."""
         self._wake = asyncio.Event()
+        self._paces: dict[str, Pace[_Pending]] = {}
+        """By the pattern of the declaration."""
+        self._begun = 0
 
     @property
     def waiting(self) -> int:
         """How many messages are without verdict."""
         return len(self._pending)
 
-    async def publish(self, header: Header, payload: bytes, *, live: bool, resumed: bool, timeout_s: float) -> Stamp:
+    async def publish(
+        self,
+        header: Header,
+        payload: bytes,
+        *,
+        live: bool,
+        resumed: bool,
+        timeout_s: float,
+        declared: Declared | None = None,
+        on_sent: Callable[[], None] | None = None,
+    ) -> Stamp:
         """Send one message and return its accepting stamp.
 
-        ``header.issued_at_ms`` is set anew for each attempt. ``resumed``: the nonce was published before, by an earlier call; the ledger
-        makes sure that it stands for one message only, so an acceptance of that attempt counts too.
+        Args:
+            header: its ``issued_at_ms`` is set anew for each attempt.
+            payload: one packed value.
+            live: whether it goes to be judged at once, or to be stored first.
+            resumed: whether the nonce was published before, by an earlier call. The ledger makes sure that it stands for
+                one message only, so an acceptance of that attempt counts too.
+            timeout_s: how long to wait for a verdict, from when it is sent for the first time. Before that it may have
+                to wait for its turn.
+            declared: its subject's declaration, if that is known. Its rate is kept to.
+            on_sent: called when it is sent for the first time.
 
-        Raises :class:`Refused`, or :class:`Unresolved` after ``timeout_s``.
+        Raises:
+            Refused: the relay's verdict; for a refusal that another attempt may avoid, only when the time is over.
+            Unresolved: no verdict came in time.
+            InvalidInput: the message is too large, or one with its nonce is being published.
         """
         if header.nonce in self._pending:
             raise InvalidInput(
@@ -115,31 +164,50 @@ class Publisher:
                 f"a payload of {len(payload)} bytes makes an envelope of more than {MAX_ENVELOPE_BYTES}",
                 hint="send a smaller payload, or where it can be fetched and its hash",
             )
-        pending = _Pending(header, payload, live, resumed, asyncio.get_running_loop().create_future())
+        verdict: asyncio.Future[Stamp] = asyncio.get_running_loop().create_future()
+        pace = self._pace(declared) if declared is not None and declared.rate is not None else None
+        self._begun += 1
+        pending = _Pending(self._begun, header, payload, live, resumed, timeout_s, verdict, pace, on_sent)
         self._pending[header.nonce] = pending
-        self._send(pending)
+        self._submit(pending)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await pending.verdict
-        except TimeoutError:
-            if pending.refused is not None and not pending.may_be_accepted:
-                raise pending.refused from None
-            raise Unresolved(
-                f"no verdict on {header.subject} within {timeout_s:g} s",
-                nonce=header.nonce,
-                hint="it may have been accepted: publish again with this nonce to find out; is a relay running?",
-            ) from pending.refused
+            return await verdict
         finally:
+            verdict.cancel()  # for the pace, where the caller was cancelled in the queue
             del self._pending[header.nonce]
             self._unsent.pop(pending, None)
+            for timer in (pending.again, pending.deadline):
+                if timer is not None:
+                    timer.cancel()
+
+    def _pace(self, declared: Declared) -> Pace[_Pending]:
+        assert declared.rate is not None
+        pace = self._paces.get(declared.pattern)
+        if pace is None:
+            pace = self._paces[declared.pattern] = Pace(declared.rate, self._send)
+        elif pace.rate != declared.rate:
+            pace.set_rate(declared.rate)
+        return pace
+
+    def _submit(self, pending: _Pending) -> None:
+        """Send it, in its turn if its subject has a rate."""
+        if pending.pace is None:
+            self._send(pending)
+        else:
             if pending.again is not None:
                 pending.again.cancel()
+            pending.pace.submit(pending)
 
     def _send(self, pending: _Pending) -> None:
         """Have it sent with whatever else is to be sent in this turn of the loop, and again if there is no verdict in time."""
+        loop = asyncio.get_running_loop()
+        if pending.deadline is None:
+            pending.deadline = loop.call_later(pending.timeout_s, self._give_up, pending)
+            if pending.on_sent is not None:
+                pending.on_sent()
         if pending.again is not None:
             pending.again.cancel()
-        pending.again = asyncio.get_running_loop().call_later(pending.interval_s, self._send, pending)
+        pending.again = loop.call_later(pending.interval_s, self._submit, pending)
         pending.interval_s = min(2 * pending.interval_s, RETRY_MOST_S)
         self._unsent[pending] = None
         self._wake.set()
@@ -148,7 +216,22 @@ class Publisher:
         """Have it sent again after a pause in which the bus's clock or ledger can move on."""
         if pending.again is not None:
             pending.again.cancel()
-        pending.again = asyncio.get_running_loop().call_later(pending.interval_s / 8, self._send, pending)
+        pending.again = asyncio.get_running_loop().call_later(pending.interval_s / 8, self._submit, pending)
+
+    def _give_up(self, pending: _Pending) -> None:
+        """The caller's time is over."""
+        if pending.verdict.done():
+            return
+        if pending.refused is not None and not pending.may_be_accepted:
+            pending.verdict.set_exception(pending.refused)
+            return
+        unresolved = Unresolved(
+            f"no verdict on {pending.header.subject} within {pending.timeout_s:g} s",
+            nonce=pending.header.nonce,
+            hint="it may have been accepted: publish again with this nonce to find out; is a relay running?",
+        )
+        unresolved.__cause__ = pending.refused
+        pending.verdict.set_exception(unresolved)
 
     def verdicts(self) -> list[asyncio.Future[Stamp]]:
         """What :meth:`publish` waits for now, one a message."""
@@ -157,21 +240,15 @@ class Publisher:
     def resend(self) -> None:
         """Send everything without verdict again, now: a new connection is there, and what was under way may be lost."""
         for pending in self._pending.values():
-            if not pending.verdict.done():
+            if pending.attempts and not pending.verdict.done():
                 pending.interval_s = RETRY_FIRST_S
-                self._send(pending)
+                self._submit(pending)
 
     def abandon(self) -> None:
         """Wait for no verdict any more: the bot is closed."""
         for pending in self._pending.values():
             if not pending.verdict.done():
-                pending.verdict.set_exception(
-                    Unresolved(
-                        f"the bot was closed before the verdict on {pending.header.subject} came",
-                        nonce=pending.header.nonce,
-                        hint="it may have been accepted: publish again with this nonce to find out",
-                    )
-                )
+                pending.verdict.set_exception(_abandoned(pending))
 
     async def run(self) -> None:
         """Send what is published, for ever; cancel to stop."""
@@ -195,7 +272,7 @@ class Publisher:
         drafts = [(replace(one.header, issued_at_ms=now_ms), one.payload) for one in batch]
         envelopes = seal_envelopes(self._credentials.key, drafts)
         for one, envelope in zip(batch, envelopes, strict=True):
-            one.attempts.add(hashlib.sha256(envelope).digest())
+            one.attempts[hashlib.sha256(envelope).digest()] = now_ms
         return envelopes[0] if len(envelopes) == 1 else pack_together(envelopes)
 
     async def on_receipt(self, msg: Msg) -> None:
@@ -220,28 +297,63 @@ class Publisher:
             except Malformed as error:
                 log.warning("a receipt that is none was ignored: %s", error.what)
             else:
-                self._take(stamp)
+                self.take(stamp)
 
-    def _take(self, stamp: Stamp) -> None:
+    def take(self, stamp: Stamp) -> None:
+        """Take an opened stamp as a receipt, if it is one."""
         pending = self._pending.get(stamp.nonce)
         if pending is None or pending.verdict.done():
             return
         header, accepted = pending.header, stamp.verdict is Verdict.ACCEPTED
-        if not is_receipt(stamp, header, pending.attempts, live=pending.live, resumed=pending.resumed):
+        if not is_receipt(stamp, header, pending.attempts.keys(), live=pending.live, resumed=pending.resumed):
             return
+        if self._on_policy is not None:
+            self._on_policy(stamp.policy)
         if accepted:
             pending.verdict.set_result(stamp)
-            return
+        else:
+            self._take_refusal(pending, stamp)
+
+    def _take_refusal(self, pending: _Pending, stamp: Stamp) -> None:
         assert stamp.reason is not None
+        now_ms = time.time_ns() // 1_000_000
+        behind = behind_ms(stamp.judged_at_ms, pending.attempts[stamp.envelope], now_ms)
+        refused = Refused(pending.header.subject, stamp.reason, stamp.detail, stamp, clock=told(behind))
         pending.answered.add(stamp.envelope)
-        refused = Refused(header.subject, stamp.reason, stamp.detail, stamp)
-        if stamp.reason in _ABOUT_TIME:
+        if stamp.reason in _ABOUT_TIME and not _is_hopeless(pending, stamp.reason, behind):
             pending.refused = refused
             self._send_later(pending)
+        elif stamp.reason is Reason.RATE and pending.pace is not None:
+            pending.refused = refused
+            pending.pace.hold_back()
+            self._submit(pending)
         elif stamp.reason in _CHANGING and pending.may_be_accepted:
+            pending.refused = refused
             self._send_later(pending)
         else:
             pending.verdict.set_exception(refused)
+
+
+def _abandoned(pending: _Pending) -> SealbusError:
+    subject, nonce = pending.header.subject, pending.header.nonce
+    if not pending.attempts and not pending.resumed:
+        return NotConnected(f"the bot was closed before the message on {subject} was sent")
+    return Unresolved(
+        f"the bot was closed before the verdict on {subject} came",
+        nonce=nonce,
+        hint="it may have been accepted: publish again with this nonce to find out",
+    )
+
+
+def _is_hopeless(pending: _Pending, reason: Reason, behind: int) -> bool:
+    """Whether every further attempt would meet the same refusal about time, because this machine's clock is behind."""
+    if told(behind) is None:
+        return False
+    if reason is Reason.EXPIRED:
+        return True
+    # Too old for the ledger: that ends once this clock has passed the moment at which the ledger began.
+    left_s = 0.0 if pending.deadline is None else pending.deadline.when() - asyncio.get_running_loop().time()
+    return behind > left_s * 1000
 
 
 def _batches(waiting: list[_Pending]) -> Iterator[list[_Pending]]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from sealbus.answer import ERROR_SCHEMA, NOBODY_LISTENS, read_error
 from sealbus.credentials import Credentials
 from sealbus.delivery import Message
 from sealbus.envelope import Header
-from sealbus.errors import Malformed
+from sealbus.errors import Malformed, SealbusError
+from sealbus.grants import Declared
 from sealbus.matching import check_answer
-from sealbus.outcomes import NoReply
+from sealbus.outcomes import NoReply, RequestFailed
 from sealbus.publisher import Publisher
 from sealbus.receiving import Opener
 from sealbus.seal import Verifier
-from sealbus.subjects import BUS, nonce_in
+from sealbus.subjects import BUS, RELAY, nonce_in
 
 REQUEST_TIMEOUT_S: Final = 5.0
 
@@ -29,16 +31,31 @@ class Requester:
         self._verifier = verifier
         self._waiting: dict[bytes, tuple[Header, asyncio.Future[Message]]] = {}
 
-    async def request(self, header: Header, payload: bytes, *, timeout_s: float) -> Message:
+    async def request(
+        self, header: Header, payload: bytes, *, timeout_s: float, declared: Declared | None = None
+    ) -> Message:
         """Publish a request and return the first answer, verified.
 
-        Raises :class:`Refused`, :class:`Unresolved`, or :class:`NoReply` after ``timeout_s``.
+        ``timeout_s`` counts from when it is sent; before that it may have to wait for its turn under the rate of its
+        subject, which ``declared`` tells.
+
+        Raises :class:`Refused`, :class:`Unresolved` if there is no verdict in time, or :class:`NoReply` if the request
+        was accepted and no answer came.
         """
-        answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Message] = loop.create_future()
         self._waiting[header.nonce] = header, answer
+        ends = loop.time() + timeout_s
+
+        def on_sent() -> None:
+            nonlocal ends
+            ends = loop.time() + timeout_s
+
         try:
-            async with asyncio.timeout(timeout_s):
-                await self._publisher.publish(header, payload, live=True, resumed=False, timeout_s=timeout_s)
+            await self._publisher.publish(
+                header, payload, live=True, resumed=False, timeout_s=timeout_s, declared=declared, on_sent=on_sent
+            )
+            async with asyncio.timeout_at(ends):
                 return await answer
         except TimeoutError:
             raise NoReply(
@@ -71,8 +88,20 @@ class Requester:
             return
         request, answer = waiting
         try:
-            check_answer(message, request, self._credentials.bus_keys, self._verifier)
+            accepted = check_answer(message, request, self._credentials.bus_keys, self._verifier)
         except Malformed as error:
             self._opener.refuse(error.what)
         else:
-            answer.set_result(message)
+            self._publisher.take(accepted)  # whose receipt may be lost, or on its way still
+            if message.envelope.header.schema_name == ERROR_SCHEMA:
+                answer.set_exception(_failure(message, request.subject))
+            else:
+                answer.set_result(message)
+
+
+def _failure(message: Message, subject: str) -> SealbusError:
+    """What the asker is told instead of an answer."""
+    error, text = read_error(message.payload)
+    if message.bot == RELAY and error == NOBODY_LISTENS:
+        return NoReply(f"nobody listens on {subject}", hint="is a bot that replies on it connected?")
+    return RequestFailed(text, error=error, bot=message.bot, subject=subject)

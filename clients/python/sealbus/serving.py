@@ -48,6 +48,8 @@ class Handled:
     live: LiveSubscription | None = None
     attempts: int | None = None
     """How often a failing message is tried, if that is less often than the policy says."""
+    undecided: bool = False
+    """Whether the author did not say if it is live: then ``durable`` holds only if it is not."""
 
 
 async def serve(handled: Handled, subscription: Subscription, stopping: asyncio.Event) -> None:

@@ -1,0 +1,244 @@
+"""What the bus told a bot about itself: which subjects are live, how fast it may send, what it may listen to.
+
+The answer to ``sealbus.grants`` becomes a :class:`Grants`. :class:`Known` keeps the newest one: it asks with each new connection, and
+when a stamp names another policy than the one that the grants came from. The relay judges by its policy, whatever is known here:
+grants only spare a client what would be refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sealbus.delivery import Message
+from sealbus.errors import InvalidInput, Malformed, NotConnected, SealbusError
+from sealbus.outcomes import NoReply, Refused, Unresolved
+from sealbus.subjects import matches, overlap
+
+log = logging.getLogger("sealbus")
+
+GRANTS: Final = "sealbus.grants"
+"""The bus's own subject that tells them."""
+
+ASK_AGAIN_S: Final = 5.0
+"""Least time between two questions that stamps of another policy cause: while relays change over, each has its own."""
+
+REMEMBERED: Final = 4096
+"""Subjects whose declaration is kept at hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most ``per_second`` messages a second on the subjects of one declaration, ``burst`` of them at once."""
+
+    per_second: float
+    burst: int
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """One declaration of the policy: a subject, or a pattern of them."""
+
+    pattern: str
+    live: bool
+    schemas: tuple[str, ...]
+    """The first is the default."""
+    rate: Rate | None
+    reply: bool
+    """Whether it takes requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyLimits:
+    """The policy's limits that a bot meets. Times in milliseconds."""
+
+    ttl_ms: int
+    live_ttl_ms: int
+    clock_skew_ms: int
+    session_ms: int
+    attempts: int
+    subscriptions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """One bot's part of the policy."""
+
+    policy: bytes
+    """Digest of the policy (32 bytes), as in stamps."""
+    relay: str
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    declared: tuple[Declared, ...]
+    limits: PolicyLimits
+    complete: bool
+    """Whether all of it is here. A bot with very many grants is told the first."""
+    _known: dict[str, Declared | None] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def read(cls, payload: Any) -> Grants:
+        """The grants in an answer's payload. Raises :class:`Malformed`."""
+        try:
+            return cls(
+                policy=bytes.fromhex(payload["policy"]),
+                relay=payload["relay"],
+                publish=tuple(payload["publish"]),
+                subscribe=tuple(payload["subscribe"]),
+                declared=tuple(_declared(subject) for subject in payload["subjects"]),
+                limits=_limits(payload["limits"]),
+                complete=payload["complete"],
+            )
+        except (KeyError, TypeError, ValueError):
+            raise Malformed(
+                f"an answer on {GRANTS} that is not one", hint="is this library older than the relay?"
+            ) from None
+
+    def find(self, subject: str) -> Declared | None:
+        """The declaration of ``subject``; ``None`` if there is none that concerns this bot, or it is not known."""
+        try:
+            return self._known[subject]
+        except KeyError:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            found = next((one for one in self.declared if matches(one.pattern, subject)), None)
+            self._known[subject] = found
+            return found
+
+    def may_subscribe(self, pattern: str) -> bool:
+        """Whether everything that ``pattern`` stands for is granted; true also where that is not known."""
+        return not self.complete or any(matches(grant, pattern) for grant in self.subscribe)
+
+    def is_live(self, pattern: str) -> bool | None:
+        """Whether all declarations that ``pattern`` covers or touches are live; ``None`` if none is known."""
+        classes = {one.live for one in self.declared if overlap(one.pattern, pattern)}
+        return classes == {True} if classes else None
+
+
+def _declared(subject: Mapping[str, Any]) -> Declared:
+    rate = subject["rate"]
+    return Declared(
+        pattern=subject["pattern"],
+        live={"live": True, "stream": False}[subject["delivery"]],
+        schemas=tuple(subject["schemas"]),
+        rate=None if rate is None else Rate(float(rate["per_second"]), int(rate["burst"])),
+        reply=bool(subject["reply"]),
+    )
+
+
+def _limits(limits: Mapping[str, Any]) -> PolicyLimits:
+    return PolicyLimits(
+        ttl_ms=int(limits["ttl"]),
+        live_ttl_ms=int(limits["live_ttl"]),
+        clock_skew_ms=int(limits["clock_skew"]),
+        session_ms=int(limits["session"]),
+        attempts=int(limits["attempts"]),
+        subscriptions=int(limits["subscriptions"]),
+    )
+
+
+class Known:
+    """The newest grants, and the task that asks for newer ones."""
+
+    def __init__(self, ask: Callable[[], Awaitable[Message]]) -> None:
+        """``ask`` asks once on :data:`GRANTS`. Raises :class:`Refused`, :class:`Unresolved` or :class:`NoReply`."""
+        self._ask = ask
+        self._asking: asyncio.Task[None] | None = None
+        self._answered = asyncio.Event()
+        """Set while there are grants, or a failure."""
+        self._failure: SealbusError | None = None
+        """Why there are none."""
+        self._not_before = 0.0
+        """No question because of a stamp before this time, by the loop's clock."""
+        self.grants: Grants | None = None
+
+    async def get(self) -> Grants:
+        """The grants; waits for the first.
+
+        Raises :class:`Refused` where the bus refuses to tell them, and :class:`NotConnected` when the bot is closed.
+        """
+        while self.grants is None:
+            await self._answered.wait()
+            if self._failure is not None:
+                raise self._failure
+        return self.grants
+
+    async def renewed(self, timeout_s: float) -> Grants:
+        """Grants that were asked for just now; those that are known if there is no answer in time."""
+        self.renew()
+        assert self._asking is not None
+        await asyncio.wait([self._asking], timeout=timeout_s)
+        return await self.get()
+
+    def find(self, subject: str) -> Declared | None:
+        """The declaration of ``subject``, if it is known."""
+        return None if self.grants is None else self.grants.find(subject)
+
+    async def way(self, subject: str, live: bool | None, timeout_s: float) -> tuple[bool, Declared | None]:
+        """Whether a message on ``subject`` goes live, and the subject's declaration if it is known.
+
+        ``live`` is what the author says, or ``None``. Raises :class:`InvalidInput` if the policy says otherwise.
+        """
+        if live is None and self.grants is None:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self.get()
+            except TimeoutError:
+                raise NotConnected(
+                    f"no relay told within {timeout_s:g} s whether {subject} is live; nothing was sent",
+                    hint="is a relay running?",
+                ) from None
+        declared = self.find(subject)
+        if declared is None:
+            return bool(live), None  # the relay refuses it, and says why
+        if live is None or live is declared.live:
+            return declared.live, declared
+        declared = (await self.renewed(timeout_s)).find(subject)  # the policy may have changed
+        if declared is not None and live is not declared.live:
+            kind = "live" if declared.live else "a stream"
+            raise InvalidInput(
+                f"live={live} is wrong for {subject}: the policy declares it as {kind}",
+                hint="leave `live` out: the bus tells the bot which subjects are live",
+            )
+        return live, declared
+
+    def renew(self) -> None:
+        """Ask, unless a question is under way. Call with each new connection."""
+        if self._asking is None or self._asking.done():
+            if self.grants is None:
+                self._answered.clear()
+                self._failure = None
+            self._not_before = asyncio.get_running_loop().time() + ASK_AGAIN_S
+            self._asking = asyncio.get_running_loop().create_task(self._insist())
+
+    def notice(self, policy: bytes) -> None:
+        """A stamp was given by ``policy``: ask again if the grants are another's."""
+        if self.grants is None or self.grants.policy == policy:
+            return
+        if asyncio.get_running_loop().time() >= self._not_before:
+            self.renew()
+
+    async def close(self) -> None:
+        """Ask no more; whoever still waits is told that the bot is closed."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
+        self._failure = NotConnected("the bot was closed before the bus told its grants")
+        self._answered.set()
+
+    async def _insist(self) -> None:
+        while True:
+            try:
+                self.grants = Grants.read((await self._ask()).payload)
+            except (NoReply, Unresolved) as error:
+                log.debug("no answer on %s yet: %s", GRANTS, error.what)
+                continue
+            except (Malformed, Refused) as error:
+                log.warning("the bus does not tell this bot's grants: %s", error.what)
+                self._failure = error
+            else:
+                self._failure = None
+            self._answered.set()
+            return

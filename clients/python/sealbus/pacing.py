@@ -1,0 +1,123 @@
+"""Keeping to a subject's rate, so that the relay need not refuse.
+
+The relay counts by the generic cell rate algorithm: a message at time t is refused if ``used until - t`` is more than
+``(burst - 1) / rate``, and each one that passes uses ``1 / rate``. A :class:`Pace` does the same beforehand, and keeps
+what is too early until its turn. It leaves a little of the burst unused, because the network delays some messages more
+than others, and they then arrive closer together than they were sent.
+
+The allowance is the bot's, and other processes of the same bot use it too. Nobody here knows of them; but then the relay
+refuses, and a pace that hears of a refusal goes slower for a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable
+from typing import Final, Generic, Protocol, TypeVar
+
+from sealbus.grants import Rate
+
+JITTER_S: Final = 0.5
+"""How much closer together two messages may arrive than they were sent: a busy machine or network holds some up for so long.
+Of a burst of less than a second, half is left unused."""
+
+SPARE: Final = 1.02
+"""With a burst of one nothing can be left unused, so the pauses are a little longer than the rate asks for."""
+
+TURN_S: Final = 0.02
+"""What may go within this time goes together: a signature for each message of a fast subject would be far more work."""
+
+SLOWEST: Final = 16.0
+"""A pace slows down to this fraction of the rate: as if that many processes shared it."""
+
+RECOVERY_S: Final = 1.0
+"""After this time without a refusal the pace goes a quarter faster again."""
+
+
+class Paced(Protocol):
+    """Something that waits for its turn."""
+
+    order: int
+    """Lower numbers go first."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its turn is no longer wanted."""
+
+
+Item = TypeVar("Item", bound=Paced)
+
+
+class Pace(Generic[Item]):
+    """The pace of this process on the subjects of one declaration."""
+
+    def __init__(self, rate: Rate, release: Callable[[Item], None]) -> None:
+        """``release`` is called with each item in its turn."""
+        self._release = release
+        self._waiting: list[tuple[int, Item]] = []
+        """A heap: what was refused goes before what was not sent yet."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._used_until = 0.0
+        self._slower = 1.0
+        """By which factor the pauses are longer than the rate asks for, because others use it too."""
+        self._refused_at = 0.0
+        self.set_rate(rate)
+
+    def set_rate(self, rate: Rate) -> None:
+        """Keep to another rate from now on."""
+        self.rate = rate
+        self._interval_s = 1 / rate.per_second
+        tolerance_s = (rate.burst - 1) * self._interval_s
+        self._tolerance_s = tolerance_s - min(JITTER_S, tolerance_s / 2)
+        self._turn_s = min(TURN_S, self._tolerance_s)
+        if rate.burst == 1:
+            self._interval_s *= SPARE
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._wait()
+
+    def submit(self, item: Item) -> None:
+        """Release ``item`` now, or in its turn."""
+        if not self._waiting and self._take(asyncio.get_running_loop().time()):
+            self._release(item)
+        else:
+            heapq.heappush(self._waiting, (item.order, item))
+            self._wait()
+
+    def hold_back(self) -> None:
+        """The relay refused a message for its rate: somebody else uses the allowance."""
+        now = asyncio.get_running_loop().time()
+        if now - self._refused_at >= self._interval_s * self._slower:  # what was sent together is refused together
+            self._slower = min(2 * self._slower, SLOWEST)
+        self._refused_at = now
+        self._used_until = max(self._used_until, now + self._tolerance_s + self._interval_s * self._slower)
+
+    def _take(self, now: float) -> bool:
+        """Whether one more may go now; if so, it is counted."""
+        used_until = max(self._used_until, now)
+        if used_until - now > self._tolerance_s:
+            return False
+        if self._slower > 1 and now - self._refused_at >= RECOVERY_S:
+            self._slower, self._refused_at = max(1.0, self._slower / 1.25), now
+        self._used_until = used_until + self._interval_s * self._slower
+        return True
+
+    def _wait(self) -> None:
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            early_s = self._used_until - self._tolerance_s - loop.time()
+            self._timer = loop.call_later(max(early_s, self._turn_s), self._turn)
+
+    def _turn(self) -> None:
+        self._timer = None
+        now = asyncio.get_running_loop().time()
+        while self._waiting:
+            if not self._waiting[0][1].is_over:
+                if not self._take(now):
+                    self._wait()
+                    return
+                self._release(heapq.heappop(self._waiting)[1])
+            else:
+                heapq.heappop(self._waiting)

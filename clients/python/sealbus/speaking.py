@@ -1,0 +1,158 @@
+"""Speaking: from what a bot author passes to a message that can be sent."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from sealbus.answer import ANSWER_REFUSED, ERROR_ID, ERROR_VERSION, error_payload
+from sealbus.arguments import check_nonce, check_ttl
+from sealbus.codec import pack_json
+from sealbus.credentials import Credentials
+from sealbus.delivery import Message
+from sealbus.envelope import Header
+from sealbus.errors import InvalidInput, NotConnected
+from sealbus.grants import Known
+from sealbus.life import Life
+from sealbus.limits import NONCE_BYTES
+from sealbus.outcomes import Refused, RequestFailed, Unresolved
+from sealbus.publisher import Publisher
+from sealbus.reason import Reason
+from sealbus.requester import REQUEST_TIMEOUT_S, Requester
+from sealbus.stamp import Stamp
+from sealbus.subjects import check_subject, reply_subject, split_schema
+
+log = logging.getLogger("sealbus")
+
+TTL_S: Final = 30.0
+"""Life of an envelope: far longer than a verdict takes, half of what a policy allows by default. Less if the policy allows less."""
+
+LIVE_TTL_S: Final = 5.0
+
+
+class Speaker:
+    """Makes messages and requests of one bot, and hands them on."""
+
+    def __init__(
+        self, credentials: Credentials, life: Life, *, publisher: Publisher, requester: Requester, known: Known
+    ) -> None:
+        self._credentials = credentials
+        self._life = life
+        self._publisher = publisher
+        self._requester = requester
+        self._known = known
+
+    async def publish(
+        self,
+        subject: str,
+        payload: Any,
+        *,
+        live: bool | None,
+        schema: str | None,
+        parent: bytes | None,
+        ttl: float | None,
+        nonce: bytes | None,
+        timeout_s: float,
+    ) -> Stamp:
+        """Publish one message: see :meth:`sealbus.Bot.publish`. ``parent``: as it stands in a header."""
+        check_subject(subject)
+        resumed = nonce is not None
+        name = check_nonce(nonce) if resumed else os.urandom(NONCE_BYTES)
+        ttl_ms = None if ttl is None else check_ttl(ttl)
+        identity = (None, None) if schema is None else split_schema(schema)
+        data = pack_json(payload)
+        self._life.check("publish()")
+        is_live, declared = await self._known.way(subject, live, timeout_s)
+        header = self._header(subject, name, identity, self._ttl_ms(is_live) if ttl_ms is None else ttl_ms, parent)
+        return await self._publisher.publish(
+            header, data, live=is_live, resumed=resumed, timeout_s=timeout_s, declared=declared
+        )
+
+    async def request(self, subject: str, payload: Any, *, schema: str | None, timeout_s: float) -> Message:
+        """Ask once: see :meth:`sealbus.Bot.request`."""
+        header, data = self.draft(subject, payload, schema)
+        self._life.check("request()")
+        declared = self._known.find(subject)
+        if declared is not None and not declared.reply:
+            declared = (await self._known.renewed(timeout_s)).find(subject)
+        if declared is not None and not declared.reply:
+            raise InvalidInput(
+                f"{subject} takes no requests: the policy names no `reply` schema for it", hint="publish on it instead"
+            )
+        return await self._requester.request(header, data, timeout_s=timeout_s, declared=declared)
+
+    async def answer(self, request: Message, handler: Callable[[Message], Awaitable[Any]]) -> None:
+        """Answer ``request`` with what ``handler`` returns; where there is no such answer, say so to the asker.
+
+        The asker gets the name of an exception's class and never its text, which may be anything.
+        """
+        who = f"the request {request.nonce.hex()} of {request.bot} on {request.subject}"
+        try:
+            data = pack_json(await handler(request))
+        except RequestFailed as failed:
+            log.info("%s was answered with %s", who, failed.error)
+            await self._answer(request, error_payload(failed.error, failed.message), failed=True)
+        except (
+            Exception
+        ) as error:  # whatever an author's code raises is the author's to see, and the asker's to know of
+            log.exception("the handler failed for %s; it was told so", who)
+            await self._answer(request, error_payload(type(error).__name__, "the handler failed"), failed=True)
+        else:
+            await self._answer(request, data, failed=False)
+
+    async def _answer(self, request: Message, data: bytes, *, failed: bool) -> None:
+        header = self._header(
+            reply_subject(request.bot, request.nonce),
+            os.urandom(NONCE_BYTES),
+            (ERROR_ID, ERROR_VERSION) if failed else (None, None),
+            self._ttl_ms(live=True),
+            request.as_parent(),
+        )
+        try:
+            await self._publisher.publish(header, data, live=True, resumed=False, timeout_s=REQUEST_TIMEOUT_S)
+        except Refused as refused:
+            if refused.reason is Reason.ALREADY_ANSWERED:
+                log.debug("another process or bot answered first: %s", refused.what)
+                return
+            log.error("the answer was refused: %s", refused.what)  # noqa: TRY400  # the traceback shows nothing more
+            if not failed and refused.reason in (Reason.SCHEMA, Reason.PAYLOAD):
+                said = error_payload(ANSWER_REFUSED, "; ".join([refused.reason.meaning, *refused.faults]))
+                await self._answer(request, said, failed=True)
+        except (Unresolved, NotConnected, InvalidInput) as error:
+            log.error("the answer was not sent: %s", error.what)  # noqa: TRY400  # likewise
+
+    def draft(self, subject: str, payload: Any, schema: str | None = None) -> tuple[Header, bytes]:
+        """The header and the packed payload of a request."""
+        check_subject(subject)
+        identity = (None, None) if schema is None else split_schema(schema)
+        return self._header(subject, os.urandom(NONCE_BYTES), identity, self._ttl_ms(True)), pack_json(payload)
+
+    def _ttl_ms(self, live: bool) -> int:
+        """The life of a message whose author names none."""
+        usual_ms = int((LIVE_TTL_S if live else TTL_S) * 1000)
+        grants = self._known.grants
+        if grants is None:
+            return usual_ms
+        return min(usual_ms, grants.limits.live_ttl_ms if live else grants.limits.ttl_ms)
+
+    def _header(
+        self,
+        subject: str,
+        nonce: bytes,
+        schema: tuple[str | None, int | None],
+        ttl_ms: int,
+        parent: bytes | None = None,
+    ) -> Header:
+        return Header(
+            bus=self._credentials.bus,
+            bot=self._credentials.bot,
+            subject=subject,
+            nonce=nonce,
+            issued_at_ms=0,  # set when it is sealed
+            ttl_ms=ttl_ms,
+            schema=schema[0],
+            schema_version=schema[1],
+            parent=parent,
+        )

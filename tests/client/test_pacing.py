@@ -1,0 +1,202 @@
+"""A client that keeps to a rate: the relay's own meter, fed with what it sends, refuses nothing.
+
+Time is the loop's own here, and jumps to the next timer: nothing waits, and a busy machine changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random  # noqa: TID251  # seeded
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from sealbus.grants import Rate
+from sealbus.pacing import JITTER_S, Pace
+from sealbus_broker.gate import policy
+from sealbus_broker.gate.rate import RateMeters
+
+
+class Jumping(asyncio.SelectorEventLoop):
+    """An event loop whose time is where its next timer is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        selector: Any = self._selector  # type: ignore[attr-defined]  # asyncio's own, documented nowhere
+        select = selector.select
+
+        def jump(timeout: float | None) -> Any:
+            assert timeout is not None, "the loop would wait for ever"
+            self.now += timeout
+            return select(0)
+
+        selector.select = jump
+
+    def time(self) -> float:
+        return self.now
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=Jumping) as runner:
+        runner.run(work)
+
+
+@dataclass
+class Item:
+    order: int
+    is_over: bool = False
+
+
+@dataclass
+class Sent:
+    """What a pace released, and when."""
+
+    rate: Rate
+    items: list[int] = field(default_factory=list)
+    at: list[float] = field(default_factory=list)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    wanted: int = 0
+
+    def take(self, item: Item) -> None:
+        self.items.append(item.order)
+        self.at.append(asyncio.get_running_loop().time())
+        if len(self.items) == self.wanted:
+            self.done.set()
+
+    def refused(self, delays_s: list[float]) -> int:
+        """How many a relay would refuse, were each to arrive so long after it was sent, and in order."""
+        meters, rate = RateMeters(), policy.Rate(self.rate.per_second, self.rate.burst)
+        arrivals, last = [], 0.0
+        for at, delay_s in zip(self.at, delays_s, strict=True):
+            last = max(last, at + delay_s)
+            arrivals.append(int(last * 1000))
+        return sum(not meters.allow("a", "b", rate, at_ms) for at_ms in arrivals)
+
+
+async def sent(rate: Rate, count: int) -> Sent:
+    """``count`` items submitted at once, when all have been released."""
+    seen = Sent(rate, wanted=count)
+    pace = Pace(rate, seen.take)
+    for order in range(count):
+        pace.submit(Item(order))
+    await asyncio.wait_for(seen.done.wait(), 30)
+    return seen
+
+
+@pytest.mark.parametrize("rate", [Rate(500, 100), Rate(200, 20), Rate(2000, 4), Rate(20, 2)], ids=str)
+def test_what_is_submitted_at_once_is_sent_within_the_rate(rate: Rate) -> None:
+    async def scene() -> None:
+        seen = await sent(rate, int(rate.burst + rate.per_second / 2))
+        assert seen.items == sorted(seen.items)
+        assert seen.refused([0.0] * len(seen.at)) == 0
+        assert seen.at[-1] - seen.at[0] < 0.5 * 1.1 + JITTER_S
+
+    run(scene())
+
+
+def test_a_network_that_delays_unevenly_leads_to_no_refusal() -> None:
+    async def scene() -> None:
+        seen = await sent(Rate(500, 250), 600)
+        for seed in range(20):
+            chance = random.Random(seed)
+            assert seen.refused([chance.uniform(0, JITTER_S / 2) for _ in seen.at]) == 0
+
+    run(scene())
+
+
+def test_a_burst_goes_at_once() -> None:
+    async def scene() -> None:
+        seen = Sent(Rate(1, 1000))
+        pace = Pace(seen.rate, seen.take)
+        for order in range(999):
+            pace.submit(Item(order))
+        assert len(seen.items) == 999
+
+    run(scene())
+
+
+def test_what_is_given_up_takes_no_turn() -> None:
+    async def scene() -> None:
+        seen = Sent(Rate(50, 1), wanted=2)
+        pace = Pace(seen.rate, seen.take)
+        items = [Item(order) for order in range(100)]
+        for item in items:
+            pace.submit(item)
+        for item in items[1:-1]:
+            item.is_over = True
+        await asyncio.wait_for(seen.done.wait(), 10)
+        assert seen.items == [0, 99]
+
+    run(scene())
+
+
+def test_what_was_refused_goes_before_what_was_not_sent() -> None:
+    async def scene() -> None:
+        seen = Sent(Rate(100, 1), wanted=4)
+        pace = Pace(seen.rate, seen.take)
+        for order in range(3):
+            pace.submit(Item(order))
+        assert seen.items == [0]
+        pace.hold_back()
+        pace.submit(Item(0))
+        await asyncio.wait_for(seen.done.wait(), 10)
+        assert seen.items == [0, 0, 1, 2]
+
+    run(scene())
+
+
+def test_two_processes_with_one_allowance_slow_down() -> None:
+    """Each learns of the other only by refusals, and they become few."""
+
+    async def scene() -> None:
+        rate, meters = Rate(200, 10), RateMeters()
+        refusals: list[bool] = []
+        done = asyncio.Event()
+        accepted = {0: 0, 1: 0}
+
+        def a_process(number: int) -> Pace[Item]:
+            def take(item: Item) -> None:
+                now_ms = int(asyncio.get_running_loop().time() * 1000)
+                fine = meters.allow("a", "b", policy.Rate(rate.per_second, rate.burst), now_ms)
+                refusals.append(not fine)
+                if fine:
+                    accepted[number] += 1
+                else:
+                    asyncio.get_running_loop().call_soon(again, item)
+                if sum(accepted.values()) == 600:
+                    done.set()
+
+            def again(item: Item) -> None:
+                pace.hold_back()
+                pace.submit(item)
+
+            pace: Pace[Item] = Pace(rate, take)
+            return pace
+
+        for number in accepted:
+            pace = a_process(number)
+            for order in range(300):
+                pace.submit(Item(order))
+        await asyncio.wait_for(done.wait(), 60)
+        assert sum(refusals) < 150
+        assert accepted == {0: 300, 1: 300}
+
+    run(scene())
+
+
+def test_another_rate_holds_from_then_on() -> None:
+    async def scene() -> None:
+        seen = Sent(Rate(1000, 1000), wanted=10)
+        pace = Pace(Rate(1, 1), seen.take)
+        pace.submit(Item(0))
+        for order in range(1, 10):
+            pace.submit(Item(order))
+        assert seen.items == [0]
+        pace.set_rate(seen.rate)
+        await asyncio.wait_for(seen.done.wait(), 10)
+        assert seen.items == list(range(10))
+
+    run(scene())

@@ -1,0 +1,137 @@
+"""What a client does with its grants: classes, rates and the clock, on a running bus."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from sealbus import ConnectionFailed, InvalidInput, Message, Reason, Refused, publisher
+from sealbus.grants import Rate
+from tests.e2e.shop import Shop, order, until
+
+SCRAPED = {"source": "https://a.example/", "sku": "ABC-0001", "price_cents": 250}
+
+
+async def test_more_than_the_burst_at_once_is_all_accepted(shop: Shop) -> None:
+    """50 a second, burst 100. The last goes after two seconds, and the wait for its turn uses up none of its time."""
+    async with shop.bot("scraper") as scraper:
+        stamps = await asyncio.gather(*(scraper.publish("metrics.scraped", SCRAPED, timeout=1.5) for _ in range(200)))
+    assert [stamp.reason for stamp in stamps] == [None] * 200
+    assert max(stamp.judged_at_ms for stamp in stamps) - min(stamp.judged_at_ms for stamp in stamps) > 1500
+
+
+async def test_two_processes_of_one_bot_share_the_rate(shop: Shop) -> None:
+    async with shop.bot("scraper") as one, shop.bot("scraper") as other:
+        both = (one, other)
+        stamps = await asyncio.gather(*(bot.publish("metrics.scraped", SCRAPED) for bot in both for _ in range(90)))
+    assert len(stamps) == 180
+    assert not any(stamp.reason for stamp in stamps)
+
+
+async def test_the_class_of_a_subject_need_not_be_said(shop: Shop) -> None:
+    seen: list[Message] = []
+    inventory = shop.bot("inventory")
+
+    @inventory.reply("stock.check")
+    async def level(message: Message) -> dict[str, Any]:
+        seen.append(message)
+        return {"sku": message.payload["sku"], "available": 3}
+
+    async with inventory, shop.bot("order") as sender, shop.bot("scraper") as scraper:
+        assert (await sender.publish("orders.placed", order(1))).position is not None
+        assert (await scraper.publish("metrics.scraped", SCRAPED)).position is None
+        assert (await sender.publish("stock.check", {"sku": "ABC-0001"})).position is None
+        await until(lambda: seen)
+
+
+async def test_a_wrong_class_is_refused_by_the_client(shop: Shop) -> None:
+    async with shop.bot("order") as sender, shop.bot("scraper") as scraper:
+        with pytest.raises(InvalidInput, match=r"live=True is wrong for orders.placed") as wrong:
+            await sender.publish("orders.placed", order(1), live=True)
+        assert "leave `live` out" in str(wrong.value.hint)
+        with pytest.raises(InvalidInput, match=r"live=False is wrong for metrics.scraped"):
+            await scraper.publish("metrics.scraped", SCRAPED, live=False)
+        assert (await sender.publish("orders.placed", order(1), live=False)).reason is None
+    assert await shop.stored("QUARANTINE") == 0
+
+
+async def test_a_request_on_a_subject_without_answers_fails_at_once(shop: Shop) -> None:
+    async with shop.bot("order") as sender:
+        with pytest.raises(InvalidInput, match=r"orders.placed takes no requests"):
+            await sender.request("orders.placed", order(1))
+
+
+async def test_what_is_not_granted_is_refused_by_the_relay(shop: Shop) -> None:
+    async with shop.bot("scraper") as scraper:
+        for subject, reason in (("orders.placed", Reason.NOT_GRANTED), ("no.such", Reason.UNDECLARED_SUBJECT)):
+            with pytest.raises(Refused) as refused:
+                await scraper.publish(subject, order(1))
+            assert refused.value.reason is reason
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch, ahead_s: float) -> None:
+    """Let the client's clock, and not the relay's, which is another process, be off."""
+    real = time.time_ns
+
+    class Clock:
+        @staticmethod
+        def time_ns() -> int:
+            return real() + int(ahead_s * 1e9)
+
+    monkeypatch.setattr(publisher, "time", Clock)
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "said"),
+    [(-3600, "3600 s behind the bus's"), (-45, "45 s behind the bus's"), (90, "90 s ahead of the bus's")],
+)
+async def test_a_clock_that_is_off_is_named_when_connecting(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, ahead_s: float, said: str
+) -> None:
+    set_clock(monkeypatch, ahead_s)
+    with pytest.raises(ConnectionFailed, match=f"this machine's clock is {said}") as failed:
+        await shop.bot("order").connect(timeout=60)
+    assert "NTP" in str(failed.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "said"),
+    [(-3600, "3600 s behind the bus's"), (-45, "45 s behind the bus's"), (90, "90 s ahead of the bus's")],
+)
+async def test_a_clock_that_jumps_is_named_by_the_next_refusal(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, ahead_s: float, said: str
+) -> None:
+    async with shop.bot("order") as sender:
+        await sender.publish("orders.placed", order(1))
+        set_clock(monkeypatch, ahead_s)
+        with pytest.raises(Refused, match=f"this machine's clock is {said}") as refused:
+            await sender.publish("orders.placed", order(2), timeout=30)
+    assert refused.value.clock == f"this machine's clock is {said}"
+
+
+async def test_a_clock_that_is_a_little_slow_is_no_trouble(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_clock(monkeypatch, -1.5)
+    async with shop.bot("order") as sender:
+        assert (await sender.publish("orders.placed", order(1))).reason is None
+
+
+async def test_the_grants_are_asked_for_again_when_the_policy_changes(shop: Shop) -> None:
+    """Relays of both policies run for a time. A stamp of the new one is what tells the client."""
+    async with shop.bot("scraper") as scraper:
+        known = scraper._known  # there is nothing else to see it by
+        before = await known.get()
+        text = (shop.bus.path / "policy.yaml").read_text()
+        (shop.bus.path / "policy.yaml").write_text(text.replace("50/s burst 100", "51/s burst 102"))
+        shop.relays[0].terminate()
+        await shop.relays[0].wait()
+        await shop.start_relay("other")
+        while known.grants is before:
+            with pytest.MonkeyPatch.context():
+                await scraper.publish("metrics.scraped", SCRAPED)
+            await asyncio.sleep(0.1)
+        declared = known.find("metrics.scraped")
+    assert declared is not None
+    assert declared.rate == Rate(51, 102)
