@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sealbus import credentials, limits
+from sealbus.answer import ERROR_DOCUMENT
 from sealbus.codec import pack_json
 from sealbus.delivery import pack_delivery
 from sealbus.envelope import Header, Parent, seal_envelopes
@@ -146,6 +147,10 @@ def builtin() -> str:
             f"**`{rule.pattern}`**, the request's and the answer's schema:\n\n{_json(request.document)}\n\n{_json(answer)}"
         )
     return "\n\n".join(parts)
+
+
+def error() -> str:
+    return _json(ERROR_DOCUMENT)
 
 
 def _json(value: object) -> str:
@@ -337,6 +342,7 @@ def example() -> str:
 
 PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "builtin": builtin,
+    "error": error,
     "checks": checks,
     "consumer": consumer,
     "consumers": consumers,
