@@ -29,7 +29,7 @@ class Ran:
 def sealbus(
     *arguments: str,
     cwd: Path,
-    given: str | None = None,
+    given: str | bytes | None = None,
     variables: Mapping[str, str] | None = None,
     full_disk: bool = False,
     prefix: Sequence[str] = (),
@@ -44,14 +44,14 @@ def sealbus(
         [*prefix, *SEALBUS, *arguments],
         cwd=cwd,
         env=environment,
-        input=given,
+        input=given.encode() if isinstance(given, str) else given,
         capture_output=True,
-        text=True,
         timeout=PATIENCE_S,
         preexec_fn=_no_room if full_disk else None,  # it only sets a limit
     )
-    assert "Traceback" not in done.stderr
-    return Ran(done.returncode, done.stdout, done.stderr)
+    ran = Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+    assert "Traceback" not in ran.err, ran.err
+    return ran
 
 
 def quickly(*arguments: str, cwd: Path, given: str | None = None) -> Ran:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cli.commands import RunningBus, running_bus
+from tests.cli.bus import RunningBus, running_bus
 
 
 @pytest.fixture(scope="package")

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from sealbus_broker.cli.main import cli
 from sealbus_broker.cli.options import all_commands
-from tests.cli.commands import sealbus
+from tests.cli.command import sealbus
 
 COMMANDS = dict(all_commands(cli))
 
@@ -145,8 +145,8 @@ def test_the_version_names_its_program() -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_knows_commands_and_options(shell: str) -> None:
-    script = sealbus(cwd=Path.cwd(), _SEALBUS_COMPLETE=f"{shell}_source")
+    script = sealbus(cwd=Path.cwd(), variables={"_SEALBUS_COMPLETE": f"{shell}_source"})
     assert (script.code, "_SEALBUS_COMPLETE" in script.out) == (0, True)
     words = {"COMP_WORDS": "sealbus quarantine sh", "COMP_CWORD": "2" if shell != "fish" else "sh"}
-    found = sealbus(cwd=Path.cwd(), _SEALBUS_COMPLETE=f"{shell}_complete", **words)
+    found = sealbus(cwd=Path.cwd(), variables={"_SEALBUS_COMPLETE": f"{shell}_complete", **words})
     assert (found.code, "show" in found.out) == (0, True)

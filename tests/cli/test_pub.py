@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.commands import DEADLINE_S, RunningBus, clean_environment, running_bus
+from tests.cli.bus import RunningBus, clean_environment, running_bus
+from tests.waiting import PATIENCE_S
 
 HELLO = ("pub", "greetings.sent", "--as", "greeter")
 FIELDS = {"subject", "verdict", "nonce", "relay", "reason", "detail", "record"}
@@ -106,7 +107,7 @@ def test_a_message_without_verdict_is_found_by_its_nonce(tmp_path: Path) -> None
             row = json.loads(process.stdout.readline())
         finally:
             bus.process.send_signal(signal.SIGCONT)
-        process.communicate(timeout=DEADLINE_S)
+        process.communicate(timeout=PATIENCE_S)
         assert (row["line"], row["verdict"], process.returncode) == (2, "unresolved", 1)
         found = bus.run(*HELLO, '{"text": "meanwhile"}', "--nonce", row["nonce"], "--json")
         assert (found.code, rows(found.out)[0]["nonce"]) == (0, row["nonce"])
@@ -129,7 +130,7 @@ def test_a_terminal_s_status_line_takes_no_row(hello: RunningBus, tmp_path: Path
         except OSError:  # the terminal's other end is closed
             pass
         os.close(terminal)
-        assert process.wait(DEADLINE_S) == 0
+        assert process.wait(PATIENCE_S) == 0
     assert sorted(row["line"] for row in rows(out.read_text())) == list(range(1, 2001))
     assert b'"verdict"' not in drawn
     assert b"2000 accepted" in drawn
@@ -146,7 +147,7 @@ def test_a_signal_ends_it_while_it_waits_for_a_line(hello: RunningBus, number: s
     process.stdin.flush()
     told = [json.loads(process.stdout.readline()) for _ in range(2)]
     process.send_signal(number)  # standard input stays open
-    out, err = process.communicate(timeout=DEADLINE_S)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 128 + number
     assert {row["verdict"] for row in told} == {"accepted"}
     assert out == b""
@@ -166,7 +167,7 @@ def test_what_was_interrupted_is_gone_on_with(hello: RunningBus, tmp_path: Path)
     assert first.stdout is not None
     before = [first.stdout.readline() for _ in range(10)]
     first.send_signal(signal.SIGINT)
-    out, err = first.communicate(timeout=DEADLINE_S)
+    out, err = first.communicate(timeout=PATIENCE_S)
     assert first.returncode == 130
     done = rows(b"".join([*before, out]).decode())
     assert {row["verdict"] for row in done} <= {"accepted", "quarantined"}  # beyond the subject's rate
@@ -188,7 +189,7 @@ def test_a_reader_that_leaves_ends_it_in_order(hello: RunningBus, tmp_path: Path
     assert process.stderr is not None
     err = process.stderr.read().decode()
     process.stderr.close()
-    assert process.wait(DEADLINE_S) == 0
+    assert process.wait(PATIENCE_S) == 0
     assert "Traceback" not in err
     assert "go on with --from-line" in err
     accepted = int(err.partition(" accepted")[0].rpartition("\n")[2])
@@ -200,9 +201,9 @@ def test_a_full_disk_ends_it_with_an_account(hello: RunningBus, tmp_path: Path) 
     file.write_text('{"text": "x"}\n' * 3000)
     with Path("/dev/full").open("wb") as full:
         many = hello.start(*HELLO, "--file", str(file), "--json", stdout=full, stderr=subprocess.PIPE)
-        _, told = many.communicate(timeout=DEADLINE_S)
+        _, told = many.communicate(timeout=PATIENCE_S)
         one = hello.start(*HELLO, '{"text": "x"}', stdout=full, stderr=subprocess.PIPE)
-        _, told_of_one = one.communicate(timeout=DEADLINE_S)
+        _, told_of_one = one.communicate(timeout=PATIENCE_S)
     assert (many.returncode, one.returncode) == (1, 1)
     assert "accepted" in told.decode()
     assert "--from-line" in told.decode()
@@ -218,7 +219,7 @@ def test_a_slow_reader_gets_every_row(hello: RunningBus, tmp_path: Path) -> None
     process = hello.start(*HELLO, "--file", str(file), "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert select_readable(process.stdout.fileno())
-    out, err = process.communicate(timeout=DEADLINE_S)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
     assert len(rows(out.decode())) == 3000
 
@@ -226,7 +227,7 @@ def test_a_slow_reader_gets_every_row(hello: RunningBus, tmp_path: Path) -> None
 def select_readable(descriptor: int) -> bool:
     import select
 
-    return bool(select.select([descriptor], [], [], DEADLINE_S)[0])
+    return bool(select.select([descriptor], [], [], PATIENCE_S)[0])
 
 
 MEASURED = """
@@ -252,7 +253,7 @@ def test_a_large_file_costs_no_memory(hello: RunningBus, tmp_path: Path) -> None
             env=clean_environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            timeout=DEADLINE_S,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert done.returncode == 3

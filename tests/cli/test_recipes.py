@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.cli.commands import RunningBus, clean_environment
+from tests.cli.bus import RunningBus, clean_environment
 from tests.waiting import PATIENCE_S
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "bots.md"

@@ -1,11 +1,10 @@
-"""Running ``sealbus`` as a person does, and a bus to run it against."""
+"""A bus as the README starts it, for tests that run commands against it."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,24 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.cli.command import SEALBUS, Ran, sealbus, wait_for
 from tests.ports import free_port
-
-SEALBUS = (sys.executable, "-m", "sealbus_broker")
-DEADLINE_S = 60
+from tests.waiting import PATIENCE_S
 
 
 def clean_environment(**more: str) -> dict[str, str]:
     """This process's environment without anything that Sealbus reads, and ``more``."""
     return {name: value for name, value in os.environ.items() if not name.startswith("SEALBUS")} | more
-
-
-@dataclass
-class Ran:
-    """What a command has done."""
-
-    code: int
-    out: str
-    err: str
 
 
 @dataclass
@@ -47,25 +36,9 @@ class RunningBus:
         options.setdefault("env", clean_environment())
         return subprocess.Popen([*SEALBUS, *arguments], cwd=self.folder, **options)
 
-    def run(self, *arguments: str, given: bytes | str | None = None, **environment: str) -> Ran:
+    def run(self, *arguments: str, given: bytes | None = None) -> Ran:
         """Run a command to its end."""
-        return sealbus(*arguments, cwd=self.folder, given=given, **environment)
-
-
-def sealbus(*arguments: str, cwd: Path, given: bytes | str | None = None, **environment: str) -> Ran:
-    """Run ``sealbus`` to its end. A traceback is a failure of the test."""
-    done = subprocess.run(
-        [*SEALBUS, *arguments],
-        cwd=cwd,
-        env=clean_environment(**environment),
-        input=given.encode() if isinstance(given, str) else given,
-        capture_output=True,
-        check=False,
-        timeout=DEADLINE_S,
-    )
-    ran = Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
-    assert "Traceback" not in ran.err, ran.err
-    return ran
+        return sealbus(*arguments, cwd=self.folder, given=given)
 
 
 @contextmanager
@@ -79,11 +52,10 @@ def running_bus(folder: Path) -> Iterator[RunningBus]:
             [*SEALBUS, "up", "--port", str(port)], cwd=folder, stdout=output, stderr=output, env=clean_environment()
         )
     try:
-        wait_until(lambda: "is up at" in log.read_text() or process.poll() is not None)
-        assert process.poll() is None, log.read_text()
+        wait_for(log, "is up at")
         yield RunningBus(folder, port, process)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(DEADLINE_S) == 0
+        assert process.wait(PATIENCE_S) == 0
     finally:
         process.kill()
         process.wait()
@@ -91,7 +63,7 @@ def running_bus(folder: Path) -> Iterator[RunningBus]:
 
 def wait_until(condition: Callable[[], object]) -> None:
     """Wait until ``condition()`` holds."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)  # the other process cannot tell us otherwise

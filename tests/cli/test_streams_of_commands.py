@@ -1,0 +1,321 @@
+"""Every command with standard streams that are closed, full, broken or stuck: no traceback, and the exit codes that the documents promise.
+
+A command whose data cannot be written has failed (1); one whose reader has left has not (0). What cannot be said on stderr
+changes nothing, and neither does a stdin that the command does not read.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sealbus_broker.cli.main import cli
+from sealbus_broker.cli.options import all_commands
+from tests.cli.bus import RunningBus, clean_environment, wait_until
+from tests.cli.command import SEALBUS
+from tests.ports import free_port
+from tests.waiting import PATIENCE_S
+
+FULL = Path("/dev/full")
+
+pytestmark = pytest.mark.skipif(not FULL.exists(), reason="the platform has no device that is always full")
+
+
+@dataclass(frozen=True)
+class State:
+    """What is wrong with the three streams; a stream that is not named is a pipe, and stdin is empty."""
+
+    stdin: str = "null"
+    stdout: str = "pipe"
+    stderr: str = "pipe"
+
+    def __str__(self) -> str:
+        return f"{self.stdin}-{self.stdout}-{self.stderr}"
+
+
+STATES = [
+    State("closed", "closed", "closed"),
+    State(stdout="closed"),
+    State(stdout="full"),
+    State(stdout="broken"),
+    State("closed", "pipe", "full"),
+    State(stderr="broken"),
+    State(stderr="stuck"),
+]
+SERVING = [State("closed", "closed", "closed"), State("null", "full", "full"), State("null", "broken", "stuck")]
+"""The same for what runs until it is told to stop: each takes seconds."""
+
+CLOSING = """
+import os, sys
+for number in map(int, sys.argv[1].split(",")):
+    os.close(number)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@contextmanager
+def streams(state: State) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """What stands before a command, and ``Popen``'s arguments, for it to be in ``state``."""
+    with ExitStack() as stack:
+
+        def opened(how: str) -> Any:
+            if how == "pipe":
+                return subprocess.PIPE
+            if how in ("null", "closed"):
+                return subprocess.DEVNULL
+            if how == "full":
+                return stack.enter_context(FULL.open("wb"))
+            reading, writing = os.pipe()
+            stack.callback(os.close, writing)
+            if how == "broken":
+                os.close(reading)
+            else:
+                stack.callback(os.close, reading)
+                fill(writing)
+            return writing
+
+        names = {"stdin": state.stdin, "stdout": state.stdout, "stderr": state.stderr}
+        closed = [f"{number}" for number, how in enumerate(names.values()) if how == "closed"]
+        before = [sys.executable, "-c", CLOSING, ",".join(closed)] if closed else []
+        yield before, {name: opened(how) for name, how in names.items()}
+
+
+def fill(writing: int) -> None:
+    """Write to a pipe until it holds no byte more."""
+    os.set_blocking(writing, False)
+    try:
+        while True:
+            os.write(writing, bytes(4096))
+    except BlockingIOError:
+        os.set_blocking(writing, True)
+
+
+@dataclass
+class Case:
+    """How to call one command so that it does its work: ``{folder}`` is a copy of the bus's folder, or the running bus's."""
+
+    arguments: tuple[str, ...]
+    online: bool = False
+    code: int = 0
+
+
+HELLO = '{"text": "x"}'
+CASES = {
+    "init": Case(("init", "other", "--dir", "{folder}/other")),
+    "prepare": Case(("prepare", "--dir", "{folder}")),
+    "check": Case(("check", "--json", "--dir", "{folder}")),
+    "bot add": Case(("bot", "add", "another", "--dir", "{folder}")),
+    "bot rm": Case(("bot", "rm", "clock", "--yes", "--dir", "{folder}")),
+    "keys new": Case(("keys", "new", "greeter", "--out", "{folder}/key.toml", "--dir", "{folder}")),
+    "keys ls": Case(("keys", "ls", "--dir", "{folder}")),
+    "inspect": Case(("inspect", "{folder}/policy.yaml", "--dir", "{folder}"), code=3),
+    "ping": Case(("ping", "--dir", "{folder}"), online=True),
+    "pub": Case(("pub", "greetings.sent", HELLO, "--as", "greeter", "--dir", "{folder}"), online=True),
+    "pub --file": Case(
+        ("pub", "greetings.sent", "--file", "{lines}", "--json", "--as", "greeter", "--dir", "{folder}"), online=True
+    ),
+    "pub, refused": Case(
+        ("pub", "greetings.sent", "{}", "--json", "--as", "greeter", "--dir", "{folder}"), online=True, code=3
+    ),
+    "sub": Case(
+        (
+            "sub",
+            "greetings.sent",
+            "--from",
+            "all",
+            "--durable",
+            "{unique}",
+            "-n",
+            "1",
+            "--as",
+            "listener",
+            "--dir",
+            "{folder}",
+        ),
+        online=True,
+    ),
+    "request": Case(("request", "clock.ask", '{"zone": "UTC"}', "--as", "listener", "--dir", "{folder}"), online=True),
+    "quarantine ls": Case(("quarantine", "ls", "--dir", "{folder}"), online=True),
+    "quarantine show": Case(("quarantine", "show", "1", "--dir", "{folder}"), online=True),
+}
+SERVERS = {
+    "up": ("up", "--dir", "{folder}", "--port", "{port}"),
+    "relay": ("relay", "--dir", "{folder}", "--name", "second"),
+}
+"""Commands that run until they are told to stop."""
+
+
+def test_every_command_has_a_case() -> None:
+    known = {" ".join(words) for words, _ in all_commands(cli)}
+    assert known <= set(CASES) | set(SERVERS)
+
+
+@pytest.fixture(scope="module")
+def clock(hello: RunningBus) -> Iterator[None]:
+    """The bot that answers requests, one message to be read, and one in the quarantine."""
+    code = """
+from sealbus import Bot
+import asyncio
+bot = Bot.from_file("mybus/credentials/clock.toml")
+@bot.reply("clock.ask")
+async def answer(message):
+    return {"time": "2026-01-01T00:00:00Z"}
+asyncio.run(bot.run())
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=hello.folder, env=clean_environment())
+    assert hello.run("pub", "greetings.sent", HELLO, "--as", "greeter").code == 0
+    assert hello.run("pub", "greetings.sent", "{}", "--as", "greeter").code == 3
+    wait_until(lambda: hello.run("request", "clock.ask", '{"zone": "UTC"}', "--as", "listener").code == 0)
+    yield
+    process.terminate()
+    assert process.wait(PATIENCE_S) == 0
+
+
+def expected(state: State, code: int, out: bytes) -> int:
+    """The code that ``state`` makes of ``code``, where the command has ``out`` to write."""
+    if not out or state.stdout == "pipe":
+        return code
+    return 0 if state.stdout == "broken" else 1
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("name", CASES)
+def test_a_command_with_broken_streams(name: str, hello: RunningBus, clock: None, tmp_path: Path) -> None:
+    case = CASES[name]
+    lines = tmp_path / "lines"
+    lines.write_text(f"{HELLO}\n" * 600)
+
+    def command(number: int) -> list[str]:
+        folder = hello.folder / "mybus"
+        if not case.online:
+            folder = tmp_path / f"{number}"
+            shutil.copytree(
+                hello.folder / "mybus", folder, ignore=shutil.ignore_patterns("jetstream", "*.log", "*.sock")
+            )
+        given = {"folder": folder, "lines": lines, "unique": f"streams-{number}"}
+        return [
+            *SEALBUS,
+            *(
+                word.replace("{}", "{{}}").format(**given) if "{" in word and ":" not in word else word
+                for word in case.arguments
+            ),
+        ]
+
+    normal = subprocess.run(command(0), env=clean_environment(), capture_output=True, timeout=PATIENCE_S, check=False)
+    assert normal.returncode == case.code, normal.stderr.decode()
+    with ExitStack() as stack:
+        started = []
+        for number, state in enumerate(STATES, 1):
+            before, given = stack.enter_context(streams(state))
+            process = subprocess.Popen([*before, *command(number)], env=clean_environment(), **given)
+            stack.callback(process.kill)
+            started.append((state, process))
+        for state, process in started:
+            _, err = process.communicate(timeout=PATIENCE_S)
+            told = (err or b"").decode()
+            assert "Traceback" not in told, f"{state}: {told}"
+            assert "Exception ignored" not in told, f"{state}: {told}"
+            assert process.returncode == expected(state, case.code, normal.stdout), f"{state}: {told}"
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("state", SERVING, ids=str)
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_server_with_broken_streams(name: str, state: State, hello: RunningBus, tmp_path: Path) -> None:
+    """It serves, and it stops in order."""
+    folder, port = hello.folder / "mybus", hello.port
+    if name == "up":
+        folder, port = tmp_path / "mybus", free_port()
+        shutil.copytree(
+            hello.folder / "mybus", folder, ignore=shutil.ignore_patterns("jetstream", "*.log", "*.sock", "*.pid")
+        )
+    arguments = [word.format(folder=folder, port=port) for word in SERVERS[name]]
+    with streams(state) as (before, given):
+        process = subprocess.Popen([*before, *SEALBUS, *arguments], env=clean_environment(), **given)
+        try:
+            # What it says of itself cannot be seen here.
+            wait_until(lambda: answers(port) and catches(process.pid, signal.SIGTERM))
+            for payload, code in ((HELLO, 0), ("{}", 3)):  # a refusal is logged
+                sent = hello.run("pub", "greetings.sent", payload, "--as", "greeter", "--dir", f"{folder}")
+                assert sent.code == code, sent.err
+            assert process.poll() is None
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0
+
+
+def catches(process: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal."""
+    mask = next(line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("SigCgt:"))
+    return bool(int(mask.split()[1], 16) >> (number - 1) & 1)
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_stdin_that_is_closed_is_named(hello: RunningBus) -> None:
+    for arguments in (["pub", "greetings.sent", "--file", "-", "--as", "greeter"], ["inspect", "-"]):
+        done = subprocess.run(
+            [sys.executable, "-c", CLOSING, "0", *SEALBUS, *arguments],
+            cwd=hello.folder,
+            env=clean_environment(),
+            capture_output=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        assert (done.returncode, b"error: stdin is closed" in done.stderr) == (1, True), done.stderr
+
+
+def test_an_empty_stdin_is_nothing_to_publish(hello: RunningBus) -> None:
+    done = hello.run("pub", "greetings.sent", "--file", "-", "--as", "greeter", given=b"")
+    assert (done.code, done.err.splitlines()[-1]) == (0, "nothing to publish")
+
+
+LIBRARY = """
+import asyncio, logging, sys
+from sealbus import Bot, Refused
+logging.basicConfig(level=logging.DEBUG)
+async def main():
+    listener = Bot.from_file("mybus/credentials/listener.toml")
+    greeter = Bot.from_file("mybus/credentials/greeter.toml")
+    handled = asyncio.Event()
+    @listener.subscribe("greetings.sent", durable=sys.argv[1])
+    async def hear(message):
+        if not handled.is_set():
+            handled.set()
+            raise ValueError("logged, and called again")
+    async with listener, greeter:
+        await greeter.publish("greetings.sent", {"text": "x"})
+        try:
+            await greeter.publish("greetings.sent", {})
+        except Refused:
+            pass
+        await asyncio.wait_for(handled.wait(), 30)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("state", SERVING[:2], ids=str)
+def test_a_bot_whose_log_cannot_be_written_goes_on(hello: RunningBus, state: State) -> None:
+    code = "import os\nos.environ['X'] = 'y'\n" + LIBRARY
+    with streams(state) as (before, given):
+        process = subprocess.Popen(
+            [*before, sys.executable, "-c", code, f"log-{state}"], cwd=hello.folder, env=clean_environment(), **given
+        )
+        process.communicate(timeout=PATIENCE_S)
+    # Python itself gives 120 where it cannot flush a stream at its end.
+    assert process.returncode in (0, 120)
