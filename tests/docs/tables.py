@@ -140,7 +140,9 @@ def builtin() -> str:
     parts = []
     for rule in builtin_subjects():
         request = next(iter(rule.schemas.values()))
-        assert rule.reply is not None
+        if rule.reply is None:
+            parts.append(f"**`{rule.pattern}`**, sent by relays alone, into INGRESS:\n\n{_json(request.document)}")
+            continue
         assert isinstance(rule.reply.document, dict)
         answer = rule.reply.document
         parts.append(
@@ -190,7 +192,7 @@ def streams() -> str:
             if all(_is_zero(other.get(field)) for other in configs)
         }
     )
-    parts.append("Off, absent or without limit in all four: " + ", ".join(f"`{field}`" for field in off) + ".")
+    parts.append("Off, absent or without limit in all of them: " + ", ".join(f"`{field}`" for field in off) + ".")
     return "\n\n".join(parts)
 
 

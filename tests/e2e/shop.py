@@ -91,24 +91,24 @@ class Shop:
 
     async def start_relay(self, name: str = "relay") -> asyncio.subprocess.Process:
         """Start a relay and wait until it says that the bus is up."""
-        log = (self.bus.path / f"{name}.log").open("ab")
-        with log:
+        log = self.bus.path / f"{name}.log"
+        with log.open("ab") as output:
+            before = output.tell()
             relay = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "sealbus_broker", "relay"),
                 *("--dir", str(self.bus.path), "--server", self.url, "--name", name),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=asyncio.subprocess.PIPE,
+                stdout=output,
+                stderr=output,
             )
         self.relays.append(relay)
-        assert relay.stderr is not None
-        async with asyncio.timeout(PATIENCE_S):
-            while line := await relay.stderr.readline():
-                if b"is up at" in line:
-                    break
-            else:
-                raise AssertionError("the relay ended before it was up")
-        self._stack.push_async_callback(_drain, asyncio.create_task(_discard(relay.stderr)))
+
+        def is_up() -> bool:
+            said = log.read_bytes()[before:]
+            assert relay.returncode is None, f"it ended before it was up: {said.decode()}"
+            return b"is up at" in said
+
+        await until(is_up)
         return relay
 
     async def replace_relay(self, old: str, new: str) -> asyncio.subprocess.Process:
@@ -165,16 +165,6 @@ class Shop:
 def state(bot: Bot) -> BotState:
     """The bot's state: by a call, because mypy takes an attribute for unchanged after an assertion about it."""
     return bot.state
-
-
-async def _discard(stream: asyncio.StreamReader) -> None:
-    while await stream.read(65536):
-        pass
-
-
-async def _drain(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 async def until(condition: Any, timeout_s: float = PATIENCE_S) -> None:

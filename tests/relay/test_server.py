@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
 import stat
-import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from sealbus_broker.relay import server as server_module
 from sealbus_broker.relay.errors import ServerFailed
@@ -22,8 +23,8 @@ from sealbus_broker.relay.nats_config import NatsConfig
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.server import NatsServer, find_binary
 from sealbus_broker.relay.streams import provision
-from tests.relay import scene as stage
 from tests.relay.scene import Scene, a_config, raise_curtain
+from tests.small_disk import fill, mounted
 from tests.waiting import PATIENCE_S, until
 
 SECRETS = BusSecrets.generate()
@@ -178,29 +179,40 @@ async def test_a_folder_that_belongs_to_somebody_else(config: NatsConfig, locked
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", disk], check=False, capture_output=True)
-    if made.returncode:
-        pytest.skip("a small disk of one's own takes the right to mount")
-    yield disk
-    subprocess.run(["umount", "-l", disk], check=True)
+    with mounted(tmp_path / "disk") as disk:
+        yield disk
 
 
-async def test_a_disk_that_fills_up_ends_it_with_the_reason(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = a_config
-    monkeypatch.setattr(stage, "a_config", lambda *a: replace(plain(*a), max_file_bytes=2**40))
+async def test_a_full_disk_is_waited_out(small_disk: Path) -> None:
+    """Nobody restarts anything: there is space again, and the server is back with what it had."""
     scene: Scene = await raise_curtain(small_disk / "bus")
     await provision(scene.relay, scene.policy)
     supervising = asyncio.create_task(scene.server.supervise())
-    for _ in range(40):
-        await scene.relay.publish("accepted.orders.placed", bytes(500_000))
-    with pytest.raises(ServerFailed, match="cannot write its streams") as told:
-        await asyncio.wait_for(supervising, PATIENCE_S)
-    assert "no space left" in told.value.what
-    assert told.value.hint == "the disk is full: free space where the bus folder is"
+    await scene.relay.request("accepted.orders.placed", b"kept", 5)
+    filler = fill(small_disk)
+    await scene.relay.publish("accepted.orders.placed", bytes(500_000))
+    with capture_logs() as logs:
+        await until(lambda: any(entry["event"] == "disk.full" for entry in logs), "it says so")
     assert scene.server.pid is None
+    assert not supervising.done()
+    filler.unlink()
+    await until(lambda: scene.server.pid is not None, "it runs again")
+    await until(lambda: scene.relay.is_connected and not scene.relay.is_reconnecting, "connected again")
+    stored = json.loads((await scene.relay.request("accepted.orders.placed", b"another", 5)).data)
+    assert stored["stream"] == "ACCEPTED"
+    assert stored["seq"] >= 2
     await scene.close()
+    await asyncio.wait_for(supervising, 5)
+
+
+async def test_a_stop_is_heard_while_the_disk_is_full(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "FULL_BYTES", 2**40)
+    monkeypatch.setattr(server_module, "ROOM_BYTES", 2**40)
+    scene: Scene = await raise_curtain(small_disk / "bus")
+    supervising = asyncio.create_task(scene.server.supervise())
+    await until(lambda: scene.server.pid is None, "it is ended")
+    await scene.close()
+    await asyncio.wait_for(supervising, 5)
 
 
 def a_fake(folder: Path, version: str = "2.15.1", says: str = "", then: str = "time.sleep(60)") -> Path:

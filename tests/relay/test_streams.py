@@ -19,6 +19,7 @@ from sealbus_broker.relay.streams import (
     PARTITIONS,
     PRIORITY_GROUP,
     QUARANTINE,
+    STREAMS,
     consumer_configs,
     differences,
     file_bytes,
@@ -29,8 +30,6 @@ from sealbus_broker.relay.streams import (
 )
 from tests.relay.scene import LIMITS, Scene, a_policy, now_ms
 from tests.waiting import PATIENCE_S, until
-
-STREAMS = (INGRESS, ACCEPTED, LIVE, QUARANTINE)
 
 
 async def configs(scene: Scene) -> dict[str, Any]:

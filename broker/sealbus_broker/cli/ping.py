@@ -4,50 +4,172 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
 
 import click
 from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+from rich.console import Console
+from rich.table import Table
 
-from sealbus.errors import ConnectionFailed
+from sealbus.hardened import HardenedClient
+from sealbus.subjects import check_name
 from sealbus_broker.cli.folder import BusFolder, dir_option, server_option
 from sealbus_broker.relay.connection import connect, disconnect
-from sealbus_broker.relay.relay import PING_SUBJECT
+from sealbus_broker.relay.health import PROBE_S, RESTART, Level, Problem, fill
+from sealbus_broker.relay.probe import Prober, is_accepted
+from sealbus_broker.relay.relay import PING_SUBJECT, clock_ms
 from sealbus_broker.relay.secrets import BusSecrets
-from sealbus_broker.relay.streams import ACCEPTED, INGRESS, LIVE, QUARANTINE
+from sealbus_broker.relay.streams import STREAMS
 
-PING_S = 5.0
+ASK_S: Final = 3.0
+"""How long NATS and a relay may take for one answer. All together stay below ten seconds, which is what
+compose's health check waits."""
+
+MIB: Final = 1024 * 1024
+
+
+@dataclass(slots=True)
+class Found:
+    """What a ping has found out. ``--json`` prints it as it is."""
+
+    health: str = Level.OK.value
+    problems: list[Problem] = field(default_factory=list)
+    relay: dict[str, Any] | None = None
+    """What the relay says of itself."""
+    probe: dict[str, Any] | None = None
+    """What became of a message that was sent the whole way: its verdict, and the milliseconds that it took."""
+    streams: list[dict[str, Any]] = field(default_factory=list)
+
+    def judge(self) -> None:
+        """Set ``health`` to the worst of the problems."""
+        levels = {problem.level for problem in self.problems}
+        self.health = next((level for level in (Level.RED, Level.WARNING) if level in levels), Level.OK).value
 
 
 @click.command()
 @dir_option
 @server_option
-def ping(folder: str | None, servers: tuple[str, ...]) -> None:
-    """Say whether the bus is up: NATS answers, the streams are there, and a relay serves. For health checks."""
+@click.option("--relay", "relay", metavar="NAME", help="Ask this relay, and no other, for its health.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def ping(folder: str | None, servers: tuple[str, ...], relay: str | None, as_json: bool) -> int:
+    """Say whether the bus works: send a message the whole way, ask a relay, and show how full the streams are.
+
+    Exits with 1 if the bus accepts nothing or no relay answers. A warning, such as a stream that is 80 % full,
+    is shown and exits with 0. For health checks: --relay NAME asks one relay.
+    """
     bus = BusFolder.find(folder)
     secrets = bus.secrets()
-    click.echo(f"ok: relay {asyncio.run(_ping(list(bus.servers(servers)), secrets))} serves", err=True)
+    if relay is not None:
+        check_name(relay, "relay")
+    found = asyncio.run(_ping(list(bus.servers(servers)), secrets, relay))
+    if as_json:
+        click.echo(json.dumps(asdict(found)))
+    else:
+        _show(found)
+    return 1 if found.health == Level.RED else 0
 
 
-async def _ping(servers: list[str], secrets: BusSecrets) -> str:
+def _show(found: Found) -> None:
+    if found.streams:
+        table = Table("stream", "messages", "MiB", "of MiB", "full", box=None, pad_edge=False, header_style="bold")
+        for row in found.streams:
+            sizes = f"{row['bytes'] / MIB:,.1f}", f"{row['limit'] / MIB:,.0f}"
+            table.add_row(row["stream"], f"{row['messages']:,}", *sizes, f"{row['full']:.0%}")
+        for column in table.columns[1:]:
+            column.justify = "right"
+        console = Console(width=78, highlight=False)
+        console.print(table)
+    for problem in found.problems:
+        is_red = problem.level == Level.RED
+        word = click.style("error:", fg="red") if is_red else click.style("warning:", fg="yellow")
+        click.echo(f"{word} {problem.what}", err=True)
+        click.echo(f"{click.style('hint:', fg='yellow')} {problem.hint}", err=True)
+    if found.relay is not None and found.health != Level.RED:
+        took = f", a message took {found.probe['ms']:g} ms" if found.probe else ""
+        told = f"ok: relay {found.relay['relay']} serves the bus {found.relay['bus']}{took}"
+        click.echo(f"{told} (policy {found.relay['policy'][:16]})", err=True)
+
+
+async def _ping(servers: list[str], secrets: BusSecrets, relay: str | None) -> Found:
+    found = Found()
+
     async def ignore(_: Exception) -> None:
         pass
 
     try:
-        async with asyncio.timeout(PING_S):
+        async with asyncio.timeout(ASK_S):
             nc = await connect(servers, secrets.relay.seed_text, name="sealbus ping", on_error=ignore)
     except (NatsError, OSError, TimeoutError):
-        raise ConnectionFailed(
-            f"no NATS for the relay at {', '.join(servers)}", hint="is nats-server running there?"
-        ) from None
+        what = f"no NATS for the relay at {', '.join(servers)}"
+        found.problems.append(Problem(Level.RED, "nats", what, "is nats-server running there?"))
+    else:
+        try:
+            await _ask(nc, secrets, relay, found)
+        finally:
+            await disconnect(nc)
+    found.judge()
+    return found
+
+
+async def _ask(nc: HardenedClient, secrets: BusSecrets, relay: str | None, found: Found) -> None:
+    await _ask_streams(nc, found)
+    found.relay = await _ask_relay(nc, relay)
+    if found.relay is None:
+        which = "no relay answers" if relay is None else f"the relay {relay} does not answer"
+        hint = "start one: `sealbus relay`" if relay is None else "is it running, with this --name?"
+        found.problems.append(Problem(Level.RED, "relay", f"NATS answers, and {which}", hint))
+        return
+    told = [Problem(Level(one["level"]), one["about"], one["what"], one["hint"]) for one in found.relay["problems"]]
+    known = {problem.about for problem in found.problems}
+    found.problems += [problem for problem in told if problem.about not in known]
+    if relay is None:
+        await _probe(nc, secrets, found.relay, found)
+
+
+async def _ask_streams(nc: HardenedClient, found: Found) -> None:
+    for name in STREAMS:
+        try:
+            info = json.loads((await nc.request(f"$JS.API.STREAM.INFO.{name}", b"", ASK_S)).data)
+        except (NatsError, OSError, TimeoutError, ValueError):
+            what = "JetStream does not answer"
+            found.problems.append(Problem(Level.RED, "jetstream", what, RESTART))
+            return
+        if "error" in info:
+            what = f"stream {name}: {info['error'].get('description')}"
+            found.problems.append(Problem(Level.RED, name, what, "has a relay run yet?"))
+            continue
+        state, limit = info["state"], info["config"]["max_bytes"]
+        row = {"stream": name, "messages": state["messages"], "bytes": state["bytes"], "limit": limit}
+        found.streams.append(row | {"full": round(fill(info), 4)})
+
+
+async def _ask_relay(nc: HardenedClient, relay: str | None) -> dict[str, Any] | None:
+    subject = PING_SUBJECT if relay is None else f"{PING_SUBJECT}.{relay}"
     try:
-        for stream in (INGRESS, ACCEPTED, LIVE, QUARANTINE):
-            answer = json.loads((await nc.request(f"$JS.API.STREAM.INFO.{stream}", b"", PING_S)).data)
-            if "error" in answer:
-                raise ConnectionFailed(
-                    f"stream {stream}: {answer['error'].get('description')}", hint="has a relay run yet?"
-                )
-        return (await nc.request(PING_SUBJECT, b"", PING_S)).data.decode()
+        answer: dict[str, Any] = json.loads((await nc.request(subject, b"", ASK_S)).data)
+    except (NatsError, NoRespondersError, OSError, TimeoutError, ValueError):
+        return None
+    return answer
+
+
+async def _probe(nc: HardenedClient, secrets: BusSecrets, relay: dict[str, Any], found: Found) -> None:
+    """Send a message the whole way, unless the relay says already that none gets through."""
+    if any(problem.about == "probe" for problem in found.problems):
+        return
+    prober = Prober(nc, secrets.bus, "ping")
+    await prober.open()
+    began = time.monotonic()
+    try:
+        stamp = await prober.probe(relay["bus"], relay["ttl_ms"], clock_ms(), PROBE_S)
     except (NatsError, OSError, TimeoutError):
-        raise ConnectionFailed("NATS answers, but no relay does", hint="start one: `sealbus relay`") from None
-    finally:
-        await disconnect(nc)
+        what = f"the bus accepts nothing: a message had no verdict within {PROBE_S:g} s"
+        found.problems.append(Problem(Level.RED, "probe", what, RESTART))
+        return
+    found.probe = {"verdict": stamp.verdict.value, "ms": round((time.monotonic() - began) * 1000, 1)}
+    if not is_accepted(stamp):
+        what = f"a message of the bus's own was refused ({stamp.reason})"
+        hint = "are the clocks of this machine, the relays and nats-server right?"
+        found.problems.append(Problem(Level.RED, "probe", what, hint))

@@ -166,7 +166,7 @@ def check_encoding(case: Case) -> Violation | None:
 def check_key_known(case: Case) -> Violation | None:
     """*unknown-key*: sealed with a key of the bot whose session sent it."""
     assert case.envelope is not None
-    case.bot = case.policy.bots.get(case.arrival.session)
+    case.bot = case.policy.sender(case.arrival.session)
     case.key = case.bot.keys.get(case.envelope.seal.key) if case.bot else None
     return Violation(Reason.UNKNOWN_KEY) if case.key is None else None
 

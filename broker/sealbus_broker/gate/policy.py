@@ -9,11 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Final
 
 from sealbus.reason import Reason
-from sealbus.subjects import matches
+from sealbus.subjects import RELAY, matches
 from sealbus_broker.gate.acl import SubjectTable
 from sealbus_broker.gate.schemas import Schema
+
+HEALTH: Final = "sealbus.health"
+"""What relays say to themselves, to see whether a message gets through the bus."""
 
 
 class Delivery(StrEnum):
@@ -136,9 +140,19 @@ class Policy:
     on_violation: Mapping[Reason, Disposition] = field(default_factory=lambda: MappingProxyType({}))
     default_disposition: Disposition = Disposition.QUARANTINE
     _rules: SubjectTable[SubjectRule] = field(init=False, repr=False, compare=False)
+    _relay: BotRule = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_rules", SubjectTable((rule.pattern, rule) for rule in self.subjects))
+        keys = {raw: BotKey(raw, 0) for raw in self.bus_keys}
+        object.__setattr__(self, "_relay", BotRule(RELAY, keys, publish=(HEALTH,)))
+
+    def sender(self, name: str) -> BotRule | None:
+        """Who may send as ``name``: a bot, or the relays themselves, sealed by the bus key, on ``sealbus.health`` alone.
+
+        Nobody logs in as the latter: it is not among :attr:`bots`.
+        """
+        return self._relay if name == RELAY else self.bots.get(name)
 
     def rule(self, subject: str) -> SubjectRule | None:
         """The rule that declares ``subject``, or ``None``."""

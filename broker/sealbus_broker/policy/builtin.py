@@ -8,7 +8,7 @@ from typing import Any, Final
 from sealbus.limits import MAX_SUBJECT_BYTES
 from sealbus.reason import Reason
 from sealbus.subjects import DURABLE
-from sealbus_broker.gate.policy import Delivery, SubjectRule
+from sealbus_broker.gate.policy import HEALTH, Delivery, SubjectRule
 from sealbus_broker.gate.schemas import Schema
 
 EVERYONE: Final = ("sealbus.grants", "sealbus.subscribe")
@@ -107,4 +107,6 @@ def builtin_subjects() -> tuple[SubjectRule, ...]:
         schema = Schema.compile(f"{subject}.v1", request)
         answer = Schema.compile(f"{subject}.reply.v1", reply)
         rules.append(SubjectRule(subject, Delivery.LIVE, {schema.name: schema}, reply=answer))
+    probe = Schema.compile(f"{HEALTH}.v1", _object(["from"], **{"from": {"type": "string"}}))
+    rules.append(SubjectRule(HEALTH, Delivery.STREAM, {probe.name: probe}))
     return tuple(rules)

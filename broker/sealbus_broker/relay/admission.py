@@ -80,7 +80,7 @@ def decide(connect: dict[str, Any], challenge: object, policy: Policy, now_ms: i
     name, key_text, *consumers = words
     if not is_name(name):
         return Denial(None, "the admission text names no bot")
-    bot = policy.bots.get(name)
+    bot = policy.bots.get(name)  # the relays' own name is not among them
     if bot is None:
         return Denial(name, "the policy knows no such bot")
     refused = _check_key(bot, key_text, now_ms)

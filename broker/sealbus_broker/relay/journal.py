@@ -42,7 +42,7 @@ class Entry:
     subject: str
     data: bytes
     headers: dict[str, str]
-    """With a ``Nats-Msg-Id``, so that storing it again is a duplicate. ASCII without line ends."""
+    """With a ``Nats-Msg-Id``, storing it again is a duplicate. ASCII without line ends."""
 
     def frame(self, reply: bytes) -> bytes:
         """The bytes that publish it, to be acknowledged on ``reply``."""

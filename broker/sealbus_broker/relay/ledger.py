@@ -37,7 +37,7 @@ class Ledger:
     def __init__(self, nc: Client, stream: str, prefix: str, *, in_memory: bool = False) -> None:
         """``in_memory``: the stream does not outlive the server, so that it shrinks is no sign of a fault."""
         self._nc = nc
-        self._stream = stream
+        self.stream = stream
         self._prefix = prefix
         self._in_memory = in_memory
         self._last_sequence = 0
@@ -60,9 +60,9 @@ class Ledger:
         """
         if last_sequence < self._last_sequence:
             if self._in_memory:
-                log.info("ledger.anew", stream=self._stream)
+                log.info("ledger.anew", stream=self.stream)
             else:
-                log.error("ledger.shrank", stream=self._stream, was=self._last_sequence, now=last_sequence)
+                log.error("ledger.shrank", stream=self.stream, was=self._last_sequence, now=last_sequence)
             self._lost_before_ms = now_ms
         self.since_ms = max((at for at in (since_ms, self._lost_before_ms) if at is not None), default=None)
         self._last_sequence = last_sequence
@@ -85,7 +85,7 @@ class Ledger:
             await self._not_doubted()
             try:
                 async with self._reading:
-                    request = self._nc.request(f"$JS.API.DIRECT.GET.{self._stream}", ask, READ_TIMEOUT_S)
+                    request = self._nc.request(f"$JS.API.DIRECT.GET.{self.stream}", ask, READ_TIMEOUT_S)
                     answer = await self._unless_lost(request)
             except (NatsError, OSError, TimeoutError) as error:
                 log.warning("ledger.retry", error=type(error).__name__)
@@ -132,7 +132,7 @@ class Ledger:
         inbox = self._nc.new_inbox()
         subscription = await self._nc.subscribe(inbox)
         try:
-            await self._nc.publish(f"$JS.API.DIRECT.GET.{self._stream}", json.dumps(ask).encode(), reply=inbox)
+            await self._nc.publish(f"$JS.API.DIRECT.GET.{self.stream}", json.dumps(ask).encode(), reply=inbox)
             while True:
                 answer = await subscription.next_msg(READ_TIMEOUT_S)
                 headers = answer.headers or {}

@@ -22,15 +22,16 @@ from sealbus.keys import SigningKey
 from sealbus.limits import MAX_BATCH, MAX_TOGETHER
 from sealbus.seal import Verifier
 from sealbus.stamp import Stamp, Verdict, seal_stamps
-from sealbus.subjects import REPLY, receipt_subject, receipts_subject
+from sealbus.subjects import RELAY, REPLY, receipt_subject, receipts_subject
 from sealbus_broker.gate.judge import judge
 from sealbus_broker.gate.ledger import settle
-from sealbus_broker.gate.policy import Delivery, Policy
+from sealbus_broker.gate.policy import HEALTH, Delivery, Policy
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.gate.verdict import Arrival, Judgment, Moment
 from sealbus_broker.relay.journal import Entry, Journal, Stored
 from sealbus_broker.relay.ledger import Ledger
 from sealbus_broker.relay.quarantine import Record
+from sealbus_broker.relay.streams import PROBE_SUBJECT
 from sealbus_broker.relay.tally import Tally
 
 log = structlog.get_logger(__name__)
@@ -153,7 +154,8 @@ class Pipeline:
         accepted = [item for item in items if item.judgment.reason is None and item.fresh]
         stored = await self._journal.store([_accepted_entry(item) for item in accepted])
         for where in stored:
-            ledger.remember(where.sequence)
+            if where.stream == ledger.stream:
+                ledger.remember(where.sequence)
         known = [(item, where) for item, where in zip(accepted, stored, strict=True) if where.duplicate]
         await asyncio.gather(*(self._settle(item, where, ledger, policy) for item, where in known))
 
@@ -170,7 +172,11 @@ class Pipeline:
 
     async def _store_quarantined(self, items: list[_Item], policy: Policy) -> None:
         now_ms = self._now_ms()
-        quarantined = [item for item in items if item.judgment.verdict is Verdict.QUARANTINED]
+        quarantined = [
+            item
+            for item in items
+            if item.judgment.verdict is Verdict.QUARANTINED and item.judgment.arrival.session != RELAY
+        ]
         if not quarantined:
             return
         judgments = [item.judgment for item in quarantined]
@@ -223,8 +229,9 @@ def _receipt_frames(bot: str, stamps: Sequence[tuple[bytes, bytes]]) -> Iterator
 def _accepted_entry(item: _Item) -> Entry:
     judgment = item.judgment
     assert judgment.envelope is not None and item.receipt is not None and judgment.ledger_id is not None
-    return Entry(
-        subject=f"{_PREFIX[judgment.arrival.delivery]}.{judgment.envelope.header.subject}",
-        data=pack_delivery(judgment.envelope.data, item.receipt),
-        headers={"Nats-Msg-Id": judgment.ledger_id},
-    )
+    subject, data = judgment.envelope.header.subject, pack_delivery(judgment.envelope.data, item.receipt)
+    if subject == HEALTH:
+        # In a stream of its own that keeps the last one. Without an id: storing it twice is as good.
+        return Entry(PROBE_SUBJECT, data, {})
+    prefix = _PREFIX[judgment.arrival.delivery]
+    return Entry(f"{prefix}.{subject}", data, {"Nats-Msg-Id": judgment.ledger_id})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -18,10 +19,12 @@ from sealbus_broker.relay.admission import Admission
 from sealbus_broker.relay.connection import HardenedClient, Link, disconnect
 from sealbus_broker.relay.consumers import remove_ungranted
 from sealbus_broker.relay.errors import StreamsUnusable
+from sealbus_broker.relay.health import Health
 from sealbus_broker.relay.ingress import IngressWorker, LiveWorker
 from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.ledger import Ledger
 from sealbus_broker.relay.pipeline import Pipeline
+from sealbus_broker.relay.probe import Prober
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.services import Services
 from sealbus_broker.relay.stopping import Stopped, until_stopped
@@ -32,7 +35,7 @@ from sealbus_broker.relay.version import check_version
 log = structlog.get_logger(__name__)
 
 PING_SUBJECT: Final = "relay.ping"
-"""Inside the account BUS, where no bot is: a relay that serves answers with its name."""
+"""Inside the account BUS, where no bot is: some relay answers with its health; ``relay.ping.<name>``, that relay."""
 
 DRAIN_S: Final = 10.0
 """How long a stop waits for what is in hand. What is not finished by then is delivered to another relay, or to the next start."""
@@ -127,12 +130,22 @@ class Relay:
         # Admission has a connection of its own: however many messages there are, who may connect is answered in time.
         admission = Admission(door, self._secrets, policy)
         await admission.start()
-        await nc.subscribe(PING_SUBJECT, queue="relays", cb=self._on_ping)
+        prober = Prober(nc, bus_key, self._name)
+        await prober.open()
+        health = Health(nc, prober, journal, self.tally, policy, self._name, clock_ms, time.monotonic)
+
+        async def on_ping(msg: Msg) -> None:
+            with contextlib.suppress(NatsError, OSError):
+                await msg.respond(json.dumps(health.report()).encode())
+
+        await nc.subscribe(PING_SUBJECT, queue="relays", cb=on_ping)
+        await nc.subscribe(f"{PING_SUBJECT}.{self._name}", queue="relays", cb=on_ping)
         await nc.flush()
         self._journal = journal
         self._workers = workers
         tasks = [asyncio.create_task(worker.run(stopping)) for worker in workers]
         waits = [asyncio.create_task(stopping.wait()), asyncio.create_task(self._closed.wait())]
+        looking = asyncio.create_task(health.run(stopping))
         try:
             ready()
             # A worker ends only when told to. One that fails stops the relay, loudly, so that no partition is left unread.
@@ -146,9 +159,9 @@ class Relay:
                 )
             await self._drain(nc, admission, tasks, services)
         finally:
-            for task in (*waits, *tasks):
+            for task in (*waits, *tasks, looking):
                 task.cancel()
-            await asyncio.gather(*waits, *tasks, return_exceptions=True)
+            await asyncio.gather(*waits, *tasks, looking, return_exceptions=True)
             services.cancel()
         log.info("relay.stopped", **self.tally.counts)
 
@@ -181,9 +194,6 @@ class Relay:
             for task in (finishing, losing):
                 task.cancel()
             await asyncio.gather(finishing, losing, return_exceptions=True)
-
-    async def _on_ping(self, msg: Msg) -> None:
-        await msg.respond(self._name.encode())
 
     async def _connect(self, what: str, *, is_ours: bool) -> HardenedClient:
         """Log in, however long that takes. ``is_ours``: whether ledgers and workers live on it."""

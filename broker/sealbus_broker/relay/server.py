@@ -23,6 +23,7 @@ import socket
 import sys
 import time
 from dataclasses import replace
+from enum import Enum, auto
 from pathlib import Path
 from typing import IO, Final
 
@@ -50,6 +51,15 @@ MOST_QUICK_DEATHS: Final = 3
 LOG_BYTES: Final = 16 * 1024 * 1024
 """A log that has grown larger is set aside (one is kept) when the next server starts."""
 
+FULL_BYTES: Final = 2 * 1024 * 1024
+"""With less than this a disk is full: the largest message has 1 MiB, and its stream's index is written beside it."""
+
+ROOM_BYTES: Final = 16 * 1024 * 1024
+"""With this much a server can start again: two of JetStream's message blocks."""
+
+SAY_AGAIN_S: Final = 60.0
+"""Between two log lines about a disk that stays full."""
+
 _PROBE_S: Final = 0.02
 _LOOK_S: Final = 1.0
 _LAST_LINES: Final = 5
@@ -70,6 +80,13 @@ _HINTS: Final = (
 )
 
 _SERIOUS: Final = re.compile(r"\[(?:ERR|FTL)\]|^nats-server: |JetStream out of")
+
+
+class _Ended(Enum):
+    """Why the child ended."""
+
+    BY_ITSELF = auto()
+    DISK_FULL = auto()
 
 
 def find_binary() -> Path:
@@ -137,11 +154,13 @@ class NatsServer:
     async def supervise(self) -> None:
         """Restart it whenever it dies. Returns after :meth:`stop`.
 
-        Raises :class:`ServerFailed`, with the server ended, if it keeps dying or cannot write its streams any more.
+        A full disk is waited out with the server ended: a stream that met it stores nothing until a restart.
+        Raises :class:`ServerFailed`, with the server ended, if it keeps dying or cannot write its streams for another reason.
         """
         quick, started = 0, time.monotonic()
         while True:
-            await self._watch()
+            if await self._watch() is _Ended.DISK_FULL:
+                await self._wait_for_space()
             if self._stopping.is_set():
                 return
             quick = quick + 1 if time.monotonic() - started < QUICK_DEATH_S else 1
@@ -190,17 +209,46 @@ class NatsServer:
         except OSError as error:
             raise ServerFailed(f"nats-server cannot be started: {error.strerror}", hint=_hint(str(error))) from None
 
-    async def _watch(self) -> None:
-        """Return when the child has ended. Raises :class:`ServerFailed` if it goes on without being able to write."""
+    async def _watch(self) -> _Ended:
+        """Return when the child has ended, by itself or because its disk is full.
+
+        Raises :class:`ServerFailed` if it goes on without being able to write, with room on its disk.
+        """
         process, looked_at = self._process, self._log_start
         while process is not None and process.returncode is None and not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), _LOOK_S)
             written = self._log_from(looked_at).rpartition(b"\n")[0]
-            if _CANNOT_WRITE.search(written.decode("utf-8", "replace")):
+            cannot_write = _CANNOT_WRITE.search(written.decode("utf-8", "replace"))
+            # Its log may be on the full disk as well, and then says nothing.
+            if self._free_bytes() < FULL_BYTES or (cannot_write and b"no space left" in written):
+                await self._end_child()
+                return _Ended.DISK_FULL
+            if cannot_write:
                 await self._end_child()
                 raise self._failed("nats-server cannot write its streams any more")
             looked_at += len(written)
+        return _Ended.BY_ITSELF
+
+    async def _wait_for_space(self) -> None:
+        """Wait until the disk has room again, or for :meth:`stop`."""
+        spoken = -SAY_AGAIN_S
+        while not self._stopping.is_set() and self._free_bytes() < ROOM_BYTES:
+            if time.monotonic() - spoken >= SAY_AGAIN_S:
+                spoken = time.monotonic()
+                hint = f"free {ROOM_BYTES // 1024**2} MiB there, and the bus goes on by itself"
+                what = f"the disk of {self._config.store_dir} is full: nats-server is stopped until there is room"
+                log.error("disk.full", text=f"red: {what}\nhint: {hint}", folder=str(self._config.store_dir), hint=hint)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _LOOK_S)
+
+    def _free_bytes(self) -> int:
+        """What is free on the disk of the streams; plenty, where nobody can tell."""
+        try:
+            disk = os.statvfs(self._config.store_dir)
+        except OSError:
+            return ROOM_BYTES
+        return disk.f_bavail * disk.f_frsize
 
     async def _wait_until_ready(self) -> None:
         process, deadline = self._process, time.monotonic() + START_S

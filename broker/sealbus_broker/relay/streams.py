@@ -1,4 +1,4 @@
-"""The four JetStream streams of the bus: what they must be, and the checks that they are.
+"""The JetStream streams of the bus: what they must be, and the checks that they are.
 
 ========== ======= ================== ===========================================================================
 stream     kept in subjects           what it is
@@ -7,6 +7,7 @@ INGRESS    file    ``send.*``         a work queue of unjudged envelopes, partit
 ACCEPTED   file    ``accepted.>``     nonce ledger, durable store and fan-out (republished to ``bus.>``) in one
 LIVE       memory  ``live.>``         the same for live messages, which nothing needs to keep
 QUARANTINE file    ``quarantine.>``   what violated, raw, for operators
+HEALTH     file    ``health.>``       the last probe that came through: see :mod:`sealbus_broker.relay.health`
 ========== ======= ================== ===========================================================================
 
 A ledger is only as good as its configuration: one that evicts, purges or forgets early readmits old envelopes. So every field is
@@ -41,6 +42,12 @@ INGRESS: Final = "INGRESS"
 ACCEPTED: Final = "ACCEPTED"
 LIVE: Final = "LIVE"
 QUARANTINE: Final = "QUARANTINE"
+HEALTH: Final = "HEALTH"
+STREAMS: Final = (INGRESS, ACCEPTED, LIVE, QUARANTINE, HEALTH)
+
+PROBE_SUBJECT: Final = "health.probe"
+HEALTH_BYTES: Final = 1024 * 1024
+"""It keeps one message of some 700 bytes."""
 
 PARTITIONS: Final = 4
 """Workers that can judge at the same time. A bot's messages all fall into one, which keeps their order."""
@@ -85,7 +92,7 @@ def partition_consumer(partition: int) -> str:
 
 
 def stream_configs(policy: Policy, *, replicas: int = 1) -> tuple[Json, ...]:
-    """The four configurations, every field that matters written out (absent means JetStream's zero)."""
+    """All configurations, every field that matters written out (absent means JetStream's zero)."""
     limits = policy.limits
     window, live_window = policy.ledger_window_ms * _NS_PER_MS, policy.live_window_ms * _NS_PER_MS
     return (
@@ -137,6 +144,14 @@ def stream_configs(policy: Policy, *, replicas: int = 1) -> tuple[Json, ...]:
             # Operators release and purge: the only stream from which anything may be taken.
             "deny_delete": False,
             "deny_purge": False,
+        },
+        _plain(HEALTH, "health.>", replicas)
+        | {
+            "description": "the last probe of the bus's health",
+            "discard": "old",
+            "max_bytes": HEALTH_BYTES,
+            "max_msgs_per_subject": 1,
+            "duplicate_window": _MIN_WINDOW_NS,
         },
     )
 

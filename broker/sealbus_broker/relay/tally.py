@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from sealbus_broker.gate.policy import Delivery
 from sealbus_broker.gate.verdict import Judgment
 
 log = structlog.get_logger(__name__)
@@ -22,6 +23,8 @@ class Tally:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self.counts: Counter[str] = Counter()
+        self.stored_at: float | None = None
+        """When (monotonic) a message last came the whole way: through INGRESS, the gate and the store."""
         self._spoken: dict[tuple[str, str], float] = {}
         self._unspoken: Counter[tuple[str, str]] = Counter()
 
@@ -29,6 +32,8 @@ class Tally:
         """Count one verdict; log it if it is a violation and none like it was logged just now. Never logs a payload."""
         self.counts[judgment.verdict.value] += 1
         if judgment.reason is None:
+            if judgment.arrival.delivery is Delivery.STREAM:
+                self.stored_at = self._monotonic()
             return
         self.counts[f"{judgment.verdict.value}.{judgment.reason.value}"] += 1
         kind = judgment.arrival.session, judgment.reason.value

@@ -1,0 +1,273 @@
+"""Whether the bus works, as each relay finds out for itself every few seconds.
+
+Four things are looked at:
+
+- **the whole way**: unless a message was accepted just now, a probe is sent through INGRESS, the gate and the store
+  to its receipt (:mod:`sealbus_broker.relay.probe`). INGRESS answers no publisher, so nothing else shows
+  that it has stopped storing, as it does for good when nats-server's disk was full once;
+- **the relay's own stores**: what was judged and cannot be stored;
+- **the partitions**: messages that wait while none is judged;
+- **how full each stream is.**
+
+What is wrong is *red*: the bus accepts nothing, or soon will not. What an operator should see to is a *warning*.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import structlog
+from nats.errors import Error as NatsError
+
+from sealbus.hardened import HardenedClient
+from sealbus_broker.gate.policy import Policy
+from sealbus_broker.relay.journal import Journal
+from sealbus_broker.relay.probe import Prober, is_accepted
+from sealbus_broker.relay.streams import (
+    ACK_WAIT_S,
+    INGRESS,
+    PARTITIONS,
+    STREAMS,
+    partition_consumer,
+)
+from sealbus_broker.relay.tally import Tally
+
+log = structlog.get_logger(__name__)
+
+LOOK_S: Final = 3.0
+"""Between two looks. With :data:`PROBE_S` a bus that accepts nothing is red within ten seconds."""
+
+PROBE_S: Final = 4.0
+"""How long a probe may take: a thousand times what it takes on an idle bus, and more than a flood of
+10,000 messages needs that came before it."""
+
+STUCK_S: Final = 5.0
+"""How long the relay's stores may fail before that is red."""
+
+STILL_S: Final = ACK_WAIT_S + 5.0
+"""How long a partition in which messages wait may stand still before that is red: longer than it takes until what a dead
+relay had in hand is delivered to another."""
+
+ASK_S: Final = 2.0
+"""How long JetStream may take to say how full a stream is."""
+
+FULL_AT: Final = 0.8
+"""From this share on a stream's fill is a warning."""
+
+AGAIN_S: Final = 60.0
+"""Between two log lines about one problem that lasts."""
+
+RESTART: Final = (
+    "look into nats-server's log and at its disk. A stream that met a full disk stores nothing until nats-server is"
+    " restarted: free space first, then restart it"
+)
+
+
+class Level(StrEnum):
+    """How bad it is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    RED = "red"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is not as it should be: a sentence, and what to do."""
+
+    level: Level
+    about: str
+    """What it is about: tells whether it is the same problem as before."""
+    what: str
+    hint: str
+
+
+class Health:
+    """Looks, remembers, and says in the log when something changes."""
+
+    def __init__(
+        self,
+        nc: HardenedClient,
+        prober: Prober,
+        journal: Journal,
+        tally: Tally,
+        policy: Callable[[], Policy],
+        relay: str,
+        now_ms: Callable[[], int],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._nc = nc
+        self._prober = prober
+        self._journal = journal
+        self._tally = tally
+        self._policy = policy
+        self._relay = relay
+        self._now_ms = now_ms
+        self._monotonic = monotonic
+        self._looked_at: float | None = None
+        self._floors: dict[int, tuple[int, float]] = {}
+        """By partition, the last sequence that was settled, and since when it is that."""
+        self._told: dict[str, tuple[Level, float]] = {}
+        """What the log has said, by what it is about, and when."""
+        self.problems: tuple[Problem, ...] = ()
+
+    @property
+    def level(self) -> Level:
+        """The worst of what was found."""
+        levels = {problem.level for problem in self.problems}
+        return next((level for level in (Level.RED, Level.WARNING) if level in levels), Level.OK)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Look every few seconds until ``stopping`` is set."""
+        while not stopping.is_set():
+            try:
+                await self.look()
+            except Exception as error:  # noqa: BLE001  # to look after the work must not end the work
+                log.error("health.failed", error=f"{type(error).__name__}: {error}")  # noqa: TRY400  # one line
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), LOOK_S)
+
+    async def look(self) -> None:
+        """Look once, and log what changed."""
+        if not self._nc.is_connected:
+            found = [Problem(Level.RED, "nats", "the relay has no connection to NATS", "is nats-server running?")]
+        else:
+            parts = await asyncio.gather(self._whole_way(), self._streams(), self._partitions())
+            found = [*self._own_stores(), *(problem for part in parts for problem in part)]
+        self.problems = tuple(found)
+        self._looked_at = self._monotonic()
+        self._tell()
+
+    def report(self) -> dict[str, Any]:
+        """What ``relay.ping`` answers."""
+        policy = self._policy()
+        looked = None if self._looked_at is None else round(self._monotonic() - self._looked_at, 1)
+        return {
+            "relay": self._relay,
+            "bus": policy.bus,
+            "policy": policy.digest.hex(),
+            "ttl_ms": policy.limits.ttl_ms,
+            "health": self.level.value,
+            "problems": [asdict(problem) for problem in self.problems],
+            "looked_s_ago": looked,
+            "counts": dict(self._tally.counts),
+        }
+
+    async def _whole_way(self) -> list[Problem]:
+        stored_at = self._tally.stored_at
+        if stored_at is not None and self._monotonic() - stored_at < LOOK_S:
+            return []
+        policy, before = self._policy(), await self._last_sequence()
+        try:
+            stamp = await self._prober.probe(policy.bus, policy.limits.ttl_ms, self._now_ms(), PROBE_S)
+        except (NatsError, OSError, TimeoutError) as error:
+            if not isinstance(error, TimeoutError):
+                return []  # the connection was lost: the next look says so
+            return [await self._no_verdict(before)]
+        if is_accepted(stamp):
+            return []
+        what = f"a message of the relay's own was refused ({stamp.reason})"
+        return [Problem(Level.RED, "probe", what, "are the clocks of the relays and of nats-server right?")]
+
+    async def _no_verdict(self, before: int | None) -> Problem:
+        after = await self._last_sequence()
+        if before is not None and before == after:
+            what = f"INGRESS stores nothing: a message had no verdict within {PROBE_S:g} s and is not in the stream"
+        else:
+            what = f"a message that INGRESS has stored had no verdict within {PROBE_S:g} s"
+        return Problem(Level.RED, "probe", f"the bus accepts nothing: {what}", RESTART)
+
+    async def _last_sequence(self) -> int | None:
+        info = await self._ask(f"STREAM.INFO.{INGRESS}")
+        return None if info is None else int(info["state"]["last_seq"])
+
+    def _own_stores(self) -> list[Problem]:
+        stuck = self._journal.stuck
+        if stuck is None or stuck[0] < STUCK_S:
+            return []
+        what = f"what was judged cannot be stored for {stuck[0]:.0f} s: {stuck[1]}"
+        return [Problem(Level.RED, "store", what, f"if a stream is full, raise its limit; else {RESTART}")]
+
+    async def _streams(self) -> list[Problem]:
+        return [problem for name in STREAMS for problem in await self._stream(name)]
+
+    async def _stream(self, name: str) -> list[Problem]:
+        info = await self._ask(f"STREAM.INFO.{name}")
+        if info is None:
+            return [Problem(Level.RED, name, f"JetStream says nothing of the stream {name}", RESTART)]
+        filled = fill(info)
+        if filled < FULL_AT or name == "HEALTH":
+            return []
+        then = "then the oldest records go" if name == "QUARANTINE" else "then nothing more is accepted"
+        limit = f"{name.lower()}_bytes"
+        return [
+            Problem(
+                Level.WARNING,
+                name,
+                f"{name} is {filled:.0%} full; at 100 %, {then}",
+                f"raise {limit} in policy.yaml" + (", or lower retention" if name == "ACCEPTED" else ""),
+            )
+        ]
+
+    async def _partitions(self) -> list[Problem]:
+        found = []
+        for partition in range(PARTITIONS):
+            info = await self._ask(f"CONSUMER.INFO.{INGRESS}.{partition_consumer(partition)}")
+            if info is None:
+                continue  # the stream's own problem
+            waiting = info["num_pending"] + info["num_ack_pending"]
+            floor, now = info["ack_floor"]["stream_seq"], self._monotonic()
+            known, since = self._floors.get(partition, (floor, now))
+            if floor != known or not waiting:
+                since = now
+            self._floors[partition] = floor, since
+            if now - since >= STILL_S:
+                what = f"{waiting} messages wait in partition {partition}, and none was settled for {now - since:.0f} s"
+                found.append(Problem(Level.RED, f"partition {partition}", what, "look into the relays' logs"))
+        return found
+
+    async def _ask(self, call: str) -> dict[str, Any] | None:
+        try:
+            answer: dict[str, Any] = json.loads((await self._nc.request(f"$JS.API.{call}", b"", ASK_S)).data)
+        except (NatsError, OSError, TimeoutError, ValueError):
+            return None
+        return None if "error" in answer else answer
+
+    def _tell(self) -> None:
+        now = self._monotonic()
+        for problem in self.problems:
+            level, at = self._told.get(problem.about, (Level.OK, now))
+            if level is not problem.level or now - at >= AGAIN_S:
+                self._told[problem.about] = problem.level, now
+                write = log.error if problem.level is Level.RED else log.warning
+                text = f"{problem.level.value}: {problem.what}\nhint: {problem.hint}"
+                write(
+                    f"health.{problem.level.value}",
+                    text=text,
+                    about=problem.about,
+                    what=problem.what,
+                    hint=problem.hint,
+                )
+        over = self._told.keys() - {problem.about for problem in self.problems}
+        for about in sorted(over):
+            level, _ = self._told.pop(about)
+            log.info(
+                "health.over",
+                text=f"over: {about} is well again",
+                about=about,
+                was=level.value,
+                health=self.level.value,
+            )
+
+
+def fill(info: dict[str, Any]) -> float:
+    """What share of its limit a stream holds, from its STREAM.INFO."""
+    limit = info["config"]["max_bytes"]
+    share: float = info["state"]["bytes"] / limit if limit > 0 else 0.0
+    return share

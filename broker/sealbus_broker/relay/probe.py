@@ -1,0 +1,77 @@
+"""A message of the bus's own, sent the whole way that a bot's message goes: is it accepted, and how soon?
+
+A probe is an envelope like any other, on ``sealbus.health``, sealed with the bus's key in the name of
+``sealbus``. It goes into INGRESS, is pulled, judged, stored and answered with a stamp. It is stored in HEALTH,
+which keeps the last one, and not in ACCEPTED, which it would fill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Final
+
+from sealbus.codec import are_together, pack_json, split_together
+from sealbus.envelope import Header, seal_envelopes
+from sealbus.errors import Malformed
+from sealbus.frames import pub
+from sealbus.hardened import HardenedClient
+from sealbus.keys import SigningKey
+from sealbus.limits import NONCE_BYTES
+from sealbus.seal import Verifier
+from sealbus.stamp import Stamp, Verdict, open_stamp
+from sealbus.subjects import INBOX, RELAY, ingress_subject
+from sealbus_broker.gate.policy import HEALTH
+
+TTL_MS: Final = 10_000
+"""How long a probe lives, at most: nobody waits for it longer."""
+
+
+class Prober:
+    """Sends probes and waits for their stamps. Any number at once."""
+
+    def __init__(self, nc: HardenedClient, key: SigningKey, sender: str) -> None:
+        """``key``: the bus's. ``sender``: who probes, for whoever looks at the envelope."""
+        self._nc = nc
+        self._key = key
+        self._sender = sender
+        self._verifier = Verifier()
+        self._waiting: dict[bytes, asyncio.Future[Stamp]] = {}
+
+    async def open(self) -> None:
+        """Subscribe to stamps. Call once, before :meth:`probe`."""
+        await self._nc.subscribe_direct(f"{INBOX}.{RELAY}.*", self._on_stamp)
+        await self._nc.flush()
+
+    async def probe(self, bus: str, ttl_ms: int, now_ms: int, timeout_s: float) -> Stamp:
+        """Send one probe and return its stamp, whatever the verdict.
+
+        ``ttl_ms``: what the policy allows. Raises ``TimeoutError``, and NATS's errors where it cannot be sent.
+        """
+        nonce = os.urandom(NONCE_BYTES)
+        header = Header(bus, RELAY, HEALTH, nonce, now_ms, min(ttl_ms, TTL_MS))
+        (envelope,) = seal_envelopes(self._key, [(header, pack_json({"from": self._sender}))])
+        stamped: asyncio.Future[Stamp] = asyncio.get_running_loop().create_future()
+        self._waiting[nonce] = stamped
+        try:
+            self._nc.write([pub(ingress_subject(RELAY, live=False).encode(), envelope)])
+            async with asyncio.timeout(timeout_s):
+                return await stamped
+        finally:
+            del self._waiting[nonce]
+
+    def _on_stamp(self, _: bytes, __: bytes, ___: bytes, data: bytes) -> None:
+        try:
+            stamps = split_together(data) if are_together(data) else [data]
+            opened = [open_stamp(stamp, frozenset([self._key.public.raw]), self._verifier) for stamp in stamps]
+        except Malformed:
+            return
+        for stamp in opened:
+            waiting = self._waiting.get(stamp.nonce)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(stamp)
+
+
+def is_accepted(stamp: Stamp) -> bool:
+    """Whether the probe came through."""
+    return stamp.verdict is Verdict.ACCEPTED

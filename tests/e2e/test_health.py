@@ -1,0 +1,128 @@
+"""What `sealbus ping` and a relay say of a bus."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from typing import Any
+
+from sealbus.codec import pack_json
+from sealbus.envelope import Header, seal_envelopes
+from sealbus.frames import pub
+from sealbus.keys import KeyKind, SigningKey
+from sealbus_broker.gate.policy import HEALTH
+from tests.cli.command import Ran, sealbus
+from tests.e2e.shop import Shop, order
+from tests.waiting import until
+
+
+async def ping(shop: Shop, *more: str) -> Ran:
+    arguments = ("ping", "--dir", str(shop.bus.path), "--server", shop.url, *more)
+    return await asyncio.to_thread(sealbus, *arguments, cwd=shop.bus.path)
+
+
+async def asked(shop: Shop, *more: str) -> dict[str, Any]:
+    ran = await ping(shop, "--json", *more)
+    found: dict[str, Any] = json.loads(ran.out)
+    assert ran.code == (1 if found["health"] == "red" else 0)
+    return found
+
+
+async def test_a_bus_that_works_is_ok_and_shows_its_streams(shop: Shop) -> None:
+    found = await asked(shop)
+    assert (found["health"], found["problems"]) == ("ok", [])
+    assert found["probe"]["verdict"] == "accepted"
+    assert found["relay"]["relay"] == "relay"
+    assert {row["stream"] for row in found["streams"]} == {"INGRESS", "ACCEPTED", "LIVE", "QUARANTINE", "HEALTH"}
+    for_people = await ping(shop)
+    assert for_people.code == 0
+    assert "ACCEPTED" in for_people.out
+    assert "ok: relay relay serves the bus shop" in for_people.err
+
+
+async def test_probes_fill_no_stream(shop: Shop) -> None:
+    for _ in range(3):
+        assert (await asked(shop))["health"] == "ok"
+    assert await shop.stored("ACCEPTED") == 1  # the genesis
+    assert await shop.stored("HEALTH") == 1
+    assert await shop.stored("QUARANTINE") == 0
+
+    async def judged() -> bool:
+        return await shop.stored("INGRESS") == 0
+
+    await until(judged, "no probe is left in INGRESS")
+
+
+async def test_each_relay_answers_for_itself(shop: Shop) -> None:
+    second = await shop.start_relay("second")
+    for name in ("relay", "second"):
+        found = await asked(shop, "--relay", name)
+        assert found["relay"]["relay"] == name
+    second.send_signal(signal.SIGSTOP)  # it is connected, and does nothing
+    silent = await ping(shop, "--relay", "second")
+    assert silent.code == 1
+    assert "the relay second does not answer" in silent.err
+    assert (await asked(shop, "--relay", "relay"))["health"] == "ok"
+    second.send_signal(signal.SIGKILL)
+
+
+async def test_without_any_relay(shop: Shop) -> None:
+    shop.relays[0].terminate()
+    await shop.relays[0].wait()
+    found = await asked(shop)
+    assert found["health"] == "red"
+    assert "no relay answers" in found["problems"][0]["what"]
+
+
+async def test_a_stream_that_is_almost_full_is_a_warning(shop: Shop) -> None:
+    """The limit is lowered to a little more than the stream holds."""
+    shop.relays[0].terminate()
+    await shop.relays[0].wait()
+    nc = await shop.nats()
+    for at in range(9):
+        await nc.request("quarantine.schema.order", bytes(100_000), 10, headers={"Nats-Msg-Id": str(at)})
+    await nc.close()
+    policy = shop.bus.path / "policy.yaml"
+    policy.write_text(policy.read_text().replace("limits:\n", "limits:\n  quarantine_bytes: 1MiB\n", 1))
+    await shop.start_relay()
+
+    async def warned() -> bool:
+        found = await asked(shop)
+        return found["health"] == "warning" and "QUARANTINE is 86% full" in found["problems"][0]["what"]
+
+    await until(warned, "it warns")
+    assert "health.warning" in (shop.bus.path / "relay.log").read_text()
+
+
+async def test_what_cannot_be_stored_is_red(shop: Shop) -> None:
+    """ACCEPTED is full: whatever is accepted waits in the relay."""
+    shop.relays[0].terminate()
+    await shop.relays[0].wait()
+    policy = shop.bus.path / "policy.yaml"
+    policy.write_text(policy.read_text().replace("limits:\n", "limits:\n  accepted_bytes: 1MiB\n", 1))
+    await shop.start_relay()
+    async with shop.bot("order") as sender:
+        sending = [asyncio.create_task(sender.publish("orders.placed", order(n), timeout=120)) for n in range(1500)]
+
+        async def red() -> bool:
+            found = await asked(shop)
+            return any(one["about"] == "store" and "maximum bytes" in one["what"] for one in found["problems"])
+
+        await until(red, "it is red")
+        for one in sending:
+            one.cancel()
+        await asyncio.gather(*sending, return_exceptions=True)
+
+
+async def test_nobody_but_a_relay_may_send_a_probe(shop: Shop) -> None:
+    """As `sealbus`, with a key that is not the bus's; and as a bot, which has no grant for it."""
+    nc = await shop.nats()
+    stranger = SigningKey.generate(KeyKind.BOT)
+    header = Header("shop", "sealbus", HEALTH, bytes(16), 0, 1000)
+    (forged,) = seal_envelopes(stranger, [(header, pack_json({"from": "me"}))])
+    nc.write([pub(b"send.sealbus", forged)])
+    await nc.flush()
+    await until(lambda: "unknown-key" in (shop.bus.path / "relay.log").read_text(), "it is refused")
+    await nc.close()
+    assert await shop.stored("QUARANTINE") == 0

@@ -1,0 +1,113 @@
+"""A nats-server that runs elsewhere, and whose disk fills up: the bus says so, and works again after it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sealbus import Bot, Unresolved
+from sealbus_broker.relay.streams import PARTITIONS, partition_consumer
+from tests.cli.command import Ran, sealbus
+from tests.e2e.shop import Shop, order
+from tests.small_disk import fill, mounted
+from tests.waiting import until
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with mounted(tmp_path / "disk", "96m") as place:
+        yield place
+
+
+@pytest.fixture
+async def shop(disk: Path, tmp_path: Path) -> AsyncIterator[Shop]:
+    """Its server, which nobody watches, keeps its streams on the small disk."""
+    shop = Shop(tmp_path / "shop")
+    (shop.bus.state / "jetstream").symlink_to(disk)
+    async with shop:
+        yield shop
+
+
+async def ping(shop: Shop, *more: str) -> Ran:
+    arguments = ("ping", "--dir", str(shop.bus.path), "--server", shop.url, *more)
+    return await asyncio.to_thread(sealbus, *arguments, cwd=shop.bus.path)
+
+
+def said(shop: Shop, event: str) -> list[dict[str, str]]:
+    lines = (shop.bus.path / "relay.log").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row["event"] == event]
+
+
+async def accepted(sender: Bot, number: int) -> bool:
+    try:
+        await sender.publish("orders.placed", order(number), timeout=3)
+    except Unresolved:
+        return False
+    return True
+
+
+async def test_ingress_that_stores_nothing_is_red_until_the_server_is_restarted(shop: Shop, disk: Path) -> None:
+    await shop.start_relay()
+    assert (await ping(shop)).code == 0
+    async with shop.bot("order") as sender:
+        await sender.publish("orders.placed", order(1))
+        filler = fill(disk)
+        # INGRESS is the first to write. It answers nobody, so the sender learns nothing but that there is no verdict.
+        # Before that, some messages fit into what the streams' files have left of their last pages.
+        fits = 2
+        while await accepted(sender, fits):
+            fits += 1
+        await until(lambda: bool(said(shop, "health.red")), "the relay says so")
+        told = said(shop, "health.red")[0]
+        assert "INGRESS stores nothing" in told["what"]
+        assert "restart" in told["hint"]
+        for arguments in ((), ("--relay", "relay")):
+            red = await ping(shop, *arguments)
+            assert red.code == 1
+            assert "the bus accepts nothing" in red.err
+        # Space alone does not help: a stream of nats-server that met a full disk stores nothing any more.
+        filler.unlink()
+        assert (await ping(shop)).code == 1
+        await shop.restart_server()
+        await sender.publish("orders.placed", order(1000), timeout=60)
+        await until(lambda: bool(said(shop, "health.over")), "the relay says that it is over")
+        assert (await ping(shop)).code == 0
+
+
+async def test_each_message_has_its_verdict_after_a_full_disk(shop: Shop, disk: Path) -> None:
+    """Though INGRESS may count one that has it: nats-server could not write that it had been acknowledged.
+
+    The partition's consumer knows better, and never delivers it again.
+    """
+    await shop.start_relay()
+    async with shop.bot("order") as sender:
+        trading = [
+            asyncio.create_task(sender.publish("orders.placed", order(number), timeout=90)) for number in range(300)
+        ]
+        await until(lambda: any(one.done() for one in trading), "the first has its verdict")
+        filler = fill(disk)
+        await until(lambda: bool(said(shop, "health.red")), "the relay says so")
+        filler.unlink()
+        await shop.restart_server()
+        await asyncio.gather(*trading)
+    nc = await shop.nats()
+
+    async def ask(call: str) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads((await nc.request(f"$JS.API.{call}", b"", 5)).data)
+        return answer
+
+    async def nothing_waits() -> bool:
+        consumers = [await ask(f"CONSUMER.INFO.INGRESS.{partition_consumer(at)}") for at in range(PARTITIONS)]
+        return not any(consumer["num_pending"] + consumer["num_ack_pending"] for consumer in consumers)
+
+    try:
+        await until(nothing_waits, "each has its verdict")
+    finally:
+        await nc.close()
+    assert await shop.stored("ACCEPTED") == 300 + 1  # and the genesis
+    assert await shop.stored("QUARANTINE") == 0
