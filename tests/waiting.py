@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-PATIENCE_S: Final = 60.0
+PATIENCE_S: Final = 120.0
 """Far longer than anything takes that is waited for: a busy machine may leave a process without a turn for seconds.
 Only a test that fails waits so long."""
 

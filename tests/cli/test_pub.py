@@ -91,7 +91,7 @@ def test_a_message_without_verdict_is_found_by_its_nonce(tmp_path: Path) -> None
     """The relay stands still while a message is sent. Its nonce tells its verdict later, and it is delivered once."""
     with running_bus(tmp_path) as bus:
         process = bus.start(
-            *(*HELLO, "--file", "-", "--json", "--timeout", "2"),
+            *(*HELLO, "--file", "-", "--json", "--timeout", "5"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -111,7 +111,7 @@ def test_a_message_without_verdict_is_found_by_its_nonce(tmp_path: Path) -> None
         assert (row["line"], row["verdict"], process.returncode) == (2, "unresolved", 1)
         found = bus.run(*HELLO, '{"text": "meanwhile"}', "--nonce", row["nonce"], "--json")
         assert (found.code, rows(found.out)[0]["nonce"]) == (0, row["nonce"])
-        heard = bus.run("sub", "greetings.sent", "--as", "listener", "--from", "all", "--idle", "2", "--json")
+        heard = bus.run("sub", "greetings.sent", "--as", "listener", "--from", "all", "--idle", "5", "--json")
         assert [one["payload"]["text"] for one in rows(heard.out)] == ["before", "meanwhile"]
 
 

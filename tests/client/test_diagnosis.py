@@ -25,14 +25,14 @@ def a_bot(*servers: str) -> Bot:
     return Bot(Credentials("shop", "order", SigningKey.generate(KeyKind.BOT), servers, bus_keys))
 
 
-async def failure(*servers: str, timeout_s: float = 0.3) -> ConnectionFailed:
+async def failure(*servers: str, timeout_s: float = 1) -> ConnectionFailed:
     """What a bot is told that tries to connect."""
     with pytest.raises(ConnectionFailed) as failed:
         await a_bot(*servers).connect(timeout=timeout_s)
     return failed.value
 
 
-async def meeting(talk: Talk, timeout_s: float = 0.3) -> ConnectionFailed:
+async def meeting(talk: Talk, timeout_s: float = 1) -> ConnectionFailed:
     """What a bot is told that meets a server which behaves so."""
     writers = list[asyncio.StreamWriter]()
 

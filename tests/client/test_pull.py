@@ -38,7 +38,8 @@ async def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 
 
 async def api(client: HardenedClient, call: str, body: Any = None) -> Any:
-    answer = json.loads((await client.request(f"$JS.API.{call}", json.dumps(body).encode() if body else b"")).data)
+    request = json.dumps(body).encode() if body else b""
+    answer = json.loads((await client.request(f"$JS.API.{call}", request, PATIENCE_S)).data)
     assert "error" not in answer, answer
     return answer
 

@@ -88,7 +88,7 @@ async def test_a_server_with_tls_is_spoken_to_over_tls(serve: Serve, authority: 
 async def test_a_server_without_tls_is_refused(serve: Serve, authority: Authority) -> None:
     port = await serve(PLAIN)
     with pytest.raises(ConnectionFailed, match="does not offer TLS, so nothing was sent") as refused:
-        await a_bot(f"tls://127.0.0.1:{port}").connect(timeout=0.3)
+        await a_bot(f"tls://127.0.0.1:{port}").connect(timeout=1)
     assert "`tls` block" in str(refused.value.hint)
     async with a_session(f"nats://127.0.0.1:{port}"):  # control: that server works
         pass
@@ -133,7 +133,7 @@ INFO: dict[str, Any] = {"server_id": "N", "version": "2.15.1", "max_payload": 10
 async def test_not_a_byte_is_sent_where_the_wire_leaves_tls_out(authority: Authority) -> None:
     async with a_wire(INFO) as (port, heard):
         with pytest.raises(ConnectionFailed, match="does not offer TLS"):
-            await a_bot(f"tls://127.0.0.1:{port}").connect(timeout=0.3)
+            await a_bot(f"tls://127.0.0.1:{port}").connect(timeout=1)
         assert not heard
 
 
@@ -185,7 +185,7 @@ async def test_a_certificate_that_does_not_hold_ends_connect(
         monkeypatch.setenv("SSL_CERT_FILE", str(Authority(tmp_path, "stranger").file))
     async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(ConnectionFailed, match=said) as refused:
-            await a_bot(f"tls://127.0.0.1:{port}").connect(timeout=0.3)
+            await a_bot(f"tls://127.0.0.1:{port}").connect(timeout=1)
     assert hint in str(refused.value.hint)
 
 

@@ -63,7 +63,7 @@ def processes_with(text: str) -> list[str]:
 def test_every_attack_is_stopped_and_a_users_own_orders_all_go_through(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     process = demo(write_orders(tmp_path / "my.jsonl", make_orders(60)), scratch)
-    out, err = process.communicate(timeout=280)
+    out, err = process.communicate(timeout=4 * PATIENCE_S)
     assert process.returncode == 0, out + err
     for attack in ATTACKS:
         assert attack.key in out

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from sealbus import Bot, InvalidInput, Message
+from sealbus import Bot, InvalidInput, Message, subscription
 from sealbus.subjects import consumer_name
 from tests.e2e.shop import Shop, order
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 PLACE: Any = {"start": "all", "durable": "d"}
 
@@ -32,7 +32,9 @@ async def consumer(shop: Shop) -> dict[str, Any]:
     nc = await shop.nats()
     try:
         name = consumer_name("inventory", "orders.placed", "d")
-        state: dict[str, Any] = json.loads((await nc.request(f"$JS.API.CONSUMER.INFO.ACCEPTED.{name}", b"")).data)
+        state: dict[str, Any] = json.loads(
+            (await nc.request(f"$JS.API.CONSUMER.INFO.ACCEPTED.{name}", b"", PATIENCE_S)).data
+        )
         return state
     finally:
         await nc.close()
@@ -116,9 +118,10 @@ async def test_a_slow_handler_leaves_the_rest_to_others(shop: Shop) -> None:
     assert min(len(seen["one"]), len(seen["two"])) > 4
 
 
-async def test_what_waits_behind_a_slow_message_is_given_back(shop: Shop) -> None:
+async def test_what_waits_behind_a_slow_message_is_given_back(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The handler was fast, so that many were fetched. Then it meets one that takes long."""
-    release, seen = asyncio.Event(), list[int]()
+    release, seen, unbegun_s = asyncio.Event(), list[int](), subscription.UNBEGUN_S
+    monkeypatch.setattr(subscription, "UNBEGUN_S", 3600.0)  # until the server has been asked
     await publish(shop, range(300))
     slow, other = shop.bot("inventory"), shop.bot("inventory")
 
@@ -135,6 +138,7 @@ async def test_what_waits_behind_a_slow_message_is_given_back(shop: Shop) -> Non
     async with slow:
         await until(lambda: 50 in seen)
         assert (await consumer(shop))["num_ack_pending"] > 1
+        monkeypatch.setattr(subscription, "UNBEGUN_S", unbegun_s)
         async with other:
             await until(lambda: len(seen) == 300)
         release.set()
@@ -257,7 +261,7 @@ async def test_a_consumer_that_is_deleted_is_made_again(shop: Shop) -> None:
         await until(lambda: seen == [0])
         nc = await shop.nats()
         name = consumer_name("inventory", "orders.placed", "d")
-        await nc.request(f"$JS.API.CONSUMER.DELETE.ACCEPTED.{name}", b"")
+        await nc.request(f"$JS.API.CONSUMER.DELETE.ACCEPTED.{name}", b"", PATIENCE_S)
         await nc.close()
         await publish(shop, range(1, 2))
         await until(lambda: seen[-1] == 1)

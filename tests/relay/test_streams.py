@@ -72,7 +72,7 @@ async def test_only_what_is_new_is_delivered(streams: Scene) -> None:
     delivered = await streams.relay.subscribe("bus.>")
     for subject in ("accepted.orders.placed", "live.orders.placed"):
         for nonce in ("n1", "n1", "n2"):
-            await streams.relay.request(subject, nonce.encode(), 5, headers={"Nats-Msg-Id": nonce})
+            await streams.relay.request(subject, nonce.encode(), PATIENCE_S, headers={"Nats-Msg-Id": nonce})
     got = [await delivered.next_msg(PATIENCE_S) for _ in range(4)]
     await streams.relay.flush()
     assert delivered.pending_msgs == 0
