@@ -137,6 +137,9 @@ def _as_envelope() -> bytes:
     return join_sealed(parts, seal(BUS_KEY, Context.ENVELOPE, [signed_part(parts)])[0])
 
 
+LEFT: Final = {"left": 4}
+
+
 # ---- answers ---------------------------------------------------------------------------------------------------------
 
 
@@ -147,22 +150,37 @@ def answers() -> dict[str, Any]:
         "bus_keys": [BUS_KEY.public.text],
         "request": {"bot": ASK.bot, "subject": ASK.subject, "nonce": ASK.nonce.hex()},
         "subject": f"bus.{ANSWER.subject}",
-        "valid": [{"name": name, "delivery": data.hex()} for name, data in good_answers()],
+        "valid": [
+            {"name": name, "failed": failed, "payload": payload, "delivery": data.hex()}
+            for name, failed, payload, data in good_answers()
+        ],
         "invalid": [{"name": name, "refused": why, "delivery": data.hex()} for name, why, data in bad_answers()],
     }
 
 
-def _answer(stated: bytes | None, header: Header = ANSWER) -> bytes:
+def _answer(stated: bytes | None, header: Header = ANSWER, payload: object = LEFT) -> bytes:
     """The delivery of an answer with the parent ``stated``. The relay's own checks are not made: a subscriber makes its own."""
-    data = envelope(replace(header, parent=stated))
+    data = envelope(replace(header, parent=stated), payload)
     return pack_delivery(data, sealed_stamp(data, header, position=None))
 
 
-def good_answers() -> Iterator[tuple[str, bytes]]:
-    """Answers that the asker takes."""
-    yield "an answer", _answer(parent(ASKED, ASK, position=None))
-    yield "with the request's envelope in its parent", _answer(parent(ASKED, ASK, position=None, carry=True))
-    yield "from another bot", _answer(parent(ASKED, ASK, position=None), replace(ANSWER, bot="rival"))
+def good_answers() -> Iterator[tuple[str, bool, object, bytes]]:
+    """Answers that the asker takes, and whether they say that the request failed."""
+    asked = parent(ASKED, ASK, position=None)
+    yield "an answer", False, LEFT, _answer(asked)
+    yield (
+        "with the request's envelope in its parent",
+        False,
+        LEFT,
+        _answer(parent(ASKED, ASK, position=None, carry=True)),
+    )
+    yield "from another bot", False, LEFT, _answer(asked, replace(ANSWER, bot="rival"))
+    error = {"error": "sold-out", "message": "there are no lamps"}
+    failed = replace(ANSWER, schema="sealbus.error", schema_version=1)
+    yield "an error", True, error, _answer(asked, failed, error)
+    yield "an answer that only looks like an error", False, error, _answer(asked, ANSWER, error)
+    named = replace(ANSWER, schema="stock.answer", schema_version=1)
+    yield "an answer that names its schema", False, LEFT, _answer(asked, named)
 
 
 def bad_answers() -> Iterator[tuple[str, str, bytes]]:

@@ -361,6 +361,8 @@ class Subscriber:
 
     def take(self, nats_subject: str, data: bytes, now_ms: int) -> str:
         """What becomes of a delivery."""
+        if not data and not self.rules.slips("a probe counted as refused"):
+            return "ignored"
         prefix = "bus." if self.kind == "live" else "accepted."
         subject = nats_subject.removeprefix(prefix)
         try:
