@@ -6,14 +6,17 @@ A delivery is msgpack ``[envelope bin, stamp bin]``. NATS delivers whatever reac
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sealbus.codec import FieldTypes, pack_fields, unpack_fields, unpack_json
 from sealbus.envelope import Envelope, Parent
 from sealbus.errors import Malformed
 from sealbus.seal import Verifier
 from sealbus.stamp import Stamp, Verdict, open_stamp
+from sealbus.typed import read
 from sealbus.value import value
+
+T = TypeVar("T")
 
 
 @value
@@ -32,6 +35,13 @@ class Message:
     stamp_data: bytes
     attempt: int = 1
     """How often it was given to a handler of this durable subscription, this time included. Always 1 for a live message."""
+
+    def as_(self, kind: type[T]) -> T:
+        """The payload as a ``kind``: a dataclass, an attrs class or a pydantic model.
+
+        Raises :class:`Malformed` with the place of what does not fit: a missing or unknown field, a value of another type.
+        """
+        return read(self.payload, kind)
 
     def as_parent(self, *, with_envelope: bool = False) -> bytes:
         """What a message that answers or follows from this one carries in its header.

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from sealbus.answer import ANSWER_REFUSED, ERROR_ID, ERROR_VERSION, error_payload
 from sealbus.arguments import check_nonce, check_ttl
-from sealbus.codec import pack_json
 from sealbus.credentials import Credentials
 from sealbus.delivery import Message
 from sealbus.envelope import Header
@@ -18,6 +17,7 @@ from sealbus.grants import Known
 from sealbus.life import Life
 from sealbus.limits import NONCE_BYTES
 from sealbus.outcomes import Refused, RequestFailed, Unresolved
+from sealbus.payloads import pack_payload
 from sealbus.publisher import Publisher
 from sealbus.reason import Reason
 from sealbus.requester import REQUEST_TIMEOUT_S, Requester
@@ -62,7 +62,7 @@ class Speaker:
         name = check_nonce(nonce) if resumed else os.urandom(NONCE_BYTES)
         ttl_ms = None if ttl is None else check_ttl(ttl)
         identity = (None, None) if schema is None else split_schema(schema)
-        data = pack_json(payload)
+        data = pack_payload(payload)
         self._life.check("publish()")
         is_live, declared = await self._known.way(subject, live, timeout_s)
         header = self._header(subject, name, identity, self._ttl_ms(is_live) if ttl_ms is None else ttl_ms, parent)
@@ -90,7 +90,7 @@ class Speaker:
         """
         who = f"the request {request.nonce.hex()} of {request.bot} on {request.subject}"
         try:
-            data = pack_json(await handler(request))
+            data = pack_payload(await handler(request))
         except RequestFailed as failed:
             log.info("%s was answered with %s", who, failed.error)
             await self._answer(request, error_payload(failed.error, failed.message), failed=True)
@@ -127,7 +127,7 @@ class Speaker:
         """The header and the packed payload of a request."""
         check_subject(subject)
         identity = (None, None) if schema is None else split_schema(schema)
-        return self._header(subject, os.urandom(NONCE_BYTES), identity, self._ttl_ms(True)), pack_json(payload)
+        return self._header(subject, os.urandom(NONCE_BYTES), identity, self._ttl_ms(True)), pack_payload(payload)
 
     def _ttl_ms(self, live: bool) -> int:
         """The life of a message whose author names none."""

@@ -1,0 +1,301 @@
+"""A payload as a value of an author's own class: ``message.as_(Order)``.
+
+Reads what :mod:`sealbus.payloads` writes, for dataclasses, attrs classes and pydantic models, with fields of any type that
+:func:`reader` knows. It is strict: a missing field without default, a field that the class does not have and a value of another
+type are faults, each with its place. A reader is made once for each class.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date, datetime, time
+from decimal import Decimal, InvalidOperation
+from enum import Enum
+from functools import lru_cache
+from typing import Any, Final, Literal, TypeVar, Union
+from uuid import UUID
+
+from sealbus.errors import InvalidInput, Malformed
+from sealbus.payloads import escaped, is_model
+
+T = TypeVar("T")
+Read = Callable[[Any, str], Any]
+"""Takes a value and its place; gives what the class wants, or raises :class:`Fault`."""
+
+_PLAIN: Final = {str: "text", bool: "true or false", int: "an integer", dict: "a map", list: "an array"}
+
+
+class Fault(Exception):
+    """A value that does not fit. Never leaves :func:`read`."""
+
+    def __init__(self, pointer: str, what: str) -> None:
+        super().__init__(f"{pointer or '(root)'}: {what}")
+
+
+def read(payload: Any, kind: type[T]) -> T:
+    """``payload`` as a ``kind``.
+
+    Raises :class:`Malformed` that names the place of what does not fit, never the value; and :class:`InvalidInput` if ``kind``
+    has a field of a type that cannot be read.
+    """
+    try:
+        made: T = reader(kind)(payload, "")  # type: ignore[arg-type]  # mypy takes no type for hashable
+    except Fault as fault:
+        raise Malformed(
+            f"the payload is no {_name(kind)}: {fault}", hint="does the class fit the schema that the policy names?"
+        ) from fault.__cause__
+    return made
+
+
+@lru_cache(maxsize=1024)
+def reader(kind: Any) -> Read:  # noqa: C901  # one branch a kind of type
+    """How a value of the type ``kind`` is read. Raises :class:`InvalidInput` for a type that cannot be."""
+    if kind is Any or kind is object:
+        return lambda value, _: value
+    if kind is None or kind is type(None):
+        return _read_none
+    if kind in _PLAIN:
+        return _plain_reader(kind)
+    if kind is float:
+        return _read_float
+    if kind in _FROM_TEXT:
+        return _text_reader(kind)
+    if isinstance(kind, typing.NewType):
+        return reader(kind.__supertype__)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return _enum_reader(kind)
+    if is_model(kind):
+        return _model_reader(kind)
+    if isinstance(kind, type) and (dataclasses.is_dataclass(kind) or hasattr(kind, "__attrs_attrs__")):
+        return _ClassReader(kind)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return reader(arguments[0])
+    if origin is Literal:
+        return _literal_reader(arguments)
+    if origin in (Union, types.UnionType):
+        return _union_reader([reader(one) for one in arguments], [_name(one) for one in arguments])
+    if origin in (list, Sequence):
+        return _list_reader(reader(arguments[0]))
+    if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
+        return _list_reader(reader(arguments[0]), tuple)
+    if origin is tuple:
+        return _tuple_reader([reader(one) for one in arguments])
+    if origin in (dict, Mapping) and arguments[0] is str:
+        return _map_reader(reader(arguments[1]))
+    raise InvalidInput(
+        f"{_name(kind)} cannot be read from a payload",
+        hint="use dataclasses, attrs classes or pydantic models of the types that docs/bots.md lists",
+    )
+
+
+def _name(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
+
+
+# ---- single values ---------------------------------------------------------------------------------------------------
+
+
+def _read_none(value: Any, pointer: str) -> None:
+    if value is not None:
+        raise Fault(pointer, "expected null")
+
+
+def _plain_reader(kind: type) -> Read:
+    def read_plain(value: Any, pointer: str) -> Any:
+        if type(value) is not kind:
+            raise Fault(pointer, f"expected {_PLAIN[kind]}")
+        return value
+
+    return read_plain
+
+
+def _read_float(value: Any, pointer: str) -> float:
+    if type(value) not in (float, int):
+        raise Fault(pointer, "expected a number")
+    return float(value)
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.utcoffset() is None or len(text) < len("2026-11-26T08:00:00Z"):
+        raise ValueError
+    return moment
+
+
+_FROM_TEXT: Final[dict[Any, tuple[Callable[[str], Any], str]]] = {
+    datetime: (_moment, "a date and time with a zone"),
+    date: (date.fromisoformat, "a date"),
+    time: (time.fromisoformat, "a time"),
+    Decimal: (Decimal, "a decimal number as text"),
+    UUID: (UUID, "a UUID"),
+}
+
+
+def _text_reader(kind: Any) -> Read:
+    parse, what = _FROM_TEXT[kind]
+
+    def read_text(value: Any, pointer: str) -> Any:
+        try:
+            made = parse(value) if type(value) is str else None
+        except (ValueError, InvalidOperation):
+            made = None
+        if made is None or (kind is Decimal and not made.is_finite()):
+            raise Fault(pointer, f"expected {what}")
+        return made
+
+    return read_text
+
+
+def _enum_reader(kind: type[Enum]) -> Read:
+    members = [(member.value, member) for member in kind]
+
+    def read_member(value: Any, pointer: str) -> Enum:
+        for known, member in members:
+            if type(known) is type(value) and known == value:
+                return member
+        raise Fault(pointer, f"expected a value of {kind.__name__}")
+
+    return read_member
+
+
+def _literal_reader(known: tuple[Any, ...]) -> Read:
+    def read_literal(value: Any, pointer: str) -> Any:
+        if not any(type(one) is type(value) and one == value for one in known):
+            raise Fault(pointer, "expected one of the literals")
+        return value
+
+    return read_literal
+
+
+def _union_reader(readers: Sequence[Read], names: Sequence[str]) -> Read:
+    """The first that fits, in the order in which the union names them."""
+
+    def read_any(value: Any, pointer: str) -> Any:
+        faults = []
+        for one in readers:
+            try:
+                return one(value, pointer)
+            except Fault as fault:
+                faults.append(fault)
+        told = [fault for fault, name in zip(faults, names, strict=True) if name != "NoneType"]
+        raise told[0] if len(told) == 1 else Fault(pointer, f"expected {' or '.join(names)}")
+
+    return read_any
+
+
+# ---- several values --------------------------------------------------------------------------------------------------
+
+
+def _list_reader(item: Read, make: Callable[[list[Any]], Any] = list) -> Read:
+    def read_list(value: Any, pointer: str) -> Any:
+        if type(value) is not list:
+            raise Fault(pointer, "expected an array")
+        return make([item(one, f"{pointer}/{at}") for at, one in enumerate(value)])
+
+    return read_list
+
+
+def _tuple_reader(items: Sequence[Read]) -> Read:
+    def read_tuple(value: Any, pointer: str) -> Any:
+        if type(value) is not list or len(value) != len(items):
+            raise Fault(pointer, f"expected an array of {len(items)}")
+        return tuple(item(one, f"{pointer}/{at}") for at, (item, one) in enumerate(zip(items, value, strict=True)))
+
+    return read_tuple
+
+
+def _map_reader(item: Read) -> Read:
+    def read_map(value: Any, pointer: str) -> Any:
+        if type(value) is not dict:
+            raise Fault(pointer, "expected a map")
+        return {name: item(one, f"{pointer}/{escaped(name)}") for name, one in value.items()}
+
+    return read_map
+
+
+# ---- classes ---------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Field:
+    name: str
+    argument: str
+    """What the constructor calls it; empty where it does not take it."""
+    required: bool
+
+
+def _fields(kind: Any) -> Iterator[_Field]:
+    if dataclasses.is_dataclass(kind):
+        missing = dataclasses.MISSING
+        for field in dataclasses.fields(kind):
+            required = field.init and field.default is missing and field.default_factory is missing
+            yield _Field(field.name, field.name if field.init else "", required)
+    else:
+        for attribute in kind.__attrs_attrs__:
+            required = attribute.init and type(attribute.default).__name__ == "_Nothing"
+            yield _Field(attribute.name, attribute.alias if attribute.init else "", required)
+
+
+class _ClassReader:
+    """Reads a map as a dataclass or an attrs class."""
+
+    def __init__(self, kind: Any) -> None:
+        self._kind = kind
+        self._fields = {field.name: field for field in _fields(kind)}
+        self._readers: dict[str, Read] = {}
+        """Made when first used, so that a class may contain itself."""
+
+    def _prepare(self) -> None:
+        try:
+            hints = typing.get_type_hints(self._kind)
+        except NameError as error:
+            raise InvalidInput(
+                f"a field of {self._kind.__name__} has a type that is not found: {error}",
+                hint="define the class in a module, not in a function",
+            ) from None
+        self._readers = {name: reader(hints[name]) for name in self._fields}
+
+    def __call__(self, value: Any, pointer: str) -> Any:
+        if len(self._readers) < len(self._fields):
+            self._prepare()
+        if type(value) is not dict:
+            raise Fault(pointer, "expected a map")
+        missing = [name for name, field in self._fields.items() if field.required and name not in value]
+        if missing:
+            raise Fault(f"{pointer}/{escaped(missing[0])}", "missing")
+        arguments = {}
+        for name, one in value.items():
+            field = self._fields.get(name)
+            if field is None:
+                raise Fault(f"{pointer}/{escaped(name)}", f"unknown to {self._kind.__name__}")
+            made = self._readers[name](one, f"{pointer}/{escaped(name)}")
+            if field.argument:
+                arguments[field.argument] = made
+        try:
+            return self._kind(**arguments)
+        except (TypeError, ValueError) as error:
+            raise Fault(pointer, f"{self._kind.__name__} does not take it ({type(error).__name__})") from error
+
+
+def _model_reader(kind: Any) -> Read:
+    validate = kind.model_validate
+
+    def read_model(value: Any, pointer: str) -> Any:
+        try:
+            return validate(value)
+        except ValueError as error:  # pydantic's ValidationError is one
+            if not hasattr(error, "errors"):
+                raise
+            told = error.errors(include_url=False, include_context=False, include_input=False)
+            faults = [
+                f"{pointer}{''.join('/' + escaped(str(step)) for step in one['loc'])}: {one['type'].replace('_', ' ')}"
+                for one in told
+            ]
+            place, _, what = "; ".join(faults[:8]).partition(": ")
+            raise Fault(place, what) from None
+
+    return read_model

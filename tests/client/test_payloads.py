@@ -1,0 +1,302 @@
+"""Typed payloads: what is sent for each type, where a fault is, and the way back."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections import OrderedDict, UserDict, deque
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from typing import Any, Literal, NamedTuple
+from uuid import UUID
+
+import attrs
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sealbus.codec import pack_json, unpack_json
+from sealbus.errors import InvalidInput, Malformed
+from sealbus.limits import MAX_DEPTH
+from sealbus.payloads import pack_payload
+from sealbus.typed import read
+
+ID = UUID("F81D4FAE-7DEC-11D0-A765-00A0C91E6BF6")
+NOON = datetime(2026, 11, 26, 12, 0, 0, 500_000, tzinfo=timezone(timedelta(hours=2)))
+
+
+class Currency(enum.Enum):
+    EUR = "eur"
+    USD = "usd"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+class Word(enum.StrEnum):
+    YES = "yes"
+
+
+class Pair(NamedTuple):
+    left: int
+    right: int
+
+
+@dataclass(frozen=True)
+class Line:
+    sku: str
+    price: Decimal
+    quantity: int = 1
+
+
+@dataclass
+class Order:
+    id: UUID
+    placed_at: datetime
+    currency: Currency
+    lines: list[Line]
+    note: str | None = None
+    tags: dict[str, float] = field(default_factory=dict)
+    due: date | None = None
+    at: time | None = None
+    kind: Literal["new", "again"] = "new"
+    size: tuple[int, int] | None = None
+    parent: Order | None = None
+
+
+@dataclass
+class Circle:
+    radius: float
+
+
+@dataclass
+class Square:
+    side: float
+
+
+@dataclass
+class Drawing:
+    shapes: list[Circle | Square]
+
+
+@attrs.define
+class Point:
+    x: int
+    _secret: int = 0
+    twice: int = attrs.field(init=False, default=0)
+
+
+class Item(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    sku: str
+    price: Decimal
+    when: datetime | None = None
+    short: int = pydantic.Field(default=0, alias="s")
+
+
+@dataclass
+class Basket:
+    items: list[Item]
+
+
+ORDER = Order(ID, NOON, Currency.EUR, [Line("a", Decimal("12.50"))])
+
+
+def sent(payload: object) -> Any:
+    """What a subscriber sees."""
+    return unpack_json(pack_payload(payload))
+
+
+@pytest.mark.parametrize(
+    ("payload", "seen"),
+    [
+        (NOON, "2026-11-26T10:00:00.500000Z"),
+        (datetime(2026, 1, 1, tzinfo=UTC), "2026-01-01T00:00:00Z"),
+        (date(2026, 11, 26), "2026-11-26"),
+        (time(8, 30), "08:30:00"),
+        (Decimal("12.50"), "12.50"),
+        (Decimal("1E+3"), "1000"),
+        (Decimal("-0.001"), "-0.001"),
+        (ID, "f81d4fae-7dec-11d0-a765-00a0c91e6bf6"),
+        (Currency.EUR, "eur"),
+        (Level.LOW, 1),
+        (Word.YES, "yes"),
+        ((1, (2, 3)), [1, [2, 3]]),
+        (Pair(1, 2), [1, 2]),
+        (OrderedDict(b=1, a=[Word.YES]), {"b": 1, "a": ["yes"]}),
+        (UserDict({"a": 1}), {"a": 1}),
+        ({Word.YES: 1}, {"yes": 1}),
+        (Line("a", Decimal(2)), {"sku": "a", "price": "2", "quantity": 1}),
+        (Point(1, 2), {"x": 1, "_secret": 2, "twice": 0}),
+        (Item(sku="a", price=Decimal("1.0"), s=3), {"sku": "a", "price": "1.0", "when": None, "s": 3}),
+        ([Line("a", Decimal(2)), {"at": NOON}], [{"sku": "a", "price": "2", "quantity": 1}, {"at": sent(NOON)}]),
+    ],
+    ids=repr,
+)
+def test_what_is_sent(payload: object, seen: object) -> None:
+    assert sent(payload) == seen
+
+
+@pytest.mark.parametrize(
+    ("payload", "place", "what"),
+    [
+        ({"a": [1, {"b/c~d": {1, 2}}]}, "/a/1/b~1c~0d", "a value of type set"),
+        ([b"bytes"], "/0", "a value of type bytes"),
+        (object(), "(root)", "a value of type object"),
+        (Line, "(root)", "a value of type type"),
+        ({"at": datetime(2026, 1, 1)}, "/at", "a datetime without a time zone"),  # noqa: DTZ001  # that is the point
+        ({"n": math.nan}, "/n", "a number that is not finite"),
+        ({"n": [-0.0]}, "/n/0", "negative zero"),
+        ({"n": 2**53}, "/n", "an integer beyond 2**53-1"),
+        ({"n": Decimal("NaN")}, "/n", "a Decimal that is not finite"),
+        ({"n": Decimal("1E+999999")}, "/n", "a Decimal beyond 100 digits"),
+        ({"a": {1: 2}}, "/a", "a map with a key of type int"),
+        ({"a": "\ud800"}, "/a", "a lone surrogate"),
+        ({"\ud800": 1}, "(root)", "a lone surrogate"),
+        (deque([1]), "(root)", "a value of type deque"),
+        (timedelta(1), "(root)", "a value of type timedelta"),
+        (Order(ID, NOON, Currency.EUR, [Line("a", {1})]), "/lines/0/price", "a value of type set"),  # type: ignore[arg-type]
+    ],
+    ids=lambda value: None if isinstance(value, str) else "payload",
+)
+def test_a_fault_has_its_place_and_no_value(payload: object, place: str, what: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        pack_payload(payload)
+    assert refused.value.what.startswith(f"the payload cannot be sent: {place}: ")
+    assert what in refused.value.what
+    assert refused.value.hint
+
+
+def test_what_contains_itself_is_refused() -> None:
+    loop: list[Any] = []
+    loop.append(loop)
+    with pytest.raises(InvalidInput, match=f"nesting deeper than {MAX_DEPTH}"):
+        pack_payload(loop)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False).map(lambda number: number + 0.0)
+    | st.text(st.characters(codec="utf-8")),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@given(JSON)
+def test_a_plain_payload_is_sent_as_it_is(payload: Any) -> None:
+    assert pack_payload(payload) == pack_json(payload)
+
+
+@given(
+    st.builds(
+        Order,
+        id=st.uuids(),
+        placed_at=st.datetimes(timezones=st.just(UTC)),
+        currency=st.sampled_from(Currency),
+        lines=st.lists(st.builds(Line, sku=st.text(st.characters(codec="utf-8")), price=st.decimals(-99999, 99999))),
+        note=st.none() | st.text(st.characters(codec="utf-8")),
+        tags=st.dictionaries(st.text(st.characters(codec="utf-8")), st.floats(0.5, 100)),
+        due=st.none() | st.dates(),
+        at=st.none() | st.times(),
+        kind=st.sampled_from(["new", "again"]),
+        size=st.none() | st.tuples(st.integers(0, 9), st.integers(0, 9)),
+        parent=st.none() | st.just(ORDER),
+    )
+)
+def test_a_dataclass_comes_back_as_it_was(order: Order) -> None:
+    assert read(sent(order), Order) == order
+
+
+def test_other_classes_come_back_as_they_were() -> None:
+    item = Item(sku="a", price=Decimal("1.0"), when=NOON, s=3)
+    assert read(sent(item), Item) == item
+    assert read(sent(Basket([item])), Basket) == Basket([item])
+    assert read(sent(Point(1, 2)), Point) == Point(1, 2)
+    drawing = Drawing([Square(1.0), Circle(2.5)])
+    assert read(sent(drawing), Drawing) == drawing
+    assert read(sent([Line("a", Decimal(2))]), list[Line]) == [Line("a", Decimal(2))]
+
+
+PLAIN_ORDER = sent(ORDER)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"id": None}, "/id: expected a UUID"),
+        ({"id": "x"}, "/id: expected a UUID"),
+        ({"placed_at": "2026-11-26T10:00:00"}, "/placed_at: expected a date and time with a zone"),
+        ({"placed_at": "2026-11-26"}, "/placed_at: expected a date and time with a zone"),
+        ({"currency": "gbp"}, "/currency: expected a value of Currency"),
+        ({"lines": {}}, "/lines: expected an array"),
+        ({"lines": [{"sku": "a"}]}, "/lines/0/price: missing"),
+        ({"lines": [{"sku": "a", "price": 1.5}]}, "/lines/0/price: expected a decimal number as text"),
+        ({"lines": [{"sku": "a", "price": "Infinity"}]}, "/lines/0/price: expected a decimal number as text"),
+        ({"lines": [{"sku": "a", "price": "1", "quantity": True}]}, "/lines/0/quantity: expected an integer"),
+        ({"lines": [{"sku": "a", "price": "1", "b/c": 1}]}, "/lines/0/b~1c: unknown to Line"),
+        ({"note": 1}, "/note: expected text"),
+        ({"tags": {"a": "x"}}, "/tags/a: expected a number"),
+        ({"kind": "old"}, "/kind: expected one of the literals"),
+        ({"size": [1]}, "/size: expected an array of 2"),
+        ({"more": 1}, "/more: unknown to Order"),
+    ],
+)
+def test_what_does_not_fit_is_named_by_its_place(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(Malformed) as refused:
+        read({**PLAIN_ORDER, **change}, Order)
+    assert refused.value.what == f"the payload is no Order: {said}"
+
+
+def test_a_union_names_what_was_expected() -> None:
+    with pytest.raises(Malformed, match=r"/shapes/0: expected Circle or Square"):
+        read({"shapes": [{"width": 1}]}, Drawing)
+
+
+@pytest.mark.parametrize("payload", [None, [], "x", 1])
+def test_what_is_no_map_is_no_order(payload: object) -> None:
+    with pytest.raises(Malformed, match=r"\(root\): expected a map"):
+        read(payload, Order)
+
+
+def test_a_model_names_places_and_no_values() -> None:
+    with pytest.raises(Malformed) as refused:
+        read({"items": [{"sku": "SECRET", "price": "SECRET", "more": "SECRET"}]}, Basket)
+    assert refused.value.what == (
+        "the payload is no Basket: /items/0/price: decimal parsing; /items/0/more: extra forbidden"
+    )
+
+
+def test_what_a_class_itself_refuses_is_told_without_the_value() -> None:
+    with pytest.raises(Malformed, match=r"\(root\): Even does not take it \(ValueError\)") as refused:
+        read({"number": 3}, Even)
+    assert isinstance(refused.value.__cause__, ValueError)
+
+
+@dataclass
+class Even:
+    number: int
+
+    def __post_init__(self) -> None:
+        if self.number % 2:
+            raise ValueError(self.number)
+
+
+@dataclass
+class Strange:
+    what: complex
+
+
+def test_a_type_that_cannot_be_read_is_the_authors_mistake() -> None:
+    with pytest.raises(InvalidInput, match="complex cannot be read"):
+        read({"what": 1}, Strange)
+    with pytest.raises(InvalidInput, match="set"):
+        read([], set[int])
