@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sealbus.delivery import Message
-from sealbus.errors import InvalidInput, Malformed, NotConnected, SealbusError
+from sealbus.errors import CredentialsError, InvalidInput, Malformed, NotConnected, SealbusError
 from sealbus.outcomes import NoReply, Refused, Unresolved
 from sealbus.subjects import matches, overlap
 
@@ -157,7 +157,8 @@ class Known:
     async def get(self) -> Grants:
         """The grants; waits for the first.
 
-        Raises :class:`Refused` where the bus refuses to tell them, and :class:`NotConnected` when the bot is closed.
+        Raises :class:`Refused` where the bus refuses to tell them, :class:`CredentialsError` where the bot cannot believe what the
+        bus says, and :class:`NotConnected` when the bot is closed.
         """
         while self.grants is None:
             await self._answered.wait()
@@ -235,7 +236,7 @@ class Known:
             except (NoReply, Unresolved) as error:
                 log.debug("no answer on %s yet: %s", GRANTS, error.what)
                 continue
-            except (Malformed, Refused) as error:
+            except (CredentialsError, Malformed, Refused) as error:
                 log.warning("the bus does not tell this bot's grants: %s", error.what)
                 self._failure = error
             else:

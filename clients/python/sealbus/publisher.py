@@ -33,6 +33,7 @@ from sealbus.reason import Reason
 from sealbus.seal import Verifier
 from sealbus.session import Session
 from sealbus.stamp import Stamp, Verdict, open_stamp
+from sealbus.strangers import GRACE_S, Strangers
 from sealbus.subjects import ingress_subject
 
 log = logging.getLogger("sealbus")
@@ -83,6 +84,8 @@ class _Pending:
     """Runs out when it should be sealed anew."""
     deadline: asyncio.TimerHandle | None = None
     """Runs out when the caller's time is over."""
+    doubt: asyncio.TimerHandle | None = None
+    """Runs out when no receipt under a known bus key came after one under another."""
     refused: Refused | None = None
     """The last refusal that another attempt may avoid."""
 
@@ -112,6 +115,7 @@ class Publisher:
         self._session = session
         self._verifier = verifier
         self._on_policy = on_policy
+        self._strangers = Strangers(credentials, verifier)
         self._pending: dict[bytes, _Pending] = {}
         self._unsent: dict[_Pending, None] = {}
         """In order, each once: while there is no connection its time runs out again and again."""
@@ -152,6 +156,7 @@ class Publisher:
         Raises:
             Refused: the relay's verdict; for a refusal that another attempt may avoid, only when the time is over.
             Unresolved: no verdict came in time.
+            CredentialsError: verdicts come under a bus key that the credentials do not name.
             InvalidInput: the message is too large, or one with its nonce is being published.
         """
         if header.nonce in self._pending:
@@ -176,7 +181,7 @@ class Publisher:
             verdict.cancel()  # for the pace, where the caller was cancelled in the queue
             del self._pending[header.nonce]
             self._unsent.pop(pending, None)
-            for timer in (pending.again, pending.deadline):
+            for timer in (pending.again, pending.deadline, pending.doubt):
                 if timer is not None:
                     timer.cancel()
 
@@ -295,9 +300,33 @@ class Publisher:
             try:
                 stamp = open_stamp(receipt, self._credentials.bus_keys, self._verifier)
             except Malformed as error:
-                log.warning("a receipt that is none was ignored: %s", error.what)
+                if not self._doubt(receipt):
+                    log.warning("a receipt that is none was ignored: %s", error.what)
             else:
+                self._strangers.doubtful = False
                 self.take(stamp)
+
+    def _doubt(self, receipt: bytes) -> bool:
+        """Whether this is a receipt for something of ours, but under a bus key that the credentials do not name.
+
+        Then nobody waits for longer than a real one may take.
+        """
+        found = self._strangers.open(receipt)
+        if found is None:
+            return False
+        stamp, key = found
+        pending = self._pending.get(stamp.nonce)
+        if pending is None or not is_receipt(
+            stamp, pending.header, pending.attempts.keys(), live=pending.live, resumed=pending.resumed
+        ):
+            return False
+        if pending.doubt is None:
+            pending.doubt = asyncio.get_running_loop().call_later(GRACE_S, self._disown, pending, key)
+        return True
+
+    def _disown(self, pending: _Pending, key: bytes) -> None:
+        if self._strangers.doubtful and not pending.verdict.done():
+            pending.verdict.set_exception(self._strangers.error(key))
 
     def take(self, stamp: Stamp) -> None:
         """Take an opened stamp as a receipt, if it is one."""

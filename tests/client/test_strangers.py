@@ -1,0 +1,125 @@
+"""Receipts under a bus key that the credentials do not name: told at once, believed never."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import pytest
+
+from sealbus.codec import pack_json
+from sealbus.credentials import Credentials
+from sealbus.envelope import Header
+from sealbus.errors import CredentialsError
+from sealbus.keys import KeyKind, SigningKey
+from sealbus.outcomes import Unresolved
+from sealbus.publisher import Publisher
+from sealbus.seal import Verifier
+from sealbus.session import Session
+from sealbus.stamp import Stamp, Verdict, seal_stamps
+from sealbus.strangers import GRACE_S
+from tests.waiting import PATIENCE_S
+
+BUS, OTHER, BOT = (SigningKey.generate(kind) for kind in (KeyKind.BUS, KeyKind.BUS, KeyKind.BOT))
+FOR_EVER_S = 10 * PATIENCE_S
+
+
+class Wire:
+    """A session whose connection keeps what is published on it."""
+
+    def __init__(self) -> None:
+        self.sent: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def client(self) -> Any:
+        return self
+
+    async def publish(self, _: str, envelope: bytes) -> None:
+        self.sent.put_nowait(envelope)
+
+
+@pytest.fixture
+def wire() -> Wire:
+    return Wire()
+
+
+@pytest.fixture
+async def publisher(wire: Wire) -> AsyncIterator[Publisher]:
+    credentials = Credentials("shop", "order", BOT, ("nats://127.0.0.1:4222",), frozenset([BUS.public.raw]))
+    made = Publisher(credentials, cast("Session", wire), Verifier())
+    running = asyncio.create_task(made.run())
+    yield made
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+def publish(publisher: Publisher, number: int = 0, timeout_s: float = FOR_EVER_S) -> asyncio.Task[Stamp]:
+    header = Header("shop", "order", "orders.placed", number.to_bytes(16, "big"), 0, 30_000)
+    sending = publisher.publish(header, pack_json({}), live=False, resumed=False, timeout_s=timeout_s)
+    return asyncio.create_task(sending)
+
+
+def receipt(envelope: bytes, key: SigningKey, number: int = 0, subject: str = "orders.placed") -> bytes:
+    digest, nonce = hashlib.sha256(envelope).digest(), number.to_bytes(16, "big")
+    now_ms = time.time_ns() // 1_000_000
+    stamp = Stamp(
+        "shop", digest, "order", subject, nonce, Verdict.ACCEPTED, None, None, bytes(32), 1, now_ms, "relay", None
+    )
+    return seal_stamps(key, [stamp])[0]
+
+
+async def test_both_keys_are_named_at_once(publisher: Publisher, wire: Wire) -> None:
+    task = publish(publisher)
+    publisher.receive(receipt(await wire.sent.get(), OTHER))
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(CredentialsError) as told:
+            await task
+    assert f"answers with the bus key {OTHER.public.text}" in told.value.what
+    assert f"the credentials of order name {BUS.public.text}" in told.value.what
+    assert "sealbus keys new order" in str(told.value.hint)
+
+
+async def test_real_receipt_after_a_forged_one_counts(publisher: Publisher, wire: Wire) -> None:
+    task = publish(publisher)
+    envelope = await wire.sent.get()
+    publisher.receive(receipt(envelope, OTHER))
+    publisher.receive(receipt(envelope, BUS))
+    assert (await task).verdict is Verdict.ACCEPTED
+
+
+async def test_forged_receipt_ends_nothing_once_a_real_one_came(publisher: Publisher, wire: Wire) -> None:
+    sure = publish(publisher, 1)
+    publisher.receive(receipt(await wire.sent.get(), BUS, 1))
+    await sure
+    attacked = publish(publisher, 2, timeout_s=2 * GRACE_S)
+    publisher.receive(receipt(await wire.sent.get(), OTHER, 2))
+    with pytest.raises(Unresolved):
+        await attacked
+
+
+async def test_doubt_ends_when_another_message_gets_a_real_receipt(publisher: Publisher, wire: Wire) -> None:
+    doubted = publish(publisher, 1, timeout_s=2 * GRACE_S)
+    publisher.receive(receipt(await wire.sent.get(), OTHER, 1))
+    sure = publish(publisher, 2)
+    publisher.receive(receipt(await wire.sent.get(), BUS, 2))
+    await sure
+    with pytest.raises(Unresolved):
+        await doubted
+
+
+@pytest.mark.parametrize("wrong", ["subject", "envelope", "seal", "garbage"])
+async def test_what_is_no_receipt_of_ours_is_ignored(publisher: Publisher, wire: Wire, wrong: str) -> None:
+    task = publish(publisher, timeout_s=2 * GRACE_S)
+    envelope = await wire.sent.get()
+    good = receipt(envelope, OTHER)
+    given = {
+        "subject": receipt(envelope, OTHER, subject="orders.other"),
+        "envelope": receipt(b"another", OTHER),
+        "seal": good[:-3] + bytes([good[-3] ^ 1]) + good[-2:],
+        "garbage": b"\x93\x01\xc4\x00\xc4\x00",
+    }
+    publisher.receive(given[wrong])
+    with pytest.raises(Unresolved):
+        await task
