@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import example, given
@@ -12,7 +13,7 @@ from nats.aio.transport import TcpTransport
 from nats.errors import ProtocolError
 
 from sealbus.hardened import HardenedClient, read_headers
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 Heard = tuple[int, bytes, bytes, bytes, bytes]
 
@@ -84,6 +85,93 @@ class Listener:
             if self.told[-1] == b"PING":
                 writer.write(b"PONG\r\n")
         writer.close()
+
+
+class Talker(Listener):
+    """A nats-server that answers a PING when the test lets it, and says what the test wants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.writer: asyncio.StreamWriter | None = None
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writer = writer
+        writer.write(b'INFO {"server_id":"N","version":"2.15.1","max_payload":1048576}\r\n')
+        while line := await reader.readline():
+            self.told.append(line.split(b" ")[0].strip())
+            if self.told[-1] == b"PING":
+                await self.may_answer.wait()
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+
+@pytest.fixture
+async def talker() -> AsyncIterator[tuple[Talker, HardenedClient]]:
+    """A server, and a client that is connected to it."""
+    talker, client = Talker(), HardenedClient()
+    server = await asyncio.start_server(talker.serve, "127.0.0.1", 0)
+    await client.connect(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}", allow_reconnect=False)
+    yield talker, client
+    talker.may_answer.set()
+    await client.close()
+    server.close()
+    await server.wait_closed()
+
+
+@pytest.mark.parametrize("how", ["cancelled", "timed out"])
+async def test_a_late_answer_to_a_flush_leaves_the_client_reading(
+    talker: tuple[Talker, HardenedClient], how: str
+) -> None:
+    server, client = talker
+    heard = list[bytes]()
+    await client.subscribe_direct("x", lambda *message: heard.append(message[3]))
+    await client.flush()
+    server.may_answer.clear()
+    server.told.clear()
+    flushing = asyncio.create_task(client.flush(1))
+    await until(lambda: server.told == [b"PING"])
+    if how == "cancelled":
+        flushing.cancel()
+    await asyncio.gather(flushing, return_exceptions=True)
+    server.may_answer.set()
+    await client.flush()
+    assert server.writer is not None
+    server.writer.write(b"MSG x 1 2\r\nhi\r\n")
+    await until(lambda: heard == [b"hi"])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"INFO []",
+        b"INFO 7",
+        b"INFO {",
+        b"INFO \xff",
+        b"INFO",
+        b"MSG x " + b"9" * 5000 + b" 0",
+        b"MSG x 1 " + b"9" * 5000,
+    ],
+    ids=lambda line: repr(line[:12]),
+)
+async def test_a_line_that_is_not_understood_ends_the_connection(
+    talker: tuple[Talker, HardenedClient], line: bytes
+) -> None:
+    """So that the next one is made at once, and not when the server's silence is noticed."""
+    server, client = talker
+    assert server.writer is not None
+    server.writer.write(line + b"\r\n")
+    await until(lambda: client.is_closed)
+
+
+async def test_an_aborted_connection_is_closed_at_once(talker: tuple[Talker, HardenedClient]) -> None:
+    _, client = talker
+    told = list[str]()
+    client.when_closed.add(lambda: told.append("closed"))
+    client.abort()
+    assert told == ["closed"]
+    assert client.is_closed
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ More promises that it keeps:
 * after ``close()`` nothing goes on connecting, and ``close()`` itself ends, also after a failed TLS handshake;
 * to a server named as ``tls://`` nothing is sent before TLS is there: nats-py goes on in the clear where the server's first,
   unprotected line does not ask for TLS, and whoever sits on the wire can take that word out of the line;
+* whatever the server says that is not understood ends the connection: nats-py stops reading, and ``is_connected`` stays true;
 * no server is spoken to but those that were named: nats-py adds those that a server's first line tells it of.
 
 ``tests/client/test_hardened.py`` holds a nats-py upgrade to the same.
@@ -35,6 +36,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import ConnectionClosedError, NoServersError, ProtocolError
+from nats.errors import Error as NatsError
 from nats.protocol.parser import Parser
 
 from sealbus.addresses import ENCRYPTED, check_servers
@@ -52,8 +54,8 @@ _MAX_CONTROL_LINE: Final = 64 * 1024
 CLOSE_S: Final = 2.0
 """How long closing a connection may take: what is pending leaves first, and a server that does not read is not waited for."""
 
-_MSG = re.compile(rb"MSG ([^ \r\n]+) (\d+) (?:([^ \r\n]+) )?(\d+)\Z")
-_HMSG = re.compile(rb"HMSG ([^ \r\n]+) (\d+) (?:([^ \r\n]+) )?(\d+) (\d+)\Z")
+_MSG = re.compile(rb"MSG ([^ \r\n]+) (\d{1,18}) (?:([^ \r\n]+) )?(\d{1,18})\Z")
+_HMSG = re.compile(rb"HMSG ([^ \r\n]+) (\d{1,18}) (?:([^ \r\n]+) )?(\d{1,18}) (\d{1,18})\Z")
 _HEADER_VERSION = b"NATS/1.0"
 
 
@@ -110,6 +112,14 @@ class _StrictParser(Parser):
         """Bytes in the buffer before which there is nothing more to be read out of it."""
 
     async def parse(self, data: bytes = b"") -> None:
+        try:
+            await self._read(data)
+        except (NatsError, OSError):
+            raise
+        except Exception as error:  # whatever the server said: nats-py would stop reading, and say nothing of it
+            raise ProtocolError(f"nats: not understood: {type(error).__name__}") from error
+
+    async def _read(self, data: bytes) -> None:
         buffer: bytearray = self.buf
         buffer.extend(data)
         if len(buffer) < self._wanted:
@@ -165,7 +175,10 @@ class _StrictParser(Parser):
         elif word == b"-ERR":
             await self._handlers.error(line[4:].strip().decode("utf-8", "replace").lower())
         elif word == b"INFO":
-            await self._handlers.info(json.loads(line[5:]))
+            info = json.loads(line[5:])
+            if not isinstance(info, dict):
+                raise ProtocolError("nats: malformed INFO")
+            await self._handlers.info(info)
         elif word[:3] != b"+OK":
             raise ProtocolError("nats: unknown protocol")
 
@@ -322,6 +335,12 @@ class HardenedClient(Client):
         # nats-py writes its PING past what still waits to be written, so that flush() returns before a SUB or PUB has left.
         await self._flush_pending(force_flush=True)
         await super()._send_ping(future)
+
+    async def _process_pong(self) -> None:
+        # nats-py sets the result of a flush() that was cancelled or has timed out, fails, and reads no more.
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
 
     async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
         return read_headers(headers) if headers else None
