@@ -75,7 +75,7 @@ async def test_run_waits_for_a_bus_that_comes_later(shop_folder_only: Shop, capl
     running = asyncio.create_task(inventory.run())
     await until(lambda: "no session with the bus: nobody listens" in caplog.text)
     async with shop:
-        await until(lambda: "was not admitted" in caplog.text)
+        await until(lambda: "no relay admitted inventory" in caplog.text)
         await shop.start_relay()
         async with shop.bot("order") as sender:
             await sender.publish("orders.placed", order(1))

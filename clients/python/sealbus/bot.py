@@ -55,6 +55,9 @@ CONNECT_TIMEOUT_S: Final = 10.0
 DRAIN_S: Final = 10.0
 """How long :meth:`Bot.close` waits for handlers and verdicts."""
 
+FLUSH_S: Final = 5.0
+"""How long what was written last may take to leave: a server that does not read is not waited for."""
+
 CUT_SHORT_S: Final = 1.0
 """How long a handler that was cut short has for its ``finally`` blocks."""
 
@@ -264,7 +267,9 @@ class Bot:
         self._life.move(BotState.CLOSING)
         try:
             await self._drain(asyncio.get_running_loop().time() + timeout_s)
-            await self._session.close(flush=not self._life.hurry.is_set())
+            within = asyncio.get_running_loop().time() + FLUSH_S
+            if not await self._life.in_time(self._session.close(), within):
+                await self._session.close(flush=False)
         finally:
             self._life.move(BotState.CLOSED)
             log.info("%s is closed", self.name)

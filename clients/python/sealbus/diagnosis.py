@@ -14,20 +14,26 @@ from sealbus.errors import ConnectionFailed
 
 _NO_ROUTE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 
-_ADMISSION_HINT: Final = (
-    "the relay's log says why: an unknown bot, a key that is not its own, expired or revoked;"
-    " or no relay is running, since only a relay admits bots"
-)
+_ADMISSION_HINT: Final = "the relay's log says why: an unknown bot, or a key that is not its own, expired or revoked"
+
+NO_RELAY_S: Final = 1.8
+"""A relay refuses within milliseconds. nats-server refuses by itself when no relay has answered for two seconds."""
 
 
 class NotEncrypted(OSError):
     """A server named as ``tls://`` does not offer TLS. Nothing was sent to it."""
 
 
-def explain(error: Exception, server: str, bot: str, *, reached: bool, timeout_s: float) -> ConnectionFailed:
-    """What ``error`` means for ``bot`` at ``server``. ``reached``: whether the server had accepted the connection."""
-    if isinstance(error, ConnectionFailed):
-        return error
+def explain(error: Exception, server: str, bot: str, *, reached: bool, waited_s: float) -> ConnectionFailed:
+    """What ``error`` means for ``bot`` at ``server``.
+
+    ``reached``: whether the server had accepted the connection. ``waited_s``: how long the attempt took.
+    """
+    return _network(error, server, reached, waited_s) or _nats(error, server, bot, waited_s)
+
+
+def _network(error: Exception, server: str, reached: bool, waited_s: float) -> ConnectionFailed | None:
+    """Causes below NATS: TLS, names, routes, silence."""
     if isinstance(error, NotEncrypted):
         return ConnectionFailed(
             f"{server} does not offer TLS, so nothing was sent",
@@ -40,11 +46,11 @@ def explain(error: Exception, server: str, bot: str, *, reached: bool, timeout_s
     if isinstance(error, TimeoutError):
         if reached:
             return ConnectionFailed(
-                f"{server} accepted the connection and then said nothing for {timeout_s:g} s",
+                f"{server} accepted the connection and then said nothing for {waited_s:.1f} s",
                 hint="is that a nats-server, and does it run? One that was stopped or is overloaded does this",
             )
         return ConnectionFailed(
-            f"no answer from {server} within {timeout_s:g} s",
+            f"no answer from {server} within {waited_s:.1f} s",
             hint="is the host up, and does a firewall let it through?",
         )
     numbers = _numbers(error)
@@ -52,7 +58,17 @@ def explain(error: Exception, server: str, bot: str, *, reached: bool, timeout_s
         return ConnectionFailed(f"nobody listens at {server}", hint="is the bus up? `sealbus up` starts one")
     if numbers & _NO_ROUTE:
         return ConnectionFailed(f"no route to {server}", hint="is this machine in the same network as the bus?")
+    return None
+
+
+def _nats(error: Exception, server: str, bot: str, waited_s: float) -> ConnectionFailed:
+    """Causes that the server, or whatever listens there, brings about."""
     if isinstance(error, AuthorizationError) or "authorization" in str(error).lower():
+        if waited_s >= NO_RELAY_S:
+            return ConnectionFailed(
+                f"no relay admitted {bot} at {server}: nats-server waited {waited_s:.1f} s for one",
+                hint="is a relay running? If it is, it is overloaded or cannot reach that nats-server",
+            )
         return ConnectionFailed(f"{bot} was not admitted at {server}", hint=_ADMISSION_HINT)
     if isinstance(error, ConnectionError | UnexpectedEOF):
         return ConnectionFailed(
@@ -63,7 +79,7 @@ def explain(error: Exception, server: str, bot: str, *, reached: bool, timeout_s
             f"{server} does not answer like a nats-server",
             hint="is the port right? A server with `handshake_first: true` is not supported: use `auto`",
         )
-    return ConnectionFailed(f"no session at {server}: {shortly(error)}", hint="is a relay running beside that NATS?")
+    return ConnectionFailed(f"no session at {server}: {shortly(error)}", hint="nats-server refused; its log says more")
 
 
 def _numbers(error: Exception) -> set[int]:

@@ -334,11 +334,12 @@ class Session:
                 raise client.last_error or ConnectionError("closed")
         except Exception as error:  # whatever a server's bytes bring about ends this attempt, and no more
             client.abort()
-            raise explain(error, server, bot, reached=client.reached, timeout_s=ATTEMPT_S) from error
+            waited_s = asyncio.get_running_loop().time() - began
+            raise explain(error, server, bot, reached=client.reached, waited_s=waited_s) from error
         except BaseException:  # given up: what an unfinished attempt shows is better than nothing
             client.abort()
-            waited_s = round(asyncio.get_running_loop().time() - began, 1)
-            silence = explain(TimeoutError(), server, bot, reached=client.reached, timeout_s=waited_s)
+            waited_s = asyncio.get_running_loop().time() - began
+            silence = explain(TimeoutError(), server, bot, reached=client.reached, waited_s=waited_s)
             self._failures.setdefault(server, silence)
             raise
         return client
@@ -373,8 +374,13 @@ class Session:
 
 
 async def _retire(client: HardenedClient) -> None:
-    with contextlib.suppress(NatsError, OSError, TimeoutError):
-        if client.is_connected:
-            await client.flush(ATTEMPT_S)
-    with contextlib.suppress(NatsError, OSError):
-        await client.close()
+    """Close in good order; cut the connection if that is given up."""
+    try:
+        with contextlib.suppress(NatsError, OSError, TimeoutError):
+            if client.is_connected:
+                await client.flush(ATTEMPT_S)
+        with contextlib.suppress(NatsError, OSError):
+            await client.close()
+    finally:
+        if not client.is_closed:
+            client.abort()
