@@ -54,7 +54,7 @@ $(BENCH_READY): pyproject.toml
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
 demo: $(READY) ## watch a robbery fail on a real NATS server (under a minute); ORDERS=my.jsonl trades your orders
@@ -63,6 +63,10 @@ demo: $(READY) ## watch a robbery fail on a real NATS server (under a minute); O
 .PHONY: test
 test: check ## everything that must hold: style, types, imports, all tests
 	$(BIN) -m pytest $(PARALLEL)
+
+.PHONY: test-fast
+test-fast: $(READY) ## only the tests that start no other process
+	$(BIN) -m pytest $(PARALLEL) -m 'not processes'
 
 .PHONY: soak
 soak: $(READY) ## all tests again and again, half of the runs on a busy machine; ARGS="--runs 20 --json"

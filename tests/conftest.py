@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
+from inspect import ismodule
+from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -25,6 +27,38 @@ MOST_WORKERS = 8
 def pytest_xdist_auto_num_workers() -> int:
     """Two processes a core: half of the time a test waits for a server to start or a deadline to pass."""
     return min(MOST_WORKERS, 2 * (os.cpu_count() or 1))
+
+
+STARTERS = frozenset(
+    {
+        "benchmarks.attacks",
+        "benchmarks.bus",
+        "sealbus_broker.relay.server",
+        "subprocess",
+        "tests.cli.bus",
+        "tests.cli.command",
+        "tests.docs.transcript",
+        "tests.e2e.shop",
+        "tests.packaging.release",
+        "tests.ports",
+        "tests.relay.scene",
+    }
+)
+"""Modules by which tests start other processes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as ``processes`` the files that use one of :data:`STARTERS`: `make test-fast` leaves them out."""
+    marked: dict[ModuleType, bool] = {}
+    for item in items:
+        if isinstance(item, pytest.Function):
+            if item.module not in marked:
+                used = (
+                    getattr(it, "__name__" if ismodule(it) else "__module__", "") for it in vars(item.module).values()
+                )
+                marked[item.module] = not STARTERS.isdisjoint(name for name in used if isinstance(name, str))
+            if marked[item.module]:
+                item.add_marker("processes")
 
 
 def _leave_alone(*_: object) -> None:
