@@ -122,7 +122,7 @@ def render(config: NatsConfig) -> str:
 listen: {quote(f"{_host(config.host)}:{config.port}")}
 server_name: {quote(config.server_name)}
 {_lines(optional, "")}
-# One subject with our prefixes fits many times over; what is longer is no bot of ours.
+# The longest subject with its prefixes fits many times over. No bot of a bus sends a longer line.
 max_control_line: 4096
 max_payload: {MAX_PAYLOAD_BYTES}
 max_connections: {config.max_connections}

@@ -73,7 +73,7 @@ MAX_DETAIL_BYTES: Final = 1000
 """Longest explanation in a stamp: eight faults of some 120 bytes. It names places and rules, never values of a payload."""
 
 MAX_FAULTS: Final = 8
-"""Most lines of an explanation, one for each fault of a payload: a person mends a few at a time, and a stamp stays small."""
+"""Most lines of an explanation, one for each fault of a payload: a person corrects a few at a time, and a stamp stays small."""
 
 MAX_SCHEMA_VERSION: Final = 65_535
 """Highest version of a schema: it fits into three bytes of a header."""
