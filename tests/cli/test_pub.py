@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
@@ -13,11 +14,15 @@ from typing import Any
 
 import pytest
 
+from sealbus_broker.relay.connection import connect, disconnect
+from sealbus_broker.relay.secrets import BusSecrets
 from tests.cli.bus import RunningBus, clean_environment, running_bus
-from tests.waiting import PATIENCE_S
+from tests.cli.command import SEALBUS, sealbus
+from tests.ports import free_port
+from tests.waiting import PATIENCE_S, until
 
 HELLO = ("pub", "greetings.sent", "--as", "greeter")
-FIELDS = {"subject", "verdict", "nonce", "relay", "reason", "detail", "record"}
+FIELDS = {"line", "subject", "verdict", "nonce", "relay", "reason", "detail", "record"}
 
 
 def rows(out: str) -> list[dict[str, Any]]:
@@ -59,7 +64,7 @@ def test_every_line_has_one_row(hello: RunningBus) -> None:
         6: ("invalid", None),
         7: ("accepted", None),
     }
-    assert all(set(row) == FIELDS | {"line"} for row in rows(done.out))
+    assert all(set(row) == FIELDS for row in rows(done.out))
     assert done.code == 3
     assert done.err.splitlines()[-1] == "2 accepted, 3 invalid, 1 quarantined"
 
@@ -113,6 +118,74 @@ def test_a_message_without_verdict_is_found_by_its_nonce(tmp_path: Path) -> None
         assert (found.code, rows(found.out)[0]["nonce"]) == (0, row["nonce"])
         heard = bus.run("sub", "greetings.sent", "--as", "listener", "--from", "all", "--idle", "5", "--json")
         assert [one["payload"]["text"] for one in rows(heard.out)] == ["before", "meanwhile"]
+
+
+async def stored_ingress(bus: RunningBus) -> int:
+    """How many messages bots have sent to the relay's stream until now."""
+
+    async def ignore(_: Exception) -> None:
+        pass
+
+    secrets = BusSecrets.load(bus.folder / "mybus" / ".sealbus" / "relay.toml")
+    nc = await connect([f"nats://127.0.0.1:{bus.port}"], secrets.relay.seed_text, name="test", on_error=ignore)
+    try:
+        answer = await nc.request("$JS.API.STREAM.INFO.INGRESS", b"", PATIENCE_S)
+        last: int = json.loads(answer.data)["state"]["last_seq"]
+        return last
+    finally:
+        await disconnect(nc)
+
+
+async def test_what_is_stopped_without_verdict_is_named(tmp_path: Path) -> None:
+    """The relay stands still, and a message is on its way to it, when the signal comes."""
+    with running_bus(tmp_path) as bus:
+        process = bus.start(
+            *(*HELLO, "--file", "-", "--json"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b'{"text": "x"}\n')
+        assert json.loads(process.stdout.readline())["verdict"] == "accepted"
+        before = await stored_ingress(bus)
+        bus.process.send_signal(signal.SIGSTOP)
+        try:
+            process.stdin.write(b'{"text": "y"}\n')
+
+            async def is_on_its_way() -> bool:
+                return await stored_ingress(bus) > before
+
+            await until(is_on_its_way)
+            process.send_signal(signal.SIGTERM)
+            out, err = await asyncio.to_thread(process.communicate, timeout=PATIENCE_S)
+        finally:
+            bus.process.send_signal(signal.SIGCONT)
+        (row,) = rows(out.decode())
+        assert (process.returncode, row["line"], row["verdict"]) == (143, 2, "unresolved")
+        assert len(bytes.fromhex(row["nonce"])) == 16
+        assert "without verdict, perhaps accepted: line 2" in err.decode()
+        assert "go on with --from-line 3" in err.decode()
+
+
+@pytest.mark.parametrize("how", [("--file", "-"), ("{}",)], ids=["file", "one"])
+def test_a_signal_ends_it_while_it_waits_for_the_bus(tmp_path: Path, how: tuple[str, ...]) -> None:
+    assert sealbus("init", "mybus", "--server", f"nats://127.0.0.1:{free_port()}", cwd=tmp_path).code == 0
+    process = subprocess.Popen(
+        [*SEALBUS, *HELLO, *how, "--timeout", "600"],
+        cwd=tmp_path,
+        env=clean_environment(),
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    while b"waiting for the bus at" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130
 
 
 def test_a_terminal_s_status_line_takes_no_row(hello: RunningBus, tmp_path: Path) -> None:

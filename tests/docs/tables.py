@@ -18,6 +18,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
+import click
+
 from sealbus import credentials, limits
 from sealbus.answer import ERROR_DOCUMENT
 from sealbus.codec import pack_json
@@ -28,6 +30,10 @@ from sealbus.reason import Reason
 from sealbus.seal import Context, Seal, seal, sign_connect
 from sealbus.stamp import Stamp, Verdict, seal_stamps
 from sealbus.subjects import consumer_name, reply_subject
+from sealbus_broker.cli.bulk import ROW
+from sealbus_broker.cli.errors import EXIT_CODES
+from sealbus_broker.cli.main import cli
+from sealbus_broker.cli.options import all_commands, environment_names
 from sealbus_broker.gate.judge import CHECKS
 from sealbus_broker.gate.policy import Limits, Policy
 from sealbus_broker.policy import bus_file, json_tree, yaml_tree
@@ -342,7 +348,48 @@ def example() -> str:
     )
 
 
+def exit_codes() -> str:
+    return table(("code", "meaning"), ((code, told) for code, told in EXIT_CODES.items()))
+
+
+def pub_row() -> str:
+    return table(("field", "value"), ((f"`{name}`", told) for name, told in ROW.items()))
+
+
+def commands() -> str:
+    """Each command: how it is called, its help text, and its options with the names that they have in the environment."""
+    parts = []
+    for words, command in sorted(all_commands(cli)):
+        context = click.Context(command, info_name=" ".join(("sealbus", *words)))
+        usage = command.get_usage(context).removeprefix("Usage: ")
+        parts.append(f"### sealbus {' '.join(words)}")
+        parts.append(_code(usage, "text"))
+        parts.extend(_paragraphs(command.help or ""))
+        rows = [
+            _option_row(context, words, option)
+            for option in command.params
+            if isinstance(option, click.Option) and not option.hidden
+        ]
+        parts.append(table(("option", "in the environment", "meaning"), iter(rows)))
+    return "\n\n".join(parts)
+
+
+def _paragraphs(told: str) -> list[str]:
+    return [" ".join(part.split()) for part in inspect.cleandoc(told).split("\n\n")]
+
+
+def _option_row(context: click.Context, words: tuple[str, ...], option: click.Option) -> tuple[str, ...]:
+    record = option.get_help_record(context)
+    assert record is not None
+    spelled, told = record
+    names = environment_names(words, option)
+    return f"`{spelled}`", ", ".join(f"`{name}`" for name in names), " ".join(told.split())
+
+
 PARTS: Final[Mapping[str, Callable[[], str]]] = {
+    "commands": commands,
+    "exit-codes": exit_codes,
+    "pub-row": pub_row,
     "builtin": builtin,
     "error": error,
     "checks": checks,

@@ -85,11 +85,14 @@ def pub(
     if file is not None:
         return _publish_lines(Bulk(speaker, sending, Lines(file), first=from_line, as_json=as_json), timeout)
 
-    async def publish(_: Stop) -> dict[str, Any]:
-        async with connected(speaker, timeout or CONNECT_S):
-            return await sending.publish(speaker, document, nonce)
+    async def publish(stop: Stop) -> tuple[dict[str, Any], int | None]:
+        async with connected(speaker, timeout or CONNECT_S, stop):
+            publishing = asyncio.ensure_future(sending.publish(speaker, document, nonce))
+            await stop.before(asyncio.wait({publishing}))
+        # If it was told to stop, closing the bot has ended the wait for a verdict. Its nonce is told all the same.
+        return await publishing, stop.signal
 
-    row = run(publish)
+    row, stopped_by = run(publish, gentle=True)
     verdict = row["verdict"]
     if verdict != "accepted":
         click.echo(f"{click.style('error:', fg='red')} {subject}: {told(row)}", err=True)
@@ -104,6 +107,8 @@ def pub(
         except OutputFailed:
             click.echo(f"accepted {row['nonce']}", err=True)  # the sender must know, whatever became of stdout
             raise
+    if verdict == "unresolved" and stopped_by is not None:
+        raise Stopped(stopped_by)
     return {"accepted": 0, "unresolved": 1, "invalid": 2}.get(verdict, 3)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,6 +24,18 @@ IN_FLIGHT: Final = 512
 
 STOP_S: Final = 2.0
 """How long a stop waits for the verdicts of what was sent: a verdict takes milliseconds."""
+
+ROW: Final[Mapping[str, str]] = {
+    "line": "Its number in the file, from 1; `null` for a single message.",
+    "subject": "Where it was published.",
+    "verdict": "`accepted`, `quarantined`, `dropped`, `invalid` (never sent) or `unresolved` (no verdict: perhaps accepted).",
+    "nonce": "32 hexadecimal digits that name the message, for `--nonce`.",
+    "relay": "The relay that judged it.",
+    "reason": "Why it was refused, from the [closed list](protocol.md).",
+    "detail": "Where in the message, and which rule; several lines for several faults.",
+    "record": "Its number in the quarantine.",
+}
+"""The fields of a row. Each row has all of them; what is not known is ``null``."""
 
 MAX_TOLD_CHARS: Final = 2000
 """Of one message's detail: more than the most that a stamp carries, unless all of it has to be escaped."""
@@ -43,15 +55,8 @@ class Sending:
 
     def row(self, nonce: bytes | None = None) -> dict[str, Any]:
         """The row of a message without verdict. Every row has these fields."""
-        return {
-            "subject": self.subject,
-            "verdict": "unresolved",
-            "nonce": nonce.hex() if nonce else None,
-            "relay": None,
-            "reason": None,
-            "detail": None,
-            "record": None,
-        }
+        row = dict.fromkeys(ROW)
+        return row | {"subject": self.subject, "verdict": "unresolved", "nonce": nonce.hex() if nonce else None}
 
     async def publish(self, bot: Bot, document: Any, nonce: bytes | None = None) -> dict[str, Any]:
         """Publish one message; return what became of it as a row. Raises nothing that is about this message alone."""
@@ -108,9 +113,9 @@ class Bulk:
 
     async def run(self, stop: Stop, connect_s: float) -> None:
         """Publish until the end of the lines, a signal, or the end of what is written to."""
-        await self._lines.open()
         try:
-            async with connected(self._bot, connect_s):
+            await stop.before(self._lines.open())
+            async with connected(self._bot, connect_s, stop):
                 try:
                     await self._send_all(stop)
                 except InputFailed as error:
@@ -131,7 +136,7 @@ class Bulk:
     async def _send_all(self, stop: Stop) -> None:
         chunks = self._lines.chunks()
         async with contextlib.aclosing(chunks):
-            while (lines := await _before(stop, anext(chunks, None))) is not None:
+            while (lines := await stop.before(anext(chunks, None))) is not None:
                 for line in lines:
                     if line.number < self.next_line:
                         continue
@@ -143,7 +148,7 @@ class Bulk:
     async def _admit(self, stop: Stop) -> bool:
         """Wait for room for one more message; return whether there is before a stop."""
         if self._window.locked():
-            return await _before(stop, self._window.acquire()) is not None
+            return await stop.before(self._window.acquire()) is not None
         return await self._window.acquire()
 
     def _send(self, line: Line) -> None:
@@ -153,14 +158,14 @@ class Bulk:
         task.add_done_callback(self._running.discard)
 
     async def _settle(self, line: Line) -> None:
-        row = {"line": line.number, **self._sending.row()}
+        row = self._sending.row() | {"line": line.number}
         try:
             document = _parse(line)
         except InvalidInput as error:
             row |= {"verdict": "invalid", "detail": error.what}
         else:
             with contextlib.suppress(asyncio.CancelledError):  # its row says that there is no verdict
-                row |= await self._sending.publish(self._bot, document)
+                row = {**await self._sending.publish(self._bot, document), "line": line.number}
         try:
             await self._account(row)
         finally:
@@ -194,18 +199,3 @@ def _parse(line: Line) -> Any:
     if line.fault is not None:
         raise InvalidInput(line.fault)
     return parse_json(line.text)
-
-
-async def _before(stop: Stop, work: Awaitable[Any]) -> Any:
-    """What ``work`` gives, or ``None`` if the stop is first."""
-    stopping = asyncio.ensure_future(stop.event.wait())
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        return None
-    finally:
-        stopping.cancel()

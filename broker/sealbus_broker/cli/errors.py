@@ -12,7 +12,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 from sealbus.errors import SealbusError
+
+EXIT_CODES: Final[Mapping[str, str]] = {
+    "0": "It worked. Also: the reader of stdout has left, as `| head` does.",
+    "1": "It failed: no bus, no verdict, a file that cannot be read or written, data that stdout does not take.",
+    "2": "The command line is wrong, or a value in it: nothing was done.",
+    "3": "The answer is no: refused, invalid, not granted, not there.",
+    "130": "Ctrl-C (SIGINT) cut the work short.",
+    "143": "SIGTERM cut the work short.",
+}
+"""What each exit code means. Listening without an end of its own, serving a bus too, is not cut short by a signal: it gives 0."""
 
 
 class InputFailed(SealbusError):

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
@@ -43,6 +43,19 @@ class Stop:
         """Raise :class:`Stopped` if the command was asked to stop."""
         if self.signal is not None:
             raise Stopped(self.signal)
+
+    async def before(self, work: Awaitable[T]) -> T | None:
+        """What ``work`` gives, or ``None`` if the command is asked to stop first: ``work`` is cancelled then."""
+        stopping = asyncio.ensure_future(self.event.wait())
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            stopping.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
 
 
 def run(work: Callable[[Stop], Coroutine[Any, Any, T]], *, gentle: bool = False) -> T:
@@ -90,20 +103,23 @@ def end_at_once(number: int) -> None:
 
 
 @contextlib.asynccontextmanager
-async def connected(bot: Bot, timeout_s: float) -> AsyncIterator[Bot]:
+async def connected(bot: Bot, timeout_s: float, stop: Stop | None = None) -> AsyncIterator[Bot]:
     """``bot`` while it is connected. Says on stderr what it waits for, if that takes long.
 
-    Raises :class:`~sealbus.errors.ConnectionFailed` after ``timeout_s``.
+    Raises :class:`~sealbus.errors.ConnectionFailed` after ``timeout_s``. What is run gently gives its ``stop``, and :class:`Stopped`
+    is raised if the command is asked to stop before the bot is connected.
     """
     where = ", ".join(bot.credentials.servers)
     notice = asyncio.get_running_loop().call_later(
         NOTICE_S, functools.partial(click.echo, f"waiting for the bus at {where}, for {timeout_s:g} s", err=True)
     )
     try:
-        await bot.connect(timeout_s)
+        await (stop.before(bot.connect(timeout_s)) if stop is not None else bot.connect(timeout_s))
     finally:
         notice.cancel()
     try:
+        if stop is not None:
+            stop.check()
         yield bot
     finally:
         await bot.close(CLOSE_S)
