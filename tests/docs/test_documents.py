@@ -21,7 +21,7 @@ from sealbus.seal import Context, Seal, Verifier, verify_connect
 from sealbus.stamp import open_stamp, seal_stamps
 from sealbus.subjects import check_name, check_pattern, check_subject
 from sealbus_broker.gate.policy import Limits
-from sealbus_broker.policy.bus_file import MAX_BUS_KEYS, MAX_SERVERS
+from sealbus_broker.policy.bus_file import MAX_BUS_KEYS, MAX_SERVERS, read_bus_file
 from sealbus_broker.policy.document import Document
 from sealbus_broker.policy.keys import MAX_KEYS
 from sealbus_broker.policy.limits import RANGES
@@ -295,6 +295,18 @@ def test_every_field_of_a_key_file_is_described(folder: Path) -> None:
     (folder / "keys" / "order.yaml").write_text("zzzzzz: 1\nkeys:\n  - zzzzzz: 1\n")
     known = [name for line in ("1", "3") for name in known_fields(folder, "keys/order.yaml", line)]
     assert described_fields("keys/") == known
+
+
+def test_bus_toml_is_described_and_its_example_loads(folder: Path) -> None:
+    (text,) = examples("toml")
+    (folder / "bus.toml").write_text(text)
+    problems: list[Problem] = []
+    bus = read_bus_file(folder, problems)
+    assert not problems
+    assert bus is not None
+    (folder / "bus.toml").write_text("zzzzzz = 1\n")
+    (folder / "policy.yaml").write_text("version: 1\n")
+    assert described_fields("bus.toml") == known_fields(folder, "bus.toml", "1")
 
 
 def hexes(block: str) -> dict[str, bytes]:
