@@ -22,9 +22,16 @@ PATIENCE_S = 4.0
 SETTLE_S = 0.3
 """Where the evidence is that nothing happened, how long it is given to happen."""
 
-STREAMS = {"INGRESS", "ACCEPTED", "LIVE", "QUARANTINE"}
+STREAMS = {"INGRESS", "ACCEPTED", "LIVE", "HEALTH", "QUARANTINE"}
 GENESIS = "sealbus.genesis"
-HONEST_LIVE = (GENESIS, "sealbus.subscribe", "sealbus.quarantine.list", "stock.check", "reply.")
+HONEST_LIVE = (
+    GENESIS,
+    "sealbus.grants",
+    "sealbus.subscribe",
+    "sealbus.quarantine.list",
+    "stock.check",
+    "reply.",
+)
 
 
 @dataclass(frozen=True, slots=True)

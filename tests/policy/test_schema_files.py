@@ -331,3 +331,8 @@ def test_whatever_a_schema_says_the_loader_answers_and_agrees_with_jsonschema(bu
     else:
         said = [problem.what for problem in loaded.problems]
         assert not any("is not valid in a Draft 2020-12 schema" in what for what in said)
+
+
+def test_no_schema_has_a_name_of_the_buss_own(bus: Folder) -> None:
+    bus.write("schemas/sealbus.error.v1.json", "{}")
+    assert "the name is the bus's own" in bus.problem().what

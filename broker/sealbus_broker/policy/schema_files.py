@@ -13,7 +13,7 @@ from jsonschema_specifications import REGISTRY as METASCHEMAS  # type: ignore[im
 from referencing.jsonschema import DRAFT202012
 
 from sealbus.errors import InvalidInput
-from sealbus.subjects import split_schema
+from sealbus.subjects import RELAY, split_schema
 from sealbus_broker.gate.schemas import BASE, Schema, closed_registry
 from sealbus_broker.policy.document import Document, Path_, file_names, read_json
 from sealbus_broker.policy.problems import Problem
@@ -77,6 +77,9 @@ def read_schemas(root: Path, problems: list[Problem]) -> Schemas:
 
 
 def _read(root: Path, file: str) -> Document | Problem:
+    if file.startswith(f"{RELAY}."):
+        what, hint = "the name is the bus's own", "the bus has schemas of its own, such as sealbus.error.v1"
+        return Problem(f"{FOLDER}/{printable(file)}", 0, 0, what, hint=hint)
     try:
         split_schema(file.removesuffix(".json"))
         if file.endswith(".json"):

@@ -62,8 +62,8 @@ class LiveSubscription:
         self.denied = error
         self._changed.set()
 
-    def _receive(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
-        if not data:
+    def _receive(self, subject: bytes, _: bytes, headers: bytes, data: bytes) -> None:
+        if not data and not headers:
             return  # a relay asks NATS whether anybody listens
         if len(self._waiting) >= LIVE_WAITING:
             self._opener.refused["too many waiting"] += 1
