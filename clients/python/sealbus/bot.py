@@ -405,7 +405,8 @@ class Bot:
             parent: the message this one follows from.
             quote: whether the parent's whole envelope travels along, which a cause rule with ``match`` needs.
             ttl: life of the envelope in seconds.
-            nonce: 16 bytes, to resolve an earlier :class:`Unresolved`.
+            nonce: that of an earlier :class:`Unresolved`, to find out what became of the same message. It says how
+                long that is safe.
             timeout: seconds to wait for a verdict, from when the message is sent.
 
         Raises:

@@ -49,7 +49,12 @@ class Refused(SealbusError):
 
 
 class Unresolved(SealbusError):
-    """No verdict came in time. ``nonce`` (16 bytes) names the message; publishing again with it is safe."""
+    """No verdict came in time: the message may have been accepted.
+
+    ``nonce`` (16 bytes) names it. Publish the same message again under this nonce to find out, also from another process.
+    That delivers once for as long as the bus remembers the nonce: with the default limits six minutes for stream messages,
+    14 seconds for live ones. Later it is a new message.
+    """
 
     def __init__(self, what: str, *, nonce: bytes, hint: str | None = None) -> None:
         super().__init__(what, hint=hint)
