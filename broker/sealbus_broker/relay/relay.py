@@ -120,7 +120,7 @@ class Relay:
         journal = Journal(nc)
         await journal.open()
         policy, bus_key = self._policy, self._secrets.bus
-        services = Services(nc, journal, policy, bus_key, self._name, clock_ms)
+        services = Services(nc, journal, policy, bus_key, self._name, self.tally, clock_ms)
         await services.open()
         pipeline = Pipeline(nc, journal, self._ledgers, policy, bus_key, self._name, services, self.tally, clock_ms)
         workers: list[IngressWorker | LiveWorker] = [

@@ -8,29 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import structlog
 from nats.errors import Error as NatsError
 
-from sealbus.answer import ERROR_ID, ERROR_VERSION, NOBODY_LISTENS, NOT_SERVED, UNAVAILABLE, error_payload
+from sealbus.answer import BUSY, NOBODY_LISTENS, NOT_SERVED, UNAVAILABLE
 from sealbus.codec import pack_json, unpack_json
-from sealbus.delivery import pack_delivery
-from sealbus.envelope import Envelope, Header, Parent, seal_envelopes
 from sealbus.hardened import HardenedClient
 from sealbus.keys import SigningKey
-from sealbus.limits import NONCE_BYTES
-from sealbus.stamp import Stamp, Verdict, seal_stamps
-from sealbus.subjects import RELAY, is_pattern, overlap, reply_subject
+from sealbus.limits import MAX_TOGETHER
+from sealbus.subjects import is_pattern, overlap
 from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.gate.verdict import Judgment
+from sealbus_broker.relay.answers import Answer, Answers, Question
 from sealbus_broker.relay.consumers import make_consumer
+from sealbus_broker.relay.fair_queue import FairQueue
 from sealbus_broker.relay.grants import Grants
-from sealbus_broker.relay.journal import Entry, Journal
+from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.listening import Asked, Listening
 from sealbus_broker.relay.quarantine_reader import read_record, read_records
+from sealbus_broker.relay.tally import Tally
 
 log = structlog.get_logger(__name__)
 
@@ -42,8 +42,9 @@ QUARANTINE_SHOW: Final = "sealbus.quarantine.show"
 CHUNK_BYTES: Final = 192 * 1024
 """Of a quarantined message's bytes in one answer: 256 KiB in base64, well inside an envelope."""
 
-_BUSY: Final = 64
-"""Requests served at once; a flood beyond it waits for nothing and is not answered, which bounds the relay's memory."""
+TOLD_WAITING: Final = 4096
+"""Answers that something is not so (busy, nobody listens) which may wait to be given. Beyond it the asker learns it by its own
+deadline: such an answer costs as much as a message, and its sender chooses how many are asked for."""
 
 Handler = Callable[[str, Any], Awaitable[Any]]
 
@@ -62,17 +63,19 @@ class Services:
         policy: Callable[[], Policy],
         key: SigningKey,
         relay: str,
+        tally: Tally,
         now_ms: Callable[[], int],
     ) -> None:
         self._nc = nc
-        self._journal = journal
+        self._answers = Answers(journal, policy, key, relay, now_ms)
         self._policy = policy
-        self._key = key
-        self._relay = relay
+        self._tally = tally
         self._now_ms = now_ms
         self._grants = Grants(relay)
         self._listening = Listening(nc, self._tell_that_nobody_listens)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._queue = FairQueue()
+        self._told: deque[Answer] = deque()
+        self._telling: asyncio.Task[None] | None = None
         self._handlers: Mapping[str, Handler] = {
             GRANTS: self._tell_grants,
             SUBSCRIBE: self._subscribe,
@@ -94,89 +97,56 @@ class Services:
         return self._listening.probe(Asked(header.bot, header.subject, header.nonce, stamp))
 
     def _tell_that_nobody_listens(self, asked: Asked) -> None:
-        if len(self._tasks) < _BUSY:  # beyond that the requester learns it by its own deadline
-            what = f"nobody listens on {asked.subject}"
-            self._start(self.fail(asked.bot, asked.nonce, asked.stamp, NOBODY_LISTENS, what))
+        question = Question(asked.bot, asked.nonce, asked.stamp)
+        self._tell(Answer.error(question, NOBODY_LISTENS, f"nobody listens on {asked.subject}"))
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _tell(self, answer: Answer) -> None:
+        if len(self._told) >= TOLD_WAITING:
+            return
+        self._told.append(answer)
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.get_running_loop().create_task(self._tell_all())
+
+    async def _tell_all(self) -> None:
+        while self._told:
+            batch = [self._told.popleft() for _ in range(min(len(self._told), MAX_TOGETHER))]
+            await self._answers.give(batch)
 
     def serve(self, judgment: Judgment, stamp: bytes) -> None:
-        """Start answering an accepted request. Returns at once; never raises."""
-        if len(self._tasks) >= _BUSY:
-            log.warning("service.busy", bot=judgment.arrival.session)
-            return
-        self._start(self._answer(judgment, stamp))
+        """Start answering an accepted request, or have it wait for its turn. Returns at once; never raises."""
+        bot, size = judgment.arrival.session, len(judgment.arrival.data)
+        if not self._queue.put(bot, size, lambda: self._answer(judgment, stamp)):
+            assert judgment.header is not None
+            self._tally.count_busy(bot)
+            what = "too many requests wait, of this bot or of all; ask again later"
+            self._tell(Answer.error(Question(bot, judgment.header.nonce, stamp), BUSY, what))
 
     async def drain(self) -> None:
-        """Wait for the answers under way."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Wait for the answers that wait or are under way."""
+        await self._queue.drain()
+        if self._telling is not None:
+            await asyncio.gather(self._telling, return_exceptions=True)
 
     def cancel(self) -> None:
-        """Give up the answers under way."""
-        for task in self._tasks:
-            task.cancel()
+        """Give up the answers that wait or are under way."""
+        self._queue.cancel()
+        if self._telling is not None:
+            self._telling.cancel()
 
     async def _answer(self, judgment: Judgment, stamp: bytes) -> None:
         assert judgment.envelope is not None
         header, bot = judgment.envelope.header, judgment.arrival.session
+        question = Question(bot, header.nonce, stamp)
         try:
-            answer = await self._handlers[header.subject](bot, unpack_json(judgment.envelope.payload))
+            answered = await self._handlers[header.subject](bot, unpack_json(judgment.envelope.payload))
         except NotServed as refusal:
-            await self.fail(bot, header.nonce, stamp, NOT_SERVED, str(refusal))
+            answer = Answer.error(question, NOT_SERVED, str(refusal))
         except (NatsError, OSError, TimeoutError) as error:
             log.warning("service.failed", subject=header.subject, bot=bot, error=type(error).__name__)
-            await self.fail(bot, header.nonce, stamp, UNAVAILABLE, "the relay cannot reach JetStream; try again")
+            answer = Answer.error(question, UNAVAILABLE, "the relay cannot reach JetStream; try again")
         else:
-            await self._reply(bot, header.nonce, stamp, pack_json(answer))
-
-    async def fail(self, requester: str, request: bytes, stamp: bytes, error: str, message: str) -> None:
-        """Tell ``requester`` that the request with the nonce ``request``, which was accepted with ``stamp``, failed."""
-        await self._reply(requester, request, stamp, error_payload(error, message), (ERROR_ID, ERROR_VERSION))
-
-    async def _reply(
-        self,
-        requester: str,
-        request: bytes,
-        stamp: bytes,
-        payload: bytes,
-        schema: tuple[str | None, int | None] = (None, None),
-    ) -> None:
-        policy, now_ms = self._policy(), self._now_ms()
-        subject = reply_subject(requester, request)
-        header = Header(
-            bus=policy.bus,
-            bot=RELAY,
-            subject=subject,
-            nonce=os.urandom(NONCE_BYTES),
-            issued_at_ms=now_ms,
-            ttl_ms=policy.limits.live_ttl_ms,
-            schema=schema[0],
-            schema_version=schema[1],
-            parent=Parent(stamp).encode(),
-        )
-        (envelope,) = seal_envelopes(self._key, [(header, payload)])
-        verdict = Stamp(
-            bus=policy.bus,
-            envelope=Envelope.decode(envelope).digest,
-            bot=RELAY,
-            subject=subject,
-            nonce=header.nonce,
-            verdict=Verdict.ACCEPTED,
-            reason=None,
-            detail=None,
-            policy=policy.digest,
-            position=None,
-            judged_at_ms=now_ms,
-            relay=self._relay,
-        )
-        (sealed,) = seal_stamps(self._key, [verdict])
-        ledger_id = f"{request.hex()}>{subject}"
-        await self._journal.store(
-            [Entry(f"live.{subject}", pack_delivery(envelope, sealed), {"Nats-Msg-Id": ledger_id})]
-        )
+            answer = Answer(question, pack_json(answered))
+        await self._answers.give([answer])
 
     async def _tell_grants(self, bot: str, _: Any) -> Any:
         policy = self._policy()

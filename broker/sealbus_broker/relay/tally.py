@@ -59,6 +59,13 @@ class Tally:
         if self._may_speak(kind, messages):
             log.warning("live.dropped", session=session, messages=messages, alike_since=self._unspoken.pop(kind, 0))
 
+    def count_busy(self, session: str) -> None:
+        """Count a request to the bus's own services that met the bound on what may wait; log it likewise."""
+        self.counts["busy"] += 1
+        kind = session, "busy"
+        if self._may_speak(kind, 1):
+            log.warning("service.busy", session=session, alike_since=self._unspoken.pop(kind, 0))
+
     def _may_speak(self, kind: tuple[str, str], messages: int) -> bool:
         now = self._monotonic()
         if now - self._spoken.get(kind, -QUIET_S) < QUIET_S:

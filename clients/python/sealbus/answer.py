@@ -39,6 +39,15 @@ NOT_SERVED: Final = "not-served"
 UNAVAILABLE: Final = "unavailable"
 """The relay's: a service of the bus cannot do it now."""
 
+BUSY: Final = "busy"
+"""The relay's: too many requests to the bus's services wait, of this bot or of all."""
+
+ASK_AGAIN: Final = frozenset({UNAVAILABLE, BUSY})
+"""Errors of the bus's services after which the same question may be answered."""
+
+BUSY_PAUSE_S: Final = 1.0
+"""How long a client waits before it asks again."""
+
 ANSWER_REFUSED: Final = "answer-refused"
 """A bot's: the relay refused the answer that its handler gave."""
 

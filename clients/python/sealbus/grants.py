@@ -13,9 +13,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from sealbus.answer import ASK_AGAIN, BUSY_PAUSE_S
 from sealbus.delivery import Message
 from sealbus.errors import CredentialsError, InvalidInput, Malformed, NotConnected, SealbusError
-from sealbus.outcomes import NoReply, Refused, Unresolved
+from sealbus.outcomes import NoReply, Refused, RequestFailed, Unresolved
 from sealbus.subjects import matches, overlap
 
 log = logging.getLogger("sealbus")
@@ -236,6 +237,13 @@ class Known:
             except (NoReply, Unresolved) as error:
                 log.debug("no answer on %s yet: %s", GRANTS, error.what)
                 continue
+            except RequestFailed as failed:
+                if failed.error in ASK_AGAIN:
+                    log.debug("no grants from %s yet: %s", GRANTS, failed.message)
+                    await asyncio.sleep(BUSY_PAUSE_S)
+                    continue
+                log.warning("the bus does not tell this bot's grants: %s", failed.what)
+                self._failure = failed
             except (CredentialsError, Malformed, Refused) as error:
                 log.warning("the bus does not tell this bot's grants: %s", error.what)
                 self._failure = error

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
+from sealbus.answer import ASK_AGAIN, BUSY_PAUSE_S
 from sealbus.arguments import check_place
 from sealbus.attempts import DEFAULT_ATTEMPTS
 from sealbus.envelope import Header
@@ -192,6 +194,11 @@ class Listener:
             header, data = self._draft(subject, payload)
             try:
                 return await self._requester.request(header, data, timeout_s=REQUEST_TIMEOUT_S)
+            except RequestFailed as failed:
+                if failed.error not in ASK_AGAIN:
+                    raise
+                log.warning("%s cannot be served yet for %s: %s", subject, self._name, failed.message)
+                await asyncio.sleep(BUSY_PAUSE_S)
             except (NoReply, Unresolved):
                 log.warning("no relay answered %s on %s; asking again", self._name, subject)
 

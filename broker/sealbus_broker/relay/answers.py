@@ -1,0 +1,106 @@
+"""Answers that the relay gives in the name of ``sealbus``: sealed, stamped and stored like any bot's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from sealbus.answer import ERROR_ID, ERROR_VERSION, error_payload
+from sealbus.delivery import pack_delivery
+from sealbus.envelope import Envelope, Header, Parent, seal_envelopes
+from sealbus.keys import SigningKey
+from sealbus.limits import NONCE_BYTES
+from sealbus.stamp import Stamp, Verdict, seal_stamps
+from sealbus.subjects import RELAY, reply_subject
+from sealbus_broker.gate.policy import Policy
+from sealbus_broker.relay.journal import Entry, Journal
+
+
+class Question(NamedTuple):
+    """An accepted request, as far as its answer must name it."""
+
+    bot: str
+    nonce: bytes
+    stamp: bytes
+    """The sealed stamp that accepted it."""
+
+
+class Answer(NamedTuple):
+    """What is answered. Packed; an error names a schema of its own."""
+
+    question: Question
+    payload: bytes
+    is_error: bool = False
+
+    @classmethod
+    def error(cls, question: Question, error: str, message: str) -> Answer:
+        """That the request failed: a word for programs, and a sentence."""
+        return cls(question, error_payload(error, message), is_error=True)
+
+
+class Answers:
+    """Seals answers, a batch under one signature, and stores them."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        policy: Callable[[], Policy],
+        key: SigningKey,
+        relay: str,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._journal = journal
+        self._policy = policy
+        self._key = key
+        self._relay = relay
+        self._now_ms = now_ms
+
+    async def give(self, answers: Sequence[Answer]) -> None:
+        """Give ``answers`` (at most 1,024); return when they are stored."""
+        policy, now_ms = self._policy(), self._now_ms()
+        headers = [self._header(answer, policy, now_ms) for answer in answers]
+        payloads = [answer.payload for answer in answers]
+        envelopes = seal_envelopes(self._key, list(zip(headers, payloads, strict=True)))
+        verdicts = [
+            Stamp(
+                bus=policy.bus,
+                envelope=Envelope.decode(envelope).digest,
+                bot=RELAY,
+                subject=header.subject,
+                nonce=header.nonce,
+                verdict=Verdict.ACCEPTED,
+                reason=None,
+                detail=None,
+                policy=policy.digest,
+                position=None,
+                judged_at_ms=now_ms,
+                relay=self._relay,
+            )
+            for header, envelope in zip(headers, envelopes, strict=True)
+        ]
+        stamps = seal_stamps(self._key, verdicts)
+        await self._journal.store(
+            [
+                Entry(
+                    f"live.{header.subject}",
+                    pack_delivery(envelope, stamp),
+                    {"Nats-Msg-Id": f"{answer.question.nonce.hex()}>{header.subject}"},
+                )
+                for answer, header, envelope, stamp in zip(answers, headers, envelopes, stamps, strict=True)
+            ]
+        )
+
+    def _header(self, answer: Answer, policy: Policy, now_ms: int) -> Header:
+        question = answer.question
+        return Header(
+            bus=policy.bus,
+            bot=RELAY,
+            subject=reply_subject(question.bot, question.nonce),
+            nonce=os.urandom(NONCE_BYTES),
+            issued_at_ms=now_ms,
+            ttl_ms=policy.limits.live_ttl_ms,
+            schema=ERROR_ID if answer.is_error else None,
+            schema_version=ERROR_VERSION if answer.is_error else None,
+            parent=Parent(question.stamp).encode(),
+        )
