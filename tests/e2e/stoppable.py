@@ -64,6 +64,7 @@ async def never_finish(path: str) -> None:
 
     class Patient(Bot):
         async def close(self, timeout: float = 3600) -> None:  # noqa: ASYNC109  # as the original has it
+            say("closing")
             await super().close(timeout)
 
     bot = Patient.from_file(path)

@@ -114,7 +114,7 @@ async def test_a_request_that_nobody_answers_says_so(shop: Shop) -> None:
 
     async with inventory, shop.bot("order") as asker:
         with pytest.raises(NoReply, match="nobody answered"):
-            await asker.request("stock.check", {"sku": "ABC-0001"}, timeout=0.5)
+            await asker.request("stock.check", {"sku": "ABC-0001"}, timeout=3)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ async def test_a_key_that_the_policy_does_not_know_opens_nothing(shop: Shop) -> 
     known = shop.credentials("order")
     stranger = Credentials(known.bus, "order", SigningKey.generate(KeyKind.BOT), known.servers, known.bus_keys)
     with pytest.raises(ConnectionFailed, match="not admitted"):
-        await Bot(stranger).connect(timeout=1)
+        await Bot(stranger).connect(timeout=3)
 
 
 async def test_a_subscription_that_is_not_granted_is_refused_with_a_sentence(shop: Shop) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from typing import Any
 
@@ -11,16 +12,17 @@ import pytest
 from sealbus import ConnectionFailed, InvalidInput, Message, Reason, Refused, publisher
 from sealbus.grants import Rate
 from tests.e2e.shop import Shop, order, until
+from tests.waiting import PATIENCE_S
 
 SCRAPED = {"source": "https://a.example/", "sku": "ABC-0001", "price_cents": 250}
 
 
 async def test_more_than_the_burst_at_once_is_all_accepted(shop: Shop) -> None:
-    """50 a second, burst 100. The last goes after two seconds, and the wait for its turn uses up none of its time."""
+    """50 a second, burst 100. The last goes after five seconds, and the wait for its turn uses up none of its time."""
     async with shop.bot("scraper") as scraper:
-        stamps = await asyncio.gather(*(scraper.publish("metrics.scraped", SCRAPED, timeout=1.5) for _ in range(200)))
-    assert [stamp.reason for stamp in stamps] == [None] * 200
-    assert max(stamp.judged_at_ms for stamp in stamps) - min(stamp.judged_at_ms for stamp in stamps) > 1500
+        stamps = await asyncio.gather(*(scraper.publish("metrics.scraped", SCRAPED, timeout=4) for _ in range(350)))
+    assert [stamp.reason for stamp in stamps] == [None] * 350
+    assert max(stamp.judged_at_ms for stamp in stamps) - min(stamp.judged_at_ms for stamp in stamps) > 4000
 
 
 async def test_two_processes_of_one_bot_share_the_rate(shop: Shop) -> None:
@@ -84,32 +86,39 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, ahead_s: float) -> None:
     monkeypatch.setattr(publisher, "time", Clock)
 
 
-@pytest.mark.parametrize(
-    ("ahead_s", "said"),
-    [(-3600, "3600 s behind the bus's"), (-45, "45 s behind the bus's"), (90, "90 s ahead of the bus's")],
-)
+def said_ahead_s(text: object) -> int:
+    """How far ahead of the bus's this machine's clock is said to be."""
+    found = re.search(r"this machine's clock is (\d+) s (ahead of|behind) the bus's", str(text))
+    assert found is not None, text
+    return int(found[1]) if found[2] == "ahead of" else -int(found[1])
+
+
+MESSAGE_S = 10
+"""The way of a message to the relay is part of the difference that is seen: milliseconds, and on a busy machine more."""
+
+
+@pytest.mark.parametrize("ahead_s", [-3600, -45, 90])
 async def test_a_clock_that_is_off_is_named_when_connecting(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, ahead_s: float, said: str
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, ahead_s: float
 ) -> None:
     set_clock(monkeypatch, ahead_s)
-    with pytest.raises(ConnectionFailed, match=f"this machine's clock is {said}") as failed:
-        await shop.bot("order").connect(timeout=60)
+    with pytest.raises(ConnectionFailed) as failed:
+        await shop.bot("order").connect(timeout=PATIENCE_S)
+    assert abs(said_ahead_s(failed.value) - ahead_s) <= MESSAGE_S
     assert "NTP" in str(failed.value.hint)
 
 
-@pytest.mark.parametrize(
-    ("ahead_s", "said"),
-    [(-3600, "3600 s behind the bus's"), (-45, "45 s behind the bus's"), (90, "90 s ahead of the bus's")],
-)
+@pytest.mark.parametrize("ahead_s", [-3600, -45, 90])
 async def test_a_clock_that_jumps_is_named_by_the_next_refusal(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, ahead_s: float, said: str
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, ahead_s: float
 ) -> None:
     async with shop.bot("order") as sender:
         await sender.publish("orders.placed", order(1))
         set_clock(monkeypatch, ahead_s)
-        with pytest.raises(Refused, match=f"this machine's clock is {said}") as refused:
-            await sender.publish("orders.placed", order(2), timeout=30)
-    assert refused.value.clock == f"this machine's clock is {said}"
+        with pytest.raises(Refused) as refused:
+            await sender.publish("orders.placed", order(2), timeout=PATIENCE_S)
+    assert abs(said_ahead_s(refused.value) - ahead_s) <= MESSAGE_S
+    assert said_ahead_s(refused.value.clock) == said_ahead_s(refused.value)
 
 
 async def test_a_clock_that_is_a_little_slow_is_no_trouble(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

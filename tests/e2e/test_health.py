@@ -14,7 +14,7 @@ from sealbus.keys import KeyKind, SigningKey
 from sealbus_broker.gate.policy import HEALTH
 from tests.cli.command import Ran, sealbus
 from tests.e2e.shop import Shop, order
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 
 async def ping(shop: Shop, *more: str) -> Ran:
@@ -81,7 +81,7 @@ async def test_a_stream_that_is_almost_full_is_a_warning(shop: Shop) -> None:
     await shop.relays[0].wait()
     nc = await shop.nats()
     for at in range(9):
-        await nc.request("quarantine.schema.order", bytes(100_000), 10, headers={"Nats-Msg-Id": str(at)})
+        await nc.request("quarantine.schema.order", bytes(100_000), PATIENCE_S, headers={"Nats-Msg-Id": str(at)})
     await nc.close()
     policy = shop.bus.path / "policy.yaml"
     policy.write_text(policy.read_text().replace("limits:\n", "limits:\n  quarantine_bytes: 1MiB\n", 1))
@@ -103,7 +103,9 @@ async def test_what_cannot_be_stored_is_red(shop: Shop) -> None:
     policy.write_text(policy.read_text().replace("limits:\n", "limits:\n  accepted_bytes: 1MiB\n", 1))
     await shop.start_relay()
     async with shop.bot("order") as sender:
-        sending = [asyncio.create_task(sender.publish("orders.placed", order(n), timeout=120)) for n in range(1500)]
+        sending = [
+            asyncio.create_task(sender.publish("orders.placed", order(n), timeout=PATIENCE_S)) for n in range(1500)
+        ]
 
         async def red() -> bool:
             found = await asked(shop)

@@ -15,7 +15,7 @@ from sealbus_broker.relay.streams import PARTITIONS, partition_consumer
 from tests.cli.command import Ran, sealbus
 from tests.e2e.shop import Shop, order
 from tests.small_disk import fill, mounted
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def said(shop: Shop, event: str) -> list[dict[str, str]]:
 
 async def accepted(sender: Bot, number: int) -> bool:
     try:
-        await sender.publish("orders.placed", order(number), timeout=3)
+        await sender.publish("orders.placed", order(number), timeout=5)
     except Unresolved:
         return False
     return True
@@ -74,7 +74,7 @@ async def test_ingress_that_stores_nothing_is_red_until_the_server_is_restarted(
         filler.unlink()
         assert (await ping(shop)).code == 1
         await shop.restart_server()
-        await sender.publish("orders.placed", order(1000), timeout=60)
+        await sender.publish("orders.placed", order(1000), timeout=PATIENCE_S)
         await until(lambda: bool(said(shop, "health.over")), "the relay says that it is over")
         assert (await ping(shop)).code == 0
 
@@ -87,7 +87,8 @@ async def test_each_message_has_its_verdict_after_a_full_disk(shop: Shop, disk: 
     await shop.start_relay()
     async with shop.bot("order") as sender:
         trading = [
-            asyncio.create_task(sender.publish("orders.placed", order(number), timeout=90)) for number in range(300)
+            asyncio.create_task(sender.publish("orders.placed", order(number), timeout=PATIENCE_S))
+            for number in range(300)
         ]
         await until(lambda: any(one.done() for one in trading), "the first has its verdict")
         filler = fill(disk)
@@ -98,7 +99,7 @@ async def test_each_message_has_its_verdict_after_a_full_disk(shop: Shop, disk: 
     nc = await shop.nats()
 
     async def ask(call: str) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads((await nc.request(f"$JS.API.{call}", b"", 5)).data)
+        answer: dict[str, Any] = json.loads((await nc.request(f"$JS.API.{call}", b"", PATIENCE_S)).data)
         return answer
 
     async def nothing_waits() -> bool:

@@ -188,7 +188,7 @@ async def test_a_full_disk_is_waited_out(small_disk: Path) -> None:
     scene: Scene = await raise_curtain(small_disk / "bus")
     await provision(scene.relay, scene.policy)
     supervising = asyncio.create_task(scene.server.supervise())
-    await scene.relay.request("accepted.orders.placed", b"kept", 5)
+    await scene.relay.request("accepted.orders.placed", b"kept", PATIENCE_S)
     filler = fill(small_disk)
     await scene.relay.publish("accepted.orders.placed", bytes(500_000))
     with capture_logs() as logs:
@@ -198,11 +198,11 @@ async def test_a_full_disk_is_waited_out(small_disk: Path) -> None:
     filler.unlink()
     await until(lambda: scene.server.pid is not None, "it runs again")
     await until(lambda: scene.relay.is_connected and not scene.relay.is_reconnecting, "connected again")
-    stored = json.loads((await scene.relay.request("accepted.orders.placed", b"another", 5)).data)
+    stored = json.loads((await scene.relay.request("accepted.orders.placed", b"another", PATIENCE_S)).data)
     assert stored["stream"] == "ACCEPTED"
     assert stored["seq"] >= 2
     await scene.close()
-    await asyncio.wait_for(supervising, 5)
+    await asyncio.wait_for(supervising, PATIENCE_S)
 
 
 async def test_a_stop_is_heard_while_the_disk_is_full(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +212,7 @@ async def test_a_stop_is_heard_while_the_disk_is_full(small_disk: Path, monkeypa
     supervising = asyncio.create_task(scene.server.supervise())
     await until(lambda: scene.server.pid is None, "it is ended")
     await scene.close()
-    await asyncio.wait_for(supervising, 5)
+    await asyncio.wait_for(supervising, PATIENCE_S)
 
 
 def a_fake(folder: Path, version: str = "2.15.1", says: str = "", then: str = "time.sleep(60)") -> Path:
