@@ -9,6 +9,7 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,34 @@ def test_without_a_bus_the_error_is_an_object_too(tmp_path: Path) -> None:
         assert "error:" in done.err
     done = bus.run("sub", "greetings.sent", "--as", "listener", "--timeout", "0.1", "--json")
     assert (done.code, rows(done.out)[0]["error"]) == (1, "ConnectionFailed")
+
+
+ANSWERING = """
+import asyncio
+from sealbus import Bot, RequestFailed
+bot = Bot.from_file("mybus/credentials/clock.toml")
+@bot.reply("clock.ask")
+async def answer(message):
+    raise RequestFailed("no such zone", error="unknown-zone")
+asyncio.run(bot.run())
+"""
+
+
+def test_an_answer_that_says_no_exits_3(hello: RunningBus) -> None:
+    answering = subprocess.Popen([sys.executable, "-c", ANSWERING], cwd=hello.folder, env=clean_environment())
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            asked = hello.run("request", "clock.ask", '{"zone": "UTC"}', "--as", "listener", "--json")
+            (row,) = rows(asked.out)
+            if asked.code == 3 or time.monotonic() > deadline:
+                break
+            assert row["error"] == "NoReply"  # the bot that answers is not there yet
+    finally:
+        answering.terminate()
+        answering.wait(PATIENCE_S)
+    assert (asked.code, row["error"], row["failed_with"], row["bot"]) == (3, "RequestFailed", "unknown-zone", "clock")
+    assert "no such zone" in asked.err
 
 
 def test_a_message_without_verdict_is_found_by_its_nonce(tmp_path: Path) -> None:

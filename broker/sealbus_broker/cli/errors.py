@@ -2,7 +2,7 @@
 
 ::
 
-    SealbusError             1   and 2 for InvalidInput, 3 for Refused
+    SealbusError             1   and 2 for InvalidInput, 3 for Refused, RequestFailed, SubscriptionDenied
     ├── InputFailed          1   a file or stream cannot be read
     ├── OutputFailed         1   data cannot be written
     └── AnsweredNo           3   the bus has answered, and the answer is no

@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 import click
 
-from sealbus import Refused
+from sealbus import Refused, RequestFailed
 from sealbus.errors import InvalidInput, SealbusError, SubscriptionDenied, hide_seeds
 from sealbus_broker.cli.bot import bot
 from sealbus_broker.cli.bots import pub, request, sub
@@ -77,7 +77,7 @@ def _exit_code(error: SealbusError | Stopped | ReaderGone) -> int:
     say_error(error)
     if isinstance(error, InvalidInput) and not isinstance(error, InTheWay):
         return 2
-    return 3 if isinstance(error, Refused | SubscriptionDenied | AnsweredNo) else 1
+    return 3 if isinstance(error, Refused | RequestFailed | SubscriptionDenied | AnsweredNo) else 1
 
 
 def _known(error: Exception) -> SealbusError | Stopped | ReaderGone | None:

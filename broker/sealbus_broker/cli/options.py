@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from sealbus import Refused, Unresolved
+from sealbus import Refused, RequestFailed, Unresolved
 from sealbus.errors import SealbusError
 from sealbus.limits import NONCE_BYTES
 
@@ -93,6 +93,8 @@ def error_row(error: SealbusError) -> dict[str, Any]:
     if isinstance(error, Refused):
         row |= {"verdict": error.stamp.verdict.value, "reason": error.reason.value, "detail": error.detail}
         row |= {"nonce": error.stamp.nonce.hex(), "record": error.record}
+    if isinstance(error, RequestFailed):
+        row |= {"failed_with": error.error, "message": error.message, "bot": error.bot}
     if isinstance(error, Unresolved):
         row["nonce"] = error.nonce.hex()
     return row
