@@ -92,12 +92,16 @@ class TestInit:
         assert (credentials["servers"], credentials["bus_keys"]) == (told["servers"], told["bus_keys"])
         assert "bus.toml" not in (made / ".gitignore").read_text()
 
-    @pytest.mark.parametrize("server", ["127.0.0.1:4222", "http://x", "nats://user:hunter2@x", "nats://"])
+    @pytest.mark.parametrize("server", ["127.0.0.1:4222", "http://x", "nats://user:hunter2@x", "nats://", "ws://x"])
     def test_refuses_what_is_no_address(self, tmp_path: Path, server: str) -> None:
         told = quickly("init", "mybus", "--server", server, cwd=tmp_path)
-        assert (told.code, "not a NATS address" in told.err) == (2, True)
+        assert (told.code, "like nats://127.0.0.1:4222" in told.err) == (2, True)
         assert "hunter2" not in told.err
         assert not (tmp_path / "mybus").exists()
+
+    def test_refuses_servers_with_and_without_tls_together(self, tmp_path: Path) -> None:
+        told = quickly("init", "mybus", "--server", "nats://a", "--server", "tls://b", cwd=tmp_path)
+        assert (told.code, "stand together" in told.err) == (2, True)
 
     def test_leaves_nothing_of_a_folder_that_it_cannot_write(self, tmp_path: Path) -> None:
         told = sealbus("init", "mybus", cwd=tmp_path, full_disk=True)
@@ -292,8 +296,14 @@ class TestStrangers:
         assert self.check(bus) == ["names another address: nats://elsewhere:4222"]
 
     def test_the_same_address_written_otherwise_is_the_same(self, bus: Path) -> None:
-        self.other(bus, servers='["tls://BUS.example.com.:15070", "tls://x"]')
+        self.other(bus, servers='["nats://BUS.example.com.:15070", "nats://x"]')
         assert self.check(bus) == []
+
+    def test_tls_is_not_taken_away_by_the_folder(self, bus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.other(bus, servers='["tls://bus.example.com:15070"]')
+        assert self.check(bus) == ["names another address: tls://bus.example.com:15070"]
+        assert BusFolder(bus).speak_as("greeter").servers == ("tls://bus.example.com:15070",)
+        assert "names another address than bus.toml" in capsys.readouterr().err
 
     def test_another_bus_key_is_told_at_once(self, bus: Path) -> None:
         key = SigningKey.generate(KeyKind.BUS).public.text

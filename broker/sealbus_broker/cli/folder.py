@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from sealbus.addresses import check_servers
+from sealbus.addresses import check_servers, is_encrypted
 from sealbus.credentials import Credentials
 from sealbus.errors import CredentialsError, InvalidInput, SealbusError
 from sealbus.keys import PublicKey
@@ -273,6 +273,9 @@ class BusFolder:
         if given:
             return replace(credentials, servers=given)
         if bus is None or not elsewhere:
+            return credentials
+        if is_encrypted(credentials.servers[0]) and not is_encrypted(bus.servers[0]):
+            self.speak_with(path, credentials)  # and stay with TLS: no file of the folder takes it away
             return credentials
         note(
             f"{path} names another address than {FILE}: {', '.join(credentials.servers)};"

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from sealbus.addresses import check_server, check_servers
+from sealbus.addresses import check_servers, is_encrypted
 from sealbus.credentials import Credentials
 from sealbus.errors import InvalidInput
 from sealbus.keys import KeyKind, PublicKey
@@ -78,7 +78,7 @@ class BusFile:
         Raises :class:`InvalidInput` if it is written in a form that cannot be edited here.
         """
         for name, value in self._values().items():
-            form = rf'^{name}[ \t]*=[ \t]*("[^"\n]*"|\[[^\]#]*\])'
+            form = rf'^{name}[ \t]*=[ \t]*("[^"\n]*"|\[\s*(?:"[^"\n]*"\s*(?:,\s*)?)*\])'
             text = re.sub(form, f"{name} = {value}".replace("\\", r"\\"), text, count=1, flags=re.MULTILINE)
         try:
             good = _parsed(text) == self
@@ -145,8 +145,9 @@ def address(server: str) -> tuple[str, int]:
 
 
 def other_place(bus: BusFile, servers: tuple[str, ...]) -> bool:
-    """Whether none of ``servers`` is an address that the bus's file names."""
-    return not {address(server) for server in bus.servers} & {address(server) for server in servers}
+    """Whether none of ``servers`` is an address that the bus's file names. With and without TLS are two."""
+    theirs = {(is_encrypted(server), *address(server)) for server in servers}
+    return not theirs & {(is_encrypted(server), *address(server)) for server in bus.servers}
 
 
 def other_bus(bus: BusFile, credentials: Credentials) -> str | None:
@@ -177,13 +178,12 @@ def _parsed(text: str) -> BusFile:
             raise _Wrong(name, f"unknown name {printable(name)}", hint)
     if not isinstance(given.get("name"), str) or not is_name(given["name"]):
         raise _Wrong("name", "name is not the name of a bus", "as in policy.yaml: 1-32 characters of a-z, 0-9 and -")
-    servers = [_checked("servers", text, check_server) for text in _texts(given, "servers", MAX_SERVERS)]
-    _checked("servers", servers, check_servers)
+    servers: tuple[str, ...] = _checked("servers", _texts(given, "servers", MAX_SERVERS), check_servers)
     keys = [
         _checked("bus_keys", text, lambda one: PublicKey.parse(one, KeyKind.BUS))
         for text in _texts(given, "bus_keys", MAX_BUS_KEYS)
     ]
-    return BusFile(given["name"], tuple(servers), tuple(keys))
+    return BusFile(given["name"], servers, tuple(keys))
 
 
 def _texts(given: dict[str, Any], field: str, most: int) -> list[str]:
