@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,6 +16,8 @@ from sealbus import publisher as publishing_module
 from sealbus.codec import are_together, pack_json, pack_together
 from sealbus.credentials import Credentials
 from sealbus.envelope import Header
+from sealbus.errors import NotConnected
+from sealbus.grants import Declared, Rate
 from sealbus.keys import KeyKind, SigningKey
 from sealbus.outcomes import Refused, Unresolved
 from sealbus.publisher import Publisher
@@ -257,3 +260,35 @@ async def test_what_is_given_up_before_it_could_be_sent_is_not_kept(publisher: P
     with pytest.raises(Unresolved):
         await publishing(publisher, 0.05)
     assert not publisher._unsent
+
+
+async def test_what_has_no_verdict_is_sent_again_when_the_connection_is_back(
+    publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing_module, "RETRY_FIRST_S", 10 * PATIENCE_S)
+    task = publishing(publisher, 20 * PATIENCE_S)
+    lost = await wire.sent.get()
+    publisher.resend()
+    again = await asyncio.wait_for(wire.sent.get(), PATIENCE_S)
+    await receive(publisher, again, None)
+    assert (await task).envelope == hashlib.sha256(again).digest() != hashlib.sha256(lost).digest()
+
+
+async def test_what_waits_for_its_turn_is_not_sent_by_a_new_connection(publisher: Publisher, wire: Wire) -> None:
+    slow = Declared("orders.placed", live=False, schemas=("orders.placed.v1",), rate=Rate(0.001, 1), reply=False)
+    headers = [replace(HEADER, nonce=bytes([number] * 16)) for number in range(2)]
+    tasks = [
+        asyncio.create_task(
+            publisher.publish(header, pack_json({}), live=False, resumed=False, timeout_s=0.01, declared=slow)
+        )
+        for header in headers
+    ]
+    await wire.sent.get()
+    publisher.resend()
+    with pytest.raises(Unresolved):
+        await tasks[0]
+    assert wire.sent.empty()
+    assert not tasks[1].done()
+    publisher.abandon()
+    with pytest.raises(NotConnected, match=r"before the message on orders\.placed was sent"):
+        await tasks[1]

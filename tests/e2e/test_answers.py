@@ -70,6 +70,28 @@ async def test_an_author_says_what_the_asker_is_told(shop: Shop, caplog: pytest.
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+async def test_what_another_bot_told_the_handler_is_not_passed_on(shop: Shop) -> None:
+    async def level(_: Message) -> Any:
+        raise RequestFailed("between the two of us", error="secret", bot="shipping")
+
+    async with replying(shop, level), shop.bot("order") as asker:
+        with pytest.raises(RequestFailed) as failed:
+            await asker.request("stock.check", ASK, timeout=LONG_S)
+    assert (failed.value.error, failed.value.message) == ("RequestFailed", "the handler failed")
+
+
+async def test_a_handler_whose_own_task_was_cancelled_is_told(shop: Shop) -> None:
+    async def level(_: Message) -> Any:
+        waiting = asyncio.create_task(asyncio.sleep(LONG_S))
+        waiting.cancel()
+        await waiting
+
+    async with replying(shop, level), shop.bot("order") as asker:
+        with pytest.raises(RequestFailed) as failed:
+            await asker.request("stock.check", ASK, timeout=LONG_S)
+    assert failed.value.error == "CancelledError"
+
+
 @pytest.mark.parametrize(
     ("payload", "error", "said"),
     [

@@ -60,6 +60,27 @@ async def test_a_wrong_class_is_refused_by_the_client(shop: Shop) -> None:
     assert await shop.stored("QUARANTINE") == 0
 
 
+@pytest.mark.parametrize("given", [{"durable": "d"}, {"start": "all"}, {"attempts": 3}], ids=str)
+async def test_a_place_on_a_live_subject_is_refused(shop: Shop, given: dict[str, Any]) -> None:
+    inventory = shop.bot("inventory")
+
+    @inventory.subscribe("stock.check", **given)
+    async def listen(_: Message) -> None: ...
+
+    with pytest.raises(InvalidInput, match="has no meaning for a live subscription"):
+        await inventory.connect()
+
+
+async def test_a_bot_can_see_its_grants(shop: Shop) -> None:
+    async with shop.bot("scraper") as scraper:
+        grants = await scraper.grants()
+    declared = grants.find("metrics.scraped")
+    assert declared is not None
+    assert (declared.live, declared.rate, declared.reply) == (True, Rate(50, 100), False)
+    assert "metrics.scraped" in grants.publish
+    assert grants.limits.attempts == 10
+
+
 async def test_a_request_on_a_subject_without_answers_fails_at_once(shop: Shop) -> None:
     async with shop.bot("order") as sender:
         with pytest.raises(InvalidInput, match=r"orders.placed takes no requests"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -86,21 +87,24 @@ class Speaker:
     async def answer(self, request: Message, handler: Callable[[Message], Awaitable[Any]]) -> None:
         """Answer ``request`` with what ``handler`` returns; where there is no such answer, say so to the asker.
 
-        The asker gets the name of an exception's class and never its text, which may be anything.
+        The asker gets the name of an exception's class and never its text, which may be anything. An author who wants to
+        say more raises a :class:`RequestFailed`. One that another bot sent to this one is not passed on.
         """
         who = f"the request {request.nonce.hex()} of {request.bot} on {request.subject}"
         try:
-            data = pack_payload(await handler(request))
-        except RequestFailed as failed:
-            log.info("%s was answered with %s", who, failed.error)
-            await self._answer(request, error_payload(failed.error, failed.message), failed=True)
-        except (
-            Exception
-        ) as error:  # whatever an author's code raises is the author's to see, and the asker's to know of
-            log.exception("the handler failed for %s; it was told so", who)
-            await self._answer(request, error_payload(type(error).__name__, "the handler failed"), failed=True)
-        else:
-            await self._answer(request, data, failed=False)
+            data, failed = pack_payload(await handler(request)), False
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # it is this task that is cancelled, and not something that the handler waited for
+            failed = True
+            if isinstance(error, RequestFailed) and error.bot is None:
+                log.info("%s was answered with %s", who, error.error)
+                data = error_payload(error.error, error.message)
+            else:
+                log.exception("the handler failed for %s; it was told so", who)
+                data = error_payload(type(error).__name__, "the handler failed")
+        await self._answer(request, data, failed=failed)
 
     async def _answer(self, request: Message, data: bytes, *, failed: bool) -> None:
         header = self._header(

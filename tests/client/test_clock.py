@@ -1,0 +1,45 @@
+"""What a stamp shows of this machine's clock."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sealbus.clock import NAMED_MS, behind_ms, told
+
+MOMENT = st.integers(1_800_000_000_000, 1_900_000_000_000)
+WAIT = st.integers(0, 600_000)
+
+
+@given(MOMENT, WAIT, WAIT)
+def test_clocks_that_agree_show_no_difference_however_long_it_took(sealed: int, before: int, after: int) -> None:
+    assert behind_ms(sealed + before, sealed, sealed + before + after) == 0
+
+
+@given(MOMENT, WAIT, WAIT, st.integers(-(10**9), 10**9))
+def test_what_is_said_is_never_more_than_the_difference(sealed: int, before: int, after: int, behind: int) -> None:
+    judged = sealed + before + behind  # by the bus's clock
+    said = behind_ms(judged, sealed, sealed + before + after)
+    assert abs(said) <= abs(behind)
+    assert said * behind >= 0
+
+
+@given(MOMENT, st.integers(-(10**9), 10**9))
+def test_without_waiting_all_of_the_difference_is_said(sealed: int, behind: int) -> None:
+    assert behind_ms(sealed + behind, sealed, sealed) == behind
+
+
+@pytest.mark.parametrize(
+    ("behind", "said"),
+    [
+        (0, None),
+        (NAMED_MS - 1, None),
+        (1 - NAMED_MS, None),
+        (NAMED_MS, "this machine's clock is 1 s behind the bus's"),
+        (3_600_000, "this machine's clock is 3600 s behind the bus's"),
+        (-90_000, "this machine's clock is 90 s ahead of the bus's"),
+    ],
+)
+def test_a_difference_is_named_from_a_second_on(behind: int, said: str | None) -> None:
+    assert told(behind) == said
