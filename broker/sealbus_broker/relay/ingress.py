@@ -10,6 +10,7 @@ import contextlib
 import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 import structlog
@@ -56,6 +57,9 @@ SILENCE_S: Final = PULL_EXPIRES_S + 5
 GIVE_BACK_S: Final = 2.0
 """How long the server may take to say that it has what is given back."""
 
+PAUSE_S: Final = 5.0
+"""How long a partition stays paused if the relay dies while it gives back: more than clocks differ, and soon over."""
+
 UNSENT_S: Final = 0.5
 """After this long a request that could not be sent, for want of a connection, is tried again."""
 
@@ -86,7 +90,6 @@ class IngressWorker:
         self._nc = nc
         self._partition = partition
         self._process = process
-        self._unpin = f"$JS.API.CONSUMER.UNPIN.{INGRESS}.{partition_consumer(partition)}"
         self._pull = f"$JS.API.CONSUMER.MSG.NEXT.{INGRESS}.{partition_consumer(partition)}".encode()
         self._inbox = nc.new_inbox()
         self._requests = 0
@@ -144,18 +147,28 @@ class IngressWorker:
     async def _give_back(self) -> None:
         """Return what was pulled and not begun, in order, and then the partition.
 
-        The pin is kept until the server has taken everything back, so that no newer message is
-        delivered in between.
+        The consumer is paused meanwhile. Otherwise nats-server takes one message after the other back
+        out of its queue, finds nobody to deliver it to while the pin is ours, and puts it at the end;
+        or it delivers newer messages to the next relay before it has read what is given back.
         """
         if self._received:
+            until = datetime.now(UTC) + timedelta(seconds=PAUSE_S)
+            await self._api("PAUSE", {"pause_until": until.isoformat().replace("+00:00", "Z")})
             *earlier, last = self._received
             self._received.clear()
             self._nc.write([pub(pulled.reply, b"-NAK") for pulled in earlier])
             # With a reply subject the server says when it has taken this one, hence those before it.
             await self._nc.request(last.reply.decode("utf-8", "replace"), b"-NAK", GIVE_BACK_S)
             log.info("ingress.given-back", partition=self._partition, messages=len(earlier) + 1)
-        if self._pin:
-            await self._nc.request(self._unpin, json.dumps({"group": PRIORITY_GROUP}).encode(), GIVE_BACK_S)
+            if self._pin:
+                await self._api("UNPIN", {"group": PRIORITY_GROUP})
+            await self._api("PAUSE", {})
+        elif self._pin:
+            await self._api("UNPIN", {"group": PRIORITY_GROUP})
+
+    async def _api(self, call: str, body: dict[str, str]) -> None:
+        subject = f"$JS.API.CONSUMER.{call}.{INGRESS}.{partition_consumer(self._partition)}"
+        await self._nc.request(subject, json.dumps(body).encode(), GIVE_BACK_S)
 
     def _ask(self) -> None:
         ask: dict[str, object] = {

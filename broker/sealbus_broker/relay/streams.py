@@ -207,7 +207,6 @@ def consumer_configs() -> tuple[Json, ...]:
             "max_ack_pending": MAX_ACK_PENDING,
             "backoff": None,
             "headers_only": False,
-            "pause_until": None,
             "inactive_threshold": 0,
             # One relay at a time works on a partition, so that a bot's messages stay in order; another takes over.
             "priority_policy": "pinned_client",

@@ -1,0 +1,89 @@
+"""Relays and servers that stop in order: nothing is waited out, and a bot's messages keep their order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sealbus.codec import unpack_json
+from sealbus.delivery import split_delivery
+from sealbus.envelope import Envelope
+from sealbus_broker.relay import ingress, journal
+from sealbus_broker.relay.relay import Relay
+from tests.e2e.shop import Shop, order
+from tests.waiting import until
+
+COUNT = 1500
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    """A shop whose server runs, and no relay."""
+    async with Shop(tmp_path / "shop") as running:
+        yield running
+
+
+async def stored_orders(shop: Shop) -> list[str]:
+    """The order ids in ACCEPTED, in the order in which they were stored."""
+    nc = await shop.nats()
+    found = []
+    try:
+        for sequence in range(2, await shop.last("ACCEPTED") + 1):
+            ask = json.dumps({"seq": sequence}).encode()
+            answer = await nc.request("$JS.API.DIRECT.GET.ACCEPTED", ask, 10)
+            envelope, _ = split_delivery(answer.data)
+            payload: Any = unpack_json(Envelope.decode(envelope).payload)
+            found.append(payload["order_id"])
+    finally:
+        await nc.close()
+    return found
+
+
+@pytest.mark.parametrize("next_relay", ["starts later", "stands by"])
+async def test_pipelined_messages_keep_their_order_when_a_relay_stops(shop: Shop, next_relay: str) -> None:
+    """What the first relay had pulled and not begun is given back, in order, before anything newer is delivered."""
+    relay = await shop.start_relay("first")
+    if next_relay == "stands by":
+        await shop.start_relay("second")
+    async with shop.bot("order") as sender:
+        trading = [
+            asyncio.create_task(sender.publish("orders.placed", order(number), timeout=90)) for number in range(COUNT)
+        ]
+        await until(lambda: sum(one.done() for one in trading) > COUNT // 10, "some have their verdict")
+        relay.terminate()
+        assert await relay.wait() == 0
+        if next_relay == "starts later":
+            await shop.start_relay("second")
+        await asyncio.gather(*trading)
+    assert "ingress.given-back" in (shop.bus.path / "first.log").read_text()
+    assert await stored_orders(shop) == [f"ord-{number:06d}" for number in range(COUNT)]
+
+
+async def test_a_restarted_server_is_used_as_soon_as_it_is_back(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The requests made on the lost connection are made again at once. Waiting them out would take ten minutes here."""
+    monkeypatch.setattr(ingress, "SILENCE_S", 600.0)
+    monkeypatch.setattr(journal, "ACK_TIMEOUT_S", 600.0)
+    stopping, ready = asyncio.Event(), asyncio.Event()
+    policy = shop.bus.policy(shop.secrets.bus.public)
+    relay = Relay([shop.url], shop.secrets, lambda: policy, "relay")
+    running = asyncio.create_task(relay.run(stopping, ready.set))
+    await ready.wait()
+    try:
+        async with shop.bot("order") as sender:
+            await sender.publish("orders.placed", order(1), timeout=30)
+            trading = [
+                asyncio.create_task(sender.publish("orders.placed", order(number), timeout=60))
+                for number in range(2, 200)
+            ]
+            await until(lambda: any(one.done() for one in trading), "some have their verdict")
+            await shop.restart_server()
+            await asyncio.gather(*trading)
+            await sender.publish("orders.placed", order(200), timeout=60)
+    finally:
+        stopping.set()
+        await running
