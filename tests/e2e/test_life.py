@@ -11,6 +11,8 @@ import pytest
 
 from sealbus import Bot, BotState, Message, NoReply, SubscriptionDenied, Verdict
 from sealbus import publisher as publishing_module
+from sealbus.hardened import HardenedClient
+from sealbus.subjects import consumer_name
 from tests.e2e.shop import Shop, order, state
 from tests.waiting import PATIENCE_S, until
 
@@ -170,25 +172,81 @@ async def test_a_live_handler_that_is_denied_later_ends_run(shop: Shop) -> None:
             await running
 
 
+GRANTED = "subscribe: [orders.placed, stock.check]"
+"""What the inventory bot may listen to."""
+
+
+@pytest.mark.parametrize("live", [False, True])
 @pytest.mark.parametrize("hooked", [False, True])
-async def test_a_grant_that_was_taken_away_is_told(shop: Shop, hooked: bool, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_grant_that_was_taken_away_is_told(
+    shop: Shop, hooked: bool, live: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     inventory, told = shop.bot("inventory"), list[SubscriptionDenied]()
-    inventory.reply("stock.check")(_ignore)
+    pattern, left = ("stock.check", "orders.placed") if live else ("orders.placed", "stock.check")
+    inventory.subscribe(pattern)(_ignore)
     if hooked:
         inventory.on_denied(told.append)
     running = asyncio.create_task(inventory.run())
     await until(lambda: state(inventory) is BotState.CONNECTED)
-    await shop.replace_relay("subscribe: [orders.placed, stock.check]", "subscribe: [orders.placed]")
-    await shop.server.stop()  # so that the bot logs in anew
-    await shop.server.start()
+    await shop.replace_relay(GRANTED, f"subscribe: [{left}]")
+    if live:
+        await shop.server.stop()  # so that the bot logs in anew
+        await shop.server.start()
     if hooked:
         await until(lambda: bool(told))
-        assert told[0].pattern == "stock.check"
-        assert inventory.denied_subscriptions == {"stock.check": 1}
+        assert told[0].pattern == pattern
+        assert inventory.denied_subscriptions == {pattern: 1}
         assert not running.done()
         inventory.stop()
         await running
     else:
-        with pytest.raises(SubscriptionDenied, match=r"subscribe to stock\.check"):
+        with pytest.raises(SubscriptionDenied, match=f"subscribe to {pattern}"):
             await running
-    assert "does not let inventory subscribe to stock.check" in caplog.text
+    assert f"does not let inventory subscribe to {pattern}" in caplog.text
+
+
+@pytest.mark.parametrize("live", [False, True])
+async def test_a_loop_over_messages_is_told_of_a_grant_taken_away(shop: Shop, live: bool) -> None:
+    pattern, left = ("stock.check", "orders.placed") if live else ("orders.placed", "stock.check")
+
+    async def iterate(inventory: Bot) -> None:
+        async with inventory.messages(pattern) as messages:
+            await shop.replace_relay(GRANTED, f"subscribe: [{left}]")
+            if live:
+                await shop.server.stop()
+                await shop.server.start()
+            await anext(messages)
+
+    async with shop.bot("inventory") as inventory:
+        with pytest.raises(SubscriptionDenied, match=f"subscribe to {pattern}"):
+            await iterate(inventory)
+        assert state(inventory) in (BotState.CONNECTED, BotState.LOST)
+
+
+async def test_a_live_subscription_made_during_a_renewal_outlives_it(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new connection has everything attached by then, and the old one is still in use."""
+    attach, renewing, may_go_on = Bot._attach, asyncio.Event(), asyncio.Event()
+
+    async def pause(bot: Bot, client: HardenedClient) -> None:
+        await attach(bot, client)
+        if bot.name == "inventory" and state(bot) is BotState.CONNECTED:
+            renewing.set()
+            await may_go_on.wait()
+
+    monkeypatch.setattr(Bot, "_attach", pause)
+    async with shop.bot("inventory") as inventory, shop.bot("order") as asker:
+        before = await inventory._session.client()
+        adding = asyncio.create_task(inventory._session.add_consumer(consumer_name("inventory", "orders.placed", "d")))
+        await renewing.wait()
+        async with inventory.messages("stock.check") as messages:
+            may_go_on.set()
+            await adding
+            await until(lambda: before.is_closed)
+            asking = asyncio.create_task(asker.request("stock.check", {"sku": "ABC-0001"}))
+            async with asyncio.timeout(PATIENCE_S):
+                message = await anext(messages)
+            assert message.payload == {"sku": "ABC-0001"}
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)

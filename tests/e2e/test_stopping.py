@@ -245,6 +245,22 @@ async def test_a_hook_may_close_its_bot(shop: Shop) -> None:
     assert state(inventory) is BotState.CLOSED
 
 
+async def test_a_loop_over_messages_may_close_its_bot(shop: Shop) -> None:
+    async with shop.bot("order") as sender:
+        for number in (1, 2):
+            await sender.publish("orders.placed", order(number))
+    taken = list[str]()
+    async with shop.bot("inventory") as inventory:
+        async with inventory.messages("orders.placed", start="all") as messages:
+            async for message in messages:
+                taken.append(message.payload["order_id"])
+                await inventory.close()
+        await inventory.close()  # outside the block it waits for the end
+        assert state(inventory) is BotState.CLOSED
+    assert taken == ["ord-000001"]
+    assert await first_order(shop) == "ord-000002"  # the first was acknowledged
+
+
 async def test_two_who_close_wait_for_the_same_end(shop: Shop) -> None:
     inventory, may_end, taken = shop.bot("inventory"), asyncio.Event(), list[str]()
 

@@ -26,7 +26,6 @@ from sealbus.hardened import HardenedClient
 from sealbus.hooks import H, Hooks
 from sealbus.life import BotState, Life, Overdue, Stopped, end
 from sealbus.listener import Listener
-from sealbus.live import LiveSubscription
 from sealbus.messages import Messages
 from sealbus.outcomes import Refused
 from sealbus.publisher import Publisher
@@ -142,7 +141,7 @@ class Bot:
 
     @property
     def denied_subscriptions(self) -> dict[str, int]:
-        """How often the server refused a live subscription of this bot, by its pattern."""
+        """How often a subscription of this bot was denied, by its pattern."""
         return dict(self._listener.denied)
 
     @property
@@ -345,10 +344,10 @@ class Bot:
         return self._hooks["lost"].add(hook)
 
     def on_denied(self, hook: H) -> H:
-        """Decorate a function to be called when the bus no longer grants a live handler's subscription.
+        """Decorate a function to be called when the bus no longer grants a handler's subscription.
 
-        It takes the :class:`SubscriptionDenied` or nothing. Without such a hook :meth:`run` raises the error. The
-        subscription is asked for again with each new session.
+        It takes the :class:`SubscriptionDenied` or nothing. Without such a hook :meth:`run` raises the error. A live
+        subscription is asked for again with each new session, a durable one every minute.
         """
         return self._hooks["denied"].add(hook)
 
@@ -373,11 +372,12 @@ class Bot:
     def _on_pattern_denied(self, pattern: str) -> None:
         self._listener.deny(pattern)
 
-    def _on_denied(self, error: SubscriptionDenied) -> None:
+    def _on_denied(self, error: SubscriptionDenied) -> bool:
         if self._hooks["denied"]:
             self._call_hooks("denied", error)
-        else:
-            self._fail(error)
+            return True
+        self._fail(error)
+        return False
 
     # ---- speaking ----------------------------------------------------------------------------------------------------
 
@@ -539,17 +539,14 @@ class Bot:
         check_place(live=bool(live), durable=durable, start=start, attempts=attempts)
         check_attempts(attempts)
         place = None if live else durable
-        wanted = Handled(_no_handler, pattern, place, start, 1, attempts=attempts, undecided=live is None)
+        wanted = Handled(_no_handler, pattern, place, start, 1, raises=True, attempts=attempts, undecided=live is None)
 
         async def subscribe() -> Subscription | None:
             self._life.check_receiving("messages()")
             try:
-                subscription = await self._life.unless_stopped(self._listener.subscribe(wanted))
+                return await self._life.unless_stopped(self._listener.subscribe(wanted))
             except Stopped:
                 return None
-            if isinstance(subscription, LiveSubscription):
-                subscription.raises = True
-            return subscription
 
         return Messages(subscribe, self._life)
 

@@ -8,9 +8,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
+from nats.errors import Error as NatsError
+
 from sealbus.answer import ASK_AGAIN, BUSY_PAUSE_S
 from sealbus.arguments import check_place
 from sealbus.attempts import DEFAULT_ATTEMPTS
+from sealbus.diagnosis import shortly
 from sealbus.envelope import Header
 from sealbus.errors import InvalidInput, SealbusError, SubscriptionDenied
 from sealbus.grants import Known
@@ -34,6 +37,12 @@ SUBSCRIBE: Final = "sealbus.subscribe"
 PARK: Final = "sealbus.park"
 """The bus's own subject on which a message that failed for good is handed over to the quarantine."""
 
+SUBSCRIBE_AGAIN_S: Final = 0.1
+"""Pause before a live subscription is tried on the next connection."""
+
+DENIED_AGAIN_S: Final = 60.0
+"""Pause before a durable subscription whose grant was taken away is asked for again: a policy changes by hand."""
+
 _DENIED_HINT: Final = "ask the bus's operators for a `subscribe` grant that covers the whole pattern"
 
 Draft = Callable[[str, Any], tuple[Header, bytes]]
@@ -53,7 +62,7 @@ class Listener:
         requester: Requester,
         draft: Draft,
         known: Known,
-        on_denied: Callable[[SubscriptionDenied], None],
+        on_denied: Callable[[SubscriptionDenied], bool],
     ) -> None:
         self._name = name
         self._life = life
@@ -63,12 +72,15 @@ class Listener:
         self._draft = draft
         self._known = known
         self._on_denied = on_denied
+        """Tells of a subscription that was granted and is no more; returns whether a hook took it."""
         self._taken: set[tuple[str, str | None, str]] = set()
         """Pattern, durable name and queue of what may not stand twice."""
         self._live: list[LiveSubscription] = []
+        self._newest: HardenedClient | None = None
+        """The newest connection, which may not be in use yet."""
         self.handlers: list[Handled] = []
         self.denied: Counter[str] = Counter()
-        """How often the server refused a live subscription, by its pattern."""
+        """How often a subscription was denied, by its pattern."""
 
     # ---- registering -------------------------------------------------------------------------------
 
@@ -110,6 +122,7 @@ class Listener:
 
     async def attach(self, client: HardenedClient) -> None:
         """Subscribe everything that is live on a new connection."""
+        self._newest = client
         for subscription in self._live:
             if not subscription.closed:
                 await subscription.attach(client)
@@ -139,13 +152,23 @@ class Listener:
     async def _subscribe_live(self, handled: Handled) -> LiveSubscription:
         self._check_live()
         live = self._make_live(handled.pattern, handled.queue)
+        live.raises = handled.raises
         try:
-            client = await self._session.client()
-            await live.attach(client)
-            await client.flush()  # the server's refusal would come before its answer to this
-            return self._granted(live)
+            while True:
+                client = await self._session.client()
+                try:
+                    await live.attach(client)
+                    if self._newest is not None and not self._newest.is_closed:
+                        await live.attach(self._newest)  # a renewal may have attached everything before this was there
+                    await client.flush()  # the server's refusal would come before its answer to this
+                except (NatsError, OSError) as error:  # lost meanwhile, so on the next one
+                    log.debug("not subscribed: %s", shortly(error))
+                    await asyncio.sleep(SUBSCRIBE_AGAIN_S)
+                else:
+                    return self._granted(live)
         except BaseException:
-            self._live.remove(live)
+            if live in self._live:
+                self._live.remove(live)
             raise
 
     async def _subscribe_durable(self, handled: Handled, durable: str) -> DurableSubscription:
@@ -157,7 +180,17 @@ class Listener:
             return await self._park({"consumer": consumer, "sequence": sequence, "attempt": attempt, "error": error})
 
         async def remake() -> None:
-            await self._ask_for_place(handled)
+            while True:
+                try:
+                    await self._ask_for_place(handled)
+                except SubscriptionDenied as error:  # the grant was taken away, and the consumer with it
+                    self.denied[handled.pattern] += 1
+                    if handled.raises or not self._on_denied(error):
+                        raise
+                    log.warning("%s; it is asked for again in %g s", error.what, DENIED_AGAIN_S)
+                    await asyncio.sleep(DENIED_AGAIN_S)
+                else:
+                    return
 
         place = Place(
             bot=self._name,
@@ -215,7 +248,7 @@ class Listener:
         matching = [live for live in self._live if live.pattern == pattern]
         for live in matching:
             live.deny(error)
-        if any(live.placed for live in matching):
+        if any(live.placed and not live.raises for live in matching):
             log.warning("%s; it is asked for again with the next session", error.what)
             self._on_denied(error)
 

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Final
+from weakref import WeakSet
 
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
@@ -49,13 +50,25 @@ class LiveSubscription:
         self._stop = asyncio.Event()
         self._seen = Seen()
         self._attached: Subscription | None = None
+        self._clients: WeakSet[HardenedClient] = WeakSet()
+        """The connections that it is attached to."""
         self.closed = False
         """Whether it has ended: new connections leave it out."""
 
     async def attach(self, client: HardenedClient) -> None:
-        """Subscribe on a new connection; during a renewal both deliver, and each message counts once."""
+        """Subscribe on a new connection; during a renewal both deliver, and each message counts once.
+
+        Said again of one connection it does nothing.
+        """
+        if client in self._clients:
+            return
+        self._clients.add(client)
         self.denied = None
-        self._attached = await client.subscribe_direct(f"{BUS}.{self.pattern}", self._receive, self._queue)
+        try:
+            self._attached = await client.subscribe_direct(f"{BUS}.{self.pattern}", self._receive, self._queue)
+        except BaseException:
+            self._clients.discard(client)
+            raise
 
     def deny(self, error: SubscriptionDenied) -> None:
         """The server refused it."""

@@ -46,6 +46,8 @@ class Handled:
     concurrency: int
     queue: str = ""
     live: LiveSubscription | None = None
+    raises: bool = False
+    """Whether it stands for a loop over messages, which is told by an exception that the subscription is denied."""
     attempts: int | None = None
     """How often a failing message is tried, if that is less often than the policy says."""
     undecided: bool = False

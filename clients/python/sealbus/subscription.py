@@ -25,7 +25,7 @@ from typing import Any, Final
 from nats.errors import Error as NatsError
 
 from sealbus.attempts import RETRY_FIRST_S, RETRY_MOST_S, Attempts, nak
-from sealbus.errors import SealbusError
+from sealbus.errors import SealbusError, SubscriptionDenied
 from sealbus.frames import pub
 from sealbus.hardened import HardenedClient
 from sealbus.pull import End, Pull
@@ -412,6 +412,8 @@ class DurableSubscription:
         try:
             await before(self._stop, self._place.remake())
             self._gone = False
+        except SubscriptionDenied:
+            raise  # for whoever takes the messages
         except SealbusError as error:
             log.warning(
                 "the durable subscription %s does not answer, and cannot be made: %s", self._place.consumer, error
