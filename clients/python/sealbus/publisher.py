@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -274,10 +274,11 @@ class Publisher:
     def _seal(self, batch: list[_Pending]) -> bytes:
         """One NATS message: the envelopes of ``batch`` under one signature."""
         now_ms = time.time_ns() // 1_000_000
-        drafts = [(replace(one.header, issued_at_ms=now_ms), one.payload) for one in batch]
+        issued = [_unused(now_ms, one.attempts.values()) for one in batch]
+        drafts = [(replace(one.header, issued_at_ms=at), one.payload) for one, at in zip(batch, issued, strict=True)]
         envelopes = seal_envelopes(self._credentials.key, drafts)
-        for one, envelope in zip(batch, envelopes, strict=True):
-            one.attempts[hashlib.sha256(envelope).digest()] = now_ms
+        for one, at, envelope in zip(batch, issued, envelopes, strict=True):
+            one.attempts[hashlib.sha256(envelope).digest()] = at
         return envelopes[0] if len(envelopes) == 1 else pack_together(envelopes)
 
     async def on_receipt(self, msg: Msg) -> None:
@@ -372,6 +373,13 @@ def _abandoned(pending: _Pending) -> SealbusError:
         nonce=nonce,
         hint="it may have been accepted: publish again with this nonce to find out",
     )
+
+
+def _unused(time_ms: int, used: Collection[int]) -> int:
+    """``time_ms`` or the next that no attempt has: the same bytes again would be a replay."""
+    while time_ms in used:
+        time_ms += 1
+    return time_ms
 
 
 def _is_hopeless(pending: _Pending, reason: Reason, behind: int) -> bool:
