@@ -8,6 +8,7 @@ import re
 
 from sealbus import RequestFailed
 from tests.e2e.shop import Shop
+from tests.waiting import PATIENCE_S
 
 SUBSCRIPTIONS = 300
 """More than are served at once, and more than one bot may have waiting."""
@@ -21,7 +22,7 @@ async def test_each_of_many_requests_is_served_or_told_that_the_relay_is_busy(sh
             durable = f"crowd-{number}"
             question = {"pattern": "orders.placed", "durable": durable, "from": "new"}
             try:
-                await bot.request("sealbus.subscribe", question, timeout=60)
+                await bot.request("sealbus.subscribe", question, timeout=PATIENCE_S)
             except RequestFailed as failed:
                 return failed.error
             return "served"
@@ -41,12 +42,12 @@ async def test_a_bot_that_floods_the_services_holds_up_no_other(shop: Shop) -> N
         async def flood() -> None:
             while True:
                 with contextlib.suppress(RequestFailed):
-                    await greedy.request("sealbus.subscribe", question, timeout=60)
+                    await greedy.request("sealbus.subscribe", question, timeout=PATIENCE_S)
 
         flooding = [asyncio.create_task(flood()) for _ in range(300)]
         try:
             for _ in range(10):
-                await patient.request("sealbus.grants", {}, timeout=60)
+                await patient.request("sealbus.grants", {}, timeout=PATIENCE_S)
         finally:
             for one in flooding:
                 one.cancel()
