@@ -47,6 +47,7 @@ COMMANDS = {
     "request": (),
     "inspect": (),
     "quarantine": ("ls", "show"),
+    "subscriptions": ("ls", "rm"),
 }
 """Commands of ``sealbus``, with their own commands where they have some."""
 

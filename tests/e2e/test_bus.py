@@ -276,6 +276,6 @@ async def test_every_bot_may_ask_for_its_grants(shop: Shop) -> None:
     async with shop.bot("scraper") as scraper:
         answer = await scraper.request("sealbus.grants", {})
         assert answer.bot == "sealbus"
-        assert answer.payload["publish"] == ["sealbus.grants", "sealbus.subscribe", "metrics.scraped"]
+        assert answer.payload["publish"] == ["sealbus.grants", "sealbus.park", "sealbus.subscribe", "metrics.scraped"]
         assert abs(answer.payload["time"] - answer.stamp.judged_at_ms) < PATIENCE_S * 1000
         assert answer.payload["policy"] == answer.stamp.policy.hex()

@@ -25,6 +25,7 @@ from sealbus_broker.cli.ping import ping
 from sealbus_broker.cli.prepare import prepare
 from sealbus_broker.cli.quarantine import quarantine
 from sealbus_broker.cli.serve import relay, up
+from sealbus_broker.cli.subscriptions import subscriptions
 from sealbus_broker.policy.errors import InTheWay
 
 
@@ -39,7 +40,22 @@ def cli() -> None:
     """
 
 
-for _command in (init, up, relay, prepare, ping, check, bot, keys, pub, sub, request, inspect, quarantine):
+for _command in (
+    init,
+    up,
+    relay,
+    prepare,
+    ping,
+    check,
+    bot,
+    keys,
+    pub,
+    sub,
+    request,
+    inspect,
+    quarantine,
+    subscriptions,
+):
     cli.add_command(_command)
 finish_commands(cli)
 

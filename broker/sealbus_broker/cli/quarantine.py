@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from sealbus import Bot, Reason, RequestFailed
+from sealbus import Bot, RequestFailed
 from sealbus.codec import unpack_json
 from sealbus.envelope import Envelope
 from sealbus.errors import Malformed
@@ -21,6 +21,7 @@ from sealbus_broker.cli.folder import bot_options, find_credentials
 from sealbus_broker.cli.options import seconds
 from sealbus_broker.cli.signals import CONNECT_S, Stop, connected, run
 from sealbus_broker.printable import readable, readable_json
+from sealbus_broker.relay.quarantine import REASONS
 
 LIST: Final = "sealbus.quarantine.list"
 SHOW: Final = "sealbus.quarantine.show"
@@ -42,7 +43,7 @@ def quarantine() -> None:
 
 
 @quarantine.command("ls")
-@click.option("--reason", type=click.Choice([reason.value for reason in Reason]), help="Only with this reason.")
+@click.option("--reason", type=click.Choice(REASONS), help="Only with this reason.")
 @click.option("--bot", "session", metavar="BOT", help="Only what BOT's session sent.")
 @click.option("--subject", metavar="SUBJECT", help="Only what names this subject.")
 @click.option(

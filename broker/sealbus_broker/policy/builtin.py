@@ -11,8 +11,9 @@ from sealbus.subjects import DURABLE
 from sealbus_broker.gate.policy import HEALTH, Delivery, SubjectRule
 from sealbus_broker.gate.schemas import Schema
 
-EVERYONE: Final = ("sealbus.grants", "sealbus.subscribe")
-"""What every bot may publish without a grant: each learns of its own grants only, and the relay checks a pattern that is asked for."""
+EVERYONE: Final = ("sealbus.grants", "sealbus.park", "sealbus.subscribe")
+"""What every bot may publish without a grant: each learns of its own grants only, the relay checks a pattern that is asked for,
+and a bot can park only what was delivered to it."""
 
 _SEQUENCE = {"type": "integer", "minimum": 1}
 
@@ -24,6 +25,21 @@ def _object(required: list[str], **properties: Any) -> dict[str, Any]:
 _PATTERNS = {"type": "array", "items": {"type": "string"}}
 _MS = {"type": "integer", "minimum": 0}
 _COUNT = {"type": "integer", "minimum": 1}
+_BOT = {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,31}$"}
+_CONSUMER = {"type": "string", "pattern": "^[a-z0-9-]{1,32}_[a-z2-7]{16}$"}
+_TIME = {"anyOf": [_MS, {"type": "null"}]}
+_SUBSCRIPTION = _object(
+    ["consumer", "bot", "pattern", "durable", "waiting", "in_hand", "listening", "created_ms", "delivered_ms"],
+    consumer={"type": "string"},
+    bot={"type": "string"},
+    pattern={"type": "string"},
+    durable={"type": "string"},
+    waiting=_MS,
+    in_hand=_MS,
+    listening={"type": "boolean"},
+    created_ms=_MS,
+    delivered_ms=_TIME,
+)
 _SUBJECT = _object(
     ["pattern", "delivery", "schemas", "rate", "reply"],
     pattern={"type": "string"},
@@ -68,13 +84,33 @@ _SUBJECTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
             durable={"type": "string", "pattern": f"^{DURABLE}$"},
             **{"from": {"enum": ["new", "all"]}},
         ),
-        _object(["consumer"], consumer={"type": "string"}),
+        _object(["consumer", "attempts"], consumer={"type": "string"}, attempts=_COUNT),
     ),
+    "sealbus.park": (
+        _object(
+            ["consumer", "sequence", "attempt", "error"],
+            consumer=_CONSUMER,
+            sequence=_SEQUENCE,
+            attempt=_COUNT,
+            error={"type": "string", "minLength": 1, "maxLength": 100, "pattern": "^[A-Za-z0-9_.-]+$"},
+        ),
+        _object(["record"], record={"anyOf": [_SEQUENCE, {"type": "null"}]}),
+    ),
+    "sealbus.subscriptions.list": (
+        _object([], bot=_BOT, offset=_MS, limit={"type": "integer", "minimum": 1, "maximum": 200}),
+        _object(
+            ["subscriptions", "next", "total"],
+            subscriptions={"type": "array", "items": _SUBSCRIPTION},
+            next={"anyOf": [_MS, {"type": "null"}]},
+            total=_MS,
+        ),
+    ),
+    "sealbus.subscriptions.remove": (_object(["consumer"], consumer=_CONSUMER), _SUBSCRIPTION),
     "sealbus.quarantine.list": (
         _object(
             [],
-            reason={"enum": [reason.value for reason in Reason]},
-            bot={"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,31}$"},
+            reason={"enum": [*(reason.value for reason in Reason), "undeliverable"]},
+            bot=_BOT,
             subject={"type": "string", "maxLength": MAX_SUBJECT_BYTES},
             before=_SEQUENCE,
             limit={"type": "integer", "minimum": 1, "maximum": 200},

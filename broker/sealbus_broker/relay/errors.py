@@ -8,6 +8,8 @@
         ├── ServerFailed         nats-server cannot be started, or does not stay up
         └── StreamsUnusable      a stream or consumer cannot be made, or is not as the bus needs it
 
+:class:`NotServed` stands apart: it ends one request on a subject of the bus's own, and goes no further.
+
 What a bot does wrong is never raised: it is a verdict or a :class:`~sealbus_broker.relay.admission.Denial`.
 """
 
@@ -30,3 +32,7 @@ class ServerFailed(RelayError):
 
 class StreamsUnusable(RelayError):
     """JetStream is not as the bus needs it: going on could lose, double or let through messages."""
+
+
+class NotServed(Exception):
+    """A request to one of the bus's own subjects that cannot be served. Its text goes to the requester."""

@@ -18,6 +18,12 @@ from sealbus_broker.relay.journal import Entry
 STREAM: Final = "QUARANTINE"
 RECORD_HEADER: Final = "Sealbus-Record"
 
+UNDELIVERABLE: Final = "undeliverable"
+"""Why a message is kept that was accepted, and that a subscriber gave up. No verdict, so it is no :class:`Reason`."""
+
+REASONS: Final = (*(reason.value for reason in Reason), UNDELIVERABLE)
+"""Everything that a record can say."""
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -26,7 +32,7 @@ class Record:
     reason: str
     detail: str | None
     session: str
-    """The bot whose NATS session sent it: what NATS proved."""
+    """The bot whose NATS session sent it: what NATS proved. Of an undeliverable message, the subscriber that gave it up."""
     claimed: str | None
     """The bot that the envelope names; ``None`` where the bytes are no envelope."""
     proven: str | None
@@ -36,7 +42,7 @@ class Record:
     nonce: str | None
     delivery: str
     position: int | None
-    """Its sequence in the ingress stream; ``None`` for a live message."""
+    """Its sequence in the ingress stream; ``None`` for a live message. Of an undeliverable message, that in ACCEPTED."""
     arrived_at_ms: int
     judged_at_ms: int
     size: int
@@ -73,19 +79,20 @@ class Record:
         """Read what :meth:`entry` wrote. Raises ``ValueError`` or ``TypeError`` for anything else."""
         return cls(**json.loads(text))
 
-    def entry(self, data: bytes) -> Entry:
+    def entry(self, data: bytes, place: str | None = None) -> Entry:
         """The message to store: subject ``quarantine.<reason>.<session>``, the bytes as body.
 
-        The id makes a second judgment of the same arrival, after a relay died, one record.
+        ``place``: where the bytes were found. Its id makes a second record of the same, after a relay died, one.
         """
-        place = f"{self.position}" if self.position is not None else f"live.{self.arrived_at_ms}"
+        if place is None:
+            place = f"{self.position}" if self.position is not None else f"live.{self.arrived_at_ms}"
         return Entry(
-            subject=subject(Reason(self.reason), self.session),
+            subject=subject(self.reason, self.session),
             data=data,
             headers={"Nats-Msg-Id": f"{place}.{self.sha256}", RECORD_HEADER: json.dumps(asdict(self))},
         )
 
 
-def subject(reason: Reason | None = None, session: str | None = None) -> str:
+def subject(reason: str | None = None, session: str | None = None) -> str:
     """The NATS subject of records with ``reason`` from ``session``; ``None`` stands for any."""
-    return f"quarantine.{reason.value if reason else '*'}.{session or '*'}"
+    return f"quarantine.{reason or '*'}.{session or '*'}"

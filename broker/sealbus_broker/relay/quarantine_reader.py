@@ -9,7 +9,6 @@ from typing import Any, Final
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from sealbus.reason import Reason
 from sealbus_broker.relay import quarantine
 from sealbus_broker.relay.quarantine import RECORD_HEADER, STREAM, Record
 
@@ -29,7 +28,7 @@ async def read_records(
     Returns ``{"records": [{"sequence": …, …}], "next": sequence | None, "total": int}``: ``next`` is the ``before`` of the next
     page; ``total`` counts all that match ``reason`` and ``session``.
     """
-    wanted = quarantine.subject(Reason(reason) if reason else None, session)
+    wanted = quarantine.subject(reason, session)
     state = await _state(nc, wanted)
     first, last = state["first_seq"], state["last_seq"]
     total = sum((state.get("subjects") or {}).values())

@@ -24,11 +24,13 @@ from sealbus.subjects import is_pattern, overlap
 from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.gate.verdict import Judgment
 from sealbus_broker.relay.answers import Answer, Answers, Question
-from sealbus_broker.relay.consumers import make_consumer
+from sealbus_broker.relay.consumers import Subscriptions
+from sealbus_broker.relay.errors import NotServed
 from sealbus_broker.relay.fair_queue import FairQueue
 from sealbus_broker.relay.grants import Grants
 from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.listening import Asked, Listening
+from sealbus_broker.relay.parking import Parking
 from sealbus_broker.relay.quarantine_reader import read_record, read_records
 from sealbus_broker.relay.tally import Tally
 
@@ -36,6 +38,9 @@ log = structlog.get_logger(__name__)
 
 GRANTS: Final = "sealbus.grants"
 SUBSCRIBE: Final = "sealbus.subscribe"
+PARK: Final = "sealbus.park"
+SUBSCRIPTIONS_LIST: Final = "sealbus.subscriptions.list"
+SUBSCRIPTIONS_REMOVE: Final = "sealbus.subscriptions.remove"
 QUARANTINE_LIST: Final = "sealbus.quarantine.list"
 QUARANTINE_SHOW: Final = "sealbus.quarantine.show"
 
@@ -47,10 +52,6 @@ TOLD_WAITING: Final = 4096
 deadline: such an answer costs as much as a message, and its sender chooses how many are asked for."""
 
 Handler = Callable[[str, Any], Awaitable[Any]]
-
-
-class NotServed(Exception):
-    """A request that cannot be served; its text goes to the requester as the message of a ``sealbus.error.v1``."""
 
 
 class Services:
@@ -76,9 +77,14 @@ class Services:
         self._queue = FairQueue()
         self._told: deque[Answer] = deque()
         self._telling: asyncio.Task[None] | None = None
+        self._subscriptions = Subscriptions(nc)
+        self._parking = Parking(nc, journal, policy, relay, now_ms)
         self._handlers: Mapping[str, Handler] = {
             GRANTS: self._tell_grants,
             SUBSCRIBE: self._subscribe,
+            PARK: self._parking.park,
+            SUBSCRIPTIONS_LIST: self._subscriptions_list,
+            SUBSCRIPTIONS_REMOVE: self._subscriptions_remove,
             QUARANTINE_LIST: self._quarantine_list,
             QUARANTINE_SHOW: self._quarantine_show,
         }
@@ -165,10 +171,16 @@ class Services:
             raise NotServed(f"the policy does not let {bot} subscribe to {pattern}")
         if not any(rule.delivery is Delivery.STREAM and overlap(rule.pattern, pattern) for rule in policy.subjects):
             raise NotServed(f"{pattern} covers no stream subject, so nothing is stored of it: subscribe live")
-        name = await make_consumer(self._nc, bot, pattern, durable, start)
-        if name is None:
-            raise NotServed("JetStream refused the consumer; the relay's log says why")
-        return {"consumer": name}
+        most = policy.limits.subscriptions
+        name = await self._subscriptions.make(bot, pattern, durable, start, most=most)
+        return {"consumer": name, "attempts": policy.limits.attempts}
+
+    async def _subscriptions_list(self, _: str, payload: Any) -> Any:
+        offset, limit = payload.get("offset", 0), payload.get("limit", 50)
+        return await self._subscriptions.list(payload.get("bot"), offset, limit)
+
+    async def _subscriptions_remove(self, operator: str, payload: Any) -> Any:
+        return await self._subscriptions.remove(payload["consumer"], operator)
 
     async def _quarantine_list(self, _: str, payload: Any) -> Any:
         return await read_records(

@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Final
@@ -66,6 +67,9 @@ RETRY_CONNECTION_S: Final = 0.1
 
 NO_OUTCOME: Final = "no-outcome"
 """The error of a message that is parked untried: none of its deliveries was ever answered."""
+
+_ERROR = re.compile(r"[A-Za-z0-9_]{1,100}")
+"""Names that the relay takes. Python allows more."""
 
 UNVERIFIED: Final = "unverified"
 """The error of a delivery that does not pass the checks of a subscriber."""
@@ -117,7 +121,8 @@ class DurableMessage(PendingMessage):
 
     def failed(self, error: BaseException) -> float | None:
         """Have it delivered again, later each time, or parked after the last attempt. Of ``error`` only the class is told."""
-        return self._subscription.failed(self, type(error).__name__)
+        name = type(error).__name__
+        return self._subscription.failed(self, name if _ERROR.fullmatch(name) else "Exception")
 
     def give_back(self) -> None:
         """Have it delivered again at once. The attempt does not count."""

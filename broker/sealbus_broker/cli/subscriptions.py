@@ -1,0 +1,153 @@
+"""``sealbus subscriptions``: the durable subscriptions of a bus, as an operator sees them.
+
+A durable subscription stays after its bot is gone, and with it the place that it has reached. The bus has room for a number of them,
+and so has each bot.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import click
+
+from sealbus import Bot, RequestFailed
+from sealbus_broker.cli.errors import AnsweredNo
+from sealbus_broker.cli.folder import bot_options, find_credentials
+from sealbus_broker.cli.options import seconds
+from sealbus_broker.cli.quarantine import OPERATOR
+from sealbus_broker.cli.signals import CONNECT_S, Stop, connected, run
+from sealbus_broker.printable import readable
+
+LIST: Final = "sealbus.subscriptions.list"
+REMOVE: Final = "sealbus.subscriptions.remove"
+
+ANSWER_S: Final = 10.0
+"""How long one answer may take: the relay asks nats-server for each of thousands of subscriptions."""
+
+PAGE: Final = 200
+"""Subscriptions asked for at once: as many as the relay gives."""
+
+HEAD: Final = ("consumer", "bot", "pattern", "durable", "waiting", "in hand", "listening", "last delivery (UTC)")
+
+
+@click.group()
+def subscriptions() -> None:
+    """List and remove durable subscriptions. Asks over the bus, as an operator's bot (by default `operator`)."""
+
+
+@subscriptions.command("ls")
+@click.option("--of", "owner", metavar="BOT", help="Only the subscriptions of BOT.")
+@click.option("--timeout", type=seconds, metavar="SECONDS", help="Wait so long for the bus, and for each answer.")
+@click.option("--json", "as_json", is_flag=True, help="One object a subscription, a line each.")
+@bot_options
+def ls(
+    owner: str | None,
+    timeout: float | None,
+    as_json: bool,
+    folder: str | None,
+    credentials: str | None,
+    bot: str | None,
+) -> None:
+    """List the durable subscriptions: whose, to what, how far behind, and whether anybody listens."""
+    operator = Bot(find_credentials(folder, bot, credentials, OPERATOR))
+
+    async def read(_: Stop) -> list[dict[str, Any]]:
+        async with connected(operator, timeout or CONNECT_S):
+            return [row async for row in _rows(operator, owner, timeout or ANSWER_S)]
+
+    rows = run(read)
+    if as_json:
+        for row in rows:
+            click.echo(json.dumps(row))
+        return
+    for line in _table(rows):
+        click.echo(line)
+    click.echo(f"{len(rows)} durable subscriptions" if rows else "there are no durable subscriptions", err=True)
+
+
+@subscriptions.command("rm")
+@click.argument("consumer")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Show what would go, and remove nothing.")
+@click.option("--timeout", type=seconds, metavar="SECONDS", help="Wait so long for the bus, and for each answer.")
+@bot_options
+def rm(
+    consumer: str,
+    yes: bool,
+    dry_run: bool,
+    timeout: float | None,
+    folder: str | None,
+    credentials: str | None,
+    bot: str | None,
+) -> None:
+    """Remove the durable subscription CONSUMER, as `ls` names it, and the place that it has reached.
+
+    A bot that still listens makes it anew, and begins where it says: with new messages, or with all that are stored.
+    """
+    operator = Bot(find_credentials(folder, bot, credentials, OPERATOR))
+    answer_s = timeout or ANSWER_S
+
+    async def find(_: Stop) -> dict[str, Any]:
+        async with connected(operator, timeout or CONNECT_S):
+            owner = consumer.rpartition("_")[0]
+            async for row in _rows(operator, owner, answer_s):
+                if row["consumer"] == consumer:
+                    return row
+        raise AnsweredNo(f"there is no durable subscription {consumer}", hint="`sealbus subscriptions ls` lists them")
+
+    async def remove(_: Stop) -> None:
+        again = Bot(find_credentials(folder, bot, credentials, OPERATOR))
+        async with connected(again, timeout or CONNECT_S):
+            await _ask(again, REMOVE, {"consumer": consumer}, answer_s)
+
+    row = run(find)
+    place = f"{readable(row['durable'])} of {readable(row['bot'])} to {readable(row['pattern'])}"
+    waiting = row["waiting"] + row["in_hand"]
+    listening = "; a bot listens, and would make it anew" if row["listening"] else ""
+    click.echo(f"the subscription {place}, with {waiting} messages to be delivered{listening}", err=True)
+    if dry_run:
+        return
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("nobody can be asked here: give --yes to remove it")
+        click.confirm("Remove it?", abort=True, err=True)
+    run(remove)
+    click.echo(f"removed {consumer}", err=True)
+
+
+async def _rows(operator: Bot, owner: str | None, timeout_s: float) -> AsyncIterator[dict[str, Any]]:
+    offset: int | None = 0
+    while offset is not None:
+        wanted = {"offset": offset, "limit": PAGE} | ({"bot": owner} if owner else {})
+        page = await _ask(operator, LIST, wanted, timeout_s)
+        for row in page["subscriptions"]:
+            yield row
+        offset = page["next"]
+
+
+async def _ask(operator: Bot, subject: str, payload: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+    try:
+        answer: dict[str, Any] = (await operator.request(subject, payload, timeout=timeout_s)).payload
+    except RequestFailed as failed:
+        raise AnsweredNo(readable(failed.message)) from None
+    return answer
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    """Columns as wide as they must be, with nothing cut."""
+    if not rows:
+        return []
+    texts = [HEAD, *(_columns(row) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in texts]
+
+
+def _columns(row: dict[str, Any]) -> tuple[str, ...]:
+    names = [readable(str(row[name])) for name in ("consumer", "bot", "pattern", "durable")]
+    at = row["delivered_ms"]
+    when = "never" if at is None else datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return (*names, f"{row['waiting']}", f"{row['in_hand']}", "yes" if row["listening"] else "no", when)

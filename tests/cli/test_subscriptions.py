@@ -1,0 +1,88 @@
+"""``sealbus subscriptions``, and ``sub`` with a place that is remembered."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sealbus.subjects import consumer_name
+from tests.cli.bus import RunningBus
+
+
+@pytest.fixture(scope="module")
+def place(hello: RunningBus) -> str:
+    """A durable subscription that has two messages to come; its consumer's name."""
+    hello.run(
+        "sub", "greetings.sent", "--as", "listener", "--durable", "kept", "--from", "all", "-n", "1", "--idle", "1"
+    )
+    for text in "one", "two":
+        assert hello.run("pub", "greetings.sent", json.dumps({"text": text}), "--as", "greeter").code == 0
+    return consumer_name("listener", "greetings.sent", "kept")
+
+
+def listed(bus: RunningBus, *options: str) -> dict[str, dict[str, object]]:
+    """What ``ls`` shows, by consumer."""
+    ran = bus.run("subscriptions", "ls", "--json", *options)
+    assert ran.code == 0, ran.err
+    rows = [json.loads(line) for line in ran.out.splitlines()]
+    return {str(row["consumer"]): row for row in rows}
+
+
+def test_each_run_of_sub_goes_on_where_the_last_ended(hello: RunningBus) -> None:
+    for number in range(5):
+        hello.run("pub", "greetings.sent", json.dumps({"text": f"n{number}"}), "--as", "greeter")
+    listen = ("sub", "greetings.sent", "--as", "listener", "--durable", "n", "--from", "all", "--json")
+    shown = [hello.run(*listen, "-n", "2") for _ in range(2)]
+    texts = [json.loads(line)["payload"]["text"] for ran in shown for line in ran.out.splitlines()]
+    wanted = hello.run(
+        "sub", "greetings.sent", "--as", "listener", "--durable", "m", "--from", "all", "--json", "-n", "4"
+    )
+    assert texts == [json.loads(line)["payload"]["text"] for line in wanted.out.splitlines()]
+
+
+def test_ls_shows_how_far_each_has_come(hello: RunningBus, place: str) -> None:
+    row = listed(hello)[place]
+    assert (row["bot"], row["pattern"], row["durable"], row["listening"]) == (
+        "listener",
+        "greetings.sent",
+        "kept",
+        False,
+    )
+    assert isinstance(row["waiting"], int)
+    table = hello.run("subscriptions", "ls")
+    assert place in table.out
+    assert "durable subscriptions" in table.err
+
+
+def test_ls_shows_those_of_one_bot(hello: RunningBus, place: str) -> None:
+    assert place in listed(hello, "--of", "listener")
+    assert listed(hello, "--of", "greeter") == {}
+
+
+def test_rm_asks_first_and_can_only_show(hello: RunningBus, place: str) -> None:
+    unasked = hello.run("subscriptions", "rm", place)
+    assert (unasked.code, "give --yes" in unasked.err) == (2, True)
+    shown = hello.run("subscriptions", "rm", place, "--dry-run")
+    assert shown.code == 0
+    assert "kept of listener to greetings.sent" in shown.err
+    assert place in listed(hello)
+
+
+def test_rm_removes_one(hello: RunningBus) -> None:
+    hello.run("sub", "greetings.sent", "--as", "listener", "--durable", "gone", "-n", "1", "--idle", "1")
+    name = consumer_name("listener", "greetings.sent", "gone")
+    assert name in listed(hello)
+    assert hello.run("subscriptions", "rm", name, "--yes").code == 0
+    assert name not in listed(hello)
+
+
+def test_rm_of_what_is_not_there_says_no(hello: RunningBus) -> None:
+    ran = hello.run("subscriptions", "rm", "listener_aaaaaaaaaaaaaaaa", "--yes")
+    assert (ran.code, "there is no durable subscription" in ran.err) == (3, True)
+    assert "subscriptions ls" in ran.err
+
+
+def test_a_bot_without_the_grant_learns_nothing(hello: RunningBus) -> None:
+    ran = hello.run("subscriptions", "ls", "--as", "greeter")
+    assert (ran.code, ran.out) == (3, "")

@@ -1,0 +1,61 @@
+"""When a failing message is tried again, and when that ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from sealbus import attempts as module
+from sealbus.attempts import FAILURES_IN_A_ROW, RETRY_MOST_S, UNTRIED_LEAST, Attempts, delay_s, nak
+
+
+def test_the_pause_doubles_up_to_a_minute() -> None:
+    assert [delay_s(attempt) for attempt in range(1, 9)] == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+def test_no_attempt_is_too_late_for_a_pause() -> None:
+    assert [delay_s(attempt) for attempt in (1025, 10**9)] == [RETRY_MOST_S] * 2
+
+
+def test_what_is_given_back_at_once_names_no_pause() -> None:
+    assert (nak(), nak(1.5)) == (b"-NAK", b'-NAK {"delay": 1500000000}')
+
+
+async def test_the_last_attempt_is_the_last() -> None:
+    attempts = Attempts(3)
+    assert [attempts.failed(1, attempt) for attempt in (1, 2, 3, 4)] == [1, 2, None, None]
+
+
+async def test_what_was_given_back_was_no_attempt() -> None:
+    attempts = Attempts(10)
+    attempts.gave_back(7)
+    attempts.gave_back(7)
+    assert [attempts.number(7, delivered) for delivered in (1, 2, 3, 4)] == [1, 1, 1, 2]
+    assert attempts.number(8, 3) == 3
+
+
+async def test_a_message_beyond_the_many_is_parked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_WAITING", 5)
+    attempts = Attempts(10)
+    pauses = []
+    for sequence in range(8):
+        pauses.append(attempts.failed(sequence, 1))
+        attempts.succeeded(1000 + sequence)
+    assert pauses == [1, 1, 1, 1, 1, None, None, None]
+    attempts.number(0, 2)  # it came again, and so waits no longer
+    assert attempts.failed(100, 1) == 1
+
+
+async def test_where_nothing_succeeds_nothing_is_parked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it is the handler that fails, and the quarantine would be filled with good messages."""
+    monkeypatch.setattr(module, "MOST_WAITING", FAILURES_IN_A_ROW)
+    attempts = Attempts(10)
+    assert {attempts.failed(sequence, 1) for sequence in range(3 * FAILURES_IN_A_ROW)} == {1}
+    attempts.succeeded(10_000)
+    assert attempts.failed(20_000, 1) is None
+
+
+def test_many_deliveries_without_outcome_end_it() -> None:
+    assert not Attempts(1).is_hopeless(UNTRIED_LEAST)
+    assert Attempts(1).is_hopeless(UNTRIED_LEAST + 1)
+    assert not Attempts(100).is_hopeless(200)
+    assert Attempts(100).is_hopeless(201)

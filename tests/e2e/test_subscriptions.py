@@ -1,0 +1,78 @@
+"""How many durable subscriptions a bot and a bus may have."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sealbus import InvalidInput, Refused
+from sealbus.subjects import consumer_name
+from sealbus_broker.relay import consumers
+from sealbus_broker.relay.consumers import Subscriptions, remove_ungranted
+from sealbus_broker.relay.errors import NotServed
+from tests.e2e.shop import Shop
+
+
+def allow(shop: Shop, count: int) -> None:
+    """A limit in the policy, before a relay reads it."""
+    policy = shop.bus.path / "policy.yaml"
+    policy.write_text(policy.read_text().replace("limits:\n", f"limits:\n  subscriptions: {count}\n"))
+
+
+async def test_a_bot_has_as_many_as_the_policy_allows(shop: Shop) -> None:
+    allow(shop, 3)
+    shop.relays[0].terminate()
+    await shop.relays[0].wait()
+    await shop.start_relay("strict")
+    async with shop.bot("inventory") as bot, shop.bot("operator") as operator:
+
+        async def subscribe(durable: str) -> None:
+            async with bot.messages("orders.placed", durable=durable):
+                pass
+
+        await asyncio.gather(*(subscribe(f"d{number}") for number in range(3)))
+        with pytest.raises(InvalidInput, match=r"has 3 durable subscriptions, and the policy allows 3 \(limits"):
+            await subscribe("d3")
+        await subscribe("d0")  # one that is there needs no room
+        name = consumer_name("inventory", "orders.placed", "d1")
+        removed = await operator.request("sealbus.subscriptions.remove", {"consumer": name})
+        assert removed.payload["durable"] == "d1"
+        await subscribe("d3")
+        page = (await operator.request("sealbus.subscriptions.list", {"bot": "inventory", "limit": 2})).payload
+        rest = (await operator.request("sealbus.subscriptions.list", {"offset": page["next"]})).payload
+        with pytest.raises(Refused):
+            await bot.request("sealbus.subscriptions.list", {})
+    rows = page["subscriptions"] + rest["subscriptions"]
+    assert {row["durable"] for row in rows} == {"d0", "d2", "d3"}
+    assert (page["total"], rest["next"]) == (3, None)
+
+
+async def test_a_bus_takes_more_than_a_thousand(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And says so when it takes no more."""
+    monkeypatch.setattr(consumers, "REQUEST_S", 60.0)
+    nc = await shop.nats()
+    made = Subscriptions(nc)
+
+    async def make(number: int) -> str:
+        return await made.make(f"bot{number}", "orders.placed", "d", "new", most=1)
+
+    for first in range(0, 1010, 101):
+        await asyncio.gather(*(make(number) for number in range(first, first + 101)))
+    assert await shop.consumers("ACCEPTED") == 1010
+    with pytest.raises(NotServed, match="has 1 durable subscriptions"):
+        await made.make("bot1", "orders.placed", "other", "new", most=1)
+    assert (await made.list(None, 1000, 200))["total"] == 1010
+    await nc.close()
+
+
+async def test_consumers_of_an_earlier_version_are_updated(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    nc = await shop.nats()
+    monkeypatch.setattr(consumers, "ACK_PENDING", 1024)
+    await Subscriptions(nc).make("inventory", "orders.placed", "d", "all", most=1)
+    monkeypatch.undo()
+    policy = shop.bus.policy(shop.secrets.bus.public)
+    assert await remove_ungranted(nc, policy) == 0
+    (info,) = await consumers._consumers(nc)
+    assert (info["config"]["max_ack_pending"], info["config"]["deliver_policy"]) == (consumers.ACK_PENDING, "all")
+    await nc.close()
