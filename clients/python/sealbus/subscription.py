@@ -65,6 +65,9 @@ out of the reserve of the server; a second request is made while all are old."""
 RETRY_CONNECTION_S: Final = 0.1
 """Pause after a connection that could not be subscribed on, so that a failing one is not tried in a tight loop."""
 
+REMAKE_S: Final = 10.0
+"""How long a relay may take to make a consumer again, before the consumer is tried once more."""
+
 NO_OUTCOME: Final = "no-outcome"
 """The error of a message that is parked untried: none of its deliveries was ever answered."""
 
@@ -414,9 +417,12 @@ class DurableSubscription:
             self._attention.set()
 
     async def _ask_for_consumer(self) -> None:
+        self._gone = False  # whatever the answer is, the next request tells
         try:
-            await before(self._stop, self._place.remake())
-            self._gone = False
+            async with asyncio.timeout(REMAKE_S):
+                await before(self._stop, self._place.remake())
+        except TimeoutError:
+            pass  # no relay answers; perhaps the consumer is there all the same
         except SubscriptionDenied:
             raise  # for whoever takes the messages
         except SealbusError as error:
