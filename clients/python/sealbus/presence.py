@@ -1,0 +1,422 @@
+"""A bot's presence on the bus: connecting, running, stopping, closing, and whom it tells.
+
+:class:`Presence` is the part of :class:`~sealbus.Bot` that knows when things happen. What a bot says and hears is in
+:mod:`sealbus.bot`. :mod:`sealbus.life` has the states.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Final, NoReturn, Self
+
+from sealbus.arguments import (
+    RENEW_LEAST_S,
+    check_seconds,
+)
+from sealbus.credentials import Credentials
+from sealbus.delivery import Message
+from sealbus.errors import ConnectionFailed, InvalidInput, SubscriptionDenied
+from sealbus.grants import GRANTS, Grants, Known
+from sealbus.hardened import HardenedClient
+from sealbus.hooks import H, Hooks
+from sealbus.life import BotState, Life, Overdue, Stopped, end
+from sealbus.listener import Listener
+from sealbus.outcomes import Refused
+from sealbus.publisher import Publisher
+from sealbus.receiving import Opener
+from sealbus.requester import REQUEST_TIMEOUT_S, Requester
+from sealbus.seal import Verifier
+from sealbus.serving import Handled, Subscription, serve
+from sealbus.session import RENEW_S, Session, Watchers
+from sealbus.signals import heard
+from sealbus.speaking import Speaker
+from sealbus.subjects import (
+    BUS,
+    INBOX,
+    REPLY,
+    nonce_in,
+    receipts_subject,
+)
+
+log = logging.getLogger("sealbus")
+
+CONNECT_TIMEOUT_S: Final = 10.0
+DRAIN_S: Final = 10.0
+"""How long :meth:`Bot.close` waits for handlers and verdicts."""
+
+FLUSH_S: Final = 5.0
+"""How long what was written last may take to leave: a server that does not read is not waited for."""
+
+CUT_SHORT_S: Final = 1.0
+"""How long a handler that was cut short has for its ``finally`` blocks."""
+
+
+SYNC_HINT: Final = "there is no synchronous interface: wrap it, as in asyncio.run(main()) with `async def main(): ...`"
+
+
+class Presence:
+    """Makes a bot's parts, and takes them through its life."""
+
+    def __init__(self, credentials: Credentials, *, renew_s: float | None = None) -> None:
+        """``renew_s``: how often the NATS session is renewed, in seconds; by default well before it ends."""
+        if not isinstance(credentials, Credentials):
+            raise InvalidInput(
+                f"Bot() takes Credentials, got {type(credentials).__name__}", hint="use Bot.from_file(path)"
+            )
+        self.credentials = credentials
+        self._life = Life(credentials.bot)
+        verifier = Verifier()
+        renew_s = RENEW_S if renew_s is None else check_seconds("renew_s", renew_s, least=RENEW_LEAST_S)
+        self._session = Session(
+            credentials,
+            self._attach,
+            renew_s=renew_s,
+            watchers=Watchers(self._on_lost, self._on_back, self._on_pattern_denied),
+        )
+        self._known = Known(self._ask_grants)
+        self._publisher = Publisher(credentials, self._session, verifier, self._known.notice)
+        self._receipts = receipts_subject(credentials.bot).encode()
+        self._opener = Opener(credentials, verifier)
+        self._requester = Requester(credentials, self._publisher, self._opener, verifier)
+        self._speaker = Speaker(
+            credentials, self._life, publisher=self._publisher, requester=self._requester, known=self._known
+        )
+        self._listener = Listener(
+            credentials.bot,
+            self._life,
+            session=self._session,
+            opener=self._opener,
+            requester=self._requester,
+            draft=self._speaker.draft,
+            known=self._known,
+            on_denied=self._on_denied,
+        )
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._sending: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._failure: BaseException | None = None
+        self._failed = asyncio.Event()
+        """Set with ``_failure``: something ended that :meth:`run` cannot do without."""
+        self._hooks = {event: Hooks(event) for event in ("connected", "lost", "denied")}
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Self:
+        """A bot with the credentials in ``path``. Raises :class:`CredentialsError`."""
+        return cls(Credentials.load(path))
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """A bot with the credentials that the environment names. Raises :class:`CredentialsError`."""
+        return cls(Credentials.from_environment())
+
+    @property
+    def name(self) -> str:
+        """The bot's name."""
+        return self.credentials.bot
+
+    @property
+    def state(self) -> BotState:
+        """Where the bot is in its life."""
+        return self._life.state
+
+    @property
+    def denied_subscriptions(self) -> dict[str, int]:
+        """How often a subscription of this bot was denied, by its pattern."""
+        return dict(self._listener.denied)
+
+    @property
+    def refused_deliveries(self) -> dict[str, int]:
+        """How many deliveries this bot did not believe, by what did not hold."""
+        return dict(self._opener.refused)
+
+    async def grants(self) -> Grants:
+        """What the policy lets this bot do: what it may publish and subscribe to, classes, rates and limits.
+
+        The bus tells it with each connection. Raises :class:`NotConnected`.
+        """
+        self._life.check("grants()")
+        return await self._known.get()
+
+    # ---- being there -------------------------------------------------------------------------------------------------
+
+    async def connect(self, timeout: float | None = CONNECT_TIMEOUT_S) -> None:  # noqa: ASYNC109  # with an error of its own
+        """Connect, and return when every handler's subscription is in place.
+
+        Args:
+            timeout: seconds for all of it, or ``None`` to wait for the bus as long as it takes.
+
+        Raises:
+            ConnectionFailed: the time was over. The error names the cause. ``connect()`` may be called again.
+            SubscriptionDenied: the policy does not grant a handler's subscription.
+            NotConnected: the bot was told to stop meanwhile, or was closed before.
+        """
+        limit_s = None if timeout is None else check_seconds("timeout", timeout)
+        self._life.begin()
+        try:
+            placed = await self._life.unless_stopped(self._arrive(), limit_s)
+        except Overdue:
+            failed = self._explain(limit_s)
+            await self._undo_connect()
+            raise failed from None
+        except BaseException:
+            await self._undo_connect()
+            raise
+        self._life.move(BotState.CONNECTED)
+        log.info("%s is connected to the bus %s", self.name, self.credentials.bus)
+        for handled, subscription in placed:
+            self._start(serve(handled, subscription, self._life.stopping))
+        self._call_hooks("connected", self)
+        if not self._session.is_up:
+            self._on_lost("closed while the subscriptions were made")
+
+    async def _arrive(self) -> list[tuple[Handled, Subscription]]:
+        """Connect and make the subscriptions, however long it takes."""
+        self._supervise(await self._session.open())
+        self._sending = asyncio.create_task(self._publisher.run())
+        self._supervise(self._sending)
+        try:
+            await self._known.get()
+        except Refused as refused:
+            raise ConnectionFailed(
+                f"{self.name} is admitted and cannot speak: {refused.what}", hint=refused.hint
+            ) from refused
+        placed = []
+        for handled in self._listener.handlers:  # also those that are registered meanwhile
+            placed.append((handled, await self._listener.subscribe(handled)))  # noqa: PERF401  # one after the other
+        return placed
+
+    async def _undo_connect(self) -> None:
+        try:
+            await self._known.close()
+            if self._sending is not None:
+                await end(self._sending)
+                self._sending = None
+            await self._session.close(flush=False)
+        finally:
+            if self._life.stopping.is_set():
+                self._life.move(BotState.CLOSING)
+                self._life.move(BotState.CLOSED)
+            else:
+                self._life.move(BotState.NEW)
+
+    def _explain(self, timeout_s: float | None) -> ConnectionFailed:
+        if not self._session.is_up:
+            return self._session.explain()
+        return ConnectionFailed(
+            f"{self.name} has a session, but no relay answered within {timeout_s:g} s",
+            hint="is a relay running? It makes the durable subscriptions; its log says more",
+        )
+
+    def stop(self) -> None:
+        """Ask the bot to end: :meth:`run` closes it, a :meth:`connect` under way is given up, iterating ends.
+
+        Returns at once, and does nothing the second time. Call it in the bot's own event loop; from elsewhere use
+        ``loop.call_soon_threadsafe(bot.stop)``.
+        """
+        self._life.stop()
+
+    async def close(self, timeout: float = DRAIN_S) -> None:  # noqa: ASYNC109  # how long to wait for others
+        """Stop receiving, let handlers, requests and verdicts finish for ``timeout`` seconds, and disconnect.
+
+        What is still without verdict then raises :class:`Unresolved` where it was published. Called within a handler,
+        a hook, or the body of a loop over :meth:`messages`, it cannot wait for its caller: it returns at once, and the
+        bot is closed when the handlers are done. All who call it wait for the same end.
+        """
+        limit_s = check_seconds("timeout", timeout, zero=True)
+        if self._life.state is BotState.NEW:
+            self._life.stop()
+            self._life.move(BotState.CLOSED)
+        if self._life.state is BotState.CLOSED:
+            return
+        self._life.stop()
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(limit_s))
+        if self._life.is_at_work:
+            return
+        try:
+            await asyncio.shield(self._closing)
+        except asyncio.CancelledError:
+            self._life.hurry.set()
+            raise
+
+    async def _close(self, timeout_s: float) -> None:
+        await self._life.settled()
+        if self._life.state is BotState.CLOSED:  # connect() was under way, and has undone what it did
+            return
+        self._life.move(BotState.CLOSING)
+        try:
+            await self._drain(asyncio.get_running_loop().time() + timeout_s)
+            within = asyncio.get_running_loop().time() + FLUSH_S
+            if not await self._life.in_time(self._session.close(), within):
+                await self._session.close(flush=False)
+        finally:
+            self._life.move(BotState.CLOSED)
+            log.info("%s is closed", self.name)
+
+    async def _drain(self, deadline: float) -> None:
+        if not await self._life.in_time(self._life.idle(), deadline):
+            log.warning("%s is closed before its handlers are done: %d were cut short", self.name, len(self._tasks))
+        late = [task for task in self._tasks if not task.done()]
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=CUT_SHORT_S)
+        waited_for: list[asyncio.Future[Any]] = [*self._publisher.verdicts(), *self._requester.answers()]
+        if waited_for:
+            await self._life.in_time(_all_done(waited_for), deadline)
+        await self._known.close()
+        self._publisher.abandon()
+        self._requester.abandon()
+        if self._sending is not None:
+            await end(self._sending)
+            self._sending = None
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __enter__(self) -> NoReturn:
+        raise InvalidInput("a bot is opened with `async with`, not `with`", hint=SYNC_HINT)
+
+    def __exit__(self, *_: object) -> None:
+        """Never reached; here because `with` looks for it first."""
+
+    async def run(self, *, connect_timeout: float | None = None) -> None:
+        """Connect, serve the handlers until SIGINT, SIGTERM or :meth:`stop`, and close.
+
+        Both signals are heard from the first line on. The first lets handlers finish, a second one cuts them short.
+
+        Args:
+            connect_timeout: seconds to wait for the bus at the start; by default as long as it takes. Later the bot
+                always comes back by itself.
+
+        Raises:
+            ConnectionFailed: there was no bus within ``connect_timeout``.
+            SubscriptionDenied: the policy does not grant a handler's subscription; or does not grant it any more, and
+                there is no hook for it (:meth:`on_denied`).
+        """
+        with heard(self._life.on_signal):
+            try:
+                if self._life.state not in (BotState.CONNECTED, BotState.LOST):
+                    await self.connect(connect_timeout)
+                await self._life.unless_stopped(self._failed.wait())
+            except Stopped:
+                pass
+            finally:
+                await self.close()
+        if self._failure is not None:
+            raise self._failure
+
+    # ---- hooks -------------------------------------------------------------------------------------
+
+    def on_connected(self, hook: H) -> H:
+        """Decorate a function to be called whenever there is a connection: the first time, and after each loss.
+
+        It may be plain or ``async``, and takes the bot or nothing. What it raises is logged.
+        """
+        return self._hooks["connected"].add(hook)
+
+    def on_lost(self, hook: H) -> H:
+        """Decorate a function to be called whenever the connection is lost. Else as :meth:`on_connected`."""
+        return self._hooks["lost"].add(hook)
+
+    def on_denied(self, hook: H) -> H:
+        """Decorate a function to be called when the bus no longer grants a handler's subscription.
+
+        It takes the :class:`SubscriptionDenied` or nothing. Without such a hook :meth:`run` raises the error. A live
+        subscription is asked for again with each new session, a durable one every minute.
+        """
+        return self._hooks["denied"].add(hook)
+
+    def _call_hooks(self, event: str, argument: object) -> None:
+        if self._hooks[event]:
+            self._start(self._hooks[event].call(argument))
+
+    def _on_lost(self, why: str) -> None:
+        if self._life.state is BotState.CONNECTED:
+            self._life.move(BotState.LOST)
+            log.warning("%s lost its connection to the bus: %s", self.name, why)
+            self._call_hooks("lost", self)
+
+    def _on_back(self, after_s: float) -> None:
+        self._publisher.resend()
+        if self._life.state is BotState.LOST:
+            self._life.move(BotState.CONNECTED)
+            # As loud as the loss: who saw the one must see the other.
+            log.warning("%s is connected again after %.1f s", self.name, after_s)
+            self._call_hooks("connected", self)
+
+    def _on_pattern_denied(self, pattern: str) -> None:
+        self._listener.deny(pattern)
+
+    def _on_denied(self, error: SubscriptionDenied) -> bool:
+        if self._hooks["denied"]:
+            self._call_hooks("denied", error)
+            return True
+        self._fail(error)
+        return False
+
+    # ---- inside ------------------------------------------------------------------------------------
+
+    def _handle(self, handled: Handled) -> None:
+        if self._life.state not in (BotState.NEW, BotState.CONNECTING):
+            self._life.check_receiving(f"a handler for {handled.pattern}")
+        self._listener.register(handled)
+        if self._life.state in (BotState.CONNECTED, BotState.LOST):
+            self._start(self._place_and_serve(handled))
+
+    async def _attach(self, client: HardenedClient) -> None:
+        """Subscribe everything on a new connection."""
+        await client.subscribe_direct(f"{INBOX}.{self.name}.*", self._on_receipt)
+        await client.subscribe_direct(f"{BUS}.{REPLY}.{self.name}.*", self._requester.receive)
+        await self._listener.attach(client)
+        self._known.renew()
+
+    async def _ask_grants(self) -> Message:
+        header, data = self._speaker.draft(GRANTS, {})
+        return await self._requester.request(header, data, timeout_s=REQUEST_TIMEOUT_S)
+
+    async def _place_and_serve(self, handled: Handled) -> None:
+        with contextlib.suppress(Stopped):
+            subscription = await self._life.unless_stopped(self._listener.subscribe(handled))
+            await serve(handled, subscription, self._life.stopping)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have ``work`` done beside everything else; :meth:`close` waits for it."""
+        task = asyncio.create_task(self._work(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._supervise(task)
+
+    async def _work(self, work: Coroutine[Any, Any, None]) -> None:
+        with self._life.work():
+            await work
+
+    def _supervise(self, task: asyncio.Task[None]) -> None:
+        task.add_done_callback(self._on_ended)
+
+    def _on_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s cannot go on: %s", self.name, error)
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = self._failure or error
+        self._failed.set()
+
+    def _on_receipt(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
+        if subject == self._receipts:
+            self._publisher.receive(data)
+        elif (nonce := nonce_in(subject)) is not None:
+            self._publisher.receive(data, nonce)
+
+
+async def _all_done(futures: list[asyncio.Future[Any]]) -> None:
+    await asyncio.wait(futures)
