@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sealbus import Bot, BotState, Message, NoReply, SubscriptionDenied, Verdict
+from sealbus import Bot, BotState, InvalidInput, Message, NoReply, SubscriptionDenied, Verdict
 from sealbus import publisher as publishing_module
 from sealbus.hardened import HardenedClient
 from sealbus.subjects import consumer_name
@@ -134,6 +134,16 @@ async def test_a_handler_that_is_registered_while_connected_is_served(shop: Shop
 
             await sender.publish("orders.placed", order(1))
         await until(lambda: bool(answered))
+
+
+async def test_a_loop_over_a_handlers_place_is_refused(shop: Shop) -> None:
+    inventory = shop.bot("inventory")
+    inventory.subscribe("orders.placed")(_ignore)
+    async with inventory:
+        with pytest.raises(InvalidInput, match=r"has a handler for orders\.placed already"):
+            await inventory.messages("orders.placed").__aenter__()
+        async with inventory.messages("orders.placed", durable="another"):
+            pass
 
 
 # ---- denied --------------------------------------------------------------------------------------------

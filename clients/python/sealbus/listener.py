@@ -90,11 +90,8 @@ class Listener:
         Raises :class:`InvalidInput` for a place that is taken, and for more subscriptions than a session may have.
         """
         place = (handled.pattern, handled.durable, handled.queue)
-        if (handled.durable is not None or handled.queue) and place in self._taken:
-            raise InvalidInput(
-                f"{self._name} has a handler for {handled.pattern} already, and the two would share its messages",
-                hint="use one handler with concurrency=n, or give each a durable name of its own",
-            )
+        if handled.durable is not None or handled.queue:
+            self._check_place(place)
         if handled.durable is None:
             self._check_live()
         if self._life.state is BotState.NEW:
@@ -104,6 +101,13 @@ class Listener:
                 self._session.want_consumer(consumer_name(self._name, handled.pattern, handled.durable))
         self._taken.add(place)
         self.handlers.append(handled)
+
+    def _check_place(self, place: tuple[str, str | None, str]) -> None:
+        if place in self._taken:
+            raise InvalidInput(
+                f"{self._name} has a handler for {place[0]} already, and the two would share its messages",
+                hint="use one handler with concurrency=n, or give each a durable name of its own",
+            )
 
     def _check_live(self) -> None:
         self._live = [live for live in self._live if not live.closed]
@@ -172,6 +176,8 @@ class Listener:
             raise
 
     async def _subscribe_durable(self, handled: Handled, durable: str) -> DurableSubscription:
+        if handled.raises:
+            self._check_place((handled.pattern, durable, ""))
         most = await self._ask_for_place(handled)
         consumer = consumer_name(self._name, handled.pattern, durable)
         await self._session.add_consumer(consumer)
