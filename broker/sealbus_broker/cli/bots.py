@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from typing import Any, Final
 
 import click
@@ -22,6 +23,10 @@ from sealbus_broker.printable import readable, readable_json
 
 VERDICT_S: Final = 30.0
 """How long to wait for a verdict by default, as the library does."""
+
+FORGET_S: Final = 300
+"""How long the bus keeps a place that nobody named, once nobody asks for its messages: longer than a relay or a network is away
+for a restart, and short enough that a bot that listens now and then does not run out of places."""
 
 ANSWER_S: Final = 5.0
 
@@ -147,7 +152,11 @@ def _parse(payload: str) -> Any:
 @click.command()
 @click.argument("pattern")
 @click.option("--live", is_flag=True, help="Listen to what passes by, also on subjects that are stored.")
-@click.option("--durable", default="cli", show_default=True, metavar="NAME", help="The place that is remembered.")
+@click.option(
+    "--durable",
+    metavar="NAME",
+    help="Remember the place under this name, and share it with all who use the name. [default: a place of one's own]",
+)
 @click.option(
     "--from",
     "start",
@@ -171,7 +180,7 @@ def _parse(payload: str) -> Any:
 def sub(
     pattern: str,
     live: bool,
-    durable: str,
+    durable: str | None,
     start: str,
     count: int | None,
     idle: float | None,
@@ -183,9 +192,17 @@ def sub(
 ) -> int:
     """Print the messages that PATTERN stands for, until Ctrl-C. Each was verified before it is shown.
 
-    Exit code 1 if --idle ends it before --count is reached.
+    Without --durable each call has a place of its own: two terminals both show every message. The bus forgets it a few minutes after the
+    end. Exit code 1 if --idle ends it before --count is reached.
     """
+    if live and durable is not None:
+        raise click.UsageError("--durable has no meaning with --live: nothing is stored")
     listener = Bot(find_credentials(folder, bot, credentials))
+    place: dict[str, Any] = {"durable": durable}
+    if live:
+        place = {"live": True}
+    elif durable is None:
+        place = {"durable": f"sub-{secrets.token_hex(8)}", "forget_s": FORGET_S}
     shown = 0
 
     async def listen(_: Stop) -> None:
@@ -194,7 +211,7 @@ def sub(
         async with connected(listener, timeout), asyncio.timeout(None) as silence:
             click.echo(f"connected as {listener.name}, waiting for {pattern}", err=True)
             silence.reschedule(loop.time() + idle if idle else None)
-            async with listener.messages(pattern, live=live or None, durable=durable, start=start) as messages:
+            async with listener.messages(pattern, start=start, **place) as messages:
                 async for message in messages:
                     silence.reschedule(None)
                     await output.put_line(_shown(message, as_json))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Final
 
-from sealbus.limits import MAX_SUBJECT_BYTES
+from sealbus.limits import MAX_FORGET_S, MAX_SUBJECT_BYTES, MIN_FORGET_S
 from sealbus.reason import Reason
 from sealbus.subjects import DURABLE
 from sealbus_broker.gate.policy import HEALTH, Delivery, SubjectRule
@@ -82,6 +82,7 @@ _SUBJECTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
             ["pattern", "durable", "from"],
             pattern={"type": "string", "minLength": 1, "maxLength": MAX_SUBJECT_BYTES, "pattern": "^[a-z0-9_.*>-]+$"},
             durable={"type": "string", "pattern": f"^{DURABLE}$"},
+            forget_s={"type": "integer", "minimum": MIN_FORGET_S, "maximum": MAX_FORGET_S},
             **{"from": {"enum": ["new", "all"]}},
         ),
         _object(["consumer", "attempts"], consumer={"type": "string"}, attempts=_COUNT),

@@ -47,11 +47,14 @@ class Subscriptions:
         self._making: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         """One a bot, so that a bot's requests cannot pass its limit together. Two relays may let one more through."""
 
-    async def make(self, bot: str, pattern: str, durable: str, start: str, *, most: int) -> str:
+    async def make(
+        self, bot: str, pattern: str, durable: str, start: str, *, most: int, forget_s: int | None = None
+    ) -> str:
         """Make the consumer of a bot's durable subscription, if it is not there; return its name.
 
         Where it began, ``start`` (``new`` or ``all``), stays as the first asker wanted it. ``most``: how many the bot
-        may have. Whether the bot may receive the pattern is for the caller to check. Raises :class:`NotServed`.
+        may have. ``forget_s``: after so many seconds without use JetStream removes it. Whether the bot may receive the
+        pattern is for the caller to check. Raises :class:`NotServed`.
         """
         name = consumer_name(bot, pattern, durable)
         async with self._making[bot]:
@@ -64,6 +67,8 @@ class Subscriptions:
                     "an operator can remove one that is no longer used: sealbus subscriptions rm"
                 )
             config = _config(bot, pattern, durable) | {"deliver_policy": start}
+            if forget_s is not None:
+                config["inactive_threshold"] = forget_s * 1_000_000_000
             create = {"stream_name": ACCEPTED, "config": config, "action": "create"}
             made = await _api(self._nc, f"CONSUMER.CREATE.{ACCEPTED}.{name}.{config['filter_subject']}", create)
         error = made.get("error", {})

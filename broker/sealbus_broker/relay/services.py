@@ -172,7 +172,8 @@ class Services:
         if not any(rule.delivery is Delivery.STREAM and overlap(rule.pattern, pattern) for rule in policy.subjects):
             raise NotServed(f"{pattern} covers no stream subject, so nothing is stored of it: subscribe live")
         most = policy.limits.subscriptions
-        name = await self._subscriptions.make(bot, pattern, durable, start, most=most)
+        forget_s = payload.get("forget_s")
+        name = await self._subscriptions.make(bot, pattern, durable, start, most=most, forget_s=forget_s)
         return {"consumer": name, "attempts": policy.limits.attempts}
 
     async def _subscriptions_list(self, _: str, payload: Any) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from sealbus.errors import InvalidInput
-from sealbus.limits import MAX_TTL_MS, NONCE_BYTES
+from sealbus.limits import MAX_FORGET_S, MAX_TTL_MS, MIN_FORGET_S, NONCE_BYTES
 
 MAX_CONCURRENCY: Final = 1024
 """Most calls of one handler at once: each has a message in hand, and a subscription's processes share 16,384."""
@@ -86,6 +86,18 @@ def check_start(value: Any) -> str:
     if value not in ("new", "all"):
         raise InvalidInput(f"start={value!r} is not known", hint='use "new" or "all"')
     return str(value)
+
+
+def check_forget(value: Any) -> int | None:
+    """After how many seconds without use a place is forgotten; ``None`` for never."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not MIN_FORGET_S <= value <= MAX_FORGET_S:
+        raise InvalidInput(
+            f"forget_s={value!r} is out of range",
+            hint=f"use a whole number of seconds, {MIN_FORGET_S} to {MAX_FORGET_S}",
+        )
+    return value
 
 
 def check_attempts(value: Any) -> int | None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from sealbus.arguments import (
     check_attempts,
     check_concurrency,
+    check_forget,
     check_handler,
     check_place,
     check_seconds,
@@ -186,6 +187,7 @@ class Bot(Presence):
         durable: str = "default",
         start: str = "new",
         attempts: int | None = None,
+        forget_s: int | None = None,
     ) -> Messages:
         """Iterate over messages, one at a time; the arguments are those of :meth:`subscribe`::
 
@@ -194,16 +196,28 @@ class Bot(Presence):
                     ...
 
         A message is done when the next one is asked for, or when the block is left other than by an exception. See
-        :class:`~sealbus.messages.Messages`. Entering the block raises :class:`SubscriptionDenied` where the policy does
-        not grant the subscription.
+        :class:`~sealbus.messages.Messages`. ``forget_s``: the bus forgets the place after so many seconds without use, which
+        suits a durable name that is used once; by default it keeps it. Entering the block raises
+        :class:`SubscriptionDenied` where the policy does not grant the subscription.
         """
         check_pattern(pattern)
         check_start(start)
         check_durable(durable)
         check_place(live=bool(live), durable=durable, start=start, attempts=attempts)
         check_attempts(attempts)
+        check_forget(forget_s)
         place = None if live else durable
-        wanted = Handled(_no_handler, pattern, place, start, 1, raises=True, attempts=attempts, undecided=live is None)
+        wanted = Handled(
+            _no_handler,
+            pattern,
+            place,
+            start,
+            1,
+            raises=True,
+            attempts=attempts,
+            forget_s=forget_s,
+            undecided=live is None,
+        )
 
         async def subscribe() -> Subscription | None:
             self._life.check_receiving("messages()")

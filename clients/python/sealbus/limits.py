@@ -82,5 +82,10 @@ MAX_LIVE_SUBSCRIPTIONS: Final = 960
 """Most live subscriptions of one bot. A bot's connection may have 1,024 subscriptions: 2 for receipts and answers,
 one for each durable subscription in use, and the rest to spare. NATS closes the connection of whoever asks for more."""
 
+MIN_FORGET_S: Final = 10
+MAX_FORGET_S: Final = 24 * 60 * 60
+"""How long a place may go unused before the bus forgets it, where a subscription asks for that: longer than a lost connection
+takes to be noticed, and at most a day. Beyond a day a place that stays is meant."""
+
 MAX_CONSUMERS: Final = 32
 """Most durable subscriptions in one session: they travel in CONNECT, which NATS caps at 4,096 bytes."""

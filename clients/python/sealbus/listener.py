@@ -209,7 +209,9 @@ class Listener:
 
     async def _ask_for_place(self, handled: Handled) -> int:
         """Have the relay make the consumer; return how often its policy lets a failing message be tried."""
-        ask = {"pattern": handled.pattern, "durable": handled.durable, "from": handled.start}
+        ask: dict[str, Any] = {"pattern": handled.pattern, "durable": handled.durable, "from": handled.start}
+        if handled.forget_s is not None:
+            ask["forget_s"] = handled.forget_s
         try:
             answer = (await self._insist(SUBSCRIBE, ask)).payload
         except RequestFailed as failed:

@@ -50,6 +50,8 @@ class Handled:
     """Whether it stands for a loop over messages, which is told by an exception that the subscription is denied."""
     attempts: int | None = None
     """How often a failing message is tried, if that is less often than the policy says."""
+    forget_s: int | None = None
+    """After so many seconds without use the bus forgets the place; ``None``: never."""
     undecided: bool = False
     """Whether the author did not say if it is live: then ``durable`` holds only if it is not."""
 

@@ -1,0 +1,86 @@
+"""``sealbus sub``: whose place it uses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from typing import Any
+
+import pytest
+
+from sealbus import Bot
+from sealbus.errors import InvalidInput
+from sealbus.limits import MAX_FORGET_S, MIN_FORGET_S
+from tests.cli.bus import RunningBus
+from tests.waiting import until
+
+
+def rows(out: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_two_who_listen_both_hear_everything(hello: RunningBus) -> None:
+    """Without --durable each has a place of its own, and the bus is told to forget it."""
+    both = [
+        hello.start(
+            *("sub", "greetings.sent", "--as", "listener", "-n", "6", "--idle", "60", "--json"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]
+    said = 0
+    while any(one.poll() is None for one in both):
+        said += 1
+        assert hello.run("pub", "greetings.sent", json.dumps({"text": f"{said}"}), "--as", "greeter").code == 0
+    for one in both:
+        heard = [int(row["payload"]["text"]) for row in rows(one.communicate()[0].decode())]
+        # From where it began it has heard each, although the other heard it too.
+        assert heard == list(range(heard[0], heard[0] + 6))
+
+
+def test_a_named_place_goes_on_where_it_was(hello: RunningBus) -> None:
+    """Also with -n: the last message that was shown is done."""
+    for number in range(5):
+        said = json.dumps({"text": f"place {number}"})
+        assert hello.run("pub", "greetings.sent", said, "--as", "greeter").code == 0
+    heard: list[str] = []
+    while True:
+        told = hello.run(
+            *("sub", "greetings.sent", "--as", "listener", "--durable", "named", "--from", "all"),
+            *("-n", "2", "--idle", "5", "--json"),
+        )
+        more = [row["nonce"] + row["payload"]["text"] for row in rows(told.out)]
+        assert more
+        assert not set(more) & set(heard)
+        heard += more
+        if any(text.endswith("place 4") for text in more):
+            break
+    assert [text[32:] for text in heard][-5:] == [f"place {number}" for number in range(5)]
+
+
+async def test_a_place_that_is_not_used_is_forgotten(hello: RunningBus) -> None:
+    def places() -> list[str]:
+        listed = hello.run("subscriptions", "ls", "--of", "listener", "--json")
+        return [row["durable"] for row in rows(listed.out)]
+
+    async with (
+        Bot.from_file(hello.folder / "mybus" / "credentials" / "listener.toml") as bot,
+        bot.messages("greetings.sent", durable="brief", forget_s=MIN_FORGET_S),
+        bot.messages("greetings.sent", durable="lasting"),
+    ):
+        assert {"brief", "lasting"} <= set(places())
+
+    async def is_forgotten() -> bool:
+        return "brief" not in await asyncio.to_thread(places)
+
+    await until(is_forgotten)
+    assert "lasting" in places()
+
+
+@pytest.mark.parametrize("forget_s", [0, MIN_FORGET_S - 1, MAX_FORGET_S + 1, 60.0, True, "60"])
+async def test_a_time_to_be_forgotten_in_is_in_its_range(hello: RunningBus, forget_s: Any) -> None:
+    async with Bot.from_file(hello.folder / "mybus" / "credentials" / "listener.toml") as bot:
+        with pytest.raises(InvalidInput, match="forget_s"):
+            bot.messages("greetings.sent", forget_s=forget_s)
