@@ -65,6 +65,7 @@ class Run:
     """How many messages the server had not given out, over time."""
     wrong: list[str] = field(default_factory=list)
     longest_idle_s: float = 0.0
+    over: bool = False
 
 
 KINDS: Final = ("one, stopped", "two, stopped", "two, stopped and killed")
@@ -93,8 +94,8 @@ async def play(yard: Yard, seed: int, *, scale: float, kind: str | None = None, 
             life.stop()
         await asyncio.gather(*(life.ended() for life in living))
     finally:
-        looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
+        run.over = True
+        await looking
         for life in scene.lives:
             life.process.kill()
         await nc.request(f"$JS.API.CONSUMER.DELETE.ACCEPTED.{_consumer(run)}", b"", 10)
@@ -132,7 +133,7 @@ async def _publish(run: Run, chance: Random) -> None:
 
 
 async def _look(run: Run, nc: HardenedClient) -> None:
-    while True:
+    while not run.over:  # not cancelled: wait_for() of Python 3.11, which nats-py uses, may lose a cancellation
         answer = await nc.request(f"$JS.API.CONSUMER.INFO.ACCEPTED.{_consumer(run)}", b"", 30)
         info = json.loads(answer.data)
         if "error" not in info:
