@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from sealbus import Bot, Credentials
+from sealbus.keys import KeyKind, SigningKey
+from sealbus_broker.cli.bulk import Sending
 from sealbus_broker.relay.connection import connect, disconnect
 from sealbus_broker.relay.secrets import BusSecrets
 from tests.cli.bus import RunningBus, clean_environment, running_bus
@@ -362,3 +365,13 @@ def test_a_large_file_costs_no_memory(hello: RunningBus, tmp_path: Path) -> None
         assert f"{count} invalid" in done.stderr.decode()
         peaks.append(int(done.stderr.rsplit(b"PEAK ", 1)[1]) * 1024)
     assert peaks[1] - peaks[0] < 30_000_000
+
+
+async def test_a_message_that_was_not_sent_before_the_end_has_a_row() -> None:
+    """As where the output is lost while messages wait for their turn: the bot is closed, and they are not sent."""
+    key, bus_key = SigningKey.generate(KeyKind.BOT), SigningKey.generate(KeyKind.BUS).public.raw
+    bot = Bot(Credentials("mybus", "greeter", key, ("nats://127.0.0.1:4222",), frozenset([bus_key])))
+    await bot.close()
+    row = await Sending("greetings.sent", None, None, PATIENCE_S).publish(bot, {"text": "x"})
+    assert (row["verdict"], row["nonce"]) == ("unresolved", None)
+    assert "closed" in row["detail"]

@@ -114,7 +114,7 @@ async def test_a_slow_handler_leaves_the_rest_to_others(shop: Shop) -> None:
         while sum(map(len, seen.values())) < 24:
             most = max(most, (await consumer(shop))["num_ack_pending"])
     assert sorted(seen["one"] + seen["two"]) == list(range(24))
-    assert most <= 2
+    assert most <= 4  # of each, one in its hands and one whose acknowledgement is on its way
     assert min(len(seen["one"]), len(seen["two"])) > 4
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sealbus import Bot, Refused, Unresolved
-from sealbus.errors import InvalidInput, SealbusError
+from sealbus.errors import InvalidInput, NotConnected, SealbusError
 from sealbus_broker.cli import output
 from sealbus_broker.cli.errors import InputFailed, OutputFailed, ReaderGone
 from sealbus_broker.cli.json_lines import Line, Lines, parse_json
@@ -71,6 +71,8 @@ class Sending:
             row |= {"reason": error.reason.value, "detail": told or None, "record": error.record}
         except Unresolved as error:
             return row | {"nonce": error.nonce.hex(), "detail": error.what}
+        except NotConnected as error:  # closed by the end of the command before it was sent
+            return row | {"detail": error.what}
         except InvalidInput as error:
             return row | {"verdict": "invalid", "detail": error.what}
         return row | {"verdict": stamp.verdict.value, "nonce": stamp.nonce.hex(), "relay": stamp.relay}
