@@ -245,7 +245,7 @@ def a_fake(folder: Path, version: str = "2.15.1", says: str = "", then: str = "t
 
 async def test_one_that_is_too_old(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: NatsServer) -> None:
     monkeypatch.setattr(server_module, "find_binary", lambda: a_fake(tmp_path, version="2.9.25"))
-    with pytest.raises(ServerFailed, match=r"nats-server 2\.9\.25 is too old; at least 2\.12"):
+    with pytest.raises(ServerFailed, match=r"nats-server 2\.9\.25 is too old; at least 2\.14"):
         await server.start()
     assert server.pid is None
 

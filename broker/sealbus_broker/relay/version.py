@@ -7,8 +7,9 @@ from typing import Final
 
 from sealbus_broker.relay.errors import ServerFailed
 
-OLDEST_VERSION: Final = (2, 12)
-"""2.11 brought pinned consumers and batched reads. 2.12 is the oldest that the tests run on."""
+OLDEST_VERSION: Final = (2, 14)
+"""The first that knows every field of the streams' configurations. Older ones refuse the whole of it: 2.12 for
+``allow_batched``. There was no 2.13."""
 
 
 def check_version(version: object) -> None:
