@@ -240,7 +240,7 @@ async def test_a_reply_handler_may_close_its_bot_and_its_answer_arrives(shop: Sh
 
 async def test_a_hook_may_close_its_bot(shop: Shop) -> None:
     inventory = shop.bot("inventory")
-    inventory.on_connected(inventory.close)
+    inventory.on_connected(lambda: inventory.close(timeout=3600))  # which it would wait for, if it waited
     await inventory.run()
     assert state(inventory) is BotState.CLOSED
 
