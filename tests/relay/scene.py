@@ -23,8 +23,6 @@ from sealbus_broker.relay.server import NatsServer
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S, until
 
-__all__ = ["until"]  # for those who set the scene
-
 MIB = 1024 * 1024
 LIMITS = Limits(
     accepted_bytes=64 * MIB, ingress_bytes=32 * MIB, quarantine_bytes=32 * MIB, live_bytes=8 * MIB, clock_skew_ms=100
