@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from sealbus.subjects import consumer_name
 from sealbus_broker.cli.main import cli
 from sealbus_broker.cli.options import all_commands
 from tests.cli.bus import RunningBus, clean_environment, wait_until
@@ -111,6 +112,7 @@ class Case:
 
 
 HELLO = '{"text": "x"}'
+PLACE = consumer_name("listener", "greetings.sent", "streams")
 CASES = {
     "init": Case(("init", "other", "--dir", "{folder}/other")),
     "prepare": Case(("prepare", "--dir", "{folder}")),
@@ -147,6 +149,8 @@ CASES = {
     ),
     "request": Case(("request", "clock.ask", '{"zone": "UTC"}', "--as", "listener", "--dir", "{folder}"), online=True),
     "quarantine ls": Case(("quarantine", "ls", "--dir", "{folder}"), online=True),
+    "subscriptions ls": Case(("subscriptions", "ls", "--dir", "{folder}"), online=True),
+    "subscriptions rm": Case(("subscriptions", "rm", PLACE, "--dry-run", "--dir", "{folder}"), online=True),
     "quarantine show": Case(("quarantine", "show", "1", "--dir", "{folder}"), online=True),
 }
 SERVERS = {
@@ -163,7 +167,7 @@ def test_every_command_has_a_case() -> None:
 
 @pytest.fixture(scope="module")
 def clock(hello: RunningBus) -> Iterator[None]:
-    """The bot that answers requests, one message to be read, and one in the quarantine."""
+    """The bot that answers requests, one message to be read, a place that is remembered, and a record."""
     code = """
 from sealbus import Bot
 import asyncio
@@ -176,6 +180,8 @@ asyncio.run(bot.run())
     process = subprocess.Popen([sys.executable, "-c", code], cwd=hello.folder, env=clean_environment())
     assert hello.run("pub", "greetings.sent", HELLO, "--as", "greeter").code == 0
     assert hello.run("pub", "greetings.sent", "{}", "--as", "greeter").code == 3
+    place = ("sub", "greetings.sent", "--as", "listener", "--durable", "streams", "--from", "all", "-n", "1")
+    assert hello.run(*place).code == 0
     wait_until(lambda: hello.run("request", "clock.ask", '{"zone": "UTC"}', "--as", "listener").code == 0)
     yield
     process.terminate()
