@@ -117,6 +117,29 @@ async def test_what_cannot_be_stored_is_red(shop: Shop) -> None:
         await asyncio.gather(*sending, return_exceptions=True)
 
 
+async def test_a_full_ledger_is_red_before_a_message_waits(shop: Shop) -> None:
+    shop.relays[0].terminate()
+    await shop.relays[0].wait()
+    policy = shop.bus.path / "policy.yaml"
+    policy.write_text(policy.read_text().replace("limits:\n", "limits:\n  accepted_bytes: 1MiB\n", 1))
+    await shop.start_relay()
+    nc = await shop.nats()
+    stored = 0
+    while (
+        b"maximum bytes"
+        not in (await nc.request("accepted.filler", bytes(1000), PATIENCE_S, headers={"Nats-Msg-Id": f"{stored}"})).data
+    ):
+        stored += 1
+    await nc.close()
+    assert stored > 500
+
+    async def red() -> bool:
+        found = await asked(shop)
+        return any((one["about"], one["level"]) == ("ACCEPTED", "red") for one in found["problems"])
+
+    await until(red, "it is red")
+
+
 async def test_nobody_but_a_relay_may_send_a_probe(shop: Shop) -> None:
     """As `sealbus`, with a key that is not the bus's; and as a bot, which has no grant for it."""
     nc = await shop.nats()

@@ -30,9 +30,12 @@ from sealbus_broker.gate.policy import Policy
 from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.probe import Prober, is_accepted
 from sealbus_broker.relay.streams import (
+    ACCEPTED,
     ACK_WAIT_S,
     INGRESS,
+    LIVE,
     PARTITIONS,
+    QUARANTINE,
     STREAMS,
     partition_consumer,
 )
@@ -59,6 +62,10 @@ ASK_S: Final = 2.0
 
 FULL_AT: Final = 0.8
 """From this share on a stream's fill is a warning."""
+
+ROOM_BYTES: Final = 4096
+"""A ledger stream with less room is red: an ordinary message of 1 KiB, with its stamp, seals and
+index, does not fit twice. No message needs to be lost before an idle bus says so."""
 
 AGAIN_S: Final = 60.0
 """Between two log lines about one problem that lasts."""
@@ -204,16 +211,13 @@ class Health:
         filled = fill(info)
         if filled < FULL_AT or name == "HEALTH":
             return []
-        then = "then the oldest records go" if name == "QUARANTINE" else "then nothing more is accepted"
-        limit = f"{name.lower()}_bytes"
-        return [
-            Problem(
-                Level.WARNING,
-                name,
-                f"{name} is {filled:.0%} full; at 100 %, {then}",
-                f"raise {limit} in policy.yaml" + (", or lower retention" if name == "ACCEPTED" else ""),
-            )
-        ]
+        hint = f"raise {name.lower()}_bytes in policy.yaml"
+        hint += ", or lower retention" if name == ACCEPTED else ""
+        if name in (ACCEPTED, LIVE) and room_bytes(info) < ROOM_BYTES:
+            return [Problem(Level.RED, name, f"{name} is full: nothing more is accepted", hint)]
+        then = "then the oldest records go" if name == QUARANTINE else "then nothing more is accepted"
+        what = f"{name} is {filled:.0%} full; at 100 %, {then}"
+        return [Problem(Level.WARNING, name, what, hint)]
 
     async def _partitions(self) -> list[Problem]:
         found = []
@@ -271,3 +275,9 @@ def fill(info: dict[str, Any]) -> float:
     limit = info["config"]["max_bytes"]
     share: float = info["state"]["bytes"] / limit if limit > 0 else 0.0
     return share
+
+
+def room_bytes(info: dict[str, Any]) -> int:
+    """How many bytes a stream with a limit still takes, from its STREAM.INFO."""
+    room: int = info["config"]["max_bytes"] - info["state"]["bytes"]
+    return room
