@@ -83,9 +83,11 @@ MAX_LIVE_SUBSCRIPTIONS: Final = 960
 one for each durable subscription in use, and the rest to spare. NATS closes the connection of whoever asks for more."""
 
 MIN_FORGET_S: Final = 10
+"""Shortest time after which the bus forgets an unused place, where a subscription asks for that:
+longer than a bot needs to come back after a lost connection."""
+
 MAX_FORGET_S: Final = 24 * 60 * 60
-"""How long a place may go unused before the bus forgets it, where a subscription asks for that: longer than a lost connection
-takes to be noticed, and at most a day. Beyond a day a place that stays is meant."""
+"""Longest such time, a day. Whoever wants more wants a place that stays."""
 
 MAX_CONSUMERS: Final = 32
 """Most durable subscriptions in one session: they travel in CONNECT, which NATS caps at 4,096 bytes."""
