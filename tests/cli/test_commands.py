@@ -16,6 +16,7 @@ import pytest
 from sealbus.codec import pack_together
 from sealbus.envelope import Header, seal_envelopes
 from sealbus.keys import KeyKind, SigningKey
+from sealbus.reason import Reason
 from tests.cli.command import SEALBUS, sealbus, wait_for
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S
@@ -86,6 +87,16 @@ def test_a_refusal_exits_3_with_its_reason_and_stands_in_the_quarantine(bus: Bus
     assert (again.code, "exists already" in again.err) == (1, True)
     assert stat.S_IMODE(raw.stat().st_mode) == 0o600
     assert sealbus("quarantine", "show", "999999", cwd=bus.folder).code == 3
+
+
+@pytest.mark.parametrize(
+    ("subject", "sentence"),
+    [("greetings.snt", Reason.UNDECLARED_SUBJECT.meaning), ("clock.ask", Reason.NOT_GRANTED.meaning)],
+)
+def test_a_refusal_without_detail_has_a_sentence(bus: Bus, subject: str, sentence: str) -> None:
+    refused = sealbus("pub", subject, "{}", "--as", "greeter", cwd=bus.folder)
+    assert refused.code == 3
+    assert sentence in refused.err
 
 
 def test_json_lines_are_counted_by_verdict(bus: Bus) -> None:

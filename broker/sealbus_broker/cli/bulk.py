@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sealbus import Bot, Refused, Unresolved
+from sealbus import Bot, Reason, Refused, Unresolved
 from sealbus.errors import InvalidInput, NotConnected, SealbusError
 from sealbus_broker.cli import output
 from sealbus_broker.cli.errors import InputFailed, OutputFailed, ReaderGone
@@ -86,7 +86,7 @@ def told(row: dict[str, Any]) -> str:
     if row["reason"] is None:
         return readable(row["detail"] or row["verdict"], MAX_TOLD_CHARS)
     kept = "" if row["record"] is None else f", kept as record {row['record']}"
-    faults = "; ".join((row["detail"] or "no detail").split("\n"))
+    faults = "; ".join((row["detail"] or Reason(row["reason"]).meaning).split("\n"))
     return f"refused ({row['reason']}){kept}: {readable(faults, MAX_TOLD_CHARS)}"
 
 

@@ -14,7 +14,10 @@ from sealbus.errors import ConnectionFailed
 
 _NO_ROUTE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 
-_ADMISSION_HINT: Final = "the relay's log says why: an unknown bot, or a key that is not its own, expired or revoked"
+_ADMISSION_HINT: Final = (
+    "the relay's log says why: an unknown bot, or a key that is not its own, expired or revoked; "
+    "a bot or key that was added since the relay started is unknown until the relay restarts"
+)
 
 NO_RELAY_S: Final = 1.8
 """A relay refuses within milliseconds. nats-server refuses by itself when no relay has answered for two seconds."""
