@@ -60,6 +60,13 @@ def test_ls_shows_those_of_one_bot(hello: RunningBus, place: str) -> None:
     assert listed(hello, "--of", "greeter") == {}
 
 
+def test_ls_shows_a_dash_where_nothing_was_delivered(hello: RunningBus) -> None:
+    hello.run("sub", "greetings.sent", "--as", "listener", "--durable", "untouched", "--idle", "0.1")
+    lines = hello.run("subscriptions", "ls").out.splitlines()
+    (line,) = (line for line in lines if " untouched " in line)
+    assert line.split()[-1] == "-"
+
+
 def test_rm_asks_first_and_can_only_show(hello: RunningBus, place: str) -> None:
     unasked = hello.run("subscriptions", "rm", place)
     assert (unasked.code, "give --yes" in unasked.err) == (2, True)

@@ -52,7 +52,10 @@ def ls(
     credentials: str | None,
     bot: str | None,
 ) -> None:
-    """List the durable subscriptions: whose, to what, how far behind, and whether anybody listens."""
+    """List the durable subscriptions: whose, to what, how far behind, and whether anybody listens.
+
+    The last delivery is "-" where nothing was delivered since nats-server started.
+    """
     operator = Bot(find_credentials(folder, bot, credentials, OPERATOR))
 
     async def read(_: Stop) -> list[dict[str, Any]]:
@@ -149,5 +152,5 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
 def _columns(row: dict[str, Any]) -> tuple[str, ...]:
     names = [readable(str(row[name])) for name in ("consumer", "bot", "pattern", "durable")]
     at = row["delivered_ms"]
-    when = "never" if at is None else datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    when = "-" if at is None else datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
     return (*names, f"{row['waiting']}", f"{row['in_hand']}", "yes" if row["listening"] else "no", when)
