@@ -57,5 +57,5 @@ async def test_where_nothing_succeeds_nothing_is_parked_at_once(monkeypatch: pyt
 def test_many_deliveries_without_outcome_end_it() -> None:
     assert not Attempts(1).is_hopeless(UNTRIED_LEAST)
     assert Attempts(1).is_hopeless(UNTRIED_LEAST + 1)
-    assert not Attempts(100).is_hopeless(200)
-    assert Attempts(100).is_hopeless(201)
+    assert not Attempts(600).is_hopeless(1200)
+    assert Attempts(600).is_hopeless(1201)

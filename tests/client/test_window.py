@@ -16,8 +16,19 @@ def test_at_first_no_more_than_can_begin() -> None:
 
 def test_a_fast_handler_has_a_reserve() -> None:
     window = Window(1)
-    window.note(0.00005)
+    for _ in range(MAX_IN_HAND):
+        window.note(0.00005)
     assert window.size == MAX_IN_HAND
+
+
+@given(st.integers(1, 200), st.integers(0, 300))
+def test_the_reserve_grows_with_what_was_handled(concurrency: int, handled: int) -> None:
+    """Whoever stops after a few messages has fetched a few more than it handled."""
+    window = Window(concurrency)
+    for _ in range(handled):
+        window.note(0.00005)
+    most = max(concurrency, MAX_IN_HAND)
+    assert window.size == min(concurrency + handled, most)
 
 
 def test_a_slow_handler_has_none() -> None:
@@ -31,7 +42,7 @@ def test_one_slow_call_is_remembered_for_a_while() -> None:
     window = Window(1)
     window.note(5.0)
     sizes = []
-    for _ in range(100):
+    for _ in range(2 * MAX_IN_HAND):
         window.note(0.0001)
         sizes.append(window.size)
     assert sizes[0] == 1

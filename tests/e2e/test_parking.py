@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sealbus import Bot, Message, RequestFailed
+from sealbus.attempts import UNTRIED_LEAST
 from sealbus.subjects import consumer_name
 from tests.e2e.shop import Shop, order
 from tests.waiting import PATIENCE_S, until
@@ -117,19 +118,20 @@ async def test_the_policy_says_how_often(shop: Shop) -> None:
 
 
 async def test_a_message_that_ends_its_process_is_parked_untried(shop: Shop) -> None:
-    await publish(shop, range(2))
+    await publish(shop, range(1))
     bot = shop.bot("inventory")
     async with bot, bot.messages("orders.placed", **PLACE):
         pass
     nc = await shop.nats()
     inbox = nc.new_inbox()
     arrivals = await nc.subscribe(inbox)
-    for _ in range(21):
+    for _ in range(UNTRIED_LEAST + 1):
         await nc.publish(f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{CONSUMER}", b'{"batch": 1}', reply=inbox)
         taken = await arrivals.next_msg(PATIENCE_S)
         await nc.publish(taken.reply, b"-NAK")
         await nc.flush()
     await nc.close()
+    await publish(shop, range(1, 2))
     seen: list[int] = []
     again = shop.bot("inventory")
 

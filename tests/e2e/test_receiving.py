@@ -194,6 +194,23 @@ async def test_leaving_the_block_by_break_ends_the_last_message(shop: Shop) -> N
     assert seen == [[1, 2], [3, 4]]
 
 
+async def test_short_blocks_one_after_another_lose_nothing(shop: Shop) -> None:
+    """As `sub -n 2` again and again: what a block fetched and gave back is no failed attempt."""
+    await publish(shop, range(120))
+    seen: list[int] = []
+    attempts: list[int] = []
+    async with shop.bot("inventory") as bot:
+        for _ in range(30):
+            async with bot.messages("orders.placed", **PLACE) as messages:
+                for _ in range(2):
+                    message = await anext(messages)
+                    seen.append(number(message))
+                    attempts.append(message.attempt)
+    assert seen == list(range(60))
+    assert max(attempts) < 5
+    assert await shop.stored("QUARANTINE") == 0
+
+
 async def test_leaving_the_block_by_an_exception_is_an_attempt(shop: Shop) -> None:
     await publish(shop, range(1))
     attempts: list[int] = []

@@ -34,9 +34,10 @@ MOST_WAITING: Final = 4096
 FAILURES_IN_A_ROW: Final = 100
 """After so many failures without one success between them the handler is at fault, and not the messages."""
 
-UNTRIED_LEAST: Final = 20
-"""Deliveries before a message is parked untried, at least. A message may also be delivered without being tried, when the process
-that fetched it stops; so few attempts must not end a message that never had one."""
+UNTRIED_LEAST: Final = 1000
+"""Deliveries before a message is parked untried, at least. Parking is final, and a message that a process
+fetched and gave back was delivered too: a subscription that stops after each message delivers those in
+reserve again and again. A message that kills its process is delivered every 30 s, so this takes 8 hours."""
 
 _REMEMBERED: Final = 65_536
 """Messages whose give-backs are remembered: far more than a subscription has in hand, about 8 MiB."""

@@ -58,9 +58,9 @@ PARKING: Final = 16
 PARKED_S: Final = 2.0
 """How long a stop waits for the relay to park what it was asked to. What is not parked then is given back."""
 
-REST: Final = 64
-"""Messages fetched at once to be given back in order: half of what a fast handler has in hand. Some of them are new, and come
-out of the reserve of the server; a second request is made while all are old."""
+REST: Final = 4
+"""Messages fetched at once to be given back in order. Those that are new come out of the reserve of the
+server, and are given back too: the fewer the better. Thirty requests fetch all that a process can hold."""
 
 RETRY_CONNECTION_S: Final = 0.1
 """Pause after a connection that could not be subscribed on, so that a failing one is not tried in a tight loop."""

@@ -2,7 +2,10 @@
 
 A message in hand is lost to every other process of the subscription, so none is taken that cannot be begun soon. How soon depends
 on the handler, and only measuring tells: a handler of 50 µs is kept busy by 128 messages in hand, and with a handler of five
-seconds even one message in reserve waits for nothing. Pure: times come in as arguments.
+seconds even one message in reserve waits for nothing.
+
+The window also grows by one message for each that was handled, and no faster. Whoever takes two messages and stops must not have
+fetched a hundred: each would be given back, and the server counts that as a delivery. Pure: times come in as arguments.
 """
 
 from __future__ import annotations
@@ -24,11 +27,12 @@ messages, and one in ten slow calls still counts fully."""
 class Window:
     """The bound on messages in hand, from the handling times so far."""
 
-    __slots__ = ("_concurrency", "_slowest_s", "size")
+    __slots__ = ("_concurrency", "_handled", "_slowest_s", "size")
 
     def __init__(self, concurrency: int) -> None:
         """``concurrency``: how many handlers may run at once."""
         self._concurrency = concurrency
+        self._handled = 0
         self._slowest_s = 0.0
         self.size = concurrency
         """Most messages in hand, at work and in reserve. Without a measured time: only those that can begin at once."""
@@ -38,4 +42,5 @@ class Window:
         slowest = self._slowest_s = max(duration_s, self._slowest_s * FORGET)
         soon = self._concurrency * BEGIN_S
         reserve = MAX_IN_HAND if slowest * MAX_IN_HAND <= soon else int(soon / slowest)
-        self.size = max(self._concurrency, reserve)
+        self._handled += 1
+        self.size = max(self._concurrency, min(reserve, self._concurrency + self._handled))
