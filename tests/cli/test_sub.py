@@ -40,6 +40,14 @@ def test_two_who_listen_both_hear_everything(hello: RunningBus) -> None:
         assert heard == list(range(heard[0], heard[0] + 6))
 
 
+def test_a_denied_subscription_is_not_waited_for(hello: RunningBus) -> None:
+    """It says that it waits only once the subscription is there."""
+    told = hello.run("sub", "greetings.sent", "--as", "greeter")
+    assert told.code == 3
+    assert "waiting for" not in told.err
+    assert "greetings.sent" in told.err
+
+
 def test_a_named_place_goes_on_where_it_was(hello: RunningBus) -> None:
     """Also with -n: the last message that was shown is done."""
     for number in range(5):

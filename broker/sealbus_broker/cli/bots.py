@@ -208,17 +208,21 @@ def sub(
     async def listen(_: Stop) -> None:
         nonlocal shown
         loop = asyncio.get_running_loop()
-        async with connected(listener, timeout), asyncio.timeout(None) as silence:
+        async with (
+            connected(listener, timeout),
+            asyncio.timeout(None) as silence,
+            listener.messages(pattern, start=start, **place) as messages,
+        ):
+            # Only now is nothing missed that is published from here on.
             click.echo(f"connected as {listener.name}, waiting for {pattern}", err=True)
             silence.reschedule(loop.time() + idle if idle else None)
-            async with listener.messages(pattern, start=start, **place) as messages:
-                async for message in messages:
-                    silence.reschedule(None)
-                    await output.put_line(_shown(message, as_json))
-                    shown += 1
-                    if shown == count:
-                        break
-                    silence.reschedule(loop.time() + idle if idle else None)
+            async for message in messages:
+                silence.reschedule(None)
+                await output.put_line(_shown(message, as_json))
+                shown += 1
+                if shown == count:
+                    break
+                silence.reschedule(loop.time() + idle if idle else None)
 
     try:
         run(listen)
