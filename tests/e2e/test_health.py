@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
+import time
 from typing import Any
 
 from sealbus.codec import pack_json
 from sealbus.envelope import Header, seal_envelopes
 from sealbus.frames import pub
 from sealbus.keys import KeyKind, SigningKey
+from sealbus.reason import Reason
+from sealbus.seal import Verifier
+from sealbus.stamp import Verdict, open_stamp
 from sealbus_broker.gate.policy import HEALTH
 from tests.cli.command import Ran, sealbus
 from tests.e2e.shop import Shop, order
@@ -151,3 +156,35 @@ async def test_nobody_but_a_relay_may_send_a_probe(shop: Shop) -> None:
     await until(lambda: "unknown-key" in (shop.bus.path / "relay.log").read_text(), "it is refused")
     await nc.close()
     assert await shop.stored("QUARANTINE") == 0
+
+
+async def test_a_question_to_the_bus_that_outlived_an_outage_is_dropped(shop: Shop) -> None:
+    """Its ledger began after it was asked. It is no violation for an operator to look at; a bot's own message is."""
+    key, issued_at_ms = shop.credentials("order").key, time.time_ns() // 1_000_000 - 60_000
+    asked = {"sealbus.grants": {}, "stock.check": {"sku": "ABC-0001"}}
+    nc = await shop.nats()
+    inbox = await nc.subscribe("inbox.order.*")
+    verdicts: dict[str, Verdict] = {}
+    for subject, payload in asked.items():
+        header = Header("shop", "order", subject, os.urandom(16), issued_at_ms, 1000)
+        (envelope,) = seal_envelopes(key, [(header, pack_json(payload))])
+        nc.write([pub(b"call.order", envelope)])
+        stamp = open_stamp((await inbox.next_msg(PATIENCE_S)).data, shop.credentials("order").bus_keys, Verifier())
+        assert stamp.reason is Reason.STALE
+        verdicts[stamp.subject] = stamp.verdict
+    await nc.close()
+    assert verdicts == {"sealbus.grants": Verdict.DROPPED, "stock.check": Verdict.QUARANTINED}
+    assert await shop.stored("QUARANTINE") == 1
+
+
+async def test_a_relays_own_probes_are_not_among_the_messages_that_it_counts(shop: Shop) -> None:
+    for _ in range(3):
+        assert (await asked(shop))["probe"]["verdict"] == "accepted"
+    async with shop.bot("order") as sender:
+        await sender.publish("orders.placed", order(1))
+    shop.relays[0].terminate()
+    await shop.relays[0].wait()
+    lines = (shop.bus.path / "relay.log").read_text().splitlines()
+    (said,) = [json.loads(line) for line in lines if "relay.stopped" in line]
+    # Of the bot: its question for its grants, asked at most twice, and the order.
+    assert said["accepted"] in (2, 3)

@@ -42,7 +42,7 @@ def judge(arrival: Arrival, policy: Policy, moment: Moment, verifier: Verifier, 
                 proven=case.proven,
                 reason=violation.reason,
                 detail=_clip(violation.detail),
-                disposition=policy.disposition(violation.reason, case.rule),
+                disposition=policy.disposition(violation.reason, case.named_rule()),
             )
     return Judgment(
         arrival=arrival,
@@ -126,6 +126,13 @@ class Case:
         self.schema: Schema | None = None
         self.cause: Stamp | None = None
         self.payload: object = None
+
+    def named_rule(self) -> SubjectRule | None:
+        """The rule that says what happens to a violation: also that of a subject which no check has come to yet.
+
+        Only behind the seal: a stranger who names a subject has no say in it.
+        """
+        return self.policy.rule(self.header.subject) if self.rule is None and self.proven else self.rule
 
     def ledger_id(self) -> str:
         """Under which id the ledger must be free of this message.

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from functools import cache
+from types import MappingProxyType
 from typing import Any, Final
 
 from sealbus.limits import MAX_FORGET_S, MAX_SUBJECT_BYTES, MIN_FORGET_S
 from sealbus.reason import Reason
 from sealbus.subjects import DURABLE
-from sealbus_broker.gate.policy import HEALTH, Delivery, SubjectRule
+from sealbus_broker.gate.policy import HEALTH, Delivery, Disposition, SubjectRule
 from sealbus_broker.gate.schemas import Schema
 
 EVERYONE: Final = ("sealbus.grants", "sealbus.park", "sealbus.subscribe")
 """What every bot may publish without a grant: each learns of its own grants only, the relay checks a pattern that is asked for,
 and a bot can park only what was delivered to it."""
+
+ASKED_AGAIN: Final = MappingProxyType({Reason.STALE: Disposition.DROP, Reason.EXPIRED: Disposition.DROP})
+"""What waited out an outage of the bus is nothing that an operator need look at: bots ask again by themselves."""
 
 _SEQUENCE = {"type": "integer", "minimum": 1}
 
@@ -143,7 +147,7 @@ def builtin_subjects() -> tuple[SubjectRule, ...]:
     for subject, (request, reply) in _SUBJECTS.items():
         schema = Schema.compile(f"{subject}.v1", request)
         answer = Schema.compile(f"{subject}.reply.v1", reply)
-        rules.append(SubjectRule(subject, Delivery.LIVE, {schema.name: schema}, reply=answer))
+        rules.append(SubjectRule(subject, Delivery.LIVE, {schema.name: schema}, reply=answer, on_violation=ASKED_AGAIN))
     probe = Schema.compile(f"{HEALTH}.v1", _object(["from"], **{"from": {"type": "string"}}))
-    rules.append(SubjectRule(HEALTH, Delivery.STREAM, {probe.name: probe}))
+    rules.append(SubjectRule(HEALTH, Delivery.STREAM, {probe.name: probe}, on_violation=ASKED_AGAIN))
     return tuple(rules)

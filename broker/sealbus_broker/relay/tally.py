@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from sealbus.subjects import RELAY
 from sealbus_broker.gate.policy import Delivery
 from sealbus_broker.gate.verdict import Judgment
 
@@ -29,13 +30,18 @@ class Tally:
         self._unspoken: Counter[tuple[str, str]] = Counter()
 
     def count(self, judgment: Judgment) -> None:
-        """Count one verdict; log it if it is a violation and none like it was logged just now. Never logs a payload."""
-        self.counts[judgment.verdict.value] += 1
+        """Count one verdict; log it if it is a violation and none like it was logged just now. Never logs a payload.
+
+        The relays' own probes are not counted: nobody sent them.
+        """
+        if judgment.reason is None and judgment.arrival.delivery is Delivery.STREAM:
+            self.stored_at = self._monotonic()
+        if judgment.arrival.session != RELAY:
+            self.counts[judgment.verdict.value] += 1
+            if judgment.reason is not None:
+                self.counts[f"{judgment.verdict.value}.{judgment.reason.value}"] += 1
         if judgment.reason is None:
-            if judgment.arrival.delivery is Delivery.STREAM:
-                self.stored_at = self._monotonic()
             return
-        self.counts[f"{judgment.verdict.value}.{judgment.reason.value}"] += 1
         kind = judgment.arrival.session, judgment.reason.value
         if not self._may_speak(kind, 1):
             return
