@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -83,6 +85,30 @@ async def test_a_server_with_tls_is_spoken_to_over_tls(serve: Serve, authority: 
     port = await serve(tls(authority, "127.0.0.1", more))
     async with a_session(f"tls://127.0.0.1:{port}") as client:
         assert client._is_encrypted()
+
+
+async def test_a_server_that_ends_tls_is_no_reason_for_a_warning(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of asyncio's, about a connection that nobody can keep half open."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*authority.server("127.0.0.1"))
+
+    async def greet_and_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"INFO " + json.dumps({**INFO, "tls_required": True}).encode() + b"\r\n")
+        await writer.start_tls(context)
+        await reader.readuntil(b"PING\r\n")
+        writer.write(b"PONG\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(greet_and_end, "127.0.0.1", 0)
+    client = HardenedClient()
+    with caplog.at_level(logging.WARNING):
+        url = f"tls://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await client.connect(url, allow_reconnect=False)
+        await until(lambda: client.is_closed, "it has ended")
+    server.close()
+    assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
 async def test_a_server_without_tls_is_refused(serve: Serve, authority: Authority) -> None:

@@ -131,6 +131,15 @@ async def test_an_error_of_a_service_is_told_likewise(shop: Shop) -> None:
     assert error.message == "the quarantine holds nothing at 999999"
 
 
+async def test_a_place_that_is_not_granted_has_a_word_of_its_own(shop: Shop) -> None:
+    """By which the client knows a denial, and not by the sentence for people."""
+    ask = {"pattern": "orders.placed", "durable": "default", "from": "new"}
+    async with shop.bot("scraper") as scraper:
+        with pytest.raises(RequestFailed) as failed:
+            await scraper.request("sealbus.subscribe", ask, timeout=LONG_S)
+    assert (failed.value.bot, failed.value.error) == ("sealbus", "not-granted")
+
+
 async def test_listeners_are_not_shown_the_probe(shop: Shop) -> None:
     seen: list[Message] = []
 

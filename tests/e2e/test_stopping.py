@@ -111,6 +111,26 @@ async def test_a_second_signal_cuts_handlers_short(shop: Shop) -> None:
     assert "were cut short" in stderr
 
 
+SIGNALLED_LATE = """
+import atexit, os, runpy, signal
+for number in (signal.SIGTERM, signal.SIGINT):
+    atexit.register(os.kill, os.getpid(), number)  # registered first, so called last
+runpy.run_module("tests.e2e.stoppable", run_name="__main__")
+"""
+
+
+async def test_a_signal_while_the_interpreter_ends_changes_nothing(shop: Shop) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", SIGNALLED_LATE, "serve", str(shop.bus.credentials("inventory"))),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    await says(process.stdout, b"connected")
+    process.terminate()
+    assert await ends(process) == (0, "")
+
+
 # ---- deadlines -----------------------------------------------------------------------------------------
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sealbus import Bot, Unresolved
+from sealbus import Bot, ConnectionFailed, Unresolved
 from sealbus_broker.relay.streams import PARTITIONS, partition_consumer
-from tests.cli.command import Ran, sealbus
+from tests.cli.command import SEALBUS, Ran, sealbus
 from tests.e2e.shop import Shop, order
 from tests.small_disk import fill, mounted
 from tests.waiting import PATIENCE_S, until
@@ -43,12 +44,12 @@ def said(shop: Shop, event: str) -> list[dict[str, str]]:
     return [row for row in map(json.loads, lines) if row["event"] == event]
 
 
-async def accepted(sender: Bot, number: int) -> bool:
+async def unresolved(sender: Bot, number: int) -> Unresolved | None:
     try:
         await sender.publish("orders.placed", order(number), timeout=5)
-    except Unresolved:
-        return False
-    return True
+    except Unresolved as error:
+        return error
+    return None
 
 
 async def test_ingress_that_stores_nothing_is_red_until_the_server_is_restarted(shop: Shop, disk: Path) -> None:
@@ -60,8 +61,9 @@ async def test_ingress_that_stores_nothing_is_red_until_the_server_is_restarted(
         # INGRESS is the first to write. It answers nobody, so the sender learns nothing but that there is no verdict.
         # Before that, some messages fit into what the streams' files have left of their last pages.
         fits = 2
-        while await accepted(sender, fits):
+        while (error := await unresolved(sender, fits)) is None:
             fits += 1
+        assert "has the disk of nats-server room? `sealbus ping` tells" in str(error.hint)
         await until(lambda: bool(said(shop, "health.red")), "the relay says so")
         told = said(shop, "health.red")[0]
         assert "INGRESS stores nothing" in told["what"]
@@ -116,3 +118,50 @@ async def test_each_message_has_its_verdict_after_a_full_disk(shop: Shop, disk: 
         await nc.close()
     assert await shop.stored("ACCEPTED") == 300 + 1  # and the genesis
     assert await shop.stored("QUARANTINE") == 0
+
+
+@asynccontextmanager
+async def up(shop: Shop) -> AsyncIterator[Path]:
+    """`sealbus up`, ready; gives its log."""
+    log = shop.bus.path / "relay.log"
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *(*SEALBUS, "up", "--dir", str(shop.bus.path), "--port", str(shop.port)), stdout=output, stderr=output
+        )
+    try:
+        await until(lambda: "relay.ready" in log.read_text(), "the bus is up")
+        yield log
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def test_who_connects_while_the_disk_is_full_is_told(disk: Path, tmp_path: Path) -> None:
+    """`sealbus up` has stopped nats-server, and nobody would listen."""
+    shop = Shop(tmp_path / "shop")
+    (shop.bus.state / "jetstream").symlink_to(disk)
+    async with up(shop):
+        async with shop.bot("order") as sender:
+            await sender.publish("orders.placed", order(1))
+        filler = fill(disk)
+        await until(lambda: bool(said(shop, "disk.full")), "nats-server is stopped")
+        reader, writer = await asyncio.open_connection("127.0.0.1", shop.port)
+        writer.write(b"CONNECT {}\r\nPING\r\n")
+        writer.write_eof()
+        lines = (await reader.read()).split(b"\r\n")
+        writer.close()
+        assert lines[0].startswith(b"INFO {")
+        assert lines[1:] == [b"-ERR 'the bus stores nothing: its disk is full'", b""]
+        with pytest.raises(ConnectionFailed, match="the bus stores nothing: its disk is full") as told:
+            await shop.bot("order").connect(timeout=5)
+        assert "free space" in str(told.value.hint)
+        red = await ping(shop)
+        assert red.code == 1
+        assert "the bus stores nothing: its disk is full" in red.err
+        assert "free space" in red.err
+        filler.unlink()
+        late = shop.bot("order")
+        await late.connect(PATIENCE_S)
+        await late.publish("orders.placed", order(2), timeout=PATIENCE_S)
+        await late.close()
+        await until(lambda: bool(said(shop, "nats.reconnected")), "the relay is back by itself")

@@ -14,6 +14,7 @@ from nats.errors import NoRespondersError
 from rich.console import Console
 from rich.table import Table
 
+from sealbus.diagnosis import STORES_NOTHING
 from sealbus.hardened import HardenedClient
 from sealbus.subjects import check_name
 from sealbus_broker.cli.folder import BusFolder, dir_option, server_option
@@ -96,15 +97,22 @@ def _show(found: Found) -> None:
 async def _ping(servers: list[str], secrets: BusSecrets, relay: str | None) -> Found:
     found = Found()
 
-    async def ignore(_: Exception) -> None:
-        pass
+    met: list[str] = [""]
+
+    async def note(error: Exception) -> None:
+        met[0] = str(error)
 
     try:
         async with asyncio.timeout(ASK_S):
-            nc = await connect(servers, secrets.relay.seed_text, name="sealbus ping", on_error=ignore)
+            nc = await connect(servers, secrets.relay.seed_text, name="sealbus ping", on_error=note)
     except (NatsError, OSError, TimeoutError):
-        what = f"no NATS for the relay at {', '.join(servers)}"
-        found.problems.append(Problem(Level.RED, "nats", what, "is nats-server running there?"))
+        where = ", ".join(servers)
+        if STORES_NOTHING in met[0]:
+            hint = "free space where the bus's folder is: the bus goes on by itself"
+            found.problems.append(Problem(Level.RED, "disk", f"{where} says that {STORES_NOTHING}", hint))
+        else:
+            what = f"no NATS for the relay at {where}"
+            found.problems.append(Problem(Level.RED, "nats", what, "is nats-server running there?"))
     else:
         try:
             await _ask(nc, secrets, relay, found)

@@ -11,6 +11,7 @@ import structlog
 from nats.errors import AuthorizationError
 from nats.errors import Error as NatsError
 
+from sealbus.diagnosis import STORES_NOTHING
 from sealbus.hardened import HardenedClient
 
 __all__ = ["HardenedClient", "Link", "connect", "disconnect"]
@@ -135,6 +136,8 @@ class Link:
 
 
 def _hint(cause: Exception) -> str:
+    if STORES_NOTHING in str(cause):
+        return "free space where the bus's folder is"
     if isinstance(cause, AuthorizationError) or "authorization" in str(cause).lower():
         return "that server has another bus's configuration: start it with what `sealbus prepare` writes"
     if isinstance(cause, ConnectionRefusedError):

@@ -15,6 +15,7 @@ What a bot does wrong is never raised: it is a verdict or a :class:`~sealbus_bro
 
 from __future__ import annotations
 
+from sealbus.answer import NOT_GRANTED, NOT_SERVED
 from sealbus.errors import SealbusError
 
 
@@ -35,4 +36,12 @@ class StreamsUnusable(RelayError):
 
 
 class NotServed(Exception):
-    """A request to one of the bus's own subjects that cannot be served. Its text goes to the requester."""
+    """A request to one of the bus's own subjects that cannot be served. Its text goes to the requester, as does ``error``."""
+
+    error = NOT_SERVED
+
+
+class NotGranted(NotServed):
+    """The policy does not let the bot have what it asks for."""
+
+    error = NOT_GRANTED

@@ -19,7 +19,7 @@ from sealbus.errors import Malformed
 from sealbus.hardened import HardenedClient
 from sealbus.subjects import matches
 from sealbus_broker.gate.policy import Delivery, Policy
-from sealbus_broker.relay.errors import NotServed
+from sealbus_broker.relay.errors import NotGranted, NotServed
 from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.quarantine import UNDELIVERABLE, Record
 from sealbus_broker.relay.streams import ACCEPTED
@@ -90,7 +90,7 @@ class Parking:
         place: dict[str, Any] = info["config"].get("metadata") or {}
         rule = self._policy().bots.get(bot)
         if rule is None or not rule.may_subscribe(place.get("pattern", "")):
-            raise NotServed(f"the policy does not let {bot} subscribe to that any more")
+            raise NotGranted(f"the policy does not let {bot} subscribe to that any more")
         if not info["ack_floor"]["stream_seq"] < sequence <= info["delivered"]["stream_seq"]:
             raise NotServed(f"message {sequence} is not in the hand of {consumer}")
         return place

@@ -29,8 +29,10 @@ from typing import IO, Final
 
 import structlog
 
+from sealbus.diagnosis import STORES_NOTHING
 from sealbus_broker.relay.errors import ServerFailed
 from sealbus_broker.relay.nats_config import NatsConfig, render
+from sealbus_broker.relay.notice import notice
 from sealbus_broker.relay.version import check_version
 
 log = structlog.get_logger(__name__)
@@ -231,16 +233,18 @@ class NatsServer:
         return _Ended.BY_ITSELF
 
     async def _wait_for_space(self) -> None:
-        """Wait until the disk has room again, or for :meth:`stop`."""
+        """Wait until the disk has room again, or for :meth:`stop`. Who connects meanwhile is told."""
         spoken = -SAY_AGAIN_S
-        while not self._stopping.is_set() and self._free_bytes() < ROOM_BYTES:
-            if time.monotonic() - spoken >= SAY_AGAIN_S:
-                spoken = time.monotonic()
-                hint = f"free {ROOM_BYTES // 1024**2} MiB there, and the bus goes on by itself"
-                what = f"the disk of {self._config.store_dir} is full: nats-server is stopped until there is room"
-                log.error("disk.full", text=f"red: {what}\nhint: {hint}", folder=str(self._config.store_dir), hint=hint)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), _LOOK_S)
+        async with notice(self._config.host, self._config.port, STORES_NOTHING):
+            while not self._stopping.is_set() and self._free_bytes() < ROOM_BYTES:
+                if time.monotonic() - spoken >= SAY_AGAIN_S:
+                    spoken = time.monotonic()
+                    hint = f"free {ROOM_BYTES // 1024**2} MiB there, and the bus goes on by itself"
+                    folder = str(self._config.store_dir)
+                    what = f"the disk of {folder} is full: nats-server is stopped until there is room"
+                    log.error("disk.full", text=f"red: {what}\nhint: {hint}", folder=folder, hint=hint)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), _LOOK_S)
 
     def _free_bytes(self) -> int:
         """What is free on the disk of the streams; plenty, where nobody can tell."""

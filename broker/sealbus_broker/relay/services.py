@@ -15,7 +15,7 @@ from typing import Any, Final
 import structlog
 from nats.errors import Error as NatsError
 
-from sealbus.answer import BUSY, NOBODY_LISTENS, NOT_SERVED, UNAVAILABLE
+from sealbus.answer import BUSY, NOBODY_LISTENS, UNAVAILABLE
 from sealbus.codec import pack_json, unpack_json
 from sealbus.hardened import HardenedClient
 from sealbus.keys import SigningKey
@@ -25,7 +25,7 @@ from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.gate.verdict import Judgment
 from sealbus_broker.relay.answers import Answer, Answers, Question
 from sealbus_broker.relay.consumers import Subscriptions
-from sealbus_broker.relay.errors import NotServed
+from sealbus_broker.relay.errors import NotGranted, NotServed
 from sealbus_broker.relay.fair_queue import FairQueue
 from sealbus_broker.relay.grants import Grants
 from sealbus_broker.relay.journal import Journal
@@ -146,7 +146,7 @@ class Services:
         try:
             answered = await self._handlers[header.subject](bot, unpack_json(judgment.envelope.payload))
         except NotServed as refusal:
-            answer = Answer.error(question, NOT_SERVED, str(refusal))
+            answer = Answer.error(question, refusal.error, str(refusal))
         except (NatsError, OSError, TimeoutError) as error:
             log.warning("service.failed", subject=header.subject, bot=bot, error=type(error).__name__)
             answer = Answer.error(question, UNAVAILABLE, "the relay cannot reach JetStream; try again")
@@ -168,7 +168,7 @@ class Services:
         if not is_pattern(pattern):
             raise NotServed("that is not a pattern")
         if rule is None or not rule.may_subscribe(pattern):
-            raise NotServed(f"the policy does not let {bot} subscribe to {pattern}")
+            raise NotGranted(f"the policy does not let {bot} subscribe to {pattern}")
         if not any(rule.delivery is Delivery.STREAM and overlap(rule.pattern, pattern) for rule in policy.subjects):
             raise NotServed(f"{pattern} covers no stream subject, so nothing is stored of it: subscribe live")
         most = policy.limits.subscriptions

@@ -36,6 +36,9 @@ NOBODY_LISTENS: Final = "nobody-listens"
 NOT_SERVED: Final = "not-served"
 """The relay's: a service of the bus does not do what it was asked for; the message says why."""
 
+NOT_GRANTED: Final = "not-granted"
+"""The relay's: a service of the bus does not do it, because the policy does not grant it to the bot."""
+
 UNAVAILABLE: Final = "unavailable"
 """The relay's: a service of the bus cannot do it now."""
 

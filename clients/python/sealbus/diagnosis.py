@@ -19,6 +19,9 @@ _ADMISSION_HINT: Final = (
     "a bot or key that was added since the relay started is unknown until the relay restarts"
 )
 
+STORES_NOTHING: Final = "the bus stores nothing: its disk is full"
+"""What a bus with a nats-server of its own says to whoever connects while that is stopped for want of room."""
+
 NO_RELAY_S: Final = 1.8
 """A relay refuses within milliseconds. nats-server refuses by itself when no relay has answered for two seconds."""
 
@@ -73,6 +76,11 @@ def _nats(error: Exception, server: str, bot: str, waited_s: float) -> Connectio
                 hint="is a relay running? If it is, it is overloaded or cannot reach that nats-server",
             )
         return ConnectionFailed(f"{bot} was not admitted at {server}", hint=_ADMISSION_HINT)
+    if STORES_NOTHING in str(error):
+        return ConnectionFailed(
+            f"{server} says that {STORES_NOTHING}",
+            hint="its operators free space where the bus's folder is; then the bus goes on by itself, and so does the bot",
+        )
     if isinstance(error, ConnectionError | UnexpectedEOF):
         return ConnectionFailed(
             f"{server} cut the connection before there was a session", hint="does it expect TLS? Then name it tls://"

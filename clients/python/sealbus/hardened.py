@@ -28,11 +28,12 @@ import asyncio
 import json
 import logging
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from nats.aio.client import Client
+from nats.aio.client import DEFAULT_BUFFER_SIZE, Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import ConnectionClosedError, NoServersError, ProtocolError
@@ -41,6 +42,7 @@ from nats.protocol.parser import Parser
 
 from sealbus.addresses import ENCRYPTED, check_servers
 from sealbus.diagnosis import NotEncrypted
+from sealbus.transport import Transport
 
 log = logging.getLogger("sealbus")
 
@@ -313,7 +315,9 @@ class HardenedClient(Client):
         # the attempts would go on for ever, and asyncio.run() would never return.
         if self._ended:
             raise asyncio.CancelledError
-        await super()._connect_to_server(s)
+        s.last_attempt = time.monotonic()
+        self._transport = Transport()  # type: ignore[no-untyped-call]  # nats-py's
+        await self._transport.connect(s.uri, DEFAULT_BUFFER_SIZE, self.options["connect_timeout"])
         self.reached = True
 
     def _connect_command(self) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from nats.errors import Error as NatsError
 
-from sealbus.answer import ASK_AGAIN, BUSY_PAUSE_S
+from sealbus.answer import ASK_AGAIN, BUSY_PAUSE_S, NOT_GRANTED
 from sealbus.arguments import check_place
 from sealbus.attempts import DEFAULT_ATTEMPTS
 from sealbus.diagnosis import shortly
@@ -215,7 +215,7 @@ class Listener:
         try:
             answer = (await self._insist(SUBSCRIBE, ask)).payload
         except RequestFailed as failed:
-            raise _not_made(handled.pattern, failed.message) from None
+            raise _not_made(handled.pattern, failed) from None
         most: int = answer.get("attempts", DEFAULT_ATTEMPTS)
         return most
 
@@ -267,8 +267,8 @@ class Listener:
         return live
 
 
-def _not_made(pattern: str, why: str) -> SealbusError:
-    what = f"cannot subscribe to {pattern}: {why}"
-    if "the policy does not let" in why:
+def _not_made(pattern: str, failed: RequestFailed) -> SealbusError:
+    what = f"cannot subscribe to {pattern}: {failed.message}"
+    if failed.error == NOT_GRANTED:
         return SubscriptionDenied(what, pattern=pattern, hint=_DENIED_HINT)
     return InvalidInput(what)

@@ -233,7 +233,8 @@ class Publisher:
         unresolved = Unresolved(
             f"no verdict on {pending.header.subject} within {pending.timeout_s:g} s",
             nonce=pending.header.nonce,
-            hint="it may have been accepted: publish again with this nonce to find out; is a relay running?",
+            hint="it may have been accepted: publish again with this nonce to find out. Is a relay running, and has the disk"
+            " of nats-server room? `sealbus ping` tells",
         )
         unresolved.__cause__ = pending.refused
         pending.verdict.set_exception(unresolved)

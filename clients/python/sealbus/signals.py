@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -35,7 +37,28 @@ class _Signals:
             signal.signal(number, before)
 
 
+def _ignore_from_here() -> None:
+    """Ignore the signals that nothing else handles: the interpreter is ending, and nothing is left that they could stop.
+
+    Without it a second SIGTERM would turn the end of a bot that was closed in good order into death by that signal. What is
+    still to be written is written before, while a signal may end it: whoever should read it may never do so.
+    """
+    if not _ran:
+        return
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    for number in STOP_SIGNALS:
+        with contextlib.suppress(ValueError):  # not on the main thread
+            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                signal.signal(number, signal.SIG_IGN)
+
+
+atexit.register(_ignore_from_here)  # early, so that it comes after what the program registers
+
 _signals: dict[asyncio.AbstractEventLoop, _Signals] = {}
+_ran: set[bool] = set()
+"""Not empty once a bot has run in this process."""
 
 
 @contextlib.contextmanager
@@ -44,6 +67,7 @@ def heard(listener: Callable[[], None]) -> Iterator[None]:
 
     Does nothing outside the main thread, or where the platform has no such signals.
     """
+    _ran.add(True)
     loop = asyncio.get_running_loop()
     if loop not in _signals:
         _signals[loop] = _Signals(loop)
