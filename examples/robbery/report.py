@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -15,23 +16,29 @@ from examples.robbery.director import Outcome
 from examples.robbery.judging import Trade
 
 WIDTH = 100
+"""Where there is no terminal."""
+LEAST_WIDTH, MOST_WIDTH = 72, 140
+"""The tables keep their columns apart from the first, and nobody reads a line longer than the second."""
+ROOMY = 96
+"""From this width on a table shows what can be missed, too."""
 MOST_ARTICLES = 12
 
 
 def console() -> Console:
-    """Where to print: as wide as the terminal, and 100 columns where there is none."""
-    wide = Console()
-    return wide if wide.is_terminal and wide.width >= WIDTH else Console(width=WIDTH, soft_wrap=False)
+    """Where to print: as wide as the terminal, within bounds."""
+    found = Console()
+    wide = found.width if found.is_terminal else WIDTH
+    return Console(width=max(LEAST_WIDTH, min(wide, MOST_WIDTH)), soft_wrap=False)
 
 
-def show(outcome: Outcome, wrong: list[str]) -> None:
-    """Print everything."""
-    out = console()
+def show(outcome: Outcome, wrong: list[str], out: Console | None = None) -> None:
+    """Print everything to ``out``, or to stdout."""
+    out = out or console()
     out.print()
     out.print(_attacks(outcome))
     out.print(_stock(outcome.trade))
     out.print(_trade(outcome.trade))
-    out.print(_quarantine(outcome))
+    out.print(_quarantine(outcome, roomy=out.width >= ROOMY))
     for fault in wrong:
         out.print(Text(f"WRONG: {fault}", style="bold red"))
     stopped = sum(finding.where is finding.attack.where and not finding.harm for finding in outcome.findings)
@@ -46,7 +53,7 @@ def show(outcome: Outcome, wrong: list[str]) -> None:
 
 def _table(title: str) -> Table:
     return Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, width=WIDTH
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, expand=True
     )
 
 
@@ -104,13 +111,23 @@ def _trade(trade: Trade) -> Table:
     return table
 
 
-def _quarantine(outcome: Outcome) -> Table:
+def _quarantine(outcome: Outcome, *, roomy: bool) -> Table:
     table = _table("Quarantine: the newest records, as the operator bot lists them")
-    for column in ("#", "judged", "reason", "session", "claims", "subject", "bytes", "detail"):
-        table.add_column(column, justify="right" if column in ("#", "bytes") else "left", no_wrap=column != "detail")
+    for column in ("#", "judged", "session", "subject"):
+        table.add_column(column, justify="right" if column == "#" else "left", no_wrap=True)
+    if roomy:
+        table.add_column("bytes", justify="right", no_wrap=True)
+    table.add_column("why", ratio=1)
     for record in outcome.quarantine:
         judged = datetime.fromtimestamp(record["judged_at_ms"] / 1000, UTC).strftime("%H:%M:%S")
-        names = (record["reason"], record["session"], record["claimed"] or "-", record["subject"] or "-")
-        row = (str(record["sequence"]), judged, *names, str(record["size"]), record["detail"] or "")
-        table.add_row(*(Text(cell) for cell in row))
+        row = [str(record["sequence"]), judged, record["session"], record["subject"] or "-"]
+        row += [str(record["size"])] if roomy else []
+        table.add_row(*(Text(cell) for cell in (*row, _why(record))))
     return table
+
+
+def _why(record: dict[str, Any]) -> str:
+    """Reason and detail, and whose name the bytes claim if that is not the session's."""
+    why = ": ".join(part for part in (record["reason"], record["detail"]) if part)
+    claims = record["claimed"]
+    return f"{why}; says it is {claims}" if claims and claims != record["session"] else why
