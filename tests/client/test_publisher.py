@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,7 +13,6 @@ import pytest
 
 from sealbus import publisher as publishing_module
 from sealbus.codec import are_together, pack_json, pack_together
-from sealbus.credentials import Credentials
 from sealbus.envelope import Header
 from sealbus.errors import NotConnected
 from sealbus.grants import Declared, Rate
@@ -22,44 +20,11 @@ from sealbus.keys import KeyKind, SigningKey
 from sealbus.outcomes import Refused, Unresolved
 from sealbus.publisher import Publisher
 from sealbus.reason import Reason
-from sealbus.seal import Verifier
-from sealbus.session import Session
 from sealbus.stamp import Stamp, Verdict, seal_stamps
+from tests.client.wire import BUS, Wire
 from tests.waiting import PATIENCE_S, until
 
-BUS, BOT = SigningKey.generate(KeyKind.BUS), SigningKey.generate(KeyKind.BOT)
 HEADER = Header("shop", "order", "orders.placed", bytes(16), 0, 30_000)
-
-
-class Wire:
-    """A session whose connection keeps what is published on it."""
-
-    def __init__(self) -> None:
-        self.sent: asyncio.Queue[bytes] = asyncio.Queue()
-        self.up = asyncio.Event()
-        self.up.set()
-
-    async def client(self) -> Any:
-        await self.up.wait()
-        return self
-
-    async def publish(self, _: str, envelope: bytes) -> None:
-        self.sent.put_nowait(envelope)
-
-
-@pytest.fixture
-def wire() -> Wire:
-    return Wire()
-
-
-@pytest.fixture
-async def publisher(wire: Wire) -> AsyncIterator[Publisher]:
-    credentials = Credentials("shop", "order", BOT, ("nats://127.0.0.1:4222",), frozenset([BUS.public.raw]))
-    made = Publisher(credentials, cast("Session", wire), Verifier())
-    running = asyncio.create_task(made.run())
-    yield made
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
 
 
 async def receive(

@@ -5,54 +5,22 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator
-from typing import Any, cast
 
 import pytest
 
 from sealbus.codec import pack_json
-from sealbus.credentials import Credentials
 from sealbus.envelope import Header
 from sealbus.errors import CredentialsError
 from sealbus.keys import KeyKind, SigningKey
 from sealbus.outcomes import Unresolved
 from sealbus.publisher import Publisher
-from sealbus.seal import Verifier
-from sealbus.session import Session
 from sealbus.stamp import Stamp, Verdict, seal_stamps
 from sealbus.strangers import GRACE_S
+from tests.client.wire import BUS, Wire
 from tests.waiting import PATIENCE_S
 
-BUS, OTHER, BOT = (SigningKey.generate(kind) for kind in (KeyKind.BUS, KeyKind.BUS, KeyKind.BOT))
+OTHER = SigningKey.generate(KeyKind.BUS)
 FOR_EVER_S = 10 * PATIENCE_S
-
-
-class Wire:
-    """A session whose connection keeps what is published on it."""
-
-    def __init__(self) -> None:
-        self.sent: asyncio.Queue[bytes] = asyncio.Queue()
-
-    async def client(self) -> Any:
-        return self
-
-    async def publish(self, _: str, envelope: bytes) -> None:
-        self.sent.put_nowait(envelope)
-
-
-@pytest.fixture
-def wire() -> Wire:
-    return Wire()
-
-
-@pytest.fixture
-async def publisher(wire: Wire) -> AsyncIterator[Publisher]:
-    credentials = Credentials("shop", "order", BOT, ("nats://127.0.0.1:4222",), frozenset([BUS.public.raw]))
-    made = Publisher(credentials, cast("Session", wire), Verifier())
-    running = asyncio.create_task(made.run())
-    yield made
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
 
 
 def publish(publisher: Publisher, number: int = 0, timeout_s: float = FOR_EVER_S) -> asyncio.Task[Stamp]:

@@ -16,8 +16,8 @@ from sealbus_broker.cli.bulk import MAX_NAMED, Bulk, Sending, told
 from sealbus_broker.cli.errors import OutputFailed, Stopped
 from sealbus_broker.cli.folder import bot_options, find_credentials
 from sealbus_broker.cli.json_lines import Lines, parse_json
+from sealbus_broker.cli.options import WholeNumber, seconds
 from sealbus_broker.cli.options import nonce as as_nonce
-from sealbus_broker.cli.options import seconds
 from sealbus_broker.cli.signals import CONNECT_S, Stop, connected, run
 from sealbus_broker.printable import readable, readable_json
 
@@ -37,7 +37,7 @@ ANSWER_S: Final = 5.0
 @click.option("--file", "-f", "file", metavar="FILE", help="Publish each line of FILE (JSON Lines); - reads stdin.")
 @click.option(
     "--from-line",
-    type=click.IntRange(1),
+    type=WholeNumber(1),
     default=1,
     show_default=True,
     metavar="N",
@@ -165,7 +165,7 @@ def _parse(payload: str) -> Any:
     show_default=True,
     help="Where a new place begins.",
 )
-@click.option("--count", "-n", type=click.IntRange(1), metavar="N", help="Stop after N messages.")
+@click.option("--count", "-n", type=WholeNumber(1), metavar="N", help="Stop after N messages.")
 @click.option("--idle", type=seconds, metavar="SECONDS", help="Stop when no message has come for so long.")
 @click.option(
     "--timeout",

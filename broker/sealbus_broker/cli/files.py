@@ -19,7 +19,14 @@ def write_new(path: Path, data: bytes) -> None:
     except FileExistsError:
         raise OutputFailed(f"{path} exists already", hint="nothing is overwritten: choose another name") from None
     except FileNotFoundError:
-        raise OutputFailed(f"{path} cannot be written: its folder does not exist") from None
+        raise OutputFailed(
+            f"{path} cannot be written: its folder does not exist",
+            hint="make the folder first, or name a file in one that exists",
+        ) from None
+    except PermissionError as error:
+        raise OutputFailed(
+            f"{path} cannot be written: {_why(error)}", hint="name a file in a folder where you may write"
+        ) from None
     except (OSError, ValueError) as error:  # ValueError: a path with NUL in it
         raise OutputFailed(f"{path} cannot be written: {_why(error)}") from None
     try:

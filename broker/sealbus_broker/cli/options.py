@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
@@ -13,11 +14,16 @@ import click
 from sealbus import Refused, RequestFailed, Unresolved
 from sealbus.errors import SealbusError
 from sealbus.limits import NONCE_BYTES
+from sealbus_broker.printable import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_SECONDS: Final = 24 * 60 * 60.0
 """Longest time that can be waited for: a day, as long as the longest life of a message."""
+
+
+DIGITS: Final = re.compile(r"-?[0-9]{1,19}")
+"""A whole number of at most 64 bits."""
 
 
 def seconds(value: str | float) -> float:
@@ -27,8 +33,24 @@ def seconds(value: str | float) -> float:
     except ValueError:
         given = math.nan
     if not 0 < given <= MAX_SECONDS:
-        raise click.BadParameter(f"{value!r} is not a time in seconds, above 0 and at most {MAX_SECONDS:.0f}")
+        raise click.BadParameter(
+            f"'{printable(str(value))}' is not a time in seconds, above 0 and at most {MAX_SECONDS:.0f}"
+        )
     return given
+
+
+class WholeNumber(click.IntRange):
+    """The type of options and arguments that are a whole number, with our words for what is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number. Raises :class:`click.BadParameter` for text that is none, or one out of range."""
+        # Digits alone: int() also takes 1_000, ٣ and spaces, which no other reader of this command line does.
+        number = int(value) if isinstance(value, int) or DIGITS.fullmatch(value) else None
+        low, high = self.min, self.max
+        if number is not None and (low is None or number >= low) and (high is None or number <= high):
+            return number
+        span = f"from {low:,} to {high:,}" if high is not None else f"of {low:,} or more"
+        raise click.BadParameter(f"'{printable(str(value))}' is not a whole number {span}", ctx, param)
 
 
 def nonce(value: str) -> bytes:

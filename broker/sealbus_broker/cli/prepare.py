@@ -9,6 +9,7 @@ import click
 
 from sealbus.errors import InvalidInput
 from sealbus_broker.cli.folder import BusFolder, Unusable, dir_option, new_keys_option, server_option
+from sealbus_broker.cli.options import WholeNumber
 from sealbus_broker.relay.nats_config import NatsConfig, render
 
 
@@ -21,9 +22,7 @@ from sealbus_broker.relay.nats_config import NatsConfig, render
 @click.option(
     "--store", default="/data", show_default=True, metavar="DIR", help="JetStream's folder, on the server's machine."
 )
-@click.option(
-    "--monitor-port", type=click.IntRange(1, 65535), help="Monitoring over HTTP, on the server's own 127.0.0.1."
-)
+@click.option("--monitor-port", type=WholeNumber(1, 65535), help="Monitoring over HTTP, on the server's own 127.0.0.1.")
 @click.option(
     "--sync", default="always", show_default=True, help="JetStream's sync_interval: always, or a time such as 2m."
 )

@@ -11,27 +11,21 @@ from typing import Any, Final
 
 import click
 
-from sealbus import Bot, RequestFailed
+from sealbus import Bot
 from sealbus.codec import unpack_json
 from sealbus.envelope import Envelope
-from sealbus.errors import Malformed
-from sealbus_broker.cli.errors import AnsweredNo
+from sealbus.errors import InvalidInput, Malformed
+from sealbus.limits import MAX_INTEGER
 from sealbus_broker.cli.files import write_new
-from sealbus_broker.cli.folder import bot_options, find_credentials
-from sealbus_broker.cli.options import seconds
+from sealbus_broker.cli.folder import find_credentials
+from sealbus_broker.cli.operator import ANSWER_S, OPERATOR, PAGE, ask, operator_options, table
+from sealbus_broker.cli.options import DIGITS, WholeNumber
 from sealbus_broker.cli.signals import CONNECT_S, Stop, connected, run
-from sealbus_broker.printable import readable, readable_json
+from sealbus_broker.printable import printable, readable, readable_json
 from sealbus_broker.relay.quarantine import REASONS
 
 LIST: Final = "sealbus.quarantine.list"
 SHOW: Final = "sealbus.quarantine.show"
-OPERATOR: Final = "operator"
-
-ANSWER_S: Final = 10.0
-"""How long one answer may take: a rare reason among a hundred thousand records takes seconds to find."""
-
-PAGE: Final = 200
-"""Records asked for at once: as many as the relay gives."""
 
 DUMPED: Final = 1024
 """Bytes that a hex dump shows. --out writes all."""
@@ -51,13 +45,12 @@ def quarantine() -> None:
     "-n",
     default=50,
     show_default=True,
-    type=click.IntRange(1, 100_000),
+    type=WholeNumber(1, 100_000),
     metavar="N",
     help="Show the newest N records.",
 )
-@click.option("--timeout", type=seconds, metavar="SECONDS", help="Wait so long for the bus, and for each answer.")
 @click.option("--json", "as_json", is_flag=True, help="One object a record, a line each.")
-@bot_options
+@operator_options
 def ls(
     reason: str | None,
     session: str | None,
@@ -75,12 +68,12 @@ def ls(
     """
     operator = Bot(find_credentials(folder, bot, credentials, OPERATOR))
     wanted = {"reason": reason, "bot": session, "subject": subject}
-    ask = {name: value for name, value in wanted.items() if value is not None}
+    filters = {name: value for name, value in wanted.items() if value is not None}
 
     async def read(_: Stop) -> tuple[list[dict[str, Any]], int]:
         async with connected(operator, timeout or CONNECT_S):
-            records = [record async for record in _pages(operator, ask, limit, timeout or ANSWER_S)]
-            total = (await _ask(operator, LIST, {**ask, "limit": 1}, timeout or ANSWER_S))["total"]
+            records = [record async for record in _pages(operator, filters, limit, timeout or ANSWER_S)]
+            total = (await ask(operator, LIST, {**filters, "limit": 1}, timeout or ANSWER_S))["total"]
         return records, total
 
     records, total = run(read)
@@ -88,18 +81,18 @@ def ls(
         for record in records:
             click.echo(json.dumps(record))
         return
-    for line in _table([_columns(record) for record in records], [_remark(record) for record in records]):
+    for line in table(HEAD, [_columns(record) for record in records], [_remark(record) for record in records]):
         click.echo(line)
     # The service counts what has the reason and the bot; the subject is looked for in what it reads.
     of = "" if subject else f" of {total}"
     click.echo(f"{len(records)}{of} shown" if records else "the quarantine holds nothing that matches", err=True)
 
 
-async def _pages(operator: Bot, ask: dict[str, Any], limit: int, timeout_s: float) -> AsyncIterator[dict[str, Any]]:
+async def _pages(operator: Bot, filters: dict[str, Any], limit: int, timeout_s: float) -> AsyncIterator[dict[str, Any]]:
     before: int | None = None
     while limit > 0:
         more = {"before": before} if before else {}
-        page = await _ask(operator, LIST, {**ask, "limit": min(limit, PAGE), **more}, timeout_s)
+        page = await ask(operator, LIST, {**filters, "limit": min(limit, PAGE), **more}, timeout_s)
         for record in page["records"]:
             yield record
         limit -= len(page["records"])
@@ -126,30 +119,16 @@ def _remark(record: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _table(rows: list[tuple[str, ...]], remarks: list[str]) -> list[str]:
-    """Columns as wide as they must be, with nothing cut; a remark stands below its row."""
-    if not rows:
-        return []
-    widths = [max(map(len, column)) for column in zip(HEAD, *rows, strict=True)]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(HEAD, widths, strict=True)).rstrip()]
-    for row, remark in zip(rows, remarks, strict=True):
-        lines.append("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
-        if remark:
-            lines.append(" " * (widths[0] + 2) + remark)
-    return lines
-
-
 @quarantine.command("show")
-@click.argument("sequence", metavar="RECORD", type=click.IntRange(1))
+@click.argument("record_number", metavar="RECORD")
 @click.option("--out", metavar="FILE", help="Write the raw bytes to a new FILE (mode 0600), for `sealbus inspect`.")
 @click.option("--hex", "as_hex", is_flag=True, help="Show the bytes as a hex dump too.")
-@click.option("--timeout", type=seconds, metavar="SECONDS", help="Wait so long for the bus, and for each answer.")
 @click.option(
     "--json", "as_json", is_flag=True, help="One object; the bytes in base64, and the payload if it can be read."
 )
-@bot_options
+@operator_options
 def show(
-    sequence: int,
+    record_number: str,
     out: str | None,
     as_hex: bool,
     timeout: float | None,
@@ -162,6 +141,7 @@ def show(
 
     Bytes that are no envelope are shown as a hex dump. Exit code 3 if there is no such record.
     """
+    sequence = _sequence(record_number)
     operator = Bot(find_credentials(folder, bot, credentials, OPERATOR))
 
     async def fetch(_: Stop) -> tuple[dict[str, Any], bytes]:
@@ -190,6 +170,15 @@ def show(
         _dump(data)
 
 
+def _sequence(text: str) -> int:
+    if DIGITS.fullmatch(text) and 0 < (number := int(text)) <= MAX_INTEGER:
+        return number
+    raise InvalidInput(
+        f"RECORD: got {printable(text)}, expected a number from 1 to {MAX_INTEGER:,}",
+        hint="`sealbus quarantine ls` shows the numbers in its first column",
+    )
+
+
 def _field(name: str, value: Any) -> str:
     """One line of a record. A time has its name without the unit, and is written for people."""
     if name.endswith("_at_ms") and isinstance(value, int):
@@ -207,20 +196,12 @@ def _time(ms: int) -> str:
 async def _fetch(operator: Bot, sequence: int, timeout_s: float) -> tuple[dict[str, Any], bytes]:
     data, record = b"", {}
     while True:
-        part = await _ask(operator, SHOW, {"sequence": sequence, "offset": len(data)}, timeout_s)
+        part = await ask(operator, SHOW, {"sequence": sequence, "offset": len(data)}, timeout_s)
         record = part["record"]
         chunk = base64.b64decode(part["data"])
         data += chunk
         if not chunk or len(data) >= part["size"]:
             return record, data
-
-
-async def _ask(operator: Bot, subject: str, payload: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-    try:
-        answer: dict[str, Any] = (await operator.request(subject, payload, timeout=timeout_s)).payload
-    except RequestFailed as failed:
-        raise AnsweredNo(readable(failed.message)) from None
-    return answer
 
 
 def _dump(data: bytes) -> None:

@@ -10,6 +10,7 @@ import structlog
 
 from sealbus.subjects import check_name
 from sealbus_broker.cli.folder import BusFolder, dir_option, new_keys_option, server_option
+from sealbus_broker.cli.options import WholeNumber
 from sealbus_broker.cli.serving import run_until_signal
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.relay.nats_config import NatsConfig
@@ -27,7 +28,7 @@ name_option = click.option(
 @click.command()
 @dir_option
 @click.option(
-    "--port", type=click.IntRange(1, 65535), help="Where nats-server listens; goes into bus.toml. [default: its port]"
+    "--port", type=WholeNumber(1, 65535), help="Where nats-server listens; goes into bus.toml. [default: its port]"
 )
 @click.option(
     "--host",

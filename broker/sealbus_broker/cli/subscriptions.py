@@ -14,22 +14,15 @@ from typing import Any, Final
 
 import click
 
-from sealbus import Bot, RequestFailed
+from sealbus import Bot
 from sealbus_broker.cli.errors import AnsweredNo
-from sealbus_broker.cli.folder import bot_options, find_credentials
-from sealbus_broker.cli.options import seconds
-from sealbus_broker.cli.quarantine import OPERATOR
+from sealbus_broker.cli.folder import find_credentials
+from sealbus_broker.cli.operator import ANSWER_S, OPERATOR, PAGE, ask, operator_options, table
 from sealbus_broker.cli.signals import CONNECT_S, Stop, connected, run
 from sealbus_broker.printable import readable
 
 LIST: Final = "sealbus.subscriptions.list"
 REMOVE: Final = "sealbus.subscriptions.remove"
-
-ANSWER_S: Final = 10.0
-"""How long one answer may take: the relay asks nats-server for each of thousands of subscriptions."""
-
-PAGE: Final = 200
-"""Subscriptions asked for at once: as many as the relay gives."""
 
 HEAD: Final = ("consumer", "bot", "pattern", "durable", "waiting", "in hand", "listening", "last delivery (UTC)")
 
@@ -41,9 +34,8 @@ def subscriptions() -> None:
 
 @subscriptions.command("ls")
 @click.option("--of", "owner", metavar="BOT", help="Only the subscriptions of BOT.")
-@click.option("--timeout", type=seconds, metavar="SECONDS", help="Wait so long for the bus, and for each answer.")
 @click.option("--json", "as_json", is_flag=True, help="One object a subscription, a line each.")
-@bot_options
+@operator_options
 def ls(
     owner: str | None,
     timeout: float | None,
@@ -67,7 +59,7 @@ def ls(
         for row in rows:
             click.echo(json.dumps(row))
         return
-    for line in _table(rows):
+    for line in table(HEAD, [_columns(row) for row in rows]):
         click.echo(line)
     click.echo(f"{len(rows)} durable subscriptions" if rows else "there are no durable subscriptions", err=True)
 
@@ -76,8 +68,7 @@ def ls(
 @click.argument("consumer")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Show what would go, and remove nothing.")
-@click.option("--timeout", type=seconds, metavar="SECONDS", help="Wait so long for the bus, and for each answer.")
-@bot_options
+@operator_options
 def rm(
     consumer: str,
     yes: bool,
@@ -105,7 +96,7 @@ def rm(
     async def remove(_: Stop) -> None:
         again = Bot(find_credentials(folder, bot, credentials, OPERATOR))
         async with connected(again, timeout or CONNECT_S):
-            await _ask(again, REMOVE, {"consumer": consumer}, answer_s)
+            await ask(again, REMOVE, {"consumer": consumer}, answer_s)
 
     row = run(find)
     place = f"{readable(row['durable'])} of {readable(row['bot'])} to {readable(row['pattern'])}"
@@ -126,27 +117,10 @@ async def _rows(operator: Bot, owner: str | None, timeout_s: float) -> AsyncIter
     offset: int | None = 0
     while offset is not None:
         wanted = {"offset": offset, "limit": PAGE} | ({"bot": owner} if owner else {})
-        page = await _ask(operator, LIST, wanted, timeout_s)
+        page = await ask(operator, LIST, wanted, timeout_s)
         for row in page["subscriptions"]:
             yield row
         offset = page["next"]
-
-
-async def _ask(operator: Bot, subject: str, payload: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-    try:
-        answer: dict[str, Any] = (await operator.request(subject, payload, timeout=timeout_s)).payload
-    except RequestFailed as failed:
-        raise AnsweredNo(readable(failed.message)) from None
-    return answer
-
-
-def _table(rows: list[dict[str, Any]]) -> list[str]:
-    """Columns as wide as they must be, with nothing cut."""
-    if not rows:
-        return []
-    texts = [HEAD, *(_columns(row) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in texts]
 
 
 def _columns(row: dict[str, Any]) -> tuple[str, ...]:

@@ -1,0 +1,54 @@
+"""Asking the bus's services as an operator's bot does: what ``sealbus quarantine`` and ``subscriptions`` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import click
+
+from sealbus import Bot, RequestFailed
+from sealbus_broker.cli.errors import AnsweredNo
+from sealbus_broker.cli.folder import bot_options
+from sealbus_broker.cli.options import seconds
+from sealbus_broker.printable import readable
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+OPERATOR: Final = "operator"
+"""The bot that asks, if none is named."""
+
+ANSWER_S: Final = 10.0
+"""How long one answer may take: a relay reads some hundred thousand records or subscriptions in a few seconds."""
+
+PAGE: Final = 200
+"""Rows asked for at once: as many as the relay gives."""
+
+
+def operator_options(command: F) -> F:
+    """``--timeout``, and who speaks, and where."""
+    return click.option(
+        "--timeout", type=seconds, metavar="SECONDS", help="Wait so long for the bus, and for each answer."
+    )(bot_options(command))
+
+
+async def ask(operator: Bot, subject: str, payload: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+    """The service's answer. Raises :class:`AnsweredNo` where it answers with an error."""
+    try:
+        answer: dict[str, Any] = (await operator.request(subject, payload, timeout=timeout_s)).payload
+    except RequestFailed as failed:
+        raise AnsweredNo(readable(failed.message)) from None
+    return answer
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], remarks: Sequence[str] = ()) -> list[str]:
+    """Columns as wide as they must be, with nothing cut; a remark stands below its row. Nothing where there are no rows."""
+    if not rows:
+        return []
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = []
+    for at, row in enumerate([head, *rows]):
+        lines.append("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        if remarks and at > 0 and remarks[at - 1]:
+            lines.append(" " * (widths[0] + 2) + remarks[at - 1])
+    return lines

@@ -1,0 +1,21 @@
+"""What several tests of the client begin with."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from sealbus.publisher import Publisher
+from tests.client.wire import Wire, publisher_on
+
+
+@pytest.fixture
+def wire() -> Wire:
+    return Wire()
+
+
+@pytest.fixture
+async def publisher(wire: Wire) -> AsyncIterator[Publisher]:
+    async with publisher_on(wire) as made:
+        yield made

@@ -1,0 +1,43 @@
+"""A publisher whose connection only remembers what was sent, so that a test answers in the relay's place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from sealbus.credentials import Credentials
+from sealbus.keys import KeyKind, SigningKey
+from sealbus.publisher import Publisher
+from sealbus.seal import Verifier
+from sealbus.session import Session
+
+BUS, BOT = SigningKey.generate(KeyKind.BUS), SigningKey.generate(KeyKind.BOT)
+
+
+class Wire:
+    """A session whose connection keeps what is published on it."""
+
+    def __init__(self) -> None:
+        self.sent: asyncio.Queue[bytes] = asyncio.Queue()
+        self.up = asyncio.Event()
+        self.up.set()
+
+    async def client(self) -> Any:
+        await self.up.wait()
+        return self
+
+    async def publish(self, _: str, envelope: bytes) -> None:
+        self.sent.put_nowait(envelope)
+
+
+@asynccontextmanager
+async def publisher_on(wire: Wire) -> AsyncIterator[Publisher]:
+    """A publisher of the bot ``order`` that runs, and believes :data:`BUS`."""
+    credentials = Credentials("shop", "order", BOT, ("nats://127.0.0.1:4222",), frozenset([BUS.public.raw]))
+    made = Publisher(credentials, cast("Session", wire), Verifier())
+    running = asyncio.create_task(made.run())
+    yield made
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
