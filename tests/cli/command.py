@@ -59,6 +59,8 @@ def quickly(*arguments: str, cwd: Path, given: str | None = None) -> Ran:
 
     For what does not depend on being a process: signals, limits, other users, running side by side.
     """
+    if arguments[:1] in (("up",), ("relay",)):  # their log goes to the process's own stderr
+        return sealbus(*arguments, cwd=cwd, given=given)
     out, err, before = io.StringIO(), io.StringIO(), dict(os.environ)
     stdin, argv = sys.stdin, sys.argv
     for name in [name for name in os.environ if name.startswith("SEALBUS")]:

@@ -1,12 +1,15 @@
-"""One bus for all tests of the command line that do not change it."""
+"""One bus for all tests of the command line that do not change it, and folders for those that do."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.cli.bus import RunningBus, running_bus
+from tests.cli.command import quickly
 
 
 @pytest.fixture(scope="package")
@@ -14,3 +17,23 @@ def hello(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBus]:
     """The bus that the README starts with."""
     with running_bus(tmp_path_factory.mktemp("hello")) as bus:
         yield bus
+
+
+@pytest.fixture(scope="package")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bus as `sealbus init` makes it."""
+    folder = tmp_path_factory.mktemp("made")
+    assert quickly("init", "mybus", "--server", "nats://bus.example.com:15070", cwd=folder).code == 0
+    return folder / "mybus"
+
+
+@pytest.fixture
+def bus(made: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may change."""
+    return Path(shutil.copytree(made, tmp_path / "mybus"))
+
+
+@pytest.fixture
+def clone(made: Path, tmp_path: Path) -> Path:
+    """What git would give somebody else: the folder without what is ignored."""
+    return Path(shutil.copytree(made, tmp_path / "mybus", ignore=shutil.ignore_patterns(".sealbus", "credentials")))

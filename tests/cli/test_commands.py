@@ -17,7 +17,8 @@ from sealbus.codec import pack_together
 from sealbus.envelope import Header, seal_envelopes
 from sealbus.keys import KeyKind, SigningKey
 from sealbus.reason import Reason
-from tests.cli.command import SEALBUS, sealbus, wait_for
+from tests.cli.command import SEALBUS, quickly, sealbus, wait_for
+from tests.cli.folders import unwritable
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S
 
@@ -87,6 +88,31 @@ def test_a_refusal_exits_3_with_its_reason_and_stands_in_the_quarantine(bus: Bus
     assert (again.code, "exists already" in again.err) == (1, True)
     assert stat.S_IMODE(raw.stat().st_mode) == 0o600
     assert sealbus("quarantine", "show", "999999", cwd=bus.folder).code == 3
+
+
+def test_a_record_that_cannot_be_kept_is_told_how_to(bus: Bus, tmp_path: Path) -> None:
+    assert sealbus("pub", "greetings.sent", '{"txt": "x"}', "--as", "greeter", cwd=bus.folder).code == 3
+    newest = json.loads(sealbus("quarantine", "ls", "--json", "-n", "1", cwd=bus.folder).out)["sequence"]
+    told = sealbus("quarantine", "show", str(newest), "--out", str(tmp_path / "nowhere/raw"), cwd=bus.folder)
+    assert (told.code, told.out) == (1, "")
+    assert "its folder does not exist\nhint: make the folder first" in told.err
+    with unwritable(tmp_path):
+        told = sealbus("quarantine", "show", str(newest), "--out", str(tmp_path / "raw"), cwd=bus.folder)
+    assert (told.code, "hint: name a file in a folder where you may write" in told.err) == (1, True), told.err
+
+
+@pytest.mark.parametrize("record", ["abc", "0", "1.5", "9" * 20])
+def test_a_record_that_is_no_number_is_told(tmp_path: Path, record: str) -> None:
+    told = quickly("quarantine", "show", record, cwd=tmp_path)
+    assert (told.code, told.out) == (2, "")
+    assert f"error: RECORD: got {record}, expected a number from 1 to" in told.err
+    assert "hint: `sealbus quarantine ls` shows the numbers" in told.err
+
+
+@pytest.mark.parametrize("number", ["x", "0", "100001", "1_0", "٣", " 1"])
+def test_a_number_out_of_range_is_told_in_our_words(tmp_path: Path, number: str) -> None:
+    told = quickly("quarantine", "ls", "--limit", number, cwd=tmp_path)
+    assert (told.code, "is not a whole number from 1 to 100,000" in told.err) == (2, True)
 
 
 @pytest.mark.parametrize(

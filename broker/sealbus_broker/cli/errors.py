@@ -15,7 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from sealbus.errors import SealbusError
+from sealbus import Refused, RequestFailed
+from sealbus.errors import InvalidInput, SealbusError, SubscriptionDenied
+from sealbus_broker.policy.errors import InTheWay
 
 EXIT_CODES: Final[Mapping[str, str]] = {
     "0": "It worked. Also: the reader of stdout has left, as `| head` does.",
@@ -50,3 +52,10 @@ class Stopped(Exception):
     def __init__(self, number: int) -> None:
         super().__init__(f"signal {number}")
         self.signal = number
+
+
+def exit_code(error: SealbusError) -> int:
+    """The code that stands for ``error``."""
+    if isinstance(error, InvalidInput) and not isinstance(error, InTheWay):
+        return 2
+    return 3 if isinstance(error, Refused | RequestFailed | SubscriptionDenied | AnsweredNo) else 1

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
+from typing import Final
 
 from sealbus_broker.cli.errors import OutputFailed
+
+_DENIED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 def write_new(path: Path, data: bytes) -> None:
@@ -23,12 +27,10 @@ def write_new(path: Path, data: bytes) -> None:
             f"{path} cannot be written: its folder does not exist",
             hint="make the folder first, or name a file in one that exists",
         ) from None
-    except PermissionError as error:
-        raise OutputFailed(
-            f"{path} cannot be written: {_why(error)}", hint="name a file in a folder where you may write"
-        ) from None
     except (OSError, ValueError) as error:  # ValueError: a path with NUL in it
-        raise OutputFailed(f"{path} cannot be written: {_why(error)}") from None
+        denied = getattr(error, "errno", None) in _DENIED
+        hint = "name a file in a folder where you may write" if denied else None
+        raise OutputFailed(f"{path} cannot be written: {_why(error)}", hint=hint) from None
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -67,26 +67,43 @@ def note(text: str) -> None:
     click.echo(f"{click.style('note:', fg='yellow')} {text}", err=True)
 
 
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """Where a command says what it finds on its way: on stderr, or in the log of a long-running command."""
+
+    say: Callable[[str], None] = _say
+    note: Callable[[str], None] = note
+    problem: Callable[[str], None] = _say
+
+
+ON_STDERR: Final = Talk()
+
+
 @dataclass(frozen=True, slots=True)
 class BusFolder:
     """Where one bus's files are."""
 
     path: Path
+    talk: Talk = field(default=ON_STDERR, compare=False, repr=False)
 
     @classmethod
-    def find(cls, given: str | None) -> BusFolder:
+    def find(cls, given: str | None, talk: Talk = ON_STDERR) -> BusFolder:
         """``given``, or this folder, or the one bus that lies directly in it."""
         here = Path(given or ".")
         try:
             if (here / "policy.yaml").exists():
-                return cls(here)
+                return cls(here, talk)
             below = sorted(path.parent for path in here.glob("*/policy.yaml")) if given is None else []
         except (OSError, ValueError) as error:  # ValueError: a path with NUL in it
             why = getattr(error, "strerror", None) or "not a path"
             raise Unusable(f"{printable(str(here), 300)} cannot be read: {why}") from None
         if len(below) == 1:
-            click.echo(f"using the bus in {below[0]}", err=True)
-            return cls(below[0])
+            talk.say(f"using the bus in {printable(str(below[0]), 300)}")
+            return cls(below[0], talk)
         if below:
             names = printable(", ".join(str(path) for path in below), 300)
             raise Unusable(f"there are {len(below)} buses in this folder: {names}", hint="choose one with --dir")
@@ -122,15 +139,14 @@ class BusFolder:
         known = self.bus_file()
         return known.servers if known is not None else (SERVER,)
 
-    def policy(self, bus_key: PublicKey | None = None, say: Callable[[str], None] = note) -> Policy:
-        """The policy of this folder; every problem is shown if there is any. ``say`` is told each
-        note."""
+    def policy(self, bus_key: PublicKey | None = None) -> Policy:
+        """The policy of this folder; every note, and every problem if there is any, is told."""
         loaded = load(self.path, frozenset([bus_key] if bus_key is not None else []))
         for one in loaded.notes:
-            say(str(one))
+            self.talk.note(str(one))
         if loaded.policy is None:
             for problem in loaded.problems:
-                click.echo(str(problem), err=True)
+                self.talk.problem(str(problem))
             count = len(loaded.problems)
             raise Unusable(
                 f"{count} {'problem' if count == 1 else 'problems'} in {self.path}",
@@ -172,7 +188,7 @@ class BusFolder:
         path = self.state / "relay.toml"
         secrets = BusSecrets.generate()
         secrets.write(path)
-        click.echo(f"made the bus's own keys: {path} (keep it secret, keep a copy)", err=True)
+        self.talk.say(f"made the bus's own keys: {path} (keep it secret, keep a copy)")
         if known is not None:
             self.record(replace(known, bus_keys=(secrets.bus.public,)))
         return secrets
@@ -192,23 +208,22 @@ class BusFolder:
             hint=f"copy {path.name} from where the bus runs{other}",
         )
 
-    def record(self, bus: BusFile, say: Callable[[str], None] = note) -> None:
-        """Write ``bus.toml``, and name the credentials in this folder that it makes wrong. ``say``
-        is told all of it.
+    def record(self, bus: BusFile) -> None:
+        """Write ``bus.toml``, say so, and name the credentials in this folder that it makes wrong.
 
         A file that cannot be written, as in a container, is no error: what belongs into it is said.
         """
         path = self.path / FILE
         try:
             if write_bus_file(self.path, bus):
-                say(f"wrote {path}: the bus {bus.name} at {', '.join(bus.servers)}")
+                self.talk.say(f"wrote {path}: the bus {bus.name} at {', '.join(bus.servers)}")
         except OSError as error:
             told = bus.text().split("\n", maxsplit=1)[1].rstrip()
-            say(f"{path} cannot be written: {error.strerror}. What belongs into it:\n{told}")
+            self.talk.note(f"{path} cannot be written: {error.strerror}. What belongs into it:\n{told}")
         except InvalidInput as error:
-            say(f"{path}: {error.what}; {error.hint}")
+            self.talk.note(f"{path}: {error.what}; {error.hint}")
         for one in self.strangers(bus):
-            say(str(one))
+            self.talk.note(str(one))
 
     def found_at(self, name: str, bus_key: PublicKey, host: str | None, port: int | None) -> BusFile:
         """``bus.toml`` as it should be when the server listens on ``host`` and ``port``; ``None``:
@@ -277,7 +292,7 @@ class BusFolder:
         if is_encrypted(credentials.servers[0]) and not is_encrypted(bus.servers[0]):
             self.speak_with(path, credentials)  # and stay with TLS: no file of the folder takes it away
             return credentials
-        note(
+        self.talk.note(
             f"{path} names another address than {FILE}: {', '.join(credentials.servers)};"
             f" using {', '.join(bus.servers)}"
         )
@@ -288,7 +303,7 @@ class BusFolder:
         ``bus.toml``."""
         bus = self.bus_file()
         if bus is not None and self._is_elsewhere(path, credentials, bus):
-            note(
+            self.talk.note(
                 f"{path} names another address than {FILE}: {', '.join(credentials.servers)},"
                 f" and not {', '.join(bus.servers)}"
             )

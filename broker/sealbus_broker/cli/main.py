@@ -11,12 +11,11 @@ from importlib.metadata import version
 
 import click
 
-from sealbus import Refused, RequestFailed
-from sealbus.errors import InvalidInput, SealbusError, SubscriptionDenied, hide_seeds
+from sealbus.errors import SealbusError, hide_seeds
 from sealbus_broker.cli.bot import bot
 from sealbus_broker.cli.bots import pub, request, sub
 from sealbus_broker.cli.check import check
-from sealbus_broker.cli.errors import AnsweredNo, ReaderGone, Stopped
+from sealbus_broker.cli.errors import ReaderGone, Stopped, exit_code
 from sealbus_broker.cli.init import init
 from sealbus_broker.cli.inspect import inspect
 from sealbus_broker.cli.keys import keys
@@ -26,7 +25,6 @@ from sealbus_broker.cli.prepare import prepare
 from sealbus_broker.cli.quarantine import quarantine
 from sealbus_broker.cli.serve import relay, up
 from sealbus_broker.cli.subscriptions import subscriptions
-from sealbus_broker.policy.errors import InTheWay
 
 
 @click.group(
@@ -91,9 +89,7 @@ def _exit_code(error: SealbusError | Stopped | ReaderGone) -> int:
         click.echo("stopped", err=True)
         return 128 + error.signal
     say_error(error)
-    if isinstance(error, InvalidInput) and not isinstance(error, InTheWay):
-        return 2
-    return 3 if isinstance(error, Refused | RequestFailed | SubscriptionDenied | AnsweredNo) else 1
+    return exit_code(error)
 
 
 def _known(error: Exception) -> SealbusError | Stopped | ReaderGone | None:

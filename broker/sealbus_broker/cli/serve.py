@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from collections.abc import Coroutine
+from typing import Any
 
 import click
 import structlog
@@ -11,7 +13,7 @@ import structlog
 from sealbus.subjects import check_name
 from sealbus_broker.cli.folder import BusFolder, dir_option, new_keys_option, server_option
 from sealbus_broker.cli.options import WholeNumber
-from sealbus_broker.cli.serving import run_until_signal
+from sealbus_broker.cli.serving import IN_THE_LOG, Serve, run_until_signal
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.relay.nats_config import NatsConfig
 from sealbus_broker.relay.relay import Relay
@@ -43,50 +45,57 @@ name_option = click.option(
 @name_option
 def up(folder: str | None, port: int | None, host: str, sync: str, new_keys: bool, name: str) -> int:
     """Run a whole bus: a nats-server of its own, watched and restarted, and a relay. Ctrl-C stops both."""
-    bus = BusFolder.find(folder)
-    secrets = bus.open_secrets(new_keys=new_keys)
-    notes: list[str] = []
-    policy = bus.policy(secrets.bus.public, notes.append)
-    check_name(name, "relay")
-    server = NatsServer(
-        NatsConfig(
-            store_dir=(bus.state / "jetstream").resolve(),
-            relay=secrets.relay.public,
-            issuer=secrets.issuer.public,
-            host=host,
-            port=bus.port(port),
-            sync_interval=sync,
-        ),
-        bus.state.resolve(),
-    )
-    relay = Relay([server.url], secrets, lambda: policy, name)
 
-    async def serve(stopping: asyncio.Event) -> None:
-        _say_notes(notes)
-        try:
-            await until_stopped(stopping, server.start())
-        except Stopped:
-            return
-        bus.record(bus.found_at(policy.bus, secrets.bus.public, host, port), lambda text: _say_notes([text]))
-        log_file = str(bus.state / "nats.log")
-        text = f"nats-server listens on {server.url}, its log is {log_file}"
-        log.info("server.ready", text=text, url=server.url, log=log_file)
-        _warn_without_tls(host)
-        watching = asyncio.create_task(server.supervise())
-        relaying = asyncio.create_task(relay.run(stopping, lambda: _say_ready(policy, name, server.url)))
-        try:
-            await asyncio.wait({watching, relaying}, return_when=asyncio.FIRST_COMPLETED)
-            if watching.done():
-                watching.result()
-            await relaying
-        finally:
-            relaying.cancel()
-            await asyncio.gather(relaying, return_exceptions=True)
-            await server.stop()
-            await asyncio.gather(watching, return_exceptions=True)
-        log.info("bus.stopped", text="stopped")
+    def begin() -> Serve:
+        bus = BusFolder.find(folder, IN_THE_LOG)
+        secrets = bus.open_secrets(new_keys=new_keys)
+        policy = bus.policy(secrets.bus.public)
+        check_name(name, "relay")
+        server = NatsServer(
+            NatsConfig(
+                store_dir=(bus.state / "jetstream").resolve(),
+                relay=secrets.relay.public,
+                issuer=secrets.issuer.public,
+                host=host,
+                port=bus.port(port),
+                sync_interval=sync,
+            ),
+            bus.state.resolve(),
+        )
+        relay = Relay([server.url], secrets, lambda: policy, name)
 
-    return run_until_signal(serve)
+        async def serve(stopping: asyncio.Event) -> None:
+            try:
+                await until_stopped(stopping, server.start())
+            except Stopped:
+                return
+            bus.record(bus.found_at(policy.bus, secrets.bus.public, host, port))
+            log_file = str(bus.state / "nats.log")
+            text = f"nats-server listens on {server.url}, its log is {log_file}"
+            log.info("server.ready", text=text, url=server.url, log=log_file)
+            _warn_without_tls(host)
+            await _watch(server, relay.run(stopping, lambda: _say_ready(policy, name, server.url)))
+            log.info("bus.stopped", text="stopped")
+
+        return serve
+
+    return run_until_signal(begin)
+
+
+async def _watch(server: NatsServer, relaying: Coroutine[Any, Any, None]) -> None:
+    """Run a relay and watch its server, until the relay ends or the server cannot be kept up; then stop the server."""
+    watching = asyncio.create_task(server.supervise())
+    serving = asyncio.create_task(relaying)
+    try:
+        await asyncio.wait({watching, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if watching.done():
+            watching.result()
+        await serving
+    finally:
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        await server.stop()
+        await asyncio.gather(watching, return_exceptions=True)
 
 
 @click.command()
@@ -98,24 +107,17 @@ def relay(folder: str | None, servers: tuple[str, ...], name: str) -> int:
 
     Waits for a server that cannot be reached, and says so.
     """
-    bus = BusFolder.find(folder)
-    secrets = bus.secrets()
-    notes: list[str] = []
-    policy = bus.policy(secrets.bus.public, notes.append)
-    check_name(name, "relay")
-    found = bus.servers(servers)
-    one = Relay(list(found), secrets, lambda: policy, name)
 
-    async def serve(stopping: asyncio.Event) -> None:
-        _say_notes(notes)
-        await one.run(stopping, lambda: _say_ready(policy, name, found[0]))
+    def begin() -> Serve:
+        bus = BusFolder.find(folder, IN_THE_LOG)
+        secrets = bus.secrets()
+        policy = bus.policy(secrets.bus.public)
+        check_name(name, "relay")
+        found = bus.servers(servers)
+        one = Relay(list(found), secrets, lambda: policy, name)
+        return lambda stopping: one.run(stopping, lambda: _say_ready(policy, name, found[0]))
 
-    return run_until_signal(serve)
-
-
-def _say_notes(notes: list[str]) -> None:
-    for text in notes:
-        log.warning("folder.note", text=f"note: {text}")
+    return run_until_signal(begin)
 
 
 def _say_ready(policy: Policy, relay: str, url: str) -> None:

@@ -10,6 +10,8 @@ from typing import Final
 import structlog
 
 from sealbus.errors import SealbusError
+from sealbus_broker.cli.errors import exit_code
+from sealbus_broker.cli.folder import Talk
 from sealbus_broker.cli.logs import logging_to_stderr
 
 log = structlog.get_logger("sealbus")
@@ -21,19 +23,28 @@ _STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """SIGHUP is what a closing terminal sends: without an orderly stop the server would be left behind."""
 
 
-def run_until_signal(serve: Serve) -> int:
-    """Run ``serve`` until it ends or SIGINT, SIGTERM or SIGHUP sets its event; return the exit code.
+def run_until_signal(begin: Callable[[], Serve]) -> int:
+    """Run what ``begin`` makes until it ends or SIGINT, SIGTERM or SIGHUP sets its event; return the exit code.
 
-    What it raises is said on stderr in the form that the log has.
+    Everything that is said on stderr has the form of the log, from the first line: also what ``begin`` finds
+    in the folder, and what it raises.
     """
     with logging_to_stderr():
         try:
-            _run(serve)
+            _run(begin())
         except SealbusError as error:
             # Not `exception`: the sentence and its hint are for an operator.
             log.error("failed", text=_sentence(error), error=error.what, hint=error.hint)  # noqa: TRY400  # see above
-            return 1
+            return exit_code(error)
     return 0
+
+
+IN_THE_LOG: Final = Talk(
+    say=lambda text: log.info("folder.said", text=text),
+    note=lambda text: log.warning("folder.note", text=f"note: {text}"),
+    problem=lambda text: log.error("folder.problem", text=text),
+)
+"""How a long-running command tells what it finds in the folder."""
 
 
 def _run(serve: Serve) -> None:

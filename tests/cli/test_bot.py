@@ -1,0 +1,97 @@
+"""A bot comes and goes in one step, or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import quickly, sealbus
+from tests.cli.folders import everything, unwritable, up
+from tests.ports import free_port
+
+
+class TestBot:
+    def test_comes_in_one_step_and_can_speak(self, tmp_path: Path) -> None:
+        port = free_port()
+        assert quickly("init", "mybus", "--server", f"nats://127.0.0.1:{port}", cwd=tmp_path).code == 0
+        folder = tmp_path / "mybus"
+        told = quickly("bot", "add", "shop", "-p", "greetings.sent", "-s", "clock.ask", "-r", "operator", cwd=folder)
+        assert told.code == 0
+        assert told.out == "credentials/shop.toml\n"
+        checked = quickly("check", cwd=folder)
+        assert (checked.code, checked.out) == (0, "")
+        with up(folder):
+            assert sealbus("pub", "greetings.sent", '{"text": "x"}', "--as", "shop", cwd=folder).code == 0
+            assert quickly("quarantine", "ls", "--as", "shop", cwd=folder).code == 0
+
+    def test_goes_in_one_step(self, bus: Path) -> None:
+        before = everything(bus)
+        assert quickly("bot", "add", "shop", "-p", "greetings.sent", cwd=bus).code == 0
+        dry = quickly("bot", "rm", "shop", "--dry-run", cwd=bus)
+        assert (dry.code, "-  shop:" in dry.err, "delete keys/shop.yaml" in dry.err) == (0, True, True)
+        assert "shop" in quickly("keys", "ls", cwd=bus).out
+        assert quickly("bot", "rm", "shop", "--yes", cwd=bus).code == 0
+        assert everything(bus) == before
+
+    def test_every_bot_of_the_template_can_go(self, bus: Path) -> None:
+        for name in ("greeter", "listener", "clock", "operator"):
+            assert quickly("bot", "rm", name, "--yes", cwd=bus).code == 0
+        assert quickly("check", cwd=bus).code == 0
+        assert not list((bus / "keys").iterdir())
+        assert not list((bus / "credentials").iterdir())
+        assert quickly("bot", "add", "shop", "-p", "greetings.sent", cwd=bus).code == 0
+        assert quickly("check", cwd=bus).code == 0
+
+    def test_is_not_removed_where_nobody_can_be_asked(self, bus: Path) -> None:
+        before = everything(bus)
+        told = quickly("bot", "rm", "clock", cwd=bus, given="y\n")
+        assert (told.code, "--yes" in told.err) == (2, True)
+        assert everything(bus) == before
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["greeter"], "declares greeter already"),
+            (["shop", "-p", "greetings.snt"], "did you mean greetings.sent?"),
+            (["shop", "-p", "Bad Pattern"], "is not valid"),
+            (["shop", "-p", ">"], "may not be a wildcard"),
+            (["shop", "-r", "operators"], "did you mean operator?"),
+            (["sealbus"], "the relay's own name"),
+            (["shop", "--out", "keys/shop.toml"], "for public keys"),
+            (["shop", "--out", "credentials/greeter.toml"], "exists already"),
+        ],
+    )
+    def test_that_cannot_be_added_changes_nothing(self, bus: Path, arguments: list[str], said: str) -> None:
+        before = everything(bus)
+        told = quickly("bot", "add", *arguments, cwd=bus)
+        assert (told.code, said in told.err) == (1, True), told.err
+        assert everything(bus) == before
+
+    def test_whose_name_is_none_is_wrong_usage(self, bus: Path) -> None:
+        before = everything(bus)
+        told = sealbus("bot", "add", "Shop", cwd=bus)
+        assert (told.code, "is not valid" in told.err) == (2, True)
+        assert everything(bus) == before
+
+    def test_on_a_full_disk_changes_nothing(self, bus: Path) -> None:
+        before = everything(bus)
+        for command in (["bot", "add", "shop"], ["keys", "new", "greeter", "--out", "x.toml"]):
+            told = sealbus(*command, cwd=bus, full_disk=True)
+            assert (told.code, "cannot be written" in told.err) == (1, True)
+            assert everything(bus) == before
+
+    def test_whose_key_cannot_be_written_is_not_declared(self, bus: Path) -> None:
+        before = everything(bus)
+        with unwritable(bus / "keys"):
+            assert quickly("bot", "add", "shop", cwd=bus).code == 1
+        assert everything(bus) == before
+
+    def test_that_nobody_declared_but_that_has_files(self, bus: Path) -> None:
+        policy = bus / "policy.yaml"
+        policy.write_text(policy.read_text().replace("  clock:\n    subscribe: [clock.ask]\n", ""))
+        assert quickly("check", cwd=bus).code == 3
+        assert quickly("bot", "rm", "clock", "--yes", cwd=bus).code == 0
+        assert quickly("check", cwd=bus).code == 0
+        told = quickly("bot", "rm", "clok", "--yes", cwd=bus)
+        assert (told.code, "there is no bot clok" in told.err) == (1, True)

@@ -1,0 +1,137 @@
+"""`init`, `up` and `prepare`: what they write into a folder, and whose keys they take."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import quickly, sealbus
+from tests.cli.folders import everything, facts, unwritable, up
+from tests.ports import free_port
+
+
+class TestInit:
+    def test_says_where_the_bus_is(self, made: Path) -> None:
+        told = facts(made)
+        assert (told["name"], told["servers"]) == ("mybus", ["nats://bus.example.com:15070"])
+        credentials = tomllib.loads((made / "credentials/greeter.toml").read_text())
+        assert (credentials["servers"], credentials["bus_keys"]) == (told["servers"], told["bus_keys"])
+        assert "bus.toml" not in (made / ".gitignore").read_text()
+
+    @pytest.mark.parametrize("server", ["127.0.0.1:4222", "http://x", "nats://user:hunter2@x", "nats://", "ws://x"])
+    def test_refuses_what_is_no_address(self, tmp_path: Path, server: str) -> None:
+        told = quickly("init", "mybus", "--server", server, cwd=tmp_path)
+        assert (told.code, "like nats://127.0.0.1:4222" in told.err) == (2, True)
+        assert "hunter2" not in told.err
+        assert not (tmp_path / "mybus").exists()
+
+    def test_refuses_servers_with_and_without_tls_together(self, tmp_path: Path) -> None:
+        told = quickly("init", "mybus", "--server", "nats://a", "--server", "tls://b", cwd=tmp_path)
+        assert (told.code, "stand together" in told.err) == (2, True)
+
+    def test_leaves_nothing_of_a_folder_that_it_cannot_write(self, tmp_path: Path) -> None:
+        told = sealbus("init", "mybus", cwd=tmp_path, full_disk=True)
+        assert (told.code, "error: mybus cannot be written: File too large" in told.err) == (1, True)
+        assert not (tmp_path / "mybus").exists()
+
+    def test_in_a_folder_that_cannot_be_written(self, tmp_path: Path) -> None:
+        with unwritable(tmp_path):
+            told = quickly("init", "mybus", cwd=tmp_path)
+        assert (told.code, "cannot be written" in told.err) == (1, True)
+
+
+class TestUp:
+    def test_listens_where_bus_toml_says_and_everyone_finds_it(self, tmp_path: Path) -> None:
+        port = free_port()
+        assert quickly("init", "mybus", "--server", f"nats://127.0.0.1:{port}", cwd=tmp_path).code == 0
+        folder = tmp_path / "mybus"
+        with up(folder):
+            assert quickly("ping", cwd=folder).code == 0
+            assert sealbus("pub", "greetings.sent", '{"text": "x"}', "--as", "greeter", cwd=folder).code == 0
+
+    def test_tells_which_credentials_name_another_port(self, bus: Path) -> None:
+        port = free_port()
+        (bus / "bus.toml").write_text((bus / "bus.toml").read_text().replace("bus.example.com", "127.0.0.1"))
+        with up(bus, "--port", str(port)) as log:
+            told = log.read_text()
+            for name in ("clock", "greeter", "listener", "operator"):
+                assert f"credentials/{name}.toml: names another address" in told
+            assert facts(bus)["servers"] == [f"nats://127.0.0.1:{port}"]
+            assert quickly("ping", cwd=bus).code == 0
+            said = quickly("pub", "greetings.sent", '{"text": "x"}', "--as", "greeter", cwd=bus)
+            assert said.code == 0
+            assert (
+                f"names another address than bus.toml: nats://bus.example.com:15070; using nats://127.0.0.1:{port}"
+                in (said.err)
+            )
+        assert (bus / "bus.toml").read_text().startswith("# Which bus this folder holds")
+
+    @pytest.mark.parametrize(("host", "warned"), [("0.0.0.0", True), ("127.0.0.1", False)])  # noqa: S104  # that is the test
+    def test_warns_where_others_can_reach_it_without_tls(self, bus: Path, host: str, warned: bool) -> None:
+        with up(bus, "--host", host, "--port", str(free_port())) as log:
+            rows = [json.loads(line) for line in log.read_text().splitlines()]
+        told = [row for row in rows if row["event"] == "server.without-tls"]
+        assert [(row["level"], row["host"]) for row in told] == ([("warning", host)] if warned else [])
+        assert all("run nats-server yourself with TLS" in row["hint"] for row in told)
+
+    def test_makes_no_keys_in_a_clone(self, clone: Path) -> None:
+        before = everything(clone)
+        told = sealbus("up", cwd=clone)
+        assert told.code == 1
+        assert "bus.toml names the bus key N" in told.err
+        assert "--new-keys" in told.err
+        assert everything(clone) == before
+
+    def test_makes_a_clone_a_bus_of_its_own_if_told_to(self, clone: Path) -> None:
+        was = facts(clone)["bus_keys"]
+        shutil.copytree(clone, clone.parent / "other")
+        with up(clone, "--port", str(free_port()), "--new-keys"):
+            assert facts(clone)["bus_keys"] != was
+            assert quickly("check", cwd=clone).code == 0
+
+    def test_refuses_keys_that_are_another_buss(self, bus: Path, tmp_path: Path) -> None:
+        assert quickly("init", "other", cwd=tmp_path).code == 0
+        shutil.copy(tmp_path / "other/.sealbus/relay.toml", bus / ".sealbus/relay.toml")
+        for command in (["up"], ["relay"], ["prepare"], ["ping"], ["up", "--new-keys"]):
+            told = quickly(*command, cwd=bus)
+            assert (told.code, "holds the bus key N" in told.err) == (1, True), command
+        checked = quickly("check", "--json", cwd=bus)
+        assert checked.code == 3
+        (problem,) = [row for row in map(json.loads, checked.out.splitlines()) if row["kind"] == "problem"]
+        assert problem["file"] == "bus.toml"
+
+
+def test_prepare_says_where_the_bus_is_found(clone: Path) -> None:
+    (clone / "bus.toml").unlink()
+    told = quickly("prepare", "--listen", "0.0.0.0:15071", cwd=clone)
+    assert told.code == 0
+    assert facts(clone) == {"name": "mybus", "servers": ["nats://127.0.0.1:15071"], "bus_keys": [told.out.strip()]}
+    assert quickly("prepare", "--server", "nats://a:1,nats://b:2", cwd=clone).code == 0
+    assert facts(clone)["servers"] == ["nats://a:1", "nats://b:2"]
+    assert quickly("prepare", cwd=clone).code == 0
+    assert facts(clone)["servers"] == ["nats://a:1", "nats://b:2"]
+
+
+def test_prepare_in_a_folder_that_cannot_be_written_shows_what_belongs_there(clone: Path, tmp_path: Path) -> None:
+    (clone / "bus.toml").unlink()
+    (clone / ".sealbus").mkdir()
+    conf = tmp_path / "nats.conf"
+    writable = tmp_path / "state"
+    writable.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("needs mounts")
+    with unwritable(clone):
+        subprocess.run(["mount", "--bind", str(writable), str(clone / ".sealbus")], check=True)
+        try:
+            told = quickly("prepare", "--nats-conf", str(conf), cwd=clone)
+        finally:
+            subprocess.run(["umount", str(clone / ".sealbus")], check=True)
+    assert told.code == 0
+    assert f'bus_keys = ["{told.out.strip()}"]' in told.err
+    assert not (clone / "bus.toml").exists()
