@@ -8,8 +8,9 @@ SHELL := /bin/sh
 PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python)
 BIN := .venv/bin/python
 READY := .venv/.ready
-# Each file of tests in one of several processes (tests/conftest.py says how many).
-PARALLEL := -n auto --dist loadscope
+# Each file of tests in one of several processes (tests/conftest.py says how many), in the order of their names. pytest-xdist would begin
+# with the files of most tests, which compute, and end with those of few, which wait: an eighth slower.
+PARALLEL := -n auto --dist loadscope --no-loadscope-reorder
 BENCH := .venv-bench/bin/python
 BENCH_READY := .venv-bench/.ready
 

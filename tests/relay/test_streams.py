@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import structlog
 
 from sealbus_broker.relay.errors import StreamsUnusable
 from sealbus_broker.relay.server import NatsServer
@@ -36,6 +37,11 @@ async def configs(scene: Scene) -> dict[str, Any]:
     return {name: (await scene.api(f"STREAM.INFO.{name}"))["config"] for name in STREAMS}
 
 
+def pause(scene: Scene, with_signal: int = signal.SIGSTOP) -> None:
+    assert scene.server.pid is not None
+    os.kill(scene.server.pid, with_signal)
+
+
 async def test_they_are_made_once_and_found_again(scene: Scene) -> None:
     await provision(scene.relay, scene.policy)
     before = await configs(scene)
@@ -48,6 +54,28 @@ async def test_two_relays_that_start_at_once_agree(scene: Scene) -> None:
     second = await scene.login()
     await asyncio.gather(provision(scene.relay, scene.policy), provision(second, scene.policy))
     await provision(scene.relay, scene.policy)
+
+
+async def test_an_answer_that_comes_late_is_asked_for_again(scene: Scene) -> None:
+    with structlog.testing.capture_logs() as told:
+        pause(scene)
+        try:
+            starting = asyncio.create_task(provision(scene.relay, scene.policy, timeout_s=2.0))
+            await until(lambda: any(line["event"] == "jetstream.silent" for line in told))
+        finally:
+            pause(scene, signal.SIGCONT)
+        await starting
+    assert told[0]["call"] == "$JS.API.STREAM.INFO.INGRESS"
+    await provision(scene.relay, scene.policy)
+
+
+async def test_a_server_that_stays_silent_is_given_up(scene: Scene) -> None:
+    pause(scene)
+    try:
+        with pytest.raises(StreamsUnusable, match=r"did not answer STREAM\.INFO\.INGRESS"):
+            await provision(scene.relay, scene.policy, timeout_s=0.1)
+    finally:
+        pause(scene, signal.SIGCONT)
 
 
 async def test_the_ledgers_never_evict_and_nothing_of_them_can_be_taken_away(streams: Scene) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from tests.soak.load import busy
 
-PARALLEL: Final = ("-n", "auto", "--dist", "loadscope")
+PARALLEL: Final = ("-n", "auto", "--dist", "loadscope", "--no-loadscope-reorder")
 """As `make test` runs them."""
 
 

@@ -14,6 +14,7 @@ from nats.aio.client import Client
 from sealbus.subjects import consumer_name
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.relay.errors import NotServed
+from sealbus_broker.relay.jetstream import API, request
 from sealbus_broker.relay.streams import ACCEPTED, MAX_SUBSCRIPTIONS
 
 log = structlog.get_logger(__name__)
@@ -183,5 +184,4 @@ async def _consumers(nc: Client) -> list[dict[str, Any]]:
 
 
 async def _api(nc: Client, call: str, body: object) -> Any:
-    answer = await nc.request(f"$JS.API.{call}", b"" if body is None else json.dumps(body).encode(), REQUEST_S)
-    return json.loads(answer.data)
+    return await request(nc, f"{API}.{call}", b"" if body is None else json.dumps(body).encode(), REQUEST_S)

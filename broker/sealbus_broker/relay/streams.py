@@ -32,11 +32,20 @@ from typing import Any, Final
 import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
-from nats.errors import NoRespondersError
 
 from sealbus.subjects import BUS, SEND
 from sealbus_broker.gate.policy import Limits, Policy
 from sealbus_broker.relay.errors import StreamsUnusable
+from sealbus_broker.relay.jetstream import (
+    Json,
+    ask,
+    ask_well,
+    is_missing,
+    refused,
+    request,
+    unanswered,
+    without_nulls,
+)
 
 INGRESS: Final = "INGRESS"
 ACCEPTED: Final = "ACCEPTED"
@@ -44,6 +53,9 @@ LIVE: Final = "LIVE"
 QUARANTINE: Final = "QUARANTINE"
 HEALTH: Final = "HEALTH"
 STREAMS: Final = (INGRESS, ACCEPTED, LIVE, QUARANTINE, HEALTH)
+
+GENESIS: Final = "sealbus.genesis"
+"""The end of the subject of a ledger's first message."""
 
 PROBE_SUBJECT: Final = "health.probe"
 HEALTH_BYTES: Final = 1024 * 1024
@@ -71,7 +83,6 @@ MAX_QUARANTINED_PER_SUBJECT: Final = 10_000
 
 _NS_PER_MS: Final = 1_000_000
 _NS_PER_S: Final = 1_000_000_000
-_API: Final = "$JS.API"
 _MIN_WINDOW_NS: Final = 100 * _NS_PER_MS
 """The shortest duplicate window that JetStream accepts; it cannot be turned off."""
 
@@ -86,7 +97,6 @@ _NO_ROOM: Final = frozenset({10023, 10028, 10047})
 _MAY_CHANGE: Final = frozenset({"description", "duplicate_window", "max_age", "max_bytes", "allow_atomic"})
 """Fields that a start may change in a living stream: those that follow the policy, and ``allow_atomic``, which is off and once was on."""
 
-Json = dict[str, Any]
 _log = structlog.get_logger("sealbus.streams")
 
 
@@ -264,37 +274,37 @@ async def provision(nc: Client, policy: Policy, *, replicas: int = 1, timeout_s:
 
 async def _provision_stream(nc: Client, wanted: Json, timeout_s: float) -> None:
     name = wanted["name"]
-    info = await _api(nc, f"STREAM.INFO.{name}", None, timeout_s)
-    if _is_missing(info):
+    info = await ask(nc, f"STREAM.INFO.{name}", None, timeout_s)
+    if is_missing(info):
         _log.info("stream.created", stream=name)
         what = f"stream {name} cannot be made"
         await _create(nc, f"STREAM.CREATE.{name}", wanted, f"STREAM.INFO.{name}", timeout_s, what)
     elif "error" in info:
-        raise _refused(f"stream {name} cannot be read", info["error"])
+        raise refused(f"stream {name} cannot be read", info["error"])
     else:
         found = differences(info["config"], wanted)
         if found and all(difference.field in _MAY_CHANGE for difference in found):
             _check_shrinking(info, wanted)
             _log.info("stream.updated", stream=name, fields=[difference.field for difference in found])
-            await _expect(
+            await ask_well(
                 nc, f"STREAM.UPDATE.{name}", wanted, timeout_s, f"stream {name} cannot follow the policy's limits"
             )
     # What counts is what the server now says, not what was asked for.
-    info = await _expect(nc, f"STREAM.INFO.{name}", None, timeout_s, f"stream {name} cannot be read")
+    info = await ask_well(nc, f"STREAM.INFO.{name}", None, timeout_s, f"stream {name} cannot be read")
     _assert_same(f"stream {name}", info["config"], wanted)
 
 
 async def _provision_consumer(nc: Client, wanted: Json, timeout_s: float) -> None:
     name = wanted["durable_name"]
-    info = await _api(nc, f"CONSUMER.INFO.{INGRESS}.{name}", None, timeout_s)
-    if _is_missing(info):
+    info = await ask(nc, f"CONSUMER.INFO.{INGRESS}.{name}", None, timeout_s)
+    if is_missing(info):
         _log.info("consumer.created", stream=INGRESS, consumer=name)
-        request = {"stream_name": INGRESS, "config": _without_nulls(wanted), "action": "create"}
+        body = {"stream_name": INGRESS, "config": without_nulls(wanted), "action": "create"}
         what = f"consumer {name} of {INGRESS} cannot be made"
         call, look = f"CONSUMER.CREATE.{INGRESS}.{name}", f"CONSUMER.INFO.{INGRESS}.{name}"
-        await _create(nc, call, request, look, timeout_s, what)
+        await _create(nc, call, body, look, timeout_s, what)
     what = f"consumer {name} of {INGRESS} cannot be read"
-    info = await _expect(nc, f"CONSUMER.INFO.{INGRESS}.{name}", None, timeout_s, what)
+    info = await ask_well(nc, f"CONSUMER.INFO.{INGRESS}.{name}", None, timeout_s, what)
     _assert_same(f"consumer {name} of {INGRESS}", info["config"], wanted)
 
 
@@ -305,11 +315,11 @@ async def _create(nc: Client, call: str, body: Json, look: str, timeout_s: float
     may refuse all of them for want of room that is there.
     """
     for attempt in range(CREATE_ATTEMPTS):
-        answer = await _api(nc, call, body, timeout_s)
-        if "error" not in answer or "error" not in await _api(nc, look, None, timeout_s):
+        answer = await ask(nc, call, body, timeout_s)
+        if "error" not in answer or "error" not in await ask(nc, look, None, timeout_s):
             return
         if answer["error"].get("err_code") not in _NO_ROOM or attempt == CREATE_ATTEMPTS - 1:
-            raise _refused(what, answer["error"])
+            raise refused(what, answer["error"])
         await asyncio.sleep(CREATE_PAUSE_S * 2**attempt)
 
 
@@ -355,75 +365,21 @@ async def ledger_state(nc: Client, stream: str, *, timeout_s: float = 10.0) -> L
     Raises :class:`StreamsUnusable`.
     """
     what = f"the age of stream {stream} cannot be told"
-    info = await _expect(nc, f"STREAM.INFO.{stream}", None, timeout_s, what)
+    info = await ask_well(nc, f"STREAM.INFO.{stream}", None, timeout_s, what)
     if info["state"]["last_seq"] == 0:
         # Two relays at once: the id makes one message of two.
         subject = f"{stream.lower()}.{GENESIS}"
         try:
-            answer = await nc.request(subject, b"", timeout_s, headers={"Nats-Msg-Id": "genesis"})
+            acknowledged = await request(nc, subject, b"", timeout_s, headers={"Nats-Msg-Id": "genesis"})
         except NatsError as error:
-            raise _unanswered(what) from error
-        acknowledged = json.loads(answer.data)
+            raise unanswered(what) from error
         if "error" in acknowledged:
-            raise _refused(what, acknowledged["error"])
-        info = await _expect(nc, f"STREAM.INFO.{stream}", None, timeout_s, what)
+            raise refused(what, acknowledged["error"])
+        info = await ask_well(nc, f"STREAM.INFO.{stream}", None, timeout_s, what)
     last = int(info["state"]["last_seq"])
-    first = await _api(nc, f"STREAM.MSG.GET.{stream}", {"seq": 1}, timeout_s)
-    if _is_missing(first):
+    first = await ask(nc, f"STREAM.MSG.GET.{stream}", {"seq": 1}, timeout_s)
+    if is_missing(first):
         return LedgerState(None, last)
     if "error" in first:
-        raise _refused(what, first["error"])
+        raise refused(what, first["error"])
     return LedgerState(int(datetime.fromisoformat(first["message"]["time"]).timestamp() * 1000), last)
-
-
-GENESIS: Final = "sealbus.genesis"
-
-
-def _is_missing(answer: Json) -> bool:
-    return bool(answer.get("error", {}).get("code") == 404)
-
-
-def _without_nulls(config: Json) -> Json:
-    return {key: value for key, value in config.items() if value is not None}
-
-
-async def _expect(nc: Client, call: str, body: Json | None, timeout_s: float, what: str) -> Json:
-    answer = await _api(nc, call, body, timeout_s)
-    if "error" in answer:
-        raise _refused(what, answer["error"])
-    return answer
-
-
-async def _api(nc: Client, call: str, body: Json | None, timeout_s: float) -> Json:
-    """One JetStream API call. ``body`` without its nulls, or nothing."""
-    data = b"" if body is None else json.dumps(_without_nulls(body)).encode()
-    try:
-        answer = await nc.request(f"{_API}.{call}", data, timeout_s)
-    except NoRespondersError as error:
-        raise StreamsUnusable(
-            "NATS answers, but has no JetStream for this login",
-            hint="start nats-server with JetStream in the account BUS, as `sealbus prepare` writes it",
-        ) from error
-    except NatsError as error:
-        raise _unanswered(f"JetStream did not answer {call}") from error
-    parsed: Json = json.loads(answer.data)
-    return parsed
-
-
-def _unanswered(what: str) -> StreamsUnusable:
-    return StreamsUnusable(what, hint="look into nats-server's log; if it has just started, try again")
-
-
-_HINTS: Final[Mapping[int, str]] = {
-    10023: "JetStream's storage is full: free disk space, or lower the *_bytes limits in policy.yaml",
-    10028: "JetStream's memory limit is too small: lower live_bytes in policy.yaml",
-    10047: "the disk has no room for the streams' limits: free space, or lower the *_bytes limits in policy.yaml",
-    10077: "the stream's storage is full or cannot be written: look into nats-server's log and at the disk",
-    10065: "another stream already has these subjects: give the bus a NATS account of its own",
-}
-
-
-def _refused(what: str, error: Json) -> StreamsUnusable:
-    described = error.get("description", "no description")
-    hint = _HINTS.get(int(error.get("err_code", 0)), "look into nats-server's log")
-    return StreamsUnusable(f"{what}: {described}", hint=hint)
