@@ -148,8 +148,9 @@ def test_a_message_without_verdict_is_found_by_its_nonce(tmp_path: Path) -> None
         assert (row["line"], row["verdict"], process.returncode) == (2, "unresolved", 1)
         found = bus.run(*HELLO, '{"text": "meanwhile"}', "--nonce", row["nonce"], "--json")
         assert (found.code, rows(found.out)[0]["nonce"]) == (0, row["nonce"])
-        heard = bus.run("sub", "greetings.sent", "--as", "listener", "--from", "all", "--idle", "5", "--json")
-        assert [one["payload"]["text"] for one in rows(heard.out)] == ["before", "meanwhile"]
+        assert bus.run(*HELLO, '{"text": "after"}').code == 0
+        heard = bus.run("sub", "greetings.sent", "--as", "listener", "--from", "all", "-n", "3", "--json")
+        assert [one["payload"]["text"] for one in rows(heard.out)] == ["before", "meanwhile", "after"]
 
 
 async def stored_ingress(bus: RunningBus) -> int:

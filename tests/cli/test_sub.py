@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 from typing import Any
@@ -13,7 +12,6 @@ from sealbus import Bot
 from sealbus.errors import InvalidInput
 from sealbus.limits import MAX_FORGET_S, MIN_FORGET_S
 from tests.cli.bus import RunningBus
-from tests.waiting import until
 
 
 def rows(out: str) -> list[dict[str, Any]]:
@@ -65,25 +63,6 @@ def test_a_named_place_goes_on_where_it_was(hello: RunningBus) -> None:
         ["place 2", "place 3"],
         ["place 4"],
     ]
-
-
-async def test_a_place_that_is_not_used_is_forgotten(hello: RunningBus) -> None:
-    def places() -> list[str]:
-        listed = hello.run("subscriptions", "ls", "--of", "listener", "--json")
-        return [row["durable"] for row in rows(listed.out)]
-
-    async with (
-        Bot.from_file(hello.folder / "mybus" / "credentials" / "listener.toml") as bot,
-        bot.messages("greetings.sent", durable="brief", forget_s=MIN_FORGET_S),
-        bot.messages("greetings.sent", durable="lasting"),
-    ):
-        assert {"brief", "lasting"} <= set(places())
-
-    async def is_forgotten() -> bool:
-        return "brief" not in await asyncio.to_thread(places)
-
-    await until(is_forgotten)
-    assert "lasting" in places()
 
 
 @pytest.mark.parametrize("forget_s", [0, MIN_FORGET_S - 1, MAX_FORGET_S + 1, 60.0, True, "60"])

@@ -137,7 +137,8 @@ async def test_a_clock_that_jumps_is_named_by_the_next_refusal(
         await sender.publish("orders.placed", order(1))
         set_clock(monkeypatch, ahead_s)
         with pytest.raises(Refused) as refused:
-            await sender.publish("orders.placed", order(2), timeout=PATIENCE_S)
+            # Less than the clock is behind: the client need not wait until the clock has passed the ledger's beginning.
+            await sender.publish("orders.placed", order(2), timeout=30)
     assert abs(said_ahead_s(refused.value) - ahead_s) <= MESSAGE_S
     assert said_ahead_s(refused.value.clock) == said_ahead_s(refused.value)
 

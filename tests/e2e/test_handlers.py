@@ -34,6 +34,29 @@ async def test_a_handler_whose_own_task_was_cancelled_does_not_end_the_subscript
     assert "it is delivered again in 1 s" in caplog.text
 
 
+async def test_a_live_handler_that_fails_is_told_in_one_line(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    """Which message, of whom, and that it does not come again. The payload stands nowhere but in the author's own error."""
+    sender, inventory, got = shop.bot("order"), shop.bot("inventory"), list[Message]()
+
+    @inventory.subscribe("stock.check")
+    async def take(message: Message) -> None:
+        got.append(message)
+        if len(got) == 1:
+            raise ValueError("a mistake")
+
+    async with inventory, sender:
+        for sku in ("ABC-0001", "ABC-0002"):
+            await sender.publish("stock.check", {"sku": sku})
+        await until(lambda: len(got) == 2)
+    said = (
+        f"the handler of stock.check failed on message {got[0].nonce.hex()} from order (attempt 1); "
+        "live messages are not delivered again"
+    )
+    told = [record for record in caplog.records if record.name == "sealbus" and record.exc_info]
+    assert [record.getMessage() for record in told] == [said]
+    assert "ABC-0001" not in caplog.text
+
+
 async def test_a_handler_that_never_waits_leaves_the_loop_its_turns(shop: Shop) -> None:
     """In them acknowledgements leave, and sessions are kept alive."""
     order_bot, inventory, count = shop.bot("order"), shop.bot("inventory"), 100

@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from sealbus import InvalidInput, Refused
+from sealbus.limits import MIN_FORGET_S
 from sealbus.subjects import consumer_name
 from sealbus_broker.relay import consumers
 from sealbus_broker.relay.consumers import Subscriptions, remove_ungranted
-from sealbus_broker.relay.errors import NotServed
 from tests.e2e.shop import Shop
 
 
@@ -48,21 +48,16 @@ async def test_a_bot_has_as_many_as_the_policy_allows(shop: Shop) -> None:
     assert (page["total"], rest["next"]) == (3, None)
 
 
-async def test_a_bus_takes_more_than_a_thousand(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And says so when it takes no more."""
-    monkeypatch.setattr(consumers, "REQUEST_S", 60.0)
+async def test_jetstream_is_told_when_to_forget_a_place(shop: Shop) -> None:
     nc = await shop.nats()
-    made = Subscriptions(nc)
-
-    async def make(number: int) -> str:
-        return await made.make(f"bot{number}", "orders.placed", "d", "new", most=1)
-
-    for first in range(0, 1010, 101):
-        await asyncio.gather(*(make(number) for number in range(first, first + 101)))
-    assert await shop.consumers("ACCEPTED") == 1010
-    with pytest.raises(NotServed, match="has 1 durable subscriptions"):
-        await made.make("bot1", "orders.placed", "other", "new", most=1)
-    assert (await made.list(None, 1000, 200))["total"] == 1010
+    async with (
+        shop.bot("inventory") as bot,
+        bot.messages("orders.placed", durable="brief", forget_s=MIN_FORGET_S),
+        bot.messages("orders.placed", durable="lasting"),
+    ):
+        places = {info["config"]["metadata"]["durable"]: info["config"] for info in await consumers._consumers(nc)}
+    assert places["brief"]["inactive_threshold"] == MIN_FORGET_S * 1_000_000_000
+    assert "inactive_threshold" not in places["lasting"]
     await nc.close()
 
 

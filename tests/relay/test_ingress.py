@@ -9,14 +9,15 @@ from typing import Any, cast
 from unittest.mock import sentinel
 
 import pytest
+from structlog.testing import capture_logs
 
 from sealbus.codec import pack_together
 from sealbus.frames import pub
 from sealbus.limits import MAX_TOGETHER
 from sealbus_broker.gate.verdict import Arrival
-from sealbus_broker.relay.ingress import PULL_BYTES, IngressWorker, LiveWorker
+from sealbus_broker.relay.ingress import LIVE_WAITING, PULL_BYTES, IngressWorker, LiveWorker
 from sealbus_broker.relay.nats_config import MAX_BOT_PAYLOAD_BYTES
-from sealbus_broker.relay.tally import Tally
+from sealbus_broker.relay.tally import QUIET_S, Tally
 from tests.relay.scene import Scene
 from tests.waiting import until
 
@@ -106,6 +107,37 @@ async def test_a_relay_that_stops_judges_what_the_server_had_sent_it(streams: Sc
     stopping.set()
     await running
     assert len(judged) == count
+
+
+async def test_live_messages_beyond_the_queue_are_counted_and_named(streams: Scene) -> None:
+    """The log names the bot at once, and counts the others with the next line."""
+    nc, stopping, go_on, judged = await streams.login(), asyncio.Event(), asyncio.Event(), list[bytes]()
+    now = [0.0]
+    tally = Tally(lambda: now[0])
+
+    async def note(arrivals: Sequence[Arrival], _: asyncio.Lock) -> None:
+        judged.extend(arrival.data for arrival in arrivals)
+        await go_on.wait()
+
+    running = asyncio.create_task(LiveWorker(nc, note, tally, lambda: 0).run(stopping))
+    await until(lambda: bool(nc._direct), "the worker subscribes")
+    await nc.flush()
+    sender = await streams.login()
+    sender.write([pub(b"call.order", b"first")])
+    await until(lambda: judged == [b"first"], "a batch is in hand")
+    with capture_logs() as logs:
+        sender.write([pub(b"call.order", b"%d" % at) for at in range(LIVE_WAITING + 10)])
+        await until(lambda: tally.counts["dropped"] == 10, "ten too many")
+        now[0] = QUIET_S
+        sender.write([pub(b"call.thief", b"x"), pub(b"call.order", pack_together([b"y" * 600, b"z" * 600]))])
+        await until(lambda: tally.counts["dropped"] == 13, "three more")
+    told = [(line["session"], line["messages"], line["alike_since"]) for line in logs]
+    assert {line["event"] for line in logs} == {"live.dropped"}
+    assert told == [("order", 1, 0), ("thief", 1, 0), ("order", 2, 9)]
+    stopping.set()
+    go_on.set()
+    await running
+    assert len(judged) == 1 + LIVE_WAITING
 
 
 def test_a_relay_asks_for_more_bytes_than_the_largest_message_has() -> None:

@@ -7,11 +7,14 @@ from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import sentinel
 
+import pytest
+from structlog.testing import capture_logs
+
 from sealbus_broker.relay.ledger import READS_AT_ONCE, Ledger
 
 
-def a_ledger() -> Ledger:
-    return Ledger(sentinel.no_connection_is_used, "ACCEPTED", "accepted")
+def a_ledger(*, in_memory: bool = False) -> Ledger:
+    return Ledger(sentinel.no_connection_is_used, "ACCEPTED", "accepted", in_memory=in_memory)
 
 
 def test_a_young_stream_is_complete_from_its_first_message_on() -> None:
@@ -41,6 +44,23 @@ def test_a_stream_shorter_than_what_was_stored_through_this_relay_has_lost_ids()
     ledger.remember(40)
     ledger.begin(1_000, 39, 9_000)
     assert ledger.since_ms == 9_000
+
+
+@pytest.mark.parametrize(
+    ("in_memory", "said"),
+    [
+        (False, {"event": "ledger.shrank", "log_level": "error", "stream": "ACCEPTED", "was": 40, "now": 39}),
+        (True, {"event": "ledger.anew", "log_level": "info", "stream": "ACCEPTED"}),
+    ],
+)
+def test_the_log_says_that_a_ledger_lost_ids(in_memory: bool, said: dict[str, object]) -> None:
+    """An error, unless the server was restarted and had the stream in memory."""
+    ledger = a_ledger(in_memory=in_memory)
+    with capture_logs() as logs:
+        ledger.begin(1_000, 40, 2_000)
+        ledger.begin(1_000, 39, 9_000)
+        ledger.begin(1_000, 39, 9_500)
+    assert logs == [said]
 
 
 async def test_however_many_stored_messages_are_asked_for_few_are_under_way() -> None:

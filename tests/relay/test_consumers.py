@@ -1,0 +1,65 @@
+"""Durable subscriptions as JetStream keeps them: how many a bus takes, and how long it keeps one that nobody uses."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from sealbus_broker.relay import consumers
+from sealbus_broker.relay.consumers import Subscriptions
+from sealbus_broker.relay.errors import NotServed
+from tests.relay.scene import Scene
+from tests.waiting import until
+
+
+async def names(scene: Scene) -> list[str]:
+    """The durable subscriptions that JetStream knows."""
+    listed = await scene.api("CONSUMER.NAMES.ACCEPTED")
+    found: list[str] = listed["consumers"] or []
+    return found
+
+
+async def test_a_bus_takes_more_than_a_thousand(streams: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a bot no more than its own."""
+    monkeypatch.setattr(consumers, "REQUEST_S", 60.0)
+    made = Subscriptions(streams.relay)
+
+    async def make(number: int) -> str:
+        return await made.make(f"bot{number}", "orders.placed", "d", "new", most=1)
+
+    for first in range(0, 1010, 101):
+        await asyncio.gather(*(make(number) for number in range(first, first + 101)))
+    assert (await streams.api("STREAM.INFO.ACCEPTED"))["state"]["consumer_count"] == 1010
+    with pytest.raises(NotServed, match="has 1 durable subscriptions"):
+        await made.make("bot1", "orders.placed", "other", "new", most=1)
+    assert (await made.list(None, 1000, 200))["total"] == 1010
+    assert streams.server.pid is not None
+    os.kill(streams.server.pid, signal.SIGKILL)  # an orderly stop writes the state of each, for ten seconds
+
+
+async def test_a_place_that_is_not_used_is_forgotten(streams: Scene) -> None:
+    made = Subscriptions(streams.relay)
+    brief = await made.make("inventory", "orders.placed", "brief", "new", most=2, forget_s=1)
+    lasting = await made.make("inventory", "orders.placed", "lasting", "new", most=2)
+
+    async def is_forgotten() -> bool:
+        return await names(streams) == [lasting]
+
+    assert brief != lasting
+    await until(is_forgotten)
+
+
+async def test_two_relays_at_once_let_one_more_through(streams: Scene) -> None:
+    """Each makes one after the other, so each can be behind the other by one."""
+    relays = [Subscriptions(await streams.login()) for _ in range(2)]
+    making = [one.make("order", "orders.placed", f"d{number}", "new", most=3) for number in range(8) for one in relays]
+    made = await asyncio.gather(*making, return_exceptions=True)
+    refused = [one for one in made if not isinstance(one, str)]
+    assert all(isinstance(one, NotServed) and "and the policy allows 3" in str(one) for one in refused)
+    assert 3 <= len(await names(streams)) <= 4
+    for relay in relays:
+        with pytest.raises(NotServed, match="and the policy allows 3"):
+            await relay.make("order", "orders.placed", "late", "new", most=3)
