@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from sealbus.envelope import Parent
@@ -176,6 +177,14 @@ def an_answer_to_anothers_question() -> Step:
 def an_answer_by_a_third_bot() -> Step:
     """A bot that may not receive the question answers it first."""
     return _answering(bot="shipping", session="shipping")
+
+
+@attack("check_declared", Reason.CAUSE, without=BREAKS)
+def an_answer_for_the_bus_itself() -> Step:
+    """A bot that may hear what the relay's own services are asked answers in the relay's place."""
+    asked = replace(ASK, subject="sealbus.quarantine.list")
+    stated = parent(envelope(asked, {}), asked, position=None)
+    return _answering(bot="rival", session="rival", payload={"left": 4}, parent=stated)
 
 
 @attack("check_declared", Reason.CAUSE, without=BREAKS)

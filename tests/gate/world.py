@@ -127,7 +127,7 @@ POLICY_DOCUMENT: Final[dict[str, Any]] = {
         },
         "rival": {
             "publish": ["orders.placed", "stock.reserved", "orders.shipped"],
-            "subscribe": ["stock.>"],
+            "subscribe": ["stock.>", "sealbus.>"],
             "keys": [{"key": "rival", "not_before_ms": 0}],
         },
     },

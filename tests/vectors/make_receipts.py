@@ -143,18 +143,37 @@ LEFT: Final = {"left": 4}
 # ---- answers ---------------------------------------------------------------------------------------------------------
 
 
+GRANTS: Final = replace(ASK, subject="sealbus.grants", nonce=nonce("grants"))
+"""A request to the bus itself."""
+TOLD: Final = replace(ANSWER, bot="sealbus", subject=f"reply.order.{nonce('grants').hex()}")
+REQUESTS: Final = {"a bot": (ASK, ANSWER), "the bus itself": (GRANTS, TOLD)}
+"""Each with the header of an honest answer."""
+
+
 def answers() -> dict[str, Any]:
     """``answers.json``."""
     return {
         "bus": ASK.bus,
         "bus_keys": [BUS_KEY.public.text],
-        "request": {"bot": ASK.bot, "subject": ASK.subject, "nonce": ASK.nonce.hex()},
-        "subject": f"bus.{ANSWER.subject}",
+        "requests": {
+            name: {
+                "bot": asked.bot,
+                "subject": asked.subject,
+                "nonce": asked.nonce.hex(),
+                "answered_on": f"bus.{told.subject}",
+            }
+            for name, (asked, told) in REQUESTS.items()
+        },
         "valid": [
-            {"name": name, "failed": failed, "payload": payload, "delivery": data.hex()}
-            for name, failed, payload, data in good_answers()
+            {"name": name, "request": to, "failed": failed, "payload": payload, "delivery": data.hex()}
+            for to, good in (("a bot", good_answers()), ("the bus itself", good_answers_of_the_bus()))
+            for name, failed, payload, data in good
         ],
-        "invalid": [{"name": name, "refused": why, "delivery": data.hex()} for name, why, data in bad_answers()],
+        "invalid": [
+            {"name": name, "request": to, "refused": why, "delivery": data.hex()}
+            for to, bad in (("a bot", bad_answers()), ("the bus itself", bad_answers_of_the_bus()))
+            for name, why, data in bad
+        ],
     }
 
 
@@ -210,3 +229,22 @@ def bad_answers() -> Iterator[tuple[str, str, bytes]]:
     yield "an answer to another request", "delivery", _answer(parent(ASKED, ASK, position=None), elsewhere)
     good = _answer(parent(ASKED, ASK, position=None))
     yield "a delivery with a changed bit", "delivery", flip(good, len(good) - 30)
+
+
+def good_answers_of_the_bus() -> Iterator[tuple[str, bool, object, bytes]]:
+    """Answers of the relay's own, in the name of `sealbus`."""
+    asked = parent(envelope(GRANTS, {}), GRANTS, position=None)
+    yield "the bus's own answer", False, LEFT, _answer(asked, TOLD)
+    error = {"error": "busy", "message": "too many wait"}
+    failed = replace(TOLD, schema="sealbus.error", schema_version=1)
+    yield "the bus's own error", True, error, _answer(asked, failed, error)
+
+
+def bad_answers_of_the_bus() -> Iterator[tuple[str, str, bytes]]:
+    """Answers that another bot gives in its place, accepted by a relay that should not have."""
+    asked = parent(envelope(GRANTS, {}), GRANTS, position=None)
+    yield "a bot answers for the bus", "speaker", _answer(asked, replace(TOLD, bot="rival"))
+    yield "the asker answers for the bus", "speaker", _answer(asked, replace(TOLD, bot="order"))
+    error = {"error": "not-granted", "message": "no"}
+    failed = replace(TOLD, bot="rival", schema="sealbus.error", schema_version=1)
+    yield "a bot's error for the bus's own", "speaker", _answer(asked, failed, error)

@@ -103,28 +103,28 @@ def test_receipts(vector: dict[str, Any]) -> None:
 
 
 ANSWERS = load("answers.json")
-REQUEST = Header(
-    ANSWERS["bus"], ANSWERS["request"]["bot"], ANSWERS["request"]["subject"], HEX(ANSWERS["request"]["nonce"]), 0, 1
-)
 ANSWER_RULES = {
     "parent": ("an answer without a parent", "not one complete", "expected an array of 2", "field "),
     "stamp": ("stamp: ", "expected an array of 3"),
     "request": ("an answer to another request", "an answer to a request on another bus"),
     "accepted": ("an answer to a request that was not accepted",),
+    "speaker": ("an answer for the bus itself",),
     "delivery": ("stamped for another subject", "stamp: the seal does not hold", "not one complete", "stamp: a name"),
 }
 
 
-def take_answer(data: bytes) -> Message:
-    subject = ANSWERS["subject"].removeprefix("bus.")
-    message = open_delivery(data, subject, ANSWERS["bus"], BUS_KEYS, Verifier())
-    check_answer(message, REQUEST, BUS_KEYS, Verifier())
+def take_answer(vector: dict[str, Any]) -> Message:
+    told = ANSWERS["requests"][vector["request"]]
+    request = Header(ANSWERS["bus"], told["bot"], told["subject"], HEX(told["nonce"]), 0, 1)
+    subject = told["answered_on"].removeprefix("bus.")
+    message = open_delivery(HEX(vector["delivery"]), subject, ANSWERS["bus"], BUS_KEYS, Verifier())
+    check_answer(message, request, BUS_KEYS, Verifier())
     return message
 
 
 @pytest.mark.parametrize("vector", ANSWERS["valid"], ids=by("name"))
 def test_an_answer_is_taken(vector: dict[str, Any]) -> None:
-    message = take_answer(HEX(vector["delivery"]))
+    message = take_answer(vector)
     assert (message.envelope.header.schema_name == ERROR_SCHEMA) is vector["failed"]
     if vector["failed"]:
         assert read_error(message.payload) == (vector["payload"]["error"], vector["payload"]["message"])
@@ -135,7 +135,7 @@ def test_an_answer_is_taken(vector: dict[str, Any]) -> None:
 @pytest.mark.parametrize("vector", ANSWERS["invalid"], ids=by("name"))
 def test_what_is_no_answer_is_refused_by_its_rule(vector: dict[str, Any]) -> None:
     with pytest.raises(Malformed) as refused:
-        take_answer(HEX(vector["delivery"]))
+        take_answer(vector)
     assert refused.value.what.startswith(ANSWER_RULES[vector["refused"]])
 
 

@@ -143,6 +143,8 @@ MISTAKES: Final[list[tuple[Runs, ModuleType, str, str]]] = [
     (MATCHING, matching, "if stamp.bus != request.bus", "if False"),
     (MATCHING, matching, "if stamp.verdict is not Verdict.ACCEPTED", "if False"),
     (MATCHING, matching, "(stamp.bot, stamp.subject, stamp.nonce) != (request.bot, request.subject, request.nonce)", "(stamp.bot, stamp.nonce) != (request.bot, request.nonce)"),
+    (MATCHING, matching, "is_own(request.subject) and message.bot != RELAY", "False"),
+    (MATCHING, matching, "is_own(request.subject) and message.bot != RELAY", "message.bot != RELAY"),
     (SUBJECTS, subjects, "return len(given) > at", "return len(given) >= at"),
     (SUBJECTS, subjects, 'given[at] == ">" or ', ""),
     (SUBJECTS, subjects, 'f"{pattern}\\0{durable}"', 'f"{pattern}{durable}"'),

@@ -9,7 +9,7 @@ from sealbus.envelope import Envelope, Header, Parent
 from sealbus.errors import Malformed
 from sealbus.seal import Verifier
 from sealbus.stamp import Stamp, Verdict, open_stamp
-from sealbus.subjects import REPLY, matches
+from sealbus.subjects import REPLY, is_own, matches
 from sealbus_broker.gate.policy import BotRule, CauseRule, Policy
 
 _MISSING = object()
@@ -58,7 +58,8 @@ def check_reply(header: Header, bot: BotRule, now_ms: int, policy: Policy, verif
     """The stamp of the request that ``header`` answers, or why it is no answer.
 
     ``reply.<requester>.<nonce>`` needs no grant: the request's stamp proves that the requester asked, once, on a subject whose requests
-    this bot may receive.
+    this bot may receive. The bus's own services are answered by the relay, which judges no answer of its own: whoever may watch what
+    operators ask must not be believed in its place.
     """
     proven = prove_parent(header, policy, verifier)
     if isinstance(proven, str):
@@ -66,6 +67,8 @@ def check_reply(header: Header, bot: BotRule, now_ms: int, policy: Policy, verif
     stamp, _ = proven
     if header.subject != f"{REPLY}.{stamp.bot}.{stamp.nonce.hex()}":
         return "the parent is another request than the subject names"
+    if is_own(stamp.subject):
+        return "the request is to the bus itself, and the relay alone answers it"
     if not bot.may_subscribe(stamp.subject):
         return "the request is a message that this bot may not receive"
     if now_ms - stamp.judged_at_ms > policy.limits.live_ttl_ms:

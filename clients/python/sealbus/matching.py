@@ -9,6 +9,7 @@ from sealbus.envelope import Header, Parent
 from sealbus.errors import Malformed
 from sealbus.seal import Verifier
 from sealbus.stamp import Stamp, Verdict, open_stamp
+from sealbus.subjects import RELAY, is_own
 
 
 def is_receipt(stamp: Stamp, header: Header, attempts: AbstractSet[bytes], *, live: bool, resumed: bool) -> bool:
@@ -33,7 +34,8 @@ def is_receipt(stamp: Stamp, header: Header, attempts: AbstractSet[bytes], *, li
 def check_answer(message: Message, request: Header, bus_keys: frozenset[bytes], verifier: Verifier) -> Stamp:
     """Check that an opened ``message`` answers the request that was sent with the header ``request``; return its stamp.
 
-    Raises :class:`Malformed` unless the answer's parent is the bus's accepting stamp of that very request.
+    Raises :class:`Malformed` unless the answer's parent is the bus's accepting stamp of that very request, and where the request
+    is to one of the bus's own services, unless the relay itself answers: whoever may hear a request may answer it otherwise.
     """
     if message.envelope.header.parent is None:
         raise Malformed("an answer without a parent")
@@ -44,4 +46,6 @@ def check_answer(message: Message, request: Header, bus_keys: frozenset[bytes], 
         raise Malformed("an answer to a request that was not accepted")
     if (stamp.bot, stamp.subject, stamp.nonce) != (request.bot, request.subject, request.nonce):
         raise Malformed("an answer to another request")
+    if is_own(request.subject) and message.bot != RELAY:
+        raise Malformed("an answer for the bus itself, from a bot")
     return stamp

@@ -74,6 +74,11 @@ def is_pattern(text: str) -> bool:
     )
 
 
+def is_own(subject: str) -> bool:
+    """Whether ``subject`` is one of the bus's own: a service that the relay alone answers, or its health."""
+    return subject.partition(".")[0] == RELAY
+
+
 def check_name(text: object, what: str = "bot") -> str:
     """Return ``text`` if it is a name, else raise :class:`InvalidInput` that says what was expected."""
     if not isinstance(text, str) or not is_name(text):

@@ -274,13 +274,15 @@ def answers(rules: Rules) -> Results:
     told = FILES["answers"]
     trusted = bus_keys(rules, told)
 
-    def take(data: bytes) -> Message:
-        message = open_delivery(rules, data, told["subject"].removeprefix("bus."), told["bus"], trusted)
-        check_answer(rules, message, told["request"], told["bus"], trusted)
+    def take(one: dict[str, Any]) -> Message:
+        request = told["requests"][one["request"]]
+        subject = request["answered_on"].removeprefix("bus.")
+        message = open_delivery(rules, HEX(one["delivery"]), subject, told["bus"], trusted)
+        check_answer(rules, message, request, told["bus"], trusted)
         return message
 
     for one in told["valid"]:
-        message = take(HEX(one["delivery"]))
+        message = take(one)
         failed = message.envelope.header[6:8] == ["sealbus.error", 1]
         if rules.slips("an error taken for the answer"):
             failed = False
@@ -288,7 +290,7 @@ def answers(rules: Rules) -> Results:
             failed = "error" in message.payload
         yield one["name"], failed is one["failed"] and message.payload == one["payload"]
     for one in told["invalid"]:
-        yield one["name"], refuses(take, HEX(one["delivery"]))
+        yield one["name"], refuses(take, one)
 
 
 def subscribers(rules: Rules) -> Results:

@@ -347,6 +347,8 @@ def check_answer(rules: Rules, message: Message, request: dict[str, Any], bus: s
     rules.must("an answer to another bot's request", stamp.bot == request["bot"])
     rules.must("an answer to a request on another subject", stamp.subject == request["subject"])
     rules.must("an answer to another nonce", stamp.nonce.hex() == request["nonce"])
+    own = request["subject"].split(".")[0] == "sealbus"
+    rules.must("a bot's answer for the bus itself", message.bot == "sealbus" or not own)
 
 
 class Subscriber:
