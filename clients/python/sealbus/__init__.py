@@ -32,6 +32,7 @@ from sealbus.bot import Bot
 from sealbus.credentials import Credentials
 from sealbus.delivery import Message
 from sealbus.errors import (
+    BackgroundFailed,
     ConnectionFailed,
     CredentialsError,
     InvalidInput,
@@ -47,6 +48,7 @@ from sealbus.reason import Reason
 from sealbus.stamp import Stamp, Verdict
 
 __all__ = [
+    "BackgroundFailed",
     "Bot",
     "BotState",
     "ConnectionFailed",

@@ -8,6 +8,7 @@
     ├── CredentialsError         a credentials file or environment that cannot be used
     ├── ConnectionFailed         no session with the bus could be had
     ├── NotConnected             a call outside a bot's life: before connect(), or after close()
+    ├── BackgroundFailed         a part of the bot or the relay that works in the background has ended: .part .kind
     ├── SubscriptionDenied       the policy does not grant the subscription: .pattern
     ├── Refused                  the relay judged the message and refused it: .reason .faults .record
     ├── Unresolved               no verdict came in time: the message may or may not have been accepted
@@ -63,6 +64,21 @@ class NotConnected(SealbusError):
 
     Nothing was sent.
     """
+
+
+class BackgroundFailed(SealbusError):
+    """Something that works in the background ended, and nobody asked it to: a mistake of this library.
+
+    ``part`` names it. ``kind`` is the sort of error and where it was raised, without its text.
+    """
+
+    def __init__(self, whose: str, part: str, kind: str) -> None:
+        super().__init__(
+            f"{whose} cannot go on: {part} ended unexpectedly ({kind})",
+            hint="this is a mistake in Sealbus: start it again, and report this line",
+        )
+        self.part = part
+        self.kind = kind
 
 
 class SubscriptionDenied(SealbusError):

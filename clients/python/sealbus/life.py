@@ -39,12 +39,9 @@ from contextvars import ContextVar
 from typing import Any, Final, TypeVar
 
 from sealbus.errors import InvalidInput, NotConnected
+from sealbus.supervision import end
 
 T = TypeVar("T")
-
-CANCEL_AGAIN_S: Final = 1.0
-"""A task that has not ended is cancelled again after this time: Python 3.11's ``wait_for()`` loses a
-cancellation that meets the result. Longer than a connection takes to close in good order."""
 
 
 class BotState(enum.Enum):
@@ -229,14 +226,3 @@ class Life:
             return task.done()
         finally:
             await end(task, hurry)
-
-
-async def end(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel ``tasks`` and wait until each has ended, whatever its result."""
-    while waiting := [task for task in tasks if not task.done()]:
-        for task in waiting:
-            task.cancel()
-        await asyncio.wait(waiting, timeout=CANCEL_AGAIN_S)
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()  # looked at, so that asyncio does not report it as forgotten

@@ -23,7 +23,7 @@ from sealbus.errors import ConnectionFailed, InvalidInput, SubscriptionDenied
 from sealbus.grants import GRANTS, Grants, Known
 from sealbus.hardened import HardenedClient
 from sealbus.hooks import H, Hooks
-from sealbus.life import BotState, Life, Overdue, Stopped, end
+from sealbus.life import BotState, Life, Overdue, Stopped
 from sealbus.listener import Listener
 from sealbus.outcomes import Refused
 from sealbus.publisher import Publisher
@@ -41,6 +41,7 @@ from sealbus.subjects import (
     nonce_in,
     receipts_subject,
 )
+from sealbus.supervision import end
 
 log = logging.getLogger("sealbus")
 

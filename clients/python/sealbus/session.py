@@ -34,10 +34,10 @@ from sealbus.credentials import Credentials
 from sealbus.diagnosis import explain, shortly
 from sealbus.errors import ConnectionFailed, InvalidInput
 from sealbus.hardened import HardenedClient
-from sealbus.life import end
 from sealbus.limits import MAX_CONSUMERS
 from sealbus.seal import sign_connect
 from sealbus.subjects import INBOX
+from sealbus.supervision import end
 
 log = logging.getLogger("sealbus")
 

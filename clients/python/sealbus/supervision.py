@@ -1,0 +1,309 @@
+"""Background work, and who answers for it: the one place that starts tasks and timers, in the bot and in the relay.
+
+*In the background* is what nobody waits for where it was started. Such work has a name here, and an end that nobody asked for has
+a consequence:
+
+============== ============================================== =====================================================
+started by     for                                            an unexpected end
+============== ============================================== =====================================================
+:meth:`keep`   work that lasts, and can begin again           begins again after a pause that grows, with a log line
+                                                              that counts; ends the whole when it keeps ending
+:meth:`must`   work that lasts, and cannot begin again        ends the whole
+:meth:`piece`  a piece of work with an end of its own         is logged; the rest goes on
+:meth:`later`  a call after some time                         ends the whole
+============== ============================================== =====================================================
+
+An end is unexpected if it is an exception of any type, a return before it is due, or a cancellation that nobody asked for (asyncio
+has :meth:`asyncio.Task.cancelling` to tell). To *end the whole* is to record one :class:`~sealbus.errors.BackgroundFailed`, which
+says what ended and by what kind of error, and to tell ``on_failure``. ``SystemExit`` and ``KeyboardInterrupt`` end the process, which
+asyncio sees to; they pass through.
+
+Of an error only the kind and the place in the code are logged: its text may quote what a stranger sent.
+
+What is waited for where it was started is not background work: :func:`beside` has a task for as long as a block lasts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+from sealbus.errors import BackgroundFailed, SealbusError
+from sealbus.value import value
+
+T = TypeVar("T")
+
+PAUSE_FIRST_S: Final = 0.1
+PAUSE_MOST_S: Final = 5.0
+"""Before work begins again: doubled each time, so that what fails at once costs next to nothing."""
+
+STEADY_S: Final = 30.0
+"""Work that lived this long was well: after it, counting and pauses begin anew. Longer than a silent peer is waited for."""
+
+MOST_IN_A_ROW: Final = 10
+"""Ends within STEADY_S of a beginning, one after the other, until the whole is ended: some 25 s. What has not become well by then
+needs a person, or a new process."""
+
+CANCEL_AGAIN_S: Final = 1.0
+"""A task that has not ended is cancelled again after this time: Python 3.11's ``wait_for()`` loses a
+cancellation that meets the result. Longer than a connection takes to close in good order."""
+
+_ENDS_THE_PROCESS: Final = (SystemExit, KeyboardInterrupt)
+
+Make = Callable[[], Coroutine[Any, Any, None]]
+"""Begins the work, each time anew."""
+
+
+@value
+class Ended:
+    """An unexpected end, for the log."""
+
+    whose: str
+    what: str
+    """The name of the work."""
+    kind: str
+    """Of the error, and where it was raised."""
+    times: int
+    """How often this work has ended so, one after the other."""
+    again_s: float | None
+    """The pause before it begins again. ``None``: it does not."""
+
+    def __str__(self) -> str:
+        then = f"; begins again in {self.again_s:.1f} s (end {self.times} in a row)" if self.again_s is not None else ""
+        return f"{self.whose}: {self.what} ended unexpectedly ({self.kind}){then}"
+
+
+class Tell(Protocol):
+    """Writes an unexpected end into a log."""
+
+    def __call__(self, ended: Ended, /) -> None:
+        """Write it. What it raises is dropped: no log takes the work down."""
+
+
+def tell_by_logging(ended: Ended) -> None:
+    """For programs that use :mod:`logging`."""
+    logging.getLogger("sealbus").error("%s", ended)
+
+
+class Supervisor:
+    """Starts the background work of one bot or one relay, and answers for it."""
+
+    def __init__(
+        self, whose: str, on_failure: Callable[[SealbusError], None] | None = None, tell: Tell = tell_by_logging
+    ) -> None:
+        """``whose``: who it is, for logs and errors. ``on_failure`` is called once, when the whole must end; it may not raise."""
+        self._whose = whose
+        self._on_failure = on_failure
+        self._tell = tell
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.failure: SealbusError | None = None
+        """Why the whole must end."""
+        self.failed = asyncio.Event()
+        """Set with ``failure``."""
+
+    # ---- starting work -----------------------------------------------------------------------------
+
+    def keep(self, name: str, make: Make, *, until: asyncio.Event | None = None) -> asyncio.Task[None]:
+        """Have the work that ``make`` begins done until it is cancelled, or returns once ``until`` is set.
+
+        The task fails only where the whole does, with its :class:`BackgroundFailed`.
+        """
+        return self._start(self._keep(name, make, until), name)
+
+    def must(
+        self, name: str, work: Coroutine[Any, Any, None], *, until: asyncio.Event | None = None
+    ) -> asyncio.Task[None]:
+        """Have ``work`` done until it is cancelled, or returns once ``until`` is set. Any other end ends the whole.
+
+        A :class:`SealbusError` is a sentence already, and becomes the failure as it is.
+        """
+        return self._start(self._must(name, work, until), name)
+
+    def piece(
+        self, name: str, work: Coroutine[Any, Any, T], failed: Callable[[], object] | None = None
+    ) -> asyncio.Task[T | None]:
+        """Have ``work`` done, which ends by itself. An exception is logged, ``failed`` is called, and the task has no result."""
+        return self._start(self._piece(name, work, failed), name)
+
+    def later(self, name: str, seconds: float, call: Callable[..., object], *arguments: Any) -> asyncio.TimerHandle:
+        """Call ``call`` in ``seconds``. If it raises, the whole ends: what it should have kept going would stand still."""
+        return asyncio.get_running_loop().call_later(seconds, self._call, name, call, *arguments)
+
+    def soon(self, name: str, call: Callable[..., object], *arguments: Any) -> asyncio.Handle:
+        """Call ``call`` in the next turn of the event loop. Else as :meth:`later`."""
+        return asyncio.get_running_loop().call_soon(self._call, name, call, *arguments)
+
+    @property
+    def running(self) -> list[str]:
+        """The names of what runs now."""
+        return sorted(task.get_name() for task in self._tasks if not task.done())
+
+    async def close(self) -> None:
+        """Cancel all that runs, and wait until it has ended."""
+        current = asyncio.current_task()
+        await end(*(task for task in self._tasks if task is not current))
+
+    def fail(self, name: str, error: BaseException | None) -> SealbusError:
+        """End the whole, because ``name`` ended unexpectedly with ``error`` (``None``: it returned). Returns the failure."""
+        if isinstance(error, SealbusError):
+            failure: SealbusError = error
+        else:
+            failure = BackgroundFailed(self._whose, name, kind(error))
+            failure.__cause__ = error
+            self._say(Ended(self._whose, name, kind(error), 1, None))
+        if self.failure is None:
+            self.failure = failure
+            self.failed.set()
+            if self._on_failure is not None:
+                self._on_failure(failure)
+        return failure
+
+    # ---- doing it ----------------------------------------------------------------------------------
+
+    def _start(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        task = spawn(work, name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        """The last net: whatever ends a task past the code below ends the whole."""
+        self._tasks.discard(task)
+        if task.cancelled():
+            if not task.cancelling():
+                self.fail(task.get_name(), asyncio.CancelledError())
+        elif (error := task.exception()) is not None and not isinstance(error, (BackgroundFailed, *_ENDS_THE_PROCESS)):
+            self.fail(task.get_name(), error)
+
+    async def _keep(self, name: str, make: Make, until: asyncio.Event | None) -> None:
+        times, pause_s = 0, PAUSE_FIRST_S
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            error = await outcome(make())
+            if until is not None and until.is_set():
+                if error is not None:
+                    self._say(Ended(self._whose, name, kind(error), 1, None))
+                return
+            if loop.time() - began >= STEADY_S:
+                times, pause_s = 0, PAUSE_FIRST_S
+            times += 1
+            if times > MOST_IN_A_ROW:
+                raise self.fail(name, error)
+            self._say(Ended(self._whose, name, kind(error), times, pause_s))
+            await outcome(_pause(pause_s, until))
+            pause_s = min(2 * pause_s, PAUSE_MOST_S)
+            if until is not None and until.is_set():
+                return
+
+    async def _must(self, name: str, work: Coroutine[Any, Any, None], until: asyncio.Event | None) -> None:
+        error = await outcome(work)
+        if error is not None or until is None or not until.is_set():
+            raise self.fail(name, error)
+
+    async def _piece(self, name: str, work: Coroutine[Any, Any, T], failed: Callable[[], object] | None) -> T | None:
+        results: list[T] = []
+
+        async def note() -> None:
+            results.append(await work)
+
+        error = await outcome(note())
+        if error is None:
+            return results[0]
+        self._say(Ended(self._whose, name, kind(error), 1, None))
+        if failed is not None:
+            self._call(name, failed)
+        return None
+
+    def _call(self, name: str, call: Callable[..., object], *arguments: Any) -> None:
+        try:
+            call(*arguments)
+        except _ENDS_THE_PROCESS:
+            raise
+        except BaseException as error:  # noqa: BLE001  # of any type: nobody else would ever learn of it
+            self.fail(name, error)
+
+    def _say(self, ended: Ended) -> None:
+        try:
+            self._tell(ended)
+        except _ENDS_THE_PROCESS:
+            raise
+        except BaseException:  # noqa: BLE001, S110  # no log takes the work down
+            pass
+
+
+def spawn(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+    """A task with a name, whose exception is looked at when it ends: whoever starts it answers for it."""
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(_look_at)
+    return task
+
+
+@contextlib.asynccontextmanager
+async def beside(*works: Coroutine[Any, Any, Any], name: str) -> AsyncIterator[list[asyncio.Task[Any]]]:
+    """One task for each of ``works`` while the body runs; whatever is left of them at its end is cancelled, and waited for."""
+    tasks = [spawn(work, name) for work in works]
+    try:
+        yield tasks
+    finally:
+        await end(*tasks)
+
+
+async def end(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel ``tasks`` and wait until each has ended, whatever its result."""
+    while waiting := [task for task in tasks if not task.done()]:
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting, timeout=CANCEL_AGAIN_S)
+    for task in tasks:
+        _look_at(task)
+
+
+def kind(error: BaseException | None) -> str:
+    """What sort of error it is and where it was raised, without its text."""
+    if error is None:
+        return "returned"
+    if isinstance(error, asyncio.CancelledError):
+        return "cancelled by nobody of ours"
+    trace, place = error.__traceback__, ""
+    while trace is not None:
+        place = f" at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return f"{type(error).__name__}{place}"
+
+
+async def outcome(work: Coroutine[Any, Any, object]) -> BaseException | None:
+    """Do ``work``; return the error that ended it, of any type. Raises what ends the process, and ``CancelledError`` where the
+    current task itself was told to end.
+    """
+    try:
+        await work
+    except _ENDS_THE_PROCESS:
+        raise
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        return error
+    except BaseException as error:  # noqa: BLE001  # of any type: that is the point
+        return error
+    return None
+
+
+async def _pause(seconds: float, until: asyncio.Event | None) -> None:
+    if until is None:
+        await asyncio.sleep(seconds)
+    else:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await until.wait()
+
+
+def _look_at(task: asyncio.Future[Any]) -> None:
+    """Take its exception, so that asyncio does not report it as forgotten."""
+    if not task.cancelled():
+        task.exception()
