@@ -169,7 +169,7 @@ async def raise_curtain(folder: Path) -> Scene:
         scene.complaints.append(str(error))
 
     relay = await connect([server.url], secrets.relay.seed_text, name="test relay", on_error=complain)
-    admission = Admission(relay, secrets, lambda: scene.policy)
+    admission = Admission(relay, secrets.issuer, lambda: scene.policy)
     scene = Scene(server, secrets, policy, keys, relay, admission, open=[relay])
     await admission.start()
     return scene

@@ -207,7 +207,7 @@ async def test_a_session_does_not_outlive_its_key(scene: Scene) -> None:
 
 async def test_two_relays_share_the_door(scene: Scene) -> None:
     second = await scene.login()
-    beside = Admission(second, scene.secrets, lambda: scene.policy)
+    beside = Admission(second, scene.secrets.issuer, lambda: scene.policy)
     await beside.start()
     with capture_logs() as logs:
         for _ in range(8):

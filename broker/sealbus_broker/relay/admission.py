@@ -31,7 +31,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from sealbus.errors import InvalidInput, Malformed
-from sealbus.keys import SIGNATURE_BYTES, KeyKind, PublicKey
+from sealbus.keys import SIGNATURE_BYTES, KeyKind, PublicKey, SigningKey
 from sealbus.limits import MAX_CONSUMERS
 from sealbus.seal import verify_connect
 from sealbus.subjects import BUS, INBOX, REPLY, ingress_subject, is_name
@@ -39,7 +39,6 @@ from sealbus_broker.gate.policy import BotRule, Policy
 from sealbus_broker.printable import printable
 from sealbus_broker.relay import jwt
 from sealbus_broker.relay.nats_config import BOTS_ACCOUNT, MAX_BOT_PAYLOAD_BYTES, MAX_SUBSCRIPTIONS
-from sealbus_broker.relay.secrets import BusSecrets
 
 log = structlog.get_logger(__name__)
 
@@ -136,10 +135,11 @@ class Admission:
     """Answers the auth callout on a connection of its own. Several relays share the work."""
 
     def __init__(
-        self, nc: Client, secrets: BusSecrets, policy: Callable[[], Policy], now: Callable[[], float] = time.time
+        self, nc: Client, issuer: SigningKey, policy: Callable[[], Policy], now: Callable[[], float] = time.time
     ) -> None:
+        """``issuer`` signs the sessions."""
         self._nc = nc
-        self._issuer = secrets.issuer
+        self._issuer = issuer
         self._policy = policy
         self._now = now
         self._subscription: Any = None

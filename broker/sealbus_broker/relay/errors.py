@@ -4,6 +4,7 @@
 
     SealbusError
     └── RelayError
+        ├── DoorFailed           the process that admits bots cannot be started, or does not stay up
         ├── SecretsUnusable      .sealbus/relay.toml cannot be made or read
         ├── ServerFailed         nats-server cannot be started, or does not stay up
         └── StreamsUnusable      a stream or consumer cannot be made, or is not as the bus needs it
@@ -21,6 +22,10 @@ from sealbus.errors import SealbusError
 
 class RelayError(SealbusError):
     """The relay cannot run, or cannot go on, in these surroundings."""
+
+
+class DoorFailed(RelayError):
+    """The process that admits bots cannot be started, or keeps ending."""
 
 
 class SecretsUnusable(RelayError):

@@ -15,14 +15,15 @@ from nats.errors import Error as NatsError
 
 from sealbus.errors import ConnectionFailed
 from sealbus_broker.gate.policy import Delivery, Policy
-from sealbus_broker.relay.admission import Admission
 from sealbus_broker.relay.connection import HardenedClient, Link, disconnect
 from sealbus_broker.relay.consumers import remove_ungranted
+from sealbus_broker.relay.door import Door
 from sealbus_broker.relay.errors import StreamsUnusable
 from sealbus_broker.relay.health import Health
 from sealbus_broker.relay.ingress import IngressWorker, LiveWorker
 from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.ledger import Ledger
+from sealbus_broker.relay.orders import Orders
 from sealbus_broker.relay.pipeline import Pipeline
 from sealbus_broker.relay.probe import Prober
 from sealbus_broker.relay.secrets import BusSecrets
@@ -79,17 +80,14 @@ class Relay:
         ``stopping`` whatever it waits for. Raises :class:`RelayError` if the streams are not as the
         bus needs them, and :class:`ConnectionFailed` if NATS ends a connection for good.
         """
-        connections: list[HardenedClient] = []
+        door = Door(self._door_orders)
+        keeping = asyncio.create_task(door.run())
         try:
-            nc = await until_stopped(stopping, self._connect("messages", is_ours=True))
-            connections.append(nc)
-            self._nc = nc
-            door = await until_stopped(stopping, self._connect("admission", is_ours=False))
-            connections.append(door)
+            nc = self._nc = await until_stopped(stopping, self._connect())
             await until_stopped(stopping, self._prepare(nc))
             await self._wait_for_young_ledger(stopping)
             if not stopping.is_set():
-                await self._serve(nc, door, stopping, ready)
+                await self._serve(nc, door, keeping, stopping, ready)
         except Stopped:
             log.info("relay.stopped", before="it was ready")
         except (NatsError, OSError, TimeoutError) as error:
@@ -100,8 +98,15 @@ class Relay:
         finally:
             if self._reading is not None:
                 self._reading.cancel()
-            for connection in reversed(connections):
-                await disconnect(connection)
+            await door.stop()
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+            if self._nc is not None:
+                await disconnect(self._nc)
+
+    def _door_orders(self) -> Orders:
+        secrets = self._secrets
+        return Orders(tuple(self._servers), self._name, secrets.relay, secrets.issuer, self._policy())
 
     async def _prepare(self, nc: HardenedClient) -> None:
         """Make what the bus needs in NATS, and ask what the ledgers hold."""
@@ -115,8 +120,14 @@ class Relay:
         await self._read_ledgers(nc)
 
     async def _serve(
-        self, nc: HardenedClient, door: HardenedClient, stopping: asyncio.Event, ready: Callable[[], None]
+        self,
+        nc: HardenedClient,
+        door: Door,
+        keeping: asyncio.Task[None],
+        stopping: asyncio.Event,
+        ready: Callable[[], None],
     ) -> None:
+        """``keeping``: the task that keeps the door."""
         journal = Journal(nc)
         await journal.open()
         policy, bus_key = self._policy, self._secrets.bus
@@ -127,9 +138,6 @@ class Relay:
             IngressWorker(nc, partition, pipeline.process) for partition in range(PARTITIONS)
         ]
         workers.append(LiveWorker(nc, pipeline.process, self.tally, clock_ms))
-        # Admission has a connection of its own: however many messages there are, who may connect is answered in time.
-        admission = Admission(door, self._secrets, policy)
-        await admission.start()
         prober = Prober(nc, bus_key, self._name)
         await prober.open()
         health = Health(nc, prober, journal, self.tally, policy, self._name, clock_ms, time.monotonic)
@@ -146,10 +154,14 @@ class Relay:
         tasks = [asyncio.create_task(worker.run(stopping)) for worker in workers]
         waits = [asyncio.create_task(stopping.wait()), asyncio.create_task(self._closed.wait())]
         looking = asyncio.create_task(health.run(stopping))
+        opening = asyncio.create_task(door.opened.wait())
         try:
-            ready()
+            door.open()
             # A worker ends only when told to. One that fails stops the relay, loudly, so that no partition is left unread.
-            done, _ = await asyncio.wait([*waits, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([*waits, *tasks, keeping, opening], return_when=asyncio.FIRST_COMPLETED)
+            if opening in done:
+                ready()
+                done, _ = await asyncio.wait([*waits, *tasks, keeping], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
             if self._closed.is_set():
@@ -157,21 +169,21 @@ class Relay:
                     "NATS has ended the relay's connection for good",
                     hint="nats-server's log says why; start the relay again",
                 )
-            await self._drain(nc, admission, tasks, services)
+            await self._drain(nc, door, tasks, services)
         finally:
-            for task in (*waits, *tasks, looking):
+            for task in (*waits, *tasks, looking, opening):
                 task.cancel()
-            await asyncio.gather(*waits, *tasks, looking, return_exceptions=True)
+            await asyncio.gather(*waits, *tasks, looking, opening, return_exceptions=True)
             services.cancel()
         log.info("relay.stopped", **self.tally.counts)
 
     async def _drain(
-        self, nc: HardenedClient, admission: Admission, tasks: Sequence[asyncio.Task[None]], services: Services
+        self, nc: HardenedClient, door: Door, tasks: Sequence[asyncio.Task[None]], services: Services
     ) -> None:
         """Finish what is in hand, within :data:`DRAIN_S`, and within :data:`LOST_S` where there is no connection."""
 
         async def finish() -> None:
-            await admission.stop()
+            await door.stop()
             await asyncio.gather(*tasks)
             await services.drain()
             await nc.flush()
@@ -195,10 +207,10 @@ class Relay:
                 task.cancel()
             await asyncio.gather(finishing, losing, return_exceptions=True)
 
-    async def _connect(self, what: str, *, is_ours: bool) -> HardenedClient:
-        """Log in, however long that takes. ``is_ours``: whether ledgers and workers live on it."""
-        link = Link(what, self._on_lost if is_ours else _nothing, self._on_back if is_ours else _nothing)
-        name = f"sealbus relay {self._name} {what}"
+    async def _connect(self) -> HardenedClient:
+        """Log in, however long that takes."""
+        link = Link("messages", self._on_lost, self._on_back)
+        name = f"sealbus relay {self._name} messages"
         client = await link.connect(self._servers, self._secrets.relay.seed_text, name)
         client.when_closed.add(self._closed.set)
         return client
@@ -246,7 +258,3 @@ class Relay:
             log.info("relay.waiting-for-ledger", seconds=round(remaining_ms / 1000, 1))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), remaining_ms / 1000)
-
-
-def _nothing() -> None:
-    """Do nothing."""

@@ -1,0 +1,42 @@
+"""The process that admits bots: not a command for people, but what a relay starts (:mod:`sealbus_broker.relay.door`).
+
+Of its own accord it heeds no signal: it ends with its relay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import structlog
+
+from sealbus.errors import SealbusError
+from sealbus_broker.cli.logs import logging_to_stderr
+from sealbus_broker.relay.door import keep
+
+log = structlog.get_logger(__name__)
+
+
+def main() -> int:
+    """Admit bots until standard input is closed; return the exit code."""
+    with logging_to_stderr():
+        try:
+            _run()
+        except SealbusError as error:
+            # Not `exception`: the sentence and its hint are for an operator.
+            log.error("admission.failed", error=error.what, hint=error.hint)  # noqa: TRY400  # see above
+            return 1
+    return 0
+
+
+def _run() -> None:
+    try:
+        import uvloop
+    except ImportError:  # not made for this platform or interpreter
+        asyncio.run(keep())
+    else:
+        uvloop.run(keep())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""The door is a process of its own: what happens to the relay does not keep bots out, and it does not outlive the relay."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from sealbus.hardened import HardenedClient
+from sealbus.session import Session
+from sealbus_broker.relay.door import MOST_FAILURES, Door
+from sealbus_broker.relay.errors import DoorFailed
+from sealbus_broker.relay.orders import Orders
+from tests.e2e.shop import Shop, order, until
+from tests.relay.scene import a_policy
+from tests.waiting import PATIENCE_S
+
+
+async def log_in(shop: Shop, bot: str = "order") -> HardenedClient:
+    """A session of a bot, without any word to the relay."""
+
+    async def attach(_: HardenedClient) -> None: ...
+
+    client = HardenedClient()
+    options = Session(shop.credentials(bot), attach)._options(frozenset()) | {"connect_timeout": PATIENCE_S}
+    await client.connect(servers=[shop.url], **options)
+    return client
+
+
+def door_of(relay: asyncio.subprocess.Process) -> int:
+    """The process id of the relay's door."""
+    (pid,) = Path(f"/proc/{relay.pid}/task/{relay.pid}/children").read_text().split()
+    return int(pid)
+
+
+def runs(pid: int) -> bool:
+    """Whether the process runs: one that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+class TestAProcessOfItsOwn:
+    async def test_a_relay_that_hangs_keeps_nobody_out(self, shop: Shop) -> None:
+        """As one does that judges a message which takes for ever."""
+        relay = shop.relays[0]
+        relay.send_signal(signal.SIGSTOP)
+        try:
+            client = await log_in(shop)
+            assert client.is_connected
+            await client.close()
+        finally:
+            relay.send_signal(signal.SIGCONT)
+
+    async def test_one_that_was_killed_is_started_again(self, shop: Shop) -> None:
+        """A bot that is connected notices nothing."""
+        killed = door_of(shop.relays[0])
+        async with shop.bot("order") as bot:
+            os.kill(killed, signal.SIGKILL)
+            await until(lambda: b"admission.ended" in (shop.bus.path / "relay.log").read_bytes())
+            assert (await bot.publish("orders.placed", order(1))).reason is None
+            async with shop.bot("inventory"):
+                pass
+        assert door_of(shop.relays[0]) != killed
+
+    @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+    async def test_it_does_not_outlive_its_relay(self, shop: Shop, how: signal.Signals) -> None:
+        relay = shop.relays[0]
+        door = door_of(relay)
+        relay.send_signal(how)
+        await relay.wait()
+        await until(lambda: not runs(door))
+
+    async def test_no_seed_is_where_others_can_read_it(self, shop: Shop) -> None:
+        process = Path(f"/proc/{door_of(shop.relays[0])}")
+        told = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        assert b"sealbus_broker.cli.door" in told
+        for key in (shop.secrets.bus, shop.secrets.issuer, shop.secrets.relay):
+            assert key.seed_text.encode() not in told
+
+
+async def test_a_door_that_cannot_stay_ends_the_relay(shop: Shop) -> None:
+    """With a sentence, and not before it was tried again."""
+    secrets = shop.secrets
+    orders = Orders((shop.url,), "relay", secrets.relay, secrets.issuer, a_policy())
+    door = Door(lambda: orders, (sys.executable, "-c", "raise SystemExit(7)"))
+    door.open()
+    with pytest.raises(DoorFailed, match=f"ended {MOST_FAILURES} times .*exit code 7"):
+        await door.run()

@@ -1,0 +1,50 @@
+"""What the door's process is told, as bytes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sealbus.errors import Malformed
+from sealbus.keys import KeyKind, SigningKey
+from sealbus_broker.gate.policy import BotKey, BotRule, Limits
+from sealbus_broker.relay.orders import Orders
+from tests.relay.scene import a_policy
+
+LOGIN, ISSUER, BUS = (SigningKey.generate(kind) for kind in (KeyKind.BOT, KeyKind.ISSUER, KeyKind.BUS))
+RAW = LOGIN.public.raw
+BOTS = (
+    BotRule("order", {RAW: BotKey(RAW, 5, 7, None), ISSUER.public.raw: BotKey(ISSUER.public.raw, 0, None, 9)}),
+    BotRule("inventory", {}, subscribe=("orders.>", "sealbus.*")),
+)
+POLICY = a_policy(*BOTS, limits=Limits(session_ms=12_345, clock_skew_ms=7))
+ORDERS = Orders(("nats://a:1", "tls://b:2"), "relay-1", LOGIN, ISSUER, POLICY)
+
+
+def test_they_are_read_as_they_were_written() -> None:
+    line = ORDERS.encode()
+    read = Orders.decode(line)
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert (read.servers, read.relay) == (ORDERS.servers, ORDERS.relay)
+    assert (read.login.seed_text, read.issuer.seed_text) == (LOGIN.seed_text, ISSUER.seed_text)
+    assert (read.policy.bots, read.policy.limits) == (POLICY.bots, POLICY.limits)
+
+
+def test_no_seed_shows_when_they_are_printed() -> None:
+    assert LOGIN.seed_text not in repr(ORDERS)
+    assert ISSUER.seed_text not in repr(ORDERS)
+
+
+@pytest.mark.parametrize("spoilt", [b"", b"{}", b"[]", b"null", b'{"bots": 1}', ORDERS.encode()[:-40], b"[" * 100_000])
+def test_what_is_no_orders_is_refused(spoilt: bytes) -> None:
+    with pytest.raises(Malformed) as refused:
+        Orders.decode(spoilt)
+    assert LOGIN.seed_text not in str(refused.value)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_refused(data: bytes) -> None:
+    with pytest.raises(Malformed):
+        Orders.decode(data)
