@@ -29,6 +29,8 @@ def main() -> int:
 def _command_line() -> int:
     try:
         from sealbus_broker.cli.main import main as command_line
+
+        return command_line()  # which reads the modules of the command that it is given
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in {"", "sealbus", "sealbus_broker"}:
@@ -40,7 +42,6 @@ def _command_line() -> int:
             file=sys.stderr,
         )
         return 1
-    return command_line()
 
 
 if __name__ == "__main__":

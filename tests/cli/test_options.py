@@ -48,7 +48,9 @@ def parsed(words: tuple[str, ...], *arguments: str) -> click.Context:
     command = COMMANDS[words]
     context = click.Context(cli, info_name="sealbus")
     for word in words[:-1]:
-        context = click.Context(cli.commands[word], parent=context, info_name=word)
+        group = cli.get_command(context, word)
+        assert group is not None
+        context = click.Context(group, parent=context, info_name=word)
     needed = ["1" for one in command.params if isinstance(one, click.Argument) and one.required]
     return command.make_context(words[-1], [*needed, *arguments], parent=context)
 

@@ -32,7 +32,6 @@ from sealbus_broker.policy.bus_file import (
     read_bus_file,
     write_bus_file,
 )
-from sealbus_broker.policy.loader import load
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.printable import printable
 from sealbus_broker.relay.secrets import BusSecrets
@@ -141,6 +140,8 @@ class BusFolder:
 
     def policy(self, bus_key: PublicKey | None = None) -> Policy:
         """The policy of this folder; every note, and every problem if there is any, is told."""
+        from sealbus_broker.policy.loader import load  # few commands need it, and its JSON Schema libraries load slowly
+
         loaded = load(self.path, frozenset([bus_key] if bus_key is not None else []))
         for one in loaded.notes:
             self.talk.note(str(one))

@@ -7,28 +7,53 @@ Exit codes: 0 it worked, 1 it failed, 2 the command line is wrong, 3 the answer 
 from __future__ import annotations
 
 import io
+from importlib import import_module
 from importlib.metadata import version
+from typing import Final
 
 import click
 
 from sealbus.errors import SealbusError, hide_seeds
-from sealbus_broker.cli.bot import bot
-from sealbus_broker.cli.bots import pub, request, sub
-from sealbus_broker.cli.check import check
 from sealbus_broker.cli.errors import ReaderGone, Stopped, exit_code
-from sealbus_broker.cli.init import init
-from sealbus_broker.cli.inspect import inspect
-from sealbus_broker.cli.keys import keys
-from sealbus_broker.cli.options import finish_commands
-from sealbus_broker.cli.ping import ping
-from sealbus_broker.cli.prepare import prepare
-from sealbus_broker.cli.quarantine import quarantine
-from sealbus_broker.cli.serve import relay, up
-from sealbus_broker.cli.subscriptions import subscriptions
+from sealbus_broker.cli.options import finish_command
+
+_MODULES: Final = {
+    "bot": "bot",
+    "check": "check",
+    "init": "init",
+    "inspect": "inspect",
+    "keys": "keys",
+    "ping": "ping",
+    "prepare": "prepare",
+    "pub": "bots",
+    "quarantine": "quarantine",
+    "relay": "serve",
+    "request": "bots",
+    "sub": "bots",
+    "subscriptions": "subscriptions",
+    "up": "serve",
+}
+"""Each command, and the module of this package that it is a function of."""
+
+
+class _Commands(click.Group):
+    """Reads a command's module when the command is asked for: `sealbus pub` needs neither the relay nor the JSON Schemas, whose
+    libraries take as long to read as everything else together."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click calls it so
+        return list(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _MODULES and cmd_name not in self.commands:
+            command: click.Command = getattr(import_module(f"sealbus_broker.cli.{_MODULES[cmd_name]}"), cmd_name)
+            finish_command(command, cmd_name)
+            self.add_command(command)
+        return super().get_command(ctx, cmd_name)
 
 
 @click.group(
-    context_settings={"auto_envvar_prefix": "SEALBUS", "help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=_Commands,
+    context_settings={"auto_envvar_prefix": "SEALBUS", "help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(version("sealbus"), prog_name="sealbus", message="%(prog)s %(version)s")
 def cli() -> None:
@@ -36,26 +61,6 @@ def cli() -> None:
 
     Each option can be given by environment too: SEALBUS_<COMMAND>_<OPTION>, and SEALBUS_DIR and SEALBUS_CREDENTIALS for all.
     """
-
-
-for _command in (
-    init,
-    up,
-    relay,
-    prepare,
-    ping,
-    check,
-    bot,
-    keys,
-    pub,
-    sub,
-    request,
-    inspect,
-    quarantine,
-    subscriptions,
-):
-    cli.add_command(_command)
-finish_commands(cli)
 
 
 def main() -> int:

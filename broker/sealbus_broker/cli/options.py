@@ -64,13 +64,16 @@ def nonce(value: str) -> bytes:
     return given
 
 
-def all_commands(root: click.Group) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Every command that does something, with the words that call it."""
-    for name, command in root.commands.items():
-        if isinstance(command, click.Group):
-            yield from (((name, *words), one) for words, one in all_commands(command))
-        else:
-            yield (name,), command
+def all_commands(command: click.Command, *words: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command in ``command`` that does something, with the words that call it; ``words`` stand before them."""
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None, name
+            yield from all_commands(below, *words, name)
+    else:
+        yield words, command
 
 
 def environment_names(words: tuple[str, ...], option: click.Option) -> list[str]:
@@ -81,17 +84,17 @@ def environment_names(words: tuple[str, ...], option: click.Option) -> list[str]
     return own + [name for name in more if name not in own]
 
 
-def finish_commands(root: click.Group) -> None:
-    """Give every option of every command the environment names that the documents promise, and ``--json`` its errors.
+def finish_command(command: click.Command, name: str) -> None:
+    """Give every option of ``command``, and of those in it, the environment names that the documents promise, and ``--json`` its errors.
 
     click would make the names from Python's parameters, which are not always spelled like the option: ``as_json``.
     """
-    for words, command in all_commands(root):
-        for option in command.params:
+    for words, one in all_commands(command, name):
+        for option in one.params:
             if isinstance(option, click.Option):
                 option.envvar = environment_names(words, option)
-        if command.callback is not None and any(option.name == "as_json" for option in command.params):
-            command.callback = _errors_as_json(command.callback)
+        if one.callback is not None and any(option.name == "as_json" for option in one.params):
+            one.callback = _errors_as_json(one.callback)
 
 
 def _errors_as_json(callback: F) -> F:
