@@ -54,9 +54,9 @@ async def test_what_is_said_of_an_earlier_request_does_not_end_this_one(status: 
     """Each such word would otherwise leave one request more at the server, for ever."""
     connection = Connection()
     worker = IngressWorker(cast("Any", connection), 0, sentinel.process)
-    worker._ask()
+    worker._ask(1)
     worker._ended()
-    worker._ask()
+    worker._ask(1)
     first, second = (frame.split(b" ", 3)[2] for frame in connection.frames)
     worker._on_message(first, b"", status, b"")
     assert worker._asking is not None

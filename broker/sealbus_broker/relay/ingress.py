@@ -51,8 +51,19 @@ IN_HAND: Final = 2
 PULL_EXPIRES_S: Final = PIN_TIMEOUT_S / 2
 """How long a request waits for messages: asked again before the partition's pin runs out."""
 
+RENEW_S: Final = PIN_TIMEOUT_S / 8
+"""How long after its last request a relay that has its hands full asks for one message more. Only a request keeps the
+pin; without it the next relay would be given newer messages while older ones are in hand here."""
+
+MOST_EXTRA: Final = 20
+"""Messages asked for like that, one after the other. They last for half of ``ACK_WAIT_S``: a relay that is stuck for longer gives way."""
+
 SILENCE_S: Final = PULL_EXPIRES_S + 5
 """After this long a request is taken for lost (a lost connection, a new leader) and made again."""
+
+GIVE_BACK_BYTES: Final = PULL_BYTES // 2
+"""Most bytes given back; what is more is finished first. They must fit into one request of the next relay, with subjects and
+headers: nats-server (2.15.1) puts a redelivered message that no longer fits into a request at the end of its queue."""
 
 GIVE_BACK_S: Final = 2.0
 """How long the server may take to say that it has what is given back."""
@@ -104,6 +115,11 @@ class IngressWorker:
         self._asking: asyncio.TimerHandle | None = None
         """Runs out when the request under way is to be taken for lost; ``None``: there is none."""
         self._pin = b""
+        self._extra = 0
+        """Messages asked for without room for them since there was room."""
+        self._ended_at = 0.0
+        """When the last request was over (event loop's time)."""
+        self._renewing: asyncio.TimerHandle | None = None
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until ``stopping`` is set. Finishes the batches in hand, and gives back the rest in order."""
@@ -112,10 +128,12 @@ class IngressWorker:
         stop.add_done_callback(lambda _: self._changed.set())
         try:
             async with asyncio.TaskGroup() as batches:
-                while not stopping.is_set():
-                    if self._may_ask():
-                        self._ask()
-                    if self._received and self._under_way < IN_HAND:
+                while not stopping.is_set() or self._under_way or self._received_bytes > GIVE_BACK_BYTES:
+                    is_open = not stopping.is_set()
+                    if wanted := self._wanted(may_take=is_open):
+                        self._ask(wanted)
+                    may_begin = is_open or self._received_bytes > GIVE_BACK_BYTES
+                    if may_begin and self._received and self._under_way < IN_HAND:
                         self._under_way += 1
                         batches.create_task(self._work(self._take()))
                     else:
@@ -131,8 +149,9 @@ class IngressWorker:
                 log.warning("ingress.not-given-back", partition=self._partition, error=type(error).__name__)
         finally:
             stop.cancel()
-            if self._asking is not None:
-                self._asking.cancel()
+            for timer in (self._asking, self._renewing):
+                if timer is not None:
+                    timer.cancel()
             with contextlib.suppress(NatsError):
                 await subscription.unsubscribe()
 
@@ -140,9 +159,18 @@ class IngressWorker:
         """There is a new connection: the request made on the one before is lost with it."""
         self._ended()
 
-    def _may_ask(self) -> bool:
-        has_room = len(self._received) < PULL_MESSAGES and self._received_bytes < PULL_BYTES
-        return self._asking is None and has_room
+    def _wanted(self, *, may_take: bool) -> int:
+        """How many messages to ask for now. ``may_take``: more than keeps the pin."""
+        if self._asking is not None:
+            return 0
+        if may_take and len(self._received) < PULL_MESSAGES and self._received_bytes < PULL_BYTES:
+            self._extra = 0
+            return PULL_MESSAGES
+        is_due = asyncio.get_running_loop().time() >= self._ended_at + RENEW_S
+        if self._pin and is_due and self._extra < MOST_EXTRA:
+            self._extra += 1
+            return 1
+        return 0
 
     async def _give_back(self) -> None:
         """Return what was pulled and not begun, in order, and then the partition.
@@ -162,6 +190,9 @@ class IngressWorker:
             log.info("ingress.given-back", partition=self._partition, messages=len(earlier) + 1)
             if self._pin:
                 await self._api("UNPIN", {"group": PRIORITY_GROUP})
+            # Has the server forget our last request, which nobody listens to any more: it would take a
+            # message out of its queue for it, and put that at the end.
+            await self._api("INFO", {})
             await self._api("PAUSE", {})
         elif self._pin:
             await self._api("UNPIN", {"group": PRIORITY_GROUP})
@@ -170,16 +201,16 @@ class IngressWorker:
         subject = f"$JS.API.CONSUMER.{call}.{INGRESS}.{partition_consumer(self._partition)}"
         await self._nc.request(subject, json.dumps(body).encode(), GIVE_BACK_S)
 
-    def _ask(self) -> None:
+    def _ask(self, count: int) -> None:
         ask: dict[str, object] = {
-            "batch": PULL_MESSAGES,
+            "batch": count,
             "max_bytes": PULL_BYTES,
             "expires": int(PULL_EXPIRES_S * 1e9),
             "group": PRIORITY_GROUP,
         }
         if self._pin:
             ask["id"] = self._pin.decode("utf-8", "replace")
-        self._outstanding, patience_s = PULL_MESSAGES, SILENCE_S
+        self._outstanding, patience_s = count, SILENCE_S
         self._requests += 1
         self._reply = f"{self._inbox}.{self._requests}".encode()
         try:
@@ -193,6 +224,11 @@ class IngressWorker:
         if self._asking is not None:
             self._asking.cancel()
             self._asking = None
+        loop = asyncio.get_running_loop()
+        self._ended_at = loop.time()
+        if self._renewing is not None:
+            self._renewing.cancel()
+        self._renewing = loop.call_later(RENEW_S, self._changed.set)
         self._changed.set()
 
     def _on_message(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
