@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from sealbus_broker.cli import logs
 from sealbus_broker.cli.logs import WAITING_BYTES, LogWriter
 from tests.cli.command import SEALBUS, sealbus
 from tests.ports import free_port
@@ -88,11 +89,42 @@ def test_a_reader_that_does_not_read_blocks_nobody(pipe: tuple[FileIO, FileIO]) 
     reader.join()
 
 
+def test_the_last_lines_wait_for_a_thread_that_has_no_turn(
+    pipe: tuple[FileIO, FileIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They say why the process ended. A busy machine may give the thread no turn for longer than a blocked one is waited for."""
+    reading, writing = pipe
+    turn, wait = threading.Event(), logs.LogWriter._put
+    monkeypatch.setattr(logs, "CLOSE_S", 0.0)
+    monkeypatch.setattr(logs.LogWriter, "_put", lambda self, line: turn.wait(PATIENCE_S) and wait(self, line))
+    writer = LogWriter(writing.fileno(), count_line)
+    writer.write("the last words\n")
+    threading.Timer(0.2, turn.set).start()
+    writer.close()
+    assert not writer._thread.is_alive()
+    writing.close()
+    assert reading.read() == b"the last words\n"
+
+
+def test_the_end_does_not_wait_for_a_reader_that_does_not_read(
+    pipe: tuple[FileIO, FileIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = pipe
+    monkeypatch.setattr(logs, "LAST_LINES_S", PATIENCE_S)
+    writer = LogWriter(writing.fileno(), count_line)
+    writer.write("x" * 100_000 + "\n")  # a pipe holds 64 KiB
+    writer.close()
+    assert writer._thread.is_alive()
+    reading.close()
+    end_of(writer)
+
+
 def test_a_torn_line_is_not_continued_by_the_next(tmp_path: Path) -> None:
     """A file that may grow to 10 bytes: as on a disk that is almost full."""
     code = f"""
 import os, resource, signal, sys
 sys.path[:0] = {sys.path!r}
+from sealbus_broker.cli import logs
 from sealbus_broker.cli.logs import LogWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10, {resource.RLIM_INFINITY}))
@@ -105,6 +137,7 @@ while not writer._torn:
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 writer.write("second\\n")
 writer.close()
+writer._thread.join({PATIENCE_S})
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_S)
     assert (tmp_path / "log").read_text() == "first line\n1 lost\nsecond\n"

@@ -28,7 +28,13 @@ WAITING_BYTES: Final = 1024 * 1024
 more lines than this mean that nobody reads, and the memory is better kept for messages."""
 
 CLOSE_S: Final = 1.0
-"""The longest that the end of the process waits for the last lines."""
+"""How long the end of the process waits for a reader that does not read."""
+
+LAST_LINES_S: Final = 10.0
+"""The longest that it waits for the last lines in all. They say why it ended, and a busy machine may give the thread no turn
+for seconds."""
+
+_LOOK_S: Final = 0.05
 
 
 class LogWriter:
@@ -64,12 +70,18 @@ class LogWriter:
         """Do nothing: the thread writes each line at once."""
 
     def close(self) -> None:
-        """Write what waits, for at most :data:`CLOSE_S`, and end."""
+        """Write what waits and end; but not for more than :data:`CLOSE_S` while nothing can be written, nor :data:`LAST_LINES_S`."""
         with self._changed:
             self._closing = True
             self._changed.notify()
+        writable = select.poll()
+        writable.register(self._descriptor, select.POLLOUT)
+        blocked_s = waited_s = 0.0
         # A daemon thread: one that is blocked in a write does not keep the process.
-        self._thread.join(CLOSE_S)
+        while self._thread.is_alive() and blocked_s <= CLOSE_S and waited_s < LAST_LINES_S:
+            self._thread.join(_LOOK_S)
+            waited_s += _LOOK_S
+            blocked_s = 0.0 if writable.poll(0) else blocked_s + _LOOK_S
 
     def _run(self) -> None:
         while True:
