@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from sealbus.subjects import consumer_name
+from sealbus_broker.cli.bulk import IN_FLIGHT
 from sealbus_broker.cli.main import cli
 from sealbus_broker.cli.options import all_commands
 from tests.cli.bus import RunningBus, clean_environment, wait_until
@@ -92,6 +93,22 @@ def streams(state: State) -> Iterator[tuple[list[str], dict[str, Any]]]:
         yield before, {name: opened(how) for name, how in names.items()}
 
 
+@contextmanager
+def started(state: State, command: Sequence[str], cwd: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in ``state``. When the block ends, however it does, it has ended too, and its pipes are closed."""
+    with streams(state) as (before, given):
+        environment = clean_environment()
+        with subprocess.Popen([*before, *command], cwd=cwd, env=environment, **given) as process:
+            try:
+                yield process
+            finally:
+                process.terminate()  # a server takes what it has started with it
+                try:
+                    process.wait(PATIENCE_S)
+                finally:
+                    process.kill()
+
+
 def fill(writing: int) -> None:
     """Write to a pipe until it holds no byte more."""
     os.set_blocking(writing, False)
@@ -112,6 +129,8 @@ class Case:
 
 
 HELLO = '{"text": "x"}'
+LINES = [HELLO if number % 8 == 0 else "no JSON" for number in range(IN_FLIGHT + 1)]
+"""Of a file that is published: one has to wait for room. All have a row, and a few are sent: the rate is shared by all who publish at once."""
 PLACE = consumer_name("listener", "greetings.sent", "streams")
 CASES = {
     "init": Case(("init", "other", "--dir", "{folder}/other")),
@@ -125,7 +144,9 @@ CASES = {
     "ping": Case(("ping", "--dir", "{folder}"), online=True),
     "pub": Case(("pub", "greetings.sent", HELLO, "--as", "greeter", "--dir", "{folder}"), online=True),
     "pub --file": Case(
-        ("pub", "greetings.sent", "--file", "{lines}", "--json", "--as", "greeter", "--dir", "{folder}"), online=True
+        ("pub", "greetings.sent", "--file", "{lines}", "--json", "--as", "greeter", "--dir", "{folder}"),
+        online=True,
+        code=3,
     ),
     "pub, refused": Case(
         ("pub", "greetings.sent", "{}", "--json", "--as", "greeter", "--dir", "{folder}"), online=True, code=3
@@ -177,15 +198,15 @@ async def answer(message):
     return {"time": "2026-01-01T00:00:00Z"}
 asyncio.run(bot.run())
 """
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=hello.folder, env=clean_environment())
-    assert hello.run("pub", "greetings.sent", HELLO, "--as", "greeter").code == 0
-    assert hello.run("pub", "greetings.sent", "{}", "--as", "greeter").code == 3
-    place = ("sub", "greetings.sent", "--as", "listener", "--durable", "streams", "--from", "all", "-n", "1")
-    assert hello.run(*place).code == 0
-    wait_until(lambda: hello.run("request", "clock.ask", '{"zone": "UTC"}', "--as", "listener").code == 0)
-    yield
-    process.terminate()
-    assert process.wait(PATIENCE_S) == 0
+    with started(State(stdout="null", stderr="null"), [sys.executable, "-c", code], hello.folder) as process:
+        assert hello.run("pub", "greetings.sent", HELLO, "--as", "greeter").code == 0
+        assert hello.run("pub", "greetings.sent", "{}", "--as", "greeter").code == 3
+        place = ("sub", "greetings.sent", "--as", "listener", "--durable", "streams", "--from", "all", "-n", "1")
+        assert hello.run(*place).code == 0
+        wait_until(lambda: hello.run("request", "clock.ask", '{"zone": "UTC"}', "--as", "listener").code == 0)
+        yield
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0
 
 
 def expected(state: State, code: int, out: bytes) -> int:
@@ -199,7 +220,7 @@ def expected(state: State, code: int, out: bytes) -> int:
 def test_a_command_with_broken_streams(name: str, hello: RunningBus, clock: None, tmp_path: Path) -> None:
     case = CASES[name]
     lines = tmp_path / "lines"
-    lines.write_text(f"{HELLO}\n" * 600)
+    lines.write_text("\n".join(LINES))
 
     def command(number: int) -> list[str]:
         folder = hello.folder / "mybus"
@@ -220,13 +241,10 @@ def test_a_command_with_broken_streams(name: str, hello: RunningBus, clock: None
     normal = subprocess.run(command(0), env=clean_environment(), capture_output=True, timeout=PATIENCE_S, check=False)
     assert normal.returncode == case.code, normal.stderr.decode()
     with ExitStack() as stack:
-        started = []
-        for number, state in enumerate(STATES, 1):
-            before, given = stack.enter_context(streams(state))
-            process = subprocess.Popen([*before, *command(number)], env=clean_environment(), **given)
-            stack.callback(process.kill)
-            started.append((state, process))
-        for state, process in started:
+        running = [
+            (state, stack.enter_context(started(state, command(number)))) for number, state in enumerate(STATES, 1)
+        ]
+        for state, process in running:
             _, err = process.communicate(timeout=PATIENCE_S)
             told = (err or b"").decode()
             assert "Traceback" not in told, f"{state}: {told}"
@@ -245,18 +263,15 @@ def test_a_server_with_broken_streams(name: str, state: State, hello: RunningBus
             hello.folder / "mybus", folder, ignore=shutil.ignore_patterns("jetstream", "*.log", "*.sock", "*.pid")
         )
     arguments = [word.format(folder=folder, port=port) for word in SERVERS[name]]
-    with streams(state) as (before, given):
-        process = subprocess.Popen([*before, *SEALBUS, *arguments], env=clean_environment(), **given)
-        try:
-            # What it says of itself cannot be seen here.
-            wait_until(lambda: answers(port) and catches(process.pid, signal.SIGTERM))
-            for payload, code in ((HELLO, 0), ("{}", 3)):  # a refusal is logged
-                sent = hello.run("pub", "greetings.sent", payload, "--as", "greeter", "--dir", f"{folder}")
-                assert sent.code == code, sent.err
-            assert process.poll() is None
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=PATIENCE_S)
+    with started(state, [*SEALBUS, *arguments]) as process:
+        # What it says of itself cannot be seen here.
+        wait_until(lambda: answers(port) and catches(process.pid, signal.SIGTERM))
+        for payload, code in ((HELLO, 0), ("{}", 3)):  # a refusal is logged
+            sent = hello.run("pub", "greetings.sent", payload, "--as", "greeter", "--dir", f"{folder}")
+            assert sent.code == code, sent.err
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0
 
 
@@ -316,10 +331,7 @@ asyncio.run(main())
 @pytest.mark.parametrize("state", SERVING[:2], ids=str)
 def test_a_bot_whose_log_cannot_be_written_goes_on(hello: RunningBus, state: State) -> None:
     code = "import os\nos.environ['X'] = 'y'\n" + LIBRARY
-    with streams(state) as (before, given):
-        process = subprocess.Popen(
-            [*before, sys.executable, "-c", code, f"log-{state}"], cwd=hello.folder, env=clean_environment(), **given
-        )
+    with started(state, [sys.executable, "-c", code, f"log-{state}"], hello.folder) as process:
         process.communicate(timeout=PATIENCE_S)
     # Python itself gives 120 where it cannot flush a stream at its end.
     assert process.returncode in (0, 120)
