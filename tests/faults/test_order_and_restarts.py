@@ -75,8 +75,8 @@ async def test_pipelined_messages_keep_their_order_when_a_relay_stops(shop: Shop
     async with shop.bot("order") as sender:
         trading = asyncio.create_task(published(sender, enough, accepted))
         while not enough.is_set():
-            if next_relay == "stands by":
-                following = await shop.start_relay(f"relay-{number + 1}")
+            name = f"relay-{number + 1}"
+            standby = await shop.start_relay(name) if next_relay == "stands by" else None
             accepted.clear()
             await until(lambda: trading.done() or len(accepted) > SOME, "some more have their verdict")
             if trading.done():
@@ -85,9 +85,7 @@ async def test_pipelined_messages_keep_their_order_when_a_relay_stops(shop: Shop
             assert await relay.wait() == 0
             if "ingress.given-back" in (shop.bus.path / f"relay-{number}.log").read_text():
                 enough.set()
-            if next_relay == "starts later":
-                following = await shop.start_relay(f"relay-{number + 1}")
-            relay, number = following, number + 1
+            relay, number = standby or await shop.start_relay(name), number + 1
         count = await trading
     assert await stored_orders(shop) == [f"ord-{number:06d}" for number in range(count)]
 
