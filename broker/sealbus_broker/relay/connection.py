@@ -61,7 +61,7 @@ async def connect(
             reconnected_cb=on_reconnected,
             connect_timeout=connect_timeout_s,
             # nats-py takes seconds of any kind, whatever its annotation says.
-            reconnect_time_wait=RECONNECT_S,  # type: ignore[arg-type]
+            reconnect_time_wait=RECONNECT_S,
             max_reconnect_attempts=-1,
             ping_interval=10,
             max_outstanding_pings=2,

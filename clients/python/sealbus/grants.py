@@ -8,7 +8,6 @@ grants only spare a client what would be refused.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,10 +15,9 @@ from typing import Any, Final
 from sealbus.answer import ASK_AGAIN, BUSY_PAUSE_S
 from sealbus.delivery import Message
 from sealbus.errors import CredentialsError, InvalidInput, Malformed, NotConnected, SealbusError
+from sealbus.log import log
 from sealbus.outcomes import NoReply, Refused, RequestFailed, Unresolved
 from sealbus.subjects import matches, overlap
-
-log = logging.getLogger("sealbus")
 
 GRANTS: Final = "sealbus.grants"
 """The bus's own subject that tells them."""

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -42,9 +41,10 @@ from nats.protocol.parser import Parser
 
 from sealbus.addresses import ENCRYPTED, check_servers
 from sealbus.diagnosis import NotEncrypted
+from sealbus.log import log
+from sealbus.supervision import kind, outcome
 from sealbus.transport import Transport
-
-log = logging.getLogger("sealbus")
+from sealbus.watched import WatchedClient
 
 PIN_HEADER: Final = "Nats-Pin-Id"
 STATUS_HEADER: Final = "Status"
@@ -52,6 +52,9 @@ DESCRIPTION_HEADER: Final = "Description"
 
 _MAX_CONTROL_LINE: Final = 64 * 1024
 """The server's lines are a subject and a reply (4,096 bytes and our prefixes) or an INFO, a few KiB: more is not NATS."""
+
+_MAX_MESSAGE: Final = 8 * 1024 * 1024
+"""Bytes that one message may claim to have: what nats-server recommends as the most. A bus configures 1 MiB."""
 
 CLOSE_S: Final = 2.0
 """How long closing a connection may take: what is pending leaves first, and a server that does not read is not waited for."""
@@ -83,6 +86,14 @@ def read_headers(block: bytes) -> dict[str, str]:
         pin = block[at + len(PIN_HEADER) + 2 :].partition(b"\r\n")[0]
         headers[PIN_HEADER] = pin.decode("utf-8", "replace")
     return headers
+
+
+def _lengths(headers: bytes, whole: bytes) -> tuple[int, int]:
+    """The lengths that a message claims to have, checked before anything is computed with them or waited for."""
+    head, size = int(headers), int(whole)
+    if not head <= size <= _MAX_MESSAGE:
+        raise ProtocolError("nats: a message of an impossible size")
+    return head, size
 
 
 Receive = Callable[[bytes, bytes, bytes, bytes], None]
@@ -151,7 +162,7 @@ class _StrictParser(Parser):
                     await self._control(line)
                     continue
                 start = end + 2
-                body, stop = start + int(headers_size), start + int(size)
+                body, stop = (start + length for length in _lengths(headers_size, size))
                 if len(read) < stop + 2:
                     self._wanted = stop + 2 - at
                     return
@@ -162,7 +173,7 @@ class _StrictParser(Parser):
                         receive(subject, reply or b"", read[start:body], read[body:stop])
                     except Exception as error:  # noqa: BLE001  # a mistake of ours about one message must not end the reading
                         # Its kind alone: what it says may quote the message.
-                        log.error("a message could not be taken: %s", type(error).__name__)  # noqa: TRY400  # likewise
+                        log.error("a message could not be taken: %s", type(error).__name__)  # likewise
                 else:
                     await self._handlers.message(int(sid), subject, reply or b"", read[body:stop], read[start:body])
         finally:
@@ -185,7 +196,7 @@ class _StrictParser(Parser):
             raise ProtocolError("nats: unknown protocol")
 
 
-class HardenedClient(Client):
+class HardenedClient(WatchedClient):
     """``nats.aio.client.Client`` whose reading side survives any bytes. Used as the original is.
 
     For the paths that every message takes it has two ways more, which leave out what nats-py does for each message (a ``Msg``, a queue
@@ -260,19 +271,24 @@ class HardenedClient(Client):
             self._pending, self._pending_data_size = [], 0
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
+        """Close it, whatever state it is in. Never raises: nats-py has a task do it that nobody waits for."""
         self._ended = status == Client.CLOSED
         if not self.is_connected:
             # nats-py would write this to the lost connection, fail, and never say that it is closed.
             self._pending, self._pending_data_size = [], 0
+        closing = super()._close(status, do_cbs)
         try:
             async with asyncio.timeout(CLOSE_S):  # nats-py waits for ever after a failed TLS handshake
-                await super()._close(status, do_cbs)
+                error = await outcome(closing)
+            if error is not None:
+                log.debug("nats: closing: %s", kind(error))
+                self._cut()
         except TimeoutError:
             self._cut()
         finally:
             if self._ended:
-                for tell in list(self.when_closed):
-                    tell()
+                self._status = status
+                self._tell_closed()
 
     def abort(self) -> None:
         """Cut the connection, or the attempt to make one, without another word to the server. Returns at once."""
@@ -282,8 +298,14 @@ class HardenedClient(Client):
             if task is not None:
                 task.cancel()
         self._cut()
+        self._tell_closed()
+
+    def _tell_closed(self) -> None:
         for tell in list(self.when_closed):
-            tell()
+            try:
+                tell()
+            except Exception as error:  # noqa: BLE001  # the others have to be told as well
+                log.error("nats: whoever is told of the end failed (%s)", kind(error))  # its text may quote
 
     def _cut(self) -> None:
         for name in ("_io_writer", "_bare_io_writer"):  # nats-py has no public way to cut a connection
@@ -316,6 +338,7 @@ class HardenedClient(Client):
         if self._ended:
             raise asyncio.CancelledError
         s.last_attempt = time.monotonic()
+        self._cut()  # what an attempt before has left: nats-py only forgets it
         self._transport = Transport()  # type: ignore[no-untyped-call]  # nats-py's
         await self._transport.connect(s.uri, DEFAULT_BUFFER_SIZE, self.options["connect_timeout"])
         self.reached = True

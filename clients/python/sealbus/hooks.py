@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias, TypeVar
 
 from sealbus.errors import InvalidInput
-
-log = logging.getLogger("sealbus")
+from sealbus.log import log
+from sealbus.supervision import outcome
 
 Hook: TypeAlias = Callable[..., Awaitable[None] | None]
 """A function, plain or ``async``, that takes one argument or none."""
@@ -38,12 +37,15 @@ class Hooks:
     async def call(self, argument: Any) -> None:
         """Call every hook with ``argument``, or without where it takes none."""
         for hook, takes_one in self._hooks:
-            try:
-                result = hook(argument) if takes_one else hook()
-                if inspect.isawaitable(result):
-                    await result
-            except Exception:
-                log.exception("a hook for %s failed", self._event)
+            error = await outcome(_call(hook, argument, takes_one=takes_one))
+            if error is not None:
+                log.exception(error, "a hook for %s failed", self._event)
+
+
+async def _call(hook: Hook, argument: Any, *, takes_one: bool) -> None:
+    result = hook(argument) if takes_one else hook()
+    if inspect.isawaitable(result):
+        await result
 
 
 def _takes_one(hook: Hook, event: str) -> bool:

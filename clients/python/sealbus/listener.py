@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
@@ -21,6 +20,7 @@ from sealbus.hardened import HardenedClient
 from sealbus.life import BotState, Life
 from sealbus.limits import MAX_LIVE_SUBSCRIPTIONS
 from sealbus.live import LiveSubscription
+from sealbus.log import log
 from sealbus.outcomes import NoReply, RequestFailed, Unresolved
 from sealbus.receiving import Opener
 from sealbus.requester import REQUEST_TIMEOUT_S, Requester
@@ -28,8 +28,6 @@ from sealbus.serving import Handled, Subscription
 from sealbus.session import Session
 from sealbus.subjects import consumer_name
 from sealbus.subscription import DurableSubscription, Place
-
-log = logging.getLogger("sealbus")
 
 SUBSCRIBE: Final = "sealbus.subscribe"
 """The bus's own subject on which a durable subscription is asked for."""

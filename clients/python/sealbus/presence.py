@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final, NoReturn, Self
@@ -25,6 +24,7 @@ from sealbus.hardened import HardenedClient
 from sealbus.hooks import H, Hooks
 from sealbus.life import BotState, Life, Overdue, Stopped
 from sealbus.listener import Listener
+from sealbus.log import log
 from sealbus.outcomes import Refused
 from sealbus.publisher import Publisher
 from sealbus.receiving import Opener
@@ -42,8 +42,6 @@ from sealbus.subjects import (
     receipts_subject,
 )
 from sealbus.supervision import end
-
-log = logging.getLogger("sealbus")
 
 CONNECT_TIMEOUT_S: Final = 10.0
 DRAIN_S: Final = 10.0

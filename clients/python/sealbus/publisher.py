@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
@@ -26,6 +25,7 @@ from sealbus.envelope import Header, seal_envelopes
 from sealbus.errors import InvalidInput, Malformed, NotConnected, SealbusError
 from sealbus.grants import Declared
 from sealbus.limits import MAX_ENVELOPE_BYTES, MAX_TOGETHER_BYTES
+from sealbus.log import log
 from sealbus.matching import is_receipt
 from sealbus.outcomes import Refused, Unresolved
 from sealbus.pacing import Pace
@@ -35,8 +35,6 @@ from sealbus.session import Session
 from sealbus.stamp import Stamp, Verdict, open_stamp
 from sealbus.strangers import GRACE_S, Strangers
 from sealbus.subjects import ingress_subject
-
-log = logging.getLogger("sealbus")
 
 RETRY_FIRST_S: Final = 1.0
 RETRY_MOST_S: Final = 8.0

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from typing import Final
 
 from sealbus.credentials import Credentials
 from sealbus.delivery import Message, open_delivery
 from sealbus.errors import Malformed
+from sealbus.log import log
 from sealbus.seal import Verifier
-
-log = logging.getLogger("sealbus")
 
 REMEMBERED: Final = 65_536
 """Nonces of handled messages kept: minutes of a busy subject, about 8 MiB."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from sealbus.delivery import Message
 from sealbus.live import LiveSubscription
+from sealbus.log import log
 from sealbus.receiving import PendingMessage
-
-log = logging.getLogger("sealbus")
+from sealbus.supervision import outcome
 
 CALLS_A_TURN: Final = 32
 """The event loop has a turn after this many messages, so that a handler that never awaits cannot
@@ -62,49 +61,53 @@ async def serve(handled: Handled, subscription: Subscription, stopping: asyncio.
     No message is taken before a handler is free for it.
     """
     free = asyncio.Semaphore(handled.concurrency)
-    running: set[asyncio.Task[None]] = set()
     calls = 0
-    try:
-        async with subscription.open(stopping):
+
+    async def call(pending: PendingMessage) -> None:
+        try:
+            await _call(handled.handler, pending)
+        finally:
+            free.release()
+
+    async def take() -> None:
+        nonlocal calls
+        async with subscription.open(stopping), asyncio.TaskGroup() as running:
+            # What calls leave, such as a message to be parked, needs the subscription: the group ends first.
             while True:
                 await free.acquire()
                 pending = await subscription.next()
                 if pending is None:
                     break
-                if handled.concurrency == 1:
-                    await _call(handled.handler, pending)
-                    free.release()
-                    calls += 1
-                    if calls % CALLS_A_TURN == 0:
-                        await asyncio.sleep(0)
+                if handled.concurrency > 1:
+                    running.create_task(call(pending), name=f"a handler of {handled.pattern}")
                     continue
-                task = asyncio.create_task(_call(handled.handler, pending))
-                running.add(task)
-                task.add_done_callback(running.discard)
-                task.add_done_callback(lambda _: free.release())
-            # What they leave, such as a message to be parked, needs the subscription.
-            await asyncio.gather(*running, return_exceptions=True)
-    finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+                await call(pending)
+                calls += 1
+                if calls % CALLS_A_TURN == 0:
+                    await asyncio.sleep(0)
+
+    try:
+        await take()
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from None  # it ended the others
 
 
 async def _call(handler: Handler, pending: PendingMessage) -> None:
-    try:
+    """Have a handler work on one message. It fails by whatever it raises; only what ends the process goes further."""
+
+    async def work() -> None:
         await handler(pending.message)
-    except (Exception, asyncio.CancelledError) as error:
-        task = asyncio.current_task()
-        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-            pending.give_back()
-            raise  # the bot stops and waits no longer; nothing that the handler waited for was cancelled
-        pause_s = pending.failed(error)
-        log.exception("%s", _failure(pending.message, pause_s, is_durable=pending.is_durable))
-    except BaseException:
+
+    try:
+        error = await outcome(work())
+    except BaseException:  # the bot stops and waits no longer, or the process ends; the message is not at fault
         pending.give_back()
         raise
-    else:
+    if error is None:
         pending.handled()
+    else:
+        pause_s = pending.failed(error)
+        log.exception(error, "%s", _failure(pending.message, pause_s, is_durable=pending.is_durable))
 
 
 def _failure(message: Message, pause_s: float | None, *, is_durable: bool) -> str:

@@ -20,7 +20,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import logging
 import re
 import secrets
 from collections import Counter
@@ -35,11 +34,10 @@ from sealbus.diagnosis import explain, shortly
 from sealbus.errors import ConnectionFailed, InvalidInput
 from sealbus.hardened import HardenedClient
 from sealbus.limits import MAX_CONSUMERS
+from sealbus.log import log
 from sealbus.seal import sign_connect
 from sealbus.subjects import INBOX
 from sealbus.supervision import end
-
-log = logging.getLogger("sealbus")
 
 ADMISSION: Final = "sealbus/1"
 ATTEMPT_S: Final = 3

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -17,6 +15,7 @@ from sealbus.errors import InvalidInput, NotConnected
 from sealbus.grants import Known
 from sealbus.life import Life
 from sealbus.limits import NONCE_BYTES
+from sealbus.log import log
 from sealbus.outcomes import Refused, RequestFailed, Unresolved
 from sealbus.payloads import pack_payload
 from sealbus.publisher import Publisher
@@ -24,8 +23,7 @@ from sealbus.reason import Reason
 from sealbus.requester import REQUEST_TIMEOUT_S, Requester
 from sealbus.stamp import Stamp
 from sealbus.subjects import check_subject, reply_subject, split_schema
-
-log = logging.getLogger("sealbus")
+from sealbus.supervision import outcome
 
 TTL_S: Final = 30.0
 """Life of an envelope: far longer than a verdict takes, half of what a policy allows by default. Less if the policy allows less."""
@@ -91,20 +89,20 @@ class Speaker:
         say more raises a :class:`RequestFailed`. One that another bot sent to this one is not passed on.
         """
         who = f"the request {request.nonce.hex()} of {request.bot} on {request.subject}"
-        try:
-            data, failed = pack_payload(await handler(request)), False
-        except (Exception, asyncio.CancelledError) as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise  # it is this task that is cancelled, and not something that the handler waited for
-            failed = True
-            if isinstance(error, RequestFailed) and error.bot is None:
-                log.info("%s was answered with %s", who, error.error)
-                data = error_payload(error.error, error.message)
-            else:
-                log.exception("the handler failed for %s; it was told so", who)
-                data = error_payload(type(error).__name__, "the handler failed")
-        await self._answer(request, data, failed=failed)
+        data = b""
+
+        async def work() -> None:
+            nonlocal data
+            data = pack_payload(await handler(request))
+
+        error = await outcome(work())
+        if isinstance(error, RequestFailed) and error.bot is None:
+            log.info("%s was answered with %s", who, error.error)
+            data = error_payload(error.error, error.message)
+        elif error is not None:
+            log.exception(error, "the handler failed for %s; it was told so", who)
+            data = error_payload(type(error).__name__, "the handler failed")
+        await self._answer(request, data, failed=error is not None)
 
     async def _answer(self, request: Message, data: bytes, *, failed: bool) -> None:
         header = self._header(
@@ -120,12 +118,12 @@ class Speaker:
             if refused.reason is Reason.ALREADY_ANSWERED:
                 log.debug("another process or bot answered first: %s", refused.what)
                 return
-            log.error("the answer was refused: %s", refused.what)  # noqa: TRY400  # the traceback shows nothing more
+            log.error("the answer was refused: %s", refused.what)  # the traceback shows nothing more
             if not failed and refused.reason in (Reason.SCHEMA, Reason.PAYLOAD):
                 said = error_payload(ANSWER_REFUSED, "; ".join([refused.reason.meaning, *refused.faults]))
                 await self._answer(request, said, failed=True)
         except (Unresolved, NotConnected, InvalidInput) as error:
-            log.error("the answer was not sent: %s", error.what)  # noqa: TRY400  # likewise
+            log.error("the answer was not sent: %s", error.what)  # likewise
 
     def draft(self, subject: str, payload: Any, schema: str | None = None) -> tuple[Header, bytes]:
         """The header and the packed payload of a request."""

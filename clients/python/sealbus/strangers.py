@@ -10,7 +10,6 @@ known key has been seen: credentials that once were right are not doubted again.
 
 from __future__ import annotations
 
-import logging
 from typing import Final
 
 from sealbus.codec import split_sealed
@@ -18,10 +17,9 @@ from sealbus.credentials import Credentials
 from sealbus.errors import CredentialsError, Malformed
 from sealbus.keys import KeyKind, PublicKey
 from sealbus.limits import MAX_STAMP_BYTES
+from sealbus.log import log
 from sealbus.seal import Context, Seal, Verifier
 from sealbus.stamp import Stamp
-
-log = logging.getLogger("sealbus")
 
 GRACE_S: Final = 1.0
 """How long a receipt under a known key may still come and win: long for a relay, and far less than

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import re
 from collections import deque
@@ -29,6 +28,7 @@ from sealbus.attempts import RETRY_FIRST_S, RETRY_MOST_S, Attempts, nak
 from sealbus.errors import SealbusError, SubscriptionDenied
 from sealbus.frames import pub
 from sealbus.hardened import HardenedClient
+from sealbus.log import log
 from sealbus.pull import End, Pull
 from sealbus.receiving import Opener, PendingMessage, Seen
 from sealbus.session import Session
@@ -36,8 +36,6 @@ from sealbus.subjects import INBOX
 from sealbus.value import value
 from sealbus.waiting import before, set_after
 from sealbus.window import Window
-
-log = logging.getLogger("sealbus")
 
 PROGRESS_S: Final = 10.0
 """How often the server is told of each message in hand. It waits 30 s, so that one or two lost signs do no harm."""

@@ -27,12 +27,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from sealbus.errors import BackgroundFailed, SealbusError
+from sealbus.log import log
 from sealbus.value import value
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ class Tell(Protocol):
 
 def tell_by_logging(ended: Ended) -> None:
     """For programs that use :mod:`logging`."""
-    logging.getLogger("sealbus").error("%s", ended)
+    log.error("%s", ended)
 
 
 class Supervisor:
@@ -269,6 +269,8 @@ def kind(error: BaseException | None) -> str:
         return "returned"
     if isinstance(error, asyncio.CancelledError):
         return "cancelled by nobody of ours"
+    if isinstance(error, BaseExceptionGroup):  # of a TaskGroup: the first of what was raised in it
+        return kind(error.exceptions[0])
     trace, place = error.__traceback__, ""
     while trace is not None:
         place = f" at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"

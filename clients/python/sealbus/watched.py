@@ -1,0 +1,98 @@
+"""nats-py's own background work: none of it ends without a consequence.
+
+A nats-py connection has three loops, which read, write and ping, and while it reconnects a fourth. Each lists the kinds of error that it
+knows, and ends for good at any other, or at a cancellation that nobody asked for; ``is_connected`` stays true then, or the
+connection is "reconnecting" for ever. Here the end of a loop that is still needed ends the connection. nats-py then reconnects, or
+says that it is closed, as its options say. Reconnecting itself begins again.
+
+What is handed to nats-py to be called by these loops (callbacks) cannot end them either: what it raises is logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.errors import ProtocolError
+
+from sealbus.log import log
+from sealbus.supervision import PAUSE_FIRST_S, PAUSE_MOST_S, kind, outcome
+
+_CALLBACKS: Final = ("error_cb", "disconnected_cb", "closed_cb", "discovered_server_cb", "reconnected_cb")
+
+
+class WatchedClient(Client):
+    """``nats.aio.client.Client`` whose loops are watched."""
+
+    async def connect(self, *arguments: Any, **options: Any) -> None:
+        """Connect, as the original does; what callbacks raise is logged."""
+        for name in _CALLBACKS:
+            if options.get(name) is not None:
+                options[name] = _guarded(name, options[name])
+        await super().connect(*arguments, **options)
+
+    async def _process_connect_init(self) -> None:
+        """Raises nats-py's errors, :class:`OSError` and ``TimeoutError`` only: nats-py stops reconnecting at any other."""
+        try:
+            await super()._process_connect_init()
+        except (NatsError, OSError, TimeoutError):
+            raise
+        except Exception as error:
+            raise ProtocolError(f"nats: a greeting that is not understood: {kind(error)}") from error
+        if (
+            not self.is_connected
+        ):  # nats-py takes anything for the answer to its PING, and goes on without being connected
+            for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+                if task is not None:
+                    task.cancel()
+            raise ProtocolError("nats: the first PING was not answered")
+
+    # ---- loops -------------------------------------------------------------------------------------
+
+    async def _read_loop(self) -> None:
+        await self._watch("reading", super()._read_loop())
+
+    async def _flusher(self) -> None:
+        await self._watch("writing", super()._flusher())
+
+    async def _ping_interval(self) -> None:
+        await self._watch("pinging", super()._ping_interval())
+
+    async def _watch(self, name: str, loop: Coroutine[Any, Any, None]) -> None:
+        error = await outcome(loop)
+        task = asyncio.current_task()
+        assert task is not None
+        loops = (self._reading_task, self._flusher_task, self._ping_interval_task)
+        if task.cancelling() or not self.is_connected or task not in loops:
+            return  # it was due: the connection is closed or lost, or another one has loops of its own
+        log.error("nats: %s ended unexpectedly (%s); the connection is ended", name, kind(error))
+        failed = await outcome(self._process_op_err(error if isinstance(error, Exception) else ProtocolError()))
+        if failed is not None:
+            log.error("nats: a connection could not be ended in order (%s)", kind(failed))
+
+    async def _attempt_reconnect(self) -> None:
+        pause_s = PAUSE_FIRST_S
+        while True:
+            error = await outcome(super()._attempt_reconnect())
+            task = asyncio.current_task()
+            assert task is not None
+            if task.cancelling() or not self.is_reconnecting or task is not self._reconnection_task:
+                return
+            log.error("nats: reconnecting ended unexpectedly (%s); begins again in %.1f s", kind(error), pause_s)
+            await outcome(asyncio.sleep(pause_s))
+            pause_s = min(2 * pause_s, PAUSE_MOST_S)
+
+
+def _guarded(name: str, callback: Callable[..., Awaitable[None]]) -> Callable[..., Coroutine[Any, Any, None]]:
+    async def call(*arguments: Any) -> None:
+        async def told() -> None:
+            await callback(*arguments)
+
+        error = await outcome(told())
+        if error is not None:
+            log.error("nats: %s failed (%s)", name, kind(error))
+
+    return call

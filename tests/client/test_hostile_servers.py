@@ -1,0 +1,221 @@
+"""A server that says what no server says, in each state of a connection: bot and relay try again, and are connected in the end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+from nats.errors import Error as NatsError
+
+from sealbus import Bot, Credentials
+from sealbus.hardened import HardenedClient
+from sealbus.keys import KeyKind, SigningKey
+from sealbus_broker.relay.connection import Link, disconnect
+from sealbus_broker.relay.secrets import BusSecrets
+from tests.waiting import until
+
+INFO: dict[str, Any] = {"server_id": "N", "version": "2.15.1", "max_payload": 1048576, "nonce": "abc", "headers": True}
+DEEP = 100_000
+
+
+def greeting(**changed: Any) -> bytes:
+    """A server's first line, with some fields as they never are."""
+    fields = {name: field for name, field in {**INFO, **changed}.items() if field is not None}
+    return b"INFO " + json.dumps(fields).encode() + b"\r\n"
+
+
+GREETINGS = {
+    "a list": b"INFO []\r\n",
+    "a number": b"INFO 7\r\n",
+    "null": b"INFO null\r\n",
+    "no JSON": b"INFO {\r\n",
+    "no object": b"INFO\r\n",
+    "no UTF-8": b'INFO {"server_id":"\xff"}\r\n',
+    "too deep": b"INFO " + b"[" * DEEP + b"\r\n",
+    "too long a number": b'INFO {"max_payload":' + b"9" * 5000 + b"}\r\n",
+    "a line without end": b"INFO " + bytes(200_000),
+    "another protocol": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "an empty line": b"\r\n",
+    "the end": b"",
+    "no challenge": greeting(nonce=None),
+    "a challenge with a line feed": greeting(nonce="a\nb"),
+    "a challenge that is a list": greeting(nonce=[]),
+    "an empty challenge": greeting(nonce=""),
+    "a challenge beyond ASCII": greeting(nonce="\u2028"),
+    "other servers that are a number": greeting(connect_urls=7),
+    "a version that is a list": greeting(version=[2, 15]),
+    "a limit that is a text": greeting(max_payload="much"),
+    "a secret of TLS's": greeting(tls_required=[1]),
+    "lame duck": greeting(ldm=True) + greeting(ldm=[]),
+}
+"""Said instead of the first line. Then the server ends the connection, or goes on as usual where it was harmless."""
+
+ANSWERS = {
+    "the end": b"",
+    "OK": b"+OK\r\n",
+    "a list": b"INFO []\r\n",
+    "a PING": b"PING\r\n",
+    "an error without text": b"-ERR\r\n",
+    "an error that is no UTF-8": b"-ERR '\xff'\r\n",
+    "a message": b"MSG x 1 1\r\nx\r\n",
+    "no line": b"\0" * 100,
+    "a line without end": b"P" * 200_000,
+}
+"""Said instead of the first PONG, and then the end."""
+
+LATER = {
+    "the end": b"",
+    "a list": b"INFO []\r\n",
+    "too deep": b"INFO " + b"[" * DEEP + b"\r\n",
+    "a limit that is a text": greeting(max_payload="much"),
+    "an error without text": b"-ERR\r\n",
+    "an error that is no UTF-8": b"-ERR '\xff'\r\n",
+    "a stale connection": b"-ERR 'Stale Connection'\r\n",
+    "an authorization that ended": b"-ERR 'Authorization Violation'\r\n",
+    "answers to nothing": b"PONG\r\n" * 100,
+    "no word": b"\xff\xfe\r\n",
+    "a message for nobody": b"MSG x 999999 1\r\nx\r\n",
+    "a message without size": b"MSG x 1 \r\n",
+    "a size below nothing": b"MSG x 1 -1\r\n",
+    "a size beyond all": b"MSG x 1 999999999999999999\r\n",
+    "headers larger than all": b"HMSG x 1 9 3\r\nabc\r\n",
+    "half a message": b"MSG x 1 10\r\nabc",
+    "a line without end": b"M" * 200_000,
+}
+"""Said while there is a session. Then the server goes on as if nothing had happened."""
+
+ENDING = (LATER["the end"], LATER["half a message"])
+"""Behind which it ends the connection."""
+
+
+class Stranger:
+    """A nats-server as far as a client can tell, after it has said what it was told to say."""
+
+    def __init__(self, state: str, says: bytes) -> None:
+        self._state = state
+        self._says = says
+        self.connections = 0
+        self.published = 0
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self._writers.add(writer)
+        try:
+            await self._talk(reader, writer, hostile=self.connections == 1)
+        except (OSError, asyncio.IncompleteReadError, ValueError):
+            pass
+        finally:
+            writer.close()
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, hostile: bool) -> None:
+        if hostile and self._state == "greeting":
+            writer.write(self._says)
+            return await writer.drain()
+        writer.write(greeting())
+        pings = 0
+        while line := await reader.readuntil(b"\r\n"):
+            if line.startswith(b"PUB "):
+                await reader.readexactly(int(line.split()[-1]) + 2)
+                self.published += 1
+            if line != b"PING\r\n":
+                continue
+            pings += 1
+            if hostile and self._state == "answer":
+                writer.write(self._says)
+                return await writer.drain()
+            writer.write(b"PONG\r\n")
+            if hostile and pings == 2:  # the session's flush, or the relay's: it is connected
+                writer.write(self._says)
+                await writer.drain()
+                if self._says in ENDING:
+                    return None
+        return None
+
+    def cut(self) -> None:
+        """End every connection."""
+        for writer in self._writers:
+            writer.close()
+
+
+@asynccontextmanager
+async def as_a_bot(url: str) -> AsyncIterator[Any]:
+    """A bot's session; gives how to have its connection in use."""
+    bus_keys = frozenset([SigningKey.generate(KeyKind.BUS).public.raw])
+    bot = Bot(Credentials("shop", "order", SigningKey.generate(KeyKind.BOT), (url,), bus_keys))
+    await bot._session.open()
+    try:
+        yield bot._session.client
+    finally:
+        await bot._known.close()
+        await bot._session.close(flush=False)
+
+
+@asynccontextmanager
+async def as_a_relay(url: str) -> AsyncIterator[Any]:
+    """A relay's connection, which nats-py itself makes again; ``None`` once the relay is told that it is closed for good."""
+    link = Link("messages", lambda: None, lambda: None)
+    client = await link.connect([url], BusSecrets.generate().relay.seed_text, "test")
+    closed = asyncio.Event()
+    client.when_closed.add(closed.set)
+    await client.flush()
+
+    async def current() -> HardenedClient | None:
+        return None if closed.is_set() else client
+
+    try:
+        yield current
+    finally:
+        await disconnect(client)
+
+
+async def _meet(side: str, state: str, says: bytes) -> None:
+    """Connect to a stranger, and see that something is published in the end."""
+    sides: dict[str, Any] = {"bot": as_a_bot, "relay": as_a_relay}
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    stranger = Stranger(state, says)
+    server = await asyncio.start_server(stranger.serve, "127.0.0.1", 0)
+    open_side: AbstractAsyncContextManager[Any] = sides[side](f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    async with open_side as current:
+
+        async def published() -> bool:
+            client = await current()
+            if client is None:
+                return True
+            try:
+                await client.publish("probe", b"")
+                await client.flush(1)
+            except (NatsError, OSError, TimeoutError):
+                return False
+            return stranger.published > 0
+
+        await until(published, "it is connected, and publishes")
+    stranger.cut()
+    server.close()
+    await asyncio.sleep(0)
+    gc.collect()  # a forgotten exception is reported when its task goes
+    assert complaints == []
+
+
+@pytest.mark.parametrize("side", ["bot", "relay"])
+@pytest.mark.parametrize("what", GREETINGS)
+async def test_any_first_line_ends_one_attempt_alone(side: str, what: str) -> None:
+    await _meet(side, "greeting", GREETINGS[what])
+
+
+@pytest.mark.parametrize("side", ["bot", "relay"])
+@pytest.mark.parametrize("what", ANSWERS)
+async def test_any_answer_to_the_first_ping_ends_one_attempt_alone(side: str, what: str) -> None:
+    await _meet(side, "answer", ANSWERS[what])
+
+
+@pytest.mark.parametrize("side", ["bot", "relay"])
+@pytest.mark.parametrize("what", LATER)
+async def test_anything_said_later_ends_one_connection_alone(side: str, what: str) -> None:
+    await _meet(side, "later", LATER[what])
