@@ -240,7 +240,15 @@ async def test_what_has_no_verdict_is_sent_again_when_the_connection_is_back(
 
 
 async def test_what_waits_for_its_turn_is_not_sent_by_a_new_connection(publisher: Publisher, wire: Wire) -> None:
-    slow = Declared("orders.placed", live=False, schemas=("orders.placed.v1",), rate=Rate(0.001, 1), reply=False)
+    slow = Declared(
+        "orders.placed",
+        live=False,
+        schemas=("orders.placed.v1",),
+        rate=Rate(0.001, 1),
+        reply=False,
+        max_bytes=1024,
+        parent=None,
+    )
     headers = [replace(HEADER, nonce=bytes([number] * 16)) for number in range(2)]
     tasks = [
         asyncio.create_task(

@@ -26,6 +26,7 @@ from sealbus.codec import pack_json
 from sealbus.delivery import pack_delivery
 from sealbus.envelope import Header, Parent, seal_envelopes
 from sealbus.keys import KeyKind, SigningKey
+from sealbus.own import OWN
 from sealbus.reason import Reason
 from sealbus.seal import Context, Seal, seal, sign_connect
 from sealbus.stamp import Stamp, Verdict, seal_stamps
@@ -131,6 +132,15 @@ def _duration(ms: int) -> str:
 
 def _size(size: int) -> str:
     return _scaled(size, {"TiB": 1024**4, "GiB": 1024**3, "MiB": 1024**2, "KiB": 1024, "B": 1})
+
+
+def own_rates() -> str:
+    def rows() -> Iterator[tuple[str, ...]]:
+        for subject, declared in OWN.items():
+            assert declared.rate is not None
+            yield f"`{subject}`", f"{declared.rate.per_second:g} a second", str(declared.rate.burst)
+
+    return table(("subject", "requests", "at once"), rows())
 
 
 def contexts() -> str:
@@ -396,6 +406,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "consumer": consumer,
     "consumers": consumers,
     "contexts": contexts,
+    "own-rates": own_rates,
     "example": example,
     "example-answer": example_answer,
     "example-seal": example_seal,

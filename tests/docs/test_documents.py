@@ -15,7 +15,7 @@ import pytest
 
 from sealbus.delivery import open_delivery, pack_delivery, split_delivery
 from sealbus.envelope import Envelope, Parent
-from sealbus.limits import MAX_NAME_CHARS, MAX_SUBJECT_TOKENS
+from sealbus.limits import LEAST_VALUES, MAX_NAME_CHARS, MAX_NODES, MAX_SUBJECT_TOKENS
 from sealbus.matching import check_answer
 from sealbus.seal import Context, Seal, Verifier, verify_connect
 from sealbus.stamp import open_stamp, seal_stamps
@@ -205,6 +205,9 @@ def numbers_of_the_policy() -> dict[str, tuple[str, ...]]:
         r"(\d+) to (\d+) public keys": ("1", str(MAX_BUS_KEYS)),
         r"and a version from (\d+) on": ("1",),
         r"counted from (\d+), and left out": ("1",),
+        r"(\d+) KiB are far more than": (str(given.payload_bytes // 1024),),
+        r"at most (\d+) ms to decode": ("5",),  # measured
+        r"four bytes, (\d+) at least and ([\d,]+) at most": (str(LEAST_VALUES), f"{MAX_NODES:,}"),
     }
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from sealbus.envelope import Parent
+from sealbus.limits import MAX_PARENT_BYTES
 from sealbus.reason import Reason
 from sealbus.stamp import Verdict
 from tests.gate.bus import Step
@@ -31,6 +32,28 @@ from tests.gate.world import (
 
 CATALOGUE = Catalogue()
 attack = CATALOGUE.attack
+
+
+# ---- a parent that nobody asked for ----------------------------------------------------------------------------------
+
+
+@attack("check_parent", Reason.CAUSE)
+def a_parent_where_none_is_asked_for() -> Step:
+    """Bytes beside the payload, which no schema looks at and the store would keep."""
+    return Step(envelope(parent=b"x" * MAX_PARENT_BYTES))
+
+
+@attack("check_parent", Reason.CAUSE, without="unknown-schema")
+def an_unwanted_parent_before_what_is_said() -> Step:
+    """The same under a schema that is none: nothing else of it is read."""
+    return Step(envelope(parent=b"\xc1", schema="x", schema_version=1))
+
+
+@attack("check_parent", Reason.CAUSE)
+def a_quoted_order_where_nothing_is_compared() -> Step:
+    """The order's whole envelope beside its stamp, for a rule that needs the stamp alone."""
+    order = envelope(payload={**ORDER, "note": "x" * 3_000})
+    return Step(envelope(RESERVED, parent=parent(order, carry=True)), session="inventory")
 
 
 # ---- cause -----------------------------------------------------------------------------------------------------------
@@ -168,6 +191,13 @@ def an_answer_to_nothing() -> Step:
 
 
 @attack("check_declared", Reason.CAUSE, without=BREAKS)
+def an_answer_with_a_large_parent() -> Step:
+    """The question's envelope beside its stamp, as long as a header holds: whoever asked has it."""
+    asked = Parent(sealed_stamp(envelope(ASK), ASK, position=None), b"x" * 100_000)
+    return _answering(parent=asked.encode())
+
+
+@attack("check_declared", Reason.CAUSE, without=BREAKS)
 def an_answer_to_anothers_question() -> Step:
     """The stamp of one question on the reply subject of another."""
     return _answering(subject=f"reply.order.{nonce('another').hex()}", payload={"left": 4})
@@ -291,13 +321,6 @@ def another_parent_under_a_used_nonce() -> list[Step]:
 
 
 @CATALOGUE.ledger(Reason.NONCE_REUSED)
-def the_parent_left_out_under_a_used_nonce() -> list[Step]:
-    """A retry that drops a parent which nobody asked for is another message as well."""
-    first = Step(envelope(parent=parent(envelope(RESERVED), RESERVED)))
-    return [first, Step(envelope(issued_at_ms=NOW + 1), position=8)]
-
-
-@CATALOGUE.ledger(Reason.NONCE_REUSED)
 def keys_in_another_order_under_a_used_nonce() -> list[Step]:
     """The same value in other bytes: a retry keeps the payload's bytes."""
     swapped = envelope(payload=dict(reversed(list(ORDER.items()))), issued_at_ms=NOW + 1)
@@ -306,10 +329,9 @@ def keys_in_another_order_under_a_used_nonce() -> list[Step]:
 
 @CATALOGUE.ledger(Reason.NONCE_REUSED)
 def another_subject_under_a_used_nonce() -> list[Step]:
-    """The same payload with the same parent on another subject: a nonce is the bot's own on all subjects together."""
-    own = parent(envelope(bot="rival"), bot="rival")
-    same: dict[str, Any] = {"bot": "rival", "nonce": nonce("one"), "payload": ORDER, "parent": own}
-    first = Step(envelope(RESERVED, **same), session="rival")
+    """The same payload on another subject: a nonce is the bot's own on all subjects together."""
+    same: dict[str, Any] = {"bot": "rival", "nonce": nonce("one"), "payload": ORDER}
+    first = Step(envelope(PLACED, **{**same, "subject": "orders.noted"}), session="rival")
     return [first, Step(envelope(PLACED, **same), session="rival", position=8)]
 
 

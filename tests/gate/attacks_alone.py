@@ -12,6 +12,7 @@ from sealbus.seal import Context, Seal, seal
 from tests.gate.bus import Step
 from tests.gate.scenarios import BREAKS, Catalogue, live
 from tests.gate.world import (
+    ASK,
     HOUR,
     KEYS,
     NOW,
@@ -395,6 +396,27 @@ def a_live_subject_by_the_durable_way() -> Step:
 def a_third_pulse_at_once() -> list[Step]:
     """Three in a millisecond, where two a second and a burst of two are allowed."""
     return [live(envelope(PULSE, nonce=nonce(f"pulse {number}"))) for number in range(3)]
+
+
+# ---- budget ----------------------------------------------------------------------------------------------------------
+
+
+@attack("check_budget", Reason.SIZE)
+def a_payload_larger_than_its_subject_allows() -> Step:
+    """A question of 100 bytes and one."""
+    return live(envelope(ASK, {"sku": "x" * 94}))
+
+
+@attack("check_budget", Reason.SIZE, without="payload")
+def a_large_payload_that_is_none() -> Step:
+    """Half a megabyte of what no payload is: refused by its length, before it is decoded."""
+    return live(envelope(ASK, packed=b"\xc1" + b"x" * 500_000))
+
+
+@attack("check_payload", Reason.PAYLOAD)
+def a_payload_of_more_values_than_its_subject_allows() -> Step:
+    """A value for each byte, where there may be one for each four."""
+    return Step(envelope(bot="rival", subject="orders.noted", payload=[None] * 200), session="rival")
 
 
 # ---- payload and schema ----------------------------------------------------------------------------------------------

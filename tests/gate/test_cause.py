@@ -54,6 +54,7 @@ SOUND = outcomes()
 WEAKER = [
     pytest.param(place, function.__name__, weaker, id=f"{function.__name__}: {condition}")
     for place, function in (
+        (judge, cause.unwanted_parent),
         (cause, cause.prove_parent),
         (judge, cause.check_cause),
         (judge, cause.check_reply),
@@ -68,7 +69,7 @@ def test_nothing_taken_out_nothing_changes() -> None:
 
 
 def test_the_rules_are_all_taken_out_in_turn() -> None:
-    assert len(WEAKER) == 16
+    assert len(WEAKER) == 20
 
 
 @pytest.mark.parametrize(("place", "name", "weaker"), WEAKER)
@@ -191,7 +192,7 @@ def test_a_detail_too_long_or_odd_for_a_stamp_is_cut_so_that_the_sender_can_open
 def test_the_longest_subjects_make_no_detail_that_a_stamp_cannot_carry() -> None:
     long = ".".join(["x" * 49] * 4)
     policy = with_match(subject=long.replace("x", "y"))
-    sent = envelope(SHIPPED, parent=parent(envelope(), carry=True, subject=long))
+    sent = envelope(SHIPPED, parent=parent(envelope(), subject=long))
     judgment = PureBus(policy).judge(Step(sent, session="shipping"))
     made = stamp_of(judgment, policy)
     assert made is not None

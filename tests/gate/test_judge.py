@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sealbus.reason import Reason
@@ -13,7 +15,7 @@ from tests.gate.attacks import ATTACKS
 from tests.gate.bus import ACCEPTED, PureBus, Step, stamp_of
 from tests.gate.honest import HONEST
 from tests.gate.scenarios import BREAKS, Scenario, live
-from tests.gate.world import BUS_KEYS, KEYS, NOW, PULSE, envelope, flip, nonce
+from tests.gate.world import ASK, BUS_KEYS, KEYS, NOW, POLICY, PULSE, envelope, flip, nonce
 
 STOPPED_BY_A_CHECK = [attack for attack in ATTACKS if attack.check]
 
@@ -60,7 +62,7 @@ def test_every_reason_is_met_by_an_attack() -> None:
 def test_the_checks_stand_in_the_documented_order() -> None:
     assert [check.__name__.removeprefix("check_") for check in gate.CHECKS] == [
         "size", "encoding", "key_known", "key_valid", "key_revoked", "seal", "bus", "bot", "wait", "ledger_age",
-        "not_in_future", "not_expired", "declared", "granted", "delivery", "ttl", "rate", "payload", "schema_known",
+        "not_in_future", "not_expired", "declared", "granted", "delivery", "ttl", "parent", "budget", "rate", "payload", "schema_known",
         "schema", "what_came_before",
     ]  # fmt: skip
 
@@ -104,6 +106,9 @@ PAIRS = {
     ),
     "delivery before the time-to-live, live": (live(envelope(ttl_ms=30_000)), Reason.WRONG_DELIVERY),
     "delivery before the time-to-live, stream": (Step(envelope(PULSE, ttl_ms=60_001)), Reason.WRONG_DELIVERY),
+    "time-to-live before the parent": (Step(envelope(parent=b"", ttl_ms=60_001)), Reason.TTL_TOO_LONG),
+    "parent before the budget": (live(envelope(ASK, {"sku": "x" * 94}, parent=b"")), Reason.CAUSE),
+    "budget before the payload": (live(envelope(ASK, packed=b"\xc1" * 101)), Reason.SIZE),
     "time-to-live before the payload": (Step(envelope(packed=b"\xc1", ttl_ms=60_001)), Reason.TTL_TOO_LONG),
     "payload before the schema's name": (Step(envelope(packed=b"\xc1", schema="x", schema_version=1)), Reason.PAYLOAD),
     "schema's name before the schema": (Step(envelope(payload=1, schema="x", schema_version=1)), Reason.UNKNOWN_SCHEMA),
@@ -123,6 +128,12 @@ def test_rate_before_the_payload() -> None:
     bus = PureBus()
     pulses = [envelope(PULSE, packed=b"\xc1", nonce=nonce(str(number))) for number in range(3)]
     assert [bus.judge(live(data)).reason for data in pulses] == [Reason.PAYLOAD, Reason.PAYLOAD, Reason.RATE]
+
+
+def test_budget_before_the_rate() -> None:
+    bus = PureBus(replace(POLICY, subjects=tuple(replace(rule, max_bytes=9) for rule in POLICY.subjects)))
+    pulses = [envelope(PULSE, "x" * 20, nonce=nonce(str(number))) for number in range(3)]
+    assert [bus.judge(live(data)).reason for data in pulses] == [Reason.SIZE] * 3
 
 
 def test_the_ledger_stands_last() -> None:

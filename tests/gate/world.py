@@ -13,10 +13,12 @@ from typing import Any, Final
 from sealbus.codec import pack_json
 from sealbus.envelope import Header, Parent, seal_envelopes
 from sealbus.keys import KeyKind, SigningKey
+from sealbus.limits import MAX_ENVELOPE_BYTES
 from sealbus.reason import Reason
 from sealbus.seal import Seal
 from sealbus.stamp import Stamp, Verdict, seal_stamps
 from sealbus_broker.gate.policy import (
+    DEFAULT_PAYLOAD_BYTES,
     BotKey,
     BotRule,
     CauseRule,
@@ -84,7 +86,12 @@ POLICY_DOCUMENT: Final[dict[str, Any]] = {
         "anything.v1": {},
     },
     "subjects": {
-        "orders.placed": {"delivery": "stream", "schemas": ["orders.placed.v1", "orders.placed.v2"]},
+        "orders.placed": {
+            "delivery": "stream",
+            "schemas": ["orders.placed.v1", "orders.placed.v2"],
+            "max_bytes": MAX_ENVELOPE_BYTES,
+        },
+        "orders.noted": {"delivery": "stream", "schemas": ["anything.v1"], "max_bytes": 300},
         "orders.shipped": {
             "delivery": "stream",
             "schemas": ["orders.shipped.v1"],
@@ -101,7 +108,7 @@ POLICY_DOCUMENT: Final[dict[str, Any]] = {
             "schemas": ["anything.v1"],
             "cause": {"subject": "orders.placed", "within_ms": HOUR, "match": ["/lines/0/ok"], "once": False},
         },
-        "stock.ask": {"delivery": "live", "schemas": ["stock.ask.v1"], "reply": "stock.answer.v1"},
+        "stock.ask": {"delivery": "live", "schemas": ["stock.ask.v1"], "reply": "stock.answer.v1", "max_bytes": 100},
         "pulse.*": {"delivery": "live", "schemas": ["pulse.v1"], "rate": {"per_second": 2, "burst": 2}},
     },
     "bots": {
@@ -126,7 +133,7 @@ POLICY_DOCUMENT: Final[dict[str, Any]] = {
             "keys": [{"key": "shipping", "not_before_ms": 0}],
         },
         "rival": {
-            "publish": ["orders.placed", "stock.reserved", "orders.shipped"],
+            "publish": ["orders.placed", "orders.noted", "stock.reserved", "orders.shipped"],
             "subscribe": ["stock.>", "sealbus.>"],
             "keys": [{"key": "rival", "not_before_ms": 0}],
         },
@@ -177,6 +184,7 @@ def _subject(pattern: str, rule: Mapping[str, Any], schemas: Mapping[str, Schema
         reply=schemas[reply] if reply else None,
         cause=CauseRule(**{**cause, "match": tuple(cause["match"])}) if cause else None,
         on_violation=_dispositions(rule.get("on_violation", {})),
+        max_bytes=rule.get("max_bytes", DEFAULT_PAYLOAD_BYTES),
     )
 
 

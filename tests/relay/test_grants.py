@@ -47,6 +47,8 @@ def test_a_subject_comes_with_class_schemas_rate_and_reply() -> None:
             "schemas": ["pulse.v1"],
             "rate": {"per_second": 2, "burst": 2},
             "reply": False,
+            "max_bytes": 65_536,
+            "parent": None,
         },
         "stock.ask": {
             "pattern": "stock.ask",
@@ -54,6 +56,8 @@ def test_a_subject_comes_with_class_schemas_rate_and_reply() -> None:
             "schemas": ["stock.ask.v1"],
             "rate": None,
             "reply": True,
+            "max_bytes": 100,
+            "parent": None,
         },
     }
 

@@ -62,8 +62,8 @@ SUBJECTS: Final[Runs] = [(lambda _: plain.test_matching_overlapping_and_consumer
 MISTAKES: Final[list[tuple[Runs, ModuleType, str, str]]] = [
     (PAYLOADS, codec, "range(MAX_DEPTH + 1)", "range(MAX_DEPTH)"),
     (PAYLOADS, codec, "range(MAX_DEPTH + 1)", "range(MAX_DEPTH + 2)"),
-    (PAYLOADS, codec, "budget: int = MAX_NODES", "budget: int = MAX_NODES - 1"),
-    (PAYLOADS, codec, "budget: int = MAX_NODES", "budget: int = MAX_NODES + 1"),
+    (PAYLOADS, codec, "budget = most", "budget = most - 1"),
+    (PAYLOADS, codec, "budget = most", "budget = most + 1"),
     (PAYLOADS, codec, "                budget -= len(item)\n", ""),
     (PAYLOADS, codec, "-MAX_INTEGER <= item <= MAX_INTEGER", "-MAX_INTEGER <= item <= MAX_INTEGER + 1"),
     (PAYLOADS, codec, "-MAX_INTEGER <= item <= MAX_INTEGER", "-MAX_INTEGER - 1 <= item <= MAX_INTEGER"),

@@ -7,6 +7,7 @@ import re
 from sealbus.codec import unpack_json
 from sealbus.envelope import Envelope, Header, Parent
 from sealbus.errors import Malformed
+from sealbus.limits import MAX_BARE_PARENT_BYTES
 from sealbus.seal import Verifier
 from sealbus.stamp import Stamp, Verdict, open_stamp
 from sealbus.subjects import REPLY, is_own, matches
@@ -30,6 +31,15 @@ def prove_parent(header: Header, policy: Policy, verifier: Verifier) -> tuple[St
     if stamp.verdict is not Verdict.ACCEPTED:
         return "the parent was not accepted"
     return stamp, parent
+
+
+def unwanted_parent(rule: CauseRule | None, parent: bytes) -> str | None:
+    """Why ``parent``, as it stands in a header, is more than ``rule`` asks for, if it is. Reads nothing of it."""
+    if rule is None:
+        return "this subject takes no parent"
+    if not rule.match and len(parent) > MAX_BARE_PARENT_BYTES:
+        return f"a parent of {len(parent)} bytes; at most {MAX_BARE_PARENT_BYTES} where the rule compares nothing"
+    return None
 
 
 def check_cause(
@@ -61,6 +71,8 @@ def check_reply(header: Header, bot: BotRule, now_ms: int, policy: Policy, verif
     this bot may receive. The bus's own services are answered by the relay, which judges no answer of its own: whoever may watch what
     operators ask must not be believed in its place.
     """
+    if header.parent is not None and len(header.parent) > MAX_BARE_PARENT_BYTES:
+        return f"a parent of {len(header.parent)} bytes; at most {MAX_BARE_PARENT_BYTES} in an answer"
     proven = prove_parent(header, policy, verifier)
     if isinstance(proven, str):
         return proven

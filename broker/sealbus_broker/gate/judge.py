@@ -16,7 +16,7 @@ from sealbus.reason import Reason
 from sealbus.seal import Context, Verifier
 from sealbus.stamp import Stamp
 from sealbus.subjects import REPLY
-from sealbus_broker.gate.cause import check_cause, check_reply
+from sealbus_broker.gate.cause import check_cause, check_reply, unwanted_parent
 from sealbus_broker.gate.policy import BotKey, BotRule, Delivery, Policy, Rate, SubjectRule
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.gate.schemas import ERROR, Schema
@@ -63,6 +63,9 @@ def _clip(detail: str | None) -> str | None:
     lines = detail.encode("ascii", "backslashreplace")[:MAX_DETAIL_BYTES].decode("ascii").split("\n")
     return "\n".join(lines[:MAX_FAULTS])
 
+
+ERROR_BYTES: Final = 2048
+"""The longest answer of schema ``sealbus.error.v1`` has 1,100 bytes."""
 
 EXPLAINED_BYTES: Final = 8192
 EXPLAINED_VALUES: Final = 300
@@ -300,6 +303,28 @@ def check_ttl(case: Case) -> Violation | None:
     return None
 
 
+def check_parent(case: Case) -> Violation | None:
+    """*cause*: it carries a parent only where the subject's rule asks for one, and no more of it than the rule needs.
+
+    Nothing of the parent has been read by then. It stands outside every schema and is stored with the message, so a bot that may send
+    60 bytes could otherwise fill the store with 256 KiB each time.
+    """
+    assert case.rule is not None
+    if case.is_reply or case.header.parent is None:
+        return None
+    trouble = unwanted_parent(case.rule.cause, case.header.parent)
+    return None if trouble is None else Violation(Reason.CAUSE, trouble)
+
+
+def check_budget(case: Case) -> Violation | None:
+    """*size*: the payload has no more bytes than its subject allows (an answer: than its request's subject), before it is decoded."""
+    assert case.rule is not None and case.envelope is not None
+    size, most = len(case.envelope.payload), case.rule.max_bytes
+    if case.is_reply and case.header.schema_name == ERROR.name:
+        most = max(most, ERROR_BYTES)  # that a request failed can be said however little its subject allows
+    return None if size <= most else Violation(Reason.SIZE, f"a payload of {size} bytes; at most {most} here")
+
+
 def check_rate(case: Case) -> Violation | None:
     """*rate*: no faster than the subject allows one bot. Behind the seal, so nobody can use up another's allowance."""
     assert case.rule is not None
@@ -312,10 +337,10 @@ def check_rate(case: Case) -> Violation | None:
 
 
 def check_payload(case: Case) -> Violation | None:
-    """*payload*: only now is it decoded: exactly one value of the JSON data model."""
-    assert case.envelope is not None
+    """*payload*: only now is it decoded: exactly one value of the JSON data model, with no more values in it than its subject allows."""
+    assert case.envelope is not None and case.rule is not None
     try:
-        case.payload = unpack_json(case.envelope.payload)
+        case.payload = unpack_json(case.envelope.payload, case.rule.max_values)
     except Malformed as error:
         return Violation(Reason.PAYLOAD, error.what)
     return None
@@ -394,6 +419,8 @@ CHECKS: Final[tuple[Callable[[Case], Violation | None], ...]] = (
     check_granted,
     check_delivery,
     check_ttl,
+    check_parent,
+    check_budget,
     check_rate,
     check_payload,
     check_schema_known,

@@ -11,6 +11,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from sealbus.limits import most_values
 from sealbus.reason import Reason
 from sealbus.subjects import RELAY, matches
 from sealbus_broker.gate.acl import SubjectTable
@@ -38,6 +39,10 @@ class Disposition(StrEnum):
     """Kept with its raw bytes for operators to look at."""
 
 
+DEFAULT_PAYLOAD_BYTES: Final = 64 * 1024
+"""Far more than an order, a reading or a page of text needs; and whoever sends one costs a relay 2 to 5 ms to decode at most."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What an operator may tune. Times in milliseconds, sizes in bytes, the rest are counts."""
@@ -52,6 +57,8 @@ class Limits:
     ingress_bytes: int = 1024**3
     quarantine_bytes: int = 1024**3
     live_bytes: int = 256 * 1024**2
+    payload_bytes: int = DEFAULT_PAYLOAD_BYTES
+    """Largest payload on a subject that says nothing else (``SubjectRule.max_bytes``)."""
     attempts: int = 10
     """How often a failing message is given to one durable subscription."""
     subscriptions: int = 32
@@ -90,6 +97,13 @@ class SubjectRule:
     reply: Schema | None = None
     cause: CauseRule | None = None
     on_violation: Mapping[Reason, Disposition] = field(default_factory=lambda: MappingProxyType({}))
+    max_bytes: int = DEFAULT_PAYLOAD_BYTES
+    """Largest payload here, answers included."""
+
+    @property
+    def max_values(self) -> int:
+        """Most values in a payload, map keys included. Bounds what decoding and judging it can cost, as its bytes do not."""
+        return most_values(self.max_bytes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,18 +6,22 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, Final
 
-from sealbus.limits import MAX_FORGET_S, MAX_SUBJECT_BYTES, MIN_FORGET_S
+from sealbus.limits import MAX_ENVELOPE_BYTES, MAX_FORGET_S, MAX_SUBJECT_BYTES, MIN_FORGET_S
+from sealbus.own import OWN, OWN_BYTES
 from sealbus.reason import Reason
 from sealbus.subjects import DURABLE
-from sealbus_broker.gate.policy import HEALTH, Delivery, Disposition, SubjectRule
+from sealbus_broker.gate.policy import HEALTH, Delivery, Disposition, Rate, SubjectRule
 from sealbus_broker.gate.schemas import Schema
 
 EVERYONE: Final = ("sealbus.grants", "sealbus.park", "sealbus.subscribe")
 """What every bot may publish without a grant: each learns of its own grants only, the relay checks a pattern that is asked for,
 and a bot can park only what was delivered to it."""
 
-ASKED_AGAIN: Final = MappingProxyType({Reason.STALE: Disposition.DROP, Reason.EXPIRED: Disposition.DROP})
-"""What waited out an outage of the bus is nothing that an operator need look at: bots ask again by themselves."""
+ASKED_AGAIN: Final = MappingProxyType(
+    {Reason.STALE: Disposition.DROP, Reason.EXPIRED: Disposition.DROP, Reason.RATE: Disposition.DROP}
+)
+"""What waited out an outage of the bus, or came while too many asked, is nothing that an operator need look at: bots ask again by
+themselves."""
 
 _SEQUENCE = {"type": "integer", "minimum": 1}
 
@@ -45,7 +49,7 @@ _SUBSCRIPTION = _object(
     delivered_ms=_TIME,
 )
 _SUBJECT = _object(
-    ["pattern", "delivery", "schemas", "rate", "reply"],
+    ["pattern", "delivery", "schemas", "rate", "reply", "max_bytes", "parent"],
     pattern={"type": "string"},
     delivery={"enum": [delivery.value for delivery in Delivery]},
     schemas=_PATTERNS,
@@ -56,6 +60,8 @@ _SUBJECT = _object(
         ]
     },
     reply={"type": "boolean"},
+    max_bytes={"type": "integer", "minimum": 1, "maximum": MAX_ENVELOPE_BYTES},
+    parent={"enum": [None, "stamp", "envelope"]},
 )
 
 _SUBJECTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
@@ -147,7 +153,21 @@ def builtin_subjects() -> tuple[SubjectRule, ...]:
     for subject, (request, reply) in _SUBJECTS.items():
         schema = Schema.compile(f"{subject}.v1", request)
         answer = Schema.compile(f"{subject}.reply.v1", reply)
-        rules.append(SubjectRule(subject, Delivery.LIVE, {schema.name: schema}, reply=answer, on_violation=ASKED_AGAIN))
+        told = OWN[subject].rate
+        rate = None if told is None else Rate(told.per_second, told.burst)
+        rules.append(
+            SubjectRule(
+                subject,
+                Delivery.LIVE,
+                {schema.name: schema},
+                rate=rate,
+                reply=answer,
+                on_violation=ASKED_AGAIN,
+                max_bytes=OWN_BYTES,
+            )
+        )
     probe = Schema.compile(f"{HEALTH}.v1", _object(["from"], **{"from": {"type": "string"}}))
-    rules.append(SubjectRule(HEALTH, Delivery.STREAM, {probe.name: probe}, on_violation=ASKED_AGAIN))
+    rules.append(
+        SubjectRule(HEALTH, Delivery.STREAM, {probe.name: probe}, on_violation=ASKED_AGAIN, max_bytes=OWN_BYTES)
+    )
     return tuple(rules)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sealbus.limits import MAX_CONSUMERS, MAX_TTL_MS
+from sealbus.limits import MAX_CONSUMERS, MAX_ENVELOPE_BYTES, MAX_TTL_MS
 from sealbus_broker.gate.policy import Limits
 from sealbus_broker.policy.reader import Reader
 
@@ -26,6 +26,9 @@ MAX_STORE_BYTES: Final = 2**50
 MAX_ATTEMPTS: Final = 1000
 """Most attempts: with the longest pause between two of them, about half a day."""
 
+PAYLOAD: Final = (1, MAX_ENVELOPE_BYTES)
+"""What a subject may allow: a byte is a number or ``null``."""
+
 _SIZE: Final = (MIN_STORE_BYTES, MAX_STORE_BYTES)
 _TIME: Final = (MIN_TIME_MS, MAX_TIME_MS)
 
@@ -41,6 +44,7 @@ RANGES: Final = {
     "ingress_bytes": _SIZE,
     "quarantine_bytes": _SIZE,
     "live_bytes": _SIZE,
+    "payload_bytes": PAYLOAD,
     "attempts": (1, MAX_ATTEMPTS),
     "subscriptions": (1, MAX_CONSUMERS),
 }

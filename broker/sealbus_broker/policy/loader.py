@@ -20,7 +20,7 @@ from sealbus_broker.policy.bus_file import FILE as BUS_FILE
 from sealbus_broker.policy.bus_file import read_bus_file
 from sealbus_broker.policy.document import Document, Path_, read_yaml
 from sealbus_broker.policy.keys import KeyFiles, read_key_files
-from sealbus_broker.policy.limits import read_limits
+from sealbus_broker.policy.limits import PAYLOAD, read_limits
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.reader import Reader
 from sealbus_broker.policy.schema_files import Schemas, read_schemas
@@ -156,7 +156,7 @@ class _Loading:
 
     def read_subject(self, name: str, value: Any) -> None:
         path: Path_ = ("subjects", name)
-        known = ("delivery", "schema", "rate", "reply", "cause", "on_violation")
+        known = ("delivery", "schema", "rate", "max_bytes", "reply", "cause", "on_violation")
         given = self.reader.mapping(value, path, known)
         if self.reader.checked(name, path, "subject", check_pattern) is None:
             return
@@ -176,6 +176,9 @@ class _Loading:
                 given["delivery"], (*path, "delivery"), "delivery", [one.value for one in Delivery]
             )
             delivery = Delivery(chosen) if chosen else delivery
+        most: int | None = self.limits.payload_bytes
+        if "max_bytes" in given:
+            most = self.reader.size(given["max_bytes"], (*path, "max_bytes"), "max_bytes", *PAYLOAD)
         names = self.reader.texts(given.get("schema"), (*path, "schema"), "schema")
         schemas = [self.schema(text, place) for place, text in names]
         if given.get("schema") in (None, []):
@@ -198,6 +201,7 @@ class _Loading:
                 on_violation=MappingProxyType(
                     self.subject_dispositions(given.get("on_violation"), (*path, "on_violation"))
                 ),
+                max_bytes=most or self.limits.payload_bytes,
             )
         )
 

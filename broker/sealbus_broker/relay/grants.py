@@ -78,4 +78,6 @@ def _subject(rule: SubjectRule) -> dict[str, Any]:
         "schemas": list(rule.schemas),
         "rate": rate,
         "reply": rule.reply is not None,
+        "max_bytes": rule.max_bytes,
+        "parent": None if rule.cause is None else "envelope" if rule.cause.match else "stamp",
     }

@@ -17,9 +17,18 @@ from nats.errors import Error as NatsError
 
 from sealbus.answer import BUSY, NOBODY_LISTENS, UNAVAILABLE
 from sealbus.codec import pack_json, unpack_json
+from sealbus.grants import GRANTS
 from sealbus.hardened import HardenedClient
 from sealbus.keys import SigningKey
 from sealbus.limits import MAX_TOGETHER
+from sealbus.own import (
+    PARK,
+    QUARANTINE_LIST,
+    QUARANTINE_SHOW,
+    SUBSCRIBE,
+    SUBSCRIPTIONS_LIST,
+    SUBSCRIPTIONS_REMOVE,
+)
 from sealbus.subjects import is_pattern, overlap
 from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.gate.verdict import Judgment
@@ -35,14 +44,6 @@ from sealbus_broker.relay.quarantine_reader import read_record, read_records
 from sealbus_broker.relay.tally import Tally
 
 log = structlog.get_logger(__name__)
-
-GRANTS: Final = "sealbus.grants"
-SUBSCRIBE: Final = "sealbus.subscribe"
-PARK: Final = "sealbus.park"
-SUBSCRIPTIONS_LIST: Final = "sealbus.subscriptions.list"
-SUBSCRIPTIONS_REMOVE: Final = "sealbus.subscriptions.remove"
-QUARANTINE_LIST: Final = "sealbus.quarantine.list"
-QUARANTINE_SHOW: Final = "sealbus.quarantine.show"
 
 CHUNK_BYTES: Final = 192 * 1024
 """Of a quarantined message's bytes in one answer: 256 KiB in base64, well inside an envelope."""

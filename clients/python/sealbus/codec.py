@@ -48,10 +48,13 @@ def pack_json(value: object) -> bytes:
         raise InvalidInput(f"the payload cannot be sent: {type(error).__name__}", hint=_JSON_HINT) from None
 
 
-def unpack_json(data: bytes) -> Any:
-    """Decode a payload. Raises :class:`Malformed`, which never repeats any of ``data``, unless it is exactly one value."""
-    value = _unpack(data, MAX_NODES)
-    trouble = _trouble(value)
+def unpack_json(data: bytes, most: int = MAX_NODES) -> Any:
+    """Decode a payload. Raises :class:`Malformed`, which never repeats any of ``data``, unless it is exactly one value.
+
+    ``most``: how many values may be in it, map keys included.
+    """
+    value = _unpack(data, most)
+    trouble = _trouble(value, most)
     if trouble:
         raise Malformed(trouble)
     if _pack(value) != data:
@@ -187,13 +190,14 @@ def _unpack(data: bytes, most: int) -> Any:
         raise Malformed("not one complete msgpack value, or one with far too many parts") from None
 
 
-def _trouble(value: object, budget: int = MAX_NODES) -> str | None:  # noqa: C901  # one branch a kind of value
+def _trouble(value: object, most: int = MAX_NODES) -> str | None:  # noqa: C901  # one branch a kind of value
     """Walk a tree level by level; say what in it is outside the JSON data model or the limits, if anything."""
+    budget = most
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH + 1):
         budget -= len(level)
         if budget < 0:
-            return f"more than {MAX_NODES} values"
+            return f"more than {most} values"
         below: list[Any] = []
         for item in level:
             kind = type(item)

@@ -15,8 +15,10 @@ from typing import Any, Final
 from sealbus.answer import ASK_AGAIN, BUSY_PAUSE_S
 from sealbus.delivery import Message
 from sealbus.errors import CredentialsError, InvalidInput, Malformed, NotConnected, SealbusError
+from sealbus.limits import most_values
 from sealbus.log import log
 from sealbus.outcomes import NoReply, Refused, RequestFailed, Unresolved
+from sealbus.reason import Reason
 from sealbus.subjects import matches, overlap
 
 GRANTS: Final = "sealbus.grants"
@@ -48,6 +50,15 @@ class Declared:
     rate: Rate | None
     reply: bool
     """Whether it takes requests."""
+    max_bytes: int
+    """Largest payload, answers included."""
+    parent: str | None
+    """What of a parent a message here carries: its ``stamp``, the ``envelope`` too, or nothing (``None``)."""
+
+    @property
+    def max_values(self) -> int:
+        """Most values in a payload, map keys included."""
+        return most_values(self.max_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +135,8 @@ def _declared(subject: Mapping[str, Any]) -> Declared:
         schemas=tuple(subject["schemas"]),
         rate=None if rate is None else Rate(float(rate["per_second"]), int(rate["burst"])),
         reply=bool(subject["reply"]),
+        max_bytes=int(subject["max_bytes"]),
+        parent={None: None, "stamp": "stamp", "envelope": "envelope"}[subject["parent"]],
     )
 
 
@@ -242,7 +255,13 @@ class Known:
                     continue
                 log.warning("the bus does not tell this bot's grants: %s", failed.what)
                 self._failure = failed
-            except (CredentialsError, Malformed, Refused) as error:
+            except Refused as refused:
+                if refused.reason is Reason.RATE:  # many processes of this bot ask at the same time
+                    log.debug("no grants yet: %s", refused.what)
+                    continue
+                log.warning("the bus does not tell this bot's grants: %s", refused.what)
+                self._failure = refused
+            except (CredentialsError, Malformed) as error:
                 log.warning("the bus does not tell this bot's grants: %s", error.what)
                 self._failure = error
             else:

@@ -24,6 +24,8 @@ MAX_PARENT_BYTES: Final = 256 * 1024
 MAX_STAMP_BYTES: Final = 2048
 """Largest stamp: a full body is under 1,600 bytes, a seal with the longest proof 418."""
 
+MAX_BARE_PARENT_BYTES: Final = MAX_STAMP_BYTES + 8
+"""Largest parent without an envelope: a stamp, and msgpack's framing around it. Where nothing is compared, nobody needs more."""
 MAX_BATCH: Final = 1024
 """Most things under one signature: ten proof steps, 320 bytes of proof; past that the proof costs more than the signature."""
 
@@ -56,6 +58,13 @@ MAX_DEPTH: Final = 32
 
 MAX_NODES: Final = 65_536
 """Most values in a payload, map keys included. This bounds the relay's work for one message, whatever its size."""
+
+BYTES_A_VALUE: Final = 4
+"""A payload may have one value for each so many bytes that its subject allows. The least has one byte: 65,000 empty lists in 64 KiB took
+a relay 16 ms to decode, a quarter of them take 2 ms. An order of 1 KiB has 30 bytes a value."""
+
+LEAST_VALUES: Final = 64
+"""Values that a payload may have where its subject allows very few bytes."""
 
 MAX_NAME_CHARS: Final = 32
 """Longest name of a bus or a bot."""
@@ -91,3 +100,8 @@ MAX_FORGET_S: Final = 24 * 60 * 60
 
 MAX_CONSUMERS: Final = 32
 """Most durable subscriptions in one session: they travel in CONNECT, which NATS caps at 4,096 bytes."""
+
+
+def most_values(max_bytes: int) -> int:
+    """How many values, map keys included, a payload may have on a subject that allows ``max_bytes``."""
+    return max(LEAST_VALUES, min(max_bytes // BYTES_A_VALUE, MAX_NODES))

@@ -21,19 +21,15 @@ from sealbus.life import BotState, Life
 from sealbus.limits import MAX_LIVE_SUBSCRIPTIONS
 from sealbus.live import LiveSubscription
 from sealbus.log import log
-from sealbus.outcomes import NoReply, RequestFailed, Unresolved
+from sealbus.outcomes import NoReply, Refused, RequestFailed, Unresolved
+from sealbus.own import PARK, SUBSCRIBE
+from sealbus.reason import Reason
 from sealbus.receiving import Opener
 from sealbus.requester import REQUEST_TIMEOUT_S, Requester
 from sealbus.serving import Handled, Subscription
 from sealbus.session import Session
 from sealbus.subjects import consumer_name
 from sealbus.subscription import DurableSubscription, Place
-
-SUBSCRIBE: Final = "sealbus.subscribe"
-"""The bus's own subject on which a durable subscription is asked for."""
-
-PARK: Final = "sealbus.park"
-"""The bus's own subject on which a message that failed for good is handed over to the quarantine."""
 
 SUBSCRIBE_AGAIN_S: Final = 0.1
 """Pause before a live subscription is tried on the next connection."""
@@ -240,6 +236,10 @@ class Listener:
                 await asyncio.sleep(BUSY_PAUSE_S)
             except (NoReply, Unresolved):
                 log.warning("no relay answered %s on %s; asking again", self._name, subject)
+            except Refused as refused:
+                if refused.reason is not Reason.RATE:
+                    raise
+                log.warning("%s asks too often on %s, perhaps in many processes; asking again", self._name, subject)
 
     # ---- being denied ------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from sealbus.errors import Malformed, SealbusError
 from sealbus.grants import Declared
 from sealbus.matching import check_answer
 from sealbus.outcomes import NoReply, RequestFailed
+from sealbus.own import OWN
 from sealbus.publisher import Publisher
 from sealbus.receiving import Opener
 from sealbus.seal import Verifier
@@ -43,6 +44,7 @@ class Requester:
         was accepted and no answer came.
         """
         loop = asyncio.get_running_loop()
+        declared = declared or OWN.get(header.subject)
         answer: asyncio.Future[Message] = loop.create_future()
         self._waiting[header.nonce] = header, answer
         ends = loop.time() + timeout_s

@@ -8,11 +8,12 @@ from typing import Any, Final
 
 from sealbus.answer import ANSWER_REFUSED, ERROR_ID, ERROR_VERSION, error_payload
 from sealbus.arguments import check_nonce, check_ttl
+from sealbus.budget import excess
 from sealbus.credentials import Credentials
 from sealbus.delivery import Message
 from sealbus.envelope import Header
 from sealbus.errors import InvalidInput, NotConnected
-from sealbus.grants import Known
+from sealbus.grants import Declared, Known
 from sealbus.life import Life
 from sealbus.limits import NONCE_BYTES
 from sealbus.log import log
@@ -64,10 +65,23 @@ class Speaker:
         data = pack_payload(payload)
         self._life.check("publish()")
         is_live, declared = await self._known.way(subject, live, timeout_s)
+        declared = await self._fit(subject, declared, data, parent, timeout_s)
         header = self._header(subject, name, identity, self._ttl_ms(is_live) if ttl_ms is None else ttl_ms, parent)
         return await self._publisher.publish(
             header, data, live=is_live, resumed=resumed, timeout_s=timeout_s, declared=declared
         )
+
+    async def _fit(
+        self, subject: str, declared: Declared | None, data: bytes, parent: bytes | None, timeout_s: float
+    ) -> Declared | None:
+        """The subject's declaration, once the message is within it. Raises :class:`InvalidInput` where it is not."""
+        if declared is None or excess(subject, declared, data, parent) is None:
+            return declared
+        declared = (await self._known.renewed(timeout_s)).find(subject)  # the policy may have changed
+        error = None if declared is None else excess(subject, declared, data, parent)
+        if error is not None:
+            raise error
+        return declared
 
     async def request(self, subject: str, payload: Any, *, schema: str | None, timeout_s: float) -> Message:
         """Ask once: see :meth:`sealbus.Bot.request`."""
@@ -80,6 +94,7 @@ class Speaker:
             raise InvalidInput(
                 f"{subject} takes no requests: the policy names no `reply` schema for it", hint="publish on it instead"
             )
+        declared = await self._fit(subject, declared, data, None, timeout_s)
         return await self._requester.request(header, data, timeout_s=timeout_s, declared=declared)
 
     async def answer(self, request: Message, handler: Callable[[Message], Awaitable[Any]]) -> None:
@@ -119,7 +134,7 @@ class Speaker:
                 log.debug("another process or bot answered first: %s", refused.what)
                 return
             log.error("the answer was refused: %s", refused.what)  # the traceback shows nothing more
-            if not failed and refused.reason in (Reason.SCHEMA, Reason.PAYLOAD):
+            if not failed and refused.reason in (Reason.SCHEMA, Reason.PAYLOAD, Reason.SIZE):
                 said = error_payload(ANSWER_REFUSED, "; ".join([refused.reason.meaning, *refused.faults]))
                 await self._answer(request, said, failed=True)
         except (Unresolved, NotConnected, InvalidInput) as error:

@@ -1,0 +1,43 @@
+"""The bus's own subjects (``sealbus.…``): their names, and how much and how often one bot may ask of them.
+
+Every bot may ask, so these numbers are all that keeps one bot from using up the relays for the others. They are part of the protocol: a
+client keeps to them unasked, and waits for its turn instead of being refused.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sealbus.grants import GRANTS, Declared, Rate
+
+SUBSCRIBE: Final = "sealbus.subscribe"
+PARK: Final = "sealbus.park"
+SUBSCRIPTIONS_LIST: Final = "sealbus.subscriptions.list"
+SUBSCRIPTIONS_REMOVE: Final = "sealbus.subscriptions.remove"
+QUARANTINE_LIST: Final = "sealbus.quarantine.list"
+QUARANTINE_SHOW: Final = "sealbus.quarantine.show"
+
+OWN_BYTES: Final = 512
+"""Largest payload of a request to the bus itself: the longest that the schemas allow has under 400 bytes."""
+
+_RATES: Final = {
+    # A process asks once when it connects, and at most every 5 s when the policy changes. 128 processes of a bot may begin at once.
+    GRANTS: Rate(5, 128),
+    # Four sessions' worth of durable subscriptions at once. JetStream takes some milliseconds for each.
+    SUBSCRIBE: Rate(50, 128),
+    # A subscriber whose messages all fail parks each after its last attempt. Each is written to disk.
+    PARK: Rate(100, 100),
+    # Operators: a page or a removal after the other, as fast as a terminal shows them. Answers have up to 256 KiB.
+    SUBSCRIPTIONS_LIST: Rate(20, 40),
+    SUBSCRIPTIONS_REMOVE: Rate(100, 100),
+    QUARANTINE_LIST: Rate(20, 40),
+    QUARANTINE_SHOW: Rate(20, 40),
+}
+
+OWN: Final = {
+    subject: Declared(
+        subject, live=True, schemas=(f"{subject}.v1",), rate=rate, reply=True, max_bytes=OWN_BYTES, parent=None
+    )
+    for subject, rate in _RATES.items()
+}
+"""The declaration of each, as the policy's subjects have one."""

@@ -1,0 +1,113 @@
+"""What a subject has room for: said by the client before anything is sent, and by the relay to a client that does not ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from sealbus import InvalidInput, Message, Reason, Refused, RequestFailed, requester, speaking
+from sealbus.answer import ANSWER_REFUSED
+from sealbus.grants import Known
+from sealbus.limits import most_values
+from sealbus.own import OWN, SUBSCRIPTIONS_LIST
+from sealbus_broker.gate.policy import DEFAULT_PAYLOAD_BYTES
+from tests.e2e.shop import Shop, order
+from tests.waiting import PATIENCE_S
+
+LARGE: dict[str, Any] = {**order(2), "note": "x" * DEFAULT_PAYLOAD_BYTES}
+MANY = [None] * most_values(DEFAULT_PAYLOAD_BYTES)
+"""With the list itself, one value more than there may be."""
+
+
+@pytest.fixture
+async def placed(shop: Shop) -> AsyncIterator[Message]:
+    """An order that the bot ``inventory`` has received."""
+    async with shop.bot("order") as sender:
+        await sender.publish("orders.placed", order(1))
+    async with shop.bot("inventory") as inventory, inventory.messages("orders.placed", start="all") as messages:
+        yield await anext(messages)
+
+
+async def test_a_payload_too_large_or_of_too_many_values_is_not_sent(shop: Shop) -> None:
+    async with shop.bot("order") as sender:
+        with pytest.raises(InvalidInput, match=r"bytes for orders.placed: the policy allows 65536"):
+            await sender.publish("orders.placed", LARGE)
+        with pytest.raises(InvalidInput, match=r"more than 16384 values for orders.placed"):
+            await sender.publish("orders.placed", MANY)
+        with pytest.raises(InvalidInput, match=r"bytes for stock.check: the policy allows 65536"):
+            await sender.request("stock.check", LARGE)
+    assert await shop.stored("QUARANTINE") == 0
+
+
+async def test_a_parent_that_nothing_asks_for_is_not_sent(shop: Shop, placed: Message) -> None:
+    async with shop.bot("order") as sender:
+        with pytest.raises(InvalidInput, match=r"a parent for orders.placed: the policy names no `cause`") as error:
+            await sender.publish("orders.placed", order(2), parent=placed)
+    assert "leave parent out" in str(error.value.hint)
+    assert await shop.stored("QUARANTINE") == 0
+
+
+@pytest.mark.parametrize(
+    ("payload", "with_parent", "reason"),
+    [(LARGE, False, Reason.SIZE), (MANY, False, Reason.PAYLOAD), (order(2), True, Reason.CAUSE)],
+    ids=["a large payload", "many values", "a parent"],
+)
+async def test_a_client_that_does_not_look_is_refused_by_the_relay(
+    shop: Shop, placed: Message, monkeypatch: pytest.MonkeyPatch, payload: Any, with_parent: bool, reason: Reason
+) -> None:
+    monkeypatch.setattr(speaking, "excess", lambda *_: None)
+    before = await shop.last("ACCEPTED")
+    async with shop.bot("order") as sender:
+        with pytest.raises(Refused) as refused:
+            await sender.publish("orders.placed", payload, parent=placed if with_parent else None)
+    assert refused.value.reason is reason
+    assert await shop.last("ACCEPTED") == before
+
+
+async def test_a_policy_that_allows_more_is_asked_for_before_it_is_said(shop: Shop) -> None:
+    async with shop.bot("order") as sender:
+        with pytest.raises(InvalidInput):
+            await sender.publish("orders.placed", LARGE)
+        old = "    rate: 2000/s burst 4000"
+        await shop.replace_relay(old, f"{old}\n    max_bytes: 128KiB")
+        with pytest.raises(Refused) as refused:  # the schema knows no note: it got as far as that
+            await sender.publish("orders.placed", LARGE, timeout=PATIENCE_S)
+    assert refused.value.reason is Reason.SCHEMA
+
+
+async def test_an_answer_too_large_is_told_to_whoever_asked(shop: Shop) -> None:
+    inventory = shop.bot("inventory")
+
+    @inventory.reply("stock.check")
+    async def level(_: Message) -> Any:
+        return {"sku": "x" * DEFAULT_PAYLOAD_BYTES, "available": 3}
+
+    async with inventory, shop.bot("order") as sender:
+        with pytest.raises(RequestFailed, match="larger") as failed:
+            await sender.request("stock.check", {"sku": "ABC-0001"}, timeout=PATIENCE_S)
+    assert failed.value.error == ANSWER_REFUSED
+
+
+async def test_the_bus_answers_each_bot_only_so_often(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client keeps to the rate by itself; one that does not is refused."""
+    rate = OWN[SUBSCRIPTIONS_LIST].rate
+    assert rate is not None
+    asks = rate.burst + 10
+    async with shop.bot("operator") as operator:
+        answers = await asyncio.gather(
+            *(operator.request(SUBSCRIPTIONS_LIST, {}, timeout=PATIENCE_S) for _ in range(asks))
+        )
+        assert len(answers) == asks
+        monkeypatch.setattr(requester, "OWN", {})
+        monkeypatch.setattr(Known, "find", lambda *_: None)  # an operator is told them with its grants, too
+        outcomes = await asyncio.gather(
+            *(operator.request(SUBSCRIPTIONS_LIST, {}, timeout=PATIENCE_S) for _ in range(4 * asks)),
+            return_exceptions=True,
+        )
+    refused = [one for one in outcomes if isinstance(one, Refused)]
+    assert refused
+    assert {one.reason for one in refused} == {Reason.RATE}
+    assert await shop.stored("QUARANTINE") == 0
