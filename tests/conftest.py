@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from inspect import ismodule
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -18,6 +20,18 @@ _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_to
 settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True, suppress_health_check=_SLOW)
 settings.register_profile("fuzz", max_examples=50_000, deadline=None, suppress_health_check=_SLOW, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+IN_MEMORY = Path("/dev/shm")  # noqa: S108  # pytest makes a folder of its own in it, for this user alone
+ROOM_BYTES = 4 * 1024**3
+"""The tests' files take less than one gigabyte at a time."""
+
+
+def pytest_configure() -> None:
+    """Keep the tests' files in memory where that has room: nats-server waits for its disk after every message, and a disk that
+    others use too may keep it waiting for ten seconds."""
+    if IN_MEMORY.is_dir() and os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free >= ROOM_BYTES:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
+
 
 MOST_WORKERS = 8
 """More would not be done sooner: the longest file takes as long as an eighth of all."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,9 +40,22 @@ async def configs(scene: Scene) -> dict[str, Any]:
     return {name: (await scene.api(f"STREAM.INFO.{name}"))["config"] for name in STREAMS}
 
 
-def pause(scene: Scene, with_signal: int = signal.SIGSTOP) -> None:
-    assert scene.server.pid is not None
-    os.kill(scene.server.pid, with_signal)
+@asynccontextmanager
+async def paused(scene: Scene) -> AsyncIterator[None]:
+    """The server stands still while the body runs. A signal is sent at once and heeded a little later, by each thread for itself."""
+    pid = scene.server.pid
+    assert pid is not None
+
+    def stands_still() -> bool:
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
+
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        await until(stands_still)
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 async def test_they_are_made_once_and_found_again(scene: Scene) -> None:
@@ -58,24 +74,18 @@ async def test_two_relays_that_start_at_once_agree(scene: Scene) -> None:
 
 async def test_an_answer_that_comes_late_is_asked_for_again(scene: Scene) -> None:
     with structlog.testing.capture_logs() as told:
-        pause(scene)
-        try:
+        async with paused(scene):
             starting = asyncio.create_task(provision(scene.relay, scene.policy, timeout_s=2.0))
             await until(lambda: any(line["event"] == "jetstream.silent" for line in told))
-        finally:
-            pause(scene, signal.SIGCONT)
         await starting
     assert told[0]["call"] == "$JS.API.STREAM.INFO.INGRESS"
     await provision(scene.relay, scene.policy)
 
 
 async def test_a_server_that_stays_silent_is_given_up(scene: Scene) -> None:
-    pause(scene)
-    try:
+    async with paused(scene):
         with pytest.raises(StreamsUnusable, match=r"did not answer STREAM\.INFO\.INGRESS"):
             await provision(scene.relay, scene.policy, timeout_s=0.1)
-    finally:
-        pause(scene, signal.SIGCONT)
 
 
 async def test_the_ledgers_never_evict_and_nothing_of_them_can_be_taken_away(streams: Scene) -> None:
