@@ -153,6 +153,14 @@ def a_third_pulse_after_half_a_second() -> list[Step]:
 
 
 @honest()
+def a_pulse_after_copies_of_the_one_before() -> list[Step]:
+    """Somebody on the wire sends the first pulse again and again: the second is not late for that."""
+    first, second = (envelope(PULSE, nonce=nonce(f"pulse {number}")) for number in range(2))
+    copies = [replace(live(first), expect=expect) for expect in ("replay", "replay", "rate", "rate")]
+    return [live(first), *copies, live(second)]
+
+
+@honest()
 def a_reservation_caused_by_an_order() -> Step:
     """The rule does not compare payloads, so the stamp alone is carried."""
     return Step(envelope(RESERVED, parent=parent(envelope())), session="inventory")

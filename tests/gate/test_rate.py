@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sealbus_broker.gate import rate as gate_rate
 from sealbus_broker.gate.policy import Rate
 from sealbus_broker.gate.rate import RateMeters
 from tests.gate.world import NOW
@@ -53,6 +56,28 @@ def test_bots_and_rules_do_not_share_an_allowance() -> None:
         True,
         False,
     ]
+
+
+def test_copies_have_an_allowance_of_their_own_and_no_larger_one() -> None:
+    meters, rate = RateMeters(), Rate(1, 3)
+    allow = partial(meters.allow, "a", "x", rate, NOW)
+    assert allow(b"first")
+    assert [allow(b"first") for _ in range(5)] == [True] * 3 + [False] * 2
+    assert [allow(b"second"), allow(b"third"), allow(b"fourth")] == [True, True, False]
+
+
+def test_what_was_refused_is_new_when_it_comes_again() -> None:
+    meters, rate = RateMeters(), Rate(1, 1)
+    times = [(b"first", NOW), (b"second", NOW), (b"second", NOW + 1000), (b"third", NOW + 1000)]
+    assert [meters.allow("a", "x", rate, at, digest) for digest, at in times] == [True, False, True, False]
+
+
+def test_what_is_known_to_be_counted_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate_rate, "REMEMBERED", 2)
+    meters, rate = RateMeters(), Rate(1000, 1000)
+    for number in range(10):
+        assert meters.allow("a", "x", rate, NOW, bytes([number]))
+    assert list(meters._counted) == [bytes([8]), bytes([9])]
 
 
 def test_a_clock_that_steps_back_gives_nothing_away() -> None:

@@ -326,12 +326,16 @@ def check_budget(case: Case) -> Violation | None:
 
 
 def check_rate(case: Case) -> Violation | None:
-    """*rate*: no faster than the subject allows one bot. Behind the seal, so nobody can use up another's allowance."""
+    """*rate*: no faster than the subject allows one bot.
+
+    Behind the seal, and copies have an allowance of their own, so nobody can use up another's.
+    """
     assert case.rule is not None
     # What comes a second time, after a relay died, came at a time that the meter has long passed; it is not sent faster for that.
     rate = None if case.is_reply or case.arrival.redelivered else case.rule.rate
     session, at_ms = case.arrival.session, case.arrival.arrived_at_ms
-    if rate is not None and not case.meters.allow(session, case.rule.pattern, rate, at_ms):
+    assert case.envelope is not None
+    if rate is not None and not case.meters.allow(session, case.rule.pattern, rate, at_ms, case.envelope.digest):
         return Violation(Reason.RATE, f"more than {rate.per_second:g}/s")
     return None
 

@@ -2,27 +2,47 @@
 
 Time is an argument, and is the arrival's, so a backlog that waited for a relay is judged by when it was sent. The memory is bounded by
 the policy's bots and subjects, is only touched behind a seal that held, and may be lost with the relay.
+
+Whoever holds a bot's wire can send what the bot said again and again. The ledger refuses such copies, but stands behind the rate. So the
+very bytes that were counted once are not counted against the bot's rate again: copies have an allowance of their own, of the same size, and
+what is new passes whatever becomes of them.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 from sealbus_broker.gate.policy import Rate
+
+REMEMBERED: Final = 65_536
+"""Messages whose bytes are known to have been counted: a minute's worth, an envelope's default life, at 1,000 a second on subjects with a
+rate. About 11 MB. A copy of an older one counts as new."""
 
 
 class RateMeters:
     """Remembers, for each bot and rule, the time up to which its allowance is used."""
 
-    __slots__ = ("_used_until",)
+    __slots__ = ("_counted", "_used_until")
 
     def __init__(self) -> None:
         # Whole nanoseconds: a float of today's milliseconds is 0.2 µs coarse, which at 5,000/s lets extra messages through.
-        self._used_until: dict[tuple[str, str], int] = {}
+        self._used_until: dict[tuple[str, str, bool], int] = {}
+        self._counted: dict[bytes, None] = {}
+        """In the order in which they were counted."""
 
-    def allow(self, bot: str, pattern: str, rate: Rate, at_ms: int) -> bool:
-        """Whether one more message at ``at_ms`` is within ``rate``; if so, it is counted."""
+    def allow(self, bot: str, pattern: str, rate: Rate, at_ms: int, digest: bytes | None = None) -> bool:
+        """Whether one more message at ``at_ms`` is within ``rate``; if so, it is counted.
+
+        ``digest``: of its bytes, so that a copy does not count as a new message. Each bot's are its own, because they are sealed.
+        """
+        meter = bot, pattern, digest in self._counted
         at, interval = at_ms * 1_000_000, round(1e9 / rate.per_second)
-        used_until = max(self._used_until.get((bot, pattern), 0), at)
+        used_until = max(self._used_until.get(meter, 0), at)
         if used_until - at > interval * (rate.burst - 1):
             return False
-        self._used_until[bot, pattern] = used_until + interval
+        self._used_until[meter] = used_until + interval
+        if digest is not None and not meter[2]:
+            if len(self._counted) >= REMEMBERED:
+                del self._counted[next(iter(self._counted))]
+            self._counted[digest] = None
         return True
