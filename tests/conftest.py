@@ -52,6 +52,8 @@ STARTERS = frozenset(
         "tests.cli.bus",
         "tests.cli.command",
         "tests.docs.transcript",
+        "tests.faults.market",
+        "tests.faults.yard",
         "tests.e2e.shop",
         "tests.packaging.release",
         "tests.ports",

@@ -1,0 +1,272 @@
+"""A bus with many bots, each with an attacker on its wire, and handlers in processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import multiprocessing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any, Final, Self
+
+from nats.errors import Error as NatsError
+
+from sealbus import Bot, Message
+from sealbus.codec import are_together, split_together
+from sealbus.delivery import split_delivery
+from sealbus.envelope import Envelope
+from sealbus.hardened import HardenedClient
+from sealbus.session import Session
+from sealbus_broker.cli.keys import make_key
+from sealbus_broker.gate.policy import Policy
+from sealbus_broker.policy.bus_file import BusFile
+from tests.e2e.shop import Shop
+
+LIMITS: Final = """\
+  ttl: 2s
+  live_ttl: 5s
+  clock_skew: 100ms
+  ingress_wait: 2s
+"""
+"""The shortest with which an honest message still gets through on a busy machine: the shorter, the sooner a ledger forgets. A bot asks
+for its grants with a live message of five seconds."""
+
+POLICY: Final = """\
+version: 1
+bus: shop
+limits:
+{limits}
+on_violation:
+  default: drop
+roles:
+  trader:
+    publish: [work.*, pulse.*]
+bots:
+  worker:
+    subscribe: [work.*, pulse.*]
+{bots}
+subjects:
+  work.*:
+    schema: work.v1
+  pulse.*:
+    delivery: live
+    schema: work.v1
+"""
+SCHEMA: Final = '{"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object"}'
+
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["sealbus", "tests.faults.market"])
+
+
+class Market(Shop):
+    """A shop with a policy of its own: ``count`` bots that send, one that handles."""
+
+    def __init__(self, folder: Path, count: int, limits: str = LIMITS) -> None:
+        super().__init__(folder)
+        self.traders = [f"t{number}" for number in range(count)]
+        bots = "".join(f"  {name}:\n    roles: [trader]\n" for name in self.traders)
+        (self.bus.path / "policy.yaml").write_text(POLICY.format(limits=limits, bots=bots))
+        for old in (self.bus.path / "schemas").iterdir():
+            old.unlink()
+        for old in (self.bus.path / "keys").iterdir():
+            old.unlink()
+        (self.bus.path / "schemas" / "work.v1.json").write_text(SCHEMA)
+        facts = BusFile("shop", (self.url,), (self.secrets.bus.public,))
+        for bot in ("worker", *self.traders):
+            make_key(self.bus, bot, facts, datetime.now(UTC))
+
+    def policy(self) -> Policy:
+        """As the relay reads it."""
+        return self.bus.policy()
+
+
+# ---- handlers --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Handled:
+    """What a handler wrote down."""
+
+    bot: str
+    number: int
+    nonce: str
+    stamp: str
+    """Of its bytes: two acceptances have two stamps."""
+    live: bool
+
+
+def hearer(credentials: str, diary: str) -> None:
+    """A process: write down what comes, until killed."""
+    with Path(diary).open("ab", buffering=0) as file:
+
+        def note(message: Message, *, live: bool) -> None:
+            line = {
+                "bot": message.bot,
+                "number": message.payload["number"],
+                "nonce": message.nonce.hex(),
+                "stamp": hashlib.sha256(message.stamp_data).hexdigest(),
+                "live": live,
+            }
+            file.write(json.dumps(line).encode() + b"\n")
+
+        async def work() -> None:
+            bot = Bot.from_file(credentials)
+
+            @bot.subscribe("work.*", durable="d", start="all", concurrency=16)
+            async def take(message: Message) -> None:
+                note(message, live=False)
+
+            @bot.subscribe("pulse.*", live=True)
+            async def hear(message: Message) -> None:
+                note(message, live=True)
+
+            @bot.on_connected
+            def ready() -> None:
+                file.write(b"{}\n")
+
+            await bot.run()
+
+        asyncio.run(work())
+
+
+@dataclass
+class Hearer:
+    """One process of :func:`hearer`."""
+
+    process: ForkServerProcess
+    diary: Path
+
+    @classmethod
+    def start(cls, market: Market, name: str) -> Self:
+        """Start one; its diary is ``name``."""
+        diary = market.bus.path / f"{name}.jsonl"
+        diary.touch()
+        process = _processes.Process(
+            target=hearer, args=(str(market.bus.credentials("worker")), str(diary)), daemon=True
+        )
+        process.start()
+        return cls(process, diary)
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        assert self.process.pid is not None
+        return self.process.pid
+
+    @property
+    def lines(self) -> Iterator[Handled]:
+        """What it has handled so far."""
+        for text in self.diary.read_text().splitlines():
+            with contextlib.suppress(ValueError):  # the last line of one that was killed
+                fields = json.loads(text)
+                if fields:
+                    yield Handled(**fields)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it was connected once."""
+        return self.diary.stat().st_size > 0
+
+
+# ---- the wire --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Wiretap:
+    """Everything that this process's bots publish."""
+
+    captured: dict[str, dict[bytes, bool]] = field(default_factory=dict)
+    """By bot: envelopes in the order in which they were first sent, and whether they went to be judged live."""
+
+    def take(self, subject: str, data: bytes) -> None:
+        """Read one NATS message."""
+        way, _, bot = subject.partition(".")
+        if way in ("send", "call"):
+            envelopes = split_together(data) if are_together(data) else [data]
+            known = self.captured.setdefault(bot, {})
+            known.update((envelope, way == "call") for envelope in envelopes if envelope not in known)
+
+
+@contextmanager
+def wiretap() -> Iterator[Wiretap]:
+    """In the block, whoever reads the network has what the bots of this process publish."""
+    tap, original = Wiretap(), HardenedClient.publish
+
+    async def publish(self: HardenedClient, subject: str, payload: bytes = b"", *args: Any, **options: Any) -> None:
+        tap.take(subject, payload)
+        await original(self, subject, payload, *args, **options)
+
+    HardenedClient.publish = publish  # type: ignore[assignment,method-assign]  # taken back below
+    try:
+        yield tap
+    finally:
+        HardenedClient.publish = original  # type: ignore[method-assign]  # as it was
+
+
+@asynccontextmanager
+async def raw_session(market: Market, bot: str) -> AsyncIterator[Session]:
+    """A session of ``bot`` without the client around it, that comes back when it is lost."""
+
+    async def nothing(_: HardenedClient) -> None:
+        pass
+
+    session = Session(market.credentials(bot), nothing)
+    await session.open()
+    try:
+        yield session
+    finally:
+        await session.close(flush=False)
+
+
+async def send_raw(session: Session, bot: str, data: bytes, *, live: bool) -> bool:
+    """Send bytes as they are; whether they were sent."""
+    if not session.is_up:
+        return False
+    client = await session.client()
+    try:
+        await client.publish(f"{'call' if live else 'send'}.{bot}", data)
+    except (NatsError, OSError):
+        return False
+    return True
+
+
+# ---- the store -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """One acceptance that the bus holds, or has passed on."""
+
+    bot: str
+    nonce: str
+    stamp: str
+    sequence: int
+    at_ms: int
+
+
+async def read_store(market: Market) -> list[tuple[Accepted, bytes, bytes]]:
+    """What ACCEPTED holds of the traders' messages, each with its stamp and its envelope."""
+    found: list[tuple[Accepted, bytes, bytes]] = []
+    async with AsyncExitStack() as stack:
+        nc = await market.nats()
+        stack.push_async_callback(nc.close)
+        sequence = 1
+        while True:
+            ask = json.dumps({"seq": sequence, "next_by_subj": "accepted.work.*"}).encode()
+            answer = await nc.request("$JS.API.DIRECT.GET.ACCEPTED", ask, 30)
+            headers = answer.headers or {}
+            if headers.get("Status"):
+                return found
+            sequence = int(headers["Nats-Sequence"]) + 1
+            at = datetime.fromisoformat(headers["Nats-Time-Stamp"])
+            envelope, stamp = split_delivery(answer.data)
+            header = Envelope.decode(envelope).header
+            name = hashlib.sha256(stamp).hexdigest()
+            at_ms = int(at.timestamp() * 1000)
+            found.append((Accepted(header.bot, header.nonce.hex(), name, sequence - 1, at_ms), stamp, envelope))

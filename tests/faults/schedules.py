@@ -1,0 +1,436 @@
+"""Seeded schedules of pauses and kills, with captured copies in flight: is each message accepted once, and is none lost?
+
+::
+
+    python -m tests.faults.schedules --runs 1000 --seed 1 [--json]
+
+A run is one honest bot with an attacker on its wire, on a bus that is being stopped and killed. The attacker has a session of the bot,
+reads every envelope that the bot sends, and submits copies: at once, a moment later, and all that are fresh just before something stops.
+``--together`` runs share a bus and what befalls it (:mod:`tests.faults.pauses`): two relays, nats-server and two handlers' processes
+are stopped (SIGSTOP) for 20 ms to 13 s, or killed and started again, and one stop is longer than the ledger remembers.
+The limits are the shortest that an honest message survives (:data:`tests.faults.market.LIMITS`).
+
+For each run is checked:
+
+* No nonce reaches handlers through two acceptances: two deliveries with different stamps.
+* No message that was accepted is lost: a handler gets it.
+* No message that was told as refused is handled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from random import Random  # noqa: TID251  # a seed makes a run repeatable
+from typing import Final
+
+from sealbus import Bot, InvalidInput, Refused, Unresolved
+from sealbus.envelope import Envelope
+from sealbus.session import Session
+from tests.faults.market import Hearer, Market, Wiretap, raw_session, read_store, send_raw, wiretap
+from tests.faults.pauses import Trouble, plan
+from tests.faults.yard import say
+from tests.waiting import PATIENCE_S, until
+
+PUBLISH_S: Final = 20.0
+"""How long the honest bot waits for a verdict."""
+
+FRESH_MS: Final = {False: 2_000, True: 5_000}
+"""How old a copy may be to be worth submitting, stored and live: the times-to-live of the limits."""
+
+SPEAKS_S: Final = (0.4, 3.0)
+COPIES_S: Final = (0.2, 3.0)
+"""Between two messages of a bot, and between two submissions of its attacker, where 25 share a bus. More wait for each other longer."""
+
+LEAD_S: Final = (0.0, 0.15)
+"""From the alarm until something stops: what was sent meanwhile is at any step of its way."""
+
+COPIES: Final = 8
+"""How often each fresh envelope is submitted after an alarm."""
+
+LIVE_SHARE: Final = 0.4
+"""How many of the messages go live."""
+
+
+@dataclass
+class Run:
+    """One bot and its attacker: what happened."""
+
+    seed: int
+    bot: str
+    outcomes: dict[int, str] = field(default_factory=dict)
+    """By number: ``accepted``, ``refused`` or ``unresolved``."""
+    reasons: list[str] = field(default_factory=list)
+    """Of the refusals."""
+    live: set[int] = field(default_factory=set)
+    """The numbers that went live."""
+    copies: int = 0
+    twice_in_store: int = 0
+    """Nonces that ACCEPTED holds under two stamps."""
+    wrong: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Report:
+    """Many runs."""
+
+    runs: int = 0
+    buses: int = 0
+    stops: int = 0
+    kills: int = 0
+    longest_stop_s: float = 0.0
+    window_s: float = 0.0
+    published: int = 0
+    accepted: int = 0
+    refused: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Of the refusals."""
+    unresolved: int = 0
+    copies: int = 0
+    twice_in_store: int = 0
+    runs_with_twice_in_store: int = 0
+    handled_twice: int = 0
+    runs_with_handled_twice: int = 0
+    lost: int = 0
+    refused_and_handled: int = 0
+    took_s: float = 0.0
+
+    def add(self, day: Day) -> None:
+        """Add what happened on one bus."""
+        self.buses += 1
+        self.stops += day.stops
+        self.kills += day.kills
+        self.longest_stop_s = max(self.longest_stop_s, day.longest_stop_s)
+        self.window_s = day.window_s
+        for run in day.runs:
+            self.runs += 1
+            counts = Counter(run.outcomes.values())
+            self.published += len(run.outcomes)
+            self.accepted += counts["accepted"]
+            self.refused += counts["refused"]
+            for reason in run.reasons:
+                self.reasons[reason] = self.reasons.get(reason, 0) + 1
+            self.unresolved += counts["unresolved"]
+            self.copies += run.copies
+            self.twice_in_store += run.twice_in_store
+            self.runs_with_twice_in_store += run.twice_in_store > 0
+            kinds = Counter(wrong.partition(":")[0] for wrong in run.wrong)
+            self.handled_twice += kinds[TWICE]
+            self.runs_with_handled_twice += kinds[TWICE] > 0
+            self.lost += kinds[LOST]
+            self.refused_and_handled += kinds[DENIED]
+
+    def table(self) -> Iterator[str]:
+        """For people."""
+        rows = {
+            "schedules": f"{self.runs} on {self.buses} buses, in {self.took_s / 60:.1f} min",
+            "stops and kills": f"{self.stops} and {self.kills}",
+            "longest stop": f"{self.longest_stop_s:.1f} s; the ledger remembers {self.window_s:.1f} s",
+            "honest messages": f"{self.published}",
+            "  accepted": f"{self.accepted}",
+            "  refused": ", ".join([f"{self.refused}", *(f"{reason} {n}" for reason, n in self.reasons.items())]),
+            "  unresolved": f"{self.unresolved}",
+            "captured copies submitted": f"{self.copies}",
+            "nonces stored twice": f"{self.twice_in_store} (in {self.runs_with_twice_in_store} schedules)",
+            "nonces HANDLED TWICE": f"{self.handled_twice} (in {self.runs_with_handled_twice} schedules)",
+            "accepted and LOST": f"{self.lost}",
+            "told refused, and HANDLED": f"{self.refused_and_handled}",
+        }
+        for name, value in rows.items():
+            yield f"{name:<28}{value}"
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything was not as it must be."""
+        return bool(self.handled_twice or self.lost or self.refused_and_handled)
+
+
+TWICE, LOST, DENIED = "handled twice", "lost", "refused and handled"
+
+
+class Day:
+    """One bus, what befalls it, and the runs that share it."""
+
+    def __init__(self, market: Market, seeds: range, troubles: Sequence[Trouble] | None = None) -> None:
+        """``troubles``: drawn from the first seed, unless given."""
+        seed = seeds.start
+        self.market = market
+        self.window_s = market.policy().ledger_window_ms / 1000
+        self.troubles = plan(seed, self.window_s) if troubles is None else troubles
+        self.runs = [Run(one, bot) for one, bot in zip(seeds, market.traders, strict=True)]
+        self.stops = self.kills = 0
+        self.longest_stop_s = 0.0
+        self._seed = seed
+        self._hearers: list[Hearer] = []
+        """Those that live."""
+        self._started: list[Hearer] = []
+        """All of them, with what they wrote down."""
+        self._relays = 0
+        self._over = asyncio.Event()
+        self._alarm = asyncio.Condition()
+        """Notified just before something stops: bots speak now, and who has copies submits them."""
+
+    async def play(self, tap: Wiretap) -> None:
+        """Let it happen, and check it."""
+        for _ in range(2):
+            await self._start_relay()
+        self._hearers = [self._start_hearer() for _ in range(2)]
+        try:
+            await until(lambda: all(hearer.ready for hearer in self._hearers), "the handlers are connected")
+            async with AsyncExitStack() as stack:
+                acting = [await stack.enter_async_context(self._at_work(run, tap)) for run in self.runs]
+                await self._befall()
+                self._over.set()
+                async with self._alarm:
+                    self._alarm.notify_all()
+                await asyncio.gather(*acting)
+                await self._wait_for_handlers()
+            await self._check()
+        finally:
+            for hearer in self._started:
+                hearer.process.kill()
+
+    # ---- what befalls it -----------------------------------------------------------------------------------------
+
+    async def _befall(self) -> None:
+        chance = Random(self._seed)
+        for trouble in self.troubles:
+            await asyncio.sleep(trouble.after_s)
+            async with self._alarm:
+                self._alarm.notify_all()
+            await asyncio.sleep(chance.uniform(*LEAD_S))
+            if trouble.pause_s is None:
+                self.kills += 1
+                await self._kill(trouble.target, chance)
+            else:
+                self.stops += 1
+                self.longest_stop_s = max(self.longest_stop_s, trouble.pause_s)
+                await self._stop(trouble, chance)
+        await asyncio.sleep(3.0)  # what the last one held up goes on
+
+    async def _stop(self, trouble: Trouble, chance: Random) -> None:
+        pids = [pid for target in trouble.target.split("+") for pid in self._pids(target, chance)]
+        try:
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+                await asyncio.sleep(chance.uniform(0.0, 0.05))
+            assert trouble.pause_s is not None
+            await asyncio.sleep(trouble.pause_s)
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
+    def _pids(self, target: str, chance: Random) -> list[int]:
+        living = [relay.pid for relay in self.market.relays if relay.returncode is None]
+        if target == "relays":
+            return living
+        if target == "relay":
+            return [chance.choice(living)]
+        if target == "hearer":
+            return [chance.choice(self._hearers).pid]
+        assert self.market.server.pid is not None
+        return [self.market.server.pid]
+
+    async def _kill(self, target: str, chance: Random) -> None:
+        if target == "hearer":
+            at = chance.randrange(len(self._hearers))
+            self._hearers[at].process.kill()
+            self._hearers[at] = self._start_hearer()
+        elif target == "relay":
+            relay = chance.choice([relay for relay in self.market.relays if relay.returncode is None])
+            relay.kill()
+            await relay.wait()
+            await self._start_relay()
+        else:
+            assert self.market.server.pid is not None
+            os.kill(self.market.server.pid, signal.SIGKILL)
+            await self.market.restart_server()
+
+    async def _start_relay(self) -> None:
+        self._relays += 1
+        await self.market.start_relay(f"relay-{self._relays}")
+
+    def _start_hearer(self) -> Hearer:
+        hearer = Hearer.start(self.market, f"hearer-{len(self._started)}")
+        self._started.append(hearer)
+        return hearer
+
+    # ---- one run -------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _at_work(self, run: Run, tap: Wiretap) -> AsyncIterator[asyncio.Future[tuple[None, None]]]:
+        bot = self.market.bot(run.bot)
+        await bot.connect(timeout=PATIENCE_S)
+        try:
+            async with raw_session(self.market, run.bot) as session:
+                yield asyncio.gather(self._speak(run, bot), self._attack(run, tap, session))
+        finally:
+            await bot.close()
+
+    async def _speak(self, run: Run, bot: Bot) -> None:
+        chance, number = Random(run.seed), 0
+        pause_s = len(self.runs) / 25
+        async with asyncio.TaskGroup() as verdicts:
+            while not self._over.is_set():
+                live = chance.random() < LIVE_SHARE
+                if live:
+                    run.live.add(number)
+                run.outcomes[number] = "unresolved"
+                verdicts.create_task(_publish(run, bot, number, resumes=chance.random() < 0.5))
+                number += 1
+                await self._alarmed_within(chance.uniform(*SPEAKS_S) * pause_s)
+
+    async def _attack(self, run: Run, tap: Wiretap, session: Session) -> None:
+        chance, pause_s = Random(run.seed + 1), len(self.runs) / 25
+        while not self._over.is_set():
+            if await self._alarmed_within(chance.uniform(*COPIES_S) * pause_s):
+                for _ in range(COPIES):
+                    for data, live in _fresh(tap, run.bot):
+                        run.copies += await send_raw(session, run.bot, data, live=live)
+                    await asyncio.sleep(chance.uniform(0.0, 2 * LEAD_S[1] / COPIES))
+            elif fresh := _fresh(tap, run.bot):
+                data, live = chance.choice(fresh)
+                run.copies += await send_raw(session, run.bot, data, live=live)
+
+    async def _alarmed_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds), self._alarm:
+                return await self._alarm.wait()
+        return False
+
+    # ---- what must hold ------------------------------------------------------------------------------------------
+
+    async def _wait_for_handlers(self) -> None:
+        """All that was accepted is handled; what is lost is told apart by patience alone."""
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            handled = {(line.bot, line.number) for hearer in self._started for line in hearer.lines}
+            if all((run.bot, number) in handled for run in self.runs for number in _owed(run)):
+                return
+            await asyncio.sleep(0.2)
+
+    async def _check(self) -> None:
+        stamps: dict[tuple[str, str], set[str]] = defaultdict(set)
+        handled: dict[str, set[int]] = defaultdict(set)
+        for hearer in self._started:
+            for line in hearer.lines:
+                stamps[line.bot, line.nonce].add(line.stamp)
+                handled[line.bot].add(line.number)
+        stored: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for accepted, _, _ in await read_store(self.market):
+            stored[accepted.bot, accepted.nonce].add(accepted.stamp)
+        for run in self.runs:
+            run.twice_in_store = sum(len(them) > 1 for (bot, _), them in stored.items() if bot == run.bot)
+            for (bot, nonce), them in stamps.items():
+                if bot == run.bot and len(them) > 1:
+                    run.wrong.append(f"{TWICE}: {nonce}, through {len(them)} acceptances")
+            run.wrong += [f"{LOST}: message {number}" for number in _owed(run) if number not in handled[run.bot]]
+            run.wrong += [
+                f"{DENIED}: message {number}"
+                for number, outcome in run.outcomes.items()
+                if outcome == "refused" and number in handled[run.bot]
+            ]
+
+
+async def _publish(run: Run, bot: Bot, number: int, *, resumes: bool) -> None:
+    """Publish one message; where its verdict is not known, ``resumes`` asks once more under its nonce."""
+    nonce: bytes | None = None
+    way = "pulse" if number in run.live else "work"
+    for _ in range(1 + resumes):
+        try:
+            await bot.publish(f"{way}.{run.bot}", {"number": number}, timeout=PUBLISH_S, nonce=nonce)
+        except Refused as refused:
+            run.outcomes[number] = "refused"
+            run.reasons.append(refused.reason.value)
+            return
+        except Unresolved as unresolved:
+            nonce = unresolved.nonce
+        except InvalidInput:  # too late to ask again
+            return
+        else:
+            run.outcomes[number] = "accepted"
+            return
+
+
+def _owed(run: Run) -> list[int]:
+    """The messages that a handler must get. A live one is delivered to whoever is there."""
+    return [n for n, outcome in run.outcomes.items() if outcome == "accepted" and n not in run.live]
+
+
+def _fresh(tap: Wiretap, bot: str) -> list[tuple[bytes, bool]]:
+    now_ms = time.time_ns() // 1_000_000
+    found: list[tuple[bytes, bool]] = []
+    for data, live in reversed(tap.captured.get(bot, {}).items()):
+        age_ms = now_ms - Envelope.decode(data).header.issued_at_ms
+        if age_ms > max(FRESH_MS.values()):
+            break
+        if age_ms <= FRESH_MS[live]:
+            found.append((data, live))
+    return found
+
+
+# ---- many of them ----------------------------------------------------------------------------------------------------
+
+
+async def play_many(seed: int, runs: int, together: int, at_once: int) -> Report:
+    """Let ``runs`` schedules happen, ``together`` on a bus, ``at_once`` buses at a time."""
+    report, places, began = Report(), asyncio.Semaphore(at_once), time.monotonic()
+
+    async def one(seeds: range) -> None:
+        async with places:
+            with tempfile.TemporaryDirectory() as folder:
+                async with Market(Path(folder) / "market", len(seeds)) as market:
+                    day = Day(market, seeds)
+                    await day.play(tap)
+        report.add(day)
+        for run in day.runs:
+            for wrong in run.wrong:
+                tell(f"seed {run.seed}, {run.bot}: {wrong}")
+        tell(f"{report.runs} of {runs} schedules; {report.handled_twice} handled twice, {report.lost} lost")
+
+    with wiretap() as tap:
+        end = seed + runs
+        await asyncio.gather(*(one(range(at, min(at + together, end))) for at in range(seed, end, together)))
+    report.took_s = time.monotonic() - began
+    return report
+
+
+def tell(text: str) -> None:
+    """Tell whoever waits."""
+    sys.stderr.write(text + "\n")
+
+
+def main() -> int:
+    """Run from the command line; 1 if anything was wrong."""
+    parser = argparse.ArgumentParser(description="Pauses and kills with captured copies in flight.")
+    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1, help="of the first one")
+    parser.add_argument("--together", type=int, default=25, help="schedules that share a bus")
+    parser.add_argument("--at-once", type=int, default=2, help="buses at a time")
+    parser.add_argument("--json", action="store_true", help="one object instead of a table")
+    given = parser.parse_args()
+    logging.disable(logging.CRITICAL)  # lost connections are the point
+    report = asyncio.run(play_many(given.seed, given.runs, given.together, given.at_once))
+    if given.json:
+        say(json.dumps(asdict(report)))
+    else:
+        for line in report.table():
+            say(line)
+    return 1 if report.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

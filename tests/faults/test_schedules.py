@@ -1,0 +1,32 @@
+"""A short version of the program in this folder that stops and kills a bus with captured copies in flight."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.faults.market import Market, wiretap
+from tests.faults.pauses import Trouble
+from tests.faults.schedules import Day
+
+LIMITS = "  clock_skew: 100ms\n"
+"""But for this, which lets a new bus begin at once, the defaults: on a busy machine short ones would refuse honest messages."""
+
+TROUBLES = (
+    Trouble(0.5, "relay", 1.0),
+    Trouble(0.3, "server", 1.0),
+    Trouble(0.3, "relay", None),
+    Trouble(0.3, "relay+server", 0.5),
+    Trouble(0.3, "server", None),
+    Trouble(0.3, "hearer", None),
+    Trouble(0.3, "relays", 1.0),
+)
+
+
+async def test_copies_while_everything_is_stopped_and_killed(tmp_path: Path) -> None:
+    with wiretap() as tap:
+        async with Market(tmp_path / "market", 5, LIMITS) as market:
+            day = Day(market, range(1, 6), TROUBLES)
+            await day.play(tap)
+    assert [wrong for run in day.runs for wrong in run.wrong] == []
+    assert (day.stops, day.kills) == (4, 3)
+    assert all(run.copies and "accepted" in run.outcomes.values() for run in day.runs)
