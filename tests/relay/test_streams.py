@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -180,11 +181,11 @@ async def test_a_limit_below_what_is_stored_is_refused_and_nothing_evicted(strea
     ("stream", "field", "value"),
     [
         (INGRESS, "no_ack", False),
-        (INGRESS, "discard", "old"),
         (INGRESS, "allow_msg_ttl", True),
         (INGRESS, "subjects", ["send.*", "stray.>"]),
         (INGRESS, "max_msgs", 10),
         (INGRESS, "max_msg_size", 10),
+        (INGRESS, "discard_new_per_subject", False),
         (ACCEPTED, "discard", "old"),
         (ACCEPTED, "max_msgs_per_subject", 1),
         (ACCEPTED, "republish", {"src": "accepted.>", "dest": "elsewhere.>"}),
@@ -403,3 +404,41 @@ def test_what_jetstream_is_allowed_holds_what_the_streams_are() -> None:
     on_disk = [config["max_bytes"] for config in stream_configs(a_policy()) if config["storage"] == "file"]
     assert file_bytes(LIMITS) > sum(on_disk)
     assert len(consumer_configs()) == PARTITIONS
+
+
+# ---- a bot's share of INGRESS ----------------------------------------------------------------------------------------
+
+
+async def test_a_bot_fills_its_own_share_of_ingress_and_no_more(streams: Scene) -> None:
+    streams.change(limits=replace(LIMITS, ingress_messages=64))
+    await provision(streams.relay, streams.policy)
+    for number in range(100):
+        await streams.relay.publish("send.greedy", b"%d" % number)
+    for bot in ("order", "inventory"):
+        await streams.relay.publish(f"send.{bot}", b"x")
+
+    async def holds(count: int) -> bool:
+        return await streams.stored(INGRESS) == count
+
+    await until(lambda: holds(66), "each bot's own is stored")
+    info = await streams.api(f"STREAM.INFO.{INGRESS}", {"subjects_filter": ">"})
+    assert sorted(info["state"]["subjects"].values()) == [1, 1, 64]
+    first = await streams.api(f"STREAM.MSG.GET.{INGRESS}", {"seq": 1})
+    assert base64.b64decode(first["message"]["data"]) == b"0"  # what came first still waits
+
+
+async def test_a_share_of_ingress_below_what_waits_is_refused(streams: Scene) -> None:
+    for number in range(100):
+        await streams.relay.publish("send.greedy", b"%d" % number)
+
+    async def all_wait() -> bool:
+        return await streams.stored(INGRESS) == 100
+
+    await until(all_wait, "all are stored")
+    streams.change(limits=replace(LIMITS, ingress_messages=99))
+    with pytest.raises(StreamsUnusable, match="100 messages of one bot wait in stream INGRESS") as told:
+        await provision(streams.relay, streams.policy)
+    assert "ingress_messages" in str(told.value.hint)
+    assert await streams.stored(INGRESS) == 100
+    streams.change(limits=replace(LIMITS, ingress_messages=100))
+    await provision(streams.relay, streams.policy)

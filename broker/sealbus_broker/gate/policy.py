@@ -59,6 +59,8 @@ class Limits:
     live_bytes: int = 256 * 1024**2
     payload_bytes: int = DEFAULT_PAYLOAD_BYTES
     """Largest payload on a subject that says nothing else (``SubjectRule.max_bytes``)."""
+    ingress_messages: int = 1024
+    """NATS messages of one bot that may wait for a relay."""
     attempts: int = 10
     """How often a failing message is given to one durable subscription."""
     subscriptions: int = 32

@@ -29,6 +29,12 @@ MAX_ATTEMPTS: Final = 1000
 PAYLOAD: Final = (1, MAX_ENVELOPE_BYTES)
 """What a subject may allow: a byte is a number or ``null``."""
 
+MIN_WAITING: Final = 64
+"""Fewest messages of a bot that may wait: what one turn of a client's loop sends."""
+
+MAX_WAITING: Final = 10**9
+"""Most, which is no limit: INGRESS is full long before."""
+
 _SIZE: Final = (MIN_STORE_BYTES, MAX_STORE_BYTES)
 _TIME: Final = (MIN_TIME_MS, MAX_TIME_MS)
 
@@ -45,12 +51,13 @@ RANGES: Final = {
     "quarantine_bytes": _SIZE,
     "live_bytes": _SIZE,
     "payload_bytes": PAYLOAD,
+    "ingress_messages": (MIN_WAITING, MAX_WAITING),
     "attempts": (1, MAX_ATTEMPTS),
     "subscriptions": (1, MAX_CONSUMERS),
 }
 """Each limit, as it is written in the file, and the least and the most that it may be."""
 
-_COUNTS: Final = frozenset({"attempts", "subscriptions"})
+_COUNTS: Final = frozenset({"ingress_messages", "attempts", "subscriptions"})
 
 
 def read_limits(reader: Reader, value: Any) -> Limits:

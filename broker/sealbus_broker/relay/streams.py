@@ -123,6 +123,9 @@ def stream_configs(policy: Policy, *, replicas: int = 1) -> tuple[Json, ...]:
             # Full means refused, never that an older message goes unjudged.
             "discard": "new",
             "max_bytes": limits.ingress_bytes,
+            # A bot's own subject: one that sends faster than it is judged is refused alone, before INGRESS is full for all.
+            "max_msgs_per_subject": limits.ingress_messages,
+            "discard_new_per_subject": True,
             "max_age": 0,  # what waited too long is quarantined as stale by the gate, not lost by the stream
             "duplicate_window": _MIN_WINDOW_NS,
         },
@@ -283,8 +286,10 @@ async def _provision_stream(nc: Client, wanted: Json, timeout_s: float) -> None:
         raise refused(f"stream {name} cannot be read", info["error"])
     else:
         found = differences(info["config"], wanted)
-        if found and all(difference.field in _MAY_CHANGE for difference in found):
+        if found and all(_may_change(name, difference.field) for difference in found):
             _check_shrinking(info, wanted)
+            if name == INGRESS:
+                await _check_waiting(nc, wanted, timeout_s)
             _log.info("stream.updated", stream=name, fields=[difference.field for difference in found])
             await ask_well(
                 nc, f"STREAM.UPDATE.{name}", wanted, timeout_s, f"stream {name} cannot follow the policy's limits"
@@ -330,6 +335,23 @@ def _check_shrinking(info: Json, wanted: Json) -> None:
         raise StreamsUnusable(
             f"stream {wanted['name']} holds {used} bytes, more than the policy's new limit of {limit}",
             hint="raise the limit in policy.yaml again, or wait until enough messages have aged out",
+        )
+
+
+def _may_change(stream: str, field: str) -> bool:
+    """Whether a start may change ``field`` in a living stream."""
+    return field in _MAY_CHANGE or (stream, field) == (INGRESS, "max_msgs_per_subject")
+
+
+async def _check_waiting(nc: Client, wanted: Json, timeout_s: float) -> None:
+    """A bot that has more messages waiting than its new limit would lose the oldest, unjudged."""
+    what = f"what waits in stream {INGRESS} cannot be counted"
+    info = await ask_well(nc, f"STREAM.INFO.{INGRESS}", {"subjects_filter": ">"}, timeout_s, what)
+    waiting, limit = max((info["state"].get("subjects") or {"": 0}).values()), wanted["max_msgs_per_subject"]
+    if waiting > limit:
+        raise StreamsUnusable(
+            f"{waiting} messages of one bot wait in stream {INGRESS}, more than the policy's new limit of {limit}",
+            hint="raise ingress_messages in policy.yaml again, or let a relay judge them first",
         )
 
 
