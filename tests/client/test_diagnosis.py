@@ -132,7 +132,10 @@ REFUSED = f"Multiple exceptions: {_REFUSED} ('::1', 4222, 0, 0), {_REFUSED} ('12
         (ConnectionResetError(errno.ECONNRESET, "reset"), True, f"{SERVER} cut the connection before there was a session"),
         (AuthorizationError(), True, f"order was not admitted at {SERVER}"),
         (Error("nats: 'Authorization Violation'"), True, f"order was not admitted at {SERVER}"),
-        (Error("nats: maximum connections exceeded"), True, f"no session at {SERVER}: Error: nats: maximum connections exceeded"),
+        (Error("nats: maximum connections exceeded"), True, f"{SERVER} takes no more connections"),
+        (Error("nats: 'maximum account active connections exceeded'"), True,
+            f"order may have no more sessions at {SERVER}: it has as many as the bus allows one bot, or all bots together"),
+        (Error("nats: something new"), True, f"no session at {SERVER}: Error: nats: something new"),
     ],
 )  # fmt: skip
 def test_each_cause_has_a_sentence_of_its_own(error: Exception, reached: bool, said: str) -> None:

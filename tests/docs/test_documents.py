@@ -24,7 +24,7 @@ from sealbus_broker.gate.policy import Limits
 from sealbus_broker.policy.bus_file import MAX_BUS_KEYS, MAX_SERVERS, read_bus_file
 from sealbus_broker.policy.document import Document
 from sealbus_broker.policy.keys import MAX_KEYS
-from sealbus_broker.policy.limits import RANGES
+from sealbus_broker.policy.limits import MAX_CONNECTIONS, RANGES
 from sealbus_broker.policy.loader import MAX_CAUSE_MS, load
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.reader import Reader
@@ -200,6 +200,7 @@ def numbers_of_the_policy() -> dict[str, tuple[str, ...]]:
         r"to this message's, (\d+)s to (\d+)h \|": ("1", str(MAX_CAUSE_MS // 3_600_000)),
         r"burst` is how many may come at once: one second's worth if left out, at least (\d+)": ("1",),
         r"With NTP, (\d+) s is generous": (str(given.clock_skew_ms // 1000),),
+        r"All bots together have ([\d,]+)\.": (f"{MAX_CONNECTIONS:,}",),
         r"\| (\d+) to (\d+) of them \|": ("1", str(MAX_KEYS)),
         r"(\d+) to (\d+) addresses like": ("1", str(MAX_SERVERS)),
         r"(\d+) to (\d+) public keys": ("1", str(MAX_BUS_KEYS)),

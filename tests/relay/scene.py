@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from sealbus_broker.relay.connection import HardenedClient, connect
 from sealbus_broker.relay.nats_config import NatsConfig
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.server import NatsServer
+from sealbus_broker.relay.throttle import PERIOD_S, QUIET_S
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S, until
 
@@ -152,6 +154,11 @@ class Scene:
         await self.server.stop()
 
 
+def no_quiet() -> Callable[[], float]:
+    """A clock by which so much time passes between any two lines that each is written into the log."""
+    return count(0, max(QUIET_S, PERIOD_S)).__next__
+
+
 async def raise_curtain(folder: Path) -> Scene:
     """A bus of three bots: ``order``, ``inventory`` (subscribes ``orders.>``) and ``thief`` (subscribes ``news.>``)."""
     secrets = BusSecrets.generate()
@@ -169,7 +176,7 @@ async def raise_curtain(folder: Path) -> Scene:
         scene.complaints.append(str(error))
 
     relay = await connect([server.url], secrets.relay.seed_text, name="test relay", on_error=complain)
-    admission = Admission(relay, secrets.issuer, lambda: scene.policy)
+    admission = Admission(relay, secrets.issuer, lambda: scene.policy, monotonic=no_quiet())
     scene = Scene(server, secrets, policy, keys, relay, admission, open=[relay])
     await admission.start()
     return scene

@@ -23,7 +23,7 @@ from sealbus.subjects import consumer_name
 from sealbus_broker.gate.policy import BotKey, BotRule
 from sealbus_broker.relay import jwt
 from sealbus_broker.relay.admission import CALLOUT_SUBJECT, Admission, Denial, decide
-from tests.relay.scene import LIMITS, Door, Scene, a_policy, bot_rule, now_ms
+from tests.relay.scene import LIMITS, Door, Scene, a_policy, bot_rule, no_quiet, now_ms
 from tests.waiting import until
 
 
@@ -207,7 +207,7 @@ async def test_a_session_does_not_outlive_its_key(scene: Scene) -> None:
 
 async def test_two_relays_share_the_door(scene: Scene) -> None:
     second = await scene.login()
-    beside = Admission(second, scene.secrets.issuer, lambda: scene.policy)
+    beside = Admission(second, scene.secrets.issuer, lambda: scene.policy, monotonic=no_quiet())
     await beside.start()
     with capture_logs() as logs:
         for _ in range(8):
@@ -263,10 +263,10 @@ class Forger:
         """The request, signed by the server it names or by ``key``."""
         return jwt.sign(self.claims, key or self.server, now_ms() // 1000)
 
-    def answer(self, token: str | bytes) -> dict[str, Any]:
+    async def answer(self, token: str | bytes) -> dict[str, Any]:
         """The claims of the relay's answer. Raises :class:`Malformed` where it has none to give."""
         data = token.encode() if isinstance(token, str) else token
-        body = self.admission._answer(data).split(b".")[1]
+        body = (await self.admission._answer(data)).split(b".")[1]
         claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(body + b"=="))
         return claims
 
@@ -282,7 +282,7 @@ async def test_no_login_may_publish_what_the_server_asks(scene: Scene) -> None:
 async def test_a_whole_request_is_answered(scene: Scene) -> None:
     """The control of the tests below: each spoils one thing."""
     forger = Forger(scene)
-    claims = forger.answer(forger.token())
+    claims = await forger.answer(forger.token())
     assert claims["sub"] == forger.claims["nats"]["user_nkey"]
     assert claims["aud"] == forger.server.public.text
     assert claims["iss"] == scene.secrets.issuer.public.text
@@ -292,7 +292,7 @@ async def test_a_whole_request_is_answered(scene: Scene) -> None:
 async def test_a_denial_tells_the_bot_nothing(scene: Scene) -> None:
     forger = Forger(scene)
     scene.change(bots={})
-    nats_claims = forger.answer(forger.token())["nats"]
+    nats_claims = (await forger.answer(forger.token()))["nats"]
     assert nats_claims["error"] == "not admitted"
     assert "jwt" not in nats_claims
 
@@ -327,7 +327,7 @@ async def test_a_request_with_one_thing_wrong_is_not_answered(
         place = place[name]
     place[path[-1]] = value
     with pytest.raises(Malformed):
-        forger.answer(forger.token())
+        await forger.answer(forger.token())
 
 
 async def test_a_request_signed_by_another_key_or_algorithm_is_not_answered(scene: Scene) -> None:
@@ -352,8 +352,8 @@ async def test_a_request_signed_by_another_key_or_algorithm_is_not_answered(scen
         b"a" * (200 * 1024),
     ):
         with pytest.raises(Malformed):
-            forger.answer(spoilt)
-    forger.answer(f"{head}.{body}.{signature}")
+            await forger.answer(spoilt)
+    await forger.answer(f"{head}.{body}.{signature}")
 
 
 @given(st.binary(max_size=400) | st.text(max_size=200).map(lambda text: text.encode()))

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from sealbus.errors import InvalidInput
 from sealbus.limits import MAX_ENVELOPE_BYTES
-from sealbus_broker.relay.nats_config import MAX_BOT_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES, quote, render
+from sealbus_broker.policy.limits import MAX_CONNECTIONS
+from sealbus_broker.relay.nats_config import (
+    MAX_BOT_PAYLOAD_BYTES,
+    MAX_PAYLOAD_BYTES,
+    RESERVED_CONNECTIONS,
+    quote,
+    render,
+)
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.server import find_binary
 from tests.relay.scene import a_config
@@ -82,3 +89,7 @@ def test_a_quoted_text_ends_where_it_should(text: str) -> None:
 
 def test_a_slightly_too_large_envelope_still_reaches_the_gate_and_fits_the_quarantine() -> None:
     assert MAX_ENVELOPE_BYTES < MAX_BOT_PAYLOAD_BYTES < MAX_PAYLOAD_BYTES
+
+
+def test_a_policy_may_give_one_bot_all_connections_and_no_more(tmp_path: Path) -> None:
+    assert a_config(tmp_path, SECRETS).max_connections - RESERVED_CONNECTIONS == MAX_CONNECTIONS

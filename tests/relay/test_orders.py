@@ -18,7 +18,7 @@ BOTS = (
     BotRule("order", {RAW: BotKey(RAW, 5, 7, None), ISSUER.public.raw: BotKey(ISSUER.public.raw, 0, None, 9)}),
     BotRule("inventory", {}, subscribe=("orders.>", "sealbus.*")),
 )
-POLICY = a_policy(*BOTS, limits=Limits(session_ms=12_345, clock_skew_ms=7))
+POLICY = a_policy(*BOTS, limits=Limits(session_ms=12_345, clock_skew_ms=7, connections=3))
 ORDERS = Orders(("nats://a:1", "tls://b:2"), "relay-1", LOGIN, ISSUER, POLICY)
 
 

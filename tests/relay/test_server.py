@@ -17,11 +17,13 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from sealbus_broker.relay import nats_config
 from sealbus_broker.relay import server as server_module
 from sealbus_broker.relay.errors import ServerFailed
 from sealbus_broker.relay.nats_config import NatsConfig
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.server import NatsServer, find_binary
+from sealbus_broker.relay.server_log import ServerLog
 from sealbus_broker.relay.streams import provision
 from tests.relay.scene import Scene, a_config, raise_curtain
 from tests.small_disk import fill, mounted
@@ -139,8 +141,8 @@ def test_one_on_the_path_will_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 async def test_a_configuration_that_it_refuses(monkeypatch: pytest.MonkeyPatch, server: NatsServer) -> None:
-    server._log_file.parent.mkdir()
-    server._log_file.write_text("[1] 2020/01/01 00:00:00.000000 [ERR] an old story\n")
+    server._log.path.parent.mkdir()
+    server._log.path.write_text("[1] 2020/01/01 00:00:00.000000 [ERR] an old story\n")
     monkeypatch.setattr(server_module, "render", lambda _: "port: 1\naccounts: { [\n")
     with pytest.raises(ServerFailed, match="ended at once") as told:
         await server.start()
@@ -286,7 +288,7 @@ async def test_one_that_can_no_longer_write_is_ended(
     monkeypatch.setattr(server_module, "find_binary", lambda: a_fake(tmp_path, says=line))
     monkeypatch.setattr(server_module, "_LOOK_S", 0.05)
     await server.start()
-    await until(lambda: line in server._log_file.read_text(), "it has said so")
+    await until(lambda: line in server._log.path.read_text(), "it has said so")
     supervising = asyncio.create_task(server.supervise())
     if ends:
         with pytest.raises(ServerFailed, match="cannot write its streams any more"):
@@ -308,7 +310,7 @@ async def test_one_that_does_not_heed_a_stop_is_killed(
     monkeypatch.setattr(server_module, "find_binary", lambda: a_fake(tmp_path, then=deaf))
     monkeypatch.setattr(server_module, "STOP_S", 0.3)
     await server.start()
-    await until(lambda: "deaf" in server._log_file.read_text(), "it is deaf")
+    await until(lambda: "deaf" in server._log.path.read_text(), "it is deaf")
     pid = server.pid
     assert pid is not None
     await server.stop()
@@ -407,15 +409,45 @@ async def test_a_file_with_an_id_that_is_none(server: NatsServer, tmp_path: Path
     await server.start()
 
 
-async def test_a_log_that_has_grown_is_set_aside(
+async def test_however_much_it_says_its_log_stays_small(
     server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "LOG_BYTES", 10)
-    (tmp_path / "state").mkdir()
-    (tmp_path / "state/nats.log").write_text("an old story of some length\n")
+    """Strangers who are refused have it say as much as they like."""
+    limit = 20_000
+    monkeypatch.setattr(nats_config, "LOG_BYTES", limit)
     await server.start()
-    assert (tmp_path / "state/nats.log.1").read_text() == "an old story of some length\n"
-    assert "old story" not in (tmp_path / "state/nats.log").read_text()
+    begun = (tmp_path / "state/nats.log").stat().st_ino
+    said = b""
+    for _ in range(600):
+        reader, writer = await asyncio.open_connection(*server.url.removeprefix("nats://").split(":"))
+        writer.write(b"x" * 100 + b"\r\n")
+        await reader.read()
+        writer.close()
+        said += server._log.news()
+    assert said.count(b"authentication error") > 500
+    sizes = [file.stat().st_size for file in (tmp_path / "state").glob("nats.log*")]
+    assert (tmp_path / "state/nats.log").stat().st_ino != begun
+    assert len(sizes) <= nats_config.LOG_FILES
+    assert sum(sizes) < nats_config.LOG_FILES * (limit + 2_000)
+
+
+def test_a_log_is_followed_into_the_next_file(tmp_path: Path) -> None:
+    path = tmp_path / "nats.log"
+    path.write_text("an old story\n")
+    log = ServerLog(path)
+    with log.begin() as output:
+        output.write(b"one\ntw")
+        output.flush()
+        assert log.news() == b"one\n"
+        output.write(b"o\n")
+        output.flush()
+        path.rename(tmp_path / "nats.log.2026")
+        path.write_bytes(b"three\nfo")
+        assert log.news() == b"two\nthree\n"
+    assert log.last_words() == ["three", "fo"]
+    assert log.news() == b""
+    path.unlink()
+    assert (log.news(), log.last_words()) == (b"", [])
 
 
 @pytest.mark.parametrize(("host", "url"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]")])  # noqa: S104

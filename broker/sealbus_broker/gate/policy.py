@@ -65,6 +65,9 @@ class Limits:
     """How often a failing message is given to one durable subscription."""
     subscriptions: int = 32
     """Durable subscriptions of one bot."""
+    connections: int = 64
+    """Sessions of one bot at a time. Thirty processes that all renew their sessions at once have 60, and it takes 127 such bots to use up the
+    8,128 connections that a nats-server of this bus takes from bots."""
 
 
 @dataclass(frozen=True, slots=True)

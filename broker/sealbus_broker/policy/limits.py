@@ -35,6 +35,12 @@ MIN_WAITING: Final = 64
 MAX_WAITING: Final = 10**9
 """Most, which is no limit: INGRESS is full long before."""
 
+MIN_CONNECTIONS: Final = 2
+"""Fewest sessions of a bot: one that is renewed has two for a moment."""
+
+MAX_CONNECTIONS: Final = 8128
+"""Most sessions of a bot: all that a nats-server takes from bots (``sealbus_broker.relay.nats_config``)."""
+
 _SIZE: Final = (MIN_STORE_BYTES, MAX_STORE_BYTES)
 _TIME: Final = (MIN_TIME_MS, MAX_TIME_MS)
 
@@ -54,10 +60,11 @@ RANGES: Final = {
     "ingress_messages": (MIN_WAITING, MAX_WAITING),
     "attempts": (1, MAX_ATTEMPTS),
     "subscriptions": (1, MAX_CONSUMERS),
+    "connections": (MIN_CONNECTIONS, MAX_CONNECTIONS),
 }
 """Each limit, as it is written in the file, and the least and the most that it may be."""
 
-_COUNTS: Final = frozenset({"ingress_messages", "attempts", "subscriptions"})
+_COUNTS: Final = frozenset({"ingress_messages", "attempts", "subscriptions", "connections"})
 
 
 def read_limits(reader: Reader, value: Any) -> Limits:

@@ -11,17 +11,19 @@ subscribe  ``inbox.<bot>.>``, ``bus.reply.<bot>.>``, and ``bus.<pattern>`` for e
            own name, for in another bot's group it would take that bot's messages away
 ========== =======================================================================================================
 
-:func:`decide` is pure. A refusal tells the bot nothing but that it was refused; the reason is in the relay's log.
+:func:`decide` is pure. A refusal tells the bot nothing but that it was refused; the reason is in the relay's log. A bot that has proven
+who it is, and has as many sessions as it may, is told that (:data:`~sealbus_broker.relay.nats_config.FULL_ACCOUNT`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import contextlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -38,9 +40,16 @@ from sealbus.subjects import BUS, INBOX, REPLY, ingress_subject, is_name
 from sealbus_broker.gate.policy import BotRule, Policy
 from sealbus_broker.printable import printable
 from sealbus_broker.relay import jwt
-from sealbus_broker.relay.nats_config import BOTS_ACCOUNT, MAX_BOT_PAYLOAD_BYTES, MAX_SUBSCRIPTIONS
+from sealbus_broker.relay.nats_config import BOTS_ACCOUNT, FULL_ACCOUNT, MAX_BOT_PAYLOAD_BYTES, MAX_SUBSCRIPTIONS
+from sealbus_broker.relay.sessions import Sessions
+from sealbus_broker.relay.throttle import Throttle
 
 log = structlog.get_logger(__name__)
+
+GRANTS_LOGGED: Final = 600
+"""Lines about bots that came in, a minute at most: one in ten seconds of each bot, so that a bus of a hundred has all of them."""
+
+CONFIG_HINT: Final = "does it run with the configuration that this version of `sealbus prepare` writes?"
 
 CALLOUT_SUBJECT: Final = "$SYS.REQ.USER.AUTH"
 PROTOCOL: Final = "sealbus/1"
@@ -135,14 +144,24 @@ class Admission:
     """Answers the auth callout on a connection of its own. Several relays share the work."""
 
     def __init__(
-        self, nc: Client, issuer: SigningKey, policy: Callable[[], Policy], now: Callable[[], float] = time.time
+        self,
+        nc: Client,
+        issuer: SigningKey,
+        policy: Callable[[], Policy],
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """``issuer`` signs the sessions."""
         self._nc = nc
         self._issuer = issuer
         self._policy = policy
         self._now = now
+        self._sessions = Sessions(nc, monotonic)
+        self._refusals = Throttle(monotonic)
+        self._grants = Throttle(monotonic, lines=GRANTS_LOGGED)
         self._subscription: Any = None
+        self._answering: set[asyncio.Task[None]] = set()
+        """Bounded by the server, which has so many connections and waits two seconds for each answer."""
 
     async def start(self) -> None:
         """Begin to answer."""
@@ -154,19 +173,29 @@ class Admission:
         if self._subscription is not None and self._nc.is_connected:
             with contextlib.suppress(NatsError, OSError):
                 await self._subscription.drain()
+        await asyncio.gather(*self._answering, return_exceptions=True)
 
     async def _on_request(self, msg: Msg) -> None:
-        try:
-            answer = self._answer(msg.data)
-        except Malformed as error:
-            log.warning("admission.malformed", error=error.what)
-            return
-        try:
-            await self._nc.publish(msg.reply, answer)
-        except (NatsError, OSError) as error:
-            log.warning("admission.unanswered", error=type(error).__name__)
+        """Answer beside others: nats-server is asked about one bot's sessions while the next bot is judged."""
+        task = asyncio.create_task(self._respond(msg))
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
 
-    def _answer(self, request: bytes) -> bytes:
+    async def _respond(self, msg: Msg) -> None:
+        try:
+            await self._nc.publish(msg.reply, await self._answer(msg.data))
+        except Malformed as error:
+            self._warn("admission.malformed", "malformed", error=error.what)
+        except (NatsError, OSError) as error:
+            self._warn("admission.unanswered", "unanswered", error=type(error).__name__)
+
+    def _warn(self, event: str, kind: Hashable, **fields: Any) -> None:
+        """One line in the log, unless there were many like it."""
+        left_out = self._refusals.may_speak(kind)
+        if left_out is not None:
+            log.warning(event, **fields, left_out=left_out)
+
+    async def _answer(self, request: bytes) -> bytes:
         """The signed response to one request. Raises :class:`Malformed` for what no nats-server asked."""
         now = self._now()
         policy = self._policy()
@@ -174,27 +203,44 @@ class Admission:
         try:
             connect, client = nats["connect_opts"], nats["client_info"]
             user, server = str(nats["user_nkey"]), str(nats["server_id"]["id"])
-            challenge, host = client.get("nonce"), client.get("host")
-        except (KeyError, TypeError, AttributeError):
+            challenge, host, connection = client.get("nonce"), client.get("host"), int(client.get("id", 0))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise Malformed("a request without its fields") from None
         if not isinstance(connect, dict):
             raise Malformed("a request without its fields")
         decision = decide(connect, challenge, policy, int(now * 1000))
+        account = BOTS_ACCOUNT
+        if isinstance(decision, Session):
+            bot, most = decision.bot, policy.limits.connections
+            try:
+                if not await self._sessions.admit(bot, connection, most):
+                    account = FULL_ACCOUNT
+                    self._deny(
+                        Denial(bot, f"it has {most} sessions already, as many as it may (limits.connections)"), host
+                    )
+            except (NatsError, OSError) as error:
+                why = f"nats-server does not say how many sessions it has ({type(error).__name__}); {CONFIG_HINT}"
+                decision = Denial(bot, why)
         response: dict[str, Any] = {"type": "authorization_response", "version": 2}
         if isinstance(decision, Session):
-            log.info("admission.granted", bot=decision.bot, host=printable(str(host), 64))
-            response["jwt"] = jwt.sign(_user_claims(decision, user), self._issuer, int(now))
+            if account == BOTS_ACCOUNT and (left_out := self._grants.may_speak(decision.bot)) is not None:
+                log.info("admission.granted", bot=decision.bot, host=printable(str(host), 64), left_out=left_out)
+            response["jwt"] = jwt.sign(_user_claims(decision, user, account), self._issuer, int(now))
         else:
-            log.warning("admission.denied", bot=decision.bot, why=decision.why, host=printable(str(host), 64))
+            self._deny(decision, host)
             response["error"] = "not admitted"
         return jwt.sign({"sub": user, "aud": server, "nats": response}, self._issuer, int(now)).encode()
 
+    def _deny(self, denial: Denial, host: object) -> None:
+        kind = denial.bot, denial.why
+        self._warn("admission.denied", kind, bot=denial.bot, why=denial.why, host=printable(str(host), 64))
 
-def _user_claims(session: Session, user: str) -> dict[str, Any]:
+
+def _user_claims(session: Session, user: str, account: str) -> dict[str, Any]:
     return {
         "sub": user,
         "name": session.bot,
-        "aud": BOTS_ACCOUNT,
+        "aud": account,
         "exp": session.expires_at_ms // 1000,
         "nats": {
             "type": "user",

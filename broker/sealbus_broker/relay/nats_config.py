@@ -6,6 +6,7 @@ with the reply ``$JS.API.STREAM.DELETE.ACCEPTED`` deleted the stream (measured, 
 
 ``BUS``   JetStream, the relays, every stream. No bot ever logs in here.
 ``BOTS``  all bots. Has no JetStream; only what is exported and imported below passes between the two.
+``FULL``  nobody. A bot that has as many sessions as it may is sent here, and told so.
 
 ============================================  ==========  ====================================================
 subject                                       direction   what for
@@ -14,6 +15,7 @@ subject                                       direction   what for
 ``bus.>`` ``inbox.>``                         BUS → BOTS  stamped messages and receipts on their way out
 ``$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.*``      service     a bot's durable subscription asks for messages
 ``$JS.ACK.ACCEPTED.>``                        service     and acknowledges them
+``$SYS.REQ.ACCOUNT.BOTS.CONNZ``               SYS → BUS   who is connected, for the limit of a bot's sessions
 ============================================  ==========  ====================================================
 
 Within ``BOTS`` a session's own permissions say which bot may do what: see :mod:`sealbus_broker.relay.admission`.
@@ -32,6 +34,13 @@ from sealbus.limits import MAX_ENVELOPE_BYTES
 BUS_ACCOUNT: Final = "BUS"
 BOTS_ACCOUNT: Final = "BOTS"
 SYSTEM_ACCOUNT: Final = "SYS"
+
+FULL_ACCOUNT: Final = "FULL"
+"""Takes no connection. A bot that has all its sessions is admitted into it, because nats-server then tells the client that there
+are too many connections; of a login that is refused it tells nothing (measured, 2.15.1)."""
+
+CONNECTIONS_SUBJECT: Final = f"$SYS.REQ.ACCOUNT.{BOTS_ACCOUNT}.CONNZ"
+"""Where nats-server says which bots are connected."""
 
 MAX_PAYLOAD_BYTES: Final = 1024 * 1024
 """nats-server's own default, written out because limits of the protocol are derived from it."""
@@ -60,6 +69,11 @@ second: what waits longer is soon retried, and would be written twice. nats-serv
 MAX_BUFFERED_BYTES: Final = 128 * 1024 * 1024
 """The same in bytes: four streams come to 512 MiB of memory at most."""
 
+LOG_BYTES: Final = 16 * 1024 * 1024
+LOG_FILES: Final = 2
+"""The embedded server's log: a refused login writes some 200 bytes, so a stranger pushes older lines out. Two files of this size
+hold more than 150,000 of them."""
+
 RESERVED_CONNECTIONS: Final = 64
 """Connections that bots cannot use up, so that a relay can always come back."""
 
@@ -83,6 +97,8 @@ class NatsConfig:
     server_name: str = "sealbus"
     pid_file: Path | None = None
     http_port: int | None = None
+    log_file: Path | None = None
+    """Where nats-server writes its log, and begins anew when it has grown. ``None``: to standard error, for whoever runs it to bound."""
     sync_interval: str = "always"
     max_file_bytes: int = UNBOUNDED_BYTES
     max_memory_bytes: int = UNBOUNDED_BYTES
@@ -114,6 +130,12 @@ def render(config: NatsConfig) -> str:
     optional = []
     if config.pid_file is not None:
         optional.append(f"pid_file: {quote(config.pid_file)}")
+    if config.log_file is not None:
+        optional += [
+            f"log_file: {quote(config.log_file)}",
+            f"logfile_size_limit: {LOG_BYTES}",
+            f"logfile_max_num: {LOG_FILES}",
+        ]
     if config.http_port is not None:
         optional.append(f"http: {quote(f'127.0.0.1:{config.http_port}')}  # monitoring, never beyond this machine")
     relay, issuer = config.relay.text, config.issuer.text
@@ -151,6 +173,7 @@ accounts {{
     imports: [
       {{ stream: {{ account: {BOTS_ACCOUNT}, subject: "send.*" }} }}
       {{ stream: {{ account: {BOTS_ACCOUNT}, subject: "call.*" }} }}
+      {{ service: {{ account: {SYSTEM_ACCOUNT}, subject: {quote(CONNECTIONS_SUBJECT)} }} }}
     ]
   }}
   {BOTS_ACCOUNT} {{
@@ -171,7 +194,10 @@ accounts {{
       {{ service: {{ account: {BUS_ACCOUNT}, subject: "$JS.ACK.ACCEPTED.>" }} }}
     ]
   }}
-  {SYSTEM_ACCOUNT} {{ }}
+  # Who is connected, and nothing else of the system: the relays count each bot's sessions.
+  {SYSTEM_ACCOUNT} {{ exports: [ {{ service: {quote(CONNECTIONS_SUBJECT)}, accounts: [ {BUS_ACCOUNT} ] }} ] }}
+  # For whoever has all his sessions already: takes no connection, and the client is told why.
+  {FULL_ACCOUNT} {{ limits {{ max_connections: 0 }} }}
 }}
 system_account: {SYSTEM_ACCOUNT}
 

@@ -79,4 +79,4 @@ class Orders:
             raise Malformed("not the orders of a relay") from None
 
 
-_LIMITS: Final = ("session_ms", "clock_skew_ms")
+_LIMITS: Final = ("session_ms", "clock_skew_ms", "connections")

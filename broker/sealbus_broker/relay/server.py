@@ -33,6 +33,7 @@ from sealbus.diagnosis import STORES_NOTHING
 from sealbus_broker.relay.errors import ServerFailed
 from sealbus_broker.relay.nats_config import NatsConfig, render
 from sealbus_broker.relay.notice import notice
+from sealbus_broker.relay.server_log import ServerLog
 from sealbus_broker.relay.version import check_version
 
 log = structlog.get_logger(__name__)
@@ -49,9 +50,6 @@ STOP_UNREADY_S: Final = 2.0
 QUICK_DEATH_S: Final = 5.0
 MOST_QUICK_DEATHS: Final = 3
 """A server that dies this often within seconds of its start will not get better by itself."""
-
-LOG_BYTES: Final = 16 * 1024 * 1024
-"""A log that has grown larger is set aside (one is kept) when the next server starts."""
 
 FULL_BYTES: Final = 2 * 1024 * 1024
 """With less than this a disk is full: the largest message has 1 MiB, and its stream's index is written beside it."""
@@ -113,13 +111,13 @@ class NatsServer:
     def __init__(self, config: NatsConfig, folder: Path) -> None:
         """``folder`` gets ``nats.conf``, ``nats.log``, ``nats.pid`` and ``nats.lock``; it is the bus's private state folder."""
         # A name of its own tells it from any other server that may answer on the port.
-        self._config = replace(config, server_name=f"sealbus-{secrets.token_hex(4)}")
+        log_file = folder / "nats.log"
+        self._config = replace(config, server_name=f"sealbus-{secrets.token_hex(4)}", log_file=log_file)
         self._config_file = folder / "nats.conf"
-        self._log_file = folder / "nats.log"
+        self._log = ServerLog(log_file)
         self._pid_file = folder / "nats.pid"
         self._lock_file = folder / "nats.lock"
         self._lock: IO[str] | None = None
-        self._log_start = 0
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
         self._serves = False
@@ -195,10 +193,7 @@ class NatsServer:
     async def _spawn(self, binary: Path) -> None:
         self._serves = False
         try:
-            if self._log_file.exists() and self._log_file.stat().st_size > LOG_BYTES:
-                self._log_file.replace(self._log_file.with_suffix(".log.1"))
-            with self._log_file.open("ab") as output:
-                self._log_start = output.tell()
+            with self._log.begin() as output:
                 # Output to a file: a pipe that nobody reads stalls the server.
                 self._process = await asyncio.create_subprocess_exec(
                     *_command(binary, self._config_file),
@@ -216,11 +211,11 @@ class NatsServer:
 
         Raises :class:`ServerFailed` if it goes on without being able to write, with room on its disk.
         """
-        process, looked_at = self._process, self._log_start
+        process = self._process
         while process is not None and process.returncode is None and not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), _LOOK_S)
-            written = self._log_from(looked_at).rpartition(b"\n")[0]
+            written = self._log.news()
             cannot_write = _CANNOT_WRITE.search(written.decode("utf-8", "replace"))
             # Its log may be on the full disk as well, and then says nothing.
             if self._free_bytes() < FULL_BYTES or (cannot_write and b"no space left" in written):
@@ -229,7 +224,6 @@ class NatsServer:
             if cannot_write:
                 await self._end_child()
                 raise self._failed("nats-server cannot write its streams any more")
-            looked_at += len(written)
         return _Ended.BY_ITSELF
 
     async def _wait_for_space(self) -> None:
@@ -377,24 +371,13 @@ class NatsServer:
             hint += f"; or it is the nats-server of an earlier run, which was process {int(self._pid_file.read_text())}"
         return hint
 
-    # ---- the log ---------------------------------------------------------------------------------------------------
-
-    def _log_from(self, start: int) -> bytes:
-        """What has been written from ``start`` on."""
-        try:
-            with self._log_file.open("rb") as file:
-                file.seek(start)
-                return file.read()
-        except OSError:
-            return b""
-
     def _failed(self, what: str) -> ServerFailed:
         """What happened, with what this server (not one before it) last had to say."""
-        lines = self._log_from(self._log_start).decode("utf-8", "replace").splitlines()
+        lines = self._log.last_words()
         telling = [line for line in lines if _SERIOUS.search(line)]
         last = "\n  ".join((telling or lines)[-_LAST_LINES:])
         return ServerFailed(
-            f"{what}:\n  {last}" if last else what, hint=_hint(last) or f"the whole log is {self._log_file}"
+            f"{what}:\n  {last}" if last else what, hint=_hint(last) or f"the whole log is {self._log.path}"
         )
 
 

@@ -76,6 +76,17 @@ def _nats(error: Exception, server: str, bot: str, waited_s: float) -> Connectio
                 hint="is a relay running? If it is, it is overloaded or cannot reach that nats-server",
             )
         return ConnectionFailed(f"{bot} was not admitted at {server}", hint=_ADMISSION_HINT)
+    if "maximum account active connections" in str(error).lower():
+        return ConnectionFailed(
+            f"{bot} may have no more sessions at {server}: it has as many as the bus allows one bot, or all bots together",
+            hint="end processes of this bot that are not needed, or have an operator raise limits.connections; "
+            "a session whose machine is gone counts for two minutes",
+        )
+    if "maximum connections exceeded" in str(error).lower():
+        return ConnectionFailed(
+            f"{server} takes no more connections",
+            hint="too many clients are connected to that nats-server; try again later",
+        )
     if STORES_NOTHING in str(error):
         return ConnectionFailed(
             f"{server} says that {STORES_NOTHING}",
