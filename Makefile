@@ -61,6 +61,10 @@ help: ## list the targets
 demo: $(READY) ## watch a robbery fail on a real NATS server (under a minute); ORDERS=my.jsonl trades your orders
 	@$(BIN) -m examples.robbery $(if $(ORDERS),"$(ORDERS)")
 
+.PHONY: attack
+attack: $(READY) ## attack a running bus in some 200 ways (under a minute); ARGS=--without takes the gate's checks out, ARGS=--json
+	@$(BIN) -m tests.attacks $(ARGS)
+
 .PHONY: test
 test: check ## everything that must hold: style, types, imports, all tests
 	$(BIN) -m pytest $(PARALLEL)

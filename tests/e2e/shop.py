@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,22 +43,29 @@ def order(number: int) -> dict[str, Any]:
 class Shop:
     """One bus: its folder, its server, its relays."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, make_folder: Callable[[Path], None] | None = None) -> None:
+        """``make_folder`` fills the folder; unless given, with the example bus and a key for each of its bots."""
         self.bus = BusFolder(folder)
         folder.mkdir()
+        self.port = free_port()
+        self.url = f"nats://127.0.0.1:{self.port}"
+        if make_folder is None:
+            self._make_example(folder)
+        else:
+            make_folder(folder)
+        self.secrets = self.bus.open_secrets()
+        self.server = self._make_server()
+        self.relays: list[asyncio.subprocess.Process] = []
+        self._stack = AsyncExitStack()
+
+    def _make_example(self, folder: Path) -> None:
         policy = (ROOT / "policy.yaml").read_text()
         assert SKEW in policy
         (folder / "policy.yaml").write_text(policy.replace(SKEW, "clock_skew: 100ms"))
         shutil.copytree(ROOT / "schemas", folder / "schemas")
-        self.secrets = self.bus.open_secrets()
-        self.port = free_port()
-        self.url = f"nats://127.0.0.1:{self.port}"
-        facts = BusFile("shop", (self.url,), (self.secrets.bus.public,))
+        facts = BusFile("shop", (self.url,), (self.bus.open_secrets().bus.public,))
         for bot in BOTS:
             make_key(self.bus, bot, facts, datetime.now(UTC))
-        self.server = self._make_server()
-        self.relays: list[asyncio.subprocess.Process] = []
-        self._stack = AsyncExitStack()
 
     def _make_server(self) -> NatsServer:
         config = NatsConfig(

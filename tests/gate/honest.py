@@ -25,6 +25,7 @@ from tests.gate.world import (
     nonce,
     parent,
     shipment,
+    told,
 )
 
 CATALOGUE = Catalogue()
@@ -68,7 +69,7 @@ def a_payload_of_every_kind() -> Step:
 @honest()
 def a_burst_under_one_seal() -> list[Step]:
     """Three envelopes under one signature, each carrying its own proof."""
-    drafts = [(replace(PLACED, nonce=nonce(f"burst {number}")), pack_json(ORDER)) for number in range(3)]
+    drafts = [(told(replace(PLACED, nonce=nonce(f"burst {number}"))), pack_json(ORDER)) for number in range(3)]
     return [Step(data, position=at) for at, data in enumerate(seal_envelopes(KEYS["order"], drafts), 7)]
 
 

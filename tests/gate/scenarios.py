@@ -30,6 +30,8 @@ class Scenario:
     """The check of the gate that stops it; ``None`` for honest trade and for what the ledger stops."""
     without: str = ACCEPTED
     """What becomes of it if that check is taken out."""
+    tell: Callable[[], tuple[Step, ...]] = tuple
+    """Tells the steps anew, at another time: see :func:`tests.gate.world.told_at`."""
 
 
 def _steps(told: Told) -> tuple[Step, ...]:
@@ -77,7 +79,7 @@ class Catalogue:
         name, about = tell.__name__, " ".join((tell.__doc__ or "").split())
         assert about, f"{name} does not say what it is about"
         assert name not in {known.name for known in self.scenarios}, name
-        self.scenarios.append(replace(scenario, name=name, about=about))
+        self.scenarios.append(replace(scenario, name=name, about=about, tell=lambda: _steps(tell())))
 
 
 def live(data: bytes, *, session: str = "order", at_ms: int = NOW) -> Step:

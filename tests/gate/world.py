@@ -6,8 +6,10 @@ The keys are made from public texts. TEST KEYS, never use.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import replace
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sealbus.codec import pack_json
@@ -190,10 +192,56 @@ def _subject(pattern: str, rule: Mapping[str, Any], schemas: Mapping[str, Schema
 
 POLICY: Final = compile_policy(POLICY_DOCUMENT)
 
+_LABELS: Final = re.compile(r"(?<=^reply\.order\.)[0-9a-f]{32}$")
+
+
+@dataclass(slots=True)
+class _Telling:
+    """When and how often everything is told: at :data:`NOW` and once, unless :func:`told_at` says otherwise."""
+
+    now_ms: int = NOW
+    salt: bytes = b""
+
+
+_telling = _Telling()
+
+
+@contextmanager
+def told_at(now_ms: int, salt: bytes) -> Iterator[None]:
+    """Within, envelopes and stamps are made for ``now_ms`` instead of :data:`NOW`, under nonces of their own for each ``salt``.
+
+    So the same attack can be made again and again for a bus that runs, whose clock is not ours and whose ledger forgets nothing.
+    """
+    _telling.now_ms, _telling.salt = now_ms, salt
+    try:
+        yield
+    finally:
+        _telling.now_ms, _telling.salt = NOW, b""
+
+
+def told(header: Header) -> Header:
+    """The header as it is told now."""
+    if not _telling.salt:
+        return header
+    subject = _LABELS.sub(lambda found: _salted(bytes.fromhex(found.group())).hex(), header.subject)
+    issued_at_ms = header.issued_at_ms + _telling.now_ms - NOW
+    return replace(header, subject=subject, nonce=_salted(header.nonce), issued_at_ms=issued_at_ms)
+
+
+def _salted(raw: bytes) -> bytes:
+    """Another 16 bytes for each telling. Where the first six are a time near :data:`NOW`, they are the time that is told."""
+    if not _telling.salt:
+        return raw
+    mixed = hashlib.sha256(_telling.salt + raw).digest()[:16]
+    time_ms = int.from_bytes(raw[:6])
+    if abs(time_ms - NOW) > 24 * HOUR:
+        return mixed
+    return (time_ms + _telling.now_ms - NOW).to_bytes(6) + mixed[6:]
+
 
 def nonce(label: str) -> bytes:
     """16 bytes that are the same at each run. A real nonce is random."""
-    return hashlib.sha256(f"nonce {label}".encode()).digest()[:16]
+    return _salted(hashlib.sha256(f"nonce {label}".encode()).digest()[:16])
 
 
 ORDER: Final = {"order_id": "A-1", "quantity": 3}
@@ -223,7 +271,9 @@ def envelope(
     **changes: Any,
 ) -> bytes:
     """A sealed envelope. What is not said is as the honest bot would have it; ``packed`` is a payload in bytes."""
-    header = replace(header, **changes)
+    if "issued_at_ms" in changes:
+        changes["issued_at_ms"] += _telling.now_ms - NOW
+    header = replace(told(header), **changes)
     if payload is ...:
         payload = _SAYS.get(header.subject, {"left": 4})
     body = pack_json(payload) if packed is None else packed
@@ -232,6 +282,9 @@ def envelope(
 
 def stamp(data: bytes, header: Header = PLACED, **changes: Any) -> Stamp:
     """The stamp that the relay gives the accepted envelope ``data``, whose header is ``header``."""
+    header = told(header)
+    if "judged_at_ms" in changes:
+        changes["judged_at_ms"] += _telling.now_ms - NOW
     made = Stamp(
         bus="shop",
         envelope=hashlib.sha256(data).digest(),
@@ -243,7 +296,7 @@ def stamp(data: bytes, header: Header = PLACED, **changes: Any) -> Stamp:
         detail=None,
         policy=POLICY.digest,
         position=7,
-        judged_at_ms=NOW,
+        judged_at_ms=_telling.now_ms,
         relay=RELAY,
     )
     if changes.get("verdict") is Verdict.QUARANTINED:

@@ -1,0 +1,198 @@
+"""At the door: a session without the right to it. The rival holds a good key of its own; the order bot is whom it would like to be."""
+
+from __future__ import annotations
+
+from sealbus.keys import KeyKind, SigningKey
+from sealbus.seal import Context, Seal, seal, sign_connect
+from sealbus.subjects import consumer_name
+from tests.attacks.corpus import Family
+from tests.gate.world import BUS_KEY, KEYS, test_seed
+
+FAMILY = Family("admission")
+login = FAMILY.login
+Said = tuple[str | None, bytes | str | None]
+
+NOTHING = "no admission text, signature or challenge"
+BEGINS = "the admission text does not begin with sealbus/1, a bot and a key"
+NO_BOT = "the admission text names no bot"
+NOT_ITS_KEY = "the key is not one of this bot's"
+NOT_NOW = "the key is not yet valid, expired or revoked"
+NO_SIGNATURE = "the signature does not hold over the challenge and the admission text"
+NOT_ITS_CONSUMER = "a consumer that is not the bot's own"
+
+
+def _text(bot: str, key: SigningKey, *more: str) -> str:
+    return " ".join(["sealbus/1", bot, key.public.text, *more])
+
+
+def _signed(challenge: bytes, bot: str, key: SigningKey, *more: str, by: SigningKey | None = None) -> tuple[str, bytes]:
+    text = _text(bot, key, *more)
+    return text, sign_connect(by or key, challenge, text.encode())
+
+
+def honest(challenge: bytes) -> Said:
+    """What must not be denied: each attack differs from it in one thing."""
+    return _signed(challenge, "order", KEYS["order"])
+
+
+@login(NOTHING)
+def nothing_said(_: bytes) -> Said:
+    """No admission text and no signature."""
+    return None, None
+
+
+@login(NOTHING)
+def no_signature(_: bytes) -> Said:
+    """The order bot's name and key, which are public, and nothing that proves them."""
+    return _text("order", KEYS["order"]), None
+
+
+@login(BEGINS)
+def another_protocol(challenge: bytes) -> Said:
+    """A protocol version that does not exist."""
+    text = _text("order", KEYS["rival"]).replace("sealbus/1", "sealbus/2")
+    return text, sign_connect(KEYS["rival"], challenge, text.encode())
+
+
+@login("the admission text is not ASCII")
+def letters_that_look_alike(challenge: bytes) -> Said:
+    """The order bot's name with a Cyrillic o."""
+    return _signed(challenge, "\u043erder", KEYS["rival"])
+
+
+@login(NO_BOT)
+def a_name_with_a_dot(challenge: bytes) -> Said:
+    """A name that would be two tokens of a NATS subject."""
+    return _signed(challenge, "rival.x", KEYS["rival"])
+
+
+@login(NO_BOT)
+def a_name_that_is_a_wildcard(challenge: bytes) -> Said:
+    """The name ``*``, whose session would be everybody's."""
+    return _signed(challenge, "*", KEYS["rival"])
+
+
+@login(NO_BOT)
+def a_name_in_capitals(challenge: bytes) -> Said:
+    """A name that some would take for the order bot's."""
+    return _signed(challenge, "Order", KEYS["rival"])
+
+
+@login("the policy knows no such bot")
+def a_bot_of_nobody(challenge: bytes) -> Said:
+    """A name that no policy knows."""
+    return _signed(challenge, "ghost", KEYS["rival"])
+
+
+@login("the policy knows no such bot")
+def the_relays_own_name(challenge: bytes) -> Said:
+    """The name that the relay's own messages bear."""
+    return _signed(challenge, "sealbus", KEYS["rival"])
+
+
+@login(NOT_ITS_KEY)
+def a_key_that_nobody_knows(challenge: bytes) -> Said:
+    """The order bot's name with a key of one's own making."""
+    return _signed(challenge, "order", KEYS["stranger"])
+
+
+@login(NOT_ITS_KEY)
+def a_lesser_bots_key(challenge: bytes) -> Said:
+    """The order bot's name with the rival's good key."""
+    return _signed(challenge, "order", KEYS["rival"])
+
+
+@login(NOT_NOW)
+def a_key_that_leaked(challenge: bytes) -> Said:
+    """A key of the order bot that was revoked."""
+    return _signed(challenge, "order", KEYS["order-leaked"])
+
+
+@login(NOT_NOW)
+def a_key_that_is_over(challenge: bytes) -> Said:
+    """A key of the order bot whose time is over."""
+    return _signed(challenge, "order", KEYS["order-old"])
+
+
+@login(NOT_NOW)
+def a_key_that_is_to_come(challenge: bytes) -> Said:
+    """A key of the order bot whose time has not come."""
+    return _signed(challenge, "order", KEYS["order-next"])
+
+
+@login(NO_SIGNATURE)
+def signed_with_another_key(challenge: bytes) -> Said:
+    """The order bot's name and key, signed with the rival's key."""
+    return _signed(challenge, "order", KEYS["order"], by=KEYS["rival"])
+
+
+@login(NO_SIGNATURE)
+def another_challenge(_: bytes) -> Said:
+    """The order bot's own signature over the challenge of an earlier connection: a captured login, replayed."""
+    return _signed(b"the challenge of yesterday", "order", KEYS["order"])
+
+
+@login(NO_SIGNATURE)
+def the_bare_challenge(challenge: bytes) -> Said:
+    """A signature over nothing but the challenge, as NATS's own keys make it."""
+    return _text("order", KEYS["order"]), KEYS["order"].sign(challenge)
+
+
+@login(NO_SIGNATURE)
+def another_text(challenge: bytes) -> Said:
+    """The order bot's signature for a session without consumers, beside a text that asks for one."""
+    text = _text("order", KEYS["order"])
+    signature = sign_connect(KEYS["order"], challenge, text.encode())
+    return f"{text} {consumer_name('order', 'orders.shipped', 'x')}", signature
+
+
+@login(NO_SIGNATURE)
+def another_context(challenge: bytes) -> Said:
+    """The order bot's seal over the same bytes, made for an envelope."""
+    text = _text("order", KEYS["order"])
+    return text, Seal.decode(seal(KEYS["order"], Context.ENVELOPE, [challenge + text.encode()])[0]).signature
+
+
+@login(NO_SIGNATURE)
+def a_signature_cut_short(challenge: bytes) -> Said:
+    """63 of 64 bytes."""
+    text, signature = _signed(challenge, "order", KEYS["order"])
+    return text, signature[:-1]
+
+
+@login("the signature is not base64")
+def a_signature_of_no_bytes(_: bytes) -> Said:
+    """A signature that is text."""
+    return _text("order", KEYS["order"]), "let me in!"
+
+
+@login(NOT_ITS_CONSUMER)
+def anothers_consumer(challenge: bytes) -> Said:
+    """The rival asks for the right to fetch what the inventory bot's durable subscription holds."""
+    return _signed(challenge, "rival", KEYS["rival"], consumer_name("inventory", "orders.placed", "default"))
+
+
+@login(NOT_ITS_CONSUMER)
+def a_consumer_that_is_a_wildcard(challenge: bytes) -> Said:
+    """The rival asks for the right to fetch from every consumer."""
+    return _signed(challenge, "rival", KEYS["rival"], ">")
+
+
+@login("33 consumers; at most 32")
+def too_many_consumers(challenge: bytes) -> Said:
+    """Each is the rival's own, but the session that the server keeps would grow."""
+    own = [consumer_name("rival", "stock.reserved", f"d{number}") for number in range(33)]
+    return _signed(challenge, "rival", KEYS["rival"], *own)
+
+
+@login("public key (U…) expected, got a key that begins with 'N'")
+def the_bus_key_as_a_bots(challenge: bytes) -> Said:
+    """A key of another kind: the bus's, which the credentials name."""
+    return _signed(challenge, "order", BUS_KEY)
+
+
+@login("public key (U…) expected, got a key that begins with 'A'")
+def a_bots_key_as_an_issuers(challenge: bytes) -> Said:
+    """The order bot's key under the prefix of a NATS account's key."""
+    key = SigningKey(test_seed("order"), KeyKind.ISSUER)
+    return _signed(challenge, "order", key)

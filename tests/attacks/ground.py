@@ -1,0 +1,205 @@
+"""A bus that runs, with the policy of the gate's tests, and what is seen of it from outside: what it stored, and what it refused and why.
+
+The attacker has raw sockets (:class:`examples.robbery.frames.RawSession`: the demo's attacker speaks with the same). No client of ours is
+between the attack and the bus.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Self
+
+from nats.aio.msg import Msg
+
+from examples.robbery.frames import RawSession, pub
+from sealbus.delivery import split_delivery
+from sealbus.errors import Malformed
+from sealbus.keys import KeyKind, SigningKey
+from sealbus.seal import sign_connect
+from sealbus_broker.gate.policy import Delivery
+from sealbus_broker.relay.connection import HardenedClient
+from sealbus_broker.relay.quarantine import RECORD_HEADER
+from sealbus_broker.relay.secrets import BusSecrets
+from tests.e2e.shop import Shop
+from tests.gate.bus import ACCEPTED, Step
+from tests.gate.world import BUS_KEY, KEYS, NOW, POLICY_DOCUMENT
+from tests.relay.scene import now_ms
+from tests.waiting import PATIENCE_S, until
+
+HOST = "127.0.0.1"
+_WAY = {Delivery.STREAM: "send", Delivery.LIVE: "call"}
+
+
+class Ground(Shop):
+    """The bus to be attacked."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, make_folder)
+        self.outcomes: dict[bytes, list[str]] = defaultdict(list)
+        """By SHA-256 of an envelope or whatever else was sent: what became of it, each time."""
+        self.in_order: set[bytes] = set()
+        """The SHA-256 of what was to be accepted."""
+        self._observer: HardenedClient | None = None
+        self._sessions: dict[str, RawSession] = {}
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        await self.start_relay()
+        self._observer = await self.nats()
+        await self._observer.subscribe("quarantine.>", cb=self._on_refused)
+        await self._observer.subscribe("bus.>", cb=self._on_delivered)
+        await self._observer.flush()
+        return self
+
+    async def __aexit__(self, *about: object) -> None:
+        for session in self._sessions.values():
+            await session.close()
+        if self._observer is not None:
+            await self._observer.close()
+        await super().__aexit__(*about)
+
+    async def _on_refused(self, msg: Msg) -> None:
+        record: dict[str, Any] = json.loads((msg.headers or {})[RECORD_HEADER])
+        self.outcomes[hashlib.sha256(msg.data).digest()].append(record["reason"])
+
+    async def _on_delivered(self, msg: Msg) -> None:
+        if not msg.data:  # the relay asks whether anybody listens
+            return
+        try:
+            envelope, _ = split_delivery(msg.data)
+        except Malformed:  # what no relay has stamped
+            envelope = msg.data
+        self.outcomes[hashlib.sha256(envelope).digest()].append(ACCEPTED)
+
+    @property
+    def strange(self) -> int:
+        """How many different messages were delivered that were not in order."""
+        return sum(ACCEPTED in became and digest not in self.in_order for digest, became in self.outcomes.items())
+
+    async def streams(self) -> set[str]:
+        """The names of all streams: those of an attacker's making would be among them."""
+        assert self._observer is not None
+        answer = json.loads((await self._observer.request("$JS.API.STREAM.NAMES", b"", PATIENCE_S)).data)
+        return set(answer["streams"] or [])
+
+    async def session(self, bot: str) -> RawSession:
+        """A session of one of the policy's bots, by its own key."""
+        if bot not in self._sessions:
+            session, admitted = await self.knock(
+                lambda challenge: _login(bot, KEYS[bot], challenge),
+            )
+            assert admitted, f"{bot} was not admitted"
+            self._sessions[bot] = session
+        return self._sessions[bot]
+
+    async def knock(self, make: Callable[[bytes], tuple[str | None, bytes | str | None]]) -> tuple[RawSession, bool]:
+        """Try to log in; whether it worked."""
+        session = await RawSession.open(HOST, self.port)
+        text, signature = make(session.challenge.encode())
+        encoded = base64.b64encode(signature).decode() if isinstance(signature, bytes) else signature
+        return session, await session.login(text, encoded)
+
+    async def take(self, steps: Sequence[Step]) -> list[str]:
+        """Send what the steps say; what became of each. Steps of one session follow each other without a pause."""
+        became: list[str] = []
+        for session, together in groupby(steps, lambda step: step.session):
+            group = list(together)
+            self.in_order |= {hashlib.sha256(step.data).digest() for step in group if step.expect == ACCEPTED}
+            frames = b"".join(pub(f"{_WAY[step.delivery]}.{session}", step.data) for step in group)
+            became += await self._sent(session, frames, [step.data for step in group])
+        return became
+
+    async def sent(self, bot: str, frame: bytes, body: bytes) -> str:
+        """Send a frame whose body has to be judged; what became of the body."""
+        return (await self._sent(bot, frame, [body]))[0]
+
+    async def _sent(self, bot: str, frames: bytes, bodies: Sequence[bytes]) -> list[str]:
+        session = await self.session(bot)
+        digests = [hashlib.sha256(body).digest() for body in bodies]
+        before = {digest: len(self.outcomes[digest]) for digest in digests}
+        await session.say(frames)
+        due = {digest: before[digest] + digests.count(digest) for digest in digests}
+        await until(
+            lambda: all(len(self.outcomes[digest]) >= count for digest, count in due.items()),
+            f"the relay stores a verdict on what {bot} sent",
+        )
+        became = {digest: iter(self.outcomes[digest][at:]) for digest, at in before.items()}
+        return [next(became[digest]) for digest in digests]
+
+    async def refused(self, bot: str, frame: bytes) -> str:
+        """Send a frame that NATS must refuse; in which words it does."""
+        session = await self.session(bot)
+        before = len(session.errors)
+        await session.say(frame)
+        await until(lambda: len(session.errors) > before, "NATS refuses the frame")
+        return session.errors[before].strip("'")
+
+
+def _login(bot: str, key: SigningKey, challenge: bytes) -> tuple[str, bytes]:
+    text = f"sealbus/1 {bot} {key.public.text}"
+    return text, sign_connect(key, challenge, text.encode())
+
+
+def new_body() -> bytes:
+    """Bytes that are no envelope, and that nobody has sent before."""
+    return b"\x00" + os.urandom(32)
+
+
+# ---- the policy of the gate's tests, as files ------------------------------------------------------------------------
+
+
+def make_folder(folder: Path) -> None:
+    """Write the bus's folder, with the keys that the gate's tests use. Times are counted from now instead of ``NOW``."""
+    shift = now_ms() - NOW
+    document = POLICY_DOCUMENT
+    policy = {
+        "version": 1,
+        "bus": document["bus"],
+        "limits": {name.removesuffix("_ms"): f"{value}ms" for name, value in document["limits"].items()},
+        "on_violation": {"default": "quarantine"},  # what is dropped could not be seen
+        "bots": {
+            bot: {"publish": rule["publish"], "subscribe": rule["subscribe"]} for bot, rule in document["bots"].items()
+        },
+        "subjects": {pattern: _subject(rule) for pattern, rule in document["subjects"].items()},
+    }
+    (folder / "policy.yaml").write_text(json.dumps(policy, indent=1))
+    (folder / "schemas").mkdir()
+    for name, schema in document["schemas"].items():
+        (folder / "schemas" / f"{name}.json").write_text(json.dumps(schema))
+    (folder / "keys").mkdir()
+    for bot, rule in document["bots"].items():
+        entries = [_key(entry, shift) for entry in rule["keys"]]
+        (folder / "keys" / f"{bot}.yaml").write_text(json.dumps({"bot": bot, "keys": entries}))
+    secrets = BusSecrets(BUS_KEY, SigningKey.generate(KeyKind.ISSUER), SigningKey.generate(KeyKind.BOT))
+    secrets.write(folder / ".sealbus" / "relay.toml")
+
+
+def _key(entry: dict[str, Any], shift: int) -> dict[str, str]:
+    times = {name.removesuffix("_ms"): _time(at + shift if at else 0) for name, at in entry.items() if name != "key"}
+    return {"key": KEYS[entry["key"]].public.text, **times}
+
+
+def _time(at_ms: int) -> str:
+    return f"{datetime.fromtimestamp(at_ms // 1000, UTC):%FT%TZ}"
+
+
+def _subject(rule: dict[str, Any]) -> dict[str, Any]:
+    written: dict[str, Any] = {"delivery": rule["delivery"], "schema": rule["schemas"]}
+    if "reply" in rule:
+        written["reply"] = rule["reply"]
+    if "max_bytes" in rule:
+        written["max_bytes"] = f"{rule['max_bytes']}B"
+    if rate := rule.get("rate"):
+        written["rate"] = f"{rate['per_second']}/s burst {rate['burst']}"
+    if cause := rule.get("cause"):
+        within = f"{cause['within_ms']}ms"
+        written["cause"] = {**{key: cause[key] for key in ("subject", "match", "once")}, "within": within}
+    return written

@@ -1,0 +1,84 @@
+"""Every attack is stopped, by who must stop it and for its own reason, on a bus that runs; and the corpus is what it says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sealbus_broker.gate import judge as gate
+from tests.attacks.admission import honest
+from tests.attacks.corpus import GATE_ALONE, Login, Where
+from tests.attacks.ground import Ground
+from tests.attacks.trial import ATTACKS, RUNNING, attempt, checks, through_without, why_denied
+from tests.gate.bus import ACCEPTED, Step
+from tests.gate.honest import HONEST
+from tests.gate.scenarios import Scenario
+from tests.gate.world import NOW, told_at
+from tests.relay.scene import now_ms
+
+LEAST = 150
+AT_AN_EDGE = {
+    "a_shipment_within_the_hour",
+    "an_answer_at_the_last_moment",
+    "a_pulse_after_copies_of_the_one_before",
+}
+"""Honest trade that is no longer in time when it arrives, or whose rate the one before it has used up."""
+
+
+def is_now(step: Step) -> bool:
+    """Whether a step can be taken on a bus whose clock is not ours."""
+    return step.arrived_at_ms == step.now_ms == NOW and step.ledger_since_ms is None
+
+
+async def test_every_attack_on_a_running_bus_is_stopped(tmp_path: Path) -> None:
+    async with Ground(tmp_path / "bus") as ground:
+        found = [await attempt(attack, ground) for attack in RUNNING]
+        streams, strange = await ground.streams(), ground.strange
+    assert strange == 0
+    assert [f"{one.attack.name}: {one.reason} {one.before}" for one in found if not one.is_stopped] == []
+    assert streams == {"INGRESS", "ACCEPTED", "LIVE", "QUARANTINE", "HEALTH"}
+
+
+async def test_honest_trade_passes_on_that_bus(tmp_path: Path) -> None:
+    """Else it might be the bus that stops everything, and not the check that an attack is meant for."""
+    async with Ground(tmp_path / "bus") as ground:
+        for scenario in HONEST:
+            if scenario.name in AT_AN_EDGE or scenario.expect != ACCEPTED or not all(map(is_now, scenario.steps)):
+                continue
+            with told_at(now_ms(), os.urandom(8)):
+                steps = scenario.tell()
+            assert await ground.take(steps) == [step.expect for step in steps], scenario.name
+        assert ground.strange == 0
+
+
+def test_the_door_names_the_reason_of_each_login() -> None:
+    logins = {
+        attack.name: (attack.reason, why_denied(attack.case)) for attack in ATTACKS if isinstance(attack.case, Login)
+    }
+    assert {name: got for name, (expected, got) in logins.items() if got != expected} == {}
+
+
+def test_an_honest_login_has_no_reason_to_be_denied() -> None:
+    """Else the reasons above might be those of anybody."""
+    assert why_denied(Login(honest)) == ACCEPTED
+
+
+def test_with_a_check_taken_out_its_attacks_get_through() -> None:
+    """All but those that say what stands behind the check: another check, or an assertion that it was made."""
+    by_message = [(attack.name, attack.case) for attack in ATTACKS if isinstance(attack.case, Scenario)]
+    for check in checks():
+        expected = {name for name, case in by_message if case.check == check and case.without == ACCEPTED}
+        assert {attack.name for attack in through_without(check)} >= expected, check
+
+
+def test_the_checks_are_put_back() -> None:
+    before = gate.CHECKS
+    through_without("check_seal")
+    assert gate.CHECKS is before
+
+
+def test_there_are_as_many_attacks_as_promised() -> None:
+    names = [(attack.family, attack.name) for attack in ATTACKS]
+    assert len(names) == len(set(names)) >= LEAST
+    assert {attack.where for attack in ATTACKS} == set(Where)
+    assert set(GATE_ALONE) <= {attack.name for attack in ATTACKS}

@@ -1,0 +1,130 @@
+"""One attack after the other, tried: on the bus that runs, and on the gate with one check after the other taken out."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sealbus_broker.gate import judge as gate
+from sealbus_broker.relay.admission import Denial, decide
+from tests.attacks import admission, deputy, grants
+from tests.attacks.corpus import GATE_ALONE, LEAD_MS, MESSAGES, Attack, Frame, Login, Where
+from tests.attacks.ground import Ground, new_body
+from tests.gate.bus import ACCEPTED, SETTLED, PureBus
+from tests.gate.scenarios import Scenario
+from tests.gate.world import NOW, POLICY, told_at
+from tests.relay.scene import now_ms
+
+ATTACKS: Final = (
+    *MESSAGES,
+    *admission.FAMILY.attacks,
+    *grants.FAMILY.attacks,
+    *deputy.FAMILY.attacks,
+)
+"""All of them, in the order of the table."""
+
+RUNNING: Final = tuple(attack for attack in ATTACKS if attack.name not in GATE_ALONE)
+"""Those that are tried on a bus that runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What became of an attack."""
+
+    attack: Attack
+    reason: str
+    """Why it was stopped, or :data:`ACCEPTED`."""
+    before: str = ""
+    """What is wrong with what had to come before it, and was in order."""
+    delivered: int = 0
+    """How many messages that were not in order were handed to subscribers meanwhile."""
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it met its own reason, and not another."""
+        return not self.before and not self.delivered and self.reason == self.attack.reason
+
+
+async def attempt(attack: Attack, ground: Ground) -> Found:
+    """Try one attack on a bus that runs."""
+    before = ground.strange
+    if isinstance(attack.case, Scenario):
+        found = await _by_message(attack, attack.case, ground)
+    elif isinstance(attack.case, Login):
+        found = await _at_the_door(attack, attack.case, ground)
+    else:
+        found = await _by_frame(attack, attack.case, ground)
+    return replace(found, delivered=ground.strange - before)
+
+
+async def _by_message(attack: Attack, scenario: Scenario, ground: Ground) -> Found:
+    with told_at(now_ms() + LEAD_MS.get(attack.name, 0), os.urandom(8)):
+        steps = scenario.tell()
+    became = await ground.take(steps)
+    wrong = [
+        f"step {number} became {got}, not {step.expect}"
+        for number, (step, got) in enumerate(zip(steps[:-1], became[:-1], strict=True), 1)
+        if got != step.expect
+    ]
+    return Found(attack, became[-1], "; ".join(wrong))
+
+
+async def _at_the_door(attack: Attack, login: Login, ground: Ground) -> Found:
+    session, admitted = await ground.knock(login.make)
+    await session.close()
+    # The door tells no stranger why. The same words are judged here, by what the relay judges them by.
+    return Found(attack, ACCEPTED if admitted else why_denied(login))
+
+
+def in_the_gate(attack: Attack) -> Found:
+    """Try an attack by a message on the gate and its ledger, without NATS."""
+    assert isinstance(attack.case, Scenario)
+    return Found(attack, PureBus().run(attack.case.steps))
+
+
+def why_denied(login: Login) -> str:
+    """What the relay's admission says of a login."""
+    challenge = b"a challenge of the server"
+    text, signature = login.make(challenge)
+    encoded = base64.b64encode(signature).decode() if isinstance(signature, bytes) else signature
+    said = {"auth_token": text, "sig": encoded}
+    decided = decide({key: value for key, value in said.items() if value is not None}, challenge.decode(), POLICY, NOW)
+    return decided.why if isinstance(decided, Denial) else ACCEPTED
+
+
+async def _by_frame(attack: Attack, frame: Frame, ground: Ground) -> Found:
+    body = new_body()
+    if attack.where is Where.NATS:
+        said = await ground.refused("rival", frame.make(body))
+        return Found(attack, attack.reason if said.startswith(attack.reason) else said)
+    return Found(attack, await ground.sent("rival", frame.make(body), body))
+
+
+# ---- with a check taken out ------------------------------------------------------------------------------------------
+
+
+def through_without(name: str) -> list[Attack]:
+    """The attacks by a message that the gate lets through when the check ``name`` is taken out."""
+    kept = tuple(check for check in gate.CHECKS if check.__name__ != name)
+    assert len(kept) == len(gate.CHECKS) - 1, name
+    whole = gate.CHECKS
+    gate.CHECKS = kept  # type: ignore[misc]  # put back below
+    try:
+        return [attack for attack in MESSAGES if isinstance(attack.case, Scenario) and _passes(attack.case)]
+    finally:
+        gate.CHECKS = whole  # type: ignore[misc]
+
+
+def _passes(scenario: Scenario) -> bool:
+    try:
+        return PureBus().run(scenario.steps) in (ACCEPTED, SETTLED)
+    except AssertionError:  # a later check stands on what the missing one establishes
+        return False
+
+
+def checks() -> Iterator[str]:
+    """The names of the gate's checks, in order."""
+    return (check.__name__ for check in gate.CHECKS)
