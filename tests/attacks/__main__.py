@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.attacks.corpus import GATE_ALONE
+from tests.attacks.corpus import GATE_ALONE, Attack, Shown, Written
 from tests.attacks.ground import Ground
 from tests.attacks.trial import ATTACKS, RUNNING, Found, attempt, checks, in_the_gate, through_without
 
@@ -25,6 +25,13 @@ async def tried() -> list[Found]:
     return [running.get(attack.name) or in_the_gate(attack) for attack in ATTACKS]
 
 
+def tried_on(attack: Attack) -> str:
+    """Where an attack is tried."""
+    if attack.name in GATE_ALONE:
+        return "gate"
+    return "this machine" if isinstance(attack.case, Written | Shown) else "running bus"
+
+
 def row(found: Found) -> dict[str, object]:
     """One line of ``--json``."""
     attack = found.attack
@@ -32,7 +39,7 @@ def row(found: Found) -> dict[str, object]:
         "family": attack.family,
         "attack": attack.name,
         "about": attack.about,
-        "on": "gate" if attack.name in GATE_ALONE else "running bus",
+        "on": tried_on(attack),
         "expected": {"where": attack.where.value, "reason": attack.reason},
         "reason": found.reason,
         "stopped": found.is_stopped,

@@ -13,7 +13,11 @@ from typing import Final
 
 from sealbus.reason import Reason
 from tests.gate.attacks import ATTACKS as BY_MESSAGE
+from tests.gate.bus import Step
 from tests.gate.scenarios import Scenario
+from tests.policy.folder import Folder
+
+ESCAPED: Final = "escaped"
 
 
 class Where(StrEnum):
@@ -23,6 +27,8 @@ class Where(StrEnum):
     LEDGER = "relay: ledger"
     DOOR = "admission"
     NATS = "NATS permissions"
+    LOADER = "policy loader"
+    OUTPUT = "command's output"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,21 @@ class Frame:
     """What the quarantine must then hold; ``None``: the frame is refused whole."""
 
 
-Case = Scenario | Login | Frame
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Something written into the bus's folder. ``write`` is given a small sound one."""
+
+    write: Callable[[Folder], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A text that a command shows."""
+
+    text: str
+
+
+Case = Scenario | Login | Frame | Written | Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +146,24 @@ class Family:
             self._add(Attack(self.name, make.__name__, about, Where.DOOR, reason, Login(make)))
 
         return keep
+
+    def folder(self, reason: str) -> Callable[[Callable[[Folder], None]], None]:
+        """A change of the folder that the loader must refuse, in these words."""
+
+        def keep(write: Callable[[Folder], None]) -> None:
+            about = " ".join((write.__doc__ or "").split())
+            self._add(Attack(self.name, write.__name__, about, Where.LOADER, reason, Written(write)))
+
+        return keep
+
+    def shown(self, name: str, about: str, text: str) -> None:
+        """A text of which nothing may reach the terminal as it is."""
+        self._add(Attack(self.name, name, about, Where.OUTPUT, ESCAPED, Shown(text)))
+
+    def message(self, name: str, about: str, tell: Callable[[], tuple[Step, ...]], reason: Reason) -> None:
+        """A message for what the relay itself offers, which the gate of a running bus must refuse."""
+        scenario = Scenario(name, about, tell(), reason.value, tell=tell)
+        self._add(Attack(self.name, name, about, Where.GATE, reason.value, scenario))
 
     def forbidden(self, verb: str, subject: str, about: str) -> None:
         """A subject that a lesser bot may not publish to (``PUB``) or subscribe to (``SUB``)."""

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import base64
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from sealbus_broker.gate import judge as gate
+from sealbus_broker.printable import printable, readable, readable_json
 from sealbus_broker.relay.admission import Denial, decide
-from tests.attacks import admission, deputy, grants
-from tests.attacks.corpus import GATE_ALONE, LEAD_MS, MESSAGES, Attack, Frame, Login, Where
+from tests.attacks import admission, deputy, files, grants, services, terminal
+from tests.attacks.corpus import ESCAPED, GATE_ALONE, LEAD_MS, MESSAGES, Attack, Frame, Login, Shown, Where, Written
 from tests.attacks.ground import Ground, new_body
 from tests.gate.bus import ACCEPTED, SETTLED, PureBus
 from tests.gate.scenarios import Scenario
 from tests.gate.world import NOW, POLICY, told_at
+from tests.policy.folder import Folder
 from tests.relay.scene import now_ms
 
 ATTACKS: Final = (
@@ -23,6 +27,9 @@ ATTACKS: Final = (
     *admission.FAMILY.attacks,
     *grants.FAMILY.attacks,
     *deputy.FAMILY.attacks,
+    *services.FAMILY.attacks,
+    *files.FAMILY.attacks,
+    *terminal.FAMILY.attacks,
 )
 """All of them, in the order of the table."""
 
@@ -55,9 +62,25 @@ async def attempt(attack: Attack, ground: Ground) -> Found:
         found = await _by_message(attack, attack.case, ground)
     elif isinstance(attack.case, Login):
         found = await _at_the_door(attack, attack.case, ground)
-    else:
+    elif isinstance(attack.case, Frame):
         found = await _by_frame(attack, attack.case, ground)
+    else:
+        return on_this_machine(attack)
     return replace(found, delivered=ground.strange - before)
+
+
+def on_this_machine(attack: Attack) -> Found:
+    """Try an attack on what runs where the operator is: the loader of the folder, and what commands show."""
+    if isinstance(attack.case, Written):
+        with tempfile.TemporaryDirectory(prefix="sealbus-folder-") as root:
+            folder = Folder(Path(root))
+            assert not folder.problems()
+            attack.case.write(folder)
+            found = folder.problems()
+        return Found(attack, found[0].partition(": ")[2] if found else ACCEPTED, "; ".join(found[1:]))
+    assert isinstance(attack.case, Shown)
+    shown = (printable(attack.case.text), readable(attack.case.text), readable_json(attack.case.text))
+    return Found(attack, ESCAPED if all(map(str.isprintable, shown)) and attack.case.text not in shown else ACCEPTED)
 
 
 async def _by_message(attack: Attack, scenario: Scenario, ground: Ground) -> Found:

@@ -1,0 +1,118 @@
+"""The bus's folder: what somebody writes into policy, schemas or keys so that a reviewer sees one thing and the bus does another."""
+
+from __future__ import annotations
+
+from tests.attacks.corpus import Family
+from tests.policy.folder import POLICY, Folder
+
+FAMILY = Family("files")
+attack = FAMILY.folder
+
+
+def _schema(folder: Folder, text: str) -> None:
+    folder.write("schemas/order.v1.json", text)
+
+
+@attack("the key publish stands twice")
+def a_key_twice(folder: Folder) -> None:
+    """Two grants under one name: one reader takes the first, another the last."""
+    folder.change("    publish: [orders.placed]\n", "    publish: [orders.placed]\n    publish: [stock.reserved]\n")
+
+
+@attack("this character ends a line for some readers only")
+def a_grant_behind_a_line_separator(folder: Folder) -> None:
+    """A comment that ends, for some readers, at U+2028: a grant stands in it."""
+    folder.write("policy.yaml", POLICY + "# note\u2028    publish: [stock.reserved]\n")
+
+
+@attack("this character ends a line for some readers only")
+def a_grant_behind_a_lone_return(folder: Folder) -> None:
+    """The same with a carriage return."""
+    folder.write("policy.yaml", POLICY + "# note\r    publish: [stock.reserved]\n")
+
+
+@attack("anchors (&name) are not used here")
+def an_anchor(folder: Folder) -> None:
+    """One bot's grants, referred to by another bot's, far below."""
+    folder.change("    publish: [orders.placed]\n", "    publish: &all [orders.placed]\n")
+
+
+@attack("tags (!type) are not used here")
+def a_tag(folder: Folder) -> None:
+    """A tag that some loaders make an object of."""
+    folder.change("bus: shop", "bus: !!python/object/apply:os.system ['true']")
+
+
+@attack("the first token of a grant may not be a wildcard")
+def a_grant_of_everything(folder: Folder) -> None:
+    """A pattern that also stands for the bus's own subjects and for other bots' answers."""
+    folder.change("    publish: [orders.placed]\n", "    publish: ['>']\n")
+
+
+@attack("sealbus.* belongs to the bus itself")
+def a_subject_of_the_bus(folder: Folder) -> None:
+    """A declaration of one of the bus's own subjects, with another schema."""
+    folder.change("  stock.check:\n", "  sealbus.subscribe:\n    schema: order.v1\n  stock.check:\n")
+
+
+@attack("orders.* and orders.placed overlap, so it is not clear which rule holds")
+def a_subject_declared_twice(folder: Folder) -> None:
+    """A pattern over a declared subject, with a rule of its own."""
+    folder.change("  stock.check:\n", "  orders.*:\n    schema: order.v1\n  stock.check:\n")
+
+
+@attack("unknown name rates")
+def a_field_that_nobody_knows(folder: Folder) -> None:
+    """A misspelt field, whose rule would not hold."""
+    folder.change(
+        "  orders.placed:\n    schema: order.v1\n", "  orders.placed:\n    schema: order.v1\n    rates: 1/s\n"
+    )
+
+
+@attack("this key is also inventory's: a key belongs to one bot")
+def a_key_of_two_bots(folder: Folder) -> None:
+    """One bot's key as another's."""
+    folder.key("inventory", folder.key("order"))
+
+
+@attack("the file's name is not a key file's name")
+def a_key_file_that_is_not_read(folder: Folder) -> None:
+    """A revocation in a file with another ending, which would not hold."""
+    folder.write("keys/order.yml", "bot: order\nkeys: []\n")
+
+
+@attack("is not the bot that the file is named after")
+def keys_of_another_bot(folder: Folder) -> None:
+    """A file that is named after one bot and says another's name."""
+    folder.key("order")
+    folder.change("bot: order", "bot: inventory", "keys/order.yaml")
+
+
+@attack("the reference points to no schema of this folder")
+def a_schema_from_elsewhere(folder: Folder) -> None:
+    """A schema that refers to a web page, whose owner would decide what is valid."""
+    _schema(folder, '{"$ref": "https://example.org/order.json"}')
+
+
+@attack("the reference points to no schema of this folder")
+def a_schema_out_of_the_folder(folder: Folder) -> None:
+    """A schema that refers to a file outside."""
+    _schema(folder, '{"$ref": "../../../etc/passwd"}')
+
+
+@attack("no keyword of Draft 2020-12 that is checked here: propertys")
+def a_keyword_that_is_misspelt(folder: Folder) -> None:
+    """``propertys``, which JSON Schema ignores: nothing would be checked."""
+    _schema(folder, '{"type": "object", "propertys": {}}')
+
+
+@attack("the key type stands twice")
+def a_schema_key_twice(folder: Folder) -> None:
+    """Two types under one name."""
+    _schema(folder, '{"type": "object", "type": "string"}')
+
+
+@attack("the regular expression cannot be used")
+def a_pattern_that_looks_back(folder: Folder) -> None:
+    """A regular expression whose time is not linear."""
+    _schema(folder, r'{"type": "string", "pattern": "(a+)\\1$"}')
