@@ -1,5 +1,5 @@
 # Everything for working on Sealbus. `make` lists the targets. Each sets up what it needs: an environment in .venv (`make bench`:
-# in .venv-bench), once, and again when pyproject.toml has changed. Needs GNU make, a POSIX shell, and Python 3.11 or newer
+# in .venv-bench, `make fuzz`: in .venv-fuzz), once, and again when pyproject.toml has changed. Needs GNU make, a POSIX shell, and Python 3.11 or newer
 # (`make PYTHON=…` chooses one).
 
 .DEFAULT_GOAL := help
@@ -13,6 +13,8 @@ READY := .venv/.ready
 PARALLEL := -n auto --dist loadscope --no-loadscope-reorder
 BENCH := .venv-bench/bin/python
 BENCH_READY := .venv-bench/.ready
+FUZZ := .venv-fuzz/bin/python
+FUZZ_READY := .venv-fuzz/.ready
 
 # An environment knows its own path. In a copied or moved tree it would run the code of the place it came from, so it is made anew.
 ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
@@ -22,6 +24,10 @@ endif
 ifneq ($(shell cat $(BENCH_READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(BENCH_READY)
 $(BENCH_READY): ANEW := --clear
+endif
+ifneq ($(shell cat $(FUZZ_READY) 2>/dev/null),$(CURDIR))
+.PHONY: $(FUZZ_READY)
+$(FUZZ_READY): ANEW := --clear
 endif
 
 # An environment in the folder of the target, with a pip that knows --group (25.1).
@@ -53,9 +59,15 @@ $(BENCH_READY): pyproject.toml
 	@$(PIP) --no-deps --group bench-uagents
 	@echo '$(CURDIR)' > $@
 
+$(FUZZ_READY): pyproject.toml
+	$(environment)
+	@echo "Installing Sealbus and the fuzzer ..."
+	@$(PIP) --editable '.[broker]' --group fuzz
+	@echo '$(CURDIR)' > $@
+
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
 demo: $(READY) ## watch a robbery fail on a real NATS server (under a minute); ORDERS=my.jsonl trades your orders
@@ -68,6 +80,7 @@ attack: $(READY) ## try some 250 attacks, most on a running bus (under a minute)
 .PHONY: test
 test: check ## everything that must hold: style, types, imports, all tests
 	$(BIN) -m pytest $(PARALLEL)
+	@$(MAKE) -s fuzz-short
 
 .PHONY: test-fast
 test-fast: $(READY) ## only the tests that start no other process
@@ -78,7 +91,21 @@ soak: $(READY) ## all tests again and again, half of the runs on a busy machine;
 	@$(BIN) -m tests.soak $(ARGS)
 
 .PHONY: fuzz
-fuzz: $(READY) ## the properties with 50 times as many examples (about 20 minutes)
+fuzz: $(FUZZ_READY) ## look for bytes that break a parser (about an hour); ARGS="--runs 20000 yaml nats" for less
+	@$(FUZZ) -m tests.fuzz $(ARGS)
+
+# Where there is no fuzzer for this Python, what it once found is still run by the ordinary tests.
+.PHONY: fuzz-short
+fuzz-short:
+	@mkdir -p build
+	@if $(MAKE) -s $(FUZZ_READY) >build/fuzz-short.log 2>&1; then \
+	    $(FUZZ) -m tests.fuzz --runs 20000 --folder build/fuzz-short all; \
+	else \
+	    echo "no fuzzer could be installed (build/fuzz-short.log): only the kept cases were run"; \
+	fi
+
+.PHONY: fuzz-properties
+fuzz-properties: $(READY) ## the properties with 50 times as many examples (about 20 minutes)
 	HYPOTHESIS_PROFILE=fuzz $(BIN) -m pytest -o timeout=0 tests/gate/test_fuzz.py tests/protocol/test_fuzz.py tests/protocol/test_credentials.py
 
 .PHONY: bench
@@ -112,5 +139,5 @@ venv: $(READY) ## only make the environment
 
 .PHONY: clean
 clean: ## remove what was made here; a bus's own state and credentials stay
-	rm -rf .venv .venv-bench build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-bench .venv-fuzz build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -path ./.git -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -28,6 +28,7 @@ from sealbus_broker.policy.limits import MAX_CONNECTIONS, RANGES
 from sealbus_broker.policy.loader import MAX_CAUSE_MS, load
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.reader import Reader
+from sealbus_broker.policy.schema_work import BUDGET, BYTE_BUDGET
 from sealbus_broker.policy.tree import Node, Place
 from tests.docs.tables import BLOCK, DOCS, PARTS, keys, made
 
@@ -205,6 +206,8 @@ def numbers_of_the_policy() -> dict[str, tuple[str, ...]]:
         r"(\d+) to (\d+) addresses like": ("1", str(MAX_SERVERS)),
         r"(\d+) to (\d+) public keys": ("1", str(MAX_BUS_KEYS)),
         r"and a version from (\d+) on": ("1",),
+        r"the largest payload \(`max_bytes`\) may take (\d+) million steps": (str(BUDGET // 1_000_000),),
+        r"second, or (\d+) steps a byte": (str(BYTE_BUDGET),),
         r"counted from (\d+), and left out": ("1",),
         r"(\d+) KiB are far more than": (str(given.payload_bytes // 1024),),
         r"at most (\d+) ms to decode": ("5",),  # measured

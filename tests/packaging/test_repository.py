@@ -29,7 +29,11 @@ def _source_files(root: Path) -> list[Path]:
             check=True,
         )
         return [root / name for name in listed.stdout.decode().split("\0") if name and (root / name).is_file()]
-    return [file for file in root.rglob("*") if file.is_file() and not {".venv", ".venv-bench"} & set(file.parts)]
+    return [
+        file
+        for file in root.rglob("*")
+        if file.is_file() and not {".venv", ".venv-bench", ".venv-fuzz"} & set(file.parts)
+    ]
 
 
 def test_no_seed_is_in_the_repository(root: Path) -> None:

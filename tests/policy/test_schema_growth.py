@@ -133,9 +133,10 @@ def test_the_place_is_the_subschema_that_doubles(bus: Folder) -> None:
     assert bus.problem().line == 2
 
 
-def test_the_standards_own_metaschema_can_be_judged(bus: Folder) -> None:
+def test_the_standards_own_metaschema_does_not_double_and_is_dear(bus: Folder) -> None:
+    """It is recursive, and has ``uniqueItems`` everywhere."""
     bus.write(FILE, '{"properties": {"schema": {"$ref": "https://json-schema.org/draft/2020-12/schema"}}}')
-    assert bus.problems() == []
+    assert bus.problem().what == "to judge one payload of orders.placed by this schema could take too long"
 
 
 def test_a_product_of_alternatives_is_refused(bus: Folder) -> None:

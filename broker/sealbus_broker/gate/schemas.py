@@ -60,6 +60,31 @@ def _refuse(uri: str) -> Any:  # noqa: ARG001  # jsonschema-rs says what it is a
     raise ValueError("nothing outside the folder is ever fetched")
 
 
+MOST_ERRORS: Final = 3000
+"""Most faults that the validator may collect of one payload: 9 microseconds each, so 27 ms."""
+
+MOST_STEPS: Final = 3_000_000
+"""Most steps (10 ns) that looking for them may take: as long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explaining:
+    """What it costs at most to say what is wrong with a payload."""
+
+    errors_per_value: int = 10
+    steps_per_byte: int = 50
+    alternatives: bool = True
+    """Whether the schema has ``anyOf`` or ``oneOf``: to say why none fits, the validator collects every fault of each. Sixteen alternatives
+    and a list of 60,000 values took 9 seconds and 1.6 GB."""
+
+    def allows(self, values: int, size: int) -> bool:
+        """Whether all faults of a payload with so many values and bytes may be looked for."""
+        return self.errors_per_value * values <= MOST_ERRORS and self.steps_per_byte * size <= MOST_STEPS
+
+
+UNEXPLAINED: Final = "(root): too large to say where it does not meet the schema"
+
+
 @dataclass(frozen=True, slots=True)
 class Schema:
     """One compiled schema. ``name`` is ``id`` + ``.v`` + ``version``: ``orders.placed.v1``, ``orders.placed``, ``1``."""
@@ -69,10 +94,13 @@ class Schema:
     version: int
     document: Document
     _validator: jsonschema_rs.Draft202012Validator
+    _explaining: Explaining
 
     @classmethod
-    def compile(cls, name: str, document: Document, registry: Registry | None = None) -> Schema:
-        """Compile ``document``, whose ``$ref`` reach only itself and ``registry``.
+    def compile(
+        cls, name: str, document: Document, registry: Registry | None = None, explaining: Explaining | None = None
+    ) -> Schema:
+        """Compile ``document``, whose ``$ref`` reach only itself and ``registry``. ``explaining``: what its faults cost.
 
         Raises :class:`InvalidInput` for what is not a Draft 2020-12 schema, a reference that does not resolve, a regular
         expression that is not linear-time, and a format that nobody checks.
@@ -92,7 +120,7 @@ class Schema:
             raise InvalidInput(f"schema {name}: {printable(error.message.strip(), MAX_DETAIL_BYTES)}") from None
         except (ValueError, TypeError, RecursionError) as error:
             raise InvalidInput(f"schema {name}: {printable(str(error), MAX_DETAIL_BYTES)}") from None
-        return cls(name, identity, version, document, validator)
+        return cls(name, identity, version, document, validator, explaining or Explaining())
 
     def is_valid(self, payload: object) -> bool:
         """Whether ``payload`` meets the schema. Never raises: what cannot be judged does not meet it."""
@@ -105,19 +133,23 @@ class Schema:
                 raise
             return False
 
-    def faults(self, payload: object, *, most: int = 1) -> tuple[str, ...]:
-        """Where ``payload`` does not meet the schema and by which keyword: ``/items/0/quantity: maximum``; at most ``most``.
+    def faults(self, payload: object, *, most: int = 1, size: int = 0) -> tuple[str, ...]:
+        """Where ``payload`` (of ``size`` bytes) does not meet the schema and by which keyword, at most ``most`` times.
 
-        Each is at most ``MAX_FAULT_BYTES`` of printable ASCII, and all of them together fit into a stamp's detail. A fault names places
-        (property names are the sender's text, and escaped) and the schema's own words, never a value of the payload: stamps and
-        logs travel further than payloads do. Never raises.
+        As ``/items/0/quantity: maximum``. Each is at most ``MAX_FAULT_BYTES`` of printable ASCII, and all of them together fit into a
+        stamp's detail. A fault names places (property names are the sender's text, and escaped) and the schema's own words, never a
+        value of the payload: stamps and logs travel further than payloads do. Never raises.
 
-        To look for more than one is much work where there are many, because the validator collects them all: 9 microseconds each.
+        To look for more than one is much work where there are many, because the validator collects them all: 9 microseconds each. It is
+        not done where there may be more than ``MOST_ERRORS``; then one is told, or :data:`UNEXPLAINED` if the schema has alternatives.
         """
         if self.is_valid(payload):
             return ()
+        small = self._explaining.allows(_values(payload, MOST_ERRORS), size)
+        if not small and self._explaining.alternatives:
+            return (UNEXPLAINED,)
         try:
-            if most > 1:
+            if most > 1 and small:
                 return _first(_explained(self._validator.iter_errors(payload)), most)
             self._validator.validate(payload)
         except jsonschema_rs.ValidationError as error:
@@ -137,6 +169,18 @@ ERROR: Final = Schema.compile(ERROR_SCHEMA, ERROR_DOCUMENT)
 """What any answer may be instead of the one that was asked for."""
 
 _MAY_BE_FALSE: Final = ("additionalProperties", "items", "propertyNames", "unevaluatedItems", "unevaluatedProperties")
+
+
+def _values(payload: object, most: int) -> int:
+    """How many values ``payload`` has, its map keys not counted; it is not counted much beyond ``most``."""
+    found, level = 1, [payload]
+    while level and found <= most:
+        below: list[object] = []
+        for one in level:
+            below.extend(one.values() if isinstance(one, dict) else one if isinstance(one, list) else ())
+        found += len(below)
+        level = below
+    return found
 
 
 def _first(faults: Iterator[str], most: int) -> tuple[str, ...]:

@@ -115,6 +115,8 @@ class _Loading:
         self.bots: dict[str, _Grants] = {}
         self.declared: list[str] = []
         """Every pattern that a grant may cover."""
+        self.dear: set[str] = set()
+        """Schemas that were found to cost too much."""
         self.covering: set[str] = set()
         """Grants known to cover one."""
 
@@ -190,20 +192,28 @@ class _Loading:
             reply = self.schema(text, (*path, "reply")) if text else None
             if delivery is not Delivery.LIVE:
                 self.reader.note((*path, "reply"), "only a live subject takes replies", hint="add `delivery: live`")
-        self.subjects.append(
-            SubjectRule(
-                pattern=name,
-                delivery=delivery,
-                schemas=MappingProxyType({schema.name: schema for schema in schemas if schema}),
-                rate=self.reader.rate(given["rate"], (*path, "rate")) if "rate" in given else None,
-                reply=reply,
-                cause=self.read_cause(given["cause"], (*path, "cause"), delivery) if "cause" in given else None,
-                on_violation=MappingProxyType(
-                    self.subject_dispositions(given.get("on_violation"), (*path, "on_violation"))
-                ),
-                max_bytes=most or self.limits.payload_bytes,
-            )
+        rule = SubjectRule(
+            pattern=name,
+            delivery=delivery,
+            schemas=MappingProxyType({schema.name: schema for schema in schemas if schema}),
+            rate=self.reader.rate(given["rate"], (*path, "rate")) if "rate" in given else None,
+            reply=reply,
+            cause=self.read_cause(given["cause"], (*path, "cause"), delivery) if "cause" in given else None,
+            on_violation=MappingProxyType(
+                self.subject_dispositions(given.get("on_violation"), (*path, "on_violation"))
+            ),
+            max_bytes=most or self.limits.payload_bytes,
         )
+        self.subjects.append(rule)
+        self.check_work(rule)
+
+    def check_work(self, rule: SubjectRule) -> None:
+        """Note the schemas by which a payload of this subject could take too long to judge."""
+        for schema in (*rule.schemas, *([rule.reply.name] if rule.reply else [])):
+            dear = self.schemas.measured[schema].too_dear(rule.pattern, rule.max_bytes, rule.max_values)
+            if dear is not None and schema not in self.dear:
+                self.dear.add(schema)
+                self.reader.problems.append(dear)
 
     def subject_dispositions(self, value: Any, path: Path_) -> dict[Reason, Disposition]:
         return self.dispositions(self.reader.mapping(value, path, [reason.value for reason in Reason]), path)

@@ -14,12 +14,13 @@ from referencing.jsonschema import DRAFT202012
 
 from sealbus.errors import InvalidInput
 from sealbus.subjects import RELAY, split_schema
-from sealbus_broker.gate.schemas import BASE, Schema, closed_registry
+from sealbus_broker.gate.schemas import BASE, Explaining, Schema, closed_registry
 from sealbus_broker.policy.document import Document, Path_, file_names, read_json
 from sealbus_broker.policy.problems import Problem
+from sealbus_broker.policy.schema_budget import Measured, measure
 from sealbus_broker.policy.schema_faults import faults, metaschema_faults, walk
-from sealbus_broker.policy.schema_growth import TooMany, doubling
 from sealbus_broker.policy.schema_words import schema_notes
+from sealbus_broker.policy.schema_work import Work
 from sealbus_broker.policy.uris import normal_uri
 from sealbus_broker.printable import printable
 
@@ -38,6 +39,8 @@ class Schemas:
 
     compiled: dict[str, Schema]
     """By name; empty if any file has a problem, since each may refer to every other."""
+    measured: dict[str, Measured]
+    """By name: what each costs, where none has a problem."""
     present: frozenset[str]
     """The names of all files, usable or not."""
     documents: list[Document]
@@ -53,12 +56,12 @@ def read_schemas(root: Path, problems: list[Problem]) -> Schemas:
         files = file_names(root, FOLDER)
     except OSError as error:
         problems.append(Problem(FOLDER, 0, 0, f"cannot be read: {error.strerror}"))
-        return Schemas({}, frozenset(), [], [])
+        return Schemas({}, {}, frozenset(), [], [])
     if len(files) > MAX_SCHEMAS:
         problems.append(
             Problem(FOLDER, 0, 0, "has too many schemas", got=str(len(files)), expected=f"at most {MAX_SCHEMAS}")
         )
-        return Schemas({}, frozenset(), [], [])
+        return Schemas({}, {}, frozenset(), [], [])
     documents: dict[str, Document] = {}
     for file in files:
         document = _read(root, file)
@@ -67,13 +70,12 @@ def read_schemas(root: Path, problems: list[Problem]) -> Schemas:
             documents[file.removesuffix(".json")] = document
         problems += found
     _check_identities(documents, problems)
-    if len(problems) == before:
-        problems += _check_insides(documents)
-    compiled = _compile(documents, problems) if len(problems) == before else {}
+    measured = _check_insides(documents, problems) if len(problems) == before else {}
+    compiled = _compile(documents, measured, problems) if len(problems) == before else {}
     sound = documents.values() if compiled else ()
     notes = [note for document in sound for note in schema_notes(document, walk(document.value))]
     present = frozenset(file.removesuffix(".json") for file in files)
-    return Schemas(compiled, present, list(documents.values()), notes)
+    return Schemas(compiled, measured, present, list(documents.values()), notes)
 
 
 def _read(root: Path, file: str) -> Document | Problem:
@@ -122,44 +124,32 @@ def _identities(base: str, schema: Any) -> Iterator[tuple[Path_, str]]:
         yield path, uri
 
 
-def _check_insides(documents: dict[str, Document]) -> list[Problem]:
+def _check_insides(documents: dict[str, Document], problems: list[Problem]) -> dict[str, Measured]:
+    """What each schema costs at most, by name; what is wrong inside is added to ``problems``."""
     registry: Any = METASCHEMAS
     for name, document in documents.items():
         resource = DRAFT202012.create_resource(document.value)
         registry = registry.with_resource(f"{BASE}{name}.json", resource)
         if (identity := resource.id()) is not None:
             registry = registry.with_resource(identity, resource)
-    found: list[Problem] = []
+    before = len(problems)
     resolvers: dict[str, Any] = {}
     for name, document in documents.items():
         try:
             resolvers[name] = registry.resolver(
                 DRAFT202012.create_resource(document.value).id() or f"{BASE}{name}.json"
             )
-            found += faults(document, resolvers[name])
+            problems += faults(document, resolvers[name])
         except (ValueError, referencing.exceptions.Unresolvable, RecursionError):
-            found.append(document.problem(("$id",), "an $id inside is not a URI that can be used"))
-    if not found:
-        found = [problem for name, document in documents.items() for problem in _growth(document, resolvers[name])]
-    return found
+            problems.append(document.problem(("$id",), "an $id inside is not a URI that can be used"))
+    if len(problems) > before:
+        return {}
+    return {name: measure(document, resolvers[name], problems) for name, document in documents.items()}
 
 
-def _growth(document: Document, resolver: Any) -> list[Problem]:
-    try:
-        state = doubling(document.value, resolver)
-    except TooMany as error:
-        return [
-            document.problem((), f"the schema has {error}", hint="name fewer alternatives, or refer to fewer schemas")
-        ]
-    if state is None:
-        return []
-    place = next((path for path, schema in walk(document.value) if id(schema) == state), ())
-    what = "the schema comes back to itself in two ways for the same place, so the work doubles with each level of a payload"
-    hint = "put the property or item that recurs next to anyOf/oneOf/allOf/if instead of into several of their branches"
-    return [document.problem(place, what, hint=hint)]
-
-
-def _compile(documents: dict[str, Document], problems: list[Problem]) -> dict[str, Schema]:
+def _compile(
+    documents: dict[str, Document], measured: dict[str, Measured], problems: list[Problem]
+) -> dict[str, Schema]:
     try:
         registry = closed_registry({f"{BASE}{name}.json": document.value for name, document in documents.items()})
     except InvalidInput as error:
@@ -168,7 +158,11 @@ def _compile(documents: dict[str, Document], problems: list[Problem]) -> dict[st
     found: dict[str, Schema] = {}
     for name, document in documents.items():
         try:
-            found[name] = Schema.compile(name, document.value, registry)
+            found[name] = Schema.compile(name, document.value, registry, _explaining(measured[name].work))
         except InvalidInput as error:
             problems.append(document.problem((), error.what, hint=error.hint))
     return found
+
+
+def _explaining(found: Work) -> Explaining:
+    return Explaining(found.errors_per_value, found.unguarded_per_byte, found.alternatives)

@@ -34,11 +34,12 @@ N = TypeVar("N", bound=Hashable)
 
 _HERE: Final = ("if", "then", "else", "not")
 _HERE_LISTS: Final = ("allOf", "anyOf", "oneOf")
+_UNEVALUATED: Final = frozenset({"unevaluatedItems", "unevaluatedProperties"})
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
-    """From a value to some of its members: one property or item (``name``), or all but ``but`` (``name`` is ``None``)."""
+class Step:
+    """From a value to some of its members: one property or item (``name``), or all but ``but`` (``name`` is ``None``); or to its keys."""
 
     kind: str
     name: str | int | None
@@ -47,7 +48,7 @@ class _Step:
     but: frozenset[str | int] = frozenset()
     rest: bool = False
 
-    def meets(self, other: _Step) -> bool:
+    def meets(self, other: Step) -> bool:
         """Whether both can lead to the same member."""
         if self.kind != other.kind or (
             self.origin == other.origin and self.rest != other.rest and self.kind == "property"
@@ -62,18 +63,38 @@ class TooMany(Exception):
     """The schema is too large a tangle to be judged. The message says what there is too much of."""
 
 
-class _Automaton:
-    """The subschemas that ``root`` reaches. A state is the ``id()`` of a schema object, which its document keeps alive."""
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One schema object that looks at a value, and how often it does."""
+
+    schema: dict[str, Any]
+    times: int
+    """2 where ``unevaluatedItems`` or ``unevaluatedProperties`` beside it asks again, 4 under two of them, and so on."""
+
+
+class Automaton:
+    """The subschemas that ``root`` reaches. A state is the ``id()`` of a schema object, which its document keeps alive.
+
+    Raises :class:`TooMany`.
+    """
 
     def __init__(self, root: Any, resolver: Any) -> None:
         self._known: dict[int, tuple[dict[str, Any], Any]] = {}
-        self.edges: dict[int, list[tuple[_Step, int]]] = {}
-        waiting = [self._state(root, resolver)]
+        self.edges: dict[int, list[tuple[Step, int]]] = {}
+        self.times: dict[int, list[int]] = {}
+        """By state: how often each of its edges is taken for one value."""
+        self.ways: dict[int, list[Way]] = {}
+        self.root = self._state(root, resolver)
+        waiting = [self.root]
         while waiting:
             state = waiting.pop()
             if state is None or state in self.edges:
                 continue
-            self.edges[state] = [edge for here in self._ways(state) for edge in self._down(here)]
+            ways = self._ways(state)
+            self.ways[state] = [Way(self._known[here][0], times) for here, times in ways]
+            edges = [(edge, times) for here, times in ways for edge in self._down(here)]
+            self.edges[state] = [edge for edge, _ in edges]
+            self.times[state] = [times for _, times in edges]
             waiting += [target for _, target in self.edges[state]]
 
     def _state(self, schema: Any, resolver: Any) -> int | None:
@@ -82,18 +103,19 @@ class _Automaton:
         self._known.setdefault(id(schema), (schema, resolver))
         return id(schema)
 
-    def _ways(self, state: int) -> list[int]:
+    def _ways(self, state: int) -> list[tuple[int, int]]:
         """The schema objects that look at the value which ``state`` looks at, each as often as it does."""
-        found: list[int] = []
-        stack: list[tuple[int, frozenset[int]]] = [(state, frozenset())]
+        found: list[tuple[int, int]] = []
+        stack: list[tuple[int, int, frozenset[int]]] = [(state, 1, frozenset())]
         while stack:
-            here, above = stack.pop()
+            here, times, above = stack.pop()
             if here in above:
                 continue  # a circle that takes no step: the validator ends it too
-            found.append(here)
+            found.append((here, times))
             if len(found) > MAX_WAYS:
                 raise TooMany(f"more than {MAX_WAYS} ways in which it looks at one value")
-            stack += [(inner, above | {here}) for inner in self._here(here)]
+            again = 1 if _UNEVALUATED.isdisjoint(self._known[here][0]) else 2
+            stack += [(inner, times * again, above | {here}) for inner in self._here(here)]
         return found
 
     def _here(self, state: int) -> Iterator[int]:
@@ -113,24 +135,26 @@ class _Automaton:
                 if (found := self._state(target.contents, target.resolver)) is not None:
                     yield found
 
-    def _down(self, state: int) -> Iterator[tuple[_Step, int]]:
+    def _down(self, state: int) -> Iterator[tuple[Step, int]]:
         schema, resolver = self._known[state]
         properties, prefix = schema.get("properties", {}), schema.get("prefixItems", [])
-        steps = [(_Step("property", name, state), inner) for name, inner in properties.items()]
-        steps += [(_Step("property", None, state), inner) for inner in schema.get("patternProperties", {}).values()]
+        steps = [(Step("property", name, state), inner) for name, inner in properties.items()]
+        steps += [(Step("property", None, state), inner) for inner in schema.get("patternProperties", {}).values()]
         steps += [
-            (_Step("property", None, state, frozenset(properties), rest=True), schema[keyword])
+            (Step("property", None, state, frozenset(properties), rest=True), schema[keyword])
             for keyword in ("additionalProperties", "unevaluatedProperties")
             if keyword in schema
         ]
-        steps += [(_Step("item", at, state), inner) for at, inner in enumerate(prefix)]
+        steps += [(Step("item", at, state), inner) for at, inner in enumerate(prefix)]
         steps += [
-            (_Step("item", None, state, frozenset(range(len(prefix)))), schema[keyword])
+            (Step("item", None, state, frozenset(range(len(prefix)))), schema[keyword])
             for keyword in ("items", "unevaluatedItems")
             if keyword in schema
         ]
         if "contains" in schema:
-            steps.append((_Step("item", None, state), schema["contains"]))
+            steps.append((Step("item", None, state), schema["contains"]))
+        if "propertyNames" in schema:
+            steps.append((Step("name", None, state), schema["propertyNames"]))
         for step, inner in steps:
             if (found := self._state(inner, _inside(resolver, inner))) is not None:
                 yield step, found
@@ -142,13 +166,10 @@ def _inside(resolver: Any, schema: Any) -> Any:
     return resolver.in_subresource(DRAFT202012.create_resource(schema))
 
 
-def doubling(root: Any, resolver: Any) -> int | None:
-    """The ``id()`` of a schema object under ``root`` that comes back to itself in two ways for one place, or ``None``.
-
-    ``root``: a schema that meets the metaschema; ``resolver`` stands at its URI. Raises :class:`TooMany`.
-    """
-    edges = _Automaton(root, resolver).edges
-    circles = _components({state: [target for _, target in out] for state, out in edges.items()})
+def doubling(automaton: Automaton) -> int | None:
+    """The ``id()`` of a schema object that comes back to itself in two ways for one place, or ``None``. Raises :class:`TooMany`."""
+    edges = automaton.edges
+    circles = components({state: [target for _, target in out] for state, out in edges.items()})
     members: dict[int, list[int]] = {}
     for state, circle in circles.items():
         members.setdefault(circle, []).append(state)
@@ -162,7 +183,7 @@ def doubling(root: Any, resolver: Any) -> int | None:
     return None
 
 
-def _ambiguous(edges: Mapping[int, list[tuple[_Step, int]]]) -> int | None:
+def _ambiguous(edges: Mapping[int, list[tuple[Step, int]]]) -> int | None:
     """A state that can be left and come back to by two paths that read the same word."""
     pairs: dict[tuple[int, int], set[tuple[int, int]]] = {}
     forks: list[tuple[tuple[int, int], tuple[int, int]]] = []
@@ -181,11 +202,11 @@ def _ambiguous(edges: Mapping[int, list[tuple[_Step, int]]]) -> int | None:
                 if one == other and at != also:
                     forks.append((pair, (target, other_target)))
         waiting += pairs[pair]
-    circles = _components(pairs)
+    circles = components(pairs)
     return next((pair[0] for pair, after in forks if circles[pair] == circles[after]), None)
 
 
-def _components(graph: Mapping[N, Iterable[N]]) -> dict[N, int]:
+def components(graph: Mapping[N, Iterable[N]]) -> dict[N, int]:
     """Which nodes can reach each other: a number for each set (Kosaraju, without recursion)."""
     order: list[N] = []
     seen: set[N] = set()

@@ -60,6 +60,31 @@ _ALONE: Final = {
 }
 """Keywords that check nothing without another one."""
 
+_SHADOWED: Final = {
+    "unevaluatedItems": "items",
+    "unevaluatedProperties": "additionalProperties",
+}
+"""Keywords that are left nothing to check by another one beside them."""
+
+_ABOUT: Final[dict[str, frozenset[str]]] = {
+    **dict.fromkeys(("maxLength", "minLength", "pattern", "format"), frozenset({"string"})),
+    **dict.fromkeys(
+        ("multipleOf", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum"), frozenset({"number", "integer"})
+    ),
+    **dict.fromkeys(
+        ("prefixItems", "items", "contains", "maxItems", "minItems", "uniqueItems", "unevaluatedItems"),
+        frozenset({"array"}),
+    ),
+    **dict.fromkeys(
+        (
+            *("properties", "patternProperties", "additionalProperties", "propertyNames", "unevaluatedProperties"),
+            *("maxProperties", "minProperties", "required", "dependentRequired", "dependentSchemas"),
+        ),
+        frozenset({"object"}),
+    ),
+}
+"""The types that a keyword is about: of all other values it checks nothing."""
+
 _ANNOTATION: Final = "x-"
 """What begins so belongs to somebody else's tool, and is known to check nothing."""
 
@@ -76,11 +101,32 @@ def word_faults(document: Document, path: Path_, schema: dict[str, Any]) -> Iter
                 if needed not in schema:
                     what = f"{keyword} checks nothing without {needed}"
                     yield document.problem((*path, keyword), what, hint=f"add {needed}, or remove it")
+            yield from _idle(document, path, schema, keyword)
         elif not keyword.startswith(_ANNOTATION):
             hint = _ELSEWHERE.get(keyword) or nearest(keyword, KEYWORDS)
             hint = hint or "what only describes belongs into $comment, or begins with x-"
             what = f"no keyword of Draft 2020-12 that is checked here: {printable(keyword, 60) or '(empty)'}"
             yield document.problem((*path, keyword), what, hint=hint)
+
+
+def _idle(document: Document, path: Path_, schema: dict[str, Any], keyword: str) -> Iterator[Problem]:
+    """A known keyword in a place where it never has anything to check."""
+    types = schema.get("type")
+    given = {types} if isinstance(types, str) else set(types or ())
+    about = _ABOUT.get(keyword)
+    if given and about is not None and about.isdisjoint(given):
+        yield document.problem(
+            (*path, keyword),
+            f"{keyword} checks nothing beside this type",
+            got=f"type {', '.join(sorted(given))}",
+            expected=f"type {' or '.join(sorted(about))}",
+            hint="correct the type, or move the keyword to where it belongs",
+        )
+    if (other := _SHADOWED.get(keyword)) in schema:
+        what = f"{keyword} checks nothing beside {other}, which takes all that is left"
+        yield document.problem(
+            (*path, keyword), what, hint=f"remove one of the two; {keyword} also sees into allOf and $ref"
+        )
 
 
 def schema_notes(document: Document, schemas: Iterable[tuple[Path_, Any]]) -> list[Problem]:

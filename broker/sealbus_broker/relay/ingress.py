@@ -289,6 +289,8 @@ def ingress_arrivals(subject: bytes, reply: bytes, data: bytes) -> list[Arrival]
     tokens = subject.split(b".")
     if fields[0] != INGRESS.encode() or len(tokens) != 3:
         return []
+    if not all(field.isdigit() and len(field) < 20 for field in fields[2:]):
+        return []
     session, redelivered = tokens[2].decode("utf-8", "replace"), int(fields[2]) > 1
     position, arrived_at_ms = int(fields[3]), int(fields[5]) // 1_000_000
     return [

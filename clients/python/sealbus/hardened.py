@@ -154,7 +154,8 @@ class _StrictParser(Parser):
                     subject, sid, reply, size = found.groups()
                 elif read.startswith(b"HMSG ", at):
                     found = _HMSG.match(read, at, end)
-                    if found is None:
+                    # The size counts the headers in: else the block would reach into what follows.
+                    if found is None or int(found[4]) > int(found[5]):
                         raise ProtocolError("nats: malformed HMSG")
                     subject, sid, reply, headers_size, size = found.groups()
                 else:

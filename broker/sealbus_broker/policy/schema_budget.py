@@ -1,0 +1,70 @@
+"""Schemas by which a payload could take too long to judge: told at load, each with its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sealbus_broker.policy.document import Document
+from sealbus_broker.policy.problems import Problem
+from sealbus_broker.policy.schema_faults import walk
+from sealbus_broker.policy.schema_growth import Automaton, TooMany, doubling
+from sealbus_broker.policy.schema_work import Work, most_steps, work
+
+_CHEAPER: Final = {
+    "uniqueItems": "add maxItems beside uniqueItems, or let not every value of a payload come under it",
+    "pattern": "add maxLength beside the pattern, or shorten its bounded repetitions, such as {1,50}",
+    "patternProperties": "name fewer patterns, or shorten their bounded repetitions, such as {1,50}",
+    "enum": "name fewer numbers, lists and objects, or write them as text",
+}
+
+_NOTHING: Final = Work(0, 0, 0, 0, 0, alternatives=False, dearest=0, keyword="")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One schema, and what it costs in the largest payload there can be."""
+
+    document: Document
+    automaton: Automaton | None
+    """``None`` where it has a problem."""
+    work: Work
+
+    def too_dear(self, subject: str, size: int, values: int) -> Problem | None:
+        """What is wrong, if a payload of ``size`` bytes and so many values on ``subject`` could take longer than the budget."""
+        if self.automaton is None or not self.work.is_too_dear(size, values):
+            return None
+        found = work(self.automaton, values)
+        if not found.is_too_dear(size, values):
+            return None
+        place = next((path for path, schema in walk(self.document.value) if id(schema) == found.dearest), None)
+        hint = _CHEAPER.get(found.keyword, "name fewer alternatives, values and patterns")
+        return self.document.problem(
+            () if place is None else (*place, found.keyword),
+            f"to judge one payload of {subject} by this schema could take too long",
+            got=f"up to {_short(found.steps(size, values))} steps, most of them for {found.keyword}",
+            expected=f"at most {_short(most_steps(size))}, for a payload of {size} bytes",
+            hint=f"{hint}; or lower max_bytes of {subject}",
+        )
+
+
+def measure(document: Document, resolver: Any, problems: list[Problem]) -> Measured:
+    """What a schema costs; what makes that unbounded is added to ``problems``. ``resolver`` stands at the document's own URI."""
+    try:
+        automaton = Automaton(document.value, resolver)
+        state = doubling(automaton)
+    except TooMany as error:
+        hint = "name fewer alternatives, or refer to fewer schemas"
+        problems.append(document.problem((), f"the schema has {error}", hint=hint))
+        return Measured(document, None, _NOTHING)
+    if state is not None:
+        what = "the schema comes back to itself in two ways for the same place, so the work doubles with each level of a payload"
+        hint = "put the property or item that recurs next to anyOf/oneOf/allOf/if instead of into several of their branches"
+        place = next((path for path, schema in walk(document.value) if id(schema) == state), ())
+        problems.append(document.problem(place, what, hint=hint))
+        return Measured(document, None, _NOTHING)
+    return Measured(document, automaton, work(automaton))
+
+
+def _short(steps: int) -> str:
+    return f"{steps:.1e}" if steps >= 10**12 else f"{steps:,}"

@@ -1,0 +1,197 @@
+"""How much work one payload can make of a schema: a bound that holds whatever the payload is.
+
+The unit is a *step*, about ten nanoseconds: the time that the validator needs for one simple keyword and one value. A payload has
+at most the values and bytes that its subject allows (``max_bytes``), so a schema takes at most
+
+    fixed + per value x values + per byte x bytes
+
+steps. *Fixed* is what stands at one place of a payload: a property by its name, under other such. What is reached through ``items`` and the
+like may be met by every value, so its cost counts for each. Both follow from the automaton of
+:mod:`sealbus_broker.policy.schema_growth`: on the way down from the root, the dearest step is taken at every level.
+
+What each keyword takes is in :mod:`sealbus_broker.policy.schema_costs`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from sealbus.limits import MAX_DEPTH, MAX_ENVELOPE_BYTES, MAX_NODES
+from sealbus_broker.policy.schema_costs import Cost, cost_of
+from sealbus_broker.policy.schema_growth import Automaton, Step, components
+
+BUDGET: Final = 20_000_000
+"""Most steps of one judgement, a fifth of a second: so long the relay does nothing else."""
+
+BYTE_BUDGET: Final = 200
+"""Steps for each byte that a subject's payload may have, where that is more. Then the largest payload of all takes a second: whoever
+lets a subject have payloads so large wants them judged."""
+
+PASSES: Final = 2
+"""How often a payload is looked at: whether it is valid, and if not, where."""
+
+_ALTERNATIVES: Final = frozenset({"anyOf", "oneOf"})
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a schema costs at most, in steps."""
+
+    fixed: int
+    per_value: int
+    per_byte: int
+    errors_per_value: int
+    """How many faults one value can have."""
+    unguarded_per_byte: int
+    """Steps a byte where every fault is looked for, because then ``maxLength`` does not keep a long text from a ``pattern``."""
+    alternatives: bool
+    """Whether there are ``anyOf`` or ``oneOf``: to say why none fits, the validator collects the faults of each."""
+    dearest: int
+    """The ``id()`` of the schema object that costs most."""
+    keyword: str
+    """Its keyword that does."""
+
+    def is_too_dear(self, size: int, values: int) -> bool:
+        """Whether a payload of ``size`` bytes with so many values could take longer than the budget."""
+        return self.steps(size, values) > most_steps(size)
+
+    def steps(self, size: int = MAX_ENVELOPE_BYTES, values: int = MAX_NODES) -> int:
+        """The most steps that a payload of ``size`` bytes with so many values, map keys included, takes."""
+        return PASSES * (self.fixed + self.per_value * min(size, values) + self.per_byte * size)
+
+
+def most_steps(size: int) -> int:
+    """The budget of a payload that may have ``size`` bytes."""
+    return max(BUDGET, BYTE_BUDGET * size)
+
+
+def work(automaton: Automaton, values: int = MAX_NODES) -> Work:
+    """What a schema costs at most in payloads of at most ``values`` values.
+
+    It must have passed :func:`~sealbus_broker.policy.schema_growth.doubling`.
+    """
+    circles = components({state: [target for _, target in out] for state, out in automaton.edges.items()})
+    visits = _visits(automaton, circles)
+    costs = {state: [cost_of(way.schema, way.times, values) for way in ways] for state, ways in automaton.ways.items()}
+    rates = _Rates(automaton, circles)
+
+    def rate(of: Callable[[Cost, bool], int], under: Callable[[Cost, bool], int]) -> int:
+        own = {state: sum(of(cost, visits[state] is None) for cost in some) for state, some in costs.items()}
+        below = {state: sum(under(cost, visits[state] is None) for cost in some) for state, some in costs.items()}
+        return rates.dearest(own, below)
+
+    def nothing(_: Cost, __: bool) -> int:
+        return 0
+
+    dearest = max(
+        (
+            (cost.worst(everywhere=visits[state] is None), at, state)
+            for state, some in costs.items()
+            for at, cost in enumerate(some)
+        ),
+        default=None,
+    )
+    some_way = automaton.ways[dearest[2]][dearest[1]] if dearest else None
+    return Work(
+        fixed=sum((visits[state] or 0) * sum(cost.once for cost in some) for state, some in costs.items()),
+        per_value=rate(
+            lambda cost, many: cost.each if many else 0, lambda cost, many: cost.under_each if many else cost.under_once
+        ),
+        per_byte=rate(lambda cost, many: cost.text if many else cost.long_text, nothing),
+        errors_per_value=rate(lambda cost, _: cost.errors, nothing),
+        unguarded_per_byte=rate(lambda cost, _: cost.text, nothing),
+        alternatives=any(not _ALTERNATIVES.isdisjoint(way.schema) for ways in automaton.ways.values() for way in ways),
+        dearest=id(some_way.schema) if some_way else 0,
+        keyword=costs[dearest[2]][dearest[1]].dearest if dearest else "",
+    )
+
+
+def _visits(automaton: Automaton, circles: dict[int, int]) -> dict[int, int | None]:
+    """How many values of one payload each state can look at: ``None`` where it may be any number."""
+    visits: dict[int, int | None] = dict.fromkeys(automaton.edges, 0)
+    if automaton.root is not None:
+        visits[automaton.root] = 1
+    for state in sorted(automaton.edges, key=circles.__getitem__):  # a circle comes before those that it leads to
+        if any(circles[target] == circles[state] for _, target in automaton.edges[state]):
+            visits[state] = None
+        mine = visits[state]
+        for (step, target), times in zip(automaton.edges[state], automaton.times[state], strict=True):
+            theirs = visits[target]
+            if mine is None or step.name is None or circles[target] == circles[state]:
+                visits[target] = None
+            elif theirs is not None:
+                visits[target] = theirs + mine * times
+    return visits
+
+
+class _Rates:
+    """How dear a value is at most, its place in the payload chosen by an enemy."""
+
+    def __init__(self, automaton: Automaton, circles: dict[int, int]) -> None:
+        self._root = automaton.root
+        self._fans = {
+            state: _Fan(
+                # What comes back to itself is remembered by the validator, and asked once.
+                (step, target, 1 if circles[target] == circles[state] else times)
+                for (step, target), times in zip(edges, automaton.times[state], strict=True)
+            )
+            for state, edges in automaton.edges.items()
+        }
+
+    def dearest(self, own: dict[int, int], below: dict[int, int]) -> int:
+        """The bound for one value. ``own``: of a state, for the value itself; ``below``: for each value inside it and itself."""
+        if self._root is None:
+            return 0
+        rates = {state: own[state] + below[state] for state in own}
+        for _ in range(MAX_DEPTH + 1):
+            deeper = {state: below[state] + max(own[state], fan.dearest(rates)) for state, fan in self._fans.items()}
+            if deeper == rates:
+                break
+            rates = deeper
+        return rates[self._root]
+
+
+class _Fan:
+    """The steps from one state, by the members that they lead to."""
+
+    def __init__(self, edges: Iterable[tuple[Step, int, int]]) -> None:
+        self._named: dict[tuple[str, str | int], list[tuple[int, int]]] = defaultdict(list)
+        self._others: dict[tuple[str, int], tuple[list[tuple[int, int]], list[tuple[int, int]]]] = {}
+        """By kind and origin: what takes the members that have no name there, and what takes any (``patternProperties``)."""
+        self._but: dict[tuple[str, str | int], list[tuple[str, int]]] = defaultdict(list)
+        for step, target, times in edges:
+            self._add(step, target, times)
+
+    def _add(self, step: Step, target: int, times: int) -> None:
+        if step.name is not None:
+            self._named[step.kind, step.name].append((target, times))
+            return
+        group = step.kind, step.origin
+        rest, some = self._others.setdefault(group, ([], []))
+        (rest if step.rest or step.but else some).append((target, times))
+        for name in step.but:
+            if group not in self._but[step.kind, name]:
+                self._but[step.kind, name].append(group)
+
+    def dearest(self, rates: dict[int, int]) -> int:
+        """The sum of what looks at one member, for the member where it is largest."""
+
+        def total(edges: list[tuple[int, int]]) -> int:
+            return sum(rates[target] * times for target, times in edges)
+
+        # Of one schema object, a property is taken by its patterns or by the rest; a list's item by both (``contains``).
+        groups = {}
+        others: dict[str, int] = defaultdict(int)
+        for (kind, origin), (rest, some) in self._others.items():
+            without = total(some)
+            with_ = max(without, total(rest)) if kind == "property" else without + total(rest)
+            groups[kind, origin] = with_ - without
+            others[kind] += with_
+        best = max(others.values(), default=0)
+        for (kind, name), edges in self._named.items():
+            left_out = sum(groups[group] for group in self._but.get((kind, name), ()))
+            best = max(best, total(edges) + others[kind] - left_out)
+        return best

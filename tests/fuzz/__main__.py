@@ -1,0 +1,138 @@
+"""Feed every parser bytes that reach new code, beginning with the vectors: ``make fuzz``.
+
+Each target runs in a process of its own under atheris (libFuzzer). What it has reached is kept in build/fuzz, so that the next
+run goes on from there. Bytes that break a promise are written to tests/fuzz/cases, and from then on the ordinary tests run them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from tests.fuzz.targets import ALL, MAX_BYTES, TARGETS
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+CASES: Final = Path(__file__).parent / "cases"
+COLUMNS: Final = "{:<12} {:>12} {:>8} {:>8} {:>8}  {}"
+
+HANG_S: Final = 20
+"""One execution that takes so long is a finding: the slowest takes 15 ms, and a busy machine a hundred times as long."""
+
+MEMORY_MB: Final = 1024
+"""What a target's process may grow to; more is a finding. A process has 120 MB when it begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run of one target came to."""
+
+    target: str
+    executions: int
+    seconds: float
+    reached: int
+    """Pieces of code that some input reached, as libFuzzer counts them."""
+    corpus: int
+    """Inputs that are kept because each reached something of its own."""
+    found: tuple[str, ...]
+    """Names of the cases that were written."""
+    exit_code: int
+
+
+def fuzz(target: str, runs: int, seed: int, folder: Path) -> Result:
+    """Run one target ``runs`` times."""
+    corpus, hurt = folder / target, folder / "found" / target
+    for path in (corpus, hurt):
+        path.mkdir(parents=True, exist_ok=True)
+    for data in (ALL if target == "all" else TARGETS[target]).seeds():
+        (corpus / sha256(data).hexdigest()[:16]).write_bytes(data)
+    options: dict[str, int | str] = {
+        "runs": runs,
+        "seed": seed,
+        "max_len": MAX_BYTES,
+        "timeout": HANG_S,
+        "rss_limit_mb": MEMORY_MB,
+    }
+    options |= {"print_final_stats": 1, "artifact_prefix": f"{hurt}/", "report_slow_units": 3600}
+    command = [sys.executable, "-m", "tests.fuzz.drive", target, *(f"-{key}={it}" for key, it in options.items())]
+    began = time.monotonic()
+    ran = subprocess.run([*command, str(corpus)], cwd=ROOT, capture_output=True, check=False)
+    said = ran.stderr.decode("utf-8", "replace") + ran.stdout.decode("utf-8", "replace")
+    (folder / f"{target}.log").write_text(said)
+    done = [int(number) for number in re.findall(r"stat::number_of_executed_units: (\d+)", said)]
+    reached = [int(number) for number in re.findall(r"\bcov: (\d+)", said)]
+    found = []
+    for path in sorted(hurt.iterdir()):
+        case = CASES / target / path.name
+        case.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(case)
+        found.append(case.name)
+    return Result(
+        target,
+        done[-1] if done else 0,
+        round(time.monotonic() - began, 1),
+        reached[-1] if reached else 0,
+        len(list(corpus.iterdir())),
+        tuple(found),
+        ran.returncode,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code: 0 if nothing was found."""
+    parser = argparse.ArgumentParser("fuzz", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "targets",
+        nargs="*",
+        metavar="TARGET",
+        help=f"some of: {', '.join(TARGETS)}; or all: the quick ones in one process",
+    )
+    parser.add_argument("--runs", type=int, default=1_000_000, metavar="N", help="executions of a quick one (1000000)")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="libFuzzer's seed (1)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="targets that run at the same time (1)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a target on stdout, instead of the table")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "fuzz", help="for what is kept (build/fuzz)")
+    asked = parser.parse_args(arguments)
+    if unknown := set(asked.targets) - set(TARGETS) - {"all"}:
+        parser.error(f"no such target: {', '.join(sorted(unknown))}")
+    if not asked.json:
+        print(COLUMNS.format("target", "executions", "seconds", "reached", "corpus", "found"))
+    results = []
+    with concurrent.futures.ThreadPoolExecutor(asked.jobs) as pool:
+        runs = [
+            pool.submit(
+                fuzz,
+                name,
+                max(1, asked.runs // (TARGETS[name].cost if name in TARGETS else 1)),
+                asked.seed,
+                asked.folder,
+            )
+            for name in asked.targets or TARGETS
+        ]
+        for run in runs:
+            result = run.result()
+            results.append(result)
+            if asked.json:
+                print(json.dumps(asdict(result)), flush=True)
+                continue
+            told = ", ".join(result.found) or (
+                "nothing" if result.exit_code == 0 else f"it ended with {result.exit_code}"
+            )
+            row = (result.target, result.executions, result.seconds, result.reached, result.corpus, told)
+            print(COLUMNS.format(*row), flush=True)
+    if not asked.json:
+        print(f"{sum(result.executions for result in results):,} executions of {len(results)} targets")
+    return int(any(result.found or result.exit_code for result in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""What fuzzing begins with: the vectors, valid and invalid, and a few texts of each kind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from sealbus.codec import split_sealed
+from sealbus.errors import Malformed
+from tests.gate.attacks import ATTACKS
+from tests.gate.honest import HONEST
+from tests.policy.folder import POLICY
+from tests.vectors.files import expand, load
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+SMALL: Final = 4096
+
+
+def _hex(file: str, field: str) -> Iterator[bytes]:
+    """Every value of ``field`` anywhere in a vector file, if it is small."""
+
+    def find(value: Any) -> Iterator[bytes]:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                if name == field and isinstance(inner, str):
+                    yield bytes.fromhex(inner)
+                elif name == field and isinstance(inner, dict) and "fill" in inner:
+                    yield expand(inner)
+                else:
+                    yield from find(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                yield from find(inner)
+
+    return (data for data in find(load(f"{file}.json")) if len(data) <= SMALL)
+
+
+@cache
+def sealed() -> frozenset[bytes]:
+    """Every envelope that some bot sealed: these alone may be accepted."""
+    scenarios = {step.data for scenario in (*HONEST, *ATTACKS) for step in scenario.steps}
+    return frozenset({*scenarios, *_hex("envelopes", "envelope"), *_hex("headers", "envelope")})
+
+
+def envelopes() -> Iterable[bytes]:
+    return sorted(data for data in sealed() if len(data) <= SMALL)
+
+
+def headers() -> Iterable[bytes]:
+    for data in envelopes():
+        try:
+            yield split_sealed(data, 2)[0][0]
+        except Malformed:
+            continue
+
+
+def seals() -> Iterable[bytes]:
+    return _hex("seals", "seal")
+
+
+def stamps() -> Iterable[bytes]:
+    return _hex("stamps", "sealed")
+
+
+def deliveries() -> Iterable[bytes]:
+    return [*_hex("deliveries", "delivery"), *_hex("answers", "delivery")]
+
+
+def together() -> Iterable[bytes]:
+    return _hex("together", "together")
+
+
+def payloads() -> Iterable[bytes]:
+    return _hex("payloads", "encoded")
+
+
+def nats_lines() -> Iterable[bytes]:
+    return [
+        b"\0PING\r\nPONG\r\n+OK\r\n",
+        b'\3INFO {"server_id":"x","nonce":"abc","max_payload":1048576}\r\n',
+        b"\1MSG call.a 1 5\r\nhello\r\n",
+        b"\5MSG a 2 r 5\r\nhello\r\nPING\r\n",
+        b"\2HMSG a 2 r 12 17\r\nNATS/1.0\r\n\r\nhello\r\n",
+        b"\7HMSG a 1 12 12\r\nNATS/1.0\r\n\r\n\r\n-ERR 'Slow Consumer'\r\n",
+    ]
+
+
+def nats_headers() -> Iterable[bytes]:
+    return [
+        b"NATS/1.0\r\n\r\n",
+        b"NATS/1.0 503\r\n\r\n",
+        b"NATS/1.0 423 Nats-Pin-Id mismatch\r\n\r\n",
+        b"NATS/1.0\r\nNats-Pin-Id: mine\r\nA: b\r\n\r\n",
+        b"bus.receipt.order.55af854f8e5ec8f03723fe6a37a48e62",
+    ]
+
+
+def pulled() -> Iterable[bytes]:
+    ack = b"$JS.ACK.INGRESS.relay-0.1.7.7.1900000000000000000.0"
+    domain = b"$JS.ACK._.hash.INGRESS.relay-0.1.7.7.1900000000000000000.0.token"
+    return [b"ingress.0.order\0" + place + b"\0" + data for place in (ack, domain) for data in together()]
+
+
+def admissions() -> Iterable[bytes]:
+    cases = load("connect.json")["cases"]
+    texts = [bytes.fromhex(case["admission"]) + b"\0" + bytes.fromhex(case["challenge"]) for case in cases]
+    return [*texts, b'{"auth_token":"sealbus/1 order U","sig":"AA=="}\0abc', b"a.b.c"]
+
+
+def requests() -> Iterable[bytes]:
+    head = b'{"typ":"JWT","alg":"ed25519-nkey"}'
+    nats = {"type": "authorization_request", "server_id": {"id": "N"}, "connect_opts": {}, "client_info": {}}
+    claims = {"iss": "N", "aud": "nats-authorization-request", "exp": 1900000000, "nats": nats}
+    return [head + b"\0" + json.dumps(claims).encode()]
+
+
+def keys() -> Iterable[bytes]:
+    vectors = load("keys.json")
+    texts = [case[field] for case in vectors["valid"] for field in ("seed_text", "public_text")]
+    texts += [case["text"] for case in (*vectors["invalid_public"], *vectors["invalid_seed"])]
+    return [text.encode("utf-8", "replace") for text in texts]
+
+
+def subjects() -> Iterable[bytes]:
+    vectors = load("subjects.json")
+    pairs = [(case["pattern"], case["subject"]) for case in vectors["matches"]]
+    pairs += [(case["one"], case["other"]) for case in vectors["overlaps"]]
+    pairs += [(text, text) for text in (*vectors["subjects"]["invalid"], *vectors["patterns"]["valid"]) if text]
+    return [f"{one}\n{other}".encode("utf-8", "replace") for one, other in pairs]
+
+
+def records() -> Iterable[bytes]:
+    fields = ("session", "claimed", "proven", "subject", "nonce", "delivery", "sha256", "policy", "relay", "detail")
+    numbers = ("position", "arrived_at_ms", "judged_at_ms", "size")
+    return [json.dumps(dict.fromkeys(fields, "x") | dict.fromkeys(numbers, 1) | {"reason": "schema"}).encode()]
+
+
+def json_texts() -> Iterable[bytes]:
+    texts = [b'{"a": [1, 2.5e3, -0, null, true, "\\u00e9\\n"], "b": {}}', b"[[[]]]", b'"\\ud83d\\ude00"', b"1E400"]
+    return [*texts, *schemas()]
+
+
+def yaml_texts() -> Iterable[bytes]:
+    return [*policies(), *key_files(), b"a: {b: [1, 'x', \"y\"], c: |\n  text\n}\n", b"- 1\n- ~\n"]
+
+
+def schemas() -> Iterable[bytes]:
+    return [file.read_bytes() for file in sorted((ROOT / "schemas").glob("*.json"))]
+
+
+def policies() -> Iterable[bytes]:
+    return [POLICY.encode(), (ROOT / "policy.yaml").read_bytes()]
+
+
+def key_files() -> Iterable[bytes]:
+    key = load("keys.json")["valid"][0]["public_text"]
+    return [f"bot: order\nkeys:\n  - key: {key}\n    not_before: 2026-11-24T08:00:00Z\n".encode()]
+
+
+def credentials() -> Iterable[bytes]:
+    vectors = load("keys.json")["valid"]
+    bot = next(case for case in vectors if case["kind"] == "bot")
+    bus = next(case for case in vectors if case["kind"] == "bus")
+    servers = 'servers = ["nats://127.0.0.1:4222"]\n'
+    text = f'bus = "shop"\nbot = "order"\nseed = "{bot["seed_text"]}"\n{servers}bus_keys = ["{bus["public_text"]}"]\n'
+    return [text.encode()]
+
+
+def bus_files() -> Iterable[bytes]:
+    bus = next(case for case in load("keys.json")["valid"] if case["kind"] == "bus")
+    return [f'name = "shop"\nservers = ["nats://127.0.0.1:4222"]\nbus_keys = ["{bus["public_text"]}"]\n'.encode()]

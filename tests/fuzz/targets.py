@@ -1,0 +1,374 @@
+"""Every parser that meets a stranger's bytes, as a function of bytes.
+
+A target returns, whatever the bytes are: with a value that keeps the promise which its lines state, or after the one error
+that the parser may raise. Anything else that it raises is a finding. The same targets are run by ``make fuzz``, which looks
+for bytes that reach new code, and by the ordinary tests on the seeds and on all that was ever found.
+"""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from nats.errors import ProtocolError
+
+from sealbus.addresses import check_servers
+from sealbus.answer import read_error
+from sealbus.codec import are_together, pack_json, pack_together, split_together, unpack_json
+from sealbus.credentials import Credentials
+from sealbus.delivery import open_delivery, pack_delivery, split_delivery
+from sealbus.envelope import Envelope, Header, Parent
+from sealbus.errors import CredentialsError, InvalidInput, Malformed
+from sealbus.grants import Grants
+from sealbus.hardened import _Handlers, _StrictParser, read_headers
+from sealbus.keys import KeyKind, PublicKey, SigningKey
+from sealbus.seal import Seal, Verifier
+from sealbus.stamp import Stamp, open_stamp
+from sealbus.subjects import (
+    check_durable,
+    check_pattern,
+    check_subject,
+    consumer_name,
+    is_name,
+    is_pattern,
+    is_subject,
+    matches,
+    nonce_in,
+    overlap,
+    split_schema,
+)
+from sealbus_broker.cli.json_lines import parse_json
+from sealbus_broker.gate.policy import Delivery
+from sealbus_broker.policy.bus_file import read_bus_file
+from sealbus_broker.policy.json_tree import read_json_tree
+from sealbus_broker.policy.loader import load
+from sealbus_broker.policy.problems import Problem
+from sealbus_broker.policy.tree import Unreadable
+from sealbus_broker.policy.yaml_tree import read_yaml_tree
+from sealbus_broker.relay import jwt
+from sealbus_broker.relay.admission import decide
+from sealbus_broker.relay.ingress import ingress_arrivals
+from sealbus_broker.relay.quarantine import Record
+from tests.fuzz import seeds
+from tests.gate.bus import PureBus, Step
+from tests.gate.world import BUS_KEYS, NOW, POLICY
+from tests.policy.folder import Folder
+
+MAX_BYTES: Final = 4096
+"""Longest input: long enough for every kind of fault that is not about size, which other tests measure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One parser under test."""
+
+    run: Callable[[bytes], None]
+    seeds: Callable[[], Iterable[bytes]]
+    cost: int = 1
+    """How much longer an execution takes than one of the quick ones: the slow ones are run less often."""
+
+
+# ---- what travels ----------------------------------------------------------------------------------------------------
+
+
+def envelope(data: bytes) -> None:
+    try:
+        read = Envelope.decode(data)
+    except Malformed:
+        return
+    assert read.data == data
+    assert Header.decode(read.header.encode()) == read.header
+    assert Seal.decode(read.seal.encode()) == read.seal
+
+
+def header(data: bytes) -> None:
+    with contextlib.suppress(Malformed):
+        assert Header.decode(data).encode() == data
+    with contextlib.suppress(Malformed):
+        assert Parent.decode(data).encode() == data
+
+
+def seal(data: bytes) -> None:
+    with contextlib.suppress(Malformed):
+        read = Seal.decode(data)
+        assert read.encode() == data
+        assert len(read.root(b"thing")) == 32
+
+
+def stamp(data: bytes) -> None:
+    with contextlib.suppress(Malformed):
+        assert Stamp.decode(data).encode() == data
+    with contextlib.suppress(Malformed):
+        open_stamp(data, BUS_KEYS, Verifier())
+
+
+def delivery(data: bytes) -> None:
+    with contextlib.suppress(Malformed):
+        assert open_delivery(data, "orders.placed", "shop", BUS_KEYS, Verifier()).subject == "orders.placed"
+        split_delivery(data)
+    with contextlib.suppress(Malformed):
+        assert pack_delivery(*split_delivery(data)) == data
+
+
+def together(data: bytes) -> None:
+    try:
+        things = split_together(data)
+    except Malformed:
+        return
+    assert are_together(data)
+    assert pack_together(things) == data
+
+
+def payload(data: bytes) -> None:
+    try:
+        value = unpack_json(data)
+    except Malformed:
+        return
+    assert pack_json(value) == data
+    with contextlib.suppress(Malformed):
+        Grants.read(value)
+    read_error(value)
+
+
+def gate(data: bytes) -> None:
+    for way in Delivery:
+        judgment = PureBus().judge(Step(data, session="order", delivery=way, position=7))
+        assert judgment.reason is not None or data in seeds.sealed()
+
+
+def nats(data: bytes) -> None:
+    """The first byte says into how many pieces the rest is cut: what is heard must not depend on it."""
+    size, stream = data[0] % 16 + 1 if data else 1, data[1:]
+    whole = _heard([stream])
+    cut = _heard([stream[at : at + size] for at in range(0, len(stream), size)])
+    # Where the parser gives up, it may have heard less of what came in one piece; never something else.
+    assert cut[: len(whole)] == whole or whole[: len(cut)] == cut
+
+
+def _heard(pieces: list[bytes]) -> list[tuple[Any, ...]]:
+    heard: list[tuple[Any, ...]] = []
+
+    def note(kind: str) -> Callable[..., Coroutine[Any, Any, None]]:
+        async def noted(*what: Any) -> None:
+            heard.append((kind, *what))
+
+        return noted
+
+    def direct(*what: bytes) -> None:
+        heard.append(("direct", *what))
+
+    handlers = _Handlers(*(note(kind) for kind in ("message", "ping", "pong", "error", "info")))
+    parser = _StrictParser(None, handlers, {1: direct})  # type: ignore[arg-type]  # it asks the client nothing
+    for piece in pieces:
+        try:
+            parser.parse(piece).send(None)
+        except StopIteration:
+            continue
+        except ProtocolError:
+            break
+        raise AssertionError("it waits for something")
+    return heard
+
+
+def headers(data: bytes) -> None:
+    for name, text in read_headers(data).items():
+        assert "\r\n" not in name + text
+    nonce_in(data)
+
+
+def pulled(data: bytes) -> None:
+    """A message of the ingress stream: subject, acknowledgement subject and body, a NUL between them."""
+    subject, reply, body = (*data.split(b"\0", 2), b"", b"")[:3]
+    for arrival in ingress_arrivals(subject, reply, body):
+        assert arrival.position is not None
+
+
+# ---- who asks to be let in -------------------------------------------------------------------------------------------
+
+
+def admission(data: bytes) -> None:
+    """A CONNECT's JSON; and the JWT around it."""
+    with contextlib.suppress(Malformed):
+        jwt.verify_request(data, NOW / 1000, 2)
+    token, _, challenge = data.partition(b"\0")
+    signature = base64.b64encode(bytes(64)).decode()
+    connect: Any = {"auth_token": token.decode("utf-8", "replace"), "sig": signature}
+    with contextlib.suppress(ValueError, RecursionError):
+        if isinstance(given := json.loads(token), dict):
+            connect = given
+    decide(connect, challenge.decode("utf-8", "replace"), POLICY, NOW)
+
+
+def request(data: bytes) -> None:
+    """The two halves of a request's JWT in clear, so that what is inside is reached."""
+    head, _, body = data.partition(b"\0")
+    parts = [base64.urlsafe_b64encode(part).rstrip(b"=") for part in (head, body, bytes(64))]
+    with contextlib.suppress(Malformed):
+        jwt.verify_request(b".".join(parts), NOW / 1000, 2)
+
+
+# ---- texts -----------------------------------------------------------------------------------------------------------
+
+
+def keys(data: bytes) -> None:
+    text = data.decode("utf-8", "replace")
+    for kind in KeyKind:
+        with contextlib.suppress(InvalidInput):
+            assert PublicKey.parse(text, kind).text == text
+        with contextlib.suppress(InvalidInput):
+            assert SigningKey.parse(text, kind).seed_text == text
+
+
+def subjects(data: bytes) -> None:
+    one, _, other = data.decode("utf-8", "replace").partition("\n")
+    for check in (check_subject, check_pattern, check_durable, split_schema):
+        with contextlib.suppress(InvalidInput):
+            check(one)
+    if is_pattern(one) and is_subject(other):
+        assert matches(one, other) == overlap(one, other)
+    if is_pattern(one) and is_pattern(other):
+        assert overlap(one, other) == overlap(other, one)
+        assert not matches(one, other) or overlap(one, other)
+    if is_name(one) and is_pattern(other):
+        assert consumer_name(one, other, "d").startswith(f"{one}_")
+    with contextlib.suppress(InvalidInput):
+        check_servers([one, other])
+
+
+def record(data: bytes) -> None:
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
+        Record.from_header(data.decode("utf-8", "replace"))
+
+
+def json_text(data: bytes) -> None:
+    """The quick reader of data and the strict reader of files take the same documents for the same values."""
+    text = data.decode("utf-8", "replace")
+    try:
+        quick = parse_json(text)
+    except InvalidInput:
+        quick = _REFUSED
+    try:
+        strict = read_json_tree("f", text.removeprefix("\ufeff")).plain()
+    except Unreadable as error:
+        strict = _REFUSED
+        _showable(error.problem)
+    if quick is not _REFUSED and strict is not _REFUSED:
+        assert quick == strict
+
+
+_REFUSED: Final = object()
+
+
+def yaml_text(data: bytes) -> None:
+    try:
+        read_yaml_tree("f", data.decode("utf-8", "replace")).plain()
+    except Unreadable as error:
+        _showable(error.problem)
+
+
+def _showable(problem: Problem) -> None:
+    assert all(line.isprintable() for line in str(problem).split("\n"))
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+@cache
+def folder() -> Folder:
+    """One folder for all, in memory where there is such a place."""
+    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  # a folder of our own in it
+    root = Path(tempfile.mkdtemp(prefix="sealbus-fuzz-", dir=place))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    return Folder(root)
+
+
+def _in_folder(file: str) -> Callable[[bytes], None]:
+    def run(data: bytes) -> None:
+        made = folder()
+        before = (made.root / file).read_bytes() if (made.root / file).exists() else None
+        made.write(file, data)
+        try:
+            loaded = load(made.root)
+        finally:
+            if before is None:
+                (made.root / file).unlink()
+            else:
+                made.write(file, before)
+        for problem in (*loaded.problems, *loaded.notes):
+            _showable(problem)
+        assert (loaded.policy is None) == bool(loaded.problems)
+        rule = loaded.policy.rule("orders.placed") if loaded.policy else None
+        for schema in rule.schemas.values() if rule else ():
+            for value in (None, 1, "a", [1, [1]], {"a": {"a": 1}}):
+                assert schema.is_valid(value) is (schema.faults(value, most=8) == ())
+
+    return run
+
+
+def credentials(data: bytes) -> None:
+    path = folder().root / "c.toml"
+    path.write_bytes(data)
+    path.chmod(0o600)
+    with contextlib.suppress(CredentialsError):
+        Credentials.load(path)
+
+
+def bus_file(data: bytes) -> None:
+    folder().write("bus.toml", data)
+    problems: list[Problem] = []
+    read = read_bus_file(folder().root, problems)
+    assert (read is None) == bool(problems)
+    for problem in problems:
+        _showable(problem)
+
+
+TARGETS: Final[dict[str, Target]] = {
+    "envelope": Target(envelope, seeds.envelopes),
+    "header": Target(header, seeds.headers),
+    "seal": Target(seal, seeds.seals),
+    "stamp": Target(stamp, seeds.stamps),
+    "delivery": Target(delivery, seeds.deliveries),
+    "together": Target(together, seeds.together),
+    "payload": Target(payload, seeds.payloads),
+    "gate": Target(gate, seeds.envelopes, cost=5),
+    "nats": Target(nats, seeds.nats_lines),
+    "headers": Target(headers, seeds.nats_headers),
+    "pulled": Target(pulled, seeds.pulled),
+    "admission": Target(admission, seeds.admissions),
+    "request": Target(request, seeds.requests),
+    "keys": Target(keys, seeds.keys),
+    "subjects": Target(subjects, seeds.subjects),
+    "record": Target(record, seeds.records),
+    "json": Target(json_text, seeds.json_texts),
+    "yaml": Target(yaml_text, seeds.yaml_texts, cost=20),
+    "schema-file": Target(_in_folder("schemas/order.v1.json"), seeds.schemas, cost=50),
+    "policy-file": Target(_in_folder("policy.yaml"), seeds.policies, cost=50),
+    "key-file": Target(_in_folder("keys/order.yaml"), seeds.key_files, cost=50),
+    "credentials": Target(credentials, seeds.credentials, cost=10),
+    "bus-file": Target(bus_file, seeds.bus_files, cost=10),
+}
+"""By name."""
+
+QUICK: Final = [target for target in TARGETS.values() if target.cost < 10]
+
+
+def everything(data: bytes) -> None:
+    """One of the quick ones, which the first byte chooses: so a short run needs one process."""
+    QUICK[data[0] % len(QUICK) if data else 0].run(data[1:])
+
+
+def _everything() -> Iterable[bytes]:
+    return [bytes([at]) + data for at, target in enumerate(QUICK) for data in list(target.seeds())[:40]]
+
+
+ALL: Final = Target(everything, _everything)

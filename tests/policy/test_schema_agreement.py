@@ -1,0 +1,216 @@
+"""What the loader reads in a schema is what the validator executes: no keyword is obeyed that the loader does not know.
+
+Three readers have to agree on every schema that is let in: the loader, the validator of the gate, and ``jsonschema``, which knows
+only what the standard says.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import jsonschema
+import jsonschema_rs
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from jsonschema_specifications import REGISTRY as METASCHEMAS  # type: ignore[import-untyped]  # it ships no types
+
+from sealbus_broker.gate.schemas import Schema
+from sealbus_broker.policy.schema_words import KEYWORDS
+from tests.policy.folder import Folder
+
+FILE: Final = "schemas/order.v1.json"
+DESCRIBES: Final = frozenset(
+    {
+        *("$comment", "title", "description", "default", "deprecated", "readOnly", "writeOnly", "examples"),
+        *("contentEncoding", "contentMediaType", "contentSchema"),
+    }
+)
+"""Known keywords that check nothing."""
+
+
+def words_of_all_drafts() -> set[str]:
+    """Every keyword of any draft that the standard's authors ever published, their vocabularies included."""
+    found: set[str] = set()
+    for uri in METASCHEMAS:
+        contents = METASCHEMAS.contents(uri)
+        if isinstance(contents, dict):
+            found |= set(contents.get("properties", {}))
+    return found
+
+
+FOREIGN: Final = sorted(words_of_all_drafts() - KEYWORDS)
+
+
+def test_there_are_foreign_keywords() -> None:
+    assert {"dependencies", "additionalItems", "$recursiveRef", "extends", "disallow", "divisibleBy"} <= set(FOREIGN)
+
+
+@pytest.mark.parametrize("keyword", FOREIGN)
+def test_a_keyword_of_another_draft_is_refused(bus: Folder, keyword: str) -> None:
+    bus.write(FILE, json.dumps({"properties": {"a": {keyword: {"a": ["b"]}}}}))
+    assert any(
+        "no keyword of Draft 2020-12" in problem.what or "is not valid" in problem.what
+        for problem in bus.load().problems
+    )
+
+
+NAMES: Final = ("a", "b")
+VALUES: Final = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 3) | st.sampled_from([0.5, 1.0, "", "a", "b", "ab", "2026-11-26"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=2),
+    max_leaves=6,
+)
+_SMALL: Final = st.integers(0, 3)
+
+
+def _keywords(inner: st.SearchStrategy[Any]) -> dict[str, st.SearchStrategy[Any]]:
+    """What stands after each keyword of the list."""
+    named, several = st.dictionaries(st.sampled_from(NAMES), inner, max_size=2), st.lists(inner, min_size=1, max_size=2)
+    names = st.lists(st.sampled_from(NAMES), unique=True, max_size=2)
+    texts = {
+        word: st.sampled_from(["a", "text"])
+        for word in ("$comment", "title", "description", "contentEncoding", "contentMediaType")
+    }
+    return {
+        **texts,
+        **dict.fromkeys(("deprecated", "readOnly", "writeOnly", "uniqueItems"), st.booleans()),
+        **dict.fromkeys(("default", "const"), VALUES),
+        **dict.fromkeys(("examples", "enum"), st.lists(VALUES, min_size=1, max_size=2)),
+        **dict.fromkeys(("allOf", "anyOf", "oneOf", "prefixItems"), several),
+        **dict.fromkeys(("properties", "dependentSchemas", "$defs", "definitions"), named),
+        **dict.fromkeys(
+            (
+                *("not", "if", "then", "else", "items", "contains", "additionalProperties", "propertyNames"),
+                *("unevaluatedItems", "unevaluatedProperties", "contentSchema"),
+            ),
+            inner,
+        ),
+        **dict.fromkeys(
+            (
+                *("maxLength", "minLength", "maxItems", "minItems", "maxContains", "minContains"),
+                *("maxProperties", "minProperties", "maximum", "minimum", "exclusiveMaximum", "exclusiveMinimum"),
+            ),
+            _SMALL,
+        ),
+        "patternProperties": st.dictionaries(st.sampled_from(["^a", "b$"]), inner, max_size=2),
+        "pattern": st.sampled_from(["^a", "b$", "[0-9]"]),
+        "format": st.just("date"),
+        "multipleOf": st.integers(1, 3),
+        "required": names,
+        "dependentRequired": st.dictionaries(st.sampled_from(NAMES), names, max_size=2),
+        "type": st.sampled_from(["null", "boolean", "integer", "number", "string", "array", "object"]),
+        "$ref": st.sampled_from(["#/$defs/a", "#/$defs/b"]),
+        # Anchors and identities have tests of their own.
+    }
+
+
+def _schemas(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    known = _keywords(inner)
+    strange = {
+        word: VALUES | inner | st.lists(st.sampled_from(NAMES), max_size=2)
+        for word in (*FOREIGN, "propertys", "Required", "x-note")
+    }
+    known_or_strange = (
+        st.sampled_from(sorted(known)) | st.sampled_from(sorted(known)) | st.sampled_from(sorted(known | strange))
+    )
+    return st.lists(known_or_strange, max_size=4, unique=True).flatmap(
+        lambda chosen: st.fixed_dictionaries({word: (known | strange)[word] for word in chosen})
+    )
+
+
+SCHEMAS: Final = st.recursive(st.booleans(), _schemas, max_leaves=8).filter(lambda schema: isinstance(schema, dict))
+WITH_DEFINITIONS: Final = st.tuples(SCHEMAS, SCHEMAS, SCHEMAS).map(
+    lambda three: {**three[0], "$defs": {"a": three[1], "b": three[2]}}
+)
+THE_SAME: Final = settings(max_examples=150, suppress_health_check=list(HealthCheck), deadline=None)
+
+
+def let_in(bus: Folder, document: Any) -> Schema | None:
+    bus.write(FILE, json.dumps(document))
+    loaded = bus.load()
+    rule = loaded.policy.rule("orders.placed") if loaded.policy else None
+    return rule.schemas["order.v1"] if rule else None
+
+
+@THE_SAME
+@given(WITH_DEFINITIONS, st.lists(VALUES, min_size=1, max_size=6))
+def test_the_validator_executes_what_the_standard_says(bus: Folder, document: Any, payloads: list[Any]) -> None:
+    schema = let_in(bus, document)
+    assume(schema is not None)
+    assert schema is not None
+    reference = jsonschema.Draft202012Validator(document, format_checker=jsonschema.FormatChecker())
+    for payload in payloads:
+        try:
+            expected = reference.is_valid(payload)
+        except RecursionError:  # a reference in a circle that takes no step: ours ends it
+            continue
+        assert schema.is_valid(payload) is expected, payload
+
+
+def without_words(schema: Any, words: frozenset[str]) -> Any:
+    """A schema without some keywords, wherever a schema stands inside."""
+    if not isinstance(schema, dict):
+        return schema
+    made: dict[str, Any] = {}
+    for word, value in schema.items():
+        if word in words or word.startswith("x-"):
+            continue
+        if word in ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions"):
+            made[word] = {name: without_words(inner, words) for name, inner in value.items()}
+        elif word in ("allOf", "anyOf", "oneOf", "prefixItems"):
+            made[word] = [without_words(inner, words) for inner in value]
+        elif word in ("const", "enum"):
+            made[word] = value
+        else:
+            made[word] = without_words(value, words)
+    return made
+
+
+@THE_SAME
+@given(WITH_DEFINITIONS, st.lists(VALUES, min_size=1, max_size=6))
+def test_what_only_describes_is_not_executed(bus: Folder, document: Any, payloads: list[Any]) -> None:
+    schema = let_in(bus, document)
+    assume(schema is not None)
+    assert schema is not None
+    bare = jsonschema_rs.Draft202012Validator(without_words(document, DESCRIBES), validate_formats=True)
+    for payload in payloads:
+        assert schema.is_valid(payload) is bare.is_valid(payload), payload
+
+
+@THE_SAME
+@given(WITH_DEFINITIONS)
+def test_whatever_is_unknown_anywhere_is_refused(bus: Folder, document: Any) -> None:
+    unknown = frozenset(FOREIGN) | {"propertys", "Required"}
+    if without_words(document, unknown) != without_words(document, frozenset()):
+        assert let_in(bus, document) is None
+
+
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        ({"type": "integer", "maxLength": 5}, "1:21: maxLength checks nothing beside this type"),
+        ({"type": ["array", "null"], "properties": {}}, "1:29: properties checks nothing beside this type"),
+        ({"type": "object", "items": True}, "1:20: items checks nothing beside this type"),
+        (
+            {"items": True, "unevaluatedItems": False},
+            "1:17: unevaluatedItems checks nothing beside items, which takes all that is left",
+        ),
+        (
+            {"additionalProperties": True, "unevaluatedProperties": False},
+            "1:32: unevaluatedProperties checks nothing beside additionalProperties, which takes all that is left",
+        ),
+    ],
+)
+def test_a_keyword_that_never_checks_anything_is_refused(bus: Folder, document: Any, told: str) -> None:
+    bus.write(FILE, json.dumps(document))
+    assert bus.problems() == [f"{FILE}:{told}"]
+    problem = bus.problem()
+    assert problem.hint
+
+
+@pytest.mark.parametrize("types", ["string", ["string", "null"], ["integer", "array"]])
+def test_a_keyword_beside_a_type_that_it_is_about(bus: Folder, types: Any) -> None:
+    bus.write(FILE, json.dumps({"type": types, ("maxLength" if "string" in types else "maximum"): 5}))
+    assert bus.problems() == []

@@ -1,0 +1,247 @@
+"""What a schema may cost: the dear ones are refused at load, and the bound holds for the worst payloads that we know of.
+
+Work is measured against a yardstick, in the same process and the best of several: a simple keyword on many values.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+
+from sealbus_broker.gate.schemas import Schema
+from sealbus_broker.policy.schema_costs import pattern_steps
+from sealbus_broker.policy.schema_growth import Automaton
+from sealbus_broker.policy.schema_work import PASSES, Work, most_steps, work
+from tests.policy.folder import Folder
+
+FILE = "schemas/order.v1.json"
+TEXT = {"type": "string"}
+BIG = 1.7e308
+THICKET = "(a{1,50}){1,50}b"
+"""Linear in the text, and 2,500 places of the pattern that a text may be at: 30 microseconds for each byte."""
+
+
+def measured(document: Any) -> Work:
+    return work(Automaton(document, None))
+
+
+def nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "integer"}
+    for _ in range(levels):
+        schema = {"anyOf": [{"items": schema}, {"items": False}], "unevaluatedItems": False}
+    return schema
+
+
+def chained(levels: int) -> dict[str, Any]:
+    """The same by references: a file may be nested 64 deep, and a chain of references be longer."""
+    chain: dict[str, Any] = {
+        f"n{n}": {"anyOf": [{"items": {"$ref": f"#/$defs/n{n + 1}"}}, {"items": False}], "unevaluatedItems": False}
+        for n in range(levels)
+    }
+    return {"$defs": chain | {f"n{levels}": {"type": "integer"}}, "$ref": "#/$defs/n0"}
+
+
+TOO_DEAR: dict[str, tuple[Any, str]] = {
+    "a pattern with many places": ({"pattern": THICKET}, "pattern"),
+    "a pattern on every value": ({"items": {"pattern": THICKET, "maxLength": 64}}, "pattern"),
+    "a pattern on names": ({"propertyNames": {"pattern": THICKET}}, "pattern"),
+    "a pattern of properties": ({"patternProperties": {THICKET: True}}, "patternProperties"),
+    "many patterns of properties": ({"patternProperties": {f"a{n}": True for n in range(200)}}, "patternProperties"),
+    "unique items of unique items": ({"uniqueItems": True, "items": {"uniqueItems": True}}, "uniqueItems"),
+    "unique items everywhere": ({"items": {"uniqueItems": True, "maxItems": 15}}, "uniqueItems"),
+    "an enum of objects": ({"items": {"enum": [{"a": n} for n in range(100)]}}, "enum"),
+    "an enum of floats": ({"items": {"enum": [n + 0.5 for n in range(10)]}}, "enum"),
+    "a tiny multiple": ({"items": {"multipleOf": 5e-324}}, "multipleOf"),
+    "names that need many": ({"dependentRequired": {"a": [f"p{n}" for n in range(600)]}}, "dependentRequired"),
+    "many that need a name": (
+        {"items": {"dependentRequired": {f"p{n}": ["a"] for n in range(900)}}},
+        "dependentRequired",
+    ),
+    "many schemas for a value": ({"items": {"allOf": [{"minimum": 1}] * 4}}, "minimum"),
+    "unevaluated in unevaluated": (chained(24), "items"),
+}
+
+SOUND: dict[str, Any] = {
+    "a name": {"type": "string", "pattern": "^[a-z][a-z0-9-]{0,31}$"},
+    "a uuid": {"items": {"pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"}},
+    "a pattern with many places, in one short text": {"properties": {"a": {"pattern": THICKET, "maxLength": 100}}},
+    "unique items": {"items": TEXT, "uniqueItems": True},
+    "unique items, in one short list": {"properties": {"a": {"uniqueItems": True, "maxItems": 1000}}},
+    "kinds": {
+        "items": {"oneOf": [{"properties": {"kind": {"const": f"k{n}"}}, "required": ["kind"]} for n in range(20)]}
+    },
+    "many words": {"items": {"enum": [f"word{n}" for n in range(1000)]}},
+    "many properties": {"properties": {f"p{n}": TEXT for n in range(1000)}, "additionalProperties": False},
+    "a range": {"items": {"type": "number", "minimum": 0, "maximum": 1}},
+    "a tree": {"properties": {"of": {"items": {"$ref": "#"}}, "name": TEXT}, "unevaluatedProperties": False},
+}
+
+
+@pytest.mark.parametrize("name", TOO_DEAR)
+def test_a_schema_that_could_take_too_long_is_refused(bus: Folder, name: str) -> None:
+    document, keyword = TOO_DEAR[name]
+    bus.write(FILE, json.dumps(document))
+    problem = bus.problem()
+    assert problem.file == FILE
+    assert problem.what == "to judge one payload of orders.placed by this schema could take too long"
+    assert str(problem.got).endswith(f"most of them for {keyword}")
+    assert problem.hint
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_an_ordinary_schema_is_let_in(bus: Folder, name: str) -> None:
+    bus.write(FILE, json.dumps(SOUND[name]))
+    assert bus.problems() == []
+
+
+def test_the_place_is_the_keyword_that_costs(bus: Folder) -> None:
+    bus.write(FILE, json.dumps({"properties": {"a": True, "b": {"title": "b", "pattern": THICKET}}}, indent=1))
+    assert (bus.problem().line, bus.problem().column) == (6, 4)
+
+
+def test_the_cost_of_a_reference_counts(bus: Folder) -> None:
+    bus.write("schemas/part.v1.json", json.dumps({"$defs": {"x": {"pattern": THICKET}}}))
+    bus.write(FILE, '{"items": {"$ref": "part.v1.json#/$defs/x"}}')
+    assert [problem.file for problem in bus.load().problems] == [FILE]
+
+
+def test_a_schema_that_no_subject_uses_costs_nothing(bus: Folder) -> None:
+    bus.write("schemas/part.v1.json", json.dumps({"pattern": THICKET}))
+    assert bus.problems() == []
+
+
+def test_every_place_of_a_pattern_is_a_step() -> None:
+    assert [pattern_steps(f"a[ab]{{{places}}}c") for places in (10, 100, 1000)] == [16, 128, 1449]
+    assert pattern_steps("^literal") == 1
+
+
+# ---- the bound against the validator ---------------------------------------------------------------------------------
+
+
+def processor_s(work: Callable[[], object]) -> float:
+    """The best of several: whatever else the machine does, the work is the same."""
+
+    def once() -> float:
+        began = time.process_time()
+        work()
+        return time.process_time() - began
+
+    return min(once() for _ in range(3))
+
+
+@cache
+def step_s() -> float:
+    """One step: a simple keyword and one value."""
+    schema = Schema.compile("a.v1", {"allOf": [{"items": {"minimum": -1}}] * 100})
+    payload = list(range(20_000))
+    return processor_s(lambda: schema.is_valid(payload)) / 2_000_000
+
+
+def brackets(most: int) -> list[Any]:
+    """The smallest lists that differ only in their brackets; all have one hash."""
+
+    @cache
+    def trees(size: int) -> list[Any]:
+        return [list(forest) for forest in forests(size - 1)]
+
+    def forests(size: int) -> Iterator[tuple[Any, ...]]:
+        if size == 0:
+            yield ()
+        for first in range(1, size + 1):
+            for tree in trees(first):
+                for rest in forests(size - first):
+                    yield (tree, *rest)
+
+    made: list[Any] = []
+    size = 1
+    while len(made) < most:
+        made += trees(size)
+        size += 1
+    return made[:most]
+
+
+def deep(levels: int) -> Any:
+    payload: Any = 1
+    for _ in range(levels):
+        payload = [payload]
+    return payload
+
+
+WORST: dict[str, tuple[Any, Any]] = {
+    "pattern": ({"pattern": THICKET}, "a" * 2000),
+    "pattern with fewer places": ({"pattern": "[ab]*a[ab]{200}c"}, "abbabaab" * 2000),
+    "patterns of properties": (
+        {"patternProperties": {f"^q{n}": True for n in range(100)}},
+        {f"p{n}": 0 for n in range(20_000)},
+    ),
+    "unique lists": ({"uniqueItems": True}, brackets(2056)),
+    "unique floats, a few each": ({"items": {"uniqueItems": True}}, [[BIG - n * 1e295 for n in range(15)]] * 200),
+    "unique floats": ({"uniqueItems": True}, [BIG - n * 1e295 for n in range(10_000)]),
+    "an enum of objects": ({"items": {"enum": [{"a": n} for n in range(500)]}}, [{"a": 499}] * 500),
+    "an enum of floats": ({"items": {"enum": [n + 0.5 for n in range(50)]}}, [49.5] * 1000),
+    "an enum of integers": ({"items": {"enum": [*range(200), "a"]}}, [199.0] * 2000),
+    "a constant": ({"items": {"const": BIG}}, [BIG] * 5000),
+    "a multiple": ({"items": {"multipleOf": 1e-9}}, [BIG] * 5000),
+    "a tiny multiple": ({"items": {"multipleOf": 5e-324}}, [BIG] * 2000),
+    "a range": ({"items": {"minimum": 5, "maximum": 10**308}}, [1e307] * 5000),
+    "names that need others": (
+        {"items": {"dependentRequired": {f"p{n}": [f"p{m}" for m in range(100)] for n in range(100)}}},
+        [{f"p{n}": 0 for n in range(100)}] * 20,
+    ),
+    "properties that are not there": (
+        {"items": {"dependentRequired": {f"p{n}": ["a"] for n in range(500)}}},
+        [{}] * 5000,
+    ),
+    "required": ({"items": {"required": [f"p{n}" for n in range(100)]}}, [{f"p{n}": 0 for n in range(100)}] * 200),
+    "all of many": ({"items": {"allOf": [{"minLength": 0}] * 100}}, ["abc"] * 5000),
+    "any of many": ({"items": {"anyOf": [{"const": f"k{n}"} for n in range(100)]}}, ["k99"] * 5000),
+    "formats": ({"items": {"format": "idn-hostname"}}, ["a.b"] * 20_000),
+    "a long text": ({"format": "uri", "minLength": 1}, "http://" + "a" * 400_000),
+    "unevaluated in unevaluated": (nested(14), deep(14)),
+    "items in contains": ({"contains": {"contains": {"const": 1.5}}}, [[0.5] * 100] * 50),
+}
+
+
+@pytest.mark.parametrize("name", WORST)
+def test_the_bound_holds(name: str) -> None:
+    document, payload = WORST[name]
+    bound = measured(document)
+    text = json.dumps(payload)
+    values = text.count(",") + text.count("[") + text.count("{") + 2 * text.count(":") + 1
+    steps = PASSES * (bound.fixed + bound.per_value * values + bound.per_byte * len(text))
+    schema = Schema.compile("a.v1", document)
+    assert processor_s(lambda: schema.is_valid(payload)) < 2 * steps * step_s()
+
+
+@pytest.mark.parametrize(
+    "name", ["pattern", "unique lists", "an enum of floats", "a tiny multiple", "unevaluated in unevaluated"]
+)
+def test_the_worst_really_is_dear(name: str) -> None:
+    """So that the bound is not met because the payloads are harmless."""
+    document, payload = WORST[name]
+    schema = Schema.compile("a.v1", document)
+    assert processor_s(lambda: schema.is_valid(payload)) > 20 * len(json.dumps(payload)) * step_s()
+
+
+@pytest.mark.parametrize(("size", "most"), [(1024, 20_000_000), (64 * 1024, 20_000_000), (512 * 1024, 104_857_600)])
+def test_the_budget_of_a_size(size: int, most: int) -> None:
+    assert most_steps(size) == most
+
+
+def test_a_smaller_payload_may_have_a_dearer_schema(bus: Folder) -> None:
+    bus.write(FILE, json.dumps({"items": {"uniqueItems": True, "maxItems": 15}}))
+    problem = bus.problem()
+    assert str(problem.hint).endswith("; or lower max_bytes of orders.placed")
+    bus.change("bus: shop\n", "bus: shop\nlimits:\n  payload_bytes: 8KiB\n")
+    assert bus.problems() == []
+
+
+def test_a_schema_of_answers_counts(bus: Folder) -> None:
+    bus.write("schemas/level.v1.json", json.dumps({"items": {"pattern": THICKET}}))
+    bus.change("    reply: order.v1", "    reply: level.v1")
+    assert bus.problem().what == "to judge one payload of stock.check by this schema could take too long"
