@@ -17,10 +17,10 @@ from tests.attacks.ground import Ground
 from tests.attacks.trial import ATTACKS, RUNNING, Found, attempt, checks, in_the_gate, through_without
 
 
-async def tried() -> list[Found]:
-    """Try everything, on a bus of its own."""
+async def tried(without: str | None = None) -> list[Found]:
+    """Try everything, on a bus of its own, whose relay does not make the check ``without``."""
     with tempfile.TemporaryDirectory(prefix="sealbus-attacked-") as folder:
-        async with Ground(Path(folder) / "bus") as ground:
+        async with Ground(Path(folder) / "bus", without) as ground:
             running = {attack.name: await attempt(attack, ground) for attack in RUNNING}
     return [running.get(attack.name) or in_the_gate(attack) for attack in ATTACKS]
 
@@ -78,6 +78,9 @@ def main() -> int:
     parser.add_argument(
         "--without", action="store_true", help="take out one check after the other, and say what gets through"
     )
+    parser.add_argument(
+        "--relay-without", metavar="CHECK", choices=list(checks()), help="attack a relay that lacks this check"
+    )
     asked = parser.parse_args()
     if asked.without:
         for check in checks():
@@ -87,7 +90,7 @@ def main() -> int:
             else:
                 say("\n    ".join([f"without {check}: {len(through)} get through", *through]))
         return 0
-    all_found = asyncio.run(tried())
+    all_found = asyncio.run(tried(asked.relay_without))
     if asked.json:
         for found in all_found:
             say(json.dumps(row(found)))

@@ -41,8 +41,11 @@ _WAY = {Delivery.STREAM: "send", Delivery.LIVE: "call"}
 class Ground(Shop):
     """The bus to be attacked."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, without: str | None = None) -> None:
+        """``without``: a check of the gate that the relay does not make."""
         super().__init__(folder, make_folder)
+        if without is not None:
+            self.relay_module = ("tests.attacks.broken_relay", without)
         self.outcomes: dict[bytes, list[str]] = defaultdict(list)
         """By SHA-256 of an envelope or whatever else was sent: what became of it, each time."""
         self.in_order: set[bytes] = set()

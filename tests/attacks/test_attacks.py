@@ -51,6 +51,16 @@ async def test_honest_trade_passes_on_that_bus(tmp_path: Path) -> None:
         assert ground.strange == 0
 
 
+async def test_a_relay_without_a_check_is_found_out(tmp_path: Path) -> None:
+    """The trial sees what a running bus delivers, or else it would see no attack get through."""
+    attacks = {attack.name: attack for attack in RUNNING}
+    async with Ground(tmp_path / "bus", without="check_seal") as ground:
+        changed = await attempt(attacks["a_changed_payload"], ground)
+        stolen = await attempt(attacks["a_key_of_nobody"], ground)
+    assert (changed.reason, changed.is_stopped, changed.delivered) == (ACCEPTED, False, 1)
+    assert stolen.is_stopped
+
+
 def test_the_door_names_the_reason_of_each_login() -> None:
     logins = {
         attack.name: (attack.reason, why_denied(attack.case)) for attack in ATTACKS if isinstance(attack.case, Login)

@@ -43,6 +43,9 @@ def order(number: int) -> dict[str, Any]:
 class Shop:
     """One bus: its folder, its server, its relays."""
 
+    relay_module: tuple[str, ...] = ("sealbus_broker",)
+    """What a relay is started by, and its first arguments."""
+
     def __init__(self, folder: Path, make_folder: Callable[[Path], None] | None = None) -> None:
         """``make_folder`` fills the folder; unless given, with the example bus and a key for each of its bots."""
         self.bus = BusFolder(folder)
@@ -103,7 +106,7 @@ class Shop:
         with log.open("ab") as output:
             before = output.tell()
             relay = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "sealbus_broker", "relay"),
+                *(sys.executable, "-m", *self.relay_module, "relay"),
                 *("--dir", str(self.bus.path), "--server", self.url, "--name", name),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,

@@ -23,6 +23,7 @@ from tests.gate.world import (
     envelope,
     flip,
     nonce,
+    told,
 )
 
 CATALOGUE = Catalogue()
@@ -37,7 +38,7 @@ def odd(header: bytes, payload: bytes | None = None) -> bytes:
 
 def fields(header: Header = PLACED) -> list[object]:
     """A header's fields, to be spoilt."""
-    return list(msgpack.unpackb(header.encode()))
+    return list(msgpack.unpackb(told(header).encode()))
 
 
 # ---- size ------------------------------------------------------------------------------------------------------------
@@ -46,8 +47,8 @@ def fields(header: Header = PLACED) -> list[object]:
 @attack("check_size", Reason.SIZE, without="encoding")
 def one_byte_too_large() -> Step:
     """An envelope that is right in all things but is one byte larger than an envelope may be."""
-    room = MAX_ENVELOPE_BYTES + 1 - len(odd(PLACED.encode(), pack_json({**ORDER, "note": "x" * 70_000})))
-    return Step(odd(PLACED.encode(), pack_json({**ORDER, "note": "x" * (70_000 + room)})))
+    room = MAX_ENVELOPE_BYTES + 1 - len(odd(told(PLACED).encode(), pack_json({**ORDER, "note": "x" * 70_000})))
+    return Step(odd(told(PLACED).encode(), pack_json({**ORDER, "note": "x" * (70_000 + room)})))
 
 
 # ---- encoding --------------------------------------------------------------------------------------------------------
@@ -173,7 +174,7 @@ def schema_without_version() -> Step:
 def a_seal_of_11_steps() -> Step:
     """A proof one step longer than the largest batch needs."""
     long = Seal(bytes(32), bytes(64), 0, (bytes(32),) * 11)
-    return Step(join_sealed((PLACED.encode(), pack_json(ORDER)), long.encode()))
+    return Step(join_sealed((told(PLACED).encode(), pack_json(ORDER)), long.encode()))
 
 
 @attack("check_encoding", Reason.ENCODING, without=BREAKS)
@@ -284,7 +285,7 @@ def a_seal_of_another_envelope() -> Step:
 @attack("check_seal", Reason.BAD_SEAL)
 def sealed_in_another_context() -> Step:
     """The bot's own signature over these very bytes, made for a stamp."""
-    parts = (PLACED.encode(), pack_json(ORDER))
+    parts = (told(PLACED).encode(), pack_json(ORDER))
     return Step(join_sealed(parts, seal(KEYS["order"], Context.STAMP, [signed_part(parts)])[0]))
 
 

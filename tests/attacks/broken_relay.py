@@ -1,0 +1,15 @@
+"""A relay without one of its checks: ``python -m tests.attacks.broken_relay check_seal relay --dir …``. What stops an attack must be that check."""
+
+from __future__ import annotations
+
+import sys
+
+from sealbus_broker.cli.main import main
+from sealbus_broker.gate import judge as gate
+
+if __name__ == "__main__":
+    missing = sys.argv.pop(1)
+    kept = tuple(check for check in gate.CHECKS if check.__name__ != missing)
+    assert len(kept) == len(gate.CHECKS) - 1, missing
+    gate.CHECKS = kept  # type: ignore[misc]  # this is the point
+    sys.exit(main())
