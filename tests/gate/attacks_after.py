@@ -354,3 +354,13 @@ def answered_twice() -> list[Step]:
     """A second bot that may receive the question answers after the first."""
     second = live(answer(bot="rival", nonce=nonce("again")), session="rival")
     return [_answering(), second]
+
+
+# ---- a share of the store --------------------------------------------------------------------------------------------
+
+
+@attack("check_share", Reason.QUOTA)
+def more_than_a_bots_share_of_the_store() -> list[Step]:
+    """Two orders of half a megabyte fill half of what the store holds in its retention; the next one has no room there."""
+    large = [envelope(payload={**ORDER, "note": "x" * 500_000}, nonce=nonce(f"large {at}")) for at in range(2)]
+    return [Step(data) for data in (*large, envelope(payload={**ORDER, "note": "x" * 60_000}))]

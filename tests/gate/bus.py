@@ -11,7 +11,7 @@ from sealbus.seal import Verifier
 from sealbus.stamp import Stamp, Verdict, seal_stamps
 from sealbus_broker.gate.judge import judge
 from sealbus_broker.gate.ledger import settle
-from sealbus_broker.gate.policy import Delivery, Policy
+from sealbus_broker.gate.policy import Delivery, Policy, Store
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.gate.verdict import Arrival, Judgment, Moment
 from tests.gate.world import BUS_KEY, NOW, POLICY, RECORD, RELAY
@@ -72,6 +72,8 @@ class PureBus:
         stamp = judgment.stamp(self.policy.bus, self.policy.digest, step.now_ms, RELAY)
         assert stamp is not None
         sealed = seal_stamps(BUS_KEY, [stamp])[0]
+        store = Store.ACCEPTED if step.delivery is Delivery.STREAM else Store.LIVE
+        self.meters.shares.charge(step.session, store, self.policy.share(store), len(step.data), step.now_ms)
         self.ledger[judgment.ledger_id] = pack_delivery(judgment.envelope.data, sealed)
         return ACCEPTED, sealed
 

@@ -162,6 +162,22 @@ def a_pulse_after_copies_of_the_one_before() -> list[Step]:
 
 
 @honest()
+def a_message_after_another_bot_has_filled_its_share() -> list[Step]:
+    """The order bot has no room left; the rival has all of its own."""
+    large = [envelope(payload={**ORDER, "note": "x" * 500_000}, nonce=nonce(f"large {at}")) for at in range(2)]
+    return [*map(Step, large), Step(envelope(bot="rival"), session="rival")]
+
+
+@honest()
+def a_large_message_when_the_store_has_let_go_of_others() -> list[Step]:
+    """A share is for the time for which the store keeps messages, to a sixteenth of it."""
+    large = [envelope(payload={**ORDER, "note": "x" * 500_000}, nonce=nonce(f"large {at}")) for at in range(2)]
+    later = NOW + 24 * HOUR * 17 // 16
+    last = envelope(payload={**ORDER, "note": "x" * 500_000}, issued_at_ms=later)
+    return [*map(Step, large), Step(last, arrived_at_ms=later, now_ms=later)]
+
+
+@honest()
 def a_reservation_caused_by_an_order() -> Step:
     """The rule does not compare payloads, so the stamp alone is carried."""
     return Step(envelope(RESERVED, parent=parent(envelope())), session="inventory")

@@ -67,6 +67,9 @@ POLICY_DOCUMENT: Final[dict[str, Any]] = {
         "live_ttl_ms": 10_000,
         "clock_skew_ms": SKEW,
         "ingress_wait_ms": 300_000,
+        "accepted_bytes": 2 * 1024**2,
+        "retention_ms": 24 * HOUR,
+        "bot_share": 50,
     },
     "on_violation": {"default": "quarantine", "encoding": "drop"},
     "schemas": {

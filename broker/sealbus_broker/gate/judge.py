@@ -15,9 +15,9 @@ from sealbus.limits import MAX_DETAIL_BYTES, MAX_ENVELOPE_BYTES, MAX_FAULTS
 from sealbus.reason import Reason
 from sealbus.seal import Context, Verifier
 from sealbus.stamp import Stamp
-from sealbus.subjects import REPLY
+from sealbus.subjects import RELAY, REPLY
 from sealbus_broker.gate.cause import check_cause, check_reply, unwanted_parent
-from sealbus_broker.gate.policy import BotKey, BotRule, Delivery, Policy, Rate, SubjectRule
+from sealbus_broker.gate.policy import BotKey, BotRule, Delivery, Disposition, Policy, Rate, Store, SubjectRule
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.gate.schemas import ERROR, Schema
 from sealbus_broker.gate.verdict import Arrival, Judgment, Moment
@@ -42,7 +42,7 @@ def judge(arrival: Arrival, policy: Policy, moment: Moment, verifier: Verifier, 
                 proven=case.proven,
                 reason=violation.reason,
                 detail=_clip(violation.detail),
-                disposition=policy.disposition(violation.reason, case.named_rule()),
+                disposition=disposition(violation.reason, case.named_rule(), arrival, policy, moment.now_ms, meters),
             )
     return Judgment(
         arrival=arrival,
@@ -54,6 +54,21 @@ def judge(arrival: Arrival, policy: Policy, moment: Moment, verifier: Verifier, 
         ledger_id=case.ledger_id(),
         rule=case.rule,
     )
+
+
+def disposition(
+    reason: Reason, rule: SubjectRule | None, arrival: Arrival, policy: Policy, now_ms: int, meters: RateMeters
+) -> Disposition:
+    """What happens to a message that violates: as the policy says, but it is dropped where its bot has filled its share of the quarantine.
+
+    Otherwise one bot's junk would push out what others did.
+    """
+    wanted, share = policy.disposition(reason, rule), policy.share(Store.QUARANTINE)
+    if wanted is Disposition.QUARANTINE and not meters.shares.has_room(
+        arrival.session, Store.QUARANTINE, share, len(arrival.data), now_ms
+    ):
+        return Disposition.DROP
+    return wanted
 
 
 def _clip(detail: str | None) -> str | None:
@@ -387,6 +402,21 @@ def check_what_came_before(case: Case) -> Violation | None:
     return None
 
 
+def check_share(case: Case) -> Violation | None:
+    """*quota*: the bot has room in its share of the store where the message would be kept.
+
+    Last of all, so that only what is stored counts: a store that one bot fills is full for everybody.
+    """
+    session = case.arrival.session
+    if session == RELAY:
+        return None  # its probes are kept apart
+    store = Store.ACCEPTED if case.arrival.delivery is Delivery.STREAM else Store.LIVE
+    share = case.policy.share(store)
+    if case.meters.shares.has_room(session, store, share, len(case.arrival.data), case.moment.now_ms):
+        return None
+    return Violation(Reason.QUOTA, f"more than {share.most_bytes} bytes of {store.value} in {share.window_ms} ms")
+
+
 CHECKS: Final[tuple[Callable[[Case], Violation | None], ...]] = (
     check_size,
     check_encoding,
@@ -411,5 +441,6 @@ CHECKS: Final[tuple[Callable[[Case], Violation | None], ...]] = (
     check_schema_known,
     check_schema,
     check_what_came_before,
+    check_share,
 )
 """Every check, in the order in which they are made. Later ones build on what earlier ones established."""

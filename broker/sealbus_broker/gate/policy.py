@@ -21,6 +21,10 @@ HEALTH: Final = "sealbus.health"
 """What relays say to themselves, to see whether a message gets through the bus."""
 
 
+QUARANTINE_SHARE_MS: Final = 24 * 3_600_000
+"""A bot's share of the quarantine is for so long. The quarantine keeps records until it is full, and an operator looks once a day."""
+
+
 class Delivery(StrEnum):
     """How a subject's messages travel."""
 
@@ -28,6 +32,22 @@ class Delivery(StrEnum):
     """Stored before judged, stored before delivered; subscribers may be durable."""
     LIVE = "live"
     """Judged at once and kept in memory only: telemetry, requests and replies."""
+
+
+class Store(StrEnum):
+    """The streams that bots share."""
+
+    ACCEPTED = "ACCEPTED"
+    LIVE = "LIVE"
+    QUARANTINE = "QUARANTINE"
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How much of a store one bot may fill in its time."""
+
+    most_bytes: int
+    window_ms: int
 
 
 class Disposition(StrEnum):
@@ -61,6 +81,8 @@ class Limits:
     """Largest payload on a subject that says nothing else (``SubjectRule.max_bytes``)."""
     ingress_messages: int = 1024
     """NATS messages of one bot that may wait for a relay."""
+    bot_share: int = 50
+    """Per cent of ACCEPTED, LIVE or QUARANTINE that one bot may fill."""
     attempts: int = 10
     """How often a failing message is given to one durable subscription."""
     subscriptions: int = 32
@@ -160,10 +182,18 @@ class Policy:
     default_disposition: Disposition = Disposition.QUARANTINE
     _rules: SubjectTable[SubjectRule] = field(init=False, repr=False, compare=False)
     _relay: BotRule = field(init=False, repr=False, compare=False)
+    _shares: Mapping[Store, Share] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_rules", SubjectTable((rule.pattern, rule) for rule in self.subjects))
         keys = {raw: BotKey(raw, 0) for raw in self.bus_keys}
+        limits, part = self.limits, self.limits.bot_share / 100
+        shares = {
+            Store.ACCEPTED: Share(int(limits.accepted_bytes * part), max(limits.retention_ms, self.ledger_window_ms)),
+            Store.LIVE: Share(int(limits.live_bytes * part), self.live_window_ms),
+            Store.QUARANTINE: Share(int(limits.quarantine_bytes * part), QUARANTINE_SHARE_MS),
+        }
+        object.__setattr__(self, "_shares", shares)
         object.__setattr__(self, "_relay", BotRule(RELAY, keys, publish=(HEALTH,)))
 
     def sender(self, name: str) -> BotRule | None:
@@ -182,6 +212,10 @@ class Policy:
         if rule is not None and reason in rule.on_violation:
             return rule.on_violation[reason]
         return self.on_violation.get(reason, self.default_disposition)
+
+    def share(self, store: Store) -> Share:
+        """What one bot may fill of ``store``."""
+        return self._shares[store]
 
     @property
     def ledger_window_ms(self) -> int:

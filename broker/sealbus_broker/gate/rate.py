@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from sealbus_broker.gate.policy import Rate
+from sealbus_broker.gate.shares import Shares
 
 REMEMBERED: Final = 65_536
 """Messages whose bytes are known to have been counted: a minute's worth, an envelope's default life, at 1,000 a second on subjects with a
@@ -22,13 +23,15 @@ rate. About 11 MB. A copy of an older one counts as new."""
 class RateMeters:
     """Remembers, for each bot and rule, the time up to which its allowance is used."""
 
-    __slots__ = ("_counted", "_used_until")
+    __slots__ = ("_counted", "_used_until", "shares")
 
     def __init__(self) -> None:
         # Whole nanoseconds: a float of today's milliseconds is 0.2 µs coarse, which at 5,000/s lets extra messages through.
         self._used_until: dict[tuple[str, str, bool], int] = {}
         self._counted: dict[bytes, None] = {}
         """In the order in which they were counted."""
+        self.shares = Shares()
+        """What was stored for each bot, which whoever stores it says."""
 
     def allow(self, bot: str, pattern: str, rate: Rate, at_ms: int, digest: bytes | None = None) -> bool:
         """Whether one more message at ``at_ms`` is within ``rate``; if so, it is counted.

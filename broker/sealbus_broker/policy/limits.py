@@ -58,13 +58,14 @@ RANGES: Final = {
     "live_bytes": _SIZE,
     "payload_bytes": PAYLOAD,
     "ingress_messages": (MIN_WAITING, MAX_WAITING),
+    "bot_share": (1, 100),
     "attempts": (1, MAX_ATTEMPTS),
     "subscriptions": (1, MAX_CONSUMERS),
     "connections": (MIN_CONNECTIONS, MAX_CONNECTIONS),
 }
 """Each limit, as it is written in the file, and the least and the most that it may be."""
 
-_COUNTS: Final = frozenset({"ingress_messages", "attempts", "subscriptions", "connections"})
+_COUNTS: Final = frozenset({"ingress_messages", "bot_share", "attempts", "subscriptions", "connections"})
 
 
 def read_limits(reader: Reader, value: Any) -> Limits:

@@ -23,9 +23,9 @@ from sealbus.limits import MAX_BATCH, MAX_TOGETHER
 from sealbus.seal import Verifier
 from sealbus.stamp import Stamp, Verdict, seal_stamps
 from sealbus.subjects import RELAY, REPLY, receipt_subject, receipts_subject
-from sealbus_broker.gate.judge import judge
+from sealbus_broker.gate.judge import disposition, judge
 from sealbus_broker.gate.ledger import settle
-from sealbus_broker.gate.policy import HEALTH, Delivery, Policy
+from sealbus_broker.gate.policy import HEALTH, Delivery, Policy, Store
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.gate.verdict import Arrival, Judgment, Moment
 from sealbus_broker.relay.journal import Entry, Journal, Stored
@@ -153,9 +153,11 @@ class Pipeline:
         """Store what passed; what the ledger already holds is settled by what it holds."""
         accepted = [item for item in items if item.judgment.reason is None and item.fresh]
         stored = await self._journal.store([_accepted_entry(item) for item in accepted])
-        for where in stored:
+        for item, where in zip(accepted, stored, strict=True):
             if where.stream == ledger.stream:
                 ledger.remember(where.sequence)
+                if not where.duplicate:
+                    self._charge(item, Store(where.stream), policy)
         known = [(item, where) for item, where in zip(accepted, stored, strict=True) if where.duplicate]
         await asyncio.gather(*(self._settle(item, where, ledger, policy) for item, where in known))
 
@@ -167,8 +169,9 @@ class Pipeline:
         item.fresh = False
         item.receipt = settled.receipt
         if settled.reason is not None:
-            disposition = policy.disposition(settled.reason, item.judgment.rule)
-            item.judgment = replace(item.judgment, reason=settled.reason, disposition=disposition)
+            judgment, now_ms = item.judgment, self._now_ms()
+            kept = disposition(settled.reason, judgment.rule, judgment.arrival, policy, now_ms, self._meters)
+            item.judgment = replace(judgment, reason=settled.reason, disposition=kept)
 
     async def _store_quarantined(self, items: list[_Item], policy: Policy) -> None:
         now_ms = self._now_ms()
@@ -186,6 +189,12 @@ class Pipeline:
         )
         for item, where in zip(quarantined, stored, strict=True):
             item.record = where.sequence
+            if not where.duplicate:
+                self._charge(item, Store.QUARANTINE, policy)
+
+    def _charge(self, item: _Item, store: Store, policy: Policy) -> None:
+        arrival = item.judgment.arrival
+        self._meters.shares.charge(arrival.session, store, policy.share(store), len(arrival.data), self._now_ms())
 
     def _answer(self, items: list[_Item]) -> None:
         """Send the senders their stamps, and let the bus's own services answer. Lost receipts are asked for again by a retry."""

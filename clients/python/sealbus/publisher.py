@@ -52,7 +52,7 @@ BURST: Final = 64
 _ABOUT_TIME: Final = frozenset({Reason.EXPIRED, Reason.STALE})
 """Refusals that say nothing about an earlier attempt, and that a newer issue time may avoid."""
 
-_CHANGING: Final = frozenset({Reason.RATE, Reason.CAUSE, Reason.KEY_NOT_VALID, Reason.KEY_REVOKED})
+_CHANGING: Final = frozenset({Reason.RATE, Reason.QUOTA, Reason.CAUSE, Reason.KEY_NOT_VALID, Reason.KEY_REVOKED})
 """Refusals that depend on when a message is judged. An earlier attempt may have been accepted and its receipt lost. While
 some attempt has no verdict, only an acceptance ends the matter, or the caller's time does, as unresolved."""
 

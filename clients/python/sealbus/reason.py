@@ -32,6 +32,7 @@ class Reason(StrEnum):
     UNKNOWN_SCHEMA = "unknown-schema"
     SCHEMA = "schema"
     CAUSE = "cause"
+    QUOTA = "quota"
     REPLAY = "replay"
     NONCE_REUSED = "nonce-reused"
     ALREADY_ANSWERED = "already-answered"
@@ -63,6 +64,7 @@ _MEANINGS: dict[Reason, str] = {
     Reason.UNKNOWN_SCHEMA: "the subject does not accept the schema that the envelope names",
     Reason.SCHEMA: "the payload does not meet the subject's JSON Schema",
     Reason.CAUSE: "what must have come before is missing, unproven or does not match",
+    Reason.QUOTA: "the bot has filled its share of the bus's store",
     Reason.REPLAY: "these very bytes were judged before",
     Reason.NONCE_REUSED: "the nonce was used before for another message",
     Reason.ALREADY_ANSWERED: "another message already followed from this cause, and only one may",

@@ -34,6 +34,7 @@ REASONS: Final = frozenset(
         "unknown-schema",
         "schema",
         "cause",
+        "quota",
         "replay",
         "nonce-reused",
         "already-answered",

@@ -1,0 +1,56 @@
+"""How much of each shared store one bot may fill: bytes that a relay saw stored for it, over the time for which the store keeps them.
+
+Like a rate, a share is asked behind the seal, so each bot uses up its own. The memory is bounded by the policy's bots,
+a few hundred bytes each, and may be lost with the relay: one that starts has forgotten what was stored before.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Final
+
+from sealbus_broker.gate.policy import Share, Store
+
+SLOTS: Final = 16
+"""Into so many parts a store's time is cut. What a bot stored counts for up to a sixteenth longer than the store keeps it."""
+
+_KEPT: Final = SLOTS + 1
+"""Those of a whole time, and the one under way."""
+
+EXTRA_BYTES: Final = 1024
+"""What a message takes beside its envelope: a stamp of 600 bytes at most of usual length, subject, id and the store's own framing."""
+
+
+class Shares:
+    """Remembers, for each bot and store, what was stored in each slot of the store's time.
+
+    It is charged when a message was stored and asked when one is judged, so what is under way when a share is full still
+    passes: two pulls of a partition (1.3 MiB), or what waits live in a relay (64 MiB at most).
+    """
+
+    __slots__ = ("_used",)
+
+    def __init__(self) -> None:
+        self._used: dict[tuple[str, Store], tuple[array[int], array[int]]] = {}
+        """Number of each slot, and the bytes in it."""
+
+    def charge(self, bot: str, store: Store, share: Share, size: int, at_ms: int) -> None:
+        """Note that an envelope of ``size`` bytes was stored for ``bot``."""
+        used = self._used.get((bot, store))
+        if used is None:
+            used = self._used[bot, store] = array("q", [-1] * _KEPT), array("q", [0] * _KEPT)
+        numbers, sums = used
+        number = at_ms * SLOTS // share.window_ms
+        at = number % _KEPT
+        if numbers[at] != number:
+            numbers[at], sums[at] = number, 0
+        sums[at] += size + EXTRA_BYTES
+
+    def has_room(self, bot: str, store: Store, share: Share, size: int, at_ms: int) -> bool:
+        """Whether an envelope of ``size`` bytes more is within ``bot``'s share."""
+        used = self._used.get((bot, store))
+        if used is None:
+            return size + EXTRA_BYTES <= share.most_bytes
+        since = at_ms * SLOTS // share.window_ms - SLOTS
+        known = sum(stored for number, stored in zip(*used, strict=True) if number >= since)
+        return known + size + EXTRA_BYTES <= share.most_bytes
