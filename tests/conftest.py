@@ -48,6 +48,7 @@ STARTERS = frozenset(
         "benchmarks.attacks",
         "benchmarks.bus",
         "sealbus_broker.relay.server",
+        "tests.attacks.ground",
         "subprocess",
         "tests.cli.bus",
         "tests.cli.command",
