@@ -15,6 +15,7 @@ import pytest
 
 from sealbus.grants import Rate
 from sealbus.pacing import JITTER_S, Pace
+from sealbus.supervision import Supervisor
 from sealbus_broker.gate import policy
 from sealbus_broker.gate.rate import RateMeters
 
@@ -79,7 +80,7 @@ class Sent:
 async def sent(rate: Rate, count: int) -> Sent:
     """``count`` items submitted at once, when all have been released."""
     seen = Sent(rate, wanted=count)
-    pace = Pace(rate, seen.take)
+    pace = Pace(rate, seen.take, Supervisor("test"))
     for order in range(count):
         pace.submit(Item(order))
     await asyncio.wait_for(seen.done.wait(), 30)
@@ -110,7 +111,7 @@ def test_a_network_that_delays_unevenly_leads_to_no_refusal() -> None:
 def test_a_burst_goes_at_once() -> None:
     async def scene() -> None:
         seen = Sent(Rate(1, 1000))
-        pace = Pace(seen.rate, seen.take)
+        pace = Pace(seen.rate, seen.take, Supervisor("test"))
         for order in range(999):
             pace.submit(Item(order))
         assert len(seen.items) == 999
@@ -121,7 +122,7 @@ def test_a_burst_goes_at_once() -> None:
 def test_what_is_given_up_takes_no_turn() -> None:
     async def scene() -> None:
         seen = Sent(Rate(50, 1), wanted=2)
-        pace = Pace(seen.rate, seen.take)
+        pace = Pace(seen.rate, seen.take, Supervisor("test"))
         items = [Item(order) for order in range(100)]
         for item in items:
             pace.submit(item)
@@ -136,7 +137,7 @@ def test_what_is_given_up_takes_no_turn() -> None:
 def test_what_was_refused_goes_before_what_was_not_sent() -> None:
     async def scene() -> None:
         seen = Sent(Rate(100, 1), wanted=4)
-        pace = Pace(seen.rate, seen.take)
+        pace = Pace(seen.rate, seen.take, Supervisor("test"))
         for order in range(3):
             pace.submit(Item(order))
         assert seen.items == [0]
@@ -173,7 +174,7 @@ def test_two_processes_with_one_allowance_slow_down() -> None:
                 pace.hold_back()
                 pace.submit(item)
 
-            pace: Pace[Item] = Pace(rate, take)
+            pace: Pace[Item] = Pace(rate, take, Supervisor("test"))
             return pace
 
         for number in accepted:
@@ -190,7 +191,7 @@ def test_two_processes_with_one_allowance_slow_down() -> None:
 def test_another_rate_holds_from_then_on() -> None:
     async def scene() -> None:
         seen = Sent(Rate(1000, 1000), wanted=10)
-        pace = Pace(Rate(1, 1), seen.take)
+        pace = Pace(Rate(1, 1), seen.take, Supervisor("test"))
         pace.submit(Item(0))
         for order in range(1, 10):
             pace.submit(Item(order))

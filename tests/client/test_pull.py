@@ -14,6 +14,7 @@ from sealbus import pull as pulling
 from sealbus.frames import pub
 from sealbus.hardened import HardenedClient
 from sealbus.pull import End, Pull
+from sealbus.supervision import Supervisor
 from sealbus_broker.relay.connection import connect
 from tests.relay.scene import Scene, raise_curtain
 from tests.waiting import PATIENCE_S, until
@@ -56,7 +57,9 @@ class Puller:
     def __init__(self, client: HardenedClient, inbox: str = "inbox.order.secret") -> None:
         self.replies: list[bytes] = []
         self.ends: list[End] = []
-        self.pull = Pull(client, CONSUMER, inbox, take=self._take, ended=self.ends.append)
+        self.pull = Pull(
+            client, CONSUMER, inbox, supervisor=Supervisor("test"), take=self._take, ended=self.ends.append
+        )
 
     def _take(self, _: bytes, reply: bytes, __: bytes) -> None:
         self.replies.append(reply)

@@ -325,3 +325,11 @@ async def test_what_is_cancelled_twice_over_ends(diary: Diary) -> None:
     await diary.supervisor.close()
     assert swallowed == [True]
     assert diary.failures == []
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+async def test_what_is_cancelled_before_it_begins_is_closed(diary: Diary) -> None:
+    diary.supervisor.must("a", lasting())
+    diary.supervisor.piece("b", lasting())
+    await diary.supervisor.close()
+    assert diary.failures == []

@@ -12,6 +12,7 @@ from sealbus.keys import KeyKind, SigningKey
 from sealbus.publisher import Publisher
 from sealbus.seal import Verifier
 from sealbus.session import Session
+from sealbus.supervision import Supervisor
 
 BUS, BOT = SigningKey.generate(KeyKind.BUS), SigningKey.generate(KeyKind.BOT)
 
@@ -36,7 +37,7 @@ class Wire:
 async def publisher_on(wire: Wire) -> AsyncIterator[Publisher]:
     """A publisher of the bot ``order`` that runs, and believes :data:`BUS`."""
     credentials = Credentials("shop", "order", BOT, ("nats://127.0.0.1:4222",), frozenset([BUS.public.raw]))
-    made = Publisher(credentials, cast("Session", wire), Verifier())
+    made = Publisher(credentials, cast("Session", wire), Verifier(), Supervisor("test"))
     running = asyncio.create_task(made.run())
     yield made
     running.cancel()

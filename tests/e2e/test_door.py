@@ -12,6 +12,7 @@ import pytest
 
 from sealbus.hardened import HardenedClient
 from sealbus.session import Session
+from sealbus.supervision import Supervisor
 from sealbus_broker.relay.door import MOST_FAILURES, Door
 from sealbus_broker.relay.errors import DoorFailed
 from sealbus_broker.relay.orders import Orders
@@ -26,7 +27,9 @@ async def log_in(shop: Shop, bot: str = "order") -> HardenedClient:
     async def attach(_: HardenedClient) -> None: ...
 
     client = HardenedClient()
-    options = Session(shop.credentials(bot), attach)._options(frozenset()) | {"connect_timeout": PATIENCE_S}
+    options = Session(shop.credentials(bot), attach, supervisor=Supervisor("test"))._options(frozenset()) | {
+        "connect_timeout": PATIENCE_S
+    }
     await client.connect(servers=[shop.url], **options)
     return client
 

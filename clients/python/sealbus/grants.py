@@ -20,6 +20,7 @@ from sealbus.log import log
 from sealbus.outcomes import NoReply, Refused, RequestFailed, Unresolved
 from sealbus.reason import Reason
 from sealbus.subjects import matches, overlap
+from sealbus.supervision import Supervisor, end
 
 GRANTS: Final = "sealbus.grants"
 """The bus's own subject that tells them."""
@@ -154,9 +155,10 @@ def _limits(limits: Mapping[str, Any]) -> PolicyLimits:
 class Known:
     """The newest grants, and the task that asks for newer ones."""
 
-    def __init__(self, ask: Callable[[], Awaitable[Message]]) -> None:
+    def __init__(self, ask: Callable[[], Awaitable[Message]], supervisor: Supervisor) -> None:
         """``ask`` asks once on :data:`GRANTS`. Raises :class:`Refused`, :class:`Unresolved` or :class:`NoReply`."""
         self._ask = ask
+        self._supervisor = supervisor
         self._asking: asyncio.Task[None] | None = None
         self._answered = asyncio.Event()
         """Set while there are grants, or a failure."""
@@ -224,7 +226,7 @@ class Known:
                 self._answered.clear()
                 self._failure = None
             self._not_before = asyncio.get_running_loop().time() + ASK_AGAIN_S
-            self._asking = asyncio.get_running_loop().create_task(self._insist())
+            self._asking = self._supervisor.piece("asking for grants", self._insist(), self._failed)
 
     def notice(self, policy: bytes) -> None:
         """A stamp was given by ``policy``: ask again if the grants are another's."""
@@ -236,9 +238,15 @@ class Known:
     async def close(self) -> None:
         """Ask no more; whoever still waits is told that the bot is closed."""
         if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.gather(self._asking, return_exceptions=True)
+            await end(self._asking)
         self._failure = NotConnected("the bot was closed before the bus told its grants")
+        self._answered.set()
+
+    def _failed(self) -> None:
+        """Asking ended by a mistake of ours: whoever waits is told, and the next session asks again."""
+        self._failure = SealbusError(
+            "the bus's answer about this bot's grants could not be read", hint="the log names the error: report it"
+        )
         self._answered.set()
 
     async def _insist(self) -> None:

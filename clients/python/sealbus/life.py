@@ -39,7 +39,9 @@ from contextvars import ContextVar
 from typing import Any, Final, TypeVar
 
 from sealbus.errors import InvalidInput, NotConnected
-from sealbus.supervision import end
+from sealbus.log import log
+from sealbus.supervision import kind, outcome
+from sealbus.waiting import Interrupted, Overdue, race
 
 T = TypeVar("T")
 
@@ -72,10 +74,6 @@ _HOW_TO_CALL: Final = (
 
 class Stopped(NotConnected):
     """The bot was told to stop before what was waited for had come."""
-
-
-class Overdue(Exception):
-    """The deadline passed before what was waited for had come. Never leaves the client."""
 
 
 _work: ContextVar[frozenset[Life]] = ContextVar("_work", default=frozenset())
@@ -173,17 +171,10 @@ class Life:
         if self.stopping.is_set():
             work.close()
             raise Stopped(f"{self._name} was told to stop")
-        task = asyncio.ensure_future(work)
-        stop = asyncio.ensure_future(self.stopping.wait())
         try:
-            await asyncio.wait((task, stop), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
-        finally:
-            await end(task, stop)
-        if stop.done() and not stop.cancelled():
-            raise Stopped(f"{self._name} was told to stop")
-        raise Overdue
+            return await race(work, self.stopping, timeout_s=timeout_s)
+        except Interrupted:
+            raise Stopped(f"{self._name} was told to stop") from None
 
     def on_signal(self) -> None:
         """SIGINT or SIGTERM came: stop, and the second time at once."""
@@ -219,10 +210,13 @@ class Life:
 
     async def in_time(self, work: Coroutine[Any, Any, Any], deadline: float) -> bool:
         """Let ``work`` end, until ``deadline`` (of the loop's clock) or a second signal; return whether it did."""
-        task, hurry = asyncio.ensure_future(work), asyncio.ensure_future(self.hurry.wait())
-        left = max(0.0, deadline - asyncio.get_running_loop().time())
+        left_s = max(0.0, deadline - asyncio.get_running_loop().time())
         try:
-            await asyncio.wait((task, hurry), timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            return task.done()
+            error = await race(outcome(work), self.hurry, timeout_s=left_s)
+        except (Interrupted, Overdue):
+            return False
         finally:
-            await end(task, hurry)
+            work.close()  # which may not have begun
+        if error is not None:
+            log.error("%s: something failed while it closes (%s)", self._name, kind(error))
+        return True

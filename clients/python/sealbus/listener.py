@@ -30,6 +30,7 @@ from sealbus.serving import Handled, Subscription
 from sealbus.session import Session
 from sealbus.subjects import consumer_name
 from sealbus.subscription import DurableSubscription, Place
+from sealbus.supervision import Supervisor
 
 SUBSCRIBE_AGAIN_S: Final = 0.1
 """Pause before a live subscription is tried on the next connection."""
@@ -56,6 +57,7 @@ class Listener:
         requester: Requester,
         draft: Draft,
         known: Known,
+        supervisor: Supervisor,
         on_denied: Callable[[SubscriptionDenied], bool],
     ) -> None:
         self._name = name
@@ -65,6 +67,7 @@ class Listener:
         self._requester = requester
         self._draft = draft
         self._known = known
+        self._supervisor = supervisor
         self._on_denied = on_denied
         """Tells of a subscription that was granted and is no more; returns whether a hook took it."""
         self._taken: set[tuple[str, str | None, str]] = set()
@@ -112,7 +115,7 @@ class Listener:
             )
 
     def _make_live(self, pattern: str, queue: str) -> LiveSubscription:
-        live = LiveSubscription(self._opener, pattern, queue)
+        live = LiveSubscription(self._opener, self._supervisor, pattern, queue)
         self._live.append(live)
         return live
 
@@ -199,7 +202,9 @@ class Listener:
             park=park,
             remake=remake,
         )
-        return DurableSubscription(self._session, self._opener, place, concurrency=handled.concurrency)
+        return DurableSubscription(
+            self._session, self._opener, place, self._supervisor, concurrency=handled.concurrency
+        )
 
     async def _ask_for_place(self, handled: Handled) -> int:
         """Have the relay make the consumer; return how often its policy lets a failing message be tried."""

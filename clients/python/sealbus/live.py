@@ -18,6 +18,7 @@ from sealbus.errors import SubscriptionDenied
 from sealbus.hardened import HardenedClient
 from sealbus.receiving import Opener, PendingMessage, Seen
 from sealbus.subjects import BUS
+from sealbus.supervision import Supervisor, end
 from sealbus.waiting import set_after
 
 LIVE_WAITING: Final = 4096
@@ -35,8 +36,9 @@ def is_too_old(message: Message, now_ms: int) -> bool:
 class LiveSubscription:
     """Messages as they pass by. What passes while the bot is away, or too busy, is missed."""
 
-    def __init__(self, opener: Opener, pattern: str, queue: str = "") -> None:
+    def __init__(self, opener: Opener, supervisor: Supervisor, pattern: str, queue: str = "") -> None:
         self._opener = opener
+        self._supervisor = supervisor
         self.pattern = pattern
         self._queue = queue
         self.placed = False
@@ -94,11 +96,13 @@ class LiveSubscription:
     @contextlib.asynccontextmanager
     async def open(self, stopping: asyncio.Event) -> AsyncIterator[None]:
         """While the body runs, :meth:`next` gives messages, until ``stopping`` is set. Afterwards nothing is received."""
-        watching = asyncio.create_task(set_after(stopping, self._stop, self._changed))
+        watching = self._supervisor.keep(
+            f"the stop of {self.pattern}", lambda: set_after(stopping, self._stop, self._changed), until=stopping
+        )
         try:
             yield
         finally:
-            watching.cancel()
+            await end(watching)
             self.closed = True
             self.stop()
             if self._attached is not None:

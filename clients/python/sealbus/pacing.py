@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Final, Generic, Protocol, TypeVar
 
 from sealbus.grants import Rate
+from sealbus.supervision import Supervisor
 
 JITTER_S: Final = 0.5
 """How much closer together two messages may arrive than they were sent: a busy machine or network holds some up for so long.
@@ -52,8 +53,9 @@ Item = TypeVar("Item", bound=Paced)
 class Pace(Generic[Item]):
     """The pace of this process on the subjects of one declaration."""
 
-    def __init__(self, rate: Rate, release: Callable[[Item], None]) -> None:
+    def __init__(self, rate: Rate, release: Callable[[Item], None], supervisor: Supervisor) -> None:
         """``release`` is called with each item in its turn."""
+        self._supervisor = supervisor
         self._release = release
         self._waiting: list[tuple[int, Item]] = []
         """A heap: what was refused goes before what was not sent yet."""
@@ -108,7 +110,7 @@ class Pace(Generic[Item]):
         if self._timer is None:
             loop = asyncio.get_running_loop()
             early_s = self._used_until - self._tolerance_s - loop.time()
-            self._timer = loop.call_later(max(early_s, self._turn_s), self._turn)
+            self._timer = self._supervisor.later("keeping to a rate", max(early_s, self._turn_s), self._turn)
 
     def _turn(self) -> None:
         self._timer = None

@@ -18,11 +18,11 @@ from sealbus.arguments import (
 )
 from sealbus.credentials import Credentials
 from sealbus.delivery import Message
-from sealbus.errors import ConnectionFailed, InvalidInput, SubscriptionDenied
+from sealbus.errors import BackgroundFailed, ConnectionFailed, InvalidInput, SealbusError, SubscriptionDenied
 from sealbus.grants import GRANTS, Grants, Known
 from sealbus.hardened import HardenedClient
 from sealbus.hooks import H, Hooks
-from sealbus.life import BotState, Life, Overdue, Stopped
+from sealbus.life import BotState, Life, Stopped
 from sealbus.listener import Listener
 from sealbus.log import log
 from sealbus.outcomes import Refused
@@ -41,7 +41,8 @@ from sealbus.subjects import (
     nonce_in,
     receipts_subject,
 )
-from sealbus.supervision import end
+from sealbus.supervision import Supervisor, end, outcome
+from sealbus.waiting import Overdue
 
 CONNECT_TIMEOUT_S: Final = 10.0
 DRAIN_S: Final = 10.0
@@ -68,16 +69,18 @@ class Presence:
             )
         self.credentials = credentials
         self._life = Life(credentials.bot)
+        self._supervisor = Supervisor(credentials.bot, self._on_failure)
         verifier = Verifier()
         renew_s = RENEW_S if renew_s is None else check_seconds("renew_s", renew_s, least=RENEW_LEAST_S)
         self._session = Session(
             credentials,
             self._attach,
+            supervisor=self._supervisor,
             renew_s=renew_s,
             watchers=Watchers(self._on_lost, self._on_back, self._on_pattern_denied),
         )
-        self._known = Known(self._ask_grants)
-        self._publisher = Publisher(credentials, self._session, verifier, self._known.notice)
+        self._known = Known(self._ask_grants, self._supervisor)
+        self._publisher = Publisher(credentials, self._session, verifier, self._supervisor, self._known.notice)
         self._receipts = receipts_subject(credentials.bot).encode()
         self._opener = Opener(credentials, verifier)
         self._requester = Requester(credentials, self._publisher, self._opener, verifier)
@@ -92,12 +95,13 @@ class Presence:
             requester=self._requester,
             draft=self._speaker.draft,
             known=self._known,
+            supervisor=self._supervisor,
             on_denied=self._on_denied,
         )
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sending: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._failure: BaseException | None = None
+        self._failure: SealbusError | None = None
         self._failed = asyncio.Event()
         """Set with ``_failure``: something ended that :meth:`run` cannot do without."""
         self._hooks = {event: Hooks(event) for event in ("connected", "lost", "denied")}
@@ -163,20 +167,21 @@ class Presence:
             raise failed from None
         except BaseException:
             await self._undo_connect()
+            if self._supervisor.failure is not None:
+                raise self._supervisor.failure from None
             raise
         self._life.move(BotState.CONNECTED)
         log.info("%s is connected to the bus %s", self.name, self.credentials.bus)
         for handled, subscription in placed:
-            self._start(serve(handled, subscription, self._life.stopping))
+            self._start(_of(handled), serve(handled, subscription, self._life.stopping))
         self._call_hooks("connected", self)
         if not self._session.is_up:
             self._on_lost("closed while the subscriptions were made")
 
     async def _arrive(self) -> list[tuple[Handled, Subscription]]:
         """Connect and make the subscriptions, however long it takes."""
-        self._supervise(await self._session.open())
-        self._sending = asyncio.create_task(self._publisher.run())
-        self._supervise(self._sending)
+        await self._session.open()
+        self._sending = self._supervisor.keep("sending", self._publisher.run)
         try:
             await self._known.get()
         except Refused as refused:
@@ -233,7 +238,7 @@ class Presence:
             return
         self._life.stop()
         if self._closing is None:
-            self._closing = asyncio.create_task(self._close(limit_s))
+            self._closing = self._supervisor.piece("closing", self._close(limit_s))
         if self._life.is_at_work:
             return
         try:
@@ -278,8 +283,10 @@ class Presence:
         await self.connect()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: object, *_: object) -> None:
         await self.close()
+        if kind is None and isinstance(self._failure, BackgroundFailed):
+            raise self._failure  # else it would be in the log alone
 
     def __enter__(self) -> NoReturn:
         raise InvalidInput("a bot is opened with `async with`, not `with`", hint=SYNC_HINT)
@@ -300,12 +307,15 @@ class Presence:
             ConnectionFailed: there was no bus within ``connect_timeout``.
             SubscriptionDenied: the policy does not grant a handler's subscription; or does not grant it any more, and
                 there is no hook for it (:meth:`on_denied`).
+            BackgroundFailed: something that works in the background ended, which is a mistake of this library.
         """
         with heard(self._life.on_signal):
             try:
                 if self._life.state not in (BotState.CONNECTED, BotState.LOST):
                     await self.connect(connect_timeout)
-                await self._life.unless_stopped(self._failed.wait())
+                error = await outcome(self._life.unless_stopped(self._failed.wait()))
+                if error is not None and not isinstance(error, Stopped):
+                    self._supervisor.fail("running", error)
             except Stopped:
                 pass
             finally:
@@ -336,7 +346,7 @@ class Presence:
 
     def _call_hooks(self, event: str, argument: object) -> None:
         if self._hooks[event]:
-            self._start(self._hooks[event].call(argument))
+            self._start(f"a hook for {event}", self._hooks[event].call(argument), lasts=False)
 
     def _on_lost(self, why: str) -> None:
         if self._life.state is BotState.CONNECTED:
@@ -369,7 +379,7 @@ class Presence:
             self._life.check_receiving(f"a handler for {handled.pattern}")
         self._listener.register(handled)
         if self._life.state in (BotState.CONNECTED, BotState.LOST):
-            self._start(self._place_and_serve(handled))
+            self._start(_of(handled), self._place_and_serve(handled))
 
     async def _attach(self, client: HardenedClient) -> None:
         """Subscribe everything on a new connection."""
@@ -387,34 +397,40 @@ class Presence:
             subscription = await self._life.unless_stopped(self._listener.subscribe(handled))
             await serve(handled, subscription, self._life.stopping)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Have ``work`` done beside everything else; :meth:`close` waits for it."""
-        task = asyncio.create_task(self._work(work))
+    def _start(self, name: str, work: Coroutine[Any, Any, None], *, lasts: bool = True) -> None:
+        """Have ``work`` done beside everything else; :meth:`close` waits for it. ``lasts``: whether it does until the bot stops."""
+        if lasts:
+            task: asyncio.Task[None] = self._supervisor.must(name, self._work(work), until=self._life.stopping)
+        else:
+            task = self._supervisor.piece(name, self._work(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        self._supervise(task)
 
     async def _work(self, work: Coroutine[Any, Any, None]) -> None:
         with self._life.work():
             await work
 
-    def _supervise(self, task: asyncio.Task[None]) -> None:
-        task.add_done_callback(self._on_ended)
+    def _on_failure(self, error: SealbusError) -> None:
+        """Something ended that the bot cannot do without."""
+        self._fail(error)
+        if isinstance(error, BackgroundFailed):
+            self._life.stop()
 
-    def _on_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
+    def _fail(self, error: SealbusError) -> None:
+        if self._failure is None:
             log.error("%s cannot go on: %s", self.name, error)
-            self._fail(error)
-
-    def _fail(self, error: BaseException) -> None:
-        self._failure = self._failure or error
-        self._failed.set()
+            self._failure = error
+            self._failed.set()
 
     def _on_receipt(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
         if subject == self._receipts:
             self._publisher.receive(data)
         elif (nonce := nonce_in(subject)) is not None:
             self._publisher.receive(data, nonce)
+
+
+def _of(handled: Handled) -> str:
+    return f"the handler of {handled.pattern}"
 
 
 async def _all_done(futures: list[asyncio.Future[Any]]) -> None:

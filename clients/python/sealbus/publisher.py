@@ -35,6 +35,7 @@ from sealbus.session import Session
 from sealbus.stamp import Stamp, Verdict, open_stamp
 from sealbus.strangers import GRACE_S, Strangers
 from sealbus.subjects import ingress_subject
+from sealbus.supervision import Supervisor
 
 RETRY_FIRST_S: Final = 1.0
 RETRY_MOST_S: Final = 8.0
@@ -106,12 +107,14 @@ class Publisher:
         credentials: Credentials,
         session: Session,
         verifier: Verifier,
+        supervisor: Supervisor,
         on_policy: Callable[[bytes], None] | None = None,
     ) -> None:
         """``on_policy`` is told the digest of the policy that each of this bot's messages was judged by."""
         self._credentials = credentials
         self._session = session
         self._verifier = verifier
+        self._supervisor = supervisor
         self._on_policy = on_policy
         self._strangers = Strangers(credentials, verifier)
         self._pending: dict[bytes, _Pending] = {}
@@ -187,7 +190,7 @@ class Publisher:
         assert declared.rate is not None
         pace = self._paces.get(declared.pattern)
         if pace is None:
-            pace = self._paces[declared.pattern] = Pace(declared.rate, self._send)
+            pace = self._paces[declared.pattern] = Pace(declared.rate, self._send, self._supervisor)
         elif pace.rate != declared.rate:
             pace.set_rate(declared.rate)
         return pace
@@ -203,14 +206,14 @@ class Publisher:
 
     def _send(self, pending: _Pending) -> None:
         """Have it sent with whatever else is to be sent in this turn of the loop, and again if there is no verdict in time."""
-        loop = asyncio.get_running_loop()
+        later = self._supervisor.later
         if pending.deadline is None:
-            pending.deadline = loop.call_later(pending.timeout_s, self._give_up, pending)
+            pending.deadline = later("a message's deadline", pending.timeout_s, self._give_up, pending)
             if pending.on_sent is not None:
                 pending.on_sent()
         if pending.again is not None:
             pending.again.cancel()
-        pending.again = loop.call_later(pending.interval_s, self._submit, pending)
+        pending.again = later("sending again", pending.interval_s, self._submit, pending)
         pending.interval_s = min(2 * pending.interval_s, RETRY_MOST_S)
         self._unsent[pending] = None
         self._wake.set()
@@ -219,7 +222,7 @@ class Publisher:
         """Have it sent again after a pause in which the bus's clock or ledger can move on."""
         if pending.again is not None:
             pending.again.cancel()
-        pending.again = asyncio.get_running_loop().call_later(pending.interval_s / 8, self._submit, pending)
+        pending.again = self._supervisor.later("sending again", pending.interval_s / 8, self._submit, pending)
 
     def _give_up(self, pending: _Pending) -> None:
         """The caller's time is over."""
@@ -321,7 +324,7 @@ class Publisher:
         ):
             return False
         if pending.doubt is None:
-            pending.doubt = asyncio.get_running_loop().call_later(GRACE_S, self._disown, pending, key)
+            pending.doubt = self._supervisor.later("doubting a bus key", GRACE_S, self._disown, pending, key)
         return True
 
     def _disown(self, pending: _Pending, key: bytes) -> None:

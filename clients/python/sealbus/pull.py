@@ -20,6 +20,7 @@ from nats.errors import Error as NatsError
 
 from sealbus.frames import pub
 from sealbus.hardened import HardenedClient
+from sealbus.supervision import Supervisor
 
 PULL_S: Final = 1.0
 """How long a request waits at the server, and so how long a stop may have to wait. An idle subscription asks once a second, which
@@ -62,6 +63,7 @@ class Pull:
         consumer: str,
         inbox: str,
         *,
+        supervisor: Supervisor,
         take: Callable[[bytes, bytes, bytes], None],
         ended: Callable[[End], None],
     ) -> None:
@@ -70,6 +72,7 @@ class Pull:
         ``take`` is called with subject, reply and body of each message, and ``ended`` when a request is over.
         """
         self._client = client
+        self._supervisor = supervisor
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{consumer}".encode()
         self._inbox = inbox
         self._take = take
@@ -125,7 +128,7 @@ class Pull:
     def _end_in(self, seconds: float, how: End) -> None:
         if self._ending is not None:
             self._ending.cancel()
-        self._ending = asyncio.get_running_loop().call_later(seconds, self._end, how)
+        self._ending = self._supervisor.later("the end of a request for messages", seconds, self._end, how)
 
     def _end(self, how: End) -> None:
         if self._ending is not None:

@@ -37,7 +37,7 @@ from sealbus.limits import MAX_CONSUMERS
 from sealbus.log import log
 from sealbus.seal import sign_connect
 from sealbus.subjects import INBOX
-from sealbus.supervision import end
+from sealbus.supervision import Supervisor, end
 
 ADMISSION: Final = "sealbus/1"
 ATTEMPT_S: Final = 3
@@ -83,11 +83,13 @@ class Session:
         credentials: Credentials,
         attach: Attach,
         *,
+        supervisor: Supervisor,
         renew_s: float = RENEW_S,
         watchers: Watchers | None = None,
     ) -> None:
         self._credentials = credentials
         self._attach = attach
+        self._supervisor = supervisor
         self._renew_s = renew_s
         self._watchers = watchers or Watchers()
 
@@ -124,15 +126,14 @@ class Session:
 
     # ---- its life ----------------------------------------------------------------------------------
 
-    async def open(self) -> asyncio.Task[None]:
-        """Connect for the first time, however long that takes; return the task that keeps the connection.
+    async def open(self) -> None:
+        """Connect for the first time, however long that takes, and keep connected from then on.
 
         :meth:`explain` says what stands in the way meanwhile. May be called again after :meth:`close`.
         """
         self._pause_s = BACKOFF_FIRST_S
         self._take(*await self._connect())
-        self._keeping = asyncio.create_task(self._keep())
-        return self._keeping
+        self._keeping = self._supervisor.keep("keeping the session", self._keep)
 
     async def close(self, *, flush: bool = True) -> None:
         """End all connections; first let what was written leave, unless ``flush`` is false."""
@@ -184,11 +185,13 @@ class Session:
             return  # closed: whoever waits for this has it delivered again
         self._frames.append(frame)
         if self._writing is None:
-            self._writing = asyncio.create_task(self._write())
+            self._writing = self._supervisor.piece("writing answers", self._write())
 
     async def _write(self) -> None:
-        client = await self.client()
-        self._writing = None
+        try:
+            client = await self.client()
+        finally:
+            self._writing = None  # whatever happens: what comes next is written by another
         self._write_on(client)
 
     def _write_on(self, client: HardenedClient) -> None:
@@ -269,7 +272,7 @@ class Session:
             old, lost_at = self._client, self._lost_at
             self._take(new, asked)
             if old is not None:
-                task = asyncio.create_task(self._retire_when_released(old))
+                task = self._supervisor.piece("ending a renewed connection", self._retire_when_released(old))
                 self._retiring.add(task)
                 task.add_done_callback(self._retiring.discard)
             async with self._renewed:

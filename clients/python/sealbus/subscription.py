@@ -33,6 +33,7 @@ from sealbus.pull import End, Pull
 from sealbus.receiving import Opener, PendingMessage, Seen
 from sealbus.session import Session
 from sealbus.subjects import INBOX
+from sealbus.supervision import Supervisor, end
 from sealbus.value import value
 from sealbus.waiting import before, set_after
 from sealbus.window import Window
@@ -133,8 +134,11 @@ class DurableMessage(PendingMessage):
 class DurableSubscription:
     """Gives the messages of one consumer, one by one, through lost and renewed connections."""
 
-    def __init__(self, session: Session, opener: Opener, place: Place, *, concurrency: int = 1) -> None:
+    def __init__(
+        self, session: Session, opener: Opener, place: Place, supervisor: Supervisor, *, concurrency: int = 1
+    ) -> None:
         """``concurrency``: how many messages are worked on at once."""
+        self._supervisor = supervisor
         self._session = session
         self._opener = opener
         self._place = place
@@ -172,20 +176,25 @@ class DurableSubscription:
     @contextlib.asynccontextmanager
     async def open(self, stopping: asyncio.Event) -> AsyncIterator[None]:
         """While the body runs, :meth:`next` gives messages, until ``stopping`` is set. What waits then is given back at once."""
-        watching = asyncio.create_task(set_after(stopping, self._stop, self._changed, self._attention))
-        self._keeper = asyncio.create_task(self._keep())
+        consumer, supervisor = self._place.consumer, self._supervisor
+        watching = supervisor.keep(
+            f"the stop of {consumer}",
+            lambda: set_after(stopping, self._stop, self._changed, self._attention),
+            until=stopping,
+        )
+        self._keeper = supervisor.keep(
+            f"pulling from {consumer}", self._keep, until=self._stop, passes=(SubscriptionDenied,)
+        )
         self._keeper.add_done_callback(lambda _: self._changed.set())
         try:
             yield
         finally:
-            watching.cancel()
+            await end(watching)
             self.stop()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+            await asyncio.wait([self._keeper])
             if self._parking:
                 _, late = await asyncio.wait(self._parking, timeout=PARKED_S)
-                for task in late:
-                    task.cancel()
-                await asyncio.gather(*late, return_exceptions=True)
+                await end(*late)
             if self._ticking is not None:
                 self._ticking.cancel()
 
@@ -288,7 +297,7 @@ class DurableSubscription:
         async def run() -> None:
             await parking
 
-        task = asyncio.create_task(run())
+        task = self._supervisor.piece("parking a message", run())
         self._parking.add(task)
         task.add_done_callback(self._parking.discard)
 
@@ -348,7 +357,14 @@ class DurableSubscription:
     async def _pull_on(self, client: HardenedClient) -> None:
         # The inbox's name is a secret of this connection: nobody else can have the server send something here.
         inbox = f"{INBOX}.{self._place.bot}.{os.urandom(16).hex()}"
-        pull = Pull(client, self._place.consumer, inbox, take=self._take, ended=self._request_ended)
+        pull = Pull(
+            client,
+            self._place.consumer,
+            inbox,
+            supervisor=self._supervisor,
+            take=self._take,
+            ended=self._request_ended,
+        )
         client.when_closed.add(self._attention.set)
         try:
             await pull.open()
@@ -405,7 +421,7 @@ class DurableSubscription:
         self._waiting.append(DurableMessage(self, subject, reply, data, self._time()))
         self._changed.set()
         if self._ticking is None:
-            self._ticking = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+            self._ticking = self._supervisor.later("looking after messages", TICK_S, self._tick)
 
     def _request_ended(self, how: End) -> None:
         self._gone = how in (End.GONE, End.LOST)
@@ -447,8 +463,7 @@ class DurableSubscription:
         self._ticking = None
         if not self._waiting and not self._working:
             return
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = self._time()
         if self._waiting and now - self._waiting[0].arrived >= UNBEGUN_S and not self._stuck:
             self._stuck = True
             self._attention.set()
@@ -460,4 +475,4 @@ class DurableSubscription:
                 client.write([pub(held.reply, b"+WPI") for held in late])
                 for held in late:
                     held.told = now
-        self._ticking = loop.call_later(TICK_S, self._tick)
+        self._ticking = self._supervisor.later("looking after messages", TICK_S, self._tick)

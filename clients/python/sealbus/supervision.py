@@ -107,12 +107,15 @@ class Supervisor:
 
     # ---- starting work -----------------------------------------------------------------------------
 
-    def keep(self, name: str, make: Make, *, until: asyncio.Event | None = None) -> asyncio.Task[None]:
+    def keep(
+        self, name: str, make: Make, *, until: asyncio.Event | None = None, passes: tuple[type[SealbusError], ...] = ()
+    ) -> asyncio.Task[None]:
         """Have the work that ``make`` begins done until it is cancelled, or returns once ``until`` is set.
 
-        The task fails only where the whole does, with its :class:`BackgroundFailed`.
+        The task fails where the whole does, with its :class:`BackgroundFailed`, and with an error of the kinds ``passes``, which is
+        for whoever looks at the task.
         """
-        return self._start(self._keep(name, make, until), name)
+        return self._start(self._keep(name, make, until, passes), name)
 
     def must(
         self, name: str, work: Coroutine[Any, Any, None], *, until: asyncio.Event | None = None
@@ -121,13 +124,17 @@ class Supervisor:
 
         A :class:`SealbusError` is a sentence already, and becomes the failure as it is.
         """
-        return self._start(self._must(name, work, until), name)
+        task = self._start(self._must(name, work, until), name)
+        task.add_done_callback(lambda _: work.close())  # which it may not have begun
+        return task
 
     def piece(
         self, name: str, work: Coroutine[Any, Any, T], failed: Callable[[], object] | None = None
     ) -> asyncio.Task[T | None]:
         """Have ``work`` done, which ends by itself. An exception is logged, ``failed`` is called, and the task has no result."""
-        return self._start(self._piece(name, work, failed), name)
+        task = self._start(self._piece(name, work, failed), name)
+        task.add_done_callback(lambda _: work.close())
+        return task
 
     def later(self, name: str, seconds: float, call: Callable[..., object], *arguments: Any) -> asyncio.TimerHandle:
         """Call ``call`` in ``seconds``. If it raises, the whole ends: what it should have kept going would stand still."""
@@ -176,15 +183,19 @@ class Supervisor:
         if task.cancelled():
             if not task.cancelling():
                 self.fail(task.get_name(), asyncio.CancelledError())
-        elif (error := task.exception()) is not None and not isinstance(error, (BackgroundFailed, *_ENDS_THE_PROCESS)):
+        elif (error := task.exception()) is not None and not isinstance(error, (SealbusError, *_ENDS_THE_PROCESS)):
             self.fail(task.get_name(), error)
 
-    async def _keep(self, name: str, make: Make, until: asyncio.Event | None) -> None:
+    async def _keep(
+        self, name: str, make: Make, until: asyncio.Event | None, passes: tuple[type[SealbusError], ...]
+    ) -> None:
         times, pause_s = 0, PAUSE_FIRST_S
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
             error = await outcome(make())
+            if isinstance(error, passes):
+                raise error
             if until is not None and until.is_set():
                 if error is not None:
                     self._say(Ended(self._whose, name, kind(error), 1, None))

@@ -1,4 +1,4 @@
-"""Waiting that a signal ends."""
+"""Waiting that a signal or a deadline ends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,51 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from sealbus.supervision import beside, spawn
+
 T = TypeVar("T")
+
+
+class Interrupted(Exception):
+    """An event was set before what was waited for had come. Never leaves the client, nor the relay."""
+
+
+class Overdue(Exception):
+    """The deadline passed before what was waited for had come. Likewise."""
+
+
+async def race(work: Coroutine[Any, Any, T], *events: asyncio.Event, timeout_s: float | None = None) -> T:
+    """Return what ``work`` returns, or raise what it raises.
+
+    Raises :class:`Interrupted` once one of ``events`` is set, and :class:`Overdue` after ``timeout_s``; ``work`` is cancelled then,
+    and over. What is done already counts, whatever else has come.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = None if timeout_s is None else loop.time() + timeout_s
+    async with beside(work, name="work with an end") as (task,):
+        while True:
+            left_s = None if deadline is None else deadline - loop.time()
+            waits = [spawn(event.wait(), "waiting for an event") for event in events]
+            try:
+                await asyncio.wait((task, *waits), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
+            if task.done():
+                result: T = task.result()
+                return result
+            if any(event.is_set() for event in events):
+                raise Interrupted
+            if deadline is not None and loop.time() >= deadline:
+                raise Overdue
+
+
+async def before(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What ``work`` returns, or ``None`` if ``stop`` is set first; ``work`` is then cancelled."""
+    try:
+        return await race(work, stop)
+    except Interrupted:
+        return None
 
 
 async def set_after(event: asyncio.Event, *others: asyncio.Event) -> None:
@@ -14,15 +58,3 @@ async def set_after(event: asyncio.Event, *others: asyncio.Event) -> None:
     await event.wait()
     for other in others:
         other.set()
-
-
-async def before(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """What ``work`` returns, or ``None`` if ``stop`` is set first; ``work`` is then cancelled."""
-    doing = asyncio.ensure_future(work)
-    stopped = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait((doing, stopped), return_when=asyncio.FIRST_COMPLETED)
-        return doing.result() if doing.done() else None
-    finally:
-        stopped.cancel()
-        doing.cancel()

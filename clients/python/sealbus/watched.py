@@ -68,8 +68,9 @@ class WatchedClient(Client):
         loops = (self._reading_task, self._flusher_task, self._ping_interval_task)
         if task.cancelling() or not self.is_connected or task not in loops:
             return  # it was due: the connection is closed or lost, or another one has loops of its own
-        log.error("nats: %s ended unexpectedly (%s); the connection is ended", name, kind(error))
-        failed = await outcome(self._process_op_err(error if isinstance(error, Exception) else ProtocolError()))
+        said = f"nats: {name} ended unexpectedly ({kind(error)})"  # and not what the error says
+        log.error("%s; the connection is ended", said)
+        failed = await outcome(self._process_op_err(ProtocolError(said)))
         if failed is not None:
             log.error("nats: a connection could not be ended in order (%s)", kind(failed))
 

@@ -1,0 +1,49 @@
+"""Disturbing background tasks: what one waits for ends in an error, as if a mistake of ours had raised it there."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Any
+
+NUMBERED = re.compile(r"Task-\d+")
+
+
+class Foreign(BaseException):
+    """Of no kind that anybody expects."""
+
+
+ERRORS: dict[str, Callable[[], BaseException]] = {
+    "a mistake": lambda: ValueError("a payload's value"),
+    "foreign": lambda: Foreign("a payload's value"),
+    "cancelled": asyncio.CancelledError,
+}
+
+
+def name_of(task: asyncio.Task[Any]) -> str:
+    """What a task is called: by whoever started it, or else by its code (nats-py gives no names)."""
+    name = task.get_name()
+    return getattr(task.get_coro(), "__qualname__", name) if NUMBERED.fullmatch(name) else name
+
+
+def disturbable(others: set[asyncio.Task[Any]]) -> dict[str, asyncio.Task[Any]]:
+    """The tasks of this event loop that wait for something, by name, without ``others``.
+
+    One that waits for another task is left out: the other one is there too.
+    """
+    found = {}
+    for task in asyncio.all_tasks() - others:
+        waits_for = getattr(task, "_fut_waiter", None)
+        if waits_for is not None and not isinstance(waits_for, asyncio.Task) and not waits_for.done():
+            found[name_of(task)] = task
+    return found
+
+
+def disturb(task: asyncio.Task[Any], error: BaseException) -> None:
+    """Have what ``task`` waits for end in ``error``. A cancellation that nobody asked for looks like this too."""
+    waits_for = task._fut_waiter  # type: ignore[attr-defined]  # there is no other way into a running task
+    if isinstance(error, asyncio.CancelledError):
+        waits_for.cancel()
+    else:
+        waits_for.set_exception(error)
