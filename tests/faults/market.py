@@ -23,6 +23,7 @@ from sealbus.delivery import split_delivery
 from sealbus.envelope import Envelope
 from sealbus.hardened import HardenedClient
 from sealbus.session import Session
+from sealbus.supervision import Supervisor
 from sealbus_broker.cli.keys import make_key
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.policy.bus_file import BusFile
@@ -216,7 +217,7 @@ async def raw_session(market: Market, bot: str) -> AsyncIterator[Session]:
     async def nothing(_: HardenedClient) -> None:
         pass
 
-    session = Session(market.credentials(bot), nothing)
+    session = Session(market.credentials(bot), nothing, supervisor=Supervisor(bot))
     await session.open()
     try:
         yield session
