@@ -79,7 +79,7 @@ class Scene:
     secrets: BusSecrets
     policy: Policy
     keys: dict[str, SigningKey]
-    relay: Client
+    relay: HardenedClient
     admission: Admission
     complaints: list[str] = field(default_factory=list)
     open: list[Client] = field(default_factory=list)

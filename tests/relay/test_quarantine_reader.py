@@ -1,0 +1,102 @@
+"""Reading the quarantine: newest first, what matches and no more, in answers that come in time however much there is."""
+
+from __future__ import annotations
+
+import json
+from itertools import count
+from typing import Any
+
+import pytest
+
+from sealbus_broker.relay import quarantine_reader
+from sealbus_broker.relay.quarantine import Record
+from sealbus_broker.relay.quarantine_reader import read_records
+from tests.relay.scene import Scene
+from tests.waiting import until
+
+REASONS, BOTS = ("schema", "rate", "replay"), ("order", "scraper")
+SUBJECTS = ("orders.placed", "orders.placed.eu", "metrics.scraped", None)
+
+
+def a_record(number: int) -> Record:
+    """Another one for each number; some details look as if they named a subject."""
+    reason, bot = REASONS[number % 3], BOTS[number % 2]
+    subject = SUBJECTS[number % 4]
+    detail = '"subject": "orders.placed"' if number % 5 == 0 else None
+    return Record(
+        reason, detail, bot, bot, bot, subject, None, "stream", number, number, number, 3, "00", "00", "relay"
+    )  # fmt: skip
+
+
+async def fill(scene: Scene, most: int) -> list[dict[str, Any]]:
+    """Store ``most`` records; return them as rows, newest first."""
+    rows = []
+    for sequence in range(1, most + 1):
+        record = a_record(sequence)
+        entry = record.entry(b"raw", f"{sequence}")
+        scene.relay.write([entry.frame(b"nowhere")])
+        rows.append({"sequence": sequence, **json.loads(entry.headers["Sealbus-Record"])})
+
+    async def stored() -> bool:
+        answer = await scene.relay.request("$JS.API.STREAM.INFO.QUARANTINE", b"", 5)
+        return bool(json.loads(answer.data)["state"]["messages"] == most)
+
+    await until(stored)
+    return rows[::-1]
+
+
+async def read(scene: Scene, limit: int = 50, **wanted: str) -> tuple[list[dict[str, Any]], int]:
+    """All records that match, in pages, and how many pages it took."""
+    rows: list[dict[str, Any]] = []
+    filters: dict[str, Any] = {"reason": None, "session": None, "subject": None, **wanted}
+    before: int | None = None
+    for pages in count(1):
+        page = await read_records(scene.relay, before=before, limit=limit, **filters)
+        assert len(page["records"]) <= limit
+        rows += page["records"]
+        before = page["next"]
+        if before is None:
+            return rows, pages
+    raise AssertionError
+
+
+FILTERS: list[dict[str, str]] = [
+    {},
+    {"subject": "orders.placed"},
+    {"subject": "nowhere"},
+    {"reason": "rate"},
+    {"session": "scraper"},
+    {"reason": "schema", "session": "order", "subject": "orders.placed"},
+]
+
+
+@pytest.mark.parametrize("most_read", [100, quarantine_reader._MOST_READ])
+async def test_pages_have_all_that_match_newest_first(
+    streams: Scene, monkeypatch: pytest.MonkeyPatch, most_read: int
+) -> None:
+    monkeypatch.setattr(quarantine_reader, "_MOST_READ", most_read)
+    monkeypatch.setattr(quarantine_reader, "_SPAN", 64)
+    monkeypatch.setattr(quarantine_reader, "_BATCH", 37)
+    rows = await fill(streams, 500)
+    for wanted in FILTERS:
+        matching = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+        for limit in (1, 7, 200):
+            assert (await read(streams, limit, **wanted))[0] == matching, (wanted, limit)
+
+
+async def test_one_answer_looks_at_so_many_records_and_says_where_to_go_on(
+    streams: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine_reader, "_MOST_READ", 100)
+    monkeypatch.setattr(quarantine_reader, "_SPAN", 50)
+    await fill(streams, 500)
+    page = await read_records(streams.relay, reason=None, session=None, subject="nowhere", before=None, limit=50)
+    assert (page["records"], page["total"]) == ([], 500)
+    assert 0 < page["next"] < 450
+    rows, pages = await read(streams, subject="nowhere")
+    assert rows == []
+    assert pages > 1
+
+
+async def test_an_empty_quarantine_has_one_page(streams: Scene) -> None:
+    assert await read(streams) == ([], 1)
