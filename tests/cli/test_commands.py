@@ -13,9 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from sealbus.codec import pack_together
-from sealbus.envelope import Header, seal_envelopes
-from sealbus.keys import KeyKind, SigningKey
 from sealbus.reason import Reason
 from tests.cli.command import SEALBUS, quickly, sealbus, wait_for
 from tests.cli.folders import unwritable
@@ -208,34 +205,6 @@ def test_check_says_everything_that_is_wrong_at_once_with_its_place(tmp_path: Pa
     up = sealbus("up", "--dir", "mybus", cwd=tmp_path)
     assert up.code == 1
     assert "nothing was done" in up.err
-
-
-def test_inspect_says_what_is_wrong_with_an_envelope(tmp_path: Path) -> None:
-    key = SigningKey.generate(KeyKind.BOT)
-    (sealed,) = seal_envelopes(key, [(Header("shop", "order", "orders.placed", bytes(16), 0, 1000), b"\x80")])
-    good, forged, garbage = tmp_path / "good", tmp_path / "forged", tmp_path / "garbage"
-    good.write_bytes(sealed)
-    forged.write_bytes(sealed.replace(b"orders.placed", b"orders.forged"))
-    garbage.write_bytes(b"\x1b[2J")
-    assert sealbus("inspect", str(good), cwd=tmp_path).code == 0
-    wrong = sealbus("inspect", str(forged), cwd=tmp_path)
-    assert (wrong.code, "bad-seal" in wrong.out) == (3, True)
-    nothing = sealbus("inspect", str(garbage), cwd=tmp_path)
-    assert (nothing.code, "\x1b" in nothing.out) == (3, False)
-
-
-def test_inspect_takes_apart_what_travels_together(tmp_path: Path) -> None:
-    drafts = [(Header("shop", "order", "orders.placed", bytes(15) + bytes([at]), 0, 1000), b"\x80") for at in range(2)]
-    one, two = seal_envelopes(SigningKey.generate(KeyKind.BOT), drafts)
-    file = tmp_path / "together"
-    file.write_bytes(pack_together([one, two.replace(b"orders.placed", b"orders.forged")]))
-    told = sealbus("inspect", str(file), "--json", cwd=tmp_path)
-    report = json.loads(told.out)
-    assert (told.code, [thing["kind"] for thing in report["things"]]) == (3, ["envelope", "envelope"])
-    assert report["trouble"] == ["2: bad-seal: the signature does not hold over these bytes"]
-    assert "2: bad-seal" in sealbus("inspect", str(file), cwd=tmp_path).out
-    file.write_bytes(pack_together([one, one]))
-    assert "twice" in sealbus("inspect", str(file), cwd=tmp_path).out
 
 
 @pytest.mark.parametrize(

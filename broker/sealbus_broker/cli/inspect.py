@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -18,29 +17,36 @@ from sealbus.errors import Malformed
 from sealbus.keys import KeyKind, PublicKey
 from sealbus.limits import MAX_ENVELOPE_BYTES
 from sealbus.seal import Context, Seal, Verifier
-from sealbus.stamp import Stamp
+from sealbus.stamp import Stamp, Verdict
+from sealbus_broker.cli.anchors import Anchors
+from sealbus_broker.cli.bus_options import dir_option
 from sealbus_broker.cli.errors import InputFailed
-from sealbus_broker.cli.folder import BusFolder, Unusable, dir_option
-from sealbus_broker.printable import readable_json
+from sealbus_broker.printable import json_line, readable, readable_json
+
+MAX_TOLD_CHARS: Final = 1_000
+"""Of one line that says what is wrong: as long as a stamp's longest detail."""
 
 
 @click.command()
 @click.argument("file")
+@click.option("--bot-key", "bot_keys", multiple=True, metavar="KEY", help="A bot's public key (U…); may be repeated.")
+@click.option("--bus-key", "bus_keys", multiple=True, metavar="KEY", help="A bus's public key (N…); may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="One object.")
 @dir_option
-def inspect(file: str, as_json: bool, folder: str | None) -> int:
+def inspect(file: str, bot_keys: tuple[str, ...], bus_keys: tuple[str, ...], as_json: bool, folder: str | None) -> int:
     """Take the envelope, stamp or delivery in FILE (- for stdin), or several together, apart, and say what is wrong with it.
 
-    In a bus's folder it also says whose key sealed it. Exit code 0 if it is well-formed and its seal holds, 3 if not.
+    A seal counts only under a key that was given: in a bus's folder those of its bots and of the bus, elsewhere --bot-key
+    and --bus-key. Exit code 0 if it is well-formed and its seal holds under such a key, 3 if not.
     """
     data = _read(file)
-    owners = _owners(folder)
+    anchors = Anchors.gather(folder, bot_keys, bus_keys)
     try:
-        report = _report(data, owners)
+        report = _report(data, anchors)
     except Malformed as error:
         report = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "trouble": [f"encoding: {error.what}"]}
     if as_json:
-        click.echo(json.dumps(report))
+        click.echo(json_line(report))
     else:
         _show(report)
     return 3 if report["trouble"] else 0
@@ -63,49 +69,41 @@ def _read(file: str) -> bytes:
     return data
 
 
-def _owners(folder: str | None) -> dict[bytes, str] | None:
-    try:
-        bus = BusFolder.find(folder)
-    except Unusable:
-        if folder is not None:
-            raise
-        return None
-    from sealbus_broker.policy.loader import load
-
-    policy = load(bus.path).policy
-    if policy is None:
-        click.echo(f"note: {bus.path} does not load, so it is not known whose key this is; `sealbus check`", err=True)
-        return None
-    return {raw: bot.name for bot in policy.bots.values() for raw in bot.keys}
-
-
-def _report(data: bytes, owners: dict[bytes, str] | None) -> dict[str, Any]:
+def _report(data: bytes, anchors: Anchors) -> dict[str, Any]:
     if are_together(data):
-        things = [_sealed(thing, owners) for thing in split_together(data)]
+        things = [_sealed(thing, anchors) for thing in split_together(data)]
         trouble = [f"{number}: {line}" for number, thing in enumerate(things, 1) for line in thing["trouble"]]
         return {"kind": "together", "size": len(data), "things": things, "trouble": trouble}
     if data[:1] == b"\x92":
         envelope, stamp = split_delivery(data)
-        inner, verdict = _envelope(envelope, owners), _stamp(stamp)
-        trouble = inner["trouble"] + verdict["trouble"]
-        if verdict["envelope"] != inner["sha256"]:
-            trouble.append("the stamp is about another envelope")
-        return {"kind": "delivery", "envelope": inner, "stamp": verdict, "trouble": trouble}
-    return _sealed(data, owners)
+        return _delivery(envelope, stamp, anchors)
+    return _sealed(data, anchors)
 
 
-def _sealed(data: bytes, owners: dict[bytes, str] | None) -> dict[str, Any]:
-    return _stamp(data) if data[:1] == b"\x93" else _envelope(data, owners)
+def _delivery(envelope: bytes, stamp: bytes, anchors: Anchors) -> dict[str, Any]:
+    verdict = _stamp(stamp, anchors)
+    trouble = [] if verdict["verdict"] == Verdict.ACCEPTED else ["the stamp says that the envelope was refused"]
+    if verdict["envelope"] != hashlib.sha256(envelope).hexdigest():
+        trouble.append("the stamp is about another envelope")
+    # Where the bus vouches for the envelope, its key need not be known here: the relay knew it when it judged.
+    vouched = not trouble and not verdict["trouble"]
+    inner = _envelope(envelope, None if vouched else anchors)
+    trouble = inner["trouble"] + verdict["trouble"] + trouble
+    return {"kind": "delivery", "envelope": inner, "stamp": verdict, "trouble": trouble}
 
 
-def _envelope(data: bytes, owners: dict[bytes, str] | None) -> dict[str, Any]:
+def _sealed(data: bytes, anchors: Anchors) -> dict[str, Any]:
+    return _stamp(data, anchors) if data[:1] == b"\x93" else _envelope(data, anchors)
+
+
+def _envelope(data: bytes, anchors: Anchors | None) -> dict[str, Any]:
+    """``anchors``: ``None`` where somebody else vouches for the key."""
     envelope = Envelope.decode(data)
     header, trouble = envelope.header, []
     if not Verifier().holds(Context.ENVELOPE, envelope.seal, envelope.signed):
         trouble.append("bad-seal: the signature does not hold over these bytes")
-    owner = owners.get(envelope.seal.key) if owners is not None else None
-    if owners is not None and owner != header.bot:
-        trouble.append(f"unknown-key: sealed by {owner or 'a key that nobody has'}, says it is {header.bot}")
+    if anchors is not None:
+        trouble += anchors.of_bot(envelope.seal.key, header.bot) + anchors.of_name(header.bus)
     try:
         payload = unpack_json(envelope.payload)
     except Malformed as error:
@@ -130,11 +128,12 @@ def _envelope(data: bytes, owners: dict[bytes, str] | None) -> dict[str, Any]:
     }
 
 
-def _stamp(data: bytes) -> dict[str, Any]:
+def _stamp(data: bytes, anchors: Anchors) -> dict[str, Any]:
     (body,), signed, sealed = split_sealed(data, 1)
     seal, stamp, trouble = Seal.decode(sealed), Stamp.decode(body), []
     if not Verifier().holds(Context.STAMP, seal, signed):
-        trouble.append("the seal does not hold over these bytes")
+        trouble.append("bad-seal: the seal does not hold over these bytes")
+    trouble += anchors.of_bus(seal.key) + anchors.of_name(stamp.bus)
     return {
         "kind": "stamp",
         "size": len(data),
@@ -174,8 +173,9 @@ def _show(report: dict[str, Any], indent: str = "") -> None:
                 _show(thing, indent + "  ")
         elif name == "trouble":
             for line in value:
-                click.echo(f"{indent}{click.style('wrong:', fg='red')} {line}")
+                click.echo(f"{indent}{click.style('wrong:', fg='red')} {readable(line, MAX_TOLD_CHARS)}")
             if not value:
-                click.echo(f"{indent}{click.style('well-formed, and the seal holds', fg='green')}")
+                sound = "well-formed, and the seal holds under a key that was given"
+                click.echo(f"{indent}{click.style(sound, fg='green')}")
         else:
             click.echo(f"{indent}{name:<12}{readable_json(value)}")

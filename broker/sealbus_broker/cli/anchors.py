@@ -1,0 +1,74 @@
+"""The keys that a reader was given: those of a bus's folder, and those named on the command line.
+
+That a signature holds says only that somebody made it. What counts is under whose key, and a key that comes with the bytes
+vouches for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import click
+
+from sealbus.keys import KeyKind, PublicKey
+from sealbus.subjects import RELAY
+from sealbus_broker.cli.folder import BusFolder, Unusable
+from sealbus_broker.policy.loader import load
+
+
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """Whose raw public keys are known. What is known of a bot's key is its bot's name; ``None`` for one that was named alone."""
+
+    bus: str | None
+    """The bus that the folder holds, if there is one."""
+    bus_keys: frozenset[bytes]
+    bots: Mapping[bytes, str | None]
+    revoked: frozenset[bytes]
+
+    @classmethod
+    def gather(cls, folder: str | None, bot_keys: Iterable[str], bus_keys: Iterable[str]) -> Anchors:
+        """The keys of ``folder``, or of the bus that is found here, and those given. Raises :class:`InvalidInput` for no key."""
+        bus_raw = {PublicKey.parse(text, KeyKind.BUS).raw for text in bus_keys}
+        bots: dict[bytes, str | None] = {PublicKey.parse(text, KeyKind.BOT).raw: None for text in bot_keys}
+        try:
+            found = BusFolder.find(folder)
+        except Unusable:
+            if folder is not None:
+                raise
+            return cls(None, frozenset(bus_raw), bots, frozenset())
+        facts = found.bus_file()
+        bus_raw |= {key.raw for key in facts.bus_keys} if facts is not None else set()
+        policy = load(found.path).policy
+        if policy is None:
+            click.echo(f"note: {found.path} does not load, so its bots' keys are not known; `sealbus check`", err=True)
+            return cls(facts.name if facts else None, frozenset(bus_raw), bots, frozenset())
+        now_ms = datetime.now(UTC).timestamp() * 1000
+        keys = [(bot.name, key) for bot in policy.bots.values() for key in bot.keys.values()]
+        bots |= {key.raw: name for name, key in keys}
+        revoked = frozenset(key.raw for _, key in keys if key.revoked_ms is not None and key.revoked_ms <= now_ms)
+        return cls(policy.bus, frozenset(bus_raw), bots, revoked)
+
+    def of_bot(self, key: bytes, bot: str) -> list[str]:
+        """What is wrong with an envelope of ``bot`` being sealed with ``key``."""
+        if bot == RELAY and key in self.bus_keys:
+            return []
+        if key not in self.bots:
+            return ["unknown-key: no key that was given is this one, so nothing says who sealed it"]
+        if (owner := self.bots[key]) is not None and owner != bot:
+            return [f"unknown-key: sealed by {owner}, says it is {bot}"]
+        return ["key-revoked: the key is revoked"] if key in self.revoked else []
+
+    def of_bus(self, key: bytes) -> list[str]:
+        """What is wrong with a stamp being sealed with ``key``."""
+        if key in self.bus_keys:
+            return []
+        return ["unknown-key: not sealed with a bus key that was given, so anybody may have made it"]
+
+    def of_name(self, bus: str) -> list[str]:
+        """What is wrong with a thing being of ``bus``."""
+        if self.bus is None or bus == self.bus:
+            return []
+        return [f"wrong-bus: it is of the bus {bus}, and this is {self.bus}"]

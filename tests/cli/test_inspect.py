@@ -1,0 +1,134 @@
+"""`sealbus inspect`: a seal counts only under a key that the reader was given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sealbus.codec import pack_json, pack_together
+from sealbus.credentials import Credentials
+from sealbus.delivery import pack_delivery
+from sealbus.envelope import Envelope, Header, seal_envelopes
+from sealbus.keys import KeyKind, PublicKey, SigningKey
+from sealbus.reason import Reason
+from sealbus.stamp import Stamp, Verdict, seal_stamps
+from sealbus_broker.relay.secrets import BusSecrets
+from tests.cli.command import quickly
+
+BOT, BUS, STRANGER = (SigningKey.generate(kind) for kind in (KeyKind.BOT, KeyKind.BUS, KeyKind.BUS))
+HEADER = Header("shop", "order", "orders.placed", bytes(16), 0, 1000)
+
+NOBODY = "unknown-key: no key that was given is this one, so nothing says who sealed it"
+ANYBODY = "unknown-key: not sealed with a bus key that was given, so anybody may have made it"
+
+
+def envelope(key: SigningKey = BOT, **changes: Any) -> bytes:
+    return seal_envelopes(key, [(replace(HEADER, **changes), b"\x80")])[0]
+
+
+def stamp(about: bytes, key: SigningKey = BUS, **changes: Any) -> bytes:
+    header, digest = Envelope.decode(about).header, Envelope.decode(about).digest
+    made = Stamp(
+        header.bus, digest, header.bot, header.subject, header.nonce, Verdict.ACCEPTED, None, None, bytes(32), 1, 0, "relay"
+    )  # fmt: skip
+    return seal_stamps(key, [replace(made, **changes)])[0]
+
+
+def inspect(folder: Path, data: bytes, *keys: str) -> tuple[int, list[str]]:
+    """The exit code, and what is wrong."""
+    file = folder / "thing"
+    file.write_bytes(data)
+    told = quickly("inspect", str(file), "--json", *keys, cwd=folder)
+    trouble = json.loads(told.out)["trouble"]
+    text = quickly("inspect", str(file), *keys, cwd=folder)
+    assert text.code == told.code
+    assert trouble or "under a key that was given" in text.out
+    assert all(f"wrong: {line}" in text.out for line in trouble)
+    return told.code, trouble
+
+
+GIVEN = ("--bot-key", BOT.public.text, "--bus-key", BUS.public.text)
+
+
+@pytest.mark.parametrize(
+    ("make", "without"),
+    [
+        (envelope, [NOBODY]),
+        (lambda: stamp(envelope()), [ANYBODY]),
+        (lambda: pack_delivery(envelope(), stamp(envelope())), [NOBODY, ANYBODY]),
+        (lambda: pack_together([envelope(nonce=bytes(15) + b"1"), envelope()]), [f"1: {NOBODY}", f"2: {NOBODY}"]),
+    ],
+    ids=["envelope", "stamp", "delivery", "together"],
+)
+def test_a_seal_that_holds_is_no_proof_by_itself(tmp_path: Path, make: Callable[[], bytes], without: list[str]) -> None:
+    data = make()
+    assert inspect(tmp_path, data) == (3, without)
+    assert inspect(tmp_path, data, *GIVEN) == (0, [])
+
+
+def test_the_stamp_of_any_key_is_not_the_buss(tmp_path: Path) -> None:
+    forged = pack_delivery(envelope(), stamp(envelope(), STRANGER))
+    assert inspect(tmp_path, forged, *GIVEN) == (3, [ANYBODY])
+
+
+def test_the_bus_vouches_for_whose_envelope_it_stamped(tmp_path: Path) -> None:
+    good = pack_delivery(envelope(), stamp(envelope()))
+    assert inspect(tmp_path, good, "--bus-key", BUS.public.text) == (0, [])
+    refused = stamp(envelope(), verdict=Verdict.DROPPED, reason=Reason.RATE)
+    told = ["the stamp says that the envelope was refused"]
+    assert inspect(tmp_path, pack_delivery(envelope(), refused), *GIVEN) == (3, told)
+    other = pack_delivery(envelope(), stamp(envelope(ttl_ms=999)))
+    assert inspect(tmp_path, other, *GIVEN) == (3, ["the stamp is about another envelope"])
+
+
+def test_in_a_folder_its_own_keys_count(tmp_path: Path) -> None:
+    assert quickly("init", "shop", cwd=tmp_path).code == 0
+    folder = tmp_path / "shop"
+    greeter = Credentials.load(folder / "credentials/greeter.toml").key
+    bus = BusSecrets.load(folder / ".sealbus/relay.toml").bus
+    said = {"bot": "greeter", "subject": "greetings.sent"}
+    assert inspect(folder, envelope(greeter, **said)) == (0, [])
+    assert inspect(folder, envelope(bus, bot="sealbus", subject="sealbus.health")) == (0, [])
+    assert inspect(folder, stamp(envelope(greeter, **said), bus)) == (0, [])
+    assert inspect(folder, stamp(envelope(greeter, **said))) == (3, [ANYBODY])
+    lent = ["unknown-key: sealed by greeter, says it is listener"]
+    assert inspect(folder, envelope(greeter, bot="listener")) == (3, lent)
+    elsewhere = ["wrong-bus: it is of the bus bazaar, and this is shop"]
+    assert inspect(folder, envelope(greeter, bus="bazaar", **said)) == (3, elsewhere)
+    keys = folder / "keys/greeter.yaml"
+    keys.write_text(keys.read_text() + "    revoked: 2026-01-01T00:00:00Z\n")
+    assert inspect(folder, envelope(greeter, **said)) == (3, ["key-revoked: the key is revoked"])
+
+
+@pytest.mark.parametrize("keys", [("--bot-key", BUS.public.text), ("--bus-key", BOT.public.text), ("--bot-key", "x")])
+def test_a_key_of_another_kind_is_wrong_usage(tmp_path: Path, keys: tuple[str, str]) -> None:
+    (tmp_path / "thing").write_bytes(envelope())
+    assert quickly("inspect", "thing", *keys, cwd=tmp_path).code == 2
+
+
+def test_a_changed_envelope_and_bytes_that_are_none(tmp_path: Path) -> None:
+    changed = envelope().replace(b"orders.placed", b"orders.forged")
+    assert inspect(tmp_path, changed, *GIVEN) == (3, ["bad-seal: the signature does not hold over these bytes"])
+    code, (told,) = inspect(tmp_path, b"\x1b[2J")
+    assert (code, told.startswith("encoding: ")) == (3, True)
+
+
+def test_what_travels_together_is_taken_apart(tmp_path: Path) -> None:
+    one, two = (envelope(nonce=bytes(15) + bytes([at])) for at in range(2))
+    data = pack_together([one, two.replace(b"orders.placed", b"orders.forged")])
+    told = ["2: bad-seal: the signature does not hold over these bytes"]
+    assert inspect(tmp_path, data, *GIVEN) == (3, told)
+    code, trouble = inspect(tmp_path, pack_together([one, one]))
+    assert (code, "twice" in trouble[0]) == (3, True)
+
+
+def test_a_payload_is_shown_as_json(tmp_path: Path) -> None:
+    data = seal_envelopes(BOT, [(HEADER, pack_json({"n": 1}))])[0]
+    (tmp_path / "thing").write_bytes(data)
+    told = json.loads(quickly("inspect", "thing", "--json", *GIVEN, cwd=tmp_path).out)
+    assert (told["payload"], told["key"]) == ({"n": 1}, PublicKey(BOT.public.raw, KeyKind.BOT).text)
