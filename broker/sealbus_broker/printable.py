@@ -7,6 +7,7 @@ terminal's cursor, hide the line above, or forge a second line in a log.
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterator
 from typing import Final
@@ -62,6 +63,25 @@ def readable_json(value: object) -> str:
     return "".join(
         char if char in ("\\", shown) else _json_escaped(char) for char, shown in zip(text, _shown(text), strict=True)
     )
+
+
+def json_line(value: object) -> str:
+    """``value`` as JSON in printable ASCII: one line for programs, and harmless on a terminal."""
+    return json.dumps(value).replace("\x7f", "\\u007f")  # which json leaves as it is
+
+
+_OWN: Final = "\x1b\\[(?:0|1|3[1-3])m|\r\x1b\\[K"
+"""What a command itself says to a terminal: bold, red, green, yellow, no more of it, and a new status line."""
+
+_STEERING: Final = re.compile(f"({_OWN})|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def harmless(text: str) -> str:
+    """``text`` as it may go to a terminal, whatever is in it: the last net, behind what escapes a part of it.
+
+    Escaped is what steers a terminal or turns the direction of writing, unless a command says it itself (:data:`_OWN`).
+    """
+    return _STEERING.sub(lambda found: found[1] or _escaped(found[0]), text)
 
 
 def _json_escaped(char: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 from typing import Any, Final
 
@@ -11,15 +10,16 @@ import click
 
 from sealbus import Bot, Message
 from sealbus.errors import InvalidInput
+from sealbus.subjects import check_pattern, check_subject
 from sealbus_broker.cli import output
 from sealbus_broker.cli.bulk import MAX_NAMED, Bulk, Sending, told
+from sealbus_broker.cli.bus_options import bot_options, find_credentials
 from sealbus_broker.cli.errors import OutputFailed, Stopped
-from sealbus_broker.cli.folder import bot_options, find_credentials
 from sealbus_broker.cli.json_lines import Lines, parse_json
 from sealbus_broker.cli.options import WholeNumber, seconds
 from sealbus_broker.cli.options import nonce as as_nonce
 from sealbus_broker.cli.signals import CONNECT_S, Stop, connected, run
-from sealbus_broker.printable import readable, readable_json
+from sealbus_broker.printable import json_line, readable, readable_json
 
 VERDICT_S: Final = 30.0
 """How long to wait for a verdict by default, as the library does."""
@@ -84,6 +84,7 @@ def pub(
         raise click.UsageError("--nonce is for one PAYLOAD, not for --file")
     if payload is not None and from_line != 1:
         raise click.UsageError("--from-line is for --file")
+    check_subject(subject)
     document = None if payload is None else _parse(payload)
     speaker = Bot(find_credentials(folder, bot, credentials))
     sending = Sending(subject, live or None, schema, timeout or VERDICT_S)
@@ -105,7 +106,7 @@ def pub(
         hint = f"it may have been accepted: publish it again with --nonce {row['nonce']}; is a relay running?"
         click.echo(f"{click.style('hint:', fg='yellow')} {hint}", err=True)
     if as_json:
-        click.echo(json.dumps(row))
+        click.echo(json_line(row))
     elif verdict == "accepted":
         try:
             click.echo(f"accepted {row['nonce']}")
@@ -197,6 +198,7 @@ def sub(
     """
     if live and durable is not None:
         raise click.UsageError("--durable has no meaning with --live: nothing is stored")
+    check_pattern(pattern)
     listener = Bot(find_credentials(folder, bot, credentials))
     place: dict[str, Any] = {"durable": durable}
     if live:
@@ -247,7 +249,7 @@ def _shown(message: Message, as_json: bool) -> str:
         "nonce": message.nonce.hex(),
         "payload": message.payload,
     }
-    return json.dumps(row)
+    return json_line(row)
 
 
 @click.command()
@@ -273,6 +275,7 @@ def request(
     bot: str | None,
 ) -> None:
     """Ask on the live subject SUBJECT and print the answer's payload."""
+    check_subject(subject)
     question = _parse(payload)
     asker = Bot(find_credentials(folder, bot, credentials))
 

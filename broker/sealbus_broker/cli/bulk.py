@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from sealbus_broker.cli.errors import InputFailed, OutputFailed, ReaderGone
 from sealbus_broker.cli.json_lines import Line, Lines, parse_json
 from sealbus_broker.cli.progress import Progress
 from sealbus_broker.cli.signals import Stop, connected
-from sealbus_broker.printable import readable
+from sealbus_broker.printable import json_line, readable
 
 IN_FLIGHT: Final = 512
 """Messages published at once: enough to be sealed in batches, few enough to keep order in memory."""
@@ -183,7 +182,7 @@ class Bulk:
         self._progress.show(self._status())
         if self._as_json and not self.lost:
             try:
-                await output.put_line(json.dumps(row))
+                await output.put_line(json_line(row))
             except (OutputFailed, ReaderGone) as error:
                 self.lost = error
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from sealbus.credentials import Credentials
 from sealbus.errors import CredentialsError
-from sealbus_broker.cli.folder import BusFolder, Unusable, dir_option
+from sealbus_broker.cli.bus_options import dir_option
+from sealbus_broker.cli.folder import BusFolder, Unusable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.policy.bus_file import FILE, read_bus_file
 from sealbus_broker.policy.loader import load
 from sealbus_broker.policy.problems import Problem
-from sealbus_broker.printable import printable
+from sealbus_broker.printable import json_line, printable
 from sealbus_broker.relay.errors import SecretsUnusable
 from sealbus_broker.relay.secrets import BusSecrets
 
@@ -39,7 +38,7 @@ def check(folder: str | None, as_json: bool) -> int:
         notes += _strange_keys(bus, loaded.policy)
     rows = [("problem", problem) for problem in problems] + [("note", one) for one in notes]
     for kind, row in rows:
-        click.echo(json.dumps({"kind": kind, **row.as_dict()}) if as_json else f"{kind}: {row}")
+        click.echo(json_line({"kind": kind, **row.as_dict()}) if as_json else f"{kind}: {row}")
     policy = loaded.policy
     if policy is None or problems:
         count = f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,11 +13,13 @@ import click
 from sealbus.credentials import Credentials
 from sealbus.keys import KeyKind, PublicKey, SigningKey
 from sealbus.subjects import RELAY, check_name
-from sealbus_broker.cli.folder import BusFolder, Unusable, dir_option, server_option, writing
+from sealbus_broker.cli.bus_options import dir_option, server_option
+from sealbus_broker.cli.folder import BusFolder, Unusable, writing
 from sealbus_broker.policy.bus_file import FILE, BusFile
 from sealbus_broker.policy.document import read_yaml
 from sealbus_broker.policy.keys import add_key
 from sealbus_broker.policy.problems import Problem, nearest
+from sealbus_broker.printable import json_line
 
 
 @click.group()
@@ -70,7 +71,7 @@ def ls(folder: str | None, as_json: bool) -> None:
                 state = "not yet"
             text = PublicKey(key.raw, KeyKind.BOT).text
             click.echo(
-                json.dumps({"bot": bot.name, "key": text, "state": state})
+                json_line({"bot": bot.name, "key": text, "state": state})
                 if as_json
                 else f"{bot.name:<24}{state:<10}{text}"
             )

@@ -23,6 +23,8 @@ from typing import Any, Final
 
 import structlog
 
+from sealbus_broker.printable import harmless, json_line
+
 WAITING_BYTES: Final = 1024 * 1024
 """Bytes of lines that may wait to be written: some 5,000 lines. A busy disk is slow for seconds;
 more lines than this mean that nobody reads, and the memory is better kept for messages."""
@@ -136,7 +138,7 @@ def logging_to_stderr() -> Iterator[None]:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _ForPeople() if for_people else structlog.processors.JSONRenderer(),
+            _ForPeople() if for_people else structlog.processors.JSONRenderer(_as_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(writer),  # type: ignore[arg-type]  # wants write and flush
@@ -152,7 +154,11 @@ def _count_for_people(count: int) -> str:
 
 
 def _count_as_json(count: int) -> str:
-    return json.dumps({"event": "log.dropped", "level": "warning", "lines": count}) + "\n"
+    return json_line({"event": "log.dropped", "level": "warning", "lines": count}) + "\n"
+
+
+def _as_json(event: object, **options: Any) -> str:
+    return json.dumps(event, **options).replace("\x7f", "\\u007f")
 
 
 class _ForPeople:
@@ -163,4 +169,7 @@ class _ForPeople:
 
     def __call__(self, logger: Any, name: str, event: Any) -> str:
         text = event.get("text")
-        return str(text) if text is not None else str(self._render(logger, name, event))
+        if text is not None:
+            return harmless(str(text))
+        known = {field: harmless(value) if isinstance(value, str) else value for field, value in event.items()}
+        return str(self._render(logger, name, known))

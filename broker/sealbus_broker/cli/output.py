@@ -8,6 +8,8 @@
 - **stderr is talk.** A line that cannot be written is dropped. Nothing fails because of it, and nothing
   waits for it longer than ``PATIENCE_S``: a paused terminal must not stop a bus.
 
+What could steer a terminal is escaped on both, whoever wrote it (:func:`~sealbus_broker.printable.harmless`).
+
 Both write on a thread of their own, straight to the descriptor. So a signal is heard while a stream is
 full, nothing is left in a buffer for the interpreter to flush when it ends, and the threads, which are
 daemons, do not hold up that end.
@@ -27,6 +29,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from sealbus_broker.cli.errors import OutputFailed, ReaderGone
+from sealbus_broker.printable import harmless
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -182,6 +185,14 @@ class _Talk(_Sink):
         return len(given)
 
 
+class _Text(io.TextIOWrapper):
+    """A standard stream that nothing shown on it can steer: file names, names of bots and payloads are other people's words."""
+
+    def write(self, text: str) -> int:
+        super().write(harmless(text))
+        return len(text)
+
+
 def install() -> None:
     """Put safe streams in place of ``sys.stdout`` and ``sys.stderr``. Call it once, before anything is written."""
     closed = _fill_closed()
@@ -212,7 +223,7 @@ def _fill_closed() -> frozenset[int]:
 def _text(sink: _Sink, before: object) -> io.TextIOWrapper:
     """``sink`` for text, in the encoding of the stream ``before`` it. Nothing fails for want of a character."""
     encoding = getattr(before, "encoding", None) or "utf-8"
-    return io.TextIOWrapper(sink, encoding, errors="backslashreplace", newline="\n", write_through=True)
+    return _Text(sink, encoding, errors="backslashreplace", newline="\n", write_through=True)
 
 
 async def put_line(text: str) -> None:
@@ -236,7 +247,7 @@ async def put_line(text: str) -> None:
             loop.call_soon_threadsafe(settle)
 
     encoding, errors = sys.stdout.encoding, sys.stdout.errors or "strict"
-    sink.writer.when(sink.writer.put(f"{text}\n".encode(encoding, errors)), tell)
+    sink.writer.when(sink.writer.put(f"{harmless(text)}\n".encode(encoding, errors)), tell)
     await written
     sink.check()
 

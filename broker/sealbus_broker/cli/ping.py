@@ -17,7 +17,9 @@ from rich.table import Table
 from sealbus.diagnosis import STORES_NOTHING
 from sealbus.hardened import HardenedClient
 from sealbus.subjects import check_name
-from sealbus_broker.cli.folder import BusFolder, dir_option, server_option
+from sealbus_broker.cli.bus_options import dir_option, server_option
+from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.printable import json_line
 from sealbus_broker.relay.connection import connect, disconnect
 from sealbus_broker.relay.health import PROBE_S, RESTART, Level, Problem, fill
 from sealbus_broker.relay.probe import Prober, is_accepted
@@ -67,7 +69,7 @@ def ping(folder: str | None, servers: tuple[str, ...], relay: str | None, as_jso
         check_name(relay, "relay")
     found = asyncio.run(_ping(list(bus.servers(servers)), secrets, relay))
     if as_json:
-        click.echo(json.dumps(asdict(found)))
+        click.echo(json_line(asdict(found)))
     else:
         _show(found)
     return 1 if found.health == Level.RED else 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,12 +15,12 @@ from sealbus.codec import unpack_json
 from sealbus.envelope import Envelope
 from sealbus.errors import InvalidInput, Malformed
 from sealbus.limits import MAX_INTEGER
+from sealbus_broker.cli.bus_options import find_credentials
 from sealbus_broker.cli.files import write_new
-from sealbus_broker.cli.folder import find_credentials
 from sealbus_broker.cli.operator import ANSWER_S, OPERATOR, PAGE, ask, operator_options, table
 from sealbus_broker.cli.options import DIGITS, WholeNumber
 from sealbus_broker.cli.signals import CONNECT_S, Stop, connected, run
-from sealbus_broker.printable import printable, readable, readable_json
+from sealbus_broker.printable import json_line, printable, readable, readable_json
 from sealbus_broker.relay.quarantine import REASONS
 
 LIST: Final = "sealbus.quarantine.list"
@@ -79,7 +78,7 @@ def ls(
     records, total = run(read)
     if as_json:
         for record in records:
-            click.echo(json.dumps(record))
+            click.echo(json_line(record))
         return
     for line in table(HEAD, [_columns(record) for record in records], [_remark(record) for record in records]):
         click.echo(line)
@@ -157,7 +156,7 @@ def show(
         payload, unreadable = None, error.what
     if as_json:
         told = {"payload": payload, "payload_error": unreadable, "data": base64.b64encode(data).decode()}
-        click.echo(json.dumps({**record, **told}))
+        click.echo(json_line({**record, **told}))
         return
     for name, value in record.items():
         click.echo(_field(name, value))

@@ -6,7 +6,6 @@ and so has each bot.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -15,11 +14,11 @@ from typing import Any, Final
 import click
 
 from sealbus import Bot
+from sealbus_broker.cli.bus_options import find_credentials
 from sealbus_broker.cli.errors import AnsweredNo
-from sealbus_broker.cli.folder import find_credentials
 from sealbus_broker.cli.operator import ANSWER_S, OPERATOR, PAGE, ask, operator_options, table
 from sealbus_broker.cli.signals import CONNECT_S, Stop, connected, run
-from sealbus_broker.printable import readable
+from sealbus_broker.printable import json_line, readable
 
 LIST: Final = "sealbus.subscriptions.list"
 REMOVE: Final = "sealbus.subscriptions.remove"
@@ -57,7 +56,7 @@ def ls(
     rows = run(read)
     if as_json:
         for row in rows:
-            click.echo(json.dumps(row))
+            click.echo(json_line(row))
         return
     for line in table(HEAD, [_columns(row) for row in rows]):
         click.echo(line)

@@ -1,0 +1,149 @@
+"""Whatever a file, a bot or a payload is called, no command lets it steer the terminal that it is shown on."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sealbus.codec import pack_json
+from sealbus.envelope import Header, seal_envelopes
+from sealbus.keys import KeyKind, SigningKey
+from sealbus_broker.cli.main import cli
+from sealbus_broker.cli.options import all_commands
+from sealbus_broker.printable import harmless
+from tests.cli.bus import RunningBus, clean_environment
+from tests.cli.command import SEALBUS, Ran, sealbus
+from tests.waiting import PATIENCE_S
+
+BAD = "\x1b[2J\x9b8m\u202e\u2028\x07\r\x7fevil"
+"""Clears the screen, hides what follows, turns the direction of writing, rings, and goes back to the line's beginning."""
+
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+OFFLINE = {
+    "init": [["init", BAD], ["init", "mybus", "--dir", BAD + "/new"]],
+    "up": [["up", "--dir", BAD + "/nowhere"], ["up", "--name", BAD, "--dir", "{bus}"]],
+    "relay": [["relay", "--dir", BAD + "/nowhere"], ["relay", "--name", BAD, "--dir", "{bus}"]],
+    "prepare": [["prepare", "--dir", "{bus}", "--nats-conf", "nowhere/" + BAD], ["prepare", "--dir", "{bus}", "--listen", BAD]],
+    "ping": [["ping", "--dir", BAD + "/nowhere"], ["ping", "--relay", BAD, "--dir", "{bus}"]],
+    "check": [["check", "--dir", "{bus}"], ["check", "--dir", "{bus}", "--json"], ["check", "--dir", BAD + "/nowhere"]],
+    "bot add": [["bot", "add", BAD, "--dir", "{bus}"], ["bot", "add", "shop", "-p", BAD, "--dir", "{bus}"]],
+    "bot rm": [["bot", "rm", BAD, "--dir", "{bus}"], ["bot", "rm", "clock", "--dry-run", "--dir", "{bus}"]],
+    "keys new": [["keys", "new", BAD, "--dir", "{bus}"], ["keys", "new", "greeter", "--out", BAD + "/x", "--dir", "{sound}"]],
+    "keys ls": [["keys", "ls", "--dir", "{bus}"]],
+    "inspect": [["inspect", "nowhere/" + BAD], ["inspect", "{envelope}"], ["inspect", "{envelope}", "--json"]],
+    "pub": [
+        ["pub", BAD, "{}", "--as", "greeter", "--dir", "{sound}"],
+        ["pub", "x", "{}", "--as", BAD, "--dir", "{sound}"],
+        ["pub", "x", "{}", "-c", BAD],
+    ],
+}  # fmt: skip
+"""Calls that show what was given, or what was found."""
+
+ONLINE = {
+    "pub": [
+        ["pub", "greetings.sent", json.dumps({BAD: 1}), "--as", "greeter"],
+        ["pub", "greetings.sent", "--file", BAD, "--as", "greeter"],
+    ],
+    "sub": [
+        ["sub", "greetings.sent", "--as", "listener", "--from", "all", "--idle", "2"],
+        ["sub", "greetings.sent", "--as", "listener", "--from", "all", "--idle", "2", "--json"],
+        ["sub", BAD, "--as", "listener"],
+    ],
+    "request": [["request", BAD, "{}", "--as", "listener"]],
+    "quarantine ls": [["quarantine", "ls"], ["quarantine", "ls", "--json"]],
+    "quarantine show": [
+        ["quarantine", "show", "{record}"],
+        ["quarantine", "show", "{record}", "--json"],
+        ["quarantine", "show", BAD],
+    ],
+    "subscriptions ls": [["subscriptions", "ls", "--as", BAD]],
+    "subscriptions rm": [["subscriptions", "rm", BAD, "--yes"]],
+}
+
+
+def check(ran: Ran) -> None:
+    """It showed the hostile words, and nothing in them that steers."""
+    for stream in (ran.out, ran.err):
+        assert STEERING.search(stream) is None, ascii(stream)
+    assert "evil" in ran.out + ran.err
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A folder in which everything has a hostile name, a sound one, and an envelope with a hostile payload."""
+    root = tmp_path_factory.mktemp("hostile")
+    for name in ("bus", "sound"):
+        assert sealbus("init", "mybus", "--dir", name, cwd=root).code == 0
+    sound, bus = root / "sound", (root / "bus").rename(root / f"bus{BAD}")
+    (bus / "credentials/greeter.toml").rename(bus / f"credentials/{BAD}.toml")
+    for place in ("keys", "schemas"):
+        (bus / place / BAD).write_text("x")
+    policy = bus / "policy.yaml"
+    policy.write_text(policy.read_text().replace("  clock:\n", f"  {json.dumps(BAD)}: {{}}\n  clock:\n", 1))
+    header = Header("mybus", "greeter", "greetings.sent", bytes(16), 0, 1000)
+    sealed = seal_envelopes(SigningKey.generate(KeyKind.BOT), [(header, pack_json({BAD: BAD}))])
+    (root / "envelope").write_bytes(sealed[0])
+    return {"bus": str(bus), "sound": str(sound), "envelope": str(root / "envelope")}
+
+
+@pytest.fixture(scope="module")
+def record(hello: RunningBus) -> str:
+    """The number of a record with a hostile payload; another such message is accepted."""
+    assert hello.run("pub", "greetings.sent", json.dumps({"text": BAD}), "--as", "greeter").code == 0
+    told = hello.run("pub", "greetings.sent", json.dumps({BAD: BAD}), "--as", "greeter", "--json")
+    return str(json.loads(told.out)["record"])
+
+
+def test_every_command_is_tried() -> None:
+    assert {" ".join(words) for words, _ in all_commands(cli)} == OFFLINE.keys() | ONLINE.keys()
+
+
+@pytest.mark.parametrize("arguments", [one for calls in OFFLINE.values() for one in calls], ids=ascii)
+def test_what_a_folder_holds_is_shown_escaped(places: dict[str, str], tmp_path: Path, arguments: list[str]) -> None:
+    if BAD + "/new" in arguments:
+        (tmp_path / BAD).mkdir()
+    check(sealbus(*(places.get(word.strip("{}"), word) for word in arguments), cwd=tmp_path))
+
+
+@pytest.mark.parametrize("arguments", [one for calls in ONLINE.values() for one in calls], ids=ascii)
+def test_what_bots_say_is_shown_escaped(hello: RunningBus, record: str, arguments: list[str]) -> None:
+    check(hello.run(*(record if word == "{record}" else word for word in arguments)))
+
+
+def test_a_terminal_gets_colours_and_nothing_else(places: dict[str, str]) -> None:
+    ours, theirs = pty.openpty()
+    command = [*SEALBUS, "check", "--dir", places["bus"]]
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=clean_environment(TERM="xterm")) as process:
+        os.close(theirs)
+        told = b""
+        while data := _read(ours):
+            told += data
+        process.wait(PATIENCE_S)
+    os.close(ours)
+    lines = told.decode().replace("\r\n", "\n")
+    assert "evil" in lines
+    assert harmless(lines) == lines
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # nobody has the other end any more
+        return b""
+
+
+@pytest.mark.parametrize("own", ["\x1b[31m", "\x1b[0m", "\x1b[1m", "\r\x1b[K", "a\tb\n", "é\U0001f600"])
+def test_what_a_command_says_itself_is_left_alone(own: str) -> None:
+    assert harmless(own) == own
+
+
+@pytest.mark.parametrize("char", [*"\0\x07\x08\r\x1b\x7f\x85\x9b\u2028\u2029\u202e\u2066\u200e", "\x1b[8m", "\x1b[2J"])
+def test_all_else_is_escaped(char: str) -> None:
+    assert harmless(f"a{char}b").isprintable()
