@@ -65,7 +65,7 @@ def problem(text: str) -> Problem:
         ("a: |x\n  y\n", "1:4: a value cannot begin with |"),
         # others
         ("a: 1\n<<<<<<< HEAD\na: b\n=======\na: c\n>>>>>>> x\n", "2:1: a merge left its mark here"),
-        ("a: \x07\n", "1:4: this character is not allowed"),
+        ("a: \ufffe\n", "1:4: this character is not allowed"),
     ],
 )  # fmt: skip
 def test_mistake_is_told_on_its_line_in_plain_words(text: str, told: str) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 import click
 
 from sealbus.text_file import decode_text
-from sealbus_broker.cli.folder import BusFolder, Unusable, dir_option, note, server_option, writing
+from sealbus_broker.cli.bus_options import dir_option, server_option
+from sealbus_broker.cli.folder import BusFolder, Unusable, note, writing
 from sealbus_broker.cli.keys import check_bot, make_key, the_bus
 from sealbus_broker.policy.bot_entry import FILE, BotEntry, add_bot, bots_of, remove_bot
 from sealbus_broker.policy.loader import load

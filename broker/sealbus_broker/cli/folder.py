@@ -1,4 +1,4 @@
-"""The bus's folder as the commands find and use it, and the options that several commands share.
+"""The bus's folder as the commands find and use it.
 
 One fact has one place: the bus's name, its addresses and its public keys stand in ``bus.toml``, and
 every command reads them there. What disagrees with it is told at once: the private keys in
@@ -8,19 +8,19 @@ every command reads them there. What disagrees with it is told at once: the priv
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 from urllib.parse import urlsplit
 
 import click
 
-from sealbus.addresses import check_servers, is_encrypted
+from sealbus.addresses import is_encrypted
 from sealbus.credentials import Credentials
 from sealbus.errors import CredentialsError, InvalidInput, SealbusError
 from sealbus.keys import PublicKey
+from sealbus.subjects import check_name
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.policy.bus_file import (
     FILE,
@@ -36,13 +36,8 @@ from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.printable import printable
 from sealbus_broker.relay.secrets import BusSecrets
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 SERVER: Final = f"nats://127.0.0.1:{PORT}"
 """Where a bus is found if nothing says otherwise."""
-
-_SERVERS: Final = "sealbus.servers"
-"""Where the addresses of ``--server`` wait for the command that speaks as a bot."""
 
 _ANY_ADDRESS: Final = ("0.0.0.0", "::", "")  # noqa: S104  # compared with, never listened on
 
@@ -265,6 +260,9 @@ class BusFolder:
             except CredentialsError as error:
                 found.append(Problem(shown, 0, 0, error.what, hint=error.hint))
                 continue
+            if one.bot != file.stem:
+                hint = f"commands that say `--as {one.bot}` do not find it: name it {one.bot}.toml"
+                found.append(Problem(shown, 0, 0, f"holds the credentials of another bot, {one.bot}", hint=hint))
             if (why := other_bus(bus, one)) is not None:
                 hint = f"move the file away and run `sealbus keys new {one.bot}`"
                 found.append(Problem(shown, 0, 0, f"is {why}", hint=hint))
@@ -277,13 +275,18 @@ class BusFolder:
     def speak_as(self, bot: str, given: tuple[str, ...] = ()) -> Credentials:
         """The credentials of ``bot`` in this folder, for the bus that the folder holds, where it is
         found."""
-        path = self.credentials(bot)
+        path = self.credentials(check_name(bot))
         try:
             credentials = Credentials.load(path)
         except CredentialsError:
             if (near := self._misspelt(bot)) is None:
                 raise
             raise CredentialsError(f"there are no credentials of {bot} in {path.parent}", hint=near) from None
+        if credentials.bot != bot:
+            raise CredentialsError(
+                f"{path} holds the credentials of {credentials.bot}, not of {bot}",
+                hint=f"speak as {credentials.bot} with --credentials {path}, or put the right file there",
+            )
         bus = self.bus_file()
         elsewhere = bus is not None and self._is_elsewhere(path, credentials, bus)
         if given:
@@ -329,89 +332,3 @@ class BusFolder:
 def _url(scheme: str, host: str, port: int) -> str:
     shown = "127.0.0.1" if host in _ANY_ADDRESS else host
     return f"{scheme}://[{shown}]:{port}" if ":" in shown else f"{scheme}://{shown}:{port}"
-
-
-def _checked(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
-    servers = tuple(one.strip() for text in given for one in text.split(",") if one.strip())
-    try:
-        return check_servers(servers)
-    except InvalidInput as error:
-        raise click.BadParameter(f"{error.what.removeprefix('servers: ')}, {error.hint}") from None
-
-
-def _kept(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> None:
-    context.meta[_SERVERS] = _checked(context, parameter, given)
-
-
-def server_option(command: F) -> F:
-    """``--server``: where the bus is found, instead of where ``bus.toml`` says."""
-    return click.option(
-        "--server",
-        "--servers",
-        "servers",
-        multiple=True,
-        metavar="URL",
-        callback=_checked,
-        help="Where NATS is; may be repeated. [default: as bus.toml says]",
-    )(command)
-
-
-def new_keys_option(command: F) -> F:
-    """``--new-keys``: a clone of a folder becomes a bus of its own."""
-    return click.option(
-        "--new-keys",
-        is_flag=True,
-        help="Make new bus keys although bus.toml names others: the folder becomes a bus of its own.",
-    )(command)
-
-
-def dir_option(command: F) -> F:
-    """``--dir``: the bus's folder."""
-    return click.option(
-        "--dir",
-        "folder",
-        envvar="SEALBUS_DIR",
-        metavar="DIR",
-        help="The bus's folder. [default: here, or the one bus in here]",
-    )(command)
-
-
-def bot_options(command: F) -> F:
-    """``--as``, ``--credentials`` and ``--server``: who speaks, and where."""
-    command = click.option(
-        "--server",
-        "--servers",
-        "servers",
-        multiple=True,
-        metavar="URL",
-        expose_value=False,
-        callback=_kept,
-        help="Where NATS is; may be repeated. [default: as bus.toml, or the credentials file, says]",
-    )(command)
-    command = click.option("--as", "bot", metavar="BOT", help="Speak as BOT, with DIR/credentials/BOT.toml.")(command)
-    command = click.option(
-        "--credentials", "-c", envvar="SEALBUS_CREDENTIALS", metavar="FILE", help="Speak with this credentials file."
-    )(command)
-    return dir_option(command)
-
-
-def find_credentials(
-    folder: str | None, bot: str | None, credentials: str | None, default: str | None = None
-) -> Credentials:
-    """Whose credentials a command uses: those of ``--as``, ``--credentials``, the environment, or
-    ``default`` in the folder."""
-    given: tuple[str, ...] = click.get_current_context().meta.get(_SERVERS, ())
-    if bot is not None:
-        return BusFolder.find(folder).speak_as(bot, given)
-    if credentials is not None:
-        path, found = Path(credentials), Credentials.load(credentials)
-        home = path.resolve().parent
-        if home.name == "credentials" and not given:
-            BusFolder(home.parent).speak_with(path, found)
-    elif default is not None:
-        return BusFolder.find(folder).speak_as(default, given)
-    elif os.environ.get("SEALBUS_SEED"):
-        found = Credentials.from_environment()
-    else:
-        raise click.UsageError("no credentials given: use --as BOT, or --credentials FILE")
-    return replace(found, servers=given) if given else found

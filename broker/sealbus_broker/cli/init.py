@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from sealbus_broker.cli.folder import SERVER, BusFolder, server_option, writing
+from sealbus_broker.cli.bus_options import server_option
+from sealbus_broker.cli.folder import SERVER, BusFolder, writing
 from sealbus_broker.cli.keys import make_key
 from sealbus_broker.policy.bus_file import BusFile, write_bus_file
 from sealbus_broker.policy.scaffold import BOTS, scaffold

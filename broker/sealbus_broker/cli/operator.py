@@ -8,8 +8,8 @@ from typing import Any, Final, TypeVar
 import click
 
 from sealbus import Bot, RequestFailed
+from sealbus_broker.cli.bus_options import bot_options
 from sealbus_broker.cli.errors import AnsweredNo
-from sealbus_broker.cli.folder import bot_options
 from sealbus_broker.cli.options import seconds
 from sealbus_broker.printable import readable
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ import click
 from sealbus import Refused, RequestFailed, Unresolved
 from sealbus.errors import SealbusError
 from sealbus.limits import NONCE_BYTES
-from sealbus_broker.printable import printable
+from sealbus_broker.printable import json_line, printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -106,7 +105,7 @@ def _errors_as_json(callback: F) -> F:
             return callback(*args, as_json=as_json, **options)
         except SealbusError as error:
             if as_json:
-                click.echo(json.dumps(error_row(error)))
+                click.echo(json_line(error_row(error)))
             raise
 
     return call  # type: ignore[return-value]  # it takes and gives what callback does

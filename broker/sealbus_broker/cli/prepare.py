@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from sealbus.errors import InvalidInput
-from sealbus_broker.cli.folder import BusFolder, Unusable, dir_option, new_keys_option, server_option
+from sealbus_broker.cli.bus_options import dir_option, new_keys_option, server_option
+from sealbus_broker.cli.folder import BusFolder, Unusable
 from sealbus_broker.cli.options import WholeNumber
 from sealbus_broker.relay.nats_config import NatsConfig, render
 

@@ -11,7 +11,8 @@ import click
 import structlog
 
 from sealbus.subjects import check_name
-from sealbus_broker.cli.folder import BusFolder, dir_option, new_keys_option, server_option
+from sealbus_broker.cli.bus_options import dir_option, new_keys_option, server_option
+from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.options import WholeNumber
 from sealbus_broker.cli.serving import IN_THE_LOG, Serve, run_until_signal
 from sealbus_broker.gate.policy import Policy

@@ -14,6 +14,8 @@ still judged by the same rules.
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import json
 import re
 import tomllib
@@ -141,6 +143,8 @@ def address(server: str) -> tuple[str, int]:
     ``127.0.0.1``."""
     parts = urlsplit(server)
     host = (parts.hostname or "").lower().rstrip(".")
+    with contextlib.suppress(ValueError):  # a name
+        host = str(ipaddress.ip_address(host))
     return "127.0.0.1" if host == "localhost" else host, parts.port or PORT
 
 

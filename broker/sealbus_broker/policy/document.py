@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,8 +16,9 @@ from typing import Any, Final
 from sealbus.text_file import other_encoding, without_mark
 from sealbus_broker.policy.json_tree import read_json_tree
 from sealbus_broker.policy.problems import Problem
-from sealbus_broker.policy.tree import Node, Place, Unreadable
+from sealbus_broker.policy.tree import Node, Place, Unreadable, refuse_misread
 from sealbus_broker.policy.yaml_tree import read_yaml_tree
+from sealbus_broker.printable import printable
 
 MAX_FILE_BYTES: Final = 1024 * 1024
 """A policy of 10,000 bots is about 600 KiB; the cap keeps a wrong path from reading a disk image."""
@@ -67,6 +69,29 @@ def file_names(root: Path, folder: str) -> list[str]:
     return sorted(name for name in names if not name.startswith(".") and not name.endswith("~") and name != README)
 
 
+def look_alikes(root: Path, wanted: Iterable[str]) -> list[Problem]:
+    """The files of ``root`` that somebody may take for one of ``wanted``, or another system for the same: ``Policy.yaml`` is
+    ``policy.yaml`` on a file system that knows no case, and nothing at all on one that does."""
+    try:
+        names = sorted(path.name for path in root.iterdir())
+    except OSError:
+        return []  # told where the first file is read
+    known = {_folded(name): name for name in wanted}
+    found = []
+    for name in names:
+        meant = known.get(_folded(name))
+        if meant is not None and name != meant:
+            what, hint = f"is not read, and {meant} is", f"name it {meant}, or give it quite another name"
+            found.append(Problem(printable(name, 100), 0, 0, what, hint=hint))
+    return found
+
+
+def _folded(name: str) -> str:
+    """What is the same for people and for forgiving file systems."""
+    plain = unicodedata.normalize("NFKC", name).casefold().rstrip(". ")
+    return f"{plain.removesuffix('.yml')}.yaml" if plain.endswith(".yml") else plain
+
+
 def read_file(root: Path, file: str, most: int = MAX_FILE_BYTES) -> bytes | Problem:
     """The bytes of the regular file ``root / file``, or why they cannot be had.
 
@@ -101,8 +126,14 @@ def read_yaml(root: Path, file: str, most: int = MAX_FILE_BYTES) -> Document | P
 
 
 def read_json(root: Path, file: str, most: int = MAX_FILE_BYTES) -> Document | Problem:
-    """Read a JSON file of at most ``most`` bytes: RFC 8259, no duplicate keys, no NaN, no number that is not exact."""
-    return _read(root, file, most, read_json_tree)
+    """Read a JSON file of at most ``most`` bytes: RFC 8259, no duplicate keys, no NaN, no number that is not exact,
+    and no character that people and programs read differently."""
+    return _read(root, file, most, _read_json_file)
+
+
+def _read_json_file(file: str, text: str) -> Node:
+    refuse_misread(file, text)  # JSON lets them stand in a text, where they can be written as \\u2028
+    return read_json_tree(file, text)
 
 
 def _read(root: Path, file: str, most: int, reader: Callable[[str, str], Node]) -> Document | Problem:

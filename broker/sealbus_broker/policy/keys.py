@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import StringIO
@@ -78,6 +79,14 @@ def read_key_files(root: Path, bots: frozenset[str], problems: list[Problem]) ->
                 problems.append(document.problem(("keys", at), what, hint="make a key for each bot"))
             found.by_bot[bot][raw] = key
     return found
+
+
+def keys_of_the_bus(files: KeyFiles, own: frozenset[bytes]) -> Iterator[Problem]:
+    """Keys of bots that are the bus's own, written as a bot's: its holder could stamp what it likes."""
+    for bot, keys in files.by_bot.items():
+        if not own.isdisjoint(keys):
+            what = f"a key of {bot} is the bus's own, written as a bot's"
+            yield Problem(f"{FOLDER}/{bot}.yaml", 0, 0, what, hint=f"make another: `sealbus keys new {bot}`")
 
 
 def read_keys(document: Document, bot: str, problems: list[Problem]) -> dict[bytes, tuple[BotKey, int]]:

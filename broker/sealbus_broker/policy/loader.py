@@ -18,11 +18,13 @@ from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.policy.builtin import EVERYONE, builtin_subjects
 from sealbus_broker.policy.bus_file import FILE as BUS_FILE
 from sealbus_broker.policy.bus_file import read_bus_file
-from sealbus_broker.policy.document import Document, Path_, read_yaml
-from sealbus_broker.policy.keys import KeyFiles, read_key_files
+from sealbus_broker.policy.document import Document, Path_, look_alikes, read_yaml
+from sealbus_broker.policy.keys import FOLDER as KEYS
+from sealbus_broker.policy.keys import KeyFiles, keys_of_the_bus, read_key_files
 from sealbus_broker.policy.limits import PAYLOAD, read_limits
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.reader import Reader
+from sealbus_broker.policy.schema_files import FOLDER as SCHEMAS
 from sealbus_broker.policy.schema_files import Schemas, read_schemas
 from sealbus_broker.printable import printable
 
@@ -54,6 +56,7 @@ def load(folder: Path, bus_keys: frozenset[PublicKey] = frozenset()) -> Loaded:
     if not found:
         missing = Problem(printable(str(folder), 300), 0, 0, "is not a folder", hint="make one with `sealbus init`")
         return Loaded(None, (missing,), ())
+    problems += look_alikes(folder, (FILE, BUS_FILE, SCHEMAS, KEYS))
     bus = read_bus_file(folder, problems)
     schemas = read_schemas(folder, problems)
     notes += schemas.notes
@@ -63,6 +66,8 @@ def load(folder: Path, bus_keys: frozenset[PublicKey] = frozenset()) -> Loaded:
     loading = _Loading(Reader(document, problems), schemas, notes)
     loading.read()
     keys = loading.read_keys(folder)
+    own = frozenset(key.raw for key in (*bus_keys, *(bus.bus_keys if bus is not None else ())))
+    problems += keys_of_the_bus(keys, own)
     if bus is not None and loading.bus and bus.name != loading.bus:
         what, hint = "is another bus's file", "the name stands in policy.yaml and in bus.toml: both have to agree"
         problems.append(Problem(BUS_FILE, 0, 0, what, got=bus.name, expected=loading.bus, hint=hint))

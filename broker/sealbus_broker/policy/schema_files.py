@@ -107,21 +107,37 @@ def _check_identities(documents: dict[str, Document], problems: list[Problem]) -
                 )
                 problems.append(document.problem(at, what, got=printable(uri), hint=f"it stands in {theirs}"))
 
+    for name, document in documents.items():
+        _check_anchors(document, f"{BASE}{name}.json", problems)
+
+
+def _check_anchors(document: Document, base: str, problems: list[Problem]) -> None:
+    """No anchor twice under one ``$id``, for the same reason."""
+    owners: dict[tuple[str, str], Path_] = {}
+    for path, inner, around in _with_base(base, document.value):
+        names = {keyword: inner[keyword] for keyword in ("$anchor", "$dynamicAnchor") if keyword in inner}
+        for keyword, name in names.items():
+            if isinstance(name, str) and owners.setdefault((normal_uri(around), name), path) != path:
+                what, hint = "the anchor is used twice in this schema", "a reference would reach one of them by chance"
+                problems.append(document.problem((*path, keyword), what, got=printable(name), hint=hint))
+
 
 def _identities(base: str, schema: Any) -> Iterator[tuple[Path_, str]]:
     """Every ``$id`` in a schema, resolved, with the path of the schema that has it."""
+    return ((path, around) for path, inner, around in _with_base(base, schema) if isinstance(inner.get("$id"), str))
+
+
+def _with_base(base: str, schema: Any) -> Iterator[tuple[Path_, dict[str, Any], str]]:
+    """Every schema inside a schema, with its path and the URI that it stands under."""
     bases: dict[Path_, str] = {(): base}
     for path, inner in walk(schema):
-        identity = inner.get("$id")
-        if not isinstance(identity, str):
-            continue
         around = next(bases[path[:size]] for size in range(len(path), -1, -1) if path[:size] in bases)
-        try:
-            uri = urljoin(around, identity)
-        except ValueError:  # told elsewhere, as no URI
-            continue
-        bases[path] = uri
-        yield path, uri
+        if isinstance(identity := inner.get("$id"), str):
+            try:
+                around = bases[path] = urljoin(around, identity)
+            except ValueError:  # told elsewhere, as no URI
+                continue
+        yield path, inner, around
 
 
 def _check_insides(documents: dict[str, Document], problems: list[Problem]) -> dict[str, Measured]:

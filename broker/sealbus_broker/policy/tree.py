@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from sealbus.text_file import misread
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.printable import printable
 
@@ -59,3 +60,16 @@ def put(entries: dict[str, Entry], name: str, entry: Entry, file: str) -> None:
         raise Unreadable(
             Problem(file, entry.key.line, entry.key.column, f"the key {printable(name)} stands twice", hint=hint)
         )
+
+
+def refuse_misread(file: str, text: str) -> None:
+    """Raise :class:`Unreadable` if ``text`` has a character that people and programs read differently."""
+    if (found := misread(text)) is not None:
+        at, what, hint = found
+        place = place_of(text, at)
+        raise Unreadable(Problem(file, place.line, place.column, what, got=printable(text[at]), hint=hint))
+
+
+def place_of(text: str, at: int) -> Place:
+    """The place of the character at the index ``at``."""
+    return Place(text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))

@@ -8,6 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 
 _PORTS: Final = {"http": 80, "https": 443}
 _UNRESERVED = re.compile(r"%(2[DdEe]|3[0-9]|4[1-9A-Fa-f]|5[0-9AaFf]|6[1-9A-Fa-f]|7[0-9AaEe])")
+_OTHERS = re.compile(r"[^\x00-\x7f]+")
 _ESCAPE = re.compile(r"%[0-9a-f]{2}", re.IGNORECASE)
 
 
@@ -17,14 +18,14 @@ def same_uri(one: object, other: str) -> bool:
 
 
 def normal_uri(uri: str) -> str:
-    """``uri`` in its normal form: case of scheme and host, default port, needless escapes, dot
-    segments, empty fragment.
+    """``uri`` in its normal form: case of scheme and host, the host's last dot, default port, needless
+    escapes and missing ones (RFC 3987), dot segments, empty fragment.
 
     What is no URI comes back as it is.
     """
     try:
         parts = urlsplit(uri)
-        host = (parts.hostname or "").lower()
+        host = (parts.hostname or "").lower().removesuffix(".")
         port = parts.port
     except ValueError:
         return uri
@@ -40,6 +41,7 @@ def normal_uri(uri: str) -> str:
 
 
 def _plain(text: str) -> str:
+    text = _OTHERS.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "replace")), text)
     shorter = _UNRESERVED.sub(lambda found: chr(int(found[1], 16)), text)
     return _ESCAPE.sub(lambda found: found[0].upper(), shorter)
 

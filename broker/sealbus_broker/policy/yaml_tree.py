@@ -4,7 +4,7 @@
 - Anchors, aliases, merge keys and tags are refused: nine lines of aliases stand for a billion values, and tags name types
   to construct.
 - ``yes``, ``on``, ``1_0`` and dates are text. Only ``true`` and ``false`` are booleans, only plain decimal digits integers.
-- Directives are refused, and characters that end a line for YAML alone.
+- Directives are refused, and characters that people and programs read differently.
 - Every key is text: ``404:`` is the key ``404``.
 """
 
@@ -27,25 +27,19 @@ from ruamel.yaml.events import (
 )
 
 from sealbus_broker.policy.problems import Problem
-from sealbus_broker.policy.tree import Entry, Node, Place, Scalar, Unreadable, put
+from sealbus_broker.policy.tree import Entry, Node, Place, Scalar, Unreadable, place_of, put, refuse_misread
 from sealbus_broker.policy.yaml_errors import explain
 from sealbus_broker.printable import printable
 
 MAX_DEPTH: Final = 16
 """Deepest nesting: the grammar needs six levels, and ruamel.yaml takes minutes over 100,000 open brackets."""
 
-_LINE_ENDS = re.compile("\r(?!\n)|[\x85\u2028\u2029]")
-"""Ends of lines that YAML 1.1 knows and editors do not: a grant behind one, in a comment, would be in force."""
-
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 
 
 def read_yaml_tree(file: str, text: str) -> Node:
     """The tree of a YAML text; an empty one is ``null``. Raises :class:`Unreadable` and nothing else."""
-    if (hidden := _LINE_ENDS.search(text)) is not None:
-        place = _place_of(text, hidden.start())
-        what, hint = "this character ends a line for some readers only", "remove it; lines end with LF or CR LF"
-        raise Unreadable(Problem(file, *place, what, got=printable(hidden[0]), hint=hint))
+    refuse_misread(file, text)  # for YAML 1.1 some of these end a comment: a grant behind one would be in force
     try:
         return _Builder(file).build(YAML(typ="safe", pure=True).parse(text))
     except MarkedYAMLError as error:
@@ -62,12 +56,8 @@ def _unmarked(file: str, text: str, error: Exception) -> Problem:
     at = getattr(error, "position", None)
     if not isinstance(at, int) or not 0 <= at < len(text):
         return Problem(file, 1, 1, "is not YAML")
-    what = "is not YAML: this character is not allowed"
-    return Problem(file, *_place_of(text, at), what, got=printable(text[at]))
-
-
-def _place_of(text: str, at: int) -> tuple[int, int]:
-    return text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+    what, place = "is not YAML: this character is not allowed", place_of(text, at)
+    return Problem(file, place.line, place.column, what, got=printable(text[at]))
 
 
 class _Builder:

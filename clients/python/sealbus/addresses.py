@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
@@ -11,6 +12,9 @@ from sealbus.errors import InvalidInput
 PLAIN: Final = "nats"
 ENCRYPTED: Final = "tls"
 _WEBSOCKETS: Final = ("ws", "wss")
+
+_ADDRESS: Final = re.compile(r"[A-Za-z]+://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?/?")
+"""Scheme, host and port, and nothing that two readers of URLs take for different things: no user, path, escape or backslash."""
 
 _HINT: Final = "like nats://127.0.0.1:4222 or tls://bus.example:4222, without a password"
 
@@ -22,12 +26,12 @@ def check_server(server: str) -> str:
     """
     try:
         parts = urlsplit(server)
-        good = bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+        good = _ADDRESS.fullmatch(server) is not None and bool(parts.hostname) and parts.port != 0
     except ValueError:  # an unclosed bracket, a port beyond 65535
         raise InvalidInput("servers: not a NATS address", hint=_HINT) from None
     if parts.scheme in _WEBSOCKETS:
         raise InvalidInput("servers: WebSocket addresses are not supported", hint=_HINT)
-    if not good or parts.scheme not in (PLAIN, ENCRYPTED) or not _is_one_word(server):
+    if not good or parts.scheme not in (PLAIN, ENCRYPTED):
         raise InvalidInput("servers: not a NATS address", hint=_HINT)
     return server
 
@@ -49,7 +53,3 @@ def check_servers(servers: Iterable[str]) -> tuple[str, ...]:
 def is_encrypted(server: str) -> bool:
     """Whether ``server`` may be spoken to over TLS only."""
     return urlsplit(server).scheme == ENCRYPTED
-
-
-def _is_one_word(server: str) -> bool:
-    return server.isascii() and server.isprintable() and " " not in server

@@ -1,13 +1,19 @@
-"""Text files as editors save them: UTF-8, with or without a byte order mark.
+"""Text files as editors save them: UTF-8, with or without a byte order mark, and one meaning for all who read them.
 
 Editors on Windows put the mark U+FEFF in front of a text. Every file that Sealbus reads is treated
 alike: one mark at the beginning is skipped, and a file in UTF-16 or UTF-32, which such a mark gives
 away, is refused by that name.
+
+A person who reviews a file and the program that reads it have to see the same lines. So characters
+that end a line for some readers only, that turn the direction of writing, or that steer a terminal
+are refused wherever they stand, comments included: behind one of them, what looks like a comment
+may be in force, and what looks like a rule may be none.
 """
 
 from __future__ import annotations
 
 import codecs
+import re
 from typing import Final
 
 from sealbus.errors import InvalidInput
@@ -19,6 +25,25 @@ _OTHERS: Final = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
+
+
+_MISREAD: Final = re.compile(
+    "(?P<ends>\r(?!\n)|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029])"
+    "|(?P<turns>[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069])"
+    "|(?P<steers>[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f])"
+)
+_WHY: Final = {
+    "ends": ("this character ends a line for some readers only", "remove it; lines end with LF or CR LF"),
+    "turns": ("this character turns the direction of writing, so people read what no program does", "remove it"),
+    "steers": ("this control character is shown by no editor, and obeyed by terminals", "remove it"),
+}
+
+
+def misread(text: str) -> tuple[int, str, str] | None:
+    """Where the first character of ``text`` is that people and programs read differently, what is wrong
+    with it, and a hint; ``None`` if there is none."""
+    found = _MISREAD.search(text)
+    return None if found is None else (found.start(), *_WHY[str(found.lastgroup)])
 
 
 def without_mark(content: bytes) -> bytes:
@@ -37,7 +62,12 @@ def decode_text(content: bytes) -> str:
     if (encoding := other_encoding(content)) is not None:
         raise InvalidInput(f"is {encoding} text, not UTF-8", hint="save it as UTF-8")
     try:
-        return without_mark(content).decode()
+        text = without_mark(content).decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise InvalidInput(f"is not UTF-8 text (line {line})", hint="save it as UTF-8") from None
+    if (found := misread(text)) is not None:
+        at, what, hint = found
+        line, code = text.count("\n", 0, at) + 1, ord(text[at])
+        raise InvalidInput(f"line {line}: {what} (U+{code:04X})", hint=hint)
+    return text

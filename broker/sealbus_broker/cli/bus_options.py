@@ -1,0 +1,107 @@
+"""The options that say which bus is meant, where it is found, and who speaks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from sealbus.addresses import check_servers
+from sealbus.credentials import Credentials
+from sealbus.errors import InvalidInput
+from sealbus_broker.cli.folder import BusFolder
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SERVERS: Final = "sealbus.servers"
+"""Where the addresses of ``--server`` wait for the command that speaks as a bot."""
+
+
+def _checked(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    servers = tuple(one.strip() for text in given for one in text.split(",") if one.strip())
+    try:
+        return check_servers(servers)
+    except InvalidInput as error:
+        raise click.BadParameter(f"{error.what.removeprefix('servers: ')}, {error.hint}") from None
+
+
+def _kept(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> None:
+    context.meta[_SERVERS] = _checked(context, parameter, given)
+
+
+def server_option(command: F) -> F:
+    """``--server``: where the bus is found, instead of where ``bus.toml`` says."""
+    return click.option(
+        "--server",
+        "--servers",
+        "servers",
+        multiple=True,
+        metavar="URL",
+        callback=_checked,
+        help="Where NATS is; may be repeated. [default: as bus.toml says]",
+    )(command)
+
+
+def new_keys_option(command: F) -> F:
+    """``--new-keys``: a clone of a folder becomes a bus of its own."""
+    return click.option(
+        "--new-keys",
+        is_flag=True,
+        help="Make new bus keys although bus.toml names others: the folder becomes a bus of its own.",
+    )(command)
+
+
+def dir_option(command: F) -> F:
+    """``--dir``: the bus's folder."""
+    return click.option(
+        "--dir",
+        "folder",
+        envvar="SEALBUS_DIR",
+        metavar="DIR",
+        help="The bus's folder. [default: here, or the one bus in here]",
+    )(command)
+
+
+def bot_options(command: F) -> F:
+    """``--as``, ``--credentials`` and ``--server``: who speaks, and where."""
+    command = click.option(
+        "--server",
+        "--servers",
+        "servers",
+        multiple=True,
+        metavar="URL",
+        expose_value=False,
+        callback=_kept,
+        help="Where NATS is; may be repeated. [default: as bus.toml, or the credentials file, says]",
+    )(command)
+    command = click.option("--as", "bot", metavar="BOT", help="Speak as BOT, with DIR/credentials/BOT.toml.")(command)
+    command = click.option(
+        "--credentials", "-c", envvar="SEALBUS_CREDENTIALS", metavar="FILE", help="Speak with this credentials file."
+    )(command)
+    return dir_option(command)
+
+
+def find_credentials(
+    folder: str | None, bot: str | None, credentials: str | None, default: str | None = None
+) -> Credentials:
+    """Whose credentials a command uses: those of ``--as``, ``--credentials``, the environment, or
+    ``default`` in the folder."""
+    given: tuple[str, ...] = click.get_current_context().meta.get(_SERVERS, ())
+    if bot is not None:
+        return BusFolder.find(folder).speak_as(bot, given)
+    if credentials is not None:
+        path, found = Path(credentials), Credentials.load(credentials)
+        home = path.resolve().parent
+        if home.name == "credentials" and not given:
+            BusFolder(home.parent).speak_with(path, found)
+    elif default is not None:
+        return BusFolder.find(folder).speak_as(default, given)
+    elif os.environ.get("SEALBUS_SEED"):
+        found = Credentials.from_environment()
+    else:
+        raise click.UsageError("no credentials given: use --as BOT, or --credentials FILE")
+    return replace(found, servers=given) if given else found
