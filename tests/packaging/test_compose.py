@@ -11,6 +11,9 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
+from sealbus_broker.gate.policy import Limits
+from sealbus_broker.relay.nats_config import MAX_BUFFERED_BYTES
+from sealbus_broker.relay.streams import STREAMS
 from tests.packaging.containers import (
     Stage,
     compose_schema,
@@ -26,6 +29,8 @@ COMPOSE = read_compose(ROOT / "compose.yaml")
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 STAGES = read_dockerfile(ROOT / "Dockerfile")
 IMAGE = STAGES[-1]
+
+MIB = 1024 * 1024
 
 EACH_SERVICE = pytest.mark.parametrize("name", SERVICES)
 
@@ -62,10 +67,30 @@ def test_a_service_runs_with_no_more_rights_than_it_needs(name: str) -> None:
 
 
 @EACH_SERVICE
+def test_a_service_cannot_take_the_machine_with_it(name: str) -> None:
+    service = SERVICES[name]
+    assert 0 < int(service["pids_limit"]) <= 256
+    # More cores than a machine has are an error of the engine, so by default each has one.
+    assert float(service["cpus"]) == 1.0
+    assert in_bytes(service["mem_limit"]) >= 512 * MIB
+
+
+def test_nats_has_room_for_what_it_keeps_in_memory() -> None:
+    waiting = MAX_BUFFERED_BYTES * len(STREAMS)
+    assert in_bytes(SERVICES["nats"]["mem_limit"]) >= 2 * (Limits().live_bytes + waiting)
+
+
+def in_bytes(size: str) -> int:
+    number, unit = int(size[:-1]), size[-1]
+    return number * {"m": MIB, "g": 1024 * MIB}[unit]
+
+
+@EACH_SERVICE
 def test_an_image_is_named_by_a_full_version(name: str) -> None:
+    """A digest may stand behind it, once somebody has pinned it."""
     repository, _, tag = SERVICES[name]["image"].partition(":")
     assert repository in {"nats", "sealbus"}
-    assert re.fullmatch(r"\d+\.\d+\.\d+(-alpine)?", tag)
+    assert re.fullmatch(r"\d+\.\d+\.\d+(-alpine)?(@sha256:[0-9a-f]{64})?", tag)
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.image)
