@@ -31,6 +31,33 @@ def a_grant_behind_a_lone_return(folder: Folder) -> None:
     folder.write("policy.yaml", POLICY + "# note\r    publish: [stock.reserved]\n")
 
 
+@attack("this character turns the direction of writing, so people read what no program does")
+def a_grant_that_reads_as_a_comment(folder: Folder) -> None:
+    """A grant that people see on the other side of its #."""
+    folder.change(
+        "    publish: [orders.placed]\n", "    publish: [orders.placed, stock.reserved] \u202e# \u2066x\u2069\n"
+    )
+
+
+@attack("this control character is shown by no editor, and obeyed by terminals")
+def a_grant_that_a_terminal_hides(folder: Folder) -> None:
+    """A grant that is erased where the file is shown."""
+    folder.change("    publish: [orders.placed]\n", "    publish: [orders.placed, stock.reserved] # \x1b[2K\n")
+
+
+@attack("the key publish stands twice")
+def a_key_twice_in_two_spellings(folder: Folder) -> None:
+    """The same with an escape in one of the two."""
+    twice = '    publish: [orders.placed]\n    "p\\u0075blish": [stock.reserved]\n'
+    folder.change("    publish: [orders.placed]\n", twice)
+
+
+@attack("is not read, and policy.yaml is")
+def a_policy_beside_the_policy(folder: Folder) -> None:
+    """A policy that people read, and a file system without case too."""
+    folder.write("Policy.yaml", POLICY)
+
+
 @attack("anchors (&name) are not used here")
 def an_anchor(folder: Folder) -> None:
     """One bot's grants, referred to by another bot's, far below."""
@@ -98,6 +125,18 @@ def a_schema_from_elsewhere(folder: Folder) -> None:
 def a_schema_out_of_the_folder(folder: Folder) -> None:
     """A schema that refers to a file outside."""
     _schema(folder, '{"$ref": "../../../etc/passwd"}')
+
+
+@attack("the $id is another file's too")
+def an_id_of_another_file(folder: Folder) -> None:
+    """A new schema that is reached where a sibling is meant, by writing its $id differently."""
+    folder.write("schemas/other.v1.json", '{"$id": "HTTPS://schemas.sealbus.invalid.:443/x/../%6frder.v1.json"}')
+
+
+@attack("the anchor is used twice in this schema")
+def an_anchor_twice(folder: Folder) -> None:
+    """Two places of one name: which of them a reference reaches would be chance."""
+    _schema(folder, '{"$defs": {"a": {"$anchor": "x"}, "b": {"$anchor": "x"}}}')
 
 
 @attack("no keyword of Draft 2020-12 that is checked here: propertys")

@@ -18,6 +18,8 @@ for _name, _text, _about in (
     ("letters of nothing", "order\u3164", "a letter that is shown as nothing: another bot with the same name"),
     ("a tower of marks", "o" + "\u0301" * 50, "marks that paint over the lines above"),
     ("backspaces", "stranger" + "\b" * 8 + "operator", "characters that take back what was shown"),
+    ("a hidden word", "order\x1b[8m evil\x1b[0m", "a sequence that shows what follows as nothing"),
+    ("a deletion", "order\x7f\x7f", "a character that JSON leaves as it is, and a terminal obeys"),
     ("half a character", "\ud800", "a surrogate, on which writing fails"),
 ):
     FAMILY.shown(_name, _about, _text)
