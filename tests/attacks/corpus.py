@@ -125,6 +125,9 @@ GATE_ALONE: Final = {
 }
 """Attacks by a message that only the gate itself is tried with, and why."""
 
+ONE_BY_ONE: Final = {"more_than_a_bots_share_of_the_store"}
+"""Attacks whose steps wait for the verdict of the one before: what is judged together is charged together."""
+
 LEAD_MS: Final = {
     "issued_ahead_of_time": 30_000,
 }

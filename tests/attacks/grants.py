@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from examples.robbery.catalogue import PAST_THE_RELAY
 from sealbus.subjects import consumer_name
 from tests.attacks.corpus import Family
 
@@ -73,3 +74,11 @@ for _subject, _about in {
     "bus.stock.> inventory": "a share of what another bot's processes share",
 }.items():
     FAMILY.forbidden("SUB", _subject, _about)
+
+_known = {attack.name for attack in FAMILY.attacks}
+for _attack in PAST_THE_RELAY:  # what the demo tries is tried here too
+    _verb = "SUB" if _attack.why == "Subscription Violation" else "PUB"
+    for _subject in _attack.subjects:
+        if f"{_verb.lower()} {_subject}" not in _known:
+            _known.add(f"{_verb.lower()} {_subject}")
+            FAMILY.forbidden(_verb, _subject, _attack.what)

@@ -170,7 +170,7 @@ def make_folder(folder: Path) -> None:
     policy = {
         "version": 1,
         "bus": document["bus"],
-        "limits": {name.removesuffix("_ms"): f"{value}ms" for name, value in document["limits"].items()},
+        "limits": dict(_limit(name, value) for name, value in document["limits"].items()),
         "on_violation": {"default": "quarantine"},  # what is dropped could not be seen
         "bots": {
             bot: {"publish": rule["publish"], "subscribe": rule["subscribe"]} for bot, rule in document["bots"].items()
@@ -187,6 +187,12 @@ def make_folder(folder: Path) -> None:
         (folder / "keys" / f"{bot}.yaml").write_text(json.dumps({"bot": bot, "keys": entries}))
     secrets = BusSecrets(BUS_KEY, SigningKey.generate(KeyKind.ISSUER), SigningKey.generate(KeyKind.BOT))
     secrets.write(folder / ".sealbus" / "relay.toml")
+
+
+def _limit(name: str, value: int) -> tuple[str, object]:
+    if name.endswith("_ms"):
+        return name.removesuffix("_ms"), f"{value}ms"
+    return name, f"{value}B" if name.endswith("_bytes") else value
 
 
 def _key(entry: dict[str, Any], shift: int) -> dict[str, str]:

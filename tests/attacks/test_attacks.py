@@ -21,8 +21,9 @@ AT_AN_EDGE = {
     "a_shipment_within_the_hour",
     "an_answer_at_the_last_moment",
     "a_pulse_after_copies_of_the_one_before",
+    "a_message_after_another_bot_has_filled_its_share",
 }
-"""Honest trade that is no longer in time when it arrives, or whose rate the one before it has used up."""
+"""Honest trade that is no longer in time when it arrives, or whose rate or share those before it have used up."""
 
 
 def is_now(step: Step) -> bool:

@@ -14,7 +14,19 @@ from sealbus_broker.gate import judge as gate
 from sealbus_broker.printable import printable, readable, readable_json
 from sealbus_broker.relay.admission import Denial, decide
 from tests.attacks import admission, deputy, files, grants, services, terminal
-from tests.attacks.corpus import ESCAPED, GATE_ALONE, LEAD_MS, MESSAGES, Attack, Frame, Login, Shown, Where, Written
+from tests.attacks.corpus import (
+    ESCAPED,
+    GATE_ALONE,
+    LEAD_MS,
+    MESSAGES,
+    ONE_BY_ONE,
+    Attack,
+    Frame,
+    Login,
+    Shown,
+    Where,
+    Written,
+)
 from tests.attacks.ground import Ground, new_body
 from tests.gate.bus import ACCEPTED, SETTLED, PureBus
 from tests.gate.scenarios import Scenario
@@ -87,7 +99,10 @@ async def _by_message(attack: Attack, scenario: Scenario, ground: Ground) -> Fou
     with told_at(now_ms() + LEAD_MS.get(attack.name, 0), os.urandom(8)):
         *first, last = scenario.tell()
     steps = (*first, replace(last, expect=scenario.expect))
-    became = await ground.take(steps)
+    if attack.name in ONE_BY_ONE:
+        became = [result for step in steps for result in await ground.take([step])]
+    else:
+        became = await ground.take(steps)
     wrong = [
         f"step {number} became {got}, not {step.expect}"
         for number, (step, got) in enumerate(zip(steps[:-1], became[:-1], strict=True), 1)
