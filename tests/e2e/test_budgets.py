@@ -72,7 +72,7 @@ async def test_a_policy_that_allows_more_is_asked_for_before_it_is_said(shop: Sh
         with pytest.raises(InvalidInput):
             await sender.publish("orders.placed", LARGE)
         old = "    rate: 2000/s burst 4000"
-        await shop.replace_relay(old, f"{old}\n    max_bytes: 80KiB")
+        await shop.replace_relay(old, f"{old}\n    max_bytes: 66KiB")
         with pytest.raises(Refused) as refused:  # the schema knows no note: it got as far as that
             await sender.publish("orders.placed", LARGE, timeout=PATIENCE_S)
     assert refused.value.reason is Reason.SCHEMA
