@@ -29,6 +29,7 @@ from sealbus.hardened import HardenedClient
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.probe import Prober, is_accepted
+from sealbus_broker.relay.quarantine import UNJUDGEABLE, subject
 from sealbus_broker.relay.streams import (
     ACCEPTED,
     ACK_WAIT_S,
@@ -145,7 +146,7 @@ class Health:
         if not self._nc.is_connected:
             found = [Problem(Level.RED, "nats", "the relay has no connection to NATS", "is nats-server running?")]
         else:
-            parts = await asyncio.gather(self._whole_way(), self._streams(), self._partitions())
+            parts = await asyncio.gather(self._whole_way(), self._streams(), self._partitions(), self._set_aside())
             found = [*self._own_stores(), *(problem for part in parts for problem in part)]
         self.problems = tuple(found)
         self._looked_at = self._monotonic()
@@ -236,9 +237,21 @@ class Health:
                 found.append(Problem(Level.RED, f"partition {partition}", what, "look into the relays' logs"))
         return found
 
-    async def _ask(self, call: str) -> dict[str, Any] | None:
+    async def _set_aside(self) -> list[Problem]:
+        """What was kept unjudged, until its records age out or are removed."""
+        subjects = subject(UNJUDGEABLE)
+        info = await self._ask(f"STREAM.INFO.{QUARANTINE}", json.dumps({"subjects_filter": subjects}).encode())
+        counts = (info or {}).get("state", {}).get("subjects") or {}
+        if not counts:
+            return []
+        bots = ", ".join(sorted(name.rpartition(".")[2] for name in counts)[:5])
+        what = f"{sum(counts.values())} messages ended the relays that judged them, and were set aside (from {bots})"
+        hint = f"look at them with sealbus quarantine ls --reason {UNJUDGEABLE}"
+        return [Problem(Level.WARNING, UNJUDGEABLE, what, hint)]
+
+    async def _ask(self, call: str, body: bytes = b"") -> dict[str, Any] | None:
         try:
-            answer: dict[str, Any] = json.loads((await self._nc.request(f"$JS.API.{call}", b"", ASK_S)).data)
+            answer: dict[str, Any] = json.loads((await self._nc.request(f"$JS.API.{call}", body, ASK_S)).data)
         except (NatsError, OSError, TimeoutError, ValueError):
             return None
         return None if "error" in answer else answer

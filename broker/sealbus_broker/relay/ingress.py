@@ -24,6 +24,7 @@ from sealbus.limits import MAX_BATCH
 from sealbus.subjects import CALL
 from sealbus_broker.gate.policy import Delivery
 from sealbus_broker.gate.verdict import Arrival
+from sealbus_broker.relay.last_try import LAST_DELIVERIES, LastTry, Suspect
 from sealbus_broker.relay.streams import INGRESS, PIN_TIMEOUT_S, PRIORITY_GROUP, partition_consumer
 from sealbus_broker.relay.tally import Tally
 
@@ -74,6 +75,9 @@ PAUSE_S: Final = 5.0
 UNSENT_S: Final = 0.5
 """After this long a request that could not be sent, for want of a connection, is tried again."""
 
+SUSPECT_WAIT_S: Final = 2.0
+"""How long a message that is to be judged alone waits for those that came with it: well below ``ACK_WAIT_S``."""
+
 LIVE_WAITING: Final = 4096
 """Live messages that may wait for judgment; more are dropped, as live messages may be. Bounds the relay's memory."""
 
@@ -97,10 +101,15 @@ class IngressWorker:
     the pin up, they do.
     """
 
-    def __init__(self, nc: HardenedClient, partition: int, process: Process) -> None:
+    def __init__(self, nc: HardenedClient, partition: int, process: Process, last_try: LastTry | None = None) -> None:
+        """``last_try``: judges alone what was delivered often; without it, such messages are judged like others."""
         self._nc = nc
         self._partition = partition
         self._process = process
+        self._last_try = last_try
+        self._suspects: deque[_Pulled] = deque()
+        self._suspects_due = 0.0
+        """When no new batch is begun before one of them (event loop's time)."""
         self._pull = f"$JS.API.CONSUMER.MSG.NEXT.{INGRESS}.{partition_consumer(partition)}".encode()
         self._inbox = nc.new_inbox()
         self._requests = 0
@@ -133,9 +142,12 @@ class IngressWorker:
                     if wanted := self._wanted(may_take=is_open):
                         self._ask(wanted)
                     may_begin = is_open or self._received_bytes > GIVE_BACK_BYTES
-                    if may_begin and self._received and self._under_way < IN_HAND:
+                    if may_begin and self._received and self._under_way < IN_HAND and not self._suspects_wait():
                         self._under_way += 1
                         batches.create_task(self._work(self._take()))
+                    elif may_begin and self._suspects and not self._under_way:
+                        self._under_way += 1
+                        batches.create_task(self._try_alone(self._suspects.popleft()))
                     else:
                         self._changed.clear()
                         await self._changed.wait()
@@ -179,6 +191,8 @@ class IngressWorker:
         out of its queue, finds nobody to deliver it to while the pin is ours, and puts it at the end;
         or it delivers newer messages to the next relay before it has read what is given back.
         """
+        self._received.extendleft(reversed(self._suspects))
+        self._suspects.clear()
         if self._received:
             until = datetime.now(UTC) + timedelta(seconds=PAUSE_S)
             await self._api("PAUSE", {"pause_until": until.isoformat().replace("+00:00", "Z")})
@@ -255,12 +269,38 @@ class IngressWorker:
         envelopes = 0
         while self._received and envelopes < BATCH:
             pulled = self._received.popleft()
+            if self._last_try is not None and _deliveries(pulled.reply) >= LAST_DELIVERIES:
+                self._suspect(pulled)
+                continue
             self._received_bytes -= len(pulled.data)
             arrivals = ingress_arrivals(pulled.subject, pulled.reply, pulled.data)
             if arrivals:
                 envelopes += len(arrivals)
                 taken.append((pulled, arrivals))
         return taken
+
+    def _suspect(self, pulled: _Pulled) -> None:
+        """Keep a message until the batches in hand are done; its bytes go on counting as received."""
+        if not self._suspects:
+            self._suspects_due = asyncio.get_running_loop().time() + SUSPECT_WAIT_S
+        self._suspects.append(pulled)
+
+    def _suspects_wait(self) -> bool:
+        return bool(self._suspects) and asyncio.get_running_loop().time() >= self._suspects_due
+
+    async def _try_alone(self, pulled: _Pulled) -> None:
+        self._received_bytes -= len(pulled.data)
+        place = _place(pulled.subject, pulled.reply)
+        try:
+            if place is not None and self._last_try is not None:
+                suspect = Suspect(place.session, place.position, place.deliveries, place.stored_ms, pulled.data)
+                await self._last_try.judge(suspect, self._partition, lambda: ingress_arrivals(*pulled), self._turn)
+                self._nc.write([pub(pulled.reply, b"+ACK")])
+        except (NatsError, OSError) as error:
+            log.warning("ingress.ack-lost", error=type(error).__name__)
+        finally:
+            self._under_way -= 1
+            self._changed.set()
 
     async def _work(self, taken: Sequence[tuple[_Pulled, list[Arrival]]]) -> None:
         try:
@@ -275,26 +315,49 @@ class IngressWorker:
             self._changed.set()
 
 
+class _Place(NamedTuple):
+    """What the server writes about a message of the ingress stream."""
+
+    session: str
+    deliveries: int
+    position: int
+    stored_ms: int
+
+
+def _place(subject: bytes, reply: bytes) -> _Place | None:
+    """Read the subject ``ingress.<partition>.<bot>`` and the acknowledgement subject; ``None``: it did not come from there.
+
+    $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<consumer sequence>.<time ns>.<pending>; with a domain, two tokens more in front.
+    """
+    place = reply.split(b".")
+    if len(place) not in (9, 11, 12) or place[:2] != [b"$JS", b"ACK"]:
+        return None
+    fields = place[2:9] if len(place) == 9 else place[4:11]
+    tokens = subject.split(b".")
+    if fields[0] != INGRESS.encode() or len(tokens) != 3:
+        return None
+    if not all(field.isdigit() and len(field) < 20 for field in fields[2:]):
+        return None
+    session = tokens[2].decode("utf-8", "replace")
+    return _Place(session, int(fields[2]), int(fields[3]), int(fields[5]) // 1_000_000)
+
+
+def _deliveries(reply: bytes) -> int:
+    place = _place(b"ingress.0.any", reply)
+    return 0 if place is None else place.deliveries
+
+
 def ingress_arrivals(subject: bytes, reply: bytes, data: bytes) -> list[Arrival]:
     """What is in a message pulled from the ingress stream; nothing in what did not come from there.
 
     Everything is taken from what the *server* writes: the subject ``ingress.<partition>.<bot>``, whose last token is the session that
     NATS let publish, and the acknowledgement subject with delivery count, sequence and time. No header is read.
     """
-    place = reply.split(b".")
-    # $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<consumer sequence>.<time ns>.<pending>; with a domain, two tokens more in front
-    if len(place) not in (9, 11, 12) or place[:2] != [b"$JS", b"ACK"]:
+    place = _place(subject, reply)
+    if place is None:
         return []
-    fields = place[2:9] if len(place) == 9 else place[4:11]
-    tokens = subject.split(b".")
-    if fields[0] != INGRESS.encode() or len(tokens) != 3:
-        return []
-    if not all(field.isdigit() and len(field) < 20 for field in fields[2:]):
-        return []
-    session, redelivered = tokens[2].decode("utf-8", "replace"), int(fields[2]) > 1
-    position, arrived_at_ms = int(fields[3]), int(fields[5]) // 1_000_000
     return [
-        Arrival(session, envelope, Delivery.STREAM, arrived_at_ms, position, redelivered)
+        Arrival(place.session, envelope, Delivery.STREAM, place.stored_ms, place.position, place.deliveries > 1)
         for envelope in _envelopes(data)
     ]
 

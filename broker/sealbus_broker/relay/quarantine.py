@@ -21,7 +21,10 @@ RECORD_HEADER: Final = "Sealbus-Record"
 UNDELIVERABLE: Final = "undeliverable"
 """Why a message is kept that was accepted, and that a subscriber gave up. No verdict, so it is no :class:`Reason`."""
 
-REASONS: Final = (*(reason.value for reason in Reason), UNDELIVERABLE)
+UNJUDGEABLE: Final = "unjudgeable"
+"""Why a message is kept that ended the relays that judged it. It was never taken apart, so there is no verdict either."""
+
+REASONS: Final = (*(reason.value for reason in Reason), UNDELIVERABLE, UNJUDGEABLE)
 """Everything that a record can say."""
 
 

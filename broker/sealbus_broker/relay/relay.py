@@ -22,6 +22,7 @@ from sealbus_broker.relay.errors import StreamsUnusable
 from sealbus_broker.relay.health import Health
 from sealbus_broker.relay.ingress import IngressWorker, LiveWorker
 from sealbus_broker.relay.journal import Journal
+from sealbus_broker.relay.last_try import LastTry
 from sealbus_broker.relay.ledger import Ledger
 from sealbus_broker.relay.orders import Orders
 from sealbus_broker.relay.pipeline import Pipeline
@@ -134,10 +135,11 @@ class Relay:
         services = Services(nc, journal, policy, bus_key, self._name, self.tally, clock_ms)
         await services.open()
         pipeline = Pipeline(nc, journal, self._ledgers, policy, bus_key, self._name, services, self.tally, clock_ms)
+        last_try = LastTry(nc, journal, pipeline.process, policy, self._name, self.tally, clock_ms)
         workers: list[IngressWorker | LiveWorker] = [
-            IngressWorker(nc, partition, pipeline.process) for partition in range(PARTITIONS)
+            IngressWorker(nc, partition, last_try.process, last_try) for partition in range(PARTITIONS)
         ]
-        workers.append(LiveWorker(nc, pipeline.process, self.tally, clock_ms))
+        workers.append(LiveWorker(nc, last_try.process, self.tally, clock_ms))
         prober = Prober(nc, bus_key, self._name)
         await prober.open()
         health = Health(nc, prober, journal, self.tally, policy, self._name, clock_ms, time.monotonic)

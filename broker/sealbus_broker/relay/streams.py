@@ -59,7 +59,7 @@ GENESIS: Final = "sealbus.genesis"
 
 PROBE_SUBJECT: Final = "health.probe"
 HEALTH_BYTES: Final = 1024 * 1024
-"""It keeps one message of some 700 bytes."""
+"""It keeps one message of some 700 bytes, and a mark of each message that was judged alone (``last_try``)."""
 
 PARTITIONS: Final = 4
 """Workers that can judge at the same time. A bot's messages all fall into one, which keeps their order."""

@@ -1,0 +1,185 @@
+"""A message that ends every relay which judges it: it is set aside, and nothing else is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from nats.errors import Error as NatsError
+
+from sealbus import Verdict
+from sealbus.hardened import HardenedClient
+from sealbus_broker.relay.last_try import LAST_DELIVERIES, Alone
+from sealbus_broker.relay.quarantine import RECORD_HEADER
+from tests.e2e.shop import Shop, order
+from tests.waiting import PATIENCE_S, until
+
+POISON = "Poison-Street-1"
+HOOK = f"""
+import os, signal
+import sealbus.codec as codec
+import sealbus_broker.relay.streams as streams
+
+streams.ACK_WAIT_S = 1  # so that what a dead relay had in hand comes again soon
+unpack = codec.unpack_json
+
+def deadly(data, *more):
+    if b"{POISON}" in data:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return unpack(data, *more)
+
+codec.unpack_json = deadly
+"""
+"""Put into each relay from outside: Python imports a module of this name when it starts."""
+
+
+async def start_relay(shop: Shop, hook: Path, name: str) -> asyncio.subprocess.Process:
+    with (shop.bus.path / f"{name}.log").open("ab") as log:
+        relay = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "sealbus_broker", "relay"),
+            *("--dir", str(shop.bus.path), "--server", shop.url, "--name", name),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=log,
+            env={**os.environ, "PYTHONPATH": str(hook)},
+        )
+    shop.relays.append(relay)
+    return relay
+
+
+async def test_a_message_that_kills_relays_is_set_aside_alone(tmp_path: Path) -> None:
+    hook = tmp_path / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(HOOK)
+    async with Shop(tmp_path / "shop") as shop:
+        running, deaths = True, 0
+
+        async def keep_a_relay() -> None:
+            nonlocal deaths
+            number = 0
+            while running:
+                relay = await start_relay(shop, hook, f"relay-{number}")
+                await relay.wait()
+                deaths += running
+                number += 1
+
+        keeping = asyncio.create_task(keep_a_relay())
+        async with shop.bot("order") as sender, shop.bot("order") as honest:
+            deadly = order(666) | {"ship_to": order(1)["ship_to"] | {"street": POISON}}
+            poison = asyncio.create_task(sender.publish("orders.placed", deadly, timeout=1))
+            trading = [
+                asyncio.create_task(honest.publish("orders.placed", order(number), timeout=PATIENCE_S))
+                for number in range(20)
+            ]
+            verdicts = {(await one).verdict for one in trading}
+            nc = await shop.nats()
+            record = await set_aside(nc)
+            poison.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await poison
+            assert "were set aside (from order)" in await told(nc)
+        running = False
+        assert verdicts == {Verdict.ACCEPTED}
+        assert POISON.encode() in record["body"]  # kept whole
+        assert record["reason"] == "unjudgeable"
+        assert (record["session"], record["proven"], record["subject"]) == ("order", None, None)
+        assert "a relay that judged it alone ended" in record["detail"]
+        assert deaths >= LAST_DELIVERIES
+        logs = b"".join(file.read_bytes() for file in shop.bus.path.glob("relay-*.log"))
+        assert b"ingress.unjudgeable" in logs
+        await nc.close()
+        for relay in shop.relays:
+            if relay.returncode is None:
+                relay.kill()
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def set_aside(nc: HardenedClient) -> dict[str, Any]:
+    """The first record of a message that was set aside, once there is one."""
+    ask = json.dumps({"next_by_subj": "quarantine.unjudgeable.>", "seq": 1}).encode()
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            answer = await nc.request("$JS.API.DIRECT.GET.QUARANTINE", ask, PATIENCE_S)
+            headers = answer.headers or {}
+            if RECORD_HEADER in headers:
+                return {**json.loads(headers[RECORD_HEADER]), "body": answer.data}
+            await asyncio.sleep(0.1)
+
+
+async def told(nc: HardenedClient) -> str:
+    """What a relay's health says of messages that were set aside, once it does."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            with contextlib.suppress(NatsError):
+                problems = json.loads((await nc.request("relay.ping", b"", 1)).data)["problems"]
+                for problem in problems:
+                    if problem["about"] == "unjudgeable":
+                        return str(problem["what"])
+            await asyncio.sleep(0.1)
+
+
+async def test_an_honest_message_that_came_often_is_judged(tmp_path: Path) -> None:
+    """As where a relay is stopped and started again and again: each stop gives back what was not begun."""
+    async with Shop(tmp_path / "shop") as shop:
+        relay = await shop.start_relay()
+        async with shop.bot("order") as sender:
+            relay.terminate()
+            await relay.wait()
+            publishing = asyncio.create_task(sender.publish("orders.placed", order(1), timeout=PATIENCE_S))
+            nc = await shop.nats()
+            for _ in range(LAST_DELIVERIES + 2):
+                await give_back(nc)
+            await shop.start_relay("last")
+            assert (await publishing).verdict is Verdict.ACCEPTED
+            assert await shop.stored("QUARANTINE") == 0
+            assert b"ingress.alone" in (shop.bus.path / "last.log").read_bytes()
+            await nc.close()
+
+
+async def give_back(nc: HardenedClient) -> None:
+    """Pull whatever waits in INGRESS, as a relay does, and give it back."""
+    inbox = nc.new_inbox()
+    subscription = await nc.subscribe(inbox)
+    ask = json.dumps({"batch": 1, "expires": int(PATIENCE_S * 1e9), "group": "relay"}).encode()
+    for partition in range(4):
+        await nc.publish(f"$JS.API.CONSUMER.MSG.NEXT.INGRESS.relay-{partition}", ask, reply=inbox)
+    while True:
+        message = await subscription.next_msg(PATIENCE_S)
+        if message.reply:
+            break
+    partition = int(message.subject.split(".")[1])
+    await nc.request(message.reply, b"-NAK", PATIENCE_S)
+    await nc.request(f"$JS.API.CONSUMER.UNPIN.INGRESS.relay-{partition}", b'{"group": "relay"}', PATIENCE_S)
+    await subscription.unsubscribe()
+
+
+async def test_alone_means_alone() -> None:
+    alone, order_of_events = Alone(), list[str]()
+    go_on = asyncio.Event()
+
+    async def beside(name: str) -> None:
+        async with alone.together():
+            order_of_events.append(f"{name} begins")
+            await go_on.wait()
+            order_of_events.append(f"{name} ends")
+
+    async def by_itself() -> None:
+        async with alone.alone():
+            order_of_events.append("alone")
+
+    tasks = [asyncio.create_task(beside("a")), asyncio.create_task(beside("b"))]
+    await until(lambda: len(order_of_events) == 2, "both are under way")
+    tasks.append(asyncio.create_task(by_itself()))
+    await asyncio.sleep(0)
+    tasks.append(asyncio.create_task(beside("c")))
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.gather(*tasks)
+    assert order_of_events.index("alone") == 4
+    assert order_of_events[5:] == ["c begins", "c ends"]
