@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from sealbus.keys import KeyKind, SigningKey
 from sealbus_broker.cli.main import cli
 from sealbus_broker.cli.options import all_commands
 from sealbus_broker.printable import harmless
-from tests.cli.bus import RunningBus, clean_environment
+from tests.cli.bus import RunningBus, clean_environment, running_bus
 from tests.cli.command import SEALBUS, Ran, sealbus
 from tests.waiting import PATIENCE_S
 
@@ -52,8 +53,8 @@ ONLINE = {
         ["pub", "greetings.sent", "--file", BAD, "--as", "greeter"],
     ],
     "sub": [
-        ["sub", "greetings.sent", "--as", "listener", "--from", "all", "--idle", "2"],
-        ["sub", "greetings.sent", "--as", "listener", "--from", "all", "--idle", "2", "--json"],
+        ["sub", "greetings.sent", "--as", "listener", "--from", "all", "-n", "1"],
+        ["sub", "greetings.sent", "--as", "listener", "--from", "all", "-n", "1", "--json"],
         ["sub", BAD, "--as", "listener"],
     ],
     "request": [["request", BAD, "{}", "--as", "listener"]],
@@ -94,10 +95,17 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def record(hello: RunningBus) -> str:
+def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBus]:
+    """A bus of this file's own, so that its first message is hostile."""
+    with running_bus(tmp_path_factory.mktemp("running")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def record(bus: RunningBus) -> str:
     """The number of a record with a hostile payload; another such message is accepted."""
-    assert hello.run("pub", "greetings.sent", json.dumps({"text": BAD}), "--as", "greeter").code == 0
-    told = hello.run("pub", "greetings.sent", json.dumps({BAD: BAD}), "--as", "greeter", "--json")
+    assert bus.run("pub", "greetings.sent", json.dumps({"text": BAD}), "--as", "greeter").code == 0
+    told = bus.run("pub", "greetings.sent", json.dumps({BAD: BAD}), "--as", "greeter", "--json")
     return str(json.loads(told.out)["record"])
 
 
@@ -113,8 +121,8 @@ def test_what_a_folder_holds_is_shown_escaped(places: dict[str, str], tmp_path: 
 
 
 @pytest.mark.parametrize("arguments", [one for calls in ONLINE.values() for one in calls], ids=ascii)
-def test_what_bots_say_is_shown_escaped(hello: RunningBus, record: str, arguments: list[str]) -> None:
-    check(hello.run(*(record if word == "{record}" else word for word in arguments)))
+def test_what_bots_say_is_shown_escaped(bus: RunningBus, record: str, arguments: list[str]) -> None:
+    check(bus.run(*(record if word == "{record}" else word for word in arguments)))
 
 
 def test_a_terminal_gets_colours_and_nothing_else(places: dict[str, str]) -> None:
