@@ -71,6 +71,22 @@ class TestStrangers:
         BusFolder(bus).speak_with(path, Credentials.load(path))
         assert "names another address than bus.toml: nats://elsewhere:4222" in capsys.readouterr().err
 
+    def test_a_file_of_another_bot_is_not_spoken_with(self, bus: Path) -> None:
+        """Who says `--as greeter` does not speak as the operator, whatever file lies there."""
+        shutil.copy(bus / "credentials/operator.toml", bus / "credentials/greeter.toml")
+        for command in (["pub", "greetings.sent", "{}"], ["sub", "greetings.sent"]):
+            told = quickly(*command, "--as", "greeter", cwd=bus)
+            assert (told.code, "greeter.toml holds the credentials of operator, not of greeter" in told.err) == (
+                1,
+                True,
+            )
+        assert self.check(bus) == ["holds the credentials of another bot, operator"]
+
+    @pytest.mark.parametrize("name", ["../credentials/greeter", "Greeter", "greeter.", "greeter\u200b"])
+    def test_a_bot_under_another_spelling_is_nobody(self, bus: Path, name: str) -> None:
+        told = quickly("pub", "greetings.sent", "{}", "--as", name, cwd=bus)
+        assert (told.code, "is not valid" in told.err) == (2, True)
+
     def test_a_misspelt_bot_is_told(self, bus: Path) -> None:
         told = quickly("pub", "greetings.sent", "{}", "--as", "greter", cwd=bus)
         assert (told.code, "did you mean greeter?" in told.err) == (1, True)

@@ -114,6 +114,7 @@ def test_a_form_that_is_not_edited_is_left_alone(tmp_path: Path, text: str) -> N
         ("nats://localhost:4222", "nats://127.0.0.1", True),
         ("tls://Bus.Example.com.:1", "tls://bus.example.com:1/", True),
         ("nats://[::1]:4222", "nats://[::1]", True),
+        ("nats://[FD00:0::01]", "nats://[fd00::1]", True),
         ("nats://127.0.0.1:4223", "nats://127.0.0.1", False),
         ("nats://a", "nats://b", False),
     ],

@@ -164,6 +164,7 @@ def test_a_field_that_is_wrong_is_named(tmp_path: Path, changes: dict[str, Any],
     [
         "", "127.0.0.1:4222", "http://127.0.0.1", "nats://", "nats:///path", "nats://[::1", "nats://h:99999", "nats://h:port",
         "nats://h:0", "nats://user:SECRET@h", "nats://SECRET@h", "nats://@h", "nats://h ", "nats://a\nb", "nats://\u00e9.example",
+        "nats://h/path", "nats://h?query", "nats://h#part", "nats://h%2eexample", "nats://good\\evil", "nats://[fe80::1%25eth0]",
     ],
 )  # fmt: skip
 def test_a_server_that_is_no_address_or_carries_a_password_is_refused_and_not_repeated(
