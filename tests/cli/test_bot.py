@@ -87,6 +87,22 @@ class TestBot:
             assert quickly("bot", "add", "shop", cwd=bus).code == 1
         assert everything(bus) == before
 
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            (b"\xff", "policy.yaml: is not UTF-8 text (line 1)"),
+            ("bots:\u2028".encode(), "policy.yaml: line 1: this character ends a line for some readers only"),
+            (b"#" * 2**21, "policy.yaml: is too large"),
+        ],
+    )
+    def test_of_a_policy_that_cannot_be_read_changes_nothing(self, bus: Path, content: bytes, said: str) -> None:
+        (bus / "policy.yaml").write_bytes(content)
+        before = everything(bus)
+        for command in (["bot", "add", "shop"], ["bot", "rm", "greeter", "--yes"]):
+            told = quickly(*command, cwd=bus)
+            assert (told.code, said in told.err) == (1, True), told.err
+        assert everything(bus) == before
+
     def test_that_nobody_declared_but_that_has_files(self, bus: Path) -> None:
         policy = bus / "policy.yaml"
         policy.write_text(policy.read_text().replace("  clock:\n    subscribe: [clock.ask]\n", ""))

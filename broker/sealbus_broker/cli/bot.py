@@ -13,13 +13,15 @@ from pathlib import Path
 
 import click
 
+from sealbus.errors import InvalidInput
 from sealbus.text_file import decode_text
 from sealbus_broker.cli.bus_options import dir_option, server_option
 from sealbus_broker.cli.folder import BusFolder, Unusable, note, writing
 from sealbus_broker.cli.keys import check_bot, make_key, the_bus
 from sealbus_broker.policy.bot_entry import FILE, BotEntry, add_bot, bots_of, remove_bot
+from sealbus_broker.policy.document import read_file
 from sealbus_broker.policy.loader import load
-from sealbus_broker.policy.problems import nearest
+from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.replace import replace_file
 
 _RESTART = "relays read the folder when they start: restart them"
@@ -113,11 +115,13 @@ def rm(name: str, yes: bool, dry_run: bool, folder: str | None) -> None:
 
 
 def _policy_text(bus: BusFolder) -> str:
-    path = bus.path / FILE
+    path, content = bus.path / FILE, read_file(bus.path, FILE)
+    if isinstance(content, Problem):
+        raise Unusable(str(content))
     try:
-        return decode_text(path.read_bytes())
-    except OSError as error:
-        raise Unusable(f"{path} cannot be read: {error.strerror}") from None
+        return decode_text(content)
+    except InvalidInput as error:
+        raise Unusable(f"{path}: {error.what}", hint=error.hint) from None
 
 
 def _there(path: Path) -> bool:
