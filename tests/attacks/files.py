@@ -155,3 +155,41 @@ def a_schema_key_twice(folder: Folder) -> None:
 def a_pattern_that_looks_back(folder: Folder) -> None:
     """A regular expression whose time is not linear."""
     _schema(folder, r'{"type": "string", "pattern": "(a+)\\1$"}')
+
+
+@attack("to judge one payload of orders.placed by this schema could take too long")
+def a_pattern_with_many_places(folder: Folder) -> None:
+    """A regular expression that takes 30 microseconds for each byte of a text."""
+    _schema(folder, '{"type": "string", "pattern": "(a{1,50}){1,50}b"}')
+
+
+@attack("to judge one payload of orders.placed by this schema could take too long")
+def an_enum_of_many_objects(folder: Folder) -> None:
+    """Each value is compared with every one of 300 objects."""
+    _schema(folder, '{"items": {"enum": [' + ", ".join(f'{{"a": {n}}}' for n in range(300)) + "]}}")
+
+
+@attack("to judge one payload of orders.placed by this schema could take too long")
+def unique_items_in_items(folder: Folder) -> None:
+    """Short lists of large numbers, each compared with each."""
+    _schema(folder, '{"items": {"uniqueItems": true}}')
+
+
+@attack("no keyword of Draft 2020-12 that is checked here: dependencies")
+def a_keyword_that_only_the_validator_obeys(folder: Folder) -> None:
+    """A keyword of an earlier draft, behind which a recursion doubles with each level of a payload."""
+    _schema(folder, '{"dependencies": {"a": {"anyOf": [{"items": {"$ref": "#"}}, {"items": {"$ref": "#"}}]}}}')
+
+
+@attack(
+    "the schema comes back to itself in two ways for the same place, so the work doubles with each level of a payload"
+)
+def a_recursion_that_doubles(folder: Folder) -> None:
+    """Twenty levels take 100 seconds."""
+    _schema(folder, '{"anyOf": [{"items": {"$ref": "#"}}, {"items": {"$ref": "#"}, "minItems": 1}]}')
+
+
+@attack("maxLength checks nothing beside this type")
+def a_keyword_in_the_wrong_place(folder: Folder) -> None:
+    """A bound that a reviewer sees and that never holds."""
+    _schema(folder, '{"type": "array", "maxLength": 10}')

@@ -62,7 +62,7 @@ TOO_DEAR: dict[str, tuple[Any, str]] = {
         {"items": {"dependentRequired": {f"p{n}": ["a"] for n in range(900)}}},
         "dependentRequired",
     ),
-    "many schemas for a value": ({"items": {"allOf": [{"minimum": 1}] * 4}}, "minimum"),
+    "many schemas for a value": ({"items": {"allOf": [{"minimum": 1}] * 12}}, "minimum"),
     "unevaluated in unevaluated": (chained(24), "items"),
 }
 
@@ -188,6 +188,10 @@ WORST: dict[str, tuple[Any, Any]] = {
     "a constant": ({"items": {"const": BIG}}, [BIG] * 5000),
     "a multiple": ({"items": {"multipleOf": 1e-9}}, [BIG] * 5000),
     "a tiny multiple": ({"items": {"multipleOf": 5e-324}}, [BIG] * 2000),
+    "a tiny multiple of small numbers": ({"items": {"multipleOf": 5e-324}}, [1] * 2000),
+    "a multiple of small numbers": ({"items": {"multipleOf": 0.01}}, [1] * 5000),
+    "a range of large integers": ({"items": {"minimum": 0.5}}, [2**53 - 1] * 5000),
+    "a range of small numbers": ({"items": {"minimum": 0.5}}, [1] * 5000),
     "a range": ({"items": {"minimum": 5, "maximum": 10**308}}, [1e307] * 5000),
     "names that need others": (
         {"items": {"dependentRequired": {f"p{n}": [f"p{m}" for m in range(100)] for n in range(100)}}},
