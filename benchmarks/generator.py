@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
@@ -28,7 +27,7 @@ from sealbus.codec import pack_json, pack_together
 from sealbus.credentials import Credentials
 from sealbus.envelope import Header, seal_envelopes
 from sealbus.keys import SigningKey
-from sealbus.limits import NONCE_BYTES
+from sealbus.minting import new_nonce
 from sealbus.subjects import ingress_subject
 from sealbus_broker.relay.connection import HardenedClient, connect
 from sealbus_broker.relay.streams import ACCEPTED, INGRESS, QUARANTINE
@@ -130,7 +129,7 @@ class Generator:
         for _ in range(0, count, together):
             route = next(self._routes)
             drafts = [
-                (Header(BUS, route.bot, route.subject, os.urandom(NONCE_BYTES), now_ms, TTL_MS), next(self._payloads))
+                (Header(BUS, route.bot, route.subject, new_nonce(now_ms), now_ms, TTL_MS), next(self._payloads))
                 for _ in range(together)
             ]
             envelopes = seal_envelopes(self._key(route.bot), drafts)

@@ -27,6 +27,7 @@ from sealbus.delivery import open_delivery, pack_delivery
 from sealbus.envelope import Header, seal_envelopes
 from sealbus.frames import hpub, pub
 from sealbus.keys import KeyKind, SigningKey, verify
+from sealbus.minting import new_nonce
 from sealbus.seal import Verifier
 from sealbus.stamp import open_stamp, seal_stamps
 from sealbus_broker.gate.judge import CHECKS, Case, judge
@@ -71,7 +72,7 @@ class Scene:
         self.orders: list[Any] = list(islice(cycle(orders(1024)), BATCH))
         self.drafts = [
             (
-                Header("shop", "order", SUBJECT, os.urandom(16), NOW, 30_000),
+                Header("shop", "order", SUBJECT, new_nonce(NOW), NOW, 30_000),
                 pack_json(self.orders[at]),
             )
             for at in range(BATCH)
@@ -98,7 +99,7 @@ def steps(scene: Scene) -> list[Step]:
     alone = scene.arrivals(scene.alone)
     verifier, meters, moment = Verifier(), RateMeters(), Moment(NOW)
     judgments = [judge(arrival, scene.policy, moment, verifier, meters) for arrival in burst]
-    stamps = [one for judgment in judgments if (one := judgment.stamp("shop", bytes(32), NOW, "relay")) is not None]
+    stamps = [one for judgment in judgments if (one := judgment.stamp(scene.policy, "relay")) is not None]
     sealed = seal_stamps(scene.relay, stamps)
     deliveries = [pack_delivery(arrival.data, stamp) for arrival, stamp in zip(burst, sealed, strict=True)]
     acknowledgement = b'{"stream":"ACCEPTED","seq":123456}'
@@ -107,7 +108,7 @@ def steps(scene: Scene) -> list[Step]:
         Step("relay", "judge, in a burst", lambda: scene.judge(burst)),
         *_checks(scene, burst),
         Step("relay", "judge, sealed alone", lambda: scene.judge(alone)),
-        Step("relay", "fill in the stamp", lambda: [one.stamp("shop", bytes(32), NOW, "relay") for one in judgments]),
+        Step("relay", "fill in the stamp", lambda: [one.stamp(scene.policy, "relay") for one in judgments]),
         Step("relay", "seal the stamps, one signature a batch", lambda: seal_stamps(scene.relay, stamps)),
         Step(
             "relay",

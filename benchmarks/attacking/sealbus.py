@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import os
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +32,7 @@ from sealbus.codec import join_sealed, pack_json, signed_part, split_sealed, unp
 from sealbus.delivery import pack_delivery
 from sealbus.envelope import Header, seal_envelopes
 from sealbus.keys import KeyKind, SigningKey
+from sealbus.minting import new_nonce
 from sealbus.seal import Context, Seal, seal, sign_connect
 from sealbus.session import ADMISSION
 from sealbus.stamp import seal_stamps
@@ -188,7 +188,8 @@ class OnSealbus(Attacker):
 
 def _header(bot: str = "s0", subject: str = "orders.p0", **fields: Any) -> Header:
     """A header with everything in order, but for ``fields``."""
-    plain: dict[str, Any] = {"nonce": os.urandom(16), "issued_at_ms": _now_ms(), "ttl_ms": TTL_MS}
+    issued_at_ms = fields.get("issued_at_ms", _now_ms())
+    plain: dict[str, Any] = {"nonce": new_nonce(issued_at_ms), "issued_at_ms": issued_at_ms, "ttl_ms": TTL_MS}
     return Header(bus=BUS, bot=bot, subject=subject, **{**plain, **fields})
 
 
@@ -211,6 +212,7 @@ def _stamped(envelope: bytes, header: Header) -> bytes:
         position=1,
         judged_at_ms=_now_ms(),
         relay="relay0",
+        store_by_ms=_now_ms() + 60_000,
     )
     return seal_stamps(SigningKey.generate(KeyKind.BUS), [stamp])[0]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,7 @@ from sealbus.codec import pack_json, split_sealed
 from sealbus.delivery import pack_delivery
 from sealbus.envelope import Header, Parent, seal_envelopes
 from sealbus.keys import KeyKind, SigningKey
+from sealbus.minting import new_nonce
 from sealbus.seal import sign_connect
 from sealbus.stamp import seal_stamps
 
@@ -119,6 +119,7 @@ class Thief:
             position=1,
             judged_at_ms=now_ms(),
             relay="relay-1",
+            store_by_ms=now_ms() + 60_000,
         )
         return seal_stamps(self.bus_key, [stamp])[0]
 
@@ -147,7 +148,13 @@ def admission(credentials: Credentials, *consumers: str) -> str:
 
 def draft(bot: str, subject: str, **fields: Any) -> Header:
     """A header with everything in order, but for ``fields``."""
-    plain: dict[str, Any] = {"bus": "shop", "nonce": os.urandom(16), "issued_at_ms": now_ms(), "ttl_ms": 4000}
+    issued_at_ms = fields.get("issued_at_ms", now_ms())
+    plain: dict[str, Any] = {
+        "bus": "shop",
+        "nonce": new_nonce(issued_at_ms),
+        "issued_at_ms": issued_at_ms,
+        "ttl_ms": 4000,
+    }
     return Header(**{**plain, "bot": bot, "subject": subject, **fields})
 
 

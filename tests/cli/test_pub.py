@@ -207,7 +207,7 @@ async def test_what_is_stopped_without_verdict_is_named(tmp_path: Path) -> None:
 def test_a_signal_ends_it_while_it_waits_for_the_bus(tmp_path: Path, how: tuple[str, ...]) -> None:
     assert sealbus("init", "mybus", "--server", f"nats://127.0.0.1:{free_port()}", cwd=tmp_path).code == 0
     process = subprocess.Popen(
-        [*SEALBUS, *HELLO, *how, "--timeout", "600"],
+        [*SEALBUS, *HELLO, *how, "--timeout", "120"],
         cwd=tmp_path,
         env=clean_environment(),
         stdin=subprocess.PIPE,

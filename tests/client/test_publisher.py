@@ -13,10 +13,12 @@ import pytest
 
 from sealbus import publisher as publishing_module
 from sealbus.codec import are_together, pack_json, pack_together
-from sealbus.envelope import Header
-from sealbus.errors import NotConnected
+from sealbus.envelope import Envelope, Header
+from sealbus.errors import InvalidInput, NotConnected
 from sealbus.grants import Declared, Rate
 from sealbus.keys import KeyKind, SigningKey
+from sealbus.minting import new_nonce
+from sealbus.nonces import birth_ms
 from sealbus.outcomes import Refused, Unresolved
 from sealbus.publisher import Publisher
 from sealbus.reason import Reason
@@ -36,7 +38,7 @@ async def receive(
         hashlib.sha256(envelope).digest(),
         "order",
         "orders.placed",
-        bytes(16),
+        nonce_of(publisher),
         Verdict.ACCEPTED if reason is None else Verdict.QUARANTINED,
         reason,
         None,
@@ -45,9 +47,16 @@ async def receive(
         time.time_ns() // 1_000_000,
         "relay",
         None if reason is None else 1,
+        2**53 - 1 if reason is None else None,
     )
     (sealed,) = seal_stamps(key, [stamp])
-    await publisher.on_receipt(cast("Any", SimpleNamespace(subject=f"inbox.order.{bytes(16).hex()}", data=sealed)))
+    await publisher.on_receipt(cast("Any", SimpleNamespace(subject="inbox.order.1", data=sealed)))
+
+
+def nonce_of(publisher: Publisher) -> bytes:
+    """The nonce of the one message that has been sent and has no verdict."""
+    (nonce,) = publisher._pending
+    return nonce
 
 
 def publishing(publisher: Publisher, timeout_s: float = PATIENCE_S) -> asyncio.Task[Stamp]:
@@ -117,10 +126,11 @@ async def test_refused_for_time_is_unresolved_while_one_attempt_is_open(
 
 async def test_without_a_verdict_the_outcome_is_unresolved(publisher: Publisher, wire: Wire) -> None:
     task = publishing(publisher, 0.2)
-    await wire.sent.get()
+    born_ms = birth_ms(Envelope.decode(await wire.sent.get()).header.nonce)
+    assert abs(born_ms - time.time_ns() // 1_000_000) < PATIENCE_S * 1000
     with pytest.raises(Unresolved) as unresolved:
         await task
-    assert unresolved.value.nonce == bytes(16)
+    assert birth_ms(unresolved.value.nonce) == born_ms
     assert publisher.waiting == 0
 
 
@@ -135,7 +145,7 @@ async def test_what_is_not_a_receipt_for_this_is_ignored(publisher: Publisher, w
     elif case == "the other ingress":
         await receive(publisher, envelope, Reason.WRONG_DELIVERY, position=None)
     else:
-        garbage = SimpleNamespace(subject=f"inbox.order.{bytes(16).hex()}", data=b"\x93garbage")
+        garbage = SimpleNamespace(subject="inbox.order.1", data=b"\x93garbage")
         await publisher.on_receipt(cast("Any", garbage))
     assert not task.done()
     await receive(publisher, envelope, None)
@@ -145,7 +155,7 @@ async def test_what_is_not_a_receipt_for_this_is_ignored(publisher: Publisher, w
 async def test_a_receipt_counts_among_others_whatever_they_are(publisher: Publisher, wire: Wire) -> None:
     task = publishing(publisher)
     digest = hashlib.sha256(await wire.sent.get()).digest()
-    sealed = seal_stamps(BUS, [accepting(digest), accepting(bytes(32))])
+    sealed = seal_stamps(BUS, [accepting(publisher, digest), accepting(publisher, bytes(32))])
     publisher.receive(pack_together([bytes(98), sealed[1], sealed[0]]))
     assert (await task).envelope == digest
 
@@ -153,7 +163,7 @@ async def test_a_receipt_counts_among_others_whatever_they_are(publisher: Publis
 async def test_no_bytes_stop_a_publisher(publisher: Publisher, wire: Wire) -> None:
     task = publishing(publisher)
     digest = hashlib.sha256(await wire.sent.get()).digest()
-    (sealed,) = seal_stamps(BUS, [accepting(digest)])
+    (sealed,) = seal_stamps(BUS, [accepting(publisher, digest)])
     for data in (b"", b"\x92\x01", pack_together([]), pack_together([sealed]), pack_together([sealed, sealed])):
         publisher.receive(data)
     assert not task.done()
@@ -161,14 +171,14 @@ async def test_no_bytes_stop_a_publisher(publisher: Publisher, wire: Wire) -> No
     assert (await task).envelope == digest
 
 
-def accepting(digest: bytes) -> Stamp:
+def accepting(publisher: Publisher, digest: bytes) -> Stamp:
     """A stamp that accepts the envelope with this digest."""
     return Stamp(
         bus="shop",
         envelope=digest,
         bot="order",
         subject="orders.placed",
-        nonce=bytes(16),
+        nonce=nonce_of(publisher),
         verdict=Verdict.ACCEPTED,
         reason=None,
         detail=None,
@@ -176,6 +186,7 @@ def accepting(digest: bytes) -> Stamp:
         position=1,
         judged_at_ms=0,
         relay="relay",
+        store_by_ms=0,
     )
 
 
@@ -208,15 +219,16 @@ async def test_what_is_said_to_be_about_something_else_is_not_even_looked_at(
     """Another bot may have NATS send its answers to our inbox: they must not fill our log."""
     task = publishing(publisher)
     digest = hashlib.sha256(await wire.sent.get()).digest()
-    (sealed,) = seal_stamps(BUS, [accepting(digest)])
-    publisher.receive(b"", bytes(16))
+    (sealed,) = seal_stamps(BUS, [accepting(publisher, digest)])
+    nonce = nonce_of(publisher)
+    publisher.receive(b"", nonce)
     publisher.receive(b"garbage", b"another nonce")
     publisher.receive(sealed, b"another nonce")
     assert not task.done()
     assert not caplog.text
-    publisher.receive(b"garbage", bytes(16))
+    publisher.receive(b"garbage", nonce)
     assert "a receipt that is none" in caplog.text
-    publisher.receive(sealed, bytes(16))
+    publisher.receive(sealed, nonce)
     assert (await task).envelope == digest
 
 
@@ -231,7 +243,7 @@ async def test_what_has_no_verdict_is_sent_again_when_the_connection_is_back(
     publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publishing_module, "RETRY_FIRST_S", 10 * PATIENCE_S)
-    task = publishing(publisher, 20 * PATIENCE_S)
+    task = publishing(publisher)
     lost = await wire.sent.get()
     publisher.resend()
     again = await asyncio.wait_for(wire.sent.get(), PATIENCE_S)
@@ -249,12 +261,11 @@ async def test_what_waits_for_its_turn_is_not_sent_by_a_new_connection(publisher
         max_bytes=1024,
         parent=None,
     )
-    headers = [replace(HEADER, nonce=bytes([number] * 16)) for number in range(2)]
     tasks = [
         asyncio.create_task(
-            publisher.publish(header, pack_json({}), live=False, resumed=False, timeout_s=0.01, declared=slow)
+            publisher.publish(HEADER, pack_json({}), live=False, resumed=False, timeout_s=0.01, declared=slow)
         )
-        for header in headers
+        for _ in range(2)
     ]
     await wire.sent.get()
     publisher.resend()
@@ -265,3 +276,73 @@ async def test_what_waits_for_its_turn_is_not_sent_by_a_new_connection(publisher
     publisher.abandon()
     with pytest.raises(NotConnected, match=r"before the message on orders\.placed was sent"):
         await tasks[1]
+
+
+def resuming(publisher: Publisher, nonce: bytes, *, live: bool = False, timeout_s: float = 30) -> asyncio.Task[Stamp]:
+    header = replace(HEADER, nonce=nonce)
+    return asyncio.create_task(publisher.publish(header, pack_json({}), live=live, resumed=True, timeout_s=timeout_s))
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@pytest.mark.parametrize(("live", "life_s"), [(False, 120), (True, 30)])
+async def test_no_message_is_sent_for_longer_than_its_nonce_lives(
+    publisher: Publisher, wire: Wire, live: bool, life_s: int
+) -> None:
+    with pytest.raises(InvalidInput, match=rf"timeout={life_s + 1} is out of range.* for at most {life_s} s"):
+        await publisher.publish(HEADER, pack_json({}), live=live, resumed=False, timeout_s=life_s + 1)
+    assert wire.sent.empty()
+    assert publisher.waiting == 0
+
+
+@pytest.mark.parametrize(("live", "life_ms"), [(False, 120_000), (True, 30_000)])
+async def test_a_message_whose_nonce_is_too_old_is_not_resumed(
+    publisher: Publisher, wire: Wire, live: bool, life_ms: int
+) -> None:
+    with pytest.raises(InvalidInput, match="can be resumed for"):
+        await resuming(publisher, new_nonce(now_ms() - life_ms - 1), live=live)
+    assert wire.sent.empty()
+
+
+async def test_a_nonce_that_does_not_say_when_it_was_born_is_not_used(publisher: Publisher, wire: Wire) -> None:
+    with pytest.raises(InvalidInput, match="born in the future"):
+        await resuming(publisher, b"\xf3" * 16)
+    assert wire.sent.empty()
+
+
+async def test_a_resumed_message_ends_with_its_nonces_life(publisher: Publisher, wire: Wire) -> None:
+    """The caller would wait for longer."""
+    task = resuming(publisher, new_nonce(now_ms() - 119_500))
+    await wire.sent.get()
+    with pytest.raises(Unresolved):
+        await asyncio.wait_for(task, PATIENCE_S)
+
+
+async def test_attempts_are_issued_within_their_nonces_life_whatever_the_clock_does(
+    publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(ns=time.time_ns())
+    monkeypatch.setattr(publishing_module, "time", SimpleNamespace(time_ns=lambda: clock.ns))
+    monkeypatch.setattr(publishing_module, "RETRY_FIRST_S", 0.01)
+    task = publishing(publisher)
+    first = Envelope.decode(await wire.sent.get()).header
+    clock.ns -= 3_600 * 10**9  # it is set back
+    back = Envelope.decode(await wire.sent.get()).header
+    assert first.birth_ms <= back.issued_at_ms <= first.birth_ms + 120_000
+    task.cancel()
+
+
+async def test_after_its_nonces_life_no_refusal_is_believed(
+    publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This process was stopped; an acceptance of the same nonce may have been forgotten since."""
+    clock = SimpleNamespace(ns=time.time_ns())
+    monkeypatch.setattr(publishing_module, "time", SimpleNamespace(time_ns=lambda: clock.ns))
+    task = publishing(publisher, 3)
+    envelope = await wire.sent.get()
+    clock.ns += 121 * 10**9
+    await receive(publisher, envelope, Reason.SCHEMA)
+    with pytest.raises(Unresolved):
+        await asyncio.wait_for(task, PATIENCE_S)

@@ -14,7 +14,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ from sealbus.keys import KeyKind, SigningKey
 from sealbus.own import OWN
 from sealbus.reason import Reason
 from sealbus.seal import Context, Seal, seal, sign_connect
+from sealbus.shelf_life import shelf_life_ms
 from sealbus.stamp import Stamp, Verdict, seal_stamps
 from sealbus.subjects import consumer_name, reply_subject
 from sealbus_broker.cli.bulk import ROW
@@ -294,28 +295,43 @@ def accepting(envelope: bytes, header: Header, position: int | None, judged_at_m
     """The example relay's acceptance."""
     digest = hashlib.sha256(envelope).digest()
     names = (header.bot, header.subject, header.nonce)
-    return Stamp(header.bus, digest, *names, Verdict.ACCEPTED, None, None, bytes(32), position, judged_at_ms, "relay-1")
+    stamp = Stamp(
+        header.bus, digest, *names, Verdict.ACCEPTED, None, None, bytes(32), position, judged_at_ms, "relay-1"
+    )
+    return replace(stamp, store_by_ms=judged_at_ms + shelf_life_ms(live=position is None) + EXAMPLE_SKEW_MS)
+
+
+EXAMPLE_SKEW_MS: Final = 2_000
+"""The example policy's ``clock_skew``."""
+
+
+def example_nonce(born_ms: int, start: int) -> bytes:
+    """A nonce whose random bytes are ten numbers in order."""
+    return born_ms.to_bytes(6) + bytes(range(start, start + 10))
 
 
 def example_answer() -> str:
     """A request, and an answer with the request's stamp as its parent."""
     asker, bus, _ = keys()
     answerer = SigningKey(bytes(range(96, 128)), KeyKind.BOT)
-    asked = Header("shop", "order", "stock.check", bytes(range(16, 32)), 1_764_000_001_000, 5_000)
+    asked = Header("shop", "order", "stock.check", example_nonce(1_764_000_001_000, 16), 1_764_000_001_000, 5_000)
     (request,) = seal_envelopes(asker, [(asked, pack_json({"sku": "ABC-0001"}))])
     (stamped,) = seal_stamps(bus, [accepting(request, asked, None, 1_764_000_001_050)])
     parent = Parent(stamped).encode()
     subject = reply_subject("order", asked.nonce)
-    answered = Header("shop", "inventory", subject, bytes(range(32, 48)), 1_764_000_001_100, 5_000, parent=parent)
+    answered = Header(
+        "shop", "inventory", subject, example_nonce(1_764_000_001_100, 32), 1_764_000_001_100, 5_000, parent=parent
+    )
     payload = pack_json({"sku": "ABC-0001", "available": 7})
     (answer,) = seal_envelopes(answerer, [(answered, payload)])
     said = (
-        'The bot `order` asks `{"sku": "ABC-0001"}` on the live subject `stock.check`, with the nonce `10 11 … 1f`, '
-        "issued at\n1764000001000 for 5,000 ms. The relay accepts it at 1764000001050, without a position:"
+        'The bot `order` asks `{"sku": "ABC-0001"}` on the live subject `stock.check`, with the random bytes `10 11 … 19` in its\n'
+        "nonce, issued for the first time at 1764000001000 for 5,000 ms. The relay accepts it at 1764000001050, without a\n"
+        "position; its policy's `clock_skew` is 2,000 ms:"
     )
     replied = (
-        'The bot `inventory`, whose seed is `60 61 … 7f`, answers `{"sku": "ABC-0001", "available": 7}` with the nonce\n'
-        "`20 21 … 2f`, issued at 1764000001100 for 5,000 ms:"
+        'The bot `inventory`, whose seed is `60 61 … 7f`, answers `{"sku": "ABC-0001", "available": 7}` with the random bytes\n'
+        "`20 21 … 29` in its nonce, issued for the first time at 1764000001100 for 5,000 ms:"
     )
     return "\n\n".join(
         (
@@ -331,7 +347,7 @@ def example_answer() -> str:
 def example() -> str:
     bot, bus, issuer = keys()
     payload = pack_json({"order_id": "ord-1", "quantity": 2})
-    header = Header("shop", "order", "orders.placed", bytes(range(16)), 1_764_000_000_000, 30_000)
+    header = Header("shop", "order", "orders.placed", example_nonce(1_764_000_000_000, 0), 1_764_000_000_000, 30_000)
     (envelope,) = seal_envelopes(bot, [(header, payload)])
     digest = hashlib.sha256(envelope).digest()
     stamp = accepting(envelope, header, 7, 1_764_000_000_123)
@@ -339,8 +355,8 @@ def example() -> str:
     challenge, admission = "7XrCz0YqPq4CkA8", f"sealbus/1 order {bot.public.text}"
     signature = sign_connect(bot, challenge.encode(), admission.encode())
     said = (
-        'The bot `order` says `{"order_id": "ord-1", "quantity": 2}` on `orders.placed` to the bus `shop`, with the nonce '
-        "`00 01 … 0f`, issued at 1764000000000 for 30,000 ms, without schema or parent:"
+        'The bot `order` says `{"order_id": "ord-1", "quantity": 2}` on `orders.placed` to the bus `shop`, with the random bytes '
+        "`00 01 … 09` in its nonce, issued for the first time at 1764000000000 for 30,000 ms, without schema or parent:"
     )
     return "\n\n".join(
         (
@@ -352,7 +368,7 @@ def example() -> str:
             ),
             said,
             _lines([("header", header.encode()), ("payload", payload), ("envelope", envelope), ("digest", digest)]),
-            "The relay `relay-1` accepts it, from position 7, at 1764000000123, by a policy whose digest is 32 zero bytes:",
+            "The relay `relay-1` accepts it, from position 7, at 1764000000123, by a policy whose digest is 32 zero bytes and whose `clock_skew` is 2,000 ms:",
             _lines([("body", stamp.encode()), ("sealed stamp", sealed), ("delivery", pack_delivery(envelope, sealed))]),
         )
     )

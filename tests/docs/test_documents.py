@@ -15,12 +15,12 @@ import pytest
 
 from sealbus.delivery import open_delivery, pack_delivery, split_delivery
 from sealbus.envelope import Envelope, Parent
-from sealbus.limits import LEAST_VALUES, MAX_NAME_CHARS, MAX_NODES, MAX_SUBJECT_TOKENS
+from sealbus.limits import LEAST_VALUES, MAX_NAME_CHARS, MAX_NODES, MAX_SUBJECT_TOKENS, NONCE_LIFE_MS, SHELF_LIFE_MS
 from sealbus.matching import check_answer
 from sealbus.seal import Context, Seal, Verifier, verify_connect
 from sealbus.stamp import open_stamp, seal_stamps
 from sealbus.subjects import check_name, check_pattern, check_subject
-from sealbus_broker.gate.policy import Limits
+from sealbus_broker.gate.policy import WINDOW_MARGIN_MS, Limits, Policy
 from sealbus_broker.policy.bus_file import MAX_BUS_KEYS, MAX_SERVERS, read_bus_file
 from sealbus_broker.policy.document import Document
 from sealbus_broker.policy.keys import MAX_KEYS
@@ -186,8 +186,9 @@ def numbers_of_the_policy() -> dict[str, tuple[str, ...]]:
     """Each sentence of ``docs/policy.md`` with a number in it, and what the code says the numbers are."""
     given = Limits()
     # Two clocks' difference and the longest wait belong to the window, as the document says.
-    window_s = (given.ttl_ms + 2 * given.clock_skew_ms + given.ingress_wait_ms) / 1000
-    cause_s = 3600 + (2 * given.clock_skew_ms + given.ingress_wait_ms) / 1000
+    policy = Policy("shop", bytes(32), frozenset(), {}, (), given)
+    window_s, live_s = policy.ledger_window_ms / 1000, policy.live_window_ms / 1000
+    cause_s = 3600 + window_s
     return {
         r"\(powers of ([\d,]+)\)": ("1,024",),
         r"\| (\d+) to (\d+) of `a-z 0-9 -`": ("1", str(MAX_NAME_CHARS)),
@@ -197,6 +198,14 @@ def numbers_of_the_policy() -> dict[str, tuple[str, ...]]:
             "1,000",
         ),
         r"\((\d+) minutes\) come to (\d+) MB, and": (str(round(window_s / 60)), near(window_s * 150 / 1000)),
+        r"its own window, (\d+) s by\s+default": (f"{live_s:g}",),
+        r"room for ([\d.]+) MB a second": (f"{given.live_bytes / live_s / 1e6:.1f}",),
+        r"(\d+) s of retries \+": (str(NONCE_LIFE_MS // 1000),),
+        r"on stream subjects \+ (\d+) s \+ (\d+) × `clock_skew`, and (\d+) s more": (
+            str(SHELF_LIFE_MS // 1000),
+            "5",
+            str(WINDOW_MARGIN_MS // 1000),
+        ),
         r"an hour to (\d+) MB": (near(cause_s * 150 / 1000),),
         r"to this message's, (\d+)s to (\d+)h \|": ("1", str(MAX_CAUSE_MS // 3_600_000)),
         r"burst` is how many may come at once: one second's worth if left out, at least (\d+)": ("1",),
@@ -410,7 +419,8 @@ def test_a_stranger_who_has_only_the_document_makes_the_same_bytes(protocol: dic
 
     names = fixstr("shop") + fixstr("order") + fixstr("orders.placed")
     times = b"\xcf" + (1_764_000_000_000).to_bytes(8, "big") + b"\xcd" + (30_000).to_bytes(2, "big")
-    header = b"\x99" + names + bin8(bytes(range(16))) + times + b"\xc0\xc0\xc0"
+    nonce = (1_764_000_000_000).to_bytes(6, "big") + bytes(range(10))
+    header = b"\x99" + names + bin8(nonce) + times + b"\xc0\xc0\xc0"
     payload = b"\x82" + fixstr("order_id") + fixstr("ord-1") + fixstr("quantity") + b"\x02"
     thing = b"\x94\x01" + bin8(header) + bin8(payload)
     root = hashlib.sha256(b"\x00" + len(thing).to_bytes(8, "big") + thing).digest()

@@ -18,6 +18,7 @@ from sealbus import Credentials
 from sealbus.codec import pack_json
 from sealbus.delivery import Message, open_delivery
 from sealbus.envelope import Header, seal_envelopes
+from sealbus.minting import new_nonce
 from sealbus.seal import Verifier
 from sealbus.stamp import Stamp, open_stamp
 from sealbus.subjects import consumer_name
@@ -34,7 +35,7 @@ WIDTH: Final = 100
 
 def envelope(credentials: Credentials, subject: str, payload: object, ttl_ms: int) -> tuple[bytes, bytes]:
     """A sealed envelope, and its nonce."""
-    nonce = os.urandom(16)
+    nonce = new_nonce()
     header = Header(credentials.bus, credentials.bot, subject, nonce, time.time_ns() // 1_000_000, ttl_ms)
     (data,) = seal_envelopes(credentials.key, [(header, pack_json(payload))])
     return data, nonce

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from sealbus import Bot, ConnectionFailed, Message, NoReply, Reason, Refused, SubscriptionDenied, Verdict
+from sealbus import Bot, ConnectionFailed, Message, NoReply, Reason, Refused, SubscriptionDenied, Verdict, new_nonce
 from sealbus.credentials import Credentials
 from sealbus.keys import KeyKind, SigningKey
 from tests.e2e.shop import Shop, order, until
@@ -166,7 +166,7 @@ async def test_only_one_reservation_follows_from_an_order(shop: Shop) -> None:
 
 
 async def test_publishing_again_with_the_same_nonce_counts_once(shop: Shop) -> None:
-    nonce = bytes(range(16))
+    nonce = new_nonce()
     async with shop.bot("order") as sender:
         first = await sender.publish("orders.placed", order(1), nonce=nonce)
         again = await sender.publish("orders.placed", order(1), nonce=nonce, timeout=PATIENCE_S)

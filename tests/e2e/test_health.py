@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import time
 from typing import Any
@@ -13,6 +12,7 @@ from sealbus.codec import pack_json
 from sealbus.envelope import Header, seal_envelopes
 from sealbus.frames import pub
 from sealbus.keys import KeyKind, SigningKey
+from sealbus.minting import new_nonce
 from sealbus.reason import Reason
 from sealbus.seal import Verifier
 from sealbus.stamp import Verdict, open_stamp
@@ -166,7 +166,7 @@ async def test_a_question_to_the_bus_that_outlived_an_outage_is_dropped(shop: Sh
     inbox = await nc.subscribe("inbox.order.*")
     verdicts: dict[str, Verdict] = {}
     for subject, payload in asked.items():
-        header = Header("shop", "order", subject, os.urandom(16), issued_at_ms, 1000)
+        header = Header("shop", "order", subject, new_nonce(issued_at_ms), issued_at_ms, 1000)
         (envelope,) = seal_envelopes(key, [(header, pack_json(payload))])
         nc.write([pub(b"call.order", envelope)])
         stamp = open_stamp((await inbox.next_msg(PATIENCE_S)).data, shop.credentials("order").bus_keys, Verifier())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from sealbus import Message
 from sealbus.codec import pack_json, pack_together, split_together
 from sealbus.envelope import Header, seal_envelopes
+from sealbus.minting import new_nonce
 from sealbus.publisher import BURST
 from sealbus.seal import Verifier
 from sealbus.stamp import Stamp, open_stamp
@@ -20,7 +20,7 @@ from tests.waiting import PATIENCE_S
 
 
 def header(nonce: bytes = b"", **changes: Any) -> Header:
-    fields = {"bus": "shop", "bot": "order", "subject": "orders.placed", "nonce": nonce or os.urandom(16)}
+    fields = {"bus": "shop", "bot": "order", "subject": "orders.placed", "nonce": nonce or new_nonce()}
     return Header(**(fields | {"issued_at_ms": time.time_ns() // 1_000_000, "ttl_ms": 30_000} | changes))
 
 

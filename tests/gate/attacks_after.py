@@ -70,6 +70,15 @@ def a_shipment_of_nothing() -> Step:
 
 
 @attack("check_what_came_before", Reason.CAUSE)
+def a_late_stamp_of_an_old_order() -> Step:
+    """The order was tried again for as long as a nonce lives, waited, and was stamped a last time; one shipment followed from its first
+    stamp long ago, and the ledger has forgotten it."""
+    born = nonce("placed", NOW - (120_000 + 60_000 + 300_000 + HOUR + 1))
+    order = envelope(nonce=born, issued_at_ms=NOW - HOUR)
+    return _shipping(parent=parent(order, nonce=born, carry=True, judged_at_ms=NOW - HOUR))
+
+
+@attack("check_what_came_before", Reason.CAUSE)
 def a_parent_of_garbage() -> Step:
     """A parent that is no parent."""
     return _shipping(parent=b"\xc1")

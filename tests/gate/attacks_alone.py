@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgpack
 
 from sealbus.codec import join_sealed, pack_fields, pack_json, signed_part
@@ -309,6 +311,36 @@ def captured_on_a_test_bus() -> Step:
 def another_name_inside() -> Step:
     """The order bot seals, with its own key and in its own session, as the inventory bot."""
     return Step(envelope(bot="inventory", key=KEYS["order"]))
+
+
+@attack("check_birth", Reason.STALE)
+def sealed_after_the_life_of_its_nonce() -> Step:
+    """Sealed anew a millisecond after the ledger may forget its nonce."""
+    return Step(envelope(nonce=nonce("old", NOW - 120_001)))
+
+
+@attack("check_birth", Reason.STALE)
+def a_live_message_sealed_after_the_life_of_its_nonce() -> Step:
+    """The same for a live message, whose nonce has a shorter life."""
+    return live(envelope(PULSE, nonce=nonce("old", NOW - 30_001)))
+
+
+@attack("check_birth", Reason.STALE)
+def sealed_before_the_birth_of_its_nonce() -> Step:
+    """A nonce of the future, which could be used for as much longer."""
+    return Step(envelope(nonce=nonce("young", NOW + 1)))
+
+
+@attack("check_birth", Reason.STALE)
+def a_nonce_all_random() -> Step:
+    """A nonce that does not say when it was born."""
+    return Step(envelope(nonce=bytes([0xF3] * 16)))
+
+
+@attack("check_wait", Reason.STALE)
+def a_live_message_that_waited() -> Step:
+    """A live message that a busy relay takes up a millisecond after its sender has tried again, and again."""
+    return replace(live(envelope(PULSE)), now_ms=NOW + 2_001)
 
 
 @attack("check_wait", Reason.STALE)

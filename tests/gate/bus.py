@@ -39,7 +39,7 @@ class Step:
 def stamp_of(judgment: Judgment, policy: Policy) -> Stamp | None:
     """What a relay makes of ``judgment``; what is quarantined is the record :data:`RECORD`."""
     record = RECORD if judgment.verdict is Verdict.QUARANTINED else None
-    return judgment.stamp(policy.bus, policy.digest, NOW, RELAY, record)
+    return judgment.stamp(policy, RELAY, record)
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class PureBus:
         if judgment.ledger_id in self.ledger:
             settled = settle(judgment, self.ledger[judgment.ledger_id], self.policy.bus_keys, self.verifier)
             return settled.reason.value if settled.reason else SETTLED, settled.receipt
-        stamp = judgment.stamp(self.policy.bus, self.policy.digest, step.now_ms, RELAY)
+        stamp = judgment.stamp(self.policy, RELAY)
         assert stamp is not None
         sealed = seal_stamps(BUS_KEY, [stamp])[0]
         store = Store.ACCEPTED if step.delivery is Delivery.STREAM else Store.LIVE

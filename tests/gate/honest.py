@@ -250,6 +250,39 @@ def an_answer_at_the_last_moment() -> Step:
     return live(answer(parent=asked), session="inventory")
 
 
+@honest()
+def sealed_at_the_end_of_its_nonces_life() -> Step:
+    """Sealed anew exactly as long after the first attempt as a nonce lives."""
+    return Step(envelope(nonce=nonce("old", NOW - 120_000)), arrived_at_ms=NOW + 500, now_ms=NOW + 500)
+
+
+@honest()
+def a_live_message_at_the_end_of_its_nonces_life() -> Step:
+    """The same for a live message."""
+    return live(envelope(PULSE, nonce=nonce("old", NOW - 30_000)))
+
+
+@honest()
+def sealed_when_its_nonce_was_born() -> Step:
+    """The first attempt."""
+    return Step(envelope(nonce=nonce("new", NOW)))
+
+
+@honest()
+def a_shipment_of_an_old_order_with_a_late_stamp() -> Step:
+    """The order was tried again for two minutes and waited for a relay as long as it may. From then on an hour is allowed."""
+    born = nonce("placed", NOW - (120_000 + 60_000 + 300_000 + HOUR))
+    order = envelope(nonce=born, issued_at_ms=NOW - HOUR)
+    proof = parent(order, nonce=born, carry=True, judged_at_ms=NOW - HOUR)
+    return Step(shipment(parent=proof), session="shipping")
+
+
+@honest()
+def a_live_message_that_hardly_waited() -> Step:
+    """A live message that a relay takes up at the last moment."""
+    return replace(live(envelope(PULSE)), now_ms=NOW + 2_000)
+
+
 @honest(SETTLED)
 def redelivered_after_a_crash() -> list[Step]:
     """The relay died after it had stored the message and before it had told ingress: the same bytes from the same place."""

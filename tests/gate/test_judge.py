@@ -61,7 +61,7 @@ def test_every_reason_is_met_by_an_attack() -> None:
 
 def test_the_checks_stand_in_the_documented_order() -> None:
     assert [check.__name__.removeprefix("check_") for check in gate.CHECKS] == [
-        "size", "encoding", "key_known", "key_valid", "key_revoked", "seal", "bus", "bot", "wait", "ledger_age",
+        "size", "encoding", "key_known", "key_valid", "key_revoked", "seal", "bus", "bot", "birth", "wait", "ledger_age",
         "not_in_future", "not_expired", "declared", "granted", "delivery", "ttl", "parent", "budget", "rate", "payload", "schema_known",
         "schema", "what_came_before", "share",
     ]  # fmt: skip

@@ -24,15 +24,19 @@ def rule(delivery: Delivery, within_ms: int, *, once: bool) -> SubjectRule:
 def test_an_id_is_remembered_for_as_long_as_its_message_could_come_again() -> None:
     limits = Limits(ttl_ms=60_000, live_ttl_ms=10_000, clock_skew_ms=2_000, ingress_wait_ms=300_000)
     given = replace(policy(), limits=limits)
-    assert given.ledger_window_ms == 60_000 + 2 * 2_000 + 300_000
-    assert given.live_window_ms == 10_000 + 2 * 2_000
+    nonce, ttl, wait, shelf_life, clocks, margin = 120_000, 60_000, 300_000, 10_000, 5 * 2_000, 1_000
+    assert given.ledger_window_ms == nonce + ttl + wait + shelf_life + clocks + margin
+    # A request, which may then be answered for as long as a message may live.
+    nonce, ttl, wait, shelf_life, answer = 30_000, 10_000, 2_000, 5_000, 10_000
+    assert given.live_window_ms == nonce + ttl + wait + answer + shelf_life + clocks + margin
 
 
 def test_one_consequence_is_remembered_for_as_long_as_there_could_be_a_second() -> None:
     limits = Limits()
     given = policy(rule(Delivery.STREAM, HOUR, once=True), rule(Delivery.LIVE, 2 * HOUR, once=True))
-    assert given.ledger_window_ms == HOUR + 2 * limits.clock_skew_ms + limits.ingress_wait_ms
-    assert given.live_window_ms == 2 * HOUR + 2 * limits.clock_skew_ms
+    cause = 120_000 + limits.ttl_ms + limits.ingress_wait_ms
+    assert given.ledger_window_ms == cause + HOUR + 10_000 + 5 * limits.clock_skew_ms + 1_000
+    assert given.live_window_ms == cause + 2 * HOUR + 5_000 + 5 * limits.clock_skew_ms + 1_000
 
 
 def test_a_cause_that_may_have_many_consequences_is_not_remembered_longer() -> None:

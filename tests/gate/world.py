@@ -15,9 +15,10 @@ from typing import Any, Final
 from sealbus.codec import pack_json
 from sealbus.envelope import Header, Parent, seal_envelopes
 from sealbus.keys import KeyKind, SigningKey
-from sealbus.limits import MAX_ENVELOPE_BYTES
+from sealbus.limits import LIVE_NONCE_LIFE_MS, MAX_ENVELOPE_BYTES, MAX_TIME_MS
 from sealbus.reason import Reason
 from sealbus.seal import Seal
+from sealbus.shelf_life import shelf_life_ms
 from sealbus.stamp import Stamp, Verdict, seal_stamps
 from sealbus_broker.gate.policy import (
     DEFAULT_PAYLOAD_BYTES,
@@ -242,9 +243,13 @@ def _salted(raw: bytes) -> bytes:
     return (time_ms + _telling.now_ms - NOW).to_bytes(6) + mixed[6:]
 
 
-def nonce(label: str) -> bytes:
-    """16 bytes that are the same at each run. A real nonce is random."""
-    return _salted(hashlib.sha256(f"nonce {label}".encode()).digest()[:16])
+BORN: Final = NOW - 1_000
+"""When the nonces are born: a little before what they are used for first, so that there may be earlier attempts."""
+
+
+def nonce(label: str, born_ms: int = BORN) -> bytes:
+    """16 bytes that are the same at each run. A real nonce is random, but for its first six bytes."""
+    return _salted(born_ms.to_bytes(6) + hashlib.sha256(f"nonce {label}".encode()).digest()[:10])
 
 
 ORDER: Final = {"order_id": "A-1", "quantity": 3}
@@ -277,6 +282,9 @@ def envelope(
     if "issued_at_ms" in changes:
         changes["issued_at_ms"] += _telling.now_ms - NOW
     header = replace(told(header), **changes)
+    if "nonce" not in changes and not 0 <= header.issued_at_ms - header.birth_ms <= LIVE_NONCE_LIFE_MS:
+        # An honest bot that issues it then gives it another nonce.
+        header = replace(header, nonce=header.issued_at_ms.to_bytes(6) + header.nonce[6:])
     if payload is ...:
         payload = _SAYS.get(header.subject, {"left": 4})
     body = pack_json(payload) if packed is None else packed
@@ -304,7 +312,11 @@ def stamp(data: bytes, header: Header = PLACED, **changes: Any) -> Stamp:
     )
     if changes.get("verdict") is Verdict.QUARANTINED:
         changes = {"record": RECORD, **changes}
-    return replace(made, **changes)
+    made = replace(made, **changes)
+    if made.verdict is Verdict.ACCEPTED and "store_by_ms" not in changes:
+        life_ms = shelf_life_ms(live=made.position is None)
+        made = replace(made, store_by_ms=min(made.judged_at_ms + life_ms + SKEW, MAX_TIME_MS))
+    return made
 
 
 def sealed_stamp(data: bytes, header: Header = PLACED, *, key: SigningKey = BUS_KEY, **changes: Any) -> bytes:

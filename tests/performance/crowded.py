@@ -76,7 +76,7 @@ class Crowded:
 
     def _draft(self, bot: str, subject: str) -> tuple[Header, bytes]:
         self._orders += 1
-        nonce = self._orders.to_bytes(16, "big")
+        nonce = NOW.to_bytes(6) + self._orders.to_bytes(10)
         return Header("crowd", bot, subject, nonce, NOW, 30_000), pack_json(order(self._orders, SIZE))
 
     def judge(self, arrival: Arrival) -> Judgment:

@@ -30,10 +30,10 @@ LARGEST = Stamp(
 )
 
 
-def test_a_stamp_has_thirteen_fields() -> None:
+def test_a_stamp_has_fourteen_fields() -> None:
     assert [field.name for field in fields(Stamp)] == [
         "bus", "envelope", "bot", "subject", "nonce", "verdict", "reason", "detail", "policy", "position", "judged_at_ms",
-        "relay", "record",
+        "relay", "record", "store_by_ms",
     ]  # fmt: skip
 
 

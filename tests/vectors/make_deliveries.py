@@ -16,6 +16,7 @@ from tests.gate.world import (
     BUS_KEY,
     FORGED_BUS_KEY,
     KEYS,
+    NOW,
     ORDER,
     PLACED,
     envelope,
@@ -28,7 +29,7 @@ from tests.gate.world import (
 _GOOD = stamp(envelope())
 _FIELDS: tuple[object, ...] = (
     _GOOD.bus, _GOOD.envelope, _GOOD.bot, _GOOD.subject, _GOOD.nonce, _GOOD.verdict.value, None, None, _GOOD.policy,
-    _GOOD.position, _GOOD.judged_at_ms, _GOOD.relay, None,
+    _GOOD.position, _GOOD.judged_at_ms, _GOOD.relay, None, _GOOD.store_by_ms,
 )  # fmt: skip
 
 EIGHT = "\n".join(f"/{number}: type" for number in range(1, 9))
@@ -50,6 +51,7 @@ def _told(made: Stamp) -> dict[str, Any]:
         "judged_at_ms": made.judged_at_ms,
         "relay": made.relay,
         "record": made.record,
+        "store_by_ms": made.store_by_ms,
     }
 
 
@@ -76,6 +78,8 @@ def stamps() -> dict[str, Any]:
         stamp(envelope(), position=1),
         stamp(envelope(), position=2**53 - 1, judged_at_ms=2**53 - 1),
         stamp(envelope(), judged_at_ms=0),
+        stamp(envelope(), store_by_ms=NOW),
+        stamp(envelope(), store_by_ms=2**53 - 1),
         stamp(envelope(), verdict=Verdict.DROPPED, reason=Reason.SCHEMA, detail="d" * 1000),
         stamp(envelope(), verdict=Verdict.DROPPED, reason=Reason.SCHEMA, detail=EIGHT),
         stamp(envelope(), verdict=Verdict.QUARANTINED, reason=Reason.SCHEMA, record=1),
@@ -111,8 +115,8 @@ def bad_stamps() -> Iterator[tuple[str, str, bytes]]:
     yield "a changed bit in the body", "seal", flip(good, 20)
     yield "a changed bit in the signature", "seal", flip(good, len(good) - 30)
     yield "sealed as an envelope", "seal", _in_context(Context.ENVELOPE)
-    yield "twelve fields", "body", _odd(pack_fields(_FIELDS[:-1]))
-    yield "fourteen fields", "body", _odd(pack_fields((*_FIELDS, None)))
+    yield "thirteen fields", "body", _odd(pack_fields(_FIELDS[:-1]))
+    yield "fifteen fields", "body", _odd(pack_fields((*_FIELDS, None)))
     yield "a position of true", "body", _with(9, True)  # a value among others
     yield "a time that is a float", "body", _with(10, 1.5)
     yield "a bus that is no name", "names", _with(0, "The Shop")
@@ -125,14 +129,18 @@ def bad_stamps() -> Iterator[tuple[str, str, bytes]]:
     yield "a position of 0", "numbers", _with(9, 0)
     yield "a position of 2**53", "numbers", _with(9, 2**53)
     yield "a time before 1970", "numbers", _with(10, -1)
-    yield "a time of 2**53", "numbers", _with(10, 2**53)
+    yield (
+        "a time of 2**53",
+        "numbers",
+        _odd(pack_fields((*_FIELDS[:5], "dropped", "schema", *_FIELDS[7:10], 2**53, *_FIELDS[11:13], None))),
+    )
     for name, detail in (
         ("a detail of 1,001 bytes", "d" * 1001),
         ("a detail of 501 letters, 1,002 bytes", "é" * 501),
         ("a detail of nine lines", f"{EIGHT}\n/9: type"),
         ("a detail of eight lines and a line feed", f"{EIGHT}\n"),
     ):
-        yield name, "detail", _odd(pack_fields((*_FIELDS[:5], "dropped", "schema", detail, *_FIELDS[8:])))
+        yield name, "detail", _odd(pack_fields((*_FIELDS[:5], "dropped", "schema", detail, *_FIELDS[8:-1], None)))
     yield "an acceptance with a record", "record", _with(12, 1)
     yield "a dropped message with a record", "record", _refused("dropped", 1)
     yield "a quarantined message without a record", "record", _refused("quarantined", None)
@@ -141,13 +149,18 @@ def bad_stamps() -> Iterator[tuple[str, str, bytes]]:
     yield "a record that is a float", "body", _refused("quarantined", 1.0)
     yield "a record of true", "body", _refused("quarantined", True)
     yield "an acceptance with a reason", "verdict", _with(6, "schema")
-    yield "a refusal without a reason", "verdict", _with(5, "dropped")
-    yield "an unknown verdict", "words", _odd(pack_fields((*_FIELDS[:5], "maybe", "schema", *_FIELDS[7:])))
-    yield "an unknown reason", "words", _odd(pack_fields((*_FIELDS[:5], "dropped", "mood", *_FIELDS[7:])))
+    yield "a refusal without a reason", "verdict", _odd(pack_fields((*_FIELDS[:5], "dropped", *_FIELDS[6:-1], None)))
+    yield "an unknown verdict", "words", _odd(pack_fields((*_FIELDS[:5], "maybe", "schema", *_FIELDS[7:-1], None)))
+    yield "an unknown reason", "words", _odd(pack_fields((*_FIELDS[:5], "dropped", "mood", *_FIELDS[7:-1], None)))
+    yield "an acceptance that may be stored for ever", "store-by", _with(13, None)
+    yield "a refusal that says by when it must be stored", "store-by", _refused("dropped", None, store_by=NOW)
+    yield "stored before it was judged", "store-by", _with(13, NOW - 1)
+    yield "a store-by of 2**53", "store-by", _with(13, 2**53)
+    yield "a store-by that is a float", "body", _with(13, float(NOW))
 
 
-def _refused(verdict: str, record: object) -> bytes:
-    return _odd(pack_fields((*_FIELDS[:5], verdict, "schema", *_FIELDS[7:-1], record)))
+def _refused(verdict: str, record: object, *, store_by: object = None) -> bytes:
+    return _odd(pack_fields((*_FIELDS[:5], verdict, "schema", *_FIELDS[7:-2], record, store_by)))
 
 
 def _in_context(context: Context) -> bytes:

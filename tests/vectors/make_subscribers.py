@@ -11,10 +11,14 @@ from tests.gate.world import BUS_KEY, FORGED_BUS_KEY, NOW, PLACED, PULSE, envelo
 HANDED: Final = "handed"
 KNOWN: Final = "known"
 REFUSED: Final = "refused"
+VOID: Final = "void"
 IGNORED: Final = "ignored"
 
 Step = tuple[str, bytes, int, str]
-"""NATS subject, delivery, the subscriber's time, what becomes of it."""
+"""NATS subject, delivery, the subscriber's time (live) or that of storing (durable), what becomes of it."""
+
+LONG: Final = "$JS.ACK.here.abcdefgh"
+"""How an acknowledgement subject begins at a server with a domain."""
 
 
 def delivery(header: Header = PLACED, *, judged_at_ms: int = NOW, live: bool = False, **changes: Any) -> bytes:
@@ -34,15 +38,21 @@ def subscribers() -> dict[str, Any]:
         "sequences": [
             {
                 "name": name,
-                "kind": kind,
-                "steps": [
-                    {"subject": subject, "now_ms": now_ms, "delivery": data.hex(), "expect": expect}
-                    for subject, data, now_ms, expect in steps
-                ],
+                "kind": kind.partition(" ")[0],
+                "steps": [_told(kind, *step) for step in steps],
             }
             for name, kind, steps in sequences()
         ],
     }
+
+
+def _told(kind: str, subject: str, data: bytes, at_ms: int, expect: str) -> dict[str, Any]:
+    told: dict[str, Any] = {"subject": subject, "delivery": data.hex(), "expect": expect}
+    if kind == "live":
+        return told | {"now_ms": at_ms}
+    start, _, random = kind.partition(" ")[2].partition(" ")
+    reply = f"{start or '$JS.ACK'}.ACCEPTED.order_n5udwvwoy7v2rhzy.1.7.5.{at_ms}999999.3"
+    return told | {"reply": reply + (f".{random}" if random else "")}
 
 
 def sequences() -> list[tuple[str, str, list[Step]]]:
@@ -76,17 +86,45 @@ def sequences() -> list[tuple[str, str, list[Step]]]:
                 (stored, order, NOW, HANDED),
             ],
         ),
-        ("a stored message of a week ago", "durable", [(stored, order, NOW + 7 * 86_400_000, HANDED)]),
+        ("stored in the last millisecond", "durable", [(stored, order, NOW + 12_000, HANDED)]),
+        ("stored too late", "durable", [(stored, order, NOW + 12_001, VOID)]),
+        ("stored before it was judged, by another clock", "durable", [(stored, order, NOW - 2_000, HANDED)]),
+        (
+            "a void message is not remembered: its sender's next attempt is handed on",
+            "durable",
+            [
+                (stored, order, NOW + 12_001, VOID),
+                (stored, delivery(issued_at_ms=NOW + 1, judged_at_ms=NOW + 13_000), NOW + 13_001, HANDED),
+            ],
+        ),
+        (
+            "at a server with a domain",
+            f"durable {LONG}",
+            [(stored, order, NOW + 12_001, VOID), (stored, order, NOW + 12_000, HANDED)],
+        ),
+        (
+            "at a server with a domain that ends its subjects with a random token",
+            f"durable {LONG} x7Yz",
+            [(stored, order, NOW + 12_001, VOID), (stored, order, NOW + 12_000, HANDED)],
+        ),
+        (
+            "a relay's own notes",
+            "durable",
+            [("accepted.sealbus.genesis", b"", NOW, IGNORED), ("accepted.sealbus.closed", forged, NOW, IGNORED)],
+        ),
         ("a copy of a live message", "live", [(live, pulse, NOW, HANDED), (live, pulse, NOW + 5, KNOWN)]),
         ("a stream message as it passes by", "live", [("bus.orders.placed", order, NOW, HANDED)]),
-        ("60 s old", "live", [(live, pulse, NOW + 60_000, HANDED)]),
-        ("60 s and 1 ms old", "live", [(live, pulse, NOW + 60_001, REFUSED)]),
+        ("a stream message of 10 s ago", "live", [("bus.orders.placed", order, NOW + 10_000, HANDED)]),
+        ("a stream message of 10 s and 1 ms ago", "live", [("bus.orders.placed", order, NOW + 10_001, VOID)]),
+        ("5 s old", "live", [(live, pulse, NOW + 5_000, HANDED)]),
+        ("5 s and 1 ms old", "live", [(live, pulse, NOW + 5_001, VOID)]),
         ("stamped ahead of this clock", "live", [(live, pulse, NOW - 90_000, HANDED)]),
         (
             "a message that was too old is not remembered",
             "live",
-            [(live, pulse, NOW + 60_001, REFUSED), (live, pulse, NOW + 1, HANDED)],
+            [(live, pulse, NOW + 5_001, VOID), (live, pulse, NOW + 1, HANDED)],
         ),
+        ("a relay's own notes, as they pass by", "live", [("bus.sealbus.closed", forged, NOW, IGNORED)]),
         ("on another subject", "live", [("bus.pulse.other", pulse, NOW, REFUSED)]),
         ("without bytes: a probe of the relay", "live", [(live, b"", NOW, IGNORED), (live, pulse, NOW, HANDED)]),
     ]

@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 
+from sealbus.acks import read_ack
 from sealbus.answer import ERROR_SCHEMA, read_error
 from sealbus.codec import are_together, join_sealed, pack_together, split_together
 from sealbus.delivery import Message, open_delivery
 from sealbus.envelope import Envelope, Header
 from sealbus.errors import Malformed
-from sealbus.live import is_too_old
 from sealbus.matching import check_answer, is_receipt
 from sealbus.receiving import Seen
 from sealbus.seal import Context, Verifier
+from sealbus.shelf_life import is_too_old_live, is_void
 from sealbus.stamp import open_stamp
+from sealbus.subjects import is_bookkeeping
 from tests.vectors.files import HEX, bus_keys, by, expand, load
 
 HEADERS = load("headers.json")
@@ -149,10 +151,18 @@ def test_a_subscriber_hands_on_what_is_new(sequence: dict[str, Any]) -> None:
         assert met(step, sequence["kind"], seen) == step["expect"]
 
 
+def is_late(message: Message, step: dict[str, Any]) -> bool:
+    if "now_ms" in step:
+        return is_too_old_live(message.stamp, step["now_ms"])
+    ack = read_ack(step["reply"].encode())
+    assert ack is not None
+    return is_void(message.stamp, ack.stored_ms)
+
+
 def met(step: dict[str, Any], kind: str, seen: Seen) -> str:
     prefix = {"live": "bus.", "durable": "accepted."}[kind]
     assert step["subject"].startswith(prefix)
-    if not step["delivery"]:
+    if not step["delivery"] or is_bookkeeping(step["subject"].encode(), prefix[:-1]):
         return "ignored"
     try:
         message = open_delivery(
@@ -160,9 +170,9 @@ def met(step: dict[str, Any], kind: str, seen: Seen) -> str:
         )
     except Malformed:
         return "refused"
+    if is_late(message, step):
+        return "void"
     if message in seen:
         return "known"
-    if kind == "live" and is_too_old(message, step["now_ms"]):
-        return "refused"
     seen.add(message)
     return "handed"

@@ -149,13 +149,14 @@ STAMP_RULES = {
     "seal-shape": ("a seal ",),
     "key": ("stamp: sealed by a key that is not the bus's",),
     "seal": ("stamp: the seal does not hold",),
-    "body": ("expected an array of 13", "field "),
+    "body": ("expected an array of 14", "field "),
     "names": ("stamp: a name or subject",),
     "lengths": ("stamp: a digest or nonce",),
     "numbers": ("stamp: a number",),
     "detail": ("stamp: the detail",),
     "verdict": ("stamp: a refusal has a reason",),
     "record": ("stamp: a quarantined message has a record",),
+    "store-by": ("stamp: an acceptance says", "stamp: it must be stored"),
     "words": ("stamp: an unknown verdict or reason",),
 }
 DELIVERY_RULES = {

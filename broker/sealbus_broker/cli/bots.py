@@ -76,7 +76,7 @@ def pub(
     """Publish on SUBJECT: the JSON document PAYLOAD, or each line of a file.
 
     Exit code 0 if all was accepted, 3 if something was refused or is invalid, 1 if something is without verdict. A message without
-    verdict may have been accepted: publish it again with its --nonce within a few minutes, and it is accepted once.
+    verdict may have been accepted: publish it again with its --nonce within two minutes, and it is accepted once.
     """
     if (payload is None) == (file is None):
         raise click.UsageError("give either PAYLOAD or --file")

@@ -8,10 +8,11 @@ from sealbus.codec import unpack_json
 from sealbus.envelope import Envelope, Header, Parent
 from sealbus.errors import Malformed
 from sealbus.limits import MAX_BARE_PARENT_BYTES
+from sealbus.nonces import birth_ms
 from sealbus.seal import Verifier
 from sealbus.stamp import Stamp, Verdict, open_stamp
 from sealbus.subjects import REPLY, is_own, matches
-from sealbus_broker.gate.policy import BotRule, CauseRule, Policy
+from sealbus_broker.gate.policy import BotRule, CauseRule, Delivery, Policy
 
 _MISSING = object()
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
@@ -55,7 +56,7 @@ def check_cause(
     if stamp.bot != bot.name and not bot.may_subscribe(stamp.subject):
         # A stamp says that something happened, not that its bearer may know: a stolen one is of no use.
         return "the parent is a message that this bot may not receive"
-    if now_ms - stamp.judged_at_ms > rule.within_ms:
+    if now_ms - stamp.judged_at_ms > rule.within_ms or _is_past(stamp, rule.within_ms, now_ms, policy):
         return f"the parent is older than {rule.within_ms} ms"
     if rule.match:
         trouble = _compare(rule.match, stamp, parent, payload)
@@ -83,9 +84,20 @@ def check_reply(header: Header, bot: BotRule, now_ms: int, policy: Policy, verif
         return "the request is to the bus itself, and the relay alone answers it"
     if not bot.may_subscribe(stamp.subject):
         return "the request is a message that this bot may not receive"
-    if now_ms - stamp.judged_at_ms > policy.limits.live_ttl_ms:
+    within_ms = policy.limits.live_ttl_ms
+    if now_ms - stamp.judged_at_ms > within_ms or _is_past(stamp, within_ms, now_ms, policy):
         return f"the request is older than {policy.limits.live_ttl_ms} ms"
     return stamp
+
+
+def _is_past(stamp: Stamp, within_ms: int, now_ms: int, policy: Policy) -> bool:
+    """Whether nothing may follow any more from the message of ``stamp``, whichever of its stamps is shown.
+
+    A message may have several: those of copies that were stored too late, too. Without this bound the last would allow a consequence
+    after the ledger has forgotten the one that followed from the first.
+    """
+    delivery = Delivery.LIVE if stamp.position is None else Delivery.STREAM
+    return now_ms > birth_ms(stamp.nonce) + policy.span_ms(delivery) + within_ms
 
 
 def _compare(pointers: tuple[str, ...], stamp: Stamp, parent: Parent, payload: object) -> str | None:

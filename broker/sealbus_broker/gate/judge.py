@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 from sealbus.codec import are_together, split_together, unpack_json
 from sealbus.envelope import Envelope, Header
 from sealbus.errors import Malformed
-from sealbus.limits import MAX_DETAIL_BYTES, MAX_ENVELOPE_BYTES, MAX_FAULTS
+from sealbus.limits import LIVE_WAIT_MS, MAX_DETAIL_BYTES, MAX_ENVELOPE_BYTES, MAX_FAULTS
+from sealbus.nonces import life_ms
 from sealbus.reason import Reason
 from sealbus.seal import Context, Verifier
 from sealbus.stamp import Stamp
@@ -43,6 +44,7 @@ def judge(arrival: Arrival, policy: Policy, moment: Moment, verifier: Verifier, 
                 reason=violation.reason,
                 detail=_clip(violation.detail),
                 disposition=disposition(violation.reason, case.named_rule(), arrival, policy, moment.now_ms, meters),
+                judged_at_ms=moment.now_ms,
             )
     return Judgment(
         arrival=arrival,
@@ -51,6 +53,7 @@ def judge(arrival: Arrival, policy: Policy, moment: Moment, verifier: Verifier, 
         reason=None,
         detail=None,
         disposition=policy.default_disposition,
+        judged_at_ms=moment.now_ms,
         ledger_id=case.ledger_id(),
         rule=case.rule,
     )
@@ -233,9 +236,20 @@ def check_bot(case: Case) -> Violation | None:
     return None
 
 
+def check_birth(case: Case) -> Violation | None:
+    """*stale*: sealed within the life of its nonce. The ledger remembers a nonce for as long as there may be attempts under it, no longer."""
+    age, longest = case.header.issued_at_ms - case.header.birth_ms, life_ms(live=case.arrival.delivery is Delivery.LIVE)
+    if age < 0:
+        return Violation(Reason.STALE, f"issued {-age} ms before its nonce was born")
+    if age > longest:
+        return Violation(Reason.STALE, f"issued {age} ms after its nonce was born; at most {longest}")
+    return None
+
+
 def check_wait(case: Case) -> Violation | None:
-    """*stale*: it waited no longer for a relay than the ledger's window allows for."""
-    waited, longest = case.moment.now_ms - case.arrival.arrived_at_ms, case.policy.limits.ingress_wait_ms
+    """*stale*: it waited no longer for a relay than the ledger's window allows for. A live message waits hardly at all."""
+    waited = case.moment.now_ms - case.arrival.arrived_at_ms
+    longest = LIVE_WAIT_MS if case.arrival.delivery is Delivery.LIVE else case.policy.limits.ingress_wait_ms
     if waited > longest:
         return Violation(Reason.STALE, f"waited {waited} ms; at most {longest}")
     return None
@@ -338,11 +352,11 @@ def check_budget(case: Case) -> Violation | None:
 def check_rate(case: Case) -> Violation | None:
     """*rate*: no faster than the subject allows one bot.
 
-    Behind the seal, and copies have an allowance of their own, so nobody can use up another's.
+    Behind the seal, and copies have an allowance of their own, so nobody can use up another's. What is delivered again after a relay
+    died is counted again: were it not, what was refused for its rate would be accepted then.
     """
     assert case.rule is not None
-    # What comes a second time, after a relay died, came at a time that the meter has long passed; it is not sent faster for that.
-    rate = None if case.is_reply or case.arrival.redelivered else case.rule.rate
+    rate = None if case.is_reply else case.rule.rate
     session, at_ms = case.arrival.session, case.arrival.arrived_at_ms
     assert case.envelope is not None
     if rate is not None and not case.meters.allow(session, case.rule.pattern, rate, at_ms, case.envelope.digest):
@@ -426,6 +440,7 @@ CHECKS: Final[tuple[Callable[[Case], Violation | None], ...]] = (
     check_seal,
     check_bus,
     check_bot,
+    check_birth,
     check_wait,
     check_ledger_age,
     check_not_in_future,

@@ -11,8 +11,10 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from sealbus.limits import most_values
+from sealbus.limits import LIVE_WAIT_MS, most_values
+from sealbus.nonces import life_ms
 from sealbus.reason import Reason
+from sealbus.shelf_life import shelf_life_ms
 from sealbus.subjects import RELAY, matches
 from sealbus_broker.gate.acl import SubjectTable
 from sealbus_broker.gate.schemas import Schema
@@ -23,6 +25,9 @@ HEALTH: Final = "sealbus.health"
 
 QUARANTINE_SHARE_MS: Final = 24 * 3_600_000
 """A bot's share of the quarantine is for so long. The quarantine keeps records until it is full, and an operator looks once a day."""
+
+WINDOW_MARGIN_MS: Final = 1_000
+"""More than the rounding of times to milliseconds comes to, wherever one is rounded."""
 
 
 class Delivery(StrEnum):
@@ -217,22 +222,48 @@ class Policy:
         """What one bot may fill of ``store``."""
         return self._shares[store]
 
+    def span_ms(self, delivery: Delivery) -> int:
+        """How long after the birth of its nonce a message may be judged for the last time.
+
+        It is sealed for the last time at the end of the nonce's life, arrives when its time-to-live is nearly over, and then waits
+        for a relay. By clocks that differ, one ``clock_skew`` later.
+        """
+        live = delivery is Delivery.LIVE
+        life, ttl = life_ms(live=live), self.limits.live_ttl_ms if live else self.limits.ttl_ms
+        wait = LIVE_WAIT_MS if live else self.limits.ingress_wait_ms
+        return life + ttl + wait
+
     @property
     def ledger_window_ms(self) -> int:
-        """How long the ledger of stored messages must remember an id.
-
-        An envelope may be fresh, or still wait in ingress, for ``ttl + 2 x skew + wait``; a cause that allows one consequence only must
-        be remembered for as long as it may have one.
-        """
-        limits = self.limits
-        return max(limits.ttl_ms, self._once_ms(Delivery.STREAM)) + 2 * limits.clock_skew_ms + limits.ingress_wait_ms
+        """How long the ledger of stored messages must remember an id: see :meth:`_window_ms`."""
+        return self._window_ms(Delivery.STREAM)
 
     @property
     def live_window_ms(self) -> int:
-        """The same for live messages, which do not wait. A request may be answered for as long as it may live."""
-        return max(self.limits.live_ttl_ms, self._once_ms(Delivery.LIVE)) + 2 * self.limits.clock_skew_ms
+        """The same for live messages."""
+        return self._window_ms(Delivery.LIVE)
+
+    def _window_ms(self, delivery: Delivery) -> int:
+        """An id is remembered from when a message under it was stored, until no message may be stored under it any more.
+
+        - It is stored for the first time when its nonce is born, or later: by the server's clock, which may be behind the sender's by
+          the policy's skew, and behind the last server's by as much.
+        - It is judged for the last time a span after that (:meth:`span_ms`), or, where a cause allows one consequence, its ``within``
+          later still, and stored within the shelf life of the verdict. What is stored later than that is void.
+
+        In the sum are three skews of the policy (first arrival, last arrival, ``store-by``) and two between servers (the first
+        store, and what a new leader forgets early).
+        """
+        longest = max(self.span_ms(delivery), self._once_ms(delivery))
+        shelf_life = shelf_life_ms(live=delivery is Delivery.LIVE)
+        policy_skews, server_skews = 3 * self.limits.clock_skew_ms, 2 * self.limits.clock_skew_ms
+        return longest + shelf_life + policy_skews + server_skews + WINDOW_MARGIN_MS
 
     def _once_ms(self, delivery: Delivery) -> int:
-        """For how long a cause may have its one consequence, at most, on the subjects of a delivery class."""
+        """How long after its cause's nonce was born the one consequence may be judged, at most, on the subjects of a delivery class."""
         rules = (rule.cause for rule in self.subjects if rule.delivery is delivery)
-        return max((cause.within_ms for cause in rules if cause is not None and cause.once), default=0)
+        within = [cause.within_ms for cause in rules if cause is not None and cause.once]
+        spans = [max(self.span_ms(Delivery.STREAM), self.span_ms(Delivery.LIVE)) + one for one in within]
+        if delivery is Delivery.LIVE:  # an answer: its cause is a request
+            spans.append(self.span_ms(Delivery.LIVE) + self.limits.live_ttl_ms)
+        return max(spans, default=0)

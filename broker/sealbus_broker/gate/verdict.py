@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from sealbus.envelope import Envelope, Header
 from sealbus.reason import Reason
+from sealbus.shelf_life import shelf_life_ms
 from sealbus.stamp import Stamp, Verdict
 from sealbus.value import value
-from sealbus_broker.gate.policy import Delivery, Disposition, SubjectRule
+from sealbus_broker.gate.policy import Delivery, Disposition, Policy, SubjectRule
 
 
 @value
@@ -50,6 +51,8 @@ class Judgment:
     detail: str | None
     disposition: Disposition
     """What to do with it if it violates."""
+    judged_at_ms: int
+    """The moment of the judgment, and no other: what a stamp says of it."""
     ledger_id: str | None = None
     """Under which id the ledger must be free of it; set where accepted."""
     rule: SubjectRule | None = None
@@ -67,16 +70,19 @@ class Judgment:
             return Verdict.ACCEPTED
         return Verdict.DROPPED if self.disposition is Disposition.DROP else Verdict.QUARANTINED
 
-    def stamp(self, bus: str, policy: bytes, now_ms: int, relay: str, record: int | None = None) -> Stamp | None:
+    def stamp(self, policy: Policy, relay: str, record: int | None = None) -> Stamp | None:
         """The stamp of this verdict, or ``None`` where the bytes are no envelope and so have no nonce to answer.
 
-        ``record``: where the quarantine keeps it, if it does.
+        ``policy``: that it was judged by. ``record``: where the quarantine keeps it, if it does.
         """
         if self.envelope is None:
             return None
-        header = self.envelope.header
+        header, store_by_ms = self.envelope.header, None
+        if self.reason is None:
+            life_ms = shelf_life_ms(live=self.arrival.delivery is Delivery.LIVE)
+            store_by_ms = self.judged_at_ms + life_ms + policy.limits.clock_skew_ms
         return Stamp(
-            bus=bus,
+            bus=policy.bus,
             envelope=self.envelope.digest,
             bot=self.arrival.session,
             subject=header.subject,
@@ -84,9 +90,10 @@ class Judgment:
             verdict=self.verdict,
             reason=self.reason,
             detail=self.detail,
-            policy=policy,
+            policy=policy.digest,
             position=self.arrival.position,
-            judged_at_ms=now_ms,
+            judged_at_ms=self.judged_at_ms,
             relay=relay,
             record=record,
+            store_by_ms=store_by_ms,
         )

@@ -77,9 +77,7 @@ def load(folder: Path, bus_keys: frozenset[PublicKey] = frozenset()) -> Loaded:
     policy = loading.policy(keys.by_bot, bus_keys, digest)
     if policy.limits.retention_ms < policy.ledger_window_ms:
         # Ids are remembered with the messages that carry them: what is forgotten can be replayed.
-        expected = (
-            f"at least {policy.ledger_window_ms} ms: a message's longest life or `once` cause, and its longest wait"
-        )
+        expected = f"at least {policy.ledger_window_ms} ms: a message's retries, its longest life or `once` cause, and its longest wait"
         what = "retention is shorter than the nonce ledger must remember"
         loading.reader.note(("limits", "retention"), what, got=f"{policy.limits.retention_ms} ms", expected=expected)
         return Loaded(None, _sorted(problems), _sorted(notes))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -10,7 +9,8 @@ from sealbus.answer import ERROR_ID, ERROR_VERSION, error_payload
 from sealbus.delivery import pack_delivery
 from sealbus.envelope import Envelope, Header, Parent, seal_envelopes
 from sealbus.keys import SigningKey
-from sealbus.limits import NONCE_BYTES
+from sealbus.minting import new_nonce
+from sealbus.shelf_life import shelf_life_ms
 from sealbus.stamp import Stamp, Verdict, seal_stamps
 from sealbus.subjects import RELAY, reply_subject
 from sealbus_broker.gate.policy import Policy
@@ -76,6 +76,7 @@ class Answers:
                 position=None,
                 judged_at_ms=now_ms,
                 relay=self._relay,
+                store_by_ms=now_ms + shelf_life_ms(live=True) + policy.limits.clock_skew_ms,
             )
             for header, envelope in zip(headers, envelopes, strict=True)
         ]
@@ -97,7 +98,7 @@ class Answers:
             bus=policy.bus,
             bot=RELAY,
             subject=reply_subject(question.bot, question.nonce),
-            nonce=os.urandom(NONCE_BYTES),
+            nonce=new_nonce(now_ms),
             issued_at_ms=now_ms,
             ttl_ms=policy.limits.live_ttl_ms,
             schema=ERROR_ID if answer.is_error else None,

@@ -103,7 +103,7 @@ class Pipeline:
         async with turn:
             await ledger.known()
             if ledger.since_ms != moment.ledger_since_ms:  # it was lost while others were being stored
-                self._judge_again(items, policy, Moment(moment.now_ms, ledger.since_ms))
+                self._judge_again(items, policy, Moment(self._now_ms(), ledger.since_ms))
             await self._recall(items, ledger)
             self._stamp([item for item in items if item.judgment.reason is None], policy)
             await self._store_accepted(items, ledger, policy)
@@ -135,11 +135,10 @@ class Pipeline:
 
     def _stamp(self, items: list[_Item], policy: Policy) -> None:
         """Seal the stamps of all that have none yet with one signature."""
-        now_ms = self._now_ms()
         todo: list[tuple[_Item, Stamp]] = []
         for item in items:
             if item.receipt is None:
-                stamp = item.judgment.stamp(policy.bus, policy.digest, now_ms, self._relay, item.record)
+                stamp = item.judgment.stamp(policy, self._relay, item.record)
                 if stamp is not None:
                     todo.append((item, stamp))
         for at in range(0, len(todo), MAX_BATCH):
@@ -174,7 +173,6 @@ class Pipeline:
             item.judgment = replace(judgment, reason=settled.reason, disposition=kept)
 
     async def _store_quarantined(self, items: list[_Item], policy: Policy) -> None:
-        now_ms = self._now_ms()
         quarantined = [
             item
             for item in items
@@ -183,7 +181,7 @@ class Pipeline:
         if not quarantined:
             return
         judgments = [item.judgment for item in quarantined]
-        records = [Record.of(judgment, policy.digest, now_ms, self._relay) for judgment in judgments]
+        records = [Record.of(judgment, policy.digest, self._relay) for judgment in judgments]
         stored = await self._journal.store(
             [record.entry(judgment.arrival.data) for record, judgment in zip(records, judgments, strict=True)]
         )

@@ -8,7 +8,6 @@ which keeps the last one, and not in ACCEPTED, which it would fill.
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import Final
 
 from sealbus.codec import are_together, pack_json, split_together
@@ -17,7 +16,7 @@ from sealbus.errors import Malformed
 from sealbus.frames import pub
 from sealbus.hardened import HardenedClient
 from sealbus.keys import SigningKey
-from sealbus.limits import NONCE_BYTES
+from sealbus.minting import new_nonce
 from sealbus.seal import Verifier
 from sealbus.stamp import Stamp, Verdict, open_stamp
 from sealbus.subjects import INBOX, RELAY, ingress_subject
@@ -48,7 +47,7 @@ class Prober:
 
         ``ttl_ms``: what the policy allows. Raises ``TimeoutError``, and NATS's errors where it cannot be sent.
         """
-        nonce = os.urandom(NONCE_BYTES)
+        nonce = new_nonce(now_ms)
         header = Header(bus, RELAY, HEALTH, nonce, now_ms, min(ttl_ms, TTL_MS))
         (envelope,) = seal_envelopes(self._key, [(header, pack_json({"from": self._sender}))])
         stamped: asyncio.Future[Stamp] = asyncio.get_running_loop().create_future()

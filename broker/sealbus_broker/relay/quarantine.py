@@ -55,7 +55,7 @@ class Record:
     relay: str
 
     @classmethod
-    def of(cls, judgment: Judgment, policy: bytes, judged_at_ms: int, relay: str) -> Record:
+    def of(cls, judgment: Judgment, policy: bytes, relay: str) -> Record:
         """The record of a judgment that violates."""
         assert judgment.reason is not None
         arrival, header = judgment.arrival, judgment.header
@@ -70,7 +70,7 @@ class Record:
             delivery=arrival.delivery.value,
             position=arrival.position,
             arrived_at_ms=arrival.arrived_at_ms,
-            judged_at_ms=judged_at_ms,
+            judged_at_ms=judgment.judged_at_ms,
             size=len(arrival.data),
             sha256=hashlib.sha256(arrival.data).hexdigest(),
             policy=policy.hex(),

@@ -33,7 +33,7 @@ import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from sealbus.subjects import BUS, SEND
+from sealbus.subjects import BUS, GENESIS, SEND
 from sealbus_broker.gate.policy import Limits, Policy
 from sealbus_broker.relay.errors import StreamsUnusable
 from sealbus_broker.relay.jetstream import (
@@ -53,9 +53,6 @@ LIVE: Final = "LIVE"
 QUARANTINE: Final = "QUARANTINE"
 HEALTH: Final = "HEALTH"
 STREAMS: Final = (INGRESS, ACCEPTED, LIVE, QUARANTINE, HEALTH)
-
-GENESIS: Final = "sealbus.genesis"
-"""The end of the subject of a ledger's first message."""
 
 PROBE_SUBJECT: Final = "health.probe"
 HEALTH_BYTES: Final = 1024 * 1024

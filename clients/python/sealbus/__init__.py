@@ -43,6 +43,7 @@ from sealbus.errors import (
 )
 from sealbus.grants import Grants
 from sealbus.life import BotState
+from sealbus.minting import new_nonce
 from sealbus.outcomes import NoReply, Refused, RequestFailed, Unresolved
 from sealbus.reason import Reason
 from sealbus.stamp import Stamp, Verdict
@@ -68,6 +69,7 @@ __all__ = [
     "SubscriptionDenied",
     "Unresolved",
     "Verdict",
+    "new_nonce",
 ]
 
 

@@ -77,7 +77,7 @@ def check_nonce(value: Any) -> bytes:
             hint="pass the nonce of an Unresolved; from its hex text: bytes.fromhex(text)",
         )
     if len(value) != NONCE_BYTES:
-        raise InvalidInput(f"nonce has {len(value)} bytes, and must have {NONCE_BYTES}", hint="use os.urandom(16)")
+        raise InvalidInput(f"nonce has {len(value)} bytes, and must have {NONCE_BYTES}", hint="use sealbus.new_nonce()")
     return value
 
 

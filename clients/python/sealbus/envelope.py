@@ -29,6 +29,7 @@ from sealbus.limits import (
     MAX_TTL_MS,
     NONCE_BYTES,
 )
+from sealbus.nonces import birth_ms
 from sealbus.seal import Context, Seal, seal
 from sealbus.subjects import is_name, is_subject
 from sealbus.value import value
@@ -62,6 +63,11 @@ class Header:
     schema: str | None = None
     schema_version: int | None = None
     parent: bytes | None = None
+
+    @property
+    def birth_ms(self) -> int:
+        """When its nonce was first used, as the nonce says."""
+        return birth_ms(self.nonce)
 
     @property
     def schema_name(self) -> str | None:

@@ -42,7 +42,27 @@ MAX_PROOF_STEPS: Final = 10
 """log2(MAX_BATCH)."""
 
 NONCE_BYTES: Final = 16
-"""128 random bits. Two nonces of a bus are not expected to collide before 2**64 messages."""
+"""A nonce: when it was first used, and 80 random bits. Two of one bot and millisecond are not expected to collide before 2**40 messages."""
+
+NONCE_BIRTH_BYTES: Final = 6
+"""Of these, how many say when it was first used, in ms since 1970: they last until the year 10889."""
+
+NONCE_LIFE_MS: Final = 120_000
+"""For how long a stream message may be sealed again under its nonce. A ledger can only be long enough if retries end; relays and servers
+that are replaced are back within two minutes."""
+
+LIVE_NONCE_LIFE_MS: Final = 30_000
+"""The same for a live message, which nobody wants later. It is short because the live ledger keeps in memory what it has to remember."""
+
+SHELF_LIFE_MS: Final = 10_000
+"""A stream message that is stored later than this after it was judged is void. A store that takes longer is not in order: nats-server
+answers in milliseconds, and elects a new leader within seconds."""
+
+LIVE_SHELF_LIFE_MS: Final = 5_000
+"""The same for a live message. A subscriber drops one that was judged longer ago, so it is also how long its event loop may be busy."""
+
+LIVE_WAIT_MS: Final = 2_000
+"""How long a live message may wait for a relay's judgment: its sender tries again after one second."""
 
 MAX_TTL_MS: Final = 24 * 60 * 60 * 1000
 """Longest lifetime the header can carry. A policy's own limit is far lower; this only keeps arithmetic in range."""

@@ -17,20 +17,13 @@ from sealbus.delivery import Message
 from sealbus.errors import SubscriptionDenied
 from sealbus.hardened import HardenedClient
 from sealbus.receiving import Opener, PendingMessage, Seen
-from sealbus.subjects import BUS
+from sealbus.shelf_life import is_too_old_live
+from sealbus.subjects import BUS, is_bookkeeping
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import set_after
 
 LIVE_WAITING: Final = 4096
 """Live messages that may wait for a handler; more are dropped, as live messages may be."""
-
-LIVE_MAX_AGE_MS: Final = 60_000
-"""An older live message is refused: it was held back, or somebody else pulled it from the store."""
-
-
-def is_too_old(message: Message, now_ms: int) -> bool:
-    """Whether a message that came live was judged more than a minute ago."""
-    return now_ms - message.stamp.judged_at_ms > LIVE_MAX_AGE_MS
 
 
 class LiveSubscription:
@@ -80,14 +73,20 @@ class LiveSubscription:
     def _receive(self, subject: bytes, _: bytes, headers: bytes, data: bytes) -> None:
         if not data and not headers:
             return  # a relay asks NATS whether anybody listens
+        if is_bookkeeping(subject, BUS):
+            return
         if len(self._waiting) >= LIVE_WAITING:
             self._opener.refused["too many waiting"] += 1
             return
         message = self._opener.open(subject, data, BUS)
         if message is None or message in self._seen:
             return
-        if is_too_old(message, time.time_ns() // 1_000_000):
-            self._opener.refuse("stamped too long ago for a live message")
+        now_ms = time.time_ns() // 1_000_000
+        if is_too_old_live(message.stamp, now_ms):
+            # Held back on its way, or by this process; or by somebody who pulled it from the store.
+            self._opener.refuse_late(
+                message, f"judged {now_ms - message.stamp.judged_at_ms} ms ago by the relay's clock"
+            )
             return
         self._seen.add(message)
         self._waiting.append(message)

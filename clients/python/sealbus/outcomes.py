@@ -51,9 +51,9 @@ class Refused(SealbusError):
 class Unresolved(SealbusError):
     """No verdict came in time: the message may have been accepted.
 
-    ``nonce`` (16 bytes) names it. Publish the same message again under this nonce to find out, also from another process.
-    That delivers once for as long as the bus remembers the nonce: with the default limits six minutes for stream messages,
-    14 seconds for live ones. Later it is a new message.
+    ``nonce`` (16 bytes) names it. Publish the same message again under this nonce to find out, also from another process, while the
+    nonce lives: two minutes for stream messages, half a minute for live ones, from when the message was first sent. Later that raises
+    :class:`InvalidInput`, because the bus may have forgotten the nonce and would deliver the message again.
     """
 
     def __init__(self, what: str, *, nonce: bytes, hint: str | None = None) -> None:

@@ -27,6 +27,8 @@ from sealbus.grants import Declared
 from sealbus.limits import MAX_ENVELOPE_BYTES, MAX_TOGETHER_BYTES
 from sealbus.log import log
 from sealbus.matching import is_receipt
+from sealbus.minting import new_nonce
+from sealbus.nonces import life_ms
 from sealbus.outcomes import Refused, Unresolved
 from sealbus.pacing import Pace
 from sealbus.reason import Reason
@@ -49,6 +51,9 @@ MAX_NAMES_BYTES: Final = 512
 
 BURST: Final = 64
 """Most messages sealed and sent as one: each costs a sixty-fourth of a signature then, and its proof has 192 bytes."""
+
+EARLY_MS: Final = 10_000
+"""By how much a nonce that is resumed may be younger than this machine's clock: the clock of the process that made it was ahead."""
 
 _ABOUT_TIME: Final = frozenset({Reason.EXPIRED, Reason.STALE})
 """Refusals that say nothing about an earlier attempt, and that a newer issue time may avoid."""
@@ -73,7 +78,7 @@ class _Pending:
     verdict: asyncio.Future[Stamp]
     pace: Pace[_Pending] | None
     """Whose turn it has to wait for, where its subject has a rate."""
-    on_sent: Callable[[], None] | None
+    on_sent: Callable[[Header], None] | None
     attempts: dict[bytes, int] = field(default_factory=dict)
     """Digests of the envelopes that were sent for it, and when each was sealed."""
     answered: set[bytes] = field(default_factory=set)
@@ -117,7 +122,10 @@ class Publisher:
         self._supervisor = supervisor
         self._on_policy = on_policy
         self._strangers = Strangers(credentials, verifier)
+        self._all: dict[_Pending, None] = {}
+        """Everything without verdict, in order."""
         self._pending: dict[bytes, _Pending] = {}
+        """What has been sent, by its nonce."""
         self._unsent: dict[_Pending, None] = {}
         """In order, each once: while there is no connection its time runs out again and again."""
         self._wake = asyncio.Event()
@@ -128,7 +136,7 @@ class Publisher:
     @property
     def waiting(self) -> int:
         """How many messages are without verdict."""
-        return len(self._pending)
+        return len(self._all)
 
     async def publish(
         self,
@@ -139,12 +147,13 @@ class Publisher:
         resumed: bool,
         timeout_s: float,
         declared: Declared | None = None,
-        on_sent: Callable[[], None] | None = None,
+        on_sent: Callable[[Header], None] | None = None,
     ) -> Stamp:
         """Send one message and return its accepting stamp.
 
         Args:
-            header: its ``issued_at_ms`` is set anew for each attempt.
+            header: its ``issued_at_ms`` is set anew for each attempt. Unless ``resumed``, its nonce is set when it is sent for
+                the first time, which is the nonce's birth.
             payload: one packed value.
             live: whether it goes to be judged at once, or to be stored first.
             resumed: whether the nonce was published before, by an earlier call. The ledger makes sure that it stands for
@@ -152,18 +161,16 @@ class Publisher:
             timeout_s: how long to wait for a verdict, from when it is sent for the first time. Before that it may have
                 to wait for its turn.
             declared: its subject's declaration, if that is known. Its rate is kept to.
-            on_sent: called when it is sent for the first time.
+            on_sent: called when it is sent for the first time, with the header that has its nonce.
 
         Raises:
             Refused: the relay's verdict; for a refusal that another attempt may avoid, only when the time is over.
             Unresolved: no verdict came in time.
             CredentialsError: verdicts come under a bus key that the credentials do not name.
-            InvalidInput: the message is too large, or one with its nonce is being published.
+            InvalidInput: the message is too large, one with its nonce is being published, the nonce is too old, or the time
+                is longer than a nonce lives.
         """
-        if header.nonce in self._pending:
-            raise InvalidInput(
-                "a message with this nonce is being published already", hint="wait for its verdict, or leave nonce out"
-            )
+        self._check_life(header, live=live, resumed=resumed, timeout_s=timeout_s)
         # The caller's mistakes are told to the caller, and never reach the sender.
         if len(header.encode()) + len(payload) > MAX_ENVELOPE_BYTES - MAX_SEAL_BYTES:
             raise InvalidInput(
@@ -174,17 +181,42 @@ class Publisher:
         pace = self._pace(declared) if declared is not None and declared.rate is not None else None
         self._begun += 1
         pending = _Pending(self._begun, header, payload, live, resumed, timeout_s, verdict, pace, on_sent)
-        self._pending[header.nonce] = pending
+        self._all[pending] = None
+        if resumed:
+            self._pending[header.nonce] = pending
         self._submit(pending)
         try:
             return await verdict
         finally:
             verdict.cancel()  # for the pace, where the caller was cancelled in the queue
-            del self._pending[header.nonce]
+            del self._all[pending]
+            self._pending.pop(pending.header.nonce, None)
             self._unsent.pop(pending, None)
             for timer in (pending.again, pending.deadline, pending.doubt):
                 if timer is not None:
                     timer.cancel()
+
+    def _check_life(self, header: Header, *, live: bool, resumed: bool, timeout_s: float) -> None:
+        """Attempts under one nonce end with its life: later the bus may have forgotten it, and would deliver the message again."""
+        life_s = life_ms(live=live) / 1000
+        if timeout_s > life_s:
+            raise InvalidInput(
+                f"timeout={timeout_s:g} is out of range: a {'live' if live else 'stream'} message is sent again for at most {life_s:g} s",
+                hint=f"use at most {life_s:g}; when it raises Unresolved, the outcome stays unknown",
+            )
+        if not resumed:
+            return
+        if header.nonce in self._pending:
+            raise InvalidInput(
+                "a message with this nonce is being published already", hint="wait for its verdict, or leave nonce out"
+            )
+        age_ms = time.time_ns() // 1_000_000 - header.birth_ms
+        if not -EARLY_MS <= age_ms <= life_s * 1000:
+            when = f"{age_ms / 1000:.0f} s ago" if age_ms > 0 else "in the future"
+            raise InvalidInput(
+                f"this nonce was born {when}: a message can be resumed for {life_s:g} s",
+                hint="make nonces with sealbus.new_nonce(); what became of an older message can no longer be found out",
+            )
 
     def _pace(self, declared: Declared) -> Pace[_Pending]:
         assert declared.rate is not None
@@ -208,15 +240,25 @@ class Publisher:
         """Have it sent with whatever else is to be sent in this turn of the loop, and again if there is no verdict in time."""
         later = self._supervisor.later
         if pending.deadline is None:
-            pending.deadline = later("a message's deadline", pending.timeout_s, self._give_up, pending)
-            if pending.on_sent is not None:
-                pending.on_sent()
+            self._begin(pending)
         if pending.again is not None:
             pending.again.cancel()
         pending.again = later("sending again", pending.interval_s, self._submit, pending)
         pending.interval_s = min(2 * pending.interval_s, RETRY_MOST_S)
         self._unsent[pending] = None
         self._wake.set()
+
+    def _begin(self, pending: _Pending) -> None:
+        """It is about to be sent for the first time: now its nonce is born, and its time begins."""
+        now_ms, seconds = time.time_ns() // 1_000_000, pending.timeout_s
+        if pending.resumed:
+            seconds = min(seconds, (pending.header.birth_ms + life_ms(live=pending.live) - now_ms) / 1000)
+        else:
+            pending.header = replace(pending.header, nonce=new_nonce(now_ms))
+            self._pending[pending.header.nonce] = pending
+        pending.deadline = self._supervisor.later("a message's deadline", seconds, self._give_up, pending)
+        if pending.on_sent is not None:
+            pending.on_sent(pending.header)
 
     def _send_later(self, pending: _Pending) -> None:
         """Have it sent again after a pause in which the bus's clock or ledger can move on."""
@@ -242,7 +284,7 @@ class Publisher:
 
     def verdicts(self) -> list[asyncio.Future[Stamp]]:
         """What :meth:`publish` waits for now, one a message."""
-        return [pending.verdict for pending in self._pending.values() if not pending.verdict.done()]
+        return [pending.verdict for pending in self._all if not pending.verdict.done()]
 
     def resend(self) -> None:
         """Send everything without verdict again, now: a new connection is there, and what was under way may be lost."""
@@ -253,7 +295,7 @@ class Publisher:
 
     def abandon(self) -> None:
         """Wait for no verdict any more: the bot is closed."""
-        for pending in self._pending.values():
+        for pending in self._all:
             if not pending.verdict.done():
                 pending.verdict.set_exception(_abandoned(pending))
 
@@ -263,7 +305,7 @@ class Publisher:
             await self._wake.wait()
             client = await self._session.client()
             self._wake.clear()
-            waiting = [one for one in self._unsent if not one.verdict.done()]
+            waiting = [one for one in self._unsent if not one.verdict.done() and not _is_past(one)]
             self._unsent.clear()
             for live in (False, True):
                 subject = ingress_subject(self._credentials.bot, live=live)
@@ -276,7 +318,8 @@ class Publisher:
     def _seal(self, batch: list[_Pending]) -> bytes:
         """One NATS message: the envelopes of ``batch`` under one signature."""
         now_ms = time.time_ns() // 1_000_000
-        issued = [_unused(now_ms, one.attempts.values()) for one in batch]
+        # A clock that was set back must not have an attempt issued before its nonce was born.
+        issued = [_unused(max(now_ms, one.header.birth_ms), one.attempts.values()) for one in batch]
         drafts = [(replace(one.header, issued_at_ms=at), one.payload) for one, at in zip(batch, issued, strict=True)]
         envelopes = seal_envelopes(self._credentials.key, drafts)
         for one, at, envelope in zip(batch, issued, envelopes, strict=True):
@@ -343,7 +386,8 @@ class Publisher:
             self._on_policy(stamp.policy)
         if accepted:
             pending.verdict.set_result(stamp)
-        else:
+        elif not _is_past(pending):
+            # Else this process was stopped for so long that the bus may have forgotten an acceptance.
             self._take_refusal(pending, stamp)
 
     def _take_refusal(self, pending: _Pending, stamp: Stamp) -> None:
@@ -364,6 +408,11 @@ class Publisher:
             self._send_later(pending)
         else:
             pending.verdict.set_exception(refused)
+
+
+def _is_past(pending: _Pending) -> bool:
+    """Whether the nonce's life is over: nothing is sealed under it any more, and no refusal of it is believed."""
+    return time.time_ns() // 1_000_000 - pending.header.birth_ms > life_ms(live=pending.live)
 
 
 def _abandoned(pending: _Pending) -> SealbusError:

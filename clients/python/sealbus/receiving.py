@@ -15,6 +15,10 @@ REMEMBERED: Final = 65_536
 """Nonces of handled messages kept: minutes of a busy subject, about 8 MiB."""
 
 
+LATE: Final = "too late"
+"""Under which name :attr:`Opener.refused` counts deliveries that were void, or live and too old."""
+
+
 class Seen:
     """The last messages that were handled, by sender and nonce: two bots may use the same nonce."""
 
@@ -52,6 +56,11 @@ class Opener:
         except Malformed as error:
             self.refuse(error.what)
             return None
+
+    def refuse_late(self, message: Message, why: str) -> None:
+        """Count a genuine delivery that took effect too late, and so is none (:mod:`sealbus.shelf_life`)."""
+        self.refused[LATE] += 1
+        log.warning("a message on %s from %s came too late, and is not handled: %s", message.subject, message.bot, why)
 
     def refuse(self, why: str) -> None:
         """Count a delivery that is not believed."""

@@ -11,6 +11,7 @@ from sealbus.delivery import Message
 from sealbus.envelope import Header
 from sealbus.errors import Malformed, SealbusError
 from sealbus.grants import Declared
+from sealbus.limits import LIVE_NONCE_LIFE_MS
 from sealbus.matching import check_answer
 from sealbus.outcomes import NoReply, RequestFailed
 from sealbus.own import OWN
@@ -46,16 +47,23 @@ class Requester:
         loop = asyncio.get_running_loop()
         declared = declared or OWN.get(header.subject)
         answer: asyncio.Future[Message] = loop.create_future()
-        self._waiting[header.nonce] = header, answer
         ends = loop.time() + timeout_s
+        nonce = b""
 
-        def on_sent() -> None:
-            nonlocal ends
-            ends = loop.time() + timeout_s
+        def on_sent(sent: Header) -> None:
+            nonlocal ends, nonce
+            ends, nonce = loop.time() + timeout_s, sent.nonce
+            self._waiting[nonce] = sent, answer
 
         try:
             await self._publisher.publish(
-                header, payload, live=True, resumed=False, timeout_s=timeout_s, declared=declared, on_sent=on_sent
+                header,
+                payload,
+                live=True,
+                resumed=False,
+                timeout_s=min(timeout_s, LIVE_NONCE_LIFE_MS / 1000),
+                declared=declared,
+                on_sent=on_sent,
             )
             async with asyncio.timeout_at(ends):
                 return await answer
@@ -65,7 +73,7 @@ class Requester:
                 hint="is a bot that replies on it connected?",
             ) from None
         finally:
-            del self._waiting[header.nonce]
+            self._waiting.pop(nonce, None)
             if answer.done() and not answer.cancelled():
                 answer.exception()  # looked at, in case it was abandoned while the verdict was waited for
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -30,6 +29,9 @@ TTL_S: Final = 30.0
 """Life of an envelope: far longer than a verdict takes, half of what a policy allows by default. Less if the policy allows less."""
 
 LIVE_TTL_S: Final = 5.0
+
+UNBORN: Final = bytes(NONCE_BYTES)
+"""In place of a nonce that is made when its message is sent for the first time."""
 
 
 class Speaker:
@@ -59,7 +61,7 @@ class Speaker:
         """Publish one message: see :meth:`sealbus.Bot.publish`. ``parent``: as it stands in a header."""
         check_subject(subject)
         resumed = nonce is not None
-        name = check_nonce(nonce) if resumed else os.urandom(NONCE_BYTES)
+        name = check_nonce(nonce) if resumed else UNBORN
         ttl_ms = None if ttl is None else check_ttl(ttl)
         identity = (None, None) if schema is None else split_schema(schema)
         data = pack_payload(payload)
@@ -122,7 +124,7 @@ class Speaker:
     async def _answer(self, request: Message, data: bytes, *, failed: bool) -> None:
         header = self._header(
             reply_subject(request.bot, request.nonce),
-            os.urandom(NONCE_BYTES),
+            UNBORN,
             (ERROR_ID, ERROR_VERSION) if failed else (None, None),
             self._ttl_ms(live=True),
             request.as_parent(),
@@ -144,7 +146,7 @@ class Speaker:
         """The header and the packed payload of a request."""
         check_subject(subject)
         identity = (None, None) if schema is None else split_schema(schema)
-        return self._header(subject, os.urandom(NONCE_BYTES), identity, self._ttl_ms(True)), pack_payload(payload)
+        return self._header(subject, UNBORN, identity, self._ttl_ms(True)), pack_payload(payload)
 
     def _ttl_ms(self, live: bool) -> int:
         """The life of a message whose author names none."""

@@ -2,10 +2,11 @@
 
 Publishers get it as a receipt; subscribers get it beside the envelope and accept nothing without it. On the wire it is msgpack
 ``[version, body bin, seal bin]``; the body is a msgpack array of
-thirteen fields in fixed places::
+fourteen fields in fixed places::
 
     bus str · envelope digest bin(32) · bot str · subject str · nonce bin(16) · verdict str · reason str | nil
     · detail str | nil · policy digest bin(32) · ingress position int | nil · judged-at int (ms) · relay str · record int | nil
+    · store-by int (ms) | nil
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ _BODY_TYPES: Final = FieldTypes(
         (int, NoneType),
         (int,),
         (str,),
+        (int, NoneType),
         (int, NoneType),
     )
 )
@@ -72,10 +74,13 @@ class Stamp:
     position: int | None
     """Its sequence in the ingress stream, 1 to 2**53-1; ``None`` for a live message, which has none."""
     judged_at_ms: int
+    """The time at which it was judged: freshness, waiting and the ledger's age were judged by it."""
     relay: str
     """Name of the relay that judged it."""
     record: int | None = None
     """The sequence of its record in the quarantine; ``None`` unless the verdict is *quarantined*."""
+    store_by_ms: int | None = None
+    """When an accepted message must be stored at the latest, by the engine's clock (:mod:`sealbus.shelf_life`); else ``None``."""
 
     def encode(self) -> bytes:
         """The body's bytes."""
@@ -94,6 +99,7 @@ class Stamp:
                 self.judged_at_ms,
                 self.relay,
                 self.record,
+                self.store_by_ms,
             )
         )
 
@@ -102,7 +108,7 @@ class Stamp:
         """Read a body. Raises :class:`Malformed`."""
         fields = unpack_fields(data, _BODY_TYPES)
         bus, envelope, bot, subject, nonce, verdict, reason, detail, policy = fields[:9]
-        position, judged_at, relay, record = fields[9:]
+        position, judged_at, relay, record, store_by = fields[9:]
         if not (is_name(bus) and is_name(bot) and is_subject(subject) and is_name(relay)):
             raise Malformed("stamp: a name or subject is outside the grammar")
         if not (len(envelope) == len(policy) == HASH_BYTES and len(nonce) == NONCE_BYTES):
@@ -115,6 +121,10 @@ class Stamp:
             raise Malformed("stamp: a refusal has a reason, an acceptance none")
         if (verdict == Verdict.QUARANTINED) != (record is not None):
             raise Malformed("stamp: a quarantined message has a record, any other none")
+        if (verdict == Verdict.ACCEPTED) != (store_by is not None):
+            raise Malformed("stamp: an acceptance says by when it must be stored, a refusal does not")
+        if store_by is not None and not judged_at <= store_by <= MAX_TIME_MS:
+            raise Malformed("stamp: it must be stored before it was judged")
         try:
             return cls(
                 bus,
@@ -130,6 +140,7 @@ class Stamp:
                 judged_at,
                 relay,
                 record,
+                store_by,
             )
         except ValueError:
             raise Malformed(

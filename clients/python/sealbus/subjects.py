@@ -41,6 +41,10 @@ INBOX: Final = "inbox"
 REPLY: Final = "reply"
 RECEIPTS: Final = "receipts"
 
+GENESIS: Final = f"{RELAY}.genesis"
+CLOSED: Final = f"{RELAY}.closed"
+_BOOKKEEPING: Final = (GENESIS.encode(), CLOSED.encode())
+
 DURABLE: Final = r"[a-z0-9][a-z0-9_-]{0,63}"
 """A durable subscription's name, as a regular expression: one token of a subject."""
 
@@ -173,6 +177,14 @@ def receipt_subject(bot: str, nonce: bytes) -> str:
 def receipts_subject(bot: str) -> str:
     """The NATS subject on which ``bot`` gets several stamps together."""
     return f"{INBOX}.{bot}.{RECEIPTS}"
+
+
+def is_bookkeeping(subject: bytes, prefix: str) -> bool:
+    """Whether a NATS subject, below ``prefix``, is one on which relays keep notes of their own beside the accepted messages.
+
+    Whoever subscribes to ``>`` sees them too. They are for no subscriber.
+    """
+    return subject.removeprefix(prefix.encode() + b".") in _BOOKKEEPING
 
 
 def consumer_name(bot: str, pattern: str, durable: str) -> str:

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from nats.errors import Error as NatsError
 
+from sealbus.acks import Ack, read_ack
 from sealbus.attempts import RETRY_FIRST_S, RETRY_MOST_S, Attempts, nak
 from sealbus.errors import SealbusError, SubscriptionDenied
 from sealbus.frames import pub
@@ -32,7 +33,8 @@ from sealbus.log import log
 from sealbus.pull import End, Pull
 from sealbus.receiving import Opener, PendingMessage, Seen
 from sealbus.session import Session
-from sealbus.subjects import INBOX
+from sealbus.shelf_life import is_void
+from sealbus.subjects import INBOX, is_bookkeeping
 from sealbus.supervision import Supervisor, end
 from sealbus.value import value
 from sealbus.waiting import before, set_after
@@ -97,12 +99,23 @@ class Place:
 class DurableMessage(PendingMessage):
     """A message of a durable subscription, from its arrival to its end."""
 
-    __slots__ = ("_subscription", "arrived", "begun", "data", "delivered", "reply", "sequence", "subject", "told")
+    __slots__ = (
+        "_subscription",
+        "arrived",
+        "begun",
+        "data",
+        "delivered",
+        "reply",
+        "sequence",
+        "stored_ms",
+        "subject",
+        "told",
+    )
 
     is_durable = True
 
     def __init__(
-        self, subscription: DurableSubscription, subject: bytes, reply: bytes, data: bytes, now: float
+        self, subscription: DurableSubscription, subject: bytes, reply: bytes, ack: Ack, data: bytes, now: float
     ) -> None:
         self._subscription = subscription
         self.subject = subject
@@ -110,12 +123,7 @@ class DurableMessage(PendingMessage):
         self.data = data
         self.arrived = self.begun = self.told = now
         """When it came, when a handler began, and when the server last heard of it or sent it."""
-        # $JS.ACK.ACCEPTED.<consumer>.<deliveries>.<stream sequence>.<consumer sequence>.<time>.<pending>
-        tokens = reply.split(b".", 6)
-        try:
-            self.delivered, self.sequence = int(tokens[4]), int(tokens[5])
-        except (ValueError, IndexError):  # a stranger's
-            self.delivered = self.sequence = 1
+        self.delivered, self.sequence, self.stored_ms = ack.deliveries, ack.sequence, ack.stored_ms
 
     def handled(self) -> None:
         """Acknowledge it."""
@@ -143,7 +151,7 @@ class DurableSubscription:
         self._opener = opener
         self._place = place
         self._time = asyncio.get_running_loop().time
-        self._mine = f"$JS.ACK.ACCEPTED.{place.consumer}.".encode()
+        self._mine = b"ACCEPTED", place.consumer.encode()
         self._in_order = concurrency == 1
         self._window = Window(concurrency)
         self._attempts = Attempts(place.attempts)
@@ -228,11 +236,20 @@ class DurableSubscription:
         now = self._time()
         if now - held.told > UNREPORTED_S:
             return None
+        if is_bookkeeping(held.subject, "accepted"):
+            self._answer(held.reply, b"+ACK")
+            return None
         attempt = self._attempts.number(held.sequence, held.delivered)
         message = self._opener.open(held.subject, held.data, "accepted", attempt)
         if message is None:
             # Perhaps a byte was changed on the way, and the next copy is whole. Deleting it would lose it for good.
             self._unverified(held, attempt)
+            return None
+        if is_void(message.stamp, held.stored_ms):
+            self._opener.refuse_late(
+                message, f"stored {held.stored_ms - message.stamp.judged_at_ms} ms after it was judged"
+            )
+            self._answer(held.reply, b"+ACK")
             return None
         if message in self._seen:
             self._answer(held.reply, b"+ACK")
@@ -415,10 +432,11 @@ class DurableSubscription:
             pull.ask(room)
 
     def _take(self, subject: bytes, reply: bytes, data: bytes) -> None:
-        if not reply.startswith(self._mine):
+        ack = read_ack(reply)
+        if ack is None or (ack.stream, ack.consumer) != self._mine:
             self._opener.refuse("not from this subscription's own consumer")
             return
-        self._waiting.append(DurableMessage(self, subject, reply, data, self._time()))
+        self._waiting.append(DurableMessage(self, subject, reply, ack, data, self._time()))
         self._changed.set()
         if self._ticking is None:
             self._ticking = self._supervisor.later("looking after messages", TICK_S, self._tick)

@@ -233,8 +233,9 @@ def stamps(rules: Rules) -> Results:
                 stamp.detail,
                 stamp.position,
                 stamp.record,
+                stamp.store_by,
             )
-            names = ("bus", "envelope", "verdict", "reason", "detail", "position", "record")
+            names = ("bus", "envelope", "verdict", "reason", "detail", "position", "record", "store_by_ms")
             wanted = tuple(told[name] for name in names)
             yield told["reason"], given == wanted and stamp.judged_at == told["judged_at_ms"]
     for one in FILES["stamps"]["invalid"]:
@@ -299,7 +300,7 @@ def subscribers(rules: Rules) -> Results:
     for sequence in told["sequences"]:
         subscriber = Subscriber(rules, sequence["kind"], told["bus"], trusted)
         for step in sequence["steps"]:
-            met = subscriber.take(step["subject"], HEX(step["delivery"]), step["now_ms"])
+            met = subscriber.take(step["subject"], HEX(step["delivery"]), step.get("now_ms", 0), step.get("reply", ""))
             yield sequence["name"], met == step["expect"]
 
 

@@ -125,7 +125,7 @@ _HEADER_TYPES: Final = (
 )  # fmt: skip
 _BODY_TYPES: Final = (
     (str,), (bytes,), (str,), (str,), (bytes,), (str,), (str, type(None)), (str, type(None)), (bytes,), (int, type(None)), (int,), (str,),
-    (int, type(None)),
+    (int, type(None)), (int, type(None)),
 )  # fmt: skip
 
 
@@ -211,6 +211,7 @@ class Stamp:
     judged_at: int
     relay: str
     record: int | None
+    store_by: int | None
 
 
 def open_stamp(rules: Rules, data: bytes, bus_keys: frozenset[bytes]) -> Stamp:
@@ -220,7 +221,7 @@ def open_stamp(rules: Rules, data: bytes, bus_keys: frozenset[bytes]) -> Stamp:
     seal = read_seal(rules, raw_seal)
     rules.must("a stamp by a key that is not the bus's", seal.key in bus_keys)
     rules.must("a stamp whose seal does not hold", holds(rules, CONTEXTS["stamp"], seal, signed))
-    stamp = Stamp(*_fields(rules, body, _BODY_TYPES, "stamp")[:13])
+    stamp = Stamp(*_fields(rules, body, _BODY_TYPES, "stamp")[:14])
     _check_stamp(rules, stamp)
     return stamp
 
@@ -249,6 +250,11 @@ def _check_stamp(rules: Rules, stamp: Stamp) -> None:
     rules.must("a quarantined message without a record", not kept or stamp.record is not None)
     rules.must("an acceptance with a record", stamp.verdict != "accepted" or stamp.record is None)
     rules.must("a dropped message with a record", stamp.verdict != "dropped" or stamp.record is None)
+    accepted, store_by = stamp.verdict == "accepted", stamp.store_by
+    rules.must("an acceptance that may be stored for ever", not accepted or store_by is not None)
+    rules.must("a refusal that may be stored", accepted or store_by is None)
+    rules.must("stored before judged", store_by is None or store_by >= stamp.judged_at)
+    rules.must("store-by too late", store_by is None or store_by <= rules.limit["store-by"])
     rules.must("a record too low", stamp.record is None or stamp.record >= rules.limit["record-least"])
     rules.must("a record too high", stamp.record is None or stamp.record <= rules.limit["record"])
 
@@ -353,7 +359,7 @@ def check_answer(rules: Rules, message: Message, request: dict[str, Any], bus: s
 
 
 class Subscriber:
-    """The checks 10 and 11 of section 11, which need a clock and a memory."""
+    """The checks 10 to 12 of section 11, which need a clock and a memory."""
 
     def __init__(self, rules: Rules, kind: str, bus: str, bus_keys: frozenset[bytes]) -> None:
         self.rules = rules
@@ -362,23 +368,22 @@ class Subscriber:
         self.bus_keys = bus_keys
         self.handled: set[object] = set()
 
-    def take(self, nats_subject: str, data: bytes, now_ms: int) -> str:
-        """What becomes of a delivery."""
+    def take(self, nats_subject: str, data: bytes, now_ms: int, reply: str) -> str:
+        """What becomes of a delivery: at ``now_ms`` where it is live, with an acknowledgement subject where it is durable."""
         if not data and not self.rules.slips("a probe counted as refused"):
             return "ignored"
         prefix = "bus." if self.kind == "live" else "accepted."
         subject = nats_subject.removeprefix(prefix)
+        if subject in ("sealbus.genesis", "sealbus.closed") and not self.rules.slips("a relay's notes refused"):
+            return "ignored"
         try:
             message = open_delivery(self.rules, data, subject, self.bus, self.bus_keys)
-            age = now_ms - message.stamp.judged_at
-            if self.kind == "live" or self.rules.slips("an old durable message refused"):
-                if self.rules.slips("the age taken from issued-at"):
-                    age = now_ms - message.envelope.header[4] - message.envelope.header[5]
-                if self.rules.slips("a stamp ahead of this clock refused"):
-                    age = abs(age)
-                self.rules.must("a live message too old", age <= self.rules.limit["live-age"])
         except Refused:
             return "refused"
+        if self._is_void(message, now_ms, reply):
+            if self.rules.slips("what was void is remembered"):
+                self.handled.add((message.bot, message.nonce))
+            return "void"
         one: object = (message.bot, message.nonce)
         if self.rules.slips("a nonce without its bot remembered"):
             one = message.nonce
@@ -388,3 +393,30 @@ class Subscriber:
             return "handed" if self.rules.slips("copies handed on") else "known"
         self.handled.add(one)
         return "handed"
+
+    def _is_void(self, message: Message, now_ms: int, reply: str) -> bool:
+        if self.kind == "live":
+            return self._is_too_old(message, now_ms)
+        tokens = reply.split(".")
+        if len(tokens) > 9 and not self.rules.slips("only the short form of an acknowledgement subject read"):
+            tokens = tokens[2:]
+        if self.rules.slips("the time of storing counted from the end"):
+            tokens = ["", *reply.split(".")[-8:]]
+        stored, by = int(tokens[7]) // 1_000_000, message.stamp.store_by or 0
+        if self.rules.slips("the time of storing rounded up"):
+            stored += 1
+        if self.rules.slips("a store-by taken for the first late moment"):
+            by -= 1
+        return stored > by and not self.rules.slips("a void message handed on")
+
+    def _is_too_old(self, message: Message, now_ms: int) -> bool:
+        live = message.stamp.position is None or self.rules.slips(
+            "a stream message that passes by taken for a live one"
+        )
+        most = self.rules.limit["live-shelf-life" if live else "shelf-life"]
+        age = now_ms - message.stamp.judged_at
+        if self.rules.slips("the age taken from issued-at"):
+            age = now_ms - message.envelope.header[4] - message.envelope.header[5]
+        if self.rules.slips("a stamp ahead of this clock refused"):
+            age = abs(age)
+        return age > most and not self.rules.slips("a live message too old handed on")

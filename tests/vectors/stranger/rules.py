@@ -29,7 +29,9 @@ LIMITS: Final = {
     "faults": 8,
     "position": 2**53 - 1,
     "record": 2**53 - 1,
-    "live-age": 60_000,
+    "store-by": 2**53 - 1,
+    "shelf-life": 10_000,
+    "live-shelf-life": 5_000,
 }
 """Every number of section 18 that a client meets, by a name of its own."""
 
