@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from sealbus.keys import KeyKind, SigningKey
 from sealbus_broker.relay.admission import Admission
-from sealbus_broker.relay.throttle import KINDS, LINES, PERIOD_S, QUIET_S, Throttle
+from sealbus_broker.relay.throttle import FIRST, KINDS, LINES, PERIOD_S, QUIET_S, Throttle
 from tests.relay.scene import Scene
 
 
@@ -24,13 +24,15 @@ class Clock:
         return self.now
 
 
-def test_of_one_kind_one_line_is_written_and_the_rest_are_counted() -> None:
+def test_of_one_kind_few_lines_are_written_and_the_rest_are_counted() -> None:
     clock = Clock()
     throttle = Throttle(clock)
-    assert [throttle.may_speak("a") for _ in range(3)] == [0, None, None]
+    assert [throttle.may_speak("a") for _ in range(FIRST + 2)] == [0] * FIRST + [None, None]
     assert throttle.may_speak("b") == 2
     clock.now += QUIET_S
-    assert throttle.may_speak("a") == 0
+    assert [throttle.may_speak("a") for _ in range(2)] == [0, None]
+    clock.now += PERIOD_S
+    assert [throttle.may_speak("a") for _ in range(2)] == [1, 0]
 
 
 def test_of_any_number_of_kinds_so_many_lines_are_written() -> None:
@@ -82,8 +84,8 @@ async def test_logins_of_one_bot_fill_no_log(scene: Scene) -> None:
     admission = Admission(await scene.login(), scene.secrets.issuer, lambda: scene.policy, monotonic=clock)
     await admission.start()
     with capture_logs() as logs:
-        for bot in ("order", "order", "order", "inventory"):
+        for bot in ("order",) * (FIRST + 2) + ("inventory",):
             await scene.bot(bot)
     told = [(entry["event"], entry["bot"], entry["left_out"]) for entry in logs]
-    assert told == [("admission.granted", "order", 0), ("admission.granted", "inventory", 2)]
+    assert told == [("admission.granted", "order", 0)] * FIRST + [("admission.granted", "inventory", 2)]
     await admission.stop()
