@@ -112,6 +112,18 @@ def test_a_number_out_of_range_is_told_in_our_words(tmp_path: Path, number: str)
     assert (told.code, "is not a whole number from 1 to 100,000" in told.err) == (2, True)
 
 
+@pytest.mark.parametrize("seconds", ["0", "x", "1_0", "1e3", "inf", "nan", "٣", " 1", "-1", "99999"])
+def test_a_time_is_a_plain_number_of_seconds(tmp_path: Path, seconds: str) -> None:
+    told = quickly("sub", "greetings.sent", "--timeout", seconds, cwd=tmp_path)
+    assert (told.code, "is not a time in seconds" in told.err) == (2, True)
+
+
+@pytest.mark.parametrize("nonce", ["00 " * 16, "0x" + "0" * 30, "\u0660" * 32, "0" * 31])
+def test_a_nonce_is_hexadecimal_digits_alone(tmp_path: Path, nonce: str) -> None:
+    told = quickly("pub", "greetings.sent", "{}", "--nonce", nonce, cwd=tmp_path)
+    assert (told.code, "a nonce has 32 hexadecimal digits" in told.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("subject", "sentence"),
     [("greetings.snt", Reason.UNDECLARED_SUBJECT.meaning), ("clock.ask", Reason.NOT_GRANTED.meaning)],

@@ -107,6 +107,12 @@ class TestUp:
         assert problem["file"] == "bus.toml"
 
 
+@pytest.mark.parametrize("listen", ["0.0.0.0:٤٢٢٢", "0.0.0.0:4_222", "0.0.0.0: 4222", "0.0.0.0:0", "4222"])
+def test_prepare_wants_a_plain_port(bus: Path, listen: str) -> None:
+    told = quickly("prepare", "--listen", listen, cwd=bus)
+    assert (told.code, "is not an address" in told.err) == (2, True)
+
+
 def test_prepare_says_where_the_bus_is_found(clone: Path) -> None:
     (clone / "bus.toml").unlink()
     told = quickly("prepare", "--listen", "0.0.0.0:15071", cwd=clone)

@@ -175,6 +175,16 @@ def test_a_bot_under_another_spelling_is_a_mistake(bus: Folder, name: str) -> No
     assert "is not valid" in bus.problems()[0]
 
 
+@pytest.mark.parametrize("key", ["-0", "00", "0x0", "0_0", "+0", "0.0"])
+def test_a_key_is_the_text_that_stands_there(bus: Folder, key: str) -> None:
+    bus.change("  stock.check:\n", f"  {key}:\n    schema: order.v1\n  stock.check:\n")
+    loaded = bus.load()
+    if loaded.policy is not None:
+        assert key in [rule.pattern for rule in loaded.policy.subjects]
+    else:
+        assert key in loaded.problems[0].what
+
+
 def test_the_buss_own_key_is_no_bots(bus: Folder) -> None:
     write_bus_file(bus.root, BusFile("shop", ("nats://127.0.0.1",), (BUS.public,)))
     bus.key("order", PublicKey(BUS.public.raw, KeyKind.BOT).text)

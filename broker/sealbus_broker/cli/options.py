@@ -21,16 +21,17 @@ MAX_SECONDS: Final = 24 * 60 * 60.0
 """Longest time that can be waited for: a day, as long as the longest life of a message."""
 
 
+DECIMAL: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
+"""Seconds as people write them."""
+
 DIGITS: Final = re.compile(r"-?[0-9]{1,19}")
 """A whole number of at most 64 bits."""
 
 
 def seconds(value: str | float) -> float:
     """The type of options that are a time in seconds, above 0."""
-    try:
-        given = float(value)
-    except ValueError:
-        given = math.nan
+    # Plain decimals: float() also takes 1_0, ٣, 1e3 and inf, which people read otherwise, or not at all.
+    given = float(value) if DECIMAL.fullmatch(str(value)) else math.nan
     if not 0 < given <= MAX_SECONDS:
         raise click.BadParameter(
             f"'{printable(str(value))}' is not a time in seconds, above 0 and at most {MAX_SECONDS:.0f}"
@@ -54,13 +55,9 @@ class WholeNumber(click.IntRange):
 
 def nonce(value: str) -> bytes:
     """The type of options that are a message's nonce, in hex."""
-    try:
-        given = bytes.fromhex(value)
-    except ValueError:
-        given = b""
-    if len(given) != NONCE_BYTES:
+    if not re.fullmatch(f"[0-9a-fA-F]{{{2 * NONCE_BYTES}}}", value):  # fromhex() also takes spaces
         raise click.BadParameter(f"a nonce has {2 * NONCE_BYTES} hexadecimal digits")
-    return given
+    return bytes.fromhex(value)
 
 
 def all_commands(command: click.Command, *words: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:

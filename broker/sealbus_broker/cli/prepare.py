@@ -10,7 +10,8 @@ import click
 from sealbus.errors import InvalidInput
 from sealbus_broker.cli.bus_options import dir_option, new_keys_option, server_option
 from sealbus_broker.cli.folder import BusFolder, Unusable
-from sealbus_broker.cli.options import WholeNumber
+from sealbus_broker.cli.options import DIGITS, WholeNumber
+from sealbus_broker.printable import printable
 from sealbus_broker.relay.nats_config import NatsConfig, render
 
 
@@ -48,8 +49,8 @@ def prepare(
     secrets = bus.open_secrets(new_keys=new_keys)
     policy = bus.policy(secrets.bus.public)
     host, _, port = listen.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise InvalidInput(f"--listen {listen!r} is not an address", hint="like 0.0.0.0:4222")
+    if not host or not DIGITS.fullmatch(port) or not 0 < int(port) < 65536:
+        raise InvalidInput(f"--listen {printable(listen)} is not an address", hint="like 0.0.0.0:4222")
     target = Path(nats_conf) if nats_conf else bus.state / "nats.conf"
     config = NatsConfig(
         store_dir=Path(store),

@@ -34,7 +34,8 @@ from sealbus_broker.printable import printable
 MAX_DEPTH: Final = 16
 """Deepest nesting: the grammar needs six levels, and ruamel.yaml takes minutes over 100,000 open brackets."""
 
-_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+"""Integers that have one spelling: ``-0`` is text, or else the key ``-0`` would be the key ``0``."""
 
 
 def read_yaml_tree(file: str, text: str) -> Node:
