@@ -118,6 +118,7 @@ GATE_ALONE: Final = {
     "a_key_a_millisecond_too_late": "a running bus has no such millisecond",
     "a_key_at_the_moment_of_its_revocation": "a running bus has no such millisecond",
     "revoked_while_it_waited": "the relay would have to be stopped meanwhile",
+    "a_live_message_that_waited": "the relay would have to be stopped meanwhile",
     "waited_too_long": "the relay would have to be stopped for five minutes",
     "from_before_the_ledger": "the ledger would have to be lost",
     "kept_for_later": "the bus would have to be older than what it kept: the demo tries it",
