@@ -22,7 +22,8 @@ ENDS = [*"\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"]
 """What ends a line for some readers."""
 TURNS = [*"\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"]
 STEERS = [*"\0\x07\x08\x1b\x7f\x9b"]
-HIDING = [*ENDS, *TURNS, *STEERS]
+HIDES = [*"\u00ad\u200b\u2060\u3164\ufeff\U000e0041"]
+HIDING = [*ENDS, *TURNS, *STEERS, *HIDES]
 BUS = SigningKey.generate(KeyKind.BUS)
 
 
@@ -101,6 +102,16 @@ def test_a_text_that_is_read_has_the_same_lines_for_everybody(text: str) -> None
         return
     assert read == text
     assert text.splitlines() == text.removesuffix("\n").split("\n")[: None if text else 0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\u06a9\u0646\u0648\u0646\u06cc\u200c\u0627", "\U0001f469\u200d\U0001f373", "caf\u00e9", "\u2764\ufe0f", "\t"],
+)
+def test_what_scripts_and_emoji_need_is_read(bus: Folder, text: str) -> None:
+    bus.change("bots:\n", f"bots:  # {text}\n")
+    bus.write("schemas/order.v1.json", f'{{"description": "{text.strip()}"}}')
+    assert bus.problems() == []
 
 
 def test_windows_line_ends_are_lines(bus: Folder) -> None:

@@ -5,9 +5,10 @@ alike: one mark at the beginning is skipped, and a file in UTF-16 or UTF-32, whi
 away, is refused by that name.
 
 A person who reviews a file and the program that reads it have to see the same lines. So characters
-that end a line for some readers only, that turn the direction of writing, or that steer a terminal
-are refused wherever they stand, comments included: behind one of them, what looks like a comment
-may be in force, and what looks like a rule may be none.
+that end a line for some readers only, turn the direction of writing, steer a terminal or are shown
+as nothing are refused wherever they stand, comments included: behind one of them, what looks like a
+comment may be in force, and what looks like a rule may be none. The joiners that some scripts and
+emoji need (U+200C, U+200D) are left.
 """
 
 from __future__ import annotations
@@ -30,11 +31,14 @@ _OTHERS: Final = {
 _MISREAD: Final = re.compile(
     "(?P<ends>\r(?!\n)|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029])"
     "|(?P<turns>[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069])"
+    "|(?P<hides>[\u00ad\u115f\u1160\u17b4\u17b5\u180e\u200b\u2060-\u2065\u206a-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb"
+    "\U000e0000-\U000e007f])"
     "|(?P<steers>[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f])"
 )
 _WHY: Final = {
     "ends": ("this character ends a line for some readers only", "remove it; lines end with LF or CR LF"),
     "turns": ("this character turns the direction of writing, so people read what no program does", "remove it"),
+    "hides": ("this character is shown as nothing, so that two different texts look the same", "remove it"),
     "steers": ("this control character is shown by no editor, and obeyed by terminals", "remove it"),
 }
 
