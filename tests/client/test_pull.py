@@ -13,6 +13,7 @@ import pytest
 from sealbus import pull as pulling
 from sealbus.frames import pub
 from sealbus.hardened import HardenedClient
+from sealbus.limits import MAX_PULL
 from sealbus.pull import End, Pull
 from sealbus.supervision import Supervisor
 from sealbus_broker.relay.connection import connect
@@ -67,6 +68,46 @@ class Puller:
     @property
     def sequences(self) -> list[int]:
         return [int(reply.split(b".")[5]) for reply in self.replies]
+
+
+async def test_a_request_brings_so_many_bytes_and_the_next_the_rest(client: HardenedClient) -> None:
+    """It is over when they are used up, and the next is made at once: it is no refusal."""
+    await make_consumer(client)
+    client.write([pub(b"accepted.orders", bytes(300_000)) for _ in range(5)])
+    await client.flush()
+    puller = Puller(client)
+    await puller.pull.open()
+    for asked in (1, 2):
+        puller.pull.ask(5)
+        await until(lambda asked=asked: len(puller.ends) == asked)  # type: ignore[misc]  # a loop's variable
+    assert pulling.PULL_BYTES // 300_000 == 3
+    assert (puller.sequences, puller.ends) == ([1, 2, 3, 4, 5], [End.OVER, End.OVER])
+
+
+async def test_a_message_that_no_request_may_bring_makes_no_tight_loop(
+    client: HardenedClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None is so large, unless somebody else stored it."""
+    monkeypatch.setattr(pulling, "PULL_BYTES", 100)
+    await make_consumer(client)
+    client.write([pub(b"accepted.orders", bytes(1000))])
+    await client.flush()
+    puller = Puller(client)
+    await puller.pull.open()
+    puller.pull.ask(1)
+    await until(lambda: bool(puller.ends))
+    assert (puller.sequences, puller.ends) == ([], [End.REFUSED])
+
+
+async def test_no_request_asks_for_more_than_it_may(client: HardenedClient) -> None:
+    await make_consumer(client, max_batch=MAX_PULL)
+    client.write([pub(b"accepted.orders", b"x") for _ in range(MAX_PULL + 1)])
+    await client.flush()
+    puller = Puller(client)
+    await puller.pull.open()
+    puller.pull.ask(10 * MAX_PULL)
+    await until(lambda: bool(puller.ends))
+    assert (len(puller.sequences), puller.ends) == (MAX_PULL, [End.OVER])
 
 
 async def test_a_request_brings_as_many_as_it_asked_for(client: HardenedClient) -> None:

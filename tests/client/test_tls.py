@@ -122,12 +122,11 @@ async def test_a_server_without_tls_is_refused(serve: Serve, authority: Authorit
 
 @asynccontextmanager
 async def a_session(url: str) -> AsyncIterator[HardenedClient]:
-    """A session alone: connect() also waits for a relay, and there is none."""
-    bot = a_bot(url)
-    await bot._session.open()
-    yield await bot._session.client()
-    await bot._known.close()
-    await bot._session.close()
+    """A connection alone: this server admits everybody, and has no bus behind it."""
+    client = HardenedClient()
+    await client.connect(url, allow_reconnect=False)
+    yield client
+    await client.close()
 
 
 @asynccontextmanager
@@ -221,6 +220,25 @@ async def test_a_server_that_waits_for_the_handshake_is_named(serve: Serve, auth
         with pytest.raises(ConnectionFailed) as refused:
             await a_bot(f"tls://127.0.0.1:{port}").connect(timeout=4)
     assert "handshake_first" in str(refused.value.hint)
+
+
+async def test_a_handshake_that_never_ends_is_named(authority: Authority) -> None:
+    async with a_wire({**INFO, "tls_required": True}) as (port, heard):
+        with pytest.raises(ConnectionFailed, match="began TLS and did not go on with it") as refused:
+            await a_bot(f"tls://127.0.0.1:{port}").connect(timeout=2)
+        assert "does that nats-server run" in str(refused.value.hint)
+        assert b"CONNECT" not in heard
+
+
+@pytest.mark.parametrize("nonce", [{}, {"nonce": ""}, {"nonce": None}], ids=str)
+async def test_a_server_that_gives_nothing_to_sign_is_told_nothing(nonce: dict[str, Any]) -> None:
+    """Otherwise it could take the bot's word without a signature, and keep the bot waiting."""
+    first_line = {key: value for key, value in INFO.items() if key != "nonce"} | nonce
+    async with a_wire(first_line | {"auth_required": True}) as (port, heard):
+        with pytest.raises(ConnectionFailed, match="gives nothing to sign") as refused:
+            await a_bot(f"nats://127.0.0.1:{port}").connect(timeout=2)
+    assert not heard
+    assert "sealbus prepare" in str(refused.value.hint)
 
 
 async def test_closing_ends_while_a_handshake_never_does(authority: Authority) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sealbus import Bot, InvalidInput, Message, subscription
+from sealbus import Bot, InvalidInput, Message, pull, subscription
 from sealbus.subjects import consumer_name
 from tests.e2e.shop import Shop, order
 from tests.waiting import PATIENCE_S, until
@@ -283,3 +283,19 @@ async def test_a_consumer_that_is_deleted_is_made_again(shop: Shop) -> None:
         await publish(shop, range(1, 2))
         await until(lambda: seen[-1] == 1)
     assert seen == [0, 1]
+
+
+async def test_with_room_for_few_bytes_everything_comes_in_order(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request brings two orders, and another is made only when none waits."""
+    monkeypatch.setattr(pull, "PULL_BYTES", 2_000)
+    monkeypatch.setattr(subscription, "WAITING_BYTES", 0)
+    sender, inventory, got = shop.bot("order"), shop.bot("inventory"), list[str]()
+
+    @inventory.subscribe("orders.placed", start="all")
+    async def take(message: Message) -> None:
+        got.append(message.payload["order_id"])
+
+    async with sender, inventory:
+        await asyncio.gather(*(sender.publish("orders.placed", order(number)) for number in range(60)))
+        await until(lambda: len(got) >= 60)
+    assert got == [f"ord-{number:06d}" for number in range(60)]

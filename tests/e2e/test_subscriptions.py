@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from sealbus import InvalidInput, Refused
-from sealbus.limits import MIN_FORGET_S
+from sealbus.limits import MAX_PULL, MIN_FORGET_S
 from sealbus.subjects import consumer_name
 from sealbus_broker.relay import consumers
 from sealbus_broker.relay.consumers import Subscriptions, remove_ungranted
@@ -61,13 +61,17 @@ async def test_jetstream_is_told_when_to_forget_a_place(shop: Shop) -> None:
     await nc.close()
 
 
-async def test_consumers_of_an_earlier_version_are_updated(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("field", ["ACK_PENDING", "MAX_PULL"])
+async def test_consumers_of_an_earlier_version_are_updated(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
     nc = await shop.nats()
-    monkeypatch.setattr(consumers, "ACK_PENDING", 1024)
-    await Subscriptions(nc).make("inventory", "orders.placed", "d", "all", most=1)
+    monkeypatch.setattr(consumers, field, 128)
+    await Subscriptions(nc).make("inventory", "orders.placed", "d", "all", most=1, forget_s=60)
     monkeypatch.undo()
     policy = shop.bus.policy(shop.secrets.bus.public)
     assert await remove_ungranted(nc, policy) == 0
     (info,) = await consumers._consumers(nc)
     assert (info["config"]["max_ack_pending"], info["config"]["deliver_policy"]) == (consumers.ACK_PENDING, "all")
+    assert (info["config"]["max_batch"], info["config"]["inactive_threshold"]) == (MAX_PULL, 60_000_000_000)
     await nc.close()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 
 import pytest
+from nats.aio.msg import Msg
 
+from sealbus.limits import MAX_PULL
 from sealbus_broker.relay import consumers
 from sealbus_broker.relay.consumers import Subscriptions
 from sealbus_broker.relay.errors import NotServed
@@ -50,6 +53,28 @@ async def test_a_place_that_is_not_used_is_forgotten(streams: Scene) -> None:
 
     assert brief != lasting
     await until(is_forgotten)
+
+
+async def test_a_request_brings_no_more_than_it_may(streams: Scene) -> None:
+    """It may name any bot's address for what it brings: with all that is stored it would cut that bot's session."""
+    name = await Subscriptions(streams.relay).make("inventory", "orders.placed", "d", "all", most=1)
+    for number in range(MAX_PULL + 10):
+        await streams.relay.publish("accepted.orders.placed", b"%d" % number)
+    door = await streams.bot("inventory", consumers=(name,))
+    victim = await streams.bot("order")
+    got: list[bytes] = []
+
+    async def take(msg: Msg) -> None:
+        got.append(msg.data)
+
+    await victim.nc.subscribe("inbox.order.*", cb=take)
+    await victim.nc.flush()
+    ask = f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{name}"
+    for batch in (1_000_000, MAX_PULL + 1, MAX_PULL):
+        await door.nc.publish(ask, json.dumps({"batch": batch, "no_wait": True}).encode(), reply="inbox.order.x")
+    await until(lambda: len(got) >= MAX_PULL + 2)
+    await victim.nc.flush()
+    assert [data for data in got if data] == [b"%d" % number for number in range(MAX_PULL)]
 
 
 async def test_two_relays_at_once_let_one_more_through(streams: Scene) -> None:

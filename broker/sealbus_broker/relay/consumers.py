@@ -11,6 +11,7 @@ from typing import Any, Final
 import structlog
 from nats.aio.client import Client
 
+from sealbus.limits import MAX_PULL
 from sealbus.subjects import consumer_name
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.relay.errors import NotServed
@@ -109,6 +110,7 @@ def _config(bot: str, pattern: str, durable: str) -> dict[str, Any]:
         "ack_policy": "explicit",
         "ack_wait": ACK_WAIT_S * 1_000_000_000,
         "max_ack_pending": ACK_PENDING,
+        "max_batch": MAX_PULL,
         "max_deliver": -1,
         "metadata": {"bot": bot, "pattern": pattern, "durable": durable},
     }
@@ -157,9 +159,10 @@ async def remove_ungranted(nc: Client, policy: Policy) -> int:
 
 async def _follow(nc: Client, info: dict[str, Any], config: dict[str, Any]) -> None:
     """Bring a consumer that an earlier version made up to what this one makes."""
-    if info["config"]["max_ack_pending"] == config["max_ack_pending"]:
+    before = info["config"]
+    if all(before.get(name) == config[name] for name in ("max_ack_pending", "max_batch")):
         return
-    config["deliver_policy"] = info["config"]["deliver_policy"]
+    config |= {name: before[name] for name in ("deliver_policy", "inactive_threshold") if name in before}
     update = {"stream_name": ACCEPTED, "config": config, "action": "update"}
     answer = await _api(nc, f"CONSUMER.CREATE.{ACCEPTED}.{info['name']}.{config['filter_subject']}", update)
     log.info("consumer.updated", consumer=info["name"], error=answer.get("error", {}).get("description"))

@@ -30,11 +30,23 @@ class NotEncrypted(OSError):
     """A server named as ``tls://`` does not offer TLS. Nothing was sent to it."""
 
 
-def explain(error: Exception, server: str, bot: str, *, reached: bool, waited_s: float) -> ConnectionFailed:
+class NoChallenge(OSError):
+    """A server's first line has nothing to sign: it is not one of a bus. Nothing was sent to it."""
+
+
+def explain(
+    error: Exception, server: str, bot: str, *, reached: bool, waited_s: float, handshaking: bool = False
+) -> ConnectionFailed:
     """What ``error`` means for ``bot`` at ``server``.
 
-    ``reached``: whether the server had accepted the connection. ``waited_s``: how long the attempt took.
+    ``reached``: whether the server had accepted the connection. ``waited_s``: how long the attempt took. ``handshaking``:
+    whether TLS had begun and not ended.
     """
+    if isinstance(error, TimeoutError) and handshaking:
+        return ConnectionFailed(
+            f"{server} began TLS and did not go on with it for {waited_s:.1f} s",
+            hint="does that nats-server run? One that was stopped or is overloaded does this, and so does something else on that port",
+        )
     return _network(error, server, reached, waited_s) or _nats(error, server, bot, waited_s)
 
 
@@ -44,6 +56,11 @@ def _network(error: Exception, server: str, reached: bool, waited_s: float) -> C
         return ConnectionFailed(
             f"{server} does not offer TLS, so nothing was sent",
             hint="give nats-server a `tls` block; or name it nats:// where nobody else can read the network",
+        )
+    if isinstance(error, NoChallenge):
+        return ConnectionFailed(
+            f"{server} gives nothing to sign, so it is not the server of a bus, and nothing was sent",
+            hint="is the address right? Does that nats-server run with the configuration that `sealbus prepare` writes?",
         )
     if isinstance(error, ssl.SSLError):
         return ConnectionFailed(f"TLS with {server} failed: {_tls_cause(error)}", hint=_tls_hint(error))

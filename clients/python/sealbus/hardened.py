@@ -40,7 +40,7 @@ from nats.errors import Error as NatsError
 from nats.protocol.parser import Parser
 
 from sealbus.addresses import ENCRYPTED, check_servers
-from sealbus.diagnosis import NotEncrypted
+from sealbus.diagnosis import NoChallenge, NotEncrypted
 from sealbus.log import log
 from sealbus.supervision import kind, outcome
 from sealbus.transport import Transport
@@ -349,7 +349,15 @@ class HardenedClient(WatchedClient):
         assert self._current_server is not None
         if self._current_server.uri.scheme == ENCRYPTED and not self._is_encrypted():
             raise NotEncrypted("the server does not offer TLS")
+        # Without a challenge nats-py would log in without a signature, and whoever takes that could keep a bot waiting.
+        if self._signature_cb is not None and not self._server_info.get("nonce"):
+            raise NoChallenge("the server gives nothing to sign")
         return super()._connect_command()
+
+    @property
+    def is_handshaking(self) -> bool:
+        """Whether the connection is being encrypted now."""
+        return getattr(self._transport, "handshaking", False)
 
     def _is_encrypted(self) -> bool:
         writer = getattr(self._transport, "_io_writer", None)

@@ -118,6 +118,10 @@ longer than a bot needs to come back after a lost connection."""
 MAX_FORGET_S: Final = 24 * 60 * 60
 """Longest such time, a day. Whoever wants more wants a place that stays."""
 
+MAX_PULL: Final = 256
+"""Most messages that one request to a durable subscription may bring. A request may name any address of a bot for what it brings, so it
+may not bring all that is stored."""
+
 MAX_CONSUMERS: Final = 32
 """Most durable subscriptions in one session: they travel in CONNECT, which NATS caps at 4,096 bytes."""
 

@@ -5,25 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import deque
 from collections.abc import AsyncIterator
-from typing import Final
 from weakref import WeakSet
 
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from sealbus.delivery import Message
 from sealbus.errors import SubscriptionDenied
 from sealbus.hardened import HardenedClient
+from sealbus.live_queue import LiveQueue
 from sealbus.receiving import Opener, PendingMessage, Seen
 from sealbus.shelf_life import is_too_old_live
 from sealbus.subjects import BUS, is_bookkeeping
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import set_after
-
-LIVE_WAITING: Final = 4096
-"""Live messages that may wait for a handler; more are dropped, as live messages may be."""
 
 
 class LiveSubscription:
@@ -40,7 +35,7 @@ class LiveSubscription:
         """The server's refusal, on the last connection."""
         self.raises = False
         """Whether whoever takes the messages is told of a refusal by an exception."""
-        self._waiting: deque[Message] = deque()
+        self._waiting = LiveQueue(lambda subject, data: opener.open(subject, data, BUS))
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
         self._seen = Seen()
@@ -75,7 +70,7 @@ class LiveSubscription:
             return  # a relay asks NATS whether anybody listens
         if is_bookkeeping(subject, BUS):
             return
-        if len(self._waiting) >= LIVE_WAITING:
+        if not self._waiting.has_room(data):
             self._opener.refused["too many waiting"] += 1
             return
         message = self._opener.open(subject, data, BUS)
@@ -89,7 +84,7 @@ class LiveSubscription:
             )
             return
         self._seen.add(message)
-        self._waiting.append(message)
+        self._waiting.put(message, subject, data)
         self._changed.set()
 
     @contextlib.asynccontextmanager
@@ -116,8 +111,10 @@ class LiveSubscription:
     async def next(self) -> PendingMessage | None:
         """The next message, or ``None`` once the subscription stops. Raises :class:`SubscriptionDenied` if it is to."""
         while not self._stop.is_set():
-            if self._waiting:
-                return PendingMessage(self._waiting.popleft())
+            while self._waiting:
+                message = self._waiting.pop()
+                if message is not None:
+                    return PendingMessage(message)
             if self.raises and self.denied is not None:
                 raise self.denied
             self._changed.clear()

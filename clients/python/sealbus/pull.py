@@ -20,6 +20,7 @@ from nats.errors import Error as NatsError
 
 from sealbus.frames import pub
 from sealbus.hardened import HardenedClient
+from sealbus.limits import MAX_PULL
 from sealbus.supervision import Supervisor
 
 PULL_S: Final = 1.0
@@ -29,6 +30,10 @@ costs nats-server about 25 µs."""
 LOST_S: Final = 5.0
 """A request of which nothing was heard for so long after its time is lost. The server may be busy for seconds."""
 
+PULL_BYTES: Final = 1024 * 1024
+"""Bytes that one request may bring: more than the largest delivery (515 KiB and its subjects), and at full speed with messages of a
+kilobyte not less than :data:`~sealbus.window.MAX_IN_HAND` of them."""
+
 REFUSED_S: Final = 1.0
 """Pause before the next request where the server did not take the last one, for example because too many wait already."""
 
@@ -37,6 +42,9 @@ FINISH_S: Final = 2.0
 
 _OVER: Final = (b"NATS/1.0 404", b"NATS/1.0 408")
 """The request's time is over: nothing there, or nothing more."""
+
+_FULL: Final = b"NATS/1.0 409 Message Size Exceeds MaxBytes"
+"""The request's bytes are used up, and there is more."""
 
 _GONE: Final = (b"NATS/1.0 503", b"NATS/1.0 409 Consumer Deleted")
 """Nobody answers requests to this consumer, or it has just been deleted."""
@@ -83,6 +91,8 @@ class Pull:
         self._subscription: Subscription | None = None
         self._ending: asyncio.TimerHandle | None = None
         self._over = asyncio.Event()
+        self._brought = False
+        """Whether the request under way has brought anything."""
         self.outstanding = 0
         """How many messages the request under way may still bring; 0: no request is under way."""
 
@@ -91,16 +101,19 @@ class Pull:
         self._subscription = await self._client.subscribe_direct(f"{self._inbox}.*.pull", self._receive)
 
     def ask(self, count: int, *, wait: bool = True) -> None:
-        """Ask for ``count`` messages. Only while no request is under way.
+        """Ask for ``count`` messages, or as many as one request may bring. Only while no request is under way.
 
         ``wait``: whether the request waits for messages that do not exist yet.
         """
         self._requests += 1
         self._reply = f"{self._inbox}.{self._requests}.pull".encode()
-        wanted = {"batch": count} | ({"expires": int(PULL_S * 1e9)} if wait else {"no_wait": True})
+        count = min(count, MAX_PULL)
+        wanted = {"batch": count, "max_bytes": PULL_BYTES} | (
+            {"expires": int(PULL_S * 1e9)} if wait else {"no_wait": True}
+        )
         with contextlib.suppress(NatsError, OSError):  # whoever owns the connection learns of its end
             self._client.write([pub(self._subject, json.dumps(wanted).encode(), self._reply)])
-            self.outstanding = count
+            self.outstanding, self._brought = count, False
             self._end_in(PULL_S + LOST_S, End.LOST)
 
     async def over(self) -> None:
@@ -140,12 +153,13 @@ class Pull:
     def _receive(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
         if reply:
             self._take(subject, reply, data)
+            self._brought = True
             if self.outstanding:
                 self.outstanding -= 1
                 if not self.outstanding:
                     self._end(End.OVER)
         elif subject == self._reply and self.outstanding:  # a status: this request is over
-            if headers.startswith(_OVER):
+            if headers.startswith(_OVER) or (self._brought and headers.startswith(_FULL)):
                 self._end(End.OVER)
             else:
                 self._end_in(REFUSED_S, End.GONE if headers.startswith(_GONE) else End.REFUSED)

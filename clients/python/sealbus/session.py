@@ -325,7 +325,6 @@ class Session:
     async def _attempt(self, server: str, asked: frozenset[str]) -> HardenedClient:
         """One attempt at one server. Raises :class:`ConnectionFailed` after at most :data:`ATTEMPT_S`."""
         client, began = HardenedClient(), asyncio.get_running_loop().time()
-        bot = self._credentials.bot
         try:
             async with asyncio.timeout(ATTEMPT_S):
                 await client.connect(servers=[server], **self._options(asked))
@@ -335,15 +334,17 @@ class Session:
                 raise client.last_error or ConnectionError("closed")
         except Exception as error:  # whatever a server's bytes bring about ends this attempt, and no more
             client.abort()
-            waited_s = asyncio.get_running_loop().time() - began
-            raise explain(error, server, bot, reached=client.reached, waited_s=waited_s) from error
+            raise self._why(error, server, client, began) from error
         except BaseException:  # given up: what an unfinished attempt shows is better than nothing
             client.abort()
-            waited_s = asyncio.get_running_loop().time() - began
-            silence = explain(TimeoutError(), server, bot, reached=client.reached, waited_s=waited_s)
-            self._failures.setdefault(server, silence)
+            self._failures.setdefault(server, self._why(TimeoutError(), server, client, began))
             raise
         return client
+
+    def _why(self, error: Exception, server: str, client: HardenedClient, began: float) -> ConnectionFailed:
+        waited_s, bot = asyncio.get_running_loop().time() - began, self._credentials.bot
+        how = {"reached": client.reached, "handshaking": client.is_handshaking}
+        return explain(error, server, bot, waited_s=waited_s, **how)
 
     def _options(self, asked: frozenset[str]) -> dict[str, Any]:
         """How a connection is made: with an admission text, and a signature over it and the server's challenge."""

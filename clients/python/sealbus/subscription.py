@@ -53,6 +53,9 @@ A request that is still under way adds its second, so that nothing waits longer 
 TICK_S: Final = 0.25
 """How often what is in hand is looked at: fine enough for UNBEGUN_S, and nothing beside a message's own cost."""
 
+WAITING_BYTES: Final = 1024 * 1024
+"""Bytes that may wait here when more is asked for, and one request may bring as much again. They wait undecoded."""
+
 PARKING: Final = 16
 """Messages that the relay is asked to park at once; the next failing one waits. A quarter of what a relay serves at a time."""
 
@@ -428,7 +431,9 @@ class DurableSubscription:
             return
         size, waiting = self._window.size, len(self._waiting)
         room = size - waiting - self._busy
-        if room > 0 and 2 * waiting <= size and self._client is not None and self._session.is_current(self._client):
+        if room <= 0 or 2 * waiting > size or sum(len(held.data) for held in self._waiting) > WAITING_BYTES:
+            return
+        if self._client is not None and self._session.is_current(self._client):
             pull.ask(room)
 
     def _take(self, subject: bytes, reply: bytes, data: bytes) -> None:

@@ -19,6 +19,9 @@ class Transport(TcpTransport):
     logs a warning each time.
     """
 
+    handshaking = False
+    """Whether the connection is being encrypted now."""
+
     async def connect_tls(
         self, uri: str | ParseResult, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: int
     ) -> None:
@@ -29,7 +32,9 @@ class Transport(TcpTransport):
         protocol = _Encrypted(reader)
         host = uri if isinstance(uri, str) else uri.hostname
         starting = loop.start_tls(self._io_writer.transport, protocol, ssl_context, server_hostname=host)
+        self.handshaking = True
         transport = await asyncio.wait_for(starting, connect_timeout)
+        self.handshaking = False
         assert transport is not None
         self._io_reader, self._io_writer = reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 

@@ -1,0 +1,81 @@
+"""What waits for a handler of a live subscription: in order, and bounded in number and in bytes."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sealbus import live_queue
+from sealbus.delivery import Message
+from sealbus.live_queue import OPEN_BYTES, WAITING, WAITING_BYTES, LiveQueue
+
+
+class Opened:
+    """Stands for a message, and knows whether it was decoded when it came or when its turn came."""
+
+    def __init__(self, data: bytes, *, again: bool) -> None:
+        self.data, self.again = data, again
+
+
+def a_queue() -> LiveQueue:
+    return LiveQueue(lambda _, data: cast("Message", Opened(data, again=True)))
+
+
+def put(queue: LiveQueue, data: bytes) -> bool:
+    """Have it wait, if there is room."""
+    if not queue.has_room(data):
+        return False
+    queue.put(cast("Message", Opened(data, again=False)), b"bus.stock.check", data)
+    return True
+
+
+def pop(queue: LiveQueue) -> Opened:
+    return cast("Opened", queue.pop())
+
+
+@given(st.lists(st.integers(0, 60) | st.none(), max_size=200))
+def test_it_keeps_order_and_bounds(steps: list[int | None]) -> None:
+    """A number has a message of that size come; ``None`` has a handler take one."""
+    queue, held = a_queue(), list[bytes]()
+    saved = live_queue.WAITING, live_queue.WAITING_BYTES, live_queue.OPEN_BYTES
+    live_queue.WAITING, live_queue.WAITING_BYTES, live_queue.OPEN_BYTES = 10, 200, 50  # type: ignore[misc]  # small ones
+    try:
+        for number, size in enumerate(steps):
+            data = number.to_bytes(2) * ((size or 0) // 2)
+            if size is None:
+                if held:
+                    assert pop(queue).data == held.pop(0)
+            elif put(queue, data):
+                held.append(data)
+            else:
+                assert len(held) == 10 or sum(map(len, held)) + len(data) > 200
+            assert len(queue) == len(held) <= 10
+            assert queue._bytes == sum(map(len, held)) <= 200
+            assert queue._open_bytes <= 50
+    finally:
+        live_queue.WAITING, live_queue.WAITING_BYTES, live_queue.OPEN_BYTES = saved  # type: ignore[misc]  # as it was
+
+
+def test_large_ones_are_bounded_by_their_bytes() -> None:
+    queue, large = a_queue(), bytes(512 * 1024)
+    while put(queue, large):
+        pass
+    assert len(queue) == WAITING_BYTES // len(large)
+    assert [pop(queue).again for _ in range(len(queue))].count(False) == OPEN_BYTES // len(large)
+
+
+def test_small_ones_are_bounded_by_their_number() -> None:
+    queue = a_queue()
+    while put(queue, bytes(600)):
+        pass
+    assert len(queue) == WAITING
+
+
+def test_one_that_is_not_believed_any_more_is_left_out() -> None:
+    queue = LiveQueue(lambda _, __: None)
+    while put(queue, bytes(OPEN_BYTES // 2 + 1)):
+        pass
+    assert queue.pop() is not None
+    assert queue.pop() is None
