@@ -106,7 +106,12 @@ fuzz-short:
 
 .PHONY: fuzz-properties
 fuzz-properties: $(READY) ## the properties with 50 times as many examples (about 20 minutes)
-	HYPOTHESIS_PROFILE=fuzz $(BIN) -m pytest -o timeout=0 tests/gate/test_fuzz.py tests/protocol/test_fuzz.py tests/protocol/test_credentials.py
+	HYPOTHESIS_PROFILE=fuzz $(BIN) -m pytest -o timeout=0 tests/gate/test_fuzz.py tests/protocol/test_fuzz.py tests/protocol/test_credentials.py tests/model
+
+.PHONY: schedules
+schedules: $(READY) ## 1,000 schedules of pauses and kills with captured copies under way (half an hour)
+	$(BIN) -m tests.model --seeds 1000
+	$(BIN) -m tests.faults.schedules --runs 1000 --together 50 --at-once 4 $(ARGS)
 
 .PHONY: bench
 bench: $(BENCH_READY) ## measure Sealbus against other ways (20 to 30 minutes); ARGS=--quick takes about four minutes

@@ -80,14 +80,51 @@ async def test_a_refusal_ends_the_matter(publisher: Publisher, wire: Wire) -> No
         await task
 
 
-async def test_a_refusal_that_an_earlier_attempt_need_not_have_met_does_not(publisher: Publisher, wire: Wire) -> None:
+@pytest.mark.parametrize("reason", [Reason.RATE, Reason.ISSUED_IN_FUTURE, Reason.SCHEMA, Reason.NOT_GRANTED])
+async def test_a_refusal_that_an_earlier_attempt_need_not_have_met_does_not(
+    publisher: Publisher, wire: Wire, reason: Reason
+) -> None:
+    """Clocks jump, and relays with another policy start, between two attempts."""
     task = publishing(publisher)
     first, second = await wire.sent.get(), await wire.sent.get()
-    await receive(publisher, second, Reason.RATE)
+    await receive(publisher, second, reason)
     await wire.sent.get()  # sent again instead of given up
     assert not task.done()
     await receive(publisher, first, None)
     assert (await task).verdict is Verdict.ACCEPTED
+
+
+async def test_a_refusal_that_every_attempt_meets_ends_the_matter(publisher: Publisher, wire: Wire) -> None:
+    task = publishing(publisher)
+    await wire.sent.get()
+    await receive(publisher, await wire.sent.get(), Reason.PAYLOAD)
+    with pytest.raises(Refused, match="payload"):
+        await task
+
+
+@pytest.mark.parametrize("live", [True, False])
+async def test_a_live_message_ends_with_its_server(publisher: Publisher, wire: Wire, live: bool) -> None:
+    """A server that was started anew has forgotten what it accepted live, and remembers what it stored."""
+    task = asyncio.create_task(publisher.publish(HEADER, b"", live=live, resumed=False, timeout_s=30))
+    first = await wire.sent.get()
+    wire.server_id = "the second"
+    publisher.resend()
+    if live:
+        with pytest.raises(Unresolved, match="started anew"):
+            await task
+        assert wire.sent.empty()
+    else:
+        assert await wire.sent.get() != first
+        task.cancel()
+
+
+async def test_a_live_message_that_was_refused_may_be_sent_to_another_server(publisher: Publisher, wire: Wire) -> None:
+    task = asyncio.create_task(publisher.publish(HEADER, b"", live=True, resumed=False, timeout_s=30))
+    first = await wire.sent.get()
+    await receive(publisher, first, Reason.STALE, position=None)
+    wire.server_id = "the second"
+    await wire.sent.get()
+    task.cancel()
 
 
 async def test_a_refusal_is_final_once_every_attempt_was_refused(publisher: Publisher, wire: Wire) -> None:

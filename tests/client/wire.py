@@ -22,6 +22,7 @@ class Wire:
 
     def __init__(self) -> None:
         self.sent: asyncio.Queue[bytes] = asyncio.Queue()
+        self.server_id = "the first"
         self.up = asyncio.Event()
         self.up.set()
 

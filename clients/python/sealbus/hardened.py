@@ -244,6 +244,11 @@ class HardenedClient(WatchedClient):
         if sid not in self._subs:
             self._direct.pop(sid, None)
 
+    @property
+    def server_id(self) -> str:
+        """Which start of which server this connection is to: a server that was started anew has another."""
+        return str(self._server_info.get("server_id", ""))  # nats-py has no public way to ask
+
     def write(self, frames: Sequence[bytes]) -> None:
         """Send whole protocol frames (:mod:`sealbus.frames`), behind what was published before.
 

@@ -58,9 +58,28 @@ EARLY_MS: Final = 10_000
 _ABOUT_TIME: Final = frozenset({Reason.EXPIRED, Reason.STALE})
 """Refusals that say nothing about an earlier attempt, and that a newer issue time may avoid."""
 
-_CHANGING: Final = frozenset({Reason.RATE, Reason.QUOTA, Reason.CAUSE, Reason.KEY_NOT_VALID, Reason.KEY_REVOKED})
-"""Refusals that depend on when a message is judged. An earlier attempt may have been accepted and its receipt lost. While
-some attempt has no verdict, only an acceptance ends the matter, or the caller's time does, as unresolved."""
+_FINAL: Final = frozenset(
+    {
+        Reason.SIZE,
+        Reason.ENCODING,
+        Reason.BAD_SEAL,
+        Reason.WRONG_BUS,
+        Reason.WRONG_BOT,
+        Reason.WRONG_DELIVERY,
+        Reason.PAYLOAD,
+        Reason.REPLAY,
+        Reason.NONCE_REUSED,
+        Reason.ALREADY_ANSWERED,
+    }
+)
+"""Refusals that say something about every attempt: the bytes alone decide, or what the ledger holds."""
+
+_CHANGING: Final = frozenset(
+    {Reason.RATE, Reason.CAUSE, Reason.KEY_NOT_VALID, Reason.KEY_REVOKED, Reason.ISSUED_IN_FUTURE}
+)
+"""Refusals that depend on when a message is judged. All that are left depend on the policy, which seldom changes. In either case an
+earlier attempt may have been accepted and its receipt lost. While some attempt has no verdict, only an acceptance ends the matter, or
+the caller's time does, as unresolved. So it is where the nonce is resumed, but for refusals by the policy."""
 
 
 @dataclass(slots=True, eq=False)
@@ -81,6 +100,8 @@ class _Pending:
     on_sent: Callable[[Header], None] | None
     attempts: dict[bytes, int] = field(default_factory=dict)
     """Digests of the envelopes that were sent for it, and when each was sealed."""
+    server: str = ""
+    """Which start of which server the last attempt went to."""
     answered: set[bytes] = field(default_factory=set)
     """Those of them that were refused."""
     interval_s: float = field(default_factory=lambda: RETRY_FIRST_S)
@@ -96,7 +117,12 @@ class _Pending:
     @property
     def may_be_accepted(self) -> bool:
         """Whether some attempt may have been accepted without our knowing."""
-        return self.resumed or self.attempts.keys() != self.answered
+        return self.resumed or self.has_open_attempt
+
+    @property
+    def has_open_attempt(self) -> bool:
+        """Whether some attempt of ours has no verdict."""
+        return self.attempts.keys() != self.answered
 
     @property
     def is_over(self) -> bool:
@@ -305,7 +331,7 @@ class Publisher:
             await self._wake.wait()
             client = await self._session.client()
             self._wake.clear()
-            waiting = [one for one in self._unsent if not one.verdict.done() and not _is_past(one)]
+            waiting = [one for one in self._unsent if _may_be_sent(one, client.server_id)]
             self._unsent.clear()
             for live in (False, True):
                 subject = ingress_subject(self._credentials.bot, live=live)
@@ -403,11 +429,34 @@ class Publisher:
             pending.refused = refused
             pending.pace.hold_back()
             self._submit(pending)
-        elif stamp.reason in _CHANGING and pending.may_be_accepted:
+        elif stamp.reason not in _FINAL and (
+            pending.has_open_attempt or (pending.resumed and stamp.reason in _CHANGING)
+        ):
             pending.refused = refused
             self._send_later(pending)
         else:
             pending.verdict.set_exception(refused)
+
+
+def _may_be_sent(pending: _Pending, server: str) -> bool:
+    """Whether another attempt may go to ``server``: which start of which one.
+
+    The live ledger is in the server's memory. One that was started anew does not know that an earlier attempt was accepted, and would have
+    the message delivered twice. Then the outcome is not known, and the caller is told so at once.
+    """
+    if pending.verdict.done() or _is_past(pending):
+        return False
+    if pending.live and pending.attempts and pending.may_be_accepted and pending.server != server:
+        pending.verdict.set_exception(
+            Unresolved(
+                f"nats-server was started anew before the verdict on {pending.header.subject} came",
+                nonce=pending.header.nonce,
+                hint="the message may have been delivered: send it anew if delivering it twice does no harm",
+            )
+        )
+        return False
+    pending.server = server
+    return True
 
 
 def _is_past(pending: _Pending) -> bool:

@@ -1,0 +1,225 @@
+"""Who takes part: relays, the honest bot and a subscriber, each with the product's own code inside."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+from sealbus.codec import pack_json
+from sealbus.credentials import Credentials
+from sealbus.delivery import Message, open_delivery
+from sealbus.envelope import Header
+from sealbus.errors import Malformed
+from sealbus.limits import NONCE_BYTES
+from sealbus.outcomes import Refused, Unresolved
+from sealbus.publisher import Publisher
+from sealbus.reason import Reason
+from sealbus.seal import Verifier
+from sealbus.shelf_life import is_too_old_live, is_void
+from sealbus.supervision import Supervisor
+from sealbus_broker.gate.policy import BotKey, BotRule, Delivery, Limits, Policy, Rate, SubjectRule
+from sealbus_broker.gate.schemas import Schema
+from sealbus_broker.relay.ingress import IngressWorker, LiveWorker
+from sealbus_broker.relay.journal import Journal
+from sealbus_broker.relay.ledger import Ledger
+from sealbus_broker.relay.pipeline import Pipeline
+from sealbus_broker.relay.tally import Tally
+from tests.gate.world import BUS_KEY, BUS_KEYS, KEYS
+from tests.model.loop import Clock, Process
+from tests.model.server import Kept, Server, Wire
+
+SKEW_MS: Final = 2_000
+TOLERANCE_MS: Final = SKEW_MS
+"""Most that two machines' clocks differ."""
+
+BOT: Final = "order"
+STORED, LIVE, RATED = "things.x", "pulse.x", "rated.x"
+LIMITS: Final = Limits(ttl_ms=10_000, live_ttl_ms=5_000, clock_skew_ms=SKEW_MS, ingress_wait_ms=15_000)
+
+
+def a_policy(limits: Limits = LIMITS) -> Policy:
+    """One bot, one stored and one live subject."""
+    schema = Schema.compile("number.v1", {"type": "integer"})
+    key = KEYS[BOT].public.raw
+    return Policy(
+        bus="shop",
+        digest=bytes(32),
+        bus_keys=BUS_KEYS,
+        bots={BOT: BotRule(BOT, {key: BotKey(key, 0)}, publish=(STORED, LIVE, RATED))},
+        subjects=(
+            SubjectRule(STORED, Delivery.STREAM, {schema.name: schema}),
+            SubjectRule(LIVE, Delivery.LIVE, {schema.name: schema}),
+            SubjectRule(RATED, Delivery.STREAM, {schema.name: schema}, rate=Rate(per_second=1, burst=1)),
+        ),
+        limits=limits,
+    )
+
+
+class Relay:
+    """One relay: the real workers on a simulated connection."""
+
+    def __init__(self, clock: Clock, server: Server, name: str, policy: Policy) -> None:
+        self.name = name
+        self.process = Process(clock, name)
+        self.wire = wire = Wire(self.process, name)
+        self._clock = clock
+        nc = cast("Any", wire)
+        with self.process.turn():
+            self.journal = Journal(nc)
+            self.ledgers = {
+                Delivery.STREAM: Ledger(nc, "ACCEPTED", "accepted"),
+                Delivery.LIVE: Ledger(nc, "LIVE", "live", in_memory=True),
+            }
+            self._read_ledgers(server)
+            tally = Tally(lambda: 0.0)
+            pipeline = Pipeline(
+                nc,
+                self.journal,
+                self.ledgers,
+                lambda: policy,
+                BUS_KEY,
+                name,
+                cast("Any", frozenset()),
+                tally,
+                self.now_ms,
+            )
+            stopping = asyncio.Event()
+            self.ingress = IngressWorker(nc, 0, pipeline.process)
+            live = LiveWorker(nc, pipeline.process, tally, self.now_ms)
+        self.process.start(self.journal.open())
+        self.workers = [self.process.start(self.ingress.run(stopping)), self.process.start(live.run(stopping))]
+        server.relays.append(wire)
+        self.process.run()
+
+    def now_ms(self) -> int:
+        return self._clock.now_ms(self.name)
+
+    def _read_ledgers(self, server: Server) -> None:
+        for delivery, name in ((Delivery.STREAM, "ACCEPTED"), (Delivery.LIVE, "LIVE")):
+            stream = server.streams[name]
+            self.ledgers[delivery].begin(stream.since_ms, stream.last, self.now_ms())
+
+    def lost(self) -> None:
+        """Its connection is lost, and it notices."""
+        self.wire.lose(0)
+        with self.process.turn():
+            for ledger in self.ledgers.values():
+                ledger.doubt()
+            self.journal.on_lost()
+        self.process.run()
+
+    def back(self, server: Server) -> None:
+        """It has another connection."""
+        self.wire.reconnect()
+        with self.process.turn():
+            self._read_ledgers(server)
+            self.journal.on_back()
+            self.ingress.on_back()
+        self.process.run()
+
+
+@dataclass
+class Told:
+    """One message of the application: what became of it, as it was told."""
+
+    number: int
+    subject: str
+    outcome: str = ""
+    """``accepted``, ``refused``, ``unresolved``; empty while nothing is known."""
+    reason: Reason | None = None
+
+
+class _Session:
+    """What a publisher needs of a session that is never lost."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    async def client(self) -> Wire:
+        return self._wire
+
+
+class Sender:
+    """The honest bot: the real publisher, and an application that waits for its verdicts."""
+
+    def __init__(self, clock: Clock, server: Server) -> None:
+        self.process = Process(clock, "sender")
+        self.wire = wire = Wire(self.process, "sender")
+        self._clock = clock
+        self.told: list[Told] = []
+        credentials = Credentials("shop", BOT, KEYS[BOT], ("nats://127.0.0.1",), BUS_KEYS)
+        with self.process.turn():
+            self.publisher = Publisher(credentials, cast("Any", _Session(wire)), Verifier(), Supervisor("sender"))
+        self.process.start(self.publisher.run())
+        self.process.start(wire.subscribe_direct(f"inbox.{BOT}.*", self._receipt))
+        server.bots.setdefault(BOT, []).append(wire)
+        self.process.run()
+
+    def reconnect(self) -> None:
+        """Its connection is lost, and there is another."""
+        self.wire.reconnect()
+        with self.process.turn():
+            self.publisher.resend()
+        self.process.run()
+
+    def _receipt(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
+        self.publisher.receive(data)
+
+    def say(self, subject: str, timeout_s: float = 30) -> None:
+        """The application publishes its next number."""
+        told = Told(len(self.told), subject)
+        self.told.append(told)
+        self.process.start(self._say(told, timeout_s))
+        self.process.run()
+
+    async def _say(self, told: Told, timeout_s: float) -> None:
+        live = told.subject == LIVE
+        ttl_ms = LIMITS.live_ttl_ms if live else LIMITS.ttl_ms
+        header = Header("shop", BOT, told.subject, bytes(NONCE_BYTES), 0, ttl_ms)
+        try:
+            await self.publisher.publish(header, pack_json(told.number), live=live, resumed=False, timeout_s=timeout_s)
+        except Refused as refused:
+            told.outcome, told.reason = "refused", refused.reason
+        except Unresolved:
+            told.outcome = "unresolved"
+        else:
+            told.outcome = "accepted"
+
+
+@dataclass
+class Subscriber:
+    """Handlers on one machine, with the real checks of a subscriber."""
+
+    clock: Clock
+    name: str
+    handled: list[tuple[Message, Kept]] = field(default_factory=list)
+    _verifier: Verifier = field(default_factory=Verifier)
+
+    def durable(self, kept: Kept) -> bool:
+        """Take what a consumer delivers; whether it is handled."""
+        message = self.believes(kept)
+        if message is None:
+            return False
+        self.handled.append((message, kept))
+        return True
+
+    def believes(self, kept: Kept) -> Message | None:
+        """What a durable subscription would hand over of it."""
+        message = self._open(kept, "accepted")
+        return None if message is None or is_void(message.stamp, kept.at_ms) else message
+
+    def live(self, kept: Kept) -> bool:
+        """Take what passes by."""
+        message = self._open(kept, "live" if kept.subject.startswith("live.") else "accepted")
+        if message is None or is_too_old_live(message.stamp, self.clock.now_ms(self.name)):
+            return False
+        self.handled.append((message, kept))
+        return True
+
+    def _open(self, kept: Kept, prefix: str) -> Message | None:
+        try:
+            name = kept.subject.removeprefix(f"{prefix}.")
+            return open_delivery(kept.data, name, "shop", BUS_KEYS, self._verifier)
+        except Malformed:
+            return None

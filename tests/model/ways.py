@@ -1,0 +1,282 @@
+"""Schedules that lead an envelope, or the attempts under one nonce, to the bus a second time: each as late as it can be made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from sealbus.envelope import Envelope, seal_envelopes
+from sealbus.limits import LIVE_WAIT_MS
+from sealbus.nonces import life_ms
+from sealbus.shelf_life import shelf_life_ms
+from tests.gate.world import KEYS
+from tests.model.actors import BOT, LIMITS, LIVE, RATED, SKEW_MS, STORED, Relay
+from tests.model.bus import Bus
+
+
+def longest(bus: Bus) -> None:
+    """A first copy that is stored as early as it may be by the store's clock, and a last one that is stored as late.
+
+    Every time that the window is made of is used up to its last millisecond, and every clock is as wrong as it may be.
+    """
+    relay = bus.relays[0]
+    bus.set("sender", 1)
+    bus.sender.say(STORED, life_ms(live=False) / 1000)
+    first = bus.arrive()  # issued ahead by the ingress's clock, as far as it may be
+    bus.set("sender", -1)
+    bus.set("accepted", -1)  # and stored earlier still by the store's
+    bus.hand(relay, first)
+    bus.finish(relay)
+    bus.handle_all()  # and the receipt is on its way
+
+    birth_ms = Envelope.decode(bus.captured[0][0]).header.birth_ms
+    bus.set("accepted", 1)
+    bus.set("sender", 1)
+    bus.drift(1)  # so that the publisher's patience, which is as long, is not over
+    bus.until("sender", birth_ms + life_ms(live=False))
+    bus.sender.process.run()  # its last attempt, at the end of the nonce's life
+    issued_ms = Envelope.decode(bus.captured[-1][0]).header.issued_at_ms
+    assert issued_ms == birth_ms + life_ms(live=False)
+    bus.until("ingress", issued_ms + LIMITS.ttl_ms + SKEW_MS)
+    last = bus.arrive()
+    _store_late(bus, relay, last, LIMITS.ingress_wait_ms)
+
+
+def longest_live(bus: Bus) -> None:
+    """The same for a live message, whose arrival is the relay's own time. It waits in the relay behind another one."""
+    relay = bus.relays[0]
+    bus.set("sender", 1)
+    bus.sender.say(LIVE, life_ms(live=True) / 1000)
+    _call(bus, relay)
+    bus.set("sender", -1)
+    bus.set("live", -1)
+    bus.finish(relay)
+    bus.handle_all()
+
+    birth_ms = Envelope.decode(bus.captured[0][0]).header.birth_ms
+    bus.set("live", 1)
+    bus.set("sender", 1)
+    bus.drift(1)
+    bus.until("sender", birth_ms + life_ms(live=True))
+    bus.sender.process.run()
+    last, _ = bus.captured[-1]
+    issued_ms = Envelope.decode(last).header.issued_at_ms
+    assert issued_ms == birth_ms + life_ms(live=True)
+    bus.sender.wire.out.clear()
+    bus.until(relay.name, issued_ms + LIMITS.live_ttl_ms + SKEW_MS)
+    bus.sender.say(LIVE, 5)
+    _call(bus, relay)  # the other one: it is being stored
+    bus.submit(last, relay)
+    relay.wire.deliver(1)
+    bus.until(relay.name, bus.clock.now_ms(relay.name) + LIVE_WAIT_MS)
+    while relay.wire.out:
+        bus.server.read(relay.wire)
+    relay.wire.deliver(len(relay.wire.coming))  # it is stored, and the last copy is judged
+    bus.set("sender", -1)
+    bus.set("subscriber", -1)  # a live subscriber goes by its own clock
+    bus.until("live", bus.clock.now_ms(relay.name) + shelf_life_ms(live=True) + SKEW_MS)
+    bus.finish(relay)
+    bus.handle_all()
+
+
+def sealed_again(bus: Bus) -> None:
+    """A client seals a message under its nonce once more, when the ledger has forgotten the first time."""
+    relay = bus.relays[0]
+    first = Envelope.decode(_accepted(bus, relay, STORED))
+    _forget(bus, "ACCEPTED")
+    header = replace(first.header, issued_at_ms=bus.clock.now_ms("sender"))
+    bus.hand(relay, bus.submit(seal_envelopes(KEYS[BOT], [(header, first.payload)])[0], None))
+    bus.finish(relay)
+    bus.handle_all()
+
+
+def stalled_store(bus: Bus) -> None:
+    """A copy is judged while it is fresh, and what the relay writes then reaches the store when the ledger has forgotten the first."""
+    relay = bus.relays[0]
+    first = _accepted(bus, relay, STORED)
+    copy = bus.submit(first, None)
+    bus.hand(relay, copy)
+    _forget(bus, "ACCEPTED")
+    while relay.wire.out:
+        bus.server.read(relay.wire)
+    bus.finish(relay)
+    bus.handle_all()
+
+
+def stalled_turn(bus: Bus) -> None:
+    """The same, but the copy waits inside the relay, judged, behind another message that is being stored."""
+    relay = bus.relays[0]
+    first = _accepted(bus, relay, STORED)
+    bus.sender.say(STORED)
+    bus.hand(relay, bus.arrive())
+    bus.hand(relay, bus.submit(first, None))
+    _forget(bus, "ACCEPTED")
+    bus.finish(relay)
+    bus.handle_all()
+
+
+def honest_and_late(bus: Bus) -> None:
+    """The store takes longer than a verdict keeps. The sender is told so, and sends the message once more."""
+    relay = bus.relays[0]
+    bus.sender.say(STORED)
+    bus.hand(relay, bus.arrive())
+    bus.until("accepted", bus.clock.now_ms(relay.name) + shelf_life_ms(live=False) + SKEW_MS + 1)
+    while relay.wire.out:
+        bus.server.read(relay.wire)
+    bus.settle()
+    bus.handle_all()
+
+
+def answer_lost(bus: Bus) -> None:
+    """A message is stored, and the relay does not learn it. When it tries again the message has waited too long."""
+    relay = bus.relays[0]
+    bus.sender.say(STORED)
+    bus.hand(relay, bus.arrive())
+    while relay.wire.out:
+        bus.server.read(relay.wire)
+    relay.wire.coming.clear()
+    bus.handle_all()
+    bus.clock.true_ms += LIMITS.ingress_wait_ms + 1_000
+    bus.finish(relay)
+    _read_receipts(bus)
+
+
+def two_hold_it(bus: Bus) -> None:
+    """One relay has a message in hand and is stopped; another gets it, accepts it, and is stopped before it answers."""
+    slow, quick = bus.relays
+    bus.sender.say(STORED)
+    position = bus.arrive()
+    bus.finish(slow)
+    bus.finish(quick)
+    assert bus.server.give(slow.wire, position)
+    bus.hand(quick, position)
+    while quick.wire.out:
+        bus.server.read(quick.wire)
+    bus.handle_all()
+    bus.clock.true_ms += LIMITS.ingress_wait_ms + 1_000
+    bus.finish(slow)
+    _read_receipts(bus)
+
+
+def one_stored_one_refused(bus: Bus) -> None:
+    """An attempt is stored, and its relay dies before it answers. The next attempt is refused: clocks jump while it is under way."""
+    one, other = bus.relays
+    bus.sender.say(STORED)
+    bus.hand(one, bus.arrive())
+    while one.wire.out:
+        bus.server.read(one.wire)
+    bus.handle_all()
+    bus.kill_relay(one, 0)
+    bus.clock.true_ms += 1_000
+    bus.set("sender", 1)
+    bus.sender.process.run()
+    bus.set("sender", -1)
+    bus.set("ingress", -1)
+    bus.hand(other, bus.arrive())
+    bus.finish(other)
+    bus.sender.wire.deliver(len(bus.sender.wire.coming))
+
+
+def killed_after(bus: Bus, frames: int) -> None:
+    """A relay refuses a message for its rate, and is killed when the server has read so many of its frames."""
+    one, other = bus.relays
+    _accepted(bus, one, RATED)
+    bus.sender.say(RATED)
+    bus.hand(one, bus.arrive())
+    for _ in range(frames):
+        if not one.wire.out:
+            one.wire.deliver(len(one.wire.coming))
+        if one.wire.out:
+            bus.server.read(one.wire)
+    bus.kill_relay(one, 0)
+    bus.sender.wire.deliver(len(bus.sender.wire.coming))
+    for position in list(bus.server.ingress):
+        bus.hand(other, position)
+        bus.finish(other)
+    bus.handle_all()
+
+
+def forgotten_by_a_restart(bus: Bus) -> None:
+    """The live ledger is in memory. A retry is issued after it began anew, under a nonce that was accepted before."""
+    relay = bus.relays[0]
+    bus.sender.say(LIVE)
+    _call(bus, relay)
+    bus.finish(relay)
+    bus.handle_all()
+    bus.restart_server()
+    bus.sender.wire.out.clear()
+    bus.clock.true_ms += 2 * SKEW_MS + 1_000
+    bus.sender.process.run()
+    _call(bus, relay)
+    bus.finish(relay)
+    bus.handle_all()
+
+
+def judged_before_a_restart(bus: Bus) -> None:
+    """A copy is judged, and while it is being stored the live ledger begins anew. The relay tries again at once."""
+    relay = bus.relays[0]
+    first = _accepted(bus, relay, LIVE)
+    bus.submit(first, relay)
+    relay.wire.deliver(1)
+    bus.restart_server()
+    bus.finish(relay)
+    bus.handle_all()
+
+
+def _accepted(bus: Bus, relay: Relay, subject: str) -> bytes:
+    """Have a message accepted and handled; its envelope."""
+    bus.sender.say(subject)
+    if subject == LIVE:
+        _call(bus, relay)
+    else:
+        bus.hand(relay, bus.arrive())
+    bus.finish(relay)
+    bus.handle_all()
+    bus.sender.wire.deliver(len(bus.sender.wire.coming))
+    return bus.captured[-1][0]
+
+
+def _forget(bus: Bus, stream: str) -> None:
+    """Let time pass until the ledger has forgotten what it holds."""
+    window_ms = bus.server.streams[stream].window_ms
+    bus.until(stream.lower(), bus.server.streams[stream].kept[-1].at_ms + window_ms + 1)
+
+
+def _read_receipts(bus: Bus) -> None:
+    """The sender, which was stopped meanwhile, reads what has come, and then hears nothing more."""
+    bus.sender.wire.deliver(len(bus.sender.wire.coming))
+    bus.clock.true_ms += 40_000
+    bus.sender.process.run()
+
+
+def _call(bus: Bus, relay: Relay) -> None:
+    while bus.sender.wire.out:
+        bus.read(bus.sender.wire, relay)
+    relay.wire.deliver(len(relay.wire.coming))
+
+
+def _store_late(bus: Bus, relay: Relay, position: int, wait_ms: int) -> None:
+    bus.until(relay.name, bus.server.ingress[position].kept.at_ms + wait_ms)
+    bus.hand(relay, position)
+    bus.until("accepted", bus.clock.now_ms(relay.name) + shelf_life_ms(live=False) + SKEW_MS)
+    bus.finish(relay)
+    bus.handle_all()
+
+
+FRAMES: Final = 8
+"""More than a relay writes about one message."""
+
+WAYS: Final[dict[str, Callable[[Bus], None]]] = {
+    play.__name__: play
+    for play in (
+        longest,
+        longest_live,
+        sealed_again,
+        stalled_store,
+        stalled_turn,
+        answer_lost,
+        one_stored_one_refused,
+        forgotten_by_a_restart,
+    )
+}
