@@ -36,7 +36,9 @@ def stamp(about: bytes, key: SigningKey = BUS, **changes: Any) -> bytes:
     made = Stamp(
         header.bus, digest, header.bot, header.subject, header.nonce, Verdict.ACCEPTED, None, None, bytes(32), 1, 0, "relay"
     )  # fmt: skip
-    return seal_stamps(key, [replace(made, **changes)])[0]
+    made = replace(made, **changes)
+    store_by = 10_000 if made.verdict is Verdict.ACCEPTED else None
+    return seal_stamps(key, [replace(made, store_by_ms=store_by)])[0]
 
 
 def inspect(folder: Path, data: bytes, *keys: str) -> tuple[int, list[str]]:
@@ -125,6 +127,16 @@ def test_what_travels_together_is_taken_apart(tmp_path: Path) -> None:
     assert inspect(tmp_path, data, *GIVEN) == (3, told)
     code, trouble = inspect(tmp_path, pack_together([one, one]))
     assert (code, "twice" in trouble[0]) == (3, True)
+
+
+def test_a_stamp_says_until_when_its_message_had_to_be_stored(tmp_path: Path) -> None:
+    for verdict, reason, shown in (
+        (Verdict.ACCEPTED, None, "1970-01-01T00:00:10.000+00:00"),
+        (Verdict.DROPPED, Reason.RATE, None),
+    ):
+        (tmp_path / "thing").write_bytes(stamp(envelope(), verdict=verdict, reason=reason))
+        told = json.loads(quickly("inspect", "thing", "--json", *GIVEN, cwd=tmp_path).out)
+        assert told["store_by"] == shown
 
 
 def test_a_payload_is_shown_as_json(tmp_path: Path) -> None:

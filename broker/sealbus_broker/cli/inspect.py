@@ -149,6 +149,7 @@ def _stamp(data: bytes, anchors: Anchors) -> dict[str, Any]:
         "position": stamp.position,
         "record": stamp.record,
         "judged_at": _time(stamp.judged_at_ms),
+        "store_by": None if stamp.store_by_ms is None else _time(stamp.store_by_ms),
         "relay": stamp.relay,
         "key": PublicKey(seal.key, KeyKind.BUS).text,
         "trouble": trouble,
