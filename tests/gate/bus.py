@@ -67,7 +67,7 @@ class PureBus:
         assert judgment.envelope is not None
         assert judgment.ledger_id is not None
         if judgment.ledger_id in self.ledger:
-            settled = settle(judgment, self.ledger[judgment.ledger_id], self.policy.bus_keys, self.verifier)
+            settled = settle(judgment, self.ledger[judgment.ledger_id], NOW, (), self.policy.bus_keys, self.verifier)
             return settled.reason.value if settled.reason else SETTLED, settled.receipt
         stamp = judgment.stamp(self.policy, RELAY)
         assert stamp is not None

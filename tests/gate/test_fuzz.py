@@ -171,7 +171,7 @@ def test_any_stored_copy_can_be_settled(stored: bytes, data: st.DataObject) -> N
     judgment = PureBus().judge(Step(envelope()))
     honest = pack_delivery(envelope(), sealed_stamp(envelope()))
     for copy in (stored, data.draw(damaged(honest))):
-        settled = settle(judgment, copy, BUS_KEYS, Verifier())
+        settled = settle(judgment, copy, NOW, (), BUS_KEYS, Verifier())
         assert settled.reason is Reason.NONCE_REUSED or copy == honest
 
 

@@ -32,7 +32,7 @@ from tests.gate.world import (
 def settled(step: Step, stored: bytes) -> Settled:
     judgment = PureBus().judge(step)
     assert judgment.reason is None
-    return settle(judgment, stored, BUS_KEYS, Verifier())
+    return settle(judgment, stored, NOW, (), BUS_KEYS, Verifier())
 
 
 def stored(data: bytes, **changes: Any) -> bytes:

@@ -17,11 +17,15 @@ from sealbus.limits import MAX_TOGETHER
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.relay.ingress import LIVE_WAITING, PULL_BYTES, IngressWorker, LiveWorker
 from sealbus_broker.relay.nats_config import MAX_BOT_PAYLOAD_BYTES
+from sealbus_broker.relay.pipeline import Refusals
 from sealbus_broker.relay.tally import QUIET_S, Tally
 from tests.relay.scene import Scene
 from tests.waiting import until
 
 TIMEOUT, NOT_PINNED = b"NATS/1.0 408 Request Timeout\r\n\r\n", b"NATS/1.0 423 Nats-Pin-Id mismatch\r\n\r\n"
+
+NOTHING = Refusals([], lambda _: None)
+"""What a batch without refusals leaves."""
 
 
 class Connection:
@@ -69,8 +73,9 @@ async def test_no_more_is_asked_for_while_much_waits_to_be_judged() -> None:
     connection, stopping = Connection(), asyncio.Event()
     together = pack_together([at.to_bytes(2) * 300 for at in range(MAX_TOGETHER)])
 
-    async def judge(_: Sequence[Arrival], __: asyncio.Lock) -> None:
+    async def judge(_: Sequence[Arrival], __: asyncio.Lock) -> Refusals:
         await asyncio.sleep(0)
+        return NOTHING
 
     worker = IngressWorker(cast("Any", connection), 0, judge)
     running = asyncio.create_task(worker.run(stopping))
@@ -92,8 +97,9 @@ async def test_no_more_is_asked_for_while_much_waits_to_be_judged() -> None:
 async def test_a_relay_that_stops_judges_what_the_server_had_sent_it(streams: Scene) -> None:
     nc, stopping, judged, count = await streams.login(), asyncio.Event(), list[bytes](), 4000
 
-    async def note(arrivals: Sequence[Arrival], _: asyncio.Lock) -> None:
+    async def note(arrivals: Sequence[Arrival], _: asyncio.Lock) -> Refusals:
         judged.extend(arrival.data for arrival in arrivals)
+        return NOTHING
 
     running = asyncio.create_task(LiveWorker(nc, note, Tally(time.monotonic), lambda: 0).run(stopping))
     await until(lambda: bool(nc._direct), "the worker subscribes")
@@ -115,9 +121,10 @@ async def test_live_messages_beyond_the_queue_are_counted_and_named(streams: Sce
     now = [0.0]
     tally = Tally(lambda: now[0])
 
-    async def note(arrivals: Sequence[Arrival], _: asyncio.Lock) -> None:
+    async def note(arrivals: Sequence[Arrival], _: asyncio.Lock) -> Refusals:
         judged.extend(arrival.data for arrival in arrivals)
         await go_on.wait()
+        return NOTHING
 
     running = asyncio.create_task(LiveWorker(nc, note, tally, lambda: 0).run(stopping))
     await until(lambda: bool(nc._direct), "the worker subscribes")

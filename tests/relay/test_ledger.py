@@ -10,7 +10,7 @@ from unittest.mock import sentinel
 import pytest
 from structlog.testing import capture_logs
 
-from sealbus_broker.relay.ledger import READS_AT_ONCE, Ledger
+from sealbus_broker.relay.ledger import READS_AT_ONCE, Copy, Ledger
 
 
 def a_ledger(*, in_memory: bool = False) -> Ledger:
@@ -74,8 +74,8 @@ async def test_however_many_stored_messages_are_asked_for_few_are_under_way() ->
             most = max(most, under_way)
             await asyncio.sleep(0)
             under_way -= 1
-            return SimpleNamespace(headers=None, data=b"stored")
+            return SimpleNamespace(headers={"Nats-Time-Stamp": "1970-01-01T00:00:01.001999999Z"}, data=b"stored")
 
     ledger = Ledger(cast("Any", Connection()), "ACCEPTED", "accepted")
-    assert await asyncio.gather(*map(ledger.read, range(256))) == [b"stored"] * 256
+    assert await asyncio.gather(*map(ledger.copy, range(256))) == [Copy(b"stored", 1_001)] * 256
     assert most == READS_AT_ONCE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 from unittest.mock import sentinel
@@ -37,6 +37,12 @@ class Kept:
         self.sequence += len(entries)
         return [Stored("ACCEPTED", first + at, duplicate=False) for at in range(len(entries))]
 
+    async def attempt(self, entries: Sequence[Entry]) -> tuple[list[Stored | None], str | None]:
+        return [*await self.store(entries)], None
+
+    async def persist(self, attempt: Callable[[], Awaitable[str | None]]) -> None:
+        assert await attempt() is None
+
     def write(self, frames: Sequence[bytes]) -> None:
         self.frames += frames
 
@@ -63,7 +69,7 @@ async def test_what_was_judged_by_a_ledger_that_has_been_lost_is_judged_again() 
         await until(lambda: bool(turn._waiters), "it waits for its turn, judged")
         ledger.doubt()
         ledger.begin(None, 50, NOW)
-    await processing
+    (await processing).tell()
     assert the_stamp(kept).reason is Reason.STALE
     assert not [entry for entry in kept.entries if entry.subject.startswith("accepted.")]
 
@@ -81,7 +87,7 @@ async def test_a_refusal_is_stamped_with_its_record_in_the_quarantine() -> None:
     kept, ledger = Kept(), Ledger(sentinel.unused, "ACCEPTED", "accepted")
     ledger.begin(None, 100, NOW)
     wrong = Arrival("order", envelope(PLACED, payload={}), Delivery.STREAM, NOW, 7)
-    await a_pipeline(kept, ledger).process([wrong], asyncio.Lock())
+    (await a_pipeline(kept, ledger).process([wrong], asyncio.Lock())).tell()
     assert [entry.subject for entry in kept.entries] == ["quarantine.schema.order"]
     assert (the_stamp(kept).reason, the_stamp(kept).record) == (Reason.SCHEMA, kept.sequence)
 
@@ -91,6 +97,6 @@ async def test_a_message_that_is_dropped_has_no_record() -> None:
     ledger.begin(None, 100, NOW)
     header = replace(PLACED, bot="inventory", subject="stock.reserved")
     wrong = Arrival("inventory", envelope(header, payload={}), Delivery.STREAM, NOW, 7)
-    await a_pipeline(kept, ledger).process([wrong], asyncio.Lock())
+    (await a_pipeline(kept, ledger).process([wrong], asyncio.Lock())).tell()
     assert not kept.entries
     assert (the_stamp(kept).verdict, the_stamp(kept).record) == (Verdict.DROPPED, None)

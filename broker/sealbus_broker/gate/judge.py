@@ -17,7 +17,7 @@ from sealbus.reason import Reason
 from sealbus.seal import Context, Verifier
 from sealbus.stamp import Stamp
 from sealbus.subjects import RELAY, REPLY
-from sealbus_broker.gate.cause import check_cause, check_reply, unwanted_parent
+from sealbus_broker.gate.cause import check_cause, check_reply, prove_parent, unwanted_parent
 from sealbus_broker.gate.policy import BotKey, BotRule, Delivery, Disposition, Policy, Rate, Store, SubjectRule
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.gate.schemas import ERROR, Schema
@@ -45,6 +45,8 @@ def judge(arrival: Arrival, policy: Policy, moment: Moment, verifier: Verifier, 
                 detail=_clip(violation.detail),
                 disposition=disposition(violation.reason, case.named_rule(), arrival, policy, moment.now_ms, meters),
                 judged_at_ms=moment.now_ms,
+                # A relay that died may have accepted it: it is refused only when its id is closed.
+                ledger_id=case.ledger_id() if case.proven and arrival.redelivered else None,
             )
     return Judgment(
         arrival=arrival,
@@ -155,7 +157,11 @@ class Case:
 
         A bot can collide only with its own nonces. A cause that allows one consequence is shared by all who may draw it.
         """
-        once = self.is_reply or (self.rule is not None and self.rule.cause is not None and self.rule.cause.once)
+        rule = self.named_rule()
+        once = self.is_reply or (rule is not None and rule.cause is not None and rule.cause.once)
+        if once and self.cause is None:  # it was refused before its cause was looked at
+            proven = prove_parent(self.header, self.policy, self.verifier)
+            self.cause = None if isinstance(proven, str) else proven[0]
         if self.cause is not None and once:
             # A reply's subject names the bot that asked; elsewhere it must be said, or a bot that sends a message of its own under
             # another's nonce could use up what may follow from the other's.

@@ -6,33 +6,53 @@ of four things happened, and this module says which; it is pure, like the rest o
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
+
 from sealbus.delivery import split_delivery
 from sealbus.envelope import Envelope, Header
 from sealbus.errors import Malformed
 from sealbus.reason import Reason
 from sealbus.seal import Verifier
+from sealbus.shelf_life import is_void
 from sealbus.stamp import Stamp, Verdict, open_stamp
 from sealbus_broker.gate.verdict import Judgment
 
 
+@dataclass(frozen=True, slots=True)
 class Settled:
     """How a message whose id the ledger already holds is settled."""
 
-    __slots__ = ("reason", "receipt")
+    reason: Reason | None = None
+    """``None``: the sender's own message, again; nothing is amiss. Else the violation."""
+    receipt: bytes | None = None
+    """The stored stamp, where it answers the sender: one envelope has one verdict, however often its bytes are seen."""
+    passed: bool = False
+    """Whether the copy is void, or a note about another arrival, so that the chain of ids goes on."""
+    detail: str | None = None
 
-    def __init__(self, reason: Reason | None, receipt: bytes | None) -> None:
-        self.reason = reason
-        """``None``: the sender's own message, again; nothing is amiss. Else the violation."""
-        self.receipt = receipt
-        """The stored stamp, where it answers the sender: one envelope has one verdict, however often its bytes are seen."""
 
+def settle(
+    judgment: Judgment,
+    stored: bytes,
+    stored_ms: int,
+    made: Collection[bytes],
+    bus_keys: frozenset[bytes],
+    verifier: Verifier,
+) -> Settled:
+    """Compare a message with the stored copy (a delivery or a note) under its ledger id.
 
-def settle(judgment: Judgment, stored: bytes, bus_keys: frozenset[bytes], verifier: Verifier) -> Settled:
-    """Compare an accepted message with the stored copy (a delivery) under its ledger id.
+    ``stored_ms``: when the copy was stored, by the engine. ``made``: the stamps that this relay has made for the very arrival.
 
     ============================ ========================= =====================================================
     the stored copy is           the verdict               the sender gets
     ============================ ========================= =====================================================
+    stored too late              none: the next id of       what that gives
+                                 the chain decides
+    a note about another arrival the same
+    a note about this arrival    the refusal in it          a refusal
+    one that this relay made     none: stored, and only     the stored stamp
+                                 the answer was late
     same bytes, same position    none: a redelivery after   the stored stamp, again
                                  a relay died
     same bytes, elsewhere        *replay*                  the stored stamp: that envelope *was* accepted
@@ -44,22 +64,45 @@ def settle(judgment: Judgment, stored: bytes, bus_keys: frozenset[bytes], verifi
     A stored copy that is not one of ours (somebody wrote into the stream past the relay) proves nothing: *nonce-reused*.
     """
     assert judgment.envelope is not None
+    note = _note(stored, bus_keys, verifier)
+    if note is not None:
+        if stored in made or _is_about(note, judgment):
+            return Settled(note.reason, detail=note.detail)
+        return Settled(passed=True)
     try:
         envelope_data, stamp_data = split_delivery(stored)
         stamp = open_stamp(stamp_data, bus_keys, verifier)
         envelope = Envelope.decode(envelope_data)
     except Malformed:
-        return Settled(Reason.NONCE_REUSED, None)
+        return Settled(Reason.NONCE_REUSED)
     if stamp.verdict is not Verdict.ACCEPTED or stamp.envelope != envelope.digest:
-        return Settled(Reason.NONCE_REUSED, None)
+        return Settled(Reason.NONCE_REUSED)
+    if is_void(stamp, stored_ms):
+        return Settled(passed=True)
     if envelope_data == judgment.envelope.data:
-        return Settled(None if _same_place(judgment, stamp) else Reason.REPLAY, stamp_data)
+        is_ours = stamp_data in made or _same_place(judgment, stamp)
+        return Settled(None if is_ours else Reason.REPLAY, stamp_data)
     header, mine = envelope.header, judgment.envelope.header
     if (header.bot, header.nonce) != (mine.bot, mine.nonce):
-        return Settled(Reason.ALREADY_ANSWERED, None)
+        return Settled(Reason.ALREADY_ANSWERED)
     if _meaning(header) == _meaning(mine) and envelope.payload == judgment.envelope.payload:
         return Settled(None, stamp_data)
-    return Settled(Reason.NONCE_REUSED, None)
+    return Settled(Reason.NONCE_REUSED)
+
+
+def _note(stored: bytes, bus_keys: frozenset[bytes], verifier: Verifier) -> Stamp | None:
+    """The refusal in a note that closes an id; ``None`` for anything else."""
+    try:
+        stamp = open_stamp(stored, bus_keys, verifier)
+    except Malformed:
+        return None
+    return None if stamp.verdict is Verdict.ACCEPTED else stamp
+
+
+def _is_about(note: Stamp, judgment: Judgment) -> bool:
+    assert judgment.envelope is not None
+    position = judgment.arrival.position
+    return position is not None and (position, judgment.envelope.digest) == (note.position, note.envelope)
 
 
 def _same_place(judgment: Judgment, stamp: Stamp) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -57,7 +58,23 @@ class Answers:
         self._now_ms = now_ms
 
     async def give(self, answers: Sequence[Answer]) -> None:
-        """Give ``answers`` (at most 1,024); return when they are stored."""
+        """Give ``answers`` (at most 1,024); return when they are stored, or nobody waits for them any more.
+
+        Each attempt is sealed and stamped anew, so that it is fresh when it is stored. An answer that came too late is none; whoever asked
+        asks again.
+        """
+        waiting, until = list(answers), time.monotonic() + self._policy().limits.live_ttl_ms / 1000
+
+        async def attempt() -> str | None:
+            if time.monotonic() > until:
+                return None
+            found, trouble = await self._journal.attempt(self._entries(waiting))
+            waiting[:] = [answer for answer, where in zip(waiting, found, strict=True) if where is None]
+            return trouble
+
+        await self._journal.persist(attempt)
+
+    def _entries(self, answers: Sequence[Answer]) -> list[Entry]:
         policy, now_ms = self._policy(), self._now_ms()
         headers = [self._header(answer, policy, now_ms) for answer in answers]
         payloads = [answer.payload for answer in answers]
@@ -80,17 +97,16 @@ class Answers:
             )
             for header, envelope in zip(headers, envelopes, strict=True)
         ]
-        stamps = seal_stamps(self._key, verdicts)
-        await self._journal.store(
-            [
-                Entry(
-                    f"live.{header.subject}",
-                    pack_delivery(envelope, stamp),
-                    {"Nats-Msg-Id": f"{answer.question.nonce.hex()}>{header.subject}"},
-                )
-                for answer, header, envelope, stamp in zip(answers, headers, envelopes, stamps, strict=True)
-            ]
-        )
+        return [
+            Entry(
+                f"live.{header.subject}",
+                pack_delivery(envelope, stamp),
+                {"Nats-Msg-Id": f"{answer.question.nonce.hex()}>{header.subject}"},
+            )
+            for answer, header, envelope, stamp in zip(
+                answers, headers, envelopes, seal_stamps(self._key, verdicts), strict=True
+            )
+        ]
 
     def _header(self, answer: Answer, policy: Policy, now_ms: int) -> Header:
         question = answer.question

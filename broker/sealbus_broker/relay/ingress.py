@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -25,12 +26,13 @@ from sealbus.subjects import CALL
 from sealbus_broker.gate.policy import Delivery
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.relay.last_try import LAST_DELIVERIES, LastTry, Suspect
-from sealbus_broker.relay.streams import INGRESS, PIN_TIMEOUT_S, PRIORITY_GROUP, partition_consumer
+from sealbus_broker.relay.pipeline import Refusals
+from sealbus_broker.relay.streams import ACK_WAIT_S, INGRESS, PIN_TIMEOUT_S, PRIORITY_GROUP, partition_consumer
 from sealbus_broker.relay.tally import Tally
 
 log = structlog.get_logger(__name__)
 
-Process = Callable[[Sequence[Arrival], asyncio.Lock], Awaitable[None]]
+Process = Callable[[Sequence[Arrival], asyncio.Lock], Awaitable[Refusals]]
 """Judges arrivals and carries the verdicts out; the lock keeps batches in the order in which they came while one is judged and another is
 being stored."""
 
@@ -66,6 +68,9 @@ GIVE_BACK_BYTES: Final = PULL_BYTES // 2
 """Most bytes given back; what is more is finished first. They must fit into one request of the next relay, with subjects and
 headers: nats-server (2.15.1) puts a redelivered message that no longer fits into a request at the end of its queue."""
 
+CONFIRM_LEAST_S: Final = 1.0
+"""How long the server may take to confirm an acknowledgement, where there is no time left to tell anybody: the log says if it does not."""
+
 GIVE_BACK_S: Final = 2.0
 """How long the server may take to say that it has what is given back."""
 
@@ -92,6 +97,8 @@ class _Pulled(NamedTuple):
     subject: bytes
     reply: bytes
     data: bytes
+    asked: float
+    """The server has delivered it later than this (monotonic)."""
 
 
 class IngressWorker:
@@ -113,6 +120,10 @@ class IngressWorker:
         self._pull = f"$JS.API.CONSUMER.MSG.NEXT.{INGRESS}.{partition_consumer(partition)}".encode()
         self._inbox = nc.new_inbox()
         self._requests = 0
+        self._asked = time.monotonic()
+        """When the request was made that may bring what comes now: the one under way, or an earlier one that was only given up."""
+        self._is_over = True
+        """Whether the last request has ended, and was not only given up."""
         self._reply = b""
         """Of the last request, and of no other: what the server says of an earlier one is not about this one."""
         self._received: deque[_Pulled] = deque()
@@ -224,6 +235,9 @@ class IngressWorker:
         }
         if self._pin:
             ask["id"] = self._pin.decode("utf-8", "replace")
+        if self._is_over:
+            self._asked = time.monotonic()
+        self._is_over = False
         self._outstanding, patience_s = count, SILENCE_S
         self._requests += 1
         self._reply = f"{self._inbox}.{self._requests}".encode()
@@ -250,18 +264,22 @@ class IngressWorker:
             # A status. 404, 408, 409: this request is over. 423: another relay has the pin.
             if headers.startswith(b"NATS/1.0 423"):
                 self._pin = b""
-            return self._ended() if subject == self._reply else None
+            if subject == self._reply:
+                self._is_over = True
+                self._ended()
+            return
         # nats-server writes its line behind whatever the bot's headers are: see sealbus.hardened.read_headers.
         at = headers.rfind(_PIN)
         if at >= 0:
             self._pin = headers[at + len(_PIN) :].partition(b"\r\n")[0]
-        self._received.append(_Pulled(subject, reply, data))
+        self._received.append(_Pulled(subject, reply, data, self._asked))
         self._received_bytes += len(data)
         self._outstanding -= 1
         if self._outstanding <= 0:
+            self._is_over = True
             self._ended()
         self._changed.set()
-        return None
+        return
 
     def _take(self) -> list[tuple[_Pulled, list[Arrival]]]:
         """The next messages in order, with what is in them, up to a batch."""
@@ -294,19 +312,48 @@ class IngressWorker:
         try:
             if place is not None and self._last_try is not None:
                 suspect = Suspect(place.session, place.position, place.deliveries, place.stored_ms, pulled.data)
-                await self._last_try.judge(suspect, self._partition, lambda: ingress_arrivals(*pulled), self._turn)
-                self._nc.write([pub(pulled.reply, b"+ACK")])
+                refusals = await self._last_try.judge(
+                    suspect,
+                    self._partition,
+                    lambda: ingress_arrivals(pulled.subject, pulled.reply, pulled.data),
+                    self._turn,
+                )
+                await self._acknowledge([pulled], refusals)
         except (NatsError, OSError) as error:
             log.warning("ingress.ack-lost", error=type(error).__name__)
         finally:
             self._under_way -= 1
             self._changed.set()
 
+    async def _acknowledge(self, pulled: Sequence[_Pulled], refusals: Refusals | None) -> None:
+        """Acknowledge messages, and then have the senders of refused ones told.
+
+        Nobody else may judge what a sender is told to be refused. The server gives a message to another relay ``ACK_WAIT_S`` after it
+        delivered it, which it did later than the request that brought it was made. So if it confirms within that time, from the
+        request on, that it has the acknowledgement, no other relay has been given the message. Otherwise nobody is told: that is
+        *unknown* to the sender, who tries again.
+        """
+        if not refusals:
+            self._nc.write([pub(one.reply, b"+ACK") for one in pulled])
+            return
+        *earlier, last = pulled
+        self._nc.write([pub(one.reply, b"+ACK") for one in earlier])
+        until = min(one.asked for one in pulled) + ACK_WAIT_S
+        left_s = until - time.monotonic()
+        # With a reply subject the server says when it has taken this one, hence those before it.
+        try:
+            await self._nc.request(last.reply.decode("utf-8", "replace"), b"+ACK", max(left_s, CONFIRM_LEAST_S))
+        except (NatsError, OSError, TimeoutError) as error:
+            log.warning("ingress.unconfirmed", partition=self._partition, error=type(error).__name__)
+            return
+        if time.monotonic() < until:
+            refusals.tell()
+
     async def _work(self, taken: Sequence[tuple[_Pulled, list[Arrival]]]) -> None:
         try:
             if taken:
-                await self._process([arrival for _, arrivals in taken for arrival in arrivals], self._turn)
-                self._nc.write([pub(pulled.reply, b"+ACK") for pulled, _ in taken])
+                refusals = await self._process([arrival for _, arrivals in taken for arrival in arrivals], self._turn)
+                await self._acknowledge([pulled for pulled, _ in taken], refusals)
         except (NatsError, OSError) as error:
             # Delivered again later, and then recognised in the ledger.
             log.warning("ingress.ack-lost", error=type(error).__name__)
@@ -420,4 +467,4 @@ class LiveWorker:
     async def _work(self) -> None:
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
         self._waiting_bytes -= sum(len(arrival.data) for arrival in batch)
-        await self._process(batch, self._turn)
+        (await self._process(batch, self._turn)).tell()

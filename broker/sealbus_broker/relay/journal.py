@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -63,7 +63,8 @@ class Journal:
     """Publishes to JetStream in pipelined batches, and does not return before every entry is stored.
 
     A time-out, a missing stream leader or "id is in process" mean *unknown*, and a full stream or a lost server mean *not yet*: in each
-    case the entry is published again under the same id. Only cancellation ends the wait, and then nothing was acknowledged upstream.
+    case the entry is published again under the same id; what grows old is made anew (:mod:`sealbus_broker.relay.storing`). Only
+    cancellation ends the wait, and then nothing was acknowledged upstream.
     """
 
     def __init__(self, nc: HardenedClient) -> None:
@@ -81,28 +82,36 @@ class Journal:
         await self._nc.subscribe_direct(f"{self._inbox.decode()}.*.*", self._on_answer)
 
     async def store(self, entries: Sequence[Entry]) -> list[Stored]:
-        """Store all ``entries``, in order; return where each one is."""
+        """Store all ``entries``, in order, however long that takes; return where each one is. For what keeps."""
         results: list[Stored | None] = [None] * len(entries)
+
+        async def attempt() -> str | None:
+            missing = [at for at, result in enumerate(results) if result is None]
+            found, trouble = await self.attempt([entries[at] for at in missing])
+            for at, where in zip(missing, found, strict=True):
+                results[at] = where
+            return trouble
+
+        await self.persist(attempt)
+        return [result for result in results if result is not None]
+
+    async def persist(self, attempt: Callable[[], Awaitable[str | None]]) -> None:
+        """Call ``attempt`` until it returns ``None``, with growing pauses; what it returns otherwise is what stands in the way."""
         delay = RETRY_FIRST_S
         began = time.monotonic()
         spoken = began - QUIET_S
         try:
-            while missing := [at for at, result in enumerate(results) if result is None]:
-                trouble = await self._store(entries, missing, results)
-                if trouble is None:
-                    continue
-                self._stuck[id(results)] = began, trouble
+            while (trouble := await attempt()) is not None:
+                self._stuck[id(attempt)] = began, trouble
                 if time.monotonic() - spoken >= QUIET_S:
                     spoken = time.monotonic()
-                    waited_s = round(spoken - began, 1)
-                    log.warning("journal.retry", trouble=trouble, entries=results.count(None), waited_s=waited_s)
+                    log.warning("journal.retry", trouble=trouble, waited_s=round(spoken - began, 1))
                 self._again.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._again.wait(), delay)
                 delay = min(delay * 2, RETRY_MOST_S)
         finally:
-            self._stuck.pop(id(results), None)
-        return [result for result in results if result is not None]
+            self._stuck.pop(id(attempt), None)
 
     @property
     def stuck(self) -> tuple[float, str] | None:
@@ -123,25 +132,29 @@ class Journal:
         """There is a connection again: make the next attempts now."""
         self._again.set()
 
-    async def _store(
-        self, entries: Sequence[Entry], missing: Sequence[int], results: list[Stored | None]
-    ) -> str | None:
-        """Publish what is ``missing`` in one write, and put what is stored of it into ``results``; return what went wrong, if anything."""
+    async def attempt(self, entries: Sequence[Entry]) -> tuple[list[Stored | None], str | None]:
+        """Publish ``entries`` once, in one write and before anything is awaited.
+
+        Returns where each is stored, ``None`` for those of which that is not known, and, if there are any, what went wrong.
+        """
+        results: list[Stored | None] = [None] * len(entries)
+        if not entries:
+            return results, None
         if self._nc.unsent_bytes > UNSENT_BYTES:
-            return "the server does not read"
+            return results, "the server does not read"
         self._begun += 1
-        name, attempt = b"%x" % self._begun, _Attempt(len(missing), results, asyncio.get_running_loop().create_future())
+        name, attempt = b"%x" % self._begun, _Attempt(len(entries), results, asyncio.get_running_loop().create_future())
         self._attempts[name] = attempt
         try:
-            self._nc.write([entries[at].frame(b"%b.%b.%d" % (self._inbox, name, at)) for at in missing])
+            self._nc.write([entry.frame(b"%b.%b.%d" % (self._inbox, name, at)) for at, entry in enumerate(entries)])
             async with asyncio.timeout(ACK_TIMEOUT_S):
                 await attempt.answered
         except (NatsError, OSError) as error:
             # TimeoutError among them: an answer that is not here says nothing.
-            return attempt.trouble or f"no acknowledgement in time: {type(error).__name__}"
+            attempt.trouble = attempt.trouble or f"no acknowledgement in time: {type(error).__name__}"
         finally:
             del self._attempts[name]
-        return attempt.trouble
+        return results, (attempt.trouble or "no acknowledgement") if None in results else None
 
     def _on_answer(self, subject: bytes, _: bytes, headers: bytes, body: bytes) -> None:
         name, at = subject.split(b".")[-2:]

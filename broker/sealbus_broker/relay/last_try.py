@@ -23,6 +23,7 @@ from sealbus.hardened import HardenedClient
 from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.relay.journal import Entry, Journal
+from sealbus_broker.relay.pipeline import Refusals
 from sealbus_broker.relay.quarantine import UNJUDGEABLE, Record
 from sealbus_broker.relay.streams import HEALTH
 from sealbus_broker.relay.tally import Tally
@@ -38,7 +39,7 @@ ASK_S: Final = 5.0
 _BEGUN: Final = b"begun"
 _DONE: Final = b"done"
 
-Process = Callable[[Sequence[Arrival], asyncio.Lock], Awaitable[None]]
+Process = Callable[[Sequence[Arrival], asyncio.Lock], Awaitable[Refusals]]
 
 
 class Suspect(NamedTuple):
@@ -103,25 +104,26 @@ class LastTry:
         self._now_ms = now_ms
         self._alone = Alone()
 
-    async def process(self, arrivals: Sequence[Arrival], turn: asyncio.Lock) -> None:
+    async def process(self, arrivals: Sequence[Arrival], turn: asyncio.Lock) -> Refusals:
         """Judge a batch, beside others."""
         async with self._alone.together():
-            await self._process(arrivals, turn)
+            return await self._process(arrivals, turn)
 
     async def judge(
         self, suspect: Suspect, partition: int, read: Callable[[], Sequence[Arrival]], turn: asyncio.Lock
-    ) -> None:
+    ) -> Refusals | None:
         """Judge one message alone, or set it aside; return when that is durable. ``read`` takes its bytes apart."""
         async with self._alone.alone():
             if await self._was_tried(partition, suspect.position):
                 await self._set_aside(suspect)
-                return
+                return None
             log.warning(
                 "ingress.alone", session=suspect.session, position=suspect.position, deliveries=suspect.deliveries
             )
             await self._mark(partition, suspect.position, _BEGUN)
-            await self._process(read(), turn)
+            refusals = await self._process(read(), turn)
             await self._mark(partition, suspect.position, _DONE)
+            return refusals
 
     async def _was_tried(self, partition: int, position: int) -> bool:
         ask = json.dumps({"last_by_subj": mark_subject(partition, position)}).encode()

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import base64
 import json
 from collections.abc import Coroutine
-from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple, TypeVar
 
 import structlog
 from nats.aio.client import Client
 from nats.errors import ConnectionClosedError
 from nats.errors import Error as NatsError
-
-from sealbus.delivery import split_delivery
-from sealbus.errors import Malformed
-from sealbus_broker.gate.verdict import Judgment
 
 log = structlog.get_logger(__name__)
 
@@ -24,11 +20,26 @@ T = TypeVar("T")
 
 READ_TIMEOUT_S: Final = 5.0
 RETRY_S: Final = 0.5
-FIND_BATCH: Final = 256
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_NOT_FOUND: Final = 404
 
 READS_AT_ONCE: Final = 16
 """Stored messages asked for at the same time. Each may have a megabyte, and nats-server cuts off whoever has 64 MiB coming (``max_pending``):
 a bot that repeats the nonces of 256 large messages must not cut off the relay."""
+
+
+class Copy(NamedTuple):
+    """A stored message."""
+
+    data: bytes
+    """A delivery, or a note; ``b""`` where it is gone."""
+    stored_ms: int
+    """When the engine stored it, by its own clock; 0 where it is gone."""
+
+
+def _ms(text: str) -> int:
+    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
 
 
 class Ledger:
@@ -78,70 +89,28 @@ class Ledger:
         """Wait until it is known what the ledger holds."""
         await self._known.wait()
 
-    async def read(self, sequence: int) -> bytes:
-        """The message stored at ``sequence`` (a delivery), or ``b""`` where it is gone. Asks until the server answers."""
-        ask = json.dumps({"seq": sequence}).encode()
+    async def copy(self, sequence: int) -> Copy:
+        """What is stored at ``sequence``, and since when. Asks until the server answers."""
+        direct, ask = f"$JS.API.DIRECT.GET.{self.stream}", json.dumps({"seq": sequence}).encode()
         while True:
             await self._not_doubted()
             try:
                 async with self._reading:
-                    request = self._nc.request(f"$JS.API.DIRECT.GET.{self.stream}", ask, READ_TIMEOUT_S)
-                    answer = await self._unless_lost(request)
-            except (NatsError, OSError, TimeoutError) as error:
-                log.warning("ledger.retry", error=type(error).__name__)
-                await asyncio.sleep(RETRY_S)
-                continue
-            status = (answer.headers or {}).get("Status")
-            return b"" if status == "404" else answer.data
-
-    async def find(self, judgment: Judgment) -> bytes | None:
-        """The stamp under which the very envelope of ``judgment`` was accepted since it arrived, if it was.
-
-        For a message that comes a second time and would be refused now. Looks through what was stored on its subject from its arrival on.
-        """
-        assert judgment.envelope is not None
-        subject = f"{self._prefix}.{judgment.envelope.header.subject}"
-        since = (
-            datetime.fromtimestamp(judgment.arrival.arrived_at_ms / 1000 - 1, UTC).isoformat().replace("+00:00", "Z")
-        )
-        ask: dict[str, object] = {"batch": FIND_BATCH, "start_time": since, "next_by_subj": subject}
-        while True:
-            answers = await self._ask(ask)
-            for _, data in answers:
-                try:
-                    envelope, stamp = split_delivery(data)
-                except Malformed:
-                    continue
-                if envelope == judgment.envelope.data:
-                    return stamp
-            if len(answers) < FIND_BATCH:
-                return None
-            ask = {"batch": FIND_BATCH, "seq": answers[-1][0] + 1, "next_by_subj": subject}
-
-    async def _ask(self, ask: dict[str, object]) -> list[tuple[int, bytes]]:
-        while True:
-            await self._not_doubted()
-            try:
-                return await self._unless_lost(self._ask_once(ask))
+                    answer = await self._unless_lost(self._nc.request(direct, ask, READ_TIMEOUT_S))
+                    headers = answer.headers or {}
+                    if headers.get("Status") != "404":
+                        return Copy(answer.data, _ms(headers["Nats-Time-Stamp"]))
+                    # Whoever answered directly may lag behind: the stream's leader knows.
+                    request = self._nc.request(f"$JS.API.STREAM.MSG.GET.{self.stream}", ask, READ_TIMEOUT_S)
+                    told = json.loads((await self._unless_lost(request)).data)
+                    if "error" not in told:
+                        message = told["message"]
+                        return Copy(base64.b64decode(message.get("data", "")), _ms(message["time"]))
+                    if told["error"].get("code") == _NOT_FOUND:
+                        return Copy(b"", 0)
             except (NatsError, OSError, TimeoutError, KeyError, ValueError) as error:
                 log.warning("ledger.retry", error=type(error).__name__)
-                await asyncio.sleep(RETRY_S)
-
-    async def _ask_once(self, ask: dict[str, object]) -> list[tuple[int, bytes]]:
-        found: list[tuple[int, bytes]] = []
-        inbox = self._nc.new_inbox()
-        subscription = await self._nc.subscribe(inbox)
-        try:
-            await self._nc.publish(f"$JS.API.DIRECT.GET.{self.stream}", json.dumps(ask).encode(), reply=inbox)
-            while True:
-                answer = await subscription.next_msg(READ_TIMEOUT_S)
-                headers = answer.headers or {}
-                if headers.get("Status"):  # 204: the end of the batch; 404: nothing there
-                    return found
-                found.append((int(headers["Nats-Sequence"]), answer.data))
-        finally:
-            with contextlib.suppress(NatsError):
-                await subscription.unsubscribe()
+            await asyncio.sleep(RETRY_S)
 
     async def _not_doubted(self) -> None:
         if self._doubted.is_set():

@@ -1,21 +1,21 @@
 """A batch of messages on its way through the relay: judged, stamped, stored, answered.
 
-The order is what makes a crash harmless. A verdict is stored before its receipt is sent, and both before the message is acknowledged to
-the ingress stream; so whatever a dying relay had not finished is delivered to the next one, which finds in the ledger what was done.
+The order is what makes a crash harmless. An acceptance is stored (:mod:`sealbus_broker.relay.storing`), answered, and only then
+acknowledged to the ingress stream; so whatever a dying relay had not finished is delivered to the next one, which finds in the ledger
+what was done. A refusal is kept, acknowledged, and answered last: were it answered first, the next relay might accept what was refused.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import structlog
 from nats.errors import Error as NatsError
 
 from sealbus.codec import pack_together
-from sealbus.delivery import pack_delivery
 from sealbus.frames import pub
 from sealbus.hardened import HardenedClient
 from sealbus.keys import SigningKey
@@ -23,21 +23,19 @@ from sealbus.limits import MAX_BATCH, MAX_TOGETHER
 from sealbus.seal import Verifier
 from sealbus.stamp import Stamp, Verdict, seal_stamps
 from sealbus.subjects import RELAY, REPLY, receipt_subject, receipts_subject
-from sealbus_broker.gate.judge import disposition, judge
-from sealbus_broker.gate.ledger import settle
-from sealbus_broker.gate.policy import HEALTH, Delivery, Policy, Store
+from sealbus_broker.gate.judge import judge
+from sealbus_broker.gate.policy import Delivery, Policy, Store
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.gate.verdict import Arrival, Judgment, Moment
-from sealbus_broker.relay.journal import Entry, Journal, Stored
+from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.ledger import Ledger
 from sealbus_broker.relay.quarantine import Record
-from sealbus_broker.relay.streams import PROBE_SUBJECT
+from sealbus_broker.relay.storing import Item, Storing
 from sealbus_broker.relay.tally import Tally
 
 log = structlog.get_logger(__name__)
 
 _REPLIES: Final = f"{REPLY}."
-_PREFIX: Final = {Delivery.STREAM: "accepted", Delivery.LIVE: "live"}
 
 
 class Services(Protocol):
@@ -52,16 +50,19 @@ class Services(Protocol):
         """The frame that finds out whether anybody listens to a request, and has the requester told if not."""
 
 
-@dataclass(slots=True)
-class _Item:
-    """One message under way: its judgment so far, and what is to be sent back."""
+class Refusals:
+    """What of a batch was refused: told to the senders only when the server has confirmed that nobody else will judge it."""
 
-    judgment: Judgment
-    receipt: bytes | None = None
-    record: int | None = None
-    """Where the quarantine keeps it, once it does."""
-    fresh: bool = True
-    """Whether this is the first time that it is accepted: a retry's receipt is repeated, its effects are not."""
+    def __init__(self, items: Sequence[Item], answer: Callable[[Sequence[Item]], None]) -> None:
+        self._items = items
+        self._answer = answer
+
+    def __bool__(self) -> bool:
+        return bool(self._items)
+
+    def tell(self) -> None:
+        """Tell the senders."""
+        self._answer(self._items)
 
 
 class Pipeline:
@@ -90,52 +91,38 @@ class Pipeline:
         self._now_ms = now_ms
         self._verifier = Verifier()
         self._meters = RateMeters()
+        self._storing = Storing(journal, key, relay, self._verifier, self._meters, now_ms)
 
-    async def process(self, arrivals: Sequence[Arrival], turn: asyncio.Lock) -> None:
-        """Judge ``arrivals`` (all of one delivery class, at most 1,024) and return when every verdict is durable and answered.
+    async def process(self, arrivals: Sequence[Arrival], turn: asyncio.Lock) -> Refusals:
+        """Judge ``arrivals`` (all of one delivery class, at most 1,024) and return when every verdict is durable.
 
-        ``turn``: held while they are stored, so that what is judged in the meantime is stored behind them.
+        What was accepted is answered by then. What was refused is returned, to be acknowledged first and told then: a message whose
+        sender was told *refused* must not be judged again. ``turn``: held while they are stored, so that what is judged in the
+        meantime is stored behind them.
         """
         policy, ledger = self._policy(), self._ledgers[arrivals[0].delivery]
         await ledger.known()
-        moment = Moment(self._now_ms(), ledger.since_ms)
-        items = [_Item(judge(arrival, policy, moment, self._verifier, self._meters)) for arrival in arrivals]
+        moment, judged_at = Moment(self._now_ms(), ledger.since_ms), time.monotonic()
+        items = [
+            Item(judge(arrival, policy, moment, self._verifier, self._meters), moment.ledger_since_ms, judged_at)
+            for arrival in arrivals
+        ]
         async with turn:
-            await ledger.known()
-            if ledger.since_ms != moment.ledger_since_ms:  # it was lost while others were being stored
-                self._judge_again(items, policy, Moment(self._now_ms(), ledger.since_ms))
-            await self._recall(items, ledger)
-            self._stamp([item for item in items if item.judgment.reason is None], policy)
-            await self._store_accepted(items, ledger, policy)
+            await self._storing.store(items, policy, ledger)
+            for item in items:
+                if item.new:
+                    self._charge(item, Store(ledger.stream), policy)
             # A refusal's stamp names the record in the quarantine, so it is stored before it is stamped.
             await self._store_quarantined(items, policy)
             self._stamp(items, policy)
-        self._answer(items)
+        self._answer([item for item in items if item.accepted])
         for item in items:
             self._tally.count(item.judgment)
+        return Refusals([item for item in items if not item.accepted and item.tell], self._answer)
 
-    def _judge_again(self, items: list[_Item], policy: Policy, moment: Moment) -> None:
-        """What was accepted by a ledger that has since forgotten; its rate has been counted already."""
-        for item in items:
-            if item.judgment.reason is None:
-                item.judgment = judge(item.judgment.arrival, policy, moment, self._verifier, RateMeters())
-
-    async def _recall(self, items: list[_Item], ledger: Ledger) -> None:
-        """Find out whether a relay that died had accepted what is refused now.
-
-        A verdict stands: what was accepted, and only never acknowledged, is not refused because its wait, a key or the policy changed since.
-        """
-        for item in items:
-            judgment = item.judgment
-            if judgment.reason is not None and judgment.proven and judgment.arrival.redelivered:
-                item.receipt = await ledger.find(judgment)
-                if item.receipt is not None:
-                    item.fresh = False
-                    item.judgment = replace(judgment, reason=None, detail=None)
-
-    def _stamp(self, items: list[_Item], policy: Policy) -> None:
-        """Seal the stamps of all that have none yet with one signature."""
-        todo: list[tuple[_Item, Stamp]] = []
+    def _stamp(self, items: list[Item], policy: Policy) -> None:
+        """Seal the refusals' stamps with one signature."""
+        todo: list[tuple[Item, Stamp]] = []
         for item in items:
             if item.receipt is None:
                 stamp = item.judgment.stamp(policy, self._relay, item.record)
@@ -148,31 +135,7 @@ class Pipeline:
             ):
                 item.receipt = sealed
 
-    async def _store_accepted(self, items: list[_Item], ledger: Ledger, policy: Policy) -> None:
-        """Store what passed; what the ledger already holds is settled by what it holds."""
-        accepted = [item for item in items if item.judgment.reason is None and item.fresh]
-        stored = await self._journal.store([_accepted_entry(item) for item in accepted])
-        for item, where in zip(accepted, stored, strict=True):
-            if where.stream == ledger.stream:
-                ledger.remember(where.sequence)
-                if not where.duplicate:
-                    self._charge(item, Store(where.stream), policy)
-        known = [(item, where) for item, where in zip(accepted, stored, strict=True) if where.duplicate]
-        await asyncio.gather(*(self._settle(item, where, ledger, policy) for item, where in known))
-
-    async def _settle(self, item: _Item, where: Stored, ledger: Ledger, policy: Policy) -> None:
-        stored = await ledger.read(where.sequence)
-        if stored == _accepted_entry(item).data:
-            return  # our own: it was stored, and only the acknowledgement was late
-        settled = settle(item.judgment, stored, policy.bus_keys, self._verifier)
-        item.fresh = False
-        item.receipt = settled.receipt
-        if settled.reason is not None:
-            judgment, now_ms = item.judgment, self._now_ms()
-            kept = disposition(settled.reason, judgment.rule, judgment.arrival, policy, now_ms, self._meters)
-            item.judgment = replace(judgment, reason=settled.reason, disposition=kept)
-
-    async def _store_quarantined(self, items: list[_Item], policy: Policy) -> None:
+    async def _store_quarantined(self, items: list[Item], policy: Policy) -> None:
         quarantined = [
             item
             for item in items
@@ -190,11 +153,11 @@ class Pipeline:
             if not where.duplicate:
                 self._charge(item, Store.QUARANTINE, policy)
 
-    def _charge(self, item: _Item, store: Store, policy: Policy) -> None:
+    def _charge(self, item: Item, store: Store, policy: Policy) -> None:
         arrival = item.judgment.arrival
         self._meters.shares.charge(arrival.session, store, policy.share(store), len(arrival.data), self._now_ms())
 
-    def _answer(self, items: list[_Item]) -> None:
+    def _answer(self, items: Sequence[Item]) -> None:
         """Send the senders their stamps, and let the bus's own services answer. Lost receipts are asked for again by a retry."""
         receipts: dict[str, list[tuple[bytes, bytes]]] = {}
         probes: list[bytes] = []
@@ -231,14 +194,3 @@ def _receipt_frames(bot: str, stamps: Sequence[tuple[bytes, bytes]]) -> Iterator
             yield pub(receipt_subject(bot, nonce).encode(), stamp)
         else:
             yield pub(receipts_subject(bot).encode(), pack_together(list(together)))
-
-
-def _accepted_entry(item: _Item) -> Entry:
-    judgment = item.judgment
-    assert judgment.envelope is not None and item.receipt is not None and judgment.ledger_id is not None
-    subject, data = judgment.envelope.header.subject, pack_delivery(judgment.envelope.data, item.receipt)
-    if subject == HEALTH:
-        # In a stream of its own that keeps the last one. Without an id: storing it twice is as good.
-        return Entry(PROBE_SUBJECT, data, {})
-    prefix = _PREFIX[judgment.arrival.delivery]
-    return Entry(f"{prefix}.{subject}", data, {"Nats-Msg-Id": judgment.ledger_id})
