@@ -18,6 +18,7 @@ from tests.relay.scene import now_ms
 
 LEAST = 150
 AT_AN_EDGE = {
+    "a_shipment_of_an_old_order_with_a_late_stamp",
     "a_shipment_within_the_hour",
     "an_answer_at_the_last_moment",
     "a_pulse_after_copies_of_the_one_before",

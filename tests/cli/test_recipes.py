@@ -14,9 +14,9 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "bots.md"
 
 
 def programs() -> list[str]:
-    """The complete programs of the document: those that import something."""
+    """The complete programs of the document: those that import the library."""
     blocks: list[str] = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
-    return [block for block in blocks if "import" in block]
+    return [block for block in blocks if "from sealbus import" in block]
 
 
 def run(bus: RunningBus, program: str) -> str:

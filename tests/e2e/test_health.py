@@ -105,7 +105,7 @@ async def test_what_cannot_be_stored_is_red(shop: Shop) -> None:
     shop.relays[0].terminate()
     await shop.relays[0].wait()
     policy = shop.bus.path / "policy.yaml"
-    policy.write_text(policy.read_text().replace("limits:\n", "limits:\n  accepted_bytes: 1MiB\n", 1))
+    policy.write_text(policy.read_text().replace("limits:\n", "limits:\n  accepted_bytes: 1MiB\n  bot_share: 100\n", 1))
     await shop.start_relay()
     async with shop.bot("order") as sender:
         sending = [
@@ -126,7 +126,7 @@ async def test_a_full_ledger_is_red_before_a_message_waits(shop: Shop) -> None:
     shop.relays[0].terminate()
     await shop.relays[0].wait()
     policy = shop.bus.path / "policy.yaml"
-    policy.write_text(policy.read_text().replace("limits:\n", "limits:\n  accepted_bytes: 1MiB\n", 1))
+    policy.write_text(policy.read_text().replace("limits:\n", "limits:\n  accepted_bytes: 1MiB\n  bot_share: 100\n", 1))
     await shop.start_relay()
     nc = await shop.nats()
     stored = 0

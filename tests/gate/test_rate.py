@@ -48,6 +48,13 @@ def test_in_two_seconds_a_flood_gets_the_burst_and_two_seconds_worth(per_second:
     assert sum(allowed(Rate(per_second, per_second), times)) == per_second * 3
 
 
+def test_what_is_delivered_again_behind_what_came_later_passes() -> None:
+    """After a relay died. An hour's silence does not make room for more than the burst."""
+    hour = 3_600_000
+    assert allowed(Rate(1, 5), [NOW, NOW + hour, NOW + 10]) == [True] * 3
+    assert allowed(Rate(1, 5), [NOW + hour] * 4 + [NOW, NOW]) == [True] * 5 + [False]
+
+
 def test_bots_and_rules_do_not_share_an_allowance() -> None:
     meters, rate = RateMeters(), Rate(1, 1)
     assert [meters.allow(*who, rate, NOW) for who in (("a", "x"), ("b", "x"), ("a", "y"), ("a", "x"))] == [

@@ -1,7 +1,8 @@
 """How fast a bot may send on a subject: the generic cell rate algorithm (ITU-T I.371), one number a bot and rule.
 
-Time is an argument, and is the arrival's, so a backlog that waited for a relay is judged by when it was sent. The memory is bounded by
-the policy's bots and subjects, is only touched behind a seal that held, and may be lost with the relay.
+Time is an argument, and is the arrival's, so a backlog that waited for a relay is judged by when it was sent. It never goes back: what is
+delivered again, after a relay died, comes behind messages that arrived later, and counts as if it had arrived with the last of them. The
+memory is bounded by the policy's bots and subjects, is only touched behind a seal that held, and may be lost with the relay.
 
 Whoever holds a bot's wire can send what the bot said again and again. The ledger refuses such copies, but stands behind the rate. So the
 very bytes that were counted once are not counted against the bot's rate again: copies have an allowance of their own, of the same size, and
@@ -27,7 +28,8 @@ class RateMeters:
 
     def __init__(self) -> None:
         # Whole nanoseconds: a float of today's milliseconds is 0.2 µs coarse, which at 5,000/s lets extra messages through.
-        self._used_until: dict[tuple[str, str, bool], int] = {}
+        self._used_until: dict[tuple[str, str, bool], tuple[int, int]] = {}
+        """With the newest arrival that was asked about."""
         self._counted: dict[bytes, None] = {}
         """In the order in which they were counted."""
         self.shares = Shares()
@@ -39,11 +41,13 @@ class RateMeters:
         ``digest``: of its bytes, so that a copy does not count as a new message. Each bot's are its own, because they are sealed.
         """
         meter = bot, pattern, digest in self._counted
-        at, interval = at_ms * 1_000_000, round(1e9 / rate.per_second)
-        used_until = max(self._used_until.get(meter, 0), at)
-        if used_until - at > interval * (rate.burst - 1):
+        used_until, newest = self._used_until.get(meter, (0, 0))
+        at, interval = max(at_ms * 1_000_000, newest), round(1e9 / rate.per_second)
+        used_until = max(used_until, at)
+        allowed = used_until - at <= interval * (rate.burst - 1)
+        self._used_until[meter] = (used_until + interval if allowed else used_until), at
+        if not allowed:
             return False
-        self._used_until[meter] = used_until + interval
         if digest is not None and not meter[2]:
             if len(self._counted) >= REMEMBERED:
                 del self._counted[next(iter(self._counted))]
