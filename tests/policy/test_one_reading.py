@@ -95,13 +95,14 @@ def test_files_of_secrets_are_read_alike(
 
 @given(st.text(alphabet=st.sampled_from([*HIDING, "a", "#", "\n", "\t", " ", "é", "\u200d", "\U0001f600"])))
 def test_a_text_that_is_read_has_the_same_lines_for_everybody(text: str) -> None:
+    without_mark = text.removeprefix("\ufeff")  # one mark at the beginning is skipped
     try:
         read = decode_text(text.encode())
     except InvalidInput:
-        assert misread(text) is not None
+        assert misread(without_mark) is not None
         return
-    assert read == text
-    assert text.splitlines() == text.removesuffix("\n").split("\n")[: None if text else 0]
+    assert read == without_mark
+    assert read.splitlines() == read.removesuffix("\n").split("\n")[: None if read else 0]
 
 
 @pytest.mark.parametrize(
