@@ -24,7 +24,7 @@ from sealbus.stamp import open_stamp
 from sealbus_broker.gate.policy import Limits
 from tests.gate.world import BUS_KEYS, NOW
 from tests.model.actors import BOT, LIMITS, LIVE, TOLERANCE_MS, Relay, Sender, Subscriber, a_policy
-from tests.model.loop import Clock, Process
+from tests.model.loop import Clock, Process, simulated_time
 from tests.model.server import Frame, Kept, Server, Stream, Wire
 
 
@@ -46,6 +46,8 @@ class Bus:
         """``short_ms``: by how much the ledgers' windows are shorter than they must be."""
         self.policy = a_policy(limits)
         self.clock = Clock(NOW)
+        self._time = simulated_time(self.clock)
+        self._time.__enter__()
         self.clock.offsets = dict.fromkeys(("ingress", "accepted", "live", "sender", "subscriber"), 0)
         windows = {
             "ACCEPTED": self.policy.ledger_window_ms - short_ms,
@@ -99,10 +101,13 @@ class Bus:
         self.sender.reconnect()
 
     def close(self) -> None:
-        """End every process."""
-        for wire in [self.sender.wire, *(relay.wire for relay in self.relays)]:
-            wire.lose(0)
-            wire.process.kill()
+        """End every process, and the simulation's time."""
+        try:
+            for wire in [self.sender.wire, *(relay.wire for relay in self.relays)]:
+                wire.lose(0)
+                wire.process.kill()
+        finally:
+            self._time.__exit__(None, None, None)
 
     # ---- steps ---------------------------------------------------------------------------------------------------
 
@@ -185,7 +190,7 @@ class Bus:
     def hand(self, relay: Relay, position: int) -> None:
         """The server delivers an ingress message, and the relay works on it until it waits for the server."""
         assert self.asks(relay), "a relay that does not ask is given nothing"
-        assert self.server.give(relay.wire, position), "it is acknowledged already"
+        assert self.server.give(relay.wire, position), "it is acknowledged, or another relay has it"
         relay.wire.deliver(len(relay.wire.coming))
 
     def finish(self, relay: Relay) -> None:
@@ -281,9 +286,8 @@ class Bus:
             while wire.out:
                 moved = True
                 self.read(wire, self.relays[0])
-        for position, waiting in list(self.server.ingress.items()):
-            if not waiting.given:
-                moved |= any(self.server.give(relay.wire, position) for relay in self.relays)
+        for position in list(self.server.ingress):
+            moved |= any(self.server.give(relay.wire, position) for relay in self.relays)
         for wire in wires:
             if wire.coming:
                 moved = True

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import pytest
 
 from sealbus import publisher
+from sealbus.frames import pub
 from sealbus.limits import LIVE_NONCE_LIFE_MS, LIVE_SHELF_LIFE_MS, LIVE_WAIT_MS, NONCE_LIFE_MS, SHELF_LIFE_MS
 from sealbus.reason import Reason
+from sealbus.stamp import Stamp
 from sealbus_broker.gate import judge
+from sealbus_broker.gate.policy import Policy
+from sealbus_broker.relay.ingress import IngressWorker
+from sealbus_broker.relay.pipeline import Refusals
+from sealbus_broker.relay.storing import Item, Storing
 from tests.model import actors
 from tests.model.actors import LIMITS, SKEW_MS
 
@@ -68,6 +74,53 @@ def without_server() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def without_judging_anew() -> Iterator[None]:
+    """Every attempt to store uses the first judgement."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Storing, "_is_young", lambda *_: True)
+        yield
+
+
+@contextmanager
+def without_the_time_of_judgement() -> Iterator[None]:
+    """Every attempt to store uses the first judgement, and the stamp tells the time at which it is made."""
+    stamp = Storing._stamp
+
+    def younger(self: Storing, item: Item, policy: Policy) -> Stamp:
+        now_ms, made = self._now_ms(), stamp(self, item, policy)
+        if made.store_by_ms is None:
+            return made
+        return replace(made, judged_at_ms=now_ms, store_by_ms=now_ms + made.store_by_ms - made.judged_at_ms)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Storing, "_is_young", lambda *_: True)
+        patch.setattr(Storing, "_stamp", younger)
+        yield
+
+
+@contextmanager
+def without_looking() -> Iterator[None]:
+    """A relay does not look when the server stored what it confirms."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Storing, "_is_within", lambda *_: True)
+        yield
+
+
+@contextmanager
+def without_order() -> Iterator[None]:
+    """A refusal is told before it is acknowledged."""
+
+    async def at_once(self: IngressWorker, pulled: Sequence[Any], refusals: Refusals | None) -> None:
+        if refusals:
+            refusals.tell()
+        self._nc.write([pub(one.reply, b"+ACK") for one in pulled])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(IngressWorker, "_acknowledge", at_once)
+        yield
+
+
 def _shorter(name: str, ms: int, way: str = "longest") -> Rule:
     return Rule(f"{name} in the window", way, _nothing, ms)
 
@@ -78,6 +131,11 @@ ANSWERS_MS: Final = LIMITS.live_ttl_ms
 RULES: Final = (
     Rule("birth of a nonce", "sealed_again", without_birth),
     Rule("store-by", "stalled_store", without_shelf_life),
+    Rule("judged anew at each attempt", "judged_before_a_restart", without_judging_anew),
+    Rule("judged-at is when it was judged", "stalled_turn", without_the_time_of_judgement),
+    Rule("accepted is told of what is not void", "honest_and_late", without_looking),
+    Rule("a refusal is acknowledged before it is told", "killed_after_2", without_order),
+    Rule("a refusal is told only in time", "two_hold_it", without_order),
     Rule("refused only where every attempt was", "one_stored_one_refused", without_final),
     Rule("live attempts end with their server", "forgotten_by_a_restart", without_server),
     _shorter("life of a nonce", NONCE_LIFE_MS),

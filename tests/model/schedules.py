@@ -11,7 +11,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from sealbus_broker.gate.policy import Limits
 from tests.model.actors import LIMITS
 from tests.model.bus import Bus
-from tests.model.loop import simulated_time
 from tests.model.steps import Steps
 
 NUMBERS: Final = 64
@@ -30,14 +29,9 @@ class Schedules(RuleBasedStateMachine):
         super().__init__()
         self._bus = Bus(short_ms=self.short_ms)
         self._steps = Steps(self._bus)
-        self._time = simulated_time(self._bus.clock)
-        self._time.__enter__()
 
     def teardown(self) -> None:
-        try:
-            self._bus.close()
-        finally:
-            self._time.__exit__(None, None, None)
+        self._bus.close()
 
     @rule(pick=_NUMBER, one=_NUMBER, two=_NUMBER)
     def step(self, pick: int, one: int, two: int) -> None:
@@ -54,14 +48,13 @@ def play(seed: int, steps: int, *, limits: Limits = LIMITS, short_ms: int = 0) -
     """Play the schedule of ``seed``, and then let everything come to its end without delay. Raises ``AssertionError``."""
     chance, bus = Random(seed), Bus(limits=limits, short_ms=short_ms)
     schedule = Steps(bus)
-    with simulated_time(bus.clock):
-        try:
-            for _ in range(steps):
-                schedule.take(chance.randrange(NUMBERS), chance.randrange(NUMBERS), chance.randrange(NUMBERS))
-                schedule.check()
-            bus.settle()
-            bus.handle_all()
+    try:
+        for _ in range(steps):
+            schedule.take(chance.randrange(NUMBERS), chance.randrange(NUMBERS), chance.randrange(NUMBERS))
             schedule.check()
-        finally:
-            bus.close()
+        bus.settle()
+        bus.handle_all()
+        schedule.check()
+    finally:
+        bus.close()
     return bus

@@ -14,13 +14,17 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from nats.errors import ConnectionClosedError
 
+from sealbus_broker.relay.streams import ACK_WAIT_S
 from tests.model.loop import Clock, Process
 
 Receive = Callable[[bytes, bytes, bytes, bytes], None]
+
+ACK_WAIT_MS: Final = int(ACK_WAIT_S * 1000)
+"""How long nats-server waits before it delivers an ingress message again. It counts time, and no clock is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +221,8 @@ class Waiting:
     kept: Kept
     bot: str
     deliveries: int = 0
-    given: bool = False
-    """Whether some relay has it."""
+    again_ms: int = 0
+    """When (true time) it may be delivered, for the first time or again."""
 
 
 class Server:
@@ -275,24 +279,27 @@ class Server:
         """Deliver the ingress message at ``position`` to ``relay``, if it has asked; whether it had."""
         asked = self.pulls.get(relay.name)
         waiting = self.ingress.get(position)
-        if not asked or waiting is None:
+        if not asked or waiting is None or self._clock.true_ms < waiting.again_ms:
             return False
         _, inbox, count = asked[0]
         asked[0] = (relay, inbox, count - 1)
         if count <= 1:
             asked.pop(0)
         waiting.deliveries += 1
-        waiting.given = True
+        waiting.again_ms = self._clock.true_ms + ACK_WAIT_MS
         kept = waiting.kept
         numbers = f"{waiting.deliveries}.{kept.sequence}.{kept.sequence}.{kept.at_ms * 1_000_000}.0"
         relay.coming.append(Frame(kept.subject, f"$JS.ACK.INGRESS.relay-0.{numbers}", b"", kept.data, inbox))
         return True
 
+    def expire(self, relay: Wire) -> None:
+        """The requests of ``relay`` have waited long enough, and it is told so."""
+        for _, inbox, _ in self.pulls.pop(relay.name, []):
+            self._send(relay, inbox, b"", "408")
+
     def restart(self) -> None:
         """It is killed and comes back: what is in memory alone is lost."""
         self.pulls.clear()
-        for waiting in self.ingress.values():
-            waiting.given = False
         live = self.streams["LIVE"]
         live.kept.clear()
         live.ids.clear()
@@ -335,7 +342,7 @@ class Server:
         position = int(frame.subject.split(".")[5])
         if frame.data.startswith(b"-NAK"):
             if position in self.ingress:
-                self.ingress[position].given = False
+                self.ingress[position].again_ms = self._clock.true_ms
         elif frame.data.startswith((b"+ACK", b"+TERM")):
             self.ingress.pop(position, None)
         if frame.reply:

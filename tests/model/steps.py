@@ -49,14 +49,14 @@ class Steps:
 
     def _possible(self) -> list[Step]:
         bus = self.bus
-        always: list[Step] = [self._sender_runs, self._relay_runs, self._talk, self._all_goes_on]
+        always: list[Step] = [self._sender_runs, self._relay_runs, self._talk, self._expired, self._all_goes_on]
         always += [self._time_passes, self._until, self._until, self._clock_jumps]
         sometimes: list[tuple[Step, object]] = [
             (self._say, len(bus.sender.told) < MESSAGES),
             (self._sender_reads, bus.sender.wire.coming),
             (self._server_reads, self._with_frames()),
-            (self._delivered, bus.server.ingress),
-            (self._taken, bus.server.ingress),
+            (self._delivered, self._deliverable()),
+            (self._taken, self._deliverable()),
             (self._relay_reads, self._with_post()),
             (self._relay_killed, len(bus.killed) < KILLS),
             (self._server_killed, self._restarts < KILLS),
@@ -90,19 +90,25 @@ class Steps:
         return f"the server reads from {wire.name}: {subject}"
 
     def _delivered(self, one: int, two: int) -> str:
-        """For the first time or again: how long a message may be in hand is not relied on."""
-        relay, position = self._relay(two), _of(list(self.bus.server.ingress), one)
+        """For the first time, or again after the server has waited for an acknowledgement."""
+        relay, position = self._relay(two), _of(self._deliverable(), one)
         given = self.bus.server.give(relay.wire, position)
         return f"ingress message {position} is {'' if given else 'not '}delivered to {relay.name}"
 
     def _taken(self, one: int, two: int) -> str:
         """Delivered and judged; what the relay then writes is still under way."""
         relay = self._relay(two)
-        if not self.bus.asks(relay) or not (positions := list(self.bus.server.ingress)):
-            return f"{relay.name} does not ask"
+        asks, positions = self.bus.asks(relay), self._deliverable()
+        if not asks or not positions:
+            return f"{relay.name} gets nothing"
         position = _of(positions, one)
         self.bus.hand(relay, position)
         return f"{relay.name} is given ingress message {position}, and works on it"
+
+    def _expired(self, one: int, two: int) -> str:
+        relay = self._relay(one)
+        self.bus.server.expire(relay.wire)
+        return f"the requests of {relay.name} end"
 
     def _all_goes_on(self, one: int, two: int) -> str:
         self.bus.around()
@@ -185,6 +191,10 @@ class Steps:
 
     def _relay(self, which: int) -> Relay:
         return _of(self.bus.relays, which)
+
+    def _deliverable(self) -> list[int]:
+        server, now_ms = self.bus.server, self.bus.clock.true_ms
+        return [position for position, waiting in server.ingress.items() if waiting.again_ms <= now_ms]
 
     def _with_post(self) -> list[Relay]:
         return [relay for relay in self.bus.relays if relay.wire.coming]

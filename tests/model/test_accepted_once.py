@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import pytest
+import os
 
+import pytest
+from hypothesis import settings
+
+from sealbus_broker.gate.policy import Limits
 from tests.model.bus import Bus
-from tests.model.loop import simulated_time
 from tests.model.rules import RULES, Rule
+from tests.model.schedules import Schedules, play
 from tests.model.ways import WAYS
+
+EXAMPLES = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 40
+"""Of schedules that Hypothesis draws: some 15 a second."""
 
 
 def faults(way: str, *, short_ms: int = 0) -> list[str]:
     """Play one way; what is wrong afterwards."""
     bus = Bus(short_ms=short_ms)
-    with simulated_time(bus.clock):
-        try:
-            WAYS[way](bus)
-            return bus.faults()
-        finally:
-            bus.close()
+    try:
+        WAYS[way](bus)
+        return bus.faults()
+    finally:
+        bus.close()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -34,3 +40,14 @@ def test_each_rule_is_needed(rule: Rule) -> None:
 
 def test_the_window_has_no_slack_but_its_margin() -> None:
     assert faults("longest", short_ms=999) == []
+
+
+@pytest.mark.parametrize("first", range(0, 200, 100))
+def test_schedules_from_seeds(first: int) -> None:
+    """With a policy's default limits. `python -m tests.model --seeds` plays more of them."""
+    for seed in range(first, first + 100):
+        play(seed, 60, limits=Limits())
+
+
+TestAnySchedule = Schedules.TestCase
+TestAnySchedule.settings = settings(max_examples=EXAMPLES, stateful_step_count=40)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from sealbus.envelope import Envelope, seal_envelopes
@@ -13,6 +14,7 @@ from sealbus.shelf_life import shelf_life_ms
 from tests.gate.world import KEYS
 from tests.model.actors import BOT, LIMITS, LIVE, RATED, SKEW_MS, STORED, Relay
 from tests.model.bus import Bus
+from tests.model.server import ACK_WAIT_MS
 
 
 def longest(bus: Bus) -> None:
@@ -112,33 +114,41 @@ def stalled_turn(bus: Bus) -> None:
     bus.hand(relay, bus.arrive())
     bus.hand(relay, bus.submit(first, None))
     _forget(bus, "ACCEPTED")
-    bus.finish(relay)
+    bus.settle(3_000)
     bus.handle_all()
 
 
 def honest_and_late(bus: Bus) -> None:
-    """The store takes longer than a verdict keeps. The sender is told so, and sends the message once more."""
+    """The store takes longer than a verdict keeps. The relay makes the next attempt by itself."""
     relay = bus.relays[0]
     bus.sender.say(STORED)
     bus.hand(relay, bus.arrive())
     bus.until("accepted", bus.clock.now_ms(relay.name) + shelf_life_ms(live=False) + SKEW_MS + 1)
-    while relay.wire.out:
-        bus.server.read(relay.wire)
-    bus.settle()
-    bus.handle_all()
+    for _ in range(3):
+        while relay.wire.out:
+            bus.server.read(relay.wire)
+        bus.finish(relay)
+        bus.clock.true_ms += 100
+    bus.sender.wire.deliver(len(bus.sender.wire.coming))
+    assert bus.sender.told[0].outcome == "accepted"
 
 
 def answer_lost(bus: Bus) -> None:
     """A message is stored, and the relay does not learn it. When it tries again the message has waited too long."""
     relay = bus.relays[0]
-    bus.sender.say(STORED)
-    bus.hand(relay, bus.arrive())
+    bus.sender.say(STORED, 5)
+    position = bus.arrive()
+    bus.until(relay.name, bus.server.ingress[position].kept.at_ms + LIMITS.ingress_wait_ms)
+    bus.server.expire(relay.wire)
+    bus.finish(relay)  # so that it asks now: a refusal is told only soon after
+    bus.hand(relay, position)
     while relay.wire.out:
         bus.server.read(relay.wire)
     relay.wire.coming.clear()
     bus.handle_all()
-    bus.clock.true_ms += LIMITS.ingress_wait_ms + 1_000
-    bus.finish(relay)
+    for _ in range(18):
+        bus.clock.true_ms += 500
+        bus.finish(relay)
     _read_receipts(bus)
 
 
@@ -150,6 +160,7 @@ def two_hold_it(bus: Bus) -> None:
     bus.finish(slow)
     bus.finish(quick)
     assert bus.server.give(slow.wire, position)
+    bus.clock.true_ms += ACK_WAIT_MS
     bus.hand(quick, position)
     while quick.wire.out:
         bus.server.read(quick.wire)
@@ -191,6 +202,7 @@ def killed_after(bus: Bus, frames: int) -> None:
             bus.server.read(one.wire)
     bus.kill_relay(one, 0)
     bus.sender.wire.deliver(len(bus.sender.wire.coming))
+    bus.clock.true_ms += ACK_WAIT_MS
     for position in list(bus.server.ingress):
         bus.hand(other, position)
         bus.finish(other)
@@ -267,7 +279,7 @@ def _store_late(bus: Bus, relay: Relay, position: int, wait_ms: int) -> None:
 FRAMES: Final = 8
 """More than a relay writes about one message."""
 
-WAYS: Final[dict[str, Callable[[Bus], None]]] = {
+WAYS: Final[Mapping[str, Callable[[Bus], None]]] = {
     play.__name__: play
     for play in (
         longest,
@@ -275,8 +287,11 @@ WAYS: Final[dict[str, Callable[[Bus], None]]] = {
         sealed_again,
         stalled_store,
         stalled_turn,
+        honest_and_late,
         answer_lost,
+        two_hold_it,
         one_stored_one_refused,
         forgotten_by_a_restart,
+        judged_before_a_restart,
     )
-}
+} | {f"killed_after_{frames}": partial(killed_after, frames=frames) for frames in range(FRAMES)}
