@@ -113,7 +113,7 @@ GATE: Final[list[tuple[ModuleType, str, str]]] = [
     (cause, "if mine is _MISSING or theirs is _MISSING", "if False"),
     (cause, "if not _same(mine, theirs)", "if False"),
     (cause, "return one is other", "return one == other"),
-    (ledger, "None if _same_place(judgment, stamp) else Reason.REPLAY", "None"),
+    (ledger, "stamp_data in made or _same_place(judgment, stamp)", "True"),
     (ledger, "judgment.arrival.position is not None and judgment", "judgment"),
     (ledger, "(header.bot, header.nonce) != (mine.bot, mine.nonce)", "False"),
     (ledger, "and envelope.payload == judgment.envelope.payload", ""),
