@@ -25,7 +25,9 @@ from examples.robbery.frames import RawSession, pub
 from sealbus.delivery import split_delivery
 from sealbus.errors import Malformed
 from sealbus.keys import KeyKind, SigningKey
-from sealbus.seal import sign_connect
+from sealbus.seal import Verifier, sign_connect
+from sealbus.stamp import Verdict, open_stamp
+from sealbus.subjects import CLOSED
 from sealbus_broker.gate.policy import Delivery
 from sealbus_broker.relay.connection import HardenedClient
 from sealbus_broker.relay.quarantine import RECORD_HEADER
@@ -79,7 +81,7 @@ class Ground(Shop):
         self.outcomes[hashlib.sha256(msg.data).digest()].append(record["reason"])
 
     async def _on_delivered(self, msg: Msg) -> None:
-        if not msg.data:  # the relay asks whether anybody listens
+        if not msg.data or _is_note(msg):  # the relay asks whether anybody listens, or notes a refusal
             return
         try:
             envelope, _ = split_delivery(msg.data)
@@ -148,6 +150,13 @@ class Ground(Shop):
         await session.say(frame)
         await until(lambda: len(session.errors) > before, "NATS refuses the frame")
         return session.errors[before].strip("'")
+
+
+def _is_note(msg: Msg) -> bool:
+    """Whether it closes the id of a message that was refused: it delivers nothing."""
+    if msg.subject != f"bus.{CLOSED}":
+        return False
+    return open_stamp(msg.data, frozenset({BUS_KEY.public.raw}), Verifier()).verdict is Verdict.DROPPED
 
 
 def _login(bot: str, key: SigningKey, challenge: bytes) -> tuple[str, bytes]:
