@@ -20,7 +20,10 @@ from sealbus_broker.policy.loader import load
 
 @dataclass(frozen=True, slots=True)
 class Anchors:
-    """Whose raw public keys are known. What is known of a bot's key is its bot's name; ``None`` for one that was named alone."""
+    """The raw public keys that count: the bus's, and each bot's with the bot's name.
+
+    ``None`` in place of a name: the key was given on the command line, without a bot.
+    """
 
     bus: str | None
     """The bus that the folder holds, if there is one."""
@@ -52,7 +55,7 @@ class Anchors:
         return cls(policy.bus, frozenset(bus_raw), bots, revoked)
 
     def of_bot(self, key: bytes, bot: str) -> list[str]:
-        """What is wrong with an envelope of ``bot`` being sealed with ``key``."""
+        """The objections to ``key`` as the seal of an envelope of ``bot``; empty if it counts."""
         if bot == RELAY and key in self.bus_keys:
             return []
         if key not in self.bots:
@@ -62,13 +65,13 @@ class Anchors:
         return ["key-revoked: the key is revoked"] if key in self.revoked else []
 
     def of_bus(self, key: bytes) -> list[str]:
-        """What is wrong with a stamp being sealed with ``key``."""
+        """The objections to ``key`` as the seal of a stamp; empty if it counts."""
         if key in self.bus_keys:
             return []
         return ["unknown-key: not sealed with a bus key that was given, so anybody may have made it"]
 
     def of_name(self, bus: str) -> list[str]:
-        """What is wrong with a thing being of ``bus``."""
+        """The objections to ``bus`` as the bus of a thing; empty if it is the right one."""
         if self.bus is None or bus == self.bus:
             return []
         return [f"wrong-bus: it is of the bus {bus}, and this is {self.bus}"]

@@ -67,7 +67,7 @@ def _say(text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """Where a command says what it finds on its way: on stderr, or in the log of a long-running command."""
+    """Where a command reports its findings: on stderr, or in the log of a long-running command."""
 
     say: Callable[[str], None] = _say
     note: Callable[[str], None] = note

@@ -24,7 +24,7 @@ from sealbus_broker.cli.errors import InputFailed
 from sealbus_broker.printable import json_line, readable, readable_json
 
 MAX_TOLD_CHARS: Final = 1_000
-"""Of one line that says what is wrong: as long as a stamp's longest detail."""
+"""Length of one line about a fault: that of a stamp's longest detail."""
 
 
 @click.command()

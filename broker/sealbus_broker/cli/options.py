@@ -40,7 +40,7 @@ def seconds(value: str | float) -> float:
 
 
 class WholeNumber(click.IntRange):
-    """The type of options and arguments that are a whole number, with our words for what is none."""
+    """The type of options and arguments that are a whole number. Other text is refused in our words."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return the number. Raises :class:`click.BadParameter` for text that is none, or one out of range."""

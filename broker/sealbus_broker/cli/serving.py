@@ -44,7 +44,7 @@ IN_THE_LOG: Final = Talk(
     note=lambda text: log.warning("folder.note", text=f"note: {text}"),
     problem=lambda text: log.error("folder.problem", text=text),
 )
-"""How a long-running command tells what it finds in the folder."""
+"""How a long-running command reports its findings in the folder."""
 
 
 def _run(serve: Serve) -> None:
