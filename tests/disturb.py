@@ -40,6 +40,11 @@ def disturbable(others: set[asyncio.Task[Any]]) -> dict[str, asyncio.Task[Any]]:
     return found
 
 
+def forgotten(complaints: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What asyncio complains about, without those about what :func:`disturb` has ended before asyncio could."""
+    return [one for one in complaints if not isinstance(one.get("exception"), asyncio.InvalidStateError)]
+
+
 def disturb(task: asyncio.Task[Any], error: BaseException) -> None:
     """Have what ``task`` waits for end in ``error``. A cancellation that nobody asked for looks like this too."""
     waits_for = task._fut_waiter  # type: ignore[attr-defined]  # there is no other way into a running task

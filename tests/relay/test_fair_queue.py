@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sealbus.supervision import Supervisor
 from sealbus_broker.relay import fair_queue
 from sealbus_broker.relay.fair_queue import FairQueue
 
@@ -29,7 +30,7 @@ class Bench:
 
 async def test_a_bot_that_asks_for_much_waits_behind_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fair_queue, "AT_ONCE", 1)
-    bench, queue = Bench(), FairQueue()
+    bench, queue = Bench(), FairQueue(Supervisor("test"))
     for number in range(4):
         assert queue.put("greedy", 1, bench.work(f"greedy {number}"))
     for bot in ("one", "two"):
@@ -43,7 +44,7 @@ async def test_each_bot_has_a_bound_of_its_own_in_pieces_and_in_bytes(monkeypatc
     monkeypatch.setattr(fair_queue, "AT_ONCE", 0)
     monkeypatch.setattr(fair_queue, "WAITING_PER_BOT", 3)
     monkeypatch.setattr(fair_queue, "WAITING_PER_BOT_BYTES", 100)
-    bench, queue = Bench(), FairQueue()
+    bench, queue = Bench(), FairQueue(Supervisor("test"))
     assert [queue.put("many", 1, bench.work("")) for _ in range(5)] == [True, True, True, False, False]
     assert [queue.put("large", 60, bench.work("")) for _ in range(2)] == [True, False]
     assert queue.put("other", 60, bench.work(""))
@@ -52,7 +53,7 @@ async def test_each_bot_has_a_bound_of_its_own_in_pieces_and_in_bytes(monkeypatc
 async def test_all_bots_together_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fair_queue, "AT_ONCE", 0)
     monkeypatch.setattr(fair_queue, "WAITING", 3)
-    bench, queue = Bench(), FairQueue()
+    bench, queue = Bench(), FairQueue(Supervisor("test"))
     assert [queue.put(str(bot), 1, bench.work("")) for bot in range(5)] == [True, True, True, False, False]
     monkeypatch.setattr(fair_queue, "WAITING", 100)
     monkeypatch.setattr(fair_queue, "WAITING_BYTES", 10)
@@ -61,7 +62,7 @@ async def test_all_bots_together_have_a_bound(monkeypatch: pytest.MonkeyPatch) -
 
 async def test_what_was_done_makes_room_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fair_queue, "WAITING", 100)
-    bench, queue = Bench(), FairQueue()
+    bench, queue = Bench(), FairQueue(Supervisor("test"))
     bench.may_go_on.set()
     for _ in range(5):
         assert all(queue.put(str(bot), 1000, bench.work("")) for bot in range(100))
@@ -71,7 +72,7 @@ async def test_what_was_done_makes_room_again(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_work_that_fails_ends_nothing_else() -> None:
-    bench, queue = Bench(), FairQueue()
+    bench, queue = Bench(), FairQueue(Supervisor("test"))
     bench.may_go_on.set()
 
     async def fail() -> None:
@@ -84,7 +85,7 @@ async def test_work_that_fails_ends_nothing_else() -> None:
 
 
 async def test_a_stop_gives_up_what_waits() -> None:
-    bench, queue = Bench(), FairQueue()
+    bench, queue = Bench(), FairQueue(Supervisor("test"))
     for number in range(fair_queue.AT_ONCE + 10):
         queue.put(f"bot-{number}", 1, bench.work(""))
     queue.cancel()

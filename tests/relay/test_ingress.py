@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from sealbus.codec import pack_together
 from sealbus.frames import pub
 from sealbus.limits import MAX_TOGETHER
+from sealbus.supervision import Supervisor
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.relay.ingress import LIVE_WAITING, PULL_BYTES, IngressWorker, LiveWorker
 from sealbus_broker.relay.nats_config import MAX_BOT_PAYLOAD_BYTES
@@ -57,7 +58,7 @@ class Connection:
 async def test_what_is_said_of_an_earlier_request_does_not_end_this_one(status: bytes) -> None:
     """Each such word would otherwise leave one request more at the server, for ever."""
     connection = Connection()
-    worker = IngressWorker(cast("Any", connection), 0, sentinel.process)
+    worker = IngressWorker(cast("Any", connection), 0, sentinel.process, Supervisor("test"))
     worker._ask(1)
     worker._ended()
     worker._ask(1)
@@ -77,7 +78,7 @@ async def test_no_more_is_asked_for_while_much_waits_to_be_judged() -> None:
         await asyncio.sleep(0)
         return NOTHING
 
-    worker = IngressWorker(cast("Any", connection), 0, judge)
+    worker = IngressWorker(cast("Any", connection), 0, judge, Supervisor("test"))
     running = asyncio.create_task(worker.run(stopping))
     answered, most = 0, 0
     for _ in range(100):
@@ -101,7 +102,9 @@ async def test_a_relay_that_stops_judges_what_the_server_had_sent_it(streams: Sc
         judged.extend(arrival.data for arrival in arrivals)
         return NOTHING
 
-    running = asyncio.create_task(LiveWorker(nc, note, Tally(time.monotonic), lambda: 0).run(stopping))
+    running = asyncio.create_task(
+        LiveWorker(nc, note, Tally(time.monotonic), lambda: 0, Supervisor("test")).run(stopping)
+    )
     await until(lambda: bool(nc._direct), "the worker subscribes")
     await nc.flush()
     socket: Any = nc._transport._io_writer.transport  # type: ignore[union-attr]
@@ -126,7 +129,7 @@ async def test_live_messages_beyond_the_queue_are_counted_and_named(streams: Sce
         await go_on.wait()
         return NOTHING
 
-    running = asyncio.create_task(LiveWorker(nc, note, tally, lambda: 0).run(stopping))
+    running = asyncio.create_task(LiveWorker(nc, note, tally, lambda: 0, Supervisor("test")).run(stopping))
     await until(lambda: bool(nc._direct), "the worker subscribes")
     await nc.flush()
     sender = await streams.login()

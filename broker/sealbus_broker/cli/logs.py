@@ -143,9 +143,15 @@ def logging_to_stderr() -> Iterator[None]:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(writer),  # type: ignore[arg-type]  # wants write and flush
     )
+    forward = _Forward()
+    told = [logging.getLogger(name) for name in ("sealbus", "asyncio")]
+    for logger in told:
+        logger.addHandler(forward)
     try:
         yield
     finally:
+        for logger in told:
+            logger.removeHandler(forward)
         writer.close()
 
 
@@ -159,6 +165,15 @@ def _count_as_json(count: int) -> str:
 
 def _as_json(event: object, **options: Any) -> str:
     return json.dumps(event, **options).replace("\x7f", "\\u007f")
+
+
+class _Forward(logging.Handler):
+    """Takes the lines of the client library, which the relay is built on, into this log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it in the form that all lines have. Tracebacks stay out."""
+        said = structlog.get_logger(record.name)
+        said.log(record.levelno, "connection.log", logger=record.name, text=record.getMessage())
 
 
 class _ForPeople:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 from collections.abc import Coroutine
 from typing import Any
@@ -11,13 +12,15 @@ import click
 import structlog
 
 from sealbus.subjects import check_name
+from sealbus.supervision import Supervisor, end
+from sealbus.waiting import Interrupted, race
 from sealbus_broker.cli.bus_options import dir_option, new_keys_option, server_option
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.options import WholeNumber
 from sealbus_broker.cli.serving import IN_THE_LOG, Serve, run_until_signal
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.relay.nats_config import NatsConfig
-from sealbus_broker.relay.relay import Relay
+from sealbus_broker.relay.relay import Relay, tell
 from sealbus_broker.relay.server import NatsServer
 from sealbus_broker.relay.stopping import Stopped, until_stopped
 
@@ -85,18 +88,16 @@ def up(folder: str | None, port: int | None, host: str, sync: str, new_keys: boo
 
 async def _watch(server: NatsServer, relaying: Coroutine[Any, Any, None]) -> None:
     """Run a relay and watch its server, until the relay ends or the server cannot be kept up; then stop the server."""
-    watching = asyncio.create_task(server.supervise())
-    serving = asyncio.create_task(relaying)
+    supervisor = Supervisor("sealbus up", tell=tell)
+    watching = supervisor.must("watching nats-server", server.supervise(), until=server.stopping)
     try:
-        await asyncio.wait({watching, serving}, return_when=asyncio.FIRST_COMPLETED)
-        if watching.done():
-            watching.result()
-        await serving
+        with contextlib.suppress(Interrupted):
+            await race(relaying, supervisor.failed)
+        if supervisor.failure is not None:
+            raise supervisor.failure
     finally:
-        serving.cancel()
-        await asyncio.gather(serving, return_exceptions=True)
         await server.stop()
-        await asyncio.gather(watching, return_exceptions=True)
+        await end(watching)
 
 
 @click.command()

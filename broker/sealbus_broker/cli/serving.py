@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
 from sealbus.errors import SealbusError
+from sealbus.supervision import kind
 from sealbus_broker.cli.errors import exit_code
 from sealbus_broker.cli.folder import Talk
 from sealbus_broker.cli.logs import logging_to_stderr
@@ -36,6 +37,11 @@ def run_until_signal(begin: Callable[[], Serve]) -> int:
             # Not `exception`: the sentence and its hint are for an operator.
             log.error("failed", text=_sentence(error), error=error.what, hint=error.hint)  # noqa: TRY400  # see above
             return exit_code(error)
+        except Exception as error:  # noqa: BLE001  # of any type: whoever reads the log wants a sentence
+            what = f"a mistake in Sealbus has ended this command ({kind(error)})"
+            hint = "start it again, and report this line"
+            log.error("failed", text=f"error: {what}\nhint: {hint}", error=what, hint=hint)  # noqa: TRY400  # likewise
+            return 1
     return 0
 
 
@@ -58,11 +64,19 @@ def _run(serve: Serve) -> None:
 
 async def _until_signal(serve: Serve) -> None:
     stopping, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.set_exception_handler(_tell_lost)
     for number in _STOPS:
         # `nohup` has a process ignore SIGHUP, and means it.
         if signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, stopping.set)
     await serve(stopping)
+
+
+def _tell_lost(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """The last net: what nobody answers for. Its message is asyncio's own, and the error's text stays out."""
+    error = context.get("exception")
+    said = {"error": kind(error)} if isinstance(error, BaseException) else {}
+    log.error("background.lost", what=str(context.get("message")), **said)
 
 
 def _sentence(error: SealbusError) -> str:

@@ -18,6 +18,7 @@ from typing import Final
 import structlog
 from nats.errors import Error as NatsError
 
+from sealbus.supervision import beside
 from sealbus_broker.relay.admission import Admission
 from sealbus_broker.relay.connection import Link, disconnect
 from sealbus_broker.relay.errors import DoorFailed
@@ -57,6 +58,11 @@ class Door:
     def open(self) -> None:
         """Let bots in from now on: until then the process waits for its orders."""
         self._allowed.set()
+
+    @property
+    def stopping(self) -> asyncio.Event:
+        """Set by :meth:`stop`."""
+        return self._stopping
 
     @property
     def pid(self) -> int | None:
@@ -139,16 +145,11 @@ async def keep() -> None:
     line = await reader.readline()
     if not line:
         return  # the relay ended before it had opened the door
-    admitting = asyncio.create_task(_admit(Orders.decode(line)))
-    relay_ended = asyncio.create_task(reader.read())
-    try:
-        await asyncio.wait({admitting, relay_ended}, return_when=asyncio.FIRST_COMPLETED)
+    async with beside(_admit(Orders.decode(line)), reader.read(), name="the door") as tasks:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        admitting, _ = tasks
         if admitting.done():
             admitting.result()
-    finally:
-        for task in (admitting, relay_ended):
-            task.cancel()
-        await asyncio.gather(admitting, relay_ended, return_exceptions=True)
 
 
 async def _admit(orders: Orders) -> None:

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from sealbus.supervision import Supervisor
+
 AT_ONCE: Final = 64
 """Pieces under way: JetStream makes consumers one after the other, so more only wait there."""
 
@@ -30,9 +32,10 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 class FairQueue:
-    """Runs work. What it raises is lost with it: work handles its own errors."""
+    """Runs work. What it raises is logged by the supervisor: work handles its own errors."""
 
-    def __init__(self) -> None:
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
         self._bots: dict[str, deque[tuple[int, Work]]] = {}
         """What waits, by bot; the bot whose turn is next comes first."""
         self._bytes: dict[str, int] = {}
@@ -77,12 +80,10 @@ class FairQueue:
                 self._bytes[bot] -= size
             else:
                 del self._bytes[bot]
-            task = asyncio.get_running_loop().create_task(work())
+            task = self._supervisor.piece("serving a bot", work())
             self._tasks.add(task)
             task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # taken, so that asyncio does not log it
         self._begin()

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final, NamedTuple
 
 import structlog
@@ -23,6 +24,8 @@ from sealbus.frames import pub
 from sealbus.hardened import PIN_HEADER, HardenedClient
 from sealbus.limits import MAX_BATCH
 from sealbus.subjects import CALL
+from sealbus.supervision import Supervisor, end
+from sealbus.waiting import set_after
 from sealbus_broker.gate.policy import Delivery
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.relay.last_try import LAST_DELIVERIES, LastTry, Suspect
@@ -108,9 +111,17 @@ class IngressWorker:
     the pin up, they do.
     """
 
-    def __init__(self, nc: HardenedClient, partition: int, process: Process, last_try: LastTry | None = None) -> None:
+    def __init__(
+        self,
+        nc: HardenedClient,
+        partition: int,
+        process: Process,
+        supervisor: Supervisor,
+        last_try: LastTry | None = None,
+    ) -> None:
         """``last_try``: judges alone what was delivered often; without it, such messages are judged like others."""
         self._nc = nc
+        self._supervisor = supervisor
         self._partition = partition
         self._process = process
         self._last_try = last_try
@@ -142,10 +153,13 @@ class IngressWorker:
         self._renewing: asyncio.TimerHandle | None = None
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Work until ``stopping`` is set. Finishes the batches in hand, and gives back the rest in order."""
+        """Work until ``stopping`` is set. Finishes the batches in hand, and gives back the rest in order.
+
+        May be called again after it has failed: what was in hand then is delivered again, or is here still.
+        """
         subscription = await self._nc.subscribe_direct(f"{self._inbox}.*", self._on_message)
-        stop = asyncio.create_task(stopping.wait())
-        stop.add_done_callback(lambda _: self._changed.set())
+        name, watch = f"the stop of partition {self._partition}", partial(set_after, stopping, self._changed)
+        watching = self._supervisor.keep(name, watch, until=stopping)
         try:
             async with asyncio.TaskGroup() as batches:
                 while not stopping.is_set() or self._under_way or self._received_bytes > GIVE_BACK_BYTES:
@@ -155,10 +169,10 @@ class IngressWorker:
                     may_begin = is_open or self._received_bytes > GIVE_BACK_BYTES
                     if may_begin and self._received and self._under_way < IN_HAND and not self._suspects_wait():
                         self._under_way += 1
-                        batches.create_task(self._work(self._take()))
+                        batches.create_task(self._work(self._take()), name="a batch")
                     elif may_begin and self._suspects and not self._under_way:
                         self._under_way += 1
-                        batches.create_task(self._try_alone(self._suspects.popleft()))
+                        batches.create_task(self._try_alone(self._suspects.popleft()), name="a message alone")
                     else:
                         self._changed.clear()
                         await self._changed.wait()
@@ -171,10 +185,11 @@ class IngressWorker:
                 # Delivered again after ACK_WAIT_S, and perhaps behind newer ones.
                 log.warning("ingress.not-given-back", partition=self._partition, error=type(error).__name__)
         finally:
-            stop.cancel()
+            await end(watching)
             for timer in (self._asking, self._renewing):
                 if timer is not None:
                     timer.cancel()
+            self._asking = self._renewing = None
             with contextlib.suppress(NatsError):
                 await subscription.unsubscribe()
 
@@ -245,7 +260,7 @@ class IngressWorker:
             self._nc.write([pub(self._pull, json.dumps(ask).encode(), self._reply)])
         except (NatsError, OSError):
             patience_s = UNSENT_S  # that there is no connection is in the log already
-        self._asking = asyncio.get_running_loop().call_later(patience_s, self._ended)
+        self._asking = self._supervisor.later("asking for messages", patience_s, self._ended)
 
     def _ended(self) -> None:
         """The request is over: the next one may be made."""
@@ -256,7 +271,7 @@ class IngressWorker:
         self._ended_at = loop.time()
         if self._renewing is not None:
             self._renewing.cancel()
-        self._renewing = loop.call_later(RENEW_S, self._changed.set)
+        self._renewing = self._supervisor.later("keeping a partition", RENEW_S, self._changed.set)
         self._changed.set()
 
     def _on_message(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
@@ -422,8 +437,11 @@ def _envelopes(data: bytes) -> list[bytes]:
 class LiveWorker:
     """Receives live messages, shared among the relays by a queue group, and has them processed in batches of what is there."""
 
-    def __init__(self, nc: HardenedClient, process: Process, tally: Tally, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, nc: HardenedClient, process: Process, tally: Tally, now_ms: Callable[[], int], supervisor: Supervisor
+    ) -> None:
         self._nc = nc
+        self._supervisor = supervisor
         self._process = process
         self._tally = tally
         self._now_ms = now_ms
@@ -435,8 +453,8 @@ class LiveWorker:
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until ``stopping`` is set; what has been received is finished first."""
         subscription = await self._nc.subscribe_direct(f"{CALL}.*", self._on_message, queue="relays")
-        stop = asyncio.create_task(stopping.wait())
-        stop.add_done_callback(lambda _: self._changed.set())
+        watch = partial(set_after, stopping, self._changed)
+        watching = self._supervisor.keep("the stop of live messages", watch, until=stopping)
         try:
             while not stopping.is_set():
                 if not self._waiting:
@@ -448,7 +466,9 @@ class LiveWorker:
             while self._waiting:
                 await self._work()
         finally:
-            stop.cancel()
+            await end(watching)
+            with contextlib.suppress(NatsError):  # it is drained already, unless something failed
+                await subscription.unsubscribe()
 
     def _on_message(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
         envelopes = _envelopes(data)

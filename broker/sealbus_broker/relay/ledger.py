@@ -14,6 +14,8 @@ from nats.aio.client import Client
 from nats.errors import ConnectionClosedError
 from nats.errors import Error as NatsError
 
+from sealbus.waiting import Interrupted, race
+
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
@@ -118,13 +120,7 @@ class Ledger:
 
     async def _unless_lost(self, asking: Coroutine[Any, Any, T]) -> T:
         """The answer; ``ConnectionClosedError`` at once when the connection is lost meanwhile."""
-        answer = asyncio.create_task(asking)
-        lost = asyncio.create_task(self._doubted.wait())
         try:
-            await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)
-            if answer.done():
-                return answer.result()
-            raise ConnectionClosedError
-        finally:
-            lost.cancel()
-            answer.cancel()
+            return await race(asking, self._doubted)
+        except Interrupted:
+            raise ConnectionClosedError from None

@@ -7,13 +7,16 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import structlog
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from sealbus.errors import ConnectionFailed
+from sealbus.errors import ConnectionFailed, SealbusError
+from sealbus.supervision import Ended, Supervisor, beside, end, kind, outcome
+from sealbus.waiting import Interrupted, race
 from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.relay.connection import HardenedClient, Link, disconnect
 from sealbus_broker.relay.consumers import remove_ungranted
@@ -56,6 +59,19 @@ def clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def tell(ended: Ended) -> None:
+    """Write an unexpected end into the log."""
+    log.error(
+        "background.ended",
+        text=f"error: {ended}",
+        whose=ended.whose,
+        what=ended.what,
+        kind=ended.kind,
+        times=ended.times,
+        again_s=ended.again_s,
+    )
+
+
 class Relay:
     """Serves one bus on one NATS until told to stop. Keeps nothing that it cannot lose."""
 
@@ -69,6 +85,7 @@ class Relay:
         self._journal: Journal | None = None
         self._workers: Sequence[IngressWorker | LiveWorker] = ()
         self._nc: HardenedClient | None = None
+        self._supervisor = Supervisor(f"the relay {name}", tell=tell)
         self._reading: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
         """Set when a connection has ended for good, which nats-py does on some errors of the server."""
@@ -79,16 +96,24 @@ class Relay:
 
         Waits for a NATS that cannot be reached, at the start as later, and ends within seconds of
         ``stopping`` whatever it waits for. Raises :class:`RelayError` if the streams are not as the
-        bus needs them, and :class:`ConnectionFailed` if NATS ends a connection for good.
+        bus needs them, :class:`ConnectionFailed` if NATS ends a connection for good, and
+        :class:`BackgroundFailed` if something in the background has ended and does not get well.
         """
+        error = await outcome(self._run(stopping, ready))
+        if isinstance(error, SealbusError):
+            raise error
+        if error is not None:
+            raise self._supervisor.fail("serving", error)
+
+    async def _run(self, stopping: asyncio.Event, ready: Callable[[], None]) -> None:
         door = Door(self._door_orders)
-        keeping = asyncio.create_task(door.run())
+        keeping = self._supervisor.must("the door", door.run(), until=door.stopping)
         try:
             nc = self._nc = await until_stopped(stopping, self._connect())
             await until_stopped(stopping, self._prepare(nc))
             await self._wait_for_young_ledger(stopping)
             if not stopping.is_set():
-                await self._serve(nc, door, keeping, stopping, ready)
+                await self._serve(nc, door, stopping, ready)
         except Stopped:
             log.info("relay.stopped", before="it was ready")
         except (NatsError, OSError, TimeoutError) as error:
@@ -100,8 +125,7 @@ class Relay:
             if self._reading is not None:
                 self._reading.cancel()
             await door.stop()
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
+            await end(keeping)
             if self._nc is not None:
                 await disconnect(self._nc)
 
@@ -124,22 +148,21 @@ class Relay:
         self,
         nc: HardenedClient,
         door: Door,
-        keeping: asyncio.Task[None],
         stopping: asyncio.Event,
         ready: Callable[[], None],
     ) -> None:
-        """``keeping``: the task that keeps the door."""
         journal = Journal(nc)
         await journal.open()
         policy, bus_key = self._policy, self._secrets.bus
-        services = Services(nc, journal, policy, bus_key, self._name, self.tally, clock_ms)
+        services = Services(nc, journal, policy, bus_key, self._name, self.tally, clock_ms, self._supervisor)
         await services.open()
         pipeline = Pipeline(nc, journal, self._ledgers, policy, bus_key, self._name, services, self.tally, clock_ms)
         last_try = LastTry(nc, journal, pipeline.process, policy, self._name, self.tally, clock_ms)
-        workers: list[IngressWorker | LiveWorker] = [
-            IngressWorker(nc, partition, last_try.process, last_try) for partition in range(PARTITIONS)
+        pulling = [
+            IngressWorker(nc, partition, last_try.process, self._supervisor, last_try)
+            for partition in range(PARTITIONS)
         ]
-        workers.append(LiveWorker(nc, last_try.process, self.tally, clock_ms))
+        live = LiveWorker(nc, last_try.process, self.tally, clock_ms, self._supervisor)
         prober = Prober(nc, bus_key, self._name)
         await prober.open()
         health = Health(nc, prober, journal, self.tally, policy, self._name, clock_ms, time.monotonic)
@@ -152,32 +175,37 @@ class Relay:
         await nc.subscribe(f"{PING_SUBJECT}.{self._name}", queue="relays", cb=on_ping)
         await nc.flush()
         self._journal = journal
-        self._workers = workers
-        tasks = [asyncio.create_task(worker.run(stopping)) for worker in workers]
-        waits = [asyncio.create_task(stopping.wait()), asyncio.create_task(self._closed.wait())]
-        looking = asyncio.create_task(health.run(stopping))
-        opening = asyncio.create_task(door.opened.wait())
+        self._workers = [*pulling, live]
+        keep = self._supervisor.keep
+        tasks = [
+            keep(f"partition {partition}", partial(worker.run, stopping), until=stopping)
+            for partition, worker in enumerate(pulling)
+        ]
+        tasks.append(keep("live messages", partial(live.run, stopping), until=stopping))
+        looking = keep("looking after the bus's health", partial(health.run, stopping), until=stopping)
         try:
             door.open()
-            # A worker ends only when told to. One that fails stops the relay, loudly, so that no partition is left unread.
-            done, _ = await asyncio.wait([*waits, *tasks, keeping, opening], return_when=asyncio.FIRST_COMPLETED)
-            if opening in done:
-                ready()
-                done, _ = await asyncio.wait([*waits, *tasks, keeping], return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-            if self._closed.is_set():
-                raise ConnectionFailed(
-                    "NATS has ended the relay's connection for good",
-                    hint="nats-server's log says why; start the relay again",
-                )
+            await self._until_told(stopping, door, ready)
             await self._drain(nc, door, tasks, services)
         finally:
-            for task in (*waits, *tasks, looking, opening):
-                task.cancel()
-            await asyncio.gather(*waits, *tasks, looking, opening, return_exceptions=True)
+            await end(*tasks, looking)
             services.cancel()
         log.info("relay.stopped", **self.tally.counts)
+
+    async def _until_told(self, stopping: asyncio.Event, door: Door, ready: Callable[[], None]) -> None:
+        """Wait for the end, whoever brings it about; call ``ready`` once the door is open."""
+        failed = self._supervisor.failed
+        with contextlib.suppress(Interrupted):
+            await race(door.opened.wait(), stopping, self._closed, failed)
+            ready()
+            await race(stopping.wait(), self._closed, failed)
+        if self._supervisor.failure is not None:
+            raise self._supervisor.failure
+        if self._closed.is_set():
+            raise ConnectionFailed(
+                "NATS has ended the relay's connection for good",
+                hint="nats-server's log says why; start the relay again",
+            )
 
     async def _drain(
         self, nc: HardenedClient, door: Door, tasks: Sequence[asyncio.Task[None]], services: Services
@@ -186,7 +214,7 @@ class Relay:
 
         async def finish() -> None:
             await door.stop()
-            await asyncio.gather(*tasks)
+            await asyncio.wait(tasks)
             await services.drain()
             await nc.flush()
 
@@ -196,18 +224,13 @@ class Relay:
                 await asyncio.sleep(LOST_S / 10)
                 lost_for = 0.0 if nc.is_connected else lost_for + LOST_S / 10
 
-        finishing, losing = asyncio.create_task(finish()), asyncio.create_task(lost())
-        try:
+        async with beside(finish(), lost(), name="stopping") as (finishing, losing):
             await asyncio.wait({finishing, losing}, timeout=DRAIN_S, return_when=asyncio.FIRST_COMPLETED)
             if not finishing.done():
                 why = "no connection to NATS" if losing.done() else f"not within {DRAIN_S:g} s"
                 log.warning("relay.unfinished", why=why, then="what was not finished is delivered again")
             elif (error := finishing.exception()) is not None:
                 log.warning("relay.unfinished", why=f"{type(error).__name__}: {error}")
-        finally:
-            for task in (finishing, losing):
-                task.cancel()
-            await asyncio.gather(finishing, losing, return_exceptions=True)
 
     async def _connect(self) -> HardenedClient:
         """Log in, however long that takes."""
@@ -228,19 +251,18 @@ class Relay:
         if self._reading is not None:
             self._reading.cancel()
         if self._nc is not None:
-            self._reading = asyncio.create_task(self._reread_ledgers(self._nc))
+            self._reading = self._supervisor.piece("reading the ledgers again", self._reread_ledgers(self._nc))
 
     async def _reread_ledgers(self, nc: HardenedClient) -> None:
-        while True:
-            try:
-                # A server that was restarted has lost what is in memory only, the live stream among it.
-                await provision(nc, self._policy())
-                await self._read_ledgers(nc)
-            except (StreamsUnusable, NatsError, OSError) as error:
-                log.warning("ledger.unreadable", error=str(error))
-                await asyncio.sleep(RETRY_S)
-            else:
-                break
+        async def read() -> None:
+            # A server that was restarted has lost what is in memory only, the live stream among it.
+            await provision(nc, self._policy())
+            await self._read_ledgers(nc)
+
+        while (error := await outcome(read())) is not None:  # of any type: nothing is judged before this has succeeded
+            expected = isinstance(error, (StreamsUnusable, NatsError, OSError))
+            log.warning("ledger.unreadable", error=str(error) if expected else kind(error))
+            await asyncio.sleep(RETRY_S)
         # What was asked for on the connection before is lost with it: ask again now, not after a time-out.
         if self._journal is not None:
             self._journal.on_back()

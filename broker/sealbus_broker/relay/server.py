@@ -123,6 +123,11 @@ class NatsServer:
         self._serves = False
 
     @property
+    def stopping(self) -> asyncio.Event:
+        """Set by :meth:`stop`."""
+        return self._stopping
+
+    @property
     def url(self) -> str:
         """Where to reach it from this machine."""
         host = self._address

@@ -15,7 +15,7 @@ from typing import Any, Final
 import structlog
 from nats.errors import Error as NatsError
 
-from sealbus.answer import BUSY, NOBODY_LISTENS, UNAVAILABLE
+from sealbus.answer import BUSY, NOBODY_LISTENS, NOT_SERVED, UNAVAILABLE
 from sealbus.codec import pack_json, unpack_json
 from sealbus.grants import GRANTS
 from sealbus.hardened import HardenedClient
@@ -30,6 +30,7 @@ from sealbus.own import (
     SUBSCRIPTIONS_REMOVE,
 )
 from sealbus.subjects import is_pattern, overlap
+from sealbus.supervision import Supervisor, kind
 from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.gate.verdict import Judgment
 from sealbus_broker.relay.answers import Answer, Answers, Question
@@ -67,15 +68,17 @@ class Services:
         relay: str,
         tally: Tally,
         now_ms: Callable[[], int],
+        supervisor: Supervisor,
     ) -> None:
         self._nc = nc
+        self._supervisor = supervisor
         self._answers = Answers(journal, policy, key, relay, now_ms)
         self._policy = policy
         self._tally = tally
         self._now_ms = now_ms
         self._grants = Grants(relay)
         self._listening = Listening(nc, self._tell_that_nobody_listens)
-        self._queue = FairQueue()
+        self._queue = FairQueue(supervisor)
         self._told: deque[Answer] = deque()
         self._telling: asyncio.Task[None] | None = None
         self._subscriptions = Subscriptions(nc)
@@ -112,7 +115,7 @@ class Services:
             return
         self._told.append(answer)
         if self._telling is None or self._telling.done():
-            self._telling = asyncio.get_running_loop().create_task(self._tell_all())
+            self._telling = self._supervisor.piece("telling bots", self._tell_all())
 
     async def _tell_all(self) -> None:
         while self._told:
@@ -151,6 +154,9 @@ class Services:
         except (NatsError, OSError, TimeoutError) as error:
             log.warning("service.failed", subject=header.subject, bot=bot, error=type(error).__name__)
             answer = Answer.error(question, UNAVAILABLE, "the relay cannot reach JetStream; try again")
+        except Exception as error:  # noqa: BLE001  # a mistake of ours: whoever asks need not wait for nothing
+            log.error("service.failed", subject=header.subject, bot=bot, error=kind(error))  # noqa: TRY400  # its kind alone
+            answer = Answer.error(question, NOT_SERVED, "the relay made a mistake; its log says more")
         else:
             answer = Answer(question, pack_json(answered))
         await self._answers.give([answer])

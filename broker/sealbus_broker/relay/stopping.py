@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from sealbus.waiting import Interrupted, race
+
 T = TypeVar("T")
 
 
@@ -15,14 +17,7 @@ class Stopped(Exception):
 
 async def until_stopped(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
     """Do ``work``. Raises :class:`Stopped` once ``stopping`` is set, with the work cancelled and over."""
-    working = asyncio.create_task(work)
-    stop = asyncio.create_task(stopping.wait())
     try:
-        await asyncio.wait({working, stop}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise Stopped
-    finally:
-        stop.cancel()
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
+        return await race(work, stopping)
+    except Interrupted:
+        raise Stopped from None

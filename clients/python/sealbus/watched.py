@@ -15,11 +15,12 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 from nats.aio.client import Client
+from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.errors import ProtocolError
 
 from sealbus.log import log
-from sealbus.supervision import PAUSE_FIRST_S, PAUSE_MOST_S, kind, outcome
+from sealbus.supervision import PAUSE_FIRST_S, PAUSE_MOST_S, kind, outcome, spawn
 
 _CALLBACKS: Final = ("error_cb", "disconnected_cb", "closed_cb", "discovered_server_cb", "reconnected_cb")
 
@@ -49,6 +50,26 @@ class WatchedClient(Client):
                 if task is not None:
                     task.cancel()
             raise ProtocolError("nats: the first PING was not answered")
+
+    async def subscribe(self, *arguments: Any, **options: Any) -> Subscription:
+        """Subscribe, as the original does; the task that calls ``cb`` is watched."""
+        subscription = await super().subscribe(*arguments, **options)
+        self._watch_calls(subscription)
+        return subscription
+
+    def _watch_calls(self, subscription: Any) -> None:
+        task = subscription._wait_for_msgs_task  # noqa: SLF001  # nats-py has no public way to it
+        if task is not None:
+            task.add_done_callback(lambda _: self._calls_ended(subscription, task))
+
+    def _calls_ended(self, subscription: Any, task: asyncio.Task[None]) -> None:
+        if subscription._closed or self.is_closed or task.cancelling():  # noqa: SLF001  # likewise
+            return
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        log.error("nats: a subscription ended unexpectedly (%s); it goes on", kind(error))
+        calls = subscription._wait_for_msgs(self._error_cb)  # noqa: SLF001  # likewise
+        subscription._wait_for_msgs_task = spawn(calls, "calling a subscriber")  # noqa: SLF001  # likewise
+        self._watch_calls(subscription)
 
     # ---- loops -------------------------------------------------------------------------------------
 

@@ -1,0 +1,104 @@
+"""Whatever ends a task in the background of a relay: the relay goes on, or ends with a sentence that names it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from sealbus import BackgroundFailed, Bot, SealbusError
+from sealbus_broker.relay.relay import Relay
+from sealbus_broker.relay.streams import PARTITIONS
+from tests.disturb import ERRORS, disturb, disturbable, forgotten
+from tests.e2e.shop import Shop, order
+from tests.waiting import PATIENCE_S, until
+
+AMONG_THEM = (
+    {f"partition {partition}" for partition in range(PARTITIONS)}
+    | {"live messages", "looking after the bus's health", "the door"}
+    | {f"WatchedClient.{loop}" for loop in ("_read_loop", "_flusher", "_ping_interval")}
+)
+"""Tasks that are certain to be there."""
+
+
+@pytest.fixture
+async def empty_shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    """A shop without a relay."""
+    async with Shop(tmp_path / "shop") as shop:
+        yield shop
+
+
+@asynccontextmanager
+async def a_relay(shop: Shop) -> AsyncIterator[asyncio.Task[None]]:
+    """A relay in this process; gives the task of its run()."""
+    stopping, ready = asyncio.Event(), asyncio.Event()
+    policy = shop.bus.policy(shop.secrets.bus.public)
+    relay = Relay([shop.url], shop.secrets, lambda: policy, "relay")
+    running = asyncio.create_task(relay.run(stopping, ready.set), name="the test's")
+    async with asyncio.timeout(PATIENCE_S):
+        await ready.wait()
+    try:
+        yield running
+    finally:
+        stopping.set()
+        with suppress(SealbusError):
+            await running
+
+
+async def goes_on_or_says_why(sender: Bot, running: asyncio.Task[None], number: int) -> SealbusError | None:
+    """Wait until the relay has judged and stored a message, or has ended, with the error that is returned."""
+    publishing = asyncio.create_task(sender.publish("orders.placed", order(number), timeout=PATIENCE_S))
+    await until(lambda: publishing.done() or running.done(), "it goes on, or ends")
+    if not running.done():
+        await publishing
+        return None
+    publishing.cancel()
+    with suppress(SealbusError, asyncio.CancelledError):
+        await publishing
+    error = running.exception()
+    assert isinstance(error, SealbusError), repr(error)
+    return error
+
+
+def is_whole(names: set[str], others: set[asyncio.Task[Any]]) -> bool:
+    return names <= disturbable(others).keys()
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+async def test_a_relay_goes_on_or_says_which_task_ended(empty_shop: Shop, kind: str) -> None:
+    """The tasks are found here, so that a new one is among them."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    tried, number, ended = set[str](), 0, True
+    sender, others = empty_shop.bot("order"), asyncio.all_tasks()
+    with capture_logs() as logs:
+        while ended:  # the next one, for the tasks that are left
+            ended = False
+            async with a_relay(empty_shop) as running:
+                if not number:
+                    before = asyncio.all_tasks()
+                    await sender.connect(PATIENCE_S)
+                    others |= asyncio.all_tasks() - before
+                not_its = {*others, running}
+                names = disturbable(not_its).keys() - {"waiting for an event"}
+                while not ended and (left := disturbable(not_its).keys() - tried):
+                    name, number = min(left), number + 1
+                    tried.add(name)
+                    disturb(disturbable(not_its)[name], ERRORS[kind]())
+                    error = await goes_on_or_says_why(sender, running, number)
+                    ended = error is not None
+                    assert not ended or isinstance(error, BackgroundFailed), f"{name}: {error!r}"
+                    if not ended:
+                        await until(partial(is_whole, names, not_its), f"all is there again, after {name}")
+            gc.collect()  # a forgotten exception is reported when its task goes
+            assert forgotten(complaints) == [], tried
+        await sender.close()
+    assert tried >= AMONG_THEM
+    assert "a payload's value" not in str(logs)
