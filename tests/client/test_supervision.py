@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +15,10 @@ import pytest
 from sealbus import BackgroundFailed, SubscriptionDenied
 from sealbus import supervision as module
 from sealbus.supervision import MOST_IN_A_ROW, Ended, Supervisor, beside, kind
-from tests.waiting import until
+from sealbus_broker.cli.logs import LogWriter
+from sealbus_broker.cli.output import _Writer
+from tests.cli.bus import wait_until
+from tests.waiting import PATIENCE_S, until
 
 
 class Foreign(BaseException):
@@ -333,3 +338,48 @@ async def test_what_is_cancelled_before_it_begins_is_closed(diary: Diary) -> Non
     diary.supervisor.piece("b", lasting())
     await diary.supervisor.close()
     assert diary.failures == []
+
+
+class OneLost(LogWriter):
+    """Whose thread meets a mistake of ours at its first line."""
+
+    met = False
+
+    def _put(self, line: bytes) -> bool:
+        if not self.met:
+            self.met = True
+            raise MemoryError
+        return super()._put(line)
+
+
+def test_the_thread_of_a_log_goes_on_after_a_mistake() -> None:
+    reading, writing = os.pipe()
+    log = OneLost(writing, lambda count: f"{count} lost\n")
+    log.write("one\n")
+    wait_until(lambda: log.met)
+    log.write("two\n")
+    assert os.read(reading, 4096) == b"1 lost\ntwo\n"
+    log.close()
+    os.close(reading)
+    os.close(writing)
+
+
+class Broken(_Writer):
+    """Whose thread meets a mistake of ours."""
+
+    def _settled(self, position: int) -> bool:
+        if threading.current_thread().name == "sealbus-output":
+            raise MemoryError
+        return super()._settled(position)
+
+
+def test_nobody_waits_for_the_thread_of_an_output_that_has_ended() -> None:
+    reading, writing = os.pipe()
+    output, called = Broken(writing, lossy=False), list[bool]()
+    output.when(1, lambda: called.append(True))
+    position = output.put(b"data")
+    assert output.wait(position, PATIENCE_S)
+    assert "writing ended unexpectedly (MemoryError" in str(output.failed)
+    wait_until(lambda: called == [True])
+    os.close(reading)
+    os.close(writing)

@@ -24,6 +24,7 @@ from typing import Any, Final
 import structlog
 
 from sealbus_broker.printable import harmless, json_line
+from sealbus.supervision import start_thread
 
 WAITING_BYTES: Final = 1024 * 1024
 """Bytes of lines that may wait to be written: some 5,000 lines. A busy disk is slow for seconds;
@@ -53,8 +54,7 @@ class LogWriter:
         self._dropped = 0
         self._torn = False
         """Whether a line was written in part, so that the next one must not continue it."""
-        self._thread = threading.Thread(target=self._run, name="sealbus log", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("sealbus log", self._run, self._failed)
 
     def write(self, text: str) -> int:
         """Have ``text`` written soon, or drop it."""
@@ -101,6 +101,12 @@ class LogWriter:
             if not self._put(line):
                 with self._changed:
                     self._dropped += dropped + 1
+
+    def _failed(self, _: BaseException) -> bool:
+        """Something but the writing failed: the line is lost, and the next one is written."""
+        with self._changed:
+            self._dropped += 1
+        return True
 
     def _put(self, line: bytes) -> bool:
         """Write one line; whether it was written whole.

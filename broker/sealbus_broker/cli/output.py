@@ -28,6 +28,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from sealbus.supervision import kind, start_thread
 from sealbus_broker.cli.errors import OutputFailed, ReaderGone
 from sealbus_broker.printable import harmless
 
@@ -81,8 +82,7 @@ class _Writer:
                 self._waiting += data
                 self._given += len(data)
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="sealbus-output", daemon=True)
-                    self._thread.start()
+                    self._thread = start_thread("sealbus-output", self._run, self._ended)
                 self._changed.notify_all()
             return self._given
 
@@ -98,6 +98,17 @@ class _Writer:
                 self._calls.append((position, call))
                 return
         call()
+
+    def _ended(self, error: BaseException) -> bool:
+        """Something but the writing failed: whoever waits is told that nothing more is written."""
+        with self._changed:
+            self.failed = OSError(errno.EIO, f"writing ended unexpectedly ({kind(error)})")
+            self._waiting.clear()
+            due, self._calls = [call for _, call in self._calls], []
+            self._changed.notify_all()
+        for call in due:
+            call()
+        return False
 
     def _settled(self, position: int) -> bool:
         return self._done >= position or self.failed is not None

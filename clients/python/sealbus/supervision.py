@@ -27,6 +27,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -272,6 +274,25 @@ async def end(*tasks: asyncio.Future[Any]) -> None:
         await asyncio.wait(waiting, timeout=CANCEL_AGAIN_S)
     for task in tasks:
         _look_at(task)
+
+
+def start_thread(name: str, work: Callable[[], None], failed: Callable[[BaseException], bool]) -> threading.Thread:
+    """Do ``work`` on a daemon thread. When it raises, ``failed`` is told, and says whether it begins again after a pause."""
+
+    def keep() -> None:
+        pause_s = PAUSE_FIRST_S
+        while True:
+            try:
+                return work()
+            except BaseException as error:  # noqa: BLE001  # of any type: a thread has nobody else
+                if not failed(error):
+                    return None
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, PAUSE_MOST_S)
+
+    thread = threading.Thread(target=keep, name=name, daemon=True)
+    thread.start()
+    return thread
 
 
 def kind(error: BaseException | None) -> str:
