@@ -85,8 +85,9 @@ class Relay:
                 self.now_ms,
             )
             stopping = asyncio.Event()
-            self.ingress = IngressWorker(nc, 0, pipeline.process)
-            live = LiveWorker(nc, pipeline.process, tally, self.now_ms)
+            supervisor = Supervisor("a relay of the model")
+            self.ingress = IngressWorker(nc, 0, pipeline.process, supervisor)
+            live = LiveWorker(nc, pipeline.process, tally, self.now_ms, supervisor)
         self.process.start(self.journal.open())
         self.workers = [self.process.start(self.ingress.run(stopping)), self.process.start(live.run(stopping))]
         server.relays.append(wire)
