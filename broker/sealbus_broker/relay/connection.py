@@ -13,6 +13,7 @@ from nats.errors import Error as NatsError
 
 from sealbus.diagnosis import STORES_NOTHING
 from sealbus.hardened import HardenedClient
+from sealbus.supervision import kind
 
 __all__ = ["HardenedClient", "Link", "connect", "disconnect"]
 
@@ -123,7 +124,11 @@ class Link:
         if self._client is None:
             self._tell(error)
         else:
-            log.warning("nats.error", connection=self._what, error=f"{type(error).__name__}: {error}")
+            # What NATS or the system said may be shown; a mistake's text may hold what a message holds.
+            known = isinstance(error, (NatsError, OSError))
+            log.warning(
+                "nats.error", connection=self._what, error=f"{type(error).__name__}: {error}" if known else kind(error)
+            )
 
     async def _disconnected(self) -> None:
         if self._client is not None and not self._client.is_closed:  # else it never was, or the relay ended it

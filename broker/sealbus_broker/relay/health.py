@@ -26,6 +26,7 @@ import structlog
 from nats.errors import Error as NatsError
 
 from sealbus.hardened import HardenedClient
+from sealbus.supervision import kind
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.probe import Prober, is_accepted
@@ -137,7 +138,7 @@ class Health:
             try:
                 await self.look()
             except Exception as error:  # noqa: BLE001  # to look after the work must not end the work
-                log.error("health.failed", error=f"{type(error).__name__}: {error}")  # noqa: TRY400  # one line
+                log.error("health.failed", error=kind(error))  # noqa: TRY400  # one line
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), LOOK_S)
 

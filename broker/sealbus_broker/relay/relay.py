@@ -230,7 +230,7 @@ class Relay:
                 why = "no connection to NATS" if losing.done() else f"not within {DRAIN_S:g} s"
                 log.warning("relay.unfinished", why=why, then="what was not finished is delivered again")
             elif (error := finishing.exception()) is not None:
-                log.warning("relay.unfinished", why=f"{type(error).__name__}: {error}")
+                log.warning("relay.unfinished", why=kind(error))
 
     async def _connect(self) -> HardenedClient:
         """Log in, however long that takes."""
