@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any, Final
 
 import pytest
 
 from sealbus.delivery import pack_delivery
+from sealbus.limits import SHELF_LIFE_MS
 from sealbus.reason import Reason
 from sealbus.seal import Verifier
 from sealbus.stamp import Verdict
 from sealbus_broker.gate.ledger import Settled, settle
+from sealbus_broker.gate.policy import BotKey, Policy
 from tests.gate.bus import PureBus, Step
 from tests.gate.scenarios import live
 from tests.gate.world import (
     ASK,
     BUS_KEYS,
     FORGED_BUS_KEY,
+    KEYS,
     NOW,
     ORDER,
+    POLICY,
     RESERVED,
     SHIPPED,
+    SKEW,
     envelope,
+    flip,
     nonce,
     parent,
     sealed_stamp,
@@ -139,3 +147,127 @@ def test_a_second_consequence_gets_no_stamp_of_the_first() -> None:
 def test_a_copy_that_is_not_the_relays_proves_nothing(copy: bytes) -> None:
     result = settled(Step(envelope(), position=7), copy)
     assert (result.reason, result.receipt) == (Reason.NONCE_REUSED, None)
+
+
+# ---- what is stored too late, and notes ------------------------------------------------------------------------------
+
+
+def decided(
+    step: Step, copy: bytes, *, stored_ms: int = NOW, made: Collection[bytes] = (), policy: Policy = POLICY
+) -> Settled:
+    return settle(PureBus(policy).judge(step), copy, stored_ms, made, BUS_KEYS, Verifier())
+
+
+def note(data: bytes, **changes: Any) -> bytes:
+    """What a relay stores under the id of a message that it refuses."""
+    return sealed_stamp(data, verdict=Verdict.DROPPED, reason=Reason.STALE, detail="waited", **changes)
+
+
+REFUSED_LIVE: Final[dict[str, Any]] = {"position": None, "verdict": Verdict.DROPPED, "reason": Reason.STALE}
+STORE_BY: Final = NOW + SHELF_LIFE_MS + SKEW
+
+
+def test_a_copy_that_was_stored_in_its_last_millisecond_decides() -> None:
+    result = decided(Step(envelope(), position=7), stored(envelope()), stored_ms=STORE_BY)
+    assert result == Settled(None, sealed_stamp(envelope()))
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["of another relay", "of this one"])
+def test_a_void_copy_decides_nothing_whoever_stored_it(own: bool) -> None:
+    made = {sealed_stamp(envelope())} if own else set[bytes]()
+    result = decided(Step(envelope(), position=7), stored(envelope()), stored_ms=STORE_BY + 1, made=made)
+    assert result == Settled(passed=True)
+
+
+def test_a_void_copy_of_another_message_under_the_nonce_decides_nothing_either() -> None:
+    other = envelope(payload={**ORDER, "quantity": 4})
+    assert decided(Step(envelope(), position=7), stored(other), stored_ms=STORE_BY + 1).passed
+
+
+def test_a_note_about_this_arrival_is_its_refusal() -> None:
+    result = decided(Step(envelope(), position=7), note(envelope(), position=7))
+    assert result == Settled(Reason.STALE, detail="waited")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        note(envelope(), position=8),
+        note(envelope(issued_at_ms=NOW - 1), position=7),
+        sealed_stamp(envelope(), position=8, verdict=Verdict.QUARANTINED, reason=Reason.RATE),
+    ],
+    ids=["from another place", "of other bytes that came together with it", "quarantined"],
+)
+def test_a_note_about_another_arrival_is_passed_over(other: bytes) -> None:
+    assert decided(Step(envelope(), position=7), other) == Settled(passed=True)
+
+
+def test_live_arrivals_have_no_place_so_no_note_of_another_relay_is_about_them() -> None:
+    assert decided(live(envelope(ASK)), sealed_stamp(envelope(ASK), ASK, **REFUSED_LIVE)) == Settled(passed=True)
+
+
+def test_a_note_that_this_relay_has_made_is_about_its_own_arrival() -> None:
+    mine = sealed_stamp(envelope(ASK), ASK, **REFUSED_LIVE)
+    assert decided(live(envelope(ASK)), mine, made={mine}) == Settled(Reason.STALE)
+
+
+def test_a_copy_that_this_relay_has_made_for_the_arrival_is_no_replay() -> None:
+    data = envelope(ASK)
+    mine = sealed_stamp(data, ASK, position=None)
+    assert decided(live(data), pack_delivery(data, mine), made={mine}) == Settled(None, mine)
+    assert decided(live(data), pack_delivery(data, mine)) == Settled(Reason.REPLAY, mine)
+
+
+def test_a_note_of_no_bus_key_is_none() -> None:
+    forged = note(envelope(), position=7, key=FORGED_BUS_KEY)
+    assert decided(Step(envelope(), position=7), forged) == Settled(Reason.NONCE_REUSED)
+
+
+# ---- which id is closed before a refusal is told ---------------------------------------------------------------------
+
+LATE: Final = NOW + 301_000
+
+
+def verdict(step: Step, policy: Policy = POLICY) -> tuple[Reason | None, str | None]:
+    judgment = PureBus(policy).judge(step)
+    return judgment.reason, judgment.ledger_id
+
+
+def test_what_nobody_can_have_stored_needs_no_closing() -> None:
+    assert verdict(Step(envelope(), now_ms=LATE)) == (Reason.STALE, None)
+
+
+def test_what_another_relay_may_have_accepted_is_closed_under_its_own_id() -> None:
+    one, shipped = Step(envelope(), now_ms=LATE, redelivered=True), f"order.{nonce('placed').hex()}>orders.shipped"
+    assert verdict(one) == (Reason.STALE, f"order.{nonce('placed').hex()}")
+    assert verdict(replace(one, session="shipping", data=shipment())) == (Reason.STALE, shipped)
+
+
+@pytest.mark.parametrize(
+    ("reason", "keys"),
+    [
+        (Reason.UNKNOWN_KEY, {}),
+        (Reason.KEY_REVOKED, {"revoked_ms": NOW}),
+        (Reason.KEY_NOT_VALID, {"not_after_ms": NOW - 1}),
+    ],
+)
+def test_so_is_what_another_policy_may_have_let_through(reason: Reason, keys: dict[str, int]) -> None:
+    key = KEYS["shipping"].public.raw
+    rule = replace(POLICY.bots["shipping"], keys={key: BotKey(key, 0, **keys)} if keys else {})
+    policy = replace(POLICY, bots={**POLICY.bots, "shipping": rule})
+    shipped = Step(shipment(), session="shipping", redelivered=True)
+    assert verdict(shipped, policy) == (reason, f"order.{nonce('placed').hex()}>orders.shipped")
+
+
+def test_a_policy_with_another_once_knows_a_message_by_another_id() -> None:
+    """So what is under way while that changes may be accepted twice (docs/threats.md)."""
+    rules = [replace(rule, cause=rule.cause and replace(rule.cause, once=False)) for rule in POLICY.subjects]
+    shipped = Step(shipment(), session="shipping")
+    assert verdict(shipped, replace(POLICY, subjects=tuple(rules))) == (None, f"shipping.{nonce('shipped').hex()}")
+    assert verdict(shipped) == (None, f"order.{nonce('placed').hex()}>orders.shipped")
+
+
+def test_no_policy_lets_a_seal_through_that_does_not_hold() -> None:
+    assert verdict(Step(flip(envelope(), -40), redelivered=True)) == (Reason.BAD_SEAL, None)
+    assert verdict(Step(flip(envelope(bot="stranger"), -40), redelivered=True)) == (Reason.UNKNOWN_KEY, None)
+    assert verdict(Step(b"\xc1", redelivered=True)) == (Reason.ENCODING, None)
