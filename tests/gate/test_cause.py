@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from sealbus.codec import pack_json
+from sealbus.envelope import Envelope
 from sealbus.reason import Reason
 from sealbus.stamp import Stamp
 from sealbus_broker.gate import cause, judge
-from sealbus_broker.gate.policy import CauseRule, Policy
+from sealbus_broker.gate.policy import CauseRule, Delivery, Policy
 from tests.gate.attacks import ATTACKS
 from tests.gate.bus import ACCEPTED, PureBus, Step, stamp_of
 from tests.gate.honest import HONEST
@@ -262,3 +263,34 @@ def test_a_rival_that_repeats_a_nonce_cannot_use_up_anothers_consequence() -> No
     theirs = parent(envelope(bot="rival"), carry=True, bot="rival")
     mine = ledger_id(Step(shipment(), session="shipping"))
     assert ledger_id(Step(shipment(parent=theirs), session="shipping")) != mine
+
+
+# ---- a cause that was stored too late --------------------------------------------------------------------------------
+
+
+def test_a_void_message_and_its_next_copy_allow_one_consequence_together() -> None:
+    """The stamp of a void copy proves a cause (docs/threats.md): as the same one that the copy stored after it proves."""
+    void, stored = (parent(envelope(), carry=True, judged_at_ms=NOW + late) for late in (0, 15_000))
+    later = NOW + 20_000
+    one = Step(shipment(parent=void), session="shipping")
+    other = Step(
+        shipment(parent=stored, nonce=nonce("other"), issued_at_ms=later),
+        session="shipping",
+        arrived_at_ms=later,
+        now_ms=later,
+    )
+    for first, second in ((one, other), (other, one)):
+        assert PureBus().run([first, second]) == Reason.ALREADY_ANSWERED
+
+
+@pytest.mark.parametrize(("beyond_ms", "expected"), [(0, ACCEPTED), (1, Reason.CAUSE)])
+def test_after_the_time_of_a_message_none_of_its_stamps_allows_anything(beyond_ms: int, expected: str) -> None:
+    """However late its last copy was judged: the ledger remembers the one consequence only so long."""
+    rule = POLICY.rule("orders.shipped")
+    assert rule is not None
+    assert rule.cause is not None
+    ends = Envelope.decode(envelope()).header.birth_ms + POLICY.span_ms(Delivery.STREAM) + rule.cause.within_ms
+    at = ends + beyond_ms
+    young = parent(envelope(), carry=True, judged_at_ms=at - 1_000)
+    late = shipment(parent=young, issued_at_ms=at)
+    assert PureBus().run([Step(late, session="shipping", arrived_at_ms=at, now_ms=at)]) == expected

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 from sealbus.codec import pack_json
@@ -56,6 +56,13 @@ def a_policy(limits: Limits = LIMITS) -> Policy:
     )
 
 
+def revoked(policy: Policy, at_ms: int) -> Policy:
+    """The same policy with the bot's key revoked at ``at_ms``."""
+    bot = policy.bots[BOT]
+    keys = {raw: replace(key, revoked_ms=at_ms) for raw, key in bot.keys.items()}
+    return replace(policy, digest=bytes([1]) * 32, bots={BOT: replace(bot, keys=keys)})
+
+
 class Relay:
     """One relay: the real workers on a simulated connection."""
 
@@ -63,6 +70,8 @@ class Relay:
         self.name = name
         self.process = Process(clock, name)
         self.wire = wire = Wire(self.process, name)
+        self.policy = policy
+        """That it judges by: a relay reads it when it starts."""
         self._clock = clock
         nc = cast("Any", wire)
         with self.process.turn():
@@ -77,7 +86,7 @@ class Relay:
                 nc,
                 self.journal,
                 self.ledgers,
-                lambda: policy,
+                lambda: self.policy,
                 BUS_KEY,
                 name,
                 cast("Any", frozenset()),

@@ -23,7 +23,7 @@ from sealbus.seal import Verifier
 from sealbus.stamp import open_stamp
 from sealbus_broker.gate.policy import Limits
 from tests.gate.world import BUS_KEYS, NOW
-from tests.model.actors import BOT, LIMITS, LIVE, TOLERANCE_MS, Relay, Sender, Subscriber, a_policy
+from tests.model.actors import BOT, LIMITS, LIVE, TOLERANCE_MS, Relay, Sender, Subscriber, a_policy, revoked
 from tests.model.loop import Clock, Process, simulated_time
 from tests.model.server import Frame, Kept, Server, Stream, Wire
 
@@ -78,6 +78,10 @@ class Bus:
         relay = Relay(self.clock, self.server, f"relay-{self._begun}", self.policy)
         self.relays.append(relay)
         return relay
+
+    def revoke(self) -> None:
+        """Put a policy in force in which the bot's key is revoked: for the relays that start from now on."""
+        self.policy = revoked(self.policy, self.clock.true_ms)
 
     def kill_relay(self, relay: Relay, sent: int) -> None:
         """Kill it; of what it wrote the server still gets the first ``sent`` frames."""

@@ -121,6 +121,22 @@ def without_order() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def without_closing() -> Iterator[None]:
+    """A refusal is told though an attempt to store the message is under way."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Storing, "_must_close", lambda *_: False)
+        yield
+
+
+@contextmanager
+def without_closing_for_other_policies() -> Iterator[None]:
+    """An id is closed only where the key is valid by this relay's policy."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judge.Case, "may_be_stored", lambda case: case.proven and case.arrival.redelivered)
+        yield
+
+
 def _shorter(name: str, ms: int, way: str = "longest") -> Rule:
     return Rule(f"{name} in the window", way, _nothing, ms)
 
@@ -134,6 +150,10 @@ RULES: Final = (
     Rule("judged anew at each attempt", "judged_before_a_restart", without_judging_anew),
     Rule("judged-at is when it was judged", "stalled_turn", without_the_time_of_judgement),
     Rule("accepted is told of what is not void", "honest_and_late", without_looking),
+    Rule("refused only when the id is closed, after a lost answer", "answer_lost", without_closing),
+    Rule("refused only when the id is closed, after another relay", "slow_write_then_too_late", without_closing),
+    Rule("closed also where a key is revoked", "slow_write_then_revoked", without_closing_for_other_policies),
+    Rule("closed also where a bot is removed", "slow_write_then_removed", without_closing_for_other_policies),
     Rule("a refusal is acknowledged before it is told", "killed_after_2", without_order),
     Rule("a refusal is told only in time", "two_hold_it", without_order),
     Rule("refused only where every attempt was", "one_stored_one_refused", without_final),

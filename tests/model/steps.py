@@ -36,6 +36,7 @@ class Steps:
         self.done: list[str] = []
         """In words."""
         self._restarts = 0
+        self._is_revoked = False
 
     def take(self, pick: int, one: int, two: int) -> None:
         """Do one of the things that may happen now."""
@@ -60,6 +61,7 @@ class Steps:
             (self._relay_reads, self._with_post()),
             (self._relay_killed, len(bus.killed) < KILLS),
             (self._server_killed, self._restarts < KILLS),
+            (self._revoked, not self._is_revoked and len(bus.sender.told) == MESSAGES),
             (self._handled, bus.durable),
             (self._heard, bus.passing),
             (self._copied, bus.captured),
@@ -142,6 +144,13 @@ class Steps:
         self.bus.kill_relay(relay, sent)
         self.bus.start_relay()
         return f"{relay.name} is killed; {sent} of its frames still arrive"
+
+    def _revoked(self, one: int, two: int) -> str:
+        """A relay reads its policy when it starts."""
+        self._is_revoked = True
+        self.bus.revoke()
+        self.bus.start_relay()
+        return "the bot's key is revoked, for the relay that starts now and for later ones"
 
     # ---- subscribers ---------------------------------------------------------------------------------------------
 

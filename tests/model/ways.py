@@ -12,7 +12,7 @@ from sealbus.limits import LIVE_WAIT_MS
 from sealbus.nonces import life_ms
 from sealbus.shelf_life import shelf_life_ms
 from tests.gate.world import KEYS
-from tests.model.actors import BOT, LIMITS, LIVE, RATED, SKEW_MS, STORED, Relay
+from tests.model.actors import BOT, LIMITS, LIVE, RATED, SKEW_MS, STORED, Relay, revoked
 from tests.model.bus import Bus
 from tests.model.server import ACK_WAIT_MS
 
@@ -139,17 +139,66 @@ def answer_lost(bus: Bus) -> None:
     bus.sender.say(STORED, 5)
     position = bus.arrive()
     bus.until(relay.name, bus.server.ingress[position].kept.at_ms + LIMITS.ingress_wait_ms)
-    bus.server.expire(relay.wire)
-    bus.finish(relay)  # so that it asks now: a refusal is told only soon after
-    bus.hand(relay, position)
-    while relay.wire.out:
-        bus.server.read(relay.wire)
-    relay.wire.coming.clear()
-    bus.handle_all()
-    for _ in range(18):
-        bus.clock.true_ms += 500
-        bus.finish(relay)
+    _stored_without_answer(bus, relay, position)
     _read_receipts(bus)
+
+
+def revoked_meanwhile(bus: Bus) -> None:
+    """The same, but when the relay tries again the key's revocation has taken effect."""
+    relay = bus.relays[0]
+    bus.sender.say(STORED, 5)
+    position = bus.arrive()
+    relay.policy = revoked(bus.policy, bus.clock.now_ms(relay.name) + 1_000)
+    _stored_without_answer(bus, relay, position)
+    _read_receipts(bus)
+
+
+def revoked_while_away(bus: Bus) -> None:
+    """What a relay wrote is lost with its connection. When it is back the key's revocation has taken effect."""
+    relay = bus.relays[0]
+    bus.finish(relay)
+    bus.sender.say(STORED, 5)
+    position = bus.arrive()
+    relay.policy = revoked(bus.policy, bus.clock.now_ms(relay.name) + 3_000)
+    bus.hand(relay, position)
+    relay.lost()
+    bus.clock.true_ms += 3_000
+    relay.back(bus.server)
+    bus.finish(relay)
+    bus.handle_all()
+    _read_receipts(bus)
+
+
+def slow_write(bus: Bus, refuses: Callable[[Bus, Relay], None]) -> None:
+    """A relay has written a message, and is stopped. Another gets it, and refuses it. Then the server reads what was written first."""
+    slow, other = bus.relays
+    bus.finish(other)
+    bus.sender.say(STORED)
+    position = bus.arrive()
+    bus.clock.true_ms += LIMITS.ingress_wait_ms - ACK_WAIT_MS
+    bus.hand(slow, position)
+    bus.clock.true_ms += ACK_WAIT_MS
+    refuses(bus, other)
+    bus.finish(other)
+    bus.server.expire(other.wire)
+    bus.hand(other, position)
+    bus.finish(other)
+    while slow.wire.out:
+        bus.server.read(slow.wire)
+    bus.handle_all()
+    _read_receipts(bus)
+
+
+def _for_its_wait(bus: Bus, other: Relay) -> None:
+    bus.clock.true_ms += 1
+
+
+def _for_its_key(bus: Bus, other: Relay) -> None:
+    other.policy = revoked(bus.policy, bus.clock.now_ms(other.name))
+
+
+def _for_a_key_that_is_gone(bus: Bus, other: Relay) -> None:
+    other.policy = replace(bus.policy, bots={})
 
 
 def two_hold_it(bus: Bus) -> None:
@@ -249,6 +298,21 @@ def _accepted(bus: Bus, relay: Relay, subject: str) -> bytes:
     return bus.captured[-1][0]
 
 
+def _stored_without_answer(bus: Bus, relay: Relay, position: int) -> None:
+    """A relay that has just asked is given a message; what it writes is stored, and no answer comes. The relay tries again."""
+    bus.finish(relay)  # what it asked before has timed out
+    bus.server.expire(relay.wire)
+    bus.finish(relay)  # so that it asks now: a refusal is told only soon after
+    bus.hand(relay, position)
+    while relay.wire.out:
+        bus.server.read(relay.wire)
+    relay.wire.coming.clear()
+    bus.handle_all()
+    for _ in range(18):
+        bus.clock.true_ms += 500
+        bus.finish(relay)
+
+
 def _forget(bus: Bus, stream: str) -> None:
     """Let time pass until the ledger has forgotten what it holds."""
     window_ms = bus.server.streams[stream].window_ms
@@ -279,19 +343,29 @@ def _store_late(bus: Bus, relay: Relay, position: int, wait_ms: int) -> None:
 FRAMES: Final = 8
 """More than a relay writes about one message."""
 
-WAYS: Final[Mapping[str, Callable[[Bus], None]]] = {
-    play.__name__: play
-    for play in (
-        longest,
-        longest_live,
-        sealed_again,
-        stalled_store,
-        stalled_turn,
-        honest_and_late,
-        answer_lost,
-        two_hold_it,
-        one_stored_one_refused,
-        forgotten_by_a_restart,
-        judged_before_a_restart,
-    )
-} | {f"killed_after_{frames}": partial(killed_after, frames=frames) for frames in range(FRAMES)}
+WAYS: Final[Mapping[str, Callable[[Bus], None]]] = (
+    {
+        play.__name__: play
+        for play in (
+            longest,
+            longest_live,
+            sealed_again,
+            stalled_store,
+            stalled_turn,
+            honest_and_late,
+            answer_lost,
+            revoked_meanwhile,
+            revoked_while_away,
+            two_hold_it,
+            one_stored_one_refused,
+            forgotten_by_a_restart,
+            judged_before_a_restart,
+        )
+    }
+    | {
+        "slow_write_then_too_late": partial(slow_write, refuses=_for_its_wait),
+        "slow_write_then_revoked": partial(slow_write, refuses=_for_its_key),
+        "slow_write_then_removed": partial(slow_write, refuses=_for_a_key_that_is_gone),
+    }
+    | {f"killed_after_{frames}": partial(killed_after, frames=frames) for frames in range(FRAMES)}
+)

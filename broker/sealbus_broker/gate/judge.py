@@ -45,8 +45,7 @@ def judge(arrival: Arrival, policy: Policy, moment: Moment, verifier: Verifier, 
                 detail=_clip(violation.detail),
                 disposition=disposition(violation.reason, case.named_rule(), arrival, policy, moment.now_ms, meters),
                 judged_at_ms=moment.now_ms,
-                # A relay that died may have accepted it: it is refused only when its id is closed.
-                ledger_id=case.ledger_id() if case.proven and arrival.redelivered else None,
+                ledger_id=case.ledger_id() if case.may_be_stored() else None,
             )
     return Judgment(
         arrival=arrival,
@@ -152,12 +151,21 @@ class Case:
         """
         return self.policy.rule(self.header.subject) if self.rule is None and self.proven else self.rule
 
+    def may_be_stored(self) -> bool:
+        """Whether a relay that died may have accepted it: then it is refused only when its id is closed.
+
+        That relay may have had another policy. So what counts is that the seal holds, also where its key has been revoked or removed.
+        """
+        if not self.arrival.redelivered or self.envelope is None:
+            return False
+        return self.proven or self.verifier.holds(Context.ENVELOPE, self.envelope.seal, self.envelope.signed)
+
     def ledger_id(self) -> str:
         """Under which id the ledger must be free of this message.
 
         A bot can collide only with its own nonces. A cause that allows one consequence is shared by all who may draw it.
         """
-        rule = self.named_rule()
+        rule = self.policy.rule(self.header.subject)
         once = self.is_reply or (rule is not None and rule.cause is not None and rule.cause.once)
         if once and self.cause is None:  # it was refused before its cause was looked at
             proven = prove_parent(self.header, self.policy, self.verifier)

@@ -107,6 +107,7 @@ class Storing:
         moment = Moment(self._now_ms(), ledger.since_ms)
         item.judged_at, item.since_ms = time.monotonic(), ledger.since_ms
         item.judgment = judge(item.judgment.arrival, policy, moment, self._verifier, meters)
+        item.receipt = None  # that of an attempt before: nobody knows whether it is stored
 
     async def store(self, items: Sequence[Item], policy: Policy, ledger: Ledger) -> None:
         """Store ``items``, all of one delivery class and in order; return when what becomes of each is durable.
@@ -155,8 +156,8 @@ class Storing:
         """Whether it is refused, and an earlier attempt may be stored yet: then its id has to be closed before anybody is told."""
         judgment = item.judgment
         is_ours = judgment.arrival.session == RELAY  # a probe: it has no id, and nobody handles it
-        touched = item.under_way or (judgment.arrival.redelivered and judgment.ledger_id is not None)
-        return judgment.reason is not None and not item.done and touched and judgment.proven and not is_ours
+        touched = item.under_way or judgment.ledger_id is not None
+        return judgment.reason is not None and not item.done and touched and not is_ours
 
     def _entries(self, items: Sequence[Item], policy: Policy) -> list[Entry]:
         """Deliveries and notes, under one signature each 1,024."""
