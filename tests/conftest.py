@@ -39,8 +39,8 @@ MOST_WORKERS = 8
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Two processes a core: half of the time a test waits for a server to start or a deadline to pass."""
-    return min(MOST_WORKERS, 2 * (os.cpu_count() or 1))
+    """Three processes a core: two thirds of the time a test waits for a server to start or a deadline to pass."""
+    return min(MOST_WORKERS, 3 * (os.cpu_count() or 1))
 
 
 STARTERS = frozenset(

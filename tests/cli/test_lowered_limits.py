@@ -6,24 +6,22 @@ import signal
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests.cli.command import SEALBUS, sealbus, wait_for
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S
 
+LIMITS = ("accepted_bytes", "ingress_bytes", "quarantine_bytes", "live_bytes")
 
-@pytest.mark.parametrize("limit", ["accepted_bytes", "ingress_bytes", "quarantine_bytes", "live_bytes"])
-def test_a_bus_whose_limit_was_lowered_starts(tmp_path: Path, limit: str) -> None:
+
+def test_a_bus_whose_limits_were_lowered_starts(tmp_path: Path) -> None:
     port = free_port()
     assert sealbus("init", "mybus", "--server", f"nats://127.0.0.1:{port}", cwd=tmp_path).code == 0
     policy = tmp_path / "mybus/policy.yaml"
     text = policy.read_text()
     for size in ("3MiB", "1MiB", "2MiB"):
+        sizes = "".join(f"\n  {limit}: {size}" for limit in LIMITS)
         policy.write_text(
-            f"{text}\nlimits:\n  {limit}: {size}\n"
-            if "\nlimits:" not in text
-            else text.replace("\nlimits:", f"\nlimits:\n  {limit}: {size}")
+            text.replace("\nlimits:", f"\nlimits:{sizes}") if "\nlimits:" in text else f"{text}\nlimits:{sizes}\n"
         )
         log = tmp_path / "up.log"
         with log.open("wb") as output:
