@@ -36,8 +36,8 @@ async def test_every_attack_on_a_running_bus_is_stopped(tmp_path: Path) -> None:
     async with Ground(tmp_path / "bus") as ground:
         found = [await attempt(attack, ground) for attack in RUNNING]
         streams, strange = await ground.streams(), ground.strange
-    assert strange == 0
     assert [f"{one.attack.name}: {one.reason} {one.before}" for one in found if not one.is_stopped] == []
+    assert strange == 0
     assert streams == {"INGRESS", "ACCEPTED", "LIVE", "QUARANTINE", "HEALTH"}
 
 
