@@ -13,6 +13,13 @@ from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
+async def empty_shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    """The example shop without a relay."""
+    async with Shop(tmp_path / "shop") as running:
+        yield running
+
+
+@pytest.fixture
 async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
     """The example shop: a nats-server and one relay."""
     async with Shop(tmp_path / "shop") as running:

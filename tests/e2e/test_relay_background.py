@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from sealbus import BackgroundFailed, Bot, SealbusError
-from sealbus_broker.relay.relay import Relay
 from sealbus_broker.relay.streams import PARTITIONS
 from tests.disturb import ERRORS, disturb, disturbable, forgotten
+from tests.e2e.relay_here import a_relay
 from tests.e2e.shop import Shop, order
 from tests.waiting import PATIENCE_S, until
 
@@ -26,30 +24,6 @@ AMONG_THEM = (
     | {f"WatchedClient.{loop}" for loop in ("_read_loop", "_flusher", "_ping_interval")}
 )
 """Tasks that are certain to be there."""
-
-
-@pytest.fixture
-async def empty_shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    """A shop without a relay."""
-    async with Shop(tmp_path / "shop") as shop:
-        yield shop
-
-
-@asynccontextmanager
-async def a_relay(shop: Shop) -> AsyncIterator[asyncio.Task[None]]:
-    """A relay in this process; gives the task of its run()."""
-    stopping, ready = asyncio.Event(), asyncio.Event()
-    policy = shop.bus.policy(shop.secrets.bus.public)
-    relay = Relay([shop.url], shop.secrets, lambda: policy, "relay")
-    running = asyncio.create_task(relay.run(stopping, ready.set), name="the test's")
-    async with asyncio.timeout(PATIENCE_S):
-        await ready.wait()
-    try:
-        yield running
-    finally:
-        stopping.set()
-        with suppress(SealbusError):
-            await running
 
 
 async def goes_on_or_says_why(sender: Bot, running: asyncio.Task[None], number: int) -> SealbusError | None:

@@ -4,6 +4,7 @@
 
     SealbusError
     └── RelayError
+        ├── ClocksApart          the relay's clock and nats-server's differ by more than the policy allows
         ├── DoorFailed           the process that admits bots cannot be started, or does not stay up
         ├── SecretsUnusable      .sealbus/relay.toml cannot be made or read
         ├── ServerFailed         nats-server cannot be started, or does not stay up
@@ -22,6 +23,10 @@ from sealbus.errors import SealbusError
 
 class RelayError(SealbusError):
     """The relay cannot run, or cannot go on, in these surroundings."""
+
+
+class ClocksApart(RelayError):
+    """The relay's clock and nats-server's differ by more than the policy allows: no verdict can be dated."""
 
 
 class DoorFailed(RelayError):

@@ -18,12 +18,14 @@ from sealbus.errors import ConnectionFailed, SealbusError
 from sealbus.supervision import Ended, Supervisor, beside, end, kind, outcome
 from sealbus.waiting import Interrupted, race
 from sealbus_broker.gate.policy import Delivery, Policy
+from sealbus_broker.relay import clocks
 from sealbus_broker.relay.connection import HardenedClient, Link, disconnect
 from sealbus_broker.relay.consumers import remove_ungranted
 from sealbus_broker.relay.door import Door
-from sealbus_broker.relay.errors import StreamsUnusable
+from sealbus_broker.relay.errors import ClocksApart, StreamsUnusable
 from sealbus_broker.relay.health import Health
 from sealbus_broker.relay.ingress import IngressWorker, LiveWorker
+from sealbus_broker.relay.jetstream import ask_well
 from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.last_try import LastTry
 from sealbus_broker.relay.ledger import Ledger
@@ -47,6 +49,9 @@ DRAIN_S: Final = 10.0
 
 LOST_S: Final = 1.0
 """How long a stop waits for a connection that is lost. Nothing can be finished without it."""
+
+ASK_S: Final = 10.0
+"""How long JetStream may take for one answer; a leader's election takes seconds."""
 
 RETRY_S: Final = 1.0
 """Between two attempts to read the ledgers of a NATS that has just come back."""
@@ -165,7 +170,9 @@ class Relay:
         live = LiveWorker(nc, last_try.process, self.tally, clock_ms, self._supervisor)
         prober = Prober(nc, bus_key, self._name)
         await prober.open()
-        health = Health(nc, prober, journal, self.tally, policy, self._name, clock_ms, time.monotonic)
+        health = Health(
+            nc, prober, journal, self.tally, policy, self._name, clock_ms, time.monotonic, self._on_clocks_apart
+        )
 
         async def on_ping(msg: Msg) -> None:
             with contextlib.suppress(NatsError, OSError):
@@ -253,6 +260,13 @@ class Relay:
         if self._nc is not None:
             self._reading = self._supervisor.piece("reading the ledgers again", self._reread_ledgers(self._nc))
 
+    def _on_clocks_apart(self) -> None:
+        """Judge nothing until the clocks agree: :meth:`_reread_ledgers` sees whether they do."""
+        if self._reading is None or self._reading.done():
+            for ledger in self._ledgers.values():
+                ledger.doubt()
+            self._on_back()
+
     async def _reread_ledgers(self, nc: HardenedClient) -> None:
         async def read() -> None:
             # A server that was restarted has lost what is in memory only, the live stream among it.
@@ -261,7 +275,8 @@ class Relay:
 
         while (error := await outcome(read())) is not None:  # of any type: nothing is judged before this has succeeded
             expected = isinstance(error, (StreamsUnusable, NatsError, OSError))
-            log.warning("ledger.unreadable", error=str(error) if expected else kind(error))
+            if not isinstance(error, ClocksApart):  # of that, the health says enough
+                log.warning("ledger.unreadable", error=str(error) if expected else kind(error))
             await asyncio.sleep(RETRY_S)
         # What was asked for on the connection before is lost with it: ask again now, not after a time-out.
         if self._journal is not None:
@@ -272,6 +287,9 @@ class Relay:
     async def _read_ledgers(self, nc: HardenedClient) -> None:
         for delivery, stream in _STREAMS:
             state = await ledger_state(nc, stream)
+            asking = ask_well(nc, f"STREAM.INFO.{stream}", None, ASK_S, "nats-server's clock cannot be told")
+            difference = await clocks.difference_ms(asking, clock_ms)
+            clocks.check(stream, difference, self._policy().limits.clock_skew_ms)
             self._ledgers[delivery].begin(state.since_ms, state.last_sequence, clock_ms())
 
     async def _wait_for_young_ledger(self, stopping: asyncio.Event) -> None:

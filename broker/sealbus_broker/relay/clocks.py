@@ -1,0 +1,63 @@
+"""Whether the relay's clock and nats-server's agree. All that the bus promises about time assumes it.
+
+A relay dates verdicts by its own clock, and nats-server dates what it stores by another. If a relay is far behind,
+it tells senders that messages are accepted which subscribers then find void. So a relay compares the clocks when it
+reads its ledgers, and every few seconds after that. While they are apart it judges nothing.
+
+A question takes a while, so the difference is known as a range. Here it is the least difference that is certain:
+a slow or paused machine is never taken for a wrong clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from sealbus_broker.relay.errors import ClocksApart
+from sealbus_broker.relay.jetstream import Json
+
+SHARE: Final = 2
+"""A relay's clock may differ from a server's by ``clock_skew`` divided by this. So two relays differ by ``clock_skew``
+at most, and that is what their verdicts allow for."""
+
+HINT: Final = "set both clocks by one time service (NTP); the relay goes on by itself when they agree"
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def least_difference_ms(before_ms: int, server_ms: int, after_ms: int) -> int:
+    """By how many milliseconds the relay is certainly ahead of the server (below 0: behind it).
+
+    ``server_ms`` was read between ``before_ms`` and ``after_ms``; 0 if it may be anything in between.
+    """
+    if server_ms < before_ms:
+        return before_ms - server_ms
+    if server_ms > after_ms:
+        return after_ms - server_ms
+    return 0
+
+
+async def difference_ms(asking: Awaitable[Json | None], now_ms: Callable[[], int]) -> int:
+    """By how much the relay is certainly ahead of a server (below 0: behind it).
+
+    ``asking`` asks that server for a STREAM.INFO when it is awaited. Where it gives ``None``, nothing is certain.
+    """
+    before_ms = now_ms()
+    info = await asking
+    if info is None:
+        return 0
+    server_ms = (datetime.fromisoformat(info["ts"]) - _EPOCH) // timedelta(milliseconds=1)
+    return least_difference_ms(before_ms, server_ms, now_ms())
+
+
+def check(stream: str, difference: int, skew_ms: int) -> None:
+    """Raise :class:`ClocksApart` if ``difference`` (ms) is more than a relay's part of ``skew_ms``."""
+    if abs(difference) * SHARE <= skew_ms:
+        return
+    way = "ahead of" if difference > 0 else "behind"
+    raise ClocksApart(
+        f"the relay's clock is {abs(difference) / 1000:.1f} s {way} nats-server's, which dates what {stream} stores;"
+        f" clock_skew allows {skew_ms / SHARE / 1000:g} s",
+        hint=HINT,
+    )
