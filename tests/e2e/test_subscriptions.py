@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from sealbus import InvalidInput, Refused
-from sealbus.limits import MAX_PULL, MIN_FORGET_S
+from sealbus.limits import MAX_PULL, MAX_PULL_S, MAX_PULLS, MIN_FORGET_S
 from sealbus.subjects import consumer_name
 from sealbus_broker.relay import consumers
 from sealbus_broker.relay.consumers import Subscriptions, remove_ungranted
@@ -61,7 +61,7 @@ async def test_jetstream_is_told_when_to_forget_a_place(shop: Shop) -> None:
     await nc.close()
 
 
-@pytest.mark.parametrize("field", ["ACK_PENDING", "MAX_PULL"])
+@pytest.mark.parametrize("field", ["ACK_PENDING", "MAX_PULL", "MAX_PULL_S", "MAX_PULLS"])
 async def test_consumers_of_an_earlier_version_are_updated(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
@@ -74,4 +74,6 @@ async def test_consumers_of_an_earlier_version_are_updated(
     (info,) = await consumers._consumers(nc)
     assert (info["config"]["max_ack_pending"], info["config"]["deliver_policy"]) == (consumers.ACK_PENDING, "all")
     assert (info["config"]["max_batch"], info["config"]["inactive_threshold"]) == (MAX_PULL, 60_000_000_000)
+    assert info["config"]["max_expires"] == MAX_PULL_S * 1_000_000_000
+    assert info["config"]["max_waiting"] == (128 if field == "MAX_PULLS" else MAX_PULLS)  # JetStream never changes it
     await nc.close()

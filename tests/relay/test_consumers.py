@@ -60,6 +60,12 @@ async def test_a_request_brings_no_more_than_it_may(streams: Scene) -> None:
     name = await Subscriptions(streams.relay).make("inventory", "orders.placed", "d", "all", most=1)
     for number in range(MAX_PULL + 10):
         await streams.relay.publish("accepted.orders.placed", b"%d" % number)
+
+    async def are_stored() -> bool:
+        stored: int = (await streams.api("STREAM.INFO.ACCEPTED"))["state"]["messages"]
+        return stored == MAX_PULL + 10
+
+    await until(are_stored, "all are stored")
     door = await streams.bot("inventory", consumers=(name,))
     victim = await streams.bot("order")
     got: list[bytes] = []

@@ -11,7 +11,7 @@ from typing import Any, Final
 import structlog
 from nats.aio.client import Client
 
-from sealbus.limits import MAX_PULL
+from sealbus.limits import MAX_PULL, MAX_PULL_S, MAX_PULLS
 from sealbus.subjects import consumer_name
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.relay.errors import NotServed
@@ -111,6 +111,8 @@ def _config(bot: str, pattern: str, durable: str) -> dict[str, Any]:
         "ack_wait": ACK_WAIT_S * 1_000_000_000,
         "max_ack_pending": ACK_PENDING,
         "max_batch": MAX_PULL,
+        "max_expires": MAX_PULL_S * 1_000_000_000,
+        "max_waiting": MAX_PULLS,
         "max_deliver": -1,
         "metadata": {"bot": bot, "pattern": pattern, "durable": durable},
     }
@@ -160,9 +162,11 @@ async def remove_ungranted(nc: Client, policy: Policy) -> int:
 async def _follow(nc: Client, info: dict[str, Any], config: dict[str, Any]) -> None:
     """Bring a consumer that an earlier version made up to what this one makes."""
     before = info["config"]
-    if all(before.get(name) == config[name] for name in ("max_ack_pending", "max_batch")):
+    if all(before.get(name) == config[name] for name in ("max_ack_pending", "max_batch", "max_expires")):
         return
-    config |= {name: before[name] for name in ("deliver_policy", "inactive_threshold") if name in before}
+    # The last of them JetStream sets once, when the consumer is made.
+    kept = ("deliver_policy", "inactive_threshold", "max_waiting")
+    config |= {name: before[name] for name in kept if name in before}
     update = {"stream_name": ACCEPTED, "config": config, "action": "update"}
     answer = await _api(nc, f"CONSUMER.CREATE.{ACCEPTED}.{info['name']}.{config['filter_subject']}", update)
     log.info("consumer.updated", consumer=info["name"], error=answer.get("error", {}).get("description"))

@@ -122,6 +122,14 @@ MAX_PULL: Final = 256
 """Most messages that one request to a durable subscription may bring. A request may name any address of a bot for what it brings, so it
 may not bring all that is stored."""
 
+MAX_PULL_S: Final = 5
+"""Longest time in seconds that one request to a durable subscription may wait; this client's waits for one. A request may ask for
+heartbeats, at any address of a bot: 1,700 a second came where one each nanosecond was asked for. They end with it."""
+
+MAX_PULLS: Final = 16
+"""Most requests that may wait at one durable subscription. Each process that shares it has one there while nothing comes; those beyond
+the sixteenth ask again a second later. Each may bring heartbeats, so a bot may not leave thousands waiting."""
+
 MAX_CONSUMERS: Final = 32
 """Most durable subscriptions in one session: they travel in CONNECT, which NATS caps at 4,096 bytes."""
 
