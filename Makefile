@@ -74,7 +74,7 @@ demo: $(READY) ## watch a robbery fail on a real NATS server (under a minute); O
 	@$(BIN) -m examples.robbery $(if $(ORDERS),"$(ORDERS)")
 
 .PHONY: attack
-attack: $(READY) ## try some 250 attacks, most on a running bus (under a minute); ARGS=--without takes the gate's checks out, ARGS=--json
+attack: $(READY) ## try some 300 attacks, most on a running bus (under a minute); ARGS=--without-each takes the gate's checks out, ARGS=--json
 	@$(BIN) -m tests.attacks $(ARGS)
 
 .PHONY: test

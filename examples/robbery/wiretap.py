@@ -38,9 +38,12 @@ class Wiretap:
         self._upstream = (host, port)
         self._bot = bot
         self._tapped: Tapped | None = None
-        self._pumps: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self._lines: list[asyncio.Task[None]] = []
         self._change: Change | None = None
         self._waiting: asyncio.Future[Frame] | None = None
+        self.said: list[bytes] = []
+        """All envelopes of the bot as they passed."""
         self.orders: list[bytes] = []
         """Envelopes of orders as they passed."""
         self.stamps: list[bytes] = []
@@ -50,9 +53,15 @@ class Wiretap:
 
     async def listen(self) -> int:
         """Start; return the port."""
-        server = await asyncio.start_server(self._on_connection, "127.0.0.1", 0)
-        port: int = server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._on_connection, "127.0.0.1", 0)
+        port: int = self._server.sockets[0].getsockname()[1]
         return port
+
+    async def close(self) -> None:
+        """Listen no more, and wait until those who are on the line have hung up."""
+        if self._server is not None:
+            self._server.close()
+        await asyncio.gather(*self._lines)
 
     @property
     def session(self) -> Tapped:
@@ -75,6 +84,9 @@ class Wiretap:
         return await self._waiting
 
     async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = asyncio.current_task()
+        assert line is not None
+        self._lines.append(line)
         try:
             upstream_reader, upstream_writer = await asyncio.open_connection(*self._upstream)
         except OSError:
@@ -95,15 +107,19 @@ class Wiretap:
                 # Whole frames only, so that what we put in never lands inside one.
                 writer.write(b"".join(see(frame) for frame in frames.feed(data)))
                 await writer.drain()
-        writer.close()
+        with contextlib.suppress(OSError):
+            writer.close()
+            await writer.wait_closed()
 
     def _from_bot(self, tapped: Tapped, frame: Frame) -> bytes:
         if frame.verb == b"CONNECT":
             tapped.login = json.loads(b" ".join(frame.words))
         elif frame.verb == b"SUB":
             tapped.subscriptions[frame.subject] = frame.words[-1]
-        elif frame.verb == b"PUB" and frame.subject == f"send.{self._bot}":
-            return self._see_order(frame)
+        elif frame.verb == b"PUB" and frame.subject in (f"send.{self._bot}", f"call.{self._bot}"):
+            self.said.extend(_apart(frame.payload))
+            if frame.subject.startswith("send."):
+                return self._see_order(frame)
         return frame.raw
 
     def _see_order(self, frame: Frame) -> bytes:

@@ -1,6 +1,7 @@
 """``make attack``: every attack on a bus that runs, and a table of what stopped each. Exits 1 if one got through, or met another reason than its own.
 
-``ARGS=--without`` tells for each check of the gate which attacks get through where it is missing; ``ARGS=--json`` one object a line.
+``ARGS=--without-each`` tells for each check of the gate which attacks get through where it is missing, and what stops the others then;
+``ARGS="--relay-without each"`` sends those to a bus whose relay lacks the check. ``ARGS=--json`` gives one object a line.
 """
 
 from __future__ import annotations
@@ -10,24 +11,27 @@ import asyncio
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from tests.attacks.corpus import GATE_ALONE, Attack, Shown, Written
+from tests.attacks.corpus import Attack, Shown, Written
+from tests.attacks.families import ATTACKS
 from tests.attacks.ground import Ground
-from tests.attacks.trial import ATTACKS, RUNNING, Found, attempt, checks, in_the_gate, through_without
+from tests.attacks.trial import Found, attempt, in_the_gate
+from tests.attacks.without import checks, each, without
+from tests.gate.bus import ACCEPTED
 
 
-async def tried(without: str | None = None) -> list[Found]:
-    """Try everything, on a bus of its own, whose relay does not make the check ``without``."""
+async def tried(missing: str | None, attacks: Sequence[Attack] = ATTACKS) -> list[Found]:
+    """Try ``attacks`` on a bus of its own, whose relay does not make the check ``missing``."""
     with tempfile.TemporaryDirectory(prefix="sealbus-attacked-") as folder:
-        async with Ground(Path(folder) / "bus", without) as ground:
-            running = {attack.name: await attempt(attack, ground) for attack in RUNNING}
-    return [running.get(attack.name) or in_the_gate(attack) for attack in ATTACKS]
+        async with Ground(Path(folder) / "bus", missing) as ground:
+            return [in_the_gate(attack) if attack.alone else await attempt(attack, ground) for attack in attacks]
 
 
 def tried_on(attack: Attack) -> str:
     """Where an attack is tried."""
-    if attack.name in GATE_ALONE:
+    if attack.alone:
         return "gate"
     return "this machine" if isinstance(attack.case, Written | Shown) else "running bus"
 
@@ -62,7 +66,7 @@ def show(all_found: list[Found]) -> None:
     for found in all_found:
         attack = found.attack
         where = attack.where.value if found.is_stopped else f"not as it must be: {attack.reason} expected"
-        name = attack.name.replace("_", " ") + (" (gate alone)" if attack.name in GATE_ALONE else "")
+        name = attack.name.replace("_", " ") + (" (gate alone)" if attack.alone else "")
         table.add_row(attack.family, name, where, found.reason, str(found.delivered) if found.delivered else "nothing")
     console = Console(width=None if sys.stdout.isatty() else 180, highlight=False, markup=False)
     console.print(table)
@@ -71,25 +75,55 @@ def show(all_found: list[Found]) -> None:
     console.print(f"{len(all_found)} tried, {stopped} stopped for their own reason, {delivered} delivered")
 
 
+def show_without_each(*, as_json: bool) -> int:
+    """Take out one check after the other. Returns 1 if one of them is never missed."""
+    all_found = list(each())
+    for found in all_found:
+        through = [attack.name for attack in found.through]
+        say(
+            json.dumps({"without": found.check, "through": through, "instead": found.instead})
+            if as_json
+            else str(found)
+        )
+    return 0 if all(found.through or found.instead for found in all_found) else 1
+
+
+def show_relays_without_each(*, as_json: bool) -> int:
+    """Have relays that lack one check each meet the attacks that get through the gate then. Returns 1 if one is stopped all the same."""
+    held = 0
+    for missing in map(without, checks()):
+        attacks = [attack for attack in missing.through if not attack.alone]
+        all_found = asyncio.run(tried(missing.check, attacks)) if attacks else []
+        delivered = [found.attack.name for found in all_found if found.reason == ACCEPTED]
+        stopped = [f"{found.attack.name} ({found.reason})" for found in all_found if found.reason != ACCEPTED]
+        held += len(stopped)
+        if as_json:
+            say(json.dumps({"relay without": missing.check, "delivered": delivered, "stopped": stopped}))
+        else:
+            say(f"relay without {missing.check}: {len(delivered)} delivered, {len(stopped)} stopped all the same")
+            for name in (*delivered, *(f"stopped: {one}" for one in stopped)):
+                say(f"    {name}")
+    return 1 if held else 0
+
+
 def main() -> int:
     """Returns the exit code."""
     parser = argparse.ArgumentParser(prog="make attack", description="Attack a bus that runs, from outside.")
     parser.add_argument("--json", action="store_true", help="one object a line")
     parser.add_argument(
-        "--without", action="store_true", help="take out one check after the other, and say what gets through"
+        "--without-each", action="store_true", help="take out one check after the other, and say what gets through"
     )
     parser.add_argument(
-        "--relay-without", metavar="CHECK", choices=list(checks()), help="attack a relay that lacks this check"
+        "--relay-without",
+        metavar="CHECK",
+        choices=[*checks(), "each"],
+        help="attack a relay that lacks this check; each: one relay after the other, each without another",
     )
     asked = parser.parse_args()
-    if asked.without:
-        for check in checks():
-            through = [attack.name for attack in through_without(check)]
-            if asked.json:
-                say(json.dumps({"without": check, "through": through}))
-            else:
-                say("\n    ".join([f"without {check}: {len(through)} get through", *through]))
-        return 0
+    if asked.without_each:
+        return show_without_each(as_json=asked.json)
+    if asked.relay_without == "each":
+        return show_relays_without_each(as_json=asked.json)
     all_found = asyncio.run(tried(asked.relay_without))
     if asked.json:
         for found in all_found:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 from sealbus.keys import KeyKind, SigningKey
 from sealbus.seal import Context, Seal, seal, sign_connect
 from sealbus.subjects import consumer_name
-from tests.attacks.corpus import Family
+from tests.attacks.corpus import Family, Said
 from tests.gate.world import BUS_KEY, KEYS, test_seed
 
 FAMILY = Family("admission")
 login = FAMILY.login
-Said = tuple[str | None, bytes | str | None]
 
 NOTHING = "no admission text, signature or challenge"
 BEGINS = "the admission text does not begin with sealbus/1, a bot and a key"
@@ -196,3 +197,38 @@ def a_bots_key_as_an_issuers(challenge: bytes) -> Said:
     """The order bot's key under the prefix of a NATS account's key."""
     key = SigningKey(test_seed("order"), KeyKind.ISSUER)
     return _signed(challenge, "order", key)
+
+
+# ---- the server's side of it -----------------------------------------------------------------------------------------
+
+
+def _info(**changed: object) -> bytes:
+    fields = {
+        "server_id": "N",
+        "version": "2.15.1",
+        "max_payload": 1_048_576,
+        "headers": True,
+        "nonce": "abc",
+        **changed,
+    }
+    return b"INFO " + json.dumps(fields).encode() + b"\r\n"
+
+
+NO_SERVER = "no session at the server: ProtocolError: nats: protocol error"
+NOTHING_TO_SIGN = "the server gives nothing to sign, so it is not the server of a bus, and nothing was sent"
+
+for _name, _says, _reason, _about in (
+    ("a greeting that is a list", b"INFO []\r\n", NO_SERVER, "JSON, and not what a server says of itself"),
+    ("a greeting nested too deep", b"INFO " + b"[" * 100_000 + b"\r\n", NO_SERVER, "JSON on which a parser would end"),
+    ("a greeting without end", b"INFO " + bytes(200_000), NO_SERVER, "more than a line may have"),
+    ("a challenge with a line feed", _info(nonce="a\nb"), NO_SERVER, "bytes of the server's choice, to be signed"),
+    ("a challenge that is a list", _info(nonce=[]), NOTHING_TO_SIGN, "what is no text, to be signed"),
+    ("a greeting without a challenge", _info(nonce=None), NOTHING_TO_SIGN, "a login that could be replayed"),
+    (
+        "a greeting of another protocol",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        "the server does not answer like a nats-server",
+        "a line of something else that listens there",
+    ),
+):
+    FAMILY.greeting(_name, _says, _about, _reason)

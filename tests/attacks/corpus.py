@@ -1,23 +1,29 @@
-"""What an attack is: a small case, who must stop it, and for which reason. Each file beside this one is a family of them.
+"""What an attack is: a small case, who must stop it, and for which reason. Each family of them has a file beside this one.
 
-Attacks by a message are the gate's (``tests/gate/attacks_*.py``): they are judged there, one check after the other taken out, and tried
-here again on a bus that runs. Attacks on what stands before the gate are told here.
+Attacks by a message are judged by the gate alone, with one check after the other taken out, and sent to a bus that runs. All others
+are tried where they belong: :class:`Where` names what must stop them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sealbus.reason import Reason
-from tests.gate.attacks import ATTACKS as BY_MESSAGE
-from tests.gate.bus import Step
-from tests.gate.scenarios import Scenario
-from tests.policy.folder import Folder
+from tests.gate.bus import ACCEPTED, Step
+from tests.gate.scenarios import Scenario, Teller, scenario
+
+if TYPE_CHECKING:
+    from tests.attacks.line import Line
+    from tests.policy.folder import Folder
 
 ESCAPED: Final = "escaped"
+KNOWN: Final = "known by its nonce"
+
+Said = tuple[str | None, bytes | str | None]
+"""A login: the admission text, and the signature or what stands in its place."""
 
 
 class Where(StrEnum):
@@ -27,15 +33,17 @@ class Where(StrEnum):
     LEDGER = "relay: ledger"
     DOOR = "admission"
     NATS = "NATS permissions"
+    JETSTREAM = "JetStream limits"
+    BOT = "the bot itself"
     LOADER = "policy loader"
     OUTPUT = "command's output"
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """An attempt to get a session. ``make`` is given the server's challenge; it returns the admission text and the signature."""
+    """An attempt to get a session. ``make`` is given the server's challenge."""
 
-    make: Callable[[bytes], tuple[str | None, bytes | str | None]]
+    make: Callable[[bytes], Said]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +52,35 @@ class Frame:
 
     make: Callable[[bytes], bytes]
     """Is given a body that nobody has sent before."""
-    body: bytes | None = None
-    """What the quarantine must then hold; ``None``: the frame is refused whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Something that the bus's own services are asked."""
+
+    tell: Callable[[], tuple[Step, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """Requests to JetStream, all alike, for what a durable subscription holds, to be sent to another bot's address."""
+
+    body: bytes
+    times: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What whoever owns a bot's line says in the server's place when the bot connects for the first time."""
+
+    says: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What whoever owns a bot's line does while the bot has a session."""
+
+    act: Callable[[Line], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +97,7 @@ class Shown:
     text: str
 
 
-Case = Scenario | Login | Frame | Written | Shown
+Case = Scenario | Login | Frame | Request | Pull | Greeting | Told | Written | Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,64 +110,12 @@ class Attack:
     where: Where
     reason: str
     case: Case
-
-
-_FAMILIES: Final = {
-    "check_size": "exhaustion",
-    "check_encoding": "encoding",
-    "check_key_known": "identity",
-    "check_key_valid": "identity",
-    "check_key_revoked": "identity",
-    "check_seal": "seal",
-    "check_bus": "binding",
-    "check_bot": "identity",
-    "check_wait": "time of check",
-    "check_ledger_age": "freshness and replay",
-    "check_not_in_future": "freshness and replay",
-    "check_not_expired": "freshness and replay",
-    "check_declared": "subjects",
-    "check_granted": "grants",
-    "check_delivery": "binding",
-    "check_ttl": "freshness and replay",
-    "check_rate": "exhaustion",
-    "check_payload": "encoding",
-    "check_schema_known": "schemas",
-    "check_schema": "schemas",
-    "check_what_came_before": "causes",
-    None: "freshness and replay",
-}
-
-
-def _by_message(scenario: Scenario) -> Attack:
-    causes = scenario.expect in (Reason.CAUSE, Reason.ALREADY_ANSWERED)
-    family = "causes" if causes else _FAMILIES.get(scenario.check, "exhaustion")
-    where = Where.GATE if scenario.check else Where.LEDGER
-    return Attack(family, scenario.name, scenario.about, where, scenario.expect, scenario)
-
-
-MESSAGES: Final = tuple(_by_message(scenario) for scenario in BY_MESSAGE)
-
-GATE_ALONE: Final = {
-    "a_session_of_nobody": "NATS gives no such session: see admission",
-    "a_key_a_millisecond_too_early": "a running bus has no such millisecond",
-    "a_key_a_millisecond_too_late": "a running bus has no such millisecond",
-    "a_key_at_the_moment_of_its_revocation": "a running bus has no such millisecond",
-    "revoked_while_it_waited": "the relay would have to be stopped meanwhile",
-    "a_live_message_that_waited": "the relay would have to be stopped meanwhile",
-    "waited_too_long": "the relay would have to be stopped for five minutes",
-    "from_before_the_ledger": "the ledger would have to be lost",
-    "kept_for_later": "the bus would have to be older than what it kept: the demo tries it",
-    "issued_ahead_and_judged_later": "the relay would have to be stopped meanwhile",
-}
-"""Attacks by a message that only the gate itself is tried with, and why."""
-
-ONE_BY_ONE: Final = {"more_than_a_bots_share_of_the_store"}
-"""Attacks whose steps wait for the verdict of the one before: what is judged together is charged together."""
-
-LEAD_MS: Final = {
-    "issued_ahead_of_time": 30_000,
-}
-"""How much earlier or later than now an attack is told: a millisecond past a limit is not past it any more when it arrives."""
+    alone: str = ""
+    """Why only the gate itself is tried with it, and not a bus that runs."""
+    lead_ms: int = 0
+    """How much later than now it is told: a millisecond past a limit is not past it any more when it arrives."""
+    one_by_one: bool = False
+    """Whether each step waits for the verdict of the one before: what is judged together is charged together."""
 
 
 class Family:
@@ -142,12 +125,46 @@ class Family:
         self.name = name
         self.attacks: list[Attack] = []
 
-    def login(self, reason: str) -> Callable[[Callable[[bytes], tuple[str | None, bytes | str | None]]], None]:
+    def attack(
+        self,
+        check: str,
+        reason: Reason,
+        *,
+        without: str = ACCEPTED,
+        alone: str = "",
+        lead_ms: int = 0,
+        one_by_one: bool = False,
+    ) -> Callable[[Teller], Teller]:
+        """A message (or the last of several) that ``check`` of the gate must stop, for ``reason``.
+
+        ``without``: what becomes of it where that check is missing.
+        """
+
+        def keep(tell: Teller) -> Teller:
+            made = scenario(tell, reason.value, check, without)
+            attack = self._by_message(made, Where.GATE)
+            self._add(replace(attack, alone=alone, lead_ms=lead_ms, one_by_one=one_by_one))
+            return tell
+
+        return keep
+
+    def ledger(self, reason: Reason) -> Callable[[Teller], Teller]:
+        """A message that the gate itself lets pass, and the ledger does not."""
+
+        def keep(tell: Teller) -> Teller:
+            self._add(self._by_message(scenario(tell, reason.value), Where.LEDGER))
+            return tell
+
+        return keep
+
+    def _by_message(self, made: Scenario, where: Where) -> Attack:
+        return Attack(self.name, made.name, made.about, where, made.expect, made)
+
+    def login(self, reason: str) -> Callable[[Callable[[bytes], Said]], None]:
         """A login that the door must refuse, for ``reason``."""
 
-        def keep(make: Callable[[bytes], tuple[str | None, bytes | str | None]]) -> None:
-            about = " ".join((make.__doc__ or "").split())
-            self._add(Attack(self.name, make.__name__, about, Where.DOOR, reason, Login(make)))
+        def keep(make: Callable[[bytes], Said]) -> None:
+            self._add(Attack(self.name, make.__name__, _about(make), Where.DOOR, reason, Login(make)))
 
         return keep
 
@@ -155,41 +172,62 @@ class Family:
         """A change of the folder that the loader must refuse, in these words."""
 
         def keep(write: Callable[[Folder], None]) -> None:
-            about = " ".join((write.__doc__ or "").split())
-            self._add(Attack(self.name, write.__name__, about, Where.LOADER, reason, Written(write)))
+            self._add(Attack(self.name, write.__name__, _about(write), Where.LOADER, reason, Written(write)))
 
         return keep
+
+    def line(self, reason: str) -> Callable[[Callable[[Line], Awaitable[None]]], None]:
+        """Something on a bot's line that the bot must not believe, for ``reason``."""
+
+        def keep(act: Callable[[Line], Awaitable[None]]) -> None:
+            self._add(Attack(self.name, act.__name__, _about(act), Where.BOT, reason, Told(act)))
+
+        return keep
+
+    def greeting(self, name: str, says: bytes, about: str, reason: str) -> None:
+        """A server's first line on which a bot must send nothing; afterwards it connects again."""
+        self._add(Attack(self.name, name, about, Where.BOT, reason, Greeting(says)))
+
+    def pull(self, name: str, body: bytes, about: str, reason: str, *, times: int = 1) -> None:
+        """A request that JetStream must refuse, in these words."""
+        self._add(Attack(self.name, name, about, Where.JETSTREAM, reason, Pull(body, times)))
 
     def shown(self, name: str, about: str, text: str) -> None:
         """A text of which nothing may reach the terminal as it is."""
         self._add(Attack(self.name, name, about, Where.OUTPUT, ESCAPED, Shown(text)))
 
-    def message(self, name: str, about: str, tell: Callable[[], tuple[Step, ...]], reason: Reason) -> None:
+    def request(self, name: str, about: str, tell: Callable[[], tuple[Step, ...]], reason: Reason) -> None:
         """A message for what the relay itself offers, which the gate of a running bus must refuse."""
-        scenario = Scenario(name, about, tell(), reason.value, tell=tell)
-        self._add(Attack(self.name, name, about, Where.GATE, reason.value, scenario))
+        self._add(Attack(self.name, name, about, Where.GATE, reason.value, Request(tell)))
 
-    def forbidden(self, verb: str, subject: str, about: str) -> None:
-        """A subject that a lesser bot may not publish to (``PUB``) or subscribe to (``SUB``)."""
-        name = f"{verb.lower()} {subject}"
+    def forbidden(self, verb: str, subjects: Mapping[str, str]) -> None:
+        """Subjects that a lesser bot may not publish to (``PUB``) or subscribe to (``SUB``), each with what it would be."""
         kind = "Publish" if verb == "PUB" else "Subscription"
-
-        def make(body: bytes) -> bytes:
-            if verb == "SUB":
-                return f"SUB {subject} 7\r\n".encode()
-            return f"PUB {subject} {len(body)}\r\n".encode() + body + b"\r\n"
-
-        said = subject.split(" ", maxsplit=1)[0]
-        reason = f'Permissions Violation for {kind} to "{said}"'
-        if verb == "PUB" and {"*", ">"} & set(subject.split(".")):
-            reason = "Invalid Publish Subject"  # a pattern is none, whoever sends it
-        self._add(Attack(self.name, name, about, Where.NATS, reason, Frame(make)))
+        for subject, about in subjects.items():
+            said = subject.partition(" ")[0]
+            reason = f'Permissions Violation for {kind} to "{said}"'
+            if verb == "PUB" and {"*", ">"} & set(said.split(".")):
+                reason = "Invalid Publish Subject"  # a pattern is none, whoever sends it
+            case = Frame(_publishing(subject) if verb == "PUB" else _subscribing(subject))
+            self._add(Attack(self.name, f"{verb.lower()} {subject}", about, Where.NATS, reason, case))
 
     def frame(self, name: str, about: str, make: Callable[[bytes], bytes], reason: Reason) -> None:
         """A frame that NATS takes, and whose body the gate must refuse."""
-        self._add(Attack(self.name, name, about, Where.GATE, reason.value, Frame(make, b"")))
+        self._add(Attack(self.name, name, about, Where.GATE, reason.value, Frame(make)))
 
     def _add(self, attack: Attack) -> None:
         assert attack.about, f"{attack.name} does not say what it is about"
         assert attack.name not in {known.name for known in self.attacks}, attack.name
         self.attacks.append(attack)
+
+
+def _about(function: Callable[..., object]) -> str:
+    return " ".join((function.__doc__ or "").split())
+
+
+def _publishing(subject: str) -> Callable[[bytes], bytes]:
+    return lambda body: f"PUB {subject} {len(body)}\r\n".encode() + body + b"\r\n"
+
+
+def _subscribing(subject: str) -> Callable[[bytes], bytes]:
+    return lambda _: f"SUB {subject} 7\r\n".encode()

@@ -14,6 +14,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -21,8 +22,10 @@ from typing import Any, Self
 
 from nats.aio.msg import Msg
 
+from examples.robbery.frames import Frame as WireFrame
 from examples.robbery.frames import RawSession, pub
 from sealbus.delivery import split_delivery
+from sealbus.envelope import Envelope
 from sealbus.errors import Malformed
 from sealbus.keys import KeyKind, SigningKey
 from sealbus.seal import Verifier, sign_connect
@@ -30,15 +33,16 @@ from sealbus.stamp import Verdict, open_stamp
 from sealbus.subjects import CLOSED
 from sealbus_broker.gate.policy import Delivery
 from sealbus_broker.relay.connection import HardenedClient
+from sealbus_broker.relay.consumers import Subscriptions
 from sealbus_broker.relay.quarantine import RECORD_HEADER
 from sealbus_broker.relay.secrets import BusSecrets
+from tests.attacks.line import HOST, Line, order_bot, overheard, server_that_says, tapped
 from tests.e2e.shop import Shop
 from tests.gate.bus import ACCEPTED, Step
-from tests.gate.world import BUS_KEY, KEYS, NOW, POLICY_DOCUMENT
+from tests.gate.world import BUS_KEY, KEYS, NOW, POLICY_DOCUMENT, shipment, told_at
 from tests.relay.scene import now_ms
 from tests.waiting import PATIENCE_S, until
 
-HOST = "127.0.0.1"
 VERDICT_S = 30.0
 """How long a verdict may take: milliseconds, if the machine is not busy. Without one, an attack is not stopped as it must be."""
 NO_VERDICT = "no verdict was seen"
@@ -59,6 +63,9 @@ class Ground(Shop):
         """The SHA-256 of what was to be accepted."""
         self._observer: HardenedClient | None = None
         self._sessions: dict[str, RawSession] = {}
+        self._line: Line | None = None
+        self._puller: tuple[RawSession, str] | None = None
+        self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
@@ -70,6 +77,7 @@ class Ground(Shop):
         return self
 
     async def __aexit__(self, *about: object) -> None:
+        await self._open.aclose()
         for session in self._sessions.values():
             await session.close()
         if self._observer is not None:
@@ -87,11 +95,16 @@ class Ground(Shop):
             envelope, _ = split_delivery(msg.data)
         except Malformed:  # what no relay has stamped
             envelope = msg.data
-        self.outcomes[hashlib.sha256(envelope).digest()].append(ACCEPTED)
+        digest = hashlib.sha256(envelope).digest()
+        if msg.subject.startswith("bus.reply.order.") and Envelope.decode(envelope).header.bot == "sealbus":
+            self.in_order.add(digest)  # the bus answers the honest bot
+        self.outcomes[digest].append(ACCEPTED)
 
     @property
     def strange(self) -> int:
         """How many different messages were delivered that were not in order."""
+        if self._line is not None:  # the honest bot's own
+            self.in_order |= {hashlib.sha256(envelope).digest() for envelope in self._line.tap.said}
         return sum(ACCEPTED in became and digest not in self.in_order for digest, became in self.outcomes.items())
 
     async def streams(self) -> set[str]:
@@ -143,6 +156,58 @@ class Ground(Shop):
         became = {digest: iter(self.outcomes[digest][at:]) for digest, at in before.items()}
         return [next(became[digest], NO_VERDICT) for digest in digests]
 
+    async def line(self) -> Line:
+        """The line of the order bot, which has a session."""
+        if self._line is None:
+            self._line = await self._open.enter_async_context(tapped(self.port))
+        return self._line
+
+    async def ship(self) -> None:
+        """Something genuine for the order bot: a shipment, which its handler has been given when this returns."""
+        line = await self.line()
+        before = len(line.handled)
+        with told_at(now_ms(), os.urandom(8)):
+            steps = (Step(shipment(), session="shipping"),)
+        assert await self.take(steps) == [ACCEPTED]
+        await until(lambda: len(line.handled) > before, "the shipment is handled")
+
+    async def greeted(self, says: bytes) -> str:
+        """Have a bot that connects hear ``says`` at first; what it says of that. Afterwards it is connected."""
+        async with server_that_says(says, self.port) as port:
+            with overheard("no session with the bus") as said:
+                bot = order_bot(port)
+                await bot._session.open()
+                await bot._session.close(flush=False)
+        return said[0].replace(f"nats://{HOST}:{port}", "the server") if said else ACCEPTED
+
+    async def pulled(self, body: bytes, times: int) -> tuple[str, int]:
+        """Have a bot ask for its stored messages, to be sent to another bot: in which words JetStream refuses it, and how many
+        messages came."""
+        asker, consumer = await self._asker()
+        victim = await self.session("order")
+        address = f"inbox.order.{os.urandom(8).hex()}"
+        subscription = f"SUB {address} 9\r\n".encode()
+        await victim.say(subscription)
+        ask = pub(f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{consumer}", body, address)
+        async with asyncio.timeout(PATIENCE_S):
+            await asker.say(ask * times)
+            while not (got := [frame for frame in victim.received if frame.subject == address]):
+                await victim.say(b"")
+        await victim.say(b"UNSUB 9\r\n")
+        return status(got[0]), sum(bool(frame.payload) for frame in got)
+
+    async def _asker(self) -> tuple[RawSession, str]:
+        """The rival, with the right to ask for what its durable subscription holds."""
+        if self._puller is None:
+            assert self._observer is not None
+            made = Subscriptions(self._observer)
+            consumer = await made.make("rival", "stock.reserved", "d", "all", most=1)
+            session, admitted = await self.knock(lambda challenge: _login("rival", KEYS["rival"], challenge, consumer))
+            self._open.push_async_callback(session.close)
+            assert admitted
+            self._puller = session, consumer
+        return self._puller
+
     async def refused(self, bot: str, frame: bytes) -> str:
         """Send a frame that NATS must refuse; in which words it does."""
         session = await self.session(bot)
@@ -159,9 +224,14 @@ def _is_note(msg: Msg) -> bool:
     return open_stamp(msg.data, frozenset({BUS_KEY.public.raw}), Verifier()).verdict is Verdict.DROPPED
 
 
-def _login(bot: str, key: SigningKey, challenge: bytes) -> tuple[str, bytes]:
-    text = f"sealbus/1 {bot} {key.public.text}"
+def _login(bot: str, key: SigningKey, challenge: bytes, *consumers: str) -> tuple[str, bytes]:
+    text = " ".join(["sealbus/1", bot, key.public.text, *consumers])
     return text, sign_connect(key, challenge, text.encode())
+
+
+def status(frame: WireFrame) -> str:
+    """What nats-server says in a message without a body."""
+    return frame.raw.split(b"\r\n")[1].removeprefix(b"NATS/1.0 ").decode("utf-8", "replace")
 
 
 def new_body() -> bytes:

@@ -111,4 +111,4 @@ for _name, _about, _tell, _reason in (
         Reason.CAUSE,
     ),
 ):
-    FAMILY.message(_name, _about, _tell, _reason)
+    FAMILY.request(_name, _about, _tell, _reason)

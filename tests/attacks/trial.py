@@ -1,4 +1,4 @@
-"""One attack after the other, tried: on the bus that runs, and on the gate with one check after the other taken out."""
+"""One attack after the other, tried: on the bus that runs, on what stands on this machine, and on the gate alone."""
 
 from __future__ import annotations
 
@@ -7,46 +7,36 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from sealbus.reason import Reason
-from sealbus_broker.gate import judge as gate
 from sealbus_broker.printable import printable, readable, readable_json
 from sealbus_broker.relay.admission import Denial, decide
-from tests.attacks import admission, deputy, files, grants, services, terminal
 from tests.attacks.corpus import (
     ESCAPED,
-    GATE_ALONE,
-    LEAD_MS,
-    MESSAGES,
-    ONE_BY_ONE,
+    KNOWN,
     Attack,
     Frame,
+    Greeting,
     Login,
+    Pull,
+    Request,
     Shown,
+    Told,
     Where,
     Written,
 )
 from tests.attacks.ground import Ground, new_body
-from tests.gate.bus import ACCEPTED, SETTLED, PureBus
+from tests.attacks.line import overheard
+from tests.gate.bus import ACCEPTED, PureBus, Step
 from tests.gate.scenarios import Scenario
 from tests.gate.world import NOW, POLICY, told_at
 from tests.policy.folder import Folder
 from tests.relay.scene import now_ms
-
-ATTACKS: Final = (
-    *MESSAGES,
-    *admission.FAMILY.attacks,
-    *grants.FAMILY.attacks,
-    *deputy.FAMILY.attacks,
-    *services.FAMILY.attacks,
-    *files.FAMILY.attacks,
-    *terminal.FAMILY.attacks,
-)
-"""All of them, in the order of the table."""
 
 REFILL_S: Final = 0.5
 """After this, the meter of a subject with two messages a second has room for one more. A busy machine may spread a burst over a longer
@@ -54,9 +44,6 @@ time, and then it is none: it is tried again."""
 
 MOST_BURSTS: Final = 20
 """How often that is done."""
-
-RUNNING: Final = tuple(attack for attack in ATTACKS if attack.name not in GATE_ALONE)
-"""Those that are tried on a bus that runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +67,23 @@ class Found:
 async def attempt(attack: Attack, ground: Ground) -> Found:
     """Try one attack on a bus that runs."""
     before = ground.strange
-    if isinstance(attack.case, Scenario):
-        found = await _by_message(attack, attack.case, ground)
-    elif isinstance(attack.case, Login):
-        found = await _at_the_door(attack, attack.case, ground)
-    elif isinstance(attack.case, Frame):
-        found = await _by_frame(attack, attack.case, ground)
-    else:
-        return on_this_machine(attack)
-    return replace(found, delivered=ground.strange - before)
+    match attack.case:
+        case Scenario() | Request():
+            found = await _by_message(attack, attack.case.tell, ground)
+        case Login():
+            found = await _at_the_door(attack, attack.case, ground)
+        case Frame():
+            found = await _by_frame(attack, attack.case, ground)
+        case Pull():
+            reason, came = await ground.pulled(attack.case.body, attack.case.times)
+            return Found(attack, reason, delivered=came)
+        case Greeting():
+            found = Found(attack, await ground.greeted(attack.case.says))
+        case Told():
+            found = await _on_a_line(attack, attack.case, ground)
+        case _:
+            return on_this_machine(attack)
+    return replace(found, delivered=found.delivered + ground.strange - before)
 
 
 def on_this_machine(attack: Attack) -> Found:
@@ -105,14 +100,14 @@ def on_this_machine(attack: Attack) -> Found:
     return Found(attack, ESCAPED if all(map(str.isprintable, shown)) and attack.case.text not in shown else ACCEPTED)
 
 
-async def _by_message(attack: Attack, scenario: Scenario, ground: Ground) -> Found:
+async def _by_message(attack: Attack, tell: Callable[[], tuple[Step, ...]], ground: Ground) -> Found:
     bursts = 0
     while True:
         begun = time.monotonic()
-        with told_at(now_ms() + LEAD_MS.get(attack.name, 0), os.urandom(8)):
-            *first, last = scenario.tell()
-        steps = (*first, replace(last, expect=scenario.expect))
-        if attack.name in ONE_BY_ONE:
+        with told_at(now_ms() + attack.lead_ms, os.urandom(8)):
+            *first, last = tell()
+        steps = (*first, replace(last, expect=attack.reason))
+        if attack.one_by_one:
             became = [result for step in steps for result in await ground.take([step])]
         else:
             became = await ground.take(steps)
@@ -127,6 +122,18 @@ async def _by_message(attack: Attack, scenario: Scenario, ground: Ground) -> Fou
         if got != step.expect
     ]
     return Found(attack, became[-1], "; ".join(wrong))
+
+
+async def _on_a_line(attack: Attack, told: Told, ground: Ground) -> Found:
+    await ground.ship()  # something genuine, to be imitated
+    line = await ground.line()
+    before, handled = Counter(line.bot.refused_deliveries), len(line.handled)
+    with overheard("a receipt that is none", "receipts that are none") as ignored:
+        await told.act(line)
+        await ground.ship()  # behind it: once this is handled, what came before was not
+    refused = Counter(line.bot.refused_deliveries) - before
+    reason = ", ".join([*refused, *ignored]) or KNOWN
+    return Found(attack, reason, delivered=len(line.handled) - handled - 1)
 
 
 async def _at_the_door(attack: Attack, login: Login, ground: Ground) -> Found:
@@ -158,30 +165,3 @@ async def _by_frame(attack: Attack, frame: Frame, ground: Ground) -> Found:
         said = await ground.refused("rival", frame.make(body))
         return Found(attack, attack.reason if said.startswith(attack.reason) else said)
     return Found(attack, await ground.sent("rival", frame.make(body), body))
-
-
-# ---- with a check taken out ------------------------------------------------------------------------------------------
-
-
-def through_without(name: str) -> list[Attack]:
-    """The attacks by a message that the gate lets through when the check ``name`` is taken out."""
-    kept = tuple(check for check in gate.CHECKS if check.__name__ != name)
-    assert len(kept) == len(gate.CHECKS) - 1, name
-    whole = gate.CHECKS
-    gate.CHECKS = kept  # type: ignore[misc]  # put back below
-    try:
-        return [attack for attack in MESSAGES if isinstance(attack.case, Scenario) and _passes(attack.case)]
-    finally:
-        gate.CHECKS = whole  # type: ignore[misc]
-
-
-def _passes(scenario: Scenario) -> bool:
-    try:
-        return PureBus().run(scenario.steps) in (ACCEPTED, SETTLED)
-    except AssertionError:  # a later check stands on what the missing one establishes
-        return False
-
-
-def checks() -> Iterator[str]:
-    """The names of the gate's checks, in order."""
-    return (check.__name__ for check in gate.CHECKS)

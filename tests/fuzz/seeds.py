@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sealbus.codec import split_sealed
 from sealbus.errors import Malformed
-from tests.gate.attacks import ATTACKS
+from tests.attacks.families import SCENARIOS as ATTACKS
 from tests.gate.honest import HONEST
 from tests.policy.folder import POLICY
 from tests.vectors.files import expand, load

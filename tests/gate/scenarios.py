@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sealbus.reason import Reason
 from sealbus_broker.gate.policy import Delivery
 from tests.gate.bus import ACCEPTED, Step
 from tests.gate.world import NOW
@@ -34,52 +33,35 @@ class Scenario:
     """Tells the steps anew, at another time: see :func:`tests.gate.world.told_at`."""
 
 
+def scenario(tell: Teller, expect: str, check: str | None = None, without: str = ACCEPTED) -> Scenario:
+    """The scenario that ``tell`` tells: its name is the function's, and its docstring says what it is about."""
+    name, about = tell.__name__, " ".join((tell.__doc__ or "").split())
+    assert about, f"{name} does not say what it is about"
+    *before, last = _steps(tell())
+    steps = (*before, replace(last, expect=expect))
+    return Scenario(name, about, steps, expect, check, without, lambda: _steps(tell()))
+
+
 def _steps(told: Told) -> tuple[Step, ...]:
     return (told,) if isinstance(told, Step) else tuple(told)
 
 
 class Catalogue:
-    """Scenarios, gathered by decorating the functions that tell them. The docstring says what it is about."""
+    """Honest trade, gathered by decorating the functions that tell it."""
 
     def __init__(self) -> None:
         self.scenarios: list[Scenario] = []
-
-    def attack(self, check: str, reason: Reason, *, without: str = ACCEPTED) -> Callable[[Teller], Teller]:
-        """An attack whose last step must meet ``reason``, for ``check``."""
-
-        def keep(tell: Teller) -> Teller:
-            *before, last = _steps(tell())
-            last = replace(last, expect=reason.value)
-            self._add(tell, Scenario("", "", (*before, last), reason.value, check, without))
-            return tell
-
-        return keep
-
-    def ledger(self, reason: Reason) -> Callable[[Teller], Teller]:
-        """An attack that the gate itself lets pass, and the ledger does not."""
-
-        def keep(tell: Teller) -> Teller:
-            *before, last = _steps(tell())
-            self._add(tell, Scenario("", "", (*before, replace(last, expect=reason.value)), reason.value))
-            return tell
-
-        return keep
 
     def honest(self, expect: str = ACCEPTED) -> Callable[[Teller], Teller]:
         """What must pass."""
 
         def keep(tell: Teller) -> Teller:
-            *before, last = _steps(tell())
-            self._add(tell, Scenario("", "", (*before, replace(last, expect=expect)), expect))
+            made = scenario(tell, expect)
+            assert made.name not in {known.name for known in self.scenarios}, made.name
+            self.scenarios.append(made)
             return tell
 
         return keep
-
-    def _add(self, tell: Teller, scenario: Scenario) -> None:
-        name, about = tell.__name__, " ".join((tell.__doc__ or "").split())
-        assert about, f"{name} does not say what it is about"
-        assert name not in {known.name for known in self.scenarios}, name
-        self.scenarios.append(replace(scenario, name=name, about=about, tell=lambda: _steps(tell())))
 
 
 def live(data: bytes, *, session: str = "order", at_ms: int = NOW) -> Step:

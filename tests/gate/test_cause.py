@@ -13,7 +13,7 @@ from sealbus.reason import Reason
 from sealbus.stamp import Stamp
 from sealbus_broker.gate import cause, judge
 from sealbus_broker.gate.policy import CauseRule, Delivery, Policy
-from tests.gate.attacks import ATTACKS
+from tests.attacks.families import SCENARIOS as ATTACKS
 from tests.gate.bus import ACCEPTED, PureBus, Step, stamp_of
 from tests.gate.honest import HONEST
 from tests.gate.scenarios import live

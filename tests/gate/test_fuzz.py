@@ -17,7 +17,7 @@ from sealbus.stamp import Stamp
 from sealbus_broker.gate.ledger import settle
 from sealbus_broker.gate.policy import Delivery
 from sealbus_broker.gate.verdict import Judgment
-from tests.gate.attacks import ATTACKS
+from tests.attacks.families import SCENARIOS as ATTACKS
 from tests.gate.bus import ACCEPTED, PureBus, Step, stamp_of
 from tests.gate.honest import HONEST
 from tests.gate.world import (

@@ -11,7 +11,7 @@ from sealbus.seal import Verifier
 from sealbus.stamp import open_stamp
 from sealbus_broker.gate import judge as gate
 from sealbus_broker.gate.policy import Disposition
-from tests.gate.attacks import ATTACKS
+from tests.attacks.families import SCENARIOS as ATTACKS
 from tests.gate.bus import ACCEPTED, PureBus, Step, stamp_of
 from tests.gate.honest import HONEST
 from tests.gate.scenarios import BREAKS, Scenario, live

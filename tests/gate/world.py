@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sealbus.codec import pack_json
+import msgpack
+
+from sealbus.codec import join_sealed, pack_json, signed_part
 from sealbus.envelope import Header, Parent, seal_envelopes
 from sealbus.keys import KeyKind, SigningKey
 from sealbus.limits import LIVE_NONCE_LIFE_MS, MAX_ENVELOPE_BYTES, MAX_TIME_MS
 from sealbus.reason import Reason
-from sealbus.seal import Seal
+from sealbus.seal import Context, Seal, seal
 from sealbus.shelf_life import shelf_life_ms
 from sealbus.stamp import Stamp, Verdict, seal_stamps
 from sealbus_broker.gate.policy import (
@@ -347,6 +349,17 @@ def checked(there: object, here: object) -> bytes:
 def answer(**changes: Any) -> bytes:
     """The honest answer to the honest question."""
     return envelope(ANSWER, **{"parent": parent(envelope(ASK), ASK, position=None), **changes})
+
+
+def fields(header: Header = PLACED) -> list[object]:
+    """A header's fields, to be spoilt."""
+    return list(msgpack.unpackb(told(header).encode()))
+
+
+def odd(header: bytes, payload: bytes | None = None) -> bytes:
+    """An envelope of any header bytes whatever, with a seal that holds."""
+    parts = (header, pack_json(ORDER) if payload is None else payload)
+    return join_sealed(parts, seal(KEYS["order"], Context.ENVELOPE, [signed_part(parts)])[0])
 
 
 def flip(data: bytes, at: int, mask: int = 1) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.gate.attacks import ATTACKS
+from tests.attacks.families import SCENARIOS as ATTACKS
 from tests.gate.bus import ACCEPTED, PureBus, Step
 from tests.gate.honest import HONEST
 from tests.gate.scenarios import Scenario

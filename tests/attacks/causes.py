@@ -1,23 +1,22 @@
-"""Attacks with what came before: a cause that was none, an answer to no question, and what the ledger has seen already."""
+"""Without cause, or with a cause that was none, or once more for the same: what came before, and who may answer."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from sealbus.envelope import Parent
 from sealbus.limits import MAX_PARENT_BYTES
 from sealbus.reason import Reason
 from sealbus.stamp import Verdict
+from tests.attacks.corpus import Family
 from tests.gate.bus import Step
-from tests.gate.scenarios import BREAKS, Catalogue, live
+from tests.gate.scenarios import BREAKS, live
 from tests.gate.world import (
     ASK,
     FORGED_BUS_KEY,
     HOUR,
     NOW,
     ORDER,
-    PLACED,
     RESERVED,
     SHIPPED,
     answer,
@@ -30,11 +29,16 @@ from tests.gate.world import (
     shipment,
 )
 
-CATALOGUE = Catalogue()
-attack = CATALOGUE.attack
+FAMILY = Family("causes")
+attack = FAMILY.attack
 
 
-# ---- a parent that nobody asked for ----------------------------------------------------------------------------------
+def _shipping(**changes: object) -> Step:
+    return Step(shipment(**changes), session="shipping")
+
+
+def _answering(*, session: str = "inventory", **changes: object) -> Step:
+    return live(answer(**changes), session=session)
 
 
 @attack("check_parent", Reason.CAUSE)
@@ -54,13 +58,6 @@ def a_quoted_order_where_nothing_is_compared() -> Step:
     """The order's whole envelope beside its stamp, for a rule that needs the stamp alone."""
     order = envelope(payload={**ORDER, "note": "x" * 3_000})
     return Step(envelope(RESERVED, parent=parent(order, carry=True)), session="inventory")
-
-
-# ---- cause -----------------------------------------------------------------------------------------------------------
-
-
-def _shipping(**changes: object) -> Step:
-    return Step(shipment(**changes), session="shipping")
 
 
 @attack("check_what_came_before", Reason.CAUSE)
@@ -186,13 +183,6 @@ def a_list_that_is_longer() -> Step:
     return Step(checked([{"ok": [1]}], [{"ok": [1, 2]}]), session="inventory")
 
 
-# ---- answers ---------------------------------------------------------------------------------------------------------
-
-
-def _answering(*, session: str = "inventory", **changes: object) -> Step:
-    return live(answer(**changes), session=session)
-
-
 @attack("check_declared", Reason.CAUSE, without=BREAKS)
 def an_answer_to_nothing() -> Step:
     """An answer that carries no question's stamp."""
@@ -245,131 +235,14 @@ def an_answer_to_a_forged_question() -> Step:
     return _answering(parent=parent(envelope(ASK), ASK, position=None, key=FORGED_BUS_KEY))
 
 
-@attack("check_delivery", Reason.WRONG_DELIVERY)
-def an_answer_by_the_durable_way() -> Step:
-    """Answers are live."""
-    return Step(answer(), session="inventory")
-
-
-@attack("check_schema_known", Reason.UNKNOWN_SCHEMA, without=BREAKS)
-def an_answer_under_the_questions_schema() -> Step:
-    """An answer names the schema of the question."""
-    return _answering(schema="stock.ask", schema_version=1, payload={"sku": "lamp"})
-
-
-@attack("check_schema_known", Reason.UNKNOWN_SCHEMA, without=BREAKS)
-def an_error_that_is_no_answer() -> Step:
-    """A message that answers nothing names the schema of errors."""
-    said = {"error": "KeyError", "message": ""}
-    return Step(envelope(payload=said, schema="sealbus.error", schema_version=1))
-
-
-@attack("check_schema", Reason.SCHEMA)
-def an_error_with_a_long_message() -> Step:
-    """An answer says at length that it failed."""
-    said = {"error": "KeyError", "message": "x" * 201}
-    return _answering(payload=said, schema="sealbus.error", schema_version=1)
-
-
-@attack("check_schema", Reason.SCHEMA)
-def an_error_with_more_in_it() -> Step:
-    """An answer says that it failed, and something else that no schema knows."""
-    said = {"error": "KeyError", "message": "", "left": 4}
-    return _answering(payload=said, schema="sealbus.error", schema_version=1)
-
-
-@attack("check_schema", Reason.SCHEMA)
-def an_error_under_the_answers_schema() -> Step:
-    """An answer says that it failed, but names no schema."""
-    return _answering(payload={"error": "KeyError", "message": ""})
-
-
-@attack("check_schema", Reason.SCHEMA)
-def an_answer_outside_the_schema() -> Step:
-    """An answer that is not what the subject's reply schema says."""
-    return _answering(payload={"left": "many"})
-
-
-# ---- the ledger ------------------------------------------------------------------------------------------------------
-
-
-@CATALOGUE.ledger(Reason.REPLAY)
-def replayed_at_once() -> list[Step]:
-    """The same bytes again, from another place in the ingress stream."""
-    return [Step(envelope()), Step(envelope(), position=8)]
-
-
-@CATALOGUE.ledger(Reason.REPLAY)
-def a_live_message_replayed() -> list[Step]:
-    """The same live bytes again: they have no place that could excuse them."""
-    return [live(envelope(ASK)), live(envelope(ASK), at_ms=NOW + 1)]
-
-
-@CATALOGUE.ledger(Reason.NONCE_REUSED)
-def another_payload_under_a_used_nonce() -> list[Step]:
-    """The same bot says something else under a nonce that it used."""
-    return [Step(envelope()), Step(envelope(payload={"order_id": "A-1", "quantity": 4}), position=8)]
-
-
-@CATALOGUE.ledger(Reason.NONCE_REUSED)
-def another_schema_under_a_used_nonce() -> list[Step]:
-    """The same payload, meant as another schema."""
-    lines = {"order_id": "A-1", "quantity": 1, "lines": []}
-    return [
-        Step(envelope(payload=lines)),
-        Step(envelope(payload=lines, schema="orders.placed", schema_version=2), position=8),
-    ]
-
-
-@CATALOGUE.ledger(Reason.NONCE_REUSED)
-def another_parent_under_a_used_nonce() -> list[Step]:
-    """The same words about another order are another message, not a retry."""
-    first = Step(envelope(RESERVED, parent=parent(envelope())), session="inventory")
-    other = parent(envelope(nonce=nonce("another order")), judged_at_ms=NOW - 1)
-    return [first, Step(envelope(RESERVED, parent=other, issued_at_ms=NOW + 1), session="inventory", position=8)]
-
-
-@CATALOGUE.ledger(Reason.NONCE_REUSED)
-def keys_in_another_order_under_a_used_nonce() -> list[Step]:
-    """The same value in other bytes: a retry keeps the payload's bytes."""
-    swapped = envelope(payload=dict(reversed(list(ORDER.items()))), issued_at_ms=NOW + 1)
-    return [Step(envelope()), Step(swapped, position=8)]
-
-
-@CATALOGUE.ledger(Reason.NONCE_REUSED)
-def another_subject_under_a_used_nonce() -> list[Step]:
-    """The same payload on another subject: a nonce is the bot's own on all subjects together."""
-    same: dict[str, Any] = {"bot": "rival", "nonce": nonce("one"), "payload": ORDER}
-    first = Step(envelope(PLACED, **{**same, "subject": "orders.noted"}), session="rival")
-    return [first, Step(envelope(PLACED, **same), session="rival", position=8)]
-
-
-@CATALOGUE.ledger(Reason.NONCE_REUSED)
-def another_version_under_a_used_nonce() -> list[Step]:
-    """The same payload, meant as another version of the same schema."""
-    both: dict[str, Any] = {"payload": {**ORDER, "lines": []}, "schema": "orders.placed"}
-    first = Step(envelope(schema_version=1, **both))
-    return [first, Step(envelope(schema_version=2, **both), position=8)]
-
-
-@CATALOGUE.ledger(Reason.ALREADY_ANSWERED)
+@FAMILY.ledger(Reason.ALREADY_ANSWERED)
 def shipped_twice() -> list[Step]:
     """A second shipment, under a nonce of its own, of one order."""
     return [_shipping(), Step(shipment(nonce=nonce("again")), session="shipping", position=8)]
 
 
-@CATALOGUE.ledger(Reason.ALREADY_ANSWERED)
+@FAMILY.ledger(Reason.ALREADY_ANSWERED)
 def answered_twice() -> list[Step]:
     """A second bot that may receive the question answers after the first."""
     second = live(answer(bot="rival", nonce=nonce("again")), session="rival")
     return [_answering(), second]
-
-
-# ---- a share of the store --------------------------------------------------------------------------------------------
-
-
-@attack("check_share", Reason.QUOTA)
-def more_than_a_bots_share_of_the_store() -> list[Step]:
-    """Two orders of half a megabyte fill half of what the store holds in its retention; the next one has no room there."""
-    large = [envelope(payload={**ORDER, "note": "x" * 500_000}, nonce=nonce(f"large {at}")) for at in range(2)]
-    return [Step(data) for data in (*large, envelope(payload={**ORDER, "note": "x" * 60_000}))]

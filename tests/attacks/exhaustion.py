@@ -1,0 +1,67 @@
+"""More than a bot may use up: bytes, values, messages a second, a share of what is stored."""
+
+from __future__ import annotations
+
+from sealbus.codec import pack_json
+from sealbus.limits import MAX_ENVELOPE_BYTES
+from sealbus.reason import Reason
+from tests.attacks.corpus import Family
+from tests.gate.bus import Step
+from tests.gate.scenarios import live
+from tests.gate.world import (
+    ASK,
+    ORDER,
+    PLACED,
+    PULSE,
+    envelope,
+    nonce,
+    odd,
+    told,
+)
+
+FAMILY = Family("exhaustion")
+attack = FAMILY.attack
+
+
+@attack("check_size", Reason.SIZE, without="encoding")
+def one_byte_too_large() -> Step:
+    """An envelope that is right in all things but is one byte larger than an envelope may be."""
+    room = MAX_ENVELOPE_BYTES + 1 - len(odd(told(PLACED).encode(), pack_json({**ORDER, "note": "x" * 70_000})))
+    return Step(odd(told(PLACED).encode(), pack_json({**ORDER, "note": "x" * (70_000 + room)})))
+
+
+@attack("check_rate", Reason.RATE)
+def a_third_pulse_at_once() -> list[Step]:
+    """Three in a millisecond, where two a second and a burst of two are allowed."""
+    return [live(envelope(PULSE, nonce=nonce(f"pulse {number}"))) for number in range(3)]
+
+
+@attack("check_budget", Reason.SIZE)
+def a_payload_larger_than_its_subject_allows() -> Step:
+    """A question of 100 bytes and one."""
+    return live(envelope(ASK, {"sku": "x" * 94}))
+
+
+@attack("check_budget", Reason.SIZE, without="payload")
+def a_large_payload_that_is_none() -> Step:
+    """Half a megabyte of what no payload is: refused by its length, before it is decoded."""
+    return live(envelope(ASK, packed=b"\xc1" + b"x" * 500_000))
+
+
+@attack("check_payload", Reason.PAYLOAD)
+def a_payload_of_more_values_than_its_subject_allows() -> Step:
+    """A value for each byte, where there may be one for each four."""
+    return Step(envelope(bot="rival", subject="orders.noted", payload=[None] * 200), session="rival")
+
+
+@attack("check_payload", Reason.PAYLOAD, without="schema")
+def a_payload_that_claims_4_billion_items() -> Step:
+    """An array header of 2**32-1 items and nothing behind it."""
+    return Step(envelope(packed=b"\xdd\xff\xff\xff\xff"))
+
+
+@attack("check_share", Reason.QUOTA, one_by_one=True)
+def more_than_a_bots_share_of_the_store() -> list[Step]:
+    """Two orders of half a megabyte fill half of what the store holds in its retention; the next one has no room there."""
+    large = [envelope(payload={**ORDER, "note": "x" * 500_000}, nonce=nonce(f"large {at}")) for at in range(2)]
+    return [Step(data) for data in (*large, envelope(payload={**ORDER, "note": "x" * 60_000}))]

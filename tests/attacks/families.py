@@ -1,0 +1,61 @@
+"""All families, in the order of the table."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.attacks import (
+    admission,
+    amplification,
+    binding,
+    causes,
+    deputy,
+    encoding,
+    exhaustion,
+    files,
+    freshness,
+    grants,
+    identity,
+    schemas,
+    seal,
+    services,
+    subjects,
+    terminal,
+    time_of_check,
+)
+from tests.attacks.corpus import Attack
+from tests.gate.scenarios import Scenario
+
+FAMILIES: Final = (
+    admission.FAMILY,
+    identity.FAMILY,
+    seal.FAMILY,
+    encoding.FAMILY,
+    binding.FAMILY,
+    freshness.FAMILY,
+    time_of_check.FAMILY,
+    causes.FAMILY,
+    grants.FAMILY,
+    subjects.FAMILY,
+    schemas.FAMILY,
+    exhaustion.FAMILY,
+    amplification.FAMILY,
+    deputy.FAMILY,
+    services.FAMILY,
+    files.FAMILY,
+    terminal.FAMILY,
+)
+
+ATTACKS: Final[tuple[Attack, ...]] = tuple(attack for family in FAMILIES for attack in family.attacks)
+
+NAMED: Final = {attack.name: attack for attack in ATTACKS}
+"""By name: demo and benchmark choose from here."""
+
+RUNNING: Final = tuple(attack for attack in ATTACKS if not attack.alone)
+"""Those that are tried on a bus that runs."""
+
+MESSAGES: Final = tuple(attack for attack in ATTACKS if isinstance(attack.case, Scenario))
+"""Those that the gate is tried with by itself."""
+
+SCENARIOS: Final = tuple(attack.case for attack in MESSAGES if isinstance(attack.case, Scenario))
+"""The same as the gate's tests and the vectors want them."""

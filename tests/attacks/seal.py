@@ -1,0 +1,97 @@
+"""The seal: bytes that somebody else sealed, or nobody, or that changed afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from sealbus.codec import join_sealed, pack_json, signed_part
+from sealbus.delivery import pack_delivery
+from sealbus.envelope import Envelope
+from sealbus.reason import Reason
+from sealbus.seal import Context, seal
+from tests.attacks.corpus import Family
+from tests.attacks.line import Line
+from tests.gate.bus import Step
+from tests.gate.world import (
+    FORGED_BUS_KEY,
+    KEYS,
+    ORDER,
+    PLACED,
+    SHIPPED,
+    envelope,
+    flip,
+    nonce,
+    sealed_stamp,
+    shipment,
+    told,
+    told_at,
+)
+from tests.relay.scene import now_ms
+
+FAMILY = Family("seal")
+attack = FAMILY.attack
+
+
+@attack("check_seal", Reason.BAD_SEAL)
+def a_changed_payload() -> Step:
+    """A man in the middle changes the quantity."""
+    data = envelope()
+    return Step(data.replace(b"\xa8quantity\x03", b"\xa8quantity\x09"))
+
+
+@attack("check_seal", Reason.BAD_SEAL)
+def a_changed_nonce() -> Step:
+    """A man in the middle gives a captured envelope a nonce of its own."""
+    return Step(envelope().replace(nonce("placed"), nonce("another")))
+
+
+@attack("check_seal", Reason.BAD_SEAL)
+def a_changed_signature() -> Step:
+    """One bit of the signature is turned over."""
+    data = envelope()
+    return Step(flip(data, len(data) - 40))
+
+
+@attack("check_seal", Reason.BAD_SEAL)
+def a_seal_of_another_envelope() -> Step:
+    """The seal of one honest envelope on the parts of another."""
+    return Step(envelope()[:-98] + envelope(nonce=nonce("another"))[-98:])
+
+
+@attack("check_seal", Reason.BAD_SEAL)
+def sealed_in_another_context() -> Step:
+    """The bot's own signature over these very bytes, made for a stamp."""
+    parts = (told(PLACED).encode(), pack_json(ORDER))
+    return Step(join_sealed(parts, seal(KEYS["order"], Context.STAMP, [signed_part(parts)])[0]))
+
+
+@attack("check_seal", Reason.BAD_SEAL)
+def the_key_swapped() -> Step:
+    """A stranger's signature with the order bot's key written over it."""
+    data = envelope(key=KEYS["stranger"])
+    return Step(data.replace(KEYS["stranger"].public.raw, KEYS["order"].public.raw))
+
+
+# ---- on a bot's line -------------------------------------------------------------------------------------------------
+
+NOT_THE_BUS = "stamp: sealed by a key that is not the bus's"
+
+
+@FAMILY.line(NOT_THE_BUS)
+async def a_delivery_of_its_own_making(line: Line) -> None:
+    """A shipment that nobody sent, with a stamp in order but for the key."""
+    with told_at(now_ms(), os.urandom(8)):
+        data = shipment()
+        line.deliver(pack_delivery(data, sealed_stamp(data, SHIPPED, key=FORGED_BUS_KEY)))
+
+
+@FAMILY.line(NOT_THE_BUS)
+async def a_receipt_of_its_own_making(line: Line) -> None:
+    """An order is swallowed, and its sender told that it was accepted. He does not believe it, and sends again."""
+    publishing = asyncio.create_task(line.bot.publish("orders.placed", ORDER))
+    order = await line.tap.next_order(lambda _: b"")
+    header = Envelope.decode(order.payload).header
+    with told_at(now_ms(), b""):
+        line.receipt(header.nonce, sealed_stamp(order.payload, header, key=FORGED_BUS_KEY))
+    await publishing

@@ -1,0 +1,76 @@
+"""Subjects that no policy declares, or that are none."""
+
+from __future__ import annotations
+
+from sealbus.codec import pack_fields
+from sealbus.reason import Reason
+from tests.attacks.corpus import Family
+from tests.gate.bus import Step
+from tests.gate.scenarios import BREAKS
+from tests.gate.world import (
+    ORDER,
+    envelope,
+    fields,
+    odd,
+)
+
+FAMILY = Family("subjects")
+attack = FAMILY.attack
+
+
+@attack("check_encoding", Reason.ENCODING, without=BREAKS)
+def subject_with_a_wildcard() -> Step:
+    """The subject is a pattern."""
+    return Step(odd(pack_fields([*fields()[:2], "orders.*", *fields()[3:]])))
+
+
+@attack("check_encoding", Reason.ENCODING, without=BREAKS)
+def subject_with_a_line_feed() -> Step:
+    """The subject ends in a line feed, which a careless regular expression lets pass."""
+    return Step(odd(pack_fields([*fields()[:2], "orders.placed\n", *fields()[3:]])))
+
+
+@attack("check_declared", Reason.UNDECLARED_SUBJECT, without="not-granted")
+def a_subject_of_nobody() -> Step:
+    """A subject that no policy declares."""
+    return Step(envelope(subject="orders.cancelled", payload=ORDER))
+
+
+def _spelled(subject: str) -> Step:
+    return Step(odd(pack_fields([*fields()[:2], subject, *fields()[3:]])))
+
+
+@attack("check_encoding", Reason.ENCODING, without=BREAKS)
+def a_subject_with_an_empty_token() -> Step:
+    """Two dots in a row, which some readers take for one."""
+    return _spelled("orders..placed")
+
+
+@attack("check_encoding", Reason.ENCODING, without=BREAKS)
+def a_subject_with_a_space() -> Step:
+    """A space, behind which NATS's own protocol would read a reply address."""
+    return _spelled("orders.placed inbox.order.00")
+
+
+@attack("check_encoding", Reason.ENCODING, without=BREAKS)
+def a_subject_of_jetstream() -> Step:
+    """A subject under which JetStream takes orders: ``$`` is no letter of a subject here."""
+    return _spelled("$JS.API.STREAM.DELETE.ACCEPTED")
+
+
+@attack("check_encoding", Reason.ENCODING, without=BREAKS)
+def a_subject_in_other_letters() -> Step:
+    """A Cyrillic letter that looks like its Latin neighbour."""
+    return _spelled("\u043erders.placed")
+
+
+@attack("check_declared", Reason.UNDECLARED_SUBJECT, without="not-granted")
+def a_subject_below_a_declared_one() -> Step:
+    """A token more than the policy declares: a rule holds for its own subject, and for none below."""
+    return Step(envelope(subject="orders.placed.again", payload=ORDER))
+
+
+@attack("check_declared", Reason.UNDECLARED_SUBJECT, without="not-granted")
+def a_subject_of_the_bus_that_is_not_there() -> Step:
+    """A subject that begins like the bus's own."""
+    return Step(envelope(subject="sealbus.everything", payload=ORDER))

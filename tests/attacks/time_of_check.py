@@ -1,0 +1,65 @@
+"""Between the check and the moment when it takes effect: what was in order when it was sent, arrived or was judged, and is not any more."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from sealbus.delivery import pack_delivery
+from sealbus.reason import Reason
+from tests.attacks.corpus import Family
+from tests.attacks.line import Line
+from tests.gate.bus import Step
+from tests.gate.scenarios import live
+from tests.gate.world import (
+    HOUR,
+    KEYS,
+    NOW,
+    PULSE,
+    SHIPPED,
+    SKEW,
+    envelope,
+    sealed_stamp,
+    shipment,
+    told_at,
+)
+from tests.relay.scene import now_ms
+
+FAMILY = Family("time of check")
+attack = FAMILY.attack
+
+
+@attack("check_key_revoked", Reason.KEY_REVOKED, alone="the relay would have to be stopped meanwhile")
+def revoked_while_it_waited() -> Step:
+    """A message that arrived before the revocation and is judged after it."""
+    return Step(envelope(key=KEYS["order-leaked"]), arrived_at_ms=NOW - 1000)
+
+
+@attack("check_wait", Reason.STALE, alone="the relay would have to be stopped meanwhile")
+def a_live_message_that_waited() -> Step:
+    """A live message that a busy relay takes up a millisecond after its sender has tried again, and again."""
+    return replace(live(envelope(PULSE)), now_ms=NOW + 2_001)
+
+
+@attack("check_wait", Reason.STALE, alone="the relay would have to be stopped for five minutes")
+def waited_too_long() -> Step:
+    """A message that no relay took for a millisecond more than the ledger's window allows for."""
+    return Step(envelope(issued_at_ms=NOW - 300_001), arrived_at_ms=NOW - 300_001)
+
+
+@attack("check_not_in_future", Reason.ISSUED_IN_FUTURE, alone="the relay would have to be stopped meanwhile")
+def issued_ahead_and_judged_later() -> Step:
+    """Ahead of its arrival, though the time has come when the relay takes it up."""
+    return Step(envelope(issued_at_ms=NOW + SKEW + 1), now_ms=NOW + 2 * SKEW)
+
+
+@FAMILY.line("too late")
+async def stored_after_its_verdict_had_gone_bad(line: Line) -> None:
+    """An acceptance that was written, and stored an hour later: the ledger may have forgotten the first by then."""
+    with told_at(now_ms(), os.urandom(8)):
+        data = shipment()
+        stamped = sealed_stamp(data, SHIPPED)
+    *before, stored_ns, pending = line.reply.split(".")
+    line.deliver(
+        pack_delivery(data, stamped), reply=".".join([*before, str(int(stored_ns) + HOUR * 1_000_000), pending])
+    )
