@@ -1,0 +1,176 @@
+"""A journal and a ledger by script: what the server stores, when, and what of it the relay hears. Time is a number; judge and stamps are real."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from sealbus.delivery import split_delivery
+from sealbus.errors import Malformed
+from sealbus.reason import Reason
+from sealbus.seal import Verifier
+from sealbus.stamp import Stamp, Verdict, open_stamp
+from sealbus_broker.gate.judge import judge
+from sealbus_broker.gate.policy import Delivery, Policy
+from sealbus_broker.gate.rate import RateMeters
+from sealbus_broker.gate.verdict import Arrival, Moment
+from sealbus_broker.relay.journal import Entry, Stored
+from sealbus_broker.relay.ledger import Copy
+from sealbus_broker.relay.storing import Item, Storing
+from tests.gate.world import BUS_KEY, BUS_KEYS, NOW, POLICY, sealed_stamp
+
+
+@dataclass
+class Clocks:
+    """The relay's two, and the server's."""
+
+    wall_ms: int = NOW
+    monotonic_ms: int = 0
+    server_ms: int = NOW
+
+    def monotonic(self) -> float:
+        """In seconds, as Python's."""
+        return self.monotonic_ms / 1000
+
+    def tick(self, ms: int) -> None:
+        """Time passes."""
+        self.wall_ms += ms
+        self.monotonic_ms += ms
+        self.server_ms += ms
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What becomes of one attempt."""
+
+    before: int = 0
+    """How many ms pass until the server stores what was written."""
+    after: int = 0
+    """How many more until its answer is here."""
+    stores: bool = True
+    """Whether the server has got it at all."""
+    answers: bool = True
+    unheard: tuple[int, ...] = ()
+    """Which entries get no answer, where others do."""
+    then: Callable[[], None] = lambda: None
+    """What else happens before the answer is here."""
+
+
+@dataclass
+class Shelf:
+    """One relay's storing, with everything around it."""
+
+    delivery: Delivery = Delivery.STREAM
+    policy: Policy = POLICY
+    clocks: Clocks = field(default_factory=Clocks)
+    since_ms: int | None = None
+    attempts: deque[Attempt] = field(default_factory=deque)
+    """What is to come; behind them, all goes well."""
+    written: list[list[Entry]] = field(default_factory=list)
+    """By the relay, in each attempt."""
+    copies: list[Copy] = field(default_factory=list)
+    ids: dict[str, int] = field(default_factory=dict)
+    looked: list[int] = field(default_factory=list)
+    """The sequences that the relay has read."""
+    troubles: list[str] = field(default_factory=list)
+    seen: int = 0
+    verifier: Verifier = field(default_factory=Verifier)
+    meters: RateMeters = field(default_factory=RateMeters)
+
+    # ---- as the relay's journal ----------------------------------------------------------------------------------
+
+    async def persist(self, attempt: Callable[[], Awaitable[str | None]]) -> None:
+        while (trouble := await attempt()) is not None:
+            self.troubles.append(trouble)
+
+    async def attempt(self, entries: Sequence[Entry]) -> tuple[list[Stored | None], str | None]:
+        self.written.append(list(entries))
+        plan = self.attempts.popleft() if self.attempts else Attempt()
+        self.clocks.tick(plan.before)
+        found: list[Stored | None] = [self._store(entry) for entry in entries] if plan.stores else [None] * len(entries)
+        self.clocks.tick(plan.after)
+        plan.then()
+        for at in plan.unheard if plan.answers else range(len(entries)):
+            found[at] = None
+        return found, "no answer" if None in found else None
+
+    def _store(self, entry: Entry) -> Stored:
+        name = entry.headers.get("Nats-Msg-Id")
+        stream = "HEALTH" if entry.subject.startswith("health.") else self.stream
+        if name in self.ids:
+            return Stored(stream, self.ids[name], duplicate=True)
+        return Stored(stream, self.hold(name, entry.data, self.clocks.server_ms), duplicate=False)
+
+    # ---- as the relay's ledger -----------------------------------------------------------------------------------
+
+    @property
+    def stream(self) -> str:
+        return "ACCEPTED" if self.delivery is Delivery.STREAM else "LIVE"
+
+    async def known(self) -> None:
+        """It always is."""
+
+    def remember(self, sequence: int) -> None:
+        self.seen = max(self.seen, sequence)
+
+    async def copy(self, sequence: int) -> Copy:
+        self.looked.append(sequence)
+        return self.copies[sequence - 1]
+
+    # ---- for tests -----------------------------------------------------------------------------------------------
+
+    def hold(self, name: str | None, data: bytes, stored_ms: int) -> int:
+        """Have the stream hold ``data``; its sequence."""
+        self.copies.append(Copy(data, stored_ms))
+        if name is not None:
+            self.ids[name] = len(self.copies)
+        return len(self.copies)
+
+    def item(self, data: bytes, *, position: int = 7, session: str = "order", redelivered: bool = False) -> Item:
+        """A message that has come and is judged now."""
+        place = position if self.delivery is Delivery.STREAM else None
+        arrival = Arrival(session, data, self.delivery, NOW, place, redelivered)
+        moment = Moment(self.clocks.wall_ms, self.since_ms)
+        judgment = judge(arrival, self.policy, moment, self.verifier, self.meters)
+        return Item(judgment, self.since_ms, self.clocks.monotonic())
+
+    def store(self, *items: Item) -> None:
+        """Store them, as the pipeline does."""
+        given = cast("Any", self)
+        storing = Storing(given, BUS_KEY, "relay-1", self.verifier, self.meters, lambda: self.clocks.wall_ms)
+        asyncio.run(storing.store(items, self.policy, given))
+
+    def stamp(self, at: int, entry: int = 0) -> Stamp:
+        """The stamp that was written in the attempt ``at``."""
+        return opened(self.written[at][entry].data)
+
+    def receipt(self, at: int) -> bytes:
+        """The same, sealed, as it was written."""
+        return split_delivery(self.written[at][0].data)[1]
+
+    @property
+    def names(self) -> list[str | None]:
+        """Under which id each attempt's first entry was written."""
+        return [entries[0].headers.get("Nats-Msg-Id") for entries in self.written]
+
+
+def is_told(item: Item, reason: Reason | None) -> bool:
+    """Whether it ends with this verdict, and its sender may hear it."""
+    return item.done and item.tell and item.judgment.reason is reason
+
+
+def opened(data: bytes) -> Stamp:
+    """The stamp in what is stored, or by itself."""
+    with contextlib.suppress(Malformed):
+        data = split_delivery(data)[1]
+    return open_stamp(data, BUS_KEYS, Verifier())
+
+
+def note(data: bytes, **changes: Any) -> bytes:
+    """What closes an id."""
+    refused = {"verdict": Verdict.DROPPED, "reason": Reason.STALE, "detail": "waited", **changes}
+    return sealed_stamp(data, **cast("Any", refused))
