@@ -162,7 +162,7 @@ def test_a_note_is_stored_however_often_the_server_has_to_be_asked(shelf: Shelf)
 def test_what_was_stored_after_all_is_accepted(shelf: Shelf) -> None:
     item = refused_after(shelf, UNHEARD)
     assert is_told(item, None)
-    assert (item.receipt, item.fresh) == (shelf.receipt(0), False)
+    assert (item.receipt, item.fresh, item.new) == (shelf.receipt(0), False, True)
 
 
 def test_what_was_stored_too_late_is_refused_behind_it(shelf: Shelf) -> None:
@@ -193,7 +193,7 @@ def test_a_verdict_that_another_relay_has_stored_stands(shelf: Shelf) -> None:
     item = shelf.item(ORDER, redelivered=True)
     shelf.store(item)
     assert is_told(item, None)
-    assert (item.receipt, item.fresh) == (THEIRS, False)
+    assert (item.receipt, item.fresh, item.new) == (THEIRS, False, False)
 
 
 def test_a_copy_of_it_from_elsewhere_is_a_replay_and_told_so(shelf: Shelf) -> None:
@@ -291,7 +291,8 @@ def test_what_this_relay_has_stored_itself_is_fresh_though_it_heard_so_late(shel
     item = shelf.item(ORDER)
     shelf.store(item)
     assert is_told(item, None)
-    assert (item.receipt, item.fresh, len(shelf.copies)) == (shelf.receipt(0), True, 1)
+    assert (item.receipt, item.fresh, item.new) == (shelf.receipt(0), True, True)
+    assert len(shelf.copies) == 1
 
 
 def test_another_message_under_the_nonce_is_refused_without_a_receipt(shelf: Shelf) -> None:

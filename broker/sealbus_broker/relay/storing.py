@@ -218,9 +218,9 @@ class Storing:
         if settled.passed:
             self._go_on(item, where.sequence)
             return
-        item.done = True
+        item.done, item.new = True, settled.receipt in item.made  # it takes room, though its answer was late
         if item.accepted:
-            item.fresh = settled.receipt in item.made
+            item.fresh = item.new
             item.receipt = settled.receipt
             if settled.reason is not None:
                 self._refuse(item, settled.reason, settled.detail, policy)
