@@ -2,7 +2,7 @@
 
 A relay dates verdicts by its own clock, and nats-server dates what it stores by another. If a relay is far behind,
 it tells senders that messages are accepted which subscribers then find void. So a relay compares the clocks when it
-reads its ledgers, and every few seconds after that. While they are apart it judges nothing.
+reads its ledgers, and every few seconds after that. While they are apart it serves nobody.
 
 A question takes a while, so the difference is known as a range. Here it is the least difference that is certain:
 a slow or paused machine is never taken for a wrong clock.
@@ -10,6 +10,7 @@ a slow or paused machine is never taken for a wrong clock.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -20,6 +21,12 @@ from sealbus_broker.relay.jetstream import Json
 SHARE: Final = 2
 """A relay's clock may differ from a server's by ``clock_skew`` divided by this. So two relays differ by ``clock_skew``
 at most, and that is what their verdicts allow for."""
+
+LOOK_S: Final = 3.0
+"""Between two comparisons: less than the shelf life of any verdict."""
+
+AGAIN_S: Final = 60.0
+"""Between two log lines about clocks that stay apart."""
 
 HINT: Final = "set both clocks by one time service (NTP); the relay goes on by itself when they agree"
 
@@ -61,3 +68,16 @@ def check(stream: str, difference: int, skew_ms: int) -> None:
         f" clock_skew allows {skew_ms / SHARE / 1000:g} s",
         hint=HINT,
     )
+
+
+class Apart:
+    """Word that the clocks are apart, from whoever finds out to whoever serves."""
+
+    def __init__(self) -> None:
+        self.is_so = asyncio.Event()
+        self.error: ClocksApart | None = None
+
+    def tell(self, error: ClocksApart) -> None:
+        """Pass the word on."""
+        self.error = error
+        self.is_so.set()

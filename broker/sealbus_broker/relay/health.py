@@ -1,9 +1,7 @@
 """Whether the bus works, as each relay finds out for itself every few seconds.
 
-Five things are looked at:
+Four things are looked at:
 
-- **the clocks**: the relay's and nats-server's (:mod:`sealbus_broker.relay.clocks`). While they are apart nothing is
-  judged, so the other things are not looked at;
 - **the whole way**: unless a message was accepted just now, a probe is sent through INGRESS, the gate and the store
   to its receipt (:mod:`sealbus_broker.relay.probe`). INGRESS answers no publisher, so nothing else shows
   that it has stopped storing, as it does for good when nats-server's disk was full once;
@@ -30,8 +28,6 @@ from nats.errors import Error as NatsError
 from sealbus.hardened import HardenedClient
 from sealbus.supervision import kind
 from sealbus_broker.gate.policy import Policy
-from sealbus_broker.relay import clocks
-from sealbus_broker.relay.errors import ClocksApart
 from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.probe import Prober, is_accepted
 from sealbus_broker.relay.quarantine import UNJUDGEABLE, subject
@@ -114,9 +110,7 @@ class Health:
         relay: str,
         now_ms: Callable[[], int],
         monotonic: Callable[[], float],
-        on_clocks_apart: Callable[[], None],
     ) -> None:
-        """``on_clocks_apart`` is called at each look that finds them so."""
         self._nc = nc
         self._prober = prober
         self._journal = journal
@@ -125,7 +119,6 @@ class Health:
         self._relay = relay
         self._now_ms = now_ms
         self._monotonic = monotonic
-        self._on_clocks_apart = on_clocks_apart
         self._looked_at: float | None = None
         self._floors: dict[int, tuple[int, float]] = {}
         """By partition, the last sequence that was settled, and since when it is that."""
@@ -153,8 +146,6 @@ class Health:
         """Look once, and log what changed."""
         if not self._nc.is_connected:
             found = [Problem(Level.RED, "nats", "the relay has no connection to NATS", "is nats-server running?")]
-        elif found := await self._clocks():
-            self._on_clocks_apart()
         else:
             parts = await asyncio.gather(self._whole_way(), self._streams(), self._partitions(), self._set_aside())
             found = [*self._own_stores(), *(problem for part in parts for problem in part)]
@@ -176,15 +167,6 @@ class Health:
             "looked_s_ago": looked,
             "counts": dict(self._tally.counts),
         }
-
-    async def _clocks(self) -> list[Problem]:
-        for stream in (ACCEPTED, LIVE):
-            difference = await clocks.difference_ms(self._ask(f"STREAM.INFO.{stream}"), self._now_ms)
-            try:
-                clocks.check(stream, difference, self._policy().limits.clock_skew_ms)
-            except ClocksApart as apart:
-                return [Problem(Level.RED, "clocks", f"the relay judges nothing: {apart.what}", clocks.HINT)]
-        return []
 
     async def _whole_way(self) -> list[Problem]:
         stored_at = self._tally.stored_at

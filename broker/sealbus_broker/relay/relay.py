@@ -19,6 +19,7 @@ from sealbus.supervision import Ended, Supervisor, beside, end, kind, outcome
 from sealbus.waiting import Interrupted, race
 from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.relay import clocks
+from sealbus_broker.relay.clocks import Apart
 from sealbus_broker.relay.connection import HardenedClient, Link, disconnect
 from sealbus_broker.relay.consumers import remove_ungranted
 from sealbus_broker.relay.door import Door
@@ -94,6 +95,7 @@ class Relay:
         self._reading: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
         """Set when a connection has ended for good, which nats-py does on some errors of the server."""
+        self._apart = Apart()
         self.tally = Tally(time.monotonic)
 
     async def run(self, stopping: asyncio.Event, ready: Callable[[], None]) -> None:
@@ -111,6 +113,23 @@ class Relay:
             raise self._supervisor.fail("serving", error)
 
     async def _run(self, stopping: asyncio.Event, ready: Callable[[], None]) -> None:
+        """Serve while the clocks agree. While they do not, there is no connection: other relays do all the work."""
+        told_at = -clocks.AGAIN_S
+        while not stopping.is_set():
+            try:
+                await self._serve_once(stopping, ready)
+            except ClocksApart as apart:
+                if time.monotonic() - told_at >= clocks.AGAIN_S:
+                    told_at = time.monotonic()
+                    text = f"error: {apart.what}\nhint: {apart.hint}"
+                    log.error("relay.clocks-apart", text=text, error=apart.what, hint=apart.hint)  # noqa: TRY400  # a sentence
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stopping.wait(), clocks.LOOK_S)
+
+    async def _serve_once(self, stopping: asyncio.Event, ready: Callable[[], None]) -> None:
+        """Serve on a connection of its own, until ``stopping`` is set; raise :class:`ClocksApart` once the clocks are."""
+        self._ledgers, self._journal, self._workers, self._nc = {}, None, (), None
+        self._closed, self._apart = asyncio.Event(), Apart()
         door = Door(self._door_orders)
         keeping = self._supervisor.must("the door", door.run(), until=door.stopping)
         try:
@@ -170,9 +189,7 @@ class Relay:
         live = LiveWorker(nc, last_try.process, self.tally, clock_ms, self._supervisor)
         prober = Prober(nc, bus_key, self._name)
         await prober.open()
-        health = Health(
-            nc, prober, journal, self.tally, policy, self._name, clock_ms, time.monotonic, self._on_clocks_apart
-        )
+        health = Health(nc, prober, journal, self.tally, policy, self._name, clock_ms, time.monotonic)
 
         async def on_ping(msg: Msg) -> None:
             with contextlib.suppress(NatsError, OSError):
@@ -189,13 +206,16 @@ class Relay:
             for partition, worker in enumerate(pulling)
         ]
         tasks.append(keep("live messages", partial(live.run, stopping), until=stopping))
-        looking = keep("looking after the bus's health", partial(health.run, stopping), until=stopping)
+        beside = [
+            keep("looking after the bus's health", partial(health.run, stopping), until=stopping),
+            keep("comparing the clocks", partial(self._compare_clocks, nc, stopping), until=stopping),
+        ]
         try:
             door.open()
             await self._until_told(stopping, door, ready)
             await self._drain(nc, door, tasks, services)
         finally:
-            await end(*tasks, looking)
+            await end(*tasks, *beside)
             services.cancel()
         log.info("relay.stopped", **self.tally.counts)
 
@@ -203,11 +223,13 @@ class Relay:
         """Wait for the end, whoever brings it about; call ``ready`` once the door is open."""
         failed = self._supervisor.failed
         with contextlib.suppress(Interrupted):
-            await race(door.opened.wait(), stopping, self._closed, failed)
+            await race(door.opened.wait(), stopping, self._closed, self._apart.is_so, failed)
             ready()
-            await race(stopping.wait(), self._closed, failed)
+            await race(stopping.wait(), self._closed, self._apart.is_so, failed)
         if self._supervisor.failure is not None:
             raise self._supervisor.failure
+        if self._apart.error is not None:
+            raise self._apart.error
         if self._closed.is_set():
             raise ConnectionFailed(
                 "NATS has ended the relay's connection for good",
@@ -260,13 +282,6 @@ class Relay:
         if self._nc is not None:
             self._reading = self._supervisor.piece("reading the ledgers again", self._reread_ledgers(self._nc))
 
-    def _on_clocks_apart(self) -> None:
-        """Judge nothing until the clocks agree: :meth:`_reread_ledgers` sees whether they do."""
-        if self._reading is None or self._reading.done():
-            for ledger in self._ledgers.values():
-                ledger.doubt()
-            self._on_back()
-
     async def _reread_ledgers(self, nc: HardenedClient) -> None:
         async def read() -> None:
             # A server that was restarted has lost what is in memory only, the live stream among it.
@@ -274,9 +289,11 @@ class Relay:
             await self._read_ledgers(nc)
 
         while (error := await outcome(read())) is not None:  # of any type: nothing is judged before this has succeeded
+            if isinstance(error, ClocksApart):
+                self._apart.tell(error)
+                return
             expected = isinstance(error, (StreamsUnusable, NatsError, OSError))
-            if not isinstance(error, ClocksApart):  # of that, the health says enough
-                log.warning("ledger.unreadable", error=str(error) if expected else kind(error))
+            log.warning("ledger.unreadable", error=str(error) if expected else kind(error))
             await asyncio.sleep(RETRY_S)
         # What was asked for on the connection before is lost with it: ask again now, not after a time-out.
         if self._journal is not None:
@@ -285,12 +302,27 @@ class Relay:
             worker.on_back()
 
     async def _read_ledgers(self, nc: HardenedClient) -> None:
+        await self._check_clocks(nc)
         for delivery, stream in _STREAMS:
             state = await ledger_state(nc, stream)
-            asking = ask_well(nc, f"STREAM.INFO.{stream}", None, ASK_S, "nats-server's clock cannot be told")
-            difference = await clocks.difference_ms(asking, clock_ms)
-            clocks.check(stream, difference, self._policy().limits.clock_skew_ms)
             self._ledgers[delivery].begin(state.since_ms, state.last_sequence, clock_ms())
+
+    async def _check_clocks(self, nc: HardenedClient) -> None:
+        """Raise :class:`ClocksApart`, or what JetStream's API raises."""
+        for _, stream in _STREAMS:
+            asking = ask_well(nc, f"STREAM.INFO.{stream}", None, ASK_S, "nats-server's clock cannot be told")
+            clocks.check(stream, await clocks.difference_ms(asking, clock_ms), self._policy().limits.clock_skew_ms)
+
+    async def _compare_clocks(self, nc: HardenedClient, stopping: asyncio.Event) -> None:
+        while not stopping.is_set():
+            try:
+                await self._check_clocks(nc)
+            except ClocksApart as error:
+                self._apart.tell(error)
+            except (StreamsUnusable, NatsError, OSError):
+                pass  # the health says so
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), clocks.LOOK_S)
 
     async def _wait_for_young_ledger(self, stopping: asyncio.Event) -> None:
         """On a new bus, wait until no clock can be behind the ledger's beginning, so that no honest first message is refused."""
