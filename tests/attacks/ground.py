@@ -140,6 +140,19 @@ class Ground(Shop):
             became += await self._sent(session, frames, [step.data for step in group])
         return became
 
+    async def take_alone(self, step: Step) -> list[str]:
+        """Send what one step says, and wait until the relay has done all that it does about it; what became of it.
+
+        A message is out of INGRESS after it was charged to its bot. It is delivered before that.
+        """
+        became = await self.take([step])
+
+        async def is_done() -> bool:
+            return await self.stored("INGRESS") == 0
+
+        await until(is_done, "the relay has acknowledged it")
+        return became
+
     async def sent(self, bot: str, frame: bytes, body: bytes) -> str:
         """Send a frame whose body has to be judged; what became of the body."""
         return (await self._sent(bot, frame, [body]))[0]

@@ -108,7 +108,7 @@ async def _by_message(attack: Attack, tell: Callable[[], tuple[Step, ...]], grou
             *first, last = tell()
         steps = (*first, replace(last, expect=attack.reason))
         if attack.one_by_one:
-            became = [result for step in steps for result in await ground.take([step])]
+            became = [result for step in steps for result in await ground.take_alone(step)]
         else:
             became = await ground.take(steps)
         is_spread = attack.reason == Reason.RATE and time.monotonic() - begun >= REFILL_S
