@@ -48,15 +48,16 @@ class Result:
     exit_code: int
 
 
-def fuzz(target: str, runs: int, seed: int, folder: Path) -> Result:
-    """Run one target ``runs`` times."""
+def fuzz(target: str, runs: int, seconds: int, seed: int, folder: Path) -> Result:
+    """Run one target ``runs`` times, or for ``seconds`` if that is not 0."""
     corpus, hurt = folder / target, folder / "found" / target
     for path in (corpus, hurt):
         path.mkdir(parents=True, exist_ok=True)
     for data in (ALL if target == "all" else TARGETS[target]).seeds():
         (corpus / sha256(data).hexdigest()[:16]).write_bytes(data)
     options: dict[str, int | str] = {
-        "runs": runs,
+        "runs": -1 if seconds else runs,
+        "max_total_time": seconds,
         "seed": seed,
         "max_len": MAX_BYTES,
         "timeout": HANG_S,
@@ -97,6 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"some of: {', '.join(TARGETS)}; or all: the quick ones in one process",
     )
     parser.add_argument("--runs", type=int, default=1_000_000, metavar="N", help="executions of a quick one (1000000)")
+    parser.add_argument(
+        "--seconds", type=int, default=0, metavar="N", help="so long for each target, instead of --runs"
+    )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="libFuzzer's seed (1)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="targets that run at the same time (1)")
     parser.add_argument("--json", action="store_true", help="one JSON object a target on stdout, instead of the table")
@@ -113,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 fuzz,
                 name,
                 max(1, asked.runs // (TARGETS[name].cost if name in TARGETS else 1)),
+                asked.seconds,
                 asked.seed,
                 asked.folder,
             )

@@ -6,10 +6,16 @@ import sys
 
 import atheris  # type: ignore[import-untyped, unused-ignore]  # in .venv-fuzz only; it ships no types
 
+from tests.fuzz.words import by_words
+
 with atheris.instrument_imports(include=["sealbus", "sealbus_broker", "tests.fuzz.targets"]):
     from tests.fuzz.targets import ALL, TARGETS
 
 if __name__ == "__main__":
     name = sys.argv.pop(1)
-    atheris.Setup(sys.argv, (ALL if name == "all" else TARGETS[name]).run)
+    target = ALL if name == "all" else TARGETS[name]
+    # Looked up at each call: what the name stands for changes when the fuzzing begins.
+    bytewise = lambda data, most: atheris.Mutate(data, most)  # noqa: E731, PLW0108  # see above
+    more = {"custom_mutator": by_words(target.seeds(), bytewise)} if target.is_text else {}
+    atheris.Setup(sys.argv, target.run, **more)
     atheris.Fuzz()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any, Final
 
 from sealbus.codec import split_sealed
 from sealbus.errors import Malformed
+from sealbus.keys import KeyKind, SigningKey
 from tests.attacks.families import SCENARIOS as ATTACKS
 from tests.gate.honest import HONEST
+from tests.gate.world import test_seed
 from tests.policy.folder import POLICY
 from tests.vectors.files import expand, load
 
@@ -151,20 +154,74 @@ def schemas() -> Iterable[bytes]:
     return [file.read_bytes() for file in sorted((ROOT / "schemas").glob("*.json"))]
 
 
+def schema_files() -> Iterable[bytes]:
+    """The shop's own, and one for each kind of keyword."""
+    return [*schemas(), *(json.dumps(schema, indent=1).encode() for schema in _SCHEMAS)]
+
+
+_SCHEMAS: Final[list[Any]] = [
+    True,
+    {"type": ["object", "null"], "properties": {"a": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"type": "integer"}}},
+    {"$anchor": "top", "items": {"$ref": "#top"}, "prefixItems": [{"const": 1}], "minItems": 1},
+    {"type": "array", "maxItems": 7, "uniqueItems": True, "items": {"type": "string"}},
+    {"$dynamicAnchor": "node", "properties": {"a": {"$dynamicRef": "#node"}}, "unevaluatedProperties": False},
+    {
+        "$id": "https://example.com/a.json",
+        "$defs": {"b": {"$id": "b.json", "enum": ["a", 1, None, [1]]}},
+        "$ref": "b.json",
+    },
+    {"if": {"type": "string"}, "then": {"pattern": "^[a-z]{1,5}(-[0-9]+)*$"}, "else": {"multipleOf": 0.5}},
+    {"oneOf": [{"maximum": 7}, {"exclusiveMinimum": 17}], "anyOf": [{}, False], "not": {"type": "boolean"}},
+    {"allOf": [{"maxLength": 17}, {"format": "date-time"}], "title": "a", "examples": [1]},
+    {"patternProperties": {"^a": {"type": "number"}}, "propertyNames": {"minLength": 1}, "maxProperties": 7},
+    {"dependentRequired": {"a": ["b"]}, "dependentSchemas": {"a": {"required": ["b"]}}, "additionalProperties": {}},
+    {"contains": {"type": "string"}, "maxContains": 7, "unevaluatedItems": {"type": "null"}},
+]
+
+
 def policies() -> Iterable[bytes]:
-    return [POLICY.encode(), (ROOT / "policy.yaml").read_bytes()]
+    shop = re.sub(r" *#.*", "", (ROOT / "policy.yaml").read_text())
+    shop = re.sub(r"(schema|reply): \S+", r"\1: order.v1", shop)
+    return [POLICY.encode(), shop.encode(), _EVERY_FIELD.encode()]
+
+
+_EVERY_FIELD: Final = """\
+version: 1
+bus: shop
+limits: {ttl: 60s, live_ttl: 10s, clock_skew: 1s, ingress_wait: 5m, retention: 7d, session: 10m,
+  accepted_bytes: 4GiB, ingress_bytes: 1GiB, quarantine_bytes: 1GiB, live_bytes: 64MiB, payload_bytes: 256KiB,
+  ingress_messages: 5000, connections: 16, subscriptions: 16, attempts: 10, bot_share: 50}
+on_violation: {default: quarantine, encoding: drop}
+roles:
+  trader: {publish: orders.placed, subscribe: [stock.>, orders.*]}
+bots:
+  order: {roles: [trader], publish: [stock.check]}
+  inventory: {publish: stock.reserved, subscribe: [orders.placed, stock.check]}
+subjects:
+  orders.*: {schema: [order.v1], rate: 200/s burst 400, max_bytes: 1KiB, on_violation: {schema: drop}}
+  stock.reserved:
+    schema: order.v1
+    cause: {subject: orders.placed, within: 10m, match: [/order_id, /a~1b], once: true}
+  stock.check: {delivery: live, schema: order.v1, reply: order.v1, rate: 0.5/s}
+"""
 
 
 def key_files() -> Iterable[bytes]:
-    key = load("keys.json")["valid"][0]["public_text"]
-    return [f"bot: order\nkeys:\n  - key: {key}\n    not_before: 2026-11-24T08:00:00Z\n".encode()]
+    keys = [SigningKey(test_seed(name), KeyKind.BOT).public.text for name in ("order", "order, later")]
+    times = (
+        "    not_before: 2026-11-24T08:00:00Z\n    not_after: 2027-11-24T08:00:00Z\n    revoked: 2026-12-01T00:00:00Z\n"
+    )
+    return [
+        f"bot: order\nkeys:\n  - key: {keys[0]}\n    not_before: 2026-11-24T08:00:00Z\n".encode(),
+        ("bot: order\nkeys:\n" + "".join(f"  - key: {key}\n{times}" for key in keys)).encode(),
+    ]
 
 
 def credentials() -> Iterable[bytes]:
     vectors = load("keys.json")["valid"]
     bot = next(case for case in vectors if case["kind"] == "bot")
     bus = next(case for case in vectors if case["kind"] == "bus")
-    servers = 'servers = ["nats://127.0.0.1:4222"]\n'
+    servers = 'servers = ["nats://127.0.0.1:4222", "tls://[::1]:443"]\n'
     text = f'bus = "shop"\nbot = "order"\nseed = "{bot["seed_text"]}"\n{servers}bus_keys = ["{bus["public_text"]}"]\n'
     return [text.encode()]
 

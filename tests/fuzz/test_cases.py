@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.targets import ALL, TARGETS
+from sealbus_broker.policy.tree import Unreadable
+from sealbus_broker.policy.yaml_tree import read_yaml_tree
+from tests.fuzz.targets import ALL, MAX_BYTES, TARGETS
+from tests.fuzz.words import by_words
+from tests.policy.folder import Folder
 
 CASES = Path(__file__).parent / "cases"
 
@@ -17,6 +21,37 @@ def test_every_seed_is_read_or_refused(name: str) -> None:
     assert seeds
     for data in (b"", b"\0", *seeds):
         TARGETS[name].run(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("policy-file", "policy.yaml"), ("schema-file", "schemas/order.v1.json"), ("key-file", "keys/order.yaml")],
+)
+def test_the_seeds_of_files_are_sound(name: str, file: str, tmp_path: Path) -> None:
+    """Else whoever changes them only ever changes what is refused."""
+    for at, data in enumerate(TARGETS[name].seeds()):
+        folder = Folder(tmp_path / str(at))
+        folder.write(file, data)
+        assert folder.problems() == []
+
+
+def test_a_text_changed_by_words_mostly_keeps_its_form() -> None:
+    seeds = list(TARGETS["policy-file"].seeds())
+    mutate = by_words(seeds, lambda data, most: data[:most])
+    changed = {mutate(data, MAX_BYTES, at) for data in seeds for at in range(60)}
+    assert changed == {mutate(data, MAX_BYTES, at) for data in seeds for at in range(60)}
+    assert len(changed) > 100
+    assert sum(is_yaml(data) for data in changed) > len(changed) / 2
+    for at in range(60):  # also where nothing is left to change
+        mutate(b"a", MAX_BYTES, at)
+
+
+def is_yaml(data: bytes) -> bool:
+    try:
+        read_yaml_tree("f", data.decode())
+    except Unreadable:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("case", sorted(CASES.glob("*/*")), ids=lambda case: f"{case.parent.name}/{case.name[:14]}")
