@@ -18,10 +18,14 @@ log = structlog.get_logger(__name__)
 
 
 def main() -> int:
-    """Admit bots until standard input is closed; return the exit code."""
+    """Admit bots until standard input is closed; return the exit code.
+
+    Arguments: the relay's process id, and the descriptor at which its signs of life come.
+    """
+    relay, signs = map(int, sys.argv[1:])
     with logging_to_stderr():
         try:
-            _run()
+            _run(relay, signs)
         except SealbusError as error:
             # Not `exception`: the sentence and its hint are for an operator.
             log.error("admission.failed", error=error.what, hint=error.hint)  # noqa: TRY400  # see above
@@ -29,13 +33,13 @@ def main() -> int:
     return 0
 
 
-def _run() -> None:
+def _run(relay: int, signs: int) -> None:
     try:
         import uvloop
     except ImportError:  # not made for this platform or interpreter
-        asyncio.run(keep())
+        asyncio.run(keep(relay, signs))
     else:
-        uvloop.run(keep())
+        uvloop.run(keep(relay, signs))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 Whoever wants to connect is answered there, whatever the relay is busy with: a message that takes a second to judge delays
 no login, and one that hangs the relay locks nobody out. The process is told what it needs on its standard input
 (:mod:`sealbus_broker.relay.orders`) and ends when that is closed, so it never outlives its relay. It says ``open`` on its
-standard output once bots can come in. Its log goes where the relay's goes.
+standard output once bots can come in. Its log goes where the relay's goes. Beside that it watches whether the relay hangs
+(:mod:`sealbus_broker.relay.watch`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from sealbus_broker.relay.admission import Admission
 from sealbus_broker.relay.connection import Link, disconnect
 from sealbus_broker.relay.errors import DoorFailed
 from sealbus_broker.relay.orders import MAX_BYTES, Orders
+from sealbus_broker.relay.watch import Watch, signs_of_life
 
 log = structlog.get_logger(__name__)
 
@@ -89,31 +91,36 @@ class Door:
 
     async def _run_once(self) -> tuple[bool, int]:
         """Start the process and wait until it has ended: whether it was open, and its exit code."""
+        async with signs_of_life() as signs:
+            try:
+                process = self._process = await asyncio.create_subprocess_exec(
+                    *(*self._command, str(os.getpid()), str(signs)),
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    pass_fds=(signs,),
+                    start_new_session=True,  # Ctrl-C is for the relay, which closes the door in order
+                )
+            except OSError as error:
+                raise DoorFailed(f"the process that admits bots cannot be started: {error.strerror}") from None
+            try:
+                return await self._tell(process)
+            finally:
+                self.opened.clear()
+                await _end(process)
+
+    async def _tell(self, process: asyncio.subprocess.Process) -> tuple[bool, int]:
         was_open = False
-        try:
-            process = self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C is for the relay, which closes the door in order
-            )
-        except OSError as error:
-            raise DoorFailed(f"the process that admits bots cannot be started: {error.strerror}") from None
         assert process.stdin is not None
         assert process.stdout is not None
-        try:
-            await self._allowed.wait()
-            with contextlib.suppress(OSError):  # it has ended, as its exit code will say
-                process.stdin.write(self._orders().encode())
-                await process.stdin.drain()
-            while said := await process.stdout.readline():
-                if said == OPEN:
-                    was_open = True
-                    self.opened.set()
-            return was_open, await process.wait()
-        finally:
-            self.opened.clear()
-            await _end(process)
+        await self._allowed.wait()
+        with contextlib.suppress(OSError):  # it has ended, as its exit code will say
+            process.stdin.write(self._orders().encode())
+            await process.stdin.drain()
+        while said := await process.stdout.readline():
+            if said == OPEN:
+                was_open = True
+                self.opened.set()
+        return was_open, await process.wait()
 
     async def stop(self) -> None:
         """Close the door: what has come is answered, and no more."""
@@ -138,10 +145,21 @@ async def _end(process: asyncio.subprocess.Process) -> None:
                 process.kill()
 
 
-async def keep() -> None:
-    """The process's side: admit bots until standard input is closed, or NATS ends the connection for good."""
+async def keep(relay: int, signs: int) -> None:
+    """The process's side: admit bots, and watch the relay, until standard input is closed, or NATS ends the connection for good.
+
+    ``relay``: its process id. ``signs``: where its signs of life come.
+    """
     reader = asyncio.StreamReader(MAX_BYTES)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    async with beside(_admit_as_told(reader), Watch(relay, signs).run(), name="the door") as tasks:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():
+                task.result()
+
+
+async def _admit_as_told(reader: asyncio.StreamReader) -> None:
     line = await reader.readline()
     if not line:
         return  # the relay ended before it had opened the door
