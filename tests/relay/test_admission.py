@@ -7,6 +7,7 @@ import base64
 import json
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 import nats
 import pytest
@@ -24,7 +25,7 @@ from sealbus_broker.gate.policy import BotKey, BotRule
 from sealbus_broker.relay import jwt
 from sealbus_broker.relay.admission import CALLOUT_SUBJECT, Admission, Denial, decide
 from tests.relay.scene import LIMITS, Door, Scene, a_policy, bot_rule, no_quiet, now_ms
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 
 async def test_a_bot_with_its_own_key_is_admitted_by_the_public_interface(scene: Scene) -> None:
@@ -189,6 +190,16 @@ async def test_the_log_says_who_came_and_who_was_refused_and_no_secret(scene: Sc
     assert "hunter2" not in told
     assert "\\u001b" not in told
     assert scene.keys["order"].seed_text not in told
+
+
+async def test_whoever_never_logs_in_is_hung_up_on(scene: Scene) -> None:
+    """Else a stranger could hold all of a server's connections for nothing."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(scene.url).port)
+    async with asyncio.timeout(PATIENCE_S):
+        said = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    assert said.endswith(b"-ERR 'Authentication Timeout'\r\n")
 
 
 async def test_a_session_ends_by_itself(scene: Scene) -> None:
