@@ -1,4 +1,7 @@
-"""A corpus of attacks, tried on every peer: what does its receiver get to hear that it should not?
+"""Attacks of the corpus (``tests/attacks``) that have a meaning everywhere, tried on every peer: what does its receiver get to hear
+that it should not?
+
+Each row names its cases of the corpus. What they mean on a peer, its attacker says (:mod:`benchmarks.attacking`).
 
 ``python -m benchmarks.attacks`` prints the matrix. Each attack meets the peer just started, its own sender and receiver, and goes
 
@@ -30,6 +33,7 @@ from benchmarks.peers import CLASSES, make
 from benchmarks.workload import order
 from sealbus import Credentials
 from sealbus.keys import KeyKind, SigningKey
+from tests.attacks.families import NAMED
 
 if TYPE_CHECKING:
     from benchmarks.peer import Peer, Sender
@@ -52,30 +56,64 @@ class Attack:
     what: str
     needs: str
     """What the attacker has."""
+    cases: tuple[str, ...]
+    """The corpus's names for it: a peer with several ways in is tried in each."""
 
     @property
     def method(self) -> str:
         """Of :class:`Attacker`."""
         return self.key.replace("-", "_")
 
+    @property
+    def family(self) -> str:
+        """The corpus's family of the first case."""
+        return NAMED[self.cases[0]].family
+
 
 ATTACKS: Final = (
-    Attack("anonymous", "an order, without credentials of any kind", NETWORK),
-    Attack("injected", "an order of the attacker's own, past all that stands before the receiver", NETWORK),
-    Attack("altered", "a captured order, its prices changed", NETWORK),
-    Attack("replay", "a captured order, once more", NETWORK),
-    Attack("replay-late", "a captured order, kept back until it has expired", NETWORK),
-    Attack("other-receiver", "a captured order, to another receiver", NETWORK),
-    Attack("garbage", "bytes that are no message", BOT),
-    Attack("unsigned", "an order to whom the bot may speak, but unsigned", BOT),
-    Attack("other-name", "an order in the sender's name, with the bot's own key", BOT),
-    Attack("not-granted", "an order in the bot's own name, to whom it may not speak", BOT),
-    Attack("schema", "an order that the schema does not allow", SENDER),
-    Attack("named-twice", "an order with two values for one name", SENDER),
-    Attack("same-id", "another order under an identifier that has been used", SENDER),
-    Attack("future", "an order dated an hour ahead", SENDER),
-    Attack("long-life", "an order that can be used for a day", SENDER),
-    Attack("revoked", "an order under a key that has been revoked", SENDER),
+    Attack("anonymous", "an order, without credentials of any kind", NETWORK, ("nothing_said",)),
+    Attack(
+        "injected",
+        "an order of the attacker's own, past all that stands before the receiver",
+        NETWORK,
+        ("a_delivery_of_its_own_making",),
+    ),
+    Attack("altered", "a captured order, its prices changed", NETWORK, ("a_changed_payload",)),
+    Attack(
+        "replay",
+        "a captured order, once more",
+        NETWORK,
+        ("replayed_at_once", "a_captured_envelope_in_another_session", "a_delivery_shown_again"),
+    ),
+    Attack("replay-late", "a captured order, kept back until it has expired", NETWORK, ("kept_for_later",)),
+    Attack(
+        "other-receiver",
+        "a captured order, to another receiver",
+        NETWORK,
+        ("a_changed_subject", "a_delivery_on_another_subject"),
+    ),
+    Attack("garbage", "bytes that are no message", BOT, ("garbage",)),
+    Attack("unsigned", "an order to whom the bot may speak, but unsigned", BOT, ("no_signature_at_all",)),
+    Attack(
+        "other-name",
+        "an order in the sender's name, with the bot's own key",
+        BOT,
+        ("another_name_inside", "another_bots_key"),
+    ),
+    Attack(
+        "not-granted", "an order in the bot's own name, to whom it may not speak", BOT, ("a_subject_outside_the_grant",)
+    ),
+    Attack("schema", "an order that the schema does not allow", SENDER, ("a_quantity_of_nothing",)),
+    Attack("named-twice", "an order with two values for one name", SENDER, ("a_duplicate_key",)),
+    Attack(
+        "same-id",
+        "another order under an identifier that has been used",
+        SENDER,
+        ("another_payload_under_a_used_nonce",),
+    ),
+    Attack("future", "an order dated an hour ahead", SENDER, ("issued_ahead_of_time",)),
+    Attack("long-life", "an order that can be used for a day", SENDER, ("a_life_too_long",)),
+    Attack("revoked", "an order under a key that has been revoked", SENDER, ("a_revoked_key", "a_key_that_leaked")),
 )
 """In the order of the table."""
 
@@ -97,6 +135,7 @@ class Row:
     attack: str
     what: str
     needs: str
+    cases: tuple[str, ...]
     peer: str
     let_through: bool | None
     """``None`` where it does not apply, or could not be tried: the note says which."""
@@ -172,7 +211,7 @@ async def trial(name: str, attack: Attack, bus: Bus, folder: Path) -> Row:
     """Try one attack on one peer, started for it."""
     place = folder / f"{name}-{attack.key}"
     place.mkdir()
-    about = (attack.key, attack.what, attack.needs, name)
+    about = (attack.key, attack.what, attack.needs, attack.cases, name)
     peer = make(name, bus)
     try:
         return Row(*about, *await attempt(peer, attacker_class(name), attack, place))
@@ -240,11 +279,11 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
 
     peers = list(dict.fromkeys(row["peer"] for row in rows))
     table = Table(title="What each peer lets through", title_justify="left")
-    for column in ("attack", "what", "by one who has", *peers):
+    for column in ("family", "attack", "what", "by one who has", *peers):
         table.add_column(column)
     for attack in ATTACKS:
         found = {row["peer"]: _word(row) for row in rows if row["attack"] == attack.key}
-        table.add_row(attack.key, attack.what, attack.needs, *(found[peer] for peer in peers))
+        table.add_row(attack.family, attack.key, attack.what, attack.needs, *(found[peer] for peer in peers))
     console = Console(width=None if sys.stdout.isatty() else 180, highlight=False)
     console.print(table)
     for row in rows:

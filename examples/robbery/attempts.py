@@ -14,15 +14,19 @@ from typing import Any
 
 import msgpack
 
-from examples.robbery.catalogue import PAST_THE_RELAY
-from examples.robbery.frames import Frame, hpub, msg, pub
+from examples.robbery.catalogue import ATTACKS, SCRAPER
+from examples.robbery.frames import Frame, msg, pub
 from examples.robbery.thief import FAKE_ORDER, Sent, Thief, admission, draft, now_ms, sealed
 from sealbus.codec import join_sealed, pack_json, split_sealed, unpack_json
 from sealbus.envelope import Envelope, Parent
 from sealbus.keys import SigningKey
 from sealbus.seal import sign_connect
 from sealbus.subjects import consumer_name
+from tests.attacks.corpus import Frame as FrameCase
+from tests.attacks.corpus import Vain
+from tests.attacks.families import NAMED
 
+CASES = {attack.key: attack.cases for attack in ATTACKS}
 Attempt = Callable[[Thief], Awaitable[Sent]]
 ATTEMPTS: dict[str, Attempt] = {}
 
@@ -172,38 +176,43 @@ async def grafted_seal(thief: Thief) -> Sent:
 
 # ---- past the relay --------------------------------------------------------------------------------------------------
 
-_SUBJECTS = {attack.key: attack.subjects for attack in PAST_THE_RELAY}
+
+def _frames(key: str, body: Callable[[], bytes], bot: str = SCRAPER) -> list[tuple[bytes, bytes]]:
+    """The corpus's own frames for this attack, each with its body."""
+    cases = [NAMED[name].case for name in CASES[key]]
+    bodies = [(case, body()) for case in cases if isinstance(case, FrameCase)]
+    return [(case.make(said, bot), said) for case, said in bodies]
 
 
-async def _publish_all(thief: Thief, key: str) -> Sent:
-    delivery, _ = thief.forged_delivery("order", "orders.placed", FAKE_ORDER)
-    for subject in _SUBJECTS[key]:
-        await thief.as_scraper(pub(subject, delivery))
-    return []
+def _forged(thief: Thief) -> bytes:
+    return thief.forged_delivery("order", "orders.placed", FAKE_ORDER)[0]
 
 
-def _register_publishing(key: str) -> None:
+def _register_frames(key: str) -> None:
     @attempt(key)
-    async def publish(thief: Thief) -> Sent:
-        return await _publish_all(thief, key)
+    async def send(thief: Thief) -> Sent:
+        for frame, _ in _frames(key, lambda: _forged(thief)):
+            await thief.as_scraper(frame)
+        return []
 
 
-for _key in ("direct-delivery", "direct-inbox", "other-ingress", "stream-subjects", "stream-api", "system"):
-    _register_publishing(_key)
+for _key in (
+    "direct-delivery",
+    "direct-inbox",
+    "other-ingress",
+    "stream-subjects",
+    "stream-api",
+    "system",
+    "eavesdrop",
+    "oversized",
+):
+    _register_frames(_key)
 
 
 @attempt("stolen-direct")
 async def stolen_direct(thief: Thief) -> Sent:
-    delivery, _ = thief.forged_delivery("order", "orders.placed", FAKE_ORDER)
-    for subject in _SUBJECTS["stolen-direct"]:
-        thief.tap.inject(pub(subject, delivery))
-    return []
-
-
-@attempt("eavesdrop")
-async def eavesdrop(thief: Thief) -> Sent:
-    for number, subject in enumerate(_SUBJECTS["eavesdrop"], start=1):
-        await thief.as_scraper(f"SUB {subject} {number}\r\n".encode())
+    for frame, _ in _frames("stolen-direct", lambda: _forged(thief), "order"):
+        thief.tap.inject(frame)
     return []
 
 
@@ -328,55 +337,30 @@ async def large(thief: Thief) -> Sent:
     return await _send_raw(thief, os.urandom(512 * 1024 + 1))
 
 
-@attempt("oversized")
-async def oversized(thief: Thief) -> Sent:
-    await thief.as_scraper(pub("send.scraper", bytes(700 * 1024)))
-    return []
+async def _send_frames(thief: Thief, key: str) -> Sent:
+    frames = _frames(key, lambda: os.urandom(64))
+    for frame, _ in frames:
+        await thief.as_scraper(frame)
+    return [body for _, body in frames]
 
 
 @attempt("hostile-headers")
 async def hostile_headers(thief: Thief) -> Sent:
-    nonce = Envelope.decode(thief.tap.orders[-1]).header.nonce.hex()
-    blocks = (
-        f"NATS/1.0\r\nNats-Msg-Id: order.{nonce}\r\n\r\n".encode(),
-        b"NATS/1.0\r\nSealbus-Record: {}\r\nNats-Pin-Id: 0\r\nNats-Sequence: 1\r\n\r\n",
-        b"NATS/1.0 503 No Responders\r\nStatus: 404\r\n\r\n",
-        b"NATS/1.0\r\nno colon\r\n\xff\xfe\x00\x0b: \x1b[2J\r\n: \r\n\r\n",
-        b"NATS/1.0\r\nNats-Pin-Id: ",
-        b"HTTP/1.1 200 OK",
-    )
-    bodies = [os.urandom(64) for _ in blocks]
-    for block, body in zip(blocks, bodies, strict=True):
-        await thief.as_scraper(hpub("send.scraper", block, body))
-    return bodies
-
-
-@attempt("expected-headers")
-async def expected_headers(thief: Thief) -> Sent:
-    lines = (
-        "Nats-Rollup: all",
-        "Nats-Rollup: sub",
-        "Nats-Expected-Stream: ACCEPTED",
-        "Nats-Expected-Last-Sequence: 0",
-        "Nats-Expected-Last-Msg-Id: x",
-        "Nats-TTL: 1s",
-        "Nats-Incr: +1",
-        "Nats-Schedule: @every 1s\r\nNats-Schedule-Target: accepted.orders.placed",
-        "Nats-Batch-Id: a\r\nNats-Batch-Sequence: 1\r\nNats-Batch-Commit: 1",
-    )
-    for line in lines:
-        await thief.as_scraper(hpub("send.scraper", f"NATS/1.0\r\n{line}\r\n\r\n".encode(), os.urandom(64)))
-    return []
+    return await _send_frames(thief, "hostile-headers")
 
 
 @attempt("reply-subjects")
 async def reply_subjects(thief: Thief) -> Sent:
-    speaking = ("bus.orders.placed", "inbox.order.00", "accepted.orders.placed", "send.order")
-    replies = (DELETE, "$JS.API.STREAM.PURGE.INGRESS", *speaking)
-    bodies = [os.urandom(64) for _ in replies]
-    for reply, body in zip(replies, bodies, strict=True):
-        await thief.as_scraper(pub("send.scraper", body, reply))
-    return bodies
+    return await _send_frames(thief, "reply-subjects")
+
+
+@attempt("expected-headers")
+async def expected_headers(thief: Thief) -> Sent:
+    for name in CASES["expected-headers"]:
+        case = NAMED[name].case
+        assert isinstance(case, Vain)
+        await thief.as_scraper(case.make(os.urandom(64), SCRAPER, ""))
+    return []
 
 
 @attempt("ack-reply")

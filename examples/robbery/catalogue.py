@@ -1,32 +1,19 @@
-"""Everything the attacker tries, and where each must be stopped. The director holds the outcome against this list, row by row."""
+"""Everything the attacker tries. Each is one or several cases of the corpus (``tests/attacks``), staged in the shop.
+
+The corpus says who must stop a case and for which reason; the director holds the outcome against that, row by row. What stands here is
+how it is told to those who watch.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
+from tests.attacks.corpus import LESSER, Where
+from tests.attacks.families import NAMED
 
-class Where(StrEnum):
-    """What stops an attack, and what the director looks at to know."""
-
-    DOOR = "admission"
-    """No session: the relay's log says that it refused one, and why."""
-    NATS = "NATS permissions"
-    """nats-server refuses the frame: its own log says so, for the very subject."""
-    LIMIT = "NATS limits"
-    """nats-server refuses the frame for its size, and hangs up: its own log says so."""
-    GATE = "relay: gate"
-    """The quarantine holds these very bytes, with this reason."""
-    LEDGER = "relay: ledger"
-    """The same, found by the nonce ledger."""
-    SERVICE = "relay: service"
-    """The request was in order, what it asks for is not granted: what it would have made does not exist."""
-    STREAMS = "NATS streams"
-    """JetStream stores it or not, but nothing comes of it: every stream is as it was, nobody received anything."""
-    ACCOUNTS = "NATS accounts"
-    """The server's answer goes where nobody listens: every stream is as it was, nobody received anything."""
-    BOT = "the bot itself"
-    """The receiving bot has counted a delivery that it did not believe, and why; or has noticed, and sent again."""
+NOT_THE_BUS = "stamp: sealed by a key that is not the bus's"
+SCRAPER = "scraper"
+"""The lesser bot's name in the shop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,79 +22,87 @@ class Attack:
 
     key: str
     what: str
-    where: Where
-    why: str
-    """The stable reason, or the words in which relay, server or bot say why."""
-    subjects: tuple[str, ...] = ()
-    """NATS subjects, each of which must have been refused."""
+    cases: tuple[str, ...]
+    """The names of the corpus's cases, all stopped in one way."""
     detail: str = ""
     """What the relay must have noted beside the reason: of several things that a reason stands for, this one."""
     victim: str = ""
     """The bot that must have counted a refused delivery."""
 
+    @property
+    def where(self) -> Where:
+        """What must stop it."""
+        return NAMED[self.cases[0]].where
 
-NO_KEY = "no admission text, signature or challenge"
-NOT_ITS_KEY = "the key is not one of this bot's"
-NO_SIGNATURE = "the signature does not hold over the challenge and the admission text"
-NOT_ITS_CONSUMER = "a consumer that is not the bot's own"
-NO_DELIVERY = "not one complete msgpack value, or one with far too many parts"
-NOT_THE_BUS = "stamp: sealed by a key that is not the bus's"
+    @property
+    def why(self) -> str:
+        """The stable reason, or the words in which relay, server or bot say why."""
+        said = NAMED[self.cases[0]].reason.replace(LESSER, SCRAPER)
+        if self.where is Where.NATS:
+            return "Publish Violation" if self.cases[0].startswith("pub ") else "Subscription Violation"
+        return "maximum payload" if self.where is Where.LIMIT else said
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """NATS subjects, each of which must have been refused."""
+        if self.where is not Where.NATS:
+            return ()
+        return tuple(case.partition(" ")[2].replace(LESSER, SCRAPER) for case in self.cases)
+
 
 AT_THE_DOOR = (
-    Attack("no-key", "connect without a key", Where.DOOR, NO_KEY),
-    Attack("unknown-key", "connect as order with a key nobody knows", Where.DOOR, NOT_ITS_KEY),
-    Attack("borrowed-name", "connect as order with scraper's key", Where.DOOR, NOT_ITS_KEY),
-    Attack("borrowed-key", "connect as order, naming its key, signing with another", Where.DOOR, NO_SIGNATURE),
-    Attack("replayed-login", "replay order's own captured login", Where.DOOR, NO_SIGNATURE),
-    Attack("bare-challenge", "sign the server's bare challenge", Where.DOOR, NO_SIGNATURE),
-    Attack("foreign-durable", "log in as scraper, ask for inventory's durable queue", Where.DOOR, NOT_ITS_CONSUMER),
+    Attack("no-key", "connect without a key", ("nothing_said",)),
+    Attack("unknown-key", "connect as order with a key nobody knows", ("a_key_that_nobody_knows",)),
+    Attack("borrowed-name", "connect as order with scraper's key", ("a_lesser_bots_key",)),
+    Attack("borrowed-key", "connect as order, naming its key, signing with another", ("signed_with_another_key",)),
+    Attack("replayed-login", "replay order's own captured login", ("another_challenge",)),
+    Attack("bare-challenge", "sign the server's bare challenge", ("the_bare_challenge",)),
+    Attack("foreign-durable", "log in as scraper, ask for inventory's durable queue", ("anothers_consumer",)),
 )
 ON_THE_WIRE = (
-    Attack("replay-at-once", "captured order, replayed at once in the stolen session", Where.LEDGER, "replay"),
-    Attack("replay-live", "captured order, replayed on call.order", Where.GATE, "wrong-delivery"),
-    Attack("replay-scraper", "captured order, sent from scraper's session", Where.GATE, "unknown-key"),
-    Attack("replay-subject", "captured order, subject changed to orders.shipped", Where.GATE, "bad-seal"),
-    Attack("changed-copy", "captured order, ship-to address changed", Where.GATE, "bad-seal"),
-    Attack("changed-in-flight", "order changed on its way, original held back", Where.GATE, "bad-seal"),
-    Attack("forged-receipt", "order swallowed, its receipt forged", Where.BOT, NOT_THE_BUS),
-    Attack("stolen-session", "own order in the stolen session, sealed by own key", Where.GATE, "unknown-key"),
-    Attack("grafted-seal", "own order with a captured order's seal", Where.GATE, "bad-seal"),
+    Attack("replay-at-once", "captured order, replayed at once in the stolen session", ("replayed_at_once",)),
+    Attack("replay-live", "captured order, replayed on call.order", ("a_durable_subject_by_the_live_way",)),
+    Attack(
+        "replay-scraper", "captured order, sent from scraper's session", ("a_captured_envelope_in_another_session",)
+    ),
+    Attack("replay-subject", "captured order, subject changed to orders.shipped", ("a_changed_subject",)),
+    Attack("changed-copy", "captured order, ship-to address changed", ("a_changed_payload",)),
+    Attack("changed-in-flight", "order changed on its way, original held back", ("a_changed_payload",)),
+    Attack("forged-receipt", "order swallowed, its receipt forged", ("a_receipt_of_its_own_making",)),
+    Attack("stolen-session", "own order in the stolen session, sealed by own key", ("a_key_of_nobody",)),
+    Attack("grafted-seal", "own order with a captured order's seal", ("a_seal_of_another_envelope",)),
 )
+
+
+def _pub(*subjects: str) -> tuple[str, ...]:
+    return tuple(f"pub {subject}" for subject in subjects)
+
+
 PAST_THE_RELAY = (
     Attack(
         "direct-delivery",
         "forged order with a stamp of its own, straight to delivery",
-        Where.NATS,
-        "Publish Violation",
-        ("bus.orders.placed", "bus.stock.reserved", "bus.reply.order.00"),
+        _pub("bus.orders.placed", "bus.stock.reserved", "bus.reply.order.00"),
     ),
     Attack(
         "direct-inbox",
         "forged receipts, straight to other bots' inboxes",
-        Where.NATS,
-        "Publish Violation",
-        ("inbox.order.00", "inbox.inventory.00", "inbox.scraper.00"),
+        _pub("inbox.order.00", "inbox.inventory.00", "inbox.rival.00"),
     ),
     Attack(
         "other-ingress",
         "other bots' ingress, and wildcards",
-        Where.NATS,
-        "Publish Violation",
-        ("send.order", "call.inventory", "send.*", "send.>"),
+        _pub("send.order", "call.inventory", "send.*", "send.>"),
     ),
     Attack(
         "stream-subjects",
         "straight into the streams",
-        Where.NATS,
-        "Publish Violation",
-        ("accepted.orders.placed", "live.stock.check", "ingress.0.order", "quarantine.size.order"),
+        _pub("accepted.orders.placed", "live.stock.check", "ingress.0.order", "quarantine.size.order"),
     ),
     Attack(
         "stream-api",
         "delete and purge streams, consumers, messages",
-        Where.NATS,
-        "Publish Violation",
-        (
+        _pub(
             "$JS.API.STREAM.DELETE.ACCEPTED",
             "$JS.API.STREAM.PURGE.INGRESS",
             "$JS.API.STREAM.MSG.DELETE.ACCEPTED",
@@ -118,16 +113,12 @@ PAST_THE_RELAY = (
     Attack(
         "system",
         "system subjects: kick, inspect, answer logins",
-        Where.NATS,
-        "Publish Violation",
-        ("$SYS.REQ.SERVER.PING", "$SYS.REQ.SERVER.X.KICK", "$SYS.REQ.USER.AUTH"),
+        _pub("$SYS.REQ.SERVER.PING", "$SYS.REQ.SERVER.X.KICK", "$SYS.REQ.USER.AUTH"),
     ),
     Attack(
         "stolen-direct",
         "the same from order's stolen session",
-        Where.NATS,
-        "Publish Violation",
-        (
+        _pub(
             "bus.orders.placed",
             "inbox.inventory.00",
             "send.inventory",
@@ -138,67 +129,122 @@ PAST_THE_RELAY = (
     Attack(
         "eavesdrop",
         "listen to others: deliveries, inboxes, ingress, system",
-        Where.NATS,
-        "Subscription Violation",
-        ("bus.>", "bus.orders.placed", "inbox.>", "inbox.order.>", "send.*", ">", "$SYS.>", "$JS.>"),
+        tuple(
+            f"sub {subject}"
+            for subject in ("bus.>", "bus.orders.placed", "inbox.>", "inbox.order.>", "send.*", ">", "$SYS.>", "$JS.>")
+        ),
     ),
 )
 AS_SCRAPER = (
-    Attack("own-seal-as-order", "scraper's session and key, envelope says order", Where.GATE, "wrong-bot"),
-    Attack("not-granted", "an order, as itself", Where.GATE, "not-granted"),
-    Attack("undeclared", "a subject that no policy knows", Where.GATE, "undeclared-subject"),
-    Attack("schema", "a price that is a text", Where.GATE, "schema"),
-    Attack("unknown-schema", "a price by the schema of orders", Where.GATE, "unknown-schema"),
-    Attack("expired", "an envelope whose time is over", Where.GATE, "expired"),
-    Attack("future", "an envelope from the future", Where.GATE, "issued-in-future"),
-    Attack("long-life", "an envelope that lives for a day", Where.GATE, "ttl-too-long"),
-    Attack("other-bus", "an envelope for another bus", Where.GATE, "wrong-bus"),
+    Attack("own-seal-as-order", "scraper's session and key, envelope says order", ("another_name_inside",)),
+    Attack("not-granted", "an order, as itself", ("a_subject_outside_the_grant",)),
+    Attack("undeclared", "a subject that no policy knows", ("a_subject_of_nobody",)),
+    Attack("schema", "a price that is a text", ("a_quantity_of_nothing",)),
+    Attack("unknown-schema", "a price by the schema of orders", ("a_schema_of_another_subject",)),
+    Attack("expired", "an envelope whose time is over", ("kept_for_later",)),
+    Attack("future", "an envelope from the future", ("issued_ahead_of_time",)),
+    Attack("long-life", "an envelope that lives for a day", ("a_live_message_with_a_life_too_long",)),
+    Attack("other-bus", "an envelope for another bus", ("captured_on_a_test_bus",)),
     Attack(
-        "forged-answer", "an answer to a question that nobody asked", Where.GATE, "cause", detail="a parent is required"
+        "forged-answer",
+        "an answer to a question that nobody asked",
+        ("an_answer_to_nothing",),
+        detail="a parent is required",
     ),
     Attack(
         "stolen-question",
         "an answer to order's question, on its stolen stamp",
-        Where.GATE,
-        "cause",
+        ("an_answer_by_a_third_bot",),
         detail="may not receive",
     ),
-    Attack("reservation", "a reservation, with a real order's stolen stamp", Where.GATE, "not-granted"),
-    Attack("subscribe-orders", "ask the relay for a durable queue of orders", Where.SERVICE, "no such durable"),
-    Attack("operator", "ask the relay for the quarantine", Where.GATE, "not-granted"),
+    Attack("reservation", "a reservation, with a real order's stolen stamp", ("a_subject_outside_the_grant",)),
+    Attack(
+        "subscribe-orders", "ask the relay for a durable queue of orders", ("a subscription to what others may have",)
+    ),
+    Attack("operator", "ask the relay for the quarantine", ("a look into the quarantine",)),
 )
 NOISE = (
-    Attack("garbage", "random bytes", Where.GATE, "encoding"),
-    Attack("empty", "nothing at all", Where.GATE, "encoding"),
-    Attack("bomb", "msgpack that promises four billion values", Where.GATE, "encoding"),
-    Attack("large", "an envelope too large", Where.GATE, "size"),
-    Attack("oversized", "a message of 700 KiB", Where.LIMIT, "maximum payload"),
-    Attack("hostile-headers", "hostile header blocks: ids, pins, status, NUL", Where.GATE, "encoding"),
+    Attack("garbage", "random bytes", ("garbage",)),
+    Attack("empty", "nothing at all", ("nothing_at_all",)),
+    Attack("bomb", "msgpack that promises four billion values", ("an_envelope_that_claims_4_billion_parts",)),
+    Attack("large", "an envelope too large", ("one_byte_too_large",)),
+    Attack("oversized", "a message of 700 KiB", ("more than a message may have",)),
     Attack(
-        "expected-headers", "headers that steer JetStream: rollups, schedules, TTLs", Where.STREAMS, "nothing accepted"
+        "hostile-headers",
+        "hostile header blocks: ids, pins, status, NUL",
+        (
+            "headers: an id",
+            "headers: a pin",
+            "headers: a record",
+            "headers: a status",
+            "headers: no headers",
+            "headers: no end",
+            "headers: control characters",
+        ),
     ),
-    Attack("reply-subjects", "reply = JetStream API, delivery: have the server speak", Where.GATE, "encoding"),
-    Attack("ack-reply", "an ACK whose answer would delete the stream", Where.ACCOUNTS, "no JetStream beyond the wall"),
     Attack(
-        "pull-reply", "a pull whose answer goes to inventory's questions", Where.BOT, NO_DELIVERY, victim="inventory"
+        "expected-headers",
+        "headers that steer JetStream: rollups, schedules, TTLs",
+        (
+            "header Nats-Rollup: all",
+            "header Nats-Rollup: sub",
+            "header Nats-Expected-Stream: ACCEPTED",
+            "header Nats-Expected-Last-Sequence: 0",
+            "header Nats-Expected-Last-Msg-Id: x",
+            "header Nats-TTL: 1s",
+            "header Nats-Incr: +1",
+            "header Nats-Schedule: @every 1s",
+            "header Nats-Batch-Id: a",
+        ),
+    ),
+    Attack(
+        "reply-subjects",
+        "reply = JetStream API, delivery: have the server speak",
+        (
+            "reply $JS.API.STREAM.DELETE.ACCEPTED",
+            "reply $JS.API.STREAM.PURGE.INGRESS",
+            "reply bus.orders.placed",
+            "reply accepted.orders.placed",
+            "reply inbox.order.00",
+            "reply send.order",
+        ),
+    ),
+    Attack(
+        "ack-reply",
+        "an ACK whose answer would delete the stream",
+        (
+            "acknowledgement answered at $JS.API.STREAM.DELETE.ACCEPTED",
+            "acknowledgement answered at $JS.API.STREAM.PURGE.ACCEPTED",
+            "acknowledgement answered at bus.orders.placed",
+        ),
+    ),
+    Attack(
+        "pull-reply",
+        "a pull whose answer goes to inventory's questions",
+        ("a_delivery_of_garbage",),
+        victim="inventory",
     ),
 )
 ON_ORDERS_LINE = (
     Attack(
         "forged-shipment",
         "shipment with a stamp of its own, put into order's line",
-        Where.BOT,
-        NOT_THE_BUS,
+        ("a_delivery_of_its_own_making",),
         victim="order",
     ),
-    Attack("repeated-shipment", "a genuine shipment, delivered a second time", Where.BOT, "known by its nonce"),
+    Attack("repeated-shipment", "a genuine shipment, delivered a second time", ("a_delivery_shown_again",)),
 )
-LATER = (Attack("replay-later", "captured order, replayed after its time-to-live", Where.GATE, "expired"),)
+LATER = (Attack("replay-later", "captured order, replayed after its time-to-live", ("kept_for_later",)),)
 INSIDE = (
-    Attack("no-order", "reservation without an order", Where.GATE, "cause", detail="a parent is required"),
-    Attack("own-stamp-cause", "order proven by its own stamp", Where.GATE, "cause", detail=NOT_THE_BUS),
-    Attack("other-order", "reservation from another order's stamp", Where.GATE, "cause", detail="/order_id differs"),
-    Attack("second-reservation", "second reservation for an order", Where.LEDGER, "already-answered"),
+    Attack("no-order", "reservation without an order", ("a_shipment_of_nothing",), detail="a parent is required"),
+    Attack("own-stamp-cause", "order proven by its own stamp", ("a_stamp_of_its_own_making",), detail=NOT_THE_BUS),
+    Attack(
+        "other-order",
+        "reservation from another order's stamp",
+        ("shipped_to_another_order",),
+        detail="/order_id differs",
+    ),
+    Attack("second-reservation", "second reservation for an order", ("shipped_twice",)),
 )
 
 ACTS: dict[str, tuple[Attack, ...]] = {

@@ -11,10 +11,11 @@ from typing import Any
 
 from nats.aio.client import Client
 
-from examples.robbery.catalogue import Attack, Where
+from examples.robbery.catalogue import Attack
 from examples.robbery.judging import TRADE, Finding
 from examples.robbery.stage import Actor
 from sealbus import Bot
+from tests.attacks.corpus import Where
 
 PATIENCE_S = 4.0
 """How long evidence may take to appear: a verdict takes milliseconds."""

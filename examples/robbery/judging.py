@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from examples.robbery.catalogue import Attack, Where
+from examples.robbery.catalogue import Attack
+from tests.attacks.corpus import Where
 
 TRADE = ("orders.placed", "stock.reserved", "orders.shipped")
 """The subjects on which anything at all may have been accepted onto a stream."""

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 ESCAPED: Final = "escaped"
 KNOWN: Final = "known by its nonce"
+NOTHING: Final = "nothing came of it"
+LESSER: Final = "rival"
+"""The lesser bot, which attacks. In the demo it has another name."""
 
 Said = tuple[str | None, bytes | str | None]
 """A login: the admission text, and the signature or what stands in its place."""
@@ -29,10 +32,18 @@ Said = tuple[str | None, bytes | str | None]
 class Where(StrEnum):
     """What stops an attack."""
 
+    DOOR = "admission"
     GATE = "relay: gate"
     LEDGER = "relay: ledger"
-    DOOR = "admission"
+    SERVICE = "relay: service"
+    """The request is in order. What it asks for is not granted: the answer says so, and nothing was made."""
     NATS = "NATS permissions"
+    LIMIT = "NATS limits"
+    """nats-server refuses the frame for its size, and hangs up."""
+    STREAMS = "NATS streams"
+    """nats-server takes the frame, and stores nothing of it."""
+    ACCOUNTS = "NATS accounts"
+    """nats-server answers where nobody listens."""
     JETSTREAM = "JetStream limits"
     BOT = "the bot itself"
     LOADER = "policy loader"
@@ -50,13 +61,27 @@ class Login:
 class Frame:
     """A frame in the session of a lesser bot, whatever NATS's client libraries think of it."""
 
-    make: Callable[[bytes], bytes]
-    """Is given a body that nobody has sent before."""
+    make: Callable[[bytes, str], bytes]
+    """Is given a body that nobody has sent before, and the name of the bot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vain:
+    """Frames that nats-server takes, and of which nothing may come. ``make`` is given a body, the bot, and one of its own consumers."""
+
+    make: Callable[[bytes, str, str], bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """Something that the bus's own services are asked."""
+
+    tell: Callable[[], tuple[Step, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Favour:
+    """A request in order, for what the bot may not have. ``tell`` tells the step."""
 
     tell: Callable[[], tuple[Step, ...]]
 
@@ -97,7 +122,7 @@ class Shown:
     text: str
 
 
-Case = Scenario | Login | Frame | Request | Pull | Greeting | Told | Written | Shown
+Case = Scenario | Login | Frame | Vain | Request | Favour | Pull | Greeting | Told | Written | Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +225,18 @@ class Family:
         """A message for what the relay itself offers, which the gate of a running bus must refuse."""
         self._add(Attack(self.name, name, about, Where.GATE, reason.value, Request(tell)))
 
+    def favour(self, name: str, about: str, tell: Callable[[], tuple[Step, ...]], error: str) -> None:
+        """A request that the gate lets pass, and to which the relay must answer with this error."""
+        self._add(Attack(self.name, name, about, Where.SERVICE, error, Favour(tell)))
+
+    def vain(self, name: str, about: str, where: Where, make: Callable[[bytes, str, str], bytes]) -> None:
+        """Frames of which nothing comes."""
+        self._add(Attack(self.name, name, about, where, NOTHING, Vain(make)))
+
+    def too_large(self, name: str, about: str, make: Callable[[bytes, str], bytes]) -> None:
+        """A frame for which nats-server ends the connection."""
+        self._add(Attack(self.name, name, about, Where.LIMIT, "Maximum Payload Violation", Frame(make)))
+
     def forbidden(self, verb: str, subjects: Mapping[str, str]) -> None:
         """Subjects that a lesser bot may not publish to (``PUB``) or subscribe to (``SUB``), each with what it would be."""
         kind = "Publish" if verb == "PUB" else "Subscription"
@@ -211,7 +248,7 @@ class Family:
             case = Frame(_publishing(subject) if verb == "PUB" else _subscribing(subject))
             self._add(Attack(self.name, f"{verb.lower()} {subject}", about, Where.NATS, reason, case))
 
-    def frame(self, name: str, about: str, make: Callable[[bytes], bytes], reason: Reason) -> None:
+    def frame(self, name: str, about: str, make: Callable[[bytes, str], bytes], reason: Reason) -> None:
         """A frame that NATS takes, and whose body the gate must refuse."""
         self._add(Attack(self.name, name, about, Where.GATE, reason.value, Frame(make)))
 
@@ -225,9 +262,9 @@ def _about(function: Callable[..., object]) -> str:
     return " ".join((function.__doc__ or "").split())
 
 
-def _publishing(subject: str) -> Callable[[bytes], bytes]:
-    return lambda body: f"PUB {subject} {len(body)}\r\n".encode() + body + b"\r\n"
+def _publishing(subject: str) -> Callable[[bytes, str], bytes]:
+    return lambda body, bot: f"PUB {subject.replace(LESSER, bot)} {len(body)}\r\n".encode() + body + b"\r\n"
 
 
-def _subscribing(subject: str) -> Callable[[bytes], bytes]:
-    return lambda _: f"SUB {subject} 7\r\n".encode()
+def _subscribing(subject: str) -> Callable[[bytes, str], bytes]:
+    return lambda _, bot: f"SUB {subject.replace(LESSER, bot)} 7\r\n".encode()

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from examples.robbery.frames import hpub, pub
 from sealbus.reason import Reason
-from tests.attacks.corpus import Family
+from tests.attacks.corpus import Family, Where
 
 FAMILY = Family("confused deputy")
 
 
-def _with_reply(reply: str) -> Callable[[bytes], bytes]:
-    return lambda body: f"PUB send.rival {reply} {len(body)}\r\n".encode() + body + b"\r\n"
+def _with_reply(reply: str) -> Callable[[bytes, str], bytes]:
+    return lambda body, bot: pub(f"send.{bot}", body, reply)
 
 
-def _with_headers(block: bytes) -> Callable[[bytes], bytes]:
-    return lambda body: f"HPUB send.rival {len(block)} {len(block) + len(body)}\r\n".encode() + block + body + b"\r\n"
+def _with_headers(block: bytes) -> Callable[[bytes, str], bytes]:
+    return lambda body, bot: hpub(f"send.{bot}", block, body)
+
+
+def _with_line(line: str) -> Callable[[bytes, str, str], bytes]:
+    return lambda body, bot, _: hpub(f"send.{bot}", f"NATS/1.0\r\n{line}\r\n\r\n".encode(), body)
+
+
+def _acknowledging(reply: str) -> Callable[[bytes, str, str], bytes]:
+    return lambda _, __, consumer: b"".join(
+        pub(f"$JS.ACK.ACCEPTED.{consumer}.1.1.1.1764000000000000000.0", what, reply) for what in (b"+ACK", b"+NXT")
+    )
 
 
 for _reply, _about in {
@@ -38,3 +49,23 @@ for _name, (_block, _about) in {
     "control characters": (b"NATS/1.0\r\n\xff\xfe\x00\x0b: \x1b[2J\r\n: \r\n\r\n", "header lines of no text"),
 }.items():
     FAMILY.frame(f"headers: {_name}", _about, _with_headers(_block), Reason.ENCODING)
+
+for _line, _about in {
+    "Nats-Rollup: all": "a message in place of all that wait",
+    "Nats-Rollup: sub": "a message in place of all that wait with it",
+    "Nats-Expected-Stream: ACCEPTED": "a message for another stream",
+    "Nats-Expected-Last-Sequence: 0": "a message under a condition",
+    "Nats-Expected-Last-Msg-Id: x": "a message behind another",
+    "Nats-TTL: 1s": "a message that goes before it is judged",
+    "Nats-Incr: +1": "a counter",
+    "Nats-Schedule: @every 1s\r\nNats-Schedule-Target: accepted.orders.placed": "a message that the server sends again each second",
+    "Nats-Batch-Id: a\r\nNats-Batch-Sequence: 1\r\nNats-Batch-Commit: 1": "a batch of messages, stored at once",
+}.items():
+    FAMILY.vain(f"header {_line.partition(chr(13))[0]}", _about, Where.STREAMS, _with_line(_line))
+
+for _reply, _about in {
+    "$JS.API.STREAM.DELETE.ACCEPTED": "the answer to an acknowledgement would delete the ledger",
+    "$JS.API.STREAM.PURGE.ACCEPTED": "the answer to an acknowledgement would purge it",
+    "bus.orders.placed": "the answer to an acknowledgement would be a delivery",
+}.items():
+    FAMILY.vain(f"acknowledgement answered at {_reply}", _about, Where.ACCOUNTS, _acknowledging(_reply))

@@ -37,6 +37,12 @@ def garbage() -> Step:
 
 
 @attack("check_encoding", Reason.ENCODING, without=BREAKS)
+def an_envelope_that_claims_4_billion_parts() -> Step:
+    """An array header of 2**32-1 parts, and eight bytes behind it."""
+    return Step(b"\xdd\xff\xff\xff\xff" + bytes(8))
+
+
+@attack("check_encoding", Reason.ENCODING, without=BREAKS)
 def a_byte_after_the_end() -> Step:
     """An honest envelope with one more byte behind it."""
     return Step(envelope() + b"\xc0")

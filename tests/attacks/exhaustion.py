@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from examples.robbery.frames import pub
 from sealbus.codec import pack_json
 from sealbus.limits import MAX_ENVELOPE_BYTES
 from sealbus.reason import Reason
@@ -65,3 +66,8 @@ def more_than_a_bots_share_of_the_store() -> list[Step]:
     """Two orders of half a megabyte fill half of what the store holds in its retention; the next one has no room there."""
     large = [envelope(payload={**ORDER, "note": "x" * 500_000}, nonce=nonce(f"large {at}")) for at in range(2)]
     return [Step(data) for data in (*large, envelope(payload={**ORDER, "note": "x" * 60_000}))]
+
+
+FAMILY.too_large(
+    "more than a message may have", "700 KiB at once", lambda _, bot: pub(f"send.{bot}", bytes(700 * 1024))
+)

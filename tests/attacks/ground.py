@@ -24,6 +24,7 @@ from nats.aio.msg import Msg
 
 from examples.robbery.frames import Frame as WireFrame
 from examples.robbery.frames import RawSession, pub
+from sealbus.codec import unpack_json
 from sealbus.delivery import split_delivery
 from sealbus.envelope import Envelope
 from sealbus.errors import Malformed
@@ -36,10 +37,11 @@ from sealbus_broker.relay.connection import HardenedClient
 from sealbus_broker.relay.consumers import Subscriptions
 from sealbus_broker.relay.quarantine import RECORD_HEADER
 from sealbus_broker.relay.secrets import BusSecrets
+from tests.attacks.corpus import LESSER, NOTHING, Vain
 from tests.attacks.line import HOST, Line, order_bot, overheard, server_that_says, tapped
 from tests.e2e.shop import Shop
 from tests.gate.bus import ACCEPTED, Step
-from tests.gate.world import BUS_KEY, KEYS, NOW, POLICY_DOCUMENT, shipment, told_at
+from tests.gate.world import BUS_KEY, KEYS, NOW, POLICY_DOCUMENT, envelope, shipment, told_at
 from tests.relay.scene import now_ms
 from tests.waiting import PATIENCE_S, until
 
@@ -65,6 +67,8 @@ class Ground(Shop):
         self._sessions: dict[str, RawSession] = {}
         self._line: Line | None = None
         self._puller: tuple[RawSession, str] | None = None
+        self._answers: dict[str, Any] = {}
+        """What the relay answered, by the nonce of the request."""
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -96,8 +100,11 @@ class Ground(Shop):
         except Malformed:  # what no relay has stamped
             envelope = msg.data
         digest = hashlib.sha256(envelope).digest()
-        if msg.subject.startswith("bus.reply.order.") and Envelope.decode(envelope).header.bot == "sealbus":
-            self.in_order.add(digest)  # the bus answers the honest bot
+        if msg.subject.startswith("bus.reply."):
+            opened = Envelope.decode(envelope)
+            if opened.header.bot == "sealbus":  # the bus answers
+                self.in_order.add(digest)
+                self._answers[opened.header.subject.rpartition(".")[2]] = unpack_json(opened.payload)
         self.outcomes[digest].append(ACCEPTED)
 
     @property
@@ -220,6 +227,36 @@ class Ground(Shop):
             assert admitted
             self._puller = session, consumer
         return self._puller
+
+    async def in_vain(self, vain: Vain) -> str:
+        """Send frames of which nothing may come; what came of them. Behind them goes something honest, which must pass."""
+        asker, consumer = await self._asker()
+        streams, body = await self.streams(), new_body()
+        await asker.say(vain.make(body, LESSER, consumer))
+        with told_at(now_ms(), os.urandom(8)):
+            honest = Step(envelope(bot=LESSER), session=LESSER)
+        behind = await self.take([honest])
+        came = [*self.outcomes.get(hashlib.sha256(body).digest(), ()), *(frame.subject for frame in asker.received)]
+        if behind != [ACCEPTED] or await self.streams() != streams:
+            came.append(f"honest trade became {behind}")
+        return ", ".join(came) or NOTHING
+
+    async def asked(self, steps: Sequence[Step]) -> str:
+        """Ask the relay something that is in order; the error that it answers with, or :data:`ACCEPTED`."""
+        (step,) = steps
+        header = Envelope.decode(step.data).header
+        assert await self.take([step]) == [ACCEPTED]
+        await until(lambda: header.nonce.hex() in self._answers, "the relay answers")
+        answer = self._answers[header.nonce.hex()]
+        return str(answer.get("message", ACCEPTED)) if answer.get("error") else ACCEPTED
+
+    async def ended(self, bot: str, frame: bytes) -> str:
+        """Send a frame for which NATS must end the connection, in a session of its own; in which words it does."""
+        session, admitted = await self.knock(lambda challenge: _login(bot, KEYS[bot], challenge))
+        assert admitted
+        still_there = await session.say(frame)
+        await session.close()
+        return ACCEPTED if still_there else session.errors[0].strip("'")
 
     async def refused(self, bot: str, frame: bytes) -> str:
         """Send a frame that NATS must refuse; in which words it does."""

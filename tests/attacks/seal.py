@@ -9,7 +9,7 @@ from sealbus.codec import join_sealed, pack_json, signed_part
 from sealbus.delivery import pack_delivery
 from sealbus.envelope import Envelope
 from sealbus.reason import Reason
-from sealbus.seal import Context, seal
+from sealbus.seal import Context, Seal, seal
 from tests.attacks.corpus import Family
 from tests.attacks.line import Line
 from tests.gate.bus import Step
@@ -22,6 +22,7 @@ from tests.gate.world import (
     envelope,
     flip,
     nonce,
+    reseal,
     sealed_stamp,
     shipment,
     told,
@@ -40,6 +41,12 @@ def a_changed_payload() -> Step:
     return Step(data.replace(b"\xa8quantity\x03", b"\xa8quantity\x09"))
 
 
+@attack("check_seal", Reason.BAD_SEAL, without="undeclared-subject")
+def a_changed_subject() -> Step:
+    """A man in the middle has a captured order copied instead of placed."""
+    return Step(envelope().replace(b"\xadorders.placed", b"\xadorders.copied"))
+
+
 @attack("check_seal", Reason.BAD_SEAL)
 def a_changed_nonce() -> Step:
     """A man in the middle gives a captured envelope a nonce of its own."""
@@ -51,6 +58,13 @@ def a_changed_signature() -> Step:
     """One bit of the signature is turned over."""
     data = envelope()
     return Step(flip(data, len(data) - 40))
+
+
+@attack("check_seal", Reason.BAD_SEAL)
+def no_signature_at_all() -> Step:
+    """The bot's own key, and 64 zeros where its signature belongs."""
+    data = envelope()
+    return Step(reseal(data, Seal(KEYS["order"].public.raw, bytes(64), 0, ())))
 
 
 @attack("check_seal", Reason.BAD_SEAL)

@@ -112,3 +112,14 @@ for _name, _about, _tell, _reason in (
     ),
 ):
     FAMILY.request(_name, _about, _tell, _reason)
+
+for _name, _about, _pattern in (
+    ("a subscription to what others may have", "a durable queue of all orders", "orders.placed"),
+    ("a subscription to everything", "a pattern that stands for all subjects of a kind", "orders.>"),
+):
+    FAMILY.favour(
+        _name,
+        _about,
+        asked("sealbus.subscribe", {"pattern": _pattern, "durable": "mine", "from": "all"}),
+        f"the policy does not let rival subscribe to {_pattern}",
+    )

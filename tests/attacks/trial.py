@@ -19,7 +19,9 @@ from sealbus_broker.relay.admission import Denial, decide
 from tests.attacks.corpus import (
     ESCAPED,
     KNOWN,
+    LESSER,
     Attack,
+    Favour,
     Frame,
     Greeting,
     Login,
@@ -27,6 +29,7 @@ from tests.attacks.corpus import (
     Request,
     Shown,
     Told,
+    Vain,
     Where,
     Written,
 )
@@ -74,6 +77,12 @@ async def attempt(attack: Attack, ground: Ground) -> Found:
             found = await _at_the_door(attack, attack.case, ground)
         case Frame():
             found = await _by_frame(attack, attack.case, ground)
+        case Vain():
+            found = Found(attack, await ground.in_vain(attack.case))
+        case Favour():
+            with told_at(now_ms(), os.urandom(8)):
+                steps = attack.case.tell()
+            found = Found(attack, await ground.asked(steps))
         case Pull():
             reason, came = await ground.pulled(attack.case.body, attack.case.times)
             return Found(attack, reason, delivered=came)
@@ -161,7 +170,8 @@ def why_denied(login: Login) -> str:
 
 async def _by_frame(attack: Attack, frame: Frame, ground: Ground) -> Found:
     body = new_body()
-    if attack.where is Where.NATS:
-        said = await ground.refused("rival", frame.make(body))
-        return Found(attack, attack.reason if said.startswith(attack.reason) else said)
-    return Found(attack, await ground.sent("rival", frame.make(body), body))
+    made = frame.make(body, LESSER)
+    if attack.where is Where.GATE:
+        return Found(attack, await ground.sent(LESSER, made, body))
+    said = await (ground.ended if attack.where is Where.LIMIT else ground.refused)(LESSER, made)
+    return Found(attack, attack.reason if said.startswith(attack.reason) else said)

@@ -23,6 +23,7 @@ from benchmarks.attacks import ATTACKERS, ATTACKS, Invalid, Row, attacked, attac
 from benchmarks.peers import CLASSES
 from benchmarks.workload import ORDER_SCHEMA, encode
 from examples.robbery.frames import FrameReader, msg
+from tests.attacks.families import NAMED
 
 
 @pytest.fixture
@@ -173,6 +174,11 @@ def test_each_attack_is_a_method_and_each_method_an_attack() -> None:
     assert len({attack.key for attack in ATTACKS}) == len(ATTACKS)
 
 
+def test_each_attack_is_of_the_corpus() -> None:
+    assert [name for attack in ATTACKS for name in attack.cases if name not in NAMED] == []
+    assert len({attack.family for attack in ATTACKS}) > 5
+
+
 def test_every_peer_has_its_attacker() -> None:
     assert list(ATTACKERS) == list(CLASSES)
 
@@ -248,7 +254,7 @@ async def test_a_tap_passes_on_and_puts_in() -> None:
 
 
 def test_the_matrix_tells_what_was_let_through(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [Row(attack.key, attack.what, attack.needs, "wire", False) for attack in ATTACKS]
+    rows = [Row(attack.key, attack.what, attack.needs, attack.cases, "wire", False) for attack in ATTACKS]
     rows[0] = replace(rows[0], let_through=True)
     rows[1] = replace(rows[1], let_through=None, note="there is [nothing] to try")
     show([asdict(row) for row in rows])

@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 
 from examples.robbery.attempts import ATTEMPTS
-from examples.robbery.catalogue import ATTACKS, Where
+from examples.robbery.catalogue import ATTACKS, Attack
 from examples.robbery.judging import TRADE, Finding, Trade, faults
 from examples.robbery.make_orders import FILE, make_orders
 from examples.robbery.order_book import opening_stock, read_orders
 from sealbus import InvalidInput
+from tests.attacks.corpus import Where
+from tests.attacks.families import NAMED
 from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -177,6 +179,16 @@ def test_nothing_is_wrong_when_everything_was_stopped() -> None:
 def test_every_attack_in_the_catalogue_can_be_carried_out() -> None:
     assert set(ATTEMPTS) == {attack.key for attack in ATTACKS}
     assert len(ATTACKS) == len({attack.key for attack in ATTACKS})
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.key)
+def test_an_attack_is_of_the_corpus_and_its_cases_are_stopped_alike(attack: Attack) -> None:
+    """The corpus says where each is stopped, and why: the demo cannot expect anything else."""
+    cases = [NAMED[name] for name in attack.cases]
+    assert {case.where for case in cases} == {attack.where}
+    if attack.where is not Where.NATS:  # there the subject is part of the reason
+        assert len({case.reason for case in cases}) == 1
+    assert attack.why
 
 
 @pytest.mark.parametrize("number", range(len(ATTACKS)), ids=[attack.key for attack in ATTACKS])

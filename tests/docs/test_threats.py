@@ -27,11 +27,14 @@ def names_in(file: Path) -> set[str]:
     family = next((one for one in FAMILIES if file == ROOT / "tests" / "attacks" / f"{module_of(one.name)}.py"), None)
     if family is not None:
         return {attack.name for attack in family.attacks}
-    return {
-        node.name
-        for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
-    }
+    body = ast.parse(file.read_text()).body
+    classes = [node for node in body if isinstance(node, ast.ClassDef)]
+    return {*_tests(body), *(f"{one.name}::{test}" for one in classes for test in _tests(one.body))}
+
+
+def _tests(body: list[ast.stmt]) -> set[str]:
+    functions = (node for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return {one.name for one in functions if one.name.startswith("test_")}
 
 
 def module_of(family: str) -> str:
