@@ -20,6 +20,7 @@ from sealbus_broker.relay.ingress import LIVE_WAITING, PULL_BYTES, IngressWorker
 from sealbus_broker.relay.nats_config import MAX_BOT_PAYLOAD_BYTES
 from sealbus_broker.relay.pipeline import Refusals
 from sealbus_broker.relay.tally import QUIET_S, Tally
+from sealbus_broker.relay.turn import Turn
 from tests.relay.scene import Scene
 from tests.waiting import until
 
@@ -74,7 +75,7 @@ async def test_no_more_is_asked_for_while_much_waits_to_be_judged() -> None:
     connection, stopping = Connection(), asyncio.Event()
     together = pack_together([at.to_bytes(2) * 300 for at in range(MAX_TOGETHER)])
 
-    async def judge(_: Sequence[Arrival], __: asyncio.Lock) -> Refusals:
+    async def judge(_: Sequence[Arrival], __: Turn) -> Refusals:
         await asyncio.sleep(0)
         return NOTHING
 
@@ -98,7 +99,7 @@ async def test_no_more_is_asked_for_while_much_waits_to_be_judged() -> None:
 async def test_a_relay_that_stops_judges_what_the_server_had_sent_it(streams: Scene) -> None:
     nc, stopping, judged, count = await streams.login(), asyncio.Event(), list[bytes](), 4000
 
-    async def note(arrivals: Sequence[Arrival], _: asyncio.Lock) -> Refusals:
+    async def note(arrivals: Sequence[Arrival], _: Turn) -> Refusals:
         judged.extend(arrival.data for arrival in arrivals)
         return NOTHING
 
@@ -124,7 +125,7 @@ async def test_live_messages_beyond_the_queue_are_counted_and_named(streams: Sce
     now = [0.0]
     tally = Tally(lambda: now[0])
 
-    async def note(arrivals: Sequence[Arrival], _: asyncio.Lock) -> Refusals:
+    async def note(arrivals: Sequence[Arrival], _: Turn) -> Refusals:
         judged.extend(arrival.data for arrival in arrivals)
         await go_on.wait()
         return NOTHING

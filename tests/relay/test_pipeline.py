@@ -5,19 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any, cast
-from unittest.mock import sentinel
+from unittest.mock import AsyncMock, sentinel
 
+import pytest
+
+from sealbus.delivery import split_delivery
+from sealbus.envelope import Envelope
 from sealbus.keys import SigningKey
 from sealbus.reason import Reason
 from sealbus.seal import Verifier
 from sealbus.stamp import Verdict, open_stamp
 from sealbus_broker.gate.policy import Delivery
 from sealbus_broker.gate.verdict import Arrival
+from sealbus_broker.relay import pipeline
 from sealbus_broker.relay.journal import Entry, Stored
 from sealbus_broker.relay.ledger import Ledger
 from sealbus_broker.relay.pipeline import Pipeline
 from sealbus_broker.relay.tally import Tally
+from sealbus_broker.relay.turn import Turn
 from tests.gate.world import BUS_KEY, BUS_KEYS, NOW, PLACED, POLICY, envelope
 from tests.waiting import until
 
@@ -47,12 +54,30 @@ class Kept:
         self.frames += frames
 
 
-def a_pipeline(kept: Kept, ledger: Ledger) -> Pipeline:
+def a_pipeline(kept: Kept, ledger: Ledger, now_ms: Callable[[], int] = lambda: NOW) -> Pipeline:
     key: SigningKey = BUS_KEY
     return Pipeline(
         *(cast("Any", kept), cast("Any", kept), {Delivery.STREAM: ledger}, lambda: POLICY, key, "relay-1"),
-        *(cast("Any", frozenset()), Tally(lambda: 0.0), lambda: NOW),
+        *(cast("Any", frozenset()), Tally(lambda: 0.0), now_ms),
     )
+
+
+def a_ledger() -> Ledger:
+    ledger = Ledger(sentinel.unused, "ACCEPTED", "accepted")
+    ledger.begin(None, 100, NOW)
+    return ledger
+
+
+def orders(*numbers: int) -> list[Arrival]:
+    """Honest orders, each with a nonce of its own."""
+    nonces = [PLACED.nonce[:12] + number.to_bytes(4) for number in numbers]
+    return [Arrival("order", envelope(PLACED, nonce=nonce), Delivery.STREAM, NOW, 7) for nonce in nonces]
+
+
+def stored(kept: Kept) -> list[int]:
+    """The numbers of the orders that were stored, in order."""
+    deliveries = [entry.data for entry in kept.entries if entry.subject == "accepted.orders.placed"]
+    return [int.from_bytes(Envelope.decode(split_delivery(data)[0]).header.nonce[12:]) for data in deliveries]
 
 
 def the_stamp(kept: Kept) -> Any:
@@ -61,12 +86,12 @@ def the_stamp(kept: Kept) -> Any:
 
 
 async def test_what_was_judged_by_a_ledger_that_has_been_lost_is_judged_again() -> None:
-    kept, ledger, turn = Kept(), Ledger(sentinel.unused, "ACCEPTED", "accepted"), asyncio.Lock()
+    kept, ledger, turn = Kept(), Ledger(sentinel.unused, "ACCEPTED", "accepted"), Turn()
     ledger.begin(None, 100, NOW)
     arrival = Arrival("order", envelope(PLACED), Delivery.STREAM, NOW, 7)
-    async with turn:  # others are being stored
+    async with turn.storing:  # others are being stored
         processing = asyncio.create_task(a_pipeline(kept, ledger).process([arrival], turn))
-        await until(lambda: bool(turn._waiters), "it waits for its turn, judged")
+        await until(lambda: bool(turn.storing._waiters), "it waits for its turn, judged")
         ledger.doubt()
         ledger.begin(None, 50, NOW)
     (await processing).tell()
@@ -78,7 +103,7 @@ async def test_what_was_judged_by_the_ledger_as_it_is_stands() -> None:
     kept, ledger = Kept(), Ledger(sentinel.unused, "ACCEPTED", "accepted")
     ledger.begin(None, 100, NOW)
     arrival = Arrival("order", envelope(PLACED), Delivery.STREAM, NOW, 7)
-    await a_pipeline(kept, ledger).process([arrival], asyncio.Lock())
+    await a_pipeline(kept, ledger).process([arrival], Turn())
     assert the_stamp(kept).reason is None
     assert [entry.subject for entry in kept.entries] == ["accepted.orders.placed"]
 
@@ -87,7 +112,7 @@ async def test_a_refusal_is_stamped_with_its_record_in_the_quarantine() -> None:
     kept, ledger = Kept(), Ledger(sentinel.unused, "ACCEPTED", "accepted")
     ledger.begin(None, 100, NOW)
     wrong = Arrival("order", envelope(PLACED, payload={}), Delivery.STREAM, NOW, 7)
-    (await a_pipeline(kept, ledger).process([wrong], asyncio.Lock())).tell()
+    (await a_pipeline(kept, ledger).process([wrong], Turn())).tell()
     assert [entry.subject for entry in kept.entries] == ["quarantine.schema.order"]
     assert (the_stamp(kept).reason, the_stamp(kept).record) == (Reason.SCHEMA, kept.sequence)
 
@@ -97,6 +122,65 @@ async def test_a_message_that_is_dropped_has_no_record() -> None:
     ledger.begin(None, 100, NOW)
     header = replace(PLACED, bot="inventory", subject="stock.reserved")
     wrong = Arrival("inventory", envelope(header, payload={}), Delivery.STREAM, NOW, 7)
-    (await a_pipeline(kept, ledger).process([wrong], asyncio.Lock())).tell()
+    (await a_pipeline(kept, ledger).process([wrong], Turn())).tell()
     assert not kept.entries
     assert (the_stamp(kept).verdict, the_stamp(kept).record) == (Verdict.DROPPED, None)
+
+
+@pytest.fixture
+def giving_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if each message took long to judge."""
+    monkeypatch.setattr(pipeline, "GIVE_WAY_S", -1)
+
+
+@pytest.mark.usefixtures("giving_way")
+async def test_what_takes_long_to_judge_gives_way_between_two_messages() -> None:
+    kept, turns = Kept(), 0
+
+    async def another() -> None:
+        nonlocal turns
+        while not kept.entries:
+            turns += 1
+            await asyncio.sleep(0)
+
+    working = asyncio.create_task(another())
+    await asyncio.sleep(0)
+    await a_pipeline(kept, a_ledger()).process(orders(*range(20)), Turn())
+    await working
+    assert turns >= 20
+
+
+@pytest.mark.usefixtures("giving_way")
+async def test_who_began_later_is_stored_later() -> None:
+    """Though the batch before it gives way while it is judged."""
+    kept, turn = Kept(), Turn()
+    one = a_pipeline(kept, a_ledger())
+    await asyncio.gather(one.process(orders(1, 2, 3), turn), one.process(orders(4), turn))
+    assert stored(kept) == [1, 2, 3, 4]
+
+
+async def test_a_batch_that_takes_long_is_stored_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each judged by a time of its own. Who began later is stored behind all of them, and each sender of a refused message is told."""
+    monkeypatch.setattr(pipeline, "PART_S", -1)
+    kept, turn, clock = Kept(), Turn(), count(NOW)
+    one = a_pipeline(kept, a_ledger(), clock.__next__)
+    wrong = Arrival("order", envelope(PLACED, payload={}), Delivery.STREAM, NOW, 7)
+    first, second = await asyncio.gather(
+        one.process([wrong, *orders(1, 2, 3), wrong], turn), one.process(orders(4), turn)
+    )
+    assert stored(kept) == [1, 2, 3, 4]
+    deliveries = [entry.data for entry in kept.entries if entry.subject == "accepted.orders.placed"]
+    stamps = [open_stamp(split_delivery(data)[1], BUS_KEYS, Verifier()) for data in deliveries]
+    assert len({stamp.judged_at_ms for stamp in stamps}) == 4
+    assert (len(first._items), len(second._items)) == (2, 0)
+    assert (turn.judging.locked(), turn.storing.locked()) == (False, False)
+
+
+async def test_a_batch_that_cannot_be_stored_gives_its_place_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    for part_s in (0.5, -1):
+        monkeypatch.setattr(pipeline, "PART_S", part_s)
+        kept, turn = Kept(), Turn()
+        monkeypatch.setattr(kept, "store", AsyncMock(side_effect=OSError("no store")))
+        with pytest.raises(OSError, match="no store"):
+            await a_pipeline(kept, a_ledger()).process(orders(1, 2), turn)
+        assert (turn.judging.locked(), turn.storing.locked()) == (False, False)

@@ -32,12 +32,12 @@ from sealbus_broker.relay.last_try import LAST_DELIVERIES, LastTry, Suspect
 from sealbus_broker.relay.pipeline import Refusals
 from sealbus_broker.relay.streams import ACK_WAIT_S, INGRESS, PIN_TIMEOUT_S, PRIORITY_GROUP, partition_consumer
 from sealbus_broker.relay.tally import Tally
+from sealbus_broker.relay.turn import Turn
 
 log = structlog.get_logger(__name__)
 
-Process = Callable[[Sequence[Arrival], asyncio.Lock], Awaitable[Refusals]]
-"""Judges arrivals and carries the verdicts out; the lock keeps batches in the order in which they came while one is judged and another is
-being stored."""
+Process = Callable[[Sequence[Arrival], Turn], Awaitable[Refusals]]
+"""Judges arrivals and carries the verdicts out, in the order of their turn."""
 
 PULL_MESSAGES: Final = 256
 """Messages asked for at once: enough that one round trip is shared by many."""
@@ -140,7 +140,7 @@ class IngressWorker:
         self._received: deque[_Pulled] = deque()
         self._received_bytes = 0
         self._changed = asyncio.Event()
-        self._turn = asyncio.Lock()
+        self._turn = Turn()
         self._under_way = 0
         self._outstanding = 0
         self._asking: asyncio.TimerHandle | None = None
@@ -448,7 +448,7 @@ class LiveWorker:
         self._waiting: deque[Arrival] = deque()
         self._waiting_bytes = 0
         self._changed = asyncio.Event()
-        self._turn = asyncio.Lock()
+        self._turn = Turn()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until ``stopping`` is set; what has been received is finished first."""

@@ -27,6 +27,7 @@ from sealbus_broker.relay.pipeline import Refusals
 from sealbus_broker.relay.quarantine import UNJUDGEABLE, Record
 from sealbus_broker.relay.streams import HEALTH
 from sealbus_broker.relay.tally import Tally
+from sealbus_broker.relay.turn import Turn
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +40,7 @@ ASK_S: Final = 5.0
 _BEGUN: Final = b"begun"
 _DONE: Final = b"done"
 
-Process = Callable[[Sequence[Arrival], asyncio.Lock], Awaitable[Refusals]]
+Process = Callable[[Sequence[Arrival], Turn], Awaitable[Refusals]]
 
 
 class Suspect(NamedTuple):
@@ -104,13 +105,13 @@ class LastTry:
         self._now_ms = now_ms
         self._alone = Alone()
 
-    async def process(self, arrivals: Sequence[Arrival], turn: asyncio.Lock) -> Refusals:
+    async def process(self, arrivals: Sequence[Arrival], turn: Turn) -> Refusals:
         """Judge a batch, beside others."""
         async with self._alone.together():
             return await self._process(arrivals, turn)
 
     async def judge(
-        self, suspect: Suspect, partition: int, read: Callable[[], Sequence[Arrival]], turn: asyncio.Lock
+        self, suspect: Suspect, partition: int, read: Callable[[], Sequence[Arrival]], turn: Turn
     ) -> Refusals | None:
         """Judge one message alone, or set it aside; return when that is durable. ``read`` takes its bytes apart."""
         async with self._alone.alone():
