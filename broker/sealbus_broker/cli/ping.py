@@ -129,7 +129,8 @@ async def _ask(nc: HardenedClient, secrets: BusSecrets, relay: str | None, found
     found.relay = await _ask_relay(nc, relay)
     if found.relay is None:
         which = "no relay answers" if relay is None else f"the relay {relay} does not answer"
-        hint = "start one: `sealbus relay`" if relay is None else "is it running, with this --name?"
+        hint = "start one: `sealbus relay`" if relay is None else "start it with this --name"
+        hint += "; one that runs says in its log why it does not answer"
         found.problems.append(Problem(Level.RED, "relay", f"NATS answers, and {which}", hint))
         return
     told = [Problem(Level(one["level"]), one["about"], one["what"], one["hint"]) for one in found.relay["problems"]]
