@@ -92,7 +92,7 @@ async def test_a_door_that_cannot_stay_ends_the_relay(shop: Shop) -> None:
     """With a sentence, and not before it was tried again."""
     secrets = shop.secrets
     orders = Orders((shop.url,), "relay", secrets.relay, secrets.issuer, a_policy())
-    door = Door(lambda: orders, (sys.executable, "-c", "raise SystemExit(7)"))
+    door = Door(lambda: orders, Supervisor("test"), (sys.executable, "-c", "raise SystemExit(7)"))
     door.open()
     with pytest.raises(DoorFailed, match=f"ended {MOST_FAILURES} times .*exit code 7"):
         await door.run()

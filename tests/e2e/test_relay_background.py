@@ -20,7 +20,7 @@ from tests.waiting import PATIENCE_S, until
 
 AMONG_THEM = (
     {f"partition {partition}" for partition in range(PARTITIONS)}
-    | {"live messages", "looking after the bus's health", "the door"}
+    | {"live messages", "looking after the bus's health", "the door", "signs of life"}
     | {f"WatchedClient.{loop}" for loop in ("_read_loop", "_flusher", "_ping_interval")}
 )
 """Tasks that are certain to be there."""

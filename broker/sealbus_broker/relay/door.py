@@ -19,7 +19,7 @@ from typing import Final
 import structlog
 from nats.errors import Error as NatsError
 
-from sealbus.supervision import beside
+from sealbus.supervision import Supervisor, beside
 from sealbus_broker.relay.admission import Admission
 from sealbus_broker.relay.connection import Link, disconnect
 from sealbus_broker.relay.errors import DoorFailed
@@ -47,9 +47,10 @@ STOP_S: Final = 3.0
 class Door:
     """The relay's side: keeps the process running."""
 
-    def __init__(self, orders: Callable[[], Orders], command: Sequence[str] = COMMAND) -> None:
+    def __init__(self, orders: Callable[[], Orders], supervisor: Supervisor, command: Sequence[str] = COMMAND) -> None:
         """``orders`` are asked for at each start."""
         self._orders = orders
+        self._supervisor = supervisor
         self._command = command
         self._allowed = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -91,7 +92,7 @@ class Door:
 
     async def _run_once(self) -> tuple[bool, int]:
         """Start the process and wait until it has ended: whether it was open, and its exit code."""
-        async with signs_of_life() as signs:
+        async with signs_of_life(self._supervisor) as signs:
             try:
                 process = self._process = await asyncio.create_subprocess_exec(
                     *(*self._command, str(os.getpid()), str(signs)),

@@ -130,7 +130,7 @@ class Relay:
         """Serve on a connection of its own, until ``stopping`` is set; raise :class:`ClocksApart` once the clocks are."""
         self._ledgers, self._journal, self._workers, self._nc = {}, None, (), None
         self._closed, self._apart = asyncio.Event(), Apart()
-        door = Door(self._door_orders)
+        door = Door(self._door_orders, self._supervisor)
         keeping = self._supervisor.must("the door", door.run(), until=door.stopping)
         try:
             nc = self._nc = await until_stopped(stopping, self._connect())

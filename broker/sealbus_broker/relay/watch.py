@@ -24,12 +24,13 @@ import os
 import re
 import signal
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from sealbus.supervision import beside
+from sealbus.supervision import Supervisor, end
 
 log = structlog.get_logger(__name__)
 
@@ -61,16 +62,17 @@ _FRAME: Final = re.compile(r'^  File "([^"\n]*)", line (\d+) in (\S+)$', re.MULT
 
 
 @contextlib.asynccontextmanager
-async def signs_of_life() -> AsyncIterator[int]:
+async def signs_of_life(supervisor: Supervisor) -> AsyncIterator[int]:
     """The relay's side. Gives the end of a pipe at which the door reads; while the block lasts, signs are written."""
     reading, writing = os.pipe()
     try:
         os.set_blocking(writing, False)  # what a door does not read is lost: nobody waits for it
         faulthandler.register(WHERE, writing, all_threads=True)
+        giving = supervisor.keep("signs of life", partial(_give_signs, writing))
         try:
-            async with beside(_give_signs(writing), name="signs of life"):
-                yield reading
+            yield reading
         finally:
+            await end(giving)
             faulthandler.unregister(WHERE)
     finally:
         os.close(reading)
