@@ -16,7 +16,8 @@ from sealbus.frames import pub
 from sealbus.limits import MAX_TOGETHER
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate.verdict import Arrival
-from sealbus_broker.relay.ingress import LIVE_WAITING, PULL_BYTES, IngressWorker, LiveWorker
+from sealbus_broker.relay.ingress import PULL_BYTES, IngressWorker, LiveWorker
+from sealbus_broker.relay.live_waiting import WAITING_PER_BOT
 from sealbus_broker.relay.nats_config import MAX_BOT_PAYLOAD_BYTES
 from sealbus_broker.relay.pipeline import Refusals
 from sealbus_broker.relay.tally import QUIET_S, Tally
@@ -111,7 +112,7 @@ async def test_a_relay_that_stops_judges_what_the_server_had_sent_it(streams: Sc
     socket: Any = nc._transport._io_writer.transport  # type: ignore[union-attr]
     socket.pause_reading()
     sender = await streams.login()
-    sender.write([pub(b"call.order", b"%200d" % at) for at in range(count)])
+    sender.write([pub(b"call.bot%d" % (at % 4), b"%200d" % at) for at in range(count)])
     await sender.flush()  # the server has sent them on
     socket.resume_reading()
     stopping.set()
@@ -120,7 +121,7 @@ async def test_a_relay_that_stops_judges_what_the_server_had_sent_it(streams: Sc
 
 
 async def test_live_messages_beyond_the_queue_are_counted_and_named(streams: Scene) -> None:
-    """The log names the bot at once, and counts the others with the next line."""
+    """The log names the bot at once, and counts the others with the next line. Another bot's find room."""
     nc, stopping, go_on, judged = await streams.login(), asyncio.Event(), asyncio.Event(), list[bytes]()
     now = [0.0]
     tally = Tally(lambda: now[0])
@@ -137,18 +138,19 @@ async def test_live_messages_beyond_the_queue_are_counted_and_named(streams: Sce
     sender.write([pub(b"call.order", b"first")])
     await until(lambda: judged == [b"first"], "a batch is in hand")
     with capture_logs() as logs:
-        sender.write([pub(b"call.order", b"%d" % at) for at in range(LIVE_WAITING + 10)])
+        sender.write([pub(b"call.order", b"%d" % at) for at in range(WAITING_PER_BOT + 10)])
         await until(lambda: tally.counts["dropped"] == 10, "ten too many")
         now[0] = QUIET_S
-        sender.write([pub(b"call.thief", b"x"), pub(b"call.order", pack_together([b"y" * 600, b"z" * 600]))])
-        await until(lambda: tally.counts["dropped"] == 13, "three more")
+        sender.write([pub(b"call.other", b"x"), pub(b"call.order", pack_together([b"y" * 600, b"z" * 600]))])
+        await until(lambda: tally.counts["dropped"] == 12, "two more")
     told = [(line["session"], line["messages"], line["alike_since"]) for line in logs]
     assert {line["event"] for line in logs} == {"live.dropped"}
-    assert told == [("order", 1, 0), ("thief", 1, 0), ("order", 2, 9)]
+    assert told == [("order", 1, 0), ("order", 2, 9)]
     stopping.set()
     go_on.set()
     await running
-    assert len(judged) == 1 + LIVE_WAITING
+    assert len(judged) == 2 + WAITING_PER_BOT
+    assert judged[2] == b"x"  # in its turn, and not behind a thousand of another's
 
 
 def test_a_relay_asks_for_more_bytes_than_the_largest_message_has() -> None:
