@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from sealbus import Reason, Refused
+from sealbus import Message, Reason, Refused
 from tests.e2e.shop import Shop, order
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 SMALL = "limits:\n  accepted_bytes: 1MiB\n  quarantine_bytes: 1MiB"
 
@@ -31,3 +31,36 @@ async def test_a_bot_fills_its_share_of_accepted_and_others_go_on(shop: Shop) ->
             await other.publish("stock.reserved", shipped, timeout=PATIENCE_S)
     assert wrong.value.reason is Reason.SCHEMA
     assert wrong.value.stamp.record is not None
+
+
+async def test_what_the_bus_answers_a_bot_fills_that_bots_share_of_live(shop: Shop) -> None:
+    await shop.replace_relay("limits:", "limits:\n  live_bytes: 1MiB\n  bot_share: 20")
+    async with shop.bot("order") as greedy, shop.bot("operator") as other:
+        asked: list[object] = []
+        while not any(isinstance(one, Refused) for one in asked):
+            assert len(asked) < 120, "its questions alone, of some 1,500 bytes each, fill it with the 140th"
+            asks = (greedy.request("sealbus.grants", {}, timeout=PATIENCE_S) for _ in range(20))
+            asked += await asyncio.gather(*asks, return_exceptions=True)
+        assert {one.reason for one in asked if isinstance(one, Refused)} == {Reason.QUOTA}
+        await other.request("sealbus.grants", {}, timeout=PATIENCE_S)
+
+
+async def test_what_a_bot_has_parked_fills_its_share_of_the_quarantine(shop: Shop) -> None:
+    """What is more is not copied: the log names the message, which ACCEPTED keeps for as long as any."""
+    await shop.replace_relay("limits:", "limits:\n  quarantine_bytes: 1MiB\n  bot_share: 1")
+    count, log = 12, shop.bus.path / "changed.log"
+    bot = shop.bot("inventory")
+
+    @bot.subscribe("orders.placed", start="all", attempts=1)
+    async def fail(_: Message) -> None:
+        raise ValueError
+
+    def said(event: str) -> int:
+        return log.read_text().count(f'"event": "{event}"')
+
+    async with bot, shop.bot("order") as sender:
+        await asyncio.gather(*(sender.publish("orders.placed", order(number)) for number in range(count)))
+        await until(lambda: said("message.parked") + said("message.not-kept") == count, "all are given up")
+    assert 0 < said("message.not-kept") < count
+    assert await shop.stored("QUARANTINE") == said("message.parked")
+    assert await shop.stored("ACCEPTED") >= count

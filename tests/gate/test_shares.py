@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sealbus.reason import Reason
-from sealbus_broker.gate.policy import Disposition, Share, Store
+from sealbus_broker.gate import judge as judging
+from sealbus_broker.gate.policy import Disposition, Rate, Share, Store
 from sealbus_broker.gate.shares import EXTRA_BYTES, SLOTS, Shares
 from tests.gate.bus import PureBus, Step
 from tests.gate.world import NOW, POLICY, envelope
@@ -74,3 +76,17 @@ def test_what_a_bot_does_beyond_its_share_of_the_quarantine_is_dropped() -> None
     judgment = bus.judge(wrong)
     assert (judgment.reason, judgment.disposition) == (Reason.SCHEMA, Disposition.DROP)
     assert bus.judge(Step(envelope(bot="rival", payload=1), session="rival")).disposition is Disposition.QUARANTINE
+
+
+def test_a_flood_is_known_by_its_first_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is written to disk, and what came beside it waits meanwhile."""
+    monkeypatch.setattr(judging, "KEPT", Rate(per_second=1, burst=3))
+    bus = PureBus(POLICY)
+
+    def kept(bot: str, at_ms: int) -> bool:
+        step = Step(envelope(bot=bot, payload=1), session=bot, arrived_at_ms=at_ms, now_ms=at_ms)
+        return bus.judge(step).disposition is Disposition.QUARANTINE
+
+    assert [kept("order", NOW) for _ in range(5)] == [True, True, True, False, False]
+    assert kept("rival", NOW)
+    assert [kept("order", NOW + 1000) for _ in range(2)] == [True, False]

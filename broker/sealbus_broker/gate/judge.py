@@ -65,14 +65,15 @@ def disposition(
 ) -> Disposition:
     """What happens to a message that violates: as the policy says, but it is dropped where its bot has filled its share of the quarantine.
 
-    Otherwise one bot's junk would push out what others did.
+    Otherwise one bot's junk would push out what others did; and what is beyond :data:`KEPT`, or others would wait while it is written.
     """
-    wanted, share = policy.disposition(reason, rule), policy.share(Store.QUARANTINE)
-    if wanted is Disposition.QUARANTINE and not meters.shares.has_room(
-        arrival.session, Store.QUARANTINE, share, len(arrival.data), now_ms
-    ):
-        return Disposition.DROP
-    return wanted
+    wanted, share, bot = policy.disposition(reason, rule), policy.share(Store.QUARANTINE), arrival.session
+    if wanted is not Disposition.QUARANTINE:
+        return wanted
+    has_room = meters.shares.has_room(bot, Store.QUARANTINE, share, len(arrival.data), now_ms)
+    if has_room and meters.allow(bot, _KEPT, KEPT, arrival.arrived_at_ms):
+        return wanted
+    return Disposition.DROP
 
 
 def _clip(detail: str | None) -> str | None:
@@ -91,6 +92,13 @@ EXPLAINED: Final = Rate(per_second=2, burst=8)
 
 _EXPLAINED: Final = ""
 """Under which key the meters count that: no pattern is empty."""
+
+KEPT: Final = Rate(per_second=10, burst=1_000)
+"""How many records of one bot are kept: all mistakes of a program that is wrong about something. Each record is written to disk, as an
+accepted message is, and what came with it waits meanwhile. A flood is known by its first thousand."""
+
+_KEPT: Final = "!"
+"""Likewise: no pattern has such a character."""
 
 _REPLIES: Final = f"{REPLY}."
 _NO_HEADER: Final = Header("", "", "", b"", 0, 0)

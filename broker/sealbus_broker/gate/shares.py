@@ -25,7 +25,7 @@ class Shares:
     """Remembers, for each bot and store, what was stored in each slot of the store's time.
 
     It is charged when a message was stored and asked when one is judged, so what is under way when a share is full still
-    passes: two pulls of a partition (1.3 MiB), or what waits live in a relay (64 MiB at most).
+    passes: two pulls of a partition (1.3 MiB), or what it has waiting live in a relay (16 MiB at most).
     """
 
     __slots__ = ("_used",)

@@ -14,7 +14,8 @@ from sealbus.minting import new_nonce
 from sealbus.shelf_life import shelf_life_ms
 from sealbus.stamp import Stamp, Verdict, seal_stamps
 from sealbus.subjects import RELAY, reply_subject
-from sealbus_broker.gate.policy import Policy
+from sealbus_broker.gate.policy import Policy, Store
+from sealbus_broker.gate.shares import Shares
 from sealbus_broker.relay.journal import Entry, Journal
 
 
@@ -50,12 +51,15 @@ class Answers:
         key: SigningKey,
         relay: str,
         now_ms: Callable[[], int],
+        shares: Shares,
     ) -> None:
+        """``shares``: an answer takes room in LIVE, and is charged to the bot that asked."""
         self._journal = journal
         self._policy = policy
         self._key = key
         self._relay = relay
         self._now_ms = now_ms
+        self._shares = shares
 
     async def give(self, answers: Sequence[Answer]) -> None:
         """Give ``answers`` (at most 1,024); return when they are stored, or nobody waits for them any more.
@@ -68,11 +72,18 @@ class Answers:
         async def attempt() -> str | None:
             if time.monotonic() > until:
                 return None
-            found, trouble = await self._journal.attempt(self._entries(waiting))
+            entries = self._entries(waiting)
+            found, trouble = await self._journal.attempt(entries)
+            for answer, entry, where in zip(waiting, entries, found, strict=True):
+                if where is not None and not where.duplicate:
+                    self._charge(answer.question.bot, len(entry.data))
             waiting[:] = [answer for answer, where in zip(waiting, found, strict=True) if where is None]
             return trouble
 
         await self._journal.persist(attempt)
+
+    def _charge(self, bot: str, size: int) -> None:
+        self._shares.charge(bot, Store.LIVE, self._policy().share(Store.LIVE), size, self._now_ms())
 
     def _entries(self, answers: Sequence[Answer]) -> list[Entry]:
         policy, now_ms = self._policy(), self._now_ms()

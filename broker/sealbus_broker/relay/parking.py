@@ -18,7 +18,8 @@ from sealbus.envelope import Envelope, Header
 from sealbus.errors import Malformed
 from sealbus.hardened import HardenedClient
 from sealbus.subjects import matches
-from sealbus_broker.gate.policy import Delivery, Policy
+from sealbus_broker.gate.policy import Delivery, Policy, Store
+from sealbus_broker.gate.shares import Shares
 from sealbus_broker.relay.errors import NotGranted, NotServed
 from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.quarantine import UNDELIVERABLE, Record
@@ -40,17 +41,21 @@ class Parking:
         policy: Callable[[], Policy],
         relay: str,
         now_ms: Callable[[], int],
+        shares: Shares,
     ) -> None:
+        """``shares``: what is parked takes room in the quarantine, and is charged to the subscription's bot."""
         self._nc = nc
         self._journal = journal
         self._policy = policy
         self._relay = relay
         self._now_ms = now_ms
+        self._shares = shares
 
     async def park(self, bot: str, asked: dict[str, Any]) -> dict[str, Any]:
         """Keep the message that ``bot`` gave up; return its number in the quarantine.
 
-        The number is ``None`` where the message is no longer stored. Raises :class:`NotServed` for a message that is not
+        The number is ``None`` where the message is no longer stored, and where the bot has filled its share of the quarantine: the
+        log names the message, which stays in ACCEPTED for as long as any. Raises :class:`NotServed` for a message that is not
         the bot's to give up, and nats-py's errors.
         """
         consumer, sequence = asked["consumer"], asked["sequence"]
@@ -65,8 +70,14 @@ class Parking:
         if not matches(f"accepted.{place['pattern']}", subject):
             raise NotServed(f"{consumer} does not deliver message {sequence}")
         record, data = self._record(bot, place, asked, stored.data)
+        share = self._policy().share(Store.QUARANTINE)
+        if not self._shares.has_room(bot, Store.QUARANTINE, share, len(data), self._now_ms()):
+            log.warning("message.not-kept", bot=bot, consumer=consumer, sequence=sequence, error=asked["error"])
+            return {"record": None}
         entry = record.entry(data, f"parked.{consumer}.{sequence}")
         (kept,) = await self._journal.store([entry])
+        if not kept.duplicate:
+            self._shares.charge(bot, Store.QUARANTINE, share, len(data), self._now_ms())
         log.warning(
             "message.parked",
             bot=bot,

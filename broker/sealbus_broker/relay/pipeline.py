@@ -98,7 +98,9 @@ class Pipeline:
         services: Services,
         tally: Tally,
         now_ms: Callable[[], int],
+        meters: RateMeters | None = None,
     ) -> None:
+        """``meters``: what each bot has sent and stored, where others add to it too."""
         self._nc = nc
         self._journal = journal
         self._ledgers = ledgers
@@ -109,7 +111,7 @@ class Pipeline:
         self._tally = tally
         self._now_ms = now_ms
         self._verifier = Verifier()
-        self._meters = RateMeters()
+        self._meters = RateMeters() if meters is None else meters
         self._storing = Storing(journal, key, relay, self._verifier, self._meters, now_ms)
 
     async def process(self, arrivals: Sequence[Arrival], turn: Turn) -> Refusals:

@@ -18,6 +18,7 @@ from sealbus.errors import ConnectionFailed, SealbusError
 from sealbus.supervision import Ended, Supervisor, beside, end, kind, outcome
 from sealbus.waiting import Interrupted, race
 from sealbus_broker.gate.policy import Delivery, Policy
+from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.relay import clocks
 from sealbus_broker.relay.clocks import Apart
 from sealbus_broker.relay.connection import HardenedClient, Link, disconnect
@@ -178,9 +179,14 @@ class Relay:
         journal = Journal(nc)
         await journal.open()
         policy, bus_key = self._policy, self._secrets.bus
-        services = Services(nc, journal, policy, bus_key, self._name, self.tally, clock_ms, self._supervisor)
+        meters = RateMeters()
+        services = Services(
+            nc, journal, policy, bus_key, self._name, self.tally, clock_ms, self._supervisor, meters.shares
+        )
         await services.open()
-        pipeline = Pipeline(nc, journal, self._ledgers, policy, bus_key, self._name, services, self.tally, clock_ms)
+        pipeline = Pipeline(
+            nc, journal, self._ledgers, policy, bus_key, self._name, services, self.tally, clock_ms, meters
+        )
         last_try = LastTry(nc, journal, pipeline.process, policy, self._name, self.tally, clock_ms)
         pulling = [
             IngressWorker(nc, partition, last_try.process, self._supervisor, last_try)

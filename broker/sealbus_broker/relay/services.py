@@ -32,6 +32,7 @@ from sealbus.own import (
 from sealbus.subjects import is_pattern, overlap
 from sealbus.supervision import Supervisor, kind
 from sealbus_broker.gate.policy import Delivery, Policy
+from sealbus_broker.gate.shares import Shares
 from sealbus_broker.gate.verdict import Judgment
 from sealbus_broker.relay.answers import Answer, Answers, Question
 from sealbus_broker.relay.consumers import Subscriptions
@@ -69,10 +70,12 @@ class Services:
         tally: Tally,
         now_ms: Callable[[], int],
         supervisor: Supervisor,
+        shares: Shares,
     ) -> None:
+        """``shares``: what each bot has stored, which answers and parked messages add to."""
         self._nc = nc
         self._supervisor = supervisor
-        self._answers = Answers(journal, policy, key, relay, now_ms)
+        self._answers = Answers(journal, policy, key, relay, now_ms, shares)
         self._policy = policy
         self._tally = tally
         self._now_ms = now_ms
@@ -82,7 +85,7 @@ class Services:
         self._told: deque[Answer] = deque()
         self._telling: asyncio.Task[None] | None = None
         self._subscriptions = Subscriptions(nc)
-        self._parking = Parking(nc, journal, policy, relay, now_ms)
+        self._parking = Parking(nc, journal, policy, relay, now_ms, shares)
         self._handlers: Mapping[str, Handler] = {
             GRANTS: self._tell_grants,
             SUBSCRIBE: self._subscribe,
