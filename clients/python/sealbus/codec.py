@@ -128,7 +128,7 @@ def _bin_header_bytes(data: bytes) -> int:
 
 
 def pack_together(things: Sequence[bytes]) -> bytes:
-    """Put 2 to 256 sealed things into one message: ``[version, [bin, bin, …]]``. One alone is sent as it is."""
+    """Put 2 to 64 sealed things into one message: ``[version, [bin, bin, …]]``. One alone is sent as it is."""
     return _pack([PROTOCOL_VERSION, things])
 
 

@@ -29,14 +29,15 @@ MAX_BARE_PARENT_BYTES: Final = MAX_STAMP_BYTES + 8
 MAX_BATCH: Final = 1024
 """Most things under one signature: ten proof steps, 320 bytes of proof; past that the proof costs more than the signature."""
 
-MAX_TOGETHER: Final = 256
-"""Most envelopes, or stamps, in one NATS message. Beyond 64 they save hardly anything more and wait for each other."""
+MAX_TOGETHER: Final = 64
+"""Most envelopes, or stamps, in one NATS message. More would save hardly anything and wait for each other; and a bot's share of INGRESS
+counts NATS messages, so this bounds how many envelopes of one bot others may have to wait for."""
 
 MIN_TOGETHER_ITEM_BYTES: Final = 98
 """A seal alone has 98 bytes, so a shorter item cannot be valid. Refusing it early limits the work that a small message can cause."""
 
-MAX_TOGETHER_BYTES: Final = 512 * 1024
-"""Largest NATS message of several envelopes: that of one, so that NATS's limits fit both."""
+MAX_TOGETHER_BYTES: Final = 128 * 1024
+"""Largest NATS message of several: 64 orders of 1 KiB, or 64 stamps, fit. It bounds, like their number, what others may have to wait for."""
 
 MAX_PROOF_STEPS: Final = 10
 """log2(MAX_BATCH)."""
