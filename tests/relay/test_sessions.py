@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import nats
 import pytest
@@ -14,6 +15,7 @@ from structlog.testing import capture_logs
 from sealbus import Bot, ConnectionFailed, Credentials
 from sealbus_broker.relay import sessions
 from sealbus_broker.relay.admission import Admission
+from sealbus_broker.relay.nats_config import MAX_PENDING_BYTES
 from tests.relay.scene import Door, Scene
 from tests.waiting import PATIENCE_S, until
 
@@ -135,3 +137,22 @@ async def test_a_bot_is_told_in_words(narrow: Scene) -> None:
     with pytest.raises((asyncio.CancelledError, ConnectionFailed)):
         await connecting
     await bot.close()
+
+
+async def test_a_session_that_does_not_read_is_ended_before_it_takes_much_memory(scene: Scene) -> None:
+    """A bot may have many such sessions."""
+    silent = await scene.bot("inventory")
+    await silent.nc.subscribe("bus.orders.placed")
+    await silent.nc.flush()
+    socket: Any = silent.nc._transport._io_writer.transport  # type: ignore[union-attr]
+    socket.pause_reading()
+    log = scene.server._config_file.with_name("nats.log")
+    said = f"Slow Consumer Detected: MaxPending of {MAX_PENDING_BYTES} Exceeded"
+
+    async def is_ended() -> bool:
+        await scene.relay.publish("bus.orders.placed", bytes(1024 * 1024))
+        await scene.relay.flush()
+        return said in log.read_text()
+
+    await until(is_ended, "nats-server says that it does not read")
+    assert MAX_PENDING_BYTES == 16 * 1024 * 1024

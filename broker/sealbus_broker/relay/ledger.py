@@ -26,8 +26,8 @@ RETRY_S: Final = 0.5
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NOT_FOUND: Final = 404
 
-READS_AT_ONCE: Final = 16
-"""Stored messages asked for at the same time. Each may have a megabyte, and nats-server cuts off whoever has 64 MiB coming (``max_pending``):
+READS_AT_ONCE: Final = 4
+"""Stored messages asked for at the same time. Each may have a megabyte, and nats-server cuts off whoever has 16 MiB coming (``max_pending``):
 a bot that repeats the nonces of 256 large messages must not cut off the relay."""
 
 

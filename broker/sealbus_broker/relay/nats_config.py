@@ -69,6 +69,11 @@ second: what waits longer is soon retried, and would be written twice. nats-serv
 MAX_BUFFERED_BYTES: Final = 128 * 1024 * 1024
 """The same in bytes: four streams come to 512 MiB of memory at most."""
 
+MAX_PENDING_BYTES: Final = 16 * 1024 * 1024
+"""What may wait for one connection that does not read as fast as messages come; then nats-server ends it. A bot has 64 connections, unless
+its policy says otherwise, so this is a gigabyte for a bot that reads on none of them. A relay that judges reads again soon
+(``pipeline.GIVE_WAY_S``). nats-server's own default is 64 MiB: 62 silent sessions took 2.2 GiB of memory then."""
+
 LOG_BYTES: Final = 16 * 1024 * 1024
 LOG_FILES: Final = 2
 """The embedded server's log: a refused login writes some 200 bytes, so a stranger pushes older lines out. Two files of this size
@@ -149,7 +154,7 @@ max_control_line: 4096
 max_payload: {MAX_PAYLOAD_BYTES}
 max_connections: {config.max_connections}
 # A client that does not read is cut off instead of holding memory.
-max_pending: 67108864
+max_pending: {MAX_PENDING_BYTES}
 write_deadline: "10s"
 ping_interval: "30s"
 ping_max: 3
