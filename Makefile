@@ -113,6 +113,10 @@ schedules: $(READY) ## 1,000 schedules of pauses and kills with captured copies 
 	$(BIN) -m tests.model --seeds 1000
 	$(BIN) -m tests.faults.schedules --runs 1000 --together 50 --at-once 4 $(ARGS)
 
+.PHONY: greedy
+greedy: $(READY) ## one greedy bot beside ten honest ones, one resource after the other (half an hour); ARGS="--only live --seconds 15"
+	@$(BIN) -m tests.faults.greedy $(ARGS)
+
 .PHONY: bench
 bench: $(BENCH_READY) ## measure Sealbus against other ways (20 to 30 minutes); ARGS=--quick takes about four minutes
 	@mkdir -p build

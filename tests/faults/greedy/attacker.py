@@ -1,0 +1,164 @@
+"""The greedy bot, in a process of its own: raw sockets, the credentials of one bot, and no client that keeps it to any rule."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import multiprocessing
+import os
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from typing import Any, Final, Self
+
+from examples.robbery.frames import RawSession, pub
+from sealbus import Credentials
+from sealbus.codec import pack_together
+from sealbus.envelope import Header, seal_envelopes
+from sealbus.keys import SigningKey
+from sealbus.limits import MAX_TOGETHER, MAX_TOGETHER_BYTES
+from sealbus.minting import new_nonce
+from sealbus.seal import sign_connect
+
+HOST: Final = "127.0.0.1"
+LOGIN_TRIES: Final = 100
+
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["sealbus", "tests.faults.greedy.attacks"])
+
+
+@dataclass
+class Field:
+    """What an attack has: an address, one bot's credentials, and until when it goes on."""
+
+    port: int
+    credentials: Credentials
+    seconds: float
+    _begun: Callable[[], None]
+    counts: Counter[str] = field(default_factory=Counter)
+    """What it sent and met."""
+    _until: float = 0.0
+
+    def begin(self) -> None:
+        """All is prepared: from now on the attack goes on for its time."""
+        self._until = time.monotonic() + self.seconds
+        self._begun()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether its time is not over."""
+        return time.monotonic() < self._until
+
+    # ---- sessions ------------------------------------------------------------------------------------------------
+
+    async def try_login(self, key: SigningKey | None = None, consumers: Sequence[str] = ()) -> RawSession | None:
+        """A session of the bot; ``None`` if it is not admitted."""
+        session = await RawSession.open(HOST, self.port)
+        key = key or self.credentials.key
+        text = " ".join(["sealbus/1", self.credentials.bot, key.public.text, *consumers])
+        signature = sign_connect(key, session.challenge.encode(), text.encode())
+        if await session.login(text, base64.b64encode(signature).decode()):
+            return session
+        await session.close()
+        return None
+
+    async def login(self, consumers: Sequence[str] = ()) -> RawSession:
+        """A session of the bot. A busy server gives up on some logins, so it is tried again."""
+        for _ in range(LOGIN_TRIES):
+            with contextlib.suppress(OSError, ValueError):
+                if (session := await self.try_login(consumers=consumers)) is not None:
+                    return session
+            await asyncio.sleep(0.1)
+        raise RuntimeError(f"{self.credentials.bot} is not admitted")
+
+    async def say(self, session: RawSession, frames: bytes) -> RawSession:
+        """Send frames, and wait until the server has read them. A session that was cut off is replaced."""
+        if await session.say(frames, within_s=30.0):
+            return session
+        self.counts["cut off"] += 1
+        await session.close()
+        return await self.login()
+
+    # ---- messages ------------------------------------------------------------------------------------------------
+
+    def seal(
+        self, subject: str, payload: bytes, count: int = 1, parent: bytes | None = None, **other: Any
+    ) -> list[bytes]:
+        """Envelopes with nonces of their own, under one signature. ``other``: fields of the header that are not as they should be."""
+        now = time.time_ns() // 1_000_000
+        said: dict[str, Any] = {"bus": self.credentials.bus, "bot": self.credentials.bot, "ttl_ms": 10_000} | other
+        drafts = [
+            (Header(subject=subject, nonce=new_nonce(now), issued_at_ms=now, parent=parent, **said), payload)
+            for _ in range(count)
+        ]
+        return seal_envelopes(self.credentials.key, drafts)
+
+    def frames(self, envelopes: Sequence[bytes], *, live: bool = False) -> bytes:
+        """What sends them, as many in one NATS message as may be."""
+        self.counts["messages"] += len(envelopes)
+        way = f"{'call' if live else 'send'}.{self.credentials.bot}"
+        frames = [pub(way, data) for data in _together(envelopes)]
+        self.counts["NATS messages"] += len(frames)
+        self.counts["bytes"] += sum(map(len, envelopes))
+        return b"".join(frames)
+
+
+def _together(envelopes: Sequence[bytes]) -> Iterator[bytes]:
+    fit = max(1, min(MAX_TOGETHER, (MAX_TOGETHER_BYTES - 64) // (max(map(len, envelopes)) + 8)))
+    for at in range(0, len(envelopes), fit):
+        some = envelopes[at : at + fit]
+        yield some[0] if len(some) == 1 else pack_together(list(some))
+
+
+Attack = Callable[[Field], Awaitable[None]]
+
+
+class Attacker:
+    """The process."""
+
+    def __init__(self, process: ForkServerProcess, pipe: Connection) -> None:
+        self._process = process
+        self._pipe = pipe
+
+    @classmethod
+    def start(cls, name: str, port: int, credentials: str, seconds: float) -> Self:
+        """Start it; it begins by itself when it is prepared."""
+        ours, theirs = _processes.Pipe()
+        process = _processes.Process(target=play, args=(name, port, credentials, seconds, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        return cls(process, ours)
+
+    async def hear(self) -> Any:
+        """Its next word: that it has begun, and then what it counted."""
+        return await asyncio.to_thread(self._hear)
+
+    def _hear(self) -> Any:
+        while not self._pipe.poll(0.1):
+            if not self._process.is_alive() and not self._pipe.poll(0.0):
+                raise RuntimeError("the attacker's process ended before it was done")
+        return self._pipe.recv()
+
+    def end(self) -> None:
+        """Whatever it does."""
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+
+def play(name: str, port: int, credentials: str, seconds: float, pipe: Connection) -> None:
+    """The process's work: one attack."""
+    from tests.faults.greedy.attacks import ATTACKS
+
+    os.nice(5)  # so that the bus and the honest bots have the machine where all share it
+    attack = Field(port, Credentials.load(credentials), seconds, lambda: pipe.send("begun"))
+    asyncio.run(_carry_out(ATTACKS[name], attack))
+    pipe.send(dict(attack.counts))
+
+
+async def _carry_out(attack: Attack, ground: Field) -> None:
+    await attack(ground)

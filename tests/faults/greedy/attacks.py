@@ -1,0 +1,378 @@
+"""What the greedy bot does: each attack on one resource, as fast as it can, until its time is over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import cycle
+from typing import Any, Final
+
+from examples.robbery.frames import RawSession, pub
+from sealbus import Bot, SealbusError
+from sealbus.codec import pack_json
+from sealbus.grants import GRANTS
+from sealbus.keys import KeyKind, SigningKey
+from sealbus.limits import MAX_PULL
+from sealbus.own import PARK, SUBSCRIBE
+from sealbus.subjects import consumer_name
+from sealbus_broker.relay.nats_config import MAX_BOT_PAYLOAD_BYTES
+from tests.faults.greedy.attacker import Attack, Field
+from tests.faults.greedy.stage import HONEST
+from tests.policy.test_schema_work import brackets
+
+MANY_VALUES: Final = pack_json([{}] * 16_383)
+"""As many values as 64 KiB may have, each of the dearest kind to decode."""
+
+LARGEST: Final = pack_json("x" * (65_536 - 3))
+"""As large as a payload may be by default."""
+
+TOGETHER: Final = 256
+SILENT: Final = 62
+"""Sessions that do not read, beside the two that send: 64 is what a bot may have."""
+
+ATTACKS: dict[str, Attack] = {}
+"""By name."""
+
+
+def attack(name: str) -> Callable[[Attack], Attack]:
+    """Register an attack."""
+
+    def register(function: Attack) -> Attack:
+        ATTACKS[name] = function
+        return function
+
+    return register
+
+
+async def flood(field: Field, make: Callable[[], bytes], sessions: int = 1) -> None:
+    """Send what ``make`` returns, again and again, over so many sessions."""
+
+    async def one(session: RawSession) -> None:
+        session = await field.say(session, make())  # once at least, however busy the machine is
+        while field.goes_on:
+            session = await field.say(session, make())
+        await session.close()
+
+    logged_in = [await field.login() for _ in range(sessions)]
+    field.begin()
+    await asyncio.gather(*(one(session) for session in logged_in))
+
+
+def sealed(
+    field: Field, subject: str, payload: bytes, count: int, *, live: bool = False, parent: bytes | None = None
+) -> Callable[[], bytes]:
+    """Makes frames of ``count`` new messages."""
+    return lambda: field.frames(field.seal(subject, payload, count, parent), live=live)
+
+
+def in_turn(makes: Sequence[Callable[[], bytes]]) -> Callable[[], bytes]:
+    """Frames of one kind after the other."""
+    turns = cycle(makes)
+
+    def make() -> bytes:
+        return next(turns)()
+
+    return make
+
+
+# ---- what a message costs --------------------------------------------------------------------------------------------
+
+
+@attack("bytes")
+async def large_payloads(field: Field) -> None:
+    """Eight times as large as the subject allows, which is as large as an envelope may be."""
+    await flood(field, sealed(field, "goods.a", pack_json("x" * 520_000), 2))
+
+
+@attack("values")
+async def many_values(field: Field) -> None:
+    """Live messages, each of which takes a relay milliseconds."""
+    await flood(field, sealed(field, "flash.a", MANY_VALUES, 31, live=True))
+
+
+@attack("values-stored")
+async def many_values_stored(field: Field) -> None:
+    """The same in messages that are stored first."""
+    await flood(field, sealed(field, "goods.a", MANY_VALUES, 31))
+
+
+@attack("parents")
+async def junk_parents(field: Field) -> None:
+    """Parents where nobody asks for one, and junk where somebody does."""
+    kinds = [
+        sealed(field, "goods.a", b"\xc0", 2, parent=os.urandom(200_000)),
+        sealed(field, "caused.a", b"\xc0", TOGETHER, parent=os.urandom(1_500)),
+    ]
+    await flood(field, in_turn(kinds))
+
+
+@attack("schema")
+async def costly_schema(field: Field) -> None:
+    """Payloads that take the validator longest: 50 ms each, for 16,000 values."""
+    await flood(field, sealed(field, "costly.a", pack_json(brackets(1900)), 7))
+
+
+# ---- how often -------------------------------------------------------------------------------------------------------
+
+
+@attack("rate")
+async def above_the_rate(field: Field) -> None:
+    """Many times the subject's rate."""
+    await flood(field, sealed(field, "rated.a", b"\xc0", TOGETHER))
+
+
+@attack("copies")
+async def copies(field: Field) -> None:
+    """The same hundred messages again and again."""
+    envelopes = field.seal("rated.a", b"\xc0", 100)
+    await flood(field, lambda: field.frames(envelopes))
+
+
+@attack("services")
+async def services(field: Field) -> None:
+    """Everything that any bot may ask of the bus."""
+    own = consumer_name(field.credentials.bot, "goods.*", "own")
+    asked: dict[str, Any] = {
+        GRANTS: {},
+        SUBSCRIBE: {"pattern": "goods.*", "durable": "own", "from": "new"},
+        PARK: {"consumer": own, "sequence": 1, "attempt": 1, "error": "Trouble"},
+    }
+    await flood(
+        field, in_turn([sealed(field, subject, pack_json(what), 64, live=True) for subject, what in asked.items()])
+    )
+
+
+@attack("live")
+async def live_flood(field: Field) -> None:
+    """Small live messages, as many as there can be."""
+    await flood(field, sealed(field, "flash.a", b"\xc0", TOGETHER, live=True), sessions=2)
+
+
+# ---- what is stored --------------------------------------------------------------------------------------------------
+
+
+@attack("ingress")
+async def ingress_by_bytes(field: Field) -> None:
+    """The largest messages that NATS takes, of no meaning."""
+    await flood(field, _junk(field, MAX_BOT_PAYLOAD_BYTES - 64))
+
+
+@attack("ingress-together")
+async def ingress_by_envelopes(field: Field) -> None:
+    """As many good envelopes in each message as there may be."""
+    await flood(field, sealed(field, "goods.a", b"\xc0", TOGETHER), sessions=2)
+
+
+@attack("accepted")
+async def accepted(field: Field) -> None:
+    """Payloads that are in order, as large as may be."""
+    await flood(field, sealed(field, "goods.a", LARGEST, 14))
+
+
+@attack("quarantine")
+async def quarantine(field: Field) -> None:
+    """Messages that are refused, and kept."""
+    await flood(field, sealed(field, "nowhere.a", LARGEST, 7))
+
+
+def _junk(field: Field, size: int) -> Callable[[], bytes]:
+    def make() -> bytes:
+        field.counts["NATS messages"] += 1
+        field.counts["bytes"] += size
+        return pub(f"send.{field.credentials.bot}", os.urandom(16) + bytes(size - 16))
+
+    return make
+
+
+# ---- sessions --------------------------------------------------------------------------------------------------------
+
+
+@attack("sessions")
+async def sessions(field: Field) -> None:
+    """As many as there can be, held, and more asked for all the time."""
+    held: list[RawSession] = []
+    field.begin()
+
+    async def one() -> None:
+        while field.goes_on:
+            field.counts["logins"] += 1
+            with contextlib.suppress(OSError, ValueError):
+                if (session := await field.try_login()) is not None:
+                    held.append(session)
+
+    await asyncio.gather(*(one() for _ in range(8)))
+    field.counts["admitted"] = len(held)
+    for session in held:
+        await session.close()
+
+
+@attack("logins")
+async def logins(field: Field) -> None:
+    """In and out, by a good key."""
+    field.begin()
+
+    async def one() -> None:
+        while field.goes_on:
+            field.counts["logins"] += 1
+            with contextlib.suppress(OSError, ValueError):
+                if (session := await field.try_login()) is not None:
+                    await session.close()
+
+    await asyncio.gather(*(one() for _ in range(8)))
+
+
+@attack("strangers")
+async def strangers(field: Field) -> None:
+    """Refused logins by somebody who has no key of this bus."""
+    key = SigningKey.generate(KeyKind.BOT)
+    field.begin()
+
+    async def one() -> None:
+        while field.goes_on:
+            field.counts["logins"] += 1
+            with contextlib.suppress(OSError, ValueError):
+                await field.try_login(key)
+
+    await asyncio.gather(*(one() for _ in range(16)))
+
+
+@attack("silent")
+async def silent_sessions(field: Field) -> None:
+    """Sessions that subscribe to much and do not read, while the bot says much."""
+    quiet: list[RawSession] = []
+
+    async def fall_silent() -> None:
+        session = await field.login()
+        await session.say(b"SUB bus.flash.> 1\r\n")
+        quiet.append(session)  # what comes from now on stays in the socket, and then at the server
+
+    for _ in range(SILENT // 2):
+        await asyncio.gather(fall_silent(), fall_silent())
+
+    begun = asyncio.Event()
+
+    async def come_back() -> None:
+        """Whoever was cut off is replaced."""
+        await begun.wait()
+        while field.goes_on:
+            session = quiet.pop(0)
+            if not _stands(session):
+                field.counts["cut off"] += 1
+                await session.close()
+                await fall_silent()
+            else:
+                quiet.append(session)
+            await asyncio.sleep(0.02)
+
+    make = sealed(field, "flash.a", LARGEST, 7, live=True)
+
+    def say_much() -> bytes:
+        begun.set()
+        return make()
+
+    await asyncio.gather(flood(field, say_much), come_back())
+    for session in quiet:
+        await session.close()
+
+
+@attack("subscriptions-of-a-session")
+async def many_subscriptions(field: Field) -> None:
+    """As many in each session as there may be, and more."""
+    held = [await field.login() for _ in range(SILENT)]
+    field.begin()
+    asks = b"".join(b"SUB bus.flash.a%d %d\r\n" % (number, number) for number in range(1, 1_200))
+    while field.goes_on:
+        for at, session in enumerate(held):
+            if field.goes_on:
+                held[at] = await field.say(session, asks)
+                field.counts["subscriptions"] += 1_199
+    for session in held:
+        await session.close()
+
+
+def _stands(session: RawSession) -> bool:
+    """Whether the server has not ended a session, without reading what it sent: then it takes what is written."""
+    with contextlib.suppress(OSError):
+        session._writer.write(b"PING\r\n")
+    return not session._writer.is_closing()
+
+
+# ---- what is told, and who is told -----------------------------------------------------------------------------------
+
+
+@attack("violations")
+async def violations(field: Field) -> None:
+    """Of each kind that a bot can make."""
+    other = SigningKey.generate(KeyKind.BOT)
+
+    def forged() -> list[bytes]:
+        ours, field.credentials = field.credentials, replace(field.credentials, key=other)
+        envelopes = field.seal("goods.a", b"\xc0", 8)
+        field.credentials = ours
+        return envelopes
+
+    def broken() -> list[bytes]:
+        return [envelope[:-1] + bytes([envelope[-1] ^ 1]) for envelope in field.seal("goods.a", b"\xc0", 8)]
+
+    makes: Sequence[Callable[[], list[bytes]]] = [
+        lambda: [os.urandom(200) for _ in range(8)],
+        forged,
+        broken,
+        lambda: field.seal("goods.a", b"\xc0", 8, bus="other"),
+        lambda: field.seal("goods.a", b"\xc0", 8, bot=HONEST[0]),
+        lambda: field.seal("nowhere.a", b"\xc0", 8),
+        lambda: field.seal("work.a", b"\xc0", 8),
+        lambda: field.seal("flash.a", b"\xc0", 8),
+        lambda: field.seal("goods.a", b"\xc0", 8, ttl_ms=3_600_000),
+        lambda: field.seal("goods.a", b"\xc0", 8, schema="none", schema_version=1),
+        lambda: field.seal("goods.a", b"\xc1", 8),
+        lambda: field.seal("caused.a", b"\xc0", 8),
+        lambda: field.seal("rated.a", b"\xc0", 8),
+    ]
+    await flood(field, lambda: b"".join(field.frames(make()) for make in makes))
+
+
+@attack("durable-subscriptions")
+async def durable_subscriptions(field: Field) -> None:
+    """One place after the other, each under a new name."""
+    async with Bot(field.credentials) as bot:
+        field.begin()
+        number = 0
+        while field.goes_on:
+            number += 1
+            question = {"pattern": "goods.*", "durable": f"place-{number}", "from": "new"}
+            try:
+                await bot.request(SUBSCRIBE, question, timeout=30.0)
+                field.counts["made"] += 1
+            except SealbusError as error:
+                field.counts[f"refused: {type(error).__name__}"] += 1
+
+
+@attack("pulls")
+async def pulls_for_another(field: Field) -> None:
+    """What is stored is asked for in the name of another bot's inbox."""
+    async with Bot(field.credentials) as bot:
+        question = {"pattern": "goods.*", "durable": "own", "from": "all"}
+        await bot.request(SUBSCRIBE, question, timeout=30.0)
+        for _ in range(400):
+            await bot.publish("goods.a", "x" * 60_000, timeout=60.0)
+    name = consumer_name(field.credentials.bot, "goods.*", "own")
+    session = await field.login([name])
+    field.begin()
+    ask = json.dumps({"batch": MAX_PULL, "no_wait": True}).encode()
+    asks = pub(f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{name}", ask, f"inbox.{HONEST[0]}.x")
+    while field.goes_on:
+        if not await session.say(asks, within_s=30.0):
+            session = await field.login([name])
+        field.counts["requests"] += 1
+        field.counts["bytes"] += len(asks)
+
+
+@attack("subscriber")
+async def subscriber_memory(field: Field) -> None:
+    """Payloads that decode to many times their size, to a bot that handles them slowly."""
+    await flood(field, sealed(field, "flash.a", MANY_VALUES, 31, live=True))

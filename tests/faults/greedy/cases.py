@@ -1,0 +1,212 @@
+"""What is attacked, what bounds it, and which figure shows that the bound held. The rows of the table in ``docs/threats.md``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from sealbus.grants import GRANTS
+from sealbus.limits import MAX_PULL
+from sealbus.own import OWN, PARK, SUBSCRIBE
+from sealbus_broker.gate.policy import Limits
+from sealbus_broker.relay.nats_config import LOG_BYTES, LOG_FILES, MAX_BOT_PAYLOAD_BYTES, MAX_SUBSCRIPTIONS
+from sealbus_broker.relay.tally import QUIET_S
+from sealbus_broker.relay.throttle import LINES, PERIOD_S
+from tests.faults.greedy.gauges import MIB, Watched
+from tests.faults.greedy.stage import BURST, RATE, SHARE_BYTES
+
+RELAY_MIB: Final = 1024
+SERVER_MIB: Final = 2048
+"""What ``compose.yaml`` gives a relay and nats-server: beyond it the kernel ends them."""
+
+SERVER_ENVIRONMENT: Final = {"GOMEMLIMIT": "1800MiB"}
+"""What it tells nats-server."""
+
+SUBSCRIBER_MIB: Final = 256
+"""What waits in a subscriber comes to 108 MiB in the largest case, beside 45 of the interpreter."""
+
+UNDER_WAY_BYTES: Final = 2 * MIB
+"""What passes yet when a share of ACCEPTED is full: two pulls of a partition, and what the honest bots store beside it."""
+
+LIMITS: Final = Limits()
+
+
+@dataclass
+class Seen:
+    """What an attack came to."""
+
+    seconds: float
+    """From its beginning until the relay was asked to stop."""
+    sent: Counter[str] = field(default_factory=Counter)
+    """What the attacker counted."""
+    most: Counter[str] = field(default_factory=Counter)
+    """The most of each gauge while it went on."""
+    verdicts: Counter[str] = field(default_factory=Counter)
+    """What the relay counted."""
+    lines: Counter[str] = field(default_factory=Counter)
+    """Of the relay's log, by event."""
+    log_bytes: int = 0
+    server_log_bytes: int = 0
+    honest_lost: int = 0
+    """How often an honest bot lost its connection."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What was measured, beside its bound. A figure without a bound is told and not judged."""
+
+    what: str
+    value: float
+    most: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the bound was kept."""
+        return self.most is None or self.value <= self.most
+
+    def __str__(self) -> str:
+        value = f"{self.what} {_number(self.value)}"
+        return value if self.most is None else f"{value} of {_number(self.most)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
+
+
+Figures = Callable[[Seen], Iterator[Figure]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One attack on one resource."""
+
+    name: str
+    resource: str
+    """As the table in ``docs/threats.md`` calls it."""
+    figures: Figures
+    watched: tuple[Watched, ...] = ()
+
+
+def resident(seen: Seen) -> Iterator[Figure]:
+    """The memory of what all bots share, bounded in each attack."""
+    yield Figure("relay MiB", seen.most["relay MiB"], RELAY_MIB)
+    yield Figure("nats-server MiB", seen.most["nats-server MiB"], SERVER_MIB)
+
+
+def _nothing_accepted(seen: Seen) -> Iterator[Figure]:
+    yield Figure("accepted", seen.most["ACCEPTED messages"], 0)
+
+
+def _nothing_more(_: Seen) -> Iterator[Figure]:
+    return iter(())
+
+
+def _within_rate(seen: Seen) -> Iterator[Figure]:
+    yield Figure("accepted", seen.most["ACCEPTED messages"], RATE * (seen.seconds + 1) + BURST)
+
+
+def _schema(seen: Seen) -> Iterator[Figure]:
+    yield Figure("accepted", seen.most["ACCEPTED messages"], 4 * (seen.seconds + 1) + 8)
+
+
+def _once_each(seen: Seen) -> Iterator[Figure]:
+    yield Figure("accepted", seen.most["ACCEPTED messages"], 100)
+
+
+def _services(seen: Seen) -> Iterator[Figure]:
+    rates = [rate for subject in (GRANTS, SUBSCRIBE, PARK) if (rate := OWN[subject].rate) is not None]
+    most = sum(rate.per_second * (seen.seconds + 1) + rate.burst for rate in rates)
+    yield Figure("answers", seen.most["LIVE messages"], most)
+
+
+def _ingress(seen: Seen) -> Iterator[Figure]:
+    yield Figure("messages in INGRESS", seen.most["INGRESS messages"], LIMITS.ingress_messages)
+    most = (
+        1 + LIMITS.ingress_messages * MAX_BOT_PAYLOAD_BYTES / MIB
+    )  # the stream's own framing, and what is honest, beside it
+    yield Figure("MiB in INGRESS", seen.most["INGRESS bytes"] / MIB, most)
+
+
+def _accepted(seen: Seen) -> Iterator[Figure]:
+    yield Figure("MiB in ACCEPTED", seen.most["ACCEPTED bytes"] / MIB, (SHARE_BYTES + UNDER_WAY_BYTES) / MIB)
+
+
+def _quarantine(seen: Seen) -> Iterator[Figure]:
+    yield Figure("MiB in QUARANTINE", seen.most["QUARANTINE bytes"] / MIB, (SHARE_BYTES + UNDER_WAY_BYTES) / MIB)
+
+
+def _live(seen: Seen) -> Iterator[Figure]:
+    share = LIMITS.live_bytes * LIMITS.bot_share / 100
+    yield Figure("MiB in LIVE", seen.most["LIVE bytes"] / MIB, (share + 64 * MIB) / MIB)
+    yield Figure("dropped before judgment", seen.verdicts["dropped"])
+
+
+def _sessions(seen: Seen) -> Iterator[Figure]:
+    yield Figure("sessions", seen.most["sessions"], LIMITS.connections)
+
+
+def _strangers(seen: Seen) -> Iterator[Figure]:
+    yield Figure("lines of the relay", seen.lines["admission.denied"], LINES * (1 + seen.seconds // PERIOD_S))
+    yield Figure("KiB of nats-server's log", seen.server_log_bytes / 1024, LOG_FILES * LOG_BYTES / 1024)
+
+
+def _violations(seen: Seen) -> Iterator[Figure]:
+    kinds = sum("." in name for name in seen.verdicts)
+    yield Figure("lines of the relay", seen.lines["violation"], kinds * (1 + seen.seconds // QUIET_S))
+
+
+def _durable(seen: Seen) -> Iterator[Figure]:
+    yield Figure("subscriptions", seen.most["ACCEPTED consumers"] - 1, LIMITS.subscriptions)
+
+
+def _session_subscriptions(seen: Seen) -> Iterator[Figure]:
+    yield Figure("subscriptions of a session", seen.most["subscriptions of a session"], MAX_SUBSCRIPTIONS)
+    yield Figure("sessions that NATS ended", seen.sent["cut off"])
+
+
+def _pulls(seen: Seen) -> Iterator[Figure]:
+    yield Figure("MiB that one request brings, at most", MAX_PULL * 60_600 / MIB)
+    yield Figure("requests", seen.sent["requests"])
+    yield Figure("times that an honest bot was cut off", seen.honest_lost)
+
+
+def _subscriber(seen: Seen) -> Iterator[Figure]:
+    yield Figure("subscriber MiB", seen.most["subscriber MiB"], SUBSCRIBER_MIB)
+
+
+def _silent(seen: Seen) -> Iterator[Figure]:
+    yield Figure("sessions", seen.most["sessions"], LIMITS.connections)
+    yield Figure("sessions that NATS ended", seen.sent["cut off"])
+
+
+_GOODS: Final = ("ACCEPTED", "accepted.goods.>")
+_RATED: Final = ("ACCEPTED", "accepted.rated.>")
+_FLASH: Final = ("LIVE", "live.flash.>")
+_INGRESS: Final = ("INGRESS", "ingress.*.greedy")
+
+CASES: Final = (
+    Case("bytes", "bytes of a payload", _nothing_accepted, (_GOODS,)),
+    Case("values", "values of a payload", _live, (_FLASH,)),
+    Case("values-stored", "values of a payload", _nothing_more, (_GOODS, _INGRESS)),
+    Case("parents", "a parent", _nothing_accepted, (_GOODS,)),
+    Case("schema", "processor time of a schema", _schema, (("ACCEPTED", "accepted.costly.>"),)),
+    Case("rate", "messages a second", _within_rate, (_RATED,)),
+    Case("copies", "copies of old messages", _once_each, (_RATED,)),
+    Case("services", "requests to the bus itself", _services, (("LIVE", "live.reply.greedy.>"),)),
+    Case("ingress", "messages in INGRESS", _ingress, (_INGRESS,)),
+    Case("ingress-together", "messages in INGRESS", _ingress, (_INGRESS,)),
+    Case("accepted", "bytes in ACCEPTED and LIVE", _accepted, (_GOODS,)),
+    Case("quarantine", "bytes in the quarantine", _quarantine, (("QUARANTINE", "quarantine.*.greedy"),)),
+    Case("live", "live messages that wait in a relay", _live, (_FLASH,)),
+    Case("sessions", "sessions", _sessions),
+    Case("silent", "memory for sessions that do not read", _silent, (_FLASH,)),
+    Case("logins", "sessions", _sessions),
+    Case("strangers", "log lines of refused strangers", _strangers),
+    Case("violations", "log lines about a bot's violations", _violations),
+    Case("durable-subscriptions", "durable subscriptions", _durable, (_GOODS,)),
+    Case("subscriptions-of-a-session", "subscriptions of a connection", _session_subscriptions),
+    Case("pulls", "what one request to a durable subscription brings", _pulls, (_GOODS,)),
+    Case("subscriber", "what waits in a subscriber for a handler", _subscriber, (_FLASH,)),
+)

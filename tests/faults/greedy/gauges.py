@@ -1,0 +1,93 @@
+"""What is read of the bus from outside, while it is attacked and afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from nats.errors import Error as NatsError
+
+from benchmarks.process import cpu_seconds, rss_bytes
+from sealbus_broker.relay.connection import HardenedClient
+from sealbus_broker.relay.nats_config import CONNECTIONS_SUBJECT
+
+LOOK_S: Final = 0.25
+MIB: Final = 1024 * 1024
+ANSWER_S: Final = 30.0
+
+Watched = tuple[str, str]
+"""A stream, and the subjects in it that are the greedy bot's."""
+
+
+class Gauges:
+    """Looks again and again, and remembers the most that it has seen."""
+
+    def __init__(
+        self, processes: Mapping[str, Sequence[int]], watched: Sequence[Watched], nc: HardenedClient, bot: str
+    ) -> None:
+        """``processes``: by name, their ids. ``bot``: whose sessions are counted."""
+        self._processes = processes
+        self._watched = watched
+        self._nc = nc
+        self._bot = bot
+        self.most: Counter[str] = Counter()
+        """By process, its resident memory in MiB; by stream, messages and bytes; sessions."""
+
+    def cpu(self) -> dict[str, float]:
+        """Seconds of processor time so far, by process."""
+        used = {}
+        for name, pids in self._processes.items():
+            with contextlib.suppress(OSError):  # one of them was restarted
+                used[name] = cpu_seconds(pids)
+        return used
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(LOOK_S)
+
+    async def look(self) -> None:
+        """Look once."""
+        for name, pids in self._processes.items():
+            with contextlib.suppress(OSError):
+                self._note(f"{name} MiB", rss_bytes(pids) / MIB)
+        with contextlib.suppress(NatsError, OSError, TimeoutError):
+            for stream, subjects in self._watched:
+                state = await self._state(stream, subjects)
+                self._note(f"{stream} messages", sum((state.get("subjects") or {}).values()))
+                self._note(f"{stream} bytes", state["bytes"])
+                self._note(f"{stream} consumers", state["consumer_count"])
+            ask = json.dumps({"auth": True, "user": self._bot, "limit": 8192}).encode()
+            answer = json.loads((await self._nc.request(CONNECTIONS_SUBJECT, ask, ANSWER_S)).data)
+            connections = answer["data"]["connections"] or []
+            self._note("sessions", len(connections))
+            self._note("subscriptions of a session", max((one["subscriptions"] for one in connections), default=0))
+
+    def _note(self, name: str, value: float) -> None:
+        self.most[name] = max(self.most[name], value)  # type: ignore[assignment]  # a Counter of any numbers
+
+    async def _state(self, stream: str, subjects: str) -> dict[str, Any]:
+        ask = json.dumps({"subjects_filter": subjects}).encode()
+        info = json.loads((await self._nc.request(f"$JS.API.STREAM.INFO.{stream}", ask, ANSWER_S)).data)
+        state: dict[str, Any] = info["state"]
+        return state
+
+
+def read_log(path: Path, since: int = 0) -> tuple[Counter[str], Counter[str], int]:
+    """A relay's log from a byte on: lines by event, what it counted when it stopped, and bytes."""
+    data = path.read_bytes()[since:]
+    events: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    for text in data.splitlines():
+        with contextlib.suppress(ValueError):
+            line = json.loads(text)
+            events[line["event"]] += 1
+            if line["event"] == "relay.stopped":
+                counts.update({name: n for name, n in line.items() if isinstance(n, int) and name != "timestamp"})
+    return events, counts, len(data)

@@ -1,0 +1,97 @@
+"""The bus that is attacked: ten honest bots, one who handles what they send, and one greedy bot."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from sealbus_broker.cli.keys import make_key
+from sealbus_broker.policy.bus_file import BusFile
+from tests.e2e.shop import Shop
+
+HONEST: Final = tuple(f"honest-{number}" for number in range(10))
+HANDLER: Final = "handler"
+SLOW: Final = "slow"
+"""A bot whose handler takes long, in a process of its own."""
+GREEDY: Final = "greedy"
+
+STORE_BYTES: Final = 64 * 1024 * 1024
+"""What ACCEPTED and the quarantine may hold here: small, so that a bot fills its share in seconds."""
+
+SHARE_BYTES: Final = STORE_BYTES // 2
+"""``bot_share`` is half, as it is unless the policy says otherwise."""
+
+RATE: Final = 50
+BURST: Final = 100
+
+POLICY: Final = """\
+version: 1
+bus: shop
+limits:
+  clock_skew: 100ms
+  accepted_bytes: 64MiB
+  quarantine_bytes: 64MiB
+on_violation:
+  default: quarantine
+roles:
+  honest:
+    publish: [work.*, ask.price]
+bots:
+{honest}
+  handler:
+    subscribe: [work.*, ask.price]
+  slow:
+    subscribe: [flash.*]
+  greedy:
+    publish: [goods.*, rated.*, caused.*, flash.*, costly.*]
+    subscribe: [goods.*, flash.*]
+subjects:
+  work.*:
+    schema: object.v1
+  ask.price:
+    delivery: live
+    schema: object.v1
+    reply: object.v1
+  goods.*:
+    schema: any.v1
+  rated.*:
+    schema: any.v1
+    rate: 50/s burst 100
+  caused.*:
+    schema: any.v1
+    cause:
+      subject: goods.*
+      within: 1m
+  flash.*:
+    delivery: live
+    schema: any.v1
+  costly.*:
+    schema: costly.v1
+    rate: 4/s burst 8
+"""
+SCHEMAS: Final = {
+    "any.v1": "true",
+    "object.v1": '{"type": "object", "additionalProperties": true}',
+    "costly.v1": '{"uniqueItems": true}',
+}
+"""``costly``: what takes a relay longest for the largest payload, of what the loader lets pass. Its subject has a rate, as ``threats.md``
+advises: each such payload takes 50 ms."""
+
+
+class Stage(Shop):
+    """The bus, in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, _make_folder)
+        facts = BusFile("shop", (self.url,), (self.secrets.bus.public,))
+        for bot in (*HONEST, HANDLER, SLOW, GREEDY):
+            make_key(self.bus, bot, facts, datetime.now(UTC))
+
+
+def _make_folder(folder: Path) -> None:
+    honest = "\n".join(f"  {name}: {{roles: [honest]}}" for name in HONEST)
+    (folder / "policy.yaml").write_text(POLICY.format(honest=honest))
+    (folder / "schemas").mkdir()
+    for name, schema in SCHEMAS.items():
+        (folder / "schemas" / f"{name}.json").write_text(schema)

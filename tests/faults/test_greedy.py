@@ -1,0 +1,28 @@
+"""One greedy bot beside ten honest ones, for a moment each: bounds hold, and nothing honest is refused or lost.
+
+``python -m tests.faults.greedy`` is the long version, with times.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.faults.greedy.cases import CASES, Case
+from tests.faults.greedy.trial import attack
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+SECONDS = 0.5
+SHORT = {"durable-subscriptions", "violations"}
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.name in SHORT], ids=lambda case: case.name)
+async def test_one_bot_takes_no_more_than_its_bound(case: Case) -> None:
+    outcome = await attack(case, SECONDS)
+    assert [str(figure) for figure in outcome.figures if not figure.holds] == []
+    assert outcome.figures[0].value > 0, "the attack did nothing"
+    assert not outcome.attacked.refused
+    assert not outcome.quiet.refused
+    assert outcome.lost == 0
