@@ -229,15 +229,20 @@ class Ground(Shop):
         return self._puller
 
     async def in_vain(self, vain: Vain) -> str:
-        """Send frames of which nothing may come; what came of them. Behind them goes something honest, which must pass."""
+        """Send frames of which nothing may come; what came of them.
+
+        Behind them go two honest messages, one after the other, which must pass: what is judged with the first is settled by the second.
+        """
         asker, consumer = await self._asker()
         streams, body = await self.streams(), new_body()
         await asker.say(vain.make(body, LESSER, consumer))
-        with told_at(now_ms(), os.urandom(8)):
-            honest = Step(envelope(bot=LESSER), session=LESSER)
-        behind = await self.take([honest])
+        behind = []
+        for _ in range(2):
+            with told_at(now_ms(), os.urandom(8)):
+                honest = Step(envelope(bot=LESSER), session=LESSER)
+            behind += await self.take([honest])
         came = [*self.outcomes.get(hashlib.sha256(body).digest(), ()), *(frame.subject for frame in asker.received)]
-        if behind != [ACCEPTED] or await self.streams() != streams:
+        if behind != [ACCEPTED, ACCEPTED] or await self.streams() != streams:
             came.append(f"honest trade became {behind}")
         return ", ".join(came) or NOTHING
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from examples.robbery.frames import pub
+from sealbus.reason import Reason
 from sealbus.receiving import Seen
 from sealbus_broker.gate import judge as gate
 from tests.attacks.admission import honest
-from tests.attacks.corpus import Login, Where
+from tests.attacks.corpus import Login, Vain, Where
 from tests.attacks.families import ATTACKS, FAMILIES, MESSAGES, NAMED, RUNNING
 from tests.attacks.ground import Ground
 from tests.attacks.trial import attempt, why_denied
@@ -67,9 +69,11 @@ async def test_a_relay_without_a_check_and_a_bot_that_forgets_are_found_out(
         changed = await attempt(NAMED["a_changed_payload"], ground)
         stolen = await attempt(NAMED["a_key_of_nobody"], ground)
         again = await attempt(NAMED["a_delivery_shown_again"], ground)
+        garbage = await ground.in_vain(Vain(lambda body, bot, _: pub(f"send.{bot}", body)))
     assert (changed.reason, changed.is_stopped, changed.delivered) == (ACCEPTED, False, 1)
     assert stolen.is_stopped
     assert (again.is_stopped, again.delivered) == (False, 3)
+    assert garbage == Reason.ENCODING  # something came of it: it was judged
 
 
 def test_the_door_names_the_reason_of_each_login() -> None:
