@@ -109,8 +109,9 @@ fuzz-properties: $(READY) ## the properties with 50 times as many examples (abou
 	HYPOTHESIS_PROFILE=fuzz $(BIN) -m pytest -o timeout=0 tests/gate/test_fuzz.py tests/protocol/test_fuzz.py tests/protocol/test_credentials.py tests/model
 
 .PHONY: schedules
-schedules: $(READY) ## 1,000 schedules of pauses and kills with captured copies under way (half an hour)
+schedules: $(READY) ## 1,000 schedules of pauses and kills with captured copies under way, and a stop at each step (an hour)
 	$(BIN) -m tests.model --seeds 1000
+	$(BIN) -m tests.faults.steps
 	$(BIN) -m tests.faults.schedules --runs 1000 --together 50 --at-once 4 $(ARGS)
 
 .PHONY: greedy

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import json
 import multiprocessing
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -68,9 +68,10 @@ _processes.set_forkserver_preload(["sealbus", "tests.faults.market"])
 class Market(Shop):
     """A shop with a policy of its own: ``count`` bots that send, one that handles."""
 
-    def __init__(self, folder: Path, count: int, limits: str = LIMITS) -> None:
+    def __init__(self, folder: Path, count: int, limits: str = LIMITS, first: int = 0) -> None:
+        """``first``: the number of the first sender. Where markets share a process, each sender needs another name (:func:`wiretap`)."""
         super().__init__(folder)
-        self.traders = [f"t{number}" for number in range(count)]
+        self.traders = [f"t{number}" for number in range(first, first + count)]
         bots = "".join(f"  {name}:\n    roles: [trader]\n" for name in self.traders)
         (self.bus.path / "policy.yaml").write_text(POLICY.format(limits=limits, bots=bots))
         for old in (self.bus.path / "schemas").iterdir():
@@ -102,11 +103,12 @@ class Handled:
     live: bool
 
 
-def hearer(credentials: str, diary: str) -> None:
-    """A process: write down what comes, until killed."""
+def hearer(credentials: str, diary: str, before: Callable[[], None] = lambda: None) -> None:
+    """A process: write down what comes, until killed or told to stop. ``before``: called first by each handler."""
     with Path(diary).open("ab", buffering=0) as file:
 
         def note(message: Message, *, live: bool) -> None:
+            before()
             line = {
                 "bot": message.bot,
                 "number": message.payload["number"],
@@ -144,12 +146,12 @@ class Hearer:
     diary: Path
 
     @classmethod
-    def start(cls, market: Market, name: str) -> Self:
+    def start(cls, market: Market, name: str, target: Callable[[str, str], None] = hearer) -> Self:
         """Start one; its diary is ``name``."""
         diary = market.bus.path / f"{name}.jsonl"
         diary.touch()
         process = _processes.Process(
-            target=hearer, args=(str(market.bus.credentials("worker")), str(diary)), daemon=True
+            target=target, args=(str(market.bus.credentials("worker")), str(diary)), daemon=True
         )
         process.start()
         return cls(process, diary)

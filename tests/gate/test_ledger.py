@@ -259,6 +259,13 @@ def test_so_is_what_another_policy_may_have_let_through(reason: Reason, keys: di
     assert verdict(shipped, policy) == (reason, f"order.{nonce('placed').hex()}>orders.shipped")
 
 
+def test_so_is_what_only_another_policy_can_have_granted() -> None:
+    """Each leaves a note under the id that all share who may draw the consequence (docs/threats.md)."""
+    theirs = envelope(SHIPPED, bot="inventory", parent=parent(envelope(), carry=True))
+    shipped = f"order.{nonce('placed').hex()}>orders.shipped"
+    assert verdict(Step(theirs, session="inventory", redelivered=True)) == (Reason.NOT_GRANTED, shipped)
+
+
 def test_a_policy_with_another_once_knows_a_message_by_another_id() -> None:
     """So what is under way while that changes may be accepted twice (docs/threats.md)."""
     rules = [replace(rule, cause=rule.cause and replace(rule.cause, once=False)) for rule in POLICY.subjects]

@@ -1,0 +1,99 @@
+"""Where a running bus is stopped: each step of an acceptance, in the order of the argument in ``docs/threats.md``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+SECOND_S: Final = 1.0
+
+TAKEN_OVER_S: Final = 2.5
+"""Longer than a partition waits for a relay that is silent."""
+
+LATE_S: Final = 10.4
+"""Longer than a verdict keeps, and than clocks may differ on top of it."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where something stops."""
+
+    name: str
+    number: str
+    """Of the step in the argument."""
+    where: str
+    trap: str
+    """In :mod:`tests.faults.traps`."""
+    after: str = ""
+    """Where the other relay has to be stopped first, so that somebody comes there."""
+    server: bool = False
+    """Whether nats-server is stopped there, and not who comes there."""
+    live: bool = False
+    copy: bool = False
+    """Whether what comes there is a copy of what was accepted before."""
+    bad: bool = False
+    """Whether the schema refuses it."""
+    restart: bool = False
+    """Whether nats-server is killed and started again, which leads there."""
+    pause_s: float | None = None
+    """How long, in the short version; ``None``: until the sender has its verdict, by way of the other relay."""
+
+
+_STREAM: Final = (
+    Step("arrived", "2", "a message is delivered, and not judged", "arrived"),
+    Step("judged", "3", "it is judged, and not stamped", "judged"),
+    Step("stamped", "3, 4", "it is stamped, and not written", "stamped"),
+    Step("written", "4, 9", "it is written, and not confirmed", "written"),
+    Step("confirmed", "9", "its storing is confirmed, and that not read", "confirmed"),
+    Step("stored", "9", "it is accepted, and its sender not told", "stored"),
+    Step("answered", "9", "its sender is told, and INGRESS not", "answered"),
+    Step("copy-judged", "3, 7", "a copy of it is judged, and not stamped", "judged", copy=True, pause_s=TAKEN_OVER_S),
+    Step("copy-stamped", "4, 7", "a copy is stamped, and not written", "stamped", copy=True, pause_s=TAKEN_OVER_S),
+    Step("copy-found", "7", "the store has the id, and its copy is not read", "found", copy=True, pause_s=TAKEN_OVER_S),
+    Step("refused", "11", "a message is refused, and INGRESS not told", "refused", bad=True),
+    Step("refusal-confirmed", "11", "INGRESS is told, and the sender not", "refusal-confirmed", bad=True),
+    Step(
+        "ledger-read",
+        "8",
+        "its ledger is read, after a restart of nats-server",
+        "ledger-read",
+        restart=True,
+        pause_s=SECOND_S,
+    ),
+)
+_LIVE: Final = (
+    Step("live-judged", "3", "a live message is judged, and not stamped", "judged", live=True, pause_s=SECOND_S),
+    Step("live-stamped", "3, 4", "it is stamped, and not written", "stamped", live=True, pause_s=SECOND_S),
+    Step("live-written", "4, 9", "it is written, and not confirmed", "written", live=True, pause_s=SECOND_S),
+    Step("live-stored", "9", "it is accepted, and its sender not told", "stored", live=True, pause_s=SECOND_S),
+)
+_SERVER: Final = (
+    Step("server-before-write", "4", "a message is about to be written", "stamped", server=True, pause_s=SECOND_S),
+    Step("server-copy", "4, 7", "a copy is about to be written", "stamped", server=True, copy=True, pause_s=SECOND_S),
+    Step("server-late", "4, 9", "the same, for longer than a verdict keeps", "stamped", server=True, pause_s=LATE_S),
+    Step("server-written", "4, 9", "a message has just been written", "written", server=True, pause_s=SECOND_S),
+    Step("server-answered", "9", "INGRESS is about to be told", "answered", server=True, pause_s=SECOND_S),
+    Step(
+        "server-refused",
+        "11",
+        "it is about to be told of a refusal",
+        "refused",
+        server=True,
+        bad=True,
+        pause_s=SECOND_S,
+    ),
+)
+_SUBSCRIBER: Final = (
+    Step("delivered", "4", "a message is there, and not looked at", "delivered", pause_s=SECOND_S),
+    Step("looked", "4", "it is not void, and its handler not called", "looked", pause_s=SECOND_S),
+    Step("handled", "4", "it is handled, and not acknowledged", "handled", pause_s=SECOND_S),
+    Step("heard", "4", "a live message is there, and not looked at", "heard", live=True, pause_s=SECOND_S),
+    Step("heard-looked", "4", "it is young enough, and its handler not called", "looked", live=True, pause_s=SECOND_S),
+)
+STEPS: Final = (*_STREAM, *_LIVE, *_SERVER, *_SUBSCRIBER)
+
+CLOSING: Final = Step(
+    "closing", "10", "what another relay has stamped is refused, and its id not closed", "closing", after="stamped"
+)
+"""Reached only where a message may wait for less than the ten seconds after which it is delivered again: in the
+long version alone."""
