@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from sealbus import Message
+from sealbus.bursts import BURST
 from sealbus.codec import pack_json, pack_together, split_together
 from sealbus.envelope import Header, seal_envelopes
 from sealbus.minting import new_nonce
-from sealbus.publisher import BURST
 from sealbus.seal import Verifier
 from sealbus.stamp import Stamp, open_stamp
 from tests.e2e.shop import Shop, order, until

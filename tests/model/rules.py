@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from sealbus import publisher
+from sealbus import pending, publisher
 from sealbus.frames import pub
 from sealbus.limits import LIVE_NONCE_LIFE_MS, LIVE_SHELF_LIFE_MS, LIVE_WAIT_MS, NONCE_LIFE_MS, SHELF_LIFE_MS
 from sealbus.reason import Reason
@@ -62,7 +62,7 @@ def without_shelf_life() -> Iterator[None]:
 def without_final() -> Iterator[None]:
     """The client believes every refusal, though another attempt has no verdict yet."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(publisher, "_FINAL", frozenset(Reason))
+        patch.setattr(pending, "_FINAL", frozenset(Reason))
         yield
 
 
@@ -70,7 +70,7 @@ def without_final() -> Iterator[None]:
 def without_server() -> Iterator[None]:
     """The client seals a live message again, though the server has been started anew."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(publisher, "_may_be_sent", lambda pending, _: not pending.verdict.done())
+        patch.setattr(publisher, "may_be_sent", lambda one, *_: not one.verdict.done())
         yield
 
 

@@ -9,29 +9,29 @@ ledger makes that harmless.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from sealbus.bursts import MAX_SEAL_BYTES, bursts, seal_burst
 from sealbus.clock import behind_ms, told
-from sealbus.codec import are_together, pack_together, split_together
+from sealbus.codec import are_together, split_together
 from sealbus.credentials import Credentials
-from sealbus.envelope import Header, seal_envelopes
-from sealbus.errors import InvalidInput, Malformed, NotConnected, SealbusError
+from sealbus.envelope import Header
+from sealbus.errors import InvalidInput, Malformed
 from sealbus.grants import Declared
-from sealbus.limits import MAX_ENVELOPE_BYTES, MAX_TOGETHER_BYTES
+from sealbus.limits import MAX_ENVELOPE_BYTES
 from sealbus.log import log
 from sealbus.matching import is_receipt
 from sealbus.minting import new_nonce
 from sealbus.nonces import life_ms
-from sealbus.outcomes import Refused, Unresolved
+from sealbus.outcomes import Refused
 from sealbus.pacing import Pace
-from sealbus.reason import Reason
+from sealbus.pending import Pending, Then, may_be_sent
 from sealbus.seal import Verifier
 from sealbus.session import Session
 from sealbus.stamp import Stamp, Verdict, open_stamp
@@ -43,91 +43,8 @@ RETRY_FIRST_S: Final = 1.0
 RETRY_MOST_S: Final = 8.0
 """Between two attempts with one nonce: a verdict takes milliseconds, a relay that takes over seconds."""
 
-MAX_SEAL_BYTES: Final = 512
-"""A seal with the longest proof, and msgpack's framing around header and payload."""
-
-MAX_NAMES_BYTES: Final = 512
-"""A header without its parent: names, subject and schema of at most 500 bytes, and numbers."""
-
-BURST: Final = 64
-"""Most messages sealed and sent as one: each costs a sixty-fourth of a signature then, and its proof has 192 bytes."""
-
 EARLY_MS: Final = 10_000
 """By how much a nonce that is resumed may be younger than this machine's clock: the clock of the process that made it was ahead."""
-
-_ABOUT_TIME: Final = frozenset({Reason.EXPIRED, Reason.STALE})
-"""Refusals that say nothing about an earlier attempt, and that a newer issue time may avoid."""
-
-_FINAL: Final = frozenset(
-    {
-        Reason.SIZE,
-        Reason.ENCODING,
-        Reason.BAD_SEAL,
-        Reason.WRONG_BUS,
-        Reason.WRONG_BOT,
-        Reason.WRONG_DELIVERY,
-        Reason.PAYLOAD,
-        Reason.REPLAY,
-        Reason.NONCE_REUSED,
-        Reason.ALREADY_ANSWERED,
-    }
-)
-"""Refusals that say something about every attempt: the bytes alone decide, or what the ledger holds."""
-
-_CHANGING: Final = frozenset(
-    {Reason.RATE, Reason.CAUSE, Reason.KEY_NOT_VALID, Reason.KEY_REVOKED, Reason.ISSUED_IN_FUTURE}
-)
-"""Refusals that depend on when a message is judged. All that are left depend on the policy, which seldom changes. In either case an
-earlier attempt may have been accepted and its receipt lost. While some attempt has no verdict, only an acceptance ends the matter, or
-the caller's time does, as unresolved. So it is where the nonce is resumed, but for refusals by the policy."""
-
-
-@dataclass(slots=True, eq=False)
-class _Pending:
-    """One message without verdict."""
-
-    order: int
-    header: Header
-    payload: bytes
-    live: bool
-    resumed: bool
-    """Whether earlier attempts, which are not among ours, may have been accepted."""
-    timeout_s: float
-    """From when it is sent for the first time."""
-    verdict: asyncio.Future[Stamp]
-    pace: Pace[_Pending] | None
-    """Whose turn it has to wait for, where its subject has a rate."""
-    on_sent: Callable[[Header], None] | None
-    attempts: dict[bytes, int] = field(default_factory=dict)
-    """Digests of the envelopes that were sent for it, and when each was sealed."""
-    server: str = ""
-    """Which start of which server the last attempt went to."""
-    answered: set[bytes] = field(default_factory=set)
-    """Those of them that were refused."""
-    interval_s: float = field(default_factory=lambda: RETRY_FIRST_S)
-    again: asyncio.TimerHandle | None = None
-    """Runs out when it should be sealed anew."""
-    deadline: asyncio.TimerHandle | None = None
-    """Runs out when the caller's time is over."""
-    doubt: asyncio.TimerHandle | None = None
-    """Runs out when no receipt under a known bus key came after one under another."""
-    refused: Refused | None = None
-    """The last refusal that another attempt may avoid."""
-
-    @property
-    def may_be_accepted(self) -> bool:
-        """Whether some attempt may have been accepted without our knowing."""
-        return self.resumed or self.has_open_attempt
-
-    @property
-    def has_open_attempt(self) -> bool:
-        """Whether some attempt of ours has no verdict."""
-        return self.attempts.keys() != self.answered
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nobody waits for it any more."""
-        return self.verdict.done()
 
 
 class Publisher:
@@ -148,14 +65,14 @@ class Publisher:
         self._supervisor = supervisor
         self._on_policy = on_policy
         self._strangers = Strangers(credentials, verifier)
-        self._all: dict[_Pending, None] = {}
+        self._all: dict[Pending, None] = {}
         """Everything without verdict, in order."""
-        self._pending: dict[bytes, _Pending] = {}
+        self._pending: dict[bytes, Pending] = {}
         """What has been sent, by its nonce."""
-        self._unsent: dict[_Pending, None] = {}
+        self._unsent: dict[Pending, None] = {}
         """In order, each once: while there is no connection its time runs out again and again."""
         self._wake = asyncio.Event()
-        self._paces: dict[str, Pace[_Pending]] = {}
+        self._paces: dict[str, Pace[Pending]] = {}
         """By the pattern of the declaration."""
         self._begun = 0
 
@@ -206,7 +123,7 @@ class Publisher:
         verdict: asyncio.Future[Stamp] = asyncio.get_running_loop().create_future()
         pace = self._pace(declared) if declared is not None and declared.rate is not None else None
         self._begun += 1
-        pending = _Pending(self._begun, header, payload, live, resumed, timeout_s, verdict, pace, on_sent)
+        pending = Pending(self._begun, header, payload, live, resumed, timeout_s, verdict, pace, on_sent, RETRY_FIRST_S)
         self._all[pending] = None
         if resumed:
             self._pending[header.nonce] = pending
@@ -236,7 +153,7 @@ class Publisher:
             raise InvalidInput(
                 "a message with this nonce is being published already", hint="wait for its verdict, or leave nonce out"
             )
-        age_ms = time.time_ns() // 1_000_000 - header.birth_ms
+        age_ms = _now_ms() - header.birth_ms
         if not -EARLY_MS <= age_ms <= life_s * 1000:
             when = f"{age_ms / 1000:.0f} s ago" if age_ms > 0 else "in the future"
             raise InvalidInput(
@@ -244,7 +161,7 @@ class Publisher:
                 hint="make nonces with sealbus.new_nonce(); what became of an older message can no longer be found out",
             )
 
-    def _pace(self, declared: Declared) -> Pace[_Pending]:
+    def _pace(self, declared: Declared) -> Pace[Pending]:
         assert declared.rate is not None
         pace = self._paces.get(declared.pattern)
         if pace is None:
@@ -253,7 +170,7 @@ class Publisher:
             pace.set_rate(declared.rate)
         return pace
 
-    def _submit(self, pending: _Pending) -> None:
+    def _submit(self, pending: Pending) -> None:
         """Send it, in its turn if its subject has a rate."""
         if pending.pace is None:
             self._send(pending)
@@ -262,7 +179,7 @@ class Publisher:
                 pending.again.cancel()
             pending.pace.submit(pending)
 
-    def _send(self, pending: _Pending) -> None:
+    def _send(self, pending: Pending) -> None:
         """Have it sent with whatever else is to be sent in this turn of the loop, and again if there is no verdict in time."""
         later = self._supervisor.later
         if pending.deadline is None:
@@ -274,9 +191,9 @@ class Publisher:
         self._unsent[pending] = None
         self._wake.set()
 
-    def _begin(self, pending: _Pending) -> None:
+    def _begin(self, pending: Pending) -> None:
         """It is about to be sent for the first time: now its nonce is born, and its time begins."""
-        now_ms, seconds = time.time_ns() // 1_000_000, pending.timeout_s
+        now_ms, seconds = _now_ms(), pending.timeout_s
         if pending.resumed:
             seconds = min(seconds, (pending.header.birth_ms + life_ms(live=pending.live) - now_ms) / 1000)
         else:
@@ -286,27 +203,20 @@ class Publisher:
         if pending.on_sent is not None:
             pending.on_sent(pending.header)
 
-    def _send_later(self, pending: _Pending) -> None:
+    def _send_later(self, pending: Pending) -> None:
         """Have it sent again after a pause in which the bus's clock or ledger can move on."""
         if pending.again is not None:
             pending.again.cancel()
         pending.again = self._supervisor.later("sending again", pending.interval_s / 8, self._submit, pending)
 
-    def _give_up(self, pending: _Pending) -> None:
+    def _give_up(self, pending: Pending) -> None:
         """The caller's time is over."""
         if pending.verdict.done():
             return
         if pending.refused is not None and not pending.may_be_accepted:
             pending.verdict.set_exception(pending.refused)
             return
-        unresolved = Unresolved(
-            f"no verdict on {pending.header.subject} within {pending.timeout_s:g} s",
-            nonce=pending.header.nonce,
-            hint="it may have been accepted: publish again with this nonce to find out. Is a relay running, and has the disk"
-            " of nats-server room? `sealbus ping` tells",
-        )
-        unresolved.__cause__ = pending.refused
-        pending.verdict.set_exception(unresolved)
+        pending.verdict.set_exception(pending.unresolved())
 
     def verdicts(self) -> list[asyncio.Future[Stamp]]:
         """What :meth:`publish` waits for now, one a message."""
@@ -323,7 +233,7 @@ class Publisher:
         """Wait for no verdict any more: the bot is closed."""
         for pending in self._all:
             if not pending.verdict.done():
-                pending.verdict.set_exception(_abandoned(pending))
+                pending.verdict.set_exception(pending.abandoned())
 
     async def run(self) -> None:
         """Send what is published, for ever; cancel to stop."""
@@ -331,26 +241,15 @@ class Publisher:
             await self._wake.wait()
             client = await self._session.client()
             self._wake.clear()
-            waiting = [one for one in self._unsent if _may_be_sent(one, client.server_id)]
+            waiting = [one for one in self._unsent if may_be_sent(one, client.server_id, _now_ms())]
             self._unsent.clear()
             for live in (False, True):
                 subject = ingress_subject(self._credentials.bot, live=live)
-                for batch in _batches([one for one in waiting if one.live is live]):
+                for batch in bursts([one for one in waiting if one.live is live]):
                     try:
-                        await client.publish(subject, self._seal(batch))
+                        await client.publish(subject, seal_burst(self._credentials.key, batch, _now_ms()))
                     except (NatsError, OSError) as error:
                         log.debug("not sent, will be again: %s", type(error).__name__)
-
-    def _seal(self, batch: list[_Pending]) -> bytes:
-        """One NATS message: the envelopes of ``batch`` under one signature."""
-        now_ms = time.time_ns() // 1_000_000
-        # A clock that was set back must not have an attempt issued before its nonce was born.
-        issued = [_unused(max(now_ms, one.header.birth_ms), one.attempts.values()) for one in batch]
-        drafts = [(replace(one.header, issued_at_ms=at), one.payload) for one, at in zip(batch, issued, strict=True)]
-        envelopes = seal_envelopes(self._credentials.key, drafts)
-        for one, at, envelope in zip(batch, issued, envelopes, strict=True):
-            one.attempts[hashlib.sha256(envelope).digest()] = at
-        return envelopes[0] if len(envelopes) == 1 else pack_together(envelopes)
 
     async def on_receipt(self, msg: Msg) -> None:
         """Take what came to the inbox: one stamp, or several."""
@@ -396,7 +295,7 @@ class Publisher:
             pending.doubt = self._supervisor.later("doubting a bus key", GRACE_S, self._disown, pending, key)
         return True
 
-    def _disown(self, pending: _Pending, key: bytes) -> None:
+    def _disown(self, pending: Pending, key: bytes) -> None:
         if self._strangers.doubtful and not pending.verdict.done():
             pending.verdict.set_exception(self._strangers.error(key))
 
@@ -412,97 +311,27 @@ class Publisher:
             self._on_policy(stamp.policy)
         if accepted:
             pending.verdict.set_result(stamp)
-        elif not _is_past(pending):
+        elif not pending.is_past(_now_ms()):
             # Else this process was stopped for so long that the bus may have forgotten an acceptance.
             self._take_refusal(pending, stamp)
 
-    def _take_refusal(self, pending: _Pending, stamp: Stamp) -> None:
+    def _take_refusal(self, pending: Pending, stamp: Stamp) -> None:
         assert stamp.reason is not None
-        now_ms = time.time_ns() // 1_000_000
-        behind = behind_ms(stamp.judged_at_ms, pending.attempts[stamp.envelope], now_ms)
+        behind = behind_ms(stamp.judged_at_ms, pending.attempts[stamp.envelope], _now_ms())
         refused = Refused(pending.header.subject, stamp.reason, stamp.detail, stamp, clock=told(behind))
         pending.answered.add(stamp.envelope)
-        if stamp.reason in _ABOUT_TIME and not _is_hopeless(pending, stamp.reason, behind):
-            pending.refused = refused
-            self._send_later(pending)
-        elif stamp.reason is Reason.RATE and pending.pace is not None:
-            pending.refused = refused
+        left_s = 0.0 if pending.deadline is None else pending.deadline.when() - asyncio.get_running_loop().time()
+        then = pending.after(stamp.reason, behind, left_s)
+        if then is Then.OVER:
+            pending.verdict.set_exception(refused)
+            return
+        pending.refused = refused
+        if then is Then.IN_TURN and pending.pace is not None:
             pending.pace.hold_back()
             self._submit(pending)
-        elif stamp.reason not in _FINAL and (
-            pending.has_open_attempt or (pending.resumed and stamp.reason in _CHANGING)
-        ):
-            pending.refused = refused
-            self._send_later(pending)
         else:
-            pending.verdict.set_exception(refused)
+            self._send_later(pending)
 
 
-def _may_be_sent(pending: _Pending, server: str) -> bool:
-    """Whether another attempt may go to ``server``: which start of which one.
-
-    The live ledger is in the server's memory. One that was started anew does not know that an earlier attempt was accepted, and would have
-    the message delivered twice. Then the outcome is not known, and the caller is told so at once.
-    """
-    if pending.verdict.done() or _is_past(pending):
-        return False
-    if pending.live and pending.attempts and pending.may_be_accepted and pending.server != server:
-        pending.verdict.set_exception(
-            Unresolved(
-                f"nats-server was started anew before the verdict on {pending.header.subject} came",
-                nonce=pending.header.nonce,
-                hint="the message may have been delivered: send it anew if delivering it twice does no harm",
-            )
-        )
-        return False
-    pending.server = server
-    return True
-
-
-def _is_past(pending: _Pending) -> bool:
-    """Whether the nonce's life is over: nothing is sealed under it any more, and no refusal of it is believed."""
-    return time.time_ns() // 1_000_000 - pending.header.birth_ms > life_ms(live=pending.live)
-
-
-def _abandoned(pending: _Pending) -> SealbusError:
-    subject, nonce = pending.header.subject, pending.header.nonce
-    if not pending.attempts and not pending.resumed:
-        return NotConnected(f"the bot was closed before the message on {subject} was sent")
-    return Unresolved(
-        f"the bot was closed before the verdict on {subject} came",
-        nonce=nonce,
-        hint="it may have been accepted: publish again with this nonce to find out",
-    )
-
-
-def _unused(time_ms: int, used: Collection[int]) -> int:
-    """``time_ms`` or the next that no attempt has: the same bytes again would be a replay."""
-    while time_ms in used:
-        time_ms += 1
-    return time_ms
-
-
-def _is_hopeless(pending: _Pending, reason: Reason, behind: int) -> bool:
-    """Whether every further attempt would meet the same refusal about time, because this machine's clock is behind."""
-    if told(behind) is None:
-        return False
-    if reason is Reason.EXPIRED:
-        return True
-    # Too old for the ledger: that ends once this clock has passed the moment at which the ledger began.
-    left_s = 0.0 if pending.deadline is None else pending.deadline.when() - asyncio.get_running_loop().time()
-    return behind > left_s * 1000
-
-
-def _batches(waiting: list[_Pending]) -> Iterator[list[_Pending]]:
-    """``waiting`` in order, in pieces that fit into one NATS message each."""
-    batch: list[_Pending] = []
-    size = 0
-    for one in waiting:
-        room = len(one.payload) + len(one.header.parent or b"") + MAX_SEAL_BYTES + MAX_NAMES_BYTES
-        if batch and (len(batch) == BURST or size + room > MAX_TOGETHER_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(one)
-        size += room
-    if batch:
-        yield batch
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
