@@ -11,6 +11,7 @@ from tests.gate.bus import Step
 from tests.gate.scenarios import live
 from tests.gate.world import (
     ASK,
+    BORN,
     NOW,
     ORDER,
     PLACED,
@@ -53,7 +54,13 @@ def a_nonce_all_random() -> Step:
 @attack("check_ledger_age", Reason.STALE, alone="the ledger would have to be lost")
 def from_before_the_ledger() -> Step:
     """Captured before the ledger was lost: the new one cannot know whether it was accepted then."""
-    return Step(envelope(), ledger_since_ms=NOW - SKEW)
+    return Step(envelope(), ledger_since_ms=BORN - SKEW)
+
+
+@attack("check_ledger_age", Reason.STALE, alone="the ledger would have to be lost")
+def sealed_anew_after_the_ledger_was_lost() -> Step:
+    """Another attempt under a nonce that was accepted before the ledger was lost, as its sender makes who asks what became of it."""
+    return Step(envelope(nonce=nonce("asked again", NOW - 10_000)), ledger_since_ms=NOW - 5_000)
 
 
 @attack("check_not_in_future", Reason.ISSUED_IN_FUTURE, lead_ms=30_000)

@@ -41,7 +41,7 @@ from tests.attacks.corpus import LESSER, NOTHING, Vain
 from tests.attacks.line import HOST, Line, order_bot, overheard, server_that_says, tapped
 from tests.e2e.shop import Shop
 from tests.gate.bus import ACCEPTED, Step
-from tests.gate.world import BUS_KEY, KEYS, NOW, POLICY_DOCUMENT, envelope, shipment, told_at
+from tests.gate.world import BORN, BUS_KEY, KEYS, NOW, POLICY_DOCUMENT, envelope, shipment, told_at
 from tests.relay.scene import now_ms
 from tests.waiting import PATIENCE_S, until
 
@@ -78,6 +78,9 @@ class Ground(Shop):
         await self._observer.subscribe("quarantine.>", cb=self._on_refused)
         await self._observer.subscribe("bus.>", cb=self._on_delivered)
         await self._observer.flush()
+        # What is told now is told under nonces that were born a little earlier, and none may be older than the ledger.
+        up_at = now_ms()
+        await until(lambda: now_ms() > up_at + NOW - BORN, "the ledger is older than the nonces")
         return self
 
     async def __aexit__(self, *about: object) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import time
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -125,6 +126,33 @@ async def test_a_live_message_that_was_refused_may_be_sent_to_another_server(pub
     wire.server_id = "the second"
     await wire.sent.get()
     task.cancel()
+
+
+async def test_what_may_be_older_than_the_ledger_gets_another_nonce(publisher: Publisher, wire: Wire) -> None:
+    """A ledger that began after the first attempt refuses all attempts under its nonce."""
+    told: list[bytes] = []
+    publish = partial(publisher.publish, HEADER, b"", live=False, timeout_s=PATIENCE_S)
+    task = asyncio.create_task(publish(resumed=False, on_named=lambda header: told.append(header.nonce)))
+    first = await wire.sent.get()
+    await receive(publisher, first, Reason.STALE)
+    second = await wire.sent.get()
+    await receive(publisher, second, None)
+    await task
+    nonces = [Envelope.decode(envelope).header.nonce for envelope in (first, second)]
+    assert nonces == told
+    assert nonces[0] != nonces[1]
+
+
+async def test_what_may_have_been_accepted_keeps_its_nonce(
+    publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing_module, "RETRY_FIRST_S", 0.01)
+    task = publishing(publisher)
+    first, second = await wire.sent.get(), await wire.sent.get()  # the first has no verdict
+    await receive(publisher, second, Reason.STALE)
+    third = await wire.sent.get()
+    task.cancel()
+    assert len({Envelope.decode(envelope).header.nonce for envelope in (first, second, third)}) == 1
 
 
 async def test_a_refusal_is_final_once_every_attempt_was_refused(publisher: Publisher, wire: Wire) -> None:

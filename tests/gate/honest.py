@@ -11,6 +11,7 @@ from tests.gate.bus import SETTLED, Step
 from tests.gate.scenarios import Catalogue, live
 from tests.gate.world import (
     ASK,
+    BORN,
     HOUR,
     KEYS,
     NOW,
@@ -107,9 +108,9 @@ def waiting_as_long_as_allowed() -> Step:
 
 
 @honest()
-def issued_just_after_the_ledger_began() -> Step:
+def born_just_after_the_ledger_began() -> Step:
     """A millisecond younger than what a lost ledger makes refuse."""
-    return Step(envelope(), ledger_since_ms=NOW - SKEW - 1)
+    return Step(envelope(), ledger_since_ms=BORN - SKEW - 1)
 
 
 @honest()

@@ -10,7 +10,7 @@ from sealbus.codec import pack_json
 from sealbus.credentials import Credentials
 from sealbus.delivery import Message, open_delivery
 from sealbus.envelope import Header
-from sealbus.errors import Malformed
+from sealbus.errors import InvalidInput, Malformed
 from sealbus.limits import NONCE_BYTES
 from sealbus.outcomes import Refused, Unresolved
 from sealbus.publisher import Publisher
@@ -176,25 +176,33 @@ class Sender:
     def _receipt(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
         self.publisher.receive(data)
 
-    def say(self, subject: str, timeout_s: float = 30) -> None:
-        """The application publishes its next number."""
+    def say(self, subject: str, timeout_s: float = 30, *, resumes: bool = False) -> None:
+        """The application publishes its next number. ``resumes``: where there is no verdict, once more under the same nonce."""
         told = Told(len(self.told), subject)
         self.told.append(told)
-        self.process.start(self._say(told, timeout_s))
+        self.process.start(self._say(told, timeout_s, resumes=resumes))
         self.process.run()
 
-    async def _say(self, told: Told, timeout_s: float) -> None:
+    async def _say(self, told: Told, timeout_s: float, *, resumes: bool) -> None:
         live = told.subject == LIVE
         ttl_ms = LIMITS.live_ttl_ms if live else LIMITS.ttl_ms
         header = Header("shop", BOT, told.subject, bytes(NONCE_BYTES), 0, ttl_ms)
-        try:
-            await self.publisher.publish(header, pack_json(told.number), live=live, resumed=False, timeout_s=timeout_s)
-        except Refused as refused:
-            told.outcome, told.reason = "refused", refused.reason
-        except Unresolved:
-            told.outcome = "unresolved"
-        else:
-            told.outcome = "accepted"
+        payload, resumed = pack_json(told.number), False
+        while True:
+            try:
+                await self.publisher.publish(header, payload, live=live, resumed=resumed, timeout_s=timeout_s)
+            except Refused as refused:
+                told.outcome, told.reason = "refused", refused.reason
+            except Unresolved as unresolved:
+                told.outcome, header = "unresolved", replace(header, nonce=unresolved.nonce)
+                if resumes and not resumed:
+                    resumed = True
+                    continue
+            except InvalidInput:  # the nonce's life is over: what became of it stays unknown
+                pass
+            else:
+                told.outcome = "accepted"
+            return
 
 
 @dataclass

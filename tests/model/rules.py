@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from sealbus import pending, publisher
+from sealbus import pending
 from sealbus.frames import pub
 from sealbus.limits import LIVE_NONCE_LIFE_MS, LIVE_SHELF_LIFE_MS, LIVE_WAIT_MS, NONCE_LIFE_MS, SHELF_LIFE_MS
 from sealbus.reason import Reason
@@ -67,10 +67,17 @@ def without_final() -> Iterator[None]:
 
 
 @contextmanager
-def without_server() -> Iterator[None]:
-    """The client seals a live message again, though the server has been started anew."""
+def without_age() -> Iterator[None]:
+    """The gate looks whether an attempt is older than the ledger, and not whether its nonce is."""
+
+    def by_issue(case: judge.Case) -> judge.Violation | None:
+        since = case.moment.ledger_since_ms
+        is_older = since is not None and case.header.issued_at_ms <= since + case.policy.limits.clock_skew_ms
+        return judge.Violation(Reason.STALE, "issued before the ledger") if is_older else None
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(publisher, "may_be_sent", lambda one, *_: not one.verdict.done())
+        checks = tuple(by_issue if check is judge.check_ledger_age else check for check in judge.CHECKS)
+        patch.setattr(judge, "CHECKS", checks)
         yield
 
 
@@ -157,7 +164,7 @@ RULES: Final = (
     Rule("a refusal is acknowledged before it is told", "killed_after_2", without_order),
     Rule("a refusal is told only in time", "two_hold_it", without_order),
     Rule("refused only where every attempt was", "one_stored_one_refused", without_final),
-    Rule("live attempts end with their server", "forgotten_by_a_restart", without_server),
+    Rule("no nonce is older than the ledger", "asked_again_after_a_restart", without_age),
     _shorter("life of a nonce", NONCE_LIFE_MS),
     _shorter("time-to-live", LIMITS.ttl_ms),
     _shorter("wait", LIMITS.ingress_wait_ms),

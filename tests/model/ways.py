@@ -274,6 +274,22 @@ def forgotten_by_a_restart(bus: Bus) -> None:
     bus.handle_all()
 
 
+def asked_again_after_a_restart(bus: Bus) -> None:
+    """The same where the application is told *unknown*, and asks what became of its message: another attempt under its nonce."""
+    relay = bus.relays[0]
+    bus.sender.say(LIVE, resumes=True)
+    _call(bus, relay)
+    bus.finish(relay)
+    bus.handle_all()
+    bus.restart_server()
+    bus.sender.wire.out.clear()
+    bus.clock.true_ms += 2 * SKEW_MS + 1_000
+    bus.sender.process.run()
+    _call(bus, relay)
+    bus.finish(relay)
+    bus.handle_all()
+
+
 def judged_before_a_restart(bus: Bus) -> None:
     """A copy is judged, and while it is being stored the live ledger begins anew. The relay tries again at once."""
     relay = bus.relays[0]
@@ -359,6 +375,7 @@ WAYS: Final[Mapping[str, Callable[[Bus], None]]] = (
             two_hold_it,
             one_stored_one_refused,
             forgotten_by_a_restart,
+            asked_again_after_a_restart,
             judged_before_a_restart,
         )
     }

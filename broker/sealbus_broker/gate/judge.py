@@ -278,10 +278,11 @@ def check_wait(case: Case) -> Violation | None:
 
 
 def check_ledger_age(case: Case) -> Violation | None:
-    """*stale*: issued since the ledger began. A ledger that was lost must not readmit what was captured before."""
+    """*stale*: its nonce was born since the ledger began. A ledger that was lost knows of no attempt that was accepted before: neither a
+    captured one nor a new one of the sender's may be."""
     since = case.moment.ledger_since_ms
-    if since is not None and case.header.issued_at_ms <= since + case.policy.limits.clock_skew_ms:
-        return Violation(Reason.STALE, "issued before the nonce ledger begins")
+    if since is not None and case.header.birth_ms <= since + case.policy.limits.clock_skew_ms:
+        return Violation(Reason.STALE, "its nonce is older than the nonce ledger")
     return None
 
 

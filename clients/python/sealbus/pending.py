@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Final
 
@@ -55,6 +55,8 @@ class Then(Enum):
     """The message is refused."""
     LATER = auto()
     """It is sent again after a pause."""
+    ANEW = auto()
+    """It is sent again after a pause under another nonce: this one may be older than the ledger, and nothing was accepted under it."""
     IN_TURN = auto()
     """It is sent again when its subject's rate allows."""
 
@@ -74,9 +76,11 @@ class Pending:
     verdict: asyncio.Future[Stamp]
     pace: Pace[Pending] | None
     """Whose turn it has to wait for, where its subject has a rate."""
-    on_sent: Callable[[Header], None] | None
+    on_named: Callable[[Header], None] | None
     interval_s: float
     """Until it is sent again."""
+    is_nameless: bool
+    """Whether it gets a nonce when it is sent next: it has none yet, or another than the one that it had."""
     attempts: dict[bytes, int] = field(default_factory=dict)
     """Digests of the envelopes that were sent for it, and when each was sealed."""
     server: str = ""
@@ -111,6 +115,13 @@ class Pending:
         """Whether the nonce's life is over: nothing is sealed under it any more, and no refusal of it is believed."""
         return now_ms - self.header.birth_ms > life_ms(live=self.live)
 
+    def rename(self, nonce: bytes) -> None:
+        """Begin again under ``nonce``: no attempt under the one before counts any more."""
+        self.header = replace(self.header, nonce=nonce)
+        self.attempts.clear()
+        self.answered.clear()
+        self.is_nameless = False
+
     def after(self, reason: Reason, behind_ms: int, left_s: float) -> Then:
         """What follows from a refusal, which is noted already.
 
@@ -120,7 +131,7 @@ class Pending:
             left_s: how much is left of the caller's time.
         """
         if reason in _ABOUT_TIME and not _is_hopeless(reason, behind_ms, left_s):
-            return Then.LATER
+            return Then.ANEW if reason is Reason.STALE and not self.may_be_accepted else Then.LATER
         if reason is Reason.RATE and self.pace is not None:
             return Then.IN_TURN
         if reason not in _FINAL and (self.has_open_attempt or (self.resumed and reason in _CHANGING)):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 from nats.aio.msg import Msg
@@ -90,7 +89,7 @@ class Publisher:
         resumed: bool,
         timeout_s: float,
         declared: Declared | None = None,
-        on_sent: Callable[[Header], None] | None = None,
+        on_named: Callable[[Header], None] | None = None,
     ) -> Stamp:
         """Send one message and return its accepting stamp.
 
@@ -104,7 +103,8 @@ class Publisher:
             timeout_s: how long to wait for a verdict, from when it is sent for the first time. Before that it may have
                 to wait for its turn.
             declared: its subject's declaration, if that is known. Its rate is kept to.
-            on_sent: called when it is sent for the first time, with the header that has its nonce.
+            on_named: called with its header when it gets a nonce: just before it is sent for the first time, and each time that
+                it gets another one.
 
         Raises:
             Refused: the relay's verdict; for a refusal that another attempt may avoid, only when the time is over.
@@ -123,7 +123,10 @@ class Publisher:
         verdict: asyncio.Future[Stamp] = asyncio.get_running_loop().create_future()
         pace = self._pace(declared) if declared is not None and declared.rate is not None else None
         self._begun += 1
-        pending = Pending(self._begun, header, payload, live, resumed, timeout_s, verdict, pace, on_sent, RETRY_FIRST_S)
+        begun, nameless = self._begun, not resumed
+        pending = Pending(
+            begun, header, payload, live, resumed, timeout_s, verdict, pace, on_named, RETRY_FIRST_S, nameless
+        )
         self._all[pending] = None
         if resumed:
             self._pending[header.nonce] = pending
@@ -184,6 +187,8 @@ class Publisher:
         later = self._supervisor.later
         if pending.deadline is None:
             self._begin(pending)
+        if pending.is_nameless:
+            self._name(pending)
         if pending.again is not None:
             pending.again.cancel()
         pending.again = later("sending again", pending.interval_s, self._submit, pending)
@@ -192,16 +197,19 @@ class Publisher:
         self._wake.set()
 
     def _begin(self, pending: Pending) -> None:
-        """It is about to be sent for the first time: now its nonce is born, and its time begins."""
-        now_ms, seconds = _now_ms(), pending.timeout_s
+        """It is about to be sent for the first time: now its time begins."""
+        seconds = pending.timeout_s
         if pending.resumed:
-            seconds = min(seconds, (pending.header.birth_ms + life_ms(live=pending.live) - now_ms) / 1000)
-        else:
-            pending.header = replace(pending.header, nonce=new_nonce(now_ms))
-            self._pending[pending.header.nonce] = pending
+            seconds = min(seconds, (pending.header.birth_ms + life_ms(live=pending.live) - _now_ms()) / 1000)
         pending.deadline = self._supervisor.later("a message's deadline", seconds, self._give_up, pending)
-        if pending.on_sent is not None:
-            pending.on_sent(pending.header)
+
+    def _name(self, pending: Pending) -> None:
+        """Give it a nonce that is born now."""
+        self._pending.pop(pending.header.nonce, None)
+        pending.rename(new_nonce(_now_ms()))
+        self._pending[pending.header.nonce] = pending
+        if pending.on_named is not None:
+            pending.on_named(pending.header)
 
     def _send_later(self, pending: Pending) -> None:
         """Have it sent again after a pause in which the bus's clock or ledger can move on."""
@@ -224,7 +232,7 @@ class Publisher:
 
     def resend(self) -> None:
         """Send everything without verdict again, now: a new connection is there, and what was under way may be lost."""
-        for pending in self._pending.values():
+        for pending in list(self._pending.values()):
             if pending.attempts and not pending.verdict.done():
                 pending.interval_s = RETRY_FIRST_S
                 self._submit(pending)
@@ -326,6 +334,7 @@ class Publisher:
             pending.verdict.set_exception(refused)
             return
         pending.refused = refused
+        pending.is_nameless = then is Then.ANEW
         if then is Then.IN_TURN and pending.pace is not None:
             pending.pace.hold_back()
             self._submit(pending)

@@ -50,9 +50,11 @@ class Requester:
         ends = loop.time() + timeout_s
         nonce = b""
 
-        def on_sent(sent: Header) -> None:
+        def on_named(sent: Header) -> None:
             nonlocal ends, nonce
-            ends, nonce = loop.time() + timeout_s, sent.nonce
+            if self._waiting.pop(nonce, None) is None:  # else it has another nonce now, and no more time
+                ends = loop.time() + timeout_s
+            nonce = sent.nonce
             self._waiting[nonce] = sent, answer
 
         try:
@@ -63,7 +65,7 @@ class Requester:
                 resumed=False,
                 timeout_s=min(timeout_s, LIVE_NONCE_LIFE_MS / 1000),
                 declared=declared,
-                on_sent=on_sent,
+                on_named=on_named,
             )
             async with asyncio.timeout_at(ends):
                 return await answer
