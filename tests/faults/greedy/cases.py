@@ -99,10 +99,6 @@ def _nothing_accepted(seen: Seen) -> Iterator[Figure]:
     yield Figure("accepted", seen.most["ACCEPTED messages"], 0)
 
 
-def _nothing_more(_: Seen) -> Iterator[Figure]:
-    return iter(())
-
-
 def _within_rate(seen: Seen) -> Iterator[Figure]:
     yield Figure("accepted", seen.most["ACCEPTED messages"], RATE * (seen.seconds + 1) + BURST)
 
@@ -189,7 +185,7 @@ _INGRESS: Final = ("INGRESS", "ingress.*.greedy")
 CASES: Final = (
     Case("bytes", "bytes of a payload", _nothing_accepted, (_GOODS,)),
     Case("values", "values of a payload", _live, (_FLASH,)),
-    Case("values-stored", "values of a payload", _nothing_more, (_GOODS, _INGRESS)),
+    Case("values-stored", "values of a payload", _ingress, (_INGRESS,)),
     Case("parents", "a parent", _nothing_accepted, (_GOODS,)),
     Case("schema", "processor time of a schema", _schema, (("ACCEPTED", "accepted.costly.>"),)),
     Case("rate", "messages a second", _within_rate, (_RATED,)),
