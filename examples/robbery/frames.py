@@ -102,14 +102,18 @@ class RawSession:
                 self._writer.write(data + b"PING\r\n")
                 await self._writer.drain()
                 while chunk := await self._reader.read(65536):
-                    for frame in self._frames.feed(chunk):
-                        if frame.verb == b"-ERR":
-                            self.errors.append(b" ".join(frame.words).decode("utf-8", "replace"))
-                        elif frame.verb in (b"MSG", b"HMSG"):
-                            self.received.append(frame)
-                        elif frame.verb == b"PONG":
-                            return True
+                    if self._take(self._frames.feed(chunk)):
+                        return True
         return False
+
+    def _take(self, frames: list[Frame]) -> bool:
+        """Keep what came; whether there was a PONG. What came behind it is kept too: it does not come again."""
+        for frame in frames:
+            if frame.verb == b"-ERR":
+                self.errors.append(b" ".join(frame.words).decode("utf-8", "replace"))
+            elif frame.verb in (b"MSG", b"HMSG"):
+                self.received.append(frame)
+        return any(frame.verb == b"PONG" for frame in frames)
 
     async def close(self) -> None:
         """Hang up."""
