@@ -64,6 +64,7 @@ _STREAM: Final = (
 _LIVE: Final = (
     Step("live-judged", "3", "a live message is judged, and not stamped", "judged", live=True, pause_s=SECOND_S),
     Step("live-stamped", "3, 4", "it is stamped, and not written", "stamped", live=True, pause_s=SECOND_S),
+    Step("live-copy", "4, 7", "a copy is stamped, and not written", "stamped", live=True, copy=True, pause_s=SECOND_S),
     Step("live-written", "4, 9", "it is written, and not confirmed", "written", live=True, pause_s=SECOND_S),
     Step("live-stored", "9", "it is accepted, and its sender not told", "stored", live=True, pause_s=SECOND_S),
 )
@@ -83,14 +84,14 @@ _SERVER: Final = (
         pause_s=SECOND_S,
     ),
 )
-_SUBSCRIBER: Final = (
+OF_SUBSCRIBERS: Final = (
     Step("delivered", "4", "a message is there, and not looked at", "delivered", pause_s=SECOND_S),
     Step("looked", "4", "it is not void, and its handler not called", "looked", pause_s=SECOND_S),
     Step("handled", "4", "it is handled, and not acknowledged", "handled", pause_s=SECOND_S),
     Step("heard", "4", "a live message is there, and not looked at", "heard", live=True, pause_s=SECOND_S),
     Step("heard-looked", "4", "it is young enough, and its handler not called", "looked", live=True, pause_s=SECOND_S),
 )
-STEPS: Final = (*_STREAM, *_LIVE, *_SERVER, *_SUBSCRIBER)
+STEPS: Final = (*_STREAM, *_LIVE, *_SERVER, *OF_SUBSCRIBERS)
 
 CLOSING: Final = Step(
     "closing", "10", "what another relay has stamped is refused, and its id not closed", "closing", after="stamped"

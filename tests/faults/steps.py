@@ -9,7 +9,7 @@ What is stopped (SIGSTOP) is a relay, nats-server or a handler's process, exactl
 :mod:`tests.faults.traps`. A second relay and a second handler's process go on. While it is stopped, the
 sender tries again by itself, and an attacker submits copies of all that the sender sent. He does so once more
 when it goes on. The program stops each for longer than the ledger remembers, under the shortest limits that an
-honest message survives. ``test_steps.py`` stops each until the other relay has done the work, or for a second.
+honest message survives, and replaces the handlers' processes meanwhile. ``test_steps.py`` stops each until the other relay has done the work, or for a second.
 
 Checked for each step: no nonce is stored twice (but void), or handled through two acceptances; nothing that
 was accepted is lost; nothing that was refused is handled; and nothing honest is refused.
@@ -41,7 +41,7 @@ from sealbus.session import Session
 from sealbus.shelf_life import is_void
 from sealbus.stamp import open_stamp
 from tests.faults.market import LIMITS, Hearer, Market, Wiretap, raw_session, read_store, send_raw, wiretap
-from tests.faults.places import CLOSING, STEPS, Step
+from tests.faults.places import CLOSING, OF_SUBSCRIBERS, STEPS, Step
 from tests.faults.traps import Traps, trapped_hearer
 from tests.faults.yard import say
 from tests.waiting import PATIENCE_S, until
@@ -71,22 +71,25 @@ class Result:
 class Lane:
     """Steps one after the other on one bus."""
 
-    def __init__(self, market: Market, steps: Iterator[Step], pause_s: float | None) -> None:
-        """``steps``: where several lanes share them, each takes the next. ``pause_s``: of each, unless as it says itself."""
+    def __init__(self, market: Market, steps: Iterator[Step], *, long: bool) -> None:
+        """``steps``: where several lanes share them, each takes the next."""
         self.results: list[Result] = []
         self._steps = steps
         self._market = market
         (self._bot,) = market.traders
-        self._pause_s = pause_s
+        self._long = long
         self._traps = Traps(market.bus.path)
         self._hearers: list[Hearer] = []
+        """Those that live."""
+        self._started: list[Hearer] = []
+        """All, with what they wrote down."""
         market.relay_module = ("tests.faults.traps",)
 
     async def play(self, tap: Wiretap) -> None:
         """Stop at each step, and check what came of it."""
         market = self._market
         await asyncio.gather(*(market.start_relay(f"relay-{number}") for number in range(2)))
-        self._hearers = [Hearer.start(market, f"hearer-{number}", trapped_hearer) for number in range(2)]
+        self._start_hearers()
         try:
             await until(lambda: all(hearer.ready for hearer in self._hearers), "the handlers are connected")
             async with market.bot(self._bot) as bot, raw_session(market, self._bot) as session:
@@ -96,8 +99,16 @@ class Lane:
                 await self._end()
             await self._check()
         finally:
-            for hearer in self._hearers:
+            for hearer in self._started:
                 hearer.process.kill()
+
+    def _start_hearers(self) -> None:
+        """Replace the handlers' processes: new ones do not remember what was handled."""
+        for hearer in self._hearers:
+            hearer.process.kill()
+        number = len(self._started)
+        self._hearers = [Hearer.start(self._market, f"hearer-{at}", trapped_hearer) for at in (number, number + 1)]
+        self._started += self._hearers
 
     # ---- one step ------------------------------------------------------------------------------------------------
 
@@ -129,7 +140,9 @@ class Lane:
             if step.after:
                 self._traps.arm(step.trap, None)
             async with self._stopped(step.trap, result):
-                pause_s = self._pause_s or step.pause_s
+                if self._long and step not in OF_SUBSCRIBERS:
+                    self._start_hearers()
+                pause_s = self._longest_s(step) if self._long else step.pause_s
                 ends = time.monotonic() + (pause_s or PATIENCE_S)
                 while time.monotonic() < ends and (pause_s or not publishing.done()):
                     await copies()
@@ -137,6 +150,12 @@ class Lane:
         await until(lambda: session.is_up, "the attacker is connected")
         await copies()
         await publishing
+
+    def _longest_s(self, step: Step) -> float:
+        """Longer than the ledger of such a message remembers."""
+        policy = self._market.policy()
+        window_ms = policy.live_window_ms if step.live else policy.ledger_window_ms
+        return window_ms / 1000 + MARGIN_S
 
     @asynccontextmanager
     async def _stopped(self, trap: str, result: Result | None = None) -> AsyncIterator[None]:
@@ -173,7 +192,7 @@ class Lane:
             result.outcome = "accepted"
 
     def _is_handled(self, number: int) -> bool:
-        return any(line.number == number for hearer in self._hearers for line in hearer.lines)
+        return any(line.number == number for hearer in self._started for line in hearer.lines)
 
     # ---- what must hold ------------------------------------------------------------------------------------------
 
@@ -191,7 +210,7 @@ class Lane:
 
     async def _check(self) -> None:
         handled: dict[int, dict[str, set[str]]] = {}
-        for hearer in self._hearers:
+        for hearer in self._started:
             for line in hearer.lines:
                 handled.setdefault(line.number, {}).setdefault(line.nonce, set()).add(line.stamp)
         valid: dict[str, int] = {}
@@ -234,9 +253,7 @@ async def play(
     ``first``: the number of its sender.
     """
     async with Market(folder, 1, limits, first) as market:
-        policy = market.policy()
-        longest_s = max(policy.ledger_window_ms, policy.live_window_ms) / 1000 + MARGIN_S
-        lane = Lane(market, steps, longest_s if long else None)
+        lane = Lane(market, steps, long=long)
         await lane.play(tap)
     return lane.results
 
