@@ -22,7 +22,7 @@ from sealbus.minting import new_nonce
 from sealbus.nonces import birth_ms
 from sealbus.outcomes import Refused, Unresolved
 from sealbus.publisher import Publisher
-from sealbus.reason import Reason
+from sealbus.reason import OLDER_THAN_LEDGER, Reason
 from sealbus.stamp import Stamp, Verdict, seal_stamps
 from tests.client.wire import BUS, Wire
 from tests.waiting import PATIENCE_S, until
@@ -31,7 +31,13 @@ HEADER = Header("shop", "order", "orders.placed", bytes(16), 0, 30_000)
 
 
 async def receive(
-    publisher: Publisher, envelope: bytes, reason: Reason | None, *, key: SigningKey = BUS, position: int | None = 1
+    publisher: Publisher,
+    envelope: bytes,
+    reason: Reason | None,
+    detail: str | None = None,
+    *,
+    key: SigningKey = BUS,
+    position: int | None = 1,
 ) -> None:
     """Give the publisher a receipt for ``envelope``."""
     stamp = Stamp(
@@ -42,7 +48,7 @@ async def receive(
         nonce_of(publisher),
         Verdict.ACCEPTED if reason is None else Verdict.QUARANTINED,
         reason,
-        None,
+        detail,
         bytes(32),
         position,
         time.time_ns() // 1_000_000,
@@ -128,13 +134,13 @@ async def test_a_live_message_that_was_refused_may_be_sent_to_another_server(pub
     task.cancel()
 
 
-async def test_what_may_be_older_than_the_ledger_gets_another_nonce(publisher: Publisher, wire: Wire) -> None:
+async def test_what_is_older_than_the_ledger_gets_another_nonce(publisher: Publisher, wire: Wire) -> None:
     """A ledger that began after the first attempt refuses all attempts under its nonce."""
     told: list[bytes] = []
     publish = partial(publisher.publish, HEADER, b"", live=False, timeout_s=PATIENCE_S)
     task = asyncio.create_task(publish(resumed=False, on_named=lambda header: told.append(header.nonce)))
     first = await wire.sent.get()
-    await receive(publisher, first, Reason.STALE)
+    await receive(publisher, first, Reason.STALE, OLDER_THAN_LEDGER)
     second = await wire.sent.get()
     await receive(publisher, second, None)
     await task
@@ -143,13 +149,19 @@ async def test_what_may_be_older_than_the_ledger_gets_another_nonce(publisher: P
     assert nonces[0] != nonces[1]
 
 
-async def test_what_may_have_been_accepted_keeps_its_nonce(
-    publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("detail", "is_answered"), [(OLDER_THAN_LEDGER, False), ("waited 2001 ms; at most 2000", True)]
+)
+async def test_what_may_be_accepted_yet_keeps_its_nonce(
+    publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch, detail: str, is_answered: bool
 ) -> None:
+    """Where an attempt has no verdict; and where it only waited, because somebody may have a copy judged at once."""
     monkeypatch.setattr(publishing_module, "RETRY_FIRST_S", 0.01)
     task = publishing(publisher)
-    first, second = await wire.sent.get(), await wire.sent.get()  # the first has no verdict
-    await receive(publisher, second, Reason.STALE)
+    first, second = await wire.sent.get(), await wire.sent.get()
+    if is_answered:
+        await receive(publisher, first, Reason.STALE, detail)
+    await receive(publisher, second, Reason.STALE, detail)
     third = await wire.sent.get()
     task.cancel()
     assert len({Envelope.decode(envelope).header.nonce for envelope in (first, second, third)}) == 1

@@ -227,8 +227,8 @@ class Lane:
                     result.wrong.append(f"handled through {len(stamps)} acceptances: {nonce}")
                 if valid.get(nonce, 1) > 1:
                     result.wrong.append(f"stored {valid[nonce]} times, and not void: {nonce}")
-            # Two nonces are no fault: what is refused as stale is sent under another, and a copy of the first may be
-            # accepted meanwhile ("a refusal and a copy" in the threat model).
+            if len(nonces) > 1:
+                result.wrong.append(f"handled under {len(nonces)} nonces")
             if _is_owed(result) and not nonces:
                 result.wrong.append("accepted, and lost")
             if result.outcome == "refused" and (nonces or not result.step.bad):

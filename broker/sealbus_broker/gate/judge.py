@@ -13,7 +13,7 @@ from sealbus.envelope import Envelope, Header
 from sealbus.errors import Malformed
 from sealbus.limits import LIVE_WAIT_MS, MAX_DETAIL_BYTES, MAX_ENVELOPE_BYTES, MAX_FAULTS
 from sealbus.nonces import life_ms
-from sealbus.reason import Reason
+from sealbus.reason import OLDER_THAN_LEDGER, Reason
 from sealbus.seal import Context, Verifier
 from sealbus.stamp import Stamp
 from sealbus.subjects import RELAY, REPLY
@@ -282,7 +282,7 @@ def check_ledger_age(case: Case) -> Violation | None:
     captured one nor a new one of the sender's may be."""
     since = case.moment.ledger_since_ms
     if since is not None and case.header.birth_ms <= since + case.policy.limits.clock_skew_ms:
-        return Violation(Reason.STALE, "its nonce is older than the nonce ledger")
+        return Violation(Reason.STALE, OLDER_THAN_LEDGER)
     return None
 
 

@@ -18,7 +18,7 @@ from sealbus.errors import NotConnected, SealbusError
 from sealbus.nonces import life_ms
 from sealbus.outcomes import Refused, Unresolved
 from sealbus.pacing import Pace
-from sealbus.reason import Reason
+from sealbus.reason import OLDER_THAN_LEDGER, Reason
 from sealbus.stamp import Stamp
 
 _ABOUT_TIME: Final = frozenset({Reason.EXPIRED, Reason.STALE})
@@ -56,7 +56,7 @@ class Then(Enum):
     LATER = auto()
     """It is sent again after a pause."""
     ANEW = auto()
-    """It is sent again after a pause under another nonce: this one may be older than the ledger, and nothing was accepted under it."""
+    """It is sent again after a pause under another nonce: this one is older than the ledger, and nothing was accepted under it."""
     IN_TURN = auto()
     """It is sent again when its subject's rate allows."""
 
@@ -122,16 +122,18 @@ class Pending:
         self.answered.clear()
         self.is_nameless = False
 
-    def after(self, reason: Reason, behind_ms: int, left_s: float) -> Then:
+    def after(self, reason: Reason, detail: str | None, behind_ms: int, left_s: float) -> Then:
         """What follows from a refusal, which is noted already.
 
         Args:
             reason: its reason.
+            detail: its detail.
             behind_ms: by how much this machine's clock is behind.
             left_s: how much is left of the caller's time.
         """
         if reason in _ABOUT_TIME and not _is_hopeless(reason, behind_ms, left_s):
-            return Then.ANEW if reason is Reason.STALE and not self.may_be_accepted else Then.LATER
+            is_too_old = reason is Reason.STALE and detail == OLDER_THAN_LEDGER
+            return Then.ANEW if is_too_old and not self.may_be_accepted else Then.LATER
         if reason is Reason.RATE and self.pace is not None:
             return Then.IN_TURN
         if reason not in _FINAL and (self.has_open_attempt or (self.resumed and reason in _CHANGING)):

@@ -329,7 +329,7 @@ class Publisher:
         refused = Refused(pending.header.subject, stamp.reason, stamp.detail, stamp, clock=told(behind))
         pending.answered.add(stamp.envelope)
         left_s = 0.0 if pending.deadline is None else pending.deadline.when() - asyncio.get_running_loop().time()
-        then = pending.after(stamp.reason, behind, left_s)
+        then = pending.after(stamp.reason, stamp.detail, behind, left_s)
         if then is Then.OVER:
             pending.verdict.set_exception(refused)
             return

@@ -7,6 +7,7 @@ never reused or changed; a new check gets a new name. The order is the order in 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 
 class Reason(StrEnum):
@@ -69,3 +70,6 @@ _MEANINGS: dict[Reason, str] = {
     Reason.NONCE_REUSED: "the nonce was used before for another message",
     Reason.ALREADY_ANSWERED: "another message already followed from this cause, and only one may",
 }
+
+OLDER_THAN_LEDGER: Final = "its nonce is older than the nonce ledger"
+"""The one detail that clients read, of *stale*: nothing is accepted under this nonce any more, whoever sends it."""
