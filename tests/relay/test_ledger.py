@@ -46,6 +46,15 @@ def test_a_stream_shorter_than_what_was_stored_through_this_relay_has_lost_ids()
     assert ledger.since_ms == 9_000
 
 
+def test_a_stream_in_memory_that_is_another_one_begins_for_all_relays_when_it_does() -> None:
+    """What one relay refuses as older than the ledger, another must not accept."""
+    first, second = a_ledger(in_memory=True), a_ledger(in_memory=True)
+    for ledger, noticed_ms in ((first, 7_000), (second, 9_000)):
+        ledger.begin(1_000, 40, 2_000)
+        ledger.begin(6_000, 1, noticed_ms)
+    assert first.since_ms == second.since_ms == 6_000
+
+
 @pytest.mark.parametrize(
     ("in_memory", "said"),
     [

@@ -48,7 +48,7 @@ class Ledger:
     """One stream's ledger. ``since_ms``: from when on it is complete (``None``: for longer than it must remember)."""
 
     def __init__(self, nc: Client, stream: str, prefix: str, *, in_memory: bool = False) -> None:
-        """``in_memory``: the stream does not outlive the server, so that it shrinks is no sign of a fault."""
+        """``in_memory``: the stream does not outlive the server. One that shrank is another one, and no sign of a fault."""
         self._nc = nc
         self.stream = stream
         self._prefix = prefix
@@ -72,11 +72,11 @@ class Ledger:
         it is complete from now on only, and whatever was issued before is refused.
         """
         if last_sequence < self._last_sequence:
-            if self._in_memory:
+            if self._in_memory:  # another stream, whose own beginning is the same for all relays
                 log.info("ledger.anew", stream=self.stream)
             else:
                 log.error("ledger.shrank", stream=self.stream, was=self._last_sequence, now=last_sequence)
-            self._lost_before_ms = now_ms
+                self._lost_before_ms = now_ms
         self.since_ms = max((at for at in (since_ms, self._lost_before_ms) if at is not None), default=None)
         self._last_sequence = last_sequence
         self._doubted.clear()
