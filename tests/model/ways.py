@@ -260,24 +260,17 @@ def killed_after(bus: Bus, frames: int) -> None:
 
 def forgotten_by_a_restart(bus: Bus) -> None:
     """The live ledger is in memory. A retry is issued after it began anew, under a nonce that was accepted before."""
-    relay = bus.relays[0]
-    bus.sender.say(LIVE)
-    _call(bus, relay)
-    bus.finish(relay)
-    bus.handle_all()
-    bus.restart_server()
-    bus.sender.wire.out.clear()
-    bus.clock.true_ms += 2 * SKEW_MS + 1_000
-    bus.sender.process.run()
-    _call(bus, relay)
-    bus.finish(relay)
-    bus.handle_all()
+    _attempt_again_after_a_restart(bus, resumes=False)
 
 
 def asked_again_after_a_restart(bus: Bus) -> None:
     """The same where the application is told *unknown*, and asks what became of its message: another attempt under its nonce."""
+    _attempt_again_after_a_restart(bus, resumes=True)
+
+
+def _attempt_again_after_a_restart(bus: Bus, *, resumes: bool) -> None:
     relay = bus.relays[0]
-    bus.sender.say(LIVE, resumes=True)
+    bus.sender.say(LIVE, resumes=resumes)
     _call(bus, relay)
     bus.finish(relay)
     bus.handle_all()
