@@ -1,7 +1,7 @@
 """Attacks of the corpus (``tests/attacks``) that have a meaning everywhere, tried on every peer: what does its receiver get to hear
 that it should not?
 
-Each row names its cases of the corpus. What they mean on a peer, its attacker says (:mod:`benchmarks.attacking`).
+Each row names its cases of the corpus. The attacker of each peer says what they mean there (:mod:`benchmarks.attacking`).
 
 ``python -m benchmarks.attacks`` prints the matrix. Each attack meets the peer just started, its own sender and receiver, and goes
 

@@ -73,7 +73,7 @@ async def _until_signal(serve: Serve) -> None:
 
 
 def _tell_lost(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """The last net: what nobody answers for. Its message is asyncio's own, and the error's text stays out."""
+    """Log an error that nobody answers for. The message is asyncio's own. The error's text stays out."""
     error = context.get("exception")
     said = {"error": kind(error)} if isinstance(error, BaseException) else {}
     log.error("background.lost", what=str(context.get("message")), **said)

@@ -65,7 +65,8 @@ def disposition(
 ) -> Disposition:
     """What happens to a message that violates: as the policy says, but it is dropped where its bot has filled its share of the quarantine.
 
-    Otherwise one bot's junk would push out what others did; and what is beyond :data:`KEPT`, or others would wait while it is written.
+    Otherwise one bot's junk would push out the records of others. Records beyond :data:`KEPT` are dropped too, because others
+    wait while a record is written.
     """
     wanted, share, bot = policy.disposition(reason, rule), policy.share(Store.QUARANTINE), arrival.session
     if wanted is not Disposition.QUARANTINE:

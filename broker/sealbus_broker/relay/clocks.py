@@ -1,6 +1,6 @@
 """Whether the relay's clock and nats-server's agree. All that the bus promises about time assumes it.
 
-A relay dates verdicts by its own clock, and nats-server dates what it stores by another. If a relay is far behind,
+A relay dates verdicts by its own clock. nats-server dates stored messages by another. If a relay is far behind,
 it tells senders that messages are accepted which subscribers then find void. So a relay compares the clocks when it
 reads its ledgers, and every few seconds after that. While they are apart it serves nobody.
 

@@ -32,7 +32,7 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 class FairQueue:
-    """Runs work. What it raises is logged by the supervisor: work handles its own errors."""
+    """Runs work. Work handles its own errors; the supervisor logs the others."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor

@@ -154,7 +154,7 @@ class IngressWorker:
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until ``stopping`` is set. Finishes the batches in hand, and gives back the rest in order.
 
-        May be called again after it has failed: what was in hand then is delivered again, or is here still.
+        May be called again after it has failed. The messages in hand are delivered again, or are still here.
         """
         subscription = await self._nc.subscribe_direct(f"{self._inbox}.*", self._on_message)
         name, watch = f"the stop of partition {self._partition}", partial(set_after, stopping, self._changed)

@@ -1,6 +1,6 @@
 """Live messages that wait to be judged: the bots in turn, each bot's messages in their order, and no bot with more than its share.
 
-A bot that sends faster than it is judged waits behind itself, and what it sends on top is dropped. The others notice as much of it
+A bot that sends faster than it is judged waits behind itself, and its surplus is dropped. The others notice as much of it
 as of one more bot. Pure: it reads no clock.
 """
 

@@ -43,7 +43,7 @@ class Parking:
         now_ms: Callable[[], int],
         shares: Shares,
     ) -> None:
-        """``shares``: what is parked takes room in the quarantine, and is charged to the subscription's bot."""
+        """``shares``: parked messages take room in the quarantine, and are charged to the subscription's bot."""
         self._nc = nc
         self._journal = journal
         self._policy = policy

@@ -166,8 +166,8 @@ class Pending:
 def may_be_sent(pending: Pending, server: str, now_ms: int) -> bool:
     """Whether another attempt may go to ``server``: which start of which one.
 
-    The live ledger is in the server's memory. One that was started anew does not know that an earlier attempt was accepted, and would have
-    the message delivered twice. Then the outcome is not known, and the caller is told so at once.
+    The live ledger is in the server's memory. With a server that was started anew, relays refuse every attempt under a nonce from before.
+    So the outcome cannot be found out any more, and the caller is told at once.
     """
     if pending.verdict.done() or pending.is_past(now_ms):
         return False
