@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from dataclasses import dataclass
 from typing import Any
 
 _PAYLOAD = {b"PUB": 1, b"MSG": 1, b"HPUB": 2, b"HMSG": 2}
 """How many sizes end the line of a frame that has a payload."""
+
+_PIECE = 65_536
+"""Bytes read at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +77,8 @@ def msg(subject: str, sid: bytes, payload: bytes, reply: str = "") -> bytes:
 class RawSession:
     """A NATS connection without a client library, which would refuse to send most of what the attacker sends."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, info: dict[str, Any]) -> None:
-        self._reader = reader
-        self._writer = writer
+    def __init__(self, wire: socket.socket, info: dict[str, Any]) -> None:
+        self._wire = wire
         self._frames = FrameReader()
         self.challenge: str = info.get("nonce", "")
         self.errors: list[str] = []
@@ -84,9 +87,19 @@ class RawSession:
     @classmethod
     async def open(cls, host: str, port: int) -> RawSession:
         """Connect, and read the server's greeting with its challenge."""
-        reader, writer = await asyncio.open_connection(host, port)
-        greeting = await reader.readline()
-        return cls(reader, writer, json.loads(greeting.removeprefix(b"INFO ")))
+        wire, loop = socket.socket(), asyncio.get_running_loop()
+        wire.setblocking(False)
+        try:
+            await loop.sock_connect(wire, (host, port))
+            greeting = b""
+            while not greeting.endswith(b"\r\n"):  # nothing comes behind it before the login
+                if not (chunk := await loop.sock_recv(wire, _PIECE)):
+                    raise ConnectionResetError(f"{host}:{port} does not greet")
+                greeting += chunk
+        except BaseException:
+            wire.close()
+            raise
+        return cls(wire, json.loads(greeting.removeprefix(b"INFO ")))
 
     async def login(self, token: str | None, signature: str | None) -> bool:
         """Say who we are; whether we are let in."""
@@ -97,11 +110,14 @@ class RawSession:
 
     async def say(self, data: bytes, within_s: float = 5.0) -> bool:
         """Send bytes and wait until the server has worked through them; whether the connection still stands."""
+        loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(within_s):
-                self._writer.write(data + b"PING\r\n")
-                await self._writer.drain()
-                while chunk := await self._reader.read(65536):
+                # A server that hangs up in the middle has said why, and that can be read although nothing more can be sent.
+                # asyncio's streams would throw it away.
+                with contextlib.suppress(OSError):
+                    await loop.sock_sendall(self._wire, data + b"PING\r\n")
+                while chunk := await loop.sock_recv(self._wire, _PIECE):
                     if self._take(self._frames.feed(chunk)):
                         return True
         return False
@@ -115,8 +131,16 @@ class RawSession:
                 self.received.append(frame)
         return any(frame.verb == b"PONG" for frame in frames)
 
+    def stands(self) -> bool:
+        """Whether the server takes what we send. Nothing of what it sent is read."""
+        try:
+            self._wire.send(b"PING\r\n")
+        except BlockingIOError:  # it takes nothing at present
+            return True
+        except OSError:
+            return False
+        return True
+
     async def close(self) -> None:
         """Hang up."""
-        self._writer.close()
-        with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
+        self._wire.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from examples.robbery.frames import RawSession
+from tests.listening import listening
 
 
 async def test_what_comes_behind_a_pong_is_kept() -> None:
@@ -17,10 +18,27 @@ async def test_what_comes_behind_a_pong_is_kept() -> None:
         await reader.read()
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        session = await RawSession.open("127.0.0.1", server.sockets[0].getsockname()[1])
+    async with listening(serve) as port:
+        session = await RawSession.open("127.0.0.1", port)
         assert await session.say(b"")
         await session.close()
     assert [frame.subject for frame in session.received] == ["a", "b"]
     assert session.errors == ["'late'"]
+
+
+async def test_why_a_server_hung_up_is_read_although_it_takes_no_more() -> None:
+    """It ends the connection with much unread, so the rest of what is said meets a reset."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"nonce":"abc"}\r\n')
+        await reader.readuntil(b"PUB ")
+        writer.write(b"-ERR 'Maximum Payload Violation'\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with listening(serve) as port:
+        for _ in range(20):
+            session = await RawSession.open("127.0.0.1", port)
+            assert not await session.say(b"PUB a 67108864\r\n" + bytes(2**26))
+            await session.close()
+            assert session.errors == ["'Maximum Payload Violation'"]

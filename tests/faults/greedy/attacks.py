@@ -260,7 +260,7 @@ async def silent_sessions(field: Field) -> None:
         await begun.wait()
         while field.goes_on:
             session = quiet.pop(0)
-            if not _stands(session):
+            if not session.stands():
                 field.counts["cut off"] += 1
                 await session.close()
                 await fall_silent()
@@ -292,13 +292,6 @@ async def many_subscriptions(field: Field) -> None:
                 field.counts["subscriptions"] += 1_199
     for session in held:
         await session.close()
-
-
-def _stands(session: RawSession) -> bool:
-    """Whether the server has not ended a session, without reading what it sent: then it takes what is written."""
-    with contextlib.suppress(OSError):
-        session._writer.write(b"PING\r\n")
-    return not session._writer.is_closing()
 
 
 # ---- what is told, and who is told -----------------------------------------------------------------------------------
