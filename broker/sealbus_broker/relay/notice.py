@@ -11,7 +11,7 @@ import contextlib
 import json
 import secrets
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Final, cast
 
 import structlog
 
@@ -23,39 +23,58 @@ MOST_AT_ONCE: Final = 256
 TELL_S: Final = 2.0
 """How long a client may take to read its sentence."""
 
-_PIECE: Final = 4096
-"""Bytes read at once of what a client says: its options, some hundred bytes, and a PING."""
+_TURNS_TO_CONNECT: Final = 4
+"""Turns of asyncio's loop from an accepted connection to :meth:`~asyncio.BaseProtocol.connection_made`: a task, and two calls."""
+
+
+class _Client(asyncio.Protocol):
+    """One who is being told. What it says is read and dropped: closed while something is unread, the connection would be reset,
+    and the sentence lost."""
+
+    def __init__(self, notice: _Notice) -> None:
+        self._notice = notice
+        self._give_up: asyncio.TimerHandle | None = None
+
+    def connection_made(self, made: asyncio.BaseTransport) -> None:
+        transport = cast("asyncio.Transport", made)  # uvloop's are none by their type
+        if not self._notice.hangs:  # it came while the notice was taken down
+            return transport.abort()
+        if len(self._notice.told) >= MOST_AT_ONCE:
+            return transport.close()
+        self._notice.told[self] = transport
+        self._give_up = asyncio.get_running_loop().call_later(TELL_S, transport.abort)
+        # A challenge, because clients that sign one do not get as far as the error without it.
+        info = {"server_id": "sealbus", "version": "0.0.0", "max_payload": 0, "nonce": secrets.token_hex(8)}
+        transport.write(f"INFO {json.dumps(info)}\r\n-ERR '{self._notice.sentence}'\r\n".encode())
+        return transport.write_eof()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._notice.told.pop(self, None)
+        if self._give_up is not None:
+            self._give_up.cancel()
+
+
+class _Notice:
+    """What hangs on the door, and who reads it."""
+
+    def __init__(self, sentence: str) -> None:
+        self.sentence = sentence
+        self.hangs = True
+        self.told: dict[_Client, asyncio.Transport] = {}
+
+    def take_down(self) -> None:
+        """Let go of whoever reads it."""
+        self.hangs = False
+        for transport in self.told.values():
+            transport.abort()
 
 
 @contextlib.asynccontextmanager
 async def notice(host: str, port: int, sentence: str) -> AsyncIterator[None]:
     """While the body runs, tell ``sentence`` to whoever connects. Where the port cannot be had, nobody is told."""
-    told: set[asyncio.StreamWriter] = set()
-
-    async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(told) >= MOST_AT_ONCE:
-            return writer.close()
-        told.add(writer)
-        try:
-            async with asyncio.timeout(TELL_S):
-                # A challenge, because clients that sign one do not get as far as the error without it.
-                info = {"server_id": "sealbus", "version": "0.0.0", "max_payload": 0, "nonce": secrets.token_hex(8)}
-                writer.write(f"INFO {json.dumps(info)}\r\n-ERR '{sentence}'\r\n".encode())
-                await writer.drain()
-                # Closed while something is unread, the connection would be reset, and the sentence lost.
-                if writer.can_write_eof():
-                    writer.write_eof()
-                while await reader.read(_PIECE):
-                    pass
-        except (OSError, TimeoutError):
-            pass
-        finally:
-            told.discard(writer)
-            writer.close()
-        return None
-
+    hanging = _Notice(sentence)
     try:
-        server = await asyncio.start_server(tell, host, port)
+        server = await asyncio.get_running_loop().create_server(lambda: _Client(hanging), host, port)
     except OSError as error:
         log.warning("notice.not-given", error=error.strerror)
         yield
@@ -63,6 +82,15 @@ async def notice(host: str, port: int, sentence: str) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        await _accept_no_more(server)
         server.close()
-        for writer in list(told):
-            writer.transport.abort()
+        hanging.take_down()
+
+
+async def _accept_no_more(server: asyncio.Server) -> None:
+    """asyncio loses a connection that it has accepted and not yet given out when its server is closed: let those come through."""
+    loop = asyncio.get_running_loop()
+    for listener in server.sockets:
+        loop.remove_reader(listener.fileno())
+    for _ in range(_TURNS_TO_CONNECT):
+        await asyncio.sleep(0)
