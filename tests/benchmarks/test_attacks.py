@@ -24,6 +24,7 @@ from benchmarks.peers import CLASSES
 from benchmarks.workload import ORDER_SCHEMA, encode
 from examples.robbery.frames import FrameReader, msg
 from tests.attacks.families import NAMED
+from tests.listening import listening
 
 
 @pytest.fixture
@@ -233,21 +234,19 @@ async def test_a_tap_passes_on_and_puts_in() -> None:
         writer.close()
         gone.set()
 
-    server = await asyncio.start_server(greet, "127.0.0.1", 0)
-    tap = Tap(server.sockets[0].getsockname()[1])
-    reader, writer = await asyncio.open_connection("127.0.0.1", await tap.open())
-    writer.write(b"bot\n")
-    assert await reader.readline() == b"hello bot\n"
-    assert tap.saw(b"hello")
-    tap.inject(lambda seen: b"forged\n" if b"hello" in seen else None)
-    assert await reader.readline() == b"forged\n"
-    with pytest.raises(LookupError):
-        tap.inject(lambda _: None)
-    writer.close()
-    await gone.wait()
-    await tap.close()
-    server.close()
-    await server.wait_closed()
+    async with listening(greet) as port:
+        tap = Tap(port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", await tap.open())
+        writer.write(b"bot\n")
+        assert await reader.readline() == b"hello bot\n"
+        assert tap.saw(b"hello")
+        tap.inject(lambda seen: b"forged\n" if b"hello" in seen else None)
+        assert await reader.readline() == b"forged\n"
+        with pytest.raises(LookupError):
+            tap.inject(lambda _: None)
+        writer.close()
+        await gone.wait()
+        await tap.close()
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.cli.bus import RunningBus
+from tests.listening import listening
 from tests.waiting import PATIENCE_S
 
 
@@ -47,10 +48,9 @@ class Hole:
 @asynccontextmanager
 async def hole(bus: RunningBus) -> AsyncIterator[Hole]:
     made = Hole(bus.port)
-    async with await asyncio.start_server(made.serve, "127.0.0.1", 0) as server:
-        made.url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with listening(made.serve) as port:
+        made.url = f"nats://127.0.0.1:{port}"
         yield made
-        server.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)

@@ -14,6 +14,7 @@ from nats.errors import AuthorizationError, Error
 from sealbus import Bot, ConnectionFailed, Credentials
 from sealbus.diagnosis import explain
 from sealbus.keys import KeyKind, SigningKey
+from tests.listening import listening
 from tests.ports import free_port
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -34,19 +35,8 @@ async def failure(*servers: str, timeout_s: float = 1) -> ConnectionFailed:
 
 async def meeting(talk: Talk, timeout_s: float = 1) -> ConnectionFailed:
     """What a bot is told that meets a server which behaves so."""
-    writers = list[asyncio.StreamWriter]()
-
-    async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
-        await talk(reader, writer)
-
-    server = await asyncio.start_server(keep, "127.0.0.1", 0)
-    try:
-        return await failure(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout_s=timeout_s)
-    finally:
-        server.close()
-        for writer in writers:
-            writer.close()
+    async with listening(talk) as port:
+        return await failure(f"nats://127.0.0.1:{port}", timeout_s=timeout_s)
 
 
 async def silent(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:

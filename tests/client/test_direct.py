@@ -19,6 +19,7 @@ from sealbus.hardened import HardenedClient
 from sealbus_broker.relay import journal
 from sealbus_broker.relay.connection import connect
 from sealbus_broker.relay.journal import Entry, Journal
+from tests.listening import listening
 from tests.relay.scene import Scene, raise_curtain
 from tests.waiting import PATIENCE_S, until
 
@@ -127,11 +128,8 @@ async def a_server(then: Callable[[asyncio.StreamReader, asyncio.StreamWriter], 
         await writer.drain()
         await then(reader, writer)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
+    async with listening(serve) as port:
+        yield port
 
 
 async def test_a_connection_that_is_reset_while_something_is_written_is_closed_and_says_so() -> None:

@@ -13,6 +13,7 @@ from nats.aio.transport import TcpTransport
 from nats.errors import ProtocolError
 
 from sealbus.hardened import HardenedClient, read_headers
+from tests.listening import listening
 from tests.waiting import PATIENCE_S, until
 
 Heard = tuple[int, bytes, bytes, bytes, bytes]
@@ -111,13 +112,11 @@ class Talker(Listener):
 async def talker() -> AsyncIterator[tuple[Talker, HardenedClient]]:
     """A server, and a client that is connected to it."""
     talker, client = Talker(), HardenedClient()
-    server = await asyncio.start_server(talker.serve, "127.0.0.1", 0)
-    await client.connect(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}", allow_reconnect=False)
-    yield talker, client
-    talker.may_answer.set()
-    await client.close()
-    server.close()
-    await server.wait_closed()
+    async with listening(talker.serve) as port:
+        await client.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False)
+        yield talker, client
+        talker.may_answer.set()
+        await client.close()
 
 
 @pytest.mark.parametrize("how", ["cancelled", "timed out"])
@@ -181,14 +180,12 @@ async def test_an_aborted_connection_is_closed_at_once(talker: tuple[Talker, Har
 )
 async def test_when_a_flush_returns_what_came_before_has_arrived(kind: type[Client], order: list[bytes]) -> None:
     listener, client = Listener(), kind()
-    server = await asyncio.start_server(listener.serve, "127.0.0.1", 0)
-    await client.connect(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}", allow_reconnect=False)
-    listener.told.clear()
-    await client.subscribe("a")
-    await client.flush()
-    await client.close()
-    server.close()
-    await server.wait_closed()
+    async with listening(listener.serve) as port:
+        await client.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False)
+        listener.told.clear()
+        await client.subscribe("a")
+        await client.flush()
+        await client.close()
     assert listener.told[:2] == order
 
 
@@ -203,17 +200,14 @@ async def test_after_a_close_nothing_goes_on_connecting(monkeypatch: pytest.Monk
         except asyncio.CancelledError:
             raise ConnectionRefusedError from None
 
-    server = await asyncio.start_server(listener.serve, "127.0.0.1", 0)
-    url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    await client.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0)
-    monkeypatch.setattr(TcpTransport, "connect", lose_cancellation)
-    await client.force_reconnect()
-    await asyncio.wait_for(attempting.wait(), PATIENCE_S)
-    await client.close()
-    assert client._reconnection_task is not None
-    await asyncio.wait_for(client._reconnection_task, PATIENCE_S)
-    server.close()
-    await server.wait_closed()
+    async with listening(listener.serve) as port:
+        await client.connect(f"nats://127.0.0.1:{port}", max_reconnect_attempts=-1, reconnect_time_wait=0)
+        monkeypatch.setattr(TcpTransport, "connect", lose_cancellation)
+        await client.force_reconnect()
+        await asyncio.wait_for(attempting.wait(), PATIENCE_S)
+        await client.close()
+        assert client._reconnection_task is not None
+        await asyncio.wait_for(client._reconnection_task, PATIENCE_S)
 
 
 def test_status_and_headers() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import json
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, suppress
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from sealbus.hardened import HardenedClient
 from sealbus.keys import KeyKind, SigningKey
 from sealbus_broker.relay.connection import Link, disconnect
 from sealbus_broker.relay.secrets import BusSecrets
+from tests.listening import listening
 from tests.waiting import until
 
 INFO: dict[str, Any] = {"server_id": "N", "version": "2.15.1", "max_payload": 1048576, "nonce": "abc", "headers": True}
@@ -101,17 +102,11 @@ class Stranger:
         self._says = says
         self.connections = 0
         self.published = 0
-        self._writers: set[asyncio.StreamWriter] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        self._writers.add(writer)
-        try:
+        with suppress(ValueError), closing(writer):
             await self._talk(reader, writer, hostile=self.connections == 1)
-        except (OSError, asyncio.IncompleteReadError, ValueError):
-            pass
-        finally:
-            writer.close()
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, hostile: bool) -> None:
         if hostile and self._state == "greeting":
@@ -136,11 +131,6 @@ class Stranger:
                 if self._says in ENDING:
                     return None
         return None
-
-    def cut(self) -> None:
-        """End every connection."""
-        for writer in self._writers:
-            writer.close()
 
 
 @asynccontextmanager
@@ -174,15 +164,16 @@ async def as_a_relay(url: str) -> AsyncIterator[Any]:
         await disconnect(client)
 
 
+def open_a_side(side: str, url: str) -> AbstractAsyncContextManager[Any]:
+    return as_a_bot(url) if side == "bot" else as_a_relay(url)
+
+
 async def _meet(side: str, state: str, says: bytes) -> None:
     """Connect to a stranger, and see that something is published in the end."""
-    sides: dict[str, Any] = {"bot": as_a_bot, "relay": as_a_relay}
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     stranger = Stranger(state, says)
-    server = await asyncio.start_server(stranger.serve, "127.0.0.1", 0)
-    open_side: AbstractAsyncContextManager[Any] = sides[side](f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    async with open_side as current:
+    async with listening(stranger.serve) as port, open_a_side(side, f"nats://127.0.0.1:{port}") as current:
 
         async def published() -> bool:
             client = await current()
@@ -196,8 +187,6 @@ async def _meet(side: str, state: str, says: bytes) -> None:
             return stranger.published > 0
 
         await until(published, "it is connected, and publishes")
-    stranger.cut()
-    server.close()
     await asyncio.sleep(0)
     gc.collect()  # a forgotten exception is reported when its task goes
     assert complaints == []

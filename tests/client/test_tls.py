@@ -21,6 +21,7 @@ from sealbus_broker.relay.connection import connect
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.server import find_binary
 from tests.client.certificates import Authority
+from tests.listening import listening
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S, until
 
@@ -101,13 +102,11 @@ async def test_a_server_that_ends_tls_is_no_reason_for_a_warning(
         writer.write(b"PONG\r\n")
         writer.close()
 
-    server = await asyncio.start_server(greet_and_end, "127.0.0.1", 0)
     client = HardenedClient()
     with caplog.at_level(logging.WARNING):
-        url = f"tls://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        await client.connect(url, allow_reconnect=False)
-        await until(lambda: client.is_closed, "it has ended")
-    server.close()
+        async with listening(greet_and_end) as port:
+            await client.connect(f"tls://127.0.0.1:{port}", allow_reconnect=False)
+            await until(lambda: client.is_closed, "it has ended")
     assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
@@ -132,10 +131,9 @@ async def a_session(url: str) -> AsyncIterator[HardenedClient]:
 @asynccontextmanager
 async def a_wire(first_line: dict[str, Any]) -> AsyncIterator[tuple[int, bytearray]]:
     """Whoever sits on the wire: says ``first_line`` to each who connects, and keeps what they say."""
-    heard, writers = bytearray(), list[asyncio.StreamWriter]()
+    heard = bytearray()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
         writer.write(b"INFO " + json.dumps(first_line).encode() + b"\r\n")
         while got := await reader.read(65536):
             heard.extend(got)
@@ -143,13 +141,8 @@ async def a_wire(first_line: dict[str, Any]) -> AsyncIterator[tuple[int, bytearr
                 writer.write(b"PONG\r\n")
         writer.close()
 
-    server = await asyncio.start_server(talk, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1], heard
-    finally:
-        server.close()
-        for writer in writers:
-            writer.close()
+    async with listening(talk) as port:
+        yield port, heard
 
 
 INFO: dict[str, Any] = {"server_id": "N", "version": "2.15.1", "max_payload": 1048576, "nonce": "abc", "headers": True}

@@ -16,6 +16,7 @@ import pytest
 
 from sealbus import Bot, Message
 from tests.e2e.shop import ROOT, Shop, order, until
+from tests.listening import listening
 
 _DELIVERY = re.compile(rb"HMSG accepted\.\S+ (\d+) (\S+) (\d+) (\d+)\r\n")
 _PULL = re.compile(rb"SUB inbox\.\S+\.pull +(\d+)\r\n")
@@ -68,10 +69,9 @@ class Wire:
 @asynccontextmanager
 async def wire_to(shop: Shop) -> AsyncIterator[Wire]:
     made = Wire(shop.port)
-    async with await asyncio.start_server(made.serve, "127.0.0.1", 0) as server:
-        made.url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with listening(made.serve) as port:
+        made.url = f"nats://127.0.0.1:{port}"
         yield made
-        server.close()
 
 
 def documented() -> tuple[Callable[[Message], Any], sqlite3.Connection]:

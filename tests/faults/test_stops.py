@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.shop import Shop, order
+from tests.listening import listening
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S, until
 
@@ -88,9 +89,7 @@ async def test_while_the_server_greets_nobody(shop: Shop) -> None:
         await reader.read()
         writer.close()
 
-    silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
-    async with silent:
-        port = silent.sockets[0].getsockname()[1]
+    async with listening(say_nothing) as port:
         one = await relay(shop, f"nats://127.0.0.1:{port}")
         await one.says("nats.unreachable")
         one.process.terminate()
