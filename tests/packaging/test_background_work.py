@@ -21,6 +21,7 @@ REASONS = {
     "sealbus_broker/relay/ingress.py create_task": GROUPED,
     "sealbus/hardened.py call_soon": "writes what is pending; what it raises reaches asyncio's own handler, and the next write goes on",
     "sealbus_broker/relay/admission.py create_task": "one login, answered: what it raises is lost with that login, which is asked for again",
+    "sealbus_broker/relay/notice.py call_later": "cuts off a client that does not read; there is nothing in it that can fail",
     "sealbus_broker/relay/server.py create_subprocess_exec": "the server's life is one coroutine, which is supervised",
     "sealbus_broker/relay/door.py create_subprocess_exec": "the door's life is one coroutine, which is supervised",
     "sealbus_broker/cli/signals.py ensure_future": A_COMMAND,
