@@ -32,7 +32,7 @@ from benchmarks.bus import BUS, Bus, pairs_plan
 from benchmarks.peers import CLASSES, make
 from benchmarks.workload import order
 from sealbus import Credentials
-from sealbus.keys import KeyKind, SigningKey
+from sealbus.protocol.keys import KeyKind, SigningKey
 from tests.attacks.families import NAMED
 
 if TYPE_CHECKING:

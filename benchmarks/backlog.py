@@ -24,10 +24,10 @@ from benchmarks.bus import Bus, free_port
 from benchmarks.crowd import Crowd
 from benchmarks.generator import PATIENCE_S, POLL_S, Cost, Generator, Used, login, stream_state
 from benchmarks.process import held
-from sealbus.limits import NONCE_BYTES
-from sealbus_broker.relay.nats_config import NatsConfig
-from sealbus_broker.relay.server import NatsServer
-from sealbus_broker.relay.streams import ACCEPTED, INGRESS, LIVE, ledger_state, provision
+from sealbus.protocol.limits import NONCE_BYTES
+from sealbus_broker.nats.config import NatsConfig
+from sealbus_broker.nats.streams import ACCEPTED, INGRESS, LIVE, ledger_state, provision
+from sealbus_broker.server.process import NatsServer
 
 CROWD: Final = Crowd(1, 1, 1)
 GARBAGE: Final = bytes(100)

@@ -22,14 +22,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.workload import orders
-from sealbus.codec import pack_json, pack_together, split_together
-from sealbus.delivery import open_delivery, pack_delivery
-from sealbus.envelope import Header, seal_envelopes
-from sealbus.frames import hpub, pub
-from sealbus.keys import KeyKind, SigningKey, verify
-from sealbus.minting import new_nonce
-from sealbus.seal import Verifier
-from sealbus.stamp import open_stamp, seal_stamps
+from sealbus.nats.frames import hpub, pub
+from sealbus.protocol.codec import pack_json, pack_together, split_together
+from sealbus.protocol.delivery import open_delivery, pack_delivery
+from sealbus.protocol.envelope import Header, seal_envelopes
+from sealbus.protocol.keys import KeyKind, SigningKey, verify
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.stamp import open_stamp, seal_stamps
+from sealbus.sending.minting import new_nonce
 from sealbus_broker.gate.judge import CHECKS, Case, judge
 from sealbus_broker.gate.policy import BotKey, BotRule, Delivery, Policy, SubjectRule
 from sealbus_broker.gate.rate import RateMeters

@@ -35,7 +35,7 @@ from benchmarks.bus import Bus
 from benchmarks.crowd import Crowd
 from benchmarks.generator import Generator
 from benchmarks.measure import Spread
-from sealbus.seal import HASH_BYTES, MAGIC, Context
+from sealbus.protocol.seal import HASH_BYTES, MAGIC, Context
 
 TOGETHER: Final = 64
 """Messages under one signature in the second form."""

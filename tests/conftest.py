@@ -47,7 +47,7 @@ STARTERS = frozenset(
     {
         "benchmarks.attacks",
         "benchmarks.bus",
-        "sealbus_broker.relay.server",
+        "sealbus_broker.server.process",
         "subprocess",
         "tests.attacks.ground",
         "tests.cli.bus",

@@ -28,14 +28,14 @@ from benchmarks.attacking.tap import Tap
 from benchmarks.bus import BUS
 from examples.robbery.frames import FrameReader, RawSession, pub
 from sealbus import Credentials, Stamp, Verdict
-from sealbus.codec import join_sealed, pack_json, signed_part, split_sealed, unpack_json
-from sealbus.delivery import pack_delivery
-from sealbus.envelope import Header, seal_envelopes
-from sealbus.keys import KeyKind, SigningKey
-from sealbus.minting import new_nonce
-from sealbus.seal import Context, Seal, seal, sign_connect
-from sealbus.session import ADMISSION
-from sealbus.stamp import seal_stamps
+from sealbus.life.session import ADMISSION
+from sealbus.protocol.codec import join_sealed, pack_json, signed_part, split_sealed, unpack_json
+from sealbus.protocol.delivery import pack_delivery
+from sealbus.protocol.envelope import Header, seal_envelopes
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.seal import Context, Seal, seal, sign_connect
+from sealbus.protocol.stamp import seal_stamps
+from sealbus.sending.minting import new_nonce
 
 TTL_MS: Final = 4000
 SKEW_S: Final = 2.2

@@ -17,11 +17,11 @@ import msgpack
 from examples.robbery.catalogue import ATTACKS, SCRAPER
 from examples.robbery.frames import Frame, msg, pub
 from examples.robbery.thief import FAKE_ORDER, Sent, Thief, admission, draft, now_ms, sealed
-from sealbus.codec import join_sealed, pack_json, split_sealed, unpack_json
-from sealbus.envelope import Envelope, Parent
-from sealbus.keys import SigningKey
-from sealbus.seal import sign_connect
-from sealbus.subjects import consumer_name
+from sealbus.protocol.codec import join_sealed, pack_json, split_sealed, unpack_json
+from sealbus.protocol.envelope import Envelope, Parent
+from sealbus.protocol.keys import SigningKey
+from sealbus.protocol.seal import sign_connect
+from sealbus.protocol.subjects import consumer_name
 from tests.attacks.corpus import Frame as FrameCase
 from tests.attacks.corpus import Vain
 from tests.attacks.families import NAMED

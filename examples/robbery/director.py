@@ -20,7 +20,7 @@ from examples.robbery.order_book import Order, demand, opening_stock
 from examples.robbery.shop import Shop
 from examples.robbery.stage import Actor, Stage, StageError
 from sealbus import Bot
-from sealbus_broker.relay.connection import connect
+from sealbus_broker.nats.connection import connect
 
 Say = Callable[[str], None]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from examples.robbery.shop import ROOT
-from sealbus.codec import pack_json
 from sealbus.errors import InvalidInput
-from sealbus.limits import MAX_FAULTS
+from sealbus.protocol.codec import pack_json
+from sealbus.protocol.limits import MAX_FAULTS
 from sealbus_broker.gate.schemas import Schema
 
 FEWEST = 20

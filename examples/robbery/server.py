@@ -8,9 +8,9 @@ from pathlib import Path
 
 from examples.robbery.cues import cues, tell
 from sealbus import SealbusError
-from sealbus_broker.relay.nats_config import NatsConfig
+from sealbus_broker.nats.config import NatsConfig
 from sealbus_broker.relay.secrets import BusSecrets
-from sealbus_broker.relay.server import NatsServer
+from sealbus_broker.server.process import NatsServer
 
 
 async def main(folder: str, port: str) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sealbus import Credentials
-from sealbus.keys import KeyKind, SigningKey
+from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.policy.keys import add_key
 from sealbus_broker.relay.secrets import BusSecrets
 

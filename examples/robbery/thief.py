@@ -12,13 +12,13 @@ from examples.robbery.cues import tell
 from examples.robbery.frames import Frame, RawSession, pub
 from examples.robbery.wiretap import Change, Wiretap
 from sealbus import Credentials, Stamp, Verdict
-from sealbus.codec import pack_json, split_sealed
-from sealbus.delivery import pack_delivery
-from sealbus.envelope import Header, Parent, seal_envelopes
-from sealbus.keys import KeyKind, SigningKey
-from sealbus.minting import new_nonce
-from sealbus.seal import sign_connect
-from sealbus.stamp import seal_stamps
+from sealbus.protocol.codec import pack_json, split_sealed
+from sealbus.protocol.delivery import pack_delivery
+from sealbus.protocol.envelope import Header, Parent, seal_envelopes
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.seal import sign_connect
+from sealbus.protocol.stamp import seal_stamps
+from sealbus.sending.minting import new_nonce
 
 Sent = list[bytes]
 """Bodies that an attempt has sent: the director looks for them by their SHA-256."""

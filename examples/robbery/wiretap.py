@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from examples.robbery.frames import Frame, FrameReader
-from sealbus.codec import are_together, split_together
+from sealbus.protocol.codec import are_together, split_together
 
 Change = Callable[[Frame], bytes]
 

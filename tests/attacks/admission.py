@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from sealbus.keys import KeyKind, SigningKey
-from sealbus.seal import Context, Seal, seal, sign_connect
-from sealbus.subjects import consumer_name
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.seal import Context, Seal, seal, sign_connect
+from sealbus.protocol.subjects import consumer_name
 from tests.attacks.corpus import Family, Said
 from tests.gate.world import BUS_KEY, KEYS, test_seed
 

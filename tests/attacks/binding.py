@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sealbus.reason import Reason
+from sealbus.protocol.reason import Reason
 from tests.attacks.corpus import Family
 from tests.attacks.line import Line
 from tests.gate.bus import Step

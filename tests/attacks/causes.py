@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sealbus.envelope import Parent
-from sealbus.limits import MAX_PARENT_BYTES
-from sealbus.reason import Reason
-from sealbus.stamp import Verdict
+from sealbus.protocol.envelope import Parent
+from sealbus.protocol.limits import MAX_PARENT_BYTES
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.stamp import Verdict
 from tests.attacks.corpus import Family
 from tests.gate.bus import Step
 from tests.gate.scenarios import BREAKS, live

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from sealbus.reason import Reason
+from sealbus.protocol.reason import Reason
 from tests.gate.bus import ACCEPTED, Step
 from tests.gate.scenarios import Scenario, Teller, scenario
 

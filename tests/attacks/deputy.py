@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from examples.robbery.frames import hpub, pub
-from sealbus.reason import Reason
+from sealbus.protocol.reason import Reason
 from tests.attacks.corpus import Family, Where
 
 FAMILY = Family("confused deputy")

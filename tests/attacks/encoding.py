@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sealbus.codec import join_sealed, pack_fields, pack_json
-from sealbus.reason import Reason
-from sealbus.seal import Seal
+from sealbus.protocol.codec import join_sealed, pack_fields, pack_json
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.seal import Seal
 from tests.attacks.corpus import Family
 from tests.attacks.line import Line
 from tests.gate.bus import Step

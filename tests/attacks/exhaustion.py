@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from examples.robbery.frames import pub
-from sealbus.codec import pack_json
-from sealbus.limits import MAX_ENVELOPE_BYTES
-from sealbus.reason import Reason
+from sealbus.protocol.codec import pack_json
+from sealbus.protocol.limits import MAX_ENVELOPE_BYTES
+from sealbus.protocol.reason import Reason
 from tests.attacks.corpus import Family
 from tests.gate.bus import Step
 from tests.gate.scenarios import live

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sealbus.reason import Reason
+from sealbus.protocol.reason import Reason
 from tests.attacks.corpus import KNOWN, Family
 from tests.attacks.line import Line
 from tests.gate.bus import Step

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sealbus.reason import Reason
-from sealbus.subjects import consumer_name
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.subjects import consumer_name
 from tests.attacks.corpus import Family
 from tests.gate.bus import Step
 from tests.gate.scenarios import live

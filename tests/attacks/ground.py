@@ -24,19 +24,19 @@ from nats.aio.msg import Msg
 
 from examples.robbery.frames import Frame as WireFrame
 from examples.robbery.frames import RawSession, pub
-from sealbus.codec import unpack_json
-from sealbus.delivery import split_delivery
-from sealbus.envelope import Envelope
 from sealbus.errors import Malformed
-from sealbus.keys import KeyKind, SigningKey
-from sealbus.seal import Verifier, sign_connect
-from sealbus.stamp import Verdict, open_stamp
-from sealbus.subjects import CLOSED
+from sealbus.protocol.codec import unpack_json
+from sealbus.protocol.delivery import split_delivery
+from sealbus.protocol.envelope import Envelope
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.seal import Verifier, sign_connect
+from sealbus.protocol.stamp import Verdict, open_stamp
+from sealbus.protocol.subjects import CLOSED
 from sealbus_broker.gate.policy import Delivery
-from sealbus_broker.relay.connection import HardenedClient
-from sealbus_broker.relay.consumers import Subscriptions
+from sealbus_broker.nats.connection import HardenedClient
 from sealbus_broker.relay.quarantine import RECORD_HEADER
 from sealbus_broker.relay.secrets import BusSecrets
+from sealbus_broker.relay.services.consumers import Subscriptions
 from tests.attacks.corpus import LESSER, NOTHING, Vain
 from tests.attacks.line import HOST, Line, order_bot, overheard, server_that_says, tapped
 from tests.e2e.shop import Shop

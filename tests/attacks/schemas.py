@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sealbus.reason import Reason
+from sealbus.protocol.reason import Reason
 from tests.attacks.corpus import Family
 from tests.gate.bus import Step
 from tests.gate.scenarios import BREAKS, live

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 
-from sealbus.codec import join_sealed, pack_json, signed_part
-from sealbus.delivery import pack_delivery
-from sealbus.envelope import Envelope
-from sealbus.reason import Reason
-from sealbus.seal import Context, Seal, seal
+from sealbus.protocol.codec import join_sealed, pack_json, signed_part
+from sealbus.protocol.delivery import pack_delivery
+from sealbus.protocol.envelope import Envelope
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.seal import Context, Seal, seal
 from tests.attacks.corpus import Family
 from tests.attacks.line import Line
 from tests.gate.bus import Step

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sealbus.envelope import Header
-from sealbus.reason import Reason
-from sealbus.subjects import consumer_name
+from sealbus.protocol.envelope import Header
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.subjects import consumer_name
 from sealbus_broker.gate.policy import Delivery
 from tests.attacks.corpus import Family
 from tests.gate.bus import Step

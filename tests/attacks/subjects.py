@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sealbus.codec import pack_fields
-from sealbus.reason import Reason
+from sealbus.protocol.codec import pack_fields
+from sealbus.protocol.reason import Reason
 from tests.attacks.corpus import Family
 from tests.gate.bus import Step
 from tests.gate.scenarios import BREAKS

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from examples.robbery.frames import pub
-from sealbus.envelope import Envelope
-from sealbus.reason import Reason
-from sealbus.receiving import Seen
+from sealbus.protocol.envelope import Envelope
+from sealbus.protocol.reason import Reason
+from sealbus.receiving.opener import Seen
 from sealbus_broker.gate import judge as gate
 from tests.attacks.admission import honest
 from tests.attacks.corpus import Login, Vain, Where

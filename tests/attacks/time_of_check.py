@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from sealbus.delivery import pack_delivery
-from sealbus.reason import Reason
+from sealbus.protocol.delivery import pack_delivery
+from sealbus.protocol.reason import Reason
 from tests.attacks.corpus import Family
 from tests.attacks.line import Line
 from tests.gate.bus import Step

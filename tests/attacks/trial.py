@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from sealbus.reason import Reason
+from sealbus.protocol.reason import Reason
+from sealbus_broker.door.admission import Denial, decide
 from sealbus_broker.printable import printable, readable, readable_json
-from sealbus_broker.relay.admission import Denial, decide
 from tests.attacks.corpus import (
     ESCAPED,
     KNOWN,

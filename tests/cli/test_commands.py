@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sealbus.reason import Reason
+from sealbus.protocol.reason import Reason
 from tests.cli.command import SEALBUS, quickly, sealbus, wait_for
 from tests.cli.folders import unwritable
 from tests.ports import free_port

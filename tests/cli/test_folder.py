@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sealbus.credentials import Credentials
-from sealbus.envelope import Header, seal_envelopes
-from sealbus.keys import KeyKind, SigningKey
+from sealbus.protocol.envelope import Header, seal_envelopes
+from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.policy.bus_file import BusFile, write_bus_file
 from tests.cli.command import quickly

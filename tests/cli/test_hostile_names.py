@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from sealbus.codec import pack_json
-from sealbus.envelope import Header, seal_envelopes
-from sealbus.keys import KeyKind, SigningKey
+from sealbus.protocol.codec import pack_json
+from sealbus.protocol.envelope import Header, seal_envelopes
+from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.cli.main import cli
 from sealbus_broker.cli.options import all_commands
 from sealbus_broker.printable import harmless

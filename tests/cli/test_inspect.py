@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from sealbus.codec import pack_json, pack_together
 from sealbus.credentials import Credentials
-from sealbus.delivery import pack_delivery
-from sealbus.envelope import Envelope, Header, seal_envelopes
-from sealbus.keys import KeyKind, PublicKey, SigningKey
-from sealbus.reason import Reason
-from sealbus.stamp import Stamp, Verdict, seal_stamps
+from sealbus.protocol.codec import pack_json, pack_together
+from sealbus.protocol.delivery import pack_delivery
+from sealbus.protocol.envelope import Envelope, Header, seal_envelopes
+from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
 from sealbus_broker.relay.secrets import BusSecrets
 from tests.cli.command import quickly
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sealbus.keys import KeyKind, SigningKey
+from sealbus.protocol.keys import KeyKind, SigningKey
 from tests.cli.command import quickly, sealbus
 from tests.cli.folders import everything, facts, unwritable
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from sealbus import Bot, Credentials
-from sealbus.keys import KeyKind, SigningKey
+from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.cli.bulk import Sending
-from sealbus_broker.relay.connection import connect, disconnect
+from sealbus_broker.nats.connection import connect, disconnect
 from sealbus_broker.relay.secrets import BusSecrets
 from tests.cli.bus import RunningBus, clean_environment, running_bus
 from tests.cli.command import SEALBUS, sealbus

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sealbus.keys import KeyKind, SigningKey
+from sealbus.protocol.keys import KeyKind, SigningKey
 from tests.cli.command import quickly, sealbus
 
 

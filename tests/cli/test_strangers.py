@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sealbus.credentials import Credentials
-from sealbus.keys import KeyKind, SigningKey
+from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.cli.folder import BusFolder
 from tests.cli.command import quickly
 

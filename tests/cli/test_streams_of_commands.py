@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from sealbus.subjects import consumer_name
+from sealbus.protocol.subjects import consumer_name
 from sealbus_broker.cli.bulk import IN_FLIGHT
 from sealbus_broker.cli.main import cli
 from sealbus_broker.cli.options import all_commands

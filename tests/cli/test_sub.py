@@ -10,7 +10,7 @@ import pytest
 
 from sealbus import Bot
 from sealbus.errors import InvalidInput
-from sealbus.limits import MAX_FORGET_S, MIN_FORGET_S
+from sealbus.protocol.limits import MAX_FORGET_S, MIN_FORGET_S
 from tests.cli.bus import RunningBus
 
 

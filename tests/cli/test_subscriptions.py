@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from sealbus.subjects import consumer_name
+from sealbus.protocol.subjects import consumer_name
 from tests.cli.bus import RunningBus
 
 

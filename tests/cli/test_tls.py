@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sealbus_broker.relay.server import find_binary
+from sealbus_broker.server.process import find_binary
 from tests.cli.command import SEALBUS, sealbus, wait_for
 from tests.docs.test_documents import ROOT
 from tests.ports import free_port

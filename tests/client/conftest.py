@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sealbus.publisher import Publisher
+from sealbus.sending.publisher import Publisher
 from tests.client.wire import Wire, publisher_on
 
 

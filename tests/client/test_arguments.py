@@ -11,8 +11,8 @@ import pytest
 
 from sealbus import Bot, Credentials, InvalidInput, Message
 from sealbus.arguments import MAX_CONCURRENCY, MAX_WAIT_S, check_handler
-from sealbus.keys import KeyKind, SigningKey
-from sealbus.limits import MAX_CONSUMERS, MAX_LIVE_SUBSCRIPTIONS
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.limits import MAX_CONSUMERS, MAX_LIVE_SUBSCRIPTIONS
 
 
 @pytest.fixture

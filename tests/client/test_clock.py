@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealbus.clock import NAMED_MS, behind_ms, told
+from sealbus.life.clock import NAMED_MS, behind_ms, told
 
 MOMENT = st.integers(1_800_000_000_000, 1_900_000_000_000)
 WAIT = st.integers(0, 600_000)

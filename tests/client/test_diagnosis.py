@@ -12,8 +12,8 @@ import pytest
 from nats.errors import AuthorizationError, Error
 
 from sealbus import Bot, ConnectionFailed, Credentials
-from sealbus.diagnosis import explain
-from sealbus.keys import KeyKind, SigningKey
+from sealbus.nats.diagnosis import explain
+from sealbus.protocol.keys import KeyKind, SigningKey
 from tests.listening import listening
 from tests.ports import free_port
 

@@ -14,10 +14,10 @@ import pytest
 from nats.errors import BadSubjectError, ConnectionClosedError
 from structlog.testing import capture_logs
 
-from sealbus.frames import hpub, pub
-from sealbus.hardened import HardenedClient
+from sealbus.nats.frames import hpub, pub
+from sealbus.nats.hardened import HardenedClient
+from sealbus_broker.nats.connection import connect
 from sealbus_broker.relay import journal
-from sealbus_broker.relay.connection import connect
 from sealbus_broker.relay.journal import Entry, Journal
 from tests.listening import listening
 from tests.relay.scene import Scene, raise_curtain

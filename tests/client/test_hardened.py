@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
 from nats.errors import ProtocolError
 
-from sealbus.hardened import HardenedClient, read_headers
+from sealbus.nats.hardened import HardenedClient, read_headers
 from tests.listening import listening
 from tests.waiting import PATIENCE_S, until
 

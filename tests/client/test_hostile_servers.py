@@ -13,9 +13,9 @@ import pytest
 from nats.errors import Error as NatsError
 
 from sealbus import Bot, Credentials
-from sealbus.hardened import HardenedClient
-from sealbus.keys import KeyKind, SigningKey
-from sealbus_broker.relay.connection import Link, disconnect
+from sealbus.nats.hardened import HardenedClient
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus_broker.nats.connection import Link, disconnect
 from sealbus_broker.relay.secrets import BusSecrets
 from tests.listening import listening
 from tests.waiting import until

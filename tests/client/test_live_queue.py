@@ -7,9 +7,9 @@ from typing import cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealbus import live_queue
-from sealbus.delivery import Message
-from sealbus.live_queue import OPEN_BYTES, WAITING, WAITING_BYTES, LiveQueue
+from sealbus.protocol.delivery import Message
+from sealbus.receiving import live_queue
+from sealbus.receiving.live_queue import OPEN_BYTES, WAITING, WAITING_BYTES, LiveQueue
 
 
 class Opened:

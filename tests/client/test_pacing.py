@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sealbus.grants import Rate
-from sealbus.pacing import JITTER_S, Pace
+from sealbus.sending.pacing import JITTER_S, Pace
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate import policy
 from sealbus_broker.gate.rate import RateMeters

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealbus.codec import pack_json, unpack_json
 from sealbus.errors import InvalidInput, Malformed
-from sealbus.limits import MAX_DEPTH
 from sealbus.payloads import pack_payload
+from sealbus.protocol.codec import pack_json, unpack_json
+from sealbus.protocol.limits import MAX_DEPTH
 from sealbus.typed import read
 
 ID = UUID("F81D4FAE-7DEC-11D0-A765-00A0C91E6BF6")

@@ -12,18 +12,18 @@ from typing import Any, cast
 
 import pytest
 
-from sealbus import publisher as publishing_module
-from sealbus.codec import are_together, pack_json, pack_together
-from sealbus.envelope import Envelope, Header
 from sealbus.errors import InvalidInput, NotConnected
 from sealbus.grants import Declared, Rate
-from sealbus.keys import KeyKind, SigningKey
-from sealbus.minting import new_nonce
-from sealbus.nonces import birth_ms
 from sealbus.outcomes import Refused, Unresolved
-from sealbus.publisher import Publisher
-from sealbus.reason import OLDER_THAN_LEDGER, Reason
-from sealbus.stamp import Stamp, Verdict, seal_stamps
+from sealbus.protocol.codec import are_together, pack_json, pack_together
+from sealbus.protocol.envelope import Envelope, Header
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.nonces import birth_ms
+from sealbus.protocol.reason import OLDER_THAN_LEDGER, Reason
+from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
+from sealbus.sending import publisher as publishing_module
+from sealbus.sending.minting import new_nonce
+from sealbus.sending.publisher import Publisher
 from tests.client.wire import BUS, Wire
 from tests.waiting import PATIENCE_S, until
 

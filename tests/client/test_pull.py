@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from sealbus import pull as pulling
-from sealbus.frames import pub
-from sealbus.hardened import HardenedClient
-from sealbus.limits import MAX_PULL
-from sealbus.pull import End, Pull
+from sealbus.nats import pull as pulling
+from sealbus.nats.frames import pub
+from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.pull import End, Pull
+from sealbus.protocol.limits import MAX_PULL
 from sealbus.supervision import Supervisor
-from sealbus_broker.relay.connection import connect
+from sealbus_broker.nats.connection import connect
 from tests.relay.scene import Scene, raise_curtain
 from tests.waiting import PATIENCE_S, until
 

@@ -8,14 +8,14 @@ import time
 
 import pytest
 
-from sealbus.codec import pack_json
-from sealbus.envelope import Envelope, Header
 from sealbus.errors import CredentialsError
-from sealbus.keys import KeyKind, SigningKey
 from sealbus.outcomes import Unresolved
-from sealbus.publisher import Publisher
-from sealbus.stamp import Stamp, Verdict, seal_stamps
-from sealbus.strangers import GRACE_S
+from sealbus.protocol.codec import pack_json
+from sealbus.protocol.envelope import Envelope, Header
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
+from sealbus.sending.publisher import Publisher
+from sealbus.sending.strangers import GRACE_S
 from tests.client.wire import BUS, Wire
 from tests.waiting import PATIENCE_S
 

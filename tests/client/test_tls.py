@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from sealbus import Bot, ConnectionFailed, Credentials, CredentialsError, InvalidInput
-from sealbus.diagnosis import NotEncrypted
-from sealbus.hardened import HardenedClient
-from sealbus.keys import KeyKind, SigningKey
-from sealbus_broker.relay.connection import connect
+from sealbus.nats.diagnosis import NotEncrypted
+from sealbus.nats.hardened import HardenedClient
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus_broker.nats.connection import connect
 from sealbus_broker.relay.secrets import BusSecrets
-from sealbus_broker.relay.server import find_binary
+from sealbus_broker.server.process import find_binary
 from tests.client.certificates import Authority
 from tests.listening import listening
 from tests.ports import free_port

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealbus.window import BEGIN_S, MAX_IN_HAND, Window
+from sealbus.receiving.window import BEGIN_S, MAX_IN_HAND, Window
 
 TIMES = st.floats(min_value=0, max_value=3600, allow_nan=False)
 

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from sealbus.credentials import Credentials
-from sealbus.keys import KeyKind, SigningKey
-from sealbus.publisher import Publisher
-from sealbus.seal import Verifier
-from sealbus.session import Session
+from sealbus.life.session import Session
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.seal import Verifier
+from sealbus.sending.publisher import Publisher
 from sealbus.supervision import Supervisor
 
 BUS, BOT = SigningKey.generate(KeyKind.BUS), SigningKey.generate(KeyKind.BOT)

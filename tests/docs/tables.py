@@ -20,24 +20,27 @@ from typing import Any, Final
 
 import click
 
-from sealbus import credentials, limits
-from sealbus.answer import ERROR_DOCUMENT
-from sealbus.codec import pack_json
-from sealbus.delivery import pack_delivery
-from sealbus.envelope import Header, Parent, seal_envelopes
-from sealbus.keys import KeyKind, SigningKey
+from sealbus import credentials
 from sealbus.own import OWN
-from sealbus.reason import Reason
-from sealbus.seal import Context, Seal, seal, sign_connect
-from sealbus.shelf_life import shelf_life_ms
-from sealbus.stamp import Stamp, Verdict, seal_stamps
-from sealbus.subjects import consumer_name, reply_subject
+from sealbus.protocol import limits
+from sealbus.protocol.answer import ERROR_DOCUMENT
+from sealbus.protocol.codec import pack_json
+from sealbus.protocol.delivery import pack_delivery
+from sealbus.protocol.envelope import Header, Parent, seal_envelopes
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.seal import Context, Seal, seal, sign_connect
+from sealbus.protocol.shelf_life import shelf_life_ms
+from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
+from sealbus.protocol.subjects import consumer_name, reply_subject
 from sealbus_broker.cli.bulk import ROW
 from sealbus_broker.cli.errors import EXIT_CODES
 from sealbus_broker.cli.main import cli
 from sealbus_broker.cli.options import all_commands, environment_names
 from sealbus_broker.gate.judge import CHECKS
 from sealbus_broker.gate.policy import Limits, Policy
+from sealbus_broker.nats.config import NatsConfig, render
+from sealbus_broker.nats.streams import consumer_configs, stream_configs
 from sealbus_broker.policy import bus_file, json_tree, yaml_tree
 from sealbus_broker.policy.builtin import builtin_subjects
 from sealbus_broker.policy.document import MAX_FILE_BYTES
@@ -45,9 +48,7 @@ from sealbus_broker.policy.keys import MAX_KEY_FILE_BYTES
 from sealbus_broker.policy.limits import RANGES
 from sealbus_broker.policy.schema_files import MAX_SCHEMA_BYTES, MAX_SCHEMAS
 from sealbus_broker.relay import secrets
-from sealbus_broker.relay.nats_config import NatsConfig, render
 from sealbus_broker.relay.quarantine import Record
-from sealbus_broker.relay.streams import consumer_configs, stream_configs
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 BLOCK: Final = re.compile(r"^( *)<!-- ([a-z-]+) -->\n(.*?)^ *<!-- /\2 -->$", re.MULTILINE | re.DOTALL)

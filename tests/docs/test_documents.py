@@ -14,13 +14,20 @@ import click
 import nacl.signing
 import pytest
 
-from sealbus.delivery import open_delivery, pack_delivery, split_delivery
-from sealbus.envelope import Envelope, Parent
-from sealbus.limits import LEAST_VALUES, MAX_NAME_CHARS, MAX_NODES, MAX_SUBJECT_TOKENS, NONCE_LIFE_MS, SHELF_LIFE_MS
-from sealbus.matching import check_answer
-from sealbus.seal import Context, Seal, Verifier, verify_connect
-from sealbus.stamp import open_stamp, seal_stamps
-from sealbus.subjects import check_name, check_pattern, check_subject
+from sealbus.protocol.delivery import open_delivery, pack_delivery, split_delivery
+from sealbus.protocol.envelope import Envelope, Parent
+from sealbus.protocol.limits import (
+    LEAST_VALUES,
+    MAX_NAME_CHARS,
+    MAX_NODES,
+    MAX_SUBJECT_TOKENS,
+    NONCE_LIFE_MS,
+    SHELF_LIFE_MS,
+)
+from sealbus.protocol.seal import Context, Seal, Verifier, verify_connect
+from sealbus.protocol.stamp import open_stamp, seal_stamps
+from sealbus.protocol.subjects import check_name, check_pattern, check_subject
+from sealbus.sending.matching import check_answer
 from sealbus_broker.cli.main import cli
 from sealbus_broker.gate.policy import WINDOW_MARGIN_MS, Limits, Policy
 from sealbus_broker.policy.bus_file import MAX_BUS_KEYS, MAX_SERVERS, read_bus_file

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Final
 
 from sealbus import Credentials
-from sealbus.codec import pack_json
-from sealbus.delivery import Message, open_delivery
-from sealbus.envelope import Header, seal_envelopes
-from sealbus.minting import new_nonce
-from sealbus.seal import Verifier
-from sealbus.stamp import Stamp, open_stamp
-from sealbus.subjects import consumer_name
+from sealbus.protocol.codec import pack_json
+from sealbus.protocol.delivery import Message, open_delivery
+from sealbus.protocol.envelope import Header, seal_envelopes
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.stamp import Stamp, open_stamp
+from sealbus.protocol.subjects import consumer_name
+from sealbus.sending.minting import new_nonce
 from tests.docs.tables import DOCS
 from tests.docs.wire import Frame, Wire
 from tests.e2e.shop import Shop, order

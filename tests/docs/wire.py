@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sealbus import Credentials
-from sealbus.seal import sign_connect
+from sealbus.protocol.seal import sign_connect
 from tests.waiting import PATIENCE_S
 
 

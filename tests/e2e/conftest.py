@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sealbus import publisher
+from sealbus.sending import publisher
 from tests.e2e.shop import Shop
 from tests.waiting import PATIENCE_S
 

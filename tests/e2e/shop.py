@@ -15,10 +15,10 @@ from typing import Any, Self
 from sealbus import Bot, BotState, Credentials
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.keys import make_key
+from sealbus_broker.nats.config import NatsConfig
+from sealbus_broker.nats.connection import HardenedClient, connect
 from sealbus_broker.policy.bus_file import BusFile
-from sealbus_broker.relay.connection import HardenedClient, connect
-from sealbus_broker.relay.nats_config import NatsConfig
-from sealbus_broker.relay.server import NatsServer
+from sealbus_broker.server.process import NatsServer
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S
 

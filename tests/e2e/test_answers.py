@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sealbus import Bot, Message, NoReply, Reason, Refused, RequestFailed
-from sealbus.subjects import reply_subject
+from sealbus.protocol.subjects import reply_subject
 from tests.e2e.shop import Shop
 
 LONG_S = 300.0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sealbus import Reason, Refused
-from sealbus.subjects import RELAY, reply_subject
+from sealbus.protocol.subjects import RELAY, reply_subject
 from tests.e2e.shop import Shop
 from tests.waiting import PATIENCE_S
 

@@ -8,7 +8,7 @@ import pytest
 
 from sealbus import Bot, ConnectionFailed, Message, NoReply, Reason, Refused, SubscriptionDenied, Verdict, new_nonce
 from sealbus.credentials import Credentials
-from sealbus.keys import KeyKind, SigningKey
+from sealbus.protocol.keys import KeyKind, SigningKey
 from tests.e2e.shop import Shop, order, until
 from tests.waiting import PATIENCE_S
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from sealbus.hardened import HardenedClient
-from sealbus.session import Session
+from sealbus.life.session import Session
+from sealbus.nats.hardened import HardenedClient
 from sealbus.supervision import Supervisor
-from sealbus_broker.relay.door import MOST_FAILURES, Door
-from sealbus_broker.relay.errors import DoorFailed
-from sealbus_broker.relay.orders import Orders
+from sealbus_broker.door.door import MOST_FAILURES, Door
+from sealbus_broker.door.orders import Orders
+from sealbus_broker.errors import DoorFailed
 from tests.e2e.shop import Shop, order, until
 from tests.relay.scene import a_policy
 from tests.waiting import PATIENCE_S

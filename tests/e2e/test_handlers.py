@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from sealbus import Message
-from sealbus.serving import CALLS_A_TURN
+from sealbus.receiving.serving import CALLS_A_TURN
 from tests.e2e.shop import Shop, order, until
 
 

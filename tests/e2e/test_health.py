@@ -8,14 +8,14 @@ import signal
 import time
 from typing import Any
 
-from sealbus.codec import pack_json
-from sealbus.envelope import Header, seal_envelopes
-from sealbus.frames import pub
-from sealbus.keys import KeyKind, SigningKey
-from sealbus.minting import new_nonce
-from sealbus.reason import Reason
-from sealbus.seal import Verifier
-from sealbus.stamp import Verdict, open_stamp
+from sealbus.nats.frames import pub
+from sealbus.protocol.codec import pack_json
+from sealbus.protocol.envelope import Header, seal_envelopes
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.stamp import Verdict, open_stamp
+from sealbus.sending.minting import new_nonce
 from sealbus_broker.gate.policy import HEALTH
 from tests.cli.command import Ran, sealbus
 from tests.e2e.shop import Shop, order

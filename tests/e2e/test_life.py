@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from sealbus import Bot, BotState, InvalidInput, Message, NoReply, SubscriptionDenied, Verdict
-from sealbus import publisher as publishing_module
-from sealbus.hardened import HardenedClient
-from sealbus.subjects import consumer_name
+from sealbus.nats.hardened import HardenedClient
+from sealbus.protocol.subjects import consumer_name
+from sealbus.sending import publisher as publishing_module
 from tests.e2e.shop import Shop, order, state
 from tests.waiting import PATIENCE_S, until
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from sealbus import Bot, Message, RequestFailed
-from sealbus.attempts import UNTRIED_LEAST
-from sealbus.subjects import consumer_name
+from sealbus.protocol.subjects import consumer_name
+from sealbus.receiving.attempts import UNTRIED_LEAST
 from tests.e2e.shop import Shop, order
 from tests.waiting import PATIENCE_S, until
 

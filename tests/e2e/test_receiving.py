@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sealbus import Bot, InvalidInput, Message, pull, subscription
-from sealbus.subjects import consumer_name
+from sealbus.protocol.subjects import consumer_name
 from tests.e2e.shop import Shop, order
 from tests.waiting import PATIENCE_S, until
 

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from sealbus import BackgroundFailed, Bot, SealbusError
-from sealbus_broker.relay.streams import PARTITIONS
+from sealbus_broker.nats.streams import PARTITIONS
 from tests.disturb import ERRORS, disturb, disturbable, forgotten
 from tests.e2e.relay_here import a_relay
 from tests.e2e.shop import Shop, order

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sealbus import Bot, CredentialsError, Message
-from sealbus.keys import KeyKind, SigningKey
+from sealbus.protocol.keys import KeyKind, SigningKey
 from tests.e2e.shop import Shop
 from tests.waiting import PATIENCE_S
 

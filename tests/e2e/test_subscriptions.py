@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from sealbus import InvalidInput, Refused
-from sealbus.limits import MAX_PULL, MAX_PULL_S, MAX_PULLS, MIN_FORGET_S
-from sealbus.subjects import consumer_name
-from sealbus_broker.relay import consumers
-from sealbus_broker.relay.consumers import Subscriptions, remove_ungranted
+from sealbus.protocol.limits import MAX_PULL, MAX_PULL_S, MAX_PULLS, MIN_FORGET_S
+from sealbus.protocol.subjects import consumer_name
+from sealbus_broker.relay.services import consumers
+from sealbus_broker.relay.services.consumers import Subscriptions, remove_ungranted
 from tests.e2e.shop import Shop
 
 

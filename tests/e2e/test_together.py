@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from sealbus import Message
-from sealbus.bursts import BURST
-from sealbus.codec import pack_json, pack_together, split_together
-from sealbus.envelope import Header, seal_envelopes
-from sealbus.minting import new_nonce
-from sealbus.seal import Verifier
-from sealbus.stamp import Stamp, open_stamp
+from sealbus.protocol.codec import pack_json, pack_together, split_together
+from sealbus.protocol.envelope import Header, seal_envelopes
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.stamp import Stamp, open_stamp
+from sealbus.sending.bursts import BURST
+from sealbus.sending.minting import new_nonce
 from tests.e2e.shop import Shop, order, until
 from tests.waiting import PATIENCE_S
 

@@ -18,11 +18,11 @@ from typing import Any, Final, Self
 from nats.errors import Error as NatsError
 
 from sealbus import Bot, Message
-from sealbus.codec import are_together, split_together
-from sealbus.delivery import split_delivery
-from sealbus.envelope import Envelope
-from sealbus.hardened import HardenedClient
-from sealbus.session import Session
+from sealbus.life.session import Session
+from sealbus.nats.hardened import HardenedClient
+from sealbus.protocol.codec import are_together, split_together
+from sealbus.protocol.delivery import split_delivery
+from sealbus.protocol.envelope import Envelope
 from sealbus.supervision import Supervisor
 from sealbus_broker.cli.keys import make_key
 from sealbus_broker.gate.policy import Policy

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from sealbus import Message
-from sealbus.subjects import consumer_name
+from sealbus.protocol.subjects import consumer_name
 from tests.faults.yard import DURABLE, Yard, say
 
 GAP_S: Final = 2.0

@@ -38,8 +38,8 @@ from random import Random  # noqa: TID251  # a seed makes a run repeatable
 from typing import Final
 
 from sealbus import Bot, InvalidInput, Refused, Unresolved
-from sealbus.envelope import Envelope
-from sealbus.session import Session
+from sealbus.life.session import Session
+from sealbus.protocol.envelope import Envelope
 from tests.faults.market import Hearer, Market, Wiretap, raw_session, read_store, send_raw, wiretap
 from tests.faults.pauses import Trouble, plan
 from tests.faults.yard import say

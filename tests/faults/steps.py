@@ -36,10 +36,10 @@ from typing import Final
 import structlog
 
 from sealbus import Bot, InvalidInput, NotConnected, Refused, Unresolved
-from sealbus.seal import Verifier
-from sealbus.session import Session
-from sealbus.shelf_life import is_void
-from sealbus.stamp import open_stamp
+from sealbus.life.session import Session
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.shelf_life import is_void
+from sealbus.protocol.stamp import open_stamp
 from tests.faults.market import LIMITS, Hearer, Market, Wiretap, raw_session, read_store, send_raw, wiretap
 from tests.faults.places import CLOSING, OF_SUBSCRIBERS, STEPS, Step
 from tests.faults.traps import Traps, trapped_hearer

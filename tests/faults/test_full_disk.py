@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sealbus import Bot, ConnectionFailed, Unresolved
-from sealbus_broker.relay.streams import PARTITIONS, partition_consumer
+from sealbus_broker.nats.streams import PARTITIONS, partition_consumer
 from tests.cli.command import SEALBUS, Ran, sealbus
 from tests.e2e.shop import Shop, order
 from tests.small_disk import fill, mounted

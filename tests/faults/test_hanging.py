@@ -16,8 +16,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from sealbus import Bot, Verdict
-from sealbus_broker.relay import watch
-from sealbus_broker.relay.watch import SIGN, WHERE, Watch, innermost
+from sealbus_broker.door import watch
+from sealbus_broker.door.watch import SIGN, WHERE, Watch, innermost
 from tests.e2e.shop import Shop, order
 from tests.faults.test_poisonous import set_aside
 from tests.waiting import PATIENCE_S, until
@@ -25,7 +25,7 @@ from tests.waiting import PATIENCE_S, until
 POISON = "Poison-Street-1"
 HOOK = f"""
 import re
-import sealbus.codec as codec
+import sealbus.protocol.codec as codec
 unpack = codec.unpack_json
 
 def hanging(data, *more):
@@ -36,8 +36,8 @@ def hanging(data, *more):
 codec.unpack_json = hanging  # before the gate is imported
 
 import sealbus_broker.relay.last_try as last_try
-import sealbus_broker.relay.streams as streams
-import sealbus_broker.relay.watch as watch
+import sealbus_broker.nats.streams as streams
+import sealbus_broker.door.watch as watch
 
 streams.ACK_WAIT_S = 1  # so that what a dead relay had in hand comes again soon
 last_try.LAST_DELIVERIES = 1

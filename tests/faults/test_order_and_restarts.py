@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from sealbus import Bot
-from sealbus.codec import unpack_json
-from sealbus.delivery import split_delivery
-from sealbus.envelope import Envelope
+from sealbus.protocol.codec import unpack_json
+from sealbus.protocol.delivery import split_delivery
+from sealbus.protocol.envelope import Envelope
 from sealbus_broker.relay import ingress, journal
 from sealbus_broker.relay.relay import Relay
 from tests.e2e.shop import Shop, order

@@ -13,7 +13,7 @@ from typing import Any
 from nats.errors import Error as NatsError
 
 from sealbus import Verdict
-from sealbus.hardened import HardenedClient
+from sealbus.nats.hardened import HardenedClient
 from sealbus_broker.relay.last_try import LAST_DELIVERIES, Alone
 from sealbus_broker.relay.quarantine import RECORD_HEADER
 from tests.e2e.shop import Shop, order
@@ -22,8 +22,8 @@ from tests.waiting import PATIENCE_S, until
 POISON = "Poison-Street-1"
 HOOK = f"""
 import os, signal
-import sealbus.codec as codec
-import sealbus_broker.relay.streams as streams
+import sealbus.protocol.codec as codec
+import sealbus_broker.nats.streams as streams
 
 streams.ACK_WAIT_S = 1  # so that what a dead relay had in hand comes again soon
 unpack = codec.unpack_json

@@ -9,9 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from sealbus.codec import split_sealed
 from sealbus.errors import Malformed
-from sealbus.keys import KeyKind, SigningKey
+from sealbus.protocol.codec import split_sealed
+from sealbus.protocol.keys import KeyKind, SigningKey
 from tests.attacks.families import SCENARIOS as ATTACKS
 from tests.gate.honest import HONEST
 from tests.gate.world import test_seed

@@ -22,19 +22,19 @@ from typing import Any, Final
 
 from nats.errors import ProtocolError
 
-from sealbus.addresses import check_servers
-from sealbus.answer import read_error
-from sealbus.codec import are_together, pack_json, pack_together, split_together, unpack_json
 from sealbus.credentials import Credentials
-from sealbus.delivery import open_delivery, pack_delivery, split_delivery
-from sealbus.envelope import Envelope, Header, Parent
 from sealbus.errors import CredentialsError, InvalidInput, Malformed
 from sealbus.grants import Grants
-from sealbus.hardened import _Handlers, _StrictParser, read_headers
-from sealbus.keys import KeyKind, PublicKey, SigningKey
-from sealbus.seal import Seal, Verifier
-from sealbus.stamp import Stamp, open_stamp
-from sealbus.subjects import (
+from sealbus.nats.addresses import check_servers
+from sealbus.nats.hardened import _Handlers, _StrictParser, read_headers
+from sealbus.protocol.answer import read_error
+from sealbus.protocol.codec import are_together, pack_json, pack_together, split_together, unpack_json
+from sealbus.protocol.delivery import open_delivery, pack_delivery, split_delivery
+from sealbus.protocol.envelope import Envelope, Header, Parent
+from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
+from sealbus.protocol.seal import Seal, Verifier
+from sealbus.protocol.stamp import Stamp, open_stamp
+from sealbus.protocol.subjects import (
     check_durable,
     check_pattern,
     check_subject,
@@ -48,7 +48,9 @@ from sealbus.subjects import (
     split_schema,
 )
 from sealbus_broker.cli.json_lines import parse_json
+from sealbus_broker.door.admission import decide
 from sealbus_broker.gate.policy import Delivery
+from sealbus_broker.nats import jwt
 from sealbus_broker.policy.bus_file import read_bus_file
 from sealbus_broker.policy.json_tree import read_json_tree
 from sealbus_broker.policy.keys import read_key_files
@@ -57,8 +59,6 @@ from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.schema_files import read_schemas
 from sealbus_broker.policy.tree import Unreadable
 from sealbus_broker.policy.yaml_tree import read_yaml_tree
-from sealbus_broker.relay import jwt
-from sealbus_broker.relay.admission import decide
 from sealbus_broker.relay.ingress import ingress_arrivals
 from sealbus_broker.relay.quarantine import Record
 from tests.fuzz import seeds

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sealbus.delivery import pack_delivery
-from sealbus.seal import Verifier
-from sealbus.stamp import Stamp, Verdict, seal_stamps
+from sealbus.protocol.delivery import pack_delivery
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
 from sealbus_broker.gate.judge import judge
 from sealbus_broker.gate.ledger import settle
 from sealbus_broker.gate.policy import Delivery, Policy, Store

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sealbus.codec import pack_json
-from sealbus.envelope import seal_envelopes
-from sealbus.limits import MAX_ENVELOPE_BYTES
+from sealbus.protocol.codec import pack_json
+from sealbus.protocol.envelope import seal_envelopes
+from sealbus.protocol.limits import MAX_ENVELOPE_BYTES
 from tests.gate.bus import SETTLED, Step
 from tests.gate.scenarios import Catalogue, live
 from tests.gate.world import (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealbus.subjects import matches
+from sealbus.protocol.subjects import matches
 from sealbus_broker.gate import acl
 from sealbus_broker.gate.acl import SubjectTable
 from sealbus_broker.gate.policy import BotRule

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from sealbus.codec import pack_json
-from sealbus.envelope import Envelope
-from sealbus.reason import Reason
-from sealbus.stamp import Stamp
+from sealbus.protocol.codec import pack_json
+from sealbus.protocol.envelope import Envelope
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.stamp import Stamp
 from sealbus_broker.gate import cause, judge
 from sealbus_broker.gate.policy import CauseRule, Delivery, Policy
 from tests.attacks.families import SCENARIOS as ATTACKS

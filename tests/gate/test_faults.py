@@ -7,8 +7,8 @@ from typing import Final
 
 import pytest
 
-from sealbus.limits import MAX_DETAIL_BYTES, MAX_FAULTS
-from sealbus.reason import Reason
+from sealbus.protocol.limits import MAX_DETAIL_BYTES, MAX_FAULTS
+from sealbus.protocol.reason import Reason
 from sealbus_broker.gate.judge import EXPLAINED
 from sealbus_broker.gate.policy import Delivery, SubjectRule
 from sealbus_broker.gate.schemas import MOST_ERRORS, MOST_STEPS, UNEXPLAINED, Explaining, Schema

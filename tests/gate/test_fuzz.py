@@ -8,12 +8,12 @@ import msgpack
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealbus.codec import join_sealed, pack_fields, pack_json, signed_part, unpack_json
-from sealbus.delivery import pack_delivery
-from sealbus.envelope import Envelope, Header, Parent
-from sealbus.reason import Reason
-from sealbus.seal import Context, Verifier, seal
-from sealbus.stamp import Stamp
+from sealbus.protocol.codec import join_sealed, pack_fields, pack_json, signed_part, unpack_json
+from sealbus.protocol.delivery import pack_delivery
+from sealbus.protocol.envelope import Envelope, Header, Parent
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.seal import Context, Verifier, seal
+from sealbus.protocol.stamp import Stamp
 from sealbus_broker.gate.ledger import settle
 from sealbus_broker.gate.policy import Delivery
 from sealbus_broker.gate.verdict import Judgment

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from sealbus.reason import Reason
-from sealbus.seal import Verifier
-from sealbus.stamp import open_stamp
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.stamp import open_stamp
 from sealbus_broker.gate import judge as gate
 from sealbus_broker.gate.policy import Disposition
 from tests.attacks.families import SCENARIOS as ATTACKS

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import pytest
 
-from sealbus.delivery import pack_delivery
-from sealbus.limits import SHELF_LIFE_MS
-from sealbus.reason import Reason
-from sealbus.seal import Verifier
-from sealbus.stamp import Verdict
+from sealbus.protocol.delivery import pack_delivery
+from sealbus.protocol.limits import SHELF_LIFE_MS
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.stamp import Verdict
 from sealbus_broker.gate.ledger import Settled, settle
 from sealbus_broker.gate.policy import BotKey, Policy
 from tests.gate.bus import PureBus, Step

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sealbus.reason import Reason
+from sealbus.protocol.reason import Reason
 from sealbus_broker.gate.policy import CauseRule, Delivery, Disposition, Limits, Policy, SubjectRule
 from tests.gate.world import POLICY
 

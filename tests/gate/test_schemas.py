@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealbus.errors import InvalidInput
-from sealbus.limits import MAX_DETAIL_BYTES, MAX_FAULTS
+from sealbus.protocol.limits import MAX_DETAIL_BYTES, MAX_FAULTS
 from sealbus_broker.gate.schemas import BASE, MAX_FAULT_BYTES, Schema, closed_registry
 
 ORDER = Schema.compile(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealbus.reason import Reason
+from sealbus.protocol.reason import Reason
 from sealbus_broker.gate import judge as judging
 from sealbus_broker.gate.policy import Disposition, Rate, Share, Store
 from sealbus_broker.gate.shares import EXTRA_BYTES, SLOTS, Shares

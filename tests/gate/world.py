@@ -14,14 +14,14 @@ from typing import Any, Final
 
 import msgpack
 
-from sealbus.codec import join_sealed, pack_json, signed_part
-from sealbus.envelope import Header, Parent, seal_envelopes
-from sealbus.keys import KeyKind, SigningKey
-from sealbus.limits import LIVE_NONCE_LIFE_MS, MAX_ENVELOPE_BYTES, MAX_TIME_MS
-from sealbus.reason import Reason
-from sealbus.seal import Context, Seal, seal
-from sealbus.shelf_life import shelf_life_ms
-from sealbus.stamp import Stamp, Verdict, seal_stamps
+from sealbus.protocol.codec import join_sealed, pack_json, signed_part
+from sealbus.protocol.envelope import Header, Parent, seal_envelopes
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.limits import LIVE_NONCE_LIFE_MS, MAX_ENVELOPE_BYTES, MAX_TIME_MS
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.seal import Context, Seal, seal
+from sealbus.protocol.shelf_life import shelf_life_ms
+from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
 from sealbus_broker.gate.policy import (
     DEFAULT_PAYLOAD_BYTES,
     BotKey,

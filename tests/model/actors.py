@@ -6,17 +6,17 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
-from sealbus.codec import pack_json
 from sealbus.credentials import Credentials
-from sealbus.delivery import Message, open_delivery
-from sealbus.envelope import Header
 from sealbus.errors import InvalidInput, Malformed
-from sealbus.limits import NONCE_BYTES
 from sealbus.outcomes import Refused, Unresolved
-from sealbus.publisher import Publisher
-from sealbus.reason import Reason
-from sealbus.seal import Verifier
-from sealbus.shelf_life import is_too_old_live, is_void
+from sealbus.protocol.codec import pack_json
+from sealbus.protocol.delivery import Message, open_delivery
+from sealbus.protocol.envelope import Header
+from sealbus.protocol.limits import NONCE_BYTES
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.shelf_life import is_too_old_live, is_void
+from sealbus.sending.publisher import Publisher
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate.policy import BotKey, BotRule, Delivery, Limits, Policy, Rate, SubjectRule
 from sealbus_broker.gate.schemas import Schema

@@ -14,13 +14,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from enum import Enum
 
-from sealbus.codec import are_together, split_together, unpack_json
-from sealbus.delivery import split_delivery
-from sealbus.envelope import Envelope
 from sealbus.errors import Malformed
-from sealbus.nonces import life_ms
-from sealbus.seal import Verifier
-from sealbus.stamp import open_stamp
+from sealbus.protocol.codec import are_together, split_together, unpack_json
+from sealbus.protocol.delivery import split_delivery
+from sealbus.protocol.envelope import Envelope
+from sealbus.protocol.nonces import life_ms
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.stamp import open_stamp
 from sealbus_broker.gate.policy import Limits
 from tests.gate.world import BUS_KEYS, NOW
 from tests.model.actors import BOT, LIMITS, LIVE, TOLERANCE_MS, Relay, Sender, Subscriber, a_policy, revoked

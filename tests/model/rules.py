@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import pytest
 
-from sealbus import pending
-from sealbus.frames import pub
-from sealbus.limits import LIVE_NONCE_LIFE_MS, LIVE_SHELF_LIFE_MS, LIVE_WAIT_MS, NONCE_LIFE_MS, SHELF_LIFE_MS
-from sealbus.reason import Reason
-from sealbus.stamp import Stamp
+from sealbus.nats.frames import pub
+from sealbus.protocol.limits import LIVE_NONCE_LIFE_MS, LIVE_SHELF_LIFE_MS, LIVE_WAIT_MS, NONCE_LIFE_MS, SHELF_LIFE_MS
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.stamp import Stamp
+from sealbus.sending import pending
 from sealbus_broker.gate import judge
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.relay.ingress import IngressWorker

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from nats.errors import ConnectionClosedError
 
-from sealbus_broker.relay.streams import ACK_WAIT_S
+from sealbus_broker.nats.streams import ACK_WAIT_S
 from tests.model.loop import Clock, Process
 
 Receive = Callable[[bytes, bytes, bytes, bytes], None]

@@ -7,10 +7,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from sealbus.envelope import Envelope, seal_envelopes
-from sealbus.limits import LIVE_WAIT_MS
-from sealbus.nonces import life_ms
-from sealbus.shelf_life import shelf_life_ms
+from sealbus.protocol.envelope import Envelope, seal_envelopes
+from sealbus.protocol.limits import LIVE_WAIT_MS
+from sealbus.protocol.nonces import life_ms
+from sealbus.protocol.shelf_life import shelf_life_ms
 from tests.gate.world import KEYS
 from tests.model.actors import BOT, LIMITS, LIVE, RATED, SKEW_MS, STORED, Relay, revoked
 from tests.model.bus import Bus

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from sealbus.keys import KeyKind, SigningKey
+from sealbus.protocol.keys import KeyKind, SigningKey
 from tests.packaging.release import Built, build
 
 PACKAGES = {"sealbus": "clients/python/sealbus", "sealbus_broker": "broker/sealbus_broker"}

@@ -12,8 +12,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from sealbus_broker.gate.policy import Limits
-from sealbus_broker.relay.nats_config import MAX_BUFFERED_BYTES, MAX_PENDING_BYTES
-from sealbus_broker.relay.streams import STREAMS
+from sealbus_broker.nats.config import MAX_BUFFERED_BYTES, MAX_PENDING_BYTES
+from sealbus_broker.nats.streams import STREAMS
 from tests.packaging.containers import (
     Stage,
     compose_schema,

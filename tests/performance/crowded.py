@@ -12,10 +12,10 @@ from typing import Final
 
 from benchmarks.crowd import Crowd
 from benchmarks.workload import order
-from sealbus.codec import pack_json
-from sealbus.envelope import Header, seal_envelopes
-from sealbus.keys import KeyKind, SigningKey
-from sealbus.seal import Verifier
+from sealbus.protocol.codec import pack_json
+from sealbus.protocol.envelope import Header, seal_envelopes
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.seal import Verifier
 from sealbus_broker.gate.judge import judge
 from sealbus_broker.gate.policy import BotKey, BotRule, Delivery, Policy, SubjectRule
 from sealbus_broker.gate.rate import RateMeters

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from sealbus.keys import KeyKind, SigningKey
+from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.policy.loader import Loaded, load
 from sealbus_broker.policy.problems import Problem
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sealbus.errors import InvalidInput
-from sealbus.keys import KeyKind, SigningKey
+from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.policy.bus_file import FILE, BusFile, address, other_place, read_bus_file, write_bus_file
 from sealbus_broker.policy.problems import Problem
 

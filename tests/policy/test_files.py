@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sealbus.keys import KeyKind, SigningKey
+from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.policy.document import MAX_FILE_BYTES, Document, read_json, read_yaml
 from sealbus_broker.policy.json_tree import MAX_DEPTH as JSON_DEPTH
 from sealbus_broker.policy.loader import load

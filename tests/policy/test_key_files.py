@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sealbus.errors import InvalidInput
-from sealbus.keys import KeyKind, SigningKey
+from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.policy.keys import MAX_KEYS, add_key
 from tests.policy.folder import Folder
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sealbus.credentials import Credentials
 from sealbus.errors import InvalidInput, SealbusError
-from sealbus.keys import KeyKind, PublicKey, SigningKey
+from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.text_file import decode_text, misread
 from sealbus_broker.policy.bus_file import BusFile, write_bus_file
 from sealbus_broker.relay.secrets import BusSecrets

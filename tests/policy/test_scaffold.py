@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sealbus.errors import InvalidInput
-from sealbus.keys import KeyKind, SigningKey
+from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.policy.keys import add_key
 from sealbus_broker.policy.loader import load
 from sealbus_broker.policy.scaffold import BOTS, scaffold

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sealbus.limits import MAX_DEPTH, MAX_FAULTS
+from sealbus.protocol.limits import MAX_DEPTH, MAX_FAULTS
 from sealbus_broker.gate.schemas import Schema
 from tests.policy.folder import Folder
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sealbus.keys import KeyKind, PublicKey, SigningKey
-from sealbus.reason import Reason
+from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
+from sealbus.protocol.reason import Reason
 from sealbus_broker.gate.policy import CauseRule, Delivery, Disposition, Limits, Policy, Rate
 from sealbus_broker.policy.builtin import builtin_subjects
 from sealbus_broker.policy.loader import load

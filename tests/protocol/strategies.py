@@ -8,7 +8,7 @@ from typing import Any
 import msgpack
 from hypothesis import strategies as st
 
-from sealbus.limits import MAX_INTEGER
+from sealbus.protocol.limits import MAX_INTEGER
 
 _keys = st.text(max_size=8)
 _json_leaves = (

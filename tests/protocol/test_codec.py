@@ -10,10 +10,18 @@ from collections.abc import Callable
 import msgpack
 import pytest
 
-from sealbus.codec import join_sealed, pack_fields, pack_json, signed_part, split_sealed, unpack_fields, unpack_json
-from sealbus.envelope import Envelope
 from sealbus.errors import InvalidInput, Malformed
-from sealbus.limits import MAX_DEPTH, MAX_ENVELOPE_BYTES, MAX_INTEGER, MAX_NODES
+from sealbus.protocol.codec import (
+    join_sealed,
+    pack_fields,
+    pack_json,
+    signed_part,
+    split_sealed,
+    unpack_fields,
+    unpack_json,
+)
+from sealbus.protocol.envelope import Envelope
+from sealbus.protocol.limits import MAX_DEPTH, MAX_ENVELOPE_BYTES, MAX_INTEGER, MAX_NODES
 
 
 class Named(str):

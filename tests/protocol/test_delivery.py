@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from sealbus import delivery, stamp
-from sealbus.delivery import open_delivery, pack_delivery, split_delivery
-from sealbus.envelope import Parent
 from sealbus.errors import Malformed
-from sealbus.seal import Verifier
-from sealbus.stamp import Stamp, open_stamp
+from sealbus.protocol import delivery, stamp
+from sealbus.protocol.delivery import open_delivery, pack_delivery, split_delivery
+from sealbus.protocol.envelope import Parent
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.stamp import Stamp, open_stamp
 from tests.gate.world import BUS_KEYS, ORDER, PLACED, envelope, sealed_stamp
 from tests.protocol.mutation import without_each_check
 from tests.vectors.make_deliveries import bad_deliveries, bad_stamps

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from sealbus.codec import pack_json
-from sealbus.envelope import Envelope, Header, Parent, seal_envelopes
 from sealbus.errors import InvalidInput, Malformed
-from sealbus.limits import (
+from sealbus.protocol.codec import pack_json
+from sealbus.protocol.envelope import Envelope, Header, Parent, seal_envelopes
+from sealbus.protocol.limits import (
     MAX_ENVELOPE_BYTES,
     MAX_HEADER_BYTES,
     MAX_PARENT_BYTES,
     MAX_TIME_MS,
     MAX_TTL_MS,
 )
-from sealbus.seal import Context, Verifier
+from sealbus.protocol.seal import Context, Verifier
 from tests.gate.world import KEYS, ORDER, PLACED, envelope
 from tests.protocol.mutation import without_each_check
 

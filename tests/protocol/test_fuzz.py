@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealbus.codec import pack_json, unpack_json
-from sealbus.delivery import open_delivery, pack_delivery, split_delivery
-from sealbus.envelope import Envelope, Header, Parent
 from sealbus.errors import InvalidInput, Malformed
-from sealbus.keys import KeyKind, PublicKey, SigningKey, verify
-from sealbus.seal import Context, Seal, Verifier, seal, verify_connect
-from sealbus.stamp import Stamp, open_stamp
+from sealbus.protocol.codec import pack_json, unpack_json
+from sealbus.protocol.delivery import open_delivery, pack_delivery, split_delivery
+from sealbus.protocol.envelope import Envelope, Header, Parent
+from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey, verify
+from sealbus.protocol.seal import Context, Seal, Verifier, seal, verify_connect
+from sealbus.protocol.stamp import Stamp, open_stamp
 from tests.gate.world import BUS_KEYS, KEYS, PLACED, envelope, parent, sealed_stamp, stamp
 from tests.protocol.strategies import damaged, json_values, odd_values, spellings
 

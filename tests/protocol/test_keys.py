@@ -8,7 +8,7 @@ import nkeys
 import pytest
 
 from sealbus.errors import InvalidInput
-from sealbus.keys import KeyKind, PublicKey, SigningKey, verify
+from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey, verify
 from tests.gate.world import KEYS
 
 KEY = KEYS["order"]

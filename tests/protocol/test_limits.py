@@ -7,8 +7,8 @@ import inspect
 
 import pytest
 
-from sealbus import limits
-from sealbus.reason import Reason
+from sealbus.protocol import limits
+from sealbus.protocol.reason import Reason
 
 NAMES = [name for name in vars(limits) if name.isupper()]
 

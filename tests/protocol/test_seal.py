@@ -6,11 +6,11 @@ import hashlib
 
 import pytest
 
-from sealbus import seal as module
 from sealbus.errors import InvalidInput, Malformed
-from sealbus.keys import verify
-from sealbus.limits import MAX_BATCH, MAX_PROOF_STEPS
-from sealbus.seal import MAGIC, Context, Seal, Verifier, seal, sign_connect, verify_connect
+from sealbus.protocol import seal as module
+from sealbus.protocol.keys import verify
+from sealbus.protocol.limits import MAX_BATCH, MAX_PROOF_STEPS
+from sealbus.protocol.seal import MAGIC, Context, Seal, Verifier, seal, sign_connect, verify_connect
 from tests.gate.world import KEYS, flip
 
 KEY = KEYS["order"]

@@ -13,7 +13,7 @@ import pytest
 
 from sealbus.credentials import Credentials
 from sealbus.errors import CredentialsError, InvalidInput, SealbusError
-from sealbus.keys import KeyKind, SigningKey
+from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.secret_file import SecretFile, exposed
 
 FILE = SecretFile(1000, CredentialsError, missing="make one", exposed="or do otherwise")

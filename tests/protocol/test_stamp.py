@@ -7,10 +7,10 @@ from dataclasses import fields
 import pytest
 
 from sealbus.errors import Malformed
-from sealbus.limits import MAX_DETAIL_BYTES, MAX_STAMP_BYTES
-from sealbus.reason import Reason
-from sealbus.seal import Verifier
-from sealbus.stamp import Stamp, Verdict, open_stamp, seal_stamps
+from sealbus.protocol.limits import MAX_DETAIL_BYTES, MAX_STAMP_BYTES
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.stamp import Stamp, Verdict, open_stamp, seal_stamps
 from tests.gate.world import BUS_KEY, BUS_KEYS, FORGED_BUS_KEY, NOW, envelope, sealed_stamp, stamp
 
 LARGEST = Stamp(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealbus.errors import InvalidInput
-from sealbus.subjects import (
+from sealbus.protocol.subjects import (
     DURABLE,
     check_durable,
     check_name,

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealbus.codec import are_together, join_sealed, pack_fields, pack_together, split_together
 from sealbus.errors import Malformed
-from sealbus.keys import KeyKind, SigningKey
-from sealbus.limits import MAX_TOGETHER, MAX_TOGETHER_BYTES, MIN_TOGETHER_ITEM_BYTES
-from sealbus.seal import Context, seal
+from sealbus.protocol.codec import are_together, join_sealed, pack_fields, pack_together, split_together
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.limits import MAX_TOGETHER, MAX_TOGETHER_BYTES, MIN_TOGETHER_ITEM_BYTES
+from sealbus.protocol.seal import Context, seal
 
 ONE, OTHER = bytes([1]) * MIN_TOGETHER_ITEM_BYTES, bytes([2]) * MIN_TOGETHER_ITEM_BYTES
 TWO = [ONE, OTHER]

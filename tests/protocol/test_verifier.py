@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sealbus import keys
-from sealbus.keys import KeyKind, SigningKey
-from sealbus.seal import Context, Seal, Verifier, seal
+from sealbus.protocol import keys
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.seal import Context, Seal, Verifier, seal
 
 KEY = SigningKey.generate(KeyKind.BUS)
 
@@ -20,7 +20,7 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         checked.append(signature)
         return keys.verify(public, message, signature)
 
-    monkeypatch.setattr("sealbus.seal.verify", verify)
+    monkeypatch.setattr("sealbus.protocol.seal.verify", verify)
     return checked
 
 

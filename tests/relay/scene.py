@@ -13,15 +13,15 @@ from typing import Any
 
 from nats.aio.client import Client
 
-from sealbus.keys import KeyKind, SigningKey
-from sealbus.seal import sign_connect
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.seal import sign_connect
+from sealbus_broker.door.admission import Admission
+from sealbus_broker.door.throttle import PERIOD_S, QUIET_S
 from sealbus_broker.gate.policy import BotKey, BotRule, Limits, Policy
-from sealbus_broker.relay.admission import Admission
-from sealbus_broker.relay.connection import HardenedClient, connect
-from sealbus_broker.relay.nats_config import NatsConfig
+from sealbus_broker.nats.config import NatsConfig
+from sealbus_broker.nats.connection import HardenedClient, connect
 from sealbus_broker.relay.secrets import BusSecrets
-from sealbus_broker.relay.server import NatsServer
-from sealbus_broker.relay.throttle import PERIOD_S, QUIET_S
+from sealbus_broker.server.process import NatsServer
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S, until
 

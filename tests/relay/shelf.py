@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from sealbus.delivery import split_delivery
 from sealbus.errors import Malformed
-from sealbus.reason import Reason
-from sealbus.seal import Verifier
-from sealbus.stamp import Stamp, Verdict, open_stamp
+from sealbus.protocol.delivery import split_delivery
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.stamp import Stamp, Verdict, open_stamp
 from sealbus_broker.gate.judge import judge
 from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.gate.rate import RateMeters

@@ -17,13 +17,13 @@ from nats.aio.client import Client
 from structlog.testing import capture_logs
 
 from sealbus.errors import Malformed
-from sealbus.keys import KeyKind, SigningKey
-from sealbus.limits import MAX_CONSUMERS, MAX_NAME_CHARS
-from sealbus.seal import sign_connect
-from sealbus.subjects import consumer_name
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.limits import MAX_CONSUMERS, MAX_NAME_CHARS
+from sealbus.protocol.seal import sign_connect
+from sealbus.protocol.subjects import consumer_name
+from sealbus_broker.door.admission import CALLOUT_SUBJECT, Admission, Denial, decide
 from sealbus_broker.gate.policy import BotKey, BotRule
-from sealbus_broker.relay import jwt
-from sealbus_broker.relay.admission import CALLOUT_SUBJECT, Admission, Denial, decide
+from sealbus_broker.nats import jwt
 from tests.relay.scene import LIMITS, Door, Scene, a_policy, bot_rule, no_quiet, now_ms
 from tests.waiting import PATIENCE_S, until
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from sealbus_broker.errors import ClocksApart
+from sealbus_broker.nats.streams import ACCEPTED
 from sealbus_broker.relay.clocks import check, difference_ms, least_difference_ms
-from sealbus_broker.relay.errors import ClocksApart
-from sealbus_broker.relay.streams import ACCEPTED
 from tests.relay.scene import Scene, now_ms
 
 

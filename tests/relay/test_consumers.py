@@ -10,10 +10,10 @@ import signal
 import pytest
 from nats.aio.msg import Msg
 
-from sealbus.limits import MAX_PULL
-from sealbus_broker.relay import consumers
-from sealbus_broker.relay.consumers import Subscriptions
-from sealbus_broker.relay.errors import NotServed
+from sealbus.protocol.limits import MAX_PULL
+from sealbus_broker.errors import NotServed
+from sealbus_broker.relay.services import consumers
+from sealbus_broker.relay.services.consumers import Subscriptions
 from tests.relay.scene import Scene
 from tests.waiting import until
 

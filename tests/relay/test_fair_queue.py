@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sealbus.supervision import Supervisor
-from sealbus_broker.relay import fair_queue
-from sealbus_broker.relay.fair_queue import FairQueue
+from sealbus_broker.relay.services import fair_queue
+from sealbus_broker.relay.services.fair_queue import FairQueue
 
 
 class Bench:

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import msgpack
 
-from sealbus.codec import pack_json, unpack_json
-from sealbus.limits import MAX_ENVELOPE_BYTES
+from sealbus.protocol.codec import pack_json, unpack_json
+from sealbus.protocol.limits import MAX_ENVELOPE_BYTES
 from sealbus_broker.gate.policy import Delivery, SubjectRule
 from sealbus_broker.policy.builtin import builtin_subjects
-from sealbus_broker.relay.grants import Grants
+from sealbus_broker.relay.services.grants import Grants
 from tests.gate.world import NOW, POLICY
 
 GRANTS = next(rule for rule in builtin_subjects() if rule.pattern == "sealbus.grants")

@@ -1,6 +1,6 @@
 """Bytes that a bot may put on the wire past any client library, against the relay's connection and another bot's.
 
-nats-server passes all of these on. Plain nats-py goes deaf or reconnects at most of them: see ``sealbus.hardened``.
+nats-server passes all of these on. Plain nats-py goes deaf or reconnects at most of them: see ``sealbus.nats.hardened``.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from sealbus.hardened import HardenedClient
-from sealbus.seal import sign_connect
-from sealbus.subjects import consumer_name
+from sealbus.nats.hardened import HardenedClient
+from sealbus.protocol.seal import sign_connect
+from sealbus.protocol.subjects import consumer_name
 from tests.relay.scene import Scene
 from tests.waiting import PATIENCE_S, until
 

@@ -11,14 +11,14 @@ from unittest.mock import sentinel
 import pytest
 from structlog.testing import capture_logs
 
-from sealbus.codec import pack_together
-from sealbus.frames import pub
-from sealbus.limits import MAX_TOGETHER
+from sealbus.nats.frames import pub
+from sealbus.protocol.codec import pack_together
+from sealbus.protocol.limits import MAX_TOGETHER
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate.verdict import Arrival
+from sealbus_broker.nats.config import MAX_BOT_PAYLOAD_BYTES
 from sealbus_broker.relay.ingress import PULL_BYTES, IngressWorker, LiveWorker
 from sealbus_broker.relay.live_waiting import WAITING_PER_BOT
-from sealbus_broker.relay.nats_config import MAX_BOT_PAYLOAD_BYTES
 from sealbus_broker.relay.pipeline import Refusals
 from sealbus_broker.relay.tally import QUIET_S, Tally
 from sealbus_broker.relay.turn import Turn

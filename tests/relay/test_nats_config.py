@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealbus.errors import InvalidInput
-from sealbus.limits import MAX_ENVELOPE_BYTES
-from sealbus_broker.policy.limits import MAX_CONNECTIONS
-from sealbus_broker.relay.nats_config import (
+from sealbus.protocol.limits import MAX_ENVELOPE_BYTES
+from sealbus_broker.nats.config import (
     MAX_BOT_PAYLOAD_BYTES,
     MAX_PAYLOAD_BYTES,
     RESERVED_CONNECTIONS,
     quote,
     render,
 )
+from sealbus_broker.policy.limits import MAX_CONNECTIONS
 from sealbus_broker.relay.secrets import BusSecrets
-from sealbus_broker.relay.server import find_binary
+from sealbus_broker.server.process import find_binary
 from tests.relay.scene import a_config
 
 SECRETS = BusSecrets.generate()

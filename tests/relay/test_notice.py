@@ -8,8 +8,8 @@ import socket
 
 import pytest
 
-from sealbus_broker.relay import notice as module
-from sealbus_broker.relay.notice import notice
+from sealbus_broker.server import notice as module
+from sealbus_broker.server.notice import notice
 from tests.ports import free_port
 from tests.waiting import until
 

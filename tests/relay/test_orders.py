@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealbus.errors import Malformed
-from sealbus.keys import KeyKind, SigningKey
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus_broker.door.orders import Orders
 from sealbus_broker.gate.policy import BotKey, BotRule, Limits
-from sealbus_broker.relay.orders import Orders
 from tests.relay.scene import a_policy
 
 LOGIN, ISSUER, BUS = (SigningKey.generate(kind) for kind in (KeyKind.BOT, KeyKind.ISSUER, KeyKind.BUS))

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from nats.aio.msg import Msg
 
-from sealbus.subjects import consumer_name
-from sealbus_broker.relay.nats_config import MAX_BOT_PAYLOAD_BYTES, MAX_SUBSCRIPTIONS
+from sealbus.protocol.subjects import consumer_name
+from sealbus_broker.nats.config import MAX_BOT_PAYLOAD_BYTES, MAX_SUBSCRIPTIONS
 from tests.relay.scene import Scene, bot_rule
 from tests.waiting import PATIENCE_S, until
 

@@ -11,12 +11,12 @@ from unittest.mock import AsyncMock, sentinel
 
 import pytest
 
-from sealbus.delivery import split_delivery
-from sealbus.envelope import Envelope
-from sealbus.keys import SigningKey
-from sealbus.reason import Reason
-from sealbus.seal import Verifier
-from sealbus.stamp import Verdict, open_stamp
+from sealbus.protocol.delivery import split_delivery
+from sealbus.protocol.envelope import Envelope
+from sealbus.protocol.keys import SigningKey
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.stamp import Verdict, open_stamp
 from sealbus_broker.gate.policy import Delivery
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.relay import pipeline

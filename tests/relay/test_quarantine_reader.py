@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from sealbus_broker.relay import quarantine_reader
 from sealbus_broker.relay.quarantine import Record
-from sealbus_broker.relay.quarantine_reader import read_records
+from sealbus_broker.relay.services import quarantine_reader
+from sealbus_broker.relay.services.quarantine_reader import read_records
 from tests.relay.scene import Scene
 from tests.waiting import until
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sealbus.keys import KeyKind, SigningKey
-from sealbus_broker.relay.errors import SecretsUnusable
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus_broker.errors import SecretsUnusable
 from sealbus_broker.relay.secrets import MAX_FILE_BYTES, BusSecrets
 
 

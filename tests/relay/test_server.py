@@ -17,14 +17,14 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from sealbus_broker.relay import nats_config
-from sealbus_broker.relay import server as server_module
-from sealbus_broker.relay.errors import ServerFailed
-from sealbus_broker.relay.nats_config import NatsConfig
+from sealbus_broker.errors import ServerFailed
+from sealbus_broker.nats import config as nats_config
+from sealbus_broker.nats.config import NatsConfig
+from sealbus_broker.nats.streams import provision
 from sealbus_broker.relay.secrets import BusSecrets
-from sealbus_broker.relay.server import NatsServer, find_binary
-from sealbus_broker.relay.server_log import ServerLog
-from sealbus_broker.relay.streams import provision
+from sealbus_broker.server import process as server_module
+from sealbus_broker.server.log import ServerLog
+from sealbus_broker.server.process import NatsServer, find_binary
 from tests.relay.scene import Scene, a_config, raise_curtain
 from tests.small_disk import fill, mounted
 from tests.waiting import PATIENCE_S, until
@@ -348,9 +348,9 @@ async def test_it_dies_with_a_relay_that_is_killed(config: NatsConfig, tmp_path:
         f"""
         import asyncio
         from pathlib import Path
-        from sealbus.keys import KeyKind, PublicKey
-        from sealbus_broker.relay.nats_config import NatsConfig
-        from sealbus_broker.relay.server import NatsServer
+        from sealbus.protocol.keys import KeyKind, PublicKey
+        from sealbus_broker.nats.config import NatsConfig
+        from sealbus_broker.server.process import NatsServer
 
         async def main():
             relay = PublicKey.parse({config.relay.text!r}, KeyKind.BOT)

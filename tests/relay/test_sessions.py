@@ -13,9 +13,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from sealbus import Bot, ConnectionFailed, Credentials
-from sealbus_broker.relay import sessions
-from sealbus_broker.relay.admission import Admission
-from sealbus_broker.relay.nats_config import MAX_PENDING_BYTES
+from sealbus_broker.door import sessions
+from sealbus_broker.door.admission import Admission
+from sealbus_broker.nats.config import MAX_PENDING_BYTES
 from tests.relay.scene import Door, Scene
 from tests.waiting import PATIENCE_S, until
 

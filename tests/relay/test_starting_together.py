@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sealbus_broker.relay.consumers import remove_ungranted
-from sealbus_broker.relay.streams import ACCEPTED, LIVE, file_bytes, ledger_state, provision
+from sealbus_broker.nats.streams import ACCEPTED, LIVE, file_bytes, ledger_state, provision
+from sealbus_broker.relay.services.consumers import remove_ungranted
 from tests.relay import scene as stage
 from tests.relay.scene import LIMITS, raise_curtain
 

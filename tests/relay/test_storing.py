@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from sealbus.delivery import pack_delivery
-from sealbus.envelope import Header
-from sealbus.limits import LIVE_SHELF_LIFE_MS, SHELF_LIFE_MS
-from sealbus.reason import Reason
-from sealbus.stamp import Verdict
-from sealbus.subjects import RELAY
+from sealbus.protocol.delivery import pack_delivery
+from sealbus.protocol.envelope import Header
+from sealbus.protocol.limits import LIVE_SHELF_LIFE_MS, SHELF_LIFE_MS
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.stamp import Verdict
+from sealbus.protocol.subjects import RELAY
 from sealbus_broker.gate.policy import HEALTH, Delivery, Disposition, Rate, SubjectRule
 from sealbus_broker.gate.schemas import Schema
+from sealbus_broker.nats.streams import PROBE_SUBJECT
 from sealbus_broker.relay import storing
 from sealbus_broker.relay.storing import CHAIN_MOST, FRESH_SHARE, Item
-from sealbus_broker.relay.streams import PROBE_SUBJECT
 from tests.gate.world import ASK, BUS_KEY, NOW, PLACED, POLICY, SKEW, envelope, nonce, sealed_stamp
 from tests.relay.shelf import Attempt, Shelf, is_told, note, opened
 

@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 import structlog
 
-from sealbus_broker.relay.errors import StreamsUnusable
-from sealbus_broker.relay.server import NatsServer
-from sealbus_broker.relay.streams import (
+from sealbus_broker.errors import StreamsUnusable
+from sealbus_broker.nats.streams import (
     ACCEPTED,
     INGRESS,
     LIVE,
@@ -33,6 +32,7 @@ from sealbus_broker.relay.streams import (
     provision,
     stream_configs,
 )
+from sealbus_broker.server.process import NatsServer
 from tests.relay.scene import LIMITS, Scene, a_policy, now_ms
 from tests.waiting import PATIENCE_S, until
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from sealbus.keys import KeyKind, SigningKey
-from sealbus_broker.relay.admission import Admission
-from sealbus_broker.relay.throttle import FIRST, KINDS, LINES, PERIOD_S, QUIET_S, Throttle
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus_broker.door.admission import Admission
+from sealbus_broker.door.throttle import FIRST, KINDS, LINES, PERIOD_S, QUIET_S, Throttle
 from tests.relay.scene import Scene
 
 

@@ -10,7 +10,7 @@ import json
 import pytest
 from nats.aio.msg import Msg
 
-from sealbus.subjects import consumer_name
+from sealbus.protocol.subjects import consumer_name
 from tests.relay.scene import Scene
 from tests.relay.test_permissions import make_consumer
 from tests.waiting import PATIENCE_S, until

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sealbus_broker.relay.errors import ServerFailed
-from sealbus_broker.relay.version import check_version
+from sealbus_broker.errors import ServerFailed
+from sealbus_broker.nats.version import check_version
 
 
 @pytest.mark.parametrize("version", ["2.14.0", "2.15.1", "2.15.1-beta.2", "3.0.0", "10.0.0"])

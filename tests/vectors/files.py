@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from sealbus.keys import KeyKind, PublicKey
+from sealbus.protocol.keys import KeyKind, PublicKey
 
 FOLDER: Final = Path(__file__).parent
 HEX: Final = bytes.fromhex

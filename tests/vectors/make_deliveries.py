@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from sealbus.codec import join_sealed, pack_fields, pack_json, signed_part
-from sealbus.delivery import pack_delivery
-from sealbus.reason import Reason
-from sealbus.seal import Context, Seal, seal
-from sealbus.stamp import Stamp, Verdict, seal_stamps
+from sealbus.protocol.codec import join_sealed, pack_fields, pack_json, signed_part
+from sealbus.protocol.delivery import pack_delivery
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.seal import Context, Seal, seal
+from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
 from tests.gate.world import (
     BUS_KEY,
     FORGED_BUS_KEY,

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import msgpack
 
-from sealbus.codec import join_sealed, pack_fields, pack_json, signed_part
-from sealbus.envelope import Header, seal_envelopes
-from sealbus.limits import MAX_ENVELOPE_BYTES, MAX_PARENT_BYTES
-from sealbus.seal import Context, Seal, seal
+from sealbus.protocol.codec import join_sealed, pack_fields, pack_json, signed_part
+from sealbus.protocol.envelope import Header, seal_envelopes
+from sealbus.protocol.limits import MAX_ENVELOPE_BYTES, MAX_PARENT_BYTES
+from sealbus.protocol.seal import Context, Seal, seal
 from tests.gate.world import KEYS, ORDER, PLACED, flip, nonce
 from tests.vectors.files import compact
 

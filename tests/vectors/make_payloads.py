@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-from sealbus.codec import pack_json
+from sealbus.protocol.codec import pack_json
 from tests.vectors.files import compact
 
 VALUES: Final[list[Any]] = [

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sealbus.codec import join_sealed, pack_fields, pack_together, signed_part
-from sealbus.delivery import pack_delivery
-from sealbus.envelope import Header, Parent
-from sealbus.reason import Reason
-from sealbus.seal import Context, seal
-from sealbus.stamp import Verdict, seal_stamps
+from sealbus.protocol.codec import join_sealed, pack_fields, pack_together, signed_part
+from sealbus.protocol.delivery import pack_delivery
+from sealbus.protocol.envelope import Header, Parent
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.seal import Context, seal
+from sealbus.protocol.stamp import Verdict, seal_stamps
 from tests.gate.world import (
     ANSWER,
     ASK,

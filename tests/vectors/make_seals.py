@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from sealbus.seal import Context, Seal, seal, sign_connect
+from sealbus.protocol.seal import Context, Seal, seal, sign_connect
 from tests.gate.world import KEYS, flip
 
 KEY: Final = KEYS["order"]

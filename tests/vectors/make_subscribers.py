@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sealbus.delivery import pack_delivery
-from sealbus.envelope import Header
+from sealbus.protocol.delivery import pack_delivery
+from sealbus.protocol.envelope import Header
 from tests.gate.world import BUS_KEY, FORGED_BUS_KEY, NOW, PLACED, PULSE, envelope, nonce, sealed_stamp
 
 HANDED: Final = "handed"

@@ -6,8 +6,8 @@ import base64
 import binascii
 from typing import Any, Final
 
-from sealbus.keys import KeyKind, SigningKey
-from sealbus.subjects import consumer_name
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.subjects import consumer_name
 from tests.gate.world import KEYS, test_seed
 
 _KINDS: Final = {KeyKind.BOT: "bot", KeyKind.BUS: "bus", KeyKind.ISSUER: "issuer"}

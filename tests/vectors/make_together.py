@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import msgpack
 
-from sealbus.codec import pack_together
-from sealbus.limits import MAX_TOGETHER, MAX_TOGETHER_BYTES, MIN_TOGETHER_ITEM_BYTES
+from sealbus.protocol.codec import pack_together
+from sealbus.protocol.limits import MAX_TOGETHER, MAX_TOGETHER_BYTES, MIN_TOGETHER_ITEM_BYTES
 from tests.gate.world import envelope, nonce, sealed_stamp
 from tests.vectors.files import compact
 

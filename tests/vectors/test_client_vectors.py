@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from sealbus.acks import read_ack
-from sealbus.answer import ERROR_SCHEMA, read_error
-from sealbus.codec import are_together, join_sealed, pack_together, split_together
-from sealbus.delivery import Message, open_delivery
-from sealbus.envelope import Envelope, Header
 from sealbus.errors import Malformed
-from sealbus.matching import check_answer, is_receipt
-from sealbus.receiving import Seen
-from sealbus.seal import Context, Verifier
-from sealbus.shelf_life import is_too_old_live, is_void
-from sealbus.stamp import open_stamp
-from sealbus.subjects import is_bookkeeping
+from sealbus.nats.acks import read_ack
+from sealbus.protocol.answer import ERROR_SCHEMA, read_error
+from sealbus.protocol.codec import are_together, join_sealed, pack_together, split_together
+from sealbus.protocol.delivery import Message, open_delivery
+from sealbus.protocol.envelope import Envelope, Header
+from sealbus.protocol.seal import Context, Verifier
+from sealbus.protocol.shelf_life import is_too_old_live, is_void
+from sealbus.protocol.stamp import open_stamp
+from sealbus.protocol.subjects import is_bookkeeping
+from sealbus.receiving.opener import Seen
+from sealbus.sending.matching import check_answer, is_receipt
 from tests.vectors.files import HEX, bus_keys, by, expand, load
 
 HEADERS = load("headers.json")
@@ -84,7 +84,7 @@ SENT = {told["name"]: told for told in RECEIPTS["messages"]}
 
 
 def outcome(told: dict[str, Any], receipt: bytes) -> str | None:
-    """What a publisher learns about the message ``told`` from a receipt: as :class:`~sealbus.publisher.Publisher` does."""
+    """What a publisher learns about the message ``told`` from a receipt: as :class:`~sealbus.sending.publisher.Publisher` does."""
     header = Header(told["bus"], told["bot"], told["subject"], HEX(told["nonce"]), 0, 1)
     attempts = {HEX(digest) for digest in told["attempts"]}
     try:

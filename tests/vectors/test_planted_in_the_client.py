@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import pytest
 
-from sealbus import codec, delivery, envelope, keys, matching, seal, stamp, subjects
+from sealbus.protocol import codec, delivery, envelope, keys, seal, stamp, subjects
+from sealbus.sending import matching
 from tests.vectors import test_client_vectors as client
 from tests.vectors import test_vectors as plain
 from tests.vectors.test_planted_mistakes import spoilt

@@ -138,7 +138,7 @@ def spoilt(module: ModuleType, right: str, wrong: str) -> ModuleType:
     before = sys.modules[module.__name__]
     sys.modules[module.__name__] = made
     try:
-        extra = "from sealbus.codec import unpack_json\n" if "unpack_json" in wrong else ""
+        extra = "from sealbus.protocol.codec import unpack_json\n" if "unpack_json" in wrong else ""
         header, rest = source.split("from __future__ import annotations\n", 1)
         changed = header + "from __future__ import annotations\n" + extra + rest.replace(right, wrong)
         exec(compile(changed, f"<{module.__name__}, spoilt>", "exec"), vars(made))  # noqa: S102  # the project's own source

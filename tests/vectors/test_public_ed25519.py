@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sealbus.errors import InvalidInput
-from sealbus.keys import KeyKind, PublicKey, verify
+from sealbus.protocol.keys import KeyKind, PublicKey, verify
 from tests.vectors.public import public
 
 WYCHEPROOF = public("wycheproof/ed25519_test.json")

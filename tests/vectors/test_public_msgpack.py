@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sealbus.codec import pack_json, unpack_json
 from sealbus.errors import Malformed
+from sealbus.protocol.codec import pack_json, unpack_json
 from tests.vectors.public import public
 
 SUITE = public("msgpack-test-suite/msgpack-test-suite.json")

@@ -8,15 +8,15 @@ from typing import Any, Final
 
 import pytest
 
-from sealbus import subjects
-from sealbus.codec import pack_json, unpack_json
-from sealbus.delivery import open_delivery
-from sealbus.envelope import Envelope
 from sealbus.errors import InvalidInput, Malformed
-from sealbus.keys import KeyKind, PublicKey, SigningKey, verify
-from sealbus.reason import Reason
-from sealbus.seal import Context, Seal, Verifier, seal, sign_connect, verify_connect
-from sealbus.stamp import Stamp, Verdict, open_stamp, seal_stamps
+from sealbus.protocol import subjects
+from sealbus.protocol.codec import pack_json, unpack_json
+from sealbus.protocol.delivery import open_delivery
+from sealbus.protocol.envelope import Envelope
+from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey, verify
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.seal import Context, Seal, Verifier, seal, sign_connect, verify_connect
+from sealbus.protocol.stamp import Stamp, Verdict, open_stamp, seal_stamps
 from sealbus_broker.gate.policy import Delivery
 from tests.gate.bus import ACCEPTED, SETTLED, PureBus, Step
 from tests.gate.world import compile_policy

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 
 import click
 
-from sealbus.keys import KeyKind, PublicKey
-from sealbus.subjects import RELAY
+from sealbus.protocol.keys import KeyKind, PublicKey
+from sealbus.protocol.subjects import RELAY
 from sealbus_broker.cli.folder import BusFolder, Unusable
 from sealbus_broker.policy.loader import load
 

@@ -10,7 +10,7 @@ import click
 
 from sealbus import Bot, Message
 from sealbus.errors import InvalidInput
-from sealbus.subjects import check_pattern, check_subject
+from sealbus.protocol.subjects import check_pattern, check_subject
 from sealbus_broker.cli import output
 from sealbus_broker.cli.bulk import MAX_NAMED, Bulk, Sending, told
 from sealbus_broker.cli.bus_options import bot_options, find_credentials

@@ -10,9 +10,9 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from sealbus.addresses import check_servers
 from sealbus.credentials import Credentials
 from sealbus.errors import InvalidInput
+from sealbus.nats.addresses import check_servers
 from sealbus_broker.cli.folder import BusFolder
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 
 import click
 
-from sealbus.addresses import is_encrypted
 from sealbus.credentials import Credentials
 from sealbus.errors import CredentialsError, InvalidInput, SealbusError
-from sealbus.keys import PublicKey
-from sealbus.subjects import check_name
+from sealbus.nats.addresses import is_encrypted
+from sealbus.protocol.keys import PublicKey
+from sealbus.protocol.subjects import check_name
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.policy.bus_file import (
     FILE,

@@ -10,14 +10,14 @@ from typing import Any, Final
 
 import click
 
-from sealbus.codec import are_together, split_sealed, split_together, unpack_json
-from sealbus.delivery import split_delivery
-from sealbus.envelope import Envelope
 from sealbus.errors import Malformed
-from sealbus.keys import KeyKind, PublicKey
-from sealbus.limits import MAX_ENVELOPE_BYTES
-from sealbus.seal import Context, Seal, Verifier
-from sealbus.stamp import Stamp, Verdict
+from sealbus.protocol.codec import are_together, split_sealed, split_together, unpack_json
+from sealbus.protocol.delivery import split_delivery
+from sealbus.protocol.envelope import Envelope
+from sealbus.protocol.keys import KeyKind, PublicKey
+from sealbus.protocol.limits import MAX_ENVELOPE_BYTES
+from sealbus.protocol.seal import Context, Seal, Verifier
+from sealbus.protocol.stamp import Stamp, Verdict
 from sealbus_broker.cli.anchors import Anchors
 from sealbus_broker.cli.bus_options import dir_option
 from sealbus_broker.cli.errors import InputFailed

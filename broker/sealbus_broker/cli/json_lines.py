@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn, TypeVar
 
 from sealbus.errors import InvalidInput
-from sealbus.limits import MAX_ENVELOPE_BYTES, MAX_INTEGER
+from sealbus.protocol.limits import MAX_ENVELOPE_BYTES, MAX_INTEGER
 from sealbus_broker.cli import output
 from sealbus_broker.cli.errors import InputFailed
 from sealbus_broker.policy.json_tree import read_json_tree

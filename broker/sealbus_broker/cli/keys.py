@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from sealbus.credentials import Credentials
-from sealbus.keys import KeyKind, PublicKey, SigningKey
-from sealbus.subjects import RELAY, check_name
+from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
+from sealbus.protocol.subjects import RELAY, check_name
 from sealbus_broker.cli.bus_options import dir_option, server_option
 from sealbus_broker.cli.folder import BusFolder, Unusable, writing
 from sealbus_broker.policy.bus_file import FILE, BusFile

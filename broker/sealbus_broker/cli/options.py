@@ -12,7 +12,7 @@ import click
 
 from sealbus import Refused, RequestFailed, Unresolved
 from sealbus.errors import SealbusError
-from sealbus.limits import NONCE_BYTES
+from sealbus.protocol.limits import NONCE_BYTES
 from sealbus_broker.printable import json_line, printable
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -14,18 +14,18 @@ from nats.errors import NoRespondersError
 from rich.console import Console
 from rich.table import Table
 
-from sealbus.diagnosis import STORES_NOTHING
-from sealbus.hardened import HardenedClient
-from sealbus.subjects import check_name
+from sealbus.nats.diagnosis import STORES_NOTHING
+from sealbus.nats.hardened import HardenedClient
+from sealbus.protocol.subjects import check_name
 from sealbus_broker.cli.bus_options import dir_option, server_option
 from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.nats.connection import connect, disconnect
+from sealbus_broker.nats.streams import STREAMS
 from sealbus_broker.printable import json_line
-from sealbus_broker.relay.connection import connect, disconnect
 from sealbus_broker.relay.health import PROBE_S, RESTART, Level, Problem, fill
 from sealbus_broker.relay.probe import Prober, is_accepted
 from sealbus_broker.relay.relay import PING_SUBJECT, clock_ms
 from sealbus_broker.relay.secrets import BusSecrets
-from sealbus_broker.relay.streams import STREAMS
 
 ASK_S: Final = 3.0
 """How long NATS and a relay may take for one answer. All together stay below ten seconds, which is what

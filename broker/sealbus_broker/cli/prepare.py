@@ -11,8 +11,8 @@ from sealbus.errors import InvalidInput
 from sealbus_broker.cli.bus_options import dir_option, new_keys_option, server_option
 from sealbus_broker.cli.folder import BusFolder, Unusable
 from sealbus_broker.cli.options import DIGITS, WholeNumber
+from sealbus_broker.nats.config import NatsConfig, render
 from sealbus_broker.printable import printable
-from sealbus_broker.relay.nats_config import NatsConfig, render
 
 
 @click.command()

@@ -11,10 +11,10 @@ from typing import Any, Final
 import click
 
 from sealbus import Bot
-from sealbus.codec import unpack_json
-from sealbus.envelope import Envelope
 from sealbus.errors import InvalidInput, Malformed
-from sealbus.limits import MAX_INTEGER
+from sealbus.protocol.codec import unpack_json
+from sealbus.protocol.envelope import Envelope
+from sealbus.protocol.limits import MAX_INTEGER
 from sealbus_broker.cli.bus_options import find_credentials
 from sealbus_broker.cli.files import write_new
 from sealbus_broker.cli.operator import ANSWER_S, OPERATOR, PAGE, ask, operator_options, table

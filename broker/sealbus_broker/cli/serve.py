@@ -11,7 +11,7 @@ from typing import Any
 import click
 import structlog
 
-from sealbus.subjects import check_name
+from sealbus.protocol.subjects import check_name
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import Interrupted, race
 from sealbus_broker.cli.bus_options import dir_option, new_keys_option, server_option
@@ -19,10 +19,10 @@ from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.options import WholeNumber
 from sealbus_broker.cli.serving import IN_THE_LOG, Serve, run_until_signal
 from sealbus_broker.gate.policy import Policy
-from sealbus_broker.relay.nats_config import NatsConfig
+from sealbus_broker.nats.config import NatsConfig
 from sealbus_broker.relay.relay import Relay, tell
-from sealbus_broker.relay.server import NatsServer
 from sealbus_broker.relay.stopping import Stopped, until_stopped
+from sealbus_broker.server.process import NatsServer
 
 log = structlog.get_logger("sealbus")
 

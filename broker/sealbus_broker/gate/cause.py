@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-from sealbus.codec import unpack_json
-from sealbus.envelope import Envelope, Header, Parent
 from sealbus.errors import Malformed
-from sealbus.limits import MAX_BARE_PARENT_BYTES
-from sealbus.nonces import birth_ms
-from sealbus.seal import Verifier
-from sealbus.stamp import Stamp, Verdict, open_stamp
-from sealbus.subjects import REPLY, is_own, matches
+from sealbus.protocol.codec import unpack_json
+from sealbus.protocol.envelope import Envelope, Header, Parent
+from sealbus.protocol.limits import MAX_BARE_PARENT_BYTES
+from sealbus.protocol.nonces import birth_ms
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.stamp import Stamp, Verdict, open_stamp
+from sealbus.protocol.subjects import REPLY, is_own, matches
 from sealbus_broker.gate.policy import BotRule, CauseRule, Delivery, Policy
 
 _MISSING = object()

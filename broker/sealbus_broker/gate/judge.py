@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from sealbus.codec import are_together, split_together, unpack_json
-from sealbus.envelope import Envelope, Header
 from sealbus.errors import Malformed
-from sealbus.limits import LIVE_WAIT_MS, MAX_DETAIL_BYTES, MAX_ENVELOPE_BYTES, MAX_FAULTS
-from sealbus.nonces import life_ms
-from sealbus.reason import OLDER_THAN_LEDGER, Reason
-from sealbus.seal import Context, Verifier
-from sealbus.stamp import Stamp
-from sealbus.subjects import RELAY, REPLY
+from sealbus.protocol.codec import are_together, split_together, unpack_json
+from sealbus.protocol.envelope import Envelope, Header
+from sealbus.protocol.limits import LIVE_WAIT_MS, MAX_DETAIL_BYTES, MAX_ENVELOPE_BYTES, MAX_FAULTS
+from sealbus.protocol.nonces import life_ms
+from sealbus.protocol.reason import OLDER_THAN_LEDGER, Reason
+from sealbus.protocol.seal import Context, Verifier
+from sealbus.protocol.stamp import Stamp
+from sealbus.protocol.subjects import RELAY, REPLY
 from sealbus_broker.gate.cause import check_cause, check_reply, prove_parent, unwanted_parent
 from sealbus_broker.gate.policy import BotKey, BotRule, Delivery, Disposition, Policy, Rate, Store, SubjectRule
 from sealbus_broker.gate.rate import RateMeters

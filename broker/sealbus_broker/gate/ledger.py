@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sealbus.delivery import split_delivery
-from sealbus.envelope import Envelope, Header
 from sealbus.errors import Malformed
-from sealbus.reason import Reason
-from sealbus.seal import Verifier
-from sealbus.shelf_life import is_void
-from sealbus.stamp import Stamp, Verdict, open_stamp
+from sealbus.protocol.delivery import split_delivery
+from sealbus.protocol.envelope import Envelope, Header
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.shelf_life import is_void
+from sealbus.protocol.stamp import Stamp, Verdict, open_stamp
 from sealbus_broker.gate.verdict import Judgment
 
 

@@ -11,11 +11,11 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from sealbus.limits import LIVE_WAIT_MS, most_values
-from sealbus.nonces import life_ms
-from sealbus.reason import Reason
-from sealbus.shelf_life import shelf_life_ms
-from sealbus.subjects import RELAY, matches
+from sealbus.protocol.limits import LIVE_WAIT_MS, most_values
+from sealbus.protocol.nonces import life_ms
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.shelf_life import shelf_life_ms
+from sealbus.protocol.subjects import RELAY, matches
 from sealbus_broker.gate.acl import SubjectTable
 from sealbus_broker.gate.schemas import Schema
 

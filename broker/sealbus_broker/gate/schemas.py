@@ -20,10 +20,10 @@ from typing import Any, Final, TypeAlias
 
 import jsonschema_rs
 
-from sealbus.answer import ERROR_DOCUMENT, ERROR_SCHEMA
 from sealbus.errors import InvalidInput
-from sealbus.limits import MAX_DETAIL_BYTES, MAX_FAULTS
-from sealbus.subjects import split_schema
+from sealbus.protocol.answer import ERROR_DOCUMENT, ERROR_SCHEMA
+from sealbus.protocol.limits import MAX_DETAIL_BYTES, MAX_FAULTS
+from sealbus.protocol.subjects import split_schema
 from sealbus_broker.printable import printable
 
 Document: TypeAlias = dict[str, Any] | bool

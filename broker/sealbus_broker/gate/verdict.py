@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sealbus.envelope import Envelope, Header
-from sealbus.reason import Reason
-from sealbus.shelf_life import shelf_life_ms
-from sealbus.stamp import Stamp, Verdict
-from sealbus.value import value
+from sealbus.protocol.envelope import Envelope, Header
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.shelf_life import shelf_life_ms
+from sealbus.protocol.stamp import Stamp, Verdict
+from sealbus.protocol.value import value
 from sealbus_broker.gate.policy import Delivery, Disposition, Policy, SubjectRule
 
 

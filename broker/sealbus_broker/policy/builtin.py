@@ -6,10 +6,10 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, Final
 
-from sealbus.limits import MAX_ENVELOPE_BYTES, MAX_FORGET_S, MAX_SUBJECT_BYTES, MIN_FORGET_S
 from sealbus.own import OWN, OWN_BYTES
-from sealbus.reason import Reason
-from sealbus.subjects import DURABLE
+from sealbus.protocol.limits import MAX_ENVELOPE_BYTES, MAX_FORGET_S, MAX_SUBJECT_BYTES, MIN_FORGET_S
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.subjects import DURABLE
 from sealbus_broker.gate.policy import HEALTH, Delivery, Disposition, Rate, SubjectRule
 from sealbus_broker.gate.schemas import Schema
 

@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from sealbus.addresses import check_servers, is_encrypted
 from sealbus.credentials import Credentials
 from sealbus.errors import InvalidInput
-from sealbus.keys import KeyKind, PublicKey
-from sealbus.subjects import is_name
+from sealbus.nats.addresses import check_servers, is_encrypted
+from sealbus.protocol.keys import KeyKind, PublicKey
+from sealbus.protocol.subjects import is_name
 from sealbus.text_file import decode_text
 from sealbus_broker.policy.document import read_file
 from sealbus_broker.policy.errors import InTheWay

@@ -10,7 +10,7 @@ import re
 from json import JSONDecodeError, JSONDecoder
 from typing import Final
 
-from sealbus.limits import MAX_INTEGER
+from sealbus.protocol.limits import MAX_INTEGER
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.tree import Entry, Node, Place, Scalar, Unreadable, put
 from sealbus_broker.printable import printable

@@ -12,8 +12,8 @@ from typing import Any, Final
 from ruamel.yaml import YAML
 
 from sealbus.errors import InvalidInput
-from sealbus.keys import KeyKind, PublicKey
-from sealbus.subjects import check_name, is_name
+from sealbus.protocol.keys import KeyKind, PublicKey
+from sealbus.protocol.subjects import check_name, is_name
 from sealbus_broker.gate.policy import BotKey
 from sealbus_broker.policy.document import Document, file_names, read_yaml
 from sealbus_broker.policy.errors import InTheWay

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sealbus.limits import MAX_CONSUMERS, MAX_ENVELOPE_BYTES, MAX_TTL_MS
+from sealbus.protocol.limits import MAX_CONSUMERS, MAX_ENVELOPE_BYTES, MAX_TTL_MS
 from sealbus_broker.gate.policy import Limits
 from sealbus_broker.policy.reader import Reader
 
@@ -39,7 +39,7 @@ MIN_CONNECTIONS: Final = 2
 """Fewest sessions of a bot: one that is renewed has two for a moment."""
 
 MAX_CONNECTIONS: Final = 8128
-"""Most sessions of a bot: all that a nats-server takes from bots (``sealbus_broker.relay.nats_config``)."""
+"""Most sessions of a bot: all that a nats-server takes from bots (``sealbus_broker.nats.config``)."""
 
 _SIZE: Final = (MIN_STORE_BYTES, MAX_STORE_BYTES)
 _TIME: Final = (MIN_TIME_MS, MAX_TIME_MS)

@@ -10,9 +10,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from sealbus.keys import PublicKey
-from sealbus.reason import Reason
-from sealbus.subjects import RELAY, RESERVED, check_name, check_pattern, is_name, is_pattern, overlap
+from sealbus.protocol.keys import PublicKey
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.subjects import RELAY, RESERVED, check_name, check_pattern, is_name, is_pattern, overlap
 from sealbus_broker.gate.policy import BotKey, BotRule, CauseRule, Delivery, Disposition, Limits, Policy, SubjectRule
 from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.policy.builtin import EVERYONE, builtin_subjects

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from sealbus.subjects import check_name
+from sealbus.protocol.subjects import check_name
 from sealbus_broker.policy.bus_file import FILE as BUS_FILE
 from sealbus_broker.policy.errors import InTheWay
 

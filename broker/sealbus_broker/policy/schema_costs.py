@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import jsonschema_rs
 
-from sealbus.limits import MAX_ENVELOPE_BYTES, MAX_NODES
+from sealbus.protocol.limits import MAX_ENVELOPE_BYTES, MAX_NODES
 
 LIMIT_STEPS: Final = 250
 """``minimum`` and its like: 2.1 microseconds for 1e308, which is compared as a large integer."""

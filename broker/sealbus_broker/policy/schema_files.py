@@ -13,7 +13,7 @@ from jsonschema_specifications import REGISTRY as METASCHEMAS  # type: ignore[im
 from referencing.jsonschema import DRAFT202012
 
 from sealbus.errors import InvalidInput
-from sealbus.subjects import RELAY, split_schema
+from sealbus.protocol.subjects import RELAY, split_schema
 from sealbus_broker.gate.schemas import BASE, Explaining, Schema, closed_registry
 from sealbus_broker.policy.document import Document, Path_, file_names, read_json
 from sealbus_broker.policy.problems import Problem

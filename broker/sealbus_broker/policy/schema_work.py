@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from sealbus.limits import MAX_DEPTH, MAX_ENVELOPE_BYTES, MAX_NODES
+from sealbus.protocol.limits import MAX_DEPTH, MAX_ENVELOPE_BYTES, MAX_NODES
 from sealbus_broker.policy.schema_costs import Cost, cost_of
 from sealbus_broker.policy.schema_growth import Automaton, Step, components
 

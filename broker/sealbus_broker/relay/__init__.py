@@ -1,1 +1,1 @@
-"""NATS in, verdicts out: streams, admission of bots, the embedded nats-server."""
+"""From a message that came to its verdict, stored and told: one relay."""

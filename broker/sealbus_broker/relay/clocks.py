@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from sealbus_broker.relay.errors import ClocksApart
-from sealbus_broker.relay.jetstream import Json
+from sealbus_broker.errors import ClocksApart
+from sealbus_broker.nats.jetstream import Json
 
 SHARE: Final = 2
 """A relay's clock may differ from a server's by ``clock_skew`` divided by this. So two relays differ by ``clock_skew``

@@ -25,13 +25,10 @@ from typing import Any, Final
 import structlog
 from nats.errors import Error as NatsError
 
-from sealbus.hardened import HardenedClient
+from sealbus.nats.hardened import HardenedClient
 from sealbus.supervision import kind
 from sealbus_broker.gate.policy import Policy
-from sealbus_broker.relay.journal import Journal
-from sealbus_broker.relay.probe import Prober, is_accepted
-from sealbus_broker.relay.quarantine import UNJUDGEABLE, subject
-from sealbus_broker.relay.streams import (
+from sealbus_broker.nats.streams import (
     ACCEPTED,
     ACK_WAIT_S,
     INGRESS,
@@ -41,6 +38,9 @@ from sealbus_broker.relay.streams import (
     STREAMS,
     partition_consumer,
 )
+from sealbus_broker.relay.journal import Journal
+from sealbus_broker.relay.probe import Prober, is_accepted
+from sealbus_broker.relay.quarantine import UNJUDGEABLE, subject
 from sealbus_broker.relay.tally import Tally
 
 log = structlog.get_logger(__name__)

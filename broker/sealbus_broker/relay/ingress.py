@@ -18,19 +18,19 @@ from typing import Final, NamedTuple
 import structlog
 from nats.errors import Error as NatsError
 
-from sealbus.codec import are_together, split_together
 from sealbus.errors import Malformed
-from sealbus.frames import pub
-from sealbus.hardened import PIN_HEADER, HardenedClient
-from sealbus.subjects import CALL
+from sealbus.nats.frames import pub
+from sealbus.nats.hardened import PIN_HEADER, HardenedClient
+from sealbus.protocol.codec import are_together, split_together
+from sealbus.protocol.subjects import CALL
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import set_after
 from sealbus_broker.gate.policy import Delivery
 from sealbus_broker.gate.verdict import Arrival
+from sealbus_broker.nats.streams import ACK_WAIT_S, INGRESS, PIN_TIMEOUT_S, PRIORITY_GROUP, partition_consumer
 from sealbus_broker.relay.last_try import LAST_DELIVERIES, LastTry, Suspect
 from sealbus_broker.relay.live_waiting import LiveWaiting
 from sealbus_broker.relay.pipeline import Refusals
-from sealbus_broker.relay.streams import ACK_WAIT_S, INGRESS, PIN_TIMEOUT_S, PRIORITY_GROUP, partition_consumer
 from sealbus_broker.relay.tally import Tally
 from sealbus_broker.relay.turn import Turn
 
@@ -282,7 +282,7 @@ class IngressWorker:
                 self._is_over = True
                 self._ended()
             return
-        # nats-server writes its line behind whatever the bot's headers are: see sealbus.hardened.read_headers.
+        # nats-server writes its line behind whatever the bot's headers are: see sealbus.nats.hardened.read_headers.
         at = headers.rfind(_PIN)
         if at >= 0:
             self._pin = headers[at + len(_PIN) :].partition(b"\r\n")[0]

@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 import structlog
 from nats.errors import Error as NatsError
 
-from sealbus.frames import hpub
-from sealbus.hardened import HardenedClient
-from sealbus.value import value
+from sealbus.nats.frames import hpub
+from sealbus.nats.hardened import HardenedClient
+from sealbus.protocol.value import value
 
 log = structlog.get_logger(__name__)
 

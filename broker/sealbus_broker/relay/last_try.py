@@ -19,13 +19,13 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from sealbus.hardened import HardenedClient
+from sealbus.nats.hardened import HardenedClient
 from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.gate.verdict import Arrival
+from sealbus_broker.nats.streams import HEALTH
 from sealbus_broker.relay.journal import Entry, Journal
 from sealbus_broker.relay.pipeline import Refusals
 from sealbus_broker.relay.quarantine import UNJUDGEABLE, Record
-from sealbus_broker.relay.streams import HEALTH
 from sealbus_broker.relay.tally import Tally
 from sealbus_broker.relay.turn import Turn
 

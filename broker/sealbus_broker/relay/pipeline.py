@@ -16,14 +16,14 @@ from typing import Final, NamedTuple, Protocol
 import structlog
 from nats.errors import Error as NatsError
 
-from sealbus.codec import pack_together
-from sealbus.frames import pub
-from sealbus.hardened import HardenedClient
-from sealbus.keys import SigningKey
-from sealbus.limits import MAX_BATCH, MAX_TOGETHER
-from sealbus.seal import Verifier
-from sealbus.stamp import Stamp, Verdict, seal_stamps
-from sealbus.subjects import RELAY, REPLY, receipt_subject, receipts_subject
+from sealbus.nats.frames import pub
+from sealbus.nats.hardened import HardenedClient
+from sealbus.protocol.codec import pack_together
+from sealbus.protocol.keys import SigningKey
+from sealbus.protocol.limits import MAX_BATCH, MAX_TOGETHER
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
+from sealbus.protocol.subjects import RELAY, REPLY, receipt_subject, receipts_subject
 from sealbus_broker.gate.judge import judge
 from sealbus_broker.gate.policy import Delivery, Policy, Store
 from sealbus_broker.gate.rate import RateMeters

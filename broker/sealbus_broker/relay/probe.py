@@ -10,16 +10,16 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from sealbus.codec import are_together, pack_json, split_together
-from sealbus.envelope import Header, seal_envelopes
 from sealbus.errors import Malformed
-from sealbus.frames import pub
-from sealbus.hardened import HardenedClient
-from sealbus.keys import SigningKey
-from sealbus.minting import new_nonce
-from sealbus.seal import Verifier
-from sealbus.stamp import Stamp, Verdict, open_stamp
-from sealbus.subjects import INBOX, RELAY, ingress_subject
+from sealbus.nats.frames import pub
+from sealbus.nats.hardened import HardenedClient
+from sealbus.protocol.codec import are_together, pack_json, split_together
+from sealbus.protocol.envelope import Header, seal_envelopes
+from sealbus.protocol.keys import SigningKey
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.stamp import Stamp, Verdict, open_stamp
+from sealbus.protocol.subjects import INBOX, RELAY, ingress_subject
+from sealbus.sending.minting import new_nonce
 from sealbus_broker.gate.policy import HEALTH
 
 TTL_MS: Final = 10_000

@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from sealbus.reason import Reason
+from sealbus.protocol.reason import Reason
 from sealbus_broker.gate.verdict import Judgment
 from sealbus_broker.relay.journal import Entry
 

@@ -17,29 +17,29 @@ from nats.errors import Error as NatsError
 from sealbus.errors import ConnectionFailed, SealbusError
 from sealbus.supervision import Ended, Supervisor, beside, end, kind, outcome
 from sealbus.waiting import Interrupted, race
+from sealbus_broker.door.door import Door
+from sealbus_broker.door.orders import Orders
+from sealbus_broker.errors import ClocksApart, StreamsUnusable
 from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.gate.rate import RateMeters
+from sealbus_broker.nats.connection import HardenedClient, Link, disconnect
+from sealbus_broker.nats.jetstream import ask_well
+from sealbus_broker.nats.streams import ACCEPTED, LIVE, PARTITIONS, ledger_state, provision
+from sealbus_broker.nats.version import check_version
 from sealbus_broker.relay import clocks
 from sealbus_broker.relay.clocks import Apart
-from sealbus_broker.relay.connection import HardenedClient, Link, disconnect
-from sealbus_broker.relay.consumers import remove_ungranted
-from sealbus_broker.relay.door import Door
-from sealbus_broker.relay.errors import ClocksApart, StreamsUnusable
 from sealbus_broker.relay.health import Health
 from sealbus_broker.relay.ingress import IngressWorker, LiveWorker
-from sealbus_broker.relay.jetstream import ask_well
 from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.last_try import LastTry
 from sealbus_broker.relay.ledger import Ledger
-from sealbus_broker.relay.orders import Orders
 from sealbus_broker.relay.pipeline import Pipeline
 from sealbus_broker.relay.probe import Prober
 from sealbus_broker.relay.secrets import BusSecrets
-from sealbus_broker.relay.services import Services
+from sealbus_broker.relay.services.consumers import remove_ungranted
+from sealbus_broker.relay.services.router import Services
 from sealbus_broker.relay.stopping import Stopped, until_stopped
-from sealbus_broker.relay.streams import ACCEPTED, LIVE, PARTITIONS, ledger_state, provision
 from sealbus_broker.relay.tally import Tally
-from sealbus_broker.relay.version import check_version
 
 log = structlog.get_logger(__name__)
 

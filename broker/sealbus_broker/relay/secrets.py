@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from sealbus.errors import InvalidInput
-from sealbus.keys import KeyKind, SigningKey
+from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.secret_file import SecretFile
 from sealbus.text_file import decode_text
-from sealbus_broker.relay.errors import SecretsUnusable
+from sealbus_broker.errors import SecretsUnusable
 
 MAX_FILE_BYTES: Final = 16 * 1024
 """Three keys are under 300 bytes; the cap keeps a wrong path from reading a disk image."""

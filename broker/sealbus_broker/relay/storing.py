@@ -23,22 +23,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from sealbus.delivery import pack_delivery
-from sealbus.keys import SigningKey
-from sealbus.limits import MAX_BATCH
-from sealbus.reason import Reason
-from sealbus.seal import Verifier
-from sealbus.shelf_life import is_void, shelf_life_ms
-from sealbus.stamp import Stamp, Verdict, open_stamp, seal_stamps
-from sealbus.subjects import CLOSED, RELAY
+from sealbus.protocol.delivery import pack_delivery
+from sealbus.protocol.keys import SigningKey
+from sealbus.protocol.limits import MAX_BATCH
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.shelf_life import is_void, shelf_life_ms
+from sealbus.protocol.stamp import Stamp, Verdict, open_stamp, seal_stamps
+from sealbus.protocol.subjects import CLOSED, RELAY
 from sealbus_broker.gate.judge import disposition, judge
 from sealbus_broker.gate.ledger import settle
 from sealbus_broker.gate.policy import HEALTH, Delivery, Disposition, Policy
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.gate.verdict import Judgment, Moment
+from sealbus_broker.nats.streams import PROBE_SUBJECT
 from sealbus_broker.relay.journal import Entry, Journal, Stored
 from sealbus_broker.relay.ledger import Ledger
-from sealbus_broker.relay.streams import PROBE_SUBJECT
 
 PREFIX: Final = {Delivery.STREAM: "accepted", Delivery.LIVE: "live"}
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from sealbus.subjects import RELAY
+from sealbus.protocol.subjects import RELAY
 from sealbus_broker.gate.policy import Delivery
 from sealbus_broker.gate.verdict import Judgment
 

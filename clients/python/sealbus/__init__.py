@@ -30,7 +30,6 @@ from importlib.metadata import PackageNotFoundError, version
 
 from sealbus.bot import Bot
 from sealbus.credentials import Credentials
-from sealbus.delivery import Message
 from sealbus.errors import (
     BackgroundFailed,
     ConnectionFailed,
@@ -42,11 +41,12 @@ from sealbus.errors import (
     SubscriptionDenied,
 )
 from sealbus.grants import Grants
-from sealbus.life import BotState
-from sealbus.minting import new_nonce
+from sealbus.life.states import BotState
 from sealbus.outcomes import NoReply, Refused, RequestFailed, Unresolved
-from sealbus.reason import Reason
-from sealbus.stamp import Stamp, Verdict
+from sealbus.protocol.delivery import Message
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.stamp import Stamp, Verdict
+from sealbus.sending.minting import new_nonce
 
 __all__ = [
     "BackgroundFailed",

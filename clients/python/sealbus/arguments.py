@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from sealbus.errors import InvalidInput
-from sealbus.limits import MAX_FORGET_S, MAX_TTL_MS, MIN_FORGET_S, NONCE_BYTES
+from sealbus.protocol.limits import MAX_FORGET_S, MAX_TTL_MS, MIN_FORGET_S, NONCE_BYTES
 
 MAX_CONCURRENCY: Final = 1024
 """Most calls of one handler at once: each has a message in hand, and a subscription's processes share 16,384."""

@@ -14,18 +14,18 @@ from sealbus.arguments import (
     check_seconds,
     check_start,
 )
-from sealbus.delivery import Message
 from sealbus.errors import InvalidInput
-from sealbus.life import Stopped
-from sealbus.messages import Messages
+from sealbus.life.states import Stopped
 from sealbus.presence import Presence
-from sealbus.requester import REQUEST_TIMEOUT_S
-from sealbus.serving import Handled, Handler, Subscription
-from sealbus.stamp import Stamp
-from sealbus.subjects import (
+from sealbus.protocol.delivery import Message
+from sealbus.protocol.stamp import Stamp
+from sealbus.protocol.subjects import (
     check_durable,
     check_pattern,
 )
+from sealbus.receiving.messages import Messages
+from sealbus.receiving.serving import Handled, Handler, Subscription
+from sealbus.sending.requester import REQUEST_TIMEOUT_S
 
 PUBLISH_TIMEOUT_S: Final = 30.0
 """A verdict takes milliseconds; a relay that takes over from a dead one, seconds."""
@@ -196,7 +196,7 @@ class Bot(Presence):
                     ...
 
         A message is done when the next one is asked for, or when the block is left other than by an exception. See
-        :class:`~sealbus.messages.Messages`. ``forget_s``: the bus forgets the place after so many seconds without use, which
+        :class:`~sealbus.receiving.messages.Messages`. ``forget_s``: the bus forgets the place after so many seconds without use, which
         suits a durable name that is used once; by default it keeps it. Entering the block raises
         :class:`SubscriptionDenied` where the policy does not grant the subscription.
         """

@@ -22,11 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from sealbus.addresses import check_servers
 from sealbus.errors import CredentialsError, InvalidInput
-from sealbus.keys import KeyKind, PublicKey, SigningKey
+from sealbus.nats.addresses import check_servers
+from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
+from sealbus.protocol.subjects import is_name
 from sealbus.secret_file import SecretFile
-from sealbus.subjects import is_name
 from sealbus.text_file import decode_text
 
 MAX_FILE_BYTES: Final = 64 * 1024

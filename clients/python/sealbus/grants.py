@@ -12,14 +12,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sealbus.answer import ASK_AGAIN, BUSY_PAUSE_S
-from sealbus.delivery import Message
 from sealbus.errors import CredentialsError, InvalidInput, Malformed, NotConnected, SealbusError
-from sealbus.limits import most_values
 from sealbus.log import log
 from sealbus.outcomes import NoReply, Refused, RequestFailed, Unresolved
-from sealbus.reason import Reason
-from sealbus.subjects import matches, overlap
+from sealbus.protocol.answer import ASK_AGAIN, BUSY_PAUSE_S
+from sealbus.protocol.delivery import Message
+from sealbus.protocol.limits import most_values
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.subjects import matches, overlap
 from sealbus.supervision import Supervisor, end
 
 GRANTS: Final = "sealbus.grants"

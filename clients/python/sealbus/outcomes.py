@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Final
 
 from sealbus.errors import SealbusError
-from sealbus.reason import Reason
-from sealbus.stamp import Stamp
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.stamp import Stamp
 
 _ABOUT_TIME: Final = frozenset({Reason.EXPIRED, Reason.STALE, Reason.ISSUED_IN_FUTURE})
 _HINTS: Final = {
@@ -21,7 +21,7 @@ _HINTS: Final = {
 class Refused(SealbusError):
     """The relay's signed verdict is a refusal.
 
-    ``reason`` is the stable :class:`~sealbus.reason.Reason`. ``detail`` says where and which rule, never a payload's value.
+    ``reason`` is the stable :class:`~sealbus.protocol.reason.Reason`. ``detail`` says where and which rule, never a payload's value.
     ``faults`` are its lines: one for each fault of the payload's schema, at most eight. ``record`` is the message's number in the
     quarantine, or ``None`` if it was not kept. ``stamp`` is the relay's sealed verdict, which proves all of it.
     ``clock`` says how far this machine's clock is off, if the stamp shows that it is.

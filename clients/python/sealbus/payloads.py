@@ -31,9 +31,9 @@ from enum import Enum
 from typing import Any, Final
 from uuid import UUID
 
-from sealbus.codec import pack_json
 from sealbus.errors import InvalidInput
-from sealbus.limits import MAX_DEPTH, MAX_INTEGER
+from sealbus.protocol.codec import pack_json
+from sealbus.protocol.limits import MAX_DEPTH, MAX_INTEGER
 
 MAX_EXPONENT: Final = 100
 """Largest power of ten of a Decimal that is written out: beyond it, the text is mostly zeros."""

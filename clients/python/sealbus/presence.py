@@ -1,7 +1,7 @@
 """A bot's presence on the bus: connecting, running, stopping, closing, and whom it tells.
 
 :class:`Presence` is the part of :class:`~sealbus.Bot` that knows when things happen. What a bot says and hears is in
-:mod:`sealbus.bot`. :mod:`sealbus.life` has the states.
+:mod:`sealbus.bot`. :mod:`sealbus.life.states` has the states.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from sealbus.arguments import (
     check_seconds,
 )
 from sealbus.credentials import Credentials
-from sealbus.delivery import Message
 from sealbus.errors import BackgroundFailed, ConnectionFailed, InvalidInput, SealbusError, SubscriptionDenied
 from sealbus.grants import GRANTS, Grants, Known
-from sealbus.hardened import HardenedClient
-from sealbus.hooks import H, Hooks
-from sealbus.life import BotState, Life, Stopped
-from sealbus.listener import Listener
+from sealbus.life.hooks import H, Hooks
+from sealbus.life.session import RENEW_S, Session, Watchers
+from sealbus.life.signals import heard
+from sealbus.life.states import BotState, Life, Stopped
 from sealbus.log import log
+from sealbus.nats.hardened import HardenedClient
 from sealbus.outcomes import Refused
-from sealbus.publisher import Publisher
-from sealbus.receiving import Opener
-from sealbus.requester import REQUEST_TIMEOUT_S, Requester
-from sealbus.seal import Verifier
-from sealbus.serving import Handled, Subscription, serve
-from sealbus.session import RENEW_S, Session, Watchers
-from sealbus.signals import heard
-from sealbus.speaking import Speaker
-from sealbus.subjects import (
+from sealbus.protocol.delivery import Message
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.subjects import (
     BUS,
     INBOX,
     REPLY,
     nonce_in,
     receipts_subject,
 )
+from sealbus.receiving.listener import Listener
+from sealbus.receiving.opener import Opener
+from sealbus.receiving.serving import Handled, Subscription, serve
+from sealbus.sending.publisher import Publisher
+from sealbus.sending.requester import REQUEST_TIMEOUT_S, Requester
+from sealbus.sending.speaking import Speaker
 from sealbus.supervision import Supervisor, end, outcome
 from sealbus.waiting import Overdue
 

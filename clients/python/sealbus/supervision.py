@@ -35,7 +35,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from sealbus.errors import BackgroundFailed, SealbusError
 from sealbus.log import log
-from sealbus.value import value
+from sealbus.protocol.value import value
 
 T = TypeVar("T")
 

@@ -17,12 +17,12 @@ from typing import Any, Final, Self
 
 from examples.robbery.frames import RawSession, pub
 from sealbus import Credentials
-from sealbus.codec import pack_together
-from sealbus.envelope import Header, seal_envelopes
-from sealbus.keys import SigningKey
-from sealbus.limits import MAX_TOGETHER, MAX_TOGETHER_BYTES
-from sealbus.minting import new_nonce
-from sealbus.seal import sign_connect
+from sealbus.protocol.codec import pack_together
+from sealbus.protocol.envelope import Header, seal_envelopes
+from sealbus.protocol.keys import SigningKey
+from sealbus.protocol.limits import MAX_TOGETHER, MAX_TOGETHER_BYTES
+from sealbus.protocol.seal import sign_connect
+from sealbus.sending.minting import new_nonce
 
 HOST: Final = "127.0.0.1"
 LOGIN_TRIES: Final = 100

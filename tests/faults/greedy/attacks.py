@@ -13,13 +13,13 @@ from typing import Any, Final
 
 from examples.robbery.frames import RawSession, pub
 from sealbus import Bot, SealbusError
-from sealbus.codec import pack_json
 from sealbus.grants import GRANTS
-from sealbus.keys import KeyKind, SigningKey
-from sealbus.limits import MAX_PULL
 from sealbus.own import PARK, SUBSCRIBE
-from sealbus.subjects import consumer_name
-from sealbus_broker.relay.nats_config import MAX_BOT_PAYLOAD_BYTES
+from sealbus.protocol.codec import pack_json
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.limits import MAX_PULL
+from sealbus.protocol.subjects import consumer_name
+from sealbus_broker.nats.config import MAX_BOT_PAYLOAD_BYTES
 from tests.faults.greedy.attacker import Attack, Field
 from tests.faults.greedy.stage import HONEST
 from tests.policy.test_schema_work import brackets

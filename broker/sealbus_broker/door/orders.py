@@ -1,0 +1,82 @@
+"""What the process that admits bots is told when it starts: where NATS is, with which keys, and who may come in.
+
+One line of JSON on its standard input, which nobody else can read: a command line and an environment can be read by others.
+The bus key is not in it, so that a fault at the door lets nobody stamp a message.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from sealbus.errors import InvalidInput, Malformed
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus_broker.gate.policy import BotKey, BotRule, Limits, Policy
+
+MAX_BYTES: Final = 64 * 1024 * 1024
+"""A bot with some keys and grants has about 400 bytes: this is a policy of more than a hundred thousand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """Everything that the door needs. ``repr()`` shows no seed."""
+
+    servers: tuple[str, ...]
+    relay: str
+    """The relay's name, for the log of nats-server."""
+    login: SigningKey
+    issuer: SigningKey
+    policy: Policy
+    """Only the bots, and the limits that concern sessions: the door judges no message."""
+
+    def encode(self) -> bytes:
+        """One line."""
+        limits = self.policy.limits
+        bots = {
+            name: {
+                "keys": [
+                    [key.raw.hex(), key.not_before_ms, key.not_after_ms, key.revoked_ms] for key in rule.keys.values()
+                ],
+                "subscribe": list(rule.subscribe),
+            }
+            for name, rule in self.policy.bots.items()
+        }
+        fields = {
+            "servers": list(self.servers),
+            "relay": self.relay,
+            "login": self.login.seed_text,
+            "issuer": self.issuer.seed_text,
+            "bus": self.policy.bus,
+            "digest": self.policy.digest.hex(),
+            "limits": {name: getattr(limits, name) for name in _LIMITS},
+            "bots": bots,
+        }
+        return json.dumps(fields).encode() + b"\n"
+
+    @classmethod
+    def decode(cls, line: bytes) -> Orders:
+        """Read one line. Raises :class:`Malformed`, which repeats nothing of it."""
+        try:
+            fields = json.loads(line)
+            bots = {
+                name: BotRule(
+                    name,
+                    {bytes.fromhex(raw): BotKey(bytes.fromhex(raw), *times) for raw, *times in bot["keys"]},
+                    subscribe=tuple(bot["subscribe"]),
+                )
+                for name, bot in fields["bots"].items()
+            }
+            limits = Limits(**{name: fields["limits"][name] for name in _LIMITS})
+            return cls(
+                tuple(fields["servers"]),
+                fields["relay"],
+                SigningKey.parse(fields["login"], KeyKind.BOT),
+                SigningKey.parse(fields["issuer"], KeyKind.ISSUER),
+                Policy(fields["bus"], bytes.fromhex(fields["digest"]), frozenset(), bots, (), limits),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, InvalidInput, RecursionError):
+            raise Malformed("not the orders of a relay") from None
+
+
+_LIMITS: Final = ("session_ms", "clock_skew_ms", "connections")

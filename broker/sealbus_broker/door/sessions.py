@@ -1,0 +1,84 @@
+"""How many sessions each bot has: what nats-server says, and what it will say in a moment.
+
+A bot may have ``limits.connections`` sessions, so that no bot uses up the connections of all. nats-server knows who is connected
+(``CONNZ`` of the account BOTS, asked with the bot's name), whichever relay admitted them. Between a relay's answer to a login and the
+moment when nats-server counts it lie milliseconds; those admitted here are counted from the answer on. Several relays
+that admit one bot within a tenth of a second (:data:`FRESH_S`) do not see each other's: each may admit up to the limit, and none after that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Final
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from sealbus_broker.nats.config import CONNECTIONS_SUBJECT
+
+ASK_S: Final = 1.5
+"""How long nats-server may take to say who is connected: most of the two seconds that a login has. It takes 2.4 ms with 3,000 connections
+(nats-server 2.15.1, two busy cores)."""
+
+SETTLE_S: Final = 2.0
+"""How long a login may take from the answer until nats-server counts it; by then it has cut off whoever has not come in."""
+
+FRESH_S: Final = 0.1
+"""For so long an answer serves the next logins of the same bot: whom this process admitted since then it knows itself."""
+
+FULL_S: Final = 1.0
+"""For so long a bot that has all its sessions is refused without asking: who tries again and again costs nats-server nothing."""
+
+
+class Sessions:
+    """Says whether a bot may have one session more."""
+
+    def __init__(self, nc: Client, monotonic: Callable[[], float]) -> None:
+        self._nc = nc
+        self._monotonic = monotonic
+        self._admitted: dict[str, dict[int, float]] = {}
+        """By bot and connection: when it was admitted here, unless nats-server counts it already."""
+        self._connected: dict[str, tuple[float, frozenset[int]]] = {}
+        """By bot: what nats-server said, and when it was asked."""
+        self._full: dict[str, float] = {}
+        """By bot: until when it is known to have all that it may have."""
+        self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """One a bot, so that its logins are counted one after the other."""
+
+    async def admit(self, bot: str, connection: int, most: int) -> bool:
+        """Whether ``bot`` may have ``connection`` (nats-server's number) too, and so has it from now on.
+
+        Raises :class:`NatsError` or :class:`OSError` if nats-server does not say.
+        """
+        async with self._asking[bot]:
+            now = self._monotonic()
+            if now < self._full.get(bot, now):
+                return False
+            asked_at, connected = self._connected.get(bot, (-FRESH_S, frozenset[int]()))
+            coming = self._admitted.setdefault(bot, {})
+            if now - asked_at >= FRESH_S:
+                connected = await self._ask(bot, most)
+                self._connected[bot] = now, connected
+                for number, at in list(coming.items()):
+                    if number in connected or now - at >= SETTLE_S:
+                        del coming[number]
+            is_full = len(connected) + len(coming) >= most
+            if is_full:
+                self._full[bot] = now + FULL_S
+            else:
+                self._full.pop(bot, None)
+                coming[connection] = now
+            return not is_full
+
+    async def _ask(self, bot: str, most: int) -> frozenset[int]:
+        """The connections of ``bot``, of which ``most`` are enough to know."""
+        ask = {"auth": True, "user": bot, "limit": most}
+        answer = await self._nc.request(CONNECTIONS_SUBJECT, json.dumps(ask).encode(), ASK_S)
+        try:
+            found = json.loads(answer.data)["data"]["connections"] or []
+            return frozenset(int(one["cid"]) for one in found)
+        except (ValueError, KeyError, TypeError):
+            raise NatsError("nats-server does not say who is connected") from None

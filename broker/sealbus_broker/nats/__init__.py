@@ -1,0 +1,1 @@
+"""NATS and JetStream, as the relay and the tools speak to them."""

@@ -1,0 +1,226 @@
+"""The nats-server configuration that the bus stands on, as text. Pure: values in, text out, and no secret in it.
+
+Two accounts keep bots and JetStream apart (ADR 2). nats-server publishes a server-made answer to whatever ``reply`` subject a
+client names, with the *server's* rights inside the account that the request was served in. In one account, an acknowledgement
+with the reply ``$JS.API.STREAM.DELETE.ACCEPTED`` deleted the stream (measured, 2.15.1). So:
+
+``BUS``   JetStream, the relays, every stream. No bot ever logs in here.
+``BOTS``  all bots. Has no JetStream; only what is exported and imported below passes between the two.
+``FULL``  nobody. A bot that has as many sessions as it may is sent here, and told so.
+
+============================================  ==========  ====================================================
+subject                                       direction   what for
+============================================  ==========  ====================================================
+``send.*`` ``call.*``                         BOTS → BUS  envelopes on their way in
+``bus.>`` ``inbox.>``                         BUS → BOTS  stamped messages and receipts on their way out
+``$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.*``      service     a bot's durable subscription asks for messages
+``$JS.ACK.ACCEPTED.>``                        service     and acknowledges them
+``$SYS.REQ.ACCOUNT.BOTS.CONNZ``               SYS → BUS   who is connected, for the limit of a bot's sessions
+============================================  ==========  ====================================================
+
+Within ``BOTS`` a session's own permissions say which bot may do what: see :mod:`sealbus_broker.door.admission`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sealbus.errors import InvalidInput
+from sealbus.protocol.keys import PublicKey
+from sealbus.protocol.limits import MAX_ENVELOPE_BYTES
+
+BUS_ACCOUNT: Final = "BUS"
+BOTS_ACCOUNT: Final = "BOTS"
+SYSTEM_ACCOUNT: Final = "SYS"
+
+FULL_ACCOUNT: Final = "FULL"
+"""Takes no connection. A bot that has all its sessions is admitted into it, because nats-server then tells the client that there
+are too many connections; of a login that is refused it tells nothing (measured, 2.15.1)."""
+
+CONNECTIONS_SUBJECT: Final = f"$SYS.REQ.ACCOUNT.{BOTS_ACCOUNT}.CONNZ"
+"""Where nats-server says which bots are connected."""
+
+MAX_PAYLOAD_BYTES: Final = 1024 * 1024
+"""nats-server's own default, written out because limits of the protocol are derived from it."""
+
+MAX_BOT_PAYLOAD_BYTES: Final = MAX_ENVELOPE_BYTES + 64 * 1024
+"""What a bot may publish: above the largest envelope, so that one slightly too large still gets its verdict (``size``), and far
+enough below :data:`MAX_PAYLOAD_BYTES` that the quarantine can wrap it whole."""
+
+MAX_SUBSCRIPTIONS: Final = 1024
+"""Subscriptions of one bot's connection; each costs the server memory and matching time."""
+
+AUTHORIZATION_TIMEOUT_S: Final = 2
+"""How long nats-server waits for the relay's answer to a login."""
+
+UNBOUNDED_BYTES: Final = 2**50
+"""JetStream's limits for all streams together: 1 PiB, more than one server's disk has. Each stream has its own limit from the
+policy, so a second limit adds nothing and does harm. It keeps nats-server from starting (or its streams from being restored) when the
+policy's limits are lowered, because the streams still have the larger ones then; and it refuses limits that are raised until
+nats-server is restarted. Left out, nats-server takes three quarters of the disk that is *free* when it starts."""
+
+MAX_BUFFERED_MESSAGES: Final = 10_000
+"""Messages of one stream that nats-server has received and not stored yet. It drops what comes on top, of all bots alike, and says
+so in its own log only; their senders have no receipt and send again. Some 3 s of writing for a disk that syncs 3,000 messages a
+second: what waits longer is soon retried, and would be written twice. nats-server's own default, written out."""
+
+MAX_BUFFERED_BYTES: Final = 128 * 1024 * 1024
+"""The same in bytes: four streams come to 512 MiB of memory at most."""
+
+MAX_PENDING_BYTES: Final = 16 * 1024 * 1024
+"""What may wait for one connection that does not read as fast as messages come; then nats-server ends it. A bot has 64 connections, unless
+its policy says otherwise, so this is a gigabyte for a bot that reads on none of them. A relay that judges reads again soon
+(``pipeline.GIVE_WAY_S``). nats-server's own default is 64 MiB: 62 silent sessions took 2.2 GiB of memory then."""
+
+LOG_BYTES: Final = 16 * 1024 * 1024
+LOG_FILES: Final = 2
+"""The embedded server's log: a refused login writes some 200 bytes, so a stranger pushes older lines out. Two files of this size
+hold more than 150,000 of them."""
+
+RESERVED_CONNECTIONS: Final = 64
+"""Connections that bots cannot use up, so that a relay can always come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class NatsConfig:
+    """What :func:`render` needs to know.
+
+    ``sync_interval``: ``"always"`` (default) makes JetStream fsync before it acknowledges. Its own default of two minutes lost
+    acknowledged writes on power failure (Jepsen, 2.12.1), and a nonce ledger that forgets readmits old envelopes; the price is
+    about half of the sequential rate on one node. A duration (``"2m"``) is for buses that can live with that.
+
+    ``max_file_bytes`` and ``max_memory_bytes``: JetStream's own limits, above any that a policy sets (see :data:`UNBOUNDED_BYTES`).
+    """
+
+    store_dir: Path
+    relay: PublicKey
+    issuer: PublicKey
+    host: str = "127.0.0.1"
+    port: int = 4222
+    server_name: str = "sealbus"
+    pid_file: Path | None = None
+    http_port: int | None = None
+    log_file: Path | None = None
+    """Where nats-server writes its log, and begins anew when it has grown. ``None``: to standard error, for whoever runs it to bound."""
+    sync_interval: str = "always"
+    max_file_bytes: int = UNBOUNDED_BYTES
+    max_memory_bytes: int = UNBOUNDED_BYTES
+    max_connections: int = 8192
+
+
+def quote(text: str | Path) -> str:
+    """``text`` as a quoted string of the configuration language, in which nothing is special.
+
+    The language knows the escapes of Go and reads ``$name`` outside quotes only. Raises :class:`InvalidInput` for control
+    characters: no path of ours has them, and an error is better than a line that ends early.
+    """
+    given = str(text)
+    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in given):
+        raise InvalidInput(f"{given!r} has control characters", hint="use another folder or name")
+    return '"' + given.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def render(config: NatsConfig) -> str:
+    """The whole configuration file."""
+    jetstream = [
+        f"store_dir: {quote(config.store_dir)}",
+        f"sync_interval: {quote(config.sync_interval)}",
+        f"max_file_store: {config.max_file_bytes}",
+        f"max_memory_store: {config.max_memory_bytes}",
+        f"max_buffered_msgs: {MAX_BUFFERED_MESSAGES}",
+        f"max_buffered_size: {MAX_BUFFERED_BYTES}",
+    ]
+    optional = []
+    if config.pid_file is not None:
+        optional.append(f"pid_file: {quote(config.pid_file)}")
+    if config.log_file is not None:
+        optional += [
+            f"log_file: {quote(config.log_file)}",
+            f"logfile_size_limit: {LOG_BYTES}",
+            f"logfile_max_num: {LOG_FILES}",
+        ]
+    if config.http_port is not None:
+        optional.append(f"http: {quote(f'127.0.0.1:{config.http_port}')}  # monitoring, never beyond this machine")
+    relay, issuer = config.relay.text, config.issuer.text
+    return f"""\
+# Written by sealbus at every start: edits are lost. No secret is in here.
+listen: {quote(f"{_host(config.host)}:{config.port}")}
+server_name: {quote(config.server_name)}
+{_lines(optional, "")}
+# The longest subject with its prefixes fits many times over. No bot of a bus sends a longer line.
+max_control_line: 4096
+max_payload: {MAX_PAYLOAD_BYTES}
+max_connections: {config.max_connections}
+# A client that does not read is cut off instead of holding memory.
+max_pending: {MAX_PENDING_BYTES}
+write_deadline: "10s"
+ping_interval: "30s"
+ping_max: 3
+# A stop need not wait for clients: they reconnect by themselves.
+lame_duck_duration: "30s"
+lame_duck_grace_period: "1s"
+
+jetstream {{
+{_lines(jetstream, "  ")}}}
+
+accounts {{
+  {BUS_ACCOUNT} {{
+    jetstream: enabled
+    users: [ {{ nkey: {relay} }} ]
+    exports: [
+      {{ stream: "bus.>" }}
+      {{ stream: "inbox.>" }}
+      {{ service: "$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.*", response_type: stream }}
+      {{ service: "$JS.ACK.ACCEPTED.>" }}
+    ]
+    imports: [
+      {{ stream: {{ account: {BOTS_ACCOUNT}, subject: "send.*" }} }}
+      {{ stream: {{ account: {BOTS_ACCOUNT}, subject: "call.*" }} }}
+      {{ service: {{ account: {SYSTEM_ACCOUNT}, subject: {quote(CONNECTIONS_SUBJECT)} }} }}
+    ]
+  }}
+  {BOTS_ACCOUNT} {{
+    limits {{
+      max_payload: {MAX_BOT_PAYLOAD_BYTES}
+      max_subscriptions: {MAX_SUBSCRIPTIONS}
+      max_connections: {max(1, config.max_connections - RESERVED_CONNECTIONS)}
+      max_leafnodes: 0
+    }}
+    exports: [
+      {{ stream: "send.*" }}
+      {{ stream: "call.*" }}
+    ]
+    imports: [
+      {{ stream: {{ account: {BUS_ACCOUNT}, subject: "bus.>" }} }}
+      {{ stream: {{ account: {BUS_ACCOUNT}, subject: "inbox.>" }} }}
+      {{ service: {{ account: {BUS_ACCOUNT}, subject: "$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.*" }} }}
+      {{ service: {{ account: {BUS_ACCOUNT}, subject: "$JS.ACK.ACCEPTED.>" }} }}
+    ]
+  }}
+  # Who is connected, and nothing else of the system: the relays count each bot's sessions.
+  {SYSTEM_ACCOUNT} {{ exports: [ {{ service: {quote(CONNECTIONS_SUBJECT)}, accounts: [ {BUS_ACCOUNT} ] }} ] }}
+  # For whoever has all his sessions already: takes no connection, and the client is told why.
+  {FULL_ACCOUNT} {{ limits {{ max_connections: 0 }} }}
+}}
+system_account: {SYSTEM_ACCOUNT}
+
+authorization {{
+  timeout: {AUTHORIZATION_TIMEOUT_S}
+  # Everyone but the relay is admitted, or not, by the relay. That the relay is an nkey user makes the server send challenges.
+  auth_callout {{
+    issuer: {issuer}
+    account: {BUS_ACCOUNT}
+    auth_users: [ {relay} ]
+  }}
+}}
+"""
+
+
+def _host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _lines(lines: list[str], indent: str) -> str:
+    return "".join(f"{indent}{line}\n" for line in lines)

@@ -1,0 +1,134 @@
+"""Answers that the relay gives in the name of ``sealbus``: sealed, stamped and stored like any bot's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from sealbus.protocol.answer import ERROR_ID, ERROR_VERSION, error_payload
+from sealbus.protocol.delivery import pack_delivery
+from sealbus.protocol.envelope import Envelope, Header, Parent, seal_envelopes
+from sealbus.protocol.keys import SigningKey
+from sealbus.protocol.shelf_life import shelf_life_ms
+from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
+from sealbus.protocol.subjects import RELAY, reply_subject
+from sealbus.sending.minting import new_nonce
+from sealbus_broker.gate.policy import Policy, Store
+from sealbus_broker.gate.shares import Shares
+from sealbus_broker.relay.journal import Entry, Journal
+
+
+class Question(NamedTuple):
+    """An accepted request, as far as its answer must name it."""
+
+    bot: str
+    nonce: bytes
+    stamp: bytes
+    """The sealed stamp that accepted it."""
+
+
+class Answer(NamedTuple):
+    """What is answered. Packed; an error names a schema of its own."""
+
+    question: Question
+    payload: bytes
+    is_error: bool = False
+
+    @classmethod
+    def error(cls, question: Question, error: str, message: str) -> Answer:
+        """That the request failed: a word for programs, and a sentence."""
+        return cls(question, error_payload(error, message), is_error=True)
+
+
+class Answers:
+    """Seals answers, a batch under one signature, and stores them."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        policy: Callable[[], Policy],
+        key: SigningKey,
+        relay: str,
+        now_ms: Callable[[], int],
+        shares: Shares,
+    ) -> None:
+        """``shares``: an answer takes room in LIVE, and is charged to the bot that asked."""
+        self._journal = journal
+        self._policy = policy
+        self._key = key
+        self._relay = relay
+        self._now_ms = now_ms
+        self._shares = shares
+
+    async def give(self, answers: Sequence[Answer]) -> None:
+        """Give ``answers`` (at most 1,024); return when they are stored, or nobody waits for them any more.
+
+        Each attempt is sealed and stamped anew, so that it is fresh when it is stored. An answer that came too late is none; whoever asked
+        asks again.
+        """
+        waiting, until = list(answers), time.monotonic() + self._policy().limits.live_ttl_ms / 1000
+
+        async def attempt() -> str | None:
+            if time.monotonic() > until:
+                return None
+            entries = self._entries(waiting)
+            found, trouble = await self._journal.attempt(entries)
+            for answer, entry, where in zip(waiting, entries, found, strict=True):
+                if where is not None and not where.duplicate:
+                    self._charge(answer.question.bot, len(entry.data))
+            waiting[:] = [answer for answer, where in zip(waiting, found, strict=True) if where is None]
+            return trouble
+
+        await self._journal.persist(attempt)
+
+    def _charge(self, bot: str, size: int) -> None:
+        self._shares.charge(bot, Store.LIVE, self._policy().share(Store.LIVE), size, self._now_ms())
+
+    def _entries(self, answers: Sequence[Answer]) -> list[Entry]:
+        policy, now_ms = self._policy(), self._now_ms()
+        headers = [self._header(answer, policy, now_ms) for answer in answers]
+        payloads = [answer.payload for answer in answers]
+        envelopes = seal_envelopes(self._key, list(zip(headers, payloads, strict=True)))
+        verdicts = [
+            Stamp(
+                bus=policy.bus,
+                envelope=Envelope.decode(envelope).digest,
+                bot=RELAY,
+                subject=header.subject,
+                nonce=header.nonce,
+                verdict=Verdict.ACCEPTED,
+                reason=None,
+                detail=None,
+                policy=policy.digest,
+                position=None,
+                judged_at_ms=now_ms,
+                relay=self._relay,
+                store_by_ms=now_ms + shelf_life_ms(live=True) + policy.limits.clock_skew_ms,
+            )
+            for header, envelope in zip(headers, envelopes, strict=True)
+        ]
+        return [
+            Entry(
+                f"live.{header.subject}",
+                pack_delivery(envelope, stamp),
+                {"Nats-Msg-Id": f"{answer.question.nonce.hex()}>{header.subject}"},
+            )
+            for answer, header, envelope, stamp in zip(
+                answers, headers, envelopes, seal_stamps(self._key, verdicts), strict=True
+            )
+        ]
+
+    def _header(self, answer: Answer, policy: Policy, now_ms: int) -> Header:
+        question = answer.question
+        return Header(
+            bus=policy.bus,
+            bot=RELAY,
+            subject=reply_subject(question.bot, question.nonce),
+            nonce=new_nonce(now_ms),
+            issued_at_ms=now_ms,
+            ttl_ms=policy.limits.live_ttl_ms,
+            schema=ERROR_ID if answer.is_error else None,
+            schema_version=ERROR_VERSION if answer.is_error else None,
+            parent=Parent(question.stamp).encode(),
+        )

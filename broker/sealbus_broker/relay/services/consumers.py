@@ -1,0 +1,194 @@
+"""The durable subscriptions of bots: JetStream consumers on ACCEPTED, made on request and taken away with the grant."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import defaultdict
+from datetime import datetime
+from typing import Any, Final
+
+import structlog
+from nats.aio.client import Client
+
+from sealbus.protocol.limits import MAX_PULL, MAX_PULL_S, MAX_PULLS
+from sealbus.protocol.subjects import consumer_name
+from sealbus_broker.errors import NotServed
+from sealbus_broker.gate.policy import Policy
+from sealbus_broker.nats.jetstream import API, request
+from sealbus_broker.nats.streams import ACCEPTED, MAX_SUBSCRIPTIONS
+
+log = structlog.get_logger(__name__)
+
+ACK_WAIT_S: Final = 30
+"""How long a bot's handler may be silent before its message is delivered again; the client reports progress sooner."""
+
+ACK_PENDING: Final = 16_384
+"""Messages of a durable subscription that are in hand or wait for another attempt. What fails waits here, so this is how many may
+fail before the rest is held up. Four processes may each have 4,096 waiting (``sealbus.receiving.attempts.MOST_WAITING``)."""
+
+LIST_MOST: Final = 200
+"""Most subscriptions in one answer: about 80 KiB of JSON."""
+
+REQUEST_S: Final = 5.0
+_EXISTS: Final = 10148
+"""JetStream: the consumer exists with other settings; another relay was faster, or asked with another start."""
+
+_TOO_MANY: Final = 10026
+"""JetStream: the stream has as many consumers as it may have."""
+
+_NOT_FOUND: Final = 10014
+"""JetStream: there is no such consumer."""
+
+
+class Subscriptions:
+    """Makes, lists and removes the bots' durable subscriptions."""
+
+    def __init__(self, nc: Client) -> None:
+        self._nc = nc
+        self._making: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """One a bot, so that a bot's requests cannot pass its limit together. Two relays may let one more through."""
+
+    async def make(
+        self, bot: str, pattern: str, durable: str, start: str, *, most: int, forget_s: int | None = None
+    ) -> str:
+        """Make the consumer of a bot's durable subscription, if it is not there; return its name.
+
+        Where it began, ``start`` (``new`` or ``all``), stays as the first asker wanted it. ``most``: how many the bot
+        may have. ``forget_s``: after so many seconds without use JetStream removes it. Whether the bot may receive the
+        pattern is for the caller to check. Raises :class:`NotServed`.
+        """
+        name = consumer_name(bot, pattern, durable)
+        async with self._making[bot]:
+            if "error" not in await _api(self._nc, f"CONSUMER.INFO.{ACCEPTED}.{name}", None):
+                return name
+            count = sum(one.startswith(f"{bot}_") for one in await _names(self._nc))
+            if count >= most:
+                raise NotServed(
+                    f"{bot} has {count} durable subscriptions, and the policy allows {most} (limits.subscriptions); "
+                    "an operator can remove one that is no longer used: sealbus subscriptions rm"
+                )
+            config = _config(bot, pattern, durable) | {"deliver_policy": start}
+            if forget_s is not None:
+                config["inactive_threshold"] = forget_s * 1_000_000_000
+            create = {"stream_name": ACCEPTED, "config": config, "action": "create"}
+            made = await _api(self._nc, f"CONSUMER.CREATE.{ACCEPTED}.{name}.{config['filter_subject']}", create)
+        error = made.get("error", {})
+        if error.get("err_code") == _TOO_MANY:
+            log.error("consumer.refused", consumer=name, error=f"the bus has {MAX_SUBSCRIPTIONS} durable subscriptions")
+            raise NotServed(f"the bus has {MAX_SUBSCRIPTIONS} durable subscriptions, and takes no more")
+        if error and error.get("err_code") != _EXISTS:
+            log.error("consumer.refused", consumer=name, error=error.get("description"))
+            raise NotServed("JetStream refused the consumer; the relay's log says why")
+        return name
+
+    async def list(self, bot: str | None, offset: int, limit: int) -> dict[str, Any]:
+        """A page of the durable subscriptions, of ``bot`` or of all, in the order of their consumers' names."""
+        rows = [_row(info) for info in await _consumers(self._nc) if info["config"].get("metadata")]
+        wanted = sorted((row for row in rows if bot in (None, row["bot"])), key=lambda row: str(row["consumer"]))
+        page = wanted[offset : offset + min(limit, LIST_MOST)]
+        end = offset + len(page)
+        return {"subscriptions": page, "next": end if end < len(wanted) else None, "total": len(wanted)}
+
+    async def remove(self, consumer: str, operator: str) -> dict[str, Any]:
+        """Remove one, with its place; return what it was. Raises :class:`NotServed`."""
+        info = await _api(self._nc, f"CONSUMER.INFO.{ACCEPTED}.{consumer}", None)
+        if "error" in info or not info["config"].get("metadata"):
+            raise NotServed(f"there is no durable subscription {consumer}")
+        gone = await _api(self._nc, f"CONSUMER.DELETE.{ACCEPTED}.{consumer}", None)
+        if "error" in gone and gone["error"].get("err_code") != _NOT_FOUND:
+            raise NotServed(f"JetStream did not remove it: {gone['error'].get('description')}")
+        row = _row(info)
+        log.warning("consumer.removed", consumer=consumer, bot=row["bot"], pattern=row["pattern"], operator=operator)
+        return row
+
+
+def _config(bot: str, pattern: str, durable: str) -> dict[str, Any]:
+    return {
+        "durable_name": consumer_name(bot, pattern, durable),
+        "filter_subject": f"accepted.{pattern}",
+        "ack_policy": "explicit",
+        "ack_wait": ACK_WAIT_S * 1_000_000_000,
+        "max_ack_pending": ACK_PENDING,
+        "max_batch": MAX_PULL,
+        "max_expires": MAX_PULL_S * 1_000_000_000,
+        "max_waiting": MAX_PULLS,
+        "max_deliver": -1,
+        "metadata": {"bot": bot, "pattern": pattern, "durable": durable},
+    }
+
+
+def _row(info: dict[str, Any]) -> dict[str, Any]:
+    metadata = info["config"]["metadata"]
+    active = info["delivered"].get("last_active")
+    return {
+        "consumer": info["name"],
+        "bot": metadata.get("bot", ""),
+        "pattern": metadata.get("pattern", ""),
+        "durable": metadata.get("durable", ""),
+        "waiting": info["num_pending"],
+        "in_hand": info["num_ack_pending"],
+        "listening": info["num_waiting"] > 0 or info["num_ack_pending"] > 0,
+        "created_ms": _ms(info["created"]),
+        "delivered_ms": _ms(active) if active else None,
+    }
+
+
+def _ms(time: str) -> int:
+    return int(datetime.fromisoformat(time).timestamp() * 1000)
+
+
+async def remove_ungranted(nc: Client, policy: Policy) -> int:
+    """Delete every consumer on ACCEPTED that the policy no longer grants; return how many.
+
+    A consumer outlives the session that asked for it, so a grant that is taken away must take it along: its bot could still pull.
+    """
+    removed = 0
+    for info in await _consumers(nc):
+        name, metadata = info["name"], info["config"].get("metadata") or {}
+        bot = policy.bots.get(metadata.get("bot", ""))
+        pattern, durable = metadata.get("pattern", ""), metadata.get("durable", "")
+        is_ours = bot is not None and name == consumer_name(bot.name, pattern, durable)
+        filters_so = info["config"].get("filter_subject") == f"accepted.{pattern}"
+        if bot is not None and is_ours and filters_so and bot.may_subscribe(pattern):
+            await _follow(nc, info, _config(bot.name, pattern, durable))
+            continue
+        await _api(nc, f"CONSUMER.DELETE.{ACCEPTED}.{name}", None)
+        log.warning("consumer.removed", consumer=name, bot=metadata.get("bot"), pattern=pattern)
+        removed += 1
+    return removed
+
+
+async def _follow(nc: Client, info: dict[str, Any], config: dict[str, Any]) -> None:
+    """Bring a consumer that an earlier version made up to what this one makes."""
+    before = info["config"]
+    if all(before.get(name) == config[name] for name in ("max_ack_pending", "max_batch", "max_expires")):
+        return
+    # The last of them JetStream sets once, when the consumer is made.
+    kept = ("deliver_policy", "inactive_threshold", "max_waiting")
+    config |= {name: before[name] for name in kept if name in before}
+    update = {"stream_name": ACCEPTED, "config": config, "action": "update"}
+    answer = await _api(nc, f"CONSUMER.CREATE.{ACCEPTED}.{info['name']}.{config['filter_subject']}", update)
+    log.info("consumer.updated", consumer=info["name"], error=answer.get("error", {}).get("description"))
+
+
+async def _names(nc: Client) -> list[str]:
+    found: list[str] = []
+    while True:
+        page = await _api(nc, f"CONSUMER.NAMES.{ACCEPTED}", {"offset": len(found)})
+        found.extend(page.get("consumers") or [])
+        if not page.get("consumers") or len(found) >= page["total"]:
+            return found
+
+
+async def _consumers(nc: Client) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    while True:
+        page = await _api(nc, f"CONSUMER.LIST.{ACCEPTED}", {"offset": len(found)})
+        found.extend(page.get("consumers") or [])
+        if not page.get("consumers") or len(found) >= page["total"]:
+            return found
+
+
+async def _api(nc: Client, call: str, body: object) -> Any:
+    return await request(nc, f"{API}.{call}", b"" if body is None else json.dumps(body).encode(), REQUEST_S)

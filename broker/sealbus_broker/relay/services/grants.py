@@ -1,0 +1,83 @@
+"""The answer to ``sealbus.grants``: everything in the policy that concerns one bot.
+
+A client that knows it need not be told which subjects are live, keeps to the rates by itself, and learns how far its clock is off.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sealbus.protocol.subjects import overlap
+from sealbus_broker.gate.policy import Policy, SubjectRule
+
+ROOM_BYTES: Final = 256 * 1024
+"""For names in one answer: half an envelope. A bot with more grants learns the first, and that there are more."""
+
+ENTRY_BYTES: Final = 100
+"""What each entry takes beside its name, or less. With this and the room above an answer stays below 65,536 values, too."""
+
+
+class Grants:
+    """Answers for each bot, kept while the policy stays the same: a bot asks whenever it connects."""
+
+    def __init__(self, relay: str) -> None:
+        self._relay = relay
+        self._digest = b""
+        self._answers: dict[str, dict[str, Any]] = {}
+
+    def answer(self, bot: str, policy: Policy, now_ms: int) -> dict[str, Any]:
+        """What ``bot``, which the policy knows, may do."""
+        if policy.digest != self._digest:
+            self._digest = policy.digest
+            self._answers.clear()
+        if bot not in self._answers:
+            self._answers[bot] = granted(bot, policy)
+        return {"time": now_ms, "relay": self._relay, **self._answers[bot]}
+
+
+def granted(bot: str, policy: Policy) -> dict[str, Any]:
+    """The part of the answer that depends on the policy alone."""
+    rule, limits = policy.bots[bot], policy.limits
+    patterns = dict.fromkeys((*rule.publish, *rule.subscribe))
+    subjects = [subject for subject in policy.subjects if any(overlap(subject.pattern, one) for one in patterns)]
+    room = _Room()
+    return {
+        "policy": policy.digest.hex(),
+        "publish": [pattern for pattern in rule.publish if room.takes(pattern)],
+        "subscribe": [pattern for pattern in rule.subscribe if room.takes(pattern)],
+        "subjects": [_subject(subject) for subject in subjects if room.takes(subject.pattern, *subject.schemas)],
+        "limits": {
+            "ttl": limits.ttl_ms,
+            "live_ttl": limits.live_ttl_ms,
+            "clock_skew": limits.clock_skew_ms,
+            "session": limits.session_ms,
+            "attempts": limits.attempts,
+            "subscriptions": limits.subscriptions,
+        },
+        "complete": room.left > 0,
+    }
+
+
+class _Room:
+    """What an answer has room for."""
+
+    def __init__(self) -> None:
+        self.left = ROOM_BYTES
+
+    def takes(self, *names: str) -> bool:
+        """Whether an entry with ``names`` has room still. After the first that has none, none has."""
+        self.left -= sum(ENTRY_BYTES + len(name) for name in names) if self.left > 0 else 0
+        return self.left > 0
+
+
+def _subject(rule: SubjectRule) -> dict[str, Any]:
+    rate = None if rule.rate is None else {"per_second": rule.rate.per_second, "burst": rule.rate.burst}
+    return {
+        "pattern": rule.pattern,
+        "delivery": rule.delivery.value,
+        "schemas": list(rule.schemas),
+        "rate": rate,
+        "reply": rule.reply is not None,
+        "max_bytes": rule.max_bytes,
+        "parent": None if rule.cause is None else "envelope" if rule.cause.match else "stamp",
+    }

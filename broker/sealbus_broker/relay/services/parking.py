@@ -1,0 +1,137 @@
+"""Messages that a subscriber gave up: kept in the quarantine, where an operator sees them.
+
+The subscriber's client asks on ``sealbus.park``. It names its consumer and the message's place in ACCEPTED, and says what the message
+failed with. What is kept comes from the bus's own store, not from the bot, so a bot can park only what was delivered to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+
+from sealbus.errors import Malformed
+from sealbus.nats.hardened import HardenedClient
+from sealbus.protocol.delivery import split_delivery
+from sealbus.protocol.envelope import Envelope, Header
+from sealbus.protocol.subjects import matches
+from sealbus_broker.errors import NotGranted, NotServed
+from sealbus_broker.gate.policy import Delivery, Policy, Store
+from sealbus_broker.gate.shares import Shares
+from sealbus_broker.nats.streams import ACCEPTED
+from sealbus_broker.relay.journal import Journal
+from sealbus_broker.relay.quarantine import UNDELIVERABLE, Record
+
+log = structlog.get_logger(__name__)
+
+READ_S: Final = 5.0
+"""How long JetStream may take to find a consumer or a message."""
+
+
+class Parking:
+    """Serves ``sealbus.park``."""
+
+    def __init__(
+        self,
+        nc: HardenedClient,
+        journal: Journal,
+        policy: Callable[[], Policy],
+        relay: str,
+        now_ms: Callable[[], int],
+        shares: Shares,
+    ) -> None:
+        """``shares``: parked messages take room in the quarantine, and are charged to the subscription's bot."""
+        self._nc = nc
+        self._journal = journal
+        self._policy = policy
+        self._relay = relay
+        self._now_ms = now_ms
+        self._shares = shares
+
+    async def park(self, bot: str, asked: dict[str, Any]) -> dict[str, Any]:
+        """Keep the message that ``bot`` gave up; return its number in the quarantine.
+
+        The number is ``None`` where the message is no longer stored, and where the bot has filled its share of the quarantine: the
+        log names the message, which stays in ACCEPTED for as long as any. Raises :class:`NotServed` for a message that is not
+        the bot's to give up, and nats-py's errors.
+        """
+        consumer, sequence = asked["consumer"], asked["sequence"]
+        place = await self._place(bot, consumer, sequence)
+        stored = await self._nc.request(
+            f"$JS.API.DIRECT.GET.{ACCEPTED}", json.dumps({"seq": sequence}).encode(), READ_S
+        )
+        subject = (stored.headers or {}).get("Nats-Subject")
+        if subject is None:
+            log.warning("message.expired", bot=bot, consumer=consumer, sequence=sequence)
+            return {"record": None}
+        if not matches(f"accepted.{place['pattern']}", subject):
+            raise NotServed(f"{consumer} does not deliver message {sequence}")
+        record, data = self._record(bot, place, asked, stored.data)
+        share = self._policy().share(Store.QUARANTINE)
+        if not self._shares.has_room(bot, Store.QUARANTINE, share, len(data), self._now_ms()):
+            log.warning("message.not-kept", bot=bot, consumer=consumer, sequence=sequence, error=asked["error"])
+            return {"record": None}
+        entry = record.entry(data, f"parked.{consumer}.{sequence}")
+        (kept,) = await self._journal.store([entry])
+        if not kept.duplicate:
+            self._shares.charge(bot, Store.QUARANTINE, share, len(data), self._now_ms())
+        log.warning(
+            "message.parked",
+            bot=bot,
+            pattern=place["pattern"],
+            durable=place["durable"],
+            sequence=sequence,
+            attempts=asked["attempt"],
+            error=asked["error"],
+            record=kept.sequence,
+        )
+        return {"record": kept.sequence}
+
+    async def _place(self, bot: str, consumer: str, sequence: int) -> dict[str, Any]:
+        """What the consumer is, if it is the bot's own and the message is in its hand."""
+        if consumer.rpartition("_")[0] != bot:
+            raise NotServed(f"{consumer} is not a subscription of {bot}")
+        answer = await self._nc.request(f"$JS.API.CONSUMER.INFO.{ACCEPTED}.{consumer}", b"", READ_S)
+        info = json.loads(answer.data)
+        if "error" in info:
+            raise NotServed(f"there is no subscription {consumer}")
+        place: dict[str, Any] = info["config"].get("metadata") or {}
+        rule = self._policy().bots.get(bot)
+        if rule is None or not rule.may_subscribe(place.get("pattern", "")):
+            raise NotGranted(f"the policy does not let {bot} subscribe to that any more")
+        if not info["ack_floor"]["stream_seq"] < sequence <= info["delivered"]["stream_seq"]:
+            raise NotServed(f"message {sequence} is not in the hand of {consumer}")
+        return place
+
+    def _record(self, bot: str, place: dict[str, Any], asked: dict[str, Any], data: bytes) -> tuple[Record, bytes]:
+        header: Header | None = None
+        arrived_at_ms = now_ms = self._now_ms()
+        try:
+            data, _ = split_delivery(data)
+            header = Envelope.decode(data).header
+            arrived_at_ms = header.issued_at_ms
+        except Malformed:
+            pass  # kept as it is: somebody wrote to the store past the relays
+        attempts = f"{asked['attempt']} attempts" if asked["attempt"] > 1 else "1 attempt"
+        detail = f"given up after {attempts} ({asked['error']}): subscription {place['durable']} to {place['pattern']}"
+        record = Record(
+            reason=UNDELIVERABLE,
+            detail=detail,
+            session=bot,
+            claimed=header.bot if header else None,
+            proven=header.bot if header else None,
+            subject=header.subject if header else None,
+            nonce=header.nonce.hex() if header else None,
+            delivery=Delivery.STREAM.value,
+            position=asked["sequence"],
+            arrived_at_ms=arrived_at_ms,
+            judged_at_ms=now_ms,
+            size=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+            policy=self._policy().digest.hex(),
+            relay=self._relay,
+        )
+        return record, data

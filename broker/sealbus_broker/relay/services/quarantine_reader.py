@@ -1,0 +1,147 @@
+"""Reading the QUARANTINE stream: newest first, filtered, in pages."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict
+from typing import Any, Final
+
+from sealbus.nats.hardened import HardenedClient
+from sealbus_broker.relay import quarantine
+from sealbus_broker.relay.quarantine import RECORD_HEADER, STREAM, Record
+
+READ_TIMEOUT_S: Final = 2.0
+_PAGE: Final = 200
+"""Most records in one answer: about 120 KiB of JSON."""
+_SPAN: Final = 1024
+"""Sequences looked through at once, doubled while too few match, so that a rare reason is found in few steps."""
+_SPAN_MOST: Final = 32_768
+_MOST_READ: Final = 65_536
+"""Records looked at for one answer: a second or two. Whoever asks goes on behind them."""
+_BATCH: Final = 2048
+"""Records that one pull asks for."""
+
+
+async def read_records(
+    nc: HardenedClient, *, reason: str | None, session: str | None, subject: str | None, before: int | None, limit: int
+) -> dict[str, Any]:
+    """A page of the newest records before sequence ``before`` that match.
+
+    Returns ``{"records": [{"sequence": …, …}], "next": sequence | None, "total": int}``: ``next`` is the ``before`` of the next
+    page; ``total`` counts all that match ``reason`` and ``session``. A page may have few records, or none, and a next one: the
+    engine finds ``reason`` and ``session``, and ``subject`` is looked for here. It is no part of the records' subjects in NATS,
+    because the bound on what one bot can fill counts by those.
+    """
+    wanted = quarantine.subject(reason, session)
+    state = await _state(nc, wanted)
+    first, last = state["first_seq"], state["last_seq"]
+    total = sum((state.get("subjects") or {}).values())
+    end = min(before if before is not None else last + 1, last + 1)
+    limit = min(limit, _PAGE)
+    found: list[dict[str, Any]] = []
+    span, read = _SPAN, 0
+    while len(found) < limit and end > first and total and read < _MOST_READ:
+        start = max(first, end - span)
+        scan = _Scan(end, subject)
+        await scan.run(nc, wanted, start)
+        found.extend(reversed(scan.rows))
+        read += scan.read
+        end, span = start, min(span * 2, _SPAN_MOST)
+    if len(found) > limit:
+        found = found[:limit]
+        end = found[-1]["sequence"]
+    return {"records": found, "next": end if end > first and total else None, "total": total}
+
+
+async def read_record(nc: HardenedClient, sequence: int) -> tuple[dict[str, Any], bytes] | None:
+    """The record and the raw bytes at ``sequence``, or ``None`` where there is none."""
+    answer = await nc.request(f"$JS.API.DIRECT.GET.{STREAM}", json.dumps({"seq": sequence}).encode(), READ_TIMEOUT_S)
+    row = _row((answer.headers or {}).get(RECORD_HEADER), sequence)
+    return None if row is None else (row, answer.data)
+
+
+async def _state(nc: HardenedClient, wanted: str) -> dict[str, Any]:
+    answer = await nc.request(
+        f"$JS.API.STREAM.INFO.{STREAM}", json.dumps({"subjects_filter": wanted}).encode(), READ_TIMEOUT_S
+    )
+    state: dict[str, Any] = json.loads(answer.data)["state"]
+    return state
+
+
+class _Scan:
+    """Reads the headers of the records up to the sequence ``end`` (not included), oldest first; no body is read."""
+
+    def __init__(self, end: int, subject: str | None) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.read = 0
+        self._end = end
+        self._subject = subject
+        # A quote inside of a text is escaped, so this cannot stand in one; most headers need not be read further.
+        self._needle = b"" if subject is None else json.dumps({"subject": subject})[1:-1].encode()
+        self._over = False
+        self._left = 0
+        self._changed = asyncio.Event()
+
+    async def run(self, nc: HardenedClient, wanted: str, start: int) -> None:
+        """Read those from the sequence ``start`` on whose subject in NATS is one of ``wanted``."""
+        inbox = nc.new_inbox()
+        name = inbox.rsplit(".", 1)[-1]
+        config = {
+            "name": name,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": start,
+            "filter_subject": wanted,
+            "ack_policy": "none",
+            "headers_only": True,
+            "mem_storage": True,
+            "inactive_threshold": 5_000_000_000,
+            "num_replicas": 1,
+        }
+        create = json.dumps({"stream_name": STREAM, "config": config}).encode()
+        subscription = await nc.subscribe_direct(inbox, self._receive)
+        try:
+            await nc.request(f"$JS.API.CONSUMER.CREATE.{STREAM}.{name}.{wanted}", create, READ_TIMEOUT_S)
+            while not self._over:
+                self._left = _BATCH
+                ask = json.dumps({"batch": _BATCH, "no_wait": True}).encode()
+                await nc.publish(f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{name}", ask, reply=inbox)
+                while self._left and not self._over:
+                    self._changed.clear()
+                    async with asyncio.timeout(READ_TIMEOUT_S):
+                        await self._changed.wait()
+        finally:
+            await subscription.unsubscribe()
+            await nc.request(f"$JS.API.CONSUMER.DELETE.{STREAM}.{name}", b"", READ_TIMEOUT_S)
+
+    def _receive(self, _: bytes, reply: bytes, headers: bytes, __: bytes) -> None:
+        if self._over:
+            return
+        self._changed.set()
+        # $JS.ACK.….<sequence>.<consumer sequence>.<time>.<pending>; a status has no reply: nothing more
+        sequence = int(reply.split(b".")[-4]) if reply else self._end
+        if sequence >= self._end:
+            self._over = True
+            return
+        self._left -= 1
+        self.read += 1
+        if self._needle not in headers:
+            return
+        row = _row(_record_in(headers), sequence)
+        if row is not None and self._subject in (None, row["subject"]):
+            self.rows.append(row)
+
+
+def _record_in(headers: bytes) -> str | None:
+    """The record's header in a block of them."""
+    _, found, rest = headers.partition(f"\r\n{RECORD_HEADER}: ".encode())
+    return rest.partition(b"\r\n")[0].decode("ascii", "replace") if found else None
+
+
+def _row(header: str | None, sequence: int) -> dict[str, Any] | None:
+    if header is None:
+        return None
+    try:
+        return {"sequence": sequence, **asdict(Record.from_header(header))}
+    except (ValueError, TypeError):
+        return None

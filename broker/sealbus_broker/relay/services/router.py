@@ -1,0 +1,213 @@
+"""The bus's own subjects (``sealbus.…``), which the relay answers itself.
+
+A request comes through the gate like any message: sealed, granted, schema-valid, its nonce burned. The answer is a message too: sealed
+and stamped with the bus's key, in the name of ``sealbus``, on the requester's reply subject.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import structlog
+from nats.errors import Error as NatsError
+
+from sealbus.grants import GRANTS
+from sealbus.nats.hardened import HardenedClient
+from sealbus.own import (
+    PARK,
+    QUARANTINE_LIST,
+    QUARANTINE_SHOW,
+    SUBSCRIBE,
+    SUBSCRIPTIONS_LIST,
+    SUBSCRIPTIONS_REMOVE,
+)
+from sealbus.protocol.answer import BUSY, NOBODY_LISTENS, NOT_SERVED, UNAVAILABLE
+from sealbus.protocol.codec import pack_json, unpack_json
+from sealbus.protocol.keys import SigningKey
+from sealbus.protocol.limits import MAX_TOGETHER
+from sealbus.protocol.subjects import is_pattern, overlap
+from sealbus.supervision import Supervisor, kind
+from sealbus_broker.errors import NotGranted, NotServed
+from sealbus_broker.gate.policy import Delivery, Policy
+from sealbus_broker.gate.shares import Shares
+from sealbus_broker.gate.verdict import Judgment
+from sealbus_broker.relay.journal import Journal
+from sealbus_broker.relay.services.answers import Answer, Answers, Question
+from sealbus_broker.relay.services.consumers import Subscriptions
+from sealbus_broker.relay.services.fair_queue import FairQueue
+from sealbus_broker.relay.services.grants import Grants
+from sealbus_broker.relay.services.listening import Asked, Listening
+from sealbus_broker.relay.services.parking import Parking
+from sealbus_broker.relay.services.quarantine_reader import read_record, read_records
+from sealbus_broker.relay.tally import Tally
+
+log = structlog.get_logger(__name__)
+
+CHUNK_BYTES: Final = 192 * 1024
+"""Of a quarantined message's bytes in one answer: 256 KiB in base64, well inside an envelope."""
+
+TOLD_WAITING: Final = 4096
+"""Answers that something is not so (busy, nobody listens) which may wait to be given. Beyond it the asker learns it by its own
+deadline: such an answer costs as much as a message, and its sender chooses how many are asked for."""
+
+Handler = Callable[[str, Any], Awaitable[Any]]
+
+
+class Services:
+    """Answers requests on the bus's own subjects."""
+
+    def __init__(
+        self,
+        nc: HardenedClient,
+        journal: Journal,
+        policy: Callable[[], Policy],
+        key: SigningKey,
+        relay: str,
+        tally: Tally,
+        now_ms: Callable[[], int],
+        supervisor: Supervisor,
+        shares: Shares,
+    ) -> None:
+        """``shares``: what each bot has stored, which answers and parked messages add to."""
+        self._nc = nc
+        self._supervisor = supervisor
+        self._answers = Answers(journal, policy, key, relay, now_ms, shares)
+        self._policy = policy
+        self._tally = tally
+        self._now_ms = now_ms
+        self._grants = Grants(relay)
+        self._listening = Listening(nc, self._tell_that_nobody_listens)
+        self._queue = FairQueue(supervisor)
+        self._told: deque[Answer] = deque()
+        self._telling: asyncio.Task[None] | None = None
+        self._subscriptions = Subscriptions(nc)
+        self._parking = Parking(nc, journal, policy, relay, now_ms, shares)
+        self._handlers: Mapping[str, Handler] = {
+            GRANTS: self._tell_grants,
+            SUBSCRIBE: self._subscribe,
+            PARK: self._parking.park,
+            SUBSCRIPTIONS_LIST: self._subscriptions_list,
+            SUBSCRIPTIONS_REMOVE: self._subscriptions_remove,
+            QUARANTINE_LIST: self._quarantine_list,
+            QUARANTINE_SHOW: self._quarantine_show,
+        }
+
+    def __contains__(self, subject: str) -> bool:
+        return subject in self._handlers
+
+    async def open(self) -> None:
+        """Get ready to learn who listens. Call once, before :meth:`probe`."""
+        await self._listening.open()
+
+    def probe(self, judgment: Judgment, stamp: bytes) -> bytes:
+        """The frame that finds out whether anybody listens to an accepted request; if not, the requester is told."""
+        assert judgment.envelope is not None
+        header = judgment.envelope.header
+        return self._listening.probe(Asked(header.bot, header.subject, header.nonce, stamp))
+
+    def _tell_that_nobody_listens(self, asked: Asked) -> None:
+        question = Question(asked.bot, asked.nonce, asked.stamp)
+        self._tell(Answer.error(question, NOBODY_LISTENS, f"nobody listens on {asked.subject}"))
+
+    def _tell(self, answer: Answer) -> None:
+        if len(self._told) >= TOLD_WAITING:
+            return
+        self._told.append(answer)
+        if self._telling is None or self._telling.done():
+            self._telling = self._supervisor.piece("telling bots", self._tell_all())
+
+    async def _tell_all(self) -> None:
+        while self._told:
+            batch = [self._told.popleft() for _ in range(min(len(self._told), MAX_TOGETHER))]
+            await self._answers.give(batch)
+
+    def serve(self, judgment: Judgment, stamp: bytes) -> None:
+        """Start answering an accepted request, or have it wait for its turn. Returns at once; never raises."""
+        bot, size = judgment.arrival.session, len(judgment.arrival.data)
+        if not self._queue.put(bot, size, lambda: self._answer(judgment, stamp)):
+            assert judgment.header is not None
+            self._tally.count_busy(bot)
+            what = "too many requests wait, of this bot or of all; ask again later"
+            self._tell(Answer.error(Question(bot, judgment.header.nonce, stamp), BUSY, what))
+
+    async def drain(self) -> None:
+        """Wait for the answers that wait or are under way."""
+        await self._queue.drain()
+        if self._telling is not None:
+            await asyncio.gather(self._telling, return_exceptions=True)
+
+    def cancel(self) -> None:
+        """Give up the answers that wait or are under way."""
+        self._queue.cancel()
+        if self._telling is not None:
+            self._telling.cancel()
+
+    async def _answer(self, judgment: Judgment, stamp: bytes) -> None:
+        assert judgment.envelope is not None
+        header, bot = judgment.envelope.header, judgment.arrival.session
+        question = Question(bot, header.nonce, stamp)
+        try:
+            answered = await self._handlers[header.subject](bot, unpack_json(judgment.envelope.payload))
+        except NotServed as refusal:
+            answer = Answer.error(question, refusal.error, str(refusal))
+        except (NatsError, OSError, TimeoutError) as error:
+            log.warning("service.failed", subject=header.subject, bot=bot, error=type(error).__name__)
+            answer = Answer.error(question, UNAVAILABLE, "the relay cannot reach JetStream; try again")
+        except Exception as error:  # noqa: BLE001  # a mistake of ours: whoever asks need not wait for nothing
+            log.error("service.failed", subject=header.subject, bot=bot, error=kind(error))  # noqa: TRY400  # its kind alone
+            answer = Answer.error(question, NOT_SERVED, "the relay made a mistake; its log says more")
+        else:
+            answer = Answer(question, pack_json(answered))
+        await self._answers.give([answer])
+
+    async def _tell_grants(self, bot: str, _: Any) -> Any:
+        policy = self._policy()
+        if bot not in policy.bots:
+            raise NotServed(f"the policy does not know {bot} any more")
+        return self._grants.answer(bot, policy, self._now_ms())
+
+    async def _subscribe(self, bot: str, payload: Any) -> Any:
+        """Make the JetStream consumer behind a durable subscription, if the bot may receive all that the pattern stands for."""
+        pattern, durable, start = payload["pattern"], payload["durable"], payload["from"]
+        policy = self._policy()
+        rule = policy.bots.get(bot)
+        if not is_pattern(pattern):
+            raise NotServed("that is not a pattern")
+        if rule is None or not rule.may_subscribe(pattern):
+            raise NotGranted(f"the policy does not let {bot} subscribe to {pattern}")
+        if not any(rule.delivery is Delivery.STREAM and overlap(rule.pattern, pattern) for rule in policy.subjects):
+            raise NotServed(f"{pattern} covers no stream subject, so nothing is stored of it: subscribe live")
+        most = policy.limits.subscriptions
+        forget_s = payload.get("forget_s")
+        name = await self._subscriptions.make(bot, pattern, durable, start, most=most, forget_s=forget_s)
+        return {"consumer": name, "attempts": policy.limits.attempts}
+
+    async def _subscriptions_list(self, _: str, payload: Any) -> Any:
+        offset, limit = payload.get("offset", 0), payload.get("limit", 50)
+        return await self._subscriptions.list(payload.get("bot"), offset, limit)
+
+    async def _subscriptions_remove(self, operator: str, payload: Any) -> Any:
+        return await self._subscriptions.remove(payload["consumer"], operator)
+
+    async def _quarantine_list(self, _: str, payload: Any) -> Any:
+        return await read_records(
+            self._nc,
+            reason=payload.get("reason"),
+            session=payload.get("bot"),
+            subject=payload.get("subject"),
+            before=payload.get("before"),
+            limit=payload.get("limit", 50),
+        )
+
+    async def _quarantine_show(self, _: str, payload: Any) -> Any:
+        found = await read_record(self._nc, payload["sequence"])
+        if found is None:
+            raise NotServed(f"the quarantine holds nothing at {payload['sequence']}")
+        record, data = found
+        offset = payload.get("offset", 0)
+        chunk = base64.b64encode(data[offset : offset + CHUNK_BYTES]).decode()
+        return {"record": record, "data": chunk, "size": len(data), "offset": offset}

@@ -1,0 +1,388 @@
+"""A series of NATS connections that looks like one.
+
+nats-py closes a connection for good when its session expires, when an operator ends it, and on most errors that a
+server can send. So its own reconnection is switched off, and there is one way back for all of them: connect anew,
+attach everything, go on.
+
+How it works. :meth:`Session.open` makes the first connection. From then on one task, ``_keep``, waits until the
+connection in use must be replaced, and replaces it:
+
+* It was **lost**: there is no connection until the next one is made. ``on_lost`` and ``on_back`` are called.
+* It is to be **renewed**, because it will expire, or because somebody needs rights that only a new login gives:
+  the new connection is made first, and the old one lingers for what was asked for on it.
+
+``on_denied`` is called for each subscription that the server refuses, on any connection and at any time.
+Connections are made for ever; whoever waits for one sets the deadline, and cancels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import re
+import secrets
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nats.errors import Error as NatsError
+
+from sealbus.credentials import Credentials
+from sealbus.errors import ConnectionFailed, InvalidInput
+from sealbus.log import log
+from sealbus.nats.diagnosis import explain, shortly
+from sealbus.nats.hardened import HardenedClient
+from sealbus.protocol.limits import MAX_CONSUMERS
+from sealbus.protocol.seal import sign_connect
+from sealbus.protocol.subjects import INBOX
+from sealbus.supervision import Supervisor, end
+
+ADMISSION: Final = "sealbus/1"
+ATTEMPT_S: Final = 3
+"""How long one attempt may take: the relay's answer is waited for by the server for two seconds."""
+
+BACKOFF_FIRST_S: Final = 0.1
+BACKOFF_MOST_S: Final = 5.0
+STEADY_S: Final = 5.0
+"""A connection that lived this long was a good one: after it the pauses between attempts begin anew."""
+
+RENEW_S: Final = 240.0
+"""Sessions live ten minutes unless the policy says otherwise; a shorter one simply ends, and is followed by the next."""
+
+LINGER_S: Final = 10.0
+"""How long a connection that was renewed stays for what was asked for on it: longer than any request waits."""
+
+_NOT_ALLOWED: Final = re.compile(r'permissions violation for subscription to "bus\.([^"]+)"', re.IGNORECASE)
+
+Attach = Callable[[HardenedClient], Awaitable[None]]
+
+
+def _ignore(*_: object) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Watchers:
+    """Whom a session tells. Called in the event loop; must not raise."""
+
+    on_lost: Callable[[str], None] = _ignore
+    """There is no connection any more; why."""
+    on_back: Callable[[float], None] = _ignore
+    """There is one again, after so many seconds."""
+    on_denied: Callable[[str], None] = _ignore
+    """The server refused the live subscription with this pattern."""
+
+
+class Session:
+    """Keeps a bot connected. ``attach`` is called with every new connection, before the one before it goes."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        attach: Attach,
+        *,
+        supervisor: Supervisor,
+        renew_s: float = RENEW_S,
+        watchers: Watchers | None = None,
+    ) -> None:
+        self._credentials = credentials
+        self._attach = attach
+        self._supervisor = supervisor
+        self._renew_s = renew_s
+        self._watchers = watchers or Watchers()
+
+        # The connection in use, and the task that replaces it.
+        self._client: HardenedClient | None = None
+        self._up = asyncio.Event()
+        """Set while there is a connection."""
+        self._change = asyncio.Event()
+        """Wakes ``_keep``: the connection is lost, or somebody wants new rights."""
+        self._lost_at: float | None = None
+        """Since when there is none, by the loop's clock."""
+        self._keeping: asyncio.Task[None] | None = None
+        self._failures: dict[str, ConnectionFailed] = {}
+        """What the last attempt at each server met, since there was a connection."""
+        self._pause_s = BACKOFF_FIRST_S
+        """Before the next attempt."""
+
+        # Connections that were replaced, and who still waits for something on them.
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._held: Counter[HardenedClient] = Counter()
+        self._released = asyncio.Event()
+
+        # Rights: asked for when connecting, so each change needs a new connection.
+        self.consumers: set[str] = set()
+        """The bot's own JetStream consumers that the next connection asks to use."""
+        self._asked: frozenset[str] = frozenset()
+        """Those that the connection in use asked for."""
+        self._renewed = asyncio.Condition()
+        """Notified for each new connection."""
+
+        # What leaves together at the end of a turn of the event loop.
+        self._frames: list[bytes] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    # ---- its life ----------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connect for the first time, however long that takes, and keep connected from then on.
+
+        :meth:`explain` says what stands in the way meanwhile. May be called again after :meth:`close`.
+        """
+        self._pause_s = BACKOFF_FIRST_S
+        self._take(*await self._connect())
+        self._keeping = self._supervisor.keep("keeping the session", self._keep)
+
+    async def close(self, *, flush: bool = True) -> None:
+        """End all connections; first let what was written leave, unless ``flush`` is false."""
+        if self._keeping is not None:
+            await end(self._keeping)
+            self._keeping = None
+        client, self._client = self._client, None
+        self._up.clear()
+        self._held.clear()
+        self._released.set()
+        if not flush:
+            await end(*self._retiring)
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        if self._writing is not None:
+            await end(self._writing)
+            self._writing = None
+        if client is not None and flush:
+            self._write_on(client)
+            await _retire(client)
+        elif client is not None:
+            client.abort()
+        self._frames.clear()
+
+    def explain(self) -> ConnectionFailed:
+        """Why there is no connection."""
+        failures = list(self._failures.values())
+        if not failures:
+            where = ", ".join(self._credentials.servers)
+            return ConnectionFailed(f"no session at {where}", hint="is the bus up? `sealbus up` starts one")
+        causes = dict.fromkeys(failure.what for failure in failures)
+        return ConnectionFailed("; ".join(causes), hint=failures[0].hint)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a connection."""
+        return self._client is not None
+
+    # ---- using it ----------------------------------------------------------------------------------
+
+    async def client(self) -> HardenedClient:
+        """The connection in use; waits while there is none."""
+        while self._client is None:
+            await self._up.wait()
+        return self._client
+
+    def write_soon(self, frame: bytes) -> None:
+        """Send ``frame`` on the connection in use, or the next one. All that is given in one turn of the event loop leaves together."""
+        if self._keeping is None:
+            return  # closed: whoever waits for this has it delivered again
+        self._frames.append(frame)
+        if self._writing is None:
+            self._writing = self._supervisor.piece("writing answers", self._write())
+
+    async def _write(self) -> None:
+        try:
+            client = await self.client()
+        finally:
+            self._writing = None  # whatever happens: what comes next is written by another
+        self._write_on(client)
+
+    def _write_on(self, client: HardenedClient) -> None:
+        frames, self._frames = self._frames, []
+        with contextlib.suppress(NatsError, OSError):  # what is lost was an answer, and is asked for again
+            client.write(frames)
+
+    def is_current(self, client: HardenedClient) -> bool:
+        """Whether ``client`` is the connection in use."""
+        return client is self._client
+
+    @contextlib.contextmanager
+    def hold(self, client: HardenedClient) -> Iterator[None]:
+        """While the body runs, ``client`` is not closed for being renewed: what was asked for on it still arrives."""
+        self._held[client] += 1
+        try:
+            yield
+        finally:
+            self._held[client] -= 1
+            if self._held[client] <= 0:
+                del self._held[client]
+                self._released.set()
+
+    def want_consumer(self, name: str) -> bool:
+        """Have the next connection ask for the consumer ``name``; return whether it was not asked for before.
+
+        Raises :class:`InvalidInput` for more of them than a session can carry.
+        """
+        if name in self.consumers:
+            return False
+        if len(self.consumers) >= MAX_CONSUMERS:
+            raise InvalidInput(f"more than {MAX_CONSUMERS} durable subscriptions", hint="use another bot for the rest")
+        self.consumers.add(name)
+        return True
+
+    async def add_consumer(self, name: str) -> None:
+        """Make sure that the connection in use may pull from the consumer ``name``: renews the session if it may not."""
+        if not self.want_consumer(name):
+            return
+        async with self._renewed:
+            self._change.set()
+            await self._renewed.wait_for(lambda: name in self._asked)
+
+    # ---- one connection after the other ------------------------------------------------------------
+
+    def _take(self, client: HardenedClient, asked: frozenset[str]) -> None:
+        """Use ``client``, which asked for the consumers ``asked``, from now on."""
+        self._client = client
+        self._asked = asked
+        self._lost_at = None
+        self._failures.clear()
+        self._up.set()
+        client.when_closed.add(
+            lambda: self._on_closed(client)
+        )  # nats-py leaves its own callback out where a last write fails
+        if client.is_closed:
+            self._on_closed(client)
+
+    def _on_closed(self, client: HardenedClient) -> None:
+        if client is not self._client:
+            return
+        self._client = None
+        self._up.clear()
+        self._lost_at = asyncio.get_running_loop().time()
+        self._change.set()
+        self._watchers.on_lost(shortly(client.last_error))
+
+    async def _keep(self) -> None:
+        """Replace the connection in use whenever it has to be; for ever."""
+        while True:
+            began = asyncio.get_running_loop().time()
+            await self._until_change()
+            if asyncio.get_running_loop().time() - began >= STEADY_S:
+                self._pause_s = BACKOFF_FIRST_S
+            elif self._lost_at is not None:
+                await asyncio.sleep(self._next_pause())
+            new, asked = await self._connect()
+            old, lost_at = self._client, self._lost_at
+            self._take(new, asked)
+            if old is not None:
+                task = self._supervisor.piece("ending a renewed connection", self._retire_when_released(old))
+                self._retiring.add(task)
+                task.add_done_callback(self._retiring.discard)
+            async with self._renewed:
+                self._renewed.notify_all()
+            if lost_at is not None and self._client is new:
+                self._watchers.on_back(asyncio.get_running_loop().time() - lost_at)
+
+    async def _until_change(self) -> None:
+        # A little earlier or later each time, so that a thousand bots do not renew in one moment.
+        jitter = 1 - 0.002 * secrets.randbelow(100)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._renew_s * jitter):
+                while self._client is not None and self.consumers <= self._asked:
+                    self._change.clear()
+                    await self._change.wait()
+
+    async def _retire_when_released(self, client: HardenedClient) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while client in self._held and not client.is_closed:
+                    self._released.clear()
+                    await self._released.wait()
+        await _retire(client)
+
+    # ---- making one --------------------------------------------------------------------------------
+
+    async def _connect(self) -> tuple[HardenedClient, frozenset[str]]:
+        """A new connection, on which everything is attached, and the consumers that it asked for.
+
+        Tries all servers in turn, with a longer pause after each round, for ever.
+        """
+        while True:
+            servers = list(self._credentials.servers)
+            secrets.SystemRandom().shuffle(servers)
+            for server in servers:
+                asked = frozenset(self.consumers)
+                try:
+                    return await self._attempt(server, asked), asked
+                except ConnectionFailed as failure:
+                    self._failures[server] = failure
+            pause_s = self._next_pause()
+            log.warning("no session with the bus: %s; next attempt in %.1f s", self.explain().what, pause_s)
+            await asyncio.sleep(pause_s)
+
+    def _next_pause(self) -> float:
+        pause_s = self._pause_s * (1 - 0.005 * secrets.randbelow(100))
+        self._pause_s = min(2 * self._pause_s, BACKOFF_MOST_S)
+        return pause_s
+
+    async def _attempt(self, server: str, asked: frozenset[str]) -> HardenedClient:
+        """One attempt at one server. Raises :class:`ConnectionFailed` after at most :data:`ATTEMPT_S`."""
+        client, began = HardenedClient(), asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(ATTEMPT_S):
+                await client.connect(servers=[server], **self._options(asked))
+                await self._attach(client)
+                await client.flush(ATTEMPT_S)
+            if client.is_closed:
+                raise client.last_error or ConnectionError("closed")
+        except Exception as error:  # whatever a server's bytes bring about ends this attempt, and no more
+            client.abort()
+            raise self._why(error, server, client, began) from error
+        except BaseException:  # given up: what an unfinished attempt shows is better than nothing
+            client.abort()
+            self._failures.setdefault(server, self._why(TimeoutError(), server, client, began))
+            raise
+        return client
+
+    def _why(self, error: Exception, server: str, client: HardenedClient, began: float) -> ConnectionFailed:
+        waited_s, bot = asyncio.get_running_loop().time() - began, self._credentials.bot
+        how = {"reached": client.reached, "handshaking": client.is_handshaking}
+        return explain(error, server, bot, waited_s=waited_s, **how)
+
+    def _options(self, asked: frozenset[str]) -> dict[str, Any]:
+        """How a connection is made: with an admission text, and a signature over it and the server's challenge."""
+        credentials = self._credentials
+        words = [ADMISSION, credentials.bot, credentials.key.public.text, *sorted(asked)]
+        admission = " ".join(words)
+
+        def answer(challenge: str) -> bytes:
+            return base64.b64encode(sign_connect(credentials.key, challenge.encode(), admission.encode()))
+
+        async def on_error(error: Exception) -> None:
+            if (denied := _NOT_ALLOWED.search(str(error))) is not None:
+                self._watchers.on_denied(denied[1])
+            elif "permissions violation" in str(error).lower():
+                log.warning("nats: %s", shortly(error))
+            else:
+                log.debug("nats: %s", shortly(error))
+
+        return {
+            "name": credentials.bot,
+            "token": admission,
+            "signature_cb": answer,
+            "allow_reconnect": False,
+            "connect_timeout": ATTEMPT_S,
+            "inbox_prefix": f"{INBOX}.{credentials.bot}",
+            "ping_interval": 20,
+            "error_cb": on_error,
+        }
+
+
+async def _retire(client: HardenedClient) -> None:
+    """Close in good order; cut the connection if that is given up."""
+    try:
+        with contextlib.suppress(NatsError, OSError, TimeoutError):
+            if client.is_connected:
+                await client.flush(ATTEMPT_S)
+        with contextlib.suppress(NatsError, OSError):
+            await client.close()
+    finally:
+        if not client.is_closed:
+            client.abort()

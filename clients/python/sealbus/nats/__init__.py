@@ -1,0 +1,1 @@
+"""One NATS connection: its bytes, its background work, and why there is none."""

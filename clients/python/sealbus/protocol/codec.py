@@ -1,0 +1,228 @@
+"""msgpack, read so strictly that every value has exactly one encoding.
+
+Two parties who read the same bytes as different values can be played against each other. So what is read must be what an exact
+writer would have written: re-packing it gives the same bytes (which catches duplicate keys, longer-than-needed lengths, 32-bit
+floats and trailing bytes), and a walk catches what re-packing cannot (NaN, infinities, -0.0, integers that JSON cannot carry exactly,
+binary, extension types, keys that are not text, and trees that are too deep or too large).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from itertools import product
+from typing import Any, Self
+
+import msgpack
+
+from sealbus.errors import InvalidInput, Malformed
+from sealbus.protocol.limits import (
+    MAX_DEPTH,
+    MAX_INTEGER,
+    MAX_NODES,
+    MAX_TOGETHER,
+    MAX_TOGETHER_BYTES,
+    MIN_TOGETHER_ITEM_BYTES,
+    PROTOCOL_VERSION,
+)
+
+_MAX_FIELDS = 16
+"""More than any array of ours has. msgpack makes room for items before it has seen them, and before any seal is checked: a
+thousand nested headers that each claim half a million took 12 GB of address space with msgpack 1.1, and 80 MB with 1.2."""
+
+_TOGETHER = b"\x92" + msgpack.packb(PROTOCOL_VERSION)
+"""How an array of two that begins with the version begins; an envelope is an array of four, a stamp of three."""
+
+_JSON_HINT = "values must be of the JSON data model: null, true, false, numbers, text, lists, and maps with text keys"
+
+
+def pack_json(value: object) -> bytes:
+    """Encode a payload. Raises :class:`InvalidInput` that names the trouble if ``value`` is not of the JSON data model."""
+    trouble = _trouble(value)
+    if trouble:
+        raise InvalidInput(f"the payload cannot be sent: {trouble}", hint=_JSON_HINT)
+    try:
+        return _pack(value)
+    except (ValueError, TypeError, UnicodeError, OverflowError) as error:
+        raise InvalidInput(f"the payload cannot be sent: {type(error).__name__}", hint=_JSON_HINT) from None
+
+
+def unpack_json(data: bytes, most: int = MAX_NODES) -> Any:
+    """Decode a payload. Raises :class:`Malformed`, which never repeats any of ``data``, unless it is exactly one value.
+
+    ``most``: how many values may be in it, map keys included.
+    """
+    value = _unpack(data, most)
+    trouble = _trouble(value, most)
+    if trouble:
+        raise Malformed(trouble)
+    if _pack(value) != data:
+        raise Malformed("not the exact encoding: a duplicate key, a longer form than needed or a 32-bit float")
+    return value
+
+
+def pack_fields(fields: Sequence[object]) -> bytes:
+    """Encode an array of plain fields (text, bytes, integers, ``None``)."""
+    return _pack(list(fields))
+
+
+class FieldTypes(tuple[tuple[type, ...], ...]):  # noqa: SLOT001  # a tuple can have no further slots
+    """The types that each field of an array may have, in order; and for a quick look, all that they may be together."""
+
+    together: frozenset[tuple[type, ...]]
+
+    def __new__(cls, each: Iterable[tuple[type, ...]]) -> Self:
+        made = super().__new__(cls, each)
+        made.together = frozenset(product(*made))
+        return made
+
+
+def unpack_fields(data: bytes, types: Sequence[tuple[type, ...]]) -> list[Any]:
+    """Decode an array whose fields have exactly these ``types``, in its exact encoding. Raises :class:`Malformed`.
+
+    ``types`` that are used again and again are best :class:`FieldTypes`.
+    """
+    known = types if isinstance(types, FieldTypes) else FieldTypes(types)
+    fields = _unpack(data, _MAX_FIELDS)
+    if type(fields) is not list or len(fields) != len(known):
+        raise Malformed(f"expected an array of {len(known)} fields")
+    if tuple(map(type, fields)) not in known.together:
+        wrong = next(at for at, field in enumerate(fields) if type(field) not in known[at])
+        raise Malformed(f"field {wrong} is of the wrong type")
+    if _pack(fields) != data:
+        raise Malformed("not the exact encoding")
+    return fields
+
+
+_SEALED_TYPES = {parts: FieldTypes([(int,), *[(bytes,)] * (parts + 1)]) for parts in (1, 2)}
+"""Of a stamp (body and seal) and an envelope (header, payload and seal), behind the version."""
+
+
+def join_sealed(parts: Sequence[bytes], seal: bytes) -> bytes:
+    """Put a sealed thing together: ``[version, part…, seal]``, where :func:`signed_part` is what the seal is over."""
+    return signed_part(parts) + _pack(seal)
+
+
+def signed_part(parts: Sequence[bytes]) -> bytes:
+    """The bytes that a seal is over: ``[version, part…`` as they will be sent, up to where the seal begins."""
+    without_seal = _pack([PROTOCOL_VERSION, *parts, None])
+    return without_seal[:-1]
+
+
+def split_sealed(data: bytes, parts: int) -> tuple[list[bytes], bytes, bytes]:
+    """Take a sealed thing apart into its ``parts``, the bytes that were signed (as sent), and the encoded seal.
+
+    Raises :class:`Malformed` unless ``data`` is exactly ``[version, bin × parts, bin]``.
+    """
+    fields = unpack_fields(data, _SEALED_TYPES[parts])
+    if fields[0] != PROTOCOL_VERSION:
+        raise Malformed(f"version {PROTOCOL_VERSION} expected")
+    sealed: bytes = fields[-1]
+    return fields[1:-1], data[: len(data) - len(sealed) - _bin_header_bytes(sealed)], sealed
+
+
+def _bin_header_bytes(data: bytes) -> int:
+    """What msgpack writes before ``data``: a type, and its length in one, two or four bytes."""
+    return 2 if len(data) < 1 << 8 else 3 if len(data) < 1 << 16 else 5
+
+
+def pack_together(things: Sequence[bytes]) -> bytes:
+    """Put 2 to 64 sealed things into one message: ``[version, [bin, bin, …]]``. One alone is sent as it is."""
+    return _pack([PROTOCOL_VERSION, things])
+
+
+def are_together(data: bytes) -> bool:
+    """Whether ``data`` begins as several things in one message do, and as no envelope, stamp or delivery does."""
+    return data.startswith(_TOGETHER)
+
+
+def split_together(data: bytes) -> list[bytes]:
+    """The things that :func:`pack_together` put together.
+
+    Raises :class:`Malformed` unless they are 2 to 256, all different, none shorter than a seal, in the exact encoding. Each is still to be
+    judged by itself.
+    """
+    if len(data) > MAX_TOGETHER_BYTES:
+        raise Malformed(f"{len(data)} bytes together; at most {MAX_TOGETHER_BYTES}")
+    if not are_together(data):
+        raise Malformed("not things together")
+    fields = _unpack(data, MAX_TOGETHER)
+    if type(fields) is not list or len(fields) != 2 or type(fields[1]) is not list:
+        raise Malformed("not things together")
+    things: list[bytes] = fields[1]
+    if not 2 <= len(things) <= MAX_TOGETHER:
+        raise Malformed(f"{len(things)} things together; expected 2 to {MAX_TOGETHER}")
+    if not all(type(thing) is bytes for thing in things):
+        raise Malformed("things together that are not bytes")
+    if min(map(len, things)) < MIN_TOGETHER_ITEM_BYTES:
+        raise Malformed("a thing together that is too short to be sealed")
+    if len(set(things)) != len(things):
+        raise Malformed("the same thing twice together")
+    if _pack(fields) != data:
+        raise Malformed("not the exact encoding")
+    return things
+
+
+class _Packer(threading.local):
+    """msgpack's writer, kept: ``msgpack.packb`` makes one for each call, which costs twice as much as the packing."""
+
+    def __init__(self) -> None:
+        self.pack: Callable[[object], bytes] = msgpack.Packer(use_bin_type=True).pack
+
+
+_packer = _Packer()
+
+
+def _pack(value: object) -> bytes:
+    return _packer.pack(value)
+
+
+def _unpack(data: bytes, most: int) -> Any:
+    try:
+        return msgpack.unpackb(
+            data, raw=False, strict_map_key=True, use_list=True, max_array_len=most, max_map_len=most
+        )
+    except UnicodeDecodeError:
+        raise Malformed("text that is not UTF-8") from None
+    except (ValueError, TypeError, OverflowError, msgpack.exceptions.UnpackException, RecursionError, MemoryError):
+        # msgpack's own words are dropped: some of them quote the input.
+        raise Malformed("not one complete msgpack value, or one with far too many parts") from None
+
+
+def _trouble(value: object, most: int = MAX_NODES) -> str | None:  # noqa: C901  # one branch a kind of value
+    """Walk a tree level by level; say what in it is outside the JSON data model or the limits, if anything."""
+    budget = most
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH + 1):
+        budget -= len(level)
+        if budget < 0:
+            return f"more than {most} values"
+        below: list[Any] = []
+        for item in level:
+            kind = type(item)
+            if kind is str or item is None or kind is bool:
+                continue
+            if kind is int:
+                if not -MAX_INTEGER <= item <= MAX_INTEGER:
+                    return "an integer beyond 2**53-1, which JSON cannot carry exactly"
+            elif kind is dict:
+                try:
+                    "".join(item)  # fails for any key that is not text
+                except TypeError:
+                    return "a map key that is not text"
+                budget -= len(item)
+                below.extend(item.values())
+            elif kind is list or kind is tuple:
+                below.extend(item)
+            elif kind is float:
+                if not math.isfinite(item):
+                    return "a number that is not finite"
+                if item == 0.0 and math.copysign(1.0, item) < 0:
+                    return "negative zero"
+            else:
+                return f"a value of type {kind.__name__}"
+        if not below:
+            return None
+        level = below
+    return f"nesting deeper than {MAX_DEPTH}"

@@ -1,0 +1,182 @@
+"""The stamp: the relay's verdict on one envelope, sealed with the bus's key.
+
+Publishers get it as a receipt; subscribers get it beside the envelope and accept nothing without it. On the wire it is msgpack
+``[version, body bin, seal bin]``; the body is a msgpack array of
+fourteen fields in fixed places::
+
+    bus str · envelope digest bin(32) · bot str · subject str · nonce bin(16) · verdict str · reason str | nil
+    · detail str | nil · policy digest bin(32) · ingress position int | nil · judged-at int (ms) · relay str · record int | nil
+    · store-by int (ms) | nil
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from types import NoneType
+from typing import Final
+
+from sealbus.errors import Malformed
+from sealbus.protocol.codec import FieldTypes, join_sealed, pack_fields, signed_part, split_sealed, unpack_fields
+from sealbus.protocol.keys import SigningKey
+from sealbus.protocol.limits import MAX_DETAIL_BYTES, MAX_FAULTS, MAX_INTEGER, MAX_STAMP_BYTES, MAX_TIME_MS, NONCE_BYTES
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.seal import HASH_BYTES, Context, Seal, Verifier, seal
+from sealbus.protocol.subjects import is_name, is_subject
+from sealbus.protocol.value import value
+
+_BODY_TYPES: Final = FieldTypes(
+    (
+        (str,),
+        (bytes,),
+        (str,),
+        (str,),
+        (bytes,),
+        (str,),
+        (str, NoneType),
+        (str, NoneType),
+        (bytes,),
+        (int, NoneType),
+        (int,),
+        (str,),
+        (int, NoneType),
+        (int, NoneType),
+    )
+)
+
+
+class Verdict(StrEnum):
+    """What the relay did with the message."""
+
+    ACCEPTED = "accepted"
+    DROPPED = "dropped"
+    QUARANTINED = "quarantined"
+
+
+@value
+class Stamp:
+    """One verdict."""
+
+    bus: str
+    envelope: bytes
+    """SHA-256 of the envelope's bytes."""
+    bot: str
+    """Whose session sent it; for an accepted message also who sealed it."""
+    subject: str
+    """Where it arrived; for an accepted message also what it was sealed for."""
+    nonce: bytes
+    verdict: Verdict
+    reason: Reason | None
+    detail: str | None
+    """For people, never a value of the payload. 1 to 8 lines, one a fault of the payload's schema."""
+    policy: bytes
+    """Digest of the policy that it was judged by (32 bytes)."""
+    position: int | None
+    """Its sequence in the ingress stream, 1 to 2**53-1; ``None`` for a live message, which has none."""
+    judged_at_ms: int
+    """The time at which it was judged: freshness, waiting and the ledger's age were judged by it."""
+    relay: str
+    """Name of the relay that judged it."""
+    record: int | None = None
+    """The sequence of its record in the quarantine; ``None`` unless the verdict is *quarantined*."""
+    store_by_ms: int | None = None
+    """When an accepted message must be stored at the latest, by the engine's clock (:mod:`sealbus.protocol.shelf_life`); else ``None``."""
+
+    def encode(self) -> bytes:
+        """The body's bytes."""
+        return pack_fields(
+            (
+                self.bus,
+                self.envelope,
+                self.bot,
+                self.subject,
+                self.nonce,
+                self.verdict.value,
+                self.reason.value if self.reason else None,
+                self.detail,
+                self.policy,
+                self.position,
+                self.judged_at_ms,
+                self.relay,
+                self.record,
+                self.store_by_ms,
+            )
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> Stamp:
+        """Read a body. Raises :class:`Malformed`."""
+        fields = unpack_fields(data, _BODY_TYPES)
+        bus, envelope, bot, subject, nonce, verdict, reason, detail, policy = fields[:9]
+        position, judged_at, relay, record, store_by = fields[9:]
+        if not (is_name(bus) and is_name(bot) and is_subject(subject) and is_name(relay)):
+            raise Malformed("stamp: a name or subject is outside the grammar")
+        if not (len(envelope) == len(policy) == HASH_BYTES and len(nonce) == NONCE_BYTES):
+            raise Malformed("stamp: a digest or nonce of the wrong length")
+        if not (0 <= judged_at <= MAX_TIME_MS and _is_sequence(position) and _is_sequence(record)):
+            raise Malformed("stamp: a number is out of range")
+        if detail is not None and (len(detail.encode()) > MAX_DETAIL_BYTES or detail.count("\n") >= MAX_FAULTS):
+            raise Malformed("stamp: the detail is too long")
+        if (verdict == Verdict.ACCEPTED) != (reason is None):
+            raise Malformed("stamp: a refusal has a reason, an acceptance none")
+        if (verdict == Verdict.QUARANTINED) != (record is not None):
+            raise Malformed("stamp: a quarantined message has a record, any other none")
+        if (verdict == Verdict.ACCEPTED) != (store_by is not None):
+            raise Malformed("stamp: an acceptance says by when it must be stored, a refusal does not")
+        if store_by is not None and not judged_at <= store_by <= MAX_TIME_MS:
+            raise Malformed("stamp: it must be stored before it was judged")
+        try:
+            return cls(
+                bus,
+                envelope,
+                bot,
+                subject,
+                nonce,
+                Verdict(verdict),
+                None if reason is None else Reason(reason),
+                detail,
+                policy,
+                position,
+                judged_at,
+                relay,
+                record,
+                store_by,
+            )
+        except ValueError:
+            raise Malformed(
+                "stamp: an unknown verdict or reason", hint="is this library older than the relay?"
+            ) from None
+
+
+def _is_sequence(number: int | None) -> bool:
+    return number is None or 1 <= number <= MAX_INTEGER
+
+
+def seal_stamps(key: SigningKey, stamps: Sequence[Stamp], verifier: Verifier | None = None) -> list[bytes]:
+    """Seal 1 to 1,024 stamps with one signature of the bus's key; return their bytes, in order.
+
+    ``verifier`` will know them again, as parents, without verifying what was made here.
+    """
+    parts = [(stamp.encode(),) for stamp in stamps]
+    things = [signed_part(part) for part in parts]
+    seals = seal(key, Context.STAMP, things)
+    if verifier is not None:
+        verifier.made(Context.STAMP, seals[0], things[0])
+    return [join_sealed(part, sealed) for part, sealed in zip(parts, seals, strict=True)]
+
+
+def open_stamp(data: bytes, bus_keys: frozenset[bytes], verifier: Verifier) -> Stamp:
+    """Verify a sealed stamp and return it.
+
+    ``bus_keys``: the raw public keys (32 bytes each) that the reader trusts to judge. Raises :class:`Malformed` if the bytes are not a
+    stamp, the key is not one of them, or the seal does not hold.
+    """
+    if len(data) > MAX_STAMP_BYTES:
+        raise Malformed(f"stamp of {len(data)} bytes; at most {MAX_STAMP_BYTES}")
+    (body,), signed, sealed = split_sealed(data, 1)
+    found = Seal.decode(sealed)
+    if found.key not in bus_keys:
+        raise Malformed("stamp: sealed by a key that is not the bus's")
+    if not verifier.holds(Context.STAMP, found, signed):
+        raise Malformed("stamp: the seal does not hold")
+    return Stamp.decode(body)

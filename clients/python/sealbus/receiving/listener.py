@@ -1,0 +1,277 @@
+"""A bot's subscriptions: made, remembered over every connection, and told when the bus denies one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
+
+from nats.errors import Error as NatsError
+
+from sealbus.arguments import check_place
+from sealbus.errors import InvalidInput, SealbusError, SubscriptionDenied
+from sealbus.grants import Known
+from sealbus.life.session import Session
+from sealbus.life.states import BotState, Life
+from sealbus.log import log
+from sealbus.nats.diagnosis import shortly
+from sealbus.nats.hardened import HardenedClient
+from sealbus.outcomes import NoReply, Refused, RequestFailed, Unresolved
+from sealbus.own import PARK, SUBSCRIBE
+from sealbus.protocol.answer import ASK_AGAIN, BUSY_PAUSE_S, NOT_GRANTED
+from sealbus.protocol.envelope import Header
+from sealbus.protocol.limits import MAX_LIVE_SUBSCRIPTIONS
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.subjects import consumer_name
+from sealbus.receiving.attempts import DEFAULT_ATTEMPTS
+from sealbus.receiving.live import LiveSubscription
+from sealbus.receiving.opener import Opener
+from sealbus.receiving.serving import Handled, Subscription
+from sealbus.receiving.subscription import DurableSubscription, Place
+from sealbus.sending.requester import REQUEST_TIMEOUT_S, Requester
+from sealbus.supervision import Supervisor
+
+SUBSCRIBE_AGAIN_S: Final = 0.1
+"""Pause before a live subscription is tried on the next connection."""
+
+DENIED_AGAIN_S: Final = 60.0
+"""Pause before a durable subscription whose grant was taken away is asked for again: a policy changes by hand."""
+
+_DENIED_HINT: Final = "ask the bus's operators for a `subscribe` grant that covers the whole pattern"
+
+Draft = Callable[[str, Any], tuple[Header, bytes]]
+"""Makes the header and the payload of a request to the bus."""
+
+
+class Listener:
+    """Everything that one bot listens to."""
+
+    def __init__(
+        self,
+        name: str,
+        life: Life,
+        *,
+        session: Session,
+        opener: Opener,
+        requester: Requester,
+        draft: Draft,
+        known: Known,
+        supervisor: Supervisor,
+        on_denied: Callable[[SubscriptionDenied], bool],
+    ) -> None:
+        self._name = name
+        self._life = life
+        self._session = session
+        self._opener = opener
+        self._requester = requester
+        self._draft = draft
+        self._known = known
+        self._supervisor = supervisor
+        self._on_denied = on_denied
+        """Tells of a subscription that was granted and is no more; returns whether a hook took it."""
+        self._taken: set[tuple[str, str | None, str]] = set()
+        """Pattern, durable name and queue of what may not stand twice."""
+        self._live: list[LiveSubscription] = []
+        self._newest: HardenedClient | None = None
+        """The newest connection, which may not be in use yet."""
+        self.handlers: list[Handled] = []
+        self.denied: Counter[str] = Counter()
+        """How often a subscription was denied, by its pattern."""
+
+    # ---- registering -------------------------------------------------------------------------------
+
+    def register(self, handled: Handled) -> None:
+        """Remember a handler. Before the bot connects, the first session is made to allow what it will need.
+
+        Raises :class:`InvalidInput` for a place that is taken, and for more subscriptions than a session may have.
+        """
+        place = (handled.pattern, handled.durable, handled.queue)
+        if handled.durable is not None or handled.queue:
+            self._check_place(place)
+        if handled.durable is None:
+            self._check_live()
+        if self._life.state is BotState.NEW:
+            if handled.durable is None:
+                handled.live = self._make_live(handled.pattern, handled.queue)
+            else:
+                self._session.want_consumer(consumer_name(self._name, handled.pattern, handled.durable))
+        self._taken.add(place)
+        self.handlers.append(handled)
+
+    def _check_place(self, place: tuple[str, str | None, str]) -> None:
+        if place in self._taken:
+            raise InvalidInput(
+                f"{self._name} has a handler for {place[0]} already, and the two would share its messages",
+                hint="use one handler with concurrency=n, or give each a durable name of its own",
+            )
+
+    def _check_live(self) -> None:
+        self._live = [live for live in self._live if not live.closed]
+        if len(self._live) >= MAX_LIVE_SUBSCRIPTIONS:
+            raise InvalidInput(
+                f"more than {MAX_LIVE_SUBSCRIPTIONS} live subscriptions",
+                hint="use fewer and wider patterns, or another bot for the rest",
+            )
+
+    def _make_live(self, pattern: str, queue: str) -> LiveSubscription:
+        live = LiveSubscription(self._opener, self._supervisor, pattern, queue)
+        self._live.append(live)
+        return live
+
+    # ---- subscribing -------------------------------------------------------------------------------
+
+    async def attach(self, client: HardenedClient) -> None:
+        """Subscribe everything that is live on a new connection."""
+        self._newest = client
+        for subscription in self._live:
+            if not subscription.closed:
+                await subscription.attach(client)
+
+    async def subscribe(self, handled: Handled) -> Subscription:
+        """The subscription of a handler. Raises :class:`SubscriptionDenied` where the policy does not grant it.
+
+        Takes as long as the bus takes to answer: whoever calls sets a deadline, or stops the bot.
+        """
+        if handled.undecided:
+            await self._decide(handled)
+        if handled.live is not None:
+            return self._granted(handled.live)
+        if handled.durable is None:
+            return await self._subscribe_live(handled)
+        return await self._subscribe_durable(handled, handled.durable)
+
+    async def _decide(self, handled: Handled) -> None:
+        """Make it live if all that its pattern stands for is."""
+        grants = await self._known.get()
+        handled.undecided = False
+        if grants.is_live(handled.pattern) and handled.durable is not None:
+            check_place(live=True, durable=handled.durable, start=handled.start, attempts=handled.attempts)
+            self._session.consumers.discard(consumer_name(self._name, handled.pattern, handled.durable))
+            handled.durable = None
+
+    async def _subscribe_live(self, handled: Handled) -> LiveSubscription:
+        self._check_live()
+        live = self._make_live(handled.pattern, handled.queue)
+        live.raises = handled.raises
+        try:
+            while True:
+                client = await self._session.client()
+                try:
+                    await live.attach(client)
+                    if self._newest is not None and not self._newest.is_closed:
+                        await live.attach(self._newest)  # a renewal may have attached everything before this was there
+                    await client.flush()  # the server's refusal would come before its answer to this
+                except (NatsError, OSError) as error:  # lost meanwhile, so on the next one
+                    log.debug("not subscribed: %s", shortly(error))
+                    await asyncio.sleep(SUBSCRIBE_AGAIN_S)
+                else:
+                    return self._granted(live)
+        except BaseException:
+            if live in self._live:
+                self._live.remove(live)
+            raise
+
+    async def _subscribe_durable(self, handled: Handled, durable: str) -> DurableSubscription:
+        if handled.raises:
+            self._check_place((handled.pattern, durable, ""))
+        most = await self._ask_for_place(handled)
+        consumer = consumer_name(self._name, handled.pattern, durable)
+        await self._session.add_consumer(consumer)
+
+        async def park(sequence: int, attempt: int, error: str) -> int | None:
+            return await self._park({"consumer": consumer, "sequence": sequence, "attempt": attempt, "error": error})
+
+        async def remake() -> None:
+            while True:
+                try:
+                    await self._ask_for_place(handled)
+                except SubscriptionDenied as error:  # the grant was taken away, and the consumer with it
+                    self.denied[handled.pattern] += 1
+                    if handled.raises or not self._on_denied(error):
+                        raise
+                    log.warning("%s; it is asked for again in %g s", error.what, DENIED_AGAIN_S)
+                    await asyncio.sleep(DENIED_AGAIN_S)
+                else:
+                    return
+
+        place = Place(
+            bot=self._name,
+            consumer=consumer,
+            attempts=min(most, handled.attempts or most),
+            park=park,
+            remake=remake,
+        )
+        return DurableSubscription(
+            self._session, self._opener, place, self._supervisor, concurrency=handled.concurrency
+        )
+
+    async def _ask_for_place(self, handled: Handled) -> int:
+        """Have the relay make the consumer; return how often its policy lets a failing message be tried."""
+        ask: dict[str, Any] = {"pattern": handled.pattern, "durable": handled.durable, "from": handled.start}
+        if handled.forget_s is not None:
+            ask["forget_s"] = handled.forget_s
+        try:
+            answer = (await self._insist(SUBSCRIBE, ask)).payload
+        except RequestFailed as failed:
+            raise _not_made(handled.pattern, failed) from None
+        most: int = answer.get("attempts", DEFAULT_ATTEMPTS)
+        return most
+
+    async def _park(self, ask: dict[str, Any]) -> int | None:
+        """Have the relay keep a message that failed for good; return its number in the quarantine, if it has one."""
+        header, data = self._draft(PARK, ask)
+        try:
+            answer = (await self._requester.request(header, data, timeout_s=REQUEST_TIMEOUT_S)).payload
+        except RequestFailed as failed:
+            raise SealbusError(f"the relay does not park it: {failed.message}") from None
+        record: int | None = answer["record"]
+        return record
+
+    async def _insist(self, subject: str, payload: Any) -> Any:
+        """Ask one of the bus's own services, until it answers."""
+        while True:
+            header, data = self._draft(subject, payload)
+            try:
+                return await self._requester.request(header, data, timeout_s=REQUEST_TIMEOUT_S)
+            except RequestFailed as failed:
+                if failed.error not in ASK_AGAIN:
+                    raise
+                log.warning("%s cannot be served yet for %s: %s", subject, self._name, failed.message)
+                await asyncio.sleep(BUSY_PAUSE_S)
+            except (NoReply, Unresolved):
+                log.warning("no relay answered %s on %s; asking again", self._name, subject)
+            except Refused as refused:
+                if refused.reason is not Reason.RATE:
+                    raise
+                log.warning("%s asks too often on %s, perhaps in many processes; asking again", self._name, subject)
+
+    # ---- being denied ------------------------------------------------------------------------------
+
+    def deny(self, pattern: str) -> None:
+        """The server refused the live subscription with this pattern: now, or on a later connection."""
+        self.denied[pattern] += 1
+        error = SubscriptionDenied(
+            f"the policy does not let {self._name} subscribe to {pattern}",
+            pattern=pattern,
+            hint=_DENIED_HINT,
+        )
+        matching = [live for live in self._live if live.pattern == pattern]
+        for live in matching:
+            live.deny(error)
+        if any(live.placed and not live.raises for live in matching):
+            log.warning("%s; it is asked for again with the next session", error.what)
+            self._on_denied(error)
+
+    def _granted(self, live: LiveSubscription) -> LiveSubscription:
+        if live.denied is not None:
+            raise live.denied
+        live.placed = True
+        return live
+
+
+def _not_made(pattern: str, failed: RequestFailed) -> SealbusError:
+    what = f"cannot subscribe to {pattern}: {failed.message}"
+    if failed.error == NOT_GRANTED:
+        return SubscriptionDenied(what, pattern=pattern, hint=_DENIED_HINT)
+    return InvalidInput(what)

@@ -1,0 +1,122 @@
+"""Live subscriptions: messages as they pass by."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from weakref import WeakSet
+
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+
+from sealbus.errors import SubscriptionDenied
+from sealbus.nats.hardened import HardenedClient
+from sealbus.protocol.shelf_life import is_too_old_live
+from sealbus.protocol.subjects import BUS, is_bookkeeping
+from sealbus.receiving.live_queue import LiveQueue
+from sealbus.receiving.opener import Opener, PendingMessage, Seen
+from sealbus.supervision import Supervisor, end
+from sealbus.waiting import set_after
+
+
+class LiveSubscription:
+    """Messages as they pass by. What passes while the bot is away, or too busy, is missed."""
+
+    def __init__(self, opener: Opener, supervisor: Supervisor, pattern: str, queue: str = "") -> None:
+        self._opener = opener
+        self._supervisor = supervisor
+        self.pattern = pattern
+        self._queue = queue
+        self.placed = False
+        """Whether the server has granted it once."""
+        self.denied: SubscriptionDenied | None = None
+        """The server's refusal, on the last connection."""
+        self.raises = False
+        """Whether whoever takes the messages is told of a refusal by an exception."""
+        self._waiting = LiveQueue(lambda subject, data: opener.open(subject, data, BUS))
+        self._changed = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._seen = Seen()
+        self._attached: Subscription | None = None
+        self._clients: WeakSet[HardenedClient] = WeakSet()
+        """The connections that it is attached to."""
+        self.closed = False
+        """Whether it has ended: new connections leave it out."""
+
+    async def attach(self, client: HardenedClient) -> None:
+        """Subscribe on a new connection; during a renewal both deliver, and each message counts once.
+
+        Said again of one connection it does nothing.
+        """
+        if client in self._clients:
+            return
+        self._clients.add(client)
+        self.denied = None
+        try:
+            self._attached = await client.subscribe_direct(f"{BUS}.{self.pattern}", self._receive, self._queue)
+        except BaseException:
+            self._clients.discard(client)
+            raise
+
+    def deny(self, error: SubscriptionDenied) -> None:
+        """The server refused it."""
+        self.denied = error
+        self._changed.set()
+
+    def _receive(self, subject: bytes, _: bytes, headers: bytes, data: bytes) -> None:
+        if not data and not headers:
+            return  # a relay asks NATS whether anybody listens
+        if is_bookkeeping(subject, BUS):
+            return
+        if not self._waiting.has_room(data):
+            self._opener.refused["too many waiting"] += 1
+            return
+        message = self._opener.open(subject, data, BUS)
+        if message is None or message in self._seen:
+            return
+        now_ms = time.time_ns() // 1_000_000
+        if is_too_old_live(message.stamp, now_ms):
+            # Held back on its way, or by this process; or by somebody who pulled it from the store.
+            self._opener.refuse_late(
+                message, f"judged {now_ms - message.stamp.judged_at_ms} ms ago by the relay's clock"
+            )
+            return
+        self._seen.add(message)
+        self._waiting.put(message, subject, data)
+        self._changed.set()
+
+    @contextlib.asynccontextmanager
+    async def open(self, stopping: asyncio.Event) -> AsyncIterator[None]:
+        """While the body runs, :meth:`next` gives messages, until ``stopping`` is set. Afterwards nothing is received."""
+        watching = self._supervisor.keep(
+            f"the stop of {self.pattern}", lambda: set_after(stopping, self._stop, self._changed), until=stopping
+        )
+        try:
+            yield
+        finally:
+            await end(watching)
+            self.closed = True
+            self.stop()
+            if self._attached is not None:
+                with contextlib.suppress(NatsError, OSError):
+                    await self._attached.unsubscribe()
+
+    def stop(self) -> None:
+        """Take nothing more."""
+        self._stop.set()
+        self._changed.set()
+
+    async def next(self) -> PendingMessage | None:
+        """The next message, or ``None`` once the subscription stops. Raises :class:`SubscriptionDenied` if it is to."""
+        while not self._stop.is_set():
+            while self._waiting:
+                message = self._waiting.pop()
+                if message is not None:
+                    return PendingMessage(message)
+            if self.raises and self.denied is not None:
+                raise self.denied
+            self._changed.clear()
+            await self._changed.wait()
+        return None

@@ -1,0 +1,66 @@
+"""Live messages that wait for a handler: bounded in number, and in the memory that they take.
+
+A payload that was decoded takes up to sixty times as much memory as on the wire (a list of empty lists), so only a little of what
+waits is kept decoded. The rest waits as it came, and is decoded again when its turn comes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from sealbus.protocol.delivery import Message
+from sealbus.protocol.value import value
+
+WAITING: Final = 4096
+"""Messages that may wait; more are dropped, as live messages may be."""
+
+WAITING_BYTES: Final = 32 * 1024 * 1024
+"""Their bytes on the wire: 8 KiB for each of so many messages."""
+
+OPEN_BYTES: Final = 1024 * 1024
+"""Bytes on the wire of those that are kept decoded: up to 64 MiB of memory, and usually five."""
+
+
+@value
+class _Waiting:
+    """A message, or the bytes that it is in."""
+
+    message: Message | None
+    subject: bytes
+    data: bytes
+
+
+class LiveQueue:
+    """First in, first out."""
+
+    def __init__(self, reopen: Callable[[bytes, bytes], Message | None]) -> None:
+        """``reopen`` makes a message of the subject and the bytes that it came as."""
+        self._reopen = reopen
+        self._waiting: deque[_Waiting] = deque()
+        self._bytes = 0
+        self._open_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def has_room(self, data: bytes) -> bool:
+        """Whether a message of these bytes may wait too."""
+        return len(self._waiting) < WAITING and self._bytes + len(data) <= WAITING_BYTES
+
+    def put(self, message: Message, subject: bytes, data: bytes) -> None:
+        """Have ``message`` wait; ``subject`` and ``data``: what it came as. Only while there is room."""
+        is_open = self._open_bytes + len(data) <= OPEN_BYTES
+        self._waiting.append(_Waiting(message if is_open else None, subject, data))
+        self._bytes += len(data)
+        self._open_bytes += len(data) if is_open else 0
+
+    def pop(self) -> Message | None:
+        """The first one; ``None`` if it is a message no longer, as when it is not believed any more."""
+        first = self._waiting.popleft()
+        self._bytes -= len(first.data)
+        if first.message is None:
+            return self._reopen(first.subject, first.data)
+        self._open_bytes -= len(first.data)
+        return first.message

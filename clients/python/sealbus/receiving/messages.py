@@ -1,0 +1,86 @@
+"""Iterating over a subscription's messages in a block that tells how the work on the last one ended."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+from sealbus.errors import InvalidInput
+from sealbus.life.states import Life
+from sealbus.protocol.delivery import Message
+from sealbus.receiving.opener import PendingMessage
+from sealbus.receiving.serving import Subscription
+
+
+class Messages:
+    """The messages of one subscription, one at a time::
+
+        async with bot.messages("orders.placed") as messages:
+            async for message in messages:
+                ...
+
+    A message is done when the next one is asked for, or when the block is left, by ``break`` or by its end. Leaving it by an
+    exception means that the message failed: it is delivered again, later each time. If the task is cancelled the message is given
+    back and is delivered again at once. What else was fetched is given back in every case.
+
+    Only a block can tell these apart: a loop alone does not learn whether it was left by ``break`` or by an exception.
+    """
+
+    def __init__(self, subscribe: Callable[[], Awaitable[Subscription | None]], life: Life) -> None:
+        """``subscribe``: makes the subscription, or returns ``None`` if the bot was told to stop meanwhile."""
+        self._subscribe = subscribe
+        self._life = life
+        self._entered = False
+        self._subscription: Subscription | None = None
+        self._stack = AsyncExitStack()
+        self._last: PendingMessage | None = None
+
+    async def __aenter__(self) -> Self:
+        subscription = await self._subscribe()
+        if subscription is not None:
+            self._stack.enter_context(self._life.work())
+            await self._stack.enter_async_context(subscription.open(self._life.stopping))
+        self._subscription = subscription
+        self._entered = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        last, self._last = self._last, None
+        if self._subscription is not None:
+            self._subscription.stop()  # before the last message ends, which would make room for the next
+            self._subscription = None
+        self._entered = False
+        if last is not None:
+            if error is None:
+                last.handled()
+            elif isinstance(error, Exception):
+                last.failed(error)
+            else:
+                last.give_back()
+        await self._stack.aclose()
+
+    def __aiter__(self) -> Self:
+        self._check()
+        return self
+
+    async def __anext__(self) -> Message:
+        self._check()
+        last, self._last = self._last, None
+        if last is not None:
+            last.handled()
+        if self._subscription is not None:
+            self._last = await self._subscription.next()
+        if self._last is None:
+            raise StopAsyncIteration
+        return self._last.message
+
+    def _check(self) -> None:
+        if not self._entered:
+            raise InvalidInput(
+                "messages() is used outside its block",
+                hint="write `async with bot.messages(...) as messages:` and in it `async for message in messages:`",
+            )

@@ -1,0 +1,94 @@
+"""From what arrived to a message: verified, and recognised if it was handled before."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+from sealbus.credentials import Credentials
+from sealbus.errors import Malformed
+from sealbus.log import log
+from sealbus.protocol.delivery import Message, open_delivery
+from sealbus.protocol.seal import Verifier
+
+REMEMBERED: Final = 65_536
+"""Nonces of handled messages kept: minutes of a busy subject, about 8 MiB."""
+
+
+LATE: Final = "too late"
+"""Under which name :attr:`Opener.refused` counts deliveries that were void, or live and too old."""
+
+
+class Seen:
+    """The last messages that were handled, by sender and nonce: two bots may use the same nonce."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, bytes], None] = {}
+
+    def __contains__(self, message: Message) -> bool:
+        return (message.bot, message.nonce) in self._seen
+
+    def add(self, message: Message) -> None:
+        """Remember ``message``, and forget the oldest where there are too many."""
+        if len(self._seen) >= REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+        self._seen[message.bot, message.nonce] = None
+
+
+class Opener:
+    """Turns what arrived into messages, and counts what was not one."""
+
+    def __init__(self, credentials: Credentials, verifier: Verifier) -> None:
+        self._credentials = credentials
+        self._verifier = verifier
+        self.refused: Counter[str] = Counter()
+        """How many deliveries were refused, by what did not hold."""
+
+    def open(self, subject: bytes, data: bytes, prefix: str, attempt: int = 1) -> Message | None:
+        """The verified message in ``data``, or ``None`` for anything else.
+
+        ``prefix``: what the NATS subject must begin with, before a dot. ``attempt``: see :attr:`Message.attempt`.
+        """
+        credentials = self._credentials
+        name = subject.decode("utf-8", "replace").removeprefix(f"{prefix}.")
+        try:
+            return open_delivery(data, name, credentials.bus, credentials.bus_keys, self._verifier, attempt=attempt)
+        except Malformed as error:
+            self.refuse(error.what)
+            return None
+
+    def refuse_late(self, message: Message, why: str) -> None:
+        """Count a genuine delivery that took effect too late, and so is none (:mod:`sealbus.protocol.shelf_life`)."""
+        self.refused[LATE] += 1
+        log.warning("a message on %s from %s came too late, and is not handled: %s", message.subject, message.bot, why)
+
+    def refuse(self, why: str) -> None:
+        """Count a delivery that is not believed."""
+        self.refused[why] += 1
+        log.warning("a delivery was refused: %s", why)
+
+
+class PendingMessage:
+    """A message in hand that a handler works on. It ends with exactly one of the three methods.
+
+    For a live message they do nothing: it is delivered once, whatever becomes of it.
+    """
+
+    __slots__ = ("message",)
+
+    is_durable = False
+    """Whether the server delivers it again unless it is acknowledged."""
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
+
+    def handled(self) -> None:
+        """The handler succeeded: the message is done for good."""
+
+    def failed(self, error: BaseException) -> float | None:
+        """The handler raised ``error``. Returns the seconds until the next attempt, or ``None``: there is no other."""
+        del error
+        return None
+
+    def give_back(self) -> None:
+        """The handler was cut off, through no fault of the message: whoever is free may have it at once."""

@@ -1,0 +1,120 @@
+"""Handlers at work: each message of a subscription becomes a call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from sealbus.log import log
+from sealbus.protocol.delivery import Message
+from sealbus.receiving.live import LiveSubscription
+from sealbus.receiving.opener import PendingMessage
+from sealbus.supervision import outcome
+
+CALLS_A_TURN: Final = 32
+"""The event loop has a turn after this many messages, so that a handler that never awaits cannot
+starve acknowledgements and keepalives."""
+
+Handler = Callable[[Message], Awaitable[Any]]
+
+
+class Subscription(Protocol):
+    """Where messages come from: :class:`~sealbus.receiving.subscription.DurableSubscription` or
+    :class:`~sealbus.receiving.live.LiveSubscription`."""
+
+    def open(self, stopping: asyncio.Event) -> contextlib.AbstractAsyncContextManager[None]:
+        """While the body runs, :meth:`next` gives messages, until ``stopping`` is set."""
+
+    def stop(self) -> None:
+        """Fetch nothing more; :meth:`next` returns ``None`` from now on."""
+
+    async def next(self) -> PendingMessage | None:
+        """The next message, or ``None`` once the subscription stops."""
+
+
+@dataclass(slots=True, eq=False)
+class Handled:
+    """A handler and what it is for."""
+
+    handler: Handler
+    pattern: str
+    durable: str | None
+    start: str
+    concurrency: int
+    queue: str = ""
+    live: LiveSubscription | None = None
+    raises: bool = False
+    """Whether it stands for a loop over messages, which is told by an exception that the subscription is denied."""
+    attempts: int | None = None
+    """How often a failing message is tried, if that is less often than the policy says."""
+    forget_s: int | None = None
+    """After so many seconds without use the bus forgets the place; ``None``: never."""
+    undecided: bool = False
+    """Whether the author did not say if it is live: then ``durable`` holds only if it is not."""
+
+
+async def serve(handled: Handled, subscription: Subscription, stopping: asyncio.Event) -> None:
+    """Call the handler with each message that comes, until ``stopping`` is set and all calls have ended.
+
+    No message is taken before a handler is free for it.
+    """
+    free = asyncio.Semaphore(handled.concurrency)
+    calls = 0
+
+    async def call(pending: PendingMessage) -> None:
+        try:
+            await _call(handled.handler, pending)
+        finally:
+            free.release()
+
+    async def take() -> None:
+        nonlocal calls
+        async with subscription.open(stopping), asyncio.TaskGroup() as running:
+            # What calls leave, such as a message to be parked, needs the subscription: the group ends first.
+            while True:
+                await free.acquire()
+                pending = await subscription.next()
+                if pending is None:
+                    break
+                if handled.concurrency > 1:
+                    running.create_task(call(pending), name=f"a handler of {handled.pattern}")
+                    continue
+                await call(pending)
+                calls += 1
+                if calls % CALLS_A_TURN == 0:
+                    await asyncio.sleep(0)
+
+    try:
+        await take()
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from None  # it ended the others
+
+
+async def _call(handler: Handler, pending: PendingMessage) -> None:
+    """Have a handler work on one message. It fails by whatever it raises; only what ends the process goes further."""
+
+    async def work() -> None:
+        await handler(pending.message)
+
+    try:
+        error = await outcome(work())
+    except BaseException:  # the bot stops and waits no longer, or the process ends; the message is not at fault
+        pending.give_back()
+        raise
+    if error is None:
+        pending.handled()
+    else:
+        pause_s = pending.failed(error)
+        log.exception(error, "%s", _failure(pending.message, pause_s, is_durable=pending.is_durable))
+
+
+def _failure(message: Message, pause_s: float | None, *, is_durable: bool) -> str:
+    """Which message a handler failed on, and what happens to it."""
+    then = f"it is delivered again in {pause_s:.0f} s" if pause_s is not None else "it is parked in the quarantine"
+    return (
+        f"the handler of {message.subject} failed on message {message.nonce.hex()} from {message.bot} "
+        f"(attempt {message.attempt}); {then if is_durable else 'live messages are not delivered again'}"
+    )

@@ -1,0 +1,1 @@
+"""From a payload to the verdict on it: sealing, sending, asking again."""

@@ -1,0 +1,194 @@
+"""A message without verdict: its attempts, and what follows from what is known of them. No clock is read here.
+
+Several attempts may be under way for one message, each with a verdict of its own. A refusal of one says nothing yet about the others, unless
+its reason does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+from typing import Final
+
+from sealbus.errors import NotConnected, SealbusError
+from sealbus.life.clock import told
+from sealbus.outcomes import Refused, Unresolved
+from sealbus.protocol.envelope import Header
+from sealbus.protocol.nonces import life_ms
+from sealbus.protocol.reason import OLDER_THAN_LEDGER, Reason
+from sealbus.protocol.stamp import Stamp
+from sealbus.sending.pacing import Pace
+
+_ABOUT_TIME: Final = frozenset({Reason.EXPIRED, Reason.STALE})
+"""Refusals that say nothing about an earlier attempt, and that a newer issue time may avoid."""
+
+_FINAL: Final = frozenset(
+    {
+        Reason.SIZE,
+        Reason.ENCODING,
+        Reason.BAD_SEAL,
+        Reason.WRONG_BUS,
+        Reason.WRONG_BOT,
+        Reason.WRONG_DELIVERY,
+        Reason.PAYLOAD,
+        Reason.REPLAY,
+        Reason.NONCE_REUSED,
+        Reason.ALREADY_ANSWERED,
+    }
+)
+"""Refusals that say something about every attempt: the bytes alone decide, or what the ledger holds."""
+
+_CHANGING: Final = frozenset(
+    {Reason.RATE, Reason.CAUSE, Reason.KEY_NOT_VALID, Reason.KEY_REVOKED, Reason.ISSUED_IN_FUTURE}
+)
+"""Refusals that depend on when a message is judged. All that are left depend on the policy, which seldom changes. In either case an
+earlier attempt may have been accepted and its receipt lost. While some attempt has no verdict, only an acceptance ends the matter, or
+the caller's time does, as unresolved. So it is where the nonce is resumed, but for refusals by the policy."""
+
+
+class Then(Enum):
+    """What follows from a refusal."""
+
+    OVER = auto()
+    """The message is refused."""
+    LATER = auto()
+    """It is sent again after a pause."""
+    ANEW = auto()
+    """It is sent again after a pause under another nonce: this one is older than the ledger, and nothing was accepted under it."""
+    IN_TURN = auto()
+    """It is sent again when its subject's rate allows."""
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """One message without verdict."""
+
+    order: int
+    header: Header
+    payload: bytes
+    live: bool
+    resumed: bool
+    """Whether earlier attempts, which are not among ours, may have been accepted."""
+    timeout_s: float
+    """From when it is sent for the first time."""
+    verdict: asyncio.Future[Stamp]
+    pace: Pace[Pending] | None
+    """Whose turn it has to wait for, where its subject has a rate."""
+    on_named: Callable[[Header], None] | None
+    interval_s: float
+    """Until it is sent again."""
+    is_nameless: bool
+    """Whether it gets a nonce when it is sent next: it has none yet, or another than the one that it had."""
+    attempts: dict[bytes, int] = field(default_factory=dict)
+    """Digests of the envelopes that were sent for it, and when each was sealed."""
+    server: str = ""
+    """Which start of which server the last attempt went to."""
+    answered: set[bytes] = field(default_factory=set)
+    """Those of them that were refused."""
+    again: asyncio.TimerHandle | None = None
+    """Runs out when it should be sealed anew."""
+    deadline: asyncio.TimerHandle | None = None
+    """Runs out when the caller's time is over."""
+    doubt: asyncio.TimerHandle | None = None
+    """Runs out when no receipt under a known bus key came after one under another."""
+    refused: Refused | None = None
+    """The last refusal that another attempt may avoid."""
+
+    @property
+    def may_be_accepted(self) -> bool:
+        """Whether some attempt may have been accepted without our knowing."""
+        return self.resumed or self.has_open_attempt
+
+    @property
+    def has_open_attempt(self) -> bool:
+        """Whether some attempt of ours has no verdict."""
+        return self.attempts.keys() != self.answered
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.verdict.done()
+
+    def is_past(self, now_ms: int) -> bool:
+        """Whether the nonce's life is over: nothing is sealed under it any more, and no refusal of it is believed."""
+        return now_ms - self.header.birth_ms > life_ms(live=self.live)
+
+    def rename(self, nonce: bytes) -> None:
+        """Begin again under ``nonce``: no attempt under the one before counts any more."""
+        self.header = replace(self.header, nonce=nonce)
+        self.attempts.clear()
+        self.answered.clear()
+        self.is_nameless = False
+
+    def after(self, reason: Reason, detail: str | None, behind_ms: int, left_s: float) -> Then:
+        """What follows from a refusal, which is noted already.
+
+        Args:
+            reason: its reason.
+            detail: its detail.
+            behind_ms: by how much this machine's clock is behind.
+            left_s: how much is left of the caller's time.
+        """
+        if reason in _ABOUT_TIME and not _is_hopeless(reason, behind_ms, left_s):
+            is_too_old = reason is Reason.STALE and detail == OLDER_THAN_LEDGER
+            return Then.ANEW if is_too_old and not self.may_be_accepted else Then.LATER
+        if reason is Reason.RATE and self.pace is not None:
+            return Then.IN_TURN
+        if reason not in _FINAL and (self.has_open_attempt or (self.resumed and reason in _CHANGING)):
+            return Then.LATER
+        return Then.OVER
+
+    def unresolved(self) -> SealbusError:
+        """The caller's time is over, and no verdict came."""
+        error = Unresolved(
+            f"no verdict on {self.header.subject} within {self.timeout_s:g} s",
+            nonce=self.header.nonce,
+            hint="it may have been accepted: publish again with this nonce to find out. Is a relay running, and has the disk"
+            " of nats-server room? `sealbus ping` tells",
+        )
+        error.__cause__ = self.refused
+        return error
+
+    def abandoned(self) -> SealbusError:
+        """The bot is closed."""
+        subject, nonce = self.header.subject, self.header.nonce
+        if not self.attempts and not self.resumed:
+            return NotConnected(f"the bot was closed before the message on {subject} was sent")
+        return Unresolved(
+            f"the bot was closed before the verdict on {subject} came",
+            nonce=nonce,
+            hint="it may have been accepted: publish again with this nonce to find out",
+        )
+
+
+def may_be_sent(pending: Pending, server: str, now_ms: int) -> bool:
+    """Whether another attempt may go to ``server``: which start of which one.
+
+    The live ledger is in the server's memory. With a server that was started anew, relays refuse every attempt under a nonce from before.
+    So the outcome cannot be found out any more, and the caller is told at once.
+    """
+    if pending.verdict.done() or pending.is_past(now_ms):
+        return False
+    if pending.live and pending.attempts and pending.may_be_accepted and pending.server != server:
+        pending.verdict.set_exception(
+            Unresolved(
+                f"nats-server was started anew before the verdict on {pending.header.subject} came",
+                nonce=pending.header.nonce,
+                hint="the message may have been delivered: send it anew if delivering it twice does no harm",
+            )
+        )
+        return False
+    pending.server = server
+    return True
+
+
+def _is_hopeless(reason: Reason, behind_ms: int, left_s: float) -> bool:
+    """Whether every further attempt would meet the same refusal about time, because this machine's clock is behind."""
+    if told(behind_ms) is None:
+        return False
+    if reason is Reason.EXPIRED:
+        return True
+    # Too old for the ledger: that ends once this clock has passed the moment at which the ledger began.
+    return behind_ms > left_s * 1000

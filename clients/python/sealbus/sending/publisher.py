@@ -1,0 +1,346 @@
+"""Sending: each message until the relay's signed verdict on it is here.
+
+What is published in the same turn of the event loop is sealed as one batch and travels as one NATS message: a burst costs
+one signature, and a single message waits for nothing. A message on a subject with a rate may have to wait for its turn
+first (:mod:`sealbus.sending.pacing`). A message without verdict is sealed anew under the same nonce and sent again; the relay's
+ledger makes that harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from sealbus.credentials import Credentials
+from sealbus.errors import InvalidInput, Malformed
+from sealbus.grants import Declared
+from sealbus.life.clock import behind_ms, told
+from sealbus.life.session import Session
+from sealbus.log import log
+from sealbus.outcomes import Refused
+from sealbus.protocol.codec import are_together, split_together
+from sealbus.protocol.envelope import Header
+from sealbus.protocol.limits import MAX_ENVELOPE_BYTES
+from sealbus.protocol.nonces import life_ms
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.stamp import Stamp, Verdict, open_stamp
+from sealbus.protocol.subjects import ingress_subject
+from sealbus.sending.bursts import MAX_SEAL_BYTES, bursts, seal_burst
+from sealbus.sending.matching import is_receipt
+from sealbus.sending.minting import new_nonce
+from sealbus.sending.pacing import Pace
+from sealbus.sending.pending import Pending, Then, may_be_sent
+from sealbus.sending.strangers import GRACE_S, Strangers
+from sealbus.supervision import Supervisor
+
+RETRY_FIRST_S: Final = 1.0
+RETRY_MOST_S: Final = 8.0
+"""Between two attempts with one nonce: a verdict takes milliseconds, a relay that takes over seconds."""
+
+EARLY_MS: Final = 10_000
+"""By how much a nonce that is resumed may be younger than this machine's clock: the clock of the process that made it was ahead."""
+
+
+class Publisher:
+    """Seals, sends, and matches the relay's stamps to what was sent."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        session: Session,
+        verifier: Verifier,
+        supervisor: Supervisor,
+        on_policy: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """``on_policy`` is told the digest of the policy that each of this bot's messages was judged by."""
+        self._credentials = credentials
+        self._session = session
+        self._verifier = verifier
+        self._supervisor = supervisor
+        self._on_policy = on_policy
+        self._strangers = Strangers(credentials, verifier)
+        self._all: dict[Pending, None] = {}
+        """Everything without verdict, in order."""
+        self._pending: dict[bytes, Pending] = {}
+        """What has been sent, by its nonce."""
+        self._unsent: dict[Pending, None] = {}
+        """In order, each once: while there is no connection its time runs out again and again."""
+        self._wake = asyncio.Event()
+        self._paces: dict[str, Pace[Pending]] = {}
+        """By the pattern of the declaration."""
+        self._begun = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many messages are without verdict."""
+        return len(self._all)
+
+    async def publish(
+        self,
+        header: Header,
+        payload: bytes,
+        *,
+        live: bool,
+        resumed: bool,
+        timeout_s: float,
+        declared: Declared | None = None,
+        on_named: Callable[[Header], None] | None = None,
+    ) -> Stamp:
+        """Send one message and return its accepting stamp.
+
+        Args:
+            header: its ``issued_at_ms`` is set anew for each attempt. Unless ``resumed``, its nonce is set when it is sent for
+                the first time, which is the nonce's birth.
+            payload: one packed value.
+            live: whether it goes to be judged at once, or to be stored first.
+            resumed: whether the nonce was published before, by an earlier call. The ledger makes sure that it stands for
+                one message only, so an acceptance of that attempt counts too.
+            timeout_s: how long to wait for a verdict, from when it is sent for the first time. Before that it may have
+                to wait for its turn.
+            declared: its subject's declaration, if that is known. Its rate is kept to.
+            on_named: called with its header when it gets a nonce: just before it is sent for the first time, and each time that
+                it gets another one.
+
+        Raises:
+            Refused: the relay's verdict; for a refusal that another attempt may avoid, only when the time is over.
+            Unresolved: no verdict came in time.
+            CredentialsError: verdicts come under a bus key that the credentials do not name.
+            InvalidInput: the message is too large, one with its nonce is being published, the nonce is too old, or the time
+                is longer than a nonce lives.
+        """
+        self._check_life(header, live=live, resumed=resumed, timeout_s=timeout_s)
+        # The caller's mistakes are told to the caller, and never reach the sender.
+        if len(header.encode()) + len(payload) > MAX_ENVELOPE_BYTES - MAX_SEAL_BYTES:
+            raise InvalidInput(
+                f"a payload of {len(payload)} bytes makes an envelope of more than {MAX_ENVELOPE_BYTES}",
+                hint="send a smaller payload, or where it can be fetched and its hash",
+            )
+        verdict: asyncio.Future[Stamp] = asyncio.get_running_loop().create_future()
+        pace = self._pace(declared) if declared is not None and declared.rate is not None else None
+        self._begun += 1
+        begun, nameless = self._begun, not resumed
+        pending = Pending(
+            begun, header, payload, live, resumed, timeout_s, verdict, pace, on_named, RETRY_FIRST_S, nameless
+        )
+        self._all[pending] = None
+        if resumed:
+            self._pending[header.nonce] = pending
+        self._submit(pending)
+        try:
+            return await verdict
+        finally:
+            verdict.cancel()  # for the pace, where the caller was cancelled in the queue
+            del self._all[pending]
+            self._pending.pop(pending.header.nonce, None)
+            self._unsent.pop(pending, None)
+            for timer in (pending.again, pending.deadline, pending.doubt):
+                if timer is not None:
+                    timer.cancel()
+
+    def _check_life(self, header: Header, *, live: bool, resumed: bool, timeout_s: float) -> None:
+        """Attempts under one nonce end with its life: later the bus may have forgotten it, and would deliver the message again."""
+        life_s = life_ms(live=live) / 1000
+        if timeout_s > life_s:
+            raise InvalidInput(
+                f"timeout={timeout_s:g} is out of range: a {'live' if live else 'stream'} message is sent again for at most {life_s:g} s",
+                hint=f"use at most {life_s:g}; when it raises Unresolved, the outcome stays unknown",
+            )
+        if not resumed:
+            return
+        if header.nonce in self._pending:
+            raise InvalidInput(
+                "a message with this nonce is being published already", hint="wait for its verdict, or leave nonce out"
+            )
+        age_ms = _now_ms() - header.birth_ms
+        if not -EARLY_MS <= age_ms <= life_s * 1000:
+            when = f"{age_ms / 1000:.0f} s ago" if age_ms > 0 else "in the future"
+            raise InvalidInput(
+                f"this nonce was born {when}: a message can be resumed for {life_s:g} s",
+                hint="make nonces with sealbus.new_nonce(); what became of an older message can no longer be found out",
+            )
+
+    def _pace(self, declared: Declared) -> Pace[Pending]:
+        assert declared.rate is not None
+        pace = self._paces.get(declared.pattern)
+        if pace is None:
+            pace = self._paces[declared.pattern] = Pace(declared.rate, self._send, self._supervisor)
+        elif pace.rate != declared.rate:
+            pace.set_rate(declared.rate)
+        return pace
+
+    def _submit(self, pending: Pending) -> None:
+        """Send it, in its turn if its subject has a rate."""
+        if pending.pace is None:
+            self._send(pending)
+        else:
+            if pending.again is not None:
+                pending.again.cancel()
+            pending.pace.submit(pending)
+
+    def _send(self, pending: Pending) -> None:
+        """Have it sent with whatever else is to be sent in this turn of the loop, and again if there is no verdict in time."""
+        later = self._supervisor.later
+        if pending.deadline is None:
+            self._begin(pending)
+        if pending.is_nameless:
+            self._name(pending)
+        if pending.again is not None:
+            pending.again.cancel()
+        pending.again = later("sending again", pending.interval_s, self._submit, pending)
+        pending.interval_s = min(2 * pending.interval_s, RETRY_MOST_S)
+        self._unsent[pending] = None
+        self._wake.set()
+
+    def _begin(self, pending: Pending) -> None:
+        """It is about to be sent for the first time: now its time begins."""
+        seconds = pending.timeout_s
+        if pending.resumed:
+            seconds = min(seconds, (pending.header.birth_ms + life_ms(live=pending.live) - _now_ms()) / 1000)
+        pending.deadline = self._supervisor.later("a message's deadline", seconds, self._give_up, pending)
+
+    def _name(self, pending: Pending) -> None:
+        """Give it a nonce that is born now."""
+        self._pending.pop(pending.header.nonce, None)
+        pending.rename(new_nonce(_now_ms()))
+        self._pending[pending.header.nonce] = pending
+        if pending.on_named is not None:
+            pending.on_named(pending.header)
+
+    def _send_later(self, pending: Pending) -> None:
+        """Have it sent again after a pause in which the bus's clock or ledger can move on."""
+        if pending.again is not None:
+            pending.again.cancel()
+        pending.again = self._supervisor.later("sending again", pending.interval_s / 8, self._submit, pending)
+
+    def _give_up(self, pending: Pending) -> None:
+        """The caller's time is over."""
+        if pending.verdict.done():
+            return
+        if pending.refused is not None and not pending.may_be_accepted:
+            pending.verdict.set_exception(pending.refused)
+            return
+        pending.verdict.set_exception(pending.unresolved())
+
+    def verdicts(self) -> list[asyncio.Future[Stamp]]:
+        """What :meth:`publish` waits for now, one a message."""
+        return [pending.verdict for pending in self._all if not pending.verdict.done()]
+
+    def resend(self) -> None:
+        """Send everything without verdict again, now: a new connection is there, and what was under way may be lost."""
+        for pending in list(self._pending.values()):
+            if pending.attempts and not pending.verdict.done():
+                pending.interval_s = RETRY_FIRST_S
+                self._submit(pending)
+
+    def abandon(self) -> None:
+        """Wait for no verdict any more: the bot is closed."""
+        for pending in self._all:
+            if not pending.verdict.done():
+                pending.verdict.set_exception(pending.abandoned())
+
+    async def run(self) -> None:
+        """Send what is published, for ever; cancel to stop."""
+        while True:
+            await self._wake.wait()
+            client = await self._session.client()
+            self._wake.clear()
+            waiting = [one for one in self._unsent if may_be_sent(one, client.server_id, _now_ms())]
+            self._unsent.clear()
+            for live in (False, True):
+                subject = ingress_subject(self._credentials.bot, live=live)
+                for batch in bursts([one for one in waiting if one.live is live]):
+                    try:
+                        await client.publish(subject, seal_burst(self._credentials.key, batch, _now_ms()))
+                    except (NatsError, OSError) as error:
+                        log.debug("not sent, will be again: %s", type(error).__name__)
+
+    async def on_receipt(self, msg: Msg) -> None:
+        """Take what came to the inbox: one stamp, or several."""
+        self.receive(msg.data)
+
+    def receive(self, data: bytes, nonce: bytes | None = None) -> None:
+        """Take one stamp, or several together; ``nonce``: what the subject says that it is about, if it does.
+
+        What does not verify, or is not about something of ours, is ignored. Never raises.
+        """
+        if not data or (nonce is not None and nonce not in self._pending):
+            return  # such as NATS's answer to another bot, which may have it sent here
+        try:
+            receipts = split_together(data) if are_together(data) else [data]
+        except Malformed as error:
+            log.warning("receipts that are none were ignored: %s", error.what)
+            return
+        for receipt in receipts:
+            try:
+                stamp = open_stamp(receipt, self._credentials.bus_keys, self._verifier)
+            except Malformed as error:
+                if not self._doubt(receipt):
+                    log.warning("a receipt that is none was ignored: %s", error.what)
+            else:
+                self._strangers.doubtful = False
+                self.take(stamp)
+
+    def _doubt(self, receipt: bytes) -> bool:
+        """Whether this is a receipt for something of ours, but under a bus key that the credentials do not name.
+
+        Then nobody waits for longer than a real one may take.
+        """
+        found = self._strangers.open(receipt)
+        if found is None:
+            return False
+        stamp, key = found
+        pending = self._pending.get(stamp.nonce)
+        if pending is None or not is_receipt(
+            stamp, pending.header, pending.attempts.keys(), live=pending.live, resumed=pending.resumed
+        ):
+            return False
+        if pending.doubt is None:
+            pending.doubt = self._supervisor.later("doubting a bus key", GRACE_S, self._disown, pending, key)
+        return True
+
+    def _disown(self, pending: Pending, key: bytes) -> None:
+        if self._strangers.doubtful and not pending.verdict.done():
+            pending.verdict.set_exception(self._strangers.error(key))
+
+    def take(self, stamp: Stamp) -> None:
+        """Take an opened stamp as a receipt, if it is one."""
+        pending = self._pending.get(stamp.nonce)
+        if pending is None or pending.verdict.done():
+            return
+        header, accepted = pending.header, stamp.verdict is Verdict.ACCEPTED
+        if not is_receipt(stamp, header, pending.attempts.keys(), live=pending.live, resumed=pending.resumed):
+            return
+        if self._on_policy is not None:
+            self._on_policy(stamp.policy)
+        if accepted:
+            pending.verdict.set_result(stamp)
+        elif not pending.is_past(_now_ms()):
+            # Else this process was stopped for so long that the bus may have forgotten an acceptance.
+            self._take_refusal(pending, stamp)
+
+    def _take_refusal(self, pending: Pending, stamp: Stamp) -> None:
+        assert stamp.reason is not None
+        behind = behind_ms(stamp.judged_at_ms, pending.attempts[stamp.envelope], _now_ms())
+        refused = Refused(pending.header.subject, stamp.reason, stamp.detail, stamp, clock=told(behind))
+        pending.answered.add(stamp.envelope)
+        left_s = 0.0 if pending.deadline is None else pending.deadline.when() - asyncio.get_running_loop().time()
+        then = pending.after(stamp.reason, stamp.detail, behind, left_s)
+        if then is Then.OVER:
+            pending.verdict.set_exception(refused)
+            return
+        pending.refused = refused
+        pending.is_nameless = then is Then.ANEW
+        if then is Then.IN_TURN and pending.pace is not None:
+            pending.pace.hold_back()
+            self._submit(pending)
+        else:
+            self._send_later(pending)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,119 @@
+"""Asking: each request until its first verified answer is here."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from sealbus.credentials import Credentials
+from sealbus.errors import Malformed, SealbusError
+from sealbus.grants import Declared
+from sealbus.outcomes import NoReply, RequestFailed
+from sealbus.own import OWN
+from sealbus.protocol.answer import ERROR_SCHEMA, NOBODY_LISTENS, read_error
+from sealbus.protocol.delivery import Message
+from sealbus.protocol.envelope import Header
+from sealbus.protocol.limits import LIVE_NONCE_LIFE_MS
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.subjects import BUS, RELAY, nonce_in
+from sealbus.receiving.opener import Opener
+from sealbus.sending.matching import check_answer
+from sealbus.sending.publisher import Publisher
+
+REQUEST_TIMEOUT_S: Final = 5.0
+
+
+class Requester:
+    """Sends requests, and matches the answers to them."""
+
+    def __init__(self, credentials: Credentials, publisher: Publisher, opener: Opener, verifier: Verifier) -> None:
+        self._credentials = credentials
+        self._publisher = publisher
+        self._opener = opener
+        self._verifier = verifier
+        self._waiting: dict[bytes, tuple[Header, asyncio.Future[Message]]] = {}
+
+    async def request(
+        self, header: Header, payload: bytes, *, timeout_s: float, declared: Declared | None = None
+    ) -> Message:
+        """Publish a request and return the first answer, verified.
+
+        ``timeout_s`` counts from when it is sent; before that it may have to wait for its turn under the rate of its
+        subject, which ``declared`` tells.
+
+        Raises :class:`Refused`, :class:`Unresolved` if there is no verdict in time, or :class:`NoReply` if the request
+        was accepted and no answer came.
+        """
+        loop = asyncio.get_running_loop()
+        declared = declared or OWN.get(header.subject)
+        answer: asyncio.Future[Message] = loop.create_future()
+        ends = loop.time() + timeout_s
+        nonce = b""
+
+        def on_named(sent: Header) -> None:
+            nonlocal ends, nonce
+            if self._waiting.pop(nonce, None) is None:  # else it has another nonce now, and no more time
+                ends = loop.time() + timeout_s
+            nonce = sent.nonce
+            self._waiting[nonce] = sent, answer
+
+        try:
+            await self._publisher.publish(
+                header,
+                payload,
+                live=True,
+                resumed=False,
+                timeout_s=min(timeout_s, LIVE_NONCE_LIFE_MS / 1000),
+                declared=declared,
+                on_named=on_named,
+            )
+            async with asyncio.timeout_at(ends):
+                return await answer
+        except TimeoutError:
+            raise NoReply(
+                f"nobody answered on {header.subject} within {timeout_s:g} s",
+                hint="is a bot that replies on it connected?",
+            ) from None
+        finally:
+            self._waiting.pop(nonce, None)
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # looked at, in case it was abandoned while the verdict was waited for
+
+    def answers(self) -> list[asyncio.Future[Message]]:
+        """What :meth:`request` waits for now, one a request."""
+        return [answer for _, answer in self._waiting.values() if not answer.done()]
+
+    def abandon(self) -> None:
+        """Wait for no answer any more: the bot is closed."""
+        for _, answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(NoReply("the bot was closed before an answer came"))
+
+    def receive(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
+        """Take an answer on ``bus.reply.<bot>.<nonce>`` if it is one to a request that waits."""
+        nonce = nonce_in(subject)
+        waiting = self._waiting.get(nonce) if nonce is not None else None
+        if waiting is None or waiting[1].done():
+            return
+        message = self._opener.open(subject, data, BUS)
+        if message is None:
+            return
+        request, answer = waiting
+        try:
+            accepted = check_answer(message, request, self._credentials.bus_keys, self._verifier)
+        except Malformed as error:
+            self._opener.refuse(error.what)
+        else:
+            self._publisher.take(accepted)  # whose receipt may be lost, or on its way still
+            if message.envelope.header.schema_name == ERROR_SCHEMA:
+                answer.set_exception(_failure(message, request.subject))
+            else:
+                answer.set_result(message)
+
+
+def _failure(message: Message, subject: str) -> SealbusError:
+    """What the asker is told instead of an answer."""
+    error, text = read_error(message.payload)
+    if message.bot == RELAY and error == NOBODY_LISTENS:
+        return NoReply(f"nobody listens on {subject}", hint="is a bot that replies on it connected?")
+    return RequestFailed(text, error=error, bot=message.bot, subject=subject)

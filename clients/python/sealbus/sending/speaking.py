@@ -1,0 +1,177 @@
+"""Speaking: from what a bot author passes to a message that can be sent."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from sealbus.arguments import check_nonce, check_ttl
+from sealbus.credentials import Credentials
+from sealbus.errors import InvalidInput, NotConnected
+from sealbus.grants import Declared, Known
+from sealbus.life.states import Life
+from sealbus.log import log
+from sealbus.outcomes import Refused, RequestFailed, Unresolved
+from sealbus.payloads import pack_payload
+from sealbus.protocol.answer import ANSWER_REFUSED, ERROR_ID, ERROR_VERSION, error_payload
+from sealbus.protocol.delivery import Message
+from sealbus.protocol.envelope import Header
+from sealbus.protocol.limits import NONCE_BYTES
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.stamp import Stamp
+from sealbus.protocol.subjects import check_subject, reply_subject, split_schema
+from sealbus.sending.budget import excess
+from sealbus.sending.publisher import Publisher
+from sealbus.sending.requester import REQUEST_TIMEOUT_S, Requester
+from sealbus.supervision import outcome
+
+TTL_S: Final = 30.0
+"""Life of an envelope: far longer than a verdict takes, half of what a policy allows by default. Less if the policy allows less."""
+
+LIVE_TTL_S: Final = 5.0
+
+UNBORN: Final = bytes(NONCE_BYTES)
+"""In place of a nonce that is made when its message is sent for the first time."""
+
+
+class Speaker:
+    """Makes messages and requests of one bot, and hands them on."""
+
+    def __init__(
+        self, credentials: Credentials, life: Life, *, publisher: Publisher, requester: Requester, known: Known
+    ) -> None:
+        self._credentials = credentials
+        self._life = life
+        self._publisher = publisher
+        self._requester = requester
+        self._known = known
+
+    async def publish(
+        self,
+        subject: str,
+        payload: Any,
+        *,
+        live: bool | None,
+        schema: str | None,
+        parent: bytes | None,
+        ttl: float | None,
+        nonce: bytes | None,
+        timeout_s: float,
+    ) -> Stamp:
+        """Publish one message: see :meth:`sealbus.Bot.publish`. ``parent``: as it stands in a header."""
+        check_subject(subject)
+        resumed = nonce is not None
+        name = check_nonce(nonce) if resumed else UNBORN
+        ttl_ms = None if ttl is None else check_ttl(ttl)
+        identity = (None, None) if schema is None else split_schema(schema)
+        data = pack_payload(payload)
+        self._life.check("publish()")
+        is_live, declared = await self._known.way(subject, live, timeout_s)
+        declared = await self._fit(subject, declared, data, parent, timeout_s)
+        header = self._header(subject, name, identity, self._ttl_ms(is_live) if ttl_ms is None else ttl_ms, parent)
+        return await self._publisher.publish(
+            header, data, live=is_live, resumed=resumed, timeout_s=timeout_s, declared=declared
+        )
+
+    async def _fit(
+        self, subject: str, declared: Declared | None, data: bytes, parent: bytes | None, timeout_s: float
+    ) -> Declared | None:
+        """The subject's declaration, once the message is within it. Raises :class:`InvalidInput` where it is not."""
+        if declared is None or excess(subject, declared, data, parent) is None:
+            return declared
+        declared = (await self._known.renewed(timeout_s)).find(subject)  # the policy may have changed
+        error = None if declared is None else excess(subject, declared, data, parent)
+        if error is not None:
+            raise error
+        return declared
+
+    async def request(self, subject: str, payload: Any, *, schema: str | None, timeout_s: float) -> Message:
+        """Ask once: see :meth:`sealbus.Bot.request`."""
+        header, data = self.draft(subject, payload, schema)
+        self._life.check("request()")
+        declared = self._known.find(subject)
+        if declared is not None and not declared.reply:
+            declared = (await self._known.renewed(timeout_s)).find(subject)
+        if declared is not None and not declared.reply:
+            raise InvalidInput(
+                f"{subject} takes no requests: the policy names no `reply` schema for it", hint="publish on it instead"
+            )
+        declared = await self._fit(subject, declared, data, None, timeout_s)
+        return await self._requester.request(header, data, timeout_s=timeout_s, declared=declared)
+
+    async def answer(self, request: Message, handler: Callable[[Message], Awaitable[Any]]) -> None:
+        """Answer ``request`` with what ``handler`` returns; where there is no such answer, say so to the asker.
+
+        The asker gets the name of an exception's class and never its text, which may be anything. An author who wants to
+        say more raises a :class:`RequestFailed`. One that another bot sent to this one is not passed on.
+        """
+        who = f"the request {request.nonce.hex()} of {request.bot} on {request.subject}"
+        data = b""
+
+        async def work() -> None:
+            nonlocal data
+            data = pack_payload(await handler(request))
+
+        error = await outcome(work())
+        if isinstance(error, RequestFailed) and error.bot is None:
+            log.info("%s was answered with %s", who, error.error)
+            data = error_payload(error.error, error.message)
+        elif error is not None:
+            log.exception(error, "the handler failed for %s; it was told so", who)
+            data = error_payload(type(error).__name__, "the handler failed")
+        await self._answer(request, data, failed=error is not None)
+
+    async def _answer(self, request: Message, data: bytes, *, failed: bool) -> None:
+        header = self._header(
+            reply_subject(request.bot, request.nonce),
+            UNBORN,
+            (ERROR_ID, ERROR_VERSION) if failed else (None, None),
+            self._ttl_ms(live=True),
+            request.as_parent(),
+        )
+        try:
+            await self._publisher.publish(header, data, live=True, resumed=False, timeout_s=REQUEST_TIMEOUT_S)
+        except Refused as refused:
+            if refused.reason is Reason.ALREADY_ANSWERED:
+                log.debug("another process or bot answered first: %s", refused.what)
+                return
+            log.error("the answer was refused: %s", refused.what)  # the traceback shows nothing more
+            if not failed and refused.reason in (Reason.SCHEMA, Reason.PAYLOAD, Reason.SIZE):
+                said = error_payload(ANSWER_REFUSED, "; ".join([refused.reason.meaning, *refused.faults]))
+                await self._answer(request, said, failed=True)
+        except (Unresolved, NotConnected, InvalidInput) as error:
+            log.error("the answer was not sent: %s", error.what)  # likewise
+
+    def draft(self, subject: str, payload: Any, schema: str | None = None) -> tuple[Header, bytes]:
+        """The header and the packed payload of a request."""
+        check_subject(subject)
+        identity = (None, None) if schema is None else split_schema(schema)
+        return self._header(subject, UNBORN, identity, self._ttl_ms(True)), pack_payload(payload)
+
+    def _ttl_ms(self, live: bool) -> int:
+        """The life of a message whose author names none."""
+        usual_ms = int((LIVE_TTL_S if live else TTL_S) * 1000)
+        grants = self._known.grants
+        if grants is None:
+            return usual_ms
+        return min(usual_ms, grants.limits.live_ttl_ms if live else grants.limits.ttl_ms)
+
+    def _header(
+        self,
+        subject: str,
+        nonce: bytes,
+        schema: tuple[str | None, int | None],
+        ttl_ms: int,
+        parent: bytes | None = None,
+    ) -> Header:
+        return Header(
+            bus=self._credentials.bus,
+            bot=self._credentials.bot,
+            subject=subject,
+            nonce=nonce,
+            issued_at_ms=0,  # set when it is sealed
+            ttl_ms=ttl_ms,
+            schema=schema[0],
+            schema_version=schema[1],
+            parent=parent,
+        )

@@ -1,0 +1,65 @@
+"""Receipts under a bus key that the credentials do not name: what a bot with the wrong bus key
+gets, and how it learns so.
+
+Such a bot is admitted, its messages are accepted and delivered, and it believes no verdict on them,
+because it cannot tell the bus's key from a thief's. Waiting in silence helps nobody, so the keys
+are named. A receipt proves nothing about its key: whoever sits on the wire can make one. So this
+only ever ends a wait, never makes a message count as accepted, and only while no receipt under a
+known key has been seen: credentials that once were right are not doubted again.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sealbus.credentials import Credentials
+from sealbus.errors import CredentialsError, Malformed
+from sealbus.log import log
+from sealbus.protocol.codec import split_sealed
+from sealbus.protocol.keys import KeyKind, PublicKey
+from sealbus.protocol.limits import MAX_STAMP_BYTES
+from sealbus.protocol.seal import Context, Seal, Verifier
+from sealbus.protocol.stamp import Stamp
+
+GRACE_S: Final = 1.0
+"""How long a receipt under a known key may still come and win: long for a relay, and far less than
+a caller waits."""
+
+
+class Strangers:
+    """Looks at receipts that cannot be believed, until one can."""
+
+    def __init__(self, credentials: Credentials, verifier: Verifier) -> None:
+        self._credentials = credentials
+        self._verifier = verifier
+        self._told = False
+        self.doubtful = True
+        """Whether no receipt under a known key has been seen yet."""
+
+    def open(self, data: bytes) -> tuple[Stamp, bytes] | None:
+        """The stamp in ``data`` and the raw key of its seal, if the seal holds and the credentials do not name the key."""
+        if not self.doubtful or len(data) > MAX_STAMP_BYTES:
+            return None
+        try:
+            (body,), signed, sealed = split_sealed(data, 1)
+            seal = Seal.decode(sealed)
+            if seal.key in self._credentials.bus_keys or not self._verifier.holds(Context.STAMP, seal, signed):
+                return None
+            return Stamp.decode(body), seal.key
+        except Malformed:
+            return None
+
+    def error(self, key: bytes) -> CredentialsError:
+        """What to tell whoever waits for a verdict."""
+        theirs = PublicKey(key, KeyKind.BUS).text
+        ours = " ".join(sorted(PublicKey(raw, KeyKind.BUS).text for raw in self._credentials.bus_keys))
+        bot = self._credentials.bot
+        error = CredentialsError(
+            f"this bus answers with the bus key {theirs}, and the credentials of {bot} name {ours}",
+            hint=f"if {theirs} is this bus's key, make new credentials: `sealbus keys new {bot}` in the bus's folder."
+            " What was sent may have been accepted",
+        )
+        if not self._told:
+            self._told = True
+            log.error("%s", error.what)
+        return error
