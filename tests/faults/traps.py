@@ -21,10 +21,10 @@ from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.subjects import CLOSED
 from sealbus.receiving.live import LiveSubscription
 from sealbus.receiving.subscription import DurableMessage, DurableSubscription
-from sealbus_broker.nats.streams import ledger_state
 from sealbus_broker.relay import relay as relay_module
 from sealbus_broker.relay.ingress import IngressWorker
 from sealbus_broker.relay.journal import Entry, Journal, Stored
+from sealbus_broker.relay.ledger import ledger_state
 from sealbus_broker.relay.pipeline import Pipeline, Refusals
 from sealbus_broker.relay.storing import Item, Storing
 from tests.faults.market import hearer

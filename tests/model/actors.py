@@ -77,8 +77,8 @@ class Relay:
         with self.process.turn():
             self.journal = Journal(nc)
             self.ledgers = {
-                Delivery.STREAM: Ledger(nc, "ACCEPTED", "accepted"),
-                Delivery.LIVE: Ledger(nc, "LIVE", "live", in_memory=True),
+                Delivery.STREAM: Ledger(nc, "ACCEPTED"),
+                Delivery.LIVE: Ledger(nc, "LIVE", in_memory=True),
             }
             self._read_ledgers(server)
             tally = Tally(lambda: 0.0)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sealbus_broker.nats.streams import provision
+from sealbus_broker.nats.provision import provision
 from tests.relay.scene import Scene, raise_curtain
 
 

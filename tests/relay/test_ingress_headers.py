@@ -12,7 +12,7 @@ import json
 import pytest
 from nats.aio.msg import Msg
 
-from sealbus_broker.nats.streams import provision
+from sealbus_broker.nats.provision import provision
 from tests.relay.scene import Scene
 from tests.waiting import until
 

@@ -14,7 +14,7 @@ from sealbus_broker.relay.ledger import READS_AT_ONCE, Copy, Ledger
 
 
 def a_ledger(*, in_memory: bool = False) -> Ledger:
-    return Ledger(sentinel.no_connection_is_used, "ACCEPTED", "accepted", in_memory=in_memory)
+    return Ledger(sentinel.no_connection_is_used, "ACCEPTED", in_memory=in_memory)
 
 
 def test_a_young_stream_is_complete_from_its_first_message_on() -> None:
@@ -85,6 +85,6 @@ async def test_however_many_stored_messages_are_asked_for_few_are_under_way() ->
             under_way -= 1
             return SimpleNamespace(headers={"Nats-Time-Stamp": "1970-01-01T00:00:01.001999999Z"}, data=b"stored")
 
-    ledger = Ledger(cast("Any", Connection()), "ACCEPTED", "accepted")
+    ledger = Ledger(cast("Any", Connection()), "ACCEPTED")
     assert await asyncio.gather(*map(ledger.copy, range(256))) == [Copy(b"stored", 1_001)] * 256
     assert most == READS_AT_ONCE

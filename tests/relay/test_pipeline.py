@@ -63,7 +63,7 @@ def a_pipeline(kept: Kept, ledger: Ledger, now_ms: Callable[[], int] = lambda: N
 
 
 def a_ledger() -> Ledger:
-    ledger = Ledger(sentinel.unused, "ACCEPTED", "accepted")
+    ledger = Ledger(sentinel.unused, "ACCEPTED")
     ledger.begin(None, 100, NOW)
     return ledger
 
@@ -86,7 +86,7 @@ def the_stamp(kept: Kept) -> Any:
 
 
 async def test_what_was_judged_by_a_ledger_that_has_been_lost_is_judged_again() -> None:
-    kept, ledger, turn = Kept(), Ledger(sentinel.unused, "ACCEPTED", "accepted"), Turn()
+    kept, ledger, turn = Kept(), Ledger(sentinel.unused, "ACCEPTED"), Turn()
     ledger.begin(None, 100, NOW)
     arrival = Arrival("order", envelope(PLACED), Delivery.STREAM, NOW, 7)
     async with turn.storing:  # others are being stored
@@ -100,7 +100,7 @@ async def test_what_was_judged_by_a_ledger_that_has_been_lost_is_judged_again() 
 
 
 async def test_what_was_judged_by_the_ledger_as_it_is_stands() -> None:
-    kept, ledger = Kept(), Ledger(sentinel.unused, "ACCEPTED", "accepted")
+    kept, ledger = Kept(), Ledger(sentinel.unused, "ACCEPTED")
     ledger.begin(None, 100, NOW)
     arrival = Arrival("order", envelope(PLACED), Delivery.STREAM, NOW, 7)
     await a_pipeline(kept, ledger).process([arrival], Turn())
@@ -109,7 +109,7 @@ async def test_what_was_judged_by_the_ledger_as_it_is_stands() -> None:
 
 
 async def test_a_refusal_is_stamped_with_its_record_in_the_quarantine() -> None:
-    kept, ledger = Kept(), Ledger(sentinel.unused, "ACCEPTED", "accepted")
+    kept, ledger = Kept(), Ledger(sentinel.unused, "ACCEPTED")
     ledger.begin(None, 100, NOW)
     wrong = Arrival("order", envelope(PLACED, payload={}), Delivery.STREAM, NOW, 7)
     (await a_pipeline(kept, ledger).process([wrong], Turn())).tell()
@@ -118,7 +118,7 @@ async def test_a_refusal_is_stamped_with_its_record_in_the_quarantine() -> None:
 
 
 async def test_a_message_that_is_dropped_has_no_record() -> None:
-    kept, ledger = Kept(), Ledger(sentinel.unused, "ACCEPTED", "accepted")
+    kept, ledger = Kept(), Ledger(sentinel.unused, "ACCEPTED")
     ledger.begin(None, 100, NOW)
     header = replace(PLACED, bot="inventory", subject="stock.reserved")
     wrong = Arrival("inventory", envelope(header, payload={}), Delivery.STREAM, NOW, 7)

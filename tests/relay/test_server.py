@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 from sealbus_broker.errors import ServerFailed
 from sealbus_broker.nats import config as nats_config
 from sealbus_broker.nats.config import NatsConfig
-from sealbus_broker.nats.streams import provision
+from sealbus_broker.nats.provision import provision
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.server import process as server_module
 from sealbus_broker.server.log import ServerLog

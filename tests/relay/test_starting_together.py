@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sealbus_broker.nats.streams import ACCEPTED, LIVE, file_bytes, ledger_state, provision
+from sealbus_broker.nats.provision import provision
+from sealbus_broker.nats.streams import ACCEPTED, LIVE, file_bytes
+from sealbus_broker.relay.ledger import ledger_state
 from sealbus_broker.relay.services.consumers import remove_ungranted
 from tests.relay import scene as stage
 from tests.relay.scene import LIMITS, raise_curtain

@@ -16,6 +16,7 @@ import pytest
 import structlog
 
 from sealbus_broker.errors import StreamsUnusable
+from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.streams import (
     ACCEPTED,
     INGRESS,
@@ -27,11 +28,10 @@ from sealbus_broker.nats.streams import (
     consumer_configs,
     differences,
     file_bytes,
-    ledger_state,
     partition_consumer,
-    provision,
     stream_configs,
 )
+from sealbus_broker.relay.ledger import ledger_state
 from sealbus_broker.server.process import NatsServer
 from tests.relay.scene import LIMITS, Scene, a_policy, now_ms
 from tests.waiting import PATIENCE_S, until

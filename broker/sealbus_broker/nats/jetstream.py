@@ -18,6 +18,8 @@ from nats.errors import TimeoutError as NatsTimeoutError
 
 from sealbus_broker.errors import StreamsUnusable
 
+log = structlog.get_logger(__name__)
+
 Json = dict[str, Any]
 
 ATTEMPTS: Final = 3
@@ -25,7 +27,10 @@ ATTEMPTS: Final = 3
 thirty needs a person."""
 
 API: Final = "$JS.API"
-_log = structlog.get_logger("sealbus.streams")
+"""The first tokens of every subject on which JetStream takes calls."""
+
+NOT_FOUND: Final = 404
+"""JetStream's code for a stream, consumer or message that does not exist."""
 
 
 async def request(
@@ -40,7 +45,7 @@ async def request(
         try:
             answer = await nc.request(subject, data, timeout_s, headers=headers)
         except NatsTimeoutError:
-            _log.warning("jetstream.silent", call=subject, waited_s=timeout_s, attempt=attempt, of=ATTEMPTS)
+            log.warning("jetstream.silent", call=subject, waited_s=timeout_s, attempt=attempt, of=ATTEMPTS)
             if attempt == ATTEMPTS:
                 raise
             attempt += 1
@@ -77,7 +82,7 @@ async def ask_well(nc: Client, call: str, body: Json | None, timeout_s: float, w
 
 def is_missing(answer: Json) -> bool:
     """Whether JetStream said that it does not have what it was asked for."""
-    return bool(answer.get("error", {}).get("code") == 404)
+    return bool(answer.get("error", {}).get("code") == NOT_FOUND)
 
 
 def without_nulls(config: Json) -> Json:

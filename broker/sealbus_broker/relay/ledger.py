@@ -1,4 +1,21 @@
-"""The nonce ledger: the stream that stores accepted messages, asked about what it holds."""
+"""The nonce ledger: the stream that stores accepted messages, asked for its contents.
+
+A ledger is in one of three states:
+
+========= ===================================================================== ====================
+state     meaning                                                               entered by
+========= ===================================================================== ====================
+unread    This relay has not asked the stream yet. Nothing is judged.           construction
+valid     ``since_ms`` says from when on the ledger is complete.                :meth:`Ledger.begin`
+in doubt  The connection is lost, so the stream may come back with less than    :meth:`Ledger.doubt`
+          it had. Nothing is judged, and no stored message is asked for.
+========= ===================================================================== ====================
+
+The relay (:mod:`sealbus_broker.relay.relay`) calls both methods: ``doubt`` when it loses its
+connection, and ``begin`` after each connect, with the answer of :func:`ledger_state`. A stream that
+came back shorter has forgotten ids. The ledger is then complete only from that moment on, and it
+remembers this for as long as the relay lives.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +23,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -14,101 +32,180 @@ from nats.aio.client import Client
 from nats.errors import ConnectionClosedError
 from nats.errors import Error as NatsError
 
+from sealbus.protocol.subjects import GENESIS
 from sealbus.waiting import Interrupted, race
+from sealbus_broker.nats.jetstream import (
+    API,
+    NOT_FOUND,
+    ask,
+    ask_well,
+    is_missing,
+    refused,
+    request,
+    unanswered,
+)
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
 READ_TIMEOUT_S: Final = 5.0
-RETRY_S: Final = 0.5
+"""How long nats-server may take to send one stored message."""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_NOT_FOUND: Final = 404
+RETRY_S: Final = 0.5
+"""The pause before a stored message is asked for again."""
 
 READS_AT_ONCE: Final = 4
-"""Stored messages asked for at the same time. Each may have a megabyte, and nats-server cuts off whoever has 16 MiB coming (``max_pending``):
-a bot that repeats the nonces of 256 large messages must not cut off the relay."""
+"""How many stored messages are asked for at the same time. Each may have a megabyte, and
+nats-server closes a connection for which 16 MiB wait (``max_pending``). A bot that repeats the
+nonces of 256 large messages must not close the relay's connection."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Copy(NamedTuple):
     """A stored message."""
 
     data: bytes
-    """A delivery, or a note; ``b""`` where it is gone."""
+    """A delivery or a note. ``b""`` where the message is gone."""
     stored_ms: int
-    """When the engine stored it, by its own clock; 0 where it is gone."""
+    """When the stream stored it, by the server's clock. 0 where the message is gone."""
 
 
-def _ms(text: str) -> int:
-    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
+@dataclass(frozen=True, slots=True)
+class LedgerState:
+    """The extent of a ledger, as its stream reports it."""
+
+    since_ms: int | None
+    """The time (ms since 1970) before which the ledger knows nothing. ``None``: that time is longer
+    ago than the ledger must remember."""
+    last_sequence: int
+    """The sequence of the newest message."""
+
+
+async def ledger_state(nc: Client, stream: str, *, timeout_s: float = 10.0) -> LedgerState:
+    """Ask how far back the ledger ``stream`` (ACCEPTED or LIVE) reaches, and how far it has come.
+
+    A ledger that came up empty has forgotten the messages that it accepted before. So envelopes
+    that were issued before that moment must be refused. An empty stream is given a first message
+    (``accepted.sealbus.genesis``, ``live.sealbus.genesis``). Its stored time is that moment, and it
+    is the same for every relay. Where the first message is no longer stored, the stream is older
+    than its retention, and so older than its window. LIVE is in memory: ask again after each
+    reconnect.
+
+    Raises:
+        StreamsUnusable: JetStream does not answer, or answers with an error.
+    """
+    what = f"the age of stream {stream} cannot be told"
+    info = await ask_well(nc, f"STREAM.INFO.{stream}", None, timeout_s, what)
+    if info["state"]["last_seq"] == 0:
+        # Two relays may do this at once. The id makes one message of two.
+        subject = f"{stream.lower()}.{GENESIS}"
+        try:
+            acknowledged = await request(nc, subject, b"", timeout_s, headers={"Nats-Msg-Id": "genesis"})
+        except NatsError as error:
+            raise unanswered(what) from error
+        if "error" in acknowledged:
+            raise refused(what, acknowledged["error"])
+        info = await ask_well(nc, f"STREAM.INFO.{stream}", None, timeout_s, what)
+    last = int(info["state"]["last_seq"])
+    first = await ask(nc, f"STREAM.MSG.GET.{stream}", {"seq": 1}, timeout_s)
+    if is_missing(first):
+        return LedgerState(None, last)
+    if "error" in first:
+        raise refused(what, first["error"])
+    began = datetime.fromisoformat(first["message"]["time"])
+    return LedgerState(int(began.timestamp() * 1000), last)
 
 
 class Ledger:
-    """One stream's ledger. ``since_ms``: from when on it is complete (``None``: for longer than it must remember)."""
+    """One ledger stream, as this relay knows it."""
 
-    def __init__(self, nc: Client, stream: str, prefix: str, *, in_memory: bool = False) -> None:
-        """``in_memory``: the stream does not outlive the server. One that shrank is another one, and no sign of a fault."""
+    def __init__(self, nc: Client, stream: str, *, in_memory: bool = False) -> None:
+        """Begin unread.
+
+        Args:
+            nc: The relay's connection.
+            stream: ACCEPTED or LIVE.
+            in_memory: The stream does not outlive the server. If it comes back shorter, it is a new
+                stream, and nothing is wrong.
+        """
         self._nc = nc
         self.stream = stream
-        self._prefix = prefix
+        """The stream's name."""
         self._in_memory = in_memory
         self._last_sequence = 0
+        """The largest sequence that the stream was seen to hold."""
         self._known = asyncio.Event()
+        """Set in the state *valid*."""
         self._doubted = asyncio.Event()
-        """Set while the connection is lost: what was asked on it is not answered."""
+        """Set in the state *in doubt*. A request made on the lost connection gets no answer."""
         self._reading = asyncio.Semaphore(READS_AT_ONCE)
         self._lost_before_ms: int | None = None
+        """When this relay found that the stream had forgotten ids. ``None``: it never did."""
         self.since_ms: int | None = None
+        """From when on the ledger is complete (ms since 1970). ``None``: for longer than it must
+        remember."""
 
     def remember(self, sequence: int) -> None:
         """Note that the stream has been seen to hold ``sequence``."""
         self._last_sequence = max(self._last_sequence, sequence)
 
     def begin(self, since_ms: int | None, last_sequence: int, now_ms: int) -> None:
-        """Take over what the stream says of itself, after every (re)connection.
+        """Become valid, with the extent that the stream reports after a connect.
 
-        A stream that came back shorter than it was seen has lost ids (JetStream acknowledges before it syncs, unless told otherwise):
-        it is complete from now on only, and whatever was issued before is refused.
+        A stream that came back shorter than it was seen has lost ids, because JetStream
+        acknowledges before it syncs unless it is told otherwise. It is complete only from now on,
+        so envelopes that were issued before are refused.
         """
         if last_sequence < self._last_sequence:
-            if self._in_memory:  # another stream, whose own beginning is the same for all relays
+            if self._in_memory:
+                # Another stream, and its own beginning is the same for all relays.
                 log.info("ledger.anew", stream=self.stream)
             else:
-                log.error("ledger.shrank", stream=self.stream, was=self._last_sequence, now=last_sequence)
+                log.error(
+                    "ledger.shrank",
+                    stream=self.stream,
+                    was=self._last_sequence,
+                    now=last_sequence,
+                )
                 self._lost_before_ms = now_ms
-        self.since_ms = max((at for at in (since_ms, self._lost_before_ms) if at is not None), default=None)
+        known = [at for at in (since_ms, self._lost_before_ms) if at is not None]
+        self.since_ms = max(known, default=None)
         self._last_sequence = last_sequence
         self._doubted.clear()
         self._known.set()
 
     def doubt(self) -> None:
-        """The connection was lost: nothing is judged by this ledger until :meth:`begin` has asked it again."""
+        """Come into doubt, because the connection is lost, until :meth:`begin` is called again."""
         self._known.clear()
         self._doubted.set()
 
     async def known(self) -> None:
-        """Wait until it is known what the ledger holds."""
+        """Wait until the ledger is valid."""
         await self._known.wait()
 
     async def copy(self, sequence: int) -> Copy:
-        """What is stored at ``sequence``, and since when. Asks until the server answers."""
-        direct, ask = f"$JS.API.DIRECT.GET.{self.stream}", json.dumps({"seq": sequence}).encode()
+        """Read the message at ``sequence``. Asks until the server answers."""
+        direct = f"{API}.DIRECT.GET.{self.stream}"
+        body = json.dumps({"seq": sequence}).encode()
         while True:
             await self._not_doubted()
             try:
                 async with self._reading:
-                    answer = await self._unless_lost(self._nc.request(direct, ask, READ_TIMEOUT_S))
+                    answer = await self._unless_lost(self._nc.request(direct, body, READ_TIMEOUT_S))
                     headers = answer.headers or {}
-                    if headers.get("Status") != "404":
+                    if headers.get("Status") != str(NOT_FOUND):
                         return Copy(answer.data, _ms(headers["Nats-Time-Stamp"]))
-                    # Whoever answered directly may lag behind: the stream's leader knows.
-                    request = self._nc.request(f"$JS.API.STREAM.MSG.GET.{self.stream}", ask, READ_TIMEOUT_S)
-                    told = json.loads((await self._unless_lost(request)).data)
+                    # A replica that answers directly may lag behind. The stream's leader knows.
+                    leader = f"{API}.STREAM.MSG.GET.{self.stream}"
+                    asking = self._nc.request(leader, body, READ_TIMEOUT_S)
+                    told = json.loads((await self._unless_lost(asking)).data)
                     if "error" not in told:
                         message = told["message"]
-                        return Copy(base64.b64decode(message.get("data", "")), _ms(message["time"]))
-                    if told["error"].get("code") == _NOT_FOUND:
+                        data = base64.b64decode(message.get("data", ""))
+                        return Copy(data, _ms(message["time"]))
+                    if is_missing(told):
                         return Copy(b"", 0)
             except (NatsError, OSError, TimeoutError, KeyError, ValueError) as error:
                 log.warning("ledger.retry", error=type(error).__name__)
@@ -119,8 +216,13 @@ class Ledger:
             await self._known.wait()
 
     async def _unless_lost(self, asking: Coroutine[Any, Any, T]) -> T:
-        """The answer; ``ConnectionClosedError`` at once when the connection is lost meanwhile."""
+        """Return the answer. Raise ``ConnectionClosedError`` as soon as the connection is lost."""
         try:
             return await race(asking, self._doubted)
         except Interrupted:
             raise ConnectionClosedError from None
+
+
+def _ms(text: str) -> int:
+    """Milliseconds since 1970 of a time that nats-server writes."""
+    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)

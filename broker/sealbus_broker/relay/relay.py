@@ -24,7 +24,8 @@ from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.nats.connection import HardenedClient, Link, disconnect
 from sealbus_broker.nats.jetstream import ask_well
-from sealbus_broker.nats.streams import ACCEPTED, LIVE, PARTITIONS, ledger_state, provision
+from sealbus_broker.nats.provision import provision
+from sealbus_broker.nats.streams import ACCEPTED, LIVE, PARTITIONS
 from sealbus_broker.nats.version import check_version
 from sealbus_broker.relay import clocks
 from sealbus_broker.relay.clocks import Apart
@@ -32,7 +33,7 @@ from sealbus_broker.relay.health import Health
 from sealbus_broker.relay.ingress import IngressWorker, LiveWorker
 from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.last_try import LastTry
-from sealbus_broker.relay.ledger import Ledger
+from sealbus_broker.relay.ledger import Ledger, ledger_state
 from sealbus_broker.relay.pipeline import Pipeline
 from sealbus_broker.relay.probe import Prober
 from sealbus_broker.relay.secrets import BusSecrets
@@ -165,7 +166,7 @@ class Relay:
         await provision(nc, self._policy())
         await remove_ungranted(nc, self._policy())
         for delivery, stream in _STREAMS:
-            ledger = Ledger(nc, stream, stream.lower(), in_memory=delivery is Delivery.LIVE)
+            ledger = Ledger(nc, stream, in_memory=delivery is Delivery.LIVE)
             self._ledgers[delivery] = ledger
         await self._read_ledgers(nc)
 

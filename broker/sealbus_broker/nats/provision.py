@@ -1,0 +1,156 @@
+"""The bus's streams and consumers, made and checked on a live nats-server.
+
+Each start of a relay, and each return of a connection, calls :func:`provision`. For each stream:
+
+1. It asks for the stream's configuration, and makes the stream where there is none.
+2. Where the stream differs only in fields that follow the policy, it changes them. It refuses a
+   change that would lose a message.
+3. It asks again, and refuses to go on if any field differs from :mod:`sealbus_broker.nats.streams`.
+
+Several relays may do so at once. Nothing is kept here between two calls. When the connection is
+lost, the call fails, and the relay makes it again once it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Final
+
+import structlog
+from nats.aio.client import Client
+
+from sealbus_broker.errors import StreamsUnusable
+from sealbus_broker.gate.policy import Policy
+from sealbus_broker.nats.jetstream import Json, ask, ask_well, is_missing, refused, without_nulls
+from sealbus_broker.nats.streams import INGRESS, consumer_configs, differences, stream_configs
+
+log = structlog.get_logger(__name__)
+
+CREATE_ATTEMPTS: Final = 5
+CREATE_PAUSE_S: Final = 0.05
+"""The pause before the second attempt to create a stream. Each further pause is twice as long: 0.75
+s together. nats-server creates a stream in milliseconds, so relays that hinder each other are done
+by then."""
+
+_NO_ROOM: Final = frozenset({10023, 10028, 10047})
+"""JetStream's errors for insufficient resources, memory and storage."""
+
+_MAY_CHANGE: Final = frozenset({"description", "duplicate_window", "max_age", "max_bytes", "allow_atomic"})
+"""The fields that a start may change in a live stream. They follow the policy, except
+``allow_atomic``, which earlier versions switched on."""
+
+
+async def provision(nc: Client, policy: Policy, *, timeout_s: float = 10.0) -> None:
+    """Make the streams and consumers that are missing, let limits follow the policy, check the
+    rest.
+
+    Args:
+        nc: A connection that is logged in as the relay.
+        policy: The policy whose limits the streams follow.
+        timeout_s: How long JetStream may take for one answer.
+
+    Raises:
+        StreamsUnusable: A stream or consumer cannot be made, or is not as the bus needs it.
+    """
+    for wanted in stream_configs(policy):
+        await _provision_stream(nc, wanted, timeout_s)
+    for wanted in consumer_configs():
+        await _provision_consumer(nc, wanted, timeout_s)
+
+
+async def _provision_stream(nc: Client, wanted: Json, timeout_s: float) -> None:
+    name = wanted["name"]
+    info = await ask(nc, f"STREAM.INFO.{name}", None, timeout_s)
+    if is_missing(info):
+        log.info("stream.created", stream=name)
+        what = f"stream {name} cannot be made"
+        await _create(nc, f"STREAM.CREATE.{name}", wanted, f"STREAM.INFO.{name}", timeout_s, what)
+    elif "error" in info:
+        raise refused(f"stream {name} cannot be read", info["error"])
+    else:
+        found = differences(info["config"], wanted)
+        if found and all(_may_change(name, difference.field) for difference in found):
+            _check_shrinking(info, wanted)
+            if name == INGRESS:
+                await _check_waiting(nc, wanted, timeout_s)
+            log.info("stream.updated", stream=name, fields=[difference.field for difference in found])
+            what = f"stream {name} cannot follow the policy's limits"
+            await ask_well(nc, f"STREAM.UPDATE.{name}", wanted, timeout_s, what)
+    # The server may have changed or ignored a field of the request, so only its own answer counts.
+    info = await ask_well(nc, f"STREAM.INFO.{name}", None, timeout_s, f"stream {name} cannot be read")
+    _assert_same(f"stream {name}", info["config"], wanted)
+
+
+async def _provision_consumer(nc: Client, wanted: Json, timeout_s: float) -> None:
+    name = wanted["durable_name"]
+    info = await ask(nc, f"CONSUMER.INFO.{INGRESS}.{name}", None, timeout_s)
+    if is_missing(info):
+        log.info("consumer.created", stream=INGRESS, consumer=name)
+        body = {"stream_name": INGRESS, "config": without_nulls(wanted), "action": "create"}
+        what = f"consumer {name} of {INGRESS} cannot be made"
+        call = f"CONSUMER.CREATE.{INGRESS}.{name}"
+        look = f"CONSUMER.INFO.{INGRESS}.{name}"
+        await _create(nc, call, body, look, timeout_s, what)
+    what = f"consumer {name} of {INGRESS} cannot be read"
+    info = await ask_well(nc, f"CONSUMER.INFO.{INGRESS}.{name}", None, timeout_s, what)
+    _assert_same(f"consumer {name} of {INGRESS}", info["config"], wanted)
+
+
+async def _create(nc: Client, call: str, body: Json, look: str, timeout_s: float, what: str) -> None:
+    """Create a stream or consumer, or find that another relay has created it in the meantime.
+
+    While several relays create one stream, nats-server counts its limits once for each of them. It
+    may then refuse all of them for lack of room, although there is room for the one stream.
+    """
+    for attempt in range(CREATE_ATTEMPTS):
+        answer = await ask(nc, call, body, timeout_s)
+        if "error" not in answer or "error" not in await ask(nc, look, None, timeout_s):
+            return
+        if answer["error"].get("err_code") not in _NO_ROOM or attempt == CREATE_ATTEMPTS - 1:
+            raise refused(what, answer["error"])
+        await asyncio.sleep(CREATE_PAUSE_S * 2**attempt)
+
+
+def _check_shrinking(info: Json, wanted: Json) -> None:
+    """Refuse a limit below the stream's present size.
+
+    Such a stream would evict: from the ledger, nonces that are still needed.
+    """
+    used = info["state"]["bytes"]
+    limit = wanted["max_bytes"]
+    if used > limit:
+        what = f"stream {wanted['name']} holds {used} bytes; the policy's new limit is {limit}"
+        hint = "raise the limit in policy.yaml again, or wait until enough messages have aged out"
+        raise StreamsUnusable(what, hint=hint)
+
+
+def _may_change(stream: str, field: str) -> bool:
+    """Whether a start may change ``field`` in a live stream."""
+    return field in _MAY_CHANGE or (stream, field) == (INGRESS, "max_msgs_per_subject")
+
+
+async def _check_waiting(nc: Client, wanted: Json, timeout_s: float) -> None:
+    """Refuse a limit below the number of messages of one bot that wait: the oldest would be
+    lost."""
+    what = f"the messages that wait in stream {INGRESS} cannot be counted"
+    info = await ask_well(nc, f"STREAM.INFO.{INGRESS}", {"subjects_filter": ">"}, timeout_s, what)
+    waiting = max((info["state"].get("subjects") or {"": 0}).values())
+    limit = wanted["max_msgs_per_subject"]
+    if waiting > limit:
+        raise StreamsUnusable(
+            f"{waiting} messages of one bot wait in stream {INGRESS}; the new limit is {limit}",
+            hint="raise ingress_messages in policy.yaml again, or let a relay judge them first",
+        )
+
+
+def _assert_same(what: str, live: Json, wanted: Json) -> None:
+    found = differences(live, wanted)
+    if found:
+        listed = "; ".join(
+            f"{one.field}: got {json.dumps(one.got)}, expected {json.dumps(one.expected)}" for one in found
+        )
+        raise StreamsUnusable(
+            f"{what} is not as the bus needs it: {listed}",
+            hint="set it back with the nats CLI, or give the bus a NATS of its own",
+        )
