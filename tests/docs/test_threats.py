@@ -1,4 +1,4 @@
-"""Each row of the threat model names tests."""
+"""Each item of the threat model names tests."""
 
 from __future__ import annotations
 
@@ -6,29 +6,55 @@ import re
 
 import pytest
 
+from tests.docs.lists import Item, items
 from tests.docs.named import ROOT, names_in
+from tests.faults.greedy.cases import CASES
 
 THREATS = (ROOT / "docs" / "threats.md").read_text()
+BOUNDS = "These are the bounds of each resource."
+"""The sentence before the list of bounds, which is the last list of its section."""
 
 
-def rows(section: str) -> list[list[str]]:
-    """The rows of all tables in a section, cell by cell, without their heads."""
-    text = THREATS.partition(f"## {section}")[2].partition("\n## ")[0]
-    tables = re.findall(r"^\|.*\n\|[-| ]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for table in tables for line in table.splitlines()]
+def section(title: str) -> str:
+    found = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", THREATS, re.MULTILINE | re.DOTALL)
+    assert found is not None, title
+    return found[1]
 
 
-@pytest.mark.parametrize(("section", "least"), [("Threats covered", 40), ("Out of scope", 15)])
-def test_every_row_names_tests(section: str, least: int) -> None:
-    found = rows(section)
+def listed(title: str) -> list[Item]:
+    """The items that have to name tests."""
+    text = section(title)
+    assert not re.search(r"^\|", text, re.MULTILINE), "a table, whose rows nothing checks"
+    if title == "Out of scope":
+        assert BOUNDS in text
+        text = text.partition(BOUNDS)[2]
+    found = items(text)
+    assert len(found) == len(re.findall(r"^- ", text, re.MULTILINE)), "an item without a term"
+    return found
+
+
+@pytest.mark.parametrize(("title", "least"), [("Threats covered", 40), ("Out of scope", 15)])
+def test_every_item_names_tests(title: str, least: int) -> None:
+    found = listed(title)
     assert len(found) >= least
-    assert [row[0] for row in found if "`tests/" not in " ".join(row)] == []
+    assert [item.term for item in found if "`tests/" not in item.facts] == []
+    assert [item.term for item in found if "`tests/" in item.term] == []
     assert "none yet" not in THREATS
 
 
-@pytest.mark.parametrize("section", ["Threats covered", "Out of scope"])
-def test_a_row_names_files_with_tests_and_no_folder(section: str) -> None:
-    """A folder says that there are tests, and not which. Whether the very test is there, ``test_documents.py`` looks."""
-    named = [(row[0], one) for row in rows(section) for one in re.findall(r"`(tests/[^`]*)`", " ".join(row))]
+@pytest.mark.parametrize("title", ["Threats covered", "Out of scope"])
+def test_item_names_files_with_tests_and_no_folder(title: str) -> None:
+    """A folder says that there are tests, and not which ones.
+
+    ``test_documents.py`` checks that the very test exists.
+    """
+    found = listed(title)
+    named = [(item, one) for item in found for one in re.findall(r"`(tests/[^`]*)`", item.facts)]
     files = {one: ROOT / one.partition("::")[0] for _, one in named}
-    assert [(about, one) for about, one in named if not files[one].is_file() or not names_in(files[one])] == []
+    wrong = [one for one, file in files.items() if not file.is_file() or not names_in(file)]
+    assert [(item.term, one) for item, one in named if one in wrong] == []
+
+
+def test_every_resource_of_the_greedy_bot_has_a_bound() -> None:
+    bounds = {item.term.lower() for item in listed("Out of scope")}
+    assert [case.name for case in CASES if case.resource.lower() not in bounds] == []

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.lists import items
 from tests.faults.market import wiretap
 from tests.faults.places import CLOSING, STEPS, Step
 from tests.faults.steps import Result, play
@@ -51,7 +52,7 @@ def test_stopped_at(step: Step, results: dict[str, Result]) -> None:
 
 @pytest.mark.parametrize("step", [*STEPS, CLOSING], ids=lambda step: step.name)
 def test_the_argument_names(step: Step) -> None:
-    """Each in the row of its step."""
-    rows = (Path(__file__).parents[2] / "docs" / "threats.md").read_text().splitlines()
-    (row,) = [row for row in rows if f"`{step.name}`" in row and row.startswith("| ")]
-    assert row.startswith(f"| {step.number} | ")
+    """Each in the item of its steps."""
+    argument = (Path(__file__).parents[2] / "docs" / "threats.md").read_text()
+    (item,) = [item for item in items(argument) if f"`{step.name}`" in item.facts]
+    assert item.term == step.number

@@ -38,7 +38,7 @@ def test_a_stream_that_came_back_shorter_is_complete_from_now_on_only_and_that_i
     assert ledger.since_ms == 7_000
 
 
-def test_a_stream_shorter_than_what_was_stored_through_this_relay_has_lost_ids() -> None:
+def test_shorter_stream_has_lost_ids() -> None:
     ledger = a_ledger()
     ledger.begin(1_000, 1, 2_000)
     ledger.remember(40)

@@ -139,7 +139,7 @@ async def test_a_bot_is_told_in_words(narrow: Scene) -> None:
     await bot.close()
 
 
-async def test_a_session_that_does_not_read_is_ended_before_it_takes_much_memory(scene: Scene) -> None:
+async def test_session_that_does_not_read_ends_before_it_takes_memory(scene: Scene) -> None:
     """A bot may have many such sessions."""
     silent = await scene.bot("inventory")
     await silent.nc.subscribe("bus.orders.placed")

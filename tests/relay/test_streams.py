@@ -89,7 +89,7 @@ async def test_a_server_that_stays_silent_is_given_up(scene: Scene) -> None:
             await provision(scene.relay, scene.policy, timeout_s=0.1)
 
 
-async def test_the_ledgers_never_evict_and_nothing_of_them_can_be_taken_away(streams: Scene) -> None:
+async def test_ledgers_never_evict_and_allow_no_removal(streams: Scene) -> None:
     for stream, subject in ((ACCEPTED, "accepted.x"), (LIVE, "live.x")):
         await streams.relay.request(subject, b"1", PATIENCE_S)
         for call, body in (("MSG.DELETE", {"seq": 1}), ("PURGE", {}), ("PURGE", {"filter": subject})):

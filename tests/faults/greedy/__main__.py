@@ -4,9 +4,9 @@
 
     python -m tests.faults.greedy [--seconds 60] [--only NAME ...] [--json]
 
-For each row of the cost table in ``docs/threats.md`` a bus of its own runs: nats-server, a relay as its own process, ten
-honest bots that each send five durable messages and ask one question a second, and log in again and again
-(:mod:`tests.faults.greedy.crowd`). After a quiet time a process with raw sockets and one bot's credentials attacks
+For each bound in the list of ``docs/threats.md`` a bus of its own runs: nats-server, a relay as its
+own process, and ten honest bots. Each of these sends five durable messages and asks one question a
+second, and logs in again and again (:mod:`tests.faults.greedy.crowd`). After a quiet time a process with raw sockets and one bot's credentials attacks
 (:mod:`tests.faults.greedy.attacks`). What is told of each attack:
 
 * the figure at the bound: messages, bytes, memory, log lines (:mod:`tests.faults.greedy.cases`);
@@ -24,6 +24,7 @@ import json
 import logging
 import statistics
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,27 +69,28 @@ def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
 
 
 def markdown(outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """The table of ``docs/threats.md``."""
+    """The table and the list of ``docs/threats.md``."""
 
     def both(quiet: Sequence[float], attacked: Sequence[float]) -> str:
         return f"{times(quiet)} → {times(attacked)}"
 
-    yield "| attack | at the bound | message | request | login | relay, server |"
-    yield "|---|---|---|---|---|---|"
+    yield "| attack | message | request | login | relay, server |"
+    yield "|---|---|---|---|---|"
     for outcome in outcomes:
         quiet, attacked, most = outcome.quiet, outcome.attacked, outcome.seen.most
-        told = "; ".join(
-            str(figure) for figure in outcome.figures if not figure.what.endswith(("relay MiB", "server MiB"))
-        )
         cells = (
-            f"`{outcome.case.name}`: {outcome.case.resource}",
-            told,
+            f"`{outcome.case.name}`",
             both(quiet.published, attacked.published),
             both(quiet.asked, attacked.asked),
             both(quiet.connected, attacked.connected),
             f"{most['relay MiB']:,.0f}, {most['nats-server MiB']:,.0f} MiB",
         )
         yield f"| {' | '.join(cells)} |"
+    yield ""
+    for outcome in outcomes:
+        figures = (str(figure) for figure in outcome.figures if not figure.what.endswith(("relay MiB", "server MiB")))
+        item = f"- `{outcome.case.name}` ({outcome.case.resource}): {'; '.join(figures)}"
+        yield textwrap.fill(item, 100, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
@@ -157,7 +159,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", choices=[case.name for case in CASES])
     parser.add_argument("--keep", type=Path, help="a folder in which the buses, with their logs, stay")
     parser.add_argument("--json", action="store_true", help="one object an attack instead of a table")
-    parser.add_argument("--markdown", action="store_true", help="the table as docs/threats.md has it")
+    parser.add_argument("--markdown", action="store_true", help="the table and list of docs/threats.md")
     given = parser.parse_args()
     logging.disable(logging.CRITICAL)  # lost connections are the point
     outcomes = asyncio.run(play(given.only, given.seconds, given.keep, as_lines=given.json))

@@ -1,4 +1,7 @@
-"""What is attacked, what bounds it, and which figure shows that the bound held. The rows of the table in ``docs/threats.md``."""
+"""The attacks, their bounds, and the figures that show that a bound held.
+
+``docs/threats.md`` lists the bounds.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +87,7 @@ class Case:
 
     name: str
     resource: str
-    """As the table in ``docs/threats.md`` calls it."""
+    """The name of the bound in the list of ``docs/threats.md``."""
     figures: Figures
     watched: tuple[Watched, ...] = ()
 
@@ -203,6 +206,6 @@ CASES: Final = (
     Case("violations", "log lines about a bot's violations", _violations),
     Case("durable-subscriptions", "durable subscriptions", _durable, (_GOODS,)),
     Case("subscriptions-of-a-session", "subscriptions of a connection", _session_subscriptions),
-    Case("pulls", "what one request to a durable subscription brings", _pulls, (_GOODS,)),
-    Case("subscriber", "what waits in a subscriber for a handler", _subscriber, (_FLASH,)),
+    Case("pulls", "messages of one request to a durable subscription", _pulls, (_GOODS,)),
+    Case("subscriber", "messages that wait in a subscriber for a handler", _subscriber, (_FLASH,)),
 )
