@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from sealbus import InvalidInput, Message, Reason, Refused, RequestFailed, requester, speaking
+from sealbus import InvalidInput, Message, Reason, Refused, RequestFailed
 from sealbus.grants import Known
 from sealbus.own import OWN, SUBSCRIPTIONS_LIST
 from sealbus.protocol.answer import ANSWER_REFUSED
 from sealbus.protocol.limits import most_values
+from sealbus.sending import requester, speaking
 from sealbus_broker.gate.policy import DEFAULT_PAYLOAD_BYTES
 from tests.e2e.shop import Shop, order
 from tests.waiting import PATIENCE_S

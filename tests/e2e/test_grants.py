@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from sealbus import ConnectionFailed, InvalidInput, Message, Reason, Refused, publisher
+from sealbus import ConnectionFailed, InvalidInput, Message, Reason, Refused
 from sealbus.grants import Rate
+from sealbus.sending import publisher
 from tests.e2e.shop import Shop, order, until
 from tests.waiting import PATIENCE_S
 

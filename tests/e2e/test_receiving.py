@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from sealbus import Bot, InvalidInput, Message, pull, subscription
+from sealbus import Bot, InvalidInput, Message
+from sealbus.nats import pull
 from sealbus.protocol.subjects import consumer_name
+from sealbus.receiving import subscription
 from tests.e2e.shop import Shop, order
 from tests.waiting import PATIENCE_S, until
 

@@ -27,6 +27,7 @@ A bot, whole::
 """
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 from sealbus.bot import Bot
 from sealbus.credentials import Credentials
@@ -73,11 +74,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> str:
-    """``__version__``: looked up when it is asked for, because reading the package's metadata takes milliseconds."""
-    if name == "__version__":
-        try:
-            return version("sealbus")
-        except PackageNotFoundError:  # the source tree, put on the path by hand
-            return "0+unknown"
-    raise AttributeError(f"module 'sealbus' has no attribute {name!r}")
+__version__: str
+
+if not TYPE_CHECKING:  # a type checker would believe that a module with this has any name
+
+    def __getattr__(name: str) -> str:
+        """Look up ``__version__`` when it is asked for: reading package metadata takes milliseconds."""
+        if name == "__version__":
+            try:
+                return version("sealbus")
+            except PackageNotFoundError:  # the source tree, put on the path by hand
+                return "0+unknown"
+        raise AttributeError(f"module 'sealbus' has no attribute {name!r}")
