@@ -28,7 +28,7 @@ from benchmarks.attacking.tap import Tap
 from benchmarks.bus import BUS
 from examples.robbery.frames import FrameReader, RawSession, pub
 from sealbus import Credentials, Stamp, Verdict
-from sealbus.life.session import ADMISSION
+from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.codec import join_sealed, pack_json, signed_part, split_sealed, unpack_json
 from sealbus.protocol.delivery import pack_delivery
 from sealbus.protocol.envelope import Header, seal_envelopes
@@ -77,7 +77,7 @@ class OnSealbus(Attacker):
 
     async def _login(self, credentials: Credentials) -> RawSession:
         session = await RawSession.open("127.0.0.1", self._port)
-        admission = f"{ADMISSION} {credentials.bot} {credentials.key.public.text}"
+        admission = AdmissionText(credentials.bot, credentials.key.public.text).encode()
         answer = sign_connect(credentials.key, session.challenge.encode(), admission.encode())
         await session.login(admission, base64.b64encode(answer).decode())
         return session

@@ -12,6 +12,7 @@ from examples.robbery.cues import tell
 from examples.robbery.frames import Frame, RawSession, pub
 from examples.robbery.wiretap import Change, Wiretap
 from sealbus import Credentials, Stamp, Verdict
+from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.codec import pack_json, split_sealed
 from sealbus.protocol.delivery import pack_delivery
 from sealbus.protocol.envelope import Header, Parent, seal_envelopes
@@ -143,7 +144,7 @@ def now_ms() -> int:
 
 def admission(credentials: Credentials, *consumers: str) -> str:
     """What a bot says at the door."""
-    return " ".join(["sealbus/1", credentials.bot, credentials.key.public.text, *consumers])
+    return AdmissionText(credentials.bot, credentials.key.public.text, consumers).encode()
 
 
 def draft(bot: str, subject: str, **fields: Any) -> Header:

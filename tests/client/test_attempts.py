@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from sealbus.nats.acks import nak
 from sealbus.receiving import attempts as module
-from sealbus.receiving.attempts import FAILURES_IN_A_ROW, RETRY_MOST_S, UNTRIED_LEAST, Attempts, delay_s, nak
+from sealbus.receiving.attempts import FAILURES_IN_A_ROW, RETRY_MOST_S, UNTRIED_LEAST, Attempts, delay_s
 
 
 def test_the_pause_doubles_up_to_a_minute() -> None:

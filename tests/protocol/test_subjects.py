@@ -17,6 +17,7 @@ from sealbus.protocol.subjects import (
     check_pattern,
     check_subject,
     consumer_name,
+    consumer_owner,
     ingress_subject,
     is_name,
     is_pattern,
@@ -98,8 +99,14 @@ def test_receipts_and_replies_are_derived_from_bot_and_nonce() -> None:
     assert is_subject(reply_subject("b" * 32, bytes(16)))
 
 
+@pytest.mark.parametrize("text", ["", "order", "order_short", "_n5udwvwoy7v2rhzy", "order_N5UDWVWOY7V2RHZY"])
+def test_other_text_is_nobodys_consumer(text: str) -> None:
+    assert consumer_owner(text) is None
+
+
 def test_a_consumers_name_tells_its_bot_and_no_other() -> None:
     name = consumer_name("order", "orders.>", "main")
+    assert consumer_owner(name) == "order"
     assert name.rpartition("_")[0] == "order"
     assert (
         len({consumer_name("order", *pair) for pair in (("a", "b"), ("a", "c"), ("b", "b"), ("ab", ""), ("", "ab"))})

@@ -13,6 +13,7 @@ from typing import Any
 
 from nats.aio.client import Client
 
+from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.seal import sign_connect
 from sealbus_broker.door.admission import Admission
@@ -115,7 +116,7 @@ class Scene:
     ) -> Door:
         """Connect as a bot would, by nats-py's public interface alone. Raises nats-py's error where NATS refuses."""
         key = key or self.keys[name]
-        admission = token or " ".join(("sealbus/1", name, key.public.text, *consumers))
+        admission = token or AdmissionText(name, key.public.text, consumers).encode()
         complaints: list[str] = []
 
         async def complain(error: Exception) -> None:

@@ -12,6 +12,7 @@ import click
 
 from sealbus import Bot
 from sealbus.errors import InvalidInput, Malformed
+from sealbus.own import QUARANTINE_LIST, QUARANTINE_SHOW
 from sealbus.protocol.codec import unpack_json
 from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.limits import MAX_INTEGER
@@ -22,9 +23,6 @@ from sealbus_broker.cli.options import DIGITS, WholeNumber
 from sealbus_broker.cli.signals import CONNECT_S, Stop, connected, run
 from sealbus_broker.printable import json_line, printable, readable, readable_json
 from sealbus_broker.relay.quarantine import REASONS
-
-LIST: Final = "sealbus.quarantine.list"
-SHOW: Final = "sealbus.quarantine.show"
 
 DUMPED: Final = 1024
 """Bytes that a hex dump shows. --out writes all."""
@@ -72,7 +70,7 @@ def ls(
     async def read(_: Stop) -> tuple[list[dict[str, Any]], int]:
         async with connected(operator, timeout or CONNECT_S):
             records = [record async for record in _pages(operator, filters, limit, timeout or ANSWER_S)]
-            total = (await ask(operator, LIST, {**filters, "limit": 1}, timeout or ANSWER_S))["total"]
+            total = (await ask(operator, QUARANTINE_LIST, {**filters, "limit": 1}, timeout or ANSWER_S))["total"]
         return records, total
 
     records, total = run(read)
@@ -91,7 +89,7 @@ async def _pages(operator: Bot, filters: dict[str, Any], limit: int, timeout_s: 
     before: int | None = None
     while limit > 0:
         more = {"before": before} if before else {}
-        page = await ask(operator, LIST, {**filters, "limit": min(limit, PAGE), **more}, timeout_s)
+        page = await ask(operator, QUARANTINE_LIST, {**filters, "limit": min(limit, PAGE), **more}, timeout_s)
         for record in page["records"]:
             yield record
         limit -= len(page["records"])
@@ -195,7 +193,7 @@ def _time(ms: int) -> str:
 async def _fetch(operator: Bot, sequence: int, timeout_s: float) -> tuple[dict[str, Any], bytes]:
     data, record = b"", {}
     while True:
-        part = await ask(operator, SHOW, {"sequence": sequence, "offset": len(data)}, timeout_s)
+        part = await ask(operator, QUARANTINE_SHOW, {"sequence": sequence, "offset": len(data)}, timeout_s)
         record = part["record"]
         chunk = base64.b64decode(part["data"])
         data += chunk

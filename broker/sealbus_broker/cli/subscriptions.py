@@ -14,14 +14,12 @@ from typing import Any, Final
 import click
 
 from sealbus import Bot
+from sealbus.own import SUBSCRIPTIONS_LIST, SUBSCRIPTIONS_REMOVE
 from sealbus_broker.cli.bus_options import find_credentials
 from sealbus_broker.cli.errors import AnsweredNo
 from sealbus_broker.cli.operator import ANSWER_S, OPERATOR, PAGE, ask, operator_options, table
 from sealbus_broker.cli.signals import CONNECT_S, Stop, connected, run
 from sealbus_broker.printable import json_line, readable
-
-LIST: Final = "sealbus.subscriptions.list"
-REMOVE: Final = "sealbus.subscriptions.remove"
 
 HEAD: Final = ("consumer", "bot", "pattern", "durable", "waiting", "in hand", "listening", "last delivery (UTC)")
 
@@ -95,7 +93,7 @@ def rm(
     async def remove(_: Stop) -> None:
         again = Bot(find_credentials(folder, bot, credentials, OPERATOR))
         async with connected(again, timeout or CONNECT_S):
-            await ask(again, REMOVE, {"consumer": consumer}, answer_s)
+            await ask(again, SUBSCRIPTIONS_REMOVE, {"consumer": consumer}, answer_s)
 
     row = run(find)
     place = f"{readable(row['durable'])} of {readable(row['bot'])} to {readable(row['pattern'])}"
@@ -116,7 +114,7 @@ async def _rows(operator: Bot, owner: str | None, timeout_s: float) -> AsyncIter
     offset: int | None = 0
     while offset is not None:
         wanted = {"offset": offset, "limit": PAGE} | ({"bot": owner} if owner else {})
-        page = await ask(operator, LIST, wanted, timeout_s)
+        page = await ask(operator, SUBSCRIPTIONS_LIST, wanted, timeout_s)
         for row in page["subscriptions"]:
             yield row
         offset = page["next"]

@@ -1,8 +1,9 @@
 """Who may connect, and what their session may do: the relay's answer to NATS's auth callout.
 
-A bot connects with an *admission text* as its token, ``sealbus/1 <bot> <public key> [<consumer> …]``, and with its signature
-over the server's challenge and that text, made under the ``connect`` context. nats-server verifies neither: it asks here. The
-answer is a session of a few minutes with exactly these rights, inside the account BOTS:
+A bot connects with an admission text (:mod:`sealbus.protocol.admission`) as its token, and with its
+signature over the server's challenge and that text, made under the ``connect`` context. nats-server
+verifies neither: it asks here. The answer is a session of a few minutes with exactly these rights,
+inside the account BOTS:
 
 ========== =======================================================================================================
 publish    ``send.<bot>`` and ``call.<bot>``; for each consumer asked for, which must be the bot's own by its name: asking it for
@@ -21,7 +22,6 @@ import asyncio
 import base64
 import binascii
 import contextlib
-import re
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -33,10 +33,14 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from sealbus.errors import InvalidInput, Malformed
+from sealbus.nats.acks import ack_subjects
+from sealbus.nats.pull import next_subject
+from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.keys import SIGNATURE_BYTES, KeyKind, PublicKey, SigningKey
 from sealbus.protocol.limits import MAX_CONSUMERS
 from sealbus.protocol.seal import verify_connect
-from sealbus.protocol.subjects import BUS, INBOX, REPLY, ingress_subject, is_name
+from sealbus.protocol.streams import ACCEPTED
+from sealbus.protocol.subjects import BUS, INBOX, REPLY, consumer_owner, ingress_subject
 from sealbus_broker.door.sessions import Sessions
 from sealbus_broker.door.throttle import Throttle
 from sealbus_broker.gate.policy import BotRule, Policy
@@ -52,9 +56,6 @@ GRANTS_LOGGED: Final = 600
 CONFIG_HINT: Final = "does it run with the configuration that this version of `sealbus prepare` writes?"
 
 CALLOUT_SUBJECT: Final = "$SYS.REQ.USER.AUTH"
-PROTOCOL: Final = "sealbus/1"
-
-_CONSUMER = re.compile(r"[a-z0-9-]{1,32}_[a-z2-7]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +81,17 @@ def decide(connect: dict[str, Any], challenge: object, policy: Policy, now_ms: i
     token, signature_text = connect.get("auth_token"), connect.get("sig")
     if not (isinstance(token, str) and isinstance(signature_text, str) and isinstance(challenge, str)):
         return Denial(None, "no admission text, signature or challenge")
-    if not (token.isascii() and challenge.isascii() and challenge):
-        return Denial(None, "the admission text is not ASCII")
-    protocol, *words = token.split(" ")
-    if protocol != PROTOCOL or len(words) < 2:
-        return Denial(None, f"the admission text does not begin with {PROTOCOL}, a bot and a key")
-    name, key_text, *consumers = words
-    if not is_name(name):
-        return Denial(None, "the admission text names no bot")
+    if not (challenge.isascii() and challenge):
+        return Denial(None, "the challenge is empty, or not ASCII")
+    try:
+        said = AdmissionText.decode(token)
+    except Malformed as error:
+        return Denial(None, error.what)
+    name, consumers = said.bot, said.consumers
     bot = policy.bots.get(name)  # the relays' own name is not among them
     if bot is None:
         return Denial(name, "the policy knows no such bot")
-    refused = _check_key(bot, key_text, now_ms)
+    refused = _check_key(bot, said.key, now_ms)
     if isinstance(refused, Denial):
         return refused
     raw, expires_at_ms = refused
@@ -104,15 +104,15 @@ def decide(connect: dict[str, Any], challenge: object, policy: Policy, now_ms: i
     if len(consumers) > MAX_CONSUMERS:
         return Denial(name, f"{len(consumers)} consumers; at most {MAX_CONSUMERS}")
     for consumer in consumers:
-        if not _CONSUMER.fullmatch(consumer) or consumer.rpartition("_")[0] != name:
+        if consumer_owner(consumer) != name:
             return Denial(name, "a consumer that is not the bot's own")
     return Session(
         name,
         publish=(
             ingress_subject(name, live=False),
             ingress_subject(name, live=True),
-            *(f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{consumer}" for consumer in consumers),
-            *(f"$JS.ACK.ACCEPTED.{consumer}.>" for consumer in consumers),
+            *(next_subject(ACCEPTED, consumer) for consumer in consumers),
+            *(ack_subjects(ACCEPTED, consumer) for consumer in consumers),
         ),
         subscribe=(
             f"{INBOX}.{name}.>",

@@ -6,14 +6,24 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, Final
 
-from sealbus.own import OWN, OWN_BYTES
+from sealbus.grants import GRANTS
+from sealbus.own import (
+    OWN,
+    OWN_BYTES,
+    PARK,
+    QUARANTINE_LIST,
+    QUARANTINE_SHOW,
+    SUBSCRIBE,
+    SUBSCRIPTIONS_LIST,
+    SUBSCRIPTIONS_REMOVE,
+)
 from sealbus.protocol.limits import MAX_ENVELOPE_BYTES, MAX_FORGET_S, MAX_SUBJECT_BYTES, MIN_FORGET_S
 from sealbus.protocol.reason import Reason
-from sealbus.protocol.subjects import DURABLE
+from sealbus.protocol.subjects import CONSUMER, DURABLE
 from sealbus_broker.gate.policy import HEALTH, Delivery, Disposition, Rate, SubjectRule
 from sealbus_broker.gate.schemas import Schema
 
-EVERYONE: Final = ("sealbus.grants", "sealbus.park", "sealbus.subscribe")
+EVERYONE: Final = (GRANTS, PARK, SUBSCRIBE)
 """What every bot may publish without a grant: each learns of its own grants only, the relay checks a pattern that is asked for,
 and a bot can park only what was delivered to it."""
 
@@ -34,7 +44,7 @@ _PATTERNS = {"type": "array", "items": {"type": "string"}}
 _MS = {"type": "integer", "minimum": 0}
 _COUNT = {"type": "integer", "minimum": 1}
 _BOT = {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,31}$"}
-_CONSUMER = {"type": "string", "pattern": "^[a-z0-9-]{1,32}_[a-z2-7]{16}$"}
+_CONSUMER = {"type": "string", "pattern": f"^{CONSUMER}$"}
 _TIME = {"anyOf": [_MS, {"type": "null"}]}
 _SUBSCRIPTION = _object(
     ["consumer", "bot", "pattern", "durable", "waiting", "in_hand", "listening", "created_ms", "delivered_ms"],
@@ -65,7 +75,7 @@ _SUBJECT = _object(
 )
 
 _SUBJECTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
-    "sealbus.grants": (
+    GRANTS: (
         _object([]),
         _object(
             ["time", "relay", "policy", "publish", "subscribe", "subjects", "limits", "complete"],
@@ -87,7 +97,7 @@ _SUBJECTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
             complete={"type": "boolean"},
         ),
     ),
-    "sealbus.subscribe": (
+    SUBSCRIBE: (
         _object(
             ["pattern", "durable", "from"],
             pattern={"type": "string", "minLength": 1, "maxLength": MAX_SUBJECT_BYTES, "pattern": "^[a-z0-9_.*>-]+$"},
@@ -97,7 +107,7 @@ _SUBJECTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         ),
         _object(["consumer", "attempts"], consumer={"type": "string"}, attempts=_COUNT),
     ),
-    "sealbus.park": (
+    PARK: (
         _object(
             ["consumer", "sequence", "attempt", "error"],
             consumer=_CONSUMER,
@@ -107,7 +117,7 @@ _SUBJECTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         ),
         _object(["record"], record={"anyOf": [_SEQUENCE, {"type": "null"}]}),
     ),
-    "sealbus.subscriptions.list": (
+    SUBSCRIPTIONS_LIST: (
         _object([], bot=_BOT, offset=_MS, limit={"type": "integer", "minimum": 1, "maximum": 200}),
         _object(
             ["subscriptions", "next", "total"],
@@ -116,8 +126,8 @@ _SUBJECTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
             total=_MS,
         ),
     ),
-    "sealbus.subscriptions.remove": (_object(["consumer"], consumer=_CONSUMER), _SUBSCRIPTION),
-    "sealbus.quarantine.list": (
+    SUBSCRIPTIONS_REMOVE: (_object(["consumer"], consumer=_CONSUMER), _SUBSCRIPTION),
+    QUARANTINE_LIST: (
         _object(
             [],
             reason={"enum": [*(reason.value for reason in Reason), "undeliverable"]},
@@ -133,7 +143,7 @@ _SUBJECTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
             total={"type": "integer", "minimum": 0},
         ),
     ),
-    "sealbus.quarantine.show": (
+    QUARANTINE_SHOW: (
         _object(["sequence"], sequence=_SEQUENCE, offset={"type": "integer", "minimum": 0}),
         _object(
             ["record", "data", "size", "offset"],

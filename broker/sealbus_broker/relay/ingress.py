@@ -19,8 +19,10 @@ import structlog
 from nats.errors import Error as NatsError
 
 from sealbus.errors import Malformed
+from sealbus.nats.acks import ACK, NAK, read_ack
 from sealbus.nats.frames import pub
 from sealbus.nats.hardened import PIN_HEADER, HardenedClient
+from sealbus.nats.pull import next_subject
 from sealbus.protocol.codec import are_together, split_together
 from sealbus.protocol.subjects import CALL
 from sealbus.supervision import Supervisor, end
@@ -91,6 +93,7 @@ SUSPECT_WAIT_S: Final = 2.0
 """How long a message that is to be judged alone waits for those that came with it: well below ``ACK_WAIT_S``."""
 
 _PIN: Final = PIN_HEADER.encode() + b": "
+_STREAM: Final = INGRESS.encode()
 
 
 class _Pulled(NamedTuple):
@@ -127,7 +130,7 @@ class IngressWorker:
         self._suspects: deque[_Pulled] = deque()
         self._suspects_due = 0.0
         """When no new batch is begun before one of them (event loop's time)."""
-        self._pull = f"$JS.API.CONSUMER.MSG.NEXT.{INGRESS}.{partition_consumer(partition)}".encode()
+        self._pull = next_subject(INGRESS, partition_consumer(partition)).encode()
         self._inbox = nc.new_inbox()
         self._requests = 0
         self._asked = time.monotonic()
@@ -223,9 +226,9 @@ class IngressWorker:
             await self._api("PAUSE", {"pause_until": until.isoformat().replace("+00:00", "Z")})
             *earlier, last = self._received
             self._received.clear()
-            self._nc.write([pub(pulled.reply, b"-NAK") for pulled in earlier])
+            self._nc.write([pub(pulled.reply, NAK) for pulled in earlier])
             # With a reply subject the server says when it has taken this one, hence those before it.
-            await self._nc.request(last.reply.decode("utf-8", "replace"), b"-NAK", GIVE_BACK_S)
+            await self._nc.request(last.reply.decode("utf-8", "replace"), NAK, GIVE_BACK_S)
             log.info("ingress.given-back", partition=self._partition, messages=len(earlier) + 1)
             if self._pin:
                 await self._api("UNPIN", {"group": PRIORITY_GROUP})
@@ -349,15 +352,15 @@ class IngressWorker:
         *unknown* to the sender, who tries again.
         """
         if not refusals:
-            self._nc.write([pub(one.reply, b"+ACK") for one in pulled])
+            self._nc.write([pub(one.reply, ACK) for one in pulled])
             return
         *earlier, last = pulled
-        self._nc.write([pub(one.reply, b"+ACK") for one in earlier])
+        self._nc.write([pub(one.reply, ACK) for one in earlier])
         until = min(one.asked for one in pulled) + ACK_WAIT_S
         left_s = until - time.monotonic()
         # With a reply subject the server says when it has taken this one, hence those before it.
         try:
-            await self._nc.request(last.reply.decode("utf-8", "replace"), b"+ACK", max(left_s, CONFIRM_LEAST_S))
+            await self._nc.request(last.reply.decode("utf-8", "replace"), ACK, max(left_s, CONFIRM_LEAST_S))
         except (NatsError, OSError, TimeoutError) as error:
             log.warning("ingress.unconfirmed", partition=self._partition, error=type(error).__name__)
             return
@@ -387,26 +390,21 @@ class _Place(NamedTuple):
 
 
 def _place(subject: bytes, reply: bytes) -> _Place | None:
-    """Read the subject ``ingress.<partition>.<bot>`` and the acknowledgement subject; ``None``: it did not come from there.
+    """Read the subject ``ingress.<partition>.<bot>`` and the acknowledgement subject.
 
-    $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<consumer sequence>.<time ns>.<pending>; with a domain, two tokens more in front.
+    ``None``: the message did not come from there.
     """
-    place = reply.split(b".")
-    if len(place) not in (9, 11, 12) or place[:2] != [b"$JS", b"ACK"]:
-        return None
-    fields = place[2:9] if len(place) == 9 else place[4:11]
+    ack = read_ack(reply)
     tokens = subject.split(b".")
-    if fields[0] != INGRESS.encode() or len(tokens) != 3:
-        return None
-    if not all(field.isdigit() and len(field) < 20 for field in fields[2:]):
+    if ack is None or ack.stream != _STREAM or len(tokens) != 3:
         return None
     session = tokens[2].decode("utf-8", "replace")
-    return _Place(session, int(fields[2]), int(fields[3]), int(fields[5]) // 1_000_000)
+    return _Place(session, ack.deliveries, ack.sequence, ack.stored_ms)
 
 
 def _deliveries(reply: bytes) -> int:
-    place = _place(b"ingress.0.any", reply)
-    return 0 if place is None else place.deliveries
+    ack = read_ack(reply)
+    return 0 if ack is None or ack.stream != _STREAM else ack.deliveries
 
 
 def ingress_arrivals(subject: bytes, reply: bytes, data: bytes) -> list[Arrival]:

@@ -17,7 +17,7 @@ from sealbus.errors import Malformed
 from sealbus.nats.hardened import HardenedClient
 from sealbus.protocol.delivery import split_delivery
 from sealbus.protocol.envelope import Envelope, Header
-from sealbus.protocol.subjects import matches
+from sealbus.protocol.subjects import consumer_owner, matches
 from sealbus_broker.errors import NotGranted, NotServed
 from sealbus_broker.gate.policy import Delivery, Policy, Store
 from sealbus_broker.gate.shares import Shares
@@ -92,7 +92,7 @@ class Parking:
 
     async def _place(self, bot: str, consumer: str, sequence: int) -> dict[str, Any]:
         """What the consumer is, if it is the bot's own and the message is in its hand."""
-        if consumer.rpartition("_")[0] != bot:
+        if consumer_owner(consumer) != bot:
             raise NotServed(f"{consumer} is not a subscription of {bot}")
         answer = await self._nc.request(f"$JS.API.CONSUMER.INFO.{ACCEPTED}.{consumer}", b"", READ_S)
         info = json.loads(answer.data)

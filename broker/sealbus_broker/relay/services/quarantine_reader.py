@@ -7,7 +7,9 @@ import json
 from dataclasses import asdict
 from typing import Any, Final
 
+from sealbus.nats.acks import read_ack
 from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.pull import next_subject
 from sealbus_broker.relay import quarantine
 from sealbus_broker.relay.quarantine import RECORD_HEADER, STREAM, Record
 
@@ -105,7 +107,7 @@ class _Scan:
             while not self._over:
                 self._left = _BATCH
                 ask = json.dumps({"batch": _BATCH, "no_wait": True}).encode()
-                await nc.publish(f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{name}", ask, reply=inbox)
+                await nc.publish(next_subject(STREAM, name), ask, reply=inbox)
                 while self._left and not self._over:
                     self._changed.clear()
                     async with asyncio.timeout(READ_TIMEOUT_S):
@@ -118,8 +120,8 @@ class _Scan:
         if self._over:
             return
         self._changed.set()
-        # $JS.ACK.….<sequence>.<consumer sequence>.<time>.<pending>; a status has no reply: nothing more
-        sequence = int(reply.split(b".")[-4]) if reply else self._end
+        ack = read_ack(reply)
+        sequence = ack.sequence if ack is not None else self._end  # a status: nothing more
         if sequence >= self._end:
             self._over = True
             return

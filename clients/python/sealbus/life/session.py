@@ -34,12 +34,12 @@ from sealbus.errors import ConnectionFailed, InvalidInput
 from sealbus.log import log
 from sealbus.nats.diagnosis import explain, shortly
 from sealbus.nats.hardened import HardenedClient
+from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.limits import MAX_CONSUMERS
 from sealbus.protocol.seal import sign_connect
 from sealbus.protocol.subjects import INBOX
 from sealbus.supervision import Supervisor, end
 
-ADMISSION: Final = "sealbus/1"
 ATTEMPT_S: Final = 3
 """How long one attempt may take: the relay's answer is waited for by the server for two seconds."""
 
@@ -349,8 +349,7 @@ class Session:
     def _options(self, asked: frozenset[str]) -> dict[str, Any]:
         """How a connection is made: with an admission text, and a signature over it and the server's challenge."""
         credentials = self._credentials
-        words = [ADMISSION, credentials.bot, credentials.key.public.text, *sorted(asked)]
-        admission = " ".join(words)
+        admission = AdmissionText(credentials.bot, credentials.key.public.text, tuple(sorted(asked))).encode()
 
         def answer(challenge: str) -> bytes:
             return base64.b64encode(sign_connect(credentials.key, challenge.encode(), admission.encode()))

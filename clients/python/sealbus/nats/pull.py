@@ -21,6 +21,7 @@ from nats.errors import Error as NatsError
 from sealbus.nats.frames import pub
 from sealbus.nats.hardened import HardenedClient
 from sealbus.protocol.limits import MAX_PULL
+from sealbus.protocol.streams import ACCEPTED
 from sealbus.supervision import Supervisor
 
 PULL_S: Final = 1.0
@@ -48,6 +49,11 @@ _FULL: Final = b"NATS/1.0 409 Message Size Exceeds MaxBytes"
 
 _GONE: Final = (b"NATS/1.0 503", b"NATS/1.0 409 Consumer Deleted")
 """Nobody answers requests to this consumer, or it has just been deleted."""
+
+
+def next_subject(stream: str, consumer: str) -> str:
+    """The subject on which ``consumer`` of ``stream`` is asked for messages."""
+    return f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
 
 
 class End(Enum):
@@ -81,7 +87,7 @@ class Pull:
         """
         self._client = client
         self._supervisor = supervisor
-        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{consumer}".encode()
+        self._subject = next_subject(ACCEPTED, consumer).encode()
         self._inbox = inbox
         self._take = take
         self._ended = ended

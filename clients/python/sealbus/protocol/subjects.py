@@ -54,7 +54,11 @@ _BOOKKEEPING: Final = (GENESIS.encode(), CLOSED.encode())
 DURABLE: Final = r"[a-z0-9][a-z0-9_-]{0,63}"
 """A durable subscription's name, as a regular expression: one token of a subject."""
 
+CONSUMER: Final = rf"[a-z0-9-]{{1,{MAX_NAME_CHARS}}}_[a-z2-7]{{16}}"
+"""What :func:`consumer_name` makes, as a regular expression."""
+
 _DURABLE = re.compile(DURABLE)
+_CONSUMER = re.compile(CONSUMER)
 _NAME = re.compile(rf"[a-z0-9][a-z0-9-]{{0,{MAX_NAME_CHARS - 1}}}")
 _TOKEN = rf"[a-z0-9][a-z0-9_-]{{0,{MAX_TOKEN_CHARS - 1}}}"
 _SUBJECT = re.compile(rf"{_TOKEN}(?:\.{_TOKEN}){{0,{MAX_SUBJECT_TOKENS - 1}}}")
@@ -201,6 +205,12 @@ def consumer_name(bot: str, pattern: str, durable: str) -> str:
     """
     digest = hashlib.sha256(f"{pattern}\0{durable}".encode()).digest()[:10]
     return f"{bot}_{base64.b32encode(digest).decode().lower()}"
+
+
+def consumer_owner(consumer: str) -> str | None:
+    """The bot that the JetStream consumer ``consumer`` belongs to; ``None`` where that is not the
+    name of a durable subscription's consumer."""
+    return consumer.rpartition("_")[0] if _CONSUMER.fullmatch(consumer) else None
 
 
 def nonce_in(subject: bytes) -> bytes | None:

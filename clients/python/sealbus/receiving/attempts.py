@@ -13,7 +13,6 @@ it in the quarantine, and the subscription is done with it. Two cases end sooner
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import OrderedDict
 from typing import Final
 
@@ -46,11 +45,6 @@ _REMEMBERED: Final = 65_536
 def delay_s(attempt: int) -> float:
     """Seconds to wait after ``attempt`` (1 = the first) failed."""
     return min(RETRY_FIRST_S * 2.0 ** min(attempt - 1, _DOUBLINGS), RETRY_MOST_S)
-
-
-def nak(seconds: float = 0.0) -> bytes:
-    """The answer to the server that has a message delivered again, ``seconds`` later."""
-    return b"-NAK " + json.dumps({"delay": int(seconds * 1e9)}).encode() if seconds else b"-NAK"
 
 
 class Attempts:

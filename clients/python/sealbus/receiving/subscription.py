@@ -27,14 +27,15 @@ from nats.errors import Error as NatsError
 from sealbus.errors import SealbusError, SubscriptionDenied
 from sealbus.life.session import Session
 from sealbus.log import log
-from sealbus.nats.acks import Ack, read_ack
+from sealbus.nats.acks import ACK, IN_PROGRESS, Ack, nak, read_ack
 from sealbus.nats.frames import pub
 from sealbus.nats.hardened import HardenedClient
 from sealbus.nats.pull import End, Pull
 from sealbus.protocol.shelf_life import is_void
+from sealbus.protocol.streams import ACCEPTED, ACCEPTED_PREFIX
 from sealbus.protocol.subjects import INBOX, is_bookkeeping
 from sealbus.protocol.value import value
-from sealbus.receiving.attempts import RETRY_FIRST_S, RETRY_MOST_S, Attempts, nak
+from sealbus.receiving.attempts import RETRY_FIRST_S, RETRY_MOST_S, Attempts
 from sealbus.receiving.opener import Opener, PendingMessage, Seen
 from sealbus.receiving.window import Window
 from sealbus.supervision import Supervisor, end
@@ -154,7 +155,7 @@ class DurableSubscription:
         self._opener = opener
         self._place = place
         self._time = asyncio.get_running_loop().time
-        self._mine = b"ACCEPTED", place.consumer.encode()
+        self._mine = ACCEPTED.encode(), place.consumer.encode()
         self._in_order = concurrency == 1
         self._window = Window(concurrency)
         self._attempts = Attempts(place.attempts)
@@ -239,11 +240,11 @@ class DurableSubscription:
         now = self._time()
         if now - held.told > UNREPORTED_S:
             return None
-        if is_bookkeeping(held.subject, "accepted"):
-            self._answer(held.reply, b"+ACK")
+        if is_bookkeeping(held.subject, ACCEPTED_PREFIX):
+            self._answer(held.reply, ACK)
             return None
         attempt = self._attempts.number(held.sequence, held.delivered)
-        message = self._opener.open(held.subject, held.data, "accepted", attempt)
+        message = self._opener.open(held.subject, held.data, ACCEPTED_PREFIX, attempt)
         if message is None:
             # Perhaps a byte was changed on the way, and the next copy is whole. Deleting it would lose it for good.
             self._unverified(held, attempt)
@@ -252,10 +253,10 @@ class DurableSubscription:
             self._opener.refuse_late(
                 message, f"stored {held.stored_ms - message.stamp.judged_at_ms} ms after it was judged"
             )
-            self._answer(held.reply, b"+ACK")
+            self._answer(held.reply, ACK)
             return None
         if message in self._seen:
-            self._answer(held.reply, b"+ACK")
+            self._answer(held.reply, ACK)
             return None
         key = (message.bot, message.nonce)
         if key in self._working:
@@ -275,7 +276,7 @@ class DurableSubscription:
         """End ``pending``: it is done for good. Where the acknowledgement is lost it comes again, and is known by its nonce."""
         self._seen.add(pending.message)
         self._attempts.succeeded(pending.sequence)
-        self._answer(pending.reply, b"+ACK")
+        self._answer(pending.reply, ACK)
         self._release(pending)
 
     def given_back(self, pending: DurableMessage) -> None:
@@ -346,7 +347,7 @@ class DurableSubscription:
             error,
             record,
         )
-        self._answer(held.reply, b"+ACK")
+        self._answer(held.reply, ACK)
         return True
 
     def _release(self, pending: DurableMessage) -> None:
@@ -495,7 +496,7 @@ class DurableSubscription:
             in_hand = [*self._waiting, *self._working.values()]
             late = [held for held in in_hand if now - held.told >= PROGRESS_S]
             with contextlib.suppress(NatsError, OSError):
-                client.write([pub(held.reply, b"+WPI") for held in late])
+                client.write([pub(held.reply, IN_PROGRESS) for held in late])
                 for held in late:
                     held.told = now
         self._ticking = self._supervisor.later("looking after messages", TICK_S, self._tick)

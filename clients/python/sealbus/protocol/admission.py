@@ -1,0 +1,54 @@
+"""The admission text: how a bot says who it is, and what it will use, when it connects.
+
+::
+
+    sealbus/1 <bot> <public key> [<consumer> …]
+
+A bot sends the text as the token of its CONNECT, and signs it together with the server's challenge
+(:func:`~sealbus.protocol.seal.sign_connect`). nats-server hands both to a relay, which decides.
+The consumers are those of the bot's durable subscriptions that the session may pull from. A session
+never gets more of them later: whoever needs another one connects again.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sealbus.errors import Malformed
+from sealbus.protocol.subjects import is_name
+from sealbus.protocol.value import value
+
+PROTOCOL: Final = "sealbus/1"
+"""The first word. Another version of the protocol has another one."""
+
+
+@value
+class AdmissionText:
+    """The words of an admission text."""
+
+    bot: str
+    key: str
+    """The bot's public key as text. Reading it is left to the relay, whose log says what is wrong
+    with a key and whose it should be."""
+    consumers: tuple[str, ...] = ()
+    """Names of JetStream consumers (:func:`~sealbus.protocol.subjects.consumer_name`)."""
+
+    def encode(self) -> str:
+        """The text. One blank between two words, because the signature covers the exact bytes."""
+        return " ".join([PROTOCOL, self.bot, self.key, *self.consumers])
+
+    @classmethod
+    def decode(cls, text: str) -> AdmissionText:
+        """Take a text apart. Raises :class:`Malformed`.
+
+        Only the bot's name is checked. The key and the consumers are words of any form.
+        """
+        if not text.isascii():
+            raise Malformed("the admission text is not ASCII")
+        protocol, *words = text.split(" ")
+        if protocol != PROTOCOL or len(words) < 2:
+            raise Malformed(f"the admission text does not begin with {PROTOCOL}, a bot and a key")
+        bot, key, *consumers = words
+        if not is_name(bot):
+            raise Malformed("the admission text names no bot")
+        return cls(bot, key, tuple(consumers))

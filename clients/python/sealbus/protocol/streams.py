@@ -1,0 +1,30 @@
+"""Names of the bus's JetStream streams, and the first token of the subjects that each keeps.
+
+The broker's :mod:`sealbus_broker.nats.streams` has their configurations. Clients pull from ACCEPTED
+and know nothing of the others.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+INGRESS: Final = "INGRESS"
+"""Envelopes that wait to be judged."""
+
+ACCEPTED: Final = "ACCEPTED"
+"""Accepted messages, and with them the ledger of their nonces."""
+
+LIVE: Final = "LIVE"
+"""The same for live messages, in memory."""
+
+QUARANTINE: Final = "QUARANTINE"
+"""Messages that violated the policy, as they came."""
+
+HEALTH: Final = "HEALTH"
+"""The last probe of the bus's health."""
+
+INGRESS_PREFIX: Final = "ingress"
+ACCEPTED_PREFIX: Final = "accepted"
+LIVE_PREFIX: Final = "live"
+QUARANTINE_PREFIX: Final = "quarantine"
+HEALTH_PREFIX: Final = "health"
