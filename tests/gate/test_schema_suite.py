@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
 import jsonschema
@@ -19,12 +18,11 @@ from jsonschema_specifications import REGISTRY as METASCHEMAS  # type: ignore[im
 from referencing.jsonschema import DRAFT202012
 
 from sealbus_broker.gate.schemas import Registry, Schema, closed_registry
+from tests.vectors import public
 
-SUITE: Final = Path(__file__).parents[3] / "shared" / "vectors" / "json-schema-test-suite"
+SUITE: Final = public.FOLDER / "json-schema-test-suite"
 REQUIRED: Final = 1299
-"""Cases of the pinned copy: a suite that was read only in part shows nothing."""
-
-pytestmark = pytest.mark.skipif(not SUITE.is_dir(), reason="../shared/vectors/json-schema-test-suite is absent")
+"""Cases of the copy in this repository: a suite that was read only in part shows nothing."""
 
 FORMATS: Final = (
     "date", "date-time", "duration", "email", "hostname", "idn-email", "idn-hostname", "ipv4", "ipv6", "iri", "iri-reference",
@@ -93,9 +91,7 @@ def remotes() -> dict[str, Any]:
 
 @cache
 def registry() -> Registry:
-    return closed_registry(
-        {uri: document for uri, document in remotes().items() if "/draft3/" not in uri and "/draft4/" not in uri}
-    )
+    return closed_registry(remotes())
 
 
 def ours(schema: Any, data: Any) -> bool | str:

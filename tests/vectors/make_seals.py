@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any, Final
 
 from sealbus.protocol.seal import Context, Seal, seal, sign_connect
 from tests.gate.world import KEYS, flip
+from tests.vectors.public import public
 
 KEY: Final = KEYS["order"]
 OTHER: Final = KEYS["rival"]
 WHOLE: Final = (1, 2, 3, 5, 8)
 SAMPLED: Final = (1023, 1024)
-SPECCHECK: Final = Path(__file__).parent / "ed25519-speccheck" / "cases.json"
 ACCEPTED_CASE: Final = 3
 """The one case that libsodium accepts, counted from 0."""
 
@@ -195,7 +193,7 @@ SPECCHECK_ABOUT: Final = [
 
 def ed25519() -> dict[str, Any]:
     """``ed25519.json``: other people's edge cases, with the answer that everybody on a bus must give."""
-    cases = json.loads(SPECCHECK.read_bytes())
+    cases = public("ed25519-speccheck/cases.json")
     return {
         "source": "cases.json of https://github.com/novifinancial/ed25519-speccheck at commit 6551933 (Apache-2.0)",
         "cases": [

@@ -1,4 +1,4 @@
-"""Where the public vectors lie: beside the repository, because they are other people's work under other licences."""
+"""Reads the public vectors: copies of other projects' files, each with its source and licence."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
-
-FOLDER: Final = Path(__file__).parents[2].parent / "shared" / "vectors"
+FOLDER: Final = Path(__file__).parent / "upstream"
+"""Its ``README.md`` names the sources, their commits and their licences."""
 
 
 def public(name: str) -> Any:
-    """The content of one file; where it is absent, the module that asks is skipped, and says so."""
-    path = FOLDER / name
-    if not path.exists():
-        pytest.skip(f"public vectors are absent: {path}", allow_module_level=True)
-    return json.loads(path.read_bytes())
+    """The content of one file.
+
+    Raises:
+        FileNotFoundError: the file is missing, which is an error in every clone.
+    """
+    return json.loads((FOLDER / name).read_bytes())

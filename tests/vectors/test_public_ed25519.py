@@ -11,7 +11,7 @@ from sealbus.protocol.keys import KeyKind, PublicKey, verify
 from tests.vectors.public import public
 
 WYCHEPROOF = public("wycheproof/ed25519_test.json")
-SPECCHECK = public("speccheck/cases.json")
+SPECCHECK = public("ed25519-speccheck/cases.json")
 
 CASES = [(group["publicKey"]["pk"], test) for group in WYCHEPROOF["testGroups"] for test in group["tests"]]
 
