@@ -1,0 +1,85 @@
+"""The script that counts what docs/style.md limits counts right."""
+
+from __future__ import annotations
+
+from tests.docs.counts import (
+    Lengths,
+    Lines,
+    Prose,
+    comment_lines,
+    count_lengths,
+    count_lines,
+    count_prose,
+    docstrings,
+    names_of_tests,
+    prose_of,
+    share,
+)
+
+DOCUMENT = """# Title
+
+What is not named waits, and what
+waits is kept. Nobody knows what.
+
+```sh
+echo what is this
+```
+"""
+
+MODULE = '''"""What it is for."""
+
+SIZE = 1  # what is behind code
+"""Bytes."""
+
+# Why.
+TEXT = """
+# no comment
+"""
+
+
+def test_one() -> None:
+    """Does it."""
+
+
+class TestMore:
+    async def test_two(self) -> None: ...
+
+    def helper(self) -> str: ...
+'''
+
+
+def test_clauses_are_counted_across_lines_and_outside_code() -> None:
+    assert count_prose([prose_of(DOCUMENT)]) == Prose(words=14, what=2)
+    assert count_prose([prose_of(DOCUMENT)]).per_thousand == 142.9
+
+
+def test_a_noun_behind_what_is_no_clause() -> None:
+    assert count_prose(["It knows what kind, what next and somewhat the rest."]).what == 0
+
+
+def test_no_words_are_no_clauses() -> None:
+    assert count_prose([]).per_thousand == 0.0
+
+
+def test_texts_below_constants_are_docstrings_too() -> None:
+    assert sorted(docstrings(MODULE)) == ["Bytes.", "Does it.", "What it is for."]
+
+
+def test_a_comment_behind_code_has_no_line_of_its_own() -> None:
+    assert comment_lines(MODULE) == ["Why."]
+
+
+def test_methods_are_tests_and_helpers_are_not() -> None:
+    assert names_of_tests(MODULE) == ["test_one", "test_two"]
+
+
+def test_lines_are_measured_in_characters() -> None:
+    files = {"a.md": "\u00e9\u00e9\u00e9\n", "b.md": "1\n12345\n"}
+    assert count_lines(files, most=3) == Lines(lines=3, long=1, longest=5, longest_at="b.md:2")
+    assert count_lines({}) == Lines(lines=0, long=0, longest=0, longest_at="")
+
+
+def test_names_are_measured() -> None:
+    assert count_lengths(["a", "bb", "dddd"], most=2) == Lengths(3, 1, median=2, longest=4)
+    assert count_lengths([], most=2) == Lengths(0, 0, median=0, longest=0)
+    assert (share(1, 3), share(1, 0)) == (33.3, 0.0)
