@@ -1,6 +1,7 @@
-# Everything for working on Sealbus. `make` lists the targets. Each sets up what it needs: an environment in .venv (`make bench`:
-# in .venv-bench, `make fuzz`: in .venv-fuzz), once, and again when pyproject.toml has changed. Needs GNU make, a POSIX shell, and Python 3.11 or newer
-# (`make PYTHON=…` chooses one).
+# Everything for working on Sealbus. `make` lists the targets. Each sets up the environment that it
+# needs, once, and again when pyproject.toml has changed: .venv, or one of its own (`make bench`:
+# .venv-bench, `make fuzz`: .venv-fuzz, `make lock`: .venv-lock). Needs GNU make, a POSIX shell, and
+# Python 3.11 or newer (`make PYTHON=…` chooses one).
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
@@ -8,15 +9,23 @@ SHELL := /bin/sh
 PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python)
 BIN := .venv/bin/python
 READY := .venv/.ready
-# Each file of tests in one of several processes (tests/conftest.py says how many), in the order of their names. pytest-xdist would begin
-# with the files of most tests, which compute, and end with those of few, which wait: an eighth slower.
+# Each file of tests runs in one of several processes (tests/conftest.py says how many), in the
+# order of their names. pytest-xdist would begin with the files of most tests, which compute, and
+# end with those of few, which wait: an eighth slower.
 PARALLEL := -n auto --dist loadscope --no-loadscope-reorder
+# T chooses tests: paths, or one test as pytest names it (file.py::test_name), else an expression
+# for pytest's -k. Tests of a single file run in one process: starting several takes longer.
+IS_PATH := $(wildcard $(firstword $(subst ::, ,$(T))))
+TESTS := $(if $(findstring .py,$(T)),,$(PARALLEL)) $(if $(IS_PATH),$(T),$(if $(T),-k "$(T)"))
 BENCH := .venv-bench/bin/python
 BENCH_READY := .venv-bench/.ready
 FUZZ := .venv-fuzz/bin/python
 FUZZ_READY := .venv-fuzz/.ready
+LOCK := .venv-lock/bin/uv
+LOCK_READY := .venv-lock/.ready
 
-# An environment knows its own path. In a copied or moved tree it would run the code of the place it came from, so it is made anew.
+# An environment knows its own path. In a copied or moved tree it would run the code of the place it
+# came from, so it is made anew.
 ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(READY)
 $(READY): ANEW := --clear
@@ -29,11 +38,17 @@ ifneq ($(shell cat $(FUZZ_READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(FUZZ_READY)
 $(FUZZ_READY): ANEW := --clear
 endif
+ifneq ($(shell cat $(LOCK_READY) 2>/dev/null),$(CURDIR))
+.PHONY: $(LOCK_READY)
+$(LOCK_READY): ANEW := --clear
+endif
 
 # An environment in the folder of the target, with a pip that knows --group (25.1).
 define environment
 @found=; for python in $(PYTHONS); do \
-    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+        found=$$python; break; \
+    fi; \
 done; \
 if [ -z "$$found" ]; then \
     echo "error: no Python 3.11 or newer among: $(PYTHONS)" >&2; \
@@ -41,15 +56,19 @@ if [ -z "$$found" ]; then \
 fi; \
 echo "Making $(@D) with $$("$$found" --version) ..."; \
 "$$found" -m venv $(ANEW) $(@D) || { \
-    echo "hint: Debian and Ubuntu keep venv in a package of its own: apt install python3-venv" >&2; exit 1; }
+    echo "hint: Debian and Ubuntu keep venv in a separate package: apt install python3-venv" >&2; \
+    exit 1; }
 @$(PIP) --upgrade 'pip>=25.1'
 endef
 PIP = PIP_ROOT_USER_ACTION=ignore $(@D)/bin/python -m pip install -qq --disable-pip-version-check
 
-$(READY): pyproject.toml
+# `make lock` writes this file. Where it exists, everything has the version and the hash in it.
+LOCKED := $(wildcard requirements/dev.txt)
+$(READY): pyproject.toml $(LOCKED)
 	$(environment)
 	@echo "Installing Sealbus and the tools to work on it ..."
-	@$(PIP) --editable '.[broker]' --group dev
+	$(if $(LOCKED),@$(PIP) --require-hashes --requirement $(LOCKED))
+	@$(PIP) --editable '.[broker]' $(if $(LOCKED),--no-deps,--group dev)
 	@echo '$(CURDIR)' > $@
 
 $(BENCH_READY): pyproject.toml
@@ -65,33 +84,59 @@ $(FUZZ_READY): pyproject.toml
 	@$(PIP) --editable '.[broker]' --group fuzz
 	@echo '$(CURDIR)' > $@
 
+$(LOCK_READY): pyproject.toml
+	$(environment)
+	@echo "Installing uv, which resolves for every Python and machine at once ..."
+	@$(PIP) --group lock
+	@echo '$(CURDIR)' > $@
+
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' \
+	    $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
-demo: $(READY) ## watch a robbery fail on a real NATS server (under a minute); ORDERS=my.jsonl trades your orders
+demo: $(READY) ## watch a robbery fail on a real NATS server; ORDERS=my.jsonl for your orders
 	@$(BIN) -m examples.robbery $(if $(ORDERS),"$(ORDERS)")
 
 .PHONY: attack
-attack: $(READY) ## try some 300 attacks, most on a running bus (under a minute); ARGS=--without-each takes the gate's checks out, ARGS=--json
+attack: $(READY) ## try some 300 attacks, most on a running bus; ARGS=--without-each or --json
 	@$(BIN) -m tests.attacks $(ARGS)
 
 .PHONY: test
-test: check ## everything that must hold: style, types, imports, all tests
-	$(BIN) -m pytest $(PARALLEL)
-	@$(MAKE) -s fuzz-short
+test: $(if $(T),$(READY),check) ## check, and run all tests; T=tests/gate runs these tests alone
+	$(BIN) -m pytest $(TESTS) $(ARGS)
+	$(if $(T),,@$(MAKE) -s fuzz-short)
 
 .PHONY: test-fast
-test-fast: $(READY) ## only the tests that start no other process
-	$(BIN) -m pytest $(PARALLEL) -m 'not processes'
+test-fast: $(READY) ## run only the tests that start no other process; T as for test
+	$(BIN) -m pytest $(TESTS) -m 'not processes' $(ARGS)
+
+# The tests of tests/performance count instructions by the same hook of the interpreter.
+.PHONY: coverage
+coverage: $(READY) ## measure which code the tests run; writes build/coverage/index.html
+	@mkdir -p build
+	$(BIN) -m pytest $(PARALLEL) --ignore tests/performance --cov --cov-report term \
+	    --cov-report html $(ARGS)
+
+.PHONY: docs
+docs: $(READY) ## write the generated parts of the documents again, from the code
+	$(BIN) -m tests.docs.tables
+
+.PHONY: vectors
+vectors: $(READY) ## write the test vectors again
+	$(BIN) -m tests.vectors.make
+
+.PHONY: counts
+counts: $(READY) ## count long lines, long names and unclear clauses; ARGS=--json
+	@$(BIN) -m tests.docs.counts $(ARGS)
 
 .PHONY: soak
-soak: $(READY) ## all tests again and again, half of the runs on a busy machine; ARGS="--runs 20 --json"
+soak: $(READY) ## repeat all tests, half of the runs on a busy machine; ARGS="--runs 20"
 	@$(BIN) -m tests.soak $(ARGS)
 
 .PHONY: fuzz
-fuzz: $(FUZZ_READY) ## look for bytes that break a parser (about an hour); ARGS="--runs 20000 yaml nats" for less
+fuzz: $(FUZZ_READY) ## look for bytes that break a parser (an hour); ARGS="--runs 20000 yaml"
 	@$(FUZZ) -m tests.fuzz $(ARGS)
 
 # Where there is no fuzzer for this Python, what it once found is still run by the ordinary tests.
@@ -105,49 +150,67 @@ fuzz-short:
 	fi
 
 .PHONY: fuzz-properties
-fuzz-properties: $(READY) ## the properties with 50 times as many examples (about 20 minutes)
-	HYPOTHESIS_PROFILE=fuzz $(BIN) -m pytest -o timeout=0 tests/gate/test_fuzz.py tests/protocol/test_fuzz.py tests/protocol/test_credentials.py tests/model
+fuzz-properties: $(READY) ## try the properties with 50 times as many examples (20 minutes)
+	HYPOTHESIS_PROFILE=fuzz $(BIN) -m pytest -o timeout=0 tests/gate/test_fuzz.py \
+	    tests/protocol/test_fuzz.py tests/protocol/test_credentials.py tests/model
 
 .PHONY: schedules
-schedules: $(READY) ## 1,000 schedules of pauses and kills with captured copies under way, and a stop at each step (an hour)
+schedules: $(READY) ## pause and kill a bus while captured copies arrive (an hour)
 	$(BIN) -m tests.model --seeds 1000
 	$(BIN) -m tests.faults.steps
 	$(BIN) -m tests.faults.schedules --runs 1000 --together 50 --at-once 4 $(ARGS)
 
 .PHONY: greedy
-greedy: $(READY) ## one greedy bot beside ten honest ones, one resource after the other (half an hour); ARGS="--only live --seconds 15"
+greedy: $(READY) ## set one greedy bot beside ten honest ones (half an hour); ARGS="--only live"
 	@$(BIN) -m tests.faults.greedy $(ARGS)
 
 .PHONY: bench
-bench: $(BENCH_READY) ## measure Sealbus against other ways (20 to 30 minutes); ARGS=--quick takes about four minutes
+bench: $(BENCH_READY) ## compare Sealbus with alternatives (20 to 30 minutes); ARGS=--quick takes 4
 	@mkdir -p build
 	$(BENCH) -m benchmarks --json build/benchmark.json --svg build/benchmark.svg $(ARGS)
 
 .PHONY: check
-check: lint types imports ## style, types and imports, without the tests
+check: lint types imports ## check style, types and imports, without the tests
 
 .PHONY: lint
-lint: $(READY) ## style, with ruff
+lint: $(READY) ## check the style, with ruff
 	$(BIN) -m ruff check .
 	$(BIN) -m ruff format --check .
 
 .PHONY: types
-types: $(READY) ## types, with mypy in strict mode
+types: $(READY) ## check the types, with mypy in strict mode
 	$(BIN) -m mypy
 
 .PHONY: imports
-imports: $(READY) ## who may import whom: the gate does no I/O, the client never imports the broker
+imports: $(READY) ## check who imports whom: the gate does no I/O, the client no broker
 	.venv/bin/lint-imports --no-cache --no-logo
 
 .PHONY: format
-format: $(READY) ## put the code into its form
+format: $(READY) ## format the code
 	$(BIN) -m ruff check --fix-only .
 	$(BIN) -m ruff format .
 
+.PHONY: package
+package: $(READY) ## build the two files of a release into dist, and test such a build
+	$(BIN) -m pytest tests/packaging
+	rm -rf dist
+	$(BIN) -m build --no-isolation --outdir dist .
+
+# Versions and hashes of everything that is installed: of the tools, and of the image that is
+# deployed. Commit both files.
+UV := $(LOCK) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+    --extra broker --upgrade --quiet --custom-compile-command 'make lock'
+.PHONY: lock
+lock: $(LOCK_READY) ## write versions and hashes of all dependencies into requirements
+	@mkdir -p requirements
+	$(UV) --group dev --output-file requirements/dev.txt
+	$(UV) --output-file requirements/image.txt
+
 .PHONY: venv
-venv: $(READY) ## only make the environment
+venv: $(READY) ## make only the environment
 
 .PHONY: clean
-clean: ## remove what was made here; a bus's own state and credentials stay
-	rm -rf .venv .venv-bench .venv-fuzz build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove what was made here, except a bus's own state and credentials
+	rm -rf .venv .venv-bench .venv-fuzz .venv-lock build dist
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -path ./.git -prune -o -name __pycache__ -type d -exec rm -rf {} +

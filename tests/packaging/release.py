@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # What is on a developer's disk but in no checkout. Seeds are left in: they are what a build must not take.
 NOT_SOURCE = shutil.ignore_patterns(
-    ".git", ".venv", ".venv-bench", ".venv-fuzz", "__pycache__", ".*_cache", "dist", "build", ".hypothesis"
+    ".git", ".venv", ".venv-*", "__pycache__", ".*_cache", "dist", "build", ".hypothesis"
 )
 
 

@@ -32,7 +32,7 @@ def _source_files(root: Path) -> list[Path]:
     return [
         file
         for file in root.rglob("*")
-        if file.is_file() and not {".venv", ".venv-bench", ".venv-fuzz"} & set(file.parts)
+        if file.is_file() and not {".venv", ".venv-bench", ".venv-fuzz", ".venv-lock"} & set(file.parts)
     ]
 
 
