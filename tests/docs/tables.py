@@ -51,6 +51,7 @@ from sealbus_broker.relay import secrets
 from sealbus_broker.relay.quarantine import Record
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
+EXAMPLES: Final = DOCS.parent / "examples"
 BLOCK: Final = re.compile(r"^( *)<!-- ([a-z-]+) -->\n(.*?)^ *<!-- /\2 -->$", re.MULTILINE | re.DOTALL)
 WIDTH: Final = 96
 """Hex digits in one line of an example."""
@@ -189,6 +190,12 @@ def _folded(value: Any, indent: int = 0) -> str:
 
 def _code(text: str, language: str = "") -> str:
     return f"```{language}\n{text}\n```"
+
+
+def program(name: str) -> str:
+    """An example's code, without its docstring."""
+    _, _, code = (EXAMPLES / name).read_text().partition('"""\n\n')
+    return _code(code.rstrip("\n"), "python")
 
 
 def _is_zero(value: object) -> bool:
@@ -434,6 +441,9 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "reasons": reasons,
     "record": record,
     "streams": streams,
+    "publish": lambda: program("publish.py"),
+    "subscribe": lambda: program("subscribe.py"),
+    "request-reply": lambda: program("request_reply.py"),
 }
 
 
