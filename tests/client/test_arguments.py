@@ -185,7 +185,7 @@ HANDLERS = {
 def test_what_cannot_handle_is_refused_where_it_is_given(bot: Bot, case: str) -> None:
     for decorate in (bot.subscribe("a.b"), bot.subscribe("a.c", live=True), bot.reply("a.d")):
         with pytest.raises(InvalidInput) as refused:
-            decorate(NOT_HANDLERS[case])  # type: ignore[arg-type]
+            decorate(NOT_HANDLERS[case])  # type: ignore[type-var]
         assert "async def" in str(refused.value.hint)
 
 

@@ -24,7 +24,7 @@ from sealbus.protocol.subjects import (
     check_pattern,
 )
 from sealbus.receiving.messages import Messages
-from sealbus.receiving.serving import Handled, Handler, Subscription
+from sealbus.receiving.serving import H, Handled, Subscription
 from sealbus.sending.requester import REQUEST_TIMEOUT_S
 
 PUBLISH_TIMEOUT_S: Final = 30.0
@@ -122,7 +122,7 @@ class Bot(Presence):
         start: str = "new",
         concurrency: int = 1,
         attempts: int | None = None,
-    ) -> Callable[[Handler], Handler]:
+    ) -> Callable[[H], H]:
         """Decorate ``async def handler(message)`` to be called with each message that ``pattern`` stands for.
 
         By default the subscription is durable: at least once, also what came while the bot was away. A message is
@@ -149,7 +149,7 @@ class Bot(Presence):
         check_concurrency(concurrency)
         check_attempts(attempts)
 
-        def register(handler: Handler) -> Handler:
+        def register(handler: H) -> H:
             check_handler(handler)
             place = None if live else durable
             undecided = live is None
@@ -158,7 +158,7 @@ class Bot(Presence):
 
         return register
 
-    def reply(self, pattern: str, *, concurrency: int = 64) -> Callable[[Handler], Handler]:
+    def reply(self, pattern: str, *, concurrency: int = 64) -> Callable[[H], H]:
         """Decorate ``async def handler(message) -> payload`` to answer requests on a live subject.
 
         Of several processes of this bot, one answers. Where the handler raises, or its answer is refused, the asker's
@@ -168,7 +168,7 @@ class Bot(Presence):
         check_pattern(pattern)
         check_concurrency(concurrency)
 
-        def register(handler: Handler) -> Handler:
+        def register(handler: H) -> H:
             check_handler(handler)
 
             async def answer(message: Message) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from sealbus.log import log
 from sealbus.protocol.delivery import Message
@@ -19,6 +19,9 @@ CALLS_A_TURN: Final = 32
 starve acknowledgements and keepalives."""
 
 Handler = Callable[[Message], Awaitable[Any]]
+
+H = TypeVar("H", bound=Handler)
+"""A handler as its author typed it: a decorator returns what it was given."""
 
 
 class Subscription(Protocol):
