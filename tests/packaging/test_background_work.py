@@ -15,12 +15,17 @@ PLACES = (ROOT / "clients" / "python" / "sealbus", ROOT / "broker" / "sealbus_br
 
 A_COMMAND = "a command that is waited for, and whose end is the process's"
 GROUPED = "in a TaskGroup, which waits for it and raises what it raises"
+IN_TESTS = "the server in memory, which is for tests: what it raises reaches asyncio's own handler"
 REASONS = {
     "sealbus/supervision.py": "the place itself",
     "sealbus/receiving/serving.py create_task": GROUPED,
     "sealbus_broker/relay/ingress.py create_task": GROUPED,
     "sealbus/nats/hardened.py call_soon": "writes what is pending; what it raises reaches asyncio's own handler, and the next write goes on",
     "sealbus_broker/door/admission.py create_task": "one login, answered: what it raises is lost with that login, which is asked for again",
+    "sealbus_broker/memory/pipe.py call_soon": IN_TESTS,
+    "sealbus_broker/memory/callout.py call_later": IN_TESTS,
+    "sealbus_broker/memory/connection.py call_later": IN_TESTS,
+    "sealbus_broker/memory/consumer.py call_later": IN_TESTS,
     "sealbus_broker/server/notice.py call_later": "cuts off a client that does not read; there is nothing in it that can fail",
     "sealbus_broker/server/process.py create_subprocess_exec": "the server's life is one coroutine, which is supervised",
     "sealbus_broker/door/door.py create_subprocess_exec": "the door's life is one coroutine, which is supervised",

@@ -1,4 +1,4 @@
-"""The TCP connection below a NATS connection."""
+"""The byte stream below a NATS connection: TCP, or a server inside this process."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import ssl
 from typing import TYPE_CHECKING
 
 from nats.aio.transport import TcpTransport
+
+from sealbus.nats import in_process
 
 if TYPE_CHECKING:
     from urllib.parse import ParseResult
@@ -21,6 +23,14 @@ class Transport(TcpTransport):
 
     handshaking = False
     """Whether the connection is being encrypted now."""
+
+    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
+        """Connect over TCP, or to a server inside this process (:mod:`sealbus.nats.in_process`)."""
+        if uri.hostname is None or not in_process.is_in_process(uri.hostname):
+            await super().connect(uri, buffer_size, connect_timeout)
+            return
+        self._io_reader, self._io_writer = in_process.connect(uri.hostname, buffer_size)
+        self._bare_io_reader, self._bare_io_writer = self._io_reader, self._io_writer
 
     async def connect_tls(
         self, uri: str | ParseResult, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: int

@@ -1,0 +1,207 @@
+"""One client's connection, from the greeting on.
+
+It has three states. *Greeted*: only ``CONNECT`` is read. *Asking*: the relay is asked who this is,
+and nothing more is read meanwhile. *Open*: the client has a
+:class:`~sealbus_broker.memory.grant.Grant`. The server ends the connection on a violation of the
+protocol, when the session expires, and when it stops. A refused subject is told to the client, and
+the connection stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from sealbus_broker.memory import headers, wire
+from sealbus_broker.memory.accounts import Accounts
+from sealbus_broker.memory.callout import SUBJECT as CALLOUT
+from sealbus_broker.memory.grant import Grant
+from sealbus_broker.memory.interest import Subscription, is_valid
+from sealbus_broker.memory.pipe import Pipe
+from sealbus_broker.memory.wire import Message, Violation
+from sealbus_broker.nats.config import MAX_PAYLOAD_BYTES
+
+_PONG: Final = b"PONG\r\n"
+
+
+class Host(Protocol):
+    """The server, as one of its connections sees it."""
+
+    accounts: Accounts
+
+    def authenticate(self, connection: Connection, connect: wire.Connect) -> None:
+        """Find out who this is; calls :meth:`Connection.admit` once, now or later."""
+
+    def ended(self, connection: Connection) -> None:
+        """The connection is over."""
+
+
+class Connection:
+    """The server's side of one connection."""
+
+    def __init__(self, host: Host, number: int, nonce: str, pipe: Pipe) -> None:
+        """``nonce``: the challenge that the greeting holds."""
+        self._host = host
+        self._pipe = pipe
+        self._reader = wire.Reader(MAX_PAYLOAD_BYTES)
+        self._subscriptions: dict[str, Subscription] = {}
+        self._expiry: asyncio.TimerHandle | None = None
+        self._is_asking = False
+        self._is_over = False
+        self._wants_503 = False
+        self.number = number
+        self.nonce = nonce
+        self.name = ""
+        """The client's own name for itself."""
+        self.grant: Grant | None = None
+        self.give_up: Callable[[], None] | None = None
+        """Ends the question to the relay, while one is under way."""
+
+    # ---- who it is ------------------------------------------------------------------------------
+
+    def admit(self, grant: Grant | None, error: str = "Authorization Violation") -> None:
+        """Open it with ``grant``, or end it with ``error``."""
+        self._is_asking = False
+        self.give_up = None
+        if self._is_over:
+            return
+        if grant is None:
+            self.end(error)
+            return
+        self.grant = grant
+        self._reader.max_payload = grant.max_payload
+        if grant.expires_at_s is not None:
+            left_s = max(0.0, grant.expires_at_s - time.time())
+            loop = asyncio.get_running_loop()
+            self._expiry = loop.call_later(left_s, self.end, "User Authentication Expired")
+        self._read()
+
+    # ---- what the pipe says ---------------------------------------------------------------------
+
+    def received(self, data: bytes) -> None:
+        """Bytes of the client."""
+        self._reader.feed(data)
+        self._read()
+
+    def lost(self) -> None:
+        """The client is gone."""
+        self._close()
+
+    # ---- how it ends ----------------------------------------------------------------------------
+
+    def end(self, error: str) -> None:
+        """Tell the client why, and hang up."""
+        if not self._is_over:
+            self._pipe.send(wire.err(error))
+            self._close()
+            self._pipe.hang_up()
+
+    def cut(self) -> None:
+        """End it without a word, as when a server dies or a cable is pulled."""
+        if not self._is_over:
+            self._close()
+            self._pipe.reset()
+
+    def stall(self, stalled: bool) -> None:
+        """Stop or go on reading."""
+        self._pipe.stall(stalled)
+
+    def _close(self) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        if self._expiry is not None:
+            self._expiry.cancel()
+        if self.give_up is not None:
+            self.give_up()
+        for sid in list(self._subscriptions):
+            self._unsubscribe(sid)
+        self._host.ended(self)
+
+    # ---- what the client says -------------------------------------------------------------------
+
+    def _read(self) -> None:
+        try:
+            while not (self._is_over or self._is_asking):
+                command = self._reader.next()
+                if command is None:
+                    return
+                self._obey(command)
+        except Violation as violation:
+            self.end(str(violation))
+
+    def _obey(self, command: wire.Command) -> None:
+        if isinstance(command, wire.Connect):
+            self._connect(command)
+        elif self.grant is None:
+            raise Violation("Authorization Violation")
+        elif isinstance(command, Message):
+            self._publish(command, self.grant)
+        elif isinstance(command, wire.Subscribe):
+            self._subscribe(command, self.grant)
+        elif isinstance(command, wire.Unsubscribe):
+            self._unsubscribe_after(command)
+        elif isinstance(command, wire.Ping):
+            self._pipe.send(_PONG)
+
+    def _connect(self, connect: wire.Connect) -> None:
+        if self.grant is not None:
+            return
+        self.name = str(connect.options.get("name", ""))
+        self._wants_503 = bool(connect.options.get("no_responders"))
+        self._is_asking = True
+        self._host.authenticate(self, connect)
+
+    def _publish(self, message: Message, grant: Grant) -> None:
+        if not grant.may_publish(message.subject) or message.subject == CALLOUT:
+            self._complain(f'Permissions Violation for Publish to "{message.subject}"')
+            return
+        taken = self._host.accounts.publish(grant.account, message)
+        if not taken and message.reply and self._wants_503:
+            block = headers.status(503, fields={"Nats-Subject": message.subject})
+            nobody = Message(message.reply, headers=block)
+            interest = self._host.accounts.interest(grant.account)
+            for one in interest.find(message.reply):
+                if one in self._subscriptions.values():
+                    one.deliver(nobody)
+                    return
+
+    def _subscribe(self, wanted: wire.Subscribe, grant: Grant) -> None:
+        if not is_valid(wanted.subject):
+            raise Violation("Invalid Subject")
+        if not grant.may_subscribe(wanted.subject, wanted.queue):
+            group = f' using queue "{wanted.queue}"' if wanted.queue else ""
+            self._complain(f'Permissions Violation for Subscription to "{wanted.subject}"{group}')
+            return
+        if len(self._subscriptions) >= grant.max_subscriptions:
+            raise Violation("maximum subscriptions exceeded")
+        if wanted.sid in self._subscriptions:
+            return
+        subscription = Subscription(wanted.subject, wanted.queue, lambda _: None)
+
+        def deliver(message: Message) -> None:
+            subscription.delivered += 1
+            if subscription.most and subscription.delivered >= subscription.most:
+                self._unsubscribe(wanted.sid)
+            self._pipe.send(wire.msg(message, wanted.sid))
+
+        subscription.deliver = deliver
+        self._subscriptions[wanted.sid] = subscription
+        self._host.accounts.interest(grant.account).add(subscription)
+
+    def _unsubscribe_after(self, wanted: wire.Unsubscribe) -> None:
+        subscription = self._subscriptions.get(wanted.sid)
+        if subscription is None or subscription.delivered >= wanted.most:
+            self._unsubscribe(wanted.sid)
+        else:
+            subscription.most = wanted.most
+
+    def _unsubscribe(self, sid: str) -> None:
+        subscription = self._subscriptions.pop(sid, None)
+        if subscription is not None and self.grant is not None:
+            self._host.accounts.interest(self.grant.account).remove(subscription)
+
+    def _complain(self, text: str) -> None:
+        self._pipe.send(wire.err(text))

@@ -1,0 +1,62 @@
+"""The two servers. The tests in this folder run on each: ``-k memory`` leaves the real one out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sealbus_broker.memory.server import MemoryNats
+from sealbus_broker.nats.provision import provision
+from sealbus_broker.relay.secrets import BusSecrets
+from tests.contract.ground import Ground, a_policy, make_keys
+
+Stop = Callable[[], Coroutine[Any, Any, None]]
+Start = Callable[[Path, BusSecrets], Coroutine[Any, Any, tuple[str, Stop]]]
+
+
+async def in_memory(_: Path, secrets: BusSecrets) -> tuple[str, Stop]:
+    server = MemoryNats(secrets.relay.public, secrets.issuer.public)
+    server.start()
+
+    async def stop() -> None:
+        server.stop()
+
+    return server.url, stop
+
+
+async def for_real(folder: Path, secrets: BusSecrets) -> tuple[str, Stop]:
+    from sealbus_broker.server.process import NatsServer
+    from tests.relay.scene import a_config
+
+    server = NatsServer(a_config(folder, secrets), folder)
+    await server.start()
+    return server.url, server.stop
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(in_memory, id="memory"),
+        pytest.param(for_real, id="real", marks=pytest.mark.processes),
+    ]
+)
+async def ground(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ground]:
+    """A server with the bus's configuration, and a relay that admits bots. No stream yet."""
+    start: Start = request.param
+    secrets, keys = BusSecrets.generate(), make_keys()
+    url, stop = await start(tmp_path, secrets)
+    ground = Ground(url, secrets, keys, a_policy(keys), stop)
+    try:
+        await ground.begin()
+        yield ground
+    finally:
+        await ground.end()
+
+
+@pytest.fixture
+async def bus(ground: Ground) -> Ground:
+    """The same with the streams and consumers that a relay makes."""
+    await provision(ground.relay, ground.policy)
+    return ground
