@@ -13,7 +13,7 @@ import pytest
 from sealbus import Bot, InvalidInput, Message
 from sealbus.nats import pull
 from sealbus.protocol.subjects import consumer_name
-from sealbus.receiving import subscription
+from sealbus.receiving import in_hand, supply
 from tests.e2e.shop import Shop, order
 from tests.waiting import PATIENCE_S, until
 
@@ -122,8 +122,8 @@ async def test_a_slow_handler_leaves_the_rest_to_others(shop: Shop) -> None:
 
 async def test_what_waits_behind_a_slow_message_is_given_back(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The handler was fast, so that many were fetched. Then it meets one that takes long."""
-    release, seen, unbegun_s = asyncio.Event(), list[int](), subscription.UNBEGUN_S
-    monkeypatch.setattr(subscription, "UNBEGUN_S", 3600.0)  # until the server has been asked
+    release, seen, unbegun_s = asyncio.Event(), list[int](), supply.UNBEGUN_S
+    monkeypatch.setattr(supply, "UNBEGUN_S", 3600.0)  # until the server has been asked
     await publish(shop, range(300))
     slow, other = shop.bot("inventory"), shop.bot("inventory")
 
@@ -140,7 +140,7 @@ async def test_what_waits_behind_a_slow_message_is_given_back(shop: Shop, monkey
     async with slow:
         await until(lambda: 50 in seen)
         assert (await consumer(shop))["num_ack_pending"] > 1
-        monkeypatch.setattr(subscription, "UNBEGUN_S", unbegun_s)
+        monkeypatch.setattr(supply, "UNBEGUN_S", unbegun_s)
         async with other:
             await until(lambda: len(seen) == 300)
         release.set()
@@ -290,7 +290,7 @@ async def test_a_consumer_that_is_deleted_is_made_again(shop: Shop) -> None:
 async def test_with_room_for_few_bytes_everything_comes_in_order(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request brings two orders, and another is made only when none waits."""
     monkeypatch.setattr(pull, "PULL_BYTES", 2_000)
-    monkeypatch.setattr(subscription, "WAITING_BYTES", 0)
+    monkeypatch.setattr(in_hand, "WAITING_BYTES", 0)
     sender, inventory, got = shop.bot("order"), shop.bot("inventory"), list[str]()
 
     @inventory.subscribe("orders.placed", start="all")

@@ -19,8 +19,9 @@ from typing import Any, Final
 from sealbus.errors import Malformed
 from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.subjects import CLOSED
+from sealbus.receiving.durable_message import DurableMessage
 from sealbus.receiving.live import LiveSubscription
-from sealbus.receiving.subscription import DurableMessage, DurableSubscription
+from sealbus.receiving.subscription import DurableSubscription
 from sealbus_broker.relay import relay as relay_module
 from sealbus_broker.relay.ingress import IngressWorker
 from sealbus_broker.relay.journal import Entry, Journal, Stored
@@ -159,7 +160,10 @@ def _look(owner: type, name: str, look: Look) -> None:
 
 
 async def _after(
-    look: Look, original: Callable[..., Awaitable[Any]], given: tuple[Any, ...], options: dict[str, Any]
+    look: Look,
+    original: Callable[..., Awaitable[Any]],
+    given: tuple[Any, ...],
+    options: dict[str, Any],
 ) -> Any:
     look(*given)
     return await original(*given, **options)

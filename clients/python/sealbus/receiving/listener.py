@@ -27,8 +27,9 @@ from sealbus.protocol.subjects import consumer_name
 from sealbus.receiving.attempts import DEFAULT_ATTEMPTS
 from sealbus.receiving.live import LiveSubscription
 from sealbus.receiving.opener import Opener
+from sealbus.receiving.place import Place
 from sealbus.receiving.serving import Handled, Subscription
-from sealbus.receiving.subscription import DurableSubscription, Place
+from sealbus.receiving.subscription import DurableSubscription
 from sealbus.sending.requester import REQUEST_TIMEOUT_S, Requester
 from sealbus.supervision import Supervisor
 
@@ -115,7 +116,7 @@ class Listener:
             )
 
     def _make_live(self, pattern: str, queue: str) -> LiveSubscription:
-        live = LiveSubscription(self._opener, self._supervisor, pattern, queue)
+        live = LiveSubscription(opener=self._opener, supervisor=self._supervisor, pattern=pattern, queue=queue)
         self._live.append(live)
         return live
 
@@ -203,12 +204,20 @@ class Listener:
             remake=remake,
         )
         return DurableSubscription(
-            self._session, self._opener, place, self._supervisor, concurrency=handled.concurrency
+            session=self._session,
+            opener=self._opener,
+            place=place,
+            supervisor=self._supervisor,
+            concurrency=handled.concurrency,
         )
 
     async def _ask_for_place(self, handled: Handled) -> int:
         """Have the relay make the consumer; return how often its policy lets a failing message be tried."""
-        ask: dict[str, Any] = {"pattern": handled.pattern, "durable": handled.durable, "from": handled.start}
+        ask: dict[str, Any] = {
+            "pattern": handled.pattern,
+            "durable": handled.durable,
+            "from": handled.start,
+        }
         if handled.forget_s is not None:
             ask["forget_s"] = handled.forget_s
         try:
@@ -244,7 +253,11 @@ class Listener:
             except Refused as refused:
                 if refused.reason is not Reason.RATE:
                     raise
-                log.warning("%s asks too often on %s, perhaps in many processes; asking again", self._name, subject)
+                log.warning(
+                    "%s asks too often on %s, perhaps in many processes; asking again",
+                    self._name,
+                    subject,
+                )
 
     # ---- being denied ------------------------------------------------------------------------------
 

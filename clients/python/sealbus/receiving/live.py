@@ -24,7 +24,7 @@ from sealbus.waiting import set_after
 class LiveSubscription:
     """Messages as they pass by. What passes while the bot is away, or too busy, is missed."""
 
-    def __init__(self, opener: Opener, supervisor: Supervisor, pattern: str, queue: str = "") -> None:
+    def __init__(self, *, opener: Opener, supervisor: Supervisor, pattern: str, queue: str = "") -> None:
         self._opener = opener
         self._supervisor = supervisor
         self.pattern = pattern

@@ -44,7 +44,7 @@ class Opener:
         self.refused: Counter[str] = Counter()
         """How many deliveries were refused, by what did not hold."""
 
-    def open(self, subject: bytes, data: bytes, prefix: str, attempt: int = 1) -> Message | None:
+    def open(self, subject: bytes, data: bytes, prefix: str, *, attempt: int = 1) -> Message | None:
         """The verified message in ``data``, or ``None`` for anything else.
 
         ``prefix``: what the NATS subject must begin with, before a dot. ``attempt``: see :attr:`Message.attempt`.
@@ -52,7 +52,9 @@ class Opener:
         credentials = self._credentials
         name = subject.decode("utf-8", "replace").removeprefix(f"{prefix}.")
         try:
-            return open_delivery(data, name, credentials.bus, credentials.bus_keys, self._verifier, attempt=attempt)
+            return open_delivery(
+                data, name, bus=credentials.bus, bus_keys=credentials.bus_keys, verifier=self._verifier, attempt=attempt
+            )
         except Malformed as error:
             self.refuse(error.what)
             return None
@@ -60,7 +62,12 @@ class Opener:
     def refuse_late(self, message: Message, why: str) -> None:
         """Count a genuine delivery that took effect too late, and so is none (:mod:`sealbus.protocol.shelf_life`)."""
         self.refused[LATE] += 1
-        log.warning("a message on %s from %s came too late, and is not handled: %s", message.subject, message.bot, why)
+        log.warning(
+            "a message on %s from %s came too late, and is not handled: %s",
+            message.subject,
+            message.bot,
+            why,
+        )
 
     def refuse(self, why: str) -> None:
         """Count a delivery that is not believed."""

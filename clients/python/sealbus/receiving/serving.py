@@ -38,7 +38,7 @@ class Subscription(Protocol):
         """The next message, or ``None`` once the subscription stops."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class Handled:
     """A handler and what it is for."""
 

@@ -1,0 +1,27 @@
+"""A durable subscription as the bus sees it: its consumer, and the requests about it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from sealbus.protocol.value import value
+
+
+@value
+class Place:
+    """The place in the stream that the bus remembers for one durable subscription."""
+
+    bot: str
+    consumer: str
+    """The JetStream consumer's name: see :func:`~sealbus.protocol.subjects.consumer_name`."""
+    attempts: int
+    """The number of times that a failing message is tried."""
+    park: Callable[[int, int, str], Awaitable[int | None]]
+    """Asks the relay to keep a message in the quarantine.
+
+    Takes the message's sequence, the number of attempts and the error's name. Returns the record's
+    number, or ``None`` where the bus no longer has the message. Raises :class:`SealbusError`.
+    """
+    remake: Callable[[], Coroutine[Any, Any, None]]
+    """Asks the relay for the consumer again after it was deleted. Raises :class:`SealbusError`."""
