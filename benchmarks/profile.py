@@ -114,7 +114,12 @@ def steps(scene: Scene) -> list[Step]:
             "relay",
             "write it for ACCEPTED",
             lambda: [
-                hpub(b"accepted.orders.placed", pack_delivery(one.data, stamp), b"Nats-Msg-Id: x\r\n", b"_INBOX.x.1.2")
+                hpub(
+                    b"accepted.orders.placed",
+                    pack_delivery(one.data, stamp),
+                    headers=b"Nats-Msg-Id: x\r\n",
+                    reply=b"_INBOX.x.1.2",
+                )
                 for one, stamp in zip(burst, sealed, strict=True)
             ],
         ),
@@ -143,7 +148,7 @@ def _sides(scene: Scene, sealed: Sequence[bytes], deliveries: Sequence[bytes]) -
     def open_all() -> None:
         verifier = Verifier()
         for data in deliveries:
-            open_delivery(data, SUBJECT, "shop", keys, verifier)
+            open_delivery(data, SUBJECT, bus="shop", bus_keys=keys, verifier=verifier)
 
     def open_receipts() -> None:
         verifier = Verifier()

@@ -41,7 +41,13 @@ async def a_client(scene: Scene) -> HardenedClient:
 async def test_frames_arrive_as_they_were_meant(scene: Scene) -> None:
     client, heard = await a_client(scene), list[tuple[bytes, bytes, bytes, bytes]]()
     await client.subscribe_direct("x.*", lambda *message: heard.append(message))
-    client.write([pub(b"x.a", b""), pub(b"x.b", b"\r\nPUB x.c 0\r\n", b"y"), hpub(b"x.d", b"body", b"A: 1\r\n", b"z")])
+    client.write(
+        [
+            pub(b"x.a", b""),
+            pub(b"x.b", b"\r\nPUB x.c 0\r\n", b"y"),
+            hpub(b"x.d", b"body", headers=b"A: 1\r\n", reply=b"z"),
+        ]
+    )
     await client.publish("x.e", b"after")
     await client.flush()
     assert heard == [

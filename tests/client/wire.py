@@ -38,7 +38,9 @@ class Wire:
 async def publisher_on(wire: Wire) -> AsyncIterator[Publisher]:
     """A publisher of the bot ``order`` that runs, and believes :data:`BUS`."""
     credentials = Credentials("shop", "order", BOT, ("nats://127.0.0.1:4222",), frozenset([BUS.public.raw]))
-    made = Publisher(credentials, cast("Session", wire), Verifier(), Supervisor("test"))
+    made = Publisher(
+        credentials=credentials, session=cast("Session", wire), verifier=Verifier(), supervisor=Supervisor("test")
+    )
     running = asyncio.create_task(made.run())
     yield made
     running.cancel()

@@ -390,15 +390,19 @@ def test_the_worked_answer_verifies(protocol: dict[str, str]) -> None:
         stamp, envelope=answer.digest, bot="inventory", subject=answer.header.subject, nonce=answer.header.nonce
     )
     (sealed,) = seal_stamps(bus, [accepted])
-    message = open_delivery(pack_delivery(told["answer"], sealed), answer.header.subject, "shop", trusted, Verifier())
-    check_answer(message, request.header, trusted, Verifier())
+    message = open_delivery(
+        pack_delivery(told["answer"], sealed), answer.header.subject, bus="shop", bus_keys=trusted, verifier=Verifier()
+    )
+    check_answer(message, request.header, bus_keys=trusted, verifier=Verifier())
 
 
 def test_the_connect_example_verifies(protocol: dict[str, str]) -> None:
     told = dict(re.findall(r"^(\S+) {2,}(\S.*)$", protocol["example"], re.MULTILINE))
     bot, _, _ = keys()
     signature = base64.b64decode(told["sig"], validate=True)
-    assert verify_connect(bot.public.raw, told["challenge"].encode(), told["auth_token"].encode(), signature)
+    assert verify_connect(
+        bot.public.raw, challenge=told["challenge"].encode(), admission=told["auth_token"].encode(), signature=signature
+    )
 
 
 def bin8(data: bytes) -> bytes:

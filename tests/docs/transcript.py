@@ -49,7 +49,7 @@ def receipt(credentials: Credentials, frame: Frame) -> Stamp:
 def delivery(credentials: Credentials, frame: Frame, prefix: str) -> Message:
     """The verified message in a message."""
     subject = frame.fields[1].removeprefix(prefix)
-    return open_delivery(frame.body, subject, credentials.bus, credentials.bus_keys, Verifier())
+    return open_delivery(frame.body, subject, bus=credentials.bus, bus_keys=credentials.bus_keys, verifier=Verifier())
 
 
 async def publish(credentials: Credentials) -> tuple[list[str], dict[str, str]]:

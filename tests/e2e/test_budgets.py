@@ -59,7 +59,7 @@ async def test_a_parent_that_nothing_asks_for_is_not_sent(shop: Shop, placed: Me
 async def test_a_client_that_does_not_look_is_refused_by_the_relay(
     shop: Shop, placed: Message, monkeypatch: pytest.MonkeyPatch, payload: Any, with_parent: bool, reason: Reason
 ) -> None:
-    monkeypatch.setattr(speaking, "excess", lambda *_: None)
+    monkeypatch.setattr(speaking, "excess", lambda *_, **__: None)
     before = await shop.last("ACCEPTED")
     async with shop.bot("order") as sender:
         with pytest.raises(Refused) as refused:

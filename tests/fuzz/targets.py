@@ -118,7 +118,10 @@ def stamp(data: bytes) -> None:
 
 def delivery(data: bytes) -> None:
     with contextlib.suppress(Malformed):
-        assert open_delivery(data, "orders.placed", "shop", BUS_KEYS, Verifier()).subject == "orders.placed"
+        assert (
+            open_delivery(data, "orders.placed", bus="shop", bus_keys=BUS_KEYS, verifier=Verifier()).subject
+            == "orders.placed"
+        )
         split_delivery(data)
     with contextlib.suppress(Malformed):
         assert pack_delivery(*split_delivery(data)) == data

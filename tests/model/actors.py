@@ -160,7 +160,12 @@ class Sender:
         self.told: list[Told] = []
         credentials = Credentials("shop", BOT, KEYS[BOT], ("nats://127.0.0.1",), BUS_KEYS)
         with self.process.turn():
-            self.publisher = Publisher(credentials, cast("Any", _Session(wire)), Verifier(), Supervisor("sender"))
+            self.publisher = Publisher(
+                credentials=credentials,
+                session=cast("Any", _Session(wire)),
+                verifier=Verifier(),
+                supervisor=Supervisor("sender"),
+            )
         self.process.start(self.publisher.run())
         self.process.start(wire.subscribe_direct(f"inbox.{BOT}.*", self._receipt))
         server.bots.setdefault(BOT, []).append(wire)
@@ -238,6 +243,6 @@ class Subscriber:
     def _open(self, kept: Kept, prefix: str) -> Message | None:
         try:
             name = kept.subject.removeprefix(f"{prefix}.")
-            return open_delivery(kept.data, name, "shop", BUS_KEYS, self._verifier)
+            return open_delivery(kept.data, name, bus="shop", bus_keys=BUS_KEYS, verifier=self._verifier)
         except Malformed:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -29,10 +30,10 @@ def outcome(read: Callable[[], object]) -> str:
 
 
 def read_deliveries(reader: Callable[..., Any]) -> dict[str, str]:
-    return {
-        name: outcome(lambda data=data: reader(data, "orders.placed", "shop", BUS_KEYS, Verifier()))  # type: ignore[misc]
-        for name, _, data in bad_deliveries()
-    }
+    def read(data: bytes) -> object:
+        return reader(data, "orders.placed", bus="shop", bus_keys=BUS_KEYS, verifier=Verifier())
+
+    return {name: outcome(partial(read, data)) for name, _, data in bad_deliveries()}
 
 
 def read_stamps(reader: Callable[..., Any]) -> dict[str, str]:
@@ -44,7 +45,13 @@ def read_stamps(reader: Callable[..., Any]) -> dict[str, str]:
 
 def test_a_message_says_what_the_bus_has_sealed() -> None:
     data = envelope()
-    message = open_delivery(pack_delivery(data, sealed_stamp(data)), "orders.placed", "shop", BUS_KEYS, Verifier())
+    message = open_delivery(
+        pack_delivery(data, sealed_stamp(data)),
+        "orders.placed",
+        bus="shop",
+        bus_keys=BUS_KEYS,
+        verifier=Verifier(),
+    )
     assert (message.bot, message.subject, message.payload) == ("order", "orders.placed", ORDER)
     assert (message.nonce, message.issued_at_ms) == (PLACED.nonce, PLACED.issued_at_ms)
     assert (message.stamp_data, message.envelope.data) == (sealed_stamp(data), data)
@@ -52,7 +59,13 @@ def test_a_message_says_what_the_bus_has_sealed() -> None:
 
 def test_a_message_can_be_followed_from() -> None:
     data = envelope()
-    message = open_delivery(pack_delivery(data, sealed_stamp(data)), "orders.placed", "shop", BUS_KEYS, Verifier())
+    message = open_delivery(
+        pack_delivery(data, sealed_stamp(data)),
+        "orders.placed",
+        bus="shop",
+        bus_keys=BUS_KEYS,
+        verifier=Verifier(),
+    )
     assert Parent.decode(message.as_parent()) == Parent(sealed_stamp(data), None)
     assert Parent.decode(message.as_parent(with_envelope=True)) == Parent(sealed_stamp(data), data)
 
@@ -79,7 +92,9 @@ def test_without_this_check_a_bad_delivery_is_read_otherwise(condition: str, wea
 
 
 @pytest.mark.parametrize(
-    ("condition", "weaker"), without_each_check(open_stamp), ids=lambda value: value if isinstance(value, str) else ""
+    ("condition", "weaker"),
+    without_each_check(open_stamp),
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_without_this_check_a_bad_stamp_is_read_otherwise(condition: str, weaker: Callable[..., Any]) -> None:
     assert read_stamps(weaker) != read_stamps(open_stamp), condition

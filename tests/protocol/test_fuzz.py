@@ -26,7 +26,7 @@ DELIVERY = pack_delivery(GOOD, sealed_stamp(GOOD))
 
 
 def open_here(data: bytes) -> object:
-    return open_delivery(data, "orders.placed", "shop", BUS_KEYS, Verifier())
+    return open_delivery(data, "orders.placed", bus="shop", bus_keys=BUS_KEYS, verifier=Verifier())
 
 
 def open_trusted(data: bytes) -> object:
@@ -151,13 +151,13 @@ def test_no_damaged_seal_holds(data: st.DataObject) -> None:
 @given(st.binary(max_size=40), st.binary(max_size=40), st.binary(max_size=70))
 def test_verify_never_raises(public: bytes, message: bytes, signature: bytes) -> None:
     assert not verify(public, message, signature)
-    assert not verify_connect(public, message, message, signature)
+    assert not verify_connect(public, challenge=message, admission=message, signature=signature)
 
 
 @given(st.binary(min_size=32, max_size=32), st.binary(max_size=40), st.binary(min_size=64, max_size=64))
 def test_verify_of_the_right_lengths_never_raises(public: bytes, message: bytes, signature: bytes) -> None:
     verify(public, message, signature)
-    verify_connect(public, message, message, signature)
+    verify_connect(public, challenge=message, admission=message, signature=signature)
 
 
 KEY_TEXT = KEYS["order"].public.text

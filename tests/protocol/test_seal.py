@@ -185,10 +185,12 @@ def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_challenge_is_answered_for_one_admission_text_alone() -> None:
     signature = sign_connect(KEY, b"challenge", b"admission")
-    assert verify_connect(KEY.public.raw, b"challenge", b"admission", signature)
-    assert not verify_connect(KEY.public.raw, b"challenge", b"admission2", signature)
-    assert not verify_connect(KEY.public.raw, b"challenge2", b"admission", signature)
-    assert not verify_connect(KEYS["rival"].public.raw, b"challenge", b"admission", signature)
+    assert verify_connect(KEY.public.raw, challenge=b"challenge", admission=b"admission", signature=signature)
+    assert not verify_connect(KEY.public.raw, challenge=b"challenge", admission=b"admission2", signature=signature)
+    assert not verify_connect(KEY.public.raw, challenge=b"challenge2", admission=b"admission", signature=signature)
+    assert not verify_connect(
+        KEYS["rival"].public.raw, challenge=b"challenge", admission=b"admission", signature=signature
+    )
 
 
 def test_an_answer_is_no_envelope_and_an_envelope_no_answer() -> None:
@@ -196,7 +198,10 @@ def test_an_answer_is_no_envelope_and_an_envelope_no_answer() -> None:
     answer = Seal(KEY.public.raw, sign_connect(KEY, b"challenge", b"admission"), 0, ())
     assert not Verifier().holds(HERE, answer, thing)
     assert not verify_connect(
-        KEY.public.raw, b"challenge", b"admission", Seal.decode(seal(KEY, HERE, [thing])[0]).signature
+        KEY.public.raw,
+        challenge=b"challenge",
+        admission=b"admission",
+        signature=Seal.decode(seal(KEY, HERE, [thing])[0]).signature,
     )
 
 
@@ -205,11 +210,11 @@ def test_a_challenge_with_a_line_feed_is_not_answered() -> None:
     with pytest.raises(InvalidInput, match="line feed"):
         sign_connect(KEY, b"one\ntwo", b"admission")
     signature = Seal.decode(seal(KEY, Context.CONNECT, [b"one\ntwo\nadmission"])[0]).signature
-    assert not verify_connect(KEY.public.raw, b"one\ntwo", b"admission", signature)
+    assert not verify_connect(KEY.public.raw, challenge=b"one\ntwo", admission=b"admission", signature=signature)
 
 
 @pytest.mark.parametrize(
     ("key", "signature"), [(bytes(31), bytes(64)), (bytes(33), bytes(64)), (bytes(32), bytes(63)), (b"", b"")]
 )
 def test_an_answer_of_the_wrong_length_does_not_hold(key: bytes, signature: bytes) -> None:
-    assert not verify_connect(key, b"challenge", b"admission", signature)
+    assert not verify_connect(key, challenge=b"challenge", admission=b"admission", signature=signature)

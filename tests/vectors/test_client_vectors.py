@@ -119,8 +119,10 @@ def take_answer(vector: dict[str, Any]) -> Message:
     told = ANSWERS["requests"][vector["request"]]
     request = Header(ANSWERS["bus"], told["bot"], told["subject"], HEX(told["nonce"]), 0, 1)
     subject = told["answered_on"].removeprefix("bus.")
-    message = open_delivery(HEX(vector["delivery"]), subject, ANSWERS["bus"], BUS_KEYS, Verifier())
-    check_answer(message, request, BUS_KEYS, Verifier())
+    message = open_delivery(
+        HEX(vector["delivery"]), subject, bus=ANSWERS["bus"], bus_keys=BUS_KEYS, verifier=Verifier()
+    )
+    check_answer(message, request, bus_keys=BUS_KEYS, verifier=Verifier())
     return message
 
 
@@ -166,7 +168,11 @@ def met(step: dict[str, Any], kind: str, seen: Seen) -> str:
         return "ignored"
     try:
         message = open_delivery(
-            HEX(step["delivery"]), step["subject"].removeprefix(prefix), SUBSCRIBERS["bus"], BUS_KEYS, Verifier()
+            HEX(step["delivery"]),
+            step["subject"].removeprefix(prefix),
+            bus=SUBSCRIBERS["bus"],
+            bus_keys=BUS_KEYS,
+            verifier=Verifier(),
         )
     except Malformed:
         return "refused"

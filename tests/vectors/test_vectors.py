@@ -86,7 +86,10 @@ CONNECT = load("connect.json")
 @pytest.mark.parametrize("vector", CONNECT["cases"], ids=by("name"))
 def test_connect_signatures(vector: dict[str, Any]) -> None:
     key, challenge, admission = HEX(CONNECT["key"]), HEX(vector["challenge"]), HEX(vector["admission"])
-    assert verify_connect(key, challenge, admission, HEX(vector["signature"])) is vector["holds"]
+    assert (
+        verify_connect(key, challenge=challenge, admission=admission, signature=HEX(vector["signature"]))
+        is vector["holds"]
+    )
     if vector["holds"]:
         signed = sign_connect(SigningKey(HEX(CONNECT["seed"]), KeyKind.BOT), challenge, admission)
         assert signed.hex() == vector["signature"]
@@ -210,22 +213,40 @@ DELIVERIES = load("deliveries.json")
 
 @pytest.mark.parametrize("vector", DELIVERIES["valid"], ids=by("name"))
 def test_a_delivery_opens(vector: dict[str, Any]) -> None:
-    message = open_delivery(HEX(vector["delivery"]), DELIVERIES["subject"], DELIVERIES["bus"], BUS_KEYS, Verifier())
+    message = open_delivery(
+        HEX(vector["delivery"]), DELIVERIES["subject"], bus=DELIVERIES["bus"], bus_keys=BUS_KEYS, verifier=Verifier()
+    )
     assert (message.bot, message.payload, message.issued_at_ms) == (
         vector["bot"], vector["payload"], vector["issued_at_ms"],
     )  # fmt: skip
     with pytest.raises(Malformed, match="another subject"):
-        open_delivery(HEX(vector["delivery"]), "orders.shipped", DELIVERIES["bus"], BUS_KEYS, Verifier())
+        open_delivery(
+            HEX(vector["delivery"]), "orders.shipped", bus=DELIVERIES["bus"], bus_keys=BUS_KEYS, verifier=Verifier()
+        )
     with pytest.raises(Malformed, match="another bus"):
-        open_delivery(HEX(vector["delivery"]), DELIVERIES["subject"], "bazaar", BUS_KEYS, Verifier())
+        open_delivery(
+            HEX(vector["delivery"]), DELIVERIES["subject"], bus="bazaar", bus_keys=BUS_KEYS, verifier=Verifier()
+        )
     with pytest.raises(Malformed, match="not the bus's"):
-        open_delivery(HEX(vector["delivery"]), DELIVERIES["subject"], DELIVERIES["bus"], frozenset(), Verifier())
+        open_delivery(
+            HEX(vector["delivery"]),
+            DELIVERIES["subject"],
+            bus=DELIVERIES["bus"],
+            bus_keys=frozenset(),
+            verifier=Verifier(),
+        )
 
 
 @pytest.mark.parametrize("vector", DELIVERIES["invalid"], ids=by("name"))
 def test_an_invalid_delivery_is_refused_by_its_rule(vector: dict[str, Any]) -> None:
     with pytest.raises(Malformed) as refused:
-        open_delivery(HEX(vector["delivery"]), DELIVERIES["subject"], DELIVERIES["bus"], BUS_KEYS, Verifier())
+        open_delivery(
+            HEX(vector["delivery"]),
+            DELIVERIES["subject"],
+            bus=DELIVERIES["bus"],
+            bus_keys=BUS_KEYS,
+            verifier=Verifier(),
+        )
     assert refused.value.what.startswith(DELIVERY_RULES[vector["refused"]])
 
 

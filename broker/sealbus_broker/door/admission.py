@@ -99,7 +99,9 @@ def decide(connect: dict[str, Any], challenge: object, policy: Policy, now_ms: i
         signature = base64.b64decode(signature_text, validate=True)
     except (binascii.Error, ValueError):
         return Denial(name, "the signature is not base64")
-    if len(signature) != SIGNATURE_BYTES or not verify_connect(raw, challenge.encode(), token.encode(), signature):
+    if len(signature) != SIGNATURE_BYTES or not verify_connect(
+        raw, challenge=challenge.encode(), admission=token.encode(), signature=signature
+    ):
         return Denial(name, "the signature does not hold over the challenge and the admission text")
     if len(consumers) > MAX_CONSUMERS:
         return Denial(name, f"{len(consumers)} consumers; at most {MAX_CONSUMERS}")

@@ -47,7 +47,7 @@ class Entry:
     def frame(self, reply: bytes) -> bytes:
         """The bytes that publish it, to be acknowledged on ``reply``."""
         headers = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
-        return hpub(self.subject.encode(), self.data, headers.encode("ascii"), reply)
+        return hpub(self.subject.encode(), self.data, headers=headers.encode("ascii"), reply=reply)
 
 
 class Stored(NamedTuple):

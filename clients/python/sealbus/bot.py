@@ -153,7 +153,17 @@ class Bot(Presence):
             check_handler(handler)
             place = None if live else durable
             undecided = live is None
-            self._handle(Handled(handler, pattern, place, start, concurrency, attempts=attempts, undecided=undecided))
+            self._handle(
+                Handled(
+                    handler=handler,
+                    pattern=pattern,
+                    durable=place,
+                    start=start,
+                    concurrency=concurrency,
+                    attempts=attempts,
+                    undecided=undecided,
+                )
+            )
             return handler
 
         return register
@@ -174,7 +184,11 @@ class Bot(Presence):
             async def answer(message: Message) -> None:
                 await self._speaker.answer(message, handler)
 
-            self._handle(Handled(answer, pattern, None, "new", concurrency, queue=self.name))
+            self._handle(
+                Handled(
+                    handler=answer, pattern=pattern, durable=None, start="new", concurrency=concurrency, queue=self.name
+                )
+            )
             return handler
 
         return register
@@ -208,11 +222,11 @@ class Bot(Presence):
         check_forget(forget_s)
         place = None if live else durable
         wanted = Handled(
-            _no_handler,
-            pattern,
-            place,
-            start,
-            1,
+            handler=_no_handler,
+            pattern=pattern,
+            durable=place,
+            start=start,
+            concurrency=1,
             raises=True,
             attempts=attempts,
             forget_s=forget_s,

@@ -28,7 +28,13 @@ class Refused(SealbusError):
     """
 
     def __init__(
-        self, subject: str, reason: Reason, detail: str | None, stamp: Stamp, *, clock: str | None = None
+        self,
+        subject: str,
+        reason: Reason,
+        *,
+        detail: str | None,
+        stamp: Stamp,
+        clock: str | None = None,
     ) -> None:
         self.faults: tuple[str, ...] = tuple(detail.split("\n")) if detail else ()
         explained = f"{reason.meaning}: {'; '.join(self.faults)}" if self.faults else reason.meaning

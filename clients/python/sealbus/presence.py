@@ -80,10 +80,18 @@ class Presence:
             watchers=Watchers(self._on_lost, self._on_back, self._on_pattern_denied),
         )
         self._known = Known(self._ask_grants, self._supervisor)
-        self._publisher = Publisher(credentials, self._session, verifier, self._supervisor, self._known.notice)
+        self._publisher = Publisher(
+            credentials=credentials,
+            session=self._session,
+            verifier=verifier,
+            supervisor=self._supervisor,
+            on_policy=self._known.notice,
+        )
         self._receipts = receipts_subject(credentials.bot).encode()
         self._opener = Opener(credentials, verifier)
-        self._requester = Requester(credentials, self._publisher, self._opener, verifier)
+        self._requester = Requester(
+            credentials=credentials, publisher=self._publisher, opener=self._opener, verifier=verifier
+        )
         self._speaker = Speaker(
             credentials, self._life, publisher=self._publisher, requester=self._requester, known=self._known
         )

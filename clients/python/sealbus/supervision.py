@@ -117,7 +117,7 @@ class Supervisor:
         The task fails where the whole does, with its :class:`BackgroundFailed`, and with an error of the kinds ``passes``, which is
         for whoever looks at the task.
         """
-        return self._start(self._keep(name, make, until, passes), name)
+        return self._start(self._keep(name, make, until=until, passes=passes), name)
 
     def must(
         self, name: str, work: Coroutine[Any, Any, None], *, until: asyncio.Event | None = None
@@ -189,7 +189,12 @@ class Supervisor:
             self.fail(task.get_name(), error)
 
     async def _keep(
-        self, name: str, make: Make, until: asyncio.Event | None, passes: tuple[type[SealbusError], ...]
+        self,
+        name: str,
+        make: Make,
+        *,
+        until: asyncio.Event | None,
+        passes: tuple[type[SealbusError], ...],
     ) -> None:
         times, pause_s = 0, PAUSE_FIRST_S
         loop = asyncio.get_running_loop()

@@ -1,18 +1,29 @@
 """A series of NATS connections that looks like one.
 
-nats-py closes a connection for good when its session expires, when an operator ends it, and on most errors that a
-server can send. So its own reconnection is switched off, and there is one way back for all of them: connect anew,
-attach everything, go on.
+nats-py closes a connection for good when its session expires, when an operator ends it, and on most
+errors that a server can send. So its own reconnection is switched off. One way back serves all of
+these cases: connect anew, attach everything, go on.
 
-How it works. :meth:`Session.open` makes the first connection. From then on one task, ``_keep``, waits until the
-connection in use must be replaced, and replaces it:
+How it works. A session is in one of three states:
 
-* It was **lost**: there is no connection until the next one is made. ``on_lost`` and ``on_back`` are called.
-* It is to be **renewed**, because it will expire, or because somebody needs rights that only a new login gives:
-  the new connection is made first, and the old one lingers for what was asked for on it.
+* **closed**: before :meth:`Session.open` and after :meth:`Session.close`. There is no connection,
+  and nobody makes one.
+* **up**: one connection is in use. :meth:`Session.client` returns it at once.
+* **down**: the connection was lost, and the next one is being made. :meth:`Session.client` waits,
+  and frames of :meth:`Session.write_soon` wait for the next connection.
 
-``on_denied`` is called for each subscription that the server refuses, on any connection and at any time.
-Connections are made for ever; whoever waits for one sets the deadline, and cancels.
+:meth:`Session.open` makes the first connection. From then on one task, ``_keep``, waits until the
+connection must be replaced, and replaces it:
+
+* It was **lost**: the session goes down and up again. ``on_lost`` and ``on_back`` are called.
+* It is to be **renewed**, because it will expire, or because somebody needs rights that only a new
+  login gives. The new connection is made first, so the session stays up. The old connection is
+  closed when nobody holds it any more (:meth:`Session.hold`), at the latest after
+  :data:`LINGER_S`.
+
+Only ``_take``, ``_on_closed`` and ``close`` change the connection in use. ``on_denied`` is called
+for each subscription that the server refuses, on any connection and at any time. Attempts to connect
+never end by themselves. Whoever waits for a connection sets the deadline, and cancels.
 """
 
 from __future__ import annotations
@@ -37,26 +48,37 @@ from sealbus.nats.hardened import HardenedClient
 from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.limits import MAX_CONSUMERS
 from sealbus.protocol.seal import sign_connect
-from sealbus.protocol.subjects import INBOX
+from sealbus.protocol.subjects import BUS, INBOX
 from sealbus.supervision import Supervisor, end
 
 ATTEMPT_S: Final = 3
-"""How long one attempt may take: the relay's answer is waited for by the server for two seconds."""
+"""How long one attempt may take. nats-server waits two seconds for the relay's answer to a login."""
 
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_MOST_S: Final = 5.0
+"""Pause between two attempts, doubled each time."""
+
 STEADY_S: Final = 5.0
-"""A connection that lived this long was a good one: after it the pauses between attempts begin anew."""
+"""After a connection that lived this long, the pauses between attempts begin anew."""
 
 RENEW_S: Final = 240.0
-"""Sessions live ten minutes unless the policy says otherwise; a shorter one simply ends, and is followed by the next."""
+"""How often the session is renewed. A session lives ten minutes unless the policy says otherwise. A
+shorter one simply ends, and the next one follows."""
 
 LINGER_S: Final = 10.0
-"""How long a connection that was renewed stays for what was asked for on it: longer than any request waits."""
+"""How long a renewed connection stays for messages that were asked for on it: longer than any
+request waits."""
 
-_NOT_ALLOWED: Final = re.compile(r'permissions violation for subscription to "bus\.([^"]+)"', re.IGNORECASE)
+PING_S: Final = 20
+"""How often nats-py asks whether the server is there. It gives up after two pings without answer, so
+a peer that vanished is noticed within a minute. nats-py's own interval is two minutes."""
+
+_NOT_ALLOWED: Final = re.compile(rf'permissions violation for subscription to "{BUS}\.([^"]+)"', re.IGNORECASE)
+"""nats-server's error for a subscription that the session may not make: the subject in quotes, and
+behind it perhaps a queue group."""
 
 Attach = Callable[[HardenedClient], Awaitable[None]]
+"""Subscribes everything on a new connection. Raises nats-py's errors and :class:`OSError`."""
 
 
 def _ignore(*_: object) -> None:
@@ -65,18 +87,18 @@ def _ignore(*_: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Watchers:
-    """Whom a session tells. Called in the event loop; must not raise."""
+    """Those whom a session tells. Called in the event loop; they must not raise."""
 
     on_lost: Callable[[str], None] = _ignore
-    """There is no connection any more; why."""
+    """The session is down. Takes the reason."""
     on_back: Callable[[float], None] = _ignore
-    """There is one again, after so many seconds."""
+    """The session is up again. Takes the seconds that it was down."""
     on_denied: Callable[[str], None] = _ignore
     """The server refused the live subscription with this pattern."""
 
 
 class Session:
-    """Keeps a bot connected. ``attach`` is called with every new connection, before the one before it goes."""
+    """Keeps a bot connected."""
 
     def __init__(
         self,
@@ -87,6 +109,14 @@ class Session:
         renew_s: float = RENEW_S,
         watchers: Watchers | None = None,
     ) -> None:
+        """
+        Args:
+            credentials: the bot's name, its key, and the servers to try.
+            attach: called with every new connection before it is used, and before the old one goes.
+            supervisor: answers for the task that keeps the session.
+            renew_s: seconds between two renewals.
+            watchers: told of losses, returns and denials.
+        """
         self._credentials = credentials
         self._attach = attach
         self._supervisor = supervisor
@@ -95,22 +125,27 @@ class Session:
 
         # The connection in use, and the task that replaces it.
         self._client: HardenedClient | None = None
+        """``None`` while the session is down or closed."""
         self._up = asyncio.Event()
-        """Set while there is a connection."""
+        """Set while the session is up."""
         self._change = asyncio.Event()
         """Wakes ``_keep``: the connection is lost, or somebody wants new rights."""
         self._lost_at: float | None = None
-        """Since when there is none, by the loop's clock."""
+        """When the session went down, by the loop's clock; ``None`` while it is up."""
         self._keeping: asyncio.Task[None] | None = None
+        """Runs ``_keep``; ``None`` while the session is closed."""
         self._failures: dict[str, ConnectionFailed] = {}
-        """What the last attempt at each server met, since there was a connection."""
+        """The error of the last attempt at each server since the session was up, by its address."""
         self._pause_s = BACKOFF_FIRST_S
-        """Before the next attempt."""
+        """Pause before the next attempt."""
 
         # Connections that were replaced, and who still waits for something on them.
         self._retiring: set[asyncio.Task[None]] = set()
+        """One task for each, which ends when the connection is closed."""
         self._held: Counter[HardenedClient] = Counter()
+        """How many wait for something on a connection: see :meth:`hold`."""
         self._released = asyncio.Event()
+        """Wakes the tasks in ``_retiring``: somebody waits no longer."""
 
         # Rights: asked for when connecting, so each change needs a new connection.
         self.consumers: set[str] = set()
@@ -120,23 +155,25 @@ class Session:
         self._renewed = asyncio.Condition()
         """Notified for each new connection."""
 
-        # What leaves together at the end of a turn of the event loop.
+        # Frames that leave together at the end of a turn of the event loop.
         self._frames: list[bytes] = []
         self._writing: asyncio.Task[None] | None = None
+        """Writes them once the session is up; ``None`` while there are none."""
 
     # ---- its life ----------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Connect for the first time, however long that takes, and keep connected from then on.
 
-        :meth:`explain` says what stands in the way meanwhile. May be called again after :meth:`close`.
+        Meanwhile :meth:`explain` gives the reason for which there is no connection. May be called
+        again after :meth:`close`.
         """
         self._pause_s = BACKOFF_FIRST_S
         self._take(*await self._connect())
         self._keeping = self._supervisor.keep("keeping the session", self._keep)
 
     async def close(self, *, flush: bool = True) -> None:
-        """End all connections; first let what was written leave, unless ``flush`` is false."""
+        """End all connections. ``flush``: whether written frames leave first."""
         if self._keeping is not None:
             await end(self._keeping)
             self._keeping = None
@@ -180,9 +217,12 @@ class Session:
         return self._client
 
     def write_soon(self, frame: bytes) -> None:
-        """Send ``frame`` on the connection in use, or the next one. All that is given in one turn of the event loop leaves together."""
+        """Send ``frame`` on the connection in use, or on the next one.
+
+        All frames of one turn of the event loop leave in one system call.
+        """
         if self._keeping is None:
-            return  # closed: whoever waits for this has it delivered again
+            return  # closed: the server delivers the unacknowledged message again
         self._frames.append(frame)
         if self._writing is None:
             self._writing = self._supervisor.piece("writing answers", self._write())
@@ -191,12 +231,14 @@ class Session:
         try:
             client = await self.client()
         finally:
-            self._writing = None  # whatever happens: what comes next is written by another
+            # Also when it was cancelled: the next frame must start a task of its own.
+            self._writing = None
         self._write_on(client)
 
     def _write_on(self, client: HardenedClient) -> None:
         frames, self._frames = self._frames, []
-        with contextlib.suppress(NatsError, OSError):  # what is lost was an answer, and is asked for again
+        # A lost frame was an acknowledgement. Its message is delivered again, and recognised.
+        with contextlib.suppress(NatsError, OSError):
             client.write(frames)
 
     def is_current(self, client: HardenedClient) -> bool:
@@ -205,7 +247,7 @@ class Session:
 
     @contextlib.contextmanager
     def hold(self, client: HardenedClient) -> Iterator[None]:
-        """While the body runs, ``client`` is not closed for being renewed: what was asked for on it still arrives."""
+        """While the body runs, a renewal does not close ``client``: answers on it still arrive."""
         self._held[client] += 1
         try:
             yield
@@ -223,12 +265,18 @@ class Session:
         if name in self.consumers:
             return False
         if len(self.consumers) >= MAX_CONSUMERS:
-            raise InvalidInput(f"more than {MAX_CONSUMERS} durable subscriptions", hint="use another bot for the rest")
+            raise InvalidInput(
+                f"more than {MAX_CONSUMERS} durable subscriptions",
+                hint="use another bot for the rest",
+            )
         self.consumers.add(name)
         return True
 
     async def add_consumer(self, name: str) -> None:
-        """Make sure that the connection in use may pull from the consumer ``name``: renews the session if it may not."""
+        """Make sure that the connection in use may pull from the consumer ``name``.
+
+        Renews the session if it may not.
+        """
         if not self.want_consumer(name):
             return
         async with self._renewed:
@@ -244,15 +292,14 @@ class Session:
         self._lost_at = None
         self._failures.clear()
         self._up.set()
-        client.when_closed.add(
-            lambda: self._on_closed(client)
-        )  # nats-py leaves its own callback out where a last write fails
-        if client.is_closed:
+        # nats-py's own `closed_cb` is not enough: it is left out where a last write fails.
+        client.when_closed.add(lambda: self._on_closed(client))
+        if client.is_closed:  # since it was attached, so nobody was told
             self._on_closed(client)
 
     def _on_closed(self, client: HardenedClient) -> None:
         if client is not self._client:
-            return
+            return  # a renewed connection, which was closed on purpose
         self._client = None
         self._up.clear()
         self._lost_at = asyncio.get_running_loop().time()
@@ -260,7 +307,10 @@ class Session:
         self._watchers.on_lost(shortly(client.last_error))
 
     async def _keep(self) -> None:
-        """Replace the connection in use whenever it has to be; for ever."""
+        """Replace the connection in use whenever it has to be, for ever.
+
+        May begin again at any point after an unexpected error: it keeps its state in the session.
+        """
         while True:
             began = asyncio.get_running_loop().time()
             await self._until_change()
@@ -281,7 +331,8 @@ class Session:
                 self._watchers.on_back(asyncio.get_running_loop().time() - lost_at)
 
     async def _until_change(self) -> None:
-        # A little earlier or later each time, so that a thousand bots do not renew in one moment.
+        # Up to a fifth earlier, so that a thousand bots that were started together do not renew in
+        # one moment.
         jitter = 1 - 0.002 * secrets.randbelow(100)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._renew_s * jitter):
@@ -305,6 +356,7 @@ class Session:
         Tries all servers in turn, with a longer pause after each round, for ever.
         """
         while True:
+            # In another order each time: otherwise every bot would move to the first server.
             servers = list(self._credentials.servers)
             secrets.SystemRandom().shuffle(servers)
             for server in servers:
@@ -318,6 +370,7 @@ class Session:
             await asyncio.sleep(pause_s)
 
     def _next_pause(self) -> float:
+        # Up to half shorter, for the same reason as in _until_change().
         pause_s = self._pause_s * (1 - 0.005 * secrets.randbelow(100))
         self._pause_s = min(2 * self._pause_s, BACKOFF_MOST_S)
         return pause_s
@@ -329,25 +382,29 @@ class Session:
             async with asyncio.timeout(ATTEMPT_S):
                 await client.connect(servers=[server], **self._options(asked))
                 await self._attach(client)
+                # The server answers a PING after everything before it, refusals included.
                 await client.flush(ATTEMPT_S)
             if client.is_closed:
                 raise client.last_error or ConnectionError("closed")
-        except Exception as error:  # whatever a server's bytes bring about ends this attempt, and no more
+        except Exception as error:
+            # Of any type: whatever a server's bytes bring about ends this attempt, and no more.
             client.abort()
-            raise self._why(error, server, client, began) from error
-        except BaseException:  # given up: what an unfinished attempt shows is better than nothing
+            raise self._why(error, server, client=client, began=began) from error
+        except BaseException:
+            # Cancelled by the caller's deadline: what an unfinished attempt shows is better than
+            # nothing for explain().
             client.abort()
-            self._failures.setdefault(server, self._why(TimeoutError(), server, client, began))
+            self._failures.setdefault(server, self._why(TimeoutError(), server, client=client, began=began))
             raise
         return client
 
-    def _why(self, error: Exception, server: str, client: HardenedClient, began: float) -> ConnectionFailed:
+    def _why(self, error: Exception, server: str, *, client: HardenedClient, began: float) -> ConnectionFailed:
         waited_s, bot = asyncio.get_running_loop().time() - began, self._credentials.bot
         how = {"reached": client.reached, "handshaking": client.is_handshaking}
         return explain(error, server, bot, waited_s=waited_s, **how)
 
     def _options(self, asked: frozenset[str]) -> dict[str, Any]:
-        """How a connection is made: with an admission text, and a signature over it and the server's challenge."""
+        """nats-py's options: the admission text as token, and how the challenge is answered."""
         credentials = self._credentials
         admission = AdmissionText(credentials.bot, credentials.key.public.text, tuple(sorted(asked))).encode()
 
@@ -369,13 +426,13 @@ class Session:
             "allow_reconnect": False,
             "connect_timeout": ATTEMPT_S,
             "inbox_prefix": f"{INBOX}.{credentials.bot}",
-            "ping_interval": 20,
+            "ping_interval": PING_S,
             "error_cb": on_error,
         }
 
 
 async def _retire(client: HardenedClient) -> None:
-    """Close in good order; cut the connection if that is given up."""
+    """Close in good order. If the caller gives that up, cut the connection."""
     try:
         with contextlib.suppress(NatsError, OSError, TimeoutError):
             if client.is_connected:

@@ -47,10 +47,12 @@ def explain(
             f"{server} began TLS and did not go on with it for {waited_s:.1f} s",
             hint="does that nats-server run? One that was stopped or is overloaded does this, and so does something else on that port",
         )
-    return _network(error, server, reached, waited_s) or _nats(error, server, bot, waited_s)
+    return _network(error, server, reached=reached, waited_s=waited_s) or _nats(
+        error, server, bot=bot, waited_s=waited_s
+    )
 
 
-def _network(error: Exception, server: str, reached: bool, waited_s: float) -> ConnectionFailed | None:
+def _network(error: Exception, server: str, *, reached: bool, waited_s: float) -> ConnectionFailed | None:
     """Causes below NATS: TLS, names, routes, silence."""
     if isinstance(error, NotEncrypted):
         return ConnectionFailed(
@@ -84,7 +86,7 @@ def _network(error: Exception, server: str, reached: bool, waited_s: float) -> C
     return None
 
 
-def _nats(error: Exception, server: str, bot: str, waited_s: float) -> ConnectionFailed:
+def _nats(error: Exception, server: str, *, bot: str, waited_s: float) -> ConnectionFailed:
     """Causes that the server, or whatever listens there, brings about."""
     if isinstance(error, AuthorizationError) or "authorization" in str(error).lower():
         if waited_s >= NO_RELAY_S:

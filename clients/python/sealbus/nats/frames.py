@@ -13,7 +13,7 @@ def pub(subject: bytes, data: bytes, reply: bytes = b"") -> bytes:
     return b"PUB %b %d\r\n%b\r\n" % (place, len(data), data)
 
 
-def hpub(subject: bytes, data: bytes, headers: bytes, reply: bytes) -> bytes:
+def hpub(subject: bytes, data: bytes, *, headers: bytes, reply: bytes) -> bytes:
     """One message with ``headers``: lines ``Name: value``, each ended by CR LF."""
     block = len(headers) + 12  # NATS/1.0 and two line ends
     return b"HPUB %b %b %d %d\r\nNATS/1.0\r\n%b\r\n%b\r\n" % (subject, reply, block, block + len(data), headers, data)

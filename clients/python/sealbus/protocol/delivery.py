@@ -66,7 +66,13 @@ def split_delivery(data: bytes) -> tuple[bytes, bytes]:
 
 
 def open_delivery(
-    data: bytes, subject: str, bus: str, bus_keys: frozenset[bytes], verifier: Verifier, *, attempt: int = 1
+    data: bytes,
+    subject: str,
+    *,
+    bus: str,
+    bus_keys: frozenset[bytes],
+    verifier: Verifier,
+    attempt: int = 1,
 ) -> Message:
     """Turn received bytes into a message, or raise :class:`Malformed` that says what did not hold.
 

@@ -179,7 +179,7 @@ def sign_connect(key: SigningKey, challenge: bytes, admission: bytes) -> bytes:
     return Seal.decode(seal(key, Context.CONNECT, [challenge + b"\n" + admission])[0]).signature
 
 
-def verify_connect(key: bytes, challenge: bytes, admission: bytes, signature: bytes) -> bool:
+def verify_connect(key: bytes, *, challenge: bytes, admission: bytes, signature: bytes) -> bool:
     """Whether ``signature`` is ``key``'s answer to ``challenge`` for exactly this ``admission`` text."""
     if len(key) != KEY_BYTES or len(signature) != SIGNATURE_BYTES or b"\n" in challenge:
         return False

@@ -31,7 +31,7 @@ def is_receipt(stamp: Stamp, header: Header, attempts: AbstractSet[bytes], *, li
     return (stamp.position is None) is live
 
 
-def check_answer(message: Message, request: Header, bus_keys: frozenset[bytes], verifier: Verifier) -> Stamp:
+def check_answer(message: Message, request: Header, *, bus_keys: frozenset[bytes], verifier: Verifier) -> Stamp:
     """Check that an opened ``message`` answers the request that was sent with the header ``request``; return its stamp.
 
     Raises :class:`Malformed` unless the answer's parent is the bus's accepting stamp of that very request, and where the request

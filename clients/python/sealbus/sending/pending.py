@@ -61,7 +61,7 @@ class Then(Enum):
     """It is sent again when its subject's rate allows."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class Pending:
     """One message without verdict."""
 
@@ -122,7 +122,7 @@ class Pending:
         self.answered.clear()
         self.is_nameless = False
 
-    def after(self, reason: Reason, detail: str | None, behind_ms: int, left_s: float) -> Then:
+    def after(self, reason: Reason, *, detail: str | None, behind_ms: int, left_s: float) -> Then:
         """What follows from a refusal, which is noted already.
 
         Args:

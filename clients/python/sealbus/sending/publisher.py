@@ -51,6 +51,7 @@ class Publisher:
 
     def __init__(
         self,
+        *,
         credentials: Credentials,
         session: Session,
         verifier: Verifier,
@@ -125,7 +126,17 @@ class Publisher:
         self._begun += 1
         begun, nameless = self._begun, not resumed
         pending = Pending(
-            begun, header, payload, live, resumed, timeout_s, verdict, pace, on_named, RETRY_FIRST_S, nameless
+            order=begun,
+            header=header,
+            payload=payload,
+            live=live,
+            resumed=resumed,
+            timeout_s=timeout_s,
+            verdict=verdict,
+            pace=pace,
+            on_named=on_named,
+            interval_s=RETRY_FIRST_S,
+            is_nameless=nameless,
         )
         self._all[pending] = None
         if resumed:
@@ -326,10 +337,10 @@ class Publisher:
     def _take_refusal(self, pending: Pending, stamp: Stamp) -> None:
         assert stamp.reason is not None
         behind = behind_ms(stamp.judged_at_ms, pending.attempts[stamp.envelope], _now_ms())
-        refused = Refused(pending.header.subject, stamp.reason, stamp.detail, stamp, clock=told(behind))
+        refused = Refused(pending.header.subject, stamp.reason, detail=stamp.detail, stamp=stamp, clock=told(behind))
         pending.answered.add(stamp.envelope)
         left_s = 0.0 if pending.deadline is None else pending.deadline.when() - asyncio.get_running_loop().time()
-        then = pending.after(stamp.reason, stamp.detail, behind, left_s)
+        then = pending.after(stamp.reason, detail=stamp.detail, behind_ms=behind, left_s=left_s)
         if then is Then.OVER:
             pending.verdict.set_exception(refused)
             return

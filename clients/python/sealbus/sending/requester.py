@@ -26,7 +26,14 @@ REQUEST_TIMEOUT_S: Final = 5.0
 class Requester:
     """Sends requests, and matches the answers to them."""
 
-    def __init__(self, credentials: Credentials, publisher: Publisher, opener: Opener, verifier: Verifier) -> None:
+    def __init__(
+        self,
+        *,
+        credentials: Credentials,
+        publisher: Publisher,
+        opener: Opener,
+        verifier: Verifier,
+    ) -> None:
         self._credentials = credentials
         self._publisher = publisher
         self._opener = opener
@@ -100,7 +107,7 @@ class Requester:
             return
         request, answer = waiting
         try:
-            accepted = check_answer(message, request, self._credentials.bus_keys, self._verifier)
+            accepted = check_answer(message, request, bus_keys=self._credentials.bus_keys, verifier=self._verifier)
         except Malformed as error:
             self._opener.refuse(error.what)
         else:

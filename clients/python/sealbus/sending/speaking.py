@@ -67,20 +67,32 @@ class Speaker:
         data = pack_payload(payload)
         self._life.check("publish()")
         is_live, declared = await self._known.way(subject, live, timeout_s)
-        declared = await self._fit(subject, declared, data, parent, timeout_s)
-        header = self._header(subject, name, identity, self._ttl_ms(is_live) if ttl_ms is None else ttl_ms, parent)
+        declared = await self._fit(subject, declared, data=data, parent=parent, timeout_s=timeout_s)
+        header = self._header(
+            subject,
+            nonce=name,
+            schema=identity,
+            ttl_ms=self._ttl_ms(live=is_live) if ttl_ms is None else ttl_ms,
+            parent=parent,
+        )
         return await self._publisher.publish(
             header, data, live=is_live, resumed=resumed, timeout_s=timeout_s, declared=declared
         )
 
     async def _fit(
-        self, subject: str, declared: Declared | None, data: bytes, parent: bytes | None, timeout_s: float
+        self,
+        subject: str,
+        declared: Declared | None,
+        *,
+        data: bytes,
+        parent: bytes | None,
+        timeout_s: float,
     ) -> Declared | None:
         """The subject's declaration, once the message is within it. Raises :class:`InvalidInput` where it is not."""
-        if declared is None or excess(subject, declared, data, parent) is None:
+        if declared is None or excess(subject, declared, payload=data, parent=parent) is None:
             return declared
         declared = (await self._known.renewed(timeout_s)).find(subject)  # the policy may have changed
-        error = None if declared is None else excess(subject, declared, data, parent)
+        error = None if declared is None else excess(subject, declared, payload=data, parent=parent)
         if error is not None:
             raise error
         return declared
@@ -96,7 +108,7 @@ class Speaker:
             raise InvalidInput(
                 f"{subject} takes no requests: the policy names no `reply` schema for it", hint="publish on it instead"
             )
-        declared = await self._fit(subject, declared, data, None, timeout_s)
+        declared = await self._fit(subject, declared, data=data, parent=None, timeout_s=timeout_s)
         return await self._requester.request(header, data, timeout_s=timeout_s, declared=declared)
 
     async def answer(self, request: Message, handler: Callable[[Message], Awaitable[Any]]) -> None:
@@ -124,10 +136,10 @@ class Speaker:
     async def _answer(self, request: Message, data: bytes, *, failed: bool) -> None:
         header = self._header(
             reply_subject(request.bot, request.nonce),
-            UNBORN,
-            (ERROR_ID, ERROR_VERSION) if failed else (None, None),
-            self._ttl_ms(live=True),
-            request.as_parent(),
+            nonce=UNBORN,
+            schema=(ERROR_ID, ERROR_VERSION) if failed else (None, None),
+            ttl_ms=self._ttl_ms(live=True),
+            parent=request.as_parent(),
         )
         try:
             await self._publisher.publish(header, data, live=True, resumed=False, timeout_s=REQUEST_TIMEOUT_S)
@@ -146,9 +158,10 @@ class Speaker:
         """The header and the packed payload of a request."""
         check_subject(subject)
         identity = (None, None) if schema is None else split_schema(schema)
-        return self._header(subject, UNBORN, identity, self._ttl_ms(True)), pack_payload(payload)
+        header = self._header(subject, nonce=UNBORN, schema=identity, ttl_ms=self._ttl_ms(live=True))
+        return header, pack_payload(payload)
 
-    def _ttl_ms(self, live: bool) -> int:
+    def _ttl_ms(self, *, live: bool) -> int:
         """The life of a message whose author names none."""
         usual_ms = int((LIVE_TTL_S if live else TTL_S) * 1000)
         grants = self._known.grants
@@ -159,6 +172,7 @@ class Speaker:
     def _header(
         self,
         subject: str,
+        *,
         nonce: bytes,
         schema: tuple[str | None, int | None],
         ttl_ms: int,
