@@ -112,7 +112,7 @@ async def test_a_taken_port_is_named(server: NatsServer, config: NatsConfig) -> 
             await server.start()
     assert "--port" in str(told.value.hint)
     # The folder is free again, and so is now the port.
-    again = NatsServer(config, server._config_file.parent)
+    again = NatsServer(config, server.folder)
     await again.start()
     await again.stop()
 

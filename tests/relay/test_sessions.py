@@ -146,7 +146,7 @@ async def test_session_that_does_not_read_ends_before_it_takes_memory(scene: Sce
     await silent.nc.flush()
     socket: Any = silent.nc._transport._io_writer.transport  # type: ignore[union-attr]
     socket.pause_reading()
-    log = scene.server._config_file.with_name("nats.log")
+    log = scene.server.folder / "nats.log"
     said = f"Slow Consumer Detected: MaxPending of {MAX_PENDING_BYTES} Exceeded"
 
     async def is_ended() -> bool:

@@ -307,7 +307,7 @@ async def test_every_limit_may_be_lowered_between_two_runs_of_a_server(streams: 
     mib = 2**20
     lower = replace(LIMITS, accepted_bytes=mib, ingress_bytes=mib, quarantine_bytes=mib, live_bytes=mib)
     await provision(streams.relay, a_policy(limits=lower))
-    again = NatsServer(streams.server._config, streams.server._config_file.parent)
+    again = NatsServer(streams.server._config, streams.server.folder)
     await streams.server.stop()
     streams.server = again
     await again.start()

@@ -1,7 +1,8 @@
 """A notice on the door of a nats-server that is stopped: whoever connects is told why, and let go.
 
-Without it a client finds that nobody listens, and asks whether the bus is up. It speaks as nats-server does when it has no
-place for a client: its first line, an error, the end. So every NATS client shows the sentence.
+Without it a client finds that nobody listens, and asks whether the bus is up. It speaks as
+nats-server does when it has no place for a client: its first line, an error, the end. So every NATS
+client shows the sentence.
 """
 
 from __future__ import annotations
@@ -18,32 +19,35 @@ import structlog
 log = structlog.get_logger(__name__)
 
 MOST_AT_ONCE: Final = 256
-"""Clients that are being told; more are let go at once. They come back with growing pauses."""
+"""How many clients are told at the same time. More are closed at once, and come back with growing
+pauses."""
 
 TELL_S: Final = 2.0
 """How long a client may take to read its sentence."""
 
 _TURNS_TO_CONNECT: Final = 4
-"""Turns of asyncio's loop from an accepted connection to :meth:`~asyncio.BaseProtocol.connection_made`: a task, and two calls."""
+"""Turns of asyncio's loop from an accepted connection to
+:meth:`~asyncio.BaseProtocol.connection_made`: a task, and two calls."""
 
 
 class _Client(asyncio.Protocol):
-    """One who is being told. What it says is read and dropped: closed while something is unread, the connection would be reset,
-    and the sentence lost."""
+    """A client that is told. Its bytes are read and dropped: a connection that is closed with
+    unread bytes is reset, and the sentence is lost."""
 
     def __init__(self, notice: _Notice) -> None:
         self._notice = notice
         self._give_up: asyncio.TimerHandle | None = None
 
     def connection_made(self, made: asyncio.BaseTransport) -> None:
-        transport = cast("asyncio.Transport", made)  # uvloop's are none by their type
+        # uvloop's transport has another base class.
+        transport = cast("asyncio.Transport", made)
         if not self._notice.hangs:  # it came while the notice was taken down
             return transport.abort()
         if len(self._notice.told) >= MOST_AT_ONCE:
             return transport.close()
         self._notice.told[self] = transport
         self._give_up = asyncio.get_running_loop().call_later(TELL_S, transport.abort)
-        # A challenge, because clients that sign one do not get as far as the error without it.
+        # There is a challenge, because clients that sign one stop before the error without it.
         info = {"server_id": "sealbus", "version": "0.0.0", "max_payload": 0, "nonce": secrets.token_hex(8)}
         transport.write(f"INFO {json.dumps(info)}\r\n-ERR '{self._notice.sentence}'\r\n".encode())
         return transport.write_eof()
@@ -55,7 +59,7 @@ class _Client(asyncio.Protocol):
 
 
 class _Notice:
-    """What hangs on the door, and who reads it."""
+    """The notice, and the clients that read it."""
 
     def __init__(self, sentence: str) -> None:
         self.sentence = sentence
@@ -71,7 +75,8 @@ class _Notice:
 
 @contextlib.asynccontextmanager
 async def notice(host: str, port: int, sentence: str) -> AsyncIterator[None]:
-    """While the body runs, tell ``sentence`` to whoever connects. Where the port cannot be had, nobody is told."""
+    """While the body runs, tell ``sentence`` to whoever connects. Where the port cannot be had,
+    nobody is told."""
     hanging = _Notice(sentence)
     try:
         server = await asyncio.get_running_loop().create_server(lambda: _Client(hanging), host, port)
@@ -88,7 +93,8 @@ async def notice(host: str, port: int, sentence: str) -> AsyncIterator[None]:
 
 
 async def _accept_no_more(server: asyncio.Server) -> None:
-    """asyncio loses a connection that it has accepted and not yet given out when its server is closed: let those come through."""
+    """asyncio loses a connection that it has accepted and not yet given out when its server is
+    closed: let those come through."""
     loop = asyncio.get_running_loop()
     for listener in server.sockets:
         loop.remove_reader(listener.fileno())
