@@ -123,7 +123,7 @@ class Ground:
     async def begin(self) -> None:
         """The relay logs in, and admits bots from now on."""
         self.relay = await self.login()
-        self.admission = Admission(self.relay, self.secrets.issuer, lambda: self.policy)
+        self.admission = Admission(nc=self.relay, issuer=self.secrets.issuer, policy=lambda: self.policy)
         await self.admission.start()
 
     async def end(self) -> None:

@@ -14,7 +14,7 @@ from sealbus import Bot
 from sealbus.protocol.codec import unpack_json
 from sealbus.protocol.delivery import split_delivery
 from sealbus.protocol.envelope import Envelope
-from sealbus_broker.relay import ingress, journal
+from sealbus_broker.relay import journal, pulling
 from sealbus_broker.relay.relay import Relay
 from tests.e2e.shop import Shop, order
 from tests.waiting import until
@@ -92,11 +92,11 @@ async def test_pipelined_messages_keep_their_order_when_a_relay_stops(shop: Shop
 
 async def test_a_restarted_server_is_used_as_soon_as_it_is_back(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The requests made on the lost connection are made again at once. Waiting them out would take ten minutes here."""
-    monkeypatch.setattr(ingress, "SILENCE_S", 600.0)
+    monkeypatch.setattr(pulling, "SILENCE_S", 600.0)
     monkeypatch.setattr(journal, "ACK_TIMEOUT_S", 600.0)
     stopping, ready = asyncio.Event(), asyncio.Event()
     policy = shop.bus.policy(shop.secrets.bus.public)
-    relay = Relay([shop.url], shop.secrets, lambda: policy, "relay")
+    relay = Relay(servers=[shop.url], secrets=shop.secrets, policy=lambda: policy, name="relay")
     running = asyncio.create_task(relay.run(stopping, ready.set))
     await ready.wait()
     try:

@@ -59,7 +59,7 @@ from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.schema_files import read_schemas
 from sealbus_broker.policy.tree import Unreadable
 from sealbus_broker.policy.yaml_tree import read_yaml_tree
-from sealbus_broker.relay.ingress import ingress_arrivals
+from sealbus_broker.relay.arrivals import ingress_arrivals
 from sealbus_broker.relay.quarantine import Record
 from tests.fuzz import seeds
 from tests.gate.bus import PureBus, Step

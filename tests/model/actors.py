@@ -20,9 +20,10 @@ from sealbus.sending.publisher import Publisher
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate.policy import BotKey, BotRule, Delivery, Limits, Policy, Rate, SubjectRule
 from sealbus_broker.gate.schemas import Schema
-from sealbus_broker.relay.ingress import IngressWorker, LiveWorker
+from sealbus_broker.relay.ingress import IngressWorker
 from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.ledger import Ledger
+from sealbus_broker.relay.live import LiveWorker
 from sealbus_broker.relay.pipeline import Pipeline
 from sealbus_broker.relay.tally import Tally
 from tests.gate.world import BUS_KEY, BUS_KEYS, KEYS
@@ -83,20 +84,20 @@ class Relay:
             self._read_ledgers(server)
             tally = Tally(lambda: 0.0)
             pipeline = Pipeline(
-                nc,
-                self.journal,
-                self.ledgers,
-                lambda: self.policy,
-                BUS_KEY,
-                name,
-                cast("Any", frozenset()),
-                tally,
-                self.now_ms,
+                nc=nc,
+                journal=self.journal,
+                ledgers=self.ledgers,
+                policy=lambda: self.policy,
+                key=BUS_KEY,
+                relay=name,
+                services=cast("Any", frozenset()),
+                tally=tally,
+                now_ms=self.now_ms,
             )
             stopping = asyncio.Event()
             supervisor = Supervisor("a relay of the model")
-            self.ingress = IngressWorker(nc, 0, pipeline.process, supervisor)
-            live = LiveWorker(nc, pipeline.process, tally, self.now_ms, supervisor)
+            self.ingress = IngressWorker(nc=nc, partition=0, process=pipeline.process, supervisor=supervisor)
+            live = LiveWorker(nc=nc, process=pipeline.process, tally=tally, now_ms=self.now_ms, supervisor=supervisor)
         self.process.start(self.journal.open())
         self.workers = [self.process.start(self.ingress.run(stopping)), self.process.start(live.run(stopping))]
         server.relays.append(wire)

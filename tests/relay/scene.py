@@ -177,7 +177,7 @@ async def raise_curtain(folder: Path) -> Scene:
         scene.complaints.append(str(error))
 
     relay = await connect([server.url], secrets.relay.seed_text, name="test relay", on_error=complain)
-    admission = Admission(relay, secrets.issuer, lambda: scene.policy, monotonic=no_quiet())
+    admission = Admission(nc=relay, issuer=secrets.issuer, policy=lambda: scene.policy, monotonic=no_quiet())
     scene = Scene(server, secrets, policy, keys, relay, admission, open=[relay])
     await admission.start()
     return scene

@@ -141,7 +141,14 @@ class Shelf:
     def store(self, *items: Item) -> None:
         """Store them, as the pipeline does."""
         given = cast("Any", self)
-        storing = Storing(given, BUS_KEY, "relay-1", self.verifier, self.meters, lambda: self.clocks.wall_ms)
+        storing = Storing(
+            journal=given,
+            key=BUS_KEY,
+            relay="relay-1",
+            verifier=self.verifier,
+            meters=self.meters,
+            now_ms=lambda: self.clocks.wall_ms,
+        )
         asyncio.run(storing.store(items, self.policy, given))
 
     def stamp(self, at: int, entry: int = 0) -> Stamp:

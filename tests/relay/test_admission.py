@@ -218,7 +218,7 @@ async def test_a_session_does_not_outlive_its_key(scene: Scene) -> None:
 
 async def test_two_relays_share_the_door(scene: Scene) -> None:
     second = await scene.login()
-    beside = Admission(second, scene.secrets.issuer, lambda: scene.policy, monotonic=no_quiet())
+    beside = Admission(nc=second, issuer=scene.secrets.issuer, policy=lambda: scene.policy, monotonic=no_quiet())
     await beside.start()
     with capture_logs() as logs:
         for _ in range(8):

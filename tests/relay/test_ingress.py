@@ -17,9 +17,11 @@ from sealbus.protocol.limits import MAX_TOGETHER
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.nats.config import MAX_BOT_PAYLOAD_BYTES
-from sealbus_broker.relay.ingress import PULL_BYTES, IngressWorker, LiveWorker
+from sealbus_broker.relay.ingress import IngressWorker
+from sealbus_broker.relay.live import LiveWorker
 from sealbus_broker.relay.live_waiting import WAITING_PER_BOT
 from sealbus_broker.relay.pipeline import Refusals
+from sealbus_broker.relay.pulling import PULL_BYTES
 from sealbus_broker.relay.tally import QUIET_S, Tally
 from sealbus_broker.relay.turn import Turn
 from tests.relay.scene import Scene
@@ -60,15 +62,17 @@ class Connection:
 async def test_what_is_said_of_an_earlier_request_does_not_end_this_one(status: bytes) -> None:
     """Each such word would otherwise leave one request more at the server, for ever."""
     connection = Connection()
-    worker = IngressWorker(cast("Any", connection), 0, sentinel.process, Supervisor("test"))
-    worker._ask(1)
-    worker._ended()
-    worker._ask(1)
+    worker = IngressWorker(
+        nc=cast("Any", connection), partition=0, process=sentinel.process, supervisor=Supervisor("test")
+    )
+    worker._pulling.ask(1)
+    worker._pulling.end()
+    worker._pulling.ask(1)
     first, second = (frame.split(b" ", 3)[2] for frame in connection.frames)
     worker._on_message(first, b"", status, b"")
-    assert worker._asking is not None
+    assert worker._pulling._asking is not None
     worker._on_message(second, b"", status, b"")
-    assert worker._asking is None
+    assert worker._pulling._asking is None
 
 
 async def test_no_more_is_asked_for_while_much_waits_to_be_judged() -> None:
@@ -80,13 +84,13 @@ async def test_no_more_is_asked_for_while_much_waits_to_be_judged() -> None:
         await asyncio.sleep(0)
         return NOTHING
 
-    worker = IngressWorker(cast("Any", connection), 0, judge, Supervisor("test"))
+    worker = IngressWorker(nc=cast("Any", connection), partition=0, process=judge, supervisor=Supervisor("test"))
     running = asyncio.create_task(worker.run(stopping))
     answered, most = 0, 0
     for _ in range(100):
         await asyncio.sleep(0)
-        if worker._requests > answered:
-            answered = worker._requests
+        if worker._pulling.requests > answered:
+            answered = worker._pulling.requests
             for at in range(PULL_BYTES // len(together)):
                 worker._on_message(b"ingress.0.order", b"$JS.ACK.INGRESS.relay-0.1.%d.1.1.0" % (at + 1), b"", together)
             worker._on_message(b"_INBOX.relay.%d" % answered, b"", b"NATS/1.0 409 Batch Completed\r\n\r\n", b"")
@@ -105,7 +109,9 @@ async def test_a_relay_that_stops_judges_what_the_server_had_sent_it(streams: Sc
         return NOTHING
 
     running = asyncio.create_task(
-        LiveWorker(nc, note, Tally(time.monotonic), lambda: 0, Supervisor("test")).run(stopping)
+        LiveWorker(
+            nc=nc, process=note, tally=Tally(time.monotonic), now_ms=lambda: 0, supervisor=Supervisor("test")
+        ).run(stopping)
     )
     await until(lambda: bool(nc._direct), "the worker subscribes")
     await nc.flush()
@@ -131,7 +137,9 @@ async def test_live_messages_beyond_the_queue_are_counted_and_named(streams: Sce
         await go_on.wait()
         return NOTHING
 
-    running = asyncio.create_task(LiveWorker(nc, note, tally, lambda: 0, Supervisor("test")).run(stopping))
+    running = asyncio.create_task(
+        LiveWorker(nc=nc, process=note, tally=tally, now_ms=lambda: 0, supervisor=Supervisor("test")).run(stopping)
+    )
     await until(lambda: bool(nc._direct), "the worker subscribes")
     await nc.flush()
     sender = await streams.login()

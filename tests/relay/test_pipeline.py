@@ -57,8 +57,15 @@ class Kept:
 def a_pipeline(kept: Kept, ledger: Ledger, now_ms: Callable[[], int] = lambda: NOW) -> Pipeline:
     key: SigningKey = BUS_KEY
     return Pipeline(
-        *(cast("Any", kept), cast("Any", kept), {Delivery.STREAM: ledger}, lambda: POLICY, key, "relay-1"),
-        *(cast("Any", frozenset()), Tally(lambda: 0.0), now_ms),
+        nc=cast("Any", kept),
+        journal=cast("Any", kept),
+        ledgers={Delivery.STREAM: ledger},
+        policy=lambda: POLICY,
+        key=key,
+        relay="relay-1",
+        services=cast("Any", frozenset()),
+        tally=Tally(lambda: 0.0),
+        now_ms=now_ms,
     )
 
 

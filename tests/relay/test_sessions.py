@@ -28,7 +28,7 @@ async def narrow(scene: Scene) -> AsyncIterator[Scene]:
     """A bot may have three sessions, and time passes as it does."""
     await scene.admission.stop()
     scene.admission = Admission(
-        await scene.login(), scene.secrets.issuer, lambda: scene.policy, monotonic=time.monotonic
+        nc=await scene.login(), issuer=scene.secrets.issuer, policy=lambda: scene.policy, monotonic=time.monotonic
     )
     await scene.admission.start()
     scene.change(limits=replace(scene.policy.limits, connections=MOST))
@@ -95,7 +95,7 @@ async def test_a_session_that_ended_makes_room(narrow: Scene) -> None:
 async def test_sessions_that_another_relay_admitted_count(narrow: Scene) -> None:
     """Within a tenth of a second two relays do not see each other's, and afterwards they do."""
     login = await narrow.login()
-    beside = Admission(login, narrow.secrets.issuer, lambda: narrow.policy)
+    beside = Admission(nc=login, issuer=narrow.secrets.issuer, policy=lambda: narrow.policy)
     await beside.start()
     admitted, _ = await outcomes(narrow, "order", 2 * MOST)
     assert 1 <= len(admitted) <= 2 * MOST
@@ -103,7 +103,7 @@ async def test_sessions_that_another_relay_admitted_count(narrow: Scene) -> None
     while len(admitted) < MOST:  # on a busy machine nats-server gives up on some
         admitted += (await outcomes(narrow, "order", 1))[0]
     await narrow.admission.stop()
-    later = Admission(login, narrow.secrets.issuer, lambda: narrow.policy)
+    later = Admission(nc=login, issuer=narrow.secrets.issuer, policy=lambda: narrow.policy)
     await later.start()
     assert await outcomes(narrow, "order", 2 * MOST) == ([], [TOO_MANY] * 2 * MOST)
     await later.stop()

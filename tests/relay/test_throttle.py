@@ -63,7 +63,9 @@ async def test_refused_logins_fill_no_log(scene: Scene) -> None:
     """However often, and under however many names, somebody tries."""
     clock = Clock()
     await scene.admission.stop()
-    admission = Admission(await scene.login(), scene.secrets.issuer, lambda: scene.policy, monotonic=clock)
+    admission = Admission(
+        nc=await scene.login(), issuer=scene.secrets.issuer, policy=lambda: scene.policy, monotonic=clock
+    )
     await admission.start()
     key, tries = SigningKey.generate(KeyKind.BOT), 2 * LINES
     with capture_logs() as logs:
@@ -81,7 +83,9 @@ async def test_refused_logins_fill_no_log(scene: Scene) -> None:
 async def test_logins_of_one_bot_fill_no_log(scene: Scene) -> None:
     clock = Clock()
     await scene.admission.stop()
-    admission = Admission(await scene.login(), scene.secrets.issuer, lambda: scene.policy, monotonic=clock)
+    admission = Admission(
+        nc=await scene.login(), issuer=scene.secrets.issuer, policy=lambda: scene.policy, monotonic=clock
+    )
     await admission.start()
     with capture_logs() as logs:
         for bot in ("order",) * (FIRST + 2) + ("inventory",):

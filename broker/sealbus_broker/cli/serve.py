@@ -66,7 +66,7 @@ def up(folder: str | None, port: int | None, host: str, sync: str, new_keys: boo
             ),
             bus.state.resolve(),
         )
-        relay = Relay([server.url], secrets, lambda: policy, name)
+        relay = Relay(servers=[server.url], secrets=secrets, policy=lambda: policy, name=name)
 
         async def serve(stopping: asyncio.Event) -> None:
             try:
@@ -116,7 +116,7 @@ def relay(folder: str | None, servers: tuple[str, ...], name: str) -> int:
         policy = bus.policy(secrets.bus.public)
         check_name(name, "relay")
         found = bus.servers(servers)
-        one = Relay(list(found), secrets, lambda: policy, name)
+        one = Relay(servers=list(found), secrets=secrets, policy=lambda: policy, name=name)
         return lambda stopping: one.run(stopping, lambda: _say_ready(policy, name, found[0]))
 
     return run_until_signal(begin)

@@ -147,6 +147,7 @@ class Admission:
 
     def __init__(
         self,
+        *,
         nc: Client,
         issuer: SigningKey,
         policy: Callable[[], Policy],

@@ -175,7 +175,7 @@ async def _admit(orders: Orders) -> None:
     """Connect, however long that takes, and admit; cancel to stop. Raises :class:`DoorFailed`."""
     link, closed = Link("admission", _nothing, _nothing), asyncio.Event()
     client = await link.connect(list(orders.servers), orders.login.seed_text, f"sealbus relay {orders.relay} admission")
-    admission = Admission(client, orders.issuer, lambda: orders.policy)
+    admission = Admission(nc=client, issuer=orders.issuer, policy=lambda: orders.policy)
     try:
         client.when_closed.add(closed.set)
         await admission.start()

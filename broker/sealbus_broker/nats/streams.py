@@ -58,7 +58,7 @@ PIN_TIMEOUT_S: Final = 2
 
 ACK_WAIT_S: Final = 10
 """After this time the server delivers the messages of a dead relay to another. A relay holds no
-more than it can judge within it (``ingress.PULL_BYTES``). Messages that wait longer, because the
+more than it can judge within it (``pulling.PULL_BYTES``). Messages that wait longer, because the
 server is full or absent, are delivered twice. The ledger makes that harmless."""
 
 MAX_ACK_PENDING: Final = 4096

@@ -102,6 +102,7 @@ class Health:
 
     def __init__(
         self,
+        *,
         nc: HardenedClient,
         prober: Prober,
         journal: Journal,

@@ -14,7 +14,7 @@ import base64
 import contextlib
 import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, NamedTuple
 
 import structlog
@@ -24,7 +24,7 @@ from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.nats.streams import HEALTH
 from sealbus_broker.relay.journal import Entry, Journal
-from sealbus_broker.relay.pipeline import Refusals
+from sealbus_broker.relay.pipeline import Process, Refusals
 from sealbus_broker.relay.quarantine import UNJUDGEABLE, Record
 from sealbus_broker.relay.tally import Tally
 from sealbus_broker.relay.turn import Turn
@@ -39,8 +39,6 @@ ASK_S: Final = 5.0
 
 _BEGUN: Final = b"begun"
 _DONE: Final = b"done"
-
-Process = Callable[[Sequence[Arrival], Turn], Awaitable[Refusals]]
 
 
 class Suspect(NamedTuple):
@@ -88,6 +86,7 @@ class LastTry:
 
     def __init__(
         self,
+        *,
         nc: HardenedClient,
         journal: Journal,
         process: Process,

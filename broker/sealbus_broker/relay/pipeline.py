@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import structlog
@@ -76,6 +76,10 @@ class Refusals:
         self._answer(self._items)
 
 
+Process = Callable[[Sequence[Arrival], Turn], Awaitable[Refusals]]
+"""Judges arrivals and carries the verdicts out, in the order of their turn: :meth:`Pipeline.process`."""
+
+
 class _Part(NamedTuple):
     """What of a batch was judged together, and by what."""
 
@@ -89,6 +93,7 @@ class Pipeline:
 
     def __init__(
         self,
+        *,
         nc: HardenedClient,
         journal: Journal,
         ledgers: Mapping[Delivery, Ledger],
@@ -112,7 +117,9 @@ class Pipeline:
         self._now_ms = now_ms
         self._verifier = Verifier()
         self._meters = RateMeters() if meters is None else meters
-        self._storing = Storing(journal, key, relay, self._verifier, self._meters, now_ms)
+        self._storing = Storing(
+            journal=journal, key=key, relay=relay, verifier=self._verifier, meters=self._meters, now_ms=now_ms
+        )
 
     async def process(self, arrivals: Sequence[Arrival], turn: Turn) -> Refusals:
         """Judge ``arrivals`` (all of one delivery class, at most 1,024) and return when every verdict is durable.

@@ -30,10 +30,11 @@ from sealbus_broker.nats.version import check_version
 from sealbus_broker.relay import clocks
 from sealbus_broker.relay.clocks import Apart
 from sealbus_broker.relay.health import Health
-from sealbus_broker.relay.ingress import IngressWorker, LiveWorker
+from sealbus_broker.relay.ingress import IngressWorker
 from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.last_try import LastTry
 from sealbus_broker.relay.ledger import Ledger, ledger_state
+from sealbus_broker.relay.live import LiveWorker
 from sealbus_broker.relay.pipeline import Pipeline
 from sealbus_broker.relay.probe import Prober
 from sealbus_broker.relay.secrets import BusSecrets
@@ -83,7 +84,7 @@ def tell(ended: Ended) -> None:
 class Relay:
     """Serves one bus on one NATS until told to stop. Keeps nothing that it cannot lose."""
 
-    def __init__(self, servers: list[str], secrets: BusSecrets, policy: Callable[[], Policy], name: str) -> None:
+    def __init__(self, *, servers: list[str], secrets: BusSecrets, policy: Callable[[], Policy], name: str) -> None:
         """``servers``: NATS URLs. ``policy`` gives the policy in force, anew for each batch. ``name`` stands in the stamps."""
         self._servers = servers
         self._secrets = secrets
@@ -182,21 +183,59 @@ class Relay:
         policy, bus_key = self._policy, self._secrets.bus
         meters = RateMeters()
         services = Services(
-            nc, journal, policy, bus_key, self._name, self.tally, clock_ms, self._supervisor, meters.shares
+            nc=nc,
+            journal=journal,
+            policy=policy,
+            key=bus_key,
+            relay=self._name,
+            tally=self.tally,
+            now_ms=clock_ms,
+            supervisor=self._supervisor,
+            shares=meters.shares,
         )
         await services.open()
         pipeline = Pipeline(
-            nc, journal, self._ledgers, policy, bus_key, self._name, services, self.tally, clock_ms, meters
+            nc=nc,
+            journal=journal,
+            ledgers=self._ledgers,
+            policy=policy,
+            key=bus_key,
+            relay=self._name,
+            services=services,
+            tally=self.tally,
+            now_ms=clock_ms,
+            meters=meters,
         )
-        last_try = LastTry(nc, journal, pipeline.process, policy, self._name, self.tally, clock_ms)
+        last_try = LastTry(
+            nc=nc,
+            journal=journal,
+            process=pipeline.process,
+            policy=policy,
+            relay=self._name,
+            tally=self.tally,
+            now_ms=clock_ms,
+        )
         pulling = [
-            IngressWorker(nc, partition, last_try.process, self._supervisor, last_try)
+            IngressWorker(
+                nc=nc, partition=partition, process=last_try.process, supervisor=self._supervisor, last_try=last_try
+            )
             for partition in range(PARTITIONS)
         ]
-        live = LiveWorker(nc, last_try.process, self.tally, clock_ms, self._supervisor)
+        live = LiveWorker(
+            nc=nc, process=last_try.process, tally=self.tally, now_ms=clock_ms, supervisor=self._supervisor
+        )
         prober = Prober(nc, bus_key, self._name)
         await prober.open()
-        health = Health(nc, prober, journal, self.tally, policy, self._name, clock_ms, time.monotonic)
+        health = Health(
+            nc=nc,
+            prober=prober,
+            journal=journal,
+            tally=self.tally,
+            policy=policy,
+            relay=self._name,
+            now_ms=clock_ms,
+            monotonic=time.monotonic,
+        )
 
         async def on_ping(msg: Msg) -> None:
             with contextlib.suppress(NatsError, OSError):

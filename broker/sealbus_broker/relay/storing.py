@@ -88,6 +88,7 @@ class Storing:
 
     def __init__(
         self,
+        *,
         journal: Journal,
         key: SigningKey,
         relay: str,

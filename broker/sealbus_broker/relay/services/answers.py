@@ -46,6 +46,7 @@ class Answers:
 
     def __init__(
         self,
+        *,
         journal: Journal,
         policy: Callable[[], Policy],
         key: SigningKey,

@@ -36,6 +36,7 @@ class Parking:
 
     def __init__(
         self,
+        *,
         nc: HardenedClient,
         journal: Journal,
         policy: Callable[[], Policy],

@@ -62,6 +62,7 @@ class Services:
 
     def __init__(
         self,
+        *,
         nc: HardenedClient,
         journal: Journal,
         policy: Callable[[], Policy],
@@ -75,7 +76,7 @@ class Services:
         """``shares``: what each bot has stored, which answers and parked messages add to."""
         self._nc = nc
         self._supervisor = supervisor
-        self._answers = Answers(journal, policy, key, relay, now_ms, shares)
+        self._answers = Answers(journal=journal, policy=policy, key=key, relay=relay, now_ms=now_ms, shares=shares)
         self._policy = policy
         self._tally = tally
         self._now_ms = now_ms
@@ -85,7 +86,7 @@ class Services:
         self._told: deque[Answer] = deque()
         self._telling: asyncio.Task[None] | None = None
         self._subscriptions = Subscriptions(nc)
-        self._parking = Parking(nc, journal, policy, relay, now_ms, shares)
+        self._parking = Parking(nc=nc, journal=journal, policy=policy, relay=relay, now_ms=now_ms, shares=shares)
         self._handlers: Mapping[str, Handler] = {
             GRANTS: self._tell_grants,
             SUBSCRIBE: self._subscribe,

@@ -1,0 +1,86 @@
+"""From the messages of NATS to arrivals: what the gate judges, one by one.
+
+A NATS message has one envelope, or a bundle of several of the same bot. Each is an arrival of its
+own, and is judged by itself.
+
+Everything that is said of an arrival comes from the *server*: the subject, whose last token is the
+bot that NATS let publish, and the acknowledgement subject, with the number of deliveries, the
+sequence and the time. No header is read, because the bot writes the headers.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sealbus.errors import Malformed
+from sealbus.nats.acks import read_ack
+from sealbus.protocol.codec import are_together, split_together
+from sealbus_broker.gate.policy import Delivery
+from sealbus_broker.gate.verdict import Arrival
+from sealbus_broker.nats.streams import INGRESS
+
+
+class Place(NamedTuple):
+    """The facts that the server states about a message of the ingress stream."""
+
+    session: str
+    """The bot whose session published it."""
+    deliveries: int
+    """How often it was delivered, this time included."""
+    position: int
+    """Its sequence in INGRESS."""
+    stored_ms: int
+    """When INGRESS stored it, in ms since 1970 by the server's clock."""
+
+
+def read_place(subject: bytes, reply: bytes) -> Place | None:
+    """Read a message's subject, ``ingress.<partition>.<bot>``, and its acknowledgement subject.
+
+    Returns:
+        The server's facts, or ``None`` for a message that does not come from INGRESS.
+    """
+    ack = read_ack(reply)
+    tokens = subject.split(b".")
+    if ack is None or ack.stream != INGRESS.encode() or len(tokens) != 3:
+        return None
+    return Place(_name(tokens[2]), ack.deliveries, ack.sequence, ack.stored_ms)
+
+
+def deliveries(reply: bytes) -> int:
+    """Return how often a message of INGRESS was delivered, by its acknowledgement subject; else
+    0."""
+    place = read_place(b"ingress.0.any", reply)
+    return 0 if place is None else place.deliveries
+
+
+def ingress_arrivals(subject: bytes, reply: bytes, data: bytes) -> list[Arrival]:
+    """Return the arrivals in a message pulled from INGRESS, and none for a message from
+    elsewhere."""
+    place = read_place(subject, reply)
+    if place is None:
+        return []
+    redelivered = place.deliveries > 1
+    return [
+        Arrival(place.session, one, Delivery.STREAM, place.stored_ms, place.position, redelivered)
+        for one in _envelopes(data)
+    ]
+
+
+def live_arrivals(subject: bytes, data: bytes, now_ms: int) -> tuple[str, list[Arrival]]:
+    """Return the bot and the arrivals of a live message, which came on ``call.<bot>``."""
+    session = _name(subject.split(b".")[1])
+    return session, [Arrival(session, one, Delivery.LIVE, now_ms, None) for one in _envelopes(data)]
+
+
+def _envelopes(data: bytes) -> list[bytes]:
+    """Take a message apart. A malformed bundle is one item, which the gate refuses as a whole."""
+    if not are_together(data):
+        return [data]
+    try:
+        return split_together(data)
+    except Malformed:
+        return [data]
+
+
+def _name(token: bytes) -> str:
+    return token.decode("utf-8", "replace")

@@ -1,0 +1,68 @@
+"""A relay that stops gives the messages of a partition back, and then the partition.
+
+The consumer is paused meanwhile. Otherwise nats-server takes one message after the other out of its
+queue, finds nobody to deliver it to while this relay has the pin, and puts it at the end. Or it
+delivers newer messages to the next relay before it has read those that are given back.
+
+If this fails half way, or the relay dies, the server delivers the messages after
+:data:`~sealbus_broker.nats.streams.ACK_WAIT_S`, and perhaps behind newer ones. The pause ends by
+itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import structlog
+
+from sealbus.nats.acks import NAK
+from sealbus.nats.frames import pub
+from sealbus.nats.hardened import HardenedClient
+from sealbus_broker.nats.jetstream import API
+from sealbus_broker.nats.streams import INGRESS, PRIORITY_GROUP, partition_consumer
+
+log = structlog.get_logger(__name__)
+
+GIVE_BACK_S: Final = 2.0
+"""How long the server may take to say that it has the messages that are given back."""
+
+PAUSE_S: Final = 5.0
+"""How long a partition stays paused if the relay dies while it gives back. That is more than clocks
+differ, and it is soon over."""
+
+
+async def give_back(nc: HardenedClient, partition: int, replies: Sequence[bytes], *, has_pin: bool) -> None:
+    """Give back messages of ``partition``, in order, and the pin.
+
+    Args:
+        nc: The relay's connection.
+        partition: The partition's number.
+        replies: The acknowledgement subjects of the messages, in the order of the stream.
+        has_pin: Whether this relay has the partition's pin.
+
+    Raises:
+        nats.errors.Error: The server did not answer, or the connection was lost.
+    """
+
+    async def call(name: str, body: dict[str, str]) -> None:
+        subject = f"{API}.CONSUMER.{name}.{INGRESS}.{partition_consumer(partition)}"
+        await nc.request(subject, json.dumps(body).encode(), GIVE_BACK_S)
+
+    if replies:
+        until = datetime.now(UTC) + timedelta(seconds=PAUSE_S)
+        await call("PAUSE", {"pause_until": until.isoformat().replace("+00:00", "Z")})
+        *earlier, last = replies
+        nc.write([pub(reply, NAK) for reply in earlier])
+        # With a reply subject the server says when it has taken the last one, and so all of them.
+        await nc.request(last.decode("utf-8", "replace"), NAK, GIVE_BACK_S)
+        log.info("ingress.given-back", partition=partition, messages=len(replies))
+    if has_pin:
+        await call("UNPIN", {"group": PRIORITY_GROUP})
+    if replies:
+        # This call makes the server forget the last request, which nobody waits for any more. It
+        # would take a message out of its queue for that request, and put it at the end.
+        await call("INFO", {})
+        await call("PAUSE", {})

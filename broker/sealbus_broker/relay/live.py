@@ -1,0 +1,83 @@
+"""Live messages: received from a queue group of all relays, and processed in batches.
+
+A live message is stored nowhere before it is judged. If this relay dies, or has no room, the
+message is lost; its sender gets no receipt, and sends it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from functools import partial
+
+from nats.errors import Error as NatsError
+
+from sealbus.nats.hardened import HardenedClient
+from sealbus.protocol.subjects import CALL
+from sealbus.supervision import Supervisor, end
+from sealbus.waiting import set_after
+from sealbus_broker.relay.arrivals import live_arrivals
+from sealbus_broker.relay.live_waiting import LiveWaiting
+from sealbus_broker.relay.pipeline import Process
+from sealbus_broker.relay.tally import Tally
+from sealbus_broker.relay.turn import Turn
+
+
+class LiveWorker:
+    """Receives live messages, and has each batch of those that wait processed."""
+
+    def __init__(
+        self,
+        *,
+        nc: HardenedClient,
+        process: Process,
+        tally: Tally,
+        now_ms: Callable[[], int],
+        supervisor: Supervisor,
+    ) -> None:
+        self._nc = nc
+        self._supervisor = supervisor
+        self._process = process
+        self._tally = tally
+        self._now_ms = now_ms
+        self._waiting = LiveWaiting()
+        """Received, and in no batch yet."""
+        self._changed = asyncio.Event()
+        """Set when a message was received, or a stop begins."""
+        self._turn = Turn()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until ``stopping`` is set, and finish the messages that were received."""
+        subscription = await self._nc.subscribe_direct(f"{CALL}.*", self._on_message, queue="relays")
+        watch = partial(set_after, stopping, self._changed)
+        watching = self._supervisor.keep("the stop of live messages", watch, until=stopping)
+        try:
+            while not stopping.is_set():
+                if not self._waiting:
+                    self._changed.clear()
+                    await self._changed.wait()
+                    continue
+                await self._work()
+            # Once the drain is over, everything is here that the server sent before it knew of the
+            # stop.
+            await subscription.drain()  # type: ignore[no-untyped-call]
+            while self._waiting:
+                await self._work()
+        finally:
+            await end(watching)
+            with contextlib.suppress(NatsError):  # it is drained already, unless something failed
+                await subscription.unsubscribe()
+
+    def _on_message(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
+        session, arrivals = live_arrivals(subject, data, self._now_ms())
+        if not self._waiting.put(session, arrivals):
+            self._tally.count_dropped(session, len(arrivals))
+            return
+        self._changed.set()
+
+    def on_back(self) -> None:
+        """Do nothing: nats-py subscribes again by itself."""
+
+    async def _work(self) -> None:
+        (await self._process(self._waiting.take(), self._turn)).tell()

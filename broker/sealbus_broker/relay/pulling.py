@@ -1,0 +1,192 @@
+"""The requests by which a relay pulls one partition, and the pin by which it holds the partition.
+
+**A request** asks for a number of messages. One is under way at a time. It is over when it has
+brought all that it asked for, or when the server says so. It is *taken for lost* after
+:data:`SILENCE_S`, or when the connection was lost. Then its messages may still come, so
+``_is_over`` stays false and ``asked_at`` stays as it was.
+
+**The pin.** The server gives a partition to one relay at a time, the relay that has the pin, until
+that relay makes no request for :data:`~sealbus_broker.nats.streams.PIN_TIMEOUT_S`, or gives the pin
+up. The requests of the other relays wait meanwhile. So a relay that has no room asks for one
+message now and then, only to keep the pin. The server writes the pin into the headers of each
+message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Final
+
+from nats.errors import Error as NatsError
+
+from sealbus.nats.frames import pub
+from sealbus.nats.hardened import PIN_HEADER, HardenedClient
+from sealbus.nats.pull import next_subject
+from sealbus.supervision import Supervisor
+from sealbus_broker.nats.streams import INGRESS, PIN_TIMEOUT_S, PRIORITY_GROUP, partition_consumer
+
+PULL_MESSAGES: Final = 256
+"""How many messages one request asks for: enough that many share one round trip."""
+
+PULL_BYTES: Final = 640 * 1024
+"""How many bytes one request asks for, and how many may wait here when the next is made. That is
+more than the largest message, and at most about 9,000 of the smallest envelopes. A disk that syncs
+3,000 messages a second takes those of one partition in 3 s, before the server delivers them again
+(``ACK_WAIT_S``). It takes those of all four partitions in 12 s, and some are delivered twice, which
+the ledger makes harmless."""
+
+PULL_EXPIRES_S: Final = PIN_TIMEOUT_S / 2
+"""How long a request waits for messages. The next one is made before the partition's pin runs
+out."""
+
+RENEW_S: Final = PIN_TIMEOUT_S / 8
+"""How long after its last request a relay without room asks for one message more. Only a request
+keeps the pin. Without it the next relay would get newer messages while older ones are in hand
+here."""
+
+MOST_EXTRA: Final = 20
+"""How many messages are asked for in this way, one after the other. They last for half of
+``ACK_WAIT_S``. A relay that is stuck for longer gives way."""
+
+SILENCE_S: Final = PULL_EXPIRES_S + 5
+"""After this time without an end a request is taken for lost, because of a lost connection or a new
+leader, and the next one is made."""
+
+UNSENT_S: Final = 0.5
+"""The pause before the next request when one could not be sent, because there is no connection."""
+
+_PIN: Final = PIN_HEADER.encode() + b": "
+_OTHER_HAS_PIN: Final = b"NATS/1.0 423"
+
+
+class Pulling:
+    """The requests of one relay for one partition."""
+
+    def __init__(self, *, nc: HardenedClient, partition: int, supervisor: Supervisor, changed: asyncio.Event) -> None:
+        """Prepare; ask for nothing yet.
+
+        Args:
+            nc: The relay's connection.
+            partition: The partition's number.
+            supervisor: Answers for the timers.
+            changed: Set whenever another request may be made.
+        """
+        self._nc = nc
+        self._supervisor = supervisor
+        self._changed = changed
+        self._subject = next_subject(INGRESS, partition_consumer(partition)).encode()
+        """The subject that takes requests."""
+        self._inbox = nc.new_inbox()
+        """The subject of the answers, without its last token, the request's number."""
+        self.requests = 0
+        """How many requests were made."""
+        self._reply = b""
+        """The answer subject of the last request. A status on an earlier one's is not about this
+        one."""
+        self._outstanding = 0
+        """How many messages the last request may still bring."""
+        self._asking: asyncio.TimerHandle | None = None
+        """The timer after which the request under way is taken for lost. ``None``: none is under
+        way."""
+        self._is_over = True
+        """Whether the last request is over, and was not only taken for lost."""
+        self.asked_at = time.monotonic()
+        """When the request was made that may bring the next message: the one under way, or an
+        earlier one that was only taken for lost."""
+        self._ended_at = 0.0
+        """When the last request ended, in either way (event loop's time)."""
+        self._pin = b""
+        """The server's name for this relay's hold of the partition. Empty: another relay may have
+        it."""
+        self._extra = 0
+        """How many messages were asked for only to keep the pin, since there was room."""
+        self._renewing: asyncio.TimerHandle | None = None
+        """The timer after which a request has to keep the pin."""
+
+    @property
+    def answers(self) -> str:
+        """The pattern of the subjects on which messages and statuses come."""
+        return f"{self._inbox}.*"
+
+    @property
+    def has_pin(self) -> bool:
+        """Whether this relay holds the partition, as far as it knows."""
+        return bool(self._pin)
+
+    def wanted(self, *, has_room: bool) -> int:
+        """Return how many messages to ask for now. ``has_room``: for more than keep the pin."""
+        if self._asking is not None:
+            return 0
+        if has_room:
+            self._extra = 0
+            return PULL_MESSAGES
+        is_due = asyncio.get_running_loop().time() >= self._ended_at + RENEW_S
+        if self._pin and is_due and self._extra < MOST_EXTRA:
+            self._extra += 1
+            return 1
+        return 0
+
+    def ask(self, count: int) -> None:
+        """Make a request for ``count`` messages."""
+        ask: dict[str, object] = {
+            "batch": count,
+            "max_bytes": PULL_BYTES,
+            "expires": int(PULL_EXPIRES_S * 1e9),
+            "group": PRIORITY_GROUP,
+        }
+        if self._pin:
+            ask["id"] = self._pin.decode("utf-8", "replace")
+        if self._is_over:
+            self.asked_at = time.monotonic()
+        self._is_over = False
+        self._outstanding = count
+        self.requests += 1
+        self._reply = f"{self._inbox}.{self.requests}".encode()
+        patience_s = SILENCE_S
+        try:
+            self._nc.write([pub(self._subject, json.dumps(ask).encode(), self._reply)])
+        except (NatsError, OSError):
+            patience_s = UNSENT_S  # the log says already that there is no connection
+        self._asking = self._supervisor.later("asking for messages", patience_s, self.end)
+
+    def end(self) -> None:
+        """End the request: the next one may be made."""
+        if self._asking is not None:
+            self._asking.cancel()
+            self._asking = None
+        self._ended_at = asyncio.get_running_loop().time()
+        if self._renewing is not None:
+            self._renewing.cancel()
+        self._renewing = self._supervisor.later("keeping a partition", RENEW_S, self._changed.set)
+        self._changed.set()
+
+    def on_status(self, subject: bytes, headers: bytes) -> None:
+        """Take a status of the server: 404, 408 and 409 end a request. 423: another relay has the
+        pin."""
+        if headers.startswith(_OTHER_HAS_PIN):
+            self._pin = b""
+        if subject == self._reply:
+            self._is_over = True
+            self.end()
+
+    def on_message(self, headers: bytes) -> None:
+        """Count a message that a request brought, and read the pin from its headers."""
+        # nats-server writes its line behind the bot's headers, which may have a false one: the last
+        # line counts (sealbus.nats.hardened.read_headers).
+        at = headers.rfind(_PIN)
+        if at >= 0:
+            self._pin = headers[at + len(_PIN) :].partition(b"\r\n")[0]
+        self._outstanding -= 1
+        if self._outstanding <= 0:
+            self._is_over = True
+            self.end()
+
+    def close(self) -> None:
+        """Stop the timers."""
+        for timer in (self._asking, self._renewing):
+            if timer is not None:
+                timer.cancel()
+        self._asking = None
+        self._renewing = None
