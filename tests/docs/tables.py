@@ -13,6 +13,7 @@ import inspect
 import itertools
 import json
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -53,14 +54,27 @@ from sealbus_broker.relay.quarantine import Record
 DOCS: Final = Path(__file__).parents[2] / "docs"
 EXAMPLES: Final = DOCS.parent / "examples"
 BLOCK: Final = re.compile(r"^( *)<!-- ([a-z-]+) -->\n(.*?)^ *<!-- /\2 -->$", re.MULTILINE | re.DOTALL)
-WIDTH: Final = 96
-"""Hex digits in one line of an example."""
+COLUMNS: Final = 100
+"""The longest line of a document."""
+WIDTH: Final = 80
+"""Hex digits in one line of an example: with the name before them they fit into a line."""
 
 
 def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
     """A Markdown table."""
     lines = [head, tuple("---" for _ in head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def wrapped(text: str, mark: str = "") -> str:
+    """A paragraph; with a ``mark``, such as ``- ``, an item of a list."""
+    return textwrap.fill(
+        f"{mark}{text}",
+        COLUMNS,
+        subsequent_indent=" " * len(mark),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def plain(docstring: str | None) -> str:
@@ -79,14 +93,15 @@ def attribute_docs(source: str) -> dict[str, str]:
 
 
 def checks() -> str:
-    def rows() -> Iterator[tuple[str, ...]]:
+    def items() -> Iterator[str]:
         for number, check in enumerate(CHECKS, 1):
             told = plain(check.__doc__)
-            reasons = [name for name in re.findall(r"\*([a-z-]+)\*", told) if name in set(Reason)]
+            named = [name for name in re.findall(r"\*([a-z-]+)\*", told) if name in set(Reason)]
             told = re.sub(r"^\*[a-z-]+\*[:.] *", "", told)
-            yield str(number), ", ".join(f"`{name}`" for name in reasons), told[0].upper() + told[1:]
+            with_reasons = ", ".join(f"`{name}`" for name in named)
+            yield wrapped(f"**{with_reasons}**. {told[0].upper()}{told[1:]}", f"{number}. ")
 
-    return table(("#", "refuses with", "what must hold, and why"), rows())
+    return "\n".join(items())
 
 
 def reasons() -> str:
@@ -95,10 +110,7 @@ def reasons() -> str:
 
 def fixed_limits() -> str:
     docs = attribute_docs(inspect.getsource(limits))
-    return table(
-        ("name", "value", "where the number comes from"),
-        ((f"`{name}`", f"{getattr(limits, name):,}", told) for name, told in docs.items()),
-    )
+    return "\n".join(wrapped(f"**`{name}`** is {getattr(limits, name):,}. {told}", "- ") for name, told in docs.items())
 
 
 def policy_limits() -> str:
@@ -175,17 +187,29 @@ def error() -> str:
 
 
 def _json(value: object) -> str:
-    return _code(json.dumps(value), "json") if len(json.dumps(value)) < 110 else _code(_folded(value), "json")
+    return _code(_folded(value), "json")
 
 
-def _folded(value: Any, indent: int = 0) -> str:
-    """JSON with one line for whatever fits into one."""
+def _folded(value: Any, indent: int = 0, before: int = 0) -> str:
+    """JSON with one line for each part that fits into one.
+
+    ``before`` is the length of the text that stands before the value in its line.
+    """
     short = json.dumps(value)
-    if len(short) + indent < 110 or not isinstance(value, dict):
+    if indent + before + len(short) < COLUMNS or not isinstance(value, dict | list):
         return short
-    pad = " " * (indent + 2)
-    inside = ",\n".join(f"{pad}{json.dumps(key)}: {_folded(inner, indent + 2)}" for key, inner in value.items())
-    return "{\n" + inside + "\n" + " " * indent + "}"
+    inner = indent + 2
+    pad = " " * inner
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(key)}: {_folded(one, inner, len(json.dumps(key)) + 2)}" for key, one in value.items()]
+        begin, end = "{", "}"
+    else:
+        begin, end = "[", "]"
+        parts = [_folded(one, inner) for one in value]
+        if all(isinstance(one, str) for one in value):
+            lines = textwrap.wrap(", ".join(parts), COLUMNS - inner, break_on_hyphens=False)
+            return f"{begin}\n" + "\n".join(pad + line for line in lines) + f"\n{' ' * indent}{end}"
+    return f"{begin}\n{pad}" + f",\n{pad}".join(parts) + f"\n{' ' * indent}{end}"
 
 
 def _code(text: str, language: str = "") -> str:
@@ -217,7 +241,8 @@ def streams() -> str:
             if all(_is_zero(other.get(field)) for other in configs)
         }
     )
-    parts.append("Off, absent or without limit in all of them: " + ", ".join(f"`{field}`" for field in off) + ".")
+    names = ", ".join(f"`{field}`" for field in off)
+    parts.append(wrapped(f"Off, absent or without limit in all of them: {names}."))
     return "\n\n".join(parts)
 
 
@@ -255,13 +280,14 @@ def nats_conf() -> str:
     return _code(render(given).rstrip("\n"))
 
 
-def _lines(rows: list[tuple[str, bytes | str]]) -> str:
-    """Names and values; long hex is folded below its name."""
+def _lines(rows: list[tuple[str, bytes | str]], room: int = 16) -> str:
+    """Names and values; long hex is folded below its name. ``room``: columns of the names."""
     out = []
     for name, value in rows:
         text = value.hex() if isinstance(value, bytes) else value
-        folded = [text[at : at + WIDTH] for at in range(0, len(text), WIDTH)] if isinstance(value, bytes) else [text]
-        out.append(f"{name:<16} {folded[0]}" + "".join(f"\n{'':<16} {more}" for more in folded[1:]))
+        size = WIDTH if isinstance(value, bytes) else max(len(text), 1)
+        first, *others = (text[at : at + size] for at in range(0, len(text), size))
+        out += [f"{name:<{room}} {first}", *(f"{'':<{room}} {more}" for more in others)]
     return _code("\n".join(out))
 
 
@@ -332,14 +358,16 @@ def example_answer() -> str:
     )
     payload = pack_json({"sku": "ABC-0001", "available": 7})
     (answer,) = seal_envelopes(answerer, [(answered, payload)])
-    said = (
-        'The bot `order` asks `{"sku": "ABC-0001"}` on the live subject `stock.check`, with the random bytes `10 11 … 19` in its\n'
-        "nonce, issued for the first time at 1764000001000 for 5,000 ms. The relay accepts it at 1764000001050, without a\n"
-        "position; its policy's `clock_skew` is 2,000 ms:"
+    said = wrapped(
+        'The bot `order` asks `{"sku": "ABC-0001"}` on the live subject `stock.check`. The random '
+        "bytes of its nonce are `10 11 … 19`. The request is issued for the first time at "
+        "1764000001000, for 5,000 ms. The relay accepts it at 1764000001050, without a position. "
+        "The `clock_skew` of the relay's policy is 2,000 ms."
     )
-    replied = (
-        'The bot `inventory`, whose seed is `60 61 … 7f`, answers `{"sku": "ABC-0001", "available": 7}` with the random bytes\n'
-        "`20 21 … 29` in its nonce, issued for the first time at 1764000001100 for 5,000 ms:"
+    replied = wrapped(
+        "The seed of the bot `inventory` is `60 61 … 7f`. It answers "
+        '`{"sku": "ABC-0001", "available": 7}`. The random bytes of its nonce are `20 21 … 29`. '
+        "The answer is issued for the first time at 1764000001100, for 5,000 ms."
     )
     return "\n\n".join(
         (
@@ -347,7 +375,7 @@ def example_answer() -> str:
             _lines([("request", request), ("its stamp", stamped)]),
             replied,
             _lines([("subject", subject), ("parent", parent), ("payload", payload), ("answer", answer)]),
-            f"It is published on `call.inventory`, and delivered on `bus.{subject}`.",
+            wrapped(f"It is published on `call.inventory`, and delivered on `bus.{subject}`."),
         )
     )
 
@@ -362,22 +390,42 @@ def example() -> str:
     (sealed,) = seal_stamps(bus, [stamp])
     challenge, admission = "7XrCz0YqPq4CkA8", f"sealbus/1 order {bot.public.text}"
     signature = sign_connect(bot, challenge.encode(), admission.encode())
-    said = (
-        'The bot `order` says `{"order_id": "ord-1", "quantity": 2}` on `orders.placed` to the bus `shop`, with the random bytes '
-        "`00 01 … 09` in its nonce, issued for the first time at 1764000000000 for 30,000 ms, without schema or parent:"
+    said = wrapped(
+        'The bot `order` publishes `{"order_id": "ord-1", "quantity": 2}` on `orders.placed`, on '
+        "the bus `shop`. The random bytes of its nonce are `00 01 … 09`. The message is issued for "
+        "the first time at 1764000000000, for 30,000 ms. It has no schema and no parent."
     )
+    judged = wrapped(
+        "The relay `relay-1` accepts it, from position 7, at 1764000000123. The digest of its "
+        "policy is 32 zero bytes, and the policy's `clock_skew` is 2,000 ms."
+    )
+    names = [("bot", bot.public.text), ("bus", bus.public.text), ("issuer", issuer.public.text)]
+    connecting: list[tuple[str, bytes | str]] = [
+        ("challenge", challenge),
+        ("auth_token", admission),
+        ("sig", base64.b64encode(signature).decode()),
+    ]
+    sent: list[tuple[str, bytes | str]] = [
+        ("header", header.encode()),
+        ("payload", payload),
+        ("envelope", envelope),
+        ("digest", digest),
+    ]
+    stamped: list[tuple[str, bytes | str]] = [
+        ("body", stamp.encode()),
+        ("sealed stamp", sealed),
+        ("delivery", pack_delivery(envelope, sealed)),
+    ]
     return "\n\n".join(
         (
             "Keys:",
-            _lines([("bot", bot.public.text), ("bus", bus.public.text), ("issuer", issuer.public.text)]),
+            _lines([*names]),
             "Connecting:",
-            _lines(
-                [("challenge", challenge), ("auth_token", admission), ("sig", base64.b64encode(signature).decode())]
-            ),
+            _lines(connecting, room=11),
             said,
-            _lines([("header", header.encode()), ("payload", payload), ("envelope", envelope), ("digest", digest)]),
-            "The relay `relay-1` accepts it, from position 7, at 1764000000123, by a policy whose digest is 32 zero bytes and whose `clock_skew` is 2,000 ms:",
-            _lines([("body", stamp.encode()), ("sealed stamp", sealed), ("delivery", pack_delivery(envelope, sealed))]),
+            _lines(sent),
+            judged,
+            _lines(stamped),
         )
     )
 

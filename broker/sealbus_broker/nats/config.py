@@ -199,16 +199,17 @@ accounts {{
       {{ service: {{ account: {BUS_ACCOUNT}, subject: "$JS.ACK.ACCEPTED.>" }} }}
     ]
   }}
-  # Who is connected, and nothing else of the system: the relays count each bot's sessions.
+  # The list of connections, and nothing else of the system. The relays count each bot's sessions.
   {SYSTEM_ACCOUNT} {{ exports: [ {{ service: {quote(CONNECTIONS_SUBJECT)}, accounts: [ {BUS_ACCOUNT} ] }} ] }}
-  # For whoever has all his sessions already: takes no connection, and the client is told why.
+  # For a bot that has all its sessions. It takes no connection, and the client is told why.
   {FULL_ACCOUNT} {{ limits {{ max_connections: 0 }} }}
 }}
 system_account: {SYSTEM_ACCOUNT}
 
 authorization {{
   timeout: {AUTHORIZATION_TIMEOUT_S}
-  # Everyone but the relay is admitted, or not, by the relay. That the relay is an nkey user makes the server send challenges.
+  # The relay decides on every login except its own. The server sends challenges, because the
+  # relay is an nkey user.
   auth_callout {{
     issuer: {issuer}
     account: {BUS_ACCOUNT}
