@@ -140,7 +140,7 @@ def are_together(data: bytes) -> bool:
 def split_together(data: bytes) -> list[bytes]:
     """The things that :func:`pack_together` put together.
 
-    Raises :class:`Malformed` unless they are 2 to 256, all different, none shorter than a seal, in the exact encoding. Each is still to be
+    Raises :class:`Malformed` unless they are 2 to 64, all different, none shorter than a seal, in the exact encoding. Each is still to be
     judged by itself.
     """
     if len(data) > MAX_TOGETHER_BYTES:
