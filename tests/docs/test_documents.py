@@ -44,7 +44,7 @@ from tests.docs.named import is_there
 from tests.docs.tables import BLOCK, DOCS, PARTS, keys, made
 
 ROOT = DOCS.parent
-DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 COMMANDS = {
     "init": (),
     "up": (),
