@@ -34,7 +34,8 @@ from sealbus_broker.policy.bus_file import MAX_BUS_KEYS, MAX_SERVERS, read_bus_f
 from sealbus_broker.policy.document import Document
 from sealbus_broker.policy.keys import MAX_KEYS
 from sealbus_broker.policy.limits import MAX_CONNECTIONS, RANGES
-from sealbus_broker.policy.loader import MAX_CAUSE_MS, load
+from sealbus_broker.policy.loader import load
+from sealbus_broker.policy.policy_file import MAX_CAUSE_MS
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.reader import Reader
 from sealbus_broker.policy.schema_work import BUDGET, BYTE_BUDGET

@@ -94,12 +94,12 @@ def read_keys(document: Document, bot: str, problems: list[Problem]) -> dict[byt
     reader = Reader(document, problems)
     fields = reader.mapping(document.value, (), ("bot", "keys"))
     if "bot" in fields and fields["bot"] != bot:
-        reader.note(("bot",), "is not the bot that the file is named after", got=fields["bot"], expected=bot)
+        reader.problem(("bot",), "is not the bot that the file is named after", got=fields["bot"], expected=bot)
     elif "bot" not in fields:
-        reader.note((), "does not say whose keys these are", hint=f"add `bot: {bot}`")
+        reader.problem((), "does not say whose keys these are", hint=f"add `bot: {bot}`")
     entries = fields.get("keys")
     if not isinstance(entries, list) or not entries or len(entries) > MAX_KEYS:
-        reader.note(("keys",), "keys is not a list of keys", expected=f"1 to {MAX_KEYS} entries with `key: U…`")
+        reader.problem(("keys",), "keys is not a list of keys", expected=f"1 to {MAX_KEYS} entries with `key: U…`")
         return {}
     found: dict[bytes, tuple[BotKey, int]] = {}
     for at, entry in enumerate(entries):
@@ -107,7 +107,7 @@ def read_keys(document: Document, bot: str, problems: list[Problem]) -> dict[byt
         if key is None:
             continue
         if key.raw in found:
-            reader.note(("keys", at), "the key stands here twice")
+            reader.problem(("keys", at), "the key stands here twice")
         found[key.raw] = key, at
     return found
 
@@ -116,14 +116,14 @@ def _read_key(reader: Reader, entry: Any, at: int) -> BotKey | None:
     path = ("keys", at)
     fields = reader.mapping(entry, path, ("key", "not_before", "not_after", "revoked"))
     if "key" not in fields or "not_before" not in fields:
-        reader.note(path, "needs key and not_before", hint="`sealbus keys new` writes both")
+        reader.problem(path, "needs key and not_before", hint="`sealbus keys new` writes both")
         return None
     text = fields["key"]
     try:
         public = PublicKey.parse(text if isinstance(text, str) else "", KeyKind.BOT)
     except InvalidInput as error:
         # The text is not shown: it may be a seed that somebody pasted here.
-        reader.note((*path, "key"), error.what, expected="a public key that begins with U", hint=error.hint)
+        reader.problem((*path, "key"), error.what, expected="a public key that begins with U", hint=error.hint)
         return None
     times = {
         name: reader.time(fields[name], (*path, name), name)
@@ -134,7 +134,7 @@ def _read_key(reader: Reader, entry: Any, at: int) -> BotKey | None:
     if not_before is None or None in times.values():
         return None
     if not_after is not None and not_after <= not_before:
-        reader.note((*path, "not_after"), "not_after is not after not_before")
+        reader.problem((*path, "not_after"), "not_after is not after not_before")
     return BotKey(public.raw, not_before, not_after, times.get("revoked"))
 
 

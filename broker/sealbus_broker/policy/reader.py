@@ -32,7 +32,7 @@ class Reader:
         self.document = document
         self.problems = problems
 
-    def note(
+    def problem(
         self, path: Path_, what: str, *, got: object = None, expected: str | None = None, hint: str | None = None
     ) -> None:
         """Note a problem at ``path``; ``got`` is shown safely."""
@@ -44,15 +44,15 @@ class Reader:
         if value is None:
             return {}
         if not isinstance(value, dict):
-            self.note(path, "is not a mapping", got=value, expected="a mapping (name: value)")
+            self.problem(path, "is not a mapping", got=value, expected="a mapping (name: value)")
             return {}
         found: dict[str, Any] = {}
         for key, inner in value.items():
             if not isinstance(key, str):
-                self.note((*path, key), "the name is not a text", got=key, hint="put it in quotes")
+                self.problem((*path, key), "the name is not a text", got=key, hint="put it in quotes")
             elif known is not None and key not in known:
                 hint = nearest(key, known) or f"known here: {', '.join(known)}"
-                self.note((*path, key), f"unknown name {printable(key) or '(empty)'}", hint=hint)
+                self.problem((*path, key), f"unknown name {printable(key) or '(empty)'}", hint=hint)
             else:
                 found[key] = inner
         return found
@@ -62,9 +62,9 @@ class Reader:
         if isinstance(value, str) and value:
             return value
         if value is None:
-            self.note(path, f"{what} is missing", expected="a text")
+            self.problem(path, f"{what} is missing", expected="a text")
         else:
-            self.note(path, f"{what} is not a text", got=value, expected="a text", hint="put it in quotes")
+            self.problem(path, f"{what} is not a text", got=value, expected="a text", hint="put it in quotes")
         return None
 
     def texts(self, value: Any, path: Path_, what: str) -> list[tuple[Path_, str]]:
@@ -74,7 +74,7 @@ class Reader:
         if isinstance(value, str):
             parts = [part.strip() for part in value.split(",")]
             if len(parts) > 1 and not value.startswith("/"):  # a JSON pointer may have a comma in it
-                self.note(
+                self.problem(
                     path,
                     f"{what} is one text with commas",
                     got=value,
@@ -83,7 +83,7 @@ class Reader:
                 return []
             return [(path, value)]
         if not isinstance(value, list):
-            self.note(path, f"{what} is not a list", got=value, expected="a list of texts")
+            self.problem(path, f"{what} is not a list", got=value, expected="a list of texts")
             return []
         found = [((*path, at), self.text(item, (*path, at), what)) for at, item in enumerate(value)]
         return [(place, text) for place, text in found if text is not None]
@@ -96,14 +96,14 @@ class Reader:
         try:
             return check(text)
         except InvalidInput as error:
-            self.note(path, printable(error.what, 160), hint=error.hint)
+            self.problem(path, printable(error.what, 160), hint=error.hint)
             return None
 
     def choice(self, value: Any, path: Path_, what: str, choices: Sequence[str]) -> str | None:
         """One of ``choices``."""
         if isinstance(value, str) and value in choices:
             return value
-        self.note(
+        self.problem(
             path, f"{what} is not known", got=value, expected=" or ".join(choices), hint=nearest(str(value), choices)
         )
         return None
@@ -111,17 +111,17 @@ class Reader:
     def flag(self, value: Any, path: Path_, what: str) -> bool:
         """``true`` or ``false``."""
         if not isinstance(value, bool):
-            self.note(path, f"{what} is not true or false", got=value, expected="true or false")
+            self.problem(path, f"{what} is not true or false", got=value, expected="true or false")
             return False
         return value
 
     def count(self, value: Any, path: Path_, what: str, least: int, most: int) -> int | None:
         """A whole number from ``least`` to ``most``, both included."""
         if isinstance(value, bool) or not isinstance(value, int):
-            self.note(path, f"{what} is not a whole number", got=value, expected=f"{least} to {most}")
+            self.problem(path, f"{what} is not a whole number", got=value, expected=f"{least} to {most}")
             return None
         if not least <= value <= most:
-            self.note(path, f"{what} is out of range", got=value, expected=f"{least} to {most}")
+            self.problem(path, f"{what} is out of range", got=value, expected=f"{least} to {most}")
             return None
         return value
 
@@ -148,12 +148,12 @@ class Reader:
     ) -> int | None:
         match = form.fullmatch(value) if isinstance(value, str) else None
         if match is None:
-            self.note(path, f"{what} is not understood", got=value, expected=expected)
+            self.problem(path, f"{what} is not understood", got=value, expected=expected)
             return None
         number = int(match[1]) * units[match[2]]
         if not least <= number <= most:
             expected = f"{_written(least, units)} to {_written(most, units)}"
-            self.note(path, f"{what} is out of range", got=value, expected=expected)
+            self.problem(path, f"{what} is out of range", got=value, expected=expected)
             return None
         return number
 
@@ -161,7 +161,7 @@ class Reader:
         """A rate such as ``200/s`` or ``200/s burst 400``."""
         match = _RATE.fullmatch(value) if isinstance(value, str) else None
         if match is None or float(match[1]) <= 0 or (match[2] is not None and int(match[2]) < 1):
-            self.note(path, "rate is not understood", got=value, expected="a rate like 200/s or 200/s burst 400")
+            self.problem(path, "rate is not understood", got=value, expected="a rate like 200/s or 200/s burst 400")
             return None
         per_second = float(match[1])
         return Rate(per_second, int(match[2]) if match[2] else max(1, round(per_second)))
@@ -173,7 +173,7 @@ class Reader:
                 return int(datetime.fromisoformat(value).timestamp() * 1000)
             except ValueError:  # the 31st of February
                 pass
-        self.note(path, f"{what} is not a time", got=value, expected="a time in UTC like 2026-11-24T08:00:00Z")
+        self.problem(path, f"{what} is not a time", got=value, expected="a time in UTC like 2026-11-24T08:00:00Z")
         return None
 
 

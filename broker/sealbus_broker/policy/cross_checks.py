@@ -1,0 +1,106 @@
+"""Checks between the fields of ``policy.yaml``, and between the files of a folder.
+
+Each function adds to a list of problems, which stop a relay, or of notes, which stop nothing. None
+raises.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from sealbus.protocol.subjects import is_name, overlap
+from sealbus_broker.gate.policy import Policy
+from sealbus_broker.policy.builtin import builtin_subjects
+from sealbus_broker.policy.bus_file import FILE as BUS_FILE
+from sealbus_broker.policy.bus_file import BusFile
+from sealbus_broker.policy.document import Document, Path_
+from sealbus_broker.policy.keys import KeyFiles
+from sealbus_broker.policy.policy_file import Draft
+from sealbus_broker.policy.problems import Problem, nearest
+from sealbus_broker.policy.reader import Reader
+from sealbus_broker.policy.schema_files import Schemas
+from sealbus_broker.printable import printable
+
+
+def check_overlaps(draft: Draft, reader: Reader) -> None:
+    """Refuse two subjects of which both cover some subject: it is not clear which rule holds."""
+    # Literal subjects cannot overlap each other, and a mapping has no doubles. So only patterns are
+    # compared.
+    patterns = [rule.pattern for rule in draft.subjects if "*" in rule.pattern or rule.pattern.endswith(">")]
+    for pattern in patterns:
+        for rule in draft.subjects:
+            if rule.pattern != pattern and overlap(pattern, rule.pattern):
+                what = f"{pattern} and {rule.pattern} overlap, so it is not clear which rule holds"
+                reader.problem(("subjects", pattern), what, hint="make one of them narrower")
+
+
+def check_causes_are_declared(draft: Draft, reader: Reader) -> None:
+    """Refuse a cause that no declared subject can be: its rule could never be met."""
+    declared = [*draft.subjects, *builtin_subjects()]
+    for rule in draft.subjects:
+        if rule.cause is None or any(overlap(rule.cause.subject, other.pattern) for other in declared):
+            continue
+        path: Path_ = ("subjects", rule.pattern, "cause", "subject")
+        hint = nearest(rule.cause.subject, [other.pattern for other in draft.subjects])
+        what = "no declared subject can be this cause"
+        reader.problem(path, what, got=rule.cause.subject, hint=hint)
+
+
+def note_causes_out_of_reach(draft: Draft, document: Document, notes: list[Problem]) -> None:
+    """Note a bot that may publish a message, and may not receive its cause, which proves it."""
+
+    @cache  # bots share grants: 10,000 of them with 500 rules would take half a minute
+    def causes(grant: str) -> list[tuple[str, str]]:
+        rules = [(rule.pattern, rule.cause.subject) for rule in draft.subjects if rule.cause is not None]
+        return [(pattern, cause) for pattern, cause in rules if overlap(grant, pattern)]
+
+    for bot, grants in draft.bots.items():
+        for pattern, cause in dict.fromkeys(one for grant in grants.publish for one in causes(grant)):
+            if not any(overlap(grant, cause) for grant in (*grants.subscribe, *grants.publish)):
+                what = f"{bot} may publish {pattern}, but may not receive its cause {cause}"
+                hint = "grant it, or its messages there will all be refused"
+                notes.append(document.problem(("bots", bot), what, hint=hint))
+
+
+def note_bots_without_key(draft: Draft, document: Document, keys: KeyFiles, notes: list[Problem]) -> None:
+    """Note a bot that cannot connect, because it has no key."""
+    for bot in draft.bots:
+        if bot not in keys.by_bot and is_name(bot):
+            name = printable(bot)
+            what = f"{name} has no key yet"
+            notes.append(document.problem(("bots", bot), what, hint=f"sealbus keys new {name}"))
+
+
+def note_unused_schemas(draft: Draft, schemas: Schemas, notes: list[Problem]) -> None:
+    """Note a schema that no subject names."""
+    used = {name for rule in draft.subjects for name in (*rule.schemas, *([rule.reply.name] if rule.reply else []))}
+    notes += [
+        Problem(f"schemas/{name}.json", 0, 0, "no subject names this schema")
+        for name in schemas.compiled
+        if name not in used
+    ]
+
+
+def check_same_bus(draft: Draft, bus: BusFile | None, problems: list[Problem]) -> None:
+    """Refuse a ``bus.toml`` of another bus than ``policy.yaml``."""
+    if bus is not None and draft.bus and bus.name != draft.bus:
+        what = "is another bus's file"
+        hint = "the name stands in policy.yaml and in bus.toml: both have to agree"
+        problems.append(Problem(BUS_FILE, 0, 0, what, got=bus.name, expected=draft.bus, hint=hint))
+
+
+def check_retention(policy: Policy, reader: Reader) -> None:
+    """Refuse a retention that is shorter than the ledger's window.
+
+    Ids are remembered together with the messages that carry them. A forgotten message can be
+    replayed.
+    """
+    if policy.limits.retention_ms >= policy.ledger_window_ms:
+        return
+    what = "retention is shorter than the nonce ledger must remember"
+    expected = (
+        f"at least {policy.ledger_window_ms} ms: a message's retries,"
+        " its longest life or `once` cause, and its longest wait"
+    )
+    got = f"{policy.limits.retention_ms} ms"
+    reader.problem(("limits", "retention"), what, got=got, expected=expected)
