@@ -204,7 +204,7 @@ UV := $(LOCK) pip compile pyproject.toml --universal --python-version 3.11 --gen
 lock: $(LOCK_READY) ## write versions and hashes of all dependencies into requirements
 	@mkdir -p requirements
 	$(UV) --group dev --output-file requirements/dev.txt
-	$(UV) --output-file requirements/image.txt
+	$(UV) -c requirements/dev.txt --output-file requirements/image.txt
 
 .PHONY: venv
 venv: $(READY) ## make only the environment

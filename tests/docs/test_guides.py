@@ -35,6 +35,12 @@ def test_each_target_that_a_guide_names_exists(guide: str) -> None:
     assert set(named) <= TARGETS
 
 
+def test_the_glossary_has_each_word_once_and_in_order() -> None:
+    words = re.findall(r"^\*\*(.+?)\.\*\*", (DOCS / "glossary.md").read_text(), re.MULTILINE)
+    assert words == sorted(set(words))
+    assert len(words) > 50
+
+
 def test_each_constant_in_a_recipe_exists_in_a_file_of_its_step() -> None:
     found = []
     for step, files in steps():
