@@ -36,19 +36,19 @@ class TestFind:
         """What is found in the folder, and what is wrong with it, is for whoever reads the log."""
         told = quickly(*command, cwd=clone.parent)
         rows = [json.loads(line) for line in told.err.splitlines()]
-        assert [(row["event"], row["level"]) for row in rows] == [("folder.said", "info"), ("failed", "error")]
+        assert [(row["event"], row["level"]) for row in rows] == [("folder.said", "info"), ("command.failed", "error")]
         assert rows[0]["text"] == "using the bus in mybus"
         (clone / "bus.toml").unlink()
         (clone / "policy.yaml").write_text("bus: [")
         told = quickly(*command, "--name", "Bad", cwd=clone.parent)
         rows = [json.loads(line) for line in told.err.splitlines()]
-        assert rows[-1]["event"] == "failed"
+        assert rows[-1]["event"] == "command.failed"
 
     def test_new_keys_are_said_in_the_log(self, clone: Path) -> None:
         (clone / "policy.yaml").write_text("bus: [")
         told = quickly("up", "--new-keys", cwd=clone)
         rows = [json.loads(line) for line in told.err.splitlines()]
-        assert [row["event"] for row in rows] == ["folder.said", "folder.said", "folder.problem", "failed"]
+        assert [row["event"] for row in rows] == ["folder.said", "folder.said", "problem.found", "command.failed"]
         assert "made the bus's own keys" in rows[0]["text"]
         assert "wrote bus.toml" in rows[1]["text"]
         assert rows[2]["text"].startswith("policy.yaml:1")
@@ -108,7 +108,7 @@ class TestBusToml:
         with up(bus, "--port", str(free_port())) as log:
             assert "is written in a form that is not edited here" in log.read_text()
             rows = [json.loads(line) for line in log.read_text().splitlines()]
-            assert {row["event"] for row in rows} >= {"folder.note", "relay.ready"}
+            assert {row["event"] for row in rows} >= {"folder.noted", "relay.started"}
         assert (bus / "bus.toml").read_text() == text
 
     def test_a_seed_in_it_is_not_repeated(self, bus: Path) -> None:

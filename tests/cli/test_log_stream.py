@@ -240,8 +240,8 @@ def test_every_line_of_a_log_that_is_no_terminal_is_json(bus: Bus) -> None:
                 running.send_signal(signal.SIGTERM)
     assert running.wait(PATIENCE_S) == 0
     events = [json.loads(line)["event"] for line in lines]
-    assert {"server.ready", "relay.ready", "relay.stopped", "bus.stopped"} <= set(events)
-    ready = json.loads(lines[events.index("relay.ready")])
+    assert {"nats-server.started", "relay.started", "relay.stopped", "bus.stopped"} <= set(events)
+    ready = json.loads(lines[events.index("relay.started")])
     assert len(bytes.fromhex(ready["policy"])) == 32
     assert ready["bus"] == "mybus"
 
@@ -251,5 +251,5 @@ def test_an_error_at_the_start_is_a_json_line_as_well(bus: Bus) -> None:
     ran = sealbus("up", "--dir", "mybus", "--port", str(bus.port), cwd=bus.folder)
     assert ran.code == 1
     last = json.loads(ran.err.splitlines()[-1])
-    assert last["event"] == "failed"
+    assert last["event"] == "command.failed"
     assert "not a directory" in last["error"]

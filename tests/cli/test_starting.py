@@ -76,7 +76,7 @@ class TestUp:
     def test_warns_where_others_can_reach_it_without_tls(self, bus: Path, host: str, warned: bool) -> None:
         with up(bus, "--host", host, "--port", str(free_port())) as log:
             rows = [json.loads(line) for line in log.read_text().splitlines()]
-        told = [row for row in rows if row["event"] == "server.without-tls"]
+        told = [row for row in rows if row["event"] == "nats-server.exposed"]
         assert [(row["level"], row["host"]) for row in told] == ([("warning", host)] if warned else [])
         assert all("run nats-server yourself with TLS" in row["hint"] for row in told)
 

@@ -180,7 +180,7 @@ async def test_what_a_server_does_not_read_does_not_pile_up(monkeypatch: pytest.
         storing = asyncio.create_task(kept.store([Entry("accepted.x", bytes(500_000), {"Nats-Msg-Id": "1"})] * 20))
         with capture_logs() as logs:
             await until(lambda: len(logs) >= 10, "it has tried again and again")
-        assert {entry["event"] for entry in logs} == {"journal.retry"}
+        assert {entry["event"] for entry in logs} == {"journal.retried"}
         assert 100_000 < client.unsent_bytes < 20 * 501_000  # written once
         assert not storing.done()
         storing.cancel()

@@ -35,7 +35,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def told(logs: list[Any]) -> list[str]:
     """What the relay said of its clock."""
-    return [entry["error"] for entry in logs if entry["event"] == "relay.clocks-apart"]
+    return [entry["error"] for entry in logs if entry["event"] == "clocks.diverged"]
 
 
 @pytest.mark.parametrize(("off_ms", "way"), [(-HOUR_MS, "behind"), (HOUR_MS, "ahead of")])

@@ -77,7 +77,7 @@ async def test_ingress_that_stores_nothing_is_red_until_the_server_is_restarted(
         assert (await ping(shop)).code == 1
         await shop.restart_server()
         await sender.publish("orders.placed", order(1000), timeout=PATIENCE_S)
-        await until(lambda: bool(said(shop, "health.over")), "the relay says that it is over")
+        await until(lambda: bool(said(shop, "health.recovered")), "the relay says that it is over")
 
         async def well() -> bool:
             return (await ping(shop)).code == 0
@@ -129,7 +129,7 @@ async def up(shop: Shop) -> AsyncIterator[Path]:
             *(*SEALBUS, "up", "--dir", str(shop.bus.path), "--port", str(shop.port)), stdout=output, stderr=output
         )
     try:
-        await until(lambda: "relay.ready" in log.read_text(), "the bus is up")
+        await until(lambda: "relay.started" in log.read_text(), "the bus is up")
         yield log
     finally:
         process.terminate()
@@ -144,7 +144,7 @@ async def test_who_connects_while_the_disk_is_full_is_told(disk: Path, tmp_path:
         async with shop.bot("order") as sender:
             await sender.publish("orders.placed", order(1))
         filler = fill(disk)
-        await until(lambda: bool(said(shop, "disk.full")), "nats-server is stopped")
+        await until(lambda: bool(said(shop, "disk.filled")), "nats-server is stopped")
         reader, writer = await asyncio.open_connection("127.0.0.1", shop.port)
         writer.write(b"CONNECT {}\r\nPING\r\n")
         writer.write_eof()

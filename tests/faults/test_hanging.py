@@ -120,7 +120,7 @@ async def trade(shop: Shop, relays: Restarter) -> dict[str, Any]:
             asyncio.create_task(honest.publish("orders.placed", order(number), timeout=PATIENCE_S))
             for number in range(20)
         ]
-        await until(lambda: bool(relays.said("ingress.unjudgeable")), "the message is set aside")
+        await until(lambda: bool(relays.said("message.set-aside")), "the message is set aside")
         nc = await shop.nats()
         record = await set_aside(nc)
         await nc.close()
@@ -156,7 +156,7 @@ async def test_a_bus_in_one_command_goes_on_too(tmp_path: Path, hook: Path) -> N
     bus = Restarter(shop, hook, "up", "--port", str(shop.port))
     async with bus.running():
         check(await trade(shop, bus), bus)
-        assert len(bus.said("server.ready")) >= 2
+        assert len(bus.said("nats-server.started")) >= 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody can tell")
@@ -193,7 +193,7 @@ class Pretended(Watch):
 @pytest.mark.parametrize(
     ("answer", "sent", "told"),
     [
-        (SIGN, [WHERE], ["relay.slow"]),
+        (SIGN, [WHERE], ["relay.resumed"]),
         (b"", [WHERE, signal.SIGKILL], ["relay.hung", "relay.not-ended"]),
     ],
     ids=["it goes on", "it does not"],

@@ -83,7 +83,7 @@ async def test_pipelined_messages_keep_their_order_when_a_relay_stops(shop: Shop
                 break  # it failed
             relay.terminate()
             assert await relay.wait() == 0
-            if "ingress.given-back" in (shop.bus.path / f"relay-{number}.log").read_text():
+            if "partition.given-back" in (shop.bus.path / f"relay-{number}.log").read_text():
                 enough.set()
             relay, number = standby or await shop.start_relay(name), number + 1
         count = await trading

@@ -91,7 +91,7 @@ async def test_a_message_that_kills_relays_is_set_aside_alone(tmp_path: Path) ->
         assert "a relay that judged it alone ended" in record["detail"]
         assert deaths >= LAST_DELIVERIES
         logs = b"".join(file.read_bytes() for file in shop.bus.path.glob("relay-*.log"))
-        assert b"ingress.unjudgeable" in logs
+        assert b"message.set-aside" in logs
         await nc.close()
         for relay in shop.relays:
             if relay.returncode is None:
@@ -138,7 +138,7 @@ async def test_an_honest_message_that_came_often_is_judged(tmp_path: Path) -> No
             await shop.start_relay("last")
             assert (await publishing).verdict is Verdict.ACCEPTED
             assert await shop.stored("QUARANTINE") == 0
-            assert b"ingress.alone" in (shop.bus.path / "last.log").read_bytes()
+            assert b"message.isolated" in (shop.bus.path / "last.log").read_bytes()
             await nc.close()
 
 

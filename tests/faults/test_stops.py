@@ -95,7 +95,7 @@ async def relay(shop: Shop, url: str | None = None) -> Process:
 @pytest.mark.parametrize("sign", SIGNALS)
 async def test_while_no_server_can_be_reached(shop: Shop, sign: signal.Signals) -> None:
     one = await relay(shop, f"nats://127.0.0.1:{free_port()}")
-    await one.says("nats.unreachable")
+    await one.says("nats.not-reached")
     assert "nobody listens there" in one.said
     one.process.send_signal(sign)
     assert await one.ends() == 0
@@ -110,7 +110,7 @@ async def test_while_the_server_greets_nobody(shop: Shop) -> None:
 
     async with listening(say_nothing) as port:
         one = await relay(shop, f"nats://127.0.0.1:{port}")
-        await one.says("nats.unreachable")
+        await one.says("nats.not-reached")
         one.process.terminate()
         assert await one.ends() == 0
 
@@ -118,7 +118,7 @@ async def test_while_the_server_greets_nobody(shop: Shop) -> None:
 async def test_a_relay_that_came_before_its_server_waits_for_it(shop: Shop) -> None:
     await shop.server.stop()
     one = await relay(shop)
-    await one.says("nats.unreachable")
+    await one.says("nats.not-reached")
     await shop.restart_server()
     await one.says("is up at")
     one.process.terminate()
@@ -131,7 +131,7 @@ async def test_while_it_waits_for_a_young_ledger(shop: Shop) -> None:
     assert "clock_skew: 100ms" in text
     policy.write_text(text.replace("clock_skew: 100ms", "clock_skew: 600s"))
     one = await relay(shop)
-    await one.says("relay.waiting-for-ledger")
+    await one.says("ledger.awaited")
     one.process.terminate()
     assert await one.ends() == 0
     assert "is up at" not in one.said

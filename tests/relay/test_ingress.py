@@ -152,7 +152,7 @@ async def test_live_messages_beyond_the_queue_are_counted_and_named(streams: Sce
         sender.write([pub(b"call.other", b"x"), pub(b"call.order", pack_together([b"y" * 600, b"z" * 600]))])
         await until(lambda: tally.counts["dropped"] == 12, "two more")
     told = [(line["session"], line["messages"], line["alike_since"]) for line in logs]
-    assert {line["event"] for line in logs} == {"live.dropped"}
+    assert {line["event"] for line in logs} == {"message.dropped"}
     assert told == [("order", 1, 0), ("order", 2, 9)]
     stopping.set()
     go_on.set()

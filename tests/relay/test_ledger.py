@@ -59,7 +59,7 @@ def test_a_stream_in_memory_that_is_another_one_begins_for_all_relays_when_it_do
     ("in_memory", "said"),
     [
         (False, {"event": "ledger.shrank", "log_level": "error", "stream": "ACCEPTED", "was": 40, "now": 39}),
-        (True, {"event": "ledger.anew", "log_level": "info", "stream": "ACCEPTED"}),
+        (True, {"event": "ledger.replaced", "log_level": "info", "stream": "ACCEPTED"}),
     ],
 )
 def test_the_log_says_that_a_ledger_lost_ids(in_memory: bool, said: dict[str, object]) -> None:

@@ -194,7 +194,7 @@ async def test_a_full_disk_is_waited_out(small_disk: Path) -> None:
     filler = fill(small_disk)
     await scene.relay.publish("accepted.orders.placed", bytes(500_000))
     with capture_logs() as logs:
-        await until(lambda: any(entry["event"] == "disk.full" for entry in logs), "it says so")
+        await until(lambda: any(entry["event"] == "disk.filled" for entry in logs), "it says so")
     assert scene.server.pid is None
     assert not supervising.done()
     filler.unlink()

@@ -77,7 +77,7 @@ async def test_an_answer_that_comes_late_is_asked_for_again(scene: Scene) -> Non
     with structlog.testing.capture_logs() as told:
         async with paused(scene):
             starting = asyncio.create_task(provision(scene.relay, scene.policy, timeout_s=2.0))
-            await until(lambda: any(line["event"] == "jetstream.silent" for line in told))
+            await until(lambda: any(line["event"] == "jetstream.not-answered" for line in told))
         await starting
     assert told[0]["call"] == "$JS.API.STREAM.INFO.INGRESS"
     await provision(scene.relay, scene.policy)

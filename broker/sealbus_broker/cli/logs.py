@@ -179,7 +179,7 @@ class _Forward(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write it in the form that all lines have. Tracebacks stay out."""
         said = structlog.get_logger(record.name)
-        said.log(record.levelno, "connection.log", logger=record.name, text=record.getMessage())
+        said.log(record.levelno, "connection.said", logger=record.name, text=record.getMessage())
 
 
 class _ForPeople:

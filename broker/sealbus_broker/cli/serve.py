@@ -24,7 +24,7 @@ from sealbus_broker.relay.relay import Relay, tell
 from sealbus_broker.relay.stopping import Stopped, until_stopped
 from sealbus_broker.server.process import NatsServer
 
-log = structlog.get_logger("sealbus")
+log = structlog.get_logger(__name__)
 
 name_option = click.option(
     "--name", default="relay", show_default=True, help="This relay's name, as it stands in stamps and logs."
@@ -76,7 +76,7 @@ def up(folder: str | None, port: int | None, host: str, sync: str, new_keys: boo
             bus.record(bus.found_at(policy.bus, secrets.bus.public, host, port))
             log_file = str(bus.state / "nats.log")
             text = f"nats-server listens on {server.url}, its log is {log_file}"
-            log.info("server.ready", text=text, url=server.url, log=log_file)
+            log.info("nats-server.started", text=text, url=server.url, log=log_file)
             _warn_without_tls(host)
             await _watch(server, relay.run(stopping, lambda: _say_ready(policy, name, server.url)))
             log.info("bus.stopped", text="stopped")
@@ -124,7 +124,7 @@ def relay(folder: str | None, servers: tuple[str, ...], name: str) -> int:
 
 def _say_ready(policy: Policy, relay: str, url: str) -> None:
     text = f"the bus {policy.bus} is up at {url} (relay {relay}, policy {policy.digest.hex()[:16]})"
-    log.info("relay.ready", text=text, bus=policy.bus, relay=relay, url=url, policy=policy.digest.hex())
+    log.info("relay.started", text=text, bus=policy.bus, relay=relay, url=url, policy=policy.digest.hex())
 
 
 def _warn_without_tls(host: str) -> None:
@@ -138,4 +138,4 @@ def _warn_without_tls(host: str) -> None:
             "whoever is on the network reads every message"
         )
         hint = "for a network run nats-server yourself with TLS, and use `sealbus relay`"
-        log.warning("server.without-tls", text=f"{text}\nhint: {hint}", host=host, hint=hint)
+        log.warning("nats-server.exposed", text=f"{text}\nhint: {hint}", host=host, hint=hint)

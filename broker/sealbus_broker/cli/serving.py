@@ -15,7 +15,7 @@ from sealbus_broker.cli.errors import exit_code
 from sealbus_broker.cli.folder import Talk
 from sealbus_broker.cli.logs import logging_to_stderr
 
-log = structlog.get_logger("sealbus")
+log = structlog.get_logger(__name__)
 
 Serve = Callable[[asyncio.Event], Awaitable[None]]
 """Runs until the event is set."""
@@ -35,20 +35,20 @@ def run_until_signal(begin: Callable[[], Serve]) -> int:
             _run(begin())
         except SealbusError as error:
             # Not `exception`: the sentence and its hint are for an operator.
-            log.error("failed", text=_sentence(error), error=error.what, hint=error.hint)  # noqa: TRY400  # see above
+            log.error("command.failed", text=_sentence(error), error=error.what, hint=error.hint)  # noqa: TRY400  # see above
             return exit_code(error)
         except Exception as error:  # noqa: BLE001  # of any type: whoever reads the log wants a sentence
             what = f"a mistake in Sealbus has ended this command ({kind(error)})"
             hint = "start it again, and report this line"
-            log.error("failed", text=f"error: {what}\nhint: {hint}", error=what, hint=hint)  # noqa: TRY400  # likewise
+            log.error("command.failed", text=f"error: {what}\nhint: {hint}", error=what, hint=hint)  # noqa: TRY400  # likewise
             return 1
     return 0
 
 
 IN_THE_LOG: Final = Talk(
     say=lambda text: log.info("folder.said", text=text),
-    note=lambda text: log.warning("folder.note", text=f"note: {text}"),
-    problem=lambda text: log.error("folder.problem", text=text),
+    note=lambda text: log.warning("folder.noted", text=f"note: {text}"),
+    problem=lambda text: log.error("problem.found", text=text),
 )
 """How a long-running command reports its findings in the folder."""
 

@@ -130,7 +130,7 @@ class Watch:
         calls = innermost(self._said.decode("utf-8", "replace"))
         place = calls[0] if calls else "a place that it does not name"
         if self._heard:
-            log.warning("relay.slow", text=f"warning: the relay was busy for {HANG_S} s, in {place}", where=calls)
+            log.warning("relay.resumed", text=f"warning: the relay was busy for {HANG_S} s, in {place}", where=calls)
             return
         hint = (
             "let something start it again (compose: restart, systemd: Restart=always): a message that hangs each relay "

@@ -118,7 +118,7 @@ class Link:
         if not self._told:
             self._told = True
             error = f"{type(cause).__name__}: {cause}"
-            log.warning("nats.unreachable", connection=self._what, error=error, hint=_hint(cause))
+            log.warning("nats.not-reached", connection=self._what, error=error, hint=_hint(cause))
 
     async def _failed(self, error: Exception) -> None:
         if self._client is None:
@@ -127,7 +127,7 @@ class Link:
             # What NATS or the system said may be shown; a mistake's text may hold what a message holds.
             known = isinstance(error, (NatsError, OSError))
             log.warning(
-                "nats.error", connection=self._what, error=f"{type(error).__name__}: {error}" if known else kind(error)
+                "nats.failed", connection=self._what, error=f"{type(error).__name__}: {error}" if known else kind(error)
             )
 
     async def _disconnected(self) -> None:

@@ -45,7 +45,7 @@ async def request(
         try:
             answer = await nc.request(subject, data, timeout_s, headers=headers)
         except NatsTimeoutError:
-            log.warning("jetstream.silent", call=subject, waited_s=timeout_s, attempt=attempt, of=ATTEMPTS)
+            log.warning("jetstream.not-answered", call=subject, waited_s=timeout_s, attempt=attempt, of=ATTEMPTS)
             if attempt == ATTEMPTS:
                 raise
             attempt += 1

@@ -58,7 +58,7 @@ async def give_back(nc: HardenedClient, partition: int, replies: Sequence[bytes]
         nc.write([pub(reply, NAK) for reply in earlier])
         # With a reply subject the server says when it has taken the last one, and so all of them.
         await nc.request(last.decode("utf-8", "replace"), NAK, GIVE_BACK_S)
-        log.info("ingress.given-back", partition=partition, messages=len(replies))
+        log.info("partition.given-back", partition=partition, messages=len(replies))
     if has_pin:
         await call("UNPIN", {"group": PRIORITY_GROUP})
     if replies:

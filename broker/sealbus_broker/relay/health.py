@@ -139,7 +139,7 @@ class Health:
             try:
                 await self.look()
             except Exception as error:  # noqa: BLE001  # to look after the work must not end the work
-                log.error("health.failed", error=kind(error))  # noqa: TRY400  # one line
+                log.error("health.not-checked", error=kind(error))  # noqa: TRY400  # one line
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), LOOK_S)
 
@@ -277,7 +277,7 @@ class Health:
         for about in sorted(over):
             level, _ = self._told.pop(about)
             log.info(
-                "health.over",
+                "health.recovered",
                 text=f"over: {about} is well again",
                 about=about,
                 was=level.value,

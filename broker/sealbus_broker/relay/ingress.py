@@ -160,7 +160,7 @@ class IngressWorker:
                 await self._give_back()
             except (NatsError, OSError) as error:
                 # The server delivers the messages after ACK_WAIT_S, and perhaps behind newer ones.
-                log.warning("ingress.not-given-back", partition=self._partition, error=type(error).__name__)
+                log.warning("partition.not-given-back", partition=self._partition, error=type(error).__name__)
         finally:
             await end(watching)
             self._pulling.close()
@@ -233,7 +233,7 @@ class IngressWorker:
                 )
                 await self._acknowledge([pulled], refusals)
         except (NatsError, OSError) as error:
-            log.warning("ingress.ack-lost", error=type(error).__name__)
+            log.warning("acknowledgement.lost", error=type(error).__name__)
         finally:
             self._under_way -= 1
             self._changed.set()
@@ -258,7 +258,7 @@ class IngressWorker:
         try:
             await self._nc.request(last.reply.decode("utf-8", "replace"), ACK, max(left_s, CONFIRM_LEAST_S))
         except (NatsError, OSError, TimeoutError) as error:
-            log.warning("ingress.unconfirmed", partition=self._partition, error=type(error).__name__)
+            log.warning("acknowledgement.not-confirmed", partition=self._partition, error=type(error).__name__)
             return
         if time.monotonic() < until:
             refusals.tell()
@@ -270,7 +270,7 @@ class IngressWorker:
                 await self._acknowledge([pulled for pulled, _ in taken], refusals)
         except (NatsError, OSError) as error:
             # The message is delivered again, and the ledger recognises it.
-            log.warning("ingress.ack-lost", error=type(error).__name__)
+            log.warning("acknowledgement.lost", error=type(error).__name__)
         finally:
             self._under_way -= 1
             self._changed.set()

@@ -105,7 +105,7 @@ class Journal:
                 self._stuck[id(attempt)] = began, trouble
                 if time.monotonic() - spoken >= QUIET_S:
                     spoken = time.monotonic()
-                    log.warning("journal.retry", trouble=trouble, waited_s=round(spoken - began, 1))
+                    log.warning("journal.retried", trouble=trouble, waited_s=round(spoken - began, 1))
                 self._again.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._again.wait(), delay)

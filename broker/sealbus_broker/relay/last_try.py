@@ -118,7 +118,7 @@ class LastTry:
                 await self._set_aside(suspect)
                 return None
             log.warning(
-                "ingress.alone", session=suspect.session, position=suspect.position, deliveries=suspect.deliveries
+                "message.isolated", session=suspect.session, position=suspect.position, deliveries=suspect.deliveries
             )
             await self._mark(partition, suspect.position, _BEGUN)
             refusals = await self._process(read(), turn)
@@ -155,7 +155,7 @@ class LastTry:
         (where,) = await self._journal.store([record.entry(suspect.data)])
         self._tally.counts[UNJUDGEABLE] += 1
         log.error(
-            "ingress.unjudgeable",
+            "message.set-aside",
             text=f"a message of {suspect.session} was set aside: {detail}\n"
             f"hint: look at it with sealbus quarantine show {where.sequence}, and take the bot out of the policy if it sends more",
             session=suspect.session,

@@ -161,7 +161,7 @@ class Ledger:
         if last_sequence < self._last_sequence:
             if self._in_memory:
                 # Another stream, and its own beginning is the same for all relays.
-                log.info("ledger.anew", stream=self.stream)
+                log.info("ledger.replaced", stream=self.stream)
             else:
                 log.error(
                     "ledger.shrank",
@@ -208,7 +208,7 @@ class Ledger:
                     if is_missing(told):
                         return Copy(b"", 0)
             except (NatsError, OSError, TimeoutError, KeyError, ValueError) as error:
-                log.warning("ledger.retry", error=type(error).__name__)
+                log.warning("ledger.retried", error=type(error).__name__)
             await asyncio.sleep(RETRY_S)
 
     async def _not_doubted(self) -> None:

@@ -125,7 +125,7 @@ class Relay:
                 if time.monotonic() - told_at >= clocks.AGAIN_S:
                     told_at = time.monotonic()
                     text = f"error: {apart.what}\nhint: {apart.hint}"
-                    log.error("relay.clocks-apart", text=text, error=apart.what, hint=apart.hint)  # noqa: TRY400  # a sentence
+                    log.error("clocks.diverged", text=text, error=apart.what, hint=apart.hint)  # noqa: TRY400  # a sentence
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stopping.wait(), clocks.LOOK_S)
 
@@ -339,7 +339,7 @@ class Relay:
                 self._apart.tell(error)
                 return
             expected = isinstance(error, (StreamsUnusable, NatsError, OSError))
-            log.warning("ledger.unreadable", error=str(error) if expected else kind(error))
+            log.warning("ledger.not-read", error=str(error) if expected else kind(error))
             await asyncio.sleep(RETRY_S)
         # What was asked for on the connection before is lost with it: ask again now, not after a time-out.
         if self._journal is not None:
@@ -375,6 +375,6 @@ class Relay:
         since = max((ledger.since_ms or 0 for ledger in self._ledgers.values()), default=0)
         remaining_ms = since + self._policy().limits.clock_skew_ms + 1 - clock_ms()
         if remaining_ms > 0:
-            log.info("relay.waiting-for-ledger", seconds=round(remaining_ms / 1000, 1))
+            log.info("ledger.awaited", seconds=round(remaining_ms / 1000, 1))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), remaining_ms / 1000)

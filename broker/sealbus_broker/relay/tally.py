@@ -47,7 +47,7 @@ class Tally:
             return
         header = judgment.header
         log.warning(
-            "violation",
+            "message.refused",
             reason=judgment.reason.value,
             verdict=judgment.verdict.value,
             session=judgment.arrival.session,
@@ -63,14 +63,14 @@ class Tally:
         self.counts["dropped"] += messages
         kind = session, "dropped"
         if self._may_speak(kind, messages):
-            log.warning("live.dropped", session=session, messages=messages, alike_since=self._unspoken.pop(kind, 0))
+            log.warning("message.dropped", session=session, messages=messages, alike_since=self._unspoken.pop(kind, 0))
 
     def count_busy(self, session: str) -> None:
         """Count a request to the bus's own services that met the bound on what may wait; log it likewise."""
         self.counts["busy"] += 1
         kind = session, "busy"
         if self._may_speak(kind, 1):
-            log.warning("service.busy", session=session, alike_since=self._unspoken.pop(kind, 0))
+            log.warning("request.refused", session=session, alike_since=self._unspoken.pop(kind, 0))
 
     def _may_speak(self, kind: tuple[str, str], messages: int) -> bool:
         now = self._monotonic()

@@ -101,7 +101,7 @@ class ServerFolder:
         pid = self.last_pid()
         if pid is None or not self._is_ours(pid, binary):
             return
-        log.warning("nats-server.leftover", pid=pid)
+        log.warning("nats-server.left-behind", pid=pid)
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)

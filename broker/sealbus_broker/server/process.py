@@ -220,7 +220,7 @@ class NatsServer:
             try:
                 await self._wait_until_it_serves()
             except ServerFailed as error:
-                log.warning("nats-server.not-ready", error=error.what)
+                log.warning("nats-server.not-started", error=error.what)
                 await self._end_child()
 
     async def stop(self) -> None:
@@ -278,7 +278,7 @@ class NatsServer:
                     hint = f"free {ROOM_BYTES // 1024**2} MiB there, and the bus goes on by itself"
                     folder = str(self._config.store_dir)
                     what = f"the disk of {folder} is full: nats-server is stopped until there is room"
-                    log.error("disk.full", text=f"red: {what}\nhint: {hint}", folder=folder, hint=hint)
+                    log.error("disk.filled", text=f"red: {what}\nhint: {hint}", folder=folder, hint=hint)
                 await self._pause(_LOOK_S)
 
     async def _pause(self, seconds: float) -> None:

@@ -153,7 +153,7 @@ def _strangers(seen: Seen) -> Iterator[Figure]:
 
 def _violations(seen: Seen) -> Iterator[Figure]:
     kinds = sum("." in name for name in seen.verdicts)
-    yield Figure("lines of the relay", seen.lines["violation"], kinds * (1 + seen.seconds // QUIET_S))
+    yield Figure("lines of the relay", seen.lines["message.refused"], kinds * (1 + seen.seconds // QUIET_S))
 
 
 def _durable(seen: Seen) -> Iterator[Figure]:

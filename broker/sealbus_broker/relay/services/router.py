@@ -156,10 +156,10 @@ class Services:
         except NotServed as refusal:
             answer = Answer.error(question, refusal.error, str(refusal))
         except (NatsError, OSError, TimeoutError) as error:
-            log.warning("service.failed", subject=header.subject, bot=bot, error=type(error).__name__)
+            log.warning("request.failed", subject=header.subject, bot=bot, error=type(error).__name__)
             answer = Answer.error(question, UNAVAILABLE, "the relay cannot reach JetStream; try again")
         except Exception as error:  # noqa: BLE001  # a mistake of ours: whoever asks need not wait for nothing
-            log.error("service.failed", subject=header.subject, bot=bot, error=kind(error))  # noqa: TRY400  # its kind alone
+            log.error("request.failed", subject=header.subject, bot=bot, error=kind(error))  # noqa: TRY400  # its kind alone
             answer = Answer.error(question, NOT_SERVED, "the relay made a mistake; its log says more")
         else:
             answer = Answer(question, pack_json(answered))
