@@ -13,7 +13,7 @@ def _schema(folder: Folder, text: str) -> None:
     folder.write("schemas/order.v1.json", text)
 
 
-@attack("the key publish stands twice")
+@attack("the key publish occurs twice")
 def a_key_twice(folder: Folder) -> None:
     """Two grants under one name: one reader takes the first, another the last."""
     folder.change("    publish: [orders.placed]\n", "    publish: [orders.placed]\n    publish: [stock.reserved]\n")
@@ -45,14 +45,14 @@ def a_grant_that_a_terminal_hides(folder: Folder) -> None:
     folder.change("    publish: [orders.placed]\n", "    publish: [orders.placed, stock.reserved] # \x1b[2K\n")
 
 
-@attack("the key publish stands twice")
+@attack("the key publish occurs twice")
 def a_key_twice_in_two_spellings(folder: Folder) -> None:
     """The same with an escape in one of the two."""
     twice = '    publish: [orders.placed]\n    "p\\u0075blish": [stock.reserved]\n'
     folder.change("    publish: [orders.placed]\n", twice)
 
 
-@attack("is not read, and policy.yaml is")
+@attack("is not read: its name is not policy.yaml")
 def a_policy_beside_the_policy(folder: Folder) -> None:
     """A policy that people read, and a file system without case too."""
     folder.write("Policy.yaml", POLICY)
@@ -145,7 +145,7 @@ def a_keyword_that_is_misspelt(folder: Folder) -> None:
     _schema(folder, '{"type": "object", "propertys": {}}')
 
 
-@attack("the key type stands twice")
+@attack("the key type occurs twice")
 def a_schema_key_twice(folder: Folder) -> None:
     """Two types under one name."""
     _schema(folder, '{"type": "object", "type": "string"}')

@@ -82,7 +82,7 @@ def test_a_key_file_without_keys(bus: Folder, text: str) -> None:
 def test_the_same_key_twice_in_one_file(bus: Folder) -> None:
     text = bus.key("order")
     bus.write(FILE, (bus.root / FILE).read_text() + f"  - key: {text}\n    not_before: 2026-11-24T08:00:00Z\n")
-    assert bus.problems() == [f"{FILE}:5:5: the key stands here twice"]
+    assert bus.problems() == [f"{FILE}:5:5: the key occurs here twice"]
 
 
 def test_one_key_for_two_bots(bus: Folder) -> None:

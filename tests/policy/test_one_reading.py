@@ -162,8 +162,8 @@ def test_a_file_that_another_system_takes_for_the_policy(bus: Folder, name: str,
     bus.write(name, "x")
     found = bus.problem()
     assert (found.what, found.hint) == (
-        f"is not read, and {meant} is",
-        f"name it {meant}, or give it quite another name",
+        f"is not read: its name is not {meant}",
+        f"rename it to {meant}, or to a very different name",
     )
 
 

@@ -195,11 +195,11 @@ def test_whatever_is_unknown_anywhere_is_refused(bus: Folder, document: Any) -> 
         ({"type": "object", "items": True}, "1:20: items checks nothing beside this type"),
         (
             {"items": True, "unevaluatedItems": False},
-            "1:17: unevaluatedItems checks nothing beside items, which takes all that is left",
+            "1:17: unevaluatedItems checks nothing beside items, which takes all the rest",
         ),
         (
             {"additionalProperties": True, "unevaluatedProperties": False},
-            "1:32: unevaluatedProperties checks nothing beside additionalProperties, which takes all that is left",
+            "1:32: unevaluatedProperties checks nothing beside additionalProperties, which takes all the rest",
         ),
     ],
 )

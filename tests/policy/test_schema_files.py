@@ -123,7 +123,7 @@ def test_another_draft_is_another(bus: Folder, keyword: str) -> None:
         ("additionalItems", "Draft 2020-12 has prefixItems, and items for the rest"),
         ("nullable", 'write the type as a list: ["string", "null"]'),
         ("$vocabulary", "remove it: vocabularies are not used here"),
-        ("zzz", "what only describes belongs into $comment, or begins with x-"),
+        ("zzz", "put a description into $comment, or into a name that begins with x-"),
     ],
 )
 def test_unknown_keyword_is_a_problem(bus: Folder, keyword: str, hint: str) -> None:

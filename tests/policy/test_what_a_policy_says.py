@@ -101,7 +101,7 @@ SUBJECT = "  orders.placed:\n    schema: order.v1\n"
         (
             SUBJECT,
             SUBJECT + "  orders.placed: {schema: order.v1}\n",
-            "policy.yaml:13:3: the key orders.placed stands twice",
+            "policy.yaml:13:3: the key orders.placed occurs twice",
         ),
         # causes
         (SUBJECT, SUBJECT + "    cause: {within: 1m}\n", "policy.yaml:13:5: subject is missing"),

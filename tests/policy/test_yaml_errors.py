@@ -32,8 +32,8 @@ def problem(text: str) -> Problem:
         # indentation
         ("bots:\n\tgreeter: {}\n", "2:1: a tab stands where spaces belong"),
         ("bots:\n  greeter:\n  \tpublish: [a]\n", "3:3: a tab stands where spaces belong"),
-        ("bots:\n    a:\n        publish: [x]\n   b: {}\n", "4:4: is indented by 3, and no line above that is still open is"),
-        ("x:\n  - a\n - b\n", "3:2: is indented by 1, and no line above that is still open is"),
+        ("bots:\n    a:\n        publish: [x]\n   b: {}\n", "4:4: is indented by 3, which fits no line above"),
+        ("x:\n  - a\n - b\n", "3:2: is indented by 1, which fits no line above"),
         ("bots:\n  a: {}\n    b: {}\n", "3:5: is indented deeper than line 2, which has its value already"),
         ("version: 1\n  bus: shop\n", "2:3: is indented deeper than line 1, which has its value already"),
         ("bots:\n  a:\n    publish: [x]\n      subscribe: [y]\n", "4:7: is indented deeper than line 3, which has its value already"),

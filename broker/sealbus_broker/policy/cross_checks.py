@@ -85,7 +85,7 @@ def check_same_bus(draft: Draft, bus: BusFile | None, problems: list[Problem]) -
     """Refuse a ``bus.toml`` of another bus than ``policy.yaml``."""
     if bus is not None and draft.bus and bus.name != draft.bus:
         what = "is another bus's file"
-        hint = "the name stands in policy.yaml and in bus.toml: both have to agree"
+        hint = "policy.yaml and bus.toml both have the name, and must agree"
         problems.append(Problem(BUS_FILE, 0, 0, what, got=bus.name, expected=draft.bus, hint=hint))
 
 

@@ -81,7 +81,7 @@ def look_alikes(root: Path, wanted: Iterable[str]) -> list[Problem]:
     for name in names:
         meant = known.get(_folded(name))
         if meant is not None and name != meant:
-            what, hint = f"is not read, and {meant} is", f"name it {meant}, or give it quite another name"
+            what, hint = f"is not read: its name is not {meant}", f"rename it to {meant}, or to a very different name"
             found.append(Problem(printable(name, 100), 0, 0, what, hint=hint))
     return found
 

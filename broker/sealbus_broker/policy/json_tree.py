@@ -21,10 +21,10 @@ MAX_DEPTH: Final = 64
 _DECODER: Final = JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)((?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)")
-_STRING: Final = ("this is no text", None)
+_STRING: Final = ("this is not a text", None)
 _STRINGS: Final[dict[str, tuple[str, str | None]]] = {
     "Unterminated string": ("the text is not closed", 'put a " at its end'),
-    "Invalid control": ("a control character stands in a text", "write a line end as \\n and a tab as \\t"),
+    "Invalid control": ("the text contains a control character", "write a line end as \\n and a tab as \\t"),
     "Invalid \\": ("a backslash stands before a character that it does not escape", "write a backslash as \\\\"),
 }
 """What Python's decoder says of a text in quotes, and what to say instead, with a hint."""
@@ -91,7 +91,7 @@ class _Reader:
             raise self._refusal(self._place(error.pos), f"is not JSON: {what}", hint=hint) from None
         string = str(text)
         if any("\ud800" <= char <= "\udfff" for char in string):
-            raise self._refusal(place, "half of a surrogate pair, which is no character")
+            raise self._refusal(place, "half of a surrogate pair is not a character")
         return string
 
     def _list(self, depth: int) -> list[Node]:
@@ -151,7 +151,7 @@ class _Reader:
     def _not_json(self, what: str) -> Unreadable:
         got = printable(self._text[self._at : self._at + 20].split("\n")[0]) if self._peek() else "the end of the file"
         before = self._text[: self._at].rstrip()
-        hint = "the last entry has no comma behind it" if before.endswith(",") and got[:1] in ("}", "]") else None
+        hint = "remove the comma behind the last entry" if before.endswith(",") and got[:1] in ("}", "]") else None
         return self._refusal(self._place(self._at), f"is not JSON: {what}", got=got, hint=hint)
 
     def _refusal(self, place: Place, what: str, *, got: str | None = None, hint: str | None = None) -> Unreadable:

@@ -107,7 +107,7 @@ def read_keys(document: Document, bot: str, problems: list[Problem]) -> dict[byt
         if key is None:
             continue
         if key.raw in found:
-            reader.problem(("keys", at), "the key stands here twice")
+            reader.problem(("keys", at), "the key occurs here twice")
         found[key.raw] = key, at
     return found
 

@@ -95,7 +95,7 @@ def _faults(document: Document, path: Path_, schema: Any, resolver: Resolver) ->
     for keyword, pattern in patterns:
         if not _compiles({"pattern": pattern}):
             place = (*path, keyword) if keyword == "pattern" else (*path, keyword, pattern)
-            hint = "look-around and back-references are not: they cannot be checked in linear time"
+            hint = "look-around and back-references are not allowed: they do not run in linear time"
             yield document.problem(place, "the regular expression cannot be used", got=printable(pattern), hint=hint)
     if "format" in schema and schema["format"] not in FORMATS:
         got, near = printable(schema["format"]), nearest(schema["format"], FORMATS)

@@ -104,7 +104,7 @@ def word_faults(document: Document, path: Path_, schema: dict[str, Any]) -> Iter
             yield from _idle(document, path, schema, keyword)
         elif not keyword.startswith(_ANNOTATION):
             hint = _ELSEWHERE.get(keyword) or nearest(keyword, KEYWORDS)
-            hint = hint or "what only describes belongs into $comment, or begins with x-"
+            hint = hint or "put a description into $comment, or into a name that begins with x-"
             what = f"no keyword of Draft 2020-12 that is checked here: {printable(keyword, 60) or '(empty)'}"
             yield document.problem((*path, keyword), what, hint=hint)
 
@@ -123,7 +123,7 @@ def _idle(document: Document, path: Path_, schema: dict[str, Any], keyword: str)
             hint="correct the type, or move the keyword to where it belongs",
         )
     if (other := _SHADOWED.get(keyword)) in schema:
-        what = f"{keyword} checks nothing beside {other}, which takes all that is left"
+        what = f"{keyword} checks nothing beside {other}, which takes all the rest"
         yield document.problem(
             (*path, keyword), what, hint=f"remove one of the two; {keyword} also sees into allOf and $ref"
         )

@@ -58,7 +58,7 @@ def put(entries: dict[str, Entry], name: str, entry: Entry, file: str) -> None:
     if first is not entry:
         hint = f"the first is on line {first.key.line}; keep one of the two"
         raise Unreadable(
-            Problem(file, entry.key.line, entry.key.column, f"the key {printable(name)} stands twice", hint=hint)
+            Problem(file, entry.key.line, entry.key.column, f"the key {printable(name)} occurs twice", hint=hint)
         )
 
 

@@ -173,7 +173,7 @@ def _structure(said: str, place: _Place, begin: Any, _: str) -> Mistake | None:
         {len(one) - len(one.lstrip(" ")) for one in place.lines[: place.line] if one.strip()[:1] not in ("", "#")}
     )
     shown = ", ".join(map(str, known))
-    what = f"is indented by {place.indent}, and no line above that is still open is"
+    what = f"is indented by {place.indent}, which fits no line above"
     return place.mistake(what, f"lines above are indented by {shown}: entries of one mapping stand in one column")
 
 

@@ -1,6 +1,6 @@
 """YAML, read more strictly than its standard asks, because two readers who see different policies in one file are a hole.
 
-- A key that stands twice is refused.
+- A key that occurs twice is refused.
 - Anchors, aliases, merge keys and tags are refused: nine lines of aliases stand for a billion values, and tags name types
   to construct.
 - ``yes``, ``on``, ``1_0`` and dates are text. Only ``true`` and ``false`` are booleans, only plain decimal digits integers.
