@@ -1,4 +1,4 @@
-"""The parts of the documents that are made from the code, so that neither can change without the other.
+"""The parts of the documents that are made from the code. Neither can change without the other.
 
 ``python -m tests.docs.tables`` writes them anew; the tests only compare. A part stands between ``<!-- name -->`` and
 ``<!-- /name -->``.
@@ -110,7 +110,10 @@ def reasons() -> str:
 
 def fixed_limits() -> str:
     docs = attribute_docs(inspect.getsource(limits))
-    return "\n".join(wrapped(f"**`{name}`** is {getattr(limits, name):,}. {told}", "- ") for name, told in docs.items())
+    return "\n".join(
+        wrapped(f"**`{name}`** is {getattr(limits, name):,}, {told[0].lower()}{told[1:]}", "- ")
+        for name, told in docs.items()
+    )
 
 
 def policy_limits() -> str:

@@ -188,7 +188,7 @@ class Case:
 
 
 def check_size(case: Case) -> Violation | None:
-    """*size*: no more bytes than an envelope may have."""
+    """*size*: the message has at most the bytes of the largest envelope."""
     size = len(case.arrival.data)
     if size > MAX_ENVELOPE_BYTES:
         return Violation(Reason.SIZE, f"{size} bytes; at most {MAX_ENVELOPE_BYTES}")
@@ -196,7 +196,7 @@ def check_size(case: Case) -> Violation | None:
 
 
 def check_encoding(case: Case) -> Violation | None:
-    """*encoding*: exactly one envelope, in the one exact encoding."""
+    """*encoding*: the bytes are exactly one envelope, in the one exact encoding."""
     try:
         if are_together(case.arrival.data):
             split_together(case.arrival.data)
@@ -210,7 +210,7 @@ def check_encoding(case: Case) -> Violation | None:
 
 
 def check_key_known(case: Case) -> Violation | None:
-    """*unknown-key*: sealed with a key of the bot whose session sent it."""
+    """*unknown-key*: the sealing key is a key of the bot whose session sent the message."""
     assert case.envelope is not None
     case.bot = case.policy.sender(case.arrival.session)
     case.key = case.bot.keys.get(case.envelope.seal.key) if case.bot else None
@@ -218,7 +218,8 @@ def check_key_known(case: Case) -> Violation | None:
 
 
 def check_key_valid(case: Case) -> Violation | None:
-    """*key-not-valid*: the key's time had come, and was not over, when the message arrived."""
+    """*key-not-valid*: the key was valid when the message arrived: neither too early nor too
+    late."""
     assert case.key is not None
     key, at = case.key, case.arrival.arrived_at_ms
     if at < key.not_before_ms:
@@ -229,7 +230,11 @@ def check_key_valid(case: Case) -> Violation | None:
 
 
 def check_key_revoked(case: Case) -> Violation | None:
-    """*key-revoked*. By the clock, not by arrival: once a key has leaked, nothing of it that still waits is believed."""
+    """*key-revoked*: the key is not revoked now.
+
+    The clock counts, and not the arrival. Once a key has leaked, no waiting message under it is
+    believed.
+    """
     assert case.key is not None
     if case.key.revoked_ms is not None and case.key.revoked_ms <= case.moment.now_ms:
         return Violation(Reason.KEY_REVOKED)
@@ -237,7 +242,10 @@ def check_key_revoked(case: Case) -> Violation | None:
 
 
 def check_seal(case: Case) -> Violation | None:
-    """*bad-seal*: the signature holds over the bytes as they came. From here on the sender is proven."""
+    """*bad-seal*: the signature holds over the bytes as they came.
+
+    From here on the sender is proven.
+    """
     assert case.envelope is not None
     if not case.verifier.holds(Context.ENVELOPE, case.envelope.seal, case.envelope.signed):
         return Violation(Reason.BAD_SEAL)
@@ -246,21 +254,27 @@ def check_seal(case: Case) -> Violation | None:
 
 
 def check_bus(case: Case) -> Violation | None:
-    """*wrong-bus*: sealed for this bus, not captured on a test bus where the same key speaks."""
+    """*wrong-bus*: the message is sealed for this bus.
+
+    This stops a message that was captured on a test bus, where the same key speaks.
+    """
     if case.header.bus != case.policy.bus:
         return Violation(Reason.WRONG_BUS, f"sealed for {case.header.bus}; this is {case.policy.bus}")
     return None
 
 
 def check_bot(case: Case) -> Violation | None:
-    """*wrong-bot*: the envelope says the same sender as the session and the key."""
+    """*wrong-bot*: the envelope names the same sender as the session and the key."""
     if case.header.bot != case.arrival.session:
         return Violation(Reason.WRONG_BOT, f"sealed as {case.header.bot}; sent by {case.arrival.session}")
     return None
 
 
 def check_birth(case: Case) -> Violation | None:
-    """*stale*: sealed within the life of its nonce. The ledger remembers a nonce for as long as there may be attempts under it, no longer."""
+    """*stale*: the message was sealed within the life of its nonce.
+
+    The ledger remembers a nonce for as long as there may be attempts under it, and no longer.
+    """
     age, longest = case.header.issued_at_ms - case.header.birth_ms, life_ms(live=case.arrival.delivery is Delivery.LIVE)
     if age < 0:
         return Violation(Reason.STALE, f"issued {-age} ms before its nonce was born")
@@ -270,7 +284,10 @@ def check_birth(case: Case) -> Violation | None:
 
 
 def check_wait(case: Case) -> Violation | None:
-    """*stale*: it waited no longer for a relay than the ledger's window allows for. A live message waits hardly at all."""
+    """*stale*: the message waited for a relay no longer than the ledger's window allows.
+
+    A live message waits hardly at all.
+    """
     waited = case.moment.now_ms - case.arrival.arrived_at_ms
     longest = LIVE_WAIT_MS if case.arrival.delivery is Delivery.LIVE else case.policy.limits.ingress_wait_ms
     if waited > longest:
@@ -279,8 +296,11 @@ def check_wait(case: Case) -> Violation | None:
 
 
 def check_ledger_age(case: Case) -> Violation | None:
-    """*stale*: its nonce was born since the ledger began. A ledger that was lost knows of no attempt that was accepted before: neither a
-    captured one nor a new one of the sender's may be."""
+    """*stale*: the nonce was born after the ledger began.
+
+    A ledger that began anew knows of no attempt that was accepted before. So it must accept neither
+    a captured attempt nor a new one of the sender.
+    """
     since = case.moment.ledger_since_ms
     if since is not None and case.header.birth_ms <= since + case.policy.limits.clock_skew_ms:
         return Violation(Reason.STALE, OLDER_THAN_LEDGER)
@@ -288,7 +308,10 @@ def check_ledger_age(case: Case) -> Violation | None:
 
 
 def check_not_in_future(case: Case) -> Violation | None:
-    """*issued-in-future*: an envelope issued ahead of time would outlive the ledger's memory."""
+    """*issued-in-future*: the envelope was not issued ahead of time.
+
+    Such an envelope would outlive the ledger's memory.
+    """
     ahead = case.header.issued_at_ms - case.arrival.arrived_at_ms
     if ahead > case.policy.limits.clock_skew_ms:
         return Violation(Reason.ISSUED_IN_FUTURE, f"{ahead} ms ahead")
@@ -296,7 +319,7 @@ def check_not_in_future(case: Case) -> Violation | None:
 
 
 def check_not_expired(case: Case) -> Violation | None:
-    """*expired*: its time-to-live was not over when the server stored it."""
+    """*expired*: the time-to-live was not over when the server stored the message."""
     ends = case.header.issued_at_ms + case.header.ttl_ms + case.policy.limits.clock_skew_ms
     if case.arrival.arrived_at_ms > ends:
         return Violation(Reason.EXPIRED, f"{case.arrival.arrived_at_ms - ends} ms late")
@@ -306,7 +329,8 @@ def check_not_expired(case: Case) -> Violation | None:
 def check_declared(case: Case) -> Violation | None:
     """*undeclared-subject*, or *cause* for an answer: there is a rule for such a message.
 
-    An answer's rule is that of its request, which the request's stamp proves; so this is where a reply's cause is judged.
+    An answer has the rule of its request, which the request's stamp proves. So the cause of a reply
+    is judged here.
     """
     if case.is_reply:
         assert case.bot is not None
@@ -322,7 +346,10 @@ def check_declared(case: Case) -> Violation | None:
 
 
 def check_granted(case: Case) -> Violation | None:
-    """*not-granted*: the policy lets this bot publish here. An answer's grant is the request's stamp."""
+    """*not-granted*: the policy lets this bot publish here.
+
+    The grant of an answer is the request's stamp.
+    """
     assert case.bot is not None
     if not case.is_reply and not case.bot.may_publish(case.header.subject):
         return Violation(Reason.NOT_GRANTED)
@@ -330,7 +357,7 @@ def check_granted(case: Case) -> Violation | None:
 
 
 def check_delivery(case: Case) -> Violation | None:
-    """*wrong-delivery*: it came the way that its subject's delivery class takes."""
+    """*wrong-delivery*: the message came by the delivery class of its subject."""
     assert case.rule is not None
     expected = Delivery.LIVE if case.is_reply else case.rule.delivery
     if case.arrival.delivery is not expected:
@@ -339,10 +366,11 @@ def check_delivery(case: Case) -> Violation | None:
 
 
 def check_ttl(case: Case) -> Violation | None:
-    """*ttl-too-long*: it asks for no longer a life than the policy allows.
+    """*ttl-too-long*: the time-to-live is at most the one that the policy allows.
 
-    A longer one would outlive the ledger's memory. Stream and live messages have limits of their own, so the delivery
-    class is judged first: a stream message sent live is told that, and not that its life is too long.
+    A longer one would outlive the ledger's memory. Stream and live messages have limits of their
+    own, so the delivery class is judged first. A stream message that was sent live is refused for
+    that, and not for its time-to-live.
     """
     limits = case.policy.limits
     longest = limits.ttl_ms if case.arrival.delivery is Delivery.STREAM else limits.live_ttl_ms
@@ -352,10 +380,12 @@ def check_ttl(case: Case) -> Violation | None:
 
 
 def check_parent(case: Case) -> Violation | None:
-    """*cause*: it carries a parent only where the subject's rule asks for one, and no more of it than the rule needs.
+    """*cause*: the message carries a parent only where the rule asks for one, and no more of it
+    than the rule needs.
 
-    Nothing of the parent has been read by then. It stands outside every schema and is stored with the message, so a bot that may send
-    60 bytes could otherwise fill the store with 256 KiB each time.
+    Nothing of the parent has been read by then. The parent is outside every schema, and is stored
+    with the message. Otherwise a bot that may send 60 bytes could fill the store with 256 KiB each
+    time.
     """
     assert case.rule is not None
     if case.is_reply or case.header.parent is None:
@@ -365,7 +395,10 @@ def check_parent(case: Case) -> Violation | None:
 
 
 def check_budget(case: Case) -> Violation | None:
-    """*size*: the payload has no more bytes than its subject allows (an answer: than its request's subject), before it is decoded."""
+    """*size*: the payload has at most the bytes that its subject allows.
+
+    For an answer, it is the subject of the request. The payload is not decoded yet.
+    """
     assert case.rule is not None and case.envelope is not None
     size, most = len(case.envelope.payload), case.rule.max_bytes
     if case.is_reply and case.header.schema_name == ERROR.name:
@@ -374,10 +407,11 @@ def check_budget(case: Case) -> Violation | None:
 
 
 def check_rate(case: Case) -> Violation | None:
-    """*rate*: no faster than the subject allows one bot.
+    """*rate*: the bot sends no faster than the subject allows one bot.
 
-    Behind the seal, and copies have an allowance of their own, so nobody can use up another's. What is delivered again after a relay
-    died is counted again: were it not, what was refused for its rate would be accepted then.
+    The seal is verified before, and copies have an allowance of their own. So nobody can use up the
+    rate of another bot. A message that is delivered again after a relay died is counted again.
+    Otherwise a message that was refused for its rate would be accepted then.
     """
     assert case.rule is not None
     rate = None if case.is_reply else case.rule.rate
@@ -389,7 +423,10 @@ def check_rate(case: Case) -> Violation | None:
 
 
 def check_payload(case: Case) -> Violation | None:
-    """*payload*: only now is it decoded: exactly one value of the JSON data model, with no more values in it than its subject allows."""
+    """*payload*: the payload is exactly one value of the JSON data model.
+
+    It has no more values in it than its subject allows. It is decoded only now.
+    """
     assert case.envelope is not None and case.rule is not None
     try:
         case.payload = unpack_json(case.envelope.payload, case.rule.max_values)
@@ -399,9 +436,10 @@ def check_payload(case: Case) -> Violation | None:
 
 
 def check_schema_known(case: Case) -> Violation | None:
-    """*unknown-schema*: the schema that the envelope names is one that the subject accepts; naming none means the first.
+    """*unknown-schema*: the subject accepts the schema that the envelope names.
 
-    An answer may also say that the request failed, and then names ``sealbus.error.v1``.
+    An envelope that names none means the first schema. An answer may also say that the request
+    failed, and then names ``sealbus.error.v1``.
     """
     rule, name = case.rule, case.header.schema_name
     assert rule is not None
@@ -415,7 +453,7 @@ def check_schema_known(case: Case) -> Violation | None:
 
 
 def check_schema(case: Case) -> Violation | None:
-    """*schema*: the payload meets it."""
+    """*schema*: the payload meets that schema."""
     assert case.schema is not None and case.envelope is not None
     if case.schema.is_valid(case.payload):
         return None
@@ -427,7 +465,7 @@ def check_schema(case: Case) -> Violation | None:
 
 
 def check_what_came_before(case: Case) -> Violation | None:
-    """*cause*: what the subject's rule says must have come before did."""
+    """*cause*: the earlier message that the subject's rule demands did come before."""
     assert case.rule is not None and case.bot is not None
     if case.is_reply or case.rule.cause is None:
         return None
@@ -441,9 +479,10 @@ def check_what_came_before(case: Case) -> Violation | None:
 
 
 def check_share(case: Case) -> Violation | None:
-    """*quota*: the bot has room in its share of the store where the message would be kept.
+    """*quota*: the bot has room in its share of the store that would keep the message.
 
-    Last of all, so that only what is stored counts: a store that one bot fills is full for everybody.
+    This check is the last, so that only stored messages count. A store that one bot fills is full
+    for all bots.
     """
     session = case.arrival.session
     if session == RELAY:

@@ -64,7 +64,7 @@ _MEANINGS: dict[Reason, str] = {
     Reason.PAYLOAD: "the payload is not one exactly encoded value of the JSON data model",
     Reason.UNKNOWN_SCHEMA: "the subject does not accept the schema that the envelope names",
     Reason.SCHEMA: "the payload does not meet the subject's JSON Schema",
-    Reason.CAUSE: "what must have come before is missing, unproven or does not match",
+    Reason.CAUSE: "the earlier message is missing, is not proven, or does not match",
     Reason.QUOTA: "the bot has filled its share of the bus's store",
     Reason.REPLAY: "these very bytes were judged before",
     Reason.NONCE_REUSED: "the nonce was used before for another message",
