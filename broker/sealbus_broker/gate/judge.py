@@ -298,8 +298,8 @@ def check_wait(case: Case) -> Violation | None:
 def check_ledger_age(case: Case) -> Violation | None:
     """*stale*: the nonce was born after the ledger began.
 
-    A ledger that began anew knows of no attempt that was accepted before. So it must accept neither
-    a captured attempt nor a new one of the sender.
+    A ledger that began anew knows of no attempt that was accepted before. So the relay
+    accepts neither a captured attempt nor a new one of the sender.
     """
     since = case.moment.ledger_since_ms
     if since is not None and case.header.birth_ms <= since + case.policy.limits.clock_skew_ms:
