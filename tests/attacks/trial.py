@@ -137,7 +137,7 @@ async def _on_a_line(attack: Attack, told: Told, ground: Ground) -> Found:
     await ground.ship()  # something genuine, to be imitated
     line = await ground.line()
     before, handled = Counter(line.bot.refused_deliveries), len(line.handled)
-    with overheard("a receipt that is none", "receipts that are none") as ignored:
+    with overheard("ignored an invalid receipt", "ignored an invalid bundle") as ignored:
         await told.act(line)
         await ground.ship()  # behind it: once this is handled, what came before was not
     refused = Counter(line.bot.refused_deliveries) - before

@@ -1,7 +1,21 @@
-"""A bot's presence on the bus: connecting, running, stopping, closing, and whom it tells.
+"""A bot's presence on the bus: connecting, running, stopping, closing, and the hooks that are told.
 
-:class:`Presence` is the part of :class:`~sealbus.Bot` that knows when things happen. What a bot says and hears is in
-:mod:`sealbus.bot`. :mod:`sealbus.life.states` has the states.
+:class:`Presence` is the part of :class:`~sealbus.Bot` that knows when things happen. What a bot
+says and hears is in :mod:`sealbus.bot`. :mod:`sealbus.life.states` draws the states and names who
+leaves each: ``connect()``, ``close()`` and the session.
+
+How it works. A presence makes the bot's parts once and wires them to each other; none of them knows
+the bot. Each part reports to a method here: the session ``_on_lost``, ``_on_back`` and
+``_on_pattern_denied``; the listener ``_on_denied``; the supervisor ``_on_failure``.
+
+* **connect()** opens the session, starts the sender, waits for the grants, and makes the handlers'
+  subscriptions, in this order, because each needs the one before. If one fails, all is undone, and
+  ``connect()`` may be called again.
+* **a lost connection** changes the state and calls hooks. The session comes back by itself, and
+  handlers go on meanwhile.
+* **a failure** (``_failure``) is remembered once, the first one, and ends ``run()``.
+* **close()** is one task, whoever calls it and however often. It stops receiving, lets handlers and
+  then verdicts finish, and disconnects. A second signal (``Life.hurry``) cuts the waiting short.
 """
 
 from __future__ import annotations
@@ -17,7 +31,13 @@ from sealbus.arguments import (
     check_seconds,
 )
 from sealbus.credentials import Credentials
-from sealbus.errors import BackgroundFailed, ConnectionFailed, InvalidInput, SealbusError, SubscriptionDenied
+from sealbus.errors import (
+    BackgroundFailed,
+    ConnectionFailed,
+    InvalidInput,
+    SealbusError,
+    SubscriptionDenied,
+)
 from sealbus.grants import GRANTS, Grants, Known
 from sealbus.life.hooks import H, Hooks
 from sealbus.life.session import RENEW_S, Session, Watchers
@@ -45,27 +65,32 @@ from sealbus.supervision import Supervisor, end, outcome
 from sealbus.waiting import Overdue
 
 CONNECT_TIMEOUT_S: Final = 10.0
+"""How long :meth:`Bot.connect` tries by default."""
+
 DRAIN_S: Final = 10.0
 """How long :meth:`Bot.close` waits for handlers and verdicts."""
 
 FLUSH_S: Final = 5.0
-"""How long what was written last may take to leave: a server that does not read is not waited for."""
+"""How long the last written bytes may take to leave. A server that does not read is not waited
+for."""
 
 CUT_SHORT_S: Final = 1.0
 """How long a handler that was cut short has for its ``finally`` blocks."""
 
 
-SYNC_HINT: Final = "there is no synchronous interface: wrap it, as in asyncio.run(main()) with `async def main(): ...`"
+SYNC_HINT: Final = "there is no synchronous interface: use `async def main()` and asyncio.run(main())"
 
 
 class Presence:
     """Makes a bot's parts, and takes them through its life."""
 
     def __init__(self, credentials: Credentials, *, renew_s: float | None = None) -> None:
-        """``renew_s``: how often the NATS session is renewed, in seconds; by default well before it ends."""
+        """``renew_s``: seconds between two renewals of the NATS session; by default well before it
+        ends."""
         if not isinstance(credentials, Credentials):
             raise InvalidInput(
-                f"Bot() takes Credentials, got {type(credentials).__name__}", hint="use Bot.from_file(path)"
+                f"Bot() takes Credentials, got {type(credentials).__name__}",
+                hint="use Bot.from_file(path)",
             )
         self.credentials = credentials
         self._life = Life(credentials.bot)
@@ -90,10 +115,17 @@ class Presence:
         self._receipts = receipts_subject(credentials.bot).encode()
         self._opener = Opener(credentials, verifier)
         self._requester = Requester(
-            credentials=credentials, publisher=self._publisher, opener=self._opener, verifier=verifier
+            credentials=credentials,
+            publisher=self._publisher,
+            opener=self._opener,
+            verifier=verifier,
         )
         self._speaker = Speaker(
-            credentials, self._life, publisher=self._publisher, requester=self._requester, known=self._known
+            credentials,
+            self._life,
+            publisher=self._publisher,
+            requester=self._requester,
+            known=self._known,
         )
         self._listener = Listener(
             credentials.bot,
@@ -107,11 +139,15 @@ class Presence:
             on_denied=self._on_denied,
         )
         self._tasks: set[asyncio.Task[Any]] = set()
+        """Handlers and hooks that run: :meth:`close` waits for them."""
         self._sending: asyncio.Task[None] | None = None
+        """The publisher's task, while the bot is connected."""
         self._closing: asyncio.Task[None] | None = None
+        """The one task of :meth:`close`, from its first call on."""
         self._failure: SealbusError | None = None
+        """The first error that :meth:`run` is to raise."""
         self._failed = asyncio.Event()
-        """Set with ``_failure``: something ended that :meth:`run` cannot do without."""
+        """Set with ``_failure``."""
         self._hooks = {event: Hooks(event) for event in ("connected", "lost", "denied")}
 
     @classmethod
@@ -121,7 +157,8 @@ class Presence:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """A bot with the credentials that the environment names. Raises :class:`CredentialsError`."""
+        """A bot with the credentials that the environment names. Raises
+        :class:`CredentialsError`."""
         return cls(Credentials.from_environment())
 
     @property
@@ -145,14 +182,15 @@ class Presence:
         return dict(self._opener.refused)
 
     async def grants(self) -> Grants:
-        """What the policy lets this bot do: what it may publish and subscribe to, classes, rates and limits.
+        """What the policy lets this bot do: what it may publish and subscribe to, classes, rates
+        and limits.
 
         The bus tells it with each connection. Raises :class:`NotConnected`.
         """
         self._life.check("grants()")
         return await self._known.get()
 
-    # ---- being there -------------------------------------------------------------------------------------------------
+    # ---- being there -----------------------------------------------------------------------------
 
     async def connect(self, timeout: float | None = CONNECT_TIMEOUT_S) -> None:  # noqa: ASYNC109  # with an error of its own
         """Connect, and return when every handler's subscription is in place.
@@ -161,8 +199,8 @@ class Presence:
             timeout: seconds for all of it, or ``None`` to wait for the bus as long as it takes.
 
         Raises:
-            ConnectionFailed: the time was over. The error names the cause. ``connect()`` may be called again.
-            SubscriptionDenied: the policy does not grant a handler's subscription.
+            ConnectionFailed: the time was over. The error names the cause. ``connect()`` may be
+            called again. SubscriptionDenied: the policy does not grant a handler's subscription.
             NotConnected: the bot was told to stop meanwhile, or was closed before.
         """
         limit_s = None if timeout is None else check_seconds("timeout", timeout)
@@ -184,6 +222,7 @@ class Presence:
             self._start(_of(handled), serve(handled, subscription, self._life.stopping))
         self._call_hooks("connected", self)
         if not self._session.is_up:
+            # It was lost before the state was CONNECTED, so _on_lost() has done nothing yet.
             self._on_lost("closed while the subscriptions were made")
 
     async def _arrive(self) -> list[tuple[Handled, Subscription]]:
@@ -224,19 +263,24 @@ class Presence:
         )
 
     def stop(self) -> None:
-        """Ask the bot to end: :meth:`run` closes it, a :meth:`connect` under way is given up, iterating ends.
+        """Ask the bot to end: :meth:`run` closes it, a :meth:`connect` under way is given up,
+        iterating ends.
 
-        Returns at once, and does nothing the second time. Call it in the bot's own event loop; from elsewhere use
-        ``loop.call_soon_threadsafe(bot.stop)``.
+        Returns at once, and does nothing the second time. Call it in the bot's own event loop; from
+        elsewhere use ``loop.call_soon_threadsafe(bot.stop)``.
         """
         self._life.stop()
 
     async def close(self, timeout: float = DRAIN_S) -> None:  # noqa: ASYNC109  # how long to wait for others
-        """Stop receiving, let handlers, requests and verdicts finish for ``timeout`` seconds, and disconnect.
+        """Stop receiving, let handlers, requests and verdicts finish, and disconnect.
 
-        What is still without verdict then raises :class:`Unresolved` where it was published. Called within a handler,
-        a hook, or the body of a loop over :meth:`messages`, it cannot wait for its caller: it returns at once, and the
-        bot is closed when the handlers are done. All who call it wait for the same end.
+        A message that is still without verdict then raises :class:`Unresolved` where it was
+        published. Called within a handler, a hook, or the body of a loop over :meth:`messages`, it
+        cannot wait for its caller: it returns at once, and the bot is closed when the handlers are
+        done. All who call it wait for the same end.
+
+        Args:
+            timeout: seconds for handlers, requests and verdicts to finish.
         """
         limit_s = check_seconds("timeout", timeout, zero=True)
         if self._life.state is BotState.NEW:
@@ -248,8 +292,9 @@ class Presence:
         if self._closing is None:
             self._closing = self._supervisor.piece("closing", self._close(limit_s))
         if self._life.is_at_work:
-            return
+            return  # it is itself waited for: waiting here would never end
         try:
+            # Shielded, because others may wait for the same task.
             await asyncio.shield(self._closing)
         except asyncio.CancelledError:
             self._life.hurry.set()
@@ -257,7 +302,7 @@ class Presence:
 
     async def _close(self, timeout_s: float) -> None:
         await self._life.settled()
-        if self._life.state is BotState.CLOSED:  # connect() was under way, and has undone what it did
+        if self._life.state is BotState.CLOSED:  # connect() was under way, and has been undone
             return
         self._life.move(BotState.CLOSING)
         try:
@@ -271,13 +316,20 @@ class Presence:
 
     async def _drain(self, deadline: float) -> None:
         if not await self._life.in_time(self._life.idle(), deadline):
-            log.warning("%s is closed before its handlers are done: %d were cut short", self.name, len(self._tasks))
+            log.warning(
+                "%s is closed before its handlers are done: %d were cut short",
+                self.name,
+                len(self._tasks),
+            )
         late = [task for task in self._tasks if not task.done()]
         for task in late:
             task.cancel()
         if late:
             await asyncio.wait(late, timeout=CUT_SHORT_S)
-        waited_for: list[asyncio.Future[Any]] = [*self._publisher.verdicts(), *self._requester.answers()]
+        waited_for: list[asyncio.Future[Any]] = [
+            *self._publisher.verdicts(),
+            *self._requester.answers(),
+        ]
         if waited_for:
             await self._life.in_time(_all_done(waited_for), deadline)
         await self._known.close()
@@ -305,17 +357,19 @@ class Presence:
     async def run(self, *, connect_timeout: float | None = None) -> None:
         """Connect, serve the handlers until SIGINT, SIGTERM or :meth:`stop`, and close.
 
-        Both signals are heard from the first line on. The first lets handlers finish, a second one cuts them short.
+        Both signals are heard from the first line on. The first lets handlers finish, a second one
+        cuts them short.
 
         Args:
-            connect_timeout: seconds to wait for the bus at the start; by default as long as it takes. Later the bot
-                always comes back by itself.
+            connect_timeout: seconds to wait for the bus at the start; by default as long as it
+                takes. Later the bot always comes back by itself.
 
         Raises:
-            ConnectionFailed: there was no bus within ``connect_timeout``.
-            SubscriptionDenied: the policy does not grant a handler's subscription; or does not grant it any more, and
+            ConnectionFailed: there was no bus within ``connect_timeout``. SubscriptionDenied: the
+            policy does not grant a handler's subscription; or does not grant it any more, and
                 there is no hook for it (:meth:`on_denied`).
-            BackgroundFailed: something that works in the background ended, which is a mistake of this library.
+            BackgroundFailed: something that works in the background ended, which is a mistake of
+            this library.
         """
         with heard(self._life.on_signal):
             try:
@@ -331,24 +385,27 @@ class Presence:
         if self._failure is not None:
             raise self._failure
 
-    # ---- hooks -------------------------------------------------------------------------------------
+    # ---- hooks -----------------------------------------------------------------------------------
 
     def on_connected(self, hook: H) -> H:
-        """Decorate a function to be called whenever there is a connection: the first time, and after each loss.
+        """Decorate a function to be called whenever there is a connection: the first time, and
+        after each loss.
 
-        It may be plain or ``async``, and takes the bot or nothing. What it raises is logged.
+        It may be plain or ``async``, and takes the bot or nothing. An exception is logged.
         """
         return self._hooks["connected"].add(hook)
 
     def on_lost(self, hook: H) -> H:
-        """Decorate a function to be called whenever the connection is lost. Else as :meth:`on_connected`."""
+        """Decorate a function to be called whenever the connection is lost. Else as
+        :meth:`on_connected`."""
         return self._hooks["lost"].add(hook)
 
     def on_denied(self, hook: H) -> H:
         """Decorate a function to be called when the bus no longer grants a handler's subscription.
 
-        It takes the :class:`SubscriptionDenied` or nothing. Without such a hook :meth:`run` raises the error. A live
-        subscription is asked for again with each new session, a durable one every minute.
+        It takes the :class:`SubscriptionDenied` or nothing. Without such a hook :meth:`run` raises
+        the error. A live subscription is asked for again with each new session, a durable one every
+        minute.
         """
         return self._hooks["denied"].add(hook)
 
@@ -366,7 +423,7 @@ class Presence:
         self._publisher.resend()
         if self._life.state is BotState.LOST:
             self._life.move(BotState.CONNECTED)
-            # As loud as the loss: who saw the one must see the other.
+            # At the level of the loss: whoever saw the one must see the other.
             log.warning("%s is connected again after %.1f s", self.name, after_s)
             self._call_hooks("connected", self)
 
@@ -380,7 +437,7 @@ class Presence:
         self._fail(error)
         return False
 
-    # ---- inside ------------------------------------------------------------------------------------
+    # ---- inside ----------------------------------------------------------------------------------
 
     def _handle(self, handled: Handled) -> None:
         if self._life.state not in (BotState.NEW, BotState.CONNECTING):
@@ -406,7 +463,10 @@ class Presence:
             await serve(handled, subscription, self._life.stopping)
 
     def _start(self, name: str, work: Coroutine[Any, Any, None], *, lasts: bool = True) -> None:
-        """Have ``work`` done beside everything else; :meth:`close` waits for it. ``lasts``: whether it does until the bot stops."""
+        """Have ``work`` done beside everything else; :meth:`close` waits for it.
+
+        ``lasts``: whether the work goes on until the bot stops. Then an earlier end is a failure.
+        """
         if lasts:
             task: asyncio.Task[None] = self._supervisor.must(name, self._work(work), until=self._life.stopping)
         else:
@@ -419,10 +479,10 @@ class Presence:
             await work
 
     def _on_failure(self, error: SealbusError) -> None:
-        """Something ended that the bot cannot do without."""
+        """A part ended that the bot cannot do without."""
         self._fail(error)
         if isinstance(error, BackgroundFailed):
-            self._life.stop()
+            self._life.stop()  # also where nobody waits in run()
 
     def _fail(self, error: SealbusError) -> None:
         if self._failure is None:

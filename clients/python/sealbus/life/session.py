@@ -22,8 +22,8 @@ connection must be replaced, and replaces it:
   :data:`LINGER_S`.
 
 Only ``_take``, ``_on_closed`` and ``close`` change the connection in use. ``on_denied`` is called
-for each subscription that the server refuses, on any connection and at any time. Attempts to connect
-never end by themselves. Whoever waits for a connection sets the deadline, and cancels.
+for each subscription that the server refuses, on any connection and at any time. Attempts to
+connect never end by themselves. Whoever waits for a connection sets the deadline, and cancels.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ from sealbus.protocol.subjects import BUS, INBOX
 from sealbus.supervision import Supervisor, end
 
 ATTEMPT_S: Final = 3
-"""How long one attempt may take. nats-server waits two seconds for the relay's answer to a login."""
+"""How long one attempt may take. nats-server waits two seconds for the relay's answer to a
+login."""
 
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_MOST_S: Final = 5.0
@@ -70,8 +71,8 @@ LINGER_S: Final = 10.0
 request waits."""
 
 PING_S: Final = 20
-"""How often nats-py asks whether the server is there. It gives up after two pings without answer, so
-a peer that vanished is noticed within a minute. nats-py's own interval is two minutes."""
+"""How often nats-py asks whether the server is there. It gives up after two pings without answer,
+so a peer that vanished is noticed within a minute. nats-py's own interval is two minutes."""
 
 _NOT_ALLOWED: Final = re.compile(rf'permissions violation for subscription to "{BUS}\.([^"]+)"', re.IGNORECASE)
 """nats-server's error for a subscription that the session may not make: the subject in quotes, and
@@ -160,7 +161,7 @@ class Session:
         self._writing: asyncio.Task[None] | None = None
         """Writes them once the session is up; ``None`` while there are none."""
 
-    # ---- its life ----------------------------------------------------------------------------------
+    # ---- its life --------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Connect for the first time, however long that takes, and keep connected from then on.
@@ -208,7 +209,7 @@ class Session:
         """Whether there is a connection."""
         return self._client is not None
 
-    # ---- using it ----------------------------------------------------------------------------------
+    # ---- using it --------------------------------------------------------------------------------
 
     async def client(self) -> HardenedClient:
         """The connection in use; waits while there is none."""
@@ -258,7 +259,8 @@ class Session:
                 self._released.set()
 
     def want_consumer(self, name: str) -> bool:
-        """Have the next connection ask for the consumer ``name``; return whether it was not asked for before.
+        """Have the next connection ask for the consumer ``name``; return whether it was not asked
+        for before.
 
         Raises :class:`InvalidInput` for more of them than a session can carry.
         """
@@ -283,7 +285,7 @@ class Session:
             self._change.set()
             await self._renewed.wait_for(lambda: name in self._asked)
 
-    # ---- one connection after the other ------------------------------------------------------------
+    # ---- one connection after the other ----------------------------------------------------------
 
     def _take(self, client: HardenedClient, asked: frozenset[str]) -> None:
         """Use ``client``, which asked for the consumers ``asked``, from now on."""
@@ -348,7 +350,7 @@ class Session:
                     await self._released.wait()
         await _retire(client)
 
-    # ---- making one --------------------------------------------------------------------------------
+    # ---- making one ------------------------------------------------------------------------------
 
     async def _connect(self) -> tuple[HardenedClient, frozenset[str]]:
         """A new connection, on which everything is attached, and the consumers that it asked for.
@@ -376,7 +378,8 @@ class Session:
         return pause_s
 
     async def _attempt(self, server: str, asked: frozenset[str]) -> HardenedClient:
-        """One attempt at one server. Raises :class:`ConnectionFailed` after at most :data:`ATTEMPT_S`."""
+        """One attempt at one server. Raises :class:`ConnectionFailed` after at most
+        :data:`ATTEMPT_S`."""
         client, began = HardenedClient(), asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(ATTEMPT_S):

@@ -1,9 +1,27 @@
 """Pulling from one JetStream consumer on one connection.
 
-A request names how many messages it may bring and how long it waits for them. nats-server has no call that takes a request back.
-Unsubscribing is none: the request crosses from one account to another, and what the server has just taken from the consumer for an
-inbox that is gone is lost until the consumer gives it out again, 30 seconds later and out of order (measured with 2.15.1). So a
-request is short, and whoever stops waits for its end (:meth:`Pull.over`).
+How it works. There is at most one request under way, which is what :attr:`Pull.outstanding` counts
+down. A request names how many messages it may bring and how long it waits for them. It is over when
+it has brought them all, when the server says so (a *status*: a message without a reply subject), or
+when nothing was heard of it for too long. ``ended`` is told how (:class:`End`), and the owner may
+ask again.
+
+* **idle**: ``outstanding`` is 0. The owner may ask.
+* **asking**: ``outstanding`` is more. Messages and statuses arrive.
+* **refused**: a status said that the server did not take the request. The pull stays asking for a
+  pause, so that it is not asked again in a tight loop, and then is idle.
+
+Only ``ask``, ``over``, ``_end`` and ``_receive`` change it. When the connection is lost nothing
+more arrives, and the owner, who learns of the loss from the connection, waits for
+:meth:`Pull.over`.
+
+nats-server has no call that takes a request back, and unsubscribing does not: the request crosses
+from one account to another, and a message that the server has just taken from the consumer for an
+inbox that is gone is lost until the consumer delivers it again, 30 seconds later and out of order
+(measured with 2.15.1). So a request is short, and whoever stops waits for its end.
+
+The relay's ingress (``sealbus_broker.relay.ingress``) has a loop of its own: it pulls with a pin
+and over one connection that reconnects, which changes when a request is over.
 """
 
 from __future__ import annotations
@@ -25,21 +43,25 @@ from sealbus.protocol.streams import ACCEPTED
 from sealbus.supervision import Supervisor
 
 PULL_S: Final = 1.0
-"""How long a request waits at the server, and so how long a stop may have to wait. An idle subscription asks once a second, which
-costs nats-server about 25 µs."""
+"""How long a request waits at the server, and so how long a stop may have to wait. An idle
+subscription asks once a second, which costs nats-server about 25 µs."""
 
 LOST_S: Final = 5.0
-"""A request of which nothing was heard for so long after its time is lost. The server may be busy for seconds."""
+"""A request is lost when nothing was heard of it for so long after its time. The server may be busy
+for seconds."""
 
 PULL_BYTES: Final = 1024 * 1024
-"""Bytes that one request may bring: more than the largest delivery (515 KiB and its subjects), and at full speed with messages of a
-kilobyte not less than :data:`~sealbus.receiving.window.MAX_IN_HAND` of them."""
+"""Bytes that one request may bring: more than the largest delivery (515 KiB and its subjects), and
+at full speed with messages of a kilobyte not less than
+:data:`~sealbus.receiving.window.MAX_IN_HAND` of them."""
 
 REFUSED_S: Final = 1.0
-"""Pause before the next request where the server did not take the last one, for example because too many wait already."""
+"""Pause before the next request after one that the server did not take, for example because too
+many requests wait already."""
 
 FINISH_S: Final = 2.0
-"""How long to wait for the end of a request beyond its time, when stopping. A busy server answers in tenths of a second."""
+"""How long a stop waits for the end of a request beyond its time. A busy server answers in tenths
+of a second."""
 
 _OVER: Final = (b"NATS/1.0 404", b"NATS/1.0 408")
 """The request's time is over: nothing there, or nothing more."""
@@ -60,8 +82,9 @@ class End(Enum):
     """How a request ended."""
 
     OVER = "over"
-    """It brought what it was for, or its time is over."""
+    """It brought all its messages, or its time is over."""
     REFUSED = "refused"
+    """The server did not take it, or ended it early."""
     LOST = "lost"
     """No answer at all: the server, the consumer or the connection is not there."""
     GONE = "gone"
@@ -81,9 +104,14 @@ class Pull:
         take: Callable[[bytes, bytes, bytes], None],
         ended: Callable[[End], None],
     ) -> None:
-        """``inbox``: a subject of this pull's own.
-
-        ``take`` is called with subject, reply and body of each message, and ``ended`` when a request is over.
+        """
+        Args:
+            client: the connection.
+            consumer: the consumer's name, in the stream ACCEPTED.
+            inbox: a subject that nobody else uses. Tokens are added to it.
+            supervisor: answers for the timer.
+            take: called with subject, reply subject and body of each message.
+            ended: called when a request is over.
         """
         self._client = client
         self._supervisor = supervisor
@@ -92,11 +120,15 @@ class Pull:
         self._take = take
         self._ended = ended
         self._requests = 0
+        """Requests so far. Each has a reply subject of its own, by its number."""
         self._reply = b""
-        """Of the last request, and of no other: a status of an earlier one says nothing about this one."""
+        """Reply subject of the last request: a status of an earlier one says nothing about it."""
         self._subscription: Subscription | None = None
+        """The inbox, while it is open."""
         self._ending: asyncio.TimerHandle | None = None
+        """Ends the request under way: as lost, or after the pause that follows a refusal."""
         self._over = asyncio.Event()
+        """Wakes :meth:`over`: the request is over, or the connection is closed."""
         self._brought = False
         """Whether the request under way has brought anything."""
         self.outstanding = 0
@@ -107,9 +139,10 @@ class Pull:
         self._subscription = await self._client.subscribe_direct(f"{self._inbox}.*.pull", self._receive)
 
     def ask(self, count: int, *, wait: bool = True) -> None:
-        """Ask for ``count`` messages, or as many as one request may bring. Only while no request is under way.
+        """Ask for ``count`` messages, or as many as one request may bring.
 
-        ``wait``: whether the request waits for messages that do not exist yet.
+        Only while no request is under way. ``wait``: whether the request waits for messages that do
+        not exist yet.
         """
         self._requests += 1
         self._reply = f"{self._inbox}.{self._requests}.pull".encode()
@@ -117,7 +150,8 @@ class Pull:
         wanted = {"batch": count, "max_bytes": PULL_BYTES} | (
             {"expires": int(PULL_S * 1e9)} if wait else {"no_wait": True}
         )
-        with contextlib.suppress(NatsError, OSError):  # whoever owns the connection learns of its end
+        # A connection that cannot be written to is closed, and its owner learns of that anyway.
+        with contextlib.suppress(NatsError, OSError):
             self._client.write([pub(self._subject, json.dumps(wanted).encode(), self._reply)])
             self.outstanding, self._brought = count, False
             self._end_in(PULL_S + LOST_S, End.LOST)
@@ -164,7 +198,9 @@ class Pull:
                 self.outstanding -= 1
                 if not self.outstanding:
                     self._end(End.OVER)
-        elif subject == self._reply and self.outstanding:  # a status: this request is over
+        elif subject == self._reply and self.outstanding:
+            # "Message Size Exceeds MaxBytes" also comes when the first message alone is too large.
+            # Then nothing was brought, and asking again at once would be a tight loop.
             if headers.startswith(_OVER) or (self._brought and headers.startswith(_FULL)):
                 self._end(End.OVER)
             else:

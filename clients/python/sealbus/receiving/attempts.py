@@ -1,13 +1,15 @@
 """Messages whose handlers failed: when they are tried again, and when that ends.
 
-A failing message waits at the server for its next attempt while the others go on. It is tried ``most`` times. Then the relay parks
-it in the quarantine, and the subscription is done with it. Two cases end sooner:
+A failing message waits at the server for its next attempt while the others go on. It is tried
+``most`` times. Then the relay parks it in the quarantine, and the subscription is done with it. Two
+cases end sooner:
 
-* Too many messages wait. The server keeps a bounded number per subscription, and beyond it delivers nothing new. So a failing
-  message is parked at once while :data:`MOST_WAITING` others wait. This needs a sign that the messages are at fault: if nothing has
-  succeeded lately, it is the handler that fails, and then waiting is right and emptying the subscription into the quarantine wrong.
-* No attempt has had an outcome. A message that kills its process is never reported as failed. It is parked untried once it has been
-  delivered far more often than it may be tried.
+* Too many messages wait. The server keeps a bounded number per subscription, and beyond it delivers
+  nothing new. So a failing message is parked at once while :data:`MOST_WAITING` others wait. This
+  needs a sign that the messages are at fault: if nothing has succeeded lately, it is the handler
+  that fails, and then waiting is right and emptying the subscription into the quarantine wrong.
+* No attempt has had an outcome. A message that kills its process is never reported as failed. It is
+  parked untried once it has been delivered far more often than it may be tried.
 """
 
 from __future__ import annotations
@@ -18,28 +20,34 @@ from typing import Final
 
 RETRY_FIRST_S: Final = 1.0
 RETRY_MOST_S: Final = 60.0
-"""Pause before the next attempt: doubled with each attempt. Ten attempts take four minutes, a short outage of what a handler needs."""
+"""Pause before the next attempt: doubled with each attempt. Ten attempts take four minutes, a short
+outage of what a handler needs."""
 
 _DOUBLINGS: Final = 6
-"""2**6 s is past RETRY_MOST_S. Bounded before the power is taken: the 1,025th would not fit a float."""
+"""2**6 s is past RETRY_MOST_S. Bounded before the power is taken: the 1,025th would not fit a
+float."""
 
 DEFAULT_ATTEMPTS: Final = 10
 """As in a policy that does not say (``limits.attempts``), for a relay that does not tell."""
 
 MOST_WAITING: Final = 4096
-"""Failed messages of this process that may wait for another attempt: a quarter of what the server keeps per subscription
-(16,384), so that four processes can have as many without holding up the rest."""
+"""Failed messages of this process that may wait for another attempt: a quarter of what the server
+keeps per subscription (16,384), so that four processes can have as many without holding up the
+rest."""
 
 FAILURES_IN_A_ROW: Final = 100
-"""After so many failures without one success between them the handler is at fault, and not the messages."""
+"""After so many failures without one success between them the handler is at fault, and not the
+messages."""
 
 UNTRIED_LEAST: Final = 1000
-"""Deliveries before a message is parked untried, at least. Parking is final, and a message that a process
-fetched and gave back was delivered too: a subscription that stops after each message delivers those in
-reserve again and again. A message that kills its process is delivered every 30 s, so this takes 8 hours."""
+"""Deliveries before a message is parked untried, at least. Parking is final, and a message that a
+process fetched and gave back was delivered too: a subscription that stops after each message
+delivers those in reserve again and again. A message that kills its process is delivered every 30 s,
+so this takes 8 hours."""
 
 _REMEMBERED: Final = 65_536
-"""Messages whose give-backs are remembered: far more than a subscription has in hand, about 8 MiB."""
+"""Messages whose give-backs are remembered: far more than a subscription has in hand, about 8
+MiB."""
 
 
 def delay_s(attempt: int) -> float:
@@ -59,7 +67,8 @@ class Attempts:
         self._failures = 0
 
     def number(self, sequence: int, delivered: int) -> int:
-        """Which attempt the delivery of a message is: ``delivered``, the server's count, without what was given back here."""
+        """Which attempt the delivery of a message is: ``delivered``, the server's count, without
+        what was given back here."""
         if delivered == 1:
             return 1
         self._again.pop(sequence, None)
@@ -77,7 +86,8 @@ class Attempts:
         self._given_back.pop(sequence, None)
 
     def failed(self, sequence: int, attempt: int) -> float | None:
-        """The handler failed. Returns after how many seconds the message is to be tried again, or ``None`` if it is to be parked."""
+        """The handler failed. Returns after how many seconds the message is to be tried again, or
+        ``None`` if it is to be parked."""
         self._failures += 1
         if attempt >= self.most or (self._failures < FAILURES_IN_A_ROW and self._are_many()):
             self._given_back.pop(sequence, None)
@@ -87,7 +97,8 @@ class Attempts:
         return pause
 
     def is_hopeless(self, attempt: int) -> bool:
-        """Whether a message was delivered so often without any outcome that it is not to be tried again."""
+        """Whether a message was delivered so often without any outcome that it is not to be tried
+        again."""
         return attempt > max(2 * self.most, UNTRIED_LEAST)
 
     def _are_many(self) -> bool:

@@ -1,4 +1,21 @@
-"""A bot's subscriptions: made, remembered over every connection, and told when the bus denies one."""
+"""A bot's subscriptions: made, kept over every connection, and reported when the bus denies one.
+
+How it works. A handler is *registered* (:meth:`Listener.register`), and later *subscribed*
+(:meth:`Listener.subscribe`). A handler that is registered before the bot connects is subscribed
+with the first session, which asks for the rights of all of them at once.
+
+* **Live** subscriptions need no relay. Every new connection attaches all of them
+  (:meth:`Listener.attach`), before it is used. One that is made later attaches itself, to the
+  connection in use and to one that a renewal is just making.
+* **Durable** subscriptions have a consumer, which a relay makes (``sealbus.subscribe``), and which
+  a session must be allowed to use: so a new one renews the session.
+* **Undecided** ones are those whose author did not say ``live``. The grants tell which they are.
+
+A grant can be taken away. nats-server refuses a live subscription with the next session
+(:meth:`deny`), and a relay refuses to make a consumer again that it has deleted. Whoever iterates
+over messages gets the error. A handler's subscription is asked for again if there is a hook for it,
+and ends the bot's ``run()`` otherwise.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +54,8 @@ SUBSCRIBE_AGAIN_S: Final = 0.1
 """Pause before a live subscription is tried on the next connection."""
 
 DENIED_AGAIN_S: Final = 60.0
-"""Pause before a durable subscription whose grant was taken away is asked for again: a policy changes by hand."""
+"""Pause before a durable subscription whose grant was taken away is asked for again. People change
+policies, so it takes minutes at least."""
 
 _DENIED_HINT: Final = "ask the bus's operators for a `subscribe` grant that covers the whole pattern"
 
@@ -70,22 +88,26 @@ class Listener:
         self._known = known
         self._supervisor = supervisor
         self._on_denied = on_denied
-        """Tells of a subscription that was granted and is no more; returns whether a hook took it."""
+        """Tells of a subscription whose grant is gone. Returns whether a hook took it."""
         self._taken: set[tuple[str, str | None, str]] = set()
-        """Pattern, durable name and queue of what may not stand twice."""
+        """Pattern, durable name and queue group of handlers: two must not share one's messages."""
         self._live: list[LiveSubscription] = []
+        """Live subscriptions of handlers and of loops. Closed ones are dropped when one is
+        added."""
         self._newest: HardenedClient | None = None
-        """The newest connection, which may not be in use yet."""
+        """The newest connection. During a renewal it is attached, and not yet in use."""
         self.handlers: list[Handled] = []
+        """In the order in which they were registered."""
         self.denied: Counter[str] = Counter()
         """How often a subscription was denied, by its pattern."""
 
-    # ---- registering -------------------------------------------------------------------------------
+    # ---- registering -----------------------------------------------------------------------------
 
     def register(self, handled: Handled) -> None:
-        """Remember a handler. Before the bot connects, the first session is made to allow what it will need.
+        """Remember a handler. Before the bot connects, the first session asks for its rights.
 
-        Raises :class:`InvalidInput` for a place that is taken, and for more subscriptions than a session may have.
+        Raises :class:`InvalidInput` for a place that another handler has, and for more
+        subscriptions than a session may have.
         """
         place = (handled.pattern, handled.durable, handled.queue)
         if handled.durable is not None or handled.queue:
@@ -103,7 +125,7 @@ class Listener:
     def _check_place(self, place: tuple[str, str | None, str]) -> None:
         if place in self._taken:
             raise InvalidInput(
-                f"{self._name} has a handler for {place[0]} already, and the two would share its messages",
+                f"{self._name} has a handler for {place[0]} already, and both would share its messages",
                 hint="use one handler with concurrency=n, or give each a durable name of its own",
             )
 
@@ -120,7 +142,7 @@ class Listener:
         self._live.append(live)
         return live
 
-    # ---- subscribing -------------------------------------------------------------------------------
+    # ---- subscribing -----------------------------------------------------------------------------
 
     async def attach(self, client: HardenedClient) -> None:
         """Subscribe everything that is live on a new connection."""
@@ -130,9 +152,10 @@ class Listener:
                 await subscription.attach(client)
 
     async def subscribe(self, handled: Handled) -> Subscription:
-        """The subscription of a handler. Raises :class:`SubscriptionDenied` where the policy does not grant it.
+        """The subscription of a handler.
 
-        Takes as long as the bus takes to answer: whoever calls sets a deadline, or stops the bot.
+        Takes as long as the bus takes to answer. Whoever calls sets a deadline, or stops the bot.
+        Raises :class:`SubscriptionDenied` where the policy does not grant it.
         """
         if handled.undecided:
             await self._decide(handled)
@@ -143,7 +166,7 @@ class Listener:
         return await self._subscribe_durable(handled, handled.durable)
 
     async def _decide(self, handled: Handled) -> None:
-        """Make it live if all that its pattern stands for is."""
+        """Make it live if all subjects of its pattern are."""
         grants = await self._known.get()
         handled.undecided = False
         if grants.is_live(handled.pattern) and handled.durable is not None:
@@ -160,10 +183,12 @@ class Listener:
                 client = await self._session.client()
                 try:
                     await live.attach(client)
+                    # A renewal may have attached everything before this one was there.
                     if self._newest is not None and not self._newest.is_closed:
-                        await live.attach(self._newest)  # a renewal may have attached everything before this was there
-                    await client.flush()  # the server's refusal would come before its answer to this
-                except (NatsError, OSError) as error:  # lost meanwhile, so on the next one
+                        await live.attach(self._newest)
+                    # The server refuses without being asked, and before it answers this.
+                    await client.flush()
+                except (NatsError, OSError) as error:  # lost meanwhile: the next one will do
                     log.debug("not subscribed: %s", shortly(error))
                     await asyncio.sleep(SUBSCRIBE_AGAIN_S)
                 else:
@@ -187,7 +212,8 @@ class Listener:
             while True:
                 try:
                     await self._ask_for_place(handled)
-                except SubscriptionDenied as error:  # the grant was taken away, and the consumer with it
+                except SubscriptionDenied as error:
+                    # The grant was taken away, and the relay deleted the consumer with it.
                     self.denied[handled.pattern] += 1
                     if handled.raises or not self._on_denied(error):
                         raise
@@ -212,7 +238,8 @@ class Listener:
         )
 
     async def _ask_for_place(self, handled: Handled) -> int:
-        """Have the relay make the consumer; return how often its policy lets a failing message be tried."""
+        """Have the relay make the consumer. Returns its policy's number of attempts at a
+        message."""
         ask: dict[str, Any] = {
             "pattern": handled.pattern,
             "durable": handled.durable,
@@ -228,7 +255,10 @@ class Listener:
         return most
 
     async def _park(self, ask: dict[str, Any]) -> int | None:
-        """Have the relay keep a message that failed for good; return its number in the quarantine, if it has one."""
+        """Have the relay keep a message that failed for good.
+
+        Returns its number in the quarantine, if it has one. Raises :class:`SealbusError`.
+        """
         header, data = self._draft(PARK, ask)
         try:
             answer = (await self._requester.request(header, data, timeout_s=REQUEST_TIMEOUT_S)).payload
@@ -238,7 +268,10 @@ class Listener:
         return record
 
     async def _insist(self, subject: str, payload: Any) -> Any:
-        """Ask one of the bus's own services, until it answers."""
+        """Ask one of the bus's own services until it answers.
+
+        Raises :class:`RequestFailed` and :class:`Refused` where another question would not help.
+        """
         while True:
             header, data = self._draft(subject, payload)
             try:
@@ -259,10 +292,11 @@ class Listener:
                     subject,
                 )
 
-    # ---- being denied ------------------------------------------------------------------------------
+    # ---- being denied ----------------------------------------------------------------------------
 
     def deny(self, pattern: str) -> None:
-        """The server refused the live subscription with this pattern: now, or on a later connection."""
+        """The server refused the live subscription with this pattern: now, or on a later
+        connection."""
         self.denied[pattern] += 1
         error = SubscriptionDenied(
             f"the policy does not let {self._name} subscribe to {pattern}",

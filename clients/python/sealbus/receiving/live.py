@@ -1,4 +1,22 @@
-"""Live subscriptions: messages as they pass by."""
+"""Live subscriptions: messages as they pass by, delivered at most once.
+
+How one works. The reading loop of each connection calls ``_receive``, which checks a message and
+puts it into a bounded queue. :meth:`LiveSubscription.next` takes it out. What does not fit is
+counted and dropped: nothing here may hold up the reading loop, which all subscriptions of a bot
+share.
+
+* **asked**: it is attached to a connection. nats-server refuses a subscription after the fact, by
+  an error that names the subject, so there is no moment of consent: the listener flushes, and takes
+  the absence of an error for one.
+* **placed** (``placed``): it was granted once. A later refusal means that the grant is gone.
+* **denied** (``denied``): the server refused it on the newest connection. Cleared by every
+  :meth:`~LiveSubscription.attach`, because the policy may have changed back.
+* **closed** (``closed``): it has ended, and new connections leave it out.
+
+The listener (:mod:`sealbus.receiving.listener`) attaches it to each new connection. During a
+renewal two connections deliver, and a nonce that was seen counts once. What passes while there is
+no connection is missed.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +40,10 @@ from sealbus.waiting import set_after
 
 
 class LiveSubscription:
-    """Messages as they pass by. What passes while the bot is away, or too busy, is missed."""
+    """Messages on one pattern, as they pass by."""
 
     def __init__(self, *, opener: Opener, supervisor: Supervisor, pattern: str, queue: str = "") -> None:
+        """``queue``: the queue group whose members share the messages; empty: none."""
         self._opener = opener
         self._supervisor = supervisor
         self.pattern = pattern
@@ -32,23 +51,27 @@ class LiveSubscription:
         self.placed = False
         """Whether the server has granted it once."""
         self.denied: SubscriptionDenied | None = None
-        """The server's refusal, on the last connection."""
+        """The server's refusal, on the newest connection."""
         self.raises = False
-        """Whether whoever takes the messages is told of a refusal by an exception."""
+        """Whether :meth:`next` raises a refusal. Otherwise the listener tells a hook."""
         self._waiting = LiveQueue(lambda subject, data: opener.open(subject, data, BUS))
         self._changed = asyncio.Event()
+        """Wakes :meth:`next`: a message, a refusal or the stop."""
         self._stop = asyncio.Event()
+        """Set once, by :meth:`stop` or by the bot's signal."""
         self._seen = Seen()
+        """Messages that were queued: a copy of one is dropped."""
         self._attached: Subscription | None = None
+        """On the newest connection. Older ones end with their connection."""
         self._clients: WeakSet[HardenedClient] = WeakSet()
-        """The connections that it is attached to."""
+        """Connections that it is attached to. Weak, so that closed ones go."""
         self.closed = False
         """Whether it has ended: new connections leave it out."""
 
     async def attach(self, client: HardenedClient) -> None:
-        """Subscribe on a new connection; during a renewal both deliver, and each message counts once.
+        """Subscribe on a new connection. For a connection that it is attached to, it does nothing.
 
-        Said again of one connection it does nothing.
+        Raises nats-py's errors and :class:`OSError`.
         """
         if client in self._clients:
             return
@@ -61,13 +84,13 @@ class LiveSubscription:
             raise
 
     def deny(self, error: SubscriptionDenied) -> None:
-        """The server refused it."""
+        """The server refused it, on some connection."""
         self.denied = error
         self._changed.set()
 
     def _receive(self, subject: bytes, _: bytes, headers: bytes, data: bytes) -> None:
         if not data and not headers:
-            return  # a relay asks NATS whether anybody listens
+            return  # a relay finds out by it whether anybody listens
         if is_bookkeeping(subject, BUS):
             return
         if not self._waiting.has_room(data):
@@ -78,7 +101,7 @@ class LiveSubscription:
             return
         now_ms = time.time_ns() // 1_000_000
         if is_too_old_live(message.stamp, now_ms):
-            # Held back on its way, or by this process; or by somebody who pulled it from the store.
+            # It was held back: on its way, by this process, or by somebody who has it from a store.
             self._opener.refuse_late(
                 message, f"judged {now_ms - message.stamp.judged_at_ms} ms ago by the relay's clock"
             )
@@ -89,9 +112,14 @@ class LiveSubscription:
 
     @contextlib.asynccontextmanager
     async def open(self, stopping: asyncio.Event) -> AsyncIterator[None]:
-        """While the body runs, :meth:`next` gives messages, until ``stopping`` is set. Afterwards nothing is received."""
+        """While the body runs, :meth:`next` gives messages, until ``stopping`` is set.
+
+        Afterwards nothing is received.
+        """
         watching = self._supervisor.keep(
-            f"the stop of {self.pattern}", lambda: set_after(stopping, self._stop, self._changed), until=stopping
+            f"the stop of {self.pattern}",
+            lambda: set_after(stopping, self._stop, self._changed),
+            until=stopping,
         )
         try:
             yield
@@ -109,7 +137,10 @@ class LiveSubscription:
         self._changed.set()
 
     async def next(self) -> PendingMessage | None:
-        """The next message, or ``None`` once the subscription stops. Raises :class:`SubscriptionDenied` if it is to."""
+        """The next message, or ``None`` once the subscription stops.
+
+        Raises :class:`SubscriptionDenied` if :attr:`raises` is set.
+        """
         while not self._stop.is_set():
             while self._waiting:
                 message = self._waiting.pop()

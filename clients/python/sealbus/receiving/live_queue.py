@@ -1,7 +1,8 @@
 """Live messages that wait for a handler: bounded in number, and in the memory that they take.
 
-A payload that was decoded takes up to sixty times as much memory as on the wire (a list of empty lists), so only a little of what
-waits is kept decoded. The rest waits as it came, and is decoded again when its turn comes.
+A payload that was decoded takes up to sixty times as much memory as on the wire (a list of empty
+lists), so only a little of what waits is kept decoded. The rest waits as it came, and is decoded
+again when its turn comes.
 """
 
 from __future__ import annotations
@@ -50,14 +51,16 @@ class LiveQueue:
         return len(self._waiting) < WAITING and self._bytes + len(data) <= WAITING_BYTES
 
     def put(self, message: Message, subject: bytes, data: bytes) -> None:
-        """Have ``message`` wait; ``subject`` and ``data``: what it came as. Only while there is room."""
+        """Have ``message`` wait; ``subject`` and ``data``: what it came as. Only while there is
+        room."""
         is_open = self._open_bytes + len(data) <= OPEN_BYTES
         self._waiting.append(_Waiting(message if is_open else None, subject, data))
         self._bytes += len(data)
         self._open_bytes += len(data) if is_open else 0
 
     def pop(self) -> Message | None:
-        """The first one; ``None`` if it is a message no longer, as when it is not believed any more."""
+        """The first one; ``None`` if it is a message no longer, as when it is not believed any
+        more."""
         first = self._waiting.popleft()
         self._bytes -= len(first.data)
         if first.message is None:

@@ -1,4 +1,5 @@
-"""Iterating over a subscription's messages in a block that tells how the work on the last one ended."""
+"""Iterating over a subscription's messages in a block that tells how the work on the last one
+ended."""
 
 from __future__ import annotations
 
@@ -21,15 +22,18 @@ class Messages:
             async for message in messages:
                 ...
 
-    A message is done when the next one is asked for, or when the block is left, by ``break`` or by its end. Leaving it by an
-    exception means that the message failed: it is delivered again, later each time. If the task is cancelled the message is given
-    back and is delivered again at once. What else was fetched is given back in every case.
+    A message is done when the next one is asked for, or when the block is left, by ``break`` or by
+    its end. Leaving it by an exception means that the message failed: it is delivered again, later
+    each time. If the task is cancelled the message is given back and is delivered again at once.
+    What else was fetched is given back in every case.
 
-    Only a block can tell these apart: a loop alone does not learn whether it was left by ``break`` or by an exception.
+    Only a block can tell these apart: a loop alone does not learn whether it was left by ``break``
+    or by an exception.
     """
 
     def __init__(self, subscribe: Callable[[], Awaitable[Subscription | None]], life: Life) -> None:
-        """``subscribe``: makes the subscription, or returns ``None`` if the bot was told to stop meanwhile."""
+        """``subscribe``: makes the subscription, or returns ``None`` if the bot was told to stop
+        meanwhile."""
         self._subscribe = subscribe
         self._life = life
         self._entered = False
@@ -47,11 +51,15 @@ class Messages:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         last, self._last = self._last, None
         if self._subscription is not None:
-            self._subscription.stop()  # before the last message ends, which would make room for the next
+            # Before the last message ends, which would make room for the next one.
+            self._subscription.stop()
             self._subscription = None
         self._entered = False
         if last is not None:

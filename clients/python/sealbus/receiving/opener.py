@@ -47,20 +47,27 @@ class Opener:
     def open(self, subject: bytes, data: bytes, prefix: str, *, attempt: int = 1) -> Message | None:
         """The verified message in ``data``, or ``None`` for anything else.
 
-        ``prefix``: what the NATS subject must begin with, before a dot. ``attempt``: see :attr:`Message.attempt`.
+        ``prefix``: what the NATS subject must begin with, before a dot. ``attempt``: see
+        :attr:`Message.attempt`.
         """
         credentials = self._credentials
         name = subject.decode("utf-8", "replace").removeprefix(f"{prefix}.")
         try:
             return open_delivery(
-                data, name, bus=credentials.bus, bus_keys=credentials.bus_keys, verifier=self._verifier, attempt=attempt
+                data,
+                name,
+                bus=credentials.bus,
+                bus_keys=credentials.bus_keys,
+                verifier=self._verifier,
+                attempt=attempt,
             )
         except Malformed as error:
             self.refuse(error.what)
             return None
 
     def refuse_late(self, message: Message, why: str) -> None:
-        """Count a genuine delivery that took effect too late, and so is none (:mod:`sealbus.protocol.shelf_life`)."""
+        """Count a genuine delivery that took effect too late, and so is none
+        (:mod:`sealbus.protocol.shelf_life`)."""
         self.refused[LATE] += 1
         log.warning(
             "a message on %s from %s came too late, and is not handled: %s",
@@ -93,9 +100,11 @@ class PendingMessage:
         """The handler succeeded: the message is done for good."""
 
     def failed(self, error: BaseException) -> float | None:
-        """The handler raised ``error``. Returns the seconds until the next attempt, or ``None``: there is no other."""
+        """The handler raised ``error``. Returns the seconds until the next attempt, or ``None``:
+        there is no other."""
         del error
         return None
 
     def give_back(self) -> None:
-        """The handler was cut off, through no fault of the message: whoever is free may have it at once."""
+        """The handler was cut off, through no fault of the message: whoever is free may have it at
+        once."""

@@ -50,7 +50,8 @@ class Handled:
     queue: str = ""
     live: LiveSubscription | None = None
     raises: bool = False
-    """Whether it stands for a loop over messages, which is told by an exception that the subscription is denied."""
+    """Whether it stands for a loop over messages, which is told by an exception that the
+    subscription is denied."""
     attempts: int | None = None
     """How often a failing message is tried, if that is less often than the policy says."""
     forget_s: int | None = None
@@ -60,7 +61,8 @@ class Handled:
 
 
 async def serve(handled: Handled, subscription: Subscription, stopping: asyncio.Event) -> None:
-    """Call the handler with each message that comes, until ``stopping`` is set and all calls have ended.
+    """Call the handler with each message that comes, until ``stopping`` is set and all calls have
+    ended.
 
     No message is taken before a handler is free for it.
     """
@@ -76,7 +78,8 @@ async def serve(handled: Handled, subscription: Subscription, stopping: asyncio.
     async def take() -> None:
         nonlocal calls
         async with subscription.open(stopping), asyncio.TaskGroup() as running:
-            # What calls leave, such as a message to be parked, needs the subscription: the group ends first.
+            # What calls leave, such as a message to be parked, needs the subscription: the group
+            # ends first.
             while True:
                 await free.acquire()
                 pending = await subscription.next()
@@ -97,14 +100,16 @@ async def serve(handled: Handled, subscription: Subscription, stopping: asyncio.
 
 
 async def _call(handler: Handler, pending: PendingMessage) -> None:
-    """Have a handler work on one message. It fails by whatever it raises; only what ends the process goes further."""
+    """Have a handler work on one message. It fails by whatever it raises; only what ends the
+    process goes further."""
 
     async def work() -> None:
         await handler(pending.message)
 
     try:
         error = await outcome(work())
-    except BaseException:  # the bot stops and waits no longer, or the process ends; the message is not at fault
+    except BaseException:
+        # The bot stops and waits no longer, or the process ends. The message is not at fault.
         pending.give_back()
         raise
     if error is None:
@@ -116,8 +121,13 @@ async def _call(handler: Handler, pending: PendingMessage) -> None:
 
 def _failure(message: Message, pause_s: float | None, *, is_durable: bool) -> str:
     """Which message a handler failed on, and what happens to it."""
-    then = f"it is delivered again in {pause_s:.0f} s" if pause_s is not None else "it is parked in the quarantine"
+    if not is_durable:
+        then = "live messages are not delivered again"
+    elif pause_s is not None:
+        then = f"it is delivered again in {pause_s:.0f} s"
+    else:
+        then = "it is parked in the quarantine"
     return (
-        f"the handler of {message.subject} failed on message {message.nonce.hex()} from {message.bot} "
-        f"(attempt {message.attempt}); {then if is_durable else 'live messages are not delivered again'}"
+        f"the handler of {message.subject} failed on message {message.nonce.hex()}"
+        f" from {message.bot} (attempt {message.attempt}); {then}"
     )

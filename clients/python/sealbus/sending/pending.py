@@ -1,7 +1,18 @@
-"""A message without verdict: its attempts, and what follows from what is known of them. No clock is read here.
+"""A message without verdict: its attempts, and the consequences of each refusal. Reads no clock.
 
-Several attempts may be under way for one message, each with a verdict of its own. A refusal of one says nothing yet about the others, unless
-its reason does.
+How it works. A message is sealed and sent, and again after a pause, until a verdict ends it. Each
+sealing is an *attempt*, with its own digest, and each attempt may get a verdict of its own, in any
+order, or none. So a refusal of one says nothing yet about the others, unless its reason does.
+
+* **nameless**: it has no nonce yet, or one that it must not use again. It gets one when it is sent.
+* **open**: an attempt has no verdict. Its acceptance may be on the way.
+* **refused**: an attempt was refused, and :meth:`Pending.after` decides what follows
+  (:class:`Then`).
+* **over**: :attr:`Pending.verdict` is done: with the accepting stamp, a refusal, or ``Unresolved``.
+
+The publisher changes it (:mod:`sealbus.sending.publisher`); nothing here does by itself. A lost
+connection changes nothing: attempts stay open, and the message is sealed again under the same
+nonce, which the relay's ledger makes harmless.
 """
 
 from __future__ import annotations
@@ -22,7 +33,8 @@ from sealbus.protocol.stamp import Stamp
 from sealbus.sending.pacing import Pace
 
 _ABOUT_TIME: Final = frozenset({Reason.EXPIRED, Reason.STALE})
-"""Refusals that say nothing about an earlier attempt, and that a newer issue time may avoid."""
+"""Refusals for their time. They say nothing about an earlier attempt, and an attempt that is sealed
+later may avoid them."""
 
 _FINAL: Final = frozenset(
     {
@@ -38,25 +50,27 @@ _FINAL: Final = frozenset(
         Reason.ALREADY_ANSWERED,
     }
 )
-"""Refusals that say something about every attempt: the bytes alone decide, or what the ledger holds."""
+"""Refusals that hold for every attempt: the bytes alone decide, or what the ledger holds."""
 
 _CHANGING: Final = frozenset(
     {Reason.RATE, Reason.CAUSE, Reason.KEY_NOT_VALID, Reason.KEY_REVOKED, Reason.ISSUED_IN_FUTURE}
 )
-"""Refusals that depend on when a message is judged. All that are left depend on the policy, which seldom changes. In either case an
-earlier attempt may have been accepted and its receipt lost. While some attempt has no verdict, only an acceptance ends the matter, or
-the caller's time does, as unresolved. So it is where the nonce is resumed, but for refusals by the policy."""
+"""Refusals that depend on when a message is judged. All other reasons depend on the policy, which
+seldom changes. In either case an earlier attempt may have been accepted and its receipt lost. So
+while an attempt is open, only an acceptance or the end of the caller's time ends the message. The
+same holds for a resumed nonce, except for refusals by the policy."""
 
 
 class Then(Enum):
-    """What follows from a refusal."""
+    """The consequence of a refusal."""
 
     OVER = auto()
     """The message is refused."""
     LATER = auto()
     """It is sent again after a pause."""
     ANEW = auto()
-    """It is sent again after a pause under another nonce: this one is older than the ledger, and nothing was accepted under it."""
+    """It is sent again after a pause under another nonce. This one is older than the ledger, and
+    nothing was accepted under it."""
     IN_TURN = auto()
     """It is sent again when its subject's rate allows."""
 
@@ -66,27 +80,33 @@ class Pending:
     """One message without verdict."""
 
     order: int
+    """Counts up with each message of this process. Lower ones go first."""
     header: Header
+    """Without an issue time, which each attempt has of its own."""
     payload: bytes
+    """Packed."""
     live: bool
     resumed: bool
-    """Whether earlier attempts, which are not among ours, may have been accepted."""
+    """Whether attempts of an earlier call or process may have been accepted under the nonce."""
     timeout_s: float
-    """From when it is sent for the first time."""
+    """The caller's time, from when it is sent for the first time."""
     verdict: asyncio.Future[Stamp]
+    """The caller waits for it."""
     pace: Pace[Pending] | None
-    """Whose turn it has to wait for, where its subject has a rate."""
+    """Gives it its turn, where its subject has a rate."""
     on_named: Callable[[Header], None] | None
+    """Told of each nonce that it gets."""
     interval_s: float
-    """Until it is sent again."""
+    """Pause before it is sent again. Grows."""
     is_nameless: bool
-    """Whether it gets a nonce when it is sent next: it has none yet, or another than the one that it had."""
+    """Whether it gets a nonce when it is sent next: its first one, or one in place of the last."""
     attempts: dict[bytes, int] = field(default_factory=dict)
-    """Digests of the envelopes that were sent for it, and when each was sealed."""
-    server: str = ""
-    """Which start of which server the last attempt went to."""
+    """Digests of the envelopes that were sent under its nonce, and when each was sealed (ms since
+    1970)."""
     answered: set[bytes] = field(default_factory=set)
-    """Those of them that were refused."""
+    """Attempts that were refused."""
+    server: str = ""
+    """The server, and which of its starts, that the last attempt went to."""
     again: asyncio.TimerHandle | None = None
     """Runs out when it should be sealed anew."""
     deadline: asyncio.TimerHandle | None = None
@@ -98,12 +118,12 @@ class Pending:
 
     @property
     def may_be_accepted(self) -> bool:
-        """Whether some attempt may have been accepted without our knowing."""
+        """Whether some attempt may have been accepted, and the receipt is not here."""
         return self.resumed or self.has_open_attempt
 
     @property
     def has_open_attempt(self) -> bool:
-        """Whether some attempt of ours has no verdict."""
+        """Whether some attempt of this process has no verdict."""
         return self.attempts.keys() != self.answered
 
     @property
@@ -112,24 +132,28 @@ class Pending:
         return self.verdict.done()
 
     def is_past(self, now_ms: int) -> bool:
-        """Whether the nonce's life is over: nothing is sealed under it any more, and no refusal of it is believed."""
+        """Whether the nonce's life is over.
+
+        Nothing is sealed under it any more, and no refusal of it is believed: the ledger may have
+        forgotten an acceptance.
+        """
         return now_ms - self.header.birth_ms > life_ms(live=self.live)
 
     def rename(self, nonce: bytes) -> None:
-        """Begin again under ``nonce``: no attempt under the one before counts any more."""
+        """Begin again under ``nonce``. Attempts under the one before count no more."""
         self.header = replace(self.header, nonce=nonce)
         self.attempts.clear()
         self.answered.clear()
         self.is_nameless = False
 
     def after(self, reason: Reason, *, detail: str | None, behind_ms: int, left_s: float) -> Then:
-        """What follows from a refusal, which is noted already.
+        """The consequence of a refusal, which is in :attr:`answered` already.
 
         Args:
-            reason: its reason.
-            detail: its detail.
-            behind_ms: by how much this machine's clock is behind.
-            left_s: how much is left of the caller's time.
+            reason: the refusal's reason.
+            detail: the refusal's detail.
+            behind_ms: by how much this machine's clock is behind the bus's.
+            left_s: the rest of the caller's time, in seconds.
         """
         if reason in _ABOUT_TIME and not _is_hopeless(reason, behind_ms, left_s):
             is_too_old = reason is Reason.STALE and detail == OLDER_THAN_LEDGER
@@ -145,8 +169,8 @@ class Pending:
         error = Unresolved(
             f"no verdict on {self.header.subject} within {self.timeout_s:g} s",
             nonce=self.header.nonce,
-            hint="it may have been accepted: publish again with this nonce to find out. Is a relay running, and has the disk"
-            " of nats-server room? `sealbus ping` tells",
+            hint="it may have been accepted: publish again with this nonce to find out."
+            " Is a relay running, and has the disk of nats-server room? `sealbus ping` tells",
         )
         error.__cause__ = self.refused
         return error
@@ -164,10 +188,10 @@ class Pending:
 
 
 def may_be_sent(pending: Pending, server: str, now_ms: int) -> bool:
-    """Whether another attempt may go to ``server``: which start of which one.
+    """Whether another attempt may go to ``server``, which names a server and which of its starts.
 
-    The live ledger is in the server's memory. With a server that was started anew, relays refuse every attempt under a nonce from before.
-    So the outcome cannot be found out any more, and the caller is told at once.
+    The live ledger is in the server's memory. After a restart relays refuse every attempt under a
+    nonce from before. So nobody can find out the outcome any more, and the caller is told at once.
     """
     if pending.verdict.done() or pending.is_past(now_ms):
         return False
@@ -185,10 +209,12 @@ def may_be_sent(pending: Pending, server: str, now_ms: int) -> bool:
 
 
 def _is_hopeless(reason: Reason, behind_ms: int, left_s: float) -> bool:
-    """Whether every further attempt would meet the same refusal about time, because this machine's clock is behind."""
+    """Whether every further attempt would be refused for its time as well, because this machine's
+    clock is behind."""
     if told(behind_ms) is None:
         return False
     if reason is Reason.EXPIRED:
         return True
-    # Too old for the ledger: that ends once this clock has passed the moment at which the ledger began.
+    # Too old for the ledger: that ends when this clock has passed the moment at which the ledger
+    # began.
     return behind_ms > left_s * 1000

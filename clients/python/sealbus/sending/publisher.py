@@ -1,9 +1,23 @@
 """Sending: each message until the relay's signed verdict on it is here.
 
-What is published in the same turn of the event loop is sealed as one batch and travels as one NATS message: a burst costs
-one signature, and a single message waits for nothing. A message on a subject with a rate may have to wait for its turn
-first (:mod:`sealbus.sending.pacing`). A message without verdict is sealed anew under the same nonce and sent again; the relay's
-ledger makes that harmless.
+How it works. :meth:`Publisher.publish` makes a :class:`~sealbus.sending.pending.Pending` and waits
+for its verdict. The message goes round until then:
+
+1. **its turn** (``_submit``): on a subject with a rate it waits for its pace
+   (:mod:`sealbus.sending.pacing`).
+2. **unsent** (``_send``): it has a nonce, its time runs, and a timer that sends it again is set.
+3. **sent** (:meth:`Publisher.run`): one task seals all unsent messages as bundles and writes them.
+  All messages of one turn of the event loop share a bundle. So a burst costs one signature, and a
+  single message waits for nothing.
+4. **receipts** (:meth:`Publisher.take`): an acceptance ends it. A refusal ends it, or sends it back
+  to step 1, now or after a pause (:meth:`~sealbus.sending.pending.Pending.after`).
+
+It leaves the round by its verdict, by the end of the caller's time (``_give_up``), by its caller's
+cancellation, or when the bot is closed (:meth:`Publisher.abandon`).
+
+When the connection is lost, messages stay unsent until the next one. Messages that were sent may be
+lost with it, and so may their receipts: :meth:`Publisher.resend` sends all of them again. Each is
+sealed anew under the same nonce, which the relay's ledger makes harmless.
 """
 
 from __future__ import annotations
@@ -40,10 +54,12 @@ from sealbus.supervision import Supervisor
 
 RETRY_FIRST_S: Final = 1.0
 RETRY_MOST_S: Final = 8.0
-"""Between two attempts with one nonce: a verdict takes milliseconds, a relay that takes over seconds."""
+"""Pause between two attempts with one nonce, doubled each time. A verdict takes milliseconds. A
+relay that takes over from a dead one needs seconds."""
 
 EARLY_MS: Final = 10_000
-"""By how much a nonce that is resumed may be younger than this machine's clock: the clock of the process that made it was ahead."""
+"""A nonce that is resumed may come from a process whose clock was ahead of this one's by so
+much."""
 
 
 class Publisher:
@@ -58,23 +74,35 @@ class Publisher:
         supervisor: Supervisor,
         on_policy: Callable[[bytes], None] | None = None,
     ) -> None:
-        """``on_policy`` is told the digest of the policy that each of this bot's messages was judged by."""
+        """
+        Args:
+            credentials: whose messages, and the bus keys that verdicts are believed under.
+            session: gives the connection to send on.
+            verifier: remembers seals that held, so that none is checked twice.
+            supervisor: answers for the timers.
+            on_policy: told the digest of the policy that each message was judged by.
+        """
         self._credentials = credentials
         self._session = session
         self._verifier = verifier
         self._supervisor = supervisor
         self._on_policy = on_policy
         self._strangers = Strangers(credentials, verifier)
+        """Explains receipts under a bus key that the credentials do not name."""
         self._all: dict[Pending, None] = {}
-        """Everything without verdict, in order."""
+        """Every message without verdict, in order. A dict, because it keeps order and forgets
+        fast."""
         self._pending: dict[bytes, Pending] = {}
-        """What has been sent, by its nonce."""
+        """Messages that have a nonce, by that: receipts are matched here."""
         self._unsent: dict[Pending, None] = {}
-        """In order, each once: while there is no connection its time runs out again and again."""
+        """Messages for the next bundle, in order. Each once: while there is no connection, the
+        timer that sends a message again runs out again and again."""
         self._wake = asyncio.Event()
+        """Wakes :meth:`run`: something is unsent."""
         self._paces: dict[str, Pace[Pending]] = {}
         """By the pattern of the declaration."""
         self._begun = 0
+        """Messages so far, which gives each its order."""
 
     @property
     def waiting(self) -> int:
@@ -95,30 +123,32 @@ class Publisher:
         """Send one message and return its accepting stamp.
 
         Args:
-            header: its ``issued_at_ms`` is set anew for each attempt. Unless ``resumed``, its nonce is set when it is sent for
-                the first time, which is the nonce's birth.
+            header: its ``issued_at_ms`` is set anew for each attempt. Unless ``resumed``, its nonce
+                is set when it is sent for the first time, which is the nonce's birth.
             payload: one packed value.
-            live: whether it goes to be judged at once, or to be stored first.
-            resumed: whether the nonce was published before, by an earlier call. The ledger makes sure that it stands for
-                one message only, so an acceptance of that attempt counts too.
-            timeout_s: how long to wait for a verdict, from when it is sent for the first time. Before that it may have
-                to wait for its turn.
+            live: whether it is judged at once, or stored first.
+            resumed: whether an earlier call published under this nonce. The ledger accepts one
+                message only under a nonce, so an acceptance of that attempt counts too.
+            timeout_s: seconds to wait for a verdict, from when it is sent for the first time.
+                Before that it may have to wait for its turn.
             declared: its subject's declaration, if that is known. Its rate is kept to.
-            on_named: called with its header when it gets a nonce: just before it is sent for the first time, and each time that
-                it gets another one.
+            on_named: called with the header when the message gets a nonce: just before it is sent
+                for the first time, and each time that it gets another one.
 
         Raises:
-            Refused: the relay's verdict; for a refusal that another attempt may avoid, only when the time is over.
-            Unresolved: no verdict came in time.
-            CredentialsError: verdicts come under a bus key that the credentials do not name.
-            InvalidInput: the message is too large, one with its nonce is being published, the nonce is too old, or the time
-                is longer than a nonce lives.
+            Refused: the relay's verdict. A refusal that another attempt may avoid is raised only
+            when
+                the time is over.
+            Unresolved: no verdict came in time. CredentialsError: verdicts come under a bus key
+            that the credentials do not name. InvalidInput: the message is too large, another one
+            with its nonce is being published, the
+                nonce is too old, or the time is longer than a nonce lives.
         """
         self._check_life(header, live=live, resumed=resumed, timeout_s=timeout_s)
-        # The caller's mistakes are told to the caller, and never reach the sender.
+        # Told here, because an error in run() would have no caller to go to.
         if len(header.encode()) + len(payload) > MAX_ENVELOPE_BYTES - MAX_SEAL_BYTES:
             raise InvalidInput(
-                f"a payload of {len(payload)} bytes makes an envelope of more than {MAX_ENVELOPE_BYTES}",
+                f"a payload of {len(payload)} bytes makes an envelope of more than {MAX_ENVELOPE_BYTES} bytes",
                 hint="send a smaller payload, or where it can be fetched and its hash",
             )
         verdict: asyncio.Future[Stamp] = asyncio.get_running_loop().create_future()
@@ -145,7 +175,8 @@ class Publisher:
         try:
             return await verdict
         finally:
-            verdict.cancel()  # for the pace, where the caller was cancelled in the queue
+            # If the caller was cancelled, this tells the pace that the message needs no turn.
+            verdict.cancel()
             del self._all[pending]
             self._pending.pop(pending.header.nonce, None)
             self._unsent.pop(pending, None)
@@ -154,25 +185,30 @@ class Publisher:
                     timer.cancel()
 
     def _check_life(self, header: Header, *, live: bool, resumed: bool, timeout_s: float) -> None:
-        """Attempts under one nonce end with its life: later the bus may have forgotten it, and would deliver the message again."""
+        """Raise :class:`InvalidInput` for attempts that would outlive the nonce.
+
+        Later the bus may have forgotten the nonce, and would deliver the message again.
+        """
         life_s = life_ms(live=live) / 1000
         if timeout_s > life_s:
+            kind = "live" if live else "stream"
             raise InvalidInput(
-                f"timeout={timeout_s:g} is out of range: a {'live' if live else 'stream'} message is sent again for at most {life_s:g} s",
-                hint=f"use at most {life_s:g}; when it raises Unresolved, the outcome stays unknown",
+                f"timeout={timeout_s:g} is out of range: a {kind} message is sent again for at most {life_s:g} s",
+                hint=f"use at most {life_s:g} s; after Unresolved the outcome stays unknown",
             )
         if not resumed:
             return
         if header.nonce in self._pending:
             raise InvalidInput(
-                "a message with this nonce is being published already", hint="wait for its verdict, or leave nonce out"
+                "a message with this nonce is being published already",
+                hint="wait for its verdict, or leave nonce out",
             )
         age_ms = _now_ms() - header.birth_ms
         if not -EARLY_MS <= age_ms <= life_s * 1000:
             when = f"{age_ms / 1000:.0f} s ago" if age_ms > 0 else "in the future"
             raise InvalidInput(
                 f"this nonce was born {when}: a message can be resumed for {life_s:g} s",
-                hint="make nonces with sealbus.new_nonce(); what became of an older message can no longer be found out",
+                hint="make nonces with sealbus.new_nonce(); the outcome of an older message can no longer be found out",
             )
 
     def _pace(self, declared: Declared) -> Pace[Pending]:
@@ -194,7 +230,7 @@ class Publisher:
             pending.pace.submit(pending)
 
     def _send(self, pending: Pending) -> None:
-        """Have it sent with whatever else is to be sent in this turn of the loop, and again if there is no verdict in time."""
+        """Have it sent in this turn of the event loop, and again if no verdict comes in time."""
         later = self._supervisor.later
         if pending.deadline is None:
             self._begin(pending)
@@ -208,7 +244,7 @@ class Publisher:
         self._wake.set()
 
     def _begin(self, pending: Pending) -> None:
-        """It is about to be sent for the first time: now its time begins."""
+        """Start its time: it is about to be sent for the first time."""
         seconds = pending.timeout_s
         if pending.resumed:
             seconds = min(seconds, (pending.header.birth_ms + life_ms(live=pending.live) - _now_ms()) / 1000)
@@ -223,7 +259,7 @@ class Publisher:
             pending.on_named(pending.header)
 
     def _send_later(self, pending: Pending) -> None:
-        """Have it sent again after a pause in which the bus's clock or ledger can move on."""
+        """Have it sent again after a short pause, in which the bus's clock or ledger moves on."""
         if pending.again is not None:
             pending.again.cancel()
         pending.again = self._supervisor.later("sending again", pending.interval_s / 8, self._submit, pending)
@@ -238,11 +274,14 @@ class Publisher:
         pending.verdict.set_exception(pending.unresolved())
 
     def verdicts(self) -> list[asyncio.Future[Stamp]]:
-        """What :meth:`publish` waits for now, one a message."""
+        """The verdicts that callers of :meth:`publish` wait for."""
         return [pending.verdict for pending in self._all if not pending.verdict.done()]
 
     def resend(self) -> None:
-        """Send everything without verdict again, now: a new connection is there, and what was under way may be lost."""
+        """Send all messages without verdict again, now.
+
+        For a new connection: whatever was under way on the last one may be lost.
+        """
         for pending in list(self._pending.values()):
             if pending.attempts and not pending.verdict.done():
                 pending.interval_s = RETRY_FIRST_S
@@ -255,10 +294,11 @@ class Publisher:
                 pending.verdict.set_exception(pending.abandoned())
 
     async def run(self) -> None:
-        """Send what is published, for ever; cancel to stop."""
+        """Send unsent messages, for ever; cancel to stop."""
         while True:
             await self._wake.wait()
             client = await self._session.client()
+            # Cleared after the wait: while there was no connection, more may have become unsent.
             self._wake.clear()
             waiting = [one for one in self._unsent if may_be_sent(one, client.server_id, _now_ms())]
             self._unsent.clear()
@@ -271,35 +311,39 @@ class Publisher:
                         log.debug("not sent, will be again: %s", type(error).__name__)
 
     async def on_receipt(self, msg: Msg) -> None:
-        """Take what came to the inbox: one stamp, or several."""
+        """Take a message of the inbox, by way of nats-py: one stamp, or several."""
         self.receive(msg.data)
 
     def receive(self, data: bytes, nonce: bytes | None = None) -> None:
-        """Take one stamp, or several together; ``nonce``: what the subject says that it is about, if it does.
+        """Take one stamp, or a bundle of them. Never raises.
 
-        What does not verify, or is not about something of ours, is ignored. Never raises.
+        ``nonce``: the one in the subject that they came on, if it has one. Stamps that do not
+        verify, or are about no message of this publisher, are ignored.
         """
         if not data or (nonce is not None and nonce not in self._pending):
-            return  # such as NATS's answer to another bot, which may have it sent here
+            # Looked up before anything is verified: another bot may have nats-server send its
+            # answers here, and each would cost a check of a signature.
+            return
         try:
             receipts = split_together(data) if are_together(data) else [data]
         except Malformed as error:
-            log.warning("receipts that are none were ignored: %s", error.what)
+            log.warning("ignored an invalid bundle of receipts: %s", error.what)
             return
         for receipt in receipts:
             try:
                 stamp = open_stamp(receipt, self._credentials.bus_keys, self._verifier)
             except Malformed as error:
                 if not self._doubt(receipt):
-                    log.warning("a receipt that is none was ignored: %s", error.what)
+                    log.warning("ignored an invalid receipt: %s", error.what)
             else:
                 self._strangers.doubtful = False
                 self.take(stamp)
 
     def _doubt(self, receipt: bytes) -> bool:
-        """Whether this is a receipt for something of ours, but under a bus key that the credentials do not name.
+        """Whether this is a receipt for one of these messages under a bus key that the credentials
+        do not name.
 
-        Then nobody waits for longer than a real one may take.
+        If so, its caller waits no longer than a receipt under a known key may take.
         """
         found = self._strangers.open(receipt)
         if found is None:
@@ -307,7 +351,11 @@ class Publisher:
         stamp, key = found
         pending = self._pending.get(stamp.nonce)
         if pending is None or not is_receipt(
-            stamp, pending.header, pending.attempts.keys(), live=pending.live, resumed=pending.resumed
+            stamp,
+            pending.header,
+            pending.attempts.keys(),
+            live=pending.live,
+            resumed=pending.resumed,
         ):
             return False
         if pending.doubt is None:
@@ -319,7 +367,7 @@ class Publisher:
             pending.verdict.set_exception(self._strangers.error(key))
 
     def take(self, stamp: Stamp) -> None:
-        """Take an opened stamp as a receipt, if it is one."""
+        """Take an opened stamp as a receipt, if it is the verdict on one of these messages."""
         pending = self._pending.get(stamp.nonce)
         if pending is None or pending.verdict.done():
             return
@@ -331,13 +379,20 @@ class Publisher:
         if accepted:
             pending.verdict.set_result(stamp)
         elif not pending.is_past(_now_ms()):
-            # Else this process was stopped for so long that the bus may have forgotten an acceptance.
+            # Otherwise this process was stopped for so long that the bus may have forgotten that it
+            # accepted the message: the refusal proves nothing any more.
             self._take_refusal(pending, stamp)
 
     def _take_refusal(self, pending: Pending, stamp: Stamp) -> None:
         assert stamp.reason is not None
         behind = behind_ms(stamp.judged_at_ms, pending.attempts[stamp.envelope], _now_ms())
-        refused = Refused(pending.header.subject, stamp.reason, detail=stamp.detail, stamp=stamp, clock=told(behind))
+        refused = Refused(
+            pending.header.subject,
+            stamp.reason,
+            detail=stamp.detail,
+            stamp=stamp,
+            clock=told(behind),
+        )
         pending.answered.add(stamp.envelope)
         left_s = 0.0 if pending.deadline is None else pending.deadline.when() - asyncio.get_running_loop().time()
         then = pending.after(stamp.reason, detail=stamp.detail, behind_ms=behind, left_s=left_s)
