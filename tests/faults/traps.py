@@ -22,7 +22,7 @@ from sealbus.protocol.subjects import CLOSED
 from sealbus.receiving.durable_message import DurableMessage
 from sealbus.receiving.live import LiveSubscription
 from sealbus.receiving.subscription import DurableSubscription
-from sealbus_broker.relay import relay as relay_module
+from sealbus_broker.relay import ledgers as ledgers_module
 from sealbus_broker.relay.ingress import IngressWorker
 from sealbus_broker.relay.journal import Entry, Journal, Stored
 from sealbus_broker.relay.ledger import ledger_state
@@ -101,7 +101,7 @@ def _look_at_judging(spring: Callable[[str], None]) -> None:
 
     _look(Pipeline, "process", arrived)
     _look(Storing, "store", judged)
-    relay_module.ledger_state = reading  # type: ignore[attr-defined]  # this is the point
+    ledgers_module.ledger_state = reading  # type: ignore[attr-defined]  # this is the point
 
 
 def _look_at_storing(spring: Callable[[str], None]) -> None:

@@ -22,9 +22,9 @@ from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.nats.connection import connect, disconnect
 from sealbus_broker.nats.streams import STREAMS
 from sealbus_broker.printable import json_line
-from sealbus_broker.relay.health import PROBE_S, RESTART, Level, Problem, fill
+from sealbus_broker.relay.health import PING_SUBJECT, PROBE_S, RESTART, Level, Problem, fill
 from sealbus_broker.relay.probe import Prober, is_accepted
-from sealbus_broker.relay.relay import PING_SUBJECT, clock_ms
+from sealbus_broker.relay.relay import clock_ms
 from sealbus_broker.relay.secrets import BusSecrets
 
 ASK_S: Final = 3.0

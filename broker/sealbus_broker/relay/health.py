@@ -1,15 +1,20 @@
 """Whether the bus works, as each relay finds out for itself every few seconds.
 
-Four things are looked at:
+A look asks for these:
 
-- **the whole way**: unless a message was accepted just now, a probe is sent through INGRESS, the gate and the store
-  to its receipt (:mod:`sealbus_broker.relay.probe`). INGRESS answers no publisher, so nothing else shows
-  that it has stopped storing, as it does for good when nats-server's disk was full once;
-- **the relay's own stores**: what was judged and cannot be stored;
-- **the partitions**: messages that wait while none is judged;
-- **how full each stream is.**
+- **The whole way.** Unless a message was accepted just now, a probe is sent through INGRESS, the
+  gate and the store to its receipt (:mod:`sealbus_broker.relay.probe`). INGRESS answers no
+  publisher, so nothing else shows that it has stopped storing. It stops for good once nats-server's
+  disk was full.
+- **The relay's own stores.** A message that was judged may not be stored for seconds.
+- **The partitions.** Messages may wait while none is judged.
+- **The streams.** Each may be nearly full.
+- **The quarantine.** It may hold messages that ended a relay.
 
-What is wrong is *red*: the bus accepts nothing, or soon will not. What an operator should see to is a *warning*.
+A problem has a level: *red*, where the bus accepts nothing, or soon will not; or *warning*, where
+an operator should act. The health is the worst level, or *ok*. :meth:`Health.look` alone changes
+it. It logs a problem when it begins, when its level changes, each minute that it lasts, and when it
+is over. A lost connection is a problem by itself, and then nothing else is asked.
 """
 
 from __future__ import annotations
@@ -23,11 +28,13 @@ from enum import StrEnum
 from typing import Any, Final
 
 import structlog
+from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from sealbus.nats.hardened import HardenedClient
 from sealbus.supervision import kind
 from sealbus_broker.gate.policy import Policy
+from sealbus_broker.nats.jetstream import API
 from sealbus_broker.nats.streams import (
     ACCEPTED,
     ACK_WAIT_S,
@@ -45,41 +52,46 @@ from sealbus_broker.relay.tally import Tally
 
 log = structlog.get_logger(__name__)
 
+PING_SUBJECT: Final = "relay.ping"
+"""A subject inside the account BUS, where no bot is. Some relay answers with its health, and on
+``relay.ping.<name>`` that relay."""
+
 LOOK_S: Final = 3.0
-"""Between two looks. With :data:`PROBE_S` a bus that accepts nothing is red within ten seconds."""
+"""The pause between two looks. With :data:`PROBE_S` a bus that accepts nothing is red within ten
+seconds."""
 
 PROBE_S: Final = 4.0
-"""How long a probe may take: a thousand times what it takes on an idle bus, and more than a flood of
-10,000 messages needs that came before it."""
+"""How long a probe may take. That is a thousand times as long as on an idle bus, and longer than a
+flood of 10,000 messages before it takes."""
 
 STUCK_S: Final = 5.0
-"""How long the relay's stores may fail before that is red."""
+"""How long the relay's stores may fail before they are red."""
 
 STILL_S: Final = ACK_WAIT_S + 5.0
-"""How long a partition in which messages wait may stand still before that is red: longer than it takes until what a dead
-relay had in hand is delivered to another."""
+"""How long a partition in which messages wait may stand still before it is red. It is longer than
+it takes until the messages of a dead relay are delivered to another."""
 
 ASK_S: Final = 2.0
 """How long JetStream may take to say how full a stream is."""
 
 FULL_AT: Final = 0.8
-"""From this share on a stream's fill is a warning."""
+"""The share from which on a stream's fill is a warning."""
 
 ROOM_BYTES: Final = 4096
-"""A ledger stream with less room is red: an ordinary message of 1 KiB, with its stamp, seals and
-index, does not fit twice. No message needs to be lost before an idle bus says so."""
+"""A ledger stream with less room is red. An ordinary message of 1 KiB does not fit twice, with its
+stamp, seals and index. So an idle bus says so before a message is lost."""
 
 AGAIN_S: Final = 60.0
-"""Between two log lines about one problem that lasts."""
+"""The pause between two log lines about one problem that lasts."""
 
 RESTART: Final = (
-    "look into nats-server's log and at its disk. A stream that met a full disk stores nothing until nats-server is"
-    " restarted: free space first, then restart it"
+    "look into nats-server's log and at its disk. A stream that met a full disk stores nothing"
+    " until nats-server is restarted: free space first, then restart it"
 )
 
 
 class Level(StrEnum):
-    """How bad it is."""
+    """How bad a problem, or the health, is."""
 
     OK = "ok"
     WARNING = "warning"
@@ -88,17 +100,19 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is not as it should be: a sentence, and what to do."""
+    """One problem of the bus."""
 
     level: Level
     about: str
-    """What it is about: tells whether it is the same problem as before."""
+    """Its subject: by it a problem is known to be the same as before."""
     what: str
+    """A sentence that names it."""
     hint: str
+    """What helps."""
 
 
 class Health:
-    """Looks, remembers, and says in the log when something changes."""
+    """The health of the bus, as one relay sees it."""
 
     def __init__(
         self,
@@ -112,6 +126,18 @@ class Health:
         now_ms: Callable[[], int],
         monotonic: Callable[[], float],
     ) -> None:
+        """Begin without problems.
+
+        Args:
+            nc: The relay's connection.
+            prober: Sends probes.
+            journal: Knows which messages cannot be stored.
+            tally: Knows when a message was accepted last, and has the counts.
+            policy: Gives the policy in force.
+            relay: The relay's name.
+            now_ms: The wall clock, in ms since 1970.
+            monotonic: A clock that is never set, in seconds.
+        """
         self._nc = nc
         self._prober = prober
         self._journal = journal
@@ -121,30 +147,42 @@ class Health:
         self._now_ms = now_ms
         self._monotonic = monotonic
         self._looked_at: float | None = None
+        """When the last look ended. ``None``: there was none."""
         self._floors: dict[int, tuple[int, float]] = {}
-        """By partition, the last sequence that was settled, and since when it is that."""
+        """For each partition, the last sequence that was settled, and since when it is the last."""
         self._told: dict[str, tuple[Level, float]] = {}
-        """What the log has said, by what it is about, and when."""
+        """For each problem in the log, by its subject, the level, and when it was written last."""
         self.problems: tuple[Problem, ...] = ()
+        """The problems that the last look found."""
 
     @property
     def level(self) -> Level:
-        """The worst of what was found."""
+        """The worst level of all problems."""
         levels = {problem.level for problem in self.problems}
         return next((level for level in (Level.RED, Level.WARNING) if level in levels), Level.OK)
+
+    async def open(self) -> None:
+        """Begin to answer pings."""
+        await self._nc.subscribe(PING_SUBJECT, queue="relays", cb=self._on_ping)
+        await self._nc.subscribe(f"{PING_SUBJECT}.{self._relay}", queue="relays", cb=self._on_ping)
+        await self._nc.flush()
+
+    async def _on_ping(self, msg: Msg) -> None:
+        with contextlib.suppress(NatsError, OSError):
+            await msg.respond(json.dumps(self.report()).encode())
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Look every few seconds until ``stopping`` is set."""
         while not stopping.is_set():
             try:
                 await self.look()
-            except Exception as error:  # noqa: BLE001  # to look after the work must not end the work
+            except Exception as error:  # noqa: BLE001  # an error of the look must not end the work
                 log.error("health.not-checked", error=kind(error))  # noqa: TRY400  # one line
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), LOOK_S)
 
     async def look(self) -> None:
-        """Look once, and log what changed."""
+        """Look once, and log each change."""
         if not self._nc.is_connected:
             found = [Problem(Level.RED, "nats", "the relay has no connection to NATS", "is nats-server running?")]
         else:
@@ -155,7 +193,7 @@ class Health:
         self._tell()
 
     def report(self) -> dict[str, Any]:
-        """What ``relay.ping`` answers."""
+        """Return the answer to a ping."""
         policy = self._policy()
         looked = None if self._looked_at is None else round(self._monotonic() - self._looked_at, 1)
         return {
@@ -173,12 +211,13 @@ class Health:
         stored_at = self._tally.stored_at
         if stored_at is not None and self._monotonic() - stored_at < LOOK_S:
             return []
-        policy, before = self._policy(), await self._last_sequence()
+        policy = self._policy()
+        before = await self._last_sequence()
         try:
             stamp = await self._prober.probe(policy.bus, policy.limits.ttl_ms, self._now_ms(), PROBE_S)
         except (NatsError, OSError, TimeoutError) as error:
             if not isinstance(error, TimeoutError):
-                return []  # the connection was lost: the next look says so
+                return []  # the connection was lost, and the next look says so
             return [await self._no_verdict(before)]
         if is_accepted(stamp):
             return []
@@ -188,7 +227,7 @@ class Health:
     async def _no_verdict(self, before: int | None) -> Problem:
         after = await self._last_sequence()
         if before is not None and before == after:
-            what = f"INGRESS stores nothing: a message had no verdict within {PROBE_S:g} s and is not in the stream"
+            what = f"INGRESS stores nothing: a message is not in the stream after {PROBE_S:g} s"
         else:
             what = f"a message that INGRESS has stored had no verdict within {PROBE_S:g} s"
         return Problem(Level.RED, "probe", f"the bus accepts nothing: {what}", RESTART)
@@ -201,7 +240,7 @@ class Health:
         stuck = self._journal.stuck
         if stuck is None or stuck[0] < STUCK_S:
             return []
-        what = f"what was judged cannot be stored for {stuck[0]:.0f} s: {stuck[1]}"
+        what = f"judged messages cannot be stored for {stuck[0]:.0f} s: {stuck[1]}"
         return [Problem(Level.RED, "store", what, f"if a stream is full, raise its limit; else {RESTART}")]
 
     async def _streams(self) -> list[Problem]:
@@ -227,33 +266,36 @@ class Health:
         for partition in range(PARTITIONS):
             info = await self._ask(f"CONSUMER.INFO.{INGRESS}.{partition_consumer(partition)}")
             if info is None:
-                continue  # the stream's own problem
+                continue  # the look at the stream says so
             waiting = info["num_pending"] + info["num_ack_pending"]
-            floor, now = info["ack_floor"]["stream_seq"], self._monotonic()
+            floor = info["ack_floor"]["stream_seq"]
+            now = self._monotonic()
             known, since = self._floors.get(partition, (floor, now))
             if floor != known or not waiting:
                 since = now
             self._floors[partition] = floor, since
-            if now - since >= STILL_S:
-                what = f"{waiting} messages wait in partition {partition}, and none was settled for {now - since:.0f} s"
+            still_s = now - since
+            if still_s >= STILL_S:
+                what = f"{waiting} messages wait in partition {partition}, unsettled for {still_s:.0f} s"
                 found.append(Problem(Level.RED, f"partition {partition}", what, "look into the relays' logs"))
         return found
 
     async def _set_aside(self) -> list[Problem]:
-        """What was kept unjudged, until its records age out or are removed."""
+        """Warn of messages that were kept unjudged, until their records age out or are removed."""
         subjects = subject(UNJUDGEABLE)
         info = await self._ask(f"STREAM.INFO.{QUARANTINE}", json.dumps({"subjects_filter": subjects}).encode())
         counts = (info or {}).get("state", {}).get("subjects") or {}
         if not counts:
             return []
         bots = ", ".join(sorted(name.rpartition(".")[2] for name in counts)[:5])
-        what = f"{sum(counts.values())} messages ended the relays that judged them, and were set aside (from {bots})"
+        count = sum(counts.values())
+        what = f"{count} messages ended the relays that judged them, and were set aside (from {bots})"
         hint = f"look at them with sealbus quarantine ls --reason {UNJUDGEABLE}"
         return [Problem(Level.WARNING, UNJUDGEABLE, what, hint)]
 
     async def _ask(self, call: str, body: bytes = b"") -> dict[str, Any] | None:
         try:
-            answer: dict[str, Any] = json.loads((await self._nc.request(f"$JS.API.{call}", body, ASK_S)).data)
+            answer: dict[str, Any] = json.loads((await self._nc.request(f"{API}.{call}", body, ASK_S)).data)
         except (NatsError, OSError, TimeoutError, ValueError):
             return None
         return None if "error" in answer else answer
@@ -286,13 +328,13 @@ class Health:
 
 
 def fill(info: dict[str, Any]) -> float:
-    """What share of its limit a stream holds, from its STREAM.INFO."""
+    """Return the share of its limit that a stream holds, from its STREAM.INFO."""
     limit = info["config"]["max_bytes"]
     share: float = info["state"]["bytes"] / limit if limit > 0 else 0.0
     return share
 
 
 def room_bytes(info: dict[str, Any]) -> int:
-    """How many bytes a stream with a limit still takes, from its STREAM.INFO."""
+    """Return how many bytes a stream with a limit still takes, from its STREAM.INFO."""
     room: int = info["config"]["max_bytes"] - info["state"]["bytes"]
     return room

@@ -1,17 +1,41 @@
-"""One relay: everything of a bus that runs in one process, started and stopped in order."""
+"""One relay: everything of a bus that runs in one process, started and stopped in order.
+
+A relay goes through these states:
+
+========== ============================================================ ===========================
+state      meaning                                                      left for
+========== ============================================================ ===========================
+connecting there is no NATS yet; it waits, however long that takes      preparing
+preparing  it makes the streams, reads the ledgers, and waits until     serving
+           they are old enough
+serving    it judges, admits bots, answers on the bus's own subjects    lost, apart, draining
+lost       the connection is lost. Nothing is judged; nats-py connects  serving, once the ledgers
+           again                                                        are read
+apart      the clocks differ. There is no connection, so other relays   connecting, every few
+           do all the work                                              seconds
+draining   told to stop: it finishes the messages in hand               ended
+========== ============================================================ ===========================
+
+``stopping``, an event of whoever runs the relay, leads from any state to the end, within seconds.
+So does an error: NATS ends the connection for good, the streams are unusable, or background work
+keeps failing. A relay keeps nothing that it cannot lose: the messages in hand are delivered again,
+and the ledger recognises those that were accepted.
+
+The *door* (:mod:`sealbus_broker.door.door`), which admits bots, is another process. It runs in each
+of these states apart from the pauses while the clocks are apart, and is opened once the relay
+serves.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
 import structlog
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from sealbus.errors import ConnectionFailed, SealbusError
@@ -19,13 +43,12 @@ from sealbus.supervision import Ended, Supervisor, beside, end, kind, outcome
 from sealbus.waiting import Interrupted, race
 from sealbus_broker.door.door import Door
 from sealbus_broker.door.orders import Orders
-from sealbus_broker.errors import ClocksApart, StreamsUnusable
-from sealbus_broker.gate.policy import Delivery, Policy
+from sealbus_broker.errors import ClocksApart
+from sealbus_broker.gate.policy import Policy
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.nats.connection import HardenedClient, Link, disconnect
-from sealbus_broker.nats.jetstream import ask_well
 from sealbus_broker.nats.provision import provision
-from sealbus_broker.nats.streams import ACCEPTED, LIVE, PARTITIONS
+from sealbus_broker.nats.streams import PARTITIONS
 from sealbus_broker.nats.version import check_version
 from sealbus_broker.relay import clocks
 from sealbus_broker.relay.clocks import Apart
@@ -33,7 +56,7 @@ from sealbus_broker.relay.health import Health
 from sealbus_broker.relay.ingress import IngressWorker
 from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.last_try import LastTry
-from sealbus_broker.relay.ledger import Ledger, ledger_state
+from sealbus_broker.relay.ledgers import Ledgers
 from sealbus_broker.relay.live import LiveWorker
 from sealbus_broker.relay.pipeline import Pipeline
 from sealbus_broker.relay.probe import Prober
@@ -45,31 +68,21 @@ from sealbus_broker.relay.tally import Tally
 
 log = structlog.get_logger(__name__)
 
-PING_SUBJECT: Final = "relay.ping"
-"""Inside the account BUS, where no bot is: some relay answers with its health; ``relay.ping.<name>``, that relay."""
-
 DRAIN_S: Final = 10.0
-"""How long a stop waits for what is in hand. What is not finished by then is delivered to another relay, or to the next start."""
+"""How long a stop waits for the messages in hand. A message that is not finished by then is
+delivered to another relay, or at the next start."""
 
 LOST_S: Final = 1.0
 """How long a stop waits for a connection that is lost. Nothing can be finished without it."""
 
-ASK_S: Final = 10.0
-"""How long JetStream may take for one answer; a leader's election takes seconds."""
-
-RETRY_S: Final = 1.0
-"""Between two attempts to read the ledgers of a NATS that has just come back."""
-
-_STREAMS: Final = ((Delivery.STREAM, ACCEPTED), (Delivery.LIVE, LIVE))
-
 
 def clock_ms() -> int:
-    """Milliseconds since 1970 UTC."""
+    """Return the milliseconds since 1970 UTC."""
     return time.time_ns() // 1_000_000
 
 
 def tell(ended: Ended) -> None:
-    """Write an unexpected end into the log."""
+    """Write an unexpected end of background work into the log."""
     log.error(
         "background.ended",
         text=f"error: {ended}",
@@ -81,33 +94,53 @@ def tell(ended: Ended) -> None:
     )
 
 
+def _tell_diverged(apart: ClocksApart) -> None:
+    text = f"error: {apart.what}\nhint: {apart.hint}"
+    log.error("clocks.diverged", text=text, error=apart.what, hint=apart.hint)
+
+
 class Relay:
-    """Serves one bus on one NATS until told to stop. Keeps nothing that it cannot lose."""
+    """Serves one bus on one NATS until it is told to stop."""
 
     def __init__(self, *, servers: list[str], secrets: BusSecrets, policy: Callable[[], Policy], name: str) -> None:
-        """``servers``: NATS URLs. ``policy`` gives the policy in force, anew for each batch. ``name`` stands in the stamps."""
+        """Prepare; :meth:`run` serves.
+
+        Args:
+            servers: NATS URLs.
+            secrets: The bus's own keys.
+            policy: Gives the policy in force, anew for each batch.
+            name: The relay's name, which its stamps have.
+        """
         self._servers = servers
         self._secrets = secrets
         self._policy = policy
         self._name = name
-        self._ledgers: dict[Delivery, Ledger] = {}
-        self._journal: Journal | None = None
-        self._workers: Sequence[IngressWorker | LiveWorker] = ()
-        self._nc: HardenedClient | None = None
         self._supervisor = Supervisor(f"the relay {name}", tell=tell)
-        self._reading: asyncio.Task[None] | None = None
-        self._closed = asyncio.Event()
-        """Set when a connection has ended for good, which nats-py does on some errors of the server."""
-        self._apart = Apart()
         self.tally = Tally(time.monotonic)
+        """The counts of verdicts, over all connections."""
+        # Of the present connection: _serve_once sets each of them anew.
+        self._nc: HardenedClient | None = None
+        self._closed = asyncio.Event()
+        """Set when the connection has ended for good, which nats-py does on some errors of the
+        server."""
+        self._apart = Apart()
+        """Set when the clocks are apart."""
+        self._ledgers: Ledgers | None = None
+        """``None``: before the state *preparing*."""
+        self._journal: Journal | None = None
+        """``None``: before the state *serving*."""
+        self._workers: Sequence[IngressWorker | LiveWorker] = ()
+        """They pull and receive messages. Empty before the state *serving*."""
+        self._reading: asyncio.Task[None] | None = None
+        """The task that leads from *lost* to *serving*, or the last one that did."""
 
     async def run(self, stopping: asyncio.Event, ready: Callable[[], None]) -> None:
         """Serve until ``stopping`` is set; call ``ready`` once bots can connect.
 
-        Waits for a NATS that cannot be reached, at the start as later, and ends within seconds of
-        ``stopping`` whatever it waits for. Raises :class:`RelayError` if the streams are not as the
-        bus needs them, :class:`ConnectionFailed` if NATS ends a connection for good, and
-        :class:`BackgroundFailed` if something in the background has ended and does not get well.
+        Raises:
+            RelayError: The streams are not as the bus needs them, or the door does not stay up.
+            ConnectionFailed: NATS ends a connection for good.
+            BackgroundFailed: Background work has ended, and does not recover.
         """
         error = await outcome(self._run(stopping, ready))
         if isinstance(error, SealbusError):
@@ -116,7 +149,7 @@ class Relay:
             raise self._supervisor.fail("serving", error)
 
     async def _run(self, stopping: asyncio.Event, ready: Callable[[], None]) -> None:
-        """Serve while the clocks agree. While they do not, there is no connection: other relays do all the work."""
+        """Serve while the clocks agree, and wait while they do not."""
         told_at = -clocks.AGAIN_S
         while not stopping.is_set():
             try:
@@ -124,23 +157,28 @@ class Relay:
             except ClocksApart as apart:
                 if time.monotonic() - told_at >= clocks.AGAIN_S:
                     told_at = time.monotonic()
-                    text = f"error: {apart.what}\nhint: {apart.hint}"
-                    log.error("clocks.diverged", text=text, error=apart.what, hint=apart.hint)  # noqa: TRY400  # a sentence
+                    _tell_diverged(apart)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stopping.wait(), clocks.LOOK_S)
 
     async def _serve_once(self, stopping: asyncio.Event, ready: Callable[[], None]) -> None:
-        """Serve on a connection of its own, until ``stopping`` is set; raise :class:`ClocksApart` once the clocks are."""
-        self._ledgers, self._journal, self._workers, self._nc = {}, None, (), None
-        self._closed, self._apart = asyncio.Event(), Apart()
+        """Serve on a connection of its own until ``stopping`` is set. Raise
+        :class:`ClocksApart`."""
+        self._nc = None
+        self._closed = asyncio.Event()
+        self._apart = Apart()
+        self._ledgers = None
+        self._journal = None
+        self._workers = ()
         door = Door(self._door_orders, self._supervisor)
         keeping = self._supervisor.must("the door", door.run(), until=door.stopping)
         try:
             nc = self._nc = await until_stopped(stopping, self._connect())
-            await until_stopped(stopping, self._prepare(nc))
-            await self._wait_for_young_ledger(stopping)
+            ledgers = self._ledgers = Ledgers(nc=nc, policy=self._policy, now_ms=clock_ms, apart=self._apart)
+            await until_stopped(stopping, self._prepare(nc, ledgers))
+            await ledgers.wait_for_age(stopping)
             if not stopping.is_set():
-                await self._serve(nc, door, stopping, ready)
+                await self._serve(nc, ledgers, door, stopping, ready)
         except Stopped:
             log.info("relay.stopped", before="it was ready")
         except (NatsError, OSError, TimeoutError) as error:
@@ -160,27 +198,35 @@ class Relay:
         secrets = self._secrets
         return Orders(tuple(self._servers), self._name, secrets.relay, secrets.issuer, self._policy())
 
-    async def _prepare(self, nc: HardenedClient) -> None:
-        """Make what the bus needs in NATS, and ask what the ledgers hold."""
+    async def _connect(self) -> HardenedClient:
+        """Log in, however long that takes."""
+        link = Link("messages", self._on_lost, self._on_back)
+        name = f"sealbus relay {self._name} messages"
+        client = await link.connect(self._servers, self._secrets.relay.seed_text, name)
+        client.when_closed.add(self._closed.set)
+        return client
+
+    async def _prepare(self, nc: HardenedClient, ledgers: Ledgers) -> None:
+        """Make the streams and consumers, and read the ledgers."""
         version = nc.connected_server_version
         check_version(f"{version.major}.{version.minor}.{version.patch}")
         await provision(nc, self._policy())
         await remove_ungranted(nc, self._policy())
-        for delivery, stream in _STREAMS:
-            ledger = Ledger(nc, stream, in_memory=delivery is Delivery.LIVE)
-            self._ledgers[delivery] = ledger
-        await self._read_ledgers(nc)
+        await ledgers.read()
 
     async def _serve(
         self,
         nc: HardenedClient,
+        ledgers: Ledgers,
         door: Door,
         stopping: asyncio.Event,
         ready: Callable[[], None],
     ) -> None:
+        policy = self._policy
+        bus_key = self._secrets.bus
         journal = Journal(nc)
         await journal.open()
-        policy, bus_key = self._policy, self._secrets.bus
+        # One set of meters: what services store counts against the same shares as messages.
         meters = RateMeters()
         services = Services(
             nc=nc,
@@ -197,7 +243,7 @@ class Relay:
         pipeline = Pipeline(
             nc=nc,
             journal=journal,
-            ledgers=self._ledgers,
+            ledgers=ledgers.by_delivery,
             policy=policy,
             key=bus_key,
             relay=self._name,
@@ -217,12 +263,20 @@ class Relay:
         )
         pulling = [
             IngressWorker(
-                nc=nc, partition=partition, process=last_try.process, supervisor=self._supervisor, last_try=last_try
+                nc=nc,
+                partition=partition,
+                process=last_try.process,
+                supervisor=self._supervisor,
+                last_try=last_try,
             )
             for partition in range(PARTITIONS)
         ]
         live = LiveWorker(
-            nc=nc, process=last_try.process, tally=self.tally, now_ms=clock_ms, supervisor=self._supervisor
+            nc=nc,
+            process=last_try.process,
+            tally=self.tally,
+            now_ms=clock_ms,
+            supervisor=self._supervisor,
         )
         prober = Prober(nc, bus_key, self._name)
         await prober.open()
@@ -236,32 +290,26 @@ class Relay:
             now_ms=clock_ms,
             monotonic=time.monotonic,
         )
-
-        async def on_ping(msg: Msg) -> None:
-            with contextlib.suppress(NatsError, OSError):
-                await msg.respond(json.dumps(health.report()).encode())
-
-        await nc.subscribe(PING_SUBJECT, queue="relays", cb=on_ping)
-        await nc.subscribe(f"{PING_SUBJECT}.{self._name}", queue="relays", cb=on_ping)
-        await nc.flush()
+        await health.open()
+        # From here on a lost connection concerns them.
         self._journal = journal
         self._workers = [*pulling, live]
         keep = self._supervisor.keep
-        tasks = [
+        working = [
             keep(f"partition {partition}", partial(worker.run, stopping), until=stopping)
             for partition, worker in enumerate(pulling)
         ]
-        tasks.append(keep("live messages", partial(live.run, stopping), until=stopping))
-        beside = [
+        working.append(keep("live messages", partial(live.run, stopping), until=stopping))
+        watching = [
             keep("looking after the bus's health", partial(health.run, stopping), until=stopping),
-            keep("comparing the clocks", partial(self._compare_clocks, nc, stopping), until=stopping),
+            keep("comparing the clocks", partial(ledgers.compare_clocks, stopping), until=stopping),
         ]
         try:
             door.open()
             await self._until_told(stopping, door, ready)
-            await self._drain(nc, door, tasks, services)
+            await self._drain(nc, door, working, services)
         finally:
-            await end(*tasks, *beside)
+            await end(*working, *watching)
             services.cancel()
         log.info("relay.stopped", **self.tally.counts)
 
@@ -283,13 +331,18 @@ class Relay:
             )
 
     async def _drain(
-        self, nc: HardenedClient, door: Door, tasks: Sequence[asyncio.Task[None]], services: Services
+        self,
+        nc: HardenedClient,
+        door: Door,
+        working: Sequence[asyncio.Task[None]],
+        services: Services,
     ) -> None:
-        """Finish what is in hand, within :data:`DRAIN_S`, and within :data:`LOST_S` where there is no connection."""
+        """Finish the messages in hand, within :data:`DRAIN_S`; without a connection within
+        :data:`LOST_S`."""
 
         async def finish() -> None:
             await door.stop()
-            await asyncio.wait(tasks)
+            await asyncio.wait(working)
             await services.drain()
             await nc.flush()
 
@@ -300,81 +353,36 @@ class Relay:
                 lost_for = 0.0 if nc.is_connected else lost_for + LOST_S / 10
 
         async with beside(finish(), lost(), name="stopping") as (finishing, losing):
-            await asyncio.wait({finishing, losing}, timeout=DRAIN_S, return_when=asyncio.FIRST_COMPLETED)
+            ends = {finishing, losing}
+            await asyncio.wait(ends, timeout=DRAIN_S, return_when=asyncio.FIRST_COMPLETED)
             if not finishing.done():
                 why = "no connection to NATS" if losing.done() else f"not within {DRAIN_S:g} s"
-                log.warning("relay.unfinished", why=why, then="what was not finished is delivered again")
+                then = "a message that was not finished is delivered again"
+                log.warning("relay.unfinished", why=why, then=then)
             elif (error := finishing.exception()) is not None:
                 log.warning("relay.unfinished", why=kind(error))
 
-    async def _connect(self) -> HardenedClient:
-        """Log in, however long that takes."""
-        link = Link("messages", self._on_lost, self._on_back)
-        name = f"sealbus relay {self._name} messages"
-        client = await link.connect(self._servers, self._secrets.relay.seed_text, name)
-        client.when_closed.add(self._closed.set)
-        return client
-
     def _on_lost(self) -> None:
-        for ledger in self._ledgers.values():
-            ledger.doubt()
+        """Come into the state *lost*."""
+        if self._ledgers is not None:
+            self._ledgers.doubt()
         if self._journal is not None:
             self._journal.on_lost()
 
     def _on_back(self) -> None:
-        """NATS may have come back with less than it had: ask the ledgers before anything else is judged by them."""
+        """Read the ledgers again, and then leave the state *lost*."""
         if self._reading is not None:
             self._reading.cancel()
-        if self._nc is not None:
-            self._reading = self._supervisor.piece("reading the ledgers again", self._reread_ledgers(self._nc))
+        if self._ledgers is not None:
+            reading = self._come_back(self._ledgers)
+            self._reading = self._supervisor.piece("reading the ledgers again", reading)
 
-    async def _reread_ledgers(self, nc: HardenedClient) -> None:
-        async def read() -> None:
-            # A server that was restarted has lost what is in memory only, the live stream among it.
-            await provision(nc, self._policy())
-            await self._read_ledgers(nc)
-
-        while (error := await outcome(read())) is not None:  # of any type: nothing is judged before this has succeeded
-            if isinstance(error, ClocksApart):
-                self._apart.tell(error)
-                return
-            expected = isinstance(error, (StreamsUnusable, NatsError, OSError))
-            log.warning("ledger.not-read", error=str(error) if expected else kind(error))
-            await asyncio.sleep(RETRY_S)
-        # What was asked for on the connection before is lost with it: ask again now, not after a time-out.
+    async def _come_back(self, ledgers: Ledgers) -> None:
+        if not await ledgers.reread():
+            return  # the clocks are apart, and the relay leaves NATS
+        # The requests on the lost connection are lost with it: make them again now, not after a
+        # time-out.
         if self._journal is not None:
             self._journal.on_back()
         for worker in self._workers:
             worker.on_back()
-
-    async def _read_ledgers(self, nc: HardenedClient) -> None:
-        await self._check_clocks(nc)
-        for delivery, stream in _STREAMS:
-            state = await ledger_state(nc, stream)
-            self._ledgers[delivery].begin(state.since_ms, state.last_sequence, clock_ms())
-
-    async def _check_clocks(self, nc: HardenedClient) -> None:
-        """Raise :class:`ClocksApart`, or what JetStream's API raises."""
-        for _, stream in _STREAMS:
-            asking = ask_well(nc, f"STREAM.INFO.{stream}", None, ASK_S, "nats-server's clock cannot be told")
-            clocks.check(stream, await clocks.difference_ms(asking, clock_ms), self._policy().limits.clock_skew_ms)
-
-    async def _compare_clocks(self, nc: HardenedClient, stopping: asyncio.Event) -> None:
-        while not stopping.is_set():
-            try:
-                await self._check_clocks(nc)
-            except ClocksApart as error:
-                self._apart.tell(error)
-            except (StreamsUnusable, NatsError, OSError):
-                pass  # the health says so
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), clocks.LOOK_S)
-
-    async def _wait_for_young_ledger(self, stopping: asyncio.Event) -> None:
-        """On a new bus, wait until no clock can be behind the ledger's beginning, so that no honest first message is refused."""
-        since = max((ledger.since_ms or 0 for ledger in self._ledgers.values()), default=0)
-        remaining_ms = since + self._policy().limits.clock_skew_ms + 1 - clock_ms()
-        if remaining_ms > 0:
-            log.info("ledger.awaited", seconds=round(remaining_ms / 1000, 1))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), remaining_ms / 1000)

@@ -1,0 +1,137 @@
+"""The two ledgers of a bus, ACCEPTED's and LIVE's, and the clocks that date them.
+
+They are read when a relay starts, and again after each reconnect, because NATS may have come back
+with less than it had. Between the loss of a connection and the end of that reading they are in
+doubt (:mod:`sealbus_broker.relay.ledger`), and nothing is judged.
+
+A ledger is dated by nats-server, and a verdict by the relay. So the clocks are compared before the
+ledgers are read, and every few seconds after that (:mod:`sealbus_broker.relay.clocks`). Once they
+are apart, :class:`~sealbus_broker.relay.clocks.Apart` has the word, and the relay leaves NATS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Final
+
+import structlog
+from nats.errors import Error as NatsError
+
+from sealbus.nats.hardened import HardenedClient
+from sealbus.supervision import kind, outcome
+from sealbus_broker.errors import ClocksApart, StreamsUnusable
+from sealbus_broker.gate.policy import Delivery, Policy
+from sealbus_broker.nats.jetstream import ask_well
+from sealbus_broker.nats.provision import provision
+from sealbus_broker.nats.streams import ACCEPTED, LIVE
+from sealbus_broker.relay import clocks
+from sealbus_broker.relay.clocks import Apart
+from sealbus_broker.relay.ledger import Ledger, ledger_state
+
+log = structlog.get_logger(__name__)
+
+ASK_S: Final = 10.0
+"""How long JetStream may take for one answer. The election of a leader takes seconds."""
+
+RETRY_S: Final = 1.0
+"""The pause before the ledgers of a NATS that has just come back are read again."""
+
+
+class Ledgers:
+    """The ledgers on one connection of a relay."""
+
+    def __init__(
+        self,
+        *,
+        nc: HardenedClient,
+        policy: Callable[[], Policy],
+        now_ms: Callable[[], int],
+        apart: Apart,
+    ) -> None:
+        """Begin with ledgers that are unread.
+
+        Args:
+            nc: The relay's connection.
+            policy: Gives the policy in force.
+            now_ms: The relay's clock, in ms since 1970.
+            apart: Is told when the clocks are apart.
+        """
+        self._nc = nc
+        self._policy = policy
+        self._now_ms = now_ms
+        self._apart = apart
+        accepted = Ledger(nc, ACCEPTED)
+        live = Ledger(nc, LIVE, in_memory=True)
+        self.by_delivery = MappingProxyType({Delivery.STREAM: accepted, Delivery.LIVE: live})
+        """The ledger of each delivery class."""
+
+    async def read(self) -> None:
+        """Compare the clocks and read both ledgers.
+
+        Raises:
+            ClocksApart: The clocks differ by more than the policy allows.
+            StreamsUnusable: JetStream does not answer, or answers with an error.
+        """
+        await self._check_clocks()
+        for ledger in self.by_delivery.values():
+            state = await ledger_state(self._nc, ledger.stream)
+            ledger.begin(state.since_ms, state.last_sequence, self._now_ms())
+
+    def doubt(self) -> None:
+        """Bring both into doubt: the connection is lost."""
+        for ledger in self.by_delivery.values():
+            ledger.doubt()
+
+    async def reread(self) -> bool:
+        """Read both again after a reconnect, however long that takes. ``False``: the clocks are
+        apart."""
+
+        async def read() -> None:
+            # A server that was restarted has lost its streams in memory, LIVE among them.
+            await provision(self._nc, self._policy())
+            await self.read()
+
+        # Errors of any type lead to another attempt, because nothing is judged before one succeeds.
+        while (error := await outcome(read())) is not None:
+            if isinstance(error, ClocksApart):
+                self._apart.tell(error)
+                return False
+            expected = isinstance(error, (StreamsUnusable, NatsError, OSError))
+            log.warning("ledger.not-read", error=str(error) if expected else kind(error))
+            await asyncio.sleep(RETRY_S)
+        return True
+
+    async def compare_clocks(self, stopping: asyncio.Event) -> None:
+        """Compare the clocks every few seconds until ``stopping`` is set."""
+        while not stopping.is_set():
+            try:
+                await self._check_clocks()
+            except ClocksApart as error:
+                self._apart.tell(error)
+            except (StreamsUnusable, NatsError, OSError):
+                pass  # the relay's health says so
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), clocks.LOOK_S)
+
+    async def wait_for_age(self, stopping: asyncio.Event) -> None:
+        """On a new bus, wait until no sender's clock can be behind the beginning of a ledger.
+
+        Otherwise an honest first message would look older than the ledger, and would be refused.
+        """
+        since_ms = max(ledger.since_ms or 0 for ledger in self.by_delivery.values())
+        remaining_ms = since_ms + self._policy().limits.clock_skew_ms + 1 - self._now_ms()
+        if remaining_ms > 0:
+            log.info("ledger.awaited", seconds=round(remaining_ms / 1000, 1))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), remaining_ms / 1000)
+
+    async def _check_clocks(self) -> None:
+        """Raise :class:`ClocksApart`, or an error of JetStream's API."""
+        what = "nats-server's clock cannot be told"
+        for ledger in self.by_delivery.values():
+            asking = ask_well(self._nc, f"STREAM.INFO.{ledger.stream}", None, ASK_S, what)
+            difference = await clocks.difference_ms(asking, self._now_ms)
+            clocks.check(ledger.stream, difference, self._policy().limits.clock_skew_ms)
