@@ -56,7 +56,10 @@ class TestFind:
     def test_inspect_finds_the_one_bus_below(self, made: Path, tmp_path: Path) -> None:
         header = Header("mybus", "greeter", "greetings.sent", bytes(16), 0, 1000)
         greeter = Credentials.load(made / "credentials/greeter.toml").key
-        for key, wrong in ((greeter, []), (SigningKey.generate(KeyKind.BOT), ["unknown-key: no key that was given"])):
+        for key, wrong in (
+            (greeter, []),
+            (SigningKey.generate(KeyKind.BOT), ["unknown-key: this key is not among the given keys"]),
+        ):
             (tmp_path / "sealed").write_bytes(seal_envelopes(key, [(header, b"\x80")])[0])
             told = quickly("inspect", str(tmp_path / "sealed"), "--json", cwd=made.parent)
             assert "using the bus in mybus" in told.err

@@ -23,8 +23,8 @@ from tests.cli.command import quickly
 BOT, BUS, STRANGER = (SigningKey.generate(kind) for kind in (KeyKind.BOT, KeyKind.BUS, KeyKind.BUS))
 HEADER = Header("shop", "order", "orders.placed", bytes(16), 0, 1000)
 
-NOBODY = "unknown-key: no key that was given is this one, so nothing says who sealed it"
-ANYBODY = "unknown-key: not sealed with a bus key that was given, so anybody may have made it"
+NOBODY = "unknown-key: this key is not among the given keys, so the sealer is unknown"
+ANYBODY = "unknown-key: not sealed with a given bus key, so anybody may have made it"
 
 
 def envelope(key: SigningKey = BOT, **changes: Any) -> bytes:
@@ -100,7 +100,7 @@ def test_in_a_folder_its_own_keys_count(tmp_path: Path) -> None:
     assert inspect(folder, stamp(envelope(greeter, **said))) == (3, [ANYBODY])
     lent = ["unknown-key: sealed by greeter, says it is listener"]
     assert inspect(folder, envelope(greeter, bot="listener")) == (3, lent)
-    elsewhere = ["wrong-bus: it is of the bus bazaar, and this is shop"]
+    elsewhere = ["wrong-bus: it belongs to the bus bazaar, not to shop"]
     assert inspect(folder, envelope(greeter, bus="bazaar", **said)) == (3, elsewhere)
     keys = folder / "keys/greeter.yaml"
     keys.write_text(keys.read_text() + "    revoked: 2026-01-01T00:00:00Z\n")

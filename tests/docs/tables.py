@@ -67,14 +67,15 @@ def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
 
 
 def wrapped(text: str, mark: str = "") -> str:
-    """A paragraph; with a ``mark``, such as ``- ``, an item of a list."""
+    """A paragraph; with a ``mark``, such as ``- ``, an item of a list. Code stays in one line."""
+    kept = re.sub(r"`[^`]+`", lambda code: code[0].replace(" ", "\0"), text)
     return textwrap.fill(
-        f"{mark}{text}",
+        f"{mark}{kept}",
         COLUMNS,
         subsequent_indent=" " * len(mark),
         break_long_words=False,
         break_on_hyphens=False,
-    )
+    ).replace("\0", " ")
 
 
 def plain(docstring: str | None) -> str:
@@ -434,11 +435,11 @@ def example() -> str:
 
 
 def exit_codes() -> str:
-    return table(("code", "meaning"), ((code, told) for code, told in EXIT_CODES.items()))
+    return "\n".join(wrapped(f"**{code}**: {told}", "- ") for code, told in EXIT_CODES.items())
 
 
 def pub_row() -> str:
-    return table(("field", "value"), ((f"`{name}`", told) for name, told in ROW.items()))
+    return "\n".join(wrapped(f"**`{name}`**: {told}", "- ") for name, told in ROW.items())
 
 
 def commands() -> str:
@@ -450,25 +451,30 @@ def commands() -> str:
         parts.append(f"### sealbus {' '.join(words)}")
         parts.append(_code(usage, "text"))
         parts.extend(_paragraphs(command.help or ""))
-        rows = [
-            _option_row(context, words, option)
+        options = [
+            _option(context, words, option)
             for option in command.params
             if isinstance(option, click.Option) and not option.hidden
         ]
-        parts.append(table(("option", "in the environment", "meaning"), iter(rows)))
+        parts.append("\n".join(options))
     return "\n\n".join(parts)
 
 
 def _paragraphs(told: str) -> list[str]:
-    return [" ".join(part.split()) for part in inspect.cleandoc(told).split("\n\n")]
+    return [wrapped(" ".join(part.split())) for part in inspect.cleandoc(told).split("\n\n")]
 
 
-def _option_row(context: click.Context, words: tuple[str, ...], option: click.Option) -> tuple[str, ...]:
+def _option(context: click.Context, words: tuple[str, ...], option: click.Option) -> str:
+    """An item of a list: how the option is written, its names in the environment, and its meaning."""
     record = option.get_help_record(context)
     assert record is not None
     spelled, told = record
-    names = environment_names(words, option)
-    return f"`{spelled}`", ", ".join(f"`{name}`" for name in names), " ".join(told.split())
+    meaning = " ".join(told.split())
+    if isinstance(option.type, click.Choice) and len(spelled) > COLUMNS // 2:
+        spelled = f"{', '.join(option.opts)} {(option.name or '').upper()}"
+        meaning += f" One of {', '.join(f'`{choice}`' for choice in option.type.choices)}."
+    names = " or ".join(f"`{name}`" for name in environment_names(words, option))
+    return wrapped(f"**`{spelled}`** ({names}): {meaning}", "- ")
 
 
 PARTS: Final[Mapping[str, Callable[[], str]]] = {

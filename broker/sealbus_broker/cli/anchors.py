@@ -46,7 +46,9 @@ class Anchors:
         bus_raw |= {key.raw for key in facts.bus_keys} if facts is not None else set()
         policy = load(found.path).policy
         if policy is None:
-            click.echo(f"note: {found.path} does not load, so its bots' keys are not known; `sealbus check`", err=True)
+            click.echo(
+                f"note: {found.path} does not load, so its bots' keys are not known; `sealbus check` says why", err=True
+            )
             return cls(facts.name if facts else None, frozenset(bus_raw), bots, frozenset())
         now_ms = datetime.now(UTC).timestamp() * 1000
         keys = [(bot.name, key) for bot in policy.bots.values() for key in bot.keys.values()]
@@ -59,7 +61,7 @@ class Anchors:
         if bot == RELAY and key in self.bus_keys:
             return []
         if key not in self.bots:
-            return ["unknown-key: no key that was given is this one, so nothing says who sealed it"]
+            return ["unknown-key: this key is not among the given keys, so the sealer is unknown"]
         if (owner := self.bots[key]) is not None and owner != bot:
             return [f"unknown-key: sealed by {owner}, says it is {bot}"]
         return ["key-revoked: the key is revoked"] if key in self.revoked else []
@@ -68,10 +70,10 @@ class Anchors:
         """The objections to ``key`` as the seal of a stamp; empty if it counts."""
         if key in self.bus_keys:
             return []
-        return ["unknown-key: not sealed with a bus key that was given, so anybody may have made it"]
+        return ["unknown-key: not sealed with a given bus key, so anybody may have made it"]
 
     def of_name(self, bus: str) -> list[str]:
         """The objections to ``bus`` as the bus of a thing; empty if it is the right one."""
         if self.bus is None or bus == self.bus:
             return []
-        return [f"wrong-bus: it is of the bus {bus}, and this is {self.bus}"]
+        return [f"wrong-bus: it belongs to the bus {bus}, not to {self.bus}"]

@@ -34,10 +34,22 @@ def bot() -> None:
 
 @bot.command("add")
 @click.argument("name", metavar="BOT")
-@click.option("--publish", "-p", multiple=True, metavar="PATTERN", help="What it may say, or ask; may be repeated.")
-@click.option("--subscribe", "-s", multiple=True, metavar="PATTERN", help="What it may hear, or answer; likewise.")
-@click.option("--role", "-r", "roles", multiple=True, metavar="ROLE", help="A role of policy.yaml; may be repeated.")
-@click.option("--out", metavar="FILE", help="Where the credentials go. [default: DIR/credentials/BOT.toml]")
+@click.option(
+    "--publish",
+    "-p",
+    multiple=True,
+    metavar="PATTERN",
+    help="A pattern that it may publish on, or ask. May be repeated.",
+)
+@click.option(
+    "--subscribe",
+    "-s",
+    multiple=True,
+    metavar="PATTERN",
+    help="A pattern that it may receive, or answer. May be repeated.",
+)
+@click.option("--role", "-r", "roles", multiple=True, metavar="ROLE", help="A role of policy.yaml. May be repeated.")
+@click.option("--out", metavar="FILE", help="File for the credentials. [default: DIR/credentials/BOT.toml]")
 @server_option
 @dir_option
 def add(
@@ -49,12 +61,12 @@ def add(
     servers: tuple[str, ...],
     folder: str | None,
 ) -> None:
-    """Add BOT: its grants to policy.yaml, a key to keys/, and its credentials file, which is
-    printed.
+    """Add BOT to the bus: grants, key and credentials.
 
-    To publish, or to ask on a live subject, a bot needs --publish; to receive, or to answer,
-    --subscribe. The rest of policy.yaml stays as it is, comments included. If the folder would not
-    load afterwards, nothing is changed.
+    The command writes the grants to policy.yaml and the public key to keys/. It prints the path of
+    the credentials file. A bot needs --publish to publish, or to ask on a live subject. It needs
+    --subscribe to receive, or to answer. The rest of policy.yaml stays as it is, with its comments.
+    If a relay would not load the folder afterwards, nothing is changed.
     """
     bus = BusFolder.find(folder)
     check_bot(name)
@@ -78,12 +90,13 @@ def add(
 @bot.command("rm")
 @click.argument("name", metavar="BOT")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.option("--dry-run", is_flag=True, help="Show what would go, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the changes, and make none.")
 @dir_option
 def rm(name: str, yes: bool, dry_run: bool, folder: str | None) -> None:
-    """Remove BOT: from policy.yaml, and with it its public keys and its credentials file.
+    """Remove BOT from policy.yaml, with its public keys and its credentials file.
 
-    Shows what goes, and asks first. A relay that runs admits the bot until it is restarted.
+    The command shows the changes, and asks first. A running relay admits the bot until it is
+    restarted.
     """
     bus = BusFolder.find(folder)
     check_bot(name)

@@ -34,30 +34,34 @@ ANSWER_S: Final = 5.0
 @click.command()
 @click.argument("subject")
 @click.argument("payload", required=False)
-@click.option("--file", "-f", "file", metavar="FILE", help="Publish each line of FILE (JSON Lines); - reads stdin.")
+@click.option("--file", "-f", "file", metavar="FILE", help="Publish each line of FILE (JSON Lines). - reads stdin.")
 @click.option(
     "--from-line",
     type=WholeNumber(1),
     default=1,
     show_default=True,
     metavar="N",
-    help="With --file: skip to line N.",
+    help="Begin at line N of --file.",
 )
-@click.option("--live", is_flag=True, help="Say that the subject is live. The bus tells, so it need not be said.")
-@click.option("--schema", metavar="NAME", help="Such as orders.placed.v1. [default: the subject's first]")
+@click.option(
+    "--live", is_flag=True, help="The subject is live. Not needed, because the bus says which subjects are live."
+)
+@click.option(
+    "--schema", metavar="NAME", help="Schema of the payload, such as orders.placed.v1. [default: the subject's first]"
+)
 @click.option(
     "--nonce",
     type=as_nonce,
     metavar="HEX",
-    help="Of an earlier attempt without verdict: send it again, or learn its verdict.",
+    help="Nonce of an earlier attempt without verdict: send it again, or learn its verdict.",
 )
 @click.option(
     "--timeout",
     type=seconds,
     metavar="SECONDS",
-    help="Wait so long for the bus, and for each verdict. [default: 10 and 30]",
+    help="Longest wait for the bus, and for each verdict. [default: 10 and 30]",
 )
-@click.option("--json", "as_json", is_flag=True, help="One object a message, with its verdict.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a message, with its verdict.")
 @bot_options
 def pub(
     subject: str,
@@ -73,10 +77,11 @@ def pub(
     credentials: str | None,
     bot: str | None,
 ) -> int:
-    """Publish on SUBJECT: the JSON document PAYLOAD, or each line of a file.
+    """Publish on SUBJECT the JSON document PAYLOAD, or each line of a file.
 
-    Exit code 0 if all was accepted, 3 if something was refused or is invalid, 1 if something is without verdict. A message without
-    verdict may have been accepted: publish it again with its --nonce within two minutes, and it is accepted once.
+    The exit code is 0 if every message was accepted, 3 if one was refused or is invalid, and 1 if
+    one has no verdict. A message without verdict may have been accepted. Publish it again with its
+    --nonce within two minutes: it is then accepted once.
     """
     if (payload is None) == (file is None):
         raise click.UsageError("give either PAYLOAD or --file")
@@ -131,7 +136,7 @@ def _publish_lines(bulk: Bulk, timeout: float | None) -> int:
         click.echo(f"without verdict, perhaps accepted: line {named}{more}", err=True)
     if not bulk.is_whole:
         click.echo(
-            f"not sent: line {bulk.next_line} and what follows; go on with --from-line {bulk.next_line}", err=True
+            f"not sent: line {bulk.next_line} and all lines after it; go on with --from-line {bulk.next_line}", err=True
         )
     for error in (bulk.lost, bulk.failed):
         if error is not None:
@@ -152,11 +157,11 @@ def _parse(payload: str) -> Any:
 
 @click.command()
 @click.argument("pattern")
-@click.option("--live", is_flag=True, help="Listen to what passes by, also on subjects that are stored.")
+@click.option("--live", is_flag=True, help="Receive messages only as they pass, also on stored subjects.")
 @click.option(
     "--durable",
     metavar="NAME",
-    help="Remember the place under this name, and share it with all who use the name. [default: a place of one's own]",
+    help="Keep the place in the stream under this name, for all who use it. [default: a place of its own]",
 )
 @click.option(
     "--from",
@@ -164,19 +169,19 @@ def _parse(payload: str) -> Any:
     type=click.Choice(["new", "all"]),
     default="new",
     show_default=True,
-    help="Where a new place begins.",
+    help="Begin a new place at new messages, or at all stored ones.",
 )
 @click.option("--count", "-n", type=WholeNumber(1), metavar="N", help="Stop after N messages.")
-@click.option("--idle", type=seconds, metavar="SECONDS", help="Stop when no message has come for so long.")
+@click.option("--idle", type=seconds, metavar="SECONDS", help="Stop after this time without a message.")
 @click.option(
     "--timeout",
     type=seconds,
     default=CONNECT_S,
     show_default=True,
     metavar="SECONDS",
-    help="Wait so long for the bus.",
+    help="Longest wait for the bus.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One object a message, with sender, subject and time.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a message, with sender, subject and time.")
 @bot_options
 def sub(
     pattern: str,
@@ -191,10 +196,11 @@ def sub(
     credentials: str | None,
     bot: str | None,
 ) -> int:
-    """Print the messages that PATTERN stands for, until Ctrl-C. Each was verified before it is shown.
+    """Print the messages that match PATTERN, until Ctrl-C. Each is verified before it is shown.
 
-    Without --durable each call has a place of its own: two terminals both show every message. The bus forgets it a few minutes after the
-    end. Exit code 1 if --idle ends it before --count is reached.
+    Without --durable, each call has a place of its own in the stream: two terminals both show every
+    message. The bus forgets the place a few minutes after the end. The exit code is 1 if --idle
+    ends the command before --count is reached.
     """
     if live and durable is not None:
         raise click.UsageError("--durable has no meaning with --live: nothing is stored")
@@ -259,10 +265,12 @@ def _shown(message: Message, as_json: bool) -> str:
     "--timeout",
     type=seconds,
     metavar="SECONDS",
-    help="Wait so long for the bus, and for the answer. [default: 10 and 5]",
+    help="Longest wait for the bus, and for the answer. [default: 10 and 5]",
 )
-@click.option("--schema", metavar="NAME", help="Such as stock.check.v1. [default: the subject's first]")
-@click.option("--json", "as_json", is_flag=True, help="One object, with the answer's sender and nonce.")
+@click.option(
+    "--schema", metavar="NAME", help="Schema of the payload, such as stock.check.v1. [default: the subject's first]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the answer's sender and nonce.")
 @bot_options
 def request(
     subject: str,
@@ -274,7 +282,7 @@ def request(
     credentials: str | None,
     bot: str | None,
 ) -> None:
-    """Ask on the live subject SUBJECT and print the answer's payload."""
+    """Ask on the live subject SUBJECT, and print the payload of the answer."""
     check_subject(subject)
     question = _parse(payload)
     asker = Bot(find_credentials(folder, bot, credentials))

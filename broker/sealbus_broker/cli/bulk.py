@@ -25,16 +25,18 @@ STOP_S: Final = 2.0
 """How long a stop waits for the verdicts of what was sent: a verdict takes milliseconds."""
 
 ROW: Final[Mapping[str, str]] = {
-    "line": "Its number in the file, from 1; `null` for a single message.",
-    "subject": "Where it was published.",
-    "verdict": "`accepted`, `quarantined`, `dropped`, `invalid` (never sent) or `unresolved` (no verdict: perhaps accepted).",
+    "line": "The number of the line in the file, from 1. It is `null` for a single message.",
+    "subject": "The subject of the message.",
+    "verdict": (
+        "`accepted`, `quarantined`, `dropped`, `invalid` (never sent) or `unresolved` (no verdict, perhaps accepted)."
+    ),
     "nonce": "32 hexadecimal digits that name the message, for `--nonce`.",
-    "relay": "The relay that judged it.",
-    "reason": "Why it was refused, from the [closed list](protocol.md).",
-    "detail": "Where in the message, and which rule; several lines for several faults.",
-    "record": "Its number in the quarantine.",
+    "relay": "The relay that judged the message.",
+    "reason": "The reason of a refusal, from the [closed list](protocol.md).",
+    "detail": "The place in the message, and the rule. Several violations have several lines.",
+    "record": "The number of the record in the quarantine.",
 }
-"""The fields of a row. Each row has all of them; what is not known is ``null``."""
+"""The fields of a row. Each row has all of them. An unknown value is ``null``."""
 
 MAX_TOLD_CHARS: Final = 2000
 """Of one message's detail: more than the most that a stamp carries, unless all of it has to be escaped."""

@@ -42,7 +42,7 @@ def server_option(command: F) -> F:
         multiple=True,
         metavar="URL",
         callback=_checked,
-        help="Where NATS is; may be repeated. [default: as bus.toml says]",
+        help="Address of NATS. May be repeated. [default: from bus.toml]",
     )(command)
 
 
@@ -51,7 +51,7 @@ def new_keys_option(command: F) -> F:
     return click.option(
         "--new-keys",
         is_flag=True,
-        help="Make new bus keys although bus.toml names others: the folder becomes a bus of its own.",
+        help="Make new bus keys, although bus.toml names others. The folder becomes a new bus.",
     )(command)
 
 
@@ -62,7 +62,7 @@ def dir_option(command: F) -> F:
         "folder",
         envvar="SEALBUS_DIR",
         metavar="DIR",
-        help="The bus's folder. [default: here, or the one bus in here]",
+        help="Folder of the bus. [default: this folder, or the one bus in it]",
     )(command)
 
 
@@ -76,7 +76,7 @@ def bot_options(command: F) -> F:
         metavar="URL",
         expose_value=False,
         callback=_kept,
-        help="Where NATS is; may be repeated. [default: as bus.toml, or the credentials file, says]",
+        help="Address of NATS. May be repeated. [default: from bus.toml or the credentials file]",
     )(command)
     command = click.option("--as", "bot", metavar="BOT", help="Speak as BOT, with DIR/credentials/BOT.toml.")(command)
     command = click.option(

@@ -19,13 +19,12 @@ from sealbus_broker.relay.secrets import BusSecrets
 
 @click.command()
 @dir_option
-@click.option("--json", "as_json", is_flag=True, help="One object a problem or note, a line each.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a problem or note, one a line.")
 def check(folder: str | None, as_json: bool) -> int:
-    """Say whether a relay would load the bus's folder, and if not, everything that is wrong with
-    it.
+    """Say whether a relay would load the bus's folder, and list every problem.
 
-    Where the folder holds credentials, notes name those that do not work on this bus. Exit code 0
-    if a relay would load it, 3 if not. Starts nothing, changes nothing.
+    If the folder has credentials, notes name those that do not work on this bus. The exit code is 0
+    if a relay would load the folder, and 3 if not. The command starts nothing and changes nothing.
     """
     bus = BusFolder.find(folder)
     loaded = load(bus.path)

@@ -20,14 +20,21 @@ from sealbus.errors import InvalidInput, SealbusError, SubscriptionDenied
 from sealbus_broker.policy.errors import InTheWay
 
 EXIT_CODES: Final[Mapping[str, str]] = {
-    "0": "It worked. Also: the reader of stdout has left, as `| head` does.",
-    "1": "It failed: no bus, no verdict, a file that cannot be read or written, data that stdout does not take.",
-    "2": "The command line is wrong, or a value in it: nothing was done.",
-    "3": "The answer is no: refused, invalid, not granted, not there.",
-    "130": "Ctrl-C (SIGINT) cut the work short.",
-    "143": "SIGTERM cut the work short.",
+    "0": "The command worked, or the reader of stdout has left, as `| head` does.",
+    "1": (
+        "The command failed: no bus, no verdict, a file that cannot be read or written,"
+        " or data that stdout does not take."
+    ),
+    "2": "The command line is wrong, or a value in it. Nothing was done.",
+    "3": "The answer is no: refused, invalid, not granted or not there.",
+    "130": "Ctrl-C (SIGINT) ended the command before its work was done.",
+    "143": "SIGTERM ended the command before its work was done.",
 }
-"""What each exit code means. Listening without an end of its own, serving a bus too, is not cut short by a signal: it gives 0."""
+"""The meaning of each exit code.
+
+A command that listens without an end of its own, or serves a bus, has no work that a signal could
+cut short: it gives 0.
+"""
 
 
 class InputFailed(SealbusError):

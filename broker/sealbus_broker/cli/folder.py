@@ -215,7 +215,7 @@ class BusFolder:
                 self.talk.say(f"wrote {path}: the bus {bus.name} at {', '.join(bus.servers)}")
         except OSError as error:
             told = bus.text().split("\n", maxsplit=1)[1].rstrip()
-            self.talk.note(f"{path} cannot be written: {error.strerror}. What belongs into it:\n{told}")
+            self.talk.note(f"{path} cannot be written: {error.strerror}. Its content should be:\n{told}")
         except InvalidInput as error:
             self.talk.note(f"{path}: {error.what}; {error.hint}")
         for one in self.strangers(bus):

@@ -16,13 +16,13 @@ from sealbus_broker.policy.scaffold import BOTS, scaffold
 
 @click.command()
 @click.argument("name")
-@click.option("--dir", "folder", metavar="DIR", help="Where to make it. [default: ./NAME]")
+@click.option("--dir", "folder", metavar="DIR", help="Folder of the new bus. [default: ./NAME]")
 @server_option
 def init(name: str, folder: str | None, servers: tuple[str, ...]) -> None:
-    """Make a new bus NAME: a policy to grow, schemas, keys and credentials for its first bots.
+    """Make a new bus NAME: a small policy, schemas, and keys and credentials for its first bots.
 
-    Nothing that exists is overwritten. --server says where bots will find the bus; it goes into
-    bus.toml.
+    No existing file is overwritten. --server is the address at which bots find the bus. It goes
+    into bus.toml.
     """
     path = Path(folder or name)
     with writing(path):

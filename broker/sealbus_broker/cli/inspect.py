@@ -29,15 +29,16 @@ MAX_TOLD_CHARS: Final = 1_000
 
 @click.command()
 @click.argument("file")
-@click.option("--bot-key", "bot_keys", multiple=True, metavar="KEY", help="A bot's public key (U…); may be repeated.")
-@click.option("--bus-key", "bus_keys", multiple=True, metavar="KEY", help="A bus's public key (N…); may be repeated.")
-@click.option("--json", "as_json", is_flag=True, help="One object.")
+@click.option("--bot-key", "bot_keys", multiple=True, metavar="KEY", help="Public key of a bot (U…). May be repeated.")
+@click.option("--bus-key", "bus_keys", multiple=True, metavar="KEY", help="Public key of a bus (N…). May be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @dir_option
 def inspect(file: str, bot_keys: tuple[str, ...], bus_keys: tuple[str, ...], as_json: bool, folder: str | None) -> int:
-    """Take the envelope, stamp or delivery in FILE (- for stdin), or several together, apart, and say what is wrong with it.
+    """Take apart the envelope, stamp, delivery or bundle in FILE, and list its errors.
 
-    A seal counts only under a key that was given: in a bus's folder those of its bots and of the bus, elsewhere --bot-key
-    and --bus-key. Exit code 0 if it is well-formed and its seal holds under such a key, 3 if not.
+    FILE may be - for stdin. A seal counts only under a known key. In a bus's folder these are the
+    keys of its bots and of the bus. Elsewhere they are the keys of --bot-key and --bus-key. The
+    exit code is 0 if FILE is well-formed and its seal holds under such a key, and 3 if not.
     """
     data = _read(file)
     anchors = Anchors.gather(folder, bot_keys, bus_keys)
@@ -65,7 +66,7 @@ def _read(file: str) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a path with NUL in it
         raise InputFailed(f"{file} cannot be read: {getattr(error, 'strerror', None) or 'not a path'}") from None
     if len(data) > limit:
-        raise InputFailed(f"{file} is larger than {limit} bytes, which nothing on the bus is")
+        raise InputFailed(f"{file} is larger than {limit} bytes, and no message of the bus is that large")
     return data
 
 

@@ -30,16 +30,16 @@ def keys() -> None:
 @keys.command("new")
 @click.argument("bot")
 @dir_option
-@click.option("--out", metavar="FILE", help="Where the credentials go. [default: DIR/credentials/BOT.toml]")
+@click.option("--out", metavar="FILE", help="File for the credentials. [default: DIR/credentials/BOT.toml]")
 @server_option
-@click.option("--bus-key", metavar="KEY", help="The bus's public key (N…). [default: as bus.toml says]")
+@click.option("--bus-key", metavar="KEY", help="Public key of the bus (N…). [default: from bus.toml]")
 def new(bot: str, folder: str | None, out: str | None, servers: tuple[str, ...], bus_key: str | None) -> None:
-    """Make a key for BOT: its private half into a credentials file (mode 0600), its public half
-    into keys/BOT.yaml.
+    """Make a key for BOT: a credentials file, and the public key in keys/BOT.yaml.
 
-    The bot is one that policy.yaml declares. No secret of the bus is needed. A file that exists is
-    never overwritten, and a private key never goes into keys/. A second key for the same bot is
-    added beside the first: give the new credentials to the bot, then set not_after on the old key.
+    The credentials file has the private key, and the mode 0600. policy.yaml must declare the bot.
+    The command needs no secret of the bus. It never overwrites a file, and never writes a private
+    key into keys/. A second key for the same bot is added beside the first: give the bot its new
+    credentials, then set not_after of the old key.
     """
     bus = BusFolder.find(folder)
     check_bot(bot)
@@ -55,7 +55,7 @@ def new(bot: str, folder: str | None, out: str | None, servers: tuple[str, ...],
 
 @keys.command("ls")
 @dir_option
-@click.option("--json", "as_json", is_flag=True, help="One object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a key, one a line.")
 def ls(folder: str | None, as_json: bool) -> None:
     """List the public keys of all bots."""
     policy = BusFolder.find(folder).policy()

@@ -59,7 +59,8 @@ class _Commands(click.Group):
 def cli() -> None:
     """A message bus on NATS on which no bot can impersonate another.
 
-    Each option can be given by environment too: SEALBUS_<COMMAND>_<OPTION>, and SEALBUS_DIR and SEALBUS_CREDENTIALS for all.
+    The environment can give each option too, as SEALBUS_<COMMAND>_<OPTION>. SEALBUS_DIR and
+    SEALBUS_CREDENTIALS hold for all commands.
     """
 
 

@@ -28,7 +28,7 @@ PAGE: Final = 200
 def operator_options(command: F) -> F:
     """``--timeout``, and who speaks, and where."""
     return click.option(
-        "--timeout", type=seconds, metavar="SECONDS", help="Wait so long for the bus, and for each answer."
+        "--timeout", type=seconds, metavar="SECONDS", help="Longest wait for the bus, and for each answer."
     )(bot_options(command))
 
 

@@ -55,13 +55,13 @@ class Found:
 @click.command()
 @dir_option
 @server_option
-@click.option("--relay", "relay", metavar="NAME", help="Ask this relay, and no other, for its health.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--relay", "relay", metavar="NAME", help="Ask only this relay for its health.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def ping(folder: str | None, servers: tuple[str, ...], relay: str | None, as_json: bool) -> int:
-    """Say whether the bus works: send a message the whole way, ask a relay, and show how full the streams are.
+    """Say whether the bus works. Send a message the whole way, ask a relay, and show the streams.
 
-    Exits with 1 if the bus accepts nothing or no relay answers. A warning, such as a stream that is 80 % full,
-    is shown and exits with 0. For health checks: --relay NAME asks one relay.
+    The exit code is 1 if the bus accepts nothing or no relay answers. It is 0 after a warning, such
+    as a stream that is 80 % full. A health check can ask one relay with --relay NAME.
     """
     bus = BusFolder.find(folder)
     secrets = bus.secrets()

@@ -17,14 +17,22 @@ from sealbus_broker.printable import printable
 
 @click.command()
 @dir_option
-@click.option("--nats-conf", metavar="FILE", help="Where the configuration goes. [default: DIR/.sealbus/nats.conf]")
+@click.option("--nats-conf", metavar="FILE", help="File for the configuration. [default: DIR/.sealbus/nats.conf]")
 @click.option(
-    "--listen", default="127.0.0.1:4222", show_default=True, metavar="HOST:PORT", help="Where nats-server listens."
+    "--listen",
+    default="127.0.0.1:4222",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Address at which nats-server listens.",
 )
 @click.option(
     "--store", default="/data", show_default=True, metavar="DIR", help="JetStream's folder, on the server's machine."
 )
-@click.option("--monitor-port", type=WholeNumber(1, 65535), help="Monitoring over HTTP, on the server's own 127.0.0.1.")
+@click.option(
+    "--monitor-port",
+    type=WholeNumber(1, 65535),
+    help="Port for monitoring over HTTP, on 127.0.0.1 of the server's machine.",
+)
 @click.option(
     "--sync", default="always", show_default=True, help="JetStream's sync_interval: always, or a time such as 2m."
 )
@@ -40,10 +48,11 @@ def prepare(
     servers: tuple[str, ...],
     new_keys: bool,
 ) -> None:
-    """Write the configuration for a nats-server that runs elsewhere, and make the bus's keys if there are none.
+    """Write the configuration for a nats-server that runs elsewhere, and make missing bus keys.
 
-    The configuration holds no secret. Prints the bus's public key, and writes it into bus.toml, with --server, which says where
-    bots find the server, or the address of --listen.
+    The configuration has no secret in it. The command prints the bus's public key. It writes the
+    key into bus.toml, with the address at which bots find the server: --server, or in a new
+    bus.toml --listen.
     """
     bus = BusFolder.find(folder)
     secrets = bus.open_secrets(new_keys=new_keys)

@@ -30,13 +30,16 @@ DUMPED: Final = 1024
 
 @click.group()
 def quarantine() -> None:
-    """Look at what was refused and kept. Asks over the bus, as an operator's bot (by default `operator`)."""
+    """Show the messages that were refused and kept. Asks over the bus, as an operator's bot.
+
+    The bot is `operator` by default.
+    """
 
 
 @quarantine.command("ls")
-@click.option("--reason", type=click.Choice(REASONS), help="Only with this reason.")
-@click.option("--bot", "session", metavar="BOT", help="Only what BOT's session sent.")
-@click.option("--subject", metavar="SUBJECT", help="Only what names this subject.")
+@click.option("--reason", type=click.Choice(REASONS), help="Show only records with this reason.")
+@click.option("--bot", "session", metavar="BOT", help="Show only messages from BOT's session.")
+@click.option("--subject", metavar="SUBJECT", help="Show only messages that name this subject.")
 @click.option(
     "--limit",
     "-n",
@@ -46,7 +49,7 @@ def quarantine() -> None:
     metavar="N",
     help="Show the newest N records.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One object a record, a line each.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a record, one a line.")
 @operator_options
 def ls(
     reason: str | None,
@@ -59,9 +62,10 @@ def ls(
     credentials: str | None,
     bot: str | None,
 ) -> None:
-    """List the newest records: when, from whom, on what, why.
+    """List the newest records: time, sender, reason, size and subject.
 
-    Each has a line, and where there is more to say, a second one: the detail, and whose name the bytes claim.
+    Each record has a line. A second line has the detail, and the name that the bytes claim, where
+    these exist.
     """
     operator = Bot(find_credentials(folder, bot, credentials, OPERATOR))
     wanted = {"reason": reason, "bot": session, "subject": subject}
@@ -121,7 +125,10 @@ def _remark(record: dict[str, Any]) -> str:
 @click.option("--out", metavar="FILE", help="Write the raw bytes to a new FILE (mode 0600), for `sealbus inspect`.")
 @click.option("--hex", "as_hex", is_flag=True, help="Show the bytes as a hex dump too.")
 @click.option(
-    "--json", "as_json", is_flag=True, help="One object; the bytes in base64, and the payload if it can be read."
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object, with the bytes in base64, and the payload if it is readable.",
 )
 @operator_options
 def show(
@@ -134,9 +141,10 @@ def show(
     credentials: str | None,
     bot: str | None,
 ) -> None:
-    """Show one record of the quarantine: what is known about it, and its payload.
+    """Show one record of the quarantine, with all known facts and its payload.
 
-    Bytes that are no envelope are shown as a hex dump. Exit code 3 if there is no such record.
+    Bytes that are not an envelope are shown as a hex dump. The exit code is 3 if the record does
+    not exist.
     """
     sequence = _sequence(record_number)
     operator = Bot(find_credentials(folder, bot, credentials, OPERATOR))

@@ -26,21 +26,21 @@ from sealbus_broker.server.process import NatsServer
 
 log = structlog.get_logger(__name__)
 
-name_option = click.option(
-    "--name", default="relay", show_default=True, help="This relay's name, as it stands in stamps and logs."
-)
+name_option = click.option("--name", default="relay", show_default=True, help="Name of this relay in stamps and logs.")
 
 
 @click.command()
 @dir_option
 @click.option(
-    "--port", type=WholeNumber(1, 65535), help="Where nats-server listens; goes into bus.toml. [default: its port]"
+    "--port",
+    type=WholeNumber(1, 65535),
+    help="Port of nats-server. It goes into bus.toml. [default: the port in bus.toml]",
 )
 @click.option(
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="On which address. There is no TLS: beyond this machine, run a server of your own.",
+    help="Address of nats-server. It has no TLS: for other machines, run a server of your own.",
 )
 @click.option(
     "--sync", default="always", show_default=True, help="JetStream's sync_interval: always, or a time such as 2m."
@@ -48,7 +48,9 @@ name_option = click.option(
 @new_keys_option
 @name_option
 def up(folder: str | None, port: int | None, host: str, sync: str, new_keys: bool, name: str) -> int:
-    """Run a whole bus: a nats-server of its own, watched and restarted, and a relay. Ctrl-C stops both."""
+    """Run a whole bus: a relay, and a nats-server that is watched and restarted. Ctrl-C stops
+    both.
+    """
 
     def begin() -> Serve:
         bus = BusFolder.find(folder, IN_THE_LOG)
@@ -105,9 +107,10 @@ async def _watch(server: NatsServer, relaying: Coroutine[Any, Any, None]) -> Non
 @server_option
 @name_option
 def relay(folder: str | None, servers: tuple[str, ...], name: str) -> int:
-    """Run a relay against a nats-server that runs elsewhere, with the configuration that `sealbus prepare` writes.
+    """Run a relay against a nats-server that runs elsewhere.
 
-    Waits for a server that cannot be reached, and says so.
+    The server has the configuration of `sealbus prepare`. The relay waits for a server that it
+    cannot reach, and says so.
     """
 
     def begin() -> Serve:

@@ -26,12 +26,15 @@ HEAD: Final = ("consumer", "bot", "pattern", "durable", "waiting", "in hand", "l
 
 @click.group()
 def subscriptions() -> None:
-    """List and remove durable subscriptions. Asks over the bus, as an operator's bot (by default `operator`)."""
+    """List and remove durable subscriptions. Asks over the bus, as an operator's bot.
+
+    The bot is `operator` by default.
+    """
 
 
 @subscriptions.command("ls")
-@click.option("--of", "owner", metavar="BOT", help="Only the subscriptions of BOT.")
-@click.option("--json", "as_json", is_flag=True, help="One object a subscription, a line each.")
+@click.option("--of", "owner", metavar="BOT", help="Show only the subscriptions of BOT.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a subscription, one a line.")
 @operator_options
 def ls(
     owner: str | None,
@@ -41,9 +44,9 @@ def ls(
     credentials: str | None,
     bot: str | None,
 ) -> None:
-    """List the durable subscriptions: whose, to what, how far behind, and whether anybody listens.
+    """List the durable subscriptions: bot, pattern, waiting messages, and whether a bot listens.
 
-    The last delivery is "-" where nothing was delivered since nats-server started.
+    The last delivery is "-" if nothing was delivered since nats-server started.
     """
     operator = Bot(find_credentials(folder, bot, credentials, OPERATOR))
 
@@ -64,7 +67,7 @@ def ls(
 @subscriptions.command("rm")
 @click.argument("consumer")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.option("--dry-run", is_flag=True, help="Show what would go, and remove nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the subscription, and remove nothing.")
 @operator_options
 def rm(
     consumer: str,
@@ -75,9 +78,10 @@ def rm(
     credentials: str | None,
     bot: str | None,
 ) -> None:
-    """Remove the durable subscription CONSUMER, as `ls` names it, and the place that it has reached.
+    """Remove the durable subscription CONSUMER, with its place in the stream.
 
-    A bot that still listens makes it anew, and begins where it says: with new messages, or with all that are stored.
+    `sealbus subscriptions ls` shows the name. A bot that still listens makes the subscription
+    again. It then begins with new messages, or with all stored ones, as the bot says.
     """
     operator = Bot(find_credentials(folder, bot, credentials, OPERATOR))
     answer_s = timeout or ANSWER_S
@@ -98,8 +102,8 @@ def rm(
     row = run(find)
     place = f"{readable(row['durable'])} of {readable(row['bot'])} to {readable(row['pattern'])}"
     waiting = row["waiting"] + row["in_hand"]
-    listening = "; a bot listens, and would make it anew" if row["listening"] else ""
-    click.echo(f"the subscription {place}, with {waiting} messages to be delivered{listening}", err=True)
+    listening = "; a bot listens, and would make it again" if row["listening"] else ""
+    click.echo(f"the subscription {place}, with {waiting} messages to deliver{listening}", err=True)
     if dry_run:
         return
     if not yes:
