@@ -14,7 +14,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 from nats.errors import Error as NatsError
@@ -42,6 +42,30 @@ MOST_FAILURES: Final = 5
 
 STOP_S: Final = 3.0
 """How long the process may take to end. It answers what has come, which takes milliseconds."""
+
+
+class Doorway(Protocol):
+    """What a relay needs of whoever admits its bots."""
+
+    opened: asyncio.Event
+    """Set while bots can come in, as far as is known."""
+
+    @property
+    def stopping(self) -> asyncio.Event:
+        """Set by :meth:`stop`."""
+
+    def open(self) -> None:
+        """Let bots in from now on."""
+
+    async def run(self) -> None:
+        """Admit bots until :meth:`stop`. Raises :class:`DoorFailed`."""
+
+    async def stop(self) -> None:
+        """Close the door: what has come is answered, and no more."""
+
+
+MakeDoor = Callable[[Callable[[], Orders], Supervisor], Doorway]
+"""Makes the door of a relay, which is told its orders when it opens."""
 
 
 class Door:
@@ -164,22 +188,26 @@ async def _admit_as_told(reader: asyncio.StreamReader) -> None:
     line = await reader.readline()
     if not line:
         return  # the relay ended before it had opened the door
-    async with beside(_admit(Orders.decode(line)), reader.read(), name="the door") as tasks:
+    admitting_bots = admit(Orders.decode(line), lambda: os.write(sys.stdout.fileno(), OPEN))
+    async with beside(admitting_bots, reader.read(), name="the door") as tasks:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         admitting, _ = tasks
         if admitting.done():
             admitting.result()
 
 
-async def _admit(orders: Orders) -> None:
-    """Connect, however long that takes, and admit; cancel to stop. Raises :class:`DoorFailed`."""
+async def admit(orders: Orders, opened: Callable[[], object]) -> None:
+    """Connect, however long that takes, and admit bots; cancel to stop. Raises :class:`DoorFailed`.
+
+    ``opened`` is called once bots can come in.
+    """
     link, closed = Link("admission", _nothing, _nothing), asyncio.Event()
     client = await link.connect(list(orders.servers), orders.login.seed_text, f"sealbus relay {orders.relay} admission")
     admission = Admission(nc=client, issuer=orders.issuer, policy=lambda: orders.policy)
     try:
         client.when_closed.add(closed.set)
         await admission.start()
-        os.write(sys.stdout.fileno(), OPEN)
+        opened()
         await closed.wait()
         error: Exception | None = client.last_error
     except (NatsError, OSError) as raised:

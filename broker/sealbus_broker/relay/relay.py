@@ -41,7 +41,7 @@ from nats.errors import Error as NatsError
 from sealbus.errors import ConnectionFailed, SealbusError
 from sealbus.supervision import Ended, Supervisor, beside, end, kind, outcome
 from sealbus.waiting import Interrupted, race
-from sealbus_broker.door.door import Door
+from sealbus_broker.door.door import Door, Doorway, MakeDoor
 from sealbus_broker.door.orders import Orders
 from sealbus_broker.errors import ClocksApart
 from sealbus_broker.gate.policy import Policy
@@ -102,7 +102,15 @@ def _tell_diverged(apart: ClocksApart) -> None:
 class Relay:
     """Serves one bus on one NATS until it is told to stop."""
 
-    def __init__(self, *, servers: list[str], secrets: BusSecrets, policy: Callable[[], Policy], name: str) -> None:
+    def __init__(
+        self,
+        *,
+        servers: list[str],
+        secrets: BusSecrets,
+        policy: Callable[[], Policy],
+        name: str,
+        make_door: MakeDoor = Door,
+    ) -> None:
         """Prepare; :meth:`run` serves.
 
         Args:
@@ -110,10 +118,12 @@ class Relay:
             secrets: The bus's own keys.
             policy: Gives the policy in force, anew for each batch.
             name: The relay's name, which its stamps have.
+            make_door: Makes the door. In a test the door is in the same process.
         """
         self._servers = servers
         self._secrets = secrets
         self._policy = policy
+        self._make_door = make_door
         self._name = name
         self._supervisor = Supervisor(f"the relay {name}", tell=tell)
         self.tally = Tally(time.monotonic)
@@ -170,7 +180,7 @@ class Relay:
         self._ledgers = None
         self._journal = None
         self._workers = ()
-        door = Door(self._door_orders, self._supervisor)
+        door = self._make_door(self._door_orders, self._supervisor)
         keeping = self._supervisor.must("the door", door.run(), until=door.stopping)
         try:
             nc = self._nc = await until_stopped(stopping, self._connect())
@@ -218,7 +228,7 @@ class Relay:
         self,
         nc: HardenedClient,
         ledgers: Ledgers,
-        door: Door,
+        door: Doorway,
         stopping: asyncio.Event,
         ready: Callable[[], None],
     ) -> None:
@@ -313,7 +323,7 @@ class Relay:
             services.cancel()
         log.info("relay.stopped", **self.tally.counts)
 
-    async def _until_told(self, stopping: asyncio.Event, door: Door, ready: Callable[[], None]) -> None:
+    async def _until_told(self, stopping: asyncio.Event, door: Doorway, ready: Callable[[], None]) -> None:
         """Wait for the end, whoever brings it about; call ``ready`` once the door is open."""
         failed = self._supervisor.failed
         with contextlib.suppress(Interrupted):
@@ -333,7 +343,7 @@ class Relay:
     async def _drain(
         self,
         nc: HardenedClient,
-        door: Door,
+        door: Doorway,
         working: Sequence[asyncio.Task[None]],
         services: Services,
     ) -> None:
