@@ -15,6 +15,8 @@ from types import ModuleType
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["sealbus_broker.testing.plugin"]  # where it is installed, it is there already
+
 _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
 
 settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True, suppress_health_check=_SLOW)

@@ -501,6 +501,8 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "publish": lambda: program("publish.py"),
     "subscribe": lambda: program("subscribe.py"),
     "request-reply": lambda: program("request_reply.py"),
+    "tested-bot": lambda: program("testing/listener.py"),
+    "bot-tests": lambda: program("testing/test_listener.py").replace("examples.testing.", ""),
 }
 
 

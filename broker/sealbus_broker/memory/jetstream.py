@@ -37,6 +37,12 @@ class JetStream:
         self.streams: dict[str, Stream] = {}
         self._api = Api(self.streams, accounts, longest_wait_s)
 
+    def make(self, config: dict[str, Any]) -> Stream:
+        """Make a stream, as STREAM.CREATE does."""
+        name = str(config["name"])
+        self._api.call(f"STREAM.CREATE.{name}", json.dumps(config).encode())
+        return self.streams[name]
+
     def stop(self, *, keep_files: bool) -> None:
         """The server has stopped. ``keep_files``: streams in files are there at the next start."""
         for stream in list(self.streams.values()):

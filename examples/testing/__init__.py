@@ -1,0 +1,1 @@
+"""A bot and its tests, as docs/testing.md shows them."""
