@@ -12,7 +12,8 @@ from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
 from nats.errors import ProtocolError
 
-from sealbus.nats.hardened import HardenedClient, read_headers
+from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.parser import read_headers
 from tests.listening import listening
 from tests.waiting import PATIENCE_S, until
 
@@ -21,7 +22,11 @@ Heard = tuple[int, bytes, bytes, bytes, bytes]
 # What can stand in a subject or reply: all that the server does not take for the end of one.
 _word = st.binary(min_size=1, max_size=12).filter(lambda word: not set(word) & set(b" \t\r\n"))
 _message = st.tuples(
-    st.integers(0, 10**6), _word, st.one_of(st.just(b""), _word), st.binary(max_size=40), st.binary(max_size=40)
+    st.integers(0, 10**6),
+    _word,
+    st.one_of(st.just(b""), _word),
+    st.binary(max_size=40),
+    st.binary(max_size=40),
 )
 
 
@@ -30,7 +35,13 @@ def on_the_wire(message: Heard) -> bytes:
     sid, subject, reply, body, headers = message
     place = b" ".join(filter(None, (subject, b"%d" % sid, reply)))
     if headers:
-        return b"HMSG %s %d %d\r\n%s%s\r\n" % (place, len(headers), len(headers) + len(body), headers, body)
+        return b"HMSG %s %d %d\r\n%s%s\r\n" % (
+            place,
+            len(headers),
+            len(headers) + len(body),
+            headers,
+            body,
+        )
     return b"MSG %s %d\r\n%s\r\n" % (place, len(body), body)
 
 
@@ -164,7 +175,9 @@ async def test_a_line_that_is_not_understood_ends_the_connection(
     await until(lambda: client.is_closed)
 
 
-async def test_an_aborted_connection_is_closed_at_once(talker: tuple[Talker, HardenedClient]) -> None:
+async def test_an_aborted_connection_is_closed_at_once(
+    talker: tuple[Talker, HardenedClient],
+) -> None:
     _, client = talker
     told = list[str]()
     client.when_closed.add(lambda: told.append("closed"))

@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -57,7 +57,7 @@ async def receive(
         2**53 - 1 if reason is None else None,
     )
     (sealed,) = seal_stamps(key, [stamp])
-    await publisher.on_receipt(cast("Any", SimpleNamespace(subject="inbox.order.1", data=sealed)))
+    publisher.receive(sealed)
 
 
 def nonce_of(publisher: Publisher) -> bytes:
@@ -153,7 +153,11 @@ async def test_what_is_older_than_the_ledger_gets_another_nonce(publisher: Publi
     ("detail", "is_answered"), [(OLDER_THAN_LEDGER, False), ("waited 2001 ms; at most 2000", True)]
 )
 async def test_what_may_be_accepted_yet_keeps_its_nonce(
-    publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch, detail: str, is_answered: bool
+    publisher: Publisher,
+    wire: Wire,
+    monkeypatch: pytest.MonkeyPatch,
+    detail: str,
+    is_answered: bool,
 ) -> None:
     """Where an attempt has no verdict; and where it only waited, because somebody may have a copy judged at once."""
     monkeypatch.setattr(publishing_module, "RETRY_FIRST_S", 0.01)
@@ -208,7 +212,7 @@ async def test_without_a_verdict_the_outcome_is_unresolved(publisher: Publisher,
     with pytest.raises(Unresolved) as unresolved:
         await task
     assert birth_ms(unresolved.value.nonce) == born_ms
-    assert publisher.waiting == 0
+    assert not publisher._all
 
 
 @pytest.mark.parametrize("case", ["another envelope", "another key", "the other ingress", "garbage"])
@@ -222,8 +226,7 @@ async def test_what_is_not_a_receipt_for_this_is_ignored(publisher: Publisher, w
     elif case == "the other ingress":
         await receive(publisher, envelope, Reason.WRONG_DELIVERY, position=None)
     else:
-        garbage = SimpleNamespace(subject="inbox.order.1", data=b"\x93garbage")
-        await publisher.on_receipt(cast("Any", garbage))
+        publisher.receive(b"\x93garbage")
     assert not task.done()
     await receive(publisher, envelope, None)
     assert (await task).verdict is Verdict.ACCEPTED
@@ -241,7 +244,13 @@ async def test_no_bytes_stop_a_publisher(publisher: Publisher, wire: Wire) -> No
     task = publishing(publisher)
     digest = hashlib.sha256(await wire.sent.get()).digest()
     (sealed,) = seal_stamps(BUS, [accepting(publisher, digest)])
-    for data in (b"", b"\x92\x01", pack_together([]), pack_together([sealed]), pack_together([sealed, sealed])):
+    for data in (
+        b"",
+        b"\x92\x01",
+        pack_together([]),
+        pack_together([sealed]),
+        pack_together([sealed, sealed]),
+    ):
         publisher.receive(data)
     assert not task.done()
     publisher.receive(sealed)
@@ -371,7 +380,7 @@ async def test_no_message_is_sent_for_longer_than_its_nonce_lives(
     with pytest.raises(InvalidInput, match=rf"timeout={life_s + 1} is out of range.* for at most {life_s} s"):
         await publisher.publish(HEADER, pack_json({}), live=live, resumed=False, timeout_s=life_s + 1)
     assert wire.sent.empty()
-    assert publisher.waiting == 0
+    assert not publisher._all
 
 
 @pytest.mark.parametrize(("live", "life_ms"), [(False, 120_000), (True, 30_000)])

@@ -47,7 +47,12 @@ async def test_the_states_the_hooks_and_the_log_tell_the_same(shop: Shop, caplog
     ]
     assert state(inventory) is BotState.CLOSED
     said = [record.message for record in caplog.records if record.name == "sealbus"]
-    lines = ("is connected to the bus shop", "lost its connection to the bus", "is connected again after", "is closed")
+    lines = (
+        "is connected to the bus shop",
+        "lost its connection to the bus",
+        "is connected again after",
+        "is closed",
+    )
     places = [next(at for at, one in enumerate(said) if line in one) for line in lines]
     assert places == sorted(places)
 
@@ -104,7 +109,7 @@ async def test_what_was_under_way_is_sent_again_when_the_connection_is_back(
             relay.kill()
             await relay.wait()
         publishing = asyncio.create_task(sender.publish("orders.placed", order(1), timeout=PATIENCE_S))
-        await until(lambda: sender._publisher.waiting == 1 and not sender._publisher._unsent)
+        await until(lambda: len(sender._publisher._all) == 1 and not sender._publisher._unsent)
         await shop.server.stop()
         await lost.wait()
         await shop.server.start()

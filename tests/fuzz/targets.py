@@ -26,9 +26,15 @@ from sealbus.credentials import Credentials
 from sealbus.errors import CredentialsError, InvalidInput, Malformed
 from sealbus.grants import Grants
 from sealbus.nats.addresses import check_servers
-from sealbus.nats.hardened import _Handlers, _StrictParser, read_headers
+from sealbus.nats.parser import Handlers, StrictParser, read_headers
 from sealbus.protocol.answer import read_error
-from sealbus.protocol.codec import are_together, pack_json, pack_together, split_together, unpack_json
+from sealbus.protocol.codec import (
+    are_together,
+    pack_json,
+    pack_together,
+    split_together,
+    unpack_json,
+)
 from sealbus.protocol.delivery import open_delivery, pack_delivery, split_delivery
 from sealbus.protocol.envelope import Envelope, Header, Parent
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
@@ -174,8 +180,8 @@ def _heard(pieces: list[bytes]) -> list[tuple[Any, ...]]:
     def direct(*what: bytes) -> None:
         heard.append(("direct", *what))
 
-    handlers = _Handlers(*(note(kind) for kind in ("message", "ping", "pong", "error", "info")))
-    parser = _StrictParser(None, handlers, {1: direct})  # type: ignore[arg-type]  # it asks the client nothing
+    handlers = Handlers(*(note(kind) for kind in ("message", "ping", "pong", "error", "info")))
+    parser = StrictParser(None, handlers, {1: direct})  # type: ignore[arg-type]  # it asks the client nothing
     for piece in pieces:
         try:
             parser.parse(piece).send(None)
@@ -378,7 +384,10 @@ TARGETS: Final[dict[str, Target]] = {
     "json": Target(json_text, seeds.json_texts, is_text=True),
     "yaml": Target(yaml_text, seeds.yaml_texts, cost=10, is_text=True),
     "schema-file": Target(
-        _in_folder("schemas/order.v1.json", _schemas_alone), seeds.schema_files, cost=10, is_text=True
+        _in_folder("schemas/order.v1.json", _schemas_alone),
+        seeds.schema_files,
+        cost=10,
+        is_text=True,
     ),
     "policy-file": Target(_in_folder("policy.yaml"), seeds.policies, cost=25, is_text=True),
     "key-file": Target(_in_folder("keys/order.yaml", _keys_alone), seeds.key_files, cost=10, is_text=True),

@@ -22,7 +22,8 @@ from typing import Final
 from nats.errors import Error as NatsError
 
 from sealbus.nats.frames import pub
-from sealbus.nats.hardened import PIN_HEADER, HardenedClient
+from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.parser import PIN_HEADER
 from sealbus.nats.pull import next_subject
 from sealbus.supervision import Supervisor
 from sealbus_broker.nats.streams import INGRESS, PIN_TIMEOUT_S, PRIORITY_GROUP, partition_consumer
@@ -174,7 +175,7 @@ class Pulling:
     def on_message(self, headers: bytes) -> None:
         """Count a message that a request brought, and read the pin from its headers."""
         # nats-server writes its line behind the bot's headers, which may have a false one: the last
-        # line counts (sealbus.nats.hardened.read_headers).
+        # line counts (sealbus.nats.parser.read_headers).
         at = headers.rfind(_PIN)
         if at >= 0:
             self._pin = headers[at + len(_PIN) :].partition(b"\r\n")[0]

@@ -14,7 +14,8 @@ ENCRYPTED: Final = "tls"
 _WEBSOCKETS: Final = ("ws", "wss")
 
 _ADDRESS: Final = re.compile(r"[A-Za-z]+://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?/?")
-"""Scheme, host and port, and nothing that two readers of URLs take for different things: no user, path, escape or backslash."""
+"""Scheme, host and port, and nothing that two readers of URLs take for different things: no user,
+path, escape or backslash."""
 
 _HINT: Final = "like nats://127.0.0.1:4222 or tls://bus.example:4222, without a password"
 
@@ -37,9 +38,11 @@ def check_server(server: str) -> str:
 
 
 def check_servers(servers: Iterable[str]) -> tuple[str, ...]:
-    """Return ``servers`` if each is an address and all are encrypted or none, else raise :class:`InvalidInput`.
+    """Return ``servers`` if each is an address and all are encrypted or none, else raise
+    :class:`InvalidInput`.
 
-    Whoever can cut the connection to a ``tls://`` server would otherwise choose the unencrypted one.
+    Whoever can cut the connection to a ``tls://`` server would otherwise choose the unencrypted
+    one.
     """
     checked = tuple(check_server(server) for server in servers)
     if len({is_encrypted(server) for server in checked}) > 1:

@@ -20,10 +20,12 @@ _ADMISSION_HINT: Final = (
 )
 
 STORES_NOTHING: Final = "the bus stores nothing: its disk is full"
-"""What a bus with a nats-server of its own says to whoever connects while that is stopped for want of room."""
+"""What a bus with a nats-server of its own says to whoever connects while that is stopped for want
+of room."""
 
 NO_RELAY_S: Final = 1.8
-"""A relay refuses within milliseconds. nats-server refuses by itself when no relay has answered for two seconds."""
+"""A relay refuses within milliseconds. nats-server refuses by itself when no relay has answered for
+two seconds."""
 
 
 class NotEncrypted(OSError):
@@ -35,12 +37,18 @@ class NoChallenge(OSError):
 
 
 def explain(
-    error: Exception, server: str, bot: str, *, reached: bool, waited_s: float, handshaking: bool = False
+    error: Exception,
+    server: str,
+    bot: str,
+    *,
+    reached: bool,
+    waited_s: float,
+    handshaking: bool = False,
 ) -> ConnectionFailed:
     """What ``error`` means for ``bot`` at ``server``.
 
-    ``reached``: whether the server had accepted the connection. ``waited_s``: how long the attempt took. ``handshaking``:
-    whether TLS had begun and not ended.
+    ``reached``: whether the server had accepted the connection. ``waited_s``: how long the attempt
+    took. ``handshaking``: whether TLS had begun and not ended.
     """
     if isinstance(error, TimeoutError) and handshaking:
         return ConnectionFailed(
@@ -113,7 +121,8 @@ def _nats(error: Exception, server: str, *, bot: str, waited_s: float) -> Connec
         )
     if isinstance(error, ConnectionError | UnexpectedEOF):
         return ConnectionFailed(
-            f"{server} cut the connection before there was a session", hint="does it expect TLS? Then name it tls://"
+            f"{server} cut the connection before there was a session",
+            hint="does it expect TLS? Then name it tls://",
         )
     if "expecting info" in str(error).lower():
         return ConnectionFailed(
@@ -124,7 +133,8 @@ def _nats(error: Exception, server: str, *, bot: str, waited_s: float) -> Connec
 
 
 def _numbers(error: Exception) -> set[int]:
-    """The system's numbers for what went wrong: several where a name has several addresses, and then only in the text."""
+    """The system's numbers for what went wrong: several where a name has several addresses, and
+    then only in the text."""
     if not isinstance(error, OSError):
         return set()
     if error.errno is not None:

@@ -1,7 +1,9 @@
-"""What a client writes to nats-server, as bytes: PUB and HPUB frames for :meth:`~sealbus.nats.hardened.HardenedClient.write`.
+"""What a client writes to nats-server, as bytes: PUB and HPUB frames for
+:meth:`~sealbus.nats.hardened.HardenedClient.write`.
 
-Subjects, replies and header lines come from our own code and are of grammars without blanks and line ends (names, subjects, nonces in
-hex, JSON in ASCII); nothing that a peer chose is put in here unchecked.
+Subjects, replies and header lines come from our own code and are of grammars without blanks and
+line ends (names, subjects, nonces in hex, JSON in ASCII); nothing that a peer chose is put in here
+unchecked.
 """
 
 from __future__ import annotations
@@ -16,4 +18,11 @@ def pub(subject: bytes, data: bytes, reply: bytes = b"") -> bytes:
 def hpub(subject: bytes, data: bytes, *, headers: bytes, reply: bytes) -> bytes:
     """One message with ``headers``: lines ``Name: value``, each ended by CR LF."""
     block = len(headers) + 12  # NATS/1.0 and two line ends
-    return b"HPUB %b %b %d %d\r\nNATS/1.0\r\n%b\r\n%b\r\n" % (subject, reply, block, block + len(data), headers, data)
+    return b"HPUB %b %b %d %d\r\nNATS/1.0\r\n%b\r\n%b\r\n" % (
+        subject,
+        reply,
+        block,
+        block + len(data),
+        headers,
+        data,
+    )

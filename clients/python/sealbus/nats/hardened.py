@@ -27,7 +27,7 @@ More promises that it keeps:
 * No server is spoken to but those that were named. nats-py adds those that a server's first line
   tells it of.
 
-How it works. The parser (``_StrictParser``) is fed by nats-py's reading loop, and calls the
+How it works. The parser (:mod:`sealbus.nats.parser`) is fed by nats-py's reading loop, and calls the
 client's own methods, or the function given to :meth:`HardenedClient.subscribe_direct`. The client's
 states are nats-py's (``is_connected``, ``is_reconnecting``, ``is_closed``) and one more: **ended**
 (``_ended``) means that it was closed or aborted for good, and that no attempt to connect may go on.
@@ -41,190 +41,26 @@ Only private methods of nats-py are overridden, which its authors may change at 
 from __future__ import annotations
 
 import asyncio
-import json
-import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from nats.aio.client import DEFAULT_BUFFER_SIZE, Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.errors import ConnectionClosedError, NoServersError, ProtocolError
-from nats.errors import Error as NatsError
-from nats.protocol.parser import Parser
+from nats.errors import ConnectionClosedError, NoServersError
 
 from sealbus.log import log
 from sealbus.nats.addresses import ENCRYPTED, check_servers
 from sealbus.nats.diagnosis import NoChallenge, NotEncrypted
+from sealbus.nats.parser import Handlers, Receive, StrictParser, read_headers
 from sealbus.nats.transport import Transport
 from sealbus.nats.watched import WatchedClient
 from sealbus.supervision import kind, outcome
 
-PIN_HEADER: Final = "Nats-Pin-Id"
-STATUS_HEADER: Final = "Status"
-DESCRIPTION_HEADER: Final = "Description"
-
-_MAX_CONTROL_LINE: Final = 64 * 1024
-"""Longest line without CR LF, in bytes. The server's lines are a subject and a reply (4,096 bytes
-and the bus's prefixes), or an INFO of a few KiB."""
-
-_MAX_MESSAGE: Final = 8 * 1024 * 1024
-"""Bytes that one message may claim to have: the most that nats-server recommends. A bus configures
-1 MiB."""
-
 CLOSE_S: Final = 2.0
 """How long closing a connection may take. Pending bytes leave first, and a server that does not
 read is not waited for."""
-
-_MSG = re.compile(rb"MSG ([^ \r\n]+) (\d{1,18}) (?:([^ \r\n]+) )?(\d{1,18})\Z")
-_HMSG = re.compile(rb"HMSG ([^ \r\n]+) (\d{1,18}) (?:([^ \r\n]+) )?(\d{1,18}) (\d{1,18})\Z")
-_HEADER_VERSION = b"NATS/1.0"
-
-
-def read_headers(block: bytes) -> dict[str, str]:
-    """Headers of a NATS header block, whatever its bytes. For a name that occurs twice the last
-    value holds.
-
-    The last value, because nats-server appends its own headers after a bot's. A block without its
-    closing blank line lets a bot glue its bytes to the pin that the server appends, so the pin is
-    looked for from the end.
-    """
-    first, _, rest = block.partition(b"\r\n")
-    headers: dict[str, str] = {}
-    if first.startswith(_HEADER_VERSION + b" "):
-        status, _, description = first[len(_HEADER_VERSION) + 1 :].partition(b" ")
-        headers[STATUS_HEADER] = status.decode("utf-8", "replace")
-        if description:
-            headers[DESCRIPTION_HEADER] = description.decode("utf-8", "replace")
-    for line in rest.split(b"\r\n"):
-        name, colon, value = line.partition(b":")
-        if colon:
-            headers[name.strip().decode("utf-8", "replace")] = value.strip().decode("utf-8", "replace")
-    at = block.rfind(PIN_HEADER.encode() + b": ")
-    if at >= 0:
-        pin = block[at + len(PIN_HEADER) + 2 :].partition(b"\r\n")[0]
-        headers[PIN_HEADER] = pin.decode("utf-8", "replace")
-    return headers
-
-
-def _lengths(headers: bytes, whole: bytes) -> tuple[int, int]:
-    """The lengths of headers and whole that a message claims to have.
-
-    Raises :class:`ProtocolError` for impossible ones, before anything is computed with them or
-    waited for.
-    """
-    head, size = int(headers), int(whole)
-    if not head <= size <= _MAX_MESSAGE:
-        raise ProtocolError("nats: a message of an impossible size")
-    return head, size
-
-
-Receive = Callable[[bytes, bytes, bytes, bytes], None]
-"""Takes subject, reply, header block and body of one message, as the server sent them. If it
-raises, that message is lost."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Handlers:
-    """What the parser calls: the client's own methods."""
-
-    message: Callable[[int, bytes, bytes, bytes, bytes], Awaitable[None]]
-    ping: Callable[[], Awaitable[None]]
-    pong: Callable[[], Awaitable[None]]
-    error: Callable[[str], Awaitable[None]]
-    info: Callable[[dict[str, Any]], Awaitable[None]]
-
-
-class _StrictParser(Parser):
-    """nats-py's parser with the server's grammar: one space between fields, and messages cut by
-    their stated length."""
-
-    def __init__(self, client: Client, handlers: _Handlers, direct: Mapping[int, Receive]) -> None:
-        super().__init__(client)
-        self._handlers = handlers
-        self._direct = direct
-
-    def reset(self) -> None:
-        super().reset()
-        self._wanted = 0
-        """While the buffer has fewer bytes there is nothing more to read out of it. Otherwise a
-        large message in small pieces would be parsed from its beginning with each of them."""
-
-    async def parse(self, data: bytes = b"") -> None:
-        try:
-            await self._read(data)
-        except (NatsError, OSError):
-            raise
-        except Exception as error:
-            # Of any type: nats-py's reading loop would end at it, and tell nobody.
-            raise ProtocolError(f"nats: not understood: {type(error).__name__}") from error
-
-    async def _read(self, data: bytes) -> None:
-        buffer: bytearray = self.buf
-        buffer.extend(data)
-        if len(buffer) < self._wanted:
-            return
-        self._wanted = 0
-        read, at = bytes(buffer), 0
-        try:
-            while True:
-                end = read.find(b"\r\n", at, at + _MAX_CONTROL_LINE)
-                if end < 0:
-                    if len(read) - at >= _MAX_CONTROL_LINE:
-                        raise ProtocolError("nats: a control line without end")
-                    return
-                headers_size = b"0"
-                if read.startswith(b"MSG ", at):
-                    found = _MSG.match(read, at, end)
-                    if found is None:
-                        raise ProtocolError("nats: malformed MSG")
-                    subject, sid, reply, size = found.groups()
-                elif read.startswith(b"HMSG ", at):
-                    found = _HMSG.match(read, at, end)
-                    # The size includes the headers. Otherwise the block would reach into whatever
-                    # follows the message.
-                    if found is None or int(found[4]) > int(found[5]):
-                        raise ProtocolError("nats: malformed HMSG")
-                    subject, sid, reply, headers_size, size = found.groups()
-                else:
-                    line, at = read[at:end], end + 2
-                    await self._control(line)
-                    continue
-                start = end + 2
-                body, stop = (start + length for length in _lengths(headers_size, size))
-                if len(read) < stop + 2:
-                    self._wanted = stop + 2 - at
-                    return
-                at = stop + 2
-                receive = self._direct.get(int(sid))
-                if receive is not None:
-                    try:
-                        receive(subject, reply or b"", read[start:body], read[body:stop])
-                    except Exception as error:  # noqa: BLE001  # a mistake of ours about one message must not end the reading
-                        # Its type alone, because its text may quote the message.
-                        log.error("a message could not be taken: %s", type(error).__name__)
-                else:
-                    await self._handlers.message(int(sid), subject, reply or b"", read[body:stop], read[start:body])
-        finally:
-            del buffer[:at]
-
-    async def _control(self, line: bytes) -> None:
-        word = line[:4].upper()
-        if word == b"PING":
-            await self._handlers.ping()
-        elif word == b"PONG":
-            await self._handlers.pong()
-        elif word == b"-ERR":
-            await self._handlers.error(line[4:].strip().decode("utf-8", "replace").lower())
-        elif word == b"INFO":
-            info = json.loads(line[5:])
-            if not isinstance(info, dict):
-                raise ProtocolError("nats: malformed INFO")
-            await self._handlers.info(info)
-        elif word[:3] != b"+OK":
-            raise ProtocolError("nats: unknown protocol")
 
 
 class HardenedClient(WatchedClient):
@@ -248,9 +84,9 @@ class HardenedClient(WatchedClient):
         self.when_closed: set[Callable[[], None]] = set()
         """Called when the connection is closed for good: nobody need wait for a message any
         more."""
-        self._ps = _StrictParser(
+        self._ps = StrictParser(
             self,
-            _Handlers(
+            Handlers(
                 message=self._process_msg,
                 ping=self._process_ping,
                 pong=self._process_pong,

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Transport(TcpTransport):
     """nats-py's own, which ends in silence when a server ends an encrypted connection.
 
-    nats-py's protocol object asks asyncio to keep such a connection half open. TLS has no such state, and asyncio
-    logs a warning each time.
+    nats-py's protocol object asks asyncio to keep such a connection half open. TLS has no such
+    state, and asyncio logs a warning each time.
     """
 
     handshaking = False
@@ -33,7 +33,11 @@ class Transport(TcpTransport):
         self._bare_io_reader, self._bare_io_writer = self._io_reader, self._io_writer
 
     async def connect_tls(
-        self, uri: str | ParseResult, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: int
+        self,
+        uri: str | ParseResult,
+        ssl_context: ssl.SSLContext,
+        buffer_size: int,
+        connect_timeout: int,
     ) -> None:
         """Go on encrypted."""
         assert self._io_writer is not None
@@ -46,7 +50,10 @@ class Transport(TcpTransport):
         transport = await asyncio.wait_for(starting, connect_timeout)
         self.handshaking = False
         assert transport is not None
-        self._io_reader, self._io_writer = reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+        self._io_reader, self._io_writer = (
+            reader,
+            asyncio.StreamWriter(transport, protocol, reader, loop),
+        )
 
 
 class _Encrypted(asyncio.StreamReaderProtocol):

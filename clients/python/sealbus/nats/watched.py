@@ -1,11 +1,13 @@
 """nats-py's own background work: none of it ends without a consequence.
 
-A nats-py connection has three loops, which read, write and ping, and while it reconnects a fourth. Each lists the kinds of error that it
-knows, and ends for good at any other, or at a cancellation that nobody asked for; ``is_connected`` stays true then, or the
-connection is "reconnecting" for ever. Here the end of a loop that is still needed ends the connection. nats-py then reconnects, or
+A nats-py connection has three loops, which read, write and ping, and while it reconnects a fourth.
+Each lists the kinds of error that it knows, and ends for good at any other, or at a cancellation
+that nobody asked for; ``is_connected`` stays true then, or the connection is "reconnecting" for
+ever. Here the end of a loop that is still needed ends the connection. nats-py then reconnects, or
 says that it is closed, as its options say. Reconnecting itself begins again.
 
-What is handed to nats-py to be called by these loops (callbacks) cannot end them either: what it raises is logged.
+What is handed to nats-py to be called by these loops (callbacks) cannot end them either: what it
+raises is logged.
 """
 
 from __future__ import annotations
@@ -22,7 +24,13 @@ from nats.errors import ProtocolError
 from sealbus.log import log
 from sealbus.supervision import PAUSE_FIRST_S, PAUSE_MOST_S, kind, outcome, spawn
 
-_CALLBACKS: Final = ("error_cb", "disconnected_cb", "closed_cb", "discovered_server_cb", "reconnected_cb")
+_CALLBACKS: Final = (
+    "error_cb",
+    "disconnected_cb",
+    "closed_cb",
+    "discovered_server_cb",
+    "reconnected_cb",
+)
 
 
 class WatchedClient(Client):
@@ -36,7 +44,8 @@ class WatchedClient(Client):
         await super().connect(*arguments, **options)
 
     async def _process_connect_init(self) -> None:
-        """Raises nats-py's errors, :class:`OSError` and ``TimeoutError`` only: nats-py stops reconnecting at any other."""
+        """Raises nats-py's errors, :class:`OSError` and ``TimeoutError`` only: nats-py stops
+        reconnecting at any other."""
         try:
             await super()._process_connect_init()
         except (NatsError, OSError, TimeoutError):
@@ -71,7 +80,7 @@ class WatchedClient(Client):
         subscription._wait_for_msgs_task = spawn(calls, "calling a subscriber")  # noqa: SLF001  # likewise
         self._watch_calls(subscription)
 
-    # ---- loops -------------------------------------------------------------------------------------
+    # ---- loops -----------------------------------------------------------------------------------
 
     async def _read_loop(self) -> None:
         await self._watch("reading", super()._read_loop())
@@ -103,7 +112,11 @@ class WatchedClient(Client):
             assert task is not None
             if task.cancelling() or not self.is_reconnecting or task is not self._reconnection_task:
                 return
-            log.error("nats: reconnecting ended unexpectedly (%s); begins again in %.1f s", kind(error), pause_s)
+            log.error(
+                "nats: reconnecting ended unexpectedly (%s); begins again in %.1f s",
+                kind(error),
+                pause_s,
+            )
             await outcome(asyncio.sleep(pause_s))
             pause_s = min(2 * pause_s, PAUSE_MOST_S)
 

@@ -1,4 +1,5 @@
-"""What a subject has room for, as far as the bus has told: found out before a message is sent, not by a refusal."""
+"""What a subject has room for, as far as the bus has told: found out before a message is sent, not
+by a refusal."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from sealbus.protocol.envelope import Parent
 
 
 def excess(subject: str, declared: Declared, *, payload: bytes, parent: bytes | None = None) -> InvalidInput | None:
-    """What the relay would refuse of a message on ``subject``, as an error for its author; ``None``: nothing.
+    """What the relay would refuse of a message on ``subject``, as an error for its author;
+    ``None``: nothing.
 
     ``payload`` and ``parent`` are packed.
     """

@@ -20,7 +20,8 @@ MAX_NAMES_BYTES: Final = 512
 """A header without its parent: names, subject and schema of at most 500 bytes, and numbers."""
 
 BURST: Final = 64
-"""Most messages sealed and sent as one: each costs a sixty-fourth of a signature then, and its proof has 192 bytes."""
+"""Most messages sealed and sent as one: each costs a sixty-fourth of a signature then, and its
+proof has 192 bytes."""
 
 
 def bursts(waiting: list[Pending]) -> Iterator[list[Pending]]:

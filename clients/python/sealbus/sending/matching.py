@@ -15,10 +15,10 @@ from sealbus.protocol.subjects import RELAY, is_own
 def is_receipt(stamp: Stamp, header: Header, attempts: AbstractSet[bytes], *, live: bool, resumed: bool) -> bool:
     """Whether an opened ``stamp`` is the verdict on the message with ``header``.
 
-    ``attempts`` holds the digests of the envelopes that this process sent for the message. ``live`` says which way they
-    went. ``resumed`` says that an earlier process published the nonce: an acceptance of an envelope that is not in
-    ``attempts`` then counts too, because the ledger accepts one message only under a nonce. A refusal of a foreign
-    attempt never counts.
+    ``attempts`` holds the digests of the envelopes that this process sent for the message. ``live``
+    says which way they went. ``resumed`` says that an earlier process published the nonce: an
+    acceptance of an envelope that is not in ``attempts`` then counts too, because the ledger
+    accepts one message only under a nonce. A refusal of a foreign attempt never counts.
     """
     accepted = stamp.verdict is Verdict.ACCEPTED
     if (stamp.bot, stamp.subject, stamp.nonce) != (header.bot, header.subject, header.nonce):
@@ -27,15 +27,18 @@ def is_receipt(stamp: Stamp, header: Header, attempts: AbstractSet[bytes], *, li
         return False
     if stamp.envelope not in attempts and not (accepted and resumed):
         return False
-    # Judged where we did not send it: somebody put a copy of our envelope into the other ingress of our session.
+    # Judged where we did not send it: somebody put a copy of our envelope into the other ingress of
+    # our session.
     return (stamp.position is None) is live
 
 
 def check_answer(message: Message, request: Header, *, bus_keys: frozenset[bytes], verifier: Verifier) -> Stamp:
-    """Check that an opened ``message`` answers the request that was sent with the header ``request``; return its stamp.
+    """Check that an opened ``message`` answers the request that was sent with the header
+    ``request``; return its stamp.
 
-    Raises :class:`Malformed` unless the answer's parent is the bus's accepting stamp of that very request, and where the request
-    is to one of the bus's own services, unless the relay itself answers: whoever may hear a request may answer it otherwise.
+    Raises :class:`Malformed` unless the answer's parent is the bus's accepting stamp of that very
+    request, and where the request is to one of the bus's own services, unless the relay itself
+    answers: whoever may hear a request may answer it otherwise.
     """
     if message.envelope.header.parent is None:
         raise Malformed("an answer without a parent")

@@ -1,12 +1,13 @@
 """Keeping to a subject's rate, so that the relay need not refuse.
 
-The relay counts by the generic cell rate algorithm: a message at time t is refused if ``used until - t`` is more than
-``(burst - 1) / rate``, and each one that passes uses ``1 / rate``. A :class:`Pace` does the same beforehand, and keeps
-what is too early until its turn. It leaves a little of the burst unused, because the network delays some messages more
-than others, and they then arrive closer together than they were sent.
+The relay counts by the generic cell rate algorithm: a message at time t is refused if
+``used until - t`` is more than ``(burst - 1) / rate``, and each one that passes uses ``1 / rate``.
+A :class:`Pace` does the same beforehand, and keeps what is too early until its turn. It leaves a
+little of the burst unused, because the network delays some messages more than others, and they then
+arrive closer together than they were sent.
 
-The allowance is the bot's, and other processes of the same bot use it too. Nobody here knows of them; but then the relay
-refuses, and a pace that hears of a refusal goes slower for a time.
+The allowance is the bot's, and other processes of the same bot use it too. Nobody here knows of
+them; but then the relay refuses, and a pace that hears of a refusal goes slower for a time.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ from sealbus.grants import Rate
 from sealbus.supervision import Supervisor
 
 JITTER_S: Final = 0.5
-"""How much closer together two messages may arrive than they were sent: a busy machine or network holds some up for so long.
-Of a burst of less than a second, half is left unused."""
+"""How much closer together two messages may arrive than they were sent: a busy machine or network
+holds some up for so long. Of a burst of less than a second, half is left unused."""
 
 SPARE: Final = 1.02
-"""With a burst of one nothing can be left unused, so the pauses are a little longer than the rate asks for."""
+"""With a burst of one nothing can be left unused, so the pauses are a little longer than the rate
+asks for."""
 
 TURN_S: Final = 0.02
-"""What may go within this time goes together: a signature for each message of a fast subject would be far more work."""
+"""What may go within this time goes together: a signature for each message of a fast subject would
+be far more work."""
 
 SLOWEST: Final = 16.0
 """A pace slows down to this fraction of the rate: as if that many processes shared it."""
@@ -62,7 +65,8 @@ class Pace(Generic[Item]):
         self._timer: asyncio.TimerHandle | None = None
         self._used_until = 0.0
         self._slower = 1.0
-        """By which factor the pauses are longer than the rate asks for, because others use it too."""
+        """By which factor the pauses are longer than the rate asks for, because others use it
+        too."""
         self._refused_at = 0.0
         self.set_rate(rate)
 

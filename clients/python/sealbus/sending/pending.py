@@ -30,6 +30,7 @@ from sealbus.protocol.envelope import Header
 from sealbus.protocol.nonces import life_ms
 from sealbus.protocol.reason import OLDER_THAN_LEDGER, Reason
 from sealbus.protocol.stamp import Stamp
+from sealbus.sending.matching import is_receipt
 from sealbus.sending.pacing import Pace
 
 _ABOUT_TIME: Final = frozenset({Reason.EXPIRED, Reason.STALE})
@@ -130,6 +131,11 @@ class Pending:
     def is_over(self) -> bool:
         """Whether nobody waits for it any more."""
         return self.verdict.done()
+
+    def is_answered_by(self, stamp: Stamp) -> bool:
+        """Whether an opened ``stamp`` is a verdict on it."""
+        attempts = self.attempts.keys()
+        return is_receipt(stamp, self.header, attempts, live=self.live, resumed=self.resumed)
 
     def is_past(self, now_ms: int) -> bool:
         """Whether the nonce's life is over.

@@ -27,7 +27,6 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from sealbus.credentials import Credentials
@@ -45,11 +44,10 @@ from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import Stamp, Verdict, open_stamp
 from sealbus.protocol.subjects import ingress_subject
 from sealbus.sending.bursts import MAX_SEAL_BYTES, bursts, seal_burst
-from sealbus.sending.matching import is_receipt
 from sealbus.sending.minting import new_nonce
 from sealbus.sending.pacing import Pace
 from sealbus.sending.pending import Pending, Then, may_be_sent
-from sealbus.sending.strangers import GRACE_S, Strangers
+from sealbus.sending.strangers import Strangers
 from sealbus.supervision import Supervisor
 
 RETRY_FIRST_S: Final = 1.0
@@ -87,7 +85,7 @@ class Publisher:
         self._verifier = verifier
         self._supervisor = supervisor
         self._on_policy = on_policy
-        self._strangers = Strangers(credentials, verifier)
+        self._strangers = Strangers(credentials, verifier, supervisor)
         """Explains receipts under a bus key that the credentials do not name."""
         self._all: dict[Pending, None] = {}
         """Every message without verdict, in order. A dict, because it keeps order and forgets
@@ -103,11 +101,6 @@ class Publisher:
         """By the pattern of the declaration."""
         self._begun = 0
         """Messages so far, which gives each its order."""
-
-    @property
-    def waiting(self) -> int:
-        """How many messages are without verdict."""
-        return len(self._all)
 
     async def publish(
         self,
@@ -310,10 +303,6 @@ class Publisher:
                     except (NatsError, OSError) as error:
                         log.debug("not sent, will be again: %s", type(error).__name__)
 
-    async def on_receipt(self, msg: Msg) -> None:
-        """Take a message of the inbox, by way of nats-py: one stamp, or several."""
-        self.receive(msg.data)
-
     def receive(self, data: bytes, nonce: bytes | None = None) -> None:
         """Take one stamp, or a bundle of them. Never raises.
 
@@ -333,50 +322,22 @@ class Publisher:
             try:
                 stamp = open_stamp(receipt, self._credentials.bus_keys, self._verifier)
             except Malformed as error:
-                if not self._doubt(receipt):
+                if not self._strangers.doubt(receipt, self._pending.get):
                     log.warning("ignored an invalid receipt: %s", error.what)
             else:
                 self._strangers.doubtful = False
                 self.take(stamp)
-
-    def _doubt(self, receipt: bytes) -> bool:
-        """Whether this is a receipt for one of these messages under a bus key that the credentials
-        do not name.
-
-        If so, its caller waits no longer than a receipt under a known key may take.
-        """
-        found = self._strangers.open(receipt)
-        if found is None:
-            return False
-        stamp, key = found
-        pending = self._pending.get(stamp.nonce)
-        if pending is None or not is_receipt(
-            stamp,
-            pending.header,
-            pending.attempts.keys(),
-            live=pending.live,
-            resumed=pending.resumed,
-        ):
-            return False
-        if pending.doubt is None:
-            pending.doubt = self._supervisor.later("doubting a bus key", GRACE_S, self._disown, pending, key)
-        return True
-
-    def _disown(self, pending: Pending, key: bytes) -> None:
-        if self._strangers.doubtful and not pending.verdict.done():
-            pending.verdict.set_exception(self._strangers.error(key))
 
     def take(self, stamp: Stamp) -> None:
         """Take an opened stamp as a receipt, if it is the verdict on one of these messages."""
         pending = self._pending.get(stamp.nonce)
         if pending is None or pending.verdict.done():
             return
-        header, accepted = pending.header, stamp.verdict is Verdict.ACCEPTED
-        if not is_receipt(stamp, header, pending.attempts.keys(), live=pending.live, resumed=pending.resumed):
+        if not pending.is_answered_by(stamp):
             return
         if self._on_policy is not None:
             self._on_policy(stamp.policy)
-        if accepted:
+        if stamp.verdict is Verdict.ACCEPTED:
             pending.verdict.set_result(stamp)
         elif not pending.is_past(_now_ms()):
             # Otherwise this process was stopped for so long that the bus may have forgotten that it

@@ -45,11 +45,11 @@ class Requester:
     ) -> Message:
         """Publish a request and return the first answer, verified.
 
-        ``timeout_s`` counts from when it is sent; before that it may have to wait for its turn under the rate of its
-        subject, which ``declared`` tells.
+        ``timeout_s`` counts from when it is sent; before that it may have to wait for its turn
+        under the rate of its subject, which ``declared`` tells.
 
-        Raises :class:`Refused`, :class:`Unresolved` if there is no verdict in time, or :class:`NoReply` if the request
-        was accepted and no answer came.
+        Raises :class:`Refused`, :class:`Unresolved` if there is no verdict in time, or
+        :class:`NoReply` if the request was accepted and no answer came.
         """
         loop = asyncio.get_running_loop()
         declared = declared or OWN.get(header.subject)

@@ -26,7 +26,8 @@ from sealbus.sending.requester import REQUEST_TIMEOUT_S, Requester
 from sealbus.supervision import outcome
 
 TTL_S: Final = 30.0
-"""Life of an envelope: far longer than a verdict takes, half of what a policy allows by default. Less if the policy allows less."""
+"""Life of an envelope: far longer than a verdict takes, half of what a policy allows by default.
+Less if the policy allows less."""
 
 LIVE_TTL_S: Final = 5.0
 
@@ -38,7 +39,13 @@ class Speaker:
     """Makes messages and requests of one bot, and hands them on."""
 
     def __init__(
-        self, credentials: Credentials, life: Life, *, publisher: Publisher, requester: Requester, known: Known
+        self,
+        credentials: Credentials,
+        life: Life,
+        *,
+        publisher: Publisher,
+        requester: Requester,
+        known: Known,
     ) -> None:
         self._credentials = credentials
         self._life = life
@@ -58,7 +65,8 @@ class Speaker:
         nonce: bytes | None,
         timeout_s: float,
     ) -> Stamp:
-        """Publish one message: see :meth:`sealbus.Bot.publish`. ``parent``: as it stands in a header."""
+        """Publish one message: see :meth:`sealbus.Bot.publish`. ``parent``: as it stands in a
+        header."""
         check_subject(subject)
         resumed = nonce is not None
         name = check_nonce(nonce) if resumed else UNBORN
@@ -88,7 +96,8 @@ class Speaker:
         parent: bytes | None,
         timeout_s: float,
     ) -> Declared | None:
-        """The subject's declaration, once the message is within it. Raises :class:`InvalidInput` where it is not."""
+        """The subject's declaration, once the message is within it. Raises :class:`InvalidInput`
+        where it is not."""
         if declared is None or excess(subject, declared, payload=data, parent=parent) is None:
             return declared
         declared = (await self._known.renewed(timeout_s)).find(subject)  # the policy may have changed
@@ -106,16 +115,19 @@ class Speaker:
             declared = (await self._known.renewed(timeout_s)).find(subject)
         if declared is not None and not declared.reply:
             raise InvalidInput(
-                f"{subject} takes no requests: the policy names no `reply` schema for it", hint="publish on it instead"
+                f"{subject} takes no requests: the policy names no `reply` schema for it",
+                hint="publish on it instead",
             )
         declared = await self._fit(subject, declared, data=data, parent=None, timeout_s=timeout_s)
         return await self._requester.request(header, data, timeout_s=timeout_s, declared=declared)
 
     async def answer(self, request: Message, handler: Callable[[Message], Awaitable[Any]]) -> None:
-        """Answer ``request`` with what ``handler`` returns; where there is no such answer, say so to the asker.
+        """Answer ``request`` with what ``handler`` returns; where there is no such answer, say so
+        to the asker.
 
-        The asker gets the name of an exception's class and never its text, which may be anything. An author who wants to
-        say more raises a :class:`RequestFailed`. One that another bot sent to this one is not passed on.
+        The asker gets the name of an exception's class and never its text, which may be anything.
+        An author who wants to say more raises a :class:`RequestFailed`. One that another bot sent
+        to this one is not passed on.
         """
         who = f"the request {request.nonce.hex()} of {request.bot} on {request.subject}"
         data = b""

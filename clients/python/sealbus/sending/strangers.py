@@ -10,6 +10,7 @@ known key has been seen: credentials that once were right are not doubted again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from sealbus.credentials import Credentials
@@ -20,6 +21,8 @@ from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.limits import MAX_STAMP_BYTES
 from sealbus.protocol.seal import Context, Seal, Verifier
 from sealbus.protocol.stamp import Stamp
+from sealbus.sending.pending import Pending
+from sealbus.supervision import Supervisor
 
 GRACE_S: Final = 1.0
 """How long a receipt under a known key may still come and win: long for a relay, and far less than
@@ -29,15 +32,40 @@ a caller waits."""
 class Strangers:
     """Looks at receipts that cannot be believed, until one can."""
 
-    def __init__(self, credentials: Credentials, verifier: Verifier) -> None:
+    def __init__(self, credentials: Credentials, verifier: Verifier, supervisor: Supervisor) -> None:
         self._credentials = credentials
         self._verifier = verifier
+        self._supervisor = supervisor
         self._told = False
+        """Whether the log has a line about it: one is enough."""
         self.doubtful = True
         """Whether no receipt under a known key has been seen yet."""
 
-    def open(self, data: bytes) -> tuple[Stamp, bytes] | None:
-        """The stamp in ``data`` and the raw key of its seal, if the seal holds and the credentials do not name the key."""
+    def doubt(self, receipt: bytes, find: Callable[[bytes], Pending | None]) -> bool:
+        """Whether ``receipt`` is the verdict on a message under a key that the credentials do not
+        name.
+
+        If so, the message's caller waits no longer than a receipt under a known key may take.
+        ``find``: gives the message with a nonce.
+        """
+        found = self._open(receipt)
+        if found is None:
+            return False
+        stamp, key = found
+        pending = find(stamp.nonce)
+        if pending is None or not pending.is_answered_by(stamp):
+            return False
+        if pending.doubt is None:
+            pending.doubt = self._supervisor.later("doubting a bus key", GRACE_S, self._disown, pending, key)
+        return True
+
+    def _disown(self, pending: Pending, key: bytes) -> None:
+        if self.doubtful and not pending.verdict.done():
+            pending.verdict.set_exception(self._error(key))
+
+    def _open(self, data: bytes) -> tuple[Stamp, bytes] | None:
+        """The stamp in ``data`` and the raw key of its seal, if the seal holds and the credentials
+        do not name the key."""
         if not self.doubtful or len(data) > MAX_STAMP_BYTES:
             return None
         try:
@@ -49,8 +77,8 @@ class Strangers:
         except Malformed:
             return None
 
-    def error(self, key: bytes) -> CredentialsError:
-        """What to tell whoever waits for a verdict."""
+    def _error(self, key: bytes) -> CredentialsError:
+        """The error for the caller."""
         theirs = PublicKey(key, KeyKind.BUS).text
         ours = " ".join(sorted(PublicKey(raw, KeyKind.BUS).text for raw in self._credentials.bus_keys))
         bot = self._credentials.bot
