@@ -276,8 +276,9 @@ class Health:
             self._floors[partition] = floor, since
             still_s = now - since
             if still_s >= STILL_S:
-                what = f"{waiting} messages wait in partition {partition}, unsettled for {still_s:.0f} s"
-                found.append(Problem(Level.RED, f"partition {partition}", what, "look into the relays' logs"))
+                about = f"partition {partition}"
+                what = f"{waiting} messages wait in {about}, unsettled for {still_s:.0f} s"
+                found.append(Problem(Level.RED, about, what, "look into the relays' logs"))
         return found
 
     async def _set_aside(self) -> list[Problem]:

@@ -1,4 +1,18 @@
-"""Storing messages in JetStream so that afterwards it is known that they are stored, or that they already were."""
+"""The journal stores messages in JetStream, and knows afterwards that they are stored, or were
+before.
+
+An **attempt** publishes a batch of entries in one write, each with a reply subject of its own. It
+ends when each entry is answered, after :data:`ACK_TIMEOUT_S`, or when the connection is lost. An
+entry is then *stored*, or a *duplicate* of an earlier one with its id, or *unknown*.
+
+An unknown entry is published again under the same id, with growing pauses. So an answer that was
+lost does no harm. A time-out, a missing leader of the stream, a full stream and a lost server are
+all alike here: the entry is not known to be stored. Only cancellation ends the attempts, and then
+nothing was acknowledged to INGRESS.
+
+On a lost connection :meth:`Journal.on_lost` ends the attempts under way, because their answers are
+lost. :meth:`Journal.on_back` ends the pauses.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +34,22 @@ from sealbus.protocol.value import value
 log = structlog.get_logger(__name__)
 
 ACK_TIMEOUT_S: Final = 5.0
-"""How long to wait for a batch's acknowledgements before asking again: JetStream answers in milliseconds, and a leader election takes
-seconds. Asking again is harmless, for every entry has an id."""
+"""How long an attempt waits for its answers. JetStream answers in milliseconds, and the election of
+a leader takes seconds. Another attempt is harmless, because every entry has an id."""
 
 UNSENT_BYTES: Final = 16 * 1024 * 1024
-"""While more than this waits for a server that does not read, nothing is added to it: what is asked again every few seconds would pile up."""
+"""While more bytes than this wait for a server that does not read, no attempt is made. The entries
+of attempts every few seconds would pile up."""
 
 RETRY_FIRST_S: Final = 0.05
+"""The first pause between two attempts. Each further pause is twice as long."""
+
 RETRY_MOST_S: Final = 2.0
+"""The longest pause."""
 
 QUIET_S: Final = 10.0
-"""Between two log lines about entries that still cannot be stored: a full disk may last for hours."""
+"""The pause between two log lines about entries that still cannot be stored. A full disk may last
+for hours."""
 
 _NO_RESPONDERS: Final = b"NATS/1.0 503"
 
@@ -42,70 +61,74 @@ class Entry:
     subject: str
     data: bytes
     headers: dict[str, str]
-    """With a ``Nats-Msg-Id``, storing it again is a duplicate. ASCII without line ends."""
+    """ASCII without line ends. With a ``Nats-Msg-Id`` a second store of it is a duplicate."""
 
     def frame(self, reply: bytes) -> bytes:
-        """The bytes that publish it, to be acknowledged on ``reply``."""
+        """Return the bytes that publish it, to be answered on ``reply``."""
         headers = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
         return hpub(self.subject.encode(), self.data, headers=headers.encode("ascii"), reply=reply)
 
 
 class Stored(NamedTuple):
-    """Where it is stored."""
+    """The place of a stored entry."""
 
     stream: str
     sequence: int
     duplicate: bool
-    """Whether a message with this id was there before, at ``sequence``."""
+    """Whether a message with its id was there before, at ``sequence``."""
 
 
 class Journal:
-    """Publishes to JetStream in pipelined batches, and does not return before every entry is stored.
-
-    A time-out, a missing stream leader or "id is in process" mean *unknown*, and a full stream or a lost server mean *not yet*: in each
-    case the entry is published again under the same id; what grows old is made anew (:mod:`sealbus_broker.relay.storing`). Only
-    cancellation ends the wait, and then nothing was acknowledged upstream.
-    """
+    """Publishes batches to JetStream on one connection."""
 
     def __init__(self, nc: HardenedClient) -> None:
         self._nc = nc
         self._inbox = nc.new_inbox().encode()
+        """The subject of the answers, without its last two tokens: the attempt, and the entry's
+        place."""
         self._attempts: dict[bytes, _Attempt] = {}
+        """The attempts under way, by name."""
         self._begun = 0
+        """How many attempts were made."""
         self._again = asyncio.Event()
-        """Set when the connection is back: whoever waits before the next attempt need not wait longer."""
+        """Set when the connection is back, which ends the pauses between attempts."""
         self._stuck: dict[int, tuple[float, str]] = {}
-        """Batches that could not be stored at the first attempt: since when (monotonic), and what stands in the way."""
+        """The batches that the first attempt did not store: since when (monotonic), and the
+        reason."""
 
     async def open(self) -> None:
-        """Subscribe to acknowledgements. Call once, before :meth:`store`."""
+        """Subscribe to the answers. Call once, before :meth:`store`."""
         await self._nc.subscribe_direct(f"{self._inbox.decode()}.*.*", self._on_answer)
 
     async def store(self, entries: Sequence[Entry]) -> list[Stored]:
-        """Store all ``entries``, in order, however long that takes; return where each one is. For what keeps."""
+        """Store all ``entries``, in order, however long that takes; return the place of each.
+
+        Only for entries that do not grow old: others are made anew before each attempt.
+        """
         results: list[Stored | None] = [None] * len(entries)
 
         async def attempt() -> str | None:
             missing = [at for at, result in enumerate(results) if result is None]
-            found, trouble = await self.attempt([entries[at] for at in missing])
+            found, why = await self.attempt([entries[at] for at in missing])
             for at, where in zip(missing, found, strict=True):
                 results[at] = where
-            return trouble
+            return why
 
         await self.persist(attempt)
         return [result for result in results if result is not None]
 
     async def persist(self, attempt: Callable[[], Awaitable[str | None]]) -> None:
-        """Call ``attempt`` until it returns ``None``, with growing pauses; what it returns otherwise is what stands in the way."""
+        """Call ``attempt`` until it returns ``None``, with growing pauses. It returns a reason
+        otherwise."""
         delay = RETRY_FIRST_S
         began = time.monotonic()
         spoken = began - QUIET_S
         try:
-            while (trouble := await attempt()) is not None:
-                self._stuck[id(attempt)] = began, trouble
+            while (why := await attempt()) is not None:
+                self._stuck[id(attempt)] = began, why
                 if time.monotonic() - spoken >= QUIET_S:
                     spoken = time.monotonic()
-                    log.warning("journal.retried", trouble=trouble, waited_s=round(spoken - began, 1))
+                    log.warning("journal.retried", why=why, waited_s=round(spoken - began, 1))
                 self._again.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._again.wait(), delay)
@@ -115,27 +138,32 @@ class Journal:
 
     @property
     def stuck(self) -> tuple[float, str] | None:
-        """How long (in seconds) the oldest entries that cannot be stored have waited, and why; ``None``: nothing waits."""
+        """How long (in seconds) the oldest batch that cannot be stored has waited, and why.
+
+        ``None``: no batch waits.
+        """
         if not self._stuck:
             return None
-        began, trouble = min(self._stuck.values())
-        return time.monotonic() - began, trouble
+        began, why = min(self._stuck.values())
+        return time.monotonic() - began, why
 
     def on_lost(self) -> None:
-        """The connection was lost, and with it every acknowledgement that has not come."""
+        """End the attempts under way: their answers are lost with the connection."""
         for attempt in self._attempts.values():
             if not attempt.answered.done():
-                attempt.trouble = attempt.trouble or "the connection was lost"
+                attempt.why = attempt.why or "the connection was lost"
                 attempt.answered.set_result(None)
 
     def on_back(self) -> None:
-        """There is a connection again: make the next attempts now."""
+        """Make the next attempts now: there is a connection again."""
         self._again.set()
 
     async def attempt(self, entries: Sequence[Entry]) -> tuple[list[Stored | None], str | None]:
         """Publish ``entries`` once, in one write and before anything is awaited.
 
-        Returns where each is stored, ``None`` for those of which that is not known, and, if there are any, what went wrong.
+        Returns:
+            The place of each entry, or ``None`` where it is unknown; and the reason, if any is
+            unknown.
         """
         results: list[Stored | None] = [None] * len(entries)
         if not entries:
@@ -143,18 +171,19 @@ class Journal:
         if self._nc.unsent_bytes > UNSENT_BYTES:
             return results, "the server does not read"
         self._begun += 1
-        name, attempt = b"%x" % self._begun, _Attempt(len(entries), results, asyncio.get_running_loop().create_future())
+        name = b"%x" % self._begun
+        attempt = _Attempt(len(entries), results, asyncio.get_running_loop().create_future())
         self._attempts[name] = attempt
         try:
             self._nc.write([entry.frame(b"%b.%b.%d" % (self._inbox, name, at)) for at, entry in enumerate(entries)])
             async with asyncio.timeout(ACK_TIMEOUT_S):
                 await attempt.answered
         except (NatsError, OSError) as error:
-            # TimeoutError among them: an answer that is not here says nothing.
-            attempt.trouble = attempt.trouble or f"no acknowledgement in time: {type(error).__name__}"
+            # A TimeoutError is among them. A missing answer says nothing about the entry.
+            attempt.why = attempt.why or f"no acknowledgement in time: {type(error).__name__}"
         finally:
             del self._attempts[name]
-        return results, (attempt.trouble or "no acknowledgement") if None in results else None
+        return results, (attempt.why or "no acknowledgement") if None in results else None
 
     def _on_answer(self, subject: bytes, _: bytes, headers: bytes, body: bytes) -> None:
         name, at = subject.split(b".")[-2:]
@@ -164,11 +193,11 @@ class Journal:
         try:
             answer = json.loads(body)
             if "error" in answer:
-                attempt.trouble = str(answer["error"].get("description", "refused"))
+                attempt.why = str(answer["error"].get("description", "refused"))
             else:
                 attempt.results[int(at)] = Stored(answer["stream"], answer["seq"], answer.get("duplicate", False))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            attempt.trouble = "no stream takes this subject" if _NO_RESPONDERS in headers else str(error)
+            attempt.why = "no stream takes this subject" if _NO_RESPONDERS in headers else str(error)
         attempt.missing -= 1
         if attempt.missing == 0 and not attempt.answered.done():
             attempt.answered.set_result(None)
@@ -176,11 +205,13 @@ class Journal:
 
 @dataclass(slots=True)
 class _Attempt:
-    """Entries that were published, until each has been answered."""
+    """An attempt under way."""
 
     missing: int
+    """How many answers have not come."""
     results: list[Stored | None]
-    """Of the whole batch, by place."""
+    """The places of the entries, in their order."""
     answered: asyncio.Future[None]
-    trouble: str | None = None
-    """What JetStream said of one that it did not store."""
+    """Done once each entry has its answer, or the connection is lost."""
+    why: str | None = None
+    """JetStream's error for an entry that it did not store."""

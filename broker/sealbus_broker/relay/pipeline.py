@@ -1,8 +1,24 @@
-"""A batch of messages on its way through the relay: judged, stamped, stored, answered.
+"""A batch of messages on its way through the relay: judged, stored, stamped, answered.
 
-The order is what makes a crash harmless. An acceptance is stored (:mod:`sealbus_broker.relay.storing`), answered, and only then
-acknowledged to the ingress stream; so whatever a dying relay had not finished is delivered to the next one, which finds in the ledger
-what was done. A refusal is kept, acknowledged, and answered last: were it answered first, the next relay might accept what was refused.
+The steps of a batch, and the order that makes a crash harmless:
+
+1. It waits until the ledger is valid, and is judged. The next batch of its queue waits for its
+   turn.
+2. The acceptances are stored (:mod:`sealbus_broker.relay.storing`). A message that is already
+   stored keeps its earlier verdict.
+3. The refusals that the policy keeps are stored in the quarantine, and stamped.
+4. The acceptances are answered. Their receipts, and the answers of the bus's own services, leave.
+5. The caller acknowledges the batch to INGRESS, and then has the refusals answered.
+
+A dying relay leaves unfinished messages to the next one, which finds in the ledger those that were
+accepted. A refusal is answered last, because the next relay might accept a message whose sender was
+told that it is refused.
+
+A judging that takes long gives way to other work, and stores in parts. A verdict has a shelf life
+(ADR 19), and what judging takes is taken from it.
+
+On a lost connection the ledger comes into doubt, so no judging begins. A store that is under way is
+tried again until it succeeds. A receipt that cannot be written is lost: its sender asks again.
 """
 
 from __future__ import annotations
@@ -37,16 +53,16 @@ from sealbus_broker.relay.turn import Turn
 
 log = structlog.get_logger(__name__)
 
-_REPLIES: Final = f"{REPLY}."
-
-
 GIVE_WAY_S: Final = 0.05
-"""After so long the judging of a batch lets everything else have a turn: acknowledgements, the server's pings, other partitions. An ordinary
-batch of 256 takes 30 ms, and does not give way."""
+"""After this time the judging of a batch lets all other work have a turn: acknowledgements, the
+server's pings, other partitions. An ordinary batch of 256 takes 30 ms, and does not give way."""
 
 PART_S: Final = 0.5
-"""After so long what is judged is stored, and the rest of the batch is judged by a new time. A verdict is used for a quarter of its shelf
-life, which is 1.25 s for a live message. What is older is judged anew just before it is stored, where nothing may give way."""
+"""After this time the messages that are judged are stored, and the rest of the batch is judged by a
+new time. A verdict is used for a quarter of its shelf life, which is 1.25 s for a live message. An
+older one is judged anew just before it is stored, and nothing may give way there."""
+
+_REPLIES: Final = f"{REPLY}."
 
 
 class Services(Protocol):
@@ -58,11 +74,15 @@ class Services(Protocol):
         """Start answering; return at once, never raise."""
 
     def probe(self, judgment: Judgment, stamp: bytes) -> bytes:
-        """The frame that finds out whether anybody listens to a request, and has the requester told if not."""
+        """Return the frame that asks whether anybody listens to a request. If not, the requester is
+        told."""
 
 
 class Refusals:
-    """What of a batch was refused: told to the senders only when the server has confirmed that nobody else will judge it."""
+    """The refused messages of a batch.
+
+    Their senders are told only once the server has confirmed that nobody else judges the messages.
+    """
 
     def __init__(self, items: Sequence[Item], answer: Callable[[Sequence[Item]], None]) -> None:
         self._items = items
@@ -77,19 +97,25 @@ class Refusals:
 
 
 Process = Callable[[Sequence[Arrival], Turn], Awaitable[Refusals]]
-"""Judges arrivals and carries the verdicts out, in the order of their turn: :meth:`Pipeline.process`."""
+"""Judges arrivals and carries the verdicts out, in the order of their turn:
+:meth:`Pipeline.process`."""
 
 
 class _Part(NamedTuple):
-    """What of a batch was judged together, and by what."""
+    """The messages of a batch that were judged together."""
 
     items: list[Item]
     policy: Policy
+    """The policy that they were judged by."""
     ledger: Ledger
+    """The ledger that they were judged by."""
 
 
 class Pipeline:
-    """Judges arrivals and carries the verdicts out. One a relay; :meth:`process` may run for several batches at once."""
+    """Judges arrivals and carries the verdicts out.
+
+    A relay has one. :meth:`process` may run for several batches at once.
+    """
 
     def __init__(
         self,
@@ -105,7 +131,20 @@ class Pipeline:
         now_ms: Callable[[], int],
         meters: RateMeters | None = None,
     ) -> None:
-        """``meters``: what each bot has sent and stored, where others add to it too."""
+        """Prepare; nothing is asked of NATS.
+
+        Args:
+            nc: The relay's connection, for receipts.
+            journal: Stores messages.
+            ledgers: The ledger of each delivery class.
+            policy: Gives the policy in force, anew for each batch.
+            key: The bus key, which seals stamps.
+            relay: The relay's name, which stamps have.
+            services: Answers on the bus's own subjects.
+            tally: Counts verdicts.
+            now_ms: The wall clock, in ms since 1970.
+            meters: The rates and shares of each bot, where others count in them too.
+        """
         self._nc = nc
         self._journal = journal
         self._ledgers = ledgers
@@ -122,13 +161,19 @@ class Pipeline:
         )
 
     async def process(self, arrivals: Sequence[Arrival], turn: Turn) -> Refusals:
-        """Judge ``arrivals`` (all of one delivery class, at most 1,024) and return when every verdict is durable.
+        """Judge ``arrivals`` and return when every verdict is durable.
 
-        What was accepted is answered by then. What was refused is returned, to be acknowledged first and told then: a message whose
-        sender was told *refused* must not be judged again. ``turn``: of the queue that they come from, so that what is judged while they
-        are stored is stored behind them.
+        Args:
+            arrivals: At most 1,024, all of one delivery class.
+            turn: The turn of the queue from which they come. A batch that is judged while they are
+                stored is stored behind them.
+
+        Returns:
+            The refusals, whose senders are to be told once the batch is acknowledged. The senders
+            of accepted messages are told already.
         """
-        waiting, refused = deque(arrivals), list[Item]()
+        waiting = deque(arrivals)
+        refused: list[Item] = []
         async with turn.judging:
             while True:
                 part = await self._judge(waiting)
@@ -144,11 +189,14 @@ class Pipeline:
         return Refusals(refused, self._answer)
 
     async def _judge(self, waiting: deque[Arrival]) -> _Part:
-        """Judge what waits, in order, for :data:`PART_S`; what is left after that waits on."""
-        policy, ledger = self._policy(), self._ledgers[waiting[0].delivery]
+        """Judge the messages that wait, in order, for :data:`PART_S`. The rest waits on."""
+        policy = self._policy()
+        ledger = self._ledgers[waiting[0].delivery]
         await ledger.known()
-        moment, judged_at = Moment(self._now_ms(), ledger.since_ms), time.monotonic()
-        items, gave_way = list[Item](), judged_at
+        moment = Moment(self._now_ms(), ledger.since_ms)
+        judged_at = time.monotonic()
+        items: list[Item] = []
+        gave_way = judged_at
         while waiting:
             judgment = judge(waiting.popleft(), policy, moment, self._verifier, self._meters)
             items.append(Item(judgment, moment.ledger_since_ms, judged_at))
@@ -161,13 +209,14 @@ class Pipeline:
         return _Part(items, policy, ledger)
 
     async def _carry_out(self, part: _Part) -> list[Item]:
-        """Store and answer what was judged; return what was refused, and may be told."""
+        """Store and answer the messages of a part; return the refused ones that may be told."""
         items, policy, ledger = part
         await self._storing.store(items, policy, ledger)
         for item in items:
             if item.new:
                 self._charge(item, Store(ledger.stream), policy)
-        # A refusal's stamp names the record in the quarantine, so it is stored before it is stamped.
+        # A refusal's stamp names the record in the quarantine, so it is stored before it is
+        # stamped.
         await self._store_quarantined(items, policy)
         self._stamp(items, policy)
         self._answer([item for item in items if item.accepted])
@@ -213,7 +262,10 @@ class Pipeline:
         self._meters.shares.charge(arrival.session, store, policy.share(store), len(arrival.data), self._now_ms())
 
     def _answer(self, items: Sequence[Item]) -> None:
-        """Send the senders their stamps, and let the bus's own services answer. Lost receipts are asked for again by a retry."""
+        """Send the senders their stamps, and let the bus's own services answer.
+
+        A receipt that is lost is asked for again, by a retry.
+        """
         receipts: dict[str, list[tuple[bytes, bytes]]] = {}
         probes: list[bytes] = []
         for item in items:
@@ -234,14 +286,14 @@ class Pipeline:
 
 
 def _is_request(judgment: Judgment) -> bool:
-    """Whether it may be answered. An answer's rule is that of its request."""
+    """Whether it may be answered. An answer has the rule of its request, and is no request."""
     header, rule = judgment.header, judgment.rule
     assert header is not None and rule is not None
     return rule.reply is not None and not header.subject.startswith(_REPLIES)
 
 
 def _receipt_frames(bot: str, stamps: Sequence[tuple[bytes, bytes]]) -> Iterator[bytes]:
-    """One bot's stamps (each with its nonce) in as few NATS messages as may be."""
+    """Return one bot's stamps, each with its nonce, in as few NATS messages as possible."""
     for at in range(0, len(stamps), MAX_TOGETHER):
         together = dict.fromkeys(stamp for _, stamp in stamps[at : at + MAX_TOGETHER])
         if len(together) == 1:

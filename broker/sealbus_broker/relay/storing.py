@@ -1,18 +1,26 @@
-"""From verdicts to stored messages: each attempt is bound to the moment at which it takes effect.
+"""From verdicts to stored messages: each attempt is bound to the moment at which it takes effect
+(ADR 19).
 
-How one batch is stored. In rounds, until each message is stored or known to be refused:
+A batch is stored in rounds, until each message is stored or known to be refused:
 
-1. The clock is read. What was judged too long ago, by another clock, or by a ledger that has been lost since, is judged anew.
-2. What is accepted becomes a delivery under a new stamp. What is refused, and may be on its way to the store all the same, becomes a
-   *note* that closes its id: the sealed refusal. That is so where an attempt of this relay had no answer, and where the message
-   was delivered before, to a relay that may have made one. What is refused otherwise needs nothing.
-3. All of it is written at once. From the clock to here nothing is awaited.
-4. What the server answers is settled: see :meth:`Storing._placed`.
+1. The clock is read. A message is judged anew if it was judged too long ago, by another clock, or
+   by a ledger that was lost since.
+2. An accepted message becomes a delivery under a new stamp. A refused message that may still be on
+   its way to the store becomes a *note*, the sealed refusal, which closes its id. That is so where
+   an attempt of this relay had no answer, and where the message was delivered before, to a relay
+   that may have made an attempt. Any other refused message needs nothing.
+3. All of them are written at once. From the clock to here nothing is awaited.
+4. Each answer of the server is settled: see :meth:`Storing._placed`.
 
-**The chain of ids.** A copy that was stored too late is void, and does not use up its id. Whoever finds one under an id, at the sequence s of
-the stream, goes on with ``<id>+<s>``; so does whoever finds a note about another arrival. All attempts begin at the message's own id, and
-the ledger remembers each id for as long as any attempt with the nonce may still be stored in time. So each id of the chain is taken once
-in that time, and the first copy on it that is not void is the only one.
+**The chain of ids.** A copy that was stored too late is void, and does not use up its id. A relay
+that finds a void copy under an id, at the sequence s of the stream, goes on with ``<id>+<s>``. So
+does a relay that finds a note about another arrival. All attempts begin at the message's own id.
+The ledger remembers each id for as long as any attempt with the nonce may still be stored in time.
+So each id of the chain is taken once in that time, and the first copy on it that is not void is the
+only one.
+
+**A lost connection.** The attempt under way is unknown, and its items are *under way*. The next
+round waits until the ledger is valid again, and then begins with the clock.
 """
 
 from __future__ import annotations
@@ -41,50 +49,56 @@ from sealbus_broker.relay.journal import Entry, Journal, Stored
 from sealbus_broker.relay.ledger import Ledger
 
 PREFIX: Final = {Delivery.STREAM: "accepted", Delivery.LIVE: "live"}
+"""The first token of the subjects on which deliveries are stored."""
 
 FRESH_SHARE: Final = 4
-"""A judgment is used for this fraction of the shelf life, so that three quarters are left for the store."""
+"""A judgment is used for the shelf life divided by this, so that three quarters are left for the
+store."""
 
 CHAIN_MOST: Final = 64
-"""Ids of one chain that are tried. Each stands for a pause of more than a shelf life, or for a refusal after a relay's death; a bot that
-makes many of its own nonce gets no answer."""
+"""How many ids of one chain are tried. Each stands for a pause of more than a shelf life, or for a
+refusal after a relay's death. A bot that makes many with its own nonce gets no answer."""
 
 
 @dataclass(slots=True)
 class Item:
-    """One message under way: its judgment so far, and what is to be sent back."""
+    """A message of a batch, with its judgment so far, and its answer."""
 
     judgment: Judgment
     since_ms: int | None
     """The beginning of the ledger that it was judged by."""
     judged_at: float
-    """When it was judged, by the monotonic clock."""
+    """When it was judged (monotonic clock)."""
     receipt: bytes | None = None
+    """The sealed stamp for its sender, once there is one."""
     record: int | None = None
-    """Where the quarantine keeps it, once it does."""
+    """Its sequence in the quarantine, if it is kept there."""
     fresh: bool = True
-    """Whether this is the first time that it is accepted: a retry's receipt is repeated, its effects are not."""
+    """Whether it is accepted for the first time. A retry gets its receipt again, and has no
+    effect."""
     new: bool = False
     """Whether it was stored now, and takes room."""
     id: str | None = None
-    """Where on its chain of ids the next attempt goes."""
+    """The id on its chain that the next attempt uses. ``None``: its own."""
     steps: int = 0
+    """How many ids of the chain it has left behind."""
     under_way: bool = False
-    """Whether an attempt was made whose outcome is not known."""
+    """Whether an attempt was made whose outcome is unknown."""
     made: set[bytes] = field(default_factory=set)
     """Every sealed stamp that was made for it."""
     done: bool = False
+    """Whether it is stored, or known to be refused."""
     tell: bool = True
-    """Whether its sender may be told. Where it cannot be ruled out that it was accepted after all, nobody is."""
+    """Whether its sender may be told. Nobody is told where it may have been accepted after all."""
 
     @property
     def accepted(self) -> bool:
-        """Whether the judgment so far is that it is accepted."""
+        """Whether it is accepted, by the judgment so far."""
         return self.judgment.reason is None
 
 
 class Storing:
-    """Stores what batches accept. One a relay."""
+    """Stores the messages of batches. A relay has one."""
 
     def __init__(
         self,
@@ -96,6 +110,16 @@ class Storing:
         meters: RateMeters,
         now_ms: Callable[[], int],
     ) -> None:
+        """Prepare.
+
+        Args:
+            journal: Makes the attempts.
+            key: The bus key, which seals stamps.
+            relay: The relay's name, which stamps have.
+            verifier: Remembers the seals that hold.
+            meters: Says which refusals the quarantine keeps.
+            now_ms: The wall clock, in ms since 1970.
+        """
         self._journal = journal
         self._key = key
         self._relay = relay
@@ -104,23 +128,26 @@ class Storing:
         self._now_ms = now_ms
 
     def judge(self, item: Item, policy: Policy, ledger: Ledger, meters: RateMeters) -> None:
-        """Judge it by the clock of now."""
+        """Judge an item again, by the present time."""
         moment = Moment(self._now_ms(), ledger.since_ms)
-        item.judged_at, item.since_ms = time.monotonic(), ledger.since_ms
+        item.judged_at = time.monotonic()
+        item.since_ms = ledger.since_ms
         item.judgment = judge(item.judgment.arrival, policy, moment, self._verifier, meters)
-        item.receipt = None  # that of an attempt before: nobody knows whether it is stored
+        # The receipt of an earlier attempt goes: nobody knows whether that attempt is stored.
+        item.receipt = None
 
     async def store(self, items: Sequence[Item], policy: Policy, ledger: Ledger) -> None:
-        """Store ``items``, all of one delivery class and in order; return when what becomes of each is durable.
+        """Store ``items``, all of one delivery class and in order; return when each outcome is
+        durable.
 
-        Afterwards each is accepted, with its receipt, or refused, without.
+        Each item is then accepted, and has its receipt, or refused, and has none.
         """
 
         async def attempt() -> str | None:
             while True:
-                trouble = await self._round([item for item in items if not item.done], policy, ledger)
-                if trouble is not None or all(item.done for item in items):
-                    return trouble
+                why = await self._round([item for item in items if not item.done], policy, ledger)
+                if why is not None or all(item.done for item in items):
+                    return why
 
         await self._journal.persist(attempt)
 
@@ -128,40 +155,49 @@ class Storing:
         await ledger.known()
         for item in items:
             if item.accepted and not self._is_young(item, ledger):
-                self.judge(item, policy, ledger, RateMeters())  # what it counts was counted already
+                # With meters of its own: the first judgment has counted this message already.
+                self.judge(item, policy, ledger, RateMeters())
         writing = [item for item in items if item.accepted or self._must_close(item)]
         for item in items:
             item.done = not (item.accepted or self._must_close(item))
         if not writing:
             return None
         entries = self._entries(writing, policy)
-        found, trouble = await self._journal.attempt(entries)
+        found, why = await self._journal.attempt(entries)
         for item, where in zip(writing, found, strict=True):
             item.under_way = item.under_way or where is None
         placed = [(item, where) for item, where in zip(writing, found, strict=True) if where is not None]
         await asyncio.gather(*(self._placed(item, where, policy, ledger) for item, where in placed))
-        return trouble
+        return why
 
     def _is_young(self, item: Item, ledger: Ledger) -> bool:
-        """Whether the judgment may be used for an attempt now: it is young by both clocks, and the ledger is as it was."""
+        """Whether the judgment may be used for an attempt now.
+
+        It must be young by both clocks, and by the ledger as it is.
+        """
         most_ms = shelf_life_ms(live=_is_live(item)) / FRESH_SHARE
         return item.since_ms == ledger.since_ms and self._is_within(item, most_ms)
 
     def _is_within(self, item: Item, most_ms: float) -> bool:
-        """Whether it was judged at most ``most_ms`` ago, by the wall clock and by the one that is never set."""
+        """Whether it was judged at most ``most_ms`` ago, by the wall clock and the monotonic
+        one."""
         elapsed_ms = self._now_ms() - item.judgment.judged_at_ms
         return 0 <= elapsed_ms <= most_ms and (time.monotonic() - item.judged_at) * 1000 <= most_ms
 
     @staticmethod
     def _must_close(item: Item) -> bool:
-        """Whether it is refused, and an earlier attempt may be stored yet: then its id has to be closed before anybody is told."""
+        """Whether it is refused although an earlier attempt may still be stored.
+
+        Its id is then closed before anybody is told.
+        """
         judgment = item.judgment
-        is_ours = judgment.arrival.session == RELAY  # a probe: it has no id, and nobody handles it
+        # A probe has no id, and nobody handles it.
+        is_ours = judgment.arrival.session == RELAY
         touched = item.under_way or judgment.ledger_id is not None
         return judgment.reason is not None and not item.done and touched and not is_ours
 
     def _entries(self, items: Sequence[Item], policy: Policy) -> list[Entry]:
-        """Deliveries and notes, under one signature each 1,024."""
+        """Make the deliveries and notes of a round, with one signature for each 1,024."""
         stamps = [self._stamp(item, policy) for item in items]
         sealed: list[bytes] = []
         for at in range(0, len(stamps), MAX_BATCH):
@@ -171,7 +207,7 @@ class Storing:
     def _stamp(self, item: Item, policy: Policy) -> Stamp:
         stamp = item.judgment.stamp(policy, self._relay)
         assert stamp is not None
-        # A note is no verdict yet: what is quarantined is kept later.
+        # A note is no verdict yet. A message that is quarantined is kept later.
         return stamp if item.accepted else replace(stamp, verdict=Verdict.DROPPED)
 
     @staticmethod
@@ -187,18 +223,21 @@ class Storing:
             return Entry(f"{prefix}.{CLOSED}", stamp, {"Nats-Msg-Id": item.id})
         data = pack_delivery(judgment.envelope.data, stamp)
         if subject == HEALTH:
-            # In a stream of its own that keeps the last one. Without an id: storing it twice is as good.
+            # A probe goes into a stream of its own, which keeps the last one. It has no id, because
+            # a probe that is stored twice does no harm.
             return Entry(PROBE_SUBJECT, data, {})
         return Entry(f"{prefix}.{subject}", data, {"Nats-Msg-Id": item.id})
 
     async def _placed(self, item: Item, where: Stored, policy: Policy, ledger: Ledger) -> None:
-        """The server has answered: the entry is stored at ``where``, or something else was there before.
+        """Settle an answer: the entry is stored at ``where``, or another copy was there before.
 
-        - *A new delivery*, acknowledged within the shelf life by both clocks: accepted. Acknowledged later: its stored time decides.
-        - *A new note*: refused. Nothing of this arrival can be stored any more. But nobody is told where the ledger may have
-          forgotten an earlier copy by now.
-        - *Something else*: void, or a note about another arrival: on along the chain. A note about this arrival: refused. Else a
-          message that was accepted, which decides as :func:`~sealbus_broker.gate.ledger.settle` says.
+        - *A new delivery* is accepted, if it was answered within the shelf life by both clocks.
+          Else its stored time decides.
+        - *A new note* is a refusal. No attempt for this arrival can be stored any more. But nobody
+          is told where the ledger may have forgotten an earlier copy by now.
+        - *Another copy* that is void, or a note about another arrival, leads on along the chain. A
+          note about this arrival is a refusal. Any other copy is a message that was accepted, and
+          decides as :func:`~sealbus_broker.gate.ledger.settle` says.
         """
         if where.stream != ledger.stream:
             item.done = True  # a probe
@@ -206,7 +245,8 @@ class Storing:
         ledger.remember(where.sequence)
         if not where.duplicate:
             if not item.accepted:
-                item.done, item.tell = True, self._still_knows(item, policy)
+                item.done = True
+                item.tell = self._still_knows(item, policy)
                 return
             is_in_time = self._is_within(item, shelf_life_ms(live=_is_live(item)))
             if is_in_time or not await self._is_void(item, where.sequence, policy, ledger):
@@ -219,15 +259,19 @@ class Storing:
         if settled.passed:
             self._go_on(item, where.sequence)
             return
-        item.done, item.new = True, settled.receipt in item.made  # it takes room, though its answer was late
+        item.done = True
+        # It takes room now, though its answer was late.
+        item.new = settled.receipt in item.made
         if item.accepted:
             item.fresh = item.new
             item.receipt = settled.receipt
             if settled.reason is not None:
                 self._refuse(item, settled.reason, settled.detail, policy)
         elif settled.receipt is not None:
-            # A verdict stands: what was accepted is not refused because its wait, a key, a rate or the policy changed since.
-            item.fresh, item.receipt = False, settled.receipt
+            # A verdict stands. An accepted message is not refused because its wait, a key, a rate
+            # or the policy has changed since.
+            item.fresh = False
+            item.receipt = settled.receipt
             if settled.reason is not None:
                 self._refuse(item, settled.reason, None, policy)
             else:
@@ -245,16 +289,27 @@ class Storing:
 
     @staticmethod
     def _go_on(item: Item, sequence: int) -> None:
-        item.id, item.steps, item.receipt = f"{item.id}+{sequence}", item.steps + 1, None
+        item.id = f"{item.id}+{sequence}"
+        item.steps += 1
+        item.receipt = None
         if item.steps >= CHAIN_MOST:
-            item.done, item.tell = True, False
+            item.done = True
+            item.tell = False
             if item.accepted:
-                detail = "too many attempts under its nonce"
-                item.judgment = replace(item.judgment, reason=Reason.STALE, detail=detail, disposition=Disposition.DROP)
+                item.judgment = replace(
+                    item.judgment,
+                    reason=Reason.STALE,
+                    detail="too many attempts under its nonce",
+                    disposition=Disposition.DROP,
+                )
 
     def _still_knows(self, item: Item, policy: Policy) -> bool:
-        """Whether the ledger remembers every copy that may have been stored under the nonce: then a note that was new is the first."""
-        envelope, skew = item.judgment.envelope, policy.limits.clock_skew_ms
+        """Whether the ledger remembers every copy that may have been stored under the nonce.
+
+        A note that was new is then the first copy.
+        """
+        envelope = item.judgment.envelope
+        skew = policy.limits.clock_skew_ms
         assert envelope is not None
         window_ms = policy.live_window_ms if _is_live(item) else policy.ledger_window_ms
         return self._now_ms() < envelope.header.birth_ms + window_ms - 4 * skew

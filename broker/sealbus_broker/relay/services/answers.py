@@ -74,12 +74,12 @@ class Answers:
             if time.monotonic() > until:
                 return None
             entries = self._entries(waiting)
-            found, trouble = await self._journal.attempt(entries)
+            found, why = await self._journal.attempt(entries)
             for answer, entry, where in zip(waiting, entries, found, strict=True):
                 if where is not None and not where.duplicate:
                     self._charge(answer.question.bot, len(entry.data))
             waiting[:] = [answer for answer, where in zip(waiting, found, strict=True) if where is None]
-            return trouble
+            return why
 
         await self._journal.persist(attempt)
 
