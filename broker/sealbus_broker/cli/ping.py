@@ -20,6 +20,7 @@ from sealbus.protocol.subjects import check_name
 from sealbus_broker.cli.bus_options import dir_option, server_option
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.nats.connection import connect, disconnect
+from sealbus_broker.nats.jetstream import API
 from sealbus_broker.nats.streams import STREAMS
 from sealbus_broker.printable import json_line
 from sealbus_broker.relay.health import PING_SUBJECT, PROBE_S, RESTART, Level, Problem, fill
@@ -143,7 +144,7 @@ async def _ask(nc: HardenedClient, secrets: BusSecrets, relay: str | None, found
 async def _ask_streams(nc: HardenedClient, found: Found) -> None:
     for name in STREAMS:
         try:
-            info = json.loads((await nc.request(f"$JS.API.STREAM.INFO.{name}", b"", ASK_S)).data)
+            info = json.loads((await nc.request(f"{API}.STREAM.INFO.{name}", b"", ASK_S)).data)
         except (NatsError, OSError, TimeoutError, ValueError):
             what = "JetStream does not answer"
             found.problems.append(Problem(Level.RED, "jetstream", what, RESTART))

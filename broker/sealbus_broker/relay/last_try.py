@@ -22,6 +22,7 @@ import structlog
 from sealbus.nats.hardened import HardenedClient
 from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.gate.verdict import Arrival
+from sealbus_broker.nats.jetstream import API
 from sealbus_broker.nats.streams import HEALTH
 from sealbus_broker.relay.journal import Entry, Journal
 from sealbus_broker.relay.pipeline import Process, Refusals
@@ -127,7 +128,7 @@ class LastTry:
 
     async def _was_tried(self, partition: int, position: int) -> bool:
         ask = json.dumps({"last_by_subj": mark_subject(partition, position)}).encode()
-        answer = json.loads((await self._nc.request(f"$JS.API.STREAM.MSG.GET.{HEALTH}", ask, ASK_S)).data)
+        answer = json.loads((await self._nc.request(f"{API}.STREAM.MSG.GET.{HEALTH}", ask, ASK_S)).data)
         return "error" not in answer and base64.b64decode(answer["message"].get("data", "")) == _BEGUN
 
     async def _mark(self, partition: int, position: int, what: bytes) -> None:

@@ -21,6 +21,7 @@ from sealbus.protocol.subjects import consumer_owner, matches
 from sealbus_broker.errors import NotGranted, NotServed
 from sealbus_broker.gate.policy import Delivery, Policy, Store
 from sealbus_broker.gate.shares import Shares
+from sealbus_broker.nats.jetstream import API
 from sealbus_broker.nats.streams import ACCEPTED
 from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.quarantine import UNDELIVERABLE, Record
@@ -61,9 +62,7 @@ class Parking:
         """
         consumer, sequence = asked["consumer"], asked["sequence"]
         place = await self._place(bot, consumer, sequence)
-        stored = await self._nc.request(
-            f"$JS.API.DIRECT.GET.{ACCEPTED}", json.dumps({"seq": sequence}).encode(), READ_S
-        )
+        stored = await self._nc.request(f"{API}.DIRECT.GET.{ACCEPTED}", json.dumps({"seq": sequence}).encode(), READ_S)
         subject = (stored.headers or {}).get("Nats-Subject")
         if subject is None:
             log.warning("message.expired", bot=bot, consumer=consumer, sequence=sequence)
@@ -95,7 +94,7 @@ class Parking:
         """What the consumer is, if it is the bot's own and the message is in its hand."""
         if consumer_owner(consumer) != bot:
             raise NotServed(f"{consumer} is not a subscription of {bot}")
-        answer = await self._nc.request(f"$JS.API.CONSUMER.INFO.{ACCEPTED}.{consumer}", b"", READ_S)
+        answer = await self._nc.request(f"{API}.CONSUMER.INFO.{ACCEPTED}.{consumer}", b"", READ_S)
         info = json.loads(answer.data)
         if "error" in info:
             raise NotServed(f"there is no subscription {consumer}")

@@ -10,6 +10,7 @@ from typing import Any, Final
 from sealbus.nats.acks import read_ack
 from sealbus.nats.hardened import HardenedClient
 from sealbus.nats.pull import next_subject
+from sealbus_broker.nats.jetstream import API
 from sealbus_broker.relay import quarantine
 from sealbus_broker.relay.quarantine import RECORD_HEADER, STREAM, Record
 
@@ -58,14 +59,14 @@ async def read_records(
 
 async def read_record(nc: HardenedClient, sequence: int) -> tuple[dict[str, Any], bytes] | None:
     """The record and the raw bytes at ``sequence``, or ``None`` where there is none."""
-    answer = await nc.request(f"$JS.API.DIRECT.GET.{STREAM}", json.dumps({"seq": sequence}).encode(), READ_TIMEOUT_S)
+    answer = await nc.request(f"{API}.DIRECT.GET.{STREAM}", json.dumps({"seq": sequence}).encode(), READ_TIMEOUT_S)
     row = _row((answer.headers or {}).get(RECORD_HEADER), sequence)
     return None if row is None else (row, answer.data)
 
 
 async def _state(nc: HardenedClient, wanted: str) -> dict[str, Any]:
     answer = await nc.request(
-        f"$JS.API.STREAM.INFO.{STREAM}", json.dumps({"subjects_filter": wanted}).encode(), READ_TIMEOUT_S
+        f"{API}.STREAM.INFO.{STREAM}", json.dumps({"subjects_filter": wanted}).encode(), READ_TIMEOUT_S
     )
     state: dict[str, Any] = json.loads(answer.data)["state"]
     return state
@@ -103,7 +104,7 @@ class _Scan:
         create = json.dumps({"stream_name": STREAM, "config": config}).encode()
         subscription = await nc.subscribe_direct(inbox, self._receive)
         try:
-            await nc.request(f"$JS.API.CONSUMER.CREATE.{STREAM}.{name}.{wanted}", create, READ_TIMEOUT_S)
+            await nc.request(f"{API}.CONSUMER.CREATE.{STREAM}.{name}.{wanted}", create, READ_TIMEOUT_S)
             while not self._over:
                 self._left = _BATCH
                 ask = json.dumps({"batch": _BATCH, "no_wait": True}).encode()
@@ -114,7 +115,7 @@ class _Scan:
                         await self._changed.wait()
         finally:
             await subscription.unsubscribe()
-            await nc.request(f"$JS.API.CONSUMER.DELETE.{STREAM}.{name}", b"", READ_TIMEOUT_S)
+            await nc.request(f"{API}.CONSUMER.DELETE.{STREAM}.{name}", b"", READ_TIMEOUT_S)
 
     def _receive(self, _: bytes, reply: bytes, headers: bytes, __: bytes) -> None:
         if self._over:
