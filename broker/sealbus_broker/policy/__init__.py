@@ -1,5 +1,5 @@
-"""Files to policy: ``policy.yaml``, ``schemas/`` and ``keys/`` become one immutable :class:`Policy`, or located problems.
+"""Files to policy: ``policy.yaml``, ``schemas/`` and ``keys/`` become a :class:`Policy`, or problems.
 
-``loader`` is the way in. ``document`` reads a file and knows where everything in it stands, ``reader`` checks what it says, and
-``problems`` is how trouble is told.
+``loader`` is the way in. ``document`` reads a file and knows the place of each value. ``reader`` checks
+the values. ``problems`` reports a problem to people and programs.
 """

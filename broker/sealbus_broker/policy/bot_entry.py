@@ -1,10 +1,9 @@
-"""Putting one bot into a ``policy.yaml``, or taking one out, as text: every other byte of the file
-stays as it is.
+"""Edits of ``policy.yaml`` as text: add one bot, or remove one. Every other byte stays as it is.
 
-A parser that reads the file and writes it anew would move comments and change quotes, and a comment
-that describes the next bot would go with the one that is removed. So the file is only read for the
-places of things. That an edit has done what it should, and nothing else, is then checked by reading
-the result.
+A parser that reads the file and writes it anew would move comments and change quotes. A comment
+that describes the next bot would be removed with the bot before it. So the file is only read for
+the places of its entries. The result of an edit is then read and compared: it differs by that bot
+and by nothing else.
 """
 
 from __future__ import annotations
@@ -29,26 +28,28 @@ _BY_HAND: Final = "edit the file by hand; `sealbus check` says whether it is rig
 
 _BARE = re.compile(r"[A-Za-z][A-Za-z0-9_.>*-]*")
 _NOT_TEXT: Final = frozenset({"true", "false", "null"})
-"""What would not be read as text without quotes."""
+"""A text that YAML would not read as a text without quotes."""
 
 
 @dataclass(frozen=True, slots=True)
 class BotEntry:
-    """What a bot is given."""
+    """The roles and grants of a bot."""
 
     roles: Sequence[str] = ()
     publish: Sequence[str] = ()
     subscribe: Sequence[str] = ()
 
     def plain(self) -> dict[str, list[str]]:
-        """As the file's reader gives it: a field without anything in it is left out."""
+        """The entry as the reader of the file returns it. An empty field is left out."""
         given = {"roles": self.roles, "publish": self.publish, "subscribe": self.subscribe}
         return {name: list(values) for name, values in given.items() if values}
 
 
 def bots_of(text: str) -> list[str]:
-    """The names of the bots that ``text`` declares. Raises :class:`InvalidInput` if it cannot be
-    read as a policy."""
+    """The names of the bots that ``text`` declares.
+
+    Raises :class:`InvalidInput` if the text cannot be read as a policy.
+    """
     bots = _plain(text).get("bots")
     return list(bots) if isinstance(bots, dict) else []
 
@@ -56,8 +57,8 @@ def bots_of(text: str) -> list[str]:
 def add_bot(text: str, bot: str, entry: BotEntry) -> str:
     """``text``, a readable policy, with ``bot`` as the last of its bots.
 
-    Raises :class:`InvalidInput` if the bot is there, or if the bots are written in a form that
-    cannot be edited here.
+    Raises :class:`InvalidInput` if the bot is there, or if the bots have a form that cannot be
+    edited here.
     """
     before = _plain(text)
     bots = before.get("bots") or {}
@@ -91,11 +92,11 @@ def add_bot(text: str, bot: str, entry: BotEntry) -> str:
 
 
 def remove_bot(text: str, bot: str) -> str:
-    """``text`` without ``bot``: without its lines, and the comment lines that stand directly above
+    """``text`` without ``bot``: without its lines, and without the comment lines directly above
     them.
 
-    Raises :class:`InvalidInput` if there is no such bot, or if the bots are written in a form that
-    cannot be edited here.
+    Raises :class:`InvalidInput` if the bot does not exist, or if the bots have a form that cannot
+    be edited here.
     """
     before = _plain(text)
     if bot not in bots_of(text):
@@ -148,8 +149,10 @@ def _value(root: Node, name: str) -> Node | None:
 
 
 def _end(node: Node) -> int:
-    """Where the last character of a value is. A block ends, for the parser, only where the next
-    thing begins."""
+    """The place of the last character of a value.
+
+    For the parser, a block ends only where the next entry begins.
+    """
     while isinstance(node, MappingNode | SequenceNode) and node.value and not node.flow_style:
         last = node.value[-1]
         node = last[1] if isinstance(last, tuple) else last
@@ -158,8 +161,10 @@ def _end(node: Node) -> int:
 
 
 def _entry_end(text: str, at: int, indent: int) -> int:
-    """Where the entry ends whose last value ends ``at``: comment lines that stand deeper than its
-    key belong to it."""
+    """The end of the entry whose last value ends ``at``.
+
+    Comment lines that are indented deeper than its key belong to it.
+    """
     comment = re.compile(rf" {{{indent + 1},}}#")
     at = _line_end(text, at)
     while comment.match(text, at):
@@ -175,7 +180,7 @@ def _key_end(text: str) -> int:
 
 
 def _line_end(text: str, at: int) -> int:
-    """Where the line after ``at`` begins."""
+    """The beginning of the line after ``at``."""
     if at > 0 and text[at - 1] == "\n":
         return at
     found = text.find("\n", at)
@@ -192,5 +197,5 @@ def _lines(bot: str, entry: BotEntry, indent: int) -> list[str]:
 
 
 def _written(text: str) -> str:
-    """A text as YAML has it: bare if that is safe, else in JSON's quotes, which are YAML's too."""
+    """A text as YAML has it: bare if that is safe, or else in JSON's quotes, which YAML has too."""
     return text if _BARE.fullmatch(text) and text not in _NOT_TEXT else json.dumps(text)

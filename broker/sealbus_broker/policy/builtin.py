@@ -24,14 +24,20 @@ from sealbus_broker.gate.policy import HEALTH, Delivery, Disposition, Rate, Subj
 from sealbus_broker.gate.schemas import Schema
 
 EVERYONE: Final = (GRANTS, PARK, SUBSCRIBE)
-"""What every bot may publish without a grant: each learns of its own grants only, the relay checks a pattern that is asked for,
-and a bot can park only what was delivered to it."""
+"""The subjects on which every bot may publish without a grant.
+
+A bot learns only its own grants. The relay checks a pattern that a bot asks for. A bot can park
+only messages that were delivered to it.
+"""
 
 ASKED_AGAIN: Final = MappingProxyType(
     {Reason.STALE: Disposition.DROP, Reason.EXPIRED: Disposition.DROP, Reason.RATE: Disposition.DROP}
 )
-"""What waited out an outage of the bus, or came while too many asked, is nothing that an operator need look at: bots ask again by
-themselves."""
+"""Reasons for which questions are dropped.
+
+They waited through an outage of the bus, or came while too many bots asked. No operator need see
+them, because bots ask again by themselves.
+"""
 
 _SEQUENCE = {"type": "integer", "minimum": 1}
 

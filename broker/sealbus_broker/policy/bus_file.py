@@ -39,23 +39,23 @@ from sealbus_broker.printable import printable
 FILE: Final = "bus.toml"
 
 MAX_BUS_FILE_BYTES: Final = 16 * 1024
-"""The file is a few hundred bytes; the rest is comments."""
+"""Largest file. It needs a few hundred bytes, and the rest is for comments."""
 
 MAX_SERVERS: Final = 16
-"""Addresses of one bus: a NATS cluster has three or five."""
+"""Most addresses of one bus. A NATS cluster has three or five."""
 
 MAX_BUS_KEYS: Final = 4
-"""The key in use, the next one, and those of relays that still have the last one."""
+"""Most keys: the one in use, the next one, and those of relays that still have the last one."""
 
 PORT: Final = 4222
-"""Where nats-server listens if an address does not say."""
+"""The port of nats-server if an address has none."""
 
 _FIELDS: Final = ("name", "servers", "bus_keys")
 
 
 @dataclass(frozen=True, slots=True)
 class BusFile:
-    """What the file says."""
+    """The content of the file."""
 
     name: str
     servers: tuple[str, ...]
@@ -75,9 +75,9 @@ class BusFile:
         }
 
     def put_into(self, text: str) -> str:
-        """``text``, a sound file, with these values and all else as it was: comments stay.
+        """``text``, a sound file, with these values. Everything else stays, with the comments.
 
-        Raises :class:`InvalidInput` if it is written in a form that cannot be edited here.
+        Raises :class:`InvalidInput` if the file has a form that cannot be edited here.
         """
         for name, value in self._values().items():
             form = rf'^{name}[ \t]*=[ \t]*("[^"\n]*"|\[\s*(?:"[^"\n]*"\s*(?:,\s*)?)*\])'
@@ -93,8 +93,10 @@ class BusFile:
 
 
 def read_bus_file(root: Path, problems: list[Problem]) -> BusFile | None:
-    """The folder's ``bus.toml``. ``None`` if there is none, or after adding what is wrong with it
-    to ``problems``."""
+    """The folder's ``bus.toml``, or ``None`` if it does not exist.
+
+    After adding its problems to ``problems``, the result is ``None`` too.
+    """
     if not (root / FILE).exists() and not (root / FILE).is_symlink():
         return None
     content = read_file(root, FILE, MAX_BUS_FILE_BYTES)
@@ -122,10 +124,10 @@ def read_bus_file(root: Path, problems: list[Problem]) -> BusFile | None:
 
 
 def write_bus_file(root: Path, bus: BusFile) -> bool:
-    """Make ``bus.toml`` say what ``bus`` says. Returns whether it had to be changed.
+    """Write ``bus`` into ``bus.toml``. Return whether the file had to be changed.
 
-    Raises :class:`InvalidInput` if the file that is there cannot be edited, ``OSError`` if it
-    cannot be written.
+    Raises :class:`InvalidInput` if the existing file cannot be edited, and ``OSError`` if it cannot
+    be written.
     """
     problems: list[Problem] = []
     now = read_bus_file(root, problems)
@@ -139,8 +141,10 @@ def write_bus_file(root: Path, bus: BusFile) -> bool:
 
 
 def address(server: str) -> tuple[str, int]:
-    """Host and port of a NATS address. Two addresses of one place compare equal: ``localhost`` is
-    ``127.0.0.1``."""
+    """Host and port of a NATS address.
+
+    Two addresses of one place are equal: ``localhost`` is ``127.0.0.1``.
+    """
     parts = urlsplit(server)
     host = (parts.hostname or "").lower().rstrip(".")
     with contextlib.suppress(ValueError):  # a name
@@ -149,14 +153,19 @@ def address(server: str) -> tuple[str, int]:
 
 
 def other_place(bus: BusFile, servers: tuple[str, ...]) -> bool:
-    """Whether none of ``servers`` is an address that the bus's file names. With and without TLS are two."""
+    """Whether none of ``servers`` is an address of the bus file.
+
+    An address with TLS differs from one without.
+    """
     theirs = {(is_encrypted(server), *address(server)) for server in servers}
     return not theirs & {(is_encrypted(server), *address(server)) for server in bus.servers}
 
 
 def other_bus(bus: BusFile, credentials: Credentials) -> str | None:
-    """Why ``credentials`` cannot be used on this bus: another name, or another bus key. ``None`` if
-    they can."""
+    """The reason why ``credentials`` cannot be used on this bus: another name, or another bus key.
+
+    ``None`` if they can be used.
+    """
     if credentials.bus != bus.name:
         return f"for the bus {credentials.bus}, and {FILE} names {bus.name}"
     if not credentials.bus_keys & {key.raw for key in bus.bus_keys}:
@@ -167,7 +176,7 @@ def other_bus(bus: BusFile, credentials: Credentials) -> str | None:
 
 
 class _Wrong(InvalidInput):
-    """A field is wrong."""
+    """A field has a problem."""
 
     def __init__(self, field: str, what: str, hint: str | None = None) -> None:
         super().__init__(what, hint=hint)

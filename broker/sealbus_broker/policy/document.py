@@ -1,6 +1,6 @@
-"""A YAML or JSON file, read strictly, that knows the line and column of everything in it.
+"""A YAML or JSON file, read strictly, that knows the line and column of each value.
 
-Nothing here raises for anything that a file may be or hold: what is wrong comes back as a :class:`Problem`.
+Nothing here raises for the content of a file. It returns a :class:`Problem` instead.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from sealbus_broker.policy.yaml_tree import read_yaml_tree
 from sealbus_broker.printable import printable
 
 MAX_FILE_BYTES: Final = 1024 * 1024
-"""A policy of 10,000 bots is about 600 KiB; the cap keeps a wrong path from reading a disk image."""
+"""Largest policy.
+
+One with 10,000 bots has about 600 KiB. The limit keeps a wrong path from reading a disk image.
+"""
 
 README: Final = "README.md"
 
@@ -30,7 +33,7 @@ Path_ = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One file: its bytes, what it says, and where it says it."""
+    """One file: its bytes, its values, and their places."""
 
     file: str
     content: bytes
@@ -38,7 +41,7 @@ class Document:
     _tree: Node
 
     def where(self, path: Path_) -> tuple[int, int]:
-        """Line and column of the key or item at ``path``, or of the nearest place around it that there is."""
+        """Line and column of the key or item at ``path``, or of the nearest place around it."""
         node, place = self._tree, self._tree.place
         for step in path:
             value = node.value
@@ -60,18 +63,23 @@ class Document:
 
 
 def file_names(root: Path, folder: str) -> list[str]:
-    """The files of ``folder`` that are meant, in order. Raises ``OSError`` if it cannot be read.
+    """The files of ``folder`` that belong to the bus, in order. Raises ``OSError`` if it cannot be
+    read.
 
-    One rule for ``schemas/`` and ``keys/``: hidden files (an editor's lock, what macOS leaves on a network drive), backups that
-    end in ``~``, and a README.md are nobody's. Everything else is meant, and has to have a name of the right form.
+    ``schemas/`` and ``keys/`` have one rule. Hidden files (the lock of an editor, files of macOS on
+    a network drive), backups that end in ``~``, and a README.md are ignored. Every other file
+    belongs to the bus, and needs a name of the right form.
     """
     names = (path.name for path in (root / folder).iterdir())
     return sorted(name for name in names if not name.startswith(".") and not name.endswith("~") and name != README)
 
 
 def look_alikes(root: Path, wanted: Iterable[str]) -> list[Problem]:
-    """The files of ``root`` that somebody may take for one of ``wanted``, or another system for the same: ``Policy.yaml`` is
-    ``policy.yaml`` on a file system that knows no case, and nothing at all on one that does."""
+    """The files of ``root`` that somebody, or another system, may confuse with one of ``wanted``.
+
+    ``Policy.yaml`` is ``policy.yaml`` on a file system without case, and is ignored on one with
+    case.
+    """
     try:
         names = sorted(path.name for path in root.iterdir())
     except OSError:
@@ -87,22 +95,24 @@ def look_alikes(root: Path, wanted: Iterable[str]) -> list[Problem]:
 
 
 def _folded(name: str) -> str:
-    """What is the same for people and for forgiving file systems."""
+    """A name in the form in which people and forgiving file systems compare it."""
     plain = unicodedata.normalize("NFKC", name).casefold().rstrip(". ")
     return f"{plain.removesuffix('.yml')}.yaml" if plain.endswith(".yml") else plain
 
 
 def read_file(root: Path, file: str, most: int = MAX_FILE_BYTES) -> bytes | Problem:
-    """The bytes of the regular file ``root / file``, or why they cannot be had.
+    """The bytes of the regular file ``root / file``, or the problem that prevents reading it.
 
-    A symbolic link may lead anywhere inside ``root`` (so Kubernetes mounts a ConfigMap), never out of it: a review of the
-    folder would not see what the link leads to, and a problem would quote it.
+    A symbolic link may lead anywhere inside ``root``, because Kubernetes mounts a ConfigMap so. It
+    may never lead out of it: a review of the folder would not see the target of the link, and a
+    problem would quote it.
     """
     try:
         real = (root / file).resolve(strict=True)
         if not real.is_relative_to(root.resolve(strict=True)):
             return Problem(file, 0, 0, "leads out of the folder", hint="put the file itself here instead of a link")
-        # Opening a FIFO waits for its other end for ever; O_NONBLOCK does not, and what was opened is then looked at.
+        # Opening a FIFO waits for its other end for ever. With O_NONBLOCK it does not wait.
+        # The type of the opened file is then checked.
         if real.is_dir():
             return Problem(file, 0, 0, "is a folder, not a file")
         with open(os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:  # noqa: PTH123  # a descriptor
@@ -121,13 +131,19 @@ def read_file(root: Path, file: str, most: int = MAX_FILE_BYTES) -> bytes | Prob
 
 
 def read_yaml(root: Path, file: str, most: int = MAX_FILE_BYTES) -> Document | Problem:
-    """Read a YAML file of at most ``most`` bytes: one document, no duplicate keys, no anchors, aliases, merge keys or tags."""
+    """Read a YAML file of at most ``most`` bytes.
+
+    It has one document, and no duplicate keys, anchors, aliases, merge keys or tags.
+    """
     return _read(root, file, most, read_yaml_tree)
 
 
 def read_json(root: Path, file: str, most: int = MAX_FILE_BYTES) -> Document | Problem:
-    """Read a JSON file of at most ``most`` bytes: RFC 8259, no duplicate keys, no NaN, no number that is not exact,
-    and no character that people and programs read differently."""
+    """Read a JSON file of at most ``most`` bytes, as in RFC 8259.
+
+    It has no duplicate keys, no NaN, no number that is not exact, and no character that people and
+    programs read differently.
+    """
     return _read(root, file, most, _read_json_file)
 
 

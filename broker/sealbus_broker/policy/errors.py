@@ -1,4 +1,4 @@
-"""What keeps a command from changing the bus's folder."""
+"""Errors that keep a command from changing the folder of a bus."""
 
 from __future__ import annotations
 
@@ -6,4 +6,7 @@ from sealbus.errors import InvalidInput
 
 
 class InTheWay(InvalidInput):
-    """A file that is there already, or is wrong, stands in the way. The command was right, the folder is not ready for it."""
+    """An existing file prevents the command, or has a problem.
+
+    The command was right, but the folder is not ready for it.
+    """

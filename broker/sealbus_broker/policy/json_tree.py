@@ -1,6 +1,6 @@
 """JSON, read strictly (RFC 8259) and with places.
 
-Python's own ``json`` knows no places, takes ``NaN``, and lets the last of two equal keys win.
+Python's own ``json`` knows no places, accepts ``NaN``, and takes the last of two equal keys.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sealbus_broker.policy.tree import Entry, Node, Place, Scalar, Unreadable, p
 from sealbus_broker.printable import printable
 
 MAX_DEPTH: Final = 64
-"""Deepest nesting: a schema spends two levels for each level of its payloads, which have 32."""
+"""Deepest nesting. A schema needs two levels for each level of its payloads, which have 32."""
 
 _DECODER: Final = JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -27,7 +27,10 @@ _STRINGS: Final[dict[str, tuple[str, str | None]]] = {
     "Invalid control": ("the text contains a control character", "write a line end as \\n and a tab as \\t"),
     "Invalid \\": ("a backslash stands before a character that it does not escape", "write a backslash as \\\\"),
 }
-"""What Python's decoder says of a text in quotes, and what to say instead, with a hint."""
+"""Messages of Python's decoder about a text in quotes.
+
+Each has the message that we show, and a hint.
+"""
 
 _WORDS: Final[dict[str, bool | None]] = {"true": True, "false": False, "null": None}
 
@@ -46,7 +49,7 @@ class _Reader:
         self._at = 0
         self._line = 1
         self._line_at = 0
-        """Where the line of the last asked-for place begins."""
+        """The beginning of the line of the last place that was asked for."""
 
     def whole(self) -> Node:
         node = self._value(MAX_DEPTH)
@@ -143,7 +146,7 @@ class _Reader:
         return self._text[self._at : self._at + 1]
 
     def _place(self, at: int) -> Place:
-        # Places are asked for in ascending order, so the text is gone over once.
+        # Places are asked for in ascending order, so the text is read once.
         self._line += self._text.count("\n", self._line_at, at)
         self._line_at = max(self._line_at, self._text.rfind("\n", self._line_at, at) + 1)
         return Place(self._line, at - self._line_at + 1)

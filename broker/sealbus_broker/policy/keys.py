@@ -25,27 +25,32 @@ from sealbus_broker.printable import printable
 FOLDER: Final = "keys"
 
 MAX_KEYS: Final = 16
-"""Keys of one bot: the one in use, the next one and those that were; more is a bot that should be several."""
+"""Most keys of one bot: the one in use, the next one and old ones.
+
+A bot with more should be several bots.
+"""
 
 
 MAX_KEY_FILE_BYTES: Final = 64 * 1024
-"""One key file: sixteen keys with their times are 2 KiB, the rest is comments."""
+"""Largest key file. Sixteen keys with their times have 2 KiB, and the rest is for comments."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyFiles:
-    """What the folder ``keys/`` gave."""
+    """The content of the folder ``keys/``."""
 
     by_bot: dict[str, dict[bytes, BotKey]]
-    """By bot and raw public key; a bot without a file is not in it."""
+    """By bot and raw public key. A bot without a file is not in it."""
     documents: list[Document]
     """The files that were read."""
 
 
 def read_key_files(root: Path, bots: frozenset[str], problems: list[Problem]) -> KeyFiles:
-    """Every key file of the folder; what is wrong with it is added to ``problems``. No folder is no keys.
+    """Read every key file of the folder, and add their problems to ``problems``. A missing folder
+    has no keys.
 
-    A file that would not be read is a problem too: somebody who writes a revocation into ``keys/order.yml`` believes it holds.
+    A file with a wrong name is a problem too. Somebody who writes a revocation into
+    ``keys/order.yml`` believes that it holds.
     """
     found = KeyFiles({}, [])
     owners: dict[bytes, str] = {}
@@ -82,7 +87,10 @@ def read_key_files(root: Path, bots: frozenset[str], problems: list[Problem]) ->
 
 
 def keys_of_the_bus(files: KeyFiles, own: frozenset[bytes]) -> Iterator[Problem]:
-    """Keys of bots that are the bus's own, written as a bot's: its holder could stamp what it likes."""
+    """Find keys of bots that are the bus's own key, written as a bot's.
+
+    Their holder could stamp anything.
+    """
     for bot, keys in files.by_bot.items():
         if not own.isdisjoint(keys):
             what = f"a key of {bot} is the bus's own, written as a bot's"
@@ -139,10 +147,11 @@ def _read_key(reader: Reader, entry: Any, at: int) -> BotKey | None:
 
 
 def add_key(folder: Path, bot: str, key: PublicKey, now: datetime) -> Path:
-    """Write ``key`` into ``folder/keys/<bot>.yaml``, valid from ``now`` (aware) on; what the file says already, comments
-    included, stays. The file is replaced whole: a reader sees all of it or none.
+    """Write ``key`` into ``folder/keys/<bot>.yaml``, valid from ``now`` (aware) on.
 
-    Raises :class:`InvalidInput` if the file there is no sound key file or has the key, ``OSError`` if it cannot be written.
+    The existing content stays, with its comments. The file is replaced as a whole: a reader sees
+    the old or the new one. Raises :class:`InvalidInput` if the existing file has a problem or has
+    the key already, and ``OSError`` if it cannot be written.
     """
     file = f"{FOLDER}/{check_name(bot)}.yaml"  # checked here too: a name with a slash would write elsewhere
     path = folder / file

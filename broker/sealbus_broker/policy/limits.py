@@ -1,4 +1,4 @@
-"""``limits:`` of a policy: the name, the form and the range of each, and the reasons for the ranges."""
+"""``limits:`` of a policy: name, form and range of each, with reasons for the ranges."""
 
 from __future__ import annotations
 
@@ -27,19 +27,21 @@ MAX_ATTEMPTS: Final = 1000
 """Most attempts: with the longest pause between two of them, about half a day."""
 
 PAYLOAD: Final = (1, MAX_ENVELOPE_BYTES)
-"""What a subject may allow: a byte is a number or ``null``."""
+"""Range of ``payload_bytes``. The shortest payload has one byte: a small number or ``null``."""
 
 MIN_WAITING: Final = 64
-"""Fewest messages of a bot that may wait: what one turn of a client's loop sends."""
+"""Fewest messages of a bot that may wait: as many as a client sends in one turn of its loop."""
 
 MAX_WAITING: Final = 10**9
-"""Most, which is no limit: INGRESS is full long before."""
+"""Most messages of a bot that may wait. INGRESS is full long before."""
 
 MIN_CONNECTIONS: Final = 2
-"""Fewest sessions of a bot: one that is renewed has two for a moment."""
+"""Fewest sessions of a bot. A bot that renews its session has two for a moment."""
 
 MAX_CONNECTIONS: Final = 8128
-"""Most sessions of a bot: all that a nats-server takes from bots (``sealbus_broker.nats.config``)."""
+"""Most sessions of a bot: as many as a nats-server takes from bots
+(``sealbus_broker.nats.config``).
+"""
 
 _SIZE: Final = (MIN_STORE_BYTES, MAX_STORE_BYTES)
 _TIME: Final = (MIN_TIME_MS, MAX_TIME_MS)
@@ -63,13 +65,13 @@ RANGES: Final = {
     "subscriptions": (1, MAX_CONSUMERS),
     "connections": (MIN_CONNECTIONS, MAX_CONNECTIONS),
 }
-"""Each limit, as it is written in the file, and the least and the most that it may be."""
+"""Each limit, as it is written in the file, with its least and its greatest value."""
 
 _COUNTS: Final = frozenset({"ingress_messages", "bot_share", "attempts", "subscriptions", "connections"})
 
 
 def read_limits(reader: Reader, value: Any) -> Limits:
-    """The limits of a policy, defaults included; what is wrong with them is noted."""
+    """The limits of a policy, with the defaults. Their problems are noted."""
     numbers: dict[str, int] = {}
     for name, text in reader.mapping(value, ("limits",), list(RANGES)).items():
         path, (least, most) = ("limits", name), RANGES[name]

@@ -1,4 +1,4 @@
-"""What is wrong with a file, and where: told to people as text, to programs as an object."""
+"""Problems of files: the place of each, its text for people, and its object for programs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sealbus_broker.printable import printable
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One thing that is wrong in one place. Lines and columns count from 1; 0 means the whole file."""
+    """One problem in one place. Lines and columns count from 1, and 0 means the whole file."""
 
     file: str
     line: int
@@ -24,14 +24,14 @@ class Problem:
     hint: str | None = None
 
     def __post_init__(self) -> None:
-        """A seed that was pasted into a file is not repeated."""
+        """Hide a seed that somebody pasted into the file."""
         for name in ("file", "what", "got", "expected", "hint"):
             text = getattr(self, name)
             if text and (hidden := hide_seeds(text)) != text:
                 object.__setattr__(self, name, hidden)
 
     def __str__(self) -> str:
-        """``file:line:column: what``, then got, expected and hint, each on a line of its own."""
+        """``file:line:column: what``. Then got, expected and hint follow, each on its own line."""
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
         rows = [("got", self.got), ("expected", self.expected), ("hint", self.hint)]
         return f"{place}: {self.what}" + "".join(f"\n  {name}: {text}" for name, text in rows if text)
@@ -42,7 +42,7 @@ class Problem:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The hint ``did you mean x?`` if one of ``known`` is much like ``word``."""
+    """The hint ``did you mean x?`` if one of ``known`` is similar to ``word``."""
     # A long word is like nothing, and finding that out takes time that grows with its square.
     close = difflib.get_close_matches(word[:64], list(known), 1)
     return f"did you mean {printable(close[0])}?" if close else None

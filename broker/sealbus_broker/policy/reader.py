@@ -1,4 +1,4 @@
-"""Reading values out of a document: each either is what it should be, or a problem is noted and reading goes on."""
+"""Reads values out of a document. A value is right, or its problem is noted and reading goes on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ T = TypeVar("T")
 _DURATIONS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _SIZES: Final = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
-"""One form: ``fromisoformat`` would also take week dates, and a time without zone, which each reader takes for its own."""
+"""The form of a time.
+
+``fromisoformat`` would also accept week dates, and a time without a zone, which two readers can
+understand differently.
+"""
 
 _DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
 _SIZE = re.compile(r"([0-9]{1,9})(B|KiB|MiB|GiB|TiB)")
@@ -26,7 +30,7 @@ _RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)/s(?: burst ([0-9]{1,9}))?")
 
 
 class Reader:
-    """One document under reading, and the problems found so far."""
+    """One document, and the problems that were found in it."""
 
     def __init__(self, document: Document, problems: list[Problem]) -> None:
         self.document = document
@@ -35,12 +39,15 @@ class Reader:
     def problem(
         self, path: Path_, what: str, *, got: object = None, expected: str | None = None, hint: str | None = None
     ) -> None:
-        """Note a problem at ``path``; ``got`` is shown safely."""
+        """Note a problem at ``path``. ``got`` is made safe to show."""
         shown = None if got is None else printable(got if isinstance(got, str) else repr(got), 80)
         self.problems.append(self.document.problem(path, what, got=shown, expected=expected, hint=hint))
 
     def mapping(self, value: Any, path: Path_, known: Sequence[str] | None = None) -> dict[str, Any]:
-        """A mapping with text keys, all of them ``known`` (if given); ``{}`` after noting what it is not."""
+        """A mapping with text keys, all of them ``known`` (if given).
+
+        Notes a problem and returns ``{}`` otherwise.
+        """
         if value is None:
             return {}
         if not isinstance(value, dict):
@@ -58,7 +65,7 @@ class Reader:
         return found
 
     def text(self, value: Any, path: Path_, what: str) -> str | None:
-        """A text, or ``None`` after noting that it is none."""
+        """A text. Notes a problem and returns ``None`` otherwise."""
         if isinstance(value, str) and value:
             return value
         if value is None:
@@ -68,7 +75,7 @@ class Reader:
         return None
 
     def texts(self, value: Any, path: Path_, what: str) -> list[tuple[Path_, str]]:
-        """A list of texts (each with its path); one text alone stands for a list of one."""
+        """A list of texts, each with its path. A single text counts as a list of one."""
         if value is None:
             return []
         if isinstance(value, str):
@@ -89,7 +96,7 @@ class Reader:
         return [(place, text) for place, text in found if text is not None]
 
     def checked(self, value: Any, path: Path_, what: str, check: Callable[[str], str]) -> str | None:
-        """A text that ``check`` (which raises :class:`InvalidInput`) lets pass."""
+        """A text that ``check`` accepts. ``check`` raises :class:`InvalidInput`."""
         text = self.text(value, path, what)
         if text is None:
             return None
@@ -178,6 +185,6 @@ class Reader:
 
 
 def _written(number: int, units: dict[str, int]) -> str:
-    """``number`` as a file would have it: in the largest unit that divides it."""
+    """``number`` as a file would have it, in the largest unit that divides it."""
     size, name = max((size, name) for name, size in units.items() if number % size == 0 and size <= max(number, 1))
     return f"{number // size}{name}"

@@ -1,4 +1,4 @@
-"""Writing a file of the folder whole or not at all: a reader never sees half of it."""
+"""Replaces a file of the folder as a whole. A reader never sees a part of it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Final
 
 MODE: Final = 0o644
-"""Of a new file: everything in the folder that is written so is public."""
+"""Mode of a new file. Every file of the folder that is written here is public."""
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write ``path``, keeping its mode if it is there. Raises ``OSError``, and leaves nothing
-    behind then."""
+    """Write ``path``, and keep the mode of an existing file.
+
+    Raises ``OSError``, and then leaves no new file behind.
+    """
     path = path.resolve()
     mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else MODE
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -1,4 +1,4 @@
-"""What ``sealbus init`` writes: a small bus that works and can be grown into one's own."""
+"""The files of ``sealbus init``: a small bus that works and can grow into one's own."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from sealbus_broker.policy.bus_file import FILE as BUS_FILE
 from sealbus_broker.policy.errors import InTheWay
 
 BOTS: Final = ("greeter", "listener", "clock", "operator")
-"""The bots of the template's policy, which get keys at once."""
+"""The bots of the template's policy. They get keys at once."""
 
 _IGNORE: Final = "# Private keys and the server's state: never commit them.\n.sealbus/\ncredentials/\n"
 
 
 def scaffold(folder: Path, bus: str) -> list[Path]:
-    """Write a new bus's files into ``folder``, which is made if it is missing; return what was written.
+    """Write the files of a new bus into ``folder``, and return them. A missing folder is made.
 
-    Raises :class:`InvalidInput` if any of the files is there already: nothing is overwritten, and then nothing is written.
-    Raises ``OSError`` if the folder cannot be written; what was written by then is taken away again.
+    Raises :class:`InvalidInput` if any of the files exists: no file is overwritten, and then none
+    is written. Raises ``OSError`` if the folder cannot be written. The files that were written
+    until then are removed again.
     """
     check_name(bus, "bus")
     template = files("sealbus_broker.policy") / "template"
@@ -45,7 +46,7 @@ def scaffold(folder: Path, bus: str) -> list[Path]:
 
 
 class _Made:
-    """What was made, so that it can be unmade."""
+    """The files that were made, so that they can be removed again."""
 
     def __init__(self) -> None:
         self._paths: list[Path] = []

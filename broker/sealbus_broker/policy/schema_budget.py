@@ -1,4 +1,4 @@
-"""Schemas by which a payload could take too long to judge: told at load, each with its place."""
+"""Finds schemas by which a payload could take too long to judge, and reports them at load."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ _NOTHING: Final = Work(0, 0, 0, 0, 0, alternatives=False, dearest=0, keyword="")
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One schema, and what it costs in the largest payload there can be."""
+    """One schema, and its cost for the largest payload."""
 
     document: Document
     automaton: Automaton | None
-    """``None`` where it has a problem."""
+    """``None`` if the schema has a problem."""
     work: Work
 
     def too_dear(self, subject: str, size: int, values: int) -> Problem | None:
-        """What is wrong, if a payload of ``size`` bytes and so many values on ``subject`` could take longer than the budget."""
+        """The problem, if a payload of ``size`` bytes on ``subject`` could take longer than the
+        budget.
+        """
         if self.automaton is None or not self.work.is_too_dear(size, values):
             return None
         found = work(self.automaton, values)
@@ -49,7 +51,10 @@ class Measured:
 
 
 def measure(document: Document, resolver: Any, problems: list[Problem]) -> Measured:
-    """What a schema costs; what makes that unbounded is added to ``problems``. ``resolver`` stands at the document's own URI."""
+    """The cost of a schema. The causes of an unbounded cost are added to ``problems``.
+
+    ``resolver`` is at the URI of the document itself.
+    """
     try:
         automaton = Automaton(document.value, resolver)
         state = doubling(automaton)

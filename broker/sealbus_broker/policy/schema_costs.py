@@ -1,7 +1,8 @@
-"""What each keyword of a schema costs, in steps of about ten nanoseconds.
+"""The cost of each keyword of a schema, in steps of about ten nanoseconds.
 
-Measured with jsonschema-rs 0.61 and the worst values that we know of. ``tests/policy/test_schema_work.py`` holds a validator to it:
-what these numbers promise of the growth must be so.
+It was measured with jsonschema-rs 0.61 and the worst values that we know.
+``tests/policy/test_schema_work.py`` compares a validator with these numbers: the time must grow as
+they say.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ LIMIT_STEPS: Final = 250
 """``minimum`` and its like: 2.1 microseconds for 1e308, which is compared as a large integer."""
 
 NUMBER_STEPS: Final = 400
-"""Two numbers of which one may be a float: up to 4 microseconds."""
+"""Two numbers, one of which may be a float: up to 4 microseconds."""
 
 INTEGER_STEPS: Final = 20
 """An integer of an ``enum``, beside a float; 200 ns."""
@@ -27,7 +28,7 @@ SMALL_STEPS: Final = 40
 """A small integer beside a limit or ``multipleOf``; up to 340 ns."""
 
 LARGE_BYTES: Final = 9
-"""A float or a large integer in a payload: only these are as dear as the numbers above say."""
+"""A float or a large integer in a payload. Only these cost as much as the numbers above."""
 
 MULTIPLE_STEPS: Final = 600
 """``multipleOf``: 5.2 microseconds with 1e-30, less with larger ones."""
@@ -38,7 +39,8 @@ SMALL_MULTIPLE_STEPS: Final = 1600
 SMALL_MULTIPLE: Final = 1e-30
 
 COMPOSITE_STEPS: Final = 20
-"""A list or an object in an ``enum`` or ``const``, for each value inside the one that is compared; 127 ns."""
+"""A list or an object in an ``enum`` or ``const``: 127 ns for each value inside the compared one.
+"""
 
 NAME_STEPS: Final = 3
 """One property looked up by its name; up to 30 ns."""
@@ -50,15 +52,23 @@ HASH_STEPS: Final = 200
 """An item under ``uniqueItems``: 1.9 microseconds to hash a large float."""
 
 PAIRWISE: Final = 15
-"""``uniqueItems`` compares so many items each with each; more, by their hashes."""
+"""``uniqueItems`` compares up to this number of items each with each, and more items by their
+hashes.
+"""
 
 COLLIDING_VALUES: Final = 8
-"""Values that each of many items has that differ and have one hash, as lists do that differ only in their brackets. Each is compared
-with all before, so that is an eighth of a step for each item and value. Measured: 311 ms for 6,918 items of 65,536 values."""
+"""Values that have one hash and differ, in each of many items.
+
+Lists that differ only in their brackets are such values. Each is compared with all before, so that
+is an eighth of a step for each item and value. Measured: 311 ms for 6,918 items of 65,536 values.
+"""
 
 PATTERN_BYTES: Final = 64
-"""Size of a compiled pattern that takes a step for each byte of the text. Measured: 30 microseconds a byte for one of 185,032 bytes, 1.0 for
-14,784, 0.27 for 1,824. Most take far less, and none more: the engine does not go back."""
+"""Size of a compiled pattern that takes a step for each byte of the text.
+
+Measured: 30 microseconds a byte for one of 185,032 bytes, 1.0 for 14,784, 0.27 for 1,824. Most take
+far less, and none takes more, because the engine does not go back.
+"""
 
 _SIZES: Final = tuple(int(64 * 2 ** (half / 2)) for half in range(36))
 """64 bytes to 11 MB; the engine's own limit is 10 MB."""
@@ -76,7 +86,11 @@ _LOOKED_UP: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one schema object costs. *Once*: where it stands at one place of a payload; *each*: where it may meet every value."""
+    """The cost of one schema object.
+
+    *Once* is the cost where the schema has one place in a payload. *Each* is the cost where it may
+    meet every value.
+    """
 
     once: int
     each: int
@@ -90,14 +104,17 @@ class Cost:
     dearest: str
 
     def worst(self, *, everywhere: bool) -> int:
-        """What it takes of a payload alone."""
+        """The part that depends on the payload alone."""
         if everywhere:
             return (self.each + self.under_each) * MAX_NODES + self.text * MAX_ENVELOPE_BYTES
         return self.once + self.under_once * MAX_NODES + self.long_text * MAX_ENVELOPE_BYTES
 
 
 def cost_of(schema: dict[str, Any], times: int = 1, values: int = MAX_NODES) -> Cost:
-    """The cost of a schema object itself, without the schemas inside, ``times`` over, in a payload of so many values."""
+    """The cost of a schema object itself, ``times`` over, in a payload of so many values.
+
+    It leaves out the schemas inside.
+    """
     parts = {keyword: _keyword(keyword, value, schema, values) for keyword, value in schema.items()}
     sums = [sum(part[at] for part in parts.values()) * times for at in range(6)]
     once, each, under_once, under_each, long_text, text = sums
@@ -142,7 +159,9 @@ def _keyword(
 
 
 def _of_large(steps: int) -> tuple[int, int, int, int, int, int]:
-    """What is so dear for floats and large integers only, which have nine bytes each."""
+    """The cost of keywords that are expensive only for floats and large integers, which have nine
+    bytes each.
+    """
     return steps, SMALL_STEPS, 0, 0, 0, -(-steps // LARGE_BYTES)
 
 
@@ -156,7 +175,7 @@ def _unique(items: int, values: int) -> tuple[int, int, int, int, int, int]:
 
 
 def _values(entries: list[Any]) -> tuple[int, int]:
-    """What a value is compared with, and each value inside it."""
+    """The values with which a value is compared, and each value inside them."""
     own = under = 0
     for entry in entries:
         if isinstance(entry, dict | list):
@@ -188,7 +207,10 @@ def _errors(keyword: str, value: Any) -> int:
 
 @lru_cache(maxsize=4096)
 def pattern_steps(pattern: str) -> int:
-    """Steps for each byte of a text: the size of the compiled pattern tells how many places it can be at, at once."""
+    """Steps for each byte of a text.
+
+    The size of the compiled pattern says at how many places it can be at once.
+    """
     low, high = 0, len(_SIZES) - 1
     while low < high:
         middle = (low + high) // 2

@@ -1,7 +1,8 @@
-"""What in a schema cannot be used, each with its place.
+"""Problems that make a schema unusable, each with its place.
 
-First what the metaschema says; then what it does not say: references that lead nowhere or out of the folder, regular
-expressions that are not linear-time, formats that nobody checks, and other drafts inside.
+The metaschema reports some. It does not report the others: references to a missing place or out of
+the folder, regular expressions that are not linear in time, formats that nobody checks, and other
+drafts inside.
 """
 
 from __future__ import annotations
@@ -42,14 +43,15 @@ Resolver = Any  # referencing.Registry.resolver() gives a type that the library 
 
 
 MAX_FAULTS: Final = 20
-"""Most faults told of one file: beyond that the rest follow from the first."""
+"""Most problems that are reported for one file. Beyond that, the rest follow from the first."""
 
 _META: Final = jsonschema_rs.Draft202012Validator(jsonschema.Draft202012Validator.META_SCHEMA, offline=True)
-# Not jsonschema itself: it compares the entries of a ``required`` in pairs, half a minute for a file of 130 KB.
+# Not jsonschema itself, because it compares the entries of a ``required`` in pairs. That took half
+# a minute for a file of 130 KB.
 
 
 def metaschema_faults(document: Document) -> list[Problem]:
-    """What makes a document no Draft 2020-12 schema."""
+    """Problems that make a document an invalid Draft 2020-12 schema."""
     value = document.value
     if not isinstance(value, dict | bool):
         return [document.problem((), "is not a schema", expected="an object, true or false")]
@@ -76,7 +78,10 @@ def _metaschema_fault(document: Document, error: jsonschema_rs.ValidationError) 
 
 
 def faults(document: Document, resolver: Resolver) -> Iterator[Problem]:
-    """Every other fault of a document that meets the metaschema. ``resolver`` stands at the document's own URI."""
+    """Every other problem of a document that the metaschema accepts.
+
+    ``resolver`` is at the URI of the document itself.
+    """
     yield from _faults(document, (), document.value, resolver)
 
 

@@ -27,30 +27,30 @@ from sealbus_broker.printable import printable
 FOLDER: Final = "schemas"
 
 MAX_SCHEMAS: Final = 10_000
-"""Schemas of one bus; each is compiled and kept in memory."""
+"""Most schemas of one bus. Each is compiled and kept in memory."""
 
 MAX_SCHEMA_BYTES: Final = 256 * 1024
-"""One schema: half of the largest envelope, and more than anybody reviews."""
+"""Largest schema: half of the largest envelope, and more than anybody reviews."""
 
 
 @dataclass(frozen=True, slots=True)
 class Schemas:
-    """What the folder gave."""
+    """The content of the folder."""
 
     compiled: dict[str, Schema]
-    """By name; empty if any file has a problem, since each may refer to every other."""
+    """By name. It is empty if any file has a problem, because each may refer to every other."""
     measured: dict[str, Measured]
-    """By name: what each costs, where none has a problem."""
+    """By name: the cost of each schema without a problem."""
     present: frozenset[str]
     """The names of all files, usable or not."""
     documents: list[Document]
     """The files that were read."""
     notes: list[Problem]
-    """What is worth a look."""
+    """Notes, which stop nothing."""
 
 
 def read_schemas(root: Path, problems: list[Problem]) -> Schemas:
-    """Every schema of the folder; what is wrong with it is added to ``problems``."""
+    """Read every schema of the folder, and add their problems to ``problems``."""
     before = len(problems)
     try:
         files = file_names(root, FOLDER)
@@ -93,7 +93,10 @@ def _read(root: Path, file: str) -> Document | Problem:
 
 
 def _check_identities(documents: dict[str, Document], problems: list[Problem]) -> None:
-    """No two schemas may answer to one ``$id``, however it is written: which of them a reference reaches would be chance."""
+    """Refuse two schemas with one ``$id``, however it is written.
+
+    A reference would reach one of them by chance.
+    """
     owners: dict[str, tuple[str, Path_]] = {normal_uri(uri): (BASE, ()) for uri in METASCHEMAS}
     owners |= {f"{BASE}{name}.json": (document.file, ()) for name, document in documents.items()}
     for name, document in documents.items():
@@ -112,7 +115,7 @@ def _check_identities(documents: dict[str, Document], problems: list[Problem]) -
 
 
 def _check_anchors(document: Document, base: str, problems: list[Problem]) -> None:
-    """No anchor twice under one ``$id``, for the same reason."""
+    """Refuse two equal anchors under one ``$id``, for the same reason."""
     owners: dict[tuple[str, str], Path_] = {}
     for path, inner, around in _with_base(base, document.value):
         names = {keyword: inner[keyword] for keyword in ("$anchor", "$dynamicAnchor") if keyword in inner}
@@ -128,7 +131,7 @@ def _identities(base: str, schema: Any) -> Iterator[tuple[Path_, str]]:
 
 
 def _with_base(base: str, schema: Any) -> Iterator[tuple[Path_, dict[str, Any], str]]:
-    """Every schema inside a schema, with its path and the URI that it stands under."""
+    """Every schema inside a schema, with its path and its base URI."""
     bases: dict[Path_, str] = {(): base}
     for path, inner in walk(schema):
         around = next(bases[path[:size]] for size in range(len(path), -1, -1) if path[:size] in bases)
@@ -141,7 +144,7 @@ def _with_base(base: str, schema: Any) -> Iterator[tuple[Path_, dict[str, Any], 
 
 
 def _check_insides(documents: dict[str, Document], problems: list[Problem]) -> dict[str, Measured]:
-    """What each schema costs at most, by name; what is wrong inside is added to ``problems``."""
+    """The largest cost of each schema, by name. Problems inside are added to ``problems``."""
     registry: Any = METASCHEMAS
     for name, document in documents.items():
         resource = DRAFT202012.create_resource(document.value)

@@ -1,18 +1,20 @@
 """Recursive schemas that would let a small payload hold the gate for hours.
 
-A validator looks at a value once for each way in which the schema reaches it. Where a schema refers back to itself by one way
-only, that grows with the payload. Where it does so by two ways for the same place, as in ::
+A validator looks at a value once for each way in which the schema reaches it. If a schema refers back
+to itself in one way only, that grows with the payload. If it does so in two ways for the same place,
+as in ::
 
     {"anyOf": [{"properties": {"next": {"$ref": "#"}}},
                {"properties": {"next": {"$ref": "#"}, "name": {}}}]}
 
-every level doubles it: 20 levels took 100 seconds, and a payload may have 32. Whoever may publish on that subject could stop
-the relay.
+every level doubles it. 20 levels took 100 seconds, and a payload may have 32. A bot that may publish
+on that subject could stop the relay.
 
-Seen as a finite automaton (states: subschemas; letters: the steps from a value to its members), such a schema is one with
-*exponential ambiguity*: some state can be left and come back to by two different paths that read the same word. That is
-decidable (Weber and Seidl, 1991: look for a cycle through ``(q, q)`` in the product of the automaton with itself that leaves the
-diagonal), and decided here, at load.
+Such a schema is a finite automaton with *exponential ambiguity*. Its states are the subschemas, and
+its letters are the steps from a value to its members. Two different paths that read the same word
+leave some state and come back to it. This is decidable (Weber and Seidl, 1991): look for a cycle
+through ``(q, q)`` in the product of the automaton with itself that leaves the diagonal. It is decided
+here, at load.
 """
 
 from __future__ import annotations
@@ -25,10 +27,13 @@ import referencing.exceptions
 from referencing.jsonschema import DRAFT202012
 
 MAX_WAYS: Final = 4096
-"""Most ways in which one schema may look at one value (``allOf`` of ``anyOf`` of …): more is a product of alternatives."""
+"""Most ways in which one schema may look at one value (``allOf`` of ``anyOf`` of …).
+
+More is a product of alternatives.
+"""
 
 MAX_CYCLE: Final = 200
-"""Most subschemas that refer to each other in circles; the work here grows with the square of it."""
+"""Most subschemas that refer to each other in circles. The work here grows with its square."""
 
 N = TypeVar("N", bound=Hashable)
 
@@ -39,12 +44,18 @@ _UNEVALUATED: Final = frozenset({"unevaluatedItems", "unevaluatedProperties"})
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """From a value to some of its members: one property or item (``name``), or all but ``but`` (``name`` is ``None``); or to its keys."""
+    """From a value to some of its members, or to its keys.
+
+    The members are one property or item (``name``), or all but ``but`` (``name`` is ``None``).
+    """
 
     kind: str
     name: str | int | None
     origin: int
-    """The schema object that takes this step: its ``additionalProperties`` leaves out what its ``patternProperties`` take."""
+    """The schema object that takes this step.
+
+    Its ``additionalProperties`` leaves out the members that its ``patternProperties`` take.
+    """
     but: frozenset[str | int] = frozenset()
     rest: bool = False
 
@@ -60,7 +71,7 @@ class Step:
 
 
 class TooMany(Exception):
-    """The schema is too large a tangle to be judged. The message says what there is too much of."""
+    """The schema is too complex to be judged. The message names the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +80,17 @@ class Way:
 
     schema: dict[str, Any]
     times: int
-    """2 where ``unevaluatedItems`` or ``unevaluatedProperties`` beside it asks again, 4 under two of them, and so on."""
+    """How often it looks at the value again.
+
+    It is 2 if ``unevaluatedItems`` or ``unevaluatedProperties`` beside it asks again, 4 under two
+    of them, and so on.
+    """
 
 
 class Automaton:
-    """The subschemas that ``root`` reaches. A state is the ``id()`` of a schema object, which its document keeps alive.
+    """The subschemas that ``root`` reaches.
+
+    A state is the ``id()`` of a schema object, which its document keeps alive.
 
     Raises :class:`TooMany`.
     """
@@ -104,7 +121,7 @@ class Automaton:
         return id(schema)
 
     def _ways(self, state: int) -> list[tuple[int, int]]:
-        """The schema objects that look at the value which ``state`` looks at, each as often as it does."""
+        """The schema objects that look at the same value as ``state``, each as often as it does."""
         found: list[tuple[int, int]] = []
         stack: list[tuple[int, int, frozenset[int]]] = [(state, 1, frozenset())]
         while stack:
@@ -167,7 +184,10 @@ def _inside(resolver: Any, schema: Any) -> Any:
 
 
 def doubling(automaton: Automaton) -> int | None:
-    """The ``id()`` of a schema object that comes back to itself in two ways for one place, or ``None``. Raises :class:`TooMany`."""
+    """The ``id()`` of a schema object that comes back to itself in two ways for one place.
+
+    ``None`` if there is no such object. Raises :class:`TooMany`.
+    """
     edges = automaton.edges
     circles = components({state: [target for _, target in out] for state, out in edges.items()})
     members: dict[int, list[int]] = {}
@@ -207,7 +227,9 @@ def _ambiguous(edges: Mapping[int, list[tuple[Step, int]]]) -> int | None:
 
 
 def components(graph: Mapping[N, Iterable[N]]) -> dict[N, int]:
-    """Which nodes can reach each other: a number for each set (Kosaraju, without recursion)."""
+    """The sets of nodes that can reach each other: a number for each set (Kosaraju, without
+    recursion).
+    """
     order: list[N] = []
     seen: set[N] = set()
     for root in graph:

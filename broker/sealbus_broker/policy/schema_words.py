@@ -1,9 +1,8 @@
-"""The words of a JSON Schema: those that mean something here, those that are misspelt, and what a
-schema leaves open.
+"""The words of a JSON Schema: known keywords, misspelt ones, and gaps of a schema.
 
-JSON Schema ignores a keyword that it does not know, so ``propertys`` checks nothing and nobody
-notices. Here the keywords are a closed list: what is not in it is a problem. So is what the
-validator would obey although nobody here looks into it.
+JSON Schema ignores an unknown keyword, so ``propertys`` checks nothing and nobody notices. Here the
+keywords are a closed list, and every other word is a problem. So is a keyword that the validator
+would obey although nobody here checks its use.
 """
 
 from __future__ import annotations
@@ -47,10 +46,10 @@ _ELSEWHERE: Final = {
     "discriminator": "it is OpenAPI's; oneOf checks without it",
     "example": "Draft 2020-12 has examples, a list",
 }
-"""Words of other drafts and of OpenAPI, and what to write instead."""
+"""Words of other drafts and of OpenAPI, each with its replacement."""
 
 _CONTENT: Final = ("contentEncoding", "contentMediaType", "contentSchema")
-"""Words that sound like checks; the standard says that they only describe."""
+"""Words that sound like checks. The standard says that they only describe."""
 
 _ALONE: Final = {
     "then": ("if",),
@@ -64,7 +63,7 @@ _SHADOWED: Final = {
     "unevaluatedItems": "items",
     "unevaluatedProperties": "additionalProperties",
 }
-"""Keywords that are left nothing to check by another one beside them."""
+"""Keywords to which another keyword beside them leaves nothing to check."""
 
 _ABOUT: Final[dict[str, frozenset[str]]] = {
     **dict.fromkeys(("maxLength", "minLength", "pattern", "format"), frozenset({"string"})),
@@ -83,14 +82,14 @@ _ABOUT: Final[dict[str, frozenset[str]]] = {
         frozenset({"object"}),
     ),
 }
-"""The types that a keyword is about: of all other values it checks nothing."""
+"""The types that a keyword is about. It checks nothing of all other values."""
 
 _ANNOTATION: Final = "x-"
-"""What begins so belongs to somebody else's tool, and is known to check nothing."""
+"""A word with this beginning belongs to another tool. Everybody knows that it checks nothing."""
 
 _CLOSING: Final = ("additionalProperties", "unevaluatedProperties", "propertyNames")
 _PARTS: Final = frozenset({"allOf", "anyOf", "oneOf", "if", "then", "else", "not", "dependentSchemas"})
-"""Where a schema is a part of another, which may close the whole."""
+"""Places where a schema is a part of another, which may close the whole."""
 
 
 def word_faults(document: Document, path: Path_, schema: dict[str, Any]) -> Iterator[Problem]:
@@ -130,11 +129,11 @@ def _idle(document: Document, path: Path_, schema: dict[str, Any], keyword: str)
 
 
 def schema_notes(document: Document, schemas: Iterable[tuple[Path_, Any]]) -> list[Problem]:
-    """What a sound schema does not check, although its author may think so.
+    """Notes about values that a sound schema does not check, although its author may think so.
 
-    An object that accepts properties which it does not name is no error: a reader may want to
-    accept what a later version adds, and ``"additionalProperties": true`` says so. One note a file:
-    one such object rarely comes alone.
+    An object that accepts properties without a name in the schema is not a problem. A reader may
+    want to accept the additions of a later version, and ``"additionalProperties": true`` says so. A
+    file gets one note, because one such object rarely comes alone.
     """
     notes: list[Problem] = []
     found: list[Path_] = []

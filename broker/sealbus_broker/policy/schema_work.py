@@ -1,15 +1,18 @@
 """How much work one payload can make of a schema: a bound that holds whatever the payload is.
 
-The unit is a *step*, about ten nanoseconds: the time that the validator needs for one simple keyword and one value. A payload has
-at most the values and bytes that its subject allows (``max_bytes``), so a schema takes at most
+The unit is a *step*, about ten nanoseconds: the time that the validator needs for one simple keyword
+and one value. The subject limits the values and bytes of a payload (``max_bytes``). So a schema takes
+at most
 
     fixed + per value x values + per byte x bytes
 
-steps. *Fixed* is what stands at one place of a payload: a property by its name, under other such. What is reached through ``items`` and the
-like may be met by every value, so its cost counts for each. Both follow from the automaton of
-:mod:`sealbus_broker.policy.schema_growth`: on the way down from the root, the dearest step is taken at every level.
+steps. *Fixed* is the cost of schemas that have one place in a payload: a property by its name, under
+other such properties. Every value may meet a schema that is reached through ``items`` and the like,
+so the cost of such a schema counts for each value. Both follow from the automaton of
+:mod:`sealbus_broker.policy.schema_growth`: on the way down from the root, the most expensive step is
+taken at every level.
 
-What each keyword takes is in :mod:`sealbus_broker.policy.schema_costs`.
+The cost of each keyword is in :mod:`sealbus_broker.policy.schema_costs`.
 """
 
 from __future__ import annotations
@@ -24,42 +27,57 @@ from sealbus_broker.policy.schema_costs import Cost, cost_of
 from sealbus_broker.policy.schema_growth import Automaton, Step, components
 
 BUDGET: Final = 20_000_000
-"""Most steps of one judgement, a fifth of a second: so long the relay does nothing else."""
+"""Most steps of one judgement: a fifth of a second.
+
+The relay does nothing else during that time.
+"""
 
 BYTE_BUDGET: Final = 200
-"""Steps for each byte that a subject's payload may have, where that is more. Then the largest payload of all takes a second: whoever
-lets a subject have payloads so large wants them judged."""
+"""Steps for each byte that a payload of the subject may have, if that is more.
+
+The largest payload of all then takes a second. Whoever allows such large payloads wants them
+judged.
+"""
 
 PASSES: Final = 2
-"""How often a payload is looked at: whether it is valid, and if not, where."""
+"""How often the relay looks at a payload: whether it is valid, and if not, where."""
 
 _ALTERNATIVES: Final = frozenset({"anyOf", "oneOf"})
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a schema costs at most, in steps."""
+    """The largest cost of a schema, in steps."""
 
     fixed: int
     per_value: int
     per_byte: int
     errors_per_value: int
-    """How many faults one value can have."""
+    """How many violations one value can have."""
     unguarded_per_byte: int
-    """Steps a byte where every fault is looked for, because then ``maxLength`` does not keep a long text from a ``pattern``."""
+    """Steps a byte if every violation is looked for.
+
+    Then ``maxLength`` does not keep a long text from a ``pattern``.
+    """
     alternatives: bool
-    """Whether there are ``anyOf`` or ``oneOf``: to say why none fits, the validator collects the faults of each."""
+    """Whether the schema has ``anyOf`` or ``oneOf``.
+
+    The validator collects the violations of each branch, to say why none fits.
+    """
     dearest: int
     """The ``id()`` of the schema object that costs most."""
     keyword: str
-    """Its keyword that does."""
+    """The keyword in it that costs most."""
 
     def is_too_dear(self, size: int, values: int) -> bool:
-        """Whether a payload of ``size`` bytes with so many values could take longer than the budget."""
+        """Whether a payload of ``size`` bytes with so many values could exceed the budget."""
         return self.steps(size, values) > most_steps(size)
 
     def steps(self, size: int = MAX_ENVELOPE_BYTES, values: int = MAX_NODES) -> int:
-        """The most steps that a payload of ``size`` bytes with so many values, map keys included, takes."""
+        """The most steps for a payload of ``size`` bytes with so many values.
+
+        Keys of maps count too.
+        """
         return PASSES * (self.fixed + self.per_value * min(size, values) + self.per_byte * size)
 
 
@@ -69,7 +87,7 @@ def most_steps(size: int) -> int:
 
 
 def work(automaton: Automaton, values: int = MAX_NODES) -> Work:
-    """What a schema costs at most in payloads of at most ``values`` values.
+    """The largest cost of a schema for payloads of at most ``values`` values.
 
     It must have passed :func:`~sealbus_broker.policy.schema_growth.doubling`.
     """
@@ -110,7 +128,7 @@ def work(automaton: Automaton, values: int = MAX_NODES) -> Work:
 
 
 def _visits(automaton: Automaton, circles: dict[int, int]) -> dict[int, int | None]:
-    """How many values of one payload each state can look at: ``None`` where it may be any number."""
+    """How many values of one payload each state can look at. ``None`` means any number."""
     visits: dict[int, int | None] = dict.fromkeys(automaton.edges, 0)
     if automaton.root is not None:
         visits[automaton.root] = 1
@@ -128,13 +146,13 @@ def _visits(automaton: Automaton, circles: dict[int, int]) -> dict[int, int | No
 
 
 class _Rates:
-    """How dear a value is at most, its place in the payload chosen by an enemy."""
+    """The largest cost of a value, if an enemy chooses its place in the payload."""
 
     def __init__(self, automaton: Automaton, circles: dict[int, int]) -> None:
         self._root = automaton.root
         self._fans = {
             state: _Fan(
-                # What comes back to itself is remembered by the validator, and asked once.
+                # The validator remembers a schema that comes back to itself, and asks it once.
                 (step, target, 1 if circles[target] == circles[state] else times)
                 for (step, target), times in zip(edges, automaton.times[state], strict=True)
             )
@@ -142,7 +160,11 @@ class _Rates:
         }
 
     def dearest(self, own: dict[int, int], below: dict[int, int]) -> int:
-        """The bound for one value. ``own``: of a state, for the value itself; ``below``: for each value inside it and itself."""
+        """The bound for one value.
+
+        ``own`` is the bound of a state for the value itself. ``below`` is the bound for each value
+        inside it and itself.
+        """
         if self._root is None:
             return 0
         rates = {state: own[state] + below[state] for state in own}
@@ -160,7 +182,9 @@ class _Fan:
     def __init__(self, edges: Iterable[tuple[Step, int, int]]) -> None:
         self._named: dict[tuple[str, str | int], list[tuple[int, int]]] = defaultdict(list)
         self._others: dict[tuple[str, int], tuple[list[tuple[int, int]], list[tuple[int, int]]]] = {}
-        """By kind and origin: what takes the members that have no name there, and what takes any (``patternProperties``)."""
+        """By kind and origin: the steps for members without a name there, and the steps for any
+        member (``patternProperties``).
+        """
         self._but: dict[tuple[str, str | int], list[tuple[str, int]]] = defaultdict(list)
         for step, target, times in edges:
             self._add(step, target, times)
@@ -177,12 +201,15 @@ class _Fan:
                 self._but[step.kind, name].append(group)
 
     def dearest(self, rates: dict[int, int]) -> int:
-        """The sum of what looks at one member, for the member where it is largest."""
+        """The sum of the costs of all schemas that look at one member, for the most expensive
+        member.
+        """
 
         def total(edges: list[tuple[int, int]]) -> int:
             return sum(rates[target] * times for target, times in edges)
 
-        # Of one schema object, a property is taken by its patterns or by the rest; a list's item by both (``contains``).
+        # In one schema object, either the patterns or the rest take a property. Both take an item of
+        # a list (``contains``).
         groups = {}
         others: dict[str, int] = defaultdict(int)
         for (kind, origin), (rest, some) in self._others.items():

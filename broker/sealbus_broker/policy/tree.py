@@ -1,4 +1,7 @@
-"""What a YAML or JSON file says, with the place of everything in it: the one shape that both readers give."""
+"""The content of a YAML or JSON file, with the place of each value.
+
+Both readers give this one form.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One value and where it begins: a scalar, a list of nodes, or a mapping of entries in the order of the file."""
+    """One value and its place: a scalar, a list of nodes, or a mapping of entries in the order of
+    the file.
+    """
 
     place: Place
     value: Scalar | list[Node] | dict[str, Entry]
@@ -38,14 +43,14 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One ``key: value`` of a mapping. ``key`` is where the key stands."""
+    """One ``key: value`` of a mapping. ``key`` is the place of the key."""
 
     key: Place
     node: Node
 
 
 class Unreadable(Exception):
-    """A file cannot be read as what it should be. Never leaves :mod:`document`."""
+    """A file cannot be read as YAML or JSON. The error never leaves :mod:`document`."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.what)
@@ -53,7 +58,11 @@ class Unreadable(Exception):
 
 
 def put(entries: dict[str, Entry], name: str, entry: Entry, file: str) -> None:
-    """Add an entry. Raises :class:`Unreadable` if the key is there: a reviewer sees one of the two, a reader takes the other."""
+    """Add an entry.
+
+    Raises :class:`Unreadable` if the key exists: a reviewer sees one of the two, and a reader takes
+    the other.
+    """
     first = entries.setdefault(name, entry)
     if first is not entry:
         hint = f"the first is on line {first.key.line}; keep one of the two"
@@ -63,7 +72,7 @@ def put(entries: dict[str, Entry], name: str, entry: Entry, file: str) -> None:
 
 
 def refuse_misread(file: str, text: str) -> None:
-    """Raise :class:`Unreadable` if ``text`` has a character that people and programs read differently."""
+    """Raise :class:`Unreadable` for a character that people and programs read differently."""
     if (found := misread(text)) is not None:
         at, what, hint = found
         place = place_of(text, at)

@@ -1,4 +1,4 @@
-"""URIs that are written differently and are the same: RFC 3986, sections 6.2.2 and 6.2.3."""
+"""Compares URIs that differ in writing and are the same (RFC 3986, sections 6.2.2 and 6.2.3)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ESCAPE = re.compile(r"%[0-9a-f]{2}", re.IGNORECASE)
 
 
 def same_uri(one: object, other: str) -> bool:
-    """Whether two values are one URI, however they are written. What is no text is no URI."""
+    """Whether two values are one URI, however they are written. Only a text can be a URI."""
     return isinstance(one, str) and normal_uri(one) == normal_uri(other)
 
 

@@ -1,8 +1,8 @@
-"""What is wrong with a text that is not YAML, in plain words and at the place of the mistake.
+"""The mistake in a text that is not YAML, in plain words and at its place.
 
-A YAML parser says what it expected where it noticed: "expected <block end>, but found '<block
-mapping start>'", often a line below the mistake. The mistakes that people make are few, and each
-leaves its own mark in the lines around that place.
+A YAML parser names the part that it expected, at the place where it noticed: "expected <block end>,
+but found '<block mapping start>'", often a line below the mistake. People make few kinds of
+mistakes, and each leaves its own mark in the lines around that place.
 """
 
 from __future__ import annotations
@@ -114,8 +114,10 @@ def _brackets(said: str, place: _Place, begin: Any, text: str) -> Mistake | None
 
 
 def _unclosed(text: str, place: _Place) -> tuple[str, int, int] | None:
-    """The last bracket that is open where the parser gives up: ``[`` or ``{``, line and column from
-    0."""
+    """The last bracket that is open when the parser gives up, with line and column from 0.
+
+    It is ``[`` or ``{``.
+    """
     opened: list[tuple[str, int, int]] = []
     try:
         for token in YAML(typ="safe", pure=True).scan(text):

@@ -1,9 +1,12 @@
-"""YAML, read more strictly than its standard asks, because two readers who see different policies in one file are a hole.
+"""YAML, read more strictly than its standard asks.
+
+Two readers who see different policies in one file are a hole. Therefore:
 
 - A key that occurs twice is refused.
-- Anchors, aliases, merge keys and tags are refused: nine lines of aliases stand for a billion values, and tags name types
-  to construct.
-- ``yes``, ``on``, ``1_0`` and dates are text. Only ``true`` and ``false`` are booleans, only plain decimal digits integers.
+- Anchors, aliases, merge keys and tags are refused. Nine lines of aliases can stand for a billion
+  values, and a tag names a type to construct.
+- ``yes``, ``on``, ``1_0`` and dates are text. Only ``true`` and ``false`` are booleans, and only plain
+  decimal digits are integers.
 - Directives are refused, and characters that people and programs read differently.
 - Every key is text: ``404:`` is the key ``404``.
 """
@@ -32,14 +35,23 @@ from sealbus_broker.policy.yaml_errors import explain
 from sealbus_broker.printable import printable
 
 MAX_DEPTH: Final = 16
-"""Deepest nesting: the grammar needs six levels, and ruamel.yaml takes minutes over 100,000 open brackets."""
+"""Deepest nesting.
+
+The grammar needs six levels, and ruamel.yaml takes minutes for 100,000 open brackets.
+"""
 
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
-"""Integers that have one spelling: ``-0`` is text, or else the key ``-0`` would be the key ``0``."""
+"""Integers that have one spelling.
+
+``-0`` is text, because else the key ``-0`` would be the key ``0``.
+"""
 
 
 def read_yaml_tree(file: str, text: str) -> Node:
-    """The tree of a YAML text; an empty one is ``null``. Raises :class:`Unreadable` and nothing else."""
+    """The tree of a YAML text.
+
+    An empty text is ``null``. Raises :class:`Unreadable` and nothing else.
+    """
     refuse_misread(file, text)  # for YAML 1.1 some of these end a comment: a grant behind one would be in force
     try:
         return _Builder(file).build(YAML(typ="safe", pure=True).parse(text))
@@ -62,7 +74,10 @@ def _unmarked(file: str, text: str, error: Exception) -> Problem:
 
 
 class _Builder:
-    """Turns YAML's flat run of events into nodes, with a stack of its own, so that no nesting can exhaust Python's."""
+    """Turns the flat run of YAML's events into nodes.
+
+    It has a stack of its own, so no nesting can exhaust Python's.
+    """
 
     def __init__(self, file: str) -> None:
         self._file = file
