@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sealbus.life.session import Session
+from sealbus.life.connecting import Connector
 from sealbus.nats.hardened import HardenedClient
 from sealbus.supervision import Supervisor
 from sealbus_broker.door.door import MOST_FAILURES, Door
@@ -27,9 +27,8 @@ async def log_in(shop: Shop, bot: str = "order") -> HardenedClient:
     async def attach(_: HardenedClient) -> None: ...
 
     client = HardenedClient()
-    options = Session(shop.credentials(bot), attach, supervisor=Supervisor("test"))._options(frozenset()) | {
-        "connect_timeout": PATIENCE_S
-    }
+    connector = Connector(shop.credentials(bot), attach, on_denied=lambda _: None)
+    options = connector.options(frozenset()) | {"connect_timeout": PATIENCE_S}
     await client.connect(servers=[shop.url], **options)
     return client
 

@@ -468,7 +468,11 @@ class Presence:
         ``lasts``: whether the work goes on until the bot stops. Then an earlier end is a failure.
         """
         if lasts:
-            task: asyncio.Task[None] = self._supervisor.must(name, self._work(work), until=self._life.stopping)
+            task: asyncio.Task[None] = self._supervisor.must(
+                name,
+                self._work(work),
+                until=self._life.stopping,
+            )
         else:
             task = self._supervisor.piece(name, self._work(work))
         self._tasks.add(task)

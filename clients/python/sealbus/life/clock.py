@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Final
 
 NAMED_MS: Final = 1000
-"""A smaller difference is no cause to name: clocks that are kept by NTP differ by some milliseconds."""
+"""A smaller difference is no cause to name: clocks that are kept by NTP differ by some
+milliseconds."""
 
 
 def behind_ms(judged_at_ms: int, sealed_at_ms: int, received_at_ms: int) -> int:
-    """By how much this machine's clock is behind the bus's, at least; negative if it is ahead; 0 if they may agree.
+    """By how much this machine's clock is behind the bus's, at least; negative if it is ahead; 0 if
+    they may agree.
 
-    A message is judged after it was sealed and before its stamp is received. With clocks that agree, ``judged_at_ms``, by
-    the bus's clock, lies between the other two, by this machine's: however long the message waited.
+    A message is judged after it was sealed and before its stamp is received. With clocks that
+    agree, ``judged_at_ms``, by the bus's clock, lies between the other two, by this machine's:
+    however long the message waited.
     """
     if judged_at_ms > received_at_ms:
         return judged_at_ms - received_at_ms

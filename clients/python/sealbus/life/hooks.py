@@ -30,7 +30,8 @@ class Hooks:
         return bool(self._hooks)
 
     def add(self, hook: H) -> H:
-        """Register ``hook``. Raises :class:`InvalidInput` if it cannot be called with one argument or none."""
+        """Register ``hook``. Raises :class:`InvalidInput` if it cannot be called with one argument
+        or none."""
         self._hooks.append((hook, _takes_one(hook, self._event)))
         return hook
 

@@ -29,35 +29,22 @@ connect never end by themselves. Whoever waits for a connection sets the deadlin
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import re
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from nats.errors import Error as NatsError
 
 from sealbus.credentials import Credentials
 from sealbus.errors import ConnectionFailed, InvalidInput
-from sealbus.log import log
-from sealbus.nats.diagnosis import explain, shortly
+from sealbus.life.connecting import ATTEMPT_S, Attach, Connector
+from sealbus.nats.diagnosis import shortly
 from sealbus.nats.hardened import HardenedClient
-from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.limits import MAX_CONSUMERS
-from sealbus.protocol.seal import sign_connect
-from sealbus.protocol.subjects import BUS, INBOX
 from sealbus.supervision import Supervisor, end
-
-ATTEMPT_S: Final = 3
-"""How long one attempt may take. nats-server waits two seconds for the relay's answer to a
-login."""
-
-BACKOFF_FIRST_S: Final = 0.1
-BACKOFF_MOST_S: Final = 5.0
-"""Pause between two attempts, doubled each time."""
 
 STEADY_S: Final = 5.0
 """After a connection that lived this long, the pauses between attempts begin anew."""
@@ -69,17 +56,6 @@ shorter one simply ends, and the next one follows."""
 LINGER_S: Final = 10.0
 """How long a renewed connection stays for messages that were asked for on it: longer than any
 request waits."""
-
-PING_S: Final = 20
-"""How often nats-py asks whether the server is there. It gives up after two pings without answer,
-so a peer that vanished is noticed within a minute. nats-py's own interval is two minutes."""
-
-_NOT_ALLOWED: Final = re.compile(rf'permissions violation for subscription to "{BUS}\.([^"]+)"', re.IGNORECASE)
-"""nats-server's error for a subscription that the session may not make: the subject in quotes, and
-behind it perhaps a queue group."""
-
-Attach = Callable[[HardenedClient], Awaitable[None]]
-"""Subscribes everything on a new connection. Raises nats-py's errors and :class:`OSError`."""
 
 
 def _ignore(*_: object) -> None:
@@ -118,11 +94,10 @@ class Session:
             renew_s: seconds between two renewals.
             watchers: told of losses, returns and denials.
         """
-        self._credentials = credentials
-        self._attach = attach
         self._supervisor = supervisor
         self._renew_s = renew_s
         self._watchers = watchers or Watchers()
+        self._connector = Connector(credentials, attach, on_denied=self._watchers.on_denied)
 
         # The connection in use, and the task that replaces it.
         self._client: HardenedClient | None = None
@@ -135,10 +110,6 @@ class Session:
         """When the session went down, by the loop's clock; ``None`` while it is up."""
         self._keeping: asyncio.Task[None] | None = None
         """Runs ``_keep``; ``None`` while the session is closed."""
-        self._failures: dict[str, ConnectionFailed] = {}
-        """The error of the last attempt at each server since the session was up, by its address."""
-        self._pause_s = BACKOFF_FIRST_S
-        """Pause before the next attempt."""
 
         # Connections that were replaced, and who still waits for something on them.
         self._retiring: set[asyncio.Task[None]] = set()
@@ -169,7 +140,7 @@ class Session:
         Meanwhile :meth:`explain` gives the reason for which there is no connection. May be called
         again after :meth:`close`.
         """
-        self._pause_s = BACKOFF_FIRST_S
+        self._connector.begin()
         self._take(*await self._connect())
         self._keeping = self._supervisor.keep("keeping the session", self._keep)
 
@@ -196,13 +167,8 @@ class Session:
         self._frames.clear()
 
     def explain(self) -> ConnectionFailed:
-        """Why there is no connection."""
-        failures = list(self._failures.values())
-        if not failures:
-            where = ", ".join(self._credentials.servers)
-            return ConnectionFailed(f"no session at {where}", hint="is the bus up? `sealbus up` starts one")
-        causes = dict.fromkeys(failure.what for failure in failures)
-        return ConnectionFailed("; ".join(causes), hint=failures[0].hint)
+        """The reason for which there is no connection."""
+        return self._connector.explain()
 
     @property
     def is_up(self) -> bool:
@@ -292,7 +258,7 @@ class Session:
         self._client = client
         self._asked = asked
         self._lost_at = None
-        self._failures.clear()
+        self._connector.failures.clear()
         self._up.set()
         # nats-py's own `closed_cb` is not enough: it is left out where a last write fails.
         client.when_closed.add(lambda: self._on_closed(client))
@@ -317,20 +283,26 @@ class Session:
             began = asyncio.get_running_loop().time()
             await self._until_change()
             if asyncio.get_running_loop().time() - began >= STEADY_S:
-                self._pause_s = BACKOFF_FIRST_S
+                self._connector.begin()
             elif self._lost_at is not None:
-                await asyncio.sleep(self._next_pause())
+                await asyncio.sleep(self._connector.next_pause())
             new, asked = await self._connect()
             old, lost_at = self._client, self._lost_at
             self._take(new, asked)
             if old is not None:
-                task = self._supervisor.piece("ending a renewed connection", self._retire_when_released(old))
+                task = self._supervisor.piece(
+                    "ending a renewed connection",
+                    self._retire_when_released(old),
+                )
                 self._retiring.add(task)
                 task.add_done_callback(self._retiring.discard)
             async with self._renewed:
                 self._renewed.notify_all()
             if lost_at is not None and self._client is new:
                 self._watchers.on_back(asyncio.get_running_loop().time() - lost_at)
+
+    async def _connect(self) -> tuple[HardenedClient, frozenset[str]]:
+        return await self._connector.connect(lambda: frozenset(self.consumers))
 
     async def _until_change(self) -> None:
         # Up to a fifth earlier, so that a thousand bots that were started together do not renew in
@@ -349,89 +321,6 @@ class Session:
                     self._released.clear()
                     await self._released.wait()
         await _retire(client)
-
-    # ---- making one ------------------------------------------------------------------------------
-
-    async def _connect(self) -> tuple[HardenedClient, frozenset[str]]:
-        """A new connection, on which everything is attached, and the consumers that it asked for.
-
-        Tries all servers in turn, with a longer pause after each round, for ever.
-        """
-        while True:
-            # In another order each time: otherwise every bot would move to the first server.
-            servers = list(self._credentials.servers)
-            secrets.SystemRandom().shuffle(servers)
-            for server in servers:
-                asked = frozenset(self.consumers)
-                try:
-                    return await self._attempt(server, asked), asked
-                except ConnectionFailed as failure:
-                    self._failures[server] = failure
-            pause_s = self._next_pause()
-            log.warning("no session with the bus: %s; next attempt in %.1f s", self.explain().what, pause_s)
-            await asyncio.sleep(pause_s)
-
-    def _next_pause(self) -> float:
-        # Up to half shorter, for the same reason as in _until_change().
-        pause_s = self._pause_s * (1 - 0.005 * secrets.randbelow(100))
-        self._pause_s = min(2 * self._pause_s, BACKOFF_MOST_S)
-        return pause_s
-
-    async def _attempt(self, server: str, asked: frozenset[str]) -> HardenedClient:
-        """One attempt at one server. Raises :class:`ConnectionFailed` after at most
-        :data:`ATTEMPT_S`."""
-        client, began = HardenedClient(), asyncio.get_running_loop().time()
-        try:
-            async with asyncio.timeout(ATTEMPT_S):
-                await client.connect(servers=[server], **self._options(asked))
-                await self._attach(client)
-                # The server answers a PING after everything before it, refusals included.
-                await client.flush(ATTEMPT_S)
-            if client.is_closed:
-                raise client.last_error or ConnectionError("closed")
-        except Exception as error:
-            # Of any type: whatever a server's bytes bring about ends this attempt, and no more.
-            client.abort()
-            raise self._why(error, server, client=client, began=began) from error
-        except BaseException:
-            # Cancelled by the caller's deadline: what an unfinished attempt shows is better than
-            # nothing for explain().
-            client.abort()
-            self._failures.setdefault(server, self._why(TimeoutError(), server, client=client, began=began))
-            raise
-        return client
-
-    def _why(self, error: Exception, server: str, *, client: HardenedClient, began: float) -> ConnectionFailed:
-        waited_s, bot = asyncio.get_running_loop().time() - began, self._credentials.bot
-        how = {"reached": client.reached, "handshaking": client.is_handshaking}
-        return explain(error, server, bot, waited_s=waited_s, **how)
-
-    def _options(self, asked: frozenset[str]) -> dict[str, Any]:
-        """nats-py's options: the admission text as token, and how the challenge is answered."""
-        credentials = self._credentials
-        admission = AdmissionText(credentials.bot, credentials.key.public.text, tuple(sorted(asked))).encode()
-
-        def answer(challenge: str) -> bytes:
-            return base64.b64encode(sign_connect(credentials.key, challenge.encode(), admission.encode()))
-
-        async def on_error(error: Exception) -> None:
-            if (denied := _NOT_ALLOWED.search(str(error))) is not None:
-                self._watchers.on_denied(denied[1])
-            elif "permissions violation" in str(error).lower():
-                log.warning("nats: %s", shortly(error))
-            else:
-                log.debug("nats: %s", shortly(error))
-
-        return {
-            "name": credentials.bot,
-            "token": admission,
-            "signature_cb": answer,
-            "allow_reconnect": False,
-            "connect_timeout": ATTEMPT_S,
-            "inbox_prefix": f"{INBOX}.{credentials.bot}",
-            "ping_interval": PING_S,
-            "error_cb": on_error,
-        }
 
 
 async def _retire(client: HardenedClient) -> None:

@@ -38,10 +38,12 @@ class _Signals:
 
 
 def _ignore_from_here() -> None:
-    """Ignore the signals that nothing else handles: the interpreter is ending, and nothing is left that they could stop.
+    """Ignore the signals that nothing else handles: the interpreter is ending, and nothing is left
+    that they could stop.
 
-    Without it a second SIGTERM would turn the end of a bot that was closed in good order into death by that signal. What is
-    still to be written is written before, while a signal may end it: whoever should read it may never do so.
+    Without it a second SIGTERM would turn the end of a bot that was closed in good order into death
+    by that signal. What is still to be written is written before, while a signal may end it:
+    whoever should read it may never do so.
     """
     if not _ran:
         return
@@ -63,7 +65,8 @@ _ran: set[bool] = set()
 
 @contextlib.contextmanager
 def heard(listener: Callable[[], None]) -> Iterator[None]:
-    """While the body runs, ``listener`` is called for each SIGINT and SIGTERM, and so are all others.
+    """While the body runs, ``listener`` is called for each SIGINT and SIGTERM, and so are all
+    others.
 
     Does nothing outside the main thread, or where the platform has no such signals.
     """

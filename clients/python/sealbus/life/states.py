@@ -24,9 +24,10 @@ closing     ``close()``: closed                             what was begun may s
 closed      nobody: a closed bot stays closed               everything raises ``NotConnected``
 =========== ==============================================  =======================================
 
-*Told to stop* is not a state but a signal: :meth:`Life.stop` sets it, and nothing takes it back. Whatever
-waits in the client waits through :meth:`Life.unless_stopped`, or looks at :attr:`Life.stopping` itself. So a
-wait ends by its deadline, if it has one, and by the signal, whatever the state.
+*Told to stop* is not a state but a signal: :meth:`Life.stop` sets it, and nothing takes it back.
+Whatever waits in the client waits through :meth:`Life.unless_stopped`, or looks at
+:attr:`Life.stopping` itself. So a wait ends by its deadline, if it has one, and by the signal,
+whatever the state.
 """
 
 from __future__ import annotations
@@ -77,11 +78,13 @@ class Stopped(NotConnected):
 
 
 _work: ContextVar[frozenset[Life]] = ContextVar("_work", default=frozenset())
-"""The bots whose work runs in this context: their handlers, and the bodies that iterate over their messages."""
+"""The bots whose work runs in this context: their handlers, and the bodies that iterate over their
+messages."""
 
 
 class Life:
-    """The state of one bot. Makes no connection itself: the bot and its session report what happened."""
+    """The state of one bot. Makes no connection itself: the bot and its session report what
+    happened."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -101,7 +104,7 @@ class Life:
         self.hurry = asyncio.Event()
         """A second signal: what was begun is not waited for either."""
 
-    # ---- states ------------------------------------------------------------------------------------
+    # ---- states ----------------------------------------------------------------------------------
 
     def move(self, to: BotState) -> None:
         """Change the state. Only along the arrows of the drawing."""
@@ -111,15 +114,20 @@ class Life:
             self._settled.set()
 
     def begin(self) -> None:
-        """``connect()`` begins. Raises :class:`NotConnected` or :class:`InvalidInput` where it may not."""
+        """``connect()`` begins. Raises :class:`NotConnected` or :class:`InvalidInput` where it may
+        not."""
         loop = asyncio.get_running_loop()
         if self.state in (BotState.CLOSING, BotState.CLOSED):
-            raise NotConnected(f"{self._name} is {self.state.value}", hint="a closed bot stays closed: make a new Bot")
+            raise NotConnected(
+                f"{self._name} is {self.state.value}",
+                hint="a closed bot stays closed: make a new Bot",
+            )
         if self.stopping.is_set():
             raise Stopped(f"{self._name} was told to stop", hint="make a new Bot")
         if self.state is not BotState.NEW:
             raise InvalidInput(
-                f"connect() was called, but {self._name} is {self.state.value} already", hint="connect a bot once"
+                f"connect() was called, but {self._name} is {self.state.value} already",
+                hint="connect a bot once",
             )
         if self._loop not in (None, loop):
             raise InvalidInput(
@@ -135,16 +143,23 @@ class Life:
         await self._settled.wait()
 
     def check(self, call: str) -> None:
-        """Raise :class:`NotConnected` unless ``call`` can send something in this state and this event loop."""
+        """Raise :class:`NotConnected` unless ``call`` can send something in this state and this
+        event loop."""
         if self.state is BotState.NEW:
-            raise NotConnected(f"{call} needs a connection, and {self._name} has not connected", hint=_HOW_TO_CONNECT)
+            raise NotConnected(
+                f"{call} needs a connection, and {self._name} has not connected",
+                hint=_HOW_TO_CONNECT,
+            )
         if self.state is BotState.CONNECTING:
             raise NotConnected(
                 f"{call} needs a connection, and {self._name} is still connecting",
                 hint="wait until connect() has returned",
             )
         if self.state is BotState.CLOSED:
-            raise NotConnected(f"{call} was called, but {self._name} is closed", hint="make a new Bot")
+            raise NotConnected(
+                f"{call} was called, but {self._name} is closed",
+                hint="make a new Bot",
+            )
         if asyncio.get_running_loop() is not self._loop:
             raise NotConnected(
                 f"{call} was called in another event loop than the one that {self._name} connected in",
@@ -152,19 +167,28 @@ class Life:
             )
 
     def check_receiving(self, call: str) -> None:
-        """Raise :class:`NotConnected` unless ``call`` can begin to receive in this state and this event loop."""
+        """Raise :class:`NotConnected` unless ``call`` can begin to receive in this state and this
+        event loop."""
         self.check(call)
         if self.stopping.is_set():
-            raise NotConnected(f"{call} was called, but {self._name} is closing", hint="make a new Bot")
+            raise NotConnected(
+                f"{call} was called, but {self._name} is closing",
+                hint="make a new Bot",
+            )
 
-    # ---- the signal --------------------------------------------------------------------------------
+    # ---- the signal ------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """Have everything that waits end. Said again it does nothing."""
         self.stopping.set()
 
-    async def unless_stopped(self, work: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
-        """Return what ``work`` returns; it is cancelled if the bot is told to stop first, or after ``timeout_s``.
+    async def unless_stopped(
+        self,
+        work: Coroutine[Any, Any, T],
+        timeout_s: float | None = None,
+    ) -> T:
+        """Return what ``work`` returns; it is cancelled if the bot is told to stop first, or after
+        ``timeout_s``.
 
         Raises :class:`Stopped`, :class:`Overdue`, or what ``work`` raises.
         """
@@ -182,11 +206,12 @@ class Life:
             self.hurry.set()
         self.stop()
 
-    # ---- work --------------------------------------------------------------------------------------
+    # ---- work ------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def work(self) -> Iterator[None]:
-        """Mark the body as work of this bot: ``close()`` waits for it, and does not wait when called within it."""
+        """Mark the body as work of this bot: ``close()`` waits for it, and does not wait when
+        called within it."""
         token = _work.set(_work.get() | {self})
         self._running += 1
         self._idle.clear()
@@ -209,7 +234,8 @@ class Life:
         await self._idle.wait()
 
     async def in_time(self, work: Coroutine[Any, Any, Any], deadline: float) -> bool:
-        """Let ``work`` end, until ``deadline`` (of the loop's clock) or a second signal; return whether it did."""
+        """Let ``work`` end, until ``deadline`` (of the loop's clock) or a second signal; return
+        whether it did."""
         left_s = max(0.0, deadline - asyncio.get_running_loop().time())
         try:
             error = await race(outcome(work), self.hurry, timeout_s=left_s)

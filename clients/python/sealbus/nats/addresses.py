@@ -13,7 +13,9 @@ PLAIN: Final = "nats"
 ENCRYPTED: Final = "tls"
 _WEBSOCKETS: Final = ("ws", "wss")
 
-_ADDRESS: Final = re.compile(r"[A-Za-z]+://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?/?")
+_ADDRESS: Final = re.compile(
+    r"[A-Za-z]+://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?/?",
+)
 """Scheme, host and port, and nothing that two readers of URLs take for different things: no user,
 path, escape or backslash."""
 

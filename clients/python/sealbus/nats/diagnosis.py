@@ -12,7 +12,9 @@ from nats.errors import AuthorizationError, UnexpectedEOF
 
 from sealbus.errors import ConnectionFailed
 
-_NO_ROUTE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
+_NO_ROUTE: Final = frozenset(
+    {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN},
+)
 
 _ADMISSION_HINT: Final = (
     "the relay's log says why: an unknown bot, or a key that is not its own, expired or revoked; "
@@ -60,7 +62,13 @@ def explain(
     )
 
 
-def _network(error: Exception, server: str, *, reached: bool, waited_s: float) -> ConnectionFailed | None:
+def _network(
+    error: Exception,
+    server: str,
+    *,
+    reached: bool,
+    waited_s: float,
+) -> ConnectionFailed | None:
     """Causes below NATS: TLS, names, routes, silence."""
     if isinstance(error, NotEncrypted):
         return ConnectionFailed(
@@ -73,9 +81,15 @@ def _network(error: Exception, server: str, *, reached: bool, waited_s: float) -
             hint="is the address right? Does that nats-server run with the configuration that `sealbus prepare` writes?",
         )
     if isinstance(error, ssl.SSLError):
-        return ConnectionFailed(f"TLS with {server} failed: {_tls_cause(error)}", hint=_tls_hint(error))
+        return ConnectionFailed(
+            f"TLS with {server} failed: {_tls_cause(error)}",
+            hint=_tls_hint(error),
+        )
     if isinstance(error, socket.gaierror):
-        return ConnectionFailed(f"unknown host in {server}", hint="is the name right, and does it resolve here?")
+        return ConnectionFailed(
+            f"unknown host in {server}",
+            hint="is the name right, and does it resolve here?",
+        )
     if isinstance(error, TimeoutError):
         if reached:
             return ConnectionFailed(
@@ -88,9 +102,15 @@ def _network(error: Exception, server: str, *, reached: bool, waited_s: float) -
         )
     numbers = _numbers(error)
     if errno.ECONNREFUSED in numbers:
-        return ConnectionFailed(f"nobody listens at {server}", hint="is the bus up? `sealbus up` starts one")
+        return ConnectionFailed(
+            f"nobody listens at {server}",
+            hint="is the bus up? `sealbus up` starts one",
+        )
     if numbers & _NO_ROUTE:
-        return ConnectionFailed(f"no route to {server}", hint="is this machine in the same network as the bus?")
+        return ConnectionFailed(
+            f"no route to {server}",
+            hint="is this machine in the same network as the bus?",
+        )
     return None
 
 
@@ -129,7 +149,10 @@ def _nats(error: Exception, server: str, *, bot: str, waited_s: float) -> Connec
             f"{server} does not answer like a nats-server",
             hint="is the port right? A server with `handshake_first: true` is not supported: use `auto`",
         )
-    return ConnectionFailed(f"no session at {server}: {shortly(error)}", hint="nats-server refused; its log says more")
+    return ConnectionFailed(
+        f"no session at {server}: {shortly(error)}",
+        hint="nats-server refused; its log says more",
+    )
 
 
 def _numbers(error: Exception) -> set[int]:

@@ -96,7 +96,12 @@ class HardenedClient(WatchedClient):
             self._direct,
         )
 
-    async def subscribe_direct(self, subject: str, receive: Receive, queue: str = "") -> Subscription:
+    async def subscribe_direct(
+        self,
+        subject: str,
+        receive: Receive,
+        queue: str = "",
+    ) -> Subscription:
         """Subscribe, and have ``receive`` called by the reading loop itself, in order, for each
         message.
 

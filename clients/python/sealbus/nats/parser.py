@@ -56,7 +56,10 @@ def read_headers(block: bytes) -> dict[str, str]:
     for line in rest.split(b"\r\n"):
         name, colon, value = line.partition(b":")
         if colon:
-            headers[name.strip().decode("utf-8", "replace")] = value.strip().decode("utf-8", "replace")
+            headers[name.strip().decode("utf-8", "replace")] = value.strip().decode(
+                "utf-8",
+                "replace",
+            )
     at = block.rfind(PIN_HEADER.encode() + b": ")
     if at >= 0:
         pin = block[at + len(PIN_HEADER) + 2 :].partition(b"\r\n")[0]
@@ -161,7 +164,13 @@ class StrictParser(Parser):
                         # Its type alone, because its text may quote the message.
                         log.error("a message could not be taken: %s", type(error).__name__)
                 else:
-                    await self._handlers.message(int(sid), subject, reply or b"", read[body:stop], read[start:body])
+                    await self._handlers.message(
+                        int(sid),
+                        subject,
+                        reply or b"",
+                        read[body:stop],
+                        read[start:body],
+                    )
         finally:
             del buffer[:at]
 

@@ -136,7 +136,10 @@ class Pull:
 
     async def open(self) -> None:
         """Subscribe to the inbox. Raises nats-py's errors and :class:`OSError`."""
-        self._subscription = await self._client.subscribe_direct(f"{self._inbox}.*.pull", self._receive)
+        self._subscription = await self._client.subscribe_direct(
+            f"{self._inbox}.*.pull",
+            self._receive,
+        )
 
     def ask(self, count: int, *, wait: bool = True) -> None:
         """Ask for ``count`` messages, or as many as one request may bring.
@@ -181,7 +184,12 @@ class Pull:
     def _end_in(self, seconds: float, how: End) -> None:
         if self._ending is not None:
             self._ending.cancel()
-        self._ending = self._supervisor.later("the end of a request for messages", seconds, self._end, how)
+        self._ending = self._supervisor.later(
+            "the end of a request for messages",
+            seconds,
+            self._end,
+            how,
+        )
 
     def _end(self, how: End) -> None:
         if self._ending is not None:

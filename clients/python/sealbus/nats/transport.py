@@ -45,7 +45,12 @@ class Transport(TcpTransport):
         reader = asyncio.StreamReader(limit=buffer_size)
         protocol = _Encrypted(reader)
         host = uri if isinstance(uri, str) else uri.hostname
-        starting = loop.start_tls(self._io_writer.transport, protocol, ssl_context, server_hostname=host)
+        starting = loop.start_tls(
+            self._io_writer.transport,
+            protocol,
+            ssl_context,
+            server_hostname=host,
+        )
         self.handshaking = True
         transport = await asyncio.wait_for(starting, connect_timeout)
         self.handshaking = False

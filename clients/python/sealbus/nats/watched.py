@@ -51,7 +51,9 @@ class WatchedClient(Client):
         except (NatsError, OSError, TimeoutError):
             raise
         except Exception as error:
-            raise ProtocolError(f"nats: a greeting that is not understood: {kind(error)}") from error
+            raise ProtocolError(
+                f"nats: a greeting that is not understood: {kind(error)}",
+            ) from error
         if (
             not self.is_connected
         ):  # nats-py takes anything for the answer to its PING, and goes on without being connected
@@ -121,7 +123,10 @@ class WatchedClient(Client):
             pause_s = min(2 * pause_s, PAUSE_MOST_S)
 
 
-def _guarded(name: str, callback: Callable[..., Awaitable[None]]) -> Callable[..., Coroutine[Any, Any, None]]:
+def _guarded(
+    name: str,
+    callback: Callable[..., Awaitable[None]],
+) -> Callable[..., Coroutine[Any, Any, None]]:
     async def call(*arguments: Any) -> None:
         async def told() -> None:
             await callback(*arguments)

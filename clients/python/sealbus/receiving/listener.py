@@ -118,7 +118,9 @@ class Listener:
             if handled.durable is None:
                 handled.live = self._make_live(handled.pattern, handled.queue)
             else:
-                self._session.want_consumer(consumer_name(self._name, handled.pattern, handled.durable))
+                self._session.want_consumer(
+                    consumer_name(self._name, handled.pattern, handled.durable),
+                )
         self._taken.add(place)
         self.handlers.append(handled)
 
@@ -138,7 +140,12 @@ class Listener:
             )
 
     def _make_live(self, pattern: str, queue: str) -> LiveSubscription:
-        live = LiveSubscription(opener=self._opener, supervisor=self._supervisor, pattern=pattern, queue=queue)
+        live = LiveSubscription(
+            opener=self._opener,
+            supervisor=self._supervisor,
+            pattern=pattern,
+            queue=queue,
+        )
         self._live.append(live)
         return live
 
@@ -170,8 +177,15 @@ class Listener:
         grants = await self._known.get()
         handled.undecided = False
         if grants.is_live(handled.pattern) and handled.durable is not None:
-            check_place(live=True, durable=handled.durable, start=handled.start, attempts=handled.attempts)
-            self._session.consumers.discard(consumer_name(self._name, handled.pattern, handled.durable))
+            check_place(
+                live=True,
+                durable=handled.durable,
+                start=handled.start,
+                attempts=handled.attempts,
+            )
+            self._session.consumers.discard(
+                consumer_name(self._name, handled.pattern, handled.durable),
+            )
             handled.durable = None
 
     async def _subscribe_live(self, handled: Handled) -> LiveSubscription:
@@ -206,7 +220,9 @@ class Listener:
         await self._session.add_consumer(consumer)
 
         async def park(sequence: int, attempt: int, error: str) -> int | None:
-            return await self._park({"consumer": consumer, "sequence": sequence, "attempt": attempt, "error": error})
+            return await self._park(
+                {"consumer": consumer, "sequence": sequence, "attempt": attempt, "error": error},
+            )
 
         async def remake() -> None:
             while True:
@@ -279,7 +295,12 @@ class Listener:
             except RequestFailed as failed:
                 if failed.error not in ASK_AGAIN:
                     raise
-                log.warning("%s cannot be served yet for %s: %s", subject, self._name, failed.message)
+                log.warning(
+                    "%s cannot be served yet for %s: %s",
+                    subject,
+                    self._name,
+                    failed.message,
+                )
                 await asyncio.sleep(BUSY_PAUSE_S)
             except (NoReply, Unresolved):
                 log.warning("no relay answered %s on %s; asking again", self._name, subject)

@@ -42,7 +42,14 @@ from sealbus.waiting import set_after
 class LiveSubscription:
     """Messages on one pattern, as they pass by."""
 
-    def __init__(self, *, opener: Opener, supervisor: Supervisor, pattern: str, queue: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        opener: Opener,
+        supervisor: Supervisor,
+        pattern: str,
+        queue: str = "",
+    ) -> None:
         """``queue``: the queue group whose members share the messages; empty: none."""
         self._opener = opener
         self._supervisor = supervisor
@@ -78,7 +85,11 @@ class LiveSubscription:
         self._clients.add(client)
         self.denied = None
         try:
-            self._attached = await client.subscribe_direct(f"{BUS}.{self.pattern}", self._receive, self._queue)
+            self._attached = await client.subscribe_direct(
+                f"{BUS}.{self.pattern}",
+                self._receive,
+                self._queue,
+            )
         except BaseException:
             self._clients.discard(client)
             raise

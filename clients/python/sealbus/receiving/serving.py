@@ -116,7 +116,11 @@ async def _call(handler: Handler, pending: PendingMessage) -> None:
         pending.handled()
     else:
         pause_s = pending.failed(error)
-        log.exception(error, "%s", _failure(pending.message, pause_s, is_durable=pending.is_durable))
+        log.exception(
+            error,
+            "%s",
+            _failure(pending.message, pause_s, is_durable=pending.is_durable),
+        )
 
 
 def _failure(message: Message, pause_s: float | None, *, is_durable: bool) -> str:

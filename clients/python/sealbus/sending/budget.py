@@ -9,7 +9,13 @@ from sealbus.protocol.codec import unpack_json
 from sealbus.protocol.envelope import Parent
 
 
-def excess(subject: str, declared: Declared, *, payload: bytes, parent: bytes | None = None) -> InvalidInput | None:
+def excess(
+    subject: str,
+    declared: Declared,
+    *,
+    payload: bytes,
+    parent: bytes | None = None,
+) -> InvalidInput | None:
     """What the relay would refuse of a message on ``subject``, as an error for its author;
     ``None``: nothing.
 

@@ -12,7 +12,14 @@ from sealbus.protocol.stamp import Stamp, Verdict, open_stamp
 from sealbus.protocol.subjects import RELAY, is_own
 
 
-def is_receipt(stamp: Stamp, header: Header, attempts: AbstractSet[bytes], *, live: bool, resumed: bool) -> bool:
+def is_receipt(
+    stamp: Stamp,
+    header: Header,
+    attempts: AbstractSet[bytes],
+    *,
+    live: bool,
+    resumed: bool,
+) -> bool:
     """Whether an opened ``stamp`` is the verdict on the message with ``header``.
 
     ``attempts`` holds the digests of the envelopes that this process sent for the message. ``live``
@@ -32,7 +39,13 @@ def is_receipt(stamp: Stamp, header: Header, attempts: AbstractSet[bytes], *, li
     return (stamp.position is None) is live
 
 
-def check_answer(message: Message, request: Header, *, bus_keys: frozenset[bytes], verifier: Verifier) -> Stamp:
+def check_answer(
+    message: Message,
+    request: Header,
+    *,
+    bus_keys: frozenset[bytes],
+    verifier: Verifier,
+) -> Stamp:
     """Check that an opened ``message`` answers the request that was sent with the header
     ``request``; return its stamp.
 

@@ -98,7 +98,10 @@ class Pace(Generic[Item]):
         if now - self._refused_at >= self._interval_s * self._slower:  # what was sent together is refused together
             self._slower = min(2 * self._slower, SLOWEST)
         self._refused_at = now
-        self._used_until = max(self._used_until, now + self._tolerance_s + self._interval_s * self._slower)
+        self._used_until = max(
+            self._used_until,
+            now + self._tolerance_s + self._interval_s * self._slower,
+        )
 
     def _take(self, now: float) -> bool:
         """Whether one more may go now; if so, it is counted."""
@@ -114,7 +117,11 @@ class Pace(Generic[Item]):
         if self._timer is None:
             loop = asyncio.get_running_loop()
             early_s = self._used_until - self._tolerance_s - loop.time()
-            self._timer = self._supervisor.later("keeping to a rate", max(early_s, self._turn_s), self._turn)
+            self._timer = self._supervisor.later(
+                "keeping to a rate",
+                max(early_s, self._turn_s),
+                self._turn,
+            )
 
     def _turn(self) -> None:
         self._timer = None

@@ -240,8 +240,16 @@ class Publisher:
         """Start its time: it is about to be sent for the first time."""
         seconds = pending.timeout_s
         if pending.resumed:
-            seconds = min(seconds, (pending.header.birth_ms + life_ms(live=pending.live) - _now_ms()) / 1000)
-        pending.deadline = self._supervisor.later("a message's deadline", seconds, self._give_up, pending)
+            seconds = min(
+                seconds,
+                (pending.header.birth_ms + life_ms(live=pending.live) - _now_ms()) / 1000,
+            )
+        pending.deadline = self._supervisor.later(
+            "a message's deadline",
+            seconds,
+            self._give_up,
+            pending,
+        )
 
     def _name(self, pending: Pending) -> None:
         """Give it a nonce that is born now."""
@@ -255,7 +263,12 @@ class Publisher:
         """Have it sent again after a short pause, in which the bus's clock or ledger moves on."""
         if pending.again is not None:
             pending.again.cancel()
-        pending.again = self._supervisor.later("sending again", pending.interval_s / 8, self._submit, pending)
+        pending.again = self._supervisor.later(
+            "sending again",
+            pending.interval_s / 8,
+            self._submit,
+            pending,
+        )
 
     def _give_up(self, pending: Pending) -> None:
         """The caller's time is over."""
@@ -299,7 +312,10 @@ class Publisher:
                 subject = ingress_subject(self._credentials.bot, live=live)
                 for batch in bursts([one for one in waiting if one.live is live]):
                     try:
-                        await client.publish(subject, seal_burst(self._credentials.key, batch, _now_ms()))
+                        await client.publish(
+                            subject,
+                            seal_burst(self._credentials.key, batch, _now_ms()),
+                        )
                     except (NatsError, OSError) as error:
                         log.debug("not sent, will be again: %s", type(error).__name__)
 

@@ -107,7 +107,12 @@ class Requester:
             return
         request, answer = waiting
         try:
-            accepted = check_answer(message, request, bus_keys=self._credentials.bus_keys, verifier=self._verifier)
+            accepted = check_answer(
+                message,
+                request,
+                bus_keys=self._credentials.bus_keys,
+                verifier=self._verifier,
+            )
         except Malformed as error:
             self._opener.refuse(error.what)
         else:
@@ -122,5 +127,8 @@ def _failure(message: Message, subject: str) -> SealbusError:
     """What the asker is told instead of an answer."""
     error, text = read_error(message.payload)
     if message.bot == RELAY and error == NOBODY_LISTENS:
-        return NoReply(f"nobody listens on {subject}", hint="is a bot that replies on it connected?")
+        return NoReply(
+            f"nobody listens on {subject}",
+            hint="is a bot that replies on it connected?",
+        )
     return RequestFailed(text, error=error, bot=message.bot, subject=subject)

@@ -100,13 +100,22 @@ class Speaker:
         where it is not."""
         if declared is None or excess(subject, declared, payload=data, parent=parent) is None:
             return declared
-        declared = (await self._known.renewed(timeout_s)).find(subject)  # the policy may have changed
+        declared = (await self._known.renewed(timeout_s)).find(
+            subject,
+        )  # the policy may have changed
         error = None if declared is None else excess(subject, declared, payload=data, parent=parent)
         if error is not None:
             raise error
         return declared
 
-    async def request(self, subject: str, payload: Any, *, schema: str | None, timeout_s: float) -> Message:
+    async def request(
+        self,
+        subject: str,
+        payload: Any,
+        *,
+        schema: str | None,
+        timeout_s: float,
+    ) -> Message:
         """Ask once: see :meth:`sealbus.Bot.request`."""
         header, data = self.draft(subject, payload, schema)
         self._life.check("request()")
@@ -154,14 +163,26 @@ class Speaker:
             parent=request.as_parent(),
         )
         try:
-            await self._publisher.publish(header, data, live=True, resumed=False, timeout_s=REQUEST_TIMEOUT_S)
+            await self._publisher.publish(
+                header,
+                data,
+                live=True,
+                resumed=False,
+                timeout_s=REQUEST_TIMEOUT_S,
+            )
         except Refused as refused:
             if refused.reason is Reason.ALREADY_ANSWERED:
                 log.debug("another process or bot answered first: %s", refused.what)
                 return
-            log.error("the answer was refused: %s", refused.what)  # the traceback shows nothing more
+            log.error(
+                "the answer was refused: %s",
+                refused.what,
+            )  # the traceback shows nothing more
             if not failed and refused.reason in (Reason.SCHEMA, Reason.PAYLOAD, Reason.SIZE):
-                said = error_payload(ANSWER_REFUSED, "; ".join([refused.reason.meaning, *refused.faults]))
+                said = error_payload(
+                    ANSWER_REFUSED,
+                    "; ".join([refused.reason.meaning, *refused.faults]),
+                )
                 await self._answer(request, said, failed=True)
         except (Unresolved, NotConnected, InvalidInput) as error:
             log.error("the answer was not sent: %s", error.what)  # likewise
@@ -170,7 +191,12 @@ class Speaker:
         """The header and the packed payload of a request."""
         check_subject(subject)
         identity = (None, None) if schema is None else split_schema(schema)
-        header = self._header(subject, nonce=UNBORN, schema=identity, ttl_ms=self._ttl_ms(live=True))
+        header = self._header(
+            subject,
+            nonce=UNBORN,
+            schema=identity,
+            ttl_ms=self._ttl_ms(live=True),
+        )
         return header, pack_payload(payload)
 
     def _ttl_ms(self, *, live: bool) -> int:

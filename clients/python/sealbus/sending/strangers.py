@@ -32,7 +32,12 @@ a caller waits."""
 class Strangers:
     """Looks at receipts that cannot be believed, until one can."""
 
-    def __init__(self, credentials: Credentials, verifier: Verifier, supervisor: Supervisor) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        verifier: Verifier,
+        supervisor: Supervisor,
+    ) -> None:
         self._credentials = credentials
         self._verifier = verifier
         self._supervisor = supervisor
@@ -56,7 +61,13 @@ class Strangers:
         if pending is None or not pending.is_answered_by(stamp):
             return False
         if pending.doubt is None:
-            pending.doubt = self._supervisor.later("doubting a bus key", GRACE_S, self._disown, pending, key)
+            pending.doubt = self._supervisor.later(
+                "doubting a bus key",
+                GRACE_S,
+                self._disown,
+                pending,
+                key,
+            )
         return True
 
     def _disown(self, pending: Pending, key: bytes) -> None:
@@ -71,7 +82,11 @@ class Strangers:
         try:
             (body,), signed, sealed = split_sealed(data, 1)
             seal = Seal.decode(sealed)
-            if seal.key in self._credentials.bus_keys or not self._verifier.holds(Context.STAMP, seal, signed):
+            if seal.key in self._credentials.bus_keys or not self._verifier.holds(
+                Context.STAMP,
+                seal,
+                signed,
+            ):
                 return None
             return Stamp.decode(body), seal.key
         except Malformed:
@@ -80,7 +95,9 @@ class Strangers:
     def _error(self, key: bytes) -> CredentialsError:
         """The error for the caller."""
         theirs = PublicKey(key, KeyKind.BUS).text
-        ours = " ".join(sorted(PublicKey(raw, KeyKind.BUS).text for raw in self._credentials.bus_keys))
+        ours = " ".join(
+            sorted(PublicKey(raw, KeyKind.BUS).text for raw in self._credentials.bus_keys),
+        )
         bot = self._credentials.bot
         error = CredentialsError(
             f"this bus answers with the bus key {theirs}, and the credentials of {bot} name {ours}",

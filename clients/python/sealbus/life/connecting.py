@@ -1,0 +1,193 @@
+"""Making one connection of a bot: which server, how it logs in, and why it failed.
+
+How it works. :meth:`Connector.connect` tries the servers until one attempt succeeds. An attempt
+connects, attaches everything, and waits for the server's answer to a PING. Any error ends it, is
+explained in a sentence and kept by its server (:attr:`Connector.failures`). A connection is made
+with an admission text, which fixes its rights, and is never reconnected by nats-py: whoever owns it
+makes the next one (:mod:`sealbus.life.session`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from sealbus.credentials import Credentials
+from sealbus.errors import ConnectionFailed
+from sealbus.log import log
+from sealbus.nats.diagnosis import explain, shortly
+from sealbus.nats.hardened import HardenedClient
+from sealbus.protocol.admission import AdmissionText
+from sealbus.protocol.seal import sign_connect
+from sealbus.protocol.subjects import BUS, INBOX
+
+ATTEMPT_S: Final = 3
+"""How long one attempt may take. nats-server waits two seconds for the relay's answer to a
+login."""
+
+BACKOFF_FIRST_S: Final = 0.1
+BACKOFF_MOST_S: Final = 5.0
+"""Pause between two attempts, doubled each time."""
+
+PING_S: Final = 20
+"""How often nats-py asks whether the server is there. It gives up after two pings without answer,
+so a peer that vanished is noticed within a minute. nats-py's own interval is two minutes."""
+
+_NOT_ALLOWED: Final = re.compile(
+    rf'permissions violation for subscription to "{BUS}\.([^"]+)"',
+    re.IGNORECASE,
+)
+"""nats-server's error for a subscription that the session may not make: the subject in quotes, and
+behind it perhaps a queue group."""
+
+Attach = Callable[[HardenedClient], Awaitable[None]]
+"""Subscribes everything on a new connection. Raises nats-py's errors and :class:`OSError`."""
+
+
+class Connector:
+    """Makes the connections of one session."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        attach: Attach,
+        *,
+        on_denied: Callable[[str], None],
+    ) -> None:
+        """``on_denied``: told the pattern of each live subscription that the server refuses, on any
+        connection and at any time."""
+        self._credentials = credentials
+        self._attach = attach
+        self._on_denied = on_denied
+        self.failures: dict[str, ConnectionFailed] = {}
+        """The error of the last attempt at each server, by its address. The session clears it when
+        there is a connection."""
+        self._pause_s = BACKOFF_FIRST_S
+        """Pause before the next attempt, before chance shortens it."""
+
+    def begin(self) -> None:
+        """Make the next pause short again."""
+        self._pause_s = BACKOFF_FIRST_S
+
+    def explain(self) -> ConnectionFailed:
+        """The reason for which there is no connection."""
+        failures = list(self.failures.values())
+        if not failures:
+            where = ", ".join(self._credentials.servers)
+            return ConnectionFailed(
+                f"no session at {where}",
+                hint="is the bus up? `sealbus up` starts one",
+            )
+        causes = dict.fromkeys(failure.what for failure in failures)
+        return ConnectionFailed("; ".join(causes), hint=failures[0].hint)
+
+    async def connect(
+        self,
+        wanted: Callable[[], frozenset[str]],
+    ) -> tuple[HardenedClient, frozenset[str]]:
+        """A new connection, on which everything is attached, and the consumers that it asked for.
+
+        Tries all servers in turn, with a longer pause after each round, for ever. ``wanted``: the
+        consumers to ask for, which may be others at each attempt.
+        """
+        while True:
+            # In another order each time: otherwise every bot would move to the first server.
+            servers = list(self._credentials.servers)
+            secrets.SystemRandom().shuffle(servers)
+            for server in servers:
+                asked = wanted()
+                try:
+                    return await self._attempt(server, asked), asked
+                except ConnectionFailed as failure:
+                    self.failures[server] = failure
+            pause_s = self.next_pause()
+            log.warning(
+                "no session with the bus: %s; next attempt in %.1f s",
+                self.explain().what,
+                pause_s,
+            )
+            await asyncio.sleep(pause_s)
+
+    def next_pause(self) -> float:
+        """How long to wait before the next attempt: twice as long each time."""
+        # Up to half shorter, so that a thousand bots that lost one server do not come back to it in
+        # one moment.
+        pause_s = self._pause_s * (1 - 0.005 * secrets.randbelow(100))
+        self._pause_s = min(2 * self._pause_s, BACKOFF_MOST_S)
+        return pause_s
+
+    async def _attempt(self, server: str, asked: frozenset[str]) -> HardenedClient:
+        """One attempt at one server. Raises :class:`ConnectionFailed` after at most
+        :data:`ATTEMPT_S`."""
+        client, began = HardenedClient(), asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(ATTEMPT_S):
+                await client.connect(servers=[server], **self.options(asked))
+                await self._attach(client)
+                # The server answers a PING after everything before it, refusals included.
+                await client.flush(ATTEMPT_S)
+            if client.is_closed:
+                raise client.last_error or ConnectionError("closed")
+        except Exception as error:
+            # Of any type: whatever a server's bytes bring about ends this attempt, and no more.
+            client.abort()
+            raise self._why(error, server, client=client, began=began) from error
+        except BaseException:
+            # Cancelled by the caller's deadline: what an unfinished attempt shows is better than
+            # nothing for explain().
+            client.abort()
+            self.failures.setdefault(
+                server,
+                self._why(TimeoutError(), server, client=client, began=began),
+            )
+            raise
+        return client
+
+    def _why(
+        self,
+        error: Exception,
+        server: str,
+        *,
+        client: HardenedClient,
+        began: float,
+    ) -> ConnectionFailed:
+        waited_s, bot = asyncio.get_running_loop().time() - began, self._credentials.bot
+        how = {"reached": client.reached, "handshaking": client.is_handshaking}
+        return explain(error, server, bot, waited_s=waited_s, **how)
+
+    def options(self, asked: frozenset[str]) -> dict[str, Any]:
+        """nats-py's options: the admission text as token, and how the challenge is answered."""
+        credentials = self._credentials
+        admission = AdmissionText(
+            credentials.bot,
+            credentials.key.public.text,
+            tuple(sorted(asked)),
+        ).encode()
+
+        def answer(challenge: str) -> bytes:
+            return base64.b64encode(
+                sign_connect(credentials.key, challenge.encode(), admission.encode()),
+            )
+
+        async def on_error(error: Exception) -> None:
+            if (denied := _NOT_ALLOWED.search(str(error))) is not None:
+                self._on_denied(denied[1])
+            elif "permissions violation" in str(error).lower():
+                log.warning("nats: %s", shortly(error))
+            else:
+                log.debug("nats: %s", shortly(error))
+
+        return {
+            "name": credentials.bot,
+            "token": admission,
+            "signature_cb": answer,
+            "allow_reconnect": False,
+            "connect_timeout": ATTEMPT_S,
+            "inbox_prefix": f"{INBOX}.{credentials.bot}",
+            "ping_interval": PING_S,
+            "error_cb": on_error,
+        }
