@@ -13,8 +13,8 @@ import pytest
 from sealbus.life.connecting import Connector
 from sealbus.nats.hardened import HardenedClient
 from sealbus.supervision import Supervisor
-from sealbus_broker.door.door import MOST_FAILURES, Door
 from sealbus_broker.door.orders import Orders
+from sealbus_broker.door.process import MOST_FAILURES, Door
 from sealbus_broker.errors import DoorFailed
 from tests.e2e.shop import Shop, order, until
 from tests.relay.scene import a_policy

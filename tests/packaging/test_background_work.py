@@ -28,7 +28,7 @@ REASONS = {
     "sealbus_broker/memory/consumer.py call_later": IN_TESTS,
     "sealbus_broker/server/notice.py call_later": "cuts off a client that does not read; there is nothing in it that can fail",
     "sealbus_broker/server/process.py create_subprocess_exec": "the server's life is one coroutine, which is supervised",
-    "sealbus_broker/door/door.py create_subprocess_exec": "the door's life is one coroutine, which is supervised",
+    "sealbus_broker/door/process.py create_subprocess_exec": "the door's life is one coroutine, which is supervised",
     "sealbus_broker/cli/signals.py ensure_future": A_COMMAND,
     "sealbus_broker/cli/signals.py call_later": "writes a line for people",
     "sealbus_broker/cli/signals.py Thread": "looks up one name; what it raises goes to whoever waits",

@@ -1,4 +1,4 @@
-"""The process that admits bots: not a command for people, but what a relay starts (:mod:`sealbus_broker.door.door`).
+"""The process that admits bots: not a command for people, but what a relay starts (:mod:`sealbus_broker.door.process`).
 
 Of its own accord it heeds no signal: it ends with its relay.
 """
@@ -12,7 +12,7 @@ import structlog
 
 from sealbus.errors import SealbusError
 from sealbus_broker.cli.logs import logging_to_stderr
-from sealbus_broker.door.door import keep
+from sealbus_broker.door.keeper import keep
 
 log = structlog.get_logger(__name__)
 

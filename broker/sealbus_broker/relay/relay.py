@@ -21,7 +21,7 @@ So does an error: NATS ends the connection for good, the streams are unusable, o
 keeps failing. A relay keeps nothing that it cannot lose: the messages in hand are delivered again,
 and the ledger recognises those that were accepted.
 
-The *door* (:mod:`sealbus_broker.door.door`), which admits bots, is another process. It runs in each
+The *door* (:mod:`sealbus_broker.door.process`), which admits bots, is another process. It runs in each
 of these states apart from the pauses while the clocks are apart, and is opened once the relay
 serves.
 """
@@ -41,8 +41,8 @@ from nats.errors import Error as NatsError
 from sealbus.errors import ConnectionFailed, SealbusError
 from sealbus.supervision import Ended, Supervisor, beside, end, kind, outcome
 from sealbus.waiting import Interrupted, race
-from sealbus_broker.door.door import Door, Doorway, MakeDoor
 from sealbus_broker.door.orders import Orders
+from sealbus_broker.door.process import Door, Doorway, MakeDoor
 from sealbus_broker.errors import ClocksApart
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.gate.rate import RateMeters
@@ -62,7 +62,7 @@ from sealbus_broker.relay.pipeline import Pipeline
 from sealbus_broker.relay.probe import Prober
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.services.consumers import remove_ungranted
-from sealbus_broker.relay.services.router import Services
+from sealbus_broker.relay.services.router import ServiceRouter
 from sealbus_broker.relay.stopping import Stopped, until_stopped
 from sealbus_broker.relay.tally import Tally
 
@@ -238,7 +238,7 @@ class Relay:
         await journal.open()
         # One set of meters: what services store counts against the same shares as messages.
         meters = RateMeters()
-        services = Services(
+        services = ServiceRouter(
             nc=nc,
             journal=journal,
             policy=policy,
@@ -345,7 +345,7 @@ class Relay:
         nc: HardenedClient,
         door: Doorway,
         working: Sequence[asyncio.Task[None]],
-        services: Services,
+        services: ServiceRouter,
     ) -> None:
         """Finish the messages in hand, within :data:`DRAIN_S`; without a connection within
         :data:`LOST_S`."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from sealbus.supervision import Supervisor, beside
-from sealbus_broker.door.door import admit
+from sealbus_broker.door.keeper import admit
 from sealbus_broker.door.orders import Orders
 
 

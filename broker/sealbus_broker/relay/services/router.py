@@ -57,7 +57,7 @@ deadline: such an answer costs as much as a message, and its sender chooses how 
 Handler = Callable[[str, Any], Awaitable[Any]]
 
 
-class Services:
+class ServiceRouter:
     """Answers requests on the bus's own subjects."""
 
     def __init__(

@@ -1,0 +1,94 @@
+"""The process that admits bots, from inside: it has its orders, and stays until its relay ends.
+
+It begins without a connection, and waits for its orders on standard input. With them it connects to
+NATS, however long that takes, and says ``open`` on its standard output once it answers logins. When
+the connection is lost, nats-py connects again, and until then nobody can log in. When NATS ends the
+connection for good, the process ends, and the relay starts another
+(:mod:`sealbus_broker.door.process`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+
+from nats.errors import Error as NatsError
+
+from sealbus.supervision import beside
+from sealbus_broker.door.admission import Admission
+from sealbus_broker.door.orders import MAX_BYTES, Orders
+from sealbus_broker.door.process import OPEN
+from sealbus_broker.door.watch import Watch
+from sealbus_broker.errors import DoorFailed
+from sealbus_broker.nats.connection import Link, disconnect
+
+
+async def keep(relay: int, signs: int) -> None:
+    """Admit bots, and watch the relay, until standard input is closed.
+
+    Args:
+        relay: The relay's process id.
+        signs: The descriptor at which the relay's signs of life come.
+
+    Raises:
+        DoorFailed: NATS ended the connection for good.
+    """
+    reader = asyncio.StreamReader(MAX_BYTES)
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    async with beside(_admit_as_told(reader), Watch(relay, signs).run(), name="the door") as tasks:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():
+                task.result()
+
+
+async def _admit_as_told(reader: asyncio.StreamReader) -> None:
+    line = await reader.readline()
+    if not line:
+        return  # the relay ended before it had opened the door
+    admitting_bots = admit(Orders.decode(line), lambda: os.write(sys.stdout.fileno(), OPEN))
+    # Nothing comes after the orders, so the end of reading is the end of the relay.
+    async with beside(admitting_bots, reader.read(), name="the door") as tasks:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        admitting, _ = tasks
+        if admitting.done():
+            admitting.result()
+
+
+async def admit(orders: Orders, opened: Callable[[], object]) -> None:
+    """Connect, however long that takes, and admit bots. Cancel it to stop.
+
+    Args:
+        orders: Where NATS is, with which keys, and who may come in.
+        opened: Is called once bots can come in.
+
+    Raises:
+        DoorFailed: NATS ended the connection for good.
+    """
+    link = Link("admission", _nothing, _nothing)
+    closed = asyncio.Event()
+    name = f"sealbus relay {orders.relay} admission"
+    client = await link.connect(list(orders.servers), orders.login.seed_text, name)
+    admission = Admission(nc=client, issuer=orders.issuer, policy=lambda: orders.policy)
+    try:
+        client.when_closed.add(closed.set)
+        await admission.start()
+        opened()
+        await closed.wait()
+        error: Exception | None = client.last_error
+    except (NatsError, OSError) as raised:
+        error = raised
+    finally:
+        await admission.stop()
+        await disconnect(client)
+    raise DoorFailed(
+        f"NATS does not serve the process that admits bots: {type(error).__name__}: {error}",
+        hint="nats-server's log says more",
+    )
+
+
+def _nothing() -> None:
+    """Do nothing. A lost connection needs nothing here: nats-py subscribes again by itself."""

@@ -1,0 +1,214 @@
+"""The door, as the relay sees it: a process that admits bots, which the relay starts, watches and
+stops.
+
+A login is answered in that process, whatever the relay is busy with. A message that takes a second
+to judge delays no login, and a message that hangs the relay locks nobody out (ADR 21). The other
+side is :mod:`sealbus_broker.door.keeper`.
+
+The door is in one of these states:
+
+========= ================================================================= =======================
+state     meaning                                                           left for
+========= ================================================================= =======================
+waiting   the process runs, and waits for its orders                        opening, by ``open()``
+opening   it has its orders (:mod:`sealbus_broker.door.orders`) on its      open; died
+          standard input, and connects to NATS
+open      it has said so on its standard output: bots can come in           died
+died      the process has ended by itself. The relay starts another after   opening; after five
+          a pause                                                           deaths ``run`` fails
+closed    ``stop()`` was called: the process answers what has come, and
+          ends
+========= ================================================================= =======================
+
+The process ends when its standard input is closed, so it never outlives its relay. Its log goes
+where the relay's goes. It also watches whether the relay hangs (:mod:`sealbus_broker.door.watch`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import structlog
+
+from sealbus.supervision import Supervisor
+from sealbus_broker.door.orders import Orders
+from sealbus_broker.door.watch import signs_of_life
+from sealbus_broker.errors import DoorFailed
+
+log = structlog.get_logger(__name__)
+
+COMMAND: Final = (sys.executable, "-P", "-m", "sealbus_broker.cli.door")
+"""The process. With ``-P`` a file in the working directory is not taken for a module of Sealbus."""
+
+OPEN: Final = b"open\n"
+"""The line by which the process says that bots can come in."""
+
+PAUSE_FIRST_S: Final = 0.2
+"""The pause before the process is started again. After each further death it is twice as long."""
+
+PAUSE_MOST_S: Final = 5.0
+"""The longest such pause."""
+
+MOST_FAILURES: Final = 5
+"""A process that ends this often in a row before it was open does not recover. The relay ends, and
+its last words are in the log."""
+
+STOP_S: Final = 3.0
+"""How long the process may take to end. It answers the logins that have come, which takes
+milliseconds."""
+
+
+class Doorway(Protocol):
+    """What a relay needs of whoever admits its bots."""
+
+    opened: asyncio.Event
+    """Set while bots can come in, as far as is known."""
+
+    @property
+    def stopping(self) -> asyncio.Event:
+        """Set by :meth:`stop`."""
+
+    def open(self) -> None:
+        """Let bots in from now on."""
+
+    async def run(self) -> None:
+        """Admit bots until :meth:`stop`. Raises :class:`DoorFailed`."""
+
+    async def stop(self) -> None:
+        """Answer the logins that have come, and no more."""
+
+
+MakeDoor = Callable[[Callable[[], Orders], Supervisor], Doorway]
+"""Makes the door of a relay, which is told its orders when it opens."""
+
+
+class Door:
+    """Keeps the process running."""
+
+    def __init__(
+        self,
+        orders: Callable[[], Orders],
+        supervisor: Supervisor,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
+        """Prepare; start nothing yet.
+
+        Args:
+            orders: Gives the orders, anew for each process.
+            supervisor: Answers for the signs of life.
+            command: Starts the process.
+        """
+        self._orders = orders
+        self._supervisor = supervisor
+        self._command = command
+        self._allowed = asyncio.Event()
+        """Set by :meth:`open`. Until then a process waits for its orders."""
+        self._stopping = asyncio.Event()
+        """Set by :meth:`stop`."""
+        self._process: asyncio.subprocess.Process | None = None
+        """The process, or the last one that there was."""
+        self.opened = asyncio.Event()
+        """Set in the state *open*."""
+
+    def open(self) -> None:
+        """Let bots in from now on."""
+        self._allowed.set()
+
+    @property
+    def stopping(self) -> asyncio.Event:
+        """Set by :meth:`stop`."""
+        return self._stopping
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, while the process runs."""
+        return self._process.pid if self._process and self._process.returncode is None else None
+
+    async def run(self) -> None:
+        """Keep the process running until :meth:`stop`.
+
+        Raises:
+            DoorFailed: The process cannot be started, or ends again and again before it is open.
+        """
+        failures = 0
+        pause_s = PAUSE_FIRST_S
+        while not self._stopping.is_set():
+            was_open, code = await self._run_once()
+            if self._stopping.is_set():
+                return
+            failures = 0 if was_open else failures + 1
+            then = "it is started again; until then nobody can connect"
+            log.error("admission.ended", exit_code=code, then=then)
+            if failures >= MOST_FAILURES:
+                times = f"{failures} times without admitting any (exit code {code})"
+                raise DoorFailed(
+                    f"the process that admits bots has ended {times}",
+                    hint="the log says why, above this",
+                )
+            pause_s = PAUSE_FIRST_S if was_open else min(2 * pause_s, PAUSE_MOST_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause_s)
+
+    async def _run_once(self) -> tuple[bool, int]:
+        """Start the process and wait until it has ended; return whether it was open, and its exit
+        code."""
+        async with signs_of_life(self._supervisor) as signs:
+            try:
+                # In a session of its own, because Ctrl-C is for the relay, which stops it in order.
+                process = self._process = await asyncio.create_subprocess_exec(
+                    *(*self._command, str(os.getpid()), str(signs)),
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    pass_fds=(signs,),
+                    start_new_session=True,
+                )
+            except OSError as error:
+                what = f"the process that admits bots cannot be started: {error.strerror}"
+                raise DoorFailed(what) from None
+            try:
+                return await self._tell(process)
+            finally:
+                self.opened.clear()
+                await _end(process)
+
+    async def _tell(self, process: asyncio.subprocess.Process) -> tuple[bool, int]:
+        """Give the process its orders, and listen to it until it ends."""
+        was_open = False
+        assert process.stdin is not None
+        assert process.stdout is not None
+        await self._allowed.wait()
+        with contextlib.suppress(OSError):  # it has ended, as its exit code will say
+            process.stdin.write(self._orders().encode())
+            await process.stdin.drain()
+        while said := await process.stdout.readline():
+            if said == OPEN:
+                was_open = True
+                self.opened.set()
+        return was_open, await process.wait()
+
+    async def stop(self) -> None:
+        """Close the door: the logins that have come are answered, and no more."""
+        self._stopping.set()
+        if self._process is not None:
+            await _end(self._process)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End the process by closing its standard input, and by force after :data:`STOP_S`."""
+    if process.returncode is not None:
+        return
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        await asyncio.wait_for(process.wait(), STOP_S)
+    except TimeoutError:
+        log.warning("admission.killed", pid=process.pid)
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
