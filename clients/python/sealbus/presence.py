@@ -4,9 +4,8 @@
 says and hears is in :mod:`sealbus.bot`. :mod:`sealbus.life.states` draws the states and names who
 leaves each: ``connect()``, ``close()`` and the session.
 
-How it works. A presence makes the bot's parts once and wires them to each other; none of them knows
-the bot. Each part reports to a method here: the session ``_on_lost``, ``_on_back`` and
-``_on_pattern_denied``; the listener ``_on_denied``; the supervisor ``_on_failure``.
+How it works. The parts (:mod:`sealbus.parts`) report here what happened to them. Only the methods
+here change the state.
 
 * **connect()** opens the session, starts the sender, waits for the grants, and makes the handlers'
   subscriptions, in this order, because each needs the one before. If one fails, all is undone, and
@@ -26,10 +25,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final, NoReturn, Self
 
-from sealbus.arguments import (
-    RENEW_LEAST_S,
-    check_seconds,
-)
+from sealbus.arguments import check_seconds
 from sealbus.credentials import Credentials
 from sealbus.errors import (
     BackgroundFailed,
@@ -38,30 +34,15 @@ from sealbus.errors import (
     SealbusError,
     SubscriptionDenied,
 )
-from sealbus.grants import GRANTS, Grants, Known
+from sealbus.grants import Grants
 from sealbus.life.hooks import H, Hooks
-from sealbus.life.session import RENEW_S, Session, Watchers
 from sealbus.life.signals import heard
-from sealbus.life.states import BotState, Life, Stopped
+from sealbus.life.states import BotState, Stopped
 from sealbus.log import log
-from sealbus.nats.hardened import HardenedClient
 from sealbus.outcomes import Refused
-from sealbus.protocol.delivery import Message
-from sealbus.protocol.seal import Verifier
-from sealbus.protocol.subjects import (
-    BUS,
-    INBOX,
-    REPLY,
-    nonce_in,
-    receipts_subject,
-)
-from sealbus.receiving.listener import Listener
-from sealbus.receiving.opener import Opener
+from sealbus.parts import Parts
 from sealbus.receiving.serving import Handled, Subscription, serve
-from sealbus.sending.publisher import Publisher
-from sealbus.sending.requester import REQUEST_TIMEOUT_S, Requester
-from sealbus.sending.speaking import Speaker
-from sealbus.supervision import Supervisor, end, outcome
+from sealbus.supervision import end, outcome
 from sealbus.waiting import Overdue
 
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -77,67 +58,16 @@ for."""
 CUT_SHORT_S: Final = 1.0
 """How long a handler that was cut short has for its ``finally`` blocks."""
 
-
 SYNC_HINT: Final = "there is no synchronous interface: use `async def main()` and asyncio.run(main())"
 
 
-class Presence:
-    """Makes a bot's parts, and takes them through its life."""
+class Presence(Parts):
+    """Takes a bot's parts through its life."""
 
     def __init__(self, credentials: Credentials, *, renew_s: float | None = None) -> None:
         """``renew_s``: seconds between two renewals of the NATS session; by default well before it
         ends."""
-        if not isinstance(credentials, Credentials):
-            raise InvalidInput(
-                f"Bot() takes Credentials, got {type(credentials).__name__}",
-                hint="use Bot.from_file(path)",
-            )
-        self.credentials = credentials
-        self._life = Life(credentials.bot)
-        self._supervisor = Supervisor(credentials.bot, self._on_failure)
-        verifier = Verifier()
-        renew_s = RENEW_S if renew_s is None else check_seconds("renew_s", renew_s, least=RENEW_LEAST_S)
-        self._session = Session(
-            credentials,
-            self._attach,
-            supervisor=self._supervisor,
-            renew_s=renew_s,
-            watchers=Watchers(self._on_lost, self._on_back, self._on_pattern_denied),
-        )
-        self._known = Known(self._ask_grants, self._supervisor)
-        self._publisher = Publisher(
-            credentials=credentials,
-            session=self._session,
-            verifier=verifier,
-            supervisor=self._supervisor,
-            on_policy=self._known.notice,
-        )
-        self._receipts = receipts_subject(credentials.bot).encode()
-        self._opener = Opener(credentials, verifier)
-        self._requester = Requester(
-            credentials=credentials,
-            publisher=self._publisher,
-            opener=self._opener,
-            verifier=verifier,
-        )
-        self._speaker = Speaker(
-            credentials,
-            self._life,
-            publisher=self._publisher,
-            requester=self._requester,
-            known=self._known,
-        )
-        self._listener = Listener(
-            credentials.bot,
-            self._life,
-            session=self._session,
-            opener=self._opener,
-            requester=self._requester,
-            draft=self._speaker.draft,
-            known=self._known,
-            supervisor=self._supervisor,
-            on_denied=self._on_denied,
-        )
+        super().__init__(credentials, renew_s=renew_s)
         self._tasks: set[asyncio.Task[Any]] = set()
         """Handlers and hooks that run: :meth:`close` waits for them."""
         self._sending: asyncio.Task[None] | None = None
@@ -160,26 +90,6 @@ class Presence:
         """A bot with the credentials that the environment names. Raises
         :class:`CredentialsError`."""
         return cls(Credentials.from_environment())
-
-    @property
-    def name(self) -> str:
-        """The bot's name."""
-        return self.credentials.bot
-
-    @property
-    def state(self) -> BotState:
-        """Where the bot is in its life."""
-        return self._life.state
-
-    @property
-    def denied_subscriptions(self) -> dict[str, int]:
-        """How often a subscription of this bot was denied, by its pattern."""
-        return dict(self._listener.denied)
-
-    @property
-    def refused_deliveries(self) -> dict[str, int]:
-        """How many deliveries this bot did not believe, by what did not hold."""
-        return dict(self._opener.refused)
 
     async def grants(self) -> Grants:
         """What the policy lets this bot do: what it may publish and subscribe to, classes, rates
@@ -427,9 +337,6 @@ class Presence:
             log.warning("%s is connected again after %.1f s", self.name, after_s)
             self._call_hooks("connected", self)
 
-    def _on_pattern_denied(self, pattern: str) -> None:
-        self._listener.deny(pattern)
-
     def _on_denied(self, error: SubscriptionDenied) -> bool:
         if self._hooks["denied"]:
             self._call_hooks("denied", error)
@@ -445,17 +352,6 @@ class Presence:
         self._listener.register(handled)
         if self._life.state in (BotState.CONNECTED, BotState.LOST):
             self._start(_of(handled), self._place_and_serve(handled))
-
-    async def _attach(self, client: HardenedClient) -> None:
-        """Subscribe everything on a new connection."""
-        await client.subscribe_direct(f"{INBOX}.{self.name}.*", self._on_receipt)
-        await client.subscribe_direct(f"{BUS}.{REPLY}.{self.name}.*", self._requester.receive)
-        await self._listener.attach(client)
-        self._known.renew()
-
-    async def _ask_grants(self) -> Message:
-        header, data = self._speaker.draft(GRANTS, {})
-        return await self._requester.request(header, data, timeout_s=REQUEST_TIMEOUT_S)
 
     async def _place_and_serve(self, handled: Handled) -> None:
         with contextlib.suppress(Stopped):
@@ -493,12 +389,6 @@ class Presence:
             log.error("%s cannot go on: %s", self.name, error)
             self._failure = error
             self._failed.set()
-
-    def _on_receipt(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
-        if subject == self._receipts:
-            self._publisher.receive(data)
-        elif (nonce := nonce_in(subject)) is not None:
-            self._publisher.receive(data, nonce)
 
 
 def _of(handled: Handled) -> str:

@@ -1,0 +1,154 @@
+"""The parts of a bot, and how they are wired to each other.
+
+How it works. :class:`Parts` makes each part once. None of them knows the bot. Each reports to a
+function that it was given, which is a method here:
+
+* **session**: ``_attach`` for every new connection, ``_on_lost``, ``_on_back``, and the listener's
+  ``deny`` for a refused subscription.
+* **publisher**: the policy in each stamp goes to the grants (:class:`~sealbus.grants.Known`), which
+  are asked for again when it is another.
+* **listener**: ``_on_denied`` for a subscription whose grant is gone.
+* **supervisor**: ``_on_failure`` when the bot cannot go on.
+
+:mod:`sealbus.presence` says what follows from each report.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from sealbus.arguments import RENEW_LEAST_S, check_seconds
+from sealbus.credentials import Credentials
+from sealbus.errors import InvalidInput, SealbusError, SubscriptionDenied
+from sealbus.grants import GRANTS, Known
+from sealbus.life.session import RENEW_S, Session, Watchers
+from sealbus.life.states import BotState, Life
+from sealbus.nats.hardened import HardenedClient
+from sealbus.protocol.delivery import Message
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.subjects import BUS, INBOX, REPLY, nonce_in, receipts_subject
+from sealbus.receiving.listener import Listener
+from sealbus.receiving.opener import Opener
+from sealbus.sending.publisher import Publisher
+from sealbus.sending.requester import REQUEST_TIMEOUT_S, Requester
+from sealbus.sending.speaking import Speaker
+from sealbus.supervision import Supervisor
+
+
+class Parts(ABC):
+    """Makes a bot's parts, and hands on what arrives to them."""
+
+    def __init__(self, credentials: Credentials, *, renew_s: float | None) -> None:
+        """``renew_s``: seconds between two renewals of the session; ``None``: the default."""
+        if not isinstance(credentials, Credentials):
+            raise InvalidInput(
+                f"Bot() takes Credentials, got {type(credentials).__name__}",
+                hint="use Bot.from_file(path)",
+            )
+        self.credentials = credentials
+        self._life = Life(credentials.bot)
+        self._supervisor = Supervisor(credentials.bot, self._on_failure)
+        verifier = Verifier()
+        renew_s = RENEW_S if renew_s is None else check_seconds("renew_s", renew_s, least=RENEW_LEAST_S)
+        self._session = Session(
+            credentials,
+            self._attach,
+            supervisor=self._supervisor,
+            renew_s=renew_s,
+            watchers=Watchers(self._on_lost, self._on_back, self._on_pattern_denied),
+        )
+        self._known = Known(self._ask_grants, self._supervisor)
+        self._publisher = Publisher(
+            credentials=credentials,
+            session=self._session,
+            verifier=verifier,
+            supervisor=self._supervisor,
+            on_policy=self._known.notice,
+        )
+        self._receipts = receipts_subject(credentials.bot).encode()
+        """Bundles of receipts come here. Single ones come on subjects that end with a nonce."""
+        self._opener = Opener(credentials, verifier)
+        self._requester = Requester(
+            credentials=credentials,
+            publisher=self._publisher,
+            opener=self._opener,
+            verifier=verifier,
+        )
+        self._speaker = Speaker(
+            credentials,
+            self._life,
+            publisher=self._publisher,
+            requester=self._requester,
+            known=self._known,
+        )
+        self._listener = Listener(
+            credentials.bot,
+            self._life,
+            session=self._session,
+            opener=self._opener,
+            requester=self._requester,
+            draft=self._speaker.draft,
+            known=self._known,
+            supervisor=self._supervisor,
+            on_denied=self._on_denied,
+        )
+
+    @property
+    def name(self) -> str:
+        """The bot's name."""
+        return self.credentials.bot
+
+    @property
+    def state(self) -> BotState:
+        """Where the bot is in its life."""
+        return self._life.state
+
+    @property
+    def denied_subscriptions(self) -> dict[str, int]:
+        """How often a subscription of this bot was denied, by its pattern."""
+        return dict(self._listener.denied)
+
+    @property
+    def refused_deliveries(self) -> dict[str, int]:
+        """How many deliveries this bot did not believe, by what did not hold."""
+        return dict(self._opener.refused)
+
+    # ---- what arrives ------------------------------------------------------------------------------
+
+    async def _attach(self, client: HardenedClient) -> None:
+        """Subscribe everything on a new connection."""
+        await client.subscribe_direct(f"{INBOX}.{self.name}.*", self._on_receipt)
+        await client.subscribe_direct(f"{BUS}.{REPLY}.{self.name}.*", self._requester.receive)
+        await self._listener.attach(client)
+        self._known.renew()
+
+    async def _ask_grants(self) -> Message:
+        header, data = self._speaker.draft(GRANTS, {})
+        return await self._requester.request(header, data, timeout_s=REQUEST_TIMEOUT_S)
+
+    def _on_receipt(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
+        if subject == self._receipts:
+            self._publisher.receive(data)
+        elif (nonce := nonce_in(subject)) is not None:
+            self._publisher.receive(data, nonce)
+
+    # ---- reports -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _on_lost(self, why: str) -> None:
+        """The session is down."""
+
+    @abstractmethod
+    def _on_back(self, after_s: float) -> None:
+        """The session is up again, after ``after_s`` seconds."""
+
+    @abstractmethod
+    def _on_denied(self, error: SubscriptionDenied) -> bool:
+        """A subscription's grant is gone. Returns whether a hook was told."""
+
+    @abstractmethod
+    def _on_failure(self, error: SealbusError) -> None:
+        """A part ended that the bot cannot do without."""
+
+    def _on_pattern_denied(self, pattern: str) -> None:
+        self._listener.deny(pattern)
