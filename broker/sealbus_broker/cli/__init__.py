@@ -1,1 +1,1 @@
-"""The ``sealbus`` command: one module a command, or group of commands. ``main`` puts them together."""
+"""The ``sealbus`` command: a module for each command or group. ``main`` puts them together."""

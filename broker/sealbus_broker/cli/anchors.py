@@ -1,7 +1,7 @@
-"""The keys that a reader was given: those of a bus's folder, and those named on the command line.
+"""The keys that a reader knows: those of a bus's folder, and those of the command line.
 
-That a signature holds says only that somebody made it. What counts is under whose key, and a key that comes with the bytes
-vouches for nothing.
+A signature that holds says only that somebody made it. The owner of the key counts. A key that
+comes with the bytes proves nothing.
 """
 
 from __future__ import annotations
@@ -20,20 +20,23 @@ from sealbus_broker.policy.loader import load
 
 @dataclass(frozen=True, slots=True)
 class Anchors:
-    """The raw public keys that count: the bus's, and each bot's with the bot's name.
+    """The known raw public keys: those of the bus, and those of each bot with the bot's name.
 
-    ``None`` in place of a name: the key was given on the command line, without a bot.
+    ``None`` in place of a name means that the command line gave the key, without a bot.
     """
 
     bus: str | None
-    """The bus that the folder holds, if there is one."""
+    """The bus of the folder, if there is a folder."""
     bus_keys: frozenset[bytes]
     bots: Mapping[bytes, str | None]
     revoked: frozenset[bytes]
 
     @classmethod
     def gather(cls, folder: str | None, bot_keys: Iterable[str], bus_keys: Iterable[str]) -> Anchors:
-        """The keys of ``folder``, or of the bus that is found here, and those given. Raises :class:`InvalidInput` for no key."""
+        """The keys of ``folder``, or of the bus that is found here, and the given ones.
+
+        Raises :class:`InvalidInput` if a given text is not a key.
+        """
         bus_raw = {PublicKey.parse(text, KeyKind.BUS).raw for text in bus_keys}
         bots: dict[bytes, str | None] = {PublicKey.parse(text, KeyKind.BOT).raw: None for text in bot_keys}
         try:
@@ -57,7 +60,10 @@ class Anchors:
         return cls(policy.bus, frozenset(bus_raw), bots, revoked)
 
     def of_bot(self, key: bytes, bot: str) -> list[str]:
-        """The objections to ``key`` as the seal of an envelope of ``bot``; empty if it counts."""
+        """The objections to ``key`` as the seal of an envelope of ``bot``.
+
+        Empty if the key counts.
+        """
         if bot == RELAY and key in self.bus_keys:
             return []
         if key not in self.bots:
@@ -67,13 +73,13 @@ class Anchors:
         return ["key-revoked: the key is revoked"] if key in self.revoked else []
 
     def of_bus(self, key: bytes) -> list[str]:
-        """The objections to ``key`` as the seal of a stamp; empty if it counts."""
+        """The objections to ``key`` as the seal of a stamp. Empty if the key counts."""
         if key in self.bus_keys:
             return []
         return ["unknown-key: not sealed with a given bus key, so anybody may have made it"]
 
     def of_name(self, bus: str) -> list[str]:
-        """The objections to ``bus`` as the bus of a thing; empty if it is the right one."""
+        """The objections to ``bus`` as the bus of an item. Empty if it is the right one."""
         if self.bus is None or bus == self.bus:
             return []
         return [f"wrong-bus: it belongs to the bus {bus}, not to {self.bus}"]

@@ -1,5 +1,4 @@
-"""``sealbus bot``: a bot comes, a bot goes: its entry in the policy, its key and its credentials in
-one step."""
+"""``sealbus bot``: add or remove a bot, with its policy entry, key and credentials in one step."""
 
 from __future__ import annotations
 
@@ -106,7 +105,7 @@ def rm(name: str, yes: bool, dry_run: bool, folder: str | None) -> None:
     if name not in declared and not files:
         raise Unusable(f"there is no bot {name}", hint=nearest(name, declared))
     after = remove_bot(before, name) if name in declared else before
-    if load(bus.path).policy is not None:  # else it has problems already, and a bot can go all the same
+    if load(bus.path).policy is not None:  # else it has problems already, which must not keep a bot in it
         _try(bus, after, without=name)
     for line in difflib.unified_diff(before.splitlines(), after.splitlines(), FILE, FILE, lineterm="", n=1):
         click.echo(click.style(line, fg="red" if line.startswith("-") else None), err=True)
@@ -118,7 +117,8 @@ def rm(name: str, yes: bool, dry_run: bool, folder: str | None) -> None:
         if not sys.stdin.isatty():
             raise click.UsageError("nobody can be asked here: give --yes to remove it")
         click.confirm(f"Remove {name}?", abort=True, err=True)
-    # Without its keys a bot is not admitted, whatever comes of the rest. Key files of an unknown bot would stop the relays.
+    # The keys first: without them a bot is not admitted, even if the rest fails. And a key file of
+    # an unknown bot would stop the relays.
     for file in files:
         with writing(file):
             file.unlink()
@@ -148,8 +148,10 @@ def _there(path: Path) -> bool:
 
 
 def _try(bus: BusFolder, policy: str, *, added: str | None = None, without: str | None = None) -> None:
-    """Load the folder with another policy, in a copy. Raises with every problem; shows notes about
-    ``added``."""
+    """Load a copy of the folder with another policy.
+
+    Raises with every problem. Shows notes about ``added``.
+    """
     with writing("a temporary folder"), tempfile.TemporaryDirectory(prefix="sealbus-") as copy:
         root = Path(copy)
         (root / FILE).write_text(policy, encoding="utf-8", newline="")

@@ -25,8 +25,11 @@ VERDICT_S: Final = 30.0
 """How long to wait for a verdict by default, as the library does."""
 
 FORGET_S: Final = 300
-"""How long the bus keeps a place that nobody named, once nobody asks for its messages: longer than a relay or a network is away
-for a restart, and short enough that a bot that listens now and then does not run out of places."""
+"""How long the bus keeps a place without a name after the last request for its messages.
+
+A relay or a network that restarts is away for a shorter time. And a bot that listens now and then
+does not run out of places.
+"""
 
 ANSWER_S: Final = 5.0
 
@@ -100,7 +103,8 @@ def pub(
         async with connected(speaker, timeout or CONNECT_S, stop):
             publishing = asyncio.ensure_future(sending.publish(speaker, document, nonce))
             await stop.before(asyncio.wait({publishing}))
-        # If it was told to stop, closing the bot has ended the wait for a verdict. Its nonce is told all the same.
+        # After a signal, closing the bot has ended the wait for a verdict. The nonce is shown
+        # all the same.
         return await publishing, stop.signal
 
     row, stopped_by = run(publish, gentle=True)
@@ -116,7 +120,7 @@ def pub(
         try:
             click.echo(f"accepted {row['nonce']}")
         except OutputFailed:
-            click.echo(f"accepted {row['nonce']}", err=True)  # the sender must know, whatever became of stdout
+            click.echo(f"accepted {row['nonce']}", err=True)  # the sender must know, even if stdout is lost
             raise
     if verdict == "unresolved" and stopped_by is not None:
         raise Stopped(stopped_by)
@@ -221,7 +225,7 @@ def sub(
             asyncio.timeout(None) as silence,
             listener.messages(pattern, start=start, **place) as messages,
         ):
-            # Only now is nothing missed that is published from here on.
+            # From here on, no published message is missed.
             click.echo(f"connected as {listener.name}, waiting for {pattern}", err=True)
             silence.reschedule(loop.time() + idle if idle else None)
             async for message in messages:
@@ -239,7 +243,7 @@ def sub(
             click.echo(f"{shown} of {count} messages, and none for {idle:g} s", err=True)
             return 1
     except Stopped:
-        # Being told to stop is how listening ends, unless it was to end by itself.
+        # A signal is the usual end of listening, unless --count gives it an end of its own.
         if count is not None:
             raise
     return 0

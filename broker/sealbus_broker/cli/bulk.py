@@ -19,10 +19,13 @@ from sealbus_broker.cli.signals import Stop, connected
 from sealbus_broker.printable import json_line, readable
 
 IN_FLIGHT: Final = 512
-"""Messages published at once: enough to be sealed in batches, few enough to keep order in memory."""
+"""Messages published at once.
+
+They are enough to be sealed in batches, and few enough to remember.
+"""
 
 STOP_S: Final = 2.0
-"""How long a stop waits for the verdicts of what was sent: a verdict takes milliseconds."""
+"""How long a stop waits for the verdicts of sent messages. A verdict takes milliseconds."""
 
 ROW: Final[Mapping[str, str]] = {
     "line": "The number of the line in the file, from 1. It is `null` for a single message.",
@@ -39,10 +42,10 @@ ROW: Final[Mapping[str, str]] = {
 """The fields of a row. Each row has all of them. An unknown value is ``null``."""
 
 MAX_TOLD_CHARS: Final = 2000
-"""Of one message's detail: more than the most that a stamp carries, unless all of it has to be escaped."""
+"""Longest shown detail of a message. A stamp carries less, unless all of it has to be escaped."""
 
 MAX_NAMED: Final = 20
-"""Lines without verdict that are named one by one in the account; ``--json`` and the lines above name all."""
+"""Lines without verdict that the account names. ``--json`` and the lines above it name all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,10 @@ class Sending:
         return row | {"subject": self.subject, "verdict": "unresolved", "nonce": nonce.hex() if nonce else None}
 
     async def publish(self, bot: Bot, document: Any, nonce: bytes | None = None) -> dict[str, Any]:
-        """Publish one message; return what became of it as a row. Raises nothing that is about this message alone."""
+        """Publish one message, and return its row.
+
+        Raises nothing that is about this message alone.
+        """
         row = self.row(nonce)
         try:
             stamp = await bot.publish(
@@ -80,7 +86,7 @@ class Sending:
 
 
 def told(row: dict[str, Any]) -> str:
-    """A row that is not an acceptance, as a sentence."""
+    """A sentence for a row that is not an acceptance."""
     if row["verdict"] == "unresolved":
         nonce = f"; its nonce is {row['nonce']}" if row["nonce"] else ""
         return f"{row['detail'] or 'no verdict before the end'}{nonce}"
@@ -92,7 +98,7 @@ def told(row: dict[str, Any]) -> str:
 
 
 class Bulk:
-    """Publishes lines as they are read, some at once, and counts what becomes of them."""
+    """Publishes lines as they are read, some at once, and counts their results."""
 
     def __init__(self, bot: Bot, sending: Sending, lines: Lines, *, first: int, as_json: bool) -> None:
         """``first``: the number of the first line that is sent."""
@@ -115,7 +121,7 @@ class Bulk:
         self._progress = Progress()
 
     async def run(self, stop: Stop, connect_s: float) -> None:
-        """Publish until the end of the lines, a signal, or the end of what is written to."""
+        """Publish until the end of the lines, a signal, or the end of the output."""
         try:
             await stop.before(self._lines.open())
             async with connected(self._bot, connect_s, stop):
@@ -126,7 +132,7 @@ class Bulk:
                 if self._running:
                     patience_s = STOP_S if stop.event.is_set() or self.lost else None
                     await asyncio.wait(self._running, timeout=patience_s)
-            # Closing the bot has ended what was still without verdict, or else this does.
+            # Closing the bot has ended the messages without verdict. If not, this does.
             if self._running:
                 await asyncio.wait(self._running, timeout=STOP_S)
             for task in self._running:
@@ -149,7 +155,7 @@ class Bulk:
         self.is_whole = not stop.event.is_set()
 
     async def _admit(self, stop: Stop) -> bool:
-        """Wait for room for one more message; return whether there is before a stop."""
+        """Wait for room for one more message. Return ``False`` if a stop comes first."""
         if self._window.locked():
             return await stop.before(self._window.acquire()) is not None
         return await self._window.acquire()

@@ -1,4 +1,4 @@
-"""The options that say which bus is meant, where it is found, and who speaks."""
+"""The options that say which bus a command uses, its address, and the bot that speaks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sealbus_broker.cli.folder import BusFolder
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SERVERS: Final = "sealbus.servers"
-"""Where the addresses of ``--server`` wait for the command that speaks as a bot."""
+"""The place in which the addresses of ``--server`` wait for the command that speaks as a bot."""
 
 
 def _checked(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
@@ -34,7 +34,7 @@ def _kept(context: click.Context, parameter: click.Parameter, given: tuple[str, 
 
 
 def server_option(command: F) -> F:
-    """``--server``: where the bus is found, instead of where ``bus.toml`` says."""
+    """``--server``: an address of the bus, instead of that in ``bus.toml``."""
     return click.option(
         "--server",
         "--servers",
@@ -47,7 +47,7 @@ def server_option(command: F) -> F:
 
 
 def new_keys_option(command: F) -> F:
-    """``--new-keys``: a clone of a folder becomes a bus of its own."""
+    """``--new-keys``: a clone of a folder becomes a new bus."""
     return click.option(
         "--new-keys",
         is_flag=True,
@@ -67,7 +67,7 @@ def dir_option(command: F) -> F:
 
 
 def bot_options(command: F) -> F:
-    """``--as``, ``--credentials`` and ``--server``: who speaks, and where."""
+    """``--as``, ``--credentials`` and ``--server``: the bot that speaks, and the address."""
     command = click.option(
         "--server",
         "--servers",
@@ -88,8 +88,10 @@ def bot_options(command: F) -> F:
 def find_credentials(
     folder: str | None, bot: str | None, credentials: str | None, default: str | None = None
 ) -> Credentials:
-    """Whose credentials a command uses: those of ``--as``, ``--credentials``, the environment, or
-    ``default`` in the folder."""
+    """The credentials that a command uses.
+
+    They are those of ``--as``, ``--credentials``, the environment, or ``default`` in the folder.
+    """
     given: tuple[str, ...] = click.get_current_context().meta.get(_SERVERS, ())
     if bot is not None:
         return BusFolder.find(folder).speak_as(bot, given)

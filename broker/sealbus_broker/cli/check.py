@@ -1,4 +1,4 @@
-"""``sealbus check``: would this folder load?"""
+"""``sealbus check``: reports whether a relay would load a folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def check(folder: str | None, as_json: bool) -> int:
     bus = BusFolder.find(folder)
     loaded = load(bus.path)
     problems, notes = list(loaded.problems), list(loaded.notes)
-    facts = read_bus_file(bus.path, [])  # what is wrong with it is among the problems
+    facts = read_bus_file(bus.path, [])  # its problems are among those of the folder
     if facts is not None:
         problems += _other_keys(bus)
         notes += bus.strangers(facts)
@@ -50,8 +50,10 @@ def check(folder: str | None, as_json: bool) -> int:
 
 
 def _other_keys(bus: BusFolder) -> list[Problem]:
-    """That the private keys which are here are not this bus's. Where there are none, or not for us,
-    nothing is wrong."""
+    """A problem if the private keys in the folder are not those of this bus.
+
+    Missing keys, and keys that this user may not read, are no problem.
+    """
     try:
         BusSecrets.load(bus.state / "relay.toml")
     except SecretsUnusable:
@@ -64,15 +66,17 @@ def _other_keys(bus: BusFolder) -> list[Problem]:
 
 
 def _strange_keys(bus: BusFolder, policy: Policy) -> list[Problem]:
-    """The credentials here whose bot or key the policy does not know: nobody would be admitted with
-    them."""
+    """The credentials in the folder with a bot or key that the policy does not know.
+
+    Nobody is admitted with them.
+    """
     found = []
     for file in sorted((bus.path / "credentials").glob("*.toml")):
         shown = f"credentials/{printable(file.name, 100)}"
         try:
             one = Credentials.load(file)
         except CredentialsError:
-            continue  # told already
+            continue  # reported already
         rule = policy.bots.get(one.bot)
         if rule is None:
             found.append(Problem(shown, 0, 0, f"is of the bot {one.bot}, which policy.yaml does not declare"))

@@ -1,6 +1,6 @@
-"""The process that admits bots: not a command for people, but what a relay starts (:mod:`sealbus_broker.door.process`).
+"""The process that admits bots. A relay starts it (:mod:`sealbus_broker.door.process`).
 
-Of its own accord it heeds no signal: it ends with its relay.
+It ignores signals, and ends with its relay.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ log = structlog.get_logger(__name__)
 
 
 def main() -> int:
-    """Admit bots until standard input is closed; return the exit code.
+    """Admit bots until standard input is closed, and return the exit code.
 
-    Arguments: the relay's process id, and the descriptor at which its signs of life come.
+    The arguments are the process id of the relay, and the descriptor for its signs of life.
     """
     relay, signs = map(int, sys.argv[1:])
     with logging_to_stderr():

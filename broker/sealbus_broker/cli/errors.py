@@ -6,8 +6,8 @@
     ├── InputFailed          1   a file or stream cannot be read
     ├── OutputFailed         1   data cannot be written
     └── AnsweredNo           3   the bus has answered, and the answer is no
-    ReaderGone               0   the reader of stdout has left: nobody is to be told anything
-    Stopped            128 + n   signal n cut the work short
+    ReaderGone               0   the reader of stdout has left
+    Stopped            128 + n   signal n ended the work early
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class AnsweredNo(SealbusError):
 
 
 class ReaderGone(Exception):
-    """The reader of stdout has left: the command ends early, and this is no error."""
+    """The reader of stdout has left. The command ends early, and this is no error."""
 
 
 class Stopped(Exception):
@@ -62,7 +62,7 @@ class Stopped(Exception):
 
 
 def exit_code(error: SealbusError) -> int:
-    """The code that stands for ``error``."""
+    """The exit code for ``error``."""
     if isinstance(error, InvalidInput) and not isinstance(error, InTheWay):
         return 2
     return 3 if isinstance(error, Refused | RequestFailed | SubscriptionDenied | AnsweredNo) else 1

@@ -14,9 +14,10 @@ _DENIED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Write ``data`` to a new file that its owner alone may read. Never overwrites, and leaves no half of a file.
+    """Write ``data`` to a new file that only its owner may read.
 
-    Raises :class:`OutputFailed` with the hint that fits the error.
+    It never overwrites a file, and never leaves a part of one. Raises :class:`OutputFailed` with a
+    hint that fits the error.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,8 +1,8 @@
 """The bus's folder as the commands find and use it.
 
-One fact has one place: the bus's name, its addresses and its public keys stand in ``bus.toml``, and
-every command reads them there. What disagrees with it is told at once: the private keys in
-``.sealbus``, and the credentials of bots.
+Each fact has one place. The bus's name, its addresses and its public keys are in ``bus.toml``, and
+every command reads them there. If the private keys in ``.sealbus`` or the credentials of a bot
+disagree with it, the command says so at once.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from sealbus_broker.printable import printable
 from sealbus_broker.relay.secrets import BusSecrets
 
 SERVER: Final = f"nats://127.0.0.1:{PORT}"
-"""Where a bus is found if nothing says otherwise."""
+"""The address of a bus if no other is given."""
 
 _ANY_ADDRESS: Final = ("0.0.0.0", "::", "")  # noqa: S104  # compared with, never listened on
 
 
 class Unusable(SealbusError):
-    """The folder is not one that this command can work with."""
+    """This command cannot work with the folder."""
 
 
 @contextlib.contextmanager
@@ -57,7 +57,7 @@ def writing(what: Path | str) -> Iterator[None]:
 
 
 def note(text: str) -> None:
-    """Say something on stderr that stops nothing."""
+    """Print a note on stderr. It stops nothing."""
     click.echo(f"{click.style('note:', fg='yellow')} {text}", err=True)
 
 
@@ -79,14 +79,14 @@ ON_STDERR: Final = Talk()
 
 @dataclass(frozen=True, slots=True)
 class BusFolder:
-    """Where one bus's files are."""
+    """The folder of one bus."""
 
     path: Path
     talk: Talk = field(default=ON_STDERR, compare=False, repr=False)
 
     @classmethod
     def find(cls, given: str | None, talk: Talk = ON_STDERR) -> BusFolder:
-        """``given``, or this folder, or the one bus that lies directly in it."""
+        """``given``, or the current folder, or the one bus directly below it."""
         here = Path(given or ".")
         try:
             if (here / "policy.yaml").exists():
@@ -108,18 +108,20 @@ class BusFolder:
 
     @property
     def state(self) -> Path:
-        """Private: seeds, the server's files."""
+        """The private folder: seeds, and files of the server."""
         return self.path / ".sealbus"
 
     def credentials(self, bot: str) -> Path:
-        """Where a bot's credentials are kept."""
+        """The file with a bot's credentials."""
         return self.path / "credentials" / f"{bot}.toml"
 
-    # ---- what the folder says about the bus --------------------------------------------------------------------------
+    # ---- the bus as the folder describes it ------------------------------------------------------
 
     def bus_file(self) -> BusFile | None:
-        """What ``bus.toml`` says, or ``None`` if there is none. Raises :class:`Unusable` if it is
-        wrong."""
+        """The content of ``bus.toml``, or ``None`` if it does not exist.
+
+        Raises :class:`Unusable` if it has a problem.
+        """
         problems: list[Problem] = []
         found = read_bus_file(self.path, problems)
         if problems:
@@ -127,14 +129,16 @@ class BusFolder:
         return found
 
     def servers(self, given: tuple[str, ...] = ()) -> tuple[str, ...]:
-        """Where the bus is found: ``given`` on the command line, or ``bus.toml``, or this machine."""
+        """The addresses of the bus: ``given`` on the command line, or of ``bus.toml``, or this
+        machine.
+        """
         if given:
             return given
         known = self.bus_file()
         return known.servers if known is not None else (SERVER,)
 
     def policy(self, bus_key: PublicKey | None = None) -> Policy:
-        """The policy of this folder; every note, and every problem if there is any, is told."""
+        """The policy of this folder. Reports every note, and every problem."""
         from sealbus_broker.policy.loader import load  # few commands need it, and its JSON Schema libraries load slowly
 
         loaded = load(self.path, frozenset([bus_key] if bus_key is not None else []))
@@ -150,11 +154,13 @@ class BusFolder:
             )
         return loaded.policy
 
-    # ---- the bus's own keys ------------------------------------------------------------------------------------------
+    # ---- the bus's own keys ----------------------------------------------------------------------
 
     def secrets(self) -> BusSecrets:
-        """The bus's own keys. Raises if they are not here, or are not those that ``bus.toml``
-        names."""
+        """The bus's own keys.
+
+        Raises if they are missing, or are not those that ``bus.toml`` names.
+        """
         known = self.bus_file()
         if known is not None and not self._has_secrets():
             raise self._elsewhere(known, "")
@@ -168,11 +174,11 @@ class BusFolder:
         return secrets
 
     def open_secrets(self, *, new_keys: bool = False) -> BusSecrets:
-        """The bus's own keys, made if this bus has none yet: only for what starts a bus.
+        """The bus's own keys, made if this bus has none yet. Only commands that start a bus use it.
 
-        Where ``bus.toml`` names a key, the bus has one, and it is elsewhere: a clone of the folder
-        is no new bus. Then keys are made with ``new_keys`` only, and every credentials file that
-        was made before stops working.
+        If ``bus.toml`` names a key, the bus has one on another machine: a clone of the folder is
+        not a new bus. Then keys are made only with ``new_keys``, and every older credentials file
+        stops working.
         """
         known = self.bus_file()
         if self._has_secrets():
@@ -205,9 +211,10 @@ class BusFolder:
         )
 
     def record(self, bus: BusFile) -> None:
-        """Write ``bus.toml``, say so, and name the credentials in this folder that it makes wrong.
+        """Write ``bus.toml``, say so, and name the credentials in this folder that no longer fit.
 
-        A file that cannot be written, as in a container, is no error: what belongs into it is said.
+        A file that cannot be written, as in a container, is no error: its content is printed
+        instead.
         """
         path = self.path / FILE
         try:
@@ -222,8 +229,10 @@ class BusFolder:
             self.talk.note(str(one))
 
     def found_at(self, name: str, bus_key: PublicKey, host: str | None, port: int | None) -> BusFile:
-        """``bus.toml`` as it should be when the server listens on ``host`` and ``port``; ``None``:
-        where the file says."""
+        """``bus.toml`` for a server that listens on ``host`` and ``port``.
+
+        ``None`` stands for the present value.
+        """
         known = self.bus_file()
         if known is None:
             return BusFile(name, (_url("nats", host or "127.0.0.1", port or PORT),), (bus_key,))
@@ -236,14 +245,16 @@ class BusFolder:
         return replace(known, servers=(_url(first.scheme, now_host, port or was_port),))
 
     def port(self, given: int | None) -> int:
-        """Where a server of this bus listens: as ``given``, or as ``bus.toml`` says."""
+        """The port of a server of this bus: ``given``, or that of ``bus.toml``."""
         return given or address(self.servers()[0])[1]
 
-    # ---- credentials -------------------------------------------------------------------------------------------------
+    # ---- credentials -----------------------------------------------------------------------------
 
     def strangers(self, bus: BusFile) -> list[Problem]:
-        """The credentials in this folder that name another address or another bus than ``bus``, and
-        why."""
+        """The credentials in this folder that name another address or another bus than ``bus``.
+
+        Each has the reason.
+        """
         found: list[Problem] = []
         try:
             files = sorted((self.path / "credentials").iterdir())
@@ -273,8 +284,7 @@ class BusFolder:
         return found
 
     def speak_as(self, bot: str, given: tuple[str, ...] = ()) -> Credentials:
-        """The credentials of ``bot`` in this folder, for the bus that the folder holds, where it is
-        found."""
+        """The credentials of ``bot`` in this folder, for this bus, with its address."""
         path = self.credentials(check_name(bot))
         try:
             credentials = Credentials.load(path)
@@ -294,7 +304,7 @@ class BusFolder:
         if bus is None or not elsewhere:
             return credentials
         if is_encrypted(credentials.servers[0]) and not is_encrypted(bus.servers[0]):
-            self.speak_with(path, credentials)  # and stay with TLS: no file of the folder takes it away
+            self.speak_with(path, credentials)  # and keep TLS: no file of the folder can remove it
             return credentials
         self.talk.note(
             f"{path} names another address than {FILE}: {', '.join(credentials.servers)};"
@@ -303,8 +313,7 @@ class BusFolder:
         return replace(credentials, servers=bus.servers)
 
     def speak_with(self, path: Path, credentials: Credentials) -> None:
-        """Say so if ``credentials``, read from ``path`` in this folder, name another address than
-        ``bus.toml``."""
+        """Print a note if ``credentials`` from ``path`` name another address than ``bus.toml``."""
         bus = self.bus_file()
         if bus is not None and self._is_elsewhere(path, credentials, bus):
             self.talk.note(
@@ -321,7 +330,7 @@ class BusFolder:
         return other_place(bus, credentials.servers)
 
     def _misspelt(self, bot: str) -> str | None:
-        """The hint ``did you mean x?`` if there is no such file, and one with a name much like it."""
+        """The hint ``did you mean x?`` if only a file with a similar name exists."""
         try:
             known = [path.stem for path in (self.path / "credentials").iterdir() if path.suffix == ".toml"]
         except OSError:

@@ -24,7 +24,7 @@ from sealbus_broker.cli.errors import InputFailed
 from sealbus_broker.printable import json_line, readable, readable_json
 
 MAX_TOLD_CHARS: Final = 1_000
-"""Length of one line about a fault: that of a stamp's longest detail."""
+"""Longest line about an error: the longest detail of a stamp."""
 
 
 @click.command()
@@ -86,7 +86,8 @@ def _delivery(envelope: bytes, stamp: bytes, anchors: Anchors) -> dict[str, Any]
     trouble = [] if verdict["verdict"] == Verdict.ACCEPTED else ["the stamp says that the envelope was refused"]
     if verdict["envelope"] != hashlib.sha256(envelope).hexdigest():
         trouble.append("the stamp is about another envelope")
-    # Where the bus vouches for the envelope, its key need not be known here: the relay knew it when it judged.
+    # If the bus vouches for the envelope, its key need not be known here. The relay knew it when it
+    # judged.
     vouched = not trouble and not verdict["trouble"]
     inner = _envelope(envelope, None if vouched else anchors)
     trouble = inner["trouble"] + verdict["trouble"] + trouble
@@ -98,7 +99,7 @@ def _sealed(data: bytes, anchors: Anchors) -> dict[str, Any]:
 
 
 def _envelope(data: bytes, anchors: Anchors | None) -> dict[str, Any]:
-    """``anchors``: ``None`` where somebody else vouches for the key."""
+    """``anchors``: ``None`` if somebody else vouches for the key."""
     envelope = Envelope.decode(data)
     header, trouble = envelope.header, []
     if not Verifier().holds(Context.ENVELOPE, envelope.seal, envelope.signed):

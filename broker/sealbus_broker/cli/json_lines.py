@@ -1,7 +1,8 @@
-"""JSON that a person gives a command: one document, or the lines of a file as they come.
+"""JSON that a person gives a command: one document, or the lines of a file.
 
-It is read as strictly as everything else in Sealbus: the same key twice, ``NaN``, and numbers that JSON cannot carry
-exactly are mistakes, with their place. A file is never read whole, and neither is a line that is too long to be sent.
+It is read as strictly as everything else in Sealbus. The same key twice, ``NaN``, and numbers that
+JSON cannot carry exactly are errors, with their place. A file is never read as a whole. Neither is
+a line that is too long to be sent.
 """
 
 from __future__ import annotations
@@ -25,17 +26,23 @@ from sealbus_broker.policy.tree import Unreadable
 T = TypeVar("T")
 
 MAX_LINE_BYTES: Final = 4 * MAX_ENVELOPE_BYTES
-"""Longest document. Text that is written in escapes only (``\\u00e9``) is three times as long as in an envelope; the rest
-is room for spaces."""
+"""Longest document.
+
+Text in escapes only (``\\u00e9``) is three times as long as in an envelope. The rest is room for
+spaces.
+"""
 
 MAX_SKIPPED_BYTES: Final = 64 * 1024 * 1024
-"""How far the end of a line that is too long is looked for. What goes on longer is not lines."""
+"""Most bytes of one line that are skipped. A longer one shows that the file is not JSON Lines."""
 
 CHUNK_BYTES: Final = 256 * 1024
-"""Read at once: about a thousand lines, and little memory."""
+"""Bytes read at once: about a thousand lines, and little memory."""
 
 _MARK: Final = b"\xef\xbb\xbf"
-"""The byte order mark in UTF-8, with which some editors begin a file. It says nothing, and is skipped there."""
+"""The byte order mark in UTF-8.
+
+Some editors begin a file with it. It has no meaning there, and is skipped.
+"""
 
 _OTHER_MARKS: Final = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
@@ -49,18 +56,18 @@ class Line:
     """From 1."""
     text: str
     fault: str | None = None
-    """Why it is no text that could be a document."""
+    """The reason why it cannot be a document."""
 
 
 class Lines:
-    """The lines of a file, or of stdin where its name is ``-``."""
+    """The lines of a file, or of stdin if its name is ``-``."""
 
     def __init__(self, file: str) -> None:
         self._descriptor: int | None = None
         self._file = file
         self.name = "stdin" if file == "-" else file
         self.size: int | None = None
-        """Bytes in all, where that is known."""
+        """Size of the file in bytes, if it is known."""
         self.read = 0
         """Bytes read until now."""
 
@@ -72,7 +79,7 @@ class Lines:
             self._descriptor = output.STDIN
             return
         try:
-            # On a thread: a named pipe opens when its writer does.
+            # On a thread, because a named pipe opens only when its writer does.
             self._descriptor = await _on_thread(os.open, self._file, os.O_RDONLY)
             self.size = os.fstat(self._descriptor).st_size or None
         except (OSError, ValueError) as error:  # ValueError: a path with NUL in it
@@ -121,7 +128,8 @@ class Lines:
         except OSError as error:
             raise self._failed(error) from None
         if self.read == 0:
-            # Read on until it is known whether the input begins with a mark: a pipe may give one byte at a time.
+            # Read on until it is clear whether the input begins with a mark, because a pipe may
+            # give one byte at a time.
             while chunk and _MARK.startswith(chunk) and len(chunk) < len(_MARK):
                 more = await _on_thread(os.read, self._descriptor, CHUNK_BYTES)
                 if not more:
@@ -140,7 +148,9 @@ class Lines:
 
 
 async def _on_thread(call: Callable[..., T], *arguments: Any) -> T:
-    """On the loop's executor, whose threads hold up no end (see :mod:`~sealbus_broker.cli.signals`)."""
+    """Call it on the loop's executor, whose threads delay no end (see
+    :mod:`~sealbus_broker.cli.signals`).
+    """
     return await asyncio.get_running_loop().run_in_executor(None, call, *arguments)
 
 
@@ -152,7 +162,10 @@ def _line(number: int, data: bytes) -> Line:
 
 
 def parse_json(text: str) -> Any:
-    """The value of one JSON document. Raises :class:`InvalidInput` that names the place, and no value."""
+    """The value of one JSON document.
+
+    Raises :class:`InvalidInput` with the place, and without the value.
+    """
     text = text.removeprefix("\ufeff")
     try:
         value = _DECODER.decode(text)
@@ -165,7 +178,7 @@ def parse_json(text: str) -> Any:
 
 
 def _fault(text: str) -> str | None:
-    """What the strict reader, which is slower and knows places, has to say about ``text``."""
+    """The error of the strict reader in ``text``. That reader is slower, and knows places."""
     try:
         read_json_tree("", text)
     except Unreadable as error:

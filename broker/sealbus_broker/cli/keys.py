@@ -78,8 +78,10 @@ def ls(folder: str | None, as_json: bool) -> None:
 
 
 def make_key(bus: BusFolder, bot: str, facts: BusFile, now: datetime, out: Path | None = None) -> Path:
-    """Make a key; return where its credentials are. The secret is written first, so no public key
-    stands without it."""
+    """Make a key, and return the path of its credentials.
+
+    The secret is written first, so that no public key is without it.
+    """
     check_bot(bot)
     path = out or bus.credentials(bot)
     if (bus.path / "keys").resolve() in path.resolve().parents:
@@ -100,15 +102,18 @@ def make_key(bus: BusFolder, bot: str, facts: BusFile, now: datetime, out: Path 
 
 
 def check_bot(bot: str) -> None:
-    """Raise if no bot may have this name."""
+    """Raise if a bot may not have this name."""
     check_name(bot)
     if bot == RELAY:
         raise Unusable(f"{RELAY} is the relay's own name", hint="choose another")
 
 
 def the_bus(bus: BusFolder, servers: tuple[str, ...], bus_key: str | None = None) -> BusFile:
-    """What credentials say of the bus: as ``bus.toml``, with other ``servers`` if given;
-    ``bus_key`` where there is no such file."""
+    """The facts about the bus for new credentials.
+
+    They are those of ``bus.toml``, with other ``servers`` if given. ``bus_key`` is for a folder
+    without that file.
+    """
     given = PublicKey.parse(bus_key, KeyKind.BUS) if bus_key else None
     known = bus.bus_file()
     if known is None:

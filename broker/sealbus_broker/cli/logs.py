@@ -1,4 +1,5 @@
-"""The log of ``sealbus up`` and ``sealbus relay``: written to stderr, without any effect on the bus.
+"""The log of ``sealbus up`` and ``sealbus relay``: written to stderr, without any effect on the
+bus.
 
 Lines are written by a thread of their own. A log whose disk is full, whose terminal has gone or
 whose reader has ended loses lines, and a log that nobody reads (a full pipe) blocks that thread
@@ -27,21 +28,29 @@ from sealbus.supervision import start_thread
 from sealbus_broker.printable import harmless, json_line
 
 WAITING_BYTES: Final = 1024 * 1024
-"""Bytes of lines that may wait to be written: some 5,000 lines. A busy disk is slow for seconds;
-more lines than this mean that nobody reads, and the memory is better kept for messages."""
+"""Bytes of lines that may wait to be written: some 5,000 lines.
+
+A busy disk is slow for seconds. More waiting lines mean that nobody reads them, and messages need
+the memory more.
+"""
 
 CLOSE_S: Final = 1.0
 """How long the end of the process waits for a reader that does not read."""
 
 LAST_LINES_S: Final = 10.0
-"""The longest that it waits for the last lines in all. They say why it ended, and a busy machine may give the thread no turn
-for seconds."""
+"""The longest time that it waits for the last lines.
+
+They say why the process ended, and a busy machine may give the thread no turn for seconds.
+"""
 
 _LOOK_S: Final = 0.05
 
 
 class LogWriter:
-    """A text stream whose :meth:`write` neither raises nor waits. Drops what cannot be written."""
+    """A text stream whose :meth:`write` neither raises nor waits.
+
+    It drops lines that cannot be written.
+    """
 
     def __init__(self, descriptor: int, count_line: Callable[[int], str]) -> None:
         """``count_line``: the line that says how many lines were dropped before it."""
@@ -72,7 +81,11 @@ class LogWriter:
         """Do nothing: the thread writes each line at once."""
 
     def close(self) -> None:
-        """Write what waits and end; but not for more than :data:`CLOSE_S` while nothing can be written, nor :data:`LAST_LINES_S`."""
+        """Write the waiting lines, and end.
+
+        It waits at most :data:`CLOSE_S` while nothing can be written, and at most
+        :data:`LAST_LINES_S` in all.
+        """
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -103,15 +116,15 @@ class LogWriter:
                     self._dropped += dropped + 1
 
     def _failed(self, _: BaseException) -> bool:
-        """Something but the writing failed: the line is lost, and the next one is written."""
+        """An error outside of the writing. The line is lost, and the next one is written."""
         with self._changed:
             self._dropped += 1
         return True
 
     def _put(self, line: bytes) -> bool:
-        """Write one line; whether it was written whole.
+        """Write one line. Return whether all of it was written.
 
-        Not through ``sys.stderr``: a thread that is blocked there would hold its lock, and the
+        It does not use ``sys.stderr``: a thread that is blocked there would hold its lock, and the
         interpreter could not end.
         """
         rest = b"\n" + line if self._torn else line
@@ -133,7 +146,7 @@ class LogWriter:
 def logging_to_stderr() -> Iterator[None]:
     """Have structlog write to stderr while a long-running command runs.
 
-    nats-py's own tracebacks stay out: the relay logs what matters.
+    Tracebacks of nats-py stay out. The relay logs those events itself.
     """
     logging.getLogger("nats").setLevel(logging.CRITICAL)
     # Without a stderr (`2>&-`) its number may belong to any file that was opened since.
@@ -174,7 +187,7 @@ def _as_json(event: object, **options: Any) -> str:
 
 
 class _Forward(logging.Handler):
-    """Takes the lines of the client library, which the relay is built on, into this log."""
+    """Takes the lines of the client library, on which the relay is built, into this log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write it in the form that all lines have. Tracebacks stay out."""

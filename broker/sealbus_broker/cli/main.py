@@ -1,7 +1,7 @@
-"""``sealbus``: what an operator types. stdout is data, stderr is talk.
+"""``sealbus``, the command line for operators. Data goes to stdout, and messages for people to
+stderr.
 
-Exit codes: 0 it worked, 1 it failed, 2 the command line is wrong, 3 the answer is no (refused, invalid, not in force), and
-128 + n where signal n cut the work short. Where the reader of stdout has left (``| head``): 0.
+``sealbus_broker.cli.errors`` has the exit codes.
 """
 
 from __future__ import annotations
@@ -33,12 +33,15 @@ _MODULES: Final = {
     "subscriptions": "subscriptions",
     "up": "serve",
 }
-"""Each command, and the module of this package that it is a function of."""
+"""Each command, and the module of this package that has its function."""
 
 
 class _Commands(click.Group):
-    """Reads a command's module when the command is asked for: `sealbus pub` needs neither the relay nor the JSON Schemas, whose
-    libraries take as long to read as everything else together."""
+    """Imports the module of a command when it is asked for.
+
+    ``sealbus pub`` needs neither the relay nor the JSON Schemas. Importing their libraries takes as
+    long as everything else together.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click calls it so
         return list(_MODULES)
@@ -88,7 +91,7 @@ def main() -> int:
 
 
 def _exit_code(error: SealbusError | Stopped | ReaderGone) -> int:
-    """Say ``error``, unless it is none, and return the code that stands for it."""
+    """Print ``error``, unless it is not one, and return its exit code."""
     if isinstance(error, ReaderGone):
         return 0
     if isinstance(error, Stopped):
@@ -99,7 +102,8 @@ def _exit_code(error: SealbusError | Stopped | ReaderGone) -> int:
 
 
 def _known(error: Exception) -> SealbusError | Stopped | ReaderGone | None:
-    """What a person is told of ``error``; ``None`` if it is a defect of Sealbus, whose traceback is wanted.
+    """The error that a person is told. ``None`` if ``error`` is a defect of Sealbus, which needs a
+    traceback.
 
     A task group hides the error that it ends with in an exception group.
     """
@@ -115,7 +119,7 @@ def _known(error: Exception) -> SealbusError | Stopped | ReaderGone | None:
 
 
 def say_error(error: SealbusError) -> None:
-    """``error:`` what happened, ``hint:`` what to do."""
+    """Print the error after ``error:``, and the remedy after ``hint:``."""
     click.echo(f"{click.style('error:', fg='red')} {error.what}", err=True)
     if error.hint:
         click.echo(f"{click.style('hint:', fg='yellow')} {error.hint}", err=True)

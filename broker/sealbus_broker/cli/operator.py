@@ -1,4 +1,4 @@
-"""Asking the bus's services as an operator's bot does: what ``sealbus quarantine`` and ``subscriptions`` share."""
+"""Requests to the services of the bus, for ``sealbus quarantine`` and ``sealbus subscriptions``."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ OPERATOR: Final = "operator"
 """The bot that asks, if none is named."""
 
 ANSWER_S: Final = 10.0
-"""How long one answer may take: a relay reads some hundred thousand records or subscriptions in a few seconds."""
+"""Longest time for one answer.
+
+A relay reads some hundred thousand records or subscriptions in a few seconds.
+"""
 
 PAGE: Final = 200
-"""Rows asked for at once: as many as the relay gives."""
+"""Rows of one request: as many as the relay gives."""
 
 
 def operator_options(command: F) -> F:
-    """``--timeout``, and who speaks, and where."""
+    """``--timeout``, the bot that speaks, and the address."""
     return click.option(
         "--timeout", type=seconds, metavar="SECONDS", help="Longest wait for the bus, and for each answer."
     )(bot_options(command))
 
 
 async def ask(operator: Bot, subject: str, payload: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-    """The service's answer. Raises :class:`AnsweredNo` where it answers with an error."""
+    """The answer of the service. Raises :class:`AnsweredNo` if the answer is an error."""
     try:
         answer: dict[str, Any] = (await operator.request(subject, payload, timeout=timeout_s)).payload
     except RequestFailed as failed:
@@ -42,7 +45,7 @@ async def ask(operator: Bot, subject: str, payload: dict[str, Any], timeout_s: f
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], remarks: Sequence[str] = ()) -> list[str]:
-    """Columns as wide as they must be, with nothing cut; a remark stands below its row. Nothing where there are no rows."""
+    """The lines of a table, with nothing cut. A remark is below its row. No rows give no lines."""
     if not rows:
         return []
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what holds for the options of all commands."""
+"""Options of several commands, and the rules for the options of all commands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sealbus_broker.printable import json_line, printable
 F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_SECONDS: Final = 24 * 60 * 60.0
-"""Longest time that can be waited for: a day, as long as the longest life of a message."""
+"""Longest time of an option: a day, as long as the longest life of a message."""
 
 
 DECIMAL: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
@@ -30,7 +30,7 @@ DIGITS: Final = re.compile(r"-?[0-9]{1,19}")
 
 def seconds(value: str | float) -> float:
     """The type of options that are a time in seconds, above 0."""
-    # Plain decimals: float() also takes 1_0, ٣, 1e3 and inf, which people read otherwise, or not at all.
+    # Plain decimals only. float() also takes 1_0, ٣, 1e3 and inf, which people may misread.
     given = float(value) if DECIMAL.fullmatch(str(value)) else math.nan
     if not 0 < given <= MAX_SECONDS:
         raise click.BadParameter(
@@ -40,11 +40,17 @@ def seconds(value: str | float) -> float:
 
 
 class WholeNumber(click.IntRange):
-    """The type of options and arguments that are a whole number. Other text is refused in our words."""
+    """The type of options and arguments that are a whole number.
+
+    It has an error message of its own.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the number. Raises :class:`click.BadParameter` for text that is none, or one out of range."""
-        # Digits alone: int() also takes 1_000, ٣ and spaces, which no other reader of this command line does.
+        """Return the number.
+
+        Raises :class:`click.BadParameter` for other text, or a number out of range.
+        """
+        # Digits only. int() also takes 1_000, ٣ and spaces, which no other reader takes.
         number = int(value) if isinstance(value, int) or DIGITS.fullmatch(value) else None
         low, high = self.min, self.max
         if number is not None and (low is None or number >= low) and (high is None or number <= high):
@@ -61,7 +67,10 @@ def nonce(value: str) -> bytes:
 
 
 def all_commands(command: click.Command, *words: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Every command in ``command`` that does something, with the words that call it; ``words`` stand before them."""
+    """Every command in ``command`` that does something, with its words.
+
+    ``words`` come before them.
+    """
     if isinstance(command, click.Group):
         context = click.Context(command)
         for name in command.list_commands(context):
@@ -73,7 +82,7 @@ def all_commands(command: click.Command, *words: str) -> Iterator[tuple[tuple[st
 
 
 def environment_names(words: tuple[str, ...], option: click.Option) -> list[str]:
-    """``SEALBUS_<COMMAND>_<OPTION>`` for each long spelling of ``option``, then names that it has itself."""
+    """``SEALBUS_<COMMAND>_<OPTION>`` for each long spelling of ``option``, then its own names."""
     long = [name for name in option.opts if name.startswith("--")]
     own = [f"SEALBUS_{'_'.join(words)}_{name[2:]}".upper().replace("-", "_") for name in long]
     more = [option.envvar] if isinstance(option.envvar, str) else list(option.envvar or ())
@@ -81,9 +90,10 @@ def environment_names(words: tuple[str, ...], option: click.Option) -> list[str]
 
 
 def finish_command(command: click.Command, name: str) -> None:
-    """Give every option of ``command``, and of those in it, the environment names that the documents promise, and ``--json`` its errors.
+    """Give each option of ``command`` its names in the environment, and ``--json`` its errors.
 
-    click would make the names from Python's parameters, which are not always spelled like the option: ``as_json``.
+    click would make the names from the parameters in Python. Those are not always spelled like the
+    option: ``as_json``.
     """
     for words, one in all_commands(command, name):
         for option in one.params:
@@ -94,7 +104,7 @@ def finish_command(command: click.Command, name: str) -> None:
 
 
 def _errors_as_json(callback: F) -> F:
-    """``callback``, whose errors are one object on stdout too where ``--json`` asks for it."""
+    """``callback``. With ``--json``, its errors are one object on stdout too."""
 
     @functools.wraps(callback)
     def call(*args: Any, as_json: bool, **options: Any) -> Any:
@@ -109,7 +119,7 @@ def _errors_as_json(callback: F) -> F:
 
 
 def error_row(error: SealbusError) -> dict[str, Any]:
-    """``error`` for a program."""
+    """The object for ``error`` that a program reads."""
     row: dict[str, Any] = {"error": type(error).__name__, "what": error.what, "hint": error.hint}
     if isinstance(error, Refused):
         row |= {"verdict": error.stamp.verdict.value, "reason": error.reason.value, "detail": error.detail}

@@ -1,18 +1,19 @@
-"""The command's standard streams, made safe for every command at once.
+"""The standard streams of the command, made safe for every command at once.
 
-``install()`` puts two streams in place of ``sys.stdout`` and ``sys.stderr``. Whatever writes afterwards
-(``click.echo``, ``print``, a log, a traceback) writes through them:
+``install()`` replaces ``sys.stdout`` and ``sys.stderr``. Everything that writes afterwards
+(``click.echo``, ``print``, a log, a traceback) writes through the new streams:
 
-- **stdout is data.** A line that could not be written is an error of the command: :class:`OutputFailed`
-  where the disk is full or the stream closed, :class:`ReaderGone` where the reader has left (``| head``).
-- **stderr is talk.** A line that cannot be written is dropped. Nothing fails because of it, and nothing
-  waits for it longer than ``PATIENCE_S``: a paused terminal must not stop a bus.
+- **stdout is for data.** A line that could not be written is an error of the command. It is
+  :class:`OutputFailed` if the disk is full or the stream is closed, and :class:`ReaderGone` if the
+  reader has left (``| head``).
+- **stderr is for people.** A line that cannot be written is dropped. Nothing fails because of it,
+  and nothing waits for it longer than ``PATIENCE_S``: a paused terminal must not stop a bus.
 
-What could steer a terminal is escaped on both, whoever wrote it (:func:`~sealbus_broker.printable.harmless`).
+Both escape characters that could steer a terminal (:func:`~sealbus_broker.printable.harmless`).
 
-Both write on a thread of their own, straight to the descriptor. So a signal is heard while a stream is
-full, nothing is left in a buffer for the interpreter to flush when it ends, and the threads, which are
-daemons, do not hold up that end.
+Both write on a thread of their own, straight to the descriptor. So a signal works while a stream is
+full, and the interpreter has no buffer to flush when it ends. The threads are daemons, and do not
+delay that end.
 """
 
 from __future__ import annotations
@@ -40,26 +41,29 @@ STDOUT: Final = 1
 STDERR: Final = 2
 
 PATIENCE_S: Final = 0.2
-"""How long one piece of talk waits to be written, so that talk and data appear in order on one terminal."""
+"""How long a line for people waits to be written.
+
+Then such lines and data are in order on a terminal.
+"""
 
 LAST_WORDS_S: Final = 1.0
-"""How long the end of a command waits for talk that is not yet written."""
+"""How long the end of a command waits for lines on stderr that are not yet written."""
 
 TALK_ROOM_BYTES: Final = 256 * 1024
-"""Talk that may wait for a slow reader, some two thousand lines. Beyond it talk is dropped."""
+"""Bytes on stderr that may wait for a slow reader: some two thousand lines. More are dropped."""
 
 CHUNK_BYTES: Final = 64 * 1024
-"""Written at once: what a Linux pipe holds."""
+"""Bytes written at once: the size of a Linux pipe."""
 
 _GONE: Final = frozenset({errno.EPIPE, errno.ECONNRESET})
-"""How a pipe and a socket say that their reader has left."""
+"""Errors of a pipe or a socket whose reader has left."""
 
 
 class _Writer:
     """Writes to one descriptor on a daemon thread, in order."""
 
     def __init__(self, descriptor: int, *, lossy: bool, failed: OSError | None = None) -> None:
-        """``lossy``: an error loses the piece that met it, and the next piece is tried again."""
+        """``lossy``: an error loses its piece only, and the next piece is tried."""
         self._descriptor = descriptor
         self._lossy = lossy
         self._waiting = bytearray()
@@ -76,7 +80,7 @@ class _Writer:
         return self._given - self._done
 
     def put(self, data: bytes) -> int:
-        """Take ``data``; return the position behind it, for :meth:`wait` and :meth:`when`."""
+        """Take ``data``, and return the position behind it, for :meth:`wait` and :meth:`when`."""
         with self._changed:
             if self.failed is None:
                 self._waiting += data
@@ -87,7 +91,10 @@ class _Writer:
             return self._given
 
     def wait(self, position: int, timeout_s: float | None = None) -> bool:
-        """Wait until all before ``position`` is written, or cannot be; return whether it happened in time."""
+        """Wait until everything before ``position`` is written or lost.
+
+        Return whether that was in time.
+        """
         with self._changed:
             return self._changed.wait_for(lambda: self._settled(position), timeout_s)
 
@@ -100,7 +107,10 @@ class _Writer:
         call()
 
     def _ended(self, error: BaseException) -> bool:
-        """Something but the writing failed: whoever waits is told that nothing more is written."""
+        """An error outside of the writing.
+
+        Everybody who waits learns that nothing more is written.
+        """
         with self._changed:
             self.failed = OSError(errno.EIO, f"writing ended unexpectedly ({kind(error)})")
             self._waiting.clear()
@@ -171,7 +181,7 @@ class _Data(_Sink):
         return len(given)
 
     def check(self) -> None:
-        """Raise what keeps data from being written, if anything does."""
+        """Raise the error that prevents writing, if there is one."""
         error = self.writer.failed
         if error is None:
             return
@@ -197,7 +207,10 @@ class _Talk(_Sink):
 
 
 class _Text(io.TextIOWrapper):
-    """A standard stream that nothing shown on it can steer: file names, names of bots and payloads are other people's words."""
+    """A standard stream that escapes.
+
+    File names, names of bots and payloads are the words of others.
+    """
 
     def write(self, text: str) -> int:
         super().write(harmless(text))
@@ -205,7 +218,10 @@ class _Text(io.TextIOWrapper):
 
 
 def install() -> None:
-    """Put safe streams in place of ``sys.stdout`` and ``sys.stderr``. Call it once, before anything is written."""
+    """Replace ``sys.stdout`` and ``sys.stderr`` by safe streams.
+
+    Call it once, before the first output.
+    """
     closed = _fill_closed()
     told: dict[int, OSError] = {number: OSError(errno.EBADF, os.strerror(errno.EBADF)) for number in closed}
     sys.stdout = _text(_Data(STDOUT, _Writer(STDOUT, lossy=False, failed=told.get(STDOUT))), sys.stdout)
@@ -213,10 +229,10 @@ def install() -> None:
 
 
 def _fill_closed() -> frozenset[int]:
-    """Open ``/dev/null`` in place of each standard stream that is closed; return which were.
+    """Open ``/dev/null`` in place of each closed standard stream, and return their numbers.
 
-    The next file or socket would get the number of a closed stream, and whatever writes to it, such as a child
-    process, would write into that.
+    Otherwise the next file or socket would get the number of a closed stream. A child process that
+    writes to that stream would then write into the file.
     """
     closed = []
     for number in (STDIN, STDOUT, STDERR):
@@ -232,13 +248,17 @@ def _fill_closed() -> frozenset[int]:
 
 
 def _text(sink: _Sink, before: object) -> io.TextIOWrapper:
-    """``sink`` for text, in the encoding of the stream ``before`` it. Nothing fails for want of a character."""
+    """``sink`` for text, in the encoding of the stream ``before`` it.
+
+    A missing character is no error.
+    """
     encoding = getattr(before, "encoding", None) or "utf-8"
     return _Text(sink, encoding, errors="backslashreplace", newline="\n", write_through=True)
 
 
 async def put_line(text: str) -> None:
-    """Write a line of data and return when it is written. A slow reader does not hold up the event loop.
+    """Write a line of data, and return when it is written. A slow reader does not block the event
+    loop.
 
     Raises :class:`OutputFailed` or :class:`ReaderGone`.
     """
@@ -264,7 +284,7 @@ async def put_line(text: str) -> None:
 
 
 def finish() -> None:
-    """Give talk a last moment to be written."""
+    """Give the lines on stderr a last moment to be written."""
     sink = getattr(sys.stderr, "buffer", None)
     if isinstance(sink, _Talk) and not sink.stalled:
         sink.writer.wait(sink.writer.put(b""), LAST_WORDS_S)

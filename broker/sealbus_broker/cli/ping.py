@@ -1,4 +1,4 @@
-"""``sealbus ping``: is the bus up? For people and for health checks."""
+"""``sealbus ping``: reports whether the bus works, for people and for health checks."""
 
 from __future__ import annotations
 
@@ -29,22 +29,24 @@ from sealbus_broker.relay.relay import clock_ms
 from sealbus_broker.relay.secrets import BusSecrets
 
 ASK_S: Final = 3.0
-"""How long NATS and a relay may take for one answer. All together stay below ten seconds, which is what
-compose's health check waits."""
+"""Longest time for one answer of NATS or a relay.
+
+All together stay below the ten seconds of the health check of ``compose.yaml``.
+"""
 
 MIB: Final = 1024 * 1024
 
 
 @dataclass(slots=True)
 class Found:
-    """What a ping has found out. ``--json`` prints it as it is."""
+    """The findings of a ping. ``--json`` prints them as they are."""
 
     health: str = Level.OK.value
     problems: list[Problem] = field(default_factory=list)
     relay: dict[str, Any] | None = None
-    """What the relay says of itself."""
+    """The health that the relay reports."""
     probe: dict[str, Any] | None = None
-    """What became of a message that was sent the whole way: its verdict, and the milliseconds that it took."""
+    """The verdict on a message that was sent the whole way, and its time in milliseconds."""
     streams: list[dict[str, Any]] = field(default_factory=list)
 
     def judge(self) -> None:
@@ -168,7 +170,7 @@ async def _ask_relay(nc: HardenedClient, relay: str | None) -> dict[str, Any] | 
 
 
 async def _probe(nc: HardenedClient, secrets: BusSecrets, relay: dict[str, Any], found: Found) -> None:
-    """Send a message the whole way, unless the relay says already that none gets through."""
+    """Send a message the whole way, unless the relay has reported that none is accepted."""
     if any(problem.about == "probe" for problem in found.problems):
         return
     prober = Prober(nc, secrets.bus, "ping")

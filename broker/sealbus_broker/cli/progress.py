@@ -1,4 +1,4 @@
-"""A status line on a terminal, for work that takes long. It is talk: it may fail, and the work goes on."""
+"""A status line on a terminal, for long work. It may fail, and the work goes on."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Final
 import click
 
 EVERY_S: Final = 0.1
-"""Between two drawings: ten a second look steady, and cost nothing beside the work."""
+"""Time between two drawings. Ten a second look steady, and cost nothing beside the work."""
 
 _ERASE: Final = "\r\x1b[K"
 
 
 class Progress:
-    """One line on stderr that is drawn over and over, where stderr is a terminal; nothing elsewhere."""
+    """One line on stderr that is drawn again and again. It is empty if stderr is not a terminal."""
 
     def __init__(self) -> None:
         self._on = sys.stderr.isatty()
@@ -24,7 +24,7 @@ class Progress:
         self._next = time.monotonic() + EVERY_S
 
     def show(self, text: str) -> None:
-        """Draw ``text``, unless the last drawing is only just past."""
+        """Draw ``text``, unless the last drawing was a moment ago."""
         if self._on and time.monotonic() >= self._next:
             self._next = time.monotonic() + EVERY_S
             self._drawn = True
@@ -36,7 +36,7 @@ class Progress:
         click.echo(text, err=True)
 
     def clear(self) -> None:
-        """Take the status line away."""
+        """Remove the status line."""
         if self._drawn:
             self._drawn = False
             click.echo(_ERASE, err=True, nl=False)

@@ -1,4 +1,7 @@
-"""``sealbus quarantine``: what was refused and kept, as an operator sees it. Its bytes are hostile: nothing is shown raw."""
+"""``sealbus quarantine``: refused messages that were kept, for an operator.
+
+Their bytes are hostile: nothing is shown raw.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +87,8 @@ def ls(
         return
     for line in table(HEAD, [_columns(record) for record in records], [_remark(record) for record in records]):
         click.echo(line)
-    # The service counts what has the reason and the bot; the subject is looked for in what it reads.
+    # The service counts the records of the reason and the bot. It looks for the subject only in the
+    # records that it reads.
     of = "" if subject else f" of {total}"
     click.echo(f"{len(records)}{of} shown" if records else "the quarantine holds nothing that matches", err=True)
 
@@ -111,7 +115,7 @@ def _columns(record: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _remark(record: dict[str, Any]) -> str:
-    """The detail; whose name the bytes claim, unless it is the session's own; whether the seal held."""
+    """The detail, the name that the bytes claim if it is another one, and whether the seal held."""
     parts = [readable(line) for line in (record["detail"] or "").split("\n") if line]
     if record["claimed"] and record["claimed"] != record["session"]:
         parts.append(f"says it is {readable(record['claimed'])}")
@@ -185,7 +189,7 @@ def _sequence(text: str) -> int:
 
 
 def _field(name: str, value: Any) -> str:
-    """One line of a record. A time has its name without the unit, and is written for people."""
+    """One line of a record. A time loses the unit from its name, and is written for people."""
     if name.endswith("_at_ms") and isinstance(value, int):
         return f"{name.removesuffix('_ms'):<16}{_time(value)}Z"
     if isinstance(value, str) and "\n" in value:

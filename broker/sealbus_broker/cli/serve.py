@@ -48,8 +48,9 @@ name_option = click.option("--name", default="relay", show_default=True, help="N
 @new_keys_option
 @name_option
 def up(folder: str | None, port: int | None, host: str, sync: str, new_keys: bool, name: str) -> int:
-    """Run a whole bus: a relay, and a nats-server that is watched and restarted. Ctrl-C stops
-    both.
+    """Run a whole bus: a relay, and a nats-server that is watched and restarted.
+
+    Ctrl-C stops both.
     """
 
     def begin() -> Serve:
@@ -89,7 +90,10 @@ def up(folder: str | None, port: int | None, host: str, sync: str, new_keys: boo
 
 
 async def _watch(server: NatsServer, relaying: Coroutine[Any, Any, None]) -> None:
-    """Run a relay and watch its server, until the relay ends or the server cannot be kept up; then stop the server."""
+    """Run a relay and watch its server, until the relay ends or the server cannot be kept running.
+
+    Then stop the server.
+    """
     supervisor = Supervisor("sealbus up", tell=tell)
     watching = supervisor.must("watching nats-server", server.supervise(), until=server.stopping)
     try:

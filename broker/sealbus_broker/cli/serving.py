@@ -1,4 +1,4 @@
-"""How a long-running command runs: on the fastest event loop there is, until a signal."""
+"""Runs a long-running command on the fastest event loop, until a signal."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ Serve = Callable[[asyncio.Event], Awaitable[None]]
 """Runs until the event is set."""
 
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""SIGHUP is what a closing terminal sends: without an orderly stop the server would be left behind."""
+"""Signals that stop a command.
+
+A closing terminal sends SIGHUP. Without an orderly stop, the server would remain.
+"""
 
 
 def run_until_signal(begin: Callable[[], Serve]) -> int:
-    """Run what ``begin`` makes until it ends or SIGINT, SIGTERM or SIGHUP sets its event; return the exit code.
+    """Run the result of ``begin`` until it ends, or until SIGINT, SIGTERM or SIGHUP sets its event.
 
-    Everything that is said on stderr has the form of the log, from the first line: also what ``begin`` finds
-    in the folder, and what it raises.
+    Returns the exit code. Everything on stderr has the form of the log, from the first line on:
+    also the findings and errors of ``begin``.
     """
     with logging_to_stderr():
         try:
@@ -50,7 +53,7 @@ IN_THE_LOG: Final = Talk(
     note=lambda text: log.warning("folder.noted", text=f"note: {text}"),
     problem=lambda text: log.error("problem.found", text=text),
 )
-"""How a long-running command reports its findings in the folder."""
+"""The log lines in which a long-running command reports its findings in the folder."""
 
 
 def _run(serve: Serve) -> None:
@@ -66,14 +69,16 @@ async def _until_signal(serve: Serve) -> None:
     stopping, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.set_exception_handler(_tell_lost)
     for number in _STOPS:
-        # `nohup` has a process ignore SIGHUP, and means it.
+        # `nohup` makes a process ignore SIGHUP on purpose.
         if signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, stopping.set)
     await serve(stopping)
 
 
 def _tell_lost(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log an error that nobody answers for. The message is asyncio's own. The error's text stays out."""
+    """Log an error that nobody answers for. The message is asyncio's own. The error's text stays
+    out.
+    """
     error = context.get("exception")
     said = {"error": kind(error)} if isinstance(error, BaseException) else {}
     log.error("background.lost", what=str(context.get("message")), **said)

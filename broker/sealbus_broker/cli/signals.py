@@ -1,4 +1,4 @@
-"""Running a command's coroutine so that a signal ends it, whatever it waits for."""
+"""Runs the coroutine of a command so that a signal ends it at any time."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ T = TypeVar("T")
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 CONNECT_S: Final = 10.0
-"""How long a command waits for the bus by default: a relay that starts anew is there sooner."""
+"""How long a command waits for the bus by default. A relay that restarts needs less."""
 
 NOTICE_S: Final = 1.0
-"""Silence after which a person wants to know what is waited for."""
+"""Silence after which a person is told the reason of the wait."""
 
 CLOSE_S: Final = 2.0
-"""How long a command waits for an orderly goodbye to the bus."""
+"""How long a command waits for an orderly end of its connection."""
 
 
 class Stop:
@@ -45,7 +45,7 @@ class Stop:
             raise Stopped(self.signal)
 
     async def before(self, work: Awaitable[T]) -> T | None:
-        """What ``work`` gives, or ``None`` if the command is asked to stop first: ``work`` is cancelled then."""
+        """The result of ``work``. ``None`` if a signal comes first, which cancels ``work``."""
         stopping = asyncio.ensure_future(self.event.wait())
         task = asyncio.ensure_future(work)
         try:
@@ -61,9 +61,10 @@ class Stop:
 def run(work: Callable[[Stop], Coroutine[Any, Any, T]], *, gentle: bool = False) -> T:
     """Run ``work`` in an event loop and return its result.
 
-    The first SIGINT or SIGTERM cancels it, or, if it is ``gentle``, only sets the event and leaves the end to ``work``.
-    The next one cancels what is gentle, and ends anything else at once. Raises :class:`Stopped` where ``work`` was cancelled.
-    A signal that was ignored when the command began, as ``nohup`` and a shell's ``&`` have it, stays ignored.
+    The first SIGINT or SIGTERM cancels ``work``. If it is ``gentle``, the signal only sets the
+    event, and ``work`` ends itself. The next signal cancels gentle work, and ends other work at
+    once. Raises :class:`Stopped` if ``work`` was cancelled. A signal that was ignored when the
+    command began, as with ``nohup`` and the ``&`` of a shell, stays ignored.
     """
     with asyncio.Runner() as runner:
         runner.get_loop().set_default_executor(_DaemonExecutor())
@@ -96,7 +97,7 @@ async def _stoppable(work: Callable[[Stop], Coroutine[Any, Any, T]], *, gentle: 
 
 
 def end_at_once(number: int) -> None:
-    """End the process, without giving anything the time to end in order."""
+    """End the process at once, without an orderly end of its parts."""
     print("stopped", file=sys.stderr)  # noqa: T201  # as click.echo would
     output.finish()
     os._exit(128 + number)
@@ -104,10 +105,10 @@ def end_at_once(number: int) -> None:
 
 @contextlib.asynccontextmanager
 async def connected(bot: Bot, timeout_s: float, stop: Stop | None = None) -> AsyncIterator[Bot]:
-    """``bot`` while it is connected. Says on stderr what it waits for, if that takes long.
+    """``bot`` while it is connected. After a second, it says on stderr that it waits for the bus.
 
-    Raises :class:`~sealbus.errors.ConnectionFailed` after ``timeout_s``. What is run gently gives its ``stop``, and :class:`Stopped`
-    is raised if the command is asked to stop before the bot is connected.
+    Raises :class:`~sealbus.errors.ConnectionFailed` after ``timeout_s``. Gentle work passes its
+    ``stop``. Then :class:`Stopped` is raised if a signal comes before the bot is connected.
     """
     where = ", ".join(bot.credentials.servers)
     notice = asyncio.get_running_loop().call_later(
@@ -128,8 +129,9 @@ async def connected(bot: Bot, timeout_s: float, stop: Stop | None = None) -> Asy
 class _DaemonExecutor(ThreadPoolExecutor):
     """Runs each call on a daemon thread.
 
-    An event loop looks up host names on its executor's threads, and asyncio and the interpreter wait for those when they
-    end. A name server that does not answer would hold up Ctrl-C for as long as the system's resolver is patient.
+    An event loop looks up host names on the threads of its executor. asyncio and the interpreter
+    wait for those threads when they end. A name server that does not answer would delay Ctrl-C
+    until the resolver of the system gives up.
     """
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:

@@ -1,7 +1,7 @@
-"""``sealbus subscriptions``: the durable subscriptions of a bus, as an operator sees them.
+"""``sealbus subscriptions``: the durable subscriptions of a bus, for an operator.
 
-A durable subscription stays after its bot is gone, and with it the place that it has reached. The bus has room for a number of them,
-and so has each bot.
+A durable subscription remains after its bot is gone, with its place in the stream. The bus has room
+for a number of them, and so has each bot.
 """
 
 from __future__ import annotations

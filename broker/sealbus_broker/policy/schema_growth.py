@@ -1,20 +1,20 @@
 """Recursive schemas that would let a small payload hold the gate for hours.
 
-A validator looks at a value once for each way in which the schema reaches it. If a schema refers back
-to itself in one way only, that grows with the payload. If it does so in two ways for the same place,
-as in ::
+A validator looks at a value once for each way in which the schema reaches it. If a schema refers
+back to itself in one way only, that grows with the payload. If it does so in two ways for the same
+place, as in ::
 
     {"anyOf": [{"properties": {"next": {"$ref": "#"}}},
                {"properties": {"next": {"$ref": "#"}, "name": {}}}]}
 
-every level doubles it. 20 levels took 100 seconds, and a payload may have 32. A bot that may publish
-on that subject could stop the relay.
+every level doubles it. 20 levels took 100 seconds, and a payload may have 32. A bot that may
+publish on that subject could stop the relay.
 
 Such a schema is a finite automaton with *exponential ambiguity*. Its states are the subschemas, and
 its letters are the steps from a value to its members. Two different paths that read the same word
 leave some state and come back to it. This is decidable (Weber and Seidl, 1991): look for a cycle
-through ``(q, q)`` in the product of the automaton with itself that leaves the diagonal. It is decided
-here, at load.
+through ``(q, q)`` in the product of the automaton with itself that leaves the diagonal. It is
+decided here, at load.
 """
 
 from __future__ import annotations

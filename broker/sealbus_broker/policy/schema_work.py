@@ -1,16 +1,16 @@
 """How much work one payload can make of a schema: a bound that holds whatever the payload is.
 
-The unit is a *step*, about ten nanoseconds: the time that the validator needs for one simple keyword
-and one value. The subject limits the values and bytes of a payload (``max_bytes``). So a schema takes
-at most
+The unit is a *step*, about ten nanoseconds: the time that the validator needs for one simple
+keyword and one value. The subject limits the values and bytes of a payload (``max_bytes``). So a
+schema takes at most
 
     fixed + per value x values + per byte x bytes
 
-steps. *Fixed* is the cost of schemas that have one place in a payload: a property by its name, under
-other such properties. Every value may meet a schema that is reached through ``items`` and the like,
-so the cost of such a schema counts for each value. Both follow from the automaton of
-:mod:`sealbus_broker.policy.schema_growth`: on the way down from the root, the most expensive step is
-taken at every level.
+steps. *Fixed* is the cost of schemas that have one place in a payload: a property by its name,
+under other such properties. Every value may meet a schema that is reached through ``items`` and the
+like, so the cost of such a schema counts for each value. Both follow from the automaton of
+:mod:`sealbus_broker.policy.schema_growth`: on the way down from the root, the most expensive step
+is taken at every level.
 
 The cost of each keyword is in :mod:`sealbus_broker.policy.schema_costs`.
 """

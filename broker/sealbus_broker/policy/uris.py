@@ -18,10 +18,10 @@ def same_uri(one: object, other: str) -> bool:
 
 
 def normal_uri(uri: str) -> str:
-    """``uri`` in its normal form: case of scheme and host, the host's last dot, default port, needless
-    escapes and missing ones (RFC 3987), dot segments, empty fragment.
+    """``uri`` in its normal form. A text that is not a URI stays as it is.
 
-    What is no URI comes back as it is.
+    The form covers the case of scheme and host, the host's last dot, the default port, needless and
+    missing escapes (RFC 3987), dot segments and an empty fragment.
     """
     try:
         parts = urlsplit(uri)

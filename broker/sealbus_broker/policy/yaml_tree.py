@@ -5,8 +5,8 @@ Two readers who see different policies in one file are a hole. Therefore:
 - A key that occurs twice is refused.
 - Anchors, aliases, merge keys and tags are refused. Nine lines of aliases can stand for a billion
   values, and a tag names a type to construct.
-- ``yes``, ``on``, ``1_0`` and dates are text. Only ``true`` and ``false`` are booleans, and only plain
-  decimal digits are integers.
+- ``yes``, ``on``, ``1_0`` and dates are text. Only ``true`` and ``false`` are booleans, and only
+  plain decimal digits are integers.
 - Directives are refused, and characters that people and programs read differently.
 - Every key is text: ``404:`` is the key ``404``.
 """
