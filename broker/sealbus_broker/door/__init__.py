@@ -1,1 +1,1 @@
-"""The door: who may connect, decided in a process that messages cannot delay."""
+"""The door: a process that admits bots, so that no message can delay a login."""

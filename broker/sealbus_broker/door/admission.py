@@ -1,19 +1,30 @@
-"""Who may connect, and what their session may do: the relay's answer to NATS's auth callout.
+"""Who may connect, and what their session may do: the answer to NATS's auth callout.
 
 A bot connects with an admission text (:mod:`sealbus.protocol.admission`) as its token, and with its
 signature over the server's challenge and that text, made under the ``connect`` context. nats-server
 verifies neither: it asks here. The answer is a session of a few minutes with exactly these rights,
 inside the account BOTS:
 
-========== =======================================================================================================
-publish    ``send.<bot>`` and ``call.<bot>``; for each consumer asked for, which must be the bot's own by its name: asking it for
-           messages, and acknowledging them
-subscribe  ``inbox.<bot>.>``, ``bus.reply.<bot>.>``, and ``bus.<pattern>`` for each grant; in a queue group only under the bot's
-           own name, for in another bot's group it would take that bot's messages away
-========== =======================================================================================================
+========== =========================================================================================
+publish    ``send.<bot>`` and ``call.<bot>``. For each consumer in the admission text, asking it for
+           messages, and acknowledging them. By its name it must be the bot's own.
+subscribe  ``inbox.<bot>.>``, ``bus.reply.<bot>.>``, and ``bus.<pattern>`` for each grant. In a
+queue
+           group only under the bot's own name, because in another bot's group it would take that
+           bot's messages away.
+========== =========================================================================================
 
-:func:`decide` is pure. A refusal tells the bot nothing but that it was refused; the reason is in the relay's log. A bot that has proven
-who it is, and has as many sessions as it may, is told that (:data:`~sealbus_broker.nats.config.FULL_ACCOUNT`).
+:func:`decide` is pure, and :class:`Admission` answers. A login ends in one of three ways:
+
+- *Admitted.* The answer has the session's rights.
+- *Denied.* The bot learns only that it was not admitted. The reason is in the relay's log, so a
+  stranger learns nothing about the policy.
+- *Full.* The bot has proven who it is, and has all the sessions that it may have. It is told so, by
+  way of :data:`~sealbus_broker.nats.config.FULL_ACCOUNT`.
+
+When the connection is lost, nobody asks, and logins that are being answered get no answer.
+nats-server refuses each after two seconds, and the bot tries again. Another relay may answer
+meanwhile.
 """
 
 from __future__ import annotations
@@ -25,7 +36,7 @@ import contextlib
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 from nats.aio.client import Client
@@ -51,34 +62,51 @@ from sealbus_broker.printable import printable
 log = structlog.get_logger(__name__)
 
 GRANTS_LOGGED: Final = 600
-"""Lines about bots that came in, a minute at most: one in ten seconds of each bot, so that a bus of a hundred has all of them."""
+"""How many lines a minute the log has about admitted bots. Each bot has a line in ten seconds, so a
+bus of a hundred bots has all its lines."""
 
 CONFIG_HINT: Final = "does it run with the configuration that this version of `sealbus prepare` writes?"
 
 CALLOUT_SUBJECT: Final = "$SYS.REQ.USER.AUTH"
+"""The subject on which nats-server asks about each login."""
+
+HOST_SHOWN: Final = 64
+"""How many characters of a client's address the log has. nats-server writes the address, and the
+limit stays for a server that does not."""
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
-    """What an admitted bot gets."""
+class Admitted:
+    """The rights of an admitted bot's session."""
 
     bot: str
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
+    """Patterns. ``<pattern> <queue>`` allows that queue group, and no other."""
     expires_at_ms: int
+    """When the session ends (ms since 1970)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """Why a connection is not admitted: for the log, not for the one who asked."""
+    """The reason why a connection is not admitted: for the log, and not for the client."""
 
     bot: str | None
+    """The bot that the client says it is, if it says so."""
     why: str
 
 
-def decide(connect: dict[str, Any], challenge: object, policy: Policy, now_ms: int) -> Session | Denial:
-    """Judge one connection. ``connect``: the options that the client sent; ``challenge``: the nonce that the server sent it."""
-    token, signature_text = connect.get("auth_token"), connect.get("sig")
+def decide(connect: dict[str, Any], challenge: object, policy: Policy, now_ms: int) -> Admitted | Denial:
+    """Judge one connection.
+
+    Args:
+        connect: The options that the client sent.
+        challenge: The nonce that the server sent to the client.
+        policy: The policy in force.
+        now_ms: The time of the login (ms since 1970).
+    """
+    token = connect.get("auth_token")
+    signature_text = connect.get("sig")
     if not (isinstance(token, str) and isinstance(signature_text, str) and isinstance(challenge, str)):
         return Denial(None, "no admission text, signature or challenge")
     if not (challenge.isascii() and challenge):
@@ -87,8 +115,10 @@ def decide(connect: dict[str, Any], challenge: object, policy: Policy, now_ms: i
         said = AdmissionText.decode(token)
     except Malformed as error:
         return Denial(None, error.what)
-    name, consumers = said.bot, said.consumers
-    bot = policy.bots.get(name)  # the relays' own name is not among them
+    name = said.bot
+    consumers = said.consumers
+    # The relays' own name is not among them, so nobody logs in as a relay.
+    bot = policy.bots.get(name)
     if bot is None:
         return Denial(name, "the policy knows no such bot")
     refused = _check_key(bot, said.key, now_ms)
@@ -108,7 +138,7 @@ def decide(connect: dict[str, Any], challenge: object, policy: Policy, now_ms: i
     for consumer in consumers:
         if consumer_owner(consumer) != name:
             return Denial(name, "a consumer that is not the bot's own")
-    return Session(
+    return Admitted(
         name,
         publish=(
             ingress_subject(name, live=False),
@@ -120,7 +150,8 @@ def decide(connect: dict[str, Any], challenge: object, policy: Policy, now_ms: i
             f"{INBOX}.{name}.>",
             f"{BUS}.{REPLY}.{name}.>",
             *(f"{BUS}.{pattern}" for pattern in bot.subscribe),
-            # nats-server reads "subject queue": where there is such an entry, no other queue group may be joined.
+            # nats-server reads "subject queue". Where there is such an entry, the session may join
+            # no other queue group.
             *(f"{BUS}.{pattern} {name}" for pattern in bot.subscribe),
         ),
         expires_at_ms=min(now_ms + policy.limits.session_ms, expires_at_ms),
@@ -128,7 +159,8 @@ def decide(connect: dict[str, Any], challenge: object, policy: Policy, now_ms: i
 
 
 def _check_key(bot: BotRule, text: str, now_ms: int) -> tuple[bytes, int] | Denial:
-    """The raw key and when a session with it must end, or why it opens nothing."""
+    """Return the raw key and when a session with it must end, or the reason why it opens
+    nothing."""
     try:
         raw = PublicKey.parse(text, KeyKind.BOT).raw
     except InvalidInput as error:
@@ -154,17 +186,29 @@ class Admission:
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``issuer`` signs the sessions."""
+        """Prepare; :meth:`start` begins to answer.
+
+        Args:
+            nc: A connection that is logged in as the relay.
+            issuer: The key that signs sessions.
+            policy: Gives the policy in force.
+            now: The wall clock, in seconds since 1970.
+            monotonic: A clock that is never set, in seconds.
+        """
         self._nc = nc
         self._issuer = issuer
         self._policy = policy
         self._now = now
         self._sessions = Sessions(nc, monotonic)
         self._refusals = Throttle(monotonic)
+        """Bounds the log lines about logins that failed."""
         self._grants = Throttle(monotonic, lines=GRANTS_LOGGED)
+        """Bounds the log lines about logins that succeeded."""
         self._subscription: Any = None
+        """To the callout, once started."""
         self._answering: set[asyncio.Task[None]] = set()
-        """Bounded by the server, which has so many connections and waits two seconds for each answer."""
+        """The logins that are being answered. The server bounds them by its number of connections,
+        and by the two seconds that it waits for each answer."""
 
     async def start(self) -> None:
         """Begin to answer."""
@@ -172,14 +216,17 @@ class Admission:
         await self._nc.flush()
 
     async def stop(self) -> None:
-        """Answer what has arrived, and no more."""
+        """Answer the logins that have come, and no more."""
         if self._subscription is not None and self._nc.is_connected:
             with contextlib.suppress(NatsError, OSError):
                 await self._subscription.drain()
         await asyncio.gather(*self._answering, return_exceptions=True)
 
     async def _on_request(self, msg: Msg) -> None:
-        """Answer beside others: nats-server is asked about one bot's sessions while the next bot is judged."""
+        """Answer a login beside others.
+
+        While nats-server is asked about the sessions of one bot, the next bot is judged.
+        """
         task = asyncio.create_task(self._respond(msg))
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
@@ -193,53 +240,93 @@ class Admission:
             self._warn("admission.unanswered", "unanswered", error=type(error).__name__)
 
     def _warn(self, event: str, kind: Hashable, **fields: Any) -> None:
-        """One line in the log, unless there were many like it."""
+        """Write a line into the log, unless there were many like it."""
         left_out = self._refusals.may_speak(kind)
         if left_out is not None:
             log.warning(event, **fields, left_out=left_out)
 
     async def _answer(self, request: bytes) -> bytes:
-        """The signed response to one request. Raises :class:`Malformed` for what no nats-server asked."""
+        """Return the signed response to one request.
+
+        Raises:
+            Malformed: The request is not one of a nats-server.
+        """
         now = self._now()
         policy = self._policy()
-        nats = jwt.verify_request(request, now, policy.limits.clock_skew_ms / 1000)["nats"]
-        try:
-            connect, client = nats["connect_opts"], nats["client_info"]
-            user, server = str(nats["user_nkey"]), str(nats["server_id"]["id"])
-            challenge, host, connection = client.get("nonce"), client.get("host"), int(client.get("id", 0))
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-            raise Malformed("a request without its fields") from None
-        if not isinstance(connect, dict):
-            raise Malformed("a request without its fields")
-        decision = decide(connect, challenge, policy, int(now * 1000))
+        login = _read_login(jwt.verify_request(request, now, policy.limits.clock_skew_ms / 1000)["nats"])
+        decision = decide(login.connect, login.challenge, policy, int(now * 1000))
         account = BOTS_ACCOUNT
-        if isinstance(decision, Session):
-            bot, most = decision.bot, policy.limits.connections
+        if isinstance(decision, Admitted):
+            bot = decision.bot
+            most = policy.limits.connections
             try:
-                if not await self._sessions.admit(bot, connection, most):
+                if not await self._sessions.admit(bot, login.connection, most):
                     account = FULL_ACCOUNT
-                    self._deny(
-                        Denial(bot, f"it has {most} sessions already, as many as it may (limits.connections)"), host
-                    )
+                    why = f"it has {most} sessions already, as many as it may (limits.connections)"
+                    self._deny(Denial(bot, why), login.host)
             except (NatsError, OSError) as error:
-                why = f"nats-server does not say how many sessions it has ({type(error).__name__}); {CONFIG_HINT}"
-                decision = Denial(bot, why)
+                unknown = f"nats-server does not say how many sessions it has ({type(error).__name__})"
+                decision = Denial(bot, f"{unknown}; {CONFIG_HINT}")
         response: dict[str, Any] = {"type": "authorization_response", "version": 2}
-        if isinstance(decision, Session):
-            if account == BOTS_ACCOUNT and (left_out := self._grants.may_speak(decision.bot)) is not None:
-                log.info("admission.granted", bot=decision.bot, host=printable(str(host), 64), left_out=left_out)
-            response["jwt"] = jwt.sign(_user_claims(decision, user, account), self._issuer, int(now))
+        if isinstance(decision, Admitted):
+            if account == BOTS_ACCOUNT:
+                self._grant(decision, login.host)
+            claims = _user_claims(decision, login.user, account)
+            response["jwt"] = jwt.sign(claims, self._issuer, int(now))
         else:
-            self._deny(decision, host)
+            self._deny(decision, login.host)
             response["error"] = "not admitted"
-        return jwt.sign({"sub": user, "aud": server, "nats": response}, self._issuer, int(now)).encode()
+        answer = {"sub": login.user, "aud": login.server, "nats": response}
+        return jwt.sign(answer, self._issuer, int(now)).encode()
 
-    def _deny(self, denial: Denial, host: object) -> None:
+    def _grant(self, session: Admitted, host: str) -> None:
+        left_out = self._grants.may_speak(session.bot)
+        if left_out is not None:
+            log.info("admission.granted", bot=session.bot, host=host, left_out=left_out)
+
+    def _deny(self, denial: Denial, host: str) -> None:
         kind = denial.bot, denial.why
-        self._warn("admission.denied", kind, bot=denial.bot, why=denial.why, host=printable(str(host), 64))
+        self._warn("admission.denied", kind, bot=denial.bot, why=denial.why, host=host)
 
 
-def _user_claims(session: Session, user: str, account: str) -> dict[str, Any]:
+class _Login(NamedTuple):
+    """One login that nats-server asks about."""
+
+    connect: dict[str, Any]
+    """The options that the client sent."""
+    challenge: object
+    """The nonce that the server sent to the client."""
+    host: str
+    """The client's address, printable."""
+    connection: int
+    """The server's number for the connection."""
+    user: str
+    """The key that the server has made for the session."""
+    server: str
+    """The server's id, for which the answer is meant."""
+
+
+def _read_login(nats: Any) -> _Login:
+    """Read the fields of a request. Raises :class:`Malformed`."""
+    try:
+        connect = nats["connect_opts"]
+        client = nats["client_info"]
+        login = _Login(
+            connect=connect,
+            challenge=client.get("nonce"),
+            host=printable(str(client.get("host")), HOST_SHOWN),
+            connection=int(client.get("id", 0)),
+            user=str(nats["user_nkey"]),
+            server=str(nats["server_id"]["id"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        raise Malformed("a request without its fields") from None
+    if not isinstance(connect, dict):
+        raise Malformed("a request without its fields")
+    return login
+
+
+def _user_claims(session: Admitted, user: str, account: str) -> dict[str, Any]:
     return {
         "sub": user,
         "name": session.bot,

@@ -1,7 +1,8 @@
-"""What the process that admits bots is told when it starts: where NATS is, with which keys, and who may come in.
+"""The orders of the process that admits bots: where NATS is, with which keys, and who may come in.
 
-One line of JSON on its standard input, which nobody else can read: a command line and an environment can be read by others.
-The bus key is not in it, so that a fault at the door lets nobody stamp a message.
+They are one line of JSON on its standard input, which nobody else can read. Others can read a
+command line and an environment. The bus key is not among them, so a fault at the door lets nobody
+stamp a message.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.gate.policy import BotKey, BotRule, Limits, Policy
 
 MAX_BYTES: Final = 64 * 1024 * 1024
-"""A bot with some keys and grants has about 400 bytes: this is a policy of more than a hundred thousand."""
+"""The largest orders. A bot with some keys and grants has about 400 bytes, so these have more than
+a hundred thousand bots."""
+
+_LIMITS: Final = ("session_ms", "clock_skew_ms", "connections")
+"""The limits that the door needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """Everything that the door needs. ``repr()`` shows no seed."""
+    """Everything that the door needs. Its ``repr()`` shows no seed."""
 
     servers: tuple[str, ...]
     relay: str
@@ -28,10 +33,10 @@ class Orders:
     login: SigningKey
     issuer: SigningKey
     policy: Policy
-    """Only the bots, and the limits that concern sessions: the door judges no message."""
+    """It has only the bots, and the limits of sessions. The door judges no message."""
 
     def encode(self) -> bytes:
-        """One line."""
+        """Return one line, with its end."""
         limits = self.policy.limits
         bots = {
             name: {
@@ -56,7 +61,7 @@ class Orders:
 
     @classmethod
     def decode(cls, line: bytes) -> Orders:
-        """Read one line. Raises :class:`Malformed`, which repeats nothing of it."""
+        """Read one line. Raises :class:`Malformed`, whose text has nothing of the line."""
         try:
             fields = json.loads(line)
             bots = {
@@ -77,6 +82,3 @@ class Orders:
             )
         except (ValueError, KeyError, TypeError, AttributeError, InvalidInput, RecursionError):
             raise Malformed("not the orders of a relay") from None
-
-
-_LIMITS: Final = ("session_ms", "clock_skew_ms", "connections")

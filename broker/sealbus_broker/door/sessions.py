@@ -1,9 +1,11 @@
-"""How many sessions each bot has: what nats-server says, and what it will say in a moment.
+"""The number of sessions of each bot: those that nats-server counts, and those that it counts soon.
 
-A bot may have ``limits.connections`` sessions, so that no bot uses up the connections of all. nats-server knows who is connected
-(``CONNZ`` of the account BOTS, asked with the bot's name), whichever relay admitted them. Between a relay's answer to a login and the
-moment when nats-server counts it lie milliseconds; those admitted here are counted from the answer on. Several relays
-that admit one bot within a tenth of a second (:data:`FRESH_S`) do not see each other's: each may admit up to the limit, and none after that.
+A bot may have ``limits.connections`` sessions, so that no bot uses up the connections of all.
+nats-server knows who is connected, whichever relay admitted them (``CONNZ`` of the account BOTS,
+asked with the bot's name). It counts a login some milliseconds after a relay has answered it. Until
+then the relay counts its own answers. Relays that admit one bot within a tenth of a second
+(:data:`FRESH_S`) do not see each other's answers. Each of them may admit up to the limit, and none
+after that.
 """
 
 from __future__ import annotations
@@ -20,17 +22,20 @@ from nats.errors import Error as NatsError
 from sealbus_broker.nats.config import CONNECTIONS_SUBJECT
 
 ASK_S: Final = 1.5
-"""How long nats-server may take to say who is connected: most of the two seconds that a login has. It takes 2.4 ms with 3,000 connections
-(nats-server 2.15.1, two busy cores)."""
+"""How long nats-server may take to say who is connected: most of the two seconds that a login has.
+It takes 2.4 ms with 3,000 connections (nats-server 2.15.1, two busy cores)."""
 
 SETTLE_S: Final = 2.0
-"""How long a login may take from the answer until nats-server counts it; by then it has cut off whoever has not come in."""
+"""How long a login may take from the answer until nats-server counts it. By then the server has cut
+off a client that has not come in."""
 
 FRESH_S: Final = 0.1
-"""For so long an answer serves the next logins of the same bot: whom this process admitted since then it knows itself."""
+"""How long one answer of the server serves further logins of the same bot. This process knows by
+itself whom it has admitted since."""
 
 FULL_S: Final = 1.0
-"""For so long a bot that has all its sessions is refused without asking: who tries again and again costs nats-server nothing."""
+"""How long a bot that has all its sessions is refused without asking. A bot that tries again and
+again then costs nats-server nothing."""
 
 
 class Sessions:
@@ -40,18 +45,25 @@ class Sessions:
         self._nc = nc
         self._monotonic = monotonic
         self._admitted: dict[str, dict[int, float]] = {}
-        """By bot and connection: when it was admitted here, unless nats-server counts it already."""
+        """For each bot and connection, when it was admitted here, unless nats-server counts it
+        already."""
         self._connected: dict[str, tuple[float, frozenset[int]]] = {}
-        """By bot: what nats-server said, and when it was asked."""
+        """For each bot, when nats-server was asked, and its answer."""
         self._full: dict[str, float] = {}
-        """By bot: until when it is known to have all that it may have."""
+        """For each bot, until when it is known to have all the sessions that it may have."""
         self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        """One a bot, so that its logins are counted one after the other."""
+        """A lock for each bot, so that its logins are counted one after the other."""
 
     async def admit(self, bot: str, connection: int, most: int) -> bool:
-        """Whether ``bot`` may have ``connection`` (nats-server's number) too, and so has it from now on.
+        """Whether ``bot`` may have one session more. If so, it has it from now on.
 
-        Raises :class:`NatsError` or :class:`OSError` if nats-server does not say.
+        Args:
+            bot: The bot, which has proven who it is.
+            connection: The server's number for the connection.
+            most: How many sessions the bot may have.
+
+        Raises:
+            nats.errors.Error, OSError: nats-server does not say who is connected.
         """
         async with self._asking[bot]:
             now = self._monotonic()
@@ -74,7 +86,7 @@ class Sessions:
             return not is_full
 
     async def _ask(self, bot: str, most: int) -> frozenset[int]:
-        """The connections of ``bot``, of which ``most`` are enough to know."""
+        """Return the connections of ``bot``, and of more than ``most`` only that many."""
         ask = {"auth": True, "user": bot, "limit": most}
         answer = await self._nc.request(CONNECTIONS_SUBJECT, json.dumps(ask).encode(), ASK_S)
         try:

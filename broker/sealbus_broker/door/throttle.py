@@ -1,8 +1,8 @@
-"""Log lines that strangers cause, so many and no more.
+"""A bound on the log lines that strangers cause.
 
-Whoever can reach the port can be refused as often as he likes, a thousand times a second. Of one kind, the first
-:data:`FIRST` lines are written, and then one in :data:`QUIET_S`; of all kinds together :data:`LINES` in :data:`PERIOD_S`.
-Each line says how many were left out before it.
+A stranger who can reach the port can be refused a thousand times a second. Of one kind of line, the
+first :data:`FIRST` are written, and then one in :data:`QUIET_S`. Of all kinds together,
+:data:`LINES` are written in :data:`PERIOD_S`. Each line says how many were left out before it.
 """
 
 from __future__ import annotations
@@ -11,33 +11,43 @@ from collections.abc import Callable, Hashable
 from typing import Final
 
 FIRST: Final = 5
-"""Lines of one kind that are all written, until there was none for PERIOD_S: a few tries of a person are told one by one."""
+"""How many lines of one kind are all written, so that a person sees a few attempts one by one. A
+kind without a line for PERIOD_S begins again."""
 
 QUIET_S: Final = 10.0
-"""Between two lines of one kind: soon enough to see what goes on while it goes on."""
+"""The pause between two further lines of one kind. It is short enough to follow an attack while it
+lasts."""
 
 LINES: Final = 60
+"""How many lines are written in a period."""
+
 PERIOD_S: Final = 60.0
-"""A line has at most some 350 bytes: 30 MB a day, however many logins are refused for however many reasons."""
+"""How long a period is. A line has at most about 350 bytes, so the log grows by at most 30 MB a
+day."""
 
 KINDS: Final = 4096
-"""Kinds that are remembered. A stranger may name as many bots as he likes: beyond this, all are forgotten at once."""
+"""How many kinds are remembered. A stranger may name any number of bots. Beyond this number, all
+kinds are forgotten at once."""
 
 
 class Throttle:
-    """Says whether a line may be written, and how many were not."""
+    """Says whether a line may be written, and how many were left out."""
 
     def __init__(self, monotonic: Callable[[], float], *, lines: int = LINES) -> None:
         self._monotonic = monotonic
         self._lines = lines
         self._spoken: dict[Hashable, tuple[float, int]] = {}
-        """Of each kind, when its last line was written, and how many were."""
+        """For each kind, when its last line was written, and how many were."""
         self._left = lines
+        """How many lines may still be written in this period."""
         self._since = monotonic()
+        """When this period began."""
         self._unsaid = 0
+        """How many lines were left out since the last one."""
 
     def may_speak(self, kind: Hashable) -> int | None:
-        """How many lines were left out since the last one, or ``None`` if this one is to be left out too."""
+        """Return how many lines were left out since the last one, or ``None`` to leave this one
+        out."""
         now = self._monotonic()
         if now - self._since >= PERIOD_S:
             self._since, self._left = now, self._lines
