@@ -15,7 +15,7 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "bots.md"
 
 
 def programs() -> list[str]:
-    """The programs of the document that import the library. ``test_examples.py`` runs those that are files."""
+    """The programs of the document that import the library, without those of ``test_examples.py``."""
     text = BLOCK.sub("", DOCUMENT.read_text())
     blocks: list[str] = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     return [block for block in blocks if "from sealbus import" in block]

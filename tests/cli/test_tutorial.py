@@ -1,4 +1,4 @@
-"""The tutorial works as it is written: all its commands and programs, in order, on a bus of its own."""
+"""The tutorial works as it is written: all its commands and programs, in order, on a new bus."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class Block:
 
 def blocks() -> list[Block]:
     """All code blocks, in order."""
-    found = re.findall(r"([^\n]*)\n\n```(\w+)\n(.*?)^```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    text = DOCUMENT.read_text()
+    found = re.findall(r"([^\n]*)\n\n```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     made = []
     for before, language, text in found:
         named = re.search(r"`([\w./]+)`:$", before)
@@ -46,9 +47,13 @@ def blocks() -> list[Block]:
 
 
 def matches(shown: str, said: str) -> bool:
-    """Whether ``said`` is ``shown``, but for numbers, digests and the width of columns; ``…`` is any lines."""
-    lines = ["(?:.*\n)*" if line == "…" else re.escape(line) + "\n" for line in _normal(shown).splitlines()]
-    return re.fullmatch("".join(lines), _normal(said) + "\n") is not None
+    """Whether ``said`` is ``shown``, except for numbers, digests and the width of columns.
+
+    A line ``…`` stands for any number of lines.
+    """
+    lines = _normal(shown).splitlines()
+    parts = ["(?:.*\n)*" if line == "…" else re.escape(line) + "\n" for line in lines]
+    return re.fullmatch("".join(parts), _normal(said) + "\n") is not None
 
 
 def _normal(text: str) -> str:
@@ -64,10 +69,11 @@ class Terminal:
     process: subprocess.Popen[bytes]
 
     def said(self) -> str:
-        """What is on it. A log is shown to people in its sentences, and is JSON where nobody looks."""
+        """Its text. A log has sentences on a terminal, and JSON in a file: here are the sentences."""
         shown = []
         for line in self.log.read_text().splitlines():
-            row = json.loads(line) if line.startswith("{") and line.endswith("}") else {"text": line}
+            is_json = line.startswith("{") and line.endswith("}")
+            row = json.loads(line) if is_json else {"text": line}
             shown.append(row.get("text") or row["event"])
         return "\n".join(shown)
 
@@ -93,11 +99,13 @@ class Reader:
             program = programs / name
             program.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module}"$@"\n')
             program.chmod(0o755)
-        inherited = {name: value for name, value in clean_environment().items() if not name.startswith("PYTEST_")}
+        around = clean_environment().items()
+        inherited = {name: value for name, value in around if not name.startswith("PYTEST_")}
         self._environment = inherited | {
             "PATH": f"{programs}:{os.environ['PATH']}",
             "PYTHONUNBUFFERED": "1",
-            "PYTEST_PLUGINS": "sealbus_broker.testing.plugin",  # an older installation may not name it
+            # An older installation of Sealbus does not name the plugin.
+            "PYTEST_PLUGINS": "sealbus_broker.testing.plugin",
         }
 
     def write(self, block: Block) -> None:
@@ -108,7 +116,8 @@ class Reader:
 
     def run(self, commands: str) -> str:
         """Run commands to their end; what they wrote."""
-        commands = commands.replace("init mybus", f"init mybus --server nats://127.0.0.1:{self._port}")
+        server = f"nats://127.0.0.1:{self._port}"
+        commands = commands.replace("init mybus", f"init mybus --server {server}")
         done = subprocess.run(
             ["/bin/sh", "-e", "-c", commands],
             cwd=self.folder,

@@ -11,7 +11,7 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "docs" / "adr"
 DECISIONS = sorted(FOLDER.glob("[0-9]*.md"))
 SECTIONS = ("Context", "Options", "Decision", "Consequences", "Measured")
-"""In this order. A decision for which there were no other ways, or no measurement, leaves that out."""
+"""In this order. A decision without other options, or without measurements, leaves that out."""
 
 
 def title(decision: Path) -> str:

@@ -1,7 +1,8 @@
-"""The required part of the JSON-Schema-Test-Suite for Draft 2020-12, through our validator and through ``jsonschema``.
+"""The required part of the JSON-Schema-Test-Suite for Draft 2020-12, through our validator and
+through ``jsonschema``.
 
-Every difference from what the suite expects, and from ``jsonschema``, is in a table with its reason. A difference that is not
-listed fails, and so does a listed one that is gone.
+Every difference from the suite's expectation, and from ``jsonschema``, is in a table with its
+reason. A difference that is not listed fails, and so does a listed one that is gone.
 """
 
 from __future__ import annotations
