@@ -25,9 +25,9 @@ from benchmarks.crowd import Crowd
 from benchmarks.generator import PATIENCE_S, POLL_S, Cost, Generator, Used, login, stream_state
 from benchmarks.process import held
 from sealbus.protocol.limits import NONCE_BYTES
+from sealbus.protocol.streams import ACCEPTED, INGRESS, LIVE
 from sealbus_broker.nats.config import NatsConfig
 from sealbus_broker.nats.provision import provision
-from sealbus_broker.nats.streams import ACCEPTED, INGRESS, LIVE
 from sealbus_broker.relay.ledger import ledger_state
 from sealbus_broker.server.process import NatsServer
 

@@ -15,7 +15,7 @@ from benchmarks.crowd import Crowd
 from benchmarks.generator import POLL_S, Generator
 from benchmarks.process import rss_bytes
 from benchmarks.sessions import raise_file_limit
-from sealbus_broker.nats.streams import INGRESS
+from sealbus.protocol.streams import INGRESS
 
 CROWD: Final = Crowd(1000, 1000, 10_000)
 PROCESSES: Final = 2

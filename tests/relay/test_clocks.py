@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from sealbus.protocol.streams import ACCEPTED
 from sealbus_broker.errors import ClocksApart
-from sealbus_broker.nats.streams import ACCEPTED
 from sealbus_broker.relay.clocks import check, difference_ms, least_difference_ms
 from tests.relay.scene import Scene, now_ms
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from sealbus.protocol.streams import ACCEPTED, LIVE
 from sealbus_broker.nats.provision import provision
-from sealbus_broker.nats.streams import ACCEPTED, LIVE, file_bytes
+from sealbus_broker.nats.streams import file_bytes
 from sealbus_broker.relay.ledger import ledger_state
 from sealbus_broker.relay.services.consumers import remove_ungranted
 from tests.relay import scene as stage

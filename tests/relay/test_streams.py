@@ -15,15 +15,12 @@ from typing import Any
 import pytest
 import structlog
 
+from sealbus.protocol.streams import ACCEPTED, INGRESS, LIVE, QUARANTINE
 from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.streams import (
-    ACCEPTED,
-    INGRESS,
-    LIVE,
     PARTITIONS,
     PRIORITY_GROUP,
-    QUARANTINE,
     STREAMS,
     consumer_configs,
     differences,

@@ -11,6 +11,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from sealbus.protocol import streams
 from sealbus.protocol.limits import LIVE_WAIT_MS, most_values
 from sealbus.protocol.nonces import life_ms
 from sealbus.protocol.reason import Reason
@@ -42,9 +43,9 @@ class Delivery(StrEnum):
 class Store(StrEnum):
     """The streams that bots share."""
 
-    ACCEPTED = "ACCEPTED"
-    LIVE = "LIVE"
-    QUARANTINE = "QUARANTINE"
+    ACCEPTED = streams.ACCEPTED
+    LIVE = streams.LIVE
+    QUARANTINE = streams.QUARANTINE
 
 
 @dataclass(frozen=True, slots=True)

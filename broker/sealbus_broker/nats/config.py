@@ -28,12 +28,22 @@ from pathlib import Path
 from typing import Final
 
 from sealbus.errors import InvalidInput
+from sealbus.nats.acks import PREFIX
+from sealbus.nats.pull import next_subject
 from sealbus.protocol.keys import PublicKey
 from sealbus.protocol.limits import MAX_ENVELOPE_BYTES
+from sealbus.protocol.streams import ACCEPTED
+from sealbus.protocol.subjects import BUS, CALL, INBOX, SEND
 
 BUS_ACCOUNT: Final = "BUS"
 BOTS_ACCOUNT: Final = "BOTS"
 SYSTEM_ACCOUNT: Final = "SYS"
+
+_ASK_ANY: Final = next_subject(ACCEPTED, "*")
+"""The subjects on which bots ask for messages of their durable subscriptions."""
+
+_ACK_ANY: Final = f"{PREFIX}.{ACCEPTED}.>"
+"""The subjects on which bots acknowledge such messages."""
 
 FULL_ACCOUNT: Final = "FULL"
 """Takes no connection. A bot that has all its sessions is admitted into it, because nats-server then tells the client that there
@@ -170,14 +180,14 @@ accounts {{
     jetstream: enabled
     users: [ {{ nkey: {relay} }} ]
     exports: [
-      {{ stream: "bus.>" }}
-      {{ stream: "inbox.>" }}
-      {{ service: "$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.*", response_type: stream }}
-      {{ service: "$JS.ACK.ACCEPTED.>" }}
+      {{ stream: "{BUS}.>" }}
+      {{ stream: "{INBOX}.>" }}
+      {{ service: "{_ASK_ANY}", response_type: stream }}
+      {{ service: "{_ACK_ANY}" }}
     ]
     imports: [
-      {{ stream: {{ account: {BOTS_ACCOUNT}, subject: "send.*" }} }}
-      {{ stream: {{ account: {BOTS_ACCOUNT}, subject: "call.*" }} }}
+      {{ stream: {{ account: {BOTS_ACCOUNT}, subject: "{SEND}.*" }} }}
+      {{ stream: {{ account: {BOTS_ACCOUNT}, subject: "{CALL}.*" }} }}
       {{ service: {{ account: {SYSTEM_ACCOUNT}, subject: {quote(CONNECTIONS_SUBJECT)} }} }}
     ]
   }}
@@ -189,14 +199,14 @@ accounts {{
       max_leafnodes: 0
     }}
     exports: [
-      {{ stream: "send.*" }}
-      {{ stream: "call.*" }}
+      {{ stream: "{SEND}.*" }}
+      {{ stream: "{CALL}.*" }}
     ]
     imports: [
-      {{ stream: {{ account: {BUS_ACCOUNT}, subject: "bus.>" }} }}
-      {{ stream: {{ account: {BUS_ACCOUNT}, subject: "inbox.>" }} }}
-      {{ service: {{ account: {BUS_ACCOUNT}, subject: "$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.*" }} }}
-      {{ service: {{ account: {BUS_ACCOUNT}, subject: "$JS.ACK.ACCEPTED.>" }} }}
+      {{ stream: {{ account: {BUS_ACCOUNT}, subject: "{BUS}.>" }} }}
+      {{ stream: {{ account: {BUS_ACCOUNT}, subject: "{INBOX}.>" }} }}
+      {{ service: {{ account: {BUS_ACCOUNT}, subject: "{_ASK_ANY}" }} }}
+      {{ service: {{ account: {BUS_ACCOUNT}, subject: "{_ACK_ANY}" }} }}
     ]
   }}
   # The list of connections, and nothing else of the system. The relays count each bot's sessions.

@@ -20,10 +20,11 @@ from typing import Final
 import structlog
 from nats.aio.client import Client
 
+from sealbus.protocol.streams import INGRESS
 from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.nats.jetstream import Json, ask, ask_well, is_missing, refused, without_nulls
-from sealbus_broker.nats.streams import INGRESS, consumer_configs, differences, stream_configs
+from sealbus_broker.nats.streams import consumer_configs, differences, stream_configs
 
 log = structlog.get_logger(__name__)
 

@@ -29,18 +29,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sealbus.protocol.streams import (
+    ACCEPTED,
+    ACCEPTED_PREFIX,
+    HEALTH,
+    HEALTH_PREFIX,
+    INGRESS,
+    INGRESS_PREFIX,
+    LIVE,
+    LIVE_PREFIX,
+    QUARANTINE,
+    QUARANTINE_PREFIX,
+)
 from sealbus.protocol.subjects import BUS, SEND
 from sealbus_broker.gate.policy import Limits, Policy
 from sealbus_broker.nats.jetstream import Json
 
-INGRESS: Final = "INGRESS"
-ACCEPTED: Final = "ACCEPTED"
-LIVE: Final = "LIVE"
-QUARANTINE: Final = "QUARANTINE"
-HEALTH: Final = "HEALTH"
 STREAMS: Final = (INGRESS, ACCEPTED, LIVE, QUARANTINE, HEALTH)
 
-PROBE_SUBJECT: Final = "health.probe"
+PROBE_SUBJECT: Final = f"{HEALTH_PREFIX}.probe"
 
 HEALTH_BYTES: Final = 1024 * 1024
 """HEALTH keeps one message of about 700 bytes, and a mark of each message that was judged alone
@@ -99,7 +106,7 @@ def stream_configs(policy: Policy) -> tuple[Json, ...]:
             "no_ack": True,
             "subject_transform": {
                 "src": f"{SEND}.*",
-                "dest": f"ingress.{{{{partition({PARTITIONS},1)}}}}.{{{{wildcard(1)}}}}",
+                "dest": f"{INGRESS_PREFIX}.{{{{partition({PARTITIONS},1)}}}}.{{{{wildcard(1)}}}}",
             },
             # A full stream refuses the new message, and never drops an older one unjudged.
             "discard": "new",
@@ -112,7 +119,7 @@ def stream_configs(policy: Policy) -> tuple[Json, ...]:
             "max_age": 0,
             "duplicate_window": _MIN_WINDOW_NS,
         },
-        _plain(ACCEPTED, "accepted.>")
+        _plain(ACCEPTED, f"{ACCEPTED_PREFIX}.>")
         | {
             "description": "accepted messages and the nonce ledger",
             "discard": "new",
@@ -120,10 +127,10 @@ def stream_configs(policy: Policy) -> tuple[Json, ...]:
             "max_age": max(limits.retention_ms * _NS_PER_MS, window),
             "duplicate_window": window,
             "max_consumers": MAX_SUBSCRIPTIONS,
-            "republish": {"src": "accepted.>", "dest": f"{BUS}.>"},
+            "republish": {"src": f"{ACCEPTED_PREFIX}.>", "dest": f"{BUS}.>"},
             "allow_direct": True,
         },
-        _plain(LIVE, "live.>")
+        _plain(LIVE, f"{LIVE_PREFIX}.>")
         | {
             "description": "live messages and their nonce ledger",
             "storage": "memory",
@@ -131,10 +138,10 @@ def stream_configs(policy: Policy) -> tuple[Json, ...]:
             "max_bytes": limits.live_bytes,
             "max_age": live_window,
             "duplicate_window": live_window,
-            "republish": {"src": "live.>", "dest": f"{BUS}.>"},
+            "republish": {"src": f"{LIVE_PREFIX}.>", "dest": f"{BUS}.>"},
             "allow_direct": True,
         },
-        _plain(QUARANTINE, "quarantine.>")
+        _plain(QUARANTINE, f"{QUARANTINE_PREFIX}.>")
         | {
             "description": "what violated the policy, raw",
             "discard": "old",
@@ -146,7 +153,7 @@ def stream_configs(policy: Policy) -> tuple[Json, ...]:
             "deny_delete": False,
             "deny_purge": False,
         },
-        _plain(HEALTH, "health.>")
+        _plain(HEALTH, f"{HEALTH_PREFIX}.>")
         | {
             "description": "the last probe of the bus's health",
             "discard": "old",
@@ -199,7 +206,7 @@ def consumer_configs() -> tuple[Json, ...]:
     return tuple(
         {
             "durable_name": partition_consumer(partition),
-            "filter_subject": f"ingress.{partition}.*",
+            "filter_subject": f"{INGRESS_PREFIX}.{partition}.*",
             "ack_policy": "explicit",
             "ack_wait": ACK_WAIT_S * _NS_PER_S,
             "deliver_policy": "all",

@@ -10,14 +10,16 @@ sequence and the time. No header is read, because the bot writes the headers.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sealbus.errors import Malformed
 from sealbus.nats.acks import read_ack
 from sealbus.protocol.codec import are_together, split_together
+from sealbus.protocol.streams import INGRESS
 from sealbus_broker.gate.policy import Delivery
 from sealbus_broker.gate.verdict import Arrival
-from sealbus_broker.nats.streams import INGRESS
+
+_STREAM: Final = INGRESS.encode()
 
 
 class Place(NamedTuple):
@@ -41,7 +43,7 @@ def read_place(subject: bytes, reply: bytes) -> Place | None:
     """
     ack = read_ack(reply)
     tokens = subject.split(b".")
-    if ack is None or ack.stream != INGRESS.encode() or len(tokens) != 3:
+    if ack is None or ack.stream != _STREAM or len(tokens) != 3:
         return None
     return Place(_name(tokens[2]), ack.deliveries, ack.sequence, ack.stored_ms)
 
@@ -49,8 +51,8 @@ def read_place(subject: bytes, reply: bytes) -> Place | None:
 def deliveries(reply: bytes) -> int:
     """Return how often a message of INGRESS was delivered, by its acknowledgement subject; else
     0."""
-    place = read_place(b"ingress.0.any", reply)
-    return 0 if place is None else place.deliveries
+    ack = read_ack(reply)
+    return ack.deliveries if ack is not None and ack.stream == _STREAM else 0
 
 
 def ingress_arrivals(subject: bytes, reply: bytes, data: bytes) -> list[Arrival]:

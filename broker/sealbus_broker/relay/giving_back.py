@@ -21,8 +21,9 @@ import structlog
 from sealbus.nats.acks import NAK
 from sealbus.nats.frames import pub
 from sealbus.nats.hardened import HardenedClient
+from sealbus.protocol.streams import INGRESS
 from sealbus_broker.nats.jetstream import API
-from sealbus_broker.nats.streams import INGRESS, PRIORITY_GROUP, partition_consumer
+from sealbus_broker.nats.streams import PRIORITY_GROUP, partition_consumer
 
 log = structlog.get_logger(__name__)
 

@@ -32,19 +32,11 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from sealbus.nats.hardened import HardenedClient
+from sealbus.protocol.streams import ACCEPTED, HEALTH, INGRESS, LIVE, QUARANTINE
 from sealbus.supervision import kind
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.nats.jetstream import API
-from sealbus_broker.nats.streams import (
-    ACCEPTED,
-    ACK_WAIT_S,
-    INGRESS,
-    LIVE,
-    PARTITIONS,
-    QUARANTINE,
-    STREAMS,
-    partition_consumer,
-)
+from sealbus_broker.nats.streams import ACK_WAIT_S, PARTITIONS, STREAMS, partition_consumer
 from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.probe import Prober, is_accepted
 from sealbus_broker.relay.quarantine import UNJUDGEABLE, subject
@@ -251,7 +243,7 @@ class Health:
         if info is None:
             return [Problem(Level.RED, name, f"JetStream says nothing of the stream {name}", RESTART)]
         filled = fill(info)
-        if filled < FULL_AT or name == "HEALTH":
+        if filled < FULL_AT or name == HEALTH:
             return []
         hint = f"raise {name.lower()}_bytes in policy.yaml"
         hint += ", or lower retention" if name == ACCEPTED else ""

@@ -20,10 +20,10 @@ from typing import Final, NamedTuple
 import structlog
 
 from sealbus.nats.hardened import HardenedClient
+from sealbus.protocol.streams import HEALTH, HEALTH_PREFIX
 from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.nats.jetstream import API
-from sealbus_broker.nats.streams import HEALTH
 from sealbus_broker.relay.journal import Entry, Journal
 from sealbus_broker.relay.pipeline import Process, Refusals
 from sealbus_broker.relay.quarantine import UNJUDGEABLE, Record
@@ -168,4 +168,4 @@ class LastTry:
 
 def mark_subject(partition: int, position: int) -> str:
     """Where it says of a message whether it is being tried alone. One each: several that end relays must not hide each other."""
-    return f"health.alone.{partition}.{position}"
+    return f"{HEALTH_PREFIX}.alone.{partition}.{position}"

@@ -21,12 +21,12 @@ import structlog
 from nats.errors import Error as NatsError
 
 from sealbus.nats.hardened import HardenedClient
+from sealbus.protocol.streams import ACCEPTED, LIVE
 from sealbus.supervision import kind, outcome
 from sealbus_broker.errors import ClocksApart, StreamsUnusable
 from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.nats.jetstream import ask_well
 from sealbus_broker.nats.provision import provision
-from sealbus_broker.nats.streams import ACCEPTED, LIVE
 from sealbus_broker.relay import clocks
 from sealbus_broker.relay.clocks import Apart
 from sealbus_broker.relay.ledger import Ledger, ledger_state

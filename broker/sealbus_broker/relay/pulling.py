@@ -25,8 +25,9 @@ from sealbus.nats.frames import pub
 from sealbus.nats.hardened import HardenedClient
 from sealbus.nats.parser import PIN_HEADER
 from sealbus.nats.pull import next_subject
+from sealbus.protocol.streams import INGRESS
 from sealbus.supervision import Supervisor
-from sealbus_broker.nats.streams import INGRESS, PIN_TIMEOUT_S, PRIORITY_GROUP, partition_consumer
+from sealbus_broker.nats.streams import PIN_TIMEOUT_S, PRIORITY_GROUP, partition_consumer
 
 PULL_MESSAGES: Final = 256
 """How many messages one request asks for: enough that many share one round trip."""

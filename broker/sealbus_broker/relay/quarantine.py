@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from sealbus.protocol.reason import Reason
+from sealbus.protocol.streams import QUARANTINE_PREFIX
 from sealbus_broker.gate.verdict import Judgment
 from sealbus_broker.relay.journal import Entry
 
-STREAM: Final = "QUARANTINE"
 RECORD_HEADER: Final = "Sealbus-Record"
 
 UNDELIVERABLE: Final = "undeliverable"
@@ -98,4 +98,4 @@ class Record:
 
 def subject(reason: str | None = None, session: str | None = None) -> str:
     """The NATS subject of records with ``reason`` from ``session``; ``None`` stands for any."""
-    return f"quarantine.{reason or '*'}.{session or '*'}"
+    return f"{QUARANTINE_PREFIX}.{reason or '*'}.{session or '*'}"

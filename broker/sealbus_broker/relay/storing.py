@@ -38,6 +38,7 @@ from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.shelf_life import is_void, shelf_life_ms
 from sealbus.protocol.stamp import Stamp, Verdict, open_stamp, seal_stamps
+from sealbus.protocol.streams import ACCEPTED_PREFIX, LIVE_PREFIX
 from sealbus.protocol.subjects import CLOSED, RELAY
 from sealbus_broker.gate.judge import disposition, judge
 from sealbus_broker.gate.ledger import settle
@@ -48,7 +49,7 @@ from sealbus_broker.nats.streams import PROBE_SUBJECT
 from sealbus_broker.relay.journal import Entry, Journal, Stored
 from sealbus_broker.relay.ledger import Ledger
 
-PREFIX: Final = {Delivery.STREAM: "accepted", Delivery.LIVE: "live"}
+PREFIX: Final = {Delivery.STREAM: ACCEPTED_PREFIX, Delivery.LIVE: LIVE_PREFIX}
 """The first token of the subjects on which deliveries are stored."""
 
 FRESH_SHARE: Final = 4

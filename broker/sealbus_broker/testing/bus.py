@@ -20,12 +20,13 @@ from typing import Final, Self
 
 from sealbus import Bot, Credentials, InvalidInput, SealbusError
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
+from sealbus.protocol.streams import ACCEPTED, LIVE, QUARANTINE
 from sealbus.protocol.subjects import GENESIS
 from sealbus.supervision import beside, spawn
 from sealbus_broker.gate.policy import BotKey, Policy
 from sealbus_broker.memory.server import MemoryNats
 from sealbus_broker.nats.jetstream import without_nulls
-from sealbus_broker.nats.streams import ACCEPTED, LIVE, QUARANTINE, stream_configs
+from sealbus_broker.nats.streams import stream_configs
 from sealbus_broker.policy.loader import load
 from sealbus_broker.policy.problems import nearest
 from sealbus_broker.relay.relay import Relay

@@ -12,6 +12,7 @@ from sealbus.protocol.envelope import Envelope, Header, Parent, seal_envelopes
 from sealbus.protocol.keys import SigningKey
 from sealbus.protocol.shelf_life import shelf_life_ms
 from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
+from sealbus.protocol.streams import LIVE_PREFIX
 from sealbus.protocol.subjects import RELAY, reply_subject
 from sealbus.sending.minting import new_nonce
 from sealbus_broker.gate.policy import Policy, Store
@@ -111,7 +112,7 @@ class Answers:
         ]
         return [
             Entry(
-                f"live.{header.subject}",
+                f"{LIVE_PREFIX}.{header.subject}",
                 pack_delivery(envelope, stamp),
                 {"Nats-Msg-Id": f"{answer.question.nonce.hex()}>{header.subject}"},
             )

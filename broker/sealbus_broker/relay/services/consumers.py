@@ -12,11 +12,12 @@ import structlog
 from nats.aio.client import Client
 
 from sealbus.protocol.limits import MAX_PULL, MAX_PULL_S, MAX_PULLS
+from sealbus.protocol.streams import ACCEPTED, ACCEPTED_PREFIX
 from sealbus.protocol.subjects import consumer_name
 from sealbus_broker.errors import NotServed
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.nats.jetstream import API, request
-from sealbus_broker.nats.streams import ACCEPTED, MAX_SUBSCRIPTIONS
+from sealbus_broker.nats.streams import MAX_SUBSCRIPTIONS
 
 log = structlog.get_logger(__name__)
 
@@ -106,7 +107,7 @@ class Subscriptions:
 def _config(bot: str, pattern: str, durable: str) -> dict[str, Any]:
     return {
         "durable_name": consumer_name(bot, pattern, durable),
-        "filter_subject": f"accepted.{pattern}",
+        "filter_subject": f"{ACCEPTED_PREFIX}.{pattern}",
         "ack_policy": "explicit",
         "ack_wait": ACK_WAIT_S * 1_000_000_000,
         "max_ack_pending": ACK_PENDING,
@@ -149,7 +150,7 @@ async def remove_ungranted(nc: Client, policy: Policy) -> int:
         bot = policy.bots.get(metadata.get("bot", ""))
         pattern, durable = metadata.get("pattern", ""), metadata.get("durable", "")
         is_ours = bot is not None and name == consumer_name(bot.name, pattern, durable)
-        filters_so = info["config"].get("filter_subject") == f"accepted.{pattern}"
+        filters_so = info["config"].get("filter_subject") == f"{ACCEPTED_PREFIX}.{pattern}"
         if bot is not None and is_ours and filters_so and bot.may_subscribe(pattern):
             await _follow(nc, info, _config(bot.name, pattern, durable))
             continue

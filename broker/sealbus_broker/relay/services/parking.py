@@ -17,12 +17,12 @@ from sealbus.errors import Malformed
 from sealbus.nats.hardened import HardenedClient
 from sealbus.protocol.delivery import split_delivery
 from sealbus.protocol.envelope import Envelope, Header
+from sealbus.protocol.streams import ACCEPTED, ACCEPTED_PREFIX
 from sealbus.protocol.subjects import consumer_owner, matches
 from sealbus_broker.errors import NotGranted, NotServed
 from sealbus_broker.gate.policy import Delivery, Policy, Store
 from sealbus_broker.gate.shares import Shares
 from sealbus_broker.nats.jetstream import API
-from sealbus_broker.nats.streams import ACCEPTED
 from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.quarantine import UNDELIVERABLE, Record
 
@@ -67,7 +67,7 @@ class Parking:
         if subject is None:
             log.warning("message.expired", bot=bot, consumer=consumer, sequence=sequence)
             return {"record": None}
-        if not matches(f"accepted.{place['pattern']}", subject):
+        if not matches(f"{ACCEPTED_PREFIX}.{place['pattern']}", subject):
             raise NotServed(f"{consumer} does not deliver message {sequence}")
         record, data = self._record(bot, place, asked, stored.data)
         share = self._policy().share(Store.QUARANTINE)

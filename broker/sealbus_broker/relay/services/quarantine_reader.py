@@ -10,9 +10,10 @@ from typing import Any, Final
 from sealbus.nats.acks import read_ack
 from sealbus.nats.hardened import HardenedClient
 from sealbus.nats.pull import next_subject
+from sealbus.protocol.streams import QUARANTINE
 from sealbus_broker.nats.jetstream import API
 from sealbus_broker.relay import quarantine
-from sealbus_broker.relay.quarantine import RECORD_HEADER, STREAM, Record
+from sealbus_broker.relay.quarantine import RECORD_HEADER, Record
 
 READ_TIMEOUT_S: Final = 2.0
 _PAGE: Final = 200
@@ -59,14 +60,14 @@ async def read_records(
 
 async def read_record(nc: HardenedClient, sequence: int) -> tuple[dict[str, Any], bytes] | None:
     """The record and the raw bytes at ``sequence``, or ``None`` where there is none."""
-    answer = await nc.request(f"{API}.DIRECT.GET.{STREAM}", json.dumps({"seq": sequence}).encode(), READ_TIMEOUT_S)
+    answer = await nc.request(f"{API}.DIRECT.GET.{QUARANTINE}", json.dumps({"seq": sequence}).encode(), READ_TIMEOUT_S)
     row = _row((answer.headers or {}).get(RECORD_HEADER), sequence)
     return None if row is None else (row, answer.data)
 
 
 async def _state(nc: HardenedClient, wanted: str) -> dict[str, Any]:
     answer = await nc.request(
-        f"{API}.STREAM.INFO.{STREAM}", json.dumps({"subjects_filter": wanted}).encode(), READ_TIMEOUT_S
+        f"{API}.STREAM.INFO.{QUARANTINE}", json.dumps({"subjects_filter": wanted}).encode(), READ_TIMEOUT_S
     )
     state: dict[str, Any] = json.loads(answer.data)["state"]
     return state
@@ -101,21 +102,21 @@ class _Scan:
             "inactive_threshold": 5_000_000_000,
             "num_replicas": 1,
         }
-        create = json.dumps({"stream_name": STREAM, "config": config}).encode()
+        create = json.dumps({"stream_name": QUARANTINE, "config": config}).encode()
         subscription = await nc.subscribe_direct(inbox, self._receive)
         try:
-            await nc.request(f"{API}.CONSUMER.CREATE.{STREAM}.{name}.{wanted}", create, READ_TIMEOUT_S)
+            await nc.request(f"{API}.CONSUMER.CREATE.{QUARANTINE}.{name}.{wanted}", create, READ_TIMEOUT_S)
             while not self._over:
                 self._left = _BATCH
                 ask = json.dumps({"batch": _BATCH, "no_wait": True}).encode()
-                await nc.publish(next_subject(STREAM, name), ask, reply=inbox)
+                await nc.publish(next_subject(QUARANTINE, name), ask, reply=inbox)
                 while self._left and not self._over:
                     self._changed.clear()
                     async with asyncio.timeout(READ_TIMEOUT_S):
                         await self._changed.wait()
         finally:
             await subscription.unsubscribe()
-            await nc.request(f"{API}.CONSUMER.DELETE.{STREAM}.{name}", b"", READ_TIMEOUT_S)
+            await nc.request(f"{API}.CONSUMER.DELETE.{QUARANTINE}.{name}", b"", READ_TIMEOUT_S)
 
     def _receive(self, _: bytes, reply: bytes, headers: bytes, __: bytes) -> None:
         if self._over:
