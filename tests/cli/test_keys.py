@@ -34,7 +34,7 @@ class TestWithoutSecrets:
     @pytest.mark.parametrize("command", [["relay"], ["ping"]], ids=" ".join)
     def test_says_where_keys_come_from(self, clone: Path, command: list[str]) -> None:
         told = quickly(*command, cwd=clone)
-        assert (told.code, "copy relay.toml from where the bus runs" in told.err) == (1, True)
+        assert (told.code, "copy relay.toml from the machine where the bus runs" in told.err) == (1, True)
         (clone / "bus.toml").unlink()
         told = quickly(*command, cwd=clone)
         assert (told.code, "sealbus prepare" in told.err) == (1, True)

@@ -23,7 +23,7 @@ from sealbus_broker.policy.loader import load
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.replace import replace_file
 
-_RESTART = "relays read the folder when they start: restart them"
+_RESTART = "restart the relays, because they read the folder only when they start"
 
 
 @click.group()
@@ -115,7 +115,7 @@ def rm(name: str, yes: bool, dry_run: bool, folder: str | None) -> None:
         return
     if not yes:
         if not sys.stdin.isatty():
-            raise click.UsageError("nobody can be asked here: give --yes to remove it")
+            raise click.UsageError("nobody can confirm this without a terminal: give --yes to remove it")
         click.confirm(f"Remove {name}?", abort=True, err=True)
     # The keys first: without them a bot is not admitted, even if the rest fails. And a key file of
     # an unknown bot would stop the relays.
@@ -164,7 +164,7 @@ def _try(bus: BusFolder, policy: str, *, added: str | None = None, without: str 
     if loaded.policy is None:
         for problem in loaded.problems:
             click.echo(str(problem), err=True)
-        raise Unusable("the folder would not load then", hint="nothing was changed")
+        raise Unusable("a relay would not load the folder after this change", hint="nothing was changed")
     for one in loaded.notes:
         if added is not None and one.what.startswith(f"{added} may "):
             note(str(one))

@@ -185,7 +185,7 @@ class BusFolder:
             return self.secrets()
         if known is not None and not new_keys:
             raise self._elsewhere(
-                known, "; or make this a bus of its own with --new-keys: credentials that exist will not work with it"
+                known, "; or make this folder a new bus with --new-keys: its present credentials will not work then"
             )
         path = self.state / "relay.toml"
         secrets = BusSecrets.generate()
@@ -207,7 +207,7 @@ class BusFolder:
         return Unusable(
             f"{FILE} names the bus key {' '.join(key.text for key in known.bus_keys)},"
             f" and its private half is not in {path}",
-            hint=f"copy {path.name} from where the bus runs{other}",
+            hint=f"copy {path.name} from the machine where the bus runs{other}",
         )
 
     def record(self, bus: BusFile) -> None:

@@ -86,7 +86,7 @@ def make_key(bus: BusFolder, bot: str, facts: BusFile, now: datetime, out: Path 
     path = out or bus.credentials(bot)
     if (bus.path / "keys").resolve() in path.resolve().parents:
         raise Unusable(
-            f"{path} lies in keys/, which is for public keys", hint="credentials are secret: keep them elsewhere"
+            f"{path} is in keys/, which is for public keys", hint="credentials are secret: keep them elsewhere"
         )
     key = SigningKey.generate(KeyKind.BOT)
     pinned = frozenset(one.raw for one in facts.bus_keys)

@@ -113,10 +113,10 @@ async def _ping(servers: list[str], secrets: BusSecrets, relay: str | None) -> F
     except (NatsError, OSError, TimeoutError):
         where = ", ".join(servers)
         if STORES_NOTHING in met[0]:
-            hint = "free space where the bus's folder is: the bus goes on by itself"
+            hint = "free space on the disk of the bus's folder: the bus then goes on by itself"
             found.problems.append(Problem(Level.RED, "disk", f"{where} says that {STORES_NOTHING}", hint))
         else:
-            what = f"no NATS for the relay at {where}"
+            what = f"cannot connect to NATS at {where} with the relay's key"
             found.problems.append(Problem(Level.RED, "nats", what, "is nats-server running there?"))
     else:
         try:
@@ -133,7 +133,7 @@ async def _ask(nc: HardenedClient, secrets: BusSecrets, relay: str | None, found
     if found.relay is None:
         which = "no relay answers" if relay is None else f"the relay {relay} does not answer"
         hint = "start one: `sealbus relay`" if relay is None else "start it with this --name"
-        hint += "; one that runs says in its log why it does not answer"
+        hint += "; the log of a running relay says why it does not answer"
         found.problems.append(Problem(Level.RED, "relay", f"NATS answers, and {which}", hint))
         return
     told = [Problem(Level(one["level"]), one["about"], one["what"], one["hint"]) for one in found.relay["problems"]]
@@ -184,6 +184,6 @@ async def _probe(nc: HardenedClient, secrets: BusSecrets, relay: dict[str, Any],
         return
     found.probe = {"verdict": stamp.verdict.value, "ms": round((time.monotonic() - began) * 1000, 1)}
     if not is_accepted(stamp):
-        what = f"a message of the bus's own was refused ({stamp.reason})"
+        what = f"the bus refused its own test message ({stamp.reason})"
         hint = "are the clocks of this machine, the relays and nats-server right?"
         found.problems.append(Problem(Level.RED, "probe", what, hint))

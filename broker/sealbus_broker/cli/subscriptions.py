@@ -108,7 +108,7 @@ def rm(
         return
     if not yes:
         if not sys.stdin.isatty():
-            raise click.UsageError("nobody can be asked here: give --yes to remove it")
+            raise click.UsageError("nobody can confirm this without a terminal: give --yes to remove it")
         click.confirm("Remove it?", abort=True, err=True)
     run(remove)
     click.echo(f"removed {consumer}", err=True)
