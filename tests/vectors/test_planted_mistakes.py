@@ -61,7 +61,7 @@ GATE: Final[list[tuple[ModuleType, str, str]]] = [
     (judge, "at < key.not_before_ms", "at + 1 < key.not_before_ms"),
     (judge, "at > key.not_after_ms", "at >= key.not_after_ms"),
     (judge, "at > key.not_after_ms", "at > key.not_after_ms + 1"),
-    (judge, "key, at = case.key, case.arrival.arrived_at_ms", "key, at = case.key, case.moment.now_ms"),
+    (judge, "at = case.arrival.arrived_at_ms", "at = case.moment.now_ms"),
     (judge, "case.key.revoked_ms <= case.moment.now_ms", "case.key.revoked_ms < case.moment.now_ms"),
     (judge, "case.key.revoked_ms <= case.moment.now_ms", "case.key.revoked_ms <= case.moment.now_ms + 1"),
     (judge, "case.key.revoked_ms <= case.moment.now_ms", "case.key.revoked_ms <= case.arrival.arrived_at_ms"),

@@ -128,7 +128,8 @@ def rm(name: str, yes: bool, dry_run: bool, folder: str | None) -> None:
 
 
 def _policy_text(bus: BusFolder) -> str:
-    path, content = bus.path / FILE, read_file(bus.path, FILE)
+    path = bus.path / FILE
+    content = read_file(bus.path, FILE)
     if isinstance(content, Problem):
         raise Unusable(str(content))
     try:

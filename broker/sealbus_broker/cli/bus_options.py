@@ -96,7 +96,8 @@ def find_credentials(
     if bot is not None:
         return BusFolder.find(folder).speak_as(bot, given)
     if credentials is not None:
-        path, found = Path(credentials), Credentials.load(credentials)
+        path = Path(credentials)
+        found = Credentials.load(credentials)
         home = path.resolve().parent
         if home.name == "credentials" and not given:
             BusFolder(home.parent).speak_with(path, found)

@@ -28,7 +28,8 @@ def check(folder: str | None, as_json: bool) -> int:
     """
     bus = BusFolder.find(folder)
     loaded = load(bus.path)
-    problems, notes = list(loaded.problems), list(loaded.notes)
+    problems = list(loaded.problems)
+    notes = list(loaded.notes)
     facts = read_bus_file(bus.path, [])  # its problems are among those of the folder
     if facts is not None:
         problems += _other_keys(bus)

@@ -101,7 +101,8 @@ def _sealed(data: bytes, anchors: Anchors) -> dict[str, Any]:
 def _envelope(data: bytes, anchors: Anchors | None) -> dict[str, Any]:
     """``anchors``: ``None`` if somebody else vouches for the key."""
     envelope = Envelope.decode(data)
-    header, trouble = envelope.header, []
+    header = envelope.header
+    trouble = []
     if not Verifier().holds(Context.ENVELOPE, envelope.seal, envelope.signed):
         trouble.append("bad-seal: the signature does not hold over these bytes")
     if anchors is not None:
@@ -132,7 +133,9 @@ def _envelope(data: bytes, anchors: Anchors | None) -> dict[str, Any]:
 
 def _stamp(data: bytes, anchors: Anchors) -> dict[str, Any]:
     (body,), signed, sealed = split_sealed(data, 1)
-    seal, stamp, trouble = Seal.decode(sealed), Stamp.decode(body), []
+    seal = Seal.decode(sealed)
+    stamp = Stamp.decode(body)
+    trouble = []
     if not Verifier().holds(Context.STAMP, seal, signed):
         trouble.append("bad-seal: the seal does not hold over these bytes")
     trouble += anchors.of_bus(seal.key) + anchors.of_name(stamp.bus)

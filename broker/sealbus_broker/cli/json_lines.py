@@ -93,7 +93,9 @@ class Lines:
 
     async def chunks(self) -> AsyncGenerator[list[Line], None]:
         """Yield the lines in order, some at a time. Raises :class:`InputFailed`."""
-        kept, number, skipped = bytearray(), 0, 0
+        kept = bytearray()
+        number = 0
+        skipped = 0
         while True:
             chunk = await self._read()
             *whole, rest = chunk.split(b"\n") if chunk else [b"", b""]

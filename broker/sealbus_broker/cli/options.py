@@ -52,7 +52,8 @@ class WholeNumber(click.IntRange):
         """
         # Digits only. int() also takes 1_000, ٣ and spaces, which no other reader takes.
         number = int(value) if isinstance(value, int) or DIGITS.fullmatch(value) else None
-        low, high = self.min, self.max
+        low = self.min
+        high = self.max
         if number is not None and (low is None or number >= low) and (high is None or number <= high):
             return number
         span = f"from {low:,} to {high:,}" if high is not None else f"of {low:,} or more"

@@ -114,7 +114,8 @@ class _Writer:
         with self._changed:
             self.failed = OSError(errno.EIO, f"writing ended unexpectedly ({kind(error)})")
             self._waiting.clear()
-            due, self._calls = [call for _, call in self._calls], []
+            due = [call for _, call in self._calls]
+            self._calls = []
             self._changed.notify_all()
         for call in due:
             call()
@@ -129,12 +130,14 @@ class _Writer:
                 self._changed.wait_for(lambda: bool(self._waiting))
                 piece = bytes(self._waiting[:CHUNK_BYTES])
             try:
-                written, failed = os.write(self._descriptor, piece), None
+                written = os.write(self._descriptor, piece)
+                failed = None
             except BlockingIOError:  # another process has made the stream non-blocking
                 select.select([], [self._descriptor], [])
                 continue
             except OSError as error:
-                written, failed = len(piece), error
+                written = len(piece)
+                failed = error
             with self._changed:
                 if failed is not None and not self._lossy:
                     self.failed = failed
@@ -277,7 +280,8 @@ async def put_line(text: str) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(settle)
 
-    encoding, errors = sys.stdout.encoding, sys.stdout.errors or "strict"
+    encoding = sys.stdout.encoding
+    errors = sys.stdout.errors or "strict"
     sink.writer.when(sink.writer.put(f"{harmless(text)}\n".encode(encoding, errors)), tell)
     await written
     sink.check()

@@ -155,7 +155,8 @@ async def _ask_streams(nc: HardenedClient, found: Found) -> None:
             what = f"stream {name}: {info['error'].get('description')}"
             found.problems.append(Problem(Level.RED, name, what, "has a relay run yet?"))
             continue
-        state, limit = info["state"], info["config"]["max_bytes"]
+        state = info["state"]
+        limit = info["config"]["max_bytes"]
         row = {"stream": name, "messages": state["messages"], "bytes": state["bytes"], "limit": limit}
         found.streams.append(row | {"full": round(fill(info), 4)})
 

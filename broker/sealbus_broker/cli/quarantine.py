@@ -161,9 +161,11 @@ def show(
     if out is not None:
         write_new(Path(out), data)
     try:
-        payload, unreadable = unpack_json(Envelope.decode(data).payload), None
+        payload = unpack_json(Envelope.decode(data).payload)
+        unreadable = None
     except Malformed as error:
-        payload, unreadable = None, error.what
+        payload = None
+        unreadable = error.what
     if as_json:
         told = {"payload": payload, "payload_error": unreadable, "data": base64.b64encode(data).decode()}
         click.echo(json_line({**record, **told}))
@@ -203,7 +205,8 @@ def _time(ms: int) -> str:
 
 
 async def _fetch(operator: Bot, sequence: int, timeout_s: float) -> tuple[dict[str, Any], bytes]:
-    data, record = b"", {}
+    data = b""
+    record = {}
     while True:
         part = await ask(operator, QUARANTINE_SHOW, {"sequence": sequence, "offset": len(data)}, timeout_s)
         record = part["record"]

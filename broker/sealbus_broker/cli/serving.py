@@ -66,7 +66,8 @@ def _run(serve: Serve) -> None:
 
 
 async def _until_signal(serve: Serve) -> None:
-    stopping, loop = asyncio.Event(), asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
     loop.set_exception_handler(_tell_lost)
     for number in _STOPS:
         # `nohup` makes a process ignore SIGHUP on purpose.

@@ -72,7 +72,8 @@ def run(work: Callable[[Stop], Coroutine[Any, Any, T]], *, gentle: bool = False)
 
 
 async def _stoppable(work: Callable[[Stop], Coroutine[Any, Any, T]], *, gentle: bool) -> T:
-    stop, loop = Stop(), asyncio.get_running_loop()
+    stop = Stop()
+    loop = asyncio.get_running_loop()
     working = asyncio.ensure_future(work(stop))
     heard: list[int] = []
 

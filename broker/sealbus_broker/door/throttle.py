@@ -50,7 +50,8 @@ class Throttle:
         out."""
         now = self._monotonic()
         if now - self._since >= PERIOD_S:
-            self._since, self._left = now, self._lines
+            self._since = now
+            self._left = self._lines
         last, count = self._spoken.get(kind, (now, 0))
         if now - last >= PERIOD_S:
             count = 0
@@ -61,5 +62,6 @@ class Throttle:
             self._spoken.clear()
         self._left -= 1
         self._spoken[kind] = now, count + 1
-        unsaid, self._unsaid = self._unsaid, 0
+        unsaid = self._unsaid
+        self._unsaid = 0
         return unsaid

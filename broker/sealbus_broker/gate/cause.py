@@ -111,7 +111,8 @@ def _compare(pointers: tuple[str, ...], stamp: Stamp, parent: Parent, payload: o
     except Malformed as error:
         return f"the parent's envelope: {error.what}"
     for pointer in pointers:
-        mine, theirs = _at(payload, pointer), _at(earlier, pointer)
+        mine = _at(payload, pointer)
+        theirs = _at(earlier, pointer)
         if mine is _MISSING or theirs is _MISSING:
             return f"{pointer} is missing here or in the parent"
         if not _same(mine, theirs):

@@ -68,7 +68,9 @@ def disposition(
     Otherwise one bot's junk would push out the records of others. Records beyond :data:`KEPT` are dropped too, because others
     wait while a record is written.
     """
-    wanted, share, bot = policy.disposition(reason, rule), policy.share(Store.QUARANTINE), arrival.session
+    wanted = policy.disposition(reason, rule)
+    share = policy.share(Store.QUARANTINE)
+    bot = arrival.session
     if wanted is not Disposition.QUARANTINE:
         return wanted
     has_room = meters.shares.has_room(bot, Store.QUARANTINE, share, len(arrival.data), now_ms)
@@ -221,7 +223,8 @@ def check_key_valid(case: Case) -> Violation | None:
     """*key-not-valid*: the key was valid when the message arrived: neither too early nor too
     late."""
     assert case.key is not None
-    key, at = case.key, case.arrival.arrived_at_ms
+    key = case.key
+    at = case.arrival.arrived_at_ms
     if at < key.not_before_ms:
         return Violation(Reason.KEY_NOT_VALID, "not yet")
     if key.not_after_ms is not None and at > key.not_after_ms:
@@ -275,7 +278,8 @@ def check_birth(case: Case) -> Violation | None:
 
     The ledger remembers a nonce for as long as there may be attempts under it, and no longer.
     """
-    age, longest = case.header.issued_at_ms - case.header.birth_ms, life_ms(live=case.arrival.delivery is Delivery.LIVE)
+    age = case.header.issued_at_ms - case.header.birth_ms
+    longest = life_ms(live=case.arrival.delivery is Delivery.LIVE)
     if age < 0:
         return Violation(Reason.STALE, f"issued {-age} ms before its nonce was born")
     if age > longest:
@@ -337,7 +341,8 @@ def check_declared(case: Case) -> Violation | None:
         proven = check_reply(case.header, case.bot, case.moment.now_ms, case.policy, case.verifier)
         if isinstance(proven, str):
             return Violation(Reason.CAUSE, proven)
-        case.cause, case.rule = proven, case.policy.rule(proven.subject)
+        case.cause = proven
+        case.rule = case.policy.rule(proven.subject)
         if case.rule is None or case.rule.reply is None:
             return Violation(Reason.CAUSE, "the request's subject takes no replies")
         return None
@@ -400,7 +405,8 @@ def check_budget(case: Case) -> Violation | None:
     For an answer, it is the subject of the request. The payload is not decoded yet.
     """
     assert case.rule is not None and case.envelope is not None
-    size, most = len(case.envelope.payload), case.rule.max_bytes
+    size = len(case.envelope.payload)
+    most = case.rule.max_bytes
     if case.is_reply and case.header.schema_name == ERROR.name:
         most = max(most, ERROR_BYTES)  # that a request failed can be said however little its subject allows
     return None if size <= most else Violation(Reason.SIZE, f"a payload of {size} bytes; at most {most} here")
@@ -415,7 +421,8 @@ def check_rate(case: Case) -> Violation | None:
     """
     assert case.rule is not None
     rate = None if case.is_reply else case.rule.rate
-    session, at_ms = case.arrival.session, case.arrival.arrived_at_ms
+    session = case.arrival.session
+    at_ms = case.arrival.arrived_at_ms
     assert case.envelope is not None
     if rate is not None and not case.meters.allow(session, case.rule.pattern, rate, at_ms, case.envelope.digest):
         return Violation(Reason.RATE, f"more than {rate.per_second:g}/s")
@@ -441,7 +448,8 @@ def check_schema_known(case: Case) -> Violation | None:
     An envelope that names none means the first schema. An answer may also say that the request
     failed, and then names ``sealbus.error.v1``.
     """
-    rule, name = case.rule, case.header.schema_name
+    rule = case.rule
+    name = case.header.schema_name
     assert rule is not None
     accepted = rule.schemas
     if case.is_reply and rule.reply is not None:
@@ -457,7 +465,8 @@ def check_schema(case: Case) -> Violation | None:
     assert case.schema is not None and case.envelope is not None
     if case.schema.is_valid(case.payload):
         return None
-    session, at_ms = case.arrival.session, case.arrival.arrived_at_ms
+    session = case.arrival.session
+    at_ms = case.arrival.arrived_at_ms
     # Looking for every fault costs a hundred times what finding the first does, so whoever sends bad messages gets little of it.
     most = MAX_FAULTS if case.meters.allow(session, _EXPLAINED, EXPLAINED, at_ms) else 1
     faults = case.schema.faults(case.payload, most=most, size=len(case.envelope.payload))

@@ -82,7 +82,8 @@ def settle(
     if envelope_data == judgment.envelope.data:
         is_ours = stamp_data in made or _same_place(judgment, stamp)
         return Settled(None if is_ours else Reason.REPLAY, stamp_data)
-    header, mine = envelope.header, judgment.envelope.header
+    header = envelope.header
+    mine = judgment.envelope.header
     if (header.bot, header.nonce) != (mine.bot, mine.nonce):
         return Settled(Reason.ALREADY_ANSWERED)
     if _meaning(header) == _meaning(mine) and envelope.payload == judgment.envelope.payload:

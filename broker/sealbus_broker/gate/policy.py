@@ -193,7 +193,8 @@ class Policy:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_rules", SubjectTable((rule.pattern, rule) for rule in self.subjects))
         keys = {raw: BotKey(raw, 0) for raw in self.bus_keys}
-        limits, part = self.limits, self.limits.bot_share / 100
+        limits = self.limits
+        part = self.limits.bot_share / 100
         shares = {
             Store.ACCEPTED: Share(int(limits.accepted_bytes * part), max(limits.retention_ms, self.ledger_window_ms)),
             Store.LIVE: Share(int(limits.live_bytes * part), self.live_window_ms),
@@ -230,7 +231,8 @@ class Policy:
         for a relay. By clocks that differ, one ``clock_skew`` later.
         """
         live = delivery is Delivery.LIVE
-        life, ttl = life_ms(live=live), self.limits.live_ttl_ms if live else self.limits.ttl_ms
+        life = life_ms(live=live)
+        ttl = self.limits.live_ttl_ms if live else self.limits.ttl_ms
         wait = LIVE_WAIT_MS if live else self.limits.ingress_wait_ms
         return life + ttl + wait
 
@@ -257,7 +259,8 @@ class Policy:
         """
         longest = max(self.span_ms(delivery), self._once_ms(delivery))
         shelf_life = shelf_life_ms(live=delivery is Delivery.LIVE)
-        policy_skews, server_skews = 3 * self.limits.clock_skew_ms, 2 * self.limits.clock_skew_ms
+        policy_skews = 3 * self.limits.clock_skew_ms
+        server_skews = 2 * self.limits.clock_skew_ms
         return longest + shelf_life + policy_skews + server_skews + WINDOW_MARGIN_MS
 
     def _once_ms(self, delivery: Delivery) -> int:

@@ -42,7 +42,8 @@ class RateMeters:
         """
         meter = bot, pattern, digest in self._counted
         used_until, newest = self._used_until.get(meter, (0, 0))
-        at, interval = max(at_ms * 1_000_000, newest), round(1e9 / rate.per_second)
+        at = max(at_ms * 1_000_000, newest)
+        interval = round(1e9 / rate.per_second)
         used_until = max(used_until, at)
         allowed = used_until - at <= interval * (rate.burst - 1)
         self._used_until[meter] = (used_until + interval if allowed else used_until), at

@@ -173,7 +173,8 @@ _MAY_BE_FALSE: Final = ("additionalProperties", "items", "propertyNames", "uneva
 
 def _values(payload: object, most: int) -> int:
     """How many values ``payload`` has, its map keys not counted; it is not counted much beyond ``most``."""
-    found, level = 1, [payload]
+    found = 1
+    level = [payload]
     while level and found <= most:
         below: list[object] = []
         for one in level:

@@ -43,7 +43,8 @@ class Shares:
         number = at_ms * SLOTS // share.window_ms
         at = number % _KEPT
         if numbers[at] != number:
-            numbers[at], sums[at] = number, 0
+            numbers[at] = number
+            sums[at] = 0
         sums[at] += size + EXTRA_BYTES
 
     def has_room(self, bot: str, store: Store, share: Share, size: int, at_ms: int) -> bool:

@@ -77,7 +77,8 @@ class Judgment:
         """
         if self.envelope is None:
             return None
-        header, store_by_ms = self.envelope.header, None
+        header = self.envelope.header
+        store_by_ms = None
         if self.reason is None:
             life_ms = shelf_life_ms(live=self.arrival.delivery is Delivery.LIVE)
             store_by_ms = self.judged_at_ms + life_ms + policy.limits.clock_skew_ms

@@ -153,7 +153,8 @@ def render(config: NatsConfig) -> str:
         ]
     if config.http_port is not None:
         optional.append(f"http: {quote(f'127.0.0.1:{config.http_port}')}  # monitoring, never beyond this machine")
-    relay, issuer = config.relay.text, config.issuer.text
+    relay = config.relay.text
+    issuer = config.issuer.text
     return f"""\
 # Written by sealbus at every start: edits are lost. No secret is in here.
 listen: {quote(f"{_host(config.host)}:{config.port}")}

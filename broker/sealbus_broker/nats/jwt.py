@@ -49,9 +49,14 @@ def verify_request(token: bytes, now_s: float, skew_s: float) -> dict[str, Any]:
         raise Malformed(f"a request of {len(token)} bytes; at most {MAX_JWT_BYTES}")
     try:
         head, body, signature_text = token.split(b".")
-        header, claims, signature = json.loads(_decode(head)), json.loads(_decode(body)), _decode(signature_text)
-        issuer, nats = claims["iss"], claims["nats"]
-        audience, expires, server = claims["aud"], claims["exp"], nats["server_id"]["id"]
+        header = json.loads(_decode(head))
+        claims = json.loads(_decode(body))
+        signature = _decode(signature_text)
+        issuer = claims["iss"]
+        nats = claims["nats"]
+        audience = claims["aud"]
+        expires = claims["exp"]
+        server = nats["server_id"]["id"]
     except (ValueError, KeyError, TypeError, binascii.Error, RecursionError):
         raise Malformed("not a JWT of an authorization request") from None
     if not isinstance(header, dict) or {name: header.get(name) for name in _HEADER} != _HEADER:

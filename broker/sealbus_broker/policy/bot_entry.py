@@ -71,17 +71,25 @@ def add_bot(text: str, bot: str, entry: BotEntry) -> str:
     node = _value(_root(text), "bots")
     line = "\r\n" if "\r\n" in text else "\n"
     if isinstance(node, MappingNode) and node.value and not node.flow_style:
-        first, last = node.value[0][0], node.value[-1][1]
-        indent, lead = first.start_mark.column, ""
+        first = node.value[0][0]
+        last = node.value[-1][1]
+        indent = first.start_mark.column
+        lead = ""
         at = _entry_end(text, _end(last), indent)
     elif node is None:  # no `bots:` at all
-        at, indent, lead = len(text), 2, f"bots:{line}"
+        at = len(text)
+        indent = 2
+        lead = f"bots:{line}"
     elif isinstance(node, MappingNode) and not node.value:  # `bots: {}`
         text = text[: node.start_mark.index].rstrip(" \t") + text[node.end_mark.index :]
-        at, indent, lead = _line_end(text, _key_end(text)), 2, ""
+        at = _line_end(text, _key_end(text))
+        indent = 2
+        lead = ""
     elif isinstance(node, ScalarNode) and node.value in ("", "~", "null"):  # `bots:`
         text = text[: node.start_mark.index] + text[node.end_mark.index :]
-        at, indent, lead = _line_end(text, _key_end(text)), 2, ""
+        at = _line_end(text, _key_end(text))
+        indent = 2
+        lead = ""
     else:
         raise InTheWay("the bots of policy.yaml are written between braces", hint=_BY_HAND)
     head = text[:at]

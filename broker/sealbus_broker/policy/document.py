@@ -42,11 +42,13 @@ class Document:
 
     def where(self, path: Path_) -> tuple[int, int]:
         """Line and column of the key or item at ``path``, or of the nearest place around it."""
-        node, place = self._tree, self._tree.place
+        node = self._tree
+        place = self._tree.place
         for step in path:
             value = node.value
             if isinstance(value, dict) and isinstance(step, str) and step in value:
-                place, node = value[step].key, value[step].node
+                place = value[step].key
+                node = value[step].node
             elif isinstance(value, list) and isinstance(step, int) and 0 <= step < len(value):
                 node = value[step]
                 place = node.place
@@ -89,7 +91,8 @@ def look_alikes(root: Path, wanted: Iterable[str]) -> list[Problem]:
     for name in names:
         meant = known.get(_folded(name))
         if meant is not None and name != meant:
-            what, hint = f"is not read: its name is not {meant}", f"rename it to {meant}, or to a very different name"
+            what = f"is not read: its name is not {meant}"
+            hint = f"rename it to {meant}, or to a very different name"
             found.append(Problem(printable(name, 100), 0, 0, what, hint=hint))
     return found
 

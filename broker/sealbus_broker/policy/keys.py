@@ -62,7 +62,8 @@ def read_key_files(root: Path, bots: frozenset[str], problems: list[Problem]) ->
         problems.append(Problem(FOLDER, 0, 0, f"cannot be read: {error.strerror}"))
         return found
     for name in names:
-        file, bot = f"{FOLDER}/{name}", name.removesuffix(".yaml")
+        file = f"{FOLDER}/{name}"
+        bot = name.removesuffix(".yaml")
         if bot == name or not is_name(bot):
             what = "the file's name is not a key file's name"
             problems.append(
@@ -138,7 +139,8 @@ def _read_key(reader: Reader, entry: Any, at: int) -> BotKey | None:
         for name in ("not_before", "not_after", "revoked")
         if name in fields
     }
-    not_before, not_after = times["not_before"], times.get("not_after")
+    not_before = times["not_before"]
+    not_after = times.get("not_after")
     if not_before is None or None in times.values():
         return None
     if not_after is not None and not_after <= not_before:

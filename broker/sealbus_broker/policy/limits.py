@@ -76,11 +76,14 @@ def read_limits(reader: Reader, value: Any) -> Limits:
     for name, text in reader.mapping(value, ("limits",), list(RANGES)).items():
         path, (least, most) = ("limits", name), RANGES[name]
         if name in _COUNTS:
-            number, field = reader.count(text, path, name, least, most), name
+            number = reader.count(text, path, name, least, most)
+            field = name
         elif name.endswith("_bytes"):
-            number, field = reader.size(text, path, name, least, most), name
+            number = reader.size(text, path, name, least, most)
+            field = name
         else:
-            number, field = reader.duration(text, path, name, least, most), f"{name}_ms"
+            number = reader.duration(text, path, name, least, most)
+            field = f"{name}_ms"
         if number is not None:
             numbers[field] = number
     return Limits(**numbers)

@@ -120,7 +120,8 @@ def cost_of(schema: dict[str, Any], times: int = 1, values: int = MAX_NODES) -> 
     once, each, under_once, under_each, long_text, text = sums
     bound = max(4 * schema["maxLength"], LARGE_BYTES) if "maxLength" in schema else MAX_ENVELOPE_BYTES
     if bound < MAX_ENVELOPE_BYTES:
-        once, long_text = once + text * int(bound), 0
+        once = once + text * int(bound)
+        long_text = 0
     errors = sum(map(_errors, schema, schema.values()))
     dearest = max(parts, key=lambda keyword: max(parts[keyword][1:]), default="")
     return Cost(once, each, under_once, under_each, long_text, text, errors, dearest)
@@ -130,7 +131,9 @@ def _keyword(
     keyword: str, value: Any, schema: dict[str, Any], values: int
 ) -> tuple[int, int, int, int, int, int]:  # one branch a keyword
     """Once, each, under once, under each, long text, text."""
-    own, under, text = 1, NAME_STEPS if keyword in _LOOKED_UP else 0, 0
+    own = 1
+    under = NAME_STEPS if keyword in _LOOKED_UP else 0
+    text = 0
     if keyword in _LIMITS:
         return _of_large(LIMIT_STEPS)
     if keyword == "multipleOf":
@@ -140,7 +143,8 @@ def _keyword(
     elif keyword in ("const", "enum"):
         own, under = _values([value] if keyword == "const" else value)
     elif keyword == "dependentRequired":
-        own, under = len(value), NAME_STEPS * (1 + max(map(len, value.values()), default=0))
+        own = len(value)
+        under = NAME_STEPS * (1 + max(map(len, value.values()), default=0))
     elif keyword == "dependentSchemas":
         own = len(value)
     elif keyword == "patternProperties":
@@ -211,7 +215,8 @@ def pattern_steps(pattern: str) -> int:
 
     The size of the compiled pattern says at how many places it can be at once.
     """
-    low, high = 0, len(_SIZES) - 1
+    low = 0
+    high = len(_SIZES) - 1
     while low < high:
         middle = (low + high) // 2
         if _fits(pattern, _SIZES[middle]):

@@ -103,8 +103,10 @@ def _faults(document: Document, path: Path_, schema: Any, resolver: Resolver) ->
             hint = "look-around and back-references are not allowed: they do not run in linear time"
             yield document.problem(place, "the regular expression cannot be used", got=printable(pattern), hint=hint)
     if "format" in schema and schema["format"] not in FORMATS:
-        got, near = printable(schema["format"]), nearest(schema["format"], FORMATS)
-        what, expected = "nobody checks this format", "a format of Draft 2020-12"
+        got = printable(schema["format"])
+        near = nearest(schema["format"], FORMATS)
+        what = "nobody checks this format"
+        expected = "a format of Draft 2020-12"
         yield document.problem((*path, "format"), what, got=got, expected=expected, hint=near)
     for step, inner in _subschemas(schema):
         yield from _faults(document, (*path, *step), inner, resolver)

@@ -80,7 +80,8 @@ def read_schemas(root: Path, problems: list[Problem]) -> Schemas:
 
 def _read(root: Path, file: str) -> Document | Problem:
     if file.startswith(f"{RELAY}."):
-        what, hint = "the name is the bus's own", "the bus has schemas of its own, such as sealbus.error.v1"
+        what = "the name is the bus's own"
+        hint = "the bus has schemas of its own, such as sealbus.error.v1"
         return Problem(f"{FOLDER}/{printable(file)}", 0, 0, what, hint=hint)
     try:
         split_schema(file.removesuffix(".json"))
@@ -88,7 +89,8 @@ def _read(root: Path, file: str) -> Document | Problem:
             return read_json(root, f"{FOLDER}/{file}", MAX_SCHEMA_BYTES)
     except InvalidInput:
         pass
-    what, expected = "the file's name is not a schema's name", "a subject and a version, like orders.placed.v1.json"
+    what = "the file's name is not a schema's name"
+    expected = "a subject and a version, like orders.placed.v1.json"
     return Problem(f"{FOLDER}/{printable(file)}", 0, 0, what, expected=expected)
 
 
@@ -121,7 +123,8 @@ def _check_anchors(document: Document, base: str, problems: list[Problem]) -> No
         names = {keyword: inner[keyword] for keyword in ("$anchor", "$dynamicAnchor") if keyword in inner}
         for keyword, name in names.items():
             if isinstance(name, str) and owners.setdefault((normal_uri(around), name), path) != path:
-                what, hint = "the anchor is used twice in this schema", "a reference would reach one of them by chance"
+                what = "the anchor is used twice in this schema"
+                hint = "a reference would reach one of them by chance"
                 problems.append(document.problem((*path, keyword), what, got=printable(name), hint=hint))
 
 

@@ -154,7 +154,8 @@ class Automaton:
 
     def _down(self, state: int) -> Iterator[tuple[Step, int]]:
         schema, resolver = self._known[state]
-        properties, prefix = schema.get("properties", {}), schema.get("prefixItems", [])
+        properties = schema.get("properties", {})
+        prefix = schema.get("prefixItems", [])
         steps = [(Step("property", name, state), inner) for name, inner in properties.items()]
         steps += [(Step("property", None, state), inner) for inner in schema.get("patternProperties", {}).values()]
         steps += [

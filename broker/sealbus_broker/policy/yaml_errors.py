@@ -83,7 +83,8 @@ class _Place:
 def _conflict(lines: list[str]) -> Mistake | None:
     for number, line in enumerate(lines, 1):
         if line.startswith(("<<<<<<< ", ">>>>>>> ")):
-            what, hint = "a merge left its mark here", "decide for one of the two versions, and remove the marks"
+            what = "a merge left its mark here"
+            hint = "decide for one of the two versions, and remove the marks"
             return Mistake(number, 1, what, hint, printable(line, 60))
     return None
 

@@ -69,7 +69,8 @@ def _unmarked(file: str, text: str, error: Exception) -> Problem:
     at = getattr(error, "position", None)
     if not isinstance(at, int) or not 0 <= at < len(text):
         return Problem(file, 1, 1, "is not YAML")
-    what, place = "is not YAML: this character is not allowed", place_of(text, at)
+    what = "is not YAML: this character is not allowed"
+    place = place_of(text, at)
     return Problem(file, place.line, place.column, what, got=printable(text[at]))
 
 

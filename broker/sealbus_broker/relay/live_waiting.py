@@ -43,7 +43,8 @@ class LiveWaiting:
     def put(self, bot: str, arrivals: Sequence[Arrival]) -> bool:
         """Keep messages of ``bot`` that came together. ``False``: there is no room for them, of this bot or of all."""
         size = sum(len(arrival.data) for arrival in arrivals)
-        own, own_bytes = len(self._bots.get(bot, ())), self._bytes.get(bot, 0)
+        own = len(self._bots.get(bot, ()))
+        own_bytes = self._bytes.get(bot, 0)
         if own + len(arrivals) > WAITING_PER_BOT or own_bytes + size > WAITING_PER_BOT_BYTES:
             return False
         if self._messages + len(arrivals) > WAITING or self._all_bytes + size > WAITING_BYTES:

@@ -287,7 +287,8 @@ class Pipeline:
 
 def _is_request(judgment: Judgment) -> bool:
     """Whether it may be answered. An answer has the rule of its request, and is no request."""
-    header, rule = judgment.header, judgment.rule
+    header = judgment.header
+    rule = judgment.rule
     assert header is not None and rule is not None
     return rule.reply is not None and not header.subject.startswith(_REPLIES)
 

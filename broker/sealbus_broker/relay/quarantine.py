@@ -58,7 +58,8 @@ class Record:
     def of(cls, judgment: Judgment, policy: bytes, relay: str) -> Record:
         """The record of a judgment that violates."""
         assert judgment.reason is not None
-        arrival, header = judgment.arrival, judgment.header
+        arrival = judgment.arrival
+        header = judgment.header
         return cls(
             reason=judgment.reason.value,
             detail=judgment.detail,

@@ -218,7 +218,8 @@ class Storing:
         item.made.add(stamp)
         item.receipt = stamp if item.accepted else None
         item.id = item.id or judgment.ledger_id
-        prefix, subject = PREFIX[judgment.arrival.delivery], judgment.envelope.header.subject
+        prefix = PREFIX[judgment.arrival.delivery]
+        subject = judgment.envelope.header.subject
         assert item.id is not None
         if not item.accepted:
             return Entry(f"{prefix}.{CLOSED}", stamp, {"Nats-Msg-Id": item.id})

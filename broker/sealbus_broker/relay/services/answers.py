@@ -69,7 +69,8 @@ class Answers:
         Each attempt is sealed and stamped anew, so that it is fresh when it is stored. An answer that came too late is none; whoever asked
         asks again.
         """
-        waiting, until = list(answers), time.monotonic() + self._policy().limits.live_ttl_ms / 1000
+        waiting = list(answers)
+        until = time.monotonic() + self._policy().limits.live_ttl_ms / 1000
 
         async def attempt() -> str | None:
             if time.monotonic() > until:
@@ -88,7 +89,8 @@ class Answers:
         self._shares.charge(bot, Store.LIVE, self._policy().share(Store.LIVE), size, self._now_ms())
 
     def _entries(self, answers: Sequence[Answer]) -> list[Entry]:
-        policy, now_ms = self._policy(), self._now_ms()
+        policy = self._policy()
+        now_ms = self._now_ms()
         headers = [self._header(answer, policy, now_ms) for answer in answers]
         payloads = [answer.payload for answer in answers]
         envelopes = seal_envelopes(self._key, list(zip(headers, payloads, strict=True)))

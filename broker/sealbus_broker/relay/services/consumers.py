@@ -146,9 +146,11 @@ async def remove_ungranted(nc: Client, policy: Policy) -> int:
     """
     removed = 0
     for info in await _consumers(nc):
-        name, metadata = info["name"], info["config"].get("metadata") or {}
+        name = info["name"]
+        metadata = info["config"].get("metadata") or {}
         bot = policy.bots.get(metadata.get("bot", ""))
-        pattern, durable = metadata.get("pattern", ""), metadata.get("durable", "")
+        pattern = metadata.get("pattern", "")
+        durable = metadata.get("durable", "")
         is_ours = bot is not None and name == consumer_name(bot.name, pattern, durable)
         filters_so = info["config"].get("filter_subject") == f"{ACCEPTED_PREFIX}.{pattern}"
         if bot is not None and is_ours and filters_so and bot.may_subscribe(pattern):

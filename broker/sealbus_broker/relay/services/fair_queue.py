@@ -45,7 +45,8 @@ class FairQueue:
 
     def put(self, bot: str, size: int, work: Work) -> bool:
         """Have ``work`` done for ``bot``; it holds ``size`` bytes until then. ``False``: a bound is met, and it is not taken."""
-        own, own_bytes = len(self._bots.get(bot, ())), self._bytes.get(bot, 0)
+        own = len(self._bots.get(bot, ()))
+        own_bytes = self._bytes.get(bot, 0)
         if own >= WAITING_PER_BOT or own_bytes + size > WAITING_PER_BOT_BYTES:
             return False
         if self._waiting >= WAITING or self._waiting_bytes + size > WAITING_BYTES:

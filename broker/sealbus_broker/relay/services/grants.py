@@ -37,7 +37,8 @@ class Grants:
 
 def granted(bot: str, policy: Policy) -> dict[str, Any]:
     """The part of the answer that depends on the policy alone."""
-    rule, limits = policy.bots[bot], policy.limits
+    rule = policy.bots[bot]
+    limits = policy.limits
     patterns = dict.fromkeys((*rule.publish, *rule.subscribe))
     subjects = [subject for subject in policy.subjects if any(overlap(subject.pattern, one) for one in patterns)]
     room = _Room()

@@ -60,7 +60,8 @@ class Parking:
         log names the message, which stays in ACCEPTED for as long as any. Raises :class:`NotServed` for a message that is not
         the bot's to give up, and nats-py's errors.
         """
-        consumer, sequence = asked["consumer"], asked["sequence"]
+        consumer = asked["consumer"]
+        sequence = asked["sequence"]
         place = await self._place(bot, consumer, sequence)
         stored = await self._nc.request(f"{API}.DIRECT.GET.{ACCEPTED}", json.dumps({"seq": sequence}).encode(), READ_S)
         subject = (stored.headers or {}).get("Nats-Subject")

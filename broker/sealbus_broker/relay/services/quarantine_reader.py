@@ -39,19 +39,22 @@ async def read_records(
     """
     wanted = quarantine.subject(reason, session)
     state = await _state(nc, wanted)
-    first, last = state["first_seq"], state["last_seq"]
+    first = state["first_seq"]
+    last = state["last_seq"]
     total = sum((state.get("subjects") or {}).values())
     end = min(before if before is not None else last + 1, last + 1)
     limit = min(limit, _PAGE)
     found: list[dict[str, Any]] = []
-    span, read = _SPAN, 0
+    span = _SPAN
+    read = 0
     while len(found) < limit and end > first and total and read < _MOST_READ:
         start = max(first, end - span)
         scan = _Scan(end, subject)
         await scan.run(nc, wanted, start)
         found.extend(reversed(scan.rows))
         read += scan.read
-        end, span = start, min(span * 2, _SPAN_MOST)
+        end = start
+        span = min(span * 2, _SPAN_MOST)
     if len(found) > limit:
         found = found[:limit]
         end = found[-1]["sequence"]

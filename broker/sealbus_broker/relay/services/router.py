@@ -128,7 +128,8 @@ class ServiceRouter:
 
     def serve(self, judgment: Judgment, stamp: bytes) -> None:
         """Start answering an accepted request, or have it wait for its turn. Returns at once; never raises."""
-        bot, size = judgment.arrival.session, len(judgment.arrival.data)
+        bot = judgment.arrival.session
+        size = len(judgment.arrival.data)
         if not self._queue.put(bot, size, lambda: self._answer(judgment, stamp)):
             assert judgment.header is not None
             self._tally.count_busy(bot)
@@ -149,7 +150,8 @@ class ServiceRouter:
 
     async def _answer(self, judgment: Judgment, stamp: bytes) -> None:
         assert judgment.envelope is not None
-        header, bot = judgment.envelope.header, judgment.arrival.session
+        header = judgment.envelope.header
+        bot = judgment.arrival.session
         question = Question(bot, header.nonce, stamp)
         try:
             answered = await self._handlers[header.subject](bot, unpack_json(judgment.envelope.payload))
@@ -173,7 +175,9 @@ class ServiceRouter:
 
     async def _subscribe(self, bot: str, payload: Any) -> Any:
         """Make the JetStream consumer behind a durable subscription, if the bot may receive all that the pattern stands for."""
-        pattern, durable, start = payload["pattern"], payload["durable"], payload["from"]
+        pattern = payload["pattern"]
+        durable = payload["durable"]
+        start = payload["from"]
         policy = self._policy()
         rule = policy.bots.get(bot)
         if not is_pattern(pattern):
@@ -188,7 +192,8 @@ class ServiceRouter:
         return {"consumer": name, "attempts": policy.limits.attempts}
 
     async def _subscriptions_list(self, _: str, payload: Any) -> Any:
-        offset, limit = payload.get("offset", 0), payload.get("limit", 50)
+        offset = payload.get("offset", 0)
+        limit = payload.get("limit", 50)
         return await self._subscriptions.list(payload.get("bot"), offset, limit)
 
     async def _subscriptions_remove(self, operator: str, payload: Any) -> Any:
