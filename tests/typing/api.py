@@ -36,6 +36,7 @@ from sealbus import (
     Verdict,
     new_nonce,
 )
+from sealbus.testing import Kept, TestBus, expect_refused
 
 bot = Bot.from_file("credentials/inventory.toml")
 
@@ -245,3 +246,27 @@ def compare(reason: Reason, verdict: Verdict, state: BotState) -> None:
     assert_type(state is BotState.CONNECTED, bool)
 
     Reason.NO_SUCH  # type: ignore[attr-defined]  # noqa: B018
+
+
+# ---- tests of an author's own ------------------------------------------------------------------
+
+
+async def test_with(sealbus_bus: TestBus) -> None:
+    order = await sealbus_bus.bot("order")
+    assert_type(order, Bot)
+    assert_type(sealbus_bus.credentials("order"), Credentials)
+    await sealbus_bus.connect(Bot(sealbus_bus.credentials("inventory")))
+    with expect_refused("schema") as refused:
+        await order.publish("orders.placed", {})
+    assert_type(refused.error, Refused)
+    with expect_refused(Reason.NOT_GRANTED):
+        await order.publish("stock.reserved", {})
+    assert_type(await sealbus_bus.quarantine("schema"), list[Kept])
+    kept = await sealbus_bus.quarantined("undeliverable", within_s=1)
+    assert_type(kept.record, int)
+    assert_type(kept.payload, Any)
+    assert_type(kept.data, bytes)
+
+    await sealbus_bus.bot()  # type: ignore[call-arg]
+    expect_refused()  # type: ignore[call-arg]
+    sealbus.testing.TestRelay  # type: ignore[attr-defined]  # noqa: B018

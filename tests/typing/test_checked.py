@@ -11,6 +11,7 @@ from mypy.find_sources import create_source_list
 from mypy.options import Options
 
 import sealbus
+import sealbus.testing
 
 ROOT = Path(__file__).resolve().parents[2]
 API = ROOT / "tests" / "typing" / "api.py"
@@ -51,4 +52,4 @@ def test_mypy_checks_the_file_strictly(options: Options) -> None:
 
 def test_every_public_name_is_in_the_file() -> None:
     used = {node.id for node in ast.walk(ast.parse(API.read_text())) if isinstance(node, ast.Name)}
-    assert set(sealbus.__all__) - used == set()
+    assert {*sealbus.__all__, *sealbus.testing.__all__} - used == set()
