@@ -89,8 +89,8 @@ async def test_no_more_is_asked_for_while_much_waits_to_be_judged() -> None:
     answered, most = 0, 0
     for _ in range(100):
         await asyncio.sleep(0)
-        if worker._pulling.requests > answered:
-            answered = worker._pulling.requests
+        if worker._pulling.requests.made > answered:
+            answered = worker._pulling.requests.made
             for at in range(PULL_BYTES // len(together)):
                 worker._on_message(b"ingress.0.order", b"$JS.ACK.INGRESS.relay-0.1.%d.1.1.0" % (at + 1), b"", together)
             worker._on_message(b"_INBOX.relay.%d" % answered, b"", b"NATS/1.0 409 Batch Completed\r\n\r\n", b"")

@@ -15,16 +15,15 @@ message.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from typing import Final
 
 from nats.errors import Error as NatsError
 
-from sealbus.nats.frames import pub
 from sealbus.nats.hardened import HardenedClient
 from sealbus.nats.parser import PIN_HEADER
 from sealbus.nats.pull import next_subject
+from sealbus.nats.pull_requests import PullRequests
 from sealbus.protocol.streams import INGRESS
 from sealbus.supervision import Supervisor
 from sealbus_broker.nats.streams import PIN_TIMEOUT_S, PRIORITY_GROUP, partition_consumer
@@ -78,17 +77,9 @@ class Pulling:
         self._nc = nc
         self._supervisor = supervisor
         self._changed = changed
-        self._subject = next_subject(INGRESS, partition_consumer(partition)).encode()
-        """The subject that takes requests."""
-        self._inbox = nc.new_inbox()
-        """The subject of the answers, without its last token, the request's number."""
-        self.requests = 0
-        """How many requests were made."""
-        self._reply = b""
-        """The answer subject of the last request. A status on an earlier one's is not about this
-        one."""
-        self._outstanding = 0
-        """How many messages the last request may still bring."""
+        subject = next_subject(INGRESS, partition_consumer(partition))
+        self.requests = PullRequests(subject, nc.new_inbox())
+        """Their numbers, and how many messages the last one may still bring."""
         self._asking: asyncio.TimerHandle | None = None
         """The timer after which the request under way is taken for lost. ``None``: none is under
         way."""
@@ -110,7 +101,7 @@ class Pulling:
     @property
     def answers(self) -> str:
         """The pattern of the subjects on which messages and statuses come."""
-        return f"{self._inbox}.*"
+        return self.requests.answers
 
     @property
     def has_pin(self) -> bool:
@@ -132,23 +123,20 @@ class Pulling:
 
     def ask(self, count: int) -> None:
         """Make a request for ``count`` messages."""
-        ask: dict[str, object] = {
-            "batch": count,
+        terms: dict[str, object] = {
             "max_bytes": PULL_BYTES,
             "expires": int(PULL_EXPIRES_S * 1e9),
             "group": PRIORITY_GROUP,
         }
         if self._pin:
-            ask["id"] = self._pin.decode("utf-8", "replace")
+            terms["id"] = self._pin.decode("utf-8", "replace")
         if self._is_over:
             self.asked_at = time.monotonic()
         self._is_over = False
-        self._outstanding = count
-        self.requests += 1
-        self._reply = f"{self._inbox}.{self.requests}".encode()
+        frame = self.requests.next(count, terms)
         patience_s = SILENCE_S
         try:
-            self._nc.write([pub(self._subject, json.dumps(ask).encode(), self._reply)])
+            self._nc.write([frame])
         except (NatsError, OSError):
             patience_s = UNSENT_S  # the log says already that there is no connection
         self._asking = self._supervisor.later("asking for messages", patience_s, self.end)
@@ -169,7 +157,7 @@ class Pulling:
         pin."""
         if headers.startswith(_OTHER_HAS_PIN):
             self._pin = b""
-        if subject == self._reply:
+        if self.requests.is_last(subject):
             self._is_over = True
             self.end()
 
@@ -180,8 +168,7 @@ class Pulling:
         at = headers.rfind(_PIN)
         if at >= 0:
             self._pin = headers[at + len(_PIN) :].partition(b"\r\n")[0]
-        self._outstanding -= 1
-        if self._outstanding <= 0:
+        if self.requests.brought_all():
             self._is_over = True
             self.end()
 

@@ -20,15 +20,14 @@ from one account to another, and a message that the server has just taken from t
 inbox that is gone is lost until the consumer delivers it again, 30 seconds later and out of order
 (measured with 2.15.1). So a request is short, and whoever stops waits for its end.
 
-The relay's ingress (``sealbus_broker.relay.ingress``) has a loop of its own: it pulls with a pin
-and over one connection that reconnects, which changes when a request is over.
+The relay pulls in a way of its own (``sealbus_broker.relay.pulling``), with a pin and over one
+connection that reconnects. :mod:`sealbus.nats.pull_requests` has what both share.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Callable
 from enum import Enum
 from typing import Final
@@ -36,8 +35,8 @@ from typing import Final
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from sealbus.nats.frames import pub
 from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.pull_requests import PullRequests
 from sealbus.protocol.limits import MAX_PULL
 from sealbus.protocol.streams import ACCEPTED
 from sealbus.supervision import Supervisor
@@ -115,14 +114,9 @@ class Pull:
         """
         self._client = client
         self._supervisor = supervisor
-        self._subject = next_subject(ACCEPTED, consumer).encode()
-        self._inbox = inbox
+        self._requests = PullRequests(next_subject(ACCEPTED, consumer), inbox, ending=".pull")
         self._take = take
         self._ended = ended
-        self._requests = 0
-        """Requests so far. Each has a reply subject of its own, by its number."""
-        self._reply = b""
-        """Reply subject of the last request: a status of an earlier one says nothing about it."""
         self._subscription: Subscription | None = None
         """The inbox, while it is open."""
         self._ending: asyncio.TimerHandle | None = None
@@ -131,13 +125,16 @@ class Pull:
         """Wakes :meth:`over`: the request is over, or the connection is closed."""
         self._brought = False
         """Whether the request under way has brought anything."""
-        self.outstanding = 0
+
+    @property
+    def outstanding(self) -> int:
         """How many messages the request under way may still bring; 0: no request is under way."""
+        return self._requests.outstanding
 
     async def open(self) -> None:
         """Subscribe to the inbox. Raises nats-py's errors and :class:`OSError`."""
         self._subscription = await self._client.subscribe_direct(
-            f"{self._inbox}.*.pull",
+            self._requests.answers,
             self._receive,
         )
 
@@ -147,17 +144,16 @@ class Pull:
         Only while no request is under way. ``wait``: whether the request waits for messages that do
         not exist yet.
         """
-        self._requests += 1
-        self._reply = f"{self._inbox}.{self._requests}.pull".encode()
-        count = min(count, MAX_PULL)
-        wanted = {"batch": count, "max_bytes": PULL_BYTES} | (
-            {"expires": int(PULL_S * 1e9)} if wait else {"no_wait": True}
-        )
-        # A connection that cannot be written to is closed, and its owner learns of that anyway.
-        with contextlib.suppress(NatsError, OSError):
-            self._client.write([pub(self._subject, json.dumps(wanted).encode(), self._reply)])
-            self.outstanding, self._brought = count, False
-            self._end_in(PULL_S + LOST_S, End.LOST)
+        waiting = {"expires": int(PULL_S * 1e9)} if wait else {"no_wait": True}
+        frame = self._requests.next(min(count, MAX_PULL), {"max_bytes": PULL_BYTES, **waiting})
+        try:
+            self._client.write([frame])
+        except (NatsError, OSError):
+            # The connection is closed, and its owner learns of that anyway.
+            self._requests.outstanding = 0
+            return
+        self._brought = False
+        self._end_in(PULL_S + LOST_S, End.LOST)
 
     async def over(self) -> None:
         """Wait for the end of the request, if one is under way. Afterwards nothing more comes."""
@@ -170,7 +166,7 @@ class Pull:
                     self._over.clear()
                     await self._over.wait()
         self._client.when_closed.discard(self._over.set)
-        self.outstanding = 0
+        self._requests.outstanding = 0
 
     async def close(self) -> None:
         """Unsubscribe. Only after :meth:`over`."""
@@ -194,7 +190,7 @@ class Pull:
     def _end(self, how: End) -> None:
         if self._ending is not None:
             self._ending.cancel()
-        self.outstanding = 0
+        self._requests.outstanding = 0
         self._over.set()
         self._ended(how)
 
@@ -202,11 +198,10 @@ class Pull:
         if reply:
             self._take(subject, reply, data)
             self._brought = True
-            if self.outstanding:
-                self.outstanding -= 1
-                if not self.outstanding:
-                    self._end(End.OVER)
-        elif subject == self._reply and self.outstanding:
+            # One may come late, for a request that was taken for lost.
+            if self.outstanding and self._requests.brought_all():
+                self._end(End.OVER)
+        elif self.outstanding and self._requests.is_last(subject):
             # "Message Size Exceeds MaxBytes" also comes when the first message alone is too large.
             # Then nothing was brought, and asking again at once would be a tight loop.
             if headers.startswith(_OVER) or (self._brought and headers.startswith(_FULL)):
