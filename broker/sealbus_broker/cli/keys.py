@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from sealbus.credentials import Credentials
+from sealbus.errors import InvalidInput
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.subjects import RELAY, check_name
 from sealbus_broker.cli.bus_options import dir_option, server_option
@@ -105,7 +106,7 @@ def check_bot(bot: str) -> None:
     """Raise if a bot may not have this name."""
     check_name(bot)
     if bot == RELAY:
-        raise Unusable(f"{RELAY} is the relay's own name", hint="choose another")
+        raise InvalidInput(f"{RELAY} is the relay's own name", hint="choose another")
 
 
 def the_bus(bus: BusFolder, servers: tuple[str, ...], bus_key: str | None = None) -> BusFile:

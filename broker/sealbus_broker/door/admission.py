@@ -36,7 +36,7 @@ import contextlib
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import structlog
 from nats.aio.client import Client
@@ -289,7 +289,8 @@ class Admission:
         self._warn("admission.denied", kind, bot=denial.bot, why=denial.why, host=host)
 
 
-class _Login(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Login:
     """One login that nats-server asks about."""
 
     connect: dict[str, Any]

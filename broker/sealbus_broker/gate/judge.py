@@ -6,7 +6,7 @@ Nothing here reads a clock, a file or the network, and no bytes whatever make it
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from sealbus.errors import Malformed
 from sealbus.protocol.codec import are_together, split_together, unpack_json
@@ -17,6 +17,7 @@ from sealbus.protocol.reason import OLDER_THAN_LEDGER, Reason
 from sealbus.protocol.seal import Context, Verifier
 from sealbus.protocol.stamp import Stamp
 from sealbus.protocol.subjects import RELAY, REPLY
+from sealbus.protocol.value import value
 from sealbus_broker.gate.cause import check_cause, check_reply, prove_parent, unwanted_parent
 from sealbus_broker.gate.policy import BotKey, BotRule, Delivery, Disposition, Policy, Rate, Store, SubjectRule
 from sealbus_broker.gate.rate import RateMeters
@@ -107,7 +108,8 @@ _REPLIES: Final = f"{REPLY}."
 _NO_HEADER: Final = Header("", "", "", b"", 0, 0)
 
 
-class Violation(NamedTuple):
+@value
+class Violation:
     """A check's objection. ``detail`` names places, rules and limits; never a payload's value."""
 
     reason: Reason

@@ -10,19 +10,21 @@ sequence and the time. No header is read, because the bot writes the headers.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from sealbus.errors import Malformed
 from sealbus.nats.acks import read_ack
 from sealbus.protocol.codec import are_together, split_together
 from sealbus.protocol.streams import INGRESS
+from sealbus.protocol.value import value
 from sealbus_broker.gate.policy import Delivery
 from sealbus_broker.gate.verdict import Arrival
 
 _STREAM: Final = INGRESS.encode()
 
 
-class Place(NamedTuple):
+@value
+class Place:
     """The facts that the server states about a message of the ingress stream."""
 
     session: str

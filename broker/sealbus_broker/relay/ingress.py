@@ -25,7 +25,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 import structlog
 from nats.errors import Error as NatsError
@@ -33,6 +33,7 @@ from nats.errors import Error as NatsError
 from sealbus.nats.acks import ACK
 from sealbus.nats.frames import pub
 from sealbus.nats.hardened import HardenedClient
+from sealbus.protocol.value import value
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import set_after
 from sealbus_broker.gate.verdict import Arrival
@@ -73,7 +74,8 @@ SUSPECT_WAIT_S: Final = 2.0
 """How long a suspect waits for the messages that came with it: well below ``ACK_WAIT_S``."""
 
 
-class _Pulled(NamedTuple):
+@value
+class _Pulled:
     """A message pulled from the stream, as it came."""
 
     subject: bytes

@@ -22,7 +22,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 import structlog
 from nats.errors import Error as NatsError
@@ -69,7 +69,8 @@ class Entry:
         return hpub(self.subject.encode(), self.data, headers=headers.encode("ascii"), reply=reply)
 
 
-class Stored(NamedTuple):
+@value
+class Stored:
     """The place of a stored entry."""
 
     stream: str

@@ -15,12 +15,13 @@ import contextlib
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import structlog
 
 from sealbus.nats.hardened import HardenedClient
 from sealbus.protocol.streams import HEALTH, HEALTH_PREFIX
+from sealbus.protocol.value import value
 from sealbus_broker.gate.policy import Delivery, Policy
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.nats.jetstream import API
@@ -42,7 +43,8 @@ _BEGUN: Final = b"begun"
 _DONE: Final = b"done"
 
 
-class Suspect(NamedTuple):
+@value
+class Suspect:
     """A message of the ingress stream that was delivered often, its bytes unread."""
 
     session: str

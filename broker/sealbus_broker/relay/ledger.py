@@ -25,7 +25,7 @@ import json
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 from nats.aio.client import Client
@@ -33,6 +33,7 @@ from nats.errors import ConnectionClosedError
 from nats.errors import Error as NatsError
 
 from sealbus.protocol.subjects import GENESIS
+from sealbus.protocol.value import value
 from sealbus.waiting import Interrupted, race
 from sealbus_broker.nats.jetstream import (
     API,
@@ -63,7 +64,8 @@ nonces of 256 large messages must not close the relay's connection."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Copy(NamedTuple):
+@value
+class Copy:
     """A stored message."""
 
     data: bytes

@@ -27,7 +27,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 import structlog
 from nats.errors import Error as NatsError
@@ -40,6 +40,7 @@ from sealbus.protocol.limits import MAX_BATCH, MAX_TOGETHER
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
 from sealbus.protocol.subjects import RELAY, REPLY, receipt_subject, receipts_subject
+from sealbus.protocol.value import value
 from sealbus_broker.gate.judge import judge
 from sealbus_broker.gate.policy import Delivery, Policy, Store
 from sealbus_broker.gate.rate import RateMeters
@@ -101,7 +102,8 @@ Process = Callable[[Sequence[Arrival], Turn], Awaitable[Refusals]]
 :meth:`Pipeline.process`."""
 
 
-class _Part(NamedTuple):
+@value
+class _Part:
     """The messages of a batch that were judged together."""
 
     items: list[Item]
@@ -210,7 +212,9 @@ class Pipeline:
 
     async def _carry_out(self, part: _Part) -> list[Item]:
         """Store and answer the messages of a part; return the refused ones that may be told."""
-        items, policy, ledger = part
+        items = part.items
+        policy = part.policy
+        ledger = part.ledger
         await self._storing.store(items, policy, ledger)
         for item in items:
             if item.new:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from sealbus.protocol.answer import ERROR_ID, ERROR_VERSION, error_payload
 from sealbus.protocol.delivery import pack_delivery
@@ -14,13 +13,15 @@ from sealbus.protocol.shelf_life import shelf_life_ms
 from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
 from sealbus.protocol.streams import LIVE_PREFIX
 from sealbus.protocol.subjects import RELAY, reply_subject
+from sealbus.protocol.value import value
 from sealbus.sending.minting import new_nonce
 from sealbus_broker.gate.policy import Policy, Store
 from sealbus_broker.gate.shares import Shares
 from sealbus_broker.relay.journal import Entry, Journal
 
 
-class Question(NamedTuple):
+@value
+class Question:
     """An accepted request, as far as its answer must name it."""
 
     bot: str
@@ -29,7 +30,8 @@ class Question(NamedTuple):
     """The sealed stamp that accepted it."""
 
 
-class Answer(NamedTuple):
+@value
+class Answer:
     """What is answered. Packed; an error names a schema of its own."""
 
     question: Question
