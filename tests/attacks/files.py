@@ -181,9 +181,7 @@ def a_keyword_that_only_the_validator_obeys(folder: Folder) -> None:
     _schema(folder, '{"dependencies": {"a": {"anyOf": [{"items": {"$ref": "#"}}, {"items": {"$ref": "#"}}]}}}')
 
 
-@attack(
-    "the schema comes back to itself in two ways for the same place, so the work doubles with each level of a payload"
-)
+@attack("the schema reaches itself in two ways at one place, so each level doubles the work")
 def a_recursion_that_doubles(folder: Folder) -> None:
     """Twenty levels take 100 seconds."""
     _schema(folder, '{"anyOf": [{"items": {"$ref": "#"}}, {"items": {"$ref": "#"}, "minItems": 1}]}')

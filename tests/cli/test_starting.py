@@ -70,7 +70,7 @@ class TestUp:
                 f"names another address than bus.toml: nats://bus.example.com:15070; using nats://127.0.0.1:{port}"
                 in (said.err)
             )
-        assert (bus / "bus.toml").read_text().startswith("# Which bus this folder holds")
+        assert (bus / "bus.toml").read_text().startswith("# The identity and the addresses of this bus")
 
     @pytest.mark.parametrize(("host", "warned"), [("0.0.0.0", True), ("127.0.0.1", False)])  # noqa: S104  # that is the test
     def test_warns_where_others_can_reach_it_without_tls(self, bus: Path, host: str, warned: bool) -> None:

@@ -73,7 +73,7 @@ SOUND: dict[str, dict[str, Any]] = {
 def test_a_schema_whose_work_doubles_is_refused(bus: Folder, name: str) -> None:
     bus.write(FILE, json.dumps(DOUBLING[name]))
     problem = bus.problem()
-    assert problem.what.startswith("the schema comes back to itself in two ways")
+    assert problem.what.startswith("the schema reaches itself in two ways")
     assert problem.line == 1
 
 

@@ -50,7 +50,7 @@ class Anchors:
         policy = load(found.path).policy
         if policy is None:
             click.echo(
-                f"note: {found.path} does not load, so its bots' keys are not known; `sealbus check` says why", err=True
+                f"note: {found.path} does not load, so its keys are not known; `sealbus check` says why", err=True
             )
             return cls(facts.name if facts else None, frozenset(bus_raw), bots, frozenset())
         now_ms = datetime.now(UTC).timestamp() * 1000

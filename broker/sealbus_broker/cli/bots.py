@@ -140,7 +140,7 @@ def _publish_lines(bulk: Bulk, timeout: float | None) -> int:
         click.echo(f"without verdict, perhaps accepted: line {named}{more}", err=True)
     if not bulk.is_whole:
         click.echo(
-            f"not sent: line {bulk.next_line} and all lines after it; go on with --from-line {bulk.next_line}", err=True
+            f"not sent: line {bulk.next_line} and all after it; go on with --from-line {bulk.next_line}", err=True
         )
     for error in (bulk.lost, bulk.failed):
         if error is not None:
@@ -165,7 +165,7 @@ def _parse(payload: str) -> Any:
 @click.option(
     "--durable",
     metavar="NAME",
-    help="Keep the place in the stream under this name, for all who use it. [default: a place of its own]",
+    help="Share the place in the stream under this name. [default: a place of its own]",
 )
 @click.option(
     "--from",

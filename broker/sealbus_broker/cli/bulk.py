@@ -30,9 +30,7 @@ STOP_S: Final = 2.0
 ROW: Final[Mapping[str, str]] = {
     "line": "The number of the line in the file, from 1. It is `null` for a single message.",
     "subject": "The subject of the message.",
-    "verdict": (
-        "`accepted`, `quarantined`, `dropped`, `invalid` (never sent) or `unresolved` (no verdict, perhaps accepted)."
-    ),
+    "verdict": ("`accepted`, `quarantined`, `dropped`, `invalid` (never sent) or `unresolved` (no verdict)."),
     "nonce": "32 hexadecimal digits that name the message, for `--nonce`.",
     "relay": "The relay that judged the message.",
     "reason": "The reason of a refusal, from the [closed list](protocol.md).",

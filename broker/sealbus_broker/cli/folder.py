@@ -169,7 +169,7 @@ class BusFolder:
             raise Unusable(
                 f"{self.state / 'relay.toml'} holds the bus key {secrets.bus.public.text},"
                 f" and {FILE} names {' '.join(key.text for key in known.bus_keys)}",
-                hint=f"put back the file that belongs to this bus, or write the other key into {FILE}",
+                hint=f"put back the file of this bus, or write the other key into {FILE}",
             )
         return secrets
 
@@ -184,9 +184,7 @@ class BusFolder:
         if self._has_secrets():
             return self.secrets()
         if known is not None and not new_keys:
-            raise self._elsewhere(
-                known, "; or make this folder a new bus with --new-keys: its present credentials will not work then"
-            )
+            raise self._elsewhere(known, "; or make a new bus with --new-keys: present credentials will not work then")
         path = self.state / "relay.toml"
         secrets = BusSecrets.generate()
         secrets.write(path)
@@ -279,7 +277,7 @@ class BusFolder:
                 found.append(Problem(shown, 0, 0, f"is {why}", hint=hint))
             elif other_place(bus, one.servers):
                 what = f"names another address: {', '.join(one.servers)}"
-                hint = "bots that use the file look there: change `servers` in it"
+                hint = "bots with this file connect there: change `servers` in it"
                 found.append(Problem(shown, 0, 0, what, expected=", ".join(bus.servers), hint=hint))
         return found
 
@@ -295,7 +293,7 @@ class BusFolder:
         if credentials.bot != bot:
             raise CredentialsError(
                 f"{path} holds the credentials of {credentials.bot}, not of {bot}",
-                hint=f"speak as {credentials.bot} with --credentials {path}, or put the right file there",
+                hint=f"speak as {credentials.bot} with --credentials {path}, or replace the file",
             )
         bus = self.bus_file()
         elsewhere = bus is not None and self._is_elsewhere(path, credentials, bus)

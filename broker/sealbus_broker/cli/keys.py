@@ -127,7 +127,7 @@ def the_bus(bus: BusFolder, servers: tuple[str, ...], bus_key: str | None = None
     if given is not None and given not in known.bus_keys:
         raise Unusable(
             f"--bus-key {given.text} is not the key that {FILE} names",
-            hint=f"leave --bus-key out; or, if the bus has this key now, write it into {FILE} as bus_keys",
+            hint=f"leave --bus-key out, or write a new key of the bus into bus_keys of {FILE}",
         )
     return replace(known, servers=servers or known.servers)
 

@@ -63,7 +63,7 @@ class BusFile:
 
     def text(self) -> str:
         """The file's content."""
-        return "# Which bus this folder holds, and where bots find it. Nothing here is secret: commit it.\n" + "".join(
+        return "# The identity and the addresses of this bus. Nothing here is secret: commit it.\n" + "".join(
             f"{name} = {value}\n" for name, value in self._values().items()
         )
 

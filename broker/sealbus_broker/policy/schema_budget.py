@@ -12,9 +12,9 @@ from sealbus_broker.policy.schema_growth import Automaton, TooMany, doubling
 from sealbus_broker.policy.schema_work import Work, most_steps, work
 
 _CHEAPER: Final = {
-    "uniqueItems": "add maxItems beside uniqueItems, or let not every value of a payload come under it",
-    "pattern": "add maxLength beside the pattern, or shorten its bounded repetitions, such as {1,50}",
-    "patternProperties": "name fewer patterns, or shorten their bounded repetitions, such as {1,50}",
+    "uniqueItems": "add maxItems beside uniqueItems, or apply uniqueItems to fewer values",
+    "pattern": "add maxLength beside the pattern, or shorten repetitions such as {1,50}",
+    "patternProperties": "name fewer patterns, or shorten repetitions such as {1,50}",
     "enum": "name fewer numbers, lists and objects, or write them as text",
 }
 
@@ -63,8 +63,8 @@ def measure(document: Document, resolver: Any, problems: list[Problem]) -> Measu
         problems.append(document.problem((), f"the schema has {error}", hint=hint))
         return Measured(document, None, _NOTHING)
     if state is not None:
-        what = "the schema comes back to itself in two ways for the same place, so the work doubles with each level of a payload"
-        hint = "put the property or item that recurs next to anyOf/oneOf/allOf/if instead of into several of their branches"
+        what = "the schema reaches itself in two ways at one place, so each level doubles the work"
+        hint = "put the recurring property or item beside anyOf/oneOf/allOf/if, not into branches"
         place = next((path for path, schema in walk(document.value) if id(schema) == state), ())
         problems.append(document.problem(place, what, hint=hint))
         return Measured(document, None, _NOTHING)

@@ -29,8 +29,10 @@ from sealbus_broker.printable import printable
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 FORMATS: Final = (
-    "date", "date-time", "duration", "email", "hostname", "idn-email", "idn-hostname", "ipv4", "ipv6", "iri", "iri-reference",
-    "json-pointer", "regex", "relative-json-pointer", "time", "uri", "uri-reference", "uri-template", "uuid",
+    "date", "date-time", "duration", "time",
+    "email", "idn-email", "hostname", "idn-hostname", "ipv4", "ipv6",
+    "iri", "iri-reference", "uri", "uri-reference", "uri-template", "uuid",
+    "json-pointer", "relative-json-pointer", "regex",
 )  # fmt: skip
 """The formats of Draft 2020-12, all of them asserted."""
 

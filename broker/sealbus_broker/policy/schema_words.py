@@ -20,16 +20,19 @@ KEYWORDS: Final = frozenset(
         "$schema", "$id", "$anchor", "$dynamicAnchor", "$ref", "$dynamicRef", "$defs", "$comment",
         # schemas inside schemas
         "allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas",
-        "prefixItems", "items", "contains", "properties", "patternProperties", "additionalProperties", "propertyNames",
-        "unevaluatedItems", "unevaluatedProperties",
+        "prefixItems", "items", "contains", "unevaluatedItems",
+        "properties", "patternProperties", "additionalProperties", "propertyNames",
+        "unevaluatedProperties",
         # values
-        "type", "const", "enum", "multipleOf", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum",
-        "maxLength", "minLength", "pattern", "format", "maxItems", "minItems", "uniqueItems", "maxContains", "minContains",
+        "type", "const", "enum",
+        "multipleOf", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum",
+        "maxLength", "minLength", "pattern", "format",
+        "maxItems", "minItems", "uniqueItems", "maxContains", "minContains",
         "maxProperties", "minProperties", "required", "dependentRequired",
-        # what only describes
+        # descriptions
         "title", "description", "default", "deprecated", "readOnly", "writeOnly", "examples",
         "contentEncoding", "contentMediaType", "contentSchema",
-        # Draft 7's name for $defs: it checks nothing itself, and references lead into it as anywhere
+        # the name of $defs in Draft 7, which checks nothing, and which references may name
         "definitions",
     }
 )  # fmt: skip
