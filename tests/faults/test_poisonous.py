@@ -83,7 +83,13 @@ async def test_a_message_that_kills_relays_is_set_aside_alone(tmp_path: Path) ->
             poison.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await poison
-            assert "were set aside (from order)" in await told(nc)
+            problem = await told(nc)
+            assert "were set aside (from order)" in problem["what"]
+            assert problem["hint"].endswith("quarantine ls --reason unjudgeable")
+            async with shop.bot("operator") as operator:
+                asked = {"reason": "unjudgeable"}
+                page = (await operator.request("sealbus.quarantine.list", asked, timeout=PATIENCE_S)).payload
+                assert [one["reason"] for one in page["records"]] == ["unjudgeable"]
         running = False
         assert verdicts == {Verdict.ACCEPTED}
         assert POISON.encode() in record["body"]  # kept whole
@@ -112,15 +118,16 @@ async def set_aside(nc: HardenedClient) -> dict[str, Any]:
             await asyncio.sleep(0.1)
 
 
-async def told(nc: HardenedClient) -> str:
-    """What a relay's health says of messages that were set aside, once it does."""
+async def told(nc: HardenedClient) -> dict[str, str]:
+    """The problem that a relay's health names of messages that were set aside, once it does."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             with contextlib.suppress(NatsError):
-                problems = json.loads((await nc.request("relay.ping", b"", 1)).data)["problems"]
-                for problem in problems:
+                answer: dict[str, Any] = json.loads((await nc.request("relay.ping", b"", 1)).data)
+                for problem in answer["problems"]:
                     if problem["about"] == "unjudgeable":
-                        return str(problem["what"])
+                        found: dict[str, str] = problem
+                        return found
             await asyncio.sleep(0.1)
 
 

@@ -15,7 +15,7 @@ import click
 
 from sealbus import Bot
 from sealbus.errors import InvalidInput, Malformed
-from sealbus.own import QUARANTINE_LIST, QUARANTINE_SHOW
+from sealbus.own import QUARANTINE_LIST, QUARANTINE_SHOW, RECORD_REASONS
 from sealbus.protocol.codec import unpack_json
 from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.limits import MAX_INTEGER
@@ -25,7 +25,6 @@ from sealbus_broker.cli.operator import ANSWER_S, OPERATOR, PAGE, ask, operator_
 from sealbus_broker.cli.options import DIGITS, WholeNumber
 from sealbus_broker.cli.signals import CONNECT_S, Stop, connected, run
 from sealbus_broker.printable import json_line, printable, readable, readable_json
-from sealbus_broker.relay.quarantine import REASONS
 
 DUMPED: Final = 1024
 """Bytes that a hex dump shows. --out writes all."""
@@ -40,7 +39,7 @@ def quarantine() -> None:
 
 
 @quarantine.command("ls")
-@click.option("--reason", type=click.Choice(REASONS), help="Show only records with this reason.")
+@click.option("--reason", type=click.Choice(RECORD_REASONS), help="Show only records with this reason.")
 @click.option("--bot", "session", metavar="BOT", help="Show only messages from BOT's session.")
 @click.option("--subject", metavar="SUBJECT", help="Show only messages that name this subject.")
 @click.option(

@@ -13,6 +13,7 @@ from sealbus.own import (
     PARK,
     QUARANTINE_LIST,
     QUARANTINE_SHOW,
+    RECORD_REASONS,
     SUBSCRIBE,
     SUBSCRIPTIONS_LIST,
     SUBSCRIPTIONS_REMOVE,
@@ -136,7 +137,7 @@ _SUBJECTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     QUARANTINE_LIST: (
         _object(
             [],
-            reason={"enum": [*(reason.value for reason in Reason), "undeliverable"]},
+            reason={"enum": list(RECORD_REASONS)},
             bot=_BOT,
             subject={"type": "string", "maxLength": MAX_SUBJECT_BYTES},
             before=_SEQUENCE,

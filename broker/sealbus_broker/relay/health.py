@@ -32,6 +32,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from sealbus.nats.hardened import HardenedClient
+from sealbus.own import UNJUDGEABLE
 from sealbus.protocol.streams import ACCEPTED, HEALTH, INGRESS, LIVE, QUARANTINE
 from sealbus.supervision import kind
 from sealbus_broker.gate.policy import Policy
@@ -39,7 +40,7 @@ from sealbus_broker.nats.jetstream import API
 from sealbus_broker.nats.streams import ACK_WAIT_S, PARTITIONS, STREAMS, partition_consumer
 from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.probe import Prober, is_accepted
-from sealbus_broker.relay.quarantine import UNJUDGEABLE, subject
+from sealbus_broker.relay.quarantine import subject
 from sealbus_broker.relay.tally import Tally
 
 log = structlog.get_logger(__name__)

@@ -20,6 +20,7 @@ from typing import Final
 import structlog
 
 from sealbus.nats.hardened import HardenedClient
+from sealbus.own import UNJUDGEABLE
 from sealbus.protocol.streams import HEALTH, HEALTH_PREFIX
 from sealbus.protocol.value import value
 from sealbus_broker.gate.policy import Delivery, Policy
@@ -27,7 +28,7 @@ from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.nats.jetstream import API
 from sealbus_broker.relay.journal import Entry, Journal
 from sealbus_broker.relay.pipeline import Process, Refusals
-from sealbus_broker.relay.quarantine import UNJUDGEABLE, Record
+from sealbus_broker.relay.quarantine import Record
 from sealbus_broker.relay.tally import Tally
 from sealbus_broker.relay.turn import Turn
 

@@ -11,21 +11,11 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from sealbus.protocol.reason import Reason
 from sealbus.protocol.streams import QUARANTINE_PREFIX
 from sealbus_broker.gate.verdict import Judgment
 from sealbus_broker.relay.journal import Entry
 
 RECORD_HEADER: Final = "Sealbus-Record"
-
-UNDELIVERABLE: Final = "undeliverable"
-"""Why a message is kept that was accepted, and that a subscriber gave up. No verdict, so it is no :class:`Reason`."""
-
-UNJUDGEABLE: Final = "unjudgeable"
-"""Why a message is kept that ended the relays that judged it. It was never taken apart, so there is no verdict either."""
-
-REASONS: Final = (*(reason.value for reason in Reason), UNDELIVERABLE, UNJUDGEABLE)
-"""Everything that a record can say."""
 
 
 @dataclass(frozen=True, slots=True)

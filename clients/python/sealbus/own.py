@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from sealbus.grants import GRANTS, Declared, Rate
+from sealbus.protocol.reason import Reason
 
 SUBSCRIBE: Final = "sealbus.subscribe"
 PARK: Final = "sealbus.park"
@@ -16,6 +17,16 @@ SUBSCRIPTIONS_LIST: Final = "sealbus.subscriptions.list"
 SUBSCRIPTIONS_REMOVE: Final = "sealbus.subscriptions.remove"
 QUARANTINE_LIST: Final = "sealbus.quarantine.list"
 QUARANTINE_SHOW: Final = "sealbus.quarantine.show"
+
+UNDELIVERABLE: Final = "undeliverable"
+"""Why the quarantine keeps a message that was accepted, and that a subscriber gave up. It is no verdict,
+and so no :class:`~sealbus.protocol.reason.Reason`."""
+
+UNJUDGEABLE: Final = "unjudgeable"
+"""Why the quarantine keeps a message that ended the relays that judged it. It has no verdict either."""
+
+RECORD_REASONS: Final = (*(reason.value for reason in Reason), UNDELIVERABLE, UNJUDGEABLE)
+"""Each reason that a record of the quarantine may have. An operator may ask for the records of one."""
 
 OWN_BYTES: Final = 512
 """Largest payload of a request to the bus itself: the longest that the schemas allow has under 400 bytes."""

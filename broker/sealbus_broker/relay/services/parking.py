@@ -15,6 +15,7 @@ import structlog
 
 from sealbus.errors import Malformed
 from sealbus.nats.hardened import HardenedClient
+from sealbus.own import UNDELIVERABLE
 from sealbus.protocol.delivery import split_delivery
 from sealbus.protocol.envelope import Envelope, Header
 from sealbus.protocol.streams import ACCEPTED, ACCEPTED_PREFIX
@@ -24,7 +25,7 @@ from sealbus_broker.gate.policy import Delivery, Policy, Store
 from sealbus_broker.gate.shares import Shares
 from sealbus_broker.nats.jetstream import API
 from sealbus_broker.relay.journal import Journal
-from sealbus_broker.relay.quarantine import UNDELIVERABLE, Record
+from sealbus_broker.relay.quarantine import Record
 
 log = structlog.get_logger(__name__)
 
