@@ -79,7 +79,8 @@ __version__: str
 if not TYPE_CHECKING:  # a type checker would believe that a module with this has any name
 
     def __getattr__(name: str) -> str:
-        """Look up ``__version__`` when it is asked for: reading package metadata takes milliseconds."""
+        """Look up ``__version__`` when it is asked for: reading package metadata takes
+        milliseconds."""
         if name == "__version__":
             try:
                 return version("sealbus")

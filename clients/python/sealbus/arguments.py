@@ -1,7 +1,8 @@
-"""What a bot author passes, checked where it is written: before anything is sent, asked for or waited for.
+"""What a bot author passes, checked where it is written: before anything is sent, asked for or
+waited for.
 
-Each function returns what it was given, or raises :class:`InvalidInput` that names the argument, what it got
-and what it takes.
+Each function returns what it was given, or raises :class:`InvalidInput` that names the argument,
+what it got and what it takes.
 """
 
 from __future__ import annotations
@@ -16,17 +17,19 @@ from sealbus.errors import InvalidInput
 from sealbus.protocol.limits import MAX_FORGET_S, MAX_TTL_MS, MIN_FORGET_S, NONCE_BYTES
 
 MAX_CONCURRENCY: Final = 1024
-"""Most calls of one handler at once: each has a message in hand, and a subscription's processes share 16,384."""
+"""Most calls of one handler at once: each has a message in hand, and a subscription's processes
+share 16,384."""
 
 MAX_ATTEMPTS: Final = 1000
 """Most that a policy can allow."""
 
 MAX_WAIT_S: Final = 7 * 24 * 3600.0
-"""Longest time that a call may be given: as long as accepted messages are kept by default. What waits longer
-has no use for a deadline."""
+"""Longest time that a call may be given: as long as accepted messages are kept by default. What
+waits longer has no use for a deadline."""
 
 RENEW_LEAST_S: Final = 0.1
-"""Shortest pause between two logins: each costs the relay a signature, and the server a connection."""
+"""Shortest pause between two logins: each costs the relay a signature, and the server a
+connection."""
 
 _ASYNC_HINT: Final = "write `async def handler(message): ...`; for other work use asyncio.to_thread() inside it"
 
@@ -37,7 +40,10 @@ def check_seconds(name: str, value: Any, *, zero: bool = False, least: float = 0
     enough = seconds >= least and (seconds > 0 or (zero and seconds == 0))
     if not (enough and seconds <= MAX_WAIT_S):  # not a number is neither
         lowest = f"{least:g} s" if least else "0 s" if zero else "more than 0 s"
-        raise InvalidInput(f"{name}={seconds:g} is out of range", hint=f"use {lowest} to {MAX_WAIT_S:g} s")
+        raise InvalidInput(
+            f"{name}={seconds:g} is out of range",
+            hint=f"use {lowest} to {MAX_WAIT_S:g} s",
+        )
     return seconds
 
 
@@ -46,7 +52,8 @@ def check_ttl(value: Any) -> int:
     seconds = _seconds("ttl", value)
     if not 1 <= seconds * 1000 <= MAX_TTL_MS:
         raise InvalidInput(
-            f"ttl={seconds:g} is out of range", hint=f"use 0.001 to {MAX_TTL_MS // 1000} s; a policy may allow less"
+            f"ttl={seconds:g} is out of range",
+            hint=f"use 0.001 to {MAX_TTL_MS // 1000} s; a policy may allow less",
         )
     return int(seconds * 1000)
 
@@ -65,7 +72,10 @@ def check_concurrency(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidInput(f"concurrency must be a whole number, got {type(value).__name__}")
     if not 1 <= value <= MAX_CONCURRENCY:
-        raise InvalidInput(f"concurrency={value} is out of range", hint=f"use 1 to {MAX_CONCURRENCY}")
+        raise InvalidInput(
+            f"concurrency={value} is out of range",
+            hint=f"use 1 to {MAX_CONCURRENCY}",
+        )
     return value
 
 
@@ -77,7 +87,10 @@ def check_nonce(value: Any) -> bytes:
             hint="pass the nonce of an Unresolved; from its hex text: bytes.fromhex(text)",
         )
     if len(value) != NONCE_BYTES:
-        raise InvalidInput(f"nonce has {len(value)} bytes, and must have {NONCE_BYTES}", hint="use sealbus.new_nonce()")
+        raise InvalidInput(
+            f"nonce has {len(value)} bytes, and must have {NONCE_BYTES}",
+            hint="use sealbus.new_nonce()",
+        )
     return value
 
 
@@ -108,7 +121,8 @@ def check_attempts(value: Any) -> int | None:
         raise InvalidInput(f"attempts must be a whole number, got {type(value).__name__}")
     if not 1 <= value <= MAX_ATTEMPTS:
         raise InvalidInput(
-            f"attempts={value} is out of range", hint=f"use 1 to {MAX_ATTEMPTS}; a policy may allow less"
+            f"attempts={value} is out of range",
+            hint=f"use 1 to {MAX_ATTEMPTS}; a policy may allow less",
         )
     return value
 
@@ -118,22 +132,29 @@ def check_place(*, live: bool, durable: str, start: str, attempts: int | None = 
     if live and (durable != "default" or start != "new" or attempts is not None):
         name = "durable" if durable != "default" else "start" if start != "new" else "attempts"
         raise InvalidInput(
-            f"{name} has no meaning for a live subscription", hint=f"leave {name} out: nothing is stored for it"
+            f"{name} has no meaning for a live subscription",
+            hint=f"leave {name} out: nothing is stored for it",
         )
 
 
 def check_handler(handler: Any) -> Callable[[Any], Awaitable[Any]]:
     """A function that can be awaited and takes one message.
 
-    An ``async def``, a bound method or :func:`functools.partial` of one, or an object whose ``__call__`` is one.
+    An ``async def``, a bound method or :func:`functools.partial` of one, or an object whose
+    ``__call__`` is one.
     """
     name = getattr(handler, "__name__", None) or type(handler).__name__
     if not callable(handler) or isinstance(handler, type):
-        raise InvalidInput(f"{name} is not a function, so it cannot handle messages", hint=_ASYNC_HINT)
+        raise InvalidInput(
+            f"{name} is not a function, so it cannot handle messages",
+            hint=_ASYNC_HINT,
+        )
     function = handler
     while isinstance(function, functools.partial):
         function = function.func
-    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        type(function).__call__,
+    )
     if not is_async:
         what = "yields" if inspect.isasyncgenfunction(function) else "is not async"
         raise InvalidInput(f"{name} {what}, so it cannot handle messages", hint=_ASYNC_HINT)

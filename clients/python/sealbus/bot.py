@@ -1,4 +1,5 @@
-"""A bot on the bus: what a bot author uses. :mod:`sealbus.presence` has its connecting, running and closing."""
+"""A bot on the bus: what a bot author uses. :mod:`sealbus.presence` has its connecting, running and
+closing."""
 
 from __future__ import annotations
 
@@ -39,12 +40,13 @@ class Bot(Presence):
         async with Bot.from_environment() as bot:
             await bot.publish("orders.placed", {"order_id": "ord-000001"})
 
-    :attr:`state` says where it is in its life. Before :meth:`connect` and after :meth:`close` a call that needs the
-    bus raises :class:`NotConnected` at once. A closed bot stays closed. The logger ``sealbus`` has one line for each
-    change: connected, lost, connected again, closed, and for each attempt that failed.
+    :attr:`state` says where it is in its life. Before :meth:`connect` and after :meth:`close` a
+    call that needs the bus raises :class:`NotConnected` at once. A closed bot stays closed. The
+    logger ``sealbus`` has one line for each change: connected, lost, connected again, closed, and
+    for each attempt that failed.
     """
 
-    # ---- speaking ----------------------------------------------------------------------------------------------------
+    # ---- speaking --------------------------------------------------------------------------------
 
     async def publish(
         self,
@@ -59,19 +61,22 @@ class Bot(Presence):
         nonce: bytes | None = None,
         timeout: float = PUBLISH_TIMEOUT_S,  # noqa: ASYNC109  # retries share one deadline, and it has an error of its own
     ) -> Stamp:
-        """Publish ``payload`` and return when the relay has accepted it: the stamp is its sealed word.
+        """Publish ``payload`` and return when the relay has accepted it: the stamp is its sealed
+        word.
 
-        Where the subject has a rate, the message waits for its turn first. So many may be published at once, and none is
-        refused for its rate.
+        Where the subject has a rate, the message waits for its turn first. So many may be published
+        at once, and none is refused for its rate.
 
         Args:
-            live: whether the policy declares the subject as live. The bus tells, so it need not be said.
+            live: whether the policy declares the subject as live. The bus tells, so it need not be
+                said.
             schema: such as ``"orders.placed.v1"``; by default the subject's first.
             parent: the message this one follows from.
-            quote: whether the parent's whole envelope travels along, which a cause rule with ``match`` needs.
+            quote: whether the parent's whole envelope travels along, which a cause rule with
+                ``match`` needs.
             ttl: life of the envelope in seconds.
-            nonce: that of an earlier :class:`Unresolved`, to find out what became of the same message. It says how
-                long that is safe.
+            nonce: that of an earlier :class:`Unresolved`, to find out what became of the same
+                message. It says how long that is safe.
             timeout: seconds to wait for a verdict, from when the message is sent.
 
         Raises:
@@ -109,9 +114,14 @@ class Bot(Presence):
             Refused: the relay refused the request.
             Unresolved: there was no verdict on the request in time.
         """
-        return await self._speaker.request(subject, payload, schema=schema, timeout_s=check_seconds("timeout", timeout))
+        return await self._speaker.request(
+            subject,
+            payload,
+            schema=schema,
+            timeout_s=check_seconds("timeout", timeout),
+        )
 
-    # ---- listening ---------------------------------------------------------------------------------------------------
+    # ---- listening -------------------------------------------------------------------------------
 
     def subscribe(
         self,
@@ -123,21 +133,27 @@ class Bot(Presence):
         concurrency: int = 1,
         attempts: int | None = None,
     ) -> Callable[[H], H]:
-        """Decorate ``async def handler(message)`` to be called with each message that ``pattern`` stands for.
+        """Decorate ``async def handler(message)`` to be called with each message that ``pattern``
+        stands for.
 
-        By default the subscription is durable: at least once, also what came while the bot was away. A message is
-        done when the handler returns. When the handler raises, the message is delivered again, later each time,
-        while the others go on. After the last attempt it is parked in the quarantine as ``undeliverable``.
+        By default the subscription is durable: at least once, also what came while the bot was
+        away. A message is done when the handler returns. When the handler raises, the message is
+        delivered again, later each time, while the others go on. After the last attempt it is
+        parked in the quarantine as ``undeliverable``.
 
         Args:
             pattern: a subject, with ``*`` for one token or a final ``>`` for one or more.
-            live: listen to what passes by instead, at most once. On live subjects that is the only way, and need not be
-                said: the bus tells. A pattern that covers subjects of both kinds gets what is stored.
-            durable: name of the place that is remembered. Processes of the bot that use one name share the messages.
-            start: ``"new"``, or ``"all"`` that is stored. Counts the first time that the name is used.
-            concurrency: handlers at once. With 1, and in one process, messages come in their order, except those
-                that failed.
-            attempts: how often a failing message is tried, if less often than the policy says (``limits.attempts``).
+            live: listen to what passes by instead, at most once. On live subjects that is the only
+                way, and need not be said: the bus tells. A pattern that covers subjects of both
+                kinds gets what is stored.
+            durable: name of the place that is remembered. Processes of the bot that use one name
+                share the messages.
+            start: ``"new"``, or ``"all"`` that is stored. Counts the first time that the name is
+                used.
+            concurrency: handlers at once. With 1, and in one process, messages come in their order,
+                except those that failed.
+            attempts: how often a failing message is tried, if less often than the policy says
+                (``limits.attempts``).
 
         Raises:
             InvalidInput: an argument that cannot be used.
@@ -171,9 +187,9 @@ class Bot(Presence):
     def reply(self, pattern: str, *, concurrency: int = 64) -> Callable[[H], H]:
         """Decorate ``async def handler(message) -> payload`` to answer requests on a live subject.
 
-        Of several processes of this bot, one answers. Where the handler raises, or its answer is refused, the asker's
-        ``request()`` raises :class:`RequestFailed` with the name of the exception's class. To say more, raise
-        ``RequestFailed("no such sku")``.
+        Of several processes of this bot, one answers. Where the handler raises, or its answer is
+        refused, the asker's ``request()`` raises :class:`RequestFailed` with the name of the
+        exception's class. To say more, raise ``RequestFailed("no such sku")``.
         """
         check_pattern(pattern)
         check_concurrency(concurrency)
@@ -186,7 +202,12 @@ class Bot(Presence):
 
             self._handle(
                 Handled(
-                    handler=answer, pattern=pattern, durable=None, start="new", concurrency=concurrency, queue=self.name
+                    handler=answer,
+                    pattern=pattern,
+                    durable=None,
+                    start="new",
+                    concurrency=concurrency,
+                    queue=self.name,
                 )
             )
             return handler
@@ -209,10 +230,11 @@ class Bot(Presence):
                 async for message in messages:
                     ...
 
-        A message is done when the next one is asked for, or when the block is left other than by an exception. See
-        :class:`~sealbus.receiving.messages.Messages`. ``forget_s``: the bus forgets the place after so many seconds without use, which
-        suits a durable name that is used once; by default it keeps it. Entering the block raises
-        :class:`SubscriptionDenied` where the policy does not grant the subscription.
+        A message is done when the next one is asked for, or when the block is left other than by an
+        exception. See :class:`~sealbus.receiving.messages.Messages`. ``forget_s``: the bus forgets
+        the place after so many seconds without use, which suits a durable name that is used once;
+        by default it keeps it. Entering the block raises :class:`SubscriptionDenied` where the
+        policy does not grant the subscription.
         """
         check_pattern(pattern)
         check_start(start)
@@ -250,7 +272,10 @@ async def _no_handler(_: Message) -> None:
 def _quoted(parent: Message | None, quote: bool) -> bytes | None:
     if parent is None:
         if quote:
-            raise InvalidInput("quote=True needs a parent", hint="pass the message that this one follows from")
+            raise InvalidInput(
+                "quote=True needs a parent",
+                hint="pass the message that this one follows from",
+            )
         return None
     if not isinstance(parent, Message):
         raise InvalidInput(f"parent must be a Message, got {type(parent).__name__}")

@@ -8,8 +8,9 @@
     servers = ["nats://127.0.0.1:4222"]
     bus_keys = ["N…"]                         # whose stamps to believe
 
-In the environment: ``SEALBUS_CREDENTIALS`` names such a file, or ``SEALBUS_BUS``, ``SEALBUS_BOT``, ``SEALBUS_SEED``,
-``SEALBUS_SERVERS`` and ``SEALBUS_BUS_KEYS`` (the last two separated by commas) give the fields themselves.
+In the environment: ``SEALBUS_CREDENTIALS`` names such a file, or ``SEALBUS_BUS``, ``SEALBUS_BOT``,
+``SEALBUS_SEED``, ``SEALBUS_SERVERS`` and ``SEALBUS_BUS_KEYS`` (the last two separated by commas)
+give the fields themselves.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from sealbus.secret_file import SecretFile
 from sealbus.text_file import decode_text
 
 MAX_FILE_BYTES: Final = 64 * 1024
-"""A credentials file is a few hundred bytes; the cap keeps a wrong path from reading a disk image."""
+"""A credentials file is a few hundred bytes; the cap keeps a wrong path from reading a disk
+image."""
 
 _FILE: Final = SecretFile(
     MAX_FILE_BYTES,
@@ -56,14 +58,18 @@ class Credentials:
 
     @classmethod
     def load(cls, path: str | Path) -> Credentials:
-        """Read a file. Raises :class:`CredentialsError` if it is missing, readable by others, or wrong."""
+        """Read a file. Raises :class:`CredentialsError` if it is missing, readable by others, or
+        wrong."""
         path = Path(path)
         content = _FILE.read(path)
         try:
             fields = tomllib.loads(decode_text(content))
         except InvalidInput as error:
             raise CredentialsError(f"{path} {error.what}", hint=error.hint) from None
-        except (ValueError, RecursionError) as error:  # also a number too long, or nesting too deep, for Python
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # also a number too long, or nesting too deep, for Python
             where = str(error).rsplit("(", 1)[-1].rstrip(")") if "line" in str(error) else "somewhere"
             raise CredentialsError(f"{path} is not TOML ({where})") from None
         return cls._from(fields, str(path))
@@ -72,7 +78,8 @@ class Credentials:
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Credentials:
         """Read the environment, by default this process's own. Raises :class:`CredentialsError`.
 
-        Space around a value is ignored: a file's last line end comes along when a value is made from the file.
+        Space around a value is ignored: a file's last line end comes along when a value is made
+        from the file.
         """
         given = os.environ if environment is None else environment
         environment = {name: text.strip() for name, text in given.items() if name.startswith("SEALBUS_")}
@@ -96,7 +103,8 @@ class Credentials:
         unknown = sorted(set(fields) - set(_TEXTS) - set(_LISTS))
         if unknown:
             raise CredentialsError(
-                f"{where}: unknown field {unknown[0]!r}", hint=f"known: {', '.join((*_TEXTS, *_LISTS))}"
+                f"{where}: unknown field {unknown[0]!r}",
+                hint=f"known: {', '.join((*_TEXTS, *_LISTS))}",
             )
         texts = {name: fields.get(name) for name in _TEXTS}
         lists = {name: fields.get(name) for name in _LISTS}
@@ -133,9 +141,11 @@ class Credentials:
 
 
 def _check_name(text: str, what: str) -> str:
-    """Like ``check_name``, but never repeats the text: a seed that stands in the wrong field must not reach a log."""
+    """Like ``check_name``, but never repeats the text: a seed that stands in the wrong field must
+    not reach a log."""
     if not is_name(text):
         raise InvalidInput(
-            f"{what} is not a name", hint="1-32 characters of a-z, 0-9 and -, beginning with a letter or digit"
+            f"{what} is not a name",
+            hint="1-32 characters of a-z, 0-9 and -, beginning with a letter or digit",
         )
     return text

@@ -15,8 +15,9 @@
     ├── NoReply                  a request was accepted, and nobody listens or nobody answered in time
     └── RequestFailed            a request was answered, with an error: .error .message .bot
 
-The last three say how a message ended, so they know stamps and reasons: they live in :mod:`sealbus.outcomes`. This module imports nothing.
-A verdict inside the relay is a value and is never raised; only the publisher's side turns a refusal into an exception.
+The last three say how a message ended, so they know stamps and reasons: they live in
+:mod:`sealbus.outcomes`. This module imports nothing. A verdict inside the relay is a value and is
+never raised; only the publisher's side turns a refusal into an exception.
 """
 
 from __future__ import annotations
@@ -24,16 +25,19 @@ from __future__ import annotations
 import re
 
 _SEED = re.compile(r"(?<![A-Z2-7])S[A-Z][A-Z2-7]{30,}")
-"""A private key's text, or most of one: base32 that begins like ``SU``. Public keys begin with another letter."""
+"""A private key's text, or most of one: base32 that begins like ``SU``. Public keys begin with
+another letter."""
 
 
 def hide_seeds(text: str) -> str:
-    """``text`` without the seeds in it. Somebody pastes one where a name belongs, and the error goes into a log."""
+    """``text`` without the seeds in it. Somebody pastes one where a name belongs, and the error
+    goes into a log."""
     return _SEED.sub("(a seed, not shown)", text)
 
 
 class SealbusError(Exception):
-    """Base of all. ``str()`` gives what happened; ``hint`` what to do about it, or ``None``. Neither holds a seed."""
+    """Base of all. ``str()`` gives what happened; ``hint`` what to do about it, or ``None``.
+    Neither holds a seed."""
 
     def __init__(self, what: str, *, hint: str | None = None) -> None:
         what = hide_seeds(what)
@@ -60,14 +64,16 @@ class ConnectionFailed(SealbusError):
 
 
 class NotConnected(SealbusError):
-    """A call outside a bot's life: before :meth:`~sealbus.Bot.connect`, or after :meth:`~sealbus.Bot.close`.
+    """A call outside a bot's life: before :meth:`~sealbus.Bot.connect`, or after
+    :meth:`~sealbus.Bot.close`.
 
     Nothing was sent.
     """
 
 
 class BackgroundFailed(SealbusError):
-    """Something that works in the background ended, and nobody asked it to: a mistake of this library.
+    """Something that works in the background ended, and nobody asked it to: a mistake of this
+    library.
 
     ``part`` names it. ``kind`` is the sort of error and where it was raised, without its text.
     """
@@ -82,7 +88,8 @@ class BackgroundFailed(SealbusError):
 
 
 class SubscriptionDenied(SealbusError):
-    """The policy does not grant this subscription, or does not grant it any more. ``pattern`` names it."""
+    """The policy does not grant this subscription, or does not grant it any more. ``pattern`` names
+    it."""
 
     def __init__(self, what: str, *, pattern: str, hint: str | None = None) -> None:
         super().__init__(what, hint=hint)

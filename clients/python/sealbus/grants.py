@@ -1,8 +1,10 @@
-"""What the bus told a bot about itself: which subjects are live, how fast it may send, what it may listen to.
+"""What the bus told a bot about itself: which subjects are live, how fast it may send, what it may
+listen to.
 
-The answer to ``sealbus.grants`` becomes a :class:`Grants`. :class:`Known` keeps the newest one: it asks with each new connection, and
-when a stamp names another policy than the one that the grants came from. The relay judges by its policy, whatever is known here:
-grants only spare a client what would be refused.
+The answer to ``sealbus.grants`` becomes a :class:`Grants`. :class:`Known` keeps the newest one: it
+asks with each new connection, and when a stamp names another policy than the one that the grants
+came from. The relay judges by its policy, whatever is known here: grants only spare a client what
+would be refused.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ GRANTS: Final = "sealbus.grants"
 """The bus's own subject that tells them."""
 
 ASK_AGAIN_S: Final = 5.0
-"""Least time between two questions that stamps of another policy cause: while relays change over, each has its own."""
+"""Least time between two questions that stamps of another policy cause: while relays change over,
+each has its own."""
 
 REMEMBERED: Final = 4096
 """Subjects whose declaration is kept at hand."""
@@ -34,7 +37,8 @@ REMEMBERED: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """At most ``per_second`` messages a second on the subjects of one declaration, ``burst`` of them at once."""
+    """At most ``per_second`` messages a second on the subjects of one declaration, ``burst`` of
+    them at once."""
 
     per_second: float
     burst: int
@@ -54,7 +58,8 @@ class Declared:
     max_bytes: int
     """Largest payload, answers included."""
     parent: str | None
-    """What of a parent a message here carries: its ``stamp``, the ``envelope`` too, or nothing (``None``)."""
+    """What of a parent a message here carries: its ``stamp``, the ``envelope`` too, or nothing
+    (``None``)."""
 
     @property
     def max_values(self) -> int:
@@ -104,11 +109,13 @@ class Grants:
             )
         except (KeyError, TypeError, ValueError):
             raise Malformed(
-                f"an answer on {GRANTS} that is not one", hint="is this library older than the relay?"
+                f"an answer on {GRANTS} that is not one",
+                hint="is this library older than the relay?",
             ) from None
 
     def find(self, subject: str) -> Declared | None:
-        """The declaration of ``subject``; ``None`` if there is none that concerns this bot, or it is not known."""
+        """The declaration of ``subject``; ``None`` if there is none that concerns this bot, or it
+        is not known."""
         try:
             return self._known[subject]
         except KeyError:
@@ -119,11 +126,13 @@ class Grants:
             return found
 
     def may_subscribe(self, pattern: str) -> bool:
-        """Whether everything that ``pattern`` stands for is granted; true also where that is not known."""
+        """Whether everything that ``pattern`` stands for is granted; true also where that is not
+        known."""
         return not self.complete or any(matches(grant, pattern) for grant in self.subscribe)
 
     def is_live(self, pattern: str) -> bool | None:
-        """Whether all declarations that ``pattern`` covers or touches are live; ``None`` if none is known."""
+        """Whether all declarations that ``pattern`` covers or touches are live; ``None`` if none is
+        known."""
         classes = {one.live for one in self.declared if overlap(one.pattern, pattern)}
         return classes == {True} if classes else None
 
@@ -156,7 +165,8 @@ class Known:
     """The newest grants, and the task that asks for newer ones."""
 
     def __init__(self, ask: Callable[[], Awaitable[Message]], supervisor: Supervisor) -> None:
-        """``ask`` asks once on :data:`GRANTS`. Raises :class:`Refused`, :class:`Unresolved` or :class:`NoReply`."""
+        """``ask`` asks once on :data:`GRANTS`. Raises :class:`Refused`, :class:`Unresolved` or
+        :class:`NoReply`."""
         self._ask = ask
         self._supervisor = supervisor
         self._asking: asyncio.Task[None] | None = None
@@ -171,8 +181,8 @@ class Known:
     async def get(self) -> Grants:
         """The grants; waits for the first.
 
-        Raises :class:`Refused` where the bus refuses to tell them, :class:`CredentialsError` where the bot cannot believe what the
-        bus says, and :class:`NotConnected` when the bot is closed.
+        Raises :class:`Refused` where the bus refuses to tell them, :class:`CredentialsError` where
+        the bot cannot believe what the bus says, and :class:`NotConnected` when the bot is closed.
         """
         while self.grants is None:
             await self._answered.wait()
@@ -181,7 +191,8 @@ class Known:
         return self.grants
 
     async def renewed(self, timeout_s: float) -> Grants:
-        """Grants that were asked for just now; those that are known if there is no answer in time."""
+        """Grants that were asked for just now; those that are known if there is no answer in
+        time."""
         self.renew()
         assert self._asking is not None
         await asyncio.wait([self._asking], timeout=timeout_s)
@@ -191,10 +202,16 @@ class Known:
         """The declaration of ``subject``, if it is known."""
         return None if self.grants is None else self.grants.find(subject)
 
-    async def way(self, subject: str, live: bool | None, timeout_s: float) -> tuple[bool, Declared | None]:
+    async def way(
+        self,
+        subject: str,
+        live: bool | None,
+        timeout_s: float,
+    ) -> tuple[bool, Declared | None]:
         """Whether a message on ``subject`` goes live, and the subject's declaration if it is known.
 
-        ``live`` is what the author says, or ``None``. Raises :class:`InvalidInput` if the policy says otherwise.
+        ``live`` is what the author says, or ``None``. Raises :class:`InvalidInput` if the policy
+        says otherwise.
         """
         if live is None and self.grants is None:
             try:
@@ -243,9 +260,11 @@ class Known:
         self._answered.set()
 
     def _failed(self) -> None:
-        """Asking ended by a mistake of ours: whoever waits is told, and the next session asks again."""
+        """Asking ended by a mistake of ours: whoever waits is told, and the next session asks
+        again."""
         self._failure = SealbusError(
-            "the bus's answer about this bot's grants could not be read", hint="the log names the error: report it"
+            "the bus's answer about this bot's grants could not be read",
+            hint="the log names the error: report it",
         )
         self._answered.set()
 

@@ -1,7 +1,7 @@
 """The logger ``sealbus``, which takes no work down.
 
-What writes the lines is the program's: a handler may raise whatever it likes, in the middle of what is being told of. The line
-is lost then, and the work goes on.
+What writes the lines is the program's: a handler may raise whatever it likes, in the middle of what
+is being told of. The line is lost then, and the work goes on.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Log:
         self._write(logging.ERROR, text, values)
 
     def exception(self, error: BaseException, text: str, *values: object) -> None:
-        """Write such a line with the traceback of ``error``, which the program's own code raised."""
+        """Write such a line with the traceback of ``error``, which the program's own code
+        raised."""
         self._write(logging.ERROR, text, values, exc_info=error)
 
     def _write(self, level: int, text: str, values: tuple[object, ...], **more: Any) -> None:

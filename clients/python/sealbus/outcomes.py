@@ -1,4 +1,5 @@
-"""How a message ended, when it was not accepted: the part of the error tree that knows stamps and reasons.
+"""How a message ended, when it was not accepted: the part of the error tree that knows stamps and
+reasons.
 
 :mod:`sealbus.errors` draws the whole tree.
 """
@@ -21,9 +22,10 @@ _HINTS: Final = {
 class Refused(SealbusError):
     """The relay's signed verdict is a refusal.
 
-    ``reason`` is the stable :class:`~sealbus.protocol.reason.Reason`. ``detail`` says where and which rule, never a payload's value.
-    ``faults`` are its lines: one for each fault of the payload's schema, at most eight. ``record`` is the message's number in the
-    quarantine, or ``None`` if it was not kept. ``stamp`` is the relay's sealed verdict, which proves all of it.
+    ``reason`` is the stable :class:`~sealbus.protocol.reason.Reason`. ``detail`` says where and
+    which rule, never a payload's value. ``faults`` are its lines: one for each fault of the
+    payload's schema, at most eight. ``record`` is the message's number in the quarantine, or
+    ``None`` if it was not kept. ``stamp`` is the relay's sealed verdict, which proves all of it.
     ``clock`` says how far this machine's clock is off, if the stamp shows that it is.
     """
 
@@ -57,9 +59,10 @@ class Refused(SealbusError):
 class Unresolved(SealbusError):
     """No verdict came in time: the message may have been accepted.
 
-    ``nonce`` (16 bytes) names it. Publish the same message again under this nonce to find out, also from another process, while the
-    nonce lives: two minutes for stream messages, half a minute for live ones, from when the message was first sent. Later that raises
-    :class:`InvalidInput`, because the bus may have forgotten the nonce and would deliver the message again.
+    ``nonce`` (16 bytes) names it. Publish the same message again under this nonce to find out, also
+    from another process, while the nonce lives: two minutes for stream messages, half a minute for
+    live ones, from when the message was first sent. Later that raises :class:`InvalidInput`,
+    because the bus may have forgotten the nonce and would deliver the message again.
     """
 
     def __init__(self, what: str, *, nonce: bytes, hint: str | None = None) -> None:
@@ -68,14 +71,16 @@ class Unresolved(SealbusError):
 
 
 class NoReply(SealbusError):
-    """The request was accepted, and nobody answered: no valid answer came in time, or the bus says that nobody listens."""
+    """The request was accepted, and nobody answered: no valid answer came in time, or the bus says
+    that nobody listens."""
 
 
 class RequestFailed(SealbusError):
     """The request was answered, and the answer is that it failed.
 
-    ``error`` is a word that programs can compare: the name of the exception that the other bot's handler raised, or what
-    its author chose. ``message`` is a sentence for people. ``bot`` says who answered.
+    ``error`` is a word that programs can compare: the name of the exception that the other bot's
+    handler raised, or what its author chose. ``message`` is a sentence for people. ``bot`` says who
+    answered.
 
     A reply handler raises it to say why it does not answer::
 
@@ -84,9 +89,18 @@ class RequestFailed(SealbusError):
     Both texts go to the asker. They are cut to 64 and 200 characters.
     """
 
-    def __init__(self, message: str, *, error: str = "failed", bot: str | None = None, subject: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        error: str = "failed",
+        bot: str | None = None,
+        subject: str = "",
+    ) -> None:
         said = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in f"{error}: {message}")
-        super().__init__(said if bot is None else f"{bot} answered on {subject} that it failed: {said}")
+        super().__init__(
+            said if bot is None else f"{bot} answered on {subject} that it failed: {said}",
+        )
         self.error = error
         self.message = message
         self.bot = bot

@@ -113,7 +113,7 @@ class Parts(ABC):
         """How many deliveries this bot did not believe, by what did not hold."""
         return dict(self._opener.refused)
 
-    # ---- what arrives ------------------------------------------------------------------------------
+    # ---- what arrives ----------------------------------------------------------------------------
 
     async def _attach(self, client: HardenedClient) -> None:
         """Subscribe everything on a new connection."""
@@ -132,7 +132,7 @@ class Parts(ABC):
         elif (nonce := nonce_in(subject)) is not None:
             self._publisher.receive(data, nonce)
 
-    # ---- reports -----------------------------------------------------------------------------------
+    # ---- reports ---------------------------------------------------------------------------------
 
     @abstractmethod
     def _on_lost(self, why: str) -> None:

@@ -15,8 +15,9 @@ Decimal                        text, without exponent: ``12.50``
 UUID                           text, lower case with hyphens
 ============================== ==================================================================
 
-Everything else is refused, with the place as a JSON pointer and the type, never the value: bytes, sets, a datetime without a
-time zone, numbers that are not finite. :mod:`sealbus.typed` reads the same way back.
+Everything else is refused, with the place as a JSON pointer and the type, never the value: bytes,
+sets, a datetime without a time zone, numbers that are not finite. :mod:`sealbus.typed` reads the
+same way back.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ _HINT: Final = "docs/bots.md lists what a payload may be made of"
 
 
 def pack_payload(value: object) -> bytes:
-    """Encode a payload. Raises :class:`InvalidInput` that names the place of what cannot be sent."""
+    """Encode a payload. Raises :class:`InvalidInput` that names the place of what cannot be
+    sent."""
     try:
         return pack_json(value)  # most are plain already, and then nothing here costs anything
     except InvalidInput:
@@ -75,7 +77,8 @@ def plain(value: Any, pointer: str = "", depth: int = 0) -> Any:
 
 
 def is_model(kind: Any) -> bool:
-    """Whether ``kind`` is a class of pydantic's models. Where pydantic was not imported, nothing is."""
+    """Whether ``kind`` is a class of pydantic's models. Where pydantic was not imported, nothing
+    is."""
     pydantic = sys.modules.get("pydantic")
     return pydantic is not None and isinstance(kind, type) and issubclass(kind, pydantic.BaseModel)
 
@@ -102,7 +105,11 @@ def _items(value: Any) -> Iterable[tuple[Any, Any]] | None:
 def _key(key: Any, pointer: str) -> str:
     name = key.value if isinstance(key, Enum) else key
     if not isinstance(name, str):
-        raise _refused(pointer, f"a map with a key of type {type(key).__name__}", "keys must be text")
+        raise _refused(
+            pointer,
+            f"a map with a key of type {type(key).__name__}",
+            "keys must be text",
+        )
     return _text(str(name), pointer)
 
 
@@ -117,7 +124,11 @@ def _text(text: str, pointer: str) -> str:
 def _number(number: float, pointer: str) -> int | float:
     if isinstance(number, int):
         if abs(number) > MAX_INTEGER:
-            raise _refused(pointer, "an integer beyond 2**53-1, which JSON cannot carry exactly", "send it as text")
+            raise _refused(
+                pointer,
+                "an integer beyond 2**53-1, which JSON cannot carry exactly",
+                "send it as text",
+            )
         return int(number)
     if not math.isfinite(number):
         raise _refused(pointer, "a number that is not finite", "send null, or leave it out")
@@ -136,7 +147,11 @@ def _decimal(number: Decimal, pointer: str) -> str:
     if not number.is_finite():
         raise _refused(pointer, "a Decimal that is not finite")
     if abs(number.adjusted()) > MAX_EXPONENT or len(number.as_tuple().digits) > MAX_EXPONENT:
-        raise _refused(pointer, f"a Decimal beyond {MAX_EXPONENT} digits", "send it as text of your own")
+        raise _refused(
+            pointer,
+            f"a Decimal beyond {MAX_EXPONENT} digits",
+            "send it as text of your own",
+        )
     return f"{number:f}"
 
 

@@ -51,10 +51,13 @@ class SecretFile:
         if not read_only and exposed(status, os.geteuid(), {os.getegid(), *os.getgroups()}):
             mode = stat.S_IMODE(status.st_mode)
             raise self.unusable(
-                f"{path} can be read by others (mode {mode:04o})", hint=f"chmod 600 {path}, {self.exposed}"
+                f"{path} can be read by others (mode {mode:04o})",
+                hint=f"chmod 600 {path}, {self.exposed}",
             )
         if len(content) > self.most:
-            raise self.unusable(f"{path} is larger than {self.most} bytes, so it is not the file that is meant")
+            raise self.unusable(
+                f"{path} is larger than {self.most} bytes, so it is not the file that is meant",
+            )
         return content
 
     def write(self, path: Path, text: str) -> None:

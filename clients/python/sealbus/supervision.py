@@ -1,7 +1,8 @@
-"""Background work, and who answers for it: the one place that starts tasks and timers, in the bot and in the relay.
+"""Background work, and who answers for it: the one place that starts tasks and timers, in the bot
+and in the relay.
 
-*In the background* is what nobody waits for where it was started. Such work has a name here, and an end that nobody asked for has
-a consequence:
+*In the background* is what nobody waits for where it was started. Such work has a name here, and an
+end that nobody asked for has a consequence:
 
 ============== ============================================== =====================================================
 started by     for                                            an unexpected end
@@ -13,14 +14,17 @@ started by     for                                            an unexpected end
 :meth:`later`  a call after some time                         ends the whole
 ============== ============================================== =====================================================
 
-An end is unexpected if it is an exception of any type, a return before it is due, or a cancellation that nobody asked for (asyncio
-has :meth:`asyncio.Task.cancelling` to tell). To *end the whole* is to record one :class:`~sealbus.errors.BackgroundFailed`, which
-says what ended and by what kind of error, and to tell ``on_failure``. ``SystemExit`` and ``KeyboardInterrupt`` end the process, which
+An end is unexpected if it is an exception of any type, a return before it is due, or a cancellation
+that nobody asked for (asyncio has :meth:`asyncio.Task.cancelling` to tell). To *end the whole* is
+to record one :class:`~sealbus.errors.BackgroundFailed`, which says what ended and by what kind of
+error, and to tell ``on_failure``. ``SystemExit`` and ``KeyboardInterrupt`` end the process, which
 asyncio sees to; they pass through.
 
-Of an error only the kind and the place in the code are logged: its text may quote what a stranger sent.
+Of an error only the kind and the place in the code are logged: its text may quote what a stranger
+sent.
 
-What is waited for where it was started is not background work: :func:`beside` has a task for as long as a block lasts.
+What is waited for where it was started is not background work: :func:`beside` has a task for as
+long as a block lasts.
 """
 
 from __future__ import annotations
@@ -44,15 +48,16 @@ PAUSE_MOST_S: Final = 5.0
 """Before work begins again: doubled each time, so that what fails at once costs next to nothing."""
 
 STEADY_S: Final = 30.0
-"""Work that lived this long was well: after it, counting and pauses begin anew. Longer than a silent peer is waited for."""
+"""Work that lived this long was well: after it, counting and pauses begin anew. Longer than a
+silent peer is waited for."""
 
 MOST_IN_A_ROW: Final = 10
-"""Ends within STEADY_S of a beginning, one after the other, until the whole is ended: some 25 s. What has not become well by then
-needs a person, or a new process."""
+"""Ends within STEADY_S of a beginning, one after the other, until the whole is ended: some 25 s.
+What has not become well by then needs a person, or a new process."""
 
 CANCEL_AGAIN_S: Final = 1.0
-"""A task that has not ended is cancelled again after this time: Python 3.11's ``wait_for()`` loses a
-cancellation that meets the result. Longer than a connection takes to close in good order."""
+"""A task that has not ended is cancelled again after this time: Python 3.11's ``wait_for()`` loses
+a cancellation that meets the result. Longer than a connection takes to close in good order."""
 
 _ENDS_THE_PROCESS: Final = (SystemExit, KeyboardInterrupt)
 
@@ -95,9 +100,13 @@ class Supervisor:
     """Starts the background work of one bot or one relay, and answers for it."""
 
     def __init__(
-        self, whose: str, on_failure: Callable[[SealbusError], None] | None = None, tell: Tell = tell_by_logging
+        self,
+        whose: str,
+        on_failure: Callable[[SealbusError], None] | None = None,
+        tell: Tell = tell_by_logging,
     ) -> None:
-        """``whose``: who it is, for logs and errors. ``on_failure`` is called once, when the whole must end; it may not raise."""
+        """``whose``: who it is, for logs and errors. ``on_failure`` is called once, when the whole
+        must end; it may not raise."""
         self._whose = whose
         self._on_failure = on_failure
         self._tell = tell
@@ -107,22 +116,29 @@ class Supervisor:
         self.failed = asyncio.Event()
         """Set with ``failure``."""
 
-    # ---- starting work -----------------------------------------------------------------------------
+    # ---- starting work ---------------------------------------------------------------------------
 
     def keep(
-        self, name: str, make: Make, *, until: asyncio.Event | None = None, passes: tuple[type[SealbusError], ...] = ()
+        self,
+        name: str,
+        make: Make,
+        *,
+        until: asyncio.Event | None = None,
+        passes: tuple[type[SealbusError], ...] = (),
     ) -> asyncio.Task[None]:
-        """Have the work that ``make`` begins done until it is cancelled, or returns once ``until`` is set.
+        """Have the work that ``make`` begins done until it is cancelled, or returns once ``until``
+        is set.
 
-        The task fails where the whole does, with its :class:`BackgroundFailed`, and with an error of the kinds ``passes``, which is
-        for whoever looks at the task.
+        The task fails where the whole does, with its :class:`BackgroundFailed`, and with an error
+        of the kinds ``passes``, which is for whoever looks at the task.
         """
         return self._start(self._keep(name, make, until=until, passes=passes), name)
 
     def must(
         self, name: str, work: Coroutine[Any, Any, None], *, until: asyncio.Event | None = None
     ) -> asyncio.Task[None]:
-        """Have ``work`` done until it is cancelled, or returns once ``until`` is set. Any other end ends the whole.
+        """Have ``work`` done until it is cancelled, or returns once ``until`` is set. Any other end
+        ends the whole.
 
         A :class:`SealbusError` is a sentence already, and becomes the failure as it is.
         """
@@ -133,13 +149,21 @@ class Supervisor:
     def piece(
         self, name: str, work: Coroutine[Any, Any, T], failed: Callable[[], object] | None = None
     ) -> asyncio.Task[T | None]:
-        """Have ``work`` done, which ends by itself. An exception is logged, ``failed`` is called, and the task has no result."""
+        """Have ``work`` done, which ends by itself. An exception is logged, ``failed`` is called,
+        and the task has no result."""
         task = self._start(self._piece(name, work, failed), name)
         task.add_done_callback(lambda _: work.close())
         return task
 
-    def later(self, name: str, seconds: float, call: Callable[..., object], *arguments: Any) -> asyncio.TimerHandle:
-        """Call ``call`` in ``seconds``. If it raises, the whole ends: what it should have kept going would stand still."""
+    def later(
+        self,
+        name: str,
+        seconds: float,
+        call: Callable[..., object],
+        *arguments: Any,
+    ) -> asyncio.TimerHandle:
+        """Call ``call`` in ``seconds``. If it raises, the whole ends: what it should have kept
+        going would stand still."""
         return asyncio.get_running_loop().call_later(seconds, self._call, name, call, *arguments)
 
     def soon(self, name: str, call: Callable[..., object], *arguments: Any) -> asyncio.Handle:
@@ -157,7 +181,8 @@ class Supervisor:
         await end(*(task for task in self._tasks if task is not current))
 
     def fail(self, name: str, error: BaseException | None) -> SealbusError:
-        """End the whole, because ``name`` ended unexpectedly with ``error`` (``None``: it returned). Returns the failure."""
+        """End the whole, because ``name`` ended unexpectedly with ``error`` (``None``: it
+        returned). Returns the failure."""
         if isinstance(error, SealbusError):
             failure: SealbusError = error
         else:
@@ -171,7 +196,7 @@ class Supervisor:
                 self._on_failure(failure)
         return failure
 
-    # ---- doing it ----------------------------------------------------------------------------------
+    # ---- doing it --------------------------------------------------------------------------------
 
     def _start(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         task = spawn(work, name)
@@ -185,7 +210,10 @@ class Supervisor:
         if task.cancelled():
             if not task.cancelling():
                 self.fail(task.get_name(), asyncio.CancelledError())
-        elif (error := task.exception()) is not None and not isinstance(error, (SealbusError, *_ENDS_THE_PROCESS)):
+        elif (error := task.exception()) is not None and not isinstance(
+            error,
+            (SealbusError, *_ENDS_THE_PROCESS),
+        ):
             self.fail(task.get_name(), error)
 
     async def _keep(
@@ -218,12 +246,22 @@ class Supervisor:
             if until is not None and until.is_set():
                 return
 
-    async def _must(self, name: str, work: Coroutine[Any, Any, None], until: asyncio.Event | None) -> None:
+    async def _must(
+        self,
+        name: str,
+        work: Coroutine[Any, Any, None],
+        until: asyncio.Event | None,
+    ) -> None:
         error = await outcome(work)
         if error is not None or until is None or not until.is_set():
             raise self.fail(name, error)
 
-    async def _piece(self, name: str, work: Coroutine[Any, Any, T], failed: Callable[[], object] | None) -> T | None:
+    async def _piece(
+        self,
+        name: str,
+        work: Coroutine[Any, Any, T],
+        failed: Callable[[], object] | None,
+    ) -> T | None:
         results: list[T] = []
 
         async def note() -> None:
@@ -255,15 +293,20 @@ class Supervisor:
 
 
 def spawn(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-    """A task with a name, whose exception is looked at when it ends: whoever starts it answers for it."""
+    """A task with a name, whose exception is looked at when it ends: whoever starts it answers for
+    it."""
     task = asyncio.create_task(work, name=name)
     task.add_done_callback(_look_at)
     return task
 
 
 @contextlib.asynccontextmanager
-async def beside(*works: Coroutine[Any, Any, Any], name: str) -> AsyncIterator[list[asyncio.Task[Any]]]:
-    """One task for each of ``works`` while the body runs; whatever is left of them at its end is cancelled, and waited for."""
+async def beside(
+    *works: Coroutine[Any, Any, Any],
+    name: str,
+) -> AsyncIterator[list[asyncio.Task[Any]]]:
+    """One task for each of ``works`` while the body runs; whatever is left of them at its end is
+    cancelled, and waited for."""
     tasks = [spawn(work, name) for work in works]
     try:
         yield tasks
@@ -281,8 +324,13 @@ async def end(*tasks: asyncio.Future[Any]) -> None:
         _look_at(task)
 
 
-def start_thread(name: str, work: Callable[[], None], failed: Callable[[BaseException], bool]) -> threading.Thread:
-    """Do ``work`` on a daemon thread. When it raises, ``failed`` is told, and says whether it begins again after a pause."""
+def start_thread(
+    name: str,
+    work: Callable[[], None],
+    failed: Callable[[BaseException], bool],
+) -> threading.Thread:
+    """Do ``work`` on a daemon thread. When it raises, ``failed`` is told, and says whether it
+    begins again after a pause."""
 
     def keep() -> None:
         pause_s = PAUSE_FIRST_S
@@ -316,9 +364,8 @@ def kind(error: BaseException | None) -> str:
 
 
 async def outcome(work: Coroutine[Any, Any, object]) -> BaseException | None:
-    """Do ``work``; return the error that ended it, of any type. Raises what ends the process, and ``CancelledError`` where the
-    current task itself was told to end.
-    """
+    """Do ``work``; return the error that ended it, of any type. Raises what ends the process, and
+    ``CancelledError`` where the current task itself was told to end."""
     try:
         await work
     except _ENDS_THE_PROCESS:

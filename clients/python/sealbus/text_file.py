@@ -1,4 +1,5 @@
-"""Text files as editors save them: UTF-8, with or without a byte order mark, and one meaning for all who read them.
+"""Text files as editors save them: UTF-8, with or without a byte order mark, and one meaning for
+all who read them.
 
 Editors on Windows put the mark U+FEFF in front of a text. Every file that Sealbus reads is treated
 alike: one mark at the beginning is skipped, and a file in UTF-16 or UTF-32, which such a mark gives
@@ -36,16 +37,28 @@ _MISREAD: Final = re.compile(
     "|(?P<steers>[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f])"
 )
 _WHY: Final = {
-    "ends": ("this character ends a line for some readers only", "remove it; lines end with LF or CR LF"),
-    "turns": ("this character turns the direction of writing, so people read what no program does", "remove it"),
-    "hides": ("this character is shown as nothing, so that two different texts look the same", "remove it"),
-    "steers": ("this control character is shown by no editor, and obeyed by terminals", "remove it"),
+    "ends": (
+        "this character ends a line for some readers only",
+        "remove it; lines end with LF or CR LF",
+    ),
+    "turns": (
+        "this character turns the direction of writing, so people read what no program does",
+        "remove it",
+    ),
+    "hides": (
+        "this character is shown as nothing, so that two different texts look the same",
+        "remove it",
+    ),
+    "steers": (
+        "this control character is shown by no editor, and obeyed by terminals",
+        "remove it",
+    ),
 }
 
 
 def misread(text: str) -> tuple[int, str, str] | None:
-    """Where the first character of ``text`` is that people and programs read differently, what is wrong
-    with it, and a hint; ``None`` if there is none."""
+    """Where the first character of ``text`` is that people and programs read differently, what is
+    wrong with it, and a hint; ``None`` if there is none."""
     found = _MISREAD.search(text)
     return None if found is None else (found.start(), *_WHY[str(found.lastgroup)])
 

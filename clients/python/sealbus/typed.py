@@ -1,8 +1,9 @@
 """A payload as a value of an author's own class: ``message.as_(Order)``.
 
-Reads what :mod:`sealbus.payloads` writes, for dataclasses, attrs classes and pydantic models, with fields of any type that
-:func:`reader` knows. It is strict: a missing field without default, a field that the class does not have and a value of another
-type are faults, each with its place. A reader is made once for each class.
+Reads what :mod:`sealbus.payloads` writes, for dataclasses, attrs classes and pydantic models, with
+fields of any type that :func:`reader` knows. It is strict: a missing field without default, a field
+that the class does not have and a value of another type are faults, each with its place. A reader
+is made once for each class.
 """
 
 from __future__ import annotations
@@ -25,7 +26,13 @@ T = TypeVar("T")
 Read = Callable[[Any, str], Any]
 """Takes a value and its place; gives what the class wants, or raises :class:`Fault`."""
 
-_PLAIN: Final = {str: "text", bool: "true or false", int: "an integer", dict: "a map", list: "an array"}
+_PLAIN: Final = {
+    str: "text",
+    bool: "true or false",
+    int: "an integer",
+    dict: "a map",
+    list: "an array",
+}
 
 
 class Fault(Exception):
@@ -38,21 +45,23 @@ class Fault(Exception):
 def read(payload: Any, kind: type[T]) -> T:
     """``payload`` as a ``kind``.
 
-    Raises :class:`Malformed` that names the place of what does not fit, never the value; and :class:`InvalidInput` if ``kind``
-    has a field of a type that cannot be read.
+    Raises :class:`Malformed` that names the place of what does not fit, never the value; and
+    :class:`InvalidInput` if ``kind`` has a field of a type that cannot be read.
     """
     try:
         made: T = reader(kind)(payload, "")  # type: ignore[arg-type]  # mypy takes no type for hashable
     except Fault as fault:
         raise Malformed(
-            f"the payload is no {_name(kind)}: {fault}", hint="does the class fit the schema that the policy names?"
+            f"the payload is no {_name(kind)}: {fault}",
+            hint="does the class fit the schema that the policy names?",
         ) from fault.__cause__
     return made
 
 
 @lru_cache(maxsize=1024)
 def reader(kind: Any) -> Read:  # noqa: C901  # one branch a kind of type
-    """How a value of the type ``kind`` is read. Raises :class:`InvalidInput` for a type that cannot be."""
+    """How a value of the type ``kind`` is read. Raises :class:`InvalidInput` for a type that cannot
+    be."""
     if kind is Any or kind is object:
         return lambda value, _: value
     if kind is None or kind is type(None):
@@ -96,7 +105,7 @@ def _name(kind: Any) -> str:
     return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
 
 
-# ---- single values ---------------------------------------------------------------------------------------------------
+# ---- single values -------------------------------------------------------------------------------
 
 
 def _read_none(value: Any, pointer: str) -> None:
@@ -187,7 +196,7 @@ def _union_reader(readers: Sequence[Read], names: Sequence[str]) -> Read:
     return read_any
 
 
-# ---- several values --------------------------------------------------------------------------------------------------
+# ---- several values ------------------------------------------------------------------------------
 
 
 def _list_reader(item: Read, make: Callable[[list[Any]], Any] = list) -> Read:
@@ -217,7 +226,7 @@ def _map_reader(item: Read) -> Read:
     return read_map
 
 
-# ---- classes ---------------------------------------------------------------------------------------------------------
+# ---- classes -------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -278,7 +287,10 @@ class _ClassReader:
         try:
             return self._kind(**arguments)
         except (TypeError, ValueError) as error:
-            raise Fault(pointer, f"{self._kind.__name__} does not take it ({type(error).__name__})") from error
+            raise Fault(
+                pointer,
+                f"{self._kind.__name__} does not take it ({type(error).__name__})",
+            ) from error
 
 
 def _model_reader(kind: Any) -> Read:

@@ -12,18 +12,24 @@ T = TypeVar("T")
 
 
 class Interrupted(Exception):
-    """An event was set before what was waited for had come. Never leaves the client, nor the relay."""
+    """An event was set before what was waited for had come. Never leaves the client, nor the
+    relay."""
 
 
 class Overdue(Exception):
     """The deadline passed before what was waited for had come. Likewise."""
 
 
-async def race(work: Coroutine[Any, Any, T], *events: asyncio.Event, timeout_s: float | None = None) -> T:
+async def race(
+    work: Coroutine[Any, Any, T],
+    *events: asyncio.Event,
+    timeout_s: float | None = None,
+) -> T:
     """Return what ``work`` returns, or raise what it raises.
 
-    Raises :class:`Interrupted` once one of ``events`` is set, and :class:`Overdue` after ``timeout_s``; ``work`` is cancelled then,
-    and over. What is done already counts, whatever else has come.
+    Raises :class:`Interrupted` once one of ``events`` is set, and :class:`Overdue` after
+    ``timeout_s``; ``work`` is cancelled then, and over. What is done already counts, whatever else
+    has come.
     """
     loop = asyncio.get_running_loop()
     deadline = None if timeout_s is None else loop.time() + timeout_s
@@ -32,7 +38,11 @@ async def race(work: Coroutine[Any, Any, T], *events: asyncio.Event, timeout_s: 
             left_s = None if deadline is None else deadline - loop.time()
             waits = [spawn(event.wait(), "waiting for an event") for event in events]
             try:
-                await asyncio.wait((task, *waits), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    (task, *waits),
+                    timeout=left_s,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
             finally:
                 for wait in waits:
                     wait.cancel()

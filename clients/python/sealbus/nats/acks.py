@@ -34,8 +34,8 @@ _FIRST: Final = PREFIX.encode().split(b".")
 _SHORT: Final = 9
 _LONG: Final = (11, 12)
 _MAX_DIGITS: Final = 19
-"""Digits of 2**63 - 1: more than any sequence or time has. ``int()`` takes quadratic time over longer
-text, and raises from 4,301 digits on."""
+"""Digits of 2**63 - 1: more than any sequence or time has. ``int()`` takes quadratic time over
+longer text, and raises from 4,301 digits on."""
 
 
 class Ack(NamedTuple):

@@ -27,12 +27,12 @@ More promises that it keeps:
 * No server is spoken to but those that were named. nats-py adds those that a server's first line
   tells it of.
 
-How it works. The parser (:mod:`sealbus.nats.parser`) is fed by nats-py's reading loop, and calls the
-client's own methods, or the function given to :meth:`HardenedClient.subscribe_direct`. The client's
-states are nats-py's (``is_connected``, ``is_reconnecting``, ``is_closed``) and one more: **ended**
-(``_ended``) means that it was closed or aborted for good, and that no attempt to connect may go on.
-Only ``_close``, for the status ``CLOSED``, and ``abort`` set it. Both then call everything in
-:attr:`HardenedClient.when_closed`, once or twice.
+How it works. The parser (:mod:`sealbus.nats.parser`) is fed by nats-py's reading loop, and calls
+the client's own methods, or the function given to :meth:`HardenedClient.subscribe_direct`. The
+client's states are nats-py's (``is_connected``, ``is_reconnecting``, ``is_closed``) and one more:
+**ended** (``_ended``) means that it was closed or aborted for good, and that no attempt to connect
+may go on. Only ``_close``, for the status ``CLOSED``, and ``abort`` set it. Both then call
+everything in :attr:`HardenedClient.when_closed`, once or twice.
 
 Only private methods of nats-py are overridden, which its authors may change at any time.
 ``tests/client/test_hardened.py`` holds a nats-py upgrade to the same.
@@ -113,7 +113,8 @@ class HardenedClient(WatchedClient):
         try:
             return await self.subscribe(subject, queue=queue)
         except BaseException:
-            # Otherwise the next subscription, which gets this number, would lose its messages to us.
+            # Otherwise the next subscription, which gets this number, would lose its messages to
+            # us.
             self._direct.pop(sid, None)
             raise
 

@@ -1,4 +1,5 @@
-"""Pull requests to one JetStream consumer: their numbers, their text, and what each may still bring.
+"""Pull requests to one JetStream consumer: their numbers, their text, and what each may still
+bring.
 
 A request names how many messages it may bring. Each has a reply subject of its own, so that a
 *status* (a message of the server without a reply subject) says which request it is about: a status
@@ -6,8 +7,8 @@ of an earlier request must not end the one under way. The messages of a request 
 count for the last one.
 
 A bot's durable subscription (:mod:`sealbus.nats.pull`) and a relay's partition
-(``sealbus_broker.relay.pulling``) have this in common. When a request is over, and what follows then,
-is for each of them to say.
+(``sealbus_broker.relay.pulling``) have this in common. When a request is over, and what follows
+then, is for each of them to say.
 """
 
 from __future__ import annotations

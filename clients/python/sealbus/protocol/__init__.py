@@ -1,1 +1,2 @@
-"""The protocol: bytes into values and back, and what must hold of them. Pure: no clock, no file, no network."""
+"""The protocol: bytes into values and back, and what must hold of them. Pure: no clock, no file, no
+network."""

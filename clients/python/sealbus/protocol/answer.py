@@ -1,7 +1,8 @@
 """An answer that is not the one that was asked for: the payload of the schema ``sealbus.error.v1``.
 
-Every answer to a request may name this schema instead of the one that the policy names, so that the asker learns at once
-that it failed and why. Writer and reader stand side by side here; the relay's gate holds answers to :data:`ERROR_DOCUMENT`.
+Every answer to a request may name this schema instead of the one that the policy names, so that the
+asker learns at once that it failed and why. Writer and reader stand side by side here; the relay's
+gate holds answers to :data:`ERROR_DOCUMENT`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ NOT_SERVED: Final = "not-served"
 """The relay's: a service of the bus does not do what it was asked for; the message says why."""
 
 NOT_GRANTED: Final = "not-granted"
-"""The relay's: a service of the bus does not do it, because the policy does not grant it to the bot."""
+"""The relay's: a service of the bus does not do it, because the policy does not grant it to the
+bot."""
 
 UNAVAILABLE: Final = "unavailable"
 """The relay's: a service of the bus cannot do it now."""
@@ -56,7 +58,8 @@ ANSWER_REFUSED: Final = "answer-refused"
 
 
 def error_payload(error: str, message: str) -> bytes:
-    """The packed payload of an answer that says that the request failed. What is too long is cut."""
+    """The packed payload of an answer that says that the request failed. What is too long is
+    cut."""
     return pack_json({"error": error[:MAX_ERROR_CHARS] or "error", "message": message[:MAX_MESSAGE_CHARS]})
 
 

@@ -1,8 +1,9 @@
 """msgpack, read so strictly that every value has exactly one encoding.
 
-Two parties who read the same bytes as different values can be played against each other. So what is read must be what an exact
-writer would have written: re-packing it gives the same bytes (which catches duplicate keys, longer-than-needed lengths, 32-bit
-floats and trailing bytes), and a walk catches what re-packing cannot (NaN, infinities, -0.0, integers that JSON cannot carry exactly,
+Two parties who read the same bytes as different values can be played against each other. So what is
+read must be what an exact writer would have written: re-packing it gives the same bytes (which
+catches duplicate keys, longer-than-needed lengths, 32-bit floats and trailing bytes), and a walk
+catches what re-packing cannot (NaN, infinities, -0.0, integers that JSON cannot carry exactly,
 binary, extension types, keys that are not text, and trees that are too deep or too large).
 """
 
@@ -28,17 +29,20 @@ from sealbus.protocol.limits import (
 )
 
 _MAX_FIELDS = 16
-"""More than any array of ours has. msgpack makes room for items before it has seen them, and before any seal is checked: a
-thousand nested headers that each claim half a million took 12 GB of address space with msgpack 1.1, and 80 MB with 1.2."""
+"""More than any array of ours has. msgpack makes room for items before it has seen them, and before
+any seal is checked: a thousand nested headers that each claim half a million took 12 GB of address
+space with msgpack 1.1, and 80 MB with 1.2."""
 
 _TOGETHER = b"\x92" + msgpack.packb(PROTOCOL_VERSION)
-"""How an array of two that begins with the version begins; an envelope is an array of four, a stamp of three."""
+"""How an array of two that begins with the version begins; an envelope is an array of four, a stamp
+of three."""
 
 _JSON_HINT = "values must be of the JSON data model: null, true, false, numbers, text, lists, and maps with text keys"
 
 
 def pack_json(value: object) -> bytes:
-    """Encode a payload. Raises :class:`InvalidInput` that names the trouble if ``value`` is not of the JSON data model."""
+    """Encode a payload. Raises :class:`InvalidInput` that names the trouble if ``value`` is not of
+    the JSON data model."""
     trouble = _trouble(value)
     if trouble:
         raise InvalidInput(f"the payload cannot be sent: {trouble}", hint=_JSON_HINT)
@@ -49,7 +53,8 @@ def pack_json(value: object) -> bytes:
 
 
 def unpack_json(data: bytes, most: int = MAX_NODES) -> Any:
-    """Decode a payload. Raises :class:`Malformed`, which never repeats any of ``data``, unless it is exactly one value.
+    """Decode a payload. Raises :class:`Malformed`, which never repeats any of ``data``, unless it
+    is exactly one value.
 
     ``most``: how many values may be in it, map keys included.
     """
@@ -68,7 +73,8 @@ def pack_fields(fields: Sequence[object]) -> bytes:
 
 
 class FieldTypes(tuple[tuple[type, ...], ...]):  # noqa: SLOT001  # a tuple can have no further slots
-    """The types that each field of an array may have, in order; and for a quick look, all that they may be together."""
+    """The types that each field of an array may have, in order; and for a quick look, all that they
+    may be together."""
 
     together: frozenset[tuple[type, ...]]
 
@@ -79,7 +85,8 @@ class FieldTypes(tuple[tuple[type, ...], ...]):  # noqa: SLOT001  # a tuple can 
 
 
 def unpack_fields(data: bytes, types: Sequence[tuple[type, ...]]) -> list[Any]:
-    """Decode an array whose fields have exactly these ``types``, in its exact encoding. Raises :class:`Malformed`.
+    """Decode an array whose fields have exactly these ``types``, in its exact encoding. Raises
+    :class:`Malformed`.
 
     ``types`` that are used again and again are best :class:`FieldTypes`.
     """
@@ -100,18 +107,21 @@ _SEALED_TYPES = {parts: FieldTypes([(int,), *[(bytes,)] * (parts + 1)]) for part
 
 
 def join_sealed(parts: Sequence[bytes], seal: bytes) -> bytes:
-    """Put a sealed thing together: ``[version, part…, seal]``, where :func:`signed_part` is what the seal is over."""
+    """Put a sealed thing together: ``[version, part…, seal]``, where :func:`signed_part` is what
+    the seal is over."""
     return signed_part(parts) + _pack(seal)
 
 
 def signed_part(parts: Sequence[bytes]) -> bytes:
-    """The bytes that a seal is over: ``[version, part…`` as they will be sent, up to where the seal begins."""
+    """The bytes that a seal is over: ``[version, part…`` as they will be sent, up to where the seal
+    begins."""
     without_seal = _pack([PROTOCOL_VERSION, *parts, None])
     return without_seal[:-1]
 
 
 def split_sealed(data: bytes, parts: int) -> tuple[list[bytes], bytes, bytes]:
-    """Take a sealed thing apart into its ``parts``, the bytes that were signed (as sent), and the encoded seal.
+    """Take a sealed thing apart into its ``parts``, the bytes that were signed (as sent), and the
+    encoded seal.
 
     Raises :class:`Malformed` unless ``data`` is exactly ``[version, bin × parts, bin]``.
     """
@@ -128,20 +138,22 @@ def _bin_header_bytes(data: bytes) -> int:
 
 
 def pack_together(things: Sequence[bytes]) -> bytes:
-    """Put 2 to 64 sealed things into one message: ``[version, [bin, bin, …]]``. One alone is sent as it is."""
+    """Put 2 to 64 sealed things into one message: ``[version, [bin, bin, …]]``. One alone is sent
+    as it is."""
     return _pack([PROTOCOL_VERSION, things])
 
 
 def are_together(data: bytes) -> bool:
-    """Whether ``data`` begins as several things in one message do, and as no envelope, stamp or delivery does."""
+    """Whether ``data`` begins as several things in one message do, and as no envelope, stamp or
+    delivery does."""
     return data.startswith(_TOGETHER)
 
 
 def split_together(data: bytes) -> list[bytes]:
     """The things that :func:`pack_together` put together.
 
-    Raises :class:`Malformed` unless they are 2 to 64, all different, none shorter than a seal, in the exact encoding. Each is still to be
-    judged by itself.
+    Raises :class:`Malformed` unless they are 2 to 64, all different, none shorter than a seal, in
+    the exact encoding. Each is still to be judged by itself.
     """
     if len(data) > MAX_TOGETHER_BYTES:
         raise Malformed(f"{len(data)} bytes together; at most {MAX_TOGETHER_BYTES}")
@@ -165,7 +177,8 @@ def split_together(data: bytes) -> list[bytes]:
 
 
 class _Packer(threading.local):
-    """msgpack's writer, kept: ``msgpack.packb`` makes one for each call, which costs twice as much as the packing."""
+    """msgpack's writer, kept: ``msgpack.packb`` makes one for each call, which costs twice as much
+    as the packing."""
 
     def __init__(self) -> None:
         self.pack: Callable[[object], bytes] = msgpack.Packer(use_bin_type=True).pack
@@ -191,7 +204,8 @@ def _unpack(data: bytes, most: int) -> Any:
 
 
 def _trouble(value: object, most: int = MAX_NODES) -> str | None:  # noqa: C901  # one branch a kind of value
-    """Walk a tree level by level; say what in it is outside the JSON data model or the limits, if anything."""
+    """Walk a tree level by level; say what in it is outside the JSON data model or the limits, if
+    anything."""
     budget = most
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH + 1):

@@ -1,6 +1,7 @@
 """What a subscriber receives, and everything it must check before it believes it.
 
-A delivery is msgpack ``[envelope bin, stamp bin]``. NATS delivers whatever reaches a subject; only the bus's stamp makes it a message.
+A delivery is msgpack ``[envelope bin, stamp bin]``. NATS delivers whatever reaches a subject; only
+the bus's stamp makes it a message.
 """
 
 from __future__ import annotations
@@ -27,26 +28,30 @@ class Message:
     bot: str
     """Who sent it: proven to the relay by that bot's seal."""
     payload: Any
-    """The decoded payload: ``None``, ``bool``, ``int``, ``float``, ``str``, ``list`` or ``dict``."""
+    """The decoded payload: ``None``, ``bool``, ``int``, ``float``, ``str``, ``list`` or
+    ``dict``."""
     nonce: bytes
     issued_at_ms: int
     stamp: Stamp
     envelope: Envelope
     stamp_data: bytes
     attempt: int = 1
-    """How often it was given to a handler of this durable subscription, this time included. Always 1 for a live message."""
+    """How often it was given to a handler of this durable subscription, this time included. Always
+    1 for a live message."""
 
     def as_(self, kind: type[T]) -> T:
         """The payload as a ``kind``: a dataclass, an attrs class or a pydantic model.
 
-        Raises :class:`Malformed` with the place of what does not fit: a missing or unknown field, a value of another type.
+        Raises :class:`Malformed` with the place of what does not fit: a missing or unknown field, a
+        value of another type.
         """
         return read(self.payload, kind)
 
     def as_parent(self, *, with_envelope: bool = False) -> bytes:
         """What a message that answers or follows from this one carries in its header.
 
-        ``with_envelope``: whether a rule of the policy compares payloads (``match``) and so needs this one's.
+        ``with_envelope``: whether a rule of the policy compares payloads (``match``) and so needs
+        this one's.
         """
         return Parent(self.stamp_data, self.envelope.data if with_envelope else None).encode()
 
@@ -76,9 +81,10 @@ def open_delivery(
 ) -> Message:
     """Turn received bytes into a message, or raise :class:`Malformed` that says what did not hold.
 
-    In order: the bytes are exactly an envelope and a stamp; the stamp is sealed by a key of the bus that the reader pinned; it is of
-    this bus, says *accepted*, and is about this envelope; it is for the very ``subject`` on which the bytes arrived; the envelope
-    says the same of itself; the payload is one exact value.
+    In order: the bytes are exactly an envelope and a stamp; the stamp is sealed by a key of the bus
+    that the reader pinned; it is of this bus, says *accepted*, and is about this envelope; it is
+    for the very ``subject`` on which the bytes arrived; the envelope says the same of itself; the
+    payload is one exact value.
     """
     envelope_data, stamp_data = split_delivery(data)
     stamp = open_stamp(stamp_data, bus_keys, verifier)

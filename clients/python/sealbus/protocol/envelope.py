@@ -1,13 +1,14 @@
 """The envelope: what a bot sends.
 
-On the wire it is msgpack ``[version, header bin, payload bin, seal bin]``; the seal is over the bytes before it. The header is a
-msgpack array of nine fields in fixed places, each always there::
+On the wire it is msgpack ``[version, header bin, payload bin, seal bin]``; the seal is over the
+bytes before it. The header is a msgpack array of nine fields in fixed places, each always there::
 
     bus str · bot str · subject str · nonce bin(16) · issued-at int (ms) · time-to-live int (ms)
     · schema str | nil · schema-version int | nil · parent bin | nil
 
-A parent says what the message answers or follows from: msgpack ``[stamp bin, envelope bin | nil]``, the relay's sealed stamp of
-that earlier message and, where a rule must compare payloads, its envelope.
+A parent says what the message answers or follows from: msgpack ``[stamp bin, envelope bin | nil]``,
+the relay's sealed stamp of that earlier message and, where a rule must compare payloads, its
+envelope.
 """
 
 from __future__ import annotations
@@ -157,9 +158,11 @@ class Envelope:
 
 
 def seal_envelopes(key: SigningKey, drafts: Sequence[tuple[Header, bytes]]) -> list[bytes]:
-    """Seal 1 to 1,024 drafts (header, encoded payload) with one signature; return the envelopes' bytes, in order.
+    """Seal 1 to 1,024 drafts (header, encoded payload) with one signature; return the envelopes'
+    bytes, in order.
 
-    Raises :class:`InvalidInput` for a header outside the grammar or an envelope over the size limit.
+    Raises :class:`InvalidInput` for a header outside the grammar or an envelope over the size
+    limit.
     """
     parts = [(header.encode(), payload) for header, payload in drafts]
     seals = seal(key, Context.ENVELOPE, [signed_part(part) for part in parts])

@@ -1,9 +1,10 @@
 """Ed25519 keys and their texts.
 
-A key is written as an *nkey*: base32 of a prefix byte that says what the key is for, the 32 raw bytes, and a CRC-16. The prefix
-shows as the first letter, so a bot's key (``U…``) pasted where a bus key (``N…``) belongs is refused by name, and the checksum
-catches a typing error. A seed reads ``S`` and then that letter. The format is NATS's own, but its Python library checks neither
-checksum nor padding, so the few lines that read it are here.
+A key is written as an *nkey*: base32 of a prefix byte that says what the key is for, the 32 raw
+bytes, and a CRC-16. The prefix shows as the first letter, so a bot's key (``U…``) pasted where a
+bus key (``N…``) belongs is refused by name, and the checksum catches a typing error. A seed reads
+``S`` and then that letter. The format is NATS's own, but its Python library checks neither checksum
+nor padding, so the few lines that read it are here.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ _LETTERS = {KeyKind.BOT: "U", KeyKind.BUS: "N", KeyKind.ISSUER: "A"}
 
 
 def _read(text: str, size: int, what: str) -> bytes:
-    """Undo base32 and check the CRC-16/XMODEM; return the ``size`` bytes before it. The text itself is never in an error."""
+    """Undo base32 and check the CRC-16/XMODEM; return the ``size`` bytes before it. The text itself
+    is never in an error."""
     try:
         raw = base64.b32decode(text + "=" * (-len(text) % 8))
     except (binascii.Error, ValueError):
@@ -77,8 +79,9 @@ class PublicKey:
     def parse(cls, text: str, kind: KeyKind) -> PublicKey:
         """Read an nkey text of ``kind``.
 
-        Raises :class:`InvalidInput` for a wrong kind, length, checksum, or bytes that are not a point of the prime-order group
-        (libsodium's ``crypto_core_ed25519_is_valid_point``): with a small-order key one signature would fit many messages.
+        Raises :class:`InvalidInput` for a wrong kind, length, checksum, or bytes that are not a
+        point of the prime-order group (libsodium's ``crypto_core_ed25519_is_valid_point``): with a
+        small-order key one signature would fit many messages.
         """
         what = f"public key ({kind.letter}…)"
         if text[:1] == "S":
@@ -117,7 +120,8 @@ class SigningKey:
 
     @classmethod
     def parse(cls, text: str, kind: KeyKind) -> SigningKey:
-        """Read a seed's nkey text (``SU…``, ``SN…``, ``SA…``). Raises :class:`InvalidInput`; never repeats the text."""
+        """Read a seed's nkey text (``SU…``, ``SN…``, ``SA…``). Raises :class:`InvalidInput`; never
+        repeats the text."""
         what = f"seed (S{kind.letter}…)"
         raw = _read(text, 2 + KEY_BYTES, what)
         prefix = (raw[0] & 7) << 5 | raw[1] >> 3
@@ -132,7 +136,8 @@ class SigningKey:
         return _write(bytes([_SEED_PREFIX | prefix >> 5, (prefix & 31) << 3]) + bytes(self._key))
 
     def sign(self, message: bytes) -> bytes:
-        """The 64-byte Ed25519 signature (RFC 8032). Only ``seal`` and the JWTs call this; bots never sign bare bytes."""
+        """The 64-byte Ed25519 signature (RFC 8032). Only ``seal`` and the JWTs call this; bots
+        never sign bare bytes."""
         return self._key.sign(message).signature
 
     def __repr__(self) -> str:
@@ -140,10 +145,11 @@ class SigningKey:
 
 
 def verify(public: bytes, message: bytes, signature: bytes) -> bool:
-    """Whether ``signature`` (64 bytes) is ``public``'s (32 raw bytes) over ``message``, as libsodium judges it.
+    """Whether ``signature`` (64 bytes) is ``public``'s (32 raw bytes) over ``message``, as
+    libsodium judges it.
 
-    libsodium is the only verifier in Sealbus: implementations disagree on edge cases (see ``tests/vectors``), and two that
-    disagree are two different buses.
+    libsodium is the only verifier in Sealbus: implementations disagree on edge cases (see
+    ``tests/vectors``), and two that disagree are two different buses.
     """
     if len(public) != KEY_BYTES or len(signature) != SIGNATURE_BYTES:
         return False

@@ -1,9 +1,10 @@
 """Nonces: each says when it was born, and is otherwise random.
 
-A nonce is the id of a message. Every attempt to publish the message carries it, and the bus accepts one of them. The bus can remember
-only for so long, so attempts have to end: the first six bytes are the issue time of the first attempt, and an attempt that is issued
-more than the nonce's life later (:data:`~sealbus.protocol.limits.NONCE_LIFE_MS`) is refused.
-:mod:`sealbus.sending.minting` makes nonces; this module reads them.
+A nonce is the id of a message. Every attempt to publish the message carries it, and the bus accepts
+one of them. The bus can remember only for so long, so attempts have to end: the first six bytes are
+the issue time of the first attempt, and an attempt that is issued more than the nonce's life later
+(:data:`~sealbus.protocol.limits.NONCE_LIFE_MS`) is refused. :mod:`sealbus.sending.minting` makes
+nonces; this module reads them.
 """
 
 from __future__ import annotations

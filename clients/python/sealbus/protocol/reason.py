@@ -1,7 +1,8 @@
 """Why a message was not accepted: one closed list of stable names.
 
-The same names stand in receipts, logs, metrics, the quarantine, CLI filters, the documentation and the test vectors. Names are
-never reused or changed; a new check gets a new name. The order is the order in which the gate checks.
+The same names stand in receipts, logs, metrics, the quarantine, CLI filters, the documentation and
+the test vectors. Names are never reused or changed; a new check gets a new name. The order is the
+order in which the gate checks.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import Final
 
 
 class Reason(StrEnum):
-    """One violation. ``Reason.X.value`` is the stable name, ``Reason.X.meaning`` a sentence for people."""
+    """One violation. ``Reason.X.value`` is the stable name, ``Reason.X.meaning`` a sentence for
+    people."""
 
     SIZE = "size"
     ENCODING = "encoding"
@@ -72,4 +74,5 @@ _MEANINGS: dict[Reason, str] = {
 }
 
 OLDER_THAN_LEDGER: Final = "its nonce is older than the nonce ledger"
-"""The one detail that clients read, of *stale*: nothing is accepted under this nonce any more, whoever sends it."""
+"""The one detail that clients read, of *stale*: nothing is accepted under this nonce any more,
+whoever sends it."""

@@ -4,18 +4,20 @@ What is signed is always these 83 bytes::
 
     MAGIC (11) || context (8) || key (32) || root (32)
 
-``context`` says what kind of thing it is, so a signature over one kind never passes for another. ``key`` is the signer's public key,
-so a signature cannot be claimed by a second key. ``root`` is the SHA-256 Merkle root over one or more *things* (byte strings, as
-sent)::
+``context`` says what kind of thing it is, so a signature over one kind never passes for another.
+``key`` is the signer's public key, so a signature cannot be claimed by a second key. ``root`` is
+the SHA-256 Merkle root over one or more *things* (byte strings, as sent)::
 
     leaf(thing)       = SHA-256(0x00 || length of thing as 8 bytes, big-endian || thing)
     node(left, right) = SHA-256(0x01 || left || right)
 
-Neighbours are paired from the left, level by level; an odd one at the end moves up unchanged. A thing alone is its own root. So one
-signature serves up to 1,024 things, and each carries the steps from its leaf to the root and can be verified by itself.
+Neighbours are paired from the left, level by level; an odd one at the end moves up unchanged. A
+thing alone is its own root. So one signature serves up to 1,024 things, and each carries the steps
+from its leaf to the root and can be verified by itself.
 
-A seal in bytes: ``key (32) || signature (64) || sides (2, big-endian) || steps (32 each, 0 to 10)``. Bit *i* of ``sides`` is 1 where
-step *i* (the first is nearest the leaf) stands to the left.
+A seal in bytes:
+``key (32) || signature (64) || sides (2, big-endian) || steps (32 each, 0 to 10)``. Bit *i* of
+``sides`` is 1 where step *i* (the first is nearest the leaf) stands to the left.
 
 There is no algorithm field: version 1 is Ed25519 as libsodium verifies it.
 """
@@ -33,7 +35,8 @@ from sealbus.protocol.limits import MAX_BATCH, MAX_PROOF_STEPS
 from sealbus.protocol.value import value
 
 MAGIC: Final = b"\x00sealbus/1\x00"
-"""Begins with NUL, so what we sign can never be a text or a JWT that some other protocol would accept."""
+"""Begins with NUL, so what we sign can never be a text or a JWT that some other protocol would
+accept."""
 
 HASH_BYTES: Final = 32
 _SIDES_BYTES = 2
@@ -60,7 +63,8 @@ class Seal:
 
     @classmethod
     def decode(cls, data: bytes) -> Seal:
-        """Read a seal. Raises :class:`Malformed` for any length or side bit that no signer would have written."""
+        """Read a seal. Raises :class:`Malformed` for any length or side bit that no signer would
+        have written."""
         steps, rest = divmod(len(data) - _FIXED_BYTES, HASH_BYTES)
         if rest or not 0 <= steps <= MAX_PROOF_STEPS:
             raise Malformed(
@@ -131,10 +135,12 @@ def seal(key: SigningKey, context: Context, things: Sequence[bytes]) -> list[byt
 
 
 class Verifier:
-    """Verifies seals, and remembers the last few thousand roots that held: a burst then costs one signature check.
+    """Verifies seals, and remembers the last few thousand roots that held: a burst then costs one
+    signature check.
 
-    So does a stamp, which is met again as the parent of what follows from it; an envelope sealed alone is not, and is not remembered.
-    Only what held is remembered, with its signature, so the memory cannot make anything valid. Not safe across threads.
+    So does a stamp, which is met again as the parent of what follows from it; an envelope sealed
+    alone is not, and is not remembered. Only what held is remembered, with its signature, so the
+    memory cannot make anything valid. Not safe across threads.
     """
 
     __slots__ = ("_held",)
@@ -143,7 +149,8 @@ class Verifier:
         self._held: dict[bytes, None] = {}
 
     def holds(self, context: Context, sealed: Seal, thing: bytes) -> bool:
-        """Whether ``sealed`` is a valid seal of its key over ``thing``. Whose key it is, is for the caller to judge."""
+        """Whether ``sealed`` is a valid seal of its key over ``thing``. Whose key it is, is for the
+        caller to judge."""
         signed = _signed_input(context, sealed.key, sealed.root(thing))
         if not sealed.steps and context is not Context.STAMP:
             return verify(sealed.key, signed, sealed.signature)
@@ -168,9 +175,9 @@ class Verifier:
 def sign_connect(key: SigningKey, challenge: bytes, admission: bytes) -> bytes:
     """The 64-byte answer to nats-server's challenge, which also binds what the bot asks for.
 
-    The challenge is never signed bare: a server that picks challenges would otherwise get signatures over bytes of its choice.
-    Nor one with a line feed in it, which could be read as a shorter challenge and more of an admission text: raises
-    :class:`InvalidInput`.
+    The challenge is never signed bare: a server that picks challenges would otherwise get
+    signatures over bytes of its choice. Nor one with a line feed in it, which could be read as a
+    shorter challenge and more of an admission text: raises :class:`InvalidInput`.
     """
     if b"\n" in challenge:
         raise InvalidInput(
@@ -180,7 +187,8 @@ def sign_connect(key: SigningKey, challenge: bytes, admission: bytes) -> bytes:
 
 
 def verify_connect(key: bytes, *, challenge: bytes, admission: bytes, signature: bytes) -> bool:
-    """Whether ``signature`` is ``key``'s answer to ``challenge`` for exactly this ``admission`` text."""
+    """Whether ``signature`` is ``key``'s answer to ``challenge`` for exactly this ``admission``
+    text."""
     if len(key) != KEY_BYTES or len(signature) != SIGNATURE_BYTES or b"\n" in challenge:
         return False
     return Verifier().holds(Context.CONNECT, Seal(key, signature, 0, ()), challenge + b"\n" + admission)

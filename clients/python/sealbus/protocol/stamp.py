@@ -1,12 +1,12 @@
 """The stamp: the relay's verdict on one envelope, sealed with the bus's key.
 
-Publishers get it as a receipt; subscribers get it beside the envelope and accept nothing without it. On the wire it is msgpack
-``[version, body bin, seal bin]``; the body is a msgpack array of
+Publishers get it as a receipt; subscribers get it beside the envelope and accept nothing without
+it. On the wire it is msgpack ``[version, body bin, seal bin]``; the body is a msgpack array of
 fourteen fields in fixed places::
 
-    bus str · envelope digest bin(32) · bot str · subject str · nonce bin(16) · verdict str · reason str | nil
-    · detail str | nil · policy digest bin(32) · ingress position int | nil · judged-at int (ms) · relay str · record int | nil
-    · store-by int (ms) | nil
+    bus str · envelope digest bin(32) · bot str · subject str · nonce bin(16) · verdict str
+    · reason str | nil · detail str | nil · policy digest bin(32) · ingress position int | nil
+    · judged-at int (ms) · relay str · record int | nil · store-by int (ms) | nil
 """
 
 from __future__ import annotations
@@ -68,19 +68,24 @@ class Stamp:
     verdict: Verdict
     reason: Reason | None
     detail: str | None
-    """For people, never a value of the payload. 1 to 8 lines, one a fault of the payload's schema."""
+    """For people, never a value of the payload. 1 to 8 lines, one a fault of the payload's
+    schema."""
     policy: bytes
     """Digest of the policy that it was judged by (32 bytes)."""
     position: int | None
-    """Its sequence in the ingress stream, 1 to 2**53-1; ``None`` for a live message, which has none."""
+    """Its sequence in the ingress stream, 1 to 2**53-1; ``None`` for a live message, which has
+    none."""
     judged_at_ms: int
-    """The time at which it was judged: freshness, waiting and the ledger's age were judged by it."""
+    """The time at which it was judged: freshness, waiting and the ledger's age were judged by
+    it."""
     relay: str
     """Name of the relay that judged it."""
     record: int | None = None
-    """The sequence of its record in the quarantine; ``None`` unless the verdict is *quarantined*."""
+    """The sequence of its record in the quarantine; ``None`` unless the verdict is
+    *quarantined*."""
     store_by_ms: int | None = None
-    """When an accepted message must be stored at the latest, by the engine's clock (:mod:`sealbus.protocol.shelf_life`); else ``None``."""
+    """When an accepted message must be stored at the latest, by the engine's clock
+    (:mod:`sealbus.protocol.shelf_life`); else ``None``."""
 
     def encode(self) -> bytes:
         """The body's bytes."""
@@ -168,8 +173,9 @@ def seal_stamps(key: SigningKey, stamps: Sequence[Stamp], verifier: Verifier | N
 def open_stamp(data: bytes, bus_keys: frozenset[bytes], verifier: Verifier) -> Stamp:
     """Verify a sealed stamp and return it.
 
-    ``bus_keys``: the raw public keys (32 bytes each) that the reader trusts to judge. Raises :class:`Malformed` if the bytes are not a
-    stamp, the key is not one of them, or the seal does not hold.
+    ``bus_keys``: the raw public keys (32 bytes each) that the reader trusts to judge. Raises
+    :class:`Malformed` if the bytes are not a stamp, the key is not one of them, or the seal does
+    not hold.
     """
     if len(data) > MAX_STAMP_BYTES:
         raise Malformed(f"stamp of {len(data)} bytes; at most {MAX_STAMP_BYTES}")

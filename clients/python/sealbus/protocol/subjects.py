@@ -1,7 +1,7 @@
 """Names of bots and buses, subjects and patterns, and where each lives in NATS.
 
-A *subject* is what bots speak of (``orders.placed``). On its way in it stands in the envelope's signed header alone; on its way out it
-is a NATS subject too:
+A *subject* is what bots speak of (``orders.placed``). On its way in it stands in the envelope's
+signed header alone; on its way out it is a NATS subject too:
 
 ======================== =====================================================================
 ``send.<bot>``           a bot's envelopes on their way in, stored before they are judged (stream)
@@ -11,8 +11,9 @@ is a NATS subject too:
 ``inbox.<bot>.receipts`` several such stamps in one NATS message
 ======================== =====================================================================
 
-So no NATS subject that a relay reads has a part that a bot chose: nats-server lets a client publish to subjects with bytes that are not
-text, and with wildcards taken literally, and a client library that meets one in a delivery may not survive it (ADR 3).
+So no NATS subject that a relay reads has a part that a bot chose: nats-server lets a client publish
+to subjects with bytes that are not text, and with wildcards taken literally, and a client library
+that meets one in a delivery may not survive it (ADR 3).
 
 A *pattern* is a subject in which ``*`` stands for one token and a final ``>`` for one or more.
 """
@@ -71,30 +72,35 @@ def is_name(text: str) -> bool:
 
 
 def is_subject(text: str) -> bool:
-    """Whether ``text`` is a subject: 1-16 tokens of ``a-z 0-9 _ -`` joined by dots, at most 200 bytes."""
+    """Whether ``text`` is a subject: 1-16 tokens of ``a-z 0-9 _ -`` joined by dots, at most 200
+    bytes."""
     return len(text) <= MAX_SUBJECT_BYTES and _matches(_SUBJECT, text)
 
 
 @lru_cache(maxsize=4096)
 def _matches(grammar: re.Pattern[str], text: str) -> bool:
-    """Remembered, for a bus has few names and says them all the time. Texts are short: at worst this keeps about 4 MiB."""
+    """Remembered, for a bus has few names and says them all the time. Texts are short: at worst
+    this keeps about 4 MiB."""
     return grammar.fullmatch(text) is not None
 
 
 def is_pattern(text: str) -> bool:
-    """Whether ``text`` is a subject, or one with ``*`` tokens and/or a final ``>``, which counts as a token."""
+    """Whether ``text`` is a subject, or one with ``*`` tokens and/or a final ``>``, which counts as
+    a token."""
     return (
         len(text) <= MAX_SUBJECT_BYTES and text.count(".") < MAX_SUBJECT_TOKENS and _PATTERN.fullmatch(text) is not None
     )
 
 
 def is_own(subject: str) -> bool:
-    """Whether ``subject`` is one of the bus's own: a service that the relay alone answers, or its health."""
+    """Whether ``subject`` is one of the bus's own: a service that the relay alone answers, or its
+    health."""
     return subject.partition(".")[0] == RELAY
 
 
 def check_name(text: object, what: str = "bot") -> str:
-    """Return ``text`` if it is a name, else raise :class:`InvalidInput` that says what was expected."""
+    """Return ``text`` if it is a name, else raise :class:`InvalidInput` that says what was
+    expected."""
     if not isinstance(text, str) or not is_name(text):
         raise InvalidInput(
             f"{what} name {text!r} is not valid",
@@ -134,9 +140,11 @@ def check_durable(text: object) -> str:
 
 
 def split_schema(name: object) -> tuple[str, int]:
-    """``orders.placed.v1`` as the envelope's two fields: schema id ``orders.placed`` and version ``1``.
+    """``orders.placed.v1`` as the envelope's two fields: schema id ``orders.placed`` and version
+    ``1``.
 
-    Raises :class:`InvalidInput` unless the name is a subject, ``.v`` and a number of 1 to 65,535 without leading zero.
+    Raises :class:`InvalidInput` unless the name is a subject, ``.v`` and a number of 1 to 65,535
+    without leading zero.
     """
     identity, dot, number = name.rpartition(".v") if isinstance(name, str) else ("", "", "")
     good = bool(dot) and is_subject(identity) and number.isascii() and number.isdigit() and number[0] != "0"
@@ -148,7 +156,8 @@ def split_schema(name: object) -> tuple[str, int]:
 
 
 def matches(pattern: str, subject: str) -> bool:
-    """Whether ``subject`` (or a pattern, taken as the set it stands for) lies wholly within ``pattern``."""
+    """Whether ``subject`` (or a pattern, taken as the set it stands for) lies wholly within
+    ``pattern``."""
     wanted, given = pattern.split("."), subject.split(".")
     for at, token in enumerate(wanted):
         if token == ">":
@@ -170,12 +179,14 @@ def overlap(one: str, other: str) -> bool:
 
 
 def reply_subject(requester: str, nonce: bytes) -> str:
-    """The subject of answers to the request with ``nonce`` that ``requester`` sent: ``reply.<bot>.<nonce hex>``."""
+    """The subject of answers to the request with ``nonce`` that ``requester`` sent:
+    ``reply.<bot>.<nonce hex>``."""
     return f"{REPLY}.{requester}.{nonce.hex()}"
 
 
 def ingress_subject(bot: str, *, live: bool) -> str:
-    """The NATS subject on which ``bot`` sends its envelopes: ``call.<bot>`` for live messages, else ``send.<bot>``."""
+    """The NATS subject on which ``bot`` sends its envelopes: ``call.<bot>`` for live messages, else
+    ``send.<bot>``."""
     return f"{CALL if live else SEND}.{bot}"
 
 
@@ -190,7 +201,8 @@ def receipts_subject(bot: str) -> str:
 
 
 def is_bookkeeping(subject: bytes, prefix: str) -> bool:
-    """Whether a NATS subject, below ``prefix``, is one on which relays keep notes of their own beside the accepted messages.
+    """Whether a NATS subject, below ``prefix``, is one on which relays keep notes of their own
+    beside the accepted messages.
 
     Whoever subscribes to ``>`` sees them too. They are for no subscriber.
     """
@@ -200,8 +212,9 @@ def is_bookkeeping(subject: bytes, prefix: str) -> bool:
 def consumer_name(bot: str, pattern: str, durable: str) -> str:
     """The JetStream consumer behind a bot's durable subscription.
 
-    It begins with the bot's name and ``_`` (which no bot's name contains), so that a session can be given its own bot's
-    consumers and no other's; the rest is 80 bits of SHA-256 over pattern and durable name.
+    It begins with the bot's name and ``_`` (which no bot's name contains), so that a session can be
+    given its own bot's consumers and no other's; the rest is 80 bits of SHA-256 over pattern and
+    durable name.
     """
     digest = hashlib.sha256(f"{pattern}\0{durable}".encode()).digest()[:10]
     return f"{bot}_{base64.b32encode(digest).decode().lower()}"

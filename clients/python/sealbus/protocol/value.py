@@ -12,7 +12,8 @@ T = TypeVar("T")
 def value(cls: type[T]) -> type[T]:
     """A slotted dataclass that is frozen for the type checker, and so for all code that is checked.
 
-    At run time it is not: ``frozen=True`` sets each field by way of ``object.__setattr__``, 2.7 µs for nine fields instead of 0.3. A
-    message makes six such values on its way through a relay; see ``docs/performance.md``. What is made once stays ``frozen=True``.
+    At run time it is not: ``frozen=True`` sets each field by way of ``object.__setattr__``, 2.7 µs
+    for nine fields instead of 0.3. A message makes six such values on its way through a relay; see
+    ``docs/performance.md``. What is made once stays ``frozen=True``.
     """
     return dataclass(slots=True, unsafe_hash=True)(cls)

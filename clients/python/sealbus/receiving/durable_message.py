@@ -2,7 +2,8 @@
 
 A message *waits* until a handler is free, is *at work* while a handler has it, and *ends* by one of
 :meth:`~DurableMessage.handled`, :meth:`~DurableMessage.failed` and
-:meth:`~DurableMessage.give_back`."""
+:meth:`~DurableMessage.give_back`.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ How it works. Each message to be parked is a task of its own, which asks the rel
 relay has the message in the quarantine, the message is acknowledged, and only then: until that
 moment the consumer has it. If the relay refuses or does not answer, the message goes back to the
 server, and is parked when it comes again. A stop waits for the tasks for :data:`PARKED_S` and
-cancels the rest, which give their messages back."""
+cancels the rest, which give their messages back.
+"""
 
 from __future__ import annotations
 
