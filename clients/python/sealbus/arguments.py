@@ -1,8 +1,8 @@
-"""What a bot author passes, checked where it is written: before anything is sent, asked for or
+"""Arguments of a bot author, checked where they are written: before anything is sent, asked for or
 waited for.
 
 Each function returns what it was given, or raises :class:`InvalidInput` that names the argument,
-what it got and what it takes.
+the value and the values that it takes.
 """
 
 from __future__ import annotations

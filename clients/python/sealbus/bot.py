@@ -1,4 +1,4 @@
-"""A bot on the bus: what a bot author uses. :mod:`sealbus.presence` has its connecting, running and
+"""A bot on the bus, as its author uses it. :mod:`sealbus.presence` has its connecting, running and
 closing."""
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class Bot(Presence):
         """Publish ``payload`` and return when the relay has accepted it: the stamp is its sealed
         word.
 
-        Where the subject has a rate, the message waits for its turn first. So many may be published
-        at once, and none is refused for its rate.
+        Where the subject has a rate, the message waits for its turn first. So any number may be
+        published at once, and none is refused for its rate.
 
         Args:
             live: whether the policy declares the subject as live. The bus tells, so it need not be
@@ -75,8 +75,8 @@ class Bot(Presence):
             quote: whether the parent's whole envelope travels along, which a cause rule with
                 ``match`` needs.
             ttl: life of the envelope in seconds.
-            nonce: that of an earlier :class:`Unresolved`, to find out what became of the same
-                message. It says how long that is safe.
+            nonce: the one in an earlier :class:`Unresolved`, to find out the outcome of the same
+                message. That error says how long it is safe.
             timeout: seconds to wait for a verdict, from when the message is sent.
 
         Raises:
@@ -136,16 +136,16 @@ class Bot(Presence):
         """Decorate ``async def handler(message)`` to be called with each message that ``pattern``
         stands for.
 
-        By default the subscription is durable: at least once, also what came while the bot was
-        away. A message is done when the handler returns. When the handler raises, the message is
-        delivered again, later each time, while the others go on. After the last attempt it is
-        parked in the quarantine as ``undeliverable``.
+        By default the subscription is durable: each message comes at least once, also messages that
+        were accepted while the bot was away. A message is done when the handler returns. When the
+        handler raises, the message is delivered again, later each time, while the others go on.
+        After the last attempt it is parked in the quarantine as ``undeliverable``.
 
         Args:
             pattern: a subject, with ``*`` for one token or a final ``>`` for one or more.
-            live: listen to what passes by instead, at most once. On live subjects that is the only
-                way, and need not be said: the bus tells. A pattern that covers subjects of both
-                kinds gets what is stored.
+            live: listen to messages as they pass by instead, at most once. On live subjects that is
+                the only way, and need not be said: the bus tells. A pattern that covers subjects of
+                both kinds gets the stored ones.
             durable: name of the place that is remembered. Processes of the bot that use one name
                 share the messages.
             start: ``"new"``, or ``"all"`` that is stored. Counts the first time that the name is
@@ -232,9 +232,9 @@ class Bot(Presence):
 
         A message is done when the next one is asked for, or when the block is left other than by an
         exception. See :class:`~sealbus.receiving.messages.Messages`. ``forget_s``: the bus forgets
-        the place after so many seconds without use, which suits a durable name that is used once;
-        by default it keeps it. Entering the block raises :class:`SubscriptionDenied` where the
-        policy does not grant the subscription.
+        the place after this number of seconds without use, which suits a durable name that is used
+        once. By default it keeps the place. Entering the block raises :class:`SubscriptionDenied`
+        where the policy does not grant the subscription.
         """
         check_pattern(pattern)
         check_start(start)

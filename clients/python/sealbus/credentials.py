@@ -1,4 +1,4 @@
-"""What one bot needs to speak on one bus: a small TOML file, or the same by environment.
+"""The credentials of one bot on one bus: a small TOML file, or the same by environment.
 
 ::
 

@@ -4,15 +4,15 @@
 
     SealbusError                 what  hint
     ├── InvalidInput             the caller's mistake: a name, a value, a file. Also a ValueError.
-    ├── Malformed                the peer's mistake: bytes that are not what they should be. Also a ValueError.
+    ├── Malformed                the peer's mistake: bytes that break a format. Also a ValueError.
     ├── CredentialsError         a credentials file or environment that cannot be used
     ├── ConnectionFailed         no session with the bus could be had
     ├── NotConnected             a call outside a bot's life: before connect(), or after close()
-    ├── BackgroundFailed         a part of the bot or the relay that works in the background has ended: .part .kind
+    ├── BackgroundFailed         a part that works in the background has ended: .part .kind
     ├── SubscriptionDenied       the policy does not grant the subscription: .pattern
-    ├── Refused                  the relay judged the message and refused it: .reason .faults .record
-    ├── Unresolved               no verdict came in time: the message may or may not have been accepted
-    ├── NoReply                  a request was accepted, and nobody listens or nobody answered in time
+    ├── Refused                  the relay refused the message: .reason .faults .record
+    ├── Unresolved               no verdict came in time: the message may have been accepted
+    ├── NoReply                  a request was accepted, and nobody answered in time
     └── RequestFailed            a request was answered, with an error: .error .message .bot
 
 The last three say how a message ended, so they know stamps and reasons: they live in
@@ -36,7 +36,7 @@ def hide_seeds(text: str) -> str:
 
 
 class SealbusError(Exception):
-    """Base of all. ``str()`` gives what happened; ``hint`` what to do about it, or ``None``.
+    """Base of all. ``str()`` says what happened. ``hint`` says how to go on, or is ``None``.
     Neither holds a seed."""
 
     def __init__(self, what: str, *, hint: str | None = None) -> None:
@@ -52,7 +52,7 @@ class InvalidInput(SealbusError, ValueError):
 
 
 class Malformed(SealbusError, ValueError):
-    """Bytes from elsewhere that are not what they should be. Never carries the bytes themselves."""
+    """Bytes from elsewhere that break a format. Never carries the bytes themselves."""
 
 
 class CredentialsError(SealbusError):

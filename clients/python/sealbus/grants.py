@@ -1,10 +1,10 @@
-"""What the bus told a bot about itself: which subjects are live, how fast it may send, what it may
-listen to.
+"""The grants of a bot, as the bus tells them: which subjects are live, how fast the bot may send,
+where it may listen.
 
 The answer to ``sealbus.grants`` becomes a :class:`Grants`. :class:`Known` keeps the newest one: it
 asks with each new connection, and when a stamp names another policy than the one that the grants
-came from. The relay judges by its policy, whatever is known here: grants only spare a client what
-would be refused.
+came from. The relay judges by its policy, whatever is known here. Grants only spare a client
+messages that would be refused.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Declared:
     max_bytes: int
     """Largest payload, answers included."""
     parent: str | None
-    """What of a parent a message here carries: its ``stamp``, the ``envelope`` too, or nothing
-    (``None``)."""
+    """The parts of a parent that a message here carries: its ``stamp``, the ``envelope`` too, or
+    nothing (``None``)."""
 
     @property
     def max_values(self) -> int:
@@ -182,7 +182,7 @@ class Known:
         """The grants; waits for the first.
 
         Raises :class:`Refused` where the bus refuses to tell them, :class:`CredentialsError` where
-        the bot cannot believe what the bus says, and :class:`NotConnected` when the bot is closed.
+        the bot cannot believe the bus, and :class:`NotConnected` when the bot is closed.
         """
         while self.grants is None:
             await self._answered.wait()
@@ -210,7 +210,7 @@ class Known:
     ) -> tuple[bool, Declared | None]:
         """Whether a message on ``subject`` goes live, and the subject's declaration if it is known.
 
-        ``live`` is what the author says, or ``None``. Raises :class:`InvalidInput` if the policy
+        ``live`` is the author's word, or ``None``. Raises :class:`InvalidInput` if the policy
         says otherwise.
         """
         if live is None and self.grants is None:
@@ -260,8 +260,8 @@ class Known:
         self._answered.set()
 
     def _failed(self) -> None:
-        """Asking ended by a mistake of ours: whoever waits is told, and the next session asks
-        again."""
+        """Asking ended by a mistake of this library. Whoever waits is told, and the next session
+        asks again."""
         self._failure = SealbusError(
             "the bus's answer about this bot's grants could not be read",
             hint="the log names the error: report it",

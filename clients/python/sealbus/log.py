@@ -1,7 +1,7 @@
 """The logger ``sealbus``, which takes no work down.
 
-What writes the lines is the program's: a handler may raise whatever it likes, in the middle of what
-is being told of. The line is lost then, and the work goes on.
+The program sets the handlers that write the lines, and a handler may raise anything, in the middle
+of the work that logs. Then the line is lost, and the work goes on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _CALLER: Final = 3
 
 
 class Log:
-    """A logger whose methods never raise, except what ends the process."""
+    """A logger whose methods never raise, except for errors that end the process."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger

@@ -79,8 +79,8 @@ class RequestFailed(SealbusError):
     """The request was answered, and the answer is that it failed.
 
     ``error`` is a word that programs can compare: the name of the exception that the other bot's
-    handler raised, or what its author chose. ``message`` is a sentence for people. ``bot`` says who
-    answered.
+    handler raised, or a name that its author chose. ``message`` is a sentence for people. ``bot``
+    says who answered.
 
     A reply handler raises it to say why it does not answer::
 

@@ -10,7 +10,7 @@ function that it was given, which is a method here:
 * **listener**: ``_on_denied`` for a subscription whose grant is gone.
 * **supervisor**: ``_on_failure`` when the bot cannot go on.
 
-:mod:`sealbus.presence` says what follows from each report.
+:mod:`sealbus.presence` acts on each report.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from sealbus.supervision import Supervisor
 
 
 class Parts(ABC):
-    """Makes a bot's parts, and hands on what arrives to them."""
+    """Makes a bot's parts, and hands on messages to them."""
 
     def __init__(self, credentials: Credentials, *, renew_s: float | None) -> None:
         """``renew_s``: seconds between two renewals of the session; ``None``: the default."""
@@ -110,7 +110,7 @@ class Parts(ABC):
 
     @property
     def refused_deliveries(self) -> dict[str, int]:
-        """How many deliveries this bot did not believe, by what did not hold."""
+        """How many deliveries this bot did not believe, by the check that failed."""
         return dict(self._opener.refused)
 
     # ---- what arrives ----------------------------------------------------------------------------

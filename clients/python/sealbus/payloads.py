@@ -43,7 +43,7 @@ _HINT: Final = "docs/bots.md lists what a payload may be made of"
 
 
 def pack_payload(value: object) -> bytes:
-    """Encode a payload. Raises :class:`InvalidInput` that names the place of what cannot be
+    """Encode a payload. Raises :class:`InvalidInput` that names the place of a value that cannot be
     sent."""
     try:
         return pack_json(value)  # most are plain already, and then nothing here costs anything
@@ -89,7 +89,7 @@ def escaped(name: str) -> str:
 
 
 def _items(value: Any) -> Iterable[tuple[Any, Any]] | None:
-    """What becomes a map, by name; ``None`` for anything else."""
+    """The items of a value that becomes a map, by name; ``None`` for anything else."""
     if isinstance(value, Mapping):
         return value.items()
     if isinstance(value, type):

@@ -25,7 +25,7 @@ from sealbus.errors import SealbusError
 
 @dataclass(frozen=True, slots=True)
 class SecretFile:
-    """One sort of secret file: its limit, its error, and what to say in the two cases that have a
+    """One sort of secret file: its limit, its error, and the hints in the two cases that have a
     remedy."""
 
     most: int
@@ -64,7 +64,7 @@ class SecretFile:
         """Write a new file, 0600, in a folder that is 0700 if it is made here. Raises ``unusable``;
         never overwrites.
 
-        What could be written in part only is taken away again.
+        A file that could be written in part only is removed again.
         """
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

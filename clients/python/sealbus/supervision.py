@@ -1,30 +1,32 @@
 """Background work, and who answers for it: the one place that starts tasks and timers, in the bot
 and in the relay.
 
-*In the background* is what nobody waits for where it was started. Such work has a name here, and an
-end that nobody asked for has a consequence:
+Work is *in the background* if nobody waits for it where it was started. Such work has a name here,
+and an end that nobody asked for has a consequence:
 
-============== ============================================== =====================================================
-started by     for                                            an unexpected end
-============== ============================================== =====================================================
-:meth:`keep`   work that lasts, and can begin again           begins again after a pause that grows, with a log line
-                                                              that counts; ends the whole when it keeps ending
-:meth:`must`   work that lasts, and cannot begin again        ends the whole
-:meth:`piece`  a piece of work with an end of its own         is logged; the rest goes on
-:meth:`later`  a call after some time                         ends the whole
-============== ============================================== =====================================================
+============== ==================================== =========================================
+started by     for                                  an unexpected end
+============== ==================================== =========================================
+:meth:`keep`   work that lasts and can begin again  begins again after a pause that grows;
+                                                    the log counts; ends the whole when it
+                                                    keeps ending
+:meth:`must`   work that lasts, but cannot begin    ends the whole
+               again
+:meth:`piece`  work with an end of its own          is logged; the rest goes on
+:meth:`later`  a call after some time               ends the whole
+============== ==================================== =========================================
 
 An end is unexpected if it is an exception of any type, a return before it is due, or a cancellation
 that nobody asked for (asyncio has :meth:`asyncio.Task.cancelling` to tell). To *end the whole* is
-to record one :class:`~sealbus.errors.BackgroundFailed`, which says what ended and by what kind of
-error, and to tell ``on_failure``. ``SystemExit`` and ``KeyboardInterrupt`` end the process, which
-asyncio sees to; they pass through.
+to record one :class:`~sealbus.errors.BackgroundFailed`, which names the part and the kind of error,
+and to tell ``on_failure``. ``SystemExit`` and ``KeyboardInterrupt`` end the process, which asyncio
+sees to; they pass through.
 
-Of an error only the kind and the place in the code are logged: its text may quote what a stranger
-sent.
+Of an error only the kind and the place in the code are logged: its text may quote bytes that a
+stranger sent.
 
-What is waited for where it was started is not background work: :func:`beside` has a task for as
-long as a block lasts.
+Work that is waited for where it was started is not background work: :func:`beside` has a task for
+as long as a block lasts.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ T = TypeVar("T")
 
 PAUSE_FIRST_S: Final = 0.1
 PAUSE_MOST_S: Final = 5.0
-"""Before work begins again: doubled each time, so that what fails at once costs next to nothing."""
+"""Pause before work begins again: doubled each time, so that work that fails at once costs next to
+nothing."""
 
 STEADY_S: Final = 30.0
 """Work that lived this long was well: after it, counting and pauses begin anew. Longer than a
@@ -53,7 +56,7 @@ silent peer is waited for."""
 
 MOST_IN_A_ROW: Final = 10
 """Ends within STEADY_S of a beginning, one after the other, until the whole is ended: some 25 s.
-What has not become well by then needs a person, or a new process."""
+Work that has not become well by then needs a person, or a new process."""
 
 CANCEL_AGAIN_S: Final = 1.0
 """A task that has not ended is cancelled again after this time: Python 3.11's ``wait_for()`` loses
@@ -88,7 +91,7 @@ class Tell(Protocol):
     """Writes an unexpected end into a log."""
 
     def __call__(self, ended: Ended, /) -> None:
-        """Write it. What it raises is dropped: no log takes the work down."""
+        """Write it. An exception is dropped: no log takes the work down."""
 
 
 def tell_by_logging(ended: Ended) -> None:
@@ -162,8 +165,8 @@ class Supervisor:
         call: Callable[..., object],
         *arguments: Any,
     ) -> asyncio.TimerHandle:
-        """Call ``call`` in ``seconds``. If it raises, the whole ends: what it should have kept
-        going would stand still."""
+        """Call ``call`` in ``seconds``. If it raises, the whole ends: the work that it should have
+        kept going would stand still."""
         return asyncio.get_running_loop().call_later(seconds, self._call, name, call, *arguments)
 
     def soon(self, name: str, call: Callable[..., object], *arguments: Any) -> asyncio.Handle:
@@ -172,7 +175,7 @@ class Supervisor:
 
     @property
     def running(self) -> list[str]:
-        """The names of what runs now."""
+        """The names of the work that runs now."""
         return sorted(task.get_name() for task in self._tasks if not task.done())
 
     async def close(self) -> None:
@@ -349,7 +352,7 @@ def start_thread(
 
 
 def kind(error: BaseException | None) -> str:
-    """What sort of error it is and where it was raised, without its text."""
+    """The kind of an error and where it was raised, without its text."""
     if error is None:
         return "returned"
     if isinstance(error, asyncio.CancelledError):
@@ -364,8 +367,8 @@ def kind(error: BaseException | None) -> str:
 
 
 async def outcome(work: Coroutine[Any, Any, object]) -> BaseException | None:
-    """Do ``work``; return the error that ended it, of any type. Raises what ends the process, and
-    ``CancelledError`` where the current task itself was told to end."""
+    """Do ``work``; return the error that ended it, of any type. Raises errors that end the process,
+    and ``CancelledError`` where the current task itself was told to end."""
     try:
         await work
     except _ENDS_THE_PROCESS:

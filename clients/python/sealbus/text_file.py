@@ -7,9 +7,9 @@ away, is refused by that name.
 
 A person who reviews a file and the program that reads it have to see the same lines. So characters
 that end a line for some readers only, turn the direction of writing, steer a terminal or are shown
-as nothing are refused wherever they stand, comments included: behind one of them, what looks like a
-comment may be in force, and what looks like a rule may be none. The joiners that some scripts and
-emoji need (U+200C, U+200D) are left.
+as nothing are refused wherever they stand, comments included: behind one of them, a text that looks
+like a comment may be in force, and one that looks like a rule may be a comment. The joiners that
+some scripts and emoji need (U+200C, U+200D) are left.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ _WHY: Final = {
 
 
 def misread(text: str) -> tuple[int, str, str] | None:
-    """Where the first character of ``text`` is that people and programs read differently, what is
-    wrong with it, and a hint; ``None`` if there is none."""
+    """The place of the first character of ``text`` that people and programs read differently, its
+    problem, and a hint; ``None`` if there is no such character."""
     found = _MISREAD.search(text)
     return None if found is None else (found.start(), *_WHY[str(found.lastgroup)])
 
@@ -74,8 +74,8 @@ def other_encoding(content: bytes) -> str | None:
 
 
 def decode_text(content: bytes) -> str:
-    """``content`` as text. Raises :class:`InvalidInput` that says what it is instead, and nothing
-    of the content."""
+    """``content`` as text. Raises :class:`InvalidInput` that says which encoding or character is
+    wrong, and nothing of the content."""
     if (encoding := other_encoding(content)) is not None:
         raise InvalidInput(f"is {encoding} text, not UTF-8", hint="save it as UTF-8")
     try:

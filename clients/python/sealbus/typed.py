@@ -24,7 +24,7 @@ from sealbus.payloads import escaped, is_model
 
 T = TypeVar("T")
 Read = Callable[[Any, str], Any]
-"""Takes a value and its place; gives what the class wants, or raises :class:`Fault`."""
+"""Takes a value and its place; returns the value for the class, or raises :class:`Fault`."""
 
 _PLAIN: Final = {
     str: "text",
@@ -45,8 +45,8 @@ class Fault(Exception):
 def read(payload: Any, kind: type[T]) -> T:
     """``payload`` as a ``kind``.
 
-    Raises :class:`Malformed` that names the place of what does not fit, never the value; and
-    :class:`InvalidInput` if ``kind`` has a field of a type that cannot be read.
+    Raises :class:`Malformed` that names the place of a value that does not fit, never the value;
+    and :class:`InvalidInput` if ``kind`` has a field of a type that cannot be read.
     """
     try:
         made: T = reader(kind)(payload, "")  # type: ignore[arg-type]  # mypy takes no type for hashable
@@ -233,7 +233,7 @@ def _map_reader(item: Read) -> Read:
 class _Field:
     name: str
     argument: str
-    """What the constructor calls it; empty where it does not take it."""
+    """Its name in the constructor; empty where the constructor does not take it."""
     required: bool
 
 

@@ -12,12 +12,12 @@ T = TypeVar("T")
 
 
 class Interrupted(Exception):
-    """An event was set before what was waited for had come. Never leaves the client, nor the
+    """An event was set before the work was done. Never leaves the client, nor the
     relay."""
 
 
 class Overdue(Exception):
-    """The deadline passed before what was waited for had come. Likewise."""
+    """The deadline passed before the work was done. Likewise."""
 
 
 async def race(
@@ -25,11 +25,11 @@ async def race(
     *events: asyncio.Event,
     timeout_s: float | None = None,
 ) -> T:
-    """Return what ``work`` returns, or raise what it raises.
+    """Return the result of ``work``, or raise its error.
 
     Raises :class:`Interrupted` once one of ``events`` is set, and :class:`Overdue` after
-    ``timeout_s``; ``work`` is cancelled then, and over. What is done already counts, whatever else
-    has come.
+    ``timeout_s``; ``work`` is cancelled then, and over. Work that is done already counts, whatever
+    else has come.
     """
     loop = asyncio.get_running_loop()
     deadline = None if timeout_s is None else loop.time() + timeout_s
@@ -56,7 +56,7 @@ async def race(
 
 
 async def before(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """What ``work`` returns, or ``None`` if ``stop`` is set first; ``work`` is then cancelled."""
+    """The result of ``work``, or ``None`` if ``stop`` is set first; ``work`` is then cancelled."""
     try:
         return await race(work, stop)
     except Interrupted:

@@ -1,1 +1,1 @@
-"""A bot's life on the bus: its states, its session, and what its author is told of them."""
+"""A bot's life on the bus: its states, its session, and the hooks that tell its author."""

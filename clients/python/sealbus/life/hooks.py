@@ -1,4 +1,4 @@
-"""What a bot author wants to be told: connected, lost, a subscription denied."""
+"""Functions of a bot author that are told of events: connected, lost, a subscription denied."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ H = TypeVar("H", bound=Hook)
 class Hooks:
     """The functions for one kind of event, called in the order in which they were registered.
 
-    What a hook raises is logged and changes nothing.
+    An exception in a hook is logged and changes nothing.
     """
 
     def __init__(self, event: str) -> None:

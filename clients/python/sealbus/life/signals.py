@@ -42,7 +42,7 @@ def _ignore_from_here() -> None:
     that they could stop.
 
     Without it a second SIGTERM would turn the end of a bot that was closed in good order into death
-    by that signal. What is still to be written is written before, while a signal may end it:
+    by that signal. Text that is still to be written is written before, while a signal may end it:
     whoever should read it may never do so.
     """
     if not _ran:

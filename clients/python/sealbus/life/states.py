@@ -74,7 +74,7 @@ _HOW_TO_CALL: Final = (
 
 
 class Stopped(NotConnected):
-    """The bot was told to stop before what was waited for had come."""
+    """The bot was told to stop, and so a wait ended early."""
 
 
 _work: ContextVar[frozenset[Life]] = ContextVar("_work", default=frozenset())
@@ -83,8 +83,7 @@ messages."""
 
 
 class Life:
-    """The state of one bot. Makes no connection itself: the bot and its session report what
-    happened."""
+    """The state of one bot. Makes no connection itself: the bot and its session report events."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -100,9 +99,9 @@ class Life:
         self._settled.set()
         self.state = BotState.NEW
         self.stopping = asyncio.Event()
-        """The signal. Receiving stops; what was begun may end."""
+        """The signal. Receiving stops; handlers and calls that were begun may end."""
         self.hurry = asyncio.Event()
-        """A second signal: what was begun is not waited for either."""
+        """A second signal: handlers and calls are not waited for either."""
 
     # ---- states ----------------------------------------------------------------------------------
 
@@ -187,10 +186,10 @@ class Life:
         work: Coroutine[Any, Any, T],
         timeout_s: float | None = None,
     ) -> T:
-        """Return what ``work`` returns; it is cancelled if the bot is told to stop first, or after
+        """Return the result of ``work``; it is cancelled if the bot is told to stop first, or after
         ``timeout_s``.
 
-        Raises :class:`Stopped`, :class:`Overdue`, or what ``work`` raises.
+        Raises :class:`Stopped`, :class:`Overdue`, or the error of ``work``.
         """
         if self.stopping.is_set():
             work.close()

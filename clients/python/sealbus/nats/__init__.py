@@ -1,1 +1,1 @@
-"""One NATS connection: its bytes, its background work, and why there is none."""
+"""One NATS connection: its bytes, its background work, and the causes of a failed one."""

@@ -1,7 +1,7 @@
 """JetStream's acknowledgements: the subject that comes with a delivery, and the answers to it.
 
-The subject is the reply subject of each delivery. nats-server writes into it what it knows of the
-message, so it can be relied on where the message itself cannot::
+The subject is the reply subject of each delivery. nats-server writes its own knowledge of the
+message into it, so it can be relied on where the message itself cannot::
 
     $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<consumer sequence>.<stored, ns>.<pending>
     $JS.ACK.<domain>.<account>.<stream>.<consumer>.<deliveries>.<sequence>.<consumer sequence>
@@ -39,7 +39,7 @@ longer text, and raises from 4,301 digits on."""
 
 
 class Ack(NamedTuple):
-    """What nats-server says of a delivery."""
+    """nats-server's words about a delivery."""
 
     stream: bytes
     consumer: bytes

@@ -25,7 +25,7 @@ _HINT: Final = "like nats://127.0.0.1:4222 or tls://bus.example:4222, without a 
 def check_server(server: str) -> str:
     """Return ``server`` if it is the address of a NATS server, else raise :class:`InvalidInput`.
 
-    The error never repeats the address: what is wrong with it may be that it has a password.
+    The error never repeats the address, because a password may be in it.
     """
     try:
         parts = urlsplit(server)

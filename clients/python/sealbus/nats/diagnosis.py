@@ -1,4 +1,4 @@
-"""Why there is no connection: one sentence for each cause, and what to do about it. Pure."""
+"""Why there is no connection: one sentence for each cause, and a hint that helps. Pure."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _ADMISSION_HINT: Final = (
 )
 
 STORES_NOTHING: Final = "the bus stores nothing: its disk is full"
-"""What a bus with a nats-server of its own says to whoever connects while that is stopped for want
-of room."""
+"""The words of a bus with a nats-server of its own to whoever connects while that server is
+stopped, because its disk is full."""
 
 NO_RELAY_S: Final = 1.8
 """A relay refuses within milliseconds. nats-server refuses by itself when no relay has answered for
@@ -47,7 +47,7 @@ def explain(
     waited_s: float,
     handshaking: bool = False,
 ) -> ConnectionFailed:
-    """What ``error`` means for ``bot`` at ``server``.
+    """Explain ``error`` to ``bot`` at ``server``.
 
     ``reached``: whether the server had accepted the connection. ``waited_s``: how long the attempt
     took. ``handshaking``: whether TLS had begun and not ended.
@@ -156,8 +156,8 @@ def _nats(error: Exception, server: str, *, bot: str, waited_s: float) -> Connec
 
 
 def _numbers(error: Exception) -> set[int]:
-    """The system's numbers for what went wrong: several where a name has several addresses, and
-    then only in the text."""
+    """The system's error numbers: several where a name has several addresses, and then only in the
+    text."""
     if not isinstance(error, OSError):
         return set()
     if error.errno is not None:

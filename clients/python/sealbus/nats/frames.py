@@ -1,4 +1,4 @@
-"""What a client writes to nats-server, as bytes: PUB and HPUB frames for
+"""The bytes that a client writes to nats-server: PUB and HPUB frames for
 :meth:`~sealbus.nats.hardened.HardenedClient.write`.
 
 Subjects, replies and header lines come from our own code and are of grammars without blanks and

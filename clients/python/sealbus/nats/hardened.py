@@ -236,9 +236,9 @@ class HardenedClient(WatchedClient):
         raise failure or NoServersError
 
     async def _connect_to_server(self, s: Any) -> None:
-        # close() cancels what reconnects, but a cancellation that meets a refused connection is
-        # lost in Python 3.11's wait_for(): the attempts would go on for ever, and asyncio.run()
-        # would never return.
+        # close() cancels the task that reconnects, but a cancellation that meets a refused
+        # connection is lost in Python 3.11's wait_for(): the attempts would go on for ever, and
+        # asyncio.run() would never return.
         if self._ended:
             raise asyncio.CancelledError
         s.last_attempt = time.monotonic()
@@ -272,7 +272,7 @@ class HardenedClient(WatchedClient):
         await super()._process_info(named_only, initial_connection)
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
-        # nats-py writes its PING past what still waits to be written, so that flush() returns
+        # nats-py writes its PING past bytes that still wait to be written, so that flush() returns
         # before a SUB or PUB has left.
         await self._flush_pending(force_flush=True)
         await super()._send_ping(future)

@@ -86,7 +86,7 @@ raises, that message is lost."""
 
 @dataclass(frozen=True, slots=True)
 class Handlers:
-    """What the parser calls: the client's own methods."""
+    """The client's own methods that the parser calls."""
 
     message: Callable[[int, bytes, bytes, bytes, bytes], Awaitable[None]]
     ping: Callable[[], Awaitable[None]]

@@ -1,6 +1,6 @@
 """Pulling from one JetStream consumer on one connection.
 
-How it works. There is at most one request under way, which is what :attr:`Pull.outstanding` counts
+How it works. There is at most one request under way. :attr:`Pull.outstanding` counts its messages
 down. A request names how many messages it may bring and how long it waits for them. It is over when
 it has brought them all, when the server says so (a *status*: a message without a reply subject), or
 when nothing was heard of it for too long. ``ended`` is told how (:class:`End`), and the owner may

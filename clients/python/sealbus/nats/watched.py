@@ -6,8 +6,7 @@ that nobody asked for; ``is_connected`` stays true then, or the connection is "r
 ever. Here the end of a loop that is still needed ends the connection. nats-py then reconnects, or
 says that it is closed, as its options say. Reconnecting itself begins again.
 
-What is handed to nats-py to be called by these loops (callbacks) cannot end them either: what it
-raises is logged.
+Callbacks that these loops call cannot end them either: their exceptions are logged.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class WatchedClient(Client):
     """``nats.aio.client.Client`` whose loops are watched."""
 
     async def connect(self, *arguments: Any, **options: Any) -> None:
-        """Connect, as the original does; what callbacks raise is logged."""
+        """Connect, as the original does. Exceptions in callbacks are logged."""
         for name in _CALLBACKS:
             if options.get(name) is not None:
                 options[name] = _guarded(name, options[name])

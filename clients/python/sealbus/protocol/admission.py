@@ -1,4 +1,5 @@
-"""The admission text: how a bot says who it is, and what it will use, when it connects.
+"""The admission text: by it a bot says who it is, and which consumers it will use, when it
+connects.
 
 ::
 
@@ -28,8 +29,8 @@ class AdmissionText:
 
     bot: str
     key: str
-    """The bot's public key as text. Reading it is left to the relay, whose log says what is wrong
-    with a key and whose it should be."""
+    """The bot's public key as text. Reading it is left to the relay, whose log names a key's
+    problem and its bot."""
     consumers: tuple[str, ...] = ()
     """Names of JetStream consumers (:func:`~sealbus.protocol.subjects.consumer_name`)."""
 

@@ -21,7 +21,7 @@ from typing import Final
 RETRY_FIRST_S: Final = 1.0
 RETRY_MOST_S: Final = 60.0
 """Pause before the next attempt: doubled with each attempt. Ten attempts take four minutes, a short
-outage of what a handler needs."""
+outage of a service that a handler needs."""
 
 _DOUBLINGS: Final = 6
 """2**6 s is past RETRY_MOST_S. Bounded before the power is taken: the 1,025th would not fit a
@@ -36,8 +36,8 @@ keeps per subscription (16,384), so that four processes can have as many without
 rest."""
 
 FAILURES_IN_A_ROW: Final = 100
-"""After so many failures without one success between them the handler is at fault, and not the
-messages."""
+"""After this number of failures without one success between them the handler is at fault, and not
+the messages."""
 
 UNTRIED_LEAST: Final = 1000
 """Deliveries before a message is parked untried, at least. Parking is final, and a message that a
@@ -67,8 +67,8 @@ class Attempts:
         self._failures = 0
 
     def number(self, sequence: int, delivered: int) -> int:
-        """Which attempt the delivery of a message is: ``delivered``, the server's count, without
-        what was given back here."""
+        """The number of the attempt: ``delivered``, the server's count, without the deliveries that
+        were given back here."""
         if delivered == 1:
             return 1
         self._again.pop(sequence, None)
@@ -86,8 +86,8 @@ class Attempts:
         self._given_back.pop(sequence, None)
 
     def failed(self, sequence: int, attempt: int) -> float | None:
-        """The handler failed. Returns after how many seconds the message is to be tried again, or
-        ``None`` if it is to be parked."""
+        """The handler failed. Returns the seconds until the next attempt, or ``None`` if the
+        message is to be parked."""
         self._failures += 1
         if attempt >= self.most or (self._failures < FAILURES_IN_A_ROW and self._are_many()):
             self._given_back.pop(sequence, None)
@@ -97,8 +97,7 @@ class Attempts:
         return pause
 
     def is_hopeless(self, attempt: int) -> bool:
-        """Whether a message was delivered so often without any outcome that it is not to be tried
-        again."""
+        """Whether a message was delivered too often without any outcome to be tried again."""
         return attempt > max(2 * self.most, UNTRIED_LEAST)
 
     def _are_many(self) -> bool:

@@ -1,9 +1,9 @@
 """Live subscriptions: messages as they pass by, delivered at most once.
 
 How one works. The reading loop of each connection calls ``_receive``, which checks a message and
-puts it into a bounded queue. :meth:`LiveSubscription.next` takes it out. What does not fit is
-counted and dropped: nothing here may hold up the reading loop, which all subscriptions of a bot
-share.
+puts it into a bounded queue. :meth:`LiveSubscription.next` takes it out. A message that does not
+fit is counted and dropped: nothing here may hold up the reading loop, which all subscriptions of a
+bot share.
 
 * **asked**: it is attached to a connection. nats-server refuses a subscription after the fact, by
   an error that names the subject, so there is no moment of consent: the listener flushes, and takes
@@ -14,8 +14,8 @@ share.
 * **closed** (``closed``): it has ended, and new connections leave it out.
 
 The listener (:mod:`sealbus.receiving.listener`) attaches it to each new connection. During a
-renewal two connections deliver, and a nonce that was seen counts once. What passes while there is
-no connection is missed.
+renewal two connections deliver, and a nonce that was seen counts once. Messages that pass while
+there is no connection are missed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Live messages that wait for a handler: bounded in number, and in the memory that they take.
 
 A payload that was decoded takes up to sixty times as much memory as on the wire (a list of empty
-lists), so only a little of what waits is kept decoded. The rest waits as it came, and is decoded
-again when its turn comes.
+lists), so only a few of the waiting messages are kept decoded. The others wait as bytes, and are
+decoded again when their turn comes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WAITING: Final = 4096
 """Messages that may wait; more are dropped, as live messages may be."""
 
 WAITING_BYTES: Final = 32 * 1024 * 1024
-"""Their bytes on the wire: 8 KiB for each of so many messages."""
+"""Their bytes on the wire: 8 KiB a message, if there are as many as may wait."""
 
 OPEN_BYTES: Final = 1024 * 1024
 """Bytes on the wire of those that are kept decoded: up to 64 MiB of memory, and usually five."""
@@ -51,7 +51,7 @@ class LiveQueue:
         return len(self._waiting) < WAITING and self._bytes + len(data) <= WAITING_BYTES
 
     def put(self, message: Message, subject: bytes, data: bytes) -> None:
-        """Have ``message`` wait; ``subject`` and ``data``: what it came as. Only while there is
+        """Have ``message`` wait, which came as ``data`` on ``subject``. Only while there is
         room."""
         is_open = self._open_bytes + len(data) <= OPEN_BYTES
         self._waiting.append(_Waiting(message if is_open else None, subject, data))
@@ -59,8 +59,8 @@ class LiveQueue:
         self._open_bytes += len(data) if is_open else 0
 
     def pop(self) -> Message | None:
-        """The first one; ``None`` if it is a message no longer, as when it is not believed any
-        more."""
+        """Take the first one out; ``None`` if it is a message no longer, because it is not believed
+        any more."""
         first = self._waiting.popleft()
         self._bytes -= len(first.data)
         if first.message is None:

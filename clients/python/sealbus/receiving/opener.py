@@ -1,4 +1,4 @@
-"""From what arrived to a message: verified, and recognised if it was handled before."""
+"""From a delivery to a message: verified, and recognised if it was handled before."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ class Seen:
 
 
 class Opener:
-    """Turns what arrived into messages, and counts what was not one."""
+    """Turns deliveries into messages, and counts those that are not believed."""
 
     def __init__(self, credentials: Credentials, verifier: Verifier) -> None:
         self._credentials = credentials
         self._verifier = verifier
         self.refused: Counter[str] = Counter()
-        """How many deliveries were refused, by what did not hold."""
+        """How many deliveries were refused, by the check that failed."""
 
     def open(self, subject: bytes, data: bytes, prefix: str, *, attempt: int = 1) -> Message | None:
         """The verified message in ``data``, or ``None`` for anything else.
 
-        ``prefix``: what the NATS subject must begin with, before a dot. ``attempt``: see
+        ``prefix``: the first token of the NATS subject. ``attempt``: see
         :attr:`Message.attempt`.
         """
         credentials = self._credentials

@@ -40,7 +40,7 @@ class Subscription(Protocol):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Handled:
-    """A handler and what it is for."""
+    """A handler and its subscription."""
 
     handler: Handler
     pattern: str
@@ -55,7 +55,7 @@ class Handled:
     attempts: int | None = None
     """How often a failing message is tried, if that is less often than the policy says."""
     forget_s: int | None = None
-    """After so many seconds without use the bus forgets the place; ``None``: never."""
+    """Seconds without use after which the bus forgets the place; ``None``: never."""
     undecided: bool = False
     """Whether the author did not say if it is live: then ``durable`` holds only if it is not."""
 
@@ -100,7 +100,7 @@ async def serve(handled: Handled, subscription: Subscription, stopping: asyncio.
 
 
 async def _call(handler: Handler, pending: PendingMessage) -> None:
-    """Have a handler work on one message. It fails by whatever it raises; only what ends the
+    """Have a handler work on one message. Any exception fails the message. Only one that ends the
     process goes further."""
 
     async def work() -> None:
@@ -124,7 +124,7 @@ async def _call(handler: Handler, pending: PendingMessage) -> None:
 
 
 def _failure(message: Message, pause_s: float | None, *, is_durable: bool) -> str:
-    """Which message a handler failed on, and what happens to it."""
+    """The log line about a message that a handler failed on."""
     if not is_durable:
         then = "live messages are not delivered again"
     elif pause_s is not None:

@@ -18,7 +18,7 @@ because another process may have it.
 When the connection is lost, messages at work go on. Acknowledgements wait for the next connection.
 If they come too late the server delivers the messages again, and they are recognised.
 
-A stop gives back what waits, at once and in order, without waiting for the handlers.
+A stop gives back waiting messages, at once and in order, without waiting for the handlers.
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ class DurableSubscription:
         try:
             yield
         finally:
-            # The supply ends first, because it gives back what waits. Then parking, which needs the
-            # timer's signs of progress for as long as the relay takes.
+            # The supply ends first, because it gives back waiting messages. Then parking, which
+            # needs the timer's signs of progress for as long as the relay takes.
             await end(watching)
             self.stop()
             await asyncio.wait([self._supplying])
@@ -130,7 +130,7 @@ class DurableSubscription:
             self._supply.close()
 
     def stop(self) -> None:
-        """Fetch nothing more. What waits is given back; what is at work may end."""
+        """Fetch nothing more. Waiting messages are given back; those at work may end."""
         self._stop.set()
         self._changed.set()
         self._supply.attention.set()
@@ -164,7 +164,7 @@ class DurableSubscription:
         self._changed.set()
 
     def _begin(self, held: DurableMessage) -> DurableMessage | None:
-        """Open what arrived; ``None`` if it is not a message, or not one to be handled now."""
+        """Open a delivery; ``None`` if it is not a message, or not one to be handled now."""
         now = self._time()
         if now - held.told > UNREPORTED_S:
             return None
@@ -190,7 +190,7 @@ class DurableSubscription:
             return None
         key = (message.bot, message.nonce)
         if key in self._hand.working:
-            return None  # a second copy: what becomes of the first holds for both
+            return None  # a second copy: the end of the first one is the end of both
         held.message = message
         self._hand.working[key] = held
         if self._attempts.is_hopeless(attempt):

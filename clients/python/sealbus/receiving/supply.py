@@ -7,7 +7,8 @@ one that opens and closes a :class:`~sealbus.nats.pull.Pull`. On each connection
 * **stopped**: the subscription ends. Set by its owner, and never taken back.
 * **lost**: the connection is closed. Messages in hand stay, and are acknowledged on the next one.
 * **renewed**: the session has a newer connection. The request under way is waited for first,
-  because the server would lose what it sends to an inbox that is gone (:mod:`sealbus.nats.pull`).
+  because the server would lose messages that it sends to an inbox that is gone
+  (:mod:`sealbus.nats.pull`).
 * **stuck** (``_stuck``): the timer found a message that has waited for :data:`UNBEGUN_S`, because a
   handler became slow. Waiting messages are given back, and pulling begins anew with a smaller
   window.
@@ -192,8 +193,8 @@ class Supply:
     async def _fetch_given_back(self, pull: Pull) -> None:
         """Before messages are given back, fetch those that were given back earlier.
 
-        The server puts what is given back behind what was given back before, however old it is. All
-        of it together, and sorted, is in order again.
+        The server puts a given-back message behind those that were given back before, however old
+        it is. All of it together, and sorted, is in order again.
         """
         waiting = self._hand.waiting
         while self._in_order and waiting and waiting[-1].delivered > 1:
@@ -224,7 +225,7 @@ class Supply:
     # ---- requests --------------------------------------------------------------------------------
 
     def ask(self) -> None:
-        """Ask for as many messages as there is room for, once little is left of what came."""
+        """Ask for as many messages as there is room for, once few are left."""
         pull = self._pull
         if pull is None or pull.outstanding or self._stuck or self._gone or self._stop.is_set():
             return
@@ -251,7 +252,7 @@ class Supply:
     # ---- looking after what is in hand -----------------------------------------------------------
 
     def _give_back_waiting(self) -> None:
-        """Give back what waits, in order.
+        """Give back waiting messages, in order.
 
         Only while no request is under way: the server would deliver it to this process again.
         """

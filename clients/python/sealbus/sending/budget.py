@@ -1,5 +1,5 @@
-"""What a subject has room for, as far as the bus has told: found out before a message is sent, not
-by a refusal."""
+"""The limits of a subject, as far as the bus has told them: checked before a message is sent, not
+found out by a refusal."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def excess(
     payload: bytes,
     parent: bytes | None = None,
 ) -> InvalidInput | None:
-    """What the relay would refuse of a message on ``subject``, as an error for its author;
-    ``None``: nothing.
+    """The reason for which the relay would refuse a message on ``subject``, as an error for its
+    author; ``None``: nothing.
 
     ``payload`` and ``parent`` are packed.
     """

@@ -1,4 +1,5 @@
-"""Which receipts and answers belong to what was sent. Pure: bytes and values in, a decision out."""
+"""Which receipts and answers belong to a message that was sent. Pure: bytes and values in, a
+decision out."""
 
 from __future__ import annotations
 

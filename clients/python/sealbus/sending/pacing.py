@@ -2,9 +2,9 @@
 
 The relay counts by the generic cell rate algorithm: a message at time t is refused if
 ``used until - t`` is more than ``(burst - 1) / rate``, and each one that passes uses ``1 / rate``.
-A :class:`Pace` does the same beforehand, and keeps what is too early until its turn. It leaves a
-little of the burst unused, because the network delays some messages more than others, and they then
-arrive closer together than they were sent.
+A :class:`Pace` does the same beforehand, and keeps a message that is too early until its turn. It
+leaves a little of the burst unused, because the network delays some messages more than others, and
+they then arrive closer together than they were sent.
 
 The allowance is the bot's, and other processes of the same bot use it too. Nobody here knows of
 them; but then the relay refuses, and a pace that hears of a refusal goes slower for a time.
@@ -29,8 +29,8 @@ SPARE: Final = 1.02
 asks for."""
 
 TURN_S: Final = 0.02
-"""What may go within this time goes together: a signature for each message of a fast subject would
-be far more work."""
+"""Messages whose turns are within this time go together: a signature for each message of a fast
+subject would be far more work."""
 
 SLOWEST: Final = 16.0
 """A pace slows down to this fraction of the rate: as if that many processes shared it."""
@@ -61,7 +61,7 @@ class Pace(Generic[Item]):
         self._supervisor = supervisor
         self._release = release
         self._waiting: list[tuple[int, Item]] = []
-        """A heap: what was refused goes before what was not sent yet."""
+        """A heap: messages that were refused go before those that were not sent yet."""
         self._timer: asyncio.TimerHandle | None = None
         self._used_until = 0.0
         self._slower = 1.0

@@ -61,7 +61,7 @@ much."""
 
 
 class Publisher:
-    """Seals, sends, and matches the relay's stamps to what was sent."""
+    """Seals and sends messages, and matches the relay's stamps to them."""
 
     def __init__(
         self,

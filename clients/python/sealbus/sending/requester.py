@@ -87,7 +87,7 @@ class Requester:
                 answer.exception()  # looked at, in case it was abandoned while the verdict was waited for
 
     def answers(self) -> list[asyncio.Future[Message]]:
-        """What :meth:`request` waits for now, one a request."""
+        """The answers that callers of :meth:`request` wait for."""
         return [answer for _, answer in self._waiting.values() if not answer.done()]
 
     def abandon(self) -> None:
@@ -124,7 +124,7 @@ class Requester:
 
 
 def _failure(message: Message, subject: str) -> SealbusError:
-    """What the asker is told instead of an answer."""
+    """The error that the asker gets in place of an answer."""
     error, text = read_error(message.payload)
     if message.bot == RELAY and error == NOBODY_LISTENS:
         return NoReply(

@@ -1,4 +1,4 @@
-"""Speaking: from what a bot author passes to a message that can be sent."""
+"""Speaking: from a bot author's arguments to a message that can be sent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sealbus.sending.requester import REQUEST_TIMEOUT_S, Requester
 from sealbus.supervision import outcome
 
 TTL_S: Final = 30.0
-"""Life of an envelope: far longer than a verdict takes, half of what a policy allows by default.
+"""Life of an envelope: far longer than a verdict takes, half of a policy's default limit.
 Less if the policy allows less."""
 
 LIVE_TTL_S: Final = 5.0
@@ -131,8 +131,8 @@ class Speaker:
         return await self._requester.request(header, data, timeout_s=timeout_s, declared=declared)
 
     async def answer(self, request: Message, handler: Callable[[Message], Awaitable[Any]]) -> None:
-        """Answer ``request`` with what ``handler`` returns; where there is no such answer, say so
-        to the asker.
+        """Answer ``request`` with the result of ``handler``; where there is none, say so to the
+        asker.
 
         The asker gets the name of an exception's class and never its text, which may be anything.
         An author who wants to say more raises a :class:`RequestFailed`. One that another bot sent

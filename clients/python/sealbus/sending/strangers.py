@@ -1,5 +1,5 @@
-"""Receipts under a bus key that the credentials do not name: what a bot with the wrong bus key
-gets, and how it learns so.
+"""Receipts under a bus key that the credentials do not name: a bot with the wrong bus key gets
+them, and learns from them that its key is wrong.
 
 Such a bot is admitted, its messages are accepted and delivered, and it believes no verdict on them,
 because it cannot tell the bus's key from a thief's. Waiting in silence helps nobody, so the keys
