@@ -1,0 +1,151 @@
+"""A relay's worker of one partition: draining, giving back, loss, and when refusals are told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, cast
+
+import pytest
+
+from sealbus.supervision import Supervisor
+from sealbus_broker.gate.verdict import Arrival
+from sealbus_broker.relay import ingress as ingress_module
+from sealbus_broker.relay.ingress import IngressWorker
+from sealbus_broker.relay.pipeline import Refusals
+from sealbus_broker.relay.turn import Turn
+from tests.shells.stage import Stage, soon
+from tests.waiting import PATIENCE_S, until
+
+BOT = "a"
+"""A bot whose messages fall into partition 0."""
+
+
+class Worker:
+    """A worker whose judging a test holds up."""
+
+    def __init__(self, stage: Stage, client: Any = None) -> None:
+        self.judged: list[bytes] = []
+        self.told = asyncio.Event()
+        self.refuses = False
+        self.go = asyncio.Event()
+        self.go.set()
+        self.stopping = asyncio.Event()
+        self.worker = IngressWorker(
+            nc=client or stage.relay,
+            partition=0,
+            process=self._process,
+            supervisor=Supervisor("a test"),
+        )
+        self.running = asyncio.create_task(self.worker.run(self.stopping))
+
+    async def _process(self, arrivals: Sequence[Arrival], _: Turn) -> Refusals:
+        self.judged += [arrival.data for arrival in arrivals]
+        await self.go.wait()
+        items = list(arrivals) if self.refuses else []
+        return Refusals(cast("Any", items), lambda _: self.told.set())
+
+    async def stop(self) -> None:
+        """Drain."""
+        self.stopping.set()
+        self.go.set()
+        async with asyncio.timeout(PATIENCE_S):
+            await self.running
+
+
+@pytest.fixture
+async def worker(bus: Stage) -> AsyncIterator[Worker]:
+    bus.limit(ingress_messages=1000)
+    one = Worker(bus)
+    yield one
+    await one.stop()
+
+
+async def send(bus: Stage, *texts: bytes) -> None:
+    """A bot's messages."""
+    for text in texts:
+        await bus.relay.publish(f"send.{BOT}", text)
+    await bus.relay.flush()
+
+
+async def left(bus: Stage) -> int:
+    """How many messages INGRESS holds."""
+    found: int = (await bus.done("STREAM.INFO.INGRESS"))["state"]["messages"]
+    return found
+
+
+async def test_judged_messages_leave_the_stream(bus: Stage, worker: Worker) -> None:
+    await send(bus, b"1", b"2", b"3")
+
+    async def is_empty() -> bool:
+        return await left(bus) == 0
+
+    await until(is_empty, "all are acknowledged")
+    assert worker.judged == [b"1", b"2", b"3"]
+
+
+async def test_stop_finishes_and_gives_back_in_order(
+    bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingress_module, "IN_HAND", 1)
+    worker.go.clear()
+    await send(bus, b"1")
+    await until(lambda: worker.judged == [b"1"], "the first is being judged")
+    await send(bus, b"2", b"3")
+    await until(lambda: len(worker.worker._received) == 2, "the others wait here")
+    await worker.stop()
+    assert worker.judged == [b"1"]
+    assert await left(bus) == 2
+    second = Worker(bus, await bus.login())
+    await until(lambda: len(second.judged) == 2, "the next relay has them at once")
+    assert second.judged == [b"2", b"3"]
+    await second.stop()
+
+
+async def test_second_relay_waits_for_the_pin(bus: Stage, worker: Worker) -> None:
+    await send(bus, b"1")
+    await until(lambda: worker.judged == [b"1"])
+    second = Worker(bus, await bus.login())
+    await send(bus, b"2")
+    await until(lambda: worker.judged == [b"1", b"2"], "the first has the pin")
+    assert second.judged == []
+    await worker.stop()
+    await send(bus, b"3")
+    await until(lambda: second.judged == [b"3"], "it was given up")
+    await second.stop()
+
+
+async def test_worker_goes_on_after_a_lost_connection(bus: Stage, worker: Worker) -> None:
+    await send(bus, b"1")
+    await until(lambda: worker.judged == [b"1"])
+    bus.server.cut("relay")
+    await until(lambda: not bus.relay.is_connected)
+    await until(lambda: bus.relay.is_connected, "it is back")
+    worker.worker.on_back()
+    await send(bus, b"2")
+    await until(lambda: worker.judged == [b"1", b"2"], "it goes on")
+
+
+async def test_refusal_is_told_once_it_is_confirmed(bus: Stage, worker: Worker) -> None:
+    worker.refuses = True
+    await send(bus, b"1")
+    await soon(worker.told)
+    assert await left(bus) == 0
+
+
+async def test_unconfirmed_refusal_is_not_told(
+    bus: Stage,
+    worker: Worker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ingress_module, "ACK_WAIT_S", 0.05)
+    monkeypatch.setattr(ingress_module, "CONFIRM_LEAST_S", 0.05)
+    worker.refuses = True
+    worker.go.clear()
+    await send(bus, b"1")
+    await until(lambda: worker.judged == [b"1"], "it is being judged")
+    bus.server.stall()
+    worker.go.set()
+    await until(lambda: worker.worker._under_way == 0, "it gave up")
+    assert not worker.told.is_set()
+    bus.server.stall(False)

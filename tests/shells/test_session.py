@@ -1,0 +1,190 @@
+"""The session of a bot: loss, renewal, refusal, and the end, on a server in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from sealbus.life import connecting
+from sealbus.nats.frames import pub
+from sealbus.nats.hardened import HardenedClient
+from sealbus.supervision import end
+from tests.contract.ground import Inbox
+from tests.shells.stage import Kept, Stage
+from tests.waiting import PATIENCE_S, until
+
+Open = Callable[..., Awaitable[Kept]]
+
+
+@pytest.fixture
+async def opened(stage: Stage) -> AsyncIterator[Open]:
+    """Opens sessions, and closes them at the end."""
+    kept: list[Kept] = []
+
+    async def open_one(bot: str = "order", **options: float) -> Kept:
+        one = Kept(stage, bot, **options)
+        kept.append(one)
+        async with asyncio.timeout(PATIENCE_S):
+            await one.session.open()
+        return one
+
+    yield open_one
+    for one in kept:
+        await one.session.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses and attempts are short."""
+    monkeypatch.setattr(connecting, "BACKOFF_FIRST_S", 0.01)
+    monkeypatch.setattr(connecting, "BACKOFF_MOST_S", 0.01)
+    monkeypatch.setattr(connecting, "ATTEMPT_S", 0.2)
+
+
+async def test_lost_connection_is_replaced(stage: Stage, opened: Open, impatient: None) -> None:
+    kept = await opened()
+    stage.server.cut("order")
+    await until(lambda: kept.back != [], "it is back")
+    first, second = kept.attached
+    assert first.is_closed
+    assert await kept.session.client() is second
+    assert len(kept.lost) == 1
+
+
+async def test_expired_session_is_replaced(stage: Stage, opened: Open, impatient: None) -> None:
+    kept = await opened()
+    stage.server.expel("order")
+    await until(lambda: kept.back != [], "it is back")
+    assert "user authentication expired" in kept.lost[0].lower()
+    assert kept.session.is_up
+
+
+async def test_renewal_keeps_the_session_up(opened: Open) -> None:
+    kept = await opened(renew_s=0.02)
+    await until(lambda: len(kept.attached) >= 3, "it was renewed twice")
+    assert (kept.lost, kept.back) == ([], [])
+    await until(lambda: kept.attached[0].is_closed, "the renewed connection ends")
+
+
+async def test_held_connection_outlives_its_renewals(opened: Open) -> None:
+    kept = await opened(renew_s=0.02)
+    first = await kept.session.client()
+    with kept.session.hold(first):
+        await until(lambda: len(kept.attached) >= 3, "it was renewed twice")
+        await until(lambda: kept.attached[1].is_closed, "the next one ended")
+        assert not first.is_closed
+    await until(lambda: first.is_closed, "nobody holds it")
+
+
+async def test_new_consumer_renews_the_login(stage: Stage, opened: Open) -> None:
+    kept = await opened("inventory")
+    name = "inventory_abcdefghijklmnop"
+    async with asyncio.timeout(PATIENCE_S):
+        await kept.session.add_consumer(name)
+        client = await kept.session.client()
+    assert client is kept.attached[1]
+    puller = await stage.puller("ACCEPTED", name, client)
+    puller.ask()
+    assert (await puller.next()).status == "503"  # allowed, and there is no such consumer
+
+
+async def test_frames_wait_for_the_next_connection(
+    stage: Stage,
+    opened: Open,
+    impatient: None,
+) -> None:
+    kept = await opened()
+    inbox = await Inbox(stage.relay, "send.*").open()
+    kept.on_lost = lambda: kept.session.write_soon(pub(b"send.order", b"late"))
+    stage.server.cut("order")
+    assert (await inbox.next()).data == b"late"
+    assert len(kept.attached) == 2
+
+
+async def test_stopped_server_is_explained(stage: Stage, impatient: None) -> None:
+    stage.server.stop()
+    kept = Kept(stage, "order")
+    opening = asyncio.create_task(kept.session.open())
+    await until(lambda: "nobody listens" in str(kept.session.explain()), "the cause is known")
+    assert not opening.done()
+    stage.server.start()
+    async with asyncio.timeout(PATIENCE_S):
+        await opening
+    await kept.session.close()
+
+
+async def test_silent_server_is_explained(stage: Stage, impatient: None) -> None:
+    stage.server.stall()
+    kept = Kept(stage, "order")
+    opening = asyncio.create_task(kept.session.open())
+    await until(lambda: "then said nothing" in str(kept.session.explain()), "the cause is known")
+    stage.server.stall(False)
+    async with asyncio.timeout(PATIENCE_S):
+        await opening
+    await kept.session.close()
+
+
+async def test_refused_bot_is_told_so(stage: Stage, impatient: None) -> None:
+    known = stage.policy
+    stage.policy = replace(known, bots={})
+    kept = Kept(stage, "order")
+    opening = asyncio.create_task(kept.session.open())
+    await until(lambda: "was not admitted" in str(kept.session.explain()), "the cause is known")
+    stage.policy = known
+    async with asyncio.timeout(PATIENCE_S):
+        await opening
+    await kept.session.close()
+
+
+async def test_full_bot_is_told_so(stage: Stage, impatient: None) -> None:
+    stage.limit(connections=1)
+    await stage.bot("order")
+    kept = Kept(stage, "order")
+    opening = asyncio.create_task(kept.session.open())
+    words = "may have no more sessions"
+    await until(lambda: words in str(kept.session.explain()), "the cause is known")
+    await end(opening)
+    await kept.session.close()
+
+
+async def test_denied_pattern_is_told(stage: Stage) -> None:
+    kept = Kept(stage, "thief")
+    kept.subjects = ["bus.orders.placed", "bus.news.today"]
+    await kept.session.open()
+    await until(lambda: kept.denied != [], "the denial has come")
+    assert kept.denied == ["orders.placed"]
+    assert kept.session.is_up
+    await kept.session.close()
+
+
+async def test_connection_lost_while_it_is_made(stage: Stage, impatient: None) -> None:
+    kept = Kept(stage, "order")
+    kept.subjects = ["inbox.order.x"]
+    tries = 0
+
+    async def lose_the_first(_: HardenedClient) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            stage.server.cut("order")
+
+    kept.on_attach = lose_the_first
+    async with asyncio.timeout(PATIENCE_S):
+        await kept.session.open()
+    assert tries == 2
+    assert kept.session.is_up
+    await kept.session.close()
+
+
+async def test_given_up_attempt_leaves_nothing(stage: Stage, impatient: None) -> None:
+    stage.policy = replace(stage.policy, bots={})
+    before = asyncio.all_tasks()
+    kept = Kept(stage, "order")
+    opening = asyncio.create_task(kept.session.open())
+    await until(lambda: "was not admitted" in str(kept.session.explain()), "it was tried")
+    await end(opening)
+    await kept.session.close()
+    await until(lambda: asyncio.all_tasks() <= before, "no task is left")

@@ -1,0 +1,230 @@
+"""Durable subscriptions on a bus in memory: settling, retry, loss, and the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sealbus import Bot, BotState, Message
+from sealbus.life import connecting
+from sealbus.receiving import attempts as attempts_module
+from sealbus.receiving import supply as supply_module
+from sealbus.testing import TestBus
+from sealbus_broker.memory.outstanding import Outstanding
+from sealbus_broker.policy.scaffold import scaffold
+from tests.shells.stage import soon
+from tests.waiting import PATIENCE_S, until
+
+SUBJECT = "greetings.sent"
+
+
+@pytest.fixture
+async def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TestBus]:
+    """The bus that ``sealbus init`` makes, whose bots come back soon and try again soon."""
+    monkeypatch.setattr(connecting, "BACKOFF_FIRST_S", 0.01)
+    monkeypatch.setattr(attempts_module, "RETRY_FIRST_S", 0.01)
+    scaffold(tmp_path / "hello", "hello")
+    async with TestBus(tmp_path / "hello") as bus:
+        yield bus
+
+
+async def greet(bus: TestBus, *texts: str) -> None:
+    """Publish, one after the other."""
+    greeter = await bus.bot("greeter")
+    for text in texts:
+        await greeter.publish(SUBJECT, {"text": text})
+
+
+def consumer(bus: TestBus) -> dict[str, Any]:
+    """What the server knows of the one subscription."""
+    (only,) = bus._server.jetstream.streams["ACCEPTED"].consumers.values()
+    return only.info()
+
+
+def given_out(bus: TestBus) -> Outstanding:
+    """The messages that the server has given out."""
+    (only,) = bus._server.jetstream.streams["ACCEPTED"].consumers.values()
+    return only._given
+
+
+def is_settled(bus: TestBus) -> Callable[[], bool]:
+    """Whether everything is acknowledged."""
+    return lambda: consumer(bus)["num_ack_pending"] == consumer(bus)["num_pending"] == 0
+
+
+class Handler:
+    """A handler that a test holds up, or makes fail."""
+
+    def __init__(self, bot: Bot, **options: Any) -> None:
+        self.texts: list[str] = []
+        self.attempts: list[int] = []
+        self.began = asyncio.Event()
+        self.go = asyncio.Event()
+        self.go.set()
+        self.fails = 0
+        """How often it still fails."""
+        bot.subscribe(SUBJECT, **options)(self.handle)
+
+    async def handle(self, message: Message) -> None:
+        self.began.set()
+        self.texts.append(message.payload["text"])
+        self.attempts.append(message.attempt)
+        await self.go.wait()
+        if self.fails:
+            self.fails -= 1
+            raise LookupError("not now")
+
+
+async def listener(bus: TestBus, **options: Any) -> tuple[Bot, Handler]:
+    """A connected bot with one handler."""
+    bot = Bot(bus.credentials("listener"))
+    handler = Handler(bot, **options)
+    await bus.connect(bot)
+    return bot, handler
+
+
+async def test_handled_message_is_acknowledged(bus: TestBus) -> None:
+    _, handler = await listener(bus)
+    await greet(bus, "one", "two")
+    await until(is_settled(bus), "both are acknowledged")
+    assert handler.texts == ["one", "two"]
+
+
+async def test_failing_message_comes_again(bus: TestBus) -> None:
+    _, handler = await listener(bus)
+    handler.fails = 2
+    await greet(bus, "one")
+    await until(lambda: len(handler.attempts) == 3, "it came three times")
+    await until(is_settled(bus), "it is acknowledged")
+    assert handler.attempts == [1, 2, 3]
+
+
+async def test_failing_message_does_not_hold_up_others(bus: TestBus) -> None:
+    _, handler = await listener(bus)
+    handler.fails = 1
+    await greet(bus, "bad", "good")
+    await until(is_settled(bus), "both are acknowledged")
+    assert sorted(handler.texts) == ["bad", "bad", "good"]
+
+
+async def test_message_at_work_survives_a_lost_connection(bus: TestBus) -> None:
+    bot, handler = await listener(bus)
+    back = asyncio.Event()
+    handler.go.clear()
+    await greet(bus, "one")
+    await soon(handler.began)
+    bot.on_connected(back.set)
+    bus.cut("listener")
+    await soon(back)
+    handler.go.set()
+    await until(is_settled(bus), "it is acknowledged on the next connection")
+    assert handler.texts == ["one"]
+
+
+async def test_messages_come_after_a_lost_connection(bus: TestBus) -> None:
+    _, handler = await listener(bus)
+    await greet(bus, "one")
+    await until(lambda: handler.texts == ["one"])
+    bus.cut("listener")
+    await greet(bus, "two")
+    await until(lambda: handler.texts == ["one", "two"], "it goes on")
+
+
+async def test_stop_gives_back_what_waits(bus: TestBus) -> None:
+    bot, handler = await listener(bus)
+    quick = [str(at) for at in range(20)]
+    await greet(bus, *quick)  # so that the process may have several in hand
+    await until(lambda: handler.texts == quick)
+    handler.go.clear()
+    await greet(bus, "one", "two", "three")
+    await until(lambda: consumer(bus)["num_ack_pending"] == 3, "one is at work, and two wait")
+    closing = asyncio.create_task(bot.close())
+    await until(lambda: given_out(bus).first_again is not None, "the others are given back")
+    handler.go.set()
+    await closing
+    assert handler.texts == [*quick, "one"]
+    _, next_one = await listener(bus)
+    await until(lambda: next_one.texts == ["two", "three"], "the next process goes on, in order")
+
+
+async def test_stop_waits_for_the_handler(bus: TestBus) -> None:
+    bot, handler = await listener(bus)
+    handler.go.clear()
+    await greet(bus, "one")
+    await soon(handler.began)
+    closing = asyncio.create_task(bot.close(timeout=PATIENCE_S))
+    await until(lambda: bot.state is BotState.CLOSING, "it stops")
+    assert not closing.done()
+    handler.go.set()
+    await closing
+    assert is_settled(bus)()
+
+
+async def test_cut_short_handler_gives_back(bus: TestBus) -> None:
+    bot, handler = await listener(bus)
+    handler.go.clear()
+    await greet(bus, "one")
+    await soon(handler.began)
+    await bot.close(timeout=0)
+    _, next_one = await listener(bus)
+    await until(lambda: next_one.texts == ["one"], "another process has it at once")
+
+
+async def test_deleted_consumer_is_made_again(bus: TestBus) -> None:
+    _, handler = await listener(bus)
+    await greet(bus, "one")
+    await until(is_settled(bus))
+    stream = bus._server.jetstream.streams["ACCEPTED"]
+    (name,) = stream.consumers
+    stream.consumers.pop(name).end()
+    await until(lambda: name in stream.consumers, "it is made again")
+    await greet(bus, "two")
+    await until(lambda: "two" in handler.texts, "it goes on")
+
+
+async def test_two_processes_share_the_messages(bus: TestBus) -> None:
+    _, one = await listener(bus)
+    one.go.clear()
+    await greet(bus, "first")
+    await soon(one.began)
+    _, two = await listener(bus)
+    await greet(bus, "second")
+    await until(lambda: two.texts == ["second"], "the free process has it")
+    one.go.set()
+    await until(is_settled(bus), "both are acknowledged")
+    assert one.texts == ["first"]
+
+
+async def test_renewed_login_loses_nothing(bus: TestBus) -> None:
+    bot = Bot(bus.credentials("listener"), renew_s=0.1)
+    handler = Handler(bot)
+    lost: list[object] = []
+    bot.on_lost(lost.append)
+    await bus.connect(bot)
+    greeter = await bus.bot("greeter")
+    before = await bot._session.client()
+    texts: list[str] = []
+    async with asyncio.timeout(PATIENCE_S):
+        while await bot._session.client() is before:
+            texts.append(str(len(texts)))
+            await greeter.publish(SUBJECT, {"text": texts[-1]})
+    await until(lambda: handler.texts == texts, "each came once, in order")
+    assert lost == []
+
+
+async def test_slow_handler_reports_progress(bus: TestBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supply_module, "PROGRESS_S", 0.01)
+    monkeypatch.setattr(supply_module, "TICK_S", 0.01)
+    _, handler = await listener(bus)
+    handler.go.clear()
+    await greet(bus, "slow")
+    await soon(handler.began)
+    (first,) = given_out(bus).deadlines()
+    await until(lambda: min(given_out(bus).deadlines()) > first, "the server waits longer")
+    handler.go.set()
+    await until(is_settled(bus), "it is acknowledged")
+    assert handler.texts == ["slow"]
