@@ -1,11 +1,12 @@
-"""Whether the relay's clock and nats-server's agree. All that the bus promises about time assumes it.
+"""Whether the relay's clock and nats-server's agree, as all promises about time assume (ADR 28).
 
-A relay dates verdicts by its own clock. nats-server dates stored messages by another. If a relay is far behind,
-it tells senders that messages are accepted which subscribers then find void. So a relay compares the clocks when it
-reads its ledgers, and every few seconds after that. While they are apart it serves nobody.
+A relay dates verdicts by its own clock, and nats-server dates stored messages by another. A relay
+that is far behind tells senders that messages are accepted, and subscribers then find them void. So
+a relay compares the clocks when it reads its ledgers, and every few seconds after that. While they
+are apart it serves nobody.
 
-A question takes a while, so the difference is known as a range. Here it is the least difference that is certain:
-a slow or paused machine is never taken for a wrong clock.
+A question takes a while, so the difference is known only as a range. Its least value is taken here,
+so a slow or paused machine is never taken for a wrong clock.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from sealbus_broker.errors import ClocksApart
 from sealbus_broker.nats.jetstream import Json
 
 SHARE: Final = 2
-"""A relay's clock may differ from a server's by ``clock_skew`` divided by this. So two relays differ by ``clock_skew``
-at most, and that is what their verdicts allow for."""
+"""A relay's clock may differ from a server's by ``clock_skew`` divided by this. So two relays
+differ by ``clock_skew`` at most, as their verdicts allow for."""
 
 LOOK_S: Final = 3.0
-"""Between two comparisons: less than the shelf life of any verdict."""
+"""The pause between two comparisons: less than the shelf life of any verdict."""
 
 AGAIN_S: Final = 60.0
-"""Between two log lines about clocks that stay apart."""
+"""The pause between two log lines about clocks that stay apart."""
 
 HINT: Final = "set both clocks by one time service (NTP); the relay goes on by itself when they agree"
 
@@ -34,9 +35,10 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def least_difference_ms(before_ms: int, server_ms: int, after_ms: int) -> int:
-    """By how many milliseconds the relay is certainly ahead of the server (below 0: behind it).
+    """Return by how many milliseconds the relay is certainly ahead of the server.
 
-    ``server_ms`` was read between ``before_ms`` and ``after_ms``; 0 if it may be anything in between.
+    ``server_ms`` was read between ``before_ms`` and ``after_ms``. Below 0: the relay is behind. 0:
+    nothing is certain.
     """
     if server_ms < before_ms:
         return before_ms - server_ms
@@ -46,9 +48,9 @@ def least_difference_ms(before_ms: int, server_ms: int, after_ms: int) -> int:
 
 
 async def difference_ms(asking: Awaitable[Json | None], now_ms: Callable[[], int]) -> int:
-    """By how much the relay is certainly ahead of a server (below 0: behind it).
+    """Ask a server for its time; return as :func:`least_difference_ms` does.
 
-    ``asking`` asks that server for a STREAM.INFO when it is awaited. Where it gives ``None``, nothing is certain.
+    ``asking`` asks for a STREAM.INFO when it is awaited. ``None``: nothing is certain.
     """
     before_ms = now_ms()
     info = await asking
@@ -59,23 +61,27 @@ async def difference_ms(asking: Awaitable[Json | None], now_ms: Callable[[], int
 
 
 def check(stream: str, difference: int, skew_ms: int) -> None:
-    """Raise :class:`ClocksApart` if ``difference`` (ms) is more than a relay's part of ``skew_ms``."""
+    """Raise :class:`ClocksApart` if ``difference`` (ms) is more than a relay's part of
+    ``skew_ms``."""
     if abs(difference) * SHARE <= skew_ms:
         return
     way = "ahead of" if difference > 0 else "behind"
     raise ClocksApart(
-        f"the relay's clock is {abs(difference) / 1000:.1f} s {way} nats-server's, which dates what {stream} stores;"
+        f"the relay's clock is {abs(difference) / 1000:.1f} s {way} nats-server's,"
+        f" which dates what {stream} stores;"
         f" clock_skew allows {skew_ms / SHARE / 1000:g} s",
         hint=HINT,
     )
 
 
 class Apart:
-    """Word that the clocks are apart, from whoever finds out to whoever serves."""
+    """The word that the clocks are apart, from the comparison to the relay's loop."""
 
     def __init__(self) -> None:
         self.is_so = asyncio.Event()
+        """Set once they are apart."""
         self.error: ClocksApart | None = None
+        """By how much they are apart."""
 
     def tell(self, error: ClocksApart) -> None:
         """Pass the word on."""

@@ -1,10 +1,22 @@
-"""Messages that came several times and never got a verdict: each is judged alone, and then set aside.
+"""Messages that came several times without a verdict: each is judged alone, and then set aside.
 
-A message may end the relay that judges it: by a fault in a library, or by its memory. It is then delivered to the next relay,
-with all that was in hand beside it. Counting deliveries alone would set honest messages aside too: those beside it, and those of a
-relay that is stopped and started often. So nothing is set aside untried. From its fifth delivery on a message is tried by
-itself, while this relay judges nothing else, and a mark says so in the stream HEALTH. Whoever finds the mark of a message that was
-not finished knows that it ended a relay, and keeps it in the quarantine as it is.
+A message may end the relay that judges it, by a fault in a library, or by the memory that it takes.
+It is then delivered to the next relay, with all messages that were in hand beside it. A count of
+deliveries alone would set honest messages aside too: those beside it, and those of a relay that is
+stopped and started often. So a message is tried before it is set aside:
+
+=========== ========================================================================================
+delivery    the relay
+=========== ========================================================================================
+1 to 4      judges it in a batch
+from the    judges it alone, while it judges nothing else. Before, it sets the mark *begun* in the
+5th         stream HEALTH, and afterwards the mark *done*
+if *begun*  keeps it in the quarantine, untouched, because it has ended a relay
+is marked
+=========== ========================================================================================
+
+The marks are in a stream because the relay that finds one is another process than the one that set
+it.
 """
 
 from __future__ import annotations
@@ -35,10 +47,12 @@ from sealbus_broker.relay.turn import Turn
 log = structlog.get_logger(__name__)
 
 LAST_DELIVERIES: Final = 5
-"""From this delivery on a message is tried alone. Four relays that end for another reason with the same message in hand are rare; and
-each that this one ends costs the bus some seconds."""
+"""The delivery from which on a message is tried alone. It is rare that four relays end for another
+reason with the same message in hand. And each relay that a message ends costs the bus some
+seconds."""
 
 ASK_S: Final = 5.0
+"""How long JetStream may take to find a mark."""
 
 _BEGUN: Final = b"begun"
 _DONE: Final = b"done"
@@ -46,27 +60,35 @@ _DONE: Final = b"done"
 
 @value
 class Suspect:
-    """A message of the ingress stream that was delivered often, its bytes unread."""
+    """A message of INGRESS that was delivered often."""
 
     session: str
+    """The bot whose session published it."""
     position: int
+    """Its sequence in INGRESS."""
     deliveries: int
+    """How often it was delivered, this time included."""
     stored_ms: int
+    """When INGRESS stored it, in ms since 1970 by the server's clock."""
     data: bytes
+    """Its bytes, which nobody has taken apart."""
 
 
 class Alone:
-    """Lets batches be judged together, or one message by itself."""
+    """Lets batches be judged together, or one message alone."""
 
     def __init__(self) -> None:
         self._under_way = 0
+        """How many batches are being judged together."""
         self._taken = asyncio.Lock()
+        """Held by the message that is alone or wants to be. Nothing else begins meanwhile."""
         self._quiet = asyncio.Event()
+        """Set while no batch is being judged together."""
         self._quiet.set()
 
     @contextlib.asynccontextmanager
     async def together(self) -> AsyncIterator[None]:
-        """Beside others; waits while somebody wants to be alone."""
+        """Judge beside others in this block. It waits while a message is alone or wants to be."""
         async with self._taken:
             self._under_way += 1
             self._quiet.clear()
@@ -79,14 +101,14 @@ class Alone:
 
     @contextlib.asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """When what is under way is done, and while nothing else begins."""
+        """Judge alone in this block. It waits for the batches under way, and no other begins."""
         async with self._taken:
             await self._quiet.wait()
             yield
 
 
 class LastTry:
-    """Judges suspects one at a time, and sets aside what ended a relay."""
+    """Judges suspects one at a time, and sets a message aside that has ended a relay."""
 
     def __init__(
         self,
@@ -116,7 +138,17 @@ class LastTry:
     async def judge(
         self, suspect: Suspect, partition: int, read: Callable[[], Sequence[Arrival]], turn: Turn
     ) -> Refusals | None:
-        """Judge one message alone, or set it aside; return when that is durable. ``read`` takes its bytes apart."""
+        """Judge one message alone, or set it aside; return when that is durable.
+
+        Args:
+            suspect: The message.
+            partition: The partition that it is in.
+            read: Takes its bytes apart. It is called only once the mark is set.
+            turn: The turn of the partition.
+
+        Returns:
+            The refusals, or ``None`` for a message that was set aside.
+        """
         async with self._alone.alone():
             if await self._was_tried(partition, suspect.position):
                 await self._set_aside(suspect)
@@ -138,7 +170,8 @@ class LastTry:
         await self._journal.store([Entry(mark_subject(partition, position), what, {})])
 
     async def _set_aside(self, suspect: Suspect) -> None:
-        detail = f"delivered {suspect.deliveries} times without a verdict; a relay that judged it alone ended"
+        times = f"delivered {suspect.deliveries} times without a verdict"
+        detail = f"{times}; a relay that judged it alone ended"
         record = Record(
             reason=UNJUDGEABLE,
             detail=detail,
@@ -158,10 +191,14 @@ class LastTry:
         )
         (where,) = await self._journal.store([record.entry(suspect.data)])
         self._tally.counts[UNJUDGEABLE] += 1
+        what = f"a message of {suspect.session} was set aside: {detail}"
+        hint = (
+            f"look at it with sealbus quarantine show {where.sequence},"
+            " and take the bot out of the policy if it sends more"
+        )
         log.error(
             "message.set-aside",
-            text=f"a message of {suspect.session} was set aside: {detail}\n"
-            f"hint: look at it with sealbus quarantine show {where.sequence}, and take the bot out of the policy if it sends more",
+            text=f"{what}\nhint: {hint}",
             session=suspect.session,
             position=suspect.position,
             deliveries=suspect.deliveries,
@@ -170,5 +207,8 @@ class LastTry:
 
 
 def mark_subject(partition: int, position: int) -> str:
-    """Where it says of a message whether it is being tried alone. One each: several that end relays must not hide each other."""
+    """Return the subject of a message's mark.
+
+    Each message has one of its own, because several that end relays must not hide each other.
+    """
     return f"{HEALTH_PREFIX}.alone.{partition}.{position}"

@@ -1,7 +1,8 @@
-"""Live messages that wait to be judged: the bots in turn, each bot's messages in their order, and no bot with more than its share.
+"""Live messages that wait to be judged, with the bots in turn and each bot's messages in order (ADR
+26).
 
-A bot that sends faster than it is judged waits behind itself, and its surplus is dropped. The others notice as much of it
-as of one more bot. Pure: it reads no clock.
+A bot that sends faster than it is judged waits behind itself, and its surplus is dropped. The other
+bots notice no more of it than of one more bot. This module is pure: it reads no clock.
 """
 
 from __future__ import annotations
@@ -13,35 +14,48 @@ from typing import Final
 from sealbus_broker.gate.verdict import Arrival
 
 WAITING: Final = 4096
-"""Messages that may wait for judgment; more are dropped, as live messages may be. Bounds the relay's memory."""
+"""How many messages may wait. More are dropped, as live messages may be. This bounds the relay's
+memory."""
 
 WAITING_BYTES: Final = 64 * 1024 * 1024
+"""How many bytes may wait."""
 
 WAITING_PER_BOT: Final = WAITING // 4
+"""How many messages of one bot may wait. One bot leaves room for all others, and a burst of a
+thousand finds room."""
+
 WAITING_PER_BOT_BYTES: Final = WAITING_BYTES // 4
-"""Of these, how much may be of one bot: so that one bot leaves room for all others, and a burst of a thousand finds room too."""
+"""How many bytes of one bot may wait."""
 
 BATCH: Final = 256
+"""How many messages are judged together, so that later ones have their turn soon."""
+
 BATCH_BYTES: Final = 256 * 1024
-"""Judged together at most, so that what came meanwhile has its turn soon. The dearest payloads take a relay 0.45 ms a KiB, so this is a
-tenth of a second; the message that passes it is taken yet."""
+"""How many bytes are judged together. The most expensive payloads take a relay 0.45 ms a KiB, so
+this is a tenth of a second. The message that passes this limit still belongs to the batch."""
 
 
 class LiveWaiting:
-    """Keeps them until they are taken."""
+    """Keeps live messages until they are taken."""
 
     def __init__(self) -> None:
         self._bots: dict[str, deque[Arrival]] = {}
-        """By bot; the bot whose turn is next comes first."""
+        """The messages that wait, by bot. The bot whose turn is next comes first."""
         self._bytes: dict[str, int] = {}
+        """The bytes that wait, by bot."""
         self._messages = 0
+        """How many messages wait."""
         self._all_bytes = 0
+        """How many bytes wait."""
 
     def __len__(self) -> int:
         return self._messages
 
     def put(self, bot: str, arrivals: Sequence[Arrival]) -> bool:
-        """Keep messages of ``bot`` that came together. ``False``: there is no room for them, of this bot or of all."""
+        """Keep the messages of a bundle of ``bot``.
+
+        ``False``: there is no room for them, for this bot or for all, and none is kept.
+        """
         size = sum(len(arrival.data) for arrival in arrivals)
         own = len(self._bots.get(bot, ()))
         own_bytes = self._bytes.get(bot, 0)
@@ -56,7 +70,7 @@ class LiveWaiting:
         return True
 
     def take(self) -> list[Arrival]:
-        """The next batch: one message of each bot in turn."""
+        """Take the next batch: one message of each bot in turn."""
         taken: list[Arrival] = []
         size = 0
         while self._bots and len(taken) < BATCH and size < BATCH_BYTES:

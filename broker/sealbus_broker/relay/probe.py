@@ -1,8 +1,9 @@
-"""A message of the bus's own, sent the whole way that a bot's message goes: is it accepted, and how soon?
+"""A probe: a message of the bus's own that goes the whole way of a bot's message.
 
-A probe is an envelope like any other, on ``sealbus.health``, sealed with the bus's key in the name of
-``sealbus``. It goes into INGRESS, is pulled, judged, stored and answered with a stamp. It is stored in HEALTH,
-which keeps the last one, and not in ACCEPTED, which it would fill.
+A probe is an envelope like any other, on ``sealbus.health``, sealed with the bus's key in the name
+of ``sealbus``. It goes into INGRESS, is pulled, judged, stored and answered with a stamp. It is
+stored in HEALTH, which keeps the last one, and not in ACCEPTED, which it would fill. Its answer
+says whether the bus accepts messages, and how soon.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from sealbus.sending.minting import new_nonce
 from sealbus_broker.gate.policy import HEALTH
 
 TTL_MS: Final = 10_000
-"""How long a probe lives, at most: nobody waits for it longer."""
+"""How long a probe lives at most. Nobody waits for it longer."""
 
 
 class Prober:
-    """Sends probes and waits for their stamps. Any number at once."""
+    """Sends probes and waits for their stamps. Any number may be under way."""
 
     def __init__(self, nc: HardenedClient, key: SigningKey, sender: str) -> None:
-        """``key``: the bus's. ``sender``: who probes, for whoever looks at the envelope."""
+        """``key``: the bus key. ``sender``: who probes, for people who look at the envelope."""
         self._nc = nc
         self._key = key
         self._sender = sender
@@ -45,7 +46,15 @@ class Prober:
     async def probe(self, bus: str, ttl_ms: int, now_ms: int, timeout_s: float) -> Stamp:
         """Send one probe and return its stamp, whatever the verdict.
 
-        ``ttl_ms``: what the policy allows. Raises ``TimeoutError``, and NATS's errors where it cannot be sent.
+        Args:
+            bus: The bus's name.
+            ttl_ms: The longest life that the policy allows.
+            now_ms: The wall clock, in ms since 1970.
+            timeout_s: How long the stamp may take.
+
+        Raises:
+            TimeoutError: There is no stamp in time.
+            nats.errors.Error: The probe cannot be sent.
         """
         nonce = new_nonce(now_ms)
         header = Header(bus, RELAY, HEALTH, nonce, now_ms, min(ttl_ms, TTL_MS))
@@ -72,5 +81,5 @@ class Prober:
 
 
 def is_accepted(stamp: Stamp) -> bool:
-    """Whether the probe came through."""
+    """Whether the probe was accepted."""
     return stamp.verdict is Verdict.ACCEPTED

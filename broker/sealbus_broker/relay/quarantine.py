@@ -1,7 +1,7 @@
-"""What the quarantine keeps of a message, and how it is written and read.
+"""A record of the quarantine: one message of the QUARANTINE stream.
 
-A record is one message of the QUARANTINE stream: its body is the offending bytes, untouched, and one header carries everything that is
-known about them, so that a list can be read without the bodies. The header is JSON in ASCII: nothing in it can end a line.
+Its body has the message's bytes, untouched. One header has all facts about them, so that a list is
+read without the bodies. The header is JSON in ASCII, so nothing in it can end a line.
 """
 
 from __future__ import annotations
@@ -16,37 +16,40 @@ from sealbus_broker.gate.verdict import Judgment
 from sealbus_broker.relay.journal import Entry
 
 RECORD_HEADER: Final = "Sealbus-Record"
+"""The header that has the record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is known about a quarantined message. Times in ms since 1970 UTC."""
+    """The facts about a quarantined message. Times are in ms since 1970 UTC."""
 
     reason: str
     detail: str | None
     session: str
-    """The bot whose NATS session sent it: what NATS proved. Of an undeliverable message, the subscriber that gave it up."""
+    """The bot whose NATS session sent it, as NATS has proven. Of an undeliverable message, the
+    subscriber that gave it up."""
     claimed: str | None
-    """The bot that the envelope names; ``None`` where the bytes are no envelope."""
+    """The bot that the envelope names. ``None``: the bytes are no envelope."""
     proven: str | None
-    """The bot whose seal held: ``None`` unless it did."""
+    """The bot whose seal holds. ``None``: no seal holds."""
     subject: str | None
     """The subject that the envelope names."""
     nonce: str | None
     delivery: str
     position: int | None
-    """Its sequence in the ingress stream; ``None`` for a live message. Of an undeliverable message, that in ACCEPTED."""
+    """Its sequence in INGRESS, or ``None`` for a live message. Of an undeliverable message, its
+    sequence in ACCEPTED."""
     arrived_at_ms: int
     judged_at_ms: int
     size: int
     sha256: str
     policy: str
-    """Digest (hex) of the policy that judged it."""
+    """The digest (hex) of the policy that it was judged by."""
     relay: str
 
     @classmethod
     def of(cls, judgment: Judgment, policy: bytes, relay: str) -> Record:
-        """The record of a judgment that violates."""
+        """Make the record of a refusal."""
         assert judgment.reason is not None
         arrival = judgment.arrival
         header = judgment.header
@@ -70,13 +73,16 @@ class Record:
 
     @classmethod
     def from_header(cls, text: str) -> Record:
-        """Read what :meth:`entry` wrote. Raises ``ValueError`` or ``TypeError`` for anything else."""
+        """Read a header that :meth:`entry` wrote. Raise ``ValueError`` or ``TypeError`` for any
+        other."""
         return cls(**json.loads(text))
 
     def entry(self, data: bytes, place: str | None = None) -> Entry:
-        """The message to store: subject ``quarantine.<reason>.<session>``, the bytes as body.
+        """Return the message to store, on ``quarantine.<reason>.<session>``, with the bytes as its
+        body.
 
-        ``place``: where the bytes were found. Its id makes a second record of the same, after a relay died, one.
+        ``place``: where the bytes were found, by default their sequence in INGRESS. It is in the
+        id, so the relay that repeats the work of a dead one makes no second record.
         """
         if place is None:
             place = f"{self.position}" if self.position is not None else f"live.{self.arrived_at_ms}"
@@ -88,5 +94,5 @@ class Record:
 
 
 def subject(reason: str | None = None, session: str | None = None) -> str:
-    """The NATS subject of records with ``reason`` from ``session``; ``None`` stands for any."""
+    """Return the subject of records with ``reason`` from ``session``. ``None`` stands for any."""
     return f"{QUARANTINE_PREFIX}.{reason or '*'}.{session or '*'}"

@@ -21,8 +21,8 @@ So does an error: NATS ends the connection for good, the streams are unusable, o
 keeps failing. A relay keeps nothing that it cannot lose: the messages in hand are delivered again,
 and the ledger recognises those that were accepted.
 
-The *door* (:mod:`sealbus_broker.door.process`), which admits bots, is another process. It runs in each
-of these states apart from the pauses while the clocks are apart, and is opened once the relay
+The *door* (:mod:`sealbus_broker.door.process`), which admits bots, is another process. It runs in
+each of these states apart from the pauses while the clocks are apart, and is opened once the relay
 serves.
 """
 

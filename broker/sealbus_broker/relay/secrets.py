@@ -1,11 +1,11 @@
-"""The bus's own private keys: one small file that only the relays can read.
+"""The bus's own private keys, in one small file that only the relays can read.
 
 ::
 
     # .sealbus/relay.toml, mode 0600
-    bus_seed = "SN…"      # seals stamps; its public half is in every bot's credentials
-    issuer_seed = "SA…"   # signs the NATS sessions that the relay grants; its public half is in nats.conf
-    relay_seed = "SU…"    # the relays' own login at NATS; its public half is in nats.conf
+    bus_seed = "SN…"     # seals stamps. Its public half is in every bot's credentials
+    issuer_seed = "SA…"  # signs the NATS sessions of bots. Its public half is in nats.conf
+    relay_seed = "SU…"   # the relays' own login at NATS. Its public half is in nats.conf
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from sealbus.text_file import decode_text
 from sealbus_broker.errors import SecretsUnusable
 
 MAX_FILE_BYTES: Final = 16 * 1024
-"""Three keys are under 300 bytes; the cap keeps a wrong path from reading a disk image."""
+"""The largest file. Three keys have under 300 bytes. The limit keeps a wrong path from reading a
+disk image."""
 
 _FILE: Final = SecretFile(
     MAX_FILE_BYTES,
     SecretsUnusable,
     missing="this bus has no keys here yet: `sealbus up` and `sealbus prepare` make them",
-    exposed="or mount it read-only; if somebody may have read it, make a new bus and new credentials",
+    exposed="or mount it read-only; if others may have read it, make a new bus and new credentials",
 )
 
 _KINDS: Final = {"bus_seed": KeyKind.BUS, "issuer_seed": KeyKind.ISSUER, "relay_seed": KeyKind.BOT}
@@ -36,7 +37,7 @@ _KINDS: Final = {"bus_seed": KeyKind.BUS, "issuer_seed": KeyKind.ISSUER, "relay_
 
 @dataclass(frozen=True, slots=True)
 class BusSecrets:
-    """The three private keys. ``repr()`` shows their public halves."""
+    """The three private keys. Its ``repr()`` shows their public halves."""
 
     bus: SigningKey
     issuer: SigningKey
@@ -44,19 +45,21 @@ class BusSecrets:
 
     @classmethod
     def generate(cls) -> BusSecrets:
-        """New keys for a new bus."""
+        """Make the keys of a new bus."""
         return cls(*(SigningKey.generate(kind) for kind in _KINDS.values()))
 
     def write(self, path: Path) -> None:
-        """Write a new file, 0600 in a 0700 folder. Raises :class:`SecretsUnusable`; never overwrites."""
+        """Write a new file, 0600 in a 0700 folder. Raises :class:`SecretsUnusable`, also if there
+        is one."""
         seeds = zip(_KINDS, (self.bus, self.issuer, self.relay), strict=True)
-        text = "# The private keys of this bus. Whoever reads this file can speak as its relay. Keep it secret.\n"
+        text = "# The private keys of this bus. Its reader can speak as its relay. Keep it secret.\n"
         text += "".join(f'{name} = "{key.seed_text}"\n' for name, key in seeds)
         _FILE.write(path, text)
 
     @classmethod
     def load(cls, path: Path) -> BusSecrets:
-        """Read the file. Raises :class:`SecretsUnusable` if it is missing, readable by others, or wrong."""
+        """Read the file. Raises :class:`SecretsUnusable` if it is missing, readable by others, or
+        invalid."""
         content = _FILE.read(path)
         try:
             fields = tomllib.loads(decode_text(content))

@@ -1,4 +1,5 @@
-"""Work that a signal ends at once: what starts a relay waits for others, and must not outwait a stop."""
+"""Work that a signal ends at once. A relay that starts waits for others, and must not outwait a
+stop."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ class Stopped(Exception):
 
 
 async def until_stopped(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
-    """Do ``work``. Raises :class:`Stopped` once ``stopping`` is set, with the work cancelled and over."""
+    """Do ``work``. Raises :class:`Stopped` once ``stopping`` is set, with the work cancelled and
+    over."""
     try:
         return await race(work, stopping)
     except Interrupted:

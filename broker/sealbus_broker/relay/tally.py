@@ -1,4 +1,4 @@
-"""Counts of verdicts, and a log of violations that a flood cannot fill."""
+"""Counts of verdicts, and log lines about refusals that a flood cannot multiply."""
 
 from __future__ import annotations
 
@@ -15,24 +15,28 @@ from sealbus_broker.gate.verdict import Judgment
 log = structlog.get_logger(__name__)
 
 QUIET_S: Final = 10.0
-"""Of one kind of violation from one session, one line is written in this time; the next line counts the others."""
+"""The pause between two log lines about one kind of violation of one bot. Each line counts the ones
+that were left out."""
 
 
 class Tally:
-    """Counts by verdict and reason. Bounded: sessions are bots that were admitted, reasons a closed list."""
+    """Counts by verdict and reason. Their number is bounded by the admitted bots and the closed
+    list of reasons."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self.counts: Counter[str] = Counter()
         self.stored_at: float | None = None
-        """When (monotonic) a message last came the whole way: through INGRESS, the gate and the store."""
+        """When (monotonic) a message last went through INGRESS, the gate and the store."""
         self._spoken: dict[tuple[str, str], float] = {}
+        """For each bot and kind, when a line was written last (monotonic)."""
         self._unspoken: Counter[tuple[str, str]] = Counter()
+        """For each bot and kind, how many lines were left out since."""
 
     def count(self, judgment: Judgment) -> None:
-        """Count one verdict; log it if it is a violation and none like it was logged just now. Never logs a payload.
+        """Count one verdict. Log a refusal, unless one of its kind was logged just now.
 
-        The relays' own probes are not counted: nobody sent them.
+        No payload is logged. The relays' own probes are not counted, because no bot sent them.
         """
         if judgment.reason is None and judgment.arrival.delivery is Delivery.STREAM:
             self.stored_at = self._monotonic()
@@ -59,14 +63,14 @@ class Tally:
         )
 
     def count_dropped(self, session: str, messages: int) -> None:
-        """Count live messages that found the relay's queue full and were not judged; log it likewise."""
+        """Count live messages that found no room and were not judged; log them likewise."""
         self.counts["dropped"] += messages
         kind = session, "dropped"
         if self._may_speak(kind, messages):
             log.warning("message.dropped", session=session, messages=messages, alike_since=self._unspoken.pop(kind, 0))
 
     def count_busy(self, session: str) -> None:
-        """Count a request to the bus's own services that met the bound on what may wait; log it likewise."""
+        """Count a request on the bus's own subjects that found no room; log it likewise."""
         self.counts["busy"] += 1
         kind = session, "busy"
         if self._may_speak(kind, 1):

@@ -1,4 +1,4 @@
-"""Keeps the batches of one queue in order, though one is judged while the one before is being stored."""
+"""The order of the batches of one queue, although one is judged while the one before is stored."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import asyncio
 
 
 class Turn:
-    """Two places, each for one batch; whoever waits comes in order.
+    """Two places, each for one batch. Batches that wait come in order.
 
-    A batch takes its place for storing before it leaves the one for judging. So nobody who began later is stored before it, however
-    often its judging gives way to other work.
+    A batch takes the place for storing before it leaves the place for judging. So no later batch is
+    stored before it, however often its judging gives way to other work.
     """
 
     def __init__(self) -> None:

@@ -1,1 +1,1 @@
-"""The bus's own subjects (``sealbus.…``): each request to the bus, and the relay's answer."""
+"""The bus's own subjects (``sealbus.…``): requests of bots, which the relay answers itself."""

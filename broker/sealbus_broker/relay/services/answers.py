@@ -1,4 +1,5 @@
-"""Answers that the relay gives in the name of ``sealbus``: sealed, stamped and stored like any bot's."""
+"""Answers in the name of ``sealbus``: the relay seals, stamps and stores them as it does a
+bot's."""
 
 from __future__ import annotations
 
@@ -22,9 +23,10 @@ from sealbus_broker.relay.journal import Entry, Journal
 
 @value
 class Question:
-    """An accepted request, as far as its answer must name it."""
+    """The facts of an accepted request that its answer has."""
 
     bot: str
+    """The requester."""
     nonce: bytes
     stamp: bytes
     """The sealed stamp that accepted it."""
@@ -32,20 +34,22 @@ class Question:
 
 @value
 class Answer:
-    """What is answered. Packed; an error names a schema of its own."""
+    """An answer that waits to be sealed."""
 
     question: Question
     payload: bytes
+    """Packed."""
     is_error: bool = False
+    """Whether it has the schema of errors, ``sealbus.error.v1``."""
 
     @classmethod
     def error(cls, question: Question, error: str, message: str) -> Answer:
-        """That the request failed: a word for programs, and a sentence."""
+        """Make the answer that the request failed: a word for programs, and a sentence."""
         return cls(question, error_payload(error, message), is_error=True)
 
 
 class Answers:
-    """Seals answers, a batch under one signature, and stores them."""
+    """Seals the answers of a batch with one signature, and stores them."""
 
     def __init__(
         self,
@@ -57,7 +61,8 @@ class Answers:
         now_ms: Callable[[], int],
         shares: Shares,
     ) -> None:
-        """``shares``: an answer takes room in LIVE, and is charged to the bot that asked."""
+        """``shares``: an answer takes room in LIVE, and counts against the share of the
+        requester."""
         self._journal = journal
         self._policy = policy
         self._key = key
@@ -66,10 +71,11 @@ class Answers:
         self._shares = shares
 
     async def give(self, answers: Sequence[Answer]) -> None:
-        """Give ``answers`` (at most 1,024); return when they are stored, or nobody waits for them any more.
+        """Store ``answers`` (at most 1,024); return when they are stored, or nobody waits for them
+        any more.
 
-        Each attempt is sealed and stamped anew, so that it is fresh when it is stored. An answer that came too late is none; whoever asked
-        asks again.
+        Each attempt is sealed and stamped anew, so that it is fresh when it is stored. An answer
+        that comes too late is void, and its requester asks again.
         """
         waiting = list(answers)
         until = time.monotonic() + self._policy().limits.live_ttl_ms / 1000

@@ -1,4 +1,9 @@
-"""The durable subscriptions of bots: JetStream consumers on ACCEPTED, made on request and taken away with the grant."""
+"""The durable subscriptions of bots: JetStream consumers on ACCEPTED.
+
+A relay makes one when a bot asks for it, and removes it when the policy no longer grants it, when
+an operator says so, or, by JetStream, after the time without use that the bot asked for. It stays
+when a bot's session ends.
+"""
 
 from __future__ import annotations
 
@@ -22,24 +27,29 @@ from sealbus_broker.nats.streams import MAX_SUBSCRIPTIONS
 log = structlog.get_logger(__name__)
 
 ACK_WAIT_S: Final = 30
-"""How long a bot's handler may be silent before its message is delivered again; the client reports progress sooner."""
+"""How long a bot's handler may be silent before its message is delivered again. The client reports
+progress sooner."""
 
 ACK_PENDING: Final = 16_384
-"""Messages of a durable subscription that are in hand or wait for another attempt. What fails waits here, so this is how many may
-fail before the rest is held up. Four processes may each have 4,096 waiting (``sealbus.receiving.attempts.MOST_WAITING``)."""
+"""How many messages of a durable subscription are in hand or wait for another attempt. A message
+that fails waits here, so this many may fail before the rest is held up. Four processes may each
+have 4,096 waiting (``sealbus.receiving.attempts.MOST_WAITING``)."""
 
 LIST_MOST: Final = 200
-"""Most subscriptions in one answer: about 80 KiB of JSON."""
+"""How many subscriptions one answer has: about 80 KiB of JSON."""
 
 REQUEST_S: Final = 5.0
+"""How long JetStream may take for one answer."""
+
 _EXISTS: Final = 10148
-"""JetStream: the consumer exists with other settings; another relay was faster, or asked with another start."""
+"""JetStream's error for a consumer that exists with other settings: another relay was faster, or
+was asked with another start."""
 
 _TOO_MANY: Final = 10026
-"""JetStream: the stream has as many consumers as it may have."""
+"""JetStream's error for a stream that has as many consumers as it may have."""
 
 _NOT_FOUND: Final = 10014
-"""JetStream: there is no such consumer."""
+"""JetStream's error for a consumer that does not exist."""
 
 
 class Subscriptions:
@@ -48,16 +58,26 @@ class Subscriptions:
     def __init__(self, nc: Client) -> None:
         self._nc = nc
         self._making: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        """One a bot, so that a bot's requests cannot pass its limit together. Two relays may let one more through."""
+        """A lock for each bot, so that its requests cannot pass its limit together. Two relays may
+        let one more through."""
 
     async def make(
         self, bot: str, pattern: str, durable: str, start: str, *, most: int, forget_s: int | None = None
     ) -> str:
-        """Make the consumer of a bot's durable subscription, if it is not there; return its name.
+        """Make the consumer of a bot's durable subscription, if it does not exist; return its name.
 
-        Where it began, ``start`` (``new`` or ``all``), stays as the first asker wanted it. ``most``: how many the bot
-        may have. ``forget_s``: after so many seconds without use JetStream removes it. Whether the bot may receive the
-        pattern is for the caller to check. Raises :class:`NotServed`.
+        The caller has checked that the bot may receive the pattern.
+
+        Args:
+            bot: The subscriber.
+            pattern: The subjects that it wants.
+            durable: The subscription's name.
+            start: ``new`` or ``all``. A consumer that exists keeps the start that it was made with.
+            most: How many durable subscriptions the bot may have.
+            forget_s: After this many seconds without use JetStream removes the consumer.
+
+        Raises:
+            NotServed: The bot or the bus has too many, or JetStream refuses the consumer.
         """
         name = consumer_name(bot, pattern, durable)
         async with self._making[bot]:
@@ -66,8 +86,9 @@ class Subscriptions:
             count = sum(one.startswith(f"{bot}_") for one in await _names(self._nc))
             if count >= most:
                 raise NotServed(
-                    f"{bot} has {count} durable subscriptions, and the policy allows {most} (limits.subscriptions); "
-                    "an operator can remove one that is no longer used: sealbus subscriptions rm"
+                    f"{bot} has {count} durable subscriptions, and the policy allows {most}"
+                    " (limits.subscriptions); an operator can remove one that is no longer used:"
+                    " sealbus subscriptions rm"
                 )
             config = _config(bot, pattern, durable) | {"deliver_policy": start}
             if forget_s is not None:
@@ -84,7 +105,8 @@ class Subscriptions:
         return name
 
     async def list(self, bot: str | None, offset: int, limit: int) -> dict[str, Any]:
-        """A page of the durable subscriptions, of ``bot`` or of all, in the order of their consumers' names."""
+        """Return a page of the durable subscriptions of ``bot`` or of all, in the order of their
+        names."""
         rows = [_row(info) for info in await _consumers(self._nc) if info["config"].get("metadata")]
         wanted = sorted((row for row in rows if bot in (None, row["bot"])), key=lambda row: str(row["consumer"]))
         page = wanted[offset : offset + min(limit, LIST_MOST)]
@@ -92,7 +114,11 @@ class Subscriptions:
         return {"subscriptions": page, "next": end if end < len(wanted) else None, "total": len(wanted)}
 
     async def remove(self, consumer: str, operator: str) -> dict[str, Any]:
-        """Remove one, with its place; return what it was. Raises :class:`NotServed`."""
+        """Remove a consumer, and with it its place in the stream; return its row.
+
+        Raises:
+            NotServed: It does not exist, or JetStream does not remove it.
+        """
         info = await _api(self._nc, f"CONSUMER.INFO.{ACCEPTED}.{consumer}", None)
         if "error" in info or not info["config"].get("metadata"):
             raise NotServed(f"there is no durable subscription {consumer}")
@@ -140,9 +166,10 @@ def _ms(time: str) -> int:
 
 
 async def remove_ungranted(nc: Client, policy: Policy) -> int:
-    """Delete every consumer on ACCEPTED that the policy no longer grants; return how many.
+    """Remove every consumer on ACCEPTED that the policy does not grant; return how many.
 
-    A consumer outlives the session that asked for it, so a grant that is taken away must take it along: its bot could still pull.
+    A consumer outlives the session that asked for it. Its bot could still pull after the grant was
+    taken away.
     """
     removed = 0
     for info in await _consumers(nc):
@@ -163,11 +190,11 @@ async def remove_ungranted(nc: Client, policy: Policy) -> int:
 
 
 async def _follow(nc: Client, info: dict[str, Any], config: dict[str, Any]) -> None:
-    """Bring a consumer that an earlier version made up to what this one makes."""
+    """Give a consumer that an earlier version made the settings of this version."""
     before = info["config"]
     if all(before.get(name) == config[name] for name in ("max_ack_pending", "max_batch", "max_expires")):
         return
-    # The last of them JetStream sets once, when the consumer is made.
+    # JetStream sets the last of them only when the consumer is made.
     kept = ("deliver_policy", "inactive_threshold", "max_waiting")
     config |= {name: before[name] for name in kept if name in before}
     update = {"stream_name": ACCEPTED, "config": config, "action": "update"}

@@ -1,7 +1,8 @@
 """Work of many bots, done a few pieces at a time, with each bot in its turn.
 
-A bot that asks for much waits behind itself, not in front of the others. What waits is bounded for each bot and for
-all of them, in pieces and in bytes, because a request holds its whole envelope.
+A bot that asks for much waits behind itself, and not in front of the others. The pieces that wait
+are bounded for each bot and for all of them, in number and in bytes, because a request holds its
+whole envelope.
 """
 
 from __future__ import annotations
@@ -14,37 +15,49 @@ from typing import Any, Final
 from sealbus.supervision import Supervisor
 
 AT_ONCE: Final = 64
-"""Pieces under way: JetStream makes consumers one after the other, so more only wait there."""
+"""How many pieces are under way. JetStream makes consumers one after the other, so more would only
+wait there."""
 
 WAITING_PER_BOT: Final = 128
-"""Four times the durable subscriptions of one session, which a bot asks for at once when it connects."""
+"""How many pieces of one bot wait: four times the durable subscriptions of one session, for which a
+bot asks at once when it connects."""
 
 WAITING_PER_BOT_BYTES: Final = 2 * 1024 * 1024
-"""Four of the largest envelopes; what honest bots ask has a few hundred bytes."""
+"""How many bytes of one bot wait: four of the largest envelopes. An honest request has a few
+hundred bytes."""
 
 WAITING: Final = 16_384
-"""Two requests of each of the 8,192 connections that nats-server takes: all bots that come back at once."""
+"""How many pieces wait: two requests of each of the 8,192 connections that nats-server takes, as
+when all bots come back at once."""
 
 WAITING_BYTES: Final = 64 * 1024 * 1024
-"""Of the relay's memory."""
+"""How many bytes wait: the relay's memory for them."""
 
 Work = Callable[[], Coroutine[Any, Any, None]]
+"""One piece, begun by the call."""
 
 
 class FairQueue:
-    """Runs work. Work handles its own errors; the supervisor logs the others."""
+    """Runs work. Work handles its expected errors, and the supervisor logs the others."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._bots: dict[str, deque[tuple[int, Work]]] = {}
-        """What waits, by bot; the bot whose turn is next comes first."""
+        """The pieces that wait, by bot, with their sizes. The bot whose turn is next comes
+        first."""
         self._bytes: dict[str, int] = {}
+        """The bytes that wait, by bot."""
         self._waiting = 0
+        """How many pieces wait."""
         self._waiting_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        """The pieces under way."""
 
     def put(self, bot: str, size: int, work: Work) -> bool:
-        """Have ``work`` done for ``bot``; it holds ``size`` bytes until then. ``False``: a bound is met, and it is not taken."""
+        """Have ``work`` done for ``bot``, which holds ``size`` bytes until then.
+
+        ``False``: there is no room, and the work is not taken.
+        """
         own = len(self._bots.get(bot, ()))
         own_bytes = self._bytes.get(bot, 0)
         if own >= WAITING_PER_BOT or own_bytes + size > WAITING_PER_BOT_BYTES:
@@ -59,12 +72,12 @@ class FairQueue:
         return True
 
     async def drain(self) -> None:
-        """Wait until all of it is done."""
+        """Wait until all work is done."""
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
     def cancel(self) -> None:
-        """Give up what waits and what is under way."""
+        """Give up the work that waits or is under way."""
         self._bots.clear()
         for task in self._tasks:
             task.cancel()

@@ -1,6 +1,7 @@
 """The answer to ``sealbus.grants``: everything in the policy that concerns one bot.
 
-A client that knows it need not be told which subjects are live, keeps to the rates by itself, and learns how far its clock is off.
+With it a client knows which subjects are live, keeps to the rates by itself, and learns how far its
+clock is off.
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ from sealbus.protocol.subjects import overlap
 from sealbus_broker.gate.policy import Policy, SubjectRule
 
 ROOM_BYTES: Final = 256 * 1024
-"""For names in one answer: half an envelope. A bot with more grants learns the first, and that there are more."""
+"""The room for names in one answer: half an envelope. A bot with more grants learns the first of
+them, and that there are more."""
 
 ENTRY_BYTES: Final = 100
-"""What each entry takes beside its name, or less. With this and the room above an answer stays below 65,536 values, too."""
+"""How many bytes an entry takes beside its name, at most. With both limits an answer also stays
+below 65,536 values."""
 
 
 class Grants:
-    """Answers for each bot, kept while the policy stays the same: a bot asks whenever it connects."""
+    """The answers for all bots, kept while the policy stays the same: a bot asks whenever it
+    connects."""
 
     def __init__(self, relay: str) -> None:
         self._relay = relay
@@ -26,7 +30,7 @@ class Grants:
         self._answers: dict[str, dict[str, Any]] = {}
 
     def answer(self, bot: str, policy: Policy, now_ms: int) -> dict[str, Any]:
-        """What ``bot``, which the policy knows, may do."""
+        """Return the grants of ``bot``, which the policy knows."""
         if policy.digest != self._digest:
             self._digest = policy.digest
             self._answers.clear()
@@ -36,7 +40,7 @@ class Grants:
 
 
 def granted(bot: str, policy: Policy) -> dict[str, Any]:
-    """The part of the answer that depends on the policy alone."""
+    """Return the part of the answer that depends on the policy alone."""
     rule = policy.bots[bot]
     limits = policy.limits
     patterns = dict.fromkeys((*rule.publish, *rule.subscribe))
@@ -60,13 +64,13 @@ def granted(bot: str, policy: Policy) -> dict[str, Any]:
 
 
 class _Room:
-    """What an answer has room for."""
+    """The room in an answer."""
 
     def __init__(self) -> None:
         self.left = ROOM_BYTES
 
     def takes(self, *names: str) -> bool:
-        """Whether an entry with ``names`` has room still. After the first that has none, none has."""
+        """Whether an entry with ``names`` has room. After the first that has none, no other has."""
         self.left -= sum(ENTRY_BYTES + len(name) for name in names) if self.left > 0 else 0
         return self.left > 0
 

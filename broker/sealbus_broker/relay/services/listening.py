@@ -1,8 +1,9 @@
 """Finding out whether anybody listens to a request.
 
-NATS answers a message with ``503`` at once if it has a reply subject and nobody is subscribed to its own. A request's delivery
-comes out of a stream, which NATS does not answer for. So the relay publishes an empty message behind it, on the same subject:
-subscribers ignore it, and where there are none the answer comes back here.
+NATS answers a message that has a reply subject with ``503`` at once, if nobody is subscribed to its
+subject. It gives no such answer for the delivery of a request, which comes out of a stream. So the
+relay publishes an empty message behind the delivery, on the same subject. Subscribers ignore it.
+Where there is no subscriber, the 503 comes back here.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from sealbus.nats.hardened import HardenedClient
 from sealbus.protocol.subjects import BUS
 
 REMEMBERED: Final = 4096
-"""Requests whose answer by NATS may still come: it takes a millisecond, so this is for more requests than a relay can judge."""
+"""How many requests are remembered until NATS may have answered. It answers within a millisecond,
+so these are more requests than a relay can judge in that time."""
 
 _NO_RESPONDERS: Final = b"NATS/1.0 503"
 
@@ -33,21 +35,25 @@ class Asked:
 
 
 class Listening:
-    """Asks NATS, and tells ``nobody`` of each request that nobody listens to."""
+    """Asks NATS about requests."""
 
     def __init__(self, nc: HardenedClient, nobody: Callable[[Asked], None]) -> None:
+        """``nobody`` is called with each request to which nobody listens."""
         self._nc = nc
         self._nobody = nobody
         self._inbox = nc.new_inbox()
+        """The subject of NATS's answers, without its last token, the request's number."""
         self._asked: OrderedDict[bytes, Asked] = OrderedDict()
+        """The requests about which NATS was asked, by the subject of its answer, oldest first."""
         self._begun = 0
+        """How many requests there were."""
 
     async def open(self) -> None:
         """Subscribe to NATS's answers. Call once, before :meth:`probe`."""
         await self._nc.subscribe_direct(f"{self._inbox}.*", self._on_answer)
 
     def probe(self, asked: Asked) -> bytes:
-        """The frame that asks NATS, to be written behind the request's delivery."""
+        """Return the frame that asks NATS. Write it behind the request's delivery."""
         self._begun += 1
         name = b"%b.%x" % (self._inbox.encode(), self._begun)
         self._asked[name] = asked

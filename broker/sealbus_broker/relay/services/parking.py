@@ -1,7 +1,8 @@
 """Messages that a subscriber gave up: kept in the quarantine, where an operator sees them.
 
-The subscriber's client asks on ``sealbus.park``. It names its consumer and the message's place in ACCEPTED, and says what the message
-failed with. What is kept comes from the bus's own store, not from the bot, so a bot can park only what was delivered to it.
+The subscriber's client asks on ``sealbus.park``. It names its consumer, the message's sequence in
+ACCEPTED, and the error. The bytes come from the bus's own store, and not from the bot, so a bot can
+park only a message that was delivered to it.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class Parking:
         now_ms: Callable[[], int],
         shares: Shares,
     ) -> None:
-        """``shares``: parked messages take room in the quarantine, and are charged to the subscription's bot."""
+        """``shares``: a parked message takes room in the quarantine, and counts against its
+        subscriber."""
         self._nc = nc
         self._journal = journal
         self._policy = policy
@@ -55,11 +57,16 @@ class Parking:
         self._shares = shares
 
     async def park(self, bot: str, asked: dict[str, Any]) -> dict[str, Any]:
-        """Keep the message that ``bot`` gave up; return its number in the quarantine.
+        """Keep the message that ``bot`` gave up.
 
-        The number is ``None`` where the message is no longer stored, and where the bot has filled its share of the quarantine: the
-        log names the message, which stays in ACCEPTED for as long as any. Raises :class:`NotServed` for a message that is not
-        the bot's to give up, and nats-py's errors.
+        Returns:
+            Its sequence in the quarantine. ``None``: the message is no longer stored, or the bot
+            has filled its share of the quarantine. The log then names the message, which stays in
+            ACCEPTED as long as any other.
+
+        Raises:
+            NotServed: The message is not the bot's to give up.
+            nats.errors.Error: JetStream does not answer.
         """
         consumer = asked["consumer"]
         sequence = asked["sequence"]
@@ -93,7 +100,7 @@ class Parking:
         return {"record": kept.sequence}
 
     async def _place(self, bot: str, consumer: str, sequence: int) -> dict[str, Any]:
-        """What the consumer is, if it is the bot's own and the message is in its hand."""
+        """Return the consumer's metadata, if it is the bot's own and has the message in hand."""
         if consumer_owner(consumer) != bot:
             raise NotServed(f"{consumer} is not a subscription of {bot}")
         answer = await self._nc.request(f"{API}.CONSUMER.INFO.{ACCEPTED}.{consumer}", b"", READ_S)
@@ -116,9 +123,10 @@ class Parking:
             header = Envelope.decode(data).header
             arrived_at_ms = header.issued_at_ms
         except Malformed:
-            pass  # kept as it is: somebody wrote to the store past the relays
+            pass  # somebody wrote into the stream past the relays: the bytes are kept as they are
         attempts = f"{asked['attempt']} attempts" if asked["attempt"] > 1 else "1 attempt"
-        detail = f"given up after {attempts} ({asked['error']}): subscription {place['durable']} to {place['pattern']}"
+        subscription = f"subscription {place['durable']} to {place['pattern']}"
+        detail = f"given up after {attempts} ({asked['error']}): {subscription}"
         record = Record(
             reason=UNDELIVERABLE,
             detail=detail,

@@ -1,4 +1,9 @@
-"""Reading the QUARANTINE stream: newest first, filtered, in pages."""
+"""Reading the QUARANTINE stream, in pages with the newest records first.
+
+The stream is read in spans of sequences from its end. A consumer of its own gives the headers of a
+span, oldest first, and goes with it. Where a connection is lost, the reading fails, and whoever
+asked asks again.
+"""
 
 from __future__ import annotations
 
@@ -16,26 +21,42 @@ from sealbus_broker.relay import quarantine
 from sealbus_broker.relay.quarantine import RECORD_HEADER, Record
 
 READ_TIMEOUT_S: Final = 2.0
+"""How long JetStream may take for one answer."""
+
 _PAGE: Final = 200
-"""Most records in one answer: about 120 KiB of JSON."""
+"""How many records one answer has: about 120 KiB of JSON."""
+
 _SPAN: Final = 1024
-"""Sequences looked through at once, doubled while too few match, so that a rare reason is found in few steps."""
+"""How many sequences the first span has. Each further span is twice as long, so that a rare reason
+is found in few steps."""
+
 _SPAN_MOST: Final = 32_768
+"""How many sequences the longest span has."""
+
 _MOST_READ: Final = 65_536
-"""Records looked at for one answer: a second or two. Whoever asks goes on behind them."""
+"""How many records are read for one answer, which takes a second or two. The next page goes on
+behind them."""
+
 _BATCH: Final = 2048
-"""Records that one pull asks for."""
+"""How many records one pull asks for."""
+
+_IDLE_NS: Final = 5_000_000_000
+"""After this time JetStream removes a consumer whose relay has died."""
 
 
 async def read_records(
     nc: HardenedClient, *, reason: str | None, session: str | None, subject: str | None, before: int | None, limit: int
 ) -> dict[str, Any]:
-    """A page of the newest records before sequence ``before`` that match.
+    """Read a page of the newest matching records before the sequence ``before``.
 
-    Returns ``{"records": [{"sequence": …, …}], "next": sequence | None, "total": int}``: ``next`` is the ``before`` of the next
-    page; ``total`` counts all that match ``reason`` and ``session``. A page may have few records, or none, and a next one: the
-    engine finds ``reason`` and ``session``, and ``subject`` is looked for here. It is no part of the records' subjects in NATS,
-    because the bound on what one bot can fill counts by those.
+    A page may have few records, or none, and a next page all the same. The server finds ``reason``
+    and ``session``, and ``subject`` is looked for here. It is no part of a record's subject in
+    NATS, because the bound on one bot's records counts by those subjects.
+
+    Returns:
+        ``{"records": [{"sequence": …, …}], "next": sequence, "total": int}``. ``next`` is
+        the ``before`` of the next page. ``total`` counts all records that match ``reason`` and
+        ``session``.
     """
     wanted = quarantine.subject(reason, session)
     state = await _state(nc, wanted)
@@ -62,7 +83,7 @@ async def read_records(
 
 
 async def read_record(nc: HardenedClient, sequence: int) -> tuple[dict[str, Any], bytes] | None:
-    """The record and the raw bytes at ``sequence``, or ``None`` where there is none."""
+    """Return the record and the raw bytes at ``sequence``, or ``None`` where there is no record."""
     answer = await nc.request(f"{API}.DIRECT.GET.{QUARANTINE}", json.dumps({"seq": sequence}).encode(), READ_TIMEOUT_S)
     row = _row((answer.headers or {}).get(RECORD_HEADER), sequence)
     return None if row is None else (row, answer.data)
@@ -77,21 +98,28 @@ async def _state(nc: HardenedClient, wanted: str) -> dict[str, Any]:
 
 
 class _Scan:
-    """Reads the headers of the records up to the sequence ``end`` (not included), oldest first; no body is read."""
+    """Reads the headers of one span of records, oldest first. No body is read."""
 
     def __init__(self, end: int, subject: str | None) -> None:
+        """``end``: the sequence behind the span. ``subject``: of the envelope, ``None`` for any."""
         self.rows: list[dict[str, Any]] = []
+        """The records that match."""
         self.read = 0
+        """How many records were read."""
         self._end = end
         self._subject = subject
-        # A quote inside of a text is escaped, so this cannot stand in one; most headers need not be read further.
+        # Inside of a text a quote is escaped, so no text contains these bytes. Most headers are
+        # decided by them alone.
         self._needle = b"" if subject is None else json.dumps({"subject": subject})[1:-1].encode()
         self._over = False
+        """Whether the span is read."""
         self._left = 0
+        """How many records the pull may still bring."""
         self._changed = asyncio.Event()
 
     async def run(self, nc: HardenedClient, wanted: str, start: int) -> None:
-        """Read those from the sequence ``start`` on whose subject in NATS is one of ``wanted``."""
+        """Read the records from the sequence ``start`` on whose subject in NATS matches
+        ``wanted``."""
         inbox = nc.new_inbox()
         name = inbox.rsplit(".", 1)[-1]
         config = {
@@ -102,7 +130,7 @@ class _Scan:
             "ack_policy": "none",
             "headers_only": True,
             "mem_storage": True,
-            "inactive_threshold": 5_000_000_000,
+            "inactive_threshold": _IDLE_NS,
             "num_replicas": 1,
         }
         create = json.dumps({"stream_name": QUARANTINE, "config": config}).encode()
@@ -126,7 +154,8 @@ class _Scan:
             return
         self._changed.set()
         ack = read_ack(reply)
-        sequence = ack.sequence if ack is not None else self._end  # a status: nothing more
+        # A status says that there are no more records.
+        sequence = ack.sequence if ack is not None else self._end
         if sequence >= self._end:
             self._over = True
             return
@@ -140,7 +169,7 @@ class _Scan:
 
 
 def _record_in(headers: bytes) -> str | None:
-    """The record's header in a block of them."""
+    """Return the record in a block of headers."""
     _, found, rest = headers.partition(f"\r\n{RECORD_HEADER}: ".encode())
     return rest.partition(b"\r\n")[0].decode("ascii", "replace") if found else None
 

@@ -1,7 +1,17 @@
-"""The bus's own subjects (``sealbus.…``), which the relay answers itself.
+"""The bus's own subjects (``sealbus.…``): each request goes to the function that serves it.
 
-A request comes through the gate like any message: sealed, granted, schema-valid, its nonce burned. The answer is a message too: sealed
-and stamped with the bus's key, in the name of ``sealbus``, on the requester's reply subject.
+A request comes through the gate like any message: it is sealed, granted and schema-valid, and its
+nonce is burned. It then goes through these steps:
+
+1. :meth:`ServiceRouter.serve` puts it into a queue in which each bot has its turn. Where the queue
+   has no room, the bot is told that the relay is busy.
+2. Its function runs. An error becomes an answer too, so that nobody waits for nothing.
+3. The answer is sealed and stamped with the bus's key, in the name of ``sealbus``, and is stored on
+   the requester's reply subject.
+
+When the connection is lost, a function that asks JetStream fails, and its requester is told to try
+again. An answer waits until it can be stored, or until nobody waits for it any more. A relay that
+dies answers nothing, and the requester asks again.
 """
 
 from __future__ import annotations
@@ -48,13 +58,16 @@ from sealbus_broker.relay.tally import Tally
 log = structlog.get_logger(__name__)
 
 CHUNK_BYTES: Final = 192 * 1024
-"""Of a quarantined message's bytes in one answer: 256 KiB in base64, well inside an envelope."""
+"""How many bytes of a quarantined message one answer has. That is 256 KiB in base64, well inside an
+envelope."""
 
 TOLD_WAITING: Final = 4096
-"""Answers that something is not so (busy, nobody listens) which may wait to be given. Beyond it the asker learns it by its own
-deadline: such an answer costs as much as a message, and its sender chooses how many are asked for."""
+"""How many answers of the kinds *busy* and *nobody listens* may wait. Such an answer costs as much
+as a message, and its requester chooses how many are needed. Beyond the bound the requester learns
+it by its own deadline."""
 
 Handler = Callable[[str, Any], Awaitable[Any]]
+"""Serves one subject: takes the bot and the request's payload, and returns the answer's payload."""
 
 
 class ServiceRouter:
@@ -73,7 +86,19 @@ class ServiceRouter:
         supervisor: Supervisor,
         shares: Shares,
     ) -> None:
-        """``shares``: what each bot has stored, which answers and parked messages add to."""
+        """Prepare; :meth:`open` subscribes.
+
+        Args:
+            nc: The relay's connection.
+            journal: Stores answers and parked messages.
+            policy: Gives the policy in force.
+            key: The bus key, which seals answers and their stamps.
+            relay: The relay's name, which stamps have.
+            tally: Counts the requests that found no room.
+            now_ms: The wall clock, in ms since 1970.
+            supervisor: Answers for the work.
+            shares: What each bot has stored. Answers and parked messages add to it.
+        """
         self._nc = nc
         self._supervisor = supervisor
         self._answers = Answers(journal=journal, policy=policy, key=key, relay=relay, now_ms=now_ms, shares=shares)
@@ -84,7 +109,9 @@ class ServiceRouter:
         self._listening = Listening(nc, self._tell_that_nobody_listens)
         self._queue = FairQueue(supervisor)
         self._told: deque[Answer] = deque()
+        """The answers *busy* and *nobody listens* that wait to be stored."""
         self._telling: asyncio.Task[None] | None = None
+        """The task that stores them, or the last one that did."""
         self._subscriptions = Subscriptions(nc)
         self._parking = Parking(nc=nc, journal=journal, policy=policy, relay=relay, now_ms=now_ms, shares=shares)
         self._handlers: Mapping[str, Handler] = {
@@ -101,11 +128,14 @@ class ServiceRouter:
         return subject in self._handlers
 
     async def open(self) -> None:
-        """Get ready to learn who listens. Call once, before :meth:`probe`."""
+        """Subscribe to NATS's word on who listens. Call once, before :meth:`probe`."""
         await self._listening.open()
 
     def probe(self, judgment: Judgment, stamp: bytes) -> bytes:
-        """The frame that finds out whether anybody listens to an accepted request; if not, the requester is told."""
+        """Return the frame that asks NATS whether anybody listens to an accepted request.
+
+        If nobody does, the requester is told.
+        """
         assert judgment.envelope is not None
         header = judgment.envelope.header
         return self._listening.probe(Asked(header.bot, header.subject, header.nonce, stamp))
@@ -127,7 +157,7 @@ class ServiceRouter:
             await self._answers.give(batch)
 
     def serve(self, judgment: Judgment, stamp: bytes) -> None:
-        """Start answering an accepted request, or have it wait for its turn. Returns at once; never raises."""
+        """Have an accepted request served in its turn. Return at once, and raise nothing."""
         bot = judgment.arrival.session
         size = len(judgment.arrival.data)
         if not self._queue.put(bot, size, lambda: self._answer(judgment, stamp)):
@@ -137,13 +167,13 @@ class ServiceRouter:
             self._tell(Answer.error(Question(bot, judgment.header.nonce, stamp), BUSY, what))
 
     async def drain(self) -> None:
-        """Wait for the answers that wait or are under way."""
+        """Wait until all requests are served, and all answers are stored."""
         await self._queue.drain()
         if self._telling is not None:
             await asyncio.gather(self._telling, return_exceptions=True)
 
     def cancel(self) -> None:
-        """Give up the answers that wait or are under way."""
+        """Give up the requests and the answers that wait or are under way."""
         self._queue.cancel()
         if self._telling is not None:
             self._telling.cancel()
@@ -160,8 +190,9 @@ class ServiceRouter:
         except (NatsError, OSError, TimeoutError) as error:
             log.warning("request.failed", subject=header.subject, bot=bot, error=type(error).__name__)
             answer = Answer.error(question, UNAVAILABLE, "the relay cannot reach JetStream; try again")
-        except Exception as error:  # noqa: BLE001  # a mistake of ours: whoever asks need not wait for nothing
-            log.error("request.failed", subject=header.subject, bot=bot, error=kind(error))  # noqa: TRY400  # its kind alone
+        except Exception as error:  # noqa: BLE001  # a mistake in Sealbus, of any type
+            # Only its kind: the text of a mistake may hold what a message holds.
+            _tell_mistake(header.subject, bot, error)
             answer = Answer.error(question, NOT_SERVED, "the relay made a mistake; its log says more")
         else:
             answer = Answer(question, pack_json(answered))
@@ -174,7 +205,8 @@ class ServiceRouter:
         return self._grants.answer(bot, policy, self._now_ms())
 
     async def _subscribe(self, bot: str, payload: Any) -> Any:
-        """Make the JetStream consumer behind a durable subscription, if the bot may receive all that the pattern stands for."""
+        """Make the consumer behind a durable subscription, if the policy grants the whole
+        pattern."""
         pattern = payload["pattern"]
         durable = payload["durable"]
         start = payload["from"]
@@ -217,3 +249,7 @@ class ServiceRouter:
         offset = payload.get("offset", 0)
         chunk = base64.b64encode(data[offset : offset + CHUNK_BYTES]).decode()
         return {"record": record, "data": chunk, "size": len(data), "offset": offset}
+
+
+def _tell_mistake(subject: str, bot: str, error: Exception) -> None:
+    log.error("request.failed", subject=subject, bot=bot, error=kind(error))
