@@ -162,7 +162,14 @@ def _limits(limits: Mapping[str, Any]) -> PolicyLimits:
 
 
 class Known:
-    """The newest grants, and the task that asks for newer ones."""
+    """The newest grants, and the task that asks for newer ones.
+
+    How it works. Grants are *unknown* until the first answer. From then on there are always some,
+    and newer ones replace them. One question is under way at a time, and it is asked until it is
+    answered, or fails in a way that another question would not change. A failure is told to whoever
+    waits for the first grants; the next connection asks again. When the connection is lost, the
+    grants stay.
+    """
 
     def __init__(self, ask: Callable[[], Awaitable[Message]], supervisor: Supervisor) -> None:
         """``ask`` asks once on :data:`GRANTS`. Raises :class:`Refused`, :class:`Unresolved` or
@@ -170,13 +177,15 @@ class Known:
         self._ask = ask
         self._supervisor = supervisor
         self._asking: asyncio.Task[None] | None = None
+        """The last question, which may be over."""
         self._answered = asyncio.Event()
         """Set while there are grants, or a failure."""
         self._failure: SealbusError | None = None
-        """Why there are none."""
+        """Why the grants are unknown."""
         self._not_before = 0.0
         """No question because of a stamp before this time, by the loop's clock."""
         self.grants: Grants | None = None
+        """``None`` while they are unknown."""
 
     async def get(self) -> Grants:
         """The grants; waits for the first.
@@ -195,6 +204,7 @@ class Known:
         time."""
         self.renew()
         assert self._asking is not None
+        # wait() and not wait_for(): the question goes on when this caller's time is over.
         await asyncio.wait([self._asking], timeout=timeout_s)
         return await self.get()
 
@@ -240,6 +250,7 @@ class Known:
         """Ask, unless a question is under way. Call with each new connection."""
         if self._asking is None or self._asking.done():
             if self.grants is None:
+                # A failure of the last session is no answer of this one.
                 self._answered.clear()
                 self._failure = None
             self._not_before = asyncio.get_running_loop().time() + ASK_AGAIN_S
@@ -249,6 +260,7 @@ class Known:
         """A stamp was given by ``policy``: ask again if the grants are another's."""
         if self.grants is None or self.grants.policy == policy:
             return
+        # While relays change over, stamps of the old policy and the new one alternate.
         if asyncio.get_running_loop().time() >= self._not_before:
             self.renew()
 

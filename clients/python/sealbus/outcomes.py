@@ -40,7 +40,8 @@ class Refused(SealbusError):
     ) -> None:
         self.faults: tuple[str, ...] = tuple(detail.split("\n")) if detail else ()
         explained = f"{reason.meaning}: {'; '.join(self.faults)}" if self.faults else reason.meaning
-        kept, hint = "", _HINTS.get(reason)
+        kept = ""
+        hint = _HINTS.get(reason)
         if stamp.record is not None:
             kept = f", kept as record {stamp.record}"
             hint = hint or f"operators see the message with `sealbus quarantine show {stamp.record}`"

@@ -227,7 +227,8 @@ class Supervisor:
         until: asyncio.Event | None,
         passes: tuple[type[SealbusError], ...],
     ) -> None:
-        times, pause_s = 0, PAUSE_FIRST_S
+        times = 0
+        pause_s = PAUSE_FIRST_S
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
@@ -239,7 +240,8 @@ class Supervisor:
                     self._say(Ended(self._whose, name, kind(error), 1, None))
                 return
             if loop.time() - began >= STEADY_S:
-                times, pause_s = 0, PAUSE_FIRST_S
+                times = 0
+                pause_s = PAUSE_FIRST_S
             times += 1
             if times > MOST_IN_A_ROW:
                 raise self.fail(name, error)
@@ -359,7 +361,8 @@ def kind(error: BaseException | None) -> str:
         return "cancelled by nobody of ours"
     if isinstance(error, BaseExceptionGroup):  # of a TaskGroup: the first of what was raised in it
         return kind(error.exceptions[0])
-    trace, place = error.__traceback__, ""
+    trace = error.__traceback__
+    place = ""
     while trace is not None:
         place = f" at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
         trace = trace.tb_next

@@ -85,6 +85,7 @@ def decode_text(content: bytes) -> str:
         raise InvalidInput(f"is not UTF-8 text (line {line})", hint="save it as UTF-8") from None
     if (found := misread(text)) is not None:
         at, what, hint = found
-        line, code = text.count("\n", 0, at) + 1, ord(text[at])
+        line = text.count("\n", 0, at) + 1
+        code = ord(text[at])
         raise InvalidInput(f"line {line}: {what} (U+{code:04X})", hint=hint)
     return text

@@ -80,7 +80,8 @@ def reader(kind: Any) -> Read:  # noqa: C901  # one branch a kind of type
         return _model_reader(kind)
     if isinstance(kind, type) and (dataclasses.is_dataclass(kind) or hasattr(kind, "__attrs_attrs__")):
         return _ClassReader(kind)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    origin = typing.get_origin(kind)
+    arguments = typing.get_args(kind)
     if origin is typing.Annotated:
         return reader(arguments[0])
     if origin is Literal:

@@ -123,7 +123,8 @@ class Connector:
     async def _attempt(self, server: str, asked: frozenset[str]) -> HardenedClient:
         """One attempt at one server. Raises :class:`ConnectionFailed` after at most
         :data:`ATTEMPT_S`."""
-        client, began = HardenedClient(), asyncio.get_running_loop().time()
+        client = HardenedClient()
+        began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(ATTEMPT_S):
                 await client.connect(servers=[server], **self.options(asked))
@@ -155,7 +156,8 @@ class Connector:
         client: HardenedClient,
         began: float,
     ) -> ConnectionFailed:
-        waited_s, bot = asyncio.get_running_loop().time() - began, self._credentials.bot
+        waited_s = asyncio.get_running_loop().time() - began
+        bot = self._credentials.bot
         how = {"reached": client.reached, "handshaking": client.is_handshaking}
         return explain(error, server, bot, waited_s=waited_s, **how)
 

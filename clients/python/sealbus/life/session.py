@@ -149,7 +149,8 @@ class Session:
         if self._keeping is not None:
             await end(self._keeping)
             self._keeping = None
-        client, self._client = self._client, None
+        client = self._client
+        self._client = None
         self._up.clear()
         self._held.clear()
         self._released.set()
@@ -203,7 +204,8 @@ class Session:
         self._write_on(client)
 
     def _write_on(self, client: HardenedClient) -> None:
-        frames, self._frames = self._frames, []
+        frames = self._frames
+        self._frames = []
         # A lost frame was an acknowledgement. Its message is delivered again, and recognised.
         with contextlib.suppress(NatsError, OSError):
             client.write(frames)
@@ -287,7 +289,8 @@ class Session:
             elif self._lost_at is not None:
                 await asyncio.sleep(self._connector.next_pause())
             new, asked = await self._connect()
-            old, lost_at = self._client, self._lost_at
+            old = self._client
+            lost_at = self._lost_at
             self._take(new, asked)
             if old is not None:
                 task = self._supervisor.piece(

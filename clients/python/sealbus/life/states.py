@@ -98,6 +98,7 @@ class Life:
         """Set while no connect() is under way."""
         self._settled.set()
         self.state = BotState.NEW
+        """Changed by :meth:`move` alone."""
         self.stopping = asyncio.Event()
         """The signal. Receiving stops; handlers and calls that were begun may end."""
         self.hurry = asyncio.Event()

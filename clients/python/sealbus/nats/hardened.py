@@ -156,7 +156,8 @@ class HardenedClient(WatchedClient):
         if self._pending and self.is_connected:  # otherwise nats-py sends it after reconnecting
             assert self._transport is not None
             self._transport.writelines(self._pending)
-            self._pending, self._pending_data_size = [], 0
+            self._pending = []
+            self._pending_data_size = 0
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         """Close it, whatever state it is in. Never raises, because nats-py has a task call it that
@@ -165,7 +166,8 @@ class HardenedClient(WatchedClient):
         if not self.is_connected:
             # nats-py would write this to the lost connection, fail, and never say that it is
             # closed.
-            self._pending, self._pending_data_size = [], 0
+            self._pending = []
+            self._pending_data_size = 0
         closing = super()._close(status, do_cbs)
         try:
             # nats-py waits for ever after a failed TLS handshake.

@@ -73,7 +73,8 @@ def _lengths(headers: bytes, whole: bytes) -> tuple[int, int]:
     Raises :class:`ProtocolError` for impossible ones, before anything is computed with them or
     waited for.
     """
-    head, size = int(headers), int(whole)
+    head = int(headers)
+    size = int(whole)
     if not head <= size <= _MAX_MESSAGE:
         raise ProtocolError("nats: a message of an impossible size")
     return head, size
@@ -125,7 +126,8 @@ class StrictParser(Parser):
         if len(buffer) < self._wanted:
             return
         self._wanted = 0
-        read, at = bytes(buffer), 0
+        read = bytes(buffer)
+        at = 0
         try:
             while True:
                 end = read.find(b"\r\n", at, at + _MAX_CONTROL_LINE)
@@ -147,7 +149,8 @@ class StrictParser(Parser):
                         raise ProtocolError("nats: malformed HMSG")
                     subject, sid, reply, headers_size, size = found.groups()
                 else:
-                    line, at = read[at:end], end + 2
+                    line = read[at:end]
+                    at = end + 2
                     await self._control(line)
                     continue
                 start = end + 2

@@ -172,7 +172,8 @@ class Pull:
         """Unsubscribe. Only after :meth:`over`."""
         if self._ending is not None:
             self._ending.cancel()
-        subscription, self._subscription = self._subscription, None
+        subscription = self._subscription
+        self._subscription = None
         if subscription is not None and not self._client.is_closed:
             with contextlib.suppress(NatsError, OSError):
                 await subscription.unsubscribe()

@@ -30,7 +30,8 @@ class Transport(TcpTransport):
             await super().connect(uri, buffer_size, connect_timeout)
             return
         self._io_reader, self._io_writer = in_process.connect(uri.hostname, buffer_size)
-        self._bare_io_reader, self._bare_io_writer = self._io_reader, self._io_writer
+        self._bare_io_reader = self._io_reader
+        self._bare_io_writer = self._io_writer
 
     async def connect_tls(
         self,
@@ -45,6 +46,7 @@ class Transport(TcpTransport):
         reader = asyncio.StreamReader(limit=buffer_size)
         protocol = _Encrypted(reader)
         host = uri if isinstance(uri, str) else uri.hostname
+        # As in nats-py, but for the protocol object and the flag.
         starting = loop.start_tls(
             self._io_writer.transport,
             protocol,
@@ -55,14 +57,12 @@ class Transport(TcpTransport):
         transport = await asyncio.wait_for(starting, connect_timeout)
         self.handshaking = False
         assert transport is not None
-        self._io_reader, self._io_writer = (
-            reader,
-            asyncio.StreamWriter(transport, protocol, reader, loop),
-        )
+        self._io_reader = reader
+        self._io_writer = asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
 class _Encrypted(asyncio.StreamReaderProtocol):
     def eof_received(self) -> bool:
         """Have the connection closed."""
         super().eof_received()
-        return False
+        return False  # the original returns True: keep the connection half open

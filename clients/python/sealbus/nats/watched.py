@@ -75,6 +75,8 @@ class WatchedClient(Client):
     def _calls_ended(self, subscription: Any, task: asyncio.Task[None]) -> None:
         if subscription._closed or self.is_closed or task.cancelling():  # noqa: SLF001  # likewise
             return
+        # nats-py's task ends at any error that it does not know. Without another one the messages
+        # would pile up in the subscription's queue, and nobody would say so.
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         log.error("nats: a subscription ended unexpectedly (%s); it goes on", kind(error))
         calls = subscription._wait_for_msgs(self._error_cb)  # noqa: SLF001  # likewise
@@ -96,10 +98,13 @@ class WatchedClient(Client):
         error = await outcome(loop)
         task = asyncio.current_task()
         assert task is not None
+        # The end was due if the connection is closed or lost, or if nats-py has reconnected and
+        # runs other loops: a task that is not in use any more may end as it likes.
         loops = (self._reading_task, self._flusher_task, self._ping_interval_task)
         if task.cancelling() or not self.is_connected or task not in loops:
-            return  # it was due: the connection is closed or lost, or another one has loops of its own
-        said = f"nats: {name} ended unexpectedly ({kind(error)})"  # and not what the error says
+            return
+        # The kind of the error alone, because its text may quote bytes of a stranger.
+        said = f"nats: {name} ended unexpectedly ({kind(error)})"
         log.error("%s; the connection is ended", said)
         failed = await outcome(self._process_op_err(ProtocolError(said)))
         if failed is not None:

@@ -40,7 +40,8 @@ class InHand:
         Asked again only when half of what the window allows is left: a request for each message
         would cost nats-server more than the message.
         """
-        size, waiting = self.window.size, len(self.waiting)
+        size = self.window.size
+        waiting = len(self.waiting)
         room = size - waiting - self.busy
         if room <= 0 or 2 * waiting > size:
             return 0

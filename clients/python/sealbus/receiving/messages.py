@@ -37,9 +37,13 @@ class Messages:
         self._subscribe = subscribe
         self._life = life
         self._entered = False
+        """Whether the block is being run."""
         self._subscription: Subscription | None = None
+        """``None`` outside the block, and in it if the bot was told to stop before."""
         self._stack = AsyncExitStack()
+        """The block as work of the bot, and in it the open subscription."""
         self._last: PendingMessage | None = None
+        """The message that the body works on."""
 
     async def __aenter__(self) -> Self:
         subscription = await self._subscribe()
@@ -56,7 +60,8 @@ class Messages:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        last, self._last = self._last, None
+        last = self._last
+        self._last = None
         if self._subscription is not None:
             # Before the last message ends, which would make room for the next one.
             self._subscription.stop()
@@ -67,7 +72,7 @@ class Messages:
                 last.handled()
             elif isinstance(error, Exception):
                 last.failed(error)
-            else:
+            else:  # cancelled, or the process ends: the message is not at fault
                 last.give_back()
         await self._stack.aclose()
 
@@ -77,12 +82,13 @@ class Messages:
 
     async def __anext__(self) -> Message:
         self._check()
-        last, self._last = self._last, None
+        last = self._last
+        self._last = None
         if last is not None:
             last.handled()
         if self._subscription is not None:
             self._last = await self._subscription.next()
-        if self._last is None:
+        if self._last is None:  # the bot stops
             raise StopAsyncIteration
         return self._last.message
 

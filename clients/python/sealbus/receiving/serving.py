@@ -78,13 +78,14 @@ async def serve(handled: Handled, subscription: Subscription, stopping: asyncio.
     async def take() -> None:
         nonlocal calls
         async with subscription.open(stopping), asyncio.TaskGroup() as running:
-            # What calls leave, such as a message to be parked, needs the subscription: the group
-            # ends first.
+            # The order matters. The group ends before the subscription does, because calls that end
+            # may still have a message acknowledged or parked.
             while True:
                 await free.acquire()
                 pending = await subscription.next()
                 if pending is None:
                     break
+                # One at a time needs no task, which would cost more than a short handler.
                 if handled.concurrency > 1:
                     running.create_task(call(pending), name=f"a handler of {handled.pattern}")
                     continue
@@ -96,7 +97,8 @@ async def serve(handled: Handled, subscription: Subscription, stopping: asyncio.
     try:
         await take()
     except BaseExceptionGroup as several:
-        raise several.exceptions[0] from None  # it ended the others
+        # The first one made the group cancel the others, so only it has something to say.
+        raise several.exceptions[0] from None
 
 
 async def _call(handler: Handler, pending: PendingMessage) -> None:

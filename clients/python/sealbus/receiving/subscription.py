@@ -105,7 +105,8 @@ class DurableSubscription:
 
         Messages that wait then are given back at once.
         """
-        consumer, supervisor = self._place.consumer, self._supervisor
+        consumer = self._place.consumer
+        supervisor = self._supervisor
         watching = supervisor.keep(
             f"the stop of {consumer}",
             lambda: set_after(stopping, self._stop, self._changed, self._supply.attention),

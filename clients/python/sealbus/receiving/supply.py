@@ -167,7 +167,8 @@ class Supply:
         client.when_closed.add(self.attention.set)
         try:
             await pull.open()
-            self._client, self._pull = client, pull
+            self._client = client
+            self._pull = pull
             while not (self._stop.is_set() or self._stuck or client.is_closed):
                 if self._gone and self._session.is_current(client):
                     await self._ask_for_consumer()

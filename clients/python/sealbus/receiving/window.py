@@ -44,8 +44,10 @@ class Window:
 
     def note(self, duration_s: float) -> None:
         """Take the time that one message took into account."""
+        # The slowest time, not the mean: one slow call holds up everything behind it.
         slowest = self._slowest_s = max(duration_s, self._slowest_s * FORGET)
         soon = self._concurrency * BEGIN_S
+        # Compared before it is divided: a handler may take no measurable time.
         reserve = MAX_IN_HAND if slowest * MAX_IN_HAND <= soon else int(soon / slowest)
         self._handled += 1
         self.size = max(self._concurrency, min(reserve, self._concurrency + self._handled))

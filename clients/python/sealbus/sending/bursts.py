@@ -30,9 +30,11 @@ def bursts(waiting: list[Pending]) -> Iterator[list[Pending]]:
     size = 0
     for one in waiting:
         room = len(one.payload) + len(one.header.parent or b"") + MAX_SEAL_BYTES + MAX_NAMES_BYTES
+        # An upper bound: the sizes are known exactly only when the messages are sealed.
         if batch and (len(batch) == BURST or size + room > MAX_TOGETHER_BYTES):
             yield batch
-            batch, size = [], 0
+            batch = []
+            size = 0
         batch.append(one)
         size += room
     if batch:
@@ -41,7 +43,8 @@ def bursts(waiting: list[Pending]) -> Iterator[list[Pending]]:
 
 def seal_burst(key: SigningKey, batch: Sequence[Pending], now_ms: int) -> bytes:
     """One NATS message: a new attempt of each of ``batch``, under one signature."""
-    # A clock that was set back must not have an attempt issued before its nonce was born.
+    # The relay refuses an attempt that was issued before its nonce was born, which a clock that was
+    # set back would produce.
     issued = [_unused(max(now_ms, one.header.birth_ms), one.attempts.values()) for one in batch]
     drafts = [(replace(one.header, issued_at_ms=at), one.payload) for one, at in zip(batch, issued, strict=True)]
     envelopes = seal_envelopes(key, drafts)

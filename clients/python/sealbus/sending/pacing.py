@@ -63,11 +63,15 @@ class Pace(Generic[Item]):
         self._waiting: list[tuple[int, Item]] = []
         """A heap: messages that were refused go before those that were not sent yet."""
         self._timer: asyncio.TimerHandle | None = None
+        """Runs out at the turn of the first one; ``None`` while nothing waits."""
         self._used_until = 0.0
+        """The relay's "theoretical arrival time", by the loop's clock: each message moves it by an
+        interval, and it may be ahead of now by the tolerance."""
         self._slower = 1.0
         """By which factor the pauses are longer than the rate asks for, because others use it
         too."""
         self._refused_at = 0.0
+        """When the relay last refused a message for its rate, or the pace last became faster."""
         self.set_rate(rate)
 
     def set_rate(self, rate: Rate) -> None:
@@ -75,6 +79,8 @@ class Pace(Generic[Item]):
         self.rate = rate
         self._interval_s = 1 / rate.per_second
         tolerance_s = (rate.burst - 1) * self._interval_s
+        # Messages that were sent evenly may arrive closer together. The unused part of the burst
+        # takes that up.
         self._tolerance_s = tolerance_s - min(JITTER_S, tolerance_s / 2)
         self._turn_s = min(TURN_S, self._tolerance_s)
         if rate.burst == 1:
@@ -95,9 +101,11 @@ class Pace(Generic[Item]):
     def hold_back(self) -> None:
         """The relay refused a message for its rate: somebody else uses the allowance."""
         now = asyncio.get_running_loop().time()
-        if now - self._refused_at >= self._interval_s * self._slower:  # what was sent together is refused together
+        # Messages that were sent together are refused together, and count as one refusal.
+        if now - self._refused_at >= self._interval_s * self._slower:
             self._slower = min(2 * self._slower, SLOWEST)
         self._refused_at = now
+        # As if the whole burst were used up: whoever shares the allowance has used it.
         self._used_until = max(
             self._used_until,
             now + self._tolerance_s + self._interval_s * self._slower,
@@ -109,7 +117,8 @@ class Pace(Generic[Item]):
         if used_until - now > self._tolerance_s:
             return False
         if self._slower > 1 and now - self._refused_at >= RECOVERY_S:
-            self._slower, self._refused_at = max(1.0, self._slower / 1.25), now
+            self._slower = max(1.0, self._slower / 1.25)
+            self._refused_at = now
         self._used_until = used_until + self._interval_s * self._slower
         return True
 

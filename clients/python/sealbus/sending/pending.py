@@ -183,7 +183,8 @@ class Pending:
 
     def abandoned(self) -> SealbusError:
         """The bot is closed."""
-        subject, nonce = self.header.subject, self.header.nonce
+        subject = self.header.subject
+        nonce = self.header.nonce
         if not self.attempts and not self.resumed:
             return NotConnected(f"the bot was closed before the message on {subject} was sent")
         return Unresolved(

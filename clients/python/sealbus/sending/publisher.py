@@ -147,9 +147,8 @@ class Publisher:
         verdict: asyncio.Future[Stamp] = asyncio.get_running_loop().create_future()
         pace = self._pace(declared) if declared is not None and declared.rate is not None else None
         self._begun += 1
-        begun, nameless = self._begun, not resumed
         pending = Pending(
-            order=begun,
+            order=self._begun,
             header=header,
             payload=payload,
             live=live,
@@ -159,7 +158,7 @@ class Publisher:
             pace=pace,
             on_named=on_named,
             interval_s=RETRY_FIRST_S,
-            is_nameless=nameless,
+            is_nameless=not resumed,
         )
         self._all[pending] = None
         if resumed:

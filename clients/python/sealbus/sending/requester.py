@@ -1,4 +1,11 @@
-"""Asking: each request until its first verified answer is here."""
+"""Asking: each request until its first verified answer is here.
+
+How it works. A request is published like any live message, and *waits* under its nonce until one of
+these ends it: an answer on ``bus.reply.<bot>.<nonce>``, a refusal, the end of its time, or the
+bot's close. An answer may come before the verdict: it carries the accepting stamp, which then
+serves as the receipt. A lost connection changes nothing here; the publisher sends the request again
+under its nonce, and the bus accepts one attempt.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +46,7 @@ class Requester:
         self._opener = opener
         self._verifier = verifier
         self._waiting: dict[bytes, tuple[Header, asyncio.Future[Message]]] = {}
+        """The header and the answer of each request that waits, by its nonce."""
 
     async def request(
         self, header: Header, payload: bytes, *, timeout_s: float, declared: Declared | None = None
@@ -59,7 +67,8 @@ class Requester:
 
         def on_named(sent: Header) -> None:
             nonlocal ends, nonce
-            if self._waiting.pop(nonce, None) is None:  # else it has another nonce now, and no more time
+            # Sent for the first time. A request that only gets another nonce gets no more time.
+            if self._waiting.pop(nonce, None) is None:
                 ends = loop.time() + timeout_s
             nonce = sent.nonce
             self._waiting[nonce] = sent, answer
@@ -84,7 +93,9 @@ class Requester:
         finally:
             self._waiting.pop(nonce, None)
             if answer.done() and not answer.cancelled():
-                answer.exception()  # looked at, in case it was abandoned while the verdict was waited for
+                # asyncio reports an exception that nobody looks at. abandon() may have set this one
+                # while the verdict was still waited for.
+                answer.exception()
 
     def answers(self) -> list[asyncio.Future[Message]]:
         """The answers that callers of :meth:`request` wait for."""
@@ -105,6 +116,8 @@ class Requester:
         message = self._opener.open(subject, data, BUS)
         if message is None:
             return
+        # A verified message proves only that the bus accepted it on this subject. Whether it
+        # answers this request is in its parent, which check_answer() looks at.
         request, answer = waiting
         try:
             accepted = check_answer(
@@ -116,7 +129,8 @@ class Requester:
         except Malformed as error:
             self._opener.refuse(error.what)
         else:
-            self._publisher.take(accepted)  # whose receipt may be lost, or on its way still
+            # The request's own receipt may be lost, or still on its way.
+            self._publisher.take(accepted)
             if message.envelope.header.schema_name == ERROR_SCHEMA:
                 answer.set_exception(_failure(message, request.subject))
             else:
