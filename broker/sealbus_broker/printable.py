@@ -1,7 +1,7 @@
 """Text from elsewhere, made safe to show.
 
-A property name, a file's content or a quarantined header is whatever its author wanted it to be. Shown raw, it can move a
-terminal's cursor, hide the line above, or forge a second line in a log.
+A stranger chooses a property name, a file's content or a quarantined header. Shown raw, it can move
+a terminal's cursor, hide the line above, or forge a second line in a log.
 """
 
 from __future__ import annotations
@@ -16,12 +16,22 @@ _INVISIBLE: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
 """Letters, marks and symbols that Unicode calls printable and a terminal shows as nothing."""
 
 MAX_MARKS: Final = 3
-"""Combining marks in a row: Vietnamese needs two and Tibetan three. Longer stacks paint over the lines beside them."""
+"""How many combining marks may follow each other. Vietnamese needs two and Tibetan three. Longer
+stacks paint over the lines beside them."""
+
+_OWN: Final = "\x1b\\[(?:0|1|3[1-3])m|\r\x1b\\[K"
+"""What a command itself says to a terminal: bold, red, green, yellow, the end of those, and a new
+status line."""
+
+_STEERING: Final = re.compile(f"({_OWN})|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def printable(text: str, limit: int = 80) -> str:
-    """``text`` in printable ASCII, at most ``limit`` characters: everything else escaped (``\\n``, ``\\x1b``, ``\\u202e``), and
-    ``...`` at the end where it was cut. A backslash is doubled, so that two different texts never look the same."""
+    """Return ``text`` in printable ASCII, with at most ``limit`` characters.
+
+    Any other character is escaped (``\\n``, ``\\x1b``, ``\\u202e``). A text that was cut ends with
+    ``...``. A backslash is doubled, so that two different texts never look the same.
+    """
     out: list[str] = []
     size = 0
     for at, char in enumerate(text):
@@ -39,10 +49,12 @@ def printable(text: str, limit: int = 80) -> str:
 
 
 def readable(text: str, limit: int = 200) -> str:
-    """``text`` for people: letters of every script as they are, at most ``limit`` characters, else as :func:`printable`.
+    """Return ``text`` for people, with at most ``limit`` characters and the letters of every
+    script.
 
-    Escaped is what can steer a terminal or deceive the eye: control characters, characters that change the direction of
-    writing, invisible characters, spaces other than the usual one, and combining marks without a letter before them.
+    Characters that can steer a terminal or deceive the eye are escaped, as :func:`printable` does:
+    control characters, characters that change the direction of writing, invisible characters,
+    spaces other than the usual one, and combining marks without a letter before them.
     """
     out: list[str] = []
     size = 0
@@ -55,31 +67,28 @@ def readable(text: str, limit: int = 200) -> str:
 
 
 def readable_json(value: object) -> str:
-    """``value`` as JSON for people: what :func:`readable` would escape is written as JSON's own escape."""
+    """Return ``value`` as JSON for people, with JSON's own escapes where :func:`readable`
+    escapes."""
     text = json.dumps(value, ensure_ascii=False)
     if text.isascii() and text.isprintable():
         return text
-    # What is escaped here can stand in strings and keys alone, where an escape means the same.
+    # Such characters occur only in strings and keys, where an escape means the same.
     return "".join(
         char if char in ("\\", shown) else _json_escaped(char) for char, shown in zip(text, _shown(text), strict=True)
     )
 
 
 def json_line(value: object) -> str:
-    """``value`` as JSON in printable ASCII: one line for programs, and harmless on a terminal."""
+    """Return ``value`` as one line of JSON in printable ASCII, which is harmless on a terminal."""
     return json.dumps(value).replace("\x7f", "\\u007f")  # which json leaves as it is
 
 
-_OWN: Final = "\x1b\\[(?:0|1|3[1-3])m|\r\x1b\\[K"
-"""What a command itself says to a terminal: bold, red, green, yellow, no more of it, and a new status line."""
-
-_STEERING: Final = re.compile(f"({_OWN})|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-
-
 def harmless(text: str) -> str:
-    """``text`` as it may go to a terminal, whatever is in it: the last net, behind what escapes a part of it.
+    """Return ``text`` as it may go to a terminal, whatever is in it.
 
-    Escaped is what steers a terminal or turns the direction of writing, unless a command says it itself (:data:`_OWN`).
+    This is the last net behind the functions that escape parts of a text. It escapes characters
+    that steer a terminal or turn the direction of writing, except those of the command itself
+    (:data:`_OWN`).
     """
     return _STEERING.sub(lambda found: found[1] or _escaped(found[0]), text)
 
@@ -90,8 +99,9 @@ def _json_escaped(char: str) -> str:
 
 
 def _shown(text: str) -> Iterator[str]:
-    """Each character of ``text`` as people see it."""
-    marks = MAX_MARKS  # none may begin the text: it would join what stands before
+    """Give each character of ``text`` as people are to see it."""
+    # No mark may begin the text: it would join the character before.
+    marks = MAX_MARKS
     for char in text:
         if char.isascii():
             marks = 0 if char.isalnum() else MAX_MARKS

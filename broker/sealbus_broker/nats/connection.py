@@ -20,16 +20,19 @@ __all__ = ["HardenedClient", "Link", "connect", "disconnect"]
 log = structlog.get_logger(__name__)
 
 RECONNECT_S: Final = 0.25
-"""Between two attempts at one server: a nats-server that restarts is back after some 0.3 s, and a
-refused connection costs next to nothing."""
+"""The pause between two attempts at one server. A nats-server that restarts is back after about 0.3
+s, and a refused connection costs next to nothing."""
 
 ATTEMPT_S: Final = 5.0
-"""How long one attempt at the start may take before a new one begins: a server that listens and
+"""How long one attempt at the start may take before a new one begins. A server that listens and
 says nothing would hold it for ever."""
 
 PAUSE_FIRST_S: Final = 1.0
+"""The pause after the first attempt at the start, which doubles: compose and systemd start a relay
+before its server."""
+
 PAUSE_MOST_S: Final = 5.0
-"""Between two attempts at the start: compose and systemd start a relay before its server."""
+"""The longest such pause."""
 
 CLOSE_S: Final = 2.0
 """How long the end of a connection may take. A server that is stopped (SIGSTOP, a full disk) never
@@ -124,7 +127,8 @@ class Link:
         if self._client is None:
             self._tell(error)
         else:
-            # What NATS or the system said may be shown; a mistake's text may hold what a message holds.
+            # The text of NATS or of the system may be shown. The text of a mistake in Sealbus may
+            # hold what a message holds.
             known = isinstance(error, (NatsError, OSError))
             log.warning(
                 "nats.failed", connection=self._what, error=f"{type(error).__name__}: {error}" if known else kind(error)
@@ -144,7 +148,7 @@ def _hint(cause: Exception) -> str:
     if STORES_NOTHING in str(cause):
         return "free space where the bus's folder is"
     if isinstance(cause, AuthorizationError) or "authorization" in str(cause).lower():
-        return "that server has another bus's configuration: start it with what `sealbus prepare` writes"
+        return "that server has another bus's configuration: start it as `sealbus prepare` says"
     if isinstance(cause, ConnectionRefusedError):
         return "nobody listens there: start nats-server, or name its address with --server"
     return "is nats-server running there, with the configuration that `sealbus prepare` writes?"

@@ -1,6 +1,8 @@
-"""The NATS JWTs of the auth callout: the server's request is verified, the relay's answer is signed.
+"""The NATS JWTs of the auth callout: the server's request is verified, the relay's answer is
+signed.
 
-Version 2 of NATS's claims, algorithm ``ed25519-nkey``, and no other: the header's algorithm is compared, never obeyed.
+They have version 2 of NATS's claims and the algorithm ``ed25519-nkey``, and no other. The header's
+algorithm is compared, and never obeyed.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ from sealbus.errors import InvalidInput, Malformed
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey, verify
 
 MAX_JWT_BYTES: Final = 64 * 1024
-"""nats-server puts a CONNECT of at most 4,096 bytes and a few hundred of its own into a request. Even if JSON escapes every
-byte of it with six, and after base64, 64 KiB hold it."""
+"""The largest request. nats-server puts a CONNECT of at most 4,096 bytes and a few hundred bytes of
+its own into it. 64 KiB hold that, even if JSON escapes every byte with six, and after base64."""
 
 REQUEST_AUDIENCE: Final = "nats-authorization-request"
+"""For whom nats-server makes its requests."""
 
 _HEADER: Final = {"typ": "JWT", "alg": "ed25519-nkey"}
 
@@ -32,18 +35,26 @@ def _decode(text: bytes) -> bytes:
 
 
 def sign(claims: Mapping[str, Any], key: SigningKey, issued_at_s: int) -> str:
-    """A JWT over ``claims``, issued by ``key`` at ``issued_at_s`` (seconds since 1970 UTC)."""
+    """Make a JWT over ``claims``, issued by ``key`` at ``issued_at_s`` (seconds since 1970 UTC)."""
     full = {**claims, "iss": key.public.text, "iat": issued_at_s}
     signed = f"{_encode(json.dumps(_HEADER).encode())}.{_encode(json.dumps(full).encode())}"
     return f"{signed}.{_encode(key.sign(signed.encode()))}"
 
 
 def verify_request(token: bytes, now_s: float, skew_s: float) -> dict[str, Any]:
-    """The claims of an authorization request, if a nats-server issued it, for us, and it is in force at ``now_s``.
+    """Return the claims of an authorization request, if they hold.
 
-    ``skew_s``: how far the server's clock may be behind, on another machine. The server signs with its own key, which is its id;
-    it lets no login, not even a relay's, publish on the callout's subject, so which server it is does not matter, but the claims
-    must be whole. Raises :class:`Malformed` that says what did not hold.
+    A nats-server must have issued it for an auth callout, and it must be in force. The server signs
+    with its own key, which is its id. It lets no login publish on the callout's subject, not even a
+    relay's. So any server's key will do.
+
+    Args:
+        token: The request.
+        now_s: The relay's time, in seconds since 1970 UTC.
+        skew_s: How far the server's clock may be behind the relay's.
+
+    Raises:
+        Malformed: It does not hold. The text says why.
     """
     if len(token) > MAX_JWT_BYTES:
         raise Malformed(f"a request of {len(token)} bytes; at most {MAX_JWT_BYTES}")
@@ -65,7 +76,8 @@ def verify_request(token: bytes, now_s: float, skew_s: float) -> dict[str, Any]:
         raise Malformed("a JWT for another purpose")
     if issuer != server or not isinstance(issuer, str):
         raise Malformed("issued by another than the server it is about")
-    if not isinstance(expires, int | float) or not expires >= now_s - skew_s:  # so written, NaN has expired
+    # Written in this way, NaN has expired.
+    if not isinstance(expires, int | float) or not expires >= now_s - skew_s:
         raise Malformed("the request has expired")
     if not verify(_server_key(issuer), head + b"." + body, signature):
         raise Malformed("the server's signature does not hold")
@@ -73,7 +85,7 @@ def verify_request(token: bytes, now_s: float, skew_s: float) -> dict[str, Any]:
 
 
 def _server_key(text: str) -> bytes:
-    """A nats-server's id is its public key, of the kind that begins with N."""
+    """Read a nats-server's id, which is its public key, of the kind that begins with N."""
     try:
         return PublicKey.parse(text, KeyKind.BUS).raw
     except InvalidInput:

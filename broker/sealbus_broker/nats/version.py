@@ -1,4 +1,4 @@
-"""Which nats-server the bus can stand on."""
+"""The versions of nats-server that the bus can run on."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Final
 from sealbus_broker.errors import ServerFailed
 
 OLDEST_VERSION: Final = (2, 14)
-"""The first that knows every field of the streams' configurations. Older ones refuse the whole of it: 2.12 for
-``allow_batched``. There was no 2.13."""
+"""The first version that knows every field of the streams' configurations. An older one refuses the
+whole configuration: 2.12 because of ``allow_batched``. There was no 2.13."""
 
 
 def check_version(version: object) -> None:
-    """Raise :class:`ServerFailed` if a server that calls itself ``version`` is older, or does not say."""
+    """Raise :class:`ServerFailed` if ``version``, as a server says, is older or missing."""
     parts = re.match(r"(\d+)\.(\d+)", str(version))
     if parts is None or tuple(map(int, parts.groups())) < OLDEST_VERSION:
         oldest = ".".join(map(str, OLDEST_VERSION))
