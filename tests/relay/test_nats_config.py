@@ -50,7 +50,7 @@ def accepted_by_nats(text: str, folder: Path) -> bool:
     ],
 )
 def test_any_folder_will_do(tmp_path: Path, name: str) -> None:
-    config = replace(a_config(tmp_path / name, SECRETS), pid_file=tmp_path / name / "pid", http_port=8222)
+    config = replace(a_config(tmp_path / name, SECRETS), log_file=tmp_path / name / "log", http_port=8222)
     assert accepted_by_nats(render(config), tmp_path)
 
 

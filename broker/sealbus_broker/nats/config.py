@@ -1,24 +1,26 @@
-"""The nats-server configuration that the bus stands on, as text. Pure: values in, text out, and no secret in it.
+"""The nats-server configuration of the bus, as text. It is pure, and has no secret.
 
-Two accounts keep bots and JetStream apart (ADR 2). nats-server publishes a server-made answer to whatever ``reply`` subject a
-client names, with the *server's* rights inside the account that the request was served in. In one account, an acknowledgement
-with the reply ``$JS.API.STREAM.DELETE.ACCEPTED`` deleted the stream (measured, 2.15.1). So:
+Two accounts keep bots and JetStream apart (ADR 2). nats-server publishes an answer of its own to
+any ``reply`` subject that a client names, with the *server's* rights inside the account that served
+the request. In one account, an acknowledgement with the reply ``$JS.API.STREAM.DELETE.ACCEPTED``
+deleted the stream (measured, 2.15.1). So there are these accounts:
 
-``BUS``   JetStream, the relays, every stream. No bot ever logs in here.
-``BOTS``  all bots. Has no JetStream; only what is exported and imported below passes between the two.
-``FULL``  nobody. A bot that has as many sessions as it may is sent here, and told so.
+``BUS``   has JetStream, the relays and every stream. No bot ever logs in here.
+``BOTS``  has all bots, and no JetStream. Only the exports and imports below pass between the two.
+``FULL``  has nobody. A bot that has all its sessions is sent here, and is told so.
 
-============================================  ==========  ====================================================
-subject                                       direction   what for
-============================================  ==========  ====================================================
-``send.*`` ``call.*``                         BOTS → BUS  envelopes on their way in
-``bus.>`` ``inbox.>``                         BUS → BOTS  stamped messages and receipts on their way out
-``$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.*``      service     a bot's durable subscription asks for messages
-``$JS.ACK.ACCEPTED.>``                        service     and acknowledges them
-``$SYS.REQ.ACCOUNT.BOTS.CONNZ``               SYS → BUS   who is connected, for the limit of a bot's sessions
-============================================  ==========  ====================================================
+========================================  ==========  ============================================
+subject                                   direction   use
+========================================  ==========  ============================================
+``send.*`` ``call.*``                     BOTS → BUS  envelopes on their way in
+``bus.>`` ``inbox.>``                     BUS → BOTS  stamped messages and receipts
+``$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.*``  service     a durable subscription asks for messages
+``$JS.ACK.ACCEPTED.>``                    service     and acknowledges them
+``$SYS.REQ.ACCOUNT.BOTS.CONNZ``           SYS → BUS   who is connected, for the limit of sessions
+========================================  ==========  ============================================
 
-Within ``BOTS`` a session's own permissions say which bot may do what: see :mod:`sealbus_broker.door.admission`.
+Within ``BOTS`` the permissions of a session say which bot may do what: see
+:mod:`sealbus_broker.door.admission`.
 """
 
 from __future__ import annotations
@@ -46,85 +48,102 @@ _ACK_ANY: Final = f"{PREFIX}.{ACCEPTED}.>"
 """The subjects on which bots acknowledge such messages."""
 
 FULL_ACCOUNT: Final = "FULL"
-"""Takes no connection. A bot that has all its sessions is admitted into it, because nats-server then tells the client that there
-are too many connections; of a login that is refused it tells nothing (measured, 2.15.1)."""
+"""An account that takes no connection. A bot that has all its sessions is admitted into it, because
+nats-server then tells the client that there are too many connections. It tells nothing about a
+login that is refused (measured, 2.15.1)."""
 
 CONNECTIONS_SUBJECT: Final = f"$SYS.REQ.ACCOUNT.{BOTS_ACCOUNT}.CONNZ"
-"""Where nats-server says which bots are connected."""
+"""The subject on which nats-server says which bots are connected."""
 
 MAX_PAYLOAD_BYTES: Final = 1024 * 1024
-"""nats-server's own default, written out because limits of the protocol are derived from it."""
+"""The largest message. It is nats-server's own default, written out because limits of the protocol
+come from it."""
 
 MAX_BOT_PAYLOAD_BYTES: Final = MAX_ENVELOPE_BYTES + 64 * 1024
-"""What a bot may publish: above the largest envelope, so that one slightly too large still gets its verdict (``size``), and far
-enough below :data:`MAX_PAYLOAD_BYTES` that the quarantine can wrap it whole."""
+"""The largest message of a bot. It is larger than any envelope, so that an envelope that is
+slightly too large gets its verdict (``size``). It is so far below :data:`MAX_PAYLOAD_BYTES` that
+the quarantine can wrap it whole."""
 
 MAX_SUBSCRIPTIONS: Final = 1024
-"""Subscriptions of one bot's connection; each costs the server memory and matching time."""
+"""How many subscriptions a bot's connection may have. Each costs the server memory and time."""
 
 AUTHORIZATION_TIMEOUT_S: Final = 2
 """How long nats-server waits for the relay's answer to a login."""
 
 UNBOUNDED_BYTES: Final = 2**50
-"""JetStream's limits for all streams together: 1 PiB, more than one server's disk has. Each stream has its own limit from the
-policy, so a second limit adds nothing and does harm. It keeps nats-server from starting (or its streams from being restored) when the
-policy's limits are lowered, because the streams still have the larger ones then; and it refuses limits that are raised until
-nats-server is restarted. Left out, nats-server takes three quarters of the disk that is *free* when it starts."""
+"""JetStream's limit for all streams together: 1 PiB, more than any server's disk has. Each stream
+has its own limit from the policy, so a second limit adds nothing. It does harm. When the policy's
+limits are lowered, it keeps nats-server from starting or from restoring its streams, which still
+have the larger limits. When they are raised, it refuses them until nats-server is restarted.
+Without a number, nats-server takes three quarters of the disk that is *free* when it starts."""
 
 MAX_BUFFERED_MESSAGES: Final = 10_000
-"""Messages of one stream that nats-server has received and not stored yet. It drops what comes on top, of all bots alike, and says
-so in its own log only; their senders have no receipt and send again. Some 3 s of writing for a disk that syncs 3,000 messages a
-second: what waits longer is soon retried, and would be written twice. nats-server's own default, written out."""
+"""How many messages of one stream nats-server keeps that it has received and not stored yet. It
+drops further messages, of all bots alike, and says so only in its own log. Their senders have no
+receipt and send again. A disk that syncs 3,000 messages a second writes these in about 3 s. A
+message that waits longer is soon retried, and would be written twice. It is nats-server's own
+default, written out."""
 
 MAX_BUFFERED_BYTES: Final = 128 * 1024 * 1024
-"""The same in bytes: four streams come to 512 MiB of memory at most."""
+"""The same in bytes. Four streams have 512 MiB of memory at most."""
 
 MAX_PENDING_BYTES: Final = 16 * 1024 * 1024
-"""What may wait for one connection that does not read as fast as messages come; then nats-server ends it. A bot has 64 connections, unless
-its policy says otherwise, so this is a gigabyte for a bot that reads on none of them. A relay that judges reads again soon
-(``pipeline.GIVE_WAY_S``). nats-server's own default is 64 MiB: 62 silent sessions took 2.2 GiB of memory then."""
+"""How much may wait for a connection that does not read as fast as messages come. Then nats-server
+ends it. A bot has 64 connections, unless its policy says otherwise, so a bot that reads on none of
+them costs a gigabyte. A relay that judges reads again soon (``pipeline.GIVE_WAY_S``). nats-server's
+own default is 64 MiB, and 62 silent sessions then took 2.2 GiB of memory."""
 
 LOG_BYTES: Final = 16 * 1024 * 1024
+"""The size of a file of the embedded server's log. A refused login writes about 200 bytes, so a
+stranger can push older lines out. Two files hold more than 150,000 such lines."""
+
 LOG_FILES: Final = 2
-"""The embedded server's log: a refused login writes some 200 bytes, so a stranger pushes older lines out. Two files of this size
-hold more than 150,000 of them."""
+"""How many files of its log the embedded server keeps."""
 
 RESERVED_CONNECTIONS: Final = 64
-"""Connections that bots cannot use up, so that a relay can always come back."""
+"""How many connections bots cannot use up, so that a relay can always come back."""
 
 
 @dataclass(frozen=True, slots=True)
 class NatsConfig:
-    """What :func:`render` needs to know.
-
-    ``sync_interval``: ``"always"`` (default) makes JetStream fsync before it acknowledges. Its own default of two minutes lost
-    acknowledged writes on power failure (Jepsen, 2.12.1), and a nonce ledger that forgets readmits old envelopes; the price is
-    about half of the sequential rate on one node. A duration (``"2m"``) is for buses that can live with that.
-
-    ``max_file_bytes`` and ``max_memory_bytes``: JetStream's own limits, above any that a policy sets (see :data:`UNBOUNDED_BYTES`).
-    """
+    """The values of a configuration."""
 
     store_dir: Path
+    """JetStream's folder."""
     relay: PublicKey
+    """The key of the relays' own login."""
     issuer: PublicKey
+    """The key that signs the sessions of bots."""
     host: str = "127.0.0.1"
     port: int = 4222
     server_name: str = "sealbus"
-    pid_file: Path | None = None
     http_port: int | None = None
+    """The port of nats-server's monitoring, on this machine only. ``None``: there is no
+    monitoring."""
     log_file: Path | None = None
-    """Where nats-server writes its log, and begins anew when it has grown. ``None``: to standard error, for whoever runs it to bound."""
+    """The file of nats-server's log, which is begun anew when it has grown. ``None``: the log goes
+    to standard error, and whoever runs the server bounds it."""
     sync_interval: str = "always"
+    """``"always"`` makes JetStream sync the disk before it acknowledges. Its own default of two
+    minutes lost acknowledged writes in a power failure (Jepsen, 2.12.1), and a nonce ledger that
+    forgets readmits old envelopes. The price is about half of the sequential rate on one node. A
+    duration (``"2m"``) is for buses that can bear such a loss."""
     max_file_bytes: int = UNBOUNDED_BYTES
+    """JetStream's own limit on disk, above any that a policy sets."""
     max_memory_bytes: int = UNBOUNDED_BYTES
+    """The same in memory."""
     max_connections: int = 8192
 
 
 def quote(text: str | Path) -> str:
-    """``text`` as a quoted string of the configuration language, in which nothing is special.
+    """Return ``text`` as a quoted string of the configuration language.
 
-    The language knows the escapes of Go and reads ``$name`` outside quotes only. Raises :class:`InvalidInput` for control
-    characters: no path of ours has them, and an error is better than a line that ends early.
+    The language has the escapes of Go, and reads ``$name`` only outside of quotes.
+
+    Raises:
+        InvalidInput: The text has control characters. No path of a bus has them, and an error is
+        better than
+            a line that ends early.
     """
     given = str(text)
     if any(ord(char) < 0x20 or ord(char) == 0x7F for char in given):
@@ -133,7 +152,7 @@ def quote(text: str | Path) -> str:
 
 
 def render(config: NatsConfig) -> str:
-    """The whole configuration file."""
+    """Return the whole configuration file."""
     jetstream = [
         f"store_dir: {quote(config.store_dir)}",
         f"sync_interval: {quote(config.sync_interval)}",
@@ -143,8 +162,6 @@ def render(config: NatsConfig) -> str:
         f"max_buffered_size: {MAX_BUFFERED_BYTES}",
     ]
     optional = []
-    if config.pid_file is not None:
-        optional.append(f"pid_file: {quote(config.pid_file)}")
     if config.log_file is not None:
         optional += [
             f"log_file: {quote(config.log_file)}",
@@ -152,7 +169,8 @@ def render(config: NatsConfig) -> str:
             f"logfile_max_num: {LOG_FILES}",
         ]
     if config.http_port is not None:
-        optional.append(f"http: {quote(f'127.0.0.1:{config.http_port}')}  # monitoring, never beyond this machine")
+        monitoring = quote(f"127.0.0.1:{config.http_port}")
+        optional.append(f"http: {monitoring}  # monitoring, never beyond this machine")
     relay = config.relay.text
     issuer = config.issuer.text
     return f"""\
@@ -211,7 +229,11 @@ accounts {{
     ]
   }}
   # The list of connections, and nothing else of the system. The relays count each bot's sessions.
-  {SYSTEM_ACCOUNT} {{ exports: [ {{ service: {quote(CONNECTIONS_SUBJECT)}, accounts: [ {BUS_ACCOUNT} ] }} ] }}
+  {SYSTEM_ACCOUNT} {{
+    exports: [
+      {{ service: {quote(CONNECTIONS_SUBJECT)}, accounts: [ {BUS_ACCOUNT} ] }}
+    ]
+  }}
   # For a bot that has all its sessions. It takes no connection, and the client is told why.
   {FULL_ACCOUNT} {{ limits {{ max_connections: 0 }} }}
 }}
