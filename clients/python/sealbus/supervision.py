@@ -1,5 +1,4 @@
-"""Background work, and who answers for it: the one place that starts tasks and timers, in the bot
-and in the relay.
+"""Background work, and who answers for it: only here are tasks and timers started.
 
 Work is *in the background* if nobody waits for it where it was started. Such work has a name here,
 and an end that nobody asked for has a consequence:
@@ -19,11 +18,9 @@ started by     for                                  an unexpected end
 An end is unexpected if it is an exception of any type, a return before it is due, or a cancellation
 that nobody asked for (asyncio has :meth:`asyncio.Task.cancelling` to tell). To *end the whole* is
 to record one :class:`~sealbus.errors.BackgroundFailed`, which names the part and the kind of error,
-and to tell ``on_failure``. ``SystemExit`` and ``KeyboardInterrupt`` end the process, which asyncio
-sees to; they pass through.
-
-Of an error only the kind and the place in the code are logged: its text may quote bytes that a
-stranger sent.
+and to tell ``on_failure``. ``SystemExit`` and ``KeyboardInterrupt`` pass through: asyncio ends the
+process with them. Of an error only the kind and the place in the code are logged, because its text
+may quote bytes that a stranger sent.
 
 Work that is waited for where it was started is not background work: :func:`beside` has a task for
 as long as a block lasts.

@@ -45,10 +45,15 @@ class Handled:
     handler: Handler
     pattern: str
     durable: str | None
+    """Name of the durable subscription; ``None``: it is live."""
     start: str
+    """Where a durable subscription begins: ``"new"`` or ``"all"``."""
     concurrency: int
+    """Calls of the handler at once."""
     queue: str = ""
+    """Queue group of a live subscription; empty: none."""
     live: LiveSubscription | None = None
+    """The live subscription, where it was made before the bot connected."""
     raises: bool = False
     """Whether it stands for a loop over messages, which is told by an exception that the
     subscription is denied."""

@@ -30,6 +30,7 @@ TTL_S: Final = 30.0
 Less if the policy allows less."""
 
 LIVE_TTL_S: Final = 5.0
+"""The same for a live message, which nobody wants later."""
 
 UNBORN: Final = bytes(NONCE_BYTES)
 """In place of a nonce that is made when its message is sent for the first time."""
@@ -47,6 +48,14 @@ class Speaker:
         requester: Requester,
         known: Known,
     ) -> None:
+        """
+        Args:
+            credentials: the bus and the bot, which stand in each header.
+            life: says whether anything can be sent now.
+            publisher: sends messages.
+            requester: sends requests.
+            known: the grants, which spare a message that would be refused.
+        """
         self._credentials = credentials
         self._life = life
         self._publisher = publisher
@@ -100,9 +109,8 @@ class Speaker:
         where it is not."""
         if declared is None or excess(subject, declared, payload=data, parent=parent) is None:
             return declared
-        declared = (await self._known.renewed(timeout_s)).find(
-            subject,
-        )  # the policy may have changed
+        # The policy may have changed since the bot was told.
+        declared = (await self._known.renewed(timeout_s)).find(subject)
         error = None if declared is None else excess(subject, declared, payload=data, parent=parent)
         if error is not None:
             raise error
@@ -174,10 +182,9 @@ class Speaker:
             if refused.reason is Reason.ALREADY_ANSWERED:
                 log.debug("another process or bot answered first: %s", refused.what)
                 return
-            log.error(
-                "the answer was refused: %s",
-                refused.what,
-            )  # the traceback shows nothing more
+            # Without the traceback, which shows nothing more.
+            log.error("the answer was refused: %s", refused.what)
+            # The asker waits, and is told at least that there will be no answer.
             if not failed and refused.reason in (Reason.SCHEMA, Reason.PAYLOAD, Reason.SIZE):
                 said = error_payload(
                     ANSWER_REFUSED,
