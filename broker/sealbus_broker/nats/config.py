@@ -173,6 +173,7 @@ def render(config: NatsConfig) -> str:
         optional.append(f"http: {monitoring}  # monitoring, never beyond this machine")
     relay = config.relay.text
     issuer = config.issuer.text
+    connections = f"{{ service: {quote(CONNECTIONS_SUBJECT)}, accounts: [ {BUS_ACCOUNT} ] }}"
     return f"""\
 # Written by sealbus at every start: edits are lost. No secret is in here.
 listen: {quote(f"{_host(config.host)}:{config.port}")}
@@ -229,11 +230,7 @@ accounts {{
     ]
   }}
   # The list of connections, and nothing else of the system. The relays count each bot's sessions.
-  {SYSTEM_ACCOUNT} {{
-    exports: [
-      {{ service: {quote(CONNECTIONS_SUBJECT)}, accounts: [ {BUS_ACCOUNT} ] }}
-    ]
-  }}
+  {SYSTEM_ACCOUNT} {{ exports: [ {connections} ] }}
   # For a bot that has all its sessions. It takes no connection, and the client is told why.
   {FULL_ACCOUNT} {{ limits {{ max_connections: 0 }} }}
 }}
