@@ -29,5 +29,8 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
 
 @pytest.fixture
 def each_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests that count messages: a relay that gets no turn for a second is no reason to send again."""
+    """Let a client send each message only once, for tests that count messages.
+
+    Otherwise a client sends again when a busy machine gives the relay no turn for a second.
+    """
     monkeypatch.setattr(publisher, "RETRY_FIRST_S", PATIENCE_S)

@@ -1,4 +1,4 @@
-"""A relay in the test's own process, so that a test may reach into it."""
+"""A relay in the test's own process, so that a test can change its parts."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.waiting import PATIENCE_S
 
 
 def make_relay(shop: Shop) -> Relay:
-    """A relay of ``shop`` that has not begun."""
+    """A relay of ``shop`` that has not started."""
     policy = shop.bus.policy(shop.secrets.bus.public)
     return Relay(servers=[shop.url], secrets=shop.secrets, policy=lambda: policy, name="relay")
 
 
 @asynccontextmanager
 async def a_relay(shop: Shop) -> AsyncIterator[asyncio.Task[None]]:
-    """A relay in this process; gives the task of its run()."""
+    """Run a relay in this process, and give the task of its ``run()``."""
     stopping, ready = asyncio.Event(), asyncio.Event()
     running = asyncio.create_task(make_relay(shop).run(stopping, ready.set), name="the test's")
     async with asyncio.timeout(PATIENCE_S):

@@ -1,4 +1,7 @@
-"""The example shop on a real nats-server, with relays as processes of their own that a test may kill."""
+"""The example shop on a real nats-server.
+
+Each relay is a process of its own, so that a test can kill it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 SKEW = "clock_skew: 1s"
-"""A new bus opens when its ledger is older than this: on one machine, whose clocks agree, a tenth of it will do."""
+"""The setting that says how long a new bus waits before it opens.
+
+The tests use a tenth of it, because all clocks of one machine agree.
+"""
 BOTS = ("order", "inventory", "shipping", "scraper", "operator")
 
 
@@ -36,7 +42,13 @@ def order(number: int) -> dict[str, Any]:
         "placed_at": "2026-11-24T08:00:00Z",
         "currency": "EUR",
         "items": [{"sku": "ABC-0001", "quantity": 1, "unit_price_cents": 250}],
-        "ship_to": {"name": "Zoë", "street": "Weg 1", "city": "Graz", "postcode": "8010", "country": "AT"},
+        "ship_to": {
+            "name": "Zoë",
+            "street": "Weg 1",
+            "city": "Graz",
+            "postcode": "8010",
+            "country": "AT",
+        },
     }
 
 
@@ -44,10 +56,13 @@ class Shop:
     """One bus: its folder, its server, its relays."""
 
     relay_module: tuple[str, ...] = ("sealbus_broker",)
-    """What a relay is started by, and its first arguments."""
+    """The module that starts a relay, and its first arguments."""
 
     def __init__(self, folder: Path, make_folder: Callable[[Path], None] | None = None) -> None:
-        """``make_folder`` fills the folder; unless given, with the example bus and a key for each of its bots."""
+        """Make the folder of the bus.
+
+        ``make_folder`` fills it. The default is the example bus, with a key for each bot.
+        """
         self.bus = BusFolder(folder)
         folder.mkdir()
         self.port = free_port()
@@ -101,7 +116,7 @@ class Shop:
         await self._stack.aclose()
 
     async def start_relay(self, name: str = "relay") -> asyncio.subprocess.Process:
-        """Start a relay and wait until it says that the bus is up."""
+        """Start a relay, and wait until it says that the bus is up."""
         log = self.bus.path / f"{name}.log"
         with log.open("ab") as output:
             before = output.tell()
@@ -116,14 +131,17 @@ class Shop:
 
         def is_up() -> bool:
             said = log.read_bytes()[before:]
-            assert relay.returncode is None, f"it ended before it was up: {said.decode()}"
+            assert relay.returncode is None, f"the relay ended before it was up: {said.decode()}"
             return b"is up at" in said
 
         await until(is_up)
         return relay
 
     async def replace_relay(self, old: str, new: str) -> asyncio.subprocess.Process:
-        """Change the policy, and have a new relay take over from those that run: they read it when they start."""
+        """Change the policy, stop all relays, and start a new one.
+
+        A relay reads the policy only when it starts.
+        """
         path = self.bus.path / "policy.yaml"
         assert path.read_text().count(old) == 1
         path.write_text(path.read_text().replace(old, new))
@@ -140,7 +158,7 @@ class Shop:
         return Bot(self.credentials(name))
 
     async def nats(self) -> HardenedClient:
-        """A login with the relay's rights, to look from outside at what the streams hold."""
+        """Log in with the relay's rights, to look at the streams from outside."""
 
         async def ignore(_: Exception) -> None:
             pass
@@ -148,17 +166,17 @@ class Shop:
         return await connect([self.url], self.secrets.relay.seed_text, name="test", on_error=ignore)
 
     async def stored(self, stream: str) -> int:
-        """How many messages a stream holds."""
+        """The number of messages in a stream."""
         count: int = (await self._state(stream))["messages"]
         return count
 
     async def last(self, stream: str) -> int:
-        """The last sequence of a stream: how many messages it has ever held."""
+        """The last sequence of a stream, which is the number of messages that it ever had."""
         sequence: int = (await self._state(stream))["last_seq"]
         return sequence
 
     async def consumers(self, stream: str) -> int:
-        """How many consumers a stream has."""
+        """The number of consumers of a stream."""
         count: int = (await self._state(stream))["consumer_count"]
         return count
 
@@ -174,12 +192,15 @@ class Shop:
 
 
 def state(bot: Bot) -> BotState:
-    """The bot's state: by a call, because mypy takes an attribute for unchanged after an assertion about it."""
+    """The bot's state.
+
+    It is a call, because mypy expects no change of an attribute after an assertion about it.
+    """
     return bot.state
 
 
 async def until(condition: Any, timeout_s: float = PATIENCE_S) -> None:
     """Wait until ``condition()`` holds; fail after ``timeout_s`` seconds."""
     async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110  # what is waited for happens in other processes
+        while not condition():  # noqa: ASYNC110  # other processes change it
             await asyncio.sleep(0.01)

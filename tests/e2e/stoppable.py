@@ -1,6 +1,7 @@
 """A bot in a process of its own, for tests that send it signals.
 
-Usage: ``python -m tests.e2e.stoppable SCENE CREDENTIALS [RELAY-PID]``. Says on stdout how far it is.
+Usage: ``python -m tests.e2e.stoppable SCENE CREDENTIALS [RELAY-PID]``. The bot writes its progress
+to stdout.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def say(what: str) -> None:
 
 
 def handled(bot: Bot) -> Bot:
-    """With a durable handler, so that connecting needs a relay."""
+    """Add a durable handler to the bot, so that ``connect()`` needs a relay."""
 
     @bot.subscribe("orders.placed", start="all")
     async def take(message: Message) -> None:
@@ -39,7 +40,7 @@ async def serve(path: str) -> None:
 
 
 async def freeze_the_relay(path: str) -> None:
-    """Freeze the relay just after it has admitted this bot, and before it is asked for the subscription."""
+    """Freeze the relay after it admitted this bot, and before the bot asks for the subscription."""
     relay = int(sys.argv[3])
 
     class Admitted(Bot):
@@ -52,7 +53,7 @@ async def freeze_the_relay(path: str) -> None:
 
 
 async def serve_two(path: str) -> None:
-    """Two bots in one event loop."""
+    """Run two bots in one event loop."""
     bots = [Bot.from_file(path), Bot.from_file(path)]
     for bot in bots:
         bot.on_connected(lambda: say("connected"))
@@ -60,7 +61,7 @@ async def serve_two(path: str) -> None:
 
 
 async def never_finish(path: str) -> None:
-    """A handler that never ends, and a bot that would wait for it for ever."""
+    """Run a bot whose handler never ends, and whose ``close()`` waits an hour for it."""
 
     class Patient(Bot):
         async def close(self, timeout: float = 3600) -> None:  # noqa: ASYNC109  # as the original has it

@@ -1,4 +1,4 @@
-"""Requests that fail: the asker learns at once that they did, and why, on a running bus."""
+"""Requests that fail, on a running bus. The bot that asks learns the reason at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sealbus.protocol.subjects import reply_subject
 from tests.e2e.shop import Shop
 
 LONG_S = 300.0
-"""A time that no test waits for: what ends sooner ended for its own reason."""
+"""No test waits so long. A request that ends sooner ended for its own reason."""
 
 ASK = {"sku": "ABC-0001"}
 
@@ -30,7 +30,7 @@ async def test_a_request_that_nobody_listens_to_fails_at_once(shop: Shop) -> Non
             await asker.request("stock.check", ASK, timeout=LONG_S)
 
 
-async def test_it_is_known_again_when_the_answering_bot_is_gone(shop: Shop) -> None:
+async def test_a_request_fails_at_once_after_its_answerer_has_left(shop: Shop) -> None:
     async def level(message: Message) -> Any:
         return {"sku": message.payload["sku"], "available": 1}
 
@@ -70,7 +70,7 @@ async def test_an_author_says_what_the_asker_is_told(shop: Shop, caplog: pytest.
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-async def test_what_another_bot_told_the_handler_is_not_passed_on(shop: Shop) -> None:
+async def test_an_error_from_another_bot_is_not_passed_on(shop: Shop) -> None:
     async def level(_: Message) -> Any:
         raise RequestFailed("between the two of us", error="secret", bot="shipping")
 
@@ -132,7 +132,7 @@ async def test_an_error_of_a_service_is_told_likewise(shop: Shop) -> None:
 
 
 async def test_a_place_that_is_not_granted_has_a_word_of_its_own(shop: Shop) -> None:
-    """By which the client knows a denial, and not by the sentence for people."""
+    """The client recognises a denial by this word, and not by the sentence for people."""
     ask = {"pattern": "orders.placed", "durable": "default", "from": "new"}
     async with shop.bot("scraper") as scraper:
         with pytest.raises(RequestFailed) as failed:
@@ -155,7 +155,7 @@ async def test_listeners_are_not_shown_the_probe(shop: Shop) -> None:
 
 
 async def test_a_second_answer_is_refused_and_disturbs_nobody(shop: Shop) -> None:
-    """The asker was told that it failed; what the handler sends by itself afterwards comes too late."""
+    """The bot that asked got an error already, so an answer from the handler comes too late."""
     seen: list[Message] = []
 
     async def level(message: Message) -> Any:

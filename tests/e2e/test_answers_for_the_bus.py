@@ -1,4 +1,4 @@
-"""The bus's own services are answered by the relay, whoever may hear what they are asked."""
+"""The relay alone answers for the bus's services, also when a bot may hear the questions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.e2e.shop import Shop
 from tests.waiting import PATIENCE_S
 
 
-async def test_no_bot_answers_what_an_operator_asks(tmp_path: Path) -> None:
+async def test_no_bot_answers_an_operators_question(tmp_path: Path) -> None:
     shop = Shop(tmp_path / "shop")
     policy = shop.bus.path / "policy.yaml"
     granted = "publish: [metrics.scraped]\n    subscribe: [sealbus.quarantine.*]"

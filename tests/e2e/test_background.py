@@ -1,4 +1,7 @@
-"""Whatever ends a task in the background of a bot: the bot goes on, or ends with a sentence that names it."""
+"""A task in the background of a bot ends in an unexpected way.
+
+The bot goes on, or it ends with an error that names the task.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,18 @@ from tests.disturb import ERRORS, disturb, disturbable, forgotten
 from tests.e2e.shop import Shop, order
 from tests.waiting import PATIENCE_S, until
 
-AMONG_THEM = {"keeping the session", "sending", "the handler of orders.placed", "the handler of stock.check"} | {
-    f"WatchedClient.{loop}" for loop in ("_read_loop", "_flusher", "_ping_interval")
-}
-"""Tasks that are certain to be there."""
+AMONG_THEM = {
+    "keeping the session",
+    "sending",
+    "the handler of orders.placed",
+    "the handler of stock.check",
+} | {f"WatchedClient.{loop}" for loop in ("_read_loop", "_flusher", "_ping_interval")}
+"""Tasks that the test must find. It may find more."""
 
 
 @asynccontextmanager
 async def a_running_bot(shop: Shop) -> AsyncIterator[tuple[Bot, asyncio.Task[None], list[int]]]:
-    """A bot with handlers of each kind, the task of its run(), and the orders that it took."""
+    """A bot with a handler of each kind, the task of its ``run()``, and the orders that it took."""
     bot, taken = shop.bot("inventory"), list[int]()
     connected = asyncio.Event()
     bot.on_connected(connected.set)
@@ -53,18 +59,21 @@ async def a_running_bot(shop: Shop) -> AsyncIterator[tuple[Bot, asyncio.Task[Non
 async def goes_on_or_says_why(
     sender: Bot, bot: Bot, running: asyncio.Task[None], taken: list[int], number: int
 ) -> SealbusError | None:
-    """Wait until the bot takes what is sent to it, answers and publishes; or has ended, with the error that is returned."""
+    """Wait until the bot takes an order and answers a request, or until it has ended.
+
+    Returns the error with which it ended, or ``None``.
+    """
     works = False
 
     async def work() -> None:
         nonlocal works
         await sender.publish("orders.placed", order(number), timeout=PATIENCE_S)
-        await until(lambda: number in taken, "the order is taken")
+        await until(lambda: number in taken, "the bot takes the order")
         await sender.request("stock.check", {"sku": "ABC-0001"}, timeout=PATIENCE_S)
         works = True
 
     working = asyncio.create_task(work())
-    await until(lambda: works or running.done(), "it goes on, or ends")
+    await until(lambda: works or running.done(), "the bot goes on, or ends")
     working.cancel()
     with suppress(SealbusError, asyncio.CancelledError):
         await working
@@ -77,14 +86,14 @@ async def goes_on_or_says_why(
 
 @pytest.mark.parametrize("kind", ERRORS)
 async def test_a_bot_goes_on_or_says_which_task_ended(shop: Shop, kind: str, caplog: pytest.LogCaptureFixture) -> None:
-    """The tasks are found here, so that a new one is among them."""
+    """The test finds the tasks by itself, so that a new task is tested too."""
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     tried, number, ended = set[str](), 0, True
     async with shop.bot("order") as sender:
-        while ended:  # the next one, for the tasks that are left
+        while ended:  # start another bot for the tasks that are left
             others, ended = asyncio.all_tasks(), False
-            caplog.clear()  # here, because a bot may say why it ends after it has worked once more
+            caplog.clear()  # not later: a bot may still work before it says why it ends
             async with a_running_bot(shop) as (bot, running, taken):
                 while not ended and (left := disturbable({*others, running}).keys() - tried):
                     name, number = min(left), number + 1
@@ -96,6 +105,6 @@ async def test_a_bot_goes_on_or_says_which_task_ended(shop: Shop, kind: str, cap
                     said = [record.getMessage() for record in caplog.records if record.name == "sealbus"]
                     assert not ended or any("cannot go on" in line for line in said), name
                     assert not any("a payload's value" in line for line in said), name
-            gc.collect()  # a forgotten exception is reported when its task goes
+            gc.collect()  # asyncio reports a forgotten exception when its task is deleted
             assert forgotten(complaints) == [], tried
     assert tried >= AMONG_THEM

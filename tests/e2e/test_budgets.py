@@ -1,4 +1,8 @@
-"""What a subject has room for: said by the client before anything is sent, and by the relay to a client that does not ask."""
+"""The largest payload of a subject, and the rate of the bus's own services.
+
+The client refuses a payload that is too large before it sends anything. The relay refuses it from
+a client that does not check.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ from tests.waiting import PATIENCE_S
 
 LARGE: dict[str, Any] = {**order(2), "note": "x" * DEFAULT_PAYLOAD_BYTES}
 MANY = [None] * most_values(DEFAULT_PAYLOAD_BYTES)
-"""With the list itself, one value more than there may be."""
+"""The list counts as a value, so this has one value more than the limit."""
 
 
 @pytest.fixture
@@ -56,7 +60,7 @@ async def test_a_parent_that_nothing_asks_for_is_not_sent(shop: Shop, placed: Me
     [(LARGE, False, Reason.SIZE), (MANY, False, Reason.PAYLOAD), (order(2), True, Reason.CAUSE)],
     ids=["a large payload", "many values", "a parent"],
 )
-async def test_a_client_that_does_not_look_is_refused_by_the_relay(
+async def test_the_relay_refuses_a_client_that_does_not_check(
     shop: Shop, placed: Message, monkeypatch: pytest.MonkeyPatch, payload: Any, with_parent: bool, reason: Reason
 ) -> None:
     monkeypatch.setattr(speaking, "excess", lambda *_, **__: None)
@@ -68,18 +72,18 @@ async def test_a_client_that_does_not_look_is_refused_by_the_relay(
     assert await shop.last("ACCEPTED") == before
 
 
-async def test_a_policy_that_allows_more_is_asked_for_before_it_is_said(shop: Shop) -> None:
+async def test_client_reads_a_changed_limit_before_it_refuses(shop: Shop) -> None:
     async with shop.bot("order") as sender:
         with pytest.raises(InvalidInput):
             await sender.publish("orders.placed", LARGE)
         old = "    rate: 2000/s burst 4000"
         await shop.replace_relay(old, f"{old}\n    max_bytes: 66KiB")
-        with pytest.raises(Refused) as refused:  # the schema knows no note: it got as far as that
+        with pytest.raises(Refused) as refused:  # by the schema, which has no `note`
             await sender.publish("orders.placed", LARGE, timeout=PATIENCE_S)
     assert refused.value.reason is Reason.SCHEMA
 
 
-async def test_an_answer_too_large_is_told_to_whoever_asked(shop: Shop) -> None:
+async def test_an_answer_too_large_is_told_to_the_asker(shop: Shop) -> None:
     inventory = shop.bot("inventory")
 
     @inventory.reply("stock.check")
@@ -93,7 +97,7 @@ async def test_an_answer_too_large_is_told_to_whoever_asked(shop: Shop) -> None:
 
 
 async def test_the_bus_answers_each_bot_only_so_often(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client keeps to the rate by itself; one that does not is refused."""
+    """A client keeps to the rate by itself. The relay refuses a client that does not."""
     rate = OWN[SUBSCRIPTIONS_LIST].rate
     assert rate is not None
     asks = rate.burst + 10
@@ -103,7 +107,7 @@ async def test_the_bus_answers_each_bot_only_so_often(shop: Shop, monkeypatch: p
         )
         assert len(answers) == asks
         monkeypatch.setattr(requester, "OWN", {})
-        monkeypatch.setattr(Known, "find", lambda *_: None)  # an operator is told them with its grants, too
+        monkeypatch.setattr(Known, "find", lambda *_: None)  # the grants have the rates too
         outcomes = await asyncio.gather(
             *(operator.request(SUBSCRIPTIONS_LIST, {}, timeout=PATIENCE_S) for _ in range(4 * asks)),
             return_exceptions=True,

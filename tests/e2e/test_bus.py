@@ -1,4 +1,4 @@
-"""The bus as bots see it, on a real nats-server with a relay in a process of its own."""
+"""The bus as bots see it: a real nats-server, and a relay in a process of its own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def test_a_message_is_accepted_stamped_and_delivered_once(shop: Shop) -> N
     assert len(seen) == 1
 
 
-async def test_what_came_while_a_durable_subscriber_was_away_is_delivered_when_it_is_back(shop: Shop) -> None:
+async def test_durable_subscriber_gets_messages_sent_while_away(shop: Shop) -> None:
     seen: list[str] = []
 
     async def listen(count: int) -> None:
@@ -67,7 +67,7 @@ async def test_a_handler_that_fails_gets_the_message_again(shop: Shop, caplog: p
     assert "the handler of orders.placed failed" in caplog.text
 
 
-async def test_messages_of_one_bot_arrive_in_the_order_in_which_they_were_sent(shop: Shop) -> None:
+async def test_messages_of_one_bot_arrive_in_order(shop: Shop) -> None:
     count, seen = 300, list[str]()
     inventory = shop.bot("inventory")
 
@@ -81,7 +81,7 @@ async def test_messages_of_one_bot_arrive_in_the_order_in_which_they_were_sent(s
     assert seen == [order(number)["order_id"] for number in range(count)]
 
 
-async def test_iterating_acknowledges_a_message_when_the_next_is_asked_for(shop: Shop) -> None:
+async def test_asking_for_the_next_message_acknowledges_the_last(shop: Shop) -> None:
     async with shop.bot("order") as sender:
         for number in range(3):
             await sender.publish("orders.placed", order(number))
@@ -134,7 +134,7 @@ async def test_a_request_that_nobody_answers_says_so(shop: Shop) -> None:
     ],
 )
 @pytest.mark.usefixtures("each_sent_once")
-async def test_a_violation_is_refused_with_its_reason_and_nothing_is_delivered(
+async def test_a_violation_is_refused_and_not_delivered(
     shop: Shop, bot: str, subject: str, payload: object, reason: Reason
 ) -> None:
     before = await shop.stored("ACCEPTED")
@@ -174,7 +174,7 @@ async def test_publishing_again_with_the_same_nonce_counts_once(shop: Shop) -> N
         with pytest.raises(Refused) as reused:
             await sender.publish("orders.placed", order(2), nonce=nonce)
     assert reused.value.reason is Reason.NONCE_REUSED
-    assert await shop.stored("ACCEPTED") == 2  # the genesis, and this
+    assert await shop.stored("ACCEPTED") == 2  # the genesis, and this message
 
 
 async def test_a_key_that_the_policy_does_not_know_opens_nothing(shop: Shop) -> None:
@@ -184,7 +184,7 @@ async def test_a_key_that_the_policy_does_not_know_opens_nothing(shop: Shop) -> 
         await Bot(stranger).connect(timeout=3)
 
 
-async def test_a_subscription_that_is_not_granted_is_refused_with_a_sentence(shop: Shop) -> None:
+async def test_a_subscription_without_a_grant_is_denied(shop: Shop) -> None:
     async with shop.bot("scraper") as scraper:
         with pytest.raises(SubscriptionDenied, match="does not let scraper subscribe"):
             async with scraper.messages("orders.placed"):
@@ -192,7 +192,7 @@ async def test_a_subscription_that_is_not_granted_is_refused_with_a_sentence(sho
 
 
 @pytest.mark.usefixtures("each_sent_once")
-async def test_the_quarantine_is_listed_over_the_bus_for_operators_only(shop: Shop) -> None:
+async def test_only_operators_may_list_the_quarantine(shop: Shop) -> None:
     async with shop.bot("order") as sender, shop.bot("operator") as operator:
         for number in range(3):
             with pytest.raises(Refused):
@@ -224,7 +224,7 @@ async def test_a_renewed_session_loses_nothing(shop: Shop) -> None:
     assert seen == [order(number)["order_id"] for number in range(count)]
 
 
-async def test_a_grant_that_is_taken_away_takes_its_durable_subscription_along(shop: Shop) -> None:
+async def test_removing_a_grant_removes_its_durable_subscription(shop: Shop) -> None:
     async with shop.bot("order") as sender, shop.bot("inventory") as inventory:
         await sender.publish("orders.placed", order(1))
         async with inventory.messages("orders.placed", start="all") as messages:

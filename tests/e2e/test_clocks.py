@@ -1,4 +1,7 @@
-"""A relay whose clock is not nats-server's: it serves nobody, says so, and goes on when the clocks agree."""
+"""A relay whose clock differs from nats-server's.
+
+It serves no bot and says so. It goes on when the clocks agree.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ REAL = module.clock_ms
 
 
 class Clock:
-    """The relay's, which a test sets."""
+    """The relay's clock, which a test sets."""
 
     off_ms = 0
 
@@ -34,13 +37,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def told(logs: list[Any]) -> list[str]:
-    """What the relay said of its clock."""
+    """The lines of the log about the relay's clock."""
     return [entry["error"] for entry in logs if entry["event"] == "clocks.diverged"]
 
 
 @pytest.mark.parametrize(("off_ms", "way"), [(-HOUR_MS, "behind"), (HOUR_MS, "ahead of")])
 async def test_nothing_is_judged_by_a_clock_that_is_off(empty_shop: Shop, clock: Clock, off_ms: int, way: str) -> None:
-    """An hour ahead, the relay would refuse the order as expired; an hour behind, as issued in the future."""
+    """By a clock that is an hour ahead, the order would be expired.
+
+    By a clock that is an hour behind, it would be issued in the future.
+    """
     with capture_logs() as logs:
         async with a_relay(empty_shop), empty_shop.bot("order") as sender:
             await sender.publish("orders.placed", order(1))

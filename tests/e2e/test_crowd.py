@@ -12,11 +12,11 @@ from tests.e2e.shop import Shop
 from tests.waiting import PATIENCE_S
 
 SUBSCRIPTIONS = 300
-"""More than are served at once, and more than one bot may have waiting."""
+"""More than a relay serves at once, and more than one bot may have waiting."""
 
 
-async def test_each_of_many_requests_is_served_or_told_that_the_relay_is_busy(shop: Shop) -> None:
-    """Nobody is left to ask again after a time-out."""
+async def test_each_of_many_requests_is_served_or_told_busy(shop: Shop) -> None:
+    """Each request gets an answer, so no bot waits for its time-out."""
     async with shop.bot("inventory") as bot:
 
         async def ask(number: int) -> str:
@@ -28,9 +28,9 @@ async def test_each_of_many_requests_is_served_or_told_that_the_relay_is_busy(sh
                 return failed.error
             return "served"
 
-        # At once, so that they arrive together.
+        # All at once, so that they arrive together.
         outcomes = await asyncio.gather(*map(ask, range(SUBSCRIPTIONS)))
-        assert set(outcomes) <= {"served", "busy", "not-served"}  # not-served: a bot may have so many subscriptions
+        assert set(outcomes) <= {"served", "busy", "not-served"}  # not-served: the policy limits the number
         assert outcomes.count("served") > 0
         log = (shop.bus.path / "relay.log").read_text()
         assert not re.search(r"Traceback", log)

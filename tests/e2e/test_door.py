@@ -1,4 +1,7 @@
-"""The door is a process of its own: what happens to the relay does not keep bots out, and it does not outlive the relay."""
+"""The door is a process of its own.
+
+It admits bots while the relay hangs, and it ends when the relay ends.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from tests.waiting import PATIENCE_S
 
 
 async def log_in(shop: Shop, bot: str = "order") -> HardenedClient:
-    """A session of a bot, without any word to the relay."""
+    """Open a session of a bot that sends nothing to the relay."""
 
     async def attach(_: HardenedClient) -> None: ...
 
@@ -40,17 +43,17 @@ def door_of(relay: asyncio.subprocess.Process) -> int:
 
 
 def runs(pid: int) -> bool:
-    """Whether the process runs: one that nobody has waited for does not."""
+    """Whether the process runs. A process that ended and was not waited for does not run."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
 class TestAProcessOfItsOwn:
     async def test_a_relay_that_hangs_keeps_nobody_out(self, shop: Shop) -> None:
-        """As one does that judges a message which takes for ever."""
+        """A relay hangs like this on a message that takes for ever to judge."""
         relay = shop.relays[0]
         relay.send_signal(signal.SIGSTOP)
         try:
@@ -60,8 +63,8 @@ class TestAProcessOfItsOwn:
         finally:
             relay.send_signal(signal.SIGCONT)
 
-    async def test_one_that_was_killed_is_started_again(self, shop: Shop) -> None:
-        """A bot that is connected notices nothing."""
+    async def test_a_door_that_was_killed_is_started_again(self, shop: Shop) -> None:
+        """A connected bot does not notice it."""
         killed = door_of(shop.relays[0])
         async with shop.bot("order") as bot:
             os.kill(killed, signal.SIGKILL)
@@ -88,7 +91,7 @@ class TestAProcessOfItsOwn:
 
 
 async def test_a_door_that_cannot_stay_ends_the_relay(shop: Shop) -> None:
-    """With a sentence, and not before it was tried again."""
+    """The relay tries it again first, and the error says how the door ended."""
     secrets = shop.secrets
     orders = Orders((shop.url,), "relay", secrets.relay, secrets.issuer, a_policy())
     door = Door(lambda: orders, Supervisor("test"), (sys.executable, "-c", "raise SystemExit(7)"))

@@ -1,4 +1,4 @@
-"""Finding out by the nonce what became of a message, from another process."""
+"""Another process learns the verdict on a message by its nonce."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client does with its grants: classes, rates and the clock, on a running bus."""
+"""A client uses its grants on a running bus: delivery classes, rates and the clock."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ SCRAPED = {"source": "https://a.example/", "sku": "ABC-0001", "price_cents": 250
 
 
 async def test_more_than_the_burst_at_once_is_all_accepted(shop: Shop) -> None:
-    """50 a second, burst 100. The last goes after five seconds, and the wait for its turn uses up none of its time."""
+    """The rate is 50 messages a second, with a burst of 100.
+
+    The last message leaves after five seconds. That wait does not count for its timeout.
+    """
     async with shop.bot("scraper") as scraper:
         stamps = await asyncio.gather(*(scraper.publish("metrics.scraped", SCRAPED, timeout=4) for _ in range(350)))
     assert [stamp.reason for stamp in stamps] == [None] * 350
@@ -88,7 +91,7 @@ async def test_a_request_on_a_subject_without_answers_fails_at_once(shop: Shop) 
             await sender.request("orders.placed", order(1))
 
 
-async def test_what_is_not_granted_is_refused_by_the_relay(shop: Shop) -> None:
+async def test_the_relay_refuses_a_subject_without_a_grant(shop: Shop) -> None:
     async with shop.bot("scraper") as scraper:
         for subject, reason in (("orders.placed", Reason.NOT_GRANTED), ("no.such", Reason.UNDECLARED_SUBJECT)):
             with pytest.raises(Refused) as refused:
@@ -97,7 +100,7 @@ async def test_what_is_not_granted_is_refused_by_the_relay(shop: Shop) -> None:
 
 
 def set_clock(monkeypatch: pytest.MonkeyPatch, ahead_s: float) -> None:
-    """Let the client's clock, and not the relay's, which is another process, be off."""
+    """Set the client's clock ahead. The relay is another process and keeps the right time."""
     real = time.time_ns
 
     class Clock:
@@ -109,14 +112,17 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, ahead_s: float) -> None:
 
 
 def said_ahead_s(text: object) -> int:
-    """How far ahead of the bus's this machine's clock is said to be."""
+    """The seconds by which ``text`` says that this machine's clock is ahead of the bus."""
     found = re.search(r"this machine's clock is (\d+) s (ahead of|behind) the bus's", str(text))
     assert found is not None, text
     return int(found[1]) if found[2] == "ahead of" else -int(found[1])
 
 
 MESSAGE_S = 10
-"""The way of a message to the relay is part of the difference that is seen: milliseconds, and on a busy machine more."""
+"""The largest error of the difference, because it contains the time of a message to the relay.
+
+That time is milliseconds, and more on a busy machine.
+"""
 
 
 @pytest.mark.parametrize("ahead_s", [-3600, -45, 90])
@@ -138,7 +144,8 @@ async def test_a_clock_that_jumps_is_named_by_the_next_refusal(
         await sender.publish("orders.placed", order(1))
         set_clock(monkeypatch, ahead_s)
         with pytest.raises(Refused) as refused:
-            # Less than the clock is behind: the client need not wait until the clock has passed the ledger's beginning.
+            # The timeout is shorter than the time by which the clock is behind. So the client does
+            # not wait until its clock has passed the beginning of the ledger.
             await sender.publish("orders.placed", order(2), timeout=30)
     assert abs(said_ahead_s(refused.value) - ahead_s) <= MESSAGE_S
     assert said_ahead_s(refused.value.clock) == said_ahead_s(refused.value)
@@ -151,9 +158,9 @@ async def test_a_clock_that_is_a_little_slow_is_no_trouble(shop: Shop, monkeypat
 
 
 async def test_the_grants_are_asked_for_again_when_the_policy_changes(shop: Shop) -> None:
-    """Relays of both policies run for a time. A stamp of the new one is what tells the client."""
+    """Relays of both policies run for a time. A stamp by the new policy tells the client."""
     async with shop.bot("scraper") as scraper:
-        known = scraper._known  # there is nothing else to see it by
+        known = scraper._known  # no public name shows it
         before = await known.get()
         text = (shop.bus.path / "policy.yaml").read_text()
         (shop.bus.path / "policy.yaml").write_text(text.replace("50/s burst 100", "51/s burst 102"))

@@ -1,4 +1,4 @@
-"""What a handler does wrong is its own message's matter, and nobody else's."""
+"""A handler that fails affects only its own message."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sealbus.receiving.serving import CALLS_A_TURN
 from tests.e2e.shop import Shop, order, until
 
 
-async def test_a_handler_whose_own_task_was_cancelled_does_not_end_the_subscription(
+async def test_handler_with_a_cancelled_task_keeps_its_subscription(
     shop: Shop, caplog: pytest.LogCaptureFixture
 ) -> None:
     order_bot, inventory, got = shop.bot("order"), shop.bot("inventory"), list[str]()
@@ -34,8 +34,11 @@ async def test_a_handler_whose_own_task_was_cancelled_does_not_end_the_subscript
     assert "it is delivered again in 1 s" in caplog.text
 
 
-async def test_a_live_handler_that_fails_is_told_in_one_line(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
-    """Which message, of whom, and that it does not come again. The payload stands nowhere but in the author's own error."""
+async def test_a_live_handler_that_fails_logs_one_line(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    """The line names the message and its sender, and says that it does not come again.
+
+    The library adds no payload to it.
+    """
     sender, inventory, got = shop.bot("order"), shop.bot("inventory"), list[Message]()
 
     @inventory.subscribe("stock.check")
@@ -49,8 +52,8 @@ async def test_a_live_handler_that_fails_is_told_in_one_line(shop: Shop, caplog:
             await sender.publish("stock.check", {"sku": sku})
         await until(lambda: len(got) == 2)
     said = (
-        f"the handler of stock.check failed on message {got[0].nonce.hex()} from order (attempt 1); "
-        "live messages are not delivered again"
+        f"the handler of stock.check failed on message {got[0].nonce.hex()} from order "
+        "(attempt 1); live messages are not delivered again"
     )
     told = [record for record in caplog.records if record.name == "sealbus" and record.exc_info]
     assert [record.getMessage() for record in told] == [said]
@@ -58,7 +61,7 @@ async def test_a_live_handler_that_fails_is_told_in_one_line(shop: Shop, caplog:
 
 
 async def test_a_handler_that_never_waits_leaves_the_loop_its_turns(shop: Shop) -> None:
-    """In them acknowledgements leave, and sessions are kept alive."""
+    """The event loop sends acknowledgements and keeps sessions alive in these turns."""
     order_bot, inventory, count = shop.bot("order"), shop.bot("inventory"), 100
     turn, turns = 0, list[int]()
 
@@ -72,7 +75,7 @@ async def test_a_handler_that_never_waits_leaves_the_loop_its_turns(shop: Shop) 
     async with order_bot:
         await asyncio.gather(*[order_bot.publish("orders.placed", order(number)) for number in range(count)])
         counting = asyncio.create_task(count_turns())
-        async with inventory:  # what is stored already comes at once
+        async with inventory:  # the stored messages come at once
             await until(lambda: len(turns) == count)
         counting.cancel()
     assert max(Counter(turns).values()) <= CALLS_A_TURN

@@ -1,4 +1,4 @@
-"""What `sealbus ping` and a relay say of a bus."""
+"""The answers of `sealbus ping` and of a relay about the health of a bus."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_each_relay_answers_for_itself(shop: Shop) -> None:
     for name in ("relay", "second"):
         found = await asked(shop, "--relay", name)
         assert found["relay"]["relay"] == name
-    second.send_signal(signal.SIGSTOP)  # it is connected, and does nothing
+    second.send_signal(signal.SIGSTOP)  # it stays connected, and does nothing
     silent = await ping(shop, "--relay", "second")
     assert silent.code == 1
     assert "the relay second does not answer" in silent.err
@@ -82,7 +82,7 @@ async def test_without_any_relay(shop: Shop) -> None:
 
 
 async def test_a_stream_that_is_almost_full_is_a_warning(shop: Shop) -> None:
-    """The limit is lowered to a little more than the stream holds."""
+    """The test lowers the limit to a little more than the size of the stream."""
     shop.relays[0].terminate()
     await shop.relays[0].wait()
     nc = await shop.nats()
@@ -101,8 +101,8 @@ async def test_a_stream_that_is_almost_full_is_a_warning(shop: Shop) -> None:
     assert "health.warning" in (shop.bus.path / "relay.log").read_text()
 
 
-async def test_what_cannot_be_stored_is_red(shop: Shop) -> None:
-    """ACCEPTED is full: whatever is accepted waits in the relay."""
+async def test_a_full_store_is_red(shop: Shop) -> None:
+    """ACCEPTED is full, so accepted messages wait in the relay."""
     shop.relays[0].terminate()
     await shop.relays[0].wait()
     policy = shop.bus.path / "policy.yaml"
@@ -145,7 +145,7 @@ async def test_a_full_ledger_is_red_before_a_message_waits(shop: Shop) -> None:
 
 
 async def test_nobody_but_a_relay_may_send_a_probe(shop: Shop) -> None:
-    """As `sealbus`, with a key that is not the bus's; and as a bot, which has no grant for it."""
+    """The probe names `sealbus` as its sender, but a stranger's key has sealed it."""
     nc = await shop.nats()
     stranger = SigningKey.generate(KeyKind.BOT)
     header = Header("shop", "sealbus", HEALTH, bytes(16), 0, 1000)
@@ -157,8 +157,11 @@ async def test_nobody_but_a_relay_may_send_a_probe(shop: Shop) -> None:
     assert await shop.stored("QUARANTINE") == 0
 
 
-async def test_a_question_to_the_bus_that_outlived_an_outage_is_dropped(shop: Shop) -> None:
-    """Its ledger began after it was asked. It is no violation for an operator to look at; a bot's own message is."""
+async def test_a_question_older_than_the_ledger_is_dropped(shop: Shop) -> None:
+    """The relay drops an old question to the bus, because no operator needs to see it.
+
+    It quarantines an old message to another bot.
+    """
     key, issued_at_ms = shop.credentials("order").key, time.time_ns() // 1_000_000 - 60_000
     asked = {"sealbus.grants": {}, "stock.check": {"sku": "ABC-0001"}}
     nc = await shop.nats()
@@ -176,7 +179,7 @@ async def test_a_question_to_the_bus_that_outlived_an_outage_is_dropped(shop: Sh
     assert await shop.stored("QUARANTINE") == 1
 
 
-async def test_a_relays_own_probes_are_not_among_the_messages_that_it_counts(shop: Shop) -> None:
+async def test_a_relay_does_not_count_its_own_probes(shop: Shop) -> None:
     for _ in range(3):
         assert (await asked(shop))["probe"]["verdict"] == "accepted"
     async with shop.bot("order") as sender:
@@ -185,5 +188,5 @@ async def test_a_relays_own_probes_are_not_among_the_messages_that_it_counts(sho
     await shop.relays[0].wait()
     lines = (shop.bus.path / "relay.log").read_text().splitlines()
     (said,) = [json.loads(line) for line in lines if "relay.stopped" in line]
-    # Of the bot: its question for its grants, asked at most twice, and the order.
+    # From the bot: the order, and its question for its grants, which it asks at most twice.
     assert said["accepted"] in (2, 3)

@@ -1,4 +1,4 @@
-"""A bot's life on a real bus: its states, its hooks, and what it says about them."""
+"""A bot's life on a real bus: its states, its hooks and its log."""
 
 from __future__ import annotations
 
@@ -96,10 +96,8 @@ def shop_folder_only(tmp_path: Path) -> Shop:
     return Shop(tmp_path / "shop")
 
 
-async def test_what_was_under_way_is_sent_again_when_the_connection_is_back(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And not only when its own retry comes, which here would be in an hour."""
+async def test_pending_messages_are_sent_again_after_reconnection(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They do not wait for their own retry, which here would come after an hour."""
     monkeypatch.setattr(publishing_module, "RETRY_FIRST_S", 3600)
     monkeypatch.setattr(publishing_module, "RETRY_MOST_S", 3600)
     lost = asyncio.Event()
@@ -128,7 +126,7 @@ async def test_a_handler_that_is_registered_while_connected_is_served(shop: Shop
                 answered.append(message.subject)
                 return {"sku": message.payload["sku"], "available": 7}
 
-            while not answered:  # what is asked before the handler is in place is missed
+            while not answered:  # a request gets no answer before the handler is in place
                 with contextlib.suppress(NoReply):
                     await sender.request("stock.check", {"sku": "ABC-0001"}, timeout=1)
         else:
@@ -151,7 +149,7 @@ async def test_a_loop_over_a_handlers_place_is_refused(shop: Shop) -> None:
             pass
 
 
-# ---- denied --------------------------------------------------------------------------------------------
+# ---- denied ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -188,12 +186,12 @@ async def test_a_live_handler_that_is_denied_later_ends_run(shop: Shop) -> None:
 
 
 GRANTED = "subscribe: [orders.placed, stock.check]"
-"""What the inventory bot may listen to."""
+"""The grants of the inventory bot to subscribe."""
 
 
 @pytest.mark.parametrize("live", [False, True])
 @pytest.mark.parametrize("hooked", [False, True])
-async def test_a_grant_that_was_taken_away_is_told(
+async def test_a_grant_that_was_taken_away_is_reported(
     shop: Shop, hooked: bool, live: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     inventory, told = shop.bot("inventory"), list[SubscriptionDenied]()
@@ -205,7 +203,7 @@ async def test_a_grant_that_was_taken_away_is_told(
     await until(lambda: state(inventory) is BotState.CONNECTED)
     await shop.replace_relay(GRANTED, f"subscribe: [{left}]")
     if live:
-        await shop.server.stop()  # so that the bot logs in anew
+        await shop.server.stop()  # so that the bot logs in again
         await shop.server.start()
     if hooked:
         await until(lambda: bool(told))
@@ -221,7 +219,7 @@ async def test_a_grant_that_was_taken_away_is_told(
 
 
 @pytest.mark.parametrize("live", [False, True])
-async def test_a_loop_over_messages_is_told_of_a_grant_taken_away(shop: Shop, live: bool) -> None:
+async def test_a_loop_over_messages_reports_a_grant_taken_away(shop: Shop, live: bool) -> None:
     pattern, left = ("stock.check", "orders.placed") if live else ("orders.placed", "stock.check")
 
     async def iterate(inventory: Bot) -> None:
@@ -241,7 +239,7 @@ async def test_a_loop_over_messages_is_told_of_a_grant_taken_away(shop: Shop, li
 async def test_a_live_subscription_made_during_a_renewal_outlives_it(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The new connection has everything attached by then, and the old one is still in use."""
+    """The new connection has its subscriptions by then, and the bot still uses the old one."""
     attach, renewing, may_go_on = Bot._attach, asyncio.Event(), asyncio.Event()
 
     async def pause(bot: Bot, client: HardenedClient) -> None:

@@ -1,4 +1,7 @@
-"""nats-server is started anew, and with it the live ledger: nothing that it accepted before is accepted again."""
+"""nats-server starts again with an empty live ledger.
+
+The bus accepts no message again that it accepted before.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ PRICE = {"source": "https://shop.example", "sku": "ABC-0001", "price_cents": 250
 
 @pytest.fixture
 async def shop(empty_shop: Shop) -> Shop:
-    """Here somebody hears the prices."""
+    """A shop whose operator may hear the prices."""
     policy = empty_shop.bus.path / "policy.yaml"
     policy.write_text(
         policy.read_text().replace("  operator:\n    roles:", f"  operator:\n    subscribe: [{SUBJECT}]\n    roles:")
@@ -26,7 +29,7 @@ async def shop(empty_shop: Shop) -> Shop:
 
 
 async def test_a_message_that_was_accepted_live_is_not_accepted_again(shop: Shop) -> None:
-    """Its sender asks what became of it, under its nonce."""
+    """Its sender publishes it again under the same nonce, to learn the verdict."""
     heard: list[bytes] = []
     operator, nonce = shop.bot("operator"), new_nonce()
 
@@ -38,16 +41,17 @@ async def test_a_message_that_was_accepted_live_is_not_accepted_again(shop: Shop
         await scraper.publish(SUBJECT, PRICE, live=True, nonce=nonce)
         await until(lambda: heard == [nonce], "it is heard")
         await shop.restart_server()
-        with pytest.raises((Unresolved, InvalidInput)):  # the second on a slow machine: the nonce is too old
+        # InvalidInput comes on a slow machine, where the nonce is too old by then.
+        with pytest.raises((Unresolved, InvalidInput)):
             await scraper.publish(SUBJECT, PRICE, live=True, nonce=nonce, timeout=5)
-        # What is new gets through, and what was heard before comes before it.
+        # A new message gets through. A copy of the old one would arrive before it.
         await scraper.publish(SUBJECT, PRICE, live=True, timeout=25)
         await until(lambda: len(heard) > 1, "another one is heard")
         assert heard.count(nonce) == 1
 
 
 async def test_a_message_that_comes_with_the_new_ledger_gets_through(shop: Shop) -> None:
-    """The ledger is younger than the message's first attempt."""
+    """The ledger began after the first attempt of the message."""
     async with shop.bot("scraper") as scraper:
         await shop.server.stop()
         publishing = asyncio.create_task(scraper.publish(SUBJECT, PRICE, live=True, timeout=25))

@@ -1,4 +1,7 @@
-"""Messages whose handlers fail: tried again, then parked in the quarantine, while the others go on."""
+"""Messages whose handlers fail.
+
+They are tried again, and then parked in the quarantine. Other messages go on meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ CONSUMER = consumer_name("inventory", "orders.placed", "d")
 
 
 class Poison(Exception):
-    """What a handler raises."""
+    """The error that a handler raises."""
 
 
 async def publish(shop: Shop, numbers: range) -> None:
@@ -33,7 +36,7 @@ def number(message: Message) -> int:
 
 
 async def records(shop: Shop) -> list[dict[str, Any]]:
-    """What an operator finds of the messages that were given up."""
+    """The records of the messages that were given up, as an operator reads them."""
     found: list[dict[str, Any]] = []
     async with shop.bot("operator") as operator:
         ask: dict[str, Any] = {"reason": "undeliverable", "limit": 200}
@@ -84,7 +87,7 @@ async def test_a_failing_message_ends_in_the_quarantine(shop: Shop, caplog: pyte
 
 
 async def test_failing_messages_hold_up_no_good_ones(shop: Shop) -> None:
-    """Every second one fails. The good ones are all handled, and each failing one is parked once."""
+    """Every second message fails. All others are handled, and each failing one is parked once."""
     count = 200
     await publish(shop, range(count))
     tries, good = Counter[int](), list[int]()
@@ -109,8 +112,8 @@ async def test_failing_messages_hold_up_no_good_ones(shop: Shop) -> None:
     assert await in_hand(shop) == 0
 
 
-async def test_the_policy_says_how_often(shop: Shop) -> None:
-    """A subscription may ask for less, not for more."""
+async def test_the_policy_limits_the_number_of_attempts(shop: Shop) -> None:
+    """A subscription may ask for fewer attempts, and not for more."""
     for attempts, expected in ((None, 10), (3, 3), (1000, 10)):
         bot = shop.bot("inventory")
         async with bot, bot.messages("orders.placed", durable="d", attempts=attempts) as messages:
@@ -147,7 +150,10 @@ async def test_a_message_that_ends_its_process_is_parked_untried(shop: Shop) -> 
 
 
 async def test_a_delivery_that_does_not_verify_is_kept(shop: Shop) -> None:
-    """It is not deleted: perhaps only the copy on the wire was changed, or the bot has the wrong bus key."""
+    """The message is not deleted, because the stored message may be good.
+
+    Somebody may have changed only the copy on the wire, or the bot may have a wrong bus key.
+    """
     bot, seen = shop.bot("inventory"), list[int]()
 
     @bot.subscribe("orders.placed", attempts=2, **PLACE)
@@ -172,7 +178,7 @@ async def test_a_delivery_that_does_not_verify_is_kept(shop: Shop) -> None:
 
 
 async def test_a_message_that_cannot_be_parked_is_kept(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
-    """Without a relay nobody can: the subscription keeps it, and goes on."""
+    """Only a relay can park a message. Without one, the subscription keeps it, and goes on."""
     await publish(shop, range(4))
     seen: list[int] = []
     bot = shop.bot("inventory")
@@ -204,7 +210,7 @@ async def ask(bot: Bot, **fields: Any) -> dict[str, Any]:
     return answer
 
 
-async def test_a_bot_can_park_only_what_it_has_in_hand(shop: Shop) -> None:
+async def test_a_bot_can_park_only_a_message_in_its_hand(shop: Shop) -> None:
     await publish(shop, range(3))
     async with shop.bot("inventory") as bot, shop.bot("scraper") as scraper:
         other = consumer_name("inventory", "orders.placed", "other")

@@ -1,4 +1,7 @@
-"""What a subscription has in hand: no more than it can begin, and given back by whoever stops."""
+"""The messages that a subscription has in hand.
+
+It fetches no more than it can begin, and it gives the rest back when it stops.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ def number(message: Message) -> int:
 
 
 async def consumer(shop: Shop) -> dict[str, Any]:
-    """What the server says of the subscription."""
+    """The state of the subscription's consumer, from the server."""
     nc = await shop.nats()
     try:
         name = consumer_name("inventory", "orders.placed", "d")
@@ -42,8 +45,8 @@ async def consumer(shop: Shop) -> dict[str, Any]:
         await nc.close()
 
 
-async def test_a_stop_gives_back_what_was_fetched_in_order(shop: Shop) -> None:
-    """The next process goes on with the next message, before what came meanwhile."""
+async def test_a_stop_gives_fetched_messages_back_in_order(shop: Shop) -> None:
+    """The next process goes on with the next message, and gets the new ones after the old ones."""
     await publish(shop, range(300))
     seen: list[int] = []
 
@@ -97,7 +100,10 @@ async def test_a_stop_gives_back_before_its_handlers_have_ended(shop: Shop) -> N
 
 
 async def test_a_slow_handler_leaves_the_rest_to_others(shop: Shop) -> None:
-    """Two processes: each fetches only what it begins, so that both work and nothing waits in a queue."""
+    """Each of two processes fetches only messages that it begins soon.
+
+    So both work, and no message waits in a queue.
+    """
     await publish(shop, range(24))
     seen: dict[str, list[int]] = {"one": [], "two": []}
 
@@ -116,14 +122,14 @@ async def test_a_slow_handler_leaves_the_rest_to_others(shop: Shop) -> None:
         while sum(map(len, seen.values())) < 24:
             most = max(most, (await consumer(shop))["num_ack_pending"])
     assert sorted(seen["one"] + seen["two"]) == list(range(24))
-    assert most <= 4  # of each, one in its hands and one whose acknowledgement is on its way
+    assert most <= 4  # of each: one in its hand, and one whose acknowledgement is under way
     assert min(len(seen["one"]), len(seen["two"])) > 4
 
 
-async def test_what_waits_behind_a_slow_message_is_given_back(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The handler was fast, so that many were fetched. Then it meets one that takes long."""
+async def test_messages_behind_a_slow_one_are_given_back(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handler was fast, so the bot fetched many messages. Then one message takes long."""
     release, seen, unbegun_s = asyncio.Event(), list[int](), supply.UNBEGUN_S
-    monkeypatch.setattr(supply, "UNBEGUN_S", 3600.0)  # until the server has been asked
+    monkeypatch.setattr(supply, "UNBEGUN_S", 3600.0)  # until the test has asked the server
     await publish(shop, range(300))
     slow, other = shop.bot("inventory"), shop.bot("inventory")
 
@@ -197,7 +203,10 @@ async def test_leaving_the_block_by_break_ends_the_last_message(shop: Shop) -> N
 
 
 async def test_short_blocks_one_after_another_lose_nothing(shop: Shop) -> None:
-    """As `sub -n 2` again and again: what a block fetched and gave back is no failed attempt."""
+    """`sub -n 2` does this again and again.
+
+    A message that a block fetched and gave back does not count as a failed attempt.
+    """
     await publish(shop, range(120))
     seen: list[int] = []
     attempts: list[int] = []
@@ -288,7 +297,7 @@ async def test_a_consumer_that_is_deleted_is_made_again(shop: Shop) -> None:
 
 
 async def test_with_room_for_few_bytes_everything_comes_in_order(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request brings two orders, and another is made only when none waits."""
+    """Each request brings two orders. The bot makes another request only when no order waits."""
     monkeypatch.setattr(pull, "PULL_BYTES", 2_000)
     monkeypatch.setattr(in_hand, "WAITING_BYTES", 0)
     sender, inventory, got = shop.bot("order"), shop.bot("inventory"), list[str]()

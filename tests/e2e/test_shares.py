@@ -26,27 +26,31 @@ async def test_a_bot_fills_its_share_of_accepted_and_others_go_on(shop: Shop) ->
         refused = [one for one in sent if isinstance(one, Refused)]
         assert {one.reason for one in refused} == {Reason.QUOTA}
         assert len(sent) - len(refused) > 200
-        # Its refusals fill no more than its share of the quarantine; and what another bot does is judged as ever.
+        # The refused messages fill only the share of their bot in the quarantine. The relay judges
+        # and keeps the messages of another bot as before.
         with pytest.raises(Refused) as wrong:
             await other.publish("stock.reserved", shipped, timeout=PATIENCE_S)
     assert wrong.value.reason is Reason.SCHEMA
     assert wrong.value.stamp.record is not None
 
 
-async def test_what_the_bus_answers_a_bot_fills_that_bots_share_of_live(shop: Shop) -> None:
+async def test_answers_of_the_bus_fill_the_askers_share_of_live(shop: Shop) -> None:
     await shop.replace_relay("limits:", "limits:\n  live_bytes: 1MiB\n  bot_share: 20")
     async with shop.bot("order") as greedy, shop.bot("operator") as other:
         asked: list[object] = []
         while not any(isinstance(one, Refused) for one in asked):
-            assert len(asked) < 120, "its questions alone, of some 1,500 bytes each, fill it with the 140th"
+            assert len(asked) < 120, "its 140 questions of some 1,500 bytes fill the share themselves"
             asks = (greedy.request("sealbus.grants", {}, timeout=PATIENCE_S) for _ in range(20))
             asked += await asyncio.gather(*asks, return_exceptions=True)
         assert {one.reason for one in asked if isinstance(one, Refused)} == {Reason.QUOTA}
         await other.request("sealbus.grants", {}, timeout=PATIENCE_S)
 
 
-async def test_what_a_bot_has_parked_fills_its_share_of_the_quarantine(shop: Shop) -> None:
-    """What is more is not copied: the log names the message, which ACCEPTED keeps for as long as any."""
+async def test_parked_messages_fill_the_bots_share_of_quarantine(shop: Shop) -> None:
+    """The relay copies no more messages than the share allows.
+
+    The log names each other message, and ACCEPTED keeps it as long as any message.
+    """
     await shop.replace_relay("limits:", "limits:\n  quarantine_bytes: 1MiB\n  bot_share: 1")
     count, log = 12, shop.bus.path / "changed.log"
     bot = shop.bot("inventory")

@@ -1,4 +1,7 @@
-"""Somebody on the wire shows a restarted subscriber a stored message again: what the bus cannot tell, and a handler can."""
+"""Somebody on the wire shows a restarted subscriber a stored message again.
+
+The bus cannot notice that, but the handler that docs/bots.md shows can.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ _PULL = re.compile(rb"SUB inbox\.\S+\.pull +(\d+)\r\n")
 
 
 class Wire:
-    """A way to the bus on which somebody keeps the first stored message, and can say it again to whoever listens now."""
+    """A connection to the bus on which somebody keeps the first stored message.
+
+    Later, that somebody can send it again to the subscriber of that time.
+    """
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -56,7 +62,7 @@ class Wire:
                     self._kept = found, seen[found.end() : end]
 
     async def say_again(self) -> None:
-        """As nats-server would say it, to the subscription that is there now."""
+        """Send the kept message to the present subscription, as nats-server would."""
         assert self._kept is not None
         await until(lambda: self._listener is not None)
         assert self._listener is not None
@@ -76,20 +82,21 @@ async def wire_to(shop: Shop) -> AsyncIterator[Wire]:
 
 def documented() -> tuple[Callable[[Message], Any], sqlite3.Connection]:
     """The handler that docs/bots.md shows, and its database."""
-    text = (ROOT / "docs/bots.md").read_text().split("## Handled once")[1].split("```python\n")[1].split("```")[0]
+    section = (ROOT / "docs/bots.md").read_text().split("## Handled once")[1]
+    text = section.split("```python\n")[1].split("```")[0]
     bot = SimpleNamespace(subscribe=lambda _: lambda handler: handler)
     names: dict[str, Any] = {"bot": bot, "Message": Message}
     exec(compile(text, "docs/bots.md", "exec"), names)  # noqa: S102  # the document's own example
     return names["reserve"], names["shop"]
 
 
-async def test_a_handler_keeps_what_it_has_done(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_documented_handler_acts_once(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     handled: list[bytes] = []
     async with shop.bot("order") as sender, wire_to(shop) as wire:
 
         async def listen(again: bool) -> int:
-            """Listen until the message was handled once more; return how many reservations there are."""
+            """Listen until the message is handled once more. Returns the number of reservations."""
             bot = Bot(replace(shop.credentials("inventory"), servers=(wire.url,)))
             keep, database = documented()
             before = len(handled)

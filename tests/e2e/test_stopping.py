@@ -1,4 +1,4 @@
-"""Whatever waits can be stopped, in every state: by a signal, by a deadline, by close()."""
+"""A signal, a deadline or close() stops a bot that waits, in every state."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ START = Callable[..., Coroutine[Any, Any, asyncio.subprocess.Process]]
 
 @asynccontextmanager
 async def stoppable(scene: str, shop: Shop, *more: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The inventory bot in a process of its own."""
+    """Run the inventory bot in a process of its own."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.e2e.stoppable", scene, str(shop.bus.credentials("inventory")), *more),
         stdin=asyncio.subprocess.DEVNULL,
@@ -50,13 +50,13 @@ async def says(stream: asyncio.StreamReader | None, what: bytes) -> None:
 
 
 async def ends(process: asyncio.subprocess.Process) -> tuple[int | None, str]:
-    """Wait for the end; the exit code, and what was said on stderr since it was last looked at."""
+    """Wait for the end. Returns the exit code, and the part of stderr that was not read before."""
     async with asyncio.timeout(PATIENCE_S):
         _, stderr = await process.communicate()
     return process.returncode, stderr.decode()
 
 
-# ---- signals -------------------------------------------------------------------------------------------
+# ---- signals -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -104,7 +104,7 @@ async def test_a_second_signal_cuts_handlers_short(shop: Shop) -> None:
     async with stoppable("never-finish", shop) as process:
         await says(process.stdout, b"began")
         process.terminate()
-        await says(process.stdout, b"closing")  # it was heard: the next one is another
+        await says(process.stdout, b"closing")  # so the next signal is the second
         process.terminate()
         code, stderr = await ends(process)
     assert code == 0
@@ -131,11 +131,11 @@ async def test_a_signal_while_the_interpreter_ends_changes_nothing(shop: Shop) -
     assert await ends(process) == (0, "")
 
 
-# ---- deadlines -----------------------------------------------------------------------------------------
+# ---- deadlines ---------------------------------------------------------------------------------
 
 
 def frozen_after_admission(monkeypatch: pytest.MonkeyPatch, shop: Shop) -> None:
-    """Have the relay stop just after it has admitted the next bot."""
+    """Freeze the relay just after it has admitted the next bot."""
     attach, frozen = Bot._attach, list[Bot]()
 
     async def freeze(bot: Bot, client: HardenedClient) -> None:
@@ -175,7 +175,7 @@ async def test_stop_ends_a_wait_for_a_subscription(shop: Shop, monkeypatch: pyte
     assert state(inventory) is BotState.CLOSED
 
 
-# ---- close() -------------------------------------------------------------------------------------------
+# ---- close() -----------------------------------------------------------------------------------
 
 
 async def test_closing_waits_for_verdicts(shop: Shop) -> None:
@@ -192,7 +192,7 @@ async def test_closing_waits_for_verdicts(shop: Shop) -> None:
     assert state(sender) is BotState.CLOSED
 
 
-async def test_what_has_no_verdict_when_the_bot_closes_is_unresolved(shop: Shop) -> None:
+async def test_a_message_without_verdict_is_unresolved_after_close(shop: Shop) -> None:
     sender = shop.bot("order")
     await sender.connect()
     shop.relays[0].send_signal(signal.SIGSTOP)
@@ -241,7 +241,7 @@ async def first_order(shop: Shop) -> str:
     return taken[0]
 
 
-async def test_a_reply_handler_may_close_its_bot_and_its_answer_arrives(shop: Shop) -> None:
+async def test_the_answer_of_a_handler_that_closes_its_bot_arrives(shop: Shop) -> None:
     inventory = shop.bot("inventory")
 
     @inventory.reply("stock.check")
@@ -260,7 +260,8 @@ async def test_a_reply_handler_may_close_its_bot_and_its_answer_arrives(shop: Sh
 
 async def test_a_hook_may_close_its_bot(shop: Shop) -> None:
     inventory = shop.bot("inventory")
-    inventory.on_connected(lambda: inventory.close(timeout=3600))  # which it would wait for, if it waited
+    # If close() waited for the hook, it would wait an hour.
+    inventory.on_connected(lambda: inventory.close(timeout=3600))
     await inventory.run()
     assert state(inventory) is BotState.CLOSED
 

@@ -1,4 +1,4 @@
-"""A bot whose credentials name another bus key than the bus has, on a real bus."""
+"""A bot whose credentials name a wrong bus key, on a real bus."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.e2e.shop import Shop
 from tests.waiting import PATIENCE_S
 
 FOR_EVER_S = 10 * PATIENCE_S
-"""Far beyond the test's own time: a wait that ends has been ended."""
+"""Far longer than the test may take. A wait that ends has ended for another reason."""
 
 
 def stranger(shop: Shop, name: str) -> Bot:

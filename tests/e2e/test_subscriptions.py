@@ -1,4 +1,4 @@
-"""How many durable subscriptions a bot and a bus may have."""
+"""The limits of durable subscriptions: their number, and when JetStream forgets one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_a_bot_has_as_many_as_the_policy_allows(shop: Shop) -> None:
         await asyncio.gather(*(subscribe(f"d{number}") for number in range(3)))
         with pytest.raises(InvalidInput, match=r"has 3 durable subscriptions, and the policy allows 3 \(limits"):
             await subscribe("d3")
-        await subscribe("d0")  # one that is there needs no room
+        await subscribe("d0")  # it exists, so it needs no room
         name = consumer_name("inventory", "orders.placed", "d1")
         removed = await operator.request("sealbus.subscriptions.remove", {"consumer": name})
         assert removed.payload["durable"] == "d1"

@@ -1,4 +1,7 @@
-"""Envelopes that travel in one NATS message are judged one by one, and their receipts come together."""
+"""Bundles: several envelopes in one NATS message.
+
+The relay judges each envelope alone, and sends the receipts in one bundle.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +32,17 @@ def sealed(shop: Shop, *drafts: tuple[Header, bytes]) -> list[bytes]:
 
 
 class Wire:
-    """The relay's own login, on which what a session of the order bot would send is sent, and what goes to its inbox is seen."""
+    """A login with the relay's rights.
+
+    It sends messages as a session of the order bot would, and sees the messages to its inbox.
+    """
 
     def __init__(self, shop: Shop) -> None:
         self._shop = shop
         self.verdicts: list[tuple[bytes, str | None]] = []
         self.messages = 0
         self.sent = 0
-        """How many messages the order bot has sent to the stream."""
+        """The number of messages that the order bot has sent to the stream."""
 
     async def open(self) -> None:
         self._nc = await self._shop.nats()
@@ -78,7 +84,7 @@ async def test_each_envelope_has_its_own_verdict(shop: Shop) -> None:
     await until(lambda: len(wire.verdicts) == 5)
     assert [reason for _, reason in wire.verdicts] == [None, "undeclared-subject", "schema", "bad-seal", "wrong-bot"]
     assert [nonce for nonce, _ in wire.verdicts[:4]] == [one.nonce for one, _ in drafts]
-    assert wire.messages == 2  # what is refused is told once ingress has forgotten it
+    assert wire.messages == 2  # a refusal leaves after INGRESS has deleted its message
     assert await shop.stored("QUARANTINE") == 4
     await until_empty(shop)
     await wire.close()
@@ -91,22 +97,21 @@ async def test_a_replay_of_one_or_of_all_is_one(shop: Shop) -> None:
     accepted = await shop.stored("ACCEPTED")
     await wire.send(pack_together(envelopes))
     await until(lambda: len(wire.verdicts) == 3)
-    # One after the other: receipts of one batch that are the same are sent once.
+    # One after the other, because a batch sends equal receipts only once.
     await wire.send(pack_together(envelopes))
     await until(lambda: len(wire.verdicts) == 6)
     await wire.send(envelopes[1])
     await until(lambda: len(wire.verdicts) == 7)
     await wire.send(pack_together([envelopes[2], *sealed(shop, (header(), pack_json(order(9))))]))
     await until(lambda: len(wire.verdicts) == 9)
-    assert [reason for _, reason in wire.verdicts] == [
-        None
-    ] * 9  # each envelope was accepted, once: that is its receipt
+    # Each envelope was accepted once, so each receipt is an acceptance.
+    assert [reason for _, reason in wire.verdicts] == [None] * 9
     assert await shop.stored("ACCEPTED") - accepted == 4
     assert await shop.stored("QUARANTINE") == 5
     await wire.close()
 
 
-async def test_several_that_are_not_as_they_must_be_are_refused_whole(shop: Shop) -> None:
+async def test_a_malformed_bundle_is_refused_as_a_whole(shop: Shop) -> None:
     wire = Wire(shop)
     await wire.open()
     one, two = sealed(shop, (header(), pack_json(order(1))), (header(), pack_json(order(2))))
@@ -126,13 +131,14 @@ async def test_several_that_are_not_as_they_must_be_are_refused_whole(shop: Shop
     await wire.send(last)
     await until(lambda: len(wire.verdicts) == 1)
     assert await shop.stored("ACCEPTED") - accepted == 1
-    # Two of the five have two envelopes that are none within; both are kept, each way. Live ones are not in order with the others.
+    # One of the bundles has two items that are no envelopes, and each item is kept. All of it comes
+    # twice, because each bundle was sent stored and live. Live messages come in no fixed order.
     await until_stored(shop, "QUARANTINE", 2 * 7)
     await wire.close()
 
 
 @pytest.mark.usefixtures("each_sent_once")
-async def test_what_is_published_at_once_travels_together_and_arrives_once_and_in_order(shop: Shop) -> None:
+async def test_a_burst_travels_in_bundles_and_arrives_once_in_order(shop: Shop) -> None:
     count = 3 * BURST + 1
     order_bot, inventory = shop.bot("order"), shop.bot("inventory")
     got: list[str] = []
@@ -169,14 +175,14 @@ async def test_live_messages_travel_together_too(shop: Shop) -> None:
 
 
 async def until_stored(shop: Shop, stream: str, count: int) -> None:
-    """Wait until a stream holds as many."""
+    """Wait until a stream has ``count`` messages."""
     async with asyncio.timeout(PATIENCE_S):
         while await shop.stored(stream) != count:  # noqa: ASYNC110  # it happens in other processes
             await asyncio.sleep(0.01)
 
 
 async def until_empty(shop: Shop) -> None:
-    """Wait until everything in ingress has been judged."""
+    """Wait until every message in INGRESS has been judged."""
     async with asyncio.timeout(PATIENCE_S):
         while await shop.stored("INGRESS"):  # noqa: ASYNC110  # it happens in other processes
             await asyncio.sleep(0.01)

@@ -89,11 +89,12 @@ async def test_question_and_answer_may_be_typed(shop: Shop) -> None:
     assert answer.as_(Level) == Level("ABC-0001", 7)
 
 
-async def test_what_cannot_be_sent_is_refused_before_it_is(shop: Shop) -> None:
+async def test_an_invalid_payload_is_refused_before_it_is_sent(shop: Shop) -> None:
     async with shop.bot("order") as sender:
         with pytest.raises(InvalidInput, match="/items/0/sku: a value of type set"):
             await sender.publish("orders.placed", {"items": [{"sku": {1}}]})
         await sender.publish("orders.placed", ORDER)
-    # What a bot sends is judged in order, so what was sent before this would be in one or the other.
+    # The relay judges a bot's messages in order. If the first one had been sent, one of these
+    # streams would have it.
     assert await shop.last("ACCEPTED") == 2  # the genesis, and ORDER
     assert await shop.last("QUARANTINE") == 0

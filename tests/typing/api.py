@@ -1,8 +1,8 @@
-"""The public API as a bot author's program uses it: for mypy, and never run.
+"""The public API as a bot author's program uses it. mypy checks this file, and nothing runs it.
 
-`make types` checks this file in strict mode. ``assert_type`` says which type the author gets. A
-``type: ignore`` with its code says which mistake the author is told about: where mypy no longer
-finds the mistake, the comment itself is an error (``warn_unused_ignores``).
+`make types` runs mypy in strict mode. ``assert_type`` says which type the author gets. A
+``type: ignore`` with its code marks a mistake that mypy must report to the author. If mypy no
+longer reports it, the comment itself is an error (``warn_unused_ignores``).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ bot = Bot.from_file("credentials/inventory.toml")
 
 @dataclass
 class Order:
-    """What an author reads a payload as."""
+    """An author's class for a payload."""
 
     order_id: str
     note: str | None = None

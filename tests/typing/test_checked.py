@@ -1,4 +1,4 @@
-"""mypy checks ``api.py``, strictly, and all public names are in it."""
+"""mypy checks ``api.py`` in strict mode, and the file has all public names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MODULE = "tests.typing.api"
 
 @pytest.fixture
 def options(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Options:
-    """What `make types` runs mypy with."""
+    """The options with which `make types` runs mypy."""
     monkeypatch.chdir(ROOT)
     options = Options()
 
