@@ -23,6 +23,9 @@ PATIENCE_S = 4.0
 SETTLE_S = 0.3
 """Where the evidence is that nothing happened, how long it is given to happen."""
 
+IGNORED = "ignored an invalid receipt: "
+"""How a line of a bot's log begins about a receipt that it does not believe."""
+
 STREAMS = {"INGRESS", "ACCEPTED", "LIVE", "HEALTH", "QUARANTINE"}
 GENESIS = "sealbus.genesis"
 HONEST_LIVE = (
@@ -232,9 +235,7 @@ class Evidence:
 
         async def look() -> bool:
             lines = _since(self._actors["order"].log, mark.order_log)
-            found[:] = [
-                line.rpartition("ignored: ")[2] for line in lines if "a receipt that is none was ignored" in line
-            ]
+            found[:] = [line.rpartition(IGNORED)[2] for line in lines if IGNORED in line]
             return bool(found)
 
         if not await _until(look):
