@@ -1,7 +1,12 @@
-"""``make attack``: every attack on a bus that runs, and a table of what stopped each. Exits 1 if one got through, or met another reason than its own.
+"""``make attack`` tries every attack on a running bus.
 
-``ARGS=--without-each`` tells for each check of the gate which attacks get through where it is missing, and what stops the others then;
-``ARGS="--relay-without each"`` sends those to a bus whose relay lacks the check. ``ARGS=--json`` gives one object a line.
+It prints a table of the checks that stopped them. It exits with 1 if an attack got through or met
+another reason than its own.
+
+``ARGS=--without-each`` takes out each check of the gate in turn, and names the attacks that get
+through then, and the reasons that stop the others. ``ARGS="--relay-without each"`` sends the
+attacks that get through to a bus whose relay lacks the check. ``ARGS=--json`` gives one object a
+line.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ from tests.gate.bus import ACCEPTED
 
 
 async def tried(missing: str | None, attacks: Sequence[Attack] = ATTACKS) -> list[Found]:
-    """Try ``attacks`` on a bus of its own, whose relay does not make the check ``missing``."""
+    """Try ``attacks`` on a bus of their own, whose relay does not make the check ``missing``."""
     with tempfile.TemporaryDirectory(prefix="sealbus-attacked-") as folder:
         async with Ground(Path(folder) / "bus", missing) as ground:
             return [in_the_gate(attack) if attack.alone else await attempt(attack, ground) for attack in attacks]
@@ -65,7 +70,7 @@ def show(all_found: list[Found]) -> None:
     table = Table("family", "attack", "stopped by", "reason", "delivered", title="Attacks tried", title_justify="left")
     for found in all_found:
         attack = found.attack
-        where = attack.where.value if found.is_stopped else f"not as it must be: {attack.reason} expected"
+        where = attack.where.value if found.is_stopped else f"wrong: {attack.reason} expected"
         name = attack.name.replace("_", " ") + (" (gate alone)" if attack.alone else "")
         table.add_row(attack.family, name, where, found.reason, str(found.delivered) if found.delivered else "nothing")
     console = Console(width=None if sys.stdout.isatty() else 180, highlight=False, markup=False)
@@ -76,7 +81,7 @@ def show(all_found: list[Found]) -> None:
 
 
 def show_without_each(*, as_json: bool) -> int:
-    """Take out one check after the other. Returns 1 if one of them is never missed."""
+    """Take out each check in turn. Returns 1 if no attack notices one of them."""
     all_found = list(each())
     for found in all_found:
         through = [attack.name for attack in found.through]
@@ -89,7 +94,10 @@ def show_without_each(*, as_json: bool) -> int:
 
 
 def show_relays_without_each(*, as_json: bool) -> int:
-    """Have relays that lack one check each meet the attacks that get through the gate then. Returns 1 if one is stopped all the same."""
+    """Send the attacks that get through the gate without a check to a relay without that check.
+
+    This is done for each check. Returns 1 if such a relay still stops an attack.
+    """
     held = 0
     for missing in map(without, checks()):
         attacks = [attack for attack in missing.through if not attack.alone]
@@ -100,7 +108,8 @@ def show_relays_without_each(*, as_json: bool) -> int:
         if as_json:
             say(json.dumps({"relay without": missing.check, "delivered": delivered, "stopped": stopped}))
         else:
-            say(f"relay without {missing.check}: {len(delivered)} delivered, {len(stopped)} stopped all the same")
+            counts = f"{len(delivered)} delivered, {len(stopped)} still stopped"
+            say(f"relay without {missing.check}: {counts}")
             for name in (*delivered, *(f"stopped: {one}" for one in stopped)):
                 say(f"    {name}")
     return 1 if held else 0
@@ -108,16 +117,18 @@ def show_relays_without_each(*, as_json: bool) -> int:
 
 def main() -> int:
     """Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="make attack", description="Attack a bus that runs, from outside.")
+    parser = argparse.ArgumentParser(prog="make attack", description="Attack a running bus from outside.")
     parser.add_argument("--json", action="store_true", help="one object a line")
     parser.add_argument(
-        "--without-each", action="store_true", help="take out one check after the other, and say what gets through"
+        "--without-each",
+        action="store_true",
+        help="take out one check after the other, and name the attacks that get through",
     )
     parser.add_argument(
         "--relay-without",
         metavar="CHECK",
         choices=[*checks(), "each"],
-        help="attack a relay that lacks this check; each: one relay after the other, each without another",
+        help="attack a relay that lacks this check; 'each' tries every check in turn",
     )
     asked = parser.parse_args()
     if asked.without_each:

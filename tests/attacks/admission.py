@@ -1,4 +1,7 @@
-"""At the door: a session without the right to it. The rival holds a good key of its own; the order bot is whom it would like to be."""
+"""At the door: logins to sessions that the sender has no right to.
+
+The rival holds a valid key of its own, and pretends to be the order bot.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ def _signed(challenge: bytes, bot: str, key: SigningKey, *more: str, by: Signing
 
 
 def honest(challenge: bytes) -> Said:
-    """What must not be denied: each attack differs from it in one thing."""
+    """A login that must not be denied: each attack differs from it in one thing."""
     return _signed(challenge, "order", KEYS["order"])
 
 
@@ -44,7 +47,7 @@ def nothing_said(_: bytes) -> Said:
 
 @login(NOTHING)
 def no_signature(_: bytes) -> Said:
-    """The order bot's name and key, which are public, and nothing that proves them."""
+    """The order bot's name and key, which are public, without any proof."""
     return _text("order", KEYS["order"]), None
 
 
@@ -63,19 +66,19 @@ def letters_that_look_alike(challenge: bytes) -> Said:
 
 @login(NO_BOT)
 def a_name_with_a_dot(challenge: bytes) -> Said:
-    """A name that would be two tokens of a NATS subject."""
+    """A name that contains two tokens of a NATS subject."""
     return _signed(challenge, "rival.x", KEYS["rival"])
 
 
 @login(NO_BOT)
 def a_name_that_is_a_wildcard(challenge: bytes) -> Said:
-    """The name ``*``, whose session would be everybody's."""
+    """The name ``*``, whose session would be the session of every bot."""
     return _signed(challenge, "*", KEYS["rival"])
 
 
 @login(NO_BOT)
 def a_name_in_capitals(challenge: bytes) -> Said:
-    """A name that some would take for the order bot's."""
+    """A name that some readers would take for the order bot's."""
     return _signed(challenge, "Order", KEYS["rival"])
 
 
@@ -87,19 +90,19 @@ def a_bot_of_nobody(challenge: bytes) -> Said:
 
 @login("the policy knows no such bot")
 def the_relays_own_name(challenge: bytes) -> Said:
-    """The name that the relay's own messages bear."""
+    """The name in the relay's own messages."""
     return _signed(challenge, "sealbus", KEYS["rival"])
 
 
 @login(NOT_ITS_KEY)
 def a_key_that_nobody_knows(challenge: bytes) -> Said:
-    """The order bot's name with a key of one's own making."""
+    """The order bot's name with a key that nobody registered."""
     return _signed(challenge, "order", KEYS["stranger"])
 
 
 @login(NOT_ITS_KEY)
 def a_lesser_bots_key(challenge: bytes) -> Said:
-    """The order bot's name with the rival's good key."""
+    """The order bot's name with the rival's valid key."""
     return _signed(challenge, "order", KEYS["rival"])
 
 
@@ -111,13 +114,13 @@ def a_key_that_leaked(challenge: bytes) -> Said:
 
 @login(NOT_NOW)
 def a_key_that_is_over(challenge: bytes) -> Said:
-    """A key of the order bot whose time is over."""
+    """A key of the order bot that has expired."""
     return _signed(challenge, "order", KEYS["order-old"])
 
 
 @login(NOT_NOW)
 def a_key_that_is_to_come(challenge: bytes) -> Said:
-    """A key of the order bot whose time has not come."""
+    """A key of the order bot that is not valid yet."""
     return _signed(challenge, "order", KEYS["order-next"])
 
 
@@ -129,19 +132,19 @@ def signed_with_another_key(challenge: bytes) -> Said:
 
 @login(NO_SIGNATURE)
 def another_challenge(_: bytes) -> Said:
-    """The order bot's own signature over the challenge of an earlier connection: a captured login, replayed."""
+    """A captured login: the order bot's signature over an earlier connection's challenge."""
     return _signed(b"the challenge of yesterday", "order", KEYS["order"])
 
 
 @login(NO_SIGNATURE)
 def the_bare_challenge(challenge: bytes) -> Said:
-    """A signature over nothing but the challenge, as NATS's own keys make it."""
+    """A signature over the challenge alone, as NATS's own keys make it."""
     return _text("order", KEYS["order"]), KEYS["order"].sign(challenge)
 
 
 @login(NO_SIGNATURE)
 def another_text(challenge: bytes) -> Said:
-    """The order bot's signature for a session without consumers, beside a text that asks for one."""
+    """The order bot's signature for a session without consumers, with a text that asks for one."""
     text = _text("order", KEYS["order"])
     signature = sign_connect(KEYS["order"], challenge, text.encode())
     return f"{text} {consumer_name('order', 'orders.shipped', 'x')}", signature
@@ -169,7 +172,7 @@ def a_signature_of_no_bytes(_: bytes) -> Said:
 
 @login(NOT_ITS_CONSUMER)
 def anothers_consumer(challenge: bytes) -> Said:
-    """The rival asks for the right to fetch what the inventory bot's durable subscription holds."""
+    """The rival asks for the messages of the inventory bot's durable subscription."""
     return _signed(challenge, "rival", KEYS["rival"], consumer_name("inventory", "orders.placed", "default"))
 
 
@@ -181,14 +184,14 @@ def a_consumer_that_is_a_wildcard(challenge: bytes) -> Said:
 
 @login("33 consumers; at most 32")
 def too_many_consumers(challenge: bytes) -> Said:
-    """Each is the rival's own, but the session that the server keeps would grow."""
+    """Each consumer is the rival's own, but the session that the server keeps would grow."""
     own = [consumer_name("rival", "stock.reserved", f"d{number}") for number in range(33)]
     return _signed(challenge, "rival", KEYS["rival"], *own)
 
 
 @login("public key (U…) expected, got a key that begins with 'N'")
 def the_bus_key_as_a_bots(challenge: bytes) -> Said:
-    """A key of another kind: the bus's, which the credentials name."""
+    """A key of another kind: the bus key, which the credentials name."""
     return _signed(challenge, "order", BUS_KEY)
 
 
@@ -199,7 +202,7 @@ def a_bots_key_as_an_issuers(challenge: bytes) -> Said:
     return _signed(challenge, "order", key)
 
 
-# ---- the server's side of it -----------------------------------------------------------------------------------------
+# ---- the server's side of a login ----------------------------------------------------------------
 
 
 def _info(**changed: object) -> bytes:
@@ -218,11 +221,11 @@ NO_SERVER = "no session at the server: ProtocolError: nats: protocol error"
 NOTHING_TO_SIGN = "the server gives nothing to sign, so it is not the server of a bus, and nothing was sent"
 
 for _name, _says, _reason, _about in (
-    ("a greeting that is a list", b"INFO []\r\n", NO_SERVER, "JSON, and not what a server says of itself"),
+    ("a greeting that is a list", b"INFO []\r\n", NO_SERVER, "JSON that is no greeting of a server"),
     ("a greeting nested too deep", b"INFO " + b"[" * 100_000 + b"\r\n", NO_SERVER, "JSON on which a parser would end"),
     ("a greeting without end", b"INFO " + bytes(200_000), NO_SERVER, "more than a line may have"),
     ("a challenge with a line feed", _info(nonce="a\nb"), NO_SERVER, "bytes of the server's choice, to be signed"),
-    ("a challenge that is a list", _info(nonce=[]), NOTHING_TO_SIGN, "what is no text, to be signed"),
+    ("a challenge that is a list", _info(nonce=[]), NOTHING_TO_SIGN, "a list, to be signed as a text"),
     ("a greeting without a challenge", _info(nonce=None), NOTHING_TO_SIGN, "a login that could be replayed"),
     (
         "a greeting of another protocol",

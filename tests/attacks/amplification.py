@@ -1,7 +1,8 @@
-"""Little said, much brought about, at an address of the sender's choice: what comes back must not be more than was granted.
+"""Short requests with long answers, sent to an address of the sender's choice.
 
-nats-server sends what a request for stored messages brings to whatever address the request names, another bot's too, and heartbeats
-besides. So the consumer bounds each request: its messages, its time, and how many of them wait.
+nats-server sends stored messages to the address that the request names. That can be another bot's.
+It sends heartbeats there, too. So the consumer bounds each request: its messages, its time, and the
+number of waiting requests.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ FAMILY.pull("a bare number", b"1000000", "the same in JetStream's older form", T
 FAMILY.pull(
     "a request for a month",
     _body(batch=1, expires=30 * 86_400 * S),
-    "whatever is stored in a month, though the session that asked is over",
+    "every message that is stored in a month, though the session has ended",
     TOO_LONG,
 )
 FAMILY.pull(
@@ -57,7 +58,7 @@ FAMILY.forbidden(
     {
         f"{subject} inbox.order.00": about
         for subject, about in {
-            "$JS.API.STREAM.LIST": "all that JetStream knows of every stream",
+            "$JS.API.STREAM.LIST": "all that JetStream knows about every stream",
             "$JS.API.STREAM.INFO.INGRESS": "all subjects of a stream",
             "$JS.API.CONSUMER.LIST.ACCEPTED": "256 consumers a page, 800 bytes each",
             "$JS.API.CONSUMER.NAMES.ACCEPTED": "the names of all durable subscriptions",

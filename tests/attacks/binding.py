@@ -1,4 +1,4 @@
-"""What a seal is bound to: this bus, this way, and nothing besides. What was said elsewhere is not said here."""
+"""A seal is bound to one bus and one way. Messages for another bus or another way are refused."""
 
 from __future__ import annotations
 
@@ -19,19 +19,22 @@ attack = FAMILY.attack
 
 @attack("check_bus", Reason.WRONG_BUS)
 def captured_on_a_test_bus() -> Step:
-    """What the same key sealed for the test bus."""
+    """A message that the same key sealed for the test bus."""
     return Step(envelope(bus="shop-test"))
 
 
 @attack("check_delivery", Reason.WRONG_DELIVERY)
 def a_durable_subject_by_the_live_way() -> Step:
-    """An order that goes past the durable store."""
+    """An order that bypasses the durable store."""
     return live(envelope(ttl_ms=5_000))
 
 
 @attack("check_delivery", Reason.WRONG_DELIVERY, without="ttl-too-long")
 def a_durable_subject_by_the_live_way_with_its_usual_life() -> Step:
-    """The same with a life that only a stream message may have: told that the way is wrong, not that the life is."""
+    """The same with a lifetime that only a stored message may have.
+
+    The reason is the way, not the lifetime.
+    """
     return live(envelope())
 
 
@@ -43,11 +46,11 @@ def a_live_subject_by_the_durable_way() -> Step:
 
 @attack("check_delivery", Reason.WRONG_DELIVERY)
 def an_answer_by_the_durable_way() -> Step:
-    """Answers are live."""
+    """An answer by the durable way: answers are live."""
     return Step(answer(), session="inventory")
 
 
 @FAMILY.line("stamped for another subject than it arrived on")
 async def a_delivery_on_another_subject(line: Line) -> None:
-    """Whoever owns a bot's line has a genuine shipment arrive as an order."""
+    """The owner of a bot's line lets a genuine shipment arrive as an order."""
     line.deliver(line.genuine, subject="accepted.orders.placed")

@@ -1,4 +1,7 @@
-"""A relay without one of its checks: ``python -m tests.attacks.broken_relay check_seal relay --dir …``. What stops an attack must be that check."""
+"""A relay without one of its checks, whose attacks must get through.
+
+It runs as ``python -m tests.attacks.broken_relay check_seal relay --dir …``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Without cause, or with a cause that was none, or once more for the same: what came before, and who may answer."""
+"""Messages without a cause, with an invalid one, or with a cause that was used before."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ def _answering(*, session: str = "inventory", **changes: object) -> Step:
 
 @attack("check_parent", Reason.CAUSE)
 def a_parent_where_none_is_asked_for() -> Step:
-    """Bytes beside the payload, which no schema looks at and the store would keep."""
+    """Bytes beside the payload, which no schema checks and which the store would keep."""
     return Step(envelope(parent=b"x" * MAX_PARENT_BYTES))
 
 
 @attack("check_parent", Reason.CAUSE, without="unknown-schema")
 def an_unwanted_parent_before_what_is_said() -> Step:
-    """The same under a schema that is none: nothing else of it is read."""
+    """The same under an unknown schema: nothing else of the message is read."""
     return Step(envelope(parent=b"\xc1", schema="x", schema_version=1))
 
 
 @attack("check_parent", Reason.CAUSE)
 def a_quoted_order_where_nothing_is_compared() -> Step:
-    """The order's whole envelope beside its stamp, for a rule that needs the stamp alone."""
+    """The order's whole envelope beside its stamp, for a rule that needs only the stamp."""
     order = envelope(payload={**ORDER, "note": "x" * 3_000})
     return Step(envelope(RESERVED, parent=parent(order, carry=True)), session="inventory")
 
@@ -68,8 +68,11 @@ def a_shipment_of_nothing() -> Step:
 
 @attack("check_what_came_before", Reason.CAUSE)
 def a_late_stamp_of_an_old_order() -> Step:
-    """The order was tried again for as long as a nonce lives, waited, and was stamped a last time; one shipment followed from its first
-    stamp long ago, and the ledger has forgotten it."""
+    """A new stamp of an old order, after the ledger forgot the shipment that followed from it.
+
+    The order was tried again for as long as a nonce lives, and it waited. Then it was stamped for
+    the last time. One shipment followed from its first stamp long ago.
+    """
     born = nonce("placed", NOW - (120_000 + 60_000 + 300_000 + HOUR + 1))
     order = envelope(nonce=born, issued_at_ms=NOW - HOUR)
     return _shipping(parent=parent(order, nonce=born, carry=True, judged_at_ms=NOW - HOUR))
@@ -77,13 +80,13 @@ def a_late_stamp_of_an_old_order() -> Step:
 
 @attack("check_what_came_before", Reason.CAUSE)
 def a_parent_of_garbage() -> Step:
-    """A parent that is no parent."""
+    """Bytes that are not a parent."""
     return _shipping(parent=b"\xc1")
 
 
 @attack("check_what_came_before", Reason.CAUSE)
 def a_stamp_of_its_own_making() -> Step:
-    """The order is stamped with a key that is not the bus's."""
+    """The order is stamped with a key that is not the bus key."""
     return _shipping(parent=parent(envelope(), carry=True, key=FORGED_BUS_KEY))
 
 
@@ -95,7 +98,7 @@ def a_stamp_signed_as_an_envelope() -> Step:
 
 @attack("check_what_came_before", Reason.CAUSE)
 def a_stamp_with_a_changed_bit() -> Step:
-    """The bus's stamp with one bit turned over."""
+    """The bus's stamp with one bit flipped."""
     return _shipping(parent=Parent(flip(sealed_stamp(envelope()), 60), envelope()).encode())
 
 
@@ -121,26 +124,26 @@ def caused_by_another_subject() -> Step:
 
 @attack("check_what_came_before", Reason.CAUSE)
 def an_order_too_long_ago() -> Step:
-    """An order of an hour and a millisecond ago, where an hour is allowed."""
+    """An order from an hour and a millisecond ago, where an hour is allowed."""
     return _shipping(parent=parent(envelope(), carry=True, judged_at_ms=NOW - HOUR - 1))
 
 
 @attack("check_what_came_before", Reason.CAUSE)
 def a_stolen_stamp() -> Step:
-    """A bot that may ship but may not receive orders has got hold of an order's stamp."""
+    """A bot that may ship but may not receive orders uses an order's stamp."""
     data = envelope(SHIPPED, bot="rival", parent=parent(envelope(), carry=True))
     return Step(data, session="rival")
 
 
 @attack("check_what_came_before", Reason.CAUSE)
 def shipped_to_another_order() -> Step:
-    """The shipment names another order than its cause."""
+    """The shipment names another order than its cause does."""
     return _shipping(payload={"order_id": "B-2"})
 
 
 @attack("check_what_came_before", Reason.CAUSE)
 def an_order_without_what_is_compared() -> Step:
-    """The order, of a schema that does not ask for it, names no order."""
+    """The order names no order, because its schema does not ask for one."""
     order = envelope(payload={"lines": []}, schema="orders.placed", schema_version=2)
     return _shipping(parent=parent(order, carry=True))
 
@@ -161,7 +164,7 @@ def another_envelope_under_the_stamp() -> Step:
 
 @attack("check_what_came_before", Reason.CAUSE)
 def true_for_one() -> Step:
-    """The order has 1 where the check has true: languages that take them for equal are mistaken."""
+    """The order has 1 where the check has true. Some languages take them for equal."""
     return Step(checked([{"ok": 1}], [{"ok": True}]), session="inventory")
 
 
@@ -173,7 +176,7 @@ def true_for_one_deep_inside() -> Step:
 
 @attack("check_what_came_before", Reason.CAUSE)
 def missing_on_both_sides() -> Step:
-    """What is compared is neither in the order nor in the check: two absences are not equal."""
+    """Order and check lack the compared field: two missing fields are not equal."""
     return Step(checked([], []), session="inventory")
 
 
@@ -185,13 +188,16 @@ def a_list_that_is_longer() -> Step:
 
 @attack("check_declared", Reason.CAUSE, without=BREAKS)
 def an_answer_to_nothing() -> Step:
-    """An answer that carries no question's stamp."""
+    """An answer without the stamp of a question."""
     return _answering(parent=None)
 
 
 @attack("check_declared", Reason.CAUSE, without=BREAKS)
 def an_answer_with_a_large_parent() -> Step:
-    """The question's envelope beside its stamp, as long as a header holds: whoever asked has it."""
+    """The question's envelope beside its stamp, of the largest size that a header allows.
+
+    The asker has it.
+    """
     asked = Parent(sealed_stamp(envelope(ASK), ASK, position=None), b"x" * 100_000)
     return _answering(parent=asked.encode())
 
@@ -210,7 +216,7 @@ def an_answer_by_a_third_bot() -> Step:
 
 @attack("check_declared", Reason.CAUSE, without=BREAKS)
 def an_answer_for_the_bus_itself() -> Step:
-    """A bot that may hear what the relay's own services are asked answers in the relay's place."""
+    """A bot that may receive questions to the relay's own services answers instead of the relay."""
     asked = replace(ASK, subject="sealbus.quarantine.list")
     stated = parent(envelope(asked, {}), asked, position=None)
     return _answering(bot="rival", session="rival", payload={"left": 4}, parent=stated)
@@ -218,26 +224,26 @@ def an_answer_for_the_bus_itself() -> Step:
 
 @attack("check_declared", Reason.CAUSE, without=BREAKS)
 def an_answer_too_late() -> Step:
-    """A question of ten seconds and a millisecond ago."""
+    """A question from ten seconds and a millisecond ago."""
     return _answering(parent=parent(envelope(ASK), ASK, position=None, judged_at_ms=NOW - 10_001))
 
 
 @attack("check_declared", Reason.CAUSE, without=BREAKS)
 def an_answer_where_nothing_was_asked() -> Step:
-    """An order is no question: its subject takes no replies."""
+    """An order is not a question: its subject takes no replies."""
     subject = f"reply.order.{nonce('placed').hex()}"
     return _answering(subject=subject, payload={"left": 4}, parent=parent(envelope()))
 
 
 @attack("check_declared", Reason.CAUSE, without=BREAKS)
 def an_answer_to_a_forged_question() -> Step:
-    """The question's stamp is not by the bus."""
+    """The question's stamp is not from the bus."""
     return _answering(parent=parent(envelope(ASK), ASK, position=None, key=FORGED_BUS_KEY))
 
 
 @FAMILY.ledger(Reason.ALREADY_ANSWERED)
 def shipped_twice() -> list[Step]:
-    """A second shipment, under a nonce of its own, of one order."""
+    """A second shipment of one order, under another nonce."""
     return [_shipping(), Step(shipment(nonce=nonce("again")), session="shipping", position=8)]
 
 

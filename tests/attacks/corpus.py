@@ -1,7 +1,9 @@
-"""What an attack is: a small case, who must stop it, and for which reason. Each family of them has a file beside this one.
+"""An attack is a small case. It names the part that must stop it, and the reason.
 
-Attacks by a message are judged by the gate alone, with one check after the other taken out, and sent to a bus that runs. All others
-are tried where they belong: :class:`Where` names what must stop them.
+Each family of attacks has a file beside this one.
+
+Attacks by a message go to the gate alone, with one check after the other taken out, and to a
+running bus. All other attacks are tried at the part that :class:`Where` names.
 """
 
 from __future__ import annotations
@@ -23,27 +25,30 @@ ESCAPED: Final = "escaped"
 KNOWN: Final = "known by its nonce"
 NOTHING: Final = "nothing came of it"
 LESSER: Final = "rival"
-"""The lesser bot, which attacks. In the demo it has another name."""
+"""The bot with few rights, which attacks. In the demo it has another name."""
 
 Said = tuple[str | None, bytes | str | None]
-"""A login: the admission text, and the signature or what stands in its place."""
+"""A login: the admission text, and the signature or a replacement for it."""
 
 
 class Where(StrEnum):
-    """What stops an attack."""
+    """The part that stops an attack."""
 
     DOOR = "admission"
     GATE = "relay: gate"
     LEDGER = "relay: ledger"
     SERVICE = "relay: service"
-    """The request is in order. What it asks for is not granted: the answer says so, and nothing was made."""
+    """The request is valid, but the bot has no right to it.
+
+    The answer says so, and nothing was made.
+    """
     NATS = "NATS permissions"
     LIMIT = "NATS limits"
-    """nats-server refuses the frame for its size, and hangs up."""
+    """nats-server refuses the frame because of its size, and closes the connection."""
     STREAMS = "NATS streams"
-    """nats-server takes the frame, and stores nothing of it."""
+    """nats-server takes the frame, and stores no part of it."""
     ACCOUNTS = "NATS accounts"
-    """nats-server answers where nobody listens."""
+    """nats-server sends its answer to an account in which nobody listens."""
     JETSTREAM = "JetStream limits"
     BOT = "the bot itself"
     LOADER = "policy loader"
@@ -52,43 +57,52 @@ class Where(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """An attempt to get a session. ``make`` is given the server's challenge."""
+    """An attempt to get a session. ``make`` gets the server's challenge."""
 
     make: Callable[[bytes], Said]
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame in the session of a lesser bot, whatever NATS's client libraries think of it."""
+    """A frame in the session of a bot with few rights.
+
+    No client library of NATS checks it first.
+    """
 
     make: Callable[[bytes, str], bytes]
-    """Is given a body that nobody has sent before, and the name of the bot."""
+    """Gets a body that nobody has sent before, and the name of the bot."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vain:
-    """Frames that nats-server takes, and of which nothing may come. ``make`` is given a body, the bot, and one of its own consumers."""
+    """Frames that nats-server takes, and that must have no effect.
+
+    ``make`` gets a body, the bot, and one of the bot's own consumers.
+    """
 
     make: Callable[[bytes, str, str], bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Something that the bus's own services are asked."""
+    """A request to the bus's own services."""
 
     tell: Callable[[], tuple[Step, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Favour:
-    """A request in order, for what the bot may not have. ``tell`` tells the step."""
+    """A valid request for a thing that the bot has no right to. ``tell`` makes the step."""
 
     tell: Callable[[], tuple[Step, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """Requests to JetStream, all alike, for what a durable subscription holds, to be sent to another bot's address."""
+    """Equal requests to JetStream for the messages of a durable subscription.
+
+    They name another bot's address for the answer.
+    """
 
     body: bytes
     times: int = 1
@@ -96,21 +110,25 @@ class Pull:
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """What whoever owns a bot's line says in the server's place when the bot connects for the first time."""
+    """A false greeting.
+
+    The owner of a bot's line sends it in the server's place when the bot connects for the first
+    time.
+    """
 
     says: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What whoever owns a bot's line does while the bot has a session."""
+    """An act of the owner of a bot's line while the bot has a session."""
 
     act: Callable[[Line], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Something written into the bus's folder. ``write`` is given a small sound one."""
+    """A change in the bus's folder. ``write`` gets a small valid folder."""
 
     write: Callable[[Folder], None]
 
@@ -136,15 +154,24 @@ class Attack:
     reason: str
     case: Case
     alone: str = ""
-    """Why only the gate itself is tried with it, and not a bus that runs."""
+    """The reason why only the gate is tried, and not a running bus."""
     lead_ms: int = 0
-    """How much later than now it is told: a millisecond past a limit is not past it any more when it arrives."""
+    """How much later than now the message is dated, in milliseconds.
+
+    A millisecond beyond a limit is within it again when the message arrives.
+    """
     one_by_one: bool = False
-    """Whether each step waits for the verdict of the one before: what is judged together is charged together."""
+    """Whether each step waits for the verdict on the one before.
+
+    Messages that are judged together are charged together.
+    """
 
 
 class Family:
-    """Attacks of one family, gathered by decorating the functions that make them. The docstring says what each is about."""
+    """Attacks of one family, gathered by decorating the functions that make them.
+
+    The docstring of such a function describes its attack.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -160,9 +187,9 @@ class Family:
         lead_ms: int = 0,
         one_by_one: bool = False,
     ) -> Callable[[Teller], Teller]:
-        """A message (or the last of several) that ``check`` of the gate must stop, for ``reason``.
+        """A message (or the last of several) that ``check`` of the gate must stop, with ``reason``.
 
-        ``without``: what becomes of it where that check is missing.
+        ``without`` is the outcome where that check is missing.
         """
 
         def keep(tell: Teller) -> Teller:
@@ -174,7 +201,7 @@ class Family:
         return keep
 
     def ledger(self, reason: Reason) -> Callable[[Teller], Teller]:
-        """A message that the gate itself lets pass, and the ledger does not."""
+        """A message that passes the gate itself, and that the ledger stops."""
 
         def keep(tell: Teller) -> Teller:
             self._add(self._by_message(scenario(tell, reason.value), Where.LEDGER))
@@ -186,7 +213,7 @@ class Family:
         return Attack(self.name, made.name, made.about, where, made.expect, made)
 
     def login(self, reason: str) -> Callable[[Callable[[bytes], Said]], None]:
-        """A login that the door must refuse, for ``reason``."""
+        """A login that the door must refuse, with ``reason``."""
 
         def keep(make: Callable[[bytes], Said]) -> None:
             self._add(Attack(self.name, make.__name__, _about(make), Where.DOOR, reason, Login(make)))
@@ -202,7 +229,7 @@ class Family:
         return keep
 
     def line(self, reason: str) -> Callable[[Callable[[Line], Awaitable[None]]], None]:
-        """Something on a bot's line that the bot must not believe, for ``reason``."""
+        """An act on a bot's line that the bot must ignore, with ``reason``."""
 
         def keep(act: Callable[[Line], Awaitable[None]]) -> None:
             self._add(Attack(self.name, act.__name__, _about(act), Where.BOT, reason, Told(act)))
@@ -210,7 +237,10 @@ class Family:
         return keep
 
     def greeting(self, name: str, says: bytes, about: str, reason: str) -> None:
-        """A server's first line on which a bot must send nothing; afterwards it connects again."""
+        """A server's first line to which a bot must send nothing.
+
+        Afterwards the bot connects again.
+        """
         self._add(Attack(self.name, name, about, Where.BOT, reason, Greeting(says)))
 
     def pull(self, name: str, body: bytes, about: str, reason: str, *, times: int = 1) -> None:
@@ -218,33 +248,37 @@ class Family:
         self._add(Attack(self.name, name, about, Where.JETSTREAM, reason, Pull(body, times)))
 
     def shown(self, name: str, about: str, text: str) -> None:
-        """A text of which nothing may reach the terminal as it is."""
+        """A text of which nothing may reach the terminal unchanged."""
         self._add(Attack(self.name, name, about, Where.OUTPUT, ESCAPED, Shown(text)))
 
     def request(self, name: str, about: str, tell: Callable[[], tuple[Step, ...]], reason: Reason) -> None:
-        """A message for what the relay itself offers, which the gate of a running bus must refuse."""
+        """A message to the relay's own services, which the gate of a running bus must refuse."""
         self._add(Attack(self.name, name, about, Where.GATE, reason.value, Request(tell)))
 
     def favour(self, name: str, about: str, tell: Callable[[], tuple[Step, ...]], error: str) -> None:
-        """A request that the gate lets pass, and to which the relay must answer with this error."""
+        """A request that passes the gate, and to which the relay must answer with this error."""
         self._add(Attack(self.name, name, about, Where.SERVICE, error, Favour(tell)))
 
     def vain(self, name: str, about: str, where: Where, make: Callable[[bytes, str, str], bytes]) -> None:
-        """Frames of which nothing comes."""
+        """Frames without an effect."""
         self._add(Attack(self.name, name, about, where, NOTHING, Vain(make)))
 
     def too_large(self, name: str, about: str, make: Callable[[bytes, str], bytes]) -> None:
-        """A frame for which nats-server ends the connection."""
+        """A frame after which nats-server ends the connection."""
         self._add(Attack(self.name, name, about, Where.LIMIT, "Maximum Payload Violation", Frame(make)))
 
     def forbidden(self, verb: str, subjects: Mapping[str, str]) -> None:
-        """Subjects that a lesser bot may not publish to (``PUB``) or subscribe to (``SUB``), each with what it would be."""
+        """Subjects that a bot with few rights may not publish to (``PUB``) or subscribe to
+        (``SUB``).
+
+        Each has a description.
+        """
         kind = "Publish" if verb == "PUB" else "Subscription"
         for subject, about in subjects.items():
             said = subject.partition(" ")[0]
             reason = f'Permissions Violation for {kind} to "{said}"'
             if verb == "PUB" and {"*", ">"} & set(said.split(".")):
-                reason = "Invalid Publish Subject"  # a pattern is none, whoever sends it
+                reason = "Invalid Publish Subject"  # nobody may publish to a pattern
             case = Frame(_publishing(subject) if verb == "PUB" else _subscribing(subject))
             self._add(Attack(self.name, f"{verb.lower()} {subject}", about, Where.NATS, reason, case))
 
@@ -253,7 +287,7 @@ class Family:
         self._add(Attack(self.name, name, about, Where.GATE, reason.value, Frame(make)))
 
     def _add(self, attack: Attack) -> None:
-        assert attack.about, f"{attack.name} does not say what it is about"
+        assert attack.about, f"{attack.name} has no description"
         assert attack.name not in {known.name for known in self.attacks}, attack.name
         self.attacks.append(attack)
 

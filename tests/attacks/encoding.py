@@ -1,4 +1,7 @@
-"""Bytes with more than one reading: each value has one encoding, and everything else is refused before it means anything."""
+"""Bytes with more than one reading.
+
+Each value has one encoding. The gate refuses everything else before it has a meaning.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ attack = FAMILY.attack
 
 @attack("check_encoding", Reason.ENCODING, without=BREAKS)
 def nothing_at_all() -> Step:
-    """A message without a byte in it."""
+    """A message without a single byte."""
     return Step(b"")
 
 
@@ -38,25 +41,27 @@ def garbage() -> Step:
 
 @attack("check_encoding", Reason.ENCODING, without=BREAKS)
 def an_envelope_that_claims_4_billion_parts() -> Step:
-    """An array header of 2**32-1 parts, and eight bytes behind it."""
+    """An array header of 2**32-1 parts, and eight bytes after it."""
     return Step(b"\xdd\xff\xff\xff\xff" + bytes(8))
 
 
 @attack("check_encoding", Reason.ENCODING, without=BREAKS)
 def a_byte_after_the_end() -> Step:
-    """An honest envelope with one more byte behind it."""
+    """A valid envelope with one more byte after it."""
     return Step(envelope() + b"\xc0")
 
 
 @attack("check_encoding", Reason.ENCODING, without=BREAKS)
 def cut_short() -> Step:
-    """An honest envelope without its last byte."""
+    """A valid envelope without its last byte."""
     return Step(envelope()[:-1])
 
 
 @attack("check_encoding", Reason.ENCODING, without=BREAKS)
 def a_longer_form_of_the_same() -> Step:
-    """The array's length written in three bytes instead of one: the same value, other bytes, so another digest."""
+    """The array's length in three bytes instead of one: the same value in other bytes, so another
+    digest.
+    """
     return Step(b"\xdc\x00\x04" + envelope()[1:])
 
 
@@ -130,27 +135,30 @@ def bot_in_other_letters() -> Step:
 
 @attack("check_encoding", Reason.ENCODING, without=BREAKS)
 def schema_without_version() -> Step:
-    """A schema is named and its version is not."""
+    """The header has a schema without a version."""
     return Step(odd(pack_fields([*fields()[:6], "orders.placed", None, None])))
 
 
 @attack("check_encoding", Reason.ENCODING, without=BREAKS)
 def a_seal_of_11_steps() -> Step:
-    """A proof one step longer than the largest batch needs."""
+    """A proof that is one step longer than the largest batch needs."""
     long = Seal(bytes(32), bytes(64), 0, (bytes(32),) * 11)
     return Step(join_sealed((told(PLACED).encode(), pack_json(ORDER)), long.encode()))
 
 
 @attack("check_encoding", Reason.ENCODING, without=BREAKS)
 def a_seal_with_a_stray_side_bit() -> Step:
-    """A seal of one thing whose side bits name a step that is not there: else one envelope would have many spellings."""
+    """A seal of one item whose side bits name a step that does not exist.
+
+    Otherwise one envelope would have many encodings.
+    """
     data = envelope()
     return Step(flip(data, len(data) - 1))
 
 
 @attack("check_payload", Reason.PAYLOAD, without="schema")
 def an_empty_payload() -> Step:
-    """No value at all."""
+    """An envelope without a payload."""
     return Step(envelope(packed=b""))
 
 
@@ -162,29 +170,29 @@ def a_duplicate_key() -> Step:
 
 @attack("check_payload", Reason.PAYLOAD, without="schema")
 def not_a_number() -> Step:
-    """A number that JSON does not have."""
+    """A number that does not exist in JSON."""
     return Step(envelope(packed=b"\x82\xa8order_id\xa1A\xa8quantity\xcb\x7f\xf8\0\0\0\0\0\0"))
 
 
 @attack("check_payload", Reason.PAYLOAD, without="schema")
 def an_integer_beyond_json() -> Step:
-    """2**53, at which JSON implementations begin to differ."""
+    """2**53, from which JSON implementations differ."""
     return Step(envelope(packed=b"\x82\xa8order_id\xa1A\xa8quantity\xcf\0\x20\0\0\0\0\0\0"))
 
 
 @attack("check_payload", Reason.PAYLOAD, without="schema")
 def a_payload_nested_too_deep() -> Step:
-    """A list in a list, 33 times."""
+    """Lists inside lists, 33 levels deep."""
     return Step(envelope(packed=b"\x91" * 33 + b"\xc0"))
 
 
 @attack("check_payload", Reason.PAYLOAD, without="schema")
 def bytes_in_a_payload() -> Step:
-    """Binary, which JSON does not have."""
+    """Binary data, which does not exist in JSON."""
     return Step(envelope(packed=b"\x82\xa8order_id\xc4\x01A\xa8quantity\x03"))
 
 
 @FAMILY.line("not one complete msgpack value, or one with far too many parts")
 async def a_delivery_of_garbage(line: Line) -> None:
-    """Whoever owns a bot's line says what is no delivery."""
+    """The owner of a bot's line sends bytes that are not a delivery."""
     line.deliver(b"GET / HTTP/1.1")

@@ -1,4 +1,4 @@
-"""More than a bot may use up: bytes, values, messages a second, a share of what is stored."""
+"""More than a bot may use: bytes, values, messages a second, a share of the store."""
 
 from __future__ import annotations
 
@@ -26,44 +26,50 @@ attack = FAMILY.attack
 
 @attack("check_size", Reason.SIZE, without="encoding")
 def one_byte_too_large() -> Step:
-    """An envelope that is right in all things but is one byte larger than an envelope may be."""
+    """A valid envelope, except that it is one byte larger than an envelope may be."""
     room = MAX_ENVELOPE_BYTES + 1 - len(odd(told(PLACED).encode(), pack_json({**ORDER, "note": "x" * 70_000})))
     return Step(odd(told(PLACED).encode(), pack_json({**ORDER, "note": "x" * (70_000 + room)})))
 
 
 @attack("check_rate", Reason.RATE)
 def a_third_pulse_at_once() -> list[Step]:
-    """Three in a millisecond, where two a second and a burst of two are allowed."""
+    """Three messages in a millisecond, where two a second and a burst of two are allowed."""
     return [live(envelope(PULSE, nonce=nonce(f"pulse {number}"))) for number in range(3)]
 
 
 @attack("check_budget", Reason.SIZE)
 def a_payload_larger_than_its_subject_allows() -> Step:
-    """A question of 100 bytes and one."""
+    """A question of 101 bytes, where 100 are allowed."""
     return live(envelope(ASK, {"sku": "x" * 94}))
 
 
 @attack("check_budget", Reason.SIZE, without="payload")
 def a_large_payload_that_is_none() -> Step:
-    """Half a megabyte of what no payload is: refused by its length, before it is decoded."""
+    """Half a megabyte that is not a payload.
+
+    It is refused because of its length, before it is decoded.
+    """
     return live(envelope(ASK, packed=b"\xc1" + b"x" * 500_000))
 
 
 @attack("check_payload", Reason.PAYLOAD)
 def a_payload_of_more_values_than_its_subject_allows() -> Step:
-    """A value for each byte, where there may be one for each four."""
+    """One value for each byte, where one for each four bytes is allowed."""
     return Step(envelope(bot="rival", subject="orders.noted", payload=[None] * 200), session="rival")
 
 
 @attack("check_payload", Reason.PAYLOAD, without="schema")
 def a_payload_that_claims_4_billion_items() -> Step:
-    """An array header of 2**32-1 items and nothing behind it."""
+    """An array header of 2**32-1 items and nothing after it."""
     return Step(envelope(packed=b"\xdd\xff\xff\xff\xff"))
 
 
 @attack("check_share", Reason.QUOTA, one_by_one=True)
 def more_than_a_bots_share_of_the_store() -> list[Step]:
-    """Two orders of half a megabyte fill half of what the store holds in its retention; the next one has no room there."""
+    """The store has no room for the third order.
+
+    Two orders of half a megabyte fill half of the bytes that the store keeps.
+    """
     large = [envelope(payload={**ORDER, "note": "x" * 500_000}, nonce=nonce(f"large {at}")) for at in range(2)]
     return [Step(data) for data in (*large, envelope(payload={**ORDER, "note": "x" * 60_000}))]
 

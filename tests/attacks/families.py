@@ -49,13 +49,13 @@ FAMILIES: Final = (
 ATTACKS: Final[tuple[Attack, ...]] = tuple(attack for family in FAMILIES for attack in family.attacks)
 
 NAMED: Final = {attack.name: attack for attack in ATTACKS}
-"""By name: demo and benchmark choose from here."""
+"""All attacks by name. The demo and the benchmark choose from them."""
 
 RUNNING: Final = tuple(attack for attack in ATTACKS if not attack.alone)
-"""Those that are tried on a bus that runs."""
+"""The attacks that are tried on a running bus."""
 
 MESSAGES: Final = tuple(attack for attack in ATTACKS if isinstance(attack.case, Scenario))
-"""Those that the gate is tried with by itself."""
+"""The attacks that are tried on the gate alone."""
 
 SCENARIOS: Final = tuple(attack.case for attack in MESSAGES if isinstance(attack.case, Scenario))
-"""The same as the gate's tests and the vectors want them."""
+"""The same attacks as scenarios, for the gate's tests and the vectors."""

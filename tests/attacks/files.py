@@ -1,4 +1,6 @@
-"""The bus's folder: what somebody writes into policy, schemas or keys so that a reviewer sees one thing and the bus does another."""
+"""The bus's folder: changes to policy, schemas or keys that a reviewer reads in one way and the bus
+in another.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ def a_key_twice(folder: Folder) -> None:
 
 @attack("this character ends a line for some readers only")
 def a_grant_behind_a_line_separator(folder: Folder) -> None:
-    """A comment that ends, for some readers, at U+2028: a grant stands in it."""
+    """A comment that ends, for some readers, at U+2028: a grant follows in it."""
     folder.write("policy.yaml", POLICY + "# note\u2028    publish: [stock.reserved]\n")
 
 
@@ -54,25 +56,25 @@ def a_key_twice_in_two_spellings(folder: Folder) -> None:
 
 @attack("is not read: its name is not policy.yaml")
 def a_policy_beside_the_policy(folder: Folder) -> None:
-    """A policy that people read, and a file system without case too."""
+    """A second policy file: people read it, and so does a file system without case."""
     folder.write("Policy.yaml", POLICY)
 
 
 @attack("anchors (&name) are not used here")
 def an_anchor(folder: Folder) -> None:
-    """One bot's grants, referred to by another bot's, far below."""
+    """One bot's grants, to which another bot refers, far below."""
     folder.change("    publish: [orders.placed]\n", "    publish: &all [orders.placed]\n")
 
 
 @attack("tags (!type) are not used here")
 def a_tag(folder: Folder) -> None:
-    """A tag that some loaders make an object of."""
+    """A tag from which some loaders make an object."""
     folder.change("bus: shop", "bus: !!python/object/apply:os.system ['true']")
 
 
 @attack("the first token of a grant may not be a wildcard")
 def a_grant_of_everything(folder: Folder) -> None:
-    """A pattern that also stands for the bus's own subjects and for other bots' answers."""
+    """A pattern that also matches the bus's own subjects and other bots' answers."""
     folder.change("    publish: [orders.placed]\n", "    publish: ['>']\n")
 
 
@@ -90,7 +92,7 @@ def a_subject_declared_twice(folder: Folder) -> None:
 
 @attack("unknown name rates")
 def a_field_that_nobody_knows(folder: Folder) -> None:
-    """A misspelt field, whose rule would not hold."""
+    """A misspelt field, whose rule would not apply."""
     folder.change(
         "  orders.placed:\n    schema: order.v1\n", "  orders.placed:\n    schema: order.v1\n    rates: 1/s\n"
     )
@@ -104,38 +106,38 @@ def a_key_of_two_bots(folder: Folder) -> None:
 
 @attack("the file's name is not a key file's name")
 def a_key_file_that_is_not_read(folder: Folder) -> None:
-    """A revocation in a file with another ending, which would not hold."""
+    """A revocation in a file with another ending, which would not apply."""
     folder.write("keys/order.yml", "bot: order\nkeys: []\n")
 
 
 @attack("is not the bot that the file is named after")
 def keys_of_another_bot(folder: Folder) -> None:
-    """A file that is named after one bot and says another's name."""
+    """A file with one bot's name outside and another bot's name inside."""
     folder.key("order")
     folder.change("bot: order", "bot: inventory", "keys/order.yaml")
 
 
 @attack("the reference points to no schema of this folder")
 def a_schema_from_elsewhere(folder: Folder) -> None:
-    """A schema that refers to a web page, whose owner would decide what is valid."""
+    """A schema that refers to a web page, whose owner would decide which payloads are valid."""
     _schema(folder, '{"$ref": "https://example.org/order.json"}')
 
 
 @attack("the reference points to no schema of this folder")
 def a_schema_out_of_the_folder(folder: Folder) -> None:
-    """A schema that refers to a file outside."""
+    """A schema that refers to a file outside the folder."""
     _schema(folder, '{"$ref": "../../../etc/passwd"}')
 
 
 @attack("the $id is another file's too")
 def an_id_of_another_file(folder: Folder) -> None:
-    """A new schema that is reached where a sibling is meant, by writing its $id differently."""
+    """A new schema with another spelling of a sibling's $id, which takes the sibling's place."""
     folder.write("schemas/other.v1.json", '{"$id": "HTTPS://schemas.sealbus.invalid.:443/x/../%6frder.v1.json"}')
 
 
 @attack("the anchor is used twice in this schema")
 def an_anchor_twice(folder: Folder) -> None:
-    """Two places of one name: which of them a reference reaches would be chance."""
+    """Two places of one name: a reference would reach one of them by chance."""
     _schema(folder, '{"$defs": {"a": {"$anchor": "x"}, "b": {"$anchor": "x"}}}')
 
 
@@ -165,29 +167,29 @@ def a_pattern_with_many_places(folder: Folder) -> None:
 
 @attack("to judge one payload of orders.placed by this schema could take too long")
 def an_enum_of_many_objects(folder: Folder) -> None:
-    """Each value is compared with every one of 300 objects."""
+    """Each value is compared with each of 300 objects."""
     _schema(folder, '{"items": {"enum": [' + ", ".join(f'{{"a": {n}}}' for n in range(300)) + "]}}")
 
 
 @attack("to judge one payload of orders.placed by this schema could take too long")
 def unique_items_in_items(folder: Folder) -> None:
-    """Short lists of large numbers, each compared with each."""
+    """Short lists of large numbers, in which each is compared with each."""
     _schema(folder, '{"items": {"uniqueItems": true}}')
 
 
 @attack("no keyword of Draft 2020-12 that is checked here: dependencies")
 def a_keyword_that_only_the_validator_obeys(folder: Folder) -> None:
-    """A keyword of an earlier draft, behind which a recursion doubles with each level of a payload."""
+    """A keyword of an earlier draft: a recursion behind it doubles with each level of a payload."""
     _schema(folder, '{"dependencies": {"a": {"anyOf": [{"items": {"$ref": "#"}}, {"items": {"$ref": "#"}}]}}}')
 
 
 @attack("the schema reaches itself in two ways at one place, so each level doubles the work")
 def a_recursion_that_doubles(folder: Folder) -> None:
-    """Twenty levels take 100 seconds."""
+    """A schema with which twenty levels take 100 seconds."""
     _schema(folder, '{"anyOf": [{"items": {"$ref": "#"}}, {"items": {"$ref": "#"}, "minItems": 1}]}')
 
 
 @attack("maxLength checks nothing beside this type")
 def a_keyword_in_the_wrong_place(folder: Folder) -> None:
-    """A bound that a reviewer sees and that never holds."""
+    """A bound that a reviewer sees and that never applies."""
     _schema(folder, '{"type": "array", "maxLength": 10}')

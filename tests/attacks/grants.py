@@ -1,4 +1,4 @@
-"""More than was granted: what a bot says or hears where the gate, or NATS itself, must not let it."""
+"""More than was granted: a bot sends or receives on subjects that the gate or NATS must refuse."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def anothers_token_of_a_pattern() -> Step:
     return live(envelope(PULSE, subject="pulse.inventory", payload=72))
 
 
-# ---- past the relay: NATS must refuse it -----------------------------------------------------------------------------
+# ---- past the relay: NATS must refuse it ---------------------------------------------------------
 
 FAMILY.forbidden(
     "PUB",
     {
-        "bus.orders.placed": "a delivery, straight to whoever is subscribed",
+        "bus.orders.placed": "a delivery, straight to its subscribers",
         "bus.stock.reserved": "the same on a subject of another bot",
         "bus.stock.ask": "a question that no relay has stamped",
-        "bus.reply.order.00": "an answer, straight to who has asked",
+        "bus.reply.order.00": "an answer, straight to the bot that asked",
         "bus.orders.>": "a delivery to a pattern",
         "inbox.order.00": "a receipt of its own making",
         "inbox.inventory.00": "a receipt to a third bot",
@@ -46,30 +46,30 @@ FAMILY.forbidden(
         "send.rival.x": "a token more than its own way in",
         "send.*": "a message in everybody's session",
         "send.>": "a message below every session",
-        "ingress.0.order": "straight into the stream of what has come in",
-        "accepted.orders.placed": "straight into the stream of what was accepted",
+        "ingress.0.order": "straight into the stream of messages that have come in",
+        "accepted.orders.placed": "straight into the stream of accepted messages",
         "live.stock.ask": "straight into the stream of live messages",
-        "live.stock.check": "straight into the stream of live messages, on a subject of another policy",
+        "live.stock.check": "into the stream of live messages, on a subject of another policy",
         "quarantine.size.order": "a record that another bot did wrong",
         "health.probe": "the relay's own message about itself",
         "relay.ping": "the bus's own question about health",
         "$JS.API.INFO": "JetStream's own account of itself",
         "$JS.API.STREAM.NAMES": "a list of all streams",
-        "$JS.API.STREAM.INFO.ACCEPTED": "what a stream holds",
+        "$JS.API.STREAM.INFO.ACCEPTED": "the contents of a stream",
         "$JS.API.STREAM.CREATE.MINE": "a stream of its own",
         "$JS.API.STREAM.UPDATE.ACCEPTED": "other limits for the ledger",
         "$JS.API.STREAM.DELETE.ACCEPTED": "the ledger deleted",
-        "$JS.API.STREAM.PURGE.INGRESS": "what waits to be judged, purged",
-        "$JS.API.STREAM.MSG.GET.QUARANTINE": "a look at what was refused",
+        "$JS.API.STREAM.PURGE.INGRESS": "the messages that wait to be judged, purged",
+        "$JS.API.STREAM.MSG.GET.QUARANTINE": "a look at the refused messages",
         "$JS.API.STREAM.MSG.DELETE.ACCEPTED": "one message out of the ledger",
         "$JS.API.DIRECT.GET.ACCEPTED": "a message out of the ledger, read directly",
         "$JS.API.CONSUMER.CREATE.ACCEPTED": "a consumer without the relay",
         "$JS.API.CONSUMER.DELETE.INGRESS.relay-0": "the relay's own consumer deleted",
         "$JS.API.CONSUMER.PAUSE.INGRESS.relay-0": "the relay's own consumer paused",
-        "$JS.API.CONSUMER.MSG.NEXT.INGRESS.relay-0": "what waits to be judged, fetched in the relay's place",
-        f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{THEIRS}": ("what another bot's durable subscription holds"),
+        "$JS.API.CONSUMER.MSG.NEXT.INGRESS.relay-0": "a message that waits for the relay",
+        f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{THEIRS}": "a message of another bot's subscription",
         f"$JS.ACK.ACCEPTED.{THEIRS}.1.1.1.1.0": (
-            "an acknowledgement in another bot's place, which would lose it the message"
+            "an acknowledgement in another bot's place, which would lose the message"
         ),
         "$JS.ACK.INGRESS.relay-0.1.1.1.1.0": "an acknowledgement in the relay's place",
         "$SYS.REQ.USER.AUTH": "an answer to a login, in the relay's place",
@@ -89,16 +89,16 @@ FAMILY.forbidden(
         "bus.reply.*.*": "the answers to every bot",
         "inbox.order.>": "the receipts of another bot",
         "inbox.>": "the receipts of every bot",
-        "send.order": "what another bot sends",
-        "send.*": "what every bot sends",
-        "call.*": "what every bot sends live",
-        "ingress.>": "what waits to be judged",
-        "accepted.>": "what was accepted",
-        "quarantine.>": "what was refused",
+        "send.order": "the messages that another bot sends",
+        "send.*": "the messages that every bot sends",
+        "call.*": "the live messages that every bot sends",
+        "ingress.>": "the messages that wait to be judged",
+        "accepted.>": "the accepted messages",
+        "quarantine.>": "the refused messages",
         "$JS.>": "JetStream's own traffic",
-        "$JS.EVENT.>": "what JetStream tells about itself",
-        "$SYS.>": "what the server tells about itself",
+        "$JS.EVENT.>": "JetStream's events about itself",
+        "$SYS.>": "the server's events about itself",
         "$SYS.REQ.USER.AUTH relays": "logins, in the relay's queue group",
-        "bus.stock.> inventory": "a share of what another bot's processes share",
+        "bus.stock.> inventory": "a share of the messages of another bot's processes",
     },
 )

@@ -1,7 +1,10 @@
-"""A bus that runs, with the policy of the gate's tests, and what is seen of it from outside: what it stored, and what it refused and why.
+"""A running bus with the policy of the gate's tests, seen from outside.
 
-The attacker has raw sockets (:class:`examples.robbery.frames.RawSession`: the demo's attacker speaks with the same). No client of ours is
-between the attack and the bus.
+:class:`Ground` records the messages that the bus stored, and the messages that it refused, with the
+reason.
+
+The attacker has raw sockets (:class:`examples.robbery.frames.RawSession`, as in the demo). None of
+our clients is between the attack and the bus.
 """
 
 from __future__ import annotations
@@ -46,7 +49,10 @@ from tests.relay.scene import now_ms
 from tests.waiting import PATIENCE_S, until
 
 VERDICT_S = 30.0
-"""How long a verdict may take: milliseconds, if the machine is not busy. Without one, an attack is not stopped as it must be."""
+"""How long a verdict may take. A machine that is not busy needs milliseconds.
+
+An attack without a verdict does not count as stopped.
+"""
 NO_VERDICT = "no verdict was seen"
 _WAY = {Delivery.STREAM: "send", Delivery.LIVE: "call"}
 
@@ -60,15 +66,15 @@ class Ground(Shop):
         if without is not None:
             self.relay_module = ("tests.attacks.broken_relay", without)
         self.outcomes: dict[bytes, list[str]] = defaultdict(list)
-        """By SHA-256 of an envelope or whatever else was sent: what became of it, each time."""
+        """All outcomes of an envelope, or of any other bytes that were sent, by their SHA-256."""
         self.in_order: set[bytes] = set()
-        """The SHA-256 of what was to be accepted."""
+        """The SHA-256 of the messages that must be accepted."""
         self._observer: HardenedClient | None = None
         self._sessions: dict[str, RawSession] = {}
         self._line: Line | None = None
         self._puller: tuple[RawSession, str] | None = None
         self._answers: dict[str, Any] = {}
-        """What the relay answered, by the nonce of the request."""
+        """The relay's answers, by the nonce of the request."""
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -78,7 +84,8 @@ class Ground(Shop):
         await self._observer.subscribe("quarantine.>", cb=self._on_refused)
         await self._observer.subscribe("bus.>", cb=self._on_delivered)
         await self._observer.flush()
-        # What is told now is told under nonces that were born a little earlier, and none may be older than the ledger.
+        # The nonces of the messages here are born a little before now, and none may be older than
+        # the ledger.
         up_at = now_ms()
         await until(lambda: now_ms() > up_at + NOW - BORN, "the ledger is older than the nonces")
         return self
@@ -96,29 +103,30 @@ class Ground(Shop):
         self.outcomes[hashlib.sha256(msg.data).digest()].append(record["reason"])
 
     async def _on_delivered(self, msg: Msg) -> None:
-        if not msg.data or _is_note(msg):  # the relay asks whether anybody listens, or notes a refusal
+        # the relay asks whether anybody listens, or notes a refusal
+        if not msg.data or _is_note(msg):
             return
         try:
             envelope, _ = split_delivery(msg.data)
-        except Malformed:  # what no relay has stamped
+        except Malformed:  # bytes that no relay has stamped
             envelope = msg.data
         digest = hashlib.sha256(envelope).digest()
         if msg.subject.startswith("bus.reply."):
             opened = Envelope.decode(envelope)
-            if opened.header.bot == "sealbus":  # the bus answers
+            if opened.header.bot == "sealbus":  # an answer of the bus
                 self.in_order.add(digest)
                 self._answers[opened.header.subject.rpartition(".")[2]] = unpack_json(opened.payload)
         self.outcomes[digest].append(ACCEPTED)
 
     @property
     def strange(self) -> int:
-        """How many different messages were delivered that were not in order."""
-        if self._line is not None:  # the honest bot's own
+        """How many different messages were delivered although the bus should have refused them."""
+        if self._line is not None:  # the messages of the honest bot itself
             self.in_order |= {hashlib.sha256(envelope).digest() for envelope in self._line.tap.said}
         return sum(ACCEPTED in became and digest not in self.in_order for digest, became in self.outcomes.items())
 
     async def streams(self) -> set[str]:
-        """The names of all streams: those of an attacker's making would be among them."""
+        """The names of all streams. A stream that an attacker made would be among them."""
         assert self._observer is not None
         answer = json.loads((await self._observer.request("$JS.API.STREAM.NAMES", b"", PATIENCE_S)).data)
         return set(answer["streams"] or [])
@@ -134,14 +142,17 @@ class Ground(Shop):
         return self._sessions[bot]
 
     async def knock(self, make: Callable[[bytes], tuple[str | None, bytes | str | None]]) -> tuple[RawSession, bool]:
-        """Try to log in; whether it worked."""
+        """Try to log in. Returns the session, and whether it was admitted."""
         session = await RawSession.open(HOST, self.port)
         text, signature = make(session.challenge.encode())
         encoded = base64.b64encode(signature).decode() if isinstance(signature, bytes) else signature
         return session, await session.login(text, encoded)
 
     async def take(self, steps: Sequence[Step]) -> list[str]:
-        """Send what the steps say; what became of each. Steps of one session follow each other without a pause."""
+        """Send the messages of the steps, and return their outcomes.
+
+        Steps of one session follow each other without a pause.
+        """
         became: list[str] = []
         for session, together in groupby(steps, lambda step: step.session):
             group = list(together)
@@ -151,9 +162,11 @@ class Ground(Shop):
         return became
 
     async def take_alone(self, step: Step) -> list[str]:
-        """Send what one step says, and wait until the relay has done all that it does about it; what became of it.
+        """Send the message of one step, wait until the relay has finished with it, and return its
+        outcome.
 
-        A message is out of INGRESS after it was charged to its bot. It is delivered before that.
+        The relay removes a message from INGRESS after it charged the bot. It delivers the message
+        before that.
         """
         became = await self.take([step])
 
@@ -164,7 +177,7 @@ class Ground(Shop):
         return became
 
     async def sent(self, bot: str, frame: bytes, body: bytes) -> str:
-        """Send a frame whose body has to be judged; what became of the body."""
+        """Send a frame whose body must be judged, and return the outcome of the body."""
         return (await self._sent(bot, frame, [body]))[0]
 
     async def _sent(self, bot: str, frames: bytes, bodies: Sequence[bytes]) -> list[str]:
@@ -186,7 +199,7 @@ class Ground(Shop):
         return self._line
 
     async def ship(self) -> None:
-        """Something genuine for the order bot: a shipment, which its handler has been given when this returns."""
+        """Send the order bot a genuine shipment, and wait until its handler has it."""
         line = await self.line()
         before = len(line.handled)
         with told_at(now_ms(), os.urandom(8)):
@@ -195,7 +208,10 @@ class Ground(Shop):
         await until(lambda: len(line.handled) > before, "the shipment is handled")
 
     async def greeted(self, says: bytes) -> str:
-        """Have a bot that connects hear ``says`` at first; what it says of that. Afterwards it is connected."""
+        """Connect a bot whose server first says ``says``, and return the bot's complaint.
+
+        Afterwards the bot is connected.
+        """
         async with server_that_says(says, self.port) as port:
             with overheard("no session with the bus") as said:
                 bot = order_bot(port)
@@ -204,8 +220,10 @@ class Ground(Shop):
         return said[0].replace(f"nats://{HOST}:{port}", "the server") if said else ACCEPTED
 
     async def pulled(self, body: bytes, times: int) -> tuple[str, int]:
-        """Have a bot ask for its stored messages, to be sent to another bot: in which words JetStream refuses it, and how many
-        messages came."""
+        """Let a bot ask for its stored messages, to be sent to another bot.
+
+        Returns JetStream's refusal, and the number of messages that came.
+        """
         asker, consumer = await self._asker()
         victim = await self.session("order")
         address = f"inbox.order.{os.urandom(8).hex()}"
@@ -220,7 +238,7 @@ class Ground(Shop):
         return status(got[0]), sum(bool(frame.payload) for frame in got)
 
     async def _asker(self) -> tuple[RawSession, str]:
-        """The rival, with the right to ask for what its durable subscription holds."""
+        """The rival, with the right to fetch the messages of its durable subscription."""
         if self._puller is None:
             assert self._observer is not None
             made = Subscriptions(self._observer)
@@ -232,9 +250,10 @@ class Ground(Shop):
         return self._puller
 
     async def in_vain(self, vain: Vain) -> str:
-        """Send frames of which nothing may come; what came of them.
+        """Send frames that must have no effect, and return their effects.
 
-        Behind them go two honest messages, one after the other, which must pass: what is judged with the first is settled by the second.
+        Two honest messages follow them, one after the other, and must pass. Messages that are
+        judged with the first are settled when the second has passed.
         """
         asker, consumer = await self._asker()
         streams, body = await self.streams(), new_body()
@@ -250,7 +269,7 @@ class Ground(Shop):
         return ", ".join(came) or NOTHING
 
     async def asked(self, steps: Sequence[Step]) -> str:
-        """Ask the relay something that is in order; the error that it answers with, or :data:`ACCEPTED`."""
+        """Send the relay a valid request. Returns the error of its answer, or :data:`ACCEPTED`."""
         (step,) = steps
         header = Envelope.decode(step.data).header
         assert await self.take([step]) == [ACCEPTED]
@@ -259,7 +278,10 @@ class Ground(Shop):
         return str(answer.get("message", ACCEPTED)) if answer.get("error") else ACCEPTED
 
     async def ended(self, bot: str, frame: bytes) -> str:
-        """Send a frame for which NATS must end the connection, in a session of its own; in which words it does."""
+        """Send a frame after which NATS must end the connection, in a session of its own.
+
+        Returns the error of the server.
+        """
         session, admitted = await self.knock(lambda challenge: _login(bot, KEYS[bot], challenge))
         assert admitted
         still_there = await session.say(frame)
@@ -267,7 +289,7 @@ class Ground(Shop):
         return ACCEPTED if still_there else session.errors[0].strip("'")
 
     async def refused(self, bot: str, frame: bytes) -> str:
-        """Send a frame that NATS must refuse; in which words it does."""
+        """Send a frame that NATS must refuse, and return the error of the server."""
         session = await self.session(bot)
         before = len(session.errors)
         await session.say(frame)
@@ -276,7 +298,7 @@ class Ground(Shop):
 
 
 def _is_note(msg: Msg) -> bool:
-    """Whether it closes the id of a message that was refused: it delivers nothing."""
+    """Whether the message closes the id of a refused message: it delivers nothing."""
     if msg.subject != f"bus.{CLOSED}":
         return False
     return open_stamp(msg.data, frozenset({BUS_KEY.public.raw}), Verifier()).verdict is Verdict.DROPPED
@@ -288,27 +310,30 @@ def _login(bot: str, key: SigningKey, challenge: bytes, *consumers: str) -> tupl
 
 
 def status(frame: WireFrame) -> str:
-    """What nats-server says in a message without a body."""
+    """The status that nats-server sends in a message without a body."""
     return frame.raw.split(b"\r\n")[1].removeprefix(b"NATS/1.0 ").decode("utf-8", "replace")
 
 
 def new_body() -> bytes:
-    """Bytes that are no envelope, and that nobody has sent before."""
+    """Bytes that are not an envelope, and that nobody has sent before."""
     return b"\x00" + os.urandom(32)
 
 
-# ---- the policy of the gate's tests, as files ------------------------------------------------------------------------
+# ---- the policy of the gate's tests, as files ----------------------------------------------------
 
 
 def make_folder(folder: Path) -> None:
-    """Write the bus's folder, with the keys that the gate's tests use. Times are counted from now instead of ``NOW``."""
+    """Write the bus's folder, with the keys of the gate's tests.
+
+    Times count from now instead of ``NOW``.
+    """
     shift = now_ms() - NOW
     document = POLICY_DOCUMENT
     policy = {
         "version": 1,
         "bus": document["bus"],
         "limits": dict(_limit(name, value) for name, value in document["limits"].items()),
-        "on_violation": {"default": "quarantine"},  # what is dropped could not be seen
+        "on_violation": {"default": "quarantine"},  # a dropped message would leave no trace
         "bots": {
             bot: {"publish": rule["publish"], "subscribe": rule["subscribe"]} for bot, rule in document["bots"].items()
         },

@@ -1,4 +1,6 @@
-"""Who speaks: keys that are not the session's bot's, or not now, and names that are not the key's."""
+"""The identity of the sender: keys of other bots, keys outside their validity, and names that do
+not fit the key.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +27,13 @@ def a_key_of_nobody() -> Step:
 
 @attack("check_key_known", Reason.UNKNOWN_KEY, without=BREAKS)
 def another_bots_key() -> Step:
-    """A bot of this bus, in the order bot's session, with its own good key."""
+    """A bot of this bus, in the order bot's session, with its own valid key."""
     return Step(envelope(key=KEYS["rival"]))
 
 
 @attack("check_key_known", Reason.UNKNOWN_KEY, without=BREAKS, alone="NATS gives no such session: see admission")
 def a_session_of_nobody() -> Step:
-    """A session in a name that the policy does not know."""
+    """A session under a name that the policy does not know."""
     return Step(envelope(), session="ghost")
 
 
@@ -43,13 +45,13 @@ def a_captured_envelope_in_another_session() -> Step:
 
 @attack("check_key_valid", Reason.KEY_NOT_VALID)
 def a_key_of_yesterday() -> Step:
-    """A key whose time is over."""
+    """A key that has expired."""
     return Step(envelope(key=KEYS["order-old"]))
 
 
 @attack("check_key_valid", Reason.KEY_NOT_VALID)
 def a_key_of_tomorrow() -> Step:
-    """A key whose time has not come."""
+    """A key that is not valid yet."""
     return Step(envelope(key=KEYS["order-next"]))
 
 
@@ -69,7 +71,7 @@ def a_key_a_millisecond_too_late() -> Step:
 
 @attack("check_key_revoked", Reason.KEY_REVOKED, alone="a running bus has no such millisecond")
 def a_key_at_the_moment_of_its_revocation() -> Step:
-    """A key that is revoked at the very millisecond of the judgment."""
+    """A key that is revoked in the very millisecond of the judgment."""
     data = envelope(key=KEYS["order-leaked"], issued_at_ms=NOW - 1)
     return Step(data, arrived_at_ms=NOW - 1, now_ms=NOW - 1)
 
@@ -82,5 +84,7 @@ def a_revoked_key() -> Step:
 
 @attack("check_bot", Reason.WRONG_BOT)
 def another_name_inside() -> Step:
-    """The order bot seals, with its own key and in its own session, as the inventory bot."""
+    """The order bot seals a message with the inventory bot's name, with its own key and in its own
+    session.
+    """
     return Step(envelope(bot="inventory", key=KEYS["order"]))

@@ -1,7 +1,8 @@
-"""Whoever owns the line between a bot and the bus: a bot of ours behind a wiretap, on a bus that runs.
+"""The owner of the line between a bot and the bus: one of our bots behind a wiretap, on a running
+bus.
 
-The bot is the order bot, with a durable subscription to ``orders.shipped``. The attacker sees and changes every frame, has no key, and
-says in the server's place what he likes.
+The bot is the order bot, with a durable subscription to ``orders.shipped``. The attacker sees and
+changes every frame, and speaks in the server's place. He has no key.
 """
 
 from __future__ import annotations
@@ -23,15 +24,18 @@ HOST = "127.0.0.1"
 
 @dataclass(slots=True)
 class Line:
-    """The wiretap, the bot behind it, and what the bot has made of what it got."""
+    """The wiretap, the bot behind it, and the messages that the bot handled."""
 
     tap: Wiretap
     bot: Bot
     handled: list[str] = field(default_factory=list)
-    """The nonces of what its handler was given."""
+    """The nonces of the messages that its handler got."""
 
     def deliver(self, delivery: bytes, *, subject: str = "accepted.orders.shipped", reply: str = "") -> None:
-        """Put a delivery on the bot's line, as if nats-server brought it. ``reply``: a genuine one's, unless given."""
+        """Put a delivery on the bot's line, as if nats-server sent it.
+
+        ``reply`` is that of a genuine delivery, unless given.
+        """
         inbox, sid = next(pair for pair in self.tap.session.subscriptions.items() if pair[0].endswith(".pull"))
         del inbox
         self.tap.deliver(msg(subject, sid, delivery, reply or self.reply))
@@ -53,7 +57,10 @@ class Line:
 
 @asynccontextmanager
 async def server_that_says(says: bytes, port: int) -> AsyncIterator[int]:
-    """The port of a server whose first visitor hears ``says`` and is hung up on; all others are connected to ``port``."""
+    """The port of a server that sends ``says`` to its first visitor and closes the connection.
+
+    All other visitors are connected to ``port``.
+    """
     visitors: list[asyncio.Task[None]] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -109,7 +116,7 @@ async def tapped(port: int) -> AsyncIterator[Line]:
 
 @contextmanager
 def overheard(*beginnings: str) -> Iterator[list[str]]:
-    """What bots' log says meanwhile, of lines whose format begins in one of these ways: the first thing that is filled in."""
+    """Collect the first argument of the log lines whose format begins in one of these ways."""
     said: list[str] = []
 
     class Ear(logging.Handler):

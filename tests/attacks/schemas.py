@@ -21,7 +21,7 @@ def _answering(*, session: str = "inventory", **changes: object) -> Step:
 
 @attack("check_schema_known", Reason.UNKNOWN_SCHEMA, without=BREAKS)
 def a_schema_of_another_subject() -> Step:
-    """A payload that meets the schema it names, which is not one of this subject's."""
+    """A payload that fits its schema, which is not a schema of this subject."""
     return Step(envelope(schema="orders.shipped", schema_version=1))
 
 
@@ -39,7 +39,7 @@ def a_quantity_of_nothing() -> Step:
 
 @attack("check_schema", Reason.SCHEMA)
 def valid_only_by_the_other_schema() -> Step:
-    """Names version 1 and sends what only version 2 allows."""
+    """A message of version 1 with a payload that only version 2 allows."""
     return Step(envelope(payload={"lines": []}, schema="orders.placed", schema_version=1))
 
 
@@ -58,25 +58,25 @@ def an_error_that_is_no_answer() -> Step:
 
 @attack("check_schema", Reason.SCHEMA)
 def an_error_with_a_long_message() -> Step:
-    """An answer says at length that it failed."""
+    """An answer reports its failure at length."""
     said = {"error": "KeyError", "message": "x" * 201}
     return _answering(payload=said, schema="sealbus.error", schema_version=1)
 
 
 @attack("check_schema", Reason.SCHEMA)
 def an_error_with_more_in_it() -> Step:
-    """An answer says that it failed, and something else that no schema knows."""
+    """An answer reports its failure, with a field that no schema knows."""
     said = {"error": "KeyError", "message": "", "left": 4}
     return _answering(payload=said, schema="sealbus.error", schema_version=1)
 
 
 @attack("check_schema", Reason.SCHEMA)
 def an_error_under_the_answers_schema() -> Step:
-    """An answer says that it failed, but names no schema."""
+    """An answer reports its failure, but names no schema."""
     return _answering(payload={"error": "KeyError", "message": ""})
 
 
 @attack("check_schema", Reason.SCHEMA)
 def an_answer_outside_the_schema() -> Step:
-    """An answer that is not what the subject's reply schema says."""
+    """An answer that does not fit the reply schema of its subject."""
     return _answering(payload={"left": "many"})

@@ -1,4 +1,4 @@
-"""The seal: bytes that somebody else sealed, or nobody, or that changed afterwards."""
+"""The seal: bytes that another party sealed, that nobody sealed, or that changed afterwards."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def a_changed_payload() -> Step:
 
 @attack("check_seal", Reason.BAD_SEAL, without="undeclared-subject")
 def a_changed_subject() -> Step:
-    """A man in the middle has a captured order copied instead of placed."""
+    """A man in the middle changes the subject of a captured order to ``orders.copied``."""
     return Step(envelope().replace(b"\xadorders.placed", b"\xadorders.copied"))
 
 
@@ -55,14 +55,14 @@ def a_changed_nonce() -> Step:
 
 @attack("check_seal", Reason.BAD_SEAL)
 def a_changed_signature() -> Step:
-    """One bit of the signature is turned over."""
+    """One bit of the signature is flipped."""
     data = envelope()
     return Step(flip(data, len(data) - 40))
 
 
 @attack("check_seal", Reason.BAD_SEAL)
 def no_signature_at_all() -> Step:
-    """The bot's own key, and 64 zeros where its signature belongs."""
+    """The bot's own key, and 64 zeros in place of its signature."""
     data = envelope()
     return Step(reseal(data, Seal(KEYS["order"].public.raw, bytes(64), 0, ())))
 
@@ -82,19 +82,19 @@ def sealed_in_another_context() -> Step:
 
 @attack("check_seal", Reason.BAD_SEAL)
 def the_key_swapped() -> Step:
-    """A stranger's signature with the order bot's key written over it."""
+    """A stranger's signature with the order bot's key written over the stranger's."""
     data = envelope(key=KEYS["stranger"])
     return Step(data.replace(KEYS["stranger"].public.raw, KEYS["order"].public.raw))
 
 
-# ---- on a bot's line -------------------------------------------------------------------------------------------------
+# ---- on a bot's line -----------------------------------------------------------------------------
 
 NOT_THE_BUS = "stamp: sealed by a key that is not the bus's"
 
 
 @FAMILY.line(NOT_THE_BUS)
 async def a_delivery_of_its_own_making(line: Line) -> None:
-    """A shipment that nobody sent, with a stamp in order but for the key."""
+    """A shipment that nobody sent, with a stamp that is valid except for its key."""
     with told_at(now_ms(), os.urandom(8)):
         data = shipment()
         line.deliver(pack_delivery(data, sealed_stamp(data, SHIPPED, key=FORGED_BUS_KEY)))
@@ -102,7 +102,10 @@ async def a_delivery_of_its_own_making(line: Line) -> None:
 
 @FAMILY.line(NOT_THE_BUS)
 async def a_receipt_of_its_own_making(line: Line) -> None:
-    """An order is swallowed, and its sender told that it was accepted. He does not believe it, and sends again."""
+    """An order is lost, and a forged receipt says that it was accepted.
+
+    The sender ignores the receipt, and sends again.
+    """
     publishing = asyncio.create_task(line.bot.publish("orders.placed", ORDER))
     order = await line.tap.next_order(lambda _: b"")
     header = Envelope.decode(order.payload).header

@@ -1,4 +1,7 @@
-"""The bus's own services: asked by a lesser bot for what only operators may have, or in a form that they do not take."""
+"""The bus's own services, asked by a bot with few rights.
+
+It asks for things that only operators may have, or in a form that the services do not take.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,7 @@ for _name, _about, _tell, _reason in (
     ),
     (
         "a service that is not there",
-        "a subject of the bus's own that nobody declared",
+        "an undeclared subject below the bus's own",
         asked("sealbus.quarantine.purge", {}),
         Reason.UNDECLARED_SUBJECT,
     ),

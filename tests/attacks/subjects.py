@@ -1,4 +1,4 @@
-"""Subjects that no policy declares, or that are none."""
+"""Subjects that no policy declares, or that are not valid."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def a_subject_with_an_empty_token() -> Step:
 
 @attack("check_encoding", Reason.ENCODING, without=BREAKS)
 def a_subject_with_a_space() -> Step:
-    """A space, behind which NATS's own protocol would read a reply address."""
+    """A space, after which NATS's own protocol would read a reply address."""
     return _spelled("orders.placed inbox.order.00")
 
 
 @attack("check_encoding", Reason.ENCODING, without=BREAKS)
 def a_subject_of_jetstream() -> Step:
-    """A subject under which JetStream takes orders: ``$`` is no letter of a subject here."""
+    """A subject on which JetStream takes commands: ``$`` is not allowed in a subject of the bus."""
     return _spelled("$JS.API.STREAM.DELETE.ACCEPTED")
 
 
@@ -66,11 +66,14 @@ def a_subject_in_other_letters() -> Step:
 
 @attack("check_declared", Reason.UNDECLARED_SUBJECT, without="not-granted")
 def a_subject_below_a_declared_one() -> Step:
-    """A token more than the policy declares: a rule holds for its own subject, and for none below."""
+    """One token more than the policy declares.
+
+    A rule does not apply to the subjects below its own.
+    """
     return Step(envelope(subject="orders.placed.again", payload=ORDER))
 
 
 @attack("check_declared", Reason.UNDECLARED_SUBJECT, without="not-granted")
 def a_subject_of_the_bus_that_is_not_there() -> Step:
-    """A subject that begins like the bus's own."""
+    """A subject that begins like the bus's own subjects."""
     return Step(envelope(subject="sealbus.everything", payload=ORDER))

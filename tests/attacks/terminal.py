@@ -1,4 +1,7 @@
-"""What an operator sees: text of an attacker's choice, shown by a command. Nothing of it may steer the terminal or deceive the eye."""
+"""The operator's terminal: a command shows a text of the attacker's choice.
+
+The text must not control the terminal or deceive the reader.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ for _name, _text, _about in (
     ("writing from the right", "\u202egnol-eb-ot", "characters that turn the direction of writing around"),
     ("letters of nothing", "order\u3164", "a letter that is shown as nothing: another bot with the same name"),
     ("a tower of marks", "o" + "\u0301" * 50, "marks that paint over the lines above"),
-    ("backspaces", "stranger" + "\b" * 8 + "operator", "characters that take back what was shown"),
-    ("a hidden word", "order\x1b[8m evil\x1b[0m", "a sequence that shows what follows as nothing"),
+    ("backspaces", "stranger" + "\b" * 8 + "operator", "characters that delete the text before them"),
+    ("a hidden word", "order\x1b[8m evil\x1b[0m", "a sequence that hides the text after it"),
     ("a deletion", "order\x7f\x7f", "a character that JSON leaves as it is, and a terminal obeys"),
     ("half a character", "\ud800", "a surrogate, on which writing fails"),
 ):

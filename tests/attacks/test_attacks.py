@@ -1,4 +1,7 @@
-"""Every attack is stopped, by who must stop it and for its own reason, on a bus that runs; and the corpus is what it says."""
+"""On a running bus, every attack is stopped by the right part and for its own reason.
+
+The corpus is complete.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +35,14 @@ AT_AN_EDGE = {
     "a_pulse_after_copies_of_the_one_before",
     "a_message_after_another_bot_has_filled_its_share",
 }
-"""Honest trade that is no longer in time when it arrives, or whose rate or share those before it have used up."""
+"""Honest trade that fails on a running bus.
+
+It is late when it arrives, or earlier messages have used up its rate or share.
+"""
 
 
 def is_now(step: Step) -> bool:
-    """Whether a step can be taken on a bus whose clock is not ours, and whose ledger is a second old."""
+    """Whether a bus with the real clock and a ledger that is one second old can take this step."""
     is_young = Envelope.decode(step.data).header.birth_ms >= BORN
     return is_young and step.arrived_at_ms == step.now_ms == NOW and step.ledger_since_ms is None
 
@@ -51,7 +57,7 @@ async def test_every_attack_on_a_running_bus_is_stopped(tmp_path: Path) -> None:
 
 
 async def test_honest_trade_passes_on_that_bus(tmp_path: Path) -> None:
-    """Else it might be the bus that stops everything, and not the check that an attack is meant for."""
+    """Without this test, a bus that refuses everything would pass the test above."""
     async with Ground(tmp_path / "bus") as ground:
         for scenario in HONEST:
             if scenario.name in AT_AN_EDGE or scenario.expect != ACCEPTED or not all(map(is_now, scenario.steps)):
@@ -62,10 +68,13 @@ async def test_honest_trade_passes_on_that_bus(tmp_path: Path) -> None:
         assert ground.strange == 0
 
 
-async def test_a_relay_without_a_check_and_a_bot_that_forgets_are_found_out(
+async def test_trial_sees_a_broken_relay_and_a_bot_that_forgets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The trial sees what a running bus delivers and what a bot handles, or else it would see no attack get through."""
+    """The trial sees the messages that a running bus delivers and that a bot handles.
+
+    Otherwise it would see no attack get through.
+    """
     monkeypatch.setattr(Seen, "__contains__", lambda *_: False)
     async with Ground(tmp_path / "bus", without="check_seal") as ground:
         changed = await attempt(NAMED["a_changed_payload"], ground)
@@ -75,7 +84,7 @@ async def test_a_relay_without_a_check_and_a_bot_that_forgets_are_found_out(
     assert (changed.reason, changed.is_stopped, changed.delivered) == (ACCEPTED, False, 1)
     assert stolen.is_stopped
     assert (again.is_stopped, again.delivered) == (False, 3)
-    assert garbage == Reason.ENCODING  # something came of it: it was judged
+    assert garbage == Reason.ENCODING  # it had an effect: it was judged
 
 
 def test_the_door_names_the_reason_of_each_login() -> None:
@@ -86,12 +95,12 @@ def test_the_door_names_the_reason_of_each_login() -> None:
 
 
 def test_an_honest_login_has_no_reason_to_be_denied() -> None:
-    """Else the reasons above might be those of anybody."""
+    """Without this test, the reasons above might be those of any login."""
     assert why_denied(Login(honest)) == ACCEPTED
 
 
-def test_with_each_check_taken_out_its_attacks_get_through_or_meet_another() -> None:
-    """As each attack says of itself, and no check is never missed."""
+def test_without_a_check_its_attacks_get_through_or_meet_another() -> None:
+    """Each attack says which check stops it otherwise. Each check is necessary."""
     for found in each():
         own = {attack.name: attack.case for attack in MESSAGES if isinstance(attack.case, Scenario)}
         own = {name: case for name, case in own.items() if case.check == found.check}
@@ -118,7 +127,7 @@ def test_the_checks_are_put_back() -> None:
 
 def test_there_are_as_many_attacks_as_promised_in_each_family() -> None:
     names = [attack.name for attack in ATTACKS]
-    assert len(names) == len(set(names)) >= LEAST  # demo and benchmark choose them by name
+    assert len(names) == len(set(names)) >= LEAST  # the demo and the benchmark choose them by name
     assert {attack.where for attack in ATTACKS} == set(Where)
     assert [family.name for family in FAMILIES if len(family.attacks) < 5] == []
     assert len({family.name for family in FAMILIES}) == 17

@@ -1,4 +1,6 @@
-"""Between the check and the moment when it takes effect: what was in order when it was sent, arrived or was judged, and is not any more."""
+"""Between a check and its effect: messages that were valid when they were sent, arrived or were
+judged, and are not valid any more.
+"""
 
 from __future__ import annotations
 
@@ -37,25 +39,28 @@ def revoked_while_it_waited() -> Step:
 
 @attack("check_wait", Reason.STALE, alone="the relay would have to be stopped meanwhile")
 def a_live_message_that_waited() -> Step:
-    """A live message that a busy relay takes up a millisecond after its sender has tried again, and again."""
+    """A live message that a busy relay judges a millisecond after its sender's last retry."""
     return replace(live(envelope(PULSE)), now_ms=NOW + 2_001)
 
 
 @attack("check_wait", Reason.STALE, alone="the relay would have to be stopped for five minutes")
 def waited_too_long() -> Step:
-    """A message that no relay took for a millisecond more than the ledger's window allows for."""
+    """A message that no relay took for one millisecond longer than the ledger's window allows."""
     return Step(envelope(issued_at_ms=NOW - 300_001), arrived_at_ms=NOW - 300_001)
 
 
 @attack("check_not_in_future", Reason.ISSUED_IN_FUTURE, alone="the relay would have to be stopped meanwhile")
 def issued_ahead_and_judged_later() -> Step:
-    """Ahead of its arrival, though the time has come when the relay takes it up."""
+    """A message from the future when it arrives, though not when the relay judges it."""
     return Step(envelope(issued_at_ms=NOW + SKEW + 1), now_ms=NOW + 2 * SKEW)
 
 
 @FAMILY.line("too late")
 async def stored_after_its_verdict_had_gone_bad(line: Line) -> None:
-    """An acceptance that was written, and stored an hour later: the ledger may have forgotten the first by then."""
+    """An acceptance that was stored an hour after it was written.
+
+    By then the ledger may have forgotten the first one.
+    """
     with told_at(now_ms(), os.urandom(8)):
         data = shipment()
         stamped = sealed_stamp(data, SHIPPED)

@@ -1,4 +1,6 @@
-"""One attack after the other, tried: on the bus that runs, on what stands on this machine, and on the gate alone."""
+"""One attack after the other is tried: on a running bus, on the operator's machine, and on the gate
+alone.
+"""
 
 from __future__ import annotations
 
@@ -42,33 +44,36 @@ from tests.policy.folder import Folder
 from tests.relay.scene import now_ms
 
 REFILL_S: Final = 0.5
-"""After this, the meter of a subject with two messages a second has room for one more. A busy machine may spread a burst over a longer
-time, and then it is none: it is tried again."""
+"""The meter of a subject with two messages a second has room for one more after this time, in
+seconds.
+
+A busy machine may need longer to send a burst. Then it is not a burst, and it is tried again.
+"""
 
 MOST_BURSTS: Final = 20
-"""How often that is done."""
+"""The most attempts to send a burst."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What became of an attack."""
+    """The outcome of an attack."""
 
     attack: Attack
     reason: str
-    """Why it was stopped, or :data:`ACCEPTED`."""
+    """The reason why it was stopped, or :data:`ACCEPTED`."""
     before: str = ""
-    """What is wrong with what had to come before it, and was in order."""
+    """The faults of the valid steps that come before the attack."""
     delivered: int = 0
-    """How many messages that were not in order were handed to subscribers meanwhile."""
+    """How many invalid messages subscribers got during the attack."""
 
     @property
     def is_stopped(self) -> bool:
-        """Whether it met its own reason, and not another."""
+        """Whether the attack met its own reason, and not another."""
         return not self.before and not self.delivered and self.reason == self.attack.reason
 
 
 async def attempt(attack: Attack, ground: Ground) -> Found:
-    """Try one attack on a bus that runs."""
+    """Try one attack on a running bus."""
     before = ground.strange
     match attack.case:
         case Scenario() | Request():
@@ -96,7 +101,9 @@ async def attempt(attack: Attack, ground: Ground) -> Found:
 
 
 def on_this_machine(attack: Attack) -> Found:
-    """Try an attack on what runs where the operator is: the loader of the folder, and what commands show."""
+    """Try an attack on the operator's machine: on the loader of the folder, or on the output of
+    commands.
+    """
     if isinstance(attack.case, Written):
         with tempfile.TemporaryDirectory(prefix="sealbus-folder-") as root:
             folder = Folder(Path(root))
@@ -124,7 +131,8 @@ async def _by_message(attack: Attack, tell: Callable[[], tuple[Step, ...]], grou
         bursts += 1
         if not is_spread or ACCEPTED not in became[len(first) :] or bursts == MOST_BURSTS:
             break
-        ground.in_order.add(hashlib.sha256(last.data).digest())  # it came late enough to be within the rate
+        # it came so late that it is within the rate
+        ground.in_order.add(hashlib.sha256(last.data).digest())
     wrong = [
         f"step {number} became {got}, not {step.expect}"
         for number, (step, got) in enumerate(zip(steps[:-1], became[:-1], strict=True), 1)
@@ -134,12 +142,13 @@ async def _by_message(attack: Attack, tell: Callable[[], tuple[Step, ...]], grou
 
 
 async def _on_a_line(attack: Attack, told: Told, ground: Ground) -> Found:
-    await ground.ship()  # something genuine, to be imitated
+    await ground.ship()  # a genuine delivery, for the attack to imitate
     line = await ground.line()
     before, handled = Counter(line.bot.refused_deliveries), len(line.handled)
     with overheard("ignored an invalid receipt", "ignored an invalid bundle") as ignored:
         await told.act(line)
-        await ground.ship()  # behind it: once this is handled, what came before was not
+        # a delivery after the attack: when it is handled, the attack has been ignored
+        await ground.ship()
     refused = Counter(line.bot.refused_deliveries) - before
     reason = ", ".join([*refused, *ignored]) or KNOWN
     return Found(attack, reason, delivered=len(line.handled) - handled - 1)
@@ -148,7 +157,8 @@ async def _on_a_line(attack: Attack, told: Told, ground: Ground) -> Found:
 async def _at_the_door(attack: Attack, login: Login, ground: Ground) -> Found:
     session, admitted = await ground.knock(login.make)
     await session.close()
-    # The door tells no stranger why. The same words are judged here, by what the relay judges them by.
+    # The door tells a stranger no reason. So the code that the relay uses judges the same login
+    # here.
     return Found(attack, ACCEPTED if admitted else why_denied(login))
 
 
@@ -159,7 +169,7 @@ def in_the_gate(attack: Attack) -> Found:
 
 
 def why_denied(login: Login) -> str:
-    """What the relay's admission says of a login."""
+    """The reason of the relay's admission to deny a login."""
     challenge = b"a challenge of the server"
     text, signature = login.make(challenge)
     encoded = base64.b64encode(signature).decode() if isinstance(signature, bytes) else signature

@@ -1,4 +1,7 @@
-"""The gate with one check after the other taken out: which attacks get through then, and what stops those that do not."""
+"""The gate with one check after the other taken out.
+
+The result names the attacks that get through then, and the reasons that stop the others.
+"""
 
 from __future__ import annotations
 
@@ -15,24 +18,25 @@ from tests.gate.bus import ACCEPTED, SETTLED, PureBus
 from tests.gate.scenarios import BREAKS, Scenario
 
 LEDGER: Final = "the ledger"
-"""Stands behind the checks, and is taken out like one."""
+"""The ledger comes after the checks, and is taken out as they are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Without:
-    """What becomes of the attacks where one check is missing."""
+    """The outcomes of the attacks where one check is missing."""
 
     check: str
     through: tuple[Attack, ...]
-    """Those that are accepted."""
+    """The attacks that are accepted."""
     instead: Mapping[str, tuple[str, ...]]
-    """Its own attacks that are stopped all the same: by what reason, or :data:`BREAKS`, and the names of them."""
+    """The check's own attacks that are still stopped: their names, by reason or :data:`BREAKS`."""
 
     def __str__(self) -> str:
         lines = [f"without {self.check}: {len(self.through)} get through"]
         lines += [f"    {attack.name}" for attack in self.through]
         for reason, names in self.instead.items():
-            by = "a later check stands on it, and ends" if reason == BREAKS else f"stopped all the same, as {reason}"
+            is_broken = reason == BREAKS
+            by = "a later check relies on it, and fails" if is_broken else f"still stopped, as {reason}"
             lines.append(f"    {by}: {', '.join(names)}")
         return "\n".join(lines)
 
@@ -63,7 +67,7 @@ def without(check: str) -> Without:
 
 
 class _Forgetful(dict[str, bytes]):
-    """A ledger that never knows anything."""
+    """A ledger that never knows a nonce."""
 
     def __contains__(self, _: object) -> bool:
         return False
@@ -84,5 +88,5 @@ def _missing(name: str) -> Iterator[None]:
 def _became(scenario: Scenario, bus: PureBus) -> str:
     try:
         return bus.run(scenario.steps)
-    except AssertionError:  # a later check stands on what the missing one establishes
+    except AssertionError:  # a later check relies on the missing one
         return BREAKS
