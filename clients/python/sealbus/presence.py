@@ -1,10 +1,10 @@
 """A bot's presence on the bus: connecting, running, stopping, closing, and the hooks that are told.
 
-:class:`Presence` is the part of :class:`~sealbus.Bot` that knows when things happen. What a bot
-says and hears is in :mod:`sealbus.bot`. :mod:`sealbus.life.states` draws the states and names who
-leaves each: ``connect()``, ``close()`` and the session.
+:class:`Presence` is the part of :class:`~sealbus.Bot` that knows when things happen. Messages and
+handlers are in :mod:`sealbus.bot`. :mod:`sealbus.life.states` draws the states and names who leaves
+each: ``connect()``, ``close()`` and the session.
 
-How it works. The parts (:mod:`sealbus.parts`) report here what happened to them. Only the methods
+How it works. The parts (:mod:`sealbus.parts`) report events to this one. Only the methods
 here change the state.
 
 * **connect()** opens the session, starts the sender, waits for the grants, and makes the handlers'
@@ -92,8 +92,8 @@ class Presence(Parts):
         return cls(Credentials.from_environment())
 
     async def grants(self) -> Grants:
-        """What the policy lets this bot do: what it may publish and subscribe to, classes, rates
-        and limits.
+        """The policy's part for this bot: its grants to publish and subscribe, classes, rates and
+        limits.
 
         The bus tells it with each connection. Raises :class:`NotConnected`.
         """

@@ -356,7 +356,7 @@ def kind(error: BaseException | None) -> str:
         return "returned"
     if isinstance(error, asyncio.CancelledError):
         return "cancelled by nobody of ours"
-    if isinstance(error, BaseExceptionGroup):  # of a TaskGroup: the first of what was raised in it
+    if isinstance(error, BaseExceptionGroup):  # of a TaskGroup: the first error that was raised in it
         return kind(error.exceptions[0])
     trace = error.__traceback__
     place = ""

@@ -138,7 +138,7 @@ class Connector:
             client.abort()
             raise self._why(error, server, client=client, began=began) from error
         except BaseException:
-            # Cancelled by the caller's deadline: what an unfinished attempt shows is better than
+            # Cancelled by the caller's deadline: the state of an unfinished attempt is better than
             # nothing for explain().
             client.abort()
             self.failures.setdefault(

@@ -11,8 +11,8 @@ nats-py 2.16 was found to
 
 Any bot could so silence the relay, or another bot, with one message: headers and the reply subject
 are the sender's to choose, and the server sends its answers to that reply. This client replaces the
-parser (fields are what the server separates with one space, nothing else) and never fails on text:
-bytes that are not UTF-8 become U+FFFD, which no valid subject contains.
+parser (one space separates fields, and nothing else does) and never fails on text: bytes that are
+not UTF-8 become U+FFFD, which no valid subject contains.
 
 More promises that it keeps:
 
@@ -244,7 +244,7 @@ class HardenedClient(WatchedClient):
         if self._ended:
             raise asyncio.CancelledError
         s.last_attempt = time.monotonic()
-        self._cut()  # what an attempt before has left: nats-py only forgets it
+        self._cut()  # the transport of the last attempt: nats-py only forgets it
         self._transport = Transport()  # type: ignore[no-untyped-call]  # nats-py's
         await self._transport.connect(s.uri, DEFAULT_BUFFER_SIZE, self.options["connect_timeout"])
         self.reached = True

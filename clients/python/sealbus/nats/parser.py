@@ -1,5 +1,4 @@
-"""Reading what nats-server sends: the grammar of its lines, and whatever bytes a bot puts into
-them.
+"""Reading from nats-server: the grammar of its lines, and any bytes that a bot puts into them.
 
 The server separates the fields of a line with one space and states the length of each message. A
 :class:`StrictParser` cuts by these alone. It raises :class:`ProtocolError` for anything else, which
@@ -163,7 +162,7 @@ class StrictParser(Parser):
                 if receive is not None:
                     try:
                         receive(subject, reply or b"", read[start:body], read[body:stop])
-                    except Exception as error:  # noqa: BLE001  # a mistake of ours about one message must not end the reading
+                    except Exception as error:  # noqa: BLE001  # a mistake here about one message must not end the reading
                         # Its type alone, because its text may quote the message.
                         log.error("a message could not be taken: %s", type(error).__name__)
                 else:

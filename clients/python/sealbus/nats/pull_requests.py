@@ -1,5 +1,5 @@
-"""Pull requests to one JetStream consumer: their numbers, their text, and what each may still
-bring.
+"""Pull requests to one JetStream consumer: their numbers, their text, and the count of messages to
+come.
 
 A request names how many messages it may bring. Each has a reply subject of its own, so that a
 *status* (a message of the server without a reply subject) says which request it is about: a status

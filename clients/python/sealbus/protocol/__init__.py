@@ -1,2 +1,2 @@
-"""The protocol: bytes into values and back, and what must hold of them. Pure: no clock, no file, no
+"""The protocol: bytes into values and back, and the rules for them. Pure: no clock, no file, no
 network."""

@@ -35,7 +35,7 @@ NOBODY_LISTENS: Final = "nobody-listens"
 """The relay's: nobody is subscribed to the request's subject."""
 
 NOT_SERVED: Final = "not-served"
-"""The relay's: a service of the bus does not do what it was asked for; the message says why."""
+"""The relay's: a service of the bus refuses a request. The message says why."""
 
 NOT_GRANTED: Final = "not-granted"
 """The relay's: a service of the bus does not do it, because the policy does not grant it to the
@@ -58,8 +58,8 @@ ANSWER_REFUSED: Final = "answer-refused"
 
 
 def error_payload(error: str, message: str) -> bytes:
-    """The packed payload of an answer that says that the request failed. What is too long is
-    cut."""
+    """The packed payload of an answer that says that the request failed. Texts that are too long
+    are cut."""
     return pack_json({"error": error[:MAX_ERROR_CHARS] or "error", "message": message[:MAX_MESSAGE_CHARS]})
 
 

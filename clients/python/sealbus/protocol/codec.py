@@ -1,10 +1,10 @@
 """msgpack, read so strictly that every value has exactly one encoding.
 
-Two parties who read the same bytes as different values can be played against each other. So what is
-read must be what an exact writer would have written: re-packing it gives the same bytes (which
-catches duplicate keys, longer-than-needed lengths, 32-bit floats and trailing bytes), and a walk
-catches what re-packing cannot (NaN, infinities, -0.0, integers that JSON cannot carry exactly,
-binary, extension types, keys that are not text, and trees that are too deep or too large).
+Two parties who read the same bytes as different values can be played against each other. So bytes
+must be those of an exact writer: re-packing the value gives the same bytes (which catches duplicate
+keys, longer-than-needed lengths, 32-bit floats and trailing bytes), and a walk catches values that
+re-packing cannot (NaN, infinities, -0.0, integers that JSON cannot carry exactly, binary, extension
+types, keys that are not text, and trees that are too deep or too large).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from sealbus.protocol.limits import (
 )
 
 _MAX_FIELDS = 16
-"""More than any array of ours has. msgpack makes room for items before it has seen them, and before
-any seal is checked: a thousand nested headers that each claim half a million took 12 GB of address
-space with msgpack 1.1, and 80 MB with 1.2."""
+"""More items than any array of the protocol has. msgpack makes room for items before it has seen
+them, and before any seal is checked: a thousand nested headers that each claim half a million took
+12 GB of address space with msgpack 1.1, and 80 MB with 1.2."""
 
 _TOGETHER = b"\x92" + msgpack.packb(PROTOCOL_VERSION)
 """How an array of two that begins with the version begins; an envelope is an array of four, a stamp
@@ -107,8 +107,8 @@ _SEALED_TYPES = {parts: FieldTypes([(int,), *[(bytes,)] * (parts + 1)]) for part
 
 
 def join_sealed(parts: Sequence[bytes], seal: bytes) -> bytes:
-    """Put a sealed thing together: ``[version, part…, seal]``, where :func:`signed_part` is what
-    the seal is over."""
+    """Put a sealed thing together: ``[version, part…, seal]``. The seal is over the
+    :func:`signed_part`."""
     return signed_part(parts) + _pack(seal)
 
 
@@ -133,7 +133,7 @@ def split_sealed(data: bytes, parts: int) -> tuple[list[bytes], bytes, bytes]:
 
 
 def _bin_header_bytes(data: bytes) -> int:
-    """What msgpack writes before ``data``: a type, and its length in one, two or four bytes."""
+    """msgpack's prefix of ``data``: a type, and its length in one, two or four bytes."""
     return 2 if len(data) < 1 << 8 else 3 if len(data) < 1 << 16 else 5
 
 
@@ -204,8 +204,8 @@ def _unpack(data: bytes, most: int) -> Any:
 
 
 def _trouble(value: object, most: int = MAX_NODES) -> str | None:  # noqa: C901  # one branch a kind of value
-    """Walk a tree level by level; say what in it is outside the JSON data model or the limits, if
-    anything."""
+    """Walk a tree level by level; name a value in it that is outside the JSON data model or the
+    limits, if anything."""
     budget = most
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH + 1):

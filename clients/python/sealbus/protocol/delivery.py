@@ -1,4 +1,4 @@
-"""What a subscriber receives, and everything it must check before it believes it.
+"""A delivery to a subscriber, and everything that the subscriber checks before it believes it.
 
 A delivery is msgpack ``[envelope bin, stamp bin]``. NATS delivers whatever reaches a subject; only
 the bus's stamp makes it a message.
@@ -42,13 +42,13 @@ class Message:
     def as_(self, kind: type[T]) -> T:
         """The payload as a ``kind``: a dataclass, an attrs class or a pydantic model.
 
-        Raises :class:`Malformed` with the place of what does not fit: a missing or unknown field, a
+        Raises :class:`Malformed` with the place of a misfit: a missing or unknown field, a
         value of another type.
         """
         return read(self.payload, kind)
 
     def as_parent(self, *, with_envelope: bool = False) -> bytes:
-        """What a message that answers or follows from this one carries in its header.
+        """The parent in the header of a message that answers this one or follows from it.
 
         ``with_envelope``: whether a rule of the policy compares payloads (``match``) and so needs
         this one's.
@@ -60,7 +60,7 @@ _TYPES: Final = FieldTypes(((bytes,), (bytes,)))
 
 
 def pack_delivery(envelope: bytes, stamp: bytes) -> bytes:
-    """What the relay publishes for subscribers."""
+    """The relay's bytes for subscribers."""
     return pack_fields((envelope, stamp))
 
 
@@ -79,7 +79,8 @@ def open_delivery(
     verifier: Verifier,
     attempt: int = 1,
 ) -> Message:
-    """Turn received bytes into a message, or raise :class:`Malformed` that says what did not hold.
+    """Turn received bytes into a message, or raise :class:`Malformed` that names the check that
+    failed.
 
     In order: the bytes are exactly an envelope and a stamp; the stamp is sealed by a key of the bus
     that the reader pinned; it is of this bus, says *accepted*, and is about this envelope; it is

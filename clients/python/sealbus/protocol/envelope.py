@@ -1,4 +1,4 @@
-"""The envelope: what a bot sends.
+"""The envelope: a message as a bot sends it.
 
 On the wire it is msgpack ``[version, header bin, payload bin, seal bin]``; the seal is over the
 bytes before it. The header is a msgpack array of nine fields in fixed places, each always there::
@@ -6,9 +6,9 @@ bytes before it. The header is a msgpack array of nine fields in fixed places, e
     bus str · bot str · subject str · nonce bin(16) · issued-at int (ms) · time-to-live int (ms)
     · schema str | nil · schema-version int | nil · parent bin | nil
 
-A parent says what the message answers or follows from: msgpack ``[stamp bin, envelope bin | nil]``,
-the relay's sealed stamp of that earlier message and, where a rule must compare payloads, its
-envelope.
+A parent is the message that this one answers or follows from: msgpack
+``[stamp bin, envelope bin | nil]``, the relay's sealed stamp of that earlier message and, where a
+rule must compare payloads, its envelope.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _PARENT_TYPES: Final = FieldTypes(((bytes,), (bytes, NoneType)))
 
 @value
 class Header:
-    """Who says what kind of thing, to which bus, on which subject, when, and why."""
+    """The facts about a message: its bot, bus, subject, nonce, time, kind and cause."""
 
     bus: str
     bot: str
@@ -76,7 +76,7 @@ class Header:
         return None if self.schema is None else f"{self.schema}.v{self.schema_version}"
 
     def trouble(self) -> str | None:
-        """What is outside the protocol's grammar and limits, if anything."""
+        """The first field outside the protocol's grammar and limits, if any."""
         if not is_name(self.bus):
             return "bus is not a name"
         if not is_name(self.bot):
@@ -100,7 +100,8 @@ class Header:
         return None
 
     def encode(self) -> bytes:
-        """The header's bytes. Raises :class:`InvalidInput` for what :meth:`trouble` names."""
+        """The header's bytes. Raises :class:`InvalidInput` for a field that :meth:`trouble`
+        names."""
         trouble = self.trouble()
         if trouble:
             raise InvalidInput(f"envelope header: {trouble}")
@@ -153,7 +154,7 @@ class Envelope:
 
     @property
     def digest(self) -> bytes:
-        """SHA-256 of the whole envelope (32 bytes): what stamps name it by."""
+        """SHA-256 of the whole envelope (32 bytes). Stamps name the envelope by it."""
         return hashlib.sha256(self.data).digest()
 
 
@@ -178,7 +179,7 @@ def seal_envelopes(key: SigningKey, drafts: Sequence[tuple[Header, bytes]]) -> l
 
 @value
 class Parent:
-    """What a message answers or follows from, as it travels in a header."""
+    """The message that this one answers or follows from, as it travels in a header."""
 
     stamp: bytes
     envelope: bytes | None = None

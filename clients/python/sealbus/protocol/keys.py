@@ -1,10 +1,10 @@
 """Ed25519 keys and their texts.
 
-A key is written as an *nkey*: base32 of a prefix byte that says what the key is for, the 32 raw
-bytes, and a CRC-16. The prefix shows as the first letter, so a bot's key (``U…``) pasted where a
-bus key (``N…``) belongs is refused by name, and the checksum catches a typing error. A seed reads
-``S`` and then that letter. The format is NATS's own, but its Python library checks neither checksum
-nor padding, so the few lines that read it are here.
+A key is written as an *nkey*: base32 of a prefix byte for the key's purpose, the 32 raw bytes, and
+a CRC-16. The prefix shows as the first letter, so a bot's key (``U…``) pasted where a bus key
+(``N…``) belongs is refused by name, and the checksum catches a typing error. A seed reads ``S`` and
+then that letter. The format is NATS's own, but its Python library checks neither checksum nor
+padding, so the few lines that read it are here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SEED_PREFIX = 18 << 3  # base32 "S"
 
 
 class KeyKind(Enum):
-    """What a key is for. The value is its nkey prefix byte."""
+    """The purpose of a key. The value is its nkey prefix byte."""
 
     BOT = 20 << 3
     """``U…``: a bot's own key: seals its envelopes and answers its connect challenge."""
@@ -70,7 +70,7 @@ def _write(raw: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A public key: ``raw`` (32 bytes) and what it is for."""
+    """A public key: ``raw`` (32 bytes) and its purpose."""
 
     raw: bytes
     kind: KeyKind

@@ -42,7 +42,7 @@ class Reason(StrEnum):
 
     @property
     def meaning(self) -> str:
-        """A sentence that says what the violation is."""
+        """A sentence that describes the violation."""
         return _MEANINGS[self]
 
 

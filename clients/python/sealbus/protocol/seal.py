@@ -1,10 +1,10 @@
 """The seal: the one way in which anything on the bus is signed.
 
-What is signed is always these 83 bytes::
+A signature is always over these 83 bytes::
 
     MAGIC (11) || context (8) || key (32) || root (32)
 
-``context`` says what kind of thing it is, so a signature over one kind never passes for another.
+``context`` is the kind of the thing, so a signature over one kind never passes for another.
 ``key`` is the signer's public key, so a signature cannot be claimed by a second key. ``root`` is
 the SHA-256 Merkle root over one or more *things* (byte strings, as sent)::
 
@@ -35,7 +35,7 @@ from sealbus.protocol.limits import MAX_BATCH, MAX_PROOF_STEPS
 from sealbus.protocol.value import value
 
 MAGIC: Final = b"\x00sealbus/1\x00"
-"""Begins with NUL, so what we sign can never be a text or a JWT that some other protocol would
+"""Begins with NUL, so the signed bytes can never be a text or a JWT that some other protocol would
 accept."""
 
 HASH_BYTES: Final = 32
@@ -45,7 +45,7 @@ _VERIFIED_ROOTS = 4096
 
 
 class Context(Enum):
-    """What kind of thing a seal is over: 8 bytes, fixed."""
+    """The kind of thing that a seal is over: 8 bytes, fixed."""
 
     ENVELOPE = b"envelope"
     STAMP = b"stamp\0\0\0"
@@ -138,8 +138,8 @@ class Verifier:
     """Verifies seals, and remembers the last few thousand roots that held: a burst then costs one
     signature check.
 
-    So does a stamp, which is met again as the parent of what follows from it; an envelope sealed
-    alone is not, and is not remembered. Only what held is remembered, with its signature, so the
+    So does a stamp, which is met again as a parent. An envelope that is sealed alone is not met
+    again, and is not remembered. Only seals that held are remembered, with their signature, so the
     memory cannot make anything valid. Not safe across threads.
     """
 
@@ -173,7 +173,7 @@ class Verifier:
 
 
 def sign_connect(key: SigningKey, challenge: bytes, admission: bytes) -> bytes:
-    """The 64-byte answer to nats-server's challenge, which also binds what the bot asks for.
+    """The 64-byte answer to nats-server's challenge, which also binds the admission text.
 
     The challenge is never signed bare: a server that picks challenges would otherwise get
     signatures over bytes of its choice. Nor one with a line feed in it, which could be read as a

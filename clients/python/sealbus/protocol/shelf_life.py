@@ -1,14 +1,14 @@
 """How long a verdict may wait to take effect. Pure: relays and subscribers decide alike.
 
 A relay judges a message and then has it stored. Whatever pauses between the two (the relay, the
-server, a disk, the network), the verdict grows old, and what it was judged by may no longer hold;
+server, a disk, the network), the verdict grows old, and its grounds may no longer hold;
 above all, the ledger may have forgotten an earlier copy. So an accepting stamp says by when the
 message must be stored. One that was stored later is *void*: nobody handles it.
 
-The time of storing is the engine's own, and never changes, so all agree for ever on what is void.
-Where a message is heard live there is no such time. There the subscriber's clock decides, and is
-stricter by the difference that clocks may have: what a relay calls void no live subscriber has
-taken.
+The time of storing is the engine's own, and never changes, so all agree for ever whether a message
+is void. Where a message is heard live there is no such time. There the subscriber's clock decides,
+and is stricter by the difference that clocks may have: no live subscriber has taken a message that
+a relay calls void.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ _BODY_TYPES: Final = FieldTypes(
 
 
 class Verdict(StrEnum):
-    """What the relay did with the message."""
+    """The fate of the message at the relay."""
 
     ACCEPTED = "accepted"
     DROPPED = "dropped"
@@ -63,7 +63,7 @@ class Stamp:
     bot: str
     """Whose session sent it; for an accepted message also who sealed it."""
     subject: str
-    """Where it arrived; for an accepted message also what it was sealed for."""
+    """The subject in the envelope's header. In a refusal it may be anybody's claim."""
     nonce: bytes
     verdict: Verdict
     reason: Reason | None
@@ -160,7 +160,7 @@ def _is_sequence(number: int | None) -> bool:
 def seal_stamps(key: SigningKey, stamps: Sequence[Stamp], verifier: Verifier | None = None) -> list[bytes]:
     """Seal 1 to 1,024 stamps with one signature of the bus's key; return their bytes, in order.
 
-    ``verifier`` will know them again, as parents, without verifying what was made here.
+    ``verifier`` will know them again, as parents, without verifying them.
     """
     parts = [(stamp.encode(),) for stamp in stamps]
     things = [signed_part(part) for part in parts]

@@ -1,6 +1,6 @@
 """Names of bots and buses, subjects and patterns, and where each lives in NATS.
 
-A *subject* is what bots speak of (``orders.placed``). On its way in it stands in the envelope's
+A *subject* is the topic of a message (``orders.placed``). On its way in it stands in the envelope's
 signed header alone; on its way out it is a NATS subject too:
 
 ======================== =====================================================================
@@ -56,7 +56,7 @@ DURABLE: Final = r"[a-z0-9][a-z0-9_-]{0,63}"
 """A durable subscription's name, as a regular expression: one token of a subject."""
 
 CONSUMER: Final = rf"[a-z0-9-]{{1,{MAX_NAME_CHARS}}}_[a-z2-7]{{16}}"
-"""What :func:`consumer_name` makes, as a regular expression."""
+"""The names that :func:`consumer_name` makes, as a regular expression."""
 
 _DURABLE = re.compile(DURABLE)
 _CONSUMER = re.compile(CONSUMER)
@@ -79,7 +79,7 @@ def is_subject(text: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _matches(grammar: re.Pattern[str], text: str) -> bool:
-    """Remembered, for a bus has few names and says them all the time. Texts are short: at worst
+    """Remembered, because a bus has few names and uses them all the time. Texts are short: at worst
     this keeps about 4 MiB."""
     return grammar.fullmatch(text) is not None
 
@@ -99,8 +99,8 @@ def is_own(subject: str) -> bool:
 
 
 def check_name(text: object, what: str = "bot") -> str:
-    """Return ``text`` if it is a name, else raise :class:`InvalidInput` that says what was
-    expected."""
+    """Return ``text`` if it is a name, else raise :class:`InvalidInput` that says which characters
+    it may have."""
     if not isinstance(text, str) or not is_name(text):
         raise InvalidInput(
             f"{what} name {text!r} is not valid",

@@ -31,8 +31,8 @@ DEFAULT_ATTEMPTS: Final = 10
 """As in a policy that does not say (``limits.attempts``), for a relay that does not tell."""
 
 MOST_WAITING: Final = 4096
-"""Failed messages of this process that may wait for another attempt: a quarter of what the server
-keeps per subscription (16,384), so that four processes can have as many without holding up the
+"""Failed messages of this process that may wait for another attempt: a quarter of the server's
+bound per subscription (16,384), so that four processes can have as many without holding up the
 rest."""
 
 FAILURES_IN_A_ROW: Final = 100

@@ -60,7 +60,7 @@ class DurableMessage(PendingMessage):
         data: bytes,
         now: float,
     ) -> None:
-        """``reply``: where acknowledgements go. ``ack``: what that subject says. ``now``: by the
+        """``reply``: where acknowledgements go. ``ack``: that subject, read. ``now``: by the
         event loop's clock, as are all times here."""
         self._subscription = subscription
         self.subject = subject

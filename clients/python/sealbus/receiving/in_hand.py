@@ -37,7 +37,7 @@ class InHand:
     def room(self) -> int:
         """How many messages to ask for now; 0 while there is enough.
 
-        Asked again only when half of what the window allows is left: a request for each message
+        Asked again only when half of the window is left: a request for each message
         would cost nats-server more than the message.
         """
         size = self.window.size

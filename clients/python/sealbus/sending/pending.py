@@ -51,7 +51,7 @@ _FINAL: Final = frozenset(
         Reason.ALREADY_ANSWERED,
     }
 )
-"""Refusals that hold for every attempt: the bytes alone decide, or what the ledger holds."""
+"""Refusals that hold for every attempt: the bytes alone decide, or the ledger does."""
 
 _CHANGING: Final = frozenset(
     {Reason.RATE, Reason.CAUSE, Reason.KEY_NOT_VALID, Reason.KEY_REVOKED, Reason.ISSUED_IN_FUTURE}
