@@ -59,9 +59,7 @@ def cut_short() -> Step:
 
 @attack("check_encoding", Reason.ENCODING, without=BREAKS)
 def a_longer_form_of_the_same() -> Step:
-    """The array's length in three bytes instead of one: the same value in other bytes, so another
-    digest.
-    """
+    """The array's length in three bytes instead of one: the same value, but another digest."""
     return Step(b"\xdc\x00\x04" + envelope()[1:])
 
 

@@ -1,5 +1,6 @@
-"""The bus's folder: changes to policy, schemas or keys that a reviewer reads in one way and the bus
-in another.
+"""The bus's folder: changes that a reviewer reads in one way and the bus in another.
+
+The changes are in the policy, the schemas or the keys.
 """
 
 from __future__ import annotations

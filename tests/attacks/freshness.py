@@ -53,9 +53,7 @@ def a_nonce_all_random() -> Step:
 
 @attack("check_ledger_age", Reason.STALE, alone="the ledger would have to be lost")
 def from_before_the_ledger() -> Step:
-    """A message that was captured before the ledger was lost: the new ledger cannot know its
-    outcome.
-    """
+    """A message from before the ledger was lost: the new ledger cannot know its outcome."""
     return Step(envelope(), ledger_since_ms=BORN - SKEW)
 
 
@@ -90,9 +88,7 @@ def a_live_message_with_a_life_too_long() -> Step:
     "check_not_expired", Reason.EXPIRED, alone="the bus would have to be older than what it kept: the demo tries it"
 )
 def kept_for_later() -> Step:
-    """A captured message that arrives a millisecond after its time-to-live and the clock
-    difference.
-    """
+    """A captured message, a millisecond after its time-to-live and the clock difference."""
     late = NOW + 30_000 + SKEW + 1
     return Step(envelope(), arrived_at_ms=late, now_ms=late)
 

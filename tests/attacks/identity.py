@@ -1,5 +1,6 @@
-"""The identity of the sender: keys of other bots, keys outside their validity, and names that do
-not fit the key.
+"""The identity of the sender.
+
+The keys are those of other bots, or not valid now. The names do not fit the key.
 """
 
 from __future__ import annotations
@@ -84,7 +85,5 @@ def a_revoked_key() -> Step:
 
 @attack("check_bot", Reason.WRONG_BOT)
 def another_name_inside() -> Step:
-    """The order bot seals a message with the inventory bot's name, with its own key and in its own
-    session.
-    """
+    """The order bot seals a message under the inventory bot's name, in its own session."""
     return Step(envelope(bot="inventory", key=KEYS["order"]))

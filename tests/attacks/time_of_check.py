@@ -1,5 +1,6 @@
-"""Between a check and its effect: messages that were valid when they were sent, arrived or were
-judged, and are not valid any more.
+"""Messages that become invalid between a check and its effect.
+
+They were valid when they were sent, when they arrived, or when they were judged.
 """
 
 from __future__ import annotations

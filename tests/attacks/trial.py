@@ -1,5 +1,6 @@
-"""One attack after the other is tried: on a running bus, on the operator's machine, and on the gate
-alone.
+"""One attack after the other is tried.
+
+It is tried on a running bus, on the operator's machine, or on the gate alone.
 """
 
 from __future__ import annotations
@@ -101,9 +102,7 @@ async def attempt(attack: Attack, ground: Ground) -> Found:
 
 
 def on_this_machine(attack: Attack) -> Found:
-    """Try an attack on the operator's machine: on the loader of the folder, or on the output of
-    commands.
-    """
+    """Try an attack on the operator's machine: on the folder's loader or a command's output."""
     if isinstance(attack.case, Written):
         with tempfile.TemporaryDirectory(prefix="sealbus-folder-") as root:
             folder = Folder(Path(root))

@@ -1,4 +1,4 @@
-"""The attacker's NATS speaker."""
+"""The NATS client of the demo's attacker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.listening import listening
 
 
 async def test_what_comes_behind_a_pong_is_kept() -> None:
-    """A server writes both at once when it is busy."""
+    """A busy server writes both at once."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b'INFO {"nonce":"abc"}\r\n')
@@ -27,7 +27,7 @@ async def test_what_comes_behind_a_pong_is_kept() -> None:
 
 
 async def test_why_a_server_hung_up_is_read_although_it_takes_no_more() -> None:
-    """It ends the connection with much unread, so the rest of what is said meets a reset."""
+    """The server closes the connection with unread data, so the remaining bytes meet a reset."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b'INFO {"nonce":"abc"}\r\n')

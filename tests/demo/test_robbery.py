@@ -1,4 +1,7 @@
-"""The demo as a newcomer runs it, and whether it would notice if the bus did not hold."""
+"""The demo as a newcomer runs it.
+
+These tests also show that it would notice a bus that does not hold.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ def demo(orders: Path, scratch: Path) -> subprocess.Popen[str]:
 
 
 def processes_with(text: str) -> list[str]:
-    """Command lines of living processes that name ``text``."""
+    """The command lines of living processes that contain ``text``."""
     found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -59,10 +62,10 @@ def processes_with(text: str) -> list[str]:
     return found
 
 
-# ---- the whole demo --------------------------------------------------------------------------------------------------
+# ---- the whole demo ------------------------------------------------------------------------------
 
 
-def test_every_attack_is_stopped_and_a_users_own_orders_all_go_through(tmp_path: Path) -> None:
+def test_attacks_are_stopped_and_own_orders_all_go_through(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     process = demo(write_orders(tmp_path / "my.jsonl", make_orders(60)), scratch)
     out, err = process.communicate(timeout=4 * PATIENCE_S)
@@ -92,7 +95,7 @@ def test_interrupted_it_leaves_nothing_behind(tmp_path: Path, number: int) -> No
     assert processes_with(str(scratch)) == []
 
 
-def test_a_file_of_orders_with_a_mistake_is_refused_with_its_line(tmp_path: Path) -> None:
+def test_a_mistake_in_a_file_of_orders_is_refused_with_its_line(tmp_path: Path) -> None:
     orders = make_orders(30)
     orders[6]["items"][0]["quantity"] = 0
     process = demo(write_orders(tmp_path / "my.jsonl", orders), tmp_path / "scratch")
@@ -104,7 +107,7 @@ def test_a_file_of_orders_with_a_mistake_is_refused_with_its_line(tmp_path: Path
     assert "Traceback" not in err
 
 
-# ---- orders ----------------------------------------------------------------------------------------------------------
+# ---- orders --------------------------------------------------------------------------------------
 
 
 def spoil_json(lines: list[str]) -> None:
@@ -160,11 +163,11 @@ def test_the_shipped_orders_are_what_the_script_makes() -> None:
     assert orders == make_orders(len(orders))
 
 
-# ---- would it notice? ------------------------------------------------------------------------------------------------
+# ---- a bus that does not hold --------------------------------------------------------------------
 
 
 def held() -> tuple[list[Finding], Trade]:
-    """What the director finds when everything is as it must be."""
+    """The director's findings when every attack is stopped."""
     findings = [Finding(attack, attack.where, attack.why, attack.detail or "seen") for attack in ATTACKS]
     stock, sold = opening_stock(make_orders(30)), {"TEA-0001": 7}
     after = {sku: count - sold.get(sku, 0) for sku, count in stock.items()}
@@ -182,8 +185,8 @@ def test_every_attack_in_the_catalogue_can_be_carried_out() -> None:
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.key)
-def test_an_attack_is_of_the_corpus_and_its_cases_are_stopped_alike(attack: Attack) -> None:
-    """The corpus says where each is stopped, and why: the demo cannot expect anything else."""
+def test_an_attacks_cases_in_the_corpus_are_stopped_alike(attack: Attack) -> None:
+    """The corpus says where each attack is stopped, and why. The demo expects the same."""
     cases = [NAMED[name] for name in attack.cases]
     assert {case.where for case in cases} == {attack.where}
     if attack.where is not Where.NATS:  # there the subject is part of the reason

@@ -2,8 +2,8 @@
 
 ::
 
-    python -m tests.model                      all rules hold: none is found
-    python -m tests.model --without store-by   and this is what the rule is for
+    python -m tests.model                      all rules apply: none is found
+    python -m tests.model --without store-by   a schedule that the rule prevents
     python -m tests.model --seeds 1000         schedules from seeds, under a policy's default limits
     python -m tests.model --list
 """
@@ -26,14 +26,14 @@ from tests.model.schedules import Schedules, play
 
 
 def main() -> int:
-    """Run from the command line; 1 if a schedule was found."""
+    """Run from the command line. Returns 1 if a schedule was found."""
     names = {rule.name: rule for rule in RULES}
     parser = argparse.ArgumentParser(description="Search schedules of pauses, kills and copies in simulated time.")
     parser.add_argument("--without", choices=names, metavar="RULE", help="take this rule out")
     parser.add_argument("--examples", type=int, default=2_000, help="how many schedules to try")
     parser.add_argument("--steps", type=int, default=40, help="how many steps each may have")
-    parser.add_argument("--seeds", type=int, help="so many schedules from seeds instead")
-    parser.add_argument("--seed", type=int, default=1, help="the first of them")
+    parser.add_argument("--seeds", type=int, help="play this number of schedules from seeds instead")
+    parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--list", action="store_true", help="the names of the rules")
     given = parser.parse_args()
     if given.list:

@@ -1,4 +1,4 @@
-"""Who takes part: relays, the honest bot and a subscriber, each with the product's own code inside."""
+"""The participants: relays, the honest bot and a subscriber. Each runs the product's own code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.model.server import Kept, Server, Wire
 
 SKEW_MS: Final = 2_000
 TOLERANCE_MS: Final = SKEW_MS
-"""Most that two machines' clocks differ."""
+"""The largest difference between the clocks of two machines."""
 
 BOT: Final = "order"
 STORED, LIVE, RATED = "things.x", "pulse.x", "rated.x"
@@ -40,7 +40,7 @@ LIMITS: Final = Limits(ttl_ms=10_000, live_ttl_ms=5_000, clock_skew_ms=SKEW_MS, 
 
 
 def a_policy(limits: Limits = LIMITS) -> Policy:
-    """One bot, one stored and one live subject."""
+    """A policy with one bot, one stored subject, one live subject, and one with a rate."""
     schema = Schema.compile("number.v1", {"type": "integer"})
     key = KEYS[BOT].public.raw
     return Policy(
@@ -72,7 +72,7 @@ class Relay:
         self.process = Process(clock, name)
         self.wire = wire = Wire(self.process, name)
         self.policy = policy
-        """That it judges by: a relay reads it when it starts."""
+        """The policy by which the relay judges. A relay reads its policy when it starts."""
         self._clock = clock
         nc = cast("Any", wire)
         with self.process.turn():
@@ -112,7 +112,7 @@ class Relay:
             self.ledgers[delivery].begin(stream.since_ms, stream.last, self.now_ms())
 
     def lost(self) -> None:
-        """Its connection is lost, and it notices."""
+        """The relay's connection is lost, and the relay notices it."""
         self.wire.lose(0)
         with self.process.turn():
             for ledger in self.ledgers.values():
@@ -121,7 +121,7 @@ class Relay:
         self.process.run()
 
     def back(self, server: Server) -> None:
-        """It has another connection."""
+        """The relay has another connection."""
         self.wire.reconnect()
         with self.process.turn():
             self._read_ledgers(server)
@@ -132,17 +132,17 @@ class Relay:
 
 @dataclass
 class Told:
-    """One message of the application: what became of it, as it was told."""
+    """One message of the application, and the outcome that the application was told."""
 
     number: int
     subject: str
     outcome: str = ""
-    """``accepted``, ``refused``, ``unresolved``; empty while nothing is known."""
+    """``accepted``, ``refused`` or ``unresolved``. It is empty while there is no outcome."""
     reason: Reason | None = None
 
 
 class _Session:
-    """What a publisher needs of a session that is never lost."""
+    """The part of a session that a publisher needs. This session is never lost."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
@@ -173,7 +173,7 @@ class Sender:
         self.process.run()
 
     def reconnect(self) -> None:
-        """Its connection is lost, and there is another."""
+        """The bot's connection is lost, and the bot has another one."""
         self.wire.reconnect()
         with self.process.turn():
             self.publisher.resend()
@@ -183,7 +183,10 @@ class Sender:
         self.publisher.receive(data)
 
     def say(self, subject: str, timeout_s: float = 30, *, resumes: bool = False) -> None:
-        """The application publishes its next number. ``resumes``: where there is no verdict, once more under the same nonce."""
+        """The application publishes its next number.
+
+        With ``resumes``, it publishes once more under the same nonce if there is no verdict.
+        """
         told = Told(len(self.told), subject)
         self.told.append(told)
         self.process.start(self._say(told, timeout_s, resumes=resumes))
@@ -204,7 +207,7 @@ class Sender:
                 if resumes and not resumed:
                     resumed = True
                     continue
-            except InvalidInput:  # the nonce's life is over: what became of it stays unknown
+            except InvalidInput:  # the nonce's life is over: the outcome stays unknown
                 pass
             else:
                 told.outcome = "accepted"
@@ -221,7 +224,7 @@ class Subscriber:
     _verifier: Verifier = field(default_factory=Verifier)
 
     def durable(self, kept: Kept) -> bool:
-        """Take what a consumer delivers; whether it is handled."""
+        """Take a delivery of a consumer. Returns whether it is handled."""
         message = self.believes(kept)
         if message is None:
             return False
@@ -229,12 +232,12 @@ class Subscriber:
         return True
 
     def believes(self, kept: Kept) -> Message | None:
-        """What a durable subscription would hand over of it."""
+        """The message that a durable subscription would hand over, if any."""
         message = self._open(kept, "accepted")
         return None if message is None or is_void(message.stamp, kept.at_ms) else message
 
     def live(self, kept: Kept) -> bool:
-        """Take what passes by."""
+        """Take a delivery that passes. Returns whether it is handled."""
         message = self._open(kept, "live" if kept.subject.startswith("live.") else "accepted")
         if message is None or is_too_old_live(message.stamp, self.clock.now_ms(self.name)):
             return False

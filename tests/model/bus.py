@@ -1,10 +1,13 @@
-"""A bus in simulated time: the real gate, pipeline, journal, ledger, ingress worker, publisher and subscriber's checks.
+"""A bus in simulated time. Gate, pipeline, journal, ledger, ingress worker, publisher and the
+subscriber's checks are real.
 
-Only time, the network and nats-server are simulated (:mod:`tests.model.loop`, :mod:`tests.model.server`). Each process stops wherever it
-waits for the world, and goes on when the schedule says so. A pause of a process between two of its steps cannot be told from outside
-from a delay of its next frame on the wire, so delaying frames and processes is all that a schedule must be able to do.
+Only time, the network and nats-server are simulated (:mod:`tests.model.loop`,
+:mod:`tests.model.server`). Each process stops where it waits for the world, and goes on when the
+schedule says so. From outside, a pause between two steps of a process looks like a delay of its
+next frame on the wire. So a schedule only has to delay frames and processes.
 
-The one assumption is :data:`TOLERANCE_MS`: no two clocks differ by more. Within that, each of them may jump, back too, at any time.
+The one assumption is :data:`TOLERANCE_MS`: no two clocks differ by more. Within this tolerance each
+clock may jump at any time, and also back.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from tests.model.server import Frame, Kept, Server, Stream, Wire
 
 
 class Ends(Enum):
-    """What may be over."""
+    """The times that may end."""
 
     TTL = "time-to-live"
     NONCE = "life of a nonce"
@@ -40,10 +43,10 @@ class Ends(Enum):
 
 
 class Bus:
-    """Everything together."""
+    """All parts of the bus together."""
 
     def __init__(self, *, limits: Limits = LIMITS, relays: int = 2, short_ms: int = 0) -> None:
-        """``short_ms``: by how much the ledgers' windows are shorter than they must be."""
+        """``short_ms``: how much the ledgers' windows are too short."""
         self.policy = a_policy(limits)
         self.clock = Clock(NOW)
         self._time = simulated_time(self.clock)
@@ -64,13 +67,16 @@ class Bus:
         self.sender = Sender(self.clock, self.server)
         self.sender.wire.on_write = self._capture
         self.captured: list[tuple[bytes, bool]] = []
-        """Every envelope that was on the wire, and whether it went to be judged live."""
+        """Every envelope that was on the wire, and whether it was sent to be judged live."""
         self.copied = set[object]()
-        """The numbers of the messages of which a copy was submitted. A refusal of one copy says nothing about another: who holds the
-        bot's session can have the same bytes refused once and accepted once (docs/threats.md)."""
+        """The numbers of the messages of which a copy was submitted.
+
+        A refusal of one copy says nothing about another copy. The owner of the bot's session can
+        get one copy of the same bytes refused and another accepted (docs/threats.md).
+        """
         self.subscriber = Subscriber(self.clock, "subscriber")
         self.passing: list[Kept] = []
-        """What the server has republished, and live subscribers have not read yet."""
+        """Messages that the server has republished, and that live subscribers have not read yet."""
 
     def start_relay(self) -> Relay:
         self._begun += 1
@@ -80,11 +86,14 @@ class Bus:
         return relay
 
     def revoke(self) -> None:
-        """Put a policy in force in which the bot's key is revoked: for the relays that start from now on."""
+        """Put a policy in force that revokes the bot's key.
+
+        It applies to the relays that start from now on.
+        """
         self.policy = revoked(self.policy, self.clock.true_ms)
 
     def kill_relay(self, relay: Relay, sent: int) -> None:
-        """Kill it; of what it wrote the server still gets the first ``sent`` frames."""
+        """Kill a relay. The server still gets the first ``sent`` frames that the relay wrote."""
         self.relays.remove(relay)
         self.killed.append(relay.name)
         del self.clock.offsets[relay.name]
@@ -96,7 +105,7 @@ class Bus:
         self.server.relays.remove(relay.wire)
 
     def restart_server(self) -> None:
-        """nats-server is killed, and comes back before anybody has given up."""
+        """nats-server is killed, and comes back before a client has given up."""
         for relay in self.relays:
             relay.lost()
         self.server.restart()
@@ -105,7 +114,7 @@ class Bus:
         self.sender.reconnect()
 
     def close(self) -> None:
-        """End every process, and the simulation's time."""
+        """End every process, and end the simulation's time."""
         try:
             for wire in [self.sender.wire, *(relay.wire for relay in self.relays)]:
                 wire.lose(0)
@@ -113,22 +122,26 @@ class Bus:
         finally:
             self._time.__exit__(None, None, None)
 
-    # ---- steps ---------------------------------------------------------------------------------------------------
+    # ---- steps -----------------------------------------------------------------------------------
 
     @property
     def durable(self) -> list[Kept]:
-        """What a durable subscription is delivered."""
+        """The messages that a durable subscription gets."""
         return self.server.streams["ACCEPTED"].kept
 
     def read(self, wire: Wire, relay: Relay) -> None:
-        """Have the server read one frame; a live message goes to ``relay``."""
+        """Let the server read one frame. A live message goes to ``relay``."""
         if wire.out[0].subject.startswith("call."):
             self.server.call(relay.wire, BOT, wire.out.popleft().data)
         else:
             self.server.read(wire)
 
     def submit(self, data: bytes, relay: Relay | None) -> int:
-        """Somebody who holds a session of the bot sends these bytes: live to ``relay``, or else to be stored. The position, if any."""
+        """The owner of a session of the bot sends these bytes.
+
+        Without ``relay`` they are stored, and their position is returned. With it they go there
+        live.
+        """
         self.copied.add(unpack_json(Envelope.decode(data).payload))
         if relay is None:
             return self.server.ingest(BOT, data)
@@ -136,11 +149,11 @@ class Bus:
         return 0
 
     def machines(self) -> list[str]:
-        """Whatever has a clock."""
+        """Everything that has a clock."""
         return list(self.clock.offsets)
 
     def ends(self, kind: Ends) -> list[int]:
-        """Moments of true time, not past, at which something is over by somebody's clock."""
+        """The moments of true time, from now on, at which a time is over by one of the clocks."""
         limits, relays = self.policy.limits, [relay.name for relay in self.relays]
         found: list[tuple[str, int]] = []
         headers = [(Envelope.decode(data).header, live) for data, live in self.captured[-4:]]
@@ -175,30 +188,42 @@ class Bus:
         self.clock.set(machine, where, TOLERANCE_MS)
 
     def drift(self, ms: int) -> None:
-        """All clocks jump together: what they show is relied on only beside each other."""
+        """All clocks jump together, because the code only compares clocks with each other."""
         for machine in self.clock.offsets:
             self.clock.offsets[machine] += ms
 
     def arrive(self) -> int:
-        """The server reads what the sender has written; the position of the last that it stored."""
+        """The server reads everything that the sender has written.
+
+        Returns the position of the last message that it stored.
+        """
         while self.sender.wire.out:
             self.server.read(self.sender.wire)
         return self.server.position
 
     def asks(self, relay: Relay) -> bool:
-        """Whether a relay asks for messages; one that does not may first say what it has to say."""
+        """Whether a relay asks for messages.
+
+        A relay that does not ask may first have frames to write.
+        """
         if not self.server.pulls.get(relay.name):
             self.finish(relay)
         return bool(self.server.pulls.get(relay.name))
 
     def hand(self, relay: Relay, position: int) -> None:
-        """The server delivers an ingress message, and the relay works on it until it waits for the server."""
-        assert self.asks(relay), "a relay that does not ask is given nothing"
+        """The server delivers an ingress message.
+
+        The relay works on it until it waits for the server.
+        """
+        assert self.asks(relay), "the relay does not ask for messages"
         assert self.server.give(relay.wire, position), "it is acknowledged, or another relay has it"
         relay.wire.deliver(len(relay.wire.coming))
 
     def finish(self, relay: Relay) -> None:
-        """Let a relay and the server talk until both have nothing more to say. Ingress is not delivered."""
+        """Let a relay and the server talk until neither has a frame left.
+
+        Ingress messages are not delivered.
+        """
         relay.process.run()
         while relay.wire.out or relay.wire.coming:
             while relay.wire.out:
@@ -206,13 +231,13 @@ class Bus:
             relay.wire.deliver(len(relay.wire.coming))
 
     def handle_all(self) -> None:
-        """Subscribers get everything that is stored, and everything that passes."""
+        """Subscribers get all stored and all passing messages."""
         for kept in self.durable:
             self.subscriber.durable(kept)
         while self.passing:
             self.subscriber.live(self.passing.pop(0))
 
-    # ---- what an attacker sees -----------------------------------------------------------------------------------
+    # ---- the attacker's view ---------------------------------------------------------------------
 
     def _capture(self, frame: Frame) -> None:
         if frame.subject.startswith(("send.", "call.")):
@@ -224,11 +249,11 @@ class Bus:
         if stream.name in ("ACCEPTED", "LIVE"):
             self.passing.append(kept)
 
-    # ---- what must hold ------------------------------------------------------------------------------------------
+    # ---- the promises ----------------------------------------------------------------------------
 
     def faults(self) -> list[str]:
-        """What is wrong so far, in words."""
-        found = [f"unheeded: {error}" for process in self._processes() for error in process.errors]
+        """All broken promises, in words."""
+        found = [f"unhandled: {error}" for process in self._processes() for error in process.errors]
         acceptances: dict[bytes, set[tuple[str, int]]] = defaultdict(set)
         numbers: dict[int, set[tuple[str, int]]] = defaultdict(set)
         for message, kept in self.subscriber.handled:
@@ -245,19 +270,19 @@ class Bus:
         for told in self.sender.told:
             places = numbers.get(told.number, set())
             if len(places) > 1:
-                found.append(f"message {told.number} was handled through {len(places)} acceptances: {sorted(places)}")
+                through = f"{len(places)} acceptances: {sorted(places)}"
+                found.append(f"message {told.number} was handled through {through}")
             if told.outcome == "accepted" and told.subject != LIVE and told.number not in held:
                 found.append(f"message {told.number} was told as accepted, and no subscriber will handle it")
             if told.outcome == "refused" and places and told.number not in self.copied:
-                found.append(
-                    f"message {told.number} was told as refused ({told.reason}), and handled: {sorted(places)}"
-                )
+                refused = f"was told as refused ({told.reason})"
+                found.append(f"message {told.number} {refused}, and handled: {sorted(places)}")
         return found
 
     def _processes(self) -> list[Process]:
         return [*(relay.process for relay in self.relays), self.sender.process]
 
-    # ---- a fair ending -------------------------------------------------------------------------------------------
+    # ---- a fair ending ---------------------------------------------------------------------------
 
     def settle(self, for_ms: int = 60_000) -> None:
         """Let everything go on without delay for ``for_ms``."""
@@ -271,11 +296,11 @@ class Bus:
             self.clock.true_ms = max(self.clock.true_ms + 1, at)
 
     def around(self) -> bool:
-        """Deliver once what is under way; whether anything was."""
+        """Deliver once all frames that are under way. Returns whether there were any."""
         return self._exchange_once()
 
     def exchange(self) -> None:
-        """Deliver everything that is under way, until nothing is."""
+        """Deliver frames until none is under way."""
         for _ in range(1000):
             if not self._exchange_once():
                 return
@@ -300,7 +325,10 @@ class Bus:
 
 
 def _store_by(frame: Frame) -> Iterator[int]:
-    """By when what a relay has written must be stored, if that is what the frame is."""
+    """The time by which the delivery in ``frame`` must be stored.
+
+    There is none if the frame is not a delivery.
+    """
     with contextlib.suppress(Malformed):
         _, stamp = split_delivery(frame.data)
         store_by_ms = open_stamp(stamp, BUS_KEYS, Verifier()).store_by_ms

@@ -1,4 +1,7 @@
-"""The event loop of one simulated process: it runs when it is told to, and its time is the simulation's."""
+"""The event loop of one simulated process.
+
+It runs when the schedule says so, and its time is the simulation's.
+"""
 
 from __future__ import annotations
 
@@ -15,28 +18,31 @@ from typing import Any, Final, cast
 
 
 class Clock:
-    """True time, in ms, and what each machine's clock shows instead of it."""
+    """True time in ms, and the time that each machine's clock shows instead."""
 
     def __init__(self, start_ms: int) -> None:
         self.true_ms = start_ms
         self.offsets: dict[str, int] = {}
-        """By machine, in ms: how far its clock is ahead."""
+        """By machine: how far its clock is ahead, in ms."""
         self.running = ""
-        """Which machine's code runs now."""
+        """The machine whose code runs now."""
 
     def now_ms(self, machine: str) -> int:
-        """What the clock of ``machine`` shows."""
+        """The time that the clock of ``machine`` shows."""
         return self.true_ms + self.offsets.get(machine, 0)
 
     def set(self, machine: str, where: int, tolerance_ms: int) -> None:
-        """Set one clock as far back (-1) or ahead (1) as it may be beside the others, or to the middle of them (0)."""
+        """Set a clock as far back (-1) or ahead (1) as the others allow, or to their middle (0)."""
         others = [offset for name, offset in self.offsets.items() if name != machine]
         least, most = max(others) - tolerance_ms, min(others) + tolerance_ms
         self.offsets[machine] = (least + most) // 2 if where == 0 else least if where < 0 else most
 
 
 class Process:
-    """As much of an event loop as bots and relays use. Between two calls of :meth:`run` the process is stopped."""
+    """The part of an event loop that bots and relays use.
+
+    Between two calls of :meth:`run` the process is stopped.
+    """
 
     def __init__(self, clock: Clock, machine: str) -> None:
         self._clock = clock
@@ -47,12 +53,12 @@ class Process:
         self._number = itertools.count()
         self._tasks: set[asyncio.Task[Any]] = set()
         self.errors: list[dict[str, Any]] = []
-        """What nobody took: a test looks that there is nothing."""
+        """Errors that no code handled. A test checks that there are none."""
 
-    # ---- for the simulation --------------------------------------------------------------------------------------
+    # ---- for the simulation ----------------------------------------------------------------------
 
     def run(self) -> None:
-        """Run until everything waits for something else than this process."""
+        """Run until every task waits for the world outside this process."""
         with self.turn():
             while True:
                 now = self.time()
@@ -66,7 +72,7 @@ class Process:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """In the block this is the running loop, and its machine's clock is the clock."""
+        """Inside the block this is the running loop, and its machine's clock is the clock."""
         was = asyncio._get_running_loop()
         before, self._clock.running = self._clock.running, self.machine
         asyncio._set_running_loop(self._loop)
@@ -77,19 +83,19 @@ class Process:
             self._clock.running = before
 
     def next_timer_ms(self) -> int | None:
-        """When (true time) it wants to run next, if at all."""
+        """The true time at which it wants to run next, if any."""
         live = [when for when, _, timer in self._timers if not timer.cancelled()]
         return None if not live else -int(-min(live) * 1000 // 1)
 
     def kill(self) -> None:
-        """Nothing of it goes on. Its connection must be dead already."""
+        """End the process. Its connection must be dead already."""
         for _ in range(5):
             for task in [task for task in self._tasks if not task.done()]:
                 task.cancel()
             self.run()
         self._timers.clear()
 
-    # ---- for asyncio ---------------------------------------------------------------------------------------------
+    # ---- for asyncio -----------------------------------------------------------------------------
 
     def time(self) -> float:
         return self._clock.true_ms / 1000
@@ -114,7 +120,10 @@ class Process:
         return timer
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """Asked for by :class:`asyncio.TimerHandle`; a cancelled timer is passed over when its time comes."""
+        """:class:`asyncio.TimerHandle` calls this.
+
+        A cancelled timer is skipped when its time comes.
+        """
 
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self._loop)
@@ -128,7 +137,7 @@ class Process:
         return task
 
     def start(self, coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Begin ``coro`` in this process; it runs when the process does."""
+        """Begin ``coro`` in this process. It runs when the process runs."""
         with self.turn():
             return self.create_task(coro)
 
@@ -146,7 +155,7 @@ class Process:
 
 
 class _Time:
-    """What the modules of bots and relays find under ``time``."""
+    """The replacement for ``time`` in the modules of bots and relays."""
 
     def __init__(self, clock: Clock, real: ModuleType) -> None:
         self._clock = clock
@@ -176,7 +185,7 @@ _PACKAGES: Final = ("sealbus.", "sealbus_broker.")
 
 @contextmanager
 def simulated_time(clock: Clock) -> Iterator[None]:
-    """In the block every module of the product that has imported ``time`` finds the simulation's."""
+    """Inside the block the product's modules that have imported ``time`` use the simulation's."""
     import time as real
 
     fake = _Time(clock, real)

@@ -1,4 +1,7 @@
-"""The rules that make an acceptance the only one, each of which can be taken out, to see what it is for."""
+"""The rules that allow only one acceptance.
+
+Each rule can be taken out, to show the fault that it prevents.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +32,11 @@ class Rule:
 
     name: str
     way: str
-    """The schedule of :mod:`tests.model.ways` that it closes."""
+    """The schedule of :mod:`tests.model.ways` that the rule prevents."""
     out: Callable[[], AbstractContextManager[None]]
-    """In the block it does not hold."""
+    """A block in which the rule does not apply."""
     short_ms: int = 0
-    """By how much the ledger's window is too short without it."""
+    """How much the ledger's window is too short without the rule, in ms."""
 
 
 @contextmanager
@@ -43,7 +46,7 @@ def _nothing() -> Iterator[None]:
 
 @contextmanager
 def without_birth() -> Iterator[None]:
-    """The gate does not look when a nonce was born."""
+    """The gate does not check when a nonce was born."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(judge, "CHECKS", tuple(check for check in judge.CHECKS if check is not judge.check_birth))
         yield
@@ -51,7 +54,7 @@ def without_birth() -> Iterator[None]:
 
 @contextmanager
 def without_shelf_life() -> Iterator[None]:
-    """Subscribers do not look by when a message had to be stored."""
+    """Subscribers do not check by when a message had to be stored."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(actors, "is_void", lambda *_: False)
         patch.setattr(actors, "is_too_old_live", lambda *_: False)
@@ -68,7 +71,7 @@ def without_final() -> Iterator[None]:
 
 @contextmanager
 def without_age() -> Iterator[None]:
-    """The gate looks whether an attempt is older than the ledger, and not whether its nonce is."""
+    """The gate checks whether an attempt is older than the ledger, and not whether its nonce is."""
 
     def by_issue(case: judge.Case) -> judge.Violation | None:
         since = case.moment.ledger_since_ms
@@ -91,7 +94,7 @@ def without_judging_anew() -> Iterator[None]:
 
 @contextmanager
 def without_the_time_of_judgement() -> Iterator[None]:
-    """Every attempt to store uses the first judgement, and the stamp tells the time at which it is made."""
+    """Every attempt to store uses the first judgement, but the stamp has the attempt's time."""
     stamp = Storing._stamp
 
     def younger(self: Storing, item: Item, policy: Policy) -> Stamp:
@@ -108,7 +111,7 @@ def without_the_time_of_judgement() -> Iterator[None]:
 
 @contextmanager
 def without_looking() -> Iterator[None]:
-    """A relay does not look when the server stored what it confirms."""
+    """A relay does not check when the server stored the message that it confirms."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Storing, "_is_within", lambda *_: True)
         yield
@@ -130,7 +133,7 @@ def without_order() -> Iterator[None]:
 
 @contextmanager
 def without_closing() -> Iterator[None]:
-    """A refusal is told though an attempt to store the message is under way."""
+    """A refusal is told although an attempt to store the message is under way."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Storing, "_must_close", lambda *_: False)
         yield
@@ -149,14 +152,17 @@ def _shorter(name: str, ms: int, way: str = "longest") -> Rule:
 
 
 ANSWERS_MS: Final = LIMITS.live_ttl_ms
-"""The live window is so much longer than one message needs: an answer may follow a request for that long."""
+"""The live window is longer by this than one message needs.
+
+An answer may follow a request for that long.
+"""
 
 RULES: Final = (
     Rule("birth of a nonce", "sealed_again", without_birth),
     Rule("store-by", "stalled_store", without_shelf_life),
     Rule("judged anew at each attempt", "judged_before_a_restart", without_judging_anew),
-    Rule("judged-at is when it was judged", "stalled_turn", without_the_time_of_judgement),
-    Rule("accepted is told of what is not void", "honest_and_late", without_looking),
+    Rule("judged-at is the time of the judgement", "stalled_turn", without_the_time_of_judgement),
+    Rule("accepted is told only if not void", "honest_and_late", without_looking),
     Rule("refused only when the id is closed, after a lost answer", "answer_lost", without_closing),
     Rule("refused only when the id is closed, after another relay", "slow_write_then_too_late", without_closing),
     Rule("closed also where a key is revoked", "slow_write_then_revoked", without_closing_for_other_policies),

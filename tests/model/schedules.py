@@ -1,4 +1,7 @@
-"""Schedules: drawn by Hypothesis, which makes those that break a promise short, or from seeds, which is five times as fast."""
+"""Schedules, drawn by Hypothesis or from seeds.
+
+Hypothesis makes a schedule that breaks a promise short. Seeds are five times as fast.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from tests.model.bus import Bus
 from tests.model.steps import Steps
 
 NUMBERS: Final = 64
-"""How many values a number of a step may have: more than there are things to choose from."""
+"""How many values a number of a step may have. There are always fewer things to choose from."""
 
 _NUMBER: Final = st.integers(0, NUMBERS - 1)
 
@@ -23,7 +26,7 @@ class Schedules(RuleBasedStateMachine):
     """One schedule."""
 
     short_ms = 0
-    """By how much the ledgers' windows are shorter than they must be, in a subclass."""
+    """How much the ledgers' windows are too short, in ms. A subclass sets it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,17 +38,20 @@ class Schedules(RuleBasedStateMachine):
 
     @rule(pick=_NUMBER, one=_NUMBER, two=_NUMBER)
     def step(self, pick: int, one: int, two: int) -> None:
-        """Anything that may happen."""
+        """Any of the steps that may happen."""
         self._steps.take(pick, one, two)
 
     @invariant()
     def promises(self) -> None:
-        """Hold after each step."""
+        """Check the promises after each step."""
         self._steps.check()
 
 
 def play(seed: int, steps: int, *, limits: Limits = LIMITS, short_ms: int = 0) -> Bus:
-    """Play the schedule of ``seed``, and then let everything come to its end without delay. Raises ``AssertionError``."""
+    """Play the schedule of ``seed``, and then let everything finish without delay.
+
+    Raises ``AssertionError`` if a promise is broken.
+    """
     chance, bus = Random(seed), Bus(limits=limits, short_ms=short_ms)
     schedule = Steps(bus)
     try:

@@ -1,8 +1,10 @@
-"""A nats-server, as much of it as an acceptance depends on: streams that forget ids, acknowledgements, connections that delay.
+"""The parts of a nats-server that an acceptance depends on.
 
-What it does and what it does not promise is as in nats-server 2.15: an id is refused while the stream remembers it, the acknowledgement
-of a duplicate names the stored copy and carries no time, and an acknowledgement of an ingress message is confirmed also where that
-message was acknowledged before.
+These are streams that forget ids, acknowledgements, and connections that delay.
+
+The promises are those of nats-server 2.15. An id is refused while the stream remembers it. The
+acknowledgement of a duplicate names the stored copy and has no time. An acknowledgement of an
+ingress message is confirmed even if the message was acknowledged before.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ from tests.model.loop import Clock, Process
 Receive = Callable[[bytes, bytes, bytes, bytes], None]
 
 ACK_WAIT_MS: Final = int(ACK_WAIT_S * 1000)
-"""How long nats-server waits before it delivers an ingress message again. It counts time, and no clock is asked."""
+"""How long nats-server waits before it delivers an ingress message again.
+
+It measures elapsed time, so no clock matters.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,7 @@ class Frame:
     headers: bytes
     data: bytes
     inbox: str = ""
-    """Whose subscription it comes by, where that is not its subject's."""
+    """The subject of the subscription that gets it, if that is not the frame's subject."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +52,11 @@ class Kept:
     subject: str
     data: bytes
     at_ms: int
-    """By the clock of the stream's leader."""
+    """The time by the clock of the stream's leader."""
 
 
 class Answer:
-    """What a request is answered with, as nats-py has it."""
+    """The answer to a request, as nats-py represents it."""
 
     def __init__(self, frame: Frame) -> None:
         self.subject, self.reply, self.data = frame.subject, frame.reply, frame.data
@@ -66,7 +71,11 @@ class Answer:
 
 
 class Wire:
-    """One connection. What is written waits in :attr:`out` until the server reads it, what the server sends waits in :attr:`coming`."""
+    """One connection.
+
+    Written frames wait in :attr:`out` until the server reads them. The server's frames wait in
+    :attr:`coming`.
+    """
 
     def __init__(self, process: Process, name: str) -> None:
         self.process = process
@@ -78,7 +87,7 @@ class Wire:
         self.unsent_bytes = 0
         self.when_closed: set[Callable[[], None]] = set()
         self.on_write: Callable[[Frame], None] = lambda _: None
-        """Somebody who reads the wire."""
+        """Called with each frame: an attacker who reads the wire."""
         self._begun = 0
         self._takers: list[tuple[str, Receive]] = []
 
@@ -144,7 +153,7 @@ class Wire:
             await subscription.unsubscribe()
 
     def deliver(self, count: int) -> None:
-        """Have the process read up to ``count`` of what has come, and run."""
+        """Let the process read up to ``count`` of the frames that have come, and run it."""
         with self.process.turn():
             for _ in range(min(count, len(self.coming))):
                 frame = self.coming.popleft()
@@ -154,14 +163,17 @@ class Wire:
         self.process.run()
 
     def reconnect(self) -> None:
-        """There is another connection, to a server that was started anew; what was under way on the one before is lost."""
+        """There is another connection, to a server that was restarted.
+
+        The frames on the connection before are lost.
+        """
         self.server_id += "1"
         self.out.clear()
         self.coming.clear()
         self.is_connected = True
 
     def lose(self, kept: int) -> None:
-        """The connection ends; the server still gets the first ``kept`` of what was written."""
+        """The connection ends. The server still gets the first ``kept`` of the written frames."""
         self.is_connected = False
         self.out = deque(list(self.out)[:kept])
         self.coming.clear()
@@ -202,7 +214,7 @@ def _matches(pattern: str, subject: str) -> bool:
 
 @dataclass
 class Stream:
-    """Messages in order, and the ids that it remembers."""
+    """Messages in order, and the ids that the stream remembers."""
 
     name: str
     leader: str
@@ -211,7 +223,7 @@ class Stream:
     ids: dict[str, Kept] = field(default_factory=dict)
     last: int = 0
     since_ms: int | None = None
-    """From when on it is complete, if it was lost."""
+    """The time since when the stream is complete, if it was lost."""
 
 
 @dataclass
@@ -222,14 +234,17 @@ class Waiting:
     bot: str
     deliveries: int = 0
     again_ms: int = 0
-    """When (true time) it may be delivered, for the first time or again."""
+    """The true time from which it may be delivered, for the first time or again."""
 
 
 class Server:
-    """All streams, and what is done with each frame that it reads."""
+    """All streams, and the handling of each frame."""
 
     def __init__(self, clock: Clock, windows: dict[str, int], early_ms: int) -> None:
-        """``windows``: ms, by stream. ``early_ms``: how much sooner an id may be forgotten, after a new leader has read its store."""
+        """``windows`` are the windows in ms, by stream.
+
+        An id may be forgotten ``early_ms`` too early, after a new leader has read its store.
+        """
         self._clock = clock
         self._early_ms = early_ms
         self.streams = {name: Stream(name, name.lower(), window) for name, window in windows.items()}
@@ -237,13 +252,13 @@ class Server:
         self.ingress: dict[int, Waiting] = {}
         self.position = 0
         self.pulls: dict[str, list[tuple[Wire, str, int]]] = {}
-        """By relay: who asked, where to, for how many."""
+        """By relay: the connection that asked, the inbox, and the number of messages."""
         self.relays: list[Wire] = []
         self.bots: dict[str, list[Wire]] = {}
         self.stored: Callable[[Stream, Kept], None] = lambda _, __: None
-        """Told of everything that a stream takes as new."""
+        """Called with each new message of a stream."""
 
-    # ---- what comes in -------------------------------------------------------------------------------------------
+    # ---- incoming frames -------------------------------------------------------------------------
 
     def read(self, wire: Wire) -> None:
         """Read one frame."""
@@ -276,7 +291,10 @@ class Server:
         relay.coming.append(Frame(f"call.{bot}", "", b"", data))
 
     def give(self, relay: Wire, position: int) -> bool:
-        """Deliver the ingress message at ``position`` to ``relay``, if it has asked; whether it had."""
+        """Deliver the ingress message at ``position`` to ``relay``.
+
+        Returns false if the relay has not asked for one.
+        """
         asked = self.pulls.get(relay.name)
         waiting = self.ingress.get(position)
         if not asked or waiting is None or self._clock.true_ms < waiting.again_ms:
@@ -293,19 +311,20 @@ class Server:
         return True
 
     def expire(self, relay: Wire) -> None:
-        """The requests of ``relay`` have waited long enough, and it is told so."""
+        """The requests of ``relay`` have waited long enough, and the relay is told so."""
         for _, inbox, _ in self.pulls.pop(relay.name, []):
             self._send(relay, inbox, b"", "408")
 
     def restart(self) -> None:
-        """It is killed and comes back: what is in memory alone is lost."""
+        """The server is killed and comes back. Everything that is only in memory is lost."""
         self.pulls.clear()
         live = self.streams["LIVE"]
         live.kept.clear()
         live.ids.clear()
-        live.last, live.since_ms = 1, self._clock.now_ms(live.leader)  # one message that says when it began
+        # the genesis, which says when the stream began
+        live.last, live.since_ms = 1, self._clock.now_ms(live.leader)
 
-    # ---- what it does --------------------------------------------------------------------------------------------
+    # ---- answers and streams ---------------------------------------------------------------------
 
     def _stream_of(self, subject: str) -> Stream | None:
         first = subject.partition(".")[0]
@@ -335,7 +354,7 @@ class Server:
         horizon = self._clock.now_ms(stream.leader) - stream.window_ms + self._early_ms
         for name, kept in list(stream.ids.items()):
             if kept.at_ms > horizon:
-                return  # nats-server stops at the first young one
+                return  # nats-server stops at the first id that is not old enough
             del stream.ids[name]
 
     def _acknowledge(self, wire: Wire, frame: Frame) -> None:

@@ -1,7 +1,8 @@
-"""What may happen on the simulated bus, one step at a time, in any order.
+"""The steps that may happen on the simulated bus, one at a time, in any order.
 
-Anything may be delayed for any time; nothing else is taken for granted than the tolerance of the clocks. A schedule is a list of
-numbers: each step takes the first of three to choose among what may happen now, and the others to choose whom it happens to.
+Everything may be delayed for any time. The only assumption is the tolerance of the clocks. A
+schedule is a list of numbers. The first of three numbers chooses a step among those that may happen
+now. The others choose its subject.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from tests.model.server import Wire
 T = TypeVar("T")
 
 MESSAGES: Final = 3
-"""Of the honest bot in one schedule: each has attempts and copies enough."""
+"""The number of messages of the honest bot in one schedule. Each has enough attempts and copies."""
 
 KILLS: Final = 2
-"""Of relays, and as many of the server."""
+"""The number of killed relays, and of restarts of the server."""
 
 SPANS_MS: Final = (1, 50, 1_000, 5_000, 11_000)
-"""How time passes where it is not until the end of something."""
+"""How much time passes in a step that does not wait for the end of a time, in ms."""
 
 Step = Callable[[int, int], str]
-"""Does something with two numbers; returns what it did, in words."""
+"""A step takes two numbers, and returns a description of its effect."""
 
 
 class Steps:
@@ -34,12 +35,12 @@ class Steps:
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
         self.done: list[str] = []
-        """In words."""
+        """A description of each step."""
         self._restarts = 0
         self._is_revoked = False
 
     def take(self, pick: int, one: int, two: int) -> None:
-        """Do one of the things that may happen now."""
+        """Do one of the steps that may happen now."""
         possible = self._possible()
         self.done.append(possible[pick % len(possible)](one, two))
 
@@ -68,7 +69,7 @@ class Steps:
         ]
         return always + [step for step, may in sometimes if may]
 
-    # ---- the honest bot ------------------------------------------------------------------------------------------
+    # ---- the honest bot --------------------------------------------------------------------------
 
     def _say(self, one: int, two: int) -> str:
         subject, timeout_s = _of((STORED, LIVE, RATED), one), _of((30, 5), two)
@@ -84,7 +85,7 @@ class Steps:
         self.bus.sender.process.run()
         return "the bot runs"
 
-    # ---- the network and the server ------------------------------------------------------------------------------
+    # ---- the network and the server --------------------------------------------------------------
 
     def _server_reads(self, one: int, two: int) -> str:
         wire = _of(self._with_frames(), one)
@@ -93,13 +94,16 @@ class Steps:
         return f"the server reads from {wire.name}: {subject}"
 
     def _delivered(self, one: int, two: int) -> str:
-        """For the first time, or again after the server has waited for an acknowledgement."""
+        """A message is delivered for the first time, or again because it was not acknowledged."""
         relay, position = self._relay(two), _of(self._deliverable(), one)
         given = self.bus.server.give(relay.wire, position)
         return f"ingress message {position} is {'' if given else 'not '}delivered to {relay.name}"
 
     def _taken(self, one: int, two: int) -> str:
-        """Delivered and judged; what the relay then writes is still under way."""
+        """A message is delivered and judged.
+
+        The frames that the relay then writes are still under way.
+        """
         relay = self._relay(two)
         asks, positions = self.bus.asks(relay), self._deliverable()
         if not asks or not positions:
@@ -122,13 +126,13 @@ class Steps:
         self.bus.restart_server()
         return "nats-server is killed, and comes back"
 
-    # ---- relays --------------------------------------------------------------------------------------------------
+    # ---- relays ----------------------------------------------------------------------------------
 
     def _relay_reads(self, one: int, two: int) -> str:
         relay = _of(self._with_post(), one)
         count = 1 + two % 3
         relay.wire.deliver(count)
-        return f"{relay.name} reads {count} of what has come, and runs"
+        return f"{relay.name} reads {count} frames, and runs"
 
     def _relay_runs(self, one: int, two: int) -> str:
         relay = self._relay(one)
@@ -153,10 +157,10 @@ class Steps:
         self.bus.start_relay()
         return "the bot's key is revoked, for the relay that starts now and for later ones"
 
-    # ---- subscribers ---------------------------------------------------------------------------------------------
+    # ---- subscribers -----------------------------------------------------------------------------
 
     def _handled(self, one: int, two: int) -> str:
-        """For the first time or again: a restarted one has forgotten what it handled."""
+        """A message is handled for the first time, or again after a restart, which forgets it."""
         kept = _of(self.bus.durable, one)
         handled = self.bus.subscriber.durable(kept)
         return f"stored message {kept.sequence} is {'' if handled else 'not '}handled"
@@ -166,7 +170,7 @@ class Steps:
         heard = self.bus.subscriber.live(kept)
         return f"message {kept.sequence} on {kept.subject} is {'' if heard else 'not '}handled live"
 
-    # ---- the attacker --------------------------------------------------------------------------------------------
+    # ---- the attacker ----------------------------------------------------------------------------
 
     def _copied(self, one: int, two: int) -> str:
         at = one % len(self.bus.captured)
@@ -176,7 +180,7 @@ class Steps:
         where = f"to {relay.name}" if relay else f"as ingress message {position}"
         return f"a copy of envelope {at} is submitted {where}"
 
-    # ---- time ----------------------------------------------------------------------------------------------------
+    # ---- time ------------------------------------------------------------------------------------
 
     def _time_passes(self, one: int, two: int) -> str:
         ms = _of(SPANS_MS, one)
@@ -184,20 +188,21 @@ class Steps:
         return f"{ms} ms pass"
 
     def _until(self, one: int, two: int) -> str:
-        """Until something is just not yet over, or just over, by somebody's clock."""
+        """Time passes until a time is just not over, or just over, by one of the clocks."""
         kind, beyond = _of(tuple(Ends), one), two % 2
         ends = self.bus.ends(kind)
         if not ends:
             return "no time passes"
         before, self.bus.clock.true_ms = self.bus.clock.true_ms, _of(ends, two // 2) + beyond
-        return f"{self.bus.clock.true_ms - before} ms pass: {kind.value}, {'just over' if beyond else 'not yet over'}"
+        over = "just over" if beyond else "not yet over"
+        return f"{self.bus.clock.true_ms - before} ms pass: {kind.value}, {over}"
 
     def _clock_jumps(self, one: int, two: int) -> str:
         machine, where = _of(self.bus.machines(), one), _of((-1, 1, 0), two)
         self.bus.set(machine, where)
         return f"the clock of {machine} jumps: {self.bus.clock.offsets[machine]} ms"
 
-    # ---- whom it happens to --------------------------------------------------------------------------------------
+    # ---- choices ---------------------------------------------------------------------------------
 
     def _relay(self, which: int) -> Relay:
         return _of(self.bus.relays, which)

@@ -1,4 +1,7 @@
-"""No schedule of pauses, kills and copies has one message accepted twice, refused and delivered, or accepted and lost."""
+"""In every schedule of pauses, kills and copies, a message is accepted at most once.
+
+No message is refused and delivered, or accepted and lost.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ from tests.model.schedules import Schedules, play
 from tests.model.ways import WAYS
 
 EXAMPLES = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 40
-"""Of schedules that Hypothesis draws: some 15 a second."""
+"""The number of schedules that Hypothesis draws: about 15 a second."""
 
 
 def faults(way: str, *, short_ms: int = 0) -> list[str]:
-    """Play one way; what is wrong afterwards."""
+    """Play one way, and return the broken promises."""
     bus = Bus(short_ms=short_ms)
     try:
         WAYS[way](bus)
@@ -44,7 +47,7 @@ def test_the_window_has_no_slack_but_its_margin() -> None:
 
 @pytest.mark.parametrize("first", range(0, 200, 100))
 def test_schedules_from_seeds(first: int) -> None:
-    """With a policy's default limits. `python -m tests.model --seeds` plays more of them."""
+    """The limits are a policy's defaults. `python -m tests.model --seeds` plays more schedules."""
     for seed in range(first, first + 100):
         play(seed, 60, limits=Limits())
 

@@ -1,4 +1,7 @@
-"""Schedules that lead an envelope, or the attempts under one nonce, to the bus a second time: each as late as it can be made."""
+"""Schedules in which an envelope, or the attempts under one nonce, reach the bus a second time.
+
+Each happens as late as possible.
+"""
 
 from __future__ import annotations
 
@@ -18,24 +21,24 @@ from tests.model.server import ACK_WAIT_MS
 
 
 def longest(bus: Bus) -> None:
-    """A first copy that is stored as early as it may be by the store's clock, and a last one that is stored as late.
+    """The store stores a first copy as early as possible, and a last one as late as possible.
 
-    Every time that the window is made of is used up to its last millisecond, and every clock is as wrong as it may be.
+    Each time in the window is used up to its last millisecond. Each clock is as wrong as it may be.
     """
     relay = bus.relays[0]
     bus.set("sender", 1)
     bus.sender.say(STORED, life_ms(live=False) / 1000)
-    first = bus.arrive()  # issued ahead by the ingress's clock, as far as it may be
+    first = bus.arrive()  # issued as far ahead of the ingress's clock as possible
     bus.set("sender", -1)
-    bus.set("accepted", -1)  # and stored earlier still by the store's
+    bus.set("accepted", -1)  # stored even earlier by the store's clock
     bus.hand(relay, first)
     bus.finish(relay)
-    bus.handle_all()  # and the receipt is on its way
+    bus.handle_all()  # the receipt is under way
 
     birth_ms = Envelope.decode(bus.captured[0][0]).header.birth_ms
     bus.set("accepted", 1)
     bus.set("sender", 1)
-    bus.drift(1)  # so that the publisher's patience, which is as long, is not over
+    bus.drift(1)  # so the publisher's patience, which is as long, is not over
     bus.until("sender", birth_ms + life_ms(live=False))
     bus.sender.process.run()  # its last attempt, at the end of the nonce's life
     issued_ms = Envelope.decode(bus.captured[-1][0]).header.issued_at_ms
@@ -46,7 +49,10 @@ def longest(bus: Bus) -> None:
 
 
 def longest_live(bus: Bus) -> None:
-    """The same for a live message, whose arrival is the relay's own time. It waits in the relay behind another one."""
+    """The same for a live message, whose arrival is the relay's own time.
+
+    It waits in the relay behind another message.
+    """
     relay = bus.relays[0]
     bus.set("sender", 1)
     bus.sender.say(LIVE, life_ms(live=True) / 1000)
@@ -68,7 +74,7 @@ def longest_live(bus: Bus) -> None:
     bus.sender.wire.out.clear()
     bus.until(relay.name, issued_ms + LIMITS.live_ttl_ms + SKEW_MS)
     bus.sender.say(LIVE, 5)
-    _call(bus, relay)  # the other one: it is being stored
+    _call(bus, relay)  # the other message is being stored
     bus.submit(last, relay)
     relay.wire.deliver(1)
     bus.until(relay.name, bus.clock.now_ms(relay.name) + LIVE_WAIT_MS)
@@ -76,14 +82,14 @@ def longest_live(bus: Bus) -> None:
         bus.server.read(relay.wire)
     relay.wire.deliver(len(relay.wire.coming))  # it is stored, and the last copy is judged
     bus.set("sender", -1)
-    bus.set("subscriber", -1)  # a live subscriber goes by its own clock
+    bus.set("subscriber", -1)  # a live subscriber uses its own clock
     bus.until("live", bus.clock.now_ms(relay.name) + shelf_life_ms(live=True) + SKEW_MS)
     bus.finish(relay)
     bus.handle_all()
 
 
 def sealed_again(bus: Bus) -> None:
-    """A client seals a message under its nonce once more, when the ledger has forgotten the first time."""
+    """A client seals a message again under its nonce, after the ledger forgot the first time."""
     relay = bus.relays[0]
     first = Envelope.decode(_accepted(bus, relay, STORED))
     _forget(bus, "ACCEPTED")
@@ -94,7 +100,7 @@ def sealed_again(bus: Bus) -> None:
 
 
 def stalled_store(bus: Bus) -> None:
-    """A copy is judged while it is fresh, and what the relay writes then reaches the store when the ledger has forgotten the first."""
+    """A copy is judged in time, but the relay's frame comes after the ledger forgot the first."""
     relay = bus.relays[0]
     first = _accepted(bus, relay, STORED)
     copy = bus.submit(first, None)
@@ -107,7 +113,7 @@ def stalled_store(bus: Bus) -> None:
 
 
 def stalled_turn(bus: Bus) -> None:
-    """The same, but the copy waits inside the relay, judged, behind another message that is being stored."""
+    """The same, but the judged copy waits in the relay while another message is being stored."""
     relay = bus.relays[0]
     first = _accepted(bus, relay, STORED)
     bus.sender.say(STORED)
@@ -119,7 +125,10 @@ def stalled_turn(bus: Bus) -> None:
 
 
 def honest_and_late(bus: Bus) -> None:
-    """The store takes longer than a verdict keeps. The relay makes the next attempt by itself."""
+    """The store takes longer than a verdict's shelf life.
+
+    The relay makes the next attempt itself.
+    """
     relay = bus.relays[0]
     bus.sender.say(STORED)
     bus.hand(relay, bus.arrive())
@@ -134,7 +143,10 @@ def honest_and_late(bus: Bus) -> None:
 
 
 def answer_lost(bus: Bus) -> None:
-    """A message is stored, and the relay does not learn it. When it tries again the message has waited too long."""
+    """A message is stored, but the relay does not learn it.
+
+    When the relay tries again, the message has waited too long.
+    """
     relay = bus.relays[0]
     bus.sender.say(STORED, 5)
     position = bus.arrive()
@@ -154,7 +166,10 @@ def revoked_meanwhile(bus: Bus) -> None:
 
 
 def revoked_while_away(bus: Bus) -> None:
-    """What a relay wrote is lost with its connection. When it is back the key's revocation has taken effect."""
+    """A relay's frame is lost with its connection.
+
+    When the relay is back, the key's revocation has taken effect.
+    """
     relay = bus.relays[0]
     bus.finish(relay)
     bus.sender.say(STORED, 5)
@@ -170,7 +185,11 @@ def revoked_while_away(bus: Bus) -> None:
 
 
 def slow_write(bus: Bus, refuses: Callable[[Bus, Relay], None]) -> None:
-    """A relay has written a message, and is stopped. Another gets it, and refuses it. Then the server reads what was written first."""
+    """A relay has written a message, and is stopped. Another relay gets the message, and refuses
+    it.
+
+    Then the server reads the frame of the first relay.
+    """
     slow, other = bus.relays
     bus.finish(other)
     bus.sender.say(STORED)
@@ -202,7 +221,10 @@ def _for_a_key_that_is_gone(bus: Bus, other: Relay) -> None:
 
 
 def two_hold_it(bus: Bus) -> None:
-    """One relay has a message in hand and is stopped; another gets it, accepts it, and is stopped before it answers."""
+    """One relay has a message in hand and is stopped.
+
+    Another relay gets the message, accepts it, and is stopped before it answers.
+    """
     slow, quick = bus.relays
     bus.sender.say(STORED)
     position = bus.arrive()
@@ -220,7 +242,10 @@ def two_hold_it(bus: Bus) -> None:
 
 
 def one_stored_one_refused(bus: Bus) -> None:
-    """An attempt is stored, and its relay dies before it answers. The next attempt is refused: clocks jump while it is under way."""
+    """An attempt is stored, and its relay dies before it answers.
+
+    The next attempt is refused, because clocks jump while it is under way.
+    """
     one, other = bus.relays
     bus.sender.say(STORED)
     bus.hand(one, bus.arrive())
@@ -239,7 +264,10 @@ def one_stored_one_refused(bus: Bus) -> None:
 
 
 def killed_after(bus: Bus, frames: int) -> None:
-    """A relay refuses a message for its rate, and is killed when the server has read so many of its frames."""
+    """A relay refuses a message because of its rate.
+
+    The relay is killed when the server has read ``frames`` of its frames.
+    """
     one, other = bus.relays
     _accepted(bus, one, RATED)
     bus.sender.say(RATED)
@@ -259,12 +287,15 @@ def killed_after(bus: Bus, frames: int) -> None:
 
 
 def forgotten_by_a_restart(bus: Bus) -> None:
-    """The live ledger is in memory. A retry is issued after it began anew, under a nonce that was accepted before."""
+    """A retry is issued after the live ledger was lost, because it is in memory.
+
+    The retry has a nonce that was accepted before.
+    """
     _attempt_again_after_a_restart(bus, resumes=False)
 
 
 def asked_again_after_a_restart(bus: Bus) -> None:
-    """The same where the application is told *unknown*, and asks what became of its message: another attempt under its nonce."""
+    """The same, but the application is told *unknown*, and asks again under its nonce."""
     _attempt_again_after_a_restart(bus, resumes=True)
 
 
@@ -284,7 +315,10 @@ def _attempt_again_after_a_restart(bus: Bus, *, resumes: bool) -> None:
 
 
 def judged_before_a_restart(bus: Bus) -> None:
-    """A copy is judged, and while it is being stored the live ledger begins anew. The relay tries again at once."""
+    """A copy is judged. While it is being stored, the live ledger begins anew.
+
+    The relay tries again at once.
+    """
     relay = bus.relays[0]
     first = _accepted(bus, relay, LIVE)
     bus.submit(first, relay)
@@ -295,7 +329,7 @@ def judged_before_a_restart(bus: Bus) -> None:
 
 
 def _accepted(bus: Bus, relay: Relay, subject: str) -> bytes:
-    """Have a message accepted and handled; its envelope."""
+    """Get a message accepted and handled. Returns its envelope."""
     bus.sender.say(subject)
     if subject == LIVE:
         _call(bus, relay)
@@ -308,10 +342,13 @@ def _accepted(bus: Bus, relay: Relay, subject: str) -> bytes:
 
 
 def _stored_without_answer(bus: Bus, relay: Relay, position: int) -> None:
-    """A relay that has just asked is given a message; what it writes is stored, and no answer comes. The relay tries again."""
-    bus.finish(relay)  # what it asked before has timed out
+    """A relay that has just asked gets a message. Its frame is stored, but no answer comes.
+
+    The relay tries again.
+    """
+    bus.finish(relay)  # its earlier requests time out
     bus.server.expire(relay.wire)
-    bus.finish(relay)  # so that it asks now: a refusal is told only soon after
+    bus.finish(relay)  # so it asks now, because a refusal is told only soon after a request
     bus.hand(relay, position)
     while relay.wire.out:
         bus.server.read(relay.wire)
@@ -323,13 +360,13 @@ def _stored_without_answer(bus: Bus, relay: Relay, position: int) -> None:
 
 
 def _forget(bus: Bus, stream: str) -> None:
-    """Let time pass until the ledger has forgotten what it holds."""
+    """Let time pass until the ledger has forgotten its messages."""
     window_ms = bus.server.streams[stream].window_ms
     bus.until(stream.lower(), bus.server.streams[stream].kept[-1].at_ms + window_ms + 1)
 
 
 def _read_receipts(bus: Bus) -> None:
-    """The sender, which was stopped meanwhile, reads what has come, and then hears nothing more."""
+    """The sender was stopped meanwhile. It reads all receipts, and then gets no more."""
     bus.sender.wire.deliver(len(bus.sender.wire.coming))
     bus.clock.true_ms += 40_000
     bus.sender.process.run()
@@ -350,7 +387,7 @@ def _store_late(bus: Bus, relay: Relay, position: int, wait_ms: int) -> None:
 
 
 FRAMES: Final = 8
-"""More than a relay writes about one message."""
+"""A relay writes fewer frames than this about one message."""
 
 WAYS: Final[Mapping[str, Callable[[Bus], None]]] = (
     {
