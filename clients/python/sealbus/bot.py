@@ -59,25 +59,29 @@ class Bot(Presence):
         quote: bool = False,
         ttl: float | None = None,
         nonce: bytes | None = None,
-        timeout: float = PUBLISH_TIMEOUT_S,  # noqa: ASYNC109  # retries share one deadline, and it has an error of its own
+        timeout: float = PUBLISH_TIMEOUT_S,  # noqa: ASYNC109  # it has an error of its own
     ) -> Stamp:
-        """Publish ``payload`` and return when the relay has accepted it: the stamp is its sealed
-        word.
+        """Publish ``payload`` and return when the relay has accepted it.
 
         Where the subject has a rate, the message waits for its turn first. So any number may be
         published at once, and none is refused for its rate.
 
         Args:
+            subject: where to publish, such as ``"orders.placed"``.
+            payload: the value: see ``docs/bots.md`` for the types that it may be made of.
             live: whether the policy declares the subject as live. The bus tells, so it need not be
                 said.
             schema: such as ``"orders.placed.v1"``; by default the subject's first.
-            parent: the message this one follows from.
+            parent: the message that this one follows from.
             quote: whether the parent's whole envelope travels along, which a cause rule with
                 ``match`` needs.
             ttl: life of the envelope in seconds.
             nonce: the one in an earlier :class:`Unresolved`, to find out the outcome of the same
                 message. That error says how long it is safe.
             timeout: seconds to wait for a verdict, from when the message is sent.
+
+        Returns:
+            The stamp, which is the relay's sealed word that it accepted the message.
 
         Raises:
             Refused: the relay's verdict, with its reason.
@@ -104,15 +108,24 @@ class Bot(Presence):
         schema: str | None = None,
         timeout: float = REQUEST_TIMEOUT_S,  # noqa: ASYNC109  # an error of its own
     ) -> Message:
-        """Ask on a live subject and return the first answer, verified.
+        """Ask on a live subject and return the first answer.
 
-        ``timeout`` is in seconds, from when the request is sent.
+        Args:
+            subject: where to ask. The policy names a ``reply`` schema for it.
+            payload: the question.
+            schema: such as ``"stock.check.v1"``; by default the subject's first.
+            timeout: seconds to wait for the answer, from when the request is sent.
+
+        Returns:
+            The answer, verified.
 
         Raises:
             RequestFailed: the other bot answered that it failed.
             NoReply: nobody listens, which is known at once; or no answer came in time.
             Refused: the relay refused the request.
             Unresolved: there was no verdict on the request in time.
+            InvalidInput: an argument or the payload cannot be used; nothing was sent.
+            NotConnected: the bot is not connected; nothing was sent.
         """
         return await self._speaker.request(
             subject,
@@ -190,6 +203,13 @@ class Bot(Presence):
         Of several processes of this bot, one answers. Where the handler raises, or its answer is
         refused, the asker's ``request()`` raises :class:`RequestFailed` with the name of the
         exception's class. To say more, raise ``RequestFailed("no such sku")``.
+
+        Args:
+            pattern: the subject of the requests, or a pattern of subjects.
+            concurrency: handlers at once.
+
+        Raises:
+            InvalidInput: an argument that cannot be used.
         """
         check_pattern(pattern)
         check_concurrency(concurrency)
@@ -224,17 +244,27 @@ class Bot(Presence):
         attempts: int | None = None,
         forget_s: int | None = None,
     ) -> Messages:
-        """Iterate over messages, one at a time; the arguments are those of :meth:`subscribe`::
+        """Iterate over messages, one at a time::
 
             async with bot.messages("orders.placed") as messages:
                 async for message in messages:
                     ...
 
         A message is done when the next one is asked for, or when the block is left other than by an
-        exception. See :class:`~sealbus.receiving.messages.Messages`. ``forget_s``: the bus forgets
-        the place after this number of seconds without use, which suits a durable name that is used
-        once. By default it keeps the place. Entering the block raises :class:`SubscriptionDenied`
-        where the policy does not grant the subscription.
+        exception. :class:`~sealbus.receiving.messages.Messages` says more. Entering the block
+        raises :class:`SubscriptionDenied` where the policy does not grant the subscription.
+
+        Args:
+            pattern: as for :meth:`subscribe`, like the four arguments that follow.
+            live: as above.
+            durable: as above.
+            start: as above.
+            attempts: as above.
+            forget_s: seconds without use after which the bus forgets the place, which suits a
+                durable name that is used once. By default the bus keeps the place.
+
+        Raises:
+            InvalidInput: an argument that cannot be used.
         """
         check_pattern(pattern)
         check_start(start)

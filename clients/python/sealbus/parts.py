@@ -16,6 +16,8 @@ function that it was given, which is a method here:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Self
 
 from sealbus.arguments import RENEW_LEAST_S, check_seconds
 from sealbus.credentials import Credentials
@@ -38,7 +40,7 @@ from sealbus.supervision import Supervisor
 class Parts(ABC):
     """Makes a bot's parts, and hands on messages to them."""
 
-    def __init__(self, credentials: Credentials, *, renew_s: float | None) -> None:
+    def __init__(self, credentials: Credentials, *, renew_s: float | None = None) -> None:
         """``renew_s``: seconds between two renewals of the session; ``None``: the default."""
         if not isinstance(credentials, Credentials):
             raise InvalidInput(
@@ -92,6 +94,17 @@ class Parts(ABC):
             supervisor=self._supervisor,
             on_denied=self._on_denied,
         )
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Self:
+        """A bot with the credentials in ``path``. Raises :class:`CredentialsError`."""
+        return cls(Credentials.load(path))
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """A bot with the credentials that the environment names. Raises
+        :class:`CredentialsError`."""
+        return cls(Credentials.from_environment())
 
     @property
     def name(self) -> str:

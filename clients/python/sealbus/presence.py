@@ -22,7 +22,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any, Final, NoReturn, Self
 
 from sealbus.arguments import check_seconds
@@ -80,17 +79,6 @@ class Presence(Parts):
         """Set with ``_failure``."""
         self._hooks = {event: Hooks(event) for event in ("connected", "lost", "denied")}
 
-    @classmethod
-    def from_file(cls, path: str | Path) -> Self:
-        """A bot with the credentials in ``path``. Raises :class:`CredentialsError`."""
-        return cls(Credentials.load(path))
-
-    @classmethod
-    def from_environment(cls) -> Self:
-        """A bot with the credentials that the environment names. Raises
-        :class:`CredentialsError`."""
-        return cls(Credentials.from_environment())
-
     async def grants(self) -> Grants:
         """The policy's part for this bot: its grants to publish and subscribe, classes, rates and
         limits.
@@ -102,7 +90,10 @@ class Presence(Parts):
 
     # ---- being there -----------------------------------------------------------------------------
 
-    async def connect(self, timeout: float | None = CONNECT_TIMEOUT_S) -> None:  # noqa: ASYNC109  # with an error of its own
+    async def connect(
+        self,
+        timeout: float | None = CONNECT_TIMEOUT_S,  # noqa: ASYNC109  # it has an error of its own
+    ) -> None:
         """Connect, and return when every handler's subscription is in place.
 
         Args:
@@ -147,7 +138,8 @@ class Presence(Parts):
             ) from refused
         placed = []
         for handled in self._listener.handlers:  # also those that are registered meanwhile
-            placed.append((handled, await self._listener.subscribe(handled)))  # noqa: PERF401  # one after the other
+            subscription = await self._listener.subscribe(handled)
+            placed.append((handled, subscription))
         return placed
 
     async def _undo_connect(self) -> None:
@@ -181,7 +173,10 @@ class Presence(Parts):
         """
         self._life.stop()
 
-    async def close(self, timeout: float = DRAIN_S) -> None:  # noqa: ASYNC109  # how long to wait for others
+    async def close(
+        self,
+        timeout: float = DRAIN_S,  # noqa: ASYNC109  # how long to wait for others
+    ) -> None:
         """Stop receiving, let handlers, requests and verdicts finish, and disconnect.
 
         A message that is still without verdict then raises :class:`Unresolved` where it was

@@ -282,7 +282,7 @@ class Supervisor:
             call(*arguments)
         except _ENDS_THE_PROCESS:
             raise
-        except BaseException as error:  # noqa: BLE001  # of any type: nobody else would ever learn of it
+        except BaseException as error:  # noqa: BLE001  # of any type: nobody else would learn
             self.fail(name, error)
 
     def _say(self, ended: Ended) -> None:

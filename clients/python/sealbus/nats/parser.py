@@ -162,7 +162,8 @@ class StrictParser(Parser):
                 if receive is not None:
                     try:
                         receive(subject, reply or b"", read[start:body], read[body:stop])
-                    except Exception as error:  # noqa: BLE001  # a mistake here about one message must not end the reading
+                    except Exception as error:  # noqa: BLE001
+                        # A mistake about one message must not end the reading of all others.
                         # Its type alone, because its text may quote the message.
                         log.error("a message could not be taken: %s", type(error).__name__)
                 else:

@@ -80,7 +80,8 @@ class WatchedClient(Client):
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         log.error("nats: a subscription ended unexpectedly (%s); it goes on", kind(error))
         calls = subscription._wait_for_msgs(self._error_cb)  # noqa: SLF001  # likewise
-        subscription._wait_for_msgs_task = spawn(calls, "calling a subscriber")  # noqa: SLF001  # likewise
+        again = spawn(calls, "calling a subscriber")
+        subscription._wait_for_msgs_task = again  # noqa: SLF001  # likewise
         self._watch_calls(subscription)
 
     # ---- loops -----------------------------------------------------------------------------------
