@@ -17,7 +17,7 @@ SHORT_S = 0.05
 
 
 class Lane:
-    """Takes a moment for each message, and remembers what was asked of it."""
+    """A sender that takes a moment for each message and records every call."""
 
     def __init__(self, refuse: bool = False) -> None:
         self.sent: Counter[int] = Counter()
@@ -46,7 +46,7 @@ class Lane:
 
 
 class Inbox:
-    """Has its ``received`` called by the test."""
+    """A receiver whose ``received`` the test calls."""
 
     received: Callable[[], None]
 
@@ -87,7 +87,7 @@ async def test_latencies_are_of_what_was_asked_for_one_at_a_time() -> None:
     assert all(taken >= 1000 for taken in found["us"])
 
 
-async def test_a_receiver_waits_for_as_many_as_were_sent_and_begins_anew() -> None:
+async def test_a_receiver_waits_for_the_number_sent_and_begins_anew() -> None:
     inbox = Inbox()
     side = ReceiverSide(inbox)
     await side.open({}, 1)

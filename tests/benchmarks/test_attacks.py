@@ -1,4 +1,7 @@
-"""The corpus of attacks, on what needs no peer's packages: Sealbus and plain NATS, on a real server with a real relay."""
+"""The corpus of attacks, on the peers that need no other packages: Sealbus and plain NATS.
+
+A real server and a real relay run.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ def json_library(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "orjson", SimpleNamespace(dumps=encode, loads=json.loads))
 
 
-# ---- the real thing --------------------------------------------------------------------------------------------------
+# ---- the real thing ------------------------------------------------------------------------------
 
 
 async def test_sealbus_lets_nothing_through_where_plain_nats_lets_most(tmp_path: Path, json_library: None) -> None:
@@ -55,11 +58,14 @@ async def test_sealbus_lets_nothing_through_where_plain_nats_lets_most(tmp_path:
     }
 
 
-# ---- the trial itself, on a peer made for it -------------------------------------------------------------------------
+# ---- the trial itself, on a peer made for it -----------------------------------------------------
 
 
 class Wire:
-    """A peer in memory. ``believes`` says whether a receiver takes what comes; raising ends the receiver."""
+    """A peer in memory.
+
+    ``believes`` says whether a receiver takes a message. If it raises, it ends the receiver.
+    """
 
     name = "wire"
 
@@ -94,7 +100,7 @@ class Wire:
 
 
 def attacker(does: Callable[[Any], None]) -> type[Attacker]:
-    """One who does the same, whatever the attack."""
+    """An attacker that does the same for every attack."""
 
     async def honest(self: Any) -> None:
         self.setup["wire"].carry(0, "honest")
@@ -146,7 +152,7 @@ async def test_a_receiver_that_an_attack_ends_is_told_of(tmp_path: Path, monkeyp
     assert await tried(lambda _: True, end, tmp_path) == (False, "of 2 receivers, 1 heard nothing afterwards")
 
 
-async def test_an_attack_that_is_let_through_and_ends_the_receiver_is_not_taken_for_stopped(
+async def test_attack_that_ends_the_receiver_may_be_let_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attacks, "ARRIVE_S", 0.2)
@@ -167,7 +173,7 @@ async def test_nothing_is_said_of_a_peer_that_stops_the_honest_message(
         await tried(lambda _: False, forge, tmp_path)
 
 
-# ---- the corpus ------------------------------------------------------------------------------------------------------
+# ---- the corpus ----------------------------------------------------------------------------------
 
 
 def test_each_attack_is_a_method_and_each_method_an_attack() -> None:
@@ -184,7 +190,7 @@ def test_every_peer_has_its_attacker() -> None:
     assert list(ATTACKERS) == list(CLASSES)
 
 
-def test_forged_orders_meet_the_schema_so_it_is_not_what_stops_them() -> None:
+def test_forged_orders_are_not_stopped_by_the_schema() -> None:
     schema = jsonschema_rs.validator_for(ORDER_SCHEMA)
     for made in (HONEST, FAKE, changed(HONEST)):
         assert schema.is_valid(made)
@@ -200,7 +206,7 @@ def test_the_ambiguous_order_is_valid_either_way() -> None:
         assert schema.is_valid({**FAKE, "currency": currency})
 
 
-# ---- on the line -----------------------------------------------------------------------------------------------------
+# ---- on the line ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -249,7 +255,7 @@ async def test_a_tap_passes_on_and_puts_in() -> None:
         await tap.close()
 
 
-# ---- the table -------------------------------------------------------------------------------------------------------
+# ---- the table -----------------------------------------------------------------------------------
 
 
 def test_the_matrix_tells_what_was_let_through(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The arithmetic between what was measured and what is printed."""
+"""The arithmetic between the measurements and the printed figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.benchmarks.figures import LATENCY, THROUGHPUT, VERIFY, throughput
 @pytest.mark.parametrize(
     ("share", "value"), [(0.0, 1), (0.01, 1), (0.1, 1), (0.11, 2), (0.5, 5), (0.51, 6), (0.99, 10), (1.0, 10)]
 )
-def test_a_percentile_is_the_least_value_that_so_many_do_not_exceed(share: float, value: int) -> None:
+def test_a_percentile_is_the_value_of_the_nearest_rank(share: float, value: int) -> None:
     assert percentile(range(1, 11), share) == value
 
 
@@ -33,7 +33,7 @@ def test_latencies_need_not_come_in_order() -> None:
 @pytest.mark.parametrize(
     ("count", "p99", "p999"), [(99, False, False), (100, True, False), (999, True, False), (1000, True, True)]
 )
-def test_a_percentile_that_would_only_be_the_worst_of_too_few_is_left_out(count: int, p99: bool, p999: bool) -> None:
+def test_a_percentile_of_too_few_values_is_left_out(count: int, p99: bool, p999: bool) -> None:
     found = latency([1.0] * count)
     assert (found["p99_us"] is not None, found["p999_us"] is not None) == (p99, p999)
 
@@ -53,7 +53,7 @@ def test_each_round_begins_with_another_peer_and_has_them_all() -> None:
     assert orders == [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"], ["a", "b", "c"]]
 
 
-def test_a_summary_has_medians_over_rounds_and_ratios_within_them() -> None:
+def test_summary_has_medians_over_rounds_and_ratios_within_them() -> None:
     summary = summarise(THROUGHPUT, LATENCY, VERIFY)
     (https,) = chosen(summary["throughput"], peer="https")
     assert https["rate"] == {"median": 125.0, "low": 100.0, "high": 150.0}

@@ -1,4 +1,4 @@
-"""What is printed of a made-up run."""
+"""The report of a made-up run."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_goals_are_shown_with_got_least_and_aim() -> None:
     assert "| relay memory at rest | – | ≤ 80 MiB | ≤ 60 MiB | not measured |" in shown(result())
 
 
-def test_a_peer_that_failed_is_in_the_table_with_its_error_as_it_is() -> None:
+def test_a_failed_peer_is_in_the_table_with_its_own_error() -> None:
     failed = [{"round": 0, "peer": "uagents", "pairs": 1, "error": "sender: [Errno 98] address [red]in use"}]
     lines = shown(result(failed=failed))
     assert "| uagents | – | – | failed: sender: [Errno 98] address [red]in use |" in lines

@@ -1,4 +1,4 @@
-"""What every peer carries."""
+"""The orders that every peer carries."""
 
 from __future__ import annotations
 

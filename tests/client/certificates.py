@@ -1,4 +1,4 @@
-"""Certificates for tests with TLS: an authority, and servers that it vouches for."""
+"""Certificates for tests with TLS: an authority, and the servers that it vouches for."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Authority:
         self.file.write_bytes(made.public_bytes(Encoding.PEM))
 
     def server(self, host: str) -> tuple[Path, Path]:
-        """Certificate and key of a server that is reached as ``host``, a name or an address."""
+        """Certificate and key of a server with the address ``host``, a name or an IP address."""
         key = ec.generate_private_key(ec.SECP256R1())
         try:
             name: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))

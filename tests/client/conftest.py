@@ -1,4 +1,4 @@
-"""What several tests of the client begin with."""
+"""Fixtures that several tests of the client share."""
 
 from __future__ import annotations
 

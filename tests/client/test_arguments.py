@@ -1,4 +1,4 @@
-"""What a bot author passes is refused where it is written, before anything happens."""
+"""An author's invalid argument is refused in the author's own call, before anything happens."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from sealbus.protocol.limits import MAX_CONSUMERS, MAX_LIVE_SUBSCRIPTIONS
 
 @pytest.fixture
 def bot() -> Bot:
-    """A bot that is connected to nothing: every error here comes before that is noticed."""
+    """A bot without a connection. Every error here comes before the bot notices that."""
     bus_keys = frozenset([SigningKey.generate(KeyKind.BUS).public.raw])
     key = SigningKey.generate(KeyKind.BOT)
     return Bot(Credentials("shop", "order", key, ("nats://127.0.0.1:4222",), bus_keys))
 
 
 async def handler(_: Message) -> None:
-    """A handler as it should be."""
+    """A valid handler."""
 
 
 TIMES = (0, -1, math.nan, math.inf, -math.inf, MAX_WAIT_S + 1, "5", None, True, 10**400)
-"""No time that a call can be given."""
+"""Values that are no valid time for any call."""
 
 
 @pytest.mark.parametrize("value", TIMES, ids=lambda value: f"{value!r:.20}")
@@ -117,24 +117,24 @@ def test_an_unknown_option_is_refused_by_name(bot: Bot) -> None:
         bot.subscribe("a.b", concurency=2)  # type: ignore[call-arg]
 
 
-# ---- handlers ------------------------------------------------------------------------------------------
+# ---- handlers ------------------------------------------------------------------------------------
 
 
 def plain(_: Message) -> None:
-    """What a newcomer may write."""
+    """A newcomer's mistake: not async."""
 
 
 async def yields(_: Message) -> AsyncIterator[int]:
-    """An ``async def`` that is none."""
+    """An ``async def`` that is a generator and no coroutine function."""
     yield 1
 
 
 async def takes_two(_: Message, __: int) -> None:
-    """What nobody could call."""
+    """A function that a bot cannot call: it takes two arguments."""
 
 
 async def takes_none() -> None:
-    """Likewise."""
+    """A function that a bot cannot call: it takes no argument."""
 
 
 class Takes:
@@ -147,11 +147,11 @@ class Takes:
         """A bound method that is not async."""
 
     async def __call__(self, _: Message) -> None:
-        """An object that is called."""
+        """An object that can be called."""
 
 
 class Plain:
-    """An object that is called and is not async."""
+    """An object that can be called and is not async."""
 
     def __call__(self, _: Message) -> None:
         """Not async."""
@@ -194,7 +194,7 @@ def test_what_can_be_awaited_with_a_message_is_a_handler(case: str) -> None:
     assert check_handler(HANDLERS[case]) is HANDLERS[case]
 
 
-# ---- two of the same thing -----------------------------------------------------------------------------
+# ---- two of the same thing -----------------------------------------------------------------------
 
 
 def test_one_place_for_two_handlers_is_refused(bot: Bot) -> None:
@@ -227,7 +227,7 @@ def test_more_subscriptions_than_a_session_may_have_are_refused(bot: Bot) -> Non
         bot.subscribe("b")(handler)
 
 
-# ---- hooks ---------------------------------------------------------------------------------------------
+# ---- hooks ---------------------------------------------------------------------------------------
 
 
 def test_a_hook_that_cannot_be_called_is_refused(bot: Bot) -> None:

@@ -1,4 +1,4 @@
-"""When a failing message is tried again, and when that ends."""
+"""The pauses before a failing message is tried again, and the end of its attempts."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ async def test_a_message_beyond_the_many_is_parked_at_once(monkeypatch: pytest.M
         pauses.append(attempts.failed(sequence, 1))
         attempts.succeeded(1000 + sequence)
     assert pauses == [1, 1, 1, 1, 1, None, None, None]
-    attempts.number(0, 2)  # it came again, and so waits no longer
+    attempts.number(0, 2)  # it came again, so it waits no longer
     assert attempts.failed(100, 1) == 1
 
 
 async def test_where_nothing_succeeds_nothing_is_parked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then it is the handler that fails, and the quarantine would be filled with good messages."""
+    """The handler itself fails here. Parking would fill the quarantine with good messages."""
     monkeypatch.setattr(module, "MOST_WAITING", FAILURES_IN_A_ROW)
     attempts = Attempts(10)
     assert {attempts.failed(sequence, 1) for sequence in range(3 * FAILURES_IN_A_ROW)} == {1}

@@ -1,4 +1,4 @@
-"""What a stamp shows of this machine's clock."""
+"""The difference between this machine's clock and the bus's clock, as a stamp shows it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WAIT = st.integers(0, 600_000)
 
 
 @given(MOMENT, WAIT, WAIT)
-def test_clocks_that_agree_show_no_difference_however_long_it_took(sealed: int, before: int, after: int) -> None:
+def test_clocks_that_agree_show_no_difference_at_any_delay(sealed: int, before: int, after: int) -> None:
     assert behind_ms(sealed + before, sealed, sealed + before + after) == 0
 
 

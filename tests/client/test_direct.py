@@ -1,4 +1,4 @@
-"""The short ways through a connection: handed over by the reading loop, written once a turn of the event loop."""
+"""The fast paths of a connection: receiving in the reading loop, and one write a turn of it."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ async def test_a_subscription_that_fails_leaves_no_receiver_behind(scene: Scene)
 
 @contextlib.asynccontextmanager
 async def a_server(then: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[int]:
-    """Something that greets like nats-server, answers the first PING, and goes on with ``then``."""
+    """Greet like nats-server, answer the first PING, and go on with ``then``."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         greeting = {"server_id": "test", "version": "2.15.0", "max_payload": 2**20, "headers": True}
@@ -138,7 +138,7 @@ async def a_server(then: Callable[[asyncio.StreamReader, asyncio.StreamWriter], 
         yield port
 
 
-async def test_a_connection_that_is_reset_while_something_is_written_is_closed_and_says_so() -> None:
+async def test_a_connection_reset_during_a_write_is_closed_and_says_so() -> None:
     async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.1)
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

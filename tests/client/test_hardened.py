@@ -1,4 +1,7 @@
-"""The reading side of a connection, fed bytes: what nats-server sends comes out whole, and nothing makes it stop."""
+"""The reading side of a connection, fed with bytes.
+
+Each frame of nats-server comes out whole, and no bytes stop the reading.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from tests.waiting import PATIENCE_S, until
 
 Heard = tuple[int, bytes, bytes, bytes, bytes]
 
-# What can stand in a subject or reply: all that the server does not take for the end of one.
+# A subject or reply may have every byte that does not end it for the server.
 _word = st.binary(min_size=1, max_size=12).filter(lambda word: not set(word) & set(b" \t\r\n"))
 _message = st.tuples(
     st.integers(0, 10**6),
@@ -31,7 +34,7 @@ _message = st.tuples(
 
 
 def on_the_wire(message: Heard) -> bytes:
-    """What nats-server writes."""
+    """The frame that nats-server writes for ``message``."""
     sid, subject, reply, body, headers = message
     place = b" ".join(filter(None, (subject, b"%d" % sid, reply)))
     if headers:
@@ -46,7 +49,7 @@ def on_the_wire(message: Heard) -> bytes:
 
 
 def hear(pieces: list[bytes]) -> list[Heard]:
-    """Everything that the parser makes of ``pieces``, which arrive one by one."""
+    """The messages that the parser makes of ``pieces``, which arrive one by one."""
     heard: list[Heard] = []
 
     class Recorder(HardenedClient):
@@ -65,7 +68,7 @@ def hear(pieces: list[bytes]) -> list[Heard]:
 @given(st.lists(_message, max_size=5), st.integers(1, 50))
 @example([(7, b"call.a\x0b9", b"\xff", b"MSG x 1 1\r\n", b"")], 1)
 @example([(7, b"call.a", b"", b"\r\nPING\r\n", b"NATS/1.0\r\n\r\n")], 3)
-def test_messages_come_out_as_they_were_sent_however_they_are_cut(messages: list[Heard], size: int) -> None:
+def test_messages_come_out_whole_however_they_are_cut(messages: list[Heard], size: int) -> None:
     stream = b"+OK\r\n".join(on_the_wire(message) for message in messages)
     assert hear([stream[at : at + size] for at in range(0, len(stream), size)]) == messages
 
@@ -79,13 +82,13 @@ def test_any_header_block_can_be_read(block: bytes) -> None:
 
 
 @given(st.binary(max_size=100))
-def test_the_servers_pin_is_found_behind_whatever_a_bot_put_before_it(block: bytes) -> None:
+def test_the_servers_pin_is_found_behind_any_block_of_a_bot(block: bytes) -> None:
     """nats-server cuts two bytes off the bot's block and writes its own line behind the rest."""
     assert read_headers(block + b"Nats-Pin-Id: theirs\r\n\r\n")["Nats-Pin-Id"] == "theirs"
 
 
 class Listener:
-    """A nats-server as far as a client that connects and flushes can tell; keeps what it is told."""
+    """A nats-server that greets and answers PING. It keeps the verb of each line."""
 
     def __init__(self) -> None:
         self.told: list[bytes] = []
@@ -100,7 +103,7 @@ class Listener:
 
 
 class Talker(Listener):
-    """A nats-server that answers a PING when the test lets it, and says what the test wants."""
+    """A nats-server that answers a PING, and says a line, when the test asks for it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,7 +171,7 @@ async def test_a_late_answer_to_a_flush_leaves_the_client_reading(
 async def test_a_line_that_is_not_understood_ends_the_connection(
     talker: tuple[Talker, HardenedClient], line: bytes
 ) -> None:
-    """So that the next one is made at once, and not when the server's silence is noticed."""
+    """The client connects again at once. It does not wait until it notices the server's silence."""
     server, client = talker
     assert server.writer is not None
     server.writer.write(line + b"\r\n")
@@ -203,7 +206,7 @@ async def test_when_a_flush_returns_what_came_before_has_arrived(kind: type[Clie
 
 
 async def test_after_a_close_nothing_goes_on_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cancellation may be lost on the way (Python 3.11's wait_for); here it always is."""
+    """A cancellation can be lost, as in Python 3.11's wait_for(). Here it is always lost."""
     listener, client, attempting = Listener(), HardenedClient(), asyncio.Event()
 
     async def lose_cancellation(*_: object, **__: object) -> None:

@@ -1,4 +1,7 @@
-"""A server that says what no server says, in each state of a connection: bot and relay try again, and are connected in the end."""
+"""A server that says things which no server says, in each state of a connection.
+
+Bot and relay try again, and are connected in the end.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ DEEP = 100_000
 
 
 def greeting(**changed: Any) -> bytes:
-    """A server's first line, with some fields as they never are."""
+    """A server's first line, with some invalid fields."""
     fields = {name: field for name, field in {**INFO, **changed}.items() if field is not None}
     return b"INFO " + json.dumps(fields).encode() + b"\r\n"
 
@@ -54,7 +57,10 @@ GREETINGS = {
     "a secret of TLS's": greeting(tls_required=[1]),
     "lame duck": greeting(ldm=True) + greeting(ldm=[]),
 }
-"""Said instead of the first line. Then the server ends the connection, or goes on as usual where it was harmless."""
+"""Said instead of the first line.
+
+Then the server ends the connection. If the line was harmless, it goes on as usual.
+"""
 
 ANSWERS = {
     "the end": b"",
@@ -67,7 +73,7 @@ ANSWERS = {
     "no line": b"\0" * 100,
     "a line without end": b"P" * 200_000,
 }
-"""Said instead of the first PONG, and then the end."""
+"""Said instead of the first PONG. Then the server ends the connection."""
 
 LATER = {
     "the end": b"",
@@ -91,11 +97,11 @@ LATER = {
 """Said while there is a session. Then the server goes on as if nothing had happened."""
 
 ENDING = (LATER["the end"], LATER["half a message"])
-"""Behind which it ends the connection."""
+"""After these the server ends the connection."""
 
 
 class Stranger:
-    """A nats-server as far as a client can tell, after it has said what it was told to say."""
+    """A nats-server for a client, except for the bytes that it was told to say."""
 
     def __init__(self, state: str, says: bytes) -> None:
         self._state = state
@@ -135,7 +141,7 @@ class Stranger:
 
 @asynccontextmanager
 async def as_a_bot(url: str) -> AsyncIterator[Any]:
-    """A bot's session; gives how to have its connection in use."""
+    """A bot's session. Yields a function that gives its current connection."""
     bus_keys = frozenset([SigningKey.generate(KeyKind.BUS).public.raw])
     bot = Bot(Credentials("shop", "order", SigningKey.generate(KeyKind.BOT), (url,), bus_keys))
     await bot._session.open()
@@ -148,7 +154,10 @@ async def as_a_bot(url: str) -> AsyncIterator[Any]:
 
 @asynccontextmanager
 async def as_a_relay(url: str) -> AsyncIterator[Any]:
-    """A relay's connection, which nats-py itself makes again; ``None`` once the relay is told that it is closed for good."""
+    """A relay's connection, which nats-py itself renews.
+
+    Yields a function that gives it, or ``None`` after the relay was told that it is closed.
+    """
     link = Link("messages", lambda: None, lambda: None)
     client = await link.connect([url], BusSecrets.generate().relay.seed_text, "test")
     closed = asyncio.Event()
@@ -169,7 +178,7 @@ def open_a_side(side: str, url: str) -> AbstractAsyncContextManager[Any]:
 
 
 async def _meet(side: str, state: str, says: bytes) -> None:
-    """Connect to a stranger, and see that something is published in the end."""
+    """Connect to a stranger, and see that a message is published in the end."""
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     stranger = Stranger(state, says)

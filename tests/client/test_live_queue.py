@@ -1,4 +1,4 @@
-"""What waits for a handler of a live subscription: in order, and bounded in number and in bytes."""
+"""The queue before the handler of a live subscription: in order, bounded in number and in bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sealbus.receiving.live_queue import OPEN_BYTES, WAITING, WAITING_BYTES, Liv
 
 
 class Opened:
-    """Stands for a message, and knows whether it was decoded when it came or when its turn came."""
+    """Stands for a message. Knows whether it was decoded on arrival or when its turn came."""
 
     def __init__(self, data: bytes, *, again: bool) -> None:
         self.data, self.again = data, again
@@ -24,7 +24,7 @@ def a_queue() -> LiveQueue:
 
 
 def put(queue: LiveQueue, data: bytes) -> bool:
-    """Have it wait, if there is room."""
+    """Put a message into the queue, if it has room."""
     if not queue.has_room(data):
         return False
     queue.put(cast("Message", Opened(data, again=False)), b"bus.stock.check", data)
@@ -37,7 +37,7 @@ def pop(queue: LiveQueue) -> Opened:
 
 @given(st.lists(st.integers(0, 60) | st.none(), max_size=200))
 def test_it_keeps_order_and_bounds(steps: list[int | None]) -> None:
-    """A number has a message of that size come; ``None`` has a handler take one."""
+    """A number puts a message of that size. ``None`` takes one."""
     queue, held = a_queue(), list[bytes]()
     saved = live_queue.WAITING, live_queue.WAITING_BYTES, live_queue.OPEN_BYTES
     live_queue.WAITING, live_queue.WAITING_BYTES, live_queue.OPEN_BYTES = 10, 200, 50  # type: ignore[misc]  # small ones

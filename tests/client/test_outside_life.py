@@ -1,4 +1,7 @@
-"""Calls outside a bot's life fail at once, and say how to do it right. Nothing here needs a server."""
+"""Calls before or after a bot's life fail at once, and the hint shows the right way.
+
+No test here needs a server.
+"""
 
 from __future__ import annotations
 
@@ -131,7 +134,7 @@ def test_a_bot_is_not_opened_with_a_plain_with(bot: Bot) -> None:
 
 
 def test_a_second_event_loop_is_refused(bot: Bot) -> None:
-    """As whoever wraps each call in an asyncio.run() of its own would have it."""
+    """An author makes this mistake with one asyncio.run() for each call."""
     with pytest.raises(ConnectionFailed):
         asyncio.run(bot.connect(timeout=1))
     with pytest.raises(InvalidInput, match="another event loop"):

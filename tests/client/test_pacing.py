@@ -1,6 +1,7 @@
-"""A client that keeps to a rate: the relay's own meter, fed with what it sends, refuses nothing.
+"""A client that keeps to a rate. The relay's own meter gets its messages, and refuses none.
 
-Time is the loop's own here, and jumps to the next timer: nothing waits, and a busy machine changes nothing.
+The event loop has a time of its own, which jumps to the next timer. So no test waits, and a busy
+machine changes nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sealbus_broker.gate.rate import RateMeters
 
 
 class Jumping(asyncio.SelectorEventLoop):
-    """An event loop whose time is where its next timer is."""
+    """An event loop whose time is the time of its next timer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +54,7 @@ class Item:
 
 @dataclass
 class Sent:
-    """What a pace released, and when."""
+    """The items that a pace released, and the times of their release."""
 
     rate: Rate
     items: list[int] = field(default_factory=list)
@@ -68,7 +69,7 @@ class Sent:
             self.done.set()
 
     def refused(self, delays_s: list[float]) -> int:
-        """How many a relay would refuse, were each to arrive so long after it was sent, and in order."""
+        """How many a relay would refuse if each arrived with its delay, and in order."""
         meters, rate = RateMeters(), policy.Rate(self.rate.per_second, self.rate.burst)
         arrivals, last = [], 0.0
         for at, delay_s in zip(self.at, delays_s, strict=True):
@@ -78,7 +79,7 @@ class Sent:
 
 
 async def sent(rate: Rate, count: int) -> Sent:
-    """``count`` items submitted at once, when all have been released."""
+    """Submit ``count`` items at once, and wait until all have been released."""
     seen = Sent(rate, wanted=count)
     pace = Pace(rate, seen.take, Supervisor("test"))
     for order in range(count):
@@ -150,7 +151,7 @@ def test_what_was_refused_goes_before_what_was_not_sent() -> None:
 
 
 def test_two_processes_with_one_allowance_slow_down() -> None:
-    """Each learns of the other only by refusals, and they become few."""
+    """Each learns of the other only from refusals, and these become rare."""
 
     async def scene() -> None:
         rate, meters = Rate(200, 10), RateMeters()

@@ -1,4 +1,4 @@
-"""Typed payloads: what is sent for each type, where a fault is, and the way back."""
+"""Typed payloads: the encoding of each type, the place of a problem, and the way back."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ ORDER = Order(ID, NOON, Currency.EUR, [Line("a", Decimal("12.50"))])
 
 
 def sent(payload: object) -> Any:
-    """What a subscriber sees."""
+    """The value that a subscriber sees."""
     return unpack_json(pack_payload(payload))
 
 

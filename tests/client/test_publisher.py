@@ -1,4 +1,4 @@
-"""What a publisher makes of receipts: the relay's stamps are real, the connection only remembers what was sent."""
+"""A publisher and its receipts. The relay's stamps are real. The connection only keeps messages."""
 
 from __future__ import annotations
 
@@ -70,9 +70,7 @@ def publishing(publisher: Publisher, timeout_s: float = PATIENCE_S) -> asyncio.T
     return asyncio.create_task(publisher.publish(HEADER, pack_json({}), live=False, resumed=False, timeout_s=timeout_s))
 
 
-async def test_an_acceptance_of_the_first_attempt_counts_after_the_second_was_sent(
-    publisher: Publisher, wire: Wire
-) -> None:
+async def test_acceptance_of_the_first_attempt_counts_after_a_second(publisher: Publisher, wire: Wire) -> None:
     task = publishing(publisher)
     first, second = await wire.sent.get(), await wire.sent.get()
     assert first != second
@@ -88,10 +86,8 @@ async def test_a_refusal_ends_the_matter(publisher: Publisher, wire: Wire) -> No
 
 
 @pytest.mark.parametrize("reason", [Reason.RATE, Reason.ISSUED_IN_FUTURE, Reason.SCHEMA, Reason.NOT_GRANTED])
-async def test_a_refusal_that_an_earlier_attempt_need_not_have_met_does_not(
-    publisher: Publisher, wire: Wire, reason: Reason
-) -> None:
-    """Clocks jump, and relays with another policy start, between two attempts."""
+async def test_refusal_after_retry_does_not_end_publish(publisher: Publisher, wire: Wire, reason: Reason) -> None:
+    """Between two attempts a clock may jump, or a relay with another policy may start."""
     task = publishing(publisher)
     first, second = await wire.sent.get(), await wire.sent.get()
     await receive(publisher, second, reason)
@@ -111,7 +107,7 @@ async def test_a_refusal_that_every_attempt_meets_ends_the_matter(publisher: Pub
 
 @pytest.mark.parametrize("live", [True, False])
 async def test_a_live_message_ends_with_its_server(publisher: Publisher, wire: Wire, live: bool) -> None:
-    """A server that was started anew has forgotten what it accepted live, and remembers what it stored."""
+    """A restarted server has forgotten the live messages that it accepted, and no stored one."""
     task = asyncio.create_task(publisher.publish(HEADER, b"", live=live, resumed=False, timeout_s=30))
     first = await wire.sent.get()
     wire.server_id = "the second"
@@ -125,7 +121,7 @@ async def test_a_live_message_ends_with_its_server(publisher: Publisher, wire: W
         task.cancel()
 
 
-async def test_a_live_message_that_was_refused_may_be_sent_to_another_server(publisher: Publisher, wire: Wire) -> None:
+async def test_a_refused_live_message_may_go_to_another_server(publisher: Publisher, wire: Wire) -> None:
     task = asyncio.create_task(publisher.publish(HEADER, b"", live=True, resumed=False, timeout_s=30))
     first = await wire.sent.get()
     await receive(publisher, first, Reason.STALE, position=None)
@@ -135,7 +131,7 @@ async def test_a_live_message_that_was_refused_may_be_sent_to_another_server(pub
 
 
 async def test_what_is_older_than_the_ledger_gets_another_nonce(publisher: Publisher, wire: Wire) -> None:
-    """A ledger that began after the first attempt refuses all attempts under its nonce."""
+    """A ledger that began after the first attempt refuses each attempt with its nonce."""
     told: list[bytes] = []
     publish = partial(publisher.publish, HEADER, b"", live=False, timeout_s=PATIENCE_S)
     task = asyncio.create_task(publish(resumed=False, on_named=lambda header: told.append(header.nonce)))
@@ -159,7 +155,7 @@ async def test_what_may_be_accepted_yet_keeps_its_nonce(
     detail: str,
     is_answered: bool,
 ) -> None:
-    """Where an attempt has no verdict; and where it only waited, because somebody may have a copy judged at once."""
+    """An attempt without a verdict, and one that only waited: a copy may be judged at any time."""
     monkeypatch.setattr(publishing_module, "RETRY_FIRST_S", 0.01)
     task = publishing(publisher)
     first, second = await wire.sent.get(), await wire.sent.get()
@@ -192,7 +188,7 @@ async def test_refused_for_time_throughout_is_refused(publisher: Publisher, wire
         await task
 
 
-async def test_refused_for_time_is_unresolved_while_one_attempt_is_open(
+async def test_refused_for_time_is_unresolved_with_one_attempt_open(
     publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publishing_module, "RETRY_FIRST_S", 0.01)
@@ -299,10 +295,10 @@ async def test_what_could_not_be_sent_for_long_is_sent_once(
     assert (await task).verdict is Verdict.ACCEPTED
 
 
-async def test_what_is_said_to_be_about_something_else_is_not_even_looked_at(
+async def test_an_answer_about_something_else_is_not_looked_at(
     publisher: Publisher, wire: Wire, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Another bot may have NATS send its answers to our inbox: they must not fill our log."""
+    """Another bot may direct answers of NATS to our inbox. They must not fill our log."""
     task = publishing(publisher)
     digest = hashlib.sha256(await wire.sent.get()).digest()
     (sealed,) = seal_stamps(BUS, [accepting(publisher, digest)])
@@ -325,7 +321,7 @@ async def test_what_is_given_up_before_it_could_be_sent_is_not_kept(publisher: P
     assert not publisher._unsent
 
 
-async def test_what_has_no_verdict_is_sent_again_when_the_connection_is_back(
+async def test_a_message_without_verdict_is_sent_again_on_reconnect(
     publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publishing_module, "RETRY_FIRST_S", 10 * PATIENCE_S)
@@ -399,14 +395,14 @@ async def test_a_nonce_that_does_not_say_when_it_was_born_is_not_used(publisher:
 
 
 async def test_a_resumed_message_ends_with_its_nonces_life(publisher: Publisher, wire: Wire) -> None:
-    """The caller would wait for longer."""
+    """The caller would wait longer."""
     task = resuming(publisher, new_nonce(now_ms() - 119_500))
     await wire.sent.get()
     with pytest.raises(Unresolved):
         await asyncio.wait_for(task, PATIENCE_S)
 
 
-async def test_attempts_are_issued_within_their_nonces_life_whatever_the_clock_does(
+async def test_attempts_keep_to_the_nonces_life_if_the_clock_jumps(
     publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(ns=time.time_ns())
@@ -414,7 +410,7 @@ async def test_attempts_are_issued_within_their_nonces_life_whatever_the_clock_d
     monkeypatch.setattr(publishing_module, "RETRY_FIRST_S", 0.01)
     task = publishing(publisher)
     first = Envelope.decode(await wire.sent.get()).header
-    clock.ns -= 3_600 * 10**9  # it is set back
+    clock.ns -= 3_600 * 10**9  # somebody sets it back
     back = Envelope.decode(await wire.sent.get()).header
     assert first.birth_ms <= back.issued_at_ms <= first.birth_ms + 120_000
     task.cancel()
@@ -423,7 +419,7 @@ async def test_attempts_are_issued_within_their_nonces_life_whatever_the_clock_d
 async def test_after_its_nonces_life_no_refusal_is_believed(
     publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """This process was stopped; an acceptance of the same nonce may have been forgotten since."""
+    """This process was stopped. The relay may have forgotten an acceptance of the same nonce."""
     clock = SimpleNamespace(ns=time.time_ns())
     monkeypatch.setattr(publishing_module, "time", SimpleNamespace(time_ns=lambda: clock.ns))
     task = publishing(publisher, 3)

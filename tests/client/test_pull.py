@@ -1,4 +1,4 @@
-"""Asking a consumer for messages: one request at a time, whatever the server says and when."""
+"""Requests of a pull consumer: one at a time, for every answer of the server and at every time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STREAM, CONSUMER = "ACCEPTED", "orders"
 
 @pytest.fixture
 async def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HardenedClient]:
-    """A connection to a server with a stream and a consumer; requests wait a quarter of a second there."""
+    """A connection to a server with a stream and a consumer. Requests last 0.25 s there."""
     monkeypatch.setattr(pulling, "PULL_S", 0.25)
     scene: Scene = await raise_curtain(tmp_path)
 
@@ -53,7 +53,7 @@ async def make_consumer(client: HardenedClient, **fields: Any) -> None:
 
 
 class Puller:
-    """A pull, with what came of it."""
+    """A pull, with the messages and the ends that it brought."""
 
     def __init__(self, client: HardenedClient, inbox: str = "inbox.order.secret") -> None:
         self.replies: list[bytes] = []
@@ -71,7 +71,7 @@ class Puller:
 
 
 async def test_a_request_brings_so_many_bytes_and_the_next_the_rest(client: HardenedClient) -> None:
-    """It is over when they are used up, and the next is made at once: it is no refusal."""
+    """A request ends when its bytes are used up. That is no refusal, and the next comes at once."""
     await make_consumer(client)
     client.write([pub(b"accepted.orders", bytes(300_000)) for _ in range(5)])
     await client.flush()
@@ -87,7 +87,7 @@ async def test_a_request_brings_so_many_bytes_and_the_next_the_rest(client: Hard
 async def test_a_message_that_no_request_may_bring_makes_no_tight_loop(
     client: HardenedClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """None is so large, unless somebody else stored it."""
+    """A message is so large only if somebody else stored it."""
     monkeypatch.setattr(pulling, "PULL_BYTES", 100)
     await make_consumer(client)
     client.write([pub(b"accepted.orders", bytes(1000))])
@@ -133,7 +133,7 @@ async def test_a_refused_request_is_not_over_at_once(client: HardenedClient) -> 
     await client.flush()
     puller.pull.ask(1)
     await client.flush()
-    # The server has answered by now that one request waits already.
+    # The server has already answered that one request waits.
     assert puller.pull.outstanding == 1
     await until(lambda: bool(puller.ends))
     assert puller.ends == [End.REFUSED]
@@ -169,7 +169,7 @@ async def test_a_status_of_an_earlier_request_ends_nothing(client: HardenedClien
 
 
 async def test_after_its_end_a_request_brings_nothing_more(client: HardenedClient) -> None:
-    """What the server has given out to an inbox that is gone would come again only after 30 s."""
+    """Otherwise the server would send messages to a dead inbox, and again only after 30 s."""
     await make_consumer(client)
     taken = 0
     for round_ in range(10):

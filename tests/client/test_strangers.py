@@ -1,4 +1,4 @@
-"""Receipts under a bus key that the credentials do not name: told at once, believed never."""
+"""Receipts with a bus key that the credentials do not name: reported at once, never believed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def publish(publisher: Publisher, timeout_s: float = FOR_EVER_S) -> asyncio.Task
 
 
 def receipt(envelope: bytes, key: SigningKey, subject: str = "orders.placed", about: bytes | None = None) -> bytes:
-    """The acceptance of ``envelope``. ``about``: other bytes whose digest it names."""
+    """The acceptance of ``envelope``. ``about`` has other bytes, whose digest it names."""
     digest, nonce = hashlib.sha256(about or envelope).digest(), Envelope.decode(envelope).header.nonce
     now_ms = time.time_ns() // 1_000_000
     said = (Verdict.ACCEPTED, None, None, bytes(32), 1, now_ms, "relay", None, now_ms)

@@ -1,4 +1,4 @@
-"""Background work never ends unnoticed, whatever ends it."""
+"""Background work never ends unnoticed, for any reason."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.waiting import PATIENCE_S, until
 
 
 class Foreign(BaseException):
-    """Of no kind that anybody expects."""
+    """An exception of a kind that nobody expects."""
 
 
 SECRET = "SUAMYSEEDANDAPAYLOAD"
@@ -40,7 +40,7 @@ every_error = pytest.mark.parametrize("error", ERRORS, ids=lambda make: type(mak
 
 
 class Diary:
-    """A supervisor's log, and what asyncio complained about."""
+    """A supervisor's log, and the complaints of asyncio."""
 
     def __init__(self) -> None:
         self.ended: list[Ended] = []
@@ -61,7 +61,7 @@ async def diary() -> Any:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses that a test need not wait for."""
+    """Make the pauses so short that a test need not wait."""
     monkeypatch.setattr(module, "PAUSE_FIRST_S", 0.001)
     monkeypatch.setattr(module, "PAUSE_MOST_S", 0.002)
 
@@ -247,7 +247,7 @@ async def test_a_log_that_raises_takes_nothing_down(error: Callable[[], BaseExce
 async def test_an_error_in_the_pause_changes_nothing(
     diary: Diary, monkeypatch: pytest.MonkeyPatch, error: Callable[[], BaseException]
 ) -> None:
-    """Whoever supervises is background work too."""
+    """The supervisor is background work too."""
     began = 0
 
     async def work() -> None:
@@ -341,7 +341,7 @@ async def test_what_is_cancelled_before_it_begins_is_closed(diary: Diary) -> Non
 
 
 class OneLost(LogWriter):
-    """Whose thread meets a mistake of ours at its first line."""
+    """A writer whose thread meets a mistake of ours at its first line."""
 
     met = False
 
@@ -365,7 +365,7 @@ def test_the_thread_of_a_log_goes_on_after_a_mistake() -> None:
 
 
 class Broken(_Writer):
-    """Whose thread meets a mistake of ours."""
+    """A writer whose thread meets a mistake of ours."""
 
     def _settled(self, position: int) -> bool:
         if threading.current_thread().name == "sealbus-output":

@@ -1,4 +1,4 @@
-"""``tls://`` means TLS, or nothing is sent; and whatever goes wrong with it ends with a sentence."""
+"""``tls://`` means TLS, or nothing is sent. Every problem with TLS ends with a sentence."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def a_bot(*servers: str) -> Bot:
 
 @pytest.fixture
 async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
-    """Starts a nats-server with a piece of configuration; gives its port. It asks nobody for a password."""
+    """Start nats-server with a piece of configuration, and get its port. It needs no password."""
     async with AsyncExitStack() as stack:
 
         async def start(configuration: str) -> int:
@@ -92,7 +92,7 @@ async def test_a_server_with_tls_is_spoken_to_over_tls(serve: Serve, authority: 
 async def test_a_server_that_ends_tls_is_no_reason_for_a_warning(
     authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of asyncio's, about a connection that nobody can keep half open."""
+    """asyncio would warn about a connection that nobody can keep half open."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*authority.server("127.0.0.1"))
 
@@ -116,13 +116,13 @@ async def test_a_server_without_tls_is_refused(serve: Serve, authority: Authorit
     with pytest.raises(ConnectionFailed, match="does not offer TLS, so nothing was sent") as refused:
         await a_bot(f"tls://127.0.0.1:{port}").connect(timeout=1)
     assert "`tls` block" in str(refused.value.hint)
-    async with a_session(f"nats://127.0.0.1:{port}"):  # control: that server works
+    async with a_session(f"nats://127.0.0.1:{port}"):  # control: the server works
         pass
 
 
 @asynccontextmanager
 async def a_session(url: str) -> AsyncIterator[HardenedClient]:
-    """A connection alone: this server admits everybody, and has no bus behind it."""
+    """A connection alone. This server admits everybody, and no bus is behind it."""
     client = HardenedClient()
     await client.connect(url, allow_reconnect=False)
     yield client
@@ -131,7 +131,7 @@ async def a_session(url: str) -> AsyncIterator[HardenedClient]:
 
 @asynccontextmanager
 async def a_wire(first_line: dict[str, Any]) -> AsyncIterator[tuple[int, bytearray]]:
-    """Whoever sits on the wire: says ``first_line`` to each who connects, and keeps what they say."""
+    """An attacker on the wire, who says ``first_line`` to each client and keeps the answers."""
     heard = bytearray()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -157,7 +157,7 @@ async def test_not_a_byte_is_sent_where_the_wire_leaves_tls_out(authority: Autho
 
 
 async def test_a_relay_sends_not_a_byte_there_either(authority: Authority) -> None:
-    """Its seed could not be read off the wire, but its connection could be taken over."""
+    """Nobody could read its seed off the wire, but an attacker could take over its connection."""
     told = list[Exception]()
 
     async def tell(error: Exception) -> None:
@@ -197,7 +197,7 @@ async def test_a_certificate_that_does_not_hold_ends_connect(
     said: str,
     hint: str,
 ) -> None:
-    """nats-py's own close() would wait for ever after such a handshake."""
+    """After such a handshake, nats-py's own close() would wait for ever."""
     port = await serve(tls(authority, host))
     if not trusted:
         monkeypatch.setenv("SSL_CERT_FILE", str(Authority(tmp_path, "stranger").file))
@@ -225,7 +225,7 @@ async def test_a_handshake_that_never_ends_is_named(authority: Authority) -> Non
 
 @pytest.mark.parametrize("nonce", [{}, {"nonce": ""}, {"nonce": None}], ids=str)
 async def test_a_server_that_gives_nothing_to_sign_is_told_nothing(nonce: dict[str, Any]) -> None:
-    """Otherwise it could take the bot's word without a signature, and keep the bot waiting."""
+    """It could otherwise take the bot's word without a signature, and keep the bot waiting."""
     first_line = {key: value for key, value in INFO.items() if key != "nonce"} | nonce
     async with a_wire(first_line | {"auth_required": True}) as (port, heard):
         with pytest.raises(ConnectionFailed, match="gives nothing to sign") as refused:

@@ -1,4 +1,4 @@
-"""A publisher whose connection only remembers what was sent, so that a test answers in the relay's place."""
+"""A publisher whose connection only keeps messages, so that a test answers for the relay."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BUS, BOT = SigningKey.generate(KeyKind.BUS), SigningKey.generate(KeyKind.BOT)
 
 
 class Wire:
-    """A session whose connection keeps what is published on it."""
+    """A session whose connection keeps the published messages."""
 
     def __init__(self) -> None:
         self.sent: asyncio.Queue[bytes] = asyncio.Queue()
@@ -36,7 +36,7 @@ class Wire:
 
 @asynccontextmanager
 async def publisher_on(wire: Wire) -> AsyncIterator[Publisher]:
-    """A publisher of the bot ``order`` that runs, and believes :data:`BUS`."""
+    """A running publisher of the bot ``order``. It believes :data:`BUS`."""
     credentials = Credentials("shop", "order", BOT, ("nats://127.0.0.1:4222",), frozenset([BUS.public.raw]))
     made = Publisher(
         credentials=credentials, session=cast("Session", wire), verifier=Verifier(), supervisor=Supervisor("test")
