@@ -1,4 +1,4 @@
-"""A bus as the README starts it, for tests that run commands against it."""
+"""A bus that is started as in the README, for tests that run commands against it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from tests.waiting import PATIENCE_S
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """This process's environment without anything that Sealbus reads, and ``more``."""
+    """This process's environment without the variables that Sealbus reads, and with ``more``."""
     return {name: value for name, value in os.environ.items() if not name.startswith("SEALBUS")} | more
 
 
 @dataclass
 class RunningBus:
-    """A bus from ``sealbus init``, whose ``sealbus up`` runs."""
+    """A bus from ``sealbus init``, with a running ``sealbus up``."""
 
     folder: Path
-    """Where ``mybus`` is."""
+    """The folder that has ``mybus`` in it."""
     port: int
     process: subprocess.Popen[bytes]
 

@@ -36,11 +36,11 @@ def sealbus(
 ) -> Ran:
     """Run a command to its end, by way of ``prefix`` if given.
 
-    ``full_disk``: no byte can be written into any file, though files can be made.
+    ``full_disk``: files can be made, but no byte can be written into them.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SEALBUS")}
     environment |= variables or {}
-    done = subprocess.run(  # noqa: PLW1510  # the code is what is tested
+    done = subprocess.run(  # noqa: PLW1510  # the tests look at the code
         [*prefix, *SEALBUS, *arguments],
         cwd=cwd,
         env=environment,
@@ -55,9 +55,10 @@ def sealbus(
 
 
 def quickly(*arguments: str, cwd: Path, given: str | None = None) -> Ran:
-    """Run a command in this process, as :func:`sealbus` does in one of its own, in a twentieth of the time.
+    """Run a command in this process. It takes a twentieth of the time of :func:`sealbus`.
 
-    For what does not depend on being a process: signals, limits, other users, running side by side.
+    Use it if the test does not depend on a process of the command's own: on signals, limits, other
+    users, or several at a time.
     """
     if arguments[:1] in (("up",), ("relay",)):  # their log goes to the process's own stderr
         return sealbus(*arguments, cwd=cwd, given=given)

@@ -1,4 +1,4 @@
-"""One bus for all tests of the command line that do not change it, and folders for those that do."""
+"""One bus for all tests that do not change it, and folders for the tests that change theirs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.cli.command import quickly
 
 @pytest.fixture(scope="package")
 def hello(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBus]:
-    """The bus that the README starts with."""
+    """The bus of the README's first commands."""
     with running_bus(tmp_path_factory.mktemp("hello")) as bus:
         yield bus
 
@@ -29,11 +29,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bus(made: Path, tmp_path: Path) -> Path:
-    """A copy of it that a test may change."""
+    """A copy of ``made`` that a test may change."""
     return Path(shutil.copytree(made, tmp_path / "mybus"))
 
 
 @pytest.fixture
 def clone(made: Path, tmp_path: Path) -> Path:
-    """What git would give somebody else: the folder without what is ignored."""
+    """A clone from git: the folder without the files that git ignores."""
     return Path(shutil.copytree(made, tmp_path / "mybus", ignore=shutil.ignore_patterns(".sealbus", "credentials")))

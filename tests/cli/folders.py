@@ -1,4 +1,4 @@
-"""A bus's folder for tests of the commands that change it."""
+"""The folder of a bus, for tests of the commands that change it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 @contextmanager
 def up(folder: Path, *arguments: str) -> Iterator[Path]:
-    """A bus that runs; gives its log."""
+    """A running bus. Yields its log."""
     log = folder / "up.log"
     with log.open("wb") as output:
         process = subprocess.Popen([*SEALBUS, "up", *arguments], cwd=folder, stdout=output, stderr=output)
@@ -40,7 +40,7 @@ def up(folder: Path, *arguments: str) -> Iterator[Path]:
 
 @contextmanager
 def unwritable(folder: Path) -> Iterator[None]:
-    """A folder that cannot be written, for root neither."""
+    """A folder that nobody can write, not even root."""
     if os.geteuid() != 0:
         folder.chmod(0o500)
         yield

@@ -1,4 +1,7 @@
-"""A bus whose `.sealbus` belongs to somebody else: each command that needs it says so, without a traceback."""
+"""A bus whose `.sealbus` belongs to another user.
+
+Each command that needs it says so, without a traceback.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ from tests.waiting import PATIENCE_S
 
 NOBODY = 65534
 BOUND = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--"]
-"""Root without the right to read what is another user's: what every user is."""
+"""Root without the right to read other users' files, like every user."""
 
 
 @pytest.mark.parametrize("command", ["up", "relay", "prepare", "ping"])
 @pytest.mark.parametrize("private", [".sealbus", ".sealbus/relay.toml"])
 def test_each_command_names_the_file(tmp_path: Path, command: str, private: str) -> None:
     if os.getuid() != 0 or shutil.which("setpriv") is None:
-        pytest.skip("to give a file away takes root, and setpriv")
+        pytest.skip("only root can give a file away, and setpriv is needed")
     assert sealbus("init", "mybus", cwd=tmp_path).code == 0
     os.chown(tmp_path / "mybus" / private, NOBODY, NOBODY)
     port = ["--port", str(free_port())] if command == "up" else []
@@ -43,7 +46,7 @@ def test_each_command_names_the_file(tmp_path: Path, command: str, private: str)
 
 def test_up_names_a_server_s_file_that_is_another_user_s(tmp_path: Path) -> None:
     if os.getuid() != 0 or shutil.which("setpriv") is None:
-        pytest.skip("to give a file away takes root, and setpriv")
+        pytest.skip("only root can give a file away, and setpriv is needed")
     assert sealbus("init", "mybus", cwd=tmp_path).code == 0
     lock = tmp_path / "mybus/.sealbus/nats.lock"
     lock.touch(mode=0o600)

@@ -1,4 +1,4 @@
-"""The command line as a person uses it: the README's own commands, and the mistakes that people make."""
+"""The command line as a person uses it: the README's commands, and the mistakes of people."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Bus:
 
 @pytest.fixture(scope="module")
 def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bus]:
-    """`sealbus init mybus && sealbus up`, as the README has it, on a port of its own."""
+    """`sealbus init mybus && sealbus up`, as in the README, on a port of its own."""
     folder, port = tmp_path_factory.mktemp("readme"), free_port()
     made = sealbus("init", "mybus", "--server", f"nats://127.0.0.1:{port}", cwd=folder)
     assert made.code == 0
@@ -57,7 +57,7 @@ def test_the_readme_s_hello_arrives(bus: Bus) -> None:
     assert listening.returncode == 0
 
 
-def test_a_refusal_exits_3_with_its_reason_and_stands_in_the_quarantine(bus: Bus, tmp_path: Path) -> None:
+def test_a_refusal_exits_3_and_is_in_the_quarantine(bus: Bus, tmp_path: Path) -> None:
     refused = sealbus("pub", "greetings.sent", '{"txt": "hello"}', "--as", "greeter", cwd=bus.folder)
     assert refused.code == 3
     assert "refused (schema)" in refused.err
@@ -188,7 +188,7 @@ def test_init_overwrites_nothing_and_keeps_secrets_to_itself(tmp_path: Path) -> 
     assert sealbus("check", "--dir", "mybus", cwd=tmp_path).code == 0
 
 
-def test_a_new_bot_s_seed_never_goes_into_keys_and_is_never_overwritten(tmp_path: Path) -> None:
+def test_a_new_seed_is_not_in_keys_and_never_overwritten(tmp_path: Path) -> None:
     assert sealbus("init", "mybus", cwd=tmp_path).code == 0
     inside = sealbus("keys", "new", "greeter", "--out", "mybus/keys/greeter.toml", cwd=tmp_path)
     assert inside.code == 1
@@ -201,7 +201,7 @@ def test_a_new_bot_s_seed_never_goes_into_keys_and_is_never_overwritten(tmp_path
     assert [json.loads(line)["bot"] for line in listed.out.splitlines()].count("greeter") == 2
 
 
-def test_check_says_everything_that_is_wrong_at_once_with_its_place(tmp_path: Path) -> None:
+def test_check_names_all_problems_at_once_with_their_places(tmp_path: Path) -> None:
     assert sealbus("init", "mybus", cwd=tmp_path).code == 0
     policy = tmp_path / "mybus/policy.yaml"
     policy.write_text(

@@ -1,4 +1,4 @@
-"""The small programs in ``examples`` run as they are, on the bus that `sealbus init` makes."""
+"""The small programs in ``examples`` run unchanged on the bus that `sealbus init` makes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def example(name: str, *arguments: str) -> list[str]:
-    """The command that runs an example; every warning is an error."""
+    """The command that runs an example. Every warning is an error."""
     return [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments]
 
 
@@ -57,7 +57,7 @@ def test_subscribe_prints_what_is_published(hello: RunningBus, tmp_path: Path) -
 
     def is_heard() -> bool:
         nonlocal said
-        if not heard.read_text():  # it hears what is published after its subscription was made
+        if not heard.read_text():  # it hears the messages after its subscription
             said += 1
             text = json.dumps({"text": f"example {said}"})
             assert hello.run("pub", "greetings.sent", text, "--as", "greeter").code == 0

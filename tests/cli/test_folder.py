@@ -1,4 +1,4 @@
-"""A bus's folder knows its bus: where it is found, and what `bus.toml` says."""
+"""A bus's folder knows its bus: how commands find it, and the content of `bus.toml`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TestFind:
 
     @pytest.mark.parametrize("command", [["relay"], ["up", "--port", "1"]], ids=lambda words: words[0])
     def test_a_log_has_nothing_but_its_own_lines(self, clone: Path, command: list[str]) -> None:
-        """What is found in the folder, and what is wrong with it, is for whoever reads the log."""
+        """Remarks on the folder, and its problems, go to the reader of the log."""
         told = quickly(*command, cwd=clone.parent)
         rows = [json.loads(line) for line in told.err.splitlines()]
         assert [(row["event"], row["level"]) for row in rows] == [("folder.said", "info"), ("command.failed", "error")]
@@ -75,12 +75,21 @@ class TestBusToml:
             ("\xff", "bus.toml: is not UTF-8 text (line 1)"),
             ('# x\nnmae = "mybus"\n', "bus.toml:2:1: unknown name nmae"),
             ('name = "My Bus"\n', "bus.toml:1:1: name is not the name of a bus"),
-            ('name = "mybus"\nservers = []\n', "bus.toml:2:1: servers is not a list of 1 to 16 texts"),
+            (
+                'name = "mybus"\nservers = []\n',
+                "bus.toml:2:1: servers is not a list of 1 to 16 texts",
+            ),
             ('name = "mybus"\nservers = ["x"]\n', "bus.toml:2:1: servers: not a NATS address"),
-            ('name = "mybus"\nservers = ["nats://x"]\nbus_keys = ["x"]\n', "bus.toml:3:1: bus_keys: public key"),
-            ('name = "mybus"\nservers = ["nats://x"]\n', "bus.toml: bus_keys is not a list of 1 to 4 texts"),
+            (
+                'name = "mybus"\nservers = ["nats://x"]\nbus_keys = ["x"]\n',
+                "bus.toml:3:1: bus_keys: public key",
+            ),
+            (
+                'name = "mybus"\nservers = ["nats://x"]\n',
+                "bus.toml: bus_keys is not a list of 1 to 4 texts",
+            ),
         ],
-    )  # fmt: skip
+    )
     def test_a_mistake_is_told_where_it_stands(self, bus: Path, text: str, told: str) -> None:
         (bus / "bus.toml").write_bytes(text.encode("latin-1"))
         checked = quickly("check", cwd=bus)

@@ -1,4 +1,4 @@
-"""Whatever a file, a bot or a payload is called, no command lets it steer the terminal that it is shown on."""
+"""No name of a file or a bot, and no payload, lets a command steer the terminal that shows it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ from tests.cli.command import SEALBUS, Ran, sealbus
 from tests.waiting import PATIENCE_S
 
 BAD = "\x1b[2J\x9b8m\u202e\u2028\x07\r\x7fevil"
-"""Clears the screen, hides what follows, turns the direction of writing, rings, and goes back to the line's beginning."""
+"""Steers a terminal.
+
+It clears the screen, hides the text after it, turns the direction of writing, rings, and goes back
+to the beginning of the line.
+"""
 
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
@@ -31,21 +35,41 @@ OFFLINE = {
     "init": [["init", BAD], ["init", "mybus", "--dir", BAD + "/new"]],
     "up": [["up", "--dir", BAD + "/nowhere"], ["up", "--name", BAD, "--dir", "{bus}"]],
     "relay": [["relay", "--dir", BAD + "/nowhere"], ["relay", "--name", BAD, "--dir", "{bus}"]],
-    "prepare": [["prepare", "--dir", "{bus}", "--nats-conf", "nowhere/" + BAD], ["prepare", "--dir", "{bus}", "--listen", BAD]],
+    "prepare": [
+        ["prepare", "--dir", "{bus}", "--nats-conf", "nowhere/" + BAD],
+        ["prepare", "--dir", "{bus}", "--listen", BAD],
+    ],
     "ping": [["ping", "--dir", BAD + "/nowhere"], ["ping", "--relay", BAD, "--dir", "{bus}"]],
-    "check": [["check", "--dir", "{bus}"], ["check", "--dir", "{bus}", "--json"], ["check", "--dir", BAD + "/nowhere"]],
-    "bot add": [["bot", "add", BAD, "--dir", "{bus}"], ["bot", "add", "shop", "-p", BAD, "--dir", "{bus}"]],
-    "bot rm": [["bot", "rm", BAD, "--dir", "{bus}"], ["bot", "rm", "clock", "--dry-run", "--dir", "{bus}"]],
-    "keys new": [["keys", "new", BAD, "--dir", "{bus}"], ["keys", "new", "greeter", "--out", BAD + "/x", "--dir", "{sound}"]],
+    "check": [
+        ["check", "--dir", "{bus}"],
+        ["check", "--dir", "{bus}", "--json"],
+        ["check", "--dir", BAD + "/nowhere"],
+    ],
+    "bot add": [
+        ["bot", "add", BAD, "--dir", "{bus}"],
+        ["bot", "add", "shop", "-p", BAD, "--dir", "{bus}"],
+    ],
+    "bot rm": [
+        ["bot", "rm", BAD, "--dir", "{bus}"],
+        ["bot", "rm", "clock", "--dry-run", "--dir", "{bus}"],
+    ],
+    "keys new": [
+        ["keys", "new", BAD, "--dir", "{bus}"],
+        ["keys", "new", "greeter", "--out", BAD + "/x", "--dir", "{sound}"],
+    ],
     "keys ls": [["keys", "ls", "--dir", "{bus}"]],
-    "inspect": [["inspect", "nowhere/" + BAD], ["inspect", "{envelope}"], ["inspect", "{envelope}", "--json"]],
+    "inspect": [
+        ["inspect", "nowhere/" + BAD],
+        ["inspect", "{envelope}"],
+        ["inspect", "{envelope}", "--json"],
+    ],
     "pub": [
         ["pub", BAD, "{}", "--as", "greeter", "--dir", "{sound}"],
         ["pub", "x", "{}", "--as", BAD, "--dir", "{sound}"],
         ["pub", "x", "{}", "-c", BAD],
     ],
-}  # fmt: skip
-"""Calls that show what was given, or what was found."""
+}
+"""Calls that show the hostile name from an argument or from a file."""
 
 ONLINE = {
     "pub": [
@@ -70,7 +94,7 @@ ONLINE = {
 
 
 def check(ran: Ran) -> None:
-    """It showed the hostile words, and nothing in them that steers."""
+    """See that the output has the hostile words, and no character that steers."""
     for stream in (ran.out, ran.err):
         assert STEERING.search(stream) is None, ascii(stream)
     assert "evil" in ran.out + ran.err
@@ -78,7 +102,7 @@ def check(ran: Ran) -> None:
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A folder in which everything has a hostile name, a sound one, and an envelope with a hostile payload."""
+    """A folder full of hostile names, a sound folder, and an envelope with a hostile payload."""
     root = tmp_path_factory.mktemp("hostile")
     for name in ("bus", "sound"):
         assert sealbus("init", "mybus", "--dir", name, cwd=root).code == 0
@@ -103,7 +127,7 @@ def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBus]:
 
 @pytest.fixture(scope="module")
 def record(bus: RunningBus) -> str:
-    """The number of a record with a hostile payload; another such message is accepted."""
+    """The number of a record with a hostile payload. Another such message is accepted."""
     assert bus.run("pub", "greetings.sent", json.dumps({"text": BAD}), "--as", "greeter").code == 0
     told = bus.run("pub", "greetings.sent", json.dumps({BAD: BAD}), "--as", "greeter", "--json")
     return str(json.loads(told.out)["record"])
@@ -143,7 +167,7 @@ def test_a_terminal_gets_colours_and_nothing_else(places: dict[str, str]) -> Non
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 65536)
-    except OSError:  # nobody has the other end any more
+    except OSError:  # nobody has the other end any longer
         return b""
 
 

@@ -1,4 +1,4 @@
-"""`sealbus inspect`: a seal counts only under a key that the reader was given."""
+"""`sealbus inspect`: a seal counts only with a key that the reader was given."""
 
 from __future__ import annotations
 
@@ -34,15 +34,26 @@ def envelope(key: SigningKey = BOT, **changes: Any) -> bytes:
 def stamp(about: bytes, key: SigningKey = BUS, **changes: Any) -> bytes:
     header, digest = Envelope.decode(about).header, Envelope.decode(about).digest
     made = Stamp(
-        header.bus, digest, header.bot, header.subject, header.nonce, Verdict.ACCEPTED, None, None, bytes(32), 1, 0, "relay"
-    )  # fmt: skip
+        header.bus,
+        digest,
+        header.bot,
+        header.subject,
+        header.nonce,
+        Verdict.ACCEPTED,
+        None,
+        None,
+        bytes(32),
+        1,
+        0,
+        "relay",
+    )
     made = replace(made, **changes)
     store_by = 10_000 if made.verdict is Verdict.ACCEPTED else None
     return seal_stamps(key, [replace(made, store_by_ms=store_by)])[0]
 
 
 def inspect(folder: Path, data: bytes, *keys: str) -> tuple[int, list[str]]:
-    """The exit code, and what is wrong."""
+    """The exit code, and the problems."""
     file = folder / "thing"
     file.write_bytes(data)
     told = quickly("inspect", str(file), "--json", *keys, cwd=folder)

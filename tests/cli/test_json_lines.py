@@ -1,4 +1,4 @@
-"""JSON from a person: read as strictly as everything else, line by line, and never whole."""
+"""JSON from a person: read as strictly as all other input, line by line, and never whole."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_every_line_has_its_number(texts: list[str], ends: bool) -> None:
 
 
 def test_a_byte_order_mark_before_a_document_is_skipped(tmp_path: Path) -> None:
-    """Also before a later line: two files that were joined."""
+    """It is also skipped before a later line, as in two files that were joined."""
     file = tmp_path / "f"
     file.write_bytes(b'\xef\xbb\xbf{"n":1}\n\xef\xbb\xbf{"n":2}\n')
     assert [parse_json(line.text) for line in read(file)] == [{"n": 1}, {"n": 2}]

@@ -1,4 +1,4 @@
-"""Keys for bots, and a folder without the bus's own: what works there, and what is never made."""
+"""Keys for bots, and a folder without the bus's own keys: no command makes these there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.cli.folders import everything, facts, unwritable
 
 
 class TestWithoutSecrets:
-    """In a clone, where the private keys of the bus are not, and must not be made."""
+    """In a clone. The private keys of the bus are elsewhere, and must not be made here."""
 
     @pytest.mark.parametrize(
         "command",
@@ -77,7 +77,7 @@ class TestKeysNew:
         with unwritable(bus / "keys"):
             told = quickly("keys", "new", "greeter", "--out", "next.toml", cwd=bus)
         assert (told.code, "keys" in told.err, "cannot be written" in told.err) == (1, True, True)
-        assert not (bus / "next.toml").exists(), "no secret stands without its public key"
+        assert not (bus / "next.toml").exists(), "no secret exists without its public key"
 
     def test_on_a_full_disk(self, bus: Path) -> None:
         before = everything(bus)

@@ -30,14 +30,17 @@ def count_line(count: int) -> str:
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[FileIO, FileIO]]:
-    """A pipe's two ends. A test that closes one leaves no number behind that could be another file's by then."""
+    """A pipe's two ends.
+
+    They are file objects, so that a test which closes one leaves no number that another file gets.
+    """
     reading, writing = os.pipe()
     with FileIO(reading, "r") as read, FileIO(writing, "w") as write:
         yield read, write
 
 
 def end_of(writer: LogWriter) -> None:
-    """Close it, and wait for its thread, which must not write into a file that is opened later."""
+    """Close the writer, and wait for its thread, which must not write into a later file."""
     writer.close()
     writer._thread.join(PATIENCE_S)
     assert not writer._thread.is_alive()
@@ -70,7 +73,7 @@ def test_a_reader_that_does_not_read_blocks_nobody(pipe: tuple[FileIO, FileIO]) 
         writer.write(line)  # would never return: a pipe holds 64 KiB
     assert writer._waiting_bytes <= WAITING_BYTES
     assert writer._dropped > 0
-    # Once somebody reads, the log goes on, and says what is missing.
+    # When somebody reads again, the log goes on, and says how much is missing.
     got = bytearray()
 
     def read() -> None:
@@ -92,7 +95,11 @@ def test_a_reader_that_does_not_read_blocks_nobody(pipe: tuple[FileIO, FileIO]) 
 def test_the_last_lines_wait_for_a_thread_that_has_no_turn(
     pipe: tuple[FileIO, FileIO], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They say why the process ended. A busy machine may give the thread no turn for longer than a blocked one is waited for."""
+    """The last lines say why the process ended.
+
+    A busy machine may give the thread no turn for a long time. The end waits longer for such a
+    thread than for a blocked one.
+    """
     reading, writing = pipe
     turn, wait = threading.Event(), logs.LogWriter._put
     monkeypatch.setattr(logs, "CLOSE_S", 0.0)
@@ -120,7 +127,7 @@ def test_the_end_does_not_wait_for_a_reader_that_does_not_read(
 
 
 def test_a_torn_line_is_not_continued_by_the_next(tmp_path: Path) -> None:
-    """A file that may grow to 10 bytes: as on a disk that is almost full."""
+    """A file that may grow to 10 bytes, like one on a disk that is almost full."""
     code = f"""
 import os, resource, signal, sys
 sys.path[:0] = {sys.path!r}
@@ -144,7 +151,7 @@ writer._thread.join({PATIENCE_S})
 
 
 class Bus:
-    """`sealbus up` whose log goes wherever a test says."""
+    """`sealbus up`, with a log that goes where a test says."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -175,7 +182,7 @@ def end(process: subprocess.Popen[bytes]) -> int:
 
 
 def broken_pipe() -> tuple[int, Callable[[], None]]:
-    """A pipe whose reader goes away once the bus is up."""
+    """A pipe whose reader goes away after the start of the bus."""
     reading, writing = os.pipe()
 
     def breaks() -> None:
@@ -187,7 +194,7 @@ def broken_pipe() -> tuple[int, Callable[[], None]]:
 
 
 def closed_terminal() -> tuple[int, Callable[[], None]]:
-    """A terminal that is closed once the bus is up."""
+    """A terminal that is closed after the start of the bus."""
     ours, theirs = pty.openpty()
 
     def breaks() -> None:

@@ -1,4 +1,4 @@
-"""What holds for the options of every command."""
+"""Rules for the options of every command."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COMMANDS = dict(all_commands(cli))
 
 
 def options() -> Iterator[tuple[str, tuple[str, ...], click.Option, str]]:
-    """Every option of every command, with the name by which the documents say that it can be given."""
+    """Every option of every command, with its environment variable by the documents' rule."""
     for words, command in COMMANDS.items():
         for option in command.params:
             if isinstance(option, click.Option):

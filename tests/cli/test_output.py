@@ -1,4 +1,4 @@
-"""The standard streams of a process, broken in every way, under what ``output`` puts in their place."""
+"""The standard streams of a process, broken in every way, with ``output`` in their place."""
 
 from __future__ import annotations
 
@@ -97,7 +97,11 @@ output.finish()
 
 
 def test_a_closed_stream_s_number_goes_to_no_socket() -> None:
-    code = "import socket\nprint(min(one.fileno() for one in socket.socketpair()), file=sys.stderr); output.finish()"
+    code = """
+import socket
+print(min(one.fileno() for one in socket.socketpair()), file=sys.stderr)
+output.finish()
+"""
     closing = "import os\nfor number in (0, 1): os.close(number)\n"
     done = subprocess.run(
         [sys.executable, "-c", closing + TALK + code], stderr=subprocess.PIPE, timeout=PATIENCE_S, check=True
@@ -129,7 +133,8 @@ asyncio.run(main())
 """
     slow = python(code, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert slow.stderr is not None
-    assert slow.stderr.readline() == b"turning\n"  # nothing has been read from stdout, which is full by then
+    # By now stdout is full, because nobody has read from it.
+    assert slow.stderr.readline() == b"turning\n"
     out, _ = slow.communicate(timeout=PATIENCE_S)
     assert out.decode().split() == [f"{number}" for number in range(20_000)]
     assert slow.returncode == 0
@@ -145,7 +150,7 @@ def test_characters_that_a_terminal_lacks_are_escaped() -> None:
 
 
 def test_a_signal_ends_a_command_whose_thread_waits() -> None:
-    """Such as a name server's answer: neither asyncio nor the interpreter may wait for that thread."""
+    """The thread may wait for a name server. Neither asyncio nor the interpreter waits for it."""
     code = """
 import asyncio, time
 from sealbus_broker.cli.errors import Stopped

@@ -1,4 +1,7 @@
-"""Text from elsewhere, as people see it: letters of every script, and nothing that steers a terminal or deceives the eye."""
+"""Text from elsewhere, as people see it.
+
+Letters of every script are shown. Nothing steers a terminal or deceives the eye.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``sealbus pub``: an account of every message, whatever becomes of it, of the input, and of the output."""
+"""``sealbus pub`` accounts for every message, whatever happens to it, its input or its output."""
 
 from __future__ import annotations
 
@@ -55,8 +55,16 @@ def test_one_message_has_one_row(
 
 
 def test_every_line_has_one_row(hello: RunningBus) -> None:
-    given = (
-        b'\xef\xbb\xbf{"text":"a"}\n\n{"txt":"b"}\nnonsense\n{"text":"caf\xe9"}\n{"text":1,"text":"x"}\n{"text":"z"}'
+    given = b"\n".join(
+        [
+            b'\xef\xbb\xbf{"text":"a"}',
+            b"",
+            b'{"txt":"b"}',
+            b"nonsense",
+            b'{"text":"caf\xe9"}',
+            b'{"text":1,"text":"x"}',
+            b'{"text":"z"}',
+        ]
     )
     done = hello.run(*HELLO, "--file", "-", "--json", given=given)
     told = {row["line"]: (row["verdict"], row["reason"]) for row in rows(done.out)}
@@ -116,7 +124,7 @@ def test_an_answer_that_says_no_exits_3(hello: RunningBus) -> None:
             (row,) = rows(asked.out)
             if asked.code == 3 or time.monotonic() > deadline:
                 break
-            assert row["error"] == "NoReply"  # the bot that answers is not there yet
+            assert row["error"] == "NoReply"  # the bot that answers is not connected yet
     finally:
         answering.terminate()
         answering.wait(PATIENCE_S)
@@ -125,7 +133,10 @@ def test_an_answer_that_says_no_exits_3(hello: RunningBus) -> None:
 
 
 def test_a_message_without_verdict_is_found_by_its_nonce(tmp_path: Path) -> None:
-    """The relay stands still while a message is sent. Its nonce tells its verdict later, and it is delivered once."""
+    """The relay stands still while a message is sent.
+
+    Its nonce finds its verdict later, and the message is delivered once.
+    """
     with running_bus(tmp_path) as bus:
         process = bus.start(
             *(*HELLO, "--file", "-", "--json", "--timeout", "5"),
@@ -154,7 +165,7 @@ def test_a_message_without_verdict_is_found_by_its_nonce(tmp_path: Path) -> None
 
 
 async def stored_ingress(bus: RunningBus) -> int:
-    """How many messages bots have sent to the relay's stream until now."""
+    """The number of messages that bots have sent to the relay's stream until now."""
 
     async def ignore(_: Exception) -> None:
         pass
@@ -170,7 +181,7 @@ async def stored_ingress(bus: RunningBus) -> int:
 
 
 async def test_what_is_stopped_without_verdict_is_named(tmp_path: Path) -> None:
-    """The relay stands still, and a message is on its way to it, when the signal comes."""
+    """The relay stands still when the signal comes, and a message is on its way to it."""
     with running_bus(tmp_path) as bus:
         process = bus.start(
             *(*HELLO, "--file", "-", "--json"),
@@ -222,7 +233,7 @@ def test_a_signal_ends_it_while_it_waits_for_the_bus(tmp_path: Path, how: tuple[
 
 
 def test_a_terminal_s_status_line_takes_no_row(hello: RunningBus, tmp_path: Path) -> None:
-    """The rows go to the file, though the status line is drawn on a terminal meanwhile."""
+    """The rows go to the file. Meanwhile the status line is drawn on a terminal."""
     file, out = tmp_path / "f", tmp_path / "rows"
     file.write_text('{"text": "x"}\n' * 2000)
     terminal, end = pty.openpty()
@@ -264,7 +275,7 @@ def test_a_signal_ends_it_while_it_waits_for_a_line(hello: RunningBus, number: s
 
 
 def test_what_was_interrupted_is_gone_on_with(hello: RunningBus, tmp_path: Path) -> None:
-    """Each line is sent once by the two runs together."""
+    """The two runs together send each line once."""
     file = tmp_path / "f"
     file.write_text("".join(f'{{"text": "{number}"}}\n' for number in range(1, 6_001)))
     first = hello.start(
@@ -314,12 +325,12 @@ def test_a_full_disk_ends_it_with_an_account(hello: RunningBus, tmp_path: Path) 
     assert "accepted" in told.decode()
     assert "--from-line" in told.decode()
     assert "No space left on device" in told.decode()
-    assert "accepted " in told_of_one.decode()  # the sender must know that it was
+    assert "accepted " in told_of_one.decode()  # the sender must know it
     assert "Traceback" not in told.decode() + told_of_one.decode()
 
 
 def test_a_slow_reader_gets_every_row(hello: RunningBus, tmp_path: Path) -> None:
-    """Nothing is read for as long as the bus takes to answer; then every row is there."""
+    """The reader begins when the bus has answered. Then every row is there."""
     file = tmp_path / "f"
     file.write_text('{"text": "x"}\n' * 3000)
     process = hello.start(*HELLO, "--file", str(file), "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -347,7 +358,7 @@ sys.exit(code)
 
 
 def test_a_large_file_costs_no_memory(hello: RunningBus, tmp_path: Path) -> None:
-    """Of 100 MB a few lines are in memory at a time."""
+    """Only a few lines of 100 MB are in memory at a time."""
     peaks, file = [], tmp_path / "f"
     for count in (1, 1000):
         with file.open("w") as writing:
@@ -369,7 +380,7 @@ def test_a_large_file_costs_no_memory(hello: RunningBus, tmp_path: Path) -> None
 
 
 async def test_a_message_that_was_not_sent_before_the_end_has_a_row() -> None:
-    """As where the output is lost while messages wait for their turn: the bot is closed, and they are not sent."""
+    """Messages wait for their turn, and the bot is closed, as after a loss of the output."""
     key, bus_key = SigningKey.generate(KeyKind.BOT), SigningKey.generate(KeyKind.BUS).public.raw
     bot = Bot(Credentials("mybus", "greeter", key, ("nats://127.0.0.1:4222",), frozenset([bus_key])))
     await bot.close()

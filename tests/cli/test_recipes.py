@@ -1,4 +1,4 @@
-"""The programs in docs/bots.md run as they stand there, on the bus that `sealbus init` makes."""
+"""The programs of docs/bots.md run unchanged on the bus that `sealbus init` makes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "bots.md"
 
 
 def programs() -> list[str]:
-    """The programs of the document that import the library, without those of ``test_examples.py``."""
+    """The document's programs that import the library, except those of ``test_examples.py``."""
     text = BLOCK.sub("", DOCUMENT.read_text())
     blocks: list[str] = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     return [block for block in blocks if "from sealbus import" in block]
 
 
 def run(bus: RunningBus, program: str) -> str:
-    """Run ``program`` as the bot ``greeter``; what it printed."""
+    """Run ``program`` as the bot ``greeter``, and give its output."""
     environment = clean_environment(SEALBUS_CREDENTIALS=str(bus.folder / "mybus" / "credentials" / "greeter.toml"))
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],

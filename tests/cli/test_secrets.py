@@ -1,4 +1,4 @@
-"""Secrets are repeated nowhere, and those of somebody else end in a sentence."""
+"""No output repeats a secret, and another user's secrets end in a sentence."""
 
 from __future__ import annotations
 
@@ -45,8 +45,14 @@ def test_a_seed_in_a_wrong_place_is_not_repeated(bus: Path, command: list[str]) 
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("bus: mybus", "bus: SEED"), ("  greeter:", "  SEED:"), ("[greetings.sent]", "[SEED]"), ("1000/s", "SEED"), ("operator]", "SEED]")],
-)  # fmt: skip
+    [
+        ("bus: mybus", "bus: SEED"),
+        ("  greeter:", "  SEED:"),
+        ("[greetings.sent]", "[SEED]"),
+        ("1000/s", "SEED"),
+        ("operator]", "SEED]"),
+    ],
+)
 def test_a_seed_in_the_policy_is_not_repeated(bus: Path, old: str, new: str) -> None:
     seed = SigningKey.generate(KeyKind.BOT).seed_text
     policy = bus / "policy.yaml"
@@ -59,9 +65,9 @@ def test_a_seed_in_the_policy_is_not_repeated(bus: Path, old: str, new: str) -> 
 
 @pytest.fixture
 def mortal(bus: Path) -> tuple[str, ...]:
-    """How to run a command without root's right to read everything; skips where that cannot be had.
+    """The prefix that takes root's right to read everything. Skips the test if there is none.
 
-    `.sealbus` and `credentials` are then somebody else's, as after `sudo sealbus up`.
+    `.sealbus` and `credentials` then belong to another user, as after `sudo sealbus up`.
     """
     if os.geteuid() != 0:
         for name in (".sealbus", "credentials"):

@@ -1,4 +1,4 @@
-"""`init`, `up` and `prepare`: what they write into a folder, and whose keys they take."""
+"""`init`, `up` and `prepare`: the files that they write into a folder, and the keys they take."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_prepare_says_where_the_bus_is_found(clone: Path) -> None:
     assert facts(clone)["servers"] == ["nats://a:1", "nats://b:2"]
 
 
-def test_prepare_in_a_folder_that_cannot_be_written_shows_what_belongs_there(clone: Path, tmp_path: Path) -> None:
+def test_prepare_in_an_unwritable_folder_shows_the_contents(clone: Path, tmp_path: Path) -> None:
     (clone / "bus.toml").unlink()
     (clone / ".sealbus").mkdir()
     conf = tmp_path / "nats.conf"

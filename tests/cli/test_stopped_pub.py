@@ -17,7 +17,10 @@ from tests.waiting import PATIENCE_S
 
 
 class Hole:
-    """A way to the bus that lets a bot in, and swallows what it says from its first stored message on."""
+    """A proxy to the bus that lets a bot in.
+
+    From the bot's first stored message on it forwards nothing to the bus.
+    """
 
     def __init__(self, port: int) -> None:
         self._port = port

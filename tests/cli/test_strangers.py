@@ -1,4 +1,4 @@
-"""Credentials in a folder that are of another bus, have another key, or name another address."""
+"""Credentials in a folder that have another bus, another key or another address."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class TestStrangers:
         assert "names another address than bus.toml: nats://elsewhere:4222" in capsys.readouterr().err
 
     def test_a_file_of_another_bot_is_not_spoken_with(self, bus: Path) -> None:
-        """Who says `--as greeter` does not speak as the operator, whatever file lies there."""
+        """`--as greeter` never speaks as the operator, whatever file is in the folder."""
         shutil.copy(bus / "credentials/operator.toml", bus / "credentials/greeter.toml")
         for command in (["pub", "greetings.sent", "{}"], ["sub", "greetings.sent"]):
             told = quickly(*command, "--as", "greeter", cwd=bus)

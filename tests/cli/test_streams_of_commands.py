@@ -1,7 +1,8 @@
-"""Every command with standard streams that are closed, full, broken or stuck: no traceback, and the exit codes that the documents promise.
+"""Every command with standard streams that are closed, full, broken or stuck.
 
-A command whose data cannot be written has failed (1); one whose reader has left has not (0). What cannot be said on stderr
-changes nothing, and neither does a stdin that the command does not read.
+There is no traceback, and the exit codes are those of the documents. A command that cannot write
+its data has failed (1). A command whose reader has left has not failed (0). A stderr that cannot
+be written changes nothing, and neither does a stdin that the command does not read.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.skipif(not FULL.exists(), reason="the platform has no d
 
 @dataclass(frozen=True)
 class State:
-    """What is wrong with the three streams; a stream that is not named is a pipe, and stdin is empty."""
+    """The state of the three streams. An unnamed stream is a pipe, and stdin is empty."""
 
     stdin: str = "null"
     stdout: str = "pipe"
@@ -56,7 +57,7 @@ STATES = [
     State(stderr="stuck"),
 ]
 SERVING = [State("closed", "closed", "closed"), State("null", "full", "full"), State("null", "broken", "stuck")]
-"""The same for what runs until it is told to stop: each takes seconds."""
+"""The same for commands that run until a signal. Each takes seconds."""
 
 CLOSING = """
 import os, sys
@@ -68,7 +69,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 @contextmanager
 def streams(state: State) -> Iterator[tuple[list[str], dict[str, Any]]]:
-    """What stands before a command, and ``Popen``'s arguments, for it to be in ``state``."""
+    """The prefix of a command and the arguments of ``Popen`` that put it into ``state``."""
     with ExitStack() as stack:
 
         def opened(how: str) -> Any:
@@ -95,14 +96,14 @@ def streams(state: State) -> Iterator[tuple[list[str], dict[str, Any]]]:
 
 @contextmanager
 def started(state: State, command: Sequence[str], cwd: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in ``state``. When the block ends, however it does, it has ended too, and its pipes are closed."""
+    """A process in ``state``. After the block it has ended, and its pipes are closed."""
     with streams(state) as (before, given):
         environment = clean_environment()
         with subprocess.Popen([*before, *command], cwd=cwd, env=environment, **given) as process:
             try:
                 yield process
             finally:
-                process.terminate()  # a server takes what it has started with it
+                process.terminate()  # a server ends the processes that it has started
                 try:
                     process.wait(PATIENCE_S)
                 finally:
@@ -121,7 +122,10 @@ def fill(writing: int) -> None:
 
 @dataclass
 class Case:
-    """How to call one command so that it does its work: ``{folder}`` is a copy of the bus's folder, or the running bus's."""
+    """A call of one command that does its work.
+
+    ``{folder}`` is a copy of the bus's folder, or the folder of the running bus.
+    """
 
     arguments: tuple[str, ...]
     online: bool = False
@@ -130,7 +134,10 @@ class Case:
 
 HELLO = '{"text": "x"}'
 LINES = [HELLO if number % 8 == 0 else "no JSON" for number in range(IN_FLIGHT + 1)]
-"""Of a file that is published: one has to wait for room. All have a row, and a few are sent: the rate is shared by all who publish at once."""
+"""The lines of a file that is published. One has to wait for room, and every line has a row.
+
+Only a few are sent, because all who publish at once share the rate.
+"""
 PLACE = consumer_name("listener", "greetings.sent", "streams")
 CASES = {
     "init": Case(("init", "other", "--dir", "{folder}/other")),
@@ -178,7 +185,7 @@ SERVERS = {
     "up": ("up", "--dir", "{folder}", "--port", "{port}"),
     "relay": ("relay", "--dir", "{folder}", "--name", "second"),
 }
-"""Commands that run until they are told to stop."""
+"""Commands that run until a signal."""
 
 
 def test_every_command_has_a_case() -> None:
@@ -188,7 +195,7 @@ def test_every_command_has_a_case() -> None:
 
 @pytest.fixture(scope="module")
 def clock(hello: RunningBus) -> Iterator[None]:
-    """The bot that answers requests, one message to be read, a place that is remembered, and a record."""
+    """The bot that answers requests, a message to read, a remembered place, and a record."""
     code = """
 from sealbus import Bot
 import asyncio
@@ -210,7 +217,7 @@ asyncio.run(bot.run())
 
 
 def expected(state: State, code: int, out: bytes) -> int:
-    """The code that ``state`` makes of ``code``, where the command has ``out`` to write."""
+    """The exit code in ``state`` of a command that writes ``out`` and else exits with ``code``."""
     if not out or state.stdout == "pipe":
         return code
     return 0 if state.stdout == "broken" else 1
@@ -264,7 +271,7 @@ def test_a_server_with_broken_streams(name: str, state: State, hello: RunningBus
         )
     arguments = [word.format(folder=folder, port=port) for word in SERVERS[name]]
     with started(state, [*SEALBUS, *arguments]) as process:
-        # What it says of itself cannot be seen here.
+        # Its own output cannot be seen here.
         wait_until(lambda: answers(port) and catches(process.pid, signal.SIGTERM))
         for payload, code in ((HELLO, 0), ("{}", 3)):  # a refusal is logged
             sent = hello.run("pub", "greetings.sent", payload, "--as", "greeter", "--dir", f"{folder}")
@@ -333,5 +340,5 @@ def test_a_bot_whose_log_cannot_be_written_goes_on(hello: RunningBus, state: Sta
     code = "import os\nos.environ['X'] = 'y'\n" + LIBRARY
     with started(state, [sys.executable, "-c", code, f"log-{state}"], hello.folder) as process:
         process.communicate(timeout=PATIENCE_S)
-    # Python itself gives 120 where it cannot flush a stream at its end.
+    # Python itself exits with 120 if it cannot flush a stream at its end.
     assert process.returncode in (0, 120)

@@ -1,4 +1,4 @@
-"""``sealbus sub``: whose place it uses."""
+"""``sealbus sub``, and the place that it uses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def rows(out: str) -> list[dict[str, Any]]:
 
 
 def test_two_who_listen_both_hear_everything(hello: RunningBus) -> None:
-    """Without --durable each has a place of its own, and the bus is told to forget it."""
+    """Without --durable each has a place of its own, and tells the bus to forget it."""
     both = [
         hello.start(
             *("sub", "greetings.sent", "--as", "listener", "-n", "6", "--idle", "60", "--json"),
@@ -34,12 +34,12 @@ def test_two_who_listen_both_hear_everything(hello: RunningBus) -> None:
         assert hello.run("pub", "greetings.sent", json.dumps({"text": f"{said}"}), "--as", "greeter").code == 0
     for one in both:
         heard = [int(row["payload"]["text"]) for row in rows(one.communicate()[0].decode())]
-        # From where it began it has heard each, although the other heard it too.
+        # It has heard every message since its beginning, although the other heard them too.
         assert heard == list(range(heard[0], heard[0] + 6))
 
 
 def test_a_denied_subscription_is_not_waited_for(hello: RunningBus) -> None:
-    """It says that it waits only once the subscription is there."""
+    """The command says that it waits only after the subscription exists."""
     told = hello.run("sub", "greetings.sent", "--as", "greeter")
     assert told.code == 3
     assert "waiting for" not in told.err
@@ -47,7 +47,7 @@ def test_a_denied_subscription_is_not_waited_for(hello: RunningBus) -> None:
 
 
 def test_a_named_place_goes_on_where_it_was(hello: RunningBus) -> None:
-    """Also with -n: the last message that was shown is done."""
+    """This also holds with -n: the last message that was shown is done."""
 
     def heard(count: int, *more: str) -> list[str]:
         place = ("--durable", "named", "-n", str(count), "--json")

@@ -1,4 +1,4 @@
-"""``sealbus subscriptions``, and ``sub`` with a place that is remembered."""
+"""``sealbus subscriptions``, and ``sub`` with a remembered place."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.cli.bus import RunningBus
 
 @pytest.fixture(scope="module")
 def place(hello: RunningBus) -> str:
-    """A durable subscription that has two messages to come; its consumer's name."""
+    """The consumer of a durable subscription that has two messages to come."""
     hello.run(
         "sub", "greetings.sent", "--as", "listener", "--durable", "kept", "--from", "all", "-n", "1", "--idle", "1"
     )
@@ -22,7 +22,7 @@ def place(hello: RunningBus) -> str:
 
 
 def listed(bus: RunningBus, *options: str) -> dict[str, dict[str, object]]:
-    """What ``ls`` shows, by consumer."""
+    """The rows of ``ls``, by consumer."""
     ran = bus.run("subscriptions", "ls", "--json", *options)
     assert ran.code == 0, ran.err
     rows = [json.loads(line) for line in ran.out.splitlines()]

@@ -1,4 +1,4 @@
-"""The README's recipe for a network: a nats-server of one's own with TLS, under a certificate authority of one's own."""
+"""The README's recipe for a network: an own nats-server with TLS, and an own authority."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ pytestmark = pytest.mark.skipif(
     shutil.which("openssl") is None, reason="certificates are made with the openssl command"
 )
 
-CERTIFICATES = """
-openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=testing -keyout ca.key -out ca.pem
-openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost -keyout server.key -out server.csr
-openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.pem
-"""
+REQUEST = "openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+SIGN = "openssl x509 -req -CA ca.pem -CAkey ca.key -CAcreateserial -days 2"
+CERTIFICATES = (
+    f"{REQUEST} -x509 -days 2 -subj /CN=testing -keyout ca.key -out ca.pem",
+    f"{REQUEST} -subj /CN=localhost -keyout server.key -out server.csr",
+    f"{SIGN} -in server.csr -extfile names -out server.pem",
+)
 
 
 @pytest.fixture
@@ -35,14 +37,14 @@ def certificates(tmp_path: Path) -> Path:
     folder = tmp_path / "certificates"
     folder.mkdir()
     (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
-    for line in CERTIFICATES.strip().splitlines():
+    for line in CERTIFICATES:
         subprocess.run(line.split(), cwd=folder, check=True, capture_output=True)
     return folder
 
 
 @contextlib.contextmanager
 def running(command: list[str], log: Path, said: str, **environment: str) -> Iterator[None]:
-    """A process that has said ``said`` in its log."""
+    """A process with ``said`` in its log."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **environment})
     try:
@@ -71,6 +73,6 @@ def test_the_recipe_of_the_readme_works(tmp_path: Path, certificates: Path) -> N
 
 
 def readme_config() -> str:
-    """The configuration that the README shows."""
+    """The configuration in the README."""
     section = (ROOT / "README.md").read_text().split("## On a network")[1]
     return section.split("```")[1].removeprefix("\n")

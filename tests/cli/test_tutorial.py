@@ -1,4 +1,4 @@
-"""The tutorial works as it is written: all its commands and programs, in order, on a new bus."""
+"""The tutorial works as written: all its commands and programs, in order, on a new bus."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LASTING = ("sealbus up", "python alarm.py")
 """Commands that run until Ctrl-C."""
 
 HEARD = "sensor says: the cellar has 41.0 degrees"
-"""Said to be on the alarm's terminal."""
+"""The text on the alarm's terminal, as the tutorial says."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Block:
     """A code block of the document."""
 
     file: str | None
-    """The file that the sentence before it names."""
+    """The file that the sentence before the block names."""
     language: str
     text: str
 
@@ -69,7 +69,7 @@ class Terminal:
     process: subprocess.Popen[bytes]
 
     def said(self) -> str:
-        """Its text. A log has sentences on a terminal, and JSON in a file: here are the sentences."""
+        """The text of the log, with sentences as on a terminal. In the file they are JSON."""
         shown = []
         for line in self.log.read_text().splitlines():
             is_json = line.startswith("{") and line.endswith("}")
@@ -78,7 +78,7 @@ class Terminal:
         return "\n".join(shown)
 
     def wait_for(self, shown: str) -> None:
-        """Wait until it begins with this."""
+        """Wait until the log begins with ``shown``."""
 
         def is_there() -> bool:
             assert self.process.poll() is None, self.log.read_text()
@@ -88,7 +88,7 @@ class Terminal:
 
 
 class Reader:
-    """Somebody who does what the tutorial says."""
+    """A reader who does everything that the tutorial says."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.folder = folder
@@ -115,7 +115,7 @@ class Reader:
             file.write(block.text)
 
     def run(self, commands: str) -> str:
-        """Run commands to their end; what they wrote."""
+        """Run commands to their end, and give their output."""
         server = f"nats://127.0.0.1:{self._port}"
         commands = commands.replace("init mybus", f"init mybus --server {server}")
         done = subprocess.run(
@@ -133,7 +133,7 @@ class Reader:
 
     @contextmanager
     def terminal(self, command: str) -> Iterator[Terminal]:
-        """Run a command until the end of the block, which is Ctrl-C."""
+        """Run a command until the end of the block, which sends Ctrl-C."""
         log = self.folder.parent / f"{command.rsplit(maxsplit=1)[-1]}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
