@@ -19,6 +19,6 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
 
 @pytest.fixture
 async def streams(scene: Scene) -> Scene:
-    """The same with the bus's streams."""
+    """The same, with the bus's streams."""
     await provision(scene.relay, scene.policy)
     return scene

@@ -1,4 +1,7 @@
-"""A real nats-server with the bus's configuration, the relay's login, its admission, and bots that come in by the front door."""
+"""A real nats-server with the bus's configuration, the relay's login and its admission.
+
+Bots come in as they do on a real bus.
+"""
 
 from __future__ import annotations
 
@@ -43,12 +46,15 @@ def bot_rule(name: str, key: SigningKey, *, subscribe: tuple[str, ...] = (), pub
 
 
 def a_policy(*bots: BotRule, limits: Limits = LIMITS) -> Policy:
-    """A policy that knows ``bots`` and no subject: what NATS itself enforces needs no more."""
+    """A policy that knows ``bots`` and no subject. The rules that NATS enforces need no more."""
     return Policy("shop", bytes(32), frozenset(), {bot.name: bot for bot in bots}, (), limits)
 
 
 def a_config(folder: Path, secrets: BusSecrets, port: int | None = None) -> NatsConfig:
-    """The bus's NATS configuration on a free port. Without fsync: nothing here is about power failures."""
+    """The bus's NATS configuration on a free port.
+
+    It is without fsync, because no test here is about power failures.
+    """
     return NatsConfig(
         store_dir=folder / "jetstream",
         relay=secrets.relay.public,
@@ -60,7 +66,7 @@ def a_config(folder: Path, secrets: BusSecrets, port: int | None = None) -> Nats
 
 @dataclass(slots=True)
 class Door:
-    """One bot's connection, and what NATS said it may not do."""
+    """One bot's connection, and the complaints of NATS about it."""
 
     nc: Client
     complaints: list[str]
@@ -74,7 +80,7 @@ class Door:
 
 @dataclass(slots=True)
 class Scene:
-    """The stage of a test."""
+    """Everything that a test needs around it."""
 
     server: NatsServer
     secrets: BusSecrets
@@ -87,7 +93,7 @@ class Scene:
 
     @property
     def url(self) -> str:
-        """Where NATS is."""
+        """The address of NATS."""
         return self.server.url
 
     def change(self, **fields: Any) -> None:
@@ -95,7 +101,7 @@ class Scene:
         self.policy = replace(self.policy, **fields)
 
     async def login(self) -> HardenedClient:
-        """Another connection of the relay's."""
+        """Make another connection of the relay."""
 
         async def complain(error: Exception) -> None:
             self.complaints.append(str(error))
@@ -114,7 +120,10 @@ class Scene:
         sign: Callable[[SigningKey, bytes, bytes], bytes] = sign_connect,
         **options: Any,
     ) -> Door:
-        """Connect as a bot would, by nats-py's public interface alone. Raises nats-py's error where NATS refuses."""
+        """Connect like a bot, by nats-py's public interface alone.
+
+        Raises nats-py's error if NATS refuses.
+        """
         key = key or self.keys[name]
         admission = token or AdmissionText(name, key.public.text, consumers).encode()
         complaints: list[str] = []
@@ -131,37 +140,40 @@ class Scene:
         return Door(client, complaints)
 
     async def client(self, **options: Any) -> Client:
-        """Connect by nats-py's public interface. Raises nats-py's error where NATS refuses."""
+        """Connect by nats-py's public interface. Raises nats-py's error if NATS refuses."""
         client = Client()
         self.open.append(client)
         await client.connect(self.url, **({"allow_reconnect": False, "connect_timeout": PATIENCE_S} | options))
         return client
 
     async def api(self, call: str, body: object = None) -> dict[str, Any]:
-        """The relay asks JetStream."""
+        """Ask JetStream as the relay does."""
         data = b"" if body is None else json.dumps(body).encode()
         answered: dict[str, Any] = json.loads((await self.relay.request(f"$JS.API.{call}", data, PATIENCE_S)).data)
         return answered
 
     async def stored(self, stream: str) -> int:
-        """How many messages ``stream`` holds."""
+        """The number of messages in ``stream``."""
         count: int = (await self.api(f"STREAM.INFO.{stream}"))["state"]["messages"]
         return count
 
     async def close(self) -> None:
-        """Everything ends."""
+        """End everything."""
         for client in self.open:
             await client.close()
         await self.server.stop()
 
 
 def no_quiet() -> Callable[[], float]:
-    """A clock by which so much time passes between any two lines that each is written into the log."""
+    """A clock with so much time between any two lines that each is written into the log."""
     return count(0, max(QUIET_S, PERIOD_S)).__next__
 
 
 async def raise_curtain(folder: Path) -> Scene:
-    """A bus of three bots: ``order``, ``inventory`` (subscribes ``orders.>``) and ``thief`` (subscribes ``news.>``)."""
+    """Start a bus of three bots.
+
+    ``order`` publishes, ``inventory`` subscribes to ``orders.>`` and ``thief`` to ``news.>``.
+    """
     secrets = BusSecrets.generate()
     keys = {name: SigningKey.generate(KeyKind.BOT) for name in ("order", "inventory", "thief")}
     policy = a_policy(

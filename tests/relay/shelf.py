@@ -1,4 +1,7 @@
-"""A journal and a ledger by script: what the server stores, when, and what of it the relay hears. Time is a number; judge and stamps are real."""
+"""A journal and a ledger by script: when the server stores an entry, and when the relay hears it.
+
+Time is a number. The judge and the stamps are real.
+"""
 
 from __future__ import annotations
 
@@ -26,18 +29,18 @@ from tests.gate.world import BUS_KEY, BUS_KEYS, NOW, POLICY, sealed_stamp
 
 @dataclass
 class Clocks:
-    """The relay's two, and the server's."""
+    """The two clocks of the relay, and the server's clock."""
 
     wall_ms: int = NOW
     monotonic_ms: int = 0
     server_ms: int = NOW
 
     def monotonic(self) -> float:
-        """In seconds, as Python's."""
+        """Seconds, like Python's."""
         return self.monotonic_ms / 1000
 
     def tick(self, ms: int) -> None:
-        """Time passes."""
+        """Let time pass."""
         self.wall_ms += ms
         self.monotonic_ms += ms
         self.server_ms += ms
@@ -45,19 +48,19 @@ class Clocks:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What becomes of one attempt."""
+    """The course of one attempt."""
 
     before: int = 0
-    """How many ms pass until the server stores what was written."""
+    """How many ms pass until the server stores the entries."""
     after: int = 0
-    """How many more until its answer is here."""
+    """How many more ms pass until its answer arrives."""
     stores: bool = True
-    """Whether the server has got it at all."""
+    """Whether the entries reach the server."""
     answers: bool = True
     unheard: tuple[int, ...] = ()
-    """Which entries get no answer, where others do."""
+    """The entries without an answer, if the others have one."""
     then: Callable[[], None] = lambda: None
-    """What else happens before the answer is here."""
+    """Happens before the answer arrives."""
 
 
 @dataclass
@@ -69,9 +72,9 @@ class Shelf:
     clocks: Clocks = field(default_factory=Clocks)
     since_ms: int | None = None
     attempts: deque[Attempt] = field(default_factory=deque)
-    """What is to come; behind them, all goes well."""
+    """The attempts to come. After them, every attempt succeeds."""
     written: list[list[Entry]] = field(default_factory=list)
-    """By the relay, in each attempt."""
+    """The entries that the relay wrote in each attempt."""
     copies: list[Copy] = field(default_factory=list)
     ids: dict[str, int] = field(default_factory=dict)
     looked: list[int] = field(default_factory=list)
@@ -81,7 +84,7 @@ class Shelf:
     verifier: Verifier = field(default_factory=Verifier)
     meters: RateMeters = field(default_factory=RateMeters)
 
-    # ---- as the relay's journal ----------------------------------------------------------------------------------
+    # ---- as the relay's journal ------------------------------------------------------------------
 
     async def persist(self, attempt: Callable[[], Awaitable[str | None]]) -> None:
         while (trouble := await attempt()) is not None:
@@ -105,14 +108,14 @@ class Shelf:
             return Stored(stream, self.ids[name], duplicate=True)
         return Stored(stream, self.hold(name, entry.data, self.clocks.server_ms), duplicate=False)
 
-    # ---- as the relay's ledger -----------------------------------------------------------------------------------
+    # ---- as the relay's ledger -------------------------------------------------------------------
 
     @property
     def stream(self) -> str:
         return "ACCEPTED" if self.delivery is Delivery.STREAM else "LIVE"
 
     async def known(self) -> None:
-        """It always is."""
+        """The ledger is always known."""
 
     def remember(self, sequence: int) -> None:
         self.seen = max(self.seen, sequence)
@@ -121,17 +124,17 @@ class Shelf:
         self.looked.append(sequence)
         return self.copies[sequence - 1]
 
-    # ---- for tests -----------------------------------------------------------------------------------------------
+    # ---- for tests -------------------------------------------------------------------------------
 
     def hold(self, name: str | None, data: bytes, stored_ms: int) -> int:
-        """Have the stream hold ``data``; its sequence."""
+        """Have the stream hold ``data``. Gives its sequence."""
         self.copies.append(Copy(data, stored_ms))
         if name is not None:
             self.ids[name] = len(self.copies)
         return len(self.copies)
 
     def item(self, data: bytes, *, position: int = 7, session: str = "order", redelivered: bool = False) -> Item:
-        """A message that has come and is judged now."""
+        """A message that has arrived and is judged now."""
         place = position if self.delivery is Delivery.STREAM else None
         arrival = Arrival(session, data, self.delivery, NOW, place, redelivered)
         moment = Moment(self.clocks.wall_ms, self.since_ms)
@@ -152,32 +155,32 @@ class Shelf:
         asyncio.run(storing.store(items, self.policy, given))
 
     def stamp(self, at: int, entry: int = 0) -> Stamp:
-        """The stamp that was written in the attempt ``at``."""
+        """The stamp that the relay wrote in the attempt ``at``."""
         return opened(self.written[at][entry].data)
 
     def receipt(self, at: int) -> bytes:
-        """The same, sealed, as it was written."""
+        """The same, sealed as it was written."""
         return split_delivery(self.written[at][0].data)[1]
 
     @property
     def names(self) -> list[str | None]:
-        """Under which id each attempt's first entry was written."""
+        """The id of each attempt's first entry."""
         return [entries[0].headers.get("Nats-Msg-Id") for entries in self.written]
 
 
 def is_told(item: Item, reason: Reason | None) -> bool:
-    """Whether it ends with this verdict, and its sender may hear it."""
+    """Whether the item ends with this verdict, and its sender may hear it."""
     return item.done and item.tell and item.judgment.reason is reason
 
 
 def opened(data: bytes) -> Stamp:
-    """The stamp in what is stored, or by itself."""
+    """The stamp of a stored delivery, or a stamp by itself."""
     with contextlib.suppress(Malformed):
         data = split_delivery(data)[1]
     return open_stamp(data, BUS_KEYS, Verifier())
 
 
 def note(data: bytes, **changes: Any) -> bytes:
-    """What closes an id."""
+    """The note that closes an id."""
     refused = {"verdict": Verdict.DROPPED, "reason": Reason.STALE, "detail": "waited", **changes}
     return sealed_stamp(data, **cast("Any", refused))

@@ -1,4 +1,4 @@
-"""Who gets in, on a real nats-server, and who does not and why."""
+"""Logins on a real nats-server: who is admitted, who is refused, and why."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.relay.scene import LIMITS, Door, Scene, a_policy, bot_rule, no_quiet,
 from tests.waiting import PATIENCE_S, until
 
 
-async def test_a_bot_with_its_own_key_is_admitted_by_the_public_interface(scene: Scene) -> None:
+async def test_a_bot_with_its_key_is_admitted_by_the_public_interface(scene: Scene) -> None:
     door = await scene.bot("order")
     await door.nc.publish("send.order", b"hello")
     await door.nc.flush()
@@ -37,7 +37,10 @@ async def test_a_bot_with_its_own_key_is_admitted_by_the_public_interface(scene:
 
 
 async def refused(scene: Scene, name: str, **how: Any) -> str:
-    """Try to connect; return why the relay's log says it was refused. NATS itself says nothing but that it was."""
+    """Try to connect, and return the reason for the refusal in the relay's log.
+
+    NATS tells the bot only that it was refused.
+    """
     with capture_logs() as logs, pytest.raises(nats.errors.Error) as told:
         await scene.bot(name, **how)
     assert "authorization violation" in str(told.value).lower()
@@ -193,7 +196,7 @@ async def test_the_log_says_who_came_and_who_was_refused_and_no_secret(scene: Sc
 
 
 async def test_whoever_never_logs_in_is_hung_up_on(scene: Scene) -> None:
-    """Else a stranger could hold all of a server's connections for nothing."""
+    """Otherwise a stranger could hold all of a server's connections at no cost."""
     reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(scene.url).port)
     async with asyncio.timeout(PATIENCE_S):
         said = await reader.read()
@@ -248,7 +251,10 @@ async def test_a_bot_cannot_reach_the_callout(scene: Scene) -> None:
 
 
 class Forger:
-    """Makes what a nats-server asks the relay. Nobody but the server can: it lets no login publish on the callout's subject."""
+    """Makes the request that nats-server sends to the relay.
+
+    Nobody but the server can send it, because no login may publish on the callout's subject.
+    """
 
     def __init__(self, scene: Scene) -> None:
         self.admission = scene.admission
@@ -271,11 +277,11 @@ class Forger:
         }
 
     def token(self, key: SigningKey | None = None) -> str:
-        """The request, signed by the server it names or by ``key``."""
+        """The request, signed by ``key`` or by the server that it names."""
         return jwt.sign(self.claims, key or self.server, now_ms() // 1000)
 
     async def answer(self, token: str | bytes) -> dict[str, Any]:
-        """The claims of the relay's answer. Raises :class:`Malformed` where it has none to give."""
+        """The claims of the relay's answer. Raises :class:`Malformed` if it gives no answer."""
         data = token.encode() if isinstance(token, str) else token
         body = (await self.admission._answer(data)).split(b".")[1]
         claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(body + b"=="))
@@ -291,7 +297,7 @@ async def test_no_login_may_publish_what_the_server_asks(scene: Scene) -> None:
 
 
 async def test_a_whole_request_is_answered(scene: Scene) -> None:
-    """The control of the tests below: each spoils one thing."""
+    """The control of the tests below. Each of them spoils one field."""
     forger = Forger(scene)
     claims = await forger.answer(forger.token())
     assert claims["sub"] == forger.claims["nats"]["user_nkey"]
@@ -341,7 +347,7 @@ async def test_a_request_with_one_thing_wrong_is_not_answered(
         await forger.answer(forger.token())
 
 
-async def test_a_request_signed_by_another_key_or_algorithm_is_not_answered(scene: Scene) -> None:
+async def test_a_request_with_another_key_or_algorithm_is_not_answered(scene: Scene) -> None:
     forger = Forger(scene)
     head, body, signature = forger.token().split(".")
     other = forger.token(SigningKey.generate(KeyKind.BUS)).split(".")

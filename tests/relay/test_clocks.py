@@ -1,4 +1,4 @@
-"""A relay's clock beside nats-server's: the difference that is certain, and how much of it is allowed."""
+"""A relay's clock and nats-server's clock: the certain difference, and the allowed part of it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_only_a_certain_difference_counts(before: int, server: int, after: int, 
 
 @pytest.mark.parametrize(("difference", "way"), [(501, "0.5 s ahead of"), (-12_340, "12.3 s behind")])
 def test_more_than_half_of_the_skew_is_refused(difference: int, way: str) -> None:
-    """Half, because another relay may be as far off in the other direction."""
+    """Half, because the clock of another relay may differ as much in the other direction."""
     check(ACCEPTED, 500, 1000)
     check(ACCEPTED, -500, 1000)
     with pytest.raises(ClocksApart, match=f"{way} nats-server's, .* clock_skew allows 0.5 s") as told:

@@ -1,4 +1,4 @@
-"""Durable subscriptions as JetStream keeps them: how many a bus takes, and how long it keeps one that nobody uses."""
+"""Durable subscriptions in JetStream: their number, and the time until an unused one is removed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def names(scene: Scene) -> list[str]:
 
 
 async def test_a_bus_takes_more_than_a_thousand(streams: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And a bot no more than its own."""
+    """A bot has no more than its own limit."""
     monkeypatch.setattr(consumers, "REQUEST_S", 60.0)
     made = Subscriptions(streams.relay)
 
@@ -40,7 +40,8 @@ async def test_a_bus_takes_more_than_a_thousand(streams: Scene, monkeypatch: pyt
         await made.make("bot1", "orders.placed", "other", "new", most=1)
     assert (await made.list(None, 1000, 200))["total"] == 1010
     assert streams.server.pid is not None
-    os.kill(streams.server.pid, signal.SIGKILL)  # an orderly stop writes the state of each, for ten seconds
+    # An orderly stop would take ten seconds, because it writes the state of each.
+    os.kill(streams.server.pid, signal.SIGKILL)
 
 
 async def test_a_place_that_is_not_used_is_forgotten(streams: Scene) -> None:
@@ -56,7 +57,10 @@ async def test_a_place_that_is_not_used_is_forgotten(streams: Scene) -> None:
 
 
 async def test_a_request_brings_no_more_than_it_may(streams: Scene) -> None:
-    """It may name any bot's address for what it brings: with all that is stored it would cut that bot's session."""
+    """A request may direct its messages to any bot's address.
+
+    With all stored messages it would end that bot's session.
+    """
     name = await Subscriptions(streams.relay).make("inventory", "orders.placed", "d", "all", most=1)
     for number in range(MAX_PULL + 10):
         await streams.relay.publish("accepted.orders.placed", b"%d" % number)
@@ -84,7 +88,7 @@ async def test_a_request_brings_no_more_than_it_may(streams: Scene) -> None:
 
 
 async def test_two_relays_at_once_let_one_more_through(streams: Scene) -> None:
-    """Each makes one after the other, so each can be behind the other by one."""
+    """Each makes one after the other, so each can lag behind the other by one."""
     relays = [Subscriptions(await streams.login()) for _ in range(2)]
     making = [one.make("order", "orders.placed", f"d{number}", "new", most=3) for number in range(8) for one in relays]
     made = await asyncio.gather(*making, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Work of many bots: in turn, bounded, and whole."""
+"""A queue for the work of many bots: in turn, bounded, and complete."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sealbus_broker.relay.services.fair_queue import FairQueue
 
 
 class Bench:
-    """Work that notes when it is done, and that a test lets go on."""
+    """Work that notes its end, and that waits for the test."""
 
     def __init__(self) -> None:
         self.done: list[str] = []

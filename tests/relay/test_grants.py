@@ -1,4 +1,4 @@
-"""What a bot is told about itself."""
+"""The answer that a bot gets about its own grants."""
 
 from __future__ import annotations
 

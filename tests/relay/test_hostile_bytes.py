@@ -1,6 +1,7 @@
-"""Bytes that a bot may put on the wire past any client library, against the relay's connection and another bot's.
+"""Bytes that a bot writes without a client library, at the relay's connection and another bot's.
 
-nats-server passes all of these on. Plain nats-py goes deaf or reconnects at most of them: see ``sealbus.nats.hardened``.
+nats-server passes on all of them. At most of them plain nats-py goes deaf or reconnects: see
+``sealbus.nats.hardened``.
 """
 
 from __future__ import annotations
@@ -46,13 +47,13 @@ REPLIES = [b"\xff", b"a\x0bb", b"a\x0cb", b"a\x0b1", b"\x00", b"a..b", b"*", b">
 
 @dataclass(slots=True)
 class Wire:
-    """A bot's admitted session, spoken byte by byte."""
+    """A bot's admitted session, written byte by byte."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
     async def say(self, data: bytes) -> bytes:
-        """Send ``data`` and then a ping; return what the server said up to its pong."""
+        """Send ``data`` and a PING, and return the server's bytes up to its PONG."""
         self.writer.write(data + b"PING\r\n")
         await self.writer.drain()
         said = b""
@@ -93,7 +94,7 @@ async def wire(streams: Scene) -> AsyncIterator[Wire]:
 
 @pytest.fixture
 async def heard(streams: Scene) -> list[Msg]:
-    """What the relay hears on the live subjects."""
+    """The messages that the relay hears on the live subjects."""
     messages: list[Msg] = []
 
     async def note(msg: Msg) -> None:
@@ -107,7 +108,8 @@ async def heard(streams: Scene) -> list[Msg]:
 async def still_listens(streams: Scene, wire: Wire, heard: list[Msg]) -> None:
     before = len(heard)
     await wire.say(wire.publish(b"call.thief", b"honest"))
-    await until(lambda: b"honest" in [msg.data for msg in heard[before:]], "the relay hears what comes after")
+    after = "the relay hears the next message"
+    await until(lambda: b"honest" in [msg.data for msg in heard[before:]], after)
     assert not streams.complaints
     assert await streams.stored("ACCEPTED") == 0
 
@@ -142,7 +144,7 @@ async def test_no_reply_subject_silences_the_relay(streams: Scene, wire: Wire, h
         b"\xff",
     ],
 )
-async def test_a_subject_with_bytes_of_ones_own_is_refused_by_the_server(
+async def test_a_subject_with_a_bots_own_bytes_is_refused_by_nats(
     streams: Scene, wire: Wire, heard: list[Msg], subject: bytes
 ) -> None:
     for prefix in (subject, subject.replace(b"call", b"send")):
@@ -153,10 +155,10 @@ async def test_a_subject_with_bytes_of_ones_own_is_refused_by_the_server(
 
 
 @pytest.mark.parametrize("headers", HEADER_BLOCKS)
-async def test_a_stored_message_with_any_header_block_is_delivered_with_the_servers_own_pin(
+async def test_any_header_block_is_delivered_with_the_servers_own_pin(
     streams: Scene, wire: Wire, headers: bytes
 ) -> None:
-    """A partition's worker is told its pin in a header, which the server puts behind the bot's."""
+    """A partition's worker reads its pin from a header, which the server adds after the bot's."""
     await wire.say(wire.publish(b"send.thief", headers=headers))
     await wire.say(wire.publish(b"send.thief", b"last"))
 
@@ -179,7 +181,10 @@ async def test_a_stored_message_with_any_header_block_is_delivered_with_the_serv
 
 @pytest.mark.parametrize("tail", REPLIES)
 async def test_an_answer_aimed_at_another_bot_does_not_silence_it(streams: Scene, tail: bytes) -> None:
-    """A pull's or an acknowledgement's answer goes to any subject of the account BOTS: also to what a victim reads."""
+    """The answer to a pull or an acknowledgement goes to any subject of the account BOTS.
+
+    A victim may read that subject.
+    """
     own = consumer_name("thief", "news.>", "d")
     config = {"durable_name": own, "ack_policy": "explicit", "filter_subject": "accepted.news.>"}
     await streams.api(
@@ -205,17 +210,18 @@ async def test_an_answer_aimed_at_another_bot_does_not_silence_it(streams: Scene
     ask = f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{own}".encode()
     await wire.say(wire.publish(ask, b'{"batch":1,"no_wait":true}', reply=b"bus.orders." + tail))
     wire.writer.close()
-    # The consumer serves in order: when it has answered this, it has answered the thief, and the honest message comes after that.
+    # The consumer serves in order. When it has answered this request, it has also answered the
+    # thief's, and the honest message comes after that.
     fence = await streams.relay.subscribe("fence")
     await streams.relay.publish(ask.decode(), b'{"batch":1,"no_wait":true}', reply="fence")
     await fence.next_msg(PATIENCE_S)
     await streams.relay.request("accepted.orders.placed", b"honest", PATIENCE_S)
-    await until(lambda: b"honest" in [msg.data for msg in got], "the victim hears what comes after")
+    await until(lambda: b"honest" in [msg.data for msg in got], "the victim hears the next message")
     assert victim.is_connected
 
 
 async def test_control_plain_nats_py_goes_deaf(streams: Scene, wire: Wire) -> None:
-    """Why there is a hardened client. When nats-py mends this, here is where we learn of it."""
+    """The reason for the hardened client. This test fails when nats-py fixes it."""
     plain = Client()
     streams.open.append(plain)
     await plain.connect(streams.url, nkeys_seed_str=streams.secrets.relay.seed_text, allow_reconnect=False)

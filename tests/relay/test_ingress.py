@@ -1,4 +1,4 @@
-"""What a partition's worker makes of what the server says about its requests."""
+"""A partition's worker, and the server's answers to its requests."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from tests.waiting import until
 TIMEOUT, NOT_PINNED = b"NATS/1.0 408 Request Timeout\r\n\r\n", b"NATS/1.0 423 Nats-Pin-Id mismatch\r\n\r\n"
 
 NOTHING = Refusals([], lambda _: None)
-"""What a batch without refusals leaves."""
+"""The refusals of a batch without refusals."""
 
 
 class Connection:
-    """Keeps what is written."""
+    """Keeps the frames that are written."""
 
     def __init__(self) -> None:
         self.frames: list[bytes] = []
@@ -59,8 +59,8 @@ class Connection:
 
 
 @pytest.mark.parametrize("status", [TIMEOUT, NOT_PINNED])
-async def test_what_is_said_of_an_earlier_request_does_not_end_this_one(status: bytes) -> None:
-    """Each such word would otherwise leave one request more at the server, for ever."""
+async def test_a_status_of_an_earlier_request_does_not_end_this_one(status: bytes) -> None:
+    """Otherwise each such status would leave one more request at the server, for ever."""
     connection = Connection()
     worker = IngressWorker(
         nc=cast("Any", connection), partition=0, process=sentinel.process, supervisor=Supervisor("test")
@@ -76,7 +76,10 @@ async def test_what_is_said_of_an_earlier_request_does_not_end_this_one(status: 
 
 
 async def test_no_more_is_asked_for_while_much_waits_to_be_judged() -> None:
-    """However few the messages are: the server would take them for lost, and deliver them again."""
+    """The server would take messages that wait too long for lost, and deliver them again.
+
+    This holds for any number of messages.
+    """
     connection, stopping = Connection(), asyncio.Event()
     together = pack_together([at.to_bytes(2) * 300 for at in range(MAX_TOGETHER)])
 
@@ -119,7 +122,7 @@ async def test_a_relay_that_stops_judges_what_the_server_had_sent_it(streams: Sc
     socket.pause_reading()
     sender = await streams.login()
     sender.write([pub(b"call.bot%d" % (at % 4), b"%200d" % at) for at in range(count)])
-    await sender.flush()  # the server has sent them on
+    await sender.flush()  # the server has passed them on
     socket.resume_reading()
     stopping.set()
     await running
@@ -127,7 +130,10 @@ async def test_a_relay_that_stops_judges_what_the_server_had_sent_it(streams: Sc
 
 
 async def test_live_messages_beyond_the_queue_are_counted_and_named(streams: Scene) -> None:
-    """The log names the bot at once, and counts the others with the next line. Another bot's find room."""
+    """The log names the bot at once, and counts its other messages in the next line.
+
+    Another bot's messages find room.
+    """
     nc, stopping, go_on, judged = await streams.login(), asyncio.Event(), asyncio.Event(), list[bytes]()
     now = [0.0]
     tally = Tally(lambda: now[0])
@@ -158,9 +164,12 @@ async def test_live_messages_beyond_the_queue_are_counted_and_named(streams: Sce
     go_on.set()
     await running
     assert len(judged) == 2 + WAITING_PER_BOT
-    assert judged[2] == b"x"  # in its turn, and not behind a thousand of another's
+    assert judged[2] == b"x"  # in its turn, and not after a thousand of another bot's
 
 
-def test_a_relay_asks_for_more_bytes_than_the_largest_message_has() -> None:
-    """Or the server would refuse the request for ever: subject, reply and headers are within the payload's limit or small."""
+def test_a_relay_asks_for_more_bytes_than_the_largest_message() -> None:
+    """The server would refuse a smaller request for ever.
+
+    Subject, reply and headers are small, or are part of the payload's limit.
+    """
     assert PULL_BYTES > MAX_BOT_PAYLOAD_BYTES + 4096

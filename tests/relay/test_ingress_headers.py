@@ -1,7 +1,7 @@
-"""Headers that nats-server obeys, sent by a bot to the ingress stream: none may touch a message that is not its own.
+"""Headers that nats-server obeys, sent by a bot to the ingress stream.
 
-The list is every header that nats-server 2.15 reads from a publish, in ``stream.go``, ``scheduler.go``, ``msgtrace.go`` and
-``accounts.go``.
+None may touch a message of another bot. The list has every header that nats-server 2.15 reads from
+a publish, in ``stream.go``, ``scheduler.go``, ``msgtrace.go`` and ``accounts.go``.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ HEADERS: list[tuple[dict[str, str], str]] = [
 
 
 async def ingress(streams: Scene) -> dict[str, int]:
-    """How many messages INGRESS holds, by bot."""
+    """The number of messages in INGRESS, by bot."""
     info = await streams.api("STREAM.INFO.INGRESS", {"subjects_filter": ">"})
     counts: dict[str, int] = {}
     for subject, count in (info["state"].get("subjects") or {}).items():
-        assert subject.startswith("ingress."), f"{subject} lies where no relay looks"
+        assert subject.startswith("ingress."), f"no relay reads {subject}"
         counts[subject.split(".")[2]] = count
     return counts
 
@@ -101,7 +101,8 @@ async def test_a_header_touches_its_own_message_alone(streams: Scene, headers: d
     async def after() -> bool:
         return (await ingress(streams)).get("order") == 3
 
-    # The thief's two messages are handled in order, so the first one's fate is settled when the last is stored.
+    # The thief's two messages are handled in order. So when the last one is stored, the first one
+    # has its outcome.
     await until(last, "the thief's last message is stored")
     await until(after, "the honest message after it is stored")
     assert (await ingress(streams))["thief"] == (2 if fate == STORED else 1)
@@ -113,8 +114,8 @@ async def test_a_header_touches_its_own_message_alone(streams: Scene, headers: d
 @pytest.mark.parametrize(
     "reply", ["accepted.batch.10.ok.1.0.$FI", "bus.b.10.fail.1.2.$FI", "inbox.order.x.1.ok.1.3.$FI", "x.$FI", ".$FI"]
 )
-async def test_a_reply_in_the_form_of_a_batch_is_neither_obeyed_nor_answered(streams: Scene, reply: str) -> None:
-    """Fast batches are told by their reply subject, and flow control is sent to it."""
+async def test_a_reply_for_a_batch_is_neither_obeyed_nor_answered(streams: Scene, reply: str) -> None:
+    """The reply subject asks for a fast batch, and the server sends flow control to it."""
     seen: list[Msg] = []
 
     async def note(msg: Msg) -> None:
@@ -139,7 +140,7 @@ async def test_a_reply_in_the_form_of_a_batch_is_neither_obeyed_nor_answered(str
 
 
 async def test_control_a_stream_that_allows_it_is_emptied_by_a_header(scene: Scene) -> None:
-    """If this ever fails, the tests above prove nothing about roll-ups."""
+    """If this fails, the tests above prove nothing about roll-ups."""
     open_stream = {"name": "OPEN", "subjects": ["send.*"], "no_ack": True, "allow_rollup_hdrs": True}
     assert "error" not in await scene.api("STREAM.CREATE.OPEN", open_stream)
     order, thief = await scene.bot("order"), await scene.bot("thief")
@@ -153,4 +154,4 @@ async def test_control_a_stream_that_allows_it_is_emptied_by_a_header(scene: Sce
     await order.nc.publish("send.order", b"honest")
     await until(lambda: holds(2), "stored")
     await thief.nc.publish("send.thief", b"", headers={"Nats-Rollup": "all"})
-    await until(lambda: holds(1), "all gone but the thief's")
+    await until(lambda: holds(1), "only the thief's message is left")

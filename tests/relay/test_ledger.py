@@ -1,4 +1,4 @@
-"""From when on a ledger is complete, as the relay concludes it from what the stream says of itself."""
+"""The time from which a ledger is complete, as the relay concludes it from the stream's state."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def test_a_young_stream_is_complete_from_its_first_message_on() -> None:
     assert ledger.since_ms == 5_000
 
 
-def test_a_stream_whose_first_message_has_aged_out_is_complete_for_long_enough() -> None:
+def test_a_stream_whose_first_message_aged_out_is_complete() -> None:
     ledger = a_ledger()
     ledger.begin(None, 100, 6_000)
     assert ledger.since_ms is None
 
 
-def test_a_stream_that_came_back_shorter_is_complete_from_now_on_only_and_that_is_not_forgotten() -> None:
+def test_a_stream_that_came_back_shorter_begins_anew_for_good() -> None:
     ledger = a_ledger()
     ledger.begin(None, 100, 6_000)
     ledger.begin(None, 50, 7_000)
@@ -46,8 +46,8 @@ def test_shorter_stream_has_lost_ids() -> None:
     assert ledger.since_ms == 9_000
 
 
-def test_a_stream_in_memory_that_is_another_one_begins_for_all_relays_when_it_does() -> None:
-    """What one relay refuses as older than the ledger, another must not accept."""
+def test_a_new_stream_in_memory_begins_alike_for_all_relays() -> None:
+    """If one relay refuses a message as older than the ledger, another must not accept it."""
     first, second = a_ledger(in_memory=True), a_ledger(in_memory=True)
     for ledger, noticed_ms in ((first, 7_000), (second, 9_000)):
         ledger.begin(1_000, 40, 2_000)
@@ -63,7 +63,7 @@ def test_a_stream_in_memory_that_is_another_one_begins_for_all_relays_when_it_do
     ],
 )
 def test_the_log_says_that_a_ledger_lost_ids(in_memory: bool, said: dict[str, object]) -> None:
-    """An error, unless the server was restarted and had the stream in memory."""
+    """It is an error, unless the server was restarted and had the stream in memory."""
     ledger = a_ledger(in_memory=in_memory)
     with capture_logs() as logs:
         ledger.begin(1_000, 40, 2_000)
@@ -72,8 +72,8 @@ def test_the_log_says_that_a_ledger_lost_ids(in_memory: bool, said: dict[str, ob
     assert logs == [said]
 
 
-async def test_however_many_stored_messages_are_asked_for_few_are_under_way() -> None:
-    """256 of them at half a megabyte each would have nats-server cut the relay off (``max_pending``)."""
+async def test_few_reads_of_stored_messages_are_under_way_at_once() -> None:
+    """With 256 reads of 0.5 MB at once nats-server would cut the relay off (``max_pending``)."""
     under_way, most = 0, 0
 
     class Connection:

@@ -1,4 +1,4 @@
-"""Live messages that wait for judgment: the bots in turn, and no bot with more than its share."""
+"""Live messages that wait for judgment: the bots in turn, each with no more than its share."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sealbus_broker.relay.live_waiting import BATCH, BATCH_BYTES, WAITING, WAITI
 
 
 def live(bot: str, *sizes: int) -> list[Arrival]:
-    """Messages of so many bytes each."""
+    """Messages of these sizes in bytes."""
     return [Arrival(bot, bytes(size), Delivery.LIVE, at, None) for at, size in enumerate(sizes)]
 
 
 def of(arrivals: list[Arrival]) -> list[tuple[str, int]]:
-    """Whose they are, and which of those that came together."""
+    """The bot of each message, and its place in the bundle."""
     return [(arrival.session, arrival.arrived_at_ms) for arrival in arrivals]
 
 
@@ -42,7 +42,7 @@ def test_a_bot_has_a_share_of_its_own_in_messages_and_in_bytes(monkeypatch: pyte
     assert waiting.put("many", live("many", *[1] * WAITING_PER_BOT))
     assert not waiting.put("many", live("many", 1))
     assert waiting.put("large", live("large", 9_000))
-    assert not waiting.put("large", live("large", 600, 600))  # together or not at all
+    assert not waiting.put("large", live("large", 600, 600))  # all of a bundle or nothing
     assert waiting.put("large", live("large", 600))
     assert waiting.put("other", live("other", 1))
 
@@ -60,7 +60,7 @@ def test_all_bots_together_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_large_messages_come_a_few_at_a_time() -> None:
-    """So that a relay is not busy with them for long."""
+    """So they do not keep a relay busy for long."""
     waiting = LiveWaiting()
     waiting.put("large", live("large", *[BATCH_BYTES // 4] * 9))
     assert [len(waiting.take()) for _ in range(4)] == [4, 4, 1, 0]

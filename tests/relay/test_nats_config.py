@@ -1,4 +1,4 @@
-"""The configuration text: what nats-server makes of it, and that nothing can break out of its quotes."""
+"""The configuration text: nats-server reads it as meant, and nothing can leave its quotes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SECRETS = BusSecrets.generate()
 
 
 def accepted_by_nats(text: str, folder: Path) -> bool:
-    """Whether nats-server takes ``text`` for a configuration."""
+    """Whether nats-server accepts ``text`` as a configuration."""
     (folder / "nats.conf").write_text(text)
     asked = subprocess.run([find_binary(), "-t", "-c", folder / "nats.conf"], capture_output=True, check=False)
     return asked.returncode == 0
@@ -87,7 +87,7 @@ def test_a_quoted_text_ends_where_it_should(text: str) -> None:
     assert "\\" not in inner
 
 
-def test_a_slightly_too_large_envelope_still_reaches_the_gate_and_fits_the_quarantine() -> None:
+def test_slightly_too_large_envelope_reaches_gate_and_quarantine() -> None:
     assert MAX_ENVELOPE_BYTES < MAX_BOT_PAYLOAD_BYTES < MAX_PAYLOAD_BYTES
 
 

@@ -1,4 +1,4 @@
-"""The notice on the door of a server that is stopped."""
+"""The notice at the port of a server that is stopped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOST = "127.0.0.1"
 
 
 async def told(port: int) -> bytes:
-    """What one is told who says something and reads to the end."""
+    """The bytes that a client reads which says something and reads to the end."""
     reader, writer = await asyncio.open_connection(HOST, port)
     writer.write(b"CONNECT {}\r\nPING\r\n")
     said = await reader.read()
@@ -26,7 +26,7 @@ async def told(port: int) -> bytes:
 
 
 async def reset(writer: asyncio.StreamWriter) -> bool:
-    """Say something; whether nobody takes it."""
+    """Say something. True if nobody takes it."""
     try:
         writer.write(b"PING\r\n")
         await writer.drain()
@@ -48,7 +48,7 @@ async def test_more_than_are_told_at_once_are_let_go(monkeypatch: pytest.MonkeyP
     port = free_port()
     async with notice(HOST, port, "the disk is full"):
         reader, writer = await asyncio.open_connection(HOST, port)
-        assert await reader.read()  # it is being told until it hangs up
+        assert await reader.read()  # it counts as told until it hangs up
         assert await told(port) == b""
         writer.close()
         await writer.wait_closed()
@@ -79,4 +79,4 @@ async def test_one_who_comes_while_it_is_taken_down_is_let_go(turns: int) -> Non
                 await asyncio.sleep(0)
         for _ in range(10):
             await asyncio.sleep(0)
-    gc.collect()  # a connection that nobody has closed is told of here
+    gc.collect()  # Python reports an unclosed connection here

@@ -1,4 +1,4 @@
-"""What the door's process is told, as bytes."""
+"""The orders to the door's process, as bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an admitted bot may do in NATS, and what nats-server itself refuses it."""
+"""The rights of an admitted bot in NATS, and the refusals of nats-server itself."""
 
 from __future__ import annotations
 
@@ -105,7 +105,10 @@ async def test_listening_where_a_bot_may_not(scene: Scene, subject: str) -> None
 
 @pytest.mark.parametrize("queue", ["inventory", "order", "*", ">", "inventory.thief"])
 async def test_joining_another_bots_queue_group(scene: Scene, queue: str) -> None:
-    """In it, the thief would be given every second message of a victim's, even where it has the same grant."""
+    """In the group the thief would get every second message of the victim.
+
+    That holds even if the thief has the same grant.
+    """
     scene.change(bots={"thief": bot_rule("thief", scene.keys["thief"], subscribe=("orders.>",))})
     thief = await scene.bot("thief")
     await thief.nc.subscribe("bus.orders.placed", queue=queue)
@@ -155,7 +158,7 @@ async def make_consumer(streams: Scene, name: str) -> None:
     assert "error" not in answer
 
 
-async def test_a_durable_subscription_reads_and_acknowledges_through_its_own_consumer(streams: Scene) -> None:
+async def test_durable_subscription_reads_and_acks_on_its_own_consumer(streams: Scene) -> None:
     await make_consumer(streams, OWN)
     for at in range(3):
         await streams.relay.request("accepted.orders.placed", b"%d" % at, PATIENCE_S)
@@ -173,7 +176,7 @@ async def test_a_durable_subscription_reads_and_acknowledges_through_its_own_con
     assert not door.complaints
 
 
-async def test_another_bots_consumer_is_out_of_reach_with_ones_own_session(streams: Scene) -> None:
+async def test_the_consumer_of_another_bot_is_out_of_reach(streams: Scene) -> None:
     await make_consumer(streams, OWN)
     await make_consumer(streams, OTHER)
     await streams.relay.request("accepted.orders.placed", b"x", PATIENCE_S)
@@ -185,7 +188,7 @@ async def test_another_bots_consumer_is_out_of_reach_with_ones_own_session(strea
     assert info["delivered"]["consumer_seq"] == 0
 
 
-async def test_a_message_larger_than_a_bot_may_send_ends_its_connection_and_is_not_stored(streams: Scene) -> None:
+async def test_a_message_over_the_limit_ends_its_connection_unstored(streams: Scene) -> None:
     door = await streams.bot("order")
     await door.nc.publish("send.order", bytes(MAX_BOT_PAYLOAD_BYTES))
 

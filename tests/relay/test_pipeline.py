@@ -1,4 +1,7 @@
-"""What a pipeline does when the ledger is lost between a verdict and its storing. Judge, seal and ledger are real; NATS is not here."""
+"""A pipeline whose ledger is lost between a verdict and its storing.
+
+Judge, seal and ledger are real. NATS is not here.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +33,13 @@ from tests.waiting import until
 
 
 class Kept:
-    """A journal and a connection that keep what they are given."""
+    """A journal and a connection that keep everything they are given."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.frames: list[bytes] = []
         self.sequence = 20
-        """Of the last entry."""
+        """The sequence of the last entry."""
 
     async def store(self, entries: Sequence[Entry]) -> list[Stored]:
         self.entries += entries
@@ -76,7 +79,7 @@ def a_ledger() -> Ledger:
 
 
 def orders(*numbers: int) -> list[Arrival]:
-    """Honest orders, each with a nonce of its own."""
+    """Honest orders, each with its own nonce."""
     nonces = [PLACED.nonce[:12] + number.to_bytes(4) for number in numbers]
     return [Arrival("order", envelope(PLACED, nonce=nonce), Delivery.STREAM, NOW, 7) for nonce in nonces]
 
@@ -92,11 +95,11 @@ def the_stamp(kept: Kept) -> Any:
     return open_stamp(frame.partition(b"\r\n")[2][:-2], BUS_KEYS, Verifier())
 
 
-async def test_what_was_judged_by_a_ledger_that_has_been_lost_is_judged_again() -> None:
+async def test_a_message_judged_by_a_lost_ledger_is_judged_again() -> None:
     kept, ledger, turn = Kept(), Ledger(sentinel.unused, "ACCEPTED"), Turn()
     ledger.begin(None, 100, NOW)
     arrival = Arrival("order", envelope(PLACED), Delivery.STREAM, NOW, 7)
-    async with turn.storing:  # others are being stored
+    async with turn.storing:  # other messages are being stored
         processing = asyncio.create_task(a_pipeline(kept, ledger).process([arrival], turn))
         await until(lambda: bool(turn.storing._waiters), "it waits for its turn, judged")
         ledger.doubt()
@@ -136,7 +139,7 @@ async def test_a_message_that_is_dropped_has_no_record() -> None:
 
 @pytest.fixture
 def giving_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if each message took long to judge."""
+    """Each message seems to take long to judge."""
     monkeypatch.setattr(pipeline, "GIVE_WAY_S", -1)
 
 
@@ -159,7 +162,7 @@ async def test_what_takes_long_to_judge_gives_way_between_two_messages() -> None
 
 @pytest.mark.usefixtures("giving_way")
 async def test_who_began_later_is_stored_later() -> None:
-    """Though the batch before it gives way while it is judged."""
+    """This holds although the batch before it gives way while it is judged."""
     kept, turn = Kept(), Turn()
     one = a_pipeline(kept, a_ledger())
     await asyncio.gather(one.process(orders(1, 2, 3), turn), one.process(orders(4), turn))
@@ -167,7 +170,10 @@ async def test_who_began_later_is_stored_later() -> None:
 
 
 async def test_a_batch_that_takes_long_is_stored_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each judged by a time of its own. Who began later is stored behind all of them, and each sender of a refused message is told."""
+    """Each part is judged by its own time, and a later batch is stored after all of them.
+
+    The sender of each refused message is told.
+    """
     monkeypatch.setattr(pipeline, "PART_S", -1)
     kept, turn, clock = Kept(), Turn(), count(NOW)
     one = a_pipeline(kept, a_ledger(), clock.__next__)

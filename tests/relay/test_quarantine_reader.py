@@ -1,4 +1,7 @@
-"""Reading the quarantine: newest first, what matches and no more, in answers that come in time however much there is."""
+"""Reading the quarantine: the matching records, the newest first, in answers that come in time.
+
+The number of records does not matter.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +22,31 @@ SUBJECTS = ("orders.placed", "orders.placed.eu", "metrics.scraped", None)
 
 
 def a_record(number: int) -> Record:
-    """Another one for each number; some details look as if they named a subject."""
+    """A different record for each number. Some details look as if they named a subject."""
     reason, bot = REASONS[number % 3], BOTS[number % 2]
     subject = SUBJECTS[number % 4]
     detail = '"subject": "orders.placed"' if number % 5 == 0 else None
     return Record(
-        reason, detail, bot, bot, bot, subject, None, "stream", number, number, number, 3, "00", "00", "relay"
-    )  # fmt: skip
+        reason,
+        detail,
+        bot,
+        bot,
+        bot,
+        subject,
+        None,
+        "stream",
+        number,
+        number,
+        number,
+        3,
+        "00",
+        "00",
+        "relay",
+    )
 
 
 async def fill(scene: Scene, most: int) -> list[dict[str, Any]]:
-    """Store ``most`` records; return them as rows, newest first."""
+    """Store ``most`` records, and return them as rows, the newest first."""
     rows = []
     for sequence in range(1, most + 1):
         record = a_record(sequence)
@@ -46,7 +63,7 @@ async def fill(scene: Scene, most: int) -> list[dict[str, Any]]:
 
 
 async def read(scene: Scene, limit: int = 50, **wanted: str) -> tuple[list[dict[str, Any]], int]:
-    """All records that match, in pages, and how many pages it took."""
+    """All records that match, page by page, and the number of pages."""
     rows: list[dict[str, Any]] = []
     filters: dict[str, Any] = {"reason": None, "session": None, "subject": None, **wanted}
     before: int | None = None
@@ -84,7 +101,7 @@ async def test_pages_have_all_that_match_newest_first(
             assert (await read(streams, limit, **wanted))[0] == matching, (wanted, limit)
 
 
-async def test_one_answer_looks_at_so_many_records_and_says_where_to_go_on(
+async def test_one_answer_reads_a_bounded_span_and_says_where_to_go_on(
     streams: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quarantine_reader, "_MOST_READ", 100)

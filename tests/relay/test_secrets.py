@@ -1,4 +1,4 @@
-"""The file with the bus's private keys: made once, read by its owner alone, never shown."""
+"""The file with the bus's private keys: made once, read only by its owner, never shown."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ OTHER = SigningKey.generate(KeyKind.BOT)
         "#" * (MAX_FILE_BYTES + 1),
     ],
 )
-def test_a_file_with_something_else_is_refused_without_repeating_it(path: Path, content: str) -> None:
+def test_a_file_with_other_content_is_refused_and_not_repeated(path: Path, content: str) -> None:
     path.parent.mkdir(mode=0o700)
     path.touch(mode=0o600)
     path.write_bytes(content.encode(errors="surrogateescape"))

@@ -31,6 +31,9 @@ from tests.waiting import PATIENCE_S, until
 
 SECRETS = BusSecrets.generate()
 
+ERR = "[7] 2026/11/24 09:31:59.121674 [ERR]"
+NO_SPACE = "JetStream out of space, will be DISABLED"
+
 
 def runs(pid: int) -> bool:
     """Whether ``pid`` is a process that has not ended (a zombie has)."""
@@ -41,7 +44,7 @@ def runs(pid: int) -> bool:
 
 
 def contents(*files: Path) -> bytes:
-    """All of them, one after the other."""
+    """The contents of the files, one after the other."""
     return b"".join(file.read_bytes() for file in files)
 
 
@@ -72,9 +75,7 @@ async def test_it_starts_answers_and_stops(server: NatsServer, config: NatsConfi
     assert not (tmp_path / "state/nats.pid").exists()
 
 
-async def test_no_secret_reaches_its_configuration_its_log_or_its_command_line(
-    server: NatsServer, tmp_path: Path
-) -> None:
+async def test_no_secret_reaches_the_configuration_log_or_command_line(server: NatsServer, tmp_path: Path) -> None:
     await server.start()
     assert server.pid is not None
     process, state = Path(f"/proc/{server.pid}"), tmp_path / "state"
@@ -186,7 +187,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_a_full_disk_is_waited_out(small_disk: Path) -> None:
-    """Nobody restarts anything: there is space again, and the server is back with what it had."""
+    """Nobody restarts anything. When there is space again, the server has all its messages."""
     scene: Scene = await raise_curtain(small_disk / "bus")
     await provision(scene.relay, scene.policy)
     supervising = asyncio.create_task(scene.server.supervise())
@@ -218,7 +219,7 @@ async def test_a_stop_is_heard_while_the_disk_is_full(small_disk: Path, monkeypa
 
 
 def a_fake(folder: Path, version: str = "2.15.1", says: str = "", then: str = "time.sleep(60)") -> Path:
-    """A nats-server that greets as one, says something in its log, and then does as it is told."""
+    """A nats-server that greets, writes ``says`` to its log, and then does ``then``."""
     script = folder / "nats-server"
     script.write_text(
         f"#!{sys.executable}\n"
@@ -265,21 +266,12 @@ async def test_one_that_keeps_dying_is_given_up(
 @pytest.mark.parametrize(
     ("line", "ends"),
     [
-        (
-            "[7] 2026/11/24 09:31:59.121674 [ERR] JetStream stream 'BUS > ACCEPTED' critical write error: input/output error",
-            True,
-        ),
-        (
-            "[7] 2026/11/24 09:31:59.121674 [ERR] JetStream consumer 'BUS > A > b' critical write error: input/output error",
-            True,
-        ),
-        ("[7] 2026/11/24 09:31:59.121674 [ERR] JetStream out of space, will be DISABLED", True),
-        ("[7] 2026/11/24 09:31:59.121674 [ERR] JetStream out of File resources, will be DISABLED", True),
-        # A client's name is quoted into the log: nobody may talk the server down.
-        (
-            '[7] 2026/11/24 09:31:59.1 [ERR] 127.0.0.1:4 - cid:1 - "x\\n[7] a b [ERR] JetStream out of space, will be DISABLED"',
-            False,
-        ),
+        (f"{ERR} JetStream stream 'BUS > ACCEPTED' critical write error: input/output error", True),
+        (f"{ERR} JetStream consumer 'BUS > A > b' critical write error: input/output error", True),
+        (f"{ERR} {NO_SPACE}", True),
+        (f"{ERR} JetStream out of File resources, will be DISABLED", True),
+        # A client's name is quoted into the log. Nobody may stop the server with it.
+        (f'{ERR} 127.0.0.1:4 - cid:1 - "x\\n[7] a b [ERR] {NO_SPACE}"', False),
     ],
 )
 async def test_one_that_can_no_longer_write_is_ended(
@@ -304,9 +296,8 @@ async def test_one_that_can_no_longer_write_is_ended(
 async def test_one_that_does_not_heed_a_stop_is_killed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: NatsServer
 ) -> None:
-    deaf = (
-        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', file=sys.stderr); time.sleep(60)"
-    )
+    ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    deaf = f"{ignore}; print('deaf', file=sys.stderr); time.sleep(60)"
     monkeypatch.setattr(server_module, "find_binary", lambda: a_fake(tmp_path, then=deaf))
     monkeypatch.setattr(server_module, "STOP_S", 0.3)
     await server.start()
@@ -331,7 +322,7 @@ async def test_stopped_while_it_waits_to_restart(
     assert server.pid is None
 
 
-async def test_a_second_one_for_the_same_folder_is_refused_and_the_first_goes_on(
+async def test_second_server_in_a_folder_is_refused_and_first_goes_on(
     server: NatsServer, config: NatsConfig, tmp_path: Path
 ) -> None:
     await server.start()
@@ -370,7 +361,7 @@ async def test_it_dies_with_a_relay_that_is_killed(config: NatsConfig, tmp_path:
     assert runs(pid)
     relay.kill()
     await relay.wait()
-    # Started again at once, while the old one may still be on its way out.
+    # It is started again at once, while the old one may still be ending.
     again = NatsServer(config, tmp_path / "state")
     await again.start()
     assert not runs(pid)
@@ -412,7 +403,7 @@ async def test_a_file_with_an_id_that_is_none(server: NatsServer, tmp_path: Path
 async def test_however_much_it_says_its_log_stays_small(
     server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Strangers who are refused have it say as much as they like."""
+    """A refused stranger can make it write any number of lines."""
     limit = 20_000
     monkeypatch.setattr(nats_config, "LOG_BYTES", limit)
     await server.start()

@@ -1,4 +1,4 @@
-"""How many sessions a bot may have, as nats-server counts them."""
+"""The number of sessions of a bot, as nats-server counts them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOO_MANY = "nats: 'maximum account active connections exceeded'"
 
 @pytest.fixture
 async def narrow(scene: Scene) -> AsyncIterator[Scene]:
-    """A bot may have three sessions, and time passes as it does."""
+    """A bot may have three sessions, and time passes as usual."""
     await scene.admission.stop()
     scene.admission = Admission(
         nc=await scene.login(), issuer=scene.secrets.issuer, policy=lambda: scene.policy, monotonic=time.monotonic
@@ -37,7 +37,10 @@ async def narrow(scene: Scene) -> AsyncIterator[Scene]:
 
 
 async def outcome(scene: Scene, bot: str) -> Door | str:
-    """A session, or what the bot was told. On a machine so busy that no answer came in time it tries again."""
+    """A session, or the error that the bot got.
+
+    On a machine so busy that no answer came in time, the bot tries again.
+    """
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
@@ -48,13 +51,16 @@ async def outcome(scene: Scene, bot: str) -> Door | str:
 
 
 async def outcomes(scene: Scene, bot: str, count: int) -> tuple[list[Door], list[str]]:
-    """Log in so often at once: the sessions, and what the others were told."""
+    """Log in ``count`` times at once. Gives the sessions, and the errors of the others."""
     tried = await asyncio.gather(*(outcome(scene, bot) for _ in range(count)))
     return [one for one in tried if isinstance(one, Door)], [one for one in tried if isinstance(one, str)]
 
 
 async def take_all(scene: Scene, bot: str) -> list[Door]:
-    """Log in until the bot has all its sessions. A login that nats-server gave up on is counted for two seconds."""
+    """Log in until the bot has all its sessions.
+
+    nats-server still counts a login for two seconds after it gave up on it.
+    """
     admitted: list[Door] = []
 
     async def has_all() -> bool:
@@ -67,7 +73,7 @@ async def take_all(scene: Scene, bot: str) -> list[Door]:
 
 
 async def test_a_bot_has_as_many_as_the_policy_allows(narrow: Scene) -> None:
-    """Of many that come at once too, and it is told that they are too many."""
+    """This also holds for many logins at once. A refused one learns that they are too many."""
     with capture_logs() as logs:
         admitted, told = await outcomes(narrow, "order", 2 * MOST)
     assert 1 <= len(admitted) <= MOST
@@ -93,7 +99,7 @@ async def test_a_session_that_ended_makes_room(narrow: Scene) -> None:
 
 
 async def test_sessions_that_another_relay_admitted_count(narrow: Scene) -> None:
-    """Within a tenth of a second two relays do not see each other's, and afterwards they do."""
+    """For a tenth of a second two relays do not see each other's sessions. Then they do."""
     login = await narrow.login()
     beside = Admission(nc=login, issuer=narrow.secrets.issuer, policy=lambda: narrow.policy)
     await beside.start()
@@ -117,7 +123,7 @@ async def test_who_did_not_prove_who_he_is_takes_no_place(narrow: Scene) -> None
 
 
 async def test_nobody_comes_in_while_they_cannot_be_counted(narrow: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As with a nats-server whose configuration is older: the log says what to do."""
+    """An older configuration of nats-server does this. The log says how to fix it."""
     monkeypatch.setattr(sessions, "CONNECTIONS_SUBJECT", "$SYS.REQ.ACCOUNT.BOTS.NOTHING")
     with capture_logs() as logs, pytest.raises(nats.errors.Error, match=r"(?i)authorization violation"):
         await narrow.bot("order")
@@ -125,12 +131,12 @@ async def test_nobody_comes_in_while_they_cannot_be_counted(narrow: Scene, monke
 
 
 async def test_a_bot_is_told_in_words(narrow: Scene) -> None:
-    """That it has too many, and not that its key may be wrong."""
+    """The bot learns that it has too many, and not that its key may be wrong."""
     await take_all(narrow, "order")
     bus_key = narrow.secrets.bus.public.raw
     bot = Bot(Credentials("shop", "order", narrow.keys["order"], (narrow.url,), frozenset([bus_key])))
     connecting = asyncio.create_task(bot.connect(timeout=PATIENCE_S))
-    session = bot._session  # why it has no connection shows before its time is over
+    session = bot._session  # it knows the reason before its time is over
     await until(lambda: "may have no more sessions" in session.explain().what)
     assert "limits.connections" in str(session.explain().hint)
     connecting.cancel()

@@ -1,4 +1,4 @@
-"""Relays that start at the same moment on a new bus: each finds or makes what it needs."""
+"""Relays that start at the same moment on a new bus. Each finds or makes the streams it needs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RELAYS = 6
 
 @pytest.fixture(params=["limits of a server elsewhere", "the limits that sealbus writes"])
 def limits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that has room for the streams and little more counts what is being made twice."""
+    """A server with little room beside the streams. It counts a stream twice while it is made."""
     if request.param.startswith("limits of"):
         plain = stage.a_config
         on_disk, in_memory = file_bytes(LIMITS), LIMITS.live_bytes * 9 // 8

@@ -1,4 +1,4 @@
-"""Each attempt to store is bound to its moment, and what its sender is told holds, attempt by attempt."""
+"""Each attempt to store is bound to its time, and what the sender learns is true in every case."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LOST, UNHEARD = Attempt(stores=False, answers=False), Attempt(answers=False)
 ORDER = envelope()
 THEIRS = sealed_stamp(ORDER, relay="relay-2")
 STORED = pack_delivery(ORDER, THEIRS)
-"""What another relay has stored: judged at NOW."""
+"""A message that another relay has stored, judged at NOW."""
 
 
 @pytest.fixture
@@ -43,12 +43,12 @@ def live_shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
 
 
 def on(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    """Have the relay live by the shelf's clocks."""
+    """Make the relay use the shelf's clocks."""
     monkeypatch.setattr(storing, "time", shelf.clocks)
     return shelf
 
 
-# ---- from the judgment to the write ----------------------------------------------------------------------------------
+# ---- from the judgment to the write --------------------------------------------------------------
 
 
 def test_all_goes_well(shelf: Shelf) -> None:
@@ -78,14 +78,14 @@ def test_a_live_judgment_grows_old_sooner(live_shelf: Shelf) -> None:
     assert live_shelf.written[0][0].subject == "live.stock.ask"
 
 
-def test_a_judgment_of_a_clock_that_was_set_back_since_is_made_anew(shelf: Shelf) -> None:
+def test_a_judgment_is_made_anew_after_the_clock_was_set_back(shelf: Shelf) -> None:
     item = shelf.item(ORDER)
     shelf.clocks.wall_ms -= 1
     shelf.store(item)
     assert shelf.stamp(0).judged_at_ms == NOW - 1
 
 
-def test_a_clock_that_was_set_back_does_not_make_a_judgment_young(shelf: Shelf) -> None:
+def test_a_clock_that_was_set_back_makes_no_judgment_young(shelf: Shelf) -> None:
     item = shelf.item(ORDER)
     shelf.clocks.tick(YOUNG_MS + 1)
     shelf.clocks.wall_ms -= YOUNG_MS
@@ -102,7 +102,7 @@ def test_each_further_attempt_is_judged_by_its_own_time(shelf: Shelf) -> None:
     assert (shelf.troubles, item.receipt) == (["no answer"] * 2, shelf.receipt(2))
 
 
-def test_a_judgment_by_a_ledger_that_was_lost_since_is_made_anew_by_the_new_one(shelf: Shelf) -> None:
+def test_a_judgment_by_a_lost_ledger_is_made_anew_by_the_new_one(shelf: Shelf) -> None:
     item = shelf.item(ORDER)
     shelf.since_ms = NOW
     shelf.store(item)
@@ -129,18 +129,18 @@ def test_what_is_judged_anew_is_not_counted_again(shelf: Shelf) -> None:
     assert is_told(item, None)
 
 
-# ---- a refusal after an attempt --------------------------------------------------------------------------------------
+# ---- a refusal after an attempt ------------------------------------------------------------------
 
 
 def refused_after(shelf: Shelf, first: Attempt) -> Item:
-    """One attempt without answer, after which the message has waited too long."""
+    """One attempt without an answer. After it the message has waited too long."""
     item = shelf.item(ORDER)
     shelf.attempts.append(replace(first, then=lambda: shelf.clocks.tick(WAIT_MS + 1)))
     shelf.store(item)
     return item
 
 
-def test_an_id_is_closed_before_a_refusal_of_what_may_be_under_way(shelf: Shelf) -> None:
+def test_an_id_is_closed_before_a_refusal_after_a_lost_attempt(shelf: Shelf) -> None:
     item = refused_after(shelf, LOST)
     assert is_told(item, Reason.STALE)
     assert (item.receipt, item.new) == (None, False)
@@ -150,7 +150,7 @@ def test_an_id_is_closed_before_a_refusal_of_what_may_be_under_way(shelf: Shelf)
     assert (closing.verdict, closing.reason, closing.position) == (Verdict.DROPPED, Reason.STALE, 7)
 
 
-def test_a_note_is_stored_however_often_the_server_has_to_be_asked(shelf: Shelf) -> None:
+def test_a_note_is_sent_again_until_the_server_answers(shelf: Shelf) -> None:
     shelf.attempts.extend([LOST, LOST, UNHEARD])
     item = shelf.item(ORDER)
     shelf.attempts[0] = replace(LOST, then=lambda: shelf.clocks.tick(WAIT_MS + 1))
@@ -206,9 +206,7 @@ def test_a_copy_of_it_from_elsewhere_is_a_replay_and_told_so(shelf: Shelf) -> No
 
 
 @pytest.mark.parametrize(("beyond_ms", "tells"), [(-1, True), (0, False)])
-def test_nobody_is_told_of_a_note_where_the_ledger_may_have_forgotten(
-    shelf: Shelf, beyond_ms: int, tells: bool
-) -> None:
+def test_a_note_is_not_told_if_the_ledger_may_have_forgotten(shelf: Shelf, beyond_ms: int, tells: bool) -> None:
     born = int.from_bytes(PLACED.nonce[:6])
     shelf.clocks.tick(born + POLICY.ledger_window_ms - 4 * SKEW + beyond_ms - NOW)
     item = shelf.item(ORDER, redelivered=True)
@@ -216,7 +214,7 @@ def test_nobody_is_told_of_a_note_where_the_ledger_may_have_forgotten(
     assert (item.done, item.tell, len(shelf.written)) == (True, tells, 1)
 
 
-# ---- what is found under an id ---------------------------------------------------------------------------------------
+# ---- the records under an id ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -286,7 +284,7 @@ def test_a_retry_gets_the_first_ones_receipt_and_has_no_effect(shelf: Shelf) -> 
     assert (item.receipt, item.fresh, item.new) == (THEIRS, False, False)
 
 
-def test_what_this_relay_has_stored_itself_is_fresh_though_it_heard_so_late(shelf: Shelf) -> None:
+def test_an_own_copy_is_fresh_though_the_answer_was_lost(shelf: Shelf) -> None:
     shelf.attempts.append(UNHEARD)
     item = shelf.item(ORDER)
     shelf.store(item)
@@ -295,7 +293,7 @@ def test_what_this_relay_has_stored_itself_is_fresh_though_it_heard_so_late(shel
     assert len(shelf.copies) == 1
 
 
-def test_another_message_under_the_nonce_is_refused_without_a_receipt(shelf: Shelf) -> None:
+def test_nonce_of_another_message_is_refused_without_a_receipt(shelf: Shelf) -> None:
     shelf.policy = replace(POLICY, on_violation={Reason.NONCE_REUSED: Disposition.DROP})
     shelf.hold(ID, STORED, NOW)
     item = shelf.item(envelope(payload={"order_id": "A-2", "quantity": 3}), position=8)
@@ -304,7 +302,7 @@ def test_another_message_under_the_nonce_is_refused_without_a_receipt(shelf: She
     assert (item.receipt, item.judgment.disposition) == (None, Disposition.DROP)
 
 
-# ---- the server's answer comes late ----------------------------------------------------------------------------------
+# ---- the server's answer comes late --------------------------------------------------------------
 
 
 def test_an_answer_within_the_shelf_life_needs_no_look(shelf: Shelf) -> None:
@@ -339,7 +337,7 @@ def test_a_clock_that_was_set_back_does_not_make_an_answer_early(shelf: Shelf) -
     assert (shelf.looked, len(shelf.written)) == ([1], 2)
 
 
-def test_nor_does_one_that_does_not_count_while_the_machine_sleeps(shelf: Shelf) -> None:
+def test_a_clock_that_stops_in_sleep_makes_no_answer_early(shelf: Shelf) -> None:
     def asleep() -> None:
         shelf.clocks.monotonic_ms -= STORE_BY
 
@@ -349,7 +347,7 @@ def test_nor_does_one_that_does_not_count_while_the_machine_sleeps(shelf: Shelf)
     assert (shelf.looked, len(shelf.written)) == ([1], 2)
 
 
-# ---- several, and the bus's own --------------------------------------------------------------------------------------
+# ---- several, and the bus's own ------------------------------------------------------------------
 
 
 def test_what_comes_together_is_written_at_once_and_in_order(shelf: Shelf) -> None:
@@ -372,7 +370,10 @@ def test_only_what_had_no_answer_is_written_again(shelf: Shelf) -> None:
 
 @pytest.fixture
 def probe(shelf: Shelf) -> bytes:
-    """A message by which a relay looks whether all is well, and a policy that lets it through, as every loaded one does."""
+    """A message with which a relay checks that all is well, and a policy that lets it through.
+
+    Every loaded policy does.
+    """
     rule = SubjectRule(HEALTH, Delivery.STREAM, {"any.v1": Schema.compile("any.v1", {})})
     shelf.policy = replace(POLICY, subjects=(*POLICY.subjects, rule))
     header = Header("shop", RELAY, HEALTH, nonce("probe"), NOW, 10_000)
@@ -387,9 +388,7 @@ def test_a_probe_is_kept_apart_and_has_no_id(shelf: Shelf, probe: bytes) -> None
     assert item.receipt in item.made
 
 
-def test_a_probe_that_is_refused_in_the_end_closes_nothing_and_is_not_told_as_accepted(
-    shelf: Shelf, probe: bytes
-) -> None:
+def test_a_refused_probe_closes_no_id_and_gets_no_receipt(shelf: Shelf, probe: bytes) -> None:
     item = shelf.item(probe, session=RELAY)
     shelf.attempts.append(replace(LOST, then=lambda: shelf.clocks.tick(WAIT_MS + 1)))
     shelf.store(item)

@@ -1,4 +1,4 @@
-"""The streams on a real nats-server: made, kept, and refused when they are not what the bus needs."""
+"""The streams on a real nats-server: made, kept, and refused if they do not fit the bus."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ async def configs(scene: Scene) -> dict[str, Any]:
 
 @asynccontextmanager
 async def paused(scene: Scene) -> AsyncIterator[None]:
-    """The server stands still while the body runs. A signal is sent at once and heeded a little later, by each thread for itself."""
+    """The server stands still in the block.
+
+    It obeys the signal a little later than the signal is sent, and each thread by itself.
+    """
     pid = scene.server.pid
     assert pid is not None
 
@@ -115,7 +118,7 @@ async def test_only_what_is_new_is_delivered(streams: Scene) -> None:
     assert [(msg.subject, msg.data) for msg in got] == [("bus.orders.placed", b"n1"), ("bus.orders.placed", b"n2")] * 2
 
 
-async def test_a_message_waits_in_the_partition_of_its_bot_and_is_gone_when_acknowledged(streams: Scene) -> None:
+async def test_message_waits_in_its_bots_partition_until_acknowledged(streams: Scene) -> None:
     bots = [f"bot-{at}" for at in range(16)]
     for bot in bots:
         await streams.relay.publish(f"send.{bot}", b"x")
@@ -165,7 +168,7 @@ async def test_limits_follow_the_policy(streams: Scene) -> None:
     await provision(streams.relay, streams.policy)
 
 
-async def test_a_limit_below_what_is_stored_is_refused_and_nothing_evicted(streams: Scene) -> None:
+async def test_limit_below_stored_bytes_is_refused_without_eviction(streams: Scene) -> None:
     for _ in range(4):
         await streams.relay.request("accepted.x", bytes(500_000), PATIENCE_S)
     with pytest.raises(StreamsUnusable, match="stream ACCEPTED holds 2000") as told:
@@ -291,7 +294,7 @@ async def test_a_nats_that_does_not_answer(scene: Scene) -> None:
 
 
 async def test_a_stream_with_atomic_publishing_is_set_back(scene: Scene) -> None:
-    """It was on in streams that were made before, and no code uses it."""
+    """Streams that were made before have it on, and no code uses it."""
     wanted = next(config for config in stream_configs(scene.policy) if config["name"] == ACCEPTED)
     made = {field: value for field, value in (wanted | {"allow_atomic": True}).items() if value is not None}
     assert "error" not in await scene.api("STREAM.CREATE.ACCEPTED", made)
@@ -300,7 +303,7 @@ async def test_a_stream_with_atomic_publishing_is_set_back(scene: Scene) -> None
 
 
 async def test_every_limit_may_be_lowered_between_two_runs_of_a_server(streams: Scene) -> None:
-    """Of the server that runs, and of one that starts with the lower limits and restores the streams."""
+    """This holds for a running server, and for one that restores its streams with lower limits."""
     mib = 2**20
     lower = replace(LIMITS, accepted_bytes=mib, ingress_bytes=mib, quarantine_bytes=mib, live_bytes=mib)
     await provision(streams.relay, a_policy(limits=lower))
@@ -314,7 +317,7 @@ async def test_every_limit_may_be_lowered_between_two_runs_of_a_server(streams: 
     assert sizes == [mib, 3 * mib, mib]
 
 
-# ---- how far back a ledger reaches -----------------------------------------------------------------------------------
+# ---- how far back a ledger reaches ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stream", [ACCEPTED, LIVE])
@@ -332,7 +335,7 @@ async def test_a_new_ledger_begins_now_and_says_the_same_ever_after(streams: Sce
 
 
 async def test_a_ledger_older_than_it_must_remember_has_no_beginning(scene: Scene) -> None:
-    """Here it remembers for a second, because the least that a policy allows is half a minute."""
+    """Here it remembers for a second, because a policy allows no less than half a minute."""
     second_ns = 10**9
     live = next(config for config in stream_configs(scene.policy) if config["name"] == LIVE)
     changed = live | {"max_age": second_ns, "duplicate_window": second_ns}
@@ -348,8 +351,8 @@ async def test_a_ledger_older_than_it_must_remember_has_no_beginning(scene: Scen
     assert (state.since_ms, state.last_sequence) == (None, 1)
 
 
-async def test_a_server_that_came_back_has_forgotten_the_live_ledger_and_says_so(streams: Scene) -> None:
-    """A stream in memory does not come back at all: it is made again, and its age is that of the new one."""
+async def test_a_restarted_server_says_that_its_live_ledger_is_lost(streams: Scene) -> None:
+    """A stream in memory does not come back. It is made again, and its age begins anew."""
     accepted, live = await ledger_state(streams.relay, ACCEPTED), await ledger_state(streams.relay, LIVE)
     supervising = asyncio.create_task(streams.server.supervise())
     first = streams.server.pid
@@ -369,7 +372,7 @@ async def test_a_server_that_came_back_has_forgotten_the_live_ledger_and_says_so
     await supervising
 
 
-# ---- pure ------------------------------------------------------------------------------------------------------------
+# ---- pure ----------------------------------------------------------------------------------------
 
 
 def test_zeros_that_jetstream_leaves_out_are_no_difference() -> None:
@@ -407,7 +410,7 @@ def test_what_jetstream_is_allowed_holds_what_the_streams_are() -> None:
     assert len(consumer_configs()) == PARTITIONS
 
 
-# ---- a bot's share of INGRESS ----------------------------------------------------------------------------------------
+# ---- a bot's share of INGRESS --------------------------------------------------------------------
 
 
 async def test_a_bot_fills_its_own_share_of_ingress_and_no_more(streams: Scene) -> None:
@@ -425,7 +428,7 @@ async def test_a_bot_fills_its_own_share_of_ingress_and_no_more(streams: Scene) 
     info = await streams.api(f"STREAM.INFO.{INGRESS}", {"subjects_filter": ">"})
     assert sorted(info["state"]["subjects"].values()) == [1, 1, 64]
     first = await streams.api(f"STREAM.MSG.GET.{INGRESS}", {"seq": 1})
-    assert base64.b64decode(first["message"]["data"]) == b"0"  # what came first still waits
+    assert base64.b64decode(first["message"]["data"]) == b"0"  # the first one still waits
 
 
 async def test_a_share_of_ingress_below_what_waits_is_refused(streams: Scene) -> None:

@@ -1,4 +1,4 @@
-"""How many lines strangers can have written into the log."""
+"""The number of lines that strangers can write into the log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.relay.scene import Scene
 
 
 class Clock:
-    """Stands until it is set."""
+    """A clock that stands until a test sets it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -24,7 +24,7 @@ class Clock:
         return self.now
 
 
-def test_of_one_kind_few_lines_are_written_and_the_rest_are_counted() -> None:
+def test_few_lines_of_a_kind_are_written_and_the_rest_counted() -> None:
     clock = Clock()
     throttle = Throttle(clock)
     assert [throttle.may_speak("a") for _ in range(FIRST + 2)] == [0] * FIRST + [None, None]
@@ -60,7 +60,7 @@ def test_every_line_is_written_or_counted(events: list[tuple[int, float]]) -> No
 
 
 async def test_refused_logins_fill_no_log(scene: Scene) -> None:
-    """However often, and under however many names, somebody tries."""
+    """This holds for any number of tries, and for any number of names."""
     clock = Clock()
     await scene.admission.stop()
     admission = Admission(

@@ -1,6 +1,6 @@
-"""nats-server answers to whatever ``reply`` a client names, with its own rights.
+"""nats-server answers to any ``reply`` that a client names, with the rights of the server.
 
-Why bots and JetStream live in two accounts (ADR 2).
+This is why bots and JetStream have two accounts (ADR 2).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TARGETS = [
 
 
 async def prepared(streams: Scene, consumer: str = OWN) -> str:
-    """Three messages, one of them delivered to the thief's consumer: where to acknowledge it."""
+    """Three messages, one of them delivered to the thief's consumer. Gives its reply subject."""
     await make_consumer(streams, consumer)
     for at in range(3):
         await streams.relay.request("accepted.orders.placed", b"%d" % at, PATIENCE_S)
@@ -43,8 +43,8 @@ async def prepared(streams: Scene, consumer: str = OWN) -> str:
     return delivered.reply
 
 
-async def test_control_in_one_account_an_acknowledgement_deletes_the_stream(streams: Scene) -> None:
-    """What this is about: if this ever stops deleting, the tests below prove nothing."""
+async def test_control_in_one_account_an_ack_deletes_the_stream(streams: Scene) -> None:
+    """The reason for two accounts. If this no longer deletes, the tests below prove nothing."""
     ack = await prepared(streams)
     await streams.relay.publish(ack, b"+ACK", reply="$JS.API.STREAM.DELETE.ACCEPTED")
 
@@ -83,7 +83,8 @@ async def test_no_reply_of_a_bots_choice_reaches_the_bus(streams: Scene, target:
     async def acknowledged() -> bool:
         return bool((await streams.api(f"CONSUMER.INFO.ACCEPTED.{OWN}"))["ack_floor"]["consumer_seq"] == 1)
 
-    # The consumer serves in order: when it has answered this, it has done, and answered, what the thief asked.
+    # The consumer serves in order. When it has answered this request, it has also done and
+    # answered the thief's.
     if way in ("acknowledge", "next"):
         await until(acknowledged, "acknowledged")
     fence = await streams.relay.subscribe("fence")
@@ -105,10 +106,10 @@ async def test_no_reply_of_a_bots_choice_reaches_the_bus(streams: Scene, target:
     assert not [msg.subject for msg in seen]
 
 
-async def test_what_a_pull_can_aim_at_another_bot_is_a_message_that_names_itself(streams: Scene) -> None:
-    """The one thing that is left: an old message, as it was stored, on a subject that a victim reads.
+async def test_a_pull_can_aim_only_a_stored_message_at_another_bot(streams: Scene) -> None:
+    """One possibility is left: an old message, as stored, on a subject that a victim reads.
 
-    A subscriber therefore compares the stamp's subject with where the message came in, and remembers nonces.
+    So a subscriber compares the stamp's subject with the subject of arrival, and remembers nonces.
     """
     own = consumer_name("thief", "orders.>", "d")
     await prepared(streams, own)

@@ -1,4 +1,4 @@
-"""Which nats-servers are taken."""
+"""The versions of nats-server that are accepted."""
 
 from __future__ import annotations
 
