@@ -1,5 +1,5 @@
-"""The gate: what may pass. Pure: no file, no network, no clock.
+"""The gate decides which messages may pass. It is pure: it has no file, no network and no clock.
 
-``judge`` (judge.py) is the way in; ``verdict`` has the values that go in and come out, ``policy`` what it judges by, and ``ledger`` the
-meaning of a nonce that was seen before.
+``judge`` (judge.py) is the way in. ``verdict`` has the values that go in and come out, ``policy``
+the values by which it judges, and ``ledger`` the meaning of a nonce that was seen before.
 """

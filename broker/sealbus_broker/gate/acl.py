@@ -1,7 +1,8 @@
-"""Which patterns cover a subject: the one question behind grants and subject rules.
+"""Which pattern covers a subject: the one question behind grants and subject rules.
 
-Answers are remembered a subject, so what a message costs does not grow with the policy. The memory is bounded and holds only
-subjects that a sealed envelope named, so nobody without a key can fill it.
+The answer for each subject is remembered, so the cost of a message does not grow with the policy.
+The memory is bounded. It holds only subjects that a sealed envelope named, so nobody without a key
+can fill it.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ from typing import Final, Generic, TypeVar
 T = TypeVar("T")
 
 _REMEMBERED: Final = 16_384
-"""Answers kept a table: more than the subjects of a large bus, and about 2 MiB at worst."""
+"""How many answers a table keeps: more than the subjects of a large bus, and about 2 MiB at
+most."""
+
+_END: Final = ""
+"""The key of a node's value: no token is empty."""
 
 
 class SubjectTable(Generic[T]):
-    """Patterns with a value each; finds the value of the pattern that covers a subject.
+    """Finds the value of the pattern that covers a subject.
 
-    Where several patterns cover it, a literal token goes before ``*`` and ``*`` before ``>``. A policy's subject rules never overlap,
-    and of overlapping grants any one will do.
+    Where several patterns cover it, a literal token goes before ``*``, and ``*`` before ``>``. A
+    policy's subject rules never overlap, and of overlapping grants any one will do.
     """
 
     __slots__ = ("_answers", "_root")
@@ -30,11 +35,12 @@ class SubjectTable(Generic[T]):
         for pattern, value in entries:
             node = self._root
             for token in pattern.split("."):
-                node = node.setdefault(token, {})  # type: ignore[assignment]  # tokens lead to nodes, _END to a value
+                # A token leads to a node, and only _END to a value.
+                node = node.setdefault(token, {})  # type: ignore[assignment]
             node[_END] = value
 
     def find(self, subject: str) -> T | None:
-        """The value of the pattern that covers ``subject``, or ``None``."""
+        """Return the value of the pattern that covers ``subject``, or ``None``."""
         try:
             return self._answers[subject]
         except KeyError:
@@ -44,10 +50,6 @@ class SubjectTable(Generic[T]):
             self._answers.clear()
         self._answers[subject] = answer  # type: ignore[assignment]  # what _END leads to is a T
         return self._answers[subject]
-
-
-_END: Final = ""
-"""Key of a node's value: no token is empty."""
 
 
 def _walk(node: dict[str, object], tokens: list[str], at: int) -> object | None:

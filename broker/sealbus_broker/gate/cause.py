@@ -1,8 +1,12 @@
-"""Whether what had to come before a message really did: proven by the relay's own stamp, so nothing need be looked up."""
+"""Whether the message that must come before another one did come before.
+
+The relay's own stamp of the earlier message proves it, so nothing is looked up.
+"""
 
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from sealbus.errors import Malformed
 from sealbus.protocol.codec import unpack_json
@@ -14,12 +18,14 @@ from sealbus.protocol.stamp import Stamp, Verdict, open_stamp
 from sealbus.protocol.subjects import REPLY, is_own, matches
 from sealbus_broker.gate.policy import BotRule, CauseRule, Delivery, Policy
 
-_MISSING = object()
-_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
+_MOST_BARE: Final = f"at most {MAX_BARE_PARENT_BYTES} where the rule compares nothing"
+_MISSING: Final = object()
+_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 def prove_parent(header: Header, policy: Policy, verifier: Verifier) -> tuple[Stamp, Parent] | str:
-    """The stamp of the message that ``header`` follows from, verified; or what is wrong with it."""
+    """Return the verified stamp of the message from which ``header`` follows, or what is wrong with
+    it."""
     if header.parent is None:
         return "a parent is required"
     try:
@@ -35,18 +41,19 @@ def prove_parent(header: Header, policy: Policy, verifier: Verifier) -> tuple[St
 
 
 def unwanted_parent(rule: CauseRule | None, parent: bytes) -> str | None:
-    """Why ``parent``, as it stands in a header, is more than ``rule`` asks for, if it is. Reads nothing of it."""
+    """Return why ``parent`` is more than ``rule`` asks for, if it is. Nothing of it is decoded."""
     if rule is None:
         return "this subject takes no parent"
     if not rule.match and len(parent) > MAX_BARE_PARENT_BYTES:
-        return f"a parent of {len(parent)} bytes; at most {MAX_BARE_PARENT_BYTES} where the rule compares nothing"
+        return f"a parent of {len(parent)} bytes; {_MOST_BARE}"
     return None
 
 
 def check_cause(
     rule: CauseRule, bot: BotRule, header: Header, payload: object, now_ms: int, policy: Policy, verifier: Verifier
 ) -> Stamp | str:
-    """The parent's stamp if it satisfies ``rule``, else what is missing (never a payload's value)."""
+    """Return the parent's stamp if it satisfies ``rule``, else what is missing, without payload
+    values."""
     proven = prove_parent(header, policy, verifier)
     if isinstance(proven, str):
         return proven
@@ -54,23 +61,25 @@ def check_cause(
     if not matches(rule.subject, stamp.subject):
         return f"the parent is on {stamp.subject}; expected {rule.subject}"
     if stamp.bot != bot.name and not bot.may_subscribe(stamp.subject):
-        # A stamp says that something happened, not that its bearer may know: a stolen one is of no use.
+        # A stamp proves that a message was accepted. It does not prove that its bearer may know it.
+        # So a stolen stamp is of no use.
         return "the parent is a message that this bot may not receive"
     if now_ms - stamp.judged_at_ms > rule.within_ms or _is_past(stamp, rule.within_ms, now_ms, policy):
         return f"the parent is older than {rule.within_ms} ms"
     if rule.match:
-        trouble = _compare(rule.match, stamp, parent, payload)
-        if trouble:
-            return trouble
+        difference = _compare(rule.match, stamp, parent, payload)
+        if difference:
+            return difference
     return stamp
 
 
 def check_reply(header: Header, bot: BotRule, now_ms: int, policy: Policy, verifier: Verifier) -> Stamp | str:
-    """The stamp of the request that ``header`` answers, or why it is no answer.
+    """Return the stamp of the request that ``header`` answers, or why it is no answer.
 
-    ``reply.<requester>.<nonce>`` needs no grant: the request's stamp proves that the requester asked, once, on a subject whose requests
-    this bot may receive. The bus's own services are answered by the relay, which judges no answer of its own: whoever may watch what
-    operators ask must not be believed in its place.
+    ``reply.<requester>.<nonce>`` needs no grant. The request's stamp proves that the requester
+    asked, once, on a subject whose requests this bot may receive. Only the relay answers on the
+    bus's own subjects, and it does not judge its own answers. A bot that may watch the requests of
+    operators must not be believed in its place.
     """
     if header.parent is not None and len(header.parent) > MAX_BARE_PARENT_BYTES:
         return f"a parent of {len(header.parent)} bytes; at most {MAX_BARE_PARENT_BYTES} in an answer"
@@ -91,10 +100,12 @@ def check_reply(header: Header, bot: BotRule, now_ms: int, policy: Policy, verif
 
 
 def _is_past(stamp: Stamp, within_ms: int, now_ms: int, policy: Policy) -> bool:
-    """Whether nothing may follow any more from the message of ``stamp``, whichever of its stamps is shown.
+    """Whether no message may follow from the message of ``stamp`` any more, whichever of its stamps
+    is shown.
 
-    A message may have several: those of copies that were stored too late, too. Without this bound the last would allow a consequence
-    after the ledger has forgotten the one that followed from the first.
+    A message may have several stamps, also those of copies that were stored too late. Without this
+    bound the last one would allow a consequence after the ledger has forgotten the one that
+    followed from the first.
     """
     delivery = Delivery.LIVE if stamp.position is None else Delivery.STREAM
     return now_ms > birth_ms(stamp.nonce) + policy.span_ms(delivery) + within_ms
@@ -121,7 +132,10 @@ def _compare(pointers: tuple[str, ...], stamp: Stamp, parent: Parent, payload: o
 
 
 def _same(one: object, other: object) -> bool:
-    """Whether two JSON values are equal, as JSON has it: for Python's ``==``, ``[true]`` is ``[1]``. No deeper than a payload may be."""
+    """Whether two JSON values are equal, as JSON says: for Python's ``==``, ``[true]`` is ``[1]``.
+
+    A payload bounds how deep they are.
+    """
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, dict) and isinstance(other, dict):
@@ -132,7 +146,7 @@ def _same(one: object, other: object) -> bool:
 
 
 def _at(document: object, pointer: str) -> object:
-    """What an RFC 6901 pointer leads to, or ``_MISSING``."""
+    """Return the value to which an RFC 6901 pointer leads, or ``_MISSING``."""
     for escaped in pointer.split("/")[1:]:
         token = escaped.replace("~1", "/").replace("~0", "~")
         if isinstance(document, dict) and token in document:

@@ -1,6 +1,6 @@
 """The gate: one pure function through which every message must go.
 
-Nothing here reads a clock, a file or the network, and no bytes whatever make it raise.
+Nothing here reads a clock, a file or the network, and no bytes make it raise.
 """
 
 from __future__ import annotations
@@ -24,15 +24,43 @@ from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.gate.schemas import ERROR, Schema
 from sealbus_broker.gate.verdict import Arrival, Judgment, Moment
 
+ERROR_BYTES: Final = 2048
+"""The budget of an answer that a request failed. The longest answer of schema ``sealbus.error.v1``
+has 1,100 bytes."""
+
+EXPLAINED: Final = Rate(per_second=2, burst=8)
+"""How often one bot's payloads are searched for more than the first fault: as often as a person
+looks at the result."""
+
+KEPT: Final = Rate(per_second=10, burst=1_000)
+"""How many records of one bot are kept: all mistakes of a program that is wrong about something.
+Each record is written to disk, as an accepted message is, and the messages of its batch wait
+meanwhile. The first thousand show what a flood is."""
+
+_EXPLAINED: Final = ""
+"""The key under which the meters count for :data:`EXPLAINED`: no pattern is empty."""
+
+_KEPT: Final = "!"
+"""The key under which they count for :data:`KEPT`: no pattern has this character."""
+
+_REPLIES: Final = f"{REPLY}."
+_NO_HEADER: Final = Header("", "", "", b"", 0, 0)
+
 
 def judge(arrival: Arrival, policy: Policy, moment: Moment, verifier: Verifier, meters: RateMeters) -> Judgment:
-    """Judge one message: run :data:`CHECKS` in order; the first that objects is the verdict.
+    """Judge one message: run :data:`CHECKS` in order. The first one that objects decides.
 
-    Cheap checks that need no key come first, nothing is believed before the seal holds, and the payload is decoded only when everything
-    about its header is in order. The last check of all, the nonce ledger, is where an accepted message is stored (see
-    :mod:`sealbus_broker.gate.ledger`), so only a message that passed everything else burns its nonce.
+    Cheap checks that need no key come first. Nothing is believed before the seal holds. The payload
+    is decoded only when everything about its header is in order. The last check of all, the nonce
+    ledger, is made where an accepted message is stored (:mod:`sealbus_broker.gate.ledger`). So only
+    a message that passed all others burns its nonce.
 
-    ``verifier`` and ``meters`` only remember (roots that held, rates); losing them changes no verdict but the rate's.
+    Args:
+        arrival: The message.
+        policy: The policy in force.
+        moment: The time, and the age of the ledger.
+        verifier: Remembers the seals that hold. Losing it changes no verdict.
+        meters: Remember rates and shares. Losing them changes no other verdict.
     """
     case = Case(arrival, policy, moment, verifier, meters)
     for check in CHECKS:
@@ -64,10 +92,12 @@ def judge(arrival: Arrival, policy: Policy, moment: Moment, verifier: Verifier, 
 def disposition(
     reason: Reason, rule: SubjectRule | None, arrival: Arrival, policy: Policy, now_ms: int, meters: RateMeters
 ) -> Disposition:
-    """What happens to a message that violates: as the policy says, but it is dropped where its bot has filled its share of the quarantine.
+    """Return what becomes of a refused message: as the policy says, within the bot's share of the
+    quarantine.
 
-    Otherwise one bot's junk would push out the records of others. Records beyond :data:`KEPT` are dropped too, because others
-    wait while a record is written.
+    Beyond its share it is dropped. Otherwise one bot's messages would push out the records of
+    others. Records beyond :data:`KEPT` are dropped too, because other messages wait while a record
+    is written.
     """
     wanted = policy.disposition(reason, rule)
     share = policy.share(Store.QUARANTINE)
@@ -81,43 +111,28 @@ def disposition(
 
 
 def _clip(detail: str | None) -> str | None:
-    """``detail`` as a stamp can carry it: a longer one would make a stamp that nobody can open, and a sender who never learns why."""
+    """Return ``detail`` as a stamp can carry it.
+
+    A longer one would make a stamp that nobody can open, and its sender would never learn the
+    reason.
+    """
     if detail is None:
         return None
     lines = detail.encode("ascii", "backslashreplace")[:MAX_DETAIL_BYTES].decode("ascii").split("\n")
     return "\n".join(lines[:MAX_FAULTS])
 
 
-ERROR_BYTES: Final = 2048
-"""The longest answer of schema ``sealbus.error.v1`` has 1,100 bytes."""
-
-EXPLAINED: Final = Rate(per_second=2, burst=8)
-"""How often one bot's payloads are searched for more than the first fault: as often as a person looks at the result."""
-
-_EXPLAINED: Final = ""
-"""Under which key the meters count that: no pattern is empty."""
-
-KEPT: Final = Rate(per_second=10, burst=1_000)
-"""How many records of one bot are kept: all mistakes of a program that is wrong about something. Each record is written to disk, as an
-accepted message is, and what came with it waits meanwhile. A flood is known by its first thousand."""
-
-_KEPT: Final = "!"
-"""Likewise: no pattern has such a character."""
-
-_REPLIES: Final = f"{REPLY}."
-_NO_HEADER: Final = Header("", "", "", b"", 0, 0)
-
-
 @value
 class Violation:
-    """A check's objection. ``detail`` names places, rules and limits; never a payload's value."""
+    """A check's objection. ``detail`` names places, rules and limits, and never a payload's
+    value."""
 
     reason: Reason
     detail: str | None = None
 
 
 class Case:
-    """One message under judgment: what was given, and what the checks so far have established."""
+    """One message under judgment: the arguments, and the findings of the checks so far."""
 
     __slots__ = (
         "arrival",
@@ -147,7 +162,7 @@ class Case:
         self.meters = meters
         self.envelope: Envelope | None = None
         self.header: Header = _NO_HEADER
-        """The envelope's; check_encoding stands before whatever asks for it."""
+        """The envelope's header. ``check_encoding`` sets it before any other check reads it."""
         self.is_reply = False
         self.bot: BotRule | None = None
         self.key: BotKey | None = None
@@ -158,34 +173,39 @@ class Case:
         self.payload: object = None
 
     def named_rule(self) -> SubjectRule | None:
-        """The rule that says what happens to a violation: also that of a subject which no check has come to yet.
+        """Return the rule that says what becomes of the message, also where no check has come to
+        its subject.
 
-        Only behind the seal: a stranger who names a subject has no say in it.
+        It is asked only behind the seal. A stranger who names a subject has no say in it.
         """
         return self.policy.rule(self.header.subject) if self.rule is None and self.proven else self.rule
 
     def may_be_stored(self) -> bool:
-        """Whether a relay that died may have accepted it: then it is refused only when its id is closed.
+        """Whether a relay that died may have accepted it. It is then refused only once its id is
+        closed.
 
-        That relay may have had another policy. So what counts is that the seal holds, also where its key has been revoked or removed.
+        That relay may have had another policy. So only the seal counts, also where its key was
+        revoked or removed.
         """
         if not self.arrival.redelivered or self.envelope is None:
             return False
         return self.proven or self.verifier.holds(Context.ENVELOPE, self.envelope.seal, self.envelope.signed)
 
     def ledger_id(self) -> str:
-        """Under which id the ledger must be free of this message.
+        """Return the id under which the message is stored.
 
-        A bot can collide only with its own nonces. A cause that allows one consequence is shared by all who may draw it.
+        A bot can collide only with its own nonces. All bots share the id of the one consequence of
+        a cause.
         """
         rule = self.policy.rule(self.header.subject)
         once = self.is_reply or (rule is not None and rule.cause is not None and rule.cause.once)
-        if once and self.cause is None:  # it was refused before its cause was looked at
+        if once and self.cause is None:  # it was refused before its cause was read
             proven = prove_parent(self.header, self.policy, self.verifier)
             self.cause = None if isinstance(proven, str) else proven[0]
         if self.cause is not None and once:
-            # A reply's subject names the bot that asked; elsewhere it must be said, or a bot that sends a message of its own under
-            # another's nonce could use up what may follow from the other's.
+            # A reply's subject names the bot that asked. Elsewhere the id must name it. Otherwise a
+            # bot that sends a message under another bot's nonce could use up the consequence of the
+            # other's message.
             asker = "" if self.is_reply else f"{self.cause.bot}."
             return f"{asker}{self.cause.nonce.hex()}>{self.header.subject}"
         return f"{self.arrival.session}.{self.header.nonce.hex()}"
@@ -469,7 +489,8 @@ def check_schema(case: Case) -> Violation | None:
         return None
     session = case.arrival.session
     at_ms = case.arrival.arrived_at_ms
-    # Looking for every fault costs a hundred times what finding the first does, so whoever sends bad messages gets little of it.
+    # The search for every fault costs a hundred times as much as the search for the first, so a bot
+    # that sends bad messages gets little of it.
     most = MAX_FAULTS if case.meters.allow(session, _EXPLAINED, EXPLAINED, at_ms) else 1
     faults = case.schema.faults(case.payload, most=most, size=len(case.envelope.payload))
     return Violation(Reason.SCHEMA, "\n".join(faults))
@@ -497,7 +518,7 @@ def check_share(case: Case) -> Violation | None:
     """
     session = case.arrival.session
     if session == RELAY:
-        return None  # its probes are kept apart
+        return None  # probes are stored apart
     store = Store.ACCEPTED if case.arrival.delivery is Delivery.STREAM else Store.LIVE
     share = case.policy.share(store)
     if case.meters.shares.has_room(session, store, share, len(case.arrival.data), case.moment.now_ms):
@@ -532,4 +553,4 @@ CHECKS: Final[tuple[Callable[[Case], Violation | None], ...]] = (
     check_what_came_before,
     check_share,
 )
-"""Every check, in the order in which they are made. Later ones build on what earlier ones established."""
+"""Every check, in its order. Later checks use the findings of earlier ones."""

@@ -1,7 +1,8 @@
-"""The last check: what it means that the nonce ledger already has a message's id.
+"""The last check: the meaning of an id that the nonce ledger has already.
 
-The ledger is the de-duplication of the stream that stores accepted messages. When it refuses an id, the copy that it holds tells which
-of four things happened, and this module says which; it is pure, like the rest of the gate.
+The ledger is the de-duplication of the stream that stores accepted messages. When it refuses an id,
+the copy that it holds tells what happened. This module says so. It is pure, like the rest of the
+gate.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from sealbus_broker.gate.verdict import Judgment
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """How a message whose id the ledger already holds is settled."""
+    """The outcome for a message whose id the ledger has already."""
 
     reason: Reason | None = None
-    """``None``: the sender's own message, again; nothing is amiss. Else the violation."""
+    """The violation. ``None``: it is the sender's own message again."""
     receipt: bytes | None = None
-    """The stored stamp, where it answers the sender: one envelope has one verdict, however often its bytes are seen."""
+    """The stored stamp, where it answers the sender. One envelope has one verdict, however often
+    its bytes come."""
     passed: bool = False
-    """Whether the copy is void, or a note about another arrival, so that the chain of ids goes on."""
+    """Whether the copy is void, or a note about another arrival. The chain of ids then goes on."""
     detail: str | None = None
 
 
@@ -40,28 +42,39 @@ def settle(
     bus_keys: frozenset[bytes],
     verifier: Verifier,
 ) -> Settled:
-    """Compare a message with the stored copy (a delivery or a note) under its ledger id.
+    """Compare a message with the stored copy under its ledger id, a delivery or a note.
 
-    ``stored_ms``: when the copy was stored, by the engine. ``made``: the stamps that this relay has made for the very arrival.
-
-    ============================ ========================= =====================================================
-    the stored copy is           the verdict               the sender gets
-    ============================ ========================= =====================================================
-    stored too late              none: the next id of       what that gives
-                                 the chain decides
-    a note about another arrival the same
-    a note about this arrival    the refusal in it          a refusal
-    one that this relay made     none: stored, and only     the stored stamp
+    ============================ ============================== ===================================
+    the stored copy              the violation                  the sender gets
+    ============================ ============================== ===================================
+    was stored too late          none: the next id of the chain the outcome there
+                                 decides
+    is a note about another      none: likewise                 likewise
+    arrival
+    is a note about this arrival the one in the note            a refusal
+    was made by this relay       none: it was stored, and only  the stored stamp
                                  the answer was late
-    same bytes, same position    none: a redelivery after   the stored stamp, again
-                                 a relay died
-    same bytes, elsewhere        *replay*                  the stored stamp: that envelope *was* accepted
-    same message, sealed anew    none: the sender's retry   the stored stamp
-    same nonce, another message  *nonce-reused*            a refusal
-    another nonce                *already-answered*        a refusal
-    ============================ ========================= =====================================================
+    has the same bytes and       none: a delivery after a relay the stored stamp, again
+    position                     died
+    has the same bytes, from     *replay*                       the stored stamp, because that
+    elsewhere                                                   envelope *was* accepted
+    is the same message, sealed  none: the sender's retry       the stored stamp
+    anew
+    is another message under the *nonce-reused*                 a refusal
+    same nonce
+    has another nonce            *already-answered*             a refusal
+    ============================ ============================== ===================================
 
-    A stored copy that is not one of ours (somebody wrote into the stream past the relay) proves nothing: *nonce-reused*.
+    A copy that no relay made proves nothing, because somebody wrote it into the stream:
+    *nonce-reused*.
+
+    Args:
+        judgment: Of the message.
+        stored: The copy.
+        stored_ms: When it was stored, by the server's clock.
+        made: The stamps that this relay has made for this very arrival.
+        bus_keys: The raw public keys of the bus.
+        verifier: Remembers the seals that hold.
     """
     assert judgment.envelope is not None
     note = _note(stored, bus_keys, verifier)
@@ -92,7 +105,7 @@ def settle(
 
 
 def _note(stored: bytes, bus_keys: frozenset[bytes], verifier: Verifier) -> Stamp | None:
-    """The refusal in a note that closes an id; ``None`` for anything else."""
+    """Return the refusal in a note that closes an id, or ``None`` for any other copy."""
     try:
         stamp = open_stamp(stored, bus_keys, verifier)
     except Malformed:
@@ -111,5 +124,5 @@ def _same_place(judgment: Judgment, stamp: Stamp) -> bool:
 
 
 def _meaning(header: Header) -> tuple[object, ...]:
-    """What a retry may not change: everything but when it was issued and for how long."""
+    """Return the fields that a retry may not change: all but the times."""
     return (header.subject, header.schema, header.schema_version, header.parent)

@@ -1,6 +1,7 @@
 """The policy as the gate sees it: immutable values, compiled once.
 
-``sealbus_broker.policy`` makes one from a folder of files; tests make them by hand. Nothing here reads a file or a clock.
+:mod:`sealbus_broker.policy` makes one from a folder of files, and tests make them by hand. Nothing
+here reads a file or a clock.
 """
 
 from __future__ import annotations
@@ -21,23 +22,28 @@ from sealbus_broker.gate.acl import SubjectTable
 from sealbus_broker.gate.schemas import Schema
 
 HEALTH: Final = "sealbus.health"
-"""What relays say to themselves, to see whether a message gets through the bus."""
-
+"""The subject of probes, by which relays see whether a message gets through the bus."""
 
 QUARANTINE_SHARE_MS: Final = 24 * 3_600_000
-"""A bot's share of the quarantine is for so long. The quarantine keeps records until it is full, and an operator looks once a day."""
+"""The time of a bot's share of the quarantine. The quarantine keeps records until it is full, and
+an operator looks once a day."""
 
 WINDOW_MARGIN_MS: Final = 1_000
-"""More than the rounding of times to milliseconds comes to, wherever one is rounded."""
+"""A margin for the rounding of times to milliseconds, and larger than all of it."""
+
+DEFAULT_PAYLOAD_BYTES: Final = 64 * 1024
+"""The largest payload by default. An order, a reading or a page of text needs far less. A payload
+of this size costs a relay 5 ms to decode at most."""
 
 
 class Delivery(StrEnum):
-    """How a subject's messages travel."""
+    """The delivery class of a subject's messages."""
 
     STREAM = "stream"
-    """Stored before judged, stored before delivered; subscribers may be durable."""
+    """They are stored before they are judged, and before they are delivered. Subscribers may be
+    durable."""
     LIVE = "live"
-    """Judged at once and kept in memory only: telemetry, requests and replies."""
+    """They are judged at once, and kept in memory only: telemetry, requests and replies."""
 
 
 class Store(StrEnum):
@@ -50,28 +56,25 @@ class Store(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How much of a store one bot may fill in its time."""
+    """How much of a store one bot may fill in a time."""
 
     most_bytes: int
     window_ms: int
 
 
 class Disposition(StrEnum):
-    """What happens to a message that violates."""
+    """What becomes of a message that is refused."""
 
     DROP = "drop"
-    """Counted and receipted, not kept."""
+    """It is counted, and its sender is told."""
     QUARANTINE = "quarantine"
-    """Kept with its raw bytes for operators to look at."""
-
-
-DEFAULT_PAYLOAD_BYTES: Final = 64 * 1024
-"""Far more than an order, a reading or a page of text needs; and whoever sends one costs a relay 2 to 5 ms to decode at most."""
+    """Its bytes are also kept, for operators."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an operator may tune. Times in milliseconds, sizes in bytes, the rest are counts."""
+    """The limits that an operator may set. Times are in milliseconds, sizes in bytes, and the rest
+    are counts."""
 
     ttl_ms: int = 60_000
     live_ttl_ms: int = 10_000
@@ -84,23 +87,26 @@ class Limits:
     quarantine_bytes: int = 1024**3
     live_bytes: int = 256 * 1024**2
     payload_bytes: int = DEFAULT_PAYLOAD_BYTES
-    """Largest payload on a subject that says nothing else (``SubjectRule.max_bytes``)."""
+    """The largest payload on a subject without a ``max_bytes`` of its own."""
     ingress_messages: int = 256
-    """NATS messages of one bot that may wait for a relay. With 128 KiB of the dearest envelopes each, they take a relay 12 s."""
+    """How many NATS messages of one bot may wait for a relay. With 128 KiB of the most expensive
+    envelopes each, they take a relay 12 s."""
     bot_share: int = 50
-    """Per cent of ACCEPTED, LIVE or QUARANTINE that one bot may fill."""
+    """How much of ACCEPTED, LIVE or QUARANTINE one bot may fill, in per cent."""
     attempts: int = 10
-    """How often a failing message is given to one durable subscription."""
+    """How often a failing message is delivered to one durable subscription."""
     subscriptions: int = 32
-    """Durable subscriptions of one bot."""
+    """How many durable subscriptions a bot may have."""
     connections: int = 64
-    """Sessions of one bot at a time. Thirty processes that all renew their sessions at once have 60, and it takes 127 such bots to use up the
-    8,128 connections that a nats-server of this bus takes from bots."""
+    """How many sessions a bot may have at a time. Thirty processes that all renew their sessions at
+    once have 60. It takes 127 such bots to use up the 8,128 connections that nats-server takes from
+    bots."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """At most ``per_second`` messages a second of one bot on one subject, ``burst`` of them at once."""
+    """A bound on one bot's messages on one subject: ``per_second``, and ``burst`` of them at
+    once."""
 
     per_second: float
     burst: int
@@ -108,14 +114,16 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class CauseRule:
-    """What must have come before a message: see ``docs/policy.md``."""
+    """The message that must come before another one: see ``docs/policy.md``."""
 
     subject: str
-    """Pattern that the parent's subject must match."""
+    """The pattern that the parent's subject must match."""
     within_ms: int
+    """How old the parent may be."""
     match: tuple[str, ...] = ()
-    """JSON pointers (RFC 6901) at which both payloads must be equal."""
+    """The JSON pointers (RFC 6901) at which both payloads must be equal."""
     once: bool = False
+    """Whether only one message may follow from a parent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,23 +133,27 @@ class SubjectRule:
     pattern: str
     delivery: Delivery
     schemas: Mapping[str, Schema]
-    """By full name (``orders.placed.v1``), in the order of the policy: the first is the default."""
+    """By full name (``orders.placed.v1``), in the order of the policy. The first is the default."""
     rate: Rate | None = None
     reply: Schema | None = None
+    """The schema of answers. ``None``: the subject takes none."""
     cause: CauseRule | None = None
     on_violation: Mapping[Reason, Disposition] = field(default_factory=lambda: MappingProxyType({}))
     max_bytes: int = DEFAULT_PAYLOAD_BYTES
-    """Largest payload here, answers included."""
+    """The largest payload here, answers included."""
 
     @property
     def max_values(self) -> int:
-        """Most values in a payload, map keys included. Bounds what decoding and judging it can cost, as its bytes do not."""
+        """How many values a payload may have, map keys included.
+
+        They bound the cost of decoding and judging it, which its bytes do not.
+        """
         return most_values(self.max_bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class BotKey:
-    """One public key of a bot. Times in ms since 1970 UTC."""
+    """One public key of a bot. Times are in ms since 1970 UTC."""
 
     raw: bytes
     not_before_ms: int
@@ -151,7 +163,7 @@ class BotKey:
 
 @dataclass(frozen=True, slots=True)
 class BotRule:
-    """One bot with all its grants, its roles' included."""
+    """One bot with all its grants, those of its roles included."""
 
     name: str
     keys: Mapping[bytes, BotKey]
@@ -164,23 +176,23 @@ class BotRule:
         object.__setattr__(self, "_publish", SubjectTable((pattern, True) for pattern in self.publish))
 
     def may_publish(self, subject: str) -> bool:
-        """Whether ``subject`` is granted to this bot for publishing."""
+        """Whether the bot may publish on ``subject``."""
         return self._publish.find(subject) is not None
 
     def may_subscribe(self, pattern: str) -> bool:
-        """Whether everything that ``pattern`` stands for is granted to this bot."""
+        """Whether the bot may receive every subject that ``pattern`` covers."""
         return any(matches(grant, pattern) for grant in self.subscribe)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Everything the gate needs to know, and the digest that stamps name it by."""
+    """Everything by which the gate judges."""
 
     bus: str
     digest: bytes
-    """SHA-256 over the canonical content of the folder (32 bytes)."""
+    """SHA-256 over the names and contents of the folder's files (32 bytes). Stamps have it."""
     bus_keys: frozenset[bytes]
-    """Raw public keys whose stamps this bus's relays honour in a parent."""
+    """The raw public keys whose stamps count as proof in a parent."""
     bots: Mapping[str, BotRule]
     subjects: tuple[SubjectRule, ...]
     limits: Limits = field(default_factory=Limits)
@@ -204,31 +216,34 @@ class Policy:
         object.__setattr__(self, "_relay", BotRule(RELAY, keys, publish=(HEALTH,)))
 
     def sender(self, name: str) -> BotRule | None:
-        """Who may send as ``name``: a bot, or the relays themselves, sealed by the bus key, on ``sealbus.health`` alone.
+        """Return who may send as ``name``: a bot, or the relays, with the bus key and on
+        ``sealbus.health`` alone.
 
-        Nobody logs in as the latter: it is not among :attr:`bots`.
+        Nobody logs in as the relays, because they are not among :attr:`bots`.
         """
         return self._relay if name == RELAY else self.bots.get(name)
 
     def rule(self, subject: str) -> SubjectRule | None:
-        """The rule that declares ``subject``, or ``None``."""
+        """Return the rule that declares ``subject``, or ``None``."""
         return self._rules.find(subject)
 
     def disposition(self, reason: Reason, rule: SubjectRule | None = None) -> Disposition:
-        """What happens to a message that violates: the subject's own choice, the policy's, the policy's default."""
+        """Return what becomes of a refused message: by the subject, else by the policy, else by its
+        default."""
         if rule is not None and reason in rule.on_violation:
             return rule.on_violation[reason]
         return self.on_violation.get(reason, self.default_disposition)
 
     def share(self, store: Store) -> Share:
-        """What one bot may fill of ``store``."""
+        """Return how much of ``store`` one bot may fill."""
         return self._shares[store]
 
     def span_ms(self, delivery: Delivery) -> int:
-        """How long after the birth of its nonce a message may be judged for the last time.
+        """Return how long after the birth of its nonce a message may be judged for the last time.
 
-        It is sealed for the last time at the end of the nonce's life, arrives when its time-to-live is nearly over, and then waits
-        for a relay. By clocks that differ, one ``clock_skew`` later.
+        It is sealed for the last time at the end of the nonce's life, arrives when its time-to-live
+        is nearly over, and then waits for a relay. By clocks that differ it may be one
+        ``clock_skew`` later.
         """
         live = delivery is Delivery.LIVE
         life = life_ms(live=live)
@@ -247,15 +262,18 @@ class Policy:
         return self._window_ms(Delivery.LIVE)
 
     def _window_ms(self, delivery: Delivery) -> int:
-        """An id is remembered from when a message under it was stored, until no message may be stored under it any more.
+        """Return how long an id is remembered: from the first store under it until none is possible
+        any more.
 
-        - It is stored for the first time when its nonce is born, or later: by the server's clock, which may be behind the sender's by
-          the policy's skew, and behind the last server's by as much.
-        - It is judged for the last time a span after that (:meth:`span_ms`), or, where a cause allows one consequence, its ``within``
-          later still, and stored within the shelf life of the verdict. What is stored later than that is void.
+        - A message under it is stored for the first time when its nonce is born, or later. The
+          server's clock says so. It may be behind the sender's by the policy's skew, and behind the
+          last server's by as much.
+        - A message under it is judged for the last time a span after that (:meth:`span_ms`). Where
+          a cause allows one consequence, that is ``within`` later still. It is stored within the
+          shelf life of the verdict. A message that is stored later is void.
 
-        In the sum are three skews of the policy (first arrival, last arrival, ``store-by``) and two between servers (the first
-        store, and what a new leader forgets early).
+        The sum has three skews of the policy (first arrival, last arrival, ``store-by``) and two
+        between servers (the first store, and what a new leader forgets early).
         """
         longest = max(self.span_ms(delivery), self._once_ms(delivery))
         shelf_life = shelf_life_ms(live=delivery is Delivery.LIVE)
@@ -264,7 +282,11 @@ class Policy:
         return longest + shelf_life + policy_skews + server_skews + WINDOW_MARGIN_MS
 
     def _once_ms(self, delivery: Delivery) -> int:
-        """How long after its cause's nonce was born the one consequence may be judged, at most, on the subjects of a delivery class."""
+        """Return how long after the birth of its cause's nonce the one consequence may be judged,
+        at most.
+
+        That is on the subjects of one delivery class.
+        """
         rules = (rule.cause for rule in self.subjects if rule.delivery is delivery)
         within = [cause.within_ms for cause in rules if cause is not None and cause.once]
         spans = [max(self.span_ms(Delivery.STREAM), self.span_ms(Delivery.LIVE)) + one for one in within]

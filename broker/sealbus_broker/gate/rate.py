@@ -1,12 +1,15 @@
-"""How fast a bot may send on a subject: the generic cell rate algorithm (ITU-T I.371), one number a bot and rule.
+"""How fast a bot may send on a subject: the generic cell rate algorithm (ITU-T I.371).
 
-Time is an argument, and is the arrival's, so a backlog that waited for a relay is judged by when it was sent. It never goes back: what is
-delivered again, after a relay died, comes behind messages that arrived later, and counts as if it had arrived with the last of them. The
-memory is bounded by the policy's bots and subjects, is only touched behind a seal that held, and may be lost with the relay.
+It keeps one number for each bot and rule. Time is an argument, the arrival's, so a backlog that
+waited for a relay is judged by the times at which it was sent. The time never goes back. A message
+that is delivered again after a relay died comes behind messages that arrived later, and counts as
+if it had arrived with the last of them. The memory is bounded by the policy's bots and subjects. It
+is touched only behind a seal that holds, and may be lost with the relay.
 
-Whoever holds a bot's wire can send what the bot said again and again. The ledger refuses such copies, but stands behind the rate. So the
-very bytes that were counted once are not counted against the bot's rate again: copies have an allowance of their own, of the same size, and
-what is new passes whatever becomes of them.
+An attacker on a bot's wire can send the bot's messages again and again. The ledger refuses such
+copies, but it stands behind the rate. So bytes that were counted once are not counted against the
+bot's rate again. Copies have an allowance of their own, of the same size, and a new message passes
+whatever becomes of them.
 """
 
 from __future__ import annotations
@@ -17,8 +20,9 @@ from sealbus_broker.gate.policy import Rate
 from sealbus_broker.gate.shares import Shares
 
 REMEMBERED: Final = 65_536
-"""Messages whose bytes are known to have been counted: a minute's worth, an envelope's default life, at 1,000 a second on subjects with a
-rate. About 11 MB. A copy of an older one counts as new."""
+"""How many messages are known to have been counted. At 1,000 a second on subjects with a rate,
+these are the messages of a minute, which is an envelope's default life. They take about 11 MB. A
+copy of an older message counts as new."""
 
 
 class RateMeters:
@@ -27,18 +31,21 @@ class RateMeters:
     __slots__ = ("_counted", "_used_until", "shares")
 
     def __init__(self) -> None:
-        # Whole nanoseconds: a float of today's milliseconds is 0.2 µs coarse, which at 5,000/s lets extra messages through.
+        # In whole nanoseconds: a float of today's milliseconds has steps of 0.2 µs, which would let
+        # extra messages through at 5,000 a second.
         self._used_until: dict[tuple[str, str, bool], tuple[int, int]] = {}
-        """With the newest arrival that was asked about."""
+        """For each bot, rule and copies or not, the time up to which the allowance is used, and the
+        newest arrival (ns since 1970)."""
         self._counted: dict[bytes, None] = {}
-        """In the order in which they were counted."""
+        """The digests that were counted, in their order."""
         self.shares = Shares()
-        """What was stored for each bot, which whoever stores it says."""
+        """The bytes that were stored for each bot."""
 
     def allow(self, bot: str, pattern: str, rate: Rate, at_ms: int, digest: bytes | None = None) -> bool:
-        """Whether one more message at ``at_ms`` is within ``rate``; if so, it is counted.
+        """Whether one more message at ``at_ms`` is within ``rate``. If so, it is counted.
 
-        ``digest``: of its bytes, so that a copy does not count as a new message. Each bot's are its own, because they are sealed.
+        ``digest``: of its bytes, so that a copy does not count as a new message. No two bots have
+        the same bytes, because they are sealed.
         """
         meter = bot, pattern, digest in self._counted
         used_until, newest = self._used_until.get(meter, (0, 0))

@@ -1,15 +1,16 @@
 """JSON Schema, Draft 2020-12, as the gate uses it.
 
-``jsonschema-rs`` judges messages: about a microsecond a payload, and its linear-time regular expressions cannot be held up
-by a chosen string (``^(a+)+$`` stalls a backtracking engine for as long as the sender likes). Two more choices close what the
-standard leaves open:
+``jsonschema-rs`` judges messages. It takes about a microsecond for a payload. Its regular
+expressions take linear time, so no string can hold them up. A backtracking engine stalls on
+``^(a+)+$`` for as long as the sender likes. Two more choices close what the standard leaves open:
 
-- **Nothing is ever fetched.** A ``$ref`` reaches the folder's own schemas and the standard's metaschemas, which are built in.
-  Whoever answers for a remote schema would otherwise decide what this bus accepts.
-- **Formats are asserted.** The standard lets ``"format": "date-time"`` mean nothing at all; here it is checked, and a format
-  that nobody checks is refused when the schema is compiled.
+- **Nothing is ever fetched.** A ``$ref`` reaches the folder's own schemas and the standard's
+  metaschemas, which are built in. Otherwise the host of a remote schema would decide what this bus
+  accepts.
+- **Formats are asserted.** The standard lets ``"format": "date-time"`` mean nothing. Here it is
+  checked, and a format that nobody checks is refused when the schema is compiled.
 
-No I/O happens here: documents come in as Python values.
+There is no I/O here: documents come in as Python values.
 """
 
 from __future__ import annotations
@@ -33,20 +34,33 @@ Registry: TypeAlias = jsonschema_rs.Registry
 """A closed set of documents that ``$ref`` may reach."""
 
 BASE: Final = "https://schemas.sealbus.invalid/"
-"""Where schemas live for ``$ref``: a sibling is ``"$ref": "address.v1.json"``. RFC 6761: ``.invalid`` is nobody's."""
+"""The URI of schemas for ``$ref``. A sibling is ``"$ref": "address.v1.json"``. Nobody has
+``.invalid`` (RFC 6761)."""
 
 _PATTERNS: Final = jsonschema_rs.RegexOptions()
-"""The ``regex`` crate: linear in the text, bounded in memory. No look-around and no back-references, which cannot be both."""
-
+"""The ``regex`` crate: linear in the text, and bounded in memory. So it has no look-around and no
+back-references."""
 
 MAX_FAULT_BYTES: Final = 200
-"""Longest line about one fault. Eight of usual length fit into a stamp."""
+"""The longest line about one fault. Eight lines of usual length fit into a stamp."""
+
+MOST_ERRORS: Final = 3000
+"""How many faults of one payload the validator may collect: 9 µs each, so 27 ms."""
+
+MOST_STEPS: Final = 3_000_000
+"""How many steps of 10 ns the search for them may take: as long."""
+
+UNEXPLAINED: Final = "(root): too large to say where it does not meet the schema"
+
+_MAY_BE_FALSE: Final = ("additionalProperties", "items", "propertyNames", "unevaluatedItems", "unevaluatedProperties")
 
 
 def closed_registry(documents: Mapping[str, Any]) -> Registry:
-    """Everything that ``$ref`` may reach: ``documents`` by URI, and the standard's metaschemas.
+    """Return all schemas that ``$ref`` may reach: ``documents`` by URI, and the standard's
+    metaschemas.
 
-    Raises :class:`InvalidInput` if one of them points outside, or is no schema at all.
+    Raises:
+        InvalidInput: One of them points outside, or is no schema at all.
     """
     try:
         return jsonschema_rs.Registry(documents.items(), draft=jsonschema_rs.Draft202012, retriever=_refuse)
@@ -60,34 +74,27 @@ def _refuse(uri: str) -> Any:  # noqa: ARG001  # jsonschema-rs says what it is a
     raise ValueError("nothing outside the folder is ever fetched")
 
 
-MOST_ERRORS: Final = 3000
-"""Most faults that the validator may collect of one payload: 9 microseconds each, so 27 ms."""
-
-MOST_STEPS: Final = 3_000_000
-"""Most steps (10 ns) that looking for them may take: as long."""
-
-
 @dataclass(frozen=True, slots=True)
 class Explaining:
-    """What it costs at most to say what is wrong with a payload."""
+    """The largest cost of the search for all faults of a payload."""
 
     errors_per_value: int = 10
     steps_per_byte: int = 50
     alternatives: bool = True
-    """Whether the schema has ``anyOf`` or ``oneOf``: to say why none fits, the validator collects every fault of each. Sixteen alternatives
-    and a list of 60,000 values took 9 seconds and 1.6 GB."""
+    """Whether the schema has ``anyOf`` or ``oneOf``. To say why none fits, the validator collects
+    every fault of each. Sixteen alternatives and a list of 60,000 values took 9 seconds and 1.6
+    GB."""
 
     def allows(self, values: int, size: int) -> bool:
-        """Whether all faults of a payload with so many values and bytes may be looked for."""
+        """Whether to search for all faults of a payload with ``values`` values and ``size``
+        bytes."""
         return self.errors_per_value * values <= MOST_ERRORS and self.steps_per_byte * size <= MOST_STEPS
-
-
-UNEXPLAINED: Final = "(root): too large to say where it does not meet the schema"
 
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """One compiled schema. ``name`` is ``id`` + ``.v`` + ``version``: ``orders.placed.v1``, ``orders.placed``, ``1``."""
+    """One compiled schema. The name ``orders.placed.v1`` has the id ``orders.placed`` and the
+    version ``1``."""
 
     name: str
     id: str
@@ -100,10 +107,18 @@ class Schema:
     def compile(
         cls, name: str, document: Document, registry: Registry | None = None, explaining: Explaining | None = None
     ) -> Schema:
-        """Compile ``document``, whose ``$ref`` reach only itself and ``registry``. ``explaining``: what its faults cost.
+        """Compile ``document``.
 
-        Raises :class:`InvalidInput` for what is not a Draft 2020-12 schema, a reference that does not resolve, a regular
-        expression that is not linear-time, and a format that nobody checks.
+        Args:
+            name: The schema's full name.
+            document: The schema.
+            registry: The other schemas that its ``$ref`` may reach.
+            explaining: The cost of the search for its faults.
+
+        Raises:
+            InvalidInput: It is not a Draft 2020-12 schema, a reference does not resolve, a regular
+            expression does
+                not take linear time, or nobody checks a format.
         """
         identity, version = split_schema(name)
         try:
@@ -123,10 +138,11 @@ class Schema:
         return cls(name, identity, version, document, validator, explaining or Explaining())
 
     def is_valid(self, payload: object) -> bool:
-        """Whether ``payload`` meets the schema. Never raises: what cannot be judged does not meet it."""
+        """Whether ``payload`` meets the schema. Raise nothing: a payload that cannot be judged does
+        not meet it."""
         try:
             return self._validator.is_valid(payload)
-        except Exception:  # noqa: BLE001  # outside the JSON data model, for which jsonschema-rs has many exceptions
+        except Exception:  # noqa: BLE001  # jsonschema-rs has many, for values outside of JSON
             return False
         except BaseException as stop:
             if not _is_panic(stop):
@@ -134,14 +150,21 @@ class Schema:
             return False
 
     def faults(self, payload: object, *, most: int = 1, size: int = 0) -> tuple[str, ...]:
-        """Where ``payload`` (of ``size`` bytes) does not meet the schema and by which keyword, at most ``most`` times.
+        """Return where ``payload`` does not meet the schema, and by which keyword. Raise nothing.
 
-        As ``/items/0/quantity: maximum``. Each is at most ``MAX_FAULT_BYTES`` of printable ASCII, and all of them together fit into a
-        stamp's detail. A fault names places (property names are the sender's text, and escaped) and the schema's own words, never a
-        value of the payload: stamps and logs travel further than payloads do. Never raises.
+        A fault is a line like ``/items/0/quantity: maximum``, of at most ``MAX_FAULT_BYTES`` of
+        printable ASCII. All of them fit into a stamp's detail. A fault names places and the
+        schema's own words, and never a value of the payload, because stamps and logs travel further
+        than payloads do. Property names are the sender's text, and are escaped.
 
-        To look for more than one is much work where there are many, because the validator collects them all: 9 microseconds each. It is
-        not done where there may be more than ``MOST_ERRORS``; then one is told, or :data:`UNEXPLAINED` if the schema has alternatives.
+        The validator collects all faults where more than one is asked for, at 9 µs each. So only
+        one is searched for where there may be more than ``MOST_ERRORS``. If the schema has
+        alternatives, :data:`UNEXPLAINED` is the answer then.
+
+        Args:
+            payload: A value of the JSON data model.
+            most: How many faults to return at most.
+            size: The payload's bytes.
         """
         if self.is_valid(payload):
             return ()
@@ -166,13 +189,12 @@ class Schema:
 
 
 ERROR: Final = Schema.compile(ERROR_SCHEMA, ERROR_DOCUMENT)
-"""What any answer may be instead of the one that was asked for."""
-
-_MAY_BE_FALSE: Final = ("additionalProperties", "items", "propertyNames", "unevaluatedItems", "unevaluatedProperties")
+"""The schema of an answer that a request failed."""
 
 
 def _values(payload: object, most: int) -> int:
-    """How many values ``payload`` has, its map keys not counted; it is not counted much beyond ``most``."""
+    """Return how many values ``payload`` has, without map keys. Stop counting soon after
+    ``most``."""
     found = 1
     level = [payload]
     while level and found <= most:
@@ -185,7 +207,7 @@ def _values(payload: object, most: int) -> int:
 
 
 def _first(faults: Iterator[str], most: int) -> tuple[str, ...]:
-    """The first ``most`` different ones that fit into a stamp's detail, a line each."""
+    """Return the first ``most`` different faults that fit into a stamp's detail, each on a line."""
     found: dict[str, None] = {}
     room = MAX_DETAIL_BYTES + 1
     for fault in faults:
@@ -206,9 +228,9 @@ def _explained(errors: Iterable[jsonschema_rs.ValidationError]) -> Iterator[str]
 
 
 def _keywords(error: jsonschema_rs.ValidationError) -> Iterator[str]:
-    """The keyword that objects, with what it objects to: several where it is properties."""
+    """Give the keyword that objects, with what it objects to. There are several for properties."""
     keyword = error.kind.name
-    if keyword == "falseSchema":  # the value stands where the schema says false: name the keyword that does
+    if keyword == "falseSchema":  # the schema is false at this place: name the keyword that says so
         last = error.schema_path[-1] if error.schema_path else None
         keyword = str(last) if last in _MAY_BE_FALSE else "not allowed"
     if isinstance(error.kind, jsonschema_rs.ValidationErrorKind.Required):
@@ -223,5 +245,8 @@ def _keywords(error: jsonschema_rs.ValidationError) -> Iterator[str]:
 
 
 def _is_panic(stop: BaseException) -> bool:
-    """A Rust panic is no Exception. One message must not take the relay down, again and again after each restart."""
+    """Whether it is a Rust panic, which is no Exception.
+
+    Otherwise one message would take a relay down, again and again after each restart.
+    """
     return type(stop).__module__ == "pyo3_runtime"

@@ -1,7 +1,9 @@
-"""How much of each shared store one bot may fill: bytes that a relay saw stored for it, over the time for which the store keeps them.
+"""How much of each shared store one bot may fill.
 
-Like a rate, a share is asked behind the seal, so each bot uses up its own. The memory is bounded by the policy's bots,
-a few hundred bytes each, and may be lost with the relay: one that starts has forgotten what was stored before.
+A relay counts the bytes that were stored for the bot, over the time for which the store keeps them.
+Like a rate, a share is asked behind the seal, so each bot uses up its own. The memory is bounded by
+the policy's bots, with a few hundred bytes each. It may be lost: a relay that starts has forgotten
+what was stored before.
 """
 
 from __future__ import annotations
@@ -12,27 +14,31 @@ from typing import Final
 from sealbus_broker.gate.policy import Share, Store
 
 SLOTS: Final = 16
-"""Into so many parts a store's time is cut. What a bot stored counts for up to a sixteenth longer than the store keeps it."""
+"""The number of parts of a store's time. A message counts for up to a sixteenth longer than the
+store keeps it."""
 
 _KEPT: Final = SLOTS + 1
-"""Those of a whole time, and the one under way."""
+"""The slots of a whole time, and the one under way."""
 
 EXTRA_BYTES: Final = 1024
-"""What a message takes beside its envelope: a stamp of 600 bytes at most of usual length, subject, id and the store's own framing."""
+"""How many bytes a message takes beside its envelope: a stamp, which usually has up to 600 bytes,
+its subject, its id and the store's framing."""
 
 
 class Shares:
-    """Remembers, for each bot and store, what was stored in each slot of the store's time.
+    """Remembers, for each bot and store, the bytes that were stored in each slot of the store's
+    time.
 
-    It is charged when a message was stored and asked when one is judged, so what is under way when a share is full still
-    passes: two pulls of a partition (1.3 MiB), or what it has waiting live in a relay (16 MiB at most).
+    It is charged when a message was stored, and asked when one is judged. So the messages that are
+    under way when a share is full still pass: two pulls of a partition (1.3 MiB), or the bot's live
+    messages that wait in a relay (16 MiB at most).
     """
 
     __slots__ = ("_used",)
 
     def __init__(self) -> None:
         self._used: dict[tuple[str, Store], tuple[array[int], array[int]]] = {}
-        """Number of each slot, and the bytes in it."""
+        """For each bot and store, the number of each slot, and the bytes in it."""
 
     def charge(self, bot: str, store: Store, share: Share, size: int, at_ms: int) -> None:
         """Note that an envelope of ``size`` bytes was stored for ``bot``."""
@@ -48,7 +54,7 @@ class Shares:
         sums[at] += size + EXTRA_BYTES
 
     def has_room(self, bot: str, store: Store, share: Share, size: int, at_ms: int) -> bool:
-        """Whether an envelope of ``size`` bytes more is within ``bot``'s share."""
+        """Whether one more envelope, of ``size`` bytes, is within the share of ``bot``."""
         used = self._used.get((bot, store))
         if used is None:
             return size + EXTRA_BYTES <= share.most_bytes

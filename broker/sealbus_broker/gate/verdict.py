@@ -1,4 +1,4 @@
-"""What goes into the gate and what comes out: plain values."""
+"""The values that go into the gate and come out of it."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from sealbus_broker.gate.policy import Delivery, Disposition, Policy, SubjectRul
 
 @value
 class Arrival:
-    """A message as a relay found it. Times in ms since 1970 UTC."""
+    """A message as a relay found it. Times are in ms since 1970 UTC."""
 
     session: str
-    """The bot whose NATS session sent it: NATS lets a session publish under its own name only."""
+    """The bot whose NATS session sent it. NATS lets a session publish only under its own name."""
     data: bytes
     delivery: Delivery
-    """Which of the two ways it came."""
+    """The way on which it came."""
     arrived_at_ms: int
-    """When the server stored it; for a live message, when the relay got it."""
+    """When the server stored it. For a live message, when the relay got it."""
     position: int | None
-    """Its sequence in the ingress stream; ``None`` for a live message."""
+    """Its sequence in INGRESS, or ``None`` for a live message."""
     redelivered: bool = False
-    """Whether a relay had it before, and did not finish."""
+    """Whether a relay had it before, and did not finish it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """The outside facts that a judgment depends on."""
+    """The facts from outside on which a judgment depends. Times are in ms since 1970 UTC."""
 
     now_ms: int
     ledger_since_ms: int | None = None
-    """From when on the nonce ledger is complete; ``None``: for longer than it must remember."""
+    """From when on the nonce ledger is complete. ``None``: for longer than it must remember."""
 
 
 @value
@@ -44,19 +44,22 @@ class Judgment:
 
     arrival: Arrival
     envelope: Envelope | None
-    """``None`` where the bytes are no envelope."""
+    """``None``: the bytes are no envelope."""
     proven: bool
-    """Whether the seal held: whether the claimed sender is the real one."""
+    """Whether the seal holds, and so the claimed sender is the real one."""
     reason: Reason | None
+    """The violation. ``None``: the message is accepted."""
     detail: str | None
+    """What exactly is violated."""
     disposition: Disposition
-    """What to do with it if it violates."""
+    """What becomes of it if it is refused."""
     judged_at_ms: int
-    """The moment of the judgment, and no other: what a stamp says of it."""
+    """The moment of the judgment, which the stamp has."""
     ledger_id: str | None = None
-    """Under which id the ledger must be free of it; set where accepted."""
+    """The id under which it is stored. A refused message has one where it may have been accepted
+    before."""
     rule: SubjectRule | None = None
-    """The subject's rule, where one was found."""
+    """The rule of its subject, if it is accepted."""
 
     @property
     def header(self) -> Header | None:
@@ -65,15 +68,19 @@ class Judgment:
 
     @property
     def verdict(self) -> Verdict:
-        """What the stamp says."""
+        """The verdict that the stamp has."""
         if self.reason is None:
             return Verdict.ACCEPTED
         return Verdict.DROPPED if self.disposition is Disposition.DROP else Verdict.QUARANTINED
 
     def stamp(self, policy: Policy, relay: str, record: int | None = None) -> Stamp | None:
-        """The stamp of this verdict, or ``None`` where the bytes are no envelope and so have no nonce to answer.
+        """Make the stamp of this verdict, or ``None`` where the bytes are no envelope, which has no
+        nonce.
 
-        ``policy``: that it was judged by. ``record``: where the quarantine keeps it, if it does.
+        Args:
+            policy: The policy that it was judged by.
+            relay: The relay's name.
+            record: Its sequence in the quarantine, if it is kept there.
         """
         if self.envelope is None:
             return None
