@@ -24,13 +24,14 @@ from benchmarks.crowd import Route
 from benchmarks.process import cpu_seconds, held
 from benchmarks.workload import orders
 from sealbus.credentials import Credentials
+from sealbus.nats.hardened import HardenedClient
 from sealbus.protocol.codec import pack_json, pack_together
 from sealbus.protocol.envelope import Header, seal_envelopes
 from sealbus.protocol.keys import SigningKey
 from sealbus.protocol.streams import ACCEPTED, INGRESS, QUARANTINE
 from sealbus.protocol.subjects import ingress_subject
 from sealbus.sending.minting import new_nonce
-from sealbus_broker.nats.connection import HardenedClient, connect
+from sealbus_broker.nats.connection import connect
 
 TTL_MS: Final = 60_000
 """The default policy's longest life of an envelope. What is sealed is stored within seconds."""

@@ -28,6 +28,7 @@ from nats.aio.msg import Msg
 from examples.robbery.frames import Frame as WireFrame
 from examples.robbery.frames import RawSession, pub
 from sealbus.errors import Malformed
+from sealbus.nats.hardened import HardenedClient
 from sealbus.protocol.codec import unpack_json
 from sealbus.protocol.delivery import split_delivery
 from sealbus.protocol.envelope import Envelope
@@ -36,7 +37,6 @@ from sealbus.protocol.seal import Verifier, sign_connect
 from sealbus.protocol.stamp import Verdict, open_stamp
 from sealbus.protocol.subjects import CLOSED
 from sealbus_broker.gate.policy import Delivery
-from sealbus_broker.nats.connection import HardenedClient
 from sealbus_broker.relay.quarantine import RECORD_HEADER
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.services.consumers import Subscriptions

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from sealbus import Bot, BotState, Credentials
+from sealbus.nats.hardened import HardenedClient
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.keys import make_key
 from sealbus_broker.nats.config import NatsConfig
-from sealbus_broker.nats.connection import HardenedClient, connect
+from sealbus_broker.nats.connection import connect
 from sealbus_broker.policy.bus_file import BusFile
 from sealbus_broker.server.process import NatsServer
 from tests.ports import free_port

@@ -32,8 +32,8 @@ from pathlib import Path
 from random import Random  # noqa: TID251  # a seed makes a run repeatable
 from typing import Final
 
+from sealbus.nats.hardened import HardenedClient
 from sealbus.protocol.subjects import consumer_name
-from sealbus_broker.nats.connection import HardenedClient
 from tests.faults.yard import DURABLE, Life, Scene, Yard, say
 
 IDLE_S: Final = 2.0

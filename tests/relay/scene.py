@@ -16,6 +16,7 @@ from typing import Any
 
 from nats.aio.client import Client
 
+from sealbus.nats.hardened import HardenedClient
 from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.seal import sign_connect
@@ -23,7 +24,7 @@ from sealbus_broker.door.admission import Admission
 from sealbus_broker.door.throttle import PERIOD_S, QUIET_S
 from sealbus_broker.gate.policy import BotKey, BotRule, Limits, Policy
 from sealbus_broker.nats.config import NatsConfig
-from sealbus_broker.nats.connection import HardenedClient, connect
+from sealbus_broker.nats.connection import connect
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.server.process import NatsServer
 from tests.ports import free_port

@@ -15,8 +15,6 @@ from sealbus.nats.diagnosis import STORES_NOTHING
 from sealbus.nats.hardened import HardenedClient
 from sealbus.supervision import kind
 
-__all__ = ["HardenedClient", "Link", "connect", "disconnect"]
-
 log = structlog.get_logger(__name__)
 
 RECONNECT_S: Final = 0.25

@@ -41,15 +41,15 @@ _ONE_HERE = ("if", "then", "else", "not", "contentSchema")
 _MANY = ("allOf", "anyOf", "oneOf", "prefixItems")
 _NAMED = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
 
-Resolver = Any  # referencing.Registry.resolver() gives a type that the library does not export
-
+# referencing.Registry.resolver() gives a type that the library does not export.
+Resolver = Any
 
 MAX_FAULTS: Final = 20
 """Most problems that are reported for one file. Beyond that, the rest follow from the first."""
 
-_META: Final = jsonschema_rs.Draft202012Validator(jsonschema.Draft202012Validator.META_SCHEMA, offline=True)
 # Not jsonschema itself, because it compares the entries of a ``required`` in pairs. That took half
 # a minute for a file of 130 KB.
+_META: Final = jsonschema_rs.Draft202012Validator(jsonschema.Draft202012Validator.META_SCHEMA, offline=True)
 
 
 def metaschema_faults(document: Document) -> list[Problem]:

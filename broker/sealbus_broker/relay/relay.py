@@ -39,6 +39,7 @@ import structlog
 from nats.errors import Error as NatsError
 
 from sealbus.errors import ConnectionFailed, SealbusError
+from sealbus.nats.hardened import HardenedClient
 from sealbus.supervision import Ended, Supervisor, beside, end, kind, outcome
 from sealbus.waiting import Interrupted, race
 from sealbus_broker.door.orders import Orders
@@ -46,7 +47,7 @@ from sealbus_broker.door.process import Door, Doorway, MakeDoor
 from sealbus_broker.errors import ClocksApart
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.gate.rate import RateMeters
-from sealbus_broker.nats.connection import HardenedClient, Link, disconnect
+from sealbus_broker.nats.connection import Link, disconnect
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.streams import PARTITIONS
 from sealbus_broker.nats.version import check_version

@@ -13,8 +13,8 @@ from typing import Any, Final
 from nats.errors import Error as NatsError
 
 from benchmarks.process import cpu_seconds, rss_bytes
+from sealbus.nats.hardened import HardenedClient
 from sealbus_broker.nats.config import CONNECTIONS_SUBJECT
-from sealbus_broker.nats.connection import HardenedClient
 
 LOOK_S: Final = 0.25
 MIB: Final = 1024 * 1024
