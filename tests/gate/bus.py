@@ -1,4 +1,7 @@
-"""The bus without NATS: the gate, and a ledger that is a dictionary. Every step tells its own time."""
+"""The bus without NATS: the gate, and a ledger that is a dictionary.
+
+Every step has its own time.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,18 @@ from tests.gate.world import BUS_KEY, NOW, POLICY, RECORD, RELAY
 
 ACCEPTED: Final = "accepted"
 SETTLED: Final = "settled"
-"""Met again, and nothing is amiss: nobody gets it a second time, the sender gets the stored stamp."""
+"""The relay met the message again, and that is allowed.
+
+Nobody gets the message a second time. Its sender gets the stored stamp.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One message reaching the relay, and what must become of it: :data:`ACCEPTED`, :data:`SETTLED` or a reason."""
+    """One message that reaches the relay, and its expected outcome.
+
+    The outcome is :data:`ACCEPTED`, :data:`SETTLED` or a reason.
+    """
 
     data: bytes
     expect: str = ACCEPTED
@@ -37,7 +46,10 @@ class Step:
 
 
 def stamp_of(judgment: Judgment, policy: Policy) -> Stamp | None:
-    """What a relay makes of ``judgment``; what is quarantined is the record :data:`RECORD`."""
+    """The stamp that a relay makes for ``judgment``.
+
+    A quarantined message is the record :data:`RECORD`.
+    """
     record = RECORD if judgment.verdict is Verdict.QUARANTINED else None
     return judgment.stamp(policy, RELAY, record)
 
@@ -60,7 +72,10 @@ class PureBus:
         return judge(arrival, self.policy, moment, self.verifier, self.meters)
 
     def take(self, step: Step) -> tuple[str, bytes | None]:
-        """What becomes of the message, and the stamp that its sender gets where it was accepted, now or before."""
+        """The outcome, and the stamp that the sender gets.
+
+        There is a stamp if the message is accepted, now or before.
+        """
         judgment = self.judge(step)
         if judgment.reason is not None:
             return judgment.reason.value, None
@@ -78,7 +93,7 @@ class PureBus:
         return ACCEPTED, sealed
 
     def run(self, steps: Sequence[Step]) -> str:
-        """Take every step; what becomes of the last."""
+        """Take every step. Return the outcome of the last one."""
         result = ""
         for step in steps:
             result, _ = self.take(step)

@@ -1,4 +1,7 @@
-"""Honest trade, which must pass: each stands right at the edge of a check that stops its neighbour among the attacks."""
+"""Honest messages, which must pass.
+
+Each is at the edge of a check that stops a similar attack.
+"""
 
 from __future__ import annotations
 
@@ -84,13 +87,13 @@ def as_large_as_can_be() -> Step:
 
 @honest()
 def issued_as_far_ahead_as_clocks_differ() -> Step:
-    """The sender's clock is ahead by just the skew."""
+    """The sender's clock is ahead by exactly the skew."""
     return Step(envelope(issued_at_ms=NOW + SKEW))
 
 
 @honest()
 def arriving_at_the_last_moment() -> Step:
-    """At the end of its time-to-live and the skew."""
+    """The message arrives at the end of its time-to-live and the skew."""
     late = NOW + 30_000 + SKEW
     return Step(envelope(), arrived_at_ms=late, now_ms=late)
 
@@ -103,40 +106,40 @@ def as_long_a_life_as_allowed() -> Step:
 
 @honest()
 def waiting_as_long_as_allowed() -> Step:
-    """Taken by a relay at the end of the ingress wait: it expired meanwhile, but it arrived in time."""
+    """A relay takes the message at the end of the ingress wait. It expired after its arrival."""
     return Step(envelope(), now_ms=NOW + 300_000)
 
 
 @honest()
 def born_just_after_the_ledger_began() -> Step:
-    """A millisecond younger than what a lost ledger makes refuse."""
+    """The message is one millisecond younger than those that a lost ledger refuses."""
     return Step(envelope(), ledger_since_ms=BORN - SKEW - 1)
 
 
 @honest()
 def a_key_at_the_first_moment_of_its_time() -> Step:
-    """A key whose time begins at the very millisecond of the arrival."""
+    """The key becomes valid in the millisecond of the arrival."""
     data = envelope(key=KEYS["order-next"], issued_at_ms=NOW + HOUR)
     return Step(data, arrived_at_ms=NOW + HOUR, now_ms=NOW + HOUR)
 
 
 @honest()
 def a_key_at_the_last_moment_of_its_time() -> Step:
-    """A key whose time ends at the very millisecond of the arrival."""
+    """The key expires in the millisecond of the arrival."""
     data = envelope(key=KEYS["order-old"], issued_at_ms=NOW - HOUR)
     return Step(data, arrived_at_ms=NOW - HOUR, now_ms=NOW - HOUR)
 
 
 @honest()
 def judged_later_than_its_key_lasts() -> Step:
-    """A key's time ends by arrival: the relay took the message up afterwards."""
+    """The arrival decides whether a key is valid. The relay took the message up later."""
     data = envelope(key=KEYS["order-old"], issued_at_ms=NOW - HOUR)
     return Step(data, arrived_at_ms=NOW - HOUR, now_ms=NOW - HOUR + 1000)
 
 
 @honest()
 def a_key_a_millisecond_before_it_is_revoked() -> Step:
-    """The revocation lies a millisecond ahead."""
+    """The key will be revoked one millisecond later."""
     data = envelope(key=KEYS["order-leaked"], issued_at_ms=NOW - 2)
     return Step(data, arrived_at_ms=NOW - 2, now_ms=NOW - 2)
 
@@ -149,14 +152,14 @@ def a_pulse_by_the_live_way() -> Step:
 
 @honest()
 def a_third_pulse_after_half_a_second() -> list[Step]:
-    """Two at once and a third when the rate allows it."""
+    """Two pulses at once, and a third as soon as the rate allows it."""
     pulses = [envelope(PULSE, nonce=nonce(f"pulse {number}")) for number in range(3)]
     return [live(pulses[0]), live(pulses[1]), live(pulses[2], at_ms=NOW + 500)]
 
 
 @honest()
 def a_pulse_after_copies_of_the_one_before() -> list[Step]:
-    """Somebody on the wire sends the first pulse again and again: the second is not late for that."""
+    """Somebody on the wire repeats the first pulse. The second does not use up less of the rate."""
     first, second = (envelope(PULSE, nonce=nonce(f"pulse {number}")) for number in range(2))
     copies = [replace(live(first), expect=expect) for expect in ("replay", "replay", "rate", "rate")]
     return [live(first), *copies, live(second)]
@@ -164,14 +167,14 @@ def a_pulse_after_copies_of_the_one_before() -> list[Step]:
 
 @honest()
 def a_message_after_another_bot_has_filled_its_share() -> list[Step]:
-    """The order bot has no room left; the rival has all of its own."""
+    """The order bot has no room left. The rival still has its own room."""
     large = [envelope(payload={**ORDER, "note": "x" * 500_000}, nonce=nonce(f"large {at}")) for at in range(2)]
     return [*map(Step, large), Step(envelope(bot="rival"), session="rival")]
 
 
 @honest()
 def a_large_message_when_the_store_has_let_go_of_others() -> list[Step]:
-    """A share is for the time for which the store keeps messages, to a sixteenth of it."""
+    """A share covers the time for which the store keeps messages, plus a sixteenth of it."""
     large = [envelope(payload={**ORDER, "note": "x" * 500_000}, nonce=nonce(f"large {at}")) for at in range(2)]
     later = NOW + 24 * HOUR * 17 // 16
     last = envelope(payload={**ORDER, "note": "x" * 500_000}, issued_at_ms=later)
@@ -186,7 +189,7 @@ def a_reservation_caused_by_an_order() -> Step:
 
 @honest()
 def two_reservations_of_one_order() -> list[Step]:
-    """The rule allows more than one."""
+    """The rule allows more than one reservation."""
     from_order = parent(envelope())
     first = Step(envelope(RESERVED, parent=from_order), session="inventory")
     return [first, Step(envelope(RESERVED, parent=from_order, nonce=nonce("more")), session="inventory", position=8)]
@@ -200,25 +203,25 @@ def a_shipment_of_the_order() -> Step:
 
 @honest()
 def a_shipment_within_the_hour() -> Step:
-    """At the end of what the rule allows."""
+    """The shipment comes at the end of the time that the rule allows."""
     return Step(shipment(parent=parent(envelope(), carry=True, judged_at_ms=NOW - HOUR)), session="shipping")
 
 
 @honest()
 def compared_as_json_has_it() -> Step:
-    """1 is 1.0."""
+    """In JSON, 1 equals 1.0."""
     return Step(checked([{"ok": [1]}], [{"ok": [1.0]}]), session="inventory")
 
 
 @honest()
 def compared_maps_in_another_order() -> Step:
-    """Two maps are equal whatever the order of their keys."""
+    """Two maps are equal in any order of their keys."""
     return Step(checked([{"ok": {"a": 1, "b": [None]}}], [{"ok": {"b": [None], "a": 1}}]), session="inventory")
 
 
 @honest()
 def shipments_of_two_bots_orders_with_one_nonce() -> list[Step]:
-    """A rival places an order under the nonce of the order bot's, and has it shipped first: the other is shipped all the same."""
+    """A rival's order has the order bot's nonce and is shipped first. Both orders are shipped."""
     theirs = envelope(bot="rival")
     from_rival = parent(theirs, PLACED, carry=True, bot="rival")
     first = Step(shipment(parent=from_rival, nonce=nonce("first")), session="shipping")
@@ -233,7 +236,7 @@ def a_question() -> Step:
 
 @honest()
 def an_answer() -> Step:
-    """No grant is needed: the question's stamp is one."""
+    """No grant is needed, because the question's stamp is one."""
     return live(answer(), session="inventory")
 
 
@@ -253,7 +256,7 @@ def an_answer_at_the_last_moment() -> Step:
 
 @honest()
 def sealed_at_the_end_of_its_nonces_life() -> Step:
-    """Sealed anew exactly as long after the first attempt as a nonce lives."""
+    """The message is sealed again exactly when the life of its nonce ends."""
     return Step(envelope(nonce=nonce("old", NOW - 120_000)), arrived_at_ms=NOW + 500, now_ms=NOW + 500)
 
 
@@ -265,13 +268,13 @@ def a_live_message_at_the_end_of_its_nonces_life() -> Step:
 
 @honest()
 def sealed_when_its_nonce_was_born() -> Step:
-    """The first attempt."""
+    """The first attempt carries the time at which its nonce was made."""
     return Step(envelope(nonce=nonce("new", NOW)))
 
 
 @honest()
 def a_shipment_of_an_old_order_with_a_late_stamp() -> Step:
-    """The order was tried again for two minutes and waited for a relay as long as it may. From then on an hour is allowed."""
+    """The order's attempts and its wait took as long as they may. Then an hour is allowed."""
     born = nonce("placed", NOW - (120_000 + 60_000 + 300_000 + HOUR))
     order = envelope(nonce=born, issued_at_ms=NOW - HOUR)
     proof = parent(order, nonce=born, carry=True, judged_at_ms=NOW - HOUR)
@@ -286,13 +289,13 @@ def a_live_message_that_hardly_waited() -> Step:
 
 @honest(SETTLED)
 def redelivered_after_a_crash() -> list[Step]:
-    """The relay died after it had stored the message and before it had told ingress: the same bytes from the same place."""
+    """The relay died after it had stored the message and before it had acknowledged it."""
     return [Step(envelope()), Step(envelope(), now_ms=NOW + 30_000, redelivered=True)]
 
 
 @honest(SETTLED)
 def tried_again() -> list[Step]:
-    """The sender heard nothing and sends the same again: the same nonce, sealed anew with a new issue time."""
+    """The sender got no answer. It sends the same nonce again with a new issue time."""
     return [
         Step(envelope()),
         Step(
@@ -309,7 +312,7 @@ def a_live_message_tried_again() -> list[Step]:
 
 @honest(SETTLED)
 def a_shipment_tried_again() -> list[Step]:
-    """The same where a cause may have one consequence only: its own retry is no second one."""
+    """The same for a cause with one consequence only. A retry is not a second consequence."""
     return [Step(shipment(), session="shipping"), Step(shipment(issued_at_ms=NOW + 1), session="shipping", position=8)]
 
 

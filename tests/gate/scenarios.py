@@ -1,4 +1,4 @@
-"""What an attack and an honest trade are to the tests: a few steps, told so that they can also be written down as vectors."""
+"""An attack or an honest exchange as a few steps, which can also be written down as vectors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.gate.bus import ACCEPTED, Step
 from tests.gate.world import NOW
 
 BREAKS: Final = "breaks"
-"""What an attack does where its check is taken out and later checks stand on what it establishes: an assertion fails."""
+"""An assertion fails when the check is taken out, because later checks rely on it."""
 
 Told = Step | Iterable[Step]
 Teller = Callable[[], Told]
@@ -19,22 +19,28 @@ Teller = Callable[[], Told]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Steps, of which the last is the point. ``expect`` is what must become of it."""
+    """Steps, of which the last one matters. ``expect`` is its outcome."""
 
     name: str
     about: str
     steps: tuple[Step, ...]
     expect: str
     check: str | None = None
-    """The check of the gate that stops it; ``None`` for honest trade and for what the ledger stops."""
+    """The check that stops the attack.
+
+    ``None`` for honest messages and for attacks that the ledger stops.
+    """
     without: str = ACCEPTED
-    """What becomes of it if that check is taken out."""
+    """The outcome when that check is taken out."""
     tell: Callable[[], tuple[Step, ...]] = tuple
-    """Tells the steps anew, at another time: see :func:`tests.gate.world.told_at`."""
+    """Makes the steps again for another time: see :func:`tests.gate.world.told_at`."""
 
 
 def scenario(tell: Teller, expect: str, check: str | None = None, without: str = ACCEPTED) -> Scenario:
-    """The scenario that ``tell`` tells: its name is the function's, and its docstring says what it is about."""
+    """The scenario that ``tell`` makes.
+
+    Its name is the name of the function. Its docstring describes it.
+    """
     name, about = tell.__name__, " ".join((tell.__doc__ or "").split())
     assert about, f"{name} does not say what it is about"
     *before, last = _steps(tell())
@@ -47,13 +53,13 @@ def _steps(told: Told) -> tuple[Step, ...]:
 
 
 class Catalogue:
-    """Honest trade, gathered by decorating the functions that tell it."""
+    """Honest messages. A decorator collects the functions that make them."""
 
     def __init__(self) -> None:
         self.scenarios: list[Scenario] = []
 
     def honest(self, expect: str = ACCEPTED) -> Callable[[Teller], Teller]:
-        """What must pass."""
+        """A scenario that must pass."""
 
         def keep(tell: Teller) -> Teller:
             made = scenario(tell, expect)

@@ -1,4 +1,4 @@
-"""Which pattern covers a subject, whatever else the policy has in it."""
+"""The pattern that covers a subject is found among any other patterns of a policy."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def test_a_pattern_is_granted_only_as_a_whole(grant: str, asked: str, granted: b
     assert bot(subscribe=(grant,)).may_subscribe(asked) is granted
 
 
-def test_two_grants_that_only_together_cover_a_pattern_do_not_grant_it() -> None:
-    # Refusing is the safe side of a question that patterns cannot answer in general.
+def test_two_grants_that_cover_a_pattern_only_together_deny_it() -> None:
+    # Patterns cannot answer this question in general. A refusal is the safe answer.
     assert not bot(subscribe=("a", "*.>")).may_subscribe(">")
 
 

@@ -1,4 +1,8 @@
-"""Cause and reply: proven by the bus's own stamp, by one who may know, about the same thing, in time, and once."""
+"""Causes and replies.
+
+The stamp of the bus proves a cause. The sender may know it. The payloads agree. It is in time, and
+used once.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +41,7 @@ OF_A_CAUSE = [scenario for scenario in (*ATTACKS, *HONEST) if scenario.expect in
 
 
 def outcomes() -> dict[str, tuple[object, object]]:
-    """Reason and detail that each scenario's last step meets."""
+    """Reason and detail of each scenario's last step."""
     met: dict[str, tuple[object, object]] = {}
     for scenario in OF_A_CAUSE:
         bus = PureBus()
@@ -84,7 +88,7 @@ def test_without_this_rule_an_attack_is_judged_otherwise(
     assert all(SOUND[attack][0] is Reason.CAUSE for attack in changed)
 
 
-# ---- what is compared ------------------------------------------------------------------------------------------------
+# ---- comparison of payloads ----------------------------------------------------------------------
 
 
 def with_match(*pointers: str, subject: str = "orders.placed") -> Policy:
@@ -149,9 +153,10 @@ def test_a_pointer_that_leads_nowhere_is_no_cause(pointer: str, document: object
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (1, True), (0, False), (0, None), ("1", 1), ([1], [True]), ([[0]], [[False]]), ({"b": 1}, {"b": True}),
-        ({"b": [{"c": 0}]}, {"b": [{"c": False}]}), ([], {}), ("", None), ([1], [1, 1]), ({"b": 1}, {"b": 1, "c": 1}),
-        ({"b": 1}, {"c": 1}), ("e\u0301", "\u00e9"), (0.1, 0.2),
+        (1, True), (0, False), (0, None), ("1", 1), ([1], [True]), ([[0]], [[False]]),
+        ({"b": 1}, {"b": True}), ({"b": [{"c": 0}]}, {"b": [{"c": False}]}), ([], {}), ("", None),
+        ([1], [1, 1]), ({"b": 1}, {"b": 1, "c": 1}), ({"b": 1}, {"c": 1}), ("e\u0301", "\u00e9"),
+        (0.1, 0.2),
     ],
 )  # fmt: skip
 def test_values_that_differ_in_json_differ(one: object, other: object) -> None:
@@ -180,7 +185,7 @@ def test_a_detail_names_the_place_and_never_the_value() -> None:
 
 
 @pytest.mark.parametrize("pointer", ["/" + "x" * 1200, "/" + "\u00e9" * 400, "/\ud800", "/" + "\n" * 20])
-def test_a_detail_too_long_or_odd_for_a_stamp_is_cut_so_that_the_sender_can_open_it(pointer: str) -> None:
+def test_detail_too_long_or_odd_for_a_stamp_is_cut(pointer: str) -> None:
     policy = with_match(pointer)
     sent = envelope(SHIPPED, parent=parent(envelope(), carry=True))
     judgment = PureBus(policy).judge(Step(sent, session="shipping"))
@@ -190,7 +195,7 @@ def test_a_detail_too_long_or_odd_for_a_stamp_is_cut_so_that_the_sender_can_open
     assert Stamp.decode(made.encode()) == made
 
 
-def test_the_longest_subjects_make_no_detail_that_a_stamp_cannot_carry() -> None:
+def test_detail_about_the_longest_subjects_fits_a_stamp() -> None:
     long = ".".join(["x" * 49] * 4)
     policy = with_match(subject=long.replace("x", "y"))
     sent = envelope(SHIPPED, parent=parent(envelope(), subject=long))
@@ -201,10 +206,10 @@ def test_the_longest_subjects_make_no_detail_that_a_stamp_cannot_carry() -> None
     assert Stamp.decode(made.encode()) == made
 
 
-# ---- who may draw a consequence --------------------------------------------------------------------------------------
+# ---- permission for a consequence ----------------------------------------------------------------
 
 
-def test_a_bot_may_follow_from_a_message_of_its_own_that_it_may_not_receive() -> None:
+def test_own_message_is_a_cause_without_a_grant_to_receive() -> None:
     rule = CauseRule("orders.placed", 1000)
     bot = POLICY.bots["order"]
     assert not bot.may_subscribe("orders.placed")
@@ -217,7 +222,7 @@ def test_a_reply_needs_no_grant_to_publish() -> None:
     assert PureBus().run([live(answer(), session="inventory")]) == ACCEPTED
 
 
-def test_the_asker_may_not_answer_itself_unless_it_may_receive_its_question() -> None:
+def test_asker_without_grant_to_receive_cannot_answer_itself() -> None:
     own = answer(bot="order", key=KEYS["order"])
     assert PureBus().run([live(own)]) == Reason.CAUSE
 
@@ -232,7 +237,7 @@ def test_an_answer_is_no_question() -> None:
     assert PureBus().run([live(again, session="inventory")]) == Reason.CAUSE
 
 
-# ---- once ------------------------------------------------------------------------------------------------------------
+# ---- once ----------------------------------------------------------------------------------------
 
 
 def ledger_id(step: Step) -> str | None:
@@ -243,7 +248,7 @@ def test_a_message_is_known_to_the_ledger_by_its_bot_and_nonce() -> None:
     assert ledger_id(Step(envelope())) == f"order.{nonce('placed').hex()}"
 
 
-def test_one_consequence_is_known_by_whose_cause_it_was_and_on_which_subject() -> None:
+def test_consequence_id_has_the_causes_bot_and_nonce_and_subject() -> None:
     shipped = ledger_id(Step(shipment(), session="shipping"))
     assert shipped == f"order.{nonce('placed').hex()}>orders.shipped"
 
@@ -254,22 +259,25 @@ def test_an_answer_is_known_by_its_question() -> None:
 
 
 def test_no_nonce_of_a_bot_can_take_the_place_of_a_consequence() -> None:
-    # '>' stands in the one kind of id and cannot stand in the other: names have none.
+    # Only one kind of id has a '>': names cannot have it.
     plain, shipped = ledger_id(Step(envelope())), ledger_id(Step(shipment(), session="shipping"))
     assert (">" in str(plain), ">" in str(shipped)) == (False, True)
 
 
-def test_a_rival_that_repeats_a_nonce_cannot_use_up_anothers_consequence() -> None:
+def test_repeated_nonce_does_not_use_up_anothers_consequence() -> None:
     theirs = parent(envelope(bot="rival"), carry=True, bot="rival")
     mine = ledger_id(Step(shipment(), session="shipping"))
     assert ledger_id(Step(shipment(parent=theirs), session="shipping")) != mine
 
 
-# ---- a cause that was stored too late --------------------------------------------------------------------------------
+# ---- a cause that was stored too late ------------------------------------------------------------
 
 
-def test_a_void_message_and_its_next_copy_allow_one_consequence_together() -> None:
-    """The stamp of a void copy proves a cause (docs/threats.md): as the same one that the copy stored after it proves."""
+def test_void_message_and_its_next_copy_share_one_consequence() -> None:
+    """The stamp of a void copy proves the same cause as the stamp of the copy stored after it.
+
+    See docs/threats.md.
+    """
     void, stored = (parent(envelope(), carry=True, judged_at_ms=NOW + late) for late in (0, 15_000))
     later = NOW + 20_000
     one = Step(shipment(parent=void), session="shipping")
@@ -284,8 +292,8 @@ def test_a_void_message_and_its_next_copy_allow_one_consequence_together() -> No
 
 
 @pytest.mark.parametrize(("beyond_ms", "expected"), [(0, ACCEPTED), (1, Reason.CAUSE)])
-def test_after_the_time_of_a_message_none_of_its_stamps_allows_anything(beyond_ms: int, expected: str) -> None:
-    """However late its last copy was judged: the ledger remembers the one consequence only so long."""
+def test_stamp_proves_no_cause_after_its_messages_time(beyond_ms: int, expected: str) -> None:
+    """The ledger remembers the consequence only so long, even if the last copy was judged late."""
     rule = POLICY.rule("orders.shipped")
     assert rule is not None
     assert rule.cause is not None

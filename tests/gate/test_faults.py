@@ -1,4 +1,4 @@
-"""How many of a payload's faults a refusal names."""
+"""The number of a payload's violations that a refusal names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def a_bus() -> PureBus:
 
 
 def faults(bus: PureBus, payload: object, number: int = 0, after_ms: int = 0) -> list[str]:
-    """The lines of the refusal that ``payload`` meets."""
+    """The lines of the refusal of ``payload``."""
     data = envelope(payload=payload, nonce=nonce(f"faults {number}"), issued_at_ms=NOW + after_ms)
     judgment = bus.judge(Step(data, position=7 + number, arrived_at_ms=NOW + after_ms, now_ms=NOW + after_ms))
     assert judgment.reason is Reason.SCHEMA
@@ -48,7 +48,7 @@ def test_a_refusal_names_eight_faults_at_most() -> None:
 
 
 def test_a_payload_with_many_values_gets_its_first_fault() -> None:
-    """Its sender could else have a relay look for tens of thousands of faults with each message."""
+    """Otherwise a relay would look for tens of thousands of violations in each message."""
     values = MOST_ERRORS // EXPLAINING.errors_per_value
     within = {"a": [0] * (values - 3), "b": "x"}
     beyond = {"a": [0] * (values - 2), "b": "x"}
@@ -64,7 +64,7 @@ def test_a_long_payload_gets_its_first_fault() -> None:
 
 @pytest.mark.parametrize("keyword", ["anyOf", "oneOf"])
 def test_alternatives_are_not_explained_at_length(keyword: str) -> None:
-    """The validator would collect every fault of each: 16 alternatives took 9 seconds and 1.6 GB."""
+    """The validator would collect every violation of each. 16 alternatives took 9 s and 1.6 GB."""
     document = {keyword: [{"items": {"type": "string"}}, {"type": "null"}, {"items": {"type": "object"}}]}
     schema = Schema.compile("a.v1", document)
     assert schema.faults([1, 2]) == (f"(root): {keyword}",)

@@ -1,4 +1,7 @@
-"""Any bytes at all into the gate: a verdict, never an exception, and nothing accepted that its bot did not seal bit by bit."""
+"""The gate answers any bytes with a verdict and never with an exception.
+
+It accepts nothing that its bot did not seal bit by bit.
+"""
 
 from __future__ import annotations
 
@@ -85,9 +88,7 @@ def test_another_spelling_of_an_envelope_is_never_accepted(step: Step, data: st.
 
 
 @given(st.sampled_from(HONEST_STEPS), st.data())
-def test_another_spelling_of_a_header_does_not_fit_the_seal_and_under_its_own_is_no_header(
-    step: Step, data: st.DataObject
-) -> None:
+def test_respelled_header_is_refused_with_old_and_new_seal(step: Step, data: st.DataObject) -> None:
     taken = Envelope.decode(step.data)
     spelt = data.draw(spellings(msgpack.unpackb(taken.header.encode())))
     for again in (

@@ -1,4 +1,7 @@
-"""The gate, check by check: every attack meets its reason, and would not if its check were taken out."""
+"""The gate, check by check.
+
+Each attack meets its reason, and does not meet it when its check is taken out.
+"""
 
 from __future__ import annotations
 
@@ -61,13 +64,14 @@ def test_every_reason_is_met_by_an_attack() -> None:
 
 def test_the_checks_stand_in_the_documented_order() -> None:
     assert [check.__name__.removeprefix("check_") for check in gate.CHECKS] == [
-        "size", "encoding", "key_known", "key_valid", "key_revoked", "seal", "bus", "bot", "birth", "wait", "ledger_age",
-        "not_in_future", "not_expired", "declared", "granted", "delivery", "ttl", "parent", "budget", "rate", "payload", "schema_known",
-        "schema", "what_came_before", "share",
+        "size", "encoding", "key_known", "key_valid", "key_revoked", "seal", "bus", "bot", "birth",
+        "wait", "ledger_age", "not_in_future", "not_expired", "declared", "granted", "delivery",
+        "ttl", "parent", "budget", "rate", "payload", "schema_known", "schema", "what_came_before",
+        "share",
     ]  # fmt: skip
 
 
-# ---- two violations at once: the earlier is the verdict --------------------------------------------------------------
+# ---- two violations at once: the earlier is the verdict ------------------------------------------
 
 STALE = NOW - 400_000
 PAIRS = {
@@ -116,7 +120,7 @@ PAIRS = {
         Step(envelope(bot="shipping", subject="orders.shipped", payload=1), session="shipping"),
         Reason.SCHEMA,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("step", "reason"), PAIRS.values(), ids=PAIRS.keys())
@@ -144,7 +148,7 @@ def test_the_ledger_stands_last() -> None:
     assert len(bus.ledger) == 1
 
 
-# ---- what a judgment says --------------------------------------------------------------------------------------------
+# ---- the content of a judgment -------------------------------------------------------------------
 
 
 def test_before_the_seal_holds_nobody_is_proven() -> None:

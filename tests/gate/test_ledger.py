@@ -1,4 +1,7 @@
-"""What it means that the ledger has an id already. The common ways are in the catalogue; here are the odd ones."""
+"""The rare cases of an id that the ledger has already.
+
+The common cases are in the catalogue of scenarios.
+"""
 
 from __future__ import annotations
 
@@ -47,12 +50,12 @@ def stored(data: bytes, **changes: Any) -> bytes:
     return pack_delivery(data, sealed_stamp(data, **changes))
 
 
-def test_from_the_same_place_it_is_a_redelivery_and_the_stored_stamp_goes_out_again() -> None:
+def test_redelivery_from_the_same_place_gets_the_stored_stamp() -> None:
     result = settled(Step(envelope(), position=7), stored(envelope()))
     assert (result.reason, result.receipt) == (None, sealed_stamp(envelope()))
 
 
-def test_from_another_place_it_is_a_replay_and_the_stored_stamp_still_answers() -> None:
+def test_replay_from_another_place_gets_the_stored_stamp() -> None:
     result = settled(Step(envelope(), position=8), stored(envelope()))
     assert (result.reason, result.receipt) == (Reason.REPLAY, sealed_stamp(envelope()))
 
@@ -84,7 +87,7 @@ def test_a_retry_may_have_another_issue_time_and_lifetime(change: dict[str, Any]
     ],
     ids=["another payload", "the keys in another order", "a schema named"],
 )
-def test_whatever_else_differs_is_another_message_and_gets_no_stamp_of_the_first(change: dict[str, Any]) -> None:
+def test_other_differences_mean_reused_nonce_and_no_stored_stamp(change: dict[str, Any]) -> None:
     result = settled(Step(envelope(**change), position=8), stored(envelope()))
     assert (result.reason, result.receipt) == (Reason.NONCE_REUSED, None)
 
@@ -149,7 +152,7 @@ def test_a_copy_that_is_not_the_relays_proves_nothing(copy: bytes) -> None:
     assert (result.reason, result.receipt) == (Reason.NONCE_REUSED, None)
 
 
-# ---- what is stored too late, and notes ------------------------------------------------------------------------------
+# ---- copies stored too late, and notes -----------------------------------------------------------
 
 
 def decided(
@@ -159,7 +162,7 @@ def decided(
 
 
 def note(data: bytes, **changes: Any) -> bytes:
-    """What a relay stores under the id of a message that it refuses."""
+    """The note that a relay stores under the id of a message that it refuses."""
     return sealed_stamp(data, verdict=Verdict.DROPPED, reason=Reason.STALE, detail="waited", **changes)
 
 
@@ -179,7 +182,7 @@ def test_a_void_copy_decides_nothing_whoever_stored_it(own: bool) -> None:
     assert result == Settled(passed=True)
 
 
-def test_a_void_copy_of_another_message_under_the_nonce_decides_nothing_either() -> None:
+def test_void_copy_of_another_message_decides_nothing() -> None:
     other = envelope(payload={**ORDER, "quantity": 4})
     assert decided(Step(envelope(), position=7), stored(other), stored_ms=STORE_BY + 1).passed
 
@@ -202,16 +205,16 @@ def test_a_note_about_another_arrival_is_passed_over(other: bytes) -> None:
     assert decided(Step(envelope(), position=7), other) == Settled(passed=True)
 
 
-def test_live_arrivals_have_no_place_so_no_note_of_another_relay_is_about_them() -> None:
+def test_note_of_another_relay_is_never_about_a_live_arrival() -> None:
     assert decided(live(envelope(ASK)), sealed_stamp(envelope(ASK), ASK, **REFUSED_LIVE)) == Settled(passed=True)
 
 
-def test_a_note_that_this_relay_has_made_is_about_its_own_arrival() -> None:
+def test_note_of_this_relay_is_about_its_own_arrival() -> None:
     mine = sealed_stamp(envelope(ASK), ASK, **REFUSED_LIVE)
     assert decided(live(envelope(ASK)), mine, made={mine}) == Settled(Reason.STALE)
 
 
-def test_a_copy_that_this_relay_has_made_for_the_arrival_is_no_replay() -> None:
+def test_copy_that_this_relay_made_for_the_arrival_is_no_replay() -> None:
     data = envelope(ASK)
     mine = sealed_stamp(data, ASK, position=None)
     assert decided(live(data), pack_delivery(data, mine), made={mine}) == Settled(None, mine)
@@ -223,7 +226,7 @@ def test_a_note_of_no_bus_key_is_none() -> None:
     assert decided(Step(envelope(), position=7), forged) == Settled(Reason.NONCE_REUSED)
 
 
-# ---- which id is closed before a refusal is told ---------------------------------------------------------------------
+# ---- the id that is closed before the sender learns of a refusal ---------------------------------
 
 LATE: Final = NOW + 301_000
 
@@ -237,7 +240,7 @@ def test_what_nobody_can_have_stored_needs_no_closing() -> None:
     assert verdict(Step(envelope(), now_ms=LATE)) == (Reason.STALE, None)
 
 
-def test_what_another_relay_may_have_accepted_is_closed_under_its_own_id() -> None:
+def test_redelivered_refusal_closes_the_messages_own_id() -> None:
     one, shipped = Step(envelope(), now_ms=LATE, redelivered=True), f"order.{nonce('placed').hex()}>orders.shipped"
     assert verdict(one) == (Reason.STALE, f"order.{nonce('placed').hex()}")
     assert verdict(replace(one, session="shipping", data=shipment())) == (Reason.STALE, shipped)
@@ -260,14 +263,14 @@ def test_so_is_what_another_policy_may_have_let_through(reason: Reason, keys: di
 
 
 def test_so_is_what_only_another_policy_can_have_granted() -> None:
-    """Each leaves a note under the id that all share who may draw the consequence (docs/threats.md)."""
+    """The note has the id that all possible senders of the consequence share (docs/threats.md)."""
     theirs = envelope(SHIPPED, bot="inventory", parent=parent(envelope(), carry=True))
     shipped = f"order.{nonce('placed').hex()}>orders.shipped"
     assert verdict(Step(theirs, session="inventory", redelivered=True)) == (Reason.NOT_GRANTED, shipped)
 
 
-def test_a_policy_with_another_once_knows_a_message_by_another_id() -> None:
-    """So what is under way while that changes may be accepted twice (docs/threats.md)."""
+def test_policy_with_another_once_gives_a_message_another_id() -> None:
+    """During that change, a message under way may be accepted twice (docs/threats.md)."""
     rules = [replace(rule, cause=rule.cause and replace(rule.cause, once=False)) for rule in POLICY.subjects]
     shipped = Step(shipment(), session="shipping")
     assert verdict(shipped, replace(POLICY, subjects=tuple(rules))) == (None, f"shipping.{nonce('shipped').hex()}")

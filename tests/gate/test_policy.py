@@ -1,4 +1,4 @@
-"""How long the ledgers must remember, and what happens to what violates."""
+"""How long the ledgers must remember, and where a refused message goes."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def rule(delivery: Delivery, within_ms: int, *, once: bool) -> SubjectRule:
     return SubjectRule(f"a.{delivery.value}", delivery, {}, cause=CauseRule("b", within_ms, once=once))
 
 
-def test_an_id_is_remembered_for_as_long_as_its_message_could_come_again() -> None:
+def test_id_is_remembered_while_its_message_could_come_again() -> None:
     limits = Limits(ttl_ms=60_000, live_ttl_ms=10_000, clock_skew_ms=2_000, ingress_wait_ms=300_000)
     given = replace(policy(), limits=limits)
     nonce, ttl, wait, shelf_life, clocks, margin = 120_000, 60_000, 300_000, 10_000, 5 * 2_000, 1_000
     assert given.ledger_window_ms == nonce + ttl + wait + shelf_life + clocks + margin
-    # A request, which may then be answered for as long as a message may live.
+    # A request may be answered for as long as a message may live.
     nonce, ttl, wait, shelf_life, answer = 30_000, 10_000, 2_000, 5_000, 10_000
     assert given.live_window_ms == nonce + ttl + wait + answer + shelf_life + clocks + margin
 
 
-def test_one_consequence_is_remembered_for_as_long_as_there_could_be_a_second() -> None:
+def test_consequence_is_remembered_while_a_second_could_come() -> None:
     limits = Limits()
     given = policy(rule(Delivery.STREAM, HOUR, once=True), rule(Delivery.LIVE, 2 * HOUR, once=True))
     cause = 120_000 + limits.ttl_ms + limits.ingress_wait_ms
@@ -39,7 +39,7 @@ def test_one_consequence_is_remembered_for_as_long_as_there_could_be_a_second() 
     assert given.live_window_ms == cause + 2 * HOUR + 5_000 + 5 * limits.clock_skew_ms + 1_000
 
 
-def test_a_cause_that_may_have_many_consequences_is_not_remembered_longer() -> None:
+def test_cause_with_many_consequences_is_not_remembered_longer() -> None:
     given = policy(rule(Delivery.STREAM, HOUR, once=False), rule(Delivery.LIVE, HOUR, once=False))
     assert (given.ledger_window_ms, given.live_window_ms) == (policy().ledger_window_ms, policy().live_window_ms)
 
@@ -54,7 +54,7 @@ def test_a_cause_that_may_have_many_consequences_is_not_remembered_longer() -> N
         (Reason.ENCODING, "stock.reserved", Disposition.DROP),
     ],
 )
-def test_the_subjects_choice_goes_before_the_policys_and_that_before_the_default(
+def test_disposition_is_the_subjects_then_policys_then_default(
     reason: Reason, subject: str | None, expected: Disposition
 ) -> None:
     assert POLICY.disposition(reason, POLICY.rule(subject) if subject else None) is expected

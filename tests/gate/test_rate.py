@@ -1,4 +1,4 @@
-"""Rates: the generic cell rate algorithm, held against the plain meaning of *so many a second, so many at once*."""
+"""Rates: the generic cell rate algorithm against the plain meaning of a rate and a burst."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_burst_of_one_keeps_its_distance() -> None:
     assert allowed(Rate(10, 1), [NOW, NOW + 99, NOW + 100, NOW + 199, NOW + 200]) == [True, False, True, False, True]
 
 
-def test_an_allowance_comes_back_with_time_and_not_beyond_the_burst() -> None:
+def test_allowance_comes_back_with_time_up_to_the_burst() -> None:
     times = [NOW, NOW, NOW, NOW + 1000, NOW + 1000, NOW + 60_000, NOW + 60_000, NOW + 60_000]
     assert allowed(Rate(1, 2), times) == [True, True, False, True, False, True, True, False]
 
@@ -43,13 +43,16 @@ def test_a_steady_sender_at_the_rate_always_passes(per_second: float) -> None:
 
 
 @pytest.mark.parametrize("per_second", [3, 200, 5_000, 50_000])
-def test_in_two_seconds_a_flood_gets_the_burst_and_two_seconds_worth(per_second: int) -> None:
+def test_flood_of_two_seconds_gets_burst_and_two_seconds_rate(per_second: int) -> None:
     times = [NOW] * per_second + [NOW + at for at in range(2_001) for _ in range(per_second // 1000 + 2)]
     assert sum(allowed(Rate(per_second, per_second), times)) == per_second * 3
 
 
 def test_what_is_delivered_again_behind_what_came_later_passes() -> None:
-    """After a relay died. An hour's silence does not make room for more than the burst."""
+    """A relay died, and its messages come later.
+
+    An hour of silence gives no more room than the burst.
+    """
     hour = 3_600_000
     assert allowed(Rate(1, 5), [NOW, NOW + hour, NOW + 10]) == [True] * 3
     assert allowed(Rate(1, 5), [NOW + hour] * 4 + [NOW, NOW]) == [True] * 5 + [False]
@@ -92,9 +95,7 @@ def test_a_clock_that_steps_back_gives_nothing_away() -> None:
 
 
 @given(st.integers(1, 50), st.integers(1, 20), st.lists(st.integers(0, 400), max_size=80))
-def test_in_no_stretch_of_time_pass_more_than_burst_and_rate_allow(
-    per_second: int, burst: int, gaps: list[int]
-) -> None:
+def test_burst_and_rate_bound_any_stretch_of_time(per_second: int, burst: int, gaps: list[int]) -> None:
     times = [NOW]
     for gap in gaps:
         times.append(times[-1] + gap)

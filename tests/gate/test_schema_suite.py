@@ -1,8 +1,8 @@
-"""The required part of the JSON-Schema-Test-Suite for Draft 2020-12, through our validator and
-through ``jsonschema``.
+"""The required part of the JSON-Schema-Test-Suite for Draft 2020-12.
 
-Every difference from the suite's expectation, and from ``jsonschema``, is in a table with its
-reason. A difference that is not listed fails, and so does a listed one that is gone.
+It runs through our validator and through ``jsonschema``. Every difference from the suite's
+expectation, and from ``jsonschema``, is in a table with its reason. A difference that is not listed
+fails, and so does a listed one that is gone.
 """
 
 from __future__ import annotations
@@ -23,11 +23,15 @@ from tests.vectors import public
 
 SUITE: Final = public.FOLDER / "json-schema-test-suite"
 REQUIRED: Final = 1299
-"""Cases of the copy in this repository: a suite that was read only in part shows nothing."""
+"""The number of cases in this repository's copy.
+
+A suite that is read only in part proves nothing.
+"""
 
 FORMATS: Final = (
-    "date", "date-time", "duration", "email", "hostname", "idn-email", "idn-hostname", "ipv4", "ipv6", "iri", "iri-reference",
-    "json-pointer", "regex", "relative-json-pointer", "time", "uri", "uri-reference", "uri-template", "uuid",
+    "date", "date-time", "duration", "email", "hostname", "idn-email", "idn-hostname", "ipv4",
+    "ipv6", "iri", "iri-reference", "json-pointer", "regex", "relative-json-pointer", "time", "uri",
+    "uri-reference", "uri-template", "uuid",
 )  # fmt: skip
 
 Case = tuple[str, str, str]
@@ -40,7 +44,7 @@ OURS_DIFFER: Final[dict[Case, str]] = {
     ): "the gate asserts formats: a bus that lets any text through as a date-time checks nothing"
     for name in FORMATS
 }
-"""Where we do not say what the suite expects."""
+"""Differences between our answer and the suite."""
 
 JSONSCHEMA_DIFFERS: Final[dict[Case, str]] = {
     **{
@@ -63,9 +67,12 @@ JSONSCHEMA_DIFFERS: Final[dict[Case, str]] = {
         "vocabulary",
         "schema that uses custom metaschema with with no validation vocabulary",
         "no validation: invalid number, but it still validates",
-    ): "jsonschema applies every vocabulary; jsonschema-rs those of the metaschema (the loader lets no file name another one)",
+    ): (
+        "jsonschema applies every vocabulary; jsonschema-rs those of the metaschema "
+        "(the loader lets no file name another one)"
+    ),
 }
-"""Where ``jsonschema`` does not say what the suite expects, and we do."""
+"""Differences between ``jsonschema`` and the suite. We agree with the suite."""
 
 
 def cases() -> Iterator[tuple[Case, Any, Any, bool]]:
@@ -82,7 +89,10 @@ def cases() -> Iterator[tuple[Case, Any, Any, bool]]:
 
 @cache
 def remotes() -> dict[str, Any]:
-    """What the suite wants served at ``http://localhost:1234``, given by the closed registry instead."""
+    """The documents that the suite expects at ``http://localhost:1234``.
+
+    The closed registry has them here.
+    """
     root = SUITE / "remotes"
     return {
         f"http://localhost:1234/{file.relative_to(root).as_posix()}": json.loads(file.read_text())

@@ -1,4 +1,4 @@
-"""JSON Schema in the gate: what it says about a payload, what it refuses to compile, and that no payload can hold or break it."""
+"""JSON Schema in the gate: its violations, the schemas that it refuses, and its bounded work."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_a_value_of_the_payload_is_never_repeated(secret: str) -> None:
 @pytest.mark.parametrize(
     "payload", ["\ud800", {1: 2}, b"bytes", object(), {"a": {2}}, float("nan"), float("inf"), 10**400, (1,)]
 )
-def test_a_value_outside_the_json_model_is_a_violation_and_no_exception(payload: object) -> None:
+def test_value_outside_the_json_model_is_a_violation(payload: object) -> None:
     assert Schema.compile("a.v1", {"type": "object", "required": ["b"]}).faults(payload)
 
 

@@ -16,7 +16,7 @@ from tests.gate.bus import PureBus, Step
 from tests.gate.world import NOW, POLICY, envelope
 
 SIZE = 1000 - EXTRA_BYTES
-"""With what it takes besides, it counts as 1,000 bytes."""
+"""Together with the store's extra bytes, the message counts as 1,000 bytes."""
 DAY = Share(10_000, 16_000)
 A = Store.ACCEPTED
 
@@ -67,7 +67,7 @@ def test_what_the_store_has_let_go_of_makes_room_again(start: int) -> None:
     assert shares.has_room("order", A, DAY, SIZE, start + DAY.window_ms + DAY.window_ms // SLOTS)
 
 
-def test_what_a_bot_does_beyond_its_share_of_the_quarantine_is_dropped() -> None:
+def test_violation_beyond_the_share_of_the_quarantine_is_dropped() -> None:
     policy = replace(POLICY, limits=replace(POLICY.limits, quarantine_bytes=8192))
     bus, share = PureBus(policy), policy.share(Store.QUARANTINE)
     wrong = Step(envelope(payload=1))
@@ -79,7 +79,7 @@ def test_what_a_bot_does_beyond_its_share_of_the_quarantine_is_dropped() -> None
 
 
 def test_a_flood_is_known_by_its_first_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is written to disk, and what came beside it waits meanwhile."""
+    """Each record is a write to disk, and the other messages wait for it."""
     monkeypatch.setattr(judging, "KEPT", Rate(per_second=1, burst=3))
     bus = PureBus(POLICY)
 

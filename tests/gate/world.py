@@ -1,6 +1,6 @@
-"""A small shop on the bus, made by hand: keys, policy, and builders of envelopes and stamps. Everything is the same at each run.
+"""A small shop on the bus: keys, policy, and builders of envelopes and stamps.
 
-The keys are made from public texts. TEST KEYS, never use.
+Every run makes the same bytes. The keys are made from public texts. TEST KEYS, never use.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from sealbus_broker.gate.policy import (
 from sealbus_broker.gate.schemas import Schema
 
 NOW: Final = 1_900_000_000_000
-"""When everything happens, in ms since 1970."""
+"""The time at which everything happens, in ms since 1970."""
 HOUR: Final = 3_600_000
 SKEW: Final = 2_000
 RELAY: Final = "relay-1"
 RECORD: Final = 5
-"""Where the quarantine keeps what a stamp calls quarantined."""
+"""The place of a quarantined message in the quarantine, as its stamp names it."""
 
 
 def test_seed(name: str) -> bytes:
-    """The seed (32 bytes) of the test key of that name: anybody can make it again."""
+    """The seed (32 bytes) of the test key with this name. Anybody can make it again."""
     return hashlib.sha256(f"sealbus TEST KEY, never use: {name}".encode()).digest()
 
 
@@ -147,11 +147,14 @@ POLICY_DOCUMENT: Final[dict[str, Any]] = {
         },
     },
 }
-"""The policy as the vectors carry it. Key names stand for texts there."""
+"""The policy as it is in the vectors. It has the names of keys instead of their texts."""
 
 
 def compile_policy(document: Mapping[str, Any], keys: Mapping[str, bytes] | None = None) -> Policy:
-    """The document as the gate wants it. ``keys``: raw public keys by name; ours, unless given."""
+    """The document in the form that the gate needs.
+
+    ``keys``: raw public keys by name, ours by default.
+    """
     known = keys or {name: key.public.raw for name, key in KEYS.items()}
     schemas = {name: Schema.compile(name, schema) for name, schema in document["schemas"].items()}
     violations = dict(document["on_violation"])
@@ -203,7 +206,10 @@ _LABELS: Final = re.compile(r"(?<=^reply\.order\.)[0-9a-f]{32}$")
 
 @dataclass(slots=True)
 class _Telling:
-    """When and how often everything is told: at :data:`NOW` and once, unless :func:`told_at` says otherwise."""
+    """The time and the salt of everything that is made now.
+
+    The time is :data:`NOW` and there is no salt, except within :func:`told_at`.
+    """
 
     now_ms: int = NOW
     salt: bytes = b""
@@ -214,9 +220,10 @@ _telling = _Telling()
 
 @contextmanager
 def told_at(now_ms: int, salt: bytes) -> Iterator[None]:
-    """Within, envelopes and stamps are made for ``now_ms`` instead of :data:`NOW`, under nonces of their own for each ``salt``.
+    """Make envelopes and stamps for ``now_ms`` instead of :data:`NOW`.
 
-    So the same attack can be made again and again for a bus that runs, whose clock is not ours and whose ledger forgets nothing.
+    Each ``salt`` gives new nonces. So an attack can be repeated on a running bus, which has its own
+    clock and a ledger that forgets nothing.
     """
     _telling.now_ms, _telling.salt = now_ms, salt
     try:
@@ -226,7 +233,7 @@ def told_at(now_ms: int, salt: bytes) -> Iterator[None]:
 
 
 def told(header: Header) -> Header:
-    """The header as it is told now."""
+    """The header for the time and the salt of now."""
     if not _telling.salt:
         return header
     subject = _LABELS.sub(lambda found: _salted(bytes.fromhex(found.group())).hex(), header.subject)
@@ -235,7 +242,10 @@ def told(header: Header) -> Header:
 
 
 def _salted(raw: bytes) -> bytes:
-    """Another 16 bytes for each telling. Where the first six are a time near :data:`NOW`, they are the time that is told."""
+    """Another 16 bytes for each salt.
+
+    If the first six are a time near :data:`NOW`, they become that time moved to now.
+    """
     if not _telling.salt:
         return raw
     mixed = hashlib.sha256(_telling.salt + raw).digest()[:16]
@@ -248,11 +258,17 @@ def _salted(raw: bytes) -> bytes:
 
 
 BORN: Final = NOW - 1_000
-"""When the nonces are born: a little before what they are used for first, so that there may be earlier attempts."""
+"""The birth of the nonces.
+
+It is a little before their first use, so that there may be earlier attempts.
+"""
 
 
 def nonce(label: str, born_ms: int = BORN) -> bytes:
-    """16 bytes that are the same at each run. A real nonce is random, but for its first six bytes."""
+    """16 bytes that are the same in each run.
+
+    A real nonce is random except for its first six bytes.
+    """
     return _salted(born_ms.to_bytes(6) + hashlib.sha256(f"nonce {label}".encode()).digest()[:10])
 
 
@@ -282,12 +298,15 @@ def envelope(
     packed: bytes | None = None,
     **changes: Any,
 ) -> bytes:
-    """A sealed envelope. What is not said is as the honest bot would have it; ``packed`` is a payload in bytes."""
+    """A sealed envelope.
+
+    A field that is not given has the honest bot's value. ``packed`` is a payload in bytes.
+    """
     if "issued_at_ms" in changes:
         changes["issued_at_ms"] += _telling.now_ms - NOW
     header = replace(told(header), **changes)
     if "nonce" not in changes and not 0 <= header.issued_at_ms - header.birth_ms <= LIVE_NONCE_LIFE_MS:
-        # An honest bot that issues it then gives it another nonce.
+        # An honest bot would give it another nonce at this issue time.
         header = replace(header, nonce=header.issued_at_ms.to_bytes(6) + header.nonce[6:])
     if payload is ...:
         payload = _SAYS.get(header.subject, {"left": 4})
@@ -331,7 +350,7 @@ def sealed_stamp(data: bytes, header: Header = PLACED, *, key: SigningKey = BUS_
 def parent(
     data: bytes, header: Header = PLACED, *, carry: bool = False, key: SigningKey = BUS_KEY, **changes: Any
 ) -> bytes:
-    """What a message that follows from the envelope ``data`` carries. ``carry``: the envelope too."""
+    """The parent field of a message that follows from ``data``. ``carry`` includes the envelope."""
     return Parent(sealed_stamp(data, header, key=key, **changes), data if carry else None).encode()
 
 
@@ -352,23 +371,26 @@ def answer(**changes: Any) -> bytes:
 
 
 def fields(header: Header = PLACED) -> list[object]:
-    """A header's fields, to be spoilt."""
+    """A header's fields, as a list that a test can change."""
     return list(msgpack.unpackb(told(header).encode()))
 
 
 def odd(header: bytes, payload: bytes | None = None) -> bytes:
-    """An envelope of any header bytes whatever, with a seal that holds."""
+    """An envelope with any header bytes, and with a valid seal."""
     parts = (header, pack_json(ORDER) if payload is None else payload)
     return join_sealed(parts, seal(KEYS["order"], Context.ENVELOPE, [signed_part(parts)])[0])
 
 
 def flip(data: bytes, at: int, mask: int = 1) -> bytes:
-    """``data`` with bits of one byte turned over."""
+    """``data`` with some bits of one byte inverted."""
     changed = bytearray(data)
     changed[at] ^= mask
     return bytes(changed)
 
 
 def reseal(data: bytes, change: Seal) -> bytes:
-    """``data`` (an envelope or stamp with a seal of 98 bytes) under another seal of the same length."""
+    """``data`` with another seal of the same length.
+
+    ``data`` is an envelope or stamp, and its seal has 98 bytes.
+    """
     return data[: -len(change.encode())] + change.encode()

@@ -1,6 +1,6 @@
 """Reading and writing vector files.
 
-Bytes are hex, or an object of head, filling and tail where hex would be half a megabyte of one letter.
+Bytes are hex. Long bytes of one letter are an object of head, filling and tail instead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LONG: Final = 4096
 
 
 def compact(data: bytes, fill: bytes = b"") -> str | dict[str, Any]:
-    """``data`` as the vectors write it. ``fill``: what a long one is full of."""
+    """``data`` in the form of the vectors. ``fill``: the byte that fills long data."""
     if len(data) < _LONG:
         return data.hex()
     start = data.index(fill * 100)
@@ -33,7 +33,7 @@ def compact(data: bytes, fill: bytes = b"") -> str | dict[str, Any]:
 
 
 def expand(written: str | dict[str, Any]) -> bytes:
-    """The bytes again."""
+    """The bytes of a value that :func:`compact` made."""
     if isinstance(written, str):
         return bytes.fromhex(written)
     head, fill, tail = (bytes.fromhex(written[part]) for part in ("head", "fill", "tail"))
@@ -46,7 +46,7 @@ def load(name: str) -> Any:
 
 
 def by(key: str) -> Any:
-    """How pytest names a vector: by its field ``key``."""
+    """The name of a vector in pytest: its field ``key``."""
     return lambda vector: vector[key] if isinstance(vector, dict) else None
 
 

@@ -1,7 +1,8 @@
-"""Makes the vectors of the protocol: ``python -m tests.vectors.make`` writes every ``tests/vectors/*.json`` anew.
+"""Makes the vectors of the protocol.
 
-Everything comes from fixed texts, and Ed25519 signs deterministically, so each run gives the same bytes (a test runs it twice and
-compares with what is in the folder). All keys are TEST KEYS, never use.
+``python -m tests.vectors.make`` writes every ``tests/vectors/*.json`` again. The inputs are fixed
+texts, and Ed25519 signs deterministically, so each run gives the same bytes. A test makes them
+twice and compares them with the folder. All keys are TEST KEYS, never use.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ MAKERS: Final[Mapping[str, Callable[[], dict[str, Any]]]] = {
 
 
 def build() -> dict[str, bytes]:
-    """Every file's content by its name."""
+    """The content of every file, by its name."""
     return {
         name: (json.dumps({"warning": WARNING, "protocol": 1, **make()}, indent=1, ensure_ascii=True) + "\n").encode()
         for name, make in MAKERS.items()
@@ -51,7 +52,7 @@ def build() -> dict[str, bytes]:
 
 
 def main() -> None:
-    """Write the files; say which changed."""
+    """Write the files, and print the names of the changed ones."""
     for name, content in build().items():
         path = FOLDER / name
         if not path.exists() or path.read_bytes() != content:

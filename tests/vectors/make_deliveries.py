@@ -1,4 +1,4 @@
-"""Vectors of the stamp and of what a subscriber must check."""
+"""Vectors of the stamp, and of the checks that a subscriber must make."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from tests.gate.world import (
 
 _GOOD = stamp(envelope())
 _FIELDS: tuple[object, ...] = (
-    _GOOD.bus, _GOOD.envelope, _GOOD.bot, _GOOD.subject, _GOOD.nonce, _GOOD.verdict.value, None, None, _GOOD.policy,
-    _GOOD.position, _GOOD.judged_at_ms, _GOOD.relay, None, _GOOD.store_by_ms,
+    _GOOD.bus, _GOOD.envelope, _GOOD.bot, _GOOD.subject, _GOOD.nonce, _GOOD.verdict.value, None,
+    None, _GOOD.policy, _GOOD.position, _GOOD.judged_at_ms, _GOOD.relay, None, _GOOD.store_by_ms,
 )  # fmt: skip
 
 EIGHT = "\n".join(f"/{number}: type" for number in range(1, 9))
-"""A detail of as many lines as there may be."""
+"""A detail with the largest number of lines."""
 
 
 def _told(made: Stamp) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def _told(made: Stamp) -> dict[str, Any]:
 
 
 def _odd(body: bytes) -> bytes:
-    """A stamp of any body bytes whatever, under a seal of the bus that holds."""
+    """A stamp with any bytes as its body, and with a valid seal of the bus."""
     return join_sealed((body,), seal(BUS_KEY, Context.STAMP, [signed_part((body,))])[0])
 
 
@@ -98,7 +98,7 @@ def stamps() -> dict[str, Any]:
 
 
 def bad_stamps() -> Iterator[tuple[str, str, bytes]]:
-    """Each with the rule that refuses it."""
+    """Each stamp has the rule that refuses it."""
     good = sealed_stamp(envelope())
     yield "no bytes", "shape", b""
     yield "garbage", "shape", b"\xc1"
@@ -199,7 +199,10 @@ def deliveries() -> dict[str, Any]:
 
 
 def bad_deliveries() -> Iterator[tuple[str, str, bytes]]:
-    """Each with the rule that refuses it. All arrive on ``orders.placed`` of the bus ``shop``."""
+    """Each delivery has the rule that refuses it.
+
+    All arrive on ``orders.placed`` of the bus ``shop``.
+    """
     good = envelope()
     sealed = sealed_stamp(good)
     yield "no bytes", "shape", b""

@@ -1,4 +1,4 @@
-"""Vectors of the gate: the catalogue of attacks and of honest trade, written down."""
+"""Vectors of the gate: the catalogue of attacks and of honest messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vectors of the envelope's outer form: every limit of the header at its edge, and one step beyond it."""
+"""Vectors of the envelope's outer form: the header at every limit, and one step beyond it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ORDER_BYTES: Final = pack_json(ORDER)
 
 
 def sealed(header: bytes, payload: bytes = ORDER_BYTES) -> bytes:
-    """An envelope of any header bytes, with a seal that holds."""
+    """An envelope with any bytes as its header, and with a valid seal."""
     parts = (header, payload)
     return join_sealed(parts, seal(KEY, Context.ENVELOPE, [signed_part(parts)])[0])
 
@@ -77,7 +77,7 @@ def _filled(size: int) -> bytes:
 
 
 def good_headers() -> Iterator[tuple[str, bytes]]:
-    """Envelopes that are read, whatever becomes of them later."""
+    """Envelopes that can be read, also if the gate refuses them."""
     yield "an order", with_fields()
     yield "names of 1 character", with_fields(bus="0", bot="a", subject="b")
     yield "names of 32 characters", with_fields(bus="b" * 32, bot="c-" * 16)
@@ -124,7 +124,7 @@ _WRONG_TYPES: Final[dict[str, tuple[object, ...]]] = {
 
 
 def bad_headers() -> Iterator[tuple[str, str, bytes]]:
-    """Each with the rule that refuses it."""
+    """Each envelope has the rule that refuses it."""
     good = with_fields()
     yield "no bytes", "shape", b""
     yield "a byte behind", "shape", good + b"\0"

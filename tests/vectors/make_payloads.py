@@ -1,4 +1,4 @@
-"""Vectors of the payload: every kind of value, every limit, and what no payload may be."""
+"""Vectors of the payload: every kind of value, every limit, and bytes that are not a payload."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from sealbus.protocol.codec import pack_json
 from tests.vectors.files import compact
 
 VALUES: Final[list[Any]] = [
-    None, True, False, 0, 127, 128, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**53 - 1, -1, -32, -33, -128, -129,
-    -32_768, -32_769, -(2**31), -(2**31) - 1, 1 - 2**53, 0.5, -0.5, 5e-324, 1.1, "", "a", "a" * 31, "a" * 32, "a" * 255,
-    "a" * 256, "\u00e9", "e\u0301", "\U0001f9ed", "\0", "\ufeff", "\ufeffa", "a\ufeff", "\uffff", "\U0010ffff",
-    "\ufb01", [], [1], [None] * 15, [None] * 16, {}, {"a": 1}, {"b": 1, "a": 2}, {"\u00e9": 1}, {"": 0}, [[[]]], {"a": [{"b": None}]},
-    {f"k{at}": at for at in range(15)}, {f"k{at}": at for at in range(16)},
+    None, True, False, 0, 127, 128, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**53 - 1, -1, -32,
+    -33, -128, -129, -32_768, -32_769, -(2**31), -(2**31) - 1, 1 - 2**53, 0.5, -0.5, 5e-324, 1.1,
+    "", "a", "a" * 31, "a" * 32, "a" * 255, "a" * 256, "\u00e9", "e\u0301", "\U0001f9ed", "\0",
+    "\ufeff", "\ufeffa", "a\ufeff", "\uffff", "\U0010ffff", "\ufb01", [], [1], [None] * 15,
+    [None] * 16, {}, {"a": 1}, {"b": 1, "a": 2}, {"\u00e9": 1}, {"": 0}, [[[]]],
+    {"a": [{"b": None}]}, {f"k{at}": at for at in range(15)}, {f"k{at}": at for at in range(16)},
 ]  # fmt: skip
 
 FLOATS: Final = [0.0, 1.0, -1.0, 1e15, 2.0**53 - 1, 2.0**53, 1e300, 1.7976931348623157e308, -(2.0**63)]
-"""Whole numbers in the form of floats: a language without a float type writes the smaller ones as integers."""
+"""Whole numbers as floats.
+
+A language without a float type writes the smaller ones as integers.
+"""
 
 MAPS: Final[list[tuple[str, list[tuple[str, Any]]]]] = [
     ("keys that look like integers, not in their order", [("b", 1), ("2", 2), ("10", 3), ("1", 4), ("0", 5), ("a", 6)]),
@@ -45,7 +49,10 @@ UNWRITABLE: Final = [
     ("-2**53, an integer", "-9007199254740992", "with integers"),
     ("2**64, an integer", "18446744073709551616", "with integers"),
 ]
-"""About, JSON text, and for whom: languages with integers tell ``9007199254740992`` from ``9007199254740992.0``."""
+"""Description, JSON text, and the languages that it is for.
+
+Languages with integers distinguish ``9007199254740992`` from ``9007199254740992.0``.
+"""
 
 DEEP: Final = b"\x91" * 32 + b"\xc0"
 WIDE: Final = b"\xdc\xff\xff" + b"\xc0" * 65_535  # with the array itself exactly the most that is allowed
@@ -147,7 +154,7 @@ def payloads() -> dict[str, Any]:
 
 
 def _as_integer(number: float) -> str:
-    """What a language without floats writes for ``number``."""
+    """The text of ``number`` in a language without floats."""
     fits = abs(number) <= 2**53 - 1 and math.floor(number) == number
     return pack_json(int(number) if fits else number).hex()
 

@@ -1,4 +1,4 @@
-"""Vectors of what a client matches to what it sent: receipts to its messages, and answers to its requests."""
+"""Vectors of a client's matches: receipts for its messages, and answers to its requests."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from tests.gate.world import (
     stamp,
 )
 
-# ---- receipts --------------------------------------------------------------------------------------------------------
+# ---- receipts ------------------------------------------------------------------------------------
 
 FIRST: Final = envelope()
 SECOND: Final = envelope(issued_at_ms=NOW + 1_000)
 FOREIGN: Final = envelope(issued_at_ms=NOW - 5_000)
-"""The same message, sealed by an attempt that this process knows nothing of."""
+"""The same message, sealed by an attempt that this process does not know."""
 ASKED: Final = envelope(ASK)
 REFUSED: Final[dict[str, Any]] = {"verdict": Verdict.QUARANTINED, "reason": Reason.SCHEMA}
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A message without verdict, as a client remembers it."""
+    """A message without a verdict, as a client remembers it."""
 
     header: Header
     attempts: tuple[bytes, ...]
@@ -81,7 +81,10 @@ def receipts() -> dict[str, Any]:
 
 
 def cases() -> Iterator[tuple[str, str, str | None, bytes]]:
-    """Each with the message that waits, and the outcome that the receipt has for it: ``None`` where it is ignored."""
+    """Each receipt has the waiting message, and the outcome for it.
+
+    The outcome is ``None`` if the client ignores the receipt.
+    """
     yield "accepted, the first attempt", "sent twice", "accepted", sealed_stamp(FIRST)
     yield "accepted, the second attempt", "sent twice", "accepted", sealed_stamp(SECOND)
     yield "quarantined", "sent twice", "schema", sealed_stamp(SECOND, **REFUSED)
@@ -140,14 +143,14 @@ def _as_envelope() -> bytes:
 LEFT: Final = {"left": 4}
 
 
-# ---- answers ---------------------------------------------------------------------------------------------------------
+# ---- answers -------------------------------------------------------------------------------------
 
 
 GRANTS: Final = replace(ASK, subject="sealbus.grants", nonce=nonce("grants"))
 """A request to the bus itself."""
 TOLD: Final = replace(ANSWER, bot="sealbus", subject=f"reply.order.{nonce('grants').hex()}")
 REQUESTS: Final = {"a bot": (ASK, ANSWER), "the bus itself": (GRANTS, TOLD)}
-"""Each with the header of an honest answer."""
+"""Each answer has the header of an honest answer."""
 
 
 def answers() -> dict[str, Any]:
@@ -178,13 +181,16 @@ def answers() -> dict[str, Any]:
 
 
 def _answer(stated: bytes | None, header: Header = ANSWER, payload: object = LEFT) -> bytes:
-    """The delivery of an answer with the parent ``stated``. The relay's own checks are not made: a subscriber makes its own."""
+    """The delivery of an answer with the parent ``stated``.
+
+    The relay's checks are left out, because a subscriber makes its own.
+    """
     data = envelope(replace(header, parent=stated), payload)
     return pack_delivery(data, sealed_stamp(data, header, position=None))
 
 
 def good_answers() -> Iterator[tuple[str, bool, object, bytes]]:
-    """Answers that the asker takes, and whether they say that the request failed."""
+    """Answers that the asker accepts, and whether they report an error."""
     asked = parent(ASKED, ASK, position=None)
     yield "an answer", False, LEFT, _answer(asked)
     yield (
@@ -203,7 +209,7 @@ def good_answers() -> Iterator[tuple[str, bool, object, bytes]]:
 
 
 def bad_answers() -> Iterator[tuple[str, str, bytes]]:
-    """Each with the rule that refuses it, delivered on the subject of the answer."""
+    """Each answer has the rule that refuses it. It is delivered on the subject of the answer."""
     yield "no parent", "parent", _answer(None)
     yield "a parent without bytes", "parent", _answer(b"")
     yield "a parent that is a bare stamp", "parent", _answer(sealed_stamp(ASKED, ASK, position=None))
@@ -232,7 +238,7 @@ def bad_answers() -> Iterator[tuple[str, str, bytes]]:
 
 
 def good_answers_of_the_bus() -> Iterator[tuple[str, bool, object, bytes]]:
-    """Answers of the relay's own, in the name of `sealbus`."""
+    """Answers of the relay itself, in the name of `sealbus`."""
     asked = parent(envelope(GRANTS, {}), GRANTS, position=None)
     yield "the bus's own answer", False, LEFT, _answer(asked, TOLD)
     error = {"error": "busy", "message": "too many wait"}
@@ -241,7 +247,7 @@ def good_answers_of_the_bus() -> Iterator[tuple[str, bool, object, bytes]]:
 
 
 def bad_answers_of_the_bus() -> Iterator[tuple[str, str, bytes]]:
-    """Answers that another bot gives in its place, accepted by a relay that should not have."""
+    """Answers that another bot gives in the place of the relay. A faulty relay accepted them."""
     asked = parent(envelope(GRANTS, {}), GRANTS, position=None)
     yield "a bot answers for the bus", "speaker", _answer(asked, replace(TOLD, bot="rival"))
     yield "the asker answers for the bus", "speaker", _answer(asked, replace(TOLD, bot="order"))

@@ -17,7 +17,7 @@ ACCEPTED_CASE: Final = 3
 
 
 def thing(index: int) -> bytes:
-    """What is sealed at a place of a batch: the place, as 4 bytes."""
+    """The item at a place of a batch: the place, as 4 bytes."""
     return index.to_bytes(4, "big")
 
 
@@ -175,13 +175,15 @@ def connect() -> dict[str, Any]:
     }
 
 
+SPECCHECK_URL: Final = "https://github.com/novifinancial/ed25519-speccheck"
+_MIXED: Final = "0 < S < L, key of mixed order"
 SPECCHECK_ABOUT: Final = [
     "S = 0, key and R of small order",
     "0 < S < L, key of small order, R of mixed order",
     "0 < S < L, key of mixed order, R of small order",
     "0 < S < L, key and R of mixed order; holds with and without the cofactor",
     "0 < S < L, key and R of mixed order; holds with the cofactor only",
-    "0 < S < L, key of mixed order, R of the prime order; holds with the cofactor only, unless 8h is reduced first",
+    f"{_MIXED}, R of the prime order; holds with the cofactor only, unless 8h is reduced first",
     "S > L, key and R of the prime order",
     "S >> L, key and R of the prime order",
     "0 < S < L, key of mixed order, R of small order and not canonical; hashed after reduction",
@@ -192,10 +194,10 @@ SPECCHECK_ABOUT: Final = [
 
 
 def ed25519() -> dict[str, Any]:
-    """``ed25519.json``: other people's edge cases, with the answer that everybody on a bus must give."""
+    """``ed25519.json``: edge cases of other projects, with the answer that every bus must give."""
     cases = public("ed25519-speccheck/cases.json")
     return {
-        "source": "cases.json of https://github.com/novifinancial/ed25519-speccheck at commit 6551933 (Apache-2.0)",
+        "source": f"cases.json of {SPECCHECK_URL} at commit 6551933 (Apache-2.0)",
         "cases": [
             {
                 "number": number,

@@ -1,4 +1,7 @@
-"""Vectors of a subscriber's memory and clock: what it hands on of several deliveries, one after another."""
+"""Vectors of a subscriber's memory and clock.
+
+A subscriber gets several deliveries, one after another, and passes on some of them.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,13 @@ VOID: Final = "void"
 IGNORED: Final = "ignored"
 
 Step = tuple[str, bytes, int, str]
-"""NATS subject, delivery, the subscriber's time (live) or that of storing (durable), what becomes of it."""
+"""NATS subject, delivery, time, and outcome.
+
+The time is the subscriber's own (live) or the time of storing (durable).
+"""
 
 LONG: Final = "$JS.ACK.here.abcdefgh"
-"""How an acknowledgement subject begins at a server with a domain."""
+"""The beginning of an acknowledgement subject at a server with a domain."""
 
 
 def delivery(header: Header = PLACED, *, judged_at_ms: int = NOW, live: bool = False, **changes: Any) -> bytes:
@@ -56,7 +62,7 @@ def _told(kind: str, subject: str, data: bytes, at_ms: int, expect: str) -> dict
 
 
 def sequences() -> list[tuple[str, str, list[Step]]]:
-    """Name, kind of subscription, steps."""
+    """The name, the kind of subscription, and the steps."""
     order, pulse = delivery(), delivery(PULSE, live=True)
     stored, live = "accepted.orders.placed", "bus.pulse.order"
     forged = envelope()

@@ -1,4 +1,4 @@
-"""Vectors of what is written as text: keys, names, subjects, patterns."""
+"""Vectors of texts: keys, names, subjects and patterns."""
 
 from __future__ import annotations
 
@@ -119,28 +119,32 @@ def subjects() -> dict[str, Any]:
         "sealbus.subscribe",
     ]
     bad = [
-        "", ".", "a.", ".a", "a..b", "a b", "a.*", "a.>", "*", ">", "Orders", "_a", "-a", "a._b", "a" * 65, ".".join("a" * 17),
-        long + "xx", "a\n", "a.b\n", "$JS.API", "a\u00e9", "a\0b", "a\tb",
+        "", ".", "a.", ".a", "a..b", "a b", "a.*", "a.>", "*", ">", "Orders", "_a", "-a", "a._b",
+        "a" * 65, ".".join("a" * 17), long + "xx", "a\n", "a.b\n", "$JS.API", "a\u00e9", "a\0b",
+        "a\tb",
     ]  # fmt: skip
     patterns = [*good, "*", ">", "*.b", "a.*.c", "a.>", "*.>", "*.*", ".".join("a" * 15) + ".>", ".".join("*" * 16)]
     no_patterns = [
-        "", ">.a", "a.>.b", "a.**", "a.*b", "a.b>", "a>", "**", ">>", "a.>.", ".>", ".".join("a" * 16) + ".>",
-        ".".join("*" * 17), "A.*", "a.*\n", long + ".>",
+        "", ">.a", "a.>.b", "a.**", "a.*b", "a.b>", "a>", "**", ">>", "a.>.", ".>",
+        ".".join("a" * 16) + ".>", ".".join("*" * 17), "A.*", "a.*\n", long + ".>",
     ]  # fmt: skip
     matches = [
-        ("a", "a", True), ("a", "b", False), ("a", "a.b", False), ("a.b", "a", False), ("*", "a", True), ("*", "a.b", False),
-        (">", "a", True), (">", "a.b.c", True), ("a.>", "a", False), ("a.>", "a.b", True), ("a.>", "a.b.c", True),
-        ("a.>", "b.a", False), ("a.*", "a.b", True), ("a.*", "a", False), ("a.*", "a.b.c", False), ("*.b", "a.b", True),
-        ("*.b", "a.c", False), ("a.*.c", "a.b.c", True), ("a.*.c", "a.b.d", False), ("*.>", "a", False), ("*.>", "a.b", True),
-        # The second may be a pattern, taken as all that it stands for.
-        ("a.>", "a.>", True), ("a.>", "a.*", True), ("a.*", "a.>", False), ("a.*", "a.*", True), ("a.b", "a.*", False),
-        ("*", ">", False), (">", "*", True), (">", ">", True), ("a.*.>", "a.>", False), ("a.>", "a.*.>", True),
-        ("*.>", ">", False), ("a.>", ">", False),
+        ("a", "a", True), ("a", "b", False), ("a", "a.b", False), ("a.b", "a", False),
+        ("*", "a", True), ("*", "a.b", False), (">", "a", True), (">", "a.b.c", True),
+        ("a.>", "a", False), ("a.>", "a.b", True), ("a.>", "a.b.c", True), ("a.>", "b.a", False),
+        ("a.*", "a.b", True), ("a.*", "a", False), ("a.*", "a.b.c", False), ("*.b", "a.b", True),
+        ("*.b", "a.c", False), ("a.*.c", "a.b.c", True), ("a.*.c", "a.b.d", False),
+        ("*.>", "a", False), ("*.>", "a.b", True),
+        # The second may be a pattern, which stands for all its subjects.
+        ("a.>", "a.>", True), ("a.>", "a.*", True), ("a.*", "a.>", False), ("a.*", "a.*", True),
+        ("a.b", "a.*", False), ("*", ">", False), (">", "*", True), (">", ">", True),
+        ("a.*.>", "a.>", False), ("a.>", "a.*.>", True), ("*.>", ">", False), ("a.>", ">", False),
     ]  # fmt: skip
     overlaps = [
-        ("a", "a", True), ("a", "b", False), ("a", "*", True), ("a.b", "*", False), ("a", "a.>", False), ("a.b", "a.>", True),
-        ("a.*", "*.b", True), ("a.*", "b.*", False), (">", "a", True), ("*.>", "a", False), ("*.>", "a.b.c", True),
-        ("a.b.>", "a.*", False), ("a.b.>", "a.*.c", True), ("a.*.c", "*.b.*", True), ("a.>", "b.>", False),
+        ("a", "a", True), ("a", "b", False), ("a", "*", True), ("a.b", "*", False),
+        ("a", "a.>", False), ("a.b", "a.>", True), ("a.*", "*.b", True), ("a.*", "b.*", False),
+        (">", "a", True), ("*.>", "a", False), ("*.>", "a.b.c", True), ("a.b.>", "a.*", False),
+        ("a.b.>", "a.*.c", True), ("a.*.c", "*.b.*", True), ("a.>", "b.>", False),
     ]  # fmt: skip
     consumers = [
         ("inventory", "orders.placed", "main"),

@@ -1,4 +1,4 @@
-"""Vectors of what travels together: several envelopes, or several stamps, in one NATS message."""
+"""Vectors of bundles: several envelopes, or several stamps, in one NATS message."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ FILL: Final = b"x"
 
 
 def thing(number: int, size: int = MIN_TOGETHER_ITEM_BYTES) -> bytes:
-    """Bytes of a size that no other number has. They need not be an envelope to travel together."""
+    """Bytes of a size that no other number has.
+
+    They are not an envelope, because a bundle does not need one.
+    """
     return number.to_bytes(2, "big") + FILL * (size - 2)
 
 
@@ -42,13 +45,13 @@ def _whole(data: bytes) -> str | dict[str, Any]:
 
 
 def _sized(size: int) -> list[bytes]:
-    """Two things that have ``size`` bytes together."""
+    """Two items that have ``size`` bytes together."""
     second = size - len(pack_together([thing(1), thing(2, 70_000)])) + 70_000
     return [thing(1), thing(2, second)]
 
 
 def good() -> Iterator[tuple[str, list[bytes]]]:
-    """What is taken apart."""
+    """Bundles that can be taken apart."""
     yield "two envelopes", [envelope(), envelope(nonce=nonce("another"))]
     yield "two stamps", [sealed_stamp(envelope()), sealed_stamp(envelope(), position=8)]
     yield "two things of 98 bytes", [thing(1), thing(2)]
@@ -58,7 +61,7 @@ def good() -> Iterator[tuple[str, list[bytes]]]:
 
 
 def bad() -> Iterator[tuple[str, str, bytes]]:
-    """Each with the rule that refuses it, all of it."""
+    """Each bundle has the rule that refuses it as a whole."""
     pair = pack_together([thing(1), thing(2)])
     yield "nothing", "shape", b"\x92\x01"
     yield "a byte behind", "shape", pair + b"\0"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 FOLDER: Final = Path(__file__).parent / "upstream"
-"""Its ``README.md`` names the sources, their commits and their licences."""
+"""``README.md`` in the folder names the sources, their commits and their licences."""
 
 
 def public(name: str) -> Any:

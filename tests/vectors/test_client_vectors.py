@@ -1,4 +1,7 @@
-"""The vectors of what a client reads and matches, run against the client. Format: README.md beside this file."""
+"""The vectors of a client's reading and matching, run against the client.
+
+``README.md`` beside this file describes the format.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +87,10 @@ SENT = {told["name"]: told for told in RECEIPTS["messages"]}
 
 
 def outcome(told: dict[str, Any], receipt: bytes) -> str | None:
-    """What a publisher learns about the message ``told`` from a receipt: as :class:`~sealbus.sending.publisher.Publisher` does."""
+    """The outcome of the message ``told`` that a publisher takes from a receipt.
+
+    It does the same as :class:`~sealbus.sending.publisher.Publisher`.
+    """
     header = Header(told["bus"], told["bot"], told["subject"], HEX(told["nonce"]), 0, 1)
     attempts = {HEX(digest) for digest in told["attempts"]}
     try:

@@ -1,4 +1,7 @@
-"""The vectors catch small mistakes in the Python client itself: one line of its source is changed, and some vector fails."""
+"""The vectors catch small mistakes in the Python client.
+
+One line of its source is changed, and some vector fails.
+"""
 
 from __future__ import annotations
 
@@ -66,8 +69,10 @@ MISTAKES: Final[list[tuple[Runs, ModuleType, str, str]]] = [
     (PAYLOADS, codec, "budget = most", "budget = most - 1"),
     (PAYLOADS, codec, "budget = most", "budget = most + 1"),
     (PAYLOADS, codec, "                budget -= len(item)\n", ""),
-    (PAYLOADS, codec, "-MAX_INTEGER <= item <= MAX_INTEGER", "-MAX_INTEGER <= item <= MAX_INTEGER + 1"),
-    (PAYLOADS, codec, "-MAX_INTEGER <= item <= MAX_INTEGER", "-MAX_INTEGER - 1 <= item <= MAX_INTEGER"),
+    (PAYLOADS, codec, "-MAX_INTEGER <= item <= MAX_INTEGER",
+     "-MAX_INTEGER <= item <= MAX_INTEGER + 1"),
+    (PAYLOADS, codec, "-MAX_INTEGER <= item <= MAX_INTEGER",
+     "-MAX_INTEGER - 1 <= item <= MAX_INTEGER"),
     (PAYLOADS, codec, "-MAX_INTEGER <= item <= MAX_INTEGER", "-MAX_INTEGER < item <= MAX_INTEGER"),
     (PAYLOADS, codec, "if not math.isfinite(item)", "if math.isinf(item)"),
     (PAYLOADS, codec, "if not math.isfinite(item)", "if math.isnan(item)"),
@@ -76,45 +81,62 @@ MISTAKES: Final[list[tuple[Runs, ModuleType, str, str]]] = [
     (PAYLOADS, codec, "use_bin_type=True", "use_bin_type=True, use_single_float=True"),
     (TOGETHER, codec, "len(data) > MAX_TOGETHER_BYTES", "len(data) > MAX_TOGETHER_BYTES + 1"),
     (TOGETHER, codec, "len(data) > MAX_TOGETHER_BYTES", "len(data) >= MAX_TOGETHER_BYTES"),
-    (TOGETHER, codec, "not 2 <= len(things) <= MAX_TOGETHER", "not 1 <= len(things) <= MAX_TOGETHER"),
-    (TOGETHER, codec, "not 2 <= len(things) <= MAX_TOGETHER", "not 2 <= len(things) < MAX_TOGETHER"),
+    (TOGETHER, codec, "not 2 <= len(things) <= MAX_TOGETHER",
+     "not 1 <= len(things) <= MAX_TOGETHER"),
+    (TOGETHER, codec, "not 2 <= len(things) <= MAX_TOGETHER",
+     "not 2 <= len(things) < MAX_TOGETHER"),
     (TOGETHER, codec, "< MIN_TOGETHER_ITEM_BYTES", "< MIN_TOGETHER_ITEM_BYTES - 1"),
     (TOGETHER, codec, "< MIN_TOGETHER_ITEM_BYTES", "<= MIN_TOGETHER_ITEM_BYTES"),
     (TOGETHER, codec, "if len(set(things)) != len(things)", "if False"),
-    (TOGETHER, codec, "    if not are_together(data):\n        raise Malformed(\"not things together\")\n", ""),
-    (TOGETHER, codec, "if _pack(fields) != data:\n        raise Malformed(\"not the exact encoding\")\n    return things", "if False:\n        raise Malformed(\"\")\n    return things"),
+    (TOGETHER, codec,
+     "    if not are_together(data):\n        raise Malformed(\"not things together\")\n", ""),
+    (TOGETHER, codec,
+     ("if _pack(fields) != data:\n        raise Malformed(\"not the exact encoding\")\n"
+      "    return things"),
+     "if False:\n        raise Malformed(\"\")\n    return things"),
     (HEADERS, codec, "if fields[0] != PROTOCOL_VERSION", "if False"),
-    (HEADERS, codec, "if _pack(fields) != data:\n        raise Malformed(\"not the exact encoding\")\n    return fields", "if False:\n        raise Malformed(\"\")\n    return fields"),
-    (HEADERS, codec, "return 2 if len(data) < 1 << 8 else 3", "return 2 if len(data) <= 1 << 8 else 2"),
+    (HEADERS, codec,
+     ("if _pack(fields) != data:\n        raise Malformed(\"not the exact encoding\")\n"
+      "    return fields"),
+     "if False:\n        raise Malformed(\"\")\n    return fields"),
+    (HEADERS, codec, "return 2 if len(data) < 1 << 8 else 3",
+     "return 2 if len(data) <= 1 << 8 else 2"),
     (HEADERS, envelope, "if not is_name(self.bus)", "if False"),
     (HEADERS, envelope, "if not is_name(self.bot)", "if False"),
     (HEADERS, envelope, "if not is_subject(self.subject)", "if False"),
     (HEADERS, envelope, "if len(self.nonce) != NONCE_BYTES", "if len(self.nonce) < NONCE_BYTES"),
     (HEADERS, envelope, "if len(self.nonce) != NONCE_BYTES", "if len(self.nonce) > NONCE_BYTES"),
-    (HEADERS, envelope, "0 <= self.issued_at_ms <= MAX_TIME_MS", "0 < self.issued_at_ms <= MAX_TIME_MS"),
-    (HEADERS, envelope, "0 <= self.issued_at_ms <= MAX_TIME_MS", "0 <= self.issued_at_ms < MAX_TIME_MS"),
+    (HEADERS, envelope, "0 <= self.issued_at_ms <= MAX_TIME_MS",
+     "0 < self.issued_at_ms <= MAX_TIME_MS"),
+    (HEADERS, envelope, "0 <= self.issued_at_ms <= MAX_TIME_MS",
+     "0 <= self.issued_at_ms < MAX_TIME_MS"),
     (HEADERS, envelope, "0 <= self.issued_at_ms <= MAX_TIME_MS", "0 <= self.issued_at_ms"),
     (HEADERS, envelope, "1 <= self.ttl_ms <= MAX_TTL_MS", "0 <= self.ttl_ms <= MAX_TTL_MS"),
     (HEADERS, envelope, "1 <= self.ttl_ms <= MAX_TTL_MS", "1 <= self.ttl_ms < MAX_TTL_MS"),
     (HEADERS, envelope, "1 <= self.ttl_ms <= MAX_TTL_MS", "1 <= self.ttl_ms <= MAX_TTL_MS + 1"),
     (HEADERS, envelope, "(self.schema is None) != (self.schema_version is None)", "False"),
     (HEADERS, envelope, "self.schema is not None and not is_subject(self.schema)", "False"),
-    (HEADERS, envelope, "len(self.parent) > MAX_PARENT_BYTES", "len(self.parent) >= MAX_PARENT_BYTES"),
-    (HEADERS, envelope, "len(self.parent) > MAX_PARENT_BYTES", "len(self.parent) > MAX_PARENT_BYTES + 1"),
+    (HEADERS, envelope, "len(self.parent) > MAX_PARENT_BYTES",
+     "len(self.parent) >= MAX_PARENT_BYTES"),
+    (HEADERS, envelope, "len(self.parent) > MAX_PARENT_BYTES",
+     "len(self.parent) > MAX_PARENT_BYTES + 1"),
     (HEADERS, envelope, "if len(data) > MAX_ENVELOPE_BYTES", "if len(data) >= MAX_ENVELOPE_BYTES"),
-    (HEADERS, envelope, "if len(data) > MAX_ENVELOPE_BYTES", "if len(data) > MAX_ENVELOPE_BYTES + 1"),
+    (HEADERS, envelope, "if len(data) > MAX_ENVELOPE_BYTES",
+     "if len(data) > MAX_ENVELOPE_BYTES + 1"),
     (SEALS, seal, "0 <= steps <= MAX_PROOF_STEPS", "0 <= steps <= MAX_PROOF_STEPS + 1"),
     (SEALS, seal, "if sides >> steps", "if False"),
     (SEALS, seal, "if sides & 1 else", "if not sides & 1 else"),
     (SEALS, seal, 'b"\\x00" + len(thing).to_bytes(8, "big") + thing', 'b"\\x00" + thing'),
     (SEALS, seal, "return MAGIC + context.value + key + root", "return MAGIC + key + root"),
-    (SEALS, seal, "return MAGIC + context.value + key + root", "return MAGIC + context.value + root"),
+    (SEALS, seal, "return MAGIC + context.value + key + root",
+     "return MAGIC + context.value + root"),
     (SEALS, seal, 'if b"\\n" in challenge:', "if False:"),
     (SEALS, seal, 'or b"\\n" in challenge', ""),
     (KEYS, keys, "if raw[0] != kind.value", "if False"),
     (KEYS, keys, "if not nacl.bindings.crypto_core_ed25519_is_valid_point(raw[1:])", "if False"),
     (KEYS, keys, 'or base64.b32encode(raw).decode().rstrip("=") != text', ""),
-    (KEYS, keys, "if binascii.crc_hqx(raw[:-2], 0) !=", "if False and binascii.crc_hqx(raw[:-2], 0) !="),
+    (KEYS, keys, "if binascii.crc_hqx(raw[:-2], 0) !=",
+     "if False and binascii.crc_hqx(raw[:-2], 0) !="),
     (KEYS, keys, " or raw[1] & 7", ""),
     (STAMPS, stamp, "if found.key not in bus_keys", "if False"),
     (STAMPS, stamp, "if not verifier.holds(Context.STAMP, found, signed)", "if False"),
@@ -126,35 +148,52 @@ MISTAKES: Final[list[tuple[Runs, ModuleType, str, str]]] = [
     (STAMPS, stamp, "0 <= judged_at <= MAX_TIME_MS", "0 <= judged_at"),
     (STAMPS, stamp, "len(detail.encode()) > MAX_DETAIL_BYTES", "len(detail) > MAX_DETAIL_BYTES"),
     (STAMPS, stamp, "(verdict == Verdict.ACCEPTED) != (reason is None)", "False"),
-    (STAMPS, stamp, "Verdict(verdict),", "Verdict(verdict if verdict in set(Verdict) else 'dropped'),"),
+    (STAMPS, stamp, "Verdict(verdict),",
+     "Verdict(verdict if verdict in set(Verdict) else 'dropped'),"),
     (DELIVERIES, delivery, "if stamp.bus != bus", "if False"),
     (DELIVERIES, delivery, "if stamp.verdict is not Verdict.ACCEPTED", "if False"),
     (DELIVERIES, delivery, "if stamp.subject != subject", "if False"),
-    (DELIVERIES, delivery, "if hashlib.sha256(envelope_data).digest() != stamp.envelope", "if False"),
-    (DELIVERIES, delivery, "(header.bus, header.bot, header.subject, header.nonce) != (bus, stamp.bot, subject, stamp.nonce)", "(header.bus, header.bot, header.subject) != (bus, stamp.bot, subject)"),
-    (DELIVERIES, delivery, "(header.bus, header.bot, header.subject, header.nonce) != (bus, stamp.bot, subject, stamp.nonce)", "(header.bus, header.subject, header.nonce) != (bus, subject, stamp.nonce)"),
-    (MATCHING, matching, "(stamp.bot, stamp.subject, stamp.nonce) != (header.bot, header.subject, header.nonce)", "(stamp.bot, stamp.nonce) != (header.bot, header.nonce)"),
-    (MATCHING, matching, "(stamp.bot, stamp.subject, stamp.nonce) != (header.bot, header.subject, header.nonce)", "(stamp.subject, stamp.nonce) != (header.subject, header.nonce)"),
+    (DELIVERIES, delivery,
+     "if hashlib.sha256(envelope_data).digest() != stamp.envelope", "if False"),
+    (DELIVERIES, delivery,
+     ("(header.bus, header.bot, header.subject, header.nonce) "
+      "!= (bus, stamp.bot, subject, stamp.nonce)"),
+     "(header.bus, header.bot, header.subject) != (bus, stamp.bot, subject)"),
+    (DELIVERIES, delivery,
+     ("(header.bus, header.bot, header.subject, header.nonce) "
+      "!= (bus, stamp.bot, subject, stamp.nonce)"),
+     "(header.bus, header.subject, header.nonce) != (bus, subject, stamp.nonce)"),
+    (MATCHING, matching,
+     "(stamp.bot, stamp.subject, stamp.nonce) != (header.bot, header.subject, header.nonce)",
+     "(stamp.bot, stamp.nonce) != (header.bot, header.nonce)"),
+    (MATCHING, matching,
+     "(stamp.bot, stamp.subject, stamp.nonce) != (header.bot, header.subject, header.nonce)",
+     "(stamp.subject, stamp.nonce) != (header.subject, header.nonce)"),
     (MATCHING, matching, "if accepted and stamp.bus != header.bus", "if stamp.bus != header.bus"),
     (MATCHING, matching, "if accepted and stamp.bus != header.bus", "if False"),
     (MATCHING, matching, "not (accepted and resumed)", "not accepted"),
     (MATCHING, matching, "not (accepted and resumed)", "not resumed"),
-    (MATCHING, matching, "stamp.envelope not in attempts and not (accepted and resumed)", "stamp.envelope not in attempts"),
+    (MATCHING, matching,
+     "stamp.envelope not in attempts and not (accepted and resumed)",
+     "stamp.envelope not in attempts"),
     (MATCHING, matching, "return (stamp.position is None) is live", "return True"),
     (MATCHING, matching, "if stamp.bus != request.bus", "if False"),
     (MATCHING, matching, "if stamp.verdict is not Verdict.ACCEPTED", "if False"),
-    (MATCHING, matching, "(stamp.bot, stamp.subject, stamp.nonce) != (request.bot, request.subject, request.nonce)", "(stamp.bot, stamp.nonce) != (request.bot, request.nonce)"),
+    (MATCHING, matching,
+     "(stamp.bot, stamp.subject, stamp.nonce) != (request.bot, request.subject, request.nonce)",
+     "(stamp.bot, stamp.nonce) != (request.bot, request.nonce)"),
     (MATCHING, matching, "is_own(request.subject) and message.bot != RELAY", "False"),
-    (MATCHING, matching, "is_own(request.subject) and message.bot != RELAY", "message.bot != RELAY"),
+    (MATCHING, matching, "is_own(request.subject) and message.bot != RELAY",
+     "message.bot != RELAY"),
     (SUBJECTS, subjects, "return len(given) > at", "return len(given) >= at"),
     (SUBJECTS, subjects, 'given[at] == ">" or ', ""),
     (SUBJECTS, subjects, 'f"{pattern}\\0{durable}"', 'f"{pattern}{durable}"'),
 ]  # fmt: skip
-"""Vectors, a module of the client, what stands there, and what a mistaken author would have written."""
+"""Vectors, a module of the client, a piece of its source, and the mistake in its place."""
 
 
 def fails(runs: Runs) -> bool:
-    """Whether some vector is not met."""
+    """Whether some vector fails."""
     for test, vectors in runs:
         for vector in vectors:
             try:
@@ -165,7 +204,10 @@ def fails(runs: Runs) -> bool:
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, module: ModuleType, made: ModuleType) -> None:
-    """Replace, in all modules of the client and of these tests, what ``module`` defines by what ``made`` does."""
+    """Replace what ``module`` defines with the version of ``made``.
+
+    This covers all modules of the client and of these tests.
+    """
     own = {
         id(value): getattr(made, name)
         for name, value in vars(module).items()

@@ -1,7 +1,9 @@
-"""The vectors catch small mistakes: each one planted into a reader or into the gate makes some vector fail.
+"""The vectors catch small mistakes.
 
-The reader is :mod:`tests.vectors.stranger`, written from the document alone. Without a mistake it gets every vector
-right, so it is a second implementation too. The gate is the relay's own, with one line of its source changed.
+Each mistake, planted into a reader or into the gate, makes some vector fail. The reader is
+:mod:`tests.vectors.stranger`, written from the document alone. Without a mistake it gets every
+vector right, so it is a second implementation too. The gate is the relay's own, with one line of
+its source changed.
 """
 
 from __future__ import annotations
@@ -24,11 +26,11 @@ from tests.vectors.test_vectors import ENVELOPES, KEYS_BY_NAME, step_of
 MISTAKES: Final = mistakes()
 
 UNREACHABLE: Final = {
-    "a stamp too large": "no stamp whose fields are within their limits is larger: a reader may leave the check out",
-    "stamp + 1": "likewise",
-    "stamp - 1": "likewise",
+    "a stamp too large": "fields within their limits never make a larger stamp",
+    "stamp + 1": "the same",
+    "stamp - 1": "the same",
 }
-"""Mistakes that no vector can show, and why."""
+"""Mistakes that no vector can show, and the reason."""
 
 
 def test_a_reader_without_mistakes_gets_every_vector_right() -> None:
@@ -51,20 +53,25 @@ def test_what_is_said_to_be_unreachable_is(mistake: str) -> None:
     assert caught(Rules(mistake)) is None
 
 
-# ---- the gate --------------------------------------------------------------------------------------------------------
+# ---- the gate ------------------------------------------------------------------------------------
 
 GATE: Final[list[tuple[ModuleType, str, str]]] = [
     (judge, "if size > MAX_ENVELOPE_BYTES", "if size > MAX_ENVELOPE_BYTES + 1"),
     (judge, "if size > MAX_ENVELOPE_BYTES", "if size >= MAX_ENVELOPE_BYTES"),
-    (judge, "case.bot.keys.get(case.envelope.seal.key)", "{key: rule for bot in case.policy.bots.values() for key, rule in bot.keys.items()}.get(case.envelope.seal.key)"),
+    (judge, "case.bot.keys.get(case.envelope.seal.key)",
+     ("{key: rule for bot in case.policy.bots.values() for key, rule in bot.keys.items()}"
+      ".get(case.envelope.seal.key)")),
     (judge, "at < key.not_before_ms", "at <= key.not_before_ms"),
     (judge, "at < key.not_before_ms", "at + 1 < key.not_before_ms"),
     (judge, "at > key.not_after_ms", "at >= key.not_after_ms"),
     (judge, "at > key.not_after_ms", "at > key.not_after_ms + 1"),
     (judge, "at = case.arrival.arrived_at_ms", "at = case.moment.now_ms"),
-    (judge, "case.key.revoked_ms <= case.moment.now_ms", "case.key.revoked_ms < case.moment.now_ms"),
-    (judge, "case.key.revoked_ms <= case.moment.now_ms", "case.key.revoked_ms <= case.moment.now_ms + 1"),
-    (judge, "case.key.revoked_ms <= case.moment.now_ms", "case.key.revoked_ms <= case.arrival.arrived_at_ms"),
+    (judge, "case.key.revoked_ms <= case.moment.now_ms",
+     "case.key.revoked_ms < case.moment.now_ms"),
+    (judge, "case.key.revoked_ms <= case.moment.now_ms",
+     "case.key.revoked_ms <= case.moment.now_ms + 1"),
+    (judge, "case.key.revoked_ms <= case.moment.now_ms",
+     "case.key.revoked_ms <= case.arrival.arrived_at_ms"),
     (judge, "case.header.bus != case.policy.bus", "False"),
     (judge, "case.header.bot != case.arrival.session", "False"),
     (judge, "    if age < 0:", "    if False:"),
@@ -73,25 +80,34 @@ GATE: Final[list[tuple[ModuleType, str, str]]] = [
     (judge, "    if age > longest:", "    if age > longest + 1:"),
     (judge, "life_ms(live=case.arrival.delivery is Delivery.LIVE)", "life_ms(live=False)"),
     (judge, "life_ms(live=case.arrival.delivery is Delivery.LIVE)", "life_ms(live=True)"),
-    (judge, "case.header.issued_at_ms - case.header.birth_ms", "case.arrival.arrived_at_ms - case.header.birth_ms"),
-    (judge, "LIVE_WAIT_MS if case.arrival.delivery is Delivery.LIVE else case.policy", "case.policy"),
+    (judge, "case.header.issued_at_ms - case.header.birth_ms",
+     "case.arrival.arrived_at_ms - case.header.birth_ms"),
+    (judge,
+     "LIVE_WAIT_MS if case.arrival.delivery is Delivery.LIVE else case.policy", "case.policy"),
     (judge, "if waited > longest", "if waited >= longest"),
     (judge, "if waited > longest", "if waited > longest + 1"),
     (judge, "case.header.birth_ms <= since +", "case.header.birth_ms < since +"),
     (judge, "case.header.birth_ms <= since +", "case.header.birth_ms <= 1 + since +"),
-    (judge, "if ahead > case.policy.limits.clock_skew_ms", "if ahead >= case.policy.limits.clock_skew_ms"),
-    (judge, "if ahead > case.policy.limits.clock_skew_ms", "if ahead > case.policy.limits.clock_skew_ms + 1"),
-    (judge, "case.header.issued_at_ms - case.arrival.arrived_at_ms", "case.header.issued_at_ms - case.moment.now_ms"),
+    (judge, "if ahead > case.policy.limits.clock_skew_ms",
+     "if ahead >= case.policy.limits.clock_skew_ms"),
+    (judge, "if ahead > case.policy.limits.clock_skew_ms",
+     "if ahead > case.policy.limits.clock_skew_ms + 1"),
+    (judge, "case.header.issued_at_ms - case.arrival.arrived_at_ms",
+     "case.header.issued_at_ms - case.moment.now_ms"),
     (judge, "case.arrival.arrived_at_ms > ends", "case.arrival.arrived_at_ms >= ends"),
     (judge, "case.arrival.arrived_at_ms > ends", "case.arrival.arrived_at_ms > ends + 1"),
     (judge, "case.arrival.arrived_at_ms > ends", "case.moment.now_ms > ends"),
     (judge, "case.header.ttl_ms > longest", "case.header.ttl_ms >= longest"),
     (judge, "case.header.ttl_ms > longest", "case.header.ttl_ms > longest + 1"),
-    (judge, "longest = limits.ttl_ms if case.arrival.delivery is Delivery.STREAM else limits.live_ttl_ms", "longest = limits.ttl_ms"),
-    (judge, "    check_granted,\n    check_delivery,\n    check_ttl,\n", "    check_ttl,\n    check_granted,\n    check_delivery,\n"),
+    (judge,
+     "longest = limits.ttl_ms if case.arrival.delivery is Delivery.STREAM else limits.live_ttl_ms",
+     "longest = limits.ttl_ms"),
+    (judge, "    check_granted,\n    check_delivery,\n    check_ttl,\n",
+     "    check_ttl,\n    check_granted,\n    check_delivery,\n"),
     (judge, "case.rule is None or case.rule.reply is None", "case.rule is None"),
     (judge, "not case.is_reply and not case.bot.may_publish", "not case.bot.may_publish"),
-    (judge, "next(iter(accepted.values())) if name is None", "next(reversed(list(accepted.values()))) if name is None"),
+    (judge, "next(iter(accepted.values())) if name is None",
+     "next(reversed(list(accepted.values()))) if name is None"),
     (judge, 'asker = "" if self.is_reply else f"{self.cause.bot}."', 'asker = ""'),
     (judge, "once = self.is_reply or (", "once = ("),
     (rate, "<= interval * (rate.burst - 1)", "<= interval * rate.burst"),
@@ -100,10 +116,14 @@ GATE: Final[list[tuple[ModuleType, str, str]]] = [
     (cause, "if stamp.verdict is not Verdict.ACCEPTED", "if False"),
     (cause, "if not matches(rule.subject, stamp.subject)", "if False"),
     (cause, "if stamp.bot != bot.name and not bot.may_subscribe(stamp.subject)", "if False"),
-    (cause, "if now_ms - stamp.judged_at_ms > rule.within_ms", "if now_ms - stamp.judged_at_ms >= rule.within_ms"),
-    (cause, "if now_ms - stamp.judged_at_ms > rule.within_ms", "if now_ms - stamp.judged_at_ms > rule.within_ms + 1"),
-    (cause, "if now_ms - stamp.judged_at_ms > within_ms", "if now_ms - stamp.judged_at_ms > within_ms + 1"),
-    (cause, "if now_ms - stamp.judged_at_ms > within_ms", "if now_ms - stamp.judged_at_ms >= within_ms"),
+    (cause, "if now_ms - stamp.judged_at_ms > rule.within_ms",
+     "if now_ms - stamp.judged_at_ms >= rule.within_ms"),
+    (cause, "if now_ms - stamp.judged_at_ms > rule.within_ms",
+     "if now_ms - stamp.judged_at_ms > rule.within_ms + 1"),
+    (cause, "if now_ms - stamp.judged_at_ms > within_ms",
+     "if now_ms - stamp.judged_at_ms > within_ms + 1"),
+    (cause, "if now_ms - stamp.judged_at_ms > within_ms",
+     "if now_ms - stamp.judged_at_ms >= within_ms"),
     (cause, " or _is_past(stamp, rule.within_ms, now_ms, policy)", ""),
     (cause, "return now_ms > birth_ms(stamp.nonce)", "return now_ms >= birth_ms(stamp.nonce)"),
     (cause, "return now_ms > birth_ms(stamp.nonce)", "return now_ms > 1 + birth_ms(stamp.nonce)"),
@@ -117,14 +137,25 @@ GATE: Final[list[tuple[ModuleType, str, str]]] = [
     (ledger, "judgment.arrival.position is not None and judgment", "judgment"),
     (ledger, "(header.bot, header.nonce) != (mine.bot, mine.nonce)", "False"),
     (ledger, "and envelope.payload == judgment.envelope.payload", ""),
-    (ledger, "and envelope.payload == judgment.envelope.payload", "and unpack_json(envelope.payload) == unpack_json(judgment.envelope.payload)"),
-    (ledger, "(header.subject, header.schema, header.schema_version, header.parent)", "(header.subject, header.schema, header.schema_version)"),
-    (ledger, "(header.subject, header.schema, header.schema_version, header.parent)", "(header.subject, header.schema, header.parent)"),
-    (ledger, "(header.subject, header.schema, header.schema_version, header.parent)", "(header.schema, header.schema_version, header.parent)"),
-    (ledger, "(header.subject, header.schema, header.schema_version, header.parent)", "(header.subject, header.schema, header.schema_version, header.parent, header.ttl_ms)"),
-    (ledger, "(header.subject, header.schema, header.schema_version, header.parent)", "(header.subject, header.schema, header.schema_version, header.parent, header.issued_at_ms)"),
+    (ledger, "and envelope.payload == judgment.envelope.payload",
+     "and unpack_json(envelope.payload) == unpack_json(judgment.envelope.payload)"),
+    (ledger,
+     "(header.subject, header.schema, header.schema_version, header.parent)",
+     "(header.subject, header.schema, header.schema_version)"),
+    (ledger,
+     "(header.subject, header.schema, header.schema_version, header.parent)",
+     "(header.subject, header.schema, header.parent)"),
+    (ledger,
+     "(header.subject, header.schema, header.schema_version, header.parent)",
+     "(header.schema, header.schema_version, header.parent)"),
+    (ledger,
+     "(header.subject, header.schema, header.schema_version, header.parent)",
+     "(header.subject, header.schema, header.schema_version, header.parent, header.ttl_ms)"),
+    (ledger,
+     "(header.subject, header.schema, header.schema_version, header.parent)",
+     "(header.subject, header.schema, header.schema_version, header.parent, header.issued_at_ms)"),
 ]  # fmt: skip
-"""A module of the gate, what stands there once, and what a mistaken author would have written."""
+"""A module of the gate, a piece of its source that occurs once, and the mistake in its place."""
 
 
 def spoilt(module: ModuleType, right: str, wrong: str) -> ModuleType:
@@ -148,11 +179,11 @@ def spoilt(module: ModuleType, right: str, wrong: str) -> ModuleType:
 
 
 METERS: Final[dict[str, type[rate.RateMeters]]] = {"made": rate.RateMeters}
-"""What the bus of these tests measures rates with."""
+"""The bus of these tests measures rates with this module."""
 
 
 def scenarios_that_fail() -> list[str]:
-    """The scenarios of ``envelopes.json`` in which a step has another outcome than is written."""
+    """The scenarios of ``envelopes.json`` with another outcome of a step than the written one."""
     failing = []
     for scenario in ENVELOPES["scenarios"]:
         bus = PureBus(compile_policy(ENVELOPES["policy"], KEYS_BY_NAME), meters=METERS["made"]())
@@ -169,12 +200,15 @@ def as_told(bus: PureBus, told: dict[str, Any]) -> bool:
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, module: ModuleType, made: ModuleType) -> None:
-    """Let the bus of the tests use the spoilt module."""
+    """Make the bus of the tests use the changed module."""
     uses = {
         judge: [("tests.gate.bus.judge", "judge")],
-        cause: [("sealbus_broker.gate.judge.check_cause", "check_cause"), ("sealbus_broker.gate.judge.check_reply", "check_reply")],
+        cause: [
+            ("sealbus_broker.gate.judge.check_cause", "check_cause"),
+            ("sealbus_broker.gate.judge.check_reply", "check_reply"),
+        ],
         ledger: [("tests.gate.bus.settle", "settle")],
-    }  # fmt: skip
+    }
     for target, name in uses[module]:
         monkeypatch.setattr(target, getattr(made, name))
 

@@ -1,4 +1,7 @@
-"""Everybody's Ed25519 vectors through our verify: C2SP/wycheproof and novifinancial/ed25519-speccheck."""
+"""Public Ed25519 vectors through our verify.
+
+They come from C2SP/wycheproof and novifinancial/ed25519-speccheck.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,13 @@ SPECCHECK = public("ed25519-speccheck/cases.json")
 CASES = [(group["publicKey"]["pk"], test) for group in WYCHEPROOF["testGroups"] for test in group["tests"]]
 
 DIFFERENCES: dict[int, str] = {}
-"""Wycheproof cases (``tcId``) in which libsodium's answer is not the file's, each with why that is right. There are none."""
+"""Wycheproof cases (``tcId``) in which libsodium's answer differs from the file, with the reason.
+
+There is no such case.
+"""
 
 SPECCHECK_ROW = "XXXVXXXXXXXX"
-"""V: accepted. The design pins this row: a libsodium with another one would make another bus."""
+"""V: accepted. The design fixes this row: a libsodium with another row would make another bus."""
 
 
 def test_no_case_of_wycheproof_is_missing() -> None:
@@ -50,9 +56,9 @@ def may_enrol(case: dict[str, str]) -> bool:
     return True
 
 
-def test_of_the_keys_of_speccheck_only_the_two_good_ones_can_be_enrolled() -> None:
-    # 6 and 7 are good keys with an S that is too large. The rest have a part of small order or are not canonical, so even
-    # case 3, whose signature verifies, belongs to no bot.
+def test_only_the_two_good_keys_of_speccheck_can_be_enrolled() -> None:
+    # 6 and 7 are good keys with an S that is too large. The others have a part of small order or
+    # are not canonical. So even case 3, which has a valid signature, belongs to no bot.
     assert [number for number, case in enumerate(SPECCHECK) if may_enrol(case)] == [6, 7]
 
 

@@ -1,4 +1,7 @@
-"""All 233 encodings of kawanet/msgpack-test-suite through our decoder: accepted as exact, or refused with a reason."""
+"""All 233 encodings of kawanet/msgpack-test-suite through our decoder.
+
+Each is accepted as exact, or refused with a reason.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ CASES = [
 
 
 def verdict(data: bytes) -> str:
-    """*exact*, or the reason why not."""
+    """*exact*, or the reason of the refusal."""
     try:
         unpack_json(data)
     except Malformed as refused:
@@ -33,7 +36,10 @@ def verdict(data: bytes) -> str:
 
 
 def json_value(entry: dict[str, Any]) -> tuple[bool, Any]:
-    """The entry's value, where it is one of JSON's; the file writes integers beyond 2**53 as text."""
+    """The entry's value, if JSON has it.
+
+    The file writes integers beyond 2**53 as text.
+    """
     for kind in JSON_KINDS:
         if kind in entry:
             return True, entry[kind]
@@ -45,7 +51,7 @@ def test_no_encoding_is_missing() -> None:
 
 
 @pytest.mark.parametrize(("entry", "data"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_what_is_accepted_is_the_value_in_the_bytes_that_we_would_write(entry: dict[str, Any], data: bytes) -> None:
+def test_accepted_value_encodes_to_the_same_bytes(entry: dict[str, Any], data: bytes) -> None:
     if verdict(data) != "exact":
         return
     known, value = json_value(entry)

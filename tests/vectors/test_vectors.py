@@ -1,4 +1,7 @@
-"""The protocol's own vectors, run against the implementation. Format: README.md beside this file."""
+"""The vectors of the protocol, run against the implementation.
+
+``README.md`` beside this file describes the format.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from tests.vectors.make import MAKERS, WARNING, build
 KINDS: Final = {"bot": KeyKind.BOT, "bus": KeyKind.BUS, "issuer": KeyKind.ISSUER}
 
 
-# ---- the files themselves --------------------------------------------------------------------------------------------
+# ---- the files themselves ------------------------------------------------------------------------
 
 
 def test_the_files_are_what_the_script_makes_each_time() -> None:
@@ -45,7 +48,7 @@ def test_the_readme_describes_every_file() -> None:
     assert [name for name in MAKERS if f"`{name}`" not in readme] == []
 
 
-# ---- seals -----------------------------------------------------------------------------------------------------------
+# ---- seals ---------------------------------------------------------------------------------------
 
 SEALS = load("seals.json")
 
@@ -98,7 +101,7 @@ def test_connect_signatures(vector: dict[str, Any]) -> None:
             sign_connect(SigningKey(HEX(CONNECT["seed"]), KeyKind.BOT), challenge, admission)
 
 
-# ---- envelopes -------------------------------------------------------------------------------------------------------
+# ---- envelopes -----------------------------------------------------------------------------------
 
 ENVELOPES = load("envelopes.json")
 KEYS_BY_NAME = {name: PublicKey.parse(text, KeyKind.BOT).raw for name, text in ENVELOPES["keys"].items()}
@@ -130,7 +133,7 @@ def test_the_written_keys_are_those_of_the_written_seeds() -> None:
     assert made == ENVELOPES["keys"]
 
 
-def test_an_envelope_that_is_accepted_can_be_taken_apart_and_put_together_again() -> None:
+def test_accepted_envelope_can_be_taken_apart_and_rebuilt() -> None:
     for scenario in ENVELOPES["scenarios"]:
         for told in scenario["steps"]:
             if told["expect"] == ACCEPTED:
@@ -140,7 +143,7 @@ def test_an_envelope_that_is_accepted_can_be_taken_apart_and_put_together_again(
                 assert taken.data.endswith(taken.seal.encode())
 
 
-# ---- stamps and deliveries -------------------------------------------------------------------------------------------
+# ---- stamps and deliveries -----------------------------------------------------------------------
 
 STAMPS = load("stamps.json")
 BUS_KEYS = bus_keys(STAMPS)
@@ -250,7 +253,7 @@ def test_an_invalid_delivery_is_refused_by_its_rule(vector: dict[str, Any]) -> N
     assert refused.value.what.startswith(DELIVERY_RULES[vector["refused"]])
 
 
-# ---- texts and values ------------------------------------------------------------------------------------------------
+# ---- texts and values ----------------------------------------------------------------------------
 
 KEY_TEXTS = load("keys.json")
 

@@ -1,4 +1,4 @@
-"""Runs every vector of a client against a reader, and says which ones it gets wrong."""
+"""Runs every vector of a client against a reader, and names the vectors that it gets wrong."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ from tests.vectors.stranger.signing import (
 )
 
 FILES: Final = {name: load(f"{name}.json") for name in (
-    "answers", "connect", "deliveries", "ed25519", "headers", "keys", "payloads", "receipts", "seals", "stamps", "subjects",
-    "subscribers", "together",
+    "answers", "connect", "deliveries", "ed25519", "headers", "keys", "payloads", "receipts",
+    "seals", "stamps", "subjects", "subscribers", "together",
 )}  # fmt: skip
 WHOLE: Final = {
     (name, place, at): expand(one[field])
@@ -58,7 +58,10 @@ WHOLE: Final = {
 
 
 def refuses(read: Callable[..., object], *given: Any) -> bool:
-    """Whether a reader refuses what is given. An accident is no refusal, but it is noticed as well."""
+    """Whether a reader refuses the input.
+
+    Any other exception is no refusal, but the tests notice it too.
+    """
     try:
         read(*given)
     except Refused:
@@ -67,7 +70,7 @@ def refuses(read: Callable[..., object], *given: Any) -> bool:
 
 
 def failures(rules: Rules) -> Iterator[str]:
-    """The vectors that a reader gets wrong, the quick ones first."""
+    """The vectors that a reader gets wrong. The quick vectors come first."""
     for name, check in CHECKS.items():
         for vector, right in check(rules):
             if not right:
@@ -75,7 +78,10 @@ def failures(rules: Rules) -> Iterator[str]:
 
 
 def caught(rules: Rules) -> str | None:
-    """The first vector that a reader gets wrong, or at which it has an accident; ``None`` if it gets all right."""
+    """The first vector that a reader gets wrong, or at which it raises an unexpected error.
+
+    ``None`` if it gets all vectors right.
+    """
     try:
         return next(failures(rules), None)
     except Refused as refused:

@@ -1,6 +1,7 @@
-"""Ed25519 (RFC 8032, section 5.1.7) in Python integers, for the edge cases on which verifiers differ.
+"""Ed25519 (RFC 8032, section 5.1.7) in Python integers.
 
-Slow and not constant in time: for public vectors only.
+Verifiers differ about its edge cases. This is slow and not constant in time: it is for public
+vectors only.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def equal(one: Point, other: Point) -> bool:
 
 
 def point(data: bytes, *, canonical: bool) -> Point | None:
-    """The point that ``data`` stands for."""
+    """The point that ``data`` encodes."""
     y = int.from_bytes(data, "little")
     sign, y = y >> 255, y & (1 << 255) - 1
     if canonical and y >= P:
@@ -89,6 +90,9 @@ def verify(rules: Rules, key: bytes, message: bytes, signature: bytes) -> bool:
 
 
 def is_valid_point(data: bytes) -> bool:
-    """libsodium's ``crypto_core_ed25519_is_valid_point``: canonical, of the prime order, not neutral."""
+    """Whether a point is canonical, of the prime order, and not neutral.
+
+    It does the same as libsodium's ``crypto_core_ed25519_is_valid_point``.
+    """
     found = point(data, canonical=True)
     return found is not None and not equal(found, NEUTRAL) and equal(times(L, found), NEUTRAL)

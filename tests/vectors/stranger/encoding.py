@@ -1,4 +1,4 @@
-"""msgpack with exactly one encoding a value (section 6), and what travels together."""
+"""msgpack with exactly one encoding for each value (section 6), and bundles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.vectors.stranger.rules import Refused, Rules
 
 
 class Float(float):
-    """A number that came as a float: ``1.0`` is encoded in another way than ``1``."""
+    """A number that came as a float: the encoding of ``1.0`` differs from that of ``1``."""
 
 
 class Reader:
@@ -74,7 +74,7 @@ class Reader:
         return self.extension(kind)
 
     def extension(self, kind: int) -> Any:
-        """No extension type is allowed; a lenient reader takes them for nothing."""
+        """No extension type is allowed. A lenient reader reads it as nothing."""
         self.rules.must("an extension type", kind == 0xC1)
         if 0xD4 <= kind <= 0xD8:
             self.take(1 + (1 << (kind - 0xD4)))
@@ -99,7 +99,7 @@ class Reader:
         return value
 
     def length(self, size: int, what: str, least: tuple[int, int, int]) -> int:
-        """How long something is that does not say so in its first byte."""
+        """The length of a value, if the first byte does not give it."""
         value = self.number(1 << size)
         if what == "text":
             self.rules.must("text in a longer form", value >= least[size])
@@ -203,7 +203,7 @@ def check_json(rules: Rules, top: Any) -> None:
 
 
 def rules_depth(rules: Rules, value: Any, depth: int) -> None:
-    """A reader that counts brackets instead of levels."""
+    """A reader that counts brackets and not levels."""
     if type(value) in (list, dict):
         if depth + 1 > rules.limit["depth"]:
             raise Refused("brackets")
@@ -291,7 +291,7 @@ def write_payload(rules: Rules, value: Any) -> bytes:
 
 
 def split_together(rules: Rules, data: bytes) -> list[bytes]:
-    """The things that travel together."""
+    """The items of a bundle."""
     rules.must("too many bytes together", len(data) <= rules.limit["together"])
     outer = decode(rules, data)
     rules.must("together is not an array of two", type(outer) is list and len(outer) == 2)

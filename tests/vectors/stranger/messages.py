@@ -1,4 +1,7 @@
-"""Names, subjects, envelopes, stamps, deliveries, receipts and answers (sections 2, 7, 8, 10, 11, 12)."""
+"""Names, subjects, envelopes, stamps, deliveries, receipts and answers.
+
+They are sections 2, 7, 8, 10, 11 and 12.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +84,7 @@ def is_pattern(rules: Rules, text: str) -> bool:
 
 
 def covers(rules: Rules, pattern: str, subject: str) -> bool:
-    """Whether all that ``subject`` stands for lies within ``pattern``."""
+    """Whether ``pattern`` covers all that ``subject`` stands for."""
     wanted, given = pattern.split("."), subject.split(".")
     for at, token in enumerate(wanted):
         if token == ">":
@@ -121,11 +124,12 @@ class Envelope:
 
 
 _HEADER_TYPES: Final = (
-    (str,), (str,), (str,), (bytes,), (int,), (int,), (str, type(None)), (int, type(None)), (bytes, type(None)),
+    (str,), (str,), (str,), (bytes,), (int,), (int,), (str, type(None)), (int, type(None)),
+    (bytes, type(None)),
 )  # fmt: skip
 _BODY_TYPES: Final = (
-    (str,), (bytes,), (str,), (str,), (bytes,), (str,), (str, type(None)), (str, type(None)), (bytes,), (int, type(None)), (int,), (str,),
-    (int, type(None)), (int, type(None)),
+    (str,), (bytes,), (str,), (str,), (bytes,), (str,), (str, type(None)), (str, type(None)),
+    (bytes,), (int, type(None)), (int,), (str,), (int, type(None)), (int, type(None)),
 )  # fmt: skip
 
 
@@ -297,7 +301,7 @@ def open_delivery(rules: Rules, data: bytes, subject: str, bus: str, bus_keys: f
 
 
 def outcome(rules: Rules, sent: dict[str, Any], data: bytes, bus_keys: frozenset[bytes]) -> str | None:
-    """What a receipt says about a message that was sent (section 10)."""
+    """The meaning of a receipt for a message that was sent (section 10)."""
     things = [data]
     if data[:2] == b"\x92\x01":
         try:
@@ -335,7 +339,7 @@ def _check_receipt(rules: Rules, sent: dict[str, Any], stamp: Stamp) -> None:
 
 
 def check_answer(rules: Rules, message: Message, request: dict[str, Any], bus: str, bus_keys: frozenset[bytes]) -> None:
-    """What the requester checks besides (section 12)."""
+    """The further checks of the requester (section 12)."""
     raw = message.envelope.header[8]
     if raw is None:
         rules.must("an answer without a parent", False)
@@ -369,7 +373,10 @@ class Subscriber:
         self.handled: set[object] = set()
 
     def take(self, nats_subject: str, data: bytes, now_ms: int, reply: str) -> str:
-        """What becomes of a delivery: at ``now_ms`` where it is live, with an acknowledgement subject where it is durable."""
+        """The outcome of a delivery.
+
+        A live delivery has ``now_ms``. A durable one has an acknowledgement subject.
+        """
         if not data and not self.rules.slips("a probe counted as refused"):
             return "ignored"
         prefix = "bus." if self.kind == "live" else "accepted."

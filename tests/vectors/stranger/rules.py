@@ -1,4 +1,4 @@
-"""The rules and limits of a reader, and how one of them is spoilt."""
+"""The rules and limits of a reader, and how a mistake is planted in one of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LIMITS: Final = {
     "shelf-life": 10_000,
     "live-shelf-life": 5_000,
 }
-"""Every number of section 18 that a client meets, by a name of its own."""
+"""Every number of section 18 that a client needs, by a name of this file."""
 
 LEAST: Final = {
     "issued-at": 0,
@@ -52,7 +52,10 @@ class Refused(Exception):
 
 
 class Rules:
-    """What a reader demands. A *mistake* is the name of one rule, limit or habit that this reader gets wrong."""
+    """The demands of a reader.
+
+    A *mistake* is the name of one rule, limit or habit that this reader gets wrong.
+    """
 
     def __init__(self, mistake: str = "") -> None:
         self.mistake = mistake
@@ -62,7 +65,7 @@ class Rules:
         return {f"{name} + 1": 1, f"{name} - 1": -1}.get(self.mistake, 0)
 
     def must(self, rule: str, holds: object) -> None:
-        """Refuse unless ``holds``; a reader with the mistake ``rule`` has left this check out."""
+        """Refuse unless ``holds``. A reader with the mistake ``rule`` skips this check."""
         if not holds and self.mistake != rule:
             raise Refused(rule)
 

@@ -105,7 +105,7 @@ def read_seal(rules: Rules, data: bytes) -> Seal:
 
 
 def leaf(rules: Rules, thing: bytes) -> bytes:
-    """The hash of a thing."""
+    """The hash of an item."""
     if rules.slips("a leaf hashed without its length"):
         return hashlib.sha256(b"\0" + thing).digest()
     if rules.slips("a leaf hashed like a node"):
@@ -119,7 +119,7 @@ def node(left: bytes, right: bytes) -> bytes:
 
 
 def root(rules: Rules, seal: Seal, thing: bytes) -> bytes:
-    """The root that a seal claims a thing belongs to."""
+    """The root of the batch to which a seal says that an item belongs."""
     digest = leaf(rules, thing)
     for at, step in enumerate(seal.steps):
         bit = len(seal.steps) - 1 - at if rules.slips("sides read from the highest bit") else at
@@ -142,7 +142,7 @@ def _verified(key: bytes, message: bytes, signature: bytes) -> bool:
 
 
 def holds(rules: Rules, context: bytes, seal: Seal, thing: bytes) -> bool:
-    """Whether a seal holds over a thing in a context."""
+    """Whether a seal is valid for an item in a context."""
     if rules.slips("signatures not verified"):
         return True
     contexts = list(CONTEXTS.values()) if rules.slips("any context") else [context]
@@ -151,7 +151,7 @@ def holds(rules: Rules, context: bytes, seal: Seal, thing: bytes) -> bool:
 
 
 def seal_all(rules: Rules, seed: bytes, context: bytes, things: list[bytes]) -> list[bytes]:
-    """Seal things with one signature."""
+    """Seal items with one signature."""
     key = nacl.signing.SigningKey(seed)
     public = bytes(key.verify_key)
     level = [leaf(rules, thing) for thing in things]
