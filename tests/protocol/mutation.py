@@ -1,6 +1,7 @@
-"""Takes single checks out of a function, to see whether any test would notice.
+"""Takes single checks out of a function, to see whether a test notices.
 
-A check is an ``if`` whose body is nothing but a ``raise`` or a ``return`` of a text: how the protocol's pure functions refuse.
+A check is an ``if`` whose body is only a ``raise``, or a ``return`` of a text. The pure functions
+of the protocol refuse in these two ways.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class _Without(ast.NodeTransformer):
 
 
 def without_each_check(function: F) -> list[tuple[str, F]]:
-    """``function`` without each of its checks in turn, by the source of the condition."""
+    """``function`` without each of its checks in turn, with the source of the check's condition."""
     weaker: list[tuple[str, F]] = []
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     for node in [node for node in ast.walk(tree) if isinstance(node, ast.stmt) and _is_check(node)]:

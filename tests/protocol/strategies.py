@@ -1,4 +1,7 @@
-"""What Hypothesis throws at the parsers: JSON values, anything that msgpack can say, other spellings, and damaged bytes."""
+"""Hypothesis's inputs for the parsers.
+
+They are JSON values, any msgpack, other spellings, and damaged bytes.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ odd_values = st.recursive(
     lambda inner: st.lists(inner, max_size=10) | st.dictionaries(_odd_keys, inner, max_size=5),
     max_leaves=30,
 )
-"""Anything that msgpack can say."""
+"""Any value of msgpack."""
 
 
 def _number(draw: Any, value: int) -> bytes:
@@ -66,7 +69,7 @@ def _sized(draw: Any, size: int, tags: tuple[int | None, int, int], short: tuple
 
 @st.composite
 def spellings(draw: Any, value: Any) -> bytes:
-    """Some encoding of ``value``: often with longer forms than needed."""
+    """An encoding of ``value``, often with longer forms than needed."""
     if value is None or isinstance(value, bool):
         return {None: b"\xc0", False: b"\xc2", True: b"\xc3"}[value]
     if isinstance(value, int):
@@ -89,7 +92,10 @@ def spellings(draw: Any, value: Any) -> bytes:
 
 @st.composite
 def damaged(draw: Any, data: bytes) -> bytes:
-    """``data`` with one to three small damages: a bit, a byte more or less, a piece doubled, moved or cut off."""
+    """``data`` with one to three small damages.
+
+    A damage changes a bit, adds or removes a byte, or doubles, moves or cuts off a piece.
+    """
     for _ in range(draw(st.integers(1, 3))):
         if not data:
             return data

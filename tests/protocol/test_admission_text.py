@@ -1,4 +1,4 @@
-"""The admission text: its words, and the ones that do not make one."""
+"""The admission text: its words, and texts that are not one."""
 
 from __future__ import annotations
 

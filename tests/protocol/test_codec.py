@@ -1,4 +1,7 @@
-"""msgpack, read so that each value has one encoding. Single encodings are in ``tests/vectors/payloads.json``."""
+"""msgpack, read so that each value has one encoding.
+
+Single encodings are in ``tests/vectors/payloads.json``.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +98,10 @@ def test_text_is_not_normalised() -> None:
 
 
 def test_a_key_of_a_newer_unicode_version_is_accepted() -> None:
-    """U+10EFD came with Unicode 15.0. By the tables of Python 3.11 (14.0) this key is in composed form; by 3.12's it is not."""
+    """U+10EFD came with Unicode 15.0.
+
+    The tables of Python 3.11 (14.0) say that this key is composed, and those of 3.12 do not.
+    """
     assert unpack_json(pack_json({"a\U00010efd\u0327": 1})) == {"a\U00010efd\u0327": 1}
 
 
@@ -111,7 +117,7 @@ def test_errors_never_repeat_the_bytes() -> None:
         assert "SECRET" not in f"{refused.value!r}{refused.value.__cause__}"
 
 
-# ---- fields ----------------------------------------------------------------------------------------------------------
+# ---- fields --------------------------------------------------------------------------------------
 
 
 def test_fields_come_back_as_they_went() -> None:
@@ -140,7 +146,7 @@ def test_what_is_signed_is_a_prefix_of_what_is_sent() -> None:
         assert split_sealed(data, 2) == ([b"header", b"payload"], signed_part((b"header", b"payload")), bytes(size))
 
 
-# ---- what a hostile sender can make it cost --------------------------------------------------------------------------
+# ---- the cost of hostile bytes -------------------------------------------------------------------
 
 BOMBS = {
     "arrays in arrays that each claim to be huge": (b"\xdd\x00\x07\xff\xff" * 1000).ljust(MAX_ENVELOPE_BYTES, b"\xc0"),

@@ -1,4 +1,4 @@
-"""A bot's credentials: read strictly, shown never."""
+"""A bot's credentials are read strictly and never shown."""
 
 from __future__ import annotations
 
@@ -162,14 +162,14 @@ def test_a_field_that_is_wrong_is_named(tmp_path: Path, changes: dict[str, Any],
 @pytest.mark.parametrize(
     "server",
     [
-        "", "127.0.0.1:4222", "http://127.0.0.1", "nats://", "nats:///path", "nats://[::1", "nats://h:99999", "nats://h:port",
-        "nats://h:0", "nats://user:SECRET@h", "nats://SECRET@h", "nats://@h", "nats://h ", "nats://a\nb", "nats://\u00e9.example",
-        "nats://h/path", "nats://h?query", "nats://h#part", "nats://h%2eexample", "nats://good\\evil", "nats://[fe80::1%25eth0]",
+        "", "127.0.0.1:4222", "http://127.0.0.1", "nats://", "nats:///path", "nats://[::1",
+        "nats://h:99999", "nats://h:port", "nats://h:0", "nats://user:SECRET@h", "nats://SECRET@h",
+        "nats://@h", "nats://h ", "nats://a\nb", "nats://\u00e9.example", "nats://h/path",
+        "nats://h?query", "nats://h#part", "nats://h%2eexample", "nats://good\\evil",
+        "nats://[fe80::1%25eth0]",
     ],
 )  # fmt: skip
-def test_a_server_that_is_no_address_or_carries_a_password_is_refused_and_not_repeated(
-    tmp_path: Path, server: str
-) -> None:
+def test_bad_server_address_is_refused_and_not_repeated(tmp_path: Path, server: str) -> None:
     shown = refusal(write(tmp_path / "order.toml", toml(servers=[server])))
     assert "not a NATS address" in shown
     assert "SECRET" not in shown
@@ -181,7 +181,7 @@ def test_repr_does_not_show_the_seed(tmp_path: Path) -> None:
     assert "order" in repr(loaded)
 
 
-# ---- the environment -------------------------------------------------------------------------------------------------
+# ---- the environment -----------------------------------------------------------------------------
 
 ENVIRONMENT = {
     "SEALBUS_BUS": "shop",
@@ -223,7 +223,7 @@ def test_a_wrong_variable_is_refused_without_its_text() -> None:
     assert KEY.seed_text not in str(refused.value)
 
 
-# ---- anything at all -------------------------------------------------------------------------------------------------
+# ---- any content ---------------------------------------------------------------------------------
 
 
 def quietly(read: Any) -> None:
@@ -266,4 +266,4 @@ def test_the_process_environment_is_what_is_read_by_itself(monkeypatch: pytest.M
     for name, text in ENVIRONMENT.items():
         monkeypatch.setenv(name, text)
     assert Credentials.from_environment().bot == "order"
-    assert sys.getrecursionlimit() < 20_000  # what makes the nested file above a test
+    assert sys.getrecursionlimit() < 20_000  # so the nested file above is a test

@@ -1,4 +1,7 @@
-"""What a subscriber believes. The vectors hold every refusal; here each check of the reader is taken out in turn."""
+"""The checks of a subscriber.
+
+The vectors have every refusal. These tests take out each check of the reader in turn.
+"""
 
 from __future__ import annotations
 

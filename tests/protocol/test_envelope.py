@@ -1,4 +1,7 @@
-"""The envelope: what goes in comes out, and nothing outside the grammar goes in."""
+"""The envelope: reading gives back the written values.
+
+Nothing outside the grammar is written.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,7 @@ def test_a_header_is_read_as_it_was_written(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("changes", OUTSIDE)
-def test_a_header_outside_the_grammar_is_neither_written_nor_read(
+def test_header_outside_the_grammar_is_not_written_and_not_read(
     changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     header = replace(PLACED, **changes)
@@ -80,13 +83,14 @@ def test_a_header_outside_the_grammar_is_neither_written_nor_read(
     without_each_check(Header.trouble),
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_without_this_rule_a_header_outside_the_grammar_is_written(condition: str, weaker: Any) -> None:
+def test_without_this_rule_a_bad_header_is_written(condition: str, weaker: Any) -> None:
     assert any(weaker(replace(PLACED, **changes)) is None for changes in OUTSIDE), condition
 
 
 def test_a_header_has_nine_fields() -> None:
     assert [field.name for field in fields(Header)] == [
-        "bus", "bot", "subject", "nonce", "issued_at_ms", "ttl_ms", "schema", "schema_version", "parent",
+        "bus", "bot", "subject", "nonce", "issued_at_ms", "ttl_ms", "schema", "schema_version",
+        "parent",
     ]  # fmt: skip
 
 
@@ -100,7 +104,7 @@ def test_a_schema_is_named_with_its_version() -> None:
     assert replace(PLACED, schema="orders.placed", schema_version=2).schema_name == "orders.placed.v2"
 
 
-def test_an_envelope_keeps_its_bytes_and_is_named_by_their_digest() -> None:
+def test_envelope_keeps_its_bytes_and_has_their_digest() -> None:
     data = envelope()
     read = Envelope.decode(data)
     assert (read.data, read.header, read.payload) == (data, PLACED, pack_json(ORDER))

@@ -1,4 +1,7 @@
-"""Any bytes at all into every parser: a value, or the one error that it may raise. ``HYPOTHESIS_PROFILE=fuzz`` for a long run."""
+"""Every parser answers any bytes with a value or its one error.
+
+``HYPOTHESIS_PROFILE=fuzz`` is for a long run.
+"""
 
 from __future__ import annotations
 
@@ -122,7 +125,7 @@ def test_a_payload_has_one_spelling(data: st.DataObject, value: object) -> None:
 
 
 @given(value=odd_values)
-def test_what_cannot_be_sent_cannot_be_read_and_the_other_way_round(value: object) -> None:
+def test_value_can_be_sent_exactly_if_it_can_be_read(value: object) -> None:
     try:
         packed = pack_json(value)
     except InvalidInput:

@@ -16,7 +16,7 @@ LETTERS = {KeyKind.BOT: "U", KeyKind.BUS: "N", KeyKind.ISSUER: "A"}
 
 
 @pytest.mark.parametrize("kind", KeyKind)
-def test_a_new_keys_texts_begin_with_its_kinds_letter_and_are_read_again(kind: KeyKind) -> None:
+def test_new_keys_texts_have_its_kinds_letter_and_are_read_back(kind: KeyKind) -> None:
     key = SigningKey.generate(kind)
     assert key.public.text[0] == kind.letter == LETTERS[kind]
     assert key.seed_text[:2] == f"S{kind.letter}"
@@ -58,7 +58,7 @@ def test_any_one_wrong_letter_in_a_public_key_is_noticed(at: int) -> None:
                 PublicKey.parse(text[:at] + letter + text[at + 1 :], KeyKind.BOT)
 
 
-def test_a_seed_where_a_public_key_belongs_is_named_and_not_repeated() -> None:
+def test_seed_in_place_of_a_public_key_is_named_and_not_repeated() -> None:
     with pytest.raises(InvalidInput, match="got a seed") as refused:
         PublicKey.parse(KEY.seed_text, KeyKind.BOT)
     assert KEY.seed_text[4:] not in f"{refused.value!r}{refused.value.hint}"
@@ -84,7 +84,7 @@ def test_a_key_has_no_dictionary_that_a_debugger_would_print() -> None:
     assert not hasattr(KEY, "__dict__")
 
 
-def test_verify_holds_for_the_key_the_message_and_the_signature_together() -> None:
+def test_verify_needs_the_key_the_message_and_the_signature() -> None:
     signature = KEY.sign(b"message")
     assert verify(KEY.public.raw, b"message", signature)
     assert not verify(KEY.public.raw, b"massage", signature)
@@ -106,7 +106,8 @@ def test_a_signature_moved_into_the_message_does_not_hold() -> None:
 
 
 def test_base32_padding_bits_are_not_a_second_spelling() -> None:
-    # 35 bytes are 56 letters exactly; a seed's 36 bytes leave 2 bits over, which a lax reader ignores.
+    # 35 bytes are exactly 56 letters. The 36 bytes of a seed leave 2 bits, which a lax reader
+    # ignores.
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
     last = alphabet.index(KEY.seed_text[-1])
     other = KEY.seed_text[:-1] + alphabet[last ^ 1]

@@ -1,4 +1,4 @@
-"""Limits fit each other: no honest message can be built that a later limit refuses."""
+"""The limits agree: no later limit refuses an honest message that an earlier limit allows."""
 
 from __future__ import annotations
 

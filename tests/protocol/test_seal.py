@@ -1,4 +1,4 @@
-"""The seal: one signature over one thing or many, and nothing else passes for it."""
+"""The seal: one signature over one item or many, and no other bytes pass for it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def holds(sealed: bytes, thing: bytes, context: Context = HERE) -> bool:
 
 
 def merkle(things: list[bytes]) -> bytes:
-    """The root, written from the specification as a recursion instead of level by level."""
+    """The root, written from the specification as a recursion and not level by level."""
     if len(things) == 1:
         return hashlib.sha256(b"\0" + len(things[0]).to_bytes(8, "big") + things[0]).digest()
     left = 1
@@ -103,7 +103,7 @@ def test_an_inner_node_is_not_a_thing() -> None:
 
 
 def test_a_shorter_tree_cannot_pass_for_a_longer_one() -> None:
-    # Where odd ones are doubled instead of moved up, three things and four have one root (CVE-2012-2459).
+    # If odd entries were doubled, three items and four would have the same root (CVE-2012-2459).
     assert merkle([b"a", b"b", b"c"]) != merkle([b"a", b"b", b"c", b"c"])
     three, four = seal(KEY, HERE, [b"a", b"b", b"c"]), seal(KEY, HERE, [b"a", b"b", b"c", b"c"])
     assert Seal.decode(three[0]).signature != Seal.decode(four[0]).signature
@@ -128,7 +128,7 @@ def test_a_seal_of_another_length_is_malformed(size: int) -> None:
         Seal.decode(bytes(size))
 
 
-# ---- the verifier's memory -------------------------------------------------------------------------------------------
+# ---- the verifier's memory -----------------------------------------------------------------------
 
 
 class Counting:
@@ -156,7 +156,7 @@ def test_what_failed_is_not_remembered_as_good() -> None:
     assert [verifier.holds(HERE, bad, things[0]) for _ in range(2)] == [False, False]
 
 
-def test_a_remembered_root_helps_no_other_thing_context_key_or_signature() -> None:
+def test_remembered_root_helps_no_other_item_key_or_signature() -> None:
     things, seals = batch(2)
     verifier, first = Verifier(), Seal.decode(seals[0])
     assert verifier.holds(HERE, first, things[0])
@@ -180,7 +180,7 @@ def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counting.calls == 6
 
 
-# ---- the connect challenge -------------------------------------------------------------------------------------------
+# ---- the connect challenge -----------------------------------------------------------------------
 
 
 def test_a_challenge_is_answered_for_one_admission_text_alone() -> None:
@@ -206,7 +206,7 @@ def test_an_answer_is_no_envelope_and_an_envelope_no_answer() -> None:
 
 
 def test_a_challenge_with_a_line_feed_is_not_answered() -> None:
-    # It could be read as a shorter challenge and more of an admission text.
+    # A longer challenge could be read as a shorter one and more of an admission text.
     with pytest.raises(InvalidInput, match="line feed"):
         sign_connect(KEY, b"one\ntwo", b"admission")
     signature = Seal.decode(seal(KEY, Context.CONNECT, [b"one\ntwo\nadmission"])[0]).signature

@@ -1,4 +1,4 @@
-"""Files with private keys: whose modes are accepted, on which mounts, and what is never shown."""
+"""Files with private keys: their accepted modes and mounts. Their content is never shown."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_credentials_hint_names_the_environment(tmp_path: Path) -> None:
 
 
 def test_half_a_secret_is_taken_away_again(tmp_path: Path) -> None:
-    """A limit on the size of files ends a write as a full disk does."""
+    """A limit on the size of files ends a write in the same way as a full disk."""
     program = (
         "import resource, sys\n"
         "from pathlib import Path\n"
@@ -133,7 +133,10 @@ def test_public_keys_are_shown(kind: KeyKind) -> None:
 
 
 def test_help_does_not_show_the_environment() -> None:
-    """Defaults are part of the text of ``help()``: one that is the environment prints every secret in it."""
+    """``help()`` prints defaults.
+
+    If the environment were a default, its secrets would be printed.
+    """
     program = (
         "import importlib, inspect, pkgutil, pydoc, sealbus, sealbus_broker\n"
         "for package in (sealbus, sealbus_broker):\n"

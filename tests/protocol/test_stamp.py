@@ -1,4 +1,7 @@
-"""The stamp. Every refusal is in ``tests/vectors/stamps.json``, every check taken out in ``test_delivery.py``."""
+"""The stamp.
+
+``tests/vectors/stamps.json`` has every refusal. ``test_delivery.py`` takes every check out.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +35,12 @@ LARGEST = Stamp(
 
 def test_a_stamp_has_fourteen_fields() -> None:
     assert [field.name for field in fields(Stamp)] == [
-        "bus", "envelope", "bot", "subject", "nonce", "verdict", "reason", "detail", "policy", "position", "judged_at_ms",
-        "relay", "record", "store_by_ms",
+        "bus", "envelope", "bot", "subject", "nonce", "verdict", "reason", "detail", "policy",
+        "position", "judged_at_ms", "relay", "record", "store_by_ms",
     ]  # fmt: skip
 
 
-def test_the_largest_stamp_in_the_largest_batch_is_within_the_limit() -> None:
+def test_largest_stamp_in_the_largest_batch_is_within_the_limit() -> None:
     sealed = seal_stamps(BUS_KEY, [LARGEST] * 1024)[0]
     assert len(sealed) <= MAX_STAMP_BYTES
     assert open_stamp(sealed, BUS_KEYS, Verifier()) == LARGEST

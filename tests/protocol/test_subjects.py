@@ -1,4 +1,7 @@
-"""Names, subjects and patterns. Single ones, good and bad, are in ``tests/vectors/subjects.json``."""
+"""Names, subjects and patterns.
+
+Single ones, good and bad, are in ``tests/vectors/subjects.json``.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ PATTERNS = [
 
 
 def covered(pattern: str) -> set[str]:
-    """Subjects that ``pattern`` covers, said token by token."""
+    """Subjects that ``pattern`` covers, compared token by token."""
     wanted = pattern.split(".")
     return {
         subject
@@ -59,21 +62,21 @@ def test_a_pattern_matches_just_the_subjects_that_it_covers(pattern: str) -> Non
 
 @pytest.mark.parametrize("one", PATTERNS)
 def test_two_patterns_overlap_just_where_a_subject_matches_both(one: str) -> None:
-    # Subjects of three tokens show every overlap of patterns of three.
+    # Subjects of three tokens show every overlap of patterns with three tokens.
     assert {other for other in PATTERNS if overlap(one, other)} == {
         other for other in PATTERNS if covered(one) & covered(other)
     }
 
 
 @pytest.mark.parametrize("grant", PATTERNS)
-def test_a_grant_covers_a_pattern_only_if_it_covers_all_that_the_pattern_covers(grant: str) -> None:
+def test_grant_covers_a_pattern_only_with_all_its_subjects(grant: str) -> None:
     for asked in PATTERNS:
         if matches(grant, asked):
             assert covered(asked) <= covered(grant), asked
 
 
 @given(st.text(max_size=40))
-def test_whatever_is_a_name_is_a_token_and_whatever_is_a_subject_is_a_pattern(text: str) -> None:
+def test_every_name_is_a_token_and_every_subject_is_a_pattern(text: str) -> None:
     assert not is_name(text) or (is_subject(text) and "." not in text)
     assert not is_subject(text) or (is_pattern(text) and matches(text, text))
 

@@ -1,4 +1,7 @@
-"""Several envelopes, or stamps, in one NATS message: exactly one encoding, and nothing else passes for it."""
+"""Several envelopes or stamps in one NATS message.
+
+They have exactly one encoding, and no other bytes pass for it.
+"""
 
 from __future__ import annotations
 
@@ -75,6 +78,6 @@ def test_no_bytes_raise_anything_else(data: bytes) -> None:
     assert pack_together(things) == b"\x92\x01" + data
 
 
-def test_the_shortest_thing_together_is_as_long_as_the_shortest_seal() -> None:
+def test_shortest_item_of_a_bundle_has_the_shortest_seals_size() -> None:
     (shortest,) = seal(SigningKey.generate(KeyKind.BOT), Context.ENVELOPE, [b""])
     assert len(shortest) == MIN_TOGETHER_ITEM_BYTES

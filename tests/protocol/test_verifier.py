@@ -1,4 +1,4 @@
-"""What a verifier remembers spares it signatures, and makes nothing valid."""
+"""A verifier's memory saves signature checks, and makes nothing valid."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KEY = SigningKey.generate(KeyKind.BUS)
 
 @pytest.fixture
 def verified(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Every signature that is really checked."""
+    """Every signature that is checked by libsodium."""
     checked: list[bytes] = []
 
     def verify(public: bytes, message: bytes, signature: bytes) -> bool:
