@@ -1,4 +1,4 @@
-"""A bus's folder under test: a small sound one, in which a test changes what it is about."""
+"""A bus's folder for tests: small and valid. A test changes the part that it is about."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class Folder:
         return path
 
     def change(self, old: str, new: str, file: str = "policy.yaml") -> None:
-        """Replace ``old``, which must stand in the file exactly once."""
+        """Replace ``old``, which must occur in the file exactly once."""
         text = (self.root / file).read_text()
         assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times"
         self.write(file, text.replace(old, new))
 
     def key(self, bot: str, text: str | None = None) -> str:
-        """A key file with a new key; gives the key's text."""
+        """Write a key file with a new key. Returns the key's text."""
         text = text or SigningKey.generate(KeyKind.BOT).public.text
         self.write(f"keys/{bot}.yaml", f"bot: {bot}\nkeys:\n  - key: {text}\n    not_before: 2026-11-24T08:00:00Z\n")
         return text

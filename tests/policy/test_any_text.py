@@ -1,4 +1,7 @@
-"""No file content raises out of the loader, and none is half-loaded: a policy or problems, each with a place."""
+"""The loader raises for no file content, and accepts no half of it.
+
+The result is a policy or problems. Each problem has a place.
+"""
 
 from __future__ import annotations
 

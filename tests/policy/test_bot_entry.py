@@ -1,4 +1,4 @@
-"""One bot into a policy's text or out of it: what is added, and that nothing else changes."""
+"""One bot is added to a policy's text or removed from it, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -37,9 +37,8 @@ subjects: {}
 
 def test_bot_is_added_as_the_last_one() -> None:
     after = add_bot(POLICY, "shipping", BotEntry(["trader"], ["orders.shipped"], ["stock.reserved", "orders.*"]))
-    added = (
-        "  shipping:\n    roles: [trader]\n    publish: [orders.shipped]\n    subscribe: [stock.reserved, orders.*]\n"
-    )
+    grants = "    publish: [orders.shipped]\n    subscribe: [stock.reserved, orders.*]\n"
+    added = f"  shipping:\n    roles: [trader]\n{grants}"
     last = "    # not yet: subscribe: [orders.placed]\n"
     assert after == POLICY.replace(last, last + added)
     assert bots_of(after) == ["order", "inventory", "shipping"]

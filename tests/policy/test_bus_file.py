@@ -1,4 +1,4 @@
-"""``bus.toml``: whatever is in it is read or refused, and what is changed in it is all that changes."""
+"""``bus.toml`` with any content is read or refused. A change of one field changes nothing else."""
 
 from __future__ import annotations
 

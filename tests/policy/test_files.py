@@ -1,4 +1,7 @@
-"""Files that cannot be read as what they should be: missing, of another kind, too large, not text, not YAML, not JSON."""
+"""Files that cannot be read.
+
+They are missing, of another kind, too large, not text, not YAML or not JSON.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``keys/``: public keys alone, each one bot's, and no file that looks read but is not."""
+"""``keys/`` has public keys only, each of one bot, and no file that looks valid but is not read."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_key_with_a_wrong_letter(bus: Folder) -> None:
 
 
 def test_a_key_of_small_order(bus: Folder) -> None:
-    # y = 1, the neutral element: one signature under it fits many messages. nkey of prefix U over those 32 bytes.
+    # y = 1, the neutral element: one of its signatures fits many messages. The nkey has prefix U.
     raw = bytes([KeyKind.BOT.value]) + b"\x01" + bytes(31)
     bus.key("order", base64.b32encode(raw + binascii.crc_hqx(raw, 0).to_bytes(2, "little")).decode().rstrip("="))
     assert "not a valid Ed25519 key" in bus.problem().what
@@ -100,7 +100,7 @@ def test_keys_of_a_bot_that_is_not_declared(bus: Folder) -> None:
     "name", ["order.yml", "order.YAML", "order", "order.yaml.bak", "Order.yaml", "order.json", "SUABC.nk"]
 )
 def test_a_file_that_would_not_be_read_is_refused(bus: Folder, name: str) -> None:
-    """Who writes a revocation into ``order.yml`` believes that it holds."""
+    """An operator who writes a revocation into ``order.yml`` believes that it is in force."""
     bus.write(f"keys/{name}", "bot: order\nkeys: []\n")
     assert bus.problems() == [f"keys/{name}: the file's name is not a key file's name"]
 

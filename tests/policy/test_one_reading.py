@@ -1,4 +1,4 @@
-"""Whoever reads a file reads the same: the loader, an editor, a reviewer, and another file system."""
+"""Every reader of a file reads the same: the loader, an editor, a reviewer, another file system."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sealbus_broker.relay.secrets import BusSecrets
 from tests.policy.folder import Folder
 
 ENDS = [*"\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"]
-"""What ends a line for some readers."""
+"""Characters that end a line for some readers."""
 TURNS = [*"\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"]
 STEERS = [*"\0\x07\x08\x1b\x7f\x9b"]
 HIDES = [*"\u00ad\u200b\u2060\u3164\ufeff\U000e0041"]
@@ -31,7 +31,7 @@ def point(char: str) -> str:
     return f"U+{ord(char):04X}"
 
 
-# ---- characters --------------------------------------------------------------------------------------------------------
+# ---- characters ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("char", HIDING, ids=point)
@@ -122,7 +122,7 @@ def test_windows_line_ends_are_lines(bus: Folder) -> None:
     assert bus.problems() == []
 
 
-# ---- keys that stand twice -----------------------------------------------------------------------------------------------
+# ---- keys that occur twice -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_key_that_stands_twice_however_it_is_written(bus: Folder, file: str, t
     assert found.line == 2
 
 
-# ---- names ---------------------------------------------------------------------------------------------------------------
+# ---- names ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""``sealbus init``: what it writes loads, and nothing that is there is touched."""
+"""The files that ``sealbus init`` writes can be loaded. It changes no existing file."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What the loader reads in a schema is what the validator executes: no keyword is obeyed that the loader does not know.
+"""The loader reads a schema as the validator executes it.
 
-Three readers have to agree on every schema that is let in: the loader, the validator of the gate, and ``jsonschema``, which knows
-only what the standard says.
+The validator obeys no keyword that the loader does not know. Three readers must agree on every
+accepted schema: the loader, the validator of the gate, and ``jsonschema``, which follows only the
+standard.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ DESCRIBES: Final = frozenset(
 
 
 def words_of_all_drafts() -> set[str]:
-    """Every keyword of any draft that the standard's authors ever published, their vocabularies included."""
+    """Every keyword of any published draft, with the vocabularies of the standard's authors."""
     found: set[str] = set()
     for uri in METASCHEMAS:
         contents = METASCHEMAS.contents(uri)
@@ -66,7 +67,7 @@ _SMALL: Final = st.integers(0, 3)
 
 
 def _keywords(inner: st.SearchStrategy[Any]) -> dict[str, st.SearchStrategy[Any]]:
-    """What stands after each keyword of the list."""
+    """The value of each keyword of the list."""
     named, several = st.dictionaries(st.sampled_from(NAMES), inner, max_size=2), st.lists(inner, min_size=1, max_size=2)
     names = st.lists(st.sampled_from(NAMES), unique=True, max_size=2)
     texts = {
@@ -144,13 +145,13 @@ def test_the_validator_executes_what_the_standard_says(bus: Folder, document: An
     for payload in payloads:
         try:
             expected = reference.is_valid(payload)
-        except RecursionError:  # a reference in a circle that takes no step: ours ends it
+        except RecursionError:  # a reference in a circle that takes no step: our validator ends it
             continue
         assert schema.is_valid(payload) is expected, payload
 
 
 def without_words(schema: Any, words: frozenset[str]) -> Any:
-    """A schema without some keywords, wherever a schema stands inside."""
+    """A schema without some keywords, in every place where a schema can be."""
     if not isinstance(schema, dict):
         return schema
     made: dict[str, Any] = {}
@@ -187,6 +188,10 @@ def test_whatever_is_unknown_anywhere_is_refused(bus: Folder, document: Any) -> 
         assert let_in(bus, document) is None
 
 
+BESIDE = "checks nothing beside"
+ALL_THE_REST = "which takes all the rest"
+
+
 @pytest.mark.parametrize(
     ("document", "told"),
     [
@@ -195,11 +200,11 @@ def test_whatever_is_unknown_anywhere_is_refused(bus: Folder, document: Any) -> 
         ({"type": "object", "items": True}, "1:20: items checks nothing beside this type"),
         (
             {"items": True, "unevaluatedItems": False},
-            "1:17: unevaluatedItems checks nothing beside items, which takes all the rest",
+            f"1:17: unevaluatedItems {BESIDE} items, {ALL_THE_REST}",
         ),
         (
             {"additionalProperties": True, "unevaluatedProperties": False},
-            "1:32: unevaluatedProperties checks nothing beside additionalProperties, which takes all the rest",
+            f"1:32: unevaluatedProperties {BESIDE} additionalProperties, {ALL_THE_REST}",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""``schemas/``: what makes a file no schema of this bus, with its place in the file."""
+"""``schemas/``: files that are not schemas of this bus, with the place of the problem."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def test_a_mistake_in_a_schema_is_told_where_it_stands(bus: Folder, text: str, t
 
 
 def test_every_mistake_of_a_schema_is_told(bus: Folder) -> None:
-    bus.write(FILE, '{"properties": {\n "a": {"pattern": "("},\n "b": {"format": "daate"},\n "c": {"$ref": "x"}}}')
+    wrong = ' "a": {"pattern": "("},\n "b": {"format": "daate"},\n "c": {"$ref": "x"}'
+    bus.write(FILE, f'{{"properties": {{\n{wrong}}}}}')
     assert [problem.line for problem in bus.load().problems] == [2, 3, 4]
     bus.write(FILE, '{"properties": {\n "a": {"minLength": -1},\n "b": {"type": "text"},\n "c": 3}}')
     assert [problem.line for problem in bus.load().problems] == [2, 3, 4]
@@ -204,7 +205,7 @@ def test_word_that_only_describes_is_noted(bus: Folder) -> None:
     ],
 )
 @pytest.mark.parametrize("nested", [False, True])
-def test_a_file_that_takes_a_siblings_place_however_it_is_written(bus: Folder, identity: str, nested: bool) -> None:
+def test_schema_with_a_siblings_id_in_any_spelling_is_refused(bus: Folder, identity: str, nested: bool) -> None:
     schema: dict[str, Any] = {"$id": identity, "type": "string"}
     bus.write("schemas/other.v1.json", json.dumps({"$defs": {"x": schema}} if nested else schema))
     assert bus.problems() == [f"schemas/other.v1.json:1:{18 if nested else 2}: the $id is another file's too"]
@@ -321,7 +322,7 @@ JSON = st.recursive(
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(JSON)
-def test_whatever_a_schema_says_the_loader_answers_and_agrees_with_jsonschema(bus: Folder, document: Any) -> None:
+def test_loader_answers_any_schema_and_agrees_with_jsonschema(bus: Folder, document: Any) -> None:
     bus.write(FILE, json.dumps(document))
     loaded = bus.load()
     try:

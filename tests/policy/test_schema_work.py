@@ -1,6 +1,8 @@
-"""What a schema may cost: the dear ones are refused at load, and the bound holds for the worst payloads that we know of.
+"""The cost of a schema.
 
-Work is measured against a yardstick, in the same process and the best of several: a simple keyword on many values.
+The loader refuses expensive schemas. The bound holds for the worst payloads that we know. Work is
+compared with a yardstick in the same process, a simple keyword on many values. The best of several
+runs counts.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ FILE = "schemas/order.v1.json"
 TEXT = {"type": "string"}
 BIG = 1.7e308
 THICKET = "(a{1,50}){1,50}b"
-"""Linear in the text, and 2,500 places of the pattern that a text may be at: 30 microseconds for each byte."""
+"""Work grows with the text and with 2,500 possible places in the pattern: 30 µs for each byte."""
 
 
 def measured(document: Any) -> Work:
@@ -38,7 +40,10 @@ def nested(levels: int) -> dict[str, Any]:
 
 
 def chained(levels: int) -> dict[str, Any]:
-    """The same by references: a file may be nested 64 deep, and a chain of references be longer."""
+    """The same through references.
+
+    A file may be nested 64 deep, but a chain of references may be longer.
+    """
     chain: dict[str, Any] = {
         f"n{n}": {"anyOf": [{"items": {"$ref": f"#/$defs/n{n + 1}"}}, {"items": False}], "unevaluatedItems": False}
         for n in range(levels)
@@ -120,11 +125,11 @@ def test_every_place_of_a_pattern_is_a_step() -> None:
     assert pattern_steps("^literal") == 1
 
 
-# ---- the bound against the validator ---------------------------------------------------------------------------------
+# ---- the bound against the validator -------------------------------------------------------------
 
 
 def processor_s(work: Callable[[], object]) -> float:
-    """The best of several: whatever else the machine does, the work is the same."""
+    """The best of several runs: other work on the machine only adds to it."""
 
     def once() -> float:
         began = time.process_time()
@@ -143,7 +148,7 @@ def step_s() -> float:
 
 
 def brackets(most: int) -> list[Any]:
-    """The smallest lists that differ only in their brackets; all have one hash."""
+    """The smallest lists that differ only in their brackets. All of them have the same hash."""
 
     @cache
     def trees(size: int) -> list[Any]:
@@ -226,7 +231,7 @@ def test_the_bound_holds(name: str) -> None:
     "name", ["pattern", "unique lists", "an enum of floats", "a tiny multiple", "unevaluated in unevaluated"]
 )
 def test_the_worst_really_is_dear(name: str) -> None:
-    """So that the bound is not met because the payloads are harmless."""
+    """The bound must not hold just because the payloads are harmless."""
     document, payload = WORST[name]
     schema = Schema.compile("a.v1", document)
     assert processor_s(lambda: schema.is_valid(payload)) > 20 * len(json.dumps(payload)) * step_s()

@@ -1,4 +1,4 @@
-"""A sound folder: every value that the gate gets from it."""
+"""Every value that the gate gets from a valid folder."""
 
 from __future__ import annotations
 

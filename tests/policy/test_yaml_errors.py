@@ -1,4 +1,4 @@
-"""What is not YAML is told in plain words, on the line of the mistake and not below it."""
+"""An error of YAML is reported in plain words, on its own line and not below it."""
 
 from __future__ import annotations
 
@@ -25,25 +25,33 @@ def problem(text: str) -> Problem:
         ("version: 1\nbus: shop\nlimits\n", "3:1: a colon is missing"),
         ("version: 1\nlimits\n\n# why\n\nbus: shop\n", "2:1: a colon is missing"),
         ("bots:\n  greeter\n    publish: [a]\n", "2:3: a colon is missing"),
-        ("bots:\n  greeter  # who greets\n\n    # what\n    publish: [a]\n", "2:3: a colon is missing"),
+        (
+         "bots:\n  greeter  # who greets\n\n    # what\n    publish: [a]\n",
+         "2:3: a colon is missing"),
         ("version:1\nbus: shop\n", "1:1: a space is missing after the colon"),
         ("bots:\n  a:{}\n  b: {}\n", "2:3: a space is missing after the colon"),
         ("bus: shop: two\n", "1:10: a second colon stands in one line"),
         # indentation
         ("bots:\n\tgreeter: {}\n", "2:1: a tab stands where spaces belong"),
         ("bots:\n  greeter:\n  \tpublish: [a]\n", "3:3: a tab stands where spaces belong"),
-        ("bots:\n    a:\n        publish: [x]\n   b: {}\n", "4:4: is indented by 3, which fits no line above"),
+        ("bots:\n    a:\n        publish: [x]\n   b: {}\n",
+         "4:4: is indented by 3, which fits no line above"),
         ("x:\n  - a\n - b\n", "3:2: is indented by 1, which fits no line above"),
-        ("bots:\n  a: {}\n    b: {}\n", "3:5: is indented deeper than line 2, which has its value already"),
-        ("version: 1\n  bus: shop\n", "2:3: is indented deeper than line 1, which has its value already"),
-        ("bots:\n  a:\n    publish: [x]\n      subscribe: [y]\n", "4:7: is indented deeper than line 3, which has its value already"),
+        ("bots:\n  a: {}\n    b: {}\n",
+         "3:5: is indented deeper than line 2, which has its value already"),
+        ("version: 1\n  bus: shop\n",
+         "2:3: is indented deeper than line 1, which has its value already"),
+        ("bots:\n  a:\n    publish: [x]\n      subscribe: [y]\n",
+         "4:7: is indented deeper than line 3, which has its value already"),
         ("a: |\n    x\n  y\n", "3:3: something follows the value"),
         # lists
         ("bots:\n  a: {}\n  - b\n", "3:3: a list entry stands among names"),
         ("x:\n  - a\n  b: c\n", "3:3: a name stands among list entries"),
         ("bots: - a\n", "1:7: a list cannot begin in the middle of a line"),
         # brackets
-        ("bots:\n  a:\n    publish: [a.b\n    subscribe: [c]\n  b: {}\n", "3:14: the bracket [ is not closed"),
+        (
+         "bots:\n  a:\n    publish: [a.b\n    subscribe: [c]\n  b: {}\n",
+         "3:14: the bracket [ is not closed"),
         ("bots:\n  a:\n    publish: [a.b, \n", "3:14: the bracket [ is not closed"),
         ("bots:\n  a: {publish: [a.b]\n  b: {}\n", "2:6: the bracket { is not closed"),
         ("bots:\n  a: {publish: [a.b}\n  b: {}\n", "2:20: a comma is missing before this"),
@@ -61,7 +69,8 @@ def problem(text: str) -> Problem:
         ("bus: %shop\n", "1:6: a value cannot begin with %"),
         ("a: & b\n", "1:4: a value cannot begin with &"),
         ("publish: [*]\n", "1:11: a value cannot begin with *"),
-        ("publish: > x\n", "1:10: a value that begins with > or | goes on in the lines below, indented"),
+        ("publish: > x\n",
+         "1:10: a value that begins with > or | goes on in the lines below, indented"),
         ("a: |x\n  y\n", "1:4: a value cannot begin with |"),
         # others
         ("a: 1\n<<<<<<< HEAD\na: b\n=======\na: c\n>>>>>>> x\n", "2:1: a merge left its mark here"),
