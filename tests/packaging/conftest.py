@@ -1,4 +1,4 @@
-"""One build a run, and two environments that it is installed in."""
+"""One build for each run of the tests, and two environments in which it is installed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ def root() -> Path:
 
 @pytest.fixture
 def copy_of_tree(tmp_path: Path) -> Path:
-    """A copy of the checkout to spoil. It has no git, so no ignore rule of git's helps the build."""
+    """A copy of the checkout that a test can change.
+
+    It has no git, so git's ignore rules do not affect the build.
+    """
     tree = tmp_path / "tree"
     shutil.copytree(ROOT, tree, ignore=NOT_SOURCE)
     (tree / ".gitignore").unlink()

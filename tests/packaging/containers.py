@@ -1,4 +1,4 @@
-"""The Dockerfile and compose.yaml as values, so that tests can ask about them. No Docker engine is needed."""
+"""The Dockerfile and compose.yaml as values that tests can check. No Docker engine is needed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Stage:
     instructions: tuple[tuple[str, str], ...]
 
     def all(self, keyword: str) -> list[str]:
-        """The arguments of every instruction of that name."""
+        """The arguments of every instruction with that name."""
         return [argument for name, argument in self.instructions if name == keyword]
 
 
 def read_dockerfile(path: Path) -> list[Stage]:
-    """Take a Dockerfile apart, comments left out and continued lines joined."""
+    """Parse a Dockerfile. Comments are left out and continued lines are joined."""
     lines = [line for line in path.read_text().splitlines() if not line.lstrip().startswith("#")]
     stages: list[Stage] = []
     for line in "\n".join(lines).replace("\\\n", " ").splitlines():
@@ -42,7 +42,10 @@ def read_dockerfile(path: Path) -> list[Stage]:
 
 
 def exec_form(argument: str) -> list[str]:
-    """``["sealbus"]`` as a list. The shell form has no place here: it hides the signal from the process."""
+    """The parts of ``["sealbus"]`` as a list.
+
+    The shell form is an error here, because it hides the signal from the process.
+    """
     command: list[str] = json.loads(argument)
     return command
 
@@ -61,7 +64,10 @@ def compose_schema() -> dict[str, Any]:
 
 
 def volumes(service: dict[str, Any]) -> dict[str, tuple[str, bool]]:
-    """Where -> (what, read-only) for every mount of a service, in either notation."""
+    """For every mount of a service: the target, the source, and whether it is read-only.
+
+    A mount may have either notation.
+    """
     mounts: dict[str, tuple[str, bool]] = {}
     for volume in service.get("volumes", []):
         if isinstance(volume, str):
@@ -73,7 +79,10 @@ def volumes(service: dict[str, Any]) -> dict[str, tuple[str, bool]]:
 
 
 def sealbus_commands(compose: dict[str, Any]) -> dict[str, list[str]]:
-    """Every ``sealbus`` command in compose.yaml, without the word ``sealbus``: commands and health checks."""
+    """Every ``sealbus`` command in compose.yaml without the word ``sealbus``.
+
+    These are the services' commands and health checks.
+    """
     commands: dict[str, list[str]] = {}
     for name, service in compose["services"].items():
         if str(service["image"]).startswith("sealbus:"):

@@ -1,4 +1,4 @@
-"""What is built is what is tested: how a release is built, and fresh environments to install it in."""
+"""The build of a release, and fresh environments in which the tests install it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# What is on a developer's disk but in no checkout. Seeds are left in: they are what a build must not take.
+# Files on a developer's disk that are in no checkout. Seeds stay: a build must not take them.
 NOT_SOURCE = shutil.ignore_patterns(
     ".git", ".venv", ".venv-*", "__pycache__", ".*_cache", "dist", "build", ".hypothesis"
 )
@@ -29,7 +29,7 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """A fresh environment, isolated from the one that runs the tests."""
+    """A fresh environment, isolated from the one in which the tests run."""
 
     folder: Path
 
@@ -39,7 +39,10 @@ class Environment:
         return self.folder / "bin" / "python"
 
     def run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
-        """Run one of its commands, in its own folder and without what could reach this checkout."""
+        """Run one of its commands, in its own folder.
+
+        The variables do not point to this checkout.
+        """
         program, *arguments = command
         return subprocess.run(
             [self.folder / "bin" / program, *arguments],
@@ -59,9 +62,9 @@ def _clean_environment() -> dict[str, str]:
 
 
 def build(tree: Path, folder: Path, *, wheel_from_tree: bool = False) -> Built:
-    """Build into ``folder``, as a release does: the source distribution, and from that the wheel.
+    """Build into ``folder`` as a release does: the source distribution, and from that the wheel.
 
-    With ``wheel_from_tree`` the wheel is built beside it from the tree, as ``pip install .`` does.
+    With ``wheel_from_tree`` a second wheel is built from the tree, as ``pip install .`` does.
     """
     both = ["--sdist", "--wheel"] if wheel_from_tree else []
     done = subprocess.run(
@@ -78,7 +81,7 @@ def build(tree: Path, folder: Path, *, wheel_from_tree: bool = False) -> Built:
 
 
 def install(folder: Path, requirement: str) -> Environment:
-    """Make an environment in ``folder`` and install one thing with what that needs."""
+    """Make an environment in ``folder``, and install one thing with its dependencies."""
     environment = Environment(folder)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], timeout=PATIENCE_S, check=True)
     done = subprocess.run(

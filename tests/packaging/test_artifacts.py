@@ -1,4 +1,4 @@
-"""What is in the files that a release would upload, and what is not."""
+"""The content of the files that a release would upload."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _contents(archive: Path) -> dict[str, bytes]:
 
 
 def _package_files(root: Path) -> set[str]:
-    """What the packages consist of, by the names they have when installed."""
+    """The files of the packages, by their names after an installation."""
     return {
         f"{package}/{file.relative_to(root / folder)}"
         for package, folder in PACKAGES.items()
@@ -66,7 +66,7 @@ def test_the_metadata_names_a_light_client_and_its_extras(built: Built) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
 
 
-def test_the_source_distribution_holds_what_builds_the_wheel_and_nothing_else(built: Built, root: Path) -> None:
+def test_source_distribution_has_only_the_wheels_sources(built: Built, root: Path) -> None:
     expected = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "PKG-INFO"}
     for package, folder in PACKAGES.items():
         expected |= {
@@ -122,7 +122,7 @@ def test_a_seed_anywhere_in_the_tree_reaches_neither_file(from_tree: bool, copy_
 
 
 def test_the_search_for_seeds_finds_one(copy_of_tree: Path, tmp_path: Path) -> None:
-    """The test above means something only if a seed that does travel is seen."""
+    """The test above proves something only if a seed that does travel is found."""
     seed = SigningKey.generate(KeyKind.BOT).seed_text
     (copy_of_tree / "CHANGELOG.md").write_text(seed)
     contents = _contents(build(copy_of_tree, tmp_path / "dist").sdist)

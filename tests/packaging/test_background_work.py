@@ -1,4 +1,4 @@
-"""Nothing starts background work past the supervisor, or has a reason here."""
+"""The supervisor starts all background work. An exception has its reason here."""
 
 from __future__ import annotations
 
@@ -13,33 +13,38 @@ STARTERS = {
 }
 PLACES = (ROOT / "clients" / "python" / "sealbus", ROOT / "broker" / "sealbus_broker")
 
-A_COMMAND = "a command that is waited for, and whose end is the process's"
-GROUPED = "in a TaskGroup, which waits for it and raises what it raises"
-IN_TESTS = "the server in memory, which is for tests: what it raises reaches asyncio's own handler"
+A_COMMAND = "a command that is awaited, and that ends together with the process"
+GROUPED = "in a TaskGroup, which waits for it and raises its errors"
+A_WRITE = "writes pending bytes: asyncio's handler gets an error, and the next write goes on"
+A_LOGIN = "one login: an error is lost with that login, which the client asks for again"
+A_CUT = "cuts off a client that does not read, and has nothing in it that can fail"
+SUPERVISED = "its life is one coroutine, which is supervised"
+A_LOOKUP = "looks up one name: the waiting caller gets an error"
+IN_TESTS = "the server in memory, which is for tests: asyncio's handler gets an error"
 REASONS = {
-    "sealbus/supervision.py": "the place itself",
+    "sealbus/supervision.py": "the supervisor itself",
     "sealbus/receiving/serving.py create_task": GROUPED,
     "sealbus_broker/relay/ingress.py create_task": GROUPED,
-    "sealbus/nats/hardened.py call_soon": "writes what is pending; what it raises reaches asyncio's own handler, and the next write goes on",
-    "sealbus_broker/door/admission.py create_task": "one login, answered: what it raises is lost with that login, which is asked for again",
+    "sealbus/nats/hardened.py call_soon": A_WRITE,
+    "sealbus_broker/door/admission.py create_task": A_LOGIN,
     "sealbus_broker/memory/pipe.py call_soon": IN_TESTS,
     "sealbus_broker/memory/callout.py call_later": IN_TESTS,
     "sealbus_broker/memory/connection.py call_later": IN_TESTS,
     "sealbus_broker/memory/consumer.py call_later": IN_TESTS,
-    "sealbus_broker/server/notice.py call_later": "cuts off a client that does not read; there is nothing in it that can fail",
-    "sealbus_broker/server/process.py create_subprocess_exec": "the server's life is one coroutine, which is supervised",
-    "sealbus_broker/door/process.py create_subprocess_exec": "the door's life is one coroutine, which is supervised",
+    "sealbus_broker/server/notice.py call_later": A_CUT,
+    "sealbus_broker/server/process.py create_subprocess_exec": SUPERVISED,
+    "sealbus_broker/door/process.py create_subprocess_exec": SUPERVISED,
     "sealbus_broker/cli/signals.py ensure_future": A_COMMAND,
     "sealbus_broker/cli/signals.py call_later": "writes a line for people",
-    "sealbus_broker/cli/signals.py Thread": "looks up one name; what it raises goes to whoever waits",
+    "sealbus_broker/cli/signals.py Thread": A_LOOKUP,
     "sealbus_broker/cli/bulk.py create_task": A_COMMAND,
     "sealbus_broker/cli/bots.py ensure_future": A_COMMAND,
-    "sealbus_broker/cli/json_lines.py run_in_executor": "waited for where it starts",
+    "sealbus_broker/cli/json_lines.py run_in_executor": "awaited where it starts",
 }
 
 
 def starts() -> Iterator[str]:
-    """Each call that starts something: the file, and what is called."""
+    """Each call that starts something: its file, and the called name."""
     for place in PLACES:
         for file in sorted(place.rglob("*.py")):
             name = file.relative_to(place.parent).as_posix()
@@ -53,5 +58,5 @@ def starts() -> Iterator[str]:
 
 def test_whatever_starts_has_somebody_who_answers_for_it() -> None:
     found = set(starts())
-    assert found - REASONS.keys() == set(), "use sealbus.supervision, or say here who learns of an unexpected end"
-    assert REASONS.keys() - found == set(), "a reason for what is not there any more"
+    assert found - REASONS.keys() == set(), "use sealbus.supervision, or name here who learns of an unexpected end"
+    assert REASONS.keys() - found == set(), "a reason for a call that does not exist any more"

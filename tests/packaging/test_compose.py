@@ -1,4 +1,7 @@
-"""compose.yaml and the Dockerfile, read: valid, pinned, unprivileged, without secrets, and of one mind with each other."""
+"""compose.yaml and the Dockerfile, read.
+
+They are valid, pinned, unprivileged and without secrets, and they agree with each other.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,7 @@ def test_a_service_runs_with_no_more_rights_than_it_needs(name: str) -> None:
 def test_a_service_cannot_take_the_machine_with_it(name: str) -> None:
     service = SERVICES[name]
     assert 0 < int(service["pids_limit"]) <= 256
-    # More cores than a machine has are an error of the engine, so by default each has one.
+    # More cores than the machine has are an error of the engine, so the default is one for each.
     assert float(service["cpus"]) == 1.0
     assert in_bytes(service["mem_limit"]) >= 512 * MIB
 
@@ -87,7 +90,7 @@ def in_bytes(size: str) -> int:
 
 @EACH_SERVICE
 def test_an_image_is_named_by_a_full_version(name: str) -> None:
-    """A digest may stand behind it, once somebody has pinned it."""
+    """A digest may follow it, after somebody has pinned it."""
     repository, _, tag = SERVICES[name]["image"].partition(":")
     assert repository in {"nats", "sealbus"}
     assert re.fullmatch(r"\d+\.\d+\.\d+(-alpine)?(@sha256:[0-9a-f]{64})?", tag)
@@ -99,7 +102,10 @@ def test_a_base_image_is_named_by_a_full_version(stage: Stage) -> None:
 
 
 def test_nats_knows_how_much_memory_there_is() -> None:
-    """Go would let garbage grow beyond it, and one bot's sessions that do not read are a gigabyte of what is in use."""
+    """Otherwise Go lets garbage grow beyond the memory limit.
+
+    The sessions of one bot that do not read can already hold a gigabyte.
+    """
     most, told = (
         in_bytes(SERVICES["nats"]["mem_limit"]),
         in_bytes(SERVICES["nats"]["environment"]["GOMEMLIMIT"].removesuffix("iB").lower()),
@@ -116,13 +122,13 @@ def test_our_image_has_our_version() -> None:
     assert SERVICES["relay"]["pull_policy"] == "build"
 
 
-def test_the_image_does_not_run_as_root_and_compose_agrees_on_whom() -> None:
+def test_image_and_compose_run_as_the_same_user_and_not_root() -> None:
     (uid,) = [line.removeprefix("UID=") for line in IMAGE.all("ARG")]
     assert IMAGE.all("USER") == ["${UID}:${UID}"]
     assert {service["user"] for service in SERVICES.values()} == {f"{uid}:{uid}"}
 
 
-def test_neither_file_sets_anything_from_the_environment_or_holds_a_secret() -> None:
+def test_no_file_uses_the_environment_or_holds_a_secret() -> None:
     for service in SERVICES.values():
         assert not {"env_file", "secrets", "configs"} & service.keys()
         assert service.get("environment", {}).keys() <= {"GOMEMLIMIT"}
@@ -146,7 +152,7 @@ def test_nats_cannot_change_its_own_configuration() -> None:
     assert volumes(SERVICES["nats"])["/nats-config"] == ("nats-config", True)
 
 
-def test_policy_schemas_and_keys_are_read_only_and_nothing_else_of_the_folder_is_mounted() -> None:
+def test_only_policy_schemas_and_keys_are_mounted_and_read_only() -> None:
     for name in ("prepare", "relay"):
         binds = {target: mount for target, mount in volumes(SERVICES[name]).items() if mount[0].startswith(".")}
         assert binds == {
@@ -166,7 +172,10 @@ def test_every_volume_is_declared_and_used() -> None:
 
 
 def test_an_unprivileged_process_owns_every_volume_it_writes() -> None:
-    """An empty volume takes the owner of the folder it is first mounted on: that folder must be in our image."""
+    """An empty volume takes the owner of its first mount point.
+
+    So our image must have that folder.
+    """
     made = re.findall(r"/[\w./-]+", " ".join(line for line in IMAGE.all("RUN") if "-o ${UID}" in line))
     for name, service in SERVICES.items():
         for target, (source, read_only) in volumes(service).items():
@@ -196,7 +205,7 @@ def test_the_image_starts_the_command_that_is_tested() -> None:
 
 
 def _sent_to_build(path: str, rules: list[str]) -> bool:
-    """Docker's rule: the last line that matches the path, or a folder above it, decides."""
+    """Docker's rule: the last line that matches the path or a folder above it decides."""
     sent = True
     for rule in rules:
         pattern = re.escape(rule.removeprefix("!"))

@@ -1,6 +1,6 @@
-"""What compose.yaml would run, run: the same commands, in the same order, with paths and ports of this machine.
+"""The commands of compose.yaml run in their order, with paths and ports of this machine.
 
-A Docker engine would add the images, the users and the mounts; those are read in ``test_compose``.
+A Docker engine would add the images, the users and the mounts. ``test_compose`` reads those.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SEALBUS = [sys.executable, "-m", "sealbus_broker"]
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where a container's paths and ports are on this machine."""
+    """The paths and ports of this machine in place of the container's."""
 
     folder: Path
     client_port: int
@@ -53,7 +53,7 @@ class Machine:
         return SEALBUS + [self.here(argument) for argument in COMMANDS[name]]
 
     def run(self, name: str) -> subprocess.CompletedProcess[str]:
-        """Run a command that ends by itself."""
+        """Run a command that ends on its own."""
         return subprocess.run(self.sealbus(name), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
     @property
@@ -63,7 +63,7 @@ class Machine:
 
     @property
     def nats_conf(self) -> Path:
-        """What the nats service reads."""
+        """The files that the nats service reads."""
         return self.folder / "nats-config/nats.conf"
 
 
@@ -72,7 +72,7 @@ def machine(tmp_path: Path) -> Machine:
     """The volumes, empty, and the mounts of the example bus."""
     for name in ("bus", "nats-config", "data"):
         (tmp_path / name).mkdir()
-    # Mounts are read-only in compose.yaml; links to the checkout would let a mistake write there.
+    # Mounts are read-only in compose.yaml. A link to the checkout would let an error write there.
     subprocess.run(
         ["cp", "-R", ROOT / "policy.yaml", ROOT / "schemas", ROOT / "keys", tmp_path / "bus"],
         check=True,
@@ -83,7 +83,7 @@ def machine(tmp_path: Path) -> Machine:
 
 @pytest.fixture
 def processes() -> Iterator[ExitStack]:
-    """Processes to end after the test, last first."""
+    """The processes to end after the test, the last one first."""
     with ExitStack() as stack:
         yield stack
 
@@ -97,7 +97,7 @@ def _start(command: list[str], log: Path, processes: ExitStack) -> subprocess.Po
 
 
 def _wait_until(healthy: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
-    """Ask again, as Docker does with a health check, until the answer is yes."""
+    """Ask again until the answer is yes, as Docker does with a health check."""
     end = time.monotonic() + PATIENCE_S
     while not healthy():
         assert process.poll() is None, log.read_text()
@@ -156,7 +156,10 @@ def test_prepare_says_the_bus_key_that_credentials_need(machine: Machine) -> Non
 
 
 def test_nats_writes_its_log_where_docker_looks_for_it(machine: Machine) -> None:
-    """A log file would be on a read-only file system, and out of the sight of ``docker compose logs``."""
+    """A log file would be on a read-only file system.
+
+    ``docker compose logs`` would not show it.
+    """
     assert machine.run("prepare").returncode == 0
     assert not re.search(r"^\s*(log_file|logfile|pid_file|pidfile)\b", machine.nats_conf.read_text(), re.MULTILINE)
 
@@ -165,7 +168,7 @@ def test_the_services_come_up_healthy_and_stop_cleanly(machine: Machine, process
     prepared = machine.run("prepare")
     assert prepared.returncode == 0, prepared.stderr
     program, *arguments = [machine.here(part) for part in SERVICES["nats"]["command"]]
-    # of this environment: the same version as the image, as test_compose makes sure
+    # of this environment: the same version as the image, which test_compose checks
     nats_server = str(Path(sys.executable).with_name(program))
 
     before = machine.run("relay health")

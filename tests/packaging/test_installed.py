@@ -1,4 +1,4 @@
-"""The wheel in an environment of its own: first as a bot builder installs it, then as an operator does."""
+"""The wheel in its own environment: first for the builder of a bot, then for an operator."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ print(json.dumps(sorted(found.name.lower() for found in importlib.metadata.distr
 
 def test_the_client_brings_three_libraries(light: Environment) -> None:
     listed = light.run("python", "-c", _LIST)
-    # cffi and pycparser are how PyNaCl reaches libsodium; typing-extensions is msgpack's or PyNaCl's on some versions
+    # PyNaCl reaches libsodium through cffi and pycparser. msgpack or PyNaCl needs typing-extensions
+    # on some versions.
     assert set(json.loads(listed.stdout)) - {
         "cffi",
         "pycparser",
@@ -92,7 +93,7 @@ def test_the_extra_brings_a_nats_server(full: Environment) -> None:
 
 
 def test_a_new_bus_loads(full: Environment) -> None:
-    """Templates and built-in schemas are found in the installed package too, not only in a checkout."""
+    """The installed package finds its templates and built-in schemas too, not only a checkout."""
     made = full.run("sealbus", "init", "mybus")
     assert made.returncode == 0, made.stderr
     checked = full.run("sealbus", "check", "--dir", "mybus")

