@@ -1,4 +1,4 @@
-"""Count what docs/style.md limits: ``python -m tests.docs.counts``, and ``--json`` for programs.
+"""Count the limits of docs/style.md: ``python -m tests.docs.counts``, and ``--json`` for programs.
 
 The figures are over the files that git knows. Others' texts that are kept here for the tests
 (``upstream``) are left out. ``--since REV`` looks at the commits after ``REV`` alone.

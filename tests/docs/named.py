@@ -1,4 +1,8 @@
-"""Tests that documents name: a file, a folder, a test of a file (``tests/gate/test_judge.py::test_…``), or an attack of a family."""
+"""The tests that documents name.
+
+A document names a file, a folder, a test of a file (``tests/gate/test_judge.py::test_…``), or an
+attack of a family.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,16 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 
 
 def is_there(named: str) -> bool:
-    """Whether there is such a file or folder; whether the test that is named stands in it."""
+    """Whether the file or folder exists, and whether the named test is in it."""
     path, _, test = named.partition("::")
     return (ROOT / path).exists() and (not test or test in names_in(ROOT / path))
 
 
 def names_in(file: Path) -> set[str]:
-    """The tests of a file; of a family of attacks, the attacks, each of which is tried on a running bus."""
+    """The tests of a file, or the attacks of a family's file.
+
+    A test tries each attack on a running bus.
+    """
     family = next((one for one in FAMILIES if file == ROOT / "tests" / "attacks" / f"{module_of(one.name)}.py"), None)
     if family is not None:
         return {attack.name for attack in family.attacks}

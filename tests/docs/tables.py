@@ -1,7 +1,7 @@
 """The parts of the documents that are made from the code. Neither can change without the other.
 
-``python -m tests.docs.tables`` writes them anew; the tests only compare. A part stands between ``<!-- name -->`` and
-``<!-- /name -->``.
+``python -m tests.docs.tables`` writes them again, and the tests only compare them. A part is
+between ``<!-- name -->`` and ``<!-- /name -->``.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ BLOCK: Final = re.compile(r"^( *)<!-- ([a-z-]+) -->\n(.*?)^ *<!-- /\2 -->$", re.
 COLUMNS: Final = 100
 """The longest line of a document."""
 WIDTH: Final = 80
-"""Hex digits in one line of an example: with the name before them they fit into a line."""
+"""Hex digits in one line of an example: a line has room for the name before them."""
 
 
 def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
@@ -67,7 +67,7 @@ def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
 
 
 def wrapped(text: str, mark: str = "") -> str:
-    """A paragraph; with a ``mark``, such as ``- ``, an item of a list. Code stays in one line."""
+    """A paragraph. With a ``mark``, such as ``- ``, an item of a list. Code stays in one line."""
     kept = re.sub(r"`[^`]+`", lambda code: code[0].replace(" ", "\0"), text)
     return textwrap.fill(
         f"{mark}{kept}",
@@ -176,13 +176,13 @@ def builtin() -> str:
     for rule in builtin_subjects():
         request = next(iter(rule.schemas.values()))
         if rule.reply is None:
-            parts.append(f"**`{rule.pattern}`**, sent by relays alone, into INGRESS:\n\n{_json(request.document)}")
+            head = f"**`{rule.pattern}`**, sent by relays alone, into INGRESS:"
+            parts.append(f"{head}\n\n{_json(request.document)}")
             continue
         assert isinstance(rule.reply.document, dict)
         answer = rule.reply.document
-        parts.append(
-            f"**`{rule.pattern}`**, the request's and the answer's schema:\n\n{_json(request.document)}\n\n{_json(answer)}"
-        )
+        head = f"**`{rule.pattern}`**, the request's and the answer's schema:"
+        parts.append(f"{head}\n\n{_json(request.document)}\n\n{_json(answer)}")
     return "\n\n".join(parts)
 
 
@@ -296,7 +296,7 @@ def _lines(rows: list[tuple[str, bytes | str]], room: int = 16) -> str:
 
 
 def _leaf(thing: bytes) -> bytes:
-    """As the document says, not as the code does it."""
+    """Made from the document's description and not by the code of the bus."""
     return hashlib.sha256(b"\x00" + len(thing).to_bytes(8, "big") + thing).digest()
 
 
@@ -443,7 +443,7 @@ def pub_row() -> str:
 
 
 def commands() -> str:
-    """Each command: how it is called, its help text, and its options with the names that they have in the environment."""
+    """Each command: its usage, its help text, and its options with their environment variables."""
     parts = []
     for words, command in sorted(all_commands(cli)):
         context = click.Context(command, info_name=" ".join(("sealbus", *words)))
@@ -465,7 +465,7 @@ def _paragraphs(told: str) -> list[str]:
 
 
 def _option(context: click.Context, words: tuple[str, ...], option: click.Option) -> str:
-    """An item of a list: how the option is written, its names in the environment, and its meaning."""
+    """An item of a list: the option's spelling, its environment variables, and its meaning."""
     record = option.get_help_record(context)
     assert record is not None
     spelled, told = record
@@ -507,7 +507,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
 
 
 def made(text: str) -> str:
-    """``text`` with every part made anew."""
+    """``text`` with every part made again."""
 
     def replace(match: re.Match[str]) -> str:
         indent, name = match[1], match[2]

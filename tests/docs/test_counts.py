@@ -1,4 +1,4 @@
-"""The script that counts what docs/style.md limits counts right."""
+"""The script that counts the limits of docs/style.md counts right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documents say what the code does."""
+"""The documents agree with the code."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ COMMANDS = {
     "quarantine": ("ls", "show"),
     "subscriptions": ("ls", "rm"),
 }
-"""Commands of ``sealbus``, with their own commands where they have some."""
+"""Commands of ``sealbus``, with their subcommands."""
 
 
 def named(path: Path) -> str:
@@ -76,9 +76,7 @@ def parts(text: str) -> dict[str, str]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
 def test_what_is_made_from_the_code_is_up_to_date(document: Path) -> None:
     text = document.read_text()
-    assert text == made(text), (
-        "the code has changed: look at what that means for the text, then `python -m tests.docs.tables`"
-    )
+    assert text == made(text), "the code has changed: check the text, then run `python -m tests.docs.tables`"
 
 
 def test_every_part_stands_in_one_document() -> None:
@@ -182,15 +180,16 @@ def test_every_example_of_a_value_is_one() -> None:
 
 
 def near(value: float) -> str:
-    """Two digits of a figure, as prose gives it."""
+    """Two digits of a number, as prose writes it."""
     step = 10 ** (len(str(int(value))) - 2)
     return str(round(value / step) * step)
 
 
 def numbers_of_the_policy() -> dict[str, tuple[str, ...]]:
-    """Each sentence of ``docs/policy.md`` with a number in it, and what the code says the numbers are."""
+    """The sentences of ``docs/policy.md`` that have numbers, and the numbers of the code."""
     given = Limits()
-    # Two clocks' difference and the longest wait belong to the window, as the document says.
+    # The difference of two clocks and the longest wait are part of the window: the document says
+    # so.
     policy = Policy("shop", bytes(32), frozenset(), {}, (), given)
     window_s, live_s = policy.ledger_window_ms / 1000, policy.live_window_ms / 1000
     cause_s = 3600 + window_s
@@ -230,8 +229,11 @@ def numbers_of_the_policy() -> dict[str, tuple[str, ...]]:
     }
 
 
-NAMES_WITH_DIGITS: Final = (
-    r"UTF-8|SHA-256|RFC 6901|version 1\.2|2020-12|\[ADR \d+\]\([^)]*\)|U\+[0-9A-F]{4}|\b0[0-7]{3}\b|2 × "
+NAMES_WITH_DIGITS: Final = "|".join(
+    (
+        r"UTF-8|SHA-256|RFC 6901|version 1\.2|2020-12",
+        r"\[ADR \d+\]\([^)]*\)|U\+[0-9A-F]{4}|\b0[0-7]{3}\b|2 × ",
+    )
 )
 
 
@@ -273,7 +275,7 @@ def test_each_limit_s_edges_are_as_the_document_says(name: str, folder: Path) ->
 
 
 def known_fields(folder: Path, file: str, line: str) -> list[str]:
-    """What the loader says may stand where something unknown does."""
+    """The names that the loader suggests in place of an unknown one."""
     (problem,) = [
         one for one in load(folder).problems if one.file == file and "zzzzzz" in one.what and f"{one.line}" == line
     ]
@@ -296,7 +298,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write_unknown(path: Path, places: tuple[str, ...]) -> str:
-    """A file in which ``zzzzzz`` stands under ``places``; returns its line."""
+    """Write a file with ``zzzzzz`` under ``places``. Return its line."""
     lines = [f"{'  ' * depth}{name}:" for depth, name in enumerate(places)]
     lines.append(f"{'  ' * len(places)}zzzzzz: 1")
     path.write_text("\n".join(lines) + "\n")
@@ -309,7 +311,7 @@ FIELDS = {
     "subjects": ("subjects", "a.b"),
     "cause": ("subjects", "a.b", "cause"),
 }
-"""Sections of ``docs/policy.md``, and where in a policy their fields stand."""
+"""Sections of ``docs/policy.md``, and the places of their fields in a policy."""
 
 
 @pytest.mark.parametrize("section", FIELDS)
@@ -423,8 +425,8 @@ def crc16(data: bytes) -> bytes:
     return register.to_bytes(2, "little")
 
 
-def test_a_stranger_who_has_only_the_document_makes_the_same_bytes(protocol: dict[str, str]) -> None:
-    """Nothing of ours is used here: hashes, Ed25519 and the document's own words."""
+def test_the_document_alone_is_enough_to_make_the_same_bytes(protocol: dict[str, str]) -> None:
+    """Uses none of our code: only hashes, Ed25519 and the document's own words."""
     told = hexes(protocol["example"])
     key = nacl.signing.SigningKey(bytes(range(32)))
     public = bytes(key.verify_key)

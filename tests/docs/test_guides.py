@@ -16,7 +16,7 @@ PLACES = re.compile(r"`((?:broker|clients|docs|examples|tests|\.github)/[\w./-]+
 
 
 def steps() -> Iterator[tuple[str, list[str]]]:
-    """Each numbered step of a recipe with the files that it names."""
+    """Each numbered step of a recipe, and the files that it names."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
     for step in re.findall(r"^\d+\. .+(?:\n(?: {3}.*)?)*", text, re.MULTILINE):
         yield step, [one for one in PLACES.findall(step) if (ROOT / one).is_file()]

@@ -44,9 +44,9 @@ def test_every_item_names_tests(title: str, least: int) -> None:
 
 @pytest.mark.parametrize("title", ["Threats covered", "Out of scope"])
 def test_item_names_files_with_tests_and_no_folder(title: str) -> None:
-    """A folder says that there are tests, and not which ones.
+    """A folder names no certain test.
 
-    ``test_documents.py`` checks that the very test exists.
+    ``test_documents.py`` checks that the named test exists.
     """
     found = listed(title)
     named = [(item, one) for item in found for one in re.findall(r"`(tests/[^`]*)`", item.facts)]

@@ -1,4 +1,4 @@
-"""The transcript in the protocol document is what a real session says."""
+"""The transcript in the protocol document equals a real session."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""The transcript of section 21: what a real session says on the wire, with random values under names.
+"""The transcript of section 21: a real session on the wire, with names for its random values.
 
-``python -m tests.docs.transcript`` runs the session and writes it into the document; a test runs it and compares.
+``python -m tests.docs.transcript`` runs the session and writes it into the document. A test runs
+the session and compares.
 """
 
 from __future__ import annotations
@@ -74,20 +75,23 @@ async def subscribe(credentials: Credentials) -> tuple[list[str], dict[str, str]
     wanted = {"pattern": "orders.placed", "durable": "default", "from": "all"}
     data, nonce = envelope(credentials, "sealbus.subscribe", wanted, 5_000)
     wire.say(f"PUB call.{credentials.bot} {len(data)}", data, f"<envelope on sealbus.subscribe, {len(data)} bytes>")
-    # The receipt and the answer come on two ways, so either may be first.
+    # The receipt and the answer come over two paths, so either may be first.
     frames = {frame.fields[2]: frame for frame in [await wire.message(), await wire.message()]}
     assert receipt(credentials, frames["1"]).verdict.value == "accepted"
     wire.heard(frames["1"], f"<stamp: accepted, {len(frames['1'].body)} bytes>")
     answer = delivery(credentials, frames["2"], "bus.")
-    wire.heard(
-        frames["2"], f"<delivery from {answer.bot}: {json.dumps(answer.payload)}, {len(frames['2'].body)} bytes>"
-    )
+    payload = json.dumps(answer.payload)
+    size = len(frames["2"].body)
+    wire.heard(frames["2"], f"<delivery from {answer.bot}: {payload}, {size} bytes>")
     wire.close()
     return wire.told, {nonce.hex(): "<nonce-2>", answer.nonce.hex(): "<nonce-3>"}
 
 
 async def pull(credentials: Credentials) -> tuple[list[str], dict[str, str]]:
-    """The bot connects with its consumer and pulls: one message, and a status when the time is over."""
+    """The bot connects with its consumer and pulls one message.
+
+    A status comes at the end of the time.
+    """
     wire = await Wire.login(credentials, CONSUMER)
     secret = os.urandom(16).hex()
     inbox = f"inbox.{credentials.bot}.{secret}"
@@ -141,7 +145,7 @@ async def session(folder: Path) -> str:
 
 
 def folded(line: str) -> list[str]:
-    """A line in pieces that fit a screen; what goes on is indented."""
+    """A line in pieces that fit a screen. The later pieces are indented."""
     pieces = []
     while len(line) > WIDTH:
         at = line.rindex(" ", 20, WIDTH)

@@ -1,4 +1,4 @@
-"""A NATS client of forty lines that remembers every line, for the transcript in docs/protocol.md."""
+"""A small NATS client that remembers every line, for the transcript in docs/protocol.md."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from tests.waiting import PATIENCE_S
 
 
 def steady(headers: str) -> tuple[str, int]:
-    """Headers without what differs each time, and how many bytes longer the real ones were than the usual."""
+    """Headers without their variable parts.
+
+    Also the bytes that the real ones have more than these.
+    """
     saved = 0
     for header, shown, usual in (("Nats-Time-Stamp", "<time>", 30), ("Nats-Sequence", "<sequence>", 1)):
         if found := re.search(rf"{header}: (\S+)", headers):
@@ -26,7 +29,7 @@ def steady(headers: str) -> tuple[str, int]:
 
 @dataclass(slots=True)
 class Frame:
-    """A message as it came: the fields of its line, its headers, its body."""
+    """A message: the fields of its line, its headers, its body."""
 
     fields: list[str]
     headers: bytes
@@ -35,7 +38,7 @@ class Frame:
 
 @dataclass(slots=True)
 class Wire:
-    """One connection. ``told`` is what was said on it, each line with ``C:`` or ``S:`` in front."""
+    """One connection. ``told`` has all lines of both sides, each with ``C:`` or ``S:`` in front."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -43,7 +46,7 @@ class Wire:
 
     @classmethod
     async def login(cls, credentials: Credentials, *consumers: str) -> Wire:
-        """Connect as section 9 says."""
+        """Connect as section 9 describes."""
         host, port = credentials.servers[0].removeprefix("nats://").split(":")
         wire = cls(*await asyncio.open_connection(host, int(port)))
         info = json.loads((await wire.line()).removeprefix("INFO "))
@@ -52,11 +55,11 @@ class Wire:
         admission = " ".join(["sealbus/1", credentials.bot, credentials.key.public.text, *consumers])
         signature = sign_connect(credentials.key, info["nonce"].encode(), admission.encode())
         options: dict[str, Any] = {"verbose": False, "headers": True, "auth_token": admission}
-        wire.write(f"CONNECT {json.dumps({**options, 'sig': base64.b64encode(signature).decode()})}\r\n".encode())
+        signed = {**options, "sig": base64.b64encode(signature).decode()}
+        wire.write(f"CONNECT {json.dumps(signed)}\r\n".encode())
         told = admission.replace(credentials.key.public.text, "U…")
-        wire.told.append(
-            f"C: CONNECT {json.dumps({**options, 'auth_token': told, 'sig': '<signature>'}, ensure_ascii=False)}"
-        )
+        shown = {**options, "auth_token": told, "sig": "<signature>"}
+        wire.told.append(f"C: CONNECT {json.dumps(shown, ensure_ascii=False)}")
         await wire.ping()
         return wire
 
@@ -64,7 +67,7 @@ class Wire:
         self.writer.write(data)
 
     def say(self, line: str, body: bytes | None = None, what: str = "") -> None:
-        """Send a line, and a body behind it that is shown as ``what``."""
+        """Send a line and its body. The transcript shows the body as ``what``."""
         self.write(line.encode() + b"\r\n" + (b"" if body is None else body + b"\r\n"))
         self.told.append(f"C: {line}")
         if body is not None:
@@ -75,14 +78,14 @@ class Wire:
             return (await self.reader.readline()).decode().removesuffix("\r\n")
 
     async def ping(self) -> None:
-        """Wait until the server has taken all that was said."""
+        """Wait until the server has read everything."""
         self.say("PING")
         while (line := await self._answer()) != "PONG":
             self.told.append(f"S: {line}")
         self.told.append("S: PONG")
 
     async def _answer(self) -> str:
-        """The next line that is no ping of the server's."""
+        """The next line that is not a ping of the server."""
         while (line := await self.line()) == "PING":
             self.write(b"PONG\r\n")
         return line
@@ -98,7 +101,7 @@ class Wire:
         return Frame(line.split(" "), data[:headed], data[headed:])
 
     def heard(self, frame: Frame, what: str) -> None:
-        """Note a message that came, with its body shown as ``what``."""
+        """Record a message that came, with its body shown as ``what``."""
         headers, saved = steady(frame.headers.decode())
         sizes = [str(int(size) - saved) for size in frame.fields[-2:]] if saved else frame.fields[-2:]
         self.told.append("S: " + " ".join([*frame.fields[:-2], *sizes]))
