@@ -1,6 +1,6 @@
-"""What holds for every test: how long properties are tried, how many tests run beside each other, and which signals processes heed.
+"""Settings for every test: the length of property tests, the number of workers, and signals.
 
-``HYPOTHESIS_PROFILE=fuzz`` for a long run, else ``ci``: short, and the same each time.
+``HYPOTHESIS_PROFILE=fuzz`` is for a long run. The default is ``ci``: short, and the same each time.
 """
 
 from __future__ import annotations
@@ -29,19 +29,24 @@ ROOM_BYTES = 4 * 1024**3
 
 
 def pytest_configure() -> None:
-    """Keep the tests' files in memory where that has room: nats-server waits for its disk after every message, and a disk that
-    others use too may keep it waiting for ten seconds."""
+    """Keep the tests' files in memory if that has room.
+
+    nats-server waits for its disk after every message. A disk that others use can take ten seconds.
+    """
     if IN_MEMORY.is_dir() and os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free >= ROOM_BYTES:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
 
 
 MOST_WORKERS = 8
-"""More would not be done sooner: the longest file takes as long as an eighth of all."""
+"""More workers would not be faster: the longest file takes as long as an eighth of all tests."""
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Three processes a core: two thirds of the time a test waits for a server to start or a deadline to pass."""
+    """Three workers for each core.
+
+    Tests wait for a server or a deadline two thirds of the time.
+    """
     return min(MOST_WORKERS, 3 * (os.cpu_count() or 1))
 
 
@@ -63,11 +68,14 @@ STARTERS = frozenset(
         "tests.relay.scene",
     }
 )
-"""Modules by which tests start other processes."""
+"""Modules that start other processes for tests."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as ``processes`` the files that use one of :data:`STARTERS`: `make test-fast` leaves them out."""
+    """Mark the files that use one of :data:`STARTERS` as ``processes``.
+
+    ``make test-fast`` leaves them out.
+    """
     marked: dict[ModuleType, bool] = {}
     for item in items:
         if isinstance(item, pytest.Function):
@@ -81,11 +89,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _leave_alone(*_: object) -> None:
-    """Do as whoever started the tests wishes."""
+    """Ignore the signal, as the program that started the tests does."""
 
 
-# A shell starts what runs in the background with SIGINT ignored, and nohup with SIGHUP: children would inherit that, and tests send both.
-# A handler is not inherited, and does here what ignoring does.
+# A shell starts background commands with SIGINT ignored, and nohup ignores SIGHUP. Children would
+# inherit that, and tests send both signals. A handler is not inherited, and an empty one has the
+# same effect here.
 for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, _leave_alone)

@@ -1,4 +1,7 @@
-"""Disturbing background tasks: what one waits for ends in an error, as if a mistake of ours had raised it there."""
+"""Disturb background tasks.
+
+An operation that a task waits for fails, as if our own code had a bug there.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ NUMBERED = re.compile(r"Task-\d+")
 
 
 class Foreign(BaseException):
-    """Of no kind that anybody expects."""
+    """A kind of error that no code expects."""
 
 
 ERRORS: dict[str, Callable[[], BaseException]] = {
@@ -22,7 +25,7 @@ ERRORS: dict[str, Callable[[], BaseException]] = {
 
 
 def name_of(task: asyncio.Task[Any]) -> str:
-    """What a task is called: by whoever started it, or else by its code (nats-py gives no names)."""
+    """The name that the starter gave to a task, or the name of its code. nats-py gives no names."""
     name = task.get_name()
     return getattr(task.get_coro(), "__qualname__", name) if NUMBERED.fullmatch(name) else name
 
@@ -30,7 +33,7 @@ def name_of(task: asyncio.Task[Any]) -> str:
 def disturbable(others: set[asyncio.Task[Any]]) -> dict[str, asyncio.Task[Any]]:
     """The tasks of this event loop that wait for something, by name, without ``others``.
 
-    One that waits for another task is left out: the other one is there too.
+    A task that waits for another task is left out, because the other one is in the result too.
     """
     found = {}
     for task in asyncio.all_tasks() - others:
@@ -41,12 +44,15 @@ def disturbable(others: set[asyncio.Task[Any]]) -> dict[str, asyncio.Task[Any]]:
 
 
 def forgotten(complaints: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What asyncio complains about, without those about what :func:`disturb` has ended before asyncio could."""
+    """asyncio's complaints, without those about the tasks that :func:`disturb` has ended."""
     return [one for one in complaints if not isinstance(one.get("exception"), asyncio.InvalidStateError)]
 
 
 def disturb(task: asyncio.Task[Any], error: BaseException) -> None:
-    """Have what ``task`` waits for end in ``error``. A cancellation that nobody asked for looks like this too."""
+    """Let the operation that ``task`` waits for end in ``error``.
+
+    A cancellation that nobody requested looks the same.
+    """
     waits_for = task._fut_waiter  # type: ignore[attr-defined]  # there is no other way into a running task
     if isinstance(error, asyncio.CancelledError):
         waits_for.cancel()

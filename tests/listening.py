@@ -1,4 +1,4 @@
-"""A server of a test's own, which is gone without a trace when the test is over."""
+"""A server that belongs to one test, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-"""What is done with one who connects. A peer that hangs up (``OSError``, ``EOFError``) ends it."""
+"""The service for one connection. A peer that hangs up (``OSError``, ``EOFError``) ends it."""
 
 
 @contextlib.asynccontextmanager
 async def listening(serve: Serve) -> AsyncIterator[int]:
-    """While the body runs, ``serve`` whoever connects to the port of 127.0.0.1 that is given.
+    """Serve every connection to the yielded port of 127.0.0.1 while the body runs.
 
-    In the end every connection is cut and waited for, also one that came at the last moment. A connection that is left to the
-    garbage collector fails whichever test runs then (``ResourceWarning``).
+    At the end, every connection is cut and awaited, also one that came at the last moment. The
+    garbage collector would report an open connection in a later test (``ResourceWarning``).
     """
     serving: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
     over = False
@@ -35,7 +35,8 @@ async def listening(serve: Serve) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
     finally:
         over = True
-        # asyncio loses a connection that it has accepted and not yet given out when its server is closed: those come through first.
+        # asyncio has accepted some connections and not yet passed them on. It loses them when its
+        # server is closed. So they come through first.
         for listener in server.sockets:
             asyncio.get_running_loop().remove_reader(listener.fileno())
         for _ in range(4):

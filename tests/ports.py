@@ -1,8 +1,8 @@
-"""Ports for servers that tests start: free now, and nobody takes them before the server does.
+"""Ports for servers that tests start. Nobody takes a port before the server does.
 
-A port that the kernel chooses (bind to 0) and that is closed again may be given to anybody until the server listens: to another test
-run, or to a connection that goes out. So these lie below the range that the kernel chooses from, and each process that runs tests has
-a block of them for as long as it lives.
+The kernel may give a port that it chose (bind to 0) to anybody until the server listens: to another
+test run, or to an outgoing connection. So these ports are below the range of the kernel. Each
+process that runs tests has its own block of them while it lives.
 """
 
 from __future__ import annotations
@@ -18,14 +18,20 @@ from typing import IO, Final
 
 FIRST: Final = 12_000
 BLOCK: Final = 500
-"""A run of all tests starts some five hundred servers: a port comes again only when its last server has been gone for long."""
+"""A full run starts some 500 servers. A port comes again long after its last server has ended."""
 
 BLOCKS: Final = 40
-"""Up to port 31,999. Linux chooses from 32,768 up (``ip_local_port_range``), macOS and IANA from 49,152."""
+"""Up to port 31,999.
+
+Linux chooses from 32,768 (``ip_local_port_range``), macOS and IANA from 49,152.
+"""
 
 
 def _block() -> tuple[int, IO[bytes]]:
-    """The first port of a block that no living process has, and the lock on it, which the kernel lets go with this process."""
+    """The first port of a block that no living process has, and the lock on it.
+
+    The kernel releases the lock at the end of this process.
+    """
     folder = Path(tempfile.gettempdir()) / f"sealbus-test-ports-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     for number in range(BLOCKS):
@@ -44,7 +50,7 @@ def _free_ports() -> Iterator[int]:
     with lock:
         for port in cycle(range(first, first + BLOCK)):
             with socket.socket() as probe:
-                # As servers do: a port whose last connections are still closing is free.
+                # Servers do so too: a port is free although its last connections are still closing.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
                     probe.bind(("127.0.0.1", port))
@@ -57,5 +63,5 @@ _PORTS: Final = _free_ports()
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on, and that no other test run will be given."""
+    """A port of 127.0.0.1 that nobody listens on. No other test run gets it."""
     return next(_PORTS)

@@ -13,7 +13,10 @@ import pytest
 
 @contextmanager
 def mounted(place: Path, size: str = "64m") -> Iterator[Path]:
-    """A file system in memory at ``place``. Skips the test where it may not be mounted."""
+    """A file system in memory at ``place``.
+
+    Skips the test if mounting it is not allowed.
+    """
     place.mkdir()
     made = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], check=False, capture_output=True
@@ -27,7 +30,7 @@ def mounted(place: Path, size: str = "64m") -> Iterator[Path]:
 
 
 def fill(disk: Path) -> Path:
-    """Take every byte that is left; return the file to remove."""
+    """Fill the disk. Return the file to remove."""
     filler = disk / "filler"
     with filler.open("wb", buffering=0) as file:
         try:

@@ -1,4 +1,4 @@
-"""How long tests wait for what must come."""
+"""The longest time that tests wait for an event."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 PATIENCE_S: Final = 120.0
-"""Far longer than anything takes that is waited for: a busy machine may leave a process without a turn for seconds.
-Only a test that fails waits so long."""
+"""Far longer than any awaited event takes.
+
+A busy machine can give a process no turn for seconds. Only a failing test waits this long.
+"""
 
 
 async def until(holds: Callable[[], bool | Awaitable[bool]], what: str = "it holds") -> None:
-    """Wait until ``holds``; fail with ``what`` after :data:`PATIENCE_S`."""
+    """Wait until ``holds``. Fail with ``what`` after :data:`PATIENCE_S`."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         held = holds()

@@ -1,7 +1,8 @@
 """Feed every parser bytes that reach new code, beginning with the vectors: ``make fuzz``.
 
-Each target runs in a process of its own under atheris (libFuzzer). What it has reached is kept in build/fuzz, so that the next
-run goes on from there. Bytes that break a promise are written to tests/fuzz/cases, and from then on the ordinary tests run them.
+Each target runs in its own process under atheris (libFuzzer). build/fuzz keeps the inputs that
+reached new code, and the next run continues from there. Bytes that break a promise are written to
+tests/fuzz/cases. From then on, the ordinary tests run them.
 """
 
 from __future__ import annotations
@@ -26,16 +27,18 @@ CASES: Final = Path(__file__).parent / "cases"
 COLUMNS: Final = "{:<12} {:>12} {:>8} {:>8} {:>8}  {}"
 
 HANG_S: Final = 300
-"""One execution that takes so long is a finding. The slowest takes 15 ms; but at the lowest priority beside other work a process may
-stand still for half a minute."""
+"""A longer execution is a finding, in seconds.
+
+The slowest takes 15 ms. But at the lowest priority, a process may get no turn for half a minute.
+"""
 
 MEMORY_MB: Final = 1024
-"""What a target's process may grow to; more is a finding. A process has 120 MB when it begins."""
+"""A process that grows beyond this is a finding. A process has 120 MB when it begins."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a run of one target came to."""
+    """The result of one target's run."""
 
     target: str
     executions: int
@@ -43,7 +46,7 @@ class Result:
     reached: int
     """Pieces of code that some input reached, as libFuzzer counts them."""
     corpus: int
-    """Inputs that are kept because each reached something of its own."""
+    """Inputs that are kept because each reached new code."""
     found: tuple[str, ...]
     """Names of the cases that were written."""
     exit_code: int
@@ -90,7 +93,7 @@ def fuzz(target: str, runs: int, seconds: int, seed: int, folder: Path) -> Resul
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code: 0 if nothing was found."""
+    """The command. Returns its exit code, which is 0 if there was no finding."""
     parser = argparse.ArgumentParser("fuzz", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
         "targets",

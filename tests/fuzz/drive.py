@@ -1,4 +1,7 @@
-"""One target under atheris: ``python -m tests.fuzz.drive TARGET`` and what libFuzzer takes. It never returns: libFuzzer ends the process."""
+"""One target under atheris: ``python -m tests.fuzz.drive TARGET``, and libFuzzer's arguments.
+
+It never returns, because libFuzzer ends the process.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ with atheris.instrument_imports(include=["sealbus", "sealbus_broker", "tests.fuz
 if __name__ == "__main__":
     name = sys.argv.pop(1)
     target = ALL if name == "all" else TARGETS[name]
-    # Looked up at each call: what the name stands for changes when the fuzzing begins.
+    # The name is looked up at each call, because the fuzzer replaces the function later.
     bytewise = lambda data, most: atheris.Mutate(data, most)  # noqa: E731, PLW0108  # see above
     more = {"custom_mutator": by_words(target.seeds(), bytewise)} if target.is_text else {}
     atheris.Setup(sys.argv, target.run, **more)

@@ -1,4 +1,7 @@
-"""What fuzzing begins with: the vectors, valid and invalid, and a few texts of each kind."""
+"""The inputs from which fuzzing begins.
+
+They are the vectors, valid and invalid, and some texts of each kind.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ def _hex(file: str, field: str) -> Iterator[bytes]:
 
 @cache
 def sealed() -> frozenset[bytes]:
-    """Every envelope that some bot sealed: these alone may be accepted."""
+    """Every envelope that some bot sealed. The gate may accept only these."""
     scenarios = {step.data for scenario in (*HONEST, *ATTACKS) for step in scenario.steps}
     return frozenset({*scenarios, *_hex("envelopes", "envelope"), *_hex("headers", "envelope")})
 
@@ -155,7 +158,7 @@ def schemas() -> Iterable[bytes]:
 
 
 def schema_files() -> Iterable[bytes]:
-    """The shop's own, and one for each kind of keyword."""
+    """The shop's own schemas, and one for each kind of keyword."""
     return [*schemas(), *(json.dumps(schema, indent=1).encode() for schema in _SCHEMAS)]
 
 
@@ -189,8 +192,9 @@ _EVERY_FIELD: Final = """\
 version: 1
 bus: shop
 limits: {ttl: 60s, live_ttl: 10s, clock_skew: 1s, ingress_wait: 5m, retention: 7d, session: 10m,
-  accepted_bytes: 4GiB, ingress_bytes: 1GiB, quarantine_bytes: 1GiB, live_bytes: 64MiB, payload_bytes: 256KiB,
-  ingress_messages: 5000, connections: 16, subscriptions: 16, attempts: 10, bot_share: 50}
+  accepted_bytes: 4GiB, ingress_bytes: 1GiB, quarantine_bytes: 1GiB, live_bytes: 64MiB,
+  payload_bytes: 256KiB, ingress_messages: 5000, connections: 16, subscriptions: 16,
+  attempts: 10, bot_share: 50}
 on_violation: {default: quarantine, encoding: drop}
 roles:
   trader: {publish: orders.placed, subscribe: [stock.>, orders.*]}
@@ -198,7 +202,8 @@ bots:
   order: {roles: [trader], publish: [stock.check]}
   inventory: {publish: stock.reserved, subscribe: [orders.placed, stock.check]}
 subjects:
-  orders.*: {schema: [order.v1], rate: 200/s burst 400, max_bytes: 1KiB, on_violation: {schema: drop}}
+  orders.*: {schema: [order.v1], rate: 200/s burst 400, max_bytes: 1KiB,
+    on_violation: {schema: drop}}
   stock.reserved:
     schema: order.v1
     cause: {subject: orders.placed, within: 10m, match: [/order_id, /a~1b], once: true}
@@ -208,11 +213,10 @@ subjects:
 
 def key_files() -> Iterable[bytes]:
     keys = [SigningKey(test_seed(name), KeyKind.BOT).public.text for name in ("order", "order, later")]
-    times = (
-        "    not_before: 2026-11-24T08:00:00Z\n    not_after: 2027-11-24T08:00:00Z\n    revoked: 2026-12-01T00:00:00Z\n"
-    )
+    begins = "    not_before: 2026-11-24T08:00:00Z\n"
+    times = f"{begins}    not_after: 2027-11-24T08:00:00Z\n    revoked: 2026-12-01T00:00:00Z\n"
     return [
-        f"bot: order\nkeys:\n  - key: {keys[0]}\n    not_before: 2026-11-24T08:00:00Z\n".encode(),
+        f"bot: order\nkeys:\n  - key: {keys[0]}\n{begins}".encode(),
         ("bot: order\nkeys:\n" + "".join(f"  - key: {key}\n{times}" for key in keys)).encode(),
     ]
 
@@ -222,10 +226,12 @@ def credentials() -> Iterable[bytes]:
     bot = next(case for case in vectors if case["kind"] == "bot")
     bus = next(case for case in vectors if case["kind"] == "bus")
     servers = 'servers = ["nats://127.0.0.1:4222", "tls://[::1]:443"]\n'
-    text = f'bus = "shop"\nbot = "order"\nseed = "{bot["seed_text"]}"\n{servers}bus_keys = ["{bus["public_text"]}"]\n'
+    seed, bus_key = bot["seed_text"], bus["public_text"]
+    text = f'bus = "shop"\nbot = "order"\nseed = "{seed}"\n{servers}bus_keys = ["{bus_key}"]\n'
     return [text.encode()]
 
 
 def bus_files() -> Iterable[bytes]:
     bus = next(case for case in load("keys.json")["valid"] if case["kind"] == "bus")
-    return [f'name = "shop"\nservers = ["nats://127.0.0.1:4222"]\nbus_keys = ["{bus["public_text"]}"]\n'.encode()]
+    servers = 'servers = ["nats://127.0.0.1:4222"]\n'
+    return [f'name = "shop"\n{servers}bus_keys = ["{bus["public_text"]}"]\n'.encode()]

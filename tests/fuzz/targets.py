@@ -1,8 +1,9 @@
-"""Every parser that meets a stranger's bytes, as a function of bytes.
+"""Every parser of foreign bytes, as a function of bytes.
 
-A target returns, whatever the bytes are: with a value that keeps the promise which its lines state, or after the one error
-that the parser may raise. Anything else that it raises is a finding. The same targets are run by ``make fuzz``, which looks
-for bytes that reach new code, and by the ordinary tests on the seeds and on all that was ever found.
+A target returns for any bytes. The parser either gives a value, and the target's assertions hold,
+or it raises its one error. Anything else that it raises is a finding. ``make fuzz`` runs the
+targets and looks for bytes that reach new code. The ordinary tests run them on the seeds and on all
+earlier findings.
 """
 
 from __future__ import annotations
@@ -73,7 +74,10 @@ from tests.gate.world import BUS_KEYS, NOW, POLICY
 from tests.policy.folder import Folder
 
 MAX_BYTES: Final = 4096
-"""Longest input: long enough for every kind of fault that is not about size, which other tests measure."""
+"""The longest input, in bytes.
+
+It is long enough for every error that is not about size. Other tests measure sizes.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +87,15 @@ class Target:
     run: Callable[[bytes], None]
     seeds: Callable[[], Iterable[bytes]]
     cost: int = 1
-    """How much longer an execution takes than one of the quick ones: the slow ones are run less often."""
+    """The time of an execution compared with a quick target. Slow targets run less often."""
     is_text: bool = False
-    """Whether it reads a text with words and lines, which are changed then (:mod:`tests.fuzz.words`)."""
+    """Whether the input is a text with words and lines.
+
+    :mod:`tests.fuzz.words` changes such a text.
+    """
 
 
-# ---- what travels ----------------------------------------------------------------------------------------------------
+# ---- messages on the wire ------------------------------------------------------------------------
 
 
 def envelope(data: bytes) -> None:
@@ -160,11 +167,14 @@ def gate(data: bytes) -> None:
 
 
 def nats(data: bytes) -> None:
-    """The first byte says into how many pieces the rest is cut: what is heard must not depend on it."""
+    """The first byte gives the size of the pieces of the rest.
+
+    The pieces must not change the result.
+    """
     size, stream = data[0] % 16 + 1 if data else 1, data[1:]
     whole = _heard([stream])
     cut = _heard([stream[at : at + size] for at in range(0, len(stream), size)])
-    # Where the parser gives up, it may have heard less of what came in one piece; never something else.
+    # After an error, the parser may have read less of a whole stream, but never anything else.
     assert cut[: len(whole)] == whole or whole[: len(cut)] == cut
 
 
@@ -200,17 +210,20 @@ def headers(data: bytes) -> None:
 
 
 def pulled(data: bytes) -> None:
-    """A message of the ingress stream: subject, acknowledgement subject and body, a NUL between them."""
+    """A message of the ingress stream.
+
+    It has subject, acknowledgement subject and body, with a NUL between them.
+    """
     subject, reply, body = (*data.split(b"\0", 2), b"", b"")[:3]
     for arrival in ingress_arrivals(subject, reply, body):
         assert arrival.position is not None
 
 
-# ---- who asks to be let in -------------------------------------------------------------------------------------------
+# ---- logins --------------------------------------------------------------------------------------
 
 
 def admission(data: bytes) -> None:
-    """A CONNECT's JSON; and the JWT around it."""
+    """The JSON of a CONNECT, and the JWT around it."""
     with contextlib.suppress(Malformed):
         jwt.verify_request(data, NOW / 1000, 2)
     token, _, challenge = data.partition(b"\0")
@@ -223,14 +236,14 @@ def admission(data: bytes) -> None:
 
 
 def request(data: bytes) -> None:
-    """The two halves of a request's JWT in clear, so that what is inside is reached."""
+    """The two halves of a request's JWT in clear, so that the fuzzer reaches the parser inside."""
     head, _, body = data.partition(b"\0")
     parts = [base64.urlsafe_b64encode(part).rstrip(b"=") for part in (head, body, bytes(64))]
     with contextlib.suppress(Malformed):
         jwt.verify_request(b".".join(parts), NOW / 1000, 2)
 
 
-# ---- texts -----------------------------------------------------------------------------------------------------------
+# ---- texts ---------------------------------------------------------------------------------------
 
 
 def keys(data: bytes) -> None:
@@ -264,7 +277,7 @@ def record(data: bytes) -> None:
 
 
 def json_text(data: bytes) -> None:
-    """The quick reader of data and the strict reader of files take the same documents for the same values."""
+    """The quick reader of data and the strict reader of files give the same values."""
     text = data.decode("utf-8", "replace")
     try:
         quick = parse_json(text)
@@ -293,12 +306,12 @@ def _showable(problem: Problem) -> None:
     assert all(line.isprintable() for line in str(problem).split("\n"))
 
 
-# ---- files -----------------------------------------------------------------------------------------------------------
+# ---- files ---------------------------------------------------------------------------------------
 
 
 @cache
 def folder() -> Folder:
-    """One folder for all, in memory where there is such a place."""
+    """One folder for all targets, in memory if possible."""
     place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  # a folder of our own in it
     root = Path(tempfile.mkdtemp(prefix="sealbus-fuzz-", dir=place))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
@@ -306,7 +319,10 @@ def folder() -> Folder:
 
 
 def _in_folder(file: str, alone: Callable[[Path], list[Problem]] | None = None) -> Callable[[bytes], None]:
-    """``alone`` reads this file and none beside it. What it refuses, the whole folder is not read for: that takes ten times as long."""
+    """``alone`` reads this file only.
+
+    If it finds a problem, the whole folder is not read, because that takes ten times as long.
+    """
 
     def run(data: bytes) -> None:
         made = folder()
@@ -394,13 +410,13 @@ TARGETS: Final[dict[str, Target]] = {
     "credentials": Target(credentials, seeds.credentials, cost=2, is_text=True),
     "bus-file": Target(bus_file, seeds.bus_files, cost=2, is_text=True),
 }
-"""By name."""
+"""Every target by its name."""
 
 QUICK: Final = [target for target in TARGETS.values() if target.cost < 10]
 
 
 def everything(data: bytes) -> None:
-    """One of the quick ones, which the first byte chooses: so a short run needs one process."""
+    """One of the quick targets, which the first byte chooses. So a short run needs one process."""
     QUICK[data[0] % len(QUICK) if data else 0].run(data[1:])
 
 

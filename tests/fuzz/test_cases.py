@@ -1,4 +1,7 @@
-"""What fuzzing begins with, and what it ever found, through every parser. ``make fuzz`` looks for more."""
+"""Every parser reads the seeds of fuzzing and all earlier findings.
+
+``make fuzz`` looks for more.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def test_every_seed_is_read_or_refused(name: str) -> None:
     [("policy-file", "policy.yaml"), ("schema-file", "schemas/order.v1.json"), ("key-file", "keys/order.yaml")],
 )
 def test_the_seeds_of_files_are_sound(name: str, file: str, tmp_path: Path) -> None:
-    """Else whoever changes them only ever changes what is refused."""
+    """Otherwise a changed seed would always be refused."""
     for at, data in enumerate(TARGETS[name].seeds()):
         folder = Folder(tmp_path / str(at))
         folder.write(file, data)
@@ -60,6 +63,6 @@ def test_what_was_found_is_read_or_refused(case: Path) -> None:
 
 
 def test_a_broken_promise_would_be_seen() -> None:
-    """The targets assert; so Python must not have been told to leave assertions out."""
+    """The targets use ``assert``, so Python must run with assertions."""
     with pytest.raises(AssertionError):
         assert not CASES.is_dir()

@@ -1,7 +1,8 @@
 """Changes a text by its words and lines.
 
-libFuzzer changes bytes. Of a policy whose bytes were changed, nine in ten are no YAML any more, and what reads policies is never
-reached. A word in the place of another, or a line twice, leaves the form whole and asks what it means.
+libFuzzer changes bytes. Nine in ten policies with changed bytes are not YAML any more, so they
+never reach the reader of policies. A replaced word or a doubled line keeps the form, and changes
+the meaning.
 """
 
 from __future__ import annotations
@@ -12,26 +13,33 @@ from random import Random  # noqa: TID251  # libFuzzer gives the seed, so a run 
 from typing import Final
 
 BYTEWISE: Final = 0.2
-"""So often bytes are changed all the same: what is no text at all has to be refused too."""
+"""The share of inputs whose bytes are changed.
+
+The reader must also refuse bytes that are no text.
+"""
 
 LINEWISE: Final = 0.3
 
 MOST_CHANGES: Final = 3
 
 MOST_LINES: Final = 6
-"""Lines that are moved together."""
+"""The most lines that are moved together."""
 
-_PIECE: Final = re.compile(
-    rb"\n[ \t]*|[ \t]+|\"(?:[^\"\\\n]|\\.)*\"|[A-Za-z0-9_$](?:[A-Za-z0-9_$.*>/:+-]*[A-Za-z0-9*>])?|.", re.DOTALL
-)
+_SPACE: Final = rb"\n[ \t]*|[ \t]+"
+_QUOTED: Final = rb"\"(?:[^\"\\\n]|\\.)*\""
+_NAME: Final = rb"[A-Za-z0-9_$](?:[A-Za-z0-9_$.*>/:+-]*[A-Za-z0-9*>])?"
+_PIECE: Final = re.compile(b"|".join((_SPACE, _QUOTED, _NAME, b".")), re.DOTALL)
 _WORD: Final = re.compile(rb"[A-Za-z0-9_$\"]")
 
 Mutate = Callable[[bytes, int, int], bytes]
-"""What libFuzzer asks: the bytes, how many there may be, a seed."""
+"""libFuzzer's arguments: the bytes, the largest size, and a seed."""
 
 
 def by_words(seeds: Iterable[bytes], bytewise: Callable[[bytes, int], bytes]) -> Mutate:
-    """A function that changes one text like ``seeds``, of whose words it knows. ``bytewise`` is libFuzzer's own."""
+    """A function that changes a text like ``seeds`` with their words.
+
+    ``bytewise`` is libFuzzer's own function.
+    """
     known = sorted({piece for seed in seeds for piece in _PIECE.findall(seed) if _WORD.match(piece)})
 
     def mutate(data: bytes, most: int, seed: int) -> bytes:
@@ -89,4 +97,4 @@ _NUMBERS: Final = (
     b"18446744073709551616",
     b"1e400",
 )
-"""Ends of ranges, and what lies beyond them."""
+"""Ends of ranges, and numbers beyond them."""

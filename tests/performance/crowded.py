@@ -64,7 +64,7 @@ class Crowded:
         return BotRule(name, {raw: BotKey(raw, 0)}, tuple(publish))
 
     def arrivals(self, count: int, *, together: int = 1) -> list[Arrival]:
-        """``count`` orders, one route after the other; ``together`` of each have one signature."""
+        """``count`` orders, one route after the other. ``together`` of each have one signature."""
         made: list[Arrival] = []
         routes = self.crowd.routes()
         for at in range(0, count, together):
@@ -80,13 +80,13 @@ class Crowded:
         return Header("crowd", bot, subject, nonce, NOW, 30_000), pack_json(order(self._orders, SIZE))
 
     def judge(self, arrival: Arrival) -> Judgment:
-        """The verdict, which must be that it is accepted."""
+        """The verdict, which must be "accepted"."""
         judgment = judge(arrival, self.policy, Moment(NOW), self.verifier, self.meters)
         assert judgment.reason is None, judgment
         return judgment
 
     def judge_all(self, arrivals: Sequence[Arrival]) -> float:
-        """Judge them; return the processor time that it took, in µs a message."""
+        """Judge them. Return the used processor time, in µs a message."""
         start = time.thread_time()
         for arrival in arrivals:
             self.judge(arrival)

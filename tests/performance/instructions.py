@@ -1,7 +1,8 @@
-"""Counting what the interpreter does: the same in each run and on any machine, however busy it is.
+"""Counts the interpreter's work.
 
-Python's own work is counted, in bytecode instructions, not what libraries in C do: a loop over a thousand bots shows, a copy of a thousand
-bots does not. Interpreters of different minor versions count differently, by some per cent.
+The count is the same in each run and on any machine, also on a busy one. It counts bytecode
+instructions of Python, and not the work of libraries in C. A loop over a thousand bots shows, and a
+copy of a thousand bots does not. The counts of minor versions of Python differ by some per cent.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ T = TypeVar("T")
 
 
 def instructions(function: Callable[[T], object], arguments: Sequence[T]) -> list[int]:
-    """How many instructions of bytecode ``function`` executes for each argument but the first.
+    """The instructions of bytecode that ``function`` executes, for each argument except the first.
 
-    The first is not counted: Python 3.12 and later begin to trace some code only the second time.
+    The first is not counted, because Python 3.12 and later begin to trace some code only the second
+    time.
     """
     count = 0
 
@@ -33,7 +35,7 @@ def instructions(function: Callable[[T], object], arguments: Sequence[T]) -> lis
 
     counts = []
     before, collects = sys.gettrace(), gc.isenabled()
-    gc.disable()  # what others have it call when it runs, Hypothesis among them, would be counted
+    gc.disable()  # callbacks of others, such as Hypothesis, would be counted
     sys.settrace(each)
     try:
         for argument in arguments:

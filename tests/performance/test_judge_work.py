@@ -1,6 +1,7 @@
-"""How much work a verdict is: in instructions, which are the same each time, and for what those do not show in processor time.
+"""The work of a verdict, in instructions, which are the same each time.
 
-What the whole relay does is in ``test_relay_cost.py``.
+Instructions do not show everything, so one test measures processor time. ``test_relay_cost.py``
+measures the whole relay.
 """
 
 from __future__ import annotations
@@ -14,18 +15,27 @@ from tests.performance.crowded import Crowded
 from tests.performance.instructions import instructions
 
 SINGLE_MOST: Final = 4_400
-"""Instructions for one order of 1 KiB sealed alone. Measured: 4,004 with Python 3.11; later versions count some per cent fewer. A tenth more
-is allowed, for other versions and small changes; more is a decision."""
+"""Instructions for one order of 1 KiB sealed alone.
+
+Measured: 4,004 with Python 3.11. Later versions count some per cent fewer. A tenth more is allowed,
+for other versions and small changes. Everything beyond that needs a decision.
+"""
 
 BURST_MOST: Final = 4_500
-"""The same in a burst: 4,119, the walk up the batch's tree included."""
+"""The same in a burst. Measured: 4,119, with the path through the batch's tree."""
 
 GROWTH_MOST: Final = 1.02
-"""Instructions with the larger policy to those with the smaller: they are the same. A loop over bots, rules or grants would be 1.2 at the least."""
+"""Instructions with the larger policy, divided by those with the smaller one.
+
+Measured: they are the same. A loop over bots, rules or grants would give 1.2 or more.
+"""
 
 TIME_GROWTH_MOST: Final = 1.25
-"""Processor time likewise. Measured: 0.94 to 1.10. A copy or a scan of five thousand entries in C, which instructions do not show, takes
-25 µs or more, a third of a verdict in a burst."""
+"""Processor time with the larger policy, divided by that with the smaller one.
+
+Measured: 0.94 to 1.10. Instructions do not show a copy or a scan of 5,000 entries in C. That takes
+25 µs or more, a third of a verdict in a burst.
+"""
 
 SMALL: Final = Crowd(10, 10, 10)
 LARGER: Final = (Crowd(100, 10, 100), Crowd(10, 100, 100), Crowd(10, 10, 1000), Crowd(100, 100, 100))
@@ -35,13 +45,19 @@ HUGE: Final = Crowd(5000, 5000, 10_000)
 
 TOGETHER: Final = 64
 SLICE: Final = 32
-"""Messages that are judged under one policy before it is the other's turn: 3 ms, so that a busy machine is equally busy for both."""
+"""Messages judged under one policy before the other one's turn.
+
+They take 3 ms, so that a busy machine slows both alike.
+"""
 
 SLICES: Final = 50
 
 
 def work(gate: Crowded, *, together: int) -> int:
-    """The most instructions that a message of a few takes, all of them the first of their subject or burst but one."""
+    """The most instructions that one message takes.
+
+    All messages except one are the first of their subject or burst.
+    """
     return max(instructions(gate.judge, gate.arrivals(2 * together + 4, together=together)))
 
 
@@ -51,7 +67,7 @@ def test_a_verdict_takes_no_more_instructions_than_budgeted(together: int, most:
 
 
 def test_the_same_message_takes_the_same_instructions_each_time() -> None:
-    """Else the budgets above would not say anything."""
+    """Otherwise the budgets above would prove nothing."""
     assert work(Crowded(SMALL), together=1) == work(Crowded(SMALL), together=1)
 
 
@@ -60,8 +76,11 @@ def test_a_policy_ten_times_larger_makes_no_verdict_more_work(crowd: Crowd) -> N
     assert work(Crowded(crowd), together=1) <= work(Crowded(SMALL), together=1) * GROWTH_MOST
 
 
-def test_a_policy_five_hundred_times_larger_makes_no_verdict_dearer() -> None:
-    """In a burst, so that the signature, always the same work, does not hide the rest."""
+def test_policy_500_times_larger_does_not_slow_a_verdict() -> None:
+    """The orders come in a burst.
+
+    One signature for each order would hide the rest of the work.
+    """
     gates = [Crowded(SMALL), Crowded(HUGE)]
     arrivals = [gate.arrivals(TOGETHER, together=TOGETHER)[:SLICE] for gate in gates]
     taken = [[gate.judge_all(some) for gate, some in zip(gates, arrivals, strict=True)] for _ in range(SLICES)]

@@ -1,7 +1,8 @@
-"""What a relay spends on a message: the short form of ``python -m benchmarks.relaycost``, against a real nats-server.
+"""A relay's cost of a message: the short form of ``python -m benchmarks.relaycost``.
 
-A ratio within the run, to one bare libsodium verify measured while the relay works; never a time. Processor time, not the clock on the
-wall; and the best of a few rounds, because whatever else the machine does only ever makes it look dearer.
+It runs a real nats-server. A cost is a ratio to one bare libsodium verify, measured while the relay
+works. It is never a time. Processor time counts, and not elapsed time. The best of a few rounds
+counts, because other work on the machine only adds to a cost.
 """
 
 from __future__ import annotations
@@ -20,13 +21,22 @@ from benchmarks.process import rss_bytes
 from benchmarks.relaycost import TOGETHER, Verify, order_schema
 
 SINGLE_MOST: Final = 4.2
-"""In bare verifies, sealed alone. The best of three rounds measures 2.3 to 2.9; on a machine that does much else, up to 3.6."""
+"""In bare verifies, for a message sealed alone.
+
+The best of three rounds measures 2.3 to 2.9. On a busy machine, it is up to 3.6.
+"""
 
 BURST_MOST: Final = 2.7
-"""The same in bursts of 64, which measures 1.4 to 1.7, and up to 2.2. As before envelopes travelled together: 2.9 and more."""
+"""The same in bursts of 64.
+
+It measures 1.4 to 1.7, and up to 2.2. Without bundles it was 2.9 and more.
+"""
 
 MEMORY_MIB_MOST: Final = 100
-"""Resident, after the load. 55 to 60 measured; the interpreter with what the relay imports is 45 of it."""
+"""Resident memory after the load.
+
+Measured: 55 to 60. The interpreter and the relay's imports take 45 of it.
+"""
 
 ROUNDS: Final = 3
 MESSAGES: Final = 600
@@ -34,7 +44,7 @@ MESSAGES: Final = 600
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The best of the rounds."""
+    """The best of all rounds."""
 
     single: float
     burst: float
@@ -43,7 +53,7 @@ class Measured:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
-    """All figures from one relay."""
+    """All figures are from one relay."""
     return asyncio.run(measure(tmp_path_factory.mktemp("relay")))
 
 

@@ -1,6 +1,7 @@
-"""Run all tests again and again, with and without load, and tell what flickers: ``make soak``.
+"""Run all tests again and again, with and without load, and name unstable tests: ``make soak``.
 
-A test that fails once in a hundred runs makes every red run worth less. ``--runs 20 --loaded 10`` is what the suite must pass.
+A test that fails once in a hundred runs makes every red run worth less. The suite must pass
+``--runs 20 --loaded 10``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ COLUMNS = "{:>4} {:>5} {:>8} {:>7} {:>7} {:>8}  {}"
 
 
 def loads(runs: int, loaded: int, busy: int) -> list[int]:
-    """How much load each run has: ``loaded`` of ``runs`` have ``busy`` processes, spread evenly."""
+    """The load of each run: ``loaded`` of ``runs`` have ``busy`` processes, spread evenly."""
     return [busy if (at + 1) * loaded // runs > at * loaded // runs else 0 for at in range(runs)]
 
 
@@ -32,7 +33,7 @@ def line(run: Run) -> str:
 
 
 def summary(runs: Sequence[Run]) -> list[str]:
-    """How many were green, how long they took, and how often each test failed."""
+    """The number of green runs, their times, and the number of failures of each test."""
     told = []
     for name, some in (("without load", [r for r in runs if not r.load]), ("under load", [r for r in runs if r.load])):
         if some:
@@ -47,7 +48,7 @@ def summary(runs: Sequence[Run]) -> list[str]:
 
 
 def main() -> int:
-    """The command; returns its exit code: 0 if every run was green."""
+    """The command. Returns its exit code, which is 0 if every run was green."""
     parser = argparse.ArgumentParser("soak", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--runs", type=int, default=4, metavar="N", help="how many runs (4)")
     parser.add_argument("--loaded", type=int, metavar="M", help="how many of them under load (every second one)")

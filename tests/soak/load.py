@@ -1,4 +1,4 @@
-"""Load beside a run of the tests: a process for each core that does nothing but compute."""
+"""Load beside a run of the tests: a process for each core that only computes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ while os.getppid() == parent:
     for _ in range(1_000_000):
         pass
 """
-"""Ends with the process that started it, also when that one is killed."""
+"""It ends with the process that started it, also when that process is killed."""
 
 
 @contextlib.contextmanager
 def busy(processes: int) -> Iterator[list[int]]:
-    """Keep ``processes`` cores busy while the body runs; gives the process ids."""
+    """Keep ``processes`` cores busy while the body runs. Yields the process ids."""
     command = [sys.executable, "-S", "-c", _BUSY, str(os.getpid())]
     with contextlib.ExitStack() as stack:
         pids = []

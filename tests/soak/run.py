@@ -1,4 +1,4 @@
-"""One run of the tests, and what came of it."""
+"""One run of the tests, and its result."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from typing import Any, Final
 from tests.soak.load import busy
 
 PARALLEL: Final = ("-n", "auto", "--dist", "loadscope", "--no-loadscope-reorder")
-"""As `make test` runs them."""
+"""The options of ``make test``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What came of one run."""
+    """The result of one run."""
 
     number: int
     load: int
-    """Processes that computed meanwhile."""
+    """Processes that computed during the run."""
     seconds: float
     passed: int
     failed: int
     skipped: int
     failures: tuple[str, ...]
-    """The tests that failed; where pytest itself ended badly, a sentence that says so."""
+    """The tests that failed. If pytest itself failed, a sentence about that."""
 
     @property
     def green(self) -> bool:
-        """Whether everything passed, and there was something to pass."""
+        """Whether at least one test passed and none failed."""
         return not self.failures and self.passed > 0
 
     def row(self) -> dict[str, Any]:
@@ -43,7 +43,10 @@ class Run:
 
 
 def perform(number: int, load: int, arguments: Sequence[str], folder: Path) -> Run:
-    """Run pytest with ``arguments`` beside ``load`` busy processes; its output and report go into ``folder``."""
+    """Run pytest with ``arguments`` beside ``load`` busy processes.
+
+    Its output and its report go into ``folder``.
+    """
     name = folder / f"run-{number:02}"
     report, output = name.with_suffix(".xml"), name.with_suffix(".log")
     report.unlink(missing_ok=True)
@@ -63,14 +66,14 @@ def perform(number: int, load: int, arguments: Sequence[str], folder: Path) -> R
 
 
 def _told(number: int, load: int, seconds: float, code: int, report: Path, output: Path) -> Run:
-    """What the report says, and pytest's exit code where there is no report."""
+    """The content of the report, or pytest's exit code if there is no report."""
     if not report.exists():
         trouble = f"pytest ended with {code} and without a report: see {output}"
         return Run(number, load, seconds, 0, 0, 0, (trouble,))
     cases = list(ET.parse(report).getroot().iter("testcase"))  # noqa: S314  # as above
     bad = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
     skipped = sum(case.find("skipped") is not None for case in cases)
-    # A test whose body and whose end both fail stands there twice.
+    # A test whose body and teardown both fail occurs twice.
     failures = dict.fromkeys(f"{case.get('classname')}::{case.get('name')}" for case in bad)
     if code and not failures:
         failures[f"pytest ended with {code}: see {output}"] = None

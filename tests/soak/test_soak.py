@@ -1,4 +1,4 @@
-"""The soak counts what passed, tells what flickers, and leaves no load behind."""
+"""The soak counts the passed tests, names the unstable ones, and leaves no load behind."""
 
 from __future__ import annotations
 
