@@ -13,27 +13,41 @@ from sealbus_broker.nats.provision import provision
 from sealbus_broker.relay.secrets import BusSecrets
 from tests.contract.ground import Ground, a_policy, make_keys
 
-Stop = Callable[[], Coroutine[Any, Any, None]]
-Start = Callable[[Path, BusSecrets], Coroutine[Any, Any, tuple[str, Stop]]]
+Act = Callable[[], Coroutine[Any, Any, None]]
+Start = Callable[[Path, BusSecrets], Coroutine[Any, Any, tuple[str, Act, Act]]]
+"""Starts a server: its address, how it stops, and how it starts again."""
 
 
-async def in_memory(_: Path, secrets: BusSecrets) -> tuple[str, Stop]:
+async def in_memory(_: Path, secrets: BusSecrets) -> tuple[str, Act, Act]:
     server = MemoryNats(secrets.relay.public, secrets.issuer.public)
     server.start()
 
     async def stop() -> None:
         server.stop()
 
-    return server.url, stop
+    async def start_again() -> None:
+        server.start()
+
+    return server.url, stop, start_again
 
 
-async def for_real(folder: Path, secrets: BusSecrets) -> tuple[str, Stop]:
+async def for_real(folder: Path, secrets: BusSecrets) -> tuple[str, Act, Act]:
     from sealbus_broker.server.process import NatsServer
     from tests.relay.scene import a_config
 
-    server = NatsServer(a_config(folder, secrets), folder)
+    config = a_config(folder, secrets)
+    server = NatsServer(config, folder)
     await server.start()
-    return server.url, server.stop
+
+    async def stop() -> None:
+        await server.stop()
+
+    async def start_again() -> None:
+        nonlocal server
+        server = NatsServer(config, folder)
+        await server.start()
+
+    return server.url, stop, start_again
 
 
 @pytest.fixture(
@@ -46,8 +60,8 @@ async def ground(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     """A server with the bus's configuration, and a relay that admits bots. No stream yet."""
     start: Start = request.param
     secrets, keys = BusSecrets.generate(), make_keys()
-    url, stop = await start(tmp_path, secrets)
-    ground = Ground(url, secrets, keys, a_policy(keys), stop)
+    url, stop, start_again = await start(tmp_path, secrets)
+    ground = Ground(url, secrets, keys, a_policy(keys), stop, start_again)
     try:
         await ground.begin()
         yield ground

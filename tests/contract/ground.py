@@ -115,6 +115,8 @@ class Ground:
     keys: dict[str, SigningKey]
     policy: Policy
     stop: Callable[[], Coroutine[Any, Any, None]]
+    start_again: Callable[[], Coroutine[Any, Any, None]]
+    """Starts the server that was stopped, on the same address and with the same files."""
     relay: HardenedClient = field(init=False)
     admission: Admission = field(init=False)
     complaints: list[str] = field(default_factory=list)
@@ -124,8 +126,24 @@ class Ground:
     async def begin(self) -> None:
         """The relay logs in, and admits bots from now on."""
         self.relay = await self.login()
-        self.admission = Admission(nc=self.relay, issuer=self.secrets.issuer, policy=lambda: self.policy)
+        self.admission = Admission(
+            nc=self.relay,
+            issuer=self.secrets.issuer,
+            policy=lambda: self.policy,
+        )
         await self.admission.start()
+
+    async def restart(self) -> None:
+        """The server stops and starts, and the relay's connection comes back."""
+        before = self.relay.server_id
+        await self.stop()
+        await until(lambda: not self.relay.is_connected, "the connection is lost")
+        await self.start_again()
+        await until(
+            lambda: self.relay.is_connected and self.relay.server_id != before,
+            "the connection is back",
+        )
+        await self.relay.flush()
 
     async def end(self) -> None:
         """Everything ends."""

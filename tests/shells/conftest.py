@@ -23,7 +23,10 @@ async def stage() -> AsyncIterator[Stage]:
     async def stop() -> None:
         server.stop()
 
-    stage = Stage(server.url, secrets, keys, a_policy(keys), stop, server=server)
+    async def start_again() -> None:
+        server.start()
+
+    stage = Stage(server.url, secrets, keys, a_policy(keys), stop, start_again, server=server)
     try:
         await stage.begin()
         yield stage

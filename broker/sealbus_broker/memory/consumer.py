@@ -171,9 +171,13 @@ class Consumer:
     # ---- what operators say ---------------------------------------------------------------------
 
     def pause(self, until_ns: int) -> None:
-        """Deliver nothing before ``until_ns``; 0: go on now."""
+        """Deliver nothing before ``until_ns``; 0: go on.
+
+        As in nats-server, the end of a pause does not wake the requests that wait. They are looked
+        at when the next request or message comes.
+        """
         self._paused_until_ns = until_ns
-        self.pump()
+        self._wake_at(now_ns())
 
     def unpin(self) -> None:
         """Forget who has the pin: the next request gets a new one."""
