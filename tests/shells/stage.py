@@ -23,7 +23,7 @@ from sealbus.protocol.subjects import INBOX
 from sealbus.supervision import Supervisor
 from sealbus_broker.memory.server import MemoryNats
 from tests.contract.ground import Ground, Inbox
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 
 @dataclass(slots=True)
@@ -31,6 +31,17 @@ class Stage(Ground):
     """The server, and who is connected to it."""
 
     server: MemoryNats = field(kw_only=True)
+
+    async def cut_relay(self) -> None:
+        """Cut the relay's connection, and wait until it is back."""
+        before = self.relay.client_id
+        self.server.cut("relay")
+        await self.relay_is_back(before)
+
+    async def relay_is_back(self, before: int | None) -> None:
+        """Wait until the relay has another connection than the one with the number ``before``."""
+        relay = self.relay
+        await until(lambda: relay.is_connected and relay.client_id != before, "the relay is back")
 
     def credentials(self, bot: str) -> Credentials:
         """A bot's credentials."""

@@ -118,9 +118,7 @@ async def test_second_relay_waits_for_the_pin(bus: Stage, worker: Worker) -> Non
 async def test_worker_goes_on_after_a_lost_connection(bus: Stage, worker: Worker) -> None:
     await send(bus, b"1")
     await until(lambda: worker.judged == [b"1"])
-    bus.server.cut("relay")
-    await until(lambda: not bus.relay.is_connected)
-    await until(lambda: bus.relay.is_connected, "it is back")
+    await bus.cut_relay()
     worker.worker.on_back()
     await send(bus, b"2")
     await until(lambda: worker.judged == [b"1", b"2"], "it goes on")

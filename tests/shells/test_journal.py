@@ -80,10 +80,10 @@ async def test_lost_acknowledgement_is_asked_for_again(stage: Stage, journal: Jo
         return receipt
 
     stream.store = store_and_lose  # type: ignore[method-assign,assignment]
+    before = stage.relay.client_id
     storing = asyncio.create_task(journal.store(entries("a")))
-    await until(lambda: not stage.relay.is_connected, "it is lost")
+    await stage.relay_is_back(before)
     journal.on_lost()
-    await until(lambda: stage.relay.is_connected, "it is back")
     journal.on_back()
     async with asyncio.timeout(PATIENCE_S):
         assert await storing == [Stored("OWN", 1, True)]

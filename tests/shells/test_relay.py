@@ -1,0 +1,171 @@
+"""A whole relay on a server in memory: restarts, succession, refusal to serve, and the end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from sealbus import Bot, Message
+from sealbus.life import connecting
+from sealbus.protocol.streams import LIVE
+from sealbus_broker.errors import StreamsUnusable
+from sealbus_broker.memory import stream as stream_module
+from sealbus_broker.policy.scaffold import scaffold
+from sealbus_broker.relay import clocks
+from sealbus_broker.relay.relay import Relay
+from sealbus_broker.testing.bus import TestBus
+from sealbus_broker.testing.door import DoorInProcess
+from sealbus_broker.testing.refusals import expect_refused
+from tests.shells.stage import soon
+from tests.waiting import PATIENCE_S, until
+
+GREETING = {"text": "hello"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that ``sealbus init`` writes."""
+    monkeypatch.setattr(connecting, "BACKOFF_FIRST_S", 0.01)
+    scaffold(tmp_path / "hello", "hello")
+    return tmp_path / "hello"
+
+
+@pytest.fixture
+async def bus(folder: Path) -> AsyncIterator[TestBus]:
+    async with TestBus(folder) as bus:
+        yield bus
+
+
+class Second:
+    """Another relay on the bus of a test."""
+
+    def __init__(self, bus: TestBus) -> None:
+        self.stopping = asyncio.Event()
+        self.ready = asyncio.Event()
+        self.relay = Relay(
+            servers=[bus._server.url],
+            secrets=bus._secrets,
+            policy=lambda: bus._policy,
+            name="second",
+            make_door=DoorInProcess,
+        )
+        self.running = asyncio.create_task(self.relay.run(self.stopping, self.ready.set))
+
+    async def stop(self) -> None:
+        """End it; raise what ended it."""
+        self.stopping.set()
+        async with asyncio.timeout(PATIENCE_S):
+            await self.running
+
+
+async def answering(bus: TestBus) -> None:
+    """A bot that tells the time."""
+    clock = Bot(bus.credentials("clock"))
+
+    @clock.reply("clock.ask")
+    async def tell(_: Message) -> dict[str, str]:
+        return {"time": "2026-11-26T08:00:00Z"}
+
+    await bus.connect(clock)
+
+
+async def restart(bus: TestBus, *bots: Bot) -> None:
+    """The server stops and starts; return when ``bots`` are back."""
+    back = [asyncio.Event() for _ in bots]
+    for bot, event in zip(bots, back, strict=True):
+        bot.on_connected(event.set)
+    bus._server.stop()
+    bus._server.start()
+    for event in back:
+        await soon(event)
+
+
+async def test_stored_messages_outlive_the_server(bus: TestBus) -> None:
+    greeter = await bus.bot("greeter")
+    await greeter.publish("greetings.sent", GREETING)
+    await restart(bus, greeter)
+    await greeter.publish("greetings.sent", {"text": "again"})
+    listener = await bus.bot("listener")
+    texts = []
+    async with listener.messages("greetings.sent", start="all") as messages:
+        async for message in messages:
+            texts.append(message.payload["text"])
+            if len(texts) == 2:
+                break
+    assert texts == ["hello", "again"]
+
+
+async def test_live_messages_go_on_after_a_restart(bus: TestBus) -> None:
+    await answering(bus)
+    listener = await bus.bot("listener")
+    await listener.request("clock.ask", {"zone": "UTC"})
+    clock = bus._bots[0]
+    await restart(bus, listener, clock)
+    async with asyncio.timeout(PATIENCE_S):
+        answer = await listener.request("clock.ask", {"zone": "UTC"})
+    assert answer.bot == "clock"
+    assert LIVE in bus._server.jetstream.streams
+
+
+async def test_next_relay_serves(bus: TestBus) -> None:
+    greeter = await bus.bot("greeter")
+    assert (await greeter.publish("greetings.sent", GREETING)).relay == "test"
+    second = Second(bus)
+    await soon(second.ready)
+    bus._stopping.set()
+    assert bus._running is not None
+    await bus._running
+    assert (await greeter.publish("greetings.sent", GREETING)).relay == "second"
+    await bus.bot("listener")  # it admits as well
+    await second.stop()
+
+
+async def test_relay_refuses_foreign_streams(bus: TestBus) -> None:
+    streams = bus._server.jetstream.streams
+    streams["HEALTH"].config = streams["HEALTH"].config | {"allow_rollup_hdrs": True}
+    second = Second(bus)
+    with pytest.raises(StreamsUnusable, match="stream HEALTH is not as the bus needs it"):
+        await second.running
+
+
+async def test_relay_waits_for_the_servers_clock(
+    bus: TestBus,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(clocks, "LOOK_S", 0.02)
+    ahead = SimpleNamespace(time_ns=lambda: time.time_ns() + 3600 * 10**9)
+    with monkeypatch.context() as wrong:
+        wrong.setattr(stream_module, "time", ahead)
+        second = Second(bus)
+        await until(lambda: looks(bus) >= 3, "it has looked again and again")
+        assert not second.ready.is_set()
+    await soon(second.ready)
+    await second.stop()
+
+
+def looks(bus: TestBus) -> int:
+    """How many connections of the second relay the server has seen."""
+    return bus._server._count - 2
+
+
+async def test_stop_without_a_server_ends_soon(bus: TestBus) -> None:
+    bus._server.stop()
+    bus._stopping.set()
+    assert bus._running is not None
+    async with asyncio.timeout(PATIENCE_S):
+        await bus._running
+    bus._server.start()
+
+
+async def test_refused_message_is_kept_across_a_restart(bus: TestBus) -> None:
+    greeter = await bus.bot("greeter")
+    with expect_refused("schema"):
+        await greeter.publish("greetings.sent", {})
+    await restart(bus, greeter)
+    (kept,) = await bus.quarantine("schema")
+    assert kept.bot == "greeter"
