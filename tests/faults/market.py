@@ -1,4 +1,7 @@
-"""A bus with many bots, each with an attacker on its wire, and handlers in processes of their own."""
+"""A bus with many bots.
+
+An attacker is on the wire of each bot, and the handlers are processes of their own.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +38,10 @@ LIMITS: Final = """\
   clock_skew: 100ms
   ingress_wait: 2s
 """
-"""The shortest with which an honest message still gets through on a busy machine: the shorter, the sooner a ledger forgets. A bot asks
-for its grants with a live message of five seconds."""
+"""The shortest limits with which an honest message still gets through on a busy machine.
+
+Short limits let a ledger forget soon. A bot asks for its grants with a live message of 5 seconds.
+"""
 
 POLICY: Final = """\
 version: 1
@@ -66,10 +71,13 @@ _processes.set_forkserver_preload(["sealbus", "tests.faults.market"])
 
 
 class Market(Shop):
-    """A shop with a policy of its own: ``count`` bots that send, one that handles."""
+    """A shop with a policy of its own: ``count`` bots that send, and one that handles."""
 
     def __init__(self, folder: Path, count: int, limits: str = LIMITS, first: int = 0) -> None:
-        """``first``: the number of the first sender. Where markets share a process, each sender needs another name (:func:`wiretap`)."""
+        """``first`` is the number of the first sender.
+
+        Markets that share a process need different names for their senders (:func:`wiretap`).
+        """
         super().__init__(folder)
         self.traders = [f"t{number}" for number in range(first, first + count)]
         bots = "".join(f"  {name}:\n    roles: [trader]\n" for name in self.traders)
@@ -84,27 +92,30 @@ class Market(Shop):
             make_key(self.bus, bot, facts, datetime.now(UTC))
 
     def policy(self) -> Policy:
-        """As the relay reads it."""
+        """The policy as the relay reads it."""
         return self.bus.policy()
 
 
-# ---- handlers --------------------------------------------------------------------------------------------------------
+# ---- handlers ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Handled:
-    """What a handler wrote down."""
+    """A line that a handler wrote down."""
 
     bot: str
     number: int
     nonce: str
     stamp: str
-    """Of its bytes: two acceptances have two stamps."""
+    """The SHA-256 of the stamp: two acceptances have two stamps."""
     live: bool
 
 
 def hearer(credentials: str, diary: str, before: Callable[[], None] = lambda: None) -> None:
-    """A process: write down what comes, until killed or told to stop. ``before``: called first by each handler."""
+    """A process that writes down its messages until it is killed or told to stop.
+
+    Each handler calls ``before`` first.
+    """
     with Path(diary).open("ab", buffering=0) as file:
 
         def note(message: Message, *, live: bool) -> None:
@@ -147,7 +158,7 @@ class Hearer:
 
     @classmethod
     def start(cls, market: Market, name: str, target: Callable[[str, str], None] = hearer) -> Self:
-        """Start one; its diary is ``name``."""
+        """Start a hearer. Its diary is ``name``."""
         diary = market.bus.path / f"{name}.jsonl"
         diary.touch()
         process = _processes.Process(
@@ -158,34 +169,34 @@ class Hearer:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """The id of the process."""
         assert self.process.pid is not None
         return self.process.pid
 
     @property
     def lines(self) -> Iterator[Handled]:
-        """What it has handled so far."""
+        """The messages that it has handled so far."""
         for text in self.diary.read_text().splitlines():
-            with contextlib.suppress(ValueError):  # the last line of one that was killed
+            with contextlib.suppress(ValueError):  # the last line of a killed process
                 fields = json.loads(text)
                 if fields:
                     yield Handled(**fields)
 
     @property
     def ready(self) -> bool:
-        """Whether it was connected once."""
+        """Whether it has ever been connected."""
         return self.diary.stat().st_size > 0
 
 
-# ---- the wire --------------------------------------------------------------------------------------------------------
+# ---- the wire ------------------------------------------------------------------------------------
 
 
 @dataclass
 class Wiretap:
-    """Everything that this process's bots publish."""
+    """Everything that the bots of this process publish."""
 
     captured: dict[str, dict[bytes, bool]] = field(default_factory=dict)
-    """By bot: envelopes in the order in which they were first sent, and whether they went to be judged live."""
+    """By bot: its envelopes, the first sent first, and whether each was sent live."""
 
     def take(self, subject: str, data: bytes) -> None:
         """Read one NATS message."""
@@ -198,7 +209,7 @@ class Wiretap:
 
 @contextmanager
 def wiretap() -> Iterator[Wiretap]:
-    """In the block, whoever reads the network has what the bots of this process publish."""
+    """Inside the block, the attacker gets everything that the bots of this process publish."""
     tap, original = Wiretap(), HardenedClient.publish
 
     async def publish(self: HardenedClient, subject: str, payload: bytes = b"", *args: Any, **options: Any) -> None:
@@ -214,7 +225,7 @@ def wiretap() -> Iterator[Wiretap]:
 
 @asynccontextmanager
 async def raw_session(market: Market, bot: str) -> AsyncIterator[Session]:
-    """A session of ``bot`` without the client around it, that comes back when it is lost."""
+    """A session of ``bot`` without a client around it, which comes back when it is lost."""
 
     async def nothing(_: HardenedClient) -> None:
         pass
@@ -228,7 +239,7 @@ async def raw_session(market: Market, bot: str) -> AsyncIterator[Session]:
 
 
 async def send_raw(session: Session, bot: str, data: bytes, *, live: bool) -> bool:
-    """Send bytes as they are; whether they were sent."""
+    """Send bytes unchanged. Returns whether they were sent."""
     if not session.is_up:
         return False
     client = await session.client()
@@ -239,7 +250,7 @@ async def send_raw(session: Session, bot: str, data: bytes, *, live: bool) -> bo
     return True
 
 
-# ---- the store -------------------------------------------------------------------------------------------------------
+# ---- the store -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -254,7 +265,7 @@ class Accepted:
 
 
 async def read_store(market: Market) -> list[tuple[Accepted, bytes, bytes]]:
-    """What ACCEPTED holds of the traders' messages, each with its stamp and its envelope."""
+    """The messages of the traders in ACCEPTED, each with its stamp and its envelope."""
     found: list[tuple[Accepted, bytes, bytes]] = []
     async with AsyncExitStack() as stack:
         nc = await market.nats()

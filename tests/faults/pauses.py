@@ -1,4 +1,7 @@
-"""What befalls a bus, drawn from a seed: which process stops when, for how long, and whether it ever goes on."""
+"""The troubles of a bus, drawn from a seed.
+
+A trouble says which process stops, when, for how long, and whether it goes on.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,25 @@ from random import Random  # noqa: TID251  # a seed makes a run repeatable
 from typing import Final
 
 TARGETS: Final = ("relay", "relay", "relays", "server", "server", "hearer", "relay+server")
-"""Who is stopped: one relay, both, nats-server, one handler's process, or one relay and nats-server with it."""
+"""The stopped processes: relays, nats-server, a handler's process, or relay and server together."""
 
 KILLED: Final = ("relay", "server", "hearer")
 
 SHORT_S: Final = ((0.02, 0.3), (0.3, 2.0), (2.0, 6.0))
-"""A turn of the scheduler; about as long as a message may wait; longer than a time-out of the relay's."""
+"""Three kinds of pauses, in seconds.
+
+They are a turn of the scheduler, about the time that a message may wait, and longer than a time-out
+of the relay.
+"""
 
 IN_HAND_S: Final = (10.5, 13.0)
-"""Longer than the server waits for a relay before it gives the message to another, and than a stream verdict keeps."""
+"""Longer than the server waits for a relay before it gives the message to another.
+
+It is also longer than the shelf life of a verdict on a stored subject.
+"""
 
 GAP_S: Final = (0.3, 2.5)
-"""Between two pauses."""
+"""The time between two pauses, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +36,14 @@ class Trouble:
     """One stop or kill."""
 
     after_s: float
-    """Since the one before ended."""
+    """The time since the end of the trouble before."""
     target: str
     pause_s: float | None
-    """``None``: it is killed, and another is started."""
+    """``None`` if the process is killed and another is started."""
 
 
 def plan(seed: int, window_s: float) -> list[Trouble]:
-    """The troubles of one run: short ones and kills, and among them one that is longer than the ledger remembers."""
+    """Short troubles and kills, and one stop that is longer than the ledger remembers."""
     chance = Random(seed)
     troubles = [_short(chance) for _ in range(chance.randint(5, 9))]
     target = chance.choice(("relay", "relays", "server", "relay+server"))

@@ -1,4 +1,7 @@
-"""Where a running bus is stopped: each step of an acceptance, in the order of the argument in ``docs/threats.md``."""
+"""The places where a running bus is stopped.
+
+They are the steps of an acceptance, in the order of the argument in ``docs/threats.md``.
+"""
 
 from __future__ import annotations
 
@@ -8,35 +11,38 @@ from typing import Final
 SECOND_S: Final = 1.0
 
 TAKEN_OVER_S: Final = 2.5
-"""Longer than a partition waits for a relay that is silent."""
+"""Longer than a partition waits for a silent relay."""
 
 LATE_S: Final = 10.4
-"""Longer than a verdict keeps, and than clocks may differ on top of it."""
+"""Longer than the shelf life of a verdict and the clock difference together."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """Where something stops."""
+    """A place where a process stops."""
 
     name: str
     number: str
-    """Of the step in the argument."""
+    """The number of the step in the argument."""
     where: str
     trap: str
-    """In :mod:`tests.faults.traps`."""
+    """The name of the trap in :mod:`tests.faults.traps`."""
     after: str = ""
-    """Where the other relay has to be stopped first, so that somebody comes there."""
+    """The trap at which the other relay must stop first, so that a process comes to this one."""
     server: bool = False
-    """Whether nats-server is stopped there, and not who comes there."""
+    """Whether nats-server is stopped, and not the process that comes to the trap."""
     live: bool = False
     copy: bool = False
-    """Whether what comes there is a copy of what was accepted before."""
+    """Whether the message is a copy of one that was accepted before."""
     bad: bool = False
-    """Whether the schema refuses it."""
+    """Whether the schema refuses the message."""
     restart: bool = False
-    """Whether nats-server is killed and started again, which leads there."""
+    """Whether nats-server is killed and started again, which leads to the trap."""
     pause_s: float | None = None
-    """How long, in the short version; ``None``: until the sender has its verdict, by way of the other relay."""
+    """How long the stop lasts in the short version.
+
+    ``None`` if it lasts until the sender has its verdict from the other relay.
+    """
 
 
 _STREAM: Final = (
@@ -44,14 +50,14 @@ _STREAM: Final = (
     Step("judged", "3", "it is judged, and not stamped", "judged"),
     Step("stamped", "3, 4", "it is stamped, and not written", "stamped"),
     Step("written", "4, 9", "it is written, and not confirmed", "written"),
-    Step("confirmed", "9", "its storing is confirmed, and that not read", "confirmed"),
+    Step("confirmed", "9", "it is confirmed, and the relay has not read that", "confirmed"),
     Step("stored", "9", "it is accepted, and its sender not told", "stored"),
-    Step("answered", "9", "its sender is told, and INGRESS not", "answered"),
+    Step("answered", "9", "its sender is told, and INGRESS is not", "answered"),
     Step("copy-judged", "3, 7", "a copy of it is judged, and not stamped", "judged", copy=True, pause_s=TAKEN_OVER_S),
     Step("copy-stamped", "4, 7", "a copy is stamped, and not written", "stamped", copy=True, pause_s=TAKEN_OVER_S),
     Step("copy-found", "7", "the store has the id, and its copy is not read", "found", copy=True, pause_s=TAKEN_OVER_S),
-    Step("refused", "11", "a message is refused, and INGRESS not told", "refused", bad=True),
-    Step("refusal-confirmed", "11", "INGRESS is told, and the sender not", "refusal-confirmed", bad=True),
+    Step("refused", "11", "a message is refused, and INGRESS is not told", "refused", bad=True),
+    Step("refusal-confirmed", "11", "INGRESS is told, and the sender is not", "refusal-confirmed", bad=True),
     Step(
         "ledger-read",
         "8",
@@ -71,7 +77,7 @@ _LIVE: Final = (
 _SERVER: Final = (
     Step("server-before-write", "4", "a message is about to be written", "stamped", server=True, pause_s=SECOND_S),
     Step("server-copy", "4, 7", "a copy is about to be written", "stamped", server=True, copy=True, pause_s=SECOND_S),
-    Step("server-late", "4, 9", "the same, for longer than a verdict keeps", "stamped", server=True, pause_s=LATE_S),
+    Step("server-late", "4, 9", "the same, for longer than the shelf life", "stamped", server=True, pause_s=LATE_S),
     Step("server-written", "4, 9", "a message has just been written", "written", server=True, pause_s=SECOND_S),
     Step("server-answered", "9", "INGRESS is about to be told", "answered", server=True, pause_s=SECOND_S),
     Step(
@@ -85,16 +91,22 @@ _SERVER: Final = (
     ),
 )
 OF_SUBSCRIBERS: Final = (
-    Step("delivered", "4", "a message is there, and not looked at", "delivered", pause_s=SECOND_S),
+    Step("delivered", "4", "a message is there, and not checked", "delivered", pause_s=SECOND_S),
     Step("looked", "4", "it is not void, and its handler not called", "looked", pause_s=SECOND_S),
     Step("handled", "4", "it is handled, and not acknowledged", "handled", pause_s=SECOND_S),
-    Step("heard", "4", "a live message is there, and not looked at", "heard", live=True, pause_s=SECOND_S),
+    Step("heard", "4", "a live message is there, and not checked", "heard", live=True, pause_s=SECOND_S),
     Step("heard-looked", "4", "it is young enough, and its handler not called", "looked", live=True, pause_s=SECOND_S),
 )
 STEPS: Final = (*_STREAM, *_LIVE, *_SERVER, *OF_SUBSCRIBERS)
 
 CLOSING: Final = Step(
-    "closing", "10", "what another relay has stamped is refused, and its id not closed", "closing", after="stamped"
+    "closing",
+    "10",
+    "a message that another relay has stamped is refused, and its id is not closed",
+    "closing",
+    after="stamped",
 )
-"""Reached only where a message may wait for less than the ten seconds after which it is delivered again: in the
-long version alone."""
+"""Only the long version reaches it.
+
+A message must be allowed to wait for less than the ten seconds before it is delivered again.
+"""

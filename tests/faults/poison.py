@@ -1,11 +1,13 @@
-"""Messages that always fail among good ones: the good ones are handled without delay, the others end in the quarantine.
+"""Messages that always fail, among good ones.
+
+The good ones are handled without delay. The others end in the quarantine.
 
 ::
 
     python -m tests.faults.poison --count 2000
 
-Publishes ``--count`` of each, mixed, and handles them with one handler at a time that never waits. The policy's ten attempts take
-four minutes. ``--attempts`` asks for less.
+The program publishes ``--count`` messages of each kind, mixed. One handler at a time handles them,
+and never waits. The policy's ten attempts take four minutes. ``--attempts`` asks for fewer.
 """
 
 from __future__ import annotations
@@ -27,34 +29,34 @@ from sealbus.protocol.subjects import consumer_name
 from tests.faults.yard import DURABLE, Yard, say
 
 GAP_S: Final = 2.0
-"""How long the good messages may be held up."""
+"""The longest delay of the good messages."""
 
 AT_ONCE: Final = 250
 
 
 class Poison(Exception):
-    """What the handler raises for a message that always fails."""
+    """The error of the handler for a message that always fails."""
 
 
 @dataclass
 class Outcome:
-    """What became of the messages."""
+    """The outcome of the messages."""
 
     tries: Counter[int]
     good: list[int]
     good_s: float
-    """How long the good ones took, from the first message of all to the last good one."""
+    """The time from the first message of all to the last good one."""
     longest_gap_s: float
-    """Longest time between two good ones."""
+    """The longest time between two good ones."""
     parked: int
     parked_s: float
-    """Until the last failing one was parked."""
+    """The time until the last failing one was parked."""
     in_hand: int
-    """Messages of the subscription that are not done."""
+    """Messages of the subscription that are not finished."""
 
 
 async def play(yard: Yard, count: int, attempts: int | None) -> Outcome:
-    """Publish ``count`` good and as many failing messages, and handle them until the last is done."""
+    """Publish ``count`` messages of each kind, and handle them until the last is finished."""
     async with yard.bot("boss") as boss:
         for first in range(0, 2 * count, AT_ONCE):
             numbers = range(first, min(first + AT_ONCE, 2 * count))
@@ -89,7 +91,7 @@ async def play(yard: Yard, count: int, attempts: int | None) -> Outcome:
 
 
 def faults(outcome: Outcome, count: int, attempts: int) -> list[str]:
-    """What is not as promised."""
+    """All broken promises."""
     wrong = []
     if outcome.good != list(range(0, 2 * count, 2)):
         wrong.append(f"{len(outcome.good)} good ones handled, {len(set(outcome.good))} of them different")
@@ -100,7 +102,7 @@ def faults(outcome: Outcome, count: int, attempts: int) -> list[str]:
     if outcome.in_hand:
         wrong.append(f"{outcome.in_hand} messages are not done")
     if outcome.longest_gap_s > GAP_S:
-        wrong.append(f"the good ones were held up for {outcome.longest_gap_s:.1f} s")
+        wrong.append(f"the good ones were delayed for {outcome.longest_gap_s:.1f} s")
     return wrong
 
 
@@ -111,8 +113,8 @@ async def _main(count: int, attempts: int | None) -> int:
             outcome = await play(yard, count, attempts)
     wrong = faults(outcome, count, attempts or 10)
     say(
-        f"{len(outcome.good)} good ones handled in {outcome.good_s:.1f} s, never held up for more than "
-        f"{outcome.longest_gap_s:.2f} s; {outcome.parked} failing ones tried "
+        f"{len(outcome.good)} good ones handled in {outcome.good_s:.1f} s, never delayed for more "
+        f"than {outcome.longest_gap_s:.2f} s; {outcome.parked} failing ones tried "
         f"{sorted(set(outcome.tries.values()))} times and parked within {outcome.parked_s:.0f} s"
     )
     for fault in wrong:
@@ -121,12 +123,12 @@ async def _main(count: int, attempts: int | None) -> int:
 
 
 def main() -> int:
-    """Run from the command line; 1 if anything was wrong."""
+    """Run from the command line. Returns 1 if anything was wrong."""
     parser = argparse.ArgumentParser(description="Failing messages among good ones.")
     parser.add_argument("--count", type=int, default=2000, help="of each kind")
     parser.add_argument("--attempts", type=int, help="by default the policy's 10")
     given = parser.parse_args()
-    # Each failure is a traceback in the log: twenty thousand of them say nothing more.
+    # Each failure writes a traceback into the log. Twenty thousand of them say no more than one.
     logging.getLogger("sealbus").setLevel(logging.CRITICAL)
     return asyncio.run(_main(given.count, given.attempts))
 

@@ -1,19 +1,24 @@
-"""Seeded schedules of pauses and kills, with captured copies in flight: is each message accepted once, and is none lost?
+"""Seeded schedules of pauses and kills, with captured copies in flight.
+
+Each message must be accepted once, and none may be lost.
 
 ::
 
     python -m tests.faults.schedules --runs 1000 --seed 1 [--json]
 
-A run is one honest bot with an attacker on its wire, on a bus that is being stopped and killed. The attacker has a session of the bot,
-reads every envelope that the bot sends, and submits copies: at once, a moment later, and all that are fresh just before something stops.
-``--together`` runs share a bus and what befalls it (:mod:`tests.faults.pauses`): two relays, nats-server and two handlers' processes
-are stopped (SIGSTOP) for 20 ms to 13 s, or killed and started again, and one stop is longer than the ledger remembers.
-The limits are the shortest that an honest message survives (:data:`tests.faults.market.LIMITS`).
+A run is one honest bot on a bus that is stopped and killed. An attacker is on the bot's wire. He
+has a session of the bot, and reads every envelope that the bot sends. He submits copies at once and
+a moment later. Just before a process stops, he submits all copies that are fresh.
 
-For each run is checked:
+``--together`` runs share a bus and its troubles (:mod:`tests.faults.pauses`). Two relays,
+nats-server and two handlers' processes are stopped (SIGSTOP) for 20 ms to 13 s, or killed and
+started again. One stop is longer than the ledger remembers. The limits are the shortest that an
+honest message survives (:data:`tests.faults.market.LIMITS`).
 
-* No nonce reaches handlers through two acceptances: two deliveries with different stamps.
-* No message that was accepted is lost: a handler gets it.
+The checks of each run are:
+
+* No nonce reaches handlers through two acceptances, which are two deliveries with different stamps.
+* Every accepted message reaches a handler.
 * No message that was told as refused is handled.
 """
 
@@ -49,37 +54,43 @@ PUBLISH_S: Final = 20.0
 """How long the honest bot waits for a verdict."""
 
 FRESH_MS: Final = {False: 2_000, True: 5_000}
-"""How old a copy may be to be worth submitting, stored and live: the times-to-live of the limits."""
+"""How old a copy may be, stored and live, in ms: the times-to-live of the limits."""
 
 SPEAKS_S: Final = (0.4, 3.0)
 COPIES_S: Final = (0.2, 3.0)
-"""Between two messages of a bot, and between two submissions of its attacker, where 25 share a bus. More wait for each other longer."""
+"""The time between two messages of a bot, and between two copies of its attacker.
+
+This is for 25 bots on a bus. With more bots the times are longer.
+"""
 
 LEAD_S: Final = (0.0, 0.15)
-"""From the alarm until something stops: what was sent meanwhile is at any step of its way."""
+"""The time from the alarm until a process stops.
+
+The messages that are sent meanwhile are at any step of their way.
+"""
 
 COPIES: Final = 8
 """How often each fresh envelope is submitted after an alarm."""
 
 LIVE_SHARE: Final = 0.4
-"""How many of the messages go live."""
+"""The share of the messages that are sent live."""
 
 
 @dataclass
 class Run:
-    """One bot and its attacker: what happened."""
+    """One bot and its attacker, and their results."""
 
     seed: int
     bot: str
     outcomes: dict[int, str] = field(default_factory=dict)
     """By number: ``accepted``, ``refused`` or ``unresolved``."""
     reasons: list[str] = field(default_factory=list)
-    """Of the refusals."""
+    """The reasons of the refusals."""
     live: set[int] = field(default_factory=set)
-    """The numbers that went live."""
+    """The numbers that were sent live."""
     copies: int = 0
     twice_in_store: int = 0
-    """Nonces that ACCEPTED holds under two stamps."""
+    """The number of nonces that ACCEPTED has under two stamps."""
     wrong: list[str] = field(default_factory=list)
 
 
@@ -97,7 +108,7 @@ class Report:
     accepted: int = 0
     refused: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
-    """Of the refusals."""
+    """How many refusals had each reason."""
     unresolved: int = 0
     copies: int = 0
     twice_in_store: int = 0
@@ -109,7 +120,7 @@ class Report:
     took_s: float = 0.0
 
     def add(self, day: Day) -> None:
-        """Add what happened on one bus."""
+        """Add the results of one bus."""
         self.buses += 1
         self.stops += day.stops
         self.kills += day.kills
@@ -134,18 +145,21 @@ class Report:
             self.refused_and_handled += kinds[DENIED]
 
     def table(self) -> Iterator[str]:
-        """For people."""
+        """The report as lines for people."""
+        stored_twice = f"{self.twice_in_store} (in {self.runs_with_twice_in_store} schedules)"
+        handled_twice = f"{self.handled_twice} (in {self.runs_with_handled_twice} schedules)"
         rows = {
             "schedules": f"{self.runs} on {self.buses} buses, in {self.took_s / 60:.1f} min",
             "stops and kills": f"{self.stops} and {self.kills}",
-            "longest stop": f"{self.longest_stop_s:.1f} s; the ledger remembers {self.window_s:.1f} s",
+            "longest stop": f"{self.longest_stop_s:.1f} s",
+            "memory of the ledger": f"{self.window_s:.1f} s",
             "honest messages": f"{self.published}",
             "  accepted": f"{self.accepted}",
             "  refused": ", ".join([f"{self.refused}", *(f"{reason} {n}" for reason, n in self.reasons.items())]),
             "  unresolved": f"{self.unresolved}",
             "captured copies submitted": f"{self.copies}",
-            "nonces stored twice": f"{self.twice_in_store} (in {self.runs_with_twice_in_store} schedules)",
-            "nonces HANDLED TWICE": f"{self.handled_twice} (in {self.runs_with_handled_twice} schedules)",
+            "nonces stored twice": stored_twice,
+            "nonces HANDLED TWICE": handled_twice,
             "accepted and LOST": f"{self.lost}",
             "told refused, and HANDLED": f"{self.refused_and_handled}",
         }
@@ -154,7 +168,7 @@ class Report:
 
     @property
     def failed(self) -> bool:
-        """Whether anything was not as it must be."""
+        """Whether a promise was broken."""
         return bool(self.handled_twice or self.lost or self.refused_and_handled)
 
 
@@ -162,10 +176,10 @@ TWICE, LOST, DENIED = "handled twice", "lost", "refused and handled"
 
 
 class Day:
-    """One bus, what befalls it, and the runs that share it."""
+    """One bus, its troubles, and the runs that share it."""
 
     def __init__(self, market: Market, seeds: range, troubles: Sequence[Trouble] | None = None) -> None:
-        """``troubles``: drawn from the first seed, unless given."""
+        """``troubles`` are drawn from the first seed, unless given."""
         seed = seeds.start
         self.market = market
         self.window_s = market.policy().ledger_window_ms / 1000
@@ -175,16 +189,16 @@ class Day:
         self.longest_stop_s = 0.0
         self._seed = seed
         self._hearers: list[Hearer] = []
-        """Those that live."""
+        """The living ones."""
         self._started: list[Hearer] = []
-        """All of them, with what they wrote down."""
+        """All of them, with the lines that they wrote down."""
         self._relays = 0
         self._over = asyncio.Event()
         self._alarm = asyncio.Condition()
-        """Notified just before something stops: bots speak now, and who has copies submits them."""
+        """Notified just before a process stops: then bots publish, and attackers submit copies."""
 
     async def play(self, tap: Wiretap) -> None:
-        """Let it happen, and check it."""
+        """Play the day, and check its results."""
         for _ in range(2):
             await self._start_relay()
         self._hearers = [self._start_hearer() for _ in range(2)]
@@ -203,7 +217,7 @@ class Day:
             for hearer in self._started:
                 hearer.process.kill()
 
-    # ---- what befalls it -----------------------------------------------------------------------------------------
+    # ---- troubles --------------------------------------------------------------------------------
 
     async def _befall(self) -> None:
         chance = Random(self._seed)
@@ -219,7 +233,7 @@ class Day:
                 self.stops += 1
                 self.longest_stop_s = max(self.longest_stop_s, trouble.pause_s)
                 await self._stop(trouble, chance)
-        await asyncio.sleep(3.0)  # what the last one held up goes on
+        await asyncio.sleep(3.0)  # the work that the last trouble delayed goes on
 
     async def _stop(self, trouble: Trouble, chance: Random) -> None:
         pids = [pid for target in trouble.target.split("+") for pid in self._pids(target, chance)]
@@ -268,7 +282,7 @@ class Day:
         self._started.append(hearer)
         return hearer
 
-    # ---- one run -------------------------------------------------------------------------------------------------
+    # ---- one run ---------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def _at_work(self, run: Run, tap: Wiretap) -> AsyncIterator[asyncio.Future[tuple[None, None]]]:
@@ -311,10 +325,10 @@ class Day:
                 return await self._alarm.wait()
         return False
 
-    # ---- what must hold ------------------------------------------------------------------------------------------
+    # ---- the promises ----------------------------------------------------------------------------
 
     async def _wait_for_handlers(self) -> None:
-        """All that was accepted is handled; what is lost is told apart by patience alone."""
+        """Wait until every accepted message is handled, or until patience is over."""
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             handled = {(line.bot, line.number) for hearer in self._started for line in hearer.lines}
@@ -346,7 +360,10 @@ class Day:
 
 
 async def _publish(run: Run, bot: Bot, number: int, *, resumes: bool) -> None:
-    """Publish one message; where its verdict is not known, ``resumes`` asks once more under its nonce."""
+    """Publish one message.
+
+    With ``resumes``, it is published once more under its nonce if there is no verdict.
+    """
     nonce: bytes | None = None
     way = "pulse" if number in run.live else "work"
     for _ in range(1 + resumes):
@@ -366,7 +383,10 @@ async def _publish(run: Run, bot: Bot, number: int, *, resumes: bool) -> None:
 
 
 def _owed(run: Run) -> list[int]:
-    """The messages that a handler must get. A live one is delivered to whoever is there."""
+    """The messages that a handler must get.
+
+    A live message is only delivered to bots that are connected.
+    """
     return [n for n, outcome in run.outcomes.items() if outcome == "accepted" and n not in run.live]
 
 
@@ -382,11 +402,14 @@ def _fresh(tap: Wiretap, bot: str) -> list[tuple[bytes, bool]]:
     return found
 
 
-# ---- many of them ----------------------------------------------------------------------------------------------------
+# ---- many runs -----------------------------------------------------------------------------------
 
 
 async def play_many(seed: int, runs: int, together: int, at_once: int) -> Report:
-    """Let ``runs`` schedules happen, ``together`` on a bus, ``at_once`` buses at a time."""
+    """Play ``runs`` schedules.
+
+    ``together`` of them share a bus, and ``at_once`` buses run at a time.
+    """
     report, places, began = Report(), asyncio.Semaphore(at_once), time.monotonic()
 
     async def one(seeds: range) -> None:
@@ -399,7 +422,8 @@ async def play_many(seed: int, runs: int, together: int, at_once: int) -> Report
         for run in day.runs:
             for wrong in run.wrong:
                 tell(f"seed {run.seed}, {run.bot}: {wrong}")
-        tell(f"{report.runs} of {runs} schedules; {report.handled_twice} handled twice, {report.lost} lost")
+        so_far = f"{report.handled_twice} handled twice, {report.lost} lost"
+        tell(f"{report.runs} of {runs} schedules; {so_far}")
 
     with wiretap() as tap:
         end = seed + runs
@@ -409,20 +433,20 @@ async def play_many(seed: int, runs: int, together: int, at_once: int) -> Report
 
 
 def tell(text: str) -> None:
-    """Tell whoever waits."""
+    """Report progress on stderr."""
     sys.stderr.write(text + "\n")
 
 
 def main() -> int:
-    """Run from the command line; 1 if anything was wrong."""
+    """Run from the command line. Returns 1 if anything was wrong."""
     parser = argparse.ArgumentParser(description="Pauses and kills with captured copies in flight.")
     parser.add_argument("--runs", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=1, help="of the first one")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the first schedule")
     parser.add_argument("--together", type=int, default=25, help="schedules that share a bus")
     parser.add_argument("--at-once", type=int, default=2, help="buses at a time")
     parser.add_argument("--json", action="store_true", help="one object instead of a table")
     given = parser.parse_args()
-    logging.disable(logging.CRITICAL)  # lost connections are the point
+    logging.disable(logging.CRITICAL)  # lost connections are intended
     report = asyncio.run(play_many(given.seed, given.runs, given.together, given.at_once))
     if given.json:
         say(json.dumps(asdict(report)))

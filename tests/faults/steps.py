@@ -1,18 +1,25 @@
-"""A running bus is stopped at each single step of an acceptance, with captured copies and retries in flight.
+"""A running bus is stopped at each single step of an acceptance, with copies and retries in flight.
 
 ::
 
     python -m tests.faults.steps --list
     python -m tests.faults.steps [--only stamped] [--at-once 4] [--json]
 
-What is stopped (SIGSTOP) is a relay, nats-server or a handler's process, exactly there: see
-:mod:`tests.faults.traps`. A second relay and a second handler's process go on. While it is stopped, the
-sender tries again by itself, and an attacker submits copies of all that the sender sent. He does so once more
-when it goes on. The program stops each for longer than the ledger remembers, under the shortest limits that an
-honest message survives, and replaces the handlers' processes meanwhile. ``test_steps.py`` stops each until the other relay has done the work, or for a second.
+A relay, nats-server or a handler's process is stopped (SIGSTOP) exactly at a step: see
+:mod:`tests.faults.traps`. A second relay and a second handler's process go on. During the stop the
+sender tries again by itself, and an attacker submits copies of all that the sender sent. He does so
+once more after the stop.
 
-Checked for each step: no nonce is stored twice (but void), or handled through two acceptances; nothing that
-was accepted is lost; nothing that was refused is handled; and nothing honest is refused.
+The program makes each stop longer than the ledger remembers, under the shortest limits that an
+honest message survives. Meanwhile it replaces the handlers' processes. In ``test_steps.py`` each
+stop lasts until the other relay has done the work, or for a second.
+
+The checks of each step are:
+
+* No nonce is stored twice without being void, or handled through two acceptances.
+* No accepted message is lost.
+* No refused message is handled.
+* No honest message is refused.
 """
 
 from __future__ import annotations
@@ -50,15 +57,15 @@ PUBLISH_S: Final = {False: 120.0, True: 30.0}
 """How long the sender waits for its verdict, stored and live: the lives of a nonce."""
 
 MARGIN_S: Final = 1.5
-"""Longer than the ledger remembers."""
+"""How much longer than the ledger's memory a stop lasts, in seconds."""
 
 COPY_S: Final = 0.25
-"""Between two rounds of copies while something is stopped."""
+"""The time between two rounds of copies during a stop."""
 
 
 @dataclass
 class Result:
-    """What happened around one step."""
+    """The results of one step."""
 
     step: Step
     stopped_s: float = 0.0
@@ -72,7 +79,7 @@ class Lane:
     """Steps one after the other on one bus."""
 
     def __init__(self, market: Market, steps: Iterator[Step], *, long: bool) -> None:
-        """``steps``: where several lanes share them, each takes the next."""
+        """``steps`` may be shared by several lanes: each lane takes the next one."""
         self.results: list[Result] = []
         self._steps = steps
         self._market = market
@@ -80,13 +87,13 @@ class Lane:
         self._long = long
         self._traps = Traps(market.bus.path)
         self._hearers: list[Hearer] = []
-        """Those that live."""
+        """The living ones."""
         self._started: list[Hearer] = []
-        """All, with what they wrote down."""
+        """All of them, with the lines that they wrote down."""
         market.relay_module = ("tests.faults.traps",)
 
     async def play(self, tap: Wiretap) -> None:
-        """Stop at each step, and check what came of it."""
+        """Stop at each step, and check the results."""
         market = self._market
         await asyncio.gather(*(market.start_relay(f"relay-{number}") for number in range(2)))
         self._start_hearers()
@@ -103,18 +110,18 @@ class Lane:
                 hearer.process.kill()
 
     def _start_hearers(self) -> None:
-        """Replace the handlers' processes: new ones do not remember what was handled."""
+        """Replace the handlers' processes. New ones do not remember the handled messages."""
         for hearer in self._hearers:
             hearer.process.kill()
         number = len(self._started)
         self._hearers = [Hearer.start(self._market, f"hearer-{at}", trapped_hearer) for at in (number, number + 1)]
         self._started += self._hearers
 
-    # ---- one step ------------------------------------------------------------------------------------------------
+    # ---- one step --------------------------------------------------------------------------------
 
     async def _stop_at(self, number: int, result: Result, bot: Bot, session: Session, tap: Wiretap) -> None:
-        # What comes next is judged alone then.
-        await until(self._is_quiet, "the copies of before are judged")
+        # With an empty INGRESS, the next message is judged alone.
+        await until(self._is_quiet, "the copies from the step before are judged")
         step, known = result.step, set(tap.captured.get(self._bot, ()))
         server = self._market.server.pid if step.server else None
 
@@ -152,14 +159,17 @@ class Lane:
         await publishing
 
     def _longest_s(self, step: Step) -> float:
-        """Longer than the ledger of such a message remembers."""
+        """Longer than the ledger of such a message remembers, in seconds."""
         policy = self._market.policy()
         window_ms = policy.live_window_ms if step.live else policy.ledger_window_ms
         return window_ms / 1000 + MARGIN_S
 
     @asynccontextmanager
     async def _stopped(self, trap: str, result: Result | None = None) -> AsyncIterator[None]:
-        """In the block somebody is stopped at ``trap``, if there is one. ``result``: for how long."""
+        """Inside the block a process is stopped at ``trap``, if there is one.
+
+        ``result`` gets the duration.
+        """
         if not trap:
             yield
             return
@@ -194,13 +204,16 @@ class Lane:
     def _is_handled(self, number: int) -> bool:
         return any(line.number == number for hearer in self._started for line in hearer.lines)
 
-    # ---- what must hold ------------------------------------------------------------------------------------------
+    # ---- the promises ----------------------------------------------------------------------------
 
     async def _end(self) -> None:
-        """All that is under way comes to its end: what is owed is handled, relays finish what they hold, then the handlers."""
+        """Wait for everything that is under way.
+
+        Owed messages are handled, relays finish their messages, and then the handlers end.
+        """
         owed = [n for n, result in enumerate(self.results) if _is_owed(result)]
-        with contextlib.suppress(AssertionError):  # what is lost is told as that
-            await until(lambda: all(self._is_handled(number) for number in owed), "what was accepted is handled")
+        with contextlib.suppress(AssertionError):  # the check reports lost messages
+            await until(lambda: all(self._is_handled(number) for number in owed), "the accepted messages are handled")
         for relay in self._market.relays:
             relay.terminate()
         await asyncio.gather(*(relay.wait() for relay in self._market.relays))
@@ -248,9 +261,9 @@ def _is_stopped(pid: int) -> bool:
 async def play(
     folder: Path, first: int, steps: Iterator[Step], tap: Wiretap, limits: str, *, long: bool
 ) -> list[Result]:
-    """Stop a bus of its own at each of ``steps``; for longer than its ledgers remember, if ``long``.
+    """Stop a bus of its own at each of ``steps``.
 
-    ``first``: the number of its sender.
+    With ``long``, each stop is longer than the ledgers remember. ``first`` is the sender's number.
     """
     async with Market(folder, 1, limits, first) as market:
         lane = Lane(market, steps, long=long)
@@ -258,7 +271,7 @@ async def play(
     return lane.results
 
 
-# ---- the program -----------------------------------------------------------------------------------------------------
+# ---- the program ---------------------------------------------------------------------------------
 
 
 async def _play_all(steps: Sequence[Step], at_once: int) -> list[Result]:
@@ -277,12 +290,12 @@ async def _play_all(steps: Sequence[Step], at_once: int) -> list[Result]:
 
 
 def main() -> int:
-    """Run from the command line; 1 if anything was wrong."""
+    """Run from the command line. Returns 1 if anything was wrong."""
     names = {step.name: step for step in (*STEPS, CLOSING)}
     parser = argparse.ArgumentParser(description="Stop a running bus at each step of an acceptance.")
     parser.add_argument("--only", choices=names, metavar="STEP", action="append")
     parser.add_argument("--at-once", type=int, default=4, help="buses at a time")
-    parser.add_argument("--list", action="store_true", help="the steps, and what each is")
+    parser.add_argument("--list", action="store_true", help="the steps, each with a description")
     parser.add_argument("--json", action="store_true", help="one object a line instead of a table")
     given = parser.parse_args()
     if given.list:
@@ -296,7 +309,7 @@ def main() -> int:
         if given.json:
             say(json.dumps({**vars(result), "step": result.step.name}))
         else:
-            what = "; ".join(result.wrong) or "as it must be"
+            what = "; ".join(result.wrong) or "ok"
             stopped = f"{result.stopped_s:6.1f} s, {result.copies:5} copies, {result.outcome}"
             say(f"{result.step.name:<20}{stopped}, handled {result.handled}: {what}")
     return 1 if any(result.wrong for result in results) else 0

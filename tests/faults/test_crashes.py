@@ -1,4 +1,4 @@
-"""Relays and servers die in the middle of trade: nothing is lost, nothing is doubled."""
+"""Relays and servers die in the middle of trade: no message is lost, and none is doubled."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ async def test_a_relay_killed_in_the_middle_loses_and_doubles_nothing(tmp_path: 
             await until(lambda: len(seen) == COUNT)
         assert set(verdicts) == {Verdict.ACCEPTED}
         assert set(seen.values()) == {1}
-        assert await shop.stored("ACCEPTED") == COUNT + 1  # and the genesis
-        # What the dead relay had in hand is delivered once more, and found in the ledger.
+        assert await shop.stored("ACCEPTED") == COUNT + 1  # one of them is the genesis
+        # The messages in the dead relay's hand are delivered once more, and found in the ledger.
         await settled(shop)
         assert await shop.stored("ACCEPTED") == COUNT + 1
         assert await shop.stored("QUARANTINE") == 0
@@ -56,13 +56,13 @@ async def test_a_relay_killed_in_the_middle_loses_and_doubles_nothing(tmp_path: 
 
 
 async def settled(shop: Shop) -> None:
-    """Wait until no envelope is without verdict."""
+    """Wait until every envelope has a verdict."""
     async with asyncio.timeout(PATIENCE_S):
         while await shop.stored("INGRESS"):  # noqa: ASYNC110  # it empties in other processes
             await asyncio.sleep(0.2)
 
 
-async def test_a_nats_server_killed_in_the_middle_is_restarted_and_loses_nothing(tmp_path: Path) -> None:
+async def test_a_killed_nats_server_is_restarted_and_loses_nothing(tmp_path: Path) -> None:
     async with Shop(tmp_path / "shop") as shop:
         await shop.start_relay()
         watching = asyncio.create_task(shop.server.supervise())
@@ -87,7 +87,7 @@ async def test_a_nats_server_killed_in_the_middle_is_restarted_and_loses_nothing
             ]
             stamps = await asyncio.gather(*trading, *later)
             await until(lambda: len(seen) == 200)
-            # The live stream was in memory only: it is there again, and its ledger begins anew.
+            # The live stream was only in memory. It exists again, and its ledger begins anew.
             stamp = await sender.publish("sealbus.subscribe", SUBSCRIBE, live=True)
             assert stamp.verdict is Verdict.ACCEPTED
         assert {stamp.verdict for stamp in stamps} == {Verdict.ACCEPTED}
@@ -96,7 +96,7 @@ async def test_a_nats_server_killed_in_the_middle_is_restarted_and_loses_nothing
         await watching
 
 
-async def test_a_relay_told_to_stop_finishes_what_it_has_and_ends_with_0(shop_folder: Path) -> None:
+async def test_a_relay_told_to_stop_finishes_its_messages_and_ends(shop_folder: Path) -> None:
     async with Shop(shop_folder) as shop:
         relay = await shop.start_relay()
         async with shop.bot("order") as sender:
@@ -106,7 +106,8 @@ async def test_a_relay_told_to_stop_finishes_what_it_has_and_ends_with_0(shop_fo
             assert await asyncio.wait_for(relay.wait(), PATIENCE_S) == 0
             await asyncio.gather(*publishing, return_exceptions=True)
         verdicts = [one for one in publishing if one.exception() is None]
-        # Each message has its verdict, or still waits for a relay: none is in neither place, whatever moment the signal hit.
+        # Each message has its verdict or still waits for a relay, at whatever moment the signal
+        # came.
         assert await shop.stored("ACCEPTED") - 1 >= len(verdicts)
         await shop.start_relay("next")
         await settled(shop)

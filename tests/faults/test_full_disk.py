@@ -1,4 +1,7 @@
-"""A nats-server that runs elsewhere, and whose disk fills up: the bus says so, and works again after it."""
+"""The disk of a nats-server fills up.
+
+The bus reports it, and works again afterwards.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 async def shop(disk: Path, tmp_path: Path) -> AsyncIterator[Shop]:
-    """Its server, which nobody watches, keeps its streams on the small disk."""
+    """The shop's server has no supervisor, and keeps its streams on the small disk."""
     shop = Shop(tmp_path / "shop")
     (shop.bus.state / "jetstream").symlink_to(disk)
     async with shop:
@@ -52,14 +55,14 @@ async def unresolved(sender: Bot, number: int) -> Unresolved | None:
     return None
 
 
-async def test_ingress_that_stores_nothing_is_red_until_the_server_is_restarted(shop: Shop, disk: Path) -> None:
+async def test_ingress_that_stores_nothing_is_red_until_a_restart(shop: Shop, disk: Path) -> None:
     await shop.start_relay()
     assert (await ping(shop)).code == 0
     async with shop.bot("order") as sender:
         await sender.publish("orders.placed", order(1))
         filler = fill(disk)
-        # INGRESS is the first to write. It answers nobody, so the sender learns nothing but that there is no verdict.
-        # Before that, some messages fit into what the streams' files have left of their last pages.
+        # INGRESS writes first. It answers nobody, so the sender only learns that there is no
+        # verdict. Some messages still fit into the last pages of the streams' files.
         fits = 2
         while (error := await unresolved(sender, fits)) is None:
             fits += 1
@@ -72,7 +75,8 @@ async def test_ingress_that_stores_nothing_is_red_until_the_server_is_restarted(
             red = await ping(shop, *arguments)
             assert red.code == 1
             assert "the bus accepts nothing" in red.err
-        # Space alone does not help: a stream of nats-server that met a full disk stores nothing any more.
+        # Free space alone does not help. A stream of nats-server that met a full disk stores
+        # nothing until a restart.
         filler.unlink()
         assert (await ping(shop)).code == 1
         await shop.restart_server()
@@ -82,13 +86,13 @@ async def test_ingress_that_stores_nothing_is_red_until_the_server_is_restarted(
         async def well() -> bool:
             return (await ping(shop)).code == 0
 
-        await until(well, "the bus is well")  # each of a relay's connections comes back by itself
+        await until(well, "the bus is well")  # each connection of a relay comes back by itself
 
 
 async def test_each_message_has_its_verdict_after_a_full_disk(shop: Shop, disk: Path) -> None:
-    """Though INGRESS may count one that has it: nats-server could not write that it had been acknowledged.
+    """INGRESS may still count such a message: nats-server could not write its acknowledgement.
 
-    The partition's consumer knows better, and never delivers it again.
+    The partition's consumer knows that it was acknowledged, and never delivers it again.
     """
     await shop.start_relay()
     async with shop.bot("order") as sender:
@@ -116,13 +120,13 @@ async def test_each_message_has_its_verdict_after_a_full_disk(shop: Shop, disk: 
         await until(nothing_waits, "each has its verdict")
     finally:
         await nc.close()
-    assert await shop.stored("ACCEPTED") == 300 + 1  # and the genesis
+    assert await shop.stored("ACCEPTED") == 300 + 1  # one of them is the genesis
     assert await shop.stored("QUARANTINE") == 0
 
 
 @asynccontextmanager
 async def up(shop: Shop) -> AsyncIterator[Path]:
-    """`sealbus up`, ready; gives its log."""
+    """`sealbus up` that is ready. Yields its log."""
     log = shop.bus.path / "relay.log"
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
@@ -137,7 +141,7 @@ async def up(shop: Shop) -> AsyncIterator[Path]:
 
 
 async def test_who_connects_while_the_disk_is_full_is_told(disk: Path, tmp_path: Path) -> None:
-    """`sealbus up` has stopped nats-server, and nobody would listen."""
+    """`sealbus up` has stopped nats-server. It answers clients in its place."""
     shop = Shop(tmp_path / "shop")
     (shop.bus.state / "jetstream").symlink_to(disk)
     async with up(shop):

@@ -1,6 +1,8 @@
-"""One greedy bot beside ten honest ones, for a moment each: bounds hold, and nothing honest is refused or lost.
+"""One greedy bot beside ten honest ones, for a short time each.
 
-``python -m tests.faults.greedy`` is the long version, with times.
+The bounds hold, and no honest message is refused or lost.
+
+``python -m tests.faults.greedy`` is the long version, which measures times.
 """
 
 from __future__ import annotations

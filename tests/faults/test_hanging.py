@@ -1,4 +1,7 @@
-"""A message that hangs every relay which judges it: each relay is ended from outside, and in the end the message is set aside."""
+"""A message that hangs every relay that judges it.
+
+Each relay is killed from outside, and in the end the message is set aside.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,10 @@ def noted(process):
 
 watch.is_stopped = noted
 """
-"""Put into each relay, and its door, from outside: Python imports a module of this name when it starts."""
+"""The code that hangs each relay and its door.
+
+Python imports a module of this name when it starts.
+"""
 
 
 @pytest.fixture
@@ -65,7 +71,7 @@ def hook(tmp_path: Path) -> Path:
 
 
 class Restarter:
-    """Starts a command again whenever it ends, and does nothing else: as compose and systemd do."""
+    """Starts a command each time it ends, and does nothing else, as compose and systemd do."""
 
     def __init__(self, shop: Shop, hook: Path, *command: str) -> None:
         self._command = [sys.executable, "-m", "sealbus_broker", *command, "--dir", str(shop.bus.path)]
@@ -73,7 +79,7 @@ class Restarter:
         self._log = shop.bus.path / "restarted.log"
         self._process: asyncio.subprocess.Process | None = None
         self.codes: list[int] = []
-        """How each ended."""
+        """The exit code of each ended process."""
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -95,14 +101,14 @@ class Restarter:
             self.codes.append(await self._process.wait())
 
     def said(self, event: str) -> list[dict[str, Any]]:
-        """Every line of the log about ``event``. Each line is JSON, whatever wrote it."""
-        *whole, _ = self._log.read_bytes().split(b"\n")  # the last may be half written
+        """Every line of the log about ``event``. Each line is JSON, from every writer."""
+        *whole, _ = self._log.read_bytes().split(b"\n")  # the last line may be incomplete
         return [line for line in map(json.loads, whole) if line["event"] == event]
 
 
 @contextlib.asynccontextmanager
 async def a_bot(shop: Shop) -> AsyncIterator[Bot]:
-    """The bot ``order``, however long it takes until the bus is there."""
+    """The bot ``order``, which waits as long as the bus needs to start."""
     bot = shop.bot("order")
     await bot.connect(timeout=PATIENCE_S)
     try:
@@ -112,7 +118,10 @@ async def a_bot(shop: Shop) -> AsyncIterator[Bot]:
 
 
 async def trade(shop: Shop, relays: Restarter) -> dict[str, Any]:
-    """Publish an order that hangs relays, and honest ones beside it. Returns the record of what was set aside."""
+    """Publish an order that hangs relays, and honest ones beside it.
+
+    Returns the record of the order that was set aside.
+    """
     async with a_bot(shop) as sender, a_bot(shop) as honest:
         poison = order(666) | {"ship_to": order(1)["ship_to"] | {"street": POISON}}
         hanging = asyncio.create_task(sender.publish("orders.placed", poison, timeout=1))
@@ -131,7 +140,10 @@ async def trade(shop: Shop, relays: Restarter) -> dict[str, Any]:
 
 
 def check(record: dict[str, Any], relays: Restarter) -> None:
-    """The message is kept whole, and each relay that it hung was killed with a line that says so, without its bytes."""
+    """The quarantine has the whole message.
+
+    Each relay that it hung was killed, and a log line says so, without the message's bytes.
+    """
     assert record["reason"] == "unjudgeable"
     assert POISON.encode() in record["body"]
     hung = relays.said("relay.hung")
@@ -151,7 +163,7 @@ async def test_a_message_that_hangs_relays_is_set_aside(tmp_path: Path, hook: Pa
 
 
 async def test_a_bus_in_one_command_goes_on_too(tmp_path: Path, hook: Path) -> None:
-    """nats-server ends with the relay that is killed, and is there again with the next."""
+    """nats-server ends with the relay that is killed, and starts again with the next."""
     shop = Shop(tmp_path / "shop")
     bus = Restarter(shop, hook, "up", "--port", str(shop.port))
     async with bus.running():
@@ -161,7 +173,7 @@ async def test_a_bus_in_one_command_goes_on_too(tmp_path: Path, hook: Path) -> N
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody can tell")
 async def test_a_relay_that_is_stopped_lives_on(tmp_path: Path, hook: Path) -> None:
-    """As by Ctrl-Z, for longer than a relay may be silent."""
+    """The relay stops as by Ctrl-Z, for longer than a relay may be silent."""
     async with Shop(tmp_path / "shop") as shop:
         relays = Restarter(shop, hook, "relay", "--server", shop.url)
         async with relays.running(), a_bot(shop) as bot:
@@ -177,7 +189,7 @@ async def test_a_relay_that_is_stopped_lives_on(tmp_path: Path, hook: Path) -> N
 
 
 class Pretended(Watch):
-    """A watch whose signals do not reach the process that they are for."""
+    """A watch whose signals do not reach their process."""
 
     def __init__(self, signs: int, answer: bytes, written_to: int) -> None:
         super().__init__(os.getpid(), signs)
@@ -216,7 +228,7 @@ async def test_who_is_asked_and_goes_on_is_not_ended(
 
 
 def test_the_first_thread_says_where() -> None:
-    """The others wait for something, which is what they are there for."""
+    """The other threads wait, as they should."""
     dump = (
         "Thread 0x01 (most recent call first):\n"
         '  File "/a/threading.py", line 320 in wait\n\n'

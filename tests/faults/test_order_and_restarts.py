@@ -1,4 +1,7 @@
-"""Relays and servers that stop in order: nothing is waited out, and a bot's messages keep their order."""
+"""Relays and servers that are stopped properly.
+
+No time-out passes, and a bot's messages keep their order.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,13 @@ from tests.e2e.shop import Shop, order
 from tests.waiting import until
 
 AT_ONCE = 1000
-"""Messages without verdict: many more than a relay pulls before it has begun the first of them."""
+"""Messages without a verdict: many more than a relay pulls before it judges the first of them."""
 SOME = 100
 
 
 @pytest.fixture
 async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    """A shop whose server runs, and no relay."""
+    """A shop whose server runs, without a relay."""
     async with Shop(tmp_path / "shop") as running:
         yield running
 
@@ -48,7 +51,10 @@ async def stored_orders(shop: Shop) -> list[str]:
 
 
 async def published(sender: Bot, enough: asyncio.Event, accepted: list[int]) -> int:
-    """Publish orders, many at once, until ``enough`` is set; return how many. Each is noted in ``accepted``."""
+    """Publish many orders at once until ``enough`` is set, and return how many.
+
+    Each accepted order is added to ``accepted``.
+    """
 
     async def publish(number: int) -> None:
         await sender.publish("orders.placed", order(number), timeout=90)
@@ -66,9 +72,12 @@ async def published(sender: Bot, enough: asyncio.Event, accepted: list[int]) -> 
 
 @pytest.mark.parametrize("next_relay", ["starts later", "stands by"])
 async def test_pipelined_messages_keep_their_order_when_a_relay_stops(shop: Shop, next_relay: str) -> None:
-    """What a relay had pulled and not begun is given back, in order, before anything newer is delivered.
+    """A relay gives back the messages that it pulled and has not begun.
 
-    It may have begun all, or another may hold the bot's partition. So relay after relay is stopped, until one gives something back.
+    They keep their order, and no newer message is delivered before them.
+
+    The relay may have begun all of them, or another relay may hold the bot's partition. So relay
+    after relay is stopped, until one gives messages back.
     """
     enough, accepted, number = asyncio.Event(), list[int](), 1
     relay = await shop.start_relay("relay-1")
@@ -80,7 +89,7 @@ async def test_pipelined_messages_keep_their_order_when_a_relay_stops(shop: Shop
             accepted.clear()
             await until(lambda: trading.done() or len(accepted) > SOME, "some more have their verdict")
             if trading.done():
-                break  # it failed
+                break  # the relay failed
             relay.terminate()
             assert await relay.wait() == 0
             if "partition.given-back" in (shop.bus.path / f"relay-{number}.log").read_text():
@@ -91,7 +100,10 @@ async def test_pipelined_messages_keep_their_order_when_a_relay_stops(shop: Shop
 
 
 async def test_a_restarted_server_is_used_as_soon_as_it_is_back(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The requests made on the lost connection are made again at once. Waiting them out would take ten minutes here."""
+    """The requests of the lost connection are made again at once.
+
+    Otherwise this would take ten minutes here.
+    """
     monkeypatch.setattr(pulling, "SILENCE_S", 600.0)
     monkeypatch.setattr(journal, "ACK_TIMEOUT_S", 600.0)
     stopping, ready = asyncio.Event(), asyncio.Event()

@@ -1,4 +1,7 @@
-"""A message that ends every relay which judges it: it is set aside, and nothing else is."""
+"""A message that kills every relay that judges it.
+
+It is set aside, and no other message is.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ def deadly(data, *more):
 
 codec.unpack_json = deadly
 """
-"""Put into each relay from outside: Python imports a module of this name when it starts."""
+"""The code that dies in each relay. Python imports a module of this name when it starts."""
 
 
 async def start_relay(shop: Shop, hook: Path, name: str) -> asyncio.subprocess.Process:
@@ -92,7 +95,7 @@ async def test_a_message_that_kills_relays_is_set_aside_alone(tmp_path: Path) ->
                 assert [one["reason"] for one in page["records"]] == ["unjudgeable"]
         running = False
         assert verdicts == {Verdict.ACCEPTED}
-        assert POISON.encode() in record["body"]  # kept whole
+        assert POISON.encode() in record["body"]  # the body is whole
         assert record["reason"] == "unjudgeable"
         assert (record["session"], record["proven"], record["subject"]) == ("order", None, None)
         assert "a relay that judged it alone ended" in record["detail"]
@@ -132,7 +135,10 @@ async def told(nc: HardenedClient) -> dict[str, str]:
 
 
 async def test_an_honest_message_that_came_often_is_judged(tmp_path: Path) -> None:
-    """As where a relay is stopped and started again and again: each stop gives back what was not begun."""
+    """Such a message comes where a relay is restarted again and again.
+
+    Each stop gives back the messages that were not begun.
+    """
     async with Shop(tmp_path / "shop") as shop:
         relay = await shop.start_relay()
         async with shop.bot("order") as sender:
@@ -150,7 +156,7 @@ async def test_an_honest_message_that_came_often_is_judged(tmp_path: Path) -> No
 
 
 async def give_back(nc: HardenedClient) -> None:
-    """Pull whatever waits in INGRESS, as a relay does, and give it back."""
+    """Pull a message from INGRESS, as a relay does, and give it back."""
     inbox = nc.new_inbox()
     subscription = await nc.subscribe(inbox)
     ask = json.dumps({"batch": 1, "expires": int(PATIENCE_S * 1e9), "group": "relay"}).encode()

@@ -1,4 +1,4 @@
-"""A short version of the program in this folder that stops and kills a bus with captured copies in flight."""
+"""A short version of :mod:`tests.faults.schedules`: pauses and kills with copies in flight."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from tests.faults.pauses import Trouble
 from tests.faults.schedules import Day
 
 LIMITS = "  clock_skew: 100ms\n"
-"""But for this, which lets a new bus begin at once, the defaults: on a busy machine short ones would refuse honest messages."""
+"""The default limits, except for this one, with which a new bus starts at once.
+
+On a busy machine short limits would refuse honest messages.
+"""
 
 TROUBLES = (
     Trouble(0.5, "relay", 1.0),

@@ -1,4 +1,7 @@
-"""A running bus is stopped at each step of an acceptance, until the others have done the work (:mod:`tests.faults.steps`)."""
+"""A running bus is stopped at each step of an acceptance.
+
+Each stop lasts until the other processes have done the work (:mod:`tests.faults.steps`).
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,15 @@ from tests.faults.steps import Result, play
 from tests.faults.test_schedules import LIMITS
 
 BUSES = 4
-"""That are stopped at the same time: a stop is waiting. More would need longer to start than they save."""
+"""How many buses are stopped at the same time: a stop only waits.
+
+More buses would need more time to start than they save.
+"""
 
 
 @pytest.fixture(scope="module")
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
-    """What came of each step that is to be tested."""
+    """The result of each step that is selected."""
     wanted = {item.name for item in request.session.items}
     steps = [step for step in STEPS if f"test_stopped_at[{step.name}]" in wanted]
     longest_first = iter(sorted(steps, key=lambda step: -(step.pause_s or 0)))
@@ -31,7 +37,7 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
                 asyncio.create_task(play(folder / str(lane), lane, longest_first, tap, LIMITS, long=False))
                 for lane in range(min(BUSES, len(steps)))
             ]
-            await asyncio.wait(lanes)  # each ends its own processes, also where another fails
+            await asyncio.wait(lanes)  # each ends its own processes, even if another fails
             return [lane.result() for lane in lanes]
 
     return {result.step.name: result for lane in asyncio.run(play_all()) for result in lane}
@@ -43,7 +49,7 @@ def test_stopped_at(step: Step, results: dict[str, Result]) -> None:
     assert result.wrong == []
     assert result.stopped_s > 0
     assert result.copies > 0
-    if step.live:  # on a machine that is slow enough it comes too late
+    if step.live:  # on a slow machine it may come too late
         assert result.outcome != "refused"
     else:
         assert result.outcome == ("refused" if step.bad else "accepted")
@@ -52,7 +58,7 @@ def test_stopped_at(step: Step, results: dict[str, Result]) -> None:
 
 @pytest.mark.parametrize("step", [*STEPS, CLOSING], ids=lambda step: step.name)
 def test_the_argument_names(step: Step) -> None:
-    """Each in the item of its steps."""
+    """The argument names each step, in the item with the step's number."""
     argument = (Path(__file__).parents[2] / "docs" / "threats.md").read_text()
     (item,) = [item for item in items(argument) if f"`{step.name}`" in item.facts]
     assert item.term == step.number

@@ -1,7 +1,7 @@
-"""A relay ends when it is told to, whatever it waits for at that moment, with code 0 and without a traceback.
+"""A relay ends at once when it is told to, in every state, with code 0 and without a traceback.
 
-"At once" means here: long before any of the relay's own time-outs, which are minutes together. A test that
-fails runs into its deadline.
+"At once" means here: long before any of the relay's own time-outs, which are minutes together. A
+test that fails runs into its deadline.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 
 @pytest.fixture
 async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    """A shop whose server runs, and no relay."""
+    """A shop whose server runs, without a relay."""
     async with Shop(tmp_path / "shop") as running:
         yield running
 
@@ -73,7 +73,7 @@ class Process:
 async def end_stopped(pid: int, folder: Path) -> None:
     """Kill the server ``pid``, if it still is one of ``folder``, and wait until it has ended.
 
-    A stopped process heeds no other signal: not the SIGTERM that the kernel sends it when its parent is killed.
+    A stopped process does not react to SIGTERM, which the kernel sends when the parent dies.
     """
 
     def runs() -> bool:
@@ -102,7 +102,7 @@ async def test_while_no_server_can_be_reached(shop: Shop, sign: signal.Signals) 
 
 
 async def test_while_the_server_greets_nobody(shop: Shop) -> None:
-    """A port that is open, and silent: a server that reads back its store, or is stopped."""
+    """A port that is open and silent: a server that reads its store, or that is stopped."""
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -191,7 +191,7 @@ async def test_a_whole_bus_ends_with_its_server(tmp_path: Path, sign: signal.Sig
 
 
 async def test_a_whole_bus_whose_server_is_still_starting(tmp_path: Path) -> None:
-    """As while it reads back a large store: here, a server that is stopped before it listens."""
+    """A server that still reads a large store. Here it is stopped before it listens."""
     made = await Process.start("init", "bus", cwd=tmp_path)
     assert await made.ends() == 0
     up = await Process.start("up", "--dir", str(tmp_path / "bus"), "--port", str(free_port()))

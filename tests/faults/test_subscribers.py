@@ -1,4 +1,7 @@
-"""Short versions of the programs in this folder that stop, kill and poison subscribers. Their docstrings say what is shown."""
+"""Short versions of the programs in this folder that stop, kill and poison subscribers.
+
+Their docstrings describe the promises.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from tests.faults.yard import Yard
 async def test_subscribers_that_are_stopped_and_killed(tmp_path: Path) -> None:
     async with Yard(tmp_path / "yard") as yard:
         await yard.start_relay()
-        # Idle time is looked at by the program alone: here other tests keep the machine busy.
+        # Only the program checks idle time. Here other tests keep the machine busy.
         runs = await asyncio.gather(*(two_subscribers.play(yard, seed, scale=0.2) for seed in range(6)))
     assert {run.kind for run in runs} == set(two_subscribers.KINDS)
     assert [fault for run in runs for fault in run.wrong if "idle" not in fault] == []
@@ -22,4 +25,4 @@ async def test_failing_messages_among_good_ones(tmp_path: Path) -> None:
     async with Yard(tmp_path / "yard") as yard:
         await yard.start_relay()
         outcome = await poison.play(yard, 150, attempts=2)
-    assert [fault for fault in poison.faults(outcome, 150, 2) if "held up" not in fault] == []
+    assert [fault for fault in poison.faults(outcome, 150, 2) if "delayed" not in fault] == []

@@ -1,8 +1,9 @@
-"""Processes that stop at one step of an acceptance: ``python -m tests.faults.traps relay --dir …``, and handlers' processes.
+"""Processes that stop at one step of an acceptance: relays and handlers' processes.
 
-The code is the product's own. At each step somebody looks whether a trap is set there: a file named after the
-step, in the bus's folder. The first process that comes to it takes the file and stops: itself, or the process
-whose id the file has. Who set the trap lets it go on.
+A relay runs as ``python -m tests.faults.traps relay --dir …``. Its code is the product's own. At
+each step the process checks for a trap: a file in the bus's folder with the name of the step. The
+first process that comes to the trap takes the file. It stops itself, or the process whose id the
+file has. The program that set the trap lets it go on.
 """
 
 from __future__ import annotations
@@ -32,29 +33,29 @@ from tests.faults.market import hearer
 
 FOLDER: Final = "traps"
 SUBJECTS: Final = ("work.", "pulse.")
-"""What the honest bot says. Nobody stops for the bus's own messages."""
+"""The subjects of the honest bot. The bus's own messages spring no trap."""
 
 STORED: Final = ("accepted.work.", "live.pulse.")
 
 Look = Callable[..., None]
-"""Told what a function is called with."""
+"""Called with the arguments of a function."""
 
 
 class Traps:
-    """Those of one bus."""
+    """The traps of one bus."""
 
     def __init__(self, bus: Path) -> None:
         self._folder = bus / FOLDER
         self._folder.mkdir(exist_ok=True)
 
     def arm(self, step: str, target: int | None) -> None:
-        """Have the process ``target``, or else the next that comes to ``step``, stopped there."""
+        """Stop the process ``target``, or else the next process that comes to ``step``."""
         draft = self._folder / f"draft of {step}"
         draft.write_text("" if target is None else str(target))
         draft.rename(self._folder / step)
 
     def spring(self, step: str) -> None:
-        """Stop here, if somebody wants it."""
+        """Stop here, if a trap is set."""
         taken = self._folder / f"{step}, taken"
         try:
             (self._folder / step).rename(taken)
@@ -66,7 +67,7 @@ class Traps:
         os.kill(target, signal.SIGSTOP)
 
     def sprung(self, step: str) -> int | None:
-        """Which process is stopped, or about to be, by the trap at ``step``; forgets it."""
+        """The process that the trap at ``step`` stops, if any. The trap is forgotten."""
         found = self._folder / f"{step}, sprung"
         if not found.exists():
             return None
@@ -75,11 +76,11 @@ class Traps:
         return target
 
 
-# ---- in a relay ------------------------------------------------------------------------------------------------------
+# ---- in a relay ----------------------------------------------------------------------------------
 
 
 def set_in_relay(traps: Traps) -> None:
-    """From now on a relay in this process looks at each step."""
+    """From now on a relay in this process checks for a trap at each step."""
     _look_at_judging(traps.spring)
     _look_at_storing(traps.spring)
     _look_at_telling(traps.spring)
@@ -108,7 +109,8 @@ def _look_at_storing(spring: Callable[[str], None]) -> None:
     def writing(_: Journal, entries: Sequence[Entry]) -> None:
         if any(entry.subject.startswith(STORED) for entry in entries):
             spring("stamped")
-            # Twice through the loop: the first time, what is written now leaves this process.
+            # It runs after two turns of the loop. In the first turn the written frames leave this
+            # process.
             loop = asyncio.get_running_loop()
             loop.call_soon(loop.call_soon, spring, "written")
         if any(entry.subject.endswith(CLOSED) for entry in entries):
@@ -146,7 +148,7 @@ def _look_at_telling(spring: Callable[[str], None]) -> None:
 
 
 def _look(owner: type, name: str, look: Look) -> None:
-    """Have ``look`` called before the function ``name`` of ``owner``, with what it is called with."""
+    """Call ``look`` before the function ``name`` of ``owner``, with the same arguments."""
     original: Callable[..., Any] = getattr(owner, name)
 
     @wraps(original)
@@ -180,11 +182,11 @@ def _is_honest(data: bytes) -> bool:
         return False
 
 
-# ---- in a handler's process ------------------------------------------------------------------------------------------
+# ---- in a handler's process ----------------------------------------------------------------------
 
 
 def trapped_hearer(credentials: str, diary: str) -> None:
-    """A process like :func:`tests.faults.market.hearer`, that looks at each of its steps."""
+    """A process like :func:`tests.faults.market.hearer`, with a trap at each of its steps."""
     spring = Traps(Path(diary).parent).spring
 
     def begins(_: DurableSubscription, held: DurableMessage) -> None:

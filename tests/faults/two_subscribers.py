@@ -1,20 +1,23 @@
-"""Two processes share a durable subscription while they are stopped and killed: what may happen then, and what may not.
+"""Two processes share a durable subscription while they are stopped and killed.
 
 ::
 
     python -m tests.faults.two_subscribers --runs 200
 
-Each run has a seed, which decides how long messages take, when they are published, and what befalls the processes. A third of the
-runs has one process that is stopped and started, for the order; a third has two that are stopped; a third has two that are stopped
-and killed. Many runs go on at once, on one bus: they mostly wait.
+Each run has a seed. It decides how long messages take, when they are published, and which troubles
+the processes have. A third of the runs has one process that is stopped and started, to check the
+order. A third has two processes that are stopped. A third has two that are stopped and killed. Many
+runs share one bus at the same time, because they mostly wait.
 
-For each run is checked:
+The checks of each run are:
 
 * Every message is handled.
-* No message is handed to a second process, unless the first was killed while it had the message or just after.
-* One process, across its stops: the messages come in the order in which they were accepted.
-* No process that is ready is idle for longer than two seconds while a message waits. What a killed process may have had in hand
-  waits for 30 seconds, so after a kill only messages count that the server has not given out yet.
+* No message is given to a second process, unless the first was killed while it had the message or
+  just after.
+* One process gets the messages in the order in which they were accepted, across its stops.
+* No process that is ready is idle for longer than two seconds while a message waits. The messages
+  in the hand of a killed process wait for 30 seconds. So after a kill only messages count that the
+  server has not given out yet.
 """
 
 from __future__ import annotations
@@ -37,13 +40,13 @@ from sealbus.protocol.subjects import consumer_name
 from tests.faults.yard import DURABLE, Life, Scene, Yard, say
 
 IDLE_S: Final = 2.0
-"""How long a process may be idle while work waits."""
+"""How long a process may be idle while a message waits, in seconds."""
 
 JUST_AFTER_S: Final = 2.0
-"""After the end of a handler its acknowledgement needs this long, at most, on a machine that does much else."""
+"""The longest time from the end of a handler to its acknowledgement, on a busy machine."""
 
 LOOK_S: Final = 0.2
-"""How often the server is asked how much it has not given out yet."""
+"""How often the server is asked for the number of undelivered messages."""
 
 MESSAGES: Final = 24
 TROUBLE_S: Final = 20.0
@@ -54,15 +57,15 @@ Span = tuple[float, float]
 
 @dataclass
 class Run:
-    """One seed: what happened, and what was wrong with it."""
+    """One seed, its results, and its faults."""
 
     seed: int
     kind: str
     scene: Scene
     stored: dict[int, float] = field(default_factory=dict)
-    """When each message was accepted."""
+    """The time at which each message was accepted."""
     undelivered: list[tuple[float, int]] = field(default_factory=list)
-    """How many messages the server had not given out, over time."""
+    """The number of undelivered messages, over time."""
     wrong: list[str] = field(default_factory=list)
     longest_idle_s: float = 0.0
     over: bool = False
@@ -72,7 +75,7 @@ KINDS: Final = ("one, stopped", "two, stopped", "two, stopped and killed")
 
 
 async def play(yard: Yard, seed: int, *, scale: float, kind: str | None = None, patience_s: float = 180.0) -> Run:
-    """Let one run happen, and check it."""
+    """Play one run, and check it."""
     chance = Random(seed)
     kind = kind or KINDS[seed % len(KINDS)]
     scene = Scene(yard, f"s{seed}", seed, scale)
@@ -88,7 +91,8 @@ async def play(yard: Yard, seed: int, *, scale: float, kind: str | None = None, 
             await _trouble(run, living, chance)
         await publishing
         deadline = time.monotonic() + patience_s
-        while len(scene.ended()) < MESSAGES and time.monotonic() < deadline:  # noqa: ASYNC110  # other processes
+        # The messages end in other processes.
+        while len(scene.ended()) < MESSAGES and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
         for life in living:
             life.stop()
@@ -113,7 +117,7 @@ async def _trouble(run: Run, living: list[Life], chance: Random) -> None:
     else:
         old.stop()
     if not run.kind.startswith("one") and chance.random() < 0.5:
-        living[at] = run.scene.start()  # before the old one has ended, as a rolling restart does
+        living[at] = run.scene.start()  # before the old one has ended, as in a rolling restart
         await old.ended()
     else:
         await old.ended()
@@ -125,7 +129,7 @@ async def _publish(run: Run, chance: Random) -> None:
         number = 0
         while number < MESSAGES:
             burst = range(number, min(MESSAGES, number + chance.choice((1, 2, 8))))
-            for number in burst:  # each receipt is awaited, so that the order is known
+            for number in burst:  # each receipt is awaited, so the order is known
                 await boss.publish(f"work.{run.scene.name}", {"number": number}, timeout=60)
                 run.stored[number] = time.monotonic()
             number = burst.stop
@@ -133,7 +137,8 @@ async def _publish(run: Run, chance: Random) -> None:
 
 
 async def _look(run: Run, nc: HardenedClient) -> None:
-    while not run.over:  # not cancelled: wait_for() of Python 3.11, which nats-py uses, may lose a cancellation
+    # not cancelled: wait_for() of Python 3.11, which nats-py uses, may lose a cancellation
+    while not run.over:
         answer = await nc.request(f"$JS.API.CONSUMER.INFO.ACCEPTED.{_consumer(run)}", b"", 30)
         info = json.loads(answer.data)
         if "error" not in info:
@@ -145,7 +150,7 @@ def _consumer(run: Run) -> str:
     return consumer_name("worker", f"work.{run.scene.name}", DURABLE)
 
 
-# ---- what must hold --------------------------------------------------------------------------------------------------
+# ---- the promises --------------------------------------------------------------------------------
 
 
 def _check(run: Run) -> None:
@@ -176,7 +181,7 @@ def _check(run: Run) -> None:
 
 
 def _idle(life: Life) -> list[Span]:
-    """When a process was ready and had nothing to do."""
+    """The times in which a process was ready and idle."""
     spans: list[Span] = []
     since: float | None = None
     for line in life.lines:
@@ -192,7 +197,7 @@ def _idle(life: Life) -> list[Span]:
 
 
 def _waiting(run: Run) -> list[Span]:
-    """When a message was there that no handler had begun with."""
+    """The times in which a message waited for a handler."""
     if any(life.killed_at is not None for life in run.scene.lives):
         looks = run.undelivered
         spans = [(one[0], two[0]) for one, two in pairwise(looks) if one[1] and two[1]]
@@ -221,11 +226,11 @@ def _overlaps(some: list[Span], others: list[Span]) -> list[Span]:
     return [(begin, end) for begin, end in both if begin < end]
 
 
-# ---- many of them ----------------------------------------------------------------------------------------------------
+# ---- many runs -----------------------------------------------------------------------------------
 
 
 async def play_many(seeds: range, at_once: int, scale: float) -> list[Run]:
-    """Let runs happen, ``at_once`` at a time, on one bus."""
+    """Play the runs on one bus, ``at_once`` at a time."""
     places = asyncio.Semaphore(at_once)
     with tempfile.TemporaryDirectory() as folder:
         async with Yard(Path(folder) / "yard") as yard:
@@ -244,10 +249,10 @@ async def play_many(seeds: range, at_once: int, scale: float) -> list[Run]:
 
 
 def main() -> int:
-    """Run from the command line; 1 if anything was wrong."""
+    """Run from the command line. Returns 1 if anything was wrong."""
     parser = argparse.ArgumentParser(description="Two processes on one durable subscription, stopped and killed.")
     parser.add_argument("--runs", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0, help="the first one")
+    parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--at-once", type=int, default=24, help="at most 32: a bot has no more subscriptions")
     parser.add_argument("--scale", type=float, default=1.0, help="1: handlers take 0.1 to 5 s")
     given = parser.parse_args()
@@ -255,7 +260,8 @@ def main() -> int:
     runs = asyncio.run(play_many(seeds, min(given.at_once, 32), given.scale))
     bad = [run for run in runs if run.wrong]
     longest = max(run.longest_idle_s for run in runs)
-    say(f"{len(runs)} runs, {len(bad)} with a fault; idle beside waiting work for at most {longest:.2f} s")
+    idle = f"idle beside waiting work for at most {longest:.2f} s"
+    say(f"{len(runs)} runs, {len(bad)} with a fault; {idle}")
     return 1 if bad else 0
 
 

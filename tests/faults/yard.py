@@ -1,4 +1,4 @@
-"""A bus whose subscribers are processes of their own, to be stopped and killed, and what they write down of it."""
+"""A bus whose subscribers are processes that a test stops and kills, and their diaries."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ _processes.set_forkserver_preload(["sealbus", "tests.faults.yard"])
 
 
 def say(text: str) -> None:
-    """Tell whoever runs a program of this folder."""
+    """Tell the user of a program of this folder."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 class Yard(Shop):
-    """The example shop with two more bots, and subjects ``work.<name>`` for as many scenes as there are."""
+    """The example shop with two more bots, and one subject ``work.<name>`` a scene."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -62,11 +62,14 @@ class Yard(Shop):
 
 @dataclass(frozen=True)
 class Line:
-    """What a process wrote down. Times by the clock that all processes of a machine share."""
+    """A line that a process wrote down.
+
+    All processes of the machine share the clock of its time.
+    """
 
     at: float
     what: str
-    """``ready``, ``begin`` or ``end`` (of a message), ``stopping``."""
+    """``ready``, ``begin`` or ``end`` of a message, or ``stopping``."""
     number: int = -1
 
 
@@ -78,21 +81,21 @@ class Life:
     diary: Path
     killed_at: float | None = None
     told_at: float | None = None
-    """When it was told to stop."""
+    """The time at which it was told to stop."""
 
     @property
     def lines(self) -> Iterator[Line]:
-        """What it has written down so far."""
+        """The lines that it has written so far."""
         for text in self.diary.read_text().splitlines():
             yield Line(**json.loads(text))
 
     @property
     def lives(self) -> bool:
-        """Whether it may still do something."""
+        """Whether it may still be alive."""
         return self.process.is_alive()
 
     def kill(self) -> None:
-        """End it as a crash does."""
+        """Kill it, as in a crash."""
         self.killed_at = time.monotonic()
         self.process.kill()
 
@@ -109,7 +112,7 @@ class Life:
 
 
 def handling_s(seed: int, number: int, scale: float) -> float:
-    """How long a message takes: 0.1 to 5 seconds, most of them short."""
+    """How long a message takes, in seconds: 0.1 to 5, and most take little."""
     chance = Random(seed * 1_000_003 + number)
     least, most = chance.choices(((0.1, 0.4), (0.4, 2.0), (2.0, 5.0)), (6, 3, 1))[0]
     return scale * chance.uniform(least, most)
@@ -138,16 +141,16 @@ class Scene:
         return life
 
     def begun(self) -> set[int]:
-        """The messages that some handler was called with."""
+        """The messages with which a handler was called."""
         return {line.number for life in self.lives for line in life.lines if line.what == "begin"}
 
     def ended(self) -> set[int]:
-        """The messages that some handler has finished."""
+        """The messages that a handler has finished."""
         return {line.number for life in self.lives for line in life.lines if line.what == "end"}
 
 
 def subscriber(credentials: str, subject: str, diary: str, seed: int, scale: float) -> None:
-    """A process: handle messages, slowly, until told to stop."""
+    """A process that handles messages slowly until it is told to stop."""
     with Path(diary).open("ab", buffering=0) as file:
 
         def note(what: str, number: int = -1) -> None:

@@ -1,19 +1,23 @@
-"""One bot takes as much as it can of one resource after the other, beside ten honest ones: what do they notice?
+"""One bot takes as much as it can of one resource after the other, beside ten honest bots.
 
 ::
 
     python -m tests.faults.greedy [--seconds 60] [--only NAME ...] [--json]
 
-For each bound in the list of ``docs/threats.md`` a bus of its own runs: nats-server, a relay as its
-own process, and ten honest bots. Each of these sends five durable messages and asks one question a
-second, and logs in again and again (:mod:`tests.faults.greedy.crowd`). After a quiet time a process with raw sockets and one bot's credentials attacks
-(:mod:`tests.faults.greedy.attacks`). What is told of each attack:
+Each bound in the list of ``docs/threats.md`` has a bus of its own: nats-server, a relay as its own
+process, and ten honest bots. Each honest bot sends five durable messages and asks one question a
+second, and logs in again and again (:mod:`tests.faults.greedy.crowd`). After a quiet time a process
+with raw sockets and one bot's credentials attacks (:mod:`tests.faults.greedy.attacks`).
+
+The program reports for each attack:
 
 * the figure at the bound: messages, bytes, memory, log lines (:mod:`tests.faults.greedy.cases`);
-* how long the honest bots' messages, requests and logins took, quiet and attacked: the median and the worst;
-* processor time of the relay, of the process that admits bots, and of nats-server, in cores.
+* how long the honest bots' messages, requests and logins took, quiet and attacked: the median and
+  the worst;
+* the processor time of the relay, of the door, and of nats-server, in cores.
 
-It ends with 1 if an honest message was refused or lost, a request or login failed, or a bound was passed.
+It exits with 1 if an honest message was refused or lost, a request or login failed, or a bound was
+exceeded.
 """
 
 from __future__ import annotations
@@ -47,7 +51,7 @@ def _ms(seconds: float) -> str:
 
 
 def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """For people."""
+    """The table for people."""
     row = "{:<27}{:>15}{:>15}{:>15}{:>15}{:>14}{:>14}  {:<17}{}"
     yield "times in ms: median/worst, quiet and attacked; cores: relay/door/nats-server, attacked"
     yield row.format(
@@ -94,7 +98,7 @@ def markdown(outcomes: Sequence[Outcome]) -> Iterator[str]:
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
-    """For programs."""
+    """The outcome for programs."""
 
     def noticed(notes: Notes) -> dict[str, Any]:
         kinds = {"message": notes.published, "request": notes.asked, "login": notes.connected}
@@ -127,7 +131,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def tell(text: str) -> None:
-    """Tell whoever waits."""
+    """Report progress on stderr."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
@@ -135,7 +139,10 @@ def tell(text: str) -> None:
 async def play(
     names: Sequence[str], seconds: float, keep: Path | None = None, *, as_lines: bool = False
 ) -> list[Outcome]:
-    """Carry out the attacks with these names, or all. ``as_lines``: print each as JSON when it is over."""
+    """Carry out the attacks with these names, or all.
+
+    With ``as_lines``, each is printed as JSON when it is over.
+    """
     cases = [case for case in CASES if not names or case.name in names]
     outcomes = []
     for at, case in enumerate(cases, 1):
@@ -151,7 +158,7 @@ async def play(
 
 
 def main() -> int:
-    """Run from the command line; 1 if anything was wrong."""
+    """Run from the command line. Returns 1 if anything was wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.faults.greedy", description="One greedy bot, ten honest ones."
     )
@@ -161,7 +168,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one object an attack instead of a table")
     parser.add_argument("--markdown", action="store_true", help="the table and list of docs/threats.md")
     given = parser.parse_args()
-    logging.disable(logging.CRITICAL)  # lost connections are the point
+    logging.disable(logging.CRITICAL)  # lost connections are intended
     outcomes = asyncio.run(play(given.only, given.seconds, given.keep, as_lines=given.json))
     if not given.json:
         for line in markdown(outcomes) if given.markdown else table(outcomes):

@@ -1,4 +1,7 @@
-"""The greedy bot, in a process of its own: raw sockets, the credentials of one bot, and no client that keeps it to any rule."""
+"""The greedy bot, in a process of its own.
+
+It has raw sockets and the credentials of one bot. It has no client that enforces rules.
+"""
 
 from __future__ import annotations
 
@@ -33,30 +36,30 @@ _processes.set_forkserver_preload(["sealbus", "tests.faults.greedy.attacks"])
 
 @dataclass
 class Field:
-    """What an attack has: an address, one bot's credentials, and until when it goes on."""
+    """The means of an attack: an address, one bot's credentials, and an end."""
 
     port: int
     credentials: Credentials
     seconds: float
     _begun: Callable[[], None]
     counts: Counter[str] = field(default_factory=Counter)
-    """What it sent and met."""
+    """Counts of the frames that it sent, and of their results."""
     _until: float = 0.0
 
     def begin(self) -> None:
-        """All is prepared: from now on the attack goes on for its time."""
+        """The attack is prepared. From now on it goes on for its time."""
         self._until = time.monotonic() + self.seconds
         self._begun()
 
     @property
     def goes_on(self) -> bool:
-        """Whether its time is not over."""
+        """Whether the attack goes on."""
         return time.monotonic() < self._until
 
-    # ---- sessions ------------------------------------------------------------------------------------------------
+    # ---- sessions --------------------------------------------------------------------------------
 
     async def try_login(self, key: SigningKey | None = None, consumers: Sequence[str] = ()) -> RawSession | None:
-        """A session of the bot; ``None`` if it is not admitted."""
+        """A session of the bot, or ``None`` if it is not admitted."""
         session = await RawSession.open(HOST, self.port)
         key = key or self.credentials.key
         text = " ".join(["sealbus/1", self.credentials.bot, key.public.text, *consumers])
@@ -67,7 +70,7 @@ class Field:
         return None
 
     async def login(self, consumers: Sequence[str] = ()) -> RawSession:
-        """A session of the bot. A busy server gives up on some logins, so it is tried again."""
+        """A session of the bot. A busy server drops some logins, so each is tried again."""
         for _ in range(LOGIN_TRIES):
             with contextlib.suppress(OSError, ValueError):
                 if (session := await self.try_login(consumers=consumers)) is not None:
@@ -76,19 +79,25 @@ class Field:
         raise RuntimeError(f"{self.credentials.bot} is not admitted")
 
     async def say(self, session: RawSession, frames: bytes) -> RawSession:
-        """Send frames, and wait until the server has read them. A session that was cut off is replaced."""
+        """Send frames, and wait until the server has read them.
+
+        A session that was cut off is replaced.
+        """
         if await session.say(frames, within_s=30.0):
             return session
         self.counts["cut off"] += 1
         await session.close()
         return await self.login()
 
-    # ---- messages ------------------------------------------------------------------------------------------------
+    # ---- messages --------------------------------------------------------------------------------
 
     def seal(
         self, subject: str, payload: bytes, count: int = 1, parent: bytes | None = None, **other: Any
     ) -> list[bytes]:
-        """Envelopes with nonces of their own, under one signature. ``other``: fields of the header that are not as they should be."""
+        """Envelopes with nonces of their own, under one signature.
+
+        ``other`` has invalid fields of the header.
+        """
         now = time.time_ns() // 1_000_000
         said: dict[str, Any] = {"bus": self.credentials.bus, "bot": self.credentials.bot, "ttl_ms": 10_000} | other
         drafts = [
@@ -98,7 +107,7 @@ class Field:
         return seal_envelopes(self.credentials.key, drafts)
 
     def frames(self, envelopes: Sequence[bytes], *, live: bool = False) -> bytes:
-        """What sends them, as many in one NATS message as may be."""
+        """The frames for ``envelopes``, with as many in one NATS message as possible."""
         self.counts["messages"] += len(envelopes)
         way = f"{'call' if live else 'send'}.{self.credentials.bot}"
         frames = [pub(way, data) for data in _together(envelopes)]
@@ -126,7 +135,7 @@ class Attacker:
 
     @classmethod
     def start(cls, name: str, port: int, credentials: str, seconds: float) -> Self:
-        """Start it; it begins by itself when it is prepared."""
+        """Start it. It begins by itself when it is prepared."""
         ours, theirs = _processes.Pipe()
         process = _processes.Process(target=play, args=(name, port, credentials, seconds, theirs), daemon=True)
         process.start()
@@ -134,7 +143,7 @@ class Attacker:
         return cls(process, ours)
 
     async def hear(self) -> Any:
-        """Its next word: that it has begun, and then what it counted."""
+        """Its next message: that it has begun, and then its counts."""
         return await asyncio.to_thread(self._hear)
 
     def _hear(self) -> Any:
@@ -144,7 +153,7 @@ class Attacker:
         return self._pipe.recv()
 
     def end(self) -> None:
-        """Whatever it does."""
+        """End it in any state."""
         self._process.kill()
         self._process.join()
         self._pipe.close()
@@ -154,7 +163,7 @@ def play(name: str, port: int, credentials: str, seconds: float, pipe: Connectio
     """The process's work: one attack."""
     from tests.faults.greedy.attacks import ATTACKS
 
-    os.nice(5)  # so that the bus and the honest bots have the machine where all share it
+    os.nice(5)  # so the bus and the honest bots come first where all share one machine
     attack = Field(port, Credentials.load(credentials), seconds, lambda: pipe.send("begun"))
     asyncio.run(_carry_out(ATTACKS[name], attack))
     pipe.send(dict(attack.counts))

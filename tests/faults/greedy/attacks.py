@@ -1,4 +1,4 @@
-"""What the greedy bot does: each attack on one resource, as fast as it can, until its time is over."""
+"""The attacks of the greedy bot. Each takes one resource, as fast as it can, for its time."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from tests.faults.greedy.stage import HONEST
 from tests.policy.test_schema_work import brackets
 
 MANY_VALUES: Final = pack_json([{}] * 16_383)
-"""As many values as 64 KiB may have, each of the dearest kind to decode."""
+"""The most values that fit in 64 KiB, each of the kind that costs most to decode."""
 
 LARGEST: Final = pack_json("x" * (65_536 - 3))
-"""As large as a payload may be by default."""
+"""The largest payload of the default limits."""
 
 TOGETHER: Final = 256
 SILENT: Final = 62
-"""Sessions that do not read, beside the two that send: 64 is what a bot may have."""
+"""Sessions that do not read, beside the two that send. A bot may have 64."""
 
 ATTACKS: dict[str, Attack] = {}
-"""By name."""
+"""The attacks by name."""
 
 
 def attack(name: str) -> Callable[[Attack], Attack]:
@@ -49,10 +49,10 @@ def attack(name: str) -> Callable[[Attack], Attack]:
 
 
 async def flood(field: Field, make: Callable[[], bytes], sessions: int = 1) -> None:
-    """Send what ``make`` returns, again and again, over so many sessions."""
+    """Send the frames of ``make`` again and again, over ``sessions`` sessions."""
 
     async def one(session: RawSession) -> None:
-        session = await field.say(session, make())  # once at least, however busy the machine is
+        session = await field.say(session, make())  # at least once, even on a busy machine
         while field.goes_on:
             session = await field.say(session, make())
         await session.close()
@@ -70,7 +70,7 @@ def sealed(
 
 
 def in_turn(makes: Sequence[Callable[[], bytes]]) -> Callable[[], bytes]:
-    """Frames of one kind after the other."""
+    """Takes the frames of each kind in turn."""
     turns = cycle(makes)
 
     def make() -> bytes:
@@ -79,30 +79,30 @@ def in_turn(makes: Sequence[Callable[[], bytes]]) -> Callable[[], bytes]:
     return make
 
 
-# ---- what a message costs --------------------------------------------------------------------------------------------
+# ---- the work for a message ----------------------------------------------------------------------
 
 
 @attack("bytes")
 async def large_payloads(field: Field) -> None:
-    """Eight times as large as the subject allows, which is as large as an envelope may be."""
+    """Payloads of the size of the largest envelope: eight times as much as the subject allows."""
     await flood(field, sealed(field, "goods.a", pack_json("x" * 520_000), 2))
 
 
 @attack("values")
 async def many_values(field: Field) -> None:
-    """Live messages, each of which takes a relay milliseconds."""
+    """Live messages that each cost a relay milliseconds."""
     await flood(field, sealed(field, "flash.a", MANY_VALUES, 31, live=True))
 
 
 @attack("values-stored")
 async def many_values_stored(field: Field) -> None:
-    """The same in messages that are stored first."""
+    """The same as stored messages."""
     await flood(field, sealed(field, "goods.a", MANY_VALUES, 31))
 
 
 @attack("parents")
 async def junk_parents(field: Field) -> None:
-    """Parents where nobody asks for one, and junk where somebody does."""
+    """Parents where the subject takes none, and invalid ones where it does."""
     kinds = [
         sealed(field, "goods.a", b"\xc0", 2, parent=os.urandom(200_000)),
         sealed(field, "caused.a", b"\xc0", TOGETHER, parent=os.urandom(1_500)),
@@ -112,16 +112,16 @@ async def junk_parents(field: Field) -> None:
 
 @attack("schema")
 async def costly_schema(field: Field) -> None:
-    """Payloads that take the validator longest: 50 ms each, for 16,000 values."""
+    """Payloads that take the validator longest: 50 ms for each, with 16,000 values."""
     await flood(field, sealed(field, "costly.a", pack_json(brackets(1900)), 7))
 
 
-# ---- how often -------------------------------------------------------------------------------------------------------
+# ---- rates ---------------------------------------------------------------------------------------
 
 
 @attack("rate")
 async def above_the_rate(field: Field) -> None:
-    """Many times the subject's rate."""
+    """Messages at many times the subject's rate."""
     await flood(field, sealed(field, "rated.a", b"\xc0", TOGETHER))
 
 
@@ -134,7 +134,7 @@ async def copies(field: Field) -> None:
 
 @attack("services")
 async def services(field: Field) -> None:
-    """Everything that any bot may ask of the bus."""
+    """All requests that any bot may make to the bus."""
     own = consumer_name(field.credentials.bot, "goods.*", "own")
     asked: dict[str, Any] = {
         GRANTS: {},
@@ -148,34 +148,34 @@ async def services(field: Field) -> None:
 
 @attack("live")
 async def live_flood(field: Field) -> None:
-    """Small live messages, as many as there can be."""
+    """As many small live messages as possible."""
     await flood(field, sealed(field, "flash.a", b"\xc0", TOGETHER, live=True), sessions=2)
 
 
-# ---- what is stored --------------------------------------------------------------------------------------------------
+# ---- stored messages -----------------------------------------------------------------------------
 
 
 @attack("ingress")
 async def ingress_by_bytes(field: Field) -> None:
-    """The largest messages that NATS takes, of no meaning."""
+    """The largest messages that NATS takes, with meaningless bytes."""
     await flood(field, _junk(field, MAX_BOT_PAYLOAD_BYTES - 64))
 
 
 @attack("ingress-together")
 async def ingress_by_envelopes(field: Field) -> None:
-    """As many good envelopes in each message as there may be."""
+    """As many valid envelopes in each message as allowed."""
     await flood(field, sealed(field, "goods.a", b"\xc0", TOGETHER), sessions=2)
 
 
 @attack("accepted")
 async def accepted(field: Field) -> None:
-    """Payloads that are in order, as large as may be."""
+    """Valid payloads of the largest size."""
     await flood(field, sealed(field, "goods.a", LARGEST, 14))
 
 
 @attack("quarantine")
 async def quarantine(field: Field) -> None:
-    """Messages that are refused, and kept."""
+    """Messages that are refused and kept."""
     await flood(field, sealed(field, "nowhere.a", LARGEST, 7))
 
 
@@ -188,12 +188,12 @@ def _junk(field: Field, size: int) -> Callable[[], bytes]:
     return make
 
 
-# ---- sessions --------------------------------------------------------------------------------------------------------
+# ---- sessions ------------------------------------------------------------------------------------
 
 
 @attack("sessions")
 async def sessions(field: Field) -> None:
-    """As many as there can be, held, and more asked for all the time."""
+    """As many sessions as possible. They are held, and more are asked for all the time."""
     held: list[RawSession] = []
     field.begin()
 
@@ -212,7 +212,7 @@ async def sessions(field: Field) -> None:
 
 @attack("logins")
 async def logins(field: Field) -> None:
-    """In and out, by a good key."""
+    """Logins with a valid key, each followed by a disconnect."""
     field.begin()
 
     async def one() -> None:
@@ -227,7 +227,7 @@ async def logins(field: Field) -> None:
 
 @attack("strangers")
 async def strangers(field: Field) -> None:
-    """Refused logins by somebody who has no key of this bus."""
+    """Refused logins of a stranger without a key of this bus."""
     key = SigningKey.generate(KeyKind.BOT)
     field.begin()
 
@@ -242,13 +242,13 @@ async def strangers(field: Field) -> None:
 
 @attack("silent")
 async def silent_sessions(field: Field) -> None:
-    """Sessions that subscribe to much and do not read, while the bot says much."""
+    """Sessions that subscribe to many messages and do not read, while the bot sends many."""
     quiet: list[RawSession] = []
 
     async def fall_silent() -> None:
         session = await field.login()
         await session.say(b"SUB bus.flash.> 1\r\n")
-        quiet.append(session)  # what comes from now on stays in the socket, and then at the server
+        quiet.append(session)  # from now on frames stay in the socket, and then at the server
 
     for _ in range(SILENT // 2):
         await asyncio.gather(fall_silent(), fall_silent())
@@ -256,7 +256,7 @@ async def silent_sessions(field: Field) -> None:
     begun = asyncio.Event()
 
     async def come_back() -> None:
-        """Whoever was cut off is replaced."""
+        """Replace the sessions that were cut off."""
         await begun.wait()
         while field.goes_on:
             session = quiet.pop(0)
@@ -281,7 +281,7 @@ async def silent_sessions(field: Field) -> None:
 
 @attack("subscriptions-of-a-session")
 async def many_subscriptions(field: Field) -> None:
-    """As many in each session as there may be, and more."""
+    """As many subscriptions in each session as allowed, and more."""
     held = [await field.login() for _ in range(SILENT)]
     field.begin()
     asks = b"".join(b"SUB bus.flash.a%d %d\r\n" % (number, number) for number in range(1, 1_200))
@@ -294,12 +294,12 @@ async def many_subscriptions(field: Field) -> None:
         await session.close()
 
 
-# ---- what is told, and who is told -----------------------------------------------------------------------------------
+# ---- log lines, subscriptions and answers --------------------------------------------------------
 
 
 @attack("violations")
 async def violations(field: Field) -> None:
-    """Of each kind that a bot can make."""
+    """Violations of each kind that a bot can make."""
     other = SigningKey.generate(KeyKind.BOT)
 
     def forged() -> list[bytes]:
@@ -331,7 +331,7 @@ async def violations(field: Field) -> None:
 
 @attack("durable-subscriptions")
 async def durable_subscriptions(field: Field) -> None:
-    """One place after the other, each under a new name."""
+    """Durable subscriptions, each under a new name."""
     async with Bot(field.credentials) as bot:
         field.begin()
         number = 0
@@ -347,7 +347,7 @@ async def durable_subscriptions(field: Field) -> None:
 
 @attack("pulls")
 async def pulls_for_another(field: Field) -> None:
-    """What is stored is asked for in the name of another bot's inbox."""
+    """Requests for stored messages, in the name of another bot's inbox."""
     async with Bot(field.credentials) as bot:
         question = {"pattern": "goods.*", "durable": "own", "from": "all"}
         await bot.request(SUBSCRIBE, question, timeout=30.0)
@@ -367,5 +367,5 @@ async def pulls_for_another(field: Field) -> None:
 
 @attack("subscriber")
 async def subscriber_memory(field: Field) -> None:
-    """Payloads that decode to many times their size, to a bot that handles them slowly."""
+    """Payloads that decode to many times their size, for a bot that handles them slowly."""
     await flood(field, sealed(field, "flash.a", MANY_VALUES, 31, live=True))

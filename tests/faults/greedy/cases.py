@@ -22,34 +22,43 @@ from tests.faults.greedy.stage import BURST, RATE, SHARE_BYTES
 
 RELAY_MIB: Final = 1024
 SERVER_MIB: Final = 2048
-"""What ``compose.yaml`` gives a relay and nats-server: beyond it the kernel ends them."""
+"""The memory that ``compose.yaml`` gives a relay and nats-server, in MiB.
+
+The kernel ends a process that uses more.
+"""
 
 SERVER_ENVIRONMENT: Final = {"GOMEMLIMIT": "1800MiB"}
-"""What it tells nats-server."""
+"""The environment that ``compose.yaml`` gives nats-server."""
 
 SUBSCRIBER_MIB: Final = 256
-"""What waits in a subscriber comes to 108 MiB in the largest case, beside 45 of the interpreter."""
+"""The bound for a subscriber, in MiB.
+
+Waiting messages take 108 MiB in the largest case, and the interpreter 45.
+"""
 
 UNDER_WAY_BYTES: Final = 2 * MIB
-"""What passes yet when a share of ACCEPTED is full: two pulls of a partition, and what the honest bots store beside it."""
+"""The bytes that still pass when a share of ACCEPTED is full.
+
+They are two pulls of a partition, and the messages of the honest bots.
+"""
 
 LIMITS: Final = Limits()
 
 
 @dataclass
 class Seen:
-    """What an attack came to."""
+    """The figures of an attack."""
 
     seconds: float
-    """From its beginning until the relay was asked to stop."""
+    """The time from its beginning until the relay was asked to stop."""
     sent: Counter[str] = field(default_factory=Counter)
-    """What the attacker counted."""
+    """The attacker's counts."""
     most: Counter[str] = field(default_factory=Counter)
-    """The most of each gauge while it went on."""
+    """The highest value of each gauge during the attack."""
     verdicts: Counter[str] = field(default_factory=Counter)
-    """What the relay counted."""
+    """The relay's counts."""
     lines: Counter[str] = field(default_factory=Counter)
-    """Of the relay's log, by event."""
+    """The lines of the relay's log, by event."""
     log_bytes: int = 0
     server_log_bytes: int = 0
     honest_lost: int = 0
@@ -58,7 +67,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Figure:
-    """What was measured, beside its bound. A figure without a bound is told and not judged."""
+    """A measured value and its bound.
+
+    A figure without a bound is reported, and not judged.
+    """
 
     what: str
     value: float
@@ -93,7 +105,10 @@ class Case:
 
 
 def resident(seen: Seen) -> Iterator[Figure]:
-    """The memory of what all bots share, bounded in each attack."""
+    """The memory of the relay and of nats-server, which all bots share.
+
+    Each attack has this bound.
+    """
     yield Figure("relay MiB", seen.most["relay MiB"], RELAY_MIB)
     yield Figure("nats-server MiB", seen.most["nats-server MiB"], SERVER_MIB)
 
@@ -122,14 +137,14 @@ def _services(seen: Seen) -> Iterator[Figure]:
 
 def _ingress(seen: Seen) -> Iterator[Figure]:
     yield Figure("messages in INGRESS", seen.most["INGRESS messages"], LIMITS.ingress_messages)
-    most = (
-        1 + LIMITS.ingress_messages * MAX_BOT_PAYLOAD_BYTES / MIB
-    )  # the stream's own framing, and what is honest, beside it
+    # One MiB is for the stream's own framing and the honest messages.
+    most = 1 + LIMITS.ingress_messages * MAX_BOT_PAYLOAD_BYTES / MIB
     yield Figure("MiB in INGRESS", seen.most["INGRESS bytes"] / MIB, most)
 
 
 def _accepted(seen: Seen) -> Iterator[Figure]:
-    each = seen.sent["bytes"] / seen.sent["messages"]  # JetStream counts the bytes of all bots together
+    # JetStream counts the bytes of all bots together.
+    each = seen.sent["bytes"] / seen.sent["messages"]
     used = seen.most["ACCEPTED messages"] * each
     yield Figure("MiB in ACCEPTED", used / MIB, (SHARE_BYTES + UNDER_WAY_BYTES) / MIB)
 

@@ -1,4 +1,4 @@
-"""Ten honest bots at work: what they send, ask and wait for, and how long each of it takes."""
+"""Ten honest bots at work: they send, ask and wait, and measure how long each of it takes."""
 
 from __future__ import annotations
 
@@ -17,40 +17,43 @@ from tests.faults.greedy.stage import HANDLER, HONEST, Stage
 from tests.waiting import PATIENCE_S
 
 SPEAK_S: Final = 0.2
-"""Between two durable messages of one bot."""
+"""The time between two durable messages of one bot, in seconds."""
 
 ASK_S: Final = 1.0
 LOGIN_S: Final = 1.0
-"""Between two requests of one bot, and between two logins of any of them."""
+"""The times between two requests of one bot, and between two logins of any bot."""
 
 PUBLISH_S: Final = 60.0
 """How long a durable message may take. Its bot repeats it meanwhile, as bots do."""
 
 REQUEST_S: Final = 10.0
-"""How long a request may take, its attempts included. Live messages may be lost, so its bot repeats it too."""
+"""How long a request may take, with all its attempts.
+
+Live messages may be lost, so its bot repeats it too.
+"""
 
 
 @dataclass
 class Notes:
-    """What honest bots noticed in one phase. Times in seconds."""
+    """The observations of the honest bots in one phase. Times are in seconds."""
 
     published: list[float] = field(default_factory=list)
-    """From ``publish()`` to the verdict."""
+    """Times from ``publish()`` to the verdict."""
     asked: list[float] = field(default_factory=list)
-    """From ``request()`` to the answer."""
+    """Times from ``request()`` to the answer."""
     connected: list[float] = field(default_factory=list)
-    """From ``connect()`` until the bot may speak."""
+    """Times from ``connect()`` until the bot may send."""
     refused: Counter[str] = field(default_factory=Counter)
     """Durable messages that were refused, by reason."""
     unknown: int = 0
     """Durable messages without a verdict in time."""
     unanswered: Counter[str] = field(default_factory=Counter)
-    """Requests without an answer, by what their bot was told."""
+    """Requests without an answer, by the error that their bot got."""
     locked_out: int = 0
     """Logins that did not succeed in time."""
 
     def went_wrong(self) -> Iterator[str]:
-        """Everything that an honest bot could not do."""
+        """Everything that an honest bot failed to do."""
         yield from (f"{count} messages refused ({reason})" for reason, count in self.refused.items())
         if self.unknown:
             yield f"{self.unknown} messages without a verdict"
@@ -65,7 +68,7 @@ class Crowd:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self.notes = Notes()
-        """Of the phase that is now: what begins in it is noted there."""
+        """The notes of the current phase. Each action is noted in the phase in which it begins."""
         self.lost_connections = 0
         self._over = asyncio.Event()
         self._stack = AsyncExitStack()
@@ -104,19 +107,23 @@ class Crowd:
         self.lost_connections += 1
 
     async def finish(self) -> int:
-        """Stop, wait for what is under way; return how many accepted messages no handler got."""
+        """Stop, and wait for everything that is under way.
+
+        Returns how many accepted messages no handler got.
+        """
         self._over.set()
         await asyncio.gather(*self._working)
         await asyncio.gather(*self._under_way)
         deadline = time.monotonic() + PATIENCE_S
-        while not self._accepted <= self._handled and time.monotonic() < deadline:  # noqa: ASYNC110  # what is lost never comes
+        # A lost message never comes, so no event can end this.
+        while not self._accepted <= self._handled and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         return len(self._accepted - self._handled)
 
-    # ---- what each does ------------------------------------------------------------------------------------------
+    # ---- the work of each bot --------------------------------------------------------------------
 
     async def _each(self, pause_s: float, first_s: float, do: Callable[[int], Coroutine[Any, Any, None]]) -> None:
-        """Do it again and again, however long each takes."""
+        """Do it again and again, regardless of the time that each takes."""
         due = time.monotonic() + first_s
         number = 0
         while not self._over.is_set():

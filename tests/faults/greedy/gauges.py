@@ -1,4 +1,4 @@
-"""What is read of the bus from outside, while it is attacked and afterwards."""
+"""The measurements of the bus from outside, during the attack and afterwards."""
 
 from __future__ import annotations
 
@@ -21,39 +21,45 @@ MIB: Final = 1024 * 1024
 ANSWER_S: Final = 30.0
 
 Watched = tuple[str, str]
-"""A stream, and the subjects in it that are the greedy bot's."""
+"""A stream, and the subjects in it that belong to the greedy bot."""
 
 
 class Gauges:
-    """Looks again and again, and remembers the most that it has seen."""
+    """Measures again and again, and remembers the highest values."""
 
     def __init__(
         self, processes: Mapping[str, Sequence[int]], watched: Sequence[Watched], nc: HardenedClient, bot: str
     ) -> None:
-        """``processes``: by name, their ids. ``bot``: whose sessions are counted."""
+        """``processes`` has the process ids by name.
+
+        ``bot`` is the bot whose sessions are counted.
+        """
         self._processes = processes
         self._watched = watched
         self._nc = nc
         self._bot = bot
         self.most: Counter[str] = Counter()
-        """By process, its resident memory in MiB; by stream, messages and bytes; sessions."""
+        """By process, its resident memory in MiB.
+
+        By stream, its messages and bytes. Also the number of sessions.
+        """
 
     def cpu(self) -> dict[str, float]:
-        """Seconds of processor time so far, by process."""
+        """The processor time so far by process, in seconds."""
         used = {}
         for name, pids in self._processes.items():
-            with contextlib.suppress(OSError):  # one of them was restarted
+            with contextlib.suppress(OSError):  # a process was restarted
                 used[name] = cpu_seconds(pids)
         return used
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Measure until cancelled."""
         while True:
             await self.look()
             await asyncio.sleep(LOOK_S)
 
     async def look(self) -> None:
-        """Look once."""
+        """Measure once."""
         for name, pids in self._processes.items():
             with contextlib.suppress(OSError):
                 self._note(f"{name} MiB", rss_bytes(pids) / MIB)
@@ -70,7 +76,8 @@ class Gauges:
             self._note("subscriptions of a session", max((one["subscriptions"] for one in connections), default=0))
 
     def _note(self, name: str, value: float) -> None:
-        self.most[name] = max(self.most[name], value)  # type: ignore[assignment]  # a Counter of any numbers
+        # This Counter has any numbers, not only whole ones.
+        self.most[name] = max(self.most[name], value)  # type: ignore[assignment]
 
     async def _state(self, stream: str, subjects: str) -> dict[str, Any]:
         ask = json.dumps({"subjects_filter": subjects}).encode()
@@ -80,7 +87,7 @@ class Gauges:
 
 
 def read_log(path: Path, since: int = 0) -> tuple[Counter[str], Counter[str], int]:
-    """A relay's log from a byte on: lines by event, what it counted when it stopped, and bytes."""
+    """A relay's log from a byte on: lines by event, the counts at its end, and its bytes."""
     data = path.read_bytes()[since:]
     events: Counter[str] = Counter()
     counts: Counter[str] = Counter()

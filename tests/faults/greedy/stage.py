@@ -1,4 +1,4 @@
-"""The bus that is attacked: ten honest bots, one who handles what they send, and one greedy bot."""
+"""The bus under attack: ten honest bots, a bot that handles their messages, and one greedy bot."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from tests.e2e.shop import Shop
 HONEST: Final = tuple(f"honest-{number}" for number in range(10))
 HANDLER: Final = "handler"
 SLOW: Final = "slow"
-"""A bot whose handler takes long, in a process of its own."""
+"""A bot with a slow handler, in a process of its own."""
 GREEDY: Final = "greedy"
 
 STORE_BYTES: Final = 64 * 1024 * 1024
-"""What ACCEPTED and the quarantine may hold here: small, so that a bot fills its share in seconds."""
+"""The bytes that ACCEPTED and the quarantine may hold here.
+
+They are few, so a bot fills its share in seconds.
+"""
 
 SHARE_BYTES: Final = STORE_BYTES // 2
-"""``bot_share`` is half, as it is unless the policy says otherwise."""
+"""``bot_share`` is half, which is the default."""
 
 RATE: Final = 50
 BURST: Final = 100
@@ -75,8 +78,10 @@ SCHEMAS: Final = {
     "object.v1": '{"type": "object", "additionalProperties": true}',
     "costly.v1": '{"uniqueItems": true}',
 }
-"""``costly``: what takes a relay longest for the largest payload, of what the loader lets pass. Its subject has a rate, as ``threats.md``
-advises: each such payload takes 50 ms."""
+"""``costly`` takes a relay longest for the largest payload, among schemas that the loader accepts.
+
+Each such payload takes 50 ms. Its subject has a rate, as ``threats.md`` advises.
+"""
 
 
 class Stage(Shop):

@@ -1,4 +1,4 @@
-"""One attack on one bus: quiet first, then attacked, then asked what became of it."""
+"""One attack on one bus: a quiet phase, the attack, and then the results."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from tests.faults.greedy.stage import GREEDY, SLOW, Stage
 
 QUIET_SHARE: Final = 0.25
 QUIET_LEAST_S: Final = 0.25
-"""How long the bus is quiet before, and at least."""
+"""How long the bus is quiet first: a share of the attack's time, and at least these seconds."""
 
 HANDLING_S: Final = 0.2
-"""How long the slow bot takes for a message."""
+"""How long the slow bot takes for a message, in seconds."""
 
 _processes = multiprocessing.get_context("forkserver")
 
 
 @dataclass
 class Outcome:
-    """What is told of one attack."""
+    """The results of one attack."""
 
     case: Case
     seconds: float
@@ -43,7 +43,7 @@ class Outcome:
     quiet: Notes
     attacked: Notes
     lost: int
-    """Honest messages that were accepted and that no handler got."""
+    """Honest messages that were accepted but reached no handler."""
     cpu: dict[str, float]
     """Seconds of processor time for each second of the attack, by process."""
     cpu_quiet: dict[str, float]
@@ -51,7 +51,7 @@ class Outcome:
 
     @property
     def wrong(self) -> list[str]:
-        """What must not be."""
+        """Broken bounds and promises."""
         found = [f"over its bound: {figure}" for figure in self.figures if not figure.holds]
         found += [f"honest bots: {what}" for what in self.attacked.went_wrong()]
         found += [f"honest bots, before the attack: {what}" for what in self.quiet.went_wrong()]
@@ -61,7 +61,7 @@ class Outcome:
 
 
 async def attack(case: Case, seconds: float, keep: Path | None = None) -> Outcome:
-    """Attack a bus of its own for so long. ``keep``: the folder in which it stays."""
+    """Attack a bus of its own for ``seconds``. The bus stays in the folder ``keep``, if given."""
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, SERVER_ENVIRONMENT):
         async with Stage((keep or Path(folder)) / case.name) as stage:
             return await _attack(stage, case, seconds)
@@ -111,7 +111,7 @@ async def _attack(stage: Stage, case: Case, seconds: float) -> Outcome:
 
 
 def _children(pid: int) -> list[int]:
-    """The process that admits bots, of a relay."""
+    """The child processes of a relay: the door."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
@@ -121,7 +121,7 @@ def _rates(before: dict[str, float], after: dict[str, float], seconds: float) ->
 
 @contextlib.contextmanager
 def _slow_bot(stage: Stage, case: Case) -> Iterator[int | None]:
-    """The bot whose memory is attacked, where it is; its process."""
+    """The process of the bot whose memory is attacked, in the attack that has one."""
     if case.name != "subscriber":
         yield None
         return
@@ -135,7 +135,7 @@ def _slow_bot(stage: Stage, case: Case) -> Iterator[int | None]:
 
 
 def handle_slowly(credentials: str) -> None:
-    """A process: take live messages, one after the other, and long for each."""
+    """A process that takes live messages one after the other, slowly."""
 
     async def work() -> None:
         bot = Bot.from_file(credentials)
