@@ -121,6 +121,7 @@ def decide(connect: dict[str, Any], challenge: object, policy: Policy, now_ms: i
     bot = policy.bots.get(name)
     if bot is None:
         return Denial(name, "the policy knows no such bot")
+    # The key before the signature: only a key of the bot's is worth the cost of verifying.
     refused = _check_key(bot, said.key, now_ms)
     if isinstance(refused, Denial):
         return refused

@@ -141,6 +141,8 @@ class Door:
             was_open, code = await self._run_once()
             if self._stopping.is_set():
                 return
+            # A process that was open can do its work, so its end is no sign that the next one
+            # cannot.
             failures = 0 if was_open else failures + 1
             then = "it is started again; until then nobody can connect"
             log.error("admission.ended", exit_code=code, then=then)

@@ -137,6 +137,7 @@ class Watch:
         try:
             quiet = 0
             while True:
+                # Counted in ticks of this process. While a machine stands still, none passes.
                 await asyncio.sleep(TICK_S)
                 quiet = 0 if self._heard or is_stopped(self._relay) else quiet + 1
                 self._heard = False

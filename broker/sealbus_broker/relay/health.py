@@ -179,6 +179,8 @@ class Health:
         if not self._nc.is_connected:
             found = [Problem(Level.RED, "nats", "the relay has no connection to NATS", "is nats-server running?")]
         else:
+            # At the same time: a server that is silent to all would otherwise hold up the look for
+            # long.
             parts = await asyncio.gather(self._whole_way(), self._streams(), self._partitions(), self._set_aside())
             found = [*self._own_stores(), *(problem for part in parts for problem in part)]
         self.problems = tuple(found)
@@ -205,6 +207,7 @@ class Health:
         if stored_at is not None and self._monotonic() - stored_at < LOOK_S:
             return []
         policy = self._policy()
+        # Compared afterwards: it says whether INGRESS has stored the probe.
         before = await self._last_sequence()
         try:
             stamp = await self._prober.probe(policy.bus, policy.limits.ttl_ms, self._now_ms(), PROBE_S)
@@ -265,6 +268,7 @@ class Health:
             now = self._monotonic()
             known, since = self._floors.get(partition, (floor, now))
             if floor != known or not waiting:
+                # It moves, or has nothing to do: the time of standing still begins anew.
                 since = now
             self._floors[partition] = floor, since
             still_s = now - since

@@ -140,6 +140,8 @@ class IngressWorker:
         watching = self._supervisor.keep(f"the stop of partition {self._partition}", watch, until=stopping)
         try:
             async with asyncio.TaskGroup() as batches:
+                # A stop is over once nothing is under way, and the rest is little enough to give
+                # back.
                 while not stopping.is_set() or self._under_way or self._received_bytes > GIVE_BACK_BYTES:
                     is_open = not stopping.is_set()
                     if wanted := self._pulling.wanted(has_room=is_open and self._has_room()):
@@ -149,6 +151,8 @@ class IngressWorker:
                         self._under_way += 1
                         batches.create_task(self._work(self._take()), name="a batch")
                     elif may_begin and self._suspects and not self._under_way:
+                        # Alone in this partition: if it ends the relay, only it comes again for
+                        # that.
                         self._under_way += 1
                         batches.create_task(self._try_alone(self._suspects.popleft()), name="a message alone")
                     else:
@@ -201,6 +205,8 @@ class IngressWorker:
         size = 0
         while self._received and envelopes < BATCH and size < BATCH_BYTES:
             pulled = self._received.popleft()
+            # The count alone accuses no message: a relay that is often stopped gives messages back
+            # often.
             if self._last_try is not None and deliveries(pulled.reply) >= LAST_DELIVERIES:
                 self._suspect(pulled)
                 continue
@@ -254,6 +260,7 @@ class IngressWorker:
             return
         *earlier, last = pulled
         self._nc.write([pub(one.reply, ACK) for one in earlier])
+        # The oldest request counts, because its messages are the first that another relay may get.
         until = min(one.asked for one in pulled) + ACK_WAIT_S
         left_s = until - time.monotonic()
         # With a reply subject the server says when it has taken the last one, and so all of them.
@@ -262,11 +269,14 @@ class IngressWorker:
         except (NatsError, OSError, TimeoutError) as error:
             log.warning("acknowledgement.not-confirmed", partition=self._partition, error=type(error).__name__)
             return
+        # The confirmation may have come too late, when another relay may have had the message
+        # already.
         if time.monotonic() < until:
             refusals.tell()
 
     async def _work(self, taken: Sequence[tuple[_Pulled, list[Arrival]]]) -> None:
         try:
+            # There may be nothing: all messages may be suspects, or not from INGRESS.
             if taken:
                 refusals = await self._process([arrival for _, arrivals in taken for arrival in arrivals], self._turn)
                 await self._acknowledge([pulled for pulled, _ in taken], refusals)

@@ -169,6 +169,7 @@ class Journal:
         results: list[Stored | None] = [None] * len(entries)
         if not entries:
             return results, None
+        # A server that does not read would be sent the same entries at each attempt.
         if self._nc.unsent_bytes > UNSENT_BYTES:
             return results, "the server does not read"
         self._begun += 1
@@ -190,6 +191,7 @@ class Journal:
         name, at = subject.split(b".")[-2:]
         attempt = self._attempts.get(name)
         if attempt is None:
+            # It answers an attempt that is over. A later attempt has asked again under the same id.
             return
         try:
             answer = json.loads(body)

@@ -70,6 +70,7 @@ class LiveWorker:
                 await subscription.unsubscribe()
 
     def _on_message(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
+        # By this relay's clock: no server has stored the message, and so none has dated it.
         session, arrivals = live_arrivals(subject, data, self._now_ms())
         if not self._waiting.put(session, arrivals):
             self._tally.count_dropped(session, len(arrivals))

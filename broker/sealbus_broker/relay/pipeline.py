@@ -180,10 +180,12 @@ class Pipeline:
             while True:
                 part = await self._judge(waiting)
                 if not waiting:
+                    # Before judging is left: else a later batch could be stored before this one.
                     await turn.storing.acquire()
                     break
                 async with turn.storing:
                     refused += await self._carry_out(part)
+        # From here on the next batch of the queue is judged while this one is stored.
         try:
             refused += await self._carry_out(part)
         finally:
@@ -195,6 +197,7 @@ class Pipeline:
         policy = self._policy()
         ledger = self._ledgers[waiting[0].delivery]
         await ledger.known()
+        # Only now: the wait may have been long, and the ledger may have begun anew.
         moment = Moment(self._now_ms(), ledger.since_ms)
         judged_at = time.monotonic()
         items: list[Item] = []
@@ -204,6 +207,7 @@ class Pipeline:
             items.append(Item(judgment, moment.ledger_since_ms, judged_at))
             now = time.monotonic()
             if now - judged_at > PART_S:
+                # The first of them must still be young when it is stored.
                 break
             if now - gave_way > GIVE_WAY_S:
                 await asyncio.sleep(0)
@@ -217,6 +221,7 @@ class Pipeline:
         ledger = part.ledger
         await self._storing.store(items, policy, ledger)
         for item in items:
+            # A message that was stored before has been charged before.
             if item.new:
                 self._charge(item, Store(ledger.stream), policy)
         # A refusal's stamp names the record in the quarantine, so it is stored before it is
@@ -277,6 +282,7 @@ class Pipeline:
             if header is None or item.receipt is None:
                 continue
             receipts.setdefault(item.judgment.arrival.session, []).append((header.nonce, item.receipt))
+            # A retry gets its receipt again. Its request was served the first time.
             if item.fresh and item.judgment.reason is None:
                 if header.subject in self._services:
                     self._services.serve(item.judgment, item.receipt)

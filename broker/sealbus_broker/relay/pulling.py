@@ -115,6 +115,7 @@ class Pulling:
         if has_room:
             self._extra = 0
             return PULL_MESSAGES
+        # There is no room, so one message is asked for only to keep the pin.
         is_due = asyncio.get_running_loop().time() >= self._ended_at + RENEW_S
         if self._pin and is_due and self._extra < MOST_EXTRA:
             self._extra += 1
@@ -130,6 +131,8 @@ class Pulling:
         }
         if self._pin:
             terms["id"] = self._pin.decode("utf-8", "replace")
+        # The messages of a request that was only taken for lost may still come, and were delivered
+        # after that request and not after this one. So the earlier time stays.
         if self._is_over:
             self.asked_at = time.monotonic()
         self._is_over = False

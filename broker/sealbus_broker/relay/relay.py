@@ -181,6 +181,8 @@ class Relay:
         self._ledgers = None
         self._journal = None
         self._workers = ()
+        # The door begins first, because its process takes a while to start. It waits for its
+        # orders.
         door = self._make_door(self._door_orders, self._supervisor)
         keeping = self._supervisor.must("the door", door.run(), until=door.stopping)
         try:
@@ -222,6 +224,7 @@ class Relay:
         version = nc.connected_server_version
         check_version(f"{version.major}.{version.minor}.{version.patch}")
         await provision(nc, self._policy())
+        # A grant may have been taken away while no relay ran, and its bot could still pull.
         await remove_ungranted(nc, self._policy())
         await ledgers.read()
 
@@ -316,6 +319,7 @@ class Relay:
             keep("comparing the clocks", partial(ledgers.compare_clocks, stopping), until=stopping),
         ]
         try:
+            # Not earlier: a bot that comes in may publish at once, and expects a verdict.
             door.open()
             await self._until_told(stopping, door, ready)
             await self._drain(nc, door, working, services)
@@ -352,6 +356,8 @@ class Relay:
         :data:`LOST_S`."""
 
         async def finish() -> None:
+            # In this order nothing new comes in behind what is being finished: no session, then no
+            # message, then no request. The flush sends the last receipts.
             await door.stop()
             await asyncio.wait(working)
             await services.drain()

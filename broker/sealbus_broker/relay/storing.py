@@ -154,18 +154,21 @@ class Storing:
 
     async def _round(self, items: Sequence[Item], policy: Policy, ledger: Ledger) -> str | None:
         await ledger.known()
+        # From here to the write nothing is awaited, so an item that is young here is young there.
         for item in items:
             if item.accepted and not self._is_young(item, ledger):
                 # With meters of its own: the first judgment has counted this message already.
                 self.judge(item, policy, ledger, RateMeters())
         writing = [item for item in items if item.accepted or self._must_close(item)]
         for item in items:
+            # Refused, and no attempt for it can be stored: nothing is left to do.
             item.done = not (item.accepted or self._must_close(item))
         if not writing:
             return None
         entries = self._entries(writing, policy)
         found, why = await self._journal.attempt(entries)
         for item, where in zip(writing, found, strict=True):
+            # Without an answer it may be stored all the same, and an earlier attempt still may be.
             item.under_way = item.under_way or where is None
         placed = [(item, where) for item, where in zip(writing, found, strict=True) if where is not None]
         await asyncio.gather(*(self._placed(item, where, policy, ledger) for item, where in placed))
@@ -244,6 +247,7 @@ class Storing:
         if where.stream != ledger.stream:
             item.done = True  # a probe
             return
+        # A stream that comes back shorter than this has lost ids.
         ledger.remember(where.sequence)
         if not where.duplicate:
             if not item.accepted:
@@ -256,6 +260,7 @@ class Storing:
                 return
             self._go_on(item, where.sequence)
             return
+        # Another copy has the id. Only its content says which of the cases it is.
         copy = await ledger.copy(where.sequence)
         settled = settle(item.judgment, copy.data, copy.stored_ms, item.made, policy.bus_keys, self._verifier)
         if settled.passed:
