@@ -15,7 +15,7 @@ from types import ModuleType
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["sealbus_broker.testing.plugin"]  # where it is installed, it is there already
+pytest_plugins = ["sealbus_broker.testing.plugin"]  # an installed package loads it already
 
 _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
 

@@ -144,7 +144,7 @@ def _git(*arguments: str) -> str:
 
 
 def read(ending: str) -> dict[str, str]:
-    """The text of every file of ours whose name ends so, by its path."""
+    """The text of each of our files whose name ends with ``ending``, by its path."""
     names = [name for name in _git("ls-files", "-z").split("\0") if name.endswith(ending)]
     ours = [name for name in names if NOT_OURS not in name.split("/")]
     return {name: (ROOT / name).read_text() for name in ours if (ROOT / name).is_file()}

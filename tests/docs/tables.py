@@ -197,7 +197,7 @@ def _json(value: object) -> str:
 def _folded(value: Any, indent: int = 0, before: int = 0) -> str:
     """JSON with one line for each part that fits into one.
 
-    ``before`` is the length of the text that stands before the value in its line.
+    ``before`` is the length of the text before the value in its line.
     """
     short = json.dumps(value)
     if indent + before + len(short) < COLUMNS or not isinstance(value, dict | list):

@@ -248,12 +248,12 @@ def test_every_number_of_the_policy_document_is_the_code_s() -> None:
     text = BLOCK.sub("", text)
     for sentence, values in numbers_of_the_policy().items():
         found = re.search(_wrapped(sentence), text)
-        assert found is not None, f"no longer said: {sentence}"
+        assert found is not None, f"the document does not say: {sentence}"
         assert found.groups() == values, found[0]
         text = text.replace(found[0], "")
     text = re.sub(rf"{_wrapped(NAMES_WITH_DIGITS)}|`[^`\n]*`|\]\([^)]*\)", "", text)
     left = [line for line in text.splitlines() if re.search(r"\d", line)]
-    assert not left, "numbers that no test holds to the code"
+    assert not left, "numbers that no test compares with the code"
 
 
 @pytest.mark.parametrize(("kind", "most"), [("duration", "999999999ms"), ("size", "999999999B")])

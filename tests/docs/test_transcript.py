@@ -8,4 +8,4 @@ from tests.docs.transcript import session, written
 
 
 async def test_the_transcript_is_what_a_session_says(tmp_path: Path) -> None:
-    assert await session(tmp_path / "shop") == written(), "look at what changed, then `python -m tests.docs.transcript`"
+    assert await session(tmp_path / "shop") == written(), "check the change, then run `python -m tests.docs.transcript`"

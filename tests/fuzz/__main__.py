@@ -99,16 +99,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "targets",
         nargs="*",
         metavar="TARGET",
-        help=f"some of: {', '.join(TARGETS)}; or all: the quick ones in one process",
+        help=f"some of: {', '.join(TARGETS)}. Or all: the quick ones in one process",
     )
-    parser.add_argument("--runs", type=int, default=1_000_000, metavar="N", help="executions of a quick one (1000000)")
     parser.add_argument(
-        "--seconds", type=int, default=0, metavar="N", help="so long for each target, instead of --runs"
+        "--runs", type=int, default=1_000_000, metavar="N", help="executions of a quick target (1000000)"
+    )
+    parser.add_argument(
+        "--seconds", type=int, default=0, metavar="N", help="seconds for each target, instead of --runs"
     )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="libFuzzer's seed (1)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="targets that run at the same time (1)")
-    parser.add_argument("--json", action="store_true", help="one JSON object a target on stdout, instead of the table")
-    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "fuzz", help="for what is kept (build/fuzz)")
+    parser.add_argument("--json", action="store_true", help="print a JSON object for each target, instead of the table")
+    parser.add_argument(
+        "--folder", type=Path, default=ROOT / "build" / "fuzz", help="folder of the results (build/fuzz)"
+    )
     asked = parser.parse_args(arguments)
     if unknown := set(asked.targets) - set(TARGETS) - {"all"}:
         parser.error(f"no such target: {', '.join(sorted(unknown))}")
@@ -133,9 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if asked.json:
                 print(json.dumps(asdict(result)), flush=True)
                 continue
-            told = ", ".join(result.found) or (
-                "nothing" if result.exit_code == 0 else f"it ended with {result.exit_code}"
-            )
+            told = ", ".join(result.found) or ("nothing" if result.exit_code == 0 else f"exit code {result.exit_code}")
             row = (result.target, result.executions, result.seconds, result.reached, result.corpus, told)
             print(COLUMNS.format(*row), flush=True)
     if not asked.json:

@@ -191,7 +191,7 @@ def _heard(pieces: list[bytes]) -> list[tuple[Any, ...]]:
         heard.append(("direct", *what))
 
     handlers = Handlers(*(note(kind) for kind in ("message", "ping", "pong", "error", "info")))
-    parser = StrictParser(None, handlers, {1: direct})  # type: ignore[arg-type]  # it asks the client nothing
+    parser = StrictParser(None, handlers, {1: direct})  # type: ignore[arg-type]  # the parser does not use the client
     for piece in pieces:
         try:
             parser.parse(piece).send(None)
@@ -199,7 +199,7 @@ def _heard(pieces: list[bytes]) -> list[tuple[Any, ...]]:
             continue
         except ProtocolError:
             break
-        raise AssertionError("it waits for something")
+        raise AssertionError("the parser waits")
     return heard
 
 

@@ -42,7 +42,7 @@ def scenario(tell: Teller, expect: str, check: str | None = None, without: str =
     Its name is the name of the function. Its docstring describes it.
     """
     name, about = tell.__name__, " ".join((tell.__doc__ or "").split())
-    assert about, f"{name} does not say what it is about"
+    assert about, f"{name} has no description"
     *before, last = _steps(tell())
     steps = (*before, replace(last, expect=expect))
     return Scenario(name, about, steps, expect, check, without, lambda: _steps(tell()))

@@ -250,7 +250,7 @@ def _salted(raw: bytes) -> bytes:
         return raw
     mixed = hashlib.sha256(_telling.salt + raw).digest()[:16]
     time_ms = int.from_bytes(raw[:6])
-    if abs(time_ms - _telling.now_ms) < 24 * HOUR:  # told already
+    if abs(time_ms - _telling.now_ms) < 24 * HOUR:  # moved already
         return raw
     if abs(time_ms - NOW) > 24 * HOUR:
         return mixed

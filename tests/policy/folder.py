@@ -48,7 +48,7 @@ class Folder:
     def change(self, old: str, new: str, file: str = "policy.yaml") -> None:
         """Replace ``old``, which must occur in the file exactly once."""
         text = (self.root / file).read_text()
-        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times"
+        assert text.count(old) == 1, f"{old!r} occurs {text.count(old)} times"
         self.write(file, text.replace(old, new))
 
     def key(self, bot: str, text: str | None = None) -> str:
@@ -59,7 +59,7 @@ class Folder:
 
     def load(self) -> Loaded:
         loaded = load(self.root)
-        assert (loaded.policy is None) == bool(loaded.problems), "a policy or problems, never both, never neither"
+        assert (loaded.policy is None) == bool(loaded.problems), "a policy or problems, never both and never neither"
         for problem in (*loaded.problems, *loaded.notes):
             lines = str(problem).split("\n")
             assert all(line.isprintable() for line in lines), "a problem is safe to show"

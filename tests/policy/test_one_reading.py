@@ -55,7 +55,7 @@ def test_a_schema_has_no_such_character(bus: Folder, char: str) -> None:
     bus.write("schemas/order.v1.json", f'{{"type": "object",\n "description": "x{char}y"}}')
     assert (bus.problem().line, bus.problem().column) == (2, 19)
     bus.write("schemas/order.v1.json", json.dumps({"type": "object", "description": f"x{char}y"}))
-    assert bus.problems() == [], "written as an escape, everybody sees it"
+    assert bus.problems() == [], "an escape is visible to every reader"
 
 
 @pytest.mark.parametrize("char", HIDING, ids=point)
@@ -226,4 +226,4 @@ def test_an_anchor_that_is_used_twice(bus: Folder, keyword: str) -> None:
     assert bus.problem().what == "the anchor is used twice in this schema"
     schema["$defs"]["b"]["$id"] = "https://example.com/elsewhere"
     bus.write("schemas/order.v1.json", json.dumps(schema))
-    assert bus.problems() == [], "under another $id it is another"
+    assert bus.problems() == [], "another $id makes it another anchor"

@@ -145,7 +145,7 @@ def test_the_validator_executes_what_the_standard_says(bus: Folder, document: An
     for payload in payloads:
         try:
             expected = reference.is_valid(payload)
-        except RecursionError:  # a reference in a circle that takes no step: our validator ends it
+        except RecursionError:  # a reference in a circle that takes no step. Our validator ends it
             continue
         assert schema.is_valid(payload) is expected, payload
 

@@ -8,8 +8,6 @@ from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.tree import Unreadable
 from sealbus_broker.policy.yaml_tree import read_yaml_tree
 
-PARSER_WORDS = ("expected", "block end", "token", "scalar", "mapping values", "stream", "found", "node")
-
 
 def problem(text: str) -> Problem:
     with pytest.raises(Unreadable) as told:

@@ -50,14 +50,18 @@ def summary(runs: Sequence[Run]) -> list[str]:
 def main() -> int:
     """The command. Returns its exit code, which is 0 if every run was green."""
     parser = argparse.ArgumentParser("soak", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--runs", type=int, default=4, metavar="N", help="how many runs (4)")
-    parser.add_argument("--loaded", type=int, metavar="M", help="how many of them under load (every second one)")
+    parser.add_argument("--runs", type=int, default=4, metavar="N", help="number of runs (4)")
+    parser.add_argument("--loaded", type=int, metavar="M", help="number of runs under load (every second one)")
     parser.add_argument(
-        "--busy", type=int, default=os.cpu_count() or 1, metavar="P", help="busy processes under load (one a core)"
+        "--busy",
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="P",
+        help="busy processes under load (one for each core)",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object a run on stdout, instead of the table")
+    parser.add_argument("--json", action="store_true", help="print a JSON object for each run, instead of the table")
     parser.add_argument(
-        "--folder", type=Path, default=ROOT / "build" / "soak", help="for logs and reports (build/soak)"
+        "--folder", type=Path, default=ROOT / "build" / "soak", help="folder of logs and reports (build/soak)"
     )
     parser.add_argument("pytest", nargs="*", help="more arguments for pytest, after --")
     given = parser.parse_args()

@@ -55,7 +55,7 @@ Languages with integers distinguish ``9007199254740992`` from ``9007199254740992
 """
 
 DEEP: Final = b"\x91" * 32 + b"\xc0"
-WIDE: Final = b"\xdc\xff\xff" + b"\xc0" * 65_535  # with the array itself exactly the most that is allowed
+WIDE: Final = b"\xdc\xff\xff" + b"\xc0" * 65_535  # exactly the limit, with the array itself
 KEYED: Final = b"\xdc\x55\x55" + b"\x81\xa1a\xc0" * 21_845
 LIMITS: Final = [
     ("nesting of 32", DEEP),

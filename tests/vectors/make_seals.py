@@ -66,7 +66,7 @@ def _invalid() -> list[tuple[str, str, str, Context, bytes, bytes]]:
     alone = seal(KEY, Context.ENVELOPE, [thing(0)])[0]
     five = seal(KEY, Context.ENVELOPE, [thing(index) for index in range(5)])
     three = Seal.decode(five[1])  # three steps, the first on the left
-    last = Seal.decode(five[4])  # one step, for it moved up twice
+    last = Seal.decode(five[4])  # one step, because it moved up twice
     here, foreign = Context.ENVELOPE, seal(OTHER, Context.ENVELOPE, [thing(0)])[0]
     inner = Seal(three.key, three.signature, three.sides >> 1, three.steps[1:])
     node = three.steps[0] + _leaf(thing(1))

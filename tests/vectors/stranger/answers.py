@@ -127,7 +127,7 @@ def seals(rules: Rules) -> Results:
     told = FILES["seals"]
     for batch in told["batches"]:
         if batch["size"] > 8 and not rules.slips("an odd entry paired with itself"):
-            made = None  # read, and not made again: it takes a second
+            made = None  # only read, because making it again takes a second
         else:
             things = [at.to_bytes(4, "big") for at in range(batch["size"])]
             made = seal_all(rules, HEX(told["seed"]), CONTEXTS["envelope"], things)
