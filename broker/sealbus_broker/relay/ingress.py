@@ -151,8 +151,7 @@ class IngressWorker:
                         self._under_way += 1
                         batches.create_task(self._work(self._take()), name="a batch")
                     elif may_begin and self._suspects and not self._under_way:
-                        # Alone in this partition: if it ends the relay, only it comes again for
-                        # that.
+                        # Alone in this partition. LastTry waits for the batches of the others.
                         self._under_way += 1
                         batches.create_task(self._try_alone(self._suspects.popleft()), name="a message alone")
                     else:
