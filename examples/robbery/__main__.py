@@ -1,4 +1,4 @@
-"""``python -m examples.robbery [ORDERS]``: see the package's own words."""
+"""``python -m examples.robbery [ORDERS]``: the package's docstring explains it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from sealbus import InvalidInput, SealbusError
 
 
 def main() -> int:
-    """Run the demo; 0 if the bus held, 1 if it did not, 2 if it could not be run as asked, 130 if it was interrupted."""
+    """Run the demo and return its exit code.
+
+    0: the bus held. 1: it did not. 2: the arguments were wrong. 130: it was interrupted.
+    """
     about = "A robbery that fails, on a real NATS server."
     parser = argparse.ArgumentParser(prog="python -m examples.robbery", description=about)
     parser.add_argument(
@@ -61,7 +64,7 @@ async def _perform(folder: Path, orders: list[Order]) -> Outcome:
 
 
 def _keep_logs(folder: Path) -> Path:
-    """Keep what helps to find out, and nothing secret: keys and streams are thrown away."""
+    """Keep the logs, and delete the keys and streams, which are secret."""
     logs = folder / "logs"
     nats_log = folder / "bus" / ".sealbus" / "nats.log"
     if nats_log.exists():

@@ -1,4 +1,4 @@
-"""The attacker: sits on the order bot's network connection, and has taken over the bot scraper."""
+"""The attacker is on the order bot's network connection, and has taken over the bot scraper."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sealbus import Credentials
 
 
 async def main(port: str, scraper: str) -> None:
-    """Listen on order's line, and try what the director names."""
+    """Listen on order's line, and try the attacks that the director names."""
     thief = Thief("127.0.0.1", int(port), Credentials.load(scraper))
     tell("listening", port=await thief.tap.listen())
     async for cue in cues():

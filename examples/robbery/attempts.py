@@ -1,7 +1,7 @@
-"""How each attack is carried out. What it is and where it must end stands in :mod:`.catalogue`.
+"""The code of each attack. :mod:`.catalogue` says what each is and where it must end.
 
-An attempt returns the bodies that it sent, by which the director finds them. It says nothing of its success: nobody would
-believe it.
+An attempt returns the bodies that it sent, by which the director finds them. It reports no success,
+because nobody would believe it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DELETE = "$JS.API.STREAM.DELETE.ACCEPTED"
 
 
 def attempt(key: str) -> Callable[[Attempt], Attempt]:
-    """Register how the attack ``key`` is carried out."""
+    """Register the code of the attack ``key``."""
 
     def register(function: Attempt) -> Attempt:
         ATTEMPTS[key] = function
@@ -44,7 +44,7 @@ def attempt(key: str) -> Callable[[Attempt], Attempt]:
     return register
 
 
-# ---- at the door -----------------------------------------------------------------------------------------------------
+# ---- at the door ---------------------------------------------------------------------------------
 
 
 @attempt("no-key")
@@ -94,7 +94,7 @@ async def foreign_durable(thief: Thief) -> Sent:
     return await _knock_as(thief, "scraper", thief.scraper.key.public.text, thief.scraper.key, consumer)
 
 
-# ---- on order's line: capture, replay, change ------------------------------------------------------------------------
+# ---- on order's line: capture, replay, change ----------------------------------------------------
 
 
 @attempt("replay-at-once")
@@ -116,7 +116,7 @@ async def replay_scraper(thief: Thief) -> Sent:
 
 
 def _with(envelope: bytes, payload: dict[str, Any] | None = None, subject: str | None = None) -> bytes:
-    """A captured envelope with something in it changed, and its seal as it was."""
+    """A captured envelope with a change in it and its old seal."""
     (header, body), _, seal = split_sealed(envelope, 2)
     if subject is not None:
         fields = msgpack.unpackb(header)
@@ -174,7 +174,7 @@ async def grafted_seal(thief: Thief) -> Sent:
     return thief.inject(join_sealed((header, body), seal))
 
 
-# ---- past the relay --------------------------------------------------------------------------------------------------
+# ---- past the relay ------------------------------------------------------------------------------
 
 
 def _frames(key: str, body: Callable[[], bytes], bot: str = SCRAPER) -> list[tuple[bytes, bytes]]:
@@ -216,7 +216,7 @@ async def stolen_direct(thief: Thief) -> Sent:
     return []
 
 
-# ---- as scraper, a bot that the policy knows -------------------------------------------------------------------------
+# ---- as scraper, a bot that the policy knows -----------------------------------------------------
 
 
 async def _scrape(
@@ -305,7 +305,7 @@ async def operator(thief: Thief) -> Sent:
     return await _scrape(thief, {}, "sealbus.quarantine.list")
 
 
-# ---- noise -----------------------------------------------------------------------------------------------------------
+# ---- noise ---------------------------------------------------------------------------------------
 
 
 async def _send_raw(thief: Thief, *bodies: bytes) -> Sent:
@@ -380,7 +380,7 @@ async def pull_reply(thief: Thief) -> Sent:
     return []
 
 
-# ---- into order's own line -------------------------------------------------------------------------------------------
+# ---- into order's own line -----------------------------------------------------------------------
 
 
 def _pull_line(thief: Thief) -> tuple[str, bytes]:
@@ -412,7 +412,7 @@ async def replay_later(thief: Thief) -> Sent:
     return thief.inject(thief.tap.orders[-1])
 
 
-# ---- with inventory's stolen key -------------------------------------------------------------------------------------
+# ---- with inventory's stolen key -----------------------------------------------------------------
 
 
 async def _reserve(thief: Thief, order_id: str, parent: bytes | None) -> Sent:

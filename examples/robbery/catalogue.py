@@ -1,7 +1,8 @@
-"""Everything the attacker tries. Each is one or several cases of the corpus (``tests/attacks``), staged in the shop.
+"""Everything that the attacker tries.
 
-The corpus says who must stop a case and for which reason; the director holds the outcome against that, row by row. What stands here is
-how it is told to those who watch.
+Each attack is one or several cases of the corpus (``tests/attacks``), staged in the shop. The
+corpus says which part must stop a case, and the reason. The director compares each outcome with it.
+This file has the descriptions for the audience.
 """
 
 from __future__ import annotations
@@ -13,30 +14,30 @@ from tests.attacks.families import NAMED
 
 NOT_THE_BUS = "stamp: sealed by a key that is not the bus's"
 SCRAPER = "scraper"
-"""The lesser bot's name in the shop."""
+"""The name in the shop of the bot with few rights."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """One row."""
+    """One row of the catalogue."""
 
     key: str
     what: str
     cases: tuple[str, ...]
-    """The names of the corpus's cases, all stopped in one way."""
+    """The names of the corpus's cases. All are stopped in the same way."""
     detail: str = ""
-    """What the relay must have noted beside the reason: of several things that a reason stands for, this one."""
+    """The detail that the relay must have noted, if the reason has several causes."""
     victim: str = ""
     """The bot that must have counted a refused delivery."""
 
     @property
     def where(self) -> Where:
-        """What must stop it."""
+        """The part that must stop it."""
         return NAMED[self.cases[0]].where
 
     @property
     def why(self) -> str:
-        """The stable reason, or the words in which relay, server or bot say why."""
+        """The stable reason, or the error of the relay, the server or the bot."""
         said = NAMED[self.cases[0]].reason.replace(LESSER, SCRAPER)
         if self.where is Where.NATS:
             return "Publish Violation" if self.cases[0].startswith("pub ") else "Subscription Violation"
@@ -44,7 +45,7 @@ class Attack:
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """NATS subjects, each of which must have been refused."""
+        """The NATS subjects, each of which must have been refused."""
         if self.where is not Where.NATS:
             return ()
         return tuple(case.partition(" ")[2].replace(LESSER, SCRAPER) for case in self.cases)
@@ -199,7 +200,7 @@ NOISE = (
     ),
     Attack(
         "reply-subjects",
-        "reply = JetStream API, delivery: have the server speak",
+        "reply = JetStream API, delivery: make the server speak",
         (
             "reply $JS.API.STREAM.DELETE.ACCEPTED",
             "reply $JS.API.STREAM.PURGE.INGRESS",
@@ -252,12 +253,12 @@ ACTS: dict[str, tuple[Attack, ...]] = {
     "On order's line, without its key": ON_THE_WIRE,
     "Past the relay": PAST_THE_RELAY,
     "As scraper, which the policy knows": AS_SCRAPER,
-    "Garbage, and what makes NATS speak": NOISE,
+    "Garbage, and messages that make NATS answer": NOISE,
     "Into order's ear": ON_ORDERS_LINE,
     "Later": LATER,
     "With inventory's stolen signing key": INSIDE,
 }
-"""In the order in which they are tried."""
+"""The acts in the order in which they are tried."""
 
 ATTACKS: tuple[Attack, ...] = tuple(attack for act in ACTS.values() for attack in act)
 

@@ -1,4 +1,7 @@
-"""How the director and its processes speak: JSON objects, one a line; cues on stdin, answers on stdout."""
+"""The director and its processes exchange JSON objects, one a line.
+
+Cues are on stdin, and answers on stdout.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ def tell(event: str, **facts: Any) -> None:
 
 
 async def cues() -> AsyncIterator[dict[str, Any]]:
-    """What the director asks for, until it is gone: a process whose director died ends too."""
+    """The director's cues, until the director is gone.
+
+    So a process whose director died ends too.
+    """
     reader = asyncio.StreamReader(limit=MAX_LINE)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():

@@ -1,4 +1,7 @@
-"""The director: opens the shop, has it trade, lets the attacker try everything, and finds out for itself what came of it."""
+"""The director opens the shop, lets it trade and lets the attacker try everything.
+
+It checks the results itself.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,14 @@ from sealbus_broker.nats.connection import connect
 Say = Callable[[str], None]
 
 HELD_BACK = len(NEEDS_AN_ORDER)
-"""Orders that are placed one by one, for the attacker to lie in wait for."""
+"""The number of orders that are placed one by one, because the attacker waits for each."""
 
 RELAY_AWAY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the demo has to show."""
+    """The results of the demo."""
 
     findings: list[Finding]
     trade: Trade
@@ -40,7 +43,10 @@ class Outcome:
 
 
 class Director:
-    """One performance. ``folder`` is private and is thrown away afterwards; ``say`` gets lines for people."""
+    """One performance.
+
+    ``folder`` is private and is deleted afterwards. ``say`` gets lines for people.
+    """
 
     def __init__(self, folder: Path, orders: list[Order], say: Say) -> None:
         self._logs = folder / "logs"
@@ -57,7 +63,7 @@ class Director:
         self._harm: tuple[str, ...] = ()
 
     async def perform(self) -> Outcome:
-        """The whole story. Raises :class:`StageError` if it cannot be told to its end."""
+        """The whole demo. Raises :class:`StageError` if it cannot be finished."""
         async with Stage(self._logs) as stage:
             await self._open(stage)
             nats = await self._look_in()
@@ -73,7 +79,7 @@ class Director:
                 finally:
                     await nats.close()
 
-    # ---- the shop ----------------------------------------------------------------------------------------------------
+    # ---- the shop --------------------------------------------------------------------------------
 
     async def _open(self, stage: Stage) -> None:
         shop = self._shop
@@ -89,7 +95,7 @@ class Director:
             "attacker": attacker,
             "inventory": await stage.start("inventory", shop.write_credentials("inventory"), stock),
             "shipping": await stage.start("shipping", shop.write_credentials("shipping")),
-            # The order bot believes that it talks to NATS. It talks to the attacker, who passes everything on.
+            # The order bot takes this for NATS. It is the attacker, who passes everything on.
             "order": await stage.start("order", shop.write_credentials("order", tapped), self._book),
         }
         for name in ("inventory", "shipping", "order"):
@@ -98,7 +104,7 @@ class Director:
 
     async def _look_in(self) -> Client:
         async def on_error(_: Exception) -> None:
-            """What goes wrong here shows as missing evidence."""
+            """An error here shows as missing evidence."""
 
         seed = self._shop.secrets.relay.seed_text
         return await connect([self._shop.url], seed, name="director", on_error=on_error)
@@ -109,26 +115,28 @@ class Director:
         stock: dict[str, int] = (await order.expect("stock"))["stock"]
         return stock
 
-    # ---- honest trade ------------------------------------------------------------------------------------------------
+    # ---- honest trade ----------------------------------------------------------------------------
 
     async def _trade(self, stage: Stage, evidence: Evidence) -> None:
         count = len(self._orders) - HELD_BACK
-        self._say(f"trade: {count} orders; every frame of the order bot passes through the attacker's hands")
+        self._say(f"trade: {count} orders; the attacker sees every frame of the order bot")
         order, began = self._actors["order"], time.monotonic()
         order.cue("place", count=count)
         while self._killed_at < count // 3:
             self._killed_at = (await order.expect("shipped"))["count"]
-        self._say(f"trade: {self._killed_at} shipped; SIGKILL for the relay (pid {self._actors['relay'].pid})")
+        pid = self._actors["relay"].pid
+        self._say(f"trade: {self._killed_at} shipped; SIGKILL for the relay (pid {pid})")
         await self._actors["relay"].kill()
         await asyncio.sleep(RELAY_AWAY_S)
         self._actors["relay"] = await stage.start("relay", self._shop.folder, self._shop.url, "relay-2")
         await self._actors["relay"].expect("ready")
-        self._say("trade: a new relay is there; nobody was told, nothing was kept in the old one")
+        self._say("trade: a new relay is up; nobody was told, and the old one kept nothing")
         await order.expect("placed", within_s=60 + count / 100)
         self._placed = count
         if not await evidence.settled(count):
             self._say("trade: not everything has arrived")
-        self._say(f"trade: {count} orders through in {time.monotonic() - began:.1f} s, killed relay included")
+        took_s = time.monotonic() - began
+        self._say(f"trade: {count} orders through in {took_s:.1f} s, killed relay included")
 
     async def _place_one(self) -> None:
         order = self._actors["order"]
@@ -137,10 +145,10 @@ class Director:
         await order.expect("placed")
         self._last_order = time.monotonic()
 
-    # ---- the robbery -------------------------------------------------------------------------------------------------
+    # ---- the robbery -----------------------------------------------------------------------------
 
     async def _rob(self, evidence: Evidence) -> list[Finding]:
-        self._say(f"robbery: {len(ATTACKS)} attacks, each looked for in quarantine, logs and streams")
+        self._say(f"robbery: {len(ATTACKS)} attacks, each with evidence in quarantine, logs and streams")
         findings = []
         for number, attack in enumerate(ATTACKS, start=1):
             finding = await self._attack(attack, evidence)
@@ -153,7 +161,8 @@ class Director:
         attacker = self._actors["attacker"]
         facts: dict[str, Any] = {}
         if attack in LATER:
-            # Life and the clocks' difference must be over; then it is late by any clock.
+            # The time-to-live and the clock difference must be over. Then the message is late by
+            # any clock.
             await asyncio.sleep(max(0.0, self._last_order + TTL_S + 1.2 - time.monotonic()))
         if attack is INSIDE[0]:
             facts["loot"] = str(self._shop.folder / "credentials" / "inventory.toml")
@@ -167,11 +176,12 @@ class Director:
         if attack.key in NEEDS_AN_ORDER:
             await evidence.settled(self._placed)
         harm = await evidence.harm(self._placed)
-        fresh = tuple(one for one in harm if one not in self._harm)  # blame each attack for its own
+        # Each attack is blamed for its own harm.
+        fresh = tuple(one for one in harm if one not in self._harm)
         self._harm = harm
         return replace(finding, harm=fresh)
 
-    # ---- the count ---------------------------------------------------------------------------------------------------
+    # ---- the counts ------------------------------------------------------------------------------
 
     async def _count(self, evidence: Evidence, before: dict[str, int]) -> Trade:
         self._say("counting")

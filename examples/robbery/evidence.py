@@ -1,4 +1,4 @@
-"""What the director looks at, so that it need not believe anybody: logs, streams, the quarantine."""
+"""The director's evidence, so that it need not believe anybody: logs, streams, the quarantine."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from sealbus import Bot
 from tests.attacks.corpus import Where
 
 PATIENCE_S = 4.0
-"""How long evidence may take to appear: a verdict takes milliseconds."""
+"""How long evidence may take to appear, in seconds. A verdict takes milliseconds."""
 
 SETTLE_S = 0.3
-"""Where the evidence is that nothing happened, how long it is given to happen."""
+"""How long to wait where the evidence is that nothing happened, in seconds."""
 
 IGNORED = "ignored an invalid receipt: "
-"""How a line of a bot's log begins about a receipt that it does not believe."""
+"""The beginning of a log line of a bot about an invalid receipt."""
 
 STREAMS = {"INGRESS", "ACCEPTED", "LIVE", "HEALTH", "QUARANTINE"}
 GENESIS = "sealbus.genesis"
@@ -40,7 +40,7 @@ HONEST_LIVE = (
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Where things stood before an attack."""
+    """The sizes and counts before an attack."""
 
     relay_log: int
     nats_log: int
@@ -49,7 +49,10 @@ class Mark:
 
 
 class Evidence:
-    """Looks at the bus from outside: with the relay's login at the streams, as operator at the quarantine, at the logs."""
+    """Observes the bus from outside.
+
+    It reads the streams with the relay's login, the quarantine as the operator, and the logs.
+    """
 
     def __init__(
         self, nats: Client, operator: Bot, actors: Mapping[str, Actor], relay_log: Path, nats_log: Path
@@ -60,22 +63,22 @@ class Evidence:
         self._relay_log = relay_log
         self._nats_log = nats_log
 
-    # ---- looking -----------------------------------------------------------------------------------------------------
+    # ---- looking ---------------------------------------------------------------------------------
 
     async def quarantined(self, limit: int = 50) -> list[dict[str, Any]]:
-        """The newest quarantine records, asked for over the bus as the operator."""
+        """The newest records of the quarantine, as the operator gets them over the bus."""
         answer = await self._operator.request("sealbus.quarantine.list", {"limit": limit})
         records: list[dict[str, Any]] = answer.payload["records"]
         return records
 
     async def stored(self, stream: str = "ACCEPTED") -> dict[str, int]:
-        """How many messages a stream holds, by subject without the stream's own prefix."""
+        """The number of messages in a stream, by subject without the stream's own prefix."""
         answer = await self._api(f"STREAM.INFO.{stream}", {"subjects_filter": ">"})
         subjects: dict[str, int] = answer["state"].get("subjects") or {}
         return {subject.partition(".")[2]: count for subject, count in subjects.items()}
 
     async def traded(self) -> dict[str, int]:
-        """How many messages were accepted for good, by subject; without the ledger's own first message."""
+        """The number of accepted messages by subject, without the genesis."""
         return {subject: count for subject, count in (await self.stored()).items() if subject != GENESIS}
 
     async def _api(self, call: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -86,28 +89,29 @@ class Evidence:
         return parsed
 
     async def mark(self) -> Mark:
-        """Note where things stand."""
+        """Note the sizes and counts."""
         statuses = {name: await self._actors[name].status() for name in ("order", "inventory", "shipping")}
         return Mark(_size(self._relay_log), _size(self._nats_log), _size(self._actors["order"].log), statuses)
 
     async def settled(self, orders: int) -> bool:
-        """Wait until ``orders`` have gone all the way; whether they have."""
+        """Wait until ``orders`` are shipped. Returns whether they are."""
         return await _until(lambda: self._all_traded(orders), within_s=30)
 
     async def _all_traded(self, orders: int) -> bool:
         traded = await self.traded()
         if any(traded.get(subject, 0) < orders for subject in TRADE):
             return False
-        # A bot counts when its own publish is confirmed, which may be after the next bot has the message.
+        # A bot counts when its own publish is confirmed. Then the next bot may already have the
+        # message.
         return min(await self._handled()) >= orders
 
     async def _handled(self) -> tuple[int, int, int]:
-        """How many orders the bots say went through their hands: seen shipped, reserved, shipped."""
+        """The counts of the bots: orders seen shipped, reserved, and shipped."""
         status = {name: await self._actors[name].status() for name in ("order", "inventory", "shipping")}
         return status["order"]["shipped"], status["inventory"]["reserved"], status["shipping"]["shipped"]
 
     async def harm(self, orders: int) -> tuple[str, ...]:
-        """What is on the bus that should not be, or is not that should be, after ``orders`` honest ones."""
+        """Wrong messages and streams, and missing ones, after ``orders`` honest orders."""
         answer = await self._api("STREAM.NAMES")
         names = set(answer["streams"] or [])
         if names != STREAMS:
@@ -127,10 +131,13 @@ class Evidence:
             harm.append(f"{doubled} handled twice")
         return tuple(harm)
 
-    # ---- one attack --------------------------------------------------------------------------------------------------
+    # ---- one attack ------------------------------------------------------------------------------
 
     async def examine(self, attack: Attack, sent: list[str], mark: Mark) -> Finding:
-        """Find out what stopped ``attack``. ``sent``: SHA-256 (hex) of each body, to look for."""
+        """Find out what stopped ``attack``.
+
+        ``sent`` has the SHA-256 (hex) of each body to look for.
+        """
         examine: dict[Where, Callable[[], Awaitable[Finding]]] = {
             Where.DOOR: lambda: self._at_the_door(attack, mark),
             Where.NATS: lambda: self._in_nats_log(attack, mark),
@@ -202,7 +209,7 @@ class Evidence:
         return Finding(attack, Where.SERVICE, attack.why, f"ACCEPTED has {len(consumers)} durables, none for scraper")
 
     async def _nothing_happened(self, attack: Attack, mark: Mark) -> Finding:
-        """The rest of the evidence is that :meth:`harm` finds none."""
+        """The other half of the evidence is that :meth:`harm` finds none."""
         await asyncio.sleep(SETTLE_S)
         if any("Violation" in line for line in _since(self._nats_log, mark.nats_log)):
             return Finding(attack, Where.NATS, "Publish Violation", "nats-server log")
@@ -244,7 +251,7 @@ class Evidence:
 
 
 async def _until(look: Callable[[], Awaitable[bool]], within_s: float = PATIENCE_S) -> bool:
-    """Look until there is something to see, or patience is over."""
+    """Check until there is evidence, or until patience is over."""
     deadline = asyncio.get_running_loop().time() + within_s
     while not await look():
         if asyncio.get_running_loop().time() > deadline:

@@ -1,4 +1,7 @@
-"""NATS on the wire: bytes into frames, as somebody sees them who sits on the connection. No signature, no secret: plain text."""
+"""Frames of the NATS protocol, as an observer on the connection sees them.
+
+There is no signature and no secret in them: they are plain text.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 _PAYLOAD = {b"PUB": 1, b"MSG": 1, b"HPUB": 2, b"HMSG": 2}
-"""How many sizes end the line of a frame that has a payload."""
+"""How many sizes are at the end of the line of a frame with a payload."""
 
 _PIECE = 65_536
-"""Bytes read at once."""
+"""The bytes that are read at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +25,14 @@ class Frame:
 
     verb: bytes
     words: tuple[bytes, ...]
-    """What stands behind the verb, sizes included."""
+    """The words after the verb, including the sizes."""
     payload: bytes
-    """Without headers."""
+    """The payload, without headers."""
     raw: bytes
 
     @property
     def subject(self) -> str:
-        """What it is about."""
+        """The subject of the frame."""
         return self.words[0].decode("utf-8", "replace") if self.words else ""
 
 
@@ -64,7 +67,7 @@ def pub(subject: str, payload: bytes, reply: str = "") -> bytes:
 
 
 def hpub(subject: str, headers: bytes, payload: bytes) -> bytes:
-    """A publish with a header block, whatever it is."""
+    """A publish with a header block, valid or not."""
     return f"HPUB {subject} {len(headers)} {len(headers) + len(payload)}\r\n".encode() + headers + payload + b"\r\n"
 
 
@@ -75,7 +78,10 @@ def msg(subject: str, sid: bytes, payload: bytes, reply: str = "") -> bytes:
 
 
 class RawSession:
-    """A NATS connection without a client library, which would refuse to send most of what the attacker sends."""
+    """A NATS connection without a client library.
+
+    A library would refuse to send most of the attacker's frames.
+    """
 
     def __init__(self, wire: socket.socket, info: dict[str, Any]) -> None:
         self._wire = wire
@@ -92,7 +98,7 @@ class RawSession:
         try:
             await loop.sock_connect(wire, (host, port))
             greeting = b""
-            while not greeting.endswith(b"\r\n"):  # nothing comes behind it before the login
+            while not greeting.endswith(b"\r\n"):  # no byte follows it before the login
                 if not (chunk := await loop.sock_recv(wire, _PIECE)):
                     raise ConnectionResetError(f"{host}:{port} does not greet")
                 greeting += chunk
@@ -102,19 +108,22 @@ class RawSession:
         return cls(wire, json.loads(greeting.removeprefix(b"INFO ")))
 
     async def login(self, token: str | None, signature: str | None) -> bool:
-        """Say who we are; whether we are let in."""
+        """Log in. Returns whether the server accepts it."""
         options: dict[str, Any] = {"verbose": False, "lang": "raw", "version": "0", "protocol": 1, "headers": True}
         options |= {"auth_token": token} if token is not None else {}
         options |= {"sig": signature} if signature is not None else {}
         return await self.say(b"CONNECT " + json.dumps(options).encode() + b"\r\n")
 
     async def say(self, data: bytes, within_s: float = 5.0) -> bool:
-        """Send bytes and wait until the server has worked through them; whether the connection still stands."""
+        """Send bytes, and wait until the server has processed them.
+
+        Returns whether the connection is still open.
+        """
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(within_s):
-                # A server that hangs up in the middle has said why, and that can be read although nothing more can be sent.
-                # asyncio's streams would throw it away.
+                # A server that closes the connection has sent a reason. It can be read even though
+                # no more can be sent. asyncio's streams would lose it.
                 with contextlib.suppress(OSError):
                     await loop.sock_sendall(self._wire, data + b"PING\r\n")
                 while chunk := await loop.sock_recv(self._wire, _PIECE):
@@ -123,7 +132,10 @@ class RawSession:
         return False
 
     def _take(self, frames: list[Frame]) -> bool:
-        """Keep what came; whether there was a PONG. What came behind it is kept too: it does not come again."""
+        """Keep the frames that came. Returns whether a PONG is among them.
+
+        Frames after the PONG are kept too, because they do not come again.
+        """
         for frame in frames:
             if frame.verb == b"-ERR":
                 self.errors.append(b" ".join(frame.words).decode("utf-8", "replace"))
@@ -132,15 +144,15 @@ class RawSession:
         return any(frame.verb == b"PONG" for frame in frames)
 
     def stands(self) -> bool:
-        """Whether the server takes what we send. Nothing of what it sent is read."""
+        """Whether the server still takes bytes. Its own frames are not read."""
         try:
             self._wire.send(b"PING\r\n")
-        except BlockingIOError:  # it takes nothing at present
+        except BlockingIOError:  # it takes no bytes at present
             return True
         except OSError:
             return False
         return True
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._wire.close()

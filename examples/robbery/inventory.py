@@ -1,4 +1,4 @@
-"""The inventory bot: reserves stock for orders, and says how much there is."""
+"""The inventory bot reserves stock for orders, and answers questions about the stock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sealbus import Bot, Message
 
 
 class Warehouse:
-    """Stock, and what was reserved from it."""
+    """The stock, and the reservations from it."""
 
     def __init__(self, bot: Bot, stock: dict[str, int]) -> None:
         self.bot = bot
@@ -24,15 +24,16 @@ class Warehouse:
         bot.reply("stock.check")(self.level)
 
     async def reserve(self, message: Message) -> None:
-        """Reserve what an order asks for, and tell shipping."""
+        """Reserve the articles of an order, and tell shipping."""
         order = message.payload
         lines = [{"sku": item["sku"], "quantity": item["quantity"]} for item in order["items"]]
         await self.bot.publish(
             "stock.reserved",
             {"order_id": order["order_id"], "lines": lines},
-            parent=message,  # proves that there was an order,
-            quote=True,  # and which
-            nonce=message.nonce,  # should this handler run again for the same order, it is the same reservation
+            parent=message,  # proves that there was an order
+            quote=True,  # shows which order it was
+            # If this handler runs again for the same order, it is the same reservation.
+            nonce=message.nonce,
             timeout=60,
         )
         for line in lines:
@@ -45,7 +46,7 @@ class Warehouse:
         return {"sku": sku, "available": self.stock.get(sku, 0)}
 
     def status(self) -> dict[str, Any]:
-        """What this bot has counted."""
+        """The counts of this bot."""
         return {
             "reserved": len(self.reserved),
             "doubled": sum(count - 1 for count in self.reserved.values()),
@@ -57,7 +58,8 @@ class Warehouse:
 async def main(credentials: str, stock: str) -> None:
     """Serve until the director is gone."""
     bot = Bot.from_file(credentials)
-    warehouse = Warehouse(bot, json.loads(Path(stock).read_text()))  # noqa: ASYNC240  # before anything else runs
+    # No other code runs yet, so a blocking read is fine.
+    warehouse = Warehouse(bot, json.loads(Path(stock).read_text()))  # noqa: ASYNC240
     async with bot:
         tell("ready")
         async for _ in cues():

@@ -1,4 +1,4 @@
-"""Did the bus hold? Pure: what was found goes in, everything that is wrong comes out."""
+"""Whether the bus held. This module is pure: findings go in, and all faults come out."""
 
 from __future__ import annotations
 
@@ -9,52 +9,52 @@ from examples.robbery.catalogue import Attack
 from tests.attacks.corpus import Where
 
 TRADE = ("orders.placed", "stock.reserved", "orders.shipped")
-"""The subjects on which anything at all may have been accepted onto a stream."""
+"""The only subjects on which a message may have been accepted into a stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the director found of one attack, by looking for itself."""
+    """The director's own findings about one attack."""
 
     attack: Attack
     where: Where | None
-    """What stopped it; ``None`` if nothing shows that anything did."""
+    """The part that stopped it, or ``None`` if there is no evidence that any did."""
     why: str
     proof: str
     harm: tuple[str, ...] = ()
-    """What was different on the bus afterwards."""
+    """The differences on the bus afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trade:
-    """The honest trade, counted by everybody who saw it."""
+    """The honest trade, counted by each participant."""
 
     orders: int
-    """In the file."""
+    """The orders in the file."""
     accepted: int
-    """By the order bot's receipts."""
+    """The orders that the order bot has receipts for."""
     reserved: int
-    """By the inventory bot."""
+    """The orders that the inventory bot reserved."""
     shipped: int
-    """By the shipping bot."""
+    """The orders that the shipping bot shipped."""
     seen: int
     """Shipments that reached the order bot."""
     doubled: int
     """Orders that any of them handled more than once."""
     stored: Mapping[str, int]
-    """By the stream of accepted messages, a subject."""
+    """The messages in the stream ACCEPTED, by subject."""
     stock_before: Mapping[str, int]
     stock_after: Mapping[str, int]
     stock_sold: Mapping[str, int]
-    """What the orders in the file ask for."""
+    """The articles that the orders in the file ask for."""
     relay_killed_at: int = 0
-    """Orders shipped by then."""
+    """The orders that were shipped by then."""
     extra: tuple[str, ...] = field(default=())
-    """Anything else that is wrong."""
+    """Other faults."""
 
 
 def faults(planned: Sequence[Attack], findings: Sequence[Finding], trade: Trade) -> list[str]:
-    """Everything that is not as it must be; empty if the robbery failed and the trade did not."""
+    """All faults. The list is empty if the robbery failed and the trade did not."""
     return [*_attack_faults(planned, findings), *_trade_faults(trade)]
 
 

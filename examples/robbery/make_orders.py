@@ -1,4 +1,7 @@
-"""Makes ``orders.jsonl``: the same 1,200 orders each time. Run it with ``python -m examples.robbery.make_orders``."""
+"""Makes ``orders.jsonl``, with the same 1,200 orders each time.
+
+Run it with ``python -m examples.robbery.make_orders``.
+"""
 
 from __future__ import annotations
 

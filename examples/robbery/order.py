@@ -1,7 +1,7 @@
-"""The order bot: places orders, and hears when they are on their way.
+"""The order bot places orders, and learns when they are shipped.
 
-Started by the director with a credentials file and the orders. It knows nothing of the attacker who sits on its network
-connection.
+The director starts it with a credentials file and the orders. It does not know of the attacker on
+its network connection.
 """
 
 from __future__ import annotations
@@ -17,14 +17,20 @@ from examples.robbery.cues import cues, tell
 from sealbus import Bot, Message, SealbusError
 
 TTL_S = 4.0
-"""An order is sent at once or sealed anew: a captured one is worthless seconds later."""
+"""The time-to-live.
+
+An order is sent at once or sealed again, so a captured one is worthless seconds later.
+"""
 
 MOST_UNDER_WAY = 150
-"""Orders placed and not yet shipped: so trade is in full swing when the relay is killed."""
+"""The most orders that are placed and not yet shipped.
+
+So trade is busy when the relay is killed.
+"""
 
 
 class OrderDesk:
-    """Places orders, a number at a time, and counts what is shipped."""
+    """Places orders, a number at a time, and counts the shipments."""
 
     def __init__(self, bot: Bot, orders: list[dict[str, Any]]) -> None:
         self.bot = bot
@@ -36,7 +42,7 @@ class OrderDesk:
         bot.subscribe("orders.shipped", start="all", concurrency=64)(self.on_shipped)
 
     async def on_shipped(self, message: Message) -> None:
-        """Count a shipment; the director hears of every twentieth part."""
+        """Count a shipment. The director hears of every twentieth part."""
         order_id = message.payload["order_id"]
         self.shipped[order_id] += 1
         if self.shipped[order_id] == 1:
@@ -45,7 +51,7 @@ class OrderDesk:
             tell("shipped", count=len(self.shipped))
 
     async def place(self, count: int) -> None:
-        """Place the next ``count`` orders; return when the relay has accepted them all."""
+        """Place the next ``count`` orders, and wait until the relay has accepted them all."""
         begin, self.started = self.started, self.started + count
         async with asyncio.TaskGroup() as group:
             for order in self.orders[begin : self.started]:
@@ -57,12 +63,12 @@ class OrderDesk:
         self.placed += 1
 
     async def ask_stock(self, skus: list[str]) -> dict[str, int]:
-        """Ask the inventory bot, over the bus, how many there are of each."""
+        """Ask the inventory bot over the bus for the stock of each article."""
         answers = [await self.bot.request("stock.check", {"sku": sku}) for sku in skus]
         return {answer.payload["sku"]: answer.payload["available"] for answer in answers}
 
     def status(self) -> dict[str, Any]:
-        """What this bot has counted."""
+        """The counts of this bot."""
         return {
             "placed": self.placed,
             "shipped": len(self.shipped),
@@ -73,7 +79,8 @@ class OrderDesk:
 
 async def main(credentials: str, orders: str) -> None:
     """Serve the director's cues."""
-    lines = Path(orders).read_text(encoding="utf-8").splitlines()  # noqa: ASYNC240  # before anything else runs
+    # No other code runs yet, so a blocking read is fine.
+    lines = Path(orders).read_text(encoding="utf-8").splitlines()  # noqa: ASYNC240
     bot = Bot.from_file(credentials)
     desk = OrderDesk(bot, [json.loads(line) for line in lines if line.strip()])
     async with bot:

@@ -1,4 +1,4 @@
-"""The orders to trade: read from a file, and refused with a line number where it is wrong."""
+"""The orders to trade are read from a file. An invalid file is refused with a line number."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from sealbus.protocol.limits import MAX_FAULTS
 from sealbus_broker.gate.schemas import Schema
 
 FEWEST = 20
-"""Orders that the demo needs: some must be under way when the relay is killed, some when the attacker acts."""
+"""The fewest orders for the demo.
+
+Some are under way when the relay is killed, and some when the attacker acts.
+"""
 
 SCHEMA = "orders.placed.v1"
 
@@ -22,7 +25,10 @@ Order = dict[str, Any]
 
 
 def read_orders(path: Path) -> list[Order]:
-    """The orders in a JSON Lines file, each valid on the bus and each ``order_id`` once. Raises :class:`InvalidInput`."""
+    """The orders in a JSON Lines file.
+
+    Each must be valid on the bus. Each ``order_id`` must be unique. Raises :class:`InvalidInput`.
+    """
     schema = Schema.compile(SCHEMA, json.loads((ROOT / "schemas" / f"{SCHEMA}.json").read_text()))
     try:
         text = path.read_text(encoding="utf-8")
@@ -78,7 +84,7 @@ def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def demand(orders: list[Order]) -> Counter[str]:
-    """How many of each article the orders ask for."""
+    """The number of each article in the orders."""
     wanted: Counter[str] = Counter()
     for order in orders:
         for item in order["items"]:
@@ -87,5 +93,5 @@ def demand(orders: list[Order]) -> Counter[str]:
 
 
 def opening_stock(orders: list[Order]) -> dict[str, int]:
-    """Stock to open the shop with: enough for all orders, and a good deal more, which is what there is to steal."""
+    """The stock at the start: enough for all orders, and much more for the attacker to steal."""
     return {sku: count + 100 + count // 10 for sku, count in sorted(demand(orders).items())}

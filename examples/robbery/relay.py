@@ -1,4 +1,7 @@
-"""The relay in a process of its own, so that it can be killed. Its log is JSON lines, which the director reads as evidence."""
+"""The relay in a process of its own, so that it can be killed.
+
+Its log has JSON lines, which the director reads as evidence.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is shown at the end: the attacks, the stock, the counts, the quarantine."""
+"""The report at the end: the attacks, the stock, the counts, the quarantine."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from examples.robbery.director import Outcome
 from examples.robbery.judging import Trade
 
 WIDTH = 100
-"""Where there is no terminal."""
+"""The width without a terminal."""
 LEAST_WIDTH, MOST_WIDTH = 72, 140
-"""The tables keep their columns apart from the first, and nobody reads a line longer than the second."""
+"""The bounds of the width.
+
+Below the first, the columns of the tables run together. Beyond the second, lines are hard to read.
+"""
 ROOMY = 96
-"""From this width on a table shows what can be missed, too."""
+"""The width from which a table shows its optional columns."""
 MOST_ARTICLES = 12
 
 
 def console() -> Console:
-    """Where to print: as wide as the terminal, within bounds."""
+    """The console to print on: as wide as the terminal, within bounds."""
     found = Console()
     wide = found.width if found.is_terminal else WIDTH
     return Console(width=max(LEAST_WIDTH, min(wide, MOST_WIDTH)), soft_wrap=False)
@@ -46,8 +49,9 @@ def show(outcome: Outcome, wrong: list[str], out: Console | None = None) -> None
         out.print(Text(f"The bus did not hold: {len(wrong)} things are wrong.", style="bold red"))
     else:
         orders = outcome.trade.orders
-        said = f"{stopped} attacks, all stopped where they should be. {orders} orders, all shipped, none lost, none doubled."
-        out.print(Text(said, style="bold green"))
+        robbery = f"{stopped} attacks, all stopped where they should be."
+        sales = f"{orders} orders, all shipped, none lost, none doubled."
+        out.print(Text(f"{robbery} {sales}", style="bold green"))
     sys.stdout.flush()
 
 
@@ -91,7 +95,8 @@ def _stock(trade: Trade) -> Table:
 
 
 def _trade(trade: Trade) -> Table:
-    table = _table(f"Honest trade, counted from both ends (relay killed after {trade.relay_killed_at} shipments)")
+    killed = f"relay killed after {trade.relay_killed_at} shipments"
+    table = _table(f"Honest trade, counted from both ends ({killed})")
     table.add_column("counted by")
     table.add_column("what")
     table.add_column("count", justify="right")
@@ -127,7 +132,7 @@ def _quarantine(outcome: Outcome, *, roomy: bool) -> Table:
 
 
 def _why(record: dict[str, Any]) -> str:
-    """Reason and detail, and whose name the bytes claim if that is not the session's."""
+    """Reason and detail, and the name that the bytes claim if it is not the session's."""
     why = ": ".join(part for part in (record["reason"], record["detail"]) if part)
     claims = record["claimed"]
     return f"{why}; says it is {claims}" if claims and claims != record["session"] else why

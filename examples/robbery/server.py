@@ -1,4 +1,7 @@
-"""nats-server, as `sealbus up` runs it, in a process of its own: it stays up while the relay is killed."""
+"""nats-server, as `sealbus up` runs it, in a process of its own.
+
+It stays up while the relay is killed.
+"""
 
 from __future__ import annotations
 

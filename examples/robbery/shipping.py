@@ -1,4 +1,4 @@
-"""The shipping bot: ships what is reserved."""
+"""The shipping bot ships the reserved orders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sealbus import Bot, Message
 
 
 class Dock:
-    """Parcels on their way out."""
+    """The parcels that were shipped."""
 
     def __init__(self, bot: Bot) -> None:
         self.bot = bot
@@ -37,7 +37,7 @@ class Dock:
         self.shipped[order_id] += 1
 
     def status(self) -> dict[str, Any]:
-        """What this bot has counted."""
+        """The counts of this bot."""
         return {
             "shipped": len(self.shipped),
             "doubled": sum(count - 1 for count in self.shipped.values()),

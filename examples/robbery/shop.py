@@ -1,4 +1,4 @@
-"""The bus of the demo: the repository's example bus with fresh keys, in a folder that is thrown away."""
+"""The bus of the demo: the repository's example bus with fresh keys, in a temporary folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BOTS = ("order", "inventory", "shipping", "scraper", "operator")
 
 
 class Shop:
-    """A bus folder: policy and schemas from the repository, keys made now."""
+    """A bus folder with the policy and schemas of the repository, and new keys."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -34,7 +34,7 @@ class Shop:
 
     @property
     def url(self) -> str:
-        """Where nats-server listens."""
+        """The address of nats-server."""
         return f"nats://127.0.0.1:{self.port}"
 
     @property
@@ -43,12 +43,15 @@ class Shop:
         return self.folder / ".sealbus" / "nats.log"
 
     def credentials(self, bot: str, port: int | None = None) -> Credentials:
-        """What ``bot`` is given. ``port``: where it is told that NATS listens, if not where it does."""
+        """The credentials of ``bot``.
+
+        ``port`` is the port for NATS in them, if it is not the real one.
+        """
         server = f"nats://127.0.0.1:{port or self.port}"
         return Credentials(BUS, bot, self._keys[bot], (server,), frozenset([self.secrets.bus.public.raw]))
 
     def write_credentials(self, bot: str, port: int | None = None) -> Path:
-        """The same as a file."""
+        """The same credentials as a file."""
         path = self.folder / "credentials" / f"{bot}.toml"
         self.credentials(bot, port).write(path)
         return path

@@ -1,4 +1,4 @@
-"""Processes of the demo: started, spoken to, killed, and never left behind."""
+"""The processes of the demo. They are started, get cues, are killed, and are never left behind."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from examples.robbery.cues import MAX_LINE
 from examples.robbery.shop import ROOT
 
 STOP_S = 8.0
-"""How long a process may take to end in order."""
+"""How long a process may take to end by itself, in seconds."""
 
 
 class StageError(Exception):
-    """A process of the demo did not do what it has to."""
+    """A process of the demo did not do its work."""
 
 
 class Actor:
@@ -45,12 +45,12 @@ class Actor:
         self._events.put_nowait(None)
 
     def cue(self, do: str, **facts: Any) -> None:
-        """Ask for something."""
+        """Send a cue."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"do": do, **facts}).encode() + b"\n")
 
     async def expect(self, *events: str, within_s: float = 30.0) -> dict[str, Any]:
-        """The next of ``events``; others are passed over. Raises :class:`StageError`."""
+        """Wait for the next of ``events``, and skip others. Raises :class:`StageError`."""
         try:
             async with asyncio.timeout(within_s):
                 while True:
@@ -67,18 +67,18 @@ class Actor:
             raise StageError(f"{waited}; its log is {self.log.name}") from None
 
     async def status(self) -> dict[str, Any]:
-        """What it has counted."""
+        """The counts of the process."""
         self.cue("status")
         return await self.expect("status")
 
     async def kill(self) -> None:
-        """SIGKILL: no time to finish anything."""
+        """Send SIGKILL, which leaves no time to finish anything."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         await self._end()
 
     async def stop(self) -> None:
-        """Ask it to end, by closing its stdin, and see to it that it does."""
+        """Ask it to end, by closing its stdin, and make sure that it does."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
@@ -97,7 +97,7 @@ class Actor:
 
 
 class Stage:
-    """All processes; as a context it ends them, the last started first."""
+    """All processes. As a context it ends them, the last started first."""
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
@@ -107,12 +107,12 @@ class Stage:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # Each needs those that were there before it to end in order.
+        # To end properly, each needs the processes that were started before it.
         for actor in reversed(self._actors):
             await actor.stop()
 
     async def start(self, module: str, *arguments: str | Path) -> Actor:
-        """Start ``examples.robbery.<module>``; its stderr goes to ``<module>.log``."""
+        """Start ``examples.robbery.<module>``. Its stderr goes to ``<module>.log``."""
         log = self._logs / f"{module}.log"
         with log.open("ab") as errors:
             process = await asyncio.create_subprocess_exec(
@@ -126,7 +126,8 @@ class Stage:
                 cwd=ROOT,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
                 limit=MAX_LINE,
-                start_new_session=True,  # Ctrl-C is for the director, which then ends them all
+                # Ctrl-C is for the director, which then ends them all.
+                start_new_session=True,
             )
         actor = Actor(module, process, log)
         self._actors.append(actor)

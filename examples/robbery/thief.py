@@ -1,4 +1,7 @@
-"""What the attacker has: the line of the order bot, a bot of low rank, keys of its own making; and how it makes what it sends."""
+"""The attacker's means, and the code that makes its messages.
+
+The means are the line of the order bot, a bot of low rank, and keys of its own.
+"""
 
 from __future__ import annotations
 
@@ -42,21 +45,21 @@ class Thief:
         self.scraper = scraper
         self.tap = Wiretap(host, port, "order")
         self.key = SigningKey.generate(KeyKind.BOT)
-        """A key of its own making."""
+        """A key that the attacker made."""
         self.bus_key = SigningKey.generate(KeyKind.BUS)
-        """A relay's key of its own making."""
+        """A relay key that the attacker made."""
         self.loot: Credentials | None = None
         """Stolen credentials, in the last act."""
         self._sessions: dict[str, RawSession] = {}
 
     async def next_order(self, change: Change | None = None) -> Frame:
-        """Tell the director that we lie in wait, and wait."""
+        """Tell the director that the attacker waits, and wait."""
         waiting = self.tap.next_order(change)
         tell("armed")
         return await waiting
 
     async def knock(self, token: str | None, sign: Callable[[bytes], bytes] | None) -> bool:
-        """Try to log in once; ``sign`` answers the challenge. Whether it worked."""
+        """Try to log in once. ``sign`` answers the challenge. Returns whether it worked."""
         session = await RawSession.open(self.host, self.port)
         signature = None if sign is None else base64.b64encode(sign(session.challenge.encode())).decode()
         admitted = await session.login(token, signature)
@@ -64,7 +67,7 @@ class Thief:
         return admitted
 
     async def session_of(self, credentials: Credentials) -> RawSession:
-        """A session as a bot whose credentials we have."""
+        """A session as a bot whose credentials the attacker has."""
         session = self._sessions.get(credentials.bot)
         if session is None or not await session.say(b""):
             session = await RawSession.open(self.host, self.port)
@@ -98,7 +101,7 @@ class Thief:
         raise LookupError("no order has passed")
 
     def stolen_question(self) -> tuple[bytes, bytes]:
-        """The nonce of a question that order has asked, and the relay's stamp on it."""
+        """The nonce of a question from order, and the relay's stamp on it."""
         for sealed_stamp in reversed(self.tap.stamps):
             stamp = _read(sealed_stamp)
             if stamp.subject == "stock.check":
@@ -106,7 +109,10 @@ class Thief:
         raise LookupError("no question has passed")
 
     def forged_stamp(self, envelope: bytes, header: Header) -> bytes:
-        """A stamp that says that the relay accepted ``envelope``; all in order, but for the key."""
+        """A stamp that says that the relay accepted ``envelope``.
+
+        It is valid except for its key.
+        """
         stamp = Stamp(
             bus=header.bus,
             envelope=hashlib.sha256(envelope).digest(),
@@ -125,7 +131,7 @@ class Thief:
         return seal_stamps(self.bus_key, [stamp])[0]
 
     def forged_delivery(self, bot: str, subject: str, payload: Any) -> tuple[bytes, bytes]:
-        """What a subscriber would get, and the parent that it could then quote."""
+        """A forged delivery, and the parent that its subscriber could quote."""
         header = draft(bot, subject)
         envelope = sealed(self.key, header, payload)
         stamp = self.forged_stamp(envelope, header)
@@ -143,12 +149,12 @@ def now_ms() -> int:
 
 
 def admission(credentials: Credentials, *consumers: str) -> str:
-    """What a bot says at the door."""
+    """A login, as a bot makes it."""
     return AdmissionText(credentials.bot, credentials.key.public.text, consumers).encode()
 
 
 def draft(bot: str, subject: str, **fields: Any) -> Header:
-    """A header with everything in order, but for ``fields``."""
+    """A valid header, except for ``fields``."""
     issued_at_ms = fields.get("issued_at_ms", now_ms())
     plain: dict[str, Any] = {
         "bus": "shop",

@@ -1,7 +1,7 @@
 """The attacker on the network: a TCP proxy on the order bot's connection to NATS.
 
-It sees every frame, may hold any of them back or change it, and may put its own into the authenticated session, in either
-direction. What it does not have is the order bot's signing key.
+It sees every frame. It may hold back or change any of them. It may put its own frames into the
+authenticated session, in either direction. It does not have the order bot's signing key.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Change = Callable[[Frame], bytes]
 
 @dataclass(slots=True, eq=False)
 class Tapped:
-    """One connection that is listened to."""
+    """One connection under the wiretap."""
 
     to_server: asyncio.StreamWriter
     to_bot: asyncio.StreamWriter
@@ -28,7 +28,7 @@ class Tapped:
     subscriptions: dict[str, bytes] = field(default_factory=dict)
     """Subject to subscription id, as the bot asked for them."""
     errors: list[str] = field(default_factory=list)
-    """What the server said about frames that we put in. The bot never hears of it."""
+    """The server's errors about injected frames. The bot never gets them."""
 
 
 class Wiretap:
@@ -58,14 +58,14 @@ class Wiretap:
         return port
 
     async def close(self) -> None:
-        """Listen no more, and wait until those who are on the line have hung up."""
+        """Stop listening, and wait until all clients have closed their connections."""
         if self._server is not None:
             self._server.close()
         await asyncio.gather(*self._lines)
 
     @property
     def session(self) -> Tapped:
-        """The order bot's authenticated session: ours to use."""
+        """The order bot's authenticated session, which the attacker can use."""
         assert self._tapped is not None
         return self._tapped
 
@@ -78,7 +78,10 @@ class Wiretap:
         self.session.to_bot.write(data)
 
     async def next_order(self, change: Change | None = None) -> Frame:
-        """Wait for the next order that passes. ``change`` says what is passed on in its place."""
+        """Wait for the next order that passes.
+
+        ``change`` returns the frame to pass on in its place.
+        """
         self._change = change
         self._waiting = asyncio.get_running_loop().create_future()
         return await self._waiting
@@ -104,7 +107,7 @@ class Wiretap:
         frames = FrameReader()
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
-                # Whole frames only, so that what we put in never lands inside one.
+                # Only whole frames are passed on, so an injected frame never lands inside another.
                 writer.write(b"".join(see(frame) for frame in frames.feed(data)))
                 await writer.drain()
         with contextlib.suppress(OSError):
@@ -144,5 +147,5 @@ class Wiretap:
 
 
 def _apart(payload: bytes) -> list[bytes]:
-    """What travels in one frame: one envelope or stamp, or several together."""
+    """The items of one frame: one envelope or stamp, or a bundle of several."""
     return split_together(payload) if are_together(payload) else [payload]
