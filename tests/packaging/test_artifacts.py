@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 import tomllib
 import zipfile
@@ -61,7 +62,8 @@ def test_the_licence_travels_along(built: Built, root: Path) -> None:
 def test_the_metadata_names_a_light_client_and_its_extras(built: Built) -> None:
     metadata = Parser().parsestr(_contents(built.wheel)["sealbus-0.1.0.dist-info/METADATA"].decode())
     always = {line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line}
-    assert {line.split("<")[0].split(">")[0] for line in always} == {"msgpack", "nats-py", "pynacl"}
+    names = {re.split(r"[<>=~]", line, maxsplit=1)[0] for line in always}
+    assert names == {"msgpack", "nats-py", "pynacl"}
     assert sorted(metadata.get_all("Provides-Extra", [])) == ["broker", "pydantic"]
     assert metadata["License-Expression"] == "Apache-2.0"
 

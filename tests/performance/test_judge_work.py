@@ -6,6 +6,8 @@ measures the whole relay.
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Final
 
 import pytest
@@ -61,9 +63,22 @@ def work(gate: Crowded, *, together: int) -> int:
     return max(instructions(gate.judge, gate.arrivals(2 * together + 4, together=together)))
 
 
+def work_without_pytest(crowd: Crowd, *, together: int) -> int:
+    """The same in a process of its own.
+
+    pytest rewrites the asserts of packages that have a plugin, also those of the gate.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("forkserver")) as pool:
+        return pool.submit(_work, crowd, together).result()
+
+
+def _work(crowd: Crowd, together: int) -> int:
+    return work(Crowded(crowd), together=together)
+
+
 @pytest.mark.parametrize(("together", "most"), [(1, SINGLE_MOST), (TOGETHER, BURST_MOST)], ids=["single", "burst"])
 def test_a_verdict_takes_no_more_instructions_than_budgeted(together: int, most: int) -> None:
-    assert work(Crowded(SMALL), together=together) <= most
+    assert work_without_pytest(SMALL, together=together) <= most
 
 
 def test_the_same_message_takes_the_same_instructions_each_time() -> None:
