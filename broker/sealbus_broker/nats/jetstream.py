@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import structlog
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
@@ -102,6 +103,17 @@ async def ask_well(nc: Client, call: str, body: Json | None, timeout_s: float, w
     if "error" in answer:
         raise refused(what, answer["error"])
     return answer
+
+
+async def direct_get(nc: Client, stream: str, sequence: int, timeout_s: float) -> Msg:
+    """Ask any replica of ``stream`` for the message at ``sequence``. It may lag behind the leader.
+
+    Returns:
+        The message, with its subject and its time in the headers ``Nats-Subject`` and
+        ``Nats-Time-Stamp``. Where the replica does not have it, the header ``Status`` is 404.
+    """
+    body = json.dumps({"seq": sequence}).encode()
+    return await nc.request(f"{API}.DIRECT.GET.{stream}", body, timeout_s)
 
 
 def is_missing(answer: Json) -> bool:

@@ -40,6 +40,7 @@ from sealbus_broker.nats.jetstream import (
     NOT_FOUND,
     ask,
     ask_well,
+    direct_get,
     is_missing,
     refused,
     request,
@@ -189,20 +190,20 @@ class Ledger:
 
     async def copy(self, sequence: int) -> Copy:
         """Read the message at ``sequence``. Asks until the server answers."""
-        direct = f"{API}.DIRECT.GET.{self.stream}"
         body = json.dumps({"seq": sequence}).encode()
         while True:
             await self._not_doubted()
             try:
                 async with self._reading:
-                    answer = await self._unless_lost(self._nc.request(direct, body, READ_TIMEOUT_S))
+                    asking = direct_get(self._nc, self.stream, sequence, READ_TIMEOUT_S)
+                    answer = await self._unless_lost(asking)
                     headers = answer.headers or {}
                     if headers.get("Status") != str(NOT_FOUND):
                         return Copy(answer.data, _ms(headers["Nats-Time-Stamp"]))
                     # A replica that answers directly may lag behind. The stream's leader knows.
                     leader = f"{API}.STREAM.MSG.GET.{self.stream}"
-                    asking = self._nc.request(leader, body, READ_TIMEOUT_S)
-                    told = json.loads((await self._unless_lost(asking)).data)
+                    again = self._nc.request(leader, body, READ_TIMEOUT_S)
+                    told = json.loads((await self._unless_lost(again)).data)
                     if "error" not in told:
                         message = told["message"]
                         data = base64.b64decode(message.get("data", ""))

@@ -24,7 +24,7 @@ from sealbus.protocol.subjects import consumer_owner, matches
 from sealbus_broker.errors import NotGranted, NotServed
 from sealbus_broker.gate.policy import Delivery, Policy, Store
 from sealbus_broker.gate.shares import Shares
-from sealbus_broker.nats.jetstream import API
+from sealbus_broker.nats.jetstream import API, direct_get
 from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.quarantine import Record
 
@@ -71,7 +71,7 @@ class Parking:
         consumer = asked["consumer"]
         sequence = asked["sequence"]
         place = await self._place(bot, consumer, sequence)
-        stored = await self._nc.request(f"{API}.DIRECT.GET.{ACCEPTED}", json.dumps({"seq": sequence}).encode(), READ_S)
+        stored = await direct_get(self._nc, ACCEPTED, sequence, READ_S)
         subject = (stored.headers or {}).get("Nats-Subject")
         if subject is None:
             log.warning("message.expired", bot=bot, consumer=consumer, sequence=sequence)

@@ -16,7 +16,7 @@ from sealbus.nats.acks import read_ack
 from sealbus.nats.hardened import HardenedClient
 from sealbus.nats.pull import next_subject
 from sealbus.protocol.streams import QUARANTINE
-from sealbus_broker.nats.jetstream import API
+from sealbus_broker.nats.jetstream import API, direct_get
 from sealbus_broker.relay import quarantine
 from sealbus_broker.relay.quarantine import RECORD_HEADER, Record
 
@@ -84,7 +84,7 @@ async def read_records(
 
 async def read_record(nc: HardenedClient, sequence: int) -> tuple[dict[str, Any], bytes] | None:
     """Return the record and the raw bytes at ``sequence``, or ``None`` where there is no record."""
-    answer = await nc.request(f"{API}.DIRECT.GET.{QUARANTINE}", json.dumps({"seq": sequence}).encode(), READ_TIMEOUT_S)
+    answer = await direct_get(nc, QUARANTINE, sequence, READ_TIMEOUT_S)
     row = _row((answer.headers or {}).get(RECORD_HEADER), sequence)
     return None if row is None else (row, answer.data)
 
