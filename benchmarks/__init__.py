@@ -1,1 +1,4 @@
-"""Sealbus beside what people use now: one machine, one run, ratios. ``make bench`` runs it; ``docs/performance.md`` reads it."""
+"""Sealbus beside the systems that people use now: one machine, one run, ratios.
+
+``make bench`` runs it, and ``docs/performance.md`` explains the results.
+"""

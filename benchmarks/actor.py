@@ -1,7 +1,8 @@
 """One side of a peer in a process of its own: ``python -m benchmarks.actor sender https``.
 
-Takes commands as JSON lines on stdin and answers each with one JSON line on what was stdout; whatever the peer's libraries print goes
-to stderr. Ends when stdin ends, so that it cannot outlive the benchmark. ``time.monotonic`` is one clock for all processes of a machine.
+It takes commands as JSON lines on stdin, and answers each with one JSON line on the original
+stdout. The output of the peer's libraries goes to stderr. It ends when stdin ends, so that it
+cannot outlive the benchmark. ``time.monotonic`` is one clock for all processes of a machine.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ CLOSE_S: Final = 15.0
 
 
 class SenderSide:
-    """All pairs' senders: the loops and the clock around :meth:`Sender.send` and :meth:`Sender.ask`."""
+    """The senders of all pairs: the loops and the clock around :class:`Sender`."""
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
@@ -38,7 +39,10 @@ class SenderSide:
         return {}
 
     async def load(self, depth: int, seconds: float, size: int) -> dict[str, Any]:
-        """Keep ``depth`` messages in flight for ``seconds``, then wait for the last confirmations: how many, from when to when."""
+        """Keep ``depth`` messages in flight for ``seconds``, then wait for the confirmations.
+
+        Returns the number of messages, and the times of the first send and the last confirmation.
+        """
         supply, sent = itertools.cycle(orders(size)), 0
         first = time.monotonic()
         until = first + seconds
@@ -58,7 +62,7 @@ class SenderSide:
         return {"sent": sent, "first": first, "last": time.monotonic()}
 
     async def time(self, what: str, seconds: float, size: int) -> dict[str, Any]:
-        """One at a time, on the first pair: how long each took, in µs."""
+        """Send one at a time, on the first pair. Returns how long each took, in µs."""
         do = self._sender.send if what == "send" else self._sender.ask
         supply: Iterator[Order] = itertools.cycle(orders(size))
         taken: list[float] = []
@@ -79,7 +83,7 @@ class SenderSide:
 
 
 class ReceiverSide:
-    """All pairs' receivers, and the count of what came."""
+    """The receivers of all pairs, and the number of orders that arrived."""
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
@@ -100,7 +104,10 @@ class ReceiverSide:
             self._enough.set()
 
     async def wait(self, count: int, seconds: float) -> dict[str, Any]:
-        """Wait until ``count`` have come since the last call, for ``seconds`` at most: how many came, and when the last."""
+        """Wait, for ``seconds`` at most, until ``count`` have arrived since the last call.
+
+        Returns how many arrived, and when the last one did.
+        """
         self._enough.clear()
         self._wanted = count
         if self._received < count:
@@ -133,7 +140,7 @@ async def serve(side: SenderSide | ReceiverSide, answers: TextIO) -> None:
 
 
 def short(error: BaseException) -> str:
-    """What went wrong in one line; of several at once, the first."""
+    """An error in one line. Of several errors it is the first."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     text = " ".join(str(error).split())

@@ -1,15 +1,19 @@
-"""Attacks of the corpus (``tests/attacks``) that have a meaning everywhere, tried on every peer: what does its receiver get to hear
-that it should not?
+"""Attacks of the corpus (``tests/attacks``) that have a meaning everywhere, tried on every peer.
 
-Each row names its cases of the corpus. The attacker of each peer says what they mean there (:mod:`benchmarks.attacking`).
+The question is whether the peer's receiver hears a message that it should not hear. Each row names
+its cases of the corpus. The attacker of each peer says how it is done there
+(:mod:`benchmarks.attacking`).
 
-``python -m benchmarks.attacks`` prints the matrix. Each attack meets the peer just started, its own sender and receiver, and goes
+``python -m benchmarks.attacks`` prints the matrix. Each attack meets a peer that has just started,
+with the peer's own sender and receiver, and has three steps:
 
-1. the honest message, by the attacker's hands: it must arrive, or nothing that follows means anything;
+1. the honest message, sent by the attacker: it must arrive, or the rest means nothing;
 2. the attack, over the peer's real interfaces (:mod:`benchmarks.attacking`);
-3. honest messages by the peer's own sender, to each receiver: once they have arrived, what was sent before them has too, or never will.
+3. honest messages of the peer's own sender to each receiver: when they have arrived, each message
+   before them has arrived too, or never will.
 
-It was let through if the receivers' handlers were called more often than honest messages account for. No outcome is known beforehand.
+An attack was let through if the receivers' handlers were called more often than there were honest
+messages. No outcome is known before.
 """
 
 from __future__ import annotations
@@ -41,27 +45,33 @@ if TYPE_CHECKING:
 PAIRS: Final = 2
 ARRIVE_S: Final = 5.0
 SOON_S: Final = 0.05
-"""Long enough for most attacks that get through; those that take longer are heard before the honest message that follows."""
+"""Long enough for most attacks that get through.
+
+Slower ones are heard before the honest message that follows.
+"""
 QUIET_S: Final = 0.1
-"""How long nothing more must come after that message. Lines keep their order, so this is for handlers that run side by side."""
+"""How long nothing more may arrive after that message.
+
+Lines keep their order, so this is for handlers that run side by side.
+"""
 
 NETWORK, BOT, SENDER = "the network", "a lesser bot", "the sender's key"
 
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """One row. How it is carried out is the attacker's method of this name."""
+    """One row. The attacker's method of the same name carries it out."""
 
     key: str
     what: str
     needs: str
-    """What the attacker has."""
+    """The means of the attacker."""
     cases: tuple[str, ...]
-    """The corpus's names for it: a peer with several ways in is tried in each."""
+    """The cases of the corpus. A peer with several ways in is tried in each."""
 
     @property
     def method(self) -> str:
-        """Of :class:`Attacker`."""
+        """The name of the method of :class:`Attacker`."""
         return self.key.replace("-", "_")
 
     @property
@@ -138,16 +148,16 @@ class Row:
     cases: tuple[str, ...]
     peer: str
     let_through: bool | None
-    """``None`` where it does not apply, or could not be tried: the note says which."""
+    """``None`` if it does not apply, or could not be tried. The note says which."""
     note: str = ""
 
 
 class Invalid(RuntimeError):
-    """The trial says nothing: an honest message did not arrive."""
+    """The trial says nothing, because an honest message did not arrive."""
 
 
 class _Ear:
-    """Counts what the receiver's handler is called with."""
+    """Counts the calls of the receiver's handler."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -175,9 +185,10 @@ async def run(
     quick: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
-    """Try every attack on every one of ``peers`` (all, unless given). Returns :class:`Row` as plain values, peer by peer.
+    """Try every attack on each of ``peers``, which by default are all.
 
-    ``folder`` exists, and takes the files. ``quick`` changes nothing: what is tried is never less.
+    Returns :class:`Row` as plain values, peer by peer. ``folder`` exists, and takes the files.
+    ``quick`` changes nothing, because a short run tries every attack too.
     """
     del quick
     rows: list[Row] = []
@@ -185,7 +196,8 @@ async def run(
         for name in CLASSES if peers is None else peers:
             mine = await attacked(name, bus, folder)
             through = sum(row.let_through is True for row in mine)
-            say(f"{name}: lets {through} of {sum(row.let_through is not None for row in mine)} through")
+            tried = sum(row.let_through is not None for row in mine)
+            say(f"{name}: lets {through} of {tried} through")
             rows += mine
     return [asdict(row) for row in rows]
 
@@ -203,7 +215,8 @@ def attacked_bus(folder: Path) -> Bus:
     Credentials(BUS, "s0", old, valid.servers, valid.bus_keys).write(bus.credentials("s0-revoked"))
     made, revoked = (datetime.now(UTC) - timedelta(hours=hours) for hours in (2, 1))
     with (folder / "keys" / "s0.yaml").open("a") as keys:
-        keys.write(f"  - key: {old.public.text}\n    not_before: {made:%FT%TZ}\n    revoked: {revoked:%FT%TZ}\n")
+        keys.write(f"  - key: {old.public.text}\n")
+        keys.write(f"    not_before: {made:%FT%TZ}\n    revoked: {revoked:%FT%TZ}\n")
     return bus
 
 
@@ -222,14 +235,14 @@ async def trial(name: str, attack: Attack, bus: Bus, folder: Path) -> Row:
 
 
 def attacker_class(name: str) -> type[Attacker]:
-    """Who attacks the peer ``name``."""
+    """The attacker of the peer ``name``."""
     module, _, attribute = ATTACKERS[name].partition(":")
     found: type[Attacker] = getattr(importlib.import_module(module), attribute)
     return found
 
 
 async def attempt(peer: Peer, kind: type[Attacker], attack: Attack, folder: Path) -> tuple[bool, str]:
-    """Whether the attack got through, and what is to be said about it."""
+    """Whether the attack got through, and a note about it."""
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(peer.stop)
         setup = await peer.start(folder, PAIRS)
@@ -255,7 +268,8 @@ async def attempt(peer: Peer, kind: type[Attacker], attack: Attack, folder: Path
         heard = ear.count
         if heard < honest:
             raise Invalid(f"{honest} honest messages were sent, {heard} arrived")
-        # Once more, for a receiver that the attack got through to and ended would have heard as many as one that it did not.
+        # Once more. A receiver that an attack reached and ended has heard as many messages as a
+        # receiver that it did not reach.
         await _speak(sender)
         await ear.reaches(heard + PAIRS, ARRIVE_S)
         alive = ear.count - heard
@@ -264,11 +278,11 @@ async def attempt(peer: Peer, kind: type[Attacker], attack: Attack, folder: Path
 
 
 async def _speak(sender: Sender) -> None:
-    """Have the peer's own sender say something to each receiver."""
+    """Make the peer's own sender send an order to each receiver."""
     for pair in range(PAIRS):
         try:
             await asyncio.wait_for(sender.send(pair, order(2 + pair, SIZE)), ARRIVE_S)
-        except Exception as error:  # noqa: BLE001 - peers have errors of all kinds; each means that it takes no message
+        except Exception as error:  # noqa: BLE001 - a peer may raise any error if it takes no message
             print(f"honest message {pair}: {error!r}", file=sys.stderr)
 
 

@@ -1,9 +1,11 @@
-"""Does a larger backlog make a message dearer? Two kinds of backlog: what is stored already, and what still waits.
+"""Does a message cost more with a larger backlog? There are two kinds: stored and waiting.
 
-``stored``: so many messages lie in ACCEPTED, whose ids the ledger remembers. ``waiting``: so many lie in INGRESS behind those that are
-measured, in the same partition, for one bot sends it all. They are filled in by a nats-server that does not sync each write, because
-syncing a million would take minutes; then the relay works against the bus's usual one on the same files, and beside it, at the same time,
-another relay on a bus without backlog.
+``stored`` messages are in ACCEPTED, and the ledger remembers their ids. ``waiting`` messages are in
+INGRESS behind the measured ones, in the same partition, because one bot sends them all.
+
+A nats-server that does not sync each write fills them in, because to sync a million would take
+minutes. Then the relay works on the bus's usual server with the same files. Beside it, at the same
+time, another relay works on a bus without backlog.
 """
 
 from __future__ import annotations
@@ -33,31 +35,38 @@ from sealbus_broker.server.process import NatsServer
 
 CROWD: Final = Crowd(1, 1, 1)
 GARBAGE: Final = bytes(100)
-"""What waits: no envelope. It is never judged while that is measured what stands before it."""
+"""The waiting bytes. They are no envelope. No relay judges them during the measurement."""
 
 WARM_UP: Final = 1000
-"""Messages that are judged before the measurement begins. It begins and ends within a batch, which comes to the same on average."""
+"""Messages that are judged before the measurement begins.
+
+It begins and ends within a batch, which makes no difference on average.
+"""
 
 _AT_ONCE: Final = 2000
-"""Published before it is looked whether they are stored: nats-server drops what it would have to buffer beyond 10,000."""
+"""Messages that are published before it waits until they are stored.
+
+nats-server drops messages that it would have to buffer beyond 10,000.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How many messages there are beside those that are measured."""
+    """The number of messages beside the measured ones."""
 
     stored: int = 0
     waiting: int = 0
 
 
 async def measure(folder: Path, schema: Any, backlog: Backlog, messages: int) -> tuple[Cost, Cost]:
-    """What ``messages`` cost with this backlog, and what they cost without any, at the same time."""
+    """The cost of ``messages`` with this backlog and without any, at the same time."""
     buses = [Bus(folder / name, CROWD.plan(schema)) for name in ("with", "without")]
     await _fill(buses[0], backlog, messages + WARM_UP)
     await _fill(buses[1], Backlog(), messages + WARM_UP)
     async with AsyncExitStack() as stack:
         with ExitStack() as start:
-            # A relay begins when it is up. The second one takes a few seconds, in which the server does not miss the first.
+            # A relay begins when it is up. The second one takes a few seconds. Meanwhile the
+            # server does not miss the first one.
             for bus in buses:
                 await stack.enter_async_context(bus)
                 start.enter_context(held(bus.relay_pids))
@@ -72,7 +81,7 @@ async def measure(folder: Path, schema: Any, backlog: Backlog, messages: int) ->
 
 
 async def _cost(bus: Bus, nc: Client, backlog: Backlog, messages: int) -> Cost:
-    """What it costs from the end of the warm-up on."""
+    """The cost from the end of the warm-up on."""
     begin = await _accepted(nc, backlog.stored + 1 + WARM_UP)
     used, start = Used.so_far(bus), time.monotonic()
     end = await _accepted(nc, backlog.stored + 1 + WARM_UP + messages)
@@ -80,7 +89,7 @@ async def _cost(bus: Bus, nc: Client, backlog: Backlog, messages: int) -> Cost:
 
 
 async def _accepted(nc: Client, count: int) -> int:
-    """Wait until so many are stored; how many there are then."""
+    """Wait until ``count`` messages are stored. Returns the number then."""
     async with asyncio.timeout(PATIENCE_S + count):
         while (stored := int((await stream_state(nc, ACCEPTED))["last_seq"])) < count:  # noqa: ASYNC110  # it happens in another process
             await asyncio.sleep(POLL_S)
@@ -88,20 +97,20 @@ async def _accepted(nc: Client, count: int) -> int:
 
 
 async def _fill(bus: Bus, backlog: Backlog, messages: int) -> None:
-    """Fill in what is stored, then ``messages`` good ones into the ingress, then what waits behind them."""
+    """Fill in the stored messages, ``messages`` good ones in INGRESS, and the waiting ones."""
     async with _quick_server(bus) as url, login(url, bus.relay_seed) as nc:
         policy = bus.folder.policy(bus.folder.secrets().bus.public)
-        with capture_logs():  # what it makes is no news here
+        with capture_logs():  # the log of the streams would be no news here
             await provision(nc, policy)
         for stream in (ACCEPTED, LIVE):
-            await ledger_state(nc, stream)  # begins it
+            await ledger_state(nc, stream)  # begins the ledger
         route = CROWD.routes()[0]
         for begin in range(0, backlog.stored, _AT_ONCE):
             for _ in range(begin, count := min(begin + _AT_ONCE, backlog.stored)):
                 headers = {"Nats-Msg-Id": f"{route.bot}.{os.urandom(NONCE_BYTES).hex()}"}
                 await nc.publish(f"accepted.{route.subject}", GARBAGE, headers=headers)
             await _until_stored(nc, ACCEPTED, count + 1)
-        # No clock may be behind the ledger's beginning when an envelope is issued.
+        # When an envelope is issued, no clock may be behind the ledger's beginning.
         await asyncio.sleep(policy.limits.clock_skew_ms / 1000 + 0.1)
         packets = Generator(bus, CROWD.routes()).seal(messages, 1)
         subject = packets[0].subject
@@ -121,7 +130,10 @@ async def _until_stored(nc: Client, stream: str, count: int) -> None:
 
 @asynccontextmanager
 async def _quick_server(bus: Bus) -> AsyncIterator[str]:
-    """A server on the bus's files, before the bus's own is started: its URL. It syncs now and then, and when it ends."""
+    """A server on the bus's files, before the bus's own is started. Yields its URL.
+
+    It syncs now and then, and at its end.
+    """
     secrets = bus.folder.secrets()
     config = NatsConfig(
         store_dir=bus.folder.state / "jetstream",

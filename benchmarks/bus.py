@@ -1,7 +1,7 @@
 """A Sealbus of the benchmark's own: its folder, the nats-server, a relay as the real command.
 
-The peers that stand on NATS are measured on this same server, logged in with the relay's own key (account BUS, all rights), so that
-they and Sealbus have the same settings, ``sync_interval: always`` among them.
+The peers on NATS are measured on this same server, with the relay's own key (account BUS, all
+rights). So they and Sealbus have the same settings, ``sync_interval: always`` among them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LAST_BYTES: Final = 2000
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a bus's folder holds: ``policy.yaml`` as text, schemas by name, and which bots get keys."""
+    """A bus's folder: ``policy.yaml`` as text, schemas by name, and the bots that get keys."""
 
     policy: str
     schemas: dict[str, Any]
@@ -40,7 +40,10 @@ class Plan:
 
 
 def pairs_plan(pairs: int) -> Plan:
-    """Senders ``s0``… and receivers ``r0``…, with one stream subject and one live subject a pair, at full speed."""
+    """Senders ``s0``… and receivers ``r0``…, at full speed.
+
+    Each pair has one stream subject and one live subject.
+    """
     bots, subjects = [], []
     for pair in range(pairs):
         bots.append(f"  s{pair}: {{publish: [orders.p{pair}, quotes.p{pair}]}}")
@@ -53,7 +56,7 @@ def pairs_plan(pairs: int) -> Plan:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has just now."""
+    """A port of 127.0.0.1 that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -68,7 +71,10 @@ class Bus:
     """A running bus: ``async with Bus(folder, plan) as bus``. ``folder`` must not exist."""
 
     def __init__(self, folder: Path, plan: Plan, *, sync: str = "always") -> None:
-        """``sync``: JetStream's ``sync_interval``; ``always``, as ``sealbus up`` has it, puts a message on disk before it is acknowledged."""
+        """``sync`` is JetStream's ``sync_interval``.
+
+        With ``always``, as in ``sealbus up``, a message is on disk before it is acknowledged.
+        """
         self.folder = BusFolder(folder)
         folder.mkdir(parents=True)
         (folder / "policy.yaml").write_text(plan.policy)
@@ -95,7 +101,7 @@ class Bus:
 
     @property
     def relay_seed(self) -> str:
-        """What logs in to the account BUS with all rights."""
+        """The seed that logs in to the account BUS with all rights."""
         return self._secrets.relay.seed_text
 
     @property
@@ -107,7 +113,7 @@ class Bus:
 
     @property
     def relay_pids(self) -> list[int]:
-        """The process ids of the relays that run."""
+        """The process ids of the running relays."""
         return [relay.pid for relay in self._relays if relay.returncode is None]
 
     def credentials(self, bot: str) -> Path:
@@ -128,7 +134,10 @@ class Bus:
         await self._server.stop()
 
     async def start_relay(self) -> int:
-        """Start a relay more and wait until it says that the bus is up; return its process id. Its log is beside the policy."""
+        """Start one more relay, and wait until it says that the bus is up.
+
+        Returns its process id. Its log is beside the policy.
+        """
         name = f"relay{len(self._relays)}"
         log = self.folder.path / f"{name}.log"
         with log.open("ab") as output:
@@ -138,7 +147,7 @@ class Bus:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # Ctrl-C is for the benchmark, which then stops it in order
+                start_new_session=True,  # the benchmark gets Ctrl-C, and stops it in order
             )
         self._relays.append(relay)
         try:
@@ -153,7 +162,7 @@ class Bus:
 
 
 async def end(process: asyncio.subprocess.Process) -> None:
-    """SIGTERM, and SIGKILL if that does not do."""
+    """Send SIGTERM, and SIGKILL if the process does not end."""
     if process.returncode is not None:
         return
     with contextlib.suppress(ProcessLookupError):
@@ -172,6 +181,6 @@ def _last(log: Path) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """Without what is said to a person who makes a bus."""
+    """Suppress the messages to a person who makes a bus."""
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
         yield

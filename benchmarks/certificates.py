@@ -1,4 +1,7 @@
-"""Certificates for mutual TLS: a CA made for the run, and what it signs. EC keys on P-256, the field's usual choice."""
+"""Certificates for mutual TLS, from a CA that is made for the run.
+
+They have EC keys on P-256, which is the usual choice.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ LIFE: Final = timedelta(days=1)
 
 
 class Authority:
-    """A certificate authority whose files are in ``folder``: ``ca.pem``, and a ``.pem`` and a ``.key`` for each name."""
+    """A certificate authority with its files in ``folder``.
+
+    They are ``ca.pem``, and a ``.pem`` and a ``.key`` for each name.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

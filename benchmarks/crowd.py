@@ -1,4 +1,4 @@
-"""A bus with as many bots, subjects and grants as wanted, and who on it may send what."""
+"""A bus with any number of bots, subjects and grants, and the routes that its policy allows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.bus import BUS, Plan
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One thing that the policy grants: this bot sends on this subject."""
+    """One grant of the policy: this bot may send on this subject."""
 
     bot: str
     subject: str
@@ -18,17 +18,18 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """How many there are of each. At least one grant a bot."""
+    """The number of bots, subjects and grants. Each bot has at least one grant."""
 
     bots: int = 10
     subjects: int = 10
     grants: int = 10
 
     def routes(self) -> list[Route]:
-        """One a grant, the bots in turn, so that neighbours are of different bots and, where there are several, subjects.
+        """One route a grant, the bots in turn.
 
-        A grant names one subject below the one that its rule declares (``orders.s3.g17`` below ``orders.s3.*``): there can be more
-        grants than rules, and none is like another.
+        Neighbours have different bots and, if there are several, different subjects. A grant names
+        one subject below the one that its rule declares (``orders.s3.g17`` below ``orders.s3.*``).
+        So there can be more grants than rules, and all differ.
         """
         return [
             Route(f"b{number % self.bots}", f"orders.s{number % self.subjects}.g{number}")
@@ -36,13 +37,16 @@ class Crowd:
         ]
 
     def plan(self, schema: Any) -> Plan:
-        """The bus, every subject with ``schema``. No rate: how fast a bot may send is not what is measured."""
+        """The bus, every subject with ``schema``.
+
+        There is no rate, because the speed of a bot is not measured.
+        """
         grants: dict[str, list[str]] = {}
         for route in self.routes():
             grants.setdefault(route.bot, []).append(route.subject)
         bots = [f"  {bot}: {{publish: [{', '.join(patterns)}]}}" for bot, patterns in grants.items()]
         subjects = [f"  orders.s{number}.*: {{schema: order.v1}}" for number in range(self.subjects)]
-        # One bot may have a backlog of its own here, as large as the measurement needs it.
+        # One bot may have a backlog here that is as large as the measurement needs it.
         limits = "limits: {ingress_messages: 1000000000}"
         policy = "\n".join(["version: 1", f"bus: {BUS}", limits, "bots:", *bots, "subjects:", *subjects, ""])
         return Plan(policy, {"order.v1": schema}, tuple(grants))

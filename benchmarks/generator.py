@@ -1,8 +1,8 @@
-"""Load for a relay, and what the relay spends on it.
+"""Load for a relay, and the relay's cost.
 
-Envelopes are sealed beforehand and published raw on ``send.<bot>``, logged in with the relay's own key into the account where the ingress
-stream is, so that no client stands in the way. Meanwhile the relay is held: it meets a backlog, as a relay under full load does, and
-pulls full batches.
+Envelopes are sealed before, and published raw on ``send.<bot>``. The generator logs in with the
+relay's own key to the account of the ingress stream, so that no client limits the load. Meanwhile
+the relay is held. It then meets a backlog, like a relay under full load, and pulls full batches.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from sealbus.sending.minting import new_nonce
 from sealbus_broker.nats.connection import connect
 
 TTL_MS: Final = 60_000
-"""The default policy's longest life of an envelope. What is sealed is stored within seconds."""
+"""The default policy's longest life of an envelope. A sealed envelope is stored in seconds."""
 
 POLL_S: Final = 0.02
 PATIENCE_S: Final = 60.0
-"""Without any progress for so long, the measurement has failed."""
+"""If nothing progresses for this time, the measurement has failed."""
 
 
 class Packet(NamedTuple):
@@ -49,25 +49,25 @@ class Packet(NamedTuple):
 
 
 class NotAccepted(RuntimeError):
-    """The relay did not accept what was sent, so nothing was measured."""
+    """The relay did not accept the messages, so nothing was measured."""
 
 
 def as_messages(envelopes: Sequence[bytes]) -> list[bytes]:
-    """The NATS messages in which envelopes that one bot sealed together travel."""
+    """The NATS messages that carry the envelopes which one bot sealed together."""
     return [pack_together(envelopes)] if len(envelopes) > 1 else list(envelopes)
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What the relays spent on ``messages`` envelopes."""
+    """The cost of ``messages`` envelopes for the relays."""
 
     messages: int
     relays_s: tuple[float, ...]
     """Processor time of each relay."""
     server_s: float
-    """What nats-server spent meanwhile."""
+    """Processor time of nats-server in this time."""
     seconds: float
-    """From when the relays were let go to when the last message was done with."""
+    """The time from the release of the relays until the last message was done."""
 
     @property
     def us(self) -> float:
@@ -94,20 +94,20 @@ class Used:
 
     @classmethod
     def so_far(cls, bus: Bus) -> Used:
-        """Now."""
+        """The processor time until now."""
         return cls(tuple(cpu_seconds([pid]) for pid in bus.relay_pids), cpu_seconds([bus.server_pid]))
 
     def cost(self, earlier: Used, messages: int, seconds: float) -> Cost:
-        """What ``messages`` have cost since ``earlier``."""
+        """The cost of ``messages`` since ``earlier``."""
         relays_s = tuple(now - then for now, then in zip(self.relays_s, earlier.relays_s, strict=True))
         return Cost(messages, relays_s, self.server_s - earlier.server_s, seconds)
 
 
 class Generator:
-    """Seals and sends in the name of a bus's bots: ``async with Generator(bus, routes) as generator``."""
+    """Seals and sends for a bus's bots: ``async with Generator(bus, routes) as generator``."""
 
     def __init__(self, bus: Bus, routes: Sequence[Route], *, size: int = 1024) -> None:
-        """``routes`` are taken in turn. ``size``: bytes of an order as JSON."""
+        """``routes`` are used in turn. ``size`` is the size of an order as JSON, in bytes."""
         self._bus = bus
         self._routes = itertools.cycle(routes)
         self._keys: dict[str, SigningKey] = {}
@@ -124,7 +124,10 @@ class Generator:
         await self._stack.aclose()
 
     def seal(self, count: int, together: int) -> list[Packet]:
-        """At least ``count`` new envelopes, one route after the other. ``together`` of each have one signature."""
+        """At least ``count`` new envelopes, one route after the other.
+
+        ``together`` envelopes of a route have one signature.
+        """
         packets: list[Packet] = []
         now_ms = time.time_ns() // 1_000_000
         for _ in range(0, count, together):
@@ -143,7 +146,7 @@ class Generator:
         return self._keys[bot]
 
     async def send(self, packets: Sequence[Packet]) -> None:
-        """Publish all; return when the server has them."""
+        """Publish all, and return when the server has them."""
         for packet in packets:
             await self._nc.publish(packet.subject, packet.data)
         await self._nc.flush()
@@ -157,12 +160,13 @@ class Generator:
         meanwhile: Callable[[], None] = lambda: None,
         at_once: asyncio.Barrier | None = None,
     ) -> Cost:
-        """Have the relays judge at least ``count`` new messages that wait for them; what that cost.
+        """Have the relays judge at least ``count`` new waiting messages. Returns the cost.
 
-        Unless they are to ``hold``, they begin while it is still being sent. ``meanwhile`` is called every few hundredths of a second
-        while they work. Where several buses are to work at the same time, they share ``at_once``.
+        With ``hold`` they begin when all is sent, and else at once. ``meanwhile`` is called every
+        few hundredths of a second while they work. Buses that must work at the same time share
+        ``at_once``.
 
-        Raises :class:`NotAccepted` if a message is refused, or nothing happens any more.
+        Raises :class:`NotAccepted` if a message is refused, or if nothing progresses.
         """
         packets, messages = self.seal(count, together), -(-count // together) * together
         before, arriving = await self.state(ACCEPTED), (await self.state(INGRESS))["last_seq"] + len(packets)
@@ -185,7 +189,7 @@ class Generator:
         return more.cost(used, messages, seconds)
 
     async def _until_arrived(self, sequence: int) -> None:
-        """The stream stores without answering; what it has not stored yet would not be waiting."""
+        """The stream stores without an answer. A message that is not stored does not wait yet."""
         async with asyncio.timeout(PATIENCE_S):
             while (await self.state(INGRESS))["last_seq"] < sequence:  # noqa: ASYNC110  # it happens in another process
                 await asyncio.sleep(POLL_S)
@@ -201,7 +205,7 @@ class Generator:
             await asyncio.sleep(POLL_S)
 
     async def state(self, stream: str) -> dict[str, Any]:
-        """What JetStream says of a stream."""
+        """The state of a stream in JetStream."""
         return await stream_state(self._nc, stream)
 
 
@@ -220,7 +224,7 @@ async def login(url: str, relay_seed: str) -> AsyncIterator[HardenedClient]:
 
 
 async def stream_state(nc: Client, stream: str) -> dict[str, Any]:
-    """What JetStream says of a stream: ``messages``, ``bytes``, ``last_seq`` and more."""
+    """The state of a stream: ``messages``, ``bytes``, ``last_seq`` and more."""
     answer = json.loads((await nc.request(f"$JS.API.STREAM.INFO.{stream}", b"", PATIENCE_S)).data)
     if "error" in answer:
         raise NotAccepted(f"{stream}: {answer['error'].get('description')}")

@@ -1,4 +1,7 @@
-"""The goals: what each asks at least, what it aims at, and what came out. Pure: reads the plain result that goes into the JSON file."""
+"""The goals: for each the least figure, the aim, and the result.
+
+Pure: it reads the plain result that goes into the JSON file.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ SIZE: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One goal. ``got`` finds its figure in a result, or ``None`` where it was not measured."""
+    """One goal. ``got`` finds its figure in a result, or ``None`` if it was not measured."""
 
     name: str
     unit: str
@@ -39,7 +42,7 @@ class Goal:
 
 
 def judge(result: Result) -> list[dict[str, Any]]:
-    """Every goal with what came out, as rows."""
+    """Every goal with its result, as rows."""
     rows = []
     for goal in GOALS:
         got = goal.got(result)
@@ -58,7 +61,7 @@ def judge(result: Result) -> list[dict[str, Any]]:
 
 
 def _times(peer: str, scale: float = 1.0) -> Callable[[Result], Figure | None]:
-    """Sealbus's throughput over ``peer``'s, of 1 KiB; the worse of one pair and ten."""
+    """Sealbus's throughput over ``peer``'s, of 1 KiB. The worse of one pair and ten counts."""
 
     def got(result: Result) -> Figure | None:
         rows = chosen(result["summary"]["throughput"], peer=peer, size=SIZE)
@@ -81,7 +84,7 @@ def _ask(result: Result) -> Figure | None:
 
 
 def _found(*path: str) -> Callable[[Result], Figure | None]:
-    """A figure that another measurement put where ``path`` leads: a number, or one with its spread."""
+    """The figure of another measurement at ``path``: a number, or one with its spread."""
 
     def got(result: Result) -> Figure | None:
         value: Any = result

@@ -1,4 +1,4 @@
-"""What is measured, and the arithmetic: processor time and memory of processes by role, percentiles, ratios within rounds."""
+"""The arithmetic: processor time and memory by role, percentiles, ratios within rounds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any, Final
 
 SAMPLE_S: Final = 0.1
-"""How often memory is looked at for its peak."""
+"""The time between two samples of memory, from which the peak is taken."""
 
 Roles = dict[str, list[int]]
 """Process ids by role."""
@@ -27,7 +27,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Spread:
-        """Raises :class:`ValueError` where there are none."""
+        """The spread of ``values``. Raises :class:`ValueError` if there are no values."""
         given = list(values)
         if not given:
             raise ValueError("a spread of nothing")
@@ -35,14 +35,21 @@ class Spread:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """The nearest-rank percentile: the smallest value that ``share`` (0 to 1) of all do not exceed. ``ordered`` is sorted."""
+    """The nearest-rank percentile.
+
+    It is the smallest value that ``share`` (0 to 1) of all values do not exceed. ``ordered`` is
+    sorted.
+    """
     if not ordered:
         raise ValueError("a percentile of nothing")
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def latency(us: Iterable[float]) -> dict[str, float | int | None]:
-    """p50, p99 and p99.9 of latencies in µs; ``None`` where there are too few for one to be more than the worst of them."""
+    """p50, p99 and p99.9 of latencies in µs.
+
+    A percentile is ``None`` if there are so few latencies that it would only be the worst one.
+    """
     ordered = sorted(us)
     count = len(ordered)
     return {
@@ -54,7 +61,10 @@ def latency(us: Iterable[float]) -> dict[str, float | int | None]:
 
 
 def ratios(above: dict[int, float], below: dict[int, float]) -> Spread | None:
-    """``above / below``, within each round that has both: what disturbs a round disturbs both. ``None`` where no round has."""
+    """``above / below`` within each round that has both, or ``None`` if no round has.
+
+    A disturbance of a round disturbs both.
+    """
     within = [above[number] / below[number] for number in above.keys() & below.keys() if below[number] > 0]
     return Spread.of(within) if within else None
 
@@ -91,11 +101,11 @@ def _sum(role: str, pids: list[int], figure: Callable[[int], float]) -> float:
 
 @dataclass(slots=True)
 class Usage:
-    """What processes used while something was measured: filled in when that is over."""
+    """The use of processes during a measurement. It is filled in at the end."""
 
     cpu_s: dict[str, float]
     rss_bytes: dict[str, int]
-    """The peak, as far as samples show it."""
+    """The highest sample, in bytes."""
 
     def per_message(self, messages: int) -> dict[str, float]:
         """Processor time of each role in µs a message."""
@@ -104,7 +114,7 @@ class Usage:
 
 @contextlib.asynccontextmanager
 async def usage(processes: Callable[[], Roles]) -> AsyncIterator[Usage]:
-    """Measure the processes' use while the body runs. ``processes`` is asked once, at the start."""
+    """Measure the processes' use in the block. ``processes`` is called once, at the start."""
     roles = processes()
     before = cpu_seconds(roles)
     used = Usage({}, memory_bytes(roles))

@@ -1,4 +1,4 @@
-"""A relay's memory: at rest, and at full load with a thousand bots connected."""
+"""A relay's memory: at rest, and at full load with a thousand connected bots."""
 
 from __future__ import annotations
 
@@ -20,16 +20,20 @@ from sealbus.protocol.streams import INGRESS
 CROWD: Final = Crowd(1000, 1000, 10_000)
 PROCESSES: Final = 2
 WAVE: Final = 2000
-"""Messages that are sent when fewer than half as many wait: four full batches and more."""
+"""The number of messages sent when fewer than half as many wait: four full batches and more."""
 
 _MIB: Final = 2**20
 _ROOT: Final = Path(__file__).resolve().parents[1]
 
 
 async def measure(folder: Path, schema: Any, *, seconds: float, say: Callable[[str], None]) -> dict[str, float]:
-    """MiB: ``rest`` of a small bus, ``rest_crowd`` of one with 1,000 bots, 1,000 subjects and 10,000 grants, none of them there;
-    ``connected`` when all bots are; ``load``, the peak of ``seconds`` under load. And ``bots``, ``published`` (by the bots), ``loaded``
-    (by the generator)."""
+    """The memory of a relay in MiB, and the size of the load.
+
+    ``rest`` is of a small bus. ``rest_crowd`` is of a bus with 1,000 bots, 1,000 subjects and
+    10,000 grants, without any bot connected. ``connected`` is with all bots. ``load`` is the peak
+    of ``seconds`` under load. ``bots`` is their number. ``published`` counts their messages, and
+    ``loaded`` the generator's.
+    """
     raise_file_limit()
     small = Crowd()
     async with Bus(folder / "small", small.plan(schema)) as bus:
@@ -49,7 +53,7 @@ def _now(bus: Bus) -> float:
 
 
 async def _load(bus: Bus, generator: Generator, seconds: float) -> tuple[float, float]:
-    """The peak while the relay always has more than it can do, and how many messages that took."""
+    """The peak while the relay always has work, and the number of messages that it took."""
     peak, sent, start = 0.0, 0, time.monotonic()
     while time.monotonic() - start < seconds:
         if (await generator.state(INGRESS))["messages"] < WAVE / 2:
@@ -62,7 +66,10 @@ async def _load(bus: Bus, generator: Generator, seconds: float) -> tuple[float, 
 
 @asynccontextmanager
 async def _sessions(bus: Bus) -> AsyncIterator[Callable[[], Any]]:
-    """All bots are connected while the body runs. What is yielded ends them and tells how many of their messages were accepted."""
+    """All bots are connected in the block.
+
+    Yields a function that ends them and gives the number of their accepted messages.
+    """
     each = CROWD.bots // PROCESSES
     children: list[asyncio.subprocess.Process] = []
 

@@ -25,10 +25,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
     _throughput(left, result["summary"]["throughput"])
     _latency(right, result["summary"]["latency"])
     about = result["about"]
-    figure.suptitle(
-        f"1 KiB orders, {about['cpus']} cores, median and range of {about['rounds']} round(s), Sealbus {about['sealbus']}",
-        fontsize=_FONT,
-    )
+    shown = f"{about['cpus']} cores, median and range of {about['rounds']} round(s)"
+    figure.suptitle(f"1 KiB orders, {shown}, Sealbus {about['sealbus']}", fontsize=_FONT)
     figure.savefig(path, format="svg", metadata={"Date": None})
     plt.close(figure)
 
@@ -89,7 +87,10 @@ def _bars(axes: Any, series: list[tuple[str, dict[str, dict[str, float]]]]) -> N
 
 
 def _decades(axes: Any, values: list[float]) -> None:
-    """A logarithmic axis from one power of ten to another, so that no bar begins just below the least of them."""
+    """A logarithmic axis from one power of ten to another.
+
+    So no bar begins just below the least value.
+    """
     from matplotlib import ticker
 
     low, high = 10 ** math.floor(math.log10(min(values) * 0.9)), 10 ** math.ceil(math.log10(max(values) * 1.5))

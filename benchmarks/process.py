@@ -1,4 +1,7 @@
-"""What a process of this machine has used, asked without a package: the short form of the measurements runs in ordinary tests."""
+"""The use of a process of this machine, read without a package.
+
+The short form of the measurements runs in ordinary tests, which have no such package.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,14 @@ from typing import Final
 
 _LINUX: Final = sys.platform == "linux"
 _PROCESS_CPU: Final = 2
-"""In the last bits of a clock id: that it is a process's user and system time. What clock_getcpuclockid(3) makes, which Python lacks."""
+"""The last bits of a clock id that stands for the user and system time of a process.
+
+clock_getcpuclockid(3) makes such an id. Python does not have it.
+"""
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """User and system time of the processes so far: to the nanosecond on Linux, else to 10 ms."""
+    """User and system time of the processes until now: exact to 1 ns on Linux, else to 10 ms."""
     return sum(_cpu_seconds(pid) for pid in pids)
 
 
@@ -50,7 +56,7 @@ def _ps(pid: int, what: str) -> str:
 
 @contextlib.contextmanager
 def held(pids: Iterable[int]) -> Iterator[None]:
-    """The processes stand still while the body runs: what they would work on gathers meanwhile."""
+    """The processes stand still in the block. Meanwhile their work gathers."""
     stopped = []
     try:
         for pid in pids:

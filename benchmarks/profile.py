@@ -1,7 +1,8 @@
-"""Where a message's time goes in a relay, step by step, in microseconds and in bare verifies.
+"""The time of a message in a relay, step by step, in microseconds and in bare verifies.
 
-Everything here is the relay's own code on real messages, without the network: what nats-server, system calls and the event loop cost is in
-:mod:`benchmarks.relaycost`. Each step is run for a whole batch, as the relay does, and its best time counts.
+Everything here is the relay's own code on real messages, without the network. The cost of
+nats-server, system calls and the event loop is in :mod:`benchmarks.relaycost`. Each step runs for a
+whole batch, as in the relay, and its best time counts.
 
 ``python -m benchmarks.profile`` prints a table.
 """
@@ -37,7 +38,7 @@ from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.gate.verdict import Arrival, Moment
 
 BATCH: Final = 256
-"""As many as a relay judges at once."""
+"""The number of messages that a relay judges at once."""
 
 TOGETHER: Final = 64
 ROUNDS: Final = 40
@@ -48,7 +49,7 @@ _SCHEMA: Final = Path(__file__).resolve().parents[1] / "schemas" / "orders.place
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One part of the way, for a whole batch."""
+    """One step, for a whole batch."""
 
     where: str
     what: str
@@ -81,11 +82,11 @@ class Scene:
         self.bursts = [seal_envelopes(self.bot, self.drafts[at : at + TOGETHER]) for at in range(0, BATCH, TOGETHER)]
 
     def arrivals(self, envelopes: Sequence[bytes]) -> list[Arrival]:
-        """``envelopes`` as a relay finds them."""
+        """``envelopes`` as a relay receives them."""
         return [Arrival("order", data, Delivery.STREAM, NOW, at + 1) for at, data in enumerate(envelopes)]
 
     def judge(self, arrivals: Sequence[Arrival]) -> None:
-        """Judge them with nothing remembered."""
+        """Judge them with an empty memory."""
         verifier, meters, moment = Verifier(), RateMeters(), Moment(NOW)
         for arrival in arrivals:
             judgment = judge(arrival, self.policy, moment, verifier, meters)
@@ -93,7 +94,7 @@ class Scene:
 
 
 def steps(scene: Scene) -> list[Step]:
-    """The way of a message, in order."""
+    """The steps of a message, in order."""
     together = [pack_together(burst) for burst in scene.bursts]
     burst = scene.arrivals([envelope for one in scene.bursts for envelope in one])
     alone = scene.arrivals(scene.alone)
@@ -130,7 +131,7 @@ def steps(scene: Scene) -> list[Step]:
 
 
 def _checks(scene: Scene, arrivals: Sequence[Arrival]) -> list[Step]:
-    """Each check by itself; it finds what the ones before it have established."""
+    """Each check by itself. The checks before it have already added their results."""
     verifier, meters, moment = Verifier(), RateMeters(), Moment(NOW)
     cases = [Case(arrival, scene.policy, moment, verifier, meters) for arrival in arrivals]
     for case in cases:
@@ -175,7 +176,7 @@ def measure(rounds: int = ROUNDS) -> list[tuple[Step, float, float]]:
     bare = Step("", "a bare verify", lambda: [verify(public, signed, signature) for _ in range(BATCH)])
     measured = [bare, *steps(scene)]
     best = [float("inf")] * len(measured)
-    for _ in range(rounds):  # all steps in each round, so that what disturbs the machine disturbs all alike
+    for _ in range(rounds):  # all steps in each round: a disturbance of the machine hits them alike
         for at, step in enumerate(measured):
             start = time.thread_time()
             step.run()

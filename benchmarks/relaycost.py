@@ -1,13 +1,15 @@
-"""What a relay's processor time for one message comes to, as a ratio to one bare libsodium verify in the same run.
+"""A relay's processor time for one message, as a ratio to one bare libsodium verify.
 
-A relay must verify what it lets through, so the bare verify is the unit: a ratio says how much the rest costs (JetStream, msgpack, schema,
-policy, stamp, receipt), and holds on any machine, which a time does not.
+A relay must verify each message that it lets through, so the bare verify is the unit. A ratio says
+how much the rest costs: JetStream, msgpack, schema, policy, stamp, receipt. It holds on any
+machine, and a time does not.
 
-A processor is not equally fast at all times: where two of them are the threads of one core, a busy neighbour makes the same work dearer by
-half. So verify is measured in small helpings *while* the relay works, and that is the ratio. The table also has the ratio to a verify on
-the idle machine, measured before, between and after, which is higher and less steady.
+A processor is not always equally fast. If two processors are the threads of one core, a busy
+neighbour makes the same work cost 1.5 times as much. So verifies are measured in small portions
+*while* the relay works, and the ratio is to these. The table also has the ratio to a verify on the
+idle machine, measured before, between and after. That ratio is higher and less steady.
 
-Two forms: each message sealed alone, and bursts of 64 under one signature.
+There are two forms: each message sealed alone, and bursts of 64 with one signature.
 
 ``python -m benchmarks.relaycost`` prints a table.
 """
@@ -38,7 +40,7 @@ from benchmarks.measure import Spread
 from sealbus.protocol.seal import HASH_BYTES, MAGIC, Context
 
 TOGETHER: Final = 64
-"""Messages under one signature in the second form."""
+"""Messages with one signature in the second form."""
 
 ROUNDS: Final = 7
 MESSAGES: Final = 3000
@@ -56,7 +58,7 @@ def order_schema() -> Any:
 
 
 class Verify:
-    """Bare verifies of the 83 bytes that a seal's signature is over, and the processor time that they took."""
+    """Bare verifies of the 83 bytes that a seal signs, and the processor time that they took."""
 
     def __init__(self) -> None:
         public, secret = crypto_sign_keypair()
@@ -66,11 +68,11 @@ class Verify:
         self.clear()
 
     def clear(self) -> None:
-        """Forget what was measured."""
+        """Forget the measurements."""
         self._count, self._used_s = 0, 0.0
 
     def some(self) -> None:
-        """Verify a few, some 2 ms long."""
+        """Verify a few messages, for about 2 ms."""
         start = time.thread_time()
         for signed in self._signed:
             crypto_sign_open(signed, self._public)
@@ -78,7 +80,7 @@ class Verify:
         self._count += AT_ONCE
 
     def us(self, seconds: float = 0.0) -> float:
-        """Processor time of one, in µs, since :meth:`clear`, ``seconds`` more of them included."""
+        """Processor time of one verify in µs since :meth:`clear`, with ``seconds`` added."""
         until = self._used_s + seconds
         while self._used_s < until:
             self.some()
@@ -88,7 +90,11 @@ class Verify:
 async def measure(
     folder: Path, *, quick: bool, say: Callable[[str], None], rounds: int | None = None
 ) -> dict[str, Any]:
-    """Run it in ``folder``. Returns ``single`` and ``burst``: ratios, median and spread over the rounds; and the figures behind them."""
+    """Run it in ``folder``.
+
+    Returns the ratios ``single`` and ``burst``, with median and spread over the rounds, and the
+    figures behind them.
+    """
     crowd = Crowd()
     messages = QUICK_MESSAGES if quick else MESSAGES
     verify, taken = Verify(), list[dict[str, float]]()
@@ -96,11 +102,12 @@ async def measure(
         Bus(folder / "bus", crowd.plan(order_schema())) as bus,
         Generator(bus, crowd.routes()) as generator,
     ):
-        for together in (1, TOGETHER):  # what is made once in a relay's life is none of a message's cost
+        for together in (1, TOGETHER):  # a relay's one-time work is no part of a message's cost
             await generator.cost(messages // 3, together)
         for number in range(rounds or (QUICK_ROUNDS if quick else ROUNDS)):
             taken.append(await _round(generator, verify, messages))
-            say(f"round {number + 1}: {taken[-1]['single']:.2f} verifies a message, {taken[-1]['burst']:.2f} in bursts")
+            single, burst = taken[-1]["single"], taken[-1]["burst"]
+            say(f"round {number + 1}: {single:.2f} verifies a message, {burst:.2f} in bursts")
     figures = {name: asdict(Spread.of(one[name] for one in taken)) for name in taken[0]}
     return figures | {"messages": messages, "together": TOGETHER, "rounds": taken}
 
@@ -120,16 +127,15 @@ async def _round(generator: Generator, verify: Verify, messages: int) -> dict[st
 
 
 def _alone(verify: Verify) -> float:
-    """A verify's cost while nothing else is going on."""
+    """A verify's cost while the relay is idle."""
     verify.clear()
     return verify.us(IDLE_S)
 
 
 def table(result: dict[str, Any]) -> Table:
     """The figures for a person."""
-    shown = Table(
-        title=f"A relay's processor time for a message of 1 KiB: median (lowest – highest) of {len(result['rounds'])} round(s)"
-    )
+    over = f"median (lowest – highest) of {len(result['rounds'])} round(s)"
+    shown = Table(title=f"A relay's processor time for a message of 1 KiB: {over}")
     for column in ("", "µs", "in verifies", "in idle verifies", "messages a second"):
         shown.add_column(column, justify="right" if column else "left")
     for form, title in (("single", "sealed alone"), ("burst", f"sealed {result['together']} together")):

@@ -14,7 +14,7 @@ from benchmarks import relaycost, scaling
 from benchmarks.summary import US, chosen
 
 WIDTH: Final = 140
-"""Where stdout is no terminal."""
+"""The columns if stdout is no terminal."""
 
 NOTHING: Final = "–"
 _STYLES: Final = {"aim": "bold green", "met": "green", "not met": "red", "not measured": "dim"}
@@ -23,7 +23,7 @@ Figure = dict[str, float] | None
 
 
 def show(result: Result, console: Console | None = None) -> None:
-    """Print all tables that there are figures for."""
+    """Print all tables that have figures."""
     out = console or Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     for table in tables(result):
         out.print(table)
@@ -52,15 +52,13 @@ def tables(result: Result) -> Iterable[Table]:
 
 
 def _comparison(result: Result) -> Table:
-    """Messages a second, and how often Sealbus's figure is the peer's."""
+    """Messages a second, and the ratio of Sealbus's figure to the peer's."""
     summary, about = result["summary"], result["about"]
     columns = list(
         dict.fromkeys((row.get("pairs", 1), row["size"]) for row in (*summary["throughput"], *summary["verify"]))
     )
-    table = Table(
-        title=f"Messages a second, and {US}'s figure over it: median (lowest – highest) of {about['rounds']} round(s)",
-        title_justify="left",
-    )
+    over = f"median (lowest – highest) of {about['rounds']} round(s)"
+    table = Table(title=f"Messages a second, and {US}'s figure over it: {over}", title_justify="left")
     table.add_column("peer")
     for pairs, size in columns:
         table.add_column(f"{pairs} to {pairs}\n{_size(size)}", justify="right")
@@ -89,7 +87,7 @@ def _rate(row: dict[str, Any], *, own: bool) -> str:
 
 
 def _costs(rows: Sequence[dict[str, Any]]) -> Table:
-    """Processor time and memory, by role, at 1 KiB or what comes first."""
+    """Processor time and memory, by role, at 1 KiB or else the smallest size."""
     sizes = {row["size"] for row in rows}
     size = 1024 if 1024 in sizes else min(sizes, default=0)
     mine = chosen(rows, size=size)
@@ -124,7 +122,7 @@ def _latencies(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def _attacks(rows: Sequence[dict[str, Any]]) -> Table:
-    """Which attack each peer lets through."""
+    """The attacks that each peer lets through."""
     peers = list(dict.fromkeys(row["peer"] for row in rows))
     table = Table(title="Attacks: what each peer lets through", title_justify="left")
     table.add_column("attack")
@@ -139,7 +137,7 @@ def _attacks(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def _notes(rows: Sequence[dict[str, Any]]) -> Table:
-    """What is to be said about single trials, once for all of which it is said."""
+    """The notes on single trials. Equal notes are one row."""
     table = Table(title="About the attacks", title_justify="left")
     for name in ("peer", "attack", "note"):
         table.add_column(name)
@@ -174,7 +172,7 @@ def _failures(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def spread(figure: Figure, unit: str = "") -> str:
-    """``1,234 (1,200 – 1,300)``, or only the figure where there was one round."""
+    """``1,234 (1,200 – 1,300)``, or only the figure if there was one round."""
     if figure is None:
         return NOTHING
     middle, low, high = (_number(figure[name]) for name in ("median", "low", "high"))

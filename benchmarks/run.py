@@ -1,4 +1,7 @@
-"""The run: rounds, in each of them every peer, one after the other, so that what disturbs the machine disturbs all alike."""
+"""The run: rounds, and in each of them every peer, one after the other.
+
+So a disturbance of the machine disturbs all peers alike.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +32,12 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How much is run."""
+    """The size of a run."""
 
     peers: tuple[str, ...]
     rounds: int = 3
     seconds: float = 1.0
-    """Of one measurement: with all peers, sizes and depths, three rounds then take about twelve minutes."""
+    """The length of one measurement. With all peers, sizes and depths three rounds take 12 min."""
     sizes: tuple[int, ...] = SIZES
     pairs: tuple[int, ...] = (1, 10)
     verify: bool = True
@@ -45,7 +48,7 @@ class Form:
 
 @dataclass(slots=True)
 class Results:
-    """What was measured, as rows that go into the JSON file as they are."""
+    """The measurements, as rows that go unchanged into the JSON file."""
 
     peers: dict[str, Row] = field(default_factory=dict)
     throughput: list[Row] = field(default_factory=list)
@@ -55,13 +58,13 @@ class Results:
 
 
 def rotated(names: Sequence[str], number: int) -> list[str]:
-    """The order in round ``number``: everybody comes first once, if there are rounds enough."""
+    """The order in round ``number``. Each peer comes first once, if there are enough rounds."""
     by = number % len(names)
     return [*names[by:], *names[:by]]
 
 
 async def run(form: Form, folder: Path, say: Callable[[str], None]) -> Results:
-    """Run all rounds; files go into ``folder``, which exists. ``say`` is told of progress."""
+    """Run all rounds. Files go into ``folder``, which exists. ``say`` gets the progress."""
     results = Results()
     for number in range(form.rounds):
         if form.verify:
@@ -70,7 +73,7 @@ async def run(form: Form, folder: Path, say: Callable[[str], None]) -> Results:
             continue
         try:
             await _round(form, number, folder / f"round{number}", results, say)
-        except Exception as error:  # noqa: BLE001 - without a bus there is no round; the next one may have it
+        except Exception as error:  # noqa: BLE001 - no round without a bus; the next may have one
             results.failed.append({"round": number, "peer": "bus", "error": short(error)})
             say(f"round {number + 1} failed: {short(error)}")
     return results
@@ -81,7 +84,8 @@ async def _round(form: Form, number: int, place: Path, results: Results, say: Ca
     steps = [(pairs, name) for pairs in form.pairs for name in rotated(form.peers, number)]
     async with Bus(place / "bus", pairs_plan(max(form.pairs)), sync=form.sync) as bus:
         for done, (pairs, name) in enumerate(steps, number * len(steps) + 1):
-            about = f"[{done}/{form.rounds * len(steps)}] round {number + 1}, {name}, {pairs} to {pairs}"
+            total = form.rounds * len(steps)
+            about = f"[{done}/{total}] round {number + 1}, {name}, {pairs} to {pairs}"
             try:
                 await _measure(name, bus, pairs, number, form, place, results, partial(_say_of, say, about))
             except Exception as error:  # noqa: BLE001 - a peer that fails is a result; the others go on
@@ -102,7 +106,7 @@ def _verify(form: Form, number: int, results: Results) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Running:
-    """A peer with both its sides connected."""
+    """A peer with both sides connected."""
 
     peer: Peer
     sender: Side
@@ -112,7 +116,7 @@ class _Running:
         return {"sender": [self.sender.pid], "receiver": [self.receiver.pid], **self.peer.processes()}
 
     async def load(self, depth: int, seconds: float, size: int) -> Row:
-        """Throughput at one depth: from the first send to the last of all confirmed and all received."""
+        """Throughput at one depth, from the first send until all are confirmed and received."""
         async with usage(self.processes) as used:
             sent = await self.sender.do("load", takes_s=seconds, depth=depth, seconds=seconds, size=size)
             came = await self.receiver.do("wait", takes_s=ARRIVE_S, count=sent["sent"], seconds=ARRIVE_S)
@@ -149,7 +153,7 @@ async def running(name: str, bus: Bus, pairs: int, folder: Path) -> AsyncIterato
 async def _measure(
     name: str, bus: Bus, pairs: int, number: int, form: Form, place: Path, results: Results, say: Callable[[str], None]
 ) -> None:
-    """One peer in one round: throughput at each size, and latency where that is wanted."""
+    """One peer in one round: throughput at each size, and latency if the form asks for it."""
     folder = place / f"{name}-{pairs}"
     folder.mkdir()
     async with running(name, bus, pairs, folder) as it:

@@ -1,9 +1,11 @@
-"""Whether a message costs a relay more where there is more of everything: bots, subjects, grants, schema, backlog, relays. And its memory.
+"""Does a message cost a relay more on a larger bus, and how much memory does the relay need?
 
-What a relay spends is measured as in :mod:`benchmarks.generator`. The sizes of an axis are buses of their own that all work on
-the same load at the same time, so that whatever disturbs the machine disturbs them alike; each round's ratios are to the smallest.
+The axes are bots, subjects, grants, schema, backlog and relays. The cost is measured as in
+:mod:`benchmarks.generator`. Each size of an axis has a bus of its own, and all work on the same
+load at the same time. So a disturbance of the machine disturbs them alike. The ratios of each round
+are to the smallest size.
 
-``python -m benchmarks.scaling`` prints tables; ``--axis`` chooses.
+``python -m benchmarks.scaling`` prints tables, and ``--axis`` chooses.
 """
 
 from __future__ import annotations
@@ -38,11 +40,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How much is measured."""
+    """The size of the measurement."""
 
     rounds: int
     growth_rounds: int
-    """Of the goal's figure, which asks for a few per cent, where one round is 15 off."""
+    """Rounds for the goal's figure. The goal is a few per cent, and one round can be 15 % off."""
     messages: int
     backlog_messages: int
     load_s: float
@@ -59,7 +61,7 @@ CROWDS: Final[Mapping[str, tuple[Crowd, ...]]] = {
     "subjects": (SMALL, Crowd(10, 100, 100), Crowd(10, 1000, 1000)),
     "grants": (SMALL, Crowd(10, 10, 1000), Crowd(10, 10, 10_000)),
 }
-"""Each axis, its smallest size first. Every bot has a grant, and every subject one, so that all of them are used."""
+"""Each axis, its smallest size first. Every bot and every subject has a grant, so all are used."""
 
 SCHEMA_FACTORS: Final = (1, 10, 100)
 RELAYS: Final = (1, 2, 4)
@@ -90,7 +92,11 @@ QUICK: Final = Form(
 async def measure(
     folder: Path, *, quick: bool, say: Say, rounds: int | None = None, axes: Sequence[str] | None = None
 ) -> Json:
-    """Measure in ``folder``. Returns ``axes``, rows by axis; ``growth``, the ratio of the largest bus to the smallest; ``memory_mib``."""
+    """Measure in ``folder``.
+
+    Returns ``axes``, which are rows by axis; ``growth``, the ratio of the largest bus to the
+    smallest; and ``memory_mib``.
+    """
     form = QUICK if quick else FULL
     schema = order_schema()
     result: Json = {"axes": {}, "growth": None, "memory_mib": None}
@@ -118,7 +124,10 @@ def _size(axis: str, crowd: Crowd) -> str:
 
 
 def _larger(schema: Json, factor: int) -> Json:
-    """The schema with ``factor`` times as many properties: all optional, so that the same orders meet it."""
+    """The schema with ``factor`` times as many properties.
+
+    All are optional, so that the same orders are valid.
+    """
     larger = deepcopy(schema)
     for place in (larger, *larger["$defs"].values()):
         known = list(place["properties"].values())
@@ -162,7 +171,10 @@ async def _backlogs(folder: Path, schema: Json, form: Form) -> list[Json]:
 
 
 async def _relays(folder: Path, schema: Json, rounds: int, messages: int) -> list[Json]:
-    """These one after the other, for what counts here is the throughput too; and not held, for a relay that is loses its partitions."""
+    """The relays, one size after the other, because throughput counts here too.
+
+    They are not held, because a held relay loses its partitions.
+    """
     async with AsyncExitStack() as stack:
         generators = []
         for count in RELAYS:
@@ -181,7 +193,7 @@ async def _relays(folder: Path, schema: Json, rounds: int, messages: int) -> lis
 
 
 def _figures(pairs: Sequence[tuple[Cost, Cost]]) -> Json:
-    """Median and spread of costs, and of their ratios to the smallest size's in the same round."""
+    """Median and spread of costs, and of their ratios to the smallest size of the same round."""
     costs = [cost for cost, _ in pairs]
     return {
         "us": asdict(Spread.of(cost.us for cost in costs)),

@@ -1,7 +1,8 @@
-"""Many real bots in one process: connected by the front door, each publishing now and then.
+"""Many real bots in one process, each publishing now and then.
 
-``python -m benchmarks.sessions FOLDER FIRST COUNT SUBJECTS`` connects the bots ``b<FIRST>``… of a :class:`benchmarks.crowd.Crowd`, says
-``ready``, publishes until its stdin ends, and then says how many messages were accepted.
+``python -m benchmarks.sessions FOLDER FIRST COUNT SUBJECTS`` connects the bots ``b<FIRST>``… of a
+:class:`benchmarks.crowd.Crowd`. It says ``ready``, publishes until its stdin ends, and then says
+how many messages were accepted.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from benchmarks.workload import order
 from sealbus import Bot
 
 AT_ONCE: Final = 8
-"""Bots that connect at the same time: each is admitted by the relay, which nats-server gives two seconds."""
+"""Bots that connect at the same time. nats-server gives the relay two seconds to admit one."""
 
 EVERY_S: Final = 10.0
-"""How often each bot publishes."""
+"""The time between two messages of a bot."""
 
 FILES: Final = 8192
-"""Open files wanted: as many as the server takes connections."""
+"""The wanted number of open files: as many as the server accepts connections."""
 
 
 def raise_file_limit() -> None:
-    """As many open files as are wanted or allowed. Children have it too."""
+    """Allow as many open files as are wanted, or as many as possible. Children inherit it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     if soft < wanted:
@@ -37,7 +38,7 @@ def raise_file_limit() -> None:
 
 
 async def run(folder: Path, numbers: range, crowd: Crowd) -> None:
-    """See above."""
+    """Run the bots ``numbers``, as the module says."""
     routes = crowd.routes()
     accepted = 0
     turns = asyncio.Semaphore(AT_ONCE)

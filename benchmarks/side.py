@@ -1,4 +1,4 @@
-"""A sender or receiver process as the benchmark holds it: commands out, answers in."""
+"""A sender or receiver process, seen from the benchmark: commands out, answers in."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from benchmarks.bus import end
 
 OPEN_S: Final = 60.0
 GRACE_S: Final = 30.0
-"""How long an answer may take beyond what the command itself takes."""
+"""The time that an answer may take beyond the time of the command itself."""
 
 _ANSWER_BYTES: Final = 64 * 2**20
-"""Latencies come in one line."""
+"""All latencies come in one line."""
 
 
 class PeerFailed(RuntimeError):
-    """A peer did not do what was asked."""
+    """A peer did not carry out a command."""
 
 
 class Side:
@@ -32,7 +32,7 @@ class Side:
 
     @classmethod
     async def start(cls, role: str, peer: str, folder: Path) -> Side:
-        """Start a process for ``role`` (``sender`` or ``receiver``); what it says goes into ``folder``."""
+        """Start a process for ``role`` (``sender`` or ``receiver``), with its log in ``folder``."""
         log = folder / f"{role}.log"
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
@@ -41,7 +41,7 @@ class Side:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=output,
                 limit=_ANSWER_BYTES,
-                start_new_session=True,  # Ctrl-C is for the benchmark
+                start_new_session=True,  # the benchmark gets Ctrl-C
             )
         return cls(role, process, log)
 
@@ -71,7 +71,7 @@ class Side:
         return answer
 
     async def stop(self) -> None:
-        """End it: its stdin ends, and if that does not do, it is told."""
+        """End its stdin, and terminate the process if it does not end then."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:

@@ -1,4 +1,7 @@
-"""What the rounds come to: medians with their spread, and Sealbus against each peer. Pure: plain rows in, plain rows out."""
+"""The result of the rounds: medians with their spread, and Sealbus against each peer.
+
+Pure: plain rows in, plain rows out.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ def chosen(rows: Iterable[Row], **wanted: Any) -> list[Row]:
 
 
 def summarise(throughput: Sequence[Row], latency: Sequence[Row], verify: Sequence[Row]) -> dict[str, list[Row]]:
-    """Each peer's figures over all rounds. ``times`` is Sealbus's figure over the peer's, taken within each round."""
+    """Each peer's figures over all rounds.
+
+    ``times`` is Sealbus's figure over the peer's, within each round.
+    """
     return {
         "throughput": [_throughput(throughput, *key) for key in _keys(throughput, "peer", "pairs", "size")],
         "latency": [_latency(latency, *key) for key in _keys(latency, "peer", "what", "size")],

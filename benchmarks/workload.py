@@ -1,4 +1,4 @@
-"""What every peer carries: orders of three sizes, the schema that they meet, and the small answer to a request.
+"""The orders that every peer carries: three sizes, their schema, and the small answer to a request.
 
 Deterministic: the same numbers make the same orders in every process and every run.
 """
@@ -14,7 +14,7 @@ SIZES: Final = (200, 1024, 16384)
 """Bytes of an order as compact JSON, exactly."""
 
 VARIETY: Final = 64
-"""Different orders of a size. A sender takes them in turn, so that no one is measured on a cached answer."""
+"""Different orders of a size. A sender takes them in turn, so that no answer comes from a cache."""
 
 _CURRENCIES: Final = ("EUR", "GBP", "USD")
 _CITIES: Final = ("Graz", "Linz", "Wien", "Bern", "Köln")
@@ -82,7 +82,10 @@ def encode(value: object) -> bytes:
 
 
 def order(number: int, size: int) -> Order:
-    """The order ``number`` (below a million) of ``size`` bytes, one of :data:`SIZES` or any other that can be had."""
+    """The order ``number`` (below a million) of ``size`` bytes.
+
+    ``size`` is one of :data:`SIZES`, or another possible size.
+    """
     made: Order = {
         "order_id": f"ord-{number:06d}",
         "customer": f"cus-{number % 10_000:04d}",
@@ -90,7 +93,7 @@ def order(number: int, size: int) -> Order:
         "currency": _CURRENCIES[number % len(_CURRENCIES)],
         "items": [_item(number)],
     }
-    if size > 2 * len(encode(made)):  # else there is no room for it
+    if size > 2 * len(encode(made)):  # otherwise it has no room
         made["ship_to"] = {
             "name": f"Zoë Nr. {number % 1000:03d}",
             "street": f"Am Weg {number % 100:02d}",

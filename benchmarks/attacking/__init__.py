@@ -1,1 +1,1 @@
-"""How each peer is attacked. What is tried stands in :mod:`benchmarks.attacks`."""
+"""The ways to attack each peer. :mod:`benchmarks.attacks` has the list of attacks."""

@@ -1,4 +1,7 @@
-"""What every peer is tried with: one method an attack. An attacker only tries; whether it got through, the receiver tells."""
+"""The attacks on every peer: one method an attack.
+
+An attacker only tries. The receiver shows whether the attack got through.
+"""
 
 from __future__ import annotations
 
@@ -14,46 +17,53 @@ from benchmarks.workload import encode, order
 
 SIZE: Final = 200
 PAST_S: Final = 60
-"""How long ago an expired message was made. It is dated back, which is the same as having been kept back for so long."""
+"""The age of an expired message. A backdated message is the same as one that was kept back."""
 AHEAD_S: Final = 3600
 LONG_S: Final = 24 * 3600
 SEEN_S: Final = 10.0
 
 HONEST: Final = order(1, SIZE)
 FAKE: Final[Order] = {**order(666_666, SIZE), "customer": "cus-6666"}
-"""Valid: whatever stops it, it is not the schema."""
+"""A valid order. If something stops it, it is not the schema."""
 INVALID: Final[Order] = {**FAKE, "items": [{**FAKE["items"][0], "quantity": -1}]}
 GARBAGE: Final = b"\x00\xffnot a message\xfe" * 3
 
 
 class NotApplicable(Exception):
-    """The peer has nothing that this could be tried on. Says what it lacks."""
+    """The peer has no such feature to attack. The text says which feature it lacks."""
 
 
 class Attacker(ABC):
-    """Made anew for each attack, with the peer just started.
+    """Made anew for each attack, with a peer that has just started.
 
-    It sees the network and may send on it. It owns the lesser bot ``s1``, which may speak to ``r1`` and to nobody else; its target is
-    what ``s0`` says to ``r0``. Where an attack supposes that it has the key of ``s0``, its row says so.
+    It sees the network and may send on it. It owns the lesser bot ``s1``, which may send to ``r1``
+    and to nobody else. Its target are the messages from ``s0`` to ``r0``. If an attack needs the
+    key of ``s0``, its row says so.
     """
 
     def __init__(self, setup: dict[str, Any]) -> None:
-        """``setup``: what the peer's start returned."""
+        """``setup`` is the result of the peer's start."""
         self.setup = setup
         self.meant = 0
-        """How many messages it has sent, beyond :meth:`honest`, that are in order and so will arrive."""
+        """How many valid messages it has sent, beyond :meth:`honest`. They will arrive."""
 
     async def open(self, folder: Path) -> dict[str, Any]:
-        """Take up position; files go into ``folder``. Returns the setup for the receivers, on whose line it may sit."""
+        """Take up position, with files in ``folder``.
+
+        Returns the setup for the receivers. The attacker may sit on their line.
+        """
         del folder
         return self.setup
 
-    async def close(self) -> None:  # noqa: B027 - where nothing is kept open, there is nothing to do
+    async def close(self) -> None:  # noqa: B027 - nothing to do if nothing is open
         """Hang up."""
 
     @abstractmethod
     async def honest(self) -> None:
-        """Send what ``s0`` would send, in the same way as the attacks. It proves that these hands can send; and it is what is captured."""
+        """Send a message of ``s0``, in the same way as the attacks.
+
+        It proves that the attacker can send. It is also the message that is captured.
+        """
 
     @abstractmethod
     async def anonymous(self) -> None:
@@ -61,15 +71,15 @@ class Attacker(ABC):
 
     @abstractmethod
     async def garbage(self) -> None:
-        """Bytes that are no message, from ``s1``, where its messages are taken."""
+        """Bytes that are no message, from ``s1``, sent where its messages are accepted."""
 
     @abstractmethod
     async def unsigned(self) -> None:
-        """An order of ``s1`` to ``r1``, which it may speak to, but without signature or token."""
+        """An order of ``s1`` to ``r1``, which is allowed, but without signature or token."""
 
     @abstractmethod
     async def altered(self) -> None:
-        """The captured order with another sum in it, where the captured one was sent."""
+        """The captured order with another sum, sent to the same place."""
 
     @abstractmethod
     async def other_name(self) -> None:
@@ -89,7 +99,7 @@ class Attacker(ABC):
 
     @abstractmethod
     async def injected(self) -> None:
-        """An order of its own making, past all that stands before the receiver."""
+        """An order of the attacker's own, past everything that is before the receiver."""
 
     @abstractmethod
     async def not_granted(self) -> None:
@@ -101,11 +111,11 @@ class Attacker(ABC):
 
     @abstractmethod
     async def named_twice(self) -> None:
-        """An order of ``s0`` with two values for one name: readers differ in which they take."""
+        """An order of ``s0`` with two values for one name. Readers differ in their choice."""
 
     @abstractmethod
     async def same_id(self) -> None:
-        """Another order of ``s0`` under an identifier that has been used."""
+        """Another order of ``s0`` with an identifier that has been used."""
 
     @abstractmethod
     async def future(self) -> None:
@@ -117,7 +127,7 @@ class Attacker(ABC):
 
     @abstractmethod
     async def revoked(self) -> None:
-        """An order of ``s0`` under a key of its own that has been revoked."""
+        """An order of ``s0`` with a key of its own that has been revoked."""
 
 
 def changed(captured: Order) -> Order:
@@ -138,5 +148,5 @@ def now() -> int:
 async def seen(condition: Callable[[], bool]) -> None:
     """Wait until ``condition()`` holds. Raises :class:`TimeoutError`."""
     async with asyncio.timeout(SEEN_S):
-        while not condition():  # noqa: ASYNC110 - what is waited for is bytes that pass
+        while not condition():  # noqa: ASYNC110 - it waits for bytes that pass
             await asyncio.sleep(0.01)

@@ -1,7 +1,7 @@
 """Attacks on HTTPS with mutual TLS and tokens.
 
-TLS hides tokens from the network. A captured one is taken from where TLS ends (a proxy, a log), so captured requests are tried on the
-connection of ``s0`` as well as on that of ``s1``.
+TLS hides tokens from the network. An attacker captures one where TLS ends, at a proxy or in a log.
+So captured requests are tried on the connection of ``s0`` as well as on that of ``s1``.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class OnHttps(Attacker):
     async def _post(self, bearer: str | None, body: bytes, *, tls: str | None = "s0", to: str = "r0") -> None:
         headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {bearer}"} if bearer else {})
         connector = aiohttp.TCPConnector(ssl=self._tls(tls))
-        with suppress(aiohttp.ClientError):  # no answer is an answer: it was not let in
+        with suppress(aiohttp.ClientError):  # without an answer it was not let in
             async with (
                 aiohttp.ClientSession(connector=connector, timeout=ANSWER) as session,
                 session.post(f"{self.setup['url']}/{to}/orders", data=body, headers=headers) as response,
@@ -61,7 +61,7 @@ class OnHttps(Attacker):
                 await response.read()
 
     def _token(self, body: bytes, key: str = "s0", **faults: Any) -> str:
-        """A token with everything in order, but for ``faults``."""
+        """A valid token, except for ``faults``."""
         claims = {
             "sub": key,
             "aud": "r0",
@@ -120,7 +120,15 @@ class OnHttps(Attacker):
         """Plain HTTP to the receiver's port."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.setup["port"])
         body = encode(FAKE)
-        head = f"POST /r0/orders HTTP/1.1\r\nhost: r0\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        lines = (
+            "POST /r0/orders HTTP/1.1",
+            "host: r0",
+            "content-type: application/json",
+            f"content-length: {len(body)}",
+            "",
+            "",
+        )
+        head = "\r\n".join(lines)
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(5):
                 writer.write(head.encode() + body)

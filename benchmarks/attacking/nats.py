@@ -1,6 +1,7 @@
-"""Attacks on what stands on NATS alone: core NATS, JetStream, FastStream.
+"""Attacks on the peers that consist of NATS alone: core NATS, JetStream, FastStream.
 
-All bots have one login, so the lesser bot's is that of the others. Nothing in a message says who sent it, when, or to whom.
+All bots have one login, so the lesser bot has the login of the others. Nothing in a message says
+who sent it, when, or to whom.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from benchmarks.workload import encode
 from examples.robbery.frames import FrameReader, RawSession, pub
 
 MESSAGE_ID: Final = "Nats-Msg-Id"
-"""By which JetStream tells duplicates, for two minutes."""
+"""The header by which JetStream recognises duplicates, for two minutes."""
 
 _HEADERS: Final = {b"MSG": 0, b"HMSG": 1}
-"""How many sizes come before the last."""
+"""The number of sizes before the last one."""
 
 
 class OnNats(Attacker):
-    """Core NATS, and what the others have in common."""
+    """Core NATS, and everything that the others share with it."""
 
     subject: ClassVar[str] = "bench.core.{pair}"
     headers: ClassVar[dict[str, str]] = {}
@@ -118,7 +119,7 @@ class OnNats(Attacker):
 
 
 class OnJetStream(OnNats):
-    """JetStream: the same, stored first."""
+    """JetStream: the same, but stored first."""
 
     subject = "bench.stream.{pair}"
     has_ids = True
@@ -132,7 +133,10 @@ class OnFastStream(OnJetStream):
 
 
 def imitated(line: bytes, of: bytes, payload: bytes) -> bytes | None:
-    """The NATS frame that carried ``of`` on this line, with ``payload`` in its place; ``None`` if there was none."""
+    """The NATS frame that carried ``of`` on this line, with ``payload`` in its place.
+
+    ``None`` if no frame did.
+    """
     for frame in reversed(FrameReader().feed(line)):
         if frame.verb in _HEADERS and of in frame.payload:
             sizes = _HEADERS[frame.verb]

@@ -1,4 +1,4 @@
-"""Attacks on Nostr: events made by hand, published to the relay or put onto the receiver's line."""
+"""Attacks on Nostr: events made by hand, published to the relay or put on the receiver's line."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Fields = dict[str, Any]
 
 
 class OnNostr(Attacker):
-    """Whoever makes a key may publish; the lesser bot is one of them."""
+    """Everybody who makes a key may publish. The lesser bot is one of them."""
 
     def __init__(self, setup: dict[str, Any]) -> None:
         super().__init__(setup)
@@ -60,7 +60,7 @@ class OnNostr(Attacker):
         await self._tap.close()
 
     async def _say(self, *frames: str | bytes) -> None:
-        """Send frames on a connection of its own, and wait for what the relay has to say to each."""
+        """Send frames on a connection of its own, and wait for the relay's answer to each."""
         with suppress(aiohttp.ClientError, TimeoutError, TypeError):  # it may hang up
             async with aiohttp.ClientSession() as session, session.ws_connect(self.setup["url"]) as socket:
                 for frame in frames:
@@ -84,11 +84,12 @@ class OnNostr(Attacker):
 
     async def honest(self) -> None:
         self._captured = self._event(encode(HONEST))
-        assert _identity(self._captured) == self._captured["id"]  # else attacks would fail for a wrong reason
+        # Otherwise attacks would fail for a wrong reason.
+        assert _identity(self._captured) == self._captured["id"]
         await self._publish(self._captured)
 
     async def anonymous(self) -> None:
-        """With a key made for the occasion: there are no other credentials."""
+        """With a new key. There are no other credentials."""
         await self._publish(self._event(encode(FAKE), Keys.generate()))
 
     async def garbage(self) -> None:
@@ -122,7 +123,7 @@ class OnNostr(Attacker):
     async def other_receiver(self) -> None:
         event = {**self._captured, "tags": [["p", self._receivers[1]]]}
         await self._publish(event, {**event, "id": _identity(event)})
-        # And as it is, where the other receiver's events come.
+        # And unchanged, on the line where the other receiver's events arrive.
         ours = self._event(encode(HONEST), self._lesser, to=1)
         self.meant += 1
         await self._publish(ours)
@@ -169,7 +170,10 @@ def _identity(event: Fields) -> str:
 
 
 def _imitated(line: bytes, of: Fields, event: Fields) -> bytes | None:
-    """A websocket frame with ``event`` for the subscription that got ``of`` on this line; ``None`` if none did."""
+    """A websocket frame with ``event``, for the subscription that got ``of`` on this line.
+
+    ``None`` if no subscription did.
+    """
     found = re.search(rb'\["EVENT","([^"]+)",\{"id":"' + of["id"].encode(), line)
     if found is None:
         return None

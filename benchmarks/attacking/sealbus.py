@@ -39,13 +39,16 @@ from sealbus.sending.minting import new_nonce
 
 TTL_MS: Final = 4000
 SKEW_S: Final = 2.2
-"""A little more than ``clock_skew``, which an envelope's life is prolonged by."""
+"""A little more than ``clock_skew``, which makes the life of an envelope longer."""
 REVOKED: Final = "s0-revoked"
-"""The credentials file with the key of ``s0`` that is revoked."""
+"""The credentials file with the revoked key of ``s0``."""
 
 
 class OnSealbus(Attacker):
-    """It may speak in the open session of ``s0``, as somebody on its line may, but has not its key unless the attack supposes it."""
+    """It may send in the open session of ``s0``, like an attacker on the line of ``s0``.
+
+    It has the key of ``s0`` only if the attack needs it.
+    """
 
     def __init__(self, setup: dict[str, Any]) -> None:
         super().__init__(setup)
@@ -114,14 +117,15 @@ class OnSealbus(Attacker):
     async def replay(self) -> None:
         for session in ("s0", "s1"):
             await self._send(self._captured, session)
-        # And the genuine delivery again, to the receiver.
+        # And the genuine delivery, once more, to the receiver.
         await seen(lambda: self._tap.saw(self._captured))
         delivery = self._delivery()
         self._tap.inject(lambda line: imitated(line, self._captured, delivery))
 
     async def replay_late(self) -> None:
         kept = _sealed(self._owner.key, _header(ttl_ms=1), HONEST)
-        await asyncio.sleep(SKEW_S)  # not dated back: that would also be older than this bus, which is another check
+        # It waits. A backdated envelope would also be older than this bus: another check stops it.
+        await asyncio.sleep(SKEW_S)
         await self._send(kept)
 
     async def other_receiver(self) -> None:
@@ -129,7 +133,7 @@ class OnSealbus(Attacker):
         fields = msgpack.unpackb(header)
         fields[2] = "orders.p1"
         await self._send(join_sealed((msgpack.packb(fields), payload), sealed))
-        # And the genuine delivery, where the other receiver's deliveries come.
+        # And the genuine delivery, on the line where the other receiver's deliveries arrive.
         ours = _sealed(self._lesser.key, _header("s1", "orders.p1"), HONEST)
         self.meant += 1
         await self._send(ours, "s1")
@@ -178,7 +182,7 @@ class OnSealbus(Attacker):
         await self._send(_sealed(old.key, _header(), FAKE))
 
     def _delivery(self) -> bytes:
-        """The genuine delivery of what was captured, as it passed."""
+        """The genuine delivery of the captured message, as it passed."""
         for line in self._tap.lines:
             for frame in FrameReader().feed(bytes(line.seen)):
                 if self._captured in frame.payload:
@@ -187,7 +191,7 @@ class OnSealbus(Attacker):
 
 
 def _header(bot: str = "s0", subject: str = "orders.p0", **fields: Any) -> Header:
-    """A header with everything in order, but for ``fields``."""
+    """A valid header, except for ``fields``."""
     issued_at_ms = fields.get("issued_at_ms", _now_ms())
     plain: dict[str, Any] = {"nonce": new_nonce(issued_at_ms), "issued_at_ms": issued_at_ms, "ttl_ms": TTL_MS}
     return Header(bus=BUS, bot=bot, subject=subject, **{**plain, **fields})
@@ -198,7 +202,7 @@ def _sealed(key: SigningKey, header: Header, payload: Any) -> bytes:
 
 
 def _stamped(envelope: bytes, header: Header) -> bytes:
-    """A stamp that says that the relay has accepted ``envelope``: in order, but for the key."""
+    """A stamp that says that the relay has accepted ``envelope``: valid, except for the key."""
     stamp = Stamp(
         bus=header.bus,
         envelope=hashlib.sha256(envelope).digest(),

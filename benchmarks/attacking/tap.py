@@ -1,4 +1,4 @@
-"""A place on somebody's line: a TCP proxy that keeps what passes and may put in bytes of its own."""
+"""A TCP proxy on somebody's line. It keeps the bytes that pass, and can put in its own bytes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ class Line:
 
     to_client: asyncio.StreamWriter
     seen: bytearray = field(default_factory=bytearray)
-    """All that the server has sent on it."""
+    """All bytes of the server on this connection."""
 
 
 class Tap:
-    """Listens on a port of its own, and passes everything on to ``port``. Nothing is hidden: the lines have no TLS."""
+    """Listens on a port of its own, and passes everything on to ``port``.
+
+    It sees everything, because the lines have no TLS.
+    """
 
     def __init__(self, port: int) -> None:
         self._upstream = port
@@ -27,7 +30,7 @@ class Tap:
         self.lines: list[Line] = []
 
     async def open(self) -> int:
-        """Start; return the port."""
+        """Start, and return the port."""
         self._server = await asyncio.start_server(self._on_connection, "127.0.0.1", 0)
         port: int = self._server.sockets[0].getsockname()[1]
         return port
@@ -45,8 +48,12 @@ class Tap:
         return any(marker in line.seen for line in self.lines)
 
     def inject(self, make: Callable[[bytes], bytes | None]) -> None:
-        """Ask ``make`` for each line, by what was seen there, what to put in as if from the server. Raises :class:`LookupError` if
-        nothing is to be put in anywhere: an attack that is not carried out would pass for one that was stopped."""
+        """Put in bytes as if from the server.
+
+        ``make`` gets the bytes seen on a line, and gives the bytes for this line. Raises
+        :class:`LookupError` if it gives none for any line. Otherwise an attack that was not
+        carried out would count as stopped.
+        """
         frames = [(line, frame) for line in self.lines if (frame := make(bytes(line.seen))) is not None]
         if not frames:
             raise LookupError("on no line was there anything to imitate")

@@ -1,4 +1,7 @@
-"""Attacks on uAgents: envelopes made by hand, posted to the receiver's endpoint, which takes them from anybody."""
+"""Attacks on uAgents: envelopes made by hand.
+
+They are posted to the receiver's endpoint, which takes envelopes from everybody.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ ANSWER: Final = aiohttp.ClientTimeout(total=5)
 
 
 class OnUAgents(Attacker):
-    """``s0`` and ``s1`` are agents, and so is whoever makes a key."""
+    """``s0`` and ``s1`` are agents, and so is everybody who makes a key."""
 
     def __init__(self, setup: dict[str, Any]) -> None:
         super().__init__(setup)
@@ -51,7 +54,7 @@ class OnUAgents(Attacker):
                 await response.read()
 
     def _envelope(self, payload: bytes, sender: str | None = None, to: int = 0, **faults: Any) -> Envelope:
-        """An envelope with everything in order, but for ``faults``, and unsigned."""
+        """A valid envelope, except for ``faults``, and unsigned."""
         fields = {
             "version": 1,
             "sender": sender or self._owner.address,
@@ -80,7 +83,7 @@ class OnUAgents(Attacker):
         self._captured = await self._as_owner(encode(HONEST))
 
     async def anonymous(self) -> None:
-        """As a user, whose envelopes uAgents does not expect to be signed."""
+        """As a user, because uAgents does not expect a signature on the envelopes of users."""
         await self._post(self._envelope(encode(FAKE), sender=generate_user_address()).model_dump_json())
 
     async def garbage(self) -> None:
@@ -106,11 +109,15 @@ class OnUAgents(Attacker):
         await self._as_owner(encode(HONEST), expires=now() - PAST_S)
 
     async def other_receiver(self) -> None:
-        """With the target changed. As it is, the process that serves both receivers here would hand it to the first: a replay."""
+        """With the target changed.
+
+        Unchanged, it would be a replay: one process serves both receivers here, and would give it
+        to the first one.
+        """
         await self._post(self._captured_with(target=self._receivers[1]).model_dump_json(), to=1)
 
     async def injected(self) -> None:
-        """There is nothing to get past: anybody may post to the endpoint, with a key made for the occasion."""
+        """Nothing is before the receiver. Everybody may post to the endpoint, with a new key."""
         stranger = Identity.generate()
         envelope = self._envelope(encode(FAKE), sender=stranger.address)
         envelope.sign(stranger)

@@ -1,4 +1,8 @@
-"""The peers, by name. Each is imported only where it runs: their libraries are heavy, and not installed for the project's own tests."""
+"""The peers, by name.
+
+Each is imported only where it runs. Their libraries are large, and the project's own tests do not
+have them.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ CLASSES: Final = {
 """In the order of the tables."""
 
 ON_BUS: Final = frozenset({"sealbus", "faststream", "jetstream", "nats"})
-"""Those that stand on the nats-server of the round's bus, and are made with it."""
+"""The peers on the nats-server of the round's bus. They are made with the bus."""
 
 
 def load(name: str) -> Any:

@@ -1,6 +1,9 @@
-"""FastStream with Pydantic on the nats-server of the round's bus: durable, schema-checked by the receiver, no signatures."""
+"""FastStream with Pydantic on the nats-server of the round's bus.
 
-# No `from __future__ import annotations`: FastStream and Pydantic look at the annotations when they run.
+It is durable, the receiver checks the schema, and there are no signatures.
+"""
+
+# No `from __future__ import annotations`: FastStream and Pydantic read annotations at run time.
 
 from collections.abc import Callable
 from datetime import datetime
@@ -30,7 +33,7 @@ class Item(_Strict):
 
 
 class Address(_Strict):
-    """Where to."""
+    """The place of delivery."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     street: Annotated[str, Field(min_length=1, max_length=200)]
@@ -40,7 +43,7 @@ class Address(_Strict):
 
 
 class OrderModel(_Strict):
-    """What ``workload.ORDER_SCHEMA`` says, for Pydantic."""
+    """The rules of ``workload.ORDER_SCHEMA``, for Pydantic."""
 
     order_id: Annotated[str, Field(pattern="^ord-[0-9]{6}$")]
     customer: Annotated[str, Field(pattern="^cus-[0-9]{4}$")]
@@ -52,14 +55,14 @@ class OrderModel(_Strict):
 
 
 class Answer(_Strict):
-    """What ``workload.REPLY_SCHEMA`` says."""
+    """The rules of ``workload.REPLY_SCHEMA``."""
 
     order_id: Annotated[str, Field(pattern="^ord-[0-9]{6}$")]
     accepted: bool
 
 
 class FastStreamSender:
-    """A broker, as FastStream calls its connection, for each sender."""
+    """A broker for each sender. FastStream calls its connection a broker."""
 
     def __init__(self) -> None:
         self._brokers: list[NatsBroker] = []
@@ -87,7 +90,10 @@ class FastStreamSender:
 
 
 class FastStreamReceiver:
-    """Durable pull subscribers that handle a fetched batch's messages at once, and subscribers that answer."""
+    """Durable pull subscribers, and subscribers that answer.
+
+    The messages of a fetched batch are handled at once.
+    """
 
     def __init__(self) -> None:
         self._brokers: list[NatsBroker] = []

@@ -1,15 +1,18 @@
-"""What the field does now: HTTPS with mutual TLS, a short-lived EdDSA JWT for each request, and JSON Schema.
+"""The usual way now: HTTPS with mutual TLS, an EdDSA JWT for each request, and JSON Schema.
 
-The receiver is the server: uvicorn on uvloop and httptools, one process, a plain ASGI application. It believes a request when
+The receiver is the server: uvicorn on uvloop and httptools, one process, a plain ASGI application.
+It believes a request if
 
 1. TLS: the client's certificate is of our CA;
-2. the token verifies with the key of the bot that the certificate names, and has ``aud``, ``exp``, ``sub``, ``jti`` and ``scope``;
+2. the token verifies with the key of the bot that the certificate names, and has ``aud``, ``exp``,
+   ``sub``, ``jti`` and ``scope``;
 3. ``sub`` is that bot, ``aud`` is the receiver that the path names, ``scope`` allows the action;
-4. ``jti`` has not been seen (remembered until the token would have expired anyway);
-5. ``bh``, the SHA-256 of the body, is the body's: else a token would be good for any order;
+4. ``jti`` is new (it is remembered until the token would have expired anyway);
+5. ``bh`` is the SHA-256 of the body: otherwise a token would be good for any order;
 6. the body is valid against the schema.
 
-One token a request, as ``jti`` can be used once. Keep-alive connections, at most as many as messages in flight.
+A token lives for a short time, and each request has its own, because ``jti`` can be used once.
+Connections are kept alive. There are at most as many as messages in flight.
 """
 
 from __future__ import annotations
@@ -82,11 +85,11 @@ class HttpsSender:
         self._base = ""
 
     async def open(self, setup: dict[str, Any], pairs: int) -> None:
-        """Make the clients; they connect when they need to."""
+        """Make the clients. They connect when they need to."""
         folder, self._base = Path(setup["folder"]), setup["url"]
         for pair in range(pairs):
             self._keys.append(_signing_key(folder, f"s{pair}"))
-            # No limit of its own: the benchmark has no more requests under way than it means to.
+            # No limit of its own: the benchmark itself limits the requests under way.
             connector = aiohttp.TCPConnector(ssl=client_context(folder, f"s{pair}"), limit=0, keepalive_timeout=60)
             self._sessions.append(aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()))
 
@@ -125,7 +128,7 @@ class Gate:
         self._schema = jsonschema_rs.validator_for(ORDER_SCHEMA, validate_formats=True)
 
     def refuse(self, sender: str, receiver: str, what: str, bearer: str, body: bytes) -> tuple[int, str] | None:
-        """Why a request is not believed, as a status and a reason; ``None`` when it is."""
+        """A status and a reason if the request is not believed, and ``None`` if it is."""
         try:
             claims = jwt.decode(
                 bearer, self._keys[sender], algorithms=["EdDSA"], audience=receiver, options={"require": REQUIRED}
@@ -143,7 +146,7 @@ class Gate:
         return None
 
     def parse(self, body: bytes) -> Any:
-        """The order in ``body``. Raises :class:`ValueError` if it is none."""
+        """The order in ``body``. Raises :class:`ValueError` if it is no order."""
         order = orjson.loads(body)
         if not self._schema.is_valid(order):
             raise ValueError("schema")
@@ -160,7 +163,7 @@ class Gate:
 
 
 class _WithPeer(HttpToolsProtocol):
-    """Hands the name in the client's certificate to the application, which uvicorn does not."""
+    """Gives the application the name in the client's certificate, because uvicorn does not."""
 
     app_state: dict[str, Any]
 
@@ -252,13 +255,14 @@ def _signing_key(folder: Path, sender: str) -> Ed25519PrivateKey:
     return key
 
 
+_SERVER: Final = f"uvicorn {version('uvicorn')}, aiohttp {version('aiohttp')}"
+
+
 class Https:
-    """Nothing in the middle."""
+    """Nothing is in the middle."""
 
     name: ClassVar[str] = "https"
-    title: ClassVar[str] = (
-        f"HTTPS: uvicorn {version('uvicorn')}, aiohttp {version('aiohttp')}, mutual TLS, EdDSA JWT, JSON Schema"
-    )
+    title: ClassVar[str] = f"HTTPS: {_SERVER}, mutual TLS, EdDSA JWT, JSON Schema"
     promises: ClassVar[str] = "authenticated, replay-proof, schema- and scope-checked, the server has handled it"
     can_ask: ClassVar[bool] = True
     depths: ClassVar[tuple[int, ...]] = (4, 16, 64)
@@ -276,11 +280,11 @@ class Https:
         return {"folder": str(folder), "port": port, "url": f"https://127.0.0.1:{port}"}
 
     def processes(self) -> dict[str, list[int]]:
-        """None."""
+        """There are no processes in the middle."""
         return {}
 
     async def stop(self) -> None:
-        """Nothing to end."""
+        """There is nothing to end."""
 
 
 def _pem(key: Ed25519PrivateKey) -> bytes:

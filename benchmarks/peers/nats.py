@@ -1,4 +1,7 @@
-"""Raw nats-py on the nats-server of the round's bus: core NATS and JetStream. No signatures, no schema: the ceiling."""
+"""Raw nats-py on the nats-server of the round's bus: core NATS and JetStream.
+
+They are the ceiling, because they have no signatures and no schema.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ async def login(setup: dict[str, Any], pairs: int) -> list[Client]:
 
 
 class _Asker:
-    """Requests are core NATS for both."""
+    """Both send requests with core NATS."""
 
     def __init__(self) -> None:
         self._clients: list[Client] = []
@@ -62,12 +65,12 @@ class CoreSender(_Asker):
         self._flushes: dict[int, asyncio.Task[None]] = {}
 
     async def send(self, pair: int, order: Order) -> None:
-        """Returns when the server has answered a PING that was sent after it. All who wait share one PING."""
+        """Return when the server has answered a later PING. All who wait share one PING."""
         client = self._clients[pair]
         await client.publish(f"bench.core.{pair}", orjson.dumps(order))
         under_way = self._flushes.get(pair)
         if under_way is not None and not under_way.done():
-            await under_way  # it may have gone before this message, so another follows it
+            await under_way  # it may have left before this message, so another one follows
             under_way = self._flushes[pair]
         if under_way is None or under_way.done():
             under_way = self._flushes[pair] = asyncio.create_task(client.flush())
@@ -123,7 +126,7 @@ class _Answerer:
 
 
 class CoreReceiver(_Answerer):
-    """A plain subscription without limits: what is lost would spoil the count."""
+    """A plain subscription without limits, because a lost message would spoil the count."""
 
     async def _listen(self, client: Client, pair: int, received: Callable[[], None]) -> None:
         async def take(msg: Msg) -> None:
@@ -152,14 +155,14 @@ async def _pull(fetch: Callable[..., Awaitable[list[Msg]]], received: Callable[[
                 try:
                     orjson.loads(msg.data)
                 except ValueError:
-                    await msg.term()  # else it would come again and again
+                    await msg.term()  # otherwise it would come again and again
                     continue
                 received()
                 await msg.ack()
 
 
 class OnServer:
-    """The server of the round's bus, and on it a stream of this peer's own, if it names one."""
+    """The server of the round's bus, with a stream of this peer's own, if it names one."""
 
     can_ask: ClassVar[bool] = True
     stream: ClassVar[str | None] = None
@@ -182,7 +185,10 @@ class OnServer:
         return {"nats-server": [self._bus.server_pid]}
 
     async def stop(self) -> None:
-        """Delete the stream, so that the next one finds an empty disk. The server goes on: others stand on it."""
+        """Delete the stream, so that the next one finds an empty disk.
+
+        The server goes on, because other peers use it.
+        """
         if self.stream is not None:
             async with self._jetstream() as jetstream:
                 await jetstream.delete_stream(self.stream)

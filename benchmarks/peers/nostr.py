@@ -1,19 +1,22 @@
-"""Nostr: events signed by their author, by way of nostr-sdk's LocalRelay, which is Rust and runs in a process of its own.
+"""Nostr: events signed by their author, through nostr-sdk's LocalRelay.
 
-The relay checks each event's id and signature, keeps it in memory and passes it on to those whose filter it meets. A receiver asks for
-events of its one sender (``authors``) to itself (``p``); nostr-sdk's client verifies them, holds them against the filter and passes on
-each only once. Nobody looks at a schema: Nostr has none.
+The relay is written in Rust, and has a process of its own: ``python -m benchmarks.peers.nostr
+PORT``. It checks each event's id and signature, keeps it in memory, and passes it on to everybody
+whose filter it meets. A receiver asks for events of its one sender (``authors``) to itself (``p``).
+nostr-sdk's client verifies them, compares them with the filter and passes each on only once. Nobody
+looks at a schema, because Nostr has none.
 
-Some things are done for this peer's sake, without which its figures would be those of its Python binding and of its defaults:
+This peer needs some help. Otherwise its figures would be those of its Python binding and its
+defaults:
 
-- A sender signs with nostr-sdk, but speaks NIP-01 over a websocket of its own: ``EVENT`` out, ``OK`` in. nostr-sdk's ``send_event`` takes
-  twice the processor time for the same two frames.
-- The relay closes a connection that has sent 6,000 messages, and no setting changes that: a sender changes connections before.
-- The relay leaves Nagle's algorithm on, which makes each of two small frames in a row wait 40 ms for the other side's delayed
-  acknowledgement. Questions and answers come on connections of their own, which acknowledge at once.
+- A sender signs with nostr-sdk, but speaks NIP-01 over a websocket of its own: ``EVENT`` out,
+  ``OK`` in. nostr-sdk's ``send_event`` takes twice the processor time for the same two frames.
+- The relay closes a connection that has sent 6,000 messages, and no setting changes that. A sender
+  changes connections before.
+- The relay leaves Nagle's algorithm on. Then each of two small frames in a row waits 40 ms for the
+  delayed acknowledgement of the other side. Questions and answers have connections of their own,
+  which acknowledge at once.
 - The binding's strings are copied at once (:func:`_copy_at_once`).
-
-``python -m benchmarks.peers.nostr PORT`` is the relay's process.
 """
 
 from __future__ import annotations
@@ -57,20 +60,20 @@ from benchmarks.workload import reply
 ORDER: Final = 7101
 """A regular event (NIP-01): relays keep it."""
 ASK: Final = 27101
-"""Ephemeral, as is the answer: passed on, not kept."""
+"""Ephemeral, like the answer: passed on, and not kept."""
 ANSWER: Final = 27102
 
 CONNECT: Final = timedelta(seconds=10)
 ANSWER_S: Final = 10.0
 FOREVER: Final = timedelta(days=1)
 BEHIND: Final = 2**14
-"""Events that a receiver may be behind. nostr-sdk drops what is more; 4,096 by default."""
+"""Events that a receiver may be behind. nostr-sdk drops more than these. Its default is 4,096."""
 UNLIMITED: Final = RateLimit(max_reqs=2**31, notes_per_minute=2**31)
 """By default the relay takes 60 events a minute from a connection."""
 
 
 def _copy_at_once(builder: Any, value: bytes) -> None:
-    """In place of the binding's own, which copies byte by byte in Python: 0.3 ms a KiB."""
+    """Replaces the binding's own, which copies byte by byte in Python: 0.3 ms a KiB."""
     with builder._reserve(len(value)):  # noqa: SLF001 - there is no other way to the buffer
         data = builder.rbuf.data
         ctypes.memmove(ctypes.addressof(data.contents) + builder.rbuf.len, bytes(value), len(value))
@@ -89,7 +92,8 @@ class Refused(RuntimeError):
 
 def sign(keys: Keys, kind: int, order: Order, receiver: str, *more: Tag) -> Event:
     """An event that says ``order`` to ``receiver``, a public key in hex."""
-    # An event's id is the hash of its content and its second, and the relay passes on an id only once: the same order must be another event.
+    # An event's id is the hash of its content and its second, and the relay passes on an id only
+    # once. So the random tag makes another event of the same order.
     tags = [Tag.public_key(PublicKey.parse(receiver)), Tag.custom("n", [os.urandom(8).hex()]), *more]
     return EventBuilder(Kind(kind), orjson.dumps(order).decode()).tags(tags).finalize(keys)
 
@@ -124,7 +128,7 @@ class Line:
                 self._drained.set()
 
     async def retire(self) -> None:
-        """Close it once all that it has said is confirmed."""
+        """Close it when all its events are confirmed."""
         while self._waiting:
             self._drained.clear()
             await self._drained.wait()
@@ -189,7 +193,10 @@ class Ear:
         self._listening: asyncio.Task[None] | None = None
 
     async def open(self, wanted: Filter, handle: Callable[[Event], Awaitable[None]]) -> None:
-        """Connect and subscribe; returns when the relay has said that from now on events come as they are published."""
+        """Connect and subscribe.
+
+        Returns when the relay has said that events now come as they are published.
+        """
         socket = await self._session.ws_connect(self._url, max_msg_size=0)
         await socket.send_str(f'["REQ","ear",{wanted.as_json()}]')
         while orjson.loads(await socket.receive_str()) != ["EOSE", "ear"]:
@@ -215,13 +222,13 @@ class Ear:
 
 
 def _acknowledge_at_once(socket: aiohttp.ClientWebSocketResponse) -> None:
-    """Linux forgets it, so it is said again after each message. Elsewhere there is no such option."""
+    """Linux forgets the option, so each message sets it again. Other systems do not have it."""
     if hasattr(network, "TCP_QUICKACK"):
         socket.get_extra_info("socket").setsockopt(network.IPPROTO_TCP, network.TCP_QUICKACK, 1)
 
 
 class NostrSender:
-    """A key for each sender; connections to publish and to hear answers."""
+    """A key for each sender, and connections to publish and to hear answers."""
 
     def __init__(self) -> None:
         self._keys: list[Keys] = []
@@ -270,13 +277,13 @@ class NostrSender:
 
 
 class NostrReceiver:
-    """nostr-sdk's client for each receiver's orders; connections of their own for questions and answers."""
+    """nostr-sdk's client for each receiver's orders. Requests have connections of their own."""
 
     def __init__(self) -> None:
         self._stack = AsyncExitStack()
 
     async def open(self, setup: dict[str, Any], pairs: int, received: Callable[[], None]) -> None:
-        """Connect, and ask for what is meant for each."""
+        """Connect, and subscribe to the events for each receiver."""
         session = await self._stack.enter_async_context(aiohttp.ClientSession())
         for pair in range(pairs):
             keys, sender = Keys.parse(setup["receivers"][pair]), Keys.parse(setup["senders"][pair]).public_key()
@@ -304,7 +311,7 @@ async def _count(stream: Any, received: Callable[[], None]) -> None:
     while (item := await stream.next()) is not None:
         try:
             orjson.loads(item.event.content())
-        except (AttributeError, ValueError) as error:  # no event, or no JSON: the next ones may be
+        except (AttributeError, ValueError) as error:  # no event or no JSON: go on with the next
             print(f"nostr: {item.error or error}", file=sys.stderr)
         else:
             received()
@@ -336,7 +343,7 @@ class Nostr:
         self._relay: asyncio.subprocess.Process | None = None
 
     async def start(self, folder: Path, pairs: int) -> dict[str, Any]:
-        """Start the relay and wait until it listens; make the keys."""
+        """Start the relay, wait until it listens, and make the keys."""
         port = free_port()
         with (folder / "relay.log").open("wb") as log:
             self._relay = await asyncio.create_subprocess_exec(
@@ -344,7 +351,7 @@ class Nostr:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is for the benchmark
+                start_new_session=True,  # the benchmark gets Ctrl-C
             )
         assert self._relay.stdout is not None
         if not await asyncio.wait_for(self._relay.stdout.readline(), CONNECT.total_seconds()):
@@ -366,7 +373,7 @@ class Nostr:
 
 
 async def _relay(port: int) -> None:
-    """Until stdin ends, so that it cannot outlive the benchmark."""
+    """Run until stdin ends, so that it cannot outlive the benchmark."""
     relay = LocalRelayBuilder().addr("127.0.0.1").port(port).rate_limit(UNLIMITED).build()
     await relay.run()
     print(await relay.url(), flush=True)

@@ -1,4 +1,4 @@
-"""Sealbus itself, through its public client: durable publishes with receipts, live requests with replies."""
+"""Sealbus itself, with its public client: durable publishes with receipts, live requests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SealbusSender:
             self._bots.append(await self._stack.enter_async_context(bot))
 
     async def send(self, pair: int, order: Order) -> None:
-        """Durable; returns with the relay's receipt."""
+        """Durable. Returns with the relay's receipt."""
         await self._bots[pair].publish(f"orders.p{pair}", order)
 
     async def ask(self, pair: int, order: Order) -> None:
@@ -93,4 +93,4 @@ class Sealbus:
         return {"relay": self._bus.relay_pids, "nats-server": [self._bus.server_pid]}
 
     async def stop(self) -> None:
-        """The bus goes on: others stand on it."""
+        """The bus goes on, because other peers use it."""

@@ -1,14 +1,16 @@
 """uAgents: signed envelopes from agent to agent, each in an HTTP request of its own.
 
-As uAgents does it: an agent's address is its secp256k1 key. It signs an envelope, in which the order is JSON, and posts it to the other's
-endpoint; there uAgents' server verifies the signature, answers 200 and queues the message for the agent, which parses it as the model
-whose digest the envelope names. A question is an envelope, and so is its answer.
+An agent's address is its secp256k1 key. It signs an envelope with the order as JSON, and posts it
+to the endpoint of the other agent. There uAgents' server verifies the signature, answers 200 and
+queues the message for the agent. The agent parses it as the model whose digest the envelope names.
+A question is an envelope, and so is its answer.
 
-Nothing leaves the machine: addresses are looked up in a table, and what else an agent does when it starts is turned off, by its settings
-where there is one and otherwise by :class:`LocalAgent`.
+Nothing leaves the machine. Addresses are looked up in a table. All else that an agent does at its
+start is turned off, by its settings or, if there is no setting, by :class:`LocalAgent`.
 """
 
-# No `from __future__ import annotations`: uAgents' models are Pydantic's, which look at the annotations when they run.
+# No `from __future__ import annotations`: uAgents' models are Pydantic's, which reads annotations
+# at run time.
 
 import asyncio
 import logging
@@ -36,8 +38,8 @@ from benchmarks.workload import reply
 START_S: Final = 15.0
 ANSWER_S: Final = 10
 
-# An agent that is made asks the ledger for the version of the contract that lists agents, and serves on all of the machine's addresses.
-# Neither has a setting.
+# A new agent asks the ledger for the version of the contract that lists agents. It also serves on
+# all addresses of the machine. No setting changes either.
 uagents.agent.get_almanac_contract = lambda _network: None
 uagents.asgi.HOST = "127.0.0.1"
 
@@ -56,7 +58,7 @@ class Item(_Strict):
 
 
 class Address(_Strict):
-    """Where to."""
+    """The place of delivery."""
 
     name: str = Field(min_length=1, max_length=100)
     street: str = Field(min_length=1, max_length=200)
@@ -66,7 +68,7 @@ class Address(_Strict):
 
 
 class OrderMessage(_Strict):
-    """What ``workload.ORDER_SCHEMA`` says, as uAgents says it."""
+    """The rules of ``workload.ORDER_SCHEMA``, for uAgents."""
 
     order_id: str = Field(regex="^ord-[0-9]{6}$")
     customer: str = Field(regex="^cus-[0-9]{4}$")
@@ -78,18 +80,18 @@ class OrderMessage(_Strict):
 
 
 class Question(OrderMessage):
-    """The same as a request: uAgents tells messages apart by their model."""
+    """The same as a request, because uAgents distinguishes messages by their model."""
 
 
 class Answer(_Strict):
-    """What ``workload.REPLY_SCHEMA`` says."""
+    """The rules of ``workload.REPLY_SCHEMA``."""
 
     order_id: str = Field(regex="^ord-[0-9]{6}$")
     accepted: bool
 
 
 ORDER_DIGEST: Final[str] = Model.build_schema_digest(OrderMessage)
-"""Once, and not for each message: it takes longer than to send one."""
+"""Made once, and not for each message, because it takes longer than to send one."""
 
 
 class LocalAgent(Agent):
@@ -110,7 +112,7 @@ class LocalAgent(Agent):
         self._serving: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
-        """Start; returns when it serves."""
+        """Start. Returns when it serves."""
         others = asyncio.all_tasks()
         self.setup()
         self._tasks = asyncio.all_tasks() - others
@@ -123,7 +125,7 @@ class LocalAgent(Agent):
                 await asyncio.sleep(0.01)
 
     async def end(self) -> None:
-        """Stop. (``run_async``, which would do it, cancels all tasks there are.)"""
+        """Stop. (``run_async`` would do it, but it cancels all tasks of the process.)"""
         self._dispatcher.unregister(self.address, self)
         if self._serving is not None:
             self._server.server.should_exit = self._server.server.force_exit = True
@@ -133,8 +135,8 @@ class LocalAgent(Agent):
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def ask(self, address: str, question: Question) -> Answer:
-        """An envelope there, and one back."""
-        context = self._build_context()  # a session of its own: answers are matched by it
+        """Send an envelope, and wait for one."""
+        context = self._build_context()  # its own session, which finds the answer
         found: tuple[Answer | None, MsgStatus] = await context.send_and_receive(
             address, question, response_type=Answer, timeout=ANSWER_S
         )
@@ -144,10 +146,10 @@ class LocalAgent(Agent):
         return answer
 
     def start_registration_loop(self) -> None:
-        """Be listed nowhere."""
+        """Do not register anywhere."""
 
     async def _update_agent_status(self, active: bool) -> None:
-        """Tell nobody that it runs."""
+        """Do not announce that it runs."""
 
 
 def resolver(setup: dict[str, Any]) -> RulesBasedResolver:
@@ -158,7 +160,7 @@ def resolver(setup: dict[str, Any]) -> RulesBasedResolver:
 
 
 def address(seed: str) -> str:
-    """The agent's, which is its public key."""
+    """The agent's address, which is its public key."""
     text: str = Identity.from_seed(seed, 0).address
     return text
 
@@ -174,7 +176,7 @@ class UAgentsSender:
         self._stack = AsyncExitStack()
 
     async def open(self, setup: dict[str, Any], pairs: int) -> None:
-        """Start the agents: for the answers, they serve as well."""
+        """Start the agents. They also serve, because they get the answers."""
         self._resolver = resolver(setup)
         for pair in range(pairs):
             seed = setup["senders"][pair]
@@ -186,9 +188,10 @@ class UAgentsSender:
             self._receivers.append(address(setup["receivers"][pair]))
 
     async def send(self, pair: int, order: Order) -> None:
-        """Returns when the other has answered the post: it has verified the envelope and queued the message.
+        """Return when the other agent has answered the post.
 
-        By uAgents' function for sending: an agent's context sends one envelope at a time.
+        It has then verified the envelope and queued the message. This calls uAgents' function for
+        sending, because an agent's context sends one envelope at a time.
         """
         status = await send_message_raw(
             self._receivers[pair],
@@ -201,7 +204,7 @@ class UAgentsSender:
             raise RuntimeError(str(status))
 
     async def ask(self, pair: int, order: Order) -> None:
-        """By the agent's context."""
+        """Use the agent's context."""
         assert (await self._agents[pair].ask(self._receivers[pair], Question(**order))).accepted
 
     async def close(self) -> None:
@@ -239,7 +242,7 @@ class UAgentsReceiver:
 
 
 class UAgents:
-    """Nothing in the middle."""
+    """Nothing is in the middle."""
 
     name: ClassVar[str] = "uagents"
     title: ClassVar[str] = f"uAgents {version('uagents')}: signed envelopes over HTTP, ecdsa {version('ecdsa')}"
@@ -256,8 +259,8 @@ class UAgents:
         return {**sides, "ports": {seed: free_port() for seeds in sides.values() for seed in seeds}}
 
     def processes(self) -> dict[str, list[int]]:
-        """None."""
+        """There are no processes in the middle."""
         return {}
 
     async def stop(self) -> None:
-        """Nothing to end."""
+        """There is nothing to end."""

@@ -1,4 +1,7 @@
-"""Bare libsodium: what a relay that verifies each message cannot do without. One process, nothing sent."""
+"""Bare libsodium: the least work of a relay that verifies each message.
+
+It is one process, and nothing is sent.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ _AT_ONCE: Final = 100
 
 
 def measure(size: int, seconds: float) -> dict[str, float]:
-    """Verify signed orders of ``size`` bytes for ``seconds``: messages a second, and µs of processor time for each."""
+    """Verify signed orders of ``size`` bytes for ``seconds``.
+
+    Returns messages a second, and µs of processor time for each.
+    """
     public, secret = crypto_sign_keypair()
     signed = [crypto_sign(encode(order), secret) for order in orders(size)]
     count, start, used = 0, time.monotonic(), time.thread_time()

@@ -1,4 +1,4 @@
-"""Each attempt to store is bound to its time, and what the sender learns is true in every case."""
+"""Each attempt to store is bound to its time, and its sender never learns anything untrue."""
 
 from __future__ import annotations
 
