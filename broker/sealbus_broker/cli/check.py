@@ -7,7 +7,8 @@ import click
 from sealbus.credentials import Credentials
 from sealbus.errors import CredentialsError
 from sealbus_broker.cli.bus_options import dir_option
-from sealbus_broker.cli.folder import BusFolder, Unusable
+from sealbus_broker.cli.errors import Unusable
+from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.errors import SecretsUnusable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.policy.bus_file import FILE, read_bus_file

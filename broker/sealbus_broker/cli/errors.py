@@ -3,6 +3,7 @@
 ::
 
     SealbusError             1   and 2 for InvalidInput, 3 for Refused, RequestFailed, SubscriptionDenied
+    ├── Unusable             1   the folder, or a file in it, is not usable
     ├── InputFailed          1   a file or stream cannot be read
     ├── OutputFailed         1   data cannot be written
     └── AnsweredNo           3   the bus has answered, and the answer is no
@@ -35,6 +36,10 @@ EXIT_CODES: Final[Mapping[str, str]] = {
 A command that listens without an end of its own, or serves a bus, has no work that a signal could
 cut short: it gives 0.
 """
+
+
+class Unusable(SealbusError):
+    """This command cannot work with the folder."""
 
 
 class InputFailed(SealbusError):

@@ -8,19 +8,19 @@ disagree with it, the command says so at once.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-import click
-
 from sealbus.credentials import Credentials
-from sealbus.errors import CredentialsError, InvalidInput, SealbusError
+from sealbus.errors import CredentialsError, InvalidInput
 from sealbus.nats.addresses import is_encrypted
 from sealbus.protocol.keys import PublicKey
 from sealbus.protocol.subjects import check_name
+from sealbus_broker.cli.errors import Unusable
+from sealbus_broker.cli.talk import ON_STDERR, Talk
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.policy.bus_file import (
     FILE,
@@ -42,10 +42,6 @@ SERVER: Final = f"nats://127.0.0.1:{PORT}"
 _ANY_ADDRESS: Final = ("0.0.0.0", "::", "")  # noqa: S104  # compared with, never listened on
 
 
-class Unusable(SealbusError):
-    """This command cannot work with the folder."""
-
-
 @contextlib.contextmanager
 def writing(what: Path | str) -> Iterator[None]:
     """Turn an ``OSError`` of a write into one sentence about ``what``."""
@@ -54,27 +50,6 @@ def writing(what: Path | str) -> Iterator[None]:
     except OSError as error:
         name = error.filename if isinstance(error.filename, str) else what
         raise Unusable(f"{name} cannot be written: {error.strerror or type(error).__name__}") from None
-
-
-def note(text: str) -> None:
-    """Print a note on stderr. It stops nothing."""
-    click.echo(f"{click.style('note:', fg='yellow')} {text}", err=True)
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Talk:
-    """Where a command reports its findings: on stderr, or in the log of a long-running command."""
-
-    say: Callable[[str], None] = _say
-    note: Callable[[str], None] = note
-    problem: Callable[[str], None] = _say
-
-
-ON_STDERR: Final = Talk()
 
 
 @dataclass(frozen=True, slots=True)

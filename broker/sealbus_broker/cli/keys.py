@@ -15,7 +15,8 @@ from sealbus.errors import InvalidInput
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.subjects import RELAY, check_name
 from sealbus_broker.cli.bus_options import dir_option, server_option
-from sealbus_broker.cli.folder import BusFolder, Unusable, writing
+from sealbus_broker.cli.errors import Unusable
+from sealbus_broker.cli.folder import BusFolder, writing
 from sealbus_broker.policy.bus_file import FILE, BusFile
 from sealbus_broker.policy.document import read_yaml
 from sealbus_broker.policy.keys import add_key

@@ -12,8 +12,8 @@ import structlog
 from sealbus.errors import SealbusError
 from sealbus.supervision import kind
 from sealbus_broker.cli.errors import exit_code
-from sealbus_broker.cli.folder import Talk
 from sealbus_broker.cli.logs import logging_to_stderr
+from sealbus_broker.cli.talk import Talk
 
 log = structlog.get_logger(__name__)
 
