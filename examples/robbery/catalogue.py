@@ -160,7 +160,7 @@ AS_SCRAPER = (
     ),
     Attack("reservation", "a reservation, with a real order's stolen stamp", ("a_subject_outside_the_grant",)),
     Attack(
-        "subscribe-orders", "ask the relay for a durable queue of orders", ("a subscription to what others may have",)
+        "subscribe-orders", "ask the relay for a durable queue of orders", ("a subscription to the orders of others",)
     ),
     Attack("operator", "ask the relay for the quarantine", ("a look into the quarantine",)),
 )

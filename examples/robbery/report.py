@@ -62,7 +62,7 @@ def _table(title: str) -> Table:
 
 
 def _attacks(outcome: Outcome) -> Table:
-    table = _table("What was tried, where it was stopped, and why")
+    table = _table("The attacks, where each was stopped, and why")
     table.add_column("", justify="right", width=2)
     table.add_column("attack", ratio=9)
     table.add_column("stopped by", width=16, no_wrap=True)

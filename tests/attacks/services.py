@@ -117,7 +117,7 @@ for _name, _about, _tell, _reason in (
     FAMILY.request(_name, _about, _tell, _reason)
 
 for _name, _about, _pattern in (
-    ("a subscription to what others may have", "a durable queue of all orders", "orders.placed"),
+    ("a subscription to the orders of others", "a durable queue of all orders", "orders.placed"),
     ("a subscription to everything", "a pattern that stands for all subjects of a kind", "orders.>"),
 ):
     FAMILY.favour(

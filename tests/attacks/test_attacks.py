@@ -56,7 +56,7 @@ async def test_every_attack_on_a_running_bus_is_stopped(tmp_path: Path) -> None:
     assert streams == {"INGRESS", "ACCEPTED", "LIVE", "QUARANTINE", "HEALTH"}
 
 
-async def test_honest_trade_passes_on_that_bus(tmp_path: Path) -> None:
+async def test_honest_trade_passes_on_a_running_bus(tmp_path: Path) -> None:
     """Without this test, a bus that refuses everything would pass the test above."""
     async with Ground(tmp_path / "bus") as ground:
         for scenario in HONEST:

@@ -8,7 +8,7 @@ from examples.robbery.frames import RawSession
 from tests.listening import listening
 
 
-async def test_what_comes_behind_a_pong_is_kept() -> None:
+async def test_frames_after_a_pong_are_kept() -> None:
     """A busy server writes both at once."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -26,7 +26,7 @@ async def test_what_comes_behind_a_pong_is_kept() -> None:
     assert session.errors == ["'late'"]
 
 
-async def test_why_a_server_hung_up_is_read_although_it_takes_no_more() -> None:
+async def test_the_error_of_a_server_that_hung_up_is_read() -> None:
     """The server closes the connection with unread data, so the remaining bytes meet a reset."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -39,7 +39,7 @@ def test_a_long_detail_takes_few_lines(width: int, most: int) -> None:
     assert len(rows) <= most
 
 
-def test_a_name_that_is_only_claimed_is_told() -> None:
+def test_the_report_shows_a_name_that_is_only_claimed() -> None:
     text = "\n".join(shown(MOST_WIDTH, reason="wrong-bot", detail=None, claimed="order"))
     assert "wrong-bot; says it is order" in text
     assert "says it is" not in "\n".join(shown(MOST_WIDTH, reason="schema", detail=None, claimed="inventory"))

@@ -81,7 +81,7 @@ def test_attacks_are_stopped_and_own_orders_all_go_through(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_leaves_nothing_behind(tmp_path: Path, number: int) -> None:
+def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path, number: int) -> None:
     scratch = tmp_path / "scratch"
     process = demo(write_orders(tmp_path / "my.jsonl", make_orders(60)), scratch)
     assert process.stdout is not None
@@ -157,7 +157,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         read_orders(tmp_path / "my.jsonl")
 
 
-def test_the_shipped_orders_are_what_the_script_makes() -> None:
+def test_the_script_makes_the_shipped_orders() -> None:
     orders = read_orders(FILE)
     assert len(orders) >= 1000
     assert orders == make_orders(len(orders))

@@ -51,7 +51,7 @@ _STREAM: Final = (
     Step("stamped", "3, 4", "it is stamped, and not written", "stamped"),
     Step("written", "4, 9", "it is written, and not confirmed", "written"),
     Step("confirmed", "9", "it is confirmed, and the relay has not read that", "confirmed"),
-    Step("stored", "9", "it is accepted, and its sender not told", "stored"),
+    Step("stored", "9", "it is accepted, and its sender is not told", "stored"),
     Step("answered", "9", "its sender is told, and INGRESS is not", "answered"),
     Step("copy-judged", "3, 7", "a copy of it is judged, and not stamped", "judged", copy=True, pause_s=TAKEN_OVER_S),
     Step("copy-stamped", "4, 7", "a copy is stamped, and not written", "stamped", copy=True, pause_s=TAKEN_OVER_S),
@@ -72,7 +72,7 @@ _LIVE: Final = (
     Step("live-stamped", "3, 4", "it is stamped, and not written", "stamped", live=True, pause_s=SECOND_S),
     Step("live-copy", "4, 7", "a copy is stamped, and not written", "stamped", live=True, copy=True, pause_s=SECOND_S),
     Step("live-written", "4, 9", "it is written, and not confirmed", "written", live=True, pause_s=SECOND_S),
-    Step("live-stored", "9", "it is accepted, and its sender not told", "stored", live=True, pause_s=SECOND_S),
+    Step("live-stored", "9", "it is accepted, and its sender is not told", "stored", live=True, pause_s=SECOND_S),
 )
 _SERVER: Final = (
     Step("server-before-write", "4", "a message is about to be written", "stamped", server=True, pause_s=SECOND_S),

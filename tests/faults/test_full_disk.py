@@ -140,7 +140,7 @@ async def up(shop: Shop) -> AsyncIterator[Path]:
         await process.wait()
 
 
-async def test_who_connects_while_the_disk_is_full_is_told(disk: Path, tmp_path: Path) -> None:
+async def test_a_client_is_told_that_the_disk_is_full(disk: Path, tmp_path: Path) -> None:
     """`sealbus up` has stopped nats-server. It answers clients in its place."""
     shop = Shop(tmp_path / "shop")
     (shop.bus.state / "jetstream").symlink_to(disk)

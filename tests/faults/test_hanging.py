@@ -162,7 +162,7 @@ async def test_a_message_that_hangs_relays_is_set_aside(tmp_path: Path, hook: Pa
             check(await trade(shop, relays), relays)
 
 
-async def test_a_bus_in_one_command_goes_on_too(tmp_path: Path, hook: Path) -> None:
+async def test_sealbus_up_goes_on_after_a_hang(tmp_path: Path, hook: Path) -> None:
     """nats-server ends with the relay that is killed, and starts again with the next."""
     shop = Shop(tmp_path / "shop")
     bus = Restarter(shop, hook, "up", "--port", str(shop.port))
@@ -172,7 +172,7 @@ async def test_a_bus_in_one_command_goes_on_too(tmp_path: Path, hook: Path) -> N
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody can tell")
-async def test_a_relay_that_is_stopped_lives_on(tmp_path: Path, hook: Path) -> None:
+async def test_a_stopped_relay_is_not_killed(tmp_path: Path, hook: Path) -> None:
     """The relay stops as by Ctrl-Z, for longer than a relay may be silent."""
     async with Shop(tmp_path / "shop") as shop:
         relays = Restarter(shop, hook, "relay", "--server", shop.url)
@@ -210,7 +210,7 @@ class Pretended(Watch):
     ],
     ids=["it goes on", "it does not"],
 )
-async def test_who_is_asked_and_goes_on_is_not_ended(
+async def test_only_a_relay_that_does_not_answer_is_killed(
     answer: bytes, sent: list[signal.Signals], told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"HANG_S": 3, "TICK_S": 0.01, "SAY_S": 0.1, "END_S": 0.1}.items():
@@ -227,7 +227,7 @@ async def test_who_is_asked_and_goes_on_is_not_ended(
     os.close(writing)
 
 
-def test_the_first_thread_says_where() -> None:
+def test_a_hang_is_located_in_the_current_thread() -> None:
     """The other threads wait, as they should."""
     dump = (
         "Thread 0x01 (most recent call first):\n"

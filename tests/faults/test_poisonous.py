@@ -172,7 +172,7 @@ async def give_back(nc: HardenedClient) -> None:
     await subscription.unsubscribe()
 
 
-async def test_alone_means_alone() -> None:
+async def test_a_message_that_is_judged_alone_is_alone() -> None:
     alone, order_of_events = Alone(), list[str]()
     go_on = asyncio.Event()
 

@@ -25,7 +25,7 @@ TROUBLES = (
 )
 
 
-async def test_copies_while_everything_is_stopped_and_killed(tmp_path: Path) -> None:
+async def test_copies_are_accepted_once_despite_stops_and_kills(tmp_path: Path) -> None:
     with wiretap() as tap:
         async with Market(tmp_path / "market", 5, LIMITS) as market:
             day = Day(market, range(1, 6), TROUBLES)

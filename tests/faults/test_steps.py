@@ -27,7 +27,7 @@ More buses would need more time to start than they save.
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
     """The result of each step that is selected."""
     wanted = {item.name for item in request.session.items}
-    steps = [step for step in STEPS if f"test_stopped_at[{step.name}]" in wanted]
+    steps = [step for step in STEPS if f"test_a_stop_at_a_step_changes_no_outcome[{step.name}]" in wanted]
     longest_first = iter(sorted(steps, key=lambda step: -(step.pause_s or 0)))
     folder = tmp_path_factory.mktemp("steps")
 
@@ -44,7 +44,7 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
-def test_stopped_at(step: Step, results: dict[str, Result]) -> None:
+def test_a_stop_at_a_step_changes_no_outcome(step: Step, results: dict[str, Result]) -> None:
     result = results[step.name]
     assert result.wrong == []
     assert result.stopped_s > 0
@@ -57,7 +57,7 @@ def test_stopped_at(step: Step, results: dict[str, Result]) -> None:
 
 
 @pytest.mark.parametrize("step", [*STEPS, CLOSING], ids=lambda step: step.name)
-def test_the_argument_names(step: Step) -> None:
+def test_the_argument_names_each_step(step: Step) -> None:
     """The argument names each step, in the item with the step's number."""
     argument = (Path(__file__).parents[2] / "docs" / "threats.md").read_text()
     (item,) = [item for item in items(argument) if f"`{step.name}`" in item.facts]

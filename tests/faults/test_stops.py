@@ -93,7 +93,7 @@ async def relay(shop: Shop, url: str | None = None) -> Process:
 
 
 @pytest.mark.parametrize("sign", SIGNALS)
-async def test_while_no_server_can_be_reached(shop: Shop, sign: signal.Signals) -> None:
+async def test_relay_ends_while_no_server_can_be_reached(shop: Shop, sign: signal.Signals) -> None:
     one = await relay(shop, f"nats://127.0.0.1:{free_port()}")
     await one.says("nats.not-reached")
     assert "nobody listens there" in one.said
@@ -101,7 +101,7 @@ async def test_while_no_server_can_be_reached(shop: Shop, sign: signal.Signals) 
     assert await one.ends() == 0
 
 
-async def test_while_the_server_greets_nobody(shop: Shop) -> None:
+async def test_relay_ends_while_the_server_greets_nobody(shop: Shop) -> None:
     """A port that is open and silent: a server that reads its store, or that is stopped."""
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -125,7 +125,7 @@ async def test_a_relay_that_came_before_its_server_waits_for_it(shop: Shop) -> N
     assert await one.ends() == 0
 
 
-async def test_while_it_waits_for_a_young_ledger(shop: Shop) -> None:
+async def test_relay_ends_while_it_waits_for_a_young_ledger(shop: Shop) -> None:
     policy = shop.bus.path / "policy.yaml"
     text = policy.read_text()
     assert "clock_skew: 100ms" in text
@@ -138,7 +138,7 @@ async def test_while_it_waits_for_a_young_ledger(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("sign", SIGNALS)
-async def test_while_its_server_is_gone(shop: Shop, sign: signal.Signals) -> None:
+async def test_relay_ends_while_its_server_is_gone(shop: Shop, sign: signal.Signals) -> None:
     one = await relay(shop)
     await one.says("is up at")
     await shop.server.stop()
@@ -147,7 +147,7 @@ async def test_while_its_server_is_gone(shop: Shop, sign: signal.Signals) -> Non
     assert await one.ends() == 0
 
 
-async def test_while_its_server_is_gone_and_messages_are_in_hand(shop: Shop) -> None:
+async def test_relay_ends_while_its_server_is_gone_with_messages(shop: Shop) -> None:
     one = await relay(shop)
     await one.says("is up at")
     pid = shop.server.pid
@@ -162,7 +162,7 @@ async def test_while_its_server_is_gone_and_messages_are_in_hand(shop: Shop) -> 
         await asyncio.gather(*publishing, return_exceptions=True)
 
 
-async def test_while_its_server_takes_nothing(shop: Shop) -> None:
+async def test_relay_ends_while_its_server_takes_nothing(shop: Shop) -> None:
     """A server that is stopped keeps its connections."""
     one = await relay(shop)
     await one.says("is up at")
@@ -190,7 +190,7 @@ async def test_a_whole_bus_ends_with_its_server(tmp_path: Path, sign: signal.Sig
     await until(lambda: not Path(f"/proc/{pid}").exists())
 
 
-async def test_a_whole_bus_whose_server_is_still_starting(tmp_path: Path) -> None:
+async def test_a_whole_bus_ends_while_its_server_starts(tmp_path: Path) -> None:
     """A server that still reads a large store. Here it is stopped before it listens."""
     made = await Process.start("init", "bus", cwd=tmp_path)
     assert await made.ends() == 0

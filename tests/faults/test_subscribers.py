@@ -12,7 +12,7 @@ from tests.faults import poison, two_subscribers
 from tests.faults.yard import Yard
 
 
-async def test_subscribers_that_are_stopped_and_killed(tmp_path: Path) -> None:
+async def test_stopped_and_killed_subscribers_lose_nothing(tmp_path: Path) -> None:
     async with Yard(tmp_path / "yard") as yard:
         await yard.start_relay()
         # Only the program checks idle time. Here other tests keep the machine busy.
@@ -21,7 +21,7 @@ async def test_subscribers_that_are_stopped_and_killed(tmp_path: Path) -> None:
     assert [fault for run in runs for fault in run.wrong if "idle" not in fault] == []
 
 
-async def test_failing_messages_among_good_ones(tmp_path: Path) -> None:
+async def test_failing_messages_do_not_stop_good_ones(tmp_path: Path) -> None:
     async with Yard(tmp_path / "yard") as yard:
         await yard.start_relay()
         outcome = await poison.play(yard, 150, attempts=2)

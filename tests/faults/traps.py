@@ -102,7 +102,7 @@ def _look_at_judging(spring: Callable[[str], None]) -> None:
 
     _look(Pipeline, "process", arrived)
     _look(Storing, "store", judged)
-    ledgers_module.ledger_state = reading  # type: ignore[attr-defined]  # this is the point
+    ledgers_module.ledger_state = reading  # type: ignore[attr-defined]  # intended
 
 
 def _look_at_storing(spring: Callable[[str], None]) -> None:
@@ -144,7 +144,7 @@ def _look_at_telling(spring: Callable[[str], None]) -> None:
 
     _look(Pipeline, "_answer", answering)
     _look(Refusals, "tell", telling)
-    IngressWorker._acknowledge = acknowledging  # type: ignore[method-assign]  # this is the point
+    IngressWorker._acknowledge = acknowledging  # type: ignore[method-assign]  # intended
 
 
 def _look(owner: type, name: str, look: Look) -> None:

@@ -31,7 +31,7 @@ def faults(way: str, *, short_ms: int = 0) -> list[str]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_way_is_closed(way: str) -> None:
+def test_no_way_breaks_a_promise(way: str) -> None:
     assert faults(way) == []
 
 
@@ -46,7 +46,7 @@ def test_the_window_has_no_slack_but_its_margin() -> None:
 
 
 @pytest.mark.parametrize("first", range(0, 200, 100))
-def test_schedules_from_seeds(first: int) -> None:
+def test_schedules_from_seeds_break_no_promise(first: int) -> None:
     """The limits are a policy's defaults. `python -m tests.model --seeds` plays more schedules."""
     for seed in range(first, first + 100):
         play(seed, 60, limits=Limits())
