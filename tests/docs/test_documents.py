@@ -74,12 +74,12 @@ def parts(text: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
-def test_what_is_made_from_the_code_is_up_to_date(document: Path) -> None:
+def test_parts_made_from_the_code_are_up_to_date(document: Path) -> None:
     text = document.read_text()
     assert text == made(text), "the code has changed: check the text, then run `python -m tests.docs.tables`"
 
 
-def test_every_part_stands_in_one_document() -> None:
+def test_every_part_occurs_in_one_document() -> None:
     found = [name for document in DOCUMENTS for name in parts(document.read_text())]
     assert sorted(found) == sorted(PARTS)
 

@@ -7,5 +7,5 @@ from pathlib import Path
 from tests.docs.transcript import session, written
 
 
-async def test_the_transcript_is_what_a_session_says(tmp_path: Path) -> None:
+async def test_transcript_equals_a_real_session(tmp_path: Path) -> None:
     assert await session(tmp_path / "shop") == written(), "check the change, then run `python -m tests.docs.transcript`"

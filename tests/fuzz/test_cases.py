@@ -58,7 +58,7 @@ def is_yaml(data: bytes) -> bool:
 
 
 @pytest.mark.parametrize("case", sorted(CASES.glob("*/*")), ids=lambda case: f"{case.parent.name}/{case.name[:14]}")
-def test_what_was_found_is_read_or_refused(case: Path) -> None:
+def test_earlier_finding_is_read_or_refused(case: Path) -> None:
     (ALL if case.parent.name == "all" else TARGETS[case.parent.name]).run(case.read_bytes())
 
 

@@ -62,7 +62,7 @@ def bot(*, publish: tuple[str, ...] = (), subscribe: tuple[str, ...] = ()) -> Bo
     return BotRule("order", {}, publish, subscribe)
 
 
-def test_what_is_not_granted_is_denied() -> None:
+def test_subject_without_a_grant_is_denied() -> None:
     assert not bot().may_publish("a")
     assert not bot().may_subscribe("a")
     assert not bot(subscribe=("a",)).may_publish("a")

@@ -62,7 +62,7 @@ def test_every_reason_is_met_by_an_attack() -> None:
     assert {attack.expect for attack in ATTACKS} == {reason.value for reason in Reason}
 
 
-def test_the_checks_stand_in_the_documented_order() -> None:
+def test_checks_have_the_documented_order() -> None:
     assert [check.__name__.removeprefix("check_") for check in gate.CHECKS] == [
         "size", "encoding", "key_known", "key_valid", "key_revoked", "seal", "bus", "bot", "birth",
         "wait", "ledger_age", "not_in_future", "not_expired", "declared", "granted", "delivery",
@@ -140,7 +140,7 @@ def test_budget_before_the_rate() -> None:
     assert [bus.judge(live(data)).reason for data in pulses] == [Reason.SIZE] * 3
 
 
-def test_the_ledger_stands_last() -> None:
+def test_the_ledger_comes_last() -> None:
     bus = PureBus()
     assert bus.run([Step(envelope())]) == ACCEPTED
     late = NOW + 40_000

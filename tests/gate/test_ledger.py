@@ -176,7 +176,7 @@ def test_a_copy_that_was_stored_in_its_last_millisecond_decides() -> None:
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["of another relay", "of this one"])
-def test_a_void_copy_decides_nothing_whoever_stored_it(own: bool) -> None:
+def test_void_copy_of_any_relay_decides_nothing(own: bool) -> None:
     made = {sealed_stamp(envelope())} if own else set[bytes]()
     result = decided(Step(envelope(), position=7), stored(envelope()), stored_ms=STORE_BY + 1, made=made)
     assert result == Settled(passed=True)
@@ -221,7 +221,7 @@ def test_copy_that_this_relay_made_for_the_arrival_is_no_replay() -> None:
     assert decided(live(data), pack_delivery(data, mine)) == Settled(Reason.REPLAY, mine)
 
 
-def test_a_note_of_no_bus_key_is_none() -> None:
+def test_note_under_a_foreign_key_is_no_note() -> None:
     forged = note(envelope(), position=7, key=FORGED_BUS_KEY)
     assert decided(Step(envelope(), position=7), forged) == Settled(Reason.NONCE_REUSED)
 
@@ -236,7 +236,7 @@ def verdict(step: Step, policy: Policy = POLICY) -> tuple[Reason | None, str | N
     return judgment.reason, judgment.ledger_id
 
 
-def test_what_nobody_can_have_stored_needs_no_closing() -> None:
+def test_message_that_nobody_can_have_stored_is_not_closed() -> None:
     assert verdict(Step(envelope(), now_ms=LATE)) == (Reason.STALE, None)
 
 
@@ -254,7 +254,7 @@ def test_redelivered_refusal_closes_the_messages_own_id() -> None:
         (Reason.KEY_NOT_VALID, {"not_after_ms": NOW - 1}),
     ],
 )
-def test_so_is_what_another_policy_may_have_let_through(reason: Reason, keys: dict[str, int]) -> None:
+def test_message_that_another_policy_may_accept_is_closed(reason: Reason, keys: dict[str, int]) -> None:
     key = KEYS["shipping"].public.raw
     rule = replace(POLICY.bots["shipping"], keys={key: BotKey(key, 0, **keys)} if keys else {})
     policy = replace(POLICY, bots={**POLICY.bots, "shipping": rule})
@@ -262,7 +262,7 @@ def test_so_is_what_another_policy_may_have_let_through(reason: Reason, keys: di
     assert verdict(shipped, policy) == (reason, f"order.{nonce('placed').hex()}>orders.shipped")
 
 
-def test_so_is_what_only_another_policy_can_have_granted() -> None:
+def test_message_that_only_another_policy_grants_is_closed() -> None:
     """The note has the id that all possible senders of the consequence share (docs/threats.md)."""
     theirs = envelope(SHIPPED, bot="inventory", parent=parent(envelope(), carry=True))
     shipped = f"order.{nonce('placed').hex()}>orders.shipped"

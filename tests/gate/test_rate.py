@@ -32,7 +32,7 @@ def test_allowance_comes_back_with_time_up_to_the_burst() -> None:
     assert allowed(Rate(1, 2), times) == [True, True, False, True, False, True, True, False]
 
 
-def test_what_was_refused_uses_nothing_up() -> None:
+def test_refused_message_uses_nothing_up() -> None:
     assert allowed(Rate(1, 1), [NOW, *[NOW + 500] * 50, NOW + 1000]) == [True, *[False] * 50, True]
 
 
@@ -48,7 +48,7 @@ def test_flood_of_two_seconds_gets_burst_and_two_seconds_rate(per_second: int) -
     assert sum(allowed(Rate(per_second, per_second), times)) == per_second * 3
 
 
-def test_what_is_delivered_again_behind_what_came_later_passes() -> None:
+def test_redelivery_behind_later_messages_passes() -> None:
     """A relay died, and its messages come later.
 
     An hour of silence gives no more room than the burst.
@@ -76,13 +76,13 @@ def test_copies_have_an_allowance_of_their_own_and_no_larger_one() -> None:
     assert [allow(b"second"), allow(b"third"), allow(b"fourth")] == [True, True, False]
 
 
-def test_what_was_refused_is_new_when_it_comes_again() -> None:
+def test_refused_message_is_new_when_it_comes_again() -> None:
     meters, rate = RateMeters(), Rate(1, 1)
     times = [(b"first", NOW), (b"second", NOW), (b"second", NOW + 1000), (b"third", NOW + 1000)]
     assert [meters.allow("a", "x", rate, at, digest) for digest, at in times] == [True, False, True, False]
 
 
-def test_what_is_known_to_be_counted_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_counted_messages_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate_rate, "REMEMBERED", 2)
     meters, rate = RateMeters(), Rate(1000, 1000)
     for number in range(10):

@@ -91,7 +91,7 @@ def test_a_property_that_may_not_be_is_named_by_its_place() -> None:
     assert schema.faults({"x": 1}) == ("/x: not allowed",)
 
 
-def test_a_pointer_escapes_what_rfc_6901_escapes() -> None:
+def test_pointer_escapes_as_rfc_6901_does() -> None:
     schema = Schema.compile("a.v1", {"additionalProperties": {"type": "null"}})
     assert schema.faults({"a/b~c": 1}) == ("/a~1b~0c: type",)
 

@@ -60,7 +60,7 @@ def test_in_no_stretch_of_its_time_is_more_stored_than_the_share(sent: list[tupl
 
 
 @given(st.integers(0, 10**6))
-def test_what_the_store_has_let_go_of_makes_room_again(start: int) -> None:
+def test_messages_that_the_store_removed_make_room_again(start: int) -> None:
     shares = Shares()
     for _ in range(10):
         shares.charge("order", A, DAY, SIZE, start)

@@ -56,7 +56,7 @@ def starts() -> Iterator[str]:
                         yield name if name == "sealbus/supervision.py" else f"{name} {what}"
 
 
-def test_whatever_starts_has_somebody_who_answers_for_it() -> None:
+def test_background_work_has_a_supervisor_or_a_reason() -> None:
     found = set(starts())
     assert found - REASONS.keys() == set(), "use sealbus.supervision, or name here who learns of an unexpected end"
     assert REASONS.keys() - found == set(), "a reason for a call that does not exist any more"

@@ -78,7 +78,7 @@ def test_a_service_cannot_take_the_machine_with_it(name: str) -> None:
     assert in_bytes(service["mem_limit"]) >= 512 * MIB
 
 
-def test_nats_has_room_for_what_it_keeps_in_memory() -> None:
+def test_nats_has_room_for_its_data_in_memory() -> None:
     waiting = MAX_BUFFERED_BYTES * len(STREAMS)
     assert in_bytes(SERVICES["nats"]["mem_limit"]) >= 2 * (Limits().live_bytes + waiting)
 
@@ -139,7 +139,7 @@ def test_no_file_uses_the_environment_or_holds_a_secret() -> None:
     assert not re.search(r"\b[SXP]?[UNAX][A-Z2-7]{55,}\b", text)
 
 
-def test_only_what_needs_the_seeds_mounts_them() -> None:
+def test_only_services_that_need_the_seeds_mount_them() -> None:
     holders = {
         name
         for name, service in SERVICES.items()
@@ -215,7 +215,7 @@ def _sent_to_build(path: str, rules: list[str]) -> bool:
     return sent
 
 
-def test_what_the_image_copies_exists_and_is_let_through() -> None:
+def test_copied_files_of_the_image_exist_and_are_not_ignored() -> None:
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
     for line in STAGES[0].all("COPY"):
         for source in line.split()[:-1]:

@@ -56,7 +56,7 @@ def test_importing_the_client_loads_nothing_of_the_broker(light: Environment) ->
 
 
 @pytest.mark.parametrize("command", [["sealbus", "up"], ["sealbus", "--help"], ["python", "-m", "sealbus_broker"]])
-def test_the_command_without_the_extra_says_what_to_install(light: Environment, command: list[str]) -> None:
+def test_command_without_the_extra_names_it(light: Environment, command: list[str]) -> None:
     done = light.run(*command)
     assert done.returncode == 1
     assert done.stdout == ""

@@ -44,7 +44,7 @@ def test_a_workflow_may_only_read(path: Path) -> None:
     assert document(path)["permissions"] == {"contents": "read"}
 
 
-def test_only_the_upload_may_do_more_and_runs_no_code_of_ours() -> None:
+def test_only_the_upload_has_rights_and_it_runs_no_own_code() -> None:
     more = [job for job in jobs() if "permissions" in job]
     assert [job["permissions"] for job in more] == [{"id-token": "write"}]
     assert all("run" not in step and "checkout" not in step["uses"] for step in more[0]["steps"])

@@ -41,7 +41,7 @@ def read(folder: Path) -> tuple[BusFile | None, list[Problem]]:
     return found, problems
 
 
-def test_what_was_written_is_read(tmp_path: Path) -> None:
+def test_written_file_is_read_back(tmp_path: Path) -> None:
     assert read(tmp_path) == (None, [])
     assert write_bus_file(tmp_path, BUS)
     assert read(tmp_path) == (BUS, [])

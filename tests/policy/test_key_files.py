@@ -65,7 +65,7 @@ def test_a_key_of_small_order(bus: Folder) -> None:
         ("2026-11-24T08:00:00Z", "1795507200", "4:5: not_before is not a time"),
     ],
 )
-def test_a_mistake_in_a_key_file_is_told_where_it_stands(bus: Folder, old: str, new: str, told: str) -> None:
+def test_mistake_in_a_key_file_is_reported_at_its_place(bus: Folder, old: str, new: str, told: str) -> None:
     bus.key("order")
     bus.change(old, new, FILE)
     assert f"{FILE}:{told}" in bus.problems()
@@ -126,7 +126,7 @@ class TestAddingAKey:
         assert list(policy.bots["order"].keys) == [key.raw]
         assert policy.bots["order"].keys[key.raw].not_before_ms == int(NOW.replace(microsecond=0).timestamp() * 1000)
 
-    def test_to_a_file_keeps_what_people_wrote(self, bus: Folder) -> None:
+    def test_to_a_file_keeps_the_rest_of_the_file(self, bus: Folder) -> None:
         first = bus.key("order")
         bus.change("keys:", "keys: # rotated each spring", FILE)
         bus.write(
@@ -163,7 +163,7 @@ class TestAddingAKey:
         assert (bus.root / FILE).read_text() == "bot: order\nkeys: oops\n"
 
     @pytest.mark.parametrize("bot", ["../order", "a/b", "", "Order", ".order"])
-    def test_with_a_name_that_is_none(self, bus: Folder, bot: str) -> None:
+    def test_with_a_bad_name(self, bus: Folder, bot: str) -> None:
         with pytest.raises(InvalidInput):
             add_key(bus.root, bot, SigningKey.generate(KeyKind.BOT).public, NOW)
 

@@ -110,7 +110,7 @@ def test_a_text_that_is_read_has_the_same_lines_for_everybody(text: str) -> None
     "text",
     ["\u06a9\u0646\u0648\u0646\u06cc\u200c\u0627", "\U0001f469\u200d\U0001f373", "caf\u00e9", "\u2764\ufe0f", "\t"],
 )
-def test_what_scripts_and_emoji_need_is_read(bus: Folder, text: str) -> None:
+def test_characters_of_scripts_and_emoji_are_read(bus: Folder, text: str) -> None:
     bus.change("bots:\n", f"bots:  # {text}\n")
     bus.write("schemas/order.v1.json", f'{{"description": "{text.strip()}"}}')
     assert bus.problems() == []
@@ -136,7 +136,7 @@ def test_windows_line_ends_are_lines(bus: Folder) -> None:
         ("bus.toml", 'name = "shop"\n"n\\u0061me" = "shop"\n'),
     ],
 )
-def test_a_key_that_stands_twice_however_it_is_written(bus: Folder, file: str, text: str) -> None:
+def test_key_that_occurs_twice_in_any_spelling_is_refused(bus: Folder, file: str, text: str) -> None:
     bus.write(file, text)
     found = next(problem for problem in bus.load().problems if problem.file == file)
     assert found.line == 2
@@ -189,7 +189,7 @@ def test_a_bot_under_another_spelling_is_a_mistake(bus: Folder, name: str) -> No
 
 
 @pytest.mark.parametrize("key", ["-0", "00", "0x0", "0_0", "+0", "0.0"])
-def test_a_key_is_the_text_that_stands_there(bus: Folder, key: str) -> None:
+def test_key_is_read_as_the_written_text(bus: Folder, key: str) -> None:
     bus.change("  stock.check:\n", f"  {key}:\n    schema: order.v1\n  stock.check:\n")
     loaded = bus.load()
     if loaded.policy is not None:

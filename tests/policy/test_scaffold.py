@@ -27,7 +27,7 @@ def test_a_new_bus_loads_and_its_bots_may_have_keys(tmp_path: Path) -> None:
     assert loaded.policy.bots["operator"].may_publish("sealbus.quarantine.list")
 
 
-def test_what_is_private_is_ignored_by_git(tmp_path: Path) -> None:
+def test_private_files_are_ignored_by_git(tmp_path: Path) -> None:
     scaffold(tmp_path, "mybus")
     ignored = (tmp_path / ".gitignore").read_text().split("\n")
     assert ".sealbus/" in ignored
@@ -53,7 +53,7 @@ def test_a_link_to_nowhere_is_something_that_is_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["My Bus", "", "../x", "bus\n", "x" * 33, "{}"])
-def test_a_name_that_is_none(tmp_path: Path, name: str) -> None:
+def test_bad_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidInput):
         scaffold(tmp_path / "bus", name)
     assert not (tmp_path / "bus").exists()

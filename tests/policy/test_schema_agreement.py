@@ -137,7 +137,7 @@ def let_in(bus: Folder, document: Any) -> Schema | None:
 
 @THE_SAME
 @given(WITH_DEFINITIONS, st.lists(VALUES, min_size=1, max_size=6))
-def test_the_validator_executes_what_the_standard_says(bus: Folder, document: Any, payloads: list[Any]) -> None:
+def test_validator_follows_the_standard(bus: Folder, document: Any, payloads: list[Any]) -> None:
     schema = let_in(bus, document)
     assume(schema is not None)
     assert schema is not None
@@ -171,7 +171,7 @@ def without_words(schema: Any, words: frozenset[str]) -> Any:
 
 @THE_SAME
 @given(WITH_DEFINITIONS, st.lists(VALUES, min_size=1, max_size=6))
-def test_what_only_describes_is_not_executed(bus: Folder, document: Any, payloads: list[Any]) -> None:
+def test_descriptive_keyword_is_not_executed(bus: Folder, document: Any, payloads: list[Any]) -> None:
     schema = let_in(bus, document)
     assume(schema is not None)
     assert schema is not None
@@ -182,7 +182,7 @@ def test_what_only_describes_is_not_executed(bus: Folder, document: Any, payload
 
 @THE_SAME
 @given(WITH_DEFINITIONS)
-def test_whatever_is_unknown_anywhere_is_refused(bus: Folder, document: Any) -> None:
+def test_unknown_keyword_anywhere_is_refused(bus: Folder, document: Any) -> None:
     unknown = frozenset(FOREIGN) | {"propertys", "Required"}
     if without_words(document, unknown) != without_words(document, frozenset()):
         assert let_in(bus, document) is None

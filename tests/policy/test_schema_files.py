@@ -51,12 +51,12 @@ FILE = "schemas/order.v1.json"
         ('{"$id": "::: %"}', "1:2: is not a URI reference"),
     ],
 )
-def test_a_mistake_in_a_schema_is_told_where_it_stands(bus: Folder, text: str, told: str) -> None:
+def test_mistake_in_a_schema_is_reported_at_its_place(bus: Folder, text: str, told: str) -> None:
     bus.write(FILE, text)
     assert bus.problems() == [f"{FILE}:{told}"]
 
 
-def test_every_mistake_of_a_schema_is_told(bus: Folder) -> None:
+def test_every_mistake_of_a_schema_is_reported(bus: Folder) -> None:
     wrong = ' "a": {"pattern": "("},\n "b": {"format": "daate"},\n "c": {"$ref": "x"}'
     bus.write(FILE, f'{{"properties": {{\n{wrong}}}}}')
     assert [problem.line for problem in bus.load().problems] == [2, 3, 4]
@@ -211,7 +211,7 @@ def test_schema_with_a_siblings_id_in_any_spelling_is_refused(bus: Folder, ident
     assert bus.problems() == [f"schemas/other.v1.json:1:{18 if nested else 2}: the $id is another file's too"]
 
 
-def test_a_file_that_takes_the_standards_place(bus: Folder) -> None:
+def test_schema_with_the_id_of_the_standard_is_refused(bus: Folder) -> None:
     bus.write("schemas/other.v1.json", '{"$id": "https://json-schema.org/draft/2020-12/schema"}')
     assert bus.problem().hint == "it stands in the standard"
 
@@ -273,7 +273,7 @@ def test_every_format_that_is_let_in_is_asserted(bus: Folder, name: str) -> None
     assert any(rule.schemas["order.v1"].faults(text) for text in ("\\", "^(abc]", "-a_", "{", "::"))
 
 
-def test_what_looks_like_a_schema_but_is_data_is_left_alone(bus: Folder) -> None:
+def test_data_that_looks_like_a_schema_is_left_alone(bus: Folder) -> None:
     data = {"$ref": "nowhere", "pattern": "(", "format": "mine"}
     bus.write(
         FILE,
@@ -284,7 +284,7 @@ def test_what_looks_like_a_schema_but_is_data_is_left_alone(bus: Folder) -> None
     assert bus.problems() == []
 
 
-def test_a_large_broken_schema_is_told_of_quickly(bus: Folder) -> None:
+def test_large_broken_schema_is_reported_quickly(bus: Folder) -> None:
     bus.write(FILE, json.dumps({"required": [str(n) if n % 2 else n for n in range(20_000)]}))
     begin = time.process_time()
     assert len(bus.problems()) == 20

@@ -106,7 +106,7 @@ def test_a_schema_that_only_looks_alike_is_let_in(bus: Folder, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_what_is_let_in_is_quick_at_full_depth(name: str) -> None:
+def test_accepted_schema_is_quick_at_full_depth(name: str) -> None:
     schema = Schema.compile("a.v1", SOUND[name])
     for wrap in (lambda inner: {"next": inner}, lambda inner: [inner], lambda inner: {"of": [inner], "kind": "and"}):
         ends: list[Any] = [1, {}, [], None]
@@ -118,7 +118,7 @@ def test_what_is_let_in_is_quick_at_full_depth(name: str) -> None:
                 assert cpu_seconds(partial(schema.faults, payload, most=most)) < 0.5
 
 
-def test_it_is_seen_across_files_and_told_where_it_begins(bus: Folder) -> None:
+def test_growth_across_files_is_reported_where_it_begins(bus: Folder) -> None:
     node = {"anyOf": [{"items": {"$ref": "order.v1.json"}}] * 2}
     bus.write("schemas/node.v1.json", json.dumps({"$defs": {"node": node}}))
     bus.write(FILE, '{"properties": {"of": {"$ref": "node.v1.json#/$defs/node"}}}')

@@ -51,7 +51,7 @@ def chained(levels: int) -> dict[str, Any]:
     return {"$defs": chain | {f"n{levels}": {"type": "integer"}}, "$ref": "#/$defs/n0"}
 
 
-TOO_DEAR: dict[str, tuple[Any, str]] = {
+TOO_EXPENSIVE: dict[str, tuple[Any, str]] = {
     "a pattern with many places": ({"pattern": THICKET}, "pattern"),
     "a pattern on every value": ({"items": {"pattern": THICKET, "maxLength": 64}}, "pattern"),
     "a pattern on names": ({"propertyNames": {"pattern": THICKET}}, "pattern"),
@@ -87,9 +87,9 @@ SOUND: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", TOO_DEAR)
+@pytest.mark.parametrize("name", TOO_EXPENSIVE)
 def test_a_schema_that_could_take_too_long_is_refused(bus: Folder, name: str) -> None:
-    document, keyword = TOO_DEAR[name]
+    document, keyword = TOO_EXPENSIVE[name]
     bus.write(FILE, json.dumps(document))
     problem = bus.problem()
     assert problem.file == FILE
@@ -230,7 +230,7 @@ def test_the_bound_holds(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["pattern", "unique lists", "an enum of floats", "a tiny multiple", "unevaluated in unevaluated"]
 )
-def test_the_worst_really_is_dear(name: str) -> None:
+def test_the_worst_payload_is_really_expensive(name: str) -> None:
     """The bound must not hold just because the payloads are harmless."""
     document, payload = WORST[name]
     schema = Schema.compile("a.v1", document)
@@ -242,7 +242,7 @@ def test_the_budget_of_a_size(size: int, most: int) -> None:
     assert most_steps(size) == most
 
 
-def test_a_smaller_payload_may_have_a_dearer_schema(bus: Folder) -> None:
+def test_smaller_payload_may_have_a_more_expensive_schema(bus: Folder) -> None:
     bus.write(FILE, json.dumps({"items": {"uniqueItems": True, "maxItems": 15}}))
     problem = bus.problem()
     assert str(problem.hint).endswith("; or lower max_bytes of orders.placed")

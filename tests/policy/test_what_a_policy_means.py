@@ -167,13 +167,13 @@ def test_the_bus_has_its_own_subjects(policy: Policy) -> None:
         ("sealbus.quarantine.show", {}, False),
     ],
 )
-def test_the_bus_is_strict_about_what_it_is_asked(subject: str, payload: object, sound: bool) -> None:
+def test_schemas_of_requests_to_the_bus_are_strict(subject: str, payload: object, sound: bool) -> None:
     (rule,) = [rule for rule in builtin_subjects() if rule.pattern == subject]
     (schema,) = rule.schemas.values()
     assert schema.is_valid(payload) is sound
 
 
-def test_the_same_files_have_the_same_digest_wherever_they_are(bus: Folder, tmp_path: Path) -> None:
+def test_same_files_have_the_same_digest_in_any_folder(bus: Folder, tmp_path: Path) -> None:
     bus.key("order")
     shutil.copytree(bus.root, tmp_path / "copy")
     one, other = bus.load().policy, load(tmp_path / "copy").policy

@@ -176,12 +176,12 @@ WITHOUT_CAUSE = "but may not receive its cause stock.check"
         ("bots:\n", "roles:\n  r: {roles: [x]}\nbots:\n", "policy.yaml:4:7: unknown name roles"),
     ],
 )
-def test_a_mistake_is_told_where_it_stands(bus: Folder, old: str, new: str, told: str) -> None:
+def test_mistake_is_reported_at_its_place(bus: Folder, old: str, new: str, told: str) -> None:
     bus.change(old, new)
     assert told in bus.problems()
 
 
-def test_everything_wrong_is_told_at_once_and_in_order(bus: Folder) -> None:
+def test_all_mistakes_are_reported_at_once_and_in_order(bus: Folder) -> None:
     bus.change("bus: shop", "bus: SHOP")
     bus.change("publish: [orders.placed]", "publish: [nothing.here]")
     bus.change("    delivery: live\n", "    delivery: lve\n")
@@ -225,7 +225,7 @@ def test_a_problem_says_got_expected_and_hint(bus: Folder) -> None:
         ("attempts: 0", "1 to 1000"),
     ],
 )
-def test_a_range_is_told_in_the_units_of_the_file(bus: Folder, limit: str, expected: str) -> None:
+def test_range_is_reported_in_the_units_of_the_file(bus: Folder, limit: str, expected: str) -> None:
     bus.change("bus: shop", f"bus: shop\nlimits: {{{limit}}}")
     assert bus.problem().expected == expected
 
@@ -249,7 +249,7 @@ def test_mistake_in_a_subject_is_not_repeated_at_its_grants(bus: Folder) -> None
     assert bus.problems() == ["policy.yaml:13:5: rate is not understood"]
 
 
-def test_a_bad_schema_is_not_told_again_where_it_is_named(bus: Folder) -> None:
+def test_bad_schema_is_reported_only_once(bus: Folder) -> None:
     bus.write("schemas/order.v1.json", "{")
     assert bus.problems() == ["schemas/order.v1.json:1:2: is not JSON: a key in double quotes is expected"]
 
@@ -272,7 +272,7 @@ def test_text_of_a_file_is_shown_escaped_and_short(bus: Folder) -> None:
         ),
     ],
 )
-def test_what_is_odd_but_works_is_noted(bus: Folder, old: str, new: str, note: str) -> None:
+def test_odd_but_valid_policy_is_noted(bus: Folder, old: str, new: str, note: str) -> None:
     bus.change(old, new)
     assert note in bus.notes()
 

@@ -75,7 +75,7 @@ def problem(text: str) -> Problem:
         ("a: \ufffe\n", "1:4: this character is not allowed"),
     ],
 )  # fmt: skip
-def test_mistake_is_told_on_its_line_in_plain_words(text: str, told: str) -> None:
+def test_mistake_is_reported_on_its_line_in_plain_words(text: str, told: str) -> None:
     found = problem(text)
     place, _, what = told.partition(": ")
     assert (f"{found.line}:{found.column}", found.what) == (place, f"is not YAML: {what}")
@@ -90,7 +90,7 @@ def test_mistake_is_told_on_its_line_in_plain_words(text: str, told: str) -> Non
         ("x:\n    a: b\n  c: d\n", "lines above are indented by 0, 4: entries of one mapping stand in one column"),
     ],
 )
-def test_hint_says_what_to_write(text: str, hint: str) -> None:
+def test_hint_names_the_text_to_write(text: str, hint: str) -> None:
     assert problem(text).hint == hint
 
 

@@ -59,7 +59,7 @@ def endless() -> list[object]:
         ([None] * MAX_NODES, "more than"),
     ],
 )
-def test_what_json_cannot_say_is_not_sent(value: object, trouble: str) -> None:
+def test_value_outside_json_is_not_sent(value: object, trouble: str) -> None:
     with pytest.raises(InvalidInput, match=trouble):
         pack_json(value)
 
@@ -139,7 +139,7 @@ def test_an_array_has_exactly_its_fields_in_one_encoding(data: bytes) -> None:
         unpack_fields(data, ((int,),))
 
 
-def test_what_is_signed_is_a_prefix_of_what_is_sent() -> None:
+def test_signed_bytes_are_a_prefix_of_the_message() -> None:
     for size in (0, 98, 255, 256, 418, 65_536):
         data = join_sealed((b"header", b"payload"), bytes(size))
         assert data.startswith(signed_part((b"header", b"payload")))

@@ -45,14 +45,14 @@ def refusal(path: Path) -> str:
     return shown
 
 
-def test_a_file_gives_what_is_in_it(tmp_path: Path) -> None:
+def test_credentials_have_the_content_of_the_file(tmp_path: Path) -> None:
     loaded = Credentials.load(write(tmp_path / "order.toml", toml()))
     assert (loaded.bus, loaded.bot, loaded.servers) == ("shop", "order", tuple(GOOD["servers"]))
     assert loaded.key.seed_text == KEY.seed_text
     assert loaded.bus_keys == {BUS_KEY.public.raw, FORGED_BUS_KEY.public.raw}
 
 
-def test_what_was_written_is_read_and_nobody_else_may_read_it(tmp_path: Path) -> None:
+def test_written_file_is_read_back_and_is_private(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "down" / "order.toml"
     given = Credentials("shop", "order", KEY, ("nats://127.0.0.1:4222",), frozenset({BUS_KEY.public.raw}))
     given.write(path)
@@ -260,7 +260,7 @@ def test_any_environment_is_read_or_refused(changes: dict[str, str]) -> None:
     quietly(lambda: Credentials.from_environment({**ENVIRONMENT, **changes}))
 
 
-def test_the_process_environment_is_what_is_read_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_environment_is_read_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("SEALBUS_")]:
         monkeypatch.delenv(name)
     for name, text in ENVIRONMENT.items():

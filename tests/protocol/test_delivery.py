@@ -46,7 +46,7 @@ def read_stamps(reader: Callable[..., Any]) -> dict[str, str]:
     }
 
 
-def test_a_message_says_what_the_bus_has_sealed() -> None:
+def test_message_has_the_fields_that_the_bus_sealed() -> None:
     data = envelope()
     message = open_delivery(
         pack_delivery(data, sealed_stamp(data)),
@@ -73,7 +73,7 @@ def test_a_message_can_be_followed_from() -> None:
     assert Parent.decode(message.as_parent(with_envelope=True)) == Parent(sealed_stamp(data), data)
 
 
-def test_a_delivery_is_split_into_what_was_packed() -> None:
+def test_delivery_is_split_into_its_packed_parts() -> None:
     assert split_delivery(pack_delivery(b"envelope", b"stamp")) == (b"envelope", b"stamp")
 
 

@@ -36,7 +36,7 @@ def merkle(things: list[bytes]) -> bytes:
     return hashlib.sha256(b"\1" + merkle(things[:left]) + merkle(things[left:])).digest()
 
 
-def test_what_is_signed_is_83_bytes_that_no_text_begins_with() -> None:
+def test_signed_bytes_are_83_and_begin_like_no_text() -> None:
     sealed = Seal.decode(seal(KEY, HERE, [b"a thing"])[0])
     root = hashlib.sha256(b"\0" + (7).to_bytes(8, "big") + b"a thing").digest()
     signed = b"\0sealbus/1\0" + b"envelope" + KEY.public.raw + root
@@ -149,7 +149,7 @@ def test_a_batch_costs_one_signature_check(monkeypatch: pytest.MonkeyPatch) -> N
     assert counting.calls == 1
 
 
-def test_what_failed_is_not_remembered_as_good() -> None:
+def test_failed_seal_is_not_remembered_as_good() -> None:
     things, seals = batch(2)
     verifier = Verifier()
     bad = Seal.decode(flip(seals[0], 40))

@@ -84,7 +84,7 @@ def test_every_name_is_a_token_and_every_subject_is_a_pattern(text: str) -> None
 @pytest.mark.parametrize(
     ("check", "what"), [(check_name, "bot name"), (check_subject, "subject"), (check_pattern, "pattern")]
 )
-def test_what_is_wrong_is_said_with_a_hint(check: object, what: str) -> None:
+def test_error_names_the_problem_and_has_a_hint(check: object, what: str) -> None:
     assert callable(check)
     assert check("orders") == "orders"
     with pytest.raises(InvalidInput, match=f"{what} 'Not\\\\n one' is not valid") as refused:
@@ -92,7 +92,7 @@ def test_what_is_wrong_is_said_with_a_hint(check: object, what: str) -> None:
     assert refused.value.hint
 
 
-def test_nothing_that_a_bot_chooses_stands_in_an_ingress_subject() -> None:
+def test_ingress_subject_has_no_text_that_a_bot_chooses() -> None:
     assert (ingress_subject("order", live=False), ingress_subject("order", live=True)) == ("send.order", "call.order")
 
 
@@ -140,13 +140,13 @@ def test_a_schemas_name_is_a_subject_and_a_version() -> None:
         *("A.v1", "a..v1", "a.v1\n", "a.v" + "1" * 5000, "a.*.v1", None, 1, b"a.v1"),
     ],
 )
-def test_what_is_no_schemas_name_is_refused(name: object) -> None:
+def test_bad_schema_name_is_refused(name: object) -> None:
     with pytest.raises(InvalidInput, match="schema name"):
         split_schema(name)
 
 
 @pytest.mark.parametrize("name", ["Bad Name", "", "-a", "_a", "a.b", "a" * 65, "a\n", None, 7])
-def test_what_is_no_durable_name_is_refused(name: object) -> None:
+def test_bad_durable_name_is_refused(name: object) -> None:
     with pytest.raises(InvalidInput, match="durable name"):
         check_durable(name)
 

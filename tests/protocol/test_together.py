@@ -23,7 +23,7 @@ TWO = [ONE, OTHER]
 @given(
     st.lists(st.binary(min_size=MIN_TOGETHER_ITEM_BYTES, max_size=400), min_size=2, max_size=MAX_TOGETHER, unique=True)
 )
-def test_what_is_put_together_comes_apart(things: list[bytes]) -> None:
+def test_bundle_is_split_into_its_items(things: list[bytes]) -> None:
     data = pack_together(things)
     assert are_together(data)
     assert split_together(data) == things
@@ -64,7 +64,7 @@ def test_no_other_thing_of_the_protocol_begins_so(data: bytes) -> None:
         (pack_together(TWO)[:-1], "complete"),
     ],
 )
-def test_whatever_is_not_exactly_that_is_malformed(data: bytes, why: str) -> None:
+def test_any_other_encoding_is_malformed(data: bytes, why: str) -> None:
     with pytest.raises(Malformed, match=why):
         split_together(data)
 

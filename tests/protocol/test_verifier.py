@@ -40,7 +40,7 @@ def test_a_signature_is_checked_once_where_it_is_met_again(
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_what_this_process_has_made_is_known_without_a_check(verified: list[bytes], count: int) -> None:
+def test_own_signature_is_known_without_a_check(verified: list[bytes], count: int) -> None:
     things = [bytes([at]) for at in range(count)]
     seals, verifier = seal(KEY, Context.STAMP, things), Verifier()
     verifier.made(Context.STAMP, seals[0], things[0])

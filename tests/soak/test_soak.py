@@ -41,7 +41,7 @@ def soak(tmp_path: Path, test: str, *options: str) -> subprocess.CompletedProces
     )
 
 
-def test_what_flickers_is_named_in_its_run(tmp_path: Path) -> None:
+def test_unstable_test_is_named_in_its_run(tmp_path: Path) -> None:
     done = soak(tmp_path, FLICKERS, "--runs", "2", "--loaded", "1", "--busy", "1")
     assert done.returncode == 1, done.stdout + done.stderr
     head, first, second, *rest = done.stdout.splitlines()

@@ -112,8 +112,8 @@ def cases() -> Iterator[tuple[str, str, str | None, bytes]]:
     yield "no bytes", "sent twice", None, b""
     yield "one of several together", "sent twice", "accepted", _together([FIRST, envelope(nonce=nonce("another"))])
     yield "together, all of other messages", "sent twice", None, _together([FOREIGN, envelope(nonce=nonce("more"))])
-    spoilt = pack_together([sealed_stamp(FIRST), sealed_stamp(SECOND)])
-    yield "together with a byte behind", "sent twice", None, spoilt + b"\0"
+    changed = pack_together([sealed_stamp(FIRST), sealed_stamp(SECOND)])
+    yield "together with a byte behind", "sent twice", None, changed + b"\0"
     beside = pack_together([flip(sealed_stamp(SECOND), 30), sealed_stamp(FIRST)])
     yield "together with a stamp that does not hold", "sent twice", "accepted", beside
     yield "accepted, this attempt", "resumed", "accepted", sealed_stamp(SECOND)
@@ -215,8 +215,8 @@ def bad_answers() -> Iterator[tuple[str, str, bytes]]:
     yield "a parent that is a bare stamp", "parent", _answer(sealed_stamp(ASKED, ASK, position=None))
     yield "a parent of three", "parent", _answer(pack_fields((sealed_stamp(ASKED, ASK), None, None)))
     yield "a parent whose envelope is text", "parent", _answer(pack_fields((sealed_stamp(ASKED, ASK), "text")))
-    spoilt = Parent(flip(sealed_stamp(ASKED, ASK, position=None), 30)).encode()
-    yield "a parent's stamp with a changed bit", "stamp", _answer(spoilt)
+    changed = Parent(flip(sealed_stamp(ASKED, ASK, position=None), 30)).encode()
+    yield "a parent's stamp with a changed bit", "stamp", _answer(changed)
     forged = parent(ASKED, ASK, position=None, key=FORGED_BUS_KEY)
     yield "a parent's stamp by another bus key", "stamp", _answer(forged)
     yield "the request's envelope for its stamp", "stamp", _answer(Parent(ASKED).encode())

@@ -143,7 +143,7 @@ def test_an_answer_is_taken(vector: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("vector", ANSWERS["invalid"], ids=by("name"))
-def test_what_is_no_answer_is_refused_by_its_rule(vector: dict[str, Any]) -> None:
+def test_bad_answer_is_refused_by_its_rule(vector: dict[str, Any]) -> None:
     with pytest.raises(Malformed) as refused:
         take_answer(vector)
     assert refused.value.what.startswith(ANSWER_RULES[vector["refused"]])
@@ -153,7 +153,7 @@ SUBSCRIBERS = load("subscribers.json")
 
 
 @pytest.mark.parametrize("sequence", SUBSCRIBERS["sequences"], ids=by("name"))
-def test_a_subscriber_hands_on_what_is_new(sequence: dict[str, Any]) -> None:
+def test_subscriber_passes_on_each_new_message_once(sequence: dict[str, Any]) -> None:
     seen = Seen()
     for step in sequence["steps"]:
         assert met(step, sequence["kind"], seen) == step["expect"]

@@ -16,7 +16,7 @@ from sealbus.protocol import codec, delivery, envelope, keys, seal, stamp, subje
 from sealbus.sending import matching
 from tests.vectors import test_client_vectors as client
 from tests.vectors import test_vectors as plain
-from tests.vectors.test_planted_mistakes import spoilt
+from tests.vectors.test_planted_mistakes import mutated
 
 Runs = list[tuple[Callable[..., None], list[Any]]]
 
@@ -24,7 +24,7 @@ PAYLOADS: Final[Runs] = [
     (plain.test_payloads_are_read_and_written, plain.PAYLOADS["valid"]),
     (plain.test_whole_floats_are_read_and_written, plain.PAYLOADS["floats"]),
     (plain.test_maps_keep_their_keys_and_their_order, plain.PAYLOADS["maps"]),
-    (plain.test_what_cannot_be_written_is_refused, plain.PAYLOADS["unwritable"]),
+    (plain.test_unwritable_values_are_refused, plain.PAYLOADS["unwritable"]),
     (plain.test_payloads_at_the_limits_are_read, plain.PAYLOADS["valid_without_value"]),
     (plain.test_invalid_payloads_are_refused, plain.PAYLOADS["invalid"]),
 ]
@@ -59,7 +59,7 @@ DELIVERIES: Final[Runs] = [
 MATCHING: Final[Runs] = [
     (client.test_receipts, client.RECEIPTS["cases"]),
     (client.test_an_answer_is_taken, client.ANSWERS["valid"]),
-    (client.test_what_is_no_answer_is_refused_by_its_rule, client.ANSWERS["invalid"]),
+    (client.test_bad_answer_is_refused_by_its_rule, client.ANSWERS["invalid"]),
 ]
 SUBJECTS: Final[Runs] = [(lambda _: plain.test_matching_overlapping_and_consumers(), [None])]
 
@@ -239,5 +239,5 @@ def test_the_client_meets_every_vector() -> None:
 def test_a_mistake_in_the_client_is_caught(
     runs: Runs, module: ModuleType, right: str, wrong: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plant(monkeypatch, module, spoilt(module, right, wrong))
+    plant(monkeypatch, module, mutated(module, right, wrong))
     assert fails(runs)

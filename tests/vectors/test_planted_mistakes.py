@@ -49,7 +49,7 @@ def test_a_mistake_in_a_reader_is_caught(mistake: str) -> None:
 
 
 @pytest.mark.parametrize("mistake", UNREACHABLE)
-def test_what_is_said_to_be_unreachable_is(mistake: str) -> None:
+def test_unreachable_mistake_is_not_caught(mistake: str) -> None:
     assert caught(Rules(mistake)) is None
 
 
@@ -158,7 +158,7 @@ GATE: Final[list[tuple[ModuleType, str, str]]] = [
 """A module of the gate, a piece of its source that occurs once, and the mistake in its place."""
 
 
-def spoilt(module: ModuleType, right: str, wrong: str) -> ModuleType:
+def mutated(module: ModuleType, right: str, wrong: str) -> ModuleType:
     """``module`` with one change in its source."""
     source = inspect.getsource(module)
     assert right in source, f"{module.__name__} no longer has: {right}"
@@ -172,7 +172,7 @@ def spoilt(module: ModuleType, right: str, wrong: str) -> ModuleType:
         extra = "from sealbus.protocol.codec import unpack_json\n" if "unpack_json" in wrong else ""
         header, rest = source.split("from __future__ import annotations\n", 1)
         changed = header + "from __future__ import annotations\n" + extra + rest.replace(right, wrong)
-        exec(compile(changed, f"<{module.__name__}, spoilt>", "exec"), vars(made))  # noqa: S102  # the project's own source
+        exec(compile(changed, f"<{module.__name__}, mutated>", "exec"), vars(made))  # noqa: S102  # the project's own source
     finally:
         sys.modules[module.__name__] = before
     return made
@@ -224,8 +224,8 @@ def test_a_mistake_in_the_gate_is_caught(
     module: ModuleType, right: str, wrong: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if module is rate:
-        made = spoilt(module, right, wrong)
+        made = mutated(module, right, wrong)
         monkeypatch.setitem(METERS, "made", made.RateMeters)
     else:
-        plant(monkeypatch, module, spoilt(module, right, wrong))
+        plant(monkeypatch, module, mutated(module, right, wrong))
     assert scenarios_that_fail() != []

@@ -32,7 +32,7 @@ KINDS: Final = {"bot": KeyKind.BOT, "bus": KeyKind.BUS, "issuer": KeyKind.ISSUER
 # ---- the files themselves ------------------------------------------------------------------------
 
 
-def test_the_files_are_what_the_script_makes_each_time() -> None:
+def test_script_makes_the_same_files_each_time() -> None:
     made = build()
     assert made == build()
     assert made == {path.name: path.read_bytes() for path in FOLDER.glob("*.json")}
@@ -113,7 +113,7 @@ def step_of(told: dict[str, Any]) -> Step:
 
 
 @pytest.mark.parametrize("scenario", ENVELOPES["scenarios"], ids=by("name"))
-def test_envelopes_meet_what_is_written(scenario: dict[str, Any]) -> None:
+def test_envelopes_meet_the_written_outcome(scenario: dict[str, Any]) -> None:
     bus = PureBus(compile_policy(ENVELOPES["policy"], KEYS_BY_NAME))
     for told in scenario["steps"]:
         result, sealed = bus.take(step_of(told))
@@ -339,7 +339,7 @@ def test_maps_keep_their_keys_and_their_order(vector: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("vector", PAYLOADS["unwritable"], ids=by("about"))
-def test_what_cannot_be_written_is_refused(vector: dict[str, Any]) -> None:
+def test_unwritable_values_are_refused(vector: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         pack_json(json.loads(vector["json"]))
 
