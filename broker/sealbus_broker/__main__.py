@@ -1,7 +1,7 @@
 """The ``sealbus`` command, also as ``python -m sealbus_broker``.
 
-The command is installed with the light client too, where the operators' tools have none of their libraries. This module
-therefore imports nothing but the standard library before it knows that they are there.
+The command is installed with the client alone too, and then the libraries of the operators' tools
+are missing. So this module imports only the standard library before it knows that they are there.
 """
 
 from __future__ import annotations

@@ -46,7 +46,8 @@ def check(folder: str | None, as_json: bool) -> int:
         click.echo(f"{count}: a relay would not load {bus.path}", err=True)
         return 3
     subjects = sum(not rule.pattern.startswith("sealbus.") for rule in policy.subjects)
-    summary = f"bus {policy.bus}: {len(policy.bots)} bots, {subjects} subjects, policy {policy.digest.hex()[:16]}"
+    counts = f"{len(policy.bots)} bots, {subjects} subjects"
+    summary = f"bus {policy.bus}: {counts}, policy {policy.digest.hex()[:16]}"
     click.echo(f"ok: {summary}", err=True)
     return 0
 

@@ -27,10 +27,14 @@ def main() -> int:
         try:
             _run(relay, signs)
         except SealbusError as error:
-            # Not `exception`: the sentence and its hint are for an operator.
-            log.error("admission.failed", error=error.what, hint=error.hint)  # noqa: TRY400  # see above
+            _tell_failed(error)
             return 1
     return 0
+
+
+def _tell_failed(error: SealbusError) -> None:
+    """Log the sentence and its hint, which are for an operator, and no traceback."""
+    log.error("admission.failed", error=error.what, hint=error.hint)
 
 
 def _run(relay: int, signs: int) -> None:

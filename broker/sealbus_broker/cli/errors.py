@@ -2,7 +2,8 @@
 
 ::
 
-    SealbusError             1   and 2 for InvalidInput, 3 for Refused, RequestFailed, SubscriptionDenied
+    SealbusError             1   but 2 for InvalidInput; and 3 for Refused, RequestFailed and
+    │                            SubscriptionDenied
     ├── Unusable             1   the folder, or a file in it, is not usable
     ├── InputFailed          1   a file or stream cannot be read
     ├── OutputFailed         1   data cannot be written

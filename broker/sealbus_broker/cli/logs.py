@@ -160,7 +160,8 @@ def logging_to_stderr() -> Iterator[None]:
             _ForPeople() if for_people else structlog.processors.JSONRenderer(_as_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(writer),  # type: ignore[arg-type]  # wants write and flush
+        # It wants no more of a file than write() and flush().
+        logger_factory=structlog.WriteLoggerFactory(writer),  # type: ignore[arg-type]
     )
     forward = _Forward()
     told = [logging.getLogger(name) for name in ("sealbus", "asyncio")]

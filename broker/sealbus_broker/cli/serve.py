@@ -20,7 +20,8 @@ from sealbus_broker.cli.options import WholeNumber
 from sealbus_broker.cli.serving import IN_THE_LOG, Serve, run_until_signal
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.nats.config import NatsConfig
-from sealbus_broker.relay.relay import Relay, tell
+from sealbus_broker.relay.background import tell
+from sealbus_broker.relay.relay import Relay
 from sealbus_broker.relay.stopping import Stopped, until_stopped
 from sealbus_broker.server.process import NatsServer
 

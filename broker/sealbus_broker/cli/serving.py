@@ -37,13 +37,11 @@ def run_until_signal(begin: Callable[[], Serve]) -> int:
         try:
             _run(begin())
         except SealbusError as error:
-            # Not `exception`: the sentence and its hint are for an operator.
-            log.error("command.failed", text=_sentence(error), error=error.what, hint=error.hint)  # noqa: TRY400  # see above
+            _tell_failed(error.what, error.hint)
             return exit_code(error)
-        except Exception as error:  # noqa: BLE001  # of any type: whoever reads the log wants a sentence
+        except Exception as error:  # noqa: BLE001  # of any type: an operator wants a sentence
             what = f"a mistake in Sealbus has ended this command ({kind(error)})"
-            hint = "start it again, and report this line"
-            log.error("command.failed", text=f"error: {what}\nhint: {hint}", error=what, hint=hint)  # noqa: TRY400  # likewise
+            _tell_failed(what, "start it again, and report this line")
             return 1
     return 0
 
@@ -85,5 +83,7 @@ def _tell_lost(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     log.error("background.lost", what=str(context.get("message")), **said)
 
 
-def _sentence(error: SealbusError) -> str:
-    return f"error: {error.what}" + (f"\nhint: {error.hint}" if error.hint else "")
+def _tell_failed(what: str, hint: str | None) -> None:
+    """Log the sentence and its hint, which are for an operator, and no traceback."""
+    text = f"error: {what}" + (f"\nhint: {hint}" if hint else "")
+    log.error("command.failed", text=text, error=what, hint=hint)

@@ -141,7 +141,7 @@ class _DaemonExecutor(ThreadPoolExecutor):
         def call() -> None:
             try:
                 result = fn(*args, **kwargs)
-            except BaseException as error:  # noqa: BLE001  # as ThreadPoolExecutor does: it belongs to whoever waits
+            except BaseException as error:  # noqa: BLE001  # it goes to whoever waits
                 future.set_exception(error)
             else:
                 future.set_result(result)

@@ -118,7 +118,8 @@ def read_file(root: Path, file: str, most: int = MAX_FILE_BYTES) -> bytes | Prob
         # The type of the opened file is then checked.
         if real.is_dir():
             return Problem(file, 0, 0, "is a folder, not a file")
-        with open(os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:  # noqa: PTH123  # a descriptor
+        descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as opened:  # noqa: PTH123  # it is a descriptor, and no path
             if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
                 return Problem(file, 0, 0, "is not a regular file")
             content = opened.read(most + 1)

@@ -155,7 +155,8 @@ def add_key(folder: Path, bot: str, key: PublicKey, now: datetime) -> Path:
     the old or the new one. Raises :class:`InvalidInput` if the existing file has a problem or has
     the key already, and ``OSError`` if it cannot be written.
     """
-    file = f"{FOLDER}/{check_name(bot)}.yaml"  # checked here too: a name with a slash would write elsewhere
+    # Checked here too: a name with a slash would lead elsewhere.
+    file = f"{FOLDER}/{check_name(bot)}.yaml"
     path = folder / file
     since = now.astimezone(UTC).replace(microsecond=0, tzinfo=None)
     if path.exists() or path.is_symlink():

@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import urljoin
 
 import referencing
-from jsonschema_specifications import REGISTRY as METASCHEMAS  # type: ignore[import-untyped]  # it ships no types
+from jsonschema_specifications import REGISTRY as METASCHEMAS  # type: ignore[import-untyped]
 from referencing.jsonschema import DRAFT202012
 
 from sealbus.errors import InvalidInput

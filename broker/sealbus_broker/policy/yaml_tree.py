@@ -61,7 +61,7 @@ def read_yaml_tree(file: str, text: str) -> Node:
         raise Unreadable(Problem(file, found.line, found.column, what, got=found.got, hint=found.hint)) from None
     except Unreadable:
         raise
-    except Exception as error:  # noqa: BLE001  # ruamel.yaml lets ValueError, IndexError and more out of its scanner
+    except Exception as error:  # noqa: BLE001  # ruamel.yaml raises ValueError, IndexError and more
         raise Unreadable(_unmarked(file, text, error)) from None
 
 

@@ -40,7 +40,7 @@ from nats.errors import Error as NatsError
 
 from sealbus.errors import ConnectionFailed, SealbusError
 from sealbus.nats.hardened import HardenedClient
-from sealbus.supervision import Ended, Supervisor, beside, end, kind, outcome
+from sealbus.supervision import Supervisor, beside, end, kind, outcome
 from sealbus.waiting import Interrupted, race
 from sealbus_broker.door.orders import Orders
 from sealbus_broker.door.process import Door, Doorway, MakeDoor
@@ -52,6 +52,7 @@ from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.streams import PARTITIONS
 from sealbus_broker.nats.version import check_version
 from sealbus_broker.relay import clocks
+from sealbus_broker.relay.background import tell
 from sealbus_broker.relay.clocks import Apart
 from sealbus_broker.relay.health import Health
 from sealbus_broker.relay.ingress import IngressWorker
@@ -80,19 +81,6 @@ LOST_S: Final = 1.0
 def clock_ms() -> int:
     """Return the milliseconds since 1970 UTC."""
     return time.time_ns() // 1_000_000
-
-
-def tell(ended: Ended) -> None:
-    """Write an unexpected end of background work into the log."""
-    log.error(
-        "background.ended",
-        text=f"error: {ended}",
-        whose=ended.whose,
-        what=ended.what,
-        kind=ended.kind,
-        times=ended.times,
-        again_s=ended.again_s,
-    )
 
 
 def _tell_diverged(apart: ClocksApart) -> None:

@@ -1,0 +1,22 @@
+"""Background work that ends unexpectedly: what the log says of it (ADR 23)."""
+
+from __future__ import annotations
+
+import structlog
+
+from sealbus.supervision import Ended
+
+log = structlog.get_logger(__name__)
+
+
+def tell(ended: Ended) -> None:
+    """Write an unexpected end of background work into the log."""
+    log.error(
+        "background.ended",
+        text=f"error: {ended}",
+        whose=ended.whose,
+        what=ended.what,
+        kind=ended.kind,
+        times=ended.times,
+        again_s=ended.again_s,
+    )
