@@ -13,7 +13,7 @@ from sealbus_broker.gate.policy import Policy
 from sealbus_broker.policy.builtin import builtin_subjects
 from sealbus_broker.policy.bus_file import FILE as BUS_FILE
 from sealbus_broker.policy.bus_file import BusFile
-from sealbus_broker.policy.document import Document, Path_
+from sealbus_broker.policy.document import Document, KeyPath
 from sealbus_broker.policy.keys import KeyFiles
 from sealbus_broker.policy.policy_file import Draft
 from sealbus_broker.policy.problems import Problem, nearest
@@ -40,7 +40,7 @@ def check_causes_are_declared(draft: Draft, reader: Reader) -> None:
     for rule in draft.subjects:
         if rule.cause is None or any(overlap(rule.cause.subject, other.pattern) for other in declared):
             continue
-        path: Path_ = ("subjects", rule.pattern, "cause", "subject")
+        path: KeyPath = ("subjects", rule.pattern, "cause", "subject")
         hint = nearest(rule.cause.subject, [other.pattern for other in draft.subjects])
         what = "no declared subject can be this cause"
         reader.problem(path, what, got=rule.cause.subject, hint=hint)

@@ -28,7 +28,8 @@ One with 10,000 bots has about 600 KiB. The limit keeps a wrong path from readin
 
 README: Final = "README.md"
 
-Path_ = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
+"""The keys and places that lead to a value: ``("limits", "retention")``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Document:
     value: Any
     _tree: Node
 
-    def where(self, path: Path_) -> tuple[int, int]:
+    def where(self, path: KeyPath) -> tuple[int, int]:
         """Line and column of the key or item at ``path``, or of the nearest place around it."""
         node = self._tree
         place = self._tree.place
@@ -57,7 +58,7 @@ class Document:
         return place.line, place.column
 
     def problem(
-        self, path: Path_, what: str, *, got: str | None = None, expected: str | None = None, hint: str | None = None
+        self, path: KeyPath, what: str, *, got: str | None = None, expected: str | None = None, hint: str | None = None
     ) -> Problem:
         """A problem at ``path``."""
         line, column = self.where(path)

@@ -17,7 +17,7 @@ from sealbus.protocol.subjects import RELAY, RESERVED, check_name, check_pattern
 from sealbus_broker.gate.policy import CauseRule, Delivery, Disposition, Limits, SubjectRule
 from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.policy.builtin import builtin_subjects
-from sealbus_broker.policy.document import Path_
+from sealbus_broker.policy.document import KeyPath
 from sealbus_broker.policy.limits import PAYLOAD, read_limits
 from sealbus_broker.policy.problems import nearest
 from sealbus_broker.policy.reader import Reader
@@ -76,7 +76,7 @@ def read_policy_file(reader: Reader, schemas: Schemas) -> Draft:
     name = reader.checked(top.get("bus"), ("bus",), "bus", lambda text: check_name(text, "bus"))
     draft.bus = name or ""
     draft.limits = read_limits(reader, top.get("limits"))
-    path: Path_ = ("on_violation",)
+    path: KeyPath = ("on_violation",)
     violation = reader.mapping(top.get("on_violation"), path, ("default", *_REASONS))
     if "default" in violation:
         given = _disposition(reader, violation.pop("default"), (*path, "default"))
@@ -94,12 +94,12 @@ def read_policy_file(reader: Reader, schemas: Schemas) -> Draft:
     return draft
 
 
-def _disposition(reader: Reader, value: Any, path: Path_) -> Disposition | None:
+def _disposition(reader: Reader, value: Any, path: KeyPath) -> Disposition | None:
     text = reader.choice(value, path, "what to do", [one.value for one in Disposition])
     return Disposition(text) if text else None
 
 
-def _dispositions(reader: Reader, given: dict[str, Any], path: Path_) -> dict[Reason, Disposition]:
+def _dispositions(reader: Reader, given: dict[str, Any], path: KeyPath) -> dict[Reason, Disposition]:
     read = {Reason(name): _disposition(reader, value, (*path, name)) for name, value in given.items()}
     return {reason: one for reason, one in read.items() if one is not None}
 
@@ -125,7 +125,7 @@ class _Subjects:
 
     def _subject(self, name: str, value: Any) -> SubjectRule | None:
         reader = self._reader
-        path: Path_ = ("subjects", name)
+        path: KeyPath = ("subjects", name)
         given = reader.mapping(value, path, _SUBJECT)
         if not self._is_free(name, path):
             return None
@@ -151,7 +151,7 @@ class _Subjects:
                 reader.problem((*path, "reply"), what, hint="add `delivery: live`")
         rate = reader.rate(given["rate"], (*path, "rate")) if "rate" in given else None
         cause = self._cause(given["cause"], (*path, "cause"), delivery) if "cause" in given else None
-        kept: Path_ = (*path, "on_violation")
+        kept: KeyPath = (*path, "on_violation")
         on_violation = reader.mapping(given.get("on_violation"), kept, _REASONS)
         return SubjectRule(
             pattern=name,
@@ -164,7 +164,7 @@ class _Subjects:
             max_bytes=most or self._limits.payload_bytes,
         )
 
-    def _is_free(self, name: str, path: Path_) -> bool:
+    def _is_free(self, name: str, path: KeyPath) -> bool:
         """Whether a bus may declare this subject; if not, the problem is noted."""
         if self._reader.checked(name, path, "subject", check_pattern) is None:
             return False
@@ -189,7 +189,7 @@ class _Subjects:
                 self._costly.add(schema)
                 self._reader.problems.append(costly)
 
-    def _schema(self, name: str, path: Path_) -> Schema | None:
+    def _schema(self, name: str, path: KeyPath) -> Schema | None:
         # A file that is there and cannot be used has a problem of its own.
         if name not in self._schemas.present:
             expected = f"a file schemas/{printable(name)}.json"
@@ -197,7 +197,7 @@ class _Subjects:
             self._reader.problem(path, "there is no such schema", got=name, expected=expected, hint=hint)
         return self._schemas.compiled.get(name)
 
-    def _cause(self, value: Any, path: Path_, delivery: Delivery) -> CauseRule | None:
+    def _cause(self, value: Any, path: KeyPath, delivery: Delivery) -> CauseRule | None:
         reader = self._reader
         given = reader.mapping(value, path, ("subject", "within", "match", "once"))
         subject = reader.checked(given.get("subject"), (*path, "subject"), "subject", check_pattern)
@@ -236,7 +236,7 @@ class _Bots:
         }
         bots: dict[str, Grants] = {}
         for name, value in reader.mapping(top.get("bots"), ("bots",)).items():
-            path: Path_ = ("bots", name)
+            path: KeyPath = ("bots", name)
             reader.checked(name, path, "bot", check_name)
             if name == RELAY:
                 reader.problem(path, f"{RELAY} is the relay's own name", hint="choose another")
@@ -256,13 +256,13 @@ class _Bots:
             )
         return bots
 
-    def _grants(self, value: Any, path: Path_, known: tuple[str, ...]) -> Grants:
+    def _grants(self, value: Any, path: KeyPath, known: tuple[str, ...]) -> Grants:
         given = self._reader.mapping(value, path, known)
         publish = self._patterns(given.get("publish"), (*path, "publish"))
         subscribe = self._patterns(given.get("subscribe"), (*path, "subscribe"))
         return Grants(publish, subscribe)
 
-    def _patterns(self, value: Any, path: Path_) -> list[str]:
+    def _patterns(self, value: Any, path: KeyPath) -> list[str]:
         found: list[str] = []
         what = path[-1] if isinstance(path[-1], str) else "grants"
         for place, text in self._reader.texts(value, path, what):

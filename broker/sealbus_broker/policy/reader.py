@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 from sealbus.errors import InvalidInput
 from sealbus_broker.gate.policy import Rate
-from sealbus_broker.policy.document import Document, Path_
+from sealbus_broker.policy.document import Document, KeyPath
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.printable import printable
 
@@ -37,13 +37,13 @@ class Reader:
         self.problems = problems
 
     def problem(
-        self, path: Path_, what: str, *, got: object = None, expected: str | None = None, hint: str | None = None
+        self, path: KeyPath, what: str, *, got: object = None, expected: str | None = None, hint: str | None = None
     ) -> None:
         """Note a problem at ``path``. ``got`` is made safe to show."""
         shown = None if got is None else printable(got if isinstance(got, str) else repr(got), 80)
         self.problems.append(self.document.problem(path, what, got=shown, expected=expected, hint=hint))
 
-    def mapping(self, value: Any, path: Path_, known: Sequence[str] | None = None) -> dict[str, Any]:
+    def mapping(self, value: Any, path: KeyPath, known: Sequence[str] | None = None) -> dict[str, Any]:
         """A mapping with text keys, all of them ``known`` (if given).
 
         Notes a problem and returns ``{}`` otherwise.
@@ -64,7 +64,7 @@ class Reader:
                 found[key] = inner
         return found
 
-    def text(self, value: Any, path: Path_, what: str) -> str | None:
+    def text(self, value: Any, path: KeyPath, what: str) -> str | None:
         """A text. Notes a problem and returns ``None`` otherwise."""
         if isinstance(value, str) and value:
             return value
@@ -74,7 +74,7 @@ class Reader:
             self.problem(path, f"{what} is not a text", got=value, expected="a text", hint="put it in quotes")
         return None
 
-    def texts(self, value: Any, path: Path_, what: str) -> list[tuple[Path_, str]]:
+    def texts(self, value: Any, path: KeyPath, what: str) -> list[tuple[KeyPath, str]]:
         """A list of texts, each with its path. A single text counts as a list of one."""
         if value is None:
             return []
@@ -95,7 +95,7 @@ class Reader:
         found = [((*path, at), self.text(item, (*path, at), what)) for at, item in enumerate(value)]
         return [(place, text) for place, text in found if text is not None]
 
-    def checked(self, value: Any, path: Path_, what: str, check: Callable[[str], str]) -> str | None:
+    def checked(self, value: Any, path: KeyPath, what: str, check: Callable[[str], str]) -> str | None:
         """A text that ``check`` accepts. ``check`` raises :class:`InvalidInput`."""
         text = self.text(value, path, what)
         if text is None:
@@ -106,7 +106,7 @@ class Reader:
             self.problem(path, printable(error.what, 160), hint=error.hint)
             return None
 
-    def choice(self, value: Any, path: Path_, what: str, choices: Sequence[str]) -> str | None:
+    def choice(self, value: Any, path: KeyPath, what: str, choices: Sequence[str]) -> str | None:
         """One of ``choices``."""
         if isinstance(value, str) and value in choices:
             return value
@@ -115,14 +115,14 @@ class Reader:
         )
         return None
 
-    def flag(self, value: Any, path: Path_, what: str) -> bool:
+    def flag(self, value: Any, path: KeyPath, what: str) -> bool:
         """``true`` or ``false``."""
         if not isinstance(value, bool):
             self.problem(path, f"{what} is not true or false", got=value, expected="true or false")
             return False
         return value
 
-    def count(self, value: Any, path: Path_, what: str, least: int, most: int) -> int | None:
+    def count(self, value: Any, path: KeyPath, what: str, least: int, most: int) -> int | None:
         """A whole number from ``least`` to ``most``, both included."""
         if isinstance(value, bool) or not isinstance(value, int):
             self.problem(path, f"{what} is not a whole number", got=value, expected=f"{least} to {most}")
@@ -132,20 +132,20 @@ class Reader:
             return None
         return value
 
-    def duration(self, value: Any, path: Path_, what: str, least_ms: int = 1, most_ms: int = 10**13) -> int | None:
+    def duration(self, value: Any, path: KeyPath, what: str, least_ms: int = 1, most_ms: int = 10**13) -> int | None:
         """A duration such as ``500ms``, ``60s``, ``5m``, ``1h``, ``7d``, in ms."""
         return self._scaled(
             value, path, what, _DURATION, _DURATIONS, least_ms, most_ms, "a duration like 500ms, 60s, 5m"
         )
 
-    def size(self, value: Any, path: Path_, what: str, least: int = 1, most: int = 2**50) -> int | None:
+    def size(self, value: Any, path: KeyPath, what: str, least: int = 1, most: int = 2**50) -> int | None:
         """A size such as ``256KiB`` or ``4GiB``, in bytes."""
         return self._scaled(value, path, what, _SIZE, _SIZES, least, most, "a size like 256KiB, 4GiB")
 
     def _scaled(
         self,
         value: Any,
-        path: Path_,
+        path: KeyPath,
         what: str,
         form: re.Pattern[str],
         units: dict[str, int],
@@ -164,7 +164,7 @@ class Reader:
             return None
         return number
 
-    def rate(self, value: Any, path: Path_) -> Rate | None:
+    def rate(self, value: Any, path: KeyPath) -> Rate | None:
         """A rate such as ``200/s`` or ``200/s burst 400``."""
         match = _RATE.fullmatch(value) if isinstance(value, str) else None
         if match is None or float(match[1]) <= 0 or (match[2] is not None and int(match[2]) < 1):
@@ -173,7 +173,7 @@ class Reader:
         per_second = float(match[1])
         return Rate(per_second, int(match[2]) if match[2] else max(1, round(per_second)))
 
-    def time(self, value: Any, path: Path_, what: str) -> int | None:
+    def time(self, value: Any, path: KeyPath, what: str) -> int | None:
         """A time in UTC such as ``2026-11-24T08:00:00Z``, in ms since 1970."""
         if isinstance(value, str) and _TIME.fullmatch(value):
             try:

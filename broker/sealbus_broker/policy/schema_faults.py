@@ -20,7 +20,7 @@ from referencing.jsonschema import DRAFT202012
 
 from sealbus.errors import InvalidInput
 from sealbus_broker.gate.schemas import Schema
-from sealbus_broker.policy.document import Document, Path_
+from sealbus_broker.policy.document import Document, KeyPath
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.schema_words import word_faults
 from sealbus_broker.policy.uris import same_uri
@@ -87,7 +87,7 @@ def faults(document: Document, resolver: Resolver) -> Iterator[Problem]:
     yield from _faults(document, (), document.value, resolver)
 
 
-def _faults(document: Document, path: Path_, schema: Any, resolver: Resolver) -> Iterator[Problem]:
+def _faults(document: Document, path: KeyPath, schema: Any, resolver: Resolver) -> Iterator[Problem]:
     if not isinstance(schema, dict):
         return
     if "$id" in schema and path:
@@ -114,7 +114,7 @@ def _faults(document: Document, path: Path_, schema: Any, resolver: Resolver) ->
         yield from _faults(document, (*path, *step), inner, resolver)
 
 
-def _dialect(document: Document, path: Path_, schema: dict[str, Any]) -> Iterator[Problem]:
+def _dialect(document: Document, path: KeyPath, schema: dict[str, Any]) -> Iterator[Problem]:
     yield from word_faults(document, path, schema)
     if path and not same_uri(schema.get("$schema", DRAFT), DRAFT):
         yield document.problem(
@@ -144,7 +144,7 @@ def _compiles(schema: dict[str, Any]) -> bool:
     return True
 
 
-def walk(schema: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
+def walk(schema: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
     """Every schema object inside a schema, itself first, with its path."""
     if isinstance(schema, dict):
         yield path, schema
@@ -152,7 +152,7 @@ def walk(schema: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
             yield from walk(inner, (*path, *step))
 
 
-def _subschemas(schema: dict[str, Any]) -> Iterator[tuple[Path_, Any]]:
+def _subschemas(schema: dict[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
     for keyword in (*_ONE, *_ONE_HERE):
         if keyword in schema:
             yield (keyword,), schema[keyword]

@@ -15,7 +15,7 @@ from referencing.jsonschema import DRAFT202012
 from sealbus.errors import InvalidInput
 from sealbus.protocol.subjects import RELAY, split_schema
 from sealbus_broker.gate.schemas import BASE, Explaining, Schema, closed_registry
-from sealbus_broker.policy.document import Document, Path_, file_names, read_json
+from sealbus_broker.policy.document import Document, KeyPath, file_names, read_json
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.schema_budget import Measured, measure
 from sealbus_broker.policy.schema_faults import faults, metaschema_faults, walk
@@ -99,7 +99,7 @@ def _check_identities(documents: dict[str, Document], problems: list[Problem]) -
 
     A reference would reach one of them by chance.
     """
-    owners: dict[str, tuple[str, Path_]] = {normal_uri(uri): (BASE, ()) for uri in METASCHEMAS}
+    owners: dict[str, tuple[str, KeyPath]] = {normal_uri(uri): (BASE, ()) for uri in METASCHEMAS}
     owners |= {f"{BASE}{name}.json": (document.file, ()) for name, document in documents.items()}
     for name, document in documents.items():
         for path, uri in _identities(f"{BASE}{name}.json", document.value):
@@ -118,7 +118,7 @@ def _check_identities(documents: dict[str, Document], problems: list[Problem]) -
 
 def _check_anchors(document: Document, base: str, problems: list[Problem]) -> None:
     """Refuse two equal anchors under one ``$id``, for the same reason."""
-    owners: dict[tuple[str, str], Path_] = {}
+    owners: dict[tuple[str, str], KeyPath] = {}
     for path, inner, around in _with_base(base, document.value):
         names = {keyword: inner[keyword] for keyword in ("$anchor", "$dynamicAnchor") if keyword in inner}
         for keyword, name in names.items():
@@ -128,14 +128,14 @@ def _check_anchors(document: Document, base: str, problems: list[Problem]) -> No
                 problems.append(document.problem((*path, keyword), what, got=printable(name), hint=hint))
 
 
-def _identities(base: str, schema: Any) -> Iterator[tuple[Path_, str]]:
+def _identities(base: str, schema: Any) -> Iterator[tuple[KeyPath, str]]:
     """Every ``$id`` in a schema, resolved, with the path of the schema that has it."""
     return ((path, around) for path, inner, around in _with_base(base, schema) if isinstance(inner.get("$id"), str))
 
 
-def _with_base(base: str, schema: Any) -> Iterator[tuple[Path_, dict[str, Any], str]]:
+def _with_base(base: str, schema: Any) -> Iterator[tuple[KeyPath, dict[str, Any], str]]:
     """Every schema inside a schema, with its path and its base URI."""
-    bases: dict[Path_, str] = {(): base}
+    bases: dict[KeyPath, str] = {(): base}
     for path, inner in walk(schema):
         around = next(bases[path[:size]] for size in range(len(path), -1, -1) if path[:size] in bases)
         if isinstance(identity := inner.get("$id"), str):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from sealbus_broker.policy.document import Document, Path_
+from sealbus_broker.policy.document import Document, KeyPath
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.printable import printable
 
@@ -95,7 +95,7 @@ _PARTS: Final = frozenset({"allOf", "anyOf", "oneOf", "if", "then", "else", "not
 """Places where a schema is a part of another, which may close the whole."""
 
 
-def word_faults(document: Document, path: Path_, schema: dict[str, Any]) -> Iterator[Problem]:
+def word_faults(document: Document, path: KeyPath, schema: dict[str, Any]) -> Iterator[Problem]:
     """The keywords of one schema object that check nothing."""
     for keyword in schema:
         if keyword in KEYWORDS:
@@ -111,7 +111,7 @@ def word_faults(document: Document, path: Path_, schema: dict[str, Any]) -> Iter
             yield document.problem((*path, keyword), what, hint=hint)
 
 
-def _idle(document: Document, path: Path_, schema: dict[str, Any], keyword: str) -> Iterator[Problem]:
+def _idle(document: Document, path: KeyPath, schema: dict[str, Any], keyword: str) -> Iterator[Problem]:
     """A known keyword in a place where it never has anything to check."""
     types = schema.get("type")
     given = {types} if isinstance(types, str) else set(types or ())
@@ -131,7 +131,7 @@ def _idle(document: Document, path: Path_, schema: dict[str, Any], keyword: str)
         )
 
 
-def schema_notes(document: Document, schemas: Iterable[tuple[Path_, Any]]) -> list[Problem]:
+def schema_notes(document: Document, schemas: Iterable[tuple[KeyPath, Any]]) -> list[Problem]:
     """Notes about values that a sound schema does not check, although its author may think so.
 
     An object that accepts properties without a name in the schema is not a problem. A reader may
@@ -139,7 +139,7 @@ def schema_notes(document: Document, schemas: Iterable[tuple[Path_, Any]]) -> li
     file gets one note, because one such object rarely comes alone.
     """
     notes: list[Problem] = []
-    found: list[Path_] = []
+    found: list[KeyPath] = []
     for path, schema in schemas:
         if _is_open(path, schema):
             found.append(path)
@@ -156,7 +156,7 @@ def schema_notes(document: Document, schemas: Iterable[tuple[Path_, Any]]) -> li
     return notes
 
 
-def _is_open(path: Path_, schema: dict[str, Any]) -> bool:
+def _is_open(path: KeyPath, schema: dict[str, Any]) -> bool:
     kind = schema.get("type")
     is_object = "properties" in schema or "required" in schema or kind == "object"
     inside = next((step for step in reversed(path) if isinstance(step, str)), None)
