@@ -18,8 +18,8 @@ from sealbus.protocol.nonces import life_ms
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.shelf_life import shelf_life_ms
 from sealbus.protocol.subjects import RELAY, matches
-from sealbus_broker.gate.acl import SubjectTable
 from sealbus_broker.gate.schemas import Schema
+from sealbus_broker.gate.subject_table import SubjectTable
 
 HEALTH: Final = "sealbus.health"
 """The subject of probes, by which relays see whether a message gets through the bus."""

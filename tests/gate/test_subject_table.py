@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealbus.protocol.subjects import matches
-from sealbus_broker.gate import acl
-from sealbus_broker.gate.acl import SubjectTable
+from sealbus_broker.gate import subject_table
 from sealbus_broker.gate.policy import BotRule
+from sealbus_broker.gate.subject_table import SubjectTable
 from tests.gate.world import POLICY
 
 SUBJECTS = [".".join(tokens) for length in (1, 2, 3) for tokens in itertools.product("ab", repeat=length)]
@@ -51,7 +51,7 @@ def test_of_several_the_most_literal_is_found(patterns: list[str], subject: str,
 
 
 def test_the_memory_of_answers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(acl, "_REMEMBERED", 3)
+    monkeypatch.setattr(subject_table, "_REMEMBERED", 3)
     table = SubjectTable([("a.*", 1)])
     assert [table.find(f"a.x{at}") for at in range(10)] == [1] * 10
     assert len(table._answers) <= 3
