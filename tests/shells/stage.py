@@ -32,12 +32,6 @@ class Stage(Ground):
 
     server: MemoryNats = field(kw_only=True)
 
-    async def cut_relay(self) -> None:
-        """Cut the relay's connection, and wait until it is back."""
-        before = self.relay.client_id
-        self.server.cut("relay")
-        await self.relay_is_back(before)
-
     async def relay_is_back(self, before: int | None) -> None:
         """Wait until the relay has another connection than the one with the number ``before``."""
         relay = self.relay

@@ -11,6 +11,7 @@ import pytest
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.relay import ingress as ingress_module
+from sealbus_broker.relay import pulling
 from sealbus_broker.relay.ingress import IngressWorker
 from sealbus_broker.relay.pipeline import Refusals
 from sealbus_broker.relay.turn import Turn
@@ -115,10 +116,15 @@ async def test_second_relay_waits_for_the_pin(bus: Stage, worker: Worker) -> Non
     await second.stop()
 
 
-async def test_worker_goes_on_after_a_lost_connection(bus: Stage, worker: Worker) -> None:
+async def test_worker_goes_on_after_a_lost_connection(
+    bus: Stage,
+    worker: Worker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pulling, "SILENCE_S", PATIENCE_S)
     await send(bus, b"1")
     await until(lambda: worker.judged == [b"1"])
-    await bus.cut_relay()
+    await bus.restart()
     worker.worker.on_back()
     await send(bus, b"2")
     await until(lambda: worker.judged == [b"1", b"2"], "it goes on")

@@ -68,7 +68,12 @@ async def test_full_stream_is_waited_for(stage: Stage, journal: Journal) -> None
         assert [stored.sequence for stored in await storing] == [1, 2]
 
 
-async def test_lost_acknowledgement_is_asked_for_again(stage: Stage, journal: Journal) -> None:
+async def test_lost_acknowledgement_is_asked_for_again(
+    stage: Stage,
+    journal: Journal,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(journal_module, "ACK_TIMEOUT_S", PATIENCE_S)
     await stage.a_stream("OWN")
     stream = stage.server.jetstream.streams["OWN"]
     store = stream.store
