@@ -11,18 +11,20 @@ from tests.vectors.files import HEX, expand, load
 from tests.vectors.stranger import curve
 from tests.vectors.stranger.encoding import decode_payload, encode, split_together, write_payload
 from tests.vectors.stranger.messages import (
-    Message,
-    Subscriber,
-    check_answer,
     consumer,
     covers,
     is_name,
     is_pattern,
     is_subject,
-    open_delivery,
     open_stamp,
-    outcome,
     read_envelope,
+)
+from tests.vectors.stranger.receiving import (
+    Message,
+    Subscriber,
+    check_answer,
+    open_delivery,
+    outcome,
 )
 from tests.vectors.stranger.rules import Refused, Rules
 from tests.vectors.stranger.signing import (
