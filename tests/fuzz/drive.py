@@ -11,7 +11,9 @@ import atheris  # type: ignore[import-untyped, unused-ignore]  # in .venv-fuzz o
 
 from tests.fuzz.words import by_words
 
-with atheris.instrument_imports(include=["sealbus", "sealbus_broker", "tests.fuzz.targets"]):
+INSTRUMENTED = ["sealbus", "sealbus_broker", "tests.fuzz.targets", "tests.fuzz.file_targets"]
+
+with atheris.instrument_imports(include=INSTRUMENTED):
     from tests.fuzz.targets import ALL, TARGETS
 
 if __name__ == "__main__":

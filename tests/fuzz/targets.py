@@ -8,23 +8,16 @@ earlier findings.
 
 from __future__ import annotations
 
-import atexit
 import base64
 import contextlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
 from nats.errors import ProtocolError
 
-from sealbus.credentials import Credentials
-from sealbus.errors import CredentialsError, InvalidInput, Malformed
+from sealbus.errors import InvalidInput, Malformed
 from sealbus.grants import Grants
 from sealbus.nats.addresses import check_servers
 from sealbus.nats.parser import Handlers, StrictParser, read_headers
@@ -58,20 +51,22 @@ from sealbus_broker.cli.json_lines import parse_json
 from sealbus_broker.door.admission import decide
 from sealbus_broker.gate.policy import Delivery
 from sealbus_broker.nats import jwt
-from sealbus_broker.policy.bus_file import read_bus_file
 from sealbus_broker.policy.json_tree import read_json_tree
-from sealbus_broker.policy.keys import read_key_files
-from sealbus_broker.policy.loader import load
-from sealbus_broker.policy.problems import Problem
-from sealbus_broker.policy.schema_files import read_schemas
 from sealbus_broker.policy.tree import Unreadable
 from sealbus_broker.policy.yaml_tree import read_yaml_tree
 from sealbus_broker.relay.arrivals import ingress_arrivals
 from sealbus_broker.relay.quarantine import Record
 from tests.fuzz import seeds
+from tests.fuzz.file_targets import (
+    bus_file,
+    credentials,
+    in_folder,
+    keys_alone,
+    schemas_alone,
+    showable,
+)
 from tests.gate.bus import PureBus, Step
 from tests.gate.world import BUS_KEYS, NOW, POLICY
-from tests.policy.folder import Folder
 
 MAX_BYTES: Final = 4096
 """The longest input, in bytes.
@@ -287,7 +282,7 @@ def json_text(data: bytes) -> None:
         strict = read_json_tree("f", text.removeprefix("\ufeff")).plain()
     except Unreadable as error:
         strict = _REFUSED
-        _showable(error.problem)
+        showable(error.problem)
     if quick is not _REFUSED and strict is not _REFUSED:
         assert quick == strict
 
@@ -299,85 +294,7 @@ def yaml_text(data: bytes) -> None:
     try:
         read_yaml_tree("f", data.decode("utf-8", "replace")).plain()
     except Unreadable as error:
-        _showable(error.problem)
-
-
-def _showable(problem: Problem) -> None:
-    assert all(line.isprintable() for line in str(problem).split("\n"))
-
-
-# ---- files ---------------------------------------------------------------------------------------
-
-
-@cache
-def folder() -> Folder:
-    """One folder for all targets, in memory if possible."""
-    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  # a folder of our own in it
-    root = Path(tempfile.mkdtemp(prefix="sealbus-fuzz-", dir=place))
-    atexit.register(shutil.rmtree, root, ignore_errors=True)
-    return Folder(root)
-
-
-def _in_folder(file: str, alone: Callable[[Path], list[Problem]] | None = None) -> Callable[[bytes], None]:
-    """``alone`` reads this file only.
-
-    If it finds a problem, the whole folder is not read, because that takes ten times as long.
-    """
-
-    def run(data: bytes) -> None:
-        made = folder()
-        before = (made.root / file).read_bytes() if (made.root / file).exists() else None
-        made.write(file, data)
-        try:
-            problems = alone(made.root) if alone is not None else []
-            loaded = None if problems else load(made.root)
-        finally:
-            if before is None:
-                (made.root / file).unlink()
-            else:
-                made.write(file, before)
-        if loaded is None:
-            for problem in problems:
-                _showable(problem)
-            return
-        for problem in (*loaded.problems, *loaded.notes):
-            _showable(problem)
-        assert (loaded.policy is None) == bool(loaded.problems)
-        rule = loaded.policy.rule("orders.placed") if loaded.policy else None
-        for schema in rule.schemas.values() if rule else ():
-            for value in (None, 1, "a", [1, [1]], {"a": {"a": 1}}):
-                assert schema.is_valid(value) is (schema.faults(value, most=8) == ())
-
-    return run
-
-
-def _schemas_alone(root: Path) -> list[Problem]:
-    problems: list[Problem] = []
-    read_schemas(root, problems)
-    return problems
-
-
-def _keys_alone(root: Path) -> list[Problem]:
-    problems: list[Problem] = []
-    read_key_files(root, frozenset({"order"}), problems)
-    return problems
-
-
-def credentials(data: bytes) -> None:
-    path = folder().root / "c.toml"
-    path.write_bytes(data)
-    path.chmod(0o600)
-    with contextlib.suppress(CredentialsError):
-        Credentials.load(path)
-
-
-def bus_file(data: bytes) -> None:
-    folder().write("bus.toml", data)
-    problems: list[Problem] = []
-    read = read_bus_file(folder().root, problems)
-    assert (read is None) == bool(problems)
-    for problem in problems:
-        _showable(problem)
+        showable(error.problem)
 
 
 TARGETS: Final[dict[str, Target]] = {
@@ -400,13 +317,13 @@ TARGETS: Final[dict[str, Target]] = {
     "json": Target(json_text, seeds.json_texts, is_text=True),
     "yaml": Target(yaml_text, seeds.yaml_texts, cost=10, is_text=True),
     "schema-file": Target(
-        _in_folder("schemas/order.v1.json", _schemas_alone),
+        in_folder("schemas/order.v1.json", schemas_alone),
         seeds.schema_files,
         cost=10,
         is_text=True,
     ),
-    "policy-file": Target(_in_folder("policy.yaml"), seeds.policies, cost=25, is_text=True),
-    "key-file": Target(_in_folder("keys/order.yaml", _keys_alone), seeds.key_files, cost=10, is_text=True),
+    "policy-file": Target(in_folder("policy.yaml"), seeds.policies, cost=25, is_text=True),
+    "key-file": Target(in_folder("keys/order.yaml", keys_alone), seeds.key_files, cost=10, is_text=True),
     "credentials": Target(credentials, seeds.credentials, cost=2, is_text=True),
     "bus-file": Target(bus_file, seeds.bus_files, cost=2, is_text=True),
 }
