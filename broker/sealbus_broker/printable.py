@@ -20,7 +20,7 @@ MAX_MARKS: Final = 3
 stacks paint over the lines beside them."""
 
 _OWN: Final = "\x1b\\[(?:0|1|3[1-3])m|\r\x1b\\[K"
-"""What a command itself says to a terminal: bold, red, green, yellow, the end of those, and a new
+"""The sequences of a command itself: bold, red, green, yellow, the end of those, and a new
 status line."""
 
 _STEERING: Final = re.compile(f"({_OWN})|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")

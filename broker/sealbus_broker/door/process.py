@@ -16,7 +16,7 @@ opening   it has its orders (:mod:`sealbus_broker.door.orders`) on its      open
 open      it has said so on its standard output: bots can come in           died
 died      the process has ended by itself. The relay starts another after   opening; after five
           a pause                                                           deaths ``run`` fails
-closed    ``stop()`` was called: the process answers what has come, and
+closed    ``stop()`` was called: the process answers its logins, and
           ends
 ========= ================================================================= =======================
 
@@ -64,7 +64,7 @@ milliseconds."""
 
 
 class Doorway(Protocol):
-    """What a relay needs of whoever admits its bots."""
+    """The side of a door that a relay uses."""
 
     opened: asyncio.Event
     """Set while bots can come in, as far as is known."""

@@ -74,7 +74,7 @@ WHERE: Final = signal.SIGUSR2
 """The signal that asks a relay where it hangs."""
 
 MOST_FRAMES: Final = 8
-"""How many of the innermost calls the log names. They say what hangs, and the message's way
+"""How many of the innermost calls the log names. They show the place, and the message's way
 there."""
 
 _PIPE_BYTES: Final = 65536

@@ -24,8 +24,7 @@ _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 def prove_parent(header: Header, policy: Policy, verifier: Verifier) -> tuple[Stamp, Parent] | str:
-    """Return the verified stamp of the message from which ``header`` follows, or what is wrong with
-    it."""
+    """Return the verified stamp of the message from which ``header`` follows, or an objection."""
     if header.parent is None:
         return "a parent is required"
     try:
@@ -52,8 +51,7 @@ def unwanted_parent(rule: CauseRule | None, parent: bytes) -> str | None:
 def check_cause(
     rule: CauseRule, bot: BotRule, header: Header, payload: object, now_ms: int, policy: Policy, verifier: Verifier
 ) -> Stamp | str:
-    """Return the parent's stamp if it satisfies ``rule``, else what is missing, without payload
-    values."""
+    """Return the parent's stamp if it satisfies ``rule``, else an objection without its values."""
     proven = prove_parent(header, policy, verifier)
     if isinstance(proven, str):
         return proven

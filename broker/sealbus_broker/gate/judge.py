@@ -35,7 +35,7 @@ looks at the result."""
 KEPT: Final = Rate(per_second=10, burst=1_000)
 """How many records of one bot are kept: all mistakes of a program that is wrong about something.
 Each record is written to disk, as an accepted message is, and the messages of its batch wait
-meanwhile. The first thousand show what a flood is."""
+meanwhile. A flood is known by its first thousand."""
 
 _EXPLAINED: Final = ""
 """The key under which the meters count for :data:`EXPLAINED`: no pattern is empty."""
@@ -92,8 +92,7 @@ def judge(arrival: Arrival, policy: Policy, moment: Moment, verifier: Verifier, 
 def disposition(
     reason: Reason, rule: SubjectRule | None, arrival: Arrival, policy: Policy, now_ms: int, meters: RateMeters
 ) -> Disposition:
-    """Return what becomes of a refused message: as the policy says, within the bot's share of the
-    quarantine.
+    """Return whether a refused message is kept: as the policy says, within its bot's share.
 
     Beyond its share it is dropped. Otherwise one bot's messages would push out the records of
     others. Records beyond :data:`KEPT` are dropped too, because other messages wait while a record
@@ -173,8 +172,8 @@ class Case:
         self.payload: object = None
 
     def named_rule(self) -> SubjectRule | None:
-        """Return the rule that says what becomes of the message, also where no check has come to
-        its subject.
+        """Return the rule that disposes of the message, also where no check has come to its
+        subject.
 
         It is asked only behind the seal. A stranger who names a subject has no say in it.
         """

@@ -63,7 +63,7 @@ class Share:
 
 
 class Disposition(StrEnum):
-    """What becomes of a message that is refused."""
+    """Whether a refused message is kept."""
 
     DROP = "drop"
     """It is counted, and its sender is told."""
@@ -228,8 +228,10 @@ class Policy:
         return self._rules.find(subject)
 
     def disposition(self, reason: Reason, rule: SubjectRule | None = None) -> Disposition:
-        """Return what becomes of a refused message: by the subject, else by the policy, else by its
-        default."""
+        """Return whether a refused message is kept.
+
+        The subject's own choice goes before the policy's, and that before its default.
+        """
         if rule is not None and reason in rule.on_violation:
             return rule.on_violation[reason]
         return self.on_violation.get(reason, self.default_disposition)
@@ -273,7 +275,7 @@ class Policy:
           shelf life of the verdict. A message that is stored later is void.
 
         The sum has three skews of the policy (first arrival, last arrival, ``store-by``) and two
-        between servers (the first store, and what a new leader forgets early).
+        between servers (the first store, and the ids that a new leader forgets early).
         """
         longest = max(self.span_ms(delivery), self._once_ms(delivery))
         shelf_life = shelf_life_ms(live=delivery is Delivery.LIVE)

@@ -2,11 +2,11 @@
 
 ``jsonschema-rs`` judges messages. It takes about a microsecond for a payload. Its regular
 expressions take linear time, so no string can hold them up. A backtracking engine stalls on
-``^(a+)+$`` for as long as the sender likes. Two more choices close what the standard leaves open:
+``^(a+)+$`` for as long as the sender likes. Two more choices close gaps of the standard:
 
 - **Nothing is ever fetched.** A ``$ref`` reaches the folder's own schemas and the standard's
-  metaschemas, which are built in. Otherwise the host of a remote schema would decide what this bus
-  accepts.
+  metaschemas, which are built in. Otherwise the host of a remote schema would decide which messages
+  this bus accepts.
 - **Formats are asserted.** The standard lets ``"format": "date-time"`` mean nothing. Here it is
   checked, and a format that nobody checks is refused when the schema is compiled.
 
@@ -70,7 +70,7 @@ def closed_registry(documents: Mapping[str, Any]) -> Registry:
         ) from None
 
 
-def _refuse(uri: str) -> Any:  # noqa: ARG001  # jsonschema-rs says what it is after
+def _refuse(uri: str) -> Any:  # noqa: ARG001  # jsonschema-rs names it
     raise ValueError("nothing outside the folder is ever fetched")
 
 
@@ -228,7 +228,7 @@ def _explained(errors: Iterable[jsonschema_rs.ValidationError]) -> Iterator[str]
 
 
 def _keywords(error: jsonschema_rs.ValidationError) -> Iterator[str]:
-    """Give the keyword that objects, with what it objects to. There are several for properties."""
+    """Give the keyword that objects, with its object. There are several for properties."""
     keyword = error.kind.name
     if keyword == "falseSchema":  # the schema is false at this place: name the keyword that says so
         last = error.schema_path[-1] if error.schema_path else None

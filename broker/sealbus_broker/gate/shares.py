@@ -3,7 +3,7 @@
 A relay counts the bytes that were stored for the bot, over the time for which the store keeps them.
 Like a rate, a share is asked behind the seal, so each bot uses up its own. The memory is bounded by
 the policy's bots, with a few hundred bytes each. It may be lost: a relay that starts has forgotten
-what was stored before.
+the bytes of earlier messages.
 """
 
 from __future__ import annotations

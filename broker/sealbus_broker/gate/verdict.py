@@ -52,7 +52,7 @@ class Judgment:
     detail: str | None
     """What exactly is violated."""
     disposition: Disposition
-    """What becomes of it if it is refused."""
+    """Whether it is kept if it is refused."""
     judged_at_ms: int
     """The moment of the judgment, which the stamp has."""
     ledger_id: str | None = None

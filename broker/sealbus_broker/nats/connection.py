@@ -82,7 +82,7 @@ async def disconnect(client: HardenedClient) -> None:
 
 
 class Link:
-    """One connection of a relay, from its first attempt on: says in the log what becomes of it."""
+    """One connection of a relay, from its first attempt on: the log has its history."""
 
     def __init__(self, what: str, on_lost: Callable[[], None], on_back: Callable[[], None]) -> None:
         """``what`` it carries, for the log. ``on_lost`` and ``on_back`` are called each time."""
@@ -94,7 +94,7 @@ class Link:
         """Whether the log says already why this attempt fails: nats-py goes on trying."""
 
     async def connect(self, servers: list[str], relay_seed: str, name: str) -> HardenedClient:
-        """Log in, however long that takes; the log says at once what stands in the way."""
+        """Log in, however long that takes; the log says at once why it fails."""
         pause_s = PAUSE_FIRST_S
         while True:
             self._told = False
@@ -126,7 +126,7 @@ class Link:
             self._tell(error)
         else:
             # The text of NATS or of the system may be shown. The text of a mistake in Sealbus may
-            # hold what a message holds.
+            # have a payload in it.
             known = isinstance(error, (NatsError, OSError))
             log.warning(
                 "nats.failed", connection=self._what, error=f"{type(error).__name__}: {error}" if known else kind(error)

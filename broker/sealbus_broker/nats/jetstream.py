@@ -41,7 +41,7 @@ _HINTS: Final[Mapping[int, str]] = {
     10077: "the stream's storage is full or not writable: look at the disk and nats-server's log",
     10065: "another stream already has these subjects: give the bus a NATS account of its own",
 }
-"""What helps, by JetStream's error code."""
+"""Hints, by JetStream's error code."""
 
 
 async def request(

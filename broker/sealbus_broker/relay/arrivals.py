@@ -1,4 +1,4 @@
-"""From the messages of NATS to arrivals: what the gate judges, one by one.
+"""From the messages of NATS to arrivals, which the gate judges one by one.
 
 A NATS message has one envelope, or a bundle of several of the same bot. Each is an arrival of its
 own, and is judged by itself.

@@ -1,4 +1,4 @@
-"""Background work that ends unexpectedly: what the log says of it (ADR 23)."""
+"""The log line about background work that ended unexpectedly (ADR 23)."""
 
 from __future__ import annotations
 

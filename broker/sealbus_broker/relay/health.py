@@ -101,7 +101,7 @@ class Problem:
     what: str
     """A sentence that names it."""
     hint: str
-    """What helps."""
+    """The step that helps."""
 
 
 class Health:

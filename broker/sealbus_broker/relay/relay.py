@@ -228,7 +228,7 @@ class Relay:
         bus_key = self._secrets.bus
         journal = Journal(nc)
         await journal.open()
-        # One set of meters: what services store counts against the same shares as messages.
+        # One set of meters: the answers of services count against the same shares as messages.
         meters = RateMeters()
         services = ServiceRouter(
             nc=nc,
@@ -344,7 +344,7 @@ class Relay:
         :data:`LOST_S`."""
 
         async def finish() -> None:
-            # In this order nothing new comes in behind what is being finished: no session, then no
+            # In this order nothing new comes in behind the work in hand: no session, then no
             # message, then no request. The flush sends the last receipts.
             await door.stop()
             await asyncio.wait(working)

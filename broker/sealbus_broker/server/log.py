@@ -40,7 +40,7 @@ _HINTS: Final = (
     ("read-only file system", "the bus folder cannot be written: make it writable, or use another"),
     ("permission denied", "the bus folder belongs to somebody else: give it to the user that runs sealbus"),
 )
-"""What helps, by the words of nats-server or of the system."""
+"""Hints, by the words of nats-server or of the system."""
 
 _SERIOUS: Final = re.compile(r"\[(?:ERR|FTL)\]|^nats-server: |JetStream out of")
 """The lines that say why a server ended."""

@@ -191,7 +191,7 @@ class ServiceRouter:
             log.warning("request.failed", subject=header.subject, bot=bot, error=type(error).__name__)
             answer = Answer.error(question, UNAVAILABLE, "the relay cannot reach JetStream; try again")
         except Exception as error:  # noqa: BLE001  # a mistake in Sealbus, of any type
-            # Only its kind: the text of a mistake may hold what a message holds.
+            # Only its kind: the text of a mistake may have a payload in it.
             _tell_mistake(header.subject, bot, error)
             answer = Answer.error(question, NOT_SERVED, "the relay made a mistake; its log says more")
         else:
