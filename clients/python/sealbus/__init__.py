@@ -9,7 +9,7 @@ A bot, whole::
 
     @bot.subscribe("orders.placed")              # durable: at least once, also what came while away
     async def reserve(message: Message) -> None:
-        order = message.payload                  # sealed by message.bot, granted, and valid against its schema
+        order = message.payload                  # sealed by message.bot, granted, of its schema
         await bot.publish(
             "stock.reserved",
             {"order_id": order["order_id"], "lines": order["items"]},
@@ -21,7 +21,7 @@ A bot, whole::
     async def level(message: Message) -> dict:
         return {"sku": message.payload["sku"], "available": 7}
 
-    asyncio.run(bot.run())                       # until SIGINT or SIGTERM; finishes what it has begun
+    asyncio.run(bot.run())                       # until SIGINT or SIGTERM; ends its work first
 
 ``bot.publish`` returns the relay's sealed verdict, or raises :class:`Refused` with its reason.
 """

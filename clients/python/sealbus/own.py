@@ -1,7 +1,7 @@
-"""The bus's own subjects (``sealbus.…``): their names, and how much and how often one bot may ask of them.
+"""The bus's own subjects (``sealbus.…``): their names, and the rate of each for one bot.
 
-Every bot may ask, so these numbers are all that keeps one bot from using up the relays for the others. They are part of the protocol: a
-client keeps to them unasked, and waits for its turn instead of being refused.
+Every bot may ask. Only these numbers keep one bot from using up the relays for the others. They are
+part of the protocol: a client keeps to them by itself, and waits for its turn.
 """
 
 from __future__ import annotations
@@ -19,26 +19,33 @@ QUARANTINE_LIST: Final = "sealbus.quarantine.list"
 QUARANTINE_SHOW: Final = "sealbus.quarantine.show"
 
 UNDELIVERABLE: Final = "undeliverable"
-"""Why the quarantine keeps a message that was accepted, and that a subscriber gave up. It is no verdict,
-and so no :class:`~sealbus.protocol.reason.Reason`."""
+"""The record of a message that was accepted, and that a subscriber gave up.
+
+It is no verdict, and so no :class:`~sealbus.protocol.reason.Reason`.
+"""
 
 UNJUDGEABLE: Final = "unjudgeable"
-"""Why the quarantine keeps a message that ended the relays that judged it. It has no verdict either."""
+"""The record of a message that ended the relays that judged it. It has no verdict either."""
 
 RECORD_REASONS: Final = (*(reason.value for reason in Reason), UNDELIVERABLE, UNJUDGEABLE)
-"""Each reason that a record of the quarantine may have. An operator may ask for the records of one."""
+"""Each reason that a record of the quarantine may have.
+
+An operator may ask for the records of one reason.
+"""
 
 OWN_BYTES: Final = 512
-"""Largest payload of a request to the bus itself: the longest that the schemas allow has under 400 bytes."""
+"""Largest payload of a request to the bus itself. The schemas allow less than 400 bytes."""
 
 _RATES: Final = {
-    # A process asks once when it connects, and at most every 5 s when the policy changes. 128 processes of a bot may begin at once.
+    # A process asks when it connects, and at most every 5 s when the policy changes. 128 processes
+    # of a bot may begin at once.
     GRANTS: Rate(5, 128),
-    # Four sessions' worth of durable subscriptions at once. JetStream takes some milliseconds for each.
+    # The durable subscriptions of four sessions at once. Each takes JetStream some milliseconds.
     SUBSCRIBE: Rate(50, 128),
-    # A subscriber whose messages all fail parks each after its last attempt. Each is written to disk.
+    # A subscriber whose messages all fail parks each after its last attempt. Each goes to disk.
     PARK: Rate(100, 100),
-    # Operators: a page or a removal after the other, as fast as a terminal shows them. Answers have up to 256 KiB.
+    # Operators ask for one page or removal after the other, as fast as a terminal shows them.
+    # Answers have up to 256 KiB.
     SUBSCRIPTIONS_LIST: Rate(20, 40),
     SUBSCRIPTIONS_REMOVE: Rate(100, 100),
     QUARANTINE_LIST: Rate(20, 40),
