@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import click
-import nacl.signing
 import pytest
 
-from sealbus.protocol.delivery import open_delivery, pack_delivery, split_delivery
-from sealbus.protocol.envelope import Envelope, Parent
 from sealbus.protocol.limits import (
     LEAST_VALUES,
     MAX_NAME_CHARS,
@@ -24,10 +18,7 @@ from sealbus.protocol.limits import (
     NONCE_LIFE_MS,
     SHELF_LIFE_MS,
 )
-from sealbus.protocol.seal import Context, Seal, Verifier, verify_connect
-from sealbus.protocol.stamp import open_stamp, seal_stamps
 from sealbus.protocol.subjects import check_name, check_pattern, check_subject
-from sealbus.sending.matching import check_answer
 from sealbus_broker.cli.main import cli
 from sealbus_broker.gate.policy import WINDOW_MARGIN_MS, Limits, Policy
 from sealbus_broker.policy.bus_file import MAX_BUS_KEYS, MAX_SERVERS, read_bus_file
@@ -42,7 +33,7 @@ from sealbus_broker.policy.schema_work import BUDGET, BYTE_BUDGET
 from sealbus_broker.policy.tree import Node, Place
 from tests.docs.lists import items
 from tests.docs.named import is_there
-from tests.docs.tables import BLOCK, DOCS, PARTS, keys, made
+from tests.docs.tables import BLOCK, DOCS, PARTS, made
 
 ROOT = DOCS.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
@@ -337,115 +328,3 @@ def test_bus_toml_is_described_and_its_example_loads(folder: Path) -> None:
     (folder / "bus.toml").write_text("zzzzzz = 1\n")
     (folder / "policy.yaml").write_text("version: 1\n")
     assert described_fields("bus.toml") == known_fields(folder, "bus.toml", "1")
-
-
-def hexes(block: str) -> dict[str, bytes]:
-    """The values of an example, by name, as a reader of the document finds them."""
-    found: dict[str, str] = {}
-    name = ""
-    for line in block.splitlines():
-        if re.fullmatch(r" *\S.{15} ?[0-9a-f]+", line) or re.fullmatch(r" {16,}[0-9a-f]+", line):
-            name = line[:16].strip() or name
-            found[name] = found.get(name, "") + line[16:].strip()
-    return {name: bytes.fromhex(text) for name, text in found.items() if len(text) % 2 == 0}
-
-
-@pytest.fixture(scope="module")
-def protocol() -> dict[str, str]:
-    return parts((DOCS / "protocol.md").read_text())
-
-
-def test_the_example_of_a_batch_verifies(protocol: dict[str, str]) -> None:
-    told = hexes(protocol["example-seal"])
-    for thing in (b"a", b"b", b"c"):
-        seal = Seal.decode(told["key"] + told["signature"] + told[f"sides, steps {thing.decode()}"])
-        assert seal.root(thing) == told["root"]
-        assert Verifier().holds(Context.ENVELOPE, seal, thing)
-        assert not Verifier().holds(Context.ENVELOPE, seal, b"d")
-
-
-def test_the_worked_example_verifies(protocol: dict[str, str]) -> None:
-    told = hexes(protocol["example"])
-    bot, bus, _ = keys()
-    envelope = Envelope.decode(told["envelope"])
-    assert envelope.digest == told["digest"]
-    assert envelope.payload == told["payload"]
-    assert envelope.seal.key == bot.public.raw
-    assert Verifier().holds(Context.ENVELOPE, envelope.seal, envelope.signed)
-    assert split_delivery(told["delivery"]) == (told["envelope"], told["sealed stamp"])
-    stamp = open_stamp(told["sealed stamp"], frozenset({bus.public.raw}), Verifier())
-    assert stamp.encode() == told["body"]
-    assert (stamp.envelope, stamp.subject, stamp.nonce) == (envelope.digest, "orders.placed", envelope.header.nonce)
-
-
-def test_the_worked_answer_verifies(protocol: dict[str, str]) -> None:
-    told = hexes(protocol["example-answer"])
-    _, bus, _ = keys()
-    trusted = frozenset({bus.public.raw})
-    request = Envelope.decode(told["request"])
-    stamp = open_stamp(told["its stamp"], trusted, Verifier())
-    assert (stamp.envelope, stamp.position) == (request.digest, None)
-    answer = Envelope.decode(told["answer"])
-    assert answer.header.parent == told["parent"] == Parent(told["its stamp"]).encode()
-    assert answer.payload == told["payload"]
-    assert f"subject          {answer.header.subject}\n" in protocol["example-answer"]
-    accepted = replace(
-        stamp, envelope=answer.digest, bot="inventory", subject=answer.header.subject, nonce=answer.header.nonce
-    )
-    (sealed,) = seal_stamps(bus, [accepted])
-    message = open_delivery(
-        pack_delivery(told["answer"], sealed), answer.header.subject, bus="shop", bus_keys=trusted, verifier=Verifier()
-    )
-    check_answer(message, request.header, bus_keys=trusted, verifier=Verifier())
-
-
-def test_the_connect_example_verifies(protocol: dict[str, str]) -> None:
-    told = dict(re.findall(r"^(\S+) {2,}(\S.*)$", protocol["example"], re.MULTILINE))
-    bot, _, _ = keys()
-    signature = base64.b64decode(told["sig"], validate=True)
-    assert verify_connect(
-        bot.public.raw, challenge=told["challenge"].encode(), admission=told["auth_token"].encode(), signature=signature
-    )
-
-
-def bin8(data: bytes) -> bytes:
-    return b"\xc4" + bytes([len(data)]) + data
-
-
-def fixstr(text: str) -> bytes:
-    return bytes([0xA0 | len(text)]) + text.encode()
-
-
-def crc16(data: bytes) -> bytes:
-    register = 0
-    for byte in data:
-        register ^= byte << 8
-        for _ in range(8):
-            register = (register << 1 ^ 0x1021 if register & 0x8000 else register << 1) & 0xFFFF
-    return register.to_bytes(2, "little")
-
-
-def test_the_document_alone_is_enough_to_make_the_same_bytes(protocol: dict[str, str]) -> None:
-    """Uses none of our code: only hashes, Ed25519 and the document's own words."""
-    told = hexes(protocol["example"])
-    key = nacl.signing.SigningKey(bytes(range(32)))
-    public = bytes(key.verify_key)
-
-    text = base64.b32encode(b"\xa0" + public + crc16(b"\xa0" + public)).decode().rstrip("=")
-    assert f"bot              {text}" in protocol["example"]
-
-    names = fixstr("shop") + fixstr("order") + fixstr("orders.placed")
-    times = b"\xcf" + (1_764_000_000_000).to_bytes(8, "big") + b"\xcd" + (30_000).to_bytes(2, "big")
-    nonce = (1_764_000_000_000).to_bytes(6, "big") + bytes(range(10))
-    header = b"\x99" + names + bin8(nonce) + times + b"\xc0\xc0\xc0"
-    payload = b"\x82" + fixstr("order_id") + fixstr("ord-1") + fixstr("quantity") + b"\x02"
-    thing = b"\x94\x01" + bin8(header) + bin8(payload)
-    root = hashlib.sha256(b"\x00" + len(thing).to_bytes(8, "big") + thing).digest()
-    signature = key.sign(b"\x00sealbus/1\x00" + b"envelope" + public + root).signature
-    assert thing + bin8(public + signature + b"\x00\x00") == told["envelope"]
-
-    admission = f"sealbus/1 order {text}".encode()
-    thing = b"7XrCz0YqPq4CkA8" + b"\n" + admission
-    root = hashlib.sha256(b"\x00" + len(thing).to_bytes(8, "big") + thing).digest()
-    signature = key.sign(b"\x00sealbus/1\x00" + b"connect\x00" + public + root).signature
-    assert base64.b64encode(signature).decode() in protocol["example"]
