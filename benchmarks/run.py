@@ -182,6 +182,6 @@ async def _latency(it: _Running, what: str, seconds: float) -> Row:
 async def _time(it: _Running, what: str, seconds: float) -> list[float]:
     answer = await it.sender.do("time", takes_s=seconds, what=what, seconds=seconds, size=LATENCY_SIZE)
     taken: list[float] = answer["us"]
-    if what == "send":  # so that the count begins anew
+    if what == "send":  # the count begins again
         await it.receiver.do("wait", takes_s=ARRIVE_S, count=len(taken), seconds=ARRIVE_S)
     return taken

@@ -37,7 +37,7 @@ def json_library(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "orjson", SimpleNamespace(dumps=encode, loads=json.loads))
 
 
-# ---- the real thing ------------------------------------------------------------------------------
+# ---- Sealbus and plain NATS ----------------------------------------------------------------------
 
 
 async def test_sealbus_lets_nothing_through_where_plain_nats_lets_most(tmp_path: Path, json_library: None) -> None:

@@ -194,7 +194,7 @@ def test_what_can_be_awaited_with_a_message_is_a_handler(case: str) -> None:
     assert check_handler(HANDLERS[case]) is HANDLERS[case]
 
 
-# ---- two of the same thing -----------------------------------------------------------------------
+# ---- handlers for one pattern --------------------------------------------------------------------
 
 
 def test_one_place_for_two_handlers_is_refused(bot: Bot) -> None:

@@ -341,7 +341,7 @@ async def test_what_is_cancelled_before_it_begins_is_closed(diary: Diary) -> Non
 
 
 class OneLost(LogWriter):
-    """A writer whose thread meets a mistake of ours at its first line."""
+    """A writer whose thread meets a mistake in our code at its first line."""
 
     met = False
 
@@ -365,7 +365,7 @@ def test_the_thread_of_a_log_goes_on_after_a_mistake() -> None:
 
 
 class Broken(_Writer):
-    """A writer whose thread meets a mistake of ours."""
+    """A writer whose thread meets a mistake in our code."""
 
     def _settled(self, position: int) -> bool:
         if threading.current_thread().name == "sealbus-output":
