@@ -78,7 +78,7 @@ async def test_a_message_that_is_refused_fails_the_measurement() -> None:
     assert short(caught.value) == "ValueError: refused: because"
 
 
-async def test_latencies_are_of_what_was_asked_for_one_at_a_time() -> None:
+async def test_latencies_are_of_one_request_at_a_time() -> None:
     lane = Lane()
     side = SenderSide(lane)
     await side.open({}, 3)
@@ -102,7 +102,7 @@ async def test_a_receiver_waits_for_the_number_sent_and_begins_anew() -> None:
     assert (await side.wait(0, 5))["received"] == 0
 
 
-async def test_what_does_not_come_is_not_waited_for_without_end() -> None:
+async def test_a_wait_for_a_missing_message_ends() -> None:
     inbox = Inbox()
     side = ReceiverSide(inbox)
     await side.open({}, 1)

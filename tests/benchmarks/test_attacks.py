@@ -120,15 +120,15 @@ async def tried(believes: Callable[[str], bool], does: Callable[[Any], None], tm
     return await attempt(Wire(believes), attacker(does), ATTACKS[0], tmp_path)  # type: ignore[arg-type]
 
 
-async def test_what_the_receiver_takes_has_been_let_through(tmp_path: Path) -> None:
+async def test_an_attack_that_the_receiver_takes_was_let_through(tmp_path: Path) -> None:
     assert await tried(lambda _: True, forge, tmp_path) == (True, "")
 
 
-async def test_what_the_receiver_does_not_take_has_been_stopped(tmp_path: Path) -> None:
+async def test_an_attack_that_the_receiver_ignores_was_stopped(tmp_path: Path) -> None:
     assert await tried(lambda what: what == "honest", forge, tmp_path) == (False, "")
 
 
-async def test_what_comes_late_has_been_let_through(tmp_path: Path) -> None:
+async def test_an_attack_that_arrives_late_was_let_through(tmp_path: Path) -> None:
     def later(who: Any) -> None:
         asyncio.get_running_loop().call_later(0.1, forge, who)
 
@@ -258,7 +258,7 @@ async def test_a_tap_passes_on_and_puts_in() -> None:
 # ---- the table -----------------------------------------------------------------------------------
 
 
-def test_the_matrix_tells_what_was_let_through(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_matrix_tells_which_attacks_were_let_through(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [Row(attack.key, attack.what, attack.needs, attack.cases, "wire", False) for attack in ATTACKS]
     rows[0] = replace(rows[0], let_through=True)
     rows[1] = replace(rows[1], let_through=None, note="there is [nothing] to try")

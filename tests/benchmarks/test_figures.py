@@ -82,7 +82,7 @@ def goal(result: dict[str, object], start: str) -> dict[str, object]:
     return row
 
 
-def test_goals_are_judged_by_what_was_measured() -> None:
+def test_goals_are_judged_by_the_measurements() -> None:
     result = {
         "summary": summarise(THROUGHPUT, LATENCY, VERIFY),
         "relaycost": {"single": {"median": 2.1, "low": 1.9, "high": 2.2}, "burst": 0.6},
@@ -101,7 +101,7 @@ def test_goals_are_judged_by_what_was_measured() -> None:
     assert {start: goal(result, start)["verdict"] for start in verdicts} == verdicts
 
 
-def test_the_worse_of_one_pair_and_ten_is_what_counts() -> None:
+def test_the_worse_of_one_pair_and_ten_counts() -> None:
     rows = [
         *(throughput(0, "sealbus", 1000.0, pairs=pairs) for pairs in (1, 10)),
         throughput(0, "jetstream", 1500.0),

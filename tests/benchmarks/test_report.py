@@ -60,13 +60,13 @@ def test_a_failed_peer_is_in_the_table_with_its_own_error() -> None:
     assert "| uagents | 1 | 1 | sender: [Errno 98] address [red]in use |" in lines
 
 
-def test_what_failed_and_is_no_peer_is_only_among_what_failed() -> None:
+def test_a_failure_of_no_peer_is_only_among_the_failures() -> None:
     failed = [{"peer": "scaling", "error": "no relay"}]
     lines = [line for line in shown(result(failed=failed)) if "scaling" in line]
     assert lines == ["| scaling | – | – | no relay |"]
 
 
-def test_attacks_are_a_matrix_of_what_each_peer_lets_through() -> None:
+def test_attacks_are_a_matrix_with_the_outcome_for_each_peer() -> None:
     replay = {"attack": "replay", "what": "an order, once more", "needs": "the network"}
     lack = {"attack": "revoked", "what": "an order under a revoked key", "needs": "the key"}
     other = {"attack": "schema", "what": "an order of another form", "needs": "the key"}

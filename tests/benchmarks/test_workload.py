@@ -41,7 +41,7 @@ def test_a_size_that_cannot_be_had_is_refused() -> None:
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_the_schema_refuses_what_is_no_order(change: dict[str, Any]) -> None:
+def test_the_schema_refuses_an_invalid_order(change: dict[str, Any]) -> None:
     assert not SCHEMA.is_valid({**order(1, 1024), **change})
 
 

@@ -43,7 +43,7 @@ def test_publish_prints_why_it_was_refused(hello: RunningBus) -> None:
     assert (done.returncode, done.stdout) == (0, "refused: schema\n"), done.stderr
 
 
-def test_subscribe_prints_what_is_published(hello: RunningBus, tmp_path: Path) -> None:
+def test_subscribe_prints_the_published_messages(hello: RunningBus, tmp_path: Path) -> None:
     heard = tmp_path / "heard"
     with heard.open("wb") as output:
         process = subprocess.Popen(

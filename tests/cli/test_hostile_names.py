@@ -138,14 +138,14 @@ def test_every_command_is_tried() -> None:
 
 
 @pytest.mark.parametrize("arguments", [one for calls in OFFLINE.values() for one in calls], ids=ascii)
-def test_what_a_folder_holds_is_shown_escaped(places: dict[str, str], tmp_path: Path, arguments: list[str]) -> None:
+def test_the_content_of_a_folder_is_shown_escaped(places: dict[str, str], tmp_path: Path, arguments: list[str]) -> None:
     if BAD + "/new" in arguments:
         (tmp_path / BAD).mkdir()
     check(sealbus(*(places.get(word.strip("{}"), word) for word in arguments), cwd=tmp_path))
 
 
 @pytest.mark.parametrize("arguments", [one for calls in ONLINE.values() for one in calls], ids=ascii)
-def test_what_bots_say_is_shown_escaped(bus: RunningBus, record: str, arguments: list[str]) -> None:
+def test_the_messages_of_bots_are_shown_escaped(bus: RunningBus, record: str, arguments: list[str]) -> None:
     check(bus.run(*(record if word == "{record}" else word for word in arguments)))
 
 
@@ -172,7 +172,7 @@ def _read(terminal: int) -> bytes:
 
 
 @pytest.mark.parametrize("own", ["\x1b[31m", "\x1b[0m", "\x1b[1m", "\r\x1b[K", "a\tb\n", "é\U0001f600"])
-def test_what_a_command_says_itself_is_left_alone(own: str) -> None:
+def test_the_own_text_of_a_command_is_left_alone(own: str) -> None:
     assert harmless(own) == own
 
 

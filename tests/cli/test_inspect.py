@@ -131,7 +131,7 @@ def test_a_changed_envelope_and_bytes_that_are_none(tmp_path: Path) -> None:
     assert (code, told.startswith("encoding: ")) == (3, True)
 
 
-def test_what_travels_together_is_taken_apart(tmp_path: Path) -> None:
+def test_a_bundle_is_taken_apart(tmp_path: Path) -> None:
     one, two = (envelope(nonce=bytes(15) + bytes([at])) for at in range(2))
     data = pack_together([one, two.replace(b"orders.placed", b"orders.forged")])
     told = ["2: bad-seal: the signature does not hold over these bytes"]

@@ -29,7 +29,7 @@ JSON = st.recursive(
 
 
 @given(JSON, st.booleans())
-def test_what_json_writes_is_read(value: Any, ascii_only: bool) -> None:
+def test_everything_that_json_writes_is_read(value: Any, ascii_only: bool) -> None:
     assert parse_json(json.dumps(value, ensure_ascii=ascii_only)) == value
 
 
@@ -128,6 +128,6 @@ def test_a_line_without_end_is_not_read_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("file", "said"), [("nowhere", "No such file"), (".", "directory"), ("a\0b", "not a path")])
-def test_what_cannot_be_read_is_named(file: str, said: str) -> None:
+def test_a_file_that_cannot_be_read_is_named(file: str, said: str) -> None:
     with pytest.raises(InputFailed, match=said):
         read(file)

@@ -33,7 +33,7 @@ def test_letters_are_shown(text: str) -> None:
     ],
     ids=lambda char: f"U+{ord(char):04X}",
 )
-def test_what_steers_or_hides_is_escaped(char: str) -> None:
+def test_a_character_that_steers_or_hides_is_escaped(char: str) -> None:
     assert char not in readable(f"a{char}b")
     assert char not in readable_json(f"a{char}b")
 

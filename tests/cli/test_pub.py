@@ -180,7 +180,7 @@ async def stored_ingress(bus: RunningBus) -> int:
         await disconnect(nc)
 
 
-async def test_what_is_stopped_without_verdict_is_named(tmp_path: Path) -> None:
+async def test_a_line_that_is_stopped_without_verdict_is_named(tmp_path: Path) -> None:
     """The relay stands still when the signal comes, and a message is on its way to it."""
     with running_bus(tmp_path) as bus:
         process = bus.start(
@@ -274,7 +274,7 @@ def test_a_signal_ends_it_while_it_waits_for_a_line(hello: RunningBus, number: s
     assert "Traceback" not in err.decode()
 
 
-def test_what_was_interrupted_is_gone_on_with(hello: RunningBus, tmp_path: Path) -> None:
+def test_an_interrupted_run_is_continued_by_the_next(hello: RunningBus, tmp_path: Path) -> None:
     """The two runs together send each line once."""
     file = tmp_path / "f"
     file.write_text("".join(f'{{"text": "{number}"}}\n' for number in range(1, 6_001)))

@@ -25,7 +25,7 @@ class TestInit:
         assert "bus.toml" not in (made / ".gitignore").read_text()
 
     @pytest.mark.parametrize("server", ["127.0.0.1:4222", "http://x", "nats://user:hunter2@x", "nats://", "ws://x"])
-    def test_refuses_what_is_no_address(self, tmp_path: Path, server: str) -> None:
+    def test_refuses_an_invalid_address(self, tmp_path: Path, server: str) -> None:
         told = quickly("init", "mybus", "--server", server, cwd=tmp_path)
         assert (told.code, "like nats://127.0.0.1:4222" in told.err) == (2, True)
         assert "hunter2" not in told.err

@@ -84,7 +84,7 @@ def test_rm_removes_one(hello: RunningBus) -> None:
     assert name not in listed(hello)
 
 
-def test_rm_of_what_is_not_there_says_no(hello: RunningBus) -> None:
+def test_rm_of_a_missing_subscription_says_no(hello: RunningBus) -> None:
     ran = hello.run("subscriptions", "rm", "listener_aaaaaaaaaaaaaaaa", "--yes")
     assert (ran.code, "there is no durable subscription" in ran.err) == (3, True)
     assert "subscriptions ls" in ran.err

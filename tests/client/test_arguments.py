@@ -182,7 +182,7 @@ HANDLERS = {
 
 
 @pytest.mark.parametrize("case", NOT_HANDLERS)
-def test_what_cannot_handle_is_refused_where_it_is_given(bot: Bot, case: str) -> None:
+def test_an_invalid_handler_is_refused_where_it_is_given(bot: Bot, case: str) -> None:
     for decorate in (bot.subscribe("a.b"), bot.subscribe("a.c", live=True), bot.reply("a.d")):
         with pytest.raises(InvalidInput) as refused:
             decorate(NOT_HANDLERS[case])  # type: ignore[type-var]
@@ -190,7 +190,7 @@ def test_what_cannot_handle_is_refused_where_it_is_given(bot: Bot, case: str) ->
 
 
 @pytest.mark.parametrize("case", HANDLERS)
-def test_what_can_be_awaited_with_a_message_is_a_handler(case: str) -> None:
+def test_an_awaitable_call_with_a_message_is_a_handler(case: str) -> None:
     assert check_handler(HANDLERS[case]) is HANDLERS[case]
 
 

@@ -17,7 +17,7 @@ def test_no_attempt_is_too_late_for_a_pause() -> None:
     assert [delay_s(attempt) for attempt in (1025, 10**9)] == [RETRY_MOST_S] * 2
 
 
-def test_what_is_given_back_at_once_names_no_pause() -> None:
+def test_a_message_given_back_at_once_names_no_pause() -> None:
     assert (nak(), nak(1.5)) == (b"-NAK", b'-NAK {"delay": 1500000000}')
 
 
@@ -26,7 +26,7 @@ async def test_the_last_attempt_is_the_last() -> None:
     assert [attempts.failed(1, attempt) for attempt in (1, 2, 3, 4)] == [1, 2, None, None]
 
 
-async def test_what_was_given_back_was_no_attempt() -> None:
+async def test_giving_a_message_back_is_no_attempt() -> None:
     attempts = Attempts(10)
     attempts.gave_back(7)
     attempts.gave_back(7)

@@ -18,7 +18,9 @@ def test_clocks_that_agree_show_no_difference_at_any_delay(sealed: int, before: 
 
 
 @given(MOMENT, WAIT, WAIT, st.integers(-(10**9), 10**9))
-def test_what_is_said_is_never_more_than_the_difference(sealed: int, before: int, after: int, behind: int) -> None:
+def test_the_shown_difference_is_never_more_than_the_real_one(
+    sealed: int, before: int, after: int, behind: int
+) -> None:
     judged = sealed + before + behind  # by the bus's clock
     said = behind_ms(judged, sealed, sealed + before + after)
     assert abs(said) <= abs(behind)

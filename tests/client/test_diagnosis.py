@@ -92,7 +92,7 @@ async def test_nobody_listens_at_any_address_of_a_name() -> None:
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-async def test_what_a_server_does_is_told(talk: Talk, said: str) -> None:
+async def test_the_behaviour_of_a_server_is_told(talk: Talk, said: str) -> None:
     failed = await meeting(talk)
     assert said in failed.what
     assert failed.hint

@@ -59,7 +59,7 @@ async def test_frames_arrive_as_they_were_meant(scene: Scene) -> None:
     await client.close()
 
 
-async def test_what_is_unsubscribed_is_heard_no_more_and_not_kept(scene: Scene) -> None:
+async def test_an_ended_subscription_hears_and_keeps_nothing(scene: Scene) -> None:
     client, heard = await a_client(scene), list[bytes]()
     one = await client.subscribe_direct("x", lambda *message: heard.append(message[3]))
     await client.subscribe_direct("x", lambda *message: heard.append(message[3].upper()))
@@ -161,7 +161,7 @@ async def test_a_connection_reset_during_a_write_is_closed_and_says_so() -> None
             await told.wait()
 
 
-async def test_what_a_server_does_not_read_does_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bytes_that_a_server_does_not_read_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "UNSENT_BYTES", 100_000)
     monkeypatch.setattr(journal, "QUIET_S", 0.0)
     for pause in ("ACK_TIMEOUT_S", "RETRY_FIRST_S", "RETRY_MOST_S"):

@@ -194,7 +194,7 @@ async def test_an_aborted_connection_is_closed_at_once(
     [(HardenedClient, [b"SUB", b"PING"]), (Client, [b"PING", b"SUB"])],
     ids=["hardened", "control: plain nats-py"],
 )
-async def test_when_a_flush_returns_what_came_before_has_arrived(kind: type[Client], order: list[bytes]) -> None:
+async def test_after_a_flush_all_earlier_messages_have_arrived(kind: type[Client], order: list[bytes]) -> None:
     listener, client = Listener(), kind()
     async with listening(listener.serve) as port:
         await client.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False)
@@ -237,6 +237,6 @@ def test_status_and_headers() -> None:
 
 
 @pytest.mark.parametrize("line", [b"MSG a\r\n", b"MSG a b 1\r\n", b"HMSG a 1 2\r\n", b"WHAT\r\n", b"x" * 70_000])
-def test_what_no_nats_server_sends_ends_the_connection(line: bytes) -> None:
+def test_a_line_of_no_nats_server_ends_the_connection(line: bytes) -> None:
     with pytest.raises(ProtocolError):
         hear([line])

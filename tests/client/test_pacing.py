@@ -89,7 +89,7 @@ async def sent(rate: Rate, count: int) -> Sent:
 
 
 @pytest.mark.parametrize("rate", [Rate(500, 100), Rate(200, 20), Rate(2000, 4), Rate(20, 2)], ids=str)
-def test_what_is_submitted_at_once_is_sent_within_the_rate(rate: Rate) -> None:
+def test_items_submitted_at_once_are_sent_within_the_rate(rate: Rate) -> None:
     async def scene() -> None:
         seen = await sent(rate, int(rate.burst + rate.per_second / 2))
         assert seen.items == sorted(seen.items)
@@ -120,7 +120,7 @@ def test_a_burst_goes_at_once() -> None:
     run(scene())
 
 
-def test_what_is_given_up_takes_no_turn() -> None:
+def test_an_item_that_is_given_up_takes_no_turn() -> None:
     async def scene() -> None:
         seen = Sent(Rate(50, 1), wanted=2)
         pace = Pace(seen.rate, seen.take, Supervisor("test"))
@@ -135,7 +135,7 @@ def test_what_is_given_up_takes_no_turn() -> None:
     run(scene())
 
 
-def test_what_was_refused_goes_before_what_was_not_sent() -> None:
+def test_a_refused_item_goes_before_an_unsent_one() -> None:
     async def scene() -> None:
         seen = Sent(Rate(100, 1), wanted=4)
         pace = Pace(seen.rate, seen.take, Supervisor("test"))

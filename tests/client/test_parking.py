@@ -71,7 +71,7 @@ async def test_a_message_that_is_not_parked_goes_back(stops: bool, answer: bytes
     assert (relay.answers, relay.ends) == ([answer], [False])
 
 
-async def test_a_stop_gives_back_what_the_relay_has_not_parked(
+async def test_a_stop_gives_back_messages_that_are_not_parked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "PARKED_S", 0.0)

@@ -137,7 +137,7 @@ def sent(payload: object) -> Any:
     ],
     ids=repr,
 )
-def test_what_is_sent(payload: object, seen: object) -> None:
+def test_each_type_has_its_encoding(payload: object, seen: object) -> None:
     assert sent(payload) == seen
 
 
@@ -171,7 +171,7 @@ def test_a_fault_has_its_place_and_no_value(payload: object, place: str, what: s
     assert refused.value.hint
 
 
-def test_what_contains_itself_is_refused() -> None:
+def test_a_value_that_contains_itself_is_refused() -> None:
     loop: list[Any] = []
     loop.append(loop)
     with pytest.raises(InvalidInput, match=f"nesting deeper than {MAX_DEPTH}"):
@@ -250,19 +250,19 @@ PLAIN_ORDER = sent(ORDER)
         ({"more": 1}, "/more: unknown to Order"),
     ],
 )
-def test_what_does_not_fit_is_named_by_its_place(change: dict[str, Any], said: str) -> None:
+def test_a_value_that_does_not_fit_is_named_by_its_place(change: dict[str, Any], said: str) -> None:
     with pytest.raises(Malformed) as refused:
         read({**PLAIN_ORDER, **change}, Order)
     assert refused.value.what == f"the payload is no Order: {said}"
 
 
-def test_a_union_names_what_was_expected() -> None:
+def test_a_union_names_the_expected_classes() -> None:
     with pytest.raises(Malformed, match=r"/shapes/0: expected Circle or Square"):
         read({"shapes": [{"width": 1}]}, Drawing)
 
 
 @pytest.mark.parametrize("payload", [None, [], "x", 1])
-def test_what_is_no_map_is_no_order(payload: object) -> None:
+def test_a_value_that_is_no_map_is_no_order(payload: object) -> None:
     with pytest.raises(Malformed, match=r"\(root\): expected a map"):
         read(payload, Order)
 
@@ -275,7 +275,7 @@ def test_a_model_names_places_and_no_values() -> None:
     )
 
 
-def test_what_a_class_itself_refuses_is_told_without_the_value() -> None:
+def test_a_refusal_by_the_class_is_told_without_the_value() -> None:
     with pytest.raises(Malformed, match=r"\(root\): Even does not take it \(ValueError\)") as refused:
         read({"number": 3}, Even)
     assert isinstance(refused.value.__cause__, ValueError)

@@ -130,7 +130,7 @@ async def test_a_refused_live_message_may_go_to_another_server(publisher: Publis
     task.cancel()
 
 
-async def test_what_is_older_than_the_ledger_gets_another_nonce(publisher: Publisher, wire: Wire) -> None:
+async def test_a_message_older_than_the_ledger_gets_another_nonce(publisher: Publisher, wire: Wire) -> None:
     """A ledger that began after the first attempt refuses each attempt with its nonce."""
     told: list[bytes] = []
     publish = partial(publisher.publish, HEADER, b"", live=False, timeout_s=PATIENCE_S)
@@ -148,7 +148,7 @@ async def test_what_is_older_than_the_ledger_gets_another_nonce(publisher: Publi
 @pytest.mark.parametrize(
     ("detail", "is_answered"), [(OLDER_THAN_LEDGER, False), ("waited 2001 ms; at most 2000", True)]
 )
-async def test_what_may_be_accepted_yet_keeps_its_nonce(
+async def test_a_message_that_may_yet_be_accepted_keeps_its_nonce(
     publisher: Publisher,
     wire: Wire,
     monkeypatch: pytest.MonkeyPatch,
@@ -212,7 +212,7 @@ async def test_without_a_verdict_the_outcome_is_unresolved(publisher: Publisher,
 
 
 @pytest.mark.parametrize("case", ["another envelope", "another key", "the other ingress", "garbage"])
-async def test_what_is_not_a_receipt_for_this_is_ignored(publisher: Publisher, wire: Wire, case: str) -> None:
+async def test_bytes_that_are_no_receipt_for_this_are_ignored(publisher: Publisher, wire: Wire, case: str) -> None:
     task = publishing(publisher)
     envelope = await wire.sent.get()
     if case == "another envelope":
@@ -228,7 +228,7 @@ async def test_what_is_not_a_receipt_for_this_is_ignored(publisher: Publisher, w
     assert (await task).verdict is Verdict.ACCEPTED
 
 
-async def test_a_receipt_counts_among_others_whatever_they_are(publisher: Publisher, wire: Wire) -> None:
+async def test_a_receipt_counts_among_any_other_receipts(publisher: Publisher, wire: Wire) -> None:
     task = publishing(publisher)
     digest = hashlib.sha256(await wire.sent.get()).digest()
     sealed = seal_stamps(BUS, [accepting(publisher, digest), accepting(publisher, bytes(32))])
@@ -272,7 +272,7 @@ def accepting(publisher: Publisher, digest: bytes) -> Stamp:
     )
 
 
-async def test_what_could_not_be_sent_for_long_is_sent_once(
+async def test_a_message_that_waited_long_to_be_sent_is_sent_once(
     publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publishing_module, "RETRY_FIRST_S", 0.01)
@@ -314,7 +314,7 @@ async def test_an_answer_about_something_else_is_not_looked_at(
     assert (await task).envelope == digest
 
 
-async def test_what_is_given_up_before_it_could_be_sent_is_not_kept(publisher: Publisher, wire: Wire) -> None:
+async def test_a_message_given_up_before_it_was_sent_is_not_kept(publisher: Publisher, wire: Wire) -> None:
     wire.up.clear()
     with pytest.raises(Unresolved):
         await publishing(publisher, 0.05)
@@ -333,7 +333,7 @@ async def test_a_message_without_verdict_is_sent_again_on_reconnect(
     assert (await task).envelope == hashlib.sha256(again).digest() != hashlib.sha256(lost).digest()
 
 
-async def test_what_waits_for_its_turn_is_not_sent_by_a_new_connection(publisher: Publisher, wire: Wire) -> None:
+async def test_a_new_connection_sends_no_message_that_waits_its_turn(publisher: Publisher, wire: Wire) -> None:
     slow = Declared(
         "orders.placed",
         live=False,

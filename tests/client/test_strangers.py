@@ -77,7 +77,7 @@ async def test_doubt_ends_when_another_message_gets_a_real_receipt(publisher: Pu
 
 
 @pytest.mark.parametrize("wrong", ["subject", "envelope", "seal", "garbage"])
-async def test_what_is_no_receipt_of_ours_is_ignored(publisher: Publisher, wire: Wire, wrong: str) -> None:
+async def test_a_receipt_that_does_not_fit_is_ignored(publisher: Publisher, wire: Wire, wrong: str) -> None:
     task = publish(publisher, timeout_s=2 * GRACE_S)
     envelope = await wire.sent.get()
     good = receipt(envelope, OTHER)

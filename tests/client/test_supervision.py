@@ -266,7 +266,7 @@ async def test_an_error_in_the_pause_changes_nothing(
 
 @pytest.mark.parametrize("ends", [SystemExit, KeyboardInterrupt])
 @pytest.mark.parametrize("how", ["keep", "must", "piece", "later"])
-def test_what_ends_the_process_ends_it(ends: type[BaseException], how: str) -> None:
+def test_an_exception_that_ends_the_process_ends_it(ends: type[BaseException], how: str) -> None:
     async def work() -> None:
         raise ends(5)
 
@@ -288,7 +288,7 @@ def test_what_ends_the_process_ends_it(ends: type[BaseException], how: str) -> N
         asyncio.run(main())
 
 
-async def test_what_runs_beside_a_block_ends_with_it() -> None:
+async def test_work_beside_a_block_ends_with_it() -> None:
     ended: list[str] = []
 
     async def note(name: str) -> None:
@@ -314,7 +314,7 @@ def test_a_kind_says_where_and_not_what() -> None:
     assert SECRET not in said
 
 
-async def test_what_is_cancelled_twice_over_ends(diary: Diary) -> None:
+async def test_work_that_is_cancelled_twice_ends(diary: Diary) -> None:
     """Python 3.11's ``wait_for()`` may swallow a cancellation."""
     swallowed: list[bool] = []
 
@@ -333,7 +333,7 @@ async def test_what_is_cancelled_twice_over_ends(diary: Diary) -> None:
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-async def test_what_is_cancelled_before_it_begins_is_closed(diary: Diary) -> None:
+async def test_work_that_is_cancelled_before_it_begins_is_closed(diary: Diary) -> None:
     diary.supervisor.must("a", lasting())
     diary.supervisor.piece("b", lasting())
     await diary.supervisor.close()

@@ -22,7 +22,7 @@ def test_a_fast_handler_has_a_reserve() -> None:
 
 
 @given(st.integers(1, 200), st.integers(0, 300))
-def test_the_reserve_grows_with_what_was_handled(concurrency: int, handled: int) -> None:
+def test_the_reserve_grows_with_the_handled_messages(concurrency: int, handled: int) -> None:
     """A bot that stops after a few messages has fetched a few more than it handled."""
     window = Window(concurrency)
     for _ in range(handled):
@@ -51,7 +51,7 @@ def test_one_slow_call_is_remembered_for_a_while() -> None:
 
 
 @given(st.integers(1, 1024), st.lists(TIMES, max_size=50))
-def test_what_is_in_hand_begins_in_time(concurrency: int, times: list[float]) -> None:
+def test_messages_in_hand_begin_in_time(concurrency: int, times: list[float]) -> None:
     """At the slowest recent pace all of them begin in time, or they are as few as the calls."""
     window = Window(concurrency)
     for time in times:

@@ -195,7 +195,7 @@ async def test_the_log_says_who_came_and_who_was_refused_and_no_secret(scene: Sc
     assert scene.keys["order"].seed_text not in told
 
 
-async def test_whoever_never_logs_in_is_hung_up_on(scene: Scene) -> None:
+async def test_a_connection_without_login_is_hung_up_on(scene: Scene) -> None:
     """Otherwise a stranger could hold all of a server's connections at no cost."""
     reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(scene.url).port)
     async with asyncio.timeout(PATIENCE_S):
@@ -288,7 +288,7 @@ class Forger:
         return claims
 
 
-async def test_no_login_may_publish_what_the_server_asks(scene: Scene) -> None:
+async def test_no_login_may_publish_the_request_of_the_server(scene: Scene) -> None:
     with capture_logs() as logs:
         await scene.relay.publish(CALLOUT_SUBJECT, Forger(scene).token().encode(), reply="inbox.order.x")
         await until(lambda: bool(scene.complaints), "NATS complains")

@@ -60,7 +60,7 @@ async def test_all_bots_together_have_a_bound(monkeypatch: pytest.MonkeyPatch) -
     assert [queue.put(str(bot), 4, bench.work("")) for bot in range(5, 8)] == [True, False, False]
 
 
-async def test_what_was_done_makes_room_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_finished_work_makes_room_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fair_queue, "WAITING", 100)
     bench, queue = Bench(), FairQueue(Supervisor("test"))
     bench.may_go_on.set()
@@ -84,7 +84,7 @@ async def test_work_that_fails_ends_nothing_else() -> None:
     assert bench.done == ["good"]
 
 
-async def test_a_stop_gives_up_what_waits() -> None:
+async def test_a_stop_gives_up_the_waiting_work() -> None:
     bench, queue = Bench(), FairQueue(Supervisor("test"))
     for number in range(fair_queue.AT_ONCE + 10):
         queue.put(f"bot-{number}", 1, bench.work(""))

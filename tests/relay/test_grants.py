@@ -26,7 +26,7 @@ def test_an_answer_meets_its_schema_for_every_bot() -> None:
         assert answer["complete"]
 
 
-def test_a_bot_is_told_what_concerns_it_and_no_more() -> None:
+def test_a_bot_learns_its_own_grants_and_no_more() -> None:
     answer = Grants("relay-1").answer("rival", POLICY, NOW)
     rule = POLICY.bots["rival"]
     assert (answer["publish"], answer["subscribe"]) == (list(rule.publish), list(rule.subscribe))

@@ -104,7 +104,7 @@ async def test_no_more_is_asked_for_while_much_waits_to_be_judged() -> None:
     assert most < 2 * PULL_BYTES
 
 
-async def test_a_relay_that_stops_judges_what_the_server_had_sent_it(streams: Scene) -> None:
+async def test_a_relay_that_stops_judges_the_messages_it_has(streams: Scene) -> None:
     nc, stopping, judged, count = await streams.login(), asyncio.Event(), list[bytes](), 4000
 
     async def note(arrivals: Sequence[Arrival], _: Turn) -> Refusals:

@@ -38,7 +38,7 @@ def test_no_seed_shows_when_they_are_printed() -> None:
 
 
 @pytest.mark.parametrize("spoilt", [b"", b"{}", b"[]", b"null", b'{"bots": 1}', ORDERS.encode()[:-40], b"[" * 100_000])
-def test_what_is_no_orders_is_refused(spoilt: bytes) -> None:
+def test_bytes_that_are_no_orders_are_refused(spoilt: bytes) -> None:
     with pytest.raises(Malformed) as refused:
         Orders.decode(spoilt)
     assert LOGIN.seed_text not in str(refused.value)

@@ -119,7 +119,7 @@ async def test_joining_another_bots_queue_group(scene: Scene, queue: str) -> Non
     assert len(thief.complaints) == 1
 
 
-async def test_what_a_bot_may_do(streams: Scene) -> None:
+async def test_a_bot_may_publish_and_subscribe_as_granted(streams: Scene) -> None:
     door = await streams.bot("inventory")
     for subject in ("bus.orders.>", "bus.orders.placed", "inbox.inventory.>", "bus.reply.inventory.>"):
         await door.nc.subscribe(subject)

@@ -109,7 +109,7 @@ async def test_a_message_judged_by_a_lost_ledger_is_judged_again() -> None:
     assert not [entry for entry in kept.entries if entry.subject.startswith("accepted.")]
 
 
-async def test_what_was_judged_by_the_ledger_as_it_is_stands() -> None:
+async def test_a_judgment_by_the_present_ledger_stands() -> None:
     kept, ledger = Kept(), Ledger(sentinel.unused, "ACCEPTED")
     ledger.begin(None, 100, NOW)
     arrival = Arrival("order", envelope(PLACED), Delivery.STREAM, NOW, 7)
@@ -144,7 +144,7 @@ def giving_way(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("giving_way")
-async def test_what_takes_long_to_judge_gives_way_between_two_messages() -> None:
+async def test_a_slow_batch_gives_way_between_two_messages() -> None:
     kept, turns = Kept(), 0
 
     async def another() -> None:
@@ -161,7 +161,7 @@ async def test_what_takes_long_to_judge_gives_way_between_two_messages() -> None
 
 
 @pytest.mark.usefixtures("giving_way")
-async def test_who_began_later_is_stored_later() -> None:
+async def test_a_batch_that_began_later_is_stored_later() -> None:
     """This holds although the batch before it gives way while it is judged."""
     kept, turn = Kept(), Turn()
     one = a_pipeline(kept, a_ledger())

@@ -18,7 +18,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / ".sealbus/relay.toml"
 
 
-def test_what_was_written_is_read(path: Path) -> None:
+def test_a_written_file_is_read(path: Path) -> None:
     made = BusSecrets.generate()
     made.write(path)
     read = BusSecrets.load(path)
@@ -46,7 +46,7 @@ def test_it_is_never_overwritten(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_nor_written_through_a_link(path: Path, tmp_path: Path) -> None:
+def test_it_is_not_written_through_a_link(path: Path, tmp_path: Path) -> None:
     path.parent.mkdir()
     path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(SecretsUnusable, match="exists already"):

@@ -115,7 +115,7 @@ async def test_sessions_that_another_relay_admitted_count(narrow: Scene) -> None
     await later.stop()
 
 
-async def test_who_did_not_prove_who_he_is_takes_no_place(narrow: Scene) -> None:
+async def test_a_login_without_proof_takes_no_place(narrow: Scene) -> None:
     for _ in range(2 * MOST):
         with pytest.raises(nats.errors.Error, match=r"(?i)authorization violation"):
             await narrow.bot("order", key=narrow.keys["thief"])

@@ -119,7 +119,7 @@ def test_by_the_new_one_it_is_judged_once(shelf: Shelf) -> None:
     assert [shelf.stamp(at).judged_at_ms for at in range(2)] == [NOW, NOW]
 
 
-def test_what_is_judged_anew_is_not_counted_again(shelf: Shelf) -> None:
+def test_a_message_judged_anew_is_not_counted_again(shelf: Shelf) -> None:
     rules = [replace(rule, rate=Rate(per_second=0.01, burst=1)) for rule in POLICY.subjects]
     shelf.policy = replace(POLICY, subjects=tuple(rules))
     item = shelf.item(ORDER)
@@ -159,19 +159,19 @@ def test_a_note_is_sent_again_until_the_server_answers(shelf: Shelf) -> None:
     assert [entries[0].subject for entries in shelf.written] == ["accepted.orders.placed", CLOSED, CLOSED, CLOSED]
 
 
-def test_what_was_stored_after_all_is_accepted(shelf: Shelf) -> None:
+def test_a_message_that_was_stored_after_all_is_accepted(shelf: Shelf) -> None:
     item = refused_after(shelf, UNHEARD)
     assert is_told(item, None)
     assert (item.receipt, item.fresh, item.new) == (shelf.receipt(0), False, True)
 
 
-def test_what_was_stored_too_late_is_refused_behind_it(shelf: Shelf) -> None:
+def test_a_copy_stored_too_late_is_followed_by_a_refusal(shelf: Shelf) -> None:
     item = refused_after(shelf, replace(UNHEARD, before=STORE_BY + 1))
     assert is_told(item, Reason.STALE)
     assert shelf.names == [ID, ID, f"{ID}+1"]
 
 
-def test_what_another_relay_may_have_stored_is_closed_at_once(shelf: Shelf) -> None:
+def test_an_id_another_relay_may_have_used_is_closed_at_once(shelf: Shelf) -> None:
     shelf.clocks.tick(WAIT_MS + 1)
     item = shelf.item(ORDER, redelivered=True)
     shelf.store(item)
@@ -179,7 +179,7 @@ def test_what_another_relay_may_have_stored_is_closed_at_once(shelf: Shelf) -> N
     assert [entries[0].subject for entries in shelf.written] == [CLOSED]
 
 
-def test_what_nobody_can_have_stored_is_refused_without_a_note(shelf: Shelf) -> None:
+def test_a_message_that_nobody_stored_is_refused_without_a_note(shelf: Shelf) -> None:
     shelf.clocks.tick(WAIT_MS + 1)
     item = shelf.item(ORDER)
     shelf.store(item)
@@ -226,7 +226,7 @@ def test_a_note_is_not_told_if_the_ledger_may_have_forgotten(shelf: Shelf, beyon
     ],
     ids=["void", "a note about another place", "a note about other bytes"],
 )
-def test_what_decides_nothing_is_passed_over(shelf: Shelf, copy: bytes, stored_ms: int) -> None:
+def test_a_record_that_decides_nothing_is_passed_over(shelf: Shelf, copy: bytes, stored_ms: int) -> None:
     shelf.hold(None, b"something else", NOW)
     shelf.hold(ID, copy, stored_ms)
     item = shelf.item(ORDER)
@@ -319,7 +319,7 @@ def test_where_the_answer_is_late_the_time_of_storing_decides(shelf: Shelf) -> N
     assert (shelf.looked, len(shelf.written)) == ([1], 1)
 
 
-def test_what_was_stored_too_late_is_stored_again(shelf: Shelf) -> None:
+def test_a_message_stored_too_late_is_stored_again(shelf: Shelf) -> None:
     shelf.attempts.append(Attempt(before=STORE_BY + 1))
     shelf.store(item := shelf.item(ORDER))
     assert is_told(item, None)
@@ -350,7 +350,7 @@ def test_a_clock_that_stops_in_sleep_makes_no_answer_early(shelf: Shelf) -> None
 # ---- several, and the bus's own ------------------------------------------------------------------
 
 
-def test_what_comes_together_is_written_at_once_and_in_order(shelf: Shelf) -> None:
+def test_a_batch_is_written_at_once_and_in_order(shelf: Shelf) -> None:
     together = [shelf.item(envelope(nonce=nonce(str(number)))) for number in range(3)]
     shelf.store(*together)
     assert len(shelf.written) == 1
@@ -358,7 +358,7 @@ def test_what_comes_together_is_written_at_once_and_in_order(shelf: Shelf) -> No
     assert all(is_told(item, None) for item in together)
 
 
-def test_only_what_had_no_answer_is_written_again(shelf: Shelf) -> None:
+def test_only_entries_without_an_answer_are_written_again(shelf: Shelf) -> None:
     first, second = shelf.item(ORDER), shelf.item(envelope(nonce=nonce("second")))
     shelf.attempts.append(Attempt(unheard=(1,)))
     shelf.store(first, second)

@@ -107,7 +107,7 @@ async def test_a_full_ledger_refuses_rather_than_forgets(scene: Scene) -> None:
     assert (await scene.api("STREAM.INFO.LIVE"))["state"]["first_seq"] == 1
 
 
-async def test_only_what_is_new_is_delivered(streams: Scene) -> None:
+async def test_only_new_messages_are_delivered(streams: Scene) -> None:
     delivered = await streams.relay.subscribe("bus.>")
     for subject in ("accepted.orders.placed", "live.orders.placed"):
         for nonce in ("n1", "n1", "n2"):
@@ -404,7 +404,7 @@ def test_windows_reach_as_far_as_an_envelope_can_be_fresh() -> None:
         assert by_name[ledger]["max_age"] >= by_name[ledger]["duplicate_window"]
 
 
-def test_what_jetstream_is_allowed_holds_what_the_streams_are() -> None:
+def test_the_limits_of_jetstream_have_room_for_the_streams() -> None:
     on_disk = [config["max_bytes"] for config in stream_configs(a_policy()) if config["storage"] == "file"]
     assert file_bytes(LIMITS) > sum(on_disk)
     assert len(consumer_configs()) == PARTITIONS
@@ -431,7 +431,7 @@ async def test_a_bot_fills_its_own_share_of_ingress_and_no_more(streams: Scene) 
     assert base64.b64decode(first["message"]["data"]) == b"0"  # the first one still waits
 
 
-async def test_a_share_of_ingress_below_what_waits_is_refused(streams: Scene) -> None:
+async def test_a_share_of_ingress_below_the_waiting_is_refused(streams: Scene) -> None:
     for number in range(100):
         await streams.relay.publish("send.greedy", b"%d" % number)
 

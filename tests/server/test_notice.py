@@ -35,7 +35,7 @@ async def reset(writer: asyncio.StreamWriter) -> bool:
     return False
 
 
-async def test_whoever_connects_reads_the_sentence() -> None:
+async def test_everybody_who_connects_reads_the_sentence() -> None:
     port = free_port()
     async with notice(HOST, port, "the disk is full"):
         first_line, error = (await told(port)).splitlines()

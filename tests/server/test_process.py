@@ -85,7 +85,7 @@ async def test_no_secret_reaches_the_configuration_log_or_command_line(server: N
     assert SECRETS.relay.public.text.encode() in told
 
 
-async def test_killed_it_comes_back_with_what_it_had(tmp_path: Path) -> None:
+async def test_killed_it_comes_back_with_its_messages(tmp_path: Path) -> None:
     scene = await raise_curtain(tmp_path)
     await provision(scene.relay, scene.policy)
     await scene.relay.request("accepted.orders.placed", b"kept", PATIENCE_S)
@@ -400,7 +400,7 @@ async def test_a_file_with_an_id_that_is_none(server: NatsServer, tmp_path: Path
     await server.start()
 
 
-async def test_however_much_it_says_its_log_stays_small(
+async def test_its_log_stays_small_for_any_number_of_lines(
     server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A refused stranger can make it write any number of lines."""
