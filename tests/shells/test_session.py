@@ -164,7 +164,12 @@ async def test_denied_pattern_is_told(stage: Stage) -> None:
     await kept.session.close()
 
 
-async def test_connection_lost_while_it_is_made(stage: Stage, impatient: None) -> None:
+async def test_connection_lost_while_it_is_made(
+    stage: Stage,
+    impatient: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connecting, "ATTEMPT_S", 0.5)
     kept = Kept(stage, "order")
     kept.subjects = ["inbox.order.x"]
     tries = 0

@@ -14,11 +14,12 @@ import secrets
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+from sealbus.nats.parser import PIN_HEADER
 from sealbus_broker.memory import headers, pulls
 from sealbus_broker.memory.accounts import Target
 from sealbus_broker.memory.interest import covers
 from sealbus_broker.memory.outstanding import Outstanding
-from sealbus_broker.memory.pulls import PIN_HEADER, BadRequest, Request, Waiting
+from sealbus_broker.memory.pulls import BadRequest, Request, Waiting
 from sealbus_broker.memory.stream import Json, Stored, Stream
 from sealbus_broker.memory.times import NS_PER_S, now_ns, read_pause, rfc3339
 from sealbus_broker.memory.wire import Message
@@ -173,8 +174,7 @@ class Consumer:
     def pause(self, until_ns: int) -> None:
         """Deliver nothing before ``until_ns``; 0: go on.
 
-        As in nats-server, the end of a pause does not wake the requests that wait. They are looked
-        at when the next request or message comes.
+        As in nats-server, this wakes no request that waits: the next request or message does.
         """
         self._paused_until_ns = until_ns
         self._wake_at(now_ns())

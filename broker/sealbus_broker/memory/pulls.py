@@ -10,12 +10,10 @@ from __future__ import annotations
 import json
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from sealbus_broker.memory.accounts import Target
 from sealbus_broker.memory.times import NS_PER_S
-
-PIN_HEADER: Final = "Nats-Pin-Id"
 
 
 @dataclass(slots=True, eq=False)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 try:
     from pytest_asyncio import fixture
-except ImportError:  # anyio's plugin takes pytest's own
+except ImportError:  # pytest then says that an async fixture needs a plugin
     fixture = pytest.fixture  # type: ignore[assignment]
 
 SETTING: Final = "sealbus_policy"
