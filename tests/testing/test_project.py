@@ -49,3 +49,17 @@ def test_missing_policy_is_told(project: Path) -> None:
     assert done.returncode == 1
     assert "there is no policy.yaml in" in done.stdout
     assert "set sealbus_policy in pytest's configuration" in done.stdout
+
+
+def test_missing_libraries_are_told() -> None:
+    program = "import sys; sys.modules['structlog'] = None; from sealbus.testing import TestBus"
+    done = subprocess.run(
+        (sys.executable, "-c", program),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "sealbus.testing needs the Python package 'structlog', which is not here" in done.stderr
+    assert "pip install 'sealbus[broker]'" in done.stderr
