@@ -31,11 +31,11 @@ from sealbus.protocol.keys import KeyKind, SigningKey, verify
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import open_stamp, seal_stamps
 from sealbus.sending.minting import new_nonce
-from sealbus_broker.gate.judge import CHECKS, Case, judge
-from sealbus_broker.gate.policy import BotKey, BotRule, Delivery, Policy, SubjectRule
+from sealbus_broker.gate.judge import CHECKS, CheckContext, judge
+from sealbus_broker.gate.policy import BotKey, BotRule, DeliveryClass, Policy, SubjectRule
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.gate.schemas import Schema
-from sealbus_broker.gate.verdict import Arrival, Moment
+from sealbus_broker.gate.verdict import Arrival, JudgedAt
 
 BATCH: Final = 256
 """The number of messages that a relay judges at once."""
@@ -68,7 +68,7 @@ class Scene:
             digest=bytes(32),
             bus_keys=frozenset([self.relay.public.raw]),
             bots={"order": BotRule("order", {raw: BotKey(raw, 0)}, (SUBJECT,))},
-            subjects=(SubjectRule(SUBJECT, Delivery.STREAM, {schema.name: schema}),),
+            subjects=(SubjectRule(SUBJECT, DeliveryClass.STREAM, {schema.name: schema}),),
         )
         self.orders: list[Any] = list(islice(cycle(orders(1024)), BATCH))
         self.drafts = [
@@ -83,11 +83,11 @@ class Scene:
 
     def arrivals(self, envelopes: Sequence[bytes]) -> list[Arrival]:
         """``envelopes`` as a relay receives them."""
-        return [Arrival("order", data, Delivery.STREAM, NOW, at + 1) for at, data in enumerate(envelopes)]
+        return [Arrival("order", data, DeliveryClass.STREAM, NOW, at + 1) for at, data in enumerate(envelopes)]
 
     def judge(self, arrivals: Sequence[Arrival]) -> None:
         """Judge them with an empty memory."""
-        verifier, meters, moment = Verifier(), RateMeters(), Moment(NOW)
+        verifier, meters, moment = Verifier(), RateMeters(), JudgedAt(NOW)
         for arrival in arrivals:
             judgment = judge(arrival, self.policy, moment, verifier, meters)
             assert judgment.reason is None, judgment.detail
@@ -98,7 +98,7 @@ def steps(scene: Scene) -> list[Step]:
     together = [pack_together(burst) for burst in scene.bursts]
     burst = scene.arrivals([envelope for one in scene.bursts for envelope in one])
     alone = scene.arrivals(scene.alone)
-    verifier, meters, moment = Verifier(), RateMeters(), Moment(NOW)
+    verifier, meters, moment = Verifier(), RateMeters(), JudgedAt(NOW)
     judgments = [judge(arrival, scene.policy, moment, verifier, meters) for arrival in burst]
     stamps = [one for judgment in judgments if (one := judgment.stamp(scene.policy, "relay")) is not None]
     sealed = seal_stamps(scene.relay, stamps)
@@ -132,8 +132,8 @@ def steps(scene: Scene) -> list[Step]:
 
 def _checks(scene: Scene, arrivals: Sequence[Arrival]) -> list[Step]:
     """Each check by itself. The checks before it have already added their results."""
-    verifier, meters, moment = Verifier(), RateMeters(), Moment(NOW)
-    cases = [Case(arrival, scene.policy, moment, verifier, meters) for arrival in arrivals]
+    verifier, meters, moment = Verifier(), RateMeters(), JudgedAt(NOW)
+    cases = [CheckContext(arrival, scene.policy, moment, verifier, meters) for arrival in arrivals]
     for case in cases:
         for check in CHECKS:
             check(case)

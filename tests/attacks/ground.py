@@ -28,7 +28,7 @@ from nats.aio.msg import Msg
 from examples.robbery.frames import Frame as WireFrame
 from examples.robbery.frames import RawSession, pub
 from sealbus.errors import Malformed
-from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.client import HardenedClient
 from sealbus.protocol.codec import unpack_json
 from sealbus.protocol.delivery import split_delivery
 from sealbus.protocol.envelope import Envelope
@@ -36,7 +36,7 @@ from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.seal import Verifier, sign_connect
 from sealbus.protocol.stamp import Verdict, open_stamp
 from sealbus.protocol.subjects import CLOSED
-from sealbus_broker.gate.policy import Delivery
+from sealbus_broker.gate.policy import DeliveryClass
 from sealbus_broker.relay.quarantine import RECORD_HEADER
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.services.consumers import Subscriptions
@@ -54,7 +54,7 @@ VERDICT_S = 30.0
 An attack without a verdict does not count as stopped.
 """
 NO_VERDICT = "no verdict was seen"
-_WAY = {Delivery.STREAM: "send", Delivery.LIVE: "call"}
+_WAY = {DeliveryClass.STREAM: "send", DeliveryClass.LIVE: "call"}
 
 
 class Ground(Shop):

@@ -11,7 +11,7 @@ from typing import Any
 from sealbus.protocol.envelope import Header
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.subjects import consumer_name
-from sealbus_broker.gate.policy import Delivery
+from sealbus_broker.gate.policy import DeliveryClass
 from tests.attacks.corpus import Family
 from tests.gate.bus import Step
 from tests.gate.world import NOW, envelope, nonce
@@ -22,7 +22,7 @@ THEIRS = consumer_name("inventory", "orders.placed", "default")
 
 
 def asked(
-    subject: str, payload: dict[str, Any], delivery: Delivery = Delivery.LIVE, **changes: Any
+    subject: str, payload: dict[str, Any], delivery: DeliveryClass = DeliveryClass.LIVE, **changes: Any
 ) -> Callable[[], tuple[Step, ...]]:
     """The rival asks a service."""
     return lambda: (Step(envelope(ASKING, payload, subject=subject, **changes), session="rival", delivery=delivery),)
@@ -56,7 +56,7 @@ for _name, _about, _tell, _reason in (
     (
         "a probe of its own",
         "the message by which a relay tells that the bus works",
-        asked("sealbus.health", {"from": "relay"}, Delivery.STREAM),
+        asked("sealbus.health", {"from": "relay"}, DeliveryClass.STREAM),
         Reason.NOT_GRANTED,
     ),
     (
@@ -68,7 +68,7 @@ for _name, _about, _tell, _reason in (
     (
         "a service by the durable way",
         "a question that would be answered when nobody waits any more",
-        asked("sealbus.grants", {}, Delivery.STREAM),
+        asked("sealbus.grants", {}, DeliveryClass.STREAM),
         Reason.WRONG_DELIVERY,
     ),
     (

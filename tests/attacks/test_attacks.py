@@ -13,7 +13,7 @@ import pytest
 from examples.robbery.frames import pub
 from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.reason import Reason
-from sealbus.receiving.opener import Seen
+from sealbus.receiving.verifier import HandledMessages
 from sealbus_broker.gate import judge as gate
 from tests.attacks.admission import honest
 from tests.attacks.corpus import Login, Vain, Where
@@ -75,7 +75,7 @@ async def test_trial_sees_a_broken_relay_and_a_bot_that_forgets(
 
     Otherwise it would see no attack get through.
     """
-    monkeypatch.setattr(Seen, "__contains__", lambda *_: False)
+    monkeypatch.setattr(HandledMessages, "__contains__", lambda *_: False)
     async with Ground(tmp_path / "bus", without="check_seal") as ground:
         changed = await attempt(NAMED["a_changed_payload"], ground)
         stolen = await attempt(NAMED["a_key_of_nobody"], ground)

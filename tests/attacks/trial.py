@@ -18,7 +18,7 @@ from typing import Final
 
 from sealbus.protocol.reason import Reason
 from sealbus_broker.door.admission import Denial, decide
-from sealbus_broker.printable import printable, readable, readable_json
+from sealbus_broker.escape import printable, readable, readable_json
 from tests.attacks.corpus import (
     ESCAPED,
     KNOWN,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealbus_broker.printable import MAX_MARKS, printable, readable, readable_json
+from sealbus_broker.escape import MAX_MARKS, printable, readable, readable_json
 
 ANY_TEXT = st.text(st.characters(codec=None))
 

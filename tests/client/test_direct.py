@@ -14,11 +14,11 @@ import pytest
 from nats.errors import BadSubjectError, ConnectionClosedError
 from structlog.testing import capture_logs
 
+from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import hpub, pub
-from sealbus.nats.hardened import HardenedClient
 from sealbus_broker.nats.connection import connect
-from sealbus_broker.relay import journal
-from sealbus_broker.relay.journal import Entry, Journal
+from sealbus_broker.relay import stream_store
+from sealbus_broker.relay.stream_store import StreamMessage, StreamStore
 from tests.listening import listening
 from tests.relay.scene import Scene, raise_curtain
 from tests.waiting import PATIENCE_S, until
@@ -162,10 +162,10 @@ async def test_a_connection_reset_during_a_write_is_closed_and_says_so() -> None
 
 
 async def test_bytes_that_a_server_does_not_read_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "UNSENT_BYTES", 100_000)
-    monkeypatch.setattr(journal, "QUIET_S", 0.0)
+    monkeypatch.setattr(stream_store, "UNSENT_BYTES", 100_000)
+    monkeypatch.setattr(stream_store, "QUIET_S", 0.0)
     for pause in ("ACK_TIMEOUT_S", "RETRY_FIRST_S", "RETRY_MOST_S"):
-        monkeypatch.setattr(journal, pause, 0.02)
+        monkeypatch.setattr(stream_store, pause, 0.02)
     done = asyncio.Event()
 
     async def read_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -176,11 +176,13 @@ async def test_bytes_that_a_server_does_not_read_do_not_pile_up(monkeypatch: pyt
     client = HardenedClient()
     async with a_server(read_nothing) as port:
         await client.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False)
-        kept = Journal(client)
-        storing = asyncio.create_task(kept.store([Entry("accepted.x", bytes(500_000), {"Nats-Msg-Id": "1"})] * 20))
+        kept = StreamStore(client)
+        storing = asyncio.create_task(
+            kept.store([StreamMessage("accepted.x", bytes(500_000), {"Nats-Msg-Id": "1"})] * 20)
+        )
         with capture_logs() as logs:
             await until(lambda: len(logs) >= 10, "it has tried again and again")
-        assert {entry["event"] for entry in logs} == {"journal.retried"}
+        assert {entry["event"] for entry in logs} == {"stream_store.retried"}
         assert 100_000 < client.unsent_bytes < 20 * 501_000  # written once
         assert not storing.done()
         storing.cancel()

@@ -15,7 +15,7 @@ from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
 from nats.errors import ProtocolError
 
-from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.client import HardenedClient
 from sealbus.nats.parser import read_headers
 from tests.listening import listening
 from tests.waiting import PATIENCE_S, until

@@ -16,7 +16,7 @@ import pytest
 from nats.errors import Error as NatsError
 
 from sealbus import Bot, Credentials
-from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.client import HardenedClient
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.nats.connection import Link, disconnect
 from sealbus_broker.relay.secrets import BusSecrets

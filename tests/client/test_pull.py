@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from sealbus.nats import pull as pulling
+from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
-from sealbus.nats.hardened import HardenedClient
 from sealbus.nats.pull import End, Pull
 from sealbus.protocol.limits import MAX_PULL
 from sealbus.supervision import Supervisor

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from sealbus import Bot, ConnectionFailed, Credentials, CredentialsError, InvalidInput
+from sealbus.nats.client import HardenedClient
 from sealbus.nats.diagnosis import NotEncrypted
-from sealbus.nats.hardened import HardenedClient
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.supervision import end
 from sealbus_broker.nats.connection import connect

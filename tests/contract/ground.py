@@ -12,8 +12,8 @@ from typing import Any, Final, Self
 from nats.errors import Error as NatsError
 
 from sealbus.nats.acks import Ack, read_ack
+from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
-from sealbus.nats.hardened import HardenedClient
 from sealbus.nats.parser import read_headers
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.seal import sign_connect

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from sealbus import Bot, BotState, Credentials
-from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.client import HardenedClient
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.keys import make_key
 from sealbus_broker.nats.config import NatsConfig

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sealbus.life.connecting import Connector
-from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.client import HardenedClient
 from sealbus.supervision import Supervisor
 from sealbus_broker.door.orders import Orders
 from sealbus_broker.door.process import MOST_FAILURES, Door

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sealbus import Bot, BotState, InvalidInput, Message, NoReply, SubscriptionDenied, Verdict
-from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.client import HardenedClient
 from sealbus.protocol.subjects import consumer_name
 from sealbus.sending import publisher as publishing_module
 from tests.e2e.shop import Shop, order, state

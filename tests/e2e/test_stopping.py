@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sealbus import Bot, BotState, ConnectionFailed, Message, NotConnected, Unresolved, Verdict
-from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.client import HardenedClient
 from tests.e2e.shop import Shop, order, state
 from tests.waiting import PATIENCE_S, until
 

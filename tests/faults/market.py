@@ -22,7 +22,7 @@ from nats.errors import Error as NatsError
 
 from sealbus import Bot, Message
 from sealbus.life.session import Session
-from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.client import HardenedClient
 from sealbus.protocol.codec import are_together, split_together
 from sealbus.protocol.delivery import split_delivery
 from sealbus.protocol.envelope import Envelope

@@ -17,7 +17,7 @@ from sealbus import Bot
 from sealbus.protocol.codec import unpack_json
 from sealbus.protocol.delivery import split_delivery
 from sealbus.protocol.envelope import Envelope
-from sealbus_broker.relay import journal, pulling
+from sealbus_broker.relay import pulling, stream_store
 from sealbus_broker.relay.relay import Relay
 from tests.e2e.shop import Shop, order
 from tests.waiting import until
@@ -105,7 +105,7 @@ async def test_a_restarted_server_is_used_as_soon_as_it_is_back(shop: Shop, monk
     Otherwise this would take ten minutes here.
     """
     monkeypatch.setattr(pulling, "SILENCE_S", 600.0)
-    monkeypatch.setattr(journal, "ACK_TIMEOUT_S", 600.0)
+    monkeypatch.setattr(stream_store, "ACK_TIMEOUT_S", 600.0)
     stopping, ready = asyncio.Event(), asyncio.Event()
     policy = shop.bus.policy(shop.secrets.bus.public)
     relay = Relay(servers=[shop.url], secrets=shop.secrets, policy=lambda: policy, name="relay")

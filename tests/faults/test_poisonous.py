@@ -16,7 +16,7 @@ from typing import Any
 from nats.errors import Error as NatsError
 
 from sealbus import Verdict
-from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.client import HardenedClient
 from sealbus.supervision import end
 from sealbus_broker.relay.last_try import LAST_DELIVERIES, Alone
 from sealbus_broker.relay.quarantine import RECORD_HEADER

@@ -25,10 +25,10 @@ from sealbus.receiving.live import LiveSubscription
 from sealbus.receiving.subscription import DurableSubscription
 from sealbus_broker.relay import ledgers as ledgers_module
 from sealbus_broker.relay.ingress import IngressWorker
-from sealbus_broker.relay.journal import Entry, Journal, Stored
 from sealbus_broker.relay.ledger import ledger_state
 from sealbus_broker.relay.pipeline import Pipeline, Refusals
 from sealbus_broker.relay.storing import Item, Storing
+from sealbus_broker.relay.stream_store import Stored, StreamMessage, StreamStore
 from tests.faults.market import hearer
 
 FOLDER: Final = "traps"
@@ -106,7 +106,7 @@ def _look_at_judging(spring: Callable[[str], None]) -> None:
 
 
 def _look_at_storing(spring: Callable[[str], None]) -> None:
-    def writing(_: Journal, entries: Sequence[Entry]) -> None:
+    def writing(_: StreamStore, entries: Sequence[StreamMessage]) -> None:
         if any(entry.subject.startswith(STORED) for entry in entries):
             spring("stamped")
             # It runs after two turns of the loop. In the first turn the written frames leave this
@@ -120,7 +120,7 @@ def _look_at_storing(spring: Callable[[str], None]) -> None:
         if _are_honest([item]):
             spring("found" if where.duplicate else "confirmed")
 
-    _look(Journal, "attempt", writing)
+    _look(StreamStore, "attempt", writing)
     _look(Storing, "_placed", placed)
 
 

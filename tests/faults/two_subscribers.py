@@ -35,7 +35,7 @@ from pathlib import Path
 from random import Random  # noqa: TID251  # a seed makes a run repeatable
 from typing import Final
 
-from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.client import HardenedClient
 from sealbus.protocol.subjects import consumer_name
 from tests.faults.yard import DURABLE, Life, Scene, Yard, say
 

@@ -49,7 +49,7 @@ from sealbus.protocol.subjects import (
 )
 from sealbus_broker.cli.json_lines import parse_json
 from sealbus_broker.door.admission import decide
-from sealbus_broker.gate.policy import Delivery
+from sealbus_broker.gate.policy import DeliveryClass
 from sealbus_broker.nats import jwt
 from sealbus_broker.policy.json_tree import read_json_tree
 from sealbus_broker.policy.tree import Unreadable
@@ -156,7 +156,7 @@ def payload(data: bytes) -> None:
 
 
 def gate(data: bytes) -> None:
-    for way in Delivery:
+    for way in DeliveryClass:
         judgment = PureBus().judge(Step(data, session="order", delivery=way, position=7))
         assert judgment.reason is not None or data in seeds.sealed()
 

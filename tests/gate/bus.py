@@ -14,9 +14,9 @@ from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
 from sealbus_broker.gate.judge import judge
 from sealbus_broker.gate.ledger import settle
-from sealbus_broker.gate.policy import Delivery, Policy, Store
+from sealbus_broker.gate.policy import DeliveryClass, Policy, Store
 from sealbus_broker.gate.rate import RateMeters
-from sealbus_broker.gate.verdict import Arrival, Judgment, Moment
+from sealbus_broker.gate.verdict import Arrival, JudgedAt, Judgment
 from tests.gate.world import BUS_KEY, NOW, POLICY, RECORD, RELAY
 
 ACCEPTED: Final = "accepted"
@@ -37,7 +37,7 @@ class Step:
     data: bytes
     expect: str = ACCEPTED
     session: str = "order"
-    delivery: Delivery = Delivery.STREAM
+    delivery: DeliveryClass = DeliveryClass.STREAM
     arrived_at_ms: int = NOW
     now_ms: int = NOW
     position: int | None = 7
@@ -68,7 +68,7 @@ class PureBus:
         arrival = Arrival(
             step.session, step.data, step.delivery, step.arrived_at_ms, step.position, redelivered=step.redelivered
         )
-        moment = Moment(step.now_ms, step.ledger_since_ms)
+        moment = JudgedAt(step.now_ms, step.ledger_since_ms)
         return judge(arrival, self.policy, moment, self.verifier, self.meters)
 
     def take(self, step: Step) -> tuple[str, bytes | None]:
@@ -87,7 +87,7 @@ class PureBus:
         stamp = judgment.stamp(self.policy, RELAY)
         assert stamp is not None
         sealed = seal_stamps(BUS_KEY, [stamp])[0]
-        store = Store.ACCEPTED if step.delivery is Delivery.STREAM else Store.LIVE
+        store = Store.ACCEPTED if step.delivery is DeliveryClass.STREAM else Store.LIVE
         self.meters.shares.charge(step.session, store, self.policy.share(store), len(step.data), step.now_ms)
         self.ledger[judgment.ledger_id] = pack_delivery(judgment.envelope.data, sealed)
         return ACCEPTED, sealed

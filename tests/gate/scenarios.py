@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sealbus_broker.gate.policy import Delivery
+from sealbus_broker.gate.policy import DeliveryClass
 from tests.gate.bus import ACCEPTED, Step
 from tests.gate.world import NOW
 
@@ -72,4 +72,4 @@ class Catalogue:
 
 def live(data: bytes, *, session: str = "order", at_ms: int = NOW) -> Step:
     """A step on the live way: no position, judged as it arrives."""
-    return Step(data, session=session, delivery=Delivery.LIVE, position=None, arrived_at_ms=at_ms, now_ms=at_ms)
+    return Step(data, session=session, delivery=DeliveryClass.LIVE, position=None, arrived_at_ms=at_ms, now_ms=at_ms)

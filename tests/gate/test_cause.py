@@ -16,7 +16,7 @@ from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.stamp import Stamp
 from sealbus_broker.gate import cause, judge
-from sealbus_broker.gate.policy import CauseRule, Delivery, Policy
+from sealbus_broker.gate.policy import CauseRule, DeliveryClass, Policy
 from tests.attacks.families import SCENARIOS as ATTACKS
 from tests.gate.bus import ACCEPTED, PureBus, Step, stamp_of
 from tests.gate.honest import HONEST
@@ -297,7 +297,7 @@ def test_stamp_proves_no_cause_after_its_messages_time(beyond_ms: int, expected:
     rule = POLICY.rule("orders.shipped")
     assert rule is not None
     assert rule.cause is not None
-    ends = Envelope.decode(envelope()).header.birth_ms + POLICY.span_ms(Delivery.STREAM) + rule.cause.within_ms
+    ends = Envelope.decode(envelope()).header.birth_ms + POLICY.span_ms(DeliveryClass.STREAM) + rule.cause.within_ms
     at = ends + beyond_ms
     young = parent(envelope(), carry=True, judged_at_ms=at - 1_000)
     late = shipment(parent=young, issued_at_ms=at)

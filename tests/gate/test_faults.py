@@ -10,7 +10,7 @@ import pytest
 from sealbus.protocol.limits import MAX_DETAIL_BYTES, MAX_FAULTS
 from sealbus.protocol.reason import Reason
 from sealbus_broker.gate.judge import EXPLAINED
-from sealbus_broker.gate.policy import Delivery, SubjectRule
+from sealbus_broker.gate.policy import DeliveryClass, SubjectRule
 from sealbus_broker.gate.schemas import MOST_ERRORS, MOST_STEPS, UNEXPLAINED, Explaining, Schema
 from tests.gate.bus import PureBus, Step
 from tests.gate.world import NOW, POLICY, envelope, nonce
@@ -21,7 +21,7 @@ STRICT: Final = Schema.compile(
     {"properties": {"a": {"type": "null"}, "b": {"type": "null"}}, "additionalProperties": False},
     explaining=EXPLAINING,
 )
-SUBJECTS: Final = (SubjectRule("orders.placed", Delivery.STREAM, {STRICT.name: STRICT}),)
+SUBJECTS: Final = (SubjectRule("orders.placed", DeliveryClass.STREAM, {STRICT.name: STRICT}),)
 MANY: Final = {f"extra{number:02}": number for number in range(20)}
 
 

@@ -18,7 +18,7 @@ from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Context, Verifier, seal
 from sealbus.protocol.stamp import Stamp
 from sealbus_broker.gate.ledger import settle
-from sealbus_broker.gate.policy import Delivery
+from sealbus_broker.gate.policy import DeliveryClass
 from sealbus_broker.gate.verdict import Judgment
 from tests.attacks.families import SCENARIOS as ATTACKS
 from tests.gate.bus import ACCEPTED, PureBus, Step, stamp_of
@@ -44,11 +44,11 @@ HONEST_STEPS = [scenario.steps[0] for scenario in HONEST if len(scenario.steps[0
 SEALED = {step.data for step in STEPS}
 
 sessions = st.sampled_from(["order", "inventory", "shipping", "rival", "ghost", ""])
-deliveries = st.sampled_from(Delivery)
+deliveries = st.sampled_from(DeliveryClass)
 
 
-def judged(data: bytes, session: str, delivery: Delivery, **more: Any) -> Judgment:
-    position = 7 if delivery is Delivery.STREAM else None
+def judged(data: bytes, session: str, delivery: DeliveryClass, **more: Any) -> Judgment:
+    position = 7 if delivery is DeliveryClass.STREAM else None
     judgment = PureBus().judge(Step(data, session=session, delivery=delivery, position=position, **more))
     if judgment.reason is None:
         assert judgment.envelope is not None
@@ -61,18 +61,18 @@ def judged(data: bytes, session: str, delivery: Delivery, **more: Any) -> Judgme
 
 
 @given(st.binary(max_size=400), sessions, deliveries)
-def test_any_bytes_are_refused(data: bytes, session: str, delivery: Delivery) -> None:
+def test_any_bytes_are_refused(data: bytes, session: str, delivery: DeliveryClass) -> None:
     assert judged(data, session, delivery).reason in (Reason.ENCODING, Reason.SIZE)
 
 
 @given(odd_values, sessions, deliveries)
-def test_any_msgpack_is_refused(value: object, session: str, delivery: Delivery) -> None:
+def test_any_msgpack_is_refused(value: object, session: str, delivery: DeliveryClass) -> None:
     assert judged(msgpack.packb(value), session, delivery).reason is Reason.ENCODING
 
 
 @given(st.sampled_from(STEPS), st.data(), sessions, deliveries)
 def test_a_damaged_envelope_is_never_accepted(
-    step: Step, data: st.DataObject, session: str, delivery: Delivery
+    step: Step, data: st.DataObject, session: str, delivery: DeliveryClass
 ) -> None:
     hurt = data.draw(damaged(step.data))
     for who, way in ((session, delivery), (step.session, step.delivery)):
@@ -125,7 +125,7 @@ _FIELDS: list[object] = list(msgpack.unpackb(PLACED.encode()))
 
 
 @given(headers | near_headers, st.binary(max_size=30) | st.just(pack_json(ORDER)), deliveries)
-def test_a_bot_that_seals_any_header_is_judged(header: list[object], payload: bytes, delivery: Delivery) -> None:
+def test_a_bot_that_seals_any_header_is_judged(header: list[object], payload: bytes, delivery: DeliveryClass) -> None:
     packed = msgpack.packb(header)
     judgment = judged(_sealed(packed, payload), "order", delivery)
     if judgment.reason is None:
@@ -135,7 +135,7 @@ def test_a_bot_that_seals_any_header_is_judged(header: list[object], payload: by
 
 @given(odd_values.map(msgpack.packb) | st.binary(max_size=60))
 def test_a_bot_that_seals_any_payload_is_judged(payload: bytes) -> None:
-    judgment = judged(_sealed(PLACED.encode(), payload), "order", Delivery.STREAM)
+    judgment = judged(_sealed(PLACED.encode(), payload), "order", DeliveryClass.STREAM)
     if judgment.reason is None:
         assert pack_json(unpack_json(payload)) == payload
 
@@ -144,7 +144,7 @@ GOOD_PARENT = parent(envelope(), carry=True)
 
 
 def shipped_for(given_parent: bytes) -> str:
-    return judged(shipment(parent=given_parent), "shipping", Delivery.STREAM).reason or ACCEPTED
+    return judged(shipment(parent=given_parent), "shipping", DeliveryClass.STREAM).reason or ACCEPTED
 
 
 @given(st.data())
@@ -181,7 +181,7 @@ def test_any_times_are_judged(arrived_at_ms: int, now_ms: int, ledger_since_ms: 
     judged(
         envelope(),
         "order",
-        Delivery.STREAM,
+        DeliveryClass.STREAM,
         arrived_at_ms=arrived_at_ms,
         now_ms=now_ms,
         ledger_since_ms=ledger_since_ms,

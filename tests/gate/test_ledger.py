@@ -16,7 +16,7 @@ from sealbus.protocol.limits import SHELF_LIFE_MS
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import Verdict
-from sealbus_broker.gate.ledger import Settled, settle
+from sealbus_broker.gate.ledger import LedgerDecision, settle
 from sealbus_broker.gate.policy import BotKey, Policy
 from tests.gate.bus import PureBus, Step
 from tests.gate.scenarios import live
@@ -40,7 +40,7 @@ from tests.gate.world import (
 )
 
 
-def settled(step: Step, stored: bytes) -> Settled:
+def settled(step: Step, stored: bytes) -> LedgerDecision:
     judgment = PureBus().judge(step)
     assert judgment.reason is None
     return settle(judgment, stored, NOW, (), BUS_KEYS, Verifier())
@@ -157,7 +157,7 @@ def test_a_copy_that_is_not_the_relays_proves_nothing(copy: bytes) -> None:
 
 def decided(
     step: Step, copy: bytes, *, stored_ms: int = NOW, made: Collection[bytes] = (), policy: Policy = POLICY
-) -> Settled:
+) -> LedgerDecision:
     return settle(PureBus(policy).judge(step), copy, stored_ms, made, BUS_KEYS, Verifier())
 
 
@@ -172,14 +172,14 @@ STORE_BY: Final = NOW + SHELF_LIFE_MS + SKEW
 
 def test_a_copy_that_was_stored_in_its_last_millisecond_decides() -> None:
     result = decided(Step(envelope(), position=7), stored(envelope()), stored_ms=STORE_BY)
-    assert result == Settled(None, sealed_stamp(envelope()))
+    assert result == LedgerDecision(None, sealed_stamp(envelope()))
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["of another relay", "of this one"])
 def test_void_copy_of_any_relay_decides_nothing(own: bool) -> None:
     made = {sealed_stamp(envelope())} if own else set[bytes]()
     result = decided(Step(envelope(), position=7), stored(envelope()), stored_ms=STORE_BY + 1, made=made)
-    assert result == Settled(passed=True)
+    assert result == LedgerDecision(passed=True)
 
 
 def test_void_copy_of_another_message_decides_nothing() -> None:
@@ -189,7 +189,7 @@ def test_void_copy_of_another_message_decides_nothing() -> None:
 
 def test_a_note_about_this_arrival_is_its_refusal() -> None:
     result = decided(Step(envelope(), position=7), note(envelope(), position=7))
-    assert result == Settled(Reason.STALE, detail="waited")
+    assert result == LedgerDecision(Reason.STALE, detail="waited")
 
 
 @pytest.mark.parametrize(
@@ -202,28 +202,28 @@ def test_a_note_about_this_arrival_is_its_refusal() -> None:
     ids=["from another place", "of other bytes that came together with it", "quarantined"],
 )
 def test_a_note_about_another_arrival_is_passed_over(other: bytes) -> None:
-    assert decided(Step(envelope(), position=7), other) == Settled(passed=True)
+    assert decided(Step(envelope(), position=7), other) == LedgerDecision(passed=True)
 
 
 def test_note_of_another_relay_is_never_about_a_live_arrival() -> None:
-    assert decided(live(envelope(ASK)), sealed_stamp(envelope(ASK), ASK, **REFUSED_LIVE)) == Settled(passed=True)
+    assert decided(live(envelope(ASK)), sealed_stamp(envelope(ASK), ASK, **REFUSED_LIVE)) == LedgerDecision(passed=True)
 
 
 def test_note_of_this_relay_is_about_its_own_arrival() -> None:
     mine = sealed_stamp(envelope(ASK), ASK, **REFUSED_LIVE)
-    assert decided(live(envelope(ASK)), mine, made={mine}) == Settled(Reason.STALE)
+    assert decided(live(envelope(ASK)), mine, made={mine}) == LedgerDecision(Reason.STALE)
 
 
 def test_copy_that_this_relay_made_for_the_arrival_is_no_replay() -> None:
     data = envelope(ASK)
     mine = sealed_stamp(data, ASK, position=None)
-    assert decided(live(data), pack_delivery(data, mine), made={mine}) == Settled(None, mine)
-    assert decided(live(data), pack_delivery(data, mine)) == Settled(Reason.REPLAY, mine)
+    assert decided(live(data), pack_delivery(data, mine), made={mine}) == LedgerDecision(None, mine)
+    assert decided(live(data), pack_delivery(data, mine)) == LedgerDecision(Reason.REPLAY, mine)
 
 
 def test_note_under_a_foreign_key_is_no_note() -> None:
     forged = note(envelope(), position=7, key=FORGED_BUS_KEY)
-    assert decided(Step(envelope(), position=7), forged) == Settled(Reason.NONCE_REUSED)
+    assert decided(Step(envelope(), position=7), forged) == LedgerDecision(Reason.NONCE_REUSED)
 
 
 # ---- the id that is closed before the sender learns of a refusal ---------------------------------

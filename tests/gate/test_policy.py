@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sealbus.protocol.reason import Reason
-from sealbus_broker.gate.policy import CauseRule, Delivery, Disposition, Limits, Policy, SubjectRule
+from sealbus_broker.gate.policy import CauseRule, DeliveryClass, Disposition, Limits, Policy, SubjectRule
 from tests.gate.world import POLICY
 
 HOUR = 3_600_000
@@ -17,7 +17,7 @@ def policy(*rules: SubjectRule) -> Policy:
     return replace(POLICY, subjects=rules, limits=Limits())
 
 
-def rule(delivery: Delivery, within_ms: int, *, once: bool) -> SubjectRule:
+def rule(delivery: DeliveryClass, within_ms: int, *, once: bool) -> SubjectRule:
     return SubjectRule(f"a.{delivery.value}", delivery, {}, cause=CauseRule("b", within_ms, once=once))
 
 
@@ -33,14 +33,14 @@ def test_id_is_remembered_while_its_message_could_come_again() -> None:
 
 def test_consequence_is_remembered_while_a_second_could_come() -> None:
     limits = Limits()
-    given = policy(rule(Delivery.STREAM, HOUR, once=True), rule(Delivery.LIVE, 2 * HOUR, once=True))
+    given = policy(rule(DeliveryClass.STREAM, HOUR, once=True), rule(DeliveryClass.LIVE, 2 * HOUR, once=True))
     cause = 120_000 + limits.ttl_ms + limits.ingress_wait_ms
     assert given.ledger_window_ms == cause + HOUR + 10_000 + 5 * limits.clock_skew_ms + 1_000
     assert given.live_window_ms == cause + 2 * HOUR + 5_000 + 5 * limits.clock_skew_ms + 1_000
 
 
 def test_cause_with_many_consequences_is_not_remembered_longer() -> None:
-    given = policy(rule(Delivery.STREAM, HOUR, once=False), rule(Delivery.LIVE, HOUR, once=False))
+    given = policy(rule(DeliveryClass.STREAM, HOUR, once=False), rule(DeliveryClass.LIVE, HOUR, once=False))
     assert (given.ledger_window_ms, given.live_window_ms) == (policy().ledger_window_ms, policy().live_window_ms)
 
 

@@ -27,7 +27,7 @@ from sealbus_broker.gate.policy import (
     BotKey,
     BotRule,
     CauseRule,
-    Delivery,
+    DeliveryClass,
     Disposition,
     Limits,
     Policy,
@@ -189,7 +189,7 @@ def _subject(pattern: str, rule: Mapping[str, Any], schemas: Mapping[str, Schema
     cause, rate, reply = rule.get("cause"), rule.get("rate"), rule.get("reply")
     return SubjectRule(
         pattern=pattern,
-        delivery=Delivery(rule["delivery"]),
+        delivery=DeliveryClass(rule["delivery"]),
         schemas={name: schemas[name] for name in rule["schemas"]},
         rate=Rate(**rate) if rate else None,
         reply=schemas[reply] if reply else None,

@@ -18,14 +18,14 @@ from sealbus.protocol.seal import Verifier
 from sealbus.protocol.shelf_life import is_too_old_live, is_void
 from sealbus.sending.publisher import Publisher
 from sealbus.supervision import Supervisor
-from sealbus_broker.gate.policy import BotKey, BotRule, Delivery, Limits, Policy, Rate, SubjectRule
+from sealbus_broker.gate.policy import BotKey, BotRule, DeliveryClass, Limits, Policy, Rate, SubjectRule
 from sealbus_broker.gate.schemas import Schema
+from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.ingress import IngressWorker
-from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.ledger import Ledger
 from sealbus_broker.relay.live import LiveWorker
 from sealbus_broker.relay.pipeline import Pipeline
-from sealbus_broker.relay.tally import Tally
+from sealbus_broker.relay.stream_store import StreamStore
 from tests.gate.world import BUS_KEY, BUS_KEYS, KEYS
 from tests.model.loop import Clock, Process
 from tests.model.server import Kept, Server, Wire
@@ -49,9 +49,9 @@ def a_policy(limits: Limits = LIMITS) -> Policy:
         bus_keys=BUS_KEYS,
         bots={BOT: BotRule(BOT, {key: BotKey(key, 0)}, publish=(STORED, LIVE, RATED))},
         subjects=(
-            SubjectRule(STORED, Delivery.STREAM, {schema.name: schema}),
-            SubjectRule(LIVE, Delivery.LIVE, {schema.name: schema}),
-            SubjectRule(RATED, Delivery.STREAM, {schema.name: schema}, rate=Rate(per_second=1, burst=1)),
+            SubjectRule(STORED, DeliveryClass.STREAM, {schema.name: schema}),
+            SubjectRule(LIVE, DeliveryClass.LIVE, {schema.name: schema}),
+            SubjectRule(RATED, DeliveryClass.STREAM, {schema.name: schema}, rate=Rate(per_second=1, burst=1)),
         ),
         limits=limits,
     )
@@ -76,29 +76,31 @@ class Relay:
         self._clock = clock
         nc = cast("Any", wire)
         with self.process.turn():
-            self.journal = Journal(nc)
+            self.stream_store = StreamStore(nc)
             self.ledgers = {
-                Delivery.STREAM: Ledger(nc, "ACCEPTED"),
-                Delivery.LIVE: Ledger(nc, "LIVE", in_memory=True),
+                DeliveryClass.STREAM: Ledger(nc, "ACCEPTED"),
+                DeliveryClass.LIVE: Ledger(nc, "LIVE", in_memory=True),
             }
             self._read_ledgers(server)
-            tally = Tally(lambda: 0.0)
+            counters = VerdictCounters(lambda: 0.0)
             pipeline = Pipeline(
                 nc=nc,
-                journal=self.journal,
+                stream_store=self.stream_store,
                 ledgers=self.ledgers,
                 policy=lambda: self.policy,
                 key=BUS_KEY,
                 relay=name,
                 services=cast("Any", frozenset()),
-                tally=tally,
+                counters=counters,
                 now_ms=self.now_ms,
             )
             stopping = asyncio.Event()
             supervisor = Supervisor("a relay of the model")
             self.ingress = IngressWorker(nc=nc, partition=0, process=pipeline.process, supervisor=supervisor)
-            live = LiveWorker(nc=nc, process=pipeline.process, tally=tally, now_ms=self.now_ms, supervisor=supervisor)
-        self.process.start(self.journal.open())
+            live = LiveWorker(
+                nc=nc, process=pipeline.process, counters=counters, now_ms=self.now_ms, supervisor=supervisor
+            )
+        self.process.start(self.stream_store.open())
         self.workers = [self.process.start(self.ingress.run(stopping)), self.process.start(live.run(stopping))]
         server.relays.append(wire)
         self.process.run()
@@ -107,7 +109,7 @@ class Relay:
         return self._clock.now_ms(self.name)
 
     def _read_ledgers(self, server: Server) -> None:
-        for delivery, name in ((Delivery.STREAM, "ACCEPTED"), (Delivery.LIVE, "LIVE")):
+        for delivery, name in ((DeliveryClass.STREAM, "ACCEPTED"), (DeliveryClass.LIVE, "LIVE")):
             stream = server.streams[name]
             self.ledgers[delivery].begin(stream.since_ms, stream.last, self.now_ms())
 
@@ -117,7 +119,7 @@ class Relay:
         with self.process.turn():
             for ledger in self.ledgers.values():
                 ledger.doubt()
-            self.journal.on_lost()
+            self.stream_store.on_lost()
         self.process.run()
 
     def back(self, server: Server) -> None:
@@ -125,7 +127,7 @@ class Relay:
         self.wire.reconnect()
         with self.process.turn():
             self._read_ledgers(server)
-            self.journal.on_back()
+            self.stream_store.on_back()
             self.ingress.on_back()
         self.process.run()
 

@@ -1,4 +1,4 @@
-"""A bus in simulated time. Gate, pipeline, journal, ledger, ingress worker, publisher and the
+"""A bus in simulated time. Gate, pipeline, stream store, ledger, ingress worker, publisher and the
 subscriber's checks are real.
 
 Only time, the network and nats-server are simulated (:mod:`tests.model.loop`,

@@ -73,7 +73,7 @@ def without_final() -> Iterator[None]:
 def without_age() -> Iterator[None]:
     """The gate checks whether an attempt is older than the ledger, and not whether its nonce is."""
 
-    def by_issue(case: judge.Case) -> judge.Violation | None:
+    def by_issue(case: judge.CheckContext) -> judge.Violation | None:
         since = case.moment.ledger_since_ms
         is_older = since is not None and case.header.issued_at_ms <= since + case.policy.limits.clock_skew_ms
         return judge.Violation(Reason.STALE, "issued before the ledger") if is_older else None
@@ -143,7 +143,7 @@ def without_closing() -> Iterator[None]:
 def without_closing_for_other_policies() -> Iterator[None]:
     """An id is closed only where the key is valid by this relay's policy."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judge.Case, "may_be_stored", lambda case: case.proven and case.arrival.redelivered)
+        patch.setattr(judge.CheckContext, "may_be_stored", lambda case: case.proven and case.arrival.redelivered)
         yield
 
 

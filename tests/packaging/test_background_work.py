@@ -25,7 +25,7 @@ REASONS = {
     "sealbus/supervision.py": "the supervisor itself",
     "sealbus/receiving/serving.py create_task": GROUPED,
     "sealbus_broker/relay/ingress.py create_task": GROUPED,
-    "sealbus/nats/hardened.py call_soon": A_WRITE,
+    "sealbus/nats/client.py call_soon": A_WRITE,
     "sealbus_broker/door/admission.py create_task": A_LOGIN,
     "sealbus_broker/memory/pipe.py call_soon": IN_TESTS,
     "sealbus_broker/memory/callout.py call_later": IN_TESTS,

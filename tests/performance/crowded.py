@@ -17,10 +17,10 @@ from sealbus.protocol.envelope import Header, seal_envelopes
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.seal import Verifier
 from sealbus_broker.gate.judge import judge
-from sealbus_broker.gate.policy import BotKey, BotRule, Delivery, Policy, SubjectRule
+from sealbus_broker.gate.policy import BotKey, BotRule, DeliveryClass, Policy, SubjectRule
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.gate.schemas import Schema
-from sealbus_broker.gate.verdict import Arrival, Judgment, Moment
+from sealbus_broker.gate.verdict import Arrival, JudgedAt, Judgment
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 NOW: Final = 1_900_000_000_000
@@ -54,7 +54,7 @@ class Crowded:
             bus_keys=frozenset(),
             bots={bot: self._bot(bot, patterns) for bot, patterns in grants.items()},
             subjects=tuple(
-                SubjectRule(f"orders.s{number}.*", Delivery.STREAM, {schema.name: schema})
+                SubjectRule(f"orders.s{number}.*", DeliveryClass.STREAM, {schema.name: schema})
                 for number in range(self.crowd.subjects)
             ),
         )
@@ -71,7 +71,7 @@ class Crowded:
             route = routes[at // together % len(routes)]
             drafts = [self._draft(route.bot, route.subject) for _ in range(together)]
             for data in seal_envelopes(self._keys[route.bot], drafts):
-                made.append(Arrival(route.bot, data, Delivery.STREAM, NOW, position=len(made) + 1))
+                made.append(Arrival(route.bot, data, DeliveryClass.STREAM, NOW, position=len(made) + 1))
         return made
 
     def _draft(self, bot: str, subject: str) -> tuple[Header, bytes]:
@@ -81,7 +81,7 @@ class Crowded:
 
     def judge(self, arrival: Arrival) -> Judgment:
         """The verdict, which must be "accepted"."""
-        judgment = judge(arrival, self.policy, Moment(NOW), self.verifier, self.meters)
+        judgment = judge(arrival, self.policy, JudgedAt(NOW), self.verifier, self.meters)
         assert judgment.reason is None, judgment
         return judgment
 

@@ -9,7 +9,7 @@ import pytest
 
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.reason import Reason
-from sealbus_broker.gate.policy import CauseRule, Delivery, Disposition, Limits, Policy, Rate
+from sealbus_broker.gate.policy import CauseRule, DeliveryClass, Disposition, Limits, Policy, Rate
 from sealbus_broker.policy.builtin import builtin_subjects
 from sealbus_broker.policy.loader import load
 from tests.policy.folder import Folder
@@ -99,14 +99,14 @@ def test_subjects(policy: Policy) -> None:
     )
     assert placed is not None
     assert (placed.delivery, list(placed.schemas), placed.rate) == (
-        Delivery.STREAM,
+        DeliveryClass.STREAM,
         ["order.v2", "order.v1"],
         Rate(200, 200),
     )
     assert shipped is not None
     assert shipped.cause == CauseRule("orders.placed", 3_600_000, ("/order_id", "/a~1b/0"), once=True)
     assert telemetry is not None
-    assert (telemetry.delivery, telemetry.rate) == (Delivery.LIVE, Rate(0.5, 3))
+    assert (telemetry.delivery, telemetry.rate) == (DeliveryClass.LIVE, Rate(0.5, 3))
     assert telemetry.reply is not None
     assert telemetry.reply.name == "order.v2"
     assert policy.rule("undeclared") is None
@@ -144,7 +144,7 @@ def test_the_bus_has_its_own_subjects(policy: Policy) -> None:
     for subject in ("sealbus.grants", "sealbus.subscribe", "sealbus.quarantine.list", "sealbus.quarantine.show"):
         rule = policy.rule(subject)
         assert rule is not None
-        assert rule.delivery is Delivery.LIVE
+        assert rule.delivery is DeliveryClass.LIVE
         assert rule.reply is not None
 
 

@@ -1,4 +1,4 @@
-"""A journal and a ledger by script: when the server stores an entry, and when the relay hears it.
+"""A stream store and a ledger by script: when the server stores an entry, and when the relay hears it.
 
 Time is a number. The judge and the stamps are real.
 """
@@ -18,12 +18,12 @@ from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import Stamp, Verdict, open_stamp
 from sealbus_broker.gate.judge import judge
-from sealbus_broker.gate.policy import Delivery, Policy
+from sealbus_broker.gate.policy import DeliveryClass, Policy
 from sealbus_broker.gate.rate import RateMeters
-from sealbus_broker.gate.verdict import Arrival, Moment
-from sealbus_broker.relay.journal import Entry, Stored
+from sealbus_broker.gate.verdict import Arrival, JudgedAt
 from sealbus_broker.relay.ledger import Copy
 from sealbus_broker.relay.storing import Item, Storing
+from sealbus_broker.relay.stream_store import Stored, StreamMessage
 from tests.gate.world import BUS_KEY, BUS_KEYS, NOW, POLICY, sealed_stamp
 
 
@@ -67,13 +67,13 @@ class Attempt:
 class Shelf:
     """One relay's storing, with everything around it."""
 
-    delivery: Delivery = Delivery.STREAM
+    delivery: DeliveryClass = DeliveryClass.STREAM
     policy: Policy = POLICY
     clocks: Clocks = field(default_factory=Clocks)
     since_ms: int | None = None
     attempts: deque[Attempt] = field(default_factory=deque)
     """The attempts to come. After them, every attempt succeeds."""
-    written: list[list[Entry]] = field(default_factory=list)
+    written: list[list[StreamMessage]] = field(default_factory=list)
     """The entries that the relay wrote in each attempt."""
     copies: list[Copy] = field(default_factory=list)
     ids: dict[str, int] = field(default_factory=dict)
@@ -84,13 +84,13 @@ class Shelf:
     verifier: Verifier = field(default_factory=Verifier)
     meters: RateMeters = field(default_factory=RateMeters)
 
-    # ---- as the relay's journal ------------------------------------------------------------------
+    # ---- as the relay's stream store ------------------------------------------------------------------
 
     async def persist(self, attempt: Callable[[], Awaitable[str | None]]) -> None:
         while (trouble := await attempt()) is not None:
             self.troubles.append(trouble)
 
-    async def attempt(self, entries: Sequence[Entry]) -> tuple[list[Stored | None], str | None]:
+    async def attempt(self, entries: Sequence[StreamMessage]) -> tuple[list[Stored | None], str | None]:
         self.written.append(list(entries))
         plan = self.attempts.popleft() if self.attempts else Attempt()
         self.clocks.tick(plan.before)
@@ -101,7 +101,7 @@ class Shelf:
             found[at] = None
         return found, "no answer" if None in found else None
 
-    def _store(self, entry: Entry) -> Stored:
+    def _store(self, entry: StreamMessage) -> Stored:
         name = entry.headers.get("Nats-Msg-Id")
         stream = "HEALTH" if entry.subject.startswith("health.") else self.stream
         if name in self.ids:
@@ -112,7 +112,7 @@ class Shelf:
 
     @property
     def stream(self) -> str:
-        return "ACCEPTED" if self.delivery is Delivery.STREAM else "LIVE"
+        return "ACCEPTED" if self.delivery is DeliveryClass.STREAM else "LIVE"
 
     async def known(self) -> None:
         """The ledger is always known."""
@@ -135,9 +135,9 @@ class Shelf:
 
     def item(self, data: bytes, *, position: int = 7, session: str = "order", redelivered: bool = False) -> Item:
         """A message that has arrived and is judged now."""
-        place = position if self.delivery is Delivery.STREAM else None
+        place = position if self.delivery is DeliveryClass.STREAM else None
         arrival = Arrival(session, data, self.delivery, NOW, place, redelivered)
-        moment = Moment(self.clocks.wall_ms, self.since_ms)
+        moment = JudgedAt(self.clocks.wall_ms, self.since_ms)
         judgment = judge(arrival, self.policy, moment, self.verifier, self.meters)
         return Item(judgment, self.since_ms, self.clocks.monotonic())
 
@@ -145,7 +145,7 @@ class Shelf:
         """Store them, as the pipeline does."""
         given = cast("Any", self)
         storing = Storing(
-            journal=given,
+            stream_store=given,
             key=BUS_KEY,
             relay="relay-1",
             verifier=self.verifier,

@@ -8,7 +8,7 @@ import msgpack
 
 from sealbus.protocol.codec import pack_json, unpack_json
 from sealbus.protocol.limits import MAX_ENVELOPE_BYTES
-from sealbus_broker.gate.policy import Delivery, SubjectRule
+from sealbus_broker.gate.policy import DeliveryClass, SubjectRule
 from sealbus_broker.policy.builtin import builtin_subjects
 from sealbus_broker.relay.services.grants import Grants
 from tests.gate.world import NOW, POLICY
@@ -76,7 +76,7 @@ def test_a_bot_with_very_many_grants_is_told_the_first() -> None:
     policy = replace(
         POLICY,
         bots={"order": replace(POLICY.bots["order"], publish=(), subscribe=(">",))},
-        subjects=tuple(SubjectRule(name, Delivery.STREAM, schema) for name in names),
+        subjects=tuple(SubjectRule(name, DeliveryClass.STREAM, schema) for name in names),
     )
     answer = Grants("relay-1").answer("order", policy, NOW)
     assert not answer["complete"]

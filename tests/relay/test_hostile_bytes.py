@@ -1,7 +1,7 @@
 """Bytes that a bot writes without a client library, at the relay's connection and another bot's.
 
 nats-server passes on all of them. At most of them plain nats-py goes deaf or reconnects: see
-``sealbus.nats.hardened``.
+``sealbus.nats.client``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.client import HardenedClient
 from sealbus.protocol.seal import sign_connect
 from sealbus.protocol.subjects import consumer_name
 from tests.relay.scene import Scene

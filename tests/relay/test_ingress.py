@@ -17,12 +17,12 @@ from sealbus.protocol.limits import MAX_TOGETHER
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.nats.config import MAX_BOT_PAYLOAD_BYTES
+from sealbus_broker.relay.counters import QUIET_S, VerdictCounters
 from sealbus_broker.relay.ingress import IngressWorker
 from sealbus_broker.relay.live import LiveWorker
 from sealbus_broker.relay.live_waiting import WAITING_PER_BOT
 from sealbus_broker.relay.pipeline import Refusals
 from sealbus_broker.relay.pulling import PULL_BYTES
-from sealbus_broker.relay.tally import QUIET_S, Tally
 from sealbus_broker.relay.turn import Turn
 from tests.relay.scene import Scene
 from tests.waiting import until
@@ -113,7 +113,11 @@ async def test_a_relay_that_stops_judges_the_messages_it_has(streams: Scene) -> 
 
     running = asyncio.create_task(
         LiveWorker(
-            nc=nc, process=note, tally=Tally(time.monotonic), now_ms=lambda: 0, supervisor=Supervisor("test")
+            nc=nc,
+            process=note,
+            counters=VerdictCounters(time.monotonic),
+            now_ms=lambda: 0,
+            supervisor=Supervisor("test"),
         ).run(stopping)
     )
     await until(lambda: bool(nc._direct), "the worker subscribes")
@@ -136,7 +140,7 @@ async def test_live_messages_beyond_the_queue_are_counted_and_named(streams: Sce
     """
     nc, stopping, go_on, judged = await streams.login(), asyncio.Event(), asyncio.Event(), list[bytes]()
     now = [0.0]
-    tally = Tally(lambda: now[0])
+    counters = VerdictCounters(lambda: now[0])
 
     async def note(arrivals: Sequence[Arrival], _: Turn) -> Refusals:
         judged.extend(arrival.data for arrival in arrivals)
@@ -144,7 +148,9 @@ async def test_live_messages_beyond_the_queue_are_counted_and_named(streams: Sce
         return NOTHING
 
     running = asyncio.create_task(
-        LiveWorker(nc=nc, process=note, tally=tally, now_ms=lambda: 0, supervisor=Supervisor("test")).run(stopping)
+        LiveWorker(nc=nc, process=note, counters=counters, now_ms=lambda: 0, supervisor=Supervisor("test")).run(
+            stopping
+        )
     )
     await until(lambda: bool(nc._direct), "the worker subscribes")
     await nc.flush()
@@ -153,10 +159,10 @@ async def test_live_messages_beyond_the_queue_are_counted_and_named(streams: Sce
     await until(lambda: judged == [b"first"], "a batch is in hand")
     with capture_logs() as logs:
         sender.write([pub(b"call.order", b"%d" % at) for at in range(WAITING_PER_BOT + 10)])
-        await until(lambda: tally.counts["dropped"] == 10, "ten too many")
+        await until(lambda: counters.counts["dropped"] == 10, "ten too many")
         now[0] = QUIET_S
         sender.write([pub(b"call.other", b"x"), pub(b"call.order", pack_together([b"y" * 600, b"z" * 600]))])
-        await until(lambda: tally.counts["dropped"] == 12, "two more")
+        await until(lambda: counters.counts["dropped"] == 12, "two more")
     told = [(line["session"], line["messages"], line["alike_since"]) for line in logs]
     assert {line["event"] for line in logs} == {"message.dropped"}
     assert told == [("order", 1, 0), ("order", 2, 9)]

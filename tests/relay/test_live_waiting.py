@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sealbus_broker.gate.policy import Delivery
+from sealbus_broker.gate.policy import DeliveryClass
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.relay import live_waiting
 from sealbus_broker.relay.live_waiting import BATCH, BATCH_BYTES, WAITING, WAITING_PER_BOT, LiveWaiting
@@ -12,7 +12,7 @@ from sealbus_broker.relay.live_waiting import BATCH, BATCH_BYTES, WAITING, WAITI
 
 def live(bot: str, *sizes: int) -> list[Arrival]:
     """Messages of these sizes in bytes."""
-    return [Arrival(bot, bytes(size), Delivery.LIVE, at, None) for at, size in enumerate(sizes)]
+    return [Arrival(bot, bytes(size), DeliveryClass.LIVE, at, None) for at, size in enumerate(sizes)]
 
 
 def of(arrivals: list[Arrival]) -> list[tuple[str, int]]:

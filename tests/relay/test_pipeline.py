@@ -20,34 +20,34 @@ from sealbus.protocol.keys import SigningKey
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import Verdict, open_stamp
-from sealbus_broker.gate.policy import Delivery
+from sealbus_broker.gate.policy import DeliveryClass
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.relay import pipeline
-from sealbus_broker.relay.journal import Entry, Stored
+from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.ledger import Ledger
 from sealbus_broker.relay.pipeline import Pipeline
-from sealbus_broker.relay.tally import Tally
+from sealbus_broker.relay.stream_store import Stored, StreamMessage
 from sealbus_broker.relay.turn import Turn
 from tests.gate.world import BUS_KEY, BUS_KEYS, NOW, PLACED, POLICY, envelope
 from tests.waiting import until
 
 
 class Kept:
-    """A journal and a connection that keep everything they are given."""
+    """A stream store and a connection that keep everything they are given."""
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.entries: list[StreamMessage] = []
         self.frames: list[bytes] = []
         self.sequence = 20
         """The sequence of the last entry."""
 
-    async def store(self, entries: Sequence[Entry]) -> list[Stored]:
+    async def store(self, entries: Sequence[StreamMessage]) -> list[Stored]:
         self.entries += entries
         first = self.sequence + 1
         self.sequence += len(entries)
         return [Stored("ACCEPTED", first + at, duplicate=False) for at in range(len(entries))]
 
-    async def attempt(self, entries: Sequence[Entry]) -> tuple[list[Stored | None], str | None]:
+    async def attempt(self, entries: Sequence[StreamMessage]) -> tuple[list[Stored | None], str | None]:
         return [*await self.store(entries)], None
 
     async def persist(self, attempt: Callable[[], Awaitable[str | None]]) -> None:
@@ -61,13 +61,13 @@ def a_pipeline(kept: Kept, ledger: Ledger, now_ms: Callable[[], int] = lambda: N
     key: SigningKey = BUS_KEY
     return Pipeline(
         nc=cast("Any", kept),
-        journal=cast("Any", kept),
-        ledgers={Delivery.STREAM: ledger},
+        stream_store=cast("Any", kept),
+        ledgers={DeliveryClass.STREAM: ledger},
         policy=lambda: POLICY,
         key=key,
         relay="relay-1",
         services=cast("Any", frozenset()),
-        tally=Tally(lambda: 0.0),
+        counters=VerdictCounters(lambda: 0.0),
         now_ms=now_ms,
     )
 
@@ -81,7 +81,7 @@ def a_ledger() -> Ledger:
 def orders(*numbers: int) -> list[Arrival]:
     """Honest orders, each with its own nonce."""
     nonces = [PLACED.nonce[:12] + number.to_bytes(4) for number in numbers]
-    return [Arrival("order", envelope(PLACED, nonce=nonce), Delivery.STREAM, NOW, 7) for nonce in nonces]
+    return [Arrival("order", envelope(PLACED, nonce=nonce), DeliveryClass.STREAM, NOW, 7) for nonce in nonces]
 
 
 def stored(kept: Kept) -> list[int]:
@@ -98,7 +98,7 @@ def the_stamp(kept: Kept) -> Any:
 async def test_a_message_judged_by_a_lost_ledger_is_judged_again() -> None:
     kept, ledger, turn = Kept(), Ledger(sentinel.unused, "ACCEPTED"), Turn()
     ledger.begin(None, 100, NOW)
-    arrival = Arrival("order", envelope(PLACED), Delivery.STREAM, NOW, 7)
+    arrival = Arrival("order", envelope(PLACED), DeliveryClass.STREAM, NOW, 7)
     async with turn.storing:  # other messages are being stored
         processing = asyncio.create_task(a_pipeline(kept, ledger).process([arrival], turn))
         await until(lambda: bool(turn.storing._waiters), "it waits for its turn, judged")
@@ -112,7 +112,7 @@ async def test_a_message_judged_by_a_lost_ledger_is_judged_again() -> None:
 async def test_a_judgment_by_the_present_ledger_stands() -> None:
     kept, ledger = Kept(), Ledger(sentinel.unused, "ACCEPTED")
     ledger.begin(None, 100, NOW)
-    arrival = Arrival("order", envelope(PLACED), Delivery.STREAM, NOW, 7)
+    arrival = Arrival("order", envelope(PLACED), DeliveryClass.STREAM, NOW, 7)
     await a_pipeline(kept, ledger).process([arrival], Turn())
     assert the_stamp(kept).reason is None
     assert [entry.subject for entry in kept.entries] == ["accepted.orders.placed"]
@@ -121,7 +121,7 @@ async def test_a_judgment_by_the_present_ledger_stands() -> None:
 async def test_a_refusal_is_stamped_with_its_record_in_the_quarantine() -> None:
     kept, ledger = Kept(), Ledger(sentinel.unused, "ACCEPTED")
     ledger.begin(None, 100, NOW)
-    wrong = Arrival("order", envelope(PLACED, payload={}), Delivery.STREAM, NOW, 7)
+    wrong = Arrival("order", envelope(PLACED, payload={}), DeliveryClass.STREAM, NOW, 7)
     (await a_pipeline(kept, ledger).process([wrong], Turn())).tell()
     assert [entry.subject for entry in kept.entries] == ["quarantine.schema.order"]
     assert (the_stamp(kept).reason, the_stamp(kept).record) == (Reason.SCHEMA, kept.sequence)
@@ -131,7 +131,7 @@ async def test_a_message_that_is_dropped_has_no_record() -> None:
     kept, ledger = Kept(), Ledger(sentinel.unused, "ACCEPTED")
     ledger.begin(None, 100, NOW)
     header = replace(PLACED, bot="inventory", subject="stock.reserved")
-    wrong = Arrival("inventory", envelope(header, payload={}), Delivery.STREAM, NOW, 7)
+    wrong = Arrival("inventory", envelope(header, payload={}), DeliveryClass.STREAM, NOW, 7)
     (await a_pipeline(kept, ledger).process([wrong], Turn())).tell()
     assert not kept.entries
     assert (the_stamp(kept).verdict, the_stamp(kept).record) == (Verdict.DROPPED, None)
@@ -177,7 +177,7 @@ async def test_a_batch_that_takes_long_is_stored_in_parts(monkeypatch: pytest.Mo
     monkeypatch.setattr(pipeline, "PART_S", -1)
     kept, turn, clock = Kept(), Turn(), count(NOW)
     one = a_pipeline(kept, a_ledger(), clock.__next__)
-    wrong = Arrival("order", envelope(PLACED, payload={}), Delivery.STREAM, NOW, 7)
+    wrong = Arrival("order", envelope(PLACED, payload={}), DeliveryClass.STREAM, NOW, 7)
     first, second = await asyncio.gather(
         one.process([wrong, *orders(1, 2, 3), wrong], turn), one.process(orders(4), turn)
     )

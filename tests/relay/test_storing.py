@@ -12,7 +12,7 @@ from sealbus.protocol.limits import LIVE_SHELF_LIFE_MS, SHELF_LIFE_MS
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.stamp import Verdict
 from sealbus.protocol.subjects import RELAY
-from sealbus_broker.gate.policy import HEALTH, Delivery, Disposition, Rate, SubjectRule
+from sealbus_broker.gate.policy import HEALTH, DeliveryClass, Disposition, Rate, SubjectRule
 from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.nats.streams import PROBE_SUBJECT
 from sealbus_broker.relay import storing
@@ -39,7 +39,7 @@ def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
 
 @pytest.fixture
 def live_shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    return on(Shelf(Delivery.LIVE), monkeypatch)
+    return on(Shelf(DeliveryClass.LIVE), monkeypatch)
 
 
 def on(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> Shelf:
@@ -374,7 +374,7 @@ def probe(shelf: Shelf) -> bytes:
 
     Every loaded policy does.
     """
-    rule = SubjectRule(HEALTH, Delivery.STREAM, {"any.v1": Schema.compile("any.v1", {})})
+    rule = SubjectRule(HEALTH, DeliveryClass.STREAM, {"any.v1": Schema.compile("any.v1", {})})
     shelf.policy = replace(POLICY, subjects=(*POLICY.subjects, rule))
     header = Header("shop", RELAY, HEALTH, nonce("probe"), NOW, 10_000)
     return envelope(header, {"from": "relay-1"}, key=BUS_KEY)

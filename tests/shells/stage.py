@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from sealbus import Credentials
 from sealbus.life.session import Session, Watchers
+from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
-from sealbus.nats.hardened import HardenedClient
 from sealbus.protocol.codec import are_together, split_together
 from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.reason import Reason

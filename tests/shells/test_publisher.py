@@ -9,7 +9,7 @@ import pytest
 
 from sealbus import Refused, Stamp, Unresolved
 from sealbus.life import connecting
-from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.client import HardenedClient
 from sealbus.protocol.codec import pack_json
 from sealbus.protocol.envelope import Header
 from sealbus.protocol.reason import Reason

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from sealbus.life import connecting
+from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
-from sealbus.nats.hardened import HardenedClient
 from sealbus.supervision import end
 from tests.contract.ground import Inbox
 from tests.shells.stage import Kept, Stage

@@ -21,7 +21,7 @@ from sealbus.protocol.seal import Context, Verifier
 from sealbus.protocol.shelf_life import is_too_old_live, is_void
 from sealbus.protocol.stamp import open_stamp
 from sealbus.protocol.subjects import is_bookkeeping
-from sealbus.receiving.opener import Seen
+from sealbus.receiving.verifier import HandledMessages
 from sealbus.sending.matching import check_answer, is_receipt
 from tests.vectors.files import HEX, bus_keys, by, expand, load
 
@@ -154,7 +154,7 @@ SUBSCRIBERS = load("subscribers.json")
 
 @pytest.mark.parametrize("sequence", SUBSCRIBERS["sequences"], ids=by("name"))
 def test_subscriber_passes_on_each_new_message_once(sequence: dict[str, Any]) -> None:
-    seen = Seen()
+    seen = HandledMessages()
     for step in sequence["steps"]:
         assert met(step, sequence["kind"], seen) == step["expect"]
 
@@ -167,7 +167,7 @@ def is_late(message: Message, step: dict[str, Any]) -> bool:
     return is_void(message.stamp, ack.stored_ms)
 
 
-def met(step: dict[str, Any], kind: str, seen: Seen) -> str:
+def met(step: dict[str, Any], kind: str, seen: HandledMessages) -> str:
     prefix = {"live": "bus.", "durable": "accepted."}[kind]
     assert step["subject"].startswith(prefix)
     if not step["delivery"] or is_bookkeeping(step["subject"].encode(), prefix[:-1]):

@@ -20,7 +20,7 @@ from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey, verify
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Context, Seal, Verifier, seal, sign_connect, verify_connect
 from sealbus.protocol.stamp import Stamp, Verdict, open_stamp, seal_stamps
-from sealbus_broker.gate.policy import Delivery
+from sealbus_broker.gate.policy import DeliveryClass
 from tests.gate.bus import ACCEPTED, SETTLED, PureBus, Step
 from tests.gate.world import compile_policy
 from tests.vectors.files import FOLDER, HEX, bus_keys, by, expand, load
@@ -109,7 +109,7 @@ KEYS_BY_NAME = {name: PublicKey.parse(text, KeyKind.BOT).raw for name, text in E
 
 def step_of(told: dict[str, Any]) -> Step:
     fields = {name: value for name, value in told.items() if name not in ("envelope", "stamp")}
-    return Step(expand(told["envelope"]), **{**fields, "delivery": Delivery(told["delivery"])})
+    return Step(expand(told["envelope"]), **{**fields, "delivery": DeliveryClass(told["delivery"])})
 
 
 @pytest.mark.parametrize("scenario", ENVELOPES["scenarios"], ids=by("name"))

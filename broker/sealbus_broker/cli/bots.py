@@ -19,7 +19,7 @@ from sealbus_broker.cli.json_lines import Lines, parse_json
 from sealbus_broker.cli.options import WholeNumber, seconds
 from sealbus_broker.cli.options import nonce as as_nonce
 from sealbus_broker.cli.signals import CONNECT_S, Stop, connected, run
-from sealbus_broker.printable import json_line, readable, readable_json
+from sealbus_broker.escape import json_line, readable, readable_json
 
 VERDICT_S: Final = 30.0
 """How long to wait for a verdict by default, as the library does."""

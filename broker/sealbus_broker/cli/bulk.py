@@ -16,7 +16,7 @@ from sealbus_broker.cli.errors import InputFailed, OutputFailed, ReaderGone
 from sealbus_broker.cli.json_lines import Line, Lines, parse_json
 from sealbus_broker.cli.progress import Progress
 from sealbus_broker.cli.signals import Stop, connected
-from sealbus_broker.printable import json_line, readable
+from sealbus_broker.escape import json_line, readable
 
 IN_FLIGHT: Final = 512
 """Messages published at once.

@@ -10,11 +10,11 @@ from sealbus_broker.cli.bus_options import dir_option
 from sealbus_broker.cli.errors import Unusable
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.errors import SecretsUnusable
+from sealbus_broker.escape import json_line, printable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.policy.bus_file import FILE, read_bus_file
 from sealbus_broker.policy.loader import load
 from sealbus_broker.policy.problems import Problem
-from sealbus_broker.printable import json_line, printable
 from sealbus_broker.relay.secrets import BusSecrets
 
 

@@ -21,6 +21,7 @@ from sealbus.protocol.keys import PublicKey
 from sealbus.protocol.subjects import check_name
 from sealbus_broker.cli.errors import Unusable
 from sealbus_broker.cli.talk import ON_STDERR, Talk
+from sealbus_broker.escape import printable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.policy.bus_file import (
     FILE,
@@ -33,7 +34,6 @@ from sealbus_broker.policy.bus_file import (
     write_bus_file,
 )
 from sealbus_broker.policy.problems import Problem, nearest
-from sealbus_broker.printable import printable
 from sealbus_broker.relay.secrets import BusSecrets
 
 SERVER: Final = f"nats://127.0.0.1:{PORT}"

@@ -21,7 +21,7 @@ from sealbus.protocol.stamp import Stamp, Verdict
 from sealbus_broker.cli.anchors import Anchors
 from sealbus_broker.cli.bus_options import dir_option
 from sealbus_broker.cli.errors import InputFailed
-from sealbus_broker.printable import json_line, readable, readable_json
+from sealbus_broker.escape import json_line, readable, readable_json
 
 MAX_TOLD_CHARS: Final = 1_000
 """Longest line about an error: the longest detail of a stamp."""

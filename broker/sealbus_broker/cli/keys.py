@@ -17,11 +17,11 @@ from sealbus.protocol.subjects import RELAY, check_name
 from sealbus_broker.cli.bus_options import dir_option, server_option
 from sealbus_broker.cli.errors import Unusable
 from sealbus_broker.cli.folder import BusFolder, writing
+from sealbus_broker.escape import json_line
 from sealbus_broker.policy.bus_file import FILE, BusFile
 from sealbus_broker.policy.document import read_yaml
 from sealbus_broker.policy.keys import add_key
 from sealbus_broker.policy.problems import Problem, nearest
-from sealbus_broker.printable import json_line
 
 
 @click.group()

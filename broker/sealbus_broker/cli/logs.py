@@ -25,7 +25,7 @@ from typing import Any, Final
 import structlog
 
 from sealbus.supervision import start_thread
-from sealbus_broker.printable import harmless, json_line
+from sealbus_broker.escape import harmless, json_line
 
 WAITING_BYTES: Final = 1024 * 1024
 """Bytes of lines that may wait to be written: some 5,000 lines.

@@ -11,7 +11,7 @@ from sealbus import Bot, RequestFailed
 from sealbus_broker.cli.bus_options import bot_options
 from sealbus_broker.cli.errors import AnsweredNo
 from sealbus_broker.cli.options import seconds
-from sealbus_broker.printable import readable
+from sealbus_broker.escape import readable
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -13,7 +13,7 @@ import click
 from sealbus import Refused, RequestFailed, Unresolved
 from sealbus.errors import SealbusError
 from sealbus.protocol.limits import NONCE_BYTES
-from sealbus_broker.printable import json_line, printable
+from sealbus_broker.escape import json_line, printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -9,7 +9,7 @@
 - **stderr is for people.** A line that cannot be written is dropped. Nothing fails because of it,
   and nothing waits for it longer than ``PATIENCE_S``: a paused terminal must not stop a bus.
 
-Both escape characters that could steer a terminal (:func:`~sealbus_broker.printable.harmless`).
+Both escape characters that could steer a terminal (:func:`~sealbus_broker.escape.harmless`).
 
 Both write on a thread of their own, straight to the descriptor. So a signal works while a stream is
 full, and the interpreter has no buffer to flush when it ends. The threads are daemons, and do not
@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Final
 
 from sealbus.supervision import kind, start_thread
 from sealbus_broker.cli.errors import OutputFailed, ReaderGone
-from sealbus_broker.printable import harmless
+from sealbus_broker.escape import harmless
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

@@ -14,15 +14,15 @@ from nats.errors import NoRespondersError
 from rich.console import Console
 from rich.table import Table
 
+from sealbus.nats.client import HardenedClient
 from sealbus.nats.diagnosis import STORES_NOTHING
-from sealbus.nats.hardened import HardenedClient
 from sealbus.protocol.subjects import check_name
 from sealbus_broker.cli.bus_options import dir_option, server_option
 from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.escape import json_line
 from sealbus_broker.nats.connection import connect, disconnect
 from sealbus_broker.nats.jetstream import API
 from sealbus_broker.nats.streams import STREAMS
-from sealbus_broker.printable import json_line
 from sealbus_broker.relay.health import PING_SUBJECT, PROBE_S, RESTART, Level, Problem, fill
 from sealbus_broker.relay.probe import Prober, is_accepted
 from sealbus_broker.relay.relay import clock_ms

@@ -12,8 +12,8 @@ from sealbus_broker.cli.bus_options import dir_option, new_keys_option, server_o
 from sealbus_broker.cli.errors import Unusable
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.options import DIGITS, WholeNumber
+from sealbus_broker.escape import printable
 from sealbus_broker.nats.config import NatsConfig, render
-from sealbus_broker.printable import printable
 
 
 @click.command()

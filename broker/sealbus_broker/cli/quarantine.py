@@ -24,7 +24,7 @@ from sealbus_broker.cli.files import write_new
 from sealbus_broker.cli.operator import ANSWER_S, OPERATOR, PAGE, ask, operator_options, table
 from sealbus_broker.cli.options import DIGITS, WholeNumber
 from sealbus_broker.cli.signals import CONNECT_S, Stop, connected, run
-from sealbus_broker.printable import json_line, printable, readable, readable_json
+from sealbus_broker.escape import json_line, printable, readable, readable_json
 
 DUMPED: Final = 1024
 """Bytes that a hex dump shows. --out writes all."""

@@ -19,7 +19,7 @@ from sealbus_broker.cli.bus_options import find_credentials
 from sealbus_broker.cli.errors import AnsweredNo
 from sealbus_broker.cli.operator import ANSWER_S, OPERATOR, PAGE, ask, operator_options, table
 from sealbus_broker.cli.signals import CONNECT_S, Stop, connected, run
-from sealbus_broker.printable import json_line, readable
+from sealbus_broker.escape import json_line, readable
 
 HEAD: Final = ("consumer", "bot", "pattern", "durable", "waiting", "in hand", "listening", "last delivery (UTC)")
 

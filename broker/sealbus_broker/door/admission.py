@@ -54,10 +54,10 @@ from sealbus.protocol.streams import ACCEPTED
 from sealbus.protocol.subjects import BUS, INBOX, REPLY, consumer_owner, ingress_subject
 from sealbus_broker.door.sessions import Sessions
 from sealbus_broker.door.throttle import Throttle
+from sealbus_broker.escape import printable
 from sealbus_broker.gate.policy import BotRule, Policy
 from sealbus_broker.nats import jwt
 from sealbus_broker.nats.config import BOTS_ACCOUNT, FULL_ACCOUNT, MAX_BOT_PAYLOAD_BYTES, MAX_SUBSCRIPTIONS
-from sealbus_broker.printable import printable
 
 log = structlog.get_logger(__name__)
 

@@ -16,7 +16,7 @@ from sealbus.protocol.nonces import birth_ms
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import Stamp, Verdict, open_stamp
 from sealbus.protocol.subjects import REPLY, is_own, matches
-from sealbus_broker.gate.policy import BotRule, CauseRule, Delivery, Policy
+from sealbus_broker.gate.policy import BotRule, CauseRule, DeliveryClass, Policy
 
 _MOST_BARE: Final = f"at most {MAX_BARE_PARENT_BYTES} where the rule compares nothing"
 _MISSING: Final = object()
@@ -105,7 +105,7 @@ def _is_past(stamp: Stamp, within_ms: int, now_ms: int, policy: Policy) -> bool:
     bound the last one would allow a consequence after the ledger has forgotten the one that
     followed from the first.
     """
-    delivery = Delivery.LIVE if stamp.position is None else Delivery.STREAM
+    delivery = DeliveryClass.LIVE if stamp.position is None else DeliveryClass.STREAM
     return now_ms > birth_ms(stamp.nonce) + policy.span_ms(delivery) + within_ms
 
 

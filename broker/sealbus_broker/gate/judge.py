@@ -19,10 +19,10 @@ from sealbus.protocol.stamp import Stamp
 from sealbus.protocol.subjects import RELAY, REPLY
 from sealbus.protocol.value import value
 from sealbus_broker.gate.cause import check_cause, check_reply, prove_parent, unwanted_parent
-from sealbus_broker.gate.policy import BotKey, BotRule, Delivery, Disposition, Policy, Rate, Store, SubjectRule
+from sealbus_broker.gate.policy import BotKey, BotRule, DeliveryClass, Disposition, Policy, Rate, Store, SubjectRule
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.gate.schemas import ERROR, Schema
-from sealbus_broker.gate.verdict import Arrival, Judgment, Moment
+from sealbus_broker.gate.verdict import Arrival, JudgedAt, Judgment
 
 ERROR_BYTES: Final = 2048
 """The budget of an answer that a request failed. The longest answer of schema ``sealbus.error.v1``
@@ -47,7 +47,7 @@ _REPLIES: Final = f"{REPLY}."
 _NO_HEADER: Final = Header("", "", "", b"", 0, 0)
 
 
-def judge(arrival: Arrival, policy: Policy, moment: Moment, verifier: Verifier, meters: RateMeters) -> Judgment:
+def judge(arrival: Arrival, policy: Policy, moment: JudgedAt, verifier: Verifier, meters: RateMeters) -> Judgment:
     """Judge one message: run :data:`CHECKS` in order. The first one that objects decides.
 
     Cheap checks that need no key come first. Nothing is believed before the seal holds. The payload
@@ -62,7 +62,7 @@ def judge(arrival: Arrival, policy: Policy, moment: Moment, verifier: Verifier, 
         verifier: Remembers the seals that hold. Losing it changes no verdict.
         meters: Remember rates and shares. Losing them changes no other verdict.
     """
-    case = Case(arrival, policy, moment, verifier, meters)
+    case = CheckContext(arrival, policy, moment, verifier, meters)
     for check in CHECKS:
         violation = check(case)
         if violation is not None:
@@ -130,7 +130,7 @@ class Violation:
     detail: str | None = None
 
 
-class Case:
+class CheckContext:
     """One message under judgment: the arguments, and the findings of the checks so far."""
 
     __slots__ = (
@@ -152,7 +152,7 @@ class Case:
     )
 
     def __init__(
-        self, arrival: Arrival, policy: Policy, moment: Moment, verifier: Verifier, meters: RateMeters
+        self, arrival: Arrival, policy: Policy, moment: JudgedAt, verifier: Verifier, meters: RateMeters
     ) -> None:
         self.arrival = arrival
         self.policy = policy
@@ -210,7 +210,7 @@ class Case:
         return f"{self.arrival.session}.{self.header.nonce.hex()}"
 
 
-def check_size(case: Case) -> Violation | None:
+def check_size(case: CheckContext) -> Violation | None:
     """*size*: the message has at most the bytes of the largest envelope."""
     size = len(case.arrival.data)
     if size > MAX_ENVELOPE_BYTES:
@@ -218,7 +218,7 @@ def check_size(case: Case) -> Violation | None:
     return None
 
 
-def check_encoding(case: Case) -> Violation | None:
+def check_encoding(case: CheckContext) -> Violation | None:
     """*encoding*: the bytes are exactly one envelope, in the one exact encoding."""
     try:
         if are_together(case.arrival.data):
@@ -232,7 +232,7 @@ def check_encoding(case: Case) -> Violation | None:
     return None
 
 
-def check_key_known(case: Case) -> Violation | None:
+def check_key_known(case: CheckContext) -> Violation | None:
     """*unknown-key*: the sealing key is a key of the bot whose session sent the message."""
     assert case.envelope is not None
     case.bot = case.policy.sender(case.arrival.session)
@@ -240,7 +240,7 @@ def check_key_known(case: Case) -> Violation | None:
     return Violation(Reason.UNKNOWN_KEY) if case.key is None else None
 
 
-def check_key_valid(case: Case) -> Violation | None:
+def check_key_valid(case: CheckContext) -> Violation | None:
     """*key-not-valid*: the key was valid when the message arrived: neither too early nor too
     late."""
     assert case.key is not None
@@ -253,7 +253,7 @@ def check_key_valid(case: Case) -> Violation | None:
     return None
 
 
-def check_key_revoked(case: Case) -> Violation | None:
+def check_key_revoked(case: CheckContext) -> Violation | None:
     """*key-revoked*: the key is not revoked now.
 
     The clock counts, and not the arrival. Once a key has leaked, no waiting message under it is
@@ -265,7 +265,7 @@ def check_key_revoked(case: Case) -> Violation | None:
     return None
 
 
-def check_seal(case: Case) -> Violation | None:
+def check_seal(case: CheckContext) -> Violation | None:
     """*bad-seal*: the signature holds over the bytes as they came.
 
     From here on the sender is proven.
@@ -277,7 +277,7 @@ def check_seal(case: Case) -> Violation | None:
     return None
 
 
-def check_bus(case: Case) -> Violation | None:
+def check_bus(case: CheckContext) -> Violation | None:
     """*wrong-bus*: the message is sealed for this bus.
 
     This stops a message that was captured on a test bus, where the same key speaks.
@@ -287,20 +287,20 @@ def check_bus(case: Case) -> Violation | None:
     return None
 
 
-def check_bot(case: Case) -> Violation | None:
+def check_bot(case: CheckContext) -> Violation | None:
     """*wrong-bot*: the envelope names the same sender as the session and the key."""
     if case.header.bot != case.arrival.session:
         return Violation(Reason.WRONG_BOT, f"sealed as {case.header.bot}; sent by {case.arrival.session}")
     return None
 
 
-def check_birth(case: Case) -> Violation | None:
+def check_birth(case: CheckContext) -> Violation | None:
     """*stale*: the message was sealed within the life of its nonce.
 
     The ledger remembers a nonce for as long as there may be attempts under it, and no longer.
     """
     age = case.header.issued_at_ms - case.header.birth_ms
-    longest = life_ms(live=case.arrival.delivery is Delivery.LIVE)
+    longest = life_ms(live=case.arrival.delivery is DeliveryClass.LIVE)
     if age < 0:
         return Violation(Reason.STALE, f"issued {-age} ms before its nonce was born")
     if age > longest:
@@ -308,19 +308,19 @@ def check_birth(case: Case) -> Violation | None:
     return None
 
 
-def check_wait(case: Case) -> Violation | None:
+def check_wait(case: CheckContext) -> Violation | None:
     """*stale*: the message waited for a relay no longer than the ledger's window allows.
 
     A live message waits hardly at all.
     """
     waited = case.moment.now_ms - case.arrival.arrived_at_ms
-    longest = LIVE_WAIT_MS if case.arrival.delivery is Delivery.LIVE else case.policy.limits.ingress_wait_ms
+    longest = LIVE_WAIT_MS if case.arrival.delivery is DeliveryClass.LIVE else case.policy.limits.ingress_wait_ms
     if waited > longest:
         return Violation(Reason.STALE, f"waited {waited} ms; at most {longest}")
     return None
 
 
-def check_ledger_age(case: Case) -> Violation | None:
+def check_ledger_age(case: CheckContext) -> Violation | None:
     """*stale*: the nonce was born after the ledger began.
 
     A ledger that began anew knows of no attempt that was accepted before. So the relay
@@ -332,7 +332,7 @@ def check_ledger_age(case: Case) -> Violation | None:
     return None
 
 
-def check_not_in_future(case: Case) -> Violation | None:
+def check_not_in_future(case: CheckContext) -> Violation | None:
     """*issued-in-future*: the envelope was not issued ahead of time.
 
     Such an envelope would outlive the ledger's memory.
@@ -343,7 +343,7 @@ def check_not_in_future(case: Case) -> Violation | None:
     return None
 
 
-def check_not_expired(case: Case) -> Violation | None:
+def check_not_expired(case: CheckContext) -> Violation | None:
     """*expired*: the time-to-live was not over when the server stored the message."""
     ends = case.header.issued_at_ms + case.header.ttl_ms + case.policy.limits.clock_skew_ms
     if case.arrival.arrived_at_ms > ends:
@@ -351,7 +351,7 @@ def check_not_expired(case: Case) -> Violation | None:
     return None
 
 
-def check_declared(case: Case) -> Violation | None:
+def check_declared(case: CheckContext) -> Violation | None:
     """*undeclared-subject*, or *cause* for an answer: there is a rule for such a message.
 
     An answer has the rule of its request, which the request's stamp proves. So the cause of a reply
@@ -371,7 +371,7 @@ def check_declared(case: Case) -> Violation | None:
     return Violation(Reason.UNDECLARED_SUBJECT) if case.rule is None else None
 
 
-def check_granted(case: Case) -> Violation | None:
+def check_granted(case: CheckContext) -> Violation | None:
     """*not-granted*: the policy lets this bot publish here.
 
     The grant of an answer is the request's stamp.
@@ -382,16 +382,16 @@ def check_granted(case: Case) -> Violation | None:
     return None
 
 
-def check_delivery(case: Case) -> Violation | None:
+def check_delivery(case: CheckContext) -> Violation | None:
     """*wrong-delivery*: the message came by the delivery class of its subject."""
     assert case.rule is not None
-    expected = Delivery.LIVE if case.is_reply else case.rule.delivery
+    expected = DeliveryClass.LIVE if case.is_reply else case.rule.delivery
     if case.arrival.delivery is not expected:
         return Violation(Reason.WRONG_DELIVERY, f"sent as {case.arrival.delivery.value}; expected {expected.value}")
     return None
 
 
-def check_ttl(case: Case) -> Violation | None:
+def check_ttl(case: CheckContext) -> Violation | None:
     """*ttl-too-long*: the time-to-live is at most the one that the policy allows.
 
     A longer one would outlive the ledger's memory. Stream and live messages have limits of their
@@ -399,13 +399,13 @@ def check_ttl(case: Case) -> Violation | None:
     that, and not for its time-to-live.
     """
     limits = case.policy.limits
-    longest = limits.ttl_ms if case.arrival.delivery is Delivery.STREAM else limits.live_ttl_ms
+    longest = limits.ttl_ms if case.arrival.delivery is DeliveryClass.STREAM else limits.live_ttl_ms
     if case.header.ttl_ms > longest:
         return Violation(Reason.TTL_TOO_LONG, f"{case.header.ttl_ms} ms; at most {longest}")
     return None
 
 
-def check_parent(case: Case) -> Violation | None:
+def check_parent(case: CheckContext) -> Violation | None:
     """*cause*: the message carries a parent only where the rule asks for one, and no more of it
     than the rule needs.
 
@@ -420,7 +420,7 @@ def check_parent(case: Case) -> Violation | None:
     return None if trouble is None else Violation(Reason.CAUSE, trouble)
 
 
-def check_budget(case: Case) -> Violation | None:
+def check_budget(case: CheckContext) -> Violation | None:
     """*size*: the payload has at most the bytes that its subject allows.
 
     For an answer, it is the subject of the request. The payload is not decoded yet.
@@ -433,7 +433,7 @@ def check_budget(case: Case) -> Violation | None:
     return None if size <= most else Violation(Reason.SIZE, f"a payload of {size} bytes; at most {most} here")
 
 
-def check_rate(case: Case) -> Violation | None:
+def check_rate(case: CheckContext) -> Violation | None:
     """*rate*: the bot sends no faster than the subject allows one bot.
 
     The seal is verified before, and copies have an allowance of their own. So nobody can use up the
@@ -450,7 +450,7 @@ def check_rate(case: Case) -> Violation | None:
     return None
 
 
-def check_payload(case: Case) -> Violation | None:
+def check_payload(case: CheckContext) -> Violation | None:
     """*payload*: the payload is exactly one value of the JSON data model.
 
     It has no more values in it than its subject allows. It is decoded only now.
@@ -463,7 +463,7 @@ def check_payload(case: Case) -> Violation | None:
     return None
 
 
-def check_schema_known(case: Case) -> Violation | None:
+def check_schema_known(case: CheckContext) -> Violation | None:
     """*unknown-schema*: the subject accepts the schema that the envelope names.
 
     An envelope that names none means the first schema. An answer may also say that the request
@@ -481,7 +481,7 @@ def check_schema_known(case: Case) -> Violation | None:
     return None
 
 
-def check_schema(case: Case) -> Violation | None:
+def check_schema(case: CheckContext) -> Violation | None:
     """*schema*: the payload meets that schema."""
     assert case.schema is not None and case.envelope is not None
     if case.schema.is_valid(case.payload):
@@ -495,7 +495,7 @@ def check_schema(case: Case) -> Violation | None:
     return Violation(Reason.SCHEMA, "\n".join(faults))
 
 
-def check_what_came_before(case: Case) -> Violation | None:
+def check_what_came_before(case: CheckContext) -> Violation | None:
     """*cause*: the earlier message that the subject's rule demands did come before."""
     assert case.rule is not None and case.bot is not None
     if case.is_reply or case.rule.cause is None:
@@ -509,7 +509,7 @@ def check_what_came_before(case: Case) -> Violation | None:
     return None
 
 
-def check_share(case: Case) -> Violation | None:
+def check_share(case: CheckContext) -> Violation | None:
     """*quota*: the bot has room in its share of the store that would keep the message.
 
     This check is the last, so that only stored messages count. A store that one bot fills is full
@@ -518,14 +518,14 @@ def check_share(case: Case) -> Violation | None:
     session = case.arrival.session
     if session == RELAY:
         return None  # probes are stored apart
-    store = Store.ACCEPTED if case.arrival.delivery is Delivery.STREAM else Store.LIVE
+    store = Store.ACCEPTED if case.arrival.delivery is DeliveryClass.STREAM else Store.LIVE
     share = case.policy.share(store)
     if case.meters.shares.has_room(session, store, share, len(case.arrival.data), case.moment.now_ms):
         return None
     return Violation(Reason.QUOTA, f"more than {share.most_bytes} bytes of {store.value} in {share.window_ms} ms")
 
 
-CHECKS: Final[tuple[Callable[[Case], Violation | None], ...]] = (
+CHECKS: Final[tuple[Callable[[CheckContext], Violation | None], ...]] = (
     check_size,
     check_encoding,
     check_key_known,

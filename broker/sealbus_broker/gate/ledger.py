@@ -21,7 +21,7 @@ from sealbus_broker.gate.verdict import Judgment
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class LedgerDecision:
     """The outcome for a message whose id the ledger has already."""
 
     reason: Reason | None = None
@@ -41,7 +41,7 @@ def settle(
     made: Collection[bytes],
     bus_keys: frozenset[bytes],
     verifier: Verifier,
-) -> Settled:
+) -> LedgerDecision:
     """Compare a message with the stored copy under its ledger id, a delivery or a note.
 
     ============================ ============================== ===================================
@@ -80,28 +80,28 @@ def settle(
     note = _note(stored, bus_keys, verifier)
     if note is not None:
         if stored in made or _is_about(note, judgment):
-            return Settled(note.reason, detail=note.detail)
-        return Settled(passed=True)
+            return LedgerDecision(note.reason, detail=note.detail)
+        return LedgerDecision(passed=True)
     try:
         envelope_data, stamp_data = split_delivery(stored)
         stamp = open_stamp(stamp_data, bus_keys, verifier)
         envelope = Envelope.decode(envelope_data)
     except Malformed:
-        return Settled(Reason.NONCE_REUSED)
+        return LedgerDecision(Reason.NONCE_REUSED)
     if stamp.verdict is not Verdict.ACCEPTED or stamp.envelope != envelope.digest:
-        return Settled(Reason.NONCE_REUSED)
+        return LedgerDecision(Reason.NONCE_REUSED)
     if is_void(stamp, stored_ms):
-        return Settled(passed=True)
+        return LedgerDecision(passed=True)
     if envelope_data == judgment.envelope.data:
         is_ours = stamp_data in made or _same_place(judgment, stamp)
-        return Settled(None if is_ours else Reason.REPLAY, stamp_data)
+        return LedgerDecision(None if is_ours else Reason.REPLAY, stamp_data)
     header = envelope.header
     mine = judgment.envelope.header
     if (header.bot, header.nonce) != (mine.bot, mine.nonce):
-        return Settled(Reason.ALREADY_ANSWERED)
+        return LedgerDecision(Reason.ALREADY_ANSWERED)
     if _meaning(header) == _meaning(mine) and envelope.payload == judgment.envelope.payload:
-        return Settled(None, stamp_data)
-    return Settled(Reason.NONCE_REUSED)
+        return LedgerDecision(None, stamp_data)
+    return LedgerDecision(Reason.NONCE_REUSED)
 
 
 def _note(stored: bytes, bus_keys: frozenset[bytes], verifier: Verifier) -> Stamp | None:

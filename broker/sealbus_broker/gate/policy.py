@@ -36,7 +36,7 @@ DEFAULT_PAYLOAD_BYTES: Final = 64 * 1024
 of this size costs a relay 5 ms to decode at most."""
 
 
-class Delivery(StrEnum):
+class DeliveryClass(StrEnum):
     """The delivery class of a subject's messages."""
 
     STREAM = "stream"
@@ -131,7 +131,7 @@ class SubjectRule:
     """One entry under ``subjects:``."""
 
     pattern: str
-    delivery: Delivery
+    delivery: DeliveryClass
     schemas: Mapping[str, Schema]
     """By full name (``orders.placed.v1``), in the order of the policy. The first is the default."""
     rate: Rate | None = None
@@ -240,14 +240,14 @@ class Policy:
         """Return how much of ``store`` one bot may fill."""
         return self._shares[store]
 
-    def span_ms(self, delivery: Delivery) -> int:
+    def span_ms(self, delivery: DeliveryClass) -> int:
         """Return how long after the birth of its nonce a message may be judged for the last time.
 
         It is sealed for the last time at the end of the nonce's life, arrives when its time-to-live
         is nearly over, and then waits for a relay. By clocks that differ it may be one
         ``clock_skew`` later.
         """
-        live = delivery is Delivery.LIVE
+        live = delivery is DeliveryClass.LIVE
         life = life_ms(live=live)
         ttl = self.limits.live_ttl_ms if live else self.limits.ttl_ms
         wait = LIVE_WAIT_MS if live else self.limits.ingress_wait_ms
@@ -256,14 +256,14 @@ class Policy:
     @property
     def ledger_window_ms(self) -> int:
         """How long the ledger of stored messages must remember an id: see :meth:`_window_ms`."""
-        return self._window_ms(Delivery.STREAM)
+        return self._window_ms(DeliveryClass.STREAM)
 
     @property
     def live_window_ms(self) -> int:
         """The same for live messages."""
-        return self._window_ms(Delivery.LIVE)
+        return self._window_ms(DeliveryClass.LIVE)
 
-    def _window_ms(self, delivery: Delivery) -> int:
+    def _window_ms(self, delivery: DeliveryClass) -> int:
         """Return how long an id is remembered: from the first store under it until none is possible
         any more.
 
@@ -278,12 +278,12 @@ class Policy:
         between servers (the first store, and the ids that a new leader forgets early).
         """
         longest = max(self.span_ms(delivery), self._once_ms(delivery))
-        shelf_life = shelf_life_ms(live=delivery is Delivery.LIVE)
+        shelf_life = shelf_life_ms(live=delivery is DeliveryClass.LIVE)
         policy_skews = 3 * self.limits.clock_skew_ms
         server_skews = 2 * self.limits.clock_skew_ms
         return longest + shelf_life + policy_skews + server_skews + WINDOW_MARGIN_MS
 
-    def _once_ms(self, delivery: Delivery) -> int:
+    def _once_ms(self, delivery: DeliveryClass) -> int:
         """Return how long after the birth of its cause's nonce the one consequence may be judged,
         at most.
 
@@ -291,7 +291,7 @@ class Policy:
         """
         rules = (rule.cause for rule in self.subjects if rule.delivery is delivery)
         within = [cause.within_ms for cause in rules if cause is not None and cause.once]
-        spans = [max(self.span_ms(Delivery.STREAM), self.span_ms(Delivery.LIVE)) + one for one in within]
-        if delivery is Delivery.LIVE:  # an answer: its cause is a request
-            spans.append(self.span_ms(Delivery.LIVE) + self.limits.live_ttl_ms)
+        spans = [max(self.span_ms(DeliveryClass.STREAM), self.span_ms(DeliveryClass.LIVE)) + one for one in within]
+        if delivery is DeliveryClass.LIVE:  # an answer: its cause is a request
+            spans.append(self.span_ms(DeliveryClass.LIVE) + self.limits.live_ttl_ms)
         return max(spans, default=0)

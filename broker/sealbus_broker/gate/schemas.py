@@ -25,7 +25,7 @@ from sealbus.errors import InvalidInput
 from sealbus.protocol.answer import ERROR_DOCUMENT, ERROR_SCHEMA
 from sealbus.protocol.limits import MAX_DETAIL_BYTES, MAX_FAULTS
 from sealbus.protocol.subjects import split_schema
-from sealbus_broker.printable import printable
+from sealbus_broker.escape import printable
 
 Document: TypeAlias = dict[str, Any] | bool
 """A schema as JSON gives it."""

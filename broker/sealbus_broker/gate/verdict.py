@@ -9,7 +9,7 @@ from sealbus.protocol.reason import Reason
 from sealbus.protocol.shelf_life import shelf_life_ms
 from sealbus.protocol.stamp import Stamp, Verdict
 from sealbus.protocol.value import value
-from sealbus_broker.gate.policy import Delivery, Disposition, Policy, SubjectRule
+from sealbus_broker.gate.policy import DeliveryClass, Disposition, Policy, SubjectRule
 
 
 @value
@@ -19,7 +19,7 @@ class Arrival:
     session: str
     """The bot whose NATS session sent it. NATS lets a session publish only under its own name."""
     data: bytes
-    delivery: Delivery
+    delivery: DeliveryClass
     """The way on which it came."""
     arrived_at_ms: int
     """When the server stored it. For a live message, when the relay got it."""
@@ -30,7 +30,7 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class JudgedAt:
     """The facts from outside on which a judgment depends. Times are in ms since 1970 UTC."""
 
     now_ms: int
@@ -87,7 +87,7 @@ class Judgment:
         header = self.envelope.header
         store_by_ms = None
         if self.reason is None:
-            life_ms = shelf_life_ms(live=self.arrival.delivery is Delivery.LIVE)
+            life_ms = shelf_life_ms(live=self.arrival.delivery is DeliveryClass.LIVE)
             store_by_ms = self.judged_at_ms + life_ms + policy.limits.clock_skew_ms
         return Stamp(
             bus=policy.bus,

@@ -11,8 +11,8 @@ import structlog
 from nats.errors import AuthorizationError
 from nats.errors import Error as NatsError
 
+from sealbus.nats.client import HardenedClient
 from sealbus.nats.diagnosis import STORES_NOTHING
-from sealbus.nats.hardened import HardenedClient
 from sealbus.supervision import kind
 
 log = structlog.get_logger(__name__)

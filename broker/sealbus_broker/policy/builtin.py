@@ -21,7 +21,7 @@ from sealbus.own import (
 from sealbus.protocol.limits import MAX_ENVELOPE_BYTES, MAX_FORGET_S, MAX_SUBJECT_BYTES, MIN_FORGET_S
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.subjects import CONSUMER, DURABLE
-from sealbus_broker.gate.policy import HEALTH, Delivery, Disposition, Rate, SubjectRule
+from sealbus_broker.gate.policy import HEALTH, DeliveryClass, Disposition, Rate, SubjectRule
 from sealbus_broker.gate.schemas import Schema
 
 EVERYONE: Final = (GRANTS, PARK, SUBSCRIBE)
@@ -68,7 +68,7 @@ _SUBSCRIPTION = _object(
 _SUBJECT = _object(
     ["pattern", "delivery", "schemas", "rate", "reply", "max_bytes", "parent"],
     pattern={"type": "string"},
-    delivery={"enum": [delivery.value for delivery in Delivery]},
+    delivery={"enum": [delivery.value for delivery in DeliveryClass]},
     schemas=_PATTERNS,
     rate={
         "anyOf": [
@@ -175,7 +175,7 @@ def builtin_subjects() -> tuple[SubjectRule, ...]:
         rules.append(
             SubjectRule(
                 subject,
-                Delivery.LIVE,
+                DeliveryClass.LIVE,
                 {schema.name: schema},
                 rate=rate,
                 reply=answer,
@@ -185,6 +185,6 @@ def builtin_subjects() -> tuple[SubjectRule, ...]:
         )
     probe = Schema.compile(f"{HEALTH}.v1", _object(["from"], **{"from": {"type": "string"}}))
     rules.append(
-        SubjectRule(HEALTH, Delivery.STREAM, {probe.name: probe}, on_violation=ASKED_AGAIN, max_bytes=OWN_BYTES)
+        SubjectRule(HEALTH, DeliveryClass.STREAM, {probe.name: probe}, on_violation=ASKED_AGAIN, max_bytes=OWN_BYTES)
     )
     return tuple(rules)

@@ -30,11 +30,11 @@ from sealbus.nats.addresses import check_servers, is_encrypted
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.subjects import is_name
 from sealbus.text_file import decode_text
+from sealbus_broker.escape import printable
 from sealbus_broker.policy.document import read_file
 from sealbus_broker.policy.errors import InTheWay
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.replace import replace_file
-from sealbus_broker.printable import printable
 
 FILE: Final = "bus.toml"
 

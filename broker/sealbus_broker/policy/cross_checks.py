@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cache
 
 from sealbus.protocol.subjects import is_name, overlap
+from sealbus_broker.escape import printable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.policy.builtin import builtin_subjects
 from sealbus_broker.policy.bus_file import FILE as BUS_FILE
@@ -19,7 +20,6 @@ from sealbus_broker.policy.policy_file import Draft
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.reader import Reader
 from sealbus_broker.policy.schema_files import Schemas
-from sealbus_broker.printable import printable
 
 
 def check_overlaps(draft: Draft, reader: Reader) -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from sealbus.text_file import other_encoding, without_mark
+from sealbus_broker.escape import printable
 from sealbus_broker.policy.json_tree import read_json_tree
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.tree import Node, Place, Unreadable, refuse_misread
 from sealbus_broker.policy.yaml_tree import read_yaml_tree
-from sealbus_broker.printable import printable
 
 MAX_FILE_BYTES: Final = 1024 * 1024
 """Largest policy.

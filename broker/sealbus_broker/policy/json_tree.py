@@ -11,9 +11,9 @@ from json import JSONDecodeError, JSONDecoder
 from typing import Final
 
 from sealbus.protocol.limits import MAX_INTEGER
+from sealbus_broker.escape import printable
 from sealbus_broker.policy.problems import Problem
-from sealbus_broker.policy.tree import Entry, Node, Place, Scalar, Unreadable, put
-from sealbus_broker.printable import printable
+from sealbus_broker.policy.tree import KeyValue, Node, Place, Scalar, Unreadable, put
 
 MAX_DEPTH: Final = 64
 """Deepest nesting. A schema needs two levels for each level of its payloads, which have 32."""
@@ -109,9 +109,9 @@ class _Reader:
             if self._closes("]"):
                 return items
 
-    def _mapping(self, depth: int) -> dict[str, Entry]:
+    def _mapping(self, depth: int) -> dict[str, KeyValue]:
         self._at += 1
-        entries: dict[str, Entry] = {}
+        entries: dict[str, KeyValue] = {}
         self._space()
         if self._peek() == "}":
             self._at += 1
@@ -126,7 +126,7 @@ class _Reader:
             if self._peek() != ":":
                 raise self._not_json("a colon is expected")
             self._at += 1
-            put(entries, name, Entry(place, self._value(depth - 1)), self._file)
+            put(entries, name, KeyValue(place, self._value(depth - 1)), self._file)
             if self._closes("}"):
                 return entries
 

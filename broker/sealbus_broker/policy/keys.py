@@ -14,13 +14,13 @@ from ruamel.yaml import YAML
 from sealbus.errors import InvalidInput
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.subjects import check_name, is_name
+from sealbus_broker.escape import printable
 from sealbus_broker.gate.policy import BotKey
 from sealbus_broker.policy.document import Document, file_names, read_yaml
 from sealbus_broker.policy.errors import InTheWay
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.reader import Reader
 from sealbus_broker.policy.replace import replace_file
-from sealbus_broker.printable import printable
 
 FOLDER: Final = "keys"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from sealbus.protocol.keys import PublicKey
+from sealbus_broker.escape import printable
 from sealbus_broker.gate.policy import BotKey, BotRule, Policy
 from sealbus_broker.policy import cross_checks
 from sealbus_broker.policy.builtin import EVERYONE, builtin_subjects
@@ -26,7 +27,6 @@ from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.reader import Reader
 from sealbus_broker.policy.schema_files import FOLDER as SCHEMAS
 from sealbus_broker.policy.schema_files import read_schemas
-from sealbus_broker.printable import printable
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.subjects import RELAY, RESERVED, check_name, check_pattern, is_pattern, overlap
-from sealbus_broker.gate.policy import CauseRule, Delivery, Disposition, Limits, SubjectRule
+from sealbus_broker.escape import printable
+from sealbus_broker.gate.policy import CauseRule, DeliveryClass, Disposition, Limits, SubjectRule
 from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.policy.builtin import builtin_subjects
 from sealbus_broker.policy.document import KeyPath
@@ -22,7 +23,6 @@ from sealbus_broker.policy.limits import PAYLOAD, read_limits
 from sealbus_broker.policy.problems import nearest
 from sealbus_broker.policy.reader import Reader
 from sealbus_broker.policy.schema_files import Schemas
-from sealbus_broker.printable import printable
 
 FILE: Final = "policy.yaml"
 
@@ -129,11 +129,11 @@ class _Subjects:
         given = reader.mapping(value, path, _SUBJECT)
         if not self._is_free(name, path):
             return None
-        delivery = Delivery.STREAM
+        delivery = DeliveryClass.STREAM
         if "delivery" in given:
-            known = [one.value for one in Delivery]
+            known = [one.value for one in DeliveryClass]
             chosen = reader.choice(given["delivery"], (*path, "delivery"), "delivery", known)
-            delivery = Delivery(chosen) if chosen else delivery
+            delivery = DeliveryClass(chosen) if chosen else delivery
         most: int | None = self._limits.payload_bytes
         if "max_bytes" in given:
             most = reader.size(given["max_bytes"], (*path, "max_bytes"), "max_bytes", *PAYLOAD)
@@ -146,7 +146,7 @@ class _Subjects:
         if "reply" in given:
             text = reader.text(given["reply"], (*path, "reply"), "reply")
             reply = self._schema(text, (*path, "reply")) if text else None
-            if delivery is not Delivery.LIVE:
+            if delivery is not DeliveryClass.LIVE:
                 what = "only a live subject takes replies"
                 reader.problem((*path, "reply"), what, hint="add `delivery: live`")
         rate = reader.rate(given["rate"], (*path, "rate")) if "rate" in given else None
@@ -197,7 +197,7 @@ class _Subjects:
             self._reader.problem(path, "there is no such schema", got=name, expected=expected, hint=hint)
         return self._schemas.compiled.get(name)
 
-    def _cause(self, value: Any, path: KeyPath, delivery: Delivery) -> CauseRule | None:
+    def _cause(self, value: Any, path: KeyPath, delivery: DeliveryClass) -> CauseRule | None:
         reader = self._reader
         given = reader.mapping(value, path, ("subject", "within", "match", "once"))
         subject = reader.checked(given.get("subject"), (*path, "subject"), "subject", check_pattern)
@@ -210,7 +210,7 @@ class _Subjects:
                 reader.problem(place, "is not a JSON pointer", got=pointer, expected=expected)
         if subject is None or within is None:
             return None
-        if once and delivery is Delivery.LIVE and within > self._limits.live_ttl_ms:
+        if once and delivery is DeliveryClass.LIVE and within > self._limits.live_ttl_ms:
             what = "with `once` on a live subject, within may not be longer than limits.live_ttl"
             hint = "live messages are remembered no longer; use a stream subject"
             expected = f"at most {self._limits.live_ttl_ms} ms"

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sealbus.errors import hide_seeds
-from sealbus_broker.printable import printable
+from sealbus_broker.escape import printable
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from sealbus.errors import InvalidInput
+from sealbus_broker.escape import printable
 from sealbus_broker.gate.policy import Rate
 from sealbus_broker.policy.document import Document, KeyPath
 from sealbus_broker.policy.problems import Problem, nearest
-from sealbus_broker.printable import printable
 
 T = TypeVar("T")
 

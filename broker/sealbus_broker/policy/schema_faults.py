@@ -19,12 +19,12 @@ import referencing.exceptions
 from referencing.jsonschema import DRAFT202012
 
 from sealbus.errors import InvalidInput
+from sealbus_broker.escape import printable
 from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.policy.document import Document, KeyPath
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.schema_words import word_faults
 from sealbus_broker.policy.uris import same_uri
-from sealbus_broker.printable import printable
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 

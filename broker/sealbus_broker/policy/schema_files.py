@@ -14,6 +14,7 @@ from referencing.jsonschema import DRAFT202012
 
 from sealbus.errors import InvalidInput
 from sealbus.protocol.subjects import RELAY, split_schema
+from sealbus_broker.escape import printable
 from sealbus_broker.gate.schemas import BASE, Explaining, Schema, closed_registry
 from sealbus_broker.policy.document import Document, KeyPath, file_names, read_json
 from sealbus_broker.policy.problems import Problem
@@ -22,7 +23,6 @@ from sealbus_broker.policy.schema_faults import faults, metaschema_faults, walk
 from sealbus_broker.policy.schema_words import schema_notes
 from sealbus_broker.policy.schema_work import Work
 from sealbus_broker.policy.uris import normal_uri
-from sealbus_broker.printable import printable
 
 FOLDER: Final = "schemas"
 

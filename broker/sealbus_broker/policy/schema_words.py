@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from sealbus_broker.escape import printable
 from sealbus_broker.policy.document import Document, KeyPath
 from sealbus_broker.policy.problems import Problem, nearest
-from sealbus_broker.printable import printable
 
 KEYWORDS: Final = frozenset(
     {

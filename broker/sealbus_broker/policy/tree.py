@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from sealbus.text_file import misread
+from sealbus_broker.escape import printable
 from sealbus_broker.policy.problems import Problem
-from sealbus_broker.printable import printable
 
 Scalar: TypeAlias = str | int | float | bool | None
 
@@ -30,7 +30,7 @@ class Node:
     """
 
     place: Place
-    value: Scalar | list[Node] | dict[str, Entry]
+    value: Scalar | list[Node] | dict[str, KeyValue]
 
     def plain(self) -> object:
         """The value without places, as ``json.loads`` would give it."""
@@ -42,7 +42,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class KeyValue:
     """One ``key: value`` of a mapping. ``key`` is the place of the key."""
 
     key: Place
@@ -57,7 +57,7 @@ class Unreadable(Exception):
         self.problem = problem
 
 
-def put(entries: dict[str, Entry], name: str, entry: Entry, file: str) -> None:
+def put(entries: dict[str, KeyValue], name: str, entry: KeyValue, file: str) -> None:
     """Add an entry.
 
     Raises :class:`Unreadable` if the key exists: a reviewer sees one of the two, and a reader takes

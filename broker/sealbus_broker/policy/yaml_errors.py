@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.tokens import FlowMappingStartToken, FlowSequenceStartToken
 
-from sealbus_broker.printable import printable
+from sealbus_broker.escape import printable
 
 _LINE_ENDS = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _QUOTE: Final = "put the value in quotes"

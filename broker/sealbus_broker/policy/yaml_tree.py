@@ -29,10 +29,10 @@ from ruamel.yaml.events import (
     SequenceEndEvent,
 )
 
+from sealbus_broker.escape import printable
 from sealbus_broker.policy.problems import Problem
-from sealbus_broker.policy.tree import Entry, Node, Place, Scalar, Unreadable, place_of, put, refuse_misread
+from sealbus_broker.policy.tree import KeyValue, Node, Place, Scalar, Unreadable, place_of, put, refuse_misread
 from sealbus_broker.policy.yaml_errors import explain
-from sealbus_broker.printable import printable
 
 MAX_DEPTH: Final = 16
 """Deepest nesting.
@@ -127,14 +127,14 @@ class _Builder:
         else:
             self._root = node
 
-    def _mapping(self, items: list[Node]) -> dict[str, Entry]:
-        entries: dict[str, Entry] = {}
+    def _mapping(self, items: list[Node]) -> dict[str, KeyValue]:
+        entries: dict[str, KeyValue] = {}
         for key, node in zip(items[::2], items[1::2], strict=True):
             name = _key(key.value)
             if name is None or name == "<<":
                 what = "a key is not a text" if name is None else "merge keys (<<) are not used here"
                 raise Unreadable(Problem(self._file, key.place.line, key.place.column, what))
-            put(entries, name, Entry(key.place, node), self._file)
+            put(entries, name, KeyValue(key.place, node), self._file)
         return entries
 
 

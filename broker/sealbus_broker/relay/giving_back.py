@@ -19,8 +19,8 @@ from typing import Final
 import structlog
 
 from sealbus.nats.acks import NAK
+from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
-from sealbus.nats.hardened import HardenedClient
 from sealbus.protocol.streams import INGRESS
 from sealbus_broker.nats.jetstream import API
 from sealbus_broker.nats.streams import PRIORITY_GROUP, partition_consumer

@@ -31,17 +31,17 @@ import structlog
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.client import HardenedClient
 from sealbus.own import UNJUDGEABLE
 from sealbus.protocol.streams import ACCEPTED, HEALTH, INGRESS, LIVE, QUARANTINE
 from sealbus.supervision import kind
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.nats.jetstream import API
 from sealbus_broker.nats.streams import ACK_WAIT_S, PARTITIONS, STREAMS, partition_consumer
-from sealbus_broker.relay.journal import Journal
+from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.probe import Prober, is_accepted
 from sealbus_broker.relay.quarantine import subject
-from sealbus_broker.relay.tally import Tally
+from sealbus_broker.relay.stream_store import StreamStore
 
 log = structlog.get_logger(__name__)
 
@@ -112,8 +112,8 @@ class Health:
         *,
         nc: HardenedClient,
         prober: Prober,
-        journal: Journal,
-        tally: Tally,
+        stream_store: StreamStore,
+        counters: VerdictCounters,
         policy: Callable[[], Policy],
         relay: str,
         now_ms: Callable[[], int],
@@ -124,8 +124,8 @@ class Health:
         Args:
             nc: The relay's connection.
             prober: Sends probes.
-            journal: Knows which messages cannot be stored.
-            tally: Knows when a message was accepted last, and has the counts.
+            stream_store: Knows which messages cannot be stored.
+            counters: Knows when a message was accepted last, and has the counts.
             policy: Gives the policy in force.
             relay: The relay's name.
             now_ms: The wall clock, in ms since 1970.
@@ -133,8 +133,8 @@ class Health:
         """
         self._nc = nc
         self._prober = prober
-        self._journal = journal
-        self._tally = tally
+        self._stream_store = stream_store
+        self._counters = counters
         self._policy = policy
         self._relay = relay
         self._now_ms = now_ms
@@ -199,11 +199,11 @@ class Health:
             "health": self.level.value,
             "problems": [asdict(problem) for problem in self.problems],
             "looked_s_ago": looked,
-            "counts": dict(self._tally.counts),
+            "counts": dict(self._counters.counts),
         }
 
     async def _whole_way(self) -> list[Problem]:
-        stored_at = self._tally.stored_at
+        stored_at = self._counters.stored_at
         if stored_at is not None and self._monotonic() - stored_at < LOOK_S:
             return []
         policy = self._policy()
@@ -233,7 +233,7 @@ class Health:
         return None if info is None else int(info["state"]["last_seq"])
 
     def _own_stores(self) -> list[Problem]:
-        stuck = self._journal.stuck
+        stuck = self._stream_store.stuck
         if stuck is None or stuck[0] < STUCK_S:
             return []
         what = f"judged messages cannot be stored for {stuck[0]:.0f} s: {stuck[1]}"

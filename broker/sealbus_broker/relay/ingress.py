@@ -31,8 +31,8 @@ import structlog
 from nats.errors import Error as NatsError
 
 from sealbus.nats.acks import ACK
+from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
-from sealbus.nats.hardened import HardenedClient
 from sealbus.protocol.value import value
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import set_after

@@ -31,17 +31,17 @@ from typing import Final
 
 import structlog
 
-from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.client import HardenedClient
 from sealbus.own import UNJUDGEABLE
 from sealbus.protocol.streams import HEALTH, HEALTH_PREFIX
 from sealbus.protocol.value import value
-from sealbus_broker.gate.policy import Delivery, Policy
+from sealbus_broker.gate.policy import DeliveryClass, Policy
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.nats.jetstream import API
-from sealbus_broker.relay.journal import Entry, Journal
+from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.pipeline import Process, Refusals
 from sealbus_broker.relay.quarantine import Record
-from sealbus_broker.relay.tally import Tally
+from sealbus_broker.relay.stream_store import StreamMessage, StreamStore
 from sealbus_broker.relay.turn import Turn
 
 log = structlog.get_logger(__name__)
@@ -114,19 +114,19 @@ class LastTry:
         self,
         *,
         nc: HardenedClient,
-        journal: Journal,
+        stream_store: StreamStore,
         process: Process,
         policy: Callable[[], Policy],
         relay: str,
-        tally: Tally,
+        counters: VerdictCounters,
         now_ms: Callable[[], int],
     ) -> None:
         self._nc = nc
-        self._journal = journal
+        self._stream_store = stream_store
         self._process = process
         self._policy = policy
         self._relay = relay
-        self._tally = tally
+        self._counters = counters
         self._now_ms = now_ms
         self._alone = Alone()
 
@@ -167,7 +167,7 @@ class LastTry:
         return "error" not in answer and base64.b64decode(answer["message"].get("data", "")) == _BEGUN
 
     async def _mark(self, partition: int, position: int, what: bytes) -> None:
-        await self._journal.store([Entry(mark_subject(partition, position), what, {})])
+        await self._stream_store.store([StreamMessage(mark_subject(partition, position), what, {})])
 
     async def _set_aside(self, suspect: Suspect) -> None:
         times = f"delivered {suspect.deliveries} times without a verdict"
@@ -180,7 +180,7 @@ class LastTry:
             proven=None,
             subject=None,
             nonce=None,
-            delivery=Delivery.STREAM.value,
+            delivery=DeliveryClass.STREAM.value,
             position=suspect.position,
             arrived_at_ms=suspect.stored_ms,
             judged_at_ms=self._now_ms(),
@@ -189,8 +189,8 @@ class LastTry:
             policy=self._policy().digest.hex(),
             relay=self._relay,
         )
-        (where,) = await self._journal.store([record.entry(suspect.data)])
-        self._tally.counts[UNJUDGEABLE] += 1
+        (where,) = await self._stream_store.store([record.entry(suspect.data)])
+        self._counters.counts[UNJUDGEABLE] += 1
         what = f"a message of {suspect.session} was set aside: {detail}"
         hint = (
             f"look at it with sealbus quarantine show {where.sequence},"

@@ -20,11 +20,11 @@ from typing import Final
 import structlog
 from nats.errors import Error as NatsError
 
-from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.client import HardenedClient
 from sealbus.protocol.streams import ACCEPTED, LIVE
 from sealbus.supervision import kind, outcome
 from sealbus_broker.errors import ClocksApart, StreamsUnusable
-from sealbus_broker.gate.policy import Delivery, Policy
+from sealbus_broker.gate.policy import DeliveryClass, Policy
 from sealbus_broker.nats.jetstream import ask_well
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.relay import clocks
@@ -65,7 +65,7 @@ class Ledgers:
         self._apart = apart
         accepted = Ledger(nc, ACCEPTED)
         live = Ledger(nc, LIVE, in_memory=True)
-        self.by_delivery = MappingProxyType({Delivery.STREAM: accepted, Delivery.LIVE: live})
+        self.by_delivery = MappingProxyType({DeliveryClass.STREAM: accepted, DeliveryClass.LIVE: live})
         """The ledger of each delivery class."""
 
     async def read(self) -> None:

@@ -13,14 +13,14 @@ from functools import partial
 
 from nats.errors import Error as NatsError
 
-from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.client import HardenedClient
 from sealbus.protocol.subjects import CALL
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import set_after
 from sealbus_broker.relay.arrivals import live_arrivals
+from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.live_waiting import LiveWaiting
 from sealbus_broker.relay.pipeline import Process
-from sealbus_broker.relay.tally import Tally
 from sealbus_broker.relay.turn import Turn
 
 
@@ -32,14 +32,14 @@ class LiveWorker:
         *,
         nc: HardenedClient,
         process: Process,
-        tally: Tally,
+        counters: VerdictCounters,
         now_ms: Callable[[], int],
         supervisor: Supervisor,
     ) -> None:
         self._nc = nc
         self._supervisor = supervisor
         self._process = process
-        self._tally = tally
+        self._counters = counters
         self._now_ms = now_ms
         self._waiting = LiveWaiting()
         """Received, and in no batch yet."""
@@ -73,7 +73,7 @@ class LiveWorker:
         # By this relay's clock: no server has stored the message, and so none has dated it.
         session, arrivals = live_arrivals(subject, data, self._now_ms())
         if not self._waiting.put(session, arrivals):
-            self._tally.count_dropped(session, len(arrivals))
+            self._counters.count_dropped(session, len(arrivals))
             return
         self._changed.set()
 

@@ -32,8 +32,8 @@ from typing import Final, Protocol
 import structlog
 from nats.errors import Error as NatsError
 
+from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
-from sealbus.nats.hardened import HardenedClient
 from sealbus.protocol.codec import pack_together
 from sealbus.protocol.keys import SigningKey
 from sealbus.protocol.limits import MAX_BATCH, MAX_TOGETHER
@@ -42,14 +42,14 @@ from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
 from sealbus.protocol.subjects import RELAY, REPLY, receipt_subject, receipts_subject
 from sealbus.protocol.value import value
 from sealbus_broker.gate.judge import judge
-from sealbus_broker.gate.policy import Delivery, Policy, Store
+from sealbus_broker.gate.policy import DeliveryClass, Policy, Store
 from sealbus_broker.gate.rate import RateMeters
-from sealbus_broker.gate.verdict import Arrival, Judgment, Moment
-from sealbus_broker.relay.journal import Journal
+from sealbus_broker.gate.verdict import Arrival, JudgedAt, Judgment
+from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.ledger import Ledger
 from sealbus_broker.relay.quarantine import Record
 from sealbus_broker.relay.storing import Item, Storing
-from sealbus_broker.relay.tally import Tally
+from sealbus_broker.relay.stream_store import StreamStore
 from sealbus_broker.relay.turn import Turn
 
 log = structlog.get_logger(__name__)
@@ -123,13 +123,13 @@ class Pipeline:
         self,
         *,
         nc: HardenedClient,
-        journal: Journal,
-        ledgers: Mapping[Delivery, Ledger],
+        stream_store: StreamStore,
+        ledgers: Mapping[DeliveryClass, Ledger],
         policy: Callable[[], Policy],
         key: SigningKey,
         relay: str,
         services: Services,
-        tally: Tally,
+        counters: VerdictCounters,
         now_ms: Callable[[], int],
         meters: RateMeters | None = None,
     ) -> None:
@@ -137,29 +137,29 @@ class Pipeline:
 
         Args:
             nc: The relay's connection, for receipts.
-            journal: Stores messages.
+            stream_store: Stores messages.
             ledgers: The ledger of each delivery class.
             policy: Gives the policy in force, anew for each batch.
             key: The bus key, which seals stamps.
             relay: The relay's name, which stamps have.
             services: Answers on the bus's own subjects.
-            tally: Counts verdicts.
+            counters: Counts verdicts.
             now_ms: The wall clock, in ms since 1970.
             meters: The rates and shares of each bot, where others count in them too.
         """
         self._nc = nc
-        self._journal = journal
+        self._stream_store = stream_store
         self._ledgers = ledgers
         self._policy = policy
         self._key = key
         self._relay = relay
         self._services = services
-        self._tally = tally
+        self._counters = counters
         self._now_ms = now_ms
         self._verifier = Verifier()
         self._meters = RateMeters() if meters is None else meters
         self._storing = Storing(
-            journal=journal, key=key, relay=relay, verifier=self._verifier, meters=self._meters, now_ms=now_ms
+            stream_store=stream_store, key=key, relay=relay, verifier=self._verifier, meters=self._meters, now_ms=now_ms
         )
 
     async def process(self, arrivals: Sequence[Arrival], turn: Turn) -> Refusals:
@@ -198,7 +198,7 @@ class Pipeline:
         ledger = self._ledgers[waiting[0].delivery]
         await ledger.known()
         # Only now: the wait may have been long, and the ledger may have begun anew.
-        moment = Moment(self._now_ms(), ledger.since_ms)
+        moment = JudgedAt(self._now_ms(), ledger.since_ms)
         judged_at = time.monotonic()
         items: list[Item] = []
         gave_way = judged_at
@@ -230,7 +230,7 @@ class Pipeline:
         self._stamp(items, policy)
         self._answer([item for item in items if item.accepted])
         for item in items:
-            self._tally.count(item.judgment)
+            self._counters.count(item.judgment)
         return [item for item in items if not item.accepted and item.tell]
 
     def _stamp(self, items: list[Item], policy: Policy) -> None:
@@ -258,7 +258,7 @@ class Pipeline:
             return
         judgments = [item.judgment for item in quarantined]
         records = [Record.of(judgment, policy.digest, self._relay) for judgment in judgments]
-        stored = await self._journal.store(
+        stored = await self._stream_store.store(
             [record.entry(judgment.arrival.data) for record, judgment in zip(records, judgments, strict=True)]
         )
         for item, where in zip(quarantined, stored, strict=True):

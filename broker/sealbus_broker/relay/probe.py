@@ -12,8 +12,8 @@ import asyncio
 from typing import Final
 
 from sealbus.errors import Malformed
+from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
-from sealbus.nats.hardened import HardenedClient
 from sealbus.protocol.codec import are_together, pack_json, split_together
 from sealbus.protocol.envelope import Header, seal_envelopes
 from sealbus.protocol.keys import SigningKey

@@ -20,7 +20,7 @@ from typing import Final
 
 from nats.errors import Error as NatsError
 
-from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.client import HardenedClient
 from sealbus.nats.parser import PIN_HEADER
 from sealbus.nats.pull import next_subject
 from sealbus.nats.pull_requests import PullRequests

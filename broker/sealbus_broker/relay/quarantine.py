@@ -13,7 +13,7 @@ from typing import Final
 
 from sealbus.protocol.streams import QUARANTINE_PREFIX
 from sealbus_broker.gate.verdict import Judgment
-from sealbus_broker.relay.journal import Entry
+from sealbus_broker.relay.stream_store import StreamMessage
 
 RECORD_HEADER: Final = "Sealbus-Record"
 """The header that has the record."""
@@ -77,7 +77,7 @@ class Record:
         other."""
         return cls(**json.loads(text))
 
-    def entry(self, data: bytes, place: str | None = None) -> Entry:
+    def entry(self, data: bytes, place: str | None = None) -> StreamMessage:
         """Return the message to store, on ``quarantine.<reason>.<session>``, with the bytes as its
         body.
 
@@ -86,7 +86,7 @@ class Record:
         """
         if place is None:
             place = f"{self.position}" if self.position is not None else f"live.{self.arrived_at_ms}"
-        return Entry(
+        return StreamMessage(
             subject=subject(self.reason, self.session),
             data=data,
             headers={"Nats-Msg-Id": f"{place}.{self.sha256}", RECORD_HEADER: json.dumps(asdict(self))},

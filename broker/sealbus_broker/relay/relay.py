@@ -39,7 +39,7 @@ import structlog
 from nats.errors import Error as NatsError
 
 from sealbus.errors import ConnectionFailed, SealbusError
-from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.client import HardenedClient
 from sealbus.supervision import Supervisor, beside, end, kind, outcome
 from sealbus.waiting import Interrupted, race
 from sealbus_broker.door.orders import Orders
@@ -54,9 +54,9 @@ from sealbus_broker.nats.version import check_version
 from sealbus_broker.relay import clocks
 from sealbus_broker.relay.background import tell
 from sealbus_broker.relay.clocks import Apart
+from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.health import Health
 from sealbus_broker.relay.ingress import IngressWorker
-from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.last_try import LastTry
 from sealbus_broker.relay.ledgers import Ledgers
 from sealbus_broker.relay.live import LiveWorker
@@ -66,7 +66,7 @@ from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.services.consumers import remove_ungranted
 from sealbus_broker.relay.services.router import ServiceRouter
 from sealbus_broker.relay.stopping import Stopped, until_stopped
-from sealbus_broker.relay.tally import Tally
+from sealbus_broker.relay.stream_store import StreamStore
 
 log = structlog.get_logger(__name__)
 
@@ -115,7 +115,7 @@ class Relay:
         self._make_door = make_door
         self._name = name
         self._supervisor = Supervisor(f"the relay {name}", tell=tell)
-        self.tally = Tally(time.monotonic)
+        self.counters = VerdictCounters(time.monotonic)
         """The counts of verdicts, over all connections."""
         # Of the present connection: _serve_once sets each of them anew.
         self._nc: HardenedClient | None = None
@@ -126,7 +126,7 @@ class Relay:
         """Set when the clocks are apart."""
         self._ledgers: Ledgers | None = None
         """``None``: before the state *preparing*."""
-        self._journal: Journal | None = None
+        self._stream_store: StreamStore | None = None
         """``None``: before the state *serving*."""
         self._workers: Sequence[IngressWorker | LiveWorker] = ()
         """They pull and receive messages. Empty before the state *serving*."""
@@ -167,7 +167,7 @@ class Relay:
         self._closed = asyncio.Event()
         self._apart = Apart()
         self._ledgers = None
-        self._journal = None
+        self._stream_store = None
         self._workers = ()
         # The door begins first, because its process takes a while to start. It waits for its
         # orders.
@@ -226,17 +226,17 @@ class Relay:
     ) -> None:
         policy = self._policy
         bus_key = self._secrets.bus
-        journal = Journal(nc)
-        await journal.open()
+        stream_store = StreamStore(nc)
+        await stream_store.open()
         # One set of meters: the answers of services count against the same shares as messages.
         meters = RateMeters()
         services = ServiceRouter(
             nc=nc,
-            journal=journal,
+            stream_store=stream_store,
             policy=policy,
             key=bus_key,
             relay=self._name,
-            tally=self.tally,
+            counters=self.counters,
             now_ms=clock_ms,
             supervisor=self._supervisor,
             shares=meters.shares,
@@ -244,23 +244,23 @@ class Relay:
         await services.open()
         pipeline = Pipeline(
             nc=nc,
-            journal=journal,
+            stream_store=stream_store,
             ledgers=ledgers.by_delivery,
             policy=policy,
             key=bus_key,
             relay=self._name,
             services=services,
-            tally=self.tally,
+            counters=self.counters,
             now_ms=clock_ms,
             meters=meters,
         )
         last_try = LastTry(
             nc=nc,
-            journal=journal,
+            stream_store=stream_store,
             process=pipeline.process,
             policy=policy,
             relay=self._name,
-            tally=self.tally,
+            counters=self.counters,
             now_ms=clock_ms,
         )
         pulling = [
@@ -276,7 +276,7 @@ class Relay:
         live = LiveWorker(
             nc=nc,
             process=last_try.process,
-            tally=self.tally,
+            counters=self.counters,
             now_ms=clock_ms,
             supervisor=self._supervisor,
         )
@@ -285,8 +285,8 @@ class Relay:
         health = Health(
             nc=nc,
             prober=prober,
-            journal=journal,
-            tally=self.tally,
+            stream_store=stream_store,
+            counters=self.counters,
             policy=policy,
             relay=self._name,
             now_ms=clock_ms,
@@ -294,7 +294,7 @@ class Relay:
         )
         await health.open()
         # From here on a lost connection concerns them.
-        self._journal = journal
+        self._stream_store = stream_store
         self._workers = [*pulling, live]
         keep = self._supervisor.keep
         working = [
@@ -314,7 +314,7 @@ class Relay:
         finally:
             await end(*working, *watching)
             services.cancel()
-        log.info("relay.stopped", **self.tally.counts)
+        log.info("relay.stopped", **self.counters.counts)
 
     async def _until_told(self, stopping: asyncio.Event, door: Doorway, ready: Callable[[], None]) -> None:
         """Wait for the end, whoever brings it about; call ``ready`` once the door is open."""
@@ -371,8 +371,8 @@ class Relay:
         """Come into the state *lost*."""
         if self._ledgers is not None:
             self._ledgers.doubt()
-        if self._journal is not None:
-            self._journal.on_lost()
+        if self._stream_store is not None:
+            self._stream_store.on_lost()
 
     def _on_back(self) -> None:
         """Read the ledgers again, and then leave the state *lost*."""
@@ -387,7 +387,7 @@ class Relay:
             return  # the clocks are apart, and the relay leaves NATS
         # The requests on the lost connection are lost with it: make them again now, not after a
         # time-out.
-        if self._journal is not None:
-            self._journal.on_back()
+        if self._stream_store is not None:
+            self._stream_store.on_back()
         for worker in self._workers:
             worker.on_back()

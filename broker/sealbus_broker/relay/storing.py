@@ -42,14 +42,14 @@ from sealbus.protocol.streams import ACCEPTED_PREFIX, LIVE_PREFIX
 from sealbus.protocol.subjects import CLOSED, RELAY
 from sealbus_broker.gate.judge import disposition, judge
 from sealbus_broker.gate.ledger import settle
-from sealbus_broker.gate.policy import HEALTH, Delivery, Disposition, Policy
+from sealbus_broker.gate.policy import HEALTH, DeliveryClass, Disposition, Policy
 from sealbus_broker.gate.rate import RateMeters
-from sealbus_broker.gate.verdict import Judgment, Moment
+from sealbus_broker.gate.verdict import JudgedAt, Judgment
 from sealbus_broker.nats.streams import PROBE_SUBJECT
-from sealbus_broker.relay.journal import Entry, Journal, Stored
 from sealbus_broker.relay.ledger import Ledger
+from sealbus_broker.relay.stream_store import Stored, StreamMessage, StreamStore
 
-PREFIX: Final = {Delivery.STREAM: ACCEPTED_PREFIX, Delivery.LIVE: LIVE_PREFIX}
+PREFIX: Final = {DeliveryClass.STREAM: ACCEPTED_PREFIX, DeliveryClass.LIVE: LIVE_PREFIX}
 """The first token of the subjects on which deliveries are stored."""
 
 FRESH_SHARE: Final = 4
@@ -104,7 +104,7 @@ class Storing:
     def __init__(
         self,
         *,
-        journal: Journal,
+        stream_store: StreamStore,
         key: SigningKey,
         relay: str,
         verifier: Verifier,
@@ -114,14 +114,14 @@ class Storing:
         """Prepare.
 
         Args:
-            journal: Makes the attempts.
+            stream_store: Makes the attempts.
             key: The bus key, which seals stamps.
             relay: The relay's name, which stamps have.
             verifier: Remembers the seals that hold.
             meters: Says which refusals the quarantine keeps.
             now_ms: The wall clock, in ms since 1970.
         """
-        self._journal = journal
+        self._stream_store = stream_store
         self._key = key
         self._relay = relay
         self._verifier = verifier
@@ -130,7 +130,7 @@ class Storing:
 
     def judge(self, item: Item, policy: Policy, ledger: Ledger, meters: RateMeters) -> None:
         """Judge an item again, by the present time."""
-        moment = Moment(self._now_ms(), ledger.since_ms)
+        moment = JudgedAt(self._now_ms(), ledger.since_ms)
         item.judged_at = time.monotonic()
         item.since_ms = ledger.since_ms
         item.judgment = judge(item.judgment.arrival, policy, moment, self._verifier, meters)
@@ -150,7 +150,7 @@ class Storing:
                 if why is not None or all(item.done for item in items):
                     return why
 
-        await self._journal.persist(attempt)
+        await self._stream_store.persist(attempt)
 
     async def _round(self, items: Sequence[Item], policy: Policy, ledger: Ledger) -> str | None:
         await ledger.known()
@@ -166,7 +166,7 @@ class Storing:
         if not writing:
             return None
         entries = self._entries(writing, policy)
-        found, why = await self._journal.attempt(entries)
+        found, why = await self._stream_store.attempt(entries)
         for item, where in zip(writing, found, strict=True):
             # Without an answer it may be stored all the same, and an earlier attempt still may be.
             item.under_way = item.under_way or where is None
@@ -200,7 +200,7 @@ class Storing:
         touched = item.under_way or judgment.ledger_id is not None
         return judgment.reason is not None and not item.done and touched and not is_ours
 
-    def _entries(self, items: Sequence[Item], policy: Policy) -> list[Entry]:
+    def _entries(self, items: Sequence[Item], policy: Policy) -> list[StreamMessage]:
         """Make the deliveries and notes of a round, with one signature for each 1,024."""
         stamps = [self._stamp(item, policy) for item in items]
         sealed: list[bytes] = []
@@ -215,7 +215,7 @@ class Storing:
         return stamp if item.accepted else replace(stamp, verdict=Verdict.DROPPED)
 
     @staticmethod
-    def _entry(item: Item, stamp: bytes) -> Entry:
+    def _entry(item: Item, stamp: bytes) -> StreamMessage:
         judgment = item.judgment
         assert judgment.envelope is not None
         item.made.add(stamp)
@@ -225,13 +225,13 @@ class Storing:
         subject = judgment.envelope.header.subject
         assert item.id is not None
         if not item.accepted:
-            return Entry(f"{prefix}.{CLOSED}", stamp, {"Nats-Msg-Id": item.id})
+            return StreamMessage(f"{prefix}.{CLOSED}", stamp, {"Nats-Msg-Id": item.id})
         data = pack_delivery(judgment.envelope.data, stamp)
         if subject == HEALTH:
             # A probe goes into a stream of its own, which keeps the last one. It has no id, because
             # a probe that is stored twice does no harm.
-            return Entry(PROBE_SUBJECT, data, {})
-        return Entry(f"{prefix}.{subject}", data, {"Nats-Msg-Id": item.id})
+            return StreamMessage(PROBE_SUBJECT, data, {})
+        return StreamMessage(f"{prefix}.{subject}", data, {"Nats-Msg-Id": item.id})
 
     async def _placed(self, item: Item, where: Stored, policy: Policy, ledger: Ledger) -> None:
         """Settle an answer: the entry is stored at ``where``, or another copy was there before.
@@ -323,4 +323,4 @@ class Storing:
 
 
 def _is_live(item: Item) -> bool:
-    return item.judgment.arrival.delivery is Delivery.LIVE
+    return item.judgment.arrival.delivery is DeliveryClass.LIVE

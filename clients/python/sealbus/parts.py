@@ -25,12 +25,12 @@ from sealbus.errors import InvalidInput, SealbusError, SubscriptionDenied
 from sealbus.grants import GRANTS, Known
 from sealbus.life.session import RENEW_S, Session, Watchers
 from sealbus.life.states import BotState, Life
-from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.client import HardenedClient
 from sealbus.protocol.delivery import Message
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.subjects import BUS, INBOX, REPLY, nonce_in, receipts_subject
 from sealbus.receiving.listener import Listener
-from sealbus.receiving.opener import Opener
+from sealbus.receiving.verifier import DeliveryVerifier
 from sealbus.sending.publisher import Publisher
 from sealbus.sending.requester import REQUEST_TIMEOUT_S, Requester
 from sealbus.sending.speaking import Speaker
@@ -69,7 +69,7 @@ class Parts(ABC):
         )
         self._receipts = receipts_subject(credentials.bot).encode()
         """Bundles of receipts come here. Single ones come on subjects that end with a nonce."""
-        self._opener = Opener(credentials, verifier)
+        self._opener = DeliveryVerifier(credentials, verifier)
         self._requester = Requester(
             credentials=credentials,
             publisher=self._publisher,

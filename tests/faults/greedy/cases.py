@@ -16,7 +16,7 @@ from sealbus.protocol.limits import MAX_PULL
 from sealbus_broker.door.throttle import LINES, PERIOD_S
 from sealbus_broker.gate.policy import Limits
 from sealbus_broker.nats.config import LOG_BYTES, LOG_FILES, MAX_BOT_PAYLOAD_BYTES, MAX_SUBSCRIPTIONS
-from sealbus_broker.relay.tally import QUIET_S
+from sealbus_broker.relay.counters import QUIET_S
 from tests.faults.greedy.gauges import MIB, Watched
 from tests.faults.greedy.stage import BURST, RATE, SHARE_BYTES
 

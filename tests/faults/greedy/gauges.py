@@ -13,7 +13,7 @@ from typing import Any, Final
 from nats.errors import Error as NatsError
 
 from benchmarks.process import cpu_seconds, rss_bytes
-from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.client import HardenedClient
 from sealbus_broker.nats.config import CONNECTIONS_SUBJECT
 
 LOOK_S: Final = 0.25

@@ -18,7 +18,7 @@ from sealbus.protocol.value import value
 from sealbus.sending.minting import new_nonce
 from sealbus_broker.gate.policy import Policy, Store
 from sealbus_broker.gate.shares import Shares
-from sealbus_broker.relay.journal import Entry, Journal
+from sealbus_broker.relay.stream_store import StreamMessage, StreamStore
 
 
 @value
@@ -54,7 +54,7 @@ class Answers:
     def __init__(
         self,
         *,
-        journal: Journal,
+        stream_store: StreamStore,
         policy: Callable[[], Policy],
         key: SigningKey,
         relay: str,
@@ -63,7 +63,7 @@ class Answers:
     ) -> None:
         """``shares``: an answer takes room in LIVE, and counts against the share of the
         requester."""
-        self._journal = journal
+        self._stream_store = stream_store
         self._policy = policy
         self._key = key
         self._relay = relay
@@ -84,19 +84,19 @@ class Answers:
             if time.monotonic() > until:
                 return None
             entries = self._entries(waiting)
-            found, why = await self._journal.attempt(entries)
+            found, why = await self._stream_store.attempt(entries)
             for answer, entry, where in zip(waiting, entries, found, strict=True):
                 if where is not None and not where.duplicate:
                     self._charge(answer.question.bot, len(entry.data))
             waiting[:] = [answer for answer, where in zip(waiting, found, strict=True) if where is None]
             return why
 
-        await self._journal.persist(attempt)
+        await self._stream_store.persist(attempt)
 
     def _charge(self, bot: str, size: int) -> None:
         self._shares.charge(bot, Store.LIVE, self._policy().share(Store.LIVE), size, self._now_ms())
 
-    def _entries(self, answers: Sequence[Answer]) -> list[Entry]:
+    def _entries(self, answers: Sequence[Answer]) -> list[StreamMessage]:
         policy = self._policy()
         now_ms = self._now_ms()
         headers = [self._header(answer, policy, now_ms) for answer in answers]
@@ -121,7 +121,7 @@ class Answers:
             for header, envelope in zip(headers, envelopes, strict=True)
         ]
         return [
-            Entry(
+            StreamMessage(
                 f"{LIVE_PREFIX}.{header.subject}",
                 pack_delivery(envelope, stamp),
                 {"Nats-Msg-Id": f"{answer.question.nonce.hex()}>{header.subject}"},

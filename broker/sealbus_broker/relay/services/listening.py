@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
-from sealbus.nats.hardened import HardenedClient
 from sealbus.protocol.subjects import BUS
 
 REMEMBERED: Final = 4096

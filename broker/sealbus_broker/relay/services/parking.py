@@ -15,18 +15,18 @@ from typing import Any, Final
 import structlog
 
 from sealbus.errors import Malformed
-from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.client import HardenedClient
 from sealbus.own import UNDELIVERABLE
 from sealbus.protocol.delivery import split_delivery
 from sealbus.protocol.envelope import Envelope, Header
 from sealbus.protocol.streams import ACCEPTED, ACCEPTED_PREFIX
 from sealbus.protocol.subjects import consumer_owner, matches
 from sealbus_broker.errors import NotGranted, NotServed
-from sealbus_broker.gate.policy import Delivery, Policy, Store
+from sealbus_broker.gate.policy import DeliveryClass, Policy, Store
 from sealbus_broker.gate.shares import Shares
 from sealbus_broker.nats.jetstream import API, direct_get
-from sealbus_broker.relay.journal import Journal
 from sealbus_broker.relay.quarantine import Record
+from sealbus_broker.relay.stream_store import StreamStore
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +41,7 @@ class Parking:
         self,
         *,
         nc: HardenedClient,
-        journal: Journal,
+        stream_store: StreamStore,
         policy: Callable[[], Policy],
         relay: str,
         now_ms: Callable[[], int],
@@ -50,7 +50,7 @@ class Parking:
         """``shares``: a parked message takes room in the quarantine, and counts against its
         subscriber."""
         self._nc = nc
-        self._journal = journal
+        self._stream_store = stream_store
         self._policy = policy
         self._relay = relay
         self._now_ms = now_ms
@@ -84,7 +84,7 @@ class Parking:
             log.warning("message.not-kept", bot=bot, consumer=consumer, sequence=sequence, error=asked["error"])
             return {"record": None}
         entry = record.entry(data, f"parked.{consumer}.{sequence}")
-        (kept,) = await self._journal.store([entry])
+        (kept,) = await self._stream_store.store([entry])
         if not kept.duplicate:
             self._shares.charge(bot, Store.QUARANTINE, share, len(data), self._now_ms())
         log.warning(
@@ -135,7 +135,7 @@ class Parking:
             proven=header.bot if header else None,
             subject=header.subject if header else None,
             nonce=header.nonce.hex() if header else None,
-            delivery=Delivery.STREAM.value,
+            delivery=DeliveryClass.STREAM.value,
             position=asked["sequence"],
             arrived_at_ms=arrived_at_ms,
             judged_at_ms=now_ms,

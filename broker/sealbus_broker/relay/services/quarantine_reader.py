@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from sealbus.nats.acks import read_ack
-from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.client import HardenedClient
 from sealbus.nats.pull import next_subject
 from sealbus.protocol.streams import QUARANTINE
 from sealbus_broker.nats.jetstream import API, direct_get

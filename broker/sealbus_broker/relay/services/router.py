@@ -26,7 +26,7 @@ import structlog
 from nats.errors import Error as NatsError
 
 from sealbus.grants import GRANTS
-from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.client import HardenedClient
 from sealbus.own import (
     PARK,
     QUARANTINE_LIST,
@@ -42,10 +42,10 @@ from sealbus.protocol.limits import MAX_TOGETHER
 from sealbus.protocol.subjects import is_pattern, overlap
 from sealbus.supervision import Supervisor, kind
 from sealbus_broker.errors import NotGranted, NotServed
-from sealbus_broker.gate.policy import Delivery, Policy
+from sealbus_broker.gate.policy import DeliveryClass, Policy
 from sealbus_broker.gate.shares import Shares
 from sealbus_broker.gate.verdict import Judgment
-from sealbus_broker.relay.journal import Journal
+from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.services.answers import Answer, Answers, Question
 from sealbus_broker.relay.services.consumers import Subscriptions
 from sealbus_broker.relay.services.fair_queue import FairQueue
@@ -53,7 +53,7 @@ from sealbus_broker.relay.services.grants import Grants
 from sealbus_broker.relay.services.listening import Asked, Listening
 from sealbus_broker.relay.services.parking import Parking
 from sealbus_broker.relay.services.quarantine_reader import read_record, read_records
-from sealbus_broker.relay.tally import Tally
+from sealbus_broker.relay.stream_store import StreamStore
 
 log = structlog.get_logger(__name__)
 
@@ -77,11 +77,11 @@ class ServiceRouter:
         self,
         *,
         nc: HardenedClient,
-        journal: Journal,
+        stream_store: StreamStore,
         policy: Callable[[], Policy],
         key: SigningKey,
         relay: str,
-        tally: Tally,
+        counters: VerdictCounters,
         now_ms: Callable[[], int],
         supervisor: Supervisor,
         shares: Shares,
@@ -90,20 +90,22 @@ class ServiceRouter:
 
         Args:
             nc: The relay's connection.
-            journal: Stores answers and parked messages.
+            stream_store: Stores answers and parked messages.
             policy: Gives the policy in force.
             key: The bus key, which seals answers and their stamps.
             relay: The relay's name, which stamps have.
-            tally: Counts the requests that found no room.
+            counters: Counts the requests that found no room.
             now_ms: The wall clock, in ms since 1970.
             supervisor: Answers for the work.
             shares: What each bot has stored. Answers and parked messages add to it.
         """
         self._nc = nc
         self._supervisor = supervisor
-        self._answers = Answers(journal=journal, policy=policy, key=key, relay=relay, now_ms=now_ms, shares=shares)
+        self._answers = Answers(
+            stream_store=stream_store, policy=policy, key=key, relay=relay, now_ms=now_ms, shares=shares
+        )
         self._policy = policy
-        self._tally = tally
+        self._counters = counters
         self._now_ms = now_ms
         self._grants = Grants(relay)
         self._listening = Listening(nc, self._tell_that_nobody_listens)
@@ -113,7 +115,9 @@ class ServiceRouter:
         self._telling: asyncio.Task[None] | None = None
         """The task that stores them, or the last one that did."""
         self._subscriptions = Subscriptions(nc)
-        self._parking = Parking(nc=nc, journal=journal, policy=policy, relay=relay, now_ms=now_ms, shares=shares)
+        self._parking = Parking(
+            nc=nc, stream_store=stream_store, policy=policy, relay=relay, now_ms=now_ms, shares=shares
+        )
         self._handlers: Mapping[str, Handler] = {
             GRANTS: self._tell_grants,
             SUBSCRIBE: self._subscribe,
@@ -162,7 +166,7 @@ class ServiceRouter:
         size = len(judgment.arrival.data)
         if not self._queue.put(bot, size, lambda: self._answer(judgment, stamp)):
             assert judgment.header is not None
-            self._tally.count_busy(bot)
+            self._counters.count_busy(bot)
             what = "too many requests wait, of this bot or of all; ask again later"
             self._tell(Answer.error(Question(bot, judgment.header.nonce, stamp), BUSY, what))
 
@@ -216,7 +220,9 @@ class ServiceRouter:
             raise NotServed("that is not a pattern")
         if rule is None or not rule.may_subscribe(pattern):
             raise NotGranted(f"the policy does not let {bot} subscribe to {pattern}")
-        if not any(rule.delivery is Delivery.STREAM and overlap(rule.pattern, pattern) for rule in policy.subjects):
+        if not any(
+            rule.delivery is DeliveryClass.STREAM and overlap(rule.pattern, pattern) for rule in policy.subjects
+        ):
             raise NotServed(f"{pattern} covers no stream subject, so nothing is stored of it: subscribe live")
         most = policy.limits.subscriptions
         forget_s = payload.get("forget_s")

@@ -19,8 +19,8 @@ from typing import Any, Final
 from sealbus.credentials import Credentials
 from sealbus.errors import ConnectionFailed
 from sealbus.log import log
+from sealbus.nats.client import HardenedClient
 from sealbus.nats.diagnosis import explain, shortly
-from sealbus.nats.hardened import HardenedClient
 from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.seal import sign_connect
 from sealbus.protocol.subjects import BUS, INBOX

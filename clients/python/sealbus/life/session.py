@@ -41,8 +41,8 @@ from nats.errors import Error as NatsError
 from sealbus.credentials import Credentials
 from sealbus.errors import ConnectionFailed, InvalidInput
 from sealbus.life.connecting import ATTEMPT_S, Attach, Connector
+from sealbus.nats.client import HardenedClient
 from sealbus.nats.diagnosis import shortly
-from sealbus.nats.hardened import HardenedClient
 from sealbus.protocol.limits import MAX_CONSUMERS
 from sealbus.supervision import Supervisor, end
 

@@ -1,5 +1,5 @@
 """The bytes that a client writes to nats-server: PUB and HPUB frames for
-:meth:`~sealbus.nats.hardened.HardenedClient.write`.
+:meth:`~sealbus.nats.client.HardenedClient.write`.
 
 Subjects, replies and header lines come from our own code and are of grammars without blanks and
 line ends (names, subjects, nonces in hex, JSON in ASCII); nothing that a peer chose is put in here

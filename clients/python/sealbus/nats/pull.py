@@ -35,7 +35,7 @@ from typing import Final
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.client import HardenedClient
 from sealbus.nats.pull_requests import PullRequests
 from sealbus.protocol.limits import MAX_PULL
 from sealbus.protocol.streams import ACCEPTED

@@ -11,7 +11,7 @@ import re
 from typing import Protocol
 
 from sealbus.nats.acks import Ack
-from sealbus.receiving.opener import PendingMessage
+from sealbus.receiving.verifier import PendingMessage
 
 _ERROR = re.compile(r"[A-Za-z0-9_]{1,100}")
 """Names of errors that the relay takes. Python allows more in a class's name."""

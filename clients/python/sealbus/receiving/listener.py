@@ -32,8 +32,8 @@ from sealbus.grants import Known
 from sealbus.life.session import Session
 from sealbus.life.states import BotState, Life
 from sealbus.log import log
+from sealbus.nats.client import HardenedClient
 from sealbus.nats.diagnosis import shortly
-from sealbus.nats.hardened import HardenedClient
 from sealbus.outcomes import NoReply, Refused, RequestFailed, Unresolved
 from sealbus.own import PARK, SUBSCRIBE
 from sealbus.protocol.answer import ASK_AGAIN, BUSY_PAUSE_S, NOT_GRANTED
@@ -43,10 +43,10 @@ from sealbus.protocol.reason import Reason
 from sealbus.protocol.subjects import consumer_name
 from sealbus.receiving.attempts import DEFAULT_ATTEMPTS
 from sealbus.receiving.live import LiveSubscription
-from sealbus.receiving.opener import Opener
 from sealbus.receiving.place import Place
 from sealbus.receiving.serving import Handled, Subscription
 from sealbus.receiving.subscription import DurableSubscription
+from sealbus.receiving.verifier import DeliveryVerifier
 from sealbus.sending.requester import REQUEST_TIMEOUT_S, Requester
 from sealbus.supervision import Supervisor
 
@@ -72,7 +72,7 @@ class Listener:
         life: Life,
         *,
         session: Session,
-        opener: Opener,
+        opener: DeliveryVerifier,
         requester: Requester,
         draft: Draft,
         known: Known,

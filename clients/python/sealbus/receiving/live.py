@@ -30,11 +30,11 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from sealbus.errors import SubscriptionDenied
-from sealbus.nats.hardened import HardenedClient
+from sealbus.nats.client import HardenedClient
 from sealbus.protocol.shelf_life import is_too_old_live
 from sealbus.protocol.subjects import BUS, is_bookkeeping
 from sealbus.receiving.live_queue import LiveQueue
-from sealbus.receiving.opener import Opener, PendingMessage, Seen
+from sealbus.receiving.verifier import DeliveryVerifier, HandledMessages, PendingMessage
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import set_after
 
@@ -45,7 +45,7 @@ class LiveSubscription:
     def __init__(
         self,
         *,
-        opener: Opener,
+        opener: DeliveryVerifier,
         supervisor: Supervisor,
         pattern: str,
         queue: str = "",
@@ -66,7 +66,7 @@ class LiveSubscription:
         """Wakes :meth:`next`: a message, a refusal or the stop."""
         self._stop = asyncio.Event()
         """Set once, by :meth:`stop` or by the bot's signal."""
-        self._seen = Seen()
+        self._seen = HandledMessages()
         """Messages that were queued: a copy of one is dropped."""
         self._attached: Subscription | None = None
         """On the newest connection. Older ones end with their connection."""

@@ -11,8 +11,8 @@ from typing import Self
 from sealbus.errors import InvalidInput
 from sealbus.life.states import Life
 from sealbus.protocol.delivery import Message
-from sealbus.receiving.opener import PendingMessage
 from sealbus.receiving.serving import Subscription
+from sealbus.receiving.verifier import PendingMessage
 
 
 class Messages:

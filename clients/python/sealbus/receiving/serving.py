@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol, TypeVar
 from sealbus.log import log
 from sealbus.protocol.delivery import Message
 from sealbus.receiving.live import LiveSubscription
-from sealbus.receiving.opener import PendingMessage
+from sealbus.receiving.verifier import PendingMessage
 from sealbus.supervision import outcome
 
 CALLS_A_TURN: Final = 32

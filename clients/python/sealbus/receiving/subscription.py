@@ -38,10 +38,10 @@ from sealbus.protocol.subjects import is_bookkeeping
 from sealbus.receiving.attempts import Attempts
 from sealbus.receiving.durable_message import DurableMessage
 from sealbus.receiving.in_hand import InHand
-from sealbus.receiving.opener import Opener, PendingMessage, Seen
 from sealbus.receiving.parking import NO_OUTCOME, UNVERIFIED, Parking
 from sealbus.receiving.place import Place
 from sealbus.receiving.supply import Supply
+from sealbus.receiving.verifier import DeliveryVerifier, HandledMessages, PendingMessage
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import set_after
 
@@ -57,7 +57,7 @@ class DurableSubscription:
         self,
         *,
         session: Session,
-        opener: Opener,
+        opener: DeliveryVerifier,
         place: Place,
         supervisor: Supervisor,
         concurrency: int = 1,
@@ -71,7 +71,7 @@ class DurableSubscription:
         self._time = asyncio.get_running_loop().time
         self._hand = InHand(concurrency)
         self._attempts = Attempts(place.attempts)
-        self._seen = Seen()
+        self._seen = HandledMessages()
         """Messages that were handled or parked: never handed over again."""
         self._stop = asyncio.Event()
         """Set once, by :meth:`stop` or by the bot's signal."""

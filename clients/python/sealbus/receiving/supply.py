@@ -36,8 +36,8 @@ from sealbus.errors import SealbusError, SubscriptionDenied
 from sealbus.life.session import Session
 from sealbus.log import log
 from sealbus.nats.acks import IN_PROGRESS, Ack, read_ack
+from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
-from sealbus.nats.hardened import HardenedClient
 from sealbus.nats.pull import End, Pull
 from sealbus.protocol.streams import ACCEPTED
 from sealbus.protocol.subjects import INBOX

@@ -23,7 +23,7 @@ from sealbus.protocol.envelope import Header
 from sealbus.protocol.limits import LIVE_NONCE_LIFE_MS
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.subjects import BUS, RELAY, nonce_in
-from sealbus.receiving.opener import Opener
+from sealbus.receiving.verifier import DeliveryVerifier
 from sealbus.sending.matching import check_answer
 from sealbus.sending.publisher import Publisher
 
@@ -38,7 +38,7 @@ class Requester:
         *,
         credentials: Credentials,
         publisher: Publisher,
-        opener: Opener,
+        opener: DeliveryVerifier,
         verifier: Verifier,
     ) -> None:
         self._credentials = credentials

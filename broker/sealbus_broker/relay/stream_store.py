@@ -1,4 +1,4 @@
-"""The journal stores messages in JetStream, and knows afterwards that they are stored, or were
+"""The stream store keeps messages in JetStream, and knows afterwards that they are stored, or were
 before.
 
 An **attempt** publishes a batch of entries in one write, each with a reply subject of its own. It
@@ -10,8 +10,8 @@ lost does no harm. A time-out, a missing leader of the stream, a full stream and
 all alike here: the entry is not known to be stored. Only cancellation ends the attempts, and then
 nothing was acknowledged to INGRESS.
 
-On a lost connection :meth:`Journal.on_lost` ends the attempts under way, because their answers are
-lost. :meth:`Journal.on_back` ends the pauses.
+On a lost connection :meth:`StreamStore.on_lost` ends the attempts under way, because their answers are
+lost. :meth:`StreamStore.on_back` ends the pauses.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from typing import Final
 import structlog
 from nats.errors import Error as NatsError
 
+from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import hpub
-from sealbus.nats.hardened import HardenedClient
 from sealbus.protocol.value import value
 
 log = structlog.get_logger(__name__)
@@ -55,7 +55,7 @@ _NO_RESPONDERS: Final = b"NATS/1.0 503"
 
 
 @value
-class Entry:
+class StreamMessage:
     """One message to store."""
 
     subject: str
@@ -79,7 +79,7 @@ class Stored:
     """Whether a message with its id was there before, at ``sequence``."""
 
 
-class Journal:
+class StreamStore:
     """Publishes batches to JetStream on one connection."""
 
     def __init__(self, nc: HardenedClient) -> None:
@@ -101,7 +101,7 @@ class Journal:
         """Subscribe to the answers. Call once, before :meth:`store`."""
         await self._nc.subscribe_direct(f"{self._inbox.decode()}.*.*", self._on_answer)
 
-    async def store(self, entries: Sequence[Entry]) -> list[Stored]:
+    async def store(self, entries: Sequence[StreamMessage]) -> list[Stored]:
         """Store all ``entries``, in order, however long that takes; return the place of each.
 
         Only for entries that do not grow old: others are made anew before each attempt.
@@ -159,7 +159,7 @@ class Journal:
         """Make the next attempts now: there is a connection again."""
         self._again.set()
 
-    async def attempt(self, entries: Sequence[Entry]) -> tuple[list[Stored | None], str | None]:
+    async def attempt(self, entries: Sequence[StreamMessage]) -> tuple[list[Stored | None], str | None]:
         """Publish ``entries`` once, in one write and before anything is awaited.
 
         Returns:

@@ -16,10 +16,10 @@ REMEMBERED: Final = 65_536
 
 
 LATE: Final = "too late"
-"""Under which name :attr:`Opener.refused` counts deliveries that were void, or live and too old."""
+"""Under which name :attr:`DeliveryVerifier.refused` counts deliveries that were void, or live and too old."""
 
 
-class Seen:
+class HandledMessages:
     """The last messages that were handled, by sender and nonce: two bots may use the same nonce."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Seen:
         self._seen[message.bot, message.nonce] = None
 
 
-class Opener:
+class DeliveryVerifier:
     """Turns deliveries into messages, and counts those that are not believed."""
 
     def __init__(self, credentials: Credentials, verifier: Verifier) -> None:

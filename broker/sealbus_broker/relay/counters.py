@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from sealbus.protocol.subjects import RELAY
-from sealbus_broker.gate.policy import Delivery
+from sealbus_broker.gate.policy import DeliveryClass
 from sealbus_broker.gate.verdict import Judgment
 
 log = structlog.get_logger(__name__)
@@ -19,7 +19,7 @@ QUIET_S: Final = 10.0
 that were left out."""
 
 
-class Tally:
+class VerdictCounters:
     """Counts by verdict and reason. Their number is bounded by the admitted bots and the closed
     list of reasons."""
 
@@ -38,7 +38,7 @@ class Tally:
 
         No payload is logged. The relays' own probes are not counted, because no bot sent them.
         """
-        if judgment.reason is None and judgment.arrival.delivery is Delivery.STREAM:
+        if judgment.reason is None and judgment.arrival.delivery is DeliveryClass.STREAM:
             self.stored_at = self._monotonic()
         if judgment.arrival.session != RELAY:
             self.counts[judgment.verdict.value] += 1
