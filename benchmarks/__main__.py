@@ -54,8 +54,14 @@ def main() -> int:
     asked = _arguments()
     form = QUICK if asked.quick else FULL
     only = asked.only or NAMES
-    form = replace(form, peers=tuple(name for name in CLASSES if name in only), rounds=asked.rounds or form.rounds)
-    form = replace(form, seconds=asked.seconds or form.seconds, verify="verify" in only, sync=asked.sync)
+    form = replace(
+        form,
+        peers=tuple(name for name in CLASSES if name in only),
+        rounds=asked.rounds or form.rounds,
+    )
+    form = replace(
+        form, seconds=asked.seconds or form.seconds, verify="verify" in only, sync=asked.sync
+    )
     start = time.monotonic()
 
     def say(what: str) -> None:
@@ -77,7 +83,9 @@ def main() -> int:
     return 1 if result["failed"] else 0
 
 
-async def _all(form: Form, extras: list[str], asked: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
+async def _all(
+    form: Form, extras: list[str], asked: argparse.Namespace, say: Callable[[str], None]
+) -> dict[str, Any]:
     # A plain kill leaves nothing behind either. (asyncio itself handles Ctrl-C.)
     task = asyncio.current_task()
     assert task is not None
@@ -107,7 +115,9 @@ async def _all(form: Form, extras: list[str], asked: argparse.Namespace, say: Ca
     return result
 
 
-async def _extra(name: str, folder: Path, form: Form, asked: argparse.Namespace, say: Callable[[str], None]) -> Any:
+async def _extra(
+    name: str, folder: Path, form: Form, asked: argparse.Namespace, say: Callable[[str], None]
+) -> Any:
     """The result of the module ``name``, in ``folder``: plain values for the JSON file."""
     module = importlib.import_module(f"benchmarks.{name}")
     options: dict[str, Any] = {"quick": asked.quick, "say": lambda what: say(f"{name}: {what}")}
@@ -130,7 +140,9 @@ def _about(form: Form, quick: bool) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "versions": {name: version(name) for name in PACKAGES},
     }
 
@@ -141,7 +153,9 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), ""
+    )
 
 
 def _arguments() -> argparse.Namespace:
@@ -150,13 +164,21 @@ def _arguments() -> argparse.Namespace:
         description="Measure Sealbus beside other ways from bot to bot, in one run, on 127.0.0.1.",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="one round, 1 KiB only, short measurements: about four minutes"
+        "--quick",
+        action="store_true",
+        help="one round, 1 KiB only, short measurements: about four minutes",
     )
     parser.add_argument(
-        "--rounds", type=_positive, metavar="N", help=f"rounds over all peers [{FULL.rounds}; quick: 1]"
+        "--rounds",
+        type=_positive,
+        metavar="N",
+        help=f"rounds over all peers [{FULL.rounds}; quick: 1]",
     )
     parser.add_argument(
-        "--seconds", type=float, metavar="S", help=f"of one measurement [{FULL.seconds:g}; quick: {QUICK.seconds:g}]"
+        "--seconds",
+        type=float,
+        metavar="S",
+        help=f"of one measurement [{FULL.seconds:g}; quick: {QUICK.seconds:g}]",
     )
     parser.add_argument(
         "--only",

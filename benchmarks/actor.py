@@ -126,7 +126,9 @@ class ReceiverSide:
 async def serve(side: SenderSide | ReceiverSide, answers: TextIO) -> None:
     """Take commands until stdin ends."""
     commands = asyncio.StreamReader(limit=2**20)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(commands), sys.stdin
+    )
     while line := await commands.readline():
         command = json.loads(line)
         try:

@@ -95,7 +95,12 @@ ATTACKS: Final = (
         NETWORK,
         ("replayed_at_once", "a_captured_envelope_in_another_session", "a_delivery_shown_again"),
     ),
-    Attack("replay-late", "a captured order, kept back until it has expired", NETWORK, ("kept_for_later",)),
+    Attack(
+        "replay-late",
+        "a captured order, kept back until it has expired",
+        NETWORK,
+        ("kept_for_later",),
+    ),
     Attack(
         "other-receiver",
         "a captured order, to another receiver",
@@ -103,7 +108,12 @@ ATTACKS: Final = (
         ("a_changed_subject", "a_delivery_on_another_subject"),
     ),
     Attack("garbage", "bytes that are no message", BOT, ("garbage",)),
-    Attack("unsigned", "an order to whom the bot may speak, but unsigned", BOT, ("no_signature_at_all",)),
+    Attack(
+        "unsigned",
+        "an order to whom the bot may speak, but unsigned",
+        BOT,
+        ("no_signature_at_all",),
+    ),
     Attack(
         "other-name",
         "an order in the sender's name, with the bot's own key",
@@ -111,7 +121,10 @@ ATTACKS: Final = (
         ("another_name_inside", "another_bots_key"),
     ),
     Attack(
-        "not-granted", "an order in the bot's own name, to whom it may not speak", BOT, ("a_subject_outside_the_grant",)
+        "not-granted",
+        "an order in the bot's own name, to whom it may not speak",
+        BOT,
+        ("a_subject_outside_the_grant",),
     ),
     Attack("schema", "an order that the schema does not allow", SENDER, ("a_quantity_of_nothing",)),
     Attack("named-twice", "an order with two values for one name", SENDER, ("a_duplicate_key",)),
@@ -123,7 +136,12 @@ ATTACKS: Final = (
     ),
     Attack("future", "an order dated an hour ahead", SENDER, ("issued_ahead_of_time",)),
     Attack("long-life", "an order that can be used for a day", SENDER, ("a_life_too_long",)),
-    Attack("revoked", "an order under a key that has been revoked", SENDER, ("a_revoked_key", "a_key_that_leaked")),
+    Attack(
+        "revoked",
+        "an order under a key that has been revoked",
+        SENDER,
+        ("a_revoked_key", "a_key_that_leaked"),
+    ),
 )
 """In the order of the table."""
 
@@ -241,7 +259,9 @@ def attacker_class(name: str) -> type[Attacker]:
     return found
 
 
-async def attempt(peer: Peer, kind: type[Attacker], attack: Attack, folder: Path) -> tuple[bool, str]:
+async def attempt(
+    peer: Peer, kind: type[Attacker], attack: Attack, folder: Path
+) -> tuple[bool, str]:
     """Whether the attack got through, and a note about it."""
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(peer.stop)
@@ -273,7 +293,11 @@ async def attempt(peer: Peer, kind: type[Attacker], attack: Attack, folder: Path
         await _speak(sender)
         await ear.reaches(heard + PAIRS, ARRIVE_S)
         alive = ear.count - heard
-        note = "" if alive == PAIRS else f"of {PAIRS} receivers, {PAIRS - alive} heard nothing afterwards"
+        note = (
+            ""
+            if alive == PAIRS
+            else f"of {PAIRS} receivers, {PAIRS - alive} heard nothing afterwards"
+        )
         return heard > honest + alive, note
 
 
@@ -297,7 +321,9 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
         table.add_column(column)
     for attack in ATTACKS:
         found = {row["peer"]: _word(row) for row in rows if row["attack"] == attack.key}
-        table.add_row(attack.family, attack.key, attack.what, attack.needs, *(found[peer] for peer in peers))
+        table.add_row(
+            attack.family, attack.key, attack.what, attack.needs, *(found[peer] for peer in peers)
+        )
     console = Console(width=None if sys.stdout.isatty() else 180, highlight=False)
     console.print(table)
     for row in rows:
@@ -306,7 +332,9 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _word(row: dict[str, Any]) -> str:
-    word = {True: "[red]through[/red]", False: "[green]stopped[/green]", None: "–"}[row["let_through"]]
+    word = {True: "[red]through[/red]", False: "[green]stopped[/green]", None: "–"}[
+        row["let_through"]
+    ]
     return f"{word}*" if row["note"] else word
 
 
@@ -316,13 +344,17 @@ def main() -> int:
         prog="python -m benchmarks.attacks", description="Try a corpus of attacks on every peer."
     )
     parser.add_argument("--only", metavar="PEER,…", help=f"only these of {', '.join(ATTACKERS)}")
-    parser.add_argument("--json", action="store_true", help="one object a line, in place of the table")
+    parser.add_argument(
+        "--json", action="store_true", help="one object a line, in place of the table"
+    )
     asked = parser.parse_args()
     peers = asked.only.split(",") if asked.only else list(CLASSES)
     if unknown := [name for name in peers if name not in ATTACKERS]:
         parser.error(f"{', '.join(unknown)}: not among {', '.join(ATTACKERS)}")
     with tempfile.TemporaryDirectory(prefix="sealbus-attacks-") as temporary:
-        rows = asyncio.run(run(Path(temporary), peers, say=lambda what: print(what, file=sys.stderr, flush=True)))
+        rows = asyncio.run(
+            run(Path(temporary), peers, say=lambda what: print(what, file=sys.stderr, flush=True))
+        )
     if asked.json:
         for row in rows:
             print(json.dumps(row))

@@ -70,7 +70,9 @@ async def measure(folder: Path, schema: Any, backlog: Backlog, messages: int) ->
             for bus in buses:
                 await stack.enter_async_context(bus)
                 start.enter_context(held(bus.relay_pids))
-            clients = [await stack.enter_async_context(login(bus.url, bus.relay_seed)) for bus in buses]
+            clients = [
+                await stack.enter_async_context(login(bus.url, bus.relay_seed)) for bus in buses
+            ]
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(_cost(bus, nc, backlog, messages))

@@ -44,9 +44,15 @@ class Crowd:
         grants: dict[str, list[str]] = {}
         for route in self.routes():
             grants.setdefault(route.bot, []).append(route.subject)
-        bots = [f"  {bot}: {{publish: [{', '.join(patterns)}]}}" for bot, patterns in grants.items()]
-        subjects = [f"  orders.s{number}.*: {{schema: order.v1}}" for number in range(self.subjects)]
+        bots = [
+            f"  {bot}: {{publish: [{', '.join(patterns)}]}}" for bot, patterns in grants.items()
+        ]
+        subjects = [
+            f"  orders.s{number}.*: {{schema: order.v1}}" for number in range(self.subjects)
+        ]
         # One bot may have a backlog here that is as large as the measurement needs it.
         limits = "limits: {ingress_messages: 1000000000}"
-        policy = "\n".join(["version: 1", f"bus: {BUS}", limits, "bots:", *bots, "subjects:", *subjects, ""])
+        policy = "\n".join(
+            ["version: 1", f"bus: {BUS}", limits, "bots:", *bots, "subjects:", *subjects, ""]
+        )
         return Plan(policy, {"order.v1": schema}, tuple(grants))

@@ -95,11 +95,15 @@ class Used:
     @classmethod
     def so_far(cls, bus: Bus) -> Used:
         """The processor time until now."""
-        return cls(tuple(cpu_seconds([pid]) for pid in bus.relay_pids), cpu_seconds([bus.server_pid]))
+        return cls(
+            tuple(cpu_seconds([pid]) for pid in bus.relay_pids), cpu_seconds([bus.server_pid])
+        )
 
     def cost(self, earlier: Used, messages: int, seconds: float) -> Cost:
         """The cost of ``messages`` since ``earlier``."""
-        relays_s = tuple(now - then for now, then in zip(self.relays_s, earlier.relays_s, strict=True))
+        relays_s = tuple(
+            now - then for now, then in zip(self.relays_s, earlier.relays_s, strict=True)
+        )
         return Cost(messages, relays_s, self.server_s - earlier.server_s, seconds)
 
 
@@ -119,7 +123,10 @@ class Generator:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         await self._stack.aclose()
 
@@ -133,11 +140,17 @@ class Generator:
         for _ in range(0, count, together):
             route = next(self._routes)
             drafts = [
-                (Header(BUS, route.bot, route.subject, new_nonce(now_ms), now_ms, TTL_MS), next(self._payloads))
+                (
+                    Header(BUS, route.bot, route.subject, new_nonce(now_ms), now_ms, TTL_MS),
+                    next(self._payloads),
+                )
                 for _ in range(together)
             ]
             envelopes = seal_envelopes(self._key(route.bot), drafts)
-            packets.extend(Packet(ingress_subject(route.bot, live=False), data) for data in as_messages(envelopes))
+            packets.extend(
+                Packet(ingress_subject(route.bot, live=False), data)
+                for data in as_messages(envelopes)
+            )
         return packets
 
     def _key(self, bot: str) -> SigningKey:
@@ -169,7 +182,10 @@ class Generator:
         Raises :class:`NotAccepted` if a message is refused, or if nothing progresses.
         """
         packets, messages = self.seal(count, together), -(-count // together) * together
-        before, arriving = await self.state(ACCEPTED), (await self.state(INGRESS))["last_seq"] + len(packets)
+        before, arriving = (
+            await self.state(ACCEPTED),
+            (await self.state(INGRESS))["last_seq"] + len(packets),
+        )
         if at_once:
             await at_once.wait()
         with held(self._bus.relay_pids) if hold else nullcontext():
@@ -185,7 +201,9 @@ class Generator:
         accepted = (await self.state(ACCEPTED))["last_seq"] - before["last_seq"]
         if accepted != messages:
             refused = (await self.state(QUARANTINE))["messages"]
-            raise NotAccepted(f"{accepted} of {messages} messages were accepted, {refused} were quarantined")
+            raise NotAccepted(
+                f"{accepted} of {messages} messages were accepted, {refused} were quarantined"
+            )
         return more.cost(used, messages, seconds)
 
     async def _until_arrived(self, sequence: int) -> None:

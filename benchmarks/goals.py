@@ -69,13 +69,19 @@ def _times(peer: str, scale: float = 1.0) -> Callable[[Result], Figure | None]:
 
     def scaled(result: Result) -> Figure | None:
         figure = got(result)
-        return {name: value * scale for name, value in figure.items()} if figure is not None else None
+        return (
+            {name: value * scale for name, value in figure.items()} if figure is not None else None
+        )
 
     return scaled
 
 
 def _least(figures: Iterable[Figure | None]) -> Figure | None:
-    return min((figure for figure in figures if figure is not None), key=lambda one: one["median"], default=None)
+    return min(
+        (figure for figure in figures if figure is not None),
+        key=lambda one: one["median"],
+        default=None,
+    )
 
 
 def _ask(result: Result) -> Figure | None:
@@ -99,9 +105,21 @@ def _found(*path: str) -> Callable[[Result], Figure | None]:
 
 GOALS: Final = (
     Goal(f"{US} over https, durable, 1 KiB", "x", 10, 20, True, _times("https")),
-    Goal("relay CPU, a message sealed singly, over a bare verify", "x", 2.0, 1.5, False, _found("relaycost", "single")),
     Goal(
-        "relay CPU, a message sealed in a burst, over a bare verify", "x", 1.0, 0.6, False, _found("relaycost", "burst")
+        "relay CPU, a message sealed singly, over a bare verify",
+        "x",
+        2.0,
+        1.5,
+        False,
+        _found("relaycost", "single"),
+    ),
+    Goal(
+        "relay CPU, a message sealed in a burst, over a bare verify",
+        "x",
+        1.0,
+        0.6,
+        False,
+        _found("relaycost", "burst"),
     ),
     Goal("p50 of request and reply over https's", "x", 1.0, 0.6, False, _ask),
     Goal(f"{US} over uagents, 1 KiB", "x", 20, 40, True, _times("uagents")),
@@ -116,5 +134,12 @@ GOALS: Final = (
         _found("scaling", "growth"),
     ),
     Goal("relay memory at rest", "MiB", 80, 60, False, _found("scaling", "memory_mib", "rest")),
-    Goal("relay memory under full load, 1,000 bots", "MiB", 200, 120, False, _found("scaling", "memory_mib", "load")),
+    Goal(
+        "relay memory under full load, 1,000 bots",
+        "MiB",
+        200,
+        120,
+        False,
+        _found("scaling", "memory_mib", "load"),
+    ),
 )

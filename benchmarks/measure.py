@@ -65,7 +65,9 @@ def ratios(above: dict[int, float], below: dict[int, float]) -> Spread | None:
 
     A disturbance of a round disturbs both.
     """
-    within = [above[number] / below[number] for number in above.keys() & below.keys() if below[number] > 0]
+    within = [
+        above[number] / below[number] for number in above.keys() & below.keys() if below[number] > 0
+    ]
     return Spread.of(within) if within else None
 
 

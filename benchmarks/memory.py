@@ -26,7 +26,9 @@ _MIB: Final = 2**20
 _ROOT: Final = Path(__file__).resolve().parents[1]
 
 
-async def measure(folder: Path, schema: Any, *, seconds: float, say: Callable[[str], None]) -> dict[str, float]:
+async def measure(
+    folder: Path, schema: Any, *, seconds: float, say: Callable[[str], None]
+) -> dict[str, float]:
     """The memory of a relay in MiB, and the size of the load.
 
     ``rest`` is of a small bus. ``rest_crowd`` is of a bus with 1,000 bots, 1,000 subjects and

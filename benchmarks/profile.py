@@ -79,11 +79,17 @@ class Scene:
             for at in range(BATCH)
         ]
         self.alone = [seal_envelopes(self.bot, [draft])[0] for draft in self.drafts]
-        self.bursts = [seal_envelopes(self.bot, self.drafts[at : at + TOGETHER]) for at in range(0, BATCH, TOGETHER)]
+        self.bursts = [
+            seal_envelopes(self.bot, self.drafts[at : at + TOGETHER])
+            for at in range(0, BATCH, TOGETHER)
+        ]
 
     def arrivals(self, envelopes: Sequence[bytes]) -> list[Arrival]:
         """``envelopes`` as a relay receives them."""
-        return [Arrival("order", data, DeliveryClass.STREAM, NOW, at + 1) for at, data in enumerate(envelopes)]
+        return [
+            Arrival("order", data, DeliveryClass.STREAM, NOW, at + 1)
+            for at, data in enumerate(envelopes)
+        ]
 
     def judge(self, arrivals: Sequence[Arrival]) -> None:
         """Judge them with an empty memory."""
@@ -100,17 +106,33 @@ def steps(scene: Scene) -> list[Step]:
     alone = scene.arrivals(scene.alone)
     verifier, meters, moment = Verifier(), RateMeters(), JudgedAt(NOW)
     judgments = [judge(arrival, scene.policy, moment, verifier, meters) for arrival in burst]
-    stamps = [one for judgment in judgments if (one := judgment.stamp(scene.policy, "relay")) is not None]
+    stamps = [
+        one for judgment in judgments if (one := judgment.stamp(scene.policy, "relay")) is not None
+    ]
     sealed = seal_stamps(scene.relay, stamps)
-    deliveries = [pack_delivery(arrival.data, stamp) for arrival, stamp in zip(burst, sealed, strict=True)]
+    deliveries = [
+        pack_delivery(arrival.data, stamp) for arrival, stamp in zip(burst, sealed, strict=True)
+    ]
     acknowledgement = b'{"stream":"ACCEPTED","seq":123456}'
     made = [
-        Step("relay", "take the envelopes out of a burst", lambda: [split_together(data) for data in together]),
+        Step(
+            "relay",
+            "take the envelopes out of a burst",
+            lambda: [split_together(data) for data in together],
+        ),
         Step("relay", "judge, in a burst", lambda: scene.judge(burst)),
         *_checks(scene, burst),
         Step("relay", "judge, sealed alone", lambda: scene.judge(alone)),
-        Step("relay", "fill in the stamp", lambda: [one.stamp(scene.policy, "relay") for one in judgments]),
-        Step("relay", "seal the stamps, one signature a batch", lambda: seal_stamps(scene.relay, stamps)),
+        Step(
+            "relay",
+            "fill in the stamp",
+            lambda: [one.stamp(scene.policy, "relay") for one in judgments],
+        ),
+        Step(
+            "relay",
+            "seal the stamps, one signature a batch",
+            lambda: seal_stamps(scene.relay, stamps),
+        ),
         Step(
             "relay",
             "write it for ACCEPTED",
@@ -124,8 +146,16 @@ def steps(scene: Scene) -> list[Step]:
                 for one, stamp in zip(burst, sealed, strict=True)
             ],
         ),
-        Step("relay", "read its acknowledgement", lambda: [json.loads(acknowledgement) for _ in burst]),
-        Step("relay", "write the receipts together", lambda: pub(b"inbox.order.receipts", pack_together(sealed))),
+        Step(
+            "relay",
+            "read its acknowledgement",
+            lambda: [json.loads(acknowledgement) for _ in burst],
+        ),
+        Step(
+            "relay",
+            "write the receipts together",
+            lambda: pub(b"inbox.order.receipts", pack_together(sealed)),
+        ),
     ]
     return made + _sides(scene, sealed, deliveries)
 
@@ -161,7 +191,10 @@ def _sides(scene: Scene, sealed: Sequence[bytes], deliveries: Sequence[bytes]) -
         Step(
             "publisher",
             "seal, 64 together",
-            lambda: [seal_envelopes(scene.bot, scene.drafts[at : at + TOGETHER]) for at in range(0, BATCH, TOGETHER)],
+            lambda: [
+                seal_envelopes(scene.bot, scene.drafts[at : at + TOGETHER])
+                for at in range(0, BATCH, TOGETHER)
+            ],
         ),
         Step("publisher", "open the receipt", open_receipts),
         Step("subscriber", "open the delivery", open_all),
@@ -173,7 +206,9 @@ def measure(rounds: int = ROUNDS) -> list[tuple[Step, float, float]]:
     scene = Scene()
     signed = os.urandom(83)
     signature, public = scene.bot.sign(signed), scene.bot.public.raw
-    bare = Step("", "a bare verify", lambda: [verify(public, signed, signature) for _ in range(BATCH)])
+    bare = Step(
+        "", "a bare verify", lambda: [verify(public, signed, signature) for _ in range(BATCH)]
+    )
     measured = [bare, *steps(scene)]
     best = [float("inf")] * len(measured)
     for _ in range(rounds):  # all steps in each round: a disturbance of the machine hits them alike

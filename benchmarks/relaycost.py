@@ -122,7 +122,11 @@ async def _round(generator: Generator, verify: Verify, messages: int) -> dict[st
         idle.append(_alone(verify))
         figures[form] = cost.us / beside
         figures[f"{form}_to_idle"] = cost.us / mean(idle[-2:])
-        figures[f"{form}_us"], figures[f"{form}_rate"], figures[f"{form}_verify_us"] = cost.us, cost.rate, beside
+        figures[f"{form}_us"], figures[f"{form}_rate"], figures[f"{form}_verify_us"] = (
+            cost.us,
+            cost.rate,
+            beside,
+        )
     return figures | {"idle_verify_us": mean(idle)}
 
 
@@ -138,7 +142,10 @@ def table(result: dict[str, Any]) -> Table:
     shown = Table(title=f"A relay's processor time for a message of 1 KiB: {over}")
     for column in ("", "µs", "in verifies", "in idle verifies", "messages a second"):
         shown.add_column(column, justify="right" if column else "left")
-    for form, title in (("single", "sealed alone"), ("burst", f"sealed {result['together']} together")):
+    for form, title in (
+        ("single", "sealed alone"),
+        ("burst", f"sealed {result['together']} together"),
+    ):
         figures = (
             _spread(result[f"{form}{name}"], digits)
             for name, digits in (("_us", 1), ("", 2), ("_to_idle", 2), ("_rate", 0))
@@ -160,7 +167,9 @@ def main() -> None:
         prog="python -m benchmarks.relaycost", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
-    parser.add_argument("--rounds", type=int, metavar="N", help=f"rounds [{ROUNDS}; quick: {QUICK_ROUNDS}]")
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help=f"rounds [{ROUNDS}; quick: {QUICK_ROUNDS}]"
+    )
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sealbus-relaycost-") as folder:
         result = asyncio.run(

@@ -55,10 +55,15 @@ def _comparison(result: Result) -> Table:
     """Messages a second, and the ratio of Sealbus's figure to the peer's."""
     summary, about = result["summary"], result["about"]
     columns = list(
-        dict.fromkeys((row.get("pairs", 1), row["size"]) for row in (*summary["throughput"], *summary["verify"]))
+        dict.fromkeys(
+            (row.get("pairs", 1), row["size"])
+            for row in (*summary["throughput"], *summary["verify"])
+        )
     )
     over = f"median (lowest – highest) of {about['rounds']} round(s)"
-    table = Table(title=f"Messages a second, and {US}'s figure over it: {over}", title_justify="left")
+    table = Table(
+        title=f"Messages a second, and {US}'s figure over it: {over}", title_justify="left"
+    )
     table.add_column("peer")
     for pairs, size in columns:
         table.add_column(f"{pairs} to {pairs}\n{_size(size)}", justify="right")
@@ -77,7 +82,9 @@ def _comparison(result: Result) -> Table:
         rows = chosen(summary["verify"], size=size) if pairs == 1 else []
         cells.append(_rate(rows[0], own=False) if rows else NOTHING)
     if summary["verify"]:
-        table.add_row("verify", *cells, "nothing is sent: bare Ed25519 verify, one process", style="dim")
+        table.add_row(
+            "verify", *cells, "nothing is sent: bare Ed25519 verify, one process", style="dim"
+        )
     return table
 
 
@@ -91,9 +98,14 @@ def _costs(rows: Sequence[dict[str, Any]]) -> Table:
     sizes = {row["size"] for row in rows}
     size = 1024 if 1024 in sizes else min(sizes, default=0)
     mine = chosen(rows, size=size)
-    middle = list(dict.fromkeys(role for row in mine for role in row["cpu_us"] if role not in ("sender", "receiver")))
+    middle = list(
+        dict.fromkeys(
+            role for row in mine for role in row["cpu_us"] if role not in ("sender", "receiver")
+        )
+    )
     table = Table(
-        title=f"Processor time, µs a message of {_size(size)}, and peak memory of the middle", title_justify="left"
+        title=f"Processor time, µs a message of {_size(size)}, and peak memory of the middle",
+        title_justify="left",
     )
     table.add_column("peer")
     for name in ("pairs", "sender", "receiver", *middle, "all", "memory, MiB"):
@@ -101,7 +113,9 @@ def _costs(rows: Sequence[dict[str, Any]]) -> Table:
     for row in mine:
         cpu, rss = row["cpu_us"], row["rss_bytes"]
         cells = [spread(cpu.get(role)) for role in ("sender", "receiver", *middle)]
-        memory = ", ".join(f"{role} {rss[role]['median'] / 2**20:,.0f}" for role in middle if role in rss)
+        memory = ", ".join(
+            f"{role} {rss[role]['median'] / 2**20:,.0f}" for role in middle if role in rss
+        )
         total = f"{sum(one['median'] for one in cpu.values()):,.0f}"
         table.add_row(row["peer"], str(row["pairs"]), *cells, total, memory or NOTHING)
     return table
@@ -109,7 +123,8 @@ def _costs(rows: Sequence[dict[str, Any]]) -> Table:
 
 def _latencies(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(
-        title=f"One at a time, {_size(rows[0]['size'])}, in ms; {US}'s p50 over the peer's", title_justify="left"
+        title=f"One at a time, {_size(rows[0]['size'])}, in ms; {US}'s p50 over the peer's",
+        title_justify="left",
     )
     table.add_column("peer")
     table.add_column("what")
@@ -117,7 +132,12 @@ def _latencies(rows: Sequence[dict[str, Any]]) -> Table:
         table.add_column(name, justify="right")
     for row in sorted(rows, key=lambda one: one["what"], reverse=True):
         cells = [_ms(row[figure]) for figure in ("p50_us", "p99_us", "p999_us")]
-        table.add_row(row["peer"], row["what"], *cells, NOTHING if row["peer"] == US else spread(row["times"], "x"))
+        table.add_row(
+            row["peer"],
+            row["what"],
+            *cells,
+            NOTHING if row["peer"] == US else spread(row["times"], "x"),
+        )
     return table
 
 
@@ -155,9 +175,13 @@ def _goals(rows: Sequence[dict[str, Any]]) -> Table:
     table.add_column("")
     for row in rows:
         sign, unit = ("≥" if row["more"] else "≤"), row["unit"]
-        limits = [f"{sign} {row[name]:g}{'' if unit == 'x' else ' '}{unit}" for name in ("least", "aim")]
+        limits = [
+            f"{sign} {row[name]:g}{'' if unit == 'x' else ' '}{unit}" for name in ("least", "aim")
+        ]
         verdict = row["verdict"]
-        table.add_row(row["goal"], spread(row["got"], unit), *limits, f"[{_STYLES[verdict]}]{verdict}[/]")
+        table.add_row(
+            row["goal"], spread(row["got"], unit), *limits, f"[{_STYLES[verdict]}]{verdict}[/]"
+        )
     return table
 
 
@@ -166,7 +190,10 @@ def _failures(rows: Sequence[dict[str, Any]]) -> Table:
     for name in ("peer", "round", "pairs", "error"):
         table.add_column(name)
     for row in rows:
-        where = (str(row["round"] + 1) if "round" in row else NOTHING, str(row.get("pairs", NOTHING)))
+        where = (
+            str(row["round"] + 1) if "round" in row else NOTHING,
+            str(row.get("pairs", NOTHING)),
+        )
         table.add_row(row["peer"], *where, Text(row["error"]))
     return table
 
@@ -177,7 +204,9 @@ def spread(figure: Figure, unit: str = "") -> str:
         return NOTHING
     middle, low, high = (_number(figure[name]) for name in ("median", "low", "high"))
     mark = unit if unit in ("", "x") else f" {unit}"
-    return f"{middle}{mark}" if figure["low"] == figure["high"] else f"{middle}{mark} ({low} – {high})"
+    return (
+        f"{middle}{mark}" if figure["low"] == figure["high"] else f"{middle}{mark} ({low} – {high})"
+    )
 
 
 def _number(value: float) -> str:

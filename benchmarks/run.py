@@ -79,7 +79,9 @@ async def run(form: Form, folder: Path, say: Callable[[str], None]) -> Results:
     return results
 
 
-async def _round(form: Form, number: int, place: Path, results: Results, say: Callable[[str], None]) -> None:
+async def _round(
+    form: Form, number: int, place: Path, results: Results, say: Callable[[str], None]
+) -> None:
     """Every peer with one pair, then every peer with more."""
     steps = [(pairs, name) for pairs in form.pairs for name in rotated(form.peers, number)]
     async with Bus(place / "bus", pairs_plan(max(form.pairs)), sync=form.sync) as bus:
@@ -87,9 +89,13 @@ async def _round(form: Form, number: int, place: Path, results: Results, say: Ca
             total = form.rounds * len(steps)
             about = f"[{done}/{total}] round {number + 1}, {name}, {pairs} to {pairs}"
             try:
-                await _measure(name, bus, pairs, number, form, place, results, partial(_say_of, say, about))
+                await _measure(
+                    name, bus, pairs, number, form, place, results, partial(_say_of, say, about)
+                )
             except Exception as error:  # noqa: BLE001 - a peer that fails is a result; the others go on
-                results.failed.append({"round": number, "peer": name, "pairs": pairs, "error": short(error)})
+                results.failed.append(
+                    {"round": number, "peer": name, "pairs": pairs, "error": short(error)}
+                )
                 say(f"{about}: failed: {short(error)}")
 
 
@@ -101,7 +107,9 @@ def _verify(form: Form, number: int, results: Results) -> None:
     from benchmarks.peers import verify
 
     for size in form.sizes:
-        results.verify.append({"round": number, "size": size, **verify.measure(size, form.seconds / 2)})
+        results.verify.append(
+            {"round": number, "size": size, **verify.measure(size, form.seconds / 2)}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +121,21 @@ class _Running:
     receiver: Side
 
     def processes(self) -> Roles:
-        return {"sender": [self.sender.pid], "receiver": [self.receiver.pid], **self.peer.processes()}
+        return {
+            "sender": [self.sender.pid],
+            "receiver": [self.receiver.pid],
+            **self.peer.processes(),
+        }
 
     async def load(self, depth: int, seconds: float, size: int) -> Row:
         """Throughput at one depth, from the first send until all are confirmed and received."""
         async with usage(self.processes) as used:
-            sent = await self.sender.do("load", takes_s=seconds, depth=depth, seconds=seconds, size=size)
-            came = await self.receiver.do("wait", takes_s=ARRIVE_S, count=sent["sent"], seconds=ARRIVE_S)
+            sent = await self.sender.do(
+                "load", takes_s=seconds, depth=depth, seconds=seconds, size=size
+            )
+            came = await self.receiver.do(
+                "wait", takes_s=ARRIVE_S, count=sent["sent"], seconds=ARRIVE_S
+            )
         if came["received"] != sent["sent"]:
             raise PeerFailed(f"{sent['sent']} were sent, {came['received']} came")
         took = max(sent["last"], came["last"]) - sent["first"]
@@ -151,14 +167,25 @@ async def running(name: str, bus: Bus, pairs: int, folder: Path) -> AsyncIterato
 
 
 async def _measure(
-    name: str, bus: Bus, pairs: int, number: int, form: Form, place: Path, results: Results, say: Callable[[str], None]
+    name: str,
+    bus: Bus,
+    pairs: int,
+    number: int,
+    form: Form,
+    place: Path,
+    results: Results,
+    say: Callable[[str], None],
 ) -> None:
     """One peer in one round: throughput at each size, and latency if the form asks for it."""
     folder = place / f"{name}-{pairs}"
     folder.mkdir()
     async with running(name, bus, pairs, folder) as it:
         peer = it.peer
-        results.peers[name] = {"title": peer.title, "promises": peer.promises, "can_ask": peer.can_ask}
+        results.peers[name] = {
+            "title": peer.title,
+            "promises": peer.promises,
+            "can_ask": peer.can_ask,
+        }
         for size in form.sizes:
             await it.load(peer.depths[0], WARM_S, size)
             tried = [await it.load(depth, form.seconds, size) for depth in peer.depths]
@@ -170,7 +197,9 @@ async def _measure(
         if pairs == LATENCY_PAIRS and LATENCY_SIZE in form.sizes:
             for what in ("send", "ask") if peer.can_ask else ("send",):
                 row = await _latency(it, what, form.seconds)
-                results.latency.append({"round": number, "peer": name, "size": LATENCY_SIZE, "what": what, **row})
+                results.latency.append(
+                    {"round": number, "peer": name, "size": LATENCY_SIZE, "what": what, **row}
+                )
                 say(f"one {what} at a time, p50 {row['p50_us']:,.0f} µs")
 
 
@@ -180,7 +209,9 @@ async def _latency(it: _Running, what: str, seconds: float) -> Row:
 
 
 async def _time(it: _Running, what: str, seconds: float) -> list[float]:
-    answer = await it.sender.do("time", takes_s=seconds, what=what, seconds=seconds, size=LATENCY_SIZE)
+    answer = await it.sender.do(
+        "time", takes_s=seconds, what=what, seconds=seconds, size=LATENCY_SIZE
+    )
     taken: list[float] = answer["us"]
     if what == "send":  # the count begins again
         await it.receiver.do("wait", takes_s=ARRIVE_S, count=len(taken), seconds=ARRIVE_S)

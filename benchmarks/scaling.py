@@ -75,7 +75,9 @@ FULL: Final = Form(
     load_s=30,
     axes=AXES,
     backlogs=tuple(
-        Backlog(**{kind: count}) for kind in ("stored", "waiting") for count in (10_000, 100_000, 1_000_000)
+        Backlog(**{kind: count})
+        for kind in ("stored", "waiting")
+        for count in (10_000, 100_000, 1_000_000)
     ),
 )
 QUICK: Final = Form(
@@ -90,7 +92,12 @@ QUICK: Final = Form(
 
 
 async def measure(
-    folder: Path, *, quick: bool, say: Say, rounds: int | None = None, axes: Sequence[str] | None = None
+    folder: Path,
+    *,
+    quick: bool,
+    say: Say,
+    rounds: int | None = None,
+    axes: Sequence[str] | None = None,
 ) -> Json:
     """Measure in ``folder``.
 
@@ -102,7 +109,10 @@ async def measure(
     result: Json = {"axes": {}, "growth": None, "memory_mib": None}
     for axis in axes or form.axes:
         say(f"{axis} …")
-        place, count = folder / axis, rounds or (form.growth_rounds if axis == "growth" else form.rounds)
+        place, count = (
+            folder / axis,
+            rounds or (form.growth_rounds if axis == "growth" else form.rounds),
+        )
         if axis == "memory":
             result["memory_mib"] = await memory.measure(place, schema, seconds=form.load_s, say=say)
         elif axis == "backlog":
@@ -112,7 +122,9 @@ async def measure(
         else:
             sizes = [(_size(axis, crowd), crowd, schema) for crowd in CROWDS.get(axis, ())]
             if axis == "schema":
-                sizes = [(f"{factor}x", SMALL, _larger(schema, factor)) for factor in SCHEMA_FACTORS]
+                sizes = [
+                    (f"{factor}x", SMALL, _larger(schema, factor)) for factor in SCHEMA_FACTORS
+                ]
             result["axes"][axis] = await _side_by_side(place, sizes, count, form.messages)
     if growth := result["axes"].get("growth"):
         result["growth"] = growth[-1]["ratio"]
@@ -120,7 +132,11 @@ async def measure(
 
 
 def _size(axis: str, crowd: Crowd) -> str:
-    return f"{crowd.bots}/{crowd.subjects}/{crowd.grants}" if axis == "growth" else f"{getattr(crowd, axis)}"
+    return (
+        f"{crowd.bots}/{crowd.subjects}/{crowd.grants}"
+        if axis == "growth"
+        else f"{getattr(crowd, axis)}"
+    )
 
 
 def _larger(schema: Json, factor: int) -> Json:
@@ -147,7 +163,11 @@ async def _side_by_side(
             start = time.monotonic()
             await stack.enter_async_context(bus)
             rows.append(
-                {"size": size, "start_s": time.monotonic() - start, "rest_mib": rss_bytes(bus.relay_pids) / 2**20}
+                {
+                    "size": size,
+                    "start_s": time.monotonic() - start,
+                    "rest_mib": rss_bytes(bus.relay_pids) / 2**20,
+                }
             )
             generators.append(await stack.enter_async_context(Generator(bus, crowd.routes())))
             await generators[-1].cost(messages)
@@ -155,9 +175,14 @@ async def _side_by_side(
         taken: list[list[Cost]] = []
         for _ in range(rounds):
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(generator.cost(messages, at_once=at_once)) for generator in generators]
+                tasks = [
+                    group.create_task(generator.cost(messages, at_once=at_once))
+                    for generator in generators
+                ]
             taken.append([task.result() for task in tasks])
-    return [row | _figures([(costs[at], costs[0]) for costs in taken]) for at, row in enumerate(rows)]
+    return [
+        row | _figures([(costs[at], costs[0]) for costs in taken]) for at, row in enumerate(rows)
+    ]
 
 
 async def _backlogs(folder: Path, schema: Json, form: Form) -> list[Json]:
@@ -165,7 +190,8 @@ async def _backlogs(folder: Path, schema: Json, form: Form) -> list[Json]:
     for number, size in enumerate(form.backlogs):
         costs = await backlog.measure(folder / f"{number}", schema, size, form.backlog_messages)
         rows.append(
-            {"size": f"{max(size.stored, size.waiting)} {'stored' if size.stored else 'waiting'}"} | _figures([costs])
+            {"size": f"{max(size.stored, size.waiting)} {'stored' if size.stored else 'waiting'}"}
+            | _figures([costs])
         )
     return rows
 
@@ -183,7 +209,10 @@ async def _relays(folder: Path, schema: Json, rounds: int, messages: int) -> lis
                 await bus.start_relay()
             generators.append(await stack.enter_async_context(Generator(bus, SMALL.routes())))
             await generators[-1].cost(messages, hold=False)
-        taken = [[await generator.cost(messages, hold=False) for generator in generators] for _ in range(rounds)]
+        taken = [
+            [await generator.cost(messages, hold=False) for generator in generators]
+            for _ in range(rounds)
+        ]
     rows = []
     for at, count in enumerate(RELAYS):
         costs = [(round_[at], round_[0]) for round_ in taken]
@@ -208,9 +237,18 @@ def tables(result: Json) -> list[Table]:
     shown = []
     if result["axes"]:
         table = Table(
-            title="What a message costs a relay: median (lowest – highest) of the rounds", title_justify="left"
+            title="What a message costs a relay: median (lowest – highest) of the rounds",
+            title_justify="left",
         )
-        for column in ("axis", "size", "µs", "to the smallest", "nats-server, µs", "messages a second", "besides"):
+        for column in (
+            "axis",
+            "size",
+            "µs",
+            "to the smallest",
+            "nats-server, µs",
+            "messages a second",
+            "besides",
+        ):
             table.add_column(column, justify="left" if column in ("axis", "besides") else "right")
         for axis, rows in result["axes"].items():
             for row in rows:
@@ -255,9 +293,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.scaling", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("--quick", action="store_true", help="fewer sizes, fewer and shorter rounds")
-    parser.add_argument("--rounds", type=int, metavar="N", help=f"rounds [{FULL.rounds}; quick: {QUICK.rounds}]")
-    parser.add_argument("--axis", action="append", choices=AXES, help="only this one; may be repeated")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer sizes, fewer and shorter rounds"
+    )
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help=f"rounds [{FULL.rounds}; quick: {QUICK.rounds}]"
+    )
+    parser.add_argument(
+        "--axis", action="append", choices=AXES, help="only this one; may be repeated"
+    )
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sealbus-scaling-") as folder:
         result = asyncio.run(

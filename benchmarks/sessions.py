@@ -45,7 +45,9 @@ async def run(folder: Path, numbers: range, crowd: Crowd) -> None:
 
     async def connect(number: int) -> Bot:
         async with turns:
-            return await stack.enter_async_context(Bot.from_file(folder / f"{routes[number].bot}.toml"))
+            return await stack.enter_async_context(
+                Bot.from_file(folder / f"{routes[number].bot}.toml")
+            )
 
     async def publish(bot: Bot, number: int) -> None:
         nonlocal accepted
@@ -58,7 +60,10 @@ async def run(folder: Path, numbers: range, crowd: Crowd) -> None:
     async with AsyncExitStack() as stack:
         bots = await asyncio.gather(*(connect(number) for number in numbers))
         print("ready", flush=True)
-        publishing = [asyncio.create_task(publish(bot, number)) for bot, number in zip(bots, numbers, strict=True)]
+        publishing = [
+            asyncio.create_task(publish(bot, number))
+            for bot, number in zip(bots, numbers, strict=True)
+        ]
         await asyncio.to_thread(sys.stdin.read)
         failed = [task.exception() for task in publishing if task.done()]
         for task in publishing:
@@ -72,7 +77,13 @@ def main() -> None:
     """The process."""
     first, count, subjects = (int(text) for text in sys.argv[2:5])
     raise_file_limit()
-    asyncio.run(run(Path(sys.argv[1]), range(first, first + count), Crowd(first + count, subjects, first + count)))
+    asyncio.run(
+        run(
+            Path(sys.argv[1]),
+            range(first, first + count),
+            Crowd(first + count, subjects, first + count),
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -20,13 +20,17 @@ def chosen(rows: Iterable[Row], **wanted: Any) -> list[Row]:
     return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
 
 
-def summarise(throughput: Sequence[Row], latency: Sequence[Row], verify: Sequence[Row]) -> dict[str, list[Row]]:
+def summarise(
+    throughput: Sequence[Row], latency: Sequence[Row], verify: Sequence[Row]
+) -> dict[str, list[Row]]:
     """Each peer's figures over all rounds.
 
     ``times`` is Sealbus's figure over the peer's, within each round.
     """
     return {
-        "throughput": [_throughput(throughput, *key) for key in _keys(throughput, "peer", "pairs", "size")],
+        "throughput": [
+            _throughput(throughput, *key) for key in _keys(throughput, "peer", "pairs", "size")
+        ],
         "latency": [_latency(latency, *key) for key in _keys(latency, "peer", "what", "size")],
         "verify": [_verify(throughput, verify, size) for (size,) in _keys(verify, "size")],
     }
@@ -44,7 +48,9 @@ def _throughput(rows: Sequence[Row], peer: str, pairs: int, size: int) -> Row:
         "rate": asdict(Spread.of(rates.values())),
         "times": _plain(ratios(ours, rates)),
         "cpu_us": {role: asdict(Spread.of(row["cpu_us"][role] for row in mine)) for role in roles},
-        "rss_bytes": {role: asdict(Spread.of(row["rss_bytes"][role] for row in mine)) for role in roles},
+        "rss_bytes": {
+            role: asdict(Spread.of(row["rss_bytes"][role] for row in mine)) for role in roles
+        },
     }
 
 

@@ -18,7 +18,9 @@ VARIETY: Final = 64
 
 _CURRENCIES: Final = ("EUR", "GBP", "USD")
 _CITIES: Final = ("Graz", "Linz", "Wien", "Bern", "Köln")
-_WORDS: Final = "please leave the parcel with the neighbour on the left, who is at home in the mornings; "
+_WORDS: Final = (
+    "please leave the parcel with the neighbour on the left, who is at home in the mornings; "
+)
 _MOST_NOTE: Final = 500
 _DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -31,7 +33,12 @@ ORDER_SCHEMA: Final[dict[str, Any]] = {
         "customer": {"type": "string", "pattern": "^cus-[0-9]{4}$"},
         "placed_at": {"type": "string", "format": "date-time"},
         "currency": {"enum": list(_CURRENCIES)},
-        "items": {"type": "array", "minItems": 1, "maxItems": 500, "items": {"$ref": "#/$defs/item"}},
+        "items": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 500,
+            "items": {"$ref": "#/$defs/item"},
+        },
         "ship_to": {"$ref": "#/$defs/address"},
         "note": {"type": "string", "maxLength": _MOST_NOTE},
     },

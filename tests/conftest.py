@@ -19,8 +19,12 @@ pytest_plugins = ["sealbus_broker.testing.plugin"]  # an installed package loads
 
 _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
 
-settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True, suppress_health_check=_SLOW)
-settings.register_profile("fuzz", max_examples=50_000, deadline=None, suppress_health_check=_SLOW, print_blob=True)
+settings.register_profile(
+    "ci", max_examples=200, deadline=None, derandomize=True, suppress_health_check=_SLOW
+)
+settings.register_profile(
+    "fuzz", max_examples=50_000, deadline=None, suppress_health_check=_SLOW, print_blob=True
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 IN_MEMORY = Path("/dev/shm")  # noqa: S108  # pytest makes a folder of its own in it, for this user alone
@@ -33,7 +37,11 @@ def pytest_configure() -> None:
 
     nats-server waits for its disk after every message. A disk that others use can take ten seconds.
     """
-    if IN_MEMORY.is_dir() and os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free >= ROOM_BYTES:
+    if (
+        IN_MEMORY.is_dir()
+        and os.access(IN_MEMORY, os.W_OK)
+        and shutil.disk_usage(IN_MEMORY).free >= ROOM_BYTES
+    ):
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
 
 
@@ -81,9 +89,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if isinstance(item, pytest.Function):
             if item.module not in marked:
                 used = (
-                    getattr(it, "__name__" if ismodule(it) else "__module__", "") for it in vars(item.module).values()
+                    getattr(it, "__name__" if ismodule(it) else "__module__", "")
+                    for it in vars(item.module).values()
                 )
-                marked[item.module] = not STARTERS.isdisjoint(name for name in used if isinstance(name, str))
+                marked[item.module] = not STARTERS.isdisjoint(
+                    name for name in used if isinstance(name, str)
+                )
             if marked[item.module]:
                 item.add_marker("processes")
 

@@ -38,14 +38,20 @@ def disturbable(others: set[asyncio.Task[Any]]) -> dict[str, asyncio.Task[Any]]:
     found = {}
     for task in asyncio.all_tasks() - others:
         waits_for = getattr(task, "_fut_waiter", None)
-        if waits_for is not None and not isinstance(waits_for, asyncio.Task) and not waits_for.done():
+        if (
+            waits_for is not None
+            and not isinstance(waits_for, asyncio.Task)
+            and not waits_for.done()
+        ):
             found[name_of(task)] = task
     return found
 
 
 def forgotten(complaints: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """asyncio's complaints, without those about the tasks that :func:`disturb` has ended."""
-    return [one for one in complaints if not isinstance(one.get("exception"), asyncio.InvalidStateError)]
+    return [
+        one for one in complaints if not isinstance(one.get("exception"), asyncio.InvalidStateError)
+    ]
 
 
 def disturb(task: asyncio.Task[Any], error: BaseException) -> None:

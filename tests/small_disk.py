@@ -19,7 +19,9 @@ def mounted(place: Path, size: str = "64m") -> Iterator[Path]:
     """
     place.mkdir()
     made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], check=False, capture_output=True
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place],
+        check=False,
+        capture_output=True,
     )
     if made.returncode:
         pytest.skip("a small disk of one's own takes the right to mount")

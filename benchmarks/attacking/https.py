@@ -50,13 +50,19 @@ class OnHttps(Attacker):
             return client_context(self._folder, bot)
         return ssl.create_default_context(cafile=str(self._folder / "ca.pem"))
 
-    async def _post(self, bearer: str | None, body: bytes, *, tls: str | None = "s0", to: str = "r0") -> None:
-        headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {bearer}"} if bearer else {})
+    async def _post(
+        self, bearer: str | None, body: bytes, *, tls: str | None = "s0", to: str = "r0"
+    ) -> None:
+        headers = {"content-type": "application/json"} | (
+            {"authorization": f"Bearer {bearer}"} if bearer else {}
+        )
         connector = aiohttp.TCPConnector(ssl=self._tls(tls))
         with suppress(aiohttp.ClientError):  # without an answer it was not let in
             async with (
                 aiohttp.ClientSession(connector=connector, timeout=ANSWER) as session,
-                session.post(f"{self.setup['url']}/{to}/orders", data=body, headers=headers) as response,
+                session.post(
+                    f"{self.setup['url']}/{to}/orders", data=body, headers=headers
+                ) as response,
             ):
                 await response.read()
 
@@ -72,7 +78,9 @@ class OnHttps(Attacker):
             **faults,
         }
         text: str = jwt.encode(
-            claims, load_pem_private_key((self._folder / f"{key}.jwt").read_bytes(), None), algorithm="EdDSA"
+            claims,
+            load_pem_private_key((self._folder / f"{key}.jwt").read_bytes(), None),
+            algorithm="EdDSA",
         )
         return text
 
@@ -92,7 +100,13 @@ class OnHttps(Attacker):
     async def unsigned(self) -> None:
         body = encode(FAKE)
         await self._post(None, body, tls="s1", to="r1")
-        claims = {"sub": "s1", "aud": "r1", "exp": now() + TOKEN_S, "jti": "1", "scope": SCOPES["orders"]}
+        claims = {
+            "sub": "s1",
+            "aud": "r1",
+            "exp": now() + TOKEN_S,
+            "jti": "1",
+            "scope": SCOPES["orders"],
+        }
         none = jwt.encode({**claims, "bh": body_hash(body)}, None, algorithm="none")
         await self._post(none, body, tls="s1", to="r1")
 

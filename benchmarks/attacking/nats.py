@@ -13,7 +13,17 @@ from urllib.parse import urlsplit
 import nats
 from nats.aio.client import Client
 
-from benchmarks.attacking.attacker import FAKE, GARBAGE, HONEST, INVALID, Attacker, NotApplicable, changed, seen, twice
+from benchmarks.attacking.attacker import (
+    FAKE,
+    GARBAGE,
+    HONEST,
+    INVALID,
+    Attacker,
+    NotApplicable,
+    changed,
+    seen,
+    twice,
+)
 from benchmarks.attacking.tap import Tap
 from benchmarks.workload import encode
 from examples.robbery.frames import FrameReader, RawSession, pub
@@ -50,7 +60,9 @@ class OnNats(Attacker):
             await self._client.close()
         await self._tap.close()
 
-    async def _publish(self, body: bytes, pair: int = 0, headers: dict[str, str] | None = None) -> None:
+    async def _publish(
+        self, body: bytes, pair: int = 0, headers: dict[str, str] | None = None
+    ) -> None:
         assert self._client is not None
         await self._client.publish(self._to(pair), body, headers=headers or self.headers or None)
         await self._client.flush()

@@ -46,7 +46,9 @@ class OnNostr(Attacker):
     def __init__(self, setup: dict[str, Any]) -> None:
         super().__init__(setup)
         self._owner, self._lesser = (Keys.parse(secret) for secret in setup["senders"])
-        self._receivers = [Keys.parse(secret).public_key().to_hex() for secret in setup["receivers"]]
+        self._receivers = [
+            Keys.parse(secret).public_key().to_hex() for secret in setup["receivers"]
+        ]
         self._tap = Tap(urlsplit(setup["url"]).port or 0)
         self._captured: Fields = {}
 
@@ -62,16 +64,28 @@ class OnNostr(Attacker):
     async def _say(self, *frames: str | bytes) -> None:
         """Send frames on a connection of its own, and wait for the relay's answer to each."""
         with suppress(aiohttp.ClientError, TimeoutError, TypeError):  # it may hang up
-            async with aiohttp.ClientSession() as session, session.ws_connect(self.setup["url"]) as socket:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.ws_connect(self.setup["url"]) as socket,
+            ):
                 for frame in frames:
-                    await (socket.send_bytes(frame) if isinstance(frame, bytes) else socket.send_str(frame))
+                    await (
+                        socket.send_bytes(frame)
+                        if isinstance(frame, bytes)
+                        else socket.send_str(frame)
+                    )
                     await socket.receive(ANSWER_S)
 
     async def _publish(self, *events: Fields) -> None:
         await self._say(*(_publication(event) for event in events))
 
     def _event(
-        self, content: bytes, keys: Keys | None = None, to: int = 0, at: int | None = None, expires: int | None = None
+        self,
+        content: bytes,
+        keys: Keys | None = None,
+        to: int = 0,
+        at: int | None = None,
+        expires: int | None = None,
     ) -> Fields:
         tags = [Tag.public_key(PublicKey.parse(self._receivers[to]))]
         if expires is not None:
@@ -107,7 +121,10 @@ class OnNostr(Attacker):
         await self._publish(event, {**event, "id": _identity(event)})
 
     async def other_name(self) -> None:
-        event = {**self._event(encode(FAKE), self._lesser), "pubkey": self._owner.public_key().to_hex()}
+        event = {
+            **self._event(encode(FAKE), self._lesser),
+            "pubkey": self._owner.public_key().to_hex(),
+        }
         event["id"] = _identity(event)
         await self._publish({**event, "sig": self._lesser.sign_schnorr(bytes.fromhex(event["id"]))})
 
@@ -178,4 +195,8 @@ def _imitated(line: bytes, of: Fields, event: Fields) -> bytes | None:
     if found is None:
         return None
     text: bytes = orjson.dumps(["EVENT", found[1].decode(), event])
-    return b"\x81" + (bytes([len(text)]) if len(text) < 126 else b"\x7e" + struct.pack(">H", len(text))) + text
+    return (
+        b"\x81"
+        + (bytes([len(text)]) if len(text) < 126 else b"\x7e" + struct.pack(">H", len(text)))
+        + text
+    )

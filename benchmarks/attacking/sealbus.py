@@ -66,7 +66,9 @@ class OnSealbus(Attacker):
         port = await self._tap.open()
         for bot in ("r0", "r1"):
             honest = self._credentials(bot)
-            tapped = Credentials(honest.bus, bot, honest.key, (f"nats://127.0.0.1:{port}",), honest.bus_keys)
+            tapped = Credentials(
+                honest.bus, bot, honest.key, (f"nats://127.0.0.1:{port}",), honest.bus_keys
+            )
             tapped.write(folder / f"{bot}.toml")
         for credentials in (self._owner, self._lesser):
             self._sessions[credentials.bot] = await self._login(credentials)
@@ -95,7 +97,9 @@ class OnSealbus(Attacker):
     async def anonymous(self) -> None:
         session = await RawSession.open("127.0.0.1", self._port)
         await session.login(None, None)
-        await session.say(pub("send.s0", _sealed(SigningKey.generate(KeyKind.BOT), _header(), FAKE)))
+        await session.say(
+            pub("send.s0", _sealed(SigningKey.generate(KeyKind.BOT), _header(), FAKE))
+        )
         await session.close()
 
     async def garbage(self) -> None:
@@ -146,7 +150,9 @@ class OnSealbus(Attacker):
         envelope = _sealed(SigningKey.generate(KeyKind.BOT), header, FAKE)
         await seen(lambda: self._tap.saw(self._captured))
         self._tap.inject(
-            lambda line: imitated(line, self._captured, pack_delivery(envelope, _stamped(envelope, header)))
+            lambda line: imitated(
+                line, self._captured, pack_delivery(envelope, _stamped(envelope, header))
+            )
         )
 
     async def not_granted(self) -> None:
@@ -162,14 +168,18 @@ class OnSealbus(Attacker):
             packer.pack(name)
             packer.pack(value)
         parts = (_header().encode(), packer.bytes())
-        await self._send(join_sealed(parts, seal(self._owner.key, Context.ENVELOPE, [signed_part(parts)])[0]))
+        await self._send(
+            join_sealed(parts, seal(self._owner.key, Context.ENVELOPE, [signed_part(parts)])[0])
+        )
 
     async def same_id(self) -> None:
         (header, _), _, _ = split_sealed(self._captured, 2)
         await self._send(_sealed(self._owner.key, _header(nonce=Header.decode(header).nonce), FAKE))
 
     async def future(self) -> None:
-        await self._send(_sealed(self._owner.key, _header(issued_at_ms=_now_ms() + AHEAD_S * 1000), FAKE))
+        await self._send(
+            _sealed(self._owner.key, _header(issued_at_ms=_now_ms() + AHEAD_S * 1000), FAKE)
+        )
 
     async def long_life(self) -> None:
         await self._send(_sealed(self._owner.key, _header(ttl_ms=LONG_S * 1000), FAKE))
@@ -193,7 +203,11 @@ class OnSealbus(Attacker):
 def _header(bot: str = "s0", subject: str = "orders.p0", **fields: Any) -> Header:
     """A valid header, except for ``fields``."""
     issued_at_ms = fields.get("issued_at_ms", _now_ms())
-    plain: dict[str, Any] = {"nonce": new_nonce(issued_at_ms), "issued_at_ms": issued_at_ms, "ttl_ms": TTL_MS}
+    plain: dict[str, Any] = {
+        "nonce": new_nonce(issued_at_ms),
+        "issued_at_ms": issued_at_ms,
+        "ttl_ms": TTL_MS,
+    }
     return Header(bus=BUS, bot=bot, subject=subject, **{**plain, **fields})
 
 

@@ -54,27 +54,38 @@ class Tap:
         :class:`LookupError` if it gives none for any line. Otherwise an attack that was not
         carried out would count as stopped.
         """
-        frames = [(line, frame) for line in self.lines if (frame := make(bytes(line.seen))) is not None]
+        frames = [
+            (line, frame) for line in self.lines if (frame := make(bytes(line.seen))) is not None
+        ]
         if not frames:
             raise LookupError("on no line was there anything to imitate")
         for line, frame in frames:
             line.to_client.write(frame)
 
-    async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _on_connection(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         try:
-            upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
+            upstream_reader, upstream_writer = await asyncio.open_connection(
+                "127.0.0.1", self._upstream
+            )
         except OSError:
             writer.close()
             return
         line = Line(writer)
         self.lines.append(line)
-        for way in (_pump(reader, upstream_writer, None), _pump(upstream_reader, writer, line.seen)):
+        for way in (
+            _pump(reader, upstream_writer, None),
+            _pump(upstream_reader, writer, line.seen),
+        ):
             pump = asyncio.create_task(way)
             self._pumps.add(pump)
             pump.add_done_callback(self._pumps.discard)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, keep: bytearray | None) -> None:
+async def _pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, keep: bytearray | None
+) -> None:
     with contextlib.suppress(OSError):
         try:
             while data := await reader.read(65536):

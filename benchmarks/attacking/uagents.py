@@ -49,11 +49,15 @@ class OnUAgents(Attacker):
         with suppress(aiohttp.ClientError):
             async with (
                 aiohttp.ClientSession(timeout=ANSWER) as session,
-                session.post(f"http://127.0.0.1:{port}/submit", data=body, headers=headers) as response,
+                session.post(
+                    f"http://127.0.0.1:{port}/submit", data=body, headers=headers
+                ) as response,
             ):
                 await response.read()
 
-    def _envelope(self, payload: bytes, sender: str | None = None, to: int = 0, **faults: Any) -> Envelope:
+    def _envelope(
+        self, payload: bytes, sender: str | None = None, to: int = 0, **faults: Any
+    ) -> Envelope:
         """A valid envelope, except for ``faults``, and unsigned."""
         fields = {
             "version": 1,
@@ -84,13 +88,17 @@ class OnUAgents(Attacker):
 
     async def anonymous(self) -> None:
         """As a user, because uAgents does not expect a signature on the envelopes of users."""
-        await self._post(self._envelope(encode(FAKE), sender=generate_user_address()).model_dump_json())
+        await self._post(
+            self._envelope(encode(FAKE), sender=generate_user_address()).model_dump_json()
+        )
 
     async def garbage(self) -> None:
         await self._post(GARBAGE, to=1)
 
     async def unsigned(self) -> None:
-        await self._post(self._envelope(encode(FAKE), sender=self._lesser.address, to=1).model_dump_json(), to=1)
+        await self._post(
+            self._envelope(encode(FAKE), sender=self._lesser.address, to=1).model_dump_json(), to=1
+        )
 
     async def altered(self) -> None:
         envelope = self._captured_with()

@@ -137,7 +137,9 @@ class FastStream(OnServer):
     """FastStream."""
 
     name: ClassVar[str] = "faststream"
-    title: ClassVar[str] = f"FastStream {version('faststream')} on JetStream, Pydantic {version('pydantic')}"
+    title: ClassVar[str] = (
+        f"FastStream {version('faststream')} on JetStream, Pydantic {version('pydantic')}"
+    )
     promises: ClassVar[str] = "durable, schema-checked by the receiver"
     depths: ClassVar[tuple[int, ...]] = (16, 64, 256)
     sender: ClassVar[type[FastStreamSender]] = FastStreamSender

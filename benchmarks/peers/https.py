@@ -35,7 +35,12 @@ import jwt
 import orjson
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from yarl import URL
 
@@ -90,8 +95,12 @@ class HttpsSender:
         for pair in range(pairs):
             self._keys.append(_signing_key(folder, f"s{pair}"))
             # No limit of its own: the benchmark itself limits the requests under way.
-            connector = aiohttp.TCPConnector(ssl=client_context(folder, f"s{pair}"), limit=0, keepalive_timeout=60)
-            self._sessions.append(aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()))
+            connector = aiohttp.TCPConnector(
+                ssl=client_context(folder, f"s{pair}"), limit=0, keepalive_timeout=60
+            )
+            self._sessions.append(
+                aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+            )
 
     async def send(self, pair: int, order: Order) -> None:
         """Returns with the 200."""
@@ -127,11 +136,17 @@ class Gate:
         self._seen: dict[str, int] = {}
         self._schema = jsonschema_rs.validator_for(ORDER_SCHEMA, validate_formats=True)
 
-    def refuse(self, sender: str, receiver: str, what: str, bearer: str, body: bytes) -> tuple[int, str] | None:
+    def refuse(
+        self, sender: str, receiver: str, what: str, bearer: str, body: bytes
+    ) -> tuple[int, str] | None:
         """A status and a reason if the request is not believed, and ``None`` if it is."""
         try:
             claims = jwt.decode(
-                bearer, self._keys[sender], algorithms=["EdDSA"], audience=receiver, options={"require": REQUIRED}
+                bearer,
+                self._keys[sender],
+                algorithms=["EdDSA"],
+                audience=receiver,
+                options={"require": REQUIRED},
             )
         except (KeyError, jwt.InvalidTokenError) as error:
             return 401, f"token: {error}"
@@ -169,7 +184,11 @@ class _WithPeer(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        subject = dict(pair for relative in transport.get_extra_info("peercert")["subject"] for pair in relative)
+        subject = dict(
+            pair
+            for relative in transport.get_extra_info("peercert")["subject"]
+            for pair in relative
+        )
         self.app_state = {**self.app_state, "sender": subject["commonName"]}
 
 
@@ -183,7 +202,9 @@ class HttpsReceiver:
     async def open(self, setup: dict[str, Any], pairs: int, received: Callable[[], None]) -> None:
         """Listen."""
         folder = Path(setup["folder"])
-        gate = Gate({f"s{pair}": _signing_key(folder, f"s{pair}").public_key() for pair in range(pairs)})
+        gate = Gate(
+            {f"s{pair}": _signing_key(folder, f"s{pair}").public_key() for pair in range(pairs)}
+        )
         config = uvicorn.Config(
             _application(gate, received),
             host="127.0.0.1",
@@ -228,14 +249,21 @@ def _application(gate: Gate, received: Callable[[], None]) -> Callable[..., Awai
             body += event["body"]
             more = event["more_body"]
         status, answer = answer_to(scope, body)
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(answer)).encode())]
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(answer)).encode()),
+        ]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
 
     def answer_to(scope: Any, body: bytes) -> tuple[int, bytes]:
         receiver, _, what = scope["path"][1:].partition("/")
-        bearer = next((value for name, value in scope["headers"] if name == b"authorization"), b"").decode("latin-1")
-        refusal = gate.refuse(scope["state"]["sender"], receiver, what, bearer.removeprefix("Bearer "), body)
+        bearer = next(
+            (value for name, value in scope["headers"] if name == b"authorization"), b""
+        ).decode("latin-1")
+        refusal = gate.refuse(
+            scope["state"]["sender"], receiver, what, bearer.removeprefix("Bearer "), body
+        )
         if refusal is not None:
             return refusal[0], refusal[1].encode()
         try:
@@ -263,7 +291,9 @@ class Https:
 
     name: ClassVar[str] = "https"
     title: ClassVar[str] = f"HTTPS: {_SERVER}, mutual TLS, EdDSA JWT, JSON Schema"
-    promises: ClassVar[str] = "authenticated, replay-proof, schema- and scope-checked, the server has handled it"
+    promises: ClassVar[str] = (
+        "authenticated, replay-proof, schema- and scope-checked, the server has handled it"
+    )
     can_ask: ClassVar[bool] = True
     depths: ClassVar[tuple[int, ...]] = (4, 16, 64)
     sender: ClassVar[type[HttpsSender]] = HttpsSender

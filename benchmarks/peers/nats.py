@@ -33,7 +33,10 @@ ASK_S: Final = 10.0
 
 async def login(setup: dict[str, Any], pairs: int) -> list[Client]:
     """One connection a pair, with the relay's rights."""
-    return [await nats.connect(setup["url"], nkeys_seed_str=setup["seed"], pending_size=2**23) for _ in range(pairs)]
+    return [
+        await nats.connect(setup["url"], nkeys_seed_str=setup["seed"], pending_size=2**23)
+        for _ in range(pairs)
+    ]
 
 
 class _Asker:
@@ -48,7 +51,9 @@ class _Asker:
 
     async def ask(self, pair: int, order: Order) -> None:
         """Request and reply."""
-        answer = await self._clients[pair].request(f"bench.quotes.{pair}", orjson.dumps(order), ASK_S)
+        answer = await self._clients[pair].request(
+            f"bench.quotes.{pair}", orjson.dumps(order), ASK_S
+        )
         assert orjson.loads(answer.data)["accepted"]
 
     async def close(self) -> None:
@@ -134,7 +139,9 @@ class CoreReceiver(_Answerer):
                 orjson.loads(msg.data)
                 received()
 
-        await client.subscribe(f"bench.core.{pair}", cb=take, pending_msgs_limit=-1, pending_bytes_limit=-1)
+        await client.subscribe(
+            f"bench.core.{pair}", cb=take, pending_msgs_limit=-1, pending_bytes_limit=-1
+        )
 
 
 class JetStreamReceiver(_Answerer):
@@ -175,7 +182,9 @@ class OnServer:
         """Make the stream."""
         del folder, pairs
         if self.stream is not None:
-            config = StreamConfig(name=self.stream, subjects=[self.subjects], storage=StorageType.FILE)
+            config = StreamConfig(
+                name=self.stream, subjects=[self.subjects], storage=StorageType.FILE
+            )
             async with self._jetstream() as jetstream:
                 await jetstream.add_stream(config)
         return self._setup
@@ -221,7 +230,9 @@ class JetStream(OnServer):
     """JetStream."""
 
     name: ClassVar[str] = "jetstream"
-    title: ClassVar[str] = f"JetStream, nats-py {version('nats-py')}, pipelined, durable pull consumer"
+    title: ClassVar[str] = (
+        f"JetStream, nats-py {version('nats-py')}, pipelined, durable pull consumer"
+    )
     promises: ClassVar[str] = "durable"
     depths: ClassVar[tuple[int, ...]] = (64, 256, 1024)
     sender: ClassVar[type[JetStreamSender]] = JetStreamSender

@@ -94,7 +94,11 @@ def sign(keys: Keys, kind: int, order: Order, receiver: str, *more: Tag) -> Even
     """An event that says ``order`` to ``receiver``, a public key in hex."""
     # An event's id is the hash of its content and its second, and the relay passes on an id only
     # once. So the random tag makes another event of the same order.
-    tags = [Tag.public_key(PublicKey.parse(receiver)), Tag.custom("n", [os.urandom(8).hex()]), *more]
+    tags = [
+        Tag.public_key(PublicKey.parse(receiver)),
+        Tag.custom("n", [os.urandom(8).hex()]),
+        *more,
+    ]
     return EventBuilder(Kind(kind), orjson.dumps(order).decode()).tags(tags).finalize(keys)
 
 
@@ -142,7 +146,9 @@ class Line:
     async def _listen(self) -> None:
         async for message in self._socket:
             match orjson.loads(message.data):
-                case ["OK", name, taken, why] if (done := self._waiting.get(name)) is not None and not done.done():
+                case ["OK", name, taken, why] if (
+                    done := self._waiting.get(name)
+                ) is not None and not done.done():
                     if taken:
                         done.set_result(None)
                     else:
@@ -209,7 +215,10 @@ class Ear:
             await _cancel(self._listening)
 
     async def _listen(
-        self, socket: aiohttp.ClientWebSocketResponse, wanted: Filter, handle: Callable[[Event], Awaitable[None]]
+        self,
+        socket: aiohttp.ClientWebSocketResponse,
+        wanted: Filter,
+        handle: Callable[[Event], Awaitable[None]],
     ) -> None:
         _acknowledge_at_once(socket)
         async for message in socket:
@@ -241,7 +250,10 @@ class NostrSender:
         """Connect."""
         session = await self._stack.enter_async_context(aiohttp.ClientSession())
         for pair in range(pairs):
-            keys, receiver = Keys.parse(setup["senders"][pair]), Keys.parse(setup["receivers"][pair]).public_key()
+            keys, receiver = (
+                Keys.parse(setup["senders"][pair]),
+                Keys.parse(setup["receivers"][pair]).public_key(),
+            )
             ear, mouth = Ear(session, setup["url"]), Mouth(session, setup["url"])
             for end_of_line in (ear, mouth):
                 self._stack.push_async_callback(end_of_line.close)
@@ -268,7 +280,11 @@ class NostrSender:
 
     async def _on_answer(self, event: Event) -> None:
         for tag in event.tags():
-            if tag.kind() == "e" and (answered := self._asked.get(tag.content())) is not None and not answered.done():
+            if (
+                tag.kind() == "e"
+                and (answered := self._asked.get(tag.content())) is not None
+                and not answered.done()
+            ):
                 answered.set_result(orjson.loads(event.content()))
 
     async def close(self) -> None:
@@ -286,7 +302,10 @@ class NostrReceiver:
         """Connect, and subscribe to the events for each receiver."""
         session = await self._stack.enter_async_context(aiohttp.ClientSession())
         for pair in range(pairs):
-            keys, sender = Keys.parse(setup["receivers"][pair]), Keys.parse(setup["senders"][pair]).public_key()
+            keys, sender = (
+                Keys.parse(setup["receivers"][pair]),
+                Keys.parse(setup["senders"][pair]).public_key(),
+            )
             await self._take(setup["url"], meant_for(keys, ORDER).author(sender), received)
             ear, mouth = Ear(session, setup["url"]), Mouth(session, setup["url"])
             for end_of_line in (ear, mouth):
@@ -294,7 +313,9 @@ class NostrReceiver:
             await ear.open(meant_for(keys, ASK).author(sender), partial(_answer, keys, mouth))
 
     async def _take(self, url: str, wanted: Filter, received: Callable[[], None]) -> None:
-        client = ClientBuilder().verify_subscriptions(True).notification_channel_size(BEHIND).build()
+        client = (
+            ClientBuilder().verify_subscriptions(True).notification_channel_size(BEHIND).build()
+        )
         self._stack.push_async_callback(client.shutdown)
         await client.add_relay(RelayUrl.parse(url))
         await client.connect(CONNECT)
@@ -332,7 +353,9 @@ class Nostr:
     """The relay."""
 
     name: ClassVar[str] = "nostr"
-    title: ClassVar[str] = f"Nostr: LocalRelay of nostr-sdk {version('nostr-sdk')} (Rust), signed events"
+    title: ClassVar[str] = (
+        f"Nostr: LocalRelay of nostr-sdk {version('nostr-sdk')} (Rust), signed events"
+    )
     promises: ClassVar[str] = "signed end to end, verified by the relay, kept in its memory"
     can_ask: ClassVar[bool] = True
     depths: ClassVar[tuple[int, ...]] = (16, 64, 256)
@@ -378,7 +401,9 @@ async def _relay(port: int) -> None:
     await relay.run()
     print(await relay.url(), flush=True)
     stdin = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin
+    )
     await stdin.read()
     relay.shutdown()
 

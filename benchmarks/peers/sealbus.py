@@ -73,8 +73,12 @@ class Sealbus:
     """The bus of the round."""
 
     name: ClassVar[str] = "sealbus"
-    title: ClassVar[str] = f"Sealbus {version('sealbus')}: sealed envelopes, judged by a relay, stored in JetStream"
-    promises: ClassVar[str] = "durable, signed end to end, replay-proof, schema- and grant-checked, receipt"
+    title: ClassVar[str] = (
+        f"Sealbus {version('sealbus')}: sealed envelopes, judged by a relay, stored in JetStream"
+    )
+    promises: ClassVar[str] = (
+        "durable, signed end to end, replay-proof, schema- and grant-checked, receipt"
+    )
     can_ask: ClassVar[bool] = True
     depths: ClassVar[tuple[int, ...]] = (64, 256, 1024)
     sender: ClassVar[type[SealbusSender]] = SealbusSender

@@ -245,8 +245,12 @@ class UAgents:
     """Nothing is in the middle."""
 
     name: ClassVar[str] = "uagents"
-    title: ClassVar[str] = f"uAgents {version('uagents')}: signed envelopes over HTTP, ecdsa {version('ecdsa')}"
-    promises: ClassVar[str] = "signed end to end, verified and queued by the receiver, which checks the model later"
+    title: ClassVar[str] = (
+        f"uAgents {version('uagents')}: signed envelopes over HTTP, ecdsa {version('ecdsa')}"
+    )
+    promises: ClassVar[str] = (
+        "signed end to end, verified and queued by the receiver, which checks the model later"
+    )
     can_ask: ClassVar[bool] = True
     depths: ClassVar[tuple[int, ...]] = (1, 4, 16)
     sender: ClassVar[type[UAgentsSender]] = UAgentsSender
@@ -255,7 +259,9 @@ class UAgents:
     async def start(self, folder: Path, pairs: int) -> dict[str, Any]:
         """Make the keys' seeds, and choose the agents' ports."""
         del folder
-        sides = {side: [os.urandom(16).hex() for _ in range(pairs)] for side in ("senders", "receivers")}
+        sides = {
+            side: [os.urandom(16).hex() for _ in range(pairs)] for side in ("senders", "receivers")
+        }
         return {**sides, "ports": {seed: free_port() for seeds in sides.values() for seed in seeds}}
 
     def processes(self) -> dict[str, list[int]]:

@@ -13,7 +13,9 @@ from nacl.bindings import crypto_sign, crypto_sign_keypair, crypto_sign_open
 
 from benchmarks.workload import encode, orders
 
-TITLE: Final = f"bare Ed25519 verify of the order, libsodium by way of PyNaCl {version('pynacl')}, one process"
+TITLE: Final = (
+    f"bare Ed25519 verify of the order, libsodium by way of PyNaCl {version('pynacl')}, one process"
+)
 _AT_ONCE: Final = 100
 
 

@@ -23,7 +23,9 @@ _OWN: Final = "\x1b\\[(?:0|1|3[1-3])m|\r\x1b\\[K"
 """The sequences of a command itself: bold, red, green, yellow, the end of those, and a new
 status line."""
 
-_STEERING: Final = re.compile(f"({_OWN})|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_STEERING: Final = re.compile(
+    f"({_OWN})|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
 
 
 def printable(text: str, limit: int = 80) -> str:
@@ -74,7 +76,8 @@ def readable_json(value: object) -> str:
         return text
     # Such characters occur only in strings and keys, where an escape means the same.
     return "".join(
-        char if char in ("\\", shown) else _json_escaped(char) for char, shown in zip(text, _shown(text), strict=True)
+        char if char in ("\\", shown) else _json_escaped(char)
+        for char, shown in zip(text, _shown(text), strict=True)
     )
 
 
@@ -109,7 +112,12 @@ def _shown(text: str) -> Iterator[str]:
             continue
         is_mark = unicodedata.category(char).startswith("M")
         marks = marks + 1 if is_mark else 0
-        hidden = not char.isprintable() or char in _INVISIBLE or "\ufe00" <= char <= "\ufe0f" or char >= "\U000e0000"
+        hidden = (
+            not char.isprintable()
+            or char in _INVISIBLE
+            or "\ufe00" <= char <= "\ufe0f"
+            or char >= "\U000e0000"
+        )
         yield _escaped(char) if hidden or marks > MAX_MARKS else char
 
 

@@ -28,7 +28,11 @@ def main() -> int:
     about = "A robbery that fails, on a real NATS server."
     parser = argparse.ArgumentParser(prog="python -m examples.robbery", description=about)
     parser.add_argument(
-        "orders", nargs="?", type=Path, default=FILE, help="JSON Lines file of orders (default: the shop's own)"
+        "orders",
+        nargs="?",
+        type=Path,
+        default=FILE,
+        help="JSON Lines file of orders (default: the shop's own)",
     )
     arguments = parser.parse_args()
     try:

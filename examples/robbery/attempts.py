@@ -91,7 +91,9 @@ async def bare_challenge(thief: Thief) -> Sent:
 @attempt("foreign-durable")
 async def foreign_durable(thief: Thief) -> Sent:
     consumer = consumer_name("inventory", "orders.placed", "default")
-    return await _knock_as(thief, "scraper", thief.scraper.key.public.text, thief.scraper.key, consumer)
+    return await _knock_as(
+        thief, "scraper", thief.scraper.key.public.text, thief.scraper.key, consumer
+    )
 
 
 # ---- on order's line: capture, replay, change ----------------------------------------------------
@@ -115,7 +117,9 @@ async def replay_scraper(thief: Thief) -> Sent:
     return await thief.send(order.payload)
 
 
-def _with(envelope: bytes, payload: dict[str, Any] | None = None, subject: str | None = None) -> bytes:
+def _with(
+    envelope: bytes, payload: dict[str, Any] | None = None, subject: str | None = None
+) -> bytes:
     """A captured envelope with a change in it and its old seal."""
     (header, body), _, seal = split_sealed(envelope, 2)
     if subject is not None:
@@ -157,7 +161,9 @@ async def forged_receipt(thief: Thief) -> Sent:
     header = Envelope.decode(order.payload).header
     stamp = thief.forged_stamp(order.payload, header)
     line = thief.tap.session
-    thief.tap.deliver(msg(f"inbox.order.{header.nonce.hex()}", line.subscriptions["inbox.order.*"], stamp))
+    thief.tap.deliver(
+        msg(f"inbox.order.{header.nonce.hex()}", line.subscriptions["inbox.order.*"], stamp)
+    )
     return []
 
 
@@ -220,11 +226,17 @@ async def stolen_direct(thief: Thief) -> Sent:
 
 
 async def _scrape(
-    thief: Thief, payload: Any = None, subject: str = "metrics.scraped", bot: str = "scraper", **fields: Any
+    thief: Thief,
+    payload: Any = None,
+    subject: str = "metrics.scraped",
+    bot: str = "scraper",
+    **fields: Any,
 ) -> Sent:
     live = subject not in ("orders.placed", "stock.reserved")
     body = PRICE if payload is None else payload
-    return await thief.send(sealed(thief.scraper.key, draft(bot, subject, **fields), body), live=live)
+    return await thief.send(
+        sealed(thief.scraper.key, draft(bot, subject, **fields), body), live=live
+    )
 
 
 @attempt("own-seal-as-order")
@@ -274,14 +286,18 @@ async def other_bus(thief: Thief) -> Sent:
 
 @attempt("forged-answer")
 async def forged_answer(thief: Thief) -> Sent:
-    return await _scrape(thief, {"sku": "TEA-0001", "available": 0}, f"reply.order.{os.urandom(16).hex()}")
+    return await _scrape(
+        thief, {"sku": "TEA-0001", "available": 0}, f"reply.order.{os.urandom(16).hex()}"
+    )
 
 
 @attempt("stolen-question")
 async def stolen_question(thief: Thief) -> Sent:
     nonce, stamp = thief.stolen_question()
     subject = f"reply.order.{nonce.hex()}"
-    return await _scrape(thief, {"sku": "TEA-0001", "available": 0}, subject, parent=Parent(stamp).encode())
+    return await _scrape(
+        thief, {"sku": "TEA-0001", "available": 0}, subject, parent=Parent(stamp).encode()
+    )
 
 
 def _reservation(order_id: str) -> dict[str, Any]:
@@ -292,12 +308,16 @@ def _reservation(order_id: str) -> dict[str, Any]:
 async def reservation(thief: Thief) -> Sent:
     envelope, stamp = thief.stolen_parent()
     order_id = unpack_json(Envelope.decode(envelope).payload)["order_id"]
-    return await _scrape(thief, _reservation(order_id), "stock.reserved", parent=Parent(stamp, envelope).encode())
+    return await _scrape(
+        thief, _reservation(order_id), "stock.reserved", parent=Parent(stamp, envelope).encode()
+    )
 
 
 @attempt("subscribe-orders")
 async def subscribe_orders(thief: Thief) -> Sent:
-    return await _scrape(thief, {"pattern": "orders.placed", "durable": "mine", "from": "all"}, "sealbus.subscribe")
+    return await _scrape(
+        thief, {"pattern": "orders.placed", "durable": "mine", "from": "all"}, "sealbus.subscribe"
+    )
 
 
 @attempt("operator")
@@ -317,7 +337,9 @@ async def _send_raw(thief: Thief, *bodies: bytes) -> Sent:
 
 @attempt("garbage")
 async def garbage(thief: Thief) -> Sent:
-    return await _send_raw(thief, *(os.urandom(size) for size in (1, 100, 10_000, 200_000)), b"\x94\x01", b"{}")
+    return await _send_raw(
+        thief, *(os.urandom(size) for size in (1, 100, 10_000, 200_000)), b"\x94\x01", b"{}"
+    )
 
 
 @attempt("empty")
@@ -328,7 +350,10 @@ async def empty(thief: Thief) -> Sent:
 @attempt("bomb")
 async def bomb(thief: Thief) -> Sent:
     return await _send_raw(
-        thief, b"\xdd\xff\xff\xff\xff" + os.urandom(8), b"\x91" * 100_000, b"\x94\x01\xc6\xff\xff\xff\xff"
+        thief,
+        b"\xdd\xff\xff\xff\xff" + os.urandom(8),
+        b"\x91" * 100_000,
+        b"\x94\x01\xc6\xff\xff\xff\xff",
     )
 
 
@@ -385,7 +410,11 @@ async def pull_reply(thief: Thief) -> Sent:
 
 def _pull_line(thief: Thief) -> tuple[str, bytes]:
     """The subscription on which order gets its shipments."""
-    lines = [(subject, sid) for subject, sid in thief.tap.session.subscriptions.items() if subject.endswith(".pull")]
+    lines = [
+        (subject, sid)
+        for subject, sid in thief.tap.session.subscriptions.items()
+        if subject.endswith(".pull")
+    ]
     return lines[-1]
 
 
@@ -403,7 +432,9 @@ async def forged_shipment(thief: Thief) -> Sent:
 async def repeated_shipment(thief: Thief) -> Sent:
     genuine = thief.tap.deliveries[-1]
     for _ in range(3):
-        thief.tap.deliver(msg(genuine.subject, _pull_line(thief)[1], genuine.payload, genuine.words[2].decode()))
+        thief.tap.deliver(
+            msg(genuine.subject, _pull_line(thief)[1], genuine.payload, genuine.words[2].decode())
+        )
     return []
 
 
@@ -417,7 +448,9 @@ async def replay_later(thief: Thief) -> Sent:
 
 async def _reserve(thief: Thief, order_id: str, parent: bytes | None) -> Sent:
     assert thief.loot is not None
-    envelope = sealed(thief.loot.key, draft("inventory", "stock.reserved", parent=parent), _reservation(order_id))
+    envelope = sealed(
+        thief.loot.key, draft("inventory", "stock.reserved", parent=parent), _reservation(order_id)
+    )
     session = await thief.session_of(thief.loot)
     await session.say(pub("send.inventory", envelope))
     return [envelope]

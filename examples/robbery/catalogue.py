@@ -40,7 +40,11 @@ class Attack:
         """The stable reason, or the error of the relay, the server or the bot."""
         said = NAMED[self.cases[0]].reason.replace(LESSER, SCRAPER)
         if self.where is Where.NATS:
-            return "Publish Violation" if self.cases[0].startswith("pub ") else "Subscription Violation"
+            return (
+                "Publish Violation"
+                if self.cases[0].startswith("pub ")
+                else "Subscription Violation"
+            )
         return "maximum payload" if self.where is Where.LIMIT else said
 
     @property
@@ -55,23 +59,53 @@ AT_THE_DOOR = (
     Attack("no-key", "connect without a key", ("nothing_said",)),
     Attack("unknown-key", "connect as order with a key nobody knows", ("a_key_that_nobody_knows",)),
     Attack("borrowed-name", "connect as order with scraper's key", ("a_lesser_bots_key",)),
-    Attack("borrowed-key", "connect as order, naming its key, signing with another", ("signed_with_another_key",)),
+    Attack(
+        "borrowed-key",
+        "connect as order, naming its key, signing with another",
+        ("signed_with_another_key",),
+    ),
     Attack("replayed-login", "replay order's own captured login", ("another_challenge",)),
     Attack("bare-challenge", "sign the server's bare challenge", ("the_bare_challenge",)),
-    Attack("foreign-durable", "log in as scraper, ask for inventory's durable queue", ("anothers_consumer",)),
+    Attack(
+        "foreign-durable",
+        "log in as scraper, ask for inventory's durable queue",
+        ("anothers_consumer",),
+    ),
 )
 ON_THE_WIRE = (
-    Attack("replay-at-once", "captured order, replayed at once in the stolen session", ("replayed_at_once",)),
-    Attack("replay-live", "captured order, replayed on call.order", ("a_durable_subject_by_the_live_way",)),
     Attack(
-        "replay-scraper", "captured order, sent from scraper's session", ("a_captured_envelope_in_another_session",)
+        "replay-at-once",
+        "captured order, replayed at once in the stolen session",
+        ("replayed_at_once",),
     ),
-    Attack("replay-subject", "captured order, subject changed to orders.shipped", ("a_changed_subject",)),
+    Attack(
+        "replay-live",
+        "captured order, replayed on call.order",
+        ("a_durable_subject_by_the_live_way",),
+    ),
+    Attack(
+        "replay-scraper",
+        "captured order, sent from scraper's session",
+        ("a_captured_envelope_in_another_session",),
+    ),
+    Attack(
+        "replay-subject",
+        "captured order, subject changed to orders.shipped",
+        ("a_changed_subject",),
+    ),
     Attack("changed-copy", "captured order, ship-to address changed", ("a_changed_payload",)),
-    Attack("changed-in-flight", "order changed on its way, original held back", ("a_changed_payload",)),
-    Attack("forged-receipt", "order swallowed, its receipt forged", ("a_receipt_of_its_own_making",)),
-    Attack("stolen-session", "own order in the stolen session, sealed by own key", ("a_key_of_nobody",)),
-    Attack("grafted-seal", "own order with a captured order's seal", ("a_seal_of_another_envelope",)),
+    Attack(
+        "changed-in-flight", "order changed on its way, original held back", ("a_changed_payload",)
+    ),
+    Attack(
+        "forged-receipt", "order swallowed, its receipt forged", ("a_receipt_of_its_own_making",)
+    ),
+    Attack(
+        "stolen-session", "own order in the stolen session, sealed by own key", ("a_key_of_nobody",)
+    ),
+    Attack(
+        "grafted-seal", "own order with a captured order's seal", ("a_seal_of_another_envelope",)
+    ),
 )
 
 
@@ -98,7 +132,9 @@ PAST_THE_RELAY = (
     Attack(
         "stream-subjects",
         "straight into the streams",
-        _pub("accepted.orders.placed", "live.stock.check", "ingress.0.order", "quarantine.size.order"),
+        _pub(
+            "accepted.orders.placed", "live.stock.check", "ingress.0.order", "quarantine.size.order"
+        ),
     ),
     Attack(
         "stream-api",
@@ -132,19 +168,34 @@ PAST_THE_RELAY = (
         "listen to others: deliveries, inboxes, ingress, system",
         tuple(
             f"sub {subject}"
-            for subject in ("bus.>", "bus.orders.placed", "inbox.>", "inbox.order.>", "send.*", ">", "$SYS.>", "$JS.>")
+            for subject in (
+                "bus.>",
+                "bus.orders.placed",
+                "inbox.>",
+                "inbox.order.>",
+                "send.*",
+                ">",
+                "$SYS.>",
+                "$JS.>",
+            )
         ),
     ),
 )
 AS_SCRAPER = (
-    Attack("own-seal-as-order", "scraper's session and key, envelope says order", ("another_name_inside",)),
+    Attack(
+        "own-seal-as-order",
+        "scraper's session and key, envelope says order",
+        ("another_name_inside",),
+    ),
     Attack("not-granted", "an order, as itself", ("a_subject_outside_the_grant",)),
     Attack("undeclared", "a subject that no policy knows", ("a_subject_of_nobody",)),
     Attack("schema", "a price that is a text", ("a_quantity_of_nothing",)),
     Attack("unknown-schema", "a price by the schema of orders", ("a_schema_of_another_subject",)),
     Attack("expired", "an envelope whose time is over", ("kept_for_later",)),
     Attack("future", "an envelope from the future", ("issued_ahead_of_time",)),
-    Attack("long-life", "an envelope that lives for a day", ("a_live_message_with_a_life_too_long",)),
+    Attack(
+        "long-life", "an envelope that lives for a day", ("a_live_message_with_a_life_too_long",)
+    ),
     Attack("other-bus", "an envelope for another bus", ("captured_on_a_test_bus",)),
     Attack(
         "forged-answer",
@@ -158,16 +209,26 @@ AS_SCRAPER = (
         ("an_answer_by_a_third_bot",),
         detail="may not receive",
     ),
-    Attack("reservation", "a reservation, with a real order's stolen stamp", ("a_subject_outside_the_grant",)),
     Attack(
-        "subscribe-orders", "ask the relay for a durable queue of orders", ("a subscription to the orders of others",)
+        "reservation",
+        "a reservation, with a real order's stolen stamp",
+        ("a_subject_outside_the_grant",),
+    ),
+    Attack(
+        "subscribe-orders",
+        "ask the relay for a durable queue of orders",
+        ("a subscription to the orders of others",),
     ),
     Attack("operator", "ask the relay for the quarantine", ("a look into the quarantine",)),
 )
 NOISE = (
     Attack("garbage", "random bytes", ("garbage",)),
     Attack("empty", "nothing at all", ("nothing_at_all",)),
-    Attack("bomb", "msgpack that promises four billion values", ("an_envelope_that_claims_4_billion_parts",)),
+    Attack(
+        "bomb",
+        "msgpack that promises four billion values",
+        ("an_envelope_that_claims_4_billion_parts",),
+    ),
     Attack("large", "an envelope too large", ("one_byte_too_large",)),
     Attack("oversized", "a message of 700 KiB", ("more than a message may have",)),
     Attack(
@@ -233,12 +294,28 @@ ON_ORDERS_LINE = (
         ("a_delivery_of_its_own_making",),
         victim="order",
     ),
-    Attack("repeated-shipment", "a genuine shipment, delivered a second time", ("a_delivery_shown_again",)),
+    Attack(
+        "repeated-shipment",
+        "a genuine shipment, delivered a second time",
+        ("a_delivery_shown_again",),
+    ),
 )
-LATER = (Attack("replay-later", "captured order, replayed after its time-to-live", ("kept_for_later",)),)
+LATER = (
+    Attack("replay-later", "captured order, replayed after its time-to-live", ("kept_for_later",)),
+)
 INSIDE = (
-    Attack("no-order", "reservation without an order", ("a_shipment_of_nothing",), detail="a parent is required"),
-    Attack("own-stamp-cause", "order proven by its own stamp", ("a_stamp_of_its_own_making",), detail=NOT_THE_BUS),
+    Attack(
+        "no-order",
+        "reservation without an order",
+        ("a_shipment_of_nothing",),
+        detail="a parent is required",
+    ),
+    Attack(
+        "own-stamp-cause",
+        "order proven by its own stamp",
+        ("a_stamp_of_its_own_making",),
+        detail=NOT_THE_BUS,
+    ),
     Attack(
         "other-order",
         "reservation from another order's stamp",

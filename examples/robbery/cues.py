@@ -25,6 +25,8 @@ async def cues() -> AsyncIterator[dict[str, Any]]:
     So a process whose director died ends too.
     """
     reader = asyncio.StreamReader(limit=MAX_LINE)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
     while line := await reader.readline():
         yield json.loads(line)

@@ -70,7 +70,9 @@ class Director:
             async with Bot(self._shop.credentials("operator")) as operator:
                 try:
                     relay_log = self._actors["relay"].log
-                    evidence = Evidence(nats, operator, self._actors, relay_log, self._shop.nats_log)
+                    evidence = Evidence(
+                        nats, operator, self._actors, relay_log, self._shop.nats_log
+                    )
                     before = await self._stock()
                     await self._trade(stage, evidence)
                     findings = await self._rob(evidence)
@@ -96,7 +98,9 @@ class Director:
             "inventory": await stage.start("inventory", shop.write_credentials("inventory"), stock),
             "shipping": await stage.start("shipping", shop.write_credentials("shipping")),
             # The order bot takes this for NATS. It is the attacker, who passes everything on.
-            "order": await stage.start("order", shop.write_credentials("order", tapped), self._book),
+            "order": await stage.start(
+                "order", shop.write_credentials("order", tapped), self._book
+            ),
         }
         for name in ("inventory", "shipping", "order"):
             await self._actors[name].expect("ready")
@@ -128,7 +132,9 @@ class Director:
         self._say(f"trade: {self._killed_at} shipped; SIGKILL for the relay (pid {pid})")
         await self._actors["relay"].kill()
         await asyncio.sleep(RELAY_AWAY_S)
-        self._actors["relay"] = await stage.start("relay", self._shop.folder, self._shop.url, "relay-2")
+        self._actors["relay"] = await stage.start(
+            "relay", self._shop.folder, self._shop.url, "relay-2"
+        )
         await self._actors["relay"].expect("ready")
         self._say("trade: a new relay is up; nobody was told, and the old one kept nothing")
         await order.expect("placed", within_s=60 + count / 100)
@@ -148,13 +154,17 @@ class Director:
     # ---- the robbery -----------------------------------------------------------------------------
 
     async def _rob(self, evidence: Evidence) -> list[Finding]:
-        self._say(f"robbery: {len(ATTACKS)} attacks, each with evidence in quarantine, logs and streams")
+        self._say(
+            f"robbery: {len(ATTACKS)} attacks, each with evidence in quarantine, logs and streams"
+        )
         findings = []
         for number, attack in enumerate(ATTACKS, start=1):
             finding = await self._attack(attack, evidence)
             findings.append(finding)
             place = f"{number:2}/{len(ATTACKS)} {attack.key:18}"
-            self._say(f"{place} {finding.where or 'NOT STOPPED':17} {finding.proof or finding.why}"[:88])
+            self._say(
+                f"{place} {finding.where or 'NOT STOPPED':17} {finding.proof or finding.why}"[:88]
+            )
         return findings
 
     async def _attack(self, attack: Attack, evidence: Evidence) -> Finding:

@@ -55,7 +55,12 @@ class Evidence:
     """
 
     def __init__(
-        self, nats: Client, operator: Bot, actors: Mapping[str, Actor], relay_log: Path, nats_log: Path
+        self,
+        nats: Client,
+        operator: Bot,
+        actors: Mapping[str, Actor],
+        relay_log: Path,
+        nats_log: Path,
     ) -> None:
         self._nats = nats
         self._operator = operator
@@ -79,10 +84,14 @@ class Evidence:
 
     async def traded(self) -> dict[str, int]:
         """The number of accepted messages by subject, without the genesis."""
-        return {subject: count for subject, count in (await self.stored()).items() if subject != GENESIS}
+        return {
+            subject: count for subject, count in (await self.stored()).items() if subject != GENESIS
+        }
 
     async def _api(self, call: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        answer = await self._nats.request(f"$JS.API.{call}", json.dumps(body or {}).encode(), timeout=5)
+        answer = await self._nats.request(
+            f"$JS.API.{call}", json.dumps(body or {}).encode(), timeout=5
+        )
         parsed: dict[str, Any] = json.loads(answer.data)
         if "error" in parsed:
             raise LookupError(f"{call}: {parsed['error'].get('description')}")
@@ -90,8 +99,15 @@ class Evidence:
 
     async def mark(self) -> Mark:
         """Note the sizes and counts."""
-        statuses = {name: await self._actors[name].status() for name in ("order", "inventory", "shipping")}
-        return Mark(_size(self._relay_log), _size(self._nats_log), _size(self._actors["order"].log), statuses)
+        statuses = {
+            name: await self._actors[name].status() for name in ("order", "inventory", "shipping")
+        }
+        return Mark(
+            _size(self._relay_log),
+            _size(self._nats_log),
+            _size(self._actors["order"].log),
+            statuses,
+        )
 
     async def settled(self, orders: int) -> bool:
         """Wait until ``orders`` are shipped. Returns whether they are."""
@@ -107,8 +123,14 @@ class Evidence:
 
     async def _handled(self) -> tuple[int, int, int]:
         """The counts of the bots: orders seen shipped, reserved, and shipped."""
-        status = {name: await self._actors[name].status() for name in ("order", "inventory", "shipping")}
-        return status["order"]["shipped"], status["inventory"]["reserved"], status["shipping"]["shipped"]
+        status = {
+            name: await self._actors[name].status() for name in ("order", "inventory", "shipping")
+        }
+        return (
+            status["order"]["shipped"],
+            status["inventory"]["reserved"],
+            status["shipping"]["shipped"],
+        )
 
     async def harm(self, orders: int) -> tuple[str, ...]:
         """Wrong messages and streams, and missing ones, after ``orders`` honest orders."""
@@ -121,10 +143,18 @@ class Evidence:
         traded = await self.traded()
         if traded != expected:
             harm.append(f"accepted is {traded}; expected {orders} of each")
-        strange = [subject for subject in await self.stored("LIVE") if not subject.startswith(HONEST_LIVE)]
+        strange = [
+            subject for subject in await self.stored("LIVE") if not subject.startswith(HONEST_LIVE)
+        ]
         harm += [f"accepted on {subject}" for subject in strange]
-        status = {name: await self._actors[name].status() for name in ("order", "inventory", "shipping")}
-        counts = (status["order"]["shipped"], status["inventory"]["reserved"], status["shipping"]["shipped"])
+        status = {
+            name: await self._actors[name].status() for name in ("order", "inventory", "shipping")
+        }
+        counts = (
+            status["order"]["shipped"],
+            status["inventory"]["reserved"],
+            status["shipping"]["shipped"],
+        )
         if counts != (orders, orders, orders):
             harm.append(f"handled by order, inventory, shipping: {counts}; expected {orders} each")
         if doubled := sum(one["doubled"] for one in status.values()):
@@ -156,7 +186,11 @@ class Evidence:
 
         async def look() -> bool:
             lines = _since(self._relay_log, mark.relay_log)
-            found[:] = [record for record in map(_json, lines) if str(record.get("event", "")).startswith("admission.")]
+            found[:] = [
+                record
+                for record in map(_json, lines)
+                if str(record.get("event", "")).startswith("admission.")
+            ]
             return bool(found)
 
         if not await _until(look):
@@ -169,36 +203,65 @@ class Evidence:
         missing: list[str] = []
 
         async def look() -> bool:
-            lines = [line for line in _since(self._nats_log, mark.nats_log) if attack.why.lower() in line.lower()]
-            missing[:] = [one for one in attack.subjects if not any(f'"{one}"' in line for line in lines)]
+            lines = [
+                line
+                for line in _since(self._nats_log, mark.nats_log)
+                if attack.why.lower() in line.lower()
+            ]
+            missing[:] = [
+                one for one in attack.subjects if not any(f'"{one}"' in line for line in lines)
+            ]
             return bool(lines) and not missing
 
         if not await _until(look):
-            return Finding(attack, None, f"nats-server did not refuse {', '.join(missing) or 'it'}", "nats-server log")
-        return Finding(attack, attack.where, attack.why, f"nats-server log: {len(attack.subjects) or 1} refused")
+            return Finding(
+                attack,
+                None,
+                f"nats-server did not refuse {', '.join(missing) or 'it'}",
+                "nats-server log",
+            )
+        return Finding(
+            attack,
+            attack.where,
+            attack.why,
+            f"nats-server log: {len(attack.subjects) or 1} refused",
+        )
 
     async def _in_quarantine(self, attack: Attack, sent: list[str]) -> Finding:
         reasons: dict[str, dict[str, Any]] = {}
 
         async def look() -> bool:
             reasons.update(
-                {record["sha256"]: record for record in await self.quarantined() if record["sha256"] in sent}
+                {
+                    record["sha256"]: record
+                    for record in await self.quarantined()
+                    if record["sha256"] in sent
+                }
             )
             return bool(sent) and set(reasons) == set(sent)
 
         if not await _until(look):
             missing = f"{len(set(sent) - set(reasons))} of {len(set(sent))} not in quarantine"
-            return Finding(attack, None, missing, ", ".join(record["reason"] for record in reasons.values()))
+            return Finding(
+                attack, None, missing, ", ".join(record["reason"] for record in reasons.values())
+            )
         why = ", ".join(sorted({str(record["reason"]) for record in reasons.values()}))
         last = max(reasons.values(), key=lambda record: int(record["sequence"]))
-        where = Where.LEDGER if why in ("replay", "nonce-reused", "already-answered") else Where.GATE
+        where = (
+            Where.LEDGER if why in ("replay", "nonce-reused", "already-answered") else Where.GATE
+        )
         return Finding(
-            attack, where, why, f"quarantine #{last['sequence']}" + (f": {last['detail']}" if last["detail"] else "")
+            attack,
+            where,
+            why,
+            f"quarantine #{last['sequence']}" + (f": {last['detail']}" if last["detail"] else ""),
         )
 
     async def _not_served(self, attack: Attack) -> Finding:
         async def answered() -> bool:
-            return any(subject.startswith("reply.scraper.") for subject in await self.stored("LIVE"))
+            return any(
+                subject.startswith("reply.scraper.") for subject in await self.stored("LIVE")
+            )
 
         if not await _until(answered):
             return Finding(attack, None, "the relay did not answer", "stream LIVE")
@@ -206,14 +269,21 @@ class Evidence:
         mine = [name for name in consumers if name.startswith("scraper_")]
         if mine:
             return Finding(attack, None, f"{mine[0]} was made", "stream ACCEPTED")
-        return Finding(attack, Where.SERVICE, attack.why, f"ACCEPTED has {len(consumers)} durables, none for scraper")
+        return Finding(
+            attack,
+            Where.SERVICE,
+            attack.why,
+            f"ACCEPTED has {len(consumers)} durables, none for scraper",
+        )
 
     async def _nothing_happened(self, attack: Attack, mark: Mark) -> Finding:
         """The other half of the evidence is that :meth:`harm` finds none."""
         await asyncio.sleep(SETTLE_S)
         if any("Violation" in line for line in _since(self._nats_log, mark.nats_log)):
             return Finding(attack, Where.NATS, "Publish Violation", "nats-server log")
-        return Finding(attack, attack.where, attack.why, "streams, counts and deliveries: as before")
+        return Finding(
+            attack, attack.where, attack.why, "streams, counts and deliveries: as before"
+        )
 
     async def _not_believed(self, attack: Attack, mark: Mark) -> Finding:
         if attack.key == "forged-receipt":
@@ -227,14 +297,31 @@ class Evidence:
         counted: dict[str, int] = {}
 
         async def look() -> bool:
-            now, then = (await self._actors[attack.victim].status())["refused"], mark.statuses[attack.victim]["refused"]
-            counted.update({why: count - then.get(why, 0) for why, count in now.items() if count > then.get(why, 0)})
+            now, then = (
+                (await self._actors[attack.victim].status())["refused"],
+                mark.statuses[attack.victim]["refused"],
+            )
+            counted.update(
+                {
+                    why: count - then.get(why, 0)
+                    for why, count in now.items()
+                    if count > then.get(why, 0)
+                }
+            )
             return bool(counted)
 
         if not await _until(look):
-            return Finding(attack, None, f"{attack.victim} has refused no delivery", "its count of refused deliveries")
+            return Finding(
+                attack,
+                None,
+                f"{attack.victim} has refused no delivery",
+                "its count of refused deliveries",
+            )
         return Finding(
-            attack, Where.BOT, next(iter(counted)), f"{attack.victim}: {sum(counted.values())} deliveries refused"
+            attack,
+            Where.BOT,
+            next(iter(counted)),
+            f"{attack.victim}: {sum(counted.values())} deliveries refused",
         )
 
     async def _receipt_not_believed(self, attack: Attack, mark: Mark) -> Finding:

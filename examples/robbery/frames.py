@@ -63,18 +63,33 @@ class FrameReader:
 
 def pub(subject: str, payload: bytes, reply: str = "") -> bytes:
     """A publish."""
-    return f"PUB {subject} {reply + ' ' if reply else ''}{len(payload)}\r\n".encode() + payload + b"\r\n"
+    return (
+        f"PUB {subject} {reply + ' ' if reply else ''}{len(payload)}\r\n".encode()
+        + payload
+        + b"\r\n"
+    )
 
 
 def hpub(subject: str, headers: bytes, payload: bytes) -> bytes:
     """A publish with a header block, valid or not."""
-    return f"HPUB {subject} {len(headers)} {len(headers) + len(payload)}\r\n".encode() + headers + payload + b"\r\n"
+    return (
+        f"HPUB {subject} {len(headers)} {len(headers) + len(payload)}\r\n".encode()
+        + headers
+        + payload
+        + b"\r\n"
+    )
 
 
 def msg(subject: str, sid: bytes, payload: bytes, reply: str = "") -> bytes:
     """A delivery, as the server would write it."""
     middle = f" {reply}" if reply else ""
-    return f"MSG {subject} ".encode() + sid + f"{middle} {len(payload)}\r\n".encode() + payload + b"\r\n"
+    return (
+        f"MSG {subject} ".encode()
+        + sid
+        + f"{middle} {len(payload)}\r\n".encode()
+        + payload
+        + b"\r\n"
+    )
 
 
 class RawSession:
@@ -109,7 +124,13 @@ class RawSession:
 
     async def login(self, token: str | None, signature: str | None) -> bool:
         """Log in. Returns whether the server accepts it."""
-        options: dict[str, Any] = {"verbose": False, "lang": "raw", "version": "0", "protocol": 1, "headers": True}
+        options: dict[str, Any] = {
+            "verbose": False,
+            "lang": "raw",
+            "version": "0",
+            "protocol": 1,
+            "headers": True,
+        }
         options |= {"auth_token": token} if token is not None else {}
         options |= {"sig": signature} if signature is not None else {}
         return await self.say(b"CONNECT " + json.dumps(options).encode() + b"\r\n")

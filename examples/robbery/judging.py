@@ -87,12 +87,17 @@ def _trade_faults(trade: Trade) -> list[str]:
         **{f"stored on {subject}": trade.stored.get(subject, 0) for subject in TRADE},
     }
     wrong += [
-        f"trade: {trade.orders} orders, but {count} {what}" for what, count in counts.items() if count != trade.orders
+        f"trade: {trade.orders} orders, but {count} {what}"
+        for what, count in counts.items()
+        if count != trade.orders
     ]
     if trade.doubled:
         wrong.append(f"trade: {trade.doubled} handled more than once")
     strange = sorted(set(trade.stored) - set(TRADE))
-    wrong += [f"trade: {trade.stored[subject]} accepted on {subject}, where nothing should be" for subject in strange]
+    wrong += [
+        f"trade: {trade.stored[subject]} accepted on {subject}, where nothing should be"
+        for subject in strange
+    ]
     for sku, before in trade.stock_before.items():
         expected, after = before - trade.stock_sold.get(sku, 0), trade.stock_after.get(sku)
         if after != expected:

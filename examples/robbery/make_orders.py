@@ -47,7 +47,13 @@ PEOPLE = (
     ("Siân ap Rhys", "Tŷ Gwyn, Heol y Bont", "Aberystwyth", "SY23 1AB", "GB"),
     ("Nguyễn Thị Hoa", "36 Phố Hàng Đào", "Hà Nội", "100000", "VN"),
     ("O", "1", "Å", "36", "NO"),
-    ("Ximena " + "de la Santísima Trinidad " * 3, "Av. 16 de Septiembre 1", "Oaxaca", "68000", "MX"),
+    (
+        "Ximena " + "de la Santísima Trinidad " * 3,
+        "Av. 16 de Septiembre 1",
+        "Oaxaca",
+        "68000",
+        "MX",
+    ),
 )
 
 NOTES = (
@@ -72,11 +78,17 @@ def make_orders(count: int) -> list[dict[str, Any]]:
     for number in range(1, count + 1):
         name, street, city, postcode, country = rng.choice(PEOPLE)
         lines = 20 if number % 100 == 0 else min(len(ARTICLES), 1 + int(rng.expovariate(0.6)))
-        skus = rng.choices(list(ARTICLES), k=lines) if lines > len(ARTICLES) else rng.sample(list(ARTICLES), k=lines)
+        skus = (
+            rng.choices(list(ARTICLES), k=lines)
+            if lines > len(ARTICLES)
+            else rng.sample(list(ARTICLES), k=lines)
+        )
         order: dict[str, Any] = {
             "order_id": f"ord-{number:06d}",
             "customer": f"cus-{rng.randint(1, 9999):04d}",
-            "placed_at": (begin + timedelta(seconds=number * 37)).isoformat().replace("+00:00", "Z"),
+            "placed_at": (begin + timedelta(seconds=number * 37))
+            .isoformat()
+            .replace("+00:00", "Z"),
             "currency": rng.choice(("EUR", "EUR", "GBP", "USD")),
             "items": [
                 {
@@ -86,7 +98,13 @@ def make_orders(count: int) -> list[dict[str, Any]]:
                 }
                 for sku in skus
             ],
-            "ship_to": {"name": name.strip(), "street": street, "city": city, "postcode": postcode, "country": country},
+            "ship_to": {
+                "name": name.strip(),
+                "street": street,
+                "city": city,
+                "postcode": postcode,
+                "country": country,
+            },
         }
         if rng.random() < 0.4:
             order["note"] = rng.choice(NOTES)
@@ -96,7 +114,10 @@ def make_orders(count: int) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Write the file."""
-    lines = [json.dumps(order, ensure_ascii=False, separators=(",", ":")) + "\n" for order in make_orders(COUNT)]
+    lines = [
+        json.dumps(order, ensure_ascii=False, separators=(",", ":")) + "\n"
+        for order in make_orders(COUNT)
+    ]
     FILE.write_text("".join(lines), encoding="utf-8")
     print(f"{FILE.name}: {COUNT} orders, {FILE.stat().st_size // 1024} KiB")
 

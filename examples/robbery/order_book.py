@@ -36,7 +36,9 @@ def read_orders(path: Path) -> list[Order]:
         hint = "name a file of orders: make demo ORDERS=my.jsonl"
         raise InvalidInput(f"{path}: cannot be read: {error.strerror}", hint=hint) from None
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"{path}: is not UTF-8 text (byte {error.start})", hint="save it as UTF-8") from None
+        raise InvalidInput(
+            f"{path}: is not UTF-8 text (byte {error.start})", hint="save it as UTF-8"
+        ) from None
     orders: list[Order] = []
     lines: dict[str, int] = {}
     for number, line in enumerate(text.split("\n"), start=1):
@@ -62,13 +64,17 @@ def _read(line: str, schema: Schema) -> Order:
     try:
         order = json.loads(line, parse_constant=_no_constant, object_pairs_hook=_no_doubles)
     except json.JSONDecodeError as error:
-        raise InvalidInput(f"is not JSON: {error.msg} at column {error.colno}", hint="one order a line") from None
+        raise InvalidInput(
+            f"is not JSON: {error.msg} at column {error.colno}", hint="one order a line"
+        ) from None
     except (ValueError, RecursionError):
         raise InvalidInput("is not JSON", hint="one order a line") from None
     pack_json(order)
     faults = schema.faults(order, most=MAX_FAULTS)
     if faults:
-        raise InvalidInput(f"is not an order: {'; '.join(faults)}", hint=f"see schemas/{SCHEMA}.json")
+        raise InvalidInput(
+            f"is not an order: {'; '.join(faults)}", hint=f"see schemas/{SCHEMA}.json"
+        )
     return order  # type: ignore[no-any-return]  # the schema says that it is an object
 
 

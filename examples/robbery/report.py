@@ -44,7 +44,9 @@ def show(outcome: Outcome, wrong: list[str], out: Console | None = None) -> None
     out.print(_quarantine(outcome, roomy=out.width >= ROOMY))
     for fault in wrong:
         out.print(Text(f"WRONG: {fault}", style="bold red"))
-    stopped = sum(finding.where is finding.attack.where and not finding.harm for finding in outcome.findings)
+    stopped = sum(
+        finding.where is finding.attack.where and not finding.harm for finding in outcome.findings
+    )
     if wrong:
         out.print(Text(f"The bus did not hold: {len(wrong)} things are wrong.", style="bold red"))
     else:
@@ -57,7 +59,12 @@ def show(outcome: Outcome, wrong: list[str], out: Console | None = None) -> None
 
 def _table(title: str) -> Table:
     return Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, expand=True
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        expand=True,
     )
 
 
@@ -75,7 +82,11 @@ def _attacks(outcome: Outcome) -> Table:
         for attack in act:
             number += 1
             finding = found[attack.key]
-            where = Text(finding.where, style="green") if finding.where else Text("NOTHING", style="bold red")
+            where = (
+                Text(finding.where, style="green")
+                if finding.where
+                else Text("NOTHING", style="bold red")
+            )
             why = f"{finding.why}: {attack.detail}" if attack.detail else finding.why
             table.add_row(str(number), Text(attack.what), where, Text(why))
     return table
@@ -87,8 +98,14 @@ def _stock(trade: Trade) -> Table:
         table.add_column(column, justify="left" if column in ("article", "") else "right")
     skus = list(trade.stock_before)
     for sku in skus[:MOST_ARTICLES]:
-        before, sold, after = trade.stock_before[sku], trade.stock_sold.get(sku, 0), trade.stock_after.get(sku, 0)
-        table.add_row(sku, str(before), str(sold), str(after), "" if before - sold == after else "WRONG")
+        before, sold, after = (
+            trade.stock_before[sku],
+            trade.stock_sold.get(sku, 0),
+            trade.stock_after.get(sku, 0),
+        )
+        table.add_row(
+            sku, str(before), str(sold), str(after), "" if before - sold == after else "WRONG"
+        )
     if len(skus) > MOST_ARTICLES:
         table.add_row(f"and {len(skus) - MOST_ARTICLES} more", "", "", "", "")
     return table

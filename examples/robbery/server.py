@@ -21,7 +21,10 @@ async def main(folder: str, port: str) -> None:
     state = Path(folder) / ".sealbus"
     secrets = BusSecrets.load(state / "relay.toml")
     config = NatsConfig(
-        store_dir=state / "jetstream", relay=secrets.relay.public, issuer=secrets.issuer.public, port=int(port)
+        store_dir=state / "jetstream",
+        relay=secrets.relay.public,
+        issuer=secrets.issuer.public,
+        port=int(port),
     )
     server = NatsServer(config, state)
     try:

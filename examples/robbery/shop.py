@@ -48,7 +48,9 @@ class Shop:
         ``port`` is the port for NATS in them, if it is not the real one.
         """
         server = f"nats://127.0.0.1:{port or self.port}"
-        return Credentials(BUS, bot, self._keys[bot], (server,), frozenset([self.secrets.bus.public.raw]))
+        return Credentials(
+            BUS, bot, self._keys[bot], (server,), frozenset([self.secrets.bus.public.raw])
+        )
 
     def write_credentials(self, bot: str, port: int | None = None) -> Path:
         """The same credentials as a file."""

@@ -57,7 +57,9 @@ class Actor:
                     told = await self._events.get()
                     if told is None:
                         self._events.put_nowait(None)
-                        raise StageError(f"{self.name} ended unexpectedly; its log is {self.log.name}")
+                        raise StageError(
+                            f"{self.name} ended unexpectedly; its log is {self.log.name}"
+                        )
                     if told["event"] == "failed":
                         raise StageError(f"{self.name}: {told['what']}")
                     if told["event"] in events:

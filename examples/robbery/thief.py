@@ -33,7 +33,13 @@ FAKE_ORDER = {
     "placed_at": "2026-11-24T08:00:00Z",
     "currency": "EUR",
     "items": [{"sku": "ROB-2000", "quantity": 100, "unit_price_cents": 1}],
-    "ship_to": {"name": "A. Thief", "street": "Dock 13", "city": "Nowhere", "postcode": "00000", "country": "XX"},
+    "ship_to": {
+        "name": "A. Thief",
+        "street": "Dock 13",
+        "city": "Nowhere",
+        "postcode": "00000",
+        "country": "XX",
+    },
 }
 
 
@@ -61,7 +67,9 @@ class Thief:
     async def knock(self, token: str | None, sign: Callable[[bytes], bytes] | None) -> bool:
         """Try to log in once. ``sign`` answers the challenge. Returns whether it worked."""
         session = await RawSession.open(self.host, self.port)
-        signature = None if sign is None else base64.b64encode(sign(session.challenge.encode())).decode()
+        signature = (
+            None if sign is None else base64.b64encode(sign(session.challenge.encode())).decode()
+        )
         admitted = await session.login(token, signature)
         await session.close()
         return admitted

@@ -86,7 +86,9 @@ class Wiretap:
         self._waiting = asyncio.get_running_loop().create_future()
         return await self._waiting
 
-    async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _on_connection(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         line = asyncio.current_task()
         assert line is not None
         self._lines.append(line)
@@ -103,7 +105,9 @@ class Wiretap:
         )
         await asyncio.gather(*ways)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, see: Change) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, see: Change
+    ) -> None:
         frames = FrameReader()
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):

@@ -31,7 +31,10 @@ async def tried(missing: str | None, attacks: Sequence[Attack] = ATTACKS) -> lis
     """Try ``attacks`` on a bus of their own, whose relay does not make the check ``missing``."""
     with tempfile.TemporaryDirectory(prefix="sealbus-attacked-") as folder:
         async with Ground(Path(folder) / "bus", missing) as ground:
-            return [in_the_gate(attack) if attack.alone else await attempt(attack, ground) for attack in attacks]
+            return [
+                in_the_gate(attack) if attack.alone else await attempt(attack, ground)
+                for attack in attacks
+            ]
 
 
 def tried_on(attack: Attack) -> str:
@@ -67,17 +70,33 @@ def show(all_found: list[Found]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("family", "attack", "stopped by", "reason", "delivered", title="Attacks tried", title_justify="left")
+    table = Table(
+        "family",
+        "attack",
+        "stopped by",
+        "reason",
+        "delivered",
+        title="Attacks tried",
+        title_justify="left",
+    )
     for found in all_found:
         attack = found.attack
         where = attack.where.value if found.is_stopped else f"wrong: {attack.reason} expected"
         name = attack.name.replace("_", " ") + (" (gate alone)" if attack.alone else "")
-        table.add_row(attack.family, name, where, found.reason, str(found.delivered) if found.delivered else "nothing")
+        table.add_row(
+            attack.family,
+            name,
+            where,
+            found.reason,
+            str(found.delivered) if found.delivered else "nothing",
+        )
     console = Console(width=None if sys.stdout.isatty() else 180, highlight=False, markup=False)
     console.print(table)
     stopped = sum(found.is_stopped for found in all_found)
     delivered = sum(found.delivered for found in all_found)
-    console.print(f"{len(all_found)} tried, {stopped} stopped for their own reason, {delivered} delivered")
+    console.print(
+        f"{len(all_found)} tried, {stopped} stopped for their own reason, {delivered} delivered"
+    )
 
 
 def show_without_each(*, as_json: bool) -> int:
@@ -103,10 +122,18 @@ def show_relays_without_each(*, as_json: bool) -> int:
         attacks = [attack for attack in missing.through if not attack.alone]
         all_found = asyncio.run(tried(missing.check, attacks)) if attacks else []
         delivered = [found.attack.name for found in all_found if found.reason == ACCEPTED]
-        stopped = [f"{found.attack.name} ({found.reason})" for found in all_found if found.reason != ACCEPTED]
+        stopped = [
+            f"{found.attack.name} ({found.reason})"
+            for found in all_found
+            if found.reason != ACCEPTED
+        ]
         held += len(stopped)
         if as_json:
-            say(json.dumps({"relay without": missing.check, "delivered": delivered, "stopped": stopped}))
+            say(
+                json.dumps(
+                    {"relay without": missing.check, "delivered": delivered, "stopped": stopped}
+                )
+            )
         else:
             counts = f"{len(delivered)} delivered, {len(stopped)} still stopped"
             say(f"relay without {missing.check}: {counts}")
@@ -117,7 +144,9 @@ def show_relays_without_each(*, as_json: bool) -> int:
 
 def main() -> int:
     """Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="make attack", description="Attack a running bus from outside.")
+    parser = argparse.ArgumentParser(
+        prog="make attack", description="Attack a running bus from outside."
+    )
     parser.add_argument("--json", action="store_true", help="one object a line")
     parser.add_argument(
         "--without-each",

@@ -29,7 +29,9 @@ def _text(bot: str, key: SigningKey, *more: str) -> str:
     return " ".join(["sealbus/1", bot, key.public.text, *more])
 
 
-def _signed(challenge: bytes, bot: str, key: SigningKey, *more: str, by: SigningKey | None = None) -> tuple[str, bytes]:
+def _signed(
+    challenge: bytes, bot: str, key: SigningKey, *more: str, by: SigningKey | None = None
+) -> tuple[str, bytes]:
     text = _text(bot, key, *more)
     return text, sign_connect(by or key, challenge, text.encode())
 
@@ -154,7 +156,9 @@ def another_text(challenge: bytes) -> Said:
 def another_context(challenge: bytes) -> Said:
     """The order bot's seal over the same bytes, made for an envelope."""
     text = _text("order", KEYS["order"])
-    return text, Seal.decode(seal(KEYS["order"], Context.ENVELOPE, [challenge + text.encode()])[0]).signature
+    return text, Seal.decode(
+        seal(KEYS["order"], Context.ENVELOPE, [challenge + text.encode()])[0]
+    ).signature
 
 
 @login(NO_SIGNATURE)
@@ -173,7 +177,9 @@ def a_signature_of_no_bytes(_: bytes) -> Said:
 @login(NOT_ITS_CONSUMER)
 def anothers_consumer(challenge: bytes) -> Said:
     """The rival asks for the messages of the inventory bot's durable subscription."""
-    return _signed(challenge, "rival", KEYS["rival"], consumer_name("inventory", "orders.placed", "default"))
+    return _signed(
+        challenge, "rival", KEYS["rival"], consumer_name("inventory", "orders.placed", "default")
+    )
 
 
 @login(NOT_ITS_CONSUMER)
@@ -218,15 +224,42 @@ def _info(**changed: object) -> bytes:
 
 
 NO_SERVER = "no session at the server: ProtocolError: nats: protocol error"
-NOTHING_TO_SIGN = "the server gives nothing to sign, so it is not the server of a bus, and nothing was sent"
+NOTHING_TO_SIGN = (
+    "the server gives nothing to sign, so it is not the server of a bus, and nothing was sent"
+)
 
 for _name, _says, _reason, _about in (
-    ("a greeting that is a list", b"INFO []\r\n", NO_SERVER, "JSON that is no greeting of a server"),
-    ("a greeting nested too deep", b"INFO " + b"[" * 100_000 + b"\r\n", NO_SERVER, "JSON on which a parser would end"),
+    (
+        "a greeting that is a list",
+        b"INFO []\r\n",
+        NO_SERVER,
+        "JSON that is no greeting of a server",
+    ),
+    (
+        "a greeting nested too deep",
+        b"INFO " + b"[" * 100_000 + b"\r\n",
+        NO_SERVER,
+        "JSON on which a parser would end",
+    ),
     ("a greeting without end", b"INFO " + bytes(200_000), NO_SERVER, "more than a line may have"),
-    ("a challenge with a line feed", _info(nonce="a\nb"), NO_SERVER, "bytes of the server's choice, to be signed"),
-    ("a challenge that is a list", _info(nonce=[]), NOTHING_TO_SIGN, "a list, to be signed as a text"),
-    ("a greeting without a challenge", _info(nonce=None), NOTHING_TO_SIGN, "a login that could be replayed"),
+    (
+        "a challenge with a line feed",
+        _info(nonce="a\nb"),
+        NO_SERVER,
+        "bytes of the server's choice, to be signed",
+    ),
+    (
+        "a challenge that is a list",
+        _info(nonce=[]),
+        NOTHING_TO_SIGN,
+        "a list, to be signed as a text",
+    ),
+    (
+        "a greeting without a challenge",
+        _info(nonce=None),
+        NOTHING_TO_SIGN,
+        "a login that could be replayed",
+    ),
     (
         "a greeting of another protocol",
         b"SSH-2.0-OpenSSH_9.2\r\n",

@@ -24,8 +24,18 @@ def _body(**fields: Any) -> bytes:
     return json.dumps(fields).encode()
 
 
-FAMILY.pull("a million messages", _body(batch=1_000_000, no_wait=True), "all that is stored, for 40 bytes", TOO_MANY)
-FAMILY.pull("a message too many", _body(batch=257, no_wait=True), "one more than a request may bring", TOO_MANY)
+FAMILY.pull(
+    "a million messages",
+    _body(batch=1_000_000, no_wait=True),
+    "all that is stored, for 40 bytes",
+    TOO_MANY,
+)
+FAMILY.pull(
+    "a message too many",
+    _body(batch=257, no_wait=True),
+    "one more than a request may bring",
+    TOO_MANY,
+)
 FAMILY.pull("a bare number", b"1000000", "the same in JetStream's older form", TOO_MANY)
 FAMILY.pull(
     "a request for a month",

@@ -216,7 +216,9 @@ class Family:
         """A login that the door must refuse, with ``reason``."""
 
         def keep(make: Callable[[bytes], Said]) -> None:
-            self._add(Attack(self.name, make.__name__, _about(make), Where.DOOR, reason, Login(make)))
+            self._add(
+                Attack(self.name, make.__name__, _about(make), Where.DOOR, reason, Login(make))
+            )
 
         return keep
 
@@ -224,7 +226,11 @@ class Family:
         """A change of the folder that the loader must refuse, in these words."""
 
         def keep(write: Callable[[Folder], None]) -> None:
-            self._add(Attack(self.name, write.__name__, _about(write), Where.LOADER, reason, Written(write)))
+            self._add(
+                Attack(
+                    self.name, write.__name__, _about(write), Where.LOADER, reason, Written(write)
+                )
+            )
 
         return keep
 
@@ -251,21 +257,29 @@ class Family:
         """A text of which nothing may reach the terminal unchanged."""
         self._add(Attack(self.name, name, about, Where.OUTPUT, ESCAPED, Shown(text)))
 
-    def request(self, name: str, about: str, tell: Callable[[], tuple[Step, ...]], reason: Reason) -> None:
+    def request(
+        self, name: str, about: str, tell: Callable[[], tuple[Step, ...]], reason: Reason
+    ) -> None:
         """A message to the relay's own services, which the gate of a running bus must refuse."""
         self._add(Attack(self.name, name, about, Where.GATE, reason.value, Request(tell)))
 
-    def favour(self, name: str, about: str, tell: Callable[[], tuple[Step, ...]], error: str) -> None:
+    def favour(
+        self, name: str, about: str, tell: Callable[[], tuple[Step, ...]], error: str
+    ) -> None:
         """A request that passes the gate, and to which the relay must answer with this error."""
         self._add(Attack(self.name, name, about, Where.SERVICE, error, Favour(tell)))
 
-    def vain(self, name: str, about: str, where: Where, make: Callable[[bytes, str, str], bytes]) -> None:
+    def vain(
+        self, name: str, about: str, where: Where, make: Callable[[bytes, str, str], bytes]
+    ) -> None:
         """Frames without an effect."""
         self._add(Attack(self.name, name, about, where, NOTHING, Vain(make)))
 
     def too_large(self, name: str, about: str, make: Callable[[bytes, str], bytes]) -> None:
         """A frame after which nats-server ends the connection."""
-        self._add(Attack(self.name, name, about, Where.LIMIT, "Maximum Payload Violation", Frame(make)))
+        self._add(
+            Attack(self.name, name, about, Where.LIMIT, "Maximum Payload Violation", Frame(make))
+        )
 
     def forbidden(self, verb: str, subjects: Mapping[str, str]) -> None:
         """Subjects that a bot with few rights may not publish to (``PUB``) or subscribe to
@@ -280,9 +294,13 @@ class Family:
             if verb == "PUB" and {"*", ">"} & set(said.split(".")):
                 reason = "Invalid Publish Subject"  # nobody may publish to a pattern
             case = Frame(_publishing(subject) if verb == "PUB" else _subscribing(subject))
-            self._add(Attack(self.name, f"{verb.lower()} {subject}", about, Where.NATS, reason, case))
+            self._add(
+                Attack(self.name, f"{verb.lower()} {subject}", about, Where.NATS, reason, case)
+            )
 
-    def frame(self, name: str, about: str, make: Callable[[bytes, str], bytes], reason: Reason) -> None:
+    def frame(
+        self, name: str, about: str, make: Callable[[bytes, str], bytes], reason: Reason
+    ) -> None:
         """A frame that NATS takes, and whose body the gate must refuse."""
         self._add(Attack(self.name, name, about, Where.GATE, reason.value, Frame(make)))
 
@@ -297,7 +315,9 @@ def _about(function: Callable[..., object]) -> str:
 
 
 def _publishing(subject: str) -> Callable[[bytes, str], bytes]:
-    return lambda body, bot: f"PUB {subject.replace(LESSER, bot)} {len(body)}\r\n".encode() + body + b"\r\n"
+    return lambda body, bot: (
+        f"PUB {subject.replace(LESSER, bot)} {len(body)}\r\n".encode() + body + b"\r\n"
+    )
 
 
 def _subscribing(subject: str) -> Callable[[bytes, str], bytes]:

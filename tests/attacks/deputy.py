@@ -29,7 +29,8 @@ def _with_line(line: str) -> Callable[[bytes, str, str], bytes]:
 
 def _acknowledging(reply: str) -> Callable[[bytes, str, str], bytes]:
     return lambda _, __, consumer: b"".join(
-        pub(f"$JS.ACK.ACCEPTED.{consumer}.1.1.1.1764000000000000000.0", kind, reply) for kind in (b"+ACK", b"+NXT")
+        pub(f"$JS.ACK.ACCEPTED.{consumer}.1.1.1.1764000000000000000.0", kind, reply)
+        for kind in (b"+ACK", b"+NXT")
     )
 
 
@@ -44,13 +45,22 @@ for _reply, _about in {
     FAMILY.frame(f"reply {_reply}", _about, _with_reply(_reply), Reason.ENCODING)
 
 for _name, (_block, _about) in {
-    "an id": (b"NATS/1.0\r\nNats-Msg-Id: order.00\r\n\r\n", "an id that the ledger would take for another message's"),
+    "an id": (
+        b"NATS/1.0\r\nNats-Msg-Id: order.00\r\n\r\n",
+        "an id that the ledger would take for another message's",
+    ),
     "a pin": (b"NATS/1.0\r\nNats-Pin-Id: 0\r\n\r\n", "a pin, for the relay to lose its own"),
     "a record": (b"NATS/1.0\r\nSealbus-Record: {}\r\n\r\n", "a false record of the quarantine"),
-    "a status": (b"NATS/1.0 503 No Responders\r\nStatus: 404\r\n\r\n", "a status, as only the server sends it"),
+    "a status": (
+        b"NATS/1.0 503 No Responders\r\nStatus: 404\r\n\r\n",
+        "a status, as only the server sends it",
+    ),
     "no headers": (b"HTTP/1.1 200 OK", "a header block of another protocol"),
     "no end": (b"NATS/1.0\r\nNats-Pin-Id: ", "a header block that does not end"),
-    "control characters": (b"NATS/1.0\r\n\xff\xfe\x00\x0b: \x1b[2J\r\n: \r\n\r\n", "header lines of no text"),
+    "control characters": (
+        b"NATS/1.0\r\n\xff\xfe\x00\x0b: \x1b[2J\r\n: \r\n\r\n",
+        "header lines of no text",
+    ),
 }.items():
     FAMILY.frame(f"headers: {_name}", _about, _with_headers(_block), Reason.ENCODING)
 
@@ -65,7 +75,9 @@ for _line, _about in {
     (
         "Nats-Schedule: @every 1s\r\nNats-Schedule-Target: accepted.orders.placed"
     ): "a message that the server sends again each second",
-    ("Nats-Batch-Id: a\r\nNats-Batch-Sequence: 1\r\nNats-Batch-Commit: 1"): "a batch of messages, stored at once",
+    (
+        "Nats-Batch-Id: a\r\nNats-Batch-Sequence: 1\r\nNats-Batch-Commit: 1"
+    ): "a batch of messages, stored at once",
 }.items():
     FAMILY.vain(f"header {_line.partition(chr(13))[0]}", _about, Where.STREAMS, _with_line(_line))
 
@@ -74,4 +86,6 @@ for _reply, _about in {
     "$JS.API.STREAM.PURGE.ACCEPTED": "the answer to an acknowledgement would purge it",
     "bus.orders.placed": "the answer to an acknowledgement would be a delivery",
 }.items():
-    FAMILY.vain(f"acknowledgement answered at {_reply}", _about, Where.ACCOUNTS, _acknowledging(_reply))
+    FAMILY.vain(
+        f"acknowledgement answered at {_reply}", _about, Where.ACCOUNTS, _acknowledging(_reply)
+    )

@@ -27,7 +27,11 @@ attack = FAMILY.attack
 @attack("check_size", Reason.SIZE, without="encoding")
 def one_byte_too_large() -> Step:
     """A valid envelope, except that it is one byte larger than an envelope may be."""
-    room = MAX_ENVELOPE_BYTES + 1 - len(odd(told(PLACED).encode(), pack_json({**ORDER, "note": "x" * 70_000})))
+    room = (
+        MAX_ENVELOPE_BYTES
+        + 1
+        - len(odd(told(PLACED).encode(), pack_json({**ORDER, "note": "x" * 70_000})))
+    )
     return Step(odd(told(PLACED).encode(), pack_json({**ORDER, "note": "x" * (70_000 + room)})))
 
 
@@ -55,7 +59,9 @@ def a_large_payload_that_is_none() -> Step:
 @attack("check_payload", Reason.PAYLOAD)
 def a_payload_of_more_values_than_its_subject_allows() -> Step:
     """One value for each byte, where one for each four bytes is allowed."""
-    return Step(envelope(bot="rival", subject="orders.noted", payload=[None] * 200), session="rival")
+    return Step(
+        envelope(bot="rival", subject="orders.noted", payload=[None] * 200), session="rival"
+    )
 
 
 @attack("check_payload", Reason.PAYLOAD, without="schema")
@@ -70,10 +76,15 @@ def more_than_a_bots_share_of_the_store() -> list[Step]:
 
     Two orders of half a megabyte fill half of the bytes that the store keeps.
     """
-    large = [envelope(payload={**ORDER, "note": "x" * 500_000}, nonce=nonce(f"large {at}")) for at in range(2)]
+    large = [
+        envelope(payload={**ORDER, "note": "x" * 500_000}, nonce=nonce(f"large {at}"))
+        for at in range(2)
+    ]
     return [Step(data) for data in (*large, envelope(payload={**ORDER, "note": "x" * 60_000}))]
 
 
 FAMILY.too_large(
-    "more than a message may have", "700 KiB at once", lambda _, bot: pub(f"send.{bot}", bytes(700 * 1024))
+    "more than a message may have",
+    "700 KiB at once",
+    lambda _, bot: pub(f"send.{bot}", bytes(700 * 1024)),
 )

@@ -46,7 +46,9 @@ FAMILIES: Final = (
     terminal.FAMILY,
 )
 
-ATTACKS: Final[tuple[Attack, ...]] = tuple(attack for family in FAMILIES for attack in family.attacks)
+ATTACKS: Final[tuple[Attack, ...]] = tuple(
+    attack for family in FAMILIES for attack in family.attacks
+)
 
 NAMED: Final = {attack.name: attack for attack in ATTACKS}
 """All attacks by name. The demo and the benchmark choose from them."""

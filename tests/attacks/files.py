@@ -19,7 +19,10 @@ def _schema(folder: Folder, text: str) -> None:
 @attack("the key publish occurs twice")
 def a_key_twice(folder: Folder) -> None:
     """Two grants under one name: one reader takes the first, another the last."""
-    folder.change("    publish: [orders.placed]\n", "    publish: [orders.placed]\n    publish: [stock.reserved]\n")
+    folder.change(
+        "    publish: [orders.placed]\n",
+        "    publish: [orders.placed]\n    publish: [stock.reserved]\n",
+    )
 
 
 @attack("this character ends a line for some readers only")
@@ -38,14 +41,17 @@ def a_grant_behind_a_lone_return(folder: Folder) -> None:
 def a_grant_that_reads_as_a_comment(folder: Folder) -> None:
     """A grant that people see on the other side of its #."""
     folder.change(
-        "    publish: [orders.placed]\n", "    publish: [orders.placed, stock.reserved] \u202e# \u2066x\u2069\n"
+        "    publish: [orders.placed]\n",
+        "    publish: [orders.placed, stock.reserved] \u202e# \u2066x\u2069\n",
     )
 
 
 @attack("this control character is shown by no editor, and obeyed by terminals")
 def a_grant_that_a_terminal_hides(folder: Folder) -> None:
     """A grant that is erased where the file is shown."""
-    folder.change("    publish: [orders.placed]\n", "    publish: [orders.placed, stock.reserved] # \x1b[2K\n")
+    folder.change(
+        "    publish: [orders.placed]\n", "    publish: [orders.placed, stock.reserved] # \x1b[2K\n"
+    )
 
 
 @attack("the key publish occurs twice")
@@ -82,7 +88,9 @@ def a_grant_of_everything(folder: Folder) -> None:
 @attack("sealbus.* belongs to the bus itself")
 def a_subject_of_the_bus(folder: Folder) -> None:
     """A declaration of one of the bus's own subjects, with another schema."""
-    folder.change("  stock.check:\n", "  sealbus.subscribe:\n    schema: order.v1\n  stock.check:\n")
+    folder.change(
+        "  stock.check:\n", "  sealbus.subscribe:\n    schema: order.v1\n  stock.check:\n"
+    )
 
 
 @attack("orders.* and orders.placed overlap, so it is not clear which rule holds")
@@ -95,7 +103,8 @@ def a_subject_declared_twice(folder: Folder) -> None:
 def a_field_that_nobody_knows(folder: Folder) -> None:
     """A misspelt field, whose rule would not apply."""
     folder.change(
-        "  orders.placed:\n    schema: order.v1\n", "  orders.placed:\n    schema: order.v1\n    rates: 1/s\n"
+        "  orders.placed:\n    schema: order.v1\n",
+        "  orders.placed:\n    schema: order.v1\n    rates: 1/s\n",
     )
 
 
@@ -133,7 +142,10 @@ def a_schema_out_of_the_folder(folder: Folder) -> None:
 @attack("the $id is another file's too")
 def an_id_of_another_file(folder: Folder) -> None:
     """A new schema with another spelling of a sibling's $id, which takes the sibling's place."""
-    folder.write("schemas/other.v1.json", '{"$id": "HTTPS://schemas.sealbus.invalid.:443/x/../%6frder.v1.json"}')
+    folder.write(
+        "schemas/other.v1.json",
+        '{"$id": "HTTPS://schemas.sealbus.invalid.:443/x/../%6frder.v1.json"}',
+    )
 
 
 @attack("the anchor is used twice in this schema")
@@ -181,13 +193,18 @@ def unique_items_in_items(folder: Folder) -> None:
 @attack("no keyword of Draft 2020-12 that is checked here: dependencies")
 def a_keyword_that_only_the_validator_obeys(folder: Folder) -> None:
     """A keyword of an earlier draft: a recursion behind it doubles with each level of a payload."""
-    _schema(folder, '{"dependencies": {"a": {"anyOf": [{"items": {"$ref": "#"}}, {"items": {"$ref": "#"}}]}}}')
+    _schema(
+        folder,
+        '{"dependencies": {"a": {"anyOf": [{"items": {"$ref": "#"}}, {"items": {"$ref": "#"}}]}}}',
+    )
 
 
 @attack("the schema reaches itself in two ways at one place, so each level doubles the work")
 def a_recursion_that_doubles(folder: Folder) -> None:
     """A schema with which twenty levels take 100 seconds."""
-    _schema(folder, '{"anyOf": [{"items": {"$ref": "#"}}, {"items": {"$ref": "#"}, "minItems": 1}]}')
+    _schema(
+        folder, '{"anyOf": [{"items": {"$ref": "#"}}, {"items": {"$ref": "#"}, "minItems": 1}]}'
+    )
 
 
 @attack("maxLength checks nothing beside this type")

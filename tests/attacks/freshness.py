@@ -85,7 +85,9 @@ def a_live_message_with_a_life_too_long() -> Step:
 
 
 @attack(
-    "check_not_expired", Reason.EXPIRED, alone="the bus would have to be older than what it kept: the demo tries it"
+    "check_not_expired",
+    Reason.EXPIRED,
+    alone="the bus would have to be older than what it kept: the demo tries it",
 )
 def kept_for_later() -> Step:
     """A captured message, a millisecond after its time-to-live and the clock difference."""
@@ -108,7 +110,10 @@ def a_live_message_replayed() -> list[Step]:
 @FAMILY.ledger(Reason.NONCE_REUSED)
 def another_payload_under_a_used_nonce() -> list[Step]:
     """The same bot sends another payload under a nonce that it used."""
-    return [Step(envelope()), Step(envelope(payload={"order_id": "A-1", "quantity": 4}), position=8)]
+    return [
+        Step(envelope()),
+        Step(envelope(payload={"order_id": "A-1", "quantity": 4}), position=8),
+    ]
 
 
 @FAMILY.ledger(Reason.NONCE_REUSED)
@@ -126,7 +131,12 @@ def another_parent_under_a_used_nonce() -> list[Step]:
     """The same payload about another order is another message, not a retry."""
     first = Step(envelope(RESERVED, parent=parent(envelope())), session="inventory")
     other = parent(envelope(nonce=nonce("another order")), judged_at_ms=NOW - 1)
-    return [first, Step(envelope(RESERVED, parent=other, issued_at_ms=NOW + 1), session="inventory", position=8)]
+    return [
+        first,
+        Step(
+            envelope(RESERVED, parent=other, issued_at_ms=NOW + 1), session="inventory", position=8
+        ),
+    ]
 
 
 @FAMILY.ledger(Reason.NONCE_REUSED)

@@ -115,7 +115,9 @@ class Ground(Shop):
             opened = Envelope.decode(envelope)
             if opened.header.bot == "sealbus":  # an answer of the bus
                 self.in_order.add(digest)
-                self._answers[opened.header.subject.rpartition(".")[2]] = unpack_json(opened.payload)
+                self._answers[opened.header.subject.rpartition(".")[2]] = unpack_json(
+                    opened.payload
+                )
         self.outcomes[digest].append(ACCEPTED)
 
     @property
@@ -123,12 +125,17 @@ class Ground(Shop):
         """How many different messages were delivered although the bus should have refused them."""
         if self._line is not None:  # the messages of the honest bot itself
             self.in_order |= {hashlib.sha256(envelope).digest() for envelope in self._line.tap.said}
-        return sum(ACCEPTED in became and digest not in self.in_order for digest, became in self.outcomes.items())
+        return sum(
+            ACCEPTED in became and digest not in self.in_order
+            for digest, became in self.outcomes.items()
+        )
 
     async def streams(self) -> set[str]:
         """The names of all streams. A stream that an attacker made would be among them."""
         assert self._observer is not None
-        answer = json.loads((await self._observer.request("$JS.API.STREAM.NAMES", b"", PATIENCE_S)).data)
+        answer = json.loads(
+            (await self._observer.request("$JS.API.STREAM.NAMES", b"", PATIENCE_S)).data
+        )
         return set(answer["streams"] or [])
 
     async def session(self, bot: str) -> RawSession:
@@ -141,11 +148,15 @@ class Ground(Shop):
             self._sessions[bot] = session
         return self._sessions[bot]
 
-    async def knock(self, make: Callable[[bytes], tuple[str | None, bytes | str | None]]) -> tuple[RawSession, bool]:
+    async def knock(
+        self, make: Callable[[bytes], tuple[str | None, bytes | str | None]]
+    ) -> tuple[RawSession, bool]:
         """Try to log in. Returns the session, and whether it was admitted."""
         session = await RawSession.open(HOST, self.port)
         text, signature = make(session.challenge.encode())
-        encoded = base64.b64encode(signature).decode() if isinstance(signature, bytes) else signature
+        encoded = (
+            base64.b64encode(signature).decode() if isinstance(signature, bytes) else signature
+        )
         return session, await session.login(text, encoded)
 
     async def take(self, steps: Sequence[Step]) -> list[str]:
@@ -156,7 +167,9 @@ class Ground(Shop):
         became: list[str] = []
         for session, together in groupby(steps, lambda step: step.session):
             group = list(together)
-            self.in_order |= {hashlib.sha256(step.data).digest() for step in group if step.expect == ACCEPTED}
+            self.in_order |= {
+                hashlib.sha256(step.data).digest() for step in group if step.expect == ACCEPTED
+            }
             frames = b"".join(pub(f"{_WAY[step.delivery]}.{session}", step.data) for step in group)
             became += await self._sent(session, frames, [step.data for step in group])
         return became
@@ -188,7 +201,11 @@ class Ground(Shop):
         due = {digest: before[digest] + digests.count(digest) for digest in digests}
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(VERDICT_S):
-                await until(lambda: all(len(self.outcomes[digest]) >= count for digest, count in due.items()))
+                await until(
+                    lambda: all(
+                        len(self.outcomes[digest]) >= count for digest, count in due.items()
+                    )
+                )
         became = {digest: iter(self.outcomes[digest][at:]) for digest, at in before.items()}
         return [next(became[digest], NO_VERDICT) for digest in digests]
 
@@ -243,7 +260,9 @@ class Ground(Shop):
             assert self._observer is not None
             made = Subscriptions(self._observer)
             consumer = await made.make("rival", "stock.reserved", "d", "all", most=1)
-            session, admitted = await self.knock(lambda challenge: _login("rival", KEYS["rival"], challenge, consumer))
+            session, admitted = await self.knock(
+                lambda challenge: _login("rival", KEYS["rival"], challenge, consumer)
+            )
             self._open.push_async_callback(session.close)
             assert admitted
             self._puller = session, consumer
@@ -263,7 +282,10 @@ class Ground(Shop):
             with told_at(now_ms(), os.urandom(8)):
                 honest = Step(envelope(bot=LESSER), session=LESSER)
             behind += await self.take([honest])
-        came = [*self.outcomes.get(hashlib.sha256(body).digest(), ()), *(frame.subject for frame in asker.received)]
+        came = [
+            *self.outcomes.get(hashlib.sha256(body).digest(), ()),
+            *(frame.subject for frame in asker.received),
+        ]
         if behind != [ACCEPTED, ACCEPTED] or await self.streams() != streams:
             came.append(f"honest trade became {behind}")
         return ", ".join(came) or NOTHING
@@ -301,7 +323,9 @@ def _is_note(msg: Msg) -> bool:
     """Whether the message closes the id of a refused message: it delivers nothing."""
     if msg.subject != f"bus.{CLOSED}":
         return False
-    return open_stamp(msg.data, frozenset({BUS_KEY.public.raw}), Verifier()).verdict is Verdict.DROPPED
+    return (
+        open_stamp(msg.data, frozenset({BUS_KEY.public.raw}), Verifier()).verdict is Verdict.DROPPED
+    )
 
 
 def _login(bot: str, key: SigningKey, challenge: bytes, *consumers: str) -> tuple[str, bytes]:
@@ -335,7 +359,8 @@ def make_folder(folder: Path) -> None:
         "limits": dict(_limit(name, value) for name, value in document["limits"].items()),
         "on_violation": {"default": "quarantine"},  # a dropped message would leave no trace
         "bots": {
-            bot: {"publish": rule["publish"], "subscribe": rule["subscribe"]} for bot, rule in document["bots"].items()
+            bot: {"publish": rule["publish"], "subscribe": rule["subscribe"]}
+            for bot, rule in document["bots"].items()
         },
         "subjects": {pattern: _subject(rule) for pattern, rule in document["subjects"].items()},
     }
@@ -347,7 +372,9 @@ def make_folder(folder: Path) -> None:
     for bot, rule in document["bots"].items():
         entries = [_key(entry, shift) for entry in rule["keys"]]
         (folder / "keys" / f"{bot}.yaml").write_text(json.dumps({"bot": bot, "keys": entries}))
-    secrets = BusSecrets(BUS_KEY, SigningKey.generate(KeyKind.ISSUER), SigningKey.generate(KeyKind.BOT))
+    secrets = BusSecrets(
+        BUS_KEY, SigningKey.generate(KeyKind.ISSUER), SigningKey.generate(KeyKind.BOT)
+    )
     secrets.write(folder / ".sealbus" / "relay.toml")
 
 
@@ -358,7 +385,11 @@ def _limit(name: str, value: int) -> tuple[str, object]:
 
 
 def _key(entry: dict[str, Any], shift: int) -> dict[str, str]:
-    times = {name.removesuffix("_ms"): _time(at + shift if at else 0) for name, at in entry.items() if name != "key"}
+    times = {
+        name.removesuffix("_ms"): _time(at + shift if at else 0)
+        for name, at in entry.items()
+        if name != "key"
+    }
     return {"key": KEYS[entry["key"]].public.text, **times}
 
 
@@ -376,5 +407,8 @@ def _subject(rule: dict[str, Any]) -> dict[str, Any]:
         written["rate"] = f"{rate['per_second']}/s burst {rate['burst']}"
     if cause := rule.get("cause"):
         within = f"{cause['within_ms']}ms"
-        written["cause"] = {**{key: cause[key] for key in ("subject", "match", "once")}, "within": within}
+        written["cause"] = {
+            **{key: cause[key] for key in ("subject", "match", "once")},
+            "within": within,
+        }
     return written

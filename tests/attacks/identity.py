@@ -32,7 +32,12 @@ def another_bots_key() -> Step:
     return Step(envelope(key=KEYS["rival"]))
 
 
-@attack("check_key_known", Reason.UNKNOWN_KEY, without=BREAKS, alone="NATS gives no such session: see admission")
+@attack(
+    "check_key_known",
+    Reason.UNKNOWN_KEY,
+    without=BREAKS,
+    alone="NATS gives no such session: see admission",
+)
 def a_session_of_nobody() -> Step:
     """A session under a name that the policy does not know."""
     return Step(envelope(), session="ghost")

@@ -31,18 +31,26 @@ class Line:
     handled: list[str] = field(default_factory=list)
     """The nonces of the messages that its handler got."""
 
-    def deliver(self, delivery: bytes, *, subject: str = "accepted.orders.shipped", reply: str = "") -> None:
+    def deliver(
+        self, delivery: bytes, *, subject: str = "accepted.orders.shipped", reply: str = ""
+    ) -> None:
         """Put a delivery on the bot's line, as if nats-server sent it.
 
         ``reply`` is that of a genuine delivery, unless given.
         """
-        inbox, sid = next(pair for pair in self.tap.session.subscriptions.items() if pair[0].endswith(".pull"))
+        inbox, sid = next(
+            pair for pair in self.tap.session.subscriptions.items() if pair[0].endswith(".pull")
+        )
         del inbox
         self.tap.deliver(msg(subject, sid, delivery, reply or self.reply))
 
     def receipt(self, nonce: bytes, stamp: bytes) -> None:
         """Put a receipt on the bot's line."""
-        self.tap.deliver(msg(f"inbox.order.{nonce.hex()}", self.tap.session.subscriptions["inbox.order.*"], stamp))
+        self.tap.deliver(
+            msg(
+                f"inbox.order.{nonce.hex()}", self.tap.session.subscriptions["inbox.order.*"], stamp
+            )
+        )
 
     @property
     def reply(self) -> str:
@@ -109,7 +117,10 @@ async def tapped(port: int) -> AsyncIterator[Line]:
 
     line.bot.subscribe("orders.shipped", start="new")(handle)
     async with line.bot:
-        await until(lambda: any(subject.endswith(".pull") for subject in tap.session.subscriptions), "it pulls")
+        await until(
+            lambda: any(subject.endswith(".pull") for subject in tap.session.subscriptions),
+            "it pulls",
+        )
         yield line
     await tap.close()
 

@@ -22,10 +22,19 @@ THEIRS = consumer_name("inventory", "orders.placed", "default")
 
 
 def asked(
-    subject: str, payload: dict[str, Any], delivery: DeliveryClass = DeliveryClass.LIVE, **changes: Any
+    subject: str,
+    payload: dict[str, Any],
+    delivery: DeliveryClass = DeliveryClass.LIVE,
+    **changes: Any,
 ) -> Callable[[], tuple[Step, ...]]:
     """The rival asks a service."""
-    return lambda: (Step(envelope(ASKING, payload, subject=subject, **changes), session="rival", delivery=delivery),)
+    return lambda: (
+        Step(
+            envelope(ASKING, payload, subject=subject, **changes),
+            session="rival",
+            delivery=delivery,
+        ),
+    )
 
 
 for _name, _about, _tell, _reason in (
@@ -92,7 +101,9 @@ for _name, _about, _tell, _reason in (
     (
         "an error that steers a terminal",
         "a kind of error with control characters, for an operator to see",
-        asked("sealbus.park", {"consumer": THEIRS, "sequence": 1, "attempt": 1, "error": "\x1b[2J"}),
+        asked(
+            "sealbus.park", {"consumer": THEIRS, "sequence": 1, "attempt": 1, "error": "\x1b[2J"}
+        ),
         Reason.SCHEMA,
     ),
     (
@@ -118,7 +129,11 @@ for _name, _about, _tell, _reason in (
 
 for _name, _about, _pattern in (
     ("a subscription to the orders of others", "a durable queue of all orders", "orders.placed"),
-    ("a subscription to everything", "a pattern that stands for all subjects of a kind", "orders.>"),
+    (
+        "a subscription to everything",
+        "a pattern that stands for all subjects of a kind",
+        "orders.>",
+    ),
 ):
     FAMILY.favour(
         _name,

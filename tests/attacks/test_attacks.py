@@ -51,7 +51,9 @@ async def test_every_attack_on_a_running_bus_is_stopped(tmp_path: Path) -> None:
     async with Ground(tmp_path / "bus") as ground:
         found = [await attempt(attack, ground) for attack in RUNNING]
         streams, strange = await ground.streams(), ground.strange
-    assert [f"{one.attack.name}: {one.reason} {one.before}" for one in found if not one.is_stopped] == []
+    assert [
+        f"{one.attack.name}: {one.reason} {one.before}" for one in found if not one.is_stopped
+    ] == []
     assert strange == 0
     assert streams == {"INGRESS", "ACCEPTED", "LIVE", "QUARANTINE", "HEALTH"}
 
@@ -60,7 +62,11 @@ async def test_honest_trade_passes_on_a_running_bus(tmp_path: Path) -> None:
     """Without this test, a bus that refuses everything would pass the test above."""
     async with Ground(tmp_path / "bus") as ground:
         for scenario in HONEST:
-            if scenario.name in AT_AN_EDGE or scenario.expect != ACCEPTED or not all(map(is_now, scenario.steps)):
+            if (
+                scenario.name in AT_AN_EDGE
+                or scenario.expect != ACCEPTED
+                or not all(map(is_now, scenario.steps))
+            ):
                 continue
             with told_at(now_ms(), os.urandom(8)):
                 steps = scenario.tell()
@@ -89,7 +95,9 @@ async def test_trial_sees_a_broken_relay_and_a_bot_that_forgets(
 
 def test_the_door_names_the_reason_of_each_login() -> None:
     logins = {
-        attack.name: (attack.reason, why_denied(attack.case)) for attack in ATTACKS if isinstance(attack.case, Login)
+        attack.name: (attack.reason, why_denied(attack.case))
+        for attack in ATTACKS
+        if isinstance(attack.case, Login)
     }
     assert {name: got for name, (expected, got) in logins.items() if got != expected} == {}
 
@@ -110,7 +118,9 @@ def test_without_a_check_its_attacks_get_through_or_meet_another() -> None:
         assert found.through or found.instead, found.check
         if found.check != LEDGER:
             instead = {name: reason for reason, names in found.instead.items() for name in names}
-            assert instead == {name: case.without for name, case in own.items() if name not in through}, found.check
+            assert instead == {
+                name: case.without for name, case in own.items() if name not in through
+            }, found.check
 
 
 def test_without_the_ledger_each_of_its_attacks_gets_through() -> None:

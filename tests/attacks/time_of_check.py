@@ -32,7 +32,9 @@ FAMILY = Family("time of check")
 attack = FAMILY.attack
 
 
-@attack("check_key_revoked", Reason.KEY_REVOKED, alone="the relay would have to be stopped meanwhile")
+@attack(
+    "check_key_revoked", Reason.KEY_REVOKED, alone="the relay would have to be stopped meanwhile"
+)
 def revoked_while_it_waited() -> Step:
     """A message that arrived before the revocation and is judged after it."""
     return Step(envelope(key=KEYS["order-leaked"]), arrived_at_ms=NOW - 1000)
@@ -50,7 +52,11 @@ def waited_too_long() -> Step:
     return Step(envelope(issued_at_ms=NOW - 300_001), arrived_at_ms=NOW - 300_001)
 
 
-@attack("check_not_in_future", Reason.ISSUED_IN_FUTURE, alone="the relay would have to be stopped meanwhile")
+@attack(
+    "check_not_in_future",
+    Reason.ISSUED_IN_FUTURE,
+    alone="the relay would have to be stopped meanwhile",
+)
 def issued_ahead_and_judged_later() -> Step:
     """A message from the future when it arrives, though not when the relay judges it."""
     return Step(envelope(issued_at_ms=NOW + SKEW + 1), now_ms=NOW + 2 * SKEW)
@@ -67,5 +73,6 @@ async def stored_after_its_verdict_had_gone_bad(line: Line) -> None:
         stamped = sealed_stamp(data, SHIPPED)
     *before, stored_ns, pending = line.reply.split(".")
     line.deliver(
-        pack_delivery(data, stamped), reply=".".join([*before, str(int(stored_ns) + HOUR * 1_000_000), pending])
+        pack_delivery(data, stamped),
+        reply=".".join([*before, str(int(stored_ns) + HOUR * 1_000_000), pending]),
     )

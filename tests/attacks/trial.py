@@ -109,13 +109,24 @@ def on_this_machine(attack: Attack) -> Found:
             assert not folder.problems()
             attack.case.write(folder)
             found = folder.problems()
-        return Found(attack, found[0].partition(": ")[2] if found else ACCEPTED, "; ".join(found[1:]))
+        return Found(
+            attack, found[0].partition(": ")[2] if found else ACCEPTED, "; ".join(found[1:])
+        )
     assert isinstance(attack.case, Shown)
-    shown = (printable(attack.case.text), readable(attack.case.text), readable_json(attack.case.text))
-    return Found(attack, ESCAPED if all(map(str.isprintable, shown)) and attack.case.text not in shown else ACCEPTED)
+    shown = (
+        printable(attack.case.text),
+        readable(attack.case.text),
+        readable_json(attack.case.text),
+    )
+    return Found(
+        attack,
+        ESCAPED if all(map(str.isprintable, shown)) and attack.case.text not in shown else ACCEPTED,
+    )
 
 
-async def _by_message(attack: Attack, tell: Callable[[], tuple[Step, ...]], ground: Ground) -> Found:
+async def _by_message(
+    attack: Attack, tell: Callable[[], tuple[Step, ...]], ground: Ground
+) -> Found:
     bursts = 0
     while True:
         begun = time.monotonic()
@@ -173,7 +184,12 @@ def why_denied(login: Login) -> str:
     text, signature = login.make(challenge)
     encoded = base64.b64encode(signature).decode() if isinstance(signature, bytes) else signature
     said = {"auth_token": text, "sig": encoded}
-    decided = decide({key: value for key, value in said.items() if value is not None}, challenge.decode(), POLICY, NOW)
+    decided = decide(
+        {key: value for key, value in said.items() if value is not None},
+        challenge.decode(),
+        POLICY,
+        NOW,
+    )
     return decided.why if isinstance(decided, Denial) else ACCEPTED
 
 

@@ -36,7 +36,11 @@ class Without:
         lines += [f"    {attack.name}" for attack in self.through]
         for reason, names in self.instead.items():
             is_broken = reason == BREAKS
-            by = "a later check relies on it, and fails" if is_broken else f"still stopped, as {reason}"
+            by = (
+                "a later check relies on it, and fails"
+                if is_broken
+                else f"still stopped, as {reason}"
+            )
             lines.append(f"    {by}: {', '.join(names)}")
         return "\n".join(lines)
 
@@ -58,12 +62,16 @@ def without(check: str) -> Without:
     with _missing(check):
         for attack in MESSAGES:
             assert isinstance(attack.case, Scenario)
-            became = _became(attack.case, PureBus(ledger=_Forgetful()) if check == LEDGER else PureBus())
+            became = _became(
+                attack.case, PureBus(ledger=_Forgetful()) if check == LEDGER else PureBus()
+            )
             if became in (ACCEPTED, SETTLED):
                 through.append(attack)
             elif check == (LEDGER if attack.where is Where.LEDGER else attack.case.check):
                 instead[became].append(attack.name)
-    return Without(check, tuple(through), {reason: tuple(names) for reason, names in instead.items()})
+    return Without(
+        check, tuple(through), {reason: tuple(names) for reason, names in instead.items()}
+    )
 
 
 class _Forgetful(dict[str, bytes]):

@@ -7,7 +7,9 @@ from typing import Any
 Row = dict[str, Any]
 
 
-def throughput(number: int, peer: str, rate: float, pairs: int = 1, size: int = 1024, **cpu_us: float) -> Row:
+def throughput(
+    number: int, peer: str, rate: float, pairs: int = 1, size: int = 1024, **cpu_us: float
+) -> Row:
     """One measurement."""
     cpu = {"sender": 10.0, "receiver": 20.0, **cpu_us}
     return {

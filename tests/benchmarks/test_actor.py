@@ -57,8 +57,12 @@ class Inbox:
         pass
 
 
-@pytest.mark.parametrize(("pairs", "depth", "most"), [(1, 1, 1), (1, 7, 7), (4, 12, 12), (10, 4, 10)])
-async def test_as_many_are_in_flight_as_wanted_but_at_least_one_a_pair(pairs: int, depth: int, most: int) -> None:
+@pytest.mark.parametrize(
+    ("pairs", "depth", "most"), [(1, 1, 1), (1, 7, 7), (4, 12, 12), (10, 4, 10)]
+)
+async def test_as_many_are_in_flight_as_wanted_but_at_least_one_a_pair(
+    pairs: int, depth: int, most: int
+) -> None:
     lane = Lane()
     side = SenderSide(lane)
     await side.open({}, pairs)

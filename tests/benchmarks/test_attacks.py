@@ -22,7 +22,16 @@ from benchmarks import attacks
 from benchmarks.attacking.attacker import FAKE, HONEST, INVALID, Attacker, changed, twice
 from benchmarks.attacking.nats import imitated
 from benchmarks.attacking.tap import Tap
-from benchmarks.attacks import ATTACKERS, ATTACKS, Invalid, Row, attacked, attacked_bus, attempt, show
+from benchmarks.attacks import (
+    ATTACKERS,
+    ATTACKS,
+    Invalid,
+    Row,
+    attacked,
+    attacked_bus,
+    attempt,
+    show,
+)
 from benchmarks.peers import CLASSES
 from benchmarks.workload import ORDER_SCHEMA, encode
 from examples.robbery.frames import FrameReader, msg
@@ -40,15 +49,29 @@ def json_library(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- Sealbus and plain NATS ----------------------------------------------------------------------
 
 
-async def test_sealbus_lets_nothing_through_where_plain_nats_lets_most(tmp_path: Path, json_library: None) -> None:
+async def test_sealbus_lets_nothing_through_where_plain_nats_lets_most(
+    tmp_path: Path, json_library: None
+) -> None:
     async with attacked_bus(tmp_path / "bus") as bus:
-        sealbus, nats = await asyncio.gather(attacked("sealbus", bus, tmp_path), attacked("nats", bus, tmp_path))
+        sealbus, nats = await asyncio.gather(
+            attacked("sealbus", bus, tmp_path), attacked("nats", bus, tmp_path)
+        )
     assert {row.attack: (row.let_through, row.note) for row in sealbus} == {
         attack.key: (False, "") for attack in ATTACKS
     }
     through = {row.attack for row in nats if row.let_through}
-    assert through >= {"injected", "altered", "replay", "other-name", "not-granted", "schema", "named-twice"}
-    assert {row.attack for row in nats if row.let_through is False} >= {"anonymous"}, "the server asks for a login"
+    assert through >= {
+        "injected",
+        "altered",
+        "replay",
+        "other-name",
+        "not-granted",
+        "schema",
+        "named-twice",
+    }
+    assert {row.attack for row in nats if row.let_through is False} >= {"anonymous"}, (
+        "the server asks for a login"
+    )
     assert {row.attack for row in nats if row.let_through is None} == {
         "replay-late",
         "same-id",
@@ -116,7 +139,9 @@ def forge(who: Any) -> None:
     who.setup["wire"].carry(0, "forged")
 
 
-async def tried(believes: Callable[[str], bool], does: Callable[[Any], None], tmp_path: Path) -> tuple[bool, str]:
+async def tried(
+    believes: Callable[[str], bool], does: Callable[[Any], None], tmp_path: Path
+) -> tuple[bool, str]:
     return await attempt(Wire(believes), attacker(does), ATTACKS[0], tmp_path)  # type: ignore[arg-type]
 
 
@@ -143,13 +168,18 @@ async def test_an_honest_message_of_the_attacker_is_no_attack(tmp_path: Path) ->
     assert await tried(lambda _: True, meant, tmp_path) == (False, "")
 
 
-async def test_a_receiver_that_an_attack_ends_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_receiver_that_an_attack_ends_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(attacks, "ARRIVE_S", 0.1)
 
     def end(who: Any) -> None:
         del who.setup["wire"].hears[1]
 
-    assert await tried(lambda _: True, end, tmp_path) == (False, "of 2 receivers, 1 heard nothing afterwards")
+    assert await tried(lambda _: True, end, tmp_path) == (
+        False,
+        "of 2 receivers, 1 heard nothing afterwards",
+    )
 
 
 async def test_attack_that_ends_the_receiver_may_be_let_through(
@@ -162,7 +192,10 @@ async def test_attack_that_ends_the_receiver_may_be_let_through(
         hears = who.setup["wire"].hears.pop(1)
         asyncio.get_running_loop().call_later(0.05, hears)
 
-    assert await tried(lambda _: True, late_and_last, tmp_path) == (True, "of 2 receivers, 1 heard nothing afterwards")
+    assert await tried(lambda _: True, late_and_last, tmp_path) == (
+        True,
+        "of 2 receivers, 1 heard nothing afterwards",
+    )
 
 
 async def test_nothing_is_said_of_a_peer_that_stops_the_honest_message(
@@ -258,8 +291,13 @@ async def test_a_tap_passes_on_and_puts_in() -> None:
 # ---- the table -----------------------------------------------------------------------------------
 
 
-def test_the_matrix_tells_which_attacks_were_let_through(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [Row(attack.key, attack.what, attack.needs, attack.cases, "wire", False) for attack in ATTACKS]
+def test_the_matrix_tells_which_attacks_were_let_through(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [
+        Row(attack.key, attack.what, attack.needs, attack.cases, "wire", False)
+        for attack in ATTACKS
+    ]
     rows[0] = replace(rows[0], let_through=True)
     rows[1] = replace(rows[1], let_through=None, note="there is [nothing] to try")
     show([asdict(row) for row in rows])

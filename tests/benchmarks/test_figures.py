@@ -12,7 +12,8 @@ from tests.benchmarks.figures import LATENCY, THROUGHPUT, VERIFY, throughput
 
 
 @pytest.mark.parametrize(
-    ("share", "value"), [(0.0, 1), (0.01, 1), (0.1, 1), (0.11, 2), (0.5, 5), (0.51, 6), (0.99, 10), (1.0, 10)]
+    ("share", "value"),
+    [(0.0, 1), (0.01, 1), (0.1, 1), (0.11, 2), (0.5, 5), (0.51, 6), (0.99, 10), (1.0, 10)],
 )
 def test_a_percentile_is_the_value_of_the_nearest_rank(share: float, value: int) -> None:
     assert percentile(range(1, 11), share) == value
@@ -27,11 +28,17 @@ def test_a_percentile_of_nothing_is_an_error_and_not_a_zero() -> None:
 
 def test_latencies_need_not_come_in_order() -> None:
     found = latency([float(n) for n in range(1000, 0, -1)])
-    assert (found["count"], found["p50_us"], found["p99_us"], found["p999_us"]) == (1000, 500, 990, 999)
+    assert (found["count"], found["p50_us"], found["p99_us"], found["p999_us"]) == (
+        1000,
+        500,
+        990,
+        999,
+    )
 
 
 @pytest.mark.parametrize(
-    ("count", "p99", "p999"), [(99, False, False), (100, True, False), (999, True, False), (1000, True, True)]
+    ("count", "p99", "p999"),
+    [(99, False, False), (100, True, False), (999, True, False), (1000, True, True)],
 )
 def test_a_percentile_of_too_few_values_is_left_out(count: int, p99: bool, p999: bool) -> None:
     found = latency([1.0] * count)
@@ -40,7 +47,9 @@ def test_a_percentile_of_too_few_values_is_left_out(count: int, p99: bool, p999:
 
 def test_ratios_are_taken_within_a_round_and_not_over_medians() -> None:
     # The machine was ten times slower in round 1: that changes no ratio.
-    assert ratios({0: 1000.0, 1: 100.0, 2: 900.0}, {0: 100.0, 1: 10.0, 2: 100.0}) == Spread(10.0, 9.0, 10.0)
+    assert ratios({0: 1000.0, 1: 100.0, 2: 900.0}, {0: 100.0, 1: 10.0, 2: 100.0}) == Spread(
+        10.0, 9.0, 10.0
+    )
 
 
 def test_a_round_that_only_one_of_them_finished_has_no_ratio() -> None:
@@ -68,7 +77,9 @@ def test_summary_has_medians_over_rounds_and_ratios_within_them() -> None:
     assert asked["p999_us"]["median"] == 6000.0
     (ours,) = chosen(summary["latency"], peer="sealbus", what="ask")
     assert ours["p999_us"] is None
-    assert summary["verify"][0]["times"] == pytest.approx({"median": 0.075, "low": 0.05, "high": 0.1})
+    assert summary["verify"][0]["times"] == pytest.approx(
+        {"median": 0.075, "low": 0.05, "high": 0.1}
+    )
 
 
 def test_without_sealbus_there_are_figures_but_no_ratios() -> None:

@@ -17,7 +17,9 @@ from tests.benchmarks.figures import LATENCY, THROUGHPUT, VERIFY
 def result(**more: Any) -> dict[str, Any]:
     made: dict[str, Any] = {
         "about": {"rounds": 2},
-        "peers": {name: {"promises": f"what {name} promises"} for name in ("sealbus", "https", "nostr")},
+        "peers": {
+            name: {"promises": f"what {name} promises"} for name in ("sealbus", "https", "nostr")
+        },
         "failed": [],
         "summary": summarise(THROUGHPUT, LATENCY, VERIFY),
         **more,
@@ -34,7 +36,11 @@ def shown(made: dict[str, Any]) -> list[str]:
 
 def test_a_peer_is_shown_with_its_rates_and_with_ours_over_them() -> None:
     lines = shown(result())
-    at = next(number for number, line in enumerate(lines) if line.startswith("| https | 125 (100 – 150) | – |"))
+    at = next(
+        number
+        for number, line in enumerate(lines)
+        if line.startswith("| https | 125 (100 – 150) | – |")
+    )
     assert lines[at].endswith("| what https promises |")
     assert lines[at + 1] == "| | 15.0x (10.0 – 20.0) | | |"
 
@@ -45,16 +51,28 @@ def test_costs_are_shown_by_role_with_their_sum() -> None:
 
 
 def test_latencies_are_shown_in_ms() -> None:
-    assert "| https | ask | 1.00 | 2.00 | 6.00 (5.00 – 7.00) | 0.75x (0.60 – 0.90) |" in shown(result())
+    assert "| https | ask | 1.00 | 2.00 | 6.00 (5.00 – 7.00) | 0.75x (0.60 – 0.90) |" in shown(
+        result()
+    )
 
 
 def test_goals_are_shown_with_got_least_and_aim() -> None:
-    assert "| sealbus over https, durable, 1 KiB | 15.0x (10.0 – 20.0) | ≥ 10x | ≥ 20x | met |" in shown(result())
+    assert (
+        "| sealbus over https, durable, 1 KiB | 15.0x (10.0 – 20.0) | ≥ 10x | ≥ 20x | met |"
+        in shown(result())
+    )
     assert "| relay memory at rest | – | ≤ 80 MiB | ≤ 60 MiB | not measured |" in shown(result())
 
 
 def test_a_failed_peer_is_in_the_table_with_its_own_error() -> None:
-    failed = [{"round": 0, "peer": "uagents", "pairs": 1, "error": "sender: [Errno 98] address [red]in use"}]
+    failed = [
+        {
+            "round": 0,
+            "peer": "uagents",
+            "pairs": 1,
+            "error": "sender: [Errno 98] address [red]in use",
+        }
+    ]
     lines = shown(result(failed=failed))
     assert "| uagents | – | – | failed: sender: [Errno 98] address [red]in use |" in lines
     assert "| uagents | 1 | 1 | sender: [Errno 98] address [red]in use |" in lines

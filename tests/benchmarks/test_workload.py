@@ -7,7 +7,16 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from benchmarks.workload import ORDER_SCHEMA, REPLY_SCHEMA, SIZES, VARIETY, encode, order, orders, reply
+from benchmarks.workload import (
+    ORDER_SCHEMA,
+    REPLY_SCHEMA,
+    SIZES,
+    VARIETY,
+    encode,
+    order,
+    orders,
+    reply,
+)
 
 SCHEMA = jsonschema_rs.validator_for(ORDER_SCHEMA, validate_formats=True)
 

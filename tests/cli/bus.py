@@ -19,7 +19,9 @@ from tests.waiting import PATIENCE_S
 
 def clean_environment(**more: str) -> dict[str, str]:
     """This process's environment without the variables that Sealbus reads, and with ``more``."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("SEALBUS")} | more
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith("SEALBUS")
+    } | more
 
 
 @dataclass
@@ -49,7 +51,11 @@ def running_bus(folder: Path) -> Iterator[RunningBus]:
     log = folder / "up.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*SEALBUS, "up", "--port", str(port)], cwd=folder, stdout=output, stderr=output, env=clean_environment()
+            [*SEALBUS, "up", "--port", str(port)],
+            cwd=folder,
+            stdout=output,
+            stderr=output,
+            env=clean_environment(),
         )
     try:
         wait_for(log, "is up at")

@@ -38,7 +38,9 @@ def sealbus(
 
     ``full_disk``: files can be made, but no byte can be written into them.
     """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SEALBUS")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("SEALBUS")
+    }
     environment |= variables or {}
     done = subprocess.run(  # noqa: PLW1510  # the tests look at the code
         [*prefix, *SEALBUS, *arguments],
@@ -68,7 +70,11 @@ def quickly(*arguments: str, cwd: Path, given: str | None = None) -> Ran:
         del os.environ[name]
     try:
         sys.stdin, sys.argv = io.StringIO(given or ""), ["sealbus", *arguments]
-        with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with (
+            contextlib.chdir(cwd),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
             code = main()
     finally:
         sys.stdin, sys.argv = stdin, argv

@@ -23,7 +23,9 @@ def hello(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBus]:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bus as `sealbus init` makes it."""
     folder = tmp_path_factory.mktemp("made")
-    assert quickly("init", "mybus", "--server", "nats://bus.example.com:15070", cwd=folder).code == 0
+    assert (
+        quickly("init", "mybus", "--server", "nats://bus.example.com:15070", cwd=folder).code == 0
+    )
     return folder / "mybus"
 
 
@@ -36,4 +38,8 @@ def bus(made: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def clone(made: Path, tmp_path: Path) -> Path:
     """A clone from git: the folder without the files that git ignores."""
-    return Path(shutil.copytree(made, tmp_path / "mybus", ignore=shutil.ignore_patterns(".sealbus", "credentials")))
+    return Path(
+        shutil.copytree(
+            made, tmp_path / "mybus", ignore=shutil.ignore_patterns(".sealbus", "credentials")
+        )
+    )

@@ -21,7 +21,11 @@ def facts(folder: Path) -> dict[str, object]:
 
 
 def everything(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @contextmanager
@@ -29,7 +33,9 @@ def up(folder: Path, *arguments: str) -> Iterator[Path]:
     """A running bus. Yields its log."""
     log = folder / "up.log"
     with log.open("wb") as output:
-        process = subprocess.Popen([*SEALBUS, "up", *arguments], cwd=folder, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            [*SEALBUS, "up", *arguments], cwd=folder, stdout=output, stderr=output
+        )
     try:
         wait_for(log, "is up at")
         yield log
@@ -46,11 +52,15 @@ def unwritable(folder: Path) -> Iterator[None]:
         yield
         folder.chmod(0o700)
         return
-    mounted = subprocess.run(["mount", "--bind", str(folder), str(folder)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "--bind", str(folder), str(folder)], capture_output=True, check=False
+    )
     if mounted.returncode != 0:
         pytest.skip("root may write everywhere, and mounting is not allowed here")
     try:
-        subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], capture_output=True, check=True)
+        subprocess.run(
+            ["mount", "-o", "remount,bind,ro", str(folder)], capture_output=True, check=True
+        )
         yield
     finally:
         subprocess.run(["umount", str(folder)], check=True)

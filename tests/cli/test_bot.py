@@ -14,22 +14,42 @@ from tests.ports import free_port
 class TestBot:
     def test_comes_in_one_step_and_can_speak(self, tmp_path: Path) -> None:
         port = free_port()
-        assert quickly("init", "mybus", "--server", f"nats://127.0.0.1:{port}", cwd=tmp_path).code == 0
+        assert (
+            quickly("init", "mybus", "--server", f"nats://127.0.0.1:{port}", cwd=tmp_path).code == 0
+        )
         folder = tmp_path / "mybus"
-        told = quickly("bot", "add", "shop", "-p", "greetings.sent", "-s", "clock.ask", "-r", "operator", cwd=folder)
+        told = quickly(
+            "bot",
+            "add",
+            "shop",
+            "-p",
+            "greetings.sent",
+            "-s",
+            "clock.ask",
+            "-r",
+            "operator",
+            cwd=folder,
+        )
         assert told.code == 0
         assert told.out == "credentials/shop.toml\n"
         checked = quickly("check", cwd=folder)
         assert (checked.code, checked.out) == (0, "")
         with up(folder):
-            assert sealbus("pub", "greetings.sent", '{"text": "x"}', "--as", "shop", cwd=folder).code == 0
+            assert (
+                sealbus("pub", "greetings.sent", '{"text": "x"}', "--as", "shop", cwd=folder).code
+                == 0
+            )
             assert quickly("quarantine", "ls", "--as", "shop", cwd=folder).code == 0
 
     def test_goes_in_one_step(self, bus: Path) -> None:
         before = everything(bus)
         assert quickly("bot", "add", "shop", "-p", "greetings.sent", cwd=bus).code == 0
         dry = quickly("bot", "rm", "shop", "--dry-run", cwd=bus)
-        assert (dry.code, "-  shop:" in dry.err, "delete keys/shop.yaml" in dry.err) == (0, True, True)
+        assert (dry.code, "-  shop:" in dry.err, "delete keys/shop.yaml" in dry.err) == (
+            0,
+            True,
+            True,
+        )
         assert "shop" in quickly("keys", "ls", cwd=bus).out
         assert quickly("bot", "rm", "shop", "--yes", cwd=bus).code == 0
         assert everything(bus) == before
@@ -61,13 +81,17 @@ class TestBot:
             (["shop", "--out", "credentials/greeter.toml"], "exists already"),
         ],
     )
-    def test_that_cannot_be_added_changes_nothing(self, bus: Path, arguments: list[str], said: str) -> None:
+    def test_that_cannot_be_added_changes_nothing(
+        self, bus: Path, arguments: list[str], said: str
+    ) -> None:
         before = everything(bus)
         told = quickly("bot", "add", *arguments, cwd=bus)
         assert (told.code, said in told.err) == (1, True), told.err
         assert everything(bus) == before
 
-    @pytest.mark.parametrize(("name", "said"), [("Shop", "is not valid"), ("sealbus", "the relay's own name")])
+    @pytest.mark.parametrize(
+        ("name", "said"), [("Shop", "is not valid"), ("sealbus", "the relay's own name")]
+    )
     def test_whose_name_is_none_is_wrong_usage(self, bus: Path, name: str, said: str) -> None:
         before = everything(bus)
         told = sealbus("bot", "add", name, cwd=bus)
@@ -91,11 +115,16 @@ class TestBot:
         ("content", "said"),
         [
             (b"\xff", "policy.yaml: is not UTF-8 text (line 1)"),
-            ("bots:\u2028".encode(), "policy.yaml: line 1: this character ends a line for some readers only"),
+            (
+                "bots:\u2028".encode(),
+                "policy.yaml: line 1: this character ends a line for some readers only",
+            ),
             (b"#" * 2**21, "policy.yaml: is too large"),
         ],
     )
-    def test_of_a_policy_that_cannot_be_read_changes_nothing(self, bus: Path, content: bytes, said: str) -> None:
+    def test_of_a_policy_that_cannot_be_read_changes_nothing(
+        self, bus: Path, content: bytes, said: str
+    ) -> None:
         (bus / "policy.yaml").write_bytes(content)
         before = everything(bus)
         for command in (["bot", "add", "shop"], ["bot", "rm", "greeter", "--yes"]):

@@ -36,7 +36,9 @@ def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bus]:
     assert made.code == 0
     log = folder / "up.log"
     with log.open("wb") as output:
-        process = subprocess.Popen([*SEALBUS, "up", "--port", str(port)], cwd=folder, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            [*SEALBUS, "up", "--port", str(port)], cwd=folder, stdout=output, stderr=output
+        )
     wait_for(log, "is up at")
     yield Bus(folder, port, process, log)
     process.send_signal(signal.SIGTERM)
@@ -45,12 +47,26 @@ def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bus]:
 
 def test_the_readme_s_hello_arrives(bus: Bus) -> None:
     with subprocess.Popen(
-        [*SEALBUS, "sub", "greetings.sent", "--as", "listener", "-n", "1", "--from", "all", "--durable", "hello"],
+        [
+            *SEALBUS,
+            "sub",
+            "greetings.sent",
+            "--as",
+            "listener",
+            "-n",
+            "1",
+            "--from",
+            "all",
+            "--durable",
+            "hello",
+        ],
         cwd=bus.folder,
         stdout=subprocess.PIPE,
         text=True,
     ) as listening:
-        said = sealbus("pub", "greetings.sent", '{"text": "hello"}', "--as", "greeter", cwd=bus.folder)
+        said = sealbus(
+            "pub", "greetings.sent", '{"text": "hello"}', "--as", "greeter", cwd=bus.folder
+        )
         out, _ = listening.communicate(timeout=PATIENCE_S)
     assert (said.code, said.out.split()[0]) == (0, "accepted")
     assert out == 'greetings.sent  greeter  {"text": "hello"}\n'
@@ -58,7 +74,9 @@ def test_the_readme_s_hello_arrives(bus: Bus) -> None:
 
 
 def test_a_refusal_exits_3_and_is_in_the_quarantine(bus: Bus, tmp_path: Path) -> None:
-    refused = sealbus("pub", "greetings.sent", '{"txt": "hello"}', "--as", "greeter", cwd=bus.folder)
+    refused = sealbus(
+        "pub", "greetings.sent", '{"txt": "hello"}', "--as", "greeter", cwd=bus.folder
+    )
     assert refused.code == 3
     assert "refused (schema)" in refused.err
     listed = sealbus("quarantine", "ls", "--json", "--reason", "schema", cwd=bus.folder)
@@ -88,14 +106,26 @@ def test_a_refusal_exits_3_and_is_in_the_quarantine(bus: Bus, tmp_path: Path) ->
 
 
 def test_a_record_that_cannot_be_kept_is_told_how_to(bus: Bus, tmp_path: Path) -> None:
-    assert sealbus("pub", "greetings.sent", '{"txt": "x"}', "--as", "greeter", cwd=bus.folder).code == 3
-    newest = json.loads(sealbus("quarantine", "ls", "--json", "-n", "1", cwd=bus.folder).out)["sequence"]
-    told = sealbus("quarantine", "show", str(newest), "--out", str(tmp_path / "nowhere/raw"), cwd=bus.folder)
+    assert (
+        sealbus("pub", "greetings.sent", '{"txt": "x"}', "--as", "greeter", cwd=bus.folder).code
+        == 3
+    )
+    newest = json.loads(sealbus("quarantine", "ls", "--json", "-n", "1", cwd=bus.folder).out)[
+        "sequence"
+    ]
+    told = sealbus(
+        "quarantine", "show", str(newest), "--out", str(tmp_path / "nowhere/raw"), cwd=bus.folder
+    )
     assert (told.code, told.out) == (1, "")
     assert "its folder does not exist\nhint: make the folder first" in told.err
     with unwritable(tmp_path):
-        told = sealbus("quarantine", "show", str(newest), "--out", str(tmp_path / "raw"), cwd=bus.folder)
-    assert (told.code, "hint: name a file in a folder where you may write" in told.err) == (1, True), told.err
+        told = sealbus(
+            "quarantine", "show", str(newest), "--out", str(tmp_path / "raw"), cwd=bus.folder
+        )
+    assert (told.code, "hint: name a file in a folder where you may write" in told.err) == (
+        1,
+        True,
+    ), told.err
 
 
 @pytest.mark.parametrize("record", ["abc", "0", "1.5", "9" * 20])
@@ -112,7 +142,9 @@ def test_a_number_out_of_range_is_told_in_our_words(tmp_path: Path, number: str)
     assert (told.code, "is not a whole number from 1 to 100,000" in told.err) == (2, True)
 
 
-@pytest.mark.parametrize("seconds", ["0", "x", "1_0", "1e3", "inf", "nan", "٣", " 1", "-1", "99999"])
+@pytest.mark.parametrize(
+    "seconds", ["0", "x", "1_0", "1e3", "inf", "nan", "٣", " 1", "-1", "99999"]
+)
 def test_a_time_is_a_plain_number_of_seconds(tmp_path: Path, seconds: str) -> None:
     told = quickly("sub", "greetings.sent", "--timeout", seconds, cwd=tmp_path)
     assert (told.code, "is not a time in seconds" in told.err) == (2, True)
@@ -126,7 +158,10 @@ def test_a_nonce_is_hexadecimal_digits_alone(tmp_path: Path, nonce: str) -> None
 
 @pytest.mark.parametrize(
     ("subject", "sentence"),
-    [("greetings.snt", Reason.UNDECLARED_SUBJECT.meaning), ("clock.ask", Reason.NOT_GRANTED.meaning)],
+    [
+        ("greetings.snt", Reason.UNDECLARED_SUBJECT.meaning),
+        ("clock.ask", Reason.NOT_GRANTED.meaning),
+    ],
 )
 def test_a_refusal_without_detail_has_a_sentence(bus: Bus, subject: str, sentence: str) -> None:
     refused = sealbus("pub", subject, "{}", "--as", "greeter", cwd=bus.folder)
@@ -136,7 +171,9 @@ def test_a_refusal_without_detail_has_a_sentence(bus: Bus, subject: str, sentenc
 
 def test_json_lines_are_counted_by_verdict(bus: Bus) -> None:
     lines = '{"text": "a"}\n\n{"text": ""}\nnonsense\n{"text": "b"}\n'
-    done = sealbus("pub", "greetings.sent", "--file", "-", "--as", "greeter", cwd=bus.folder, given=lines)
+    done = sealbus(
+        "pub", "greetings.sent", "--file", "-", "--as", "greeter", cwd=bus.folder, given=lines
+    )
     assert done.code == 3
     assert done.err.splitlines()[-1] == "2 accepted, 1 invalid, 1 quarantined"
     assert "line 4: column 1: is not JSON" in done.err
@@ -171,7 +208,12 @@ def test_a_bus_that_was_killed_comes_back(tmp_path: Path) -> None:
                 [*SEALBUS, "up", "--port", str(port)], cwd=tmp_path, stdout=output, stderr=output
             )
         wait_for(log, "is up at")
-        assert sealbus("pub", "greetings.sent", '{"text": "hello"}', "--as", "greeter", cwd=tmp_path).code == 0
+        assert (
+            sealbus(
+                "pub", "greetings.sent", '{"text": "hello"}', "--as", "greeter", cwd=tmp_path
+            ).code
+            == 0
+        )
         process.kill() if attempt == 0 else process.terminate()
         process.wait(PATIENCE_S)
 
@@ -205,11 +247,15 @@ def test_check_names_all_problems_at_once_with_their_places(tmp_path: Path) -> N
     assert sealbus("init", "mybus", cwd=tmp_path).code == 0
     policy = tmp_path / "mybus/policy.yaml"
     policy.write_text(
-        policy.read_text().replace("ttl: 60s", "ttl: soon").replace("publish: [clock.ask]", "publish: [clok.ask]")
+        policy.read_text()
+        .replace("ttl: 60s", "ttl: soon")
+        .replace("publish: [clock.ask]", "publish: [clok.ask]")
     )
     (tmp_path / "mybus/schemas/clock.ask.v1.json").write_text('{"type": "objekt"}')
     checked = sealbus("check", "--dir", "mybus", "--json", cwd=tmp_path)
-    problems = [row for row in map(json.loads, checked.out.splitlines()) if row["kind"] == "problem"]
+    problems = [
+        row for row in map(json.loads, checked.out.splitlines()) if row["kind"] == "problem"
+    ]
     assert checked.code == 3
     assert {row["file"] for row in problems} == {"policy.yaml", "schemas/clock.ask.v1.json"}
     assert all(row["line"] >= 1 for row in problems)
@@ -235,14 +281,19 @@ def test_check_names_all_problems_at_once_with_their_places(tmp_path: Path) -> N
         (("nothing",), 2, "No such command"),
     ],
 )
-def test_a_mistake_gets_a_sentence_and_a_code(tmp_path: Path, arguments: tuple[str, ...], code: int, said: str) -> None:
+def test_a_mistake_gets_a_sentence_and_a_code(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, said: str
+) -> None:
     done = sealbus(*arguments, cwd=tmp_path)
     assert done.code == code
     assert said in done.err + done.out
 
 
 def test_a_bus_that_is_not_up_is_named(tmp_path: Path) -> None:
-    assert sealbus("init", "mybus", "--server", f"nats://127.0.0.1:{free_port()}", cwd=tmp_path).code == 0
+    assert (
+        sealbus("init", "mybus", "--server", f"nats://127.0.0.1:{free_port()}", cwd=tmp_path).code
+        == 0
+    )
     done = sealbus("pub", "greetings.sent", '{"text": "x"}', "--as", "greeter", cwd=tmp_path)
     assert done.code == 1
     assert "nobody listens at" in done.err

@@ -19,24 +19,35 @@ from tests.ports import free_port
 
 
 class TestFind:
-    @pytest.mark.parametrize("command", [["check"], ["keys", "ls"], ["bot", "rm", "clock", "--dry-run"]], ids=" ".join)
+    @pytest.mark.parametrize(
+        "command", [["check"], ["keys", "ls"], ["bot", "rm", "clock", "--dry-run"]], ids=" ".join
+    )
     def test_the_one_bus_below_is_found(self, made: Path, command: list[str]) -> None:
         told = quickly(*command, cwd=made.parent)
         assert (told.code, "using the bus in mybus" in told.err) == (0, True)
 
-    @pytest.mark.parametrize("command", [["check"], ["up"], ["keys", "ls"], ["keys", "new", "greeter"]], ids=" ".join)
-    def test_of_two_below_one_has_to_be_chosen(self, made: Path, tmp_path: Path, command: list[str]) -> None:
+    @pytest.mark.parametrize(
+        "command", [["check"], ["up"], ["keys", "ls"], ["keys", "new", "greeter"]], ids=" ".join
+    )
+    def test_of_two_below_one_has_to_be_chosen(
+        self, made: Path, tmp_path: Path, command: list[str]
+    ) -> None:
         for name in ("one", "two"):
             shutil.copytree(made, tmp_path / name)
         told = quickly(*command, cwd=tmp_path)
         assert (told.code, "one, two" in told.err, "--dir" in told.err) == (1, True, True)
 
-    @pytest.mark.parametrize("command", [["relay"], ["up", "--port", "1"]], ids=lambda words: words[0])
+    @pytest.mark.parametrize(
+        "command", [["relay"], ["up", "--port", "1"]], ids=lambda words: words[0]
+    )
     def test_a_log_has_nothing_but_its_own_lines(self, clone: Path, command: list[str]) -> None:
         """Remarks on the folder, and its problems, go to the reader of the log."""
         told = quickly(*command, cwd=clone.parent)
         rows = [json.loads(line) for line in told.err.splitlines()]
-        assert [(row["event"], row["level"]) for row in rows] == [("folder.said", "info"), ("command.failed", "error")]
+        assert [(row["event"], row["level"]) for row in rows] == [
+            ("folder.said", "info"),
+            ("command.failed", "error"),
+        ]
         assert rows[0]["text"] == "using the bus in mybus"
         (clone / "bus.toml").unlink()
         (clone / "policy.yaml").write_text("bus: [")
@@ -48,7 +59,12 @@ class TestFind:
         (clone / "policy.yaml").write_text("bus: [")
         told = quickly("up", "--new-keys", cwd=clone)
         rows = [json.loads(line) for line in told.err.splitlines()]
-        assert [row["event"] for row in rows] == ["folder.said", "folder.said", "problem.found", "command.failed"]
+        assert [row["event"] for row in rows] == [
+            "folder.said",
+            "folder.said",
+            "problem.found",
+            "command.failed",
+        ]
         assert "made the bus's own keys" in rows[0]["text"]
         assert "wrote bus.toml" in rows[1]["text"]
         assert rows[2]["text"].startswith("policy.yaml:1")
@@ -58,12 +74,17 @@ class TestFind:
         greeter = Credentials.load(made / "credentials/greeter.toml").key
         for key, wrong in (
             (greeter, []),
-            (SigningKey.generate(KeyKind.BOT), ["unknown-key: this key is not among the given keys"]),
+            (
+                SigningKey.generate(KeyKind.BOT),
+                ["unknown-key: this key is not among the given keys"],
+            ),
         ):
             (tmp_path / "sealed").write_bytes(seal_envelopes(key, [(header, b"\x80")])[0])
             told = quickly("inspect", str(tmp_path / "sealed"), "--json", cwd=made.parent)
             assert "using the bus in mybus" in told.err
-            assert [line[:26] for line in json.loads(told.out)["trouble"]] == [line[:26] for line in wrong]
+            assert [line[:26] for line in json.loads(told.out)["trouble"]] == [
+                line[:26] for line in wrong
+            ]
             assert told.code == (3 if wrong else 0)
 
 
@@ -103,11 +124,15 @@ class TestBusToml:
         assert (checked.code, "bus.toml: is another bus's file" in checked.out) == (3, True)
 
     def test_comments_stay_when_the_port_changes(self, bus: Path) -> None:
-        mine = "# ours\n" + (bus / "bus.toml").read_text().replace("bus.example.com:15070", "127.0.0.1:1")
+        mine = "# ours\n" + (bus / "bus.toml").read_text().replace(
+            "bus.example.com:15070", "127.0.0.1:1"
+        )
         (bus / "bus.toml").write_text(mine)
         port = free_port()
         with up(bus, "--port", str(port)):
-            assert (bus / "bus.toml").read_text() == mine.replace("127.0.0.1:1", f"127.0.0.1:{port}")
+            assert (bus / "bus.toml").read_text() == mine.replace(
+                "127.0.0.1:1", f"127.0.0.1:{port}"
+            )
 
     def test_one_that_cannot_be_edited_stops_no_bus(self, bus: Path) -> None:
         text = (
@@ -145,8 +170,12 @@ class TestBusToml:
         (None, "::", 5000, "nats://127.0.0.1:5000"),
     ],
 )
-def test_where_the_bus_is_found(tmp_path: Path, before: str | None, host: str, port: int | None, after: str) -> None:
+def test_where_the_bus_is_found(
+    tmp_path: Path, before: str | None, host: str, port: int | None, after: str
+) -> None:
     key = SigningKey.generate(KeyKind.BUS).public
     if before is not None:
         write_bus_file(tmp_path, BusFile("shop", (before,), (key,)))
-    assert BusFolder(tmp_path).found_at("shop", key, host, port) == BusFile("shop", (after,), (key,))
+    assert BusFolder(tmp_path).found_at("shop", key, host, port) == BusFile(
+        "shop", (after,), (key,)
+    )

@@ -111,7 +111,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for place in ("keys", "schemas"):
         (bus / place / BAD).write_text("x")
     policy = bus / "policy.yaml"
-    policy.write_text(policy.read_text().replace("  clock:\n", f"  {json.dumps(BAD)}: {{}}\n  clock:\n", 1))
+    policy.write_text(
+        policy.read_text().replace("  clock:\n", f"  {json.dumps(BAD)}: {{}}\n  clock:\n", 1)
+    )
     header = Header("mybus", "greeter", "greetings.sent", bytes(16), 0, 1000)
     sealed = seal_envelopes(SigningKey.generate(KeyKind.BOT), [(header, pack_json({BAD: BAD}))])
     (root / "envelope").write_bytes(sealed[0])
@@ -137,22 +139,32 @@ def test_every_command_is_tried() -> None:
     assert {" ".join(words) for words, _ in all_commands(cli)} == OFFLINE.keys() | ONLINE.keys()
 
 
-@pytest.mark.parametrize("arguments", [one for calls in OFFLINE.values() for one in calls], ids=ascii)
-def test_the_content_of_a_folder_is_shown_escaped(places: dict[str, str], tmp_path: Path, arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [one for calls in OFFLINE.values() for one in calls], ids=ascii
+)
+def test_the_content_of_a_folder_is_shown_escaped(
+    places: dict[str, str], tmp_path: Path, arguments: list[str]
+) -> None:
     if BAD + "/new" in arguments:
         (tmp_path / BAD).mkdir()
     check(sealbus(*(places.get(word.strip("{}"), word) for word in arguments), cwd=tmp_path))
 
 
-@pytest.mark.parametrize("arguments", [one for calls in ONLINE.values() for one in calls], ids=ascii)
-def test_the_messages_of_bots_are_shown_escaped(bus: RunningBus, record: str, arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [one for calls in ONLINE.values() for one in calls], ids=ascii
+)
+def test_the_messages_of_bots_are_shown_escaped(
+    bus: RunningBus, record: str, arguments: list[str]
+) -> None:
     check(bus.run(*(record if word == "{record}" else word for word in arguments)))
 
 
 def test_a_terminal_gets_colours_and_nothing_else(places: dict[str, str]) -> None:
     ours, theirs = pty.openpty()
     command = [*SEALBUS, "check", "--dir", places["bus"]]
-    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=clean_environment(TERM="xterm")) as process:
+    with subprocess.Popen(
+        command, stdout=theirs, stderr=theirs, env=clean_environment(TERM="xterm")
+    ) as process:
         os.close(theirs)
         told = b""
         while data := _read(ours):
@@ -171,11 +183,15 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize("own", ["\x1b[31m", "\x1b[0m", "\x1b[1m", "\r\x1b[K", "a\tb\n", "é\U0001f600"])
+@pytest.mark.parametrize(
+    "own", ["\x1b[31m", "\x1b[0m", "\x1b[1m", "\r\x1b[K", "a\tb\n", "é\U0001f600"]
+)
 def test_the_own_text_of_a_command_is_left_alone(own: str) -> None:
     assert harmless(own) == own
 
 
-@pytest.mark.parametrize("char", [*"\0\x07\x08\r\x1b\x7f\x85\x9b\u2028\u2029\u202e\u2066\u200e", "\x1b[8m", "\x1b[2J"])
+@pytest.mark.parametrize(
+    "char", [*"\0\x07\x08\r\x1b\x7f\x85\x9b\u2028\u2029\u202e\u2066\u200e", "\x1b[8m", "\x1b[2J"]
+)
 def test_all_else_is_escaped(char: str) -> None:
     assert harmless(f"a{char}b").isprintable()

@@ -74,11 +74,16 @@ GIVEN = ("--bot-key", BOT.public.text, "--bus-key", BUS.public.text)
         (envelope, [NOBODY]),
         (lambda: stamp(envelope()), [ANYBODY]),
         (lambda: pack_delivery(envelope(), stamp(envelope())), [NOBODY, ANYBODY]),
-        (lambda: pack_together([envelope(nonce=bytes(15) + b"1"), envelope()]), [f"1: {NOBODY}", f"2: {NOBODY}"]),
+        (
+            lambda: pack_together([envelope(nonce=bytes(15) + b"1"), envelope()]),
+            [f"1: {NOBODY}", f"2: {NOBODY}"],
+        ),
     ],
     ids=["envelope", "stamp", "delivery", "together"],
 )
-def test_a_seal_that_holds_is_no_proof_by_itself(tmp_path: Path, make: Callable[[], bytes], without: list[str]) -> None:
+def test_a_seal_that_holds_is_no_proof_by_itself(
+    tmp_path: Path, make: Callable[[], bytes], without: list[str]
+) -> None:
     data = make()
     assert inspect(tmp_path, data) == (3, without)
     assert inspect(tmp_path, data, *GIVEN) == (0, [])
@@ -118,7 +123,9 @@ def test_in_a_folder_its_own_keys_count(tmp_path: Path) -> None:
     assert inspect(folder, envelope(greeter, **said)) == (3, ["key-revoked: the key is revoked"])
 
 
-@pytest.mark.parametrize("keys", [("--bot-key", BUS.public.text), ("--bus-key", BOT.public.text), ("--bot-key", "x")])
+@pytest.mark.parametrize(
+    "keys", [("--bot-key", BUS.public.text), ("--bus-key", BOT.public.text), ("--bot-key", "x")]
+)
 def test_a_key_of_another_kind_is_wrong_usage(tmp_path: Path, keys: tuple[str, str]) -> None:
     (tmp_path / "thing").write_bytes(envelope())
     assert quickly("inspect", "thing", *keys, cwd=tmp_path).code == 2
@@ -126,7 +133,10 @@ def test_a_key_of_another_kind_is_wrong_usage(tmp_path: Path, keys: tuple[str, s
 
 def test_a_changed_envelope_and_bytes_that_are_none(tmp_path: Path) -> None:
     changed = envelope().replace(b"orders.placed", b"orders.forged")
-    assert inspect(tmp_path, changed, *GIVEN) == (3, ["bad-seal: the signature does not hold over these bytes"])
+    assert inspect(tmp_path, changed, *GIVEN) == (
+        3,
+        ["bad-seal: the signature does not hold over these bytes"],
+    )
     code, (told,) = inspect(tmp_path, b"\x1b[2J")
     assert (code, told.startswith("encoding: ")) == (3, True)
 

@@ -70,7 +70,10 @@ def read(file: Path | str) -> list[Line]:
     return asyncio.run(main())
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="\n", codec="utf-8")), max_size=30), st.booleans())
+@given(
+    st.lists(st.text(st.characters(exclude_characters="\n", codec="utf-8")), max_size=30),
+    st.booleans(),
+)
 def test_every_line_has_its_number(texts: list[str], ends: bool) -> None:
     data = "\n".join(texts).encode() + (b"\n" if ends else b"")
     reading, writing = os.pipe()
@@ -113,7 +116,9 @@ def test_bytes_that_are_no_text_are_one_line_s_fault(tmp_path: Path) -> None:
 
 def test_a_line_that_is_too_long_is_passed_over(tmp_path: Path) -> None:
     file = tmp_path / "f"
-    file.write_bytes(b"[1]\n" + b"x" * (MAX_LINE_BYTES + 1) + b"\n[3]\n" + b"y" * (2 * MAX_LINE_BYTES))
+    file.write_bytes(
+        b"[1]\n" + b"x" * (MAX_LINE_BYTES + 1) + b"\n[3]\n" + b"y" * (2 * MAX_LINE_BYTES)
+    )
     lines = read(file)
     assert [line.number for line in lines] == [1, 2, 3, 4]
     assert [bool(line.fault) for line in lines] == [False, True, False, True]
@@ -127,7 +132,9 @@ def test_a_line_without_end_is_not_read_whole(tmp_path: Path) -> None:
     assert grown_kib * 1024 < MAX_SKIPPED_BYTES / 2
 
 
-@pytest.mark.parametrize(("file", "said"), [("nowhere", "No such file"), (".", "directory"), ("a\0b", "not a path")])
+@pytest.mark.parametrize(
+    ("file", "said"), [("nowhere", "No such file"), (".", "directory"), ("a\0b", "not a path")]
+)
 def test_a_file_that_cannot_be_read_is_named(file: str, said: str) -> None:
     with pytest.raises(InputFailed, match=said):
         read(file)

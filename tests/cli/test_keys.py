@@ -34,7 +34,10 @@ class TestWithoutSecrets:
     @pytest.mark.parametrize("command", [["relay"], ["ping"]], ids=" ".join)
     def test_says_where_keys_come_from(self, clone: Path, command: list[str]) -> None:
         told = quickly(*command, cwd=clone)
-        assert (told.code, "copy relay.toml from the machine where the bus runs" in told.err) == (1, True)
+        assert (told.code, "copy relay.toml from the machine where the bus runs" in told.err) == (
+            1,
+            True,
+        )
         (clone / "bus.toml").unlink()
         told = quickly(*command, cwd=clone)
         assert (told.code, "sealbus prepare" in told.err) == (1, True)
@@ -44,12 +47,20 @@ class TestWithoutSecrets:
         assert quickly("keys", "new", "greeter", cwd=clone).code == 0
         made = tomllib.loads((clone / "credentials/greeter.toml").read_text())
         told = facts(clone)
-        assert (made["bus"], made["bus_keys"], made["servers"]) == (told["name"], told["bus_keys"], told["servers"])
+        assert (made["bus"], made["bus_keys"], made["servers"]) == (
+            told["name"],
+            told["bus_keys"],
+            told["servers"],
+        )
 
     def test_without_bus_toml_the_key_has_to_be_given(self, clone: Path) -> None:
         (clone / "bus.toml").unlink()
         told = quickly("keys", "new", "greeter", cwd=clone)
-        assert (told.code, "bus.toml is missing" in told.err, "--bus-key" in told.err) == (1, True, True)
+        assert (told.code, "bus.toml is missing" in told.err, "--bus-key" in told.err) == (
+            1,
+            True,
+            True,
+        )
         key = SigningKey.generate(KeyKind.BUS).public.text
         assert quickly("keys", "new", "greeter", "--bus-key", key, cwd=clone).code == 0
 
@@ -64,14 +75,24 @@ class TestKeysNew:
     def test_for_a_bot_that_is_not_declared(self, bus: Path) -> None:
         before = everything(bus)
         told = quickly("keys", "new", "greter", cwd=bus)
-        assert (told.code, "declares no bot greter" in told.err, "did you mean greeter?" in told.err) == (1, True, True)
+        assert (
+            told.code,
+            "declares no bot greter" in told.err,
+            "did you mean greeter?" in told.err,
+        ) == (1, True, True)
         told = quickly("keys", "new", "warehouse", cwd=bus)
         assert (told.code, "sealbus bot add warehouse" in told.err) == (1, True)
         assert everything(bus) == before
 
     def test_with_a_server_that_is_no_address(self, bus: Path) -> None:
-        told = quickly("keys", "new", "greeter", "--server", "nats://a:hunter2@b", "--out", "x.toml", cwd=bus)
-        assert (told.code, "not a NATS address" in told.err, "hunter2" in told.err) == (2, True, False)
+        told = quickly(
+            "keys", "new", "greeter", "--server", "nats://a:hunter2@b", "--out", "x.toml", cwd=bus
+        )
+        assert (told.code, "not a NATS address" in told.err, "hunter2" in told.err) == (
+            2,
+            True,
+            False,
+        )
 
     def test_where_keys_cannot_be_written(self, bus: Path) -> None:
         with unwritable(bus / "keys"):

@@ -103,7 +103,9 @@ def test_the_last_lines_wait_for_a_thread_that_has_no_turn(
     reading, writing = pipe
     turn, wait = threading.Event(), logs.LogWriter._put
     monkeypatch.setattr(logs, "CLOSE_S", 0.0)
-    monkeypatch.setattr(logs.LogWriter, "_put", lambda self, line: turn.wait(PATIENCE_S) and wait(self, line))
+    monkeypatch.setattr(
+        logs.LogWriter, "_put", lambda self, line: turn.wait(PATIENCE_S) and wait(self, line)
+    )
     writer = LogWriter(writing.fileno(), count_line)
     writer.write("the last words\n")
     threading.Timer(0.2, turn.set).start()
@@ -164,7 +166,9 @@ class Bus:
         return subprocess.Popen(command, cwd=self.folder, stdin=subprocess.DEVNULL, stderr=stderr)
 
     def publish(self, payload: str = '{"text": "hello"}') -> int:
-        return sealbus("pub", "greetings.sent", payload, "--as", "greeter", "--dir", "mybus", cwd=self.folder).code
+        return sealbus(
+            "pub", "greetings.sent", payload, "--as", "greeter", "--dir", "mybus", cwd=self.folder
+        ).code
 
 
 @pytest.fixture
@@ -207,7 +211,9 @@ def closed_terminal() -> tuple[int, Callable[[], None]]:
 
 
 @pytest.mark.parametrize("log", [broken_pipe, closed_terminal])
-def test_a_bus_outlives_the_reader_of_its_log(bus: Bus, log: Callable[[], tuple[int, Callable[[], None]]]) -> None:
+def test_a_bus_outlives_the_reader_of_its_log(
+    bus: Bus, log: Callable[[], tuple[int, Callable[[], None]]]
+) -> None:
     stderr, breaks = log()
     running = bus.up(stderr)
     try:
@@ -227,7 +233,9 @@ def test_a_log_on_a_full_disk_is_lost_and_the_bus_runs(bus: Bus) -> None:
         running = bus.up(full.fileno())
     try:
         deadline = time.monotonic() + PATIENCE_S
-        while sealbus("ping", "--dir", "mybus", "--server", f"nats://127.0.0.1:{bus.port}", cwd=bus.folder).code:
+        while sealbus(
+            "ping", "--dir", "mybus", "--server", f"nats://127.0.0.1:{bus.port}", cwd=bus.folder
+        ).code:
             assert time.monotonic() < deadline
         assert bus.publish('{"txt": "no such field"}') == 3
         assert bus.publish() == 0

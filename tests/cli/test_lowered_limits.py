@@ -21,7 +21,9 @@ def test_a_bus_whose_limits_were_lowered_starts(tmp_path: Path) -> None:
     for size in ("3MiB", "1MiB", "2MiB"):
         sizes = "".join(f"\n  {limit}: {size}" for limit in LIMITS)
         policy.write_text(
-            text.replace("\nlimits:", f"\nlimits:{sizes}") if "\nlimits:" in text else f"{text}\nlimits:{sizes}\n"
+            text.replace("\nlimits:", f"\nlimits:{sizes}")
+            if "\nlimits:" in text
+            else f"{text}\nlimits:{sizes}\n"
         )
         log = tmp_path / "up.log"
         with log.open("wb") as output:
@@ -29,6 +31,11 @@ def test_a_bus_whose_limits_were_lowered_starts(tmp_path: Path) -> None:
                 [*SEALBUS, "up", "--port", str(port)], cwd=tmp_path, stdout=output, stderr=output
             )
         wait_for(log, "is up at")
-        assert sealbus("pub", "greetings.sent", '{"text": "hello"}', "--as", "greeter", cwd=tmp_path).code == 0
+        assert (
+            sealbus(
+                "pub", "greetings.sent", '{"text": "hello"}', "--as", "greeter", cwd=tmp_path
+            ).code
+            == 0
+        )
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_S) == 0

@@ -55,7 +55,9 @@ def parsed(words: tuple[str, ...], *arguments: str) -> click.Context:
     return command.make_context(words[-1], [*needed, *arguments], parent=context)
 
 
-@pytest.mark.parametrize(("words", "option", "name"), [one[1:] for one in OPTIONS], ids=[one[0] for one in OPTIONS])
+@pytest.mark.parametrize(
+    ("words", "option", "name"), [one[1:] for one in OPTIONS], ids=[one[0] for one in OPTIONS]
+)
 def test_every_option_can_be_given_by_environment(
     words: tuple[str, ...], option: click.Option, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,9 @@ from tests.waiting import PATIENCE_S
 FULL = Path("/dev/full")
 TALK = "import sys\nfrom sealbus_broker.cli import output\noutput.install()\n"
 
-pytestmark = pytest.mark.skipif(not FULL.exists(), reason="the platform has no device that is always full")
+pytestmark = pytest.mark.skipif(
+    not FULL.exists(), reason="the platform has no device that is always full"
+)
 
 
 def python(code: str, **streams: Any) -> subprocess.Popen[bytes]:
@@ -65,7 +67,9 @@ os.dup2(file, 2); print('written', file=sys.stderr)
 
 
 def test_talk_that_nobody_reads_holds_nothing_up() -> None:
-    code = "for _ in range(10_000): print('x' * 100, file=sys.stderr)\nprint('done'); output.finish()"
+    code = (
+        "for _ in range(10_000): print('x' * 100, file=sys.stderr)\nprint('done'); output.finish()"
+    )
     reading, writing = full_pipe()
     done = python(code, stdout=subprocess.PIPE, stderr=writing)
     assert (done.communicate(timeout=PATIENCE_S)[0], done.returncode) == (b"done\n", 0)
@@ -75,7 +79,12 @@ def test_talk_that_nobody_reads_holds_nothing_up() -> None:
 
 @pytest.mark.parametrize(
     ("stdout", "raised"),
-    [("full", "OutputFailed"), ("closed", "OutputFailed"), ("broken", "ReaderGone"), ("read only", "OutputFailed")],
+    [
+        ("full", "OutputFailed"),
+        ("closed", "OutputFailed"),
+        ("broken", "ReaderGone"),
+        ("read only", "OutputFailed"),
+    ],
 )
 def test_data_that_is_lost_is_an_error(stdout: str, raised: str) -> None:
     code = """
@@ -93,7 +102,10 @@ output.finish()
             stdout=to.get(stdout, subprocess.DEVNULL),
             stderr=subprocess.PIPE,
         )
-        assert (done.communicate(timeout=PATIENCE_S)[1].decode().strip(), done.returncode) == (raised, 0)
+        assert (done.communicate(timeout=PATIENCE_S)[1].decode().strip(), done.returncode) == (
+            raised,
+            0,
+        )
 
 
 def test_a_closed_stream_s_number_goes_to_no_socket() -> None:
@@ -104,7 +116,10 @@ output.finish()
 """
     closing = "import os\nfor number in (0, 1): os.close(number)\n"
     done = subprocess.run(
-        [sys.executable, "-c", closing + TALK + code], stderr=subprocess.PIPE, timeout=PATIENCE_S, check=True
+        [sys.executable, "-c", closing + TALK + code],
+        stderr=subprocess.PIPE,
+        timeout=PATIENCE_S,
+        check=True,
     )
     assert int(done.stderr) > 2
 
@@ -144,7 +159,11 @@ def test_characters_that_a_terminal_lacks_are_escaped() -> None:
     code = "print('caf\\u00e9 \\u65e5')"
     environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
     done = subprocess.run(
-        [sys.executable, "-c", TALK + code], env=environment, capture_output=True, timeout=PATIENCE_S, check=True
+        [sys.executable, "-c", TALK + code],
+        env=environment,
+        capture_output=True,
+        timeout=PATIENCE_S,
+        check=True,
     )
     assert done.stdout == b"caf\xe9 \\u65e5\n"
 

@@ -17,7 +17,9 @@ from sealbus_broker.escape import MAX_MARKS, printable, readable, readable_json
 ANY_TEXT = st.text(st.characters(codec=None))
 
 
-@pytest.mark.parametrize("text", ["日本語", "Zoë", "Đặng Thị", "Ελληνικά", "Жёлтый", "한국어", "हिन्दी", "€ 5", "☂"])
+@pytest.mark.parametrize(
+    "text", ["日本語", "Zoë", "Đặng Thị", "Ελληνικά", "Жёлтый", "한국어", "हिन्दी", "€ 5", "☂"]
+)
 def test_letters_are_shown(text: str) -> None:
     text = unicodedata.normalize("NFC", text)
     assert readable(text) == text

@@ -44,7 +44,12 @@ def rows(out: str) -> list[dict[str, Any]]:
     ],
 )
 def test_one_message_has_one_row(
-    hello: RunningBus, payload: str, options: tuple[str, ...], code: int, verdict: str, reason: str | None
+    hello: RunningBus,
+    payload: str,
+    options: tuple[str, ...],
+    code: int,
+    verdict: str,
+    reason: str | None,
 ) -> None:
     done = hello.run(*HELLO, payload, "--json", *options)
     (row,) = rows(done.out)
@@ -95,7 +100,11 @@ def test_the_same_key_twice_is_refused_everywhere(hello: RunningBus, tmp_path: P
 def test_without_a_bus_the_error_is_an_object_too(tmp_path: Path) -> None:
     with running_bus(tmp_path) as bus:
         pass
-    for arguments in ((*HELLO, "{}"), ("request", "clock.ask", "{}", "--as", "listener"), ("quarantine", "ls")):
+    for arguments in (
+        (*HELLO, "{}"),
+        ("request", "clock.ask", "{}", "--as", "listener"),
+        ("quarantine", "ls"),
+    ):
         done = bus.run(*arguments, "--timeout", "0.1", "--json")
         (row,) = rows(done.out)
         assert (done.code, row["error"]) == (1, "ConnectionFailed")
@@ -116,11 +125,15 @@ asyncio.run(bot.run())
 
 
 def test_an_answer_that_says_no_exits_3(hello: RunningBus) -> None:
-    answering = subprocess.Popen([sys.executable, "-c", ANSWERING], cwd=hello.folder, env=clean_environment())
+    answering = subprocess.Popen(
+        [sys.executable, "-c", ANSWERING], cwd=hello.folder, env=clean_environment()
+    )
     try:
         deadline = time.monotonic() + PATIENCE_S
         while True:
-            asked = hello.run("request", "clock.ask", '{"zone": "UTC"}', "--as", "listener", "--json")
+            asked = hello.run(
+                "request", "clock.ask", '{"zone": "UTC"}', "--as", "listener", "--json"
+            )
             (row,) = rows(asked.out)
             if asked.code == 3 or time.monotonic() > deadline:
                 break
@@ -128,7 +141,12 @@ def test_an_answer_that_says_no_exits_3(hello: RunningBus) -> None:
     finally:
         answering.terminate()
         answering.wait(PATIENCE_S)
-    assert (asked.code, row["error"], row["failed_with"], row["bot"]) == (3, "RequestFailed", "unknown-zone", "clock")
+    assert (asked.code, row["error"], row["failed_with"], row["bot"]) == (
+        3,
+        "RequestFailed",
+        "unknown-zone",
+        "clock",
+    )
     assert "no such zone" in asked.err
 
 
@@ -160,8 +178,14 @@ def test_a_message_without_verdict_is_found_by_its_nonce(tmp_path: Path) -> None
         found = bus.run(*HELLO, '{"text": "meanwhile"}', "--nonce", row["nonce"], "--json")
         assert (found.code, rows(found.out)[0]["nonce"]) == (0, row["nonce"])
         assert bus.run(*HELLO, '{"text": "after"}').code == 0
-        heard = bus.run("sub", "greetings.sent", "--as", "listener", "--from", "all", "-n", "3", "--json")
-        assert [one["payload"]["text"] for one in rows(heard.out)] == ["before", "meanwhile", "after"]
+        heard = bus.run(
+            "sub", "greetings.sent", "--as", "listener", "--from", "all", "-n", "3", "--json"
+        )
+        assert [one["payload"]["text"] for one in rows(heard.out)] == [
+            "before",
+            "meanwhile",
+            "after",
+        ]
 
 
 async def stored_ingress(bus: RunningBus) -> int:
@@ -171,7 +195,9 @@ async def stored_ingress(bus: RunningBus) -> int:
         pass
 
     secrets = BusSecrets.load(bus.folder / "mybus" / ".sealbus" / "relay.toml")
-    nc = await connect([f"nats://127.0.0.1:{bus.port}"], secrets.relay.seed_text, name="test", on_error=ignore)
+    nc = await connect(
+        [f"nats://127.0.0.1:{bus.port}"], secrets.relay.seed_text, name="test", on_error=ignore
+    )
     try:
         answer = await nc.request("$JS.API.STREAM.INFO.INGRESS", b"", PATIENCE_S)
         last: int = json.loads(answer.data)["state"]["last_seq"]
@@ -216,7 +242,10 @@ async def test_a_line_that_is_stopped_without_verdict_is_named(tmp_path: Path) -
 
 @pytest.mark.parametrize("how", [("--file", "-"), ("{}",)], ids=["file", "one"])
 def test_a_signal_ends_it_while_it_waits_for_the_bus(tmp_path: Path, how: tuple[str, ...]) -> None:
-    assert sealbus("init", "mybus", "--server", f"nats://127.0.0.1:{free_port()}", cwd=tmp_path).code == 0
+    assert (
+        sealbus("init", "mybus", "--server", f"nats://127.0.0.1:{free_port()}", cwd=tmp_path).code
+        == 0
+    )
     process = subprocess.Popen(
         [*SEALBUS, *HELLO, *how, "--timeout", "120"],
         cwd=tmp_path,
@@ -254,9 +283,17 @@ def test_a_terminal_s_status_line_takes_no_row(hello: RunningBus, tmp_path: Path
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_while_it_waits_for_a_line(hello: RunningBus, number: signal.Signals) -> None:
+def test_a_signal_ends_it_while_it_waits_for_a_line(
+    hello: RunningBus, number: signal.Signals
+) -> None:
     process = hello.start(
-        *HELLO, "--file", "-", "--json", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        *HELLO,
+        "--file",
+        "-",
+        "--json",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -279,7 +316,13 @@ def test_an_interrupted_run_is_continued_by_the_next(hello: RunningBus, tmp_path
     file = tmp_path / "f"
     file.write_text("".join(f'{{"text": "{number}"}}\n' for number in range(1, 6_001)))
     first = hello.start(
-        *HELLO, "--file", str(file), "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+        *HELLO,
+        "--file",
+        str(file),
+        "--json",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
     )
     assert first.stdout is not None
     before = [first.stdout.readline() for _ in range(10)]
@@ -287,7 +330,10 @@ def test_an_interrupted_run_is_continued_by_the_next(hello: RunningBus, tmp_path
     out, err = first.communicate(timeout=PATIENCE_S)
     assert first.returncode == 130
     done = rows(b"".join([*before, out]).decode())
-    assert {row["verdict"] for row in done} <= {"accepted", "quarantined"}  # beyond the subject's rate
+    assert {row["verdict"] for row in done} <= {
+        "accepted",
+        "quarantined",
+    }  # beyond the subject's rate
     (resume,) = [line for line in err.decode().splitlines() if "--from-line" in line]
     line = resume.rpartition(" ")[2]
     assert sorted(row["line"] for row in done) == list(range(1, int(line)))
@@ -299,7 +345,9 @@ def test_an_interrupted_run_is_continued_by_the_next(hello: RunningBus, tmp_path
 def test_a_reader_that_leaves_ends_it_in_order(hello: RunningBus, tmp_path: Path) -> None:
     file = tmp_path / "f"
     file.write_text('{"text": "x"}\n' * 50_000)
-    process = hello.start(*HELLO, "--file", str(file), "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = hello.start(
+        *HELLO, "--file", str(file), "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert process.stdout is not None
     assert json.loads(process.stdout.readline())["verdict"] == "accepted"
     process.stdout.close()
@@ -317,7 +365,9 @@ def test_a_full_disk_ends_it_with_an_account(hello: RunningBus, tmp_path: Path) 
     file = tmp_path / "f"
     file.write_text('{"text": "x"}\n' * 3000)
     with Path("/dev/full").open("wb") as full:
-        many = hello.start(*HELLO, "--file", str(file), "--json", stdout=full, stderr=subprocess.PIPE)
+        many = hello.start(
+            *HELLO, "--file", str(file), "--json", stdout=full, stderr=subprocess.PIPE
+        )
         _, told = many.communicate(timeout=PATIENCE_S)
         one = hello.start(*HELLO, '{"text": "x"}', stdout=full, stderr=subprocess.PIPE)
         _, told_of_one = one.communicate(timeout=PATIENCE_S)
@@ -333,7 +383,9 @@ def test_a_slow_reader_gets_every_row(hello: RunningBus, tmp_path: Path) -> None
     """The reader begins when the bus has answered. Then every row is there."""
     file = tmp_path / "f"
     file.write_text('{"text": "x"}\n' * 3000)
-    process = hello.start(*HELLO, "--file", str(file), "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = hello.start(
+        *HELLO, "--file", str(file), "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert process.stdout is not None
     assert select_readable(process.stdout.fileno())
     out, err = process.communicate(timeout=PATIENCE_S)
@@ -382,7 +434,9 @@ def test_a_large_file_costs_no_memory(hello: RunningBus, tmp_path: Path) -> None
 async def test_a_message_that_was_not_sent_before_the_end_has_a_row() -> None:
     """Messages wait for their turn, and the bot is closed, as after a loss of the output."""
     key, bus_key = SigningKey.generate(KeyKind.BOT), SigningKey.generate(KeyKind.BUS).public.raw
-    bot = Bot(Credentials("mybus", "greeter", key, ("nats://127.0.0.1:4222",), frozenset([bus_key])))
+    bot = Bot(
+        Credentials("mybus", "greeter", key, ("nats://127.0.0.1:4222",), frozenset([bus_key]))
+    )
     await bot.close()
     row = await Sending("greetings.sent", None, None, PATIENCE_S).publish(bot, {"text": "x"})
     assert (row["verdict"], row["nonce"]) == ("unresolved", None)

@@ -23,7 +23,9 @@ def programs() -> list[str]:
 
 def run(bus: RunningBus, program: str) -> str:
     """Run ``program`` as the bot ``greeter``, and give its output."""
-    environment = clean_environment(SEALBUS_CREDENTIALS=str(bus.folder / "mybus" / "credentials" / "greeter.toml"))
+    environment = clean_environment(
+        SEALBUS_CREDENTIALS=str(bus.folder / "mybus" / "credentials" / "greeter.toml")
+    )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         env=environment,
@@ -43,4 +45,7 @@ def test_a_script_opens_a_bot_for_one_message(hello: RunningBus) -> None:
 
 def test_a_program_with_threads_keeps_a_loop_for_its_bot(hello: RunningBus) -> None:
     _, threads = programs()
-    assert run(hello, threads + "\nprint(stamp.verdict.value, bot.state.value)\n") == "accepted closed\n"
+    assert (
+        run(hello, threads + "\nprint(stamp.verdict.value, bot.state.value)\n")
+        == "accepted closed\n"
+    )

@@ -21,10 +21,15 @@ class TestInit:
         told = facts(made)
         assert (told["name"], told["servers"]) == ("mybus", ["nats://bus.example.com:15070"])
         credentials = tomllib.loads((made / "credentials/greeter.toml").read_text())
-        assert (credentials["servers"], credentials["bus_keys"]) == (told["servers"], told["bus_keys"])
+        assert (credentials["servers"], credentials["bus_keys"]) == (
+            told["servers"],
+            told["bus_keys"],
+        )
         assert "bus.toml" not in (made / ".gitignore").read_text()
 
-    @pytest.mark.parametrize("server", ["127.0.0.1:4222", "http://x", "nats://user:hunter2@x", "nats://", "ws://x"])
+    @pytest.mark.parametrize(
+        "server", ["127.0.0.1:4222", "http://x", "nats://user:hunter2@x", "nats://", "ws://x"]
+    )
     def test_refuses_an_invalid_address(self, tmp_path: Path, server: str) -> None:
         told = quickly("init", "mybus", "--server", server, cwd=tmp_path)
         assert (told.code, "like nats://127.0.0.1:4222" in told.err) == (2, True)
@@ -37,7 +42,10 @@ class TestInit:
 
     def test_leaves_nothing_of_a_folder_that_it_cannot_write(self, tmp_path: Path) -> None:
         told = sealbus("init", "mybus", cwd=tmp_path, full_disk=True)
-        assert (told.code, "error: mybus cannot be written: File too large" in told.err) == (1, True)
+        assert (told.code, "error: mybus cannot be written: File too large" in told.err) == (
+            1,
+            True,
+        )
         assert not (tmp_path / "mybus").exists()
 
     def test_in_a_folder_that_cannot_be_written(self, tmp_path: Path) -> None:
@@ -49,15 +57,24 @@ class TestInit:
 class TestUp:
     def test_listens_where_bus_toml_says_and_everyone_finds_it(self, tmp_path: Path) -> None:
         port = free_port()
-        assert quickly("init", "mybus", "--server", f"nats://127.0.0.1:{port}", cwd=tmp_path).code == 0
+        assert (
+            quickly("init", "mybus", "--server", f"nats://127.0.0.1:{port}", cwd=tmp_path).code == 0
+        )
         folder = tmp_path / "mybus"
         with up(folder):
             assert quickly("ping", cwd=folder).code == 0
-            assert sealbus("pub", "greetings.sent", '{"text": "x"}', "--as", "greeter", cwd=folder).code == 0
+            assert (
+                sealbus(
+                    "pub", "greetings.sent", '{"text": "x"}', "--as", "greeter", cwd=folder
+                ).code
+                == 0
+            )
 
     def test_tells_which_credentials_name_another_port(self, bus: Path) -> None:
         port = free_port()
-        (bus / "bus.toml").write_text((bus / "bus.toml").read_text().replace("bus.example.com", "127.0.0.1"))
+        (bus / "bus.toml").write_text(
+            (bus / "bus.toml").read_text().replace("bus.example.com", "127.0.0.1")
+        )
         with up(bus, "--port", str(port)) as log:
             told = log.read_text()
             for name in ("clock", "greeter", "listener", "operator"):
@@ -70,14 +87,22 @@ class TestUp:
                 f"names another address than bus.toml: nats://bus.example.com:15070; using nats://127.0.0.1:{port}"
                 in (said.err)
             )
-        assert (bus / "bus.toml").read_text().startswith("# The identity and the addresses of this bus")
+        assert (
+            (bus / "bus.toml")
+            .read_text()
+            .startswith("# The identity and the addresses of this bus")
+        )
 
     @pytest.mark.parametrize(("host", "warned"), [("0.0.0.0", True), ("127.0.0.1", False)])  # noqa: S104  # that is the test
-    def test_warns_where_others_can_reach_it_without_tls(self, bus: Path, host: str, warned: bool) -> None:
+    def test_warns_where_others_can_reach_it_without_tls(
+        self, bus: Path, host: str, warned: bool
+    ) -> None:
         with up(bus, "--host", host, "--port", str(free_port())) as log:
             rows = [json.loads(line) for line in log.read_text().splitlines()]
         told = [row for row in rows if row["event"] == "nats-server.exposed"]
-        assert [(row["level"], row["host"]) for row in told] == ([("warning", host)] if warned else [])
+        assert [(row["level"], row["host"]) for row in told] == (
+            [("warning", host)] if warned else []
+        )
         assert all("run nats-server yourself with TLS" in row["hint"] for row in told)
 
     def test_makes_no_keys_in_a_clone(self, clone: Path) -> None:
@@ -103,11 +128,15 @@ class TestUp:
             assert (told.code, "holds the bus key N" in told.err) == (1, True), command
         checked = quickly("check", "--json", cwd=bus)
         assert checked.code == 3
-        (problem,) = [row for row in map(json.loads, checked.out.splitlines()) if row["kind"] == "problem"]
+        (problem,) = [
+            row for row in map(json.loads, checked.out.splitlines()) if row["kind"] == "problem"
+        ]
         assert problem["file"] == "bus.toml"
 
 
-@pytest.mark.parametrize("listen", ["0.0.0.0:٤٢٢٢", "0.0.0.0:4_222", "0.0.0.0: 4222", "0.0.0.0:0", "4222"])
+@pytest.mark.parametrize(
+    "listen", ["0.0.0.0:٤٢٢٢", "0.0.0.0:4_222", "0.0.0.0: 4222", "0.0.0.0:0", "4222"]
+)
 def test_prepare_wants_a_plain_port(bus: Path, listen: str) -> None:
     told = quickly("prepare", "--listen", listen, cwd=bus)
     assert (told.code, "is not an address" in told.err) == (2, True)
@@ -117,7 +146,11 @@ def test_prepare_says_where_the_bus_is_found(clone: Path) -> None:
     (clone / "bus.toml").unlink()
     told = quickly("prepare", "--listen", "0.0.0.0:15071", cwd=clone)
     assert told.code == 0
-    assert facts(clone) == {"name": "mybus", "servers": ["nats://127.0.0.1:15071"], "bus_keys": [told.out.strip()]}
+    assert facts(clone) == {
+        "name": "mybus",
+        "servers": ["nats://127.0.0.1:15071"],
+        "bus_keys": [told.out.strip()],
+    }
     assert quickly("prepare", "--server", "nats://a:1,nats://b:2", cwd=clone).code == 0
     assert facts(clone)["servers"] == ["nats://a:1", "nats://b:2"]
     assert quickly("prepare", cwd=clone).code == 0

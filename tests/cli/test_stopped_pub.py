@@ -60,7 +60,16 @@ async def hole(bus: RunningBus) -> AsyncIterator[Hole]:
 async def test_its_nonce_is_told(hello: RunningBus, number: signal.Signals) -> None:
     async with hole(hello) as way:
         process = hello.start(
-            *("pub", "greetings.sent", '{"text": "hello"}', "--as", "greeter", "--server", way.url, "--json"),
+            *(
+                "pub",
+                "greetings.sent",
+                '{"text": "hello"}',
+                "--as",
+                "greeter",
+                "--server",
+                way.url,
+                "--json",
+            ),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
@@ -72,5 +81,7 @@ async def test_its_nonce_is_told(hello: RunningBus, number: signal.Signals) -> N
     assert (process.returncode, row["verdict"]) == (128 + number, "unresolved")
     assert f"publish it again with --nonce {row['nonce']}" in err.decode()
     assert err.decode().endswith("stopped\n")
-    again = hello.run("pub", "greetings.sent", '{"text": "hello"}', "--as", "greeter", "--nonce", row["nonce"])
+    again = hello.run(
+        "pub", "greetings.sent", '{"text": "hello"}', "--as", "greeter", "--nonce", row["nonce"]
+    )
     assert (again.code, again.out) == (0, f"accepted {row['nonce']}\n")

@@ -43,7 +43,9 @@ class TestStrangers:
         self.other(bus, servers='["nats://BUS.example.com.:15070", "nats://x"]')
         assert self.check(bus) == []
 
-    def test_tls_is_not_taken_away_by_the_folder(self, bus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_tls_is_not_taken_away_by_the_folder(
+        self, bus: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         self.other(bus, servers='["tls://bus.example.com:15070"]')
         assert self.check(bus) == ["names another address: tls://bus.example.com:15070"]
         assert BusFolder(bus).speak_as("greeter").servers == ("tls://bus.example.com:15070",)
@@ -55,7 +57,11 @@ class TestStrangers:
         (what,) = self.check(bus)
         assert what.startswith(f"is for the bus key {key}, and bus.toml names N")
         told = quickly("pub", "greetings.sent", "{}", "--as", "greeter", cwd=bus)
-        assert (told.code, key in told.err, "sealbus keys new greeter" in told.err) == (1, True, True)
+        assert (told.code, key in told.err, "sealbus keys new greeter" in told.err) == (
+            1,
+            True,
+            True,
+        )
 
     def test_a_file_of_another_bus_in_the_folder_is_told(self, bus: Path) -> None:
         self.other(bus, bus='"shop"')
@@ -69,20 +75,27 @@ class TestStrangers:
         self.other(bus, servers='["nats://elsewhere:4222"]')
         path = bus / "credentials/greeter.toml"
         BusFolder(bus).speak_with(path, Credentials.load(path))
-        assert "names another address than bus.toml: nats://elsewhere:4222" in capsys.readouterr().err
+        assert (
+            "names another address than bus.toml: nats://elsewhere:4222" in capsys.readouterr().err
+        )
 
     def test_a_file_of_another_bot_is_not_spoken_with(self, bus: Path) -> None:
         """`--as greeter` never speaks as the operator, whatever file is in the folder."""
         shutil.copy(bus / "credentials/operator.toml", bus / "credentials/greeter.toml")
         for command in (["pub", "greetings.sent", "{}"], ["sub", "greetings.sent"]):
             told = quickly(*command, "--as", "greeter", cwd=bus)
-            assert (told.code, "greeter.toml holds the credentials of operator, not of greeter" in told.err) == (
+            assert (
+                told.code,
+                "greeter.toml holds the credentials of operator, not of greeter" in told.err,
+            ) == (
                 1,
                 True,
             )
         assert self.check(bus) == ["holds the credentials of another bot, operator"]
 
-    @pytest.mark.parametrize("name", ["../credentials/greeter", "Greeter", "greeter.", "greeter\u200b"])
+    @pytest.mark.parametrize(
+        "name", ["../credentials/greeter", "Greeter", "greeter.", "greeter\u200b"]
+    )
     def test_a_bot_under_another_spelling_is_nobody(self, bus: Path, name: str) -> None:
         told = quickly("pub", "greetings.sent", "{}", "--as", name, cwd=bus)
         assert (told.code, "is not valid" in told.err) == (2, True)

@@ -32,7 +32,9 @@ from tests.waiting import PATIENCE_S
 
 FULL = Path("/dev/full")
 
-pytestmark = pytest.mark.skipif(not FULL.exists(), reason="the platform has no device that is always full")
+pytestmark = pytest.mark.skipif(
+    not FULL.exists(), reason="the platform has no device that is always full"
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,11 @@ STATES = [
     State(stderr="broken"),
     State(stderr="stuck"),
 ]
-SERVING = [State("closed", "closed", "closed"), State("null", "full", "full"), State("null", "broken", "stuck")]
+SERVING = [
+    State("closed", "closed", "closed"),
+    State("null", "full", "full"),
+    State("null", "broken", "stuck"),
+]
 """The same for commands that run until a signal. Each takes seconds."""
 
 CLOSING = """
@@ -95,7 +101,9 @@ def streams(state: State) -> Iterator[tuple[list[str], dict[str, Any]]]:
 
 
 @contextmanager
-def started(state: State, command: Sequence[str], cwd: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def started(
+    state: State, command: Sequence[str], cwd: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process in ``state``. After the block it has ended, and its pipes are closed."""
     with streams(state) as (before, given):
         environment = clean_environment()
@@ -149,14 +157,28 @@ CASES = {
     "keys ls": Case(("keys", "ls", "--dir", "{folder}")),
     "inspect": Case(("inspect", "{folder}/policy.yaml", "--dir", "{folder}"), code=3),
     "ping": Case(("ping", "--dir", "{folder}"), online=True),
-    "pub": Case(("pub", "greetings.sent", HELLO, "--as", "greeter", "--dir", "{folder}"), online=True),
+    "pub": Case(
+        ("pub", "greetings.sent", HELLO, "--as", "greeter", "--dir", "{folder}"), online=True
+    ),
     "pub --file": Case(
-        ("pub", "greetings.sent", "--file", "{lines}", "--json", "--as", "greeter", "--dir", "{folder}"),
+        (
+            "pub",
+            "greetings.sent",
+            "--file",
+            "{lines}",
+            "--json",
+            "--as",
+            "greeter",
+            "--dir",
+            "{folder}",
+        ),
         online=True,
         code=3,
     ),
     "pub, refused": Case(
-        ("pub", "greetings.sent", "{}", "--json", "--as", "greeter", "--dir", "{folder}"), online=True, code=3
+        ("pub", "greetings.sent", "{}", "--json", "--as", "greeter", "--dir", "{folder}"),
+        online=True,
+        code=3,
     ),
     "sub": Case(
         (
@@ -175,10 +197,15 @@ CASES = {
         ),
         online=True,
     ),
-    "request": Case(("request", "clock.ask", '{"zone": "UTC"}', "--as", "listener", "--dir", "{folder}"), online=True),
+    "request": Case(
+        ("request", "clock.ask", '{"zone": "UTC"}', "--as", "listener", "--dir", "{folder}"),
+        online=True,
+    ),
     "quarantine ls": Case(("quarantine", "ls", "--dir", "{folder}"), online=True),
     "subscriptions ls": Case(("subscriptions", "ls", "--dir", "{folder}"), online=True),
-    "subscriptions rm": Case(("subscriptions", "rm", PLACE, "--dry-run", "--dir", "{folder}"), online=True),
+    "subscriptions rm": Case(
+        ("subscriptions", "rm", PLACE, "--dry-run", "--dir", "{folder}"), online=True
+    ),
     "quarantine show": Case(("quarantine", "show", "1", "--dir", "{folder}"), online=True),
 }
 SERVERS = {
@@ -205,12 +232,29 @@ async def answer(message):
     return {"time": "2026-01-01T00:00:00Z"}
 asyncio.run(bot.run())
 """
-    with started(State(stdout="null", stderr="null"), [sys.executable, "-c", code], hello.folder) as process:
+    with started(
+        State(stdout="null", stderr="null"), [sys.executable, "-c", code], hello.folder
+    ) as process:
         assert hello.run("pub", "greetings.sent", HELLO, "--as", "greeter").code == 0
         assert hello.run("pub", "greetings.sent", "{}", "--as", "greeter").code == 3
-        place = ("sub", "greetings.sent", "--as", "listener", "--durable", "streams", "--from", "all", "-n", "1")
+        place = (
+            "sub",
+            "greetings.sent",
+            "--as",
+            "listener",
+            "--durable",
+            "streams",
+            "--from",
+            "all",
+            "-n",
+            "1",
+        )
         assert hello.run(*place).code == 0
-        wait_until(lambda: hello.run("request", "clock.ask", '{"zone": "UTC"}', "--as", "listener").code == 0)
+        wait_until(
+            lambda: (
+                hello.run("request", "clock.ask", '{"zone": "UTC"}', "--as", "listener").code == 0
+            )
+        )
         yield
         process.terminate()
         assert process.wait(PATIENCE_S) == 0
@@ -224,7 +268,9 @@ def expected(state: State, code: int, out: bytes) -> int:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_command_with_broken_streams(name: str, hello: RunningBus, clock: None, tmp_path: Path) -> None:
+def test_a_command_with_broken_streams(
+    name: str, hello: RunningBus, clock: None, tmp_path: Path
+) -> None:
     case = CASES[name]
     lines = tmp_path / "lines"
     lines.write_text("\n".join(LINES))
@@ -234,47 +280,62 @@ def test_a_command_with_broken_streams(name: str, hello: RunningBus, clock: None
         if not case.online:
             folder = tmp_path / f"{number}"
             shutil.copytree(
-                hello.folder / "mybus", folder, ignore=shutil.ignore_patterns("jetstream", "*.log", "*.sock")
+                hello.folder / "mybus",
+                folder,
+                ignore=shutil.ignore_patterns("jetstream", "*.log", "*.sock"),
             )
         given = {"folder": folder, "lines": lines, "unique": f"streams-{number}"}
         return [
             *SEALBUS,
             *(
-                word.replace("{}", "{{}}").format(**given) if "{" in word and ":" not in word else word
+                word.replace("{}", "{{}}").format(**given)
+                if "{" in word and ":" not in word
+                else word
                 for word in case.arguments
             ),
         ]
 
-    normal = subprocess.run(command(0), env=clean_environment(), capture_output=True, timeout=PATIENCE_S, check=False)
+    normal = subprocess.run(
+        command(0), env=clean_environment(), capture_output=True, timeout=PATIENCE_S, check=False
+    )
     assert normal.returncode == case.code, normal.stderr.decode()
     with ExitStack() as stack:
         running = [
-            (state, stack.enter_context(started(state, command(number)))) for number, state in enumerate(STATES, 1)
+            (state, stack.enter_context(started(state, command(number))))
+            for number, state in enumerate(STATES, 1)
         ]
         for state, process in running:
             _, err = process.communicate(timeout=PATIENCE_S)
             told = (err or b"").decode()
             assert "Traceback" not in told, f"{state}: {told}"
             assert "Exception ignored" not in told, f"{state}: {told}"
-            assert process.returncode == expected(state, case.code, normal.stdout), f"{state}: {told}"
+            assert process.returncode == expected(state, case.code, normal.stdout), (
+                f"{state}: {told}"
+            )
 
 
 @pytest.mark.parametrize("state", SERVING, ids=str)
 @pytest.mark.parametrize("name", SERVERS)
-def test_a_server_with_broken_streams(name: str, state: State, hello: RunningBus, tmp_path: Path) -> None:
+def test_a_server_with_broken_streams(
+    name: str, state: State, hello: RunningBus, tmp_path: Path
+) -> None:
     """It serves, and it stops in order."""
     folder, port = hello.folder / "mybus", hello.port
     if name == "up":
         folder, port = tmp_path / "mybus", free_port()
         shutil.copytree(
-            hello.folder / "mybus", folder, ignore=shutil.ignore_patterns("jetstream", "*.log", "*.sock", "*.pid")
+            hello.folder / "mybus",
+            folder,
+            ignore=shutil.ignore_patterns("jetstream", "*.log", "*.sock", "*.pid"),
         )
     arguments = [word.format(folder=folder, port=port) for word in SERVERS[name]]
     with started(state, [*SEALBUS, *arguments]) as process:
         # Its own output cannot be seen here.
         wait_until(lambda: answers(port) and catches(process.pid, signal.SIGTERM))
         for payload, code in ((HELLO, 0), ("{}", 3)):  # a refusal is logged
-            sent = hello.run("pub", "greetings.sent", payload, "--as", "greeter", "--dir", f"{folder}")
+            sent = hello.run(
+                "pub", "greetings.sent", payload, "--as", "greeter", "--dir", f"{folder}"
+            )
             assert sent.code == code, sent.err
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
@@ -284,7 +345,11 @@ def test_a_server_with_broken_streams(name: str, state: State, hello: RunningBus
 
 def catches(process: int, number: signal.Signals) -> bool:
     """Whether a process has a handler for a signal."""
-    mask = next(line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("SigCgt:"))
+    mask = next(
+        line
+        for line in Path(f"/proc/{process}/status").read_text().splitlines()
+        if line.startswith("SigCgt:")
+    )
     return bool(int(mask.split()[1], 16) >> (number - 1) & 1)
 
 
@@ -294,7 +359,10 @@ def answers(port: int) -> bool:
 
 
 def test_stdin_that_is_closed_is_named(hello: RunningBus) -> None:
-    for arguments in (["pub", "greetings.sent", "--file", "-", "--as", "greeter"], ["inspect", "-"]):
+    for arguments in (
+        ["pub", "greetings.sent", "--file", "-", "--as", "greeter"],
+        ["inspect", "-"],
+    ):
         done = subprocess.run(
             [sys.executable, "-c", CLOSING, "0", *SEALBUS, *arguments],
             cwd=hello.folder,

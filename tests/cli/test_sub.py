@@ -31,7 +31,12 @@ def test_two_who_listen_both_hear_everything(hello: RunningBus) -> None:
     said = 0
     while any(one.poll() is None for one in both):
         said += 1
-        assert hello.run("pub", "greetings.sent", json.dumps({"text": f"{said}"}), "--as", "greeter").code == 0
+        assert (
+            hello.run(
+                "pub", "greetings.sent", json.dumps({"text": f"{said}"}), "--as", "greeter"
+            ).code
+            == 0
+        )
     for one in both:
         heard = [int(row["payload"]["text"]) for row in rows(one.communicate()[0].decode())]
         # It has heard every message since its beginning, although the other heard them too.

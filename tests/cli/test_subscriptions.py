@@ -14,10 +14,24 @@ from tests.cli.bus import RunningBus
 def place(hello: RunningBus) -> str:
     """The consumer of a durable subscription that has two messages to come."""
     hello.run(
-        "sub", "greetings.sent", "--as", "listener", "--durable", "kept", "--from", "all", "-n", "1", "--idle", "1"
+        "sub",
+        "greetings.sent",
+        "--as",
+        "listener",
+        "--durable",
+        "kept",
+        "--from",
+        "all",
+        "-n",
+        "1",
+        "--idle",
+        "1",
     )
     for text in "one", "two":
-        assert hello.run("pub", "greetings.sent", json.dumps({"text": text}), "--as", "greeter").code == 0
+        assert (
+            hello.run("pub", "greetings.sent", json.dumps({"text": text}), "--as", "greeter").code
+            == 0
+        )
     return consumer_name("listener", "greetings.sent", "kept")
 
 
@@ -32,11 +46,31 @@ def listed(bus: RunningBus, *options: str) -> dict[str, dict[str, object]]:
 def test_each_run_of_sub_goes_on_where_the_last_ended(hello: RunningBus) -> None:
     for number in range(5):
         hello.run("pub", "greetings.sent", json.dumps({"text": f"n{number}"}), "--as", "greeter")
-    listen = ("sub", "greetings.sent", "--as", "listener", "--durable", "n", "--from", "all", "--json")
+    listen = (
+        "sub",
+        "greetings.sent",
+        "--as",
+        "listener",
+        "--durable",
+        "n",
+        "--from",
+        "all",
+        "--json",
+    )
     shown = [hello.run(*listen, "-n", "2") for _ in range(2)]
     texts = [json.loads(line)["payload"]["text"] for ran in shown for line in ran.out.splitlines()]
     wanted = hello.run(
-        "sub", "greetings.sent", "--as", "listener", "--durable", "m", "--from", "all", "--json", "-n", "4"
+        "sub",
+        "greetings.sent",
+        "--as",
+        "listener",
+        "--durable",
+        "m",
+        "--from",
+        "all",
+        "--json",
+        "-n",
+        "4",
     )
     assert texts == [json.loads(line)["payload"]["text"] for line in wanted.out.splitlines()]
 
@@ -61,7 +95,9 @@ def test_ls_shows_those_of_one_bot(hello: RunningBus, place: str) -> None:
 
 
 def test_ls_shows_a_dash_where_nothing_was_delivered(hello: RunningBus) -> None:
-    hello.run("sub", "greetings.sent", "--as", "listener", "--durable", "untouched", "--idle", "0.1")
+    hello.run(
+        "sub", "greetings.sent", "--as", "listener", "--durable", "untouched", "--idle", "0.1"
+    )
     lines = hello.run("subscriptions", "ls").out.splitlines()
     (line,) = (line for line in lines if " untouched " in line)
     assert line.split()[-1] == "-"
@@ -77,7 +113,9 @@ def test_rm_asks_first_and_can_only_show(hello: RunningBus, place: str) -> None:
 
 
 def test_rm_removes_one(hello: RunningBus) -> None:
-    hello.run("sub", "greetings.sent", "--as", "listener", "--durable", "gone", "-n", "1", "--idle", "1")
+    hello.run(
+        "sub", "greetings.sent", "--as", "listener", "--durable", "gone", "-n", "1", "--idle", "1"
+    )
     name = consumer_name("listener", "greetings.sent", "gone")
     assert name in listed(hello)
     assert hello.run("subscriptions", "rm", name, "--yes").code == 0

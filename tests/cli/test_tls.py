@@ -46,7 +46,9 @@ def certificates(tmp_path: Path) -> Path:
 def running(command: list[str], log: Path, said: str, **environment: str) -> Iterator[None]:
     """A process with ``said`` in its log."""
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **environment})
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env={**os.environ, **environment}
+        )
     try:
         wait_for(log, said)
         yield
@@ -59,13 +61,24 @@ def test_the_recipe_of_the_readme_works(tmp_path: Path, certificates: Path) -> N
     url = f"tls://127.0.0.1:{(port := free_port())}"
     bus, trusted = tmp_path / "bus", str(certificates / "ca.pem")
     assert sealbus("init", "bus", "--server", url, cwd=tmp_path).code == 0
-    prepared = sealbus("prepare", "--listen", f"127.0.0.1:{port}", "--store", str(tmp_path / "store"), cwd=bus)
+    prepared = sealbus(
+        "prepare", "--listen", f"127.0.0.1:{port}", "--store", str(tmp_path / "store"), cwd=bus
+    )
     assert prepared.code == 0, prepared.err
     config = readme_config().replace("/etc/ssl/bus.pem", f"{certificates}/server.pem")
     (bus / "nats.conf").write_text(config.replace("/etc/ssl/bus.key", f"{certificates}/server.key"))
     with (
-        running([str(find_binary()), "-c", str(bus / "nats.conf")], tmp_path / "nats.log", "Server is ready"),
-        running([*SEALBUS, "relay", "--dir", str(bus)], tmp_path / "relay.log", "is up at", SSL_CERT_FILE=trusted),
+        running(
+            [str(find_binary()), "-c", str(bus / "nats.conf")],
+            tmp_path / "nats.log",
+            "Server is ready",
+        ),
+        running(
+            [*SEALBUS, "relay", "--dir", str(bus)],
+            tmp_path / "relay.log",
+            "is up at",
+            SSL_CERT_FILE=trusted,
+        ),
     ):
         publish = ("pub", "greetings.sent", '{"text": "hello"}', "--as", "greeter")
         trusting = sealbus(*publish, cwd=bus, variables={"SSL_CERT_FILE": trusted})

@@ -44,7 +44,9 @@ async def test_a_timeout_out_of_range_is_refused(bot: Bot, value: Any) -> None:
             await bot.close(value)
 
 
-@pytest.mark.parametrize("ttl", [*TIMES[:5], 0.0001, 86_401, "5", True, 10**400], ids=lambda value: f"{value!r:.20}")
+@pytest.mark.parametrize(
+    "ttl", [*TIMES[:5], 0.0001, 86_401, "5", True, 10**400], ids=lambda value: f"{value!r:.20}"
+)
 async def test_a_ttl_out_of_range_is_refused(bot: Bot, ttl: Any) -> None:
     with pytest.raises(InvalidInput, match="ttl"):
         await bot.publish("a.b", 1, ttl=ttl)
@@ -93,15 +95,23 @@ def test_a_bot_of_something_else_than_credentials_is_refused(credentials: Any) -
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        *(({"concurrency": value}, "concurrency") for value in (0, -1, 1.5, "2", None, True, MAX_CONCURRENCY + 1)),
-        *(({"durable": value}, "durable name") for value in ("Bad Name", "", "a.b", "a" * 65, None)),
+        *(
+            ({"concurrency": value}, "concurrency")
+            for value in (0, -1, 1.5, "2", None, True, MAX_CONCURRENCY + 1)
+        ),
+        *(
+            ({"durable": value}, "durable name")
+            for value in ("Bad Name", "", "a.b", "a" * 65, None)
+        ),
         ({"start": "yesterday"}, "start='yesterday'"),
         ({"start": None}, "start=None"),
         ({"live": True, "durable": "d"}, "durable has no meaning for a live subscription"),
         ({"live": True, "start": "all"}, "start has no meaning for a live subscription"),
     ],
 )
-def test_an_option_of_a_subscription_out_of_range_is_refused(bot: Bot, options: dict[str, Any], said: str) -> None:
+def test_an_option_of_a_subscription_out_of_range_is_refused(
+    bot: Bot, options: dict[str, Any], said: str
+) -> None:
     with pytest.raises(InvalidInput, match=said):
         bot.subscribe("a.b", **options)
 
@@ -219,7 +229,9 @@ def test_two_live_handlers_of_one_pattern_each_get_all(bot: Bot) -> None:
 def test_more_subscriptions_than_a_session_may_have_are_refused(bot: Bot) -> None:
     for number in range(MAX_LIVE_SUBSCRIPTIONS):
         bot.subscribe(f"a.n{number}", live=True)(handler)
-    with pytest.raises(InvalidInput, match=f"more than {MAX_LIVE_SUBSCRIPTIONS} live subscriptions"):
+    with pytest.raises(
+        InvalidInput, match=f"more than {MAX_LIVE_SUBSCRIPTIONS} live subscriptions"
+    ):
         bot.subscribe("b", live=True)(handler)
     for number in range(MAX_CONSUMERS):
         bot.subscribe(f"a.n{number}")(handler)

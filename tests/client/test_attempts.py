@@ -6,7 +6,13 @@ import pytest
 
 from sealbus.nats.acks import nak
 from sealbus.receiving import attempts as module
-from sealbus.receiving.attempts import FAILURES_IN_A_ROW, RETRY_MOST_S, UNTRIED_LEAST, Attempts, delay_s
+from sealbus.receiving.attempts import (
+    FAILURES_IN_A_ROW,
+    RETRY_MOST_S,
+    UNTRIED_LEAST,
+    Attempts,
+    delay_s,
+)
 
 
 def test_the_pause_doubles_up_to_a_minute() -> None:
@@ -46,7 +52,9 @@ async def test_a_message_beyond_the_many_is_parked_at_once(monkeypatch: pytest.M
     assert attempts.failed(100, 1) == 1
 
 
-async def test_where_nothing_succeeds_nothing_is_parked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_where_nothing_succeeds_nothing_is_parked_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The handler itself fails here. Parking would fill the quarantine with good messages."""
     monkeypatch.setattr(module, "MOST_WAITING", FAILURES_IN_A_ROW)
     attempts = Attempts(10)

@@ -13,7 +13,9 @@ WAIT = st.integers(0, 600_000)
 
 
 @given(MOMENT, WAIT, WAIT)
-def test_clocks_that_agree_show_no_difference_at_any_delay(sealed: int, before: int, after: int) -> None:
+def test_clocks_that_agree_show_no_difference_at_any_delay(
+    sealed: int, before: int, after: int
+) -> None:
     assert behind_ms(sealed + before, sealed, sealed + before + after) == 0
 
 

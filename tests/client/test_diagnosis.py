@@ -78,7 +78,10 @@ async def test_nobody_listens() -> None:
 
 
 async def test_nobody_listens_at_any_address_of_a_name() -> None:
-    assert "nobody listens at nats://localhost" in (await failure(f"nats://localhost:{free_port()}")).what
+    assert (
+        "nobody listens at nats://localhost"
+        in (await failure(f"nats://localhost:{free_port()}")).what
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,6 +144,12 @@ REFUSED = f"Multiple exceptions: {_REFUSED} ('::1', 4222, 0, 0), {_REFUSED} ('12
     ],
 )
 def test_each_cause_has_a_sentence_of_its_own(error: Exception, reached: bool, said: str) -> None:
-    failed = explain(error, SERVER, "order", reached=reached, waited_s=3 if isinstance(error, TimeoutError) else 0.01)
+    failed = explain(
+        error,
+        SERVER,
+        "order",
+        reached=reached,
+        waited_s=3 if isinstance(error, TimeoutError) else 0.01,
+    )
     assert failed.what == said
     assert failed.hint

@@ -123,7 +123,9 @@ async def test_a_subscription_that_fails_leaves_no_receiver_behind(scene: Scene)
 
 
 @contextlib.asynccontextmanager
-async def a_server(then: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[int]:
+async def a_server(
+    then: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[int]:
     """Greet like nats-server, answer the first PING, and go on with ``then``."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -141,7 +143,9 @@ async def a_server(then: Callable[[asyncio.StreamReader, asyncio.StreamWriter], 
 async def test_a_connection_reset_during_a_write_is_closed_and_says_so() -> None:
     async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.1)
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
         writer.transport.abort()
 
     closed, told, client = asyncio.Event(), asyncio.Event(), HardenedClient()
@@ -161,7 +165,9 @@ async def test_a_connection_reset_during_a_write_is_closed_and_says_so() -> None
             await told.wait()
 
 
-async def test_bytes_that_a_server_does_not_read_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bytes_that_a_server_does_not_read_do_not_pile_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(stream_store, "UNSENT_BYTES", 100_000)
     monkeypatch.setattr(stream_store, "QUIET_S", 0.0)
     for pause in ("ACK_TIMEOUT_S", "RETRY_FIRST_S", "RETRY_MOST_S"):

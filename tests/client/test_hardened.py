@@ -53,7 +53,9 @@ def hear(pieces: list[bytes]) -> list[Heard]:
     heard: list[Heard] = []
 
     class Recorder(HardenedClient):
-        async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        async def _process_msg(
+            self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
+        ) -> None:
             heard.append((sid, subject, reply, data, headers))
 
     async def feed() -> None:
@@ -194,7 +196,9 @@ async def test_an_aborted_connection_is_closed_at_once(
     [(HardenedClient, [b"SUB", b"PING"]), (Client, [b"PING", b"SUB"])],
     ids=["hardened", "control: plain nats-py"],
 )
-async def test_after_a_flush_all_earlier_messages_have_arrived(kind: type[Client], order: list[bytes]) -> None:
+async def test_after_a_flush_all_earlier_messages_have_arrived(
+    kind: type[Client], order: list[bytes]
+) -> None:
     listener, client = Listener(), kind()
     async with listening(listener.serve) as port:
         await client.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False)
@@ -217,7 +221,9 @@ async def test_after_a_close_nothing_goes_on_connecting(monkeypatch: pytest.Monk
             raise ConnectionRefusedError from None
 
     async with listening(listener.serve) as port:
-        await client.connect(f"nats://127.0.0.1:{port}", max_reconnect_attempts=-1, reconnect_time_wait=0)
+        await client.connect(
+            f"nats://127.0.0.1:{port}", max_reconnect_attempts=-1, reconnect_time_wait=0
+        )
         monkeypatch.setattr(TcpTransport, "connect", lose_cancellation)
         await client.force_reconnect()
         await asyncio.wait_for(attempting.wait(), PATIENCE_S)
@@ -236,7 +242,9 @@ def test_status_and_headers() -> None:
     assert read_headers(b"NATS/1.0\r\nA: 1\r\nA: 2\r\n\r\n") == {"A": "2"}
 
 
-@pytest.mark.parametrize("line", [b"MSG a\r\n", b"MSG a b 1\r\n", b"HMSG a 1 2\r\n", b"WHAT\r\n", b"x" * 70_000])
+@pytest.mark.parametrize(
+    "line", [b"MSG a\r\n", b"MSG a b 1\r\n", b"HMSG a 1 2\r\n", b"WHAT\r\n", b"x" * 70_000]
+)
 def test_a_line_of_no_nats_server_ends_the_connection(line: bytes) -> None:
     with pytest.raises(ProtocolError):
         hear([line])

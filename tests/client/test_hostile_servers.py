@@ -23,7 +23,13 @@ from sealbus_broker.relay.secrets import BusSecrets
 from tests.listening import listening
 from tests.waiting import until
 
-INFO: dict[str, Any] = {"server_id": "N", "version": "2.15.1", "max_payload": 1048576, "nonce": "abc", "headers": True}
+INFO: dict[str, Any] = {
+    "server_id": "N",
+    "version": "2.15.1",
+    "max_payload": 1048576,
+    "nonce": "abc",
+    "headers": True,
+}
 DEEP = 100_000
 
 
@@ -114,7 +120,9 @@ class Stranger:
         with suppress(ValueError), closing(writer):
             await self._talk(reader, writer, hostile=self.connections == 1)
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, hostile: bool) -> None:
+    async def _talk(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, hostile: bool
+    ) -> None:
         if hostile and self._state == "greeting":
             writer.write(self._says)
             return await writer.drain()
@@ -182,7 +190,10 @@ async def _meet(side: str, state: str, says: bytes) -> None:
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     stranger = Stranger(state, says)
-    async with listening(stranger.serve) as port, open_a_side(side, f"nats://127.0.0.1:{port}") as current:
+    async with (
+        listening(stranger.serve) as port,
+        open_a_side(side, f"nats://127.0.0.1:{port}") as current,
+    ):
 
         async def published() -> bool:
             client = await current()

@@ -10,7 +10,15 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from sealbus import Bot, BotState, ConnectionFailed, Credentials, InvalidInput, Message, NotConnected
+from sealbus import (
+    Bot,
+    BotState,
+    ConnectionFailed,
+    Credentials,
+    InvalidInput,
+    Message,
+    NotConnected,
+)
 from sealbus.protocol.keys import KeyKind, SigningKey
 from tests.ports import free_port
 from tests.waiting import until

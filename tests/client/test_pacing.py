@@ -88,7 +88,9 @@ async def sent(rate: Rate, count: int) -> Sent:
     return seen
 
 
-@pytest.mark.parametrize("rate", [Rate(500, 100), Rate(200, 20), Rate(2000, 4), Rate(20, 2)], ids=str)
+@pytest.mark.parametrize(
+    "rate", [Rate(500, 100), Rate(200, 20), Rate(2000, 4), Rate(20, 2)], ids=str
+)
 def test_items_submitted_at_once_are_sent_within_the_rate(rate: Rate) -> None:
     async def scene() -> None:
         seen = await sent(rate, int(rate.burst + rate.per_second / 2))

@@ -132,8 +132,14 @@ def sent(payload: object) -> Any:
         ({Word.YES: 1}, {"yes": 1}),
         (Line("a", Decimal(2)), {"sku": "a", "price": "2", "quantity": 1}),
         (Point(1, 2), {"x": 1, "_secret": 2, "twice": 0}),
-        (Item(sku="a", price=Decimal("1.0"), s=3), {"sku": "a", "price": "1.0", "when": None, "s": 3}),
-        ([Line("a", Decimal(2)), {"at": NOON}], [{"sku": "a", "price": "2", "quantity": 1}, {"at": sent(NOON)}]),
+        (
+            Item(sku="a", price=Decimal("1.0"), s=3),
+            {"sku": "a", "price": "1.0", "when": None, "s": 3},
+        ),
+        (
+            [Line("a", Decimal(2)), {"at": NOON}],
+            [{"sku": "a", "price": "2", "quantity": 1}, {"at": sent(NOON)}],
+        ),
     ],
     ids=repr,
 )
@@ -185,7 +191,8 @@ JSON = st.recursive(
     | st.floats(allow_nan=False, allow_infinity=False).map(lambda number: number + 0.0)
     | st.text(st.characters(codec="utf-8")),
     lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=4)
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=4)
     ),
     max_leaves=20,
 )
@@ -202,7 +209,11 @@ def test_a_plain_payload_is_sent_as_it_is(payload: Any) -> None:
         id=st.uuids(),
         placed_at=st.datetimes(timezones=st.just(UTC)),
         currency=st.sampled_from(Currency),
-        lines=st.lists(st.builds(Line, sku=st.text(st.characters(codec="utf-8")), price=st.decimals(-99999, 99999))),
+        lines=st.lists(
+            st.builds(
+                Line, sku=st.text(st.characters(codec="utf-8")), price=st.decimals(-99999, 99999)
+            )
+        ),
         note=st.none() | st.text(st.characters(codec="utf-8")),
         tags=st.dictionaries(st.text(st.characters(codec="utf-8")), st.floats(0.5, 100)),
         due=st.none() | st.dates(),
@@ -239,9 +250,18 @@ PLAIN_ORDER = sent(ORDER)
         ({"currency": "gbp"}, "/currency: expected a value of Currency"),
         ({"lines": {}}, "/lines: expected an array"),
         ({"lines": [{"sku": "a"}]}, "/lines/0/price: missing"),
-        ({"lines": [{"sku": "a", "price": 1.5}]}, "/lines/0/price: expected a decimal number as text"),
-        ({"lines": [{"sku": "a", "price": "Infinity"}]}, "/lines/0/price: expected a decimal number as text"),
-        ({"lines": [{"sku": "a", "price": "1", "quantity": True}]}, "/lines/0/quantity: expected an integer"),
+        (
+            {"lines": [{"sku": "a", "price": 1.5}]},
+            "/lines/0/price: expected a decimal number as text",
+        ),
+        (
+            {"lines": [{"sku": "a", "price": "Infinity"}]},
+            "/lines/0/price: expected a decimal number as text",
+        ),
+        (
+            {"lines": [{"sku": "a", "price": "1", "quantity": True}]},
+            "/lines/0/quantity: expected an integer",
+        ),
         ({"lines": [{"sku": "a", "price": "1", "b/c": 1}]}, "/lines/0/b~1c: unknown to Line"),
         ({"note": 1}, "/note: expected text"),
         ({"tags": {"a": "x"}}, "/tags/a: expected a number"),
@@ -276,7 +296,9 @@ def test_a_model_names_places_and_no_values() -> None:
 
 
 def test_a_refusal_by_the_class_is_told_without_the_value() -> None:
-    with pytest.raises(Malformed, match=r"\(root\): Even does not take it \(ValueError\)") as refused:
+    with pytest.raises(
+        Malformed, match=r"\(root\): Even does not take it \(ValueError\)"
+    ) as refused:
         read({"number": 3}, Even)
     assert isinstance(refused.value.__cause__, ValueError)
 

@@ -67,10 +67,14 @@ def nonce_of(publisher: Publisher) -> bytes:
 
 
 def publishing(publisher: Publisher, timeout_s: float = PATIENCE_S) -> asyncio.Task[Stamp]:
-    return asyncio.create_task(publisher.publish(HEADER, pack_json({}), live=False, resumed=False, timeout_s=timeout_s))
+    return asyncio.create_task(
+        publisher.publish(HEADER, pack_json({}), live=False, resumed=False, timeout_s=timeout_s)
+    )
 
 
-async def test_acceptance_of_the_first_attempt_counts_after_a_second(publisher: Publisher, wire: Wire) -> None:
+async def test_acceptance_of_the_first_attempt_counts_after_a_second(
+    publisher: Publisher, wire: Wire
+) -> None:
     task = publishing(publisher)
     first, second = await wire.sent.get(), await wire.sent.get()
     assert first != second
@@ -85,8 +89,12 @@ async def test_a_refusal_ends_the_matter(publisher: Publisher, wire: Wire) -> No
         await task
 
 
-@pytest.mark.parametrize("reason", [Reason.RATE, Reason.ISSUED_IN_FUTURE, Reason.SCHEMA, Reason.NOT_GRANTED])
-async def test_refusal_after_retry_does_not_end_publish(publisher: Publisher, wire: Wire, reason: Reason) -> None:
+@pytest.mark.parametrize(
+    "reason", [Reason.RATE, Reason.ISSUED_IN_FUTURE, Reason.SCHEMA, Reason.NOT_GRANTED]
+)
+async def test_refusal_after_retry_does_not_end_publish(
+    publisher: Publisher, wire: Wire, reason: Reason
+) -> None:
     """Between two attempts a clock may jump, or a relay with another policy may start."""
     task = publishing(publisher)
     first, second = await wire.sent.get(), await wire.sent.get()
@@ -97,7 +105,9 @@ async def test_refusal_after_retry_does_not_end_publish(publisher: Publisher, wi
     assert (await task).verdict is Verdict.ACCEPTED
 
 
-async def test_a_refusal_that_every_attempt_meets_ends_the_matter(publisher: Publisher, wire: Wire) -> None:
+async def test_a_refusal_that_every_attempt_meets_ends_the_matter(
+    publisher: Publisher, wire: Wire
+) -> None:
     task = publishing(publisher)
     await wire.sent.get()
     await receive(publisher, await wire.sent.get(), Reason.PAYLOAD)
@@ -106,9 +116,13 @@ async def test_a_refusal_that_every_attempt_meets_ends_the_matter(publisher: Pub
 
 
 @pytest.mark.parametrize("live", [True, False])
-async def test_a_live_message_ends_with_its_server(publisher: Publisher, wire: Wire, live: bool) -> None:
+async def test_a_live_message_ends_with_its_server(
+    publisher: Publisher, wire: Wire, live: bool
+) -> None:
     """A restarted server has forgotten the live messages that it accepted, and no stored one."""
-    task = asyncio.create_task(publisher.publish(HEADER, b"", live=live, resumed=False, timeout_s=30))
+    task = asyncio.create_task(
+        publisher.publish(HEADER, b"", live=live, resumed=False, timeout_s=30)
+    )
     first = await wire.sent.get()
     wire.server_id = "the second"
     publisher.resend()
@@ -121,8 +135,12 @@ async def test_a_live_message_ends_with_its_server(publisher: Publisher, wire: W
         task.cancel()
 
 
-async def test_a_refused_live_message_may_go_to_another_server(publisher: Publisher, wire: Wire) -> None:
-    task = asyncio.create_task(publisher.publish(HEADER, b"", live=True, resumed=False, timeout_s=30))
+async def test_a_refused_live_message_may_go_to_another_server(
+    publisher: Publisher, wire: Wire
+) -> None:
+    task = asyncio.create_task(
+        publisher.publish(HEADER, b"", live=True, resumed=False, timeout_s=30)
+    )
     first = await wire.sent.get()
     await receive(publisher, first, Reason.STALE, position=None)
     wire.server_id = "the second"
@@ -130,11 +148,15 @@ async def test_a_refused_live_message_may_go_to_another_server(publisher: Publis
     task.cancel()
 
 
-async def test_a_message_older_than_the_ledger_gets_another_nonce(publisher: Publisher, wire: Wire) -> None:
+async def test_a_message_older_than_the_ledger_gets_another_nonce(
+    publisher: Publisher, wire: Wire
+) -> None:
     """A ledger that began after the first attempt refuses each attempt with its nonce."""
     told: list[bytes] = []
     publish = partial(publisher.publish, HEADER, b"", live=False, timeout_s=PATIENCE_S)
-    task = asyncio.create_task(publish(resumed=False, on_named=lambda header: told.append(header.nonce)))
+    task = asyncio.create_task(
+        publish(resumed=False, on_named=lambda header: told.append(header.nonce))
+    )
     first = await wire.sent.get()
     await receive(publisher, first, Reason.STALE, OLDER_THAN_LEDGER)
     second = await wire.sent.get()
@@ -167,7 +189,9 @@ async def test_a_message_that_may_yet_be_accepted_keeps_its_nonce(
     assert len({Envelope.decode(envelope).header.nonce for envelope in (first, second, third)}) == 1
 
 
-async def test_a_refusal_is_final_once_every_attempt_was_refused(publisher: Publisher, wire: Wire) -> None:
+async def test_a_refusal_is_final_once_every_attempt_was_refused(
+    publisher: Publisher, wire: Wire
+) -> None:
     task = publishing(publisher)
     await receive(publisher, await wire.sent.get(), Reason.EXPIRED)
     await receive(publisher, await wire.sent.get(), Reason.RATE)
@@ -201,7 +225,9 @@ async def test_refused_for_time_is_unresolved_with_one_attempt_open(
     assert isinstance(unresolved.value.__cause__, Refused)
 
 
-async def test_without_a_verdict_the_outcome_is_unresolved(publisher: Publisher, wire: Wire) -> None:
+async def test_without_a_verdict_the_outcome_is_unresolved(
+    publisher: Publisher, wire: Wire
+) -> None:
     task = publishing(publisher, 0.2)
     born_ms = birth_ms(Envelope.decode(await wire.sent.get()).header.nonce)
     assert abs(born_ms - time.time_ns() // 1_000_000) < PATIENCE_S * 1000
@@ -211,8 +237,12 @@ async def test_without_a_verdict_the_outcome_is_unresolved(publisher: Publisher,
     assert not publisher._all
 
 
-@pytest.mark.parametrize("case", ["another envelope", "another key", "the other ingress", "garbage"])
-async def test_bytes_that_are_no_receipt_for_this_are_ignored(publisher: Publisher, wire: Wire, case: str) -> None:
+@pytest.mark.parametrize(
+    "case", ["another envelope", "another key", "the other ingress", "garbage"]
+)
+async def test_bytes_that_are_no_receipt_for_this_are_ignored(
+    publisher: Publisher, wire: Wire, case: str
+) -> None:
     task = publishing(publisher)
     envelope = await wire.sent.get()
     if case == "another envelope":
@@ -314,7 +344,9 @@ async def test_an_answer_about_something_else_is_not_looked_at(
     assert (await task).envelope == digest
 
 
-async def test_a_message_given_up_before_it_was_sent_is_not_kept(publisher: Publisher, wire: Wire) -> None:
+async def test_a_message_given_up_before_it_was_sent_is_not_kept(
+    publisher: Publisher, wire: Wire
+) -> None:
     wire.up.clear()
     with pytest.raises(Unresolved):
         await publishing(publisher, 0.05)
@@ -333,7 +365,9 @@ async def test_a_message_without_verdict_is_sent_again_on_reconnect(
     assert (await task).envelope == hashlib.sha256(again).digest() != hashlib.sha256(lost).digest()
 
 
-async def test_a_new_connection_sends_no_message_that_waits_its_turn(publisher: Publisher, wire: Wire) -> None:
+async def test_a_new_connection_sends_no_message_that_waits_its_turn(
+    publisher: Publisher, wire: Wire
+) -> None:
     slow = Declared(
         "orders.placed",
         live=False,
@@ -345,7 +379,9 @@ async def test_a_new_connection_sends_no_message_that_waits_its_turn(publisher: 
     )
     tasks = [
         asyncio.create_task(
-            publisher.publish(HEADER, pack_json({}), live=False, resumed=False, timeout_s=0.01, declared=slow)
+            publisher.publish(
+                HEADER, pack_json({}), live=False, resumed=False, timeout_s=0.01, declared=slow
+            )
         )
         for _ in range(2)
     ]
@@ -360,9 +396,13 @@ async def test_a_new_connection_sends_no_message_that_waits_its_turn(publisher: 
         await tasks[1]
 
 
-def resuming(publisher: Publisher, nonce: bytes, *, live: bool = False, timeout_s: float = 30) -> asyncio.Task[Stamp]:
+def resuming(
+    publisher: Publisher, nonce: bytes, *, live: bool = False, timeout_s: float = 30
+) -> asyncio.Task[Stamp]:
     header = replace(HEADER, nonce=nonce)
-    return asyncio.create_task(publisher.publish(header, pack_json({}), live=live, resumed=True, timeout_s=timeout_s))
+    return asyncio.create_task(
+        publisher.publish(header, pack_json({}), live=live, resumed=True, timeout_s=timeout_s)
+    )
 
 
 def now_ms() -> int:
@@ -373,8 +413,12 @@ def now_ms() -> int:
 async def test_no_message_is_sent_for_longer_than_its_nonce_lives(
     publisher: Publisher, wire: Wire, live: bool, life_s: int
 ) -> None:
-    with pytest.raises(InvalidInput, match=rf"timeout={life_s + 1} is out of range.* for at most {life_s} s"):
-        await publisher.publish(HEADER, pack_json({}), live=live, resumed=False, timeout_s=life_s + 1)
+    with pytest.raises(
+        InvalidInput, match=rf"timeout={life_s + 1} is out of range.* for at most {life_s} s"
+    ):
+        await publisher.publish(
+            HEADER, pack_json({}), live=live, resumed=False, timeout_s=life_s + 1
+        )
     assert wire.sent.empty()
     assert not publisher._all
 
@@ -388,13 +432,17 @@ async def test_a_message_whose_nonce_is_too_old_is_not_resumed(
     assert wire.sent.empty()
 
 
-async def test_a_nonce_that_does_not_say_when_it_was_born_is_not_used(publisher: Publisher, wire: Wire) -> None:
+async def test_a_nonce_that_does_not_say_when_it_was_born_is_not_used(
+    publisher: Publisher, wire: Wire
+) -> None:
     with pytest.raises(InvalidInput, match="born in the future"):
         await resuming(publisher, b"\xf3" * 16)
     assert wire.sent.empty()
 
 
-async def test_a_resumed_message_ends_with_its_nonces_life(publisher: Publisher, wire: Wire) -> None:
+async def test_a_resumed_message_ends_with_its_nonces_life(
+    publisher: Publisher, wire: Wire
+) -> None:
     """The caller would wait longer."""
     task = resuming(publisher, new_nonce(now_ms() - 119_500))
     await wire.sent.get()

@@ -33,7 +33,11 @@ async def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         pass
 
     made = await connect([scene.url], scene.secrets.relay.seed_text, name="test", on_error=ignore)
-    await api(made, f"STREAM.CREATE.{STREAM}", {"name": STREAM, "subjects": ["accepted.>"], "storage": "memory"})
+    await api(
+        made,
+        f"STREAM.CREATE.{STREAM}",
+        {"name": STREAM, "subjects": ["accepted.>"], "storage": "memory"},
+    )
     yield made
     await made.close()
     await scene.close()
@@ -59,7 +63,12 @@ class Puller:
         self.replies: list[bytes] = []
         self.ends: list[End] = []
         self.pull = Pull(
-            client, CONSUMER, inbox, supervisor=Supervisor("test"), take=self._take, ended=self.ends.append
+            client,
+            CONSUMER,
+            inbox,
+            supervisor=Supervisor("test"),
+            take=self._take,
+            ended=self.ends.append,
         )
 
     def _take(self, _: bytes, reply: bytes, __: bytes) -> None:
@@ -162,9 +171,13 @@ async def test_a_status_of_an_earlier_request_ends_nothing(client: HardenedClien
     puller = Puller(client)
     await puller.pull.open()
     puller.pull.ask(7)
-    puller.pull._receive(b"inbox.order.secret.0.pull", b"", b"NATS/1.0 408 Request Timeout\r\n\r\n", b"")
+    puller.pull._receive(
+        b"inbox.order.secret.0.pull", b"", b"NATS/1.0 408 Request Timeout\r\n\r\n", b""
+    )
     assert puller.pull.outstanding == 7
-    puller.pull._receive(b"inbox.order.secret.1.pull", b"", b"NATS/1.0 408 Request Timeout\r\n\r\n", b"")
+    puller.pull._receive(
+        b"inbox.order.secret.1.pull", b"", b"NATS/1.0 408 Request Timeout\r\n\r\n", b""
+    )
     assert puller.pull.outstanding == 0
 
 
@@ -184,7 +197,9 @@ async def test_after_its_end_a_request_brings_nothing_more(client: HardenedClien
         assert (state["delivered"]["consumer_seq"], state["num_waiting"]) == (taken, 0)
 
 
-async def test_a_request_on_a_lost_connection_is_over(client: HardenedClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_on_a_lost_connection_is_over(
+    client: HardenedClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pulling, "PULL_S", 1000.0)
     await make_consumer(client)
     puller = Puller(client)

@@ -25,13 +25,20 @@ FOR_EVER_S = PATIENCE_S
 
 def publish(publisher: Publisher, timeout_s: float = FOR_EVER_S) -> asyncio.Task[Stamp]:
     header = Header("shop", "order", "orders.placed", bytes(16), 0, 30_000)
-    sending = publisher.publish(header, pack_json({}), live=False, resumed=False, timeout_s=timeout_s)
+    sending = publisher.publish(
+        header, pack_json({}), live=False, resumed=False, timeout_s=timeout_s
+    )
     return asyncio.create_task(sending)
 
 
-def receipt(envelope: bytes, key: SigningKey, subject: str = "orders.placed", about: bytes | None = None) -> bytes:
+def receipt(
+    envelope: bytes, key: SigningKey, subject: str = "orders.placed", about: bytes | None = None
+) -> bytes:
     """The acceptance of ``envelope``. ``about`` has other bytes, whose digest it names."""
-    digest, nonce = hashlib.sha256(about or envelope).digest(), Envelope.decode(envelope).header.nonce
+    digest, nonce = (
+        hashlib.sha256(about or envelope).digest(),
+        Envelope.decode(envelope).header.nonce,
+    )
     now_ms = time.time_ns() // 1_000_000
     said = (Verdict.ACCEPTED, None, None, bytes(32), 1, now_ms, "relay", None, now_ms)
     return seal_stamps(key, [Stamp("shop", digest, "order", subject, nonce, *said)])[0]
@@ -56,7 +63,9 @@ async def test_real_receipt_after_a_forged_one_counts(publisher: Publisher, wire
     assert (await task).verdict is Verdict.ACCEPTED
 
 
-async def test_forged_receipt_ends_nothing_once_a_real_one_came(publisher: Publisher, wire: Wire) -> None:
+async def test_forged_receipt_ends_nothing_once_a_real_one_came(
+    publisher: Publisher, wire: Wire
+) -> None:
     sure = publish(publisher)
     publisher.receive(receipt(await wire.sent.get(), BUS))
     await sure
@@ -66,7 +75,9 @@ async def test_forged_receipt_ends_nothing_once_a_real_one_came(publisher: Publi
         await attacked
 
 
-async def test_doubt_ends_when_another_message_gets_a_real_receipt(publisher: Publisher, wire: Wire) -> None:
+async def test_doubt_ends_when_another_message_gets_a_real_receipt(
+    publisher: Publisher, wire: Wire
+) -> None:
     doubted = publish(publisher, timeout_s=2 * GRACE_S)
     publisher.receive(receipt(await wire.sent.get(), OTHER))
     sure = publish(publisher)
@@ -77,7 +88,9 @@ async def test_doubt_ends_when_another_message_gets_a_real_receipt(publisher: Pu
 
 
 @pytest.mark.parametrize("wrong", ["subject", "envelope", "seal", "garbage"])
-async def test_a_receipt_that_does_not_fit_is_ignored(publisher: Publisher, wire: Wire, wrong: str) -> None:
+async def test_a_receipt_that_does_not_fit_is_ignored(
+    publisher: Publisher, wire: Wire, wrong: str
+) -> None:
     task = publish(publisher, timeout_s=2 * GRACE_S)
     envelope = await wire.sent.get()
     good = receipt(envelope, OTHER)

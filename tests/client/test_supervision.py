@@ -52,7 +52,9 @@ class Diary:
 @pytest.fixture
 async def diary() -> Any:
     made = Diary()
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: made.complaints.append(context))
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: made.complaints.append(context)
+    )
     yield made
     await made.supervisor.close()
     gc.collect()  # a forgotten exception is reported when its task goes
@@ -77,7 +79,9 @@ async def lasting() -> None:
 
 
 @every_error
-async def test_work_that_is_kept_begins_again(diary: Diary, error: Callable[[], BaseException]) -> None:
+async def test_work_that_is_kept_begins_again(
+    diary: Diary, error: Callable[[], BaseException]
+) -> None:
     outcomes: Iterator[BaseException | None] = iter([error(), None, error()])
     began = 0
 
@@ -100,7 +104,9 @@ async def test_work_that_is_kept_begins_again(diary: Diary, error: Callable[[], 
 
 
 @every_error
-async def test_work_that_keeps_ending_ends_the_whole(diary: Diary, error: Callable[[], BaseException]) -> None:
+async def test_work_that_keeps_ending_ends_the_whole(
+    diary: Diary, error: Callable[[], BaseException]
+) -> None:
     task = diary.supervisor.keep("reading", lambda: raising(error()))
     await asyncio.wait([task])
     (failure,) = diary.failures
@@ -115,7 +121,9 @@ async def test_work_that_keeps_ending_ends_the_whole(diary: Diary, error: Callab
 
 
 @every_error
-async def test_work_that_must_last_ends_the_whole(diary: Diary, error: Callable[[], BaseException]) -> None:
+async def test_work_that_must_last_ends_the_whole(
+    diary: Diary, error: Callable[[], BaseException]
+) -> None:
     task = diary.supervisor.must("the session", raising(error()))
     await asyncio.wait([task])
     (failure,) = diary.failures
@@ -144,7 +152,9 @@ async def test_an_end_that_is_due_is_none_to_speak_of(diary: Diary, kept: bool) 
         await stopping.wait()
 
     start = diary.supervisor
-    task = start.keep("a", work, until=stopping) if kept else start.must("a", work(), until=stopping)
+    task = (
+        start.keep("a", work, until=stopping) if kept else start.must("a", work(), until=stopping)
+    )
     await asyncio.sleep(0)
     stopping.set()
     await asyncio.wait([task])
@@ -166,7 +176,9 @@ async def test_an_error_while_stopping_is_logged_and_over(diary: Diary) -> None:
     assert diary.failures == []
 
 
-async def test_a_stop_ends_the_pause_before_a_new_beginning(diary: Diary, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stop_ends_the_pause_before_a_new_beginning(
+    diary: Diary, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "PAUSE_FIRST_S", 3600.0)
     stopping = asyncio.Event()
     task = diary.supervisor.keep("a", lambda: raising(ValueError()), until=stopping)
@@ -186,7 +198,9 @@ async def test_being_cancelled_is_no_unexpected_end(diary: Diary) -> None:
 
 
 @every_error
-async def test_a_piece_that_fails_is_logged_and_no_more(diary: Diary, error: Callable[[], BaseException]) -> None:
+async def test_a_piece_that_fails_is_logged_and_no_more(
+    diary: Diary, error: Callable[[], BaseException]
+) -> None:
     told: list[bool] = []
     task = diary.supervisor.piece("a hook", raising(error()), lambda: told.append(True))
     await asyncio.wait([task])
@@ -203,7 +217,9 @@ async def test_a_piece_gives_its_result(diary: Diary) -> None:
 
 @every_error
 @pytest.mark.parametrize("how", ["later", "soon"])
-async def test_a_call_that_raises_ends_the_whole(diary: Diary, error: Callable[[], BaseException], how: str) -> None:
+async def test_a_call_that_raises_ends_the_whole(
+    diary: Diary, error: Callable[[], BaseException], how: str
+) -> None:
     def call(number: int) -> None:
         assert number == 7
         raise error()
@@ -220,7 +236,9 @@ async def test_only_the_first_failure_is_told(diary: Diary) -> None:
     first = diary.supervisor.must("first", raising(ValueError()))
     await asyncio.wait([first])
     await asyncio.wait([diary.supervisor.must("second", raising(OSError()))])
-    assert [failure.part for failure in diary.failures if isinstance(failure, BackgroundFailed)] == ["first"]
+    assert [
+        failure.part for failure in diary.failures if isinstance(failure, BackgroundFailed)
+    ] == ["first"]
     assert [ended.what for ended in diary.ended] == ["first", "second"]
 
 

@@ -82,8 +82,12 @@ def tls(authority: Authority, host: str, more: str = "") -> str:
     return f'tls {{ cert_file: "{certificate}", key_file: "{key}" {more} }}'
 
 
-@pytest.mark.parametrize("more", ["", ', handshake_first: "50ms"'], ids=["classic", "handshake first, then not"])
-async def test_a_server_with_tls_is_spoken_to_over_tls(serve: Serve, authority: Authority, more: str) -> None:
+@pytest.mark.parametrize(
+    "more", ["", ', handshake_first: "50ms"'], ids=["classic", "handshake first, then not"]
+)
+async def test_a_server_with_tls_is_spoken_to_over_tls(
+    serve: Serve, authority: Authority, more: str
+) -> None:
     port = await serve(tls(authority, "127.0.0.1", more))
     async with a_session(f"tls://127.0.0.1:{port}") as client:
         assert client._is_encrypted()
@@ -113,7 +117,9 @@ async def test_a_server_that_ends_tls_is_no_reason_for_a_warning(
 
 async def test_a_server_without_tls_is_refused(serve: Serve, authority: Authority) -> None:
     port = await serve(PLAIN)
-    with pytest.raises(ConnectionFailed, match="does not offer TLS, so nothing was sent") as refused:
+    with pytest.raises(
+        ConnectionFailed, match="does not offer TLS, so nothing was sent"
+    ) as refused:
         await a_bot(f"tls://127.0.0.1:{port}").connect(timeout=1)
     assert "`tls` block" in str(refused.value.hint)
     async with a_session(f"nats://127.0.0.1:{port}"):  # control: the server works
@@ -146,7 +152,13 @@ async def a_wire(first_line: dict[str, Any]) -> AsyncIterator[tuple[int, bytearr
         yield port, heard
 
 
-INFO: dict[str, Any] = {"server_id": "N", "version": "2.15.1", "max_payload": 1048576, "nonce": "abc", "headers": True}
+INFO: dict[str, Any] = {
+    "server_id": "N",
+    "version": "2.15.1",
+    "max_payload": 1048576,
+    "nonce": "abc",
+    "headers": True,
+}
 
 
 async def test_not_a_byte_is_sent_where_the_wire_leaves_tls_out(authority: Authority) -> None:
@@ -165,14 +177,19 @@ async def test_a_relay_sends_not_a_byte_there_either(authority: Authority) -> No
 
     async with a_wire(INFO) as (port, heard):
         seed = BusSecrets.generate().relay.seed_text
-        connecting = asyncio.create_task(connect([f"tls://127.0.0.1:{port}"], seed, name="test", on_error=tell))
+        connecting = asyncio.create_task(
+            connect([f"tls://127.0.0.1:{port}"], seed, name="test", on_error=tell)
+        )
         await until(lambda: any(isinstance(error, NotEncrypted) for error in told))
         await end(connecting)
         assert not heard
 
 
 async def test_servers_that_a_first_line_names_are_not_spoken_to() -> None:
-    async with a_wire(INFO) as (other, _), a_wire({**INFO, "connect_urls": [f"127.0.0.1:{other}"]}) as (port, _):
+    async with (
+        a_wire(INFO) as (other, _),
+        a_wire({**INFO, "connect_urls": [f"127.0.0.1:{other}"]}) as (port, _),
+    ):
         client = HardenedClient()
         await client.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False)
         assert [server.port for server in client.servers] == [port]
@@ -207,7 +224,9 @@ async def test_a_certificate_that_does_not_hold_ends_connect(
     assert hint in str(refused.value.hint)
 
 
-async def test_a_server_that_waits_for_the_handshake_is_named(serve: Serve, authority: Authority) -> None:
+async def test_a_server_that_waits_for_the_handshake_is_named(
+    serve: Serve, authority: Authority
+) -> None:
     port = await serve(tls(authority, "127.0.0.1", ", handshake_first: true"))
     async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(ConnectionFailed) as refused:
@@ -217,7 +236,9 @@ async def test_a_server_that_waits_for_the_handshake_is_named(serve: Serve, auth
 
 async def test_a_handshake_that_never_ends_is_named(authority: Authority) -> None:
     async with a_wire({**INFO, "tls_required": True}) as (port, heard):
-        with pytest.raises(ConnectionFailed, match="began TLS and did not go on with it") as refused:
+        with pytest.raises(
+            ConnectionFailed, match="began TLS and did not go on with it"
+        ) as refused:
             await a_bot(f"tls://127.0.0.1:{port}").connect(timeout=2)
         assert "does that nats-server run" in str(refused.value.hint)
         assert b"CONNECT" not in heard
@@ -247,10 +268,17 @@ async def test_closing_ends_while_a_handshake_never_does(authority: Authority) -
 
 @pytest.mark.parametrize(
     "servers",
-    [["tls://one:4222", "nats://two:4222"], ["ws://one"], ["wss://one:443"], ["nats://one", "wss://two"]],
+    [
+        ["tls://one:4222", "nats://two:4222"],
+        ["ws://one"],
+        ["wss://one:443"],
+        ["nats://one", "wss://two"],
+    ],
     ids=" ".join,
 )
-async def test_addresses_that_would_end_encryption_are_refused(servers: list[str], tmp_path: Path) -> None:
+async def test_addresses_that_would_end_encryption_are_refused(
+    servers: list[str], tmp_path: Path
+) -> None:
     bot = a_bot("nats://one")
     path = tmp_path / "order.toml"
     bot.credentials.write(path)

@@ -37,9 +37,14 @@ class Wire:
 @asynccontextmanager
 async def publisher_on(wire: Wire) -> AsyncIterator[Publisher]:
     """A running publisher of the bot ``order``. It believes :data:`BUS`."""
-    credentials = Credentials("shop", "order", BOT, ("nats://127.0.0.1:4222",), frozenset([BUS.public.raw]))
+    credentials = Credentials(
+        "shop", "order", BOT, ("nats://127.0.0.1:4222",), frozenset([BUS.public.raw])
+    )
     made = Publisher(
-        credentials=credentials, session=cast("Session", wire), verifier=Verifier(), supervisor=Supervisor("test")
+        credentials=credentials,
+        session=cast("Session", wire),
+        verifier=Verifier(),
+        supervisor=Supervisor("test"),
     )
     running = asyncio.create_task(made.run())
     yield made

@@ -15,7 +15,13 @@ from examples.robbery.report import LEAST_WIDTH, MOST_WIDTH, show
 LONG = "not one complete msgpack value, or one with far too many parts"
 """The longest detail that the demo's attacks meet."""
 
-ROW = {"sequence": 54, "judged_at_ms": 0, "session": "inventory", "subject": "stock.reserved", "size": 1214}
+ROW = {
+    "sequence": 54,
+    "judged_at_ms": 0,
+    "session": "inventory",
+    "subject": "stock.reserved",
+    "size": 1214,
+}
 
 
 def shown(width: int, **row: str | None) -> list[str]:
@@ -26,7 +32,10 @@ def shown(width: int, **row: str | None) -> list[str]:
     show(Outcome(findings, trade, [{**ROW, **row}]), [], Console(file=out, width=width))
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= width
-    return [line.rstrip() for line in lines[lines.index(next(line for line in lines if "Quarantine" in line)) :]]
+    return [
+        line.rstrip()
+        for line in lines[lines.index(next(line for line in lines if "Quarantine" in line)) :]
+    ]
 
 
 @pytest.mark.parametrize(("width", "most"), [(LEAST_WIDTH, 4), (80, 3), (100, 2), (MOST_WIDTH, 1)])
@@ -42,4 +51,6 @@ def test_a_long_detail_takes_few_lines(width: int, most: int) -> None:
 def test_the_report_shows_a_name_that_is_only_claimed() -> None:
     text = "\n".join(shown(MOST_WIDTH, reason="wrong-bot", detail=None, claimed="order"))
     assert "wrong-bot; says it is order" in text
-    assert "says it is" not in "\n".join(shown(MOST_WIDTH, reason="schema", detail=None, claimed="inventory"))
+    assert "says it is" not in "\n".join(
+        shown(MOST_WIDTH, reason="schema", detail=None, claimed="inventory")
+    )

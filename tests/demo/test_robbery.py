@@ -32,7 +32,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def write_orders(path: Path, orders: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(order, ensure_ascii=False) + "\n" for order in orders), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps(order, ensure_ascii=False) + "\n" for order in orders), encoding="utf-8"
+    )
     return path
 
 
@@ -72,7 +74,9 @@ def test_attacks_are_stopped_and_own_orders_all_go_through(tmp_path: Path) -> No
     assert process.returncode == 0, out + err
     for attack in ATTACKS:
         assert attack.key in out
-    assert f"{len(ATTACKS)} attacks, all stopped where they should be. 60 orders, all shipped" in out
+    assert (
+        f"{len(ATTACKS)} attacks, all stopped where they should be. 60 orders, all shipped" in out
+    )
     assert "SIGKILL for the relay" in out
     assert max(len(line) for line in out.splitlines()) <= 100
     assert "\x1b" not in out
@@ -134,7 +138,9 @@ def no_object(lines: list[str]) -> None:
     lines[2] = "[" * 100_000
 
 
-@pytest.mark.parametrize("spoil", [spoil_json, spoil_number, double_id, double_key, spoil_text, no_object])
+@pytest.mark.parametrize(
+    "spoil", [spoil_json, spoil_number, double_id, double_key, spoil_text, no_object]
+)
 def test_a_wrong_line_is_named(tmp_path: Path, spoil: Callable[[list[str]], None]) -> None:
     lines = [json.dumps(order) for order in make_orders(30)]
     spoil(lines)
@@ -168,7 +174,9 @@ def test_the_script_makes_the_shipped_orders() -> None:
 
 def held() -> tuple[list[Finding], Trade]:
     """The director's findings when every attack is stopped."""
-    findings = [Finding(attack, attack.where, attack.why, attack.detail or "seen") for attack in ATTACKS]
+    findings = [
+        Finding(attack, attack.where, attack.why, attack.detail or "seen") for attack in ATTACKS
+    ]
     stock, sold = opening_stock(make_orders(30)), {"TEA-0001": 7}
     after = {sku: count - sold.get(sku, 0) for sku, count in stock.items()}
     stored = dict.fromkeys(TRADE, 30)
@@ -222,7 +230,9 @@ def test_an_order_handled_twice_is_noticed() -> None:
     assert faults(ATTACKS, findings, replace(trade, doubled=1))
 
 
-@pytest.mark.parametrize("stored", [{"vault.open": 1}, {"orders.placed": 31}, {"orders.shipped": 29}])
+@pytest.mark.parametrize(
+    "stored", [{"vault.open": 1}, {"orders.placed": 31}, {"orders.shipped": 29}]
+)
 def test_a_message_too_many_or_too_few_in_the_stream_is_noticed(stored: dict[str, int]) -> None:
     findings, trade = held()
     assert faults(ATTACKS, findings, replace(trade, stored={**trade.stored, **stored}))
@@ -230,7 +240,9 @@ def test_a_message_too_many_or_too_few_in_the_stream_is_noticed(stored: dict[str
 
 def test_missing_stock_is_noticed() -> None:
     findings, trade = held()
-    assert faults(ATTACKS, findings, replace(trade, stock_after={**trade.stock_after, "TEA-0001": 1}))
+    assert faults(
+        ATTACKS, findings, replace(trade, stock_after={**trade.stock_after, "TEA-0001": 1})
+    )
 
 
 def test_a_bus_that_did_not_hold_ends_with_status_1(

@@ -26,7 +26,14 @@ def names_in(file: Path) -> set[str]:
 
     A test tries each attack on a running bus.
     """
-    family = next((one for one in FAMILIES if file == ROOT / "tests" / "attacks" / f"{module_of(one.name)}.py"), None)
+    family = next(
+        (
+            one
+            for one in FAMILIES
+            if file == ROOT / "tests" / "attacks" / f"{module_of(one.name)}.py"
+        ),
+        None,
+    )
     if family is not None:
         return {attack.name for attack in family.attacks}
     body = ast.parse(file.read_text()).body
@@ -41,4 +48,6 @@ def _tests(body: list[ast.stmt]) -> set[str]:
 
 def module_of(family: str) -> str:
     """The name of a family's file."""
-    return {"freshness and replay": "freshness", "confused deputy": "deputy"}.get(family, family.replace(" ", "_"))
+    return {"freshness and replay": "freshness", "confused deputy": "deputy"}.get(
+        family, family.replace(" ", "_")
+    )

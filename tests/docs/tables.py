@@ -53,7 +53,9 @@ from sealbus_broker.relay.quarantine import Record
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 EXAMPLES: Final = DOCS.parent / "examples"
-BLOCK: Final = re.compile(r"^( *)<!-- ([a-z-]+) -->\n(.*?)^ *<!-- /\2 -->$", re.MULTILINE | re.DOTALL)
+BLOCK: Final = re.compile(
+    r"^( *)<!-- ([a-z-]+) -->\n(.*?)^ *<!-- /\2 -->$", re.MULTILINE | re.DOTALL
+)
 COLUMNS: Final = 100
 """The longest line of a document."""
 WIDTH: Final = 80
@@ -63,7 +65,9 @@ WIDTH: Final = 80
 def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
     """A Markdown table."""
     lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
 
 
 def wrapped(text: str, mark: str = "") -> str:
@@ -88,7 +92,11 @@ def attribute_docs(source: str) -> dict[str, str]:
     body = ast.parse(source).body
     found: dict[str, str] = {}
     for one, after in itertools.pairwise(body):
-        if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name) and isinstance(after, ast.Expr):
+        if (
+            isinstance(one, ast.AnnAssign)
+            and isinstance(one.target, ast.Name)
+            and isinstance(after, ast.Expr)
+        ):
             found[one.target.id] = plain(ast.literal_eval(after.value))
     return found
 
@@ -106,7 +114,9 @@ def checks() -> str:
 
 
 def reasons() -> str:
-    return table(("reason", "meaning"), ((f"`{reason.value}`", reason.meaning) for reason in Reason))
+    return table(
+        ("reason", "meaning"), ((f"`{reason.value}`", reason.meaning) for reason in Reason)
+    )
 
 
 def fixed_limits() -> str:
@@ -132,7 +142,12 @@ def policy_limits() -> str:
 def policy_files() -> str:
     def rows() -> Iterator[tuple[str, ...]]:
         yield "`policy.yaml`", "1", _size(MAX_FILE_BYTES), str(yaml_tree.MAX_DEPTH)
-        yield "`schemas/*.json`", f"{MAX_SCHEMAS:,}", _size(MAX_SCHEMA_BYTES), str(json_tree.MAX_DEPTH)
+        yield (
+            "`schemas/*.json`",
+            f"{MAX_SCHEMAS:,}",
+            _size(MAX_SCHEMA_BYTES),
+            str(json_tree.MAX_DEPTH),
+        )
         yield "`keys/*.yaml`", "one a bot", _size(MAX_KEY_FILE_BYTES), str(yaml_tree.MAX_DEPTH)
         yield f"`{bus_file.FILE}`", "1", _size(bus_file.MAX_BUS_FILE_BYTES), "-"
         yield "`credentials/*.toml`", "-", _size(credentials.MAX_FILE_BYTES), "-"
@@ -142,7 +157,11 @@ def policy_files() -> str:
 
 
 def _scaled(value: int, units: Mapping[str, int]) -> str:
-    return next(f"{value // size}{name}" for name, size in units.items() if value % size == 0 and size <= max(value, 1))
+    return next(
+        f"{value // size}{name}"
+        for name, size in units.items()
+        if value % size == 0 and size <= max(value, 1)
+    )
 
 
 def _duration(ms: int) -> str:
@@ -205,7 +224,10 @@ def _folded(value: Any, indent: int = 0, before: int = 0) -> str:
     inner = indent + 2
     pad = " " * inner
     if isinstance(value, dict):
-        parts = [f"{json.dumps(key)}: {_folded(one, inner, len(json.dumps(key)) + 2)}" for key, one in value.items()]
+        parts = [
+            f"{json.dumps(key)}: {_folded(one, inner, len(json.dumps(key)) + 2)}"
+            for key, one in value.items()
+        ]
         begin, end = "{", "}"
     else:
         begin, end = "[", "]"
@@ -236,7 +258,14 @@ def _policy() -> Policy:
 
 def streams() -> str:
     configs = stream_configs(_policy())
-    parts = [_code("\n".join(_folded({k: v for k, v in one.items() if not _is_zero(v)}) for one in configs), "json")]
+    parts = [
+        _code(
+            "\n".join(
+                _folded({k: v for k, v in one.items() if not _is_zero(v)}) for one in configs
+            ),
+            "json",
+        )
+    ]
     off = sorted(
         {
             field
@@ -253,7 +282,11 @@ def streams() -> str:
 def consumers() -> str:
     first = consumer_configs()[0]
     return _code(
-        _folded({k: v for k, v in first.items() if not _is_zero(v)} | {"max_deliver": first["max_deliver"]}), "json"
+        _folded(
+            {k: v for k, v in first.items() if not _is_zero(v)}
+            | {"max_deliver": first["max_deliver"]}
+        ),
+        "json",
     )
 
 
@@ -270,7 +303,9 @@ def record() -> str:
 def keys() -> tuple[SigningKey, SigningKey, SigningKey]:
     """The example's bot, bus and issuer."""
     kinds = (KeyKind.BOT, KeyKind.BUS, KeyKind.ISSUER)
-    bot, bus, issuer = (SigningKey(bytes(range(at * 32, at * 32 + 32)), kind) for at, kind in enumerate(kinds))
+    bot, bus, issuer = (
+        SigningKey(bytes(range(at * 32, at * 32 + 32)), kind) for at, kind in enumerate(kinds)
+    )
     return bot, bus, issuer
 
 
@@ -321,7 +356,9 @@ def example_seal() -> str:
         ("signed", b"\x00sealbus/1\x00envelope" + bot.public.raw + root),
         ("signature", seals[0].signature),
     ]
-    rows += [(f"sides, steps {name}", one.encode()[96:]) for name, one in zip("abc", seals, strict=True)]
+    rows += [
+        (f"sides, steps {name}", one.encode()[96:]) for name, one in zip("abc", seals, strict=True)
+    ]
     return _lines(rows)
 
 
@@ -334,9 +371,20 @@ def accepting(envelope: bytes, header: Header, position: int | None, judged_at_m
     digest = hashlib.sha256(envelope).digest()
     names = (header.bot, header.subject, header.nonce)
     stamp = Stamp(
-        header.bus, digest, *names, Verdict.ACCEPTED, None, None, bytes(32), position, judged_at_ms, "relay-1"
+        header.bus,
+        digest,
+        *names,
+        Verdict.ACCEPTED,
+        None,
+        None,
+        bytes(32),
+        position,
+        judged_at_ms,
+        "relay-1",
     )
-    return replace(stamp, store_by_ms=judged_at_ms + shelf_life_ms(live=position is None) + EXAMPLE_SKEW_MS)
+    return replace(
+        stamp, store_by_ms=judged_at_ms + shelf_life_ms(live=position is None) + EXAMPLE_SKEW_MS
+    )
 
 
 EXAMPLE_SKEW_MS: Final = 2_000
@@ -352,13 +400,26 @@ def example_answer() -> str:
     """A request, and an answer with the request's stamp as its parent."""
     asker, bus, _ = keys()
     answerer = SigningKey(bytes(range(96, 128)), KeyKind.BOT)
-    asked = Header("shop", "order", "stock.check", example_nonce(1_764_000_001_000, 16), 1_764_000_001_000, 5_000)
+    asked = Header(
+        "shop",
+        "order",
+        "stock.check",
+        example_nonce(1_764_000_001_000, 16),
+        1_764_000_001_000,
+        5_000,
+    )
     (request,) = seal_envelopes(asker, [(asked, pack_json({"sku": "ABC-0001"}))])
     (stamped,) = seal_stamps(bus, [accepting(request, asked, None, 1_764_000_001_050)])
     parent = Parent(stamped).encode()
     subject = reply_subject("order", asked.nonce)
     answered = Header(
-        "shop", "inventory", subject, example_nonce(1_764_000_001_100, 32), 1_764_000_001_100, 5_000, parent=parent
+        "shop",
+        "inventory",
+        subject,
+        example_nonce(1_764_000_001_100, 32),
+        1_764_000_001_100,
+        5_000,
+        parent=parent,
     )
     payload = pack_json({"sku": "ABC-0001", "available": 7})
     (answer,) = seal_envelopes(answerer, [(answered, payload)])
@@ -378,7 +439,9 @@ def example_answer() -> str:
             said,
             _lines([("request", request), ("its stamp", stamped)]),
             replied,
-            _lines([("subject", subject), ("parent", parent), ("payload", payload), ("answer", answer)]),
+            _lines(
+                [("subject", subject), ("parent", parent), ("payload", payload), ("answer", answer)]
+            ),
             wrapped(f"It is published on `call.inventory`, and delivered on `bus.{subject}`."),
         )
     )
@@ -387,7 +450,14 @@ def example_answer() -> str:
 def example() -> str:
     bot, bus, issuer = keys()
     payload = pack_json({"order_id": "ord-1", "quantity": 2})
-    header = Header("shop", "order", "orders.placed", example_nonce(1_764_000_000_000, 0), 1_764_000_000_000, 30_000)
+    header = Header(
+        "shop",
+        "order",
+        "orders.placed",
+        example_nonce(1_764_000_000_000, 0),
+        1_764_000_000_000,
+        30_000,
+    )
     (envelope,) = seal_envelopes(bot, [(header, payload)])
     digest = hashlib.sha256(envelope).digest()
     stamp = accepting(envelope, header, 7, 1_764_000_000_123)

@@ -67,7 +67,9 @@ def parts(text: str) -> dict[str, str]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
 def test_parts_made_from_the_code_are_up_to_date(document: Path) -> None:
     text = document.read_text()
-    assert text == made(text), "the code has changed: check the text, then run `python -m tests.docs.tables`"
+    assert text == made(text), (
+        "the code has changed: check the text, then run `python -m tests.docs.tables`"
+    )
 
 
 def test_every_part_occurs_in_one_document() -> None:
@@ -132,7 +134,9 @@ def test_every_place_that_the_architecture_names_exists() -> None:
 
 
 def examples(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (DOCS / "policy.md").read_text(), re.MULTILINE | re.DOTALL)
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", (DOCS / "policy.md").read_text(), re.MULTILINE | re.DOTALL
+    )
 
 
 def test_the_example_policy_loads(tmp_path: Path) -> None:
@@ -211,7 +215,9 @@ def numbers_of_the_policy() -> dict[str, tuple[str, ...]]:
         r"(\d+) to (\d+) addresses like": ("1", str(MAX_SERVERS)),
         r"(\d+) to (\d+) public keys": ("1", str(MAX_BUS_KEYS)),
         r"and a version from (\d+) on": ("1",),
-        r"largest payload \(`max_bytes`\) may take (\d+) million steps": (str(BUDGET // 1_000_000),),
+        r"largest payload \(`max_bytes`\) may take (\d+) million steps": (
+            str(BUDGET // 1_000_000),
+        ),
         r"second, or (\d+) steps a byte": (str(BYTE_BUDGET),),
         r"counted from (\d+), and left out": ("1",),
         r"(\d+) KiB are far more than": (str(given.payload_bytes // 1024),),
@@ -258,7 +264,11 @@ def test_numbers_have_at_most_nine_digits(kind: str, most: str) -> None:
 
 @pytest.mark.parametrize("name", RANGES)
 def test_each_limit_s_edges_are_as_the_document_says(name: str, folder: Path) -> None:
-    row = re.search(rf"^\| `{name}` \| `\w+` \| `(\w+)` \| `(\w+)` \|$", (DOCS / "policy.md").read_text(), re.MULTILINE)
+    row = re.search(
+        rf"^\| `{name}` \| `\w+` \| `(\w+)` \| `(\w+)` \|$",
+        (DOCS / "policy.md").read_text(),
+        re.MULTILINE,
+    )
     assert row is not None
     for value in row.groups():
         (folder / "policy.yaml").write_text(f"limits: {{{name}: {value}}}\n")
@@ -268,14 +278,18 @@ def test_each_limit_s_edges_are_as_the_document_says(name: str, folder: Path) ->
 def known_fields(folder: Path, file: str, line: str) -> list[str]:
     """The names that the loader suggests in place of an unknown one."""
     (problem,) = [
-        one for one in load(folder).problems if one.file == file and "zzzzzz" in one.what and f"{one.line}" == line
+        one
+        for one in load(folder).problems
+        if one.file == file and "zzzzzz" in one.what and f"{one.line}" == line
     ]
     assert problem.hint is not None
     return problem.hint.removeprefix("known here: ").split(", ")
 
 
 def described_fields(section: str) -> list[str]:
-    text = re.sub(r"^```.*?^```", "", (DOCS / "policy.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(
+        r"^```.*?^```", "", (DOCS / "policy.md").read_text(), flags=re.MULTILINE | re.DOTALL
+    )
     found = re.search(rf"^#+ {section}$(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)
     assert found is not None
     return re.findall(r"^(?:\| |- \*\*)`(\w+)`(?: \||\*\*)", found[1], re.MULTILINE)

@@ -8,4 +8,6 @@ from tests.docs.transcript import session, written
 
 
 async def test_transcript_equals_a_real_session(tmp_path: Path) -> None:
-    assert await session(tmp_path / "shop") == written(), "check the change, then run `python -m tests.docs.transcript`"
+    assert await session(tmp_path / "shop") == written(), (
+        "check the change, then run `python -m tests.docs.transcript`"
+    )

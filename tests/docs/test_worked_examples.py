@@ -55,7 +55,11 @@ def test_the_worked_example_verifies(protocol: dict[str, str]) -> None:
     assert split_delivery(told["delivery"]) == (told["envelope"], told["sealed stamp"])
     stamp = open_stamp(told["sealed stamp"], frozenset({bus.public.raw}), Verifier())
     assert stamp.encode() == told["body"]
-    assert (stamp.envelope, stamp.subject, stamp.nonce) == (envelope.digest, "orders.placed", envelope.header.nonce)
+    assert (stamp.envelope, stamp.subject, stamp.nonce) == (
+        envelope.digest,
+        "orders.placed",
+        envelope.header.nonce,
+    )
 
 
 def test_the_worked_answer_verifies(protocol: dict[str, str]) -> None:
@@ -70,11 +74,19 @@ def test_the_worked_answer_verifies(protocol: dict[str, str]) -> None:
     assert answer.payload == told["payload"]
     assert f"subject          {answer.header.subject}\n" in protocol["example-answer"]
     accepted = replace(
-        stamp, envelope=answer.digest, bot="inventory", subject=answer.header.subject, nonce=answer.header.nonce
+        stamp,
+        envelope=answer.digest,
+        bot="inventory",
+        subject=answer.header.subject,
+        nonce=answer.header.nonce,
     )
     (sealed,) = seal_stamps(bus, [accepted])
     message = open_delivery(
-        pack_delivery(told["answer"], sealed), answer.header.subject, bus="shop", bus_keys=trusted, verifier=Verifier()
+        pack_delivery(told["answer"], sealed),
+        answer.header.subject,
+        bus="shop",
+        bus_keys=trusted,
+        verifier=Verifier(),
     )
     check_answer(message, request.header, bus_keys=trusted, verifier=Verifier())
 
@@ -84,7 +96,10 @@ def test_the_connect_example_verifies(protocol: dict[str, str]) -> None:
     bot, _, _ = keys()
     signature = base64.b64decode(told["sig"], validate=True)
     assert verify_connect(
-        bot.public.raw, challenge=told["challenge"].encode(), admission=told["auth_token"].encode(), signature=signature
+        bot.public.raw,
+        challenge=told["challenge"].encode(),
+        admission=told["auth_token"].encode(),
+        signature=signature,
     )
 
 

@@ -28,16 +28,21 @@ from tests.docs.wire import Frame, Wire
 from tests.e2e.shop import Shop, order
 
 BLOCK: Final = re.compile(
-    r"(<!-- transcript, by tests/docs/transcript.py -->\n```\n)(.*?)(\n```\n<!-- /transcript -->)", re.DOTALL
+    r"(<!-- transcript, by tests/docs/transcript.py -->\n```\n)(.*?)(\n```\n<!-- /transcript -->)",
+    re.DOTALL,
 )
 CONSUMER: Final = consumer_name("inventory", "orders.placed", "default")
 WIDTH: Final = 100
 
 
-def envelope(credentials: Credentials, subject: str, payload: object, ttl_ms: int) -> tuple[bytes, bytes]:
+def envelope(
+    credentials: Credentials, subject: str, payload: object, ttl_ms: int
+) -> tuple[bytes, bytes]:
     """A sealed envelope, and its nonce."""
     nonce = new_nonce()
-    header = Header(credentials.bus, credentials.bot, subject, nonce, time.time_ns() // 1_000_000, ttl_ms)
+    header = Header(
+        credentials.bus, credentials.bot, subject, nonce, time.time_ns() // 1_000_000, ttl_ms
+    )
     (data,) = seal_envelopes(credentials.key, [(header, pack_json(payload))])
     return data, nonce
 
@@ -50,7 +55,9 @@ def receipt(credentials: Credentials, frame: Frame) -> Stamp:
 def delivery(credentials: Credentials, frame: Frame, prefix: str) -> Message:
     """The verified message in a message."""
     subject = frame.fields[1].removeprefix(prefix)
-    return open_delivery(frame.body, subject, bus=credentials.bus, bus_keys=credentials.bus_keys, verifier=Verifier())
+    return open_delivery(
+        frame.body, subject, bus=credentials.bus, bus_keys=credentials.bus_keys, verifier=Verifier()
+    )
 
 
 async def publish(credentials: Credentials) -> tuple[list[str], dict[str, str]]:
@@ -58,7 +65,11 @@ async def publish(credentials: Credentials) -> tuple[list[str], dict[str, str]]:
     wire = await Wire.login(credentials)
     wire.say(f"SUB inbox.{credentials.bot}.* 1")
     data, nonce = envelope(credentials, "orders.placed", order(1), 30_000)
-    wire.say(f"PUB send.{credentials.bot} {len(data)}", data, f"<envelope on orders.placed, {len(data)} bytes>")
+    wire.say(
+        f"PUB send.{credentials.bot} {len(data)}",
+        data,
+        f"<envelope on orders.placed, {len(data)} bytes>",
+    )
     frame = await wire.message()
     stamp = receipt(credentials, frame)
     assert stamp.verdict.value == "accepted"
@@ -74,7 +85,11 @@ async def subscribe(credentials: Credentials) -> tuple[list[str], dict[str, str]
     wire.say(f"SUB bus.reply.{credentials.bot}.* 2")
     wanted = {"pattern": "orders.placed", "durable": "default", "from": "all"}
     data, nonce = envelope(credentials, "sealbus.subscribe", wanted, 5_000)
-    wire.say(f"PUB call.{credentials.bot} {len(data)}", data, f"<envelope on sealbus.subscribe, {len(data)} bytes>")
+    wire.say(
+        f"PUB call.{credentials.bot} {len(data)}",
+        data,
+        f"<envelope on sealbus.subscribe, {len(data)} bytes>",
+    )
     # The receipt and the answer come over two paths, so either may be first.
     frames = {frame.fields[2]: frame for frame in [await wire.message(), await wire.message()]}
     assert receipt(credentials, frames["1"]).verdict.value == "accepted"
@@ -97,10 +112,15 @@ async def pull(credentials: Credentials) -> tuple[list[str], dict[str, str]]:
     inbox = f"inbox.{credentials.bot}.{secret}"
     wire.say(f"SUB {inbox}.* 1")
     wanted = json.dumps({"batch": 2, "expires": 500_000_000})
-    wire.say(f"PUB $JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{CONSUMER} {inbox}.1 {len(wanted)}", wanted.encode())
+    wire.say(
+        f"PUB $JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{CONSUMER} {inbox}.1 {len(wanted)}",
+        wanted.encode(),
+    )
     frame = await wire.message()
     message = delivery(credentials, frame, "accepted.")
-    wire.heard(frame, f"<delivery from {message.bot} on {message.subject}, {len(frame.body)} bytes>")
+    wire.heard(
+        frame, f"<delivery from {message.bot} on {message.subject}, {len(frame.body)} bytes>"
+    )
     wire.say(f"PUB {frame.fields[3]} 4", b"+ACK")
     status = await wire.message()
     assert len(status.fields) == 5, "a status has no reply"
@@ -129,8 +149,14 @@ async def session(folder: Path) -> str:
         await shop.start_relay("relay-1")
         parts = [
             ("The bot order publishes", await publish(shop.credentials("order"))),
-            ("The bot inventory asks for a durable subscription", await subscribe(shop.credentials("inventory"))),
-            ("It connects again, with the consumer, and pulls", await pull(shop.credentials("inventory"))),
+            (
+                "The bot inventory asks for a durable subscription",
+                await subscribe(shop.credentials("inventory")),
+            ),
+            (
+                "It connects again, with the consumer, and pulls",
+                await pull(shop.credentials("inventory")),
+            ),
             ("A subscription wider than the grant", await refused(shop.credentials("inventory"))),
         ]
     lines: list[str] = []

@@ -20,7 +20,10 @@ def steady(headers: str) -> tuple[str, int]:
     Also the bytes that the real ones have more than these.
     """
     saved = 0
-    for header, shown, usual in (("Nats-Time-Stamp", "<time>", 30), ("Nats-Sequence", "<sequence>", 1)):
+    for header, shown, usual in (
+        ("Nats-Time-Stamp", "<time>", 30),
+        ("Nats-Sequence", "<sequence>", 1),
+    ):
         if found := re.search(rf"{header}: (\S+)", headers):
             saved += len(found[1]) - usual
             headers = headers.replace(found[0], f"{header}: {shown}")
@@ -50,9 +53,14 @@ class Wire:
         host, port = credentials.servers[0].removeprefix("nats://").split(":")
         wire = cls(*await asyncio.open_connection(host, int(port)))
         info = json.loads((await wire.line()).removeprefix("INFO "))
-        shown = {name: info[name] for name in ("version", "proto", "headers", "max_payload", "auth_required", "nonce")}
+        shown = {
+            name: info[name]
+            for name in ("version", "proto", "headers", "max_payload", "auth_required", "nonce")
+        }
         wire.told.append("S: INFO " + json.dumps({**shown, "nonce": "<challenge>"})[:-1] + ", …}")
-        admission = " ".join(["sealbus/1", credentials.bot, credentials.key.public.text, *consumers])
+        admission = " ".join(
+            ["sealbus/1", credentials.bot, credentials.key.public.text, *consumers]
+        )
         signature = sign_connect(credentials.key, info["nonce"].encode(), admission.encode())
         options: dict[str, Any] = {"verbose": False, "headers": True, "auth_token": admission}
         signed = {**options, "sig": base64.b64encode(signature).decode()}
@@ -103,7 +111,9 @@ class Wire:
     def heard(self, frame: Frame, what: str) -> None:
         """Record a message that came, with its body shown as ``what``."""
         headers, saved = steady(frame.headers.decode())
-        sizes = [str(int(size) - saved) for size in frame.fields[-2:]] if saved else frame.fields[-2:]
+        sizes = (
+            [str(int(size) - saved) for size in frame.fields[-2:]] if saved else frame.fields[-2:]
+        )
         self.told.append("S: " + " ".join([*frame.fields[:-2], *sizes]))
         self.told += [f"   {header}" for header in headers.split("\r\n")[:-2]]
         if frame.headers:

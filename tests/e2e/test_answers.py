@@ -36,12 +36,16 @@ async def test_a_request_fails_at_once_after_its_answerer_has_left(shop: Shop) -
 
     async with shop.bot("order") as asker:
         async with replying(shop, level):
-            assert (await asker.request("stock.check", ASK, timeout=LONG_S)).payload["available"] == 1
+            assert (await asker.request("stock.check", ASK, timeout=LONG_S)).payload[
+                "available"
+            ] == 1
         with pytest.raises(NoReply, match="nobody listens"):
             await asker.request("stock.check", ASK, timeout=LONG_S)
 
 
-async def test_an_error_in_the_handler_is_told_by_its_class_alone(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_in_the_handler_is_told_by_its_class_alone(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
     async def level(_: Message) -> Any:
         raise KeyError("a secret of the handler")
 
@@ -49,14 +53,20 @@ async def test_an_error_in_the_handler_is_told_by_its_class_alone(shop: Shop, ca
         with pytest.raises(RequestFailed) as failed:
             await asker.request("stock.check", ASK, timeout=LONG_S)
     error = failed.value
-    assert (error.error, error.message, error.bot) == ("KeyError", "the handler failed", "inventory")
+    assert (error.error, error.message, error.bot) == (
+        "KeyError",
+        "the handler failed",
+        "inventory",
+    )
     assert "secret" not in str(error)
     (told,) = [record for record in caplog.records if record.exc_info]
     assert "of order on stock.check" in told.message
     assert str(told.exc_info[1]) == "'a secret of the handler'" if told.exc_info else False
 
 
-async def test_an_author_says_what_the_asker_is_told(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_author_says_what_the_asker_is_told(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
     async def level(_: Message) -> Any:
         raise RequestFailed("no such sku \N{SNOWMAN}\x1b[2J" + "x" * 300, error="unknown-sku")
 
@@ -101,7 +111,9 @@ async def test_a_handler_whose_own_task_was_cancelled_is_told(shop: Shop) -> Non
         ({"sku": object()}, "InvalidInput", "the handler failed"),
     ],
 )
-async def test_an_answer_that_breaks_its_schema_is_told(shop: Shop, payload: Any, error: str, said: str) -> None:
+async def test_an_answer_that_breaks_its_schema_is_told(
+    shop: Shop, payload: Any, error: str, said: str
+) -> None:
     async def level(_: Message) -> Any:
         return payload
 
@@ -148,7 +160,9 @@ async def test_listeners_are_not_shown_the_probe(shop: Shop) -> None:
         return {"sku": message.payload["sku"], "available": 1}
 
     async with replying(shop, level) as inventory, shop.bot("order") as asker:
-        await asyncio.gather(*(asker.request("stock.check", ASK, timeout=LONG_S) for _ in range(50)))
+        await asyncio.gather(
+            *(asker.request("stock.check", ASK, timeout=LONG_S) for _ in range(50))
+        )
         assert len(seen) == 50
         assert inventory.refused_deliveries == {}
         assert asker.refused_deliveries == {}
@@ -167,5 +181,7 @@ async def test_a_second_answer_is_refused_and_disturbs_nobody(shop: Shop) -> Non
             await asker.request("stock.check", ASK, timeout=LONG_S)
         subject = reply_subject("order", seen[0].nonce)
         with pytest.raises(Refused) as refused:
-            await inventory.publish(subject, {"sku": "ABC-0001", "available": 1}, live=True, parent=seen[0])
+            await inventory.publish(
+                subject, {"sku": "ABC-0001", "available": 1}, live=True, parent=seen[0]
+            )
     assert refused.value.reason is Reason.ALREADY_ANSWERED

@@ -25,7 +25,9 @@ async def test_no_bot_answers_an_operators_question(tmp_path: Path) -> None:
             shop.bot("operator") as operator,
             scraper.messages("sealbus.quarantine.*", live=True) as questions,
         ):
-            asking = asyncio.create_task(operator.request("sealbus.quarantine.list", {}, timeout=PATIENCE_S))
+            asking = asyncio.create_task(
+                operator.request("sealbus.quarantine.list", {}, timeout=PATIENCE_S)
+            )
             question = await anext(aiter(questions))
             with pytest.raises(Refused) as refused:
                 await scraper.publish(

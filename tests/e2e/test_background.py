@@ -85,7 +85,9 @@ async def goes_on_or_says_why(
 
 
 @pytest.mark.parametrize("kind", ERRORS)
-async def test_a_bot_goes_on_or_says_which_task_ended(shop: Shop, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_bot_goes_on_or_says_which_task_ended(
+    shop: Shop, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """The test finds the tasks by itself, so that a new task is tested too."""
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
@@ -102,7 +104,9 @@ async def test_a_bot_goes_on_or_says_which_task_ended(shop: Shop, kind: str, cap
                     error = await goes_on_or_says_why(sender, bot, running, taken, number)
                     ended = error is not None
                     assert not ended or isinstance(error, BackgroundFailed), f"{name}: {error!r}"
-                    said = [record.getMessage() for record in caplog.records if record.name == "sealbus"]
+                    said = [
+                        record.getMessage() for record in caplog.records if record.name == "sealbus"
+                    ]
                     assert not ended or any("cannot go on" in line for line in said), name
                     assert not any("a payload's value" in line for line in said), name
             gc.collect()  # asyncio reports a forgotten exception when its task is deleted

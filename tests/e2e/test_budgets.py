@@ -32,7 +32,10 @@ async def placed(shop: Shop) -> AsyncIterator[Message]:
     """An order that the bot ``inventory`` has received."""
     async with shop.bot("order") as sender:
         await sender.publish("orders.placed", order(1))
-    async with shop.bot("inventory") as inventory, inventory.messages("orders.placed", start="all") as messages:
+    async with (
+        shop.bot("inventory") as inventory,
+        inventory.messages("orders.placed", start="all") as messages,
+    ):
         yield await anext(messages)
 
 
@@ -49,7 +52,9 @@ async def test_a_payload_too_large_or_of_too_many_values_is_not_sent(shop: Shop)
 
 async def test_a_parent_that_nothing_asks_for_is_not_sent(shop: Shop, placed: Message) -> None:
     async with shop.bot("order") as sender:
-        with pytest.raises(InvalidInput, match=r"a parent for orders.placed: the policy names no `cause`") as error:
+        with pytest.raises(
+            InvalidInput, match=r"a parent for orders.placed: the policy names no `cause`"
+        ) as error:
             await sender.publish("orders.placed", order(2), parent=placed)
     assert "leave parent out" in str(error.value.hint)
     assert await shop.stored("QUARANTINE") == 0
@@ -61,7 +66,12 @@ async def test_a_parent_that_nothing_asks_for_is_not_sent(shop: Shop, placed: Me
     ids=["a large payload", "many values", "a parent"],
 )
 async def test_the_relay_refuses_a_client_that_does_not_check(
-    shop: Shop, placed: Message, monkeypatch: pytest.MonkeyPatch, payload: Any, with_parent: bool, reason: Reason
+    shop: Shop,
+    placed: Message,
+    monkeypatch: pytest.MonkeyPatch,
+    payload: Any,
+    with_parent: bool,
+    reason: Reason,
 ) -> None:
     monkeypatch.setattr(speaking, "excess", lambda *_, **__: None)
     before = await shop.last("ACCEPTED")
@@ -96,7 +106,9 @@ async def test_an_answer_too_large_is_told_to_the_asker(shop: Shop) -> None:
     assert failed.value.error == ANSWER_REFUSED
 
 
-async def test_the_bus_answers_each_bot_only_so_often(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_bus_answers_each_bot_only_so_often(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A client keeps to the rate by itself. The relay refuses a client that does not."""
     rate = OWN[SUBSCRIPTIONS_LIST].rate
     assert rate is not None
@@ -109,7 +121,10 @@ async def test_the_bus_answers_each_bot_only_so_often(shop: Shop, monkeypatch: p
         monkeypatch.setattr(requester, "OWN", {})
         monkeypatch.setattr(Known, "find", lambda *_: None)  # the grants have the rates too
         outcomes = await asyncio.gather(
-            *(operator.request(SUBSCRIPTIONS_LIST, {}, timeout=PATIENCE_S) for _ in range(4 * asks)),
+            *(
+                operator.request(SUBSCRIPTIONS_LIST, {}, timeout=PATIENCE_S)
+                for _ in range(4 * asks)
+            ),
             return_exceptions=True,
         )
     refused = [one for one in outcomes if isinstance(one, Refused)]

@@ -6,7 +6,17 @@ import asyncio
 
 import pytest
 
-from sealbus import Bot, ConnectionFailed, Message, NoReply, Reason, Refused, SubscriptionDenied, Verdict, new_nonce
+from sealbus import (
+    Bot,
+    ConnectionFailed,
+    Message,
+    NoReply,
+    Reason,
+    Refused,
+    SubscriptionDenied,
+    Verdict,
+    new_nonce,
+)
 from sealbus.credentials import Credentials
 from sealbus.protocol.keys import KeyKind, SigningKey
 from tests.e2e.shop import Shop, order, until
@@ -51,7 +61,9 @@ async def test_durable_subscriber_gets_messages_sent_while_away(shop: Shop) -> N
     assert seen == ["ord-000001", "ord-000002"]
 
 
-async def test_a_handler_that_fails_gets_the_message_again(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_handler_that_fails_gets_the_message_again(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
     inventory, attempts = shop.bot("inventory"), list[str]()
 
     @inventory.subscribe("orders.placed", start="all")
@@ -76,7 +88,9 @@ async def test_messages_of_one_bot_arrive_in_order(shop: Shop) -> None:
         seen.append(message.payload["order_id"])
 
     async with shop.bot("order") as sender, inventory:
-        await asyncio.gather(*(sender.publish("orders.placed", order(number)) for number in range(count)))
+        await asyncio.gather(
+            *(sender.publish("orders.placed", order(number)) for number in range(count))
+        )
         await until(lambda: len(seen) == count)
     assert seen == [order(number)["order_id"] for number in range(count)]
 
@@ -86,7 +100,10 @@ async def test_asking_for_the_next_message_acknowledges_the_last(shop: Shop) -> 
         for number in range(3):
             await sender.publish("orders.placed", order(number))
     first: list[str] = []
-    async with shop.bot("inventory") as inventory, inventory.messages("orders.placed", start="all") as messages:
+    async with (
+        shop.bot("inventory") as inventory,
+        inventory.messages("orders.placed", start="all") as messages,
+    ):
         async for message in messages:
             first.append(message.payload["order_id"])
             if len(first) == 2:
@@ -152,14 +169,22 @@ async def test_only_one_reservation_follows_from_an_order(shop: Shop) -> None:
         await sender.publish("orders.placed", order(1))
         async with inventory.messages("orders.placed", start="all") as messages:
             placed = await anext(messages)
-        await inventory.publish("stock.reserved", {"order_id": "ord-000001", "lines": lines}, parent=placed, quote=True)
+        await inventory.publish(
+            "stock.reserved", {"order_id": "ord-000001", "lines": lines}, parent=placed, quote=True
+        )
         with pytest.raises(Refused) as again:
             await inventory.publish(
-                "stock.reserved", {"order_id": "ord-000001", "lines": lines}, parent=placed, quote=True
+                "stock.reserved",
+                {"order_id": "ord-000001", "lines": lines},
+                parent=placed,
+                quote=True,
             )
         with pytest.raises(Refused) as other:
             await inventory.publish(
-                "stock.reserved", {"order_id": "ord-000002", "lines": lines}, parent=placed, quote=True
+                "stock.reserved",
+                {"order_id": "ord-000002", "lines": lines},
+                parent=placed,
+                quote=True,
             )
     assert again.value.reason is Reason.ALREADY_ANSWERED
     assert other.value.reason is Reason.CAUSE
@@ -179,7 +204,9 @@ async def test_publishing_again_with_the_same_nonce_counts_once(shop: Shop) -> N
 
 async def test_a_key_that_the_policy_does_not_know_opens_nothing(shop: Shop) -> None:
     known = shop.credentials("order")
-    stranger = Credentials(known.bus, "order", SigningKey.generate(KeyKind.BOT), known.servers, known.bus_keys)
+    stranger = Credentials(
+        known.bus, "order", SigningKey.generate(KeyKind.BOT), known.servers, known.bus_keys
+    )
     with pytest.raises(ConnectionFailed, match="not admitted"):
         await Bot(stranger).connect(timeout=3)
 
@@ -198,12 +225,16 @@ async def test_only_operators_may_list_the_quarantine(shop: Shop) -> None:
             with pytest.raises(Refused):
                 await sender.publish("orders.placed", {"order_id": f"ord-{number}"})
         page = (await operator.request("sealbus.quarantine.list", {"limit": 2})).payload
-        rest = (await operator.request("sealbus.quarantine.list", {"limit": 2, "before": page["next"]})).payload
+        rest = (
+            await operator.request("sealbus.quarantine.list", {"limit": 2, "before": page["next"]})
+        ).payload
         with pytest.raises(Refused) as refused:
             await sender.request("sealbus.quarantine.list", {})
     rows = page["records"] + rest["records"]
     assert [row["sequence"] for row in rows] == [3, 2, 1]
-    assert {(row["reason"], row["session"], row["proven"]) for row in rows} == {("schema", "order", "order")}
+    assert {(row["reason"], row["session"], row["proven"]) for row in rows} == {
+        ("schema", "order", "order")
+    }
     assert page["total"] == 3
     assert refused.value.reason is Reason.NOT_GRANTED
 
@@ -233,7 +264,11 @@ async def test_removing_a_grant_removes_its_durable_subscription(shop: Shop) -> 
     shop.relays[0].terminate()
     await shop.relays[0].wait()
     policy = shop.bus.path / "policy.yaml"
-    policy.write_text(policy.read_text().replace("subscribe: [orders.placed, stock.check]", "subscribe: [stock.check]"))
+    policy.write_text(
+        policy.read_text().replace(
+            "subscribe: [orders.placed, stock.check]", "subscribe: [stock.check]"
+        )
+    )
     await shop.start_relay("stricter")
     assert await shop.consumers("ACCEPTED") == 0
     async with shop.bot("inventory") as inventory:
@@ -263,7 +298,11 @@ async def test_a_refusal_names_every_fault_and_the_record(shop: Shop) -> None:
             await sender.publish("orders.placed", wrong)
         error = refused.value
         shown = await operator.request("sealbus.quarantine.show", {"sequence": error.record})
-    assert sorted(fault.partition(":")[0] for fault in error.faults) == ["(root)", "/currency", "/customer"]
+    assert sorted(fault.partition(":")[0] for fault in error.faults) == [
+        "(root)",
+        "/currency",
+        "/customer",
+    ]
     assert all(fault in str(error) for fault in error.faults)
     assert f"record {error.record}" in str(error)
     assert (shown.payload["record"]["nonce"], shown.payload["record"]["detail"]) == (
@@ -276,6 +315,11 @@ async def test_every_bot_may_ask_for_its_grants(shop: Shop) -> None:
     async with shop.bot("scraper") as scraper:
         answer = await scraper.request("sealbus.grants", {})
         assert answer.bot == "sealbus"
-        assert answer.payload["publish"] == ["sealbus.grants", "sealbus.park", "sealbus.subscribe", "metrics.scraped"]
+        assert answer.payload["publish"] == [
+            "sealbus.grants",
+            "sealbus.park",
+            "sealbus.subscribe",
+            "metrics.scraped",
+        ]
         assert abs(answer.payload["time"] - answer.stamp.judged_at_ms) < PATIENCE_S * 1000
         assert answer.payload["policy"] == answer.stamp.policy.hex()

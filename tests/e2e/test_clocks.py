@@ -42,7 +42,9 @@ def told(logs: list[Any]) -> list[str]:
 
 
 @pytest.mark.parametrize(("off_ms", "way"), [(-HOUR_MS, "behind"), (HOUR_MS, "ahead of")])
-async def test_nothing_is_judged_by_a_clock_that_is_off(empty_shop: Shop, clock: Clock, off_ms: int, way: str) -> None:
+async def test_nothing_is_judged_by_a_clock_that_is_off(
+    empty_shop: Shop, clock: Clock, off_ms: int, way: str
+) -> None:
     """By a clock that is an hour ahead, the order would be expired.
 
     By a clock that is an hour behind, it would be issued in the future.
@@ -52,7 +54,9 @@ async def test_nothing_is_judged_by_a_clock_that_is_off(empty_shop: Shop, clock:
             await sender.publish("orders.placed", order(1))
             clock.off_ms = off_ms
             await until(lambda: bool(told(logs)), "the relay says so")
-            waiting = asyncio.create_task(sender.publish("orders.placed", order(2), timeout=PATIENCE_S))
+            waiting = asyncio.create_task(
+                sender.publish("orders.placed", order(2), timeout=PATIENCE_S)
+            )
 
             async def arrived() -> bool:
                 return await empty_shop.stored("INGRESS") > 0
@@ -61,7 +65,9 @@ async def test_nothing_is_judged_by_a_clock_that_is_off(empty_shop: Shop, clock:
             assert not waiting.done()
             clock.off_ms = 0
             await waiting
-    assert told(logs)[0].startswith(f"the relay's clock is 3600.0 s {way} nats-server's, which dates what ")
+    assert told(logs)[0].startswith(
+        f"the relay's clock is 3600.0 s {way} nats-server's, which dates what "
+    )
 
 
 async def test_another_relay_takes_over(empty_shop: Shop, clock: Clock) -> None:
@@ -76,7 +82,9 @@ async def test_another_relay_takes_over(empty_shop: Shop, clock: Clock) -> None:
             clock.off_ms = 0
 
 
-async def test_a_relay_that_starts_waits_until_its_clock_is_right(empty_shop: Shop, clock: Clock) -> None:
+async def test_a_relay_that_starts_waits_until_its_clock_is_right(
+    empty_shop: Shop, clock: Clock
+) -> None:
     clock.off_ms = -HOUR_MS
     stopping, ready = asyncio.Event(), asyncio.Event()
     with capture_logs() as logs:

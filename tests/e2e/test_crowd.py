@@ -30,7 +30,11 @@ async def test_each_of_many_requests_is_served_or_told_busy(shop: Shop) -> None:
 
         # All at once, so that they arrive together.
         outcomes = await asyncio.gather(*map(ask, range(SUBSCRIPTIONS)))
-        assert set(outcomes) <= {"served", "busy", "not-served"}  # not-served: the policy limits the number
+        assert set(outcomes) <= {
+            "served",
+            "busy",
+            "not-served",
+        }  # not-served: the policy limits the number
         assert outcomes.count("served") > 0
         log = (shop.bus.path / "relay.log").read_text()
         assert not re.search(r"Traceback", log)

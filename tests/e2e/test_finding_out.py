@@ -9,7 +9,9 @@ from tests.e2e.shop import Shop, order
 from tests.waiting import PATIENCE_S, until
 
 
-async def test_another_process_finds_out_by_the_nonce(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_another_process_finds_out_by_the_nonce(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def accepted() -> bool:
         return await shop.last("ACCEPTED") == 2  # the genesis, and this message
 

@@ -24,15 +24,22 @@ async def test_more_than_the_burst_at_once_is_all_accepted(shop: Shop) -> None:
     The last message leaves after five seconds. That wait does not count for its timeout.
     """
     async with shop.bot("scraper") as scraper:
-        stamps = await asyncio.gather(*(scraper.publish("metrics.scraped", SCRAPED, timeout=4) for _ in range(350)))
+        stamps = await asyncio.gather(
+            *(scraper.publish("metrics.scraped", SCRAPED, timeout=4) for _ in range(350))
+        )
     assert [stamp.reason for stamp in stamps] == [None] * 350
-    assert max(stamp.judged_at_ms for stamp in stamps) - min(stamp.judged_at_ms for stamp in stamps) > 4000
+    assert (
+        max(stamp.judged_at_ms for stamp in stamps) - min(stamp.judged_at_ms for stamp in stamps)
+        > 4000
+    )
 
 
 async def test_two_processes_of_one_bot_share_the_rate(shop: Shop) -> None:
     async with shop.bot("scraper") as one, shop.bot("scraper") as other:
         both = (one, other)
-        stamps = await asyncio.gather(*(bot.publish("metrics.scraped", SCRAPED) for bot in both for _ in range(90)))
+        stamps = await asyncio.gather(
+            *(bot.publish("metrics.scraped", SCRAPED) for bot in both for _ in range(90))
+        )
     assert len(stamps) == 180
     assert not any(stamp.reason for stamp in stamps)
 
@@ -93,7 +100,10 @@ async def test_a_request_on_a_subject_without_answers_fails_at_once(shop: Shop) 
 
 async def test_the_relay_refuses_a_subject_without_a_grant(shop: Shop) -> None:
     async with shop.bot("scraper") as scraper:
-        for subject, reason in (("orders.placed", Reason.NOT_GRANTED), ("no.such", Reason.UNDECLARED_SUBJECT)):
+        for subject, reason in (
+            ("orders.placed", Reason.NOT_GRANTED),
+            ("no.such", Reason.UNDECLARED_SUBJECT),
+        ):
             with pytest.raises(Refused) as refused:
                 await scraper.publish(subject, order(1))
             assert refused.value.reason is reason
@@ -151,7 +161,9 @@ async def test_a_clock_that_jumps_is_named_by_the_next_refusal(
     assert said_ahead_s(refused.value.clock) == said_ahead_s(refused.value)
 
 
-async def test_a_clock_that_is_a_little_slow_is_no_trouble(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_clock_that_is_a_little_slow_is_no_trouble(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     set_clock(monkeypatch, -1.5)
     async with shop.bot("order") as sender:
         assert (await sender.publish("orders.placed", order(1))).reason is None

@@ -34,7 +34,9 @@ async def test_handler_with_a_cancelled_task_keeps_its_subscription(
     assert "it is delivered again in 1 s" in caplog.text
 
 
-async def test_a_live_handler_that_fails_logs_one_line(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_live_handler_that_fails_logs_one_line(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
     """The line names the message and its sender, and says that it does not come again.
 
     The library adds no payload to it.
@@ -73,7 +75,9 @@ async def test_a_handler_that_never_waits_leaves_the_loop_its_turns(shop: Shop) 
 
     inventory.subscribe("orders.placed", start="all")(_note(lambda: turns.append(turn)))
     async with order_bot:
-        await asyncio.gather(*[order_bot.publish("orders.placed", order(number)) for number in range(count)])
+        await asyncio.gather(
+            *[order_bot.publish("orders.placed", order(number)) for number in range(count)]
+        )
         counting = asyncio.create_task(count_turns())
         async with inventory:  # the stored messages come at once
             await until(lambda: len(turns) == count)

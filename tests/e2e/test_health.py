@@ -40,7 +40,13 @@ async def test_a_bus_that_works_is_ok_and_shows_its_streams(shop: Shop) -> None:
     assert (found["health"], found["problems"]) == ("ok", [])
     assert found["probe"]["verdict"] == "accepted"
     assert found["relay"]["relay"] == "relay"
-    assert {row["stream"] for row in found["streams"]} == {"INGRESS", "ACCEPTED", "LIVE", "QUARANTINE", "HEALTH"}
+    assert {row["stream"] for row in found["streams"]} == {
+        "INGRESS",
+        "ACCEPTED",
+        "LIVE",
+        "QUARANTINE",
+        "HEALTH",
+    }
     for_people = await ping(shop)
     assert for_people.code == 0
     assert "ACCEPTED" in for_people.out
@@ -87,15 +93,22 @@ async def test_a_stream_that_is_almost_full_is_a_warning(shop: Shop) -> None:
     await shop.relays[0].wait()
     nc = await shop.nats()
     for at in range(9):
-        await nc.request("quarantine.schema.order", bytes(100_000), PATIENCE_S, headers={"Nats-Msg-Id": str(at)})
+        await nc.request(
+            "quarantine.schema.order", bytes(100_000), PATIENCE_S, headers={"Nats-Msg-Id": str(at)}
+        )
     await nc.close()
     policy = shop.bus.path / "policy.yaml"
-    policy.write_text(policy.read_text().replace("limits:\n", "limits:\n  quarantine_bytes: 1MiB\n", 1))
+    policy.write_text(
+        policy.read_text().replace("limits:\n", "limits:\n  quarantine_bytes: 1MiB\n", 1)
+    )
     await shop.start_relay()
 
     async def warned() -> bool:
         found = await asked(shop)
-        return found["health"] == "warning" and "QUARANTINE is 86% full" in found["problems"][0]["what"]
+        return (
+            found["health"] == "warning"
+            and "QUARANTINE is 86% full" in found["problems"][0]["what"]
+        )
 
     await until(warned, "it warns")
     assert "health.warning" in (shop.bus.path / "relay.log").read_text()
@@ -106,16 +119,24 @@ async def test_a_full_store_is_red(shop: Shop) -> None:
     shop.relays[0].terminate()
     await shop.relays[0].wait()
     policy = shop.bus.path / "policy.yaml"
-    policy.write_text(policy.read_text().replace("limits:\n", "limits:\n  accepted_bytes: 1MiB\n  bot_share: 100\n", 1))
+    policy.write_text(
+        policy.read_text().replace(
+            "limits:\n", "limits:\n  accepted_bytes: 1MiB\n  bot_share: 100\n", 1
+        )
+    )
     await shop.start_relay()
     async with shop.bot("order") as sender:
         sending = [
-            asyncio.create_task(sender.publish("orders.placed", order(n), timeout=PATIENCE_S)) for n in range(1500)
+            asyncio.create_task(sender.publish("orders.placed", order(n), timeout=PATIENCE_S))
+            for n in range(1500)
         ]
 
         async def red() -> bool:
             found = await asked(shop)
-            return any(one["about"] == "store" and "maximum bytes" in one["what"] for one in found["problems"])
+            return any(
+                one["about"] == "store" and "maximum bytes" in one["what"]
+                for one in found["problems"]
+            )
 
         await until(red, "it is red")
         await end(*sending)
@@ -125,13 +146,21 @@ async def test_a_full_ledger_is_red_before_a_message_waits(shop: Shop) -> None:
     shop.relays[0].terminate()
     await shop.relays[0].wait()
     policy = shop.bus.path / "policy.yaml"
-    policy.write_text(policy.read_text().replace("limits:\n", "limits:\n  accepted_bytes: 1MiB\n  bot_share: 100\n", 1))
+    policy.write_text(
+        policy.read_text().replace(
+            "limits:\n", "limits:\n  accepted_bytes: 1MiB\n  bot_share: 100\n", 1
+        )
+    )
     await shop.start_relay()
     nc = await shop.nats()
     stored = 0
     while (
         b"maximum bytes"
-        not in (await nc.request("accepted.filler", bytes(1000), PATIENCE_S, headers={"Nats-Msg-Id": f"{stored}"})).data
+        not in (
+            await nc.request(
+                "accepted.filler", bytes(1000), PATIENCE_S, headers={"Nats-Msg-Id": f"{stored}"}
+            )
+        ).data
     ):
         stored += 1
     await nc.close()
@@ -171,7 +200,9 @@ async def test_a_question_older_than_the_ledger_is_dropped(shop: Shop) -> None:
         header = Header("shop", "order", subject, new_nonce(issued_at_ms), issued_at_ms, 1000)
         (envelope,) = seal_envelopes(key, [(header, pack_json(payload))])
         nc.write([pub(b"call.order", envelope)])
-        stamp = open_stamp((await inbox.next_msg(PATIENCE_S)).data, shop.credentials("order").bus_keys, Verifier())
+        stamp = open_stamp(
+            (await inbox.next_msg(PATIENCE_S)).data, shop.credentials("order").bus_keys, Verifier()
+        )
         assert stamp.reason is Reason.STALE
         verdicts[stamp.subject] = stamp.verdict
     await nc.close()

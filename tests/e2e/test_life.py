@@ -21,7 +21,9 @@ async def _ignore(_: Message) -> None:
     pass
 
 
-async def test_the_states_the_hooks_and_the_log_tell_the_same(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_states_the_hooks_and_the_log_tell_the_same(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "sealbus")
     inventory, told = shop.bot("inventory"), list[tuple[str, BotState]]()
 
@@ -57,7 +59,9 @@ async def test_the_states_the_hooks_and_the_log_tell_the_same(shop: Shop, caplog
     assert places == sorted(places)
 
 
-async def test_a_hook_that_raises_changes_nothing(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_hook_that_raises_changes_nothing(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
     inventory, told = shop.bot("inventory"), list[str]()
 
     @inventory.on_connected
@@ -70,7 +74,9 @@ async def test_a_hook_that_raises_changes_nothing(shop: Shop, caplog: pytest.Log
     assert "a hook for connected failed" in caplog.text
 
 
-async def test_run_waits_for_a_bus_that_comes_later(shop_folder_only: Shop, caplog: pytest.LogCaptureFixture) -> None:
+async def test_run_waits_for_a_bus_that_comes_later(
+    shop_folder_only: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
     shop = shop_folder_only
     inventory, taken = shop.bot("inventory"), list[str]()
 
@@ -96,7 +102,9 @@ def shop_folder_only(tmp_path: Path) -> Shop:
     return Shop(tmp_path / "shop")
 
 
-async def test_pending_messages_are_sent_again_after_reconnection(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pending_messages_are_sent_again_after_reconnection(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They do not wait for their own retry, which here would come after an hour."""
     monkeypatch.setattr(publishing_module, "RETRY_FIRST_S", 3600)
     monkeypatch.setattr(publishing_module, "RETRY_MOST_S", 3600)
@@ -106,7 +114,9 @@ async def test_pending_messages_are_sent_again_after_reconnection(shop: Shop, mo
         for relay in shop.relays:
             relay.kill()
             await relay.wait()
-        publishing = asyncio.create_task(sender.publish("orders.placed", order(1), timeout=PATIENCE_S))
+        publishing = asyncio.create_task(
+            sender.publish("orders.placed", order(1), timeout=PATIENCE_S)
+        )
         await until(lambda: len(sender._publisher._all) == 1 and not sender._publisher._unsent)
         await shop.server.stop()
         await lost.wait()
@@ -116,7 +126,9 @@ async def test_pending_messages_are_sent_again_after_reconnection(shop: Shop, mo
 
 
 @pytest.mark.parametrize("live", [False, True])
-async def test_a_handler_that_is_registered_while_connected_is_served(shop: Shop, live: bool) -> None:
+async def test_a_handler_that_is_registered_while_connected_is_served(
+    shop: Shop, live: bool
+) -> None:
     answered = list[str]()
     async with shop.bot("inventory") as inventory, shop.bot("order") as sender:
         if live:
@@ -251,7 +263,9 @@ async def test_a_live_subscription_made_during_a_renewal_outlives_it(
     monkeypatch.setattr(Bot, "_attach", pause)
     async with shop.bot("inventory") as inventory, shop.bot("order") as asker:
         before = await inventory._session.client()
-        adding = asyncio.create_task(inventory._session.add_consumer(consumer_name("inventory", "orders.placed", "d")))
+        adding = asyncio.create_task(
+            inventory._session.add_consumer(consumer_name("inventory", "orders.placed", "d"))
+        )
         await renewing.wait()
         async with inventory.messages("stock.check") as messages:
             may_go_on.set()

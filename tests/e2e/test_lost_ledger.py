@@ -22,7 +22,9 @@ async def shop(empty_shop: Shop) -> Shop:
     """A shop whose operator may hear the prices."""
     policy = empty_shop.bus.path / "policy.yaml"
     policy.write_text(
-        policy.read_text().replace("  operator:\n    roles:", f"  operator:\n    subscribe: [{SUBJECT}]\n    roles:")
+        policy.read_text().replace(
+            "  operator:\n    roles:", f"  operator:\n    subscribe: [{SUBJECT}]\n    roles:"
+        )
     )
     await empty_shop.start_relay()
     return empty_shop

@@ -28,7 +28,9 @@ class Poison(Exception):
 
 async def publish(shop: Shop, numbers: range) -> None:
     async with shop.bot("order") as sender:
-        await asyncio.gather(*(sender.publish("orders.placed", order(number)) for number in numbers))
+        await asyncio.gather(
+            *(sender.publish("orders.placed", order(number)) for number in numbers)
+        )
 
 
 def number(message: Message) -> int:
@@ -51,14 +53,18 @@ async def records(shop: Shop) -> list[dict[str, Any]]:
 async def in_hand(shop: Shop) -> int:
     nc = await shop.nats()
     try:
-        info = json.loads((await nc.request(f"$JS.API.CONSUMER.INFO.ACCEPTED.{CONSUMER}", b"")).data)
+        info = json.loads(
+            (await nc.request(f"$JS.API.CONSUMER.INFO.ACCEPTED.{CONSUMER}", b"")).data
+        )
         count: int = info["num_ack_pending"]
         return count
     finally:
         await nc.close()
 
 
-async def test_a_failing_message_ends_in_the_quarantine(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failing_message_ends_in_the_quarantine(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
     await publish(shop, range(1))
     attempts: list[int] = []
     bot = shop.bot("inventory")
@@ -82,7 +88,9 @@ async def test_a_failing_message_ends_in_the_quarantine(shop: Shop, caplog: pyte
     assert await in_hand(shop) == 0
     assert f"number in the quarantine: {record['sequence']}" in caplog.text
     async with shop.bot("operator") as operator:
-        shown = (await operator.request("sealbus.quarantine.show", {"sequence": record["sequence"]})).payload
+        shown = (
+            await operator.request("sealbus.quarantine.show", {"sequence": record["sequence"]})
+        ).payload
     assert shown["size"] == record["size"] > 0
 
 
@@ -129,7 +137,9 @@ async def test_a_message_that_ends_its_process_is_parked_untried(shop: Shop) -> 
     inbox = nc.new_inbox()
     arrivals = await nc.subscribe(inbox)
     for _ in range(UNTRIED_LEAST + 1):
-        await nc.publish(f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{CONSUMER}", b'{"batch": 1}', reply=inbox)
+        await nc.publish(
+            f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{CONSUMER}", b'{"batch": 1}', reply=inbox
+        )
         taken = await arrivals.next_msg(PATIENCE_S)
         await nc.publish(taken.reply, b"-NAK")
         await nc.flush()
@@ -177,7 +187,9 @@ async def test_a_delivery_that_does_not_verify_is_kept(shop: Shop) -> None:
     assert record["claimed"] is None
 
 
-async def test_a_message_that_cannot_be_parked_is_kept(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_message_that_cannot_be_parked_is_kept(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
     """Only a relay can park a message. Without one, the subscription keeps it, and goes on."""
     await publish(shop, range(4))
     seen: list[int] = []

@@ -25,7 +25,9 @@ PLACE: Any = {"start": "all", "durable": "d"}
 
 async def publish(shop: Shop, numbers: range) -> None:
     async with shop.bot("order") as sender:
-        await asyncio.gather(*(sender.publish("orders.placed", order(number)) for number in numbers))
+        await asyncio.gather(
+            *(sender.publish("orders.placed", order(number)) for number in numbers)
+        )
 
 
 def number(message: Message) -> int:
@@ -126,7 +128,9 @@ async def test_a_slow_handler_leaves_the_rest_to_others(shop: Shop) -> None:
     assert min(len(seen["one"]), len(seen["two"])) > 4
 
 
-async def test_messages_behind_a_slow_one_are_given_back(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_messages_behind_a_slow_one_are_given_back(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The handler was fast, so the bot fetched many messages. Then one message takes long."""
     release, seen, unbegun_s = asyncio.Event(), list[int](), supply.UNBEGUN_S
     monkeypatch.setattr(supply, "UNBEGUN_S", 3600.0)  # until the test has asked the server
@@ -227,7 +231,10 @@ async def test_leaving_the_block_by_an_exception_is_an_attempt(shop: Shop) -> No
     attempts: list[int] = []
     for _ in range(2):
         with contextlib.suppress(KeyError):
-            async with shop.bot("inventory") as bot, bot.messages("orders.placed", **PLACE) as messages:
+            async with (
+                shop.bot("inventory") as bot,
+                bot.messages("orders.placed", **PLACE) as messages,
+            ):
                 async for message in messages:
                     attempts.append(message.attempt)
                     raise KeyError
@@ -296,7 +303,9 @@ async def test_a_consumer_that_is_deleted_is_made_again(shop: Shop) -> None:
     assert seen == [0, 1]
 
 
-async def test_with_room_for_few_bytes_everything_comes_in_order(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_with_room_for_few_bytes_everything_comes_in_order(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each request brings two orders. The bot makes another request only when no order waits."""
     monkeypatch.setattr(pull, "PULL_BYTES", 2_000)
     monkeypatch.setattr(in_hand, "WAITING_BYTES", 0)
@@ -307,6 +316,8 @@ async def test_with_room_for_few_bytes_everything_comes_in_order(shop: Shop, mon
         got.append(message.payload["order_id"])
 
     async with sender, inventory:
-        await asyncio.gather(*(sender.publish("orders.placed", order(number)) for number in range(60)))
+        await asyncio.gather(
+            *(sender.publish("orders.placed", order(number)) for number in range(60))
+        )
         await until(lambda: len(got) >= 60)
     assert got == [f"ord-{number:06d}" for number in range(60)]

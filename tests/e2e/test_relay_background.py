@@ -29,12 +29,16 @@ AMONG_THEM = (
 """Tasks that the test must find. It may find more."""
 
 
-async def goes_on_or_says_why(sender: Bot, running: asyncio.Task[None], number: int) -> SealbusError | None:
+async def goes_on_or_says_why(
+    sender: Bot, running: asyncio.Task[None], number: int
+) -> SealbusError | None:
     """Wait until the relay has judged and stored a message, or until it has ended.
 
     Returns the error with which it ended, or ``None``.
     """
-    publishing = asyncio.create_task(sender.publish("orders.placed", order(number), timeout=PATIENCE_S))
+    publishing = asyncio.create_task(
+        sender.publish("orders.placed", order(number), timeout=PATIENCE_S)
+    )
     await until(lambda: publishing.done() or running.done(), "the relay goes on, or ends")
     if not running.done():
         await publishing
@@ -76,8 +80,12 @@ async def test_a_relay_goes_on_or_says_which_task_ended(empty_shop: Shop, kind: 
                     tried.add(name)
                     disturb(disturbable(not_its)[name], ERRORS[kind]())
                     error = await goes_on_or_says_why(sender, running, number)
-                    assert error is None or isinstance(error, BackgroundFailed), f"{name}: {error!r}"
-                    await until(partial(is_settled, not_its, running), f"all tasks run again, after {name}")
+                    assert error is None or isinstance(error, BackgroundFailed), (
+                        f"{name}: {error!r}"
+                    )
+                    await until(
+                        partial(is_settled, not_its, running), f"all tasks run again, after {name}"
+                    )
                     ended = running.done()
             gc.collect()  # asyncio reports a forgotten exception when its task is deleted
             assert forgotten(complaints) == [], tried

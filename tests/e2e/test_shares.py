@@ -21,7 +21,10 @@ async def test_a_bot_fills_its_share_of_accepted_and_others_go_on(shop: Shop) ->
         while not any(isinstance(one, Refused) for one in sent):
             assert len(sent) < 700
             numbers = range(len(sent), len(sent) + 50)
-            calls = (greedy.publish("orders.placed", order(number), timeout=PATIENCE_S) for number in numbers)
+            calls = (
+                greedy.publish("orders.placed", order(number), timeout=PATIENCE_S)
+                for number in numbers
+            )
             sent += await asyncio.gather(*calls, return_exceptions=True)
         refused = [one for one in sent if isinstance(one, Refused)]
         assert {one.reason for one in refused} == {Reason.QUOTA}
@@ -39,7 +42,9 @@ async def test_answers_of_the_bus_fill_the_askers_share_of_live(shop: Shop) -> N
     async with shop.bot("order") as greedy, shop.bot("operator") as other:
         asked: list[object] = []
         while not any(isinstance(one, Refused) for one in asked):
-            assert len(asked) < 120, "its 140 questions of some 1,500 bytes fill the share themselves"
+            assert len(asked) < 120, (
+                "its 140 questions of some 1,500 bytes fill the share themselves"
+            )
             asks = (greedy.request("sealbus.grants", {}, timeout=PATIENCE_S) for _ in range(20))
             asked += await asyncio.gather(*asks, return_exceptions=True)
         assert {one.reason for one in asked if isinstance(one, Refused)} == {Reason.QUOTA}
@@ -63,8 +68,12 @@ async def test_parked_messages_fill_the_bots_share_of_quarantine(shop: Shop) -> 
         return log.read_text().count(f'"event": "{event}"')
 
     async with bot, shop.bot("order") as sender:
-        await asyncio.gather(*(sender.publish("orders.placed", order(number)) for number in range(count)))
-        await until(lambda: said("message.parked") + said("message.not-kept") == count, "all are given up")
+        await asyncio.gather(
+            *(sender.publish("orders.placed", order(number)) for number in range(count))
+        )
+        await until(
+            lambda: said("message.parked") + said("message.not-kept") == count, "all are given up"
+        )
     assert 0 < said("message.not-kept") < count
     assert await shop.stored("QUARANTINE") == said("message.parked")
     assert await shop.stored("ACCEPTED") >= count

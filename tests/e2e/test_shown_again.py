@@ -90,7 +90,9 @@ def documented() -> tuple[Callable[[Message], Any], sqlite3.Connection]:
     return names["reserve"], names["shop"]
 
 
-async def test_the_documented_handler_acts_once(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_documented_handler_acts_once(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     handled: list[bytes] = []
     async with shop.bot("order") as sender, wire_to(shop) as wire:

@@ -22,10 +22,19 @@ START = Callable[..., Coroutine[Any, Any, asyncio.subprocess.Process]]
 
 
 @asynccontextmanager
-async def stoppable(scene: str, shop: Shop, *more: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def stoppable(
+    scene: str, shop: Shop, *more: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run the inventory bot in a process of its own."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.e2e.stoppable", scene, str(shop.bus.credentials("inventory")), *more),
+        *(
+            sys.executable,
+            "-m",
+            "tests.e2e.stoppable",
+            scene,
+            str(shop.bus.credentials("inventory")),
+            *more,
+        ),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -162,7 +171,9 @@ async def test_the_deadline_of_connect_counts_for_subscriptions_too(
     await inventory.close()
 
 
-async def test_stop_ends_a_wait_for_a_subscription(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stop_ends_a_wait_for_a_subscription(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     frozen_after_admission(monkeypatch, shop)
     inventory = shop.bot("inventory")
     inventory.subscribe("orders.placed")(_ignore)

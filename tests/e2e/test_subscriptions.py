@@ -17,7 +17,9 @@ from tests.e2e.shop import Shop
 def allow(shop: Shop, count: int) -> None:
     """A limit in the policy, before a relay reads it."""
     policy = shop.bus.path / "policy.yaml"
-    policy.write_text(policy.read_text().replace("limits:\n", f"limits:\n  subscriptions: {count}\n"))
+    policy.write_text(
+        policy.read_text().replace("limits:\n", f"limits:\n  subscriptions: {count}\n")
+    )
 
 
 async def test_a_bot_has_as_many_as_the_policy_allows(shop: Shop) -> None:
@@ -32,15 +34,21 @@ async def test_a_bot_has_as_many_as_the_policy_allows(shop: Shop) -> None:
                 pass
 
         await asyncio.gather(*(subscribe(f"d{number}") for number in range(3)))
-        with pytest.raises(InvalidInput, match=r"has 3 durable subscriptions, and the policy allows 3 \(limits"):
+        with pytest.raises(
+            InvalidInput, match=r"has 3 durable subscriptions, and the policy allows 3 \(limits"
+        ):
             await subscribe("d3")
         await subscribe("d0")  # it exists, so it needs no room
         name = consumer_name("inventory", "orders.placed", "d1")
         removed = await operator.request("sealbus.subscriptions.remove", {"consumer": name})
         assert removed.payload["durable"] == "d1"
         await subscribe("d3")
-        page = (await operator.request("sealbus.subscriptions.list", {"bot": "inventory", "limit": 2})).payload
-        rest = (await operator.request("sealbus.subscriptions.list", {"offset": page["next"]})).payload
+        page = (
+            await operator.request("sealbus.subscriptions.list", {"bot": "inventory", "limit": 2})
+        ).payload
+        rest = (
+            await operator.request("sealbus.subscriptions.list", {"offset": page["next"]})
+        ).payload
         with pytest.raises(Refused):
             await bot.request("sealbus.subscriptions.list", {})
     rows = page["subscriptions"] + rest["subscriptions"]
@@ -55,7 +63,10 @@ async def test_jetstream_is_told_when_to_forget_a_place(shop: Shop) -> None:
         bot.messages("orders.placed", durable="brief", forget_s=MIN_FORGET_S),
         bot.messages("orders.placed", durable="lasting"),
     ):
-        places = {info["config"]["metadata"]["durable"]: info["config"] for info in await consumers._consumers(nc)}
+        places = {
+            info["config"]["metadata"]["durable"]: info["config"]
+            for info in await consumers._consumers(nc)
+        }
     assert places["brief"]["inactive_threshold"] == MIN_FORGET_S * 1_000_000_000
     assert "inactive_threshold" not in places["lasting"]
     await nc.close()
@@ -72,8 +83,16 @@ async def test_consumers_of_an_earlier_version_are_updated(
     policy = shop.bus.policy(shop.secrets.bus.public)
     assert await remove_ungranted(nc, policy) == 0
     (info,) = await consumers._consumers(nc)
-    assert (info["config"]["max_ack_pending"], info["config"]["deliver_policy"]) == (consumers.ACK_PENDING, "all")
-    assert (info["config"]["max_batch"], info["config"]["inactive_threshold"]) == (MAX_PULL, 60_000_000_000)
+    assert (info["config"]["max_ack_pending"], info["config"]["deliver_policy"]) == (
+        consumers.ACK_PENDING,
+        "all",
+    )
+    assert (info["config"]["max_batch"], info["config"]["inactive_threshold"]) == (
+        MAX_PULL,
+        60_000_000_000,
+    )
     assert info["config"]["max_expires"] == MAX_PULL_S * 1_000_000_000
-    assert info["config"]["max_waiting"] == (128 if field == "MAX_PULLS" else MAX_PULLS)  # JetStream never changes it
+    assert info["config"]["max_waiting"] == (
+        128 if field == "MAX_PULLS" else MAX_PULLS
+    )  # JetStream never changes it
     await nc.close()

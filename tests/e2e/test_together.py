@@ -23,8 +23,15 @@ from tests.waiting import PATIENCE_S
 
 
 def header(nonce: bytes = b"", **changes: Any) -> Header:
-    fields = {"bus": "shop", "bot": "order", "subject": "orders.placed", "nonce": nonce or new_nonce()}
-    return Header(**(fields | {"issued_at_ms": time.time_ns() // 1_000_000, "ttl_ms": 30_000} | changes))
+    fields = {
+        "bus": "shop",
+        "bot": "order",
+        "subject": "orders.placed",
+        "nonce": nonce or new_nonce(),
+    }
+    return Header(
+        **(fields | {"issued_at_ms": time.time_ns() // 1_000_000, "ttl_ms": 30_000} | changes)
+    )
 
 
 def sealed(shop: Shop, *drafts: tuple[Header, bytes]) -> list[bytes]:
@@ -82,7 +89,13 @@ async def test_each_envelope_has_its_own_verdict(shop: Shop) -> None:
     stranger = sealed(shop, (header(bot="inventory"), pack_json(order(4))))[0]
     await wire.send(pack_together([*envelopes[:3], tampered, stranger]))
     await until(lambda: len(wire.verdicts) == 5)
-    assert [reason for _, reason in wire.verdicts] == [None, "undeclared-subject", "schema", "bad-seal", "wrong-bot"]
+    assert [reason for _, reason in wire.verdicts] == [
+        None,
+        "undeclared-subject",
+        "schema",
+        "bad-seal",
+        "wrong-bot",
+    ]
     assert [nonce for nonce, _ in wire.verdicts[:4]] == [one.nonce for one, _ in drafts]
     assert wire.messages == 2  # a refusal leaves after INGRESS has deleted its message
     assert await shop.stored("QUARANTINE") == 4
@@ -150,7 +163,9 @@ async def test_a_burst_travels_in_bundles_and_arrives_once_in_order(shop: Shop) 
     async with inventory, order_bot:
         wire = Wire(shop)
         await wire.open()
-        stamps = await asyncio.gather(*(order_bot.publish("orders.placed", order(at)) for at in range(count)))
+        stamps = await asyncio.gather(
+            *(order_bot.publish("orders.placed", order(at)) for at in range(count))
+        )
         assert wire.sent == 4
         assert {stamp.verdict.value for stamp in stamps} == {"accepted"}
         await until(lambda: len(got) == count)
@@ -171,7 +186,9 @@ async def test_live_messages_travel_together_too(shop: Shop) -> None:
         answers = await asyncio.gather(
             *(order_bot.request("stock.check", {"sku": f"ABC-{at:04d}"}) for at in range(BURST + 5))
         )
-    assert [answer.payload["sku"] for answer in answers] == [f"ABC-{at:04d}" for at in range(BURST + 5)]
+    assert [answer.payload["sku"] for answer in answers] == [
+        f"ABC-{at:04d}" for at in range(BURST + 5)
+    ]
 
 
 async def until_stored(shop: Shop, stream: str, count: int) -> None:

@@ -204,7 +204,9 @@ class Wiretap:
         if way in ("send", "call"):
             envelopes = split_together(data) if are_together(data) else [data]
             known = self.captured.setdefault(bot, {})
-            known.update((envelope, way == "call") for envelope in envelopes if envelope not in known)
+            known.update(
+                (envelope, way == "call") for envelope in envelopes if envelope not in known
+            )
 
 
 @contextmanager
@@ -212,7 +214,9 @@ def wiretap() -> Iterator[Wiretap]:
     """Inside the block, the attacker gets everything that the bots of this process publish."""
     tap, original = Wiretap(), HardenedClient.publish
 
-    async def publish(self: HardenedClient, subject: str, payload: bytes = b"", *args: Any, **options: Any) -> None:
+    async def publish(
+        self: HardenedClient, subject: str, payload: bytes = b"", *args: Any, **options: Any
+    ) -> None:
         tap.take(subject, payload)
         await original(self, subject, payload, *args, **options)
 
@@ -283,4 +287,10 @@ async def read_store(market: Market) -> list[tuple[Accepted, bytes, bytes]]:
             header = Envelope.decode(envelope).header
             name = hashlib.sha256(stamp).hexdigest()
             at_ms = int(at.timestamp() * 1000)
-            found.append((Accepted(header.bot, header.nonce.hex(), name, sequence - 1, at_ms), stamp, envelope))
+            found.append(
+                (
+                    Accepted(header.bot, header.nonce.hex(), name, sequence - 1, at_ms),
+                    stamp,
+                    envelope,
+                )
+            )

@@ -60,7 +60,9 @@ async def play(yard: Yard, count: int, attempts: int | None) -> Outcome:
     async with yard.bot("boss") as boss:
         for first in range(0, 2 * count, AT_ONCE):
             numbers = range(first, min(first + AT_ONCE, 2 * count))
-            await asyncio.gather(*(boss.publish("work.poison", {"number": number}) for number in numbers))
+            await asyncio.gather(
+                *(boss.publish("work.poison", {"number": number}) for number in numbers)
+            )
     tries: Counter[int] = Counter()
     good: list[int] = []
     times: list[float] = []
@@ -87,14 +89,18 @@ async def play(yard: Yard, count: int, attempts: int | None) -> Outcome:
     info = json.loads((await nc.request(f"$JS.API.CONSUMER.INFO.ACCEPTED.{name}", b"", 10)).data)
     await nc.close()
     gaps = [later - earlier for earlier, later in zip([begun, *times], times, strict=False)]
-    return Outcome(tries, good, times[-1] - begun, max(gaps), parked, done - begun, info["num_ack_pending"])
+    return Outcome(
+        tries, good, times[-1] - begun, max(gaps), parked, done - begun, info["num_ack_pending"]
+    )
 
 
 def faults(outcome: Outcome, count: int, attempts: int) -> list[str]:
     """All broken promises."""
     wrong = []
     if outcome.good != list(range(0, 2 * count, 2)):
-        wrong.append(f"{len(outcome.good)} good ones handled, {len(set(outcome.good))} of them different")
+        wrong.append(
+            f"{len(outcome.good)} good ones handled, {len(set(outcome.good))} of them different"
+        )
     if set(outcome.tries.values()) != {attempts}:
         wrong.append(f"tried {sorted(set(outcome.tries.values()))} times, expected {attempts}")
     if outcome.parked != count:

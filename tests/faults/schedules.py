@@ -155,7 +155,9 @@ class Report:
             "memory of the ledger": f"{self.window_s:.1f} s",
             "honest messages": f"{self.published}",
             "  accepted": f"{self.accepted}",
-            "  refused": ", ".join([f"{self.refused}", *(f"{reason} {n}" for reason, n in self.reasons.items())]),
+            "  refused": ", ".join(
+                [f"{self.refused}", *(f"{reason} {n}" for reason, n in self.reasons.items())]
+            ),
             "  unresolved": f"{self.unresolved}",
             "captured copies submitted": f"{self.copies}",
             "nonces stored twice": stored_twice,
@@ -178,7 +180,9 @@ TWICE, LOST, DENIED = "handled twice", "lost", "refused and handled"
 class Day:
     """One bus, its troubles, and the runs that share it."""
 
-    def __init__(self, market: Market, seeds: range, troubles: Sequence[Trouble] | None = None) -> None:
+    def __init__(
+        self, market: Market, seeds: range, troubles: Sequence[Trouble] | None = None
+    ) -> None:
         """``troubles`` are drawn from the first seed, unless given."""
         seed = seeds.start
         self.market = market
@@ -203,9 +207,13 @@ class Day:
             await self._start_relay()
         self._hearers = [self._start_hearer() for _ in range(2)]
         try:
-            await until(lambda: all(hearer.ready for hearer in self._hearers), "the handlers are connected")
+            await until(
+                lambda: all(hearer.ready for hearer in self._hearers), "the handlers are connected"
+            )
             async with AsyncExitStack() as stack:
-                acting = [await stack.enter_async_context(self._at_work(run, tap)) for run in self.runs]
+                acting = [
+                    await stack.enter_async_context(self._at_work(run, tap)) for run in self.runs
+                ]
                 await self._befall()
                 self._over.set()
                 async with self._alarm:
@@ -264,7 +272,9 @@ class Day:
             self._hearers[at].process.kill()
             self._hearers[at] = self._start_hearer()
         elif target == "relay":
-            relay = chance.choice([relay for relay in self.market.relays if relay.returncode is None])
+            relay = chance.choice(
+                [relay for relay in self.market.relays if relay.returncode is None]
+            )
             relay.kill()
             await relay.wait()
             await self._start_relay()
@@ -285,7 +295,9 @@ class Day:
     # ---- one run ---------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _at_work(self, run: Run, tap: Wiretap) -> AsyncIterator[asyncio.Future[tuple[None, None]]]:
+    async def _at_work(
+        self, run: Run, tap: Wiretap
+    ) -> AsyncIterator[asyncio.Future[tuple[None, None]]]:
         bot = self.market.bot(run.bot)
         await bot.connect(timeout=PATIENCE_S)
         try:
@@ -347,11 +359,17 @@ class Day:
         for accepted, _, _ in await read_store(self.market):
             stored[accepted.bot, accepted.nonce].add(accepted.stamp)
         for run in self.runs:
-            run.twice_in_store = sum(len(them) > 1 for (bot, _), them in stored.items() if bot == run.bot)
+            run.twice_in_store = sum(
+                len(them) > 1 for (bot, _), them in stored.items() if bot == run.bot
+            )
             for (bot, nonce), them in stamps.items():
                 if bot == run.bot and len(them) > 1:
                     run.wrong.append(f"{TWICE}: {nonce}, through {len(them)} acceptances")
-            run.wrong += [f"{LOST}: message {number}" for number in _owed(run) if number not in handled[run.bot]]
+            run.wrong += [
+                f"{LOST}: message {number}"
+                for number in _owed(run)
+                if number not in handled[run.bot]
+            ]
             run.wrong += [
                 f"{DENIED}: message {number}"
                 for number, outcome in run.outcomes.items()
@@ -368,7 +386,9 @@ async def _publish(run: Run, bot: Bot, number: int, *, resumes: bool) -> None:
     way = "pulse" if number in run.live else "work"
     for _ in range(1 + resumes):
         try:
-            await bot.publish(f"{way}.{run.bot}", {"number": number}, timeout=PUBLISH_S, nonce=nonce)
+            await bot.publish(
+                f"{way}.{run.bot}", {"number": number}, timeout=PUBLISH_S, nonce=nonce
+            )
         except Refused as refused:
             run.outcomes[number] = "refused"
             run.reasons.append(refused.reason.value)
@@ -427,7 +447,9 @@ async def play_many(seed: int, runs: int, together: int, at_once: int) -> Report
 
     with wiretap() as tap:
         end = seed + runs
-        await asyncio.gather(*(one(range(at, min(at + together, end))) for at in range(seed, end, together)))
+        await asyncio.gather(
+            *(one(range(at, min(at + together, end))) for at in range(seed, end, together))
+        )
     report.took_s = time.monotonic() - began
     return report
 

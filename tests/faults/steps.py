@@ -47,7 +47,16 @@ from sealbus.life.session import Session
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.shelf_life import is_void
 from sealbus.protocol.stamp import open_stamp
-from tests.faults.market import LIMITS, Hearer, Market, Wiretap, raw_session, read_store, send_raw, wiretap
+from tests.faults.market import (
+    LIMITS,
+    Hearer,
+    Market,
+    Wiretap,
+    raw_session,
+    read_store,
+    send_raw,
+    wiretap,
+)
 from tests.faults.places import CLOSING, OF_SUBSCRIBERS, STEPS, Step
 from tests.faults.traps import Traps, trapped_hearer
 from tests.faults.yard import say
@@ -98,7 +107,9 @@ class Lane:
         await asyncio.gather(*(market.start_relay(f"relay-{number}") for number in range(2)))
         self._start_hearers()
         try:
-            await until(lambda: all(hearer.ready for hearer in self._hearers), "the handlers are connected")
+            await until(
+                lambda: all(hearer.ready for hearer in self._hearers), "the handlers are connected"
+            )
             async with market.bot(self._bot) as bot, raw_session(market, self._bot) as session:
                 for number, step in enumerate(self._steps):
                     self.results.append(Result(step))
@@ -114,12 +125,17 @@ class Lane:
         for hearer in self._hearers:
             hearer.process.kill()
         number = len(self._started)
-        self._hearers = [Hearer.start(self._market, f"hearer-{at}", trapped_hearer) for at in (number, number + 1)]
+        self._hearers = [
+            Hearer.start(self._market, f"hearer-{at}", trapped_hearer)
+            for at in (number, number + 1)
+        ]
         self._started += self._hearers
 
     # ---- one step --------------------------------------------------------------------------------
 
-    async def _stop_at(self, number: int, result: Result, bot: Bot, session: Session, tap: Wiretap) -> None:
+    async def _stop_at(
+        self, number: int, result: Result, bot: Bot, session: Session, tap: Wiretap
+    ) -> None:
         # With an empty INGRESS, the next message is judged alone.
         await until(self._is_quiet, "the copies from the step before are judged")
         step, known = result.step, set(tap.captured.get(self._bot, ()))
@@ -193,7 +209,11 @@ class Lane:
         step = result.step
         payload: object = [number] if step.bad else {"number": number}
         try:
-            await bot.publish(f"{'pulse' if step.live else 'work'}.{self._bot}", payload, timeout=PUBLISH_S[step.live])
+            await bot.publish(
+                f"{'pulse' if step.live else 'work'}.{self._bot}",
+                payload,
+                timeout=PUBLISH_S[step.live],
+            )
         except Refused:
             result.outcome = "refused"
         except (Unresolved, InvalidInput, NotConnected):
@@ -213,13 +233,19 @@ class Lane:
         """
         owed = [n for n, result in enumerate(self.results) if _is_owed(result)]
         with contextlib.suppress(AssertionError):  # the check reports lost messages
-            await until(lambda: all(self._is_handled(number) for number in owed), "the accepted messages are handled")
+            await until(
+                lambda: all(self._is_handled(number) for number in owed),
+                "the accepted messages are handled",
+            )
         for relay in self._market.relays:
             relay.terminate()
         await asyncio.gather(*(relay.wait() for relay in self._market.relays))
         for hearer in self._hearers:
             os.kill(hearer.pid, signal.SIGTERM)
-        await until(lambda: not any(hearer.process.is_alive() for hearer in self._hearers), "the handlers have ended")
+        await until(
+            lambda: not any(hearer.process.is_alive() for hearer in self._hearers),
+            "the handlers have ended",
+        )
 
     async def _check(self) -> None:
         handled: dict[int, dict[str, set[str]]] = {}
@@ -245,7 +271,9 @@ class Lane:
             if _is_owed(result) and not nonces:
                 result.wrong.append("accepted, and lost")
             if result.outcome == "refused" and (nonces or not result.step.bad):
-                result.wrong.append("refused, and handled" if nonces else "an honest message is refused")
+                result.wrong.append(
+                    "refused, and handled" if nonces else "an honest message is refused"
+                )
 
 
 def _is_owed(result: Result) -> bool:
@@ -280,7 +308,9 @@ async def _play_all(steps: Sequence[Step], at_once: int) -> list[Result]:
     async def one(number: int, step: Step) -> None:
         async with places:
             with tempfile.TemporaryDirectory() as folder:
-                (result,) = await play(Path(folder) / "market", number, iter([step]), tap, LIMITS, long=True)
+                (result,) = await play(
+                    Path(folder) / "market", number, iter([step]), tap, LIMITS, long=True
+                )
         results.append(result)
         sys.stderr.write(f"{len(results)} of {len(steps)}: {step.name}\n")
 
@@ -292,7 +322,9 @@ async def _play_all(steps: Sequence[Step], at_once: int) -> list[Result]:
 def main() -> int:
     """Run from the command line. Returns 1 if anything was wrong."""
     names = {step.name: step for step in (*STEPS, CLOSING)}
-    parser = argparse.ArgumentParser(description="Stop a running bus at each step of an acceptance.")
+    parser = argparse.ArgumentParser(
+        description="Stop a running bus at each step of an acceptance."
+    )
     parser.add_argument("--only", choices=names, metavar="STEP", action="append")
     parser.add_argument("--at-once", type=int, default=4, help="buses at a time")
     parser.add_argument("--list", action="store_true", help="the steps, each with a description")

@@ -19,7 +19,9 @@ SUBSCRIBE = {"pattern": "orders.shipped", "durable": "after", "from": "new"}
 
 
 @pytest.mark.parametrize("relays", [1, 2])
-async def test_a_relay_killed_in_the_middle_loses_and_doubles_nothing(tmp_path: Path, relays: int) -> None:
+async def test_a_relay_killed_in_the_middle_loses_and_doubles_nothing(
+    tmp_path: Path, relays: int
+) -> None:
     async with Shop(tmp_path / "shop") as shop:
         first = await shop.start_relay("first")
         if relays == 2:
@@ -35,7 +37,9 @@ async def test_a_relay_killed_in_the_middle_loses_and_doubles_nothing(tmp_path: 
 
             async def trade(number: int) -> Verdict:
                 await asyncio.sleep(number * 0.002)
-                return (await sender.publish("orders.placed", order(number), timeout=PATIENCE_S)).verdict
+                return (
+                    await sender.publish("orders.placed", order(number), timeout=PATIENCE_S)
+                ).verdict
 
             trading = [asyncio.create_task(trade(number)) for number in range(COUNT)]
             await until(lambda: len(seen) > COUNT // 4)
@@ -75,14 +79,18 @@ async def test_a_killed_nats_server_is_restarted_and_loses_nothing(tmp_path: Pat
 
         async with inventory, shop.bot("order") as sender:
             trading = [
-                asyncio.create_task(sender.publish("orders.placed", order(number), timeout=PATIENCE_S))
+                asyncio.create_task(
+                    sender.publish("orders.placed", order(number), timeout=PATIENCE_S)
+                )
                 for number in range(100)
             ]
             await until(lambda: len(seen) > 10)
             assert shop.server.pid is not None
             os.kill(shop.server.pid, signal.SIGKILL)
             later = [
-                asyncio.create_task(sender.publish("orders.placed", order(number), timeout=PATIENCE_S))
+                asyncio.create_task(
+                    sender.publish("orders.placed", order(number), timeout=PATIENCE_S)
+                )
                 for number in range(100, 200)
             ]
             stamps = await asyncio.gather(*trading, *later)
@@ -100,7 +108,10 @@ async def test_a_relay_told_to_stop_finishes_its_messages_and_ends(shop_folder: 
     async with Shop(shop_folder) as shop:
         relay = await shop.start_relay()
         async with shop.bot("order") as sender:
-            publishing = [asyncio.create_task(sender.publish("orders.placed", order(n), timeout=2)) for n in range(200)]
+            publishing = [
+                asyncio.create_task(sender.publish("orders.placed", order(n), timeout=2))
+                for n in range(200)
+            ]
             await asyncio.sleep(0)
             relay.terminate()
             assert await asyncio.wait_for(relay.wait(), PATIENCE_S) == 0

@@ -109,12 +109,18 @@ async def test_each_message_has_its_verdict_after_a_full_disk(shop: Shop, disk: 
     nc = await shop.nats()
 
     async def ask(call: str) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads((await nc.request(f"$JS.API.{call}", b"", PATIENCE_S)).data)
+        answer: dict[str, Any] = json.loads(
+            (await nc.request(f"$JS.API.{call}", b"", PATIENCE_S)).data
+        )
         return answer
 
     async def nothing_waits() -> bool:
-        consumers = [await ask(f"CONSUMER.INFO.INGRESS.{partition_consumer(at)}") for at in range(PARTITIONS)]
-        return not any(consumer["num_pending"] + consumer["num_ack_pending"] for consumer in consumers)
+        consumers = [
+            await ask(f"CONSUMER.INFO.INGRESS.{partition_consumer(at)}") for at in range(PARTITIONS)
+        ]
+        return not any(
+            consumer["num_pending"] + consumer["num_ack_pending"] for consumer in consumers
+        )
 
     try:
         await until(nothing_waits, "each has its verdict")
@@ -130,7 +136,9 @@ async def up(shop: Shop) -> AsyncIterator[Path]:
     log = shop.bus.path / "relay.log"
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            *(*SEALBUS, "up", "--dir", str(shop.bus.path), "--port", str(shop.port)), stdout=output, stderr=output
+            *(*SEALBUS, "up", "--dir", str(shop.bus.path), "--port", str(shop.port)),
+            stdout=output,
+            stderr=output,
         )
     try:
         await until(lambda: "relay.started" in log.read_text(), "the bus is up")
@@ -156,7 +164,9 @@ async def test_a_client_is_told_that_the_disk_is_full(disk: Path, tmp_path: Path
         writer.close()
         assert lines[0].startswith(b"INFO {")
         assert lines[1:] == [b"-ERR 'the bus stores nothing: its disk is full'", b""]
-        with pytest.raises(ConnectionFailed, match="the bus stores nothing: its disk is full") as told:
+        with pytest.raises(
+            ConnectionFailed, match="the bus stores nothing: its disk is full"
+        ) as told:
             await shop.bot("order").connect(timeout=5)
         assert "free space" in str(told.value.hint)
         red = await ping(shop)

@@ -20,7 +20,9 @@ SECONDS = 0.5
 SHORT = {"durable-subscriptions", "violations"}
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.name in SHORT], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.name in SHORT], ids=lambda case: case.name
+)
 async def test_one_bot_takes_no_more_than_its_bound(case: Case) -> None:
     outcome = await attack(case, SECONDS)
     assert [str(figure) for figure in outcome.figures if not figure.holds] == []

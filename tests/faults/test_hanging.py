@@ -74,7 +74,14 @@ class Restarter:
     """Starts a command each time it ends, and does nothing else, as compose and systemd do."""
 
     def __init__(self, shop: Shop, hook: Path, *command: str) -> None:
-        self._command = [sys.executable, "-m", "sealbus_broker", *command, "--dir", str(shop.bus.path)]
+        self._command = [
+            sys.executable,
+            "-m",
+            "sealbus_broker",
+            *command,
+            "--dir",
+            str(shop.bus.path),
+        ]
         self._environment = {**os.environ, "PYTHONPATH": str(hook)}
         self._log = shop.bus.path / "restarted.log"
         self._process: asyncio.subprocess.Process | None = None
@@ -96,7 +103,11 @@ class Restarter:
         while True:
             with self._log.open("ab") as log:
                 self._process = await asyncio.create_subprocess_exec(
-                    *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
+                    *self._command,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=self._environment,
                 )
             self.codes.append(await self._process.wait())
 
@@ -150,7 +161,9 @@ def check(record: dict[str, Any], relays: Restarter) -> None:
     assert len(hung) >= 1
     assert relays.codes[: len(hung)] == [-signal.SIGKILL] * len(hung)
     for line in hung:
-        assert any("hook/sitecustomize.py:" in call and call.endswith(" hanging") for call in line["where"]), line
+        assert any(
+            "hook/sitecustomize.py:" in call and call.endswith(" hanging") for call in line["where"]
+        ), line
         assert "is ended\nhint: let something start it again" in line["text"]
         assert POISON not in json.dumps(line)
 
@@ -181,7 +194,10 @@ async def test_a_stopped_relay_is_not_killed(tmp_path: Path, hook: Path) -> None
             assert relay is not None
             relay.send_signal(signal.SIGSTOP)
             try:
-                await until(lambda: looked.exists() and looked.read_text().count("T") > 42, "the door has looked often")
+                await until(
+                    lambda: looked.exists() and looked.read_text().count("T") > 42,
+                    "the door has looked often",
+                )
             finally:
                 relay.send_signal(signal.SIGCONT)
             assert (await bot.publish("orders.placed", order(1))).verdict is Verdict.ACCEPTED

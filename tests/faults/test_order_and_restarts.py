@@ -71,7 +71,9 @@ async def published(sender: Bot, enough: asyncio.Event, accepted: list[int]) -> 
 
 
 @pytest.mark.parametrize("next_relay", ["starts later", "stands by"])
-async def test_pipelined_messages_keep_their_order_when_a_relay_stops(shop: Shop, next_relay: str) -> None:
+async def test_pipelined_messages_keep_their_order_when_a_relay_stops(
+    shop: Shop, next_relay: str
+) -> None:
     """A relay gives back the messages that it pulled and has not begun.
 
     They keep their order, and no newer message is delivered before them.
@@ -87,7 +89,9 @@ async def test_pipelined_messages_keep_their_order_when_a_relay_stops(shop: Shop
             name = f"relay-{number + 1}"
             standby = await shop.start_relay(name) if next_relay == "stands by" else None
             accepted.clear()
-            await until(lambda: trading.done() or len(accepted) > SOME, "some more have their verdict")
+            await until(
+                lambda: trading.done() or len(accepted) > SOME, "some more have their verdict"
+            )
             if trading.done():
                 break  # the relay failed
             relay.terminate()
@@ -99,7 +103,9 @@ async def test_pipelined_messages_keep_their_order_when_a_relay_stops(shop: Shop
     assert await stored_orders(shop) == [f"ord-{number:06d}" for number in range(count)]
 
 
-async def test_a_restarted_server_is_used_as_soon_as_it_is_back(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_restarted_server_is_used_as_soon_as_it_is_back(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The requests of the lost connection are made again at once.
 
     Otherwise this would take ten minutes here.

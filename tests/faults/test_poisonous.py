@@ -77,7 +77,9 @@ async def test_a_message_that_kills_relays_is_set_aside_alone(tmp_path: Path) ->
             deadly = order(666) | {"ship_to": order(1)["ship_to"] | {"street": POISON}}
             poison = asyncio.create_task(sender.publish("orders.placed", deadly, timeout=1))
             trading = [
-                asyncio.create_task(honest.publish("orders.placed", order(number), timeout=PATIENCE_S))
+                asyncio.create_task(
+                    honest.publish("orders.placed", order(number), timeout=PATIENCE_S)
+                )
                 for number in range(20)
             ]
             verdicts = {(await one).verdict for one in trading}
@@ -91,7 +93,9 @@ async def test_a_message_that_kills_relays_is_set_aside_alone(tmp_path: Path) ->
             assert problem["hint"].endswith("quarantine ls --reason unjudgeable")
             async with shop.bot("operator") as operator:
                 asked = {"reason": "unjudgeable"}
-                page = (await operator.request("sealbus.quarantine.list", asked, timeout=PATIENCE_S)).payload
+                page = (
+                    await operator.request("sealbus.quarantine.list", asked, timeout=PATIENCE_S)
+                ).payload
                 assert [one["reason"] for one in page["records"]] == ["unjudgeable"]
         running = False
         assert verdicts == {Verdict.ACCEPTED}
@@ -144,7 +148,9 @@ async def test_an_honest_message_that_came_often_is_judged(tmp_path: Path) -> No
         async with shop.bot("order") as sender:
             relay.terminate()
             await relay.wait()
-            publishing = asyncio.create_task(sender.publish("orders.placed", order(1), timeout=PATIENCE_S))
+            publishing = asyncio.create_task(
+                sender.publish("orders.placed", order(1), timeout=PATIENCE_S)
+            )
             nc = await shop.nats()
             for _ in range(LAST_DELIVERIES + 2):
                 await give_back(nc)
@@ -168,7 +174,9 @@ async def give_back(nc: HardenedClient) -> None:
             break
     partition = int(message.subject.split(".")[1])
     await nc.request(message.reply, b"-NAK", PATIENCE_S)
-    await nc.request(f"$JS.API.CONSUMER.UNPIN.INGRESS.relay-{partition}", b'{"group": "relay"}', PATIENCE_S)
+    await nc.request(
+        f"$JS.API.CONSUMER.UNPIN.INGRESS.relay-{partition}", b'{"group": "relay"}', PATIENCE_S
+    )
     await subscription.unsubscribe()
 
 

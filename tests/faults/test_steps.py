@@ -24,17 +24,23 @@ More buses would need more time to start than they save.
 
 
 @pytest.fixture(scope="module")
-def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+def results(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Result]:
     """The result of each step that is selected."""
     wanted = {item.name for item in request.session.items}
-    steps = [step for step in STEPS if f"test_a_stop_at_a_step_changes_no_outcome[{step.name}]" in wanted]
+    steps = [
+        step for step in STEPS if f"test_a_stop_at_a_step_changes_no_outcome[{step.name}]" in wanted
+    ]
     longest_first = iter(sorted(steps, key=lambda step: -(step.pause_s or 0)))
     folder = tmp_path_factory.mktemp("steps")
 
     async def play_all() -> list[list[Result]]:
         with wiretap() as tap:
             lanes = [
-                asyncio.create_task(play(folder / str(lane), lane, longest_first, tap, LIMITS, long=False))
+                asyncio.create_task(
+                    play(folder / str(lane), lane, longest_first, tap, LIMITS, long=False)
+                )
                 for lane in range(min(BUSES, len(steps)))
             ]
             await asyncio.wait(lanes)  # each ends its own processes, even if another fails

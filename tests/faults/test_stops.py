@@ -153,7 +153,10 @@ async def test_relay_ends_while_its_server_is_gone_with_messages(shop: Shop) -> 
     pid = shop.server.pid
     assert pid is not None
     async with shop.bot("order") as sender:
-        publishing = [asyncio.create_task(sender.publish("orders.placed", order(n), timeout=1)) for n in range(500)]
+        publishing = [
+            asyncio.create_task(sender.publish("orders.placed", order(n), timeout=1))
+            for n in range(500)
+        ]
         await asyncio.wait(publishing, return_when=asyncio.FIRST_COMPLETED)
         os.kill(pid, signal.SIGKILL)
         await one.says("nats.disconnected")

@@ -16,7 +16,9 @@ async def test_stopped_and_killed_subscribers_lose_nothing(tmp_path: Path) -> No
     async with Yard(tmp_path / "yard") as yard:
         await yard.start_relay()
         # Only the program checks idle time. Here other tests keep the machine busy.
-        runs = await asyncio.gather(*(two_subscribers.play(yard, seed, scale=0.2) for seed in range(6)))
+        runs = await asyncio.gather(
+            *(two_subscribers.play(yard, seed, scale=0.2) for seed in range(6))
+        )
     assert {run.kind for run in runs} == set(two_subscribers.KINDS)
     assert [fault for run in runs for fault in run.wrong if "idle" not in fault] == []
 

@@ -135,7 +135,9 @@ def _look_at_telling(spring: Callable[[str], None]) -> None:
         if _are_honest(refusals._items):
             spring("refusal-confirmed")
 
-    async def acknowledging(self: IngressWorker, pulled: Sequence[Any], refusals: Refusals | None) -> None:
+    async def acknowledging(
+        self: IngressWorker, pulled: Sequence[Any], refusals: Refusals | None
+    ) -> None:
         if not pulled[0].subject.endswith(b".sealbus"):
             for _ in range(2):
                 await asyncio.sleep(0)  # the receipts leave
@@ -172,7 +174,9 @@ async def _after(
 
 
 def _are_honest(items: Iterable[Item]) -> bool:
-    return any(item.judgment.header.subject.startswith(SUBJECTS) for item in items if item.judgment.header)
+    return any(
+        item.judgment.header.subject.startswith(SUBJECTS) for item in items if item.judgment.header
+    )
 
 
 def _is_honest(data: bytes) -> bool:

@@ -74,7 +74,9 @@ class Run:
 KINDS: Final = ("one, stopped", "two, stopped", "two, stopped and killed")
 
 
-async def play(yard: Yard, seed: int, *, scale: float, kind: str | None = None, patience_s: float = 180.0) -> Run:
+async def play(
+    yard: Yard, seed: int, *, scale: float, kind: str | None = None, patience_s: float = 180.0
+) -> Run:
     """Play one run, and check it."""
     chance = Random(seed)
     kind = kind or KINDS[seed % len(KINDS)]
@@ -161,14 +163,22 @@ def _check(run: Run) -> None:
     holders: dict[int, list[str]] = {}
     for at, life in enumerate(lives):
         finished = {line.number: line.at for line in life.lines if line.what == "end"}
-        for number, count in Counter(line.number for line in life.lines if line.what == "begin").items():
+        for number, count in Counter(
+            line.number for line in life.lines if line.what == "begin"
+        ).items():
             if count > 1:
                 run.wrong.append(f"message {number} was handled {count} times by process {at}")
             done_at = finished.get(number)
-            excused = life.killed_at is not None and (done_at is None or life.killed_at - done_at < JUST_AFTER_S)
+            excused = life.killed_at is not None and (
+                done_at is None or life.killed_at - done_at < JUST_AFTER_S
+            )
             if not excused:
                 holders.setdefault(number, []).append(f"process {at}")
-    run.wrong += [f"message {number} was handled by {who}" for number, who in sorted(holders.items()) if len(who) > 1]
+    run.wrong += [
+        f"message {number} was handled by {who}"
+        for number, who in sorted(holders.items())
+        if len(who) > 1
+    ]
     if run.kind.startswith("one"):
         order = [line.number for life in lives for line in life.lines if line.what == "begin"]
         if order != sorted(order):
@@ -177,7 +187,9 @@ def _check(run: Run) -> None:
         for begin, end in _overlaps(_idle(life), _waiting(run)):
             run.longest_idle_s = max(run.longest_idle_s, end - begin)
             if end - begin > IDLE_S:
-                run.wrong.append(f"process {at} was idle for {end - begin:.2f} s while a message waited")
+                run.wrong.append(
+                    f"process {at} was idle for {end - begin:.2f} s while a message waited"
+                )
 
 
 def _idle(life: Life) -> list[Span]:
@@ -207,7 +219,9 @@ def _waiting(run: Run) -> list[Span]:
             for line in life.lines:
                 if line.what == "begin":
                     first[line.number] = min(line.at, first.get(line.number, line.at))
-        spans = [(stored, first[number]) for number, stored in run.stored.items() if number in first]
+        spans = [
+            (stored, first[number]) for number, stored in run.stored.items() if number in first
+        ]
     return _joined(spans)
 
 
@@ -250,10 +264,14 @@ async def play_many(seeds: range, at_once: int, scale: float) -> list[Run]:
 
 def main() -> int:
     """Run from the command line. Returns 1 if anything was wrong."""
-    parser = argparse.ArgumentParser(description="Two processes on one durable subscription, stopped and killed.")
+    parser = argparse.ArgumentParser(
+        description="Two processes on one durable subscription, stopped and killed."
+    )
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--at-once", type=int, default=24, help="at most 32: a bot has no more subscriptions")
+    parser.add_argument(
+        "--at-once", type=int, default=24, help="at most 32: a bot has no more subscriptions"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="1: handlers take 0.1 to 5 s")
     given = parser.parse_args()
     seeds = range(given.seed, given.seed + given.runs)

@@ -68,7 +68,13 @@ def fuzz(target: str, runs: int, seconds: int, seed: int, folder: Path) -> Resul
         "rss_limit_mb": MEMORY_MB,
     }
     options |= {"print_final_stats": 1, "artifact_prefix": f"{hurt}/", "report_slow_units": 3600}
-    command = [sys.executable, "-m", "tests.fuzz.drive", target, *(f"-{key}={it}" for key, it in options.items())]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.fuzz.drive",
+        target,
+        *(f"-{key}={it}" for key, it in options.items()),
+    ]
     began = time.monotonic()
     ran = subprocess.run([*command, str(corpus)], cwd=ROOT, capture_output=True, check=False)
     said = ran.stderr.decode("utf-8", "replace") + ran.stdout.decode("utf-8", "replace")
@@ -94,7 +100,9 @@ def fuzz(target: str, runs: int, seconds: int, seed: int, folder: Path) -> Resul
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code, which is 0 if there was no finding."""
-    parser = argparse.ArgumentParser("fuzz", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "fuzz", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument(
         "targets",
         nargs="*",
@@ -102,16 +110,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"some of: {', '.join(TARGETS)}. Or all: the quick ones in one process",
     )
     parser.add_argument(
-        "--runs", type=int, default=1_000_000, metavar="N", help="executions of a quick target (1000000)"
+        "--runs",
+        type=int,
+        default=1_000_000,
+        metavar="N",
+        help="executions of a quick target (1000000)",
     )
     parser.add_argument(
-        "--seconds", type=int, default=0, metavar="N", help="seconds for each target, instead of --runs"
+        "--seconds",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seconds for each target, instead of --runs",
     )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="libFuzzer's seed (1)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="targets that run at the same time (1)")
-    parser.add_argument("--json", action="store_true", help="print a JSON object for each target, instead of the table")
     parser.add_argument(
-        "--folder", type=Path, default=ROOT / "build" / "fuzz", help="folder of the results (build/fuzz)"
+        "--jobs", type=int, default=1, metavar="N", help="targets that run at the same time (1)"
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print a JSON object for each target, instead of the table",
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=ROOT / "build" / "fuzz",
+        help="folder of the results (build/fuzz)",
     )
     asked = parser.parse_args(arguments)
     if unknown := set(asked.targets) - set(TARGETS) - {"all"}:
@@ -137,11 +162,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if asked.json:
                 print(json.dumps(asdict(result)), flush=True)
                 continue
-            told = ", ".join(result.found) or ("nothing" if result.exit_code == 0 else f"exit code {result.exit_code}")
-            row = (result.target, result.executions, result.seconds, result.reached, result.corpus, told)
+            told = ", ".join(result.found) or (
+                "nothing" if result.exit_code == 0 else f"exit code {result.exit_code}"
+            )
+            row = (
+                result.target,
+                result.executions,
+                result.seconds,
+                result.reached,
+                result.corpus,
+                told,
+            )
             print(COLUMNS.format(*row), flush=True)
     if not asked.json:
-        print(f"{sum(result.executions for result in results):,} executions of {len(results)} targets")
+        print(
+            f"{sum(result.executions for result in results):,} executions of {len(results)} targets"
+        )
     return int(any(result.found or result.exit_code for result in results))
 
 

@@ -34,7 +34,9 @@ def folder() -> Folder:
     return Folder(root)
 
 
-def in_folder(file: str, alone: Callable[[Path], list[Problem]] | None = None) -> Callable[[bytes], None]:
+def in_folder(
+    file: str, alone: Callable[[Path], list[Problem]] | None = None
+) -> Callable[[bytes], None]:
     """``alone`` reads this file only.
 
     If it finds a problem, the whole folder is not read, because that takes ten times as long.

@@ -107,18 +107,30 @@ def nats_headers() -> Iterable[bytes]:
 def pulled() -> Iterable[bytes]:
     ack = b"$JS.ACK.INGRESS.relay-0.1.7.7.1900000000000000000.0"
     domain = b"$JS.ACK._.hash.INGRESS.relay-0.1.7.7.1900000000000000000.0.token"
-    return [b"ingress.0.order\0" + place + b"\0" + data for place in (ack, domain) for data in together()]
+    return [
+        b"ingress.0.order\0" + place + b"\0" + data
+        for place in (ack, domain)
+        for data in together()
+    ]
 
 
 def admissions() -> Iterable[bytes]:
     cases = load("connect.json")["cases"]
-    texts = [bytes.fromhex(case["admission"]) + b"\0" + bytes.fromhex(case["challenge"]) for case in cases]
+    texts = [
+        bytes.fromhex(case["admission"]) + b"\0" + bytes.fromhex(case["challenge"])
+        for case in cases
+    ]
     return [*texts, b'{"auth_token":"sealbus/1 order U","sig":"AA=="}\0abc', b"a.b.c"]
 
 
 def requests() -> Iterable[bytes]:
     head = b'{"typ":"JWT","alg":"ed25519-nkey"}'
-    nats = {"type": "authorization_request", "server_id": {"id": "N"}, "connect_opts": {}, "client_info": {}}
+    nats = {
+        "type": "authorization_request",
+        "server_id": {"id": "N"},
+        "connect_opts": {},
+        "client_info": {},
+    }
     claims = {"iss": "N", "aud": "nats-authorization-request", "exp": 1900000000, "nats": nats}
     return [head + b"\0" + json.dumps(claims).encode()]
 
@@ -134,18 +146,42 @@ def subjects() -> Iterable[bytes]:
     vectors = load("subjects.json")
     pairs = [(case["pattern"], case["subject"]) for case in vectors["matches"]]
     pairs += [(case["one"], case["other"]) for case in vectors["overlaps"]]
-    pairs += [(text, text) for text in (*vectors["subjects"]["invalid"], *vectors["patterns"]["valid"]) if text]
+    pairs += [
+        (text, text)
+        for text in (*vectors["subjects"]["invalid"], *vectors["patterns"]["valid"])
+        if text
+    ]
     return [f"{one}\n{other}".encode("utf-8", "replace") for one, other in pairs]
 
 
 def records() -> Iterable[bytes]:
-    fields = ("session", "claimed", "proven", "subject", "nonce", "delivery", "sha256", "policy", "relay", "detail")
+    fields = (
+        "session",
+        "claimed",
+        "proven",
+        "subject",
+        "nonce",
+        "delivery",
+        "sha256",
+        "policy",
+        "relay",
+        "detail",
+    )
     numbers = ("position", "arrived_at_ms", "judged_at_ms", "size")
-    return [json.dumps(dict.fromkeys(fields, "x") | dict.fromkeys(numbers, 1) | {"reason": "schema"}).encode()]
+    return [
+        json.dumps(
+            dict.fromkeys(fields, "x") | dict.fromkeys(numbers, 1) | {"reason": "schema"}
+        ).encode()
+    ]
 
 
 def json_texts() -> Iterable[bytes]:
-    texts = [b'{"a": [1, 2.5e3, -0, null, true, "\\u00e9\\n"], "b": {}}', b"[[[]]]", b'"\\ud83d\\ude00"', b"1E400"]
+    texts = [
+        b'{"a": [1, 2.5e3, -0, null, true, "\\u00e9\\n"], "b": {}}',
+        b"[[[]]]",
+        b'"\\ud83d\\ude00"',
+        b"1E400",
+    ]
     return [*texts, *schemas()]
 
 
@@ -164,20 +200,44 @@ def schema_files() -> Iterable[bytes]:
 
 _SCHEMAS: Final[list[Any]] = [
     True,
-    {"type": ["object", "null"], "properties": {"a": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"type": "integer"}}},
+    {
+        "type": ["object", "null"],
+        "properties": {"a": {"$ref": "#/$defs/a"}},
+        "$defs": {"a": {"type": "integer"}},
+    },
     {"$anchor": "top", "items": {"$ref": "#top"}, "prefixItems": [{"const": 1}], "minItems": 1},
     {"type": "array", "maxItems": 7, "uniqueItems": True, "items": {"type": "string"}},
-    {"$dynamicAnchor": "node", "properties": {"a": {"$dynamicRef": "#node"}}, "unevaluatedProperties": False},
+    {
+        "$dynamicAnchor": "node",
+        "properties": {"a": {"$dynamicRef": "#node"}},
+        "unevaluatedProperties": False,
+    },
     {
         "$id": "https://example.com/a.json",
         "$defs": {"b": {"$id": "b.json", "enum": ["a", 1, None, [1]]}},
         "$ref": "b.json",
     },
-    {"if": {"type": "string"}, "then": {"pattern": "^[a-z]{1,5}(-[0-9]+)*$"}, "else": {"multipleOf": 0.5}},
-    {"oneOf": [{"maximum": 7}, {"exclusiveMinimum": 17}], "anyOf": [{}, False], "not": {"type": "boolean"}},
+    {
+        "if": {"type": "string"},
+        "then": {"pattern": "^[a-z]{1,5}(-[0-9]+)*$"},
+        "else": {"multipleOf": 0.5},
+    },
+    {
+        "oneOf": [{"maximum": 7}, {"exclusiveMinimum": 17}],
+        "anyOf": [{}, False],
+        "not": {"type": "boolean"},
+    },
     {"allOf": [{"maxLength": 17}, {"format": "date-time"}], "title": "a", "examples": [1]},
-    {"patternProperties": {"^a": {"type": "number"}}, "propertyNames": {"minLength": 1}, "maxProperties": 7},
-    {"dependentRequired": {"a": ["b"]}, "dependentSchemas": {"a": {"required": ["b"]}}, "additionalProperties": {}},
+    {
+        "patternProperties": {"^a": {"type": "number"}},
+        "propertyNames": {"minLength": 1},
+        "maxProperties": 7,
+    },
+    {
+        "dependentRequired": {"a": ["b"]},
+        "dependentSchemas": {"a": {"required": ["b"]}},
+        "additionalProperties": {},
+    },
     {"contains": {"type": "string"}, "maxContains": 7, "unevaluatedItems": {"type": "null"}},
 ]
 
@@ -212,7 +272,9 @@ subjects:
 
 
 def key_files() -> Iterable[bytes]:
-    keys = [SigningKey(test_seed(name), KeyKind.BOT).public.text for name in ("order", "order, later")]
+    keys = [
+        SigningKey(test_seed(name), KeyKind.BOT).public.text for name in ("order", "order, later")
+    ]
     begins = "    not_before: 2026-11-24T08:00:00Z\n"
     times = f"{begins}    not_after: 2027-11-24T08:00:00Z\n    revoked: 2026-12-01T00:00:00Z\n"
     return [

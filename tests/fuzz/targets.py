@@ -127,7 +127,9 @@ def stamp(data: bytes) -> None:
 def delivery(data: bytes) -> None:
     with contextlib.suppress(Malformed):
         assert (
-            open_delivery(data, "orders.placed", bus="shop", bus_keys=BUS_KEYS, verifier=Verifier()).subject
+            open_delivery(
+                data, "orders.placed", bus="shop", bus_keys=BUS_KEYS, verifier=Verifier()
+            ).subject
             == "orders.placed"
         )
         split_delivery(data)
@@ -323,7 +325,9 @@ TARGETS: Final[dict[str, Target]] = {
         is_text=True,
     ),
     "policy-file": Target(in_folder("policy.yaml"), seeds.policies, cost=25, is_text=True),
-    "key-file": Target(in_folder("keys/order.yaml", keys_alone), seeds.key_files, cost=10, is_text=True),
+    "key-file": Target(
+        in_folder("keys/order.yaml", keys_alone), seeds.key_files, cost=10, is_text=True
+    ),
     "credentials": Target(credentials, seeds.credentials, cost=2, is_text=True),
     "bus-file": Target(bus_file, seeds.bus_files, cost=2, is_text=True),
 }
@@ -338,7 +342,9 @@ def everything(data: bytes) -> None:
 
 
 def _everything() -> Iterable[bytes]:
-    return [bytes([at]) + data for at, target in enumerate(QUICK) for data in list(target.seeds())[:40]]
+    return [
+        bytes([at]) + data for at, target in enumerate(QUICK) for data in list(target.seeds())[:40]
+    ]
 
 
 ALL: Final = Target(everything, _everything)

@@ -28,7 +28,11 @@ def test_every_seed_is_read_or_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "file"),
-    [("policy-file", "policy.yaml"), ("schema-file", "schemas/order.v1.json"), ("key-file", "keys/order.yaml")],
+    [
+        ("policy-file", "policy.yaml"),
+        ("schema-file", "schemas/order.v1.json"),
+        ("key-file", "keys/order.yaml"),
+    ],
 )
 def test_the_seeds_of_files_are_sound(name: str, file: str, tmp_path: Path) -> None:
     """Otherwise a changed seed would always be refused."""
@@ -57,7 +61,9 @@ def is_yaml(data: bytes) -> bool:
     return True
 
 
-@pytest.mark.parametrize("case", sorted(CASES.glob("*/*")), ids=lambda case: f"{case.parent.name}/{case.name[:14]}")
+@pytest.mark.parametrize(
+    "case", sorted(CASES.glob("*/*")), ids=lambda case: f"{case.parent.name}/{case.name[:14]}"
+)
 def test_earlier_finding_is_read_or_refused(case: Path) -> None:
     (ALL if case.parent.name == "all" else TARGETS[case.parent.name]).run(case.read_bytes())
 

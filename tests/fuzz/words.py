@@ -40,7 +40,9 @@ def by_words(seeds: Iterable[bytes], bytewise: Callable[[bytes, int], bytes]) ->
 
     ``bytewise`` is libFuzzer's own function.
     """
-    known = sorted({piece for seed in seeds for piece in _PIECE.findall(seed) if _WORD.match(piece)})
+    known = sorted(
+        {piece for seed in seeds for piece in _PIECE.findall(seed) if _WORD.match(piece)}
+    )
 
     def mutate(data: bytes, most: int, seed: int) -> bytes:
         chance = Random(seed)

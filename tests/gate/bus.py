@@ -66,7 +66,12 @@ class PureBus:
     def judge(self, step: Step) -> Judgment:
         """The gate's verdict alone."""
         arrival = Arrival(
-            step.session, step.data, step.delivery, step.arrived_at_ms, step.position, redelivered=step.redelivered
+            step.session,
+            step.data,
+            step.delivery,
+            step.arrived_at_ms,
+            step.position,
+            redelivered=step.redelivered,
         )
         moment = JudgedAt(step.now_ms, step.ledger_since_ms)
         return judge(arrival, self.policy, moment, self.verifier, self.meters)
@@ -82,13 +87,22 @@ class PureBus:
         assert judgment.envelope is not None
         assert judgment.ledger_id is not None
         if judgment.ledger_id in self.ledger:
-            settled = settle(judgment, self.ledger[judgment.ledger_id], NOW, (), self.policy.bus_keys, self.verifier)
+            settled = settle(
+                judgment,
+                self.ledger[judgment.ledger_id],
+                NOW,
+                (),
+                self.policy.bus_keys,
+                self.verifier,
+            )
             return settled.reason.value if settled.reason else SETTLED, settled.receipt
         stamp = judgment.stamp(self.policy, RELAY)
         assert stamp is not None
         sealed = seal_stamps(BUS_KEY, [stamp])[0]
         store = Store.ACCEPTED if step.delivery is DeliveryClass.STREAM else Store.LIVE
-        self.meters.shares.charge(step.session, store, self.policy.share(store), len(step.data), step.now_ms)
+        self.meters.shares.charge(
+            step.session, store, self.policy.share(store), len(step.data), step.now_ms
+        )
         self.ledger[judgment.ledger_id] = pack_delivery(judgment.envelope.data, sealed)
         return ACCEPTED, sealed
 

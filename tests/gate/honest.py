@@ -45,7 +45,9 @@ def an_order() -> Step:
 @honest()
 def an_order_of_the_second_schema() -> Step:
     """It names the second of the two schemas that the subject accepts."""
-    return Step(envelope(payload={"lines": [1, 2.5, None]}, schema="orders.placed", schema_version=2))
+    return Step(
+        envelope(payload={"lines": [1, 2.5, None]}, schema="orders.placed", schema_version=2)
+    )
 
 
 @honest()
@@ -73,8 +75,13 @@ def a_payload_of_every_kind() -> Step:
 @honest()
 def a_burst_under_one_seal() -> list[Step]:
     """Three envelopes under one signature, each carrying its own proof."""
-    drafts = [(told(replace(PLACED, nonce=nonce(f"burst {number}"))), pack_json(ORDER)) for number in range(3)]
-    return [Step(data, position=at) for at, data in enumerate(seal_envelopes(KEYS["order"], drafts), 7)]
+    drafts = [
+        (told(replace(PLACED, nonce=nonce(f"burst {number}"))), pack_json(ORDER))
+        for number in range(3)
+    ]
+    return [
+        Step(data, position=at) for at, data in enumerate(seal_envelopes(KEYS["order"], drafts), 7)
+    ]
 
 
 @honest()
@@ -161,21 +168,29 @@ def a_third_pulse_after_half_a_second() -> list[Step]:
 def a_pulse_after_copies_of_the_one_before() -> list[Step]:
     """Somebody on the wire repeats the first pulse. The second does not use up less of the rate."""
     first, second = (envelope(PULSE, nonce=nonce(f"pulse {number}")) for number in range(2))
-    copies = [replace(live(first), expect=expect) for expect in ("replay", "replay", "rate", "rate")]
+    copies = [
+        replace(live(first), expect=expect) for expect in ("replay", "replay", "rate", "rate")
+    ]
     return [live(first), *copies, live(second)]
 
 
 @honest()
 def a_message_after_another_bot_has_filled_its_share() -> list[Step]:
     """The order bot has no room left. The rival still has its own room."""
-    large = [envelope(payload={**ORDER, "note": "x" * 500_000}, nonce=nonce(f"large {at}")) for at in range(2)]
+    large = [
+        envelope(payload={**ORDER, "note": "x" * 500_000}, nonce=nonce(f"large {at}"))
+        for at in range(2)
+    ]
     return [*map(Step, large), Step(envelope(bot="rival"), session="rival")]
 
 
 @honest()
 def a_large_message_when_the_store_has_let_go_of_others() -> list[Step]:
     """A share covers the time for which the store keeps messages, plus a sixteenth of it."""
-    large = [envelope(payload={**ORDER, "note": "x" * 500_000}, nonce=nonce(f"large {at}")) for at in range(2)]
+    large = [
+        envelope(payload={**ORDER, "note": "x" * 500_000}, nonce=nonce(f"large {at}"))
+        for at in range(2)
+    ]
     later = NOW + 24 * HOUR * 17 // 16
     last = envelope(payload={**ORDER, "note": "x" * 500_000}, issued_at_ms=later)
     return [*map(Step, large), Step(last, arrived_at_ms=later, now_ms=later)]
@@ -192,7 +207,14 @@ def two_reservations_of_one_order() -> list[Step]:
     """The rule allows more than one reservation."""
     from_order = parent(envelope())
     first = Step(envelope(RESERVED, parent=from_order), session="inventory")
-    return [first, Step(envelope(RESERVED, parent=from_order, nonce=nonce("more")), session="inventory", position=8)]
+    return [
+        first,
+        Step(
+            envelope(RESERVED, parent=from_order, nonce=nonce("more")),
+            session="inventory",
+            position=8,
+        ),
+    ]
 
 
 @honest()
@@ -204,7 +226,9 @@ def a_shipment_of_the_order() -> Step:
 @honest()
 def a_shipment_within_the_hour() -> Step:
     """The shipment comes at the end of the time that the rule allows."""
-    return Step(shipment(parent=parent(envelope(), carry=True, judged_at_ms=NOW - HOUR)), session="shipping")
+    return Step(
+        shipment(parent=parent(envelope(), carry=True, judged_at_ms=NOW - HOUR)), session="shipping"
+    )
 
 
 @honest()
@@ -216,7 +240,10 @@ def compared_as_json_has_it() -> Step:
 @honest()
 def compared_maps_in_another_order() -> Step:
     """Two maps are equal in any order of their keys."""
-    return Step(checked([{"ok": {"a": 1, "b": [None]}}], [{"ok": {"b": [None], "a": 1}}]), session="inventory")
+    return Step(
+        checked([{"ok": {"a": 1, "b": [None]}}], [{"ok": {"b": [None], "a": 1}}]),
+        session="inventory",
+    )
 
 
 @honest()
@@ -257,7 +284,9 @@ def an_answer_at_the_last_moment() -> Step:
 @honest()
 def sealed_at_the_end_of_its_nonces_life() -> Step:
     """The message is sealed again exactly when the life of its nonce ends."""
-    return Step(envelope(nonce=nonce("old", NOW - 120_000)), arrived_at_ms=NOW + 500, now_ms=NOW + 500)
+    return Step(
+        envelope(nonce=nonce("old", NOW - 120_000)), arrived_at_ms=NOW + 500, now_ms=NOW + 500
+    )
 
 
 @honest()
@@ -299,7 +328,10 @@ def tried_again() -> list[Step]:
     return [
         Step(envelope()),
         Step(
-            envelope(issued_at_ms=NOW + 5_000, ttl_ms=20_000), arrived_at_ms=NOW + 5_000, now_ms=NOW + 5_000, position=8
+            envelope(issued_at_ms=NOW + 5_000, ttl_ms=20_000),
+            arrived_at_ms=NOW + 5_000,
+            now_ms=NOW + 5_000,
+            position=8,
         ),
     ]
 
@@ -313,7 +345,10 @@ def a_live_message_tried_again() -> list[Step]:
 @honest(SETTLED)
 def a_shipment_tried_again() -> list[Step]:
     """The same for a cause with one consequence only. A retry is not a second consequence."""
-    return [Step(shipment(), session="shipping"), Step(shipment(issued_at_ms=NOW + 1), session="shipping", position=8)]
+    return [
+        Step(shipment(), session="shipping"),
+        Step(shipment(issued_at_ms=NOW + 1), session="shipping", position=8),
+    ]
 
 
 HONEST = tuple(CATALOGUE.scenarios)

@@ -36,7 +36,9 @@ class Scenario:
     """Makes the steps again for another time: see :func:`tests.gate.world.told_at`."""
 
 
-def scenario(tell: Teller, expect: str, check: str | None = None, without: str = ACCEPTED) -> Scenario:
+def scenario(
+    tell: Teller, expect: str, check: str | None = None, without: str = ACCEPTED
+) -> Scenario:
     """The scenario that ``tell`` makes.
 
     Its name is the name of the function. Its docstring describes it.
@@ -72,4 +74,11 @@ class Catalogue:
 
 def live(data: bytes, *, session: str = "order", at_ms: int = NOW) -> Step:
     """A step on the live way: no position, judged as it arrives."""
-    return Step(data, session=session, delivery=DeliveryClass.LIVE, position=None, arrived_at_ms=at_ms, now_ms=at_ms)
+    return Step(
+        data,
+        session=session,
+        delivery=DeliveryClass.LIVE,
+        position=None,
+        arrived_at_ms=at_ms,
+        now_ms=at_ms,
+    )

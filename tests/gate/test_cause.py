@@ -37,7 +37,9 @@ from tests.gate.world import (
 )
 from tests.protocol.mutation import without_each_check
 
-OF_A_CAUSE = [scenario for scenario in (*ATTACKS, *HONEST) if scenario.expect in (Reason.CAUSE, ACCEPTED)]
+OF_A_CAUSE = [
+    scenario for scenario in (*ATTACKS, *HONEST) if scenario.expect in (Reason.CAUSE, ACCEPTED)
+]
 
 
 def outcomes() -> dict[str, tuple[object, object]]:
@@ -70,7 +72,9 @@ WEAKER = [
 
 
 def test_nothing_taken_out_nothing_changes() -> None:
-    assert {name: reason for name, (reason, _) in outcomes().items()} == {one.name: one.expect for one in OF_A_CAUSE}
+    assert {name: reason for name, (reason, _) in outcomes().items()} == {
+        one.name: one.expect for one in OF_A_CAUSE
+    }
 
 
 def test_the_rules_are_all_taken_out_in_turn() -> None:
@@ -165,7 +169,15 @@ def test_values_that_differ_in_json_differ(one: object, other: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [(1, 1.0), (None, None), (True, True), ({"b": 1, "c": 2}, {"c": 2, "b": 1}), ([], []), ("x", "x")]
+    ("one", "other"),
+    [
+        (1, 1.0),
+        (None, None),
+        (True, True),
+        ({"b": 1, "c": 2}, {"c": 2, "b": 1}),
+        ([], []),
+        ("x", "x"),
+    ],
 )
 def test_values_that_are_equal_in_json_are_equal(one: object, other: object) -> None:
     assert compare("/a", {"a": one}, {"a": other}) == ACCEPTED
@@ -181,10 +193,14 @@ def test_every_pointer_of_a_rule_must_agree() -> None:
 def test_a_detail_names_the_place_and_never_the_value() -> None:
     order = envelope(payload={"a": "SECRET-1"})
     sent = envelope(SHIPPED, payload={"a": "SECRET-2"}, parent=parent(order, carry=True))
-    assert "SECRET" not in str(PureBus(with_match("/a")).judge(Step(sent, session="shipping")).detail)
+    assert "SECRET" not in str(
+        PureBus(with_match("/a")).judge(Step(sent, session="shipping")).detail
+    )
 
 
-@pytest.mark.parametrize("pointer", ["/" + "x" * 1200, "/" + "\u00e9" * 400, "/\ud800", "/" + "\n" * 20])
+@pytest.mark.parametrize(
+    "pointer", ["/" + "x" * 1200, "/" + "\u00e9" * 400, "/\ud800", "/" + "\n" * 20]
+)
 def test_detail_too_long_or_odd_for_a_stamp_is_cut(pointer: str) -> None:
     policy = with_match(pointer)
     sent = envelope(SHIPPED, parent=parent(envelope(), carry=True))
@@ -214,7 +230,9 @@ def test_own_message_is_a_cause_without_a_grant_to_receive() -> None:
     bot = POLICY.bots["order"]
     assert not bot.may_subscribe("orders.placed")
     header = replace(SHIPPED, parent=parent(envelope()))
-    assert isinstance(cause.check_cause(rule, bot, header, {}, NOW, POLICY, PureBus().verifier), Stamp)
+    assert isinstance(
+        cause.check_cause(rule, bot, header, {}, NOW, POLICY, PureBus().verifier), Stamp
+    )
 
 
 def test_a_reply_needs_no_grant_to_publish() -> None:
@@ -229,10 +247,13 @@ def test_asker_without_grant_to_receive_cannot_answer_itself() -> None:
 
 def test_an_answer_is_no_question() -> None:
     given = answer()
-    header = replace(ASK, bot="inventory", nonce=nonce("answer"), subject=f"reply.order.{nonce('ask').hex()}")
+    header = replace(
+        ASK, bot="inventory", nonce=nonce("answer"), subject=f"reply.order.{nonce('ask').hex()}"
+    )
     subject = f"reply.inventory.{nonce('answer').hex()}"
     again = envelope(
-        replace(ASK, bot="inventory", subject=subject, parent=parent(given, header)), packed=pack_json({"left": 1})
+        replace(ASK, bot="inventory", subject=subject, parent=parent(given, header)),
+        packed=pack_json({"left": 1}),
     )
     assert PureBus().run([live(again, session="inventory")]) == Reason.CAUSE
 
@@ -297,7 +318,11 @@ def test_stamp_proves_no_cause_after_its_messages_time(beyond_ms: int, expected:
     rule = POLICY.rule("orders.shipped")
     assert rule is not None
     assert rule.cause is not None
-    ends = Envelope.decode(envelope()).header.birth_ms + POLICY.span_ms(DeliveryClass.STREAM) + rule.cause.within_ms
+    ends = (
+        Envelope.decode(envelope()).header.birth_ms
+        + POLICY.span_ms(DeliveryClass.STREAM)
+        + rule.cause.within_ms
+    )
     at = ends + beyond_ms
     young = parent(envelope(), carry=True, judged_at_ms=at - 1_000)
     late = shipment(parent=young, issued_at_ms=at)

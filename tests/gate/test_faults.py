@@ -32,7 +32,9 @@ def a_bus() -> PureBus:
 def faults(bus: PureBus, payload: object, number: int = 0, after_ms: int = 0) -> list[str]:
     """The lines of the refusal of ``payload``."""
     data = envelope(payload=payload, nonce=nonce(f"faults {number}"), issued_at_ms=NOW + after_ms)
-    judgment = bus.judge(Step(data, position=7 + number, arrived_at_ms=NOW + after_ms, now_ms=NOW + after_ms))
+    judgment = bus.judge(
+        Step(data, position=7 + number, arrived_at_ms=NOW + after_ms, now_ms=NOW + after_ms)
+    )
     assert judgment.reason is Reason.SCHEMA
     assert judgment.detail is not None
     assert len(judgment.detail.encode()) <= MAX_DETAIL_BYTES
@@ -65,7 +67,9 @@ def test_a_long_payload_gets_its_first_fault() -> None:
 @pytest.mark.parametrize("keyword", ["anyOf", "oneOf"])
 def test_alternatives_are_not_explained_at_length(keyword: str) -> None:
     """The validator would collect every violation of each. 16 alternatives took 9 s and 1.6 GB."""
-    document = {keyword: [{"items": {"type": "string"}}, {"type": "null"}, {"items": {"type": "object"}}]}
+    document = {
+        keyword: [{"items": {"type": "string"}}, {"type": "null"}, {"items": {"type": "object"}}]
+    }
     schema = Schema.compile("a.v1", document)
     assert schema.faults([1, 2]) == (f"(root): {keyword}",)
     for most in (1, MAX_FAULTS):

@@ -39,7 +39,12 @@ from tests.gate.world import (
 from tests.protocol.strategies import damaged, odd_values, spellings
 
 SMALL = 4096
-STEPS = [step for scenario in (*HONEST, *ATTACKS) for step in scenario.steps if 0 < len(step.data) < SMALL]
+STEPS = [
+    step
+    for scenario in (*HONEST, *ATTACKS)
+    for step in scenario.steps
+    if 0 < len(step.data) < SMALL
+]
 HONEST_STEPS = [scenario.steps[0] for scenario in HONEST if len(scenario.steps[0].data) < SMALL]
 SEALED = {step.data for step in STEPS}
 
@@ -49,7 +54,9 @@ deliveries = st.sampled_from(DeliveryClass)
 
 def judged(data: bytes, session: str, delivery: DeliveryClass, **more: Any) -> Judgment:
     position = 7 if delivery is DeliveryClass.STREAM else None
-    judgment = PureBus().judge(Step(data, session=session, delivery=delivery, position=position, **more))
+    judgment = PureBus().judge(
+        Step(data, session=session, delivery=delivery, position=position, **more)
+    )
     if judgment.reason is None:
         assert judgment.envelope is not None
         assert judgment.proven
@@ -125,7 +132,9 @@ _FIELDS: list[object] = list(msgpack.unpackb(PLACED.encode()))
 
 
 @given(headers | near_headers, st.binary(max_size=30) | st.just(pack_json(ORDER)), deliveries)
-def test_a_bot_that_seals_any_header_is_judged(header: list[object], payload: bytes, delivery: DeliveryClass) -> None:
+def test_a_bot_that_seals_any_header_is_judged(
+    header: list[object], payload: bytes, delivery: DeliveryClass
+) -> None:
     packed = msgpack.packb(header)
     judgment = judged(_sealed(packed, payload), "order", delivery)
     if judgment.reason is None:
@@ -144,7 +153,9 @@ GOOD_PARENT = parent(envelope(), carry=True)
 
 
 def shipped_for(given_parent: bytes) -> str:
-    return judged(shipment(parent=given_parent), "shipping", DeliveryClass.STREAM).reason or ACCEPTED
+    return (
+        judged(shipment(parent=given_parent), "shipping", DeliveryClass.STREAM).reason or ACCEPTED
+    )
 
 
 @given(st.data())
@@ -154,14 +165,23 @@ def test_a_damaged_parent_is_no_cause(data: st.DataObject) -> None:
     assert shipped_for(hurt) == (ACCEPTED if hurt == GOOD_PARENT else Reason.CAUSE)
 
 
-@given(odd_values.map(msgpack.packb) | st.binary(max_size=60), odd_values.map(msgpack.packb) | st.none())
+@given(
+    odd_values.map(msgpack.packb) | st.binary(max_size=60),
+    odd_values.map(msgpack.packb) | st.none(),
+)
 def test_any_bytes_as_a_parent_are_no_cause(one: bytes, other: bytes | None) -> None:
-    for given_parent in (one, pack_fields((one, other)), pack_fields((sealed_stamp(envelope()), other))):
+    for given_parent in (
+        one,
+        pack_fields((one, other)),
+        pack_fields((sealed_stamp(envelope()), other)),
+    ):
         assert shipped_for(given_parent) == Reason.CAUSE
 
 
 @given(st.sampled_from(STEPS), st.data())
-def test_a_damaged_envelope_under_an_honest_stamp_is_no_cause(step: Step, data: st.DataObject) -> None:
+def test_a_damaged_envelope_under_an_honest_stamp_is_no_cause(
+    step: Step, data: st.DataObject
+) -> None:
     carried = data.draw(damaged(step.data) | st.just(step.data))
     given_parent = Parent(sealed_stamp(envelope()), carried).encode()
     assert shipped_for(given_parent) == (ACCEPTED if carried == envelope() else Reason.CAUSE)

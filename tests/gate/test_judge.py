@@ -30,19 +30,25 @@ def each(scenarios: tuple[Scenario, ...] | list[Scenario]) -> pytest.MarkDecorat
 @each(HONEST)
 def test_honest_trade_passes(scenario: Scenario) -> None:
     bus = PureBus()
-    assert [bus.take(step)[0] for step in scenario.steps] == [step.expect for step in scenario.steps]
+    assert [bus.take(step)[0] for step in scenario.steps] == [
+        step.expect for step in scenario.steps
+    ]
     assert scenario.steps[-1].expect == scenario.expect
 
 
 @each(ATTACKS)
 def test_the_attack_meets_its_reason(scenario: Scenario) -> None:
     bus = PureBus()
-    assert [bus.take(step)[0] for step in scenario.steps] == [step.expect for step in scenario.steps]
+    assert [bus.take(step)[0] for step in scenario.steps] == [
+        step.expect for step in scenario.steps
+    ]
     assert scenario.steps[-1].expect == scenario.expect
 
 
 @each(STOPPED_BY_A_CHECK)
-def test_without_its_check_the_attack_is_not_stopped_there(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_check_the_attack_is_not_stopped_there(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept = tuple(check for check in gate.CHECKS if check.__name__ != scenario.check)
     assert len(kept) == len(gate.CHECKS) - 1
     monkeypatch.setattr(gate, "CHECKS", kept)
@@ -55,7 +61,9 @@ def test_without_its_check_the_attack_is_not_stopped_there(scenario: Scenario, m
 
 
 def test_every_check_has_an_attack() -> None:
-    assert {attack.check for attack in STOPPED_BY_A_CHECK} == {check.__name__ for check in gate.CHECKS}
+    assert {attack.check for attack in STOPPED_BY_A_CHECK} == {
+        check.__name__ for check in gate.CHECKS
+    }
 
 
 def test_every_reason_is_met_by_an_attack() -> None:
@@ -77,11 +85,23 @@ STALE = NOW - 400_000
 PAIRS = {
     "size before encoding": (Step(bytes(512 * 1024 + 1)), Reason.SIZE),
     "encoding before the key": (Step(envelope(key=KEYS["stranger"]) + b"\0"), Reason.ENCODING),
-    "unknown key before the seal": (Step(flip(envelope(key=KEYS["stranger"]), -40)), Reason.UNKNOWN_KEY),
-    "key not valid before the seal": (Step(flip(envelope(key=KEYS["order-old"]), -40)), Reason.KEY_NOT_VALID),
-    "key revoked before the seal": (Step(flip(envelope(key=KEYS["order-leaked"]), -40)), Reason.KEY_REVOKED),
+    "unknown key before the seal": (
+        Step(flip(envelope(key=KEYS["stranger"]), -40)),
+        Reason.UNKNOWN_KEY,
+    ),
+    "key not valid before the seal": (
+        Step(flip(envelope(key=KEYS["order-old"]), -40)),
+        Reason.KEY_NOT_VALID,
+    ),
+    "key revoked before the seal": (
+        Step(flip(envelope(key=KEYS["order-leaked"]), -40)),
+        Reason.KEY_REVOKED,
+    ),
     "seal before the bus": (Step(flip(envelope(bus="shop-test"), -40)), Reason.BAD_SEAL),
-    "bus before the bot": (Step(envelope(bus="shop-test", bot="rival", key=KEYS["order"])), Reason.WRONG_BUS),
+    "bus before the bot": (
+        Step(envelope(bus="shop-test", bot="rival", key=KEYS["order"])),
+        Reason.WRONG_BUS,
+    ),
     "bot before staleness": (
         Step(envelope(bot="rival", key=KEYS["order"]), arrived_at_ms=STALE),
         Reason.WRONG_BOT,
@@ -95,7 +115,10 @@ PAIRS = {
         Step(envelope(issued_at_ms=NOW + 3_000, subject="nobody.knows", payload=1)),
         Reason.ISSUED_IN_FUTURE,
     ),
-    "expiry before the time-to-live": (Step(envelope(issued_at_ms=NOW - 70_000, ttl_ms=60_001)), Reason.EXPIRED),
+    "expiry before the time-to-live": (
+        Step(envelope(issued_at_ms=NOW - 70_000, ttl_ms=60_001)),
+        Reason.EXPIRED,
+    ),
     "expiry before the subject": (
         Step(envelope(issued_at_ms=NOW - 70_000, subject="nobody.knows", payload=1)),
         Reason.EXPIRED,
@@ -108,14 +131,32 @@ PAIRS = {
         Step(envelope(bot="rival", subject="pulse.order", payload=1, ttl_ms=1), session="rival"),
         Reason.NOT_GRANTED,
     ),
-    "delivery before the time-to-live, live": (live(envelope(ttl_ms=30_000)), Reason.WRONG_DELIVERY),
-    "delivery before the time-to-live, stream": (Step(envelope(PULSE, ttl_ms=60_001)), Reason.WRONG_DELIVERY),
-    "time-to-live before the parent": (Step(envelope(parent=b"", ttl_ms=60_001)), Reason.TTL_TOO_LONG),
+    "delivery before the time-to-live, live": (
+        live(envelope(ttl_ms=30_000)),
+        Reason.WRONG_DELIVERY,
+    ),
+    "delivery before the time-to-live, stream": (
+        Step(envelope(PULSE, ttl_ms=60_001)),
+        Reason.WRONG_DELIVERY,
+    ),
+    "time-to-live before the parent": (
+        Step(envelope(parent=b"", ttl_ms=60_001)),
+        Reason.TTL_TOO_LONG,
+    ),
     "parent before the budget": (live(envelope(ASK, {"sku": "x" * 94}, parent=b"")), Reason.CAUSE),
     "budget before the payload": (live(envelope(ASK, packed=b"\xc1" * 101)), Reason.SIZE),
-    "time-to-live before the payload": (Step(envelope(packed=b"\xc1", ttl_ms=60_001)), Reason.TTL_TOO_LONG),
-    "payload before the schema's name": (Step(envelope(packed=b"\xc1", schema="x", schema_version=1)), Reason.PAYLOAD),
-    "schema's name before the schema": (Step(envelope(payload=1, schema="x", schema_version=1)), Reason.UNKNOWN_SCHEMA),
+    "time-to-live before the payload": (
+        Step(envelope(packed=b"\xc1", ttl_ms=60_001)),
+        Reason.TTL_TOO_LONG,
+    ),
+    "payload before the schema's name": (
+        Step(envelope(packed=b"\xc1", schema="x", schema_version=1)),
+        Reason.PAYLOAD,
+    ),
+    "schema's name before the schema": (
+        Step(envelope(payload=1, schema="x", schema_version=1)),
+        Reason.UNKNOWN_SCHEMA,
+    ),
     "schema before the cause": (
         Step(envelope(bot="shipping", subject="orders.shipped", payload=1), session="shipping"),
         Reason.SCHEMA,
@@ -131,11 +172,17 @@ def test_of_two_violations_the_earlier_is_the_verdict(step: Step, reason: Reason
 def test_rate_before_the_payload() -> None:
     bus = PureBus()
     pulses = [envelope(PULSE, packed=b"\xc1", nonce=nonce(str(number))) for number in range(3)]
-    assert [bus.judge(live(data)).reason for data in pulses] == [Reason.PAYLOAD, Reason.PAYLOAD, Reason.RATE]
+    assert [bus.judge(live(data)).reason for data in pulses] == [
+        Reason.PAYLOAD,
+        Reason.PAYLOAD,
+        Reason.RATE,
+    ]
 
 
 def test_budget_before_the_rate() -> None:
-    bus = PureBus(replace(POLICY, subjects=tuple(replace(rule, max_bytes=9) for rule in POLICY.subjects)))
+    bus = PureBus(
+        replace(POLICY, subjects=tuple(replace(rule, max_bytes=9) for rule in POLICY.subjects))
+    )
     pulses = [envelope(PULSE, "x" * 20, nonce=nonce(str(number))) for number in range(3)]
     assert [bus.judge(live(data)).reason for data in pulses] == [Reason.SIZE] * 3
 
@@ -171,7 +218,9 @@ def test_every_refusal_makes_a_stamp_that_its_sender_can_open(scenario: Scenario
 
 
 def test_the_subjects_own_disposition_goes_before_the_policys() -> None:
-    wrong = Step(envelope(bot="inventory", subject="stock.reserved", payload=1), session="inventory")
+    wrong = Step(
+        envelope(bot="inventory", subject="stock.reserved", payload=1), session="inventory"
+    )
     assert PureBus().judge(wrong).disposition is Disposition.DROP
     assert PureBus().judge(Step(envelope(payload=1))).disposition is Disposition.QUARANTINE
     assert PureBus().judge(Step(b"")).disposition is Disposition.DROP
@@ -182,4 +231,9 @@ def test_an_accepted_message_is_stamped_with_where_and_when() -> None:
     assert result == ACCEPTED
     assert sealed is not None
     opened = open_stamp(sealed, BUS_KEYS, Verifier())
-    assert (opened.bot, opened.subject, opened.position, opened.judged_at_ms) == ("order", "orders.placed", 41, NOW + 9)
+    assert (opened.bot, opened.subject, opened.position, opened.judged_at_ms) == (
+        "order",
+        "orders.placed",
+        41,
+        NOW + 9,
+    )

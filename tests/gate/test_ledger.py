@@ -67,11 +67,15 @@ def test_that_a_message_is_marked_redelivered_excuses_nothing() -> None:
 
 def test_live_messages_have_no_place_to_be_redelivered_from() -> None:
     data = envelope(ASK)
-    assert settled(live(data), pack_delivery(data, sealed_stamp(data, ASK, position=None))).reason is Reason.REPLAY
+    assert (
+        settled(live(data), pack_delivery(data, sealed_stamp(data, ASK, position=None))).reason
+        is Reason.REPLAY
+    )
 
 
 @pytest.mark.parametrize(
-    "change", [{"issued_at_ms": NOW + 1}, {"ttl_ms": 1_000}, {"issued_at_ms": NOW - 1, "ttl_ms": 60_000}]
+    "change",
+    [{"issued_at_ms": NOW + 1}, {"ttl_ms": 1_000}, {"issued_at_ms": NOW - 1, "ttl_ms": 60_000}],
 )
 def test_a_retry_may_have_another_issue_time_and_lifetime(change: dict[str, Any]) -> None:
     result = settled(Step(envelope(**change), position=8), stored(envelope()))
@@ -102,7 +106,11 @@ def test_with_another_parent_it_is_another_message() -> None:
 
 def test_on_another_subject_it_is_another_message() -> None:
     result = settled(
-        Step(envelope(SHIPPED, bot="rival", subject="orders.placed", payload=ORDER), session="rival", position=8),
+        Step(
+            envelope(SHIPPED, bot="rival", subject="orders.placed", payload=ORDER),
+            session="rival",
+            position=8,
+        ),
         pack_delivery(*_shipped_by_rival()),
     )
     assert result.reason is Reason.NONCE_REUSED
@@ -133,7 +141,9 @@ def test_a_second_consequence_gets_no_stamp_of_the_first() -> None:
         pack_delivery(b"\xc1", sealed_stamp(b"\xc1")),
         pack_delivery(envelope(), sealed_stamp(envelope(), key=FORGED_BUS_KEY)),
         pack_delivery(envelope(), sealed_stamp(envelope(nonce=nonce("another")))),
-        pack_delivery(envelope(), sealed_stamp(envelope(), verdict=Verdict.DROPPED, reason=Reason.RATE)),
+        pack_delivery(
+            envelope(), sealed_stamp(envelope(), verdict=Verdict.DROPPED, reason=Reason.RATE)
+        ),
     ],
     ids=[
         "gone",
@@ -156,17 +166,28 @@ def test_a_copy_that_is_not_the_relays_proves_nothing(copy: bytes) -> None:
 
 
 def decided(
-    step: Step, copy: bytes, *, stored_ms: int = NOW, made: Collection[bytes] = (), policy: Policy = POLICY
+    step: Step,
+    copy: bytes,
+    *,
+    stored_ms: int = NOW,
+    made: Collection[bytes] = (),
+    policy: Policy = POLICY,
 ) -> LedgerDecision:
     return settle(PureBus(policy).judge(step), copy, stored_ms, made, BUS_KEYS, Verifier())
 
 
 def note(data: bytes, **changes: Any) -> bytes:
     """The note that a relay stores under the id of a message that it refuses."""
-    return sealed_stamp(data, verdict=Verdict.DROPPED, reason=Reason.STALE, detail="waited", **changes)
+    return sealed_stamp(
+        data, verdict=Verdict.DROPPED, reason=Reason.STALE, detail="waited", **changes
+    )
 
 
-REFUSED_LIVE: Final[dict[str, Any]] = {"position": None, "verdict": Verdict.DROPPED, "reason": Reason.STALE}
+REFUSED_LIVE: Final[dict[str, Any]] = {
+    "position": None,
+    "verdict": Verdict.DROPPED,
+    "reason": Reason.STALE,
+}
 STORE_BY: Final = NOW + SHELF_LIFE_MS + SKEW
 
 
@@ -178,7 +199,9 @@ def test_a_copy_that_was_stored_in_its_last_millisecond_decides() -> None:
 @pytest.mark.parametrize("own", [False, True], ids=["of another relay", "of this one"])
 def test_void_copy_of_any_relay_decides_nothing(own: bool) -> None:
     made = {sealed_stamp(envelope())} if own else set[bytes]()
-    result = decided(Step(envelope(), position=7), stored(envelope()), stored_ms=STORE_BY + 1, made=made)
+    result = decided(
+        Step(envelope(), position=7), stored(envelope()), stored_ms=STORE_BY + 1, made=made
+    )
     assert result == LedgerDecision(passed=True)
 
 
@@ -206,7 +229,9 @@ def test_a_note_about_another_arrival_is_passed_over(other: bytes) -> None:
 
 
 def test_note_of_another_relay_is_never_about_a_live_arrival() -> None:
-    assert decided(live(envelope(ASK)), sealed_stamp(envelope(ASK), ASK, **REFUSED_LIVE)) == LedgerDecision(passed=True)
+    assert decided(
+        live(envelope(ASK)), sealed_stamp(envelope(ASK), ASK, **REFUSED_LIVE)
+    ) == LedgerDecision(passed=True)
 
 
 def test_note_of_this_relay_is_about_its_own_arrival() -> None:
@@ -241,7 +266,10 @@ def test_message_that_nobody_can_have_stored_is_not_closed() -> None:
 
 
 def test_redelivered_refusal_closes_the_messages_own_id() -> None:
-    one, shipped = Step(envelope(), now_ms=LATE, redelivered=True), f"order.{nonce('placed').hex()}>orders.shipped"
+    one, shipped = (
+        Step(envelope(), now_ms=LATE, redelivered=True),
+        f"order.{nonce('placed').hex()}>orders.shipped",
+    )
     assert verdict(one) == (Reason.STALE, f"order.{nonce('placed').hex()}")
     assert verdict(replace(one, session="shipping", data=shipment())) == (Reason.STALE, shipped)
 
@@ -254,7 +282,9 @@ def test_redelivered_refusal_closes_the_messages_own_id() -> None:
         (Reason.KEY_NOT_VALID, {"not_after_ms": NOW - 1}),
     ],
 )
-def test_message_that_another_policy_may_accept_is_closed(reason: Reason, keys: dict[str, int]) -> None:
+def test_message_that_another_policy_may_accept_is_closed(
+    reason: Reason, keys: dict[str, int]
+) -> None:
     key = KEYS["shipping"].public.raw
     rule = replace(POLICY.bots["shipping"], keys={key: BotKey(key, 0, **keys)} if keys else {})
     policy = replace(POLICY, bots={**POLICY.bots, "shipping": rule})
@@ -266,18 +296,30 @@ def test_message_that_only_another_policy_grants_is_closed() -> None:
     """The note has the id that all possible senders of the consequence share (docs/threats.md)."""
     theirs = envelope(SHIPPED, bot="inventory", parent=parent(envelope(), carry=True))
     shipped = f"order.{nonce('placed').hex()}>orders.shipped"
-    assert verdict(Step(theirs, session="inventory", redelivered=True)) == (Reason.NOT_GRANTED, shipped)
+    assert verdict(Step(theirs, session="inventory", redelivered=True)) == (
+        Reason.NOT_GRANTED,
+        shipped,
+    )
 
 
 def test_policy_with_another_once_gives_a_message_another_id() -> None:
     """During that change, a message under way may be accepted twice (docs/threats.md)."""
-    rules = [replace(rule, cause=rule.cause and replace(rule.cause, once=False)) for rule in POLICY.subjects]
+    rules = [
+        replace(rule, cause=rule.cause and replace(rule.cause, once=False))
+        for rule in POLICY.subjects
+    ]
     shipped = Step(shipment(), session="shipping")
-    assert verdict(shipped, replace(POLICY, subjects=tuple(rules))) == (None, f"shipping.{nonce('shipped').hex()}")
+    assert verdict(shipped, replace(POLICY, subjects=tuple(rules))) == (
+        None,
+        f"shipping.{nonce('shipped').hex()}",
+    )
     assert verdict(shipped) == (None, f"order.{nonce('placed').hex()}>orders.shipped")
 
 
 def test_no_policy_lets_a_seal_through_that_does_not_hold() -> None:
     assert verdict(Step(flip(envelope(), -40), redelivered=True)) == (Reason.BAD_SEAL, None)
-    assert verdict(Step(flip(envelope(bot="stranger"), -40), redelivered=True)) == (Reason.UNKNOWN_KEY, None)
+    assert verdict(Step(flip(envelope(bot="stranger"), -40), redelivered=True)) == (
+        Reason.UNKNOWN_KEY,
+        None,
+    )
     assert verdict(Step(b"\xc1", redelivered=True)) == (Reason.ENCODING, None)

@@ -24,7 +24,13 @@ def test_a_burst_passes_at_once_and_no_more() -> None:
 
 
 def test_a_burst_of_one_keeps_its_distance() -> None:
-    assert allowed(Rate(10, 1), [NOW, NOW + 99, NOW + 100, NOW + 199, NOW + 200]) == [True, False, True, False, True]
+    assert allowed(Rate(10, 1), [NOW, NOW + 99, NOW + 100, NOW + 199, NOW + 200]) == [
+        True,
+        False,
+        True,
+        False,
+        True,
+    ]
 
 
 def test_allowance_comes_back_with_time_up_to_the_burst() -> None:
@@ -44,7 +50,9 @@ def test_a_steady_sender_at_the_rate_always_passes(per_second: float) -> None:
 
 @pytest.mark.parametrize("per_second", [3, 200, 5_000, 50_000])
 def test_flood_of_two_seconds_gets_burst_and_two_seconds_rate(per_second: int) -> None:
-    times = [NOW] * per_second + [NOW + at for at in range(2_001) for _ in range(per_second // 1000 + 2)]
+    times = [NOW] * per_second + [
+        NOW + at for at in range(2_001) for _ in range(per_second // 1000 + 2)
+    ]
     assert sum(allowed(Rate(per_second, per_second), times)) == per_second * 3
 
 
@@ -60,7 +68,9 @@ def test_redelivery_behind_later_messages_passes() -> None:
 
 def test_bots_and_rules_do_not_share_an_allowance() -> None:
     meters, rate = RateMeters(), Rate(1, 1)
-    assert [meters.allow(*who, rate, NOW) for who in (("a", "x"), ("b", "x"), ("a", "y"), ("a", "x"))] == [
+    assert [
+        meters.allow(*who, rate, NOW) for who in (("a", "x"), ("b", "x"), ("a", "y"), ("a", "x"))
+    ] == [
         True,
         True,
         True,
@@ -79,7 +89,12 @@ def test_copies_have_an_allowance_of_their_own_and_no_larger_one() -> None:
 def test_refused_message_is_new_when_it_comes_again() -> None:
     meters, rate = RateMeters(), Rate(1, 1)
     times = [(b"first", NOW), (b"second", NOW), (b"second", NOW + 1000), (b"third", NOW + 1000)]
-    assert [meters.allow("a", "x", rate, at, digest) for digest, at in times] == [True, False, True, False]
+    assert [meters.allow("a", "x", rate, at, digest) for digest, at in times] == [
+        True,
+        False,
+        True,
+        False,
+    ]
 
 
 def test_memory_of_counted_messages_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,15 +106,26 @@ def test_memory_of_counted_messages_is_bounded(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_clock_that_steps_back_gives_nothing_away() -> None:
-    assert allowed(Rate(1, 1), [NOW, NOW - 5_000, NOW + 999, NOW + 1_000]) == [True, False, False, True]
+    assert allowed(Rate(1, 1), [NOW, NOW - 5_000, NOW + 999, NOW + 1_000]) == [
+        True,
+        False,
+        False,
+        True,
+    ]
 
 
 @given(st.integers(1, 50), st.integers(1, 20), st.lists(st.integers(0, 400), max_size=80))
-def test_burst_and_rate_bound_any_stretch_of_time(per_second: int, burst: int, gaps: list[int]) -> None:
+def test_burst_and_rate_bound_any_stretch_of_time(
+    per_second: int, burst: int, gaps: list[int]
+) -> None:
     times = [NOW]
     for gap in gaps:
         times.append(times[-1] + gap)
-    passed = [at for at, passes in zip(times, allowed(Rate(per_second, burst), times), strict=True) if passes]
+    passed = [
+        at
+        for at, passes in zip(times, allowed(Rate(per_second, burst), times), strict=True)
+        if passes
+    ]
     for first, begin in enumerate(passed):
         for last in range(first, len(passed)):
             most = burst + (passed[last] - begin) * per_second / 1000

@@ -61,7 +61,10 @@ JSONSCHEMA_DIFFERS: Final[dict[Case, str]] = {
             "patternProperties with Unicode property escape",
             test,
         ): "Python's re has no \\p{L}, and our validator has it"
-        for test in ("Unicode letter property name matches", "Non-letter property name does not match pattern")
+        for test in (
+            "Unicode letter property name matches",
+            "Non-letter property name does not match pattern",
+        )
     },
     (
         "vocabulary",

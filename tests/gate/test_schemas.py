@@ -20,7 +20,10 @@ ORDER = Schema.compile(
         "type": "object",
         "properties": {
             "order_id": {"type": "string", "format": "uuid"},
-            "items": {"type": "array", "items": {"properties": {"quantity": {"maximum": 100}}, "required": ["sku"]}},
+            "items": {
+                "type": "array",
+                "items": {"properties": {"quantity": {"maximum": 100}}, "required": ["sku"]},
+            },
         },
         "required": ["items"],
         "additionalProperties": False,
@@ -54,13 +57,21 @@ def test_a_violation_names_the_place_and_the_keyword(payload: object, said: str)
 
 
 def test_a_valid_payload_has_no_violation() -> None:
-    payload = {"items": [{"sku": "a", "quantity": 100}], "order_id": "f81d4fae-7dec-11d0-a765-00a0c91e6bf6"}
+    payload = {
+        "items": [{"sku": "a", "quantity": 100}],
+        "order_id": "f81d4fae-7dec-11d0-a765-00a0c91e6bf6",
+    }
     assert ORDER.faults(payload) == ()
     assert ORDER.is_valid(payload)
 
 
 def test_every_fault_is_named_once_in_the_order_found() -> None:
-    payload = {"order_id": "no", "items": [{"quantity": 101}, {"quantity": 101}], "note": 1, "mood": 2}
+    payload = {
+        "order_id": "no",
+        "items": [{"quantity": 101}, {"quantity": 101}],
+        "note": 1,
+        "mood": 2,
+    }
     faults = ORDER.faults(payload, most=MAX_FAULTS)
     assert sorted(faults) == [
         "(root): additionalProperties mood",
@@ -81,7 +92,9 @@ def test_one_place_that_two_rules_refuse_alike_is_one_fault() -> None:
 
 def test_faults_with_long_names_leave_room_for_each_other() -> None:
     payload = {character * 200: 1 for character in "abcdefghij"}
-    faults = Schema.compile("a.v1", {"additionalProperties": {"type": "null"}}).faults(payload, most=MAX_FAULTS)
+    faults = Schema.compile("a.v1", {"additionalProperties": {"type": "null"}}).faults(
+        payload, most=MAX_FAULTS
+    )
     assert len(faults) == 4
     assert all(len(fault) <= MAX_FAULT_BYTES for fault in faults)
 
@@ -97,10 +110,14 @@ def test_pointer_escapes_as_rfc_6901_does() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["\x1b[2J", "a\nforged line", "\u202e", "é", "\u2028", "x" * 5000, "\U0001f600" * 500, "\x00"]
+    "name",
+    ["\x1b[2J", "a\nforged line", "\u202e", "é", "\u2028", "x" * 5000, "\U0001f600" * 500, "\x00"],
 )
 def test_a_hostile_property_name_cannot_reach_a_terminal(name: str) -> None:
-    for document in ({"additionalProperties": {"type": "null"}}, {"properties": {}, "additionalProperties": False}):
+    for document in (
+        {"additionalProperties": {"type": "null"}},
+        {"properties": {}, "additionalProperties": False},
+    ):
         (said,) = Schema.compile("a.v1", document).faults({name: 1}, most=8)
         assert said.isascii()
         assert said.isprintable()
@@ -116,16 +133,25 @@ def test_no_payload_raises_and_no_detail_is_long_or_unprintable(payload: Any) ->
         assert len("\n".join(faults)) <= MAX_DETAIL_BYTES
 
 
-@given(st.text(st.characters(codec="ascii", categories=["L", "N"], exclude_characters="x"), min_size=12, max_size=40))
+@given(
+    st.text(
+        st.characters(codec="ascii", categories=["L", "N"], exclude_characters="x"),
+        min_size=12,
+        max_size=40,
+    )
+)
 def test_a_value_of_the_payload_is_never_repeated(secret: str) -> None:
-    schema = Schema.compile("a.v1", {"properties": {"card": {"type": "string", "maxLength": 3, "pattern": "^x"}}})
+    schema = Schema.compile(
+        "a.v1", {"properties": {"card": {"type": "string", "maxLength": 3, "pattern": "^x"}}}
+    )
     faults = schema.faults({"card": secret}, most=MAX_FAULTS)
     assert faults == ("/card: maxLength", "/card: pattern")
     assert secret not in str(faults)
 
 
 @pytest.mark.parametrize(
-    "payload", ["\ud800", {1: 2}, b"bytes", object(), {"a": {2}}, float("nan"), float("inf"), 10**400, (1,)]
+    "payload",
+    ["\ud800", {1: 2}, b"bytes", object(), {"a": {2}}, float("nan"), float("inf"), 10**400, (1,)],
 )
 def test_value_outside_the_json_model_is_a_violation(payload: object) -> None:
     assert Schema.compile("a.v1", {"type": "object", "required": ["b"]}).faults(payload)

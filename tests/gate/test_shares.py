@@ -33,7 +33,11 @@ def test_bots_and_stores_have_shares_of_their_own() -> None:
     shares = Shares()
     shares.charge("order", A, DAY, 10 * SIZE + 9 * EXTRA_BYTES, NOW)
     places = [("order", A), ("order", Store.LIVE), ("rival", A)]
-    assert [shares.has_room(bot, store, DAY, SIZE, NOW) for bot, store in places] == [False, True, True]
+    assert [shares.has_room(bot, store, DAY, SIZE, NOW) for bot, store in places] == [
+        False,
+        True,
+        True,
+    ]
 
 
 def test_one_message_larger_than_the_share_has_no_room() -> None:
@@ -48,7 +52,9 @@ def test_a_clock_that_steps_back_gives_nothing_away() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 4_000), st.integers(1, 5_000)), max_size=60))
-def test_in_no_stretch_of_its_time_is_more_stored_than_the_share(sent: list[tuple[int, int]]) -> None:
+def test_in_no_stretch_of_its_time_is_more_stored_than_the_share(
+    sent: list[tuple[int, int]],
+) -> None:
     shares, at_ms, stored = Shares(), NOW, list[tuple[int, int]]()
     for gap, size in sent:
         at_ms += gap
@@ -75,7 +81,10 @@ def test_violation_beyond_the_share_of_the_quarantine_is_dropped() -> None:
     bus.meters.shares.charge("order", Store.QUARANTINE, share, 4096, NOW)
     judgment = bus.judge(wrong)
     assert (judgment.reason, judgment.disposition) == (Reason.SCHEMA, Disposition.DROP)
-    assert bus.judge(Step(envelope(bot="rival", payload=1), session="rival")).disposition is Disposition.QUARANTINE
+    assert (
+        bus.judge(Step(envelope(bot="rival", payload=1), session="rival")).disposition
+        is Disposition.QUARANTINE
+    )
 
 
 def test_a_flood_is_known_by_its_first_records(monkeypatch: pytest.MonkeyPatch) -> None:

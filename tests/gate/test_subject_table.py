@@ -14,7 +14,9 @@ from sealbus_broker.gate.policy import BotRule
 from sealbus_broker.gate.subject_table import SubjectTable
 from tests.gate.world import POLICY
 
-SUBJECTS = [".".join(tokens) for length in (1, 2, 3) for tokens in itertools.product("ab", repeat=length)]
+SUBJECTS = [
+    ".".join(tokens) for length in (1, 2, 3) for tokens in itertools.product("ab", repeat=length)
+]
 PATTERNS = [
     ".".join(tokens)
     for length in (1, 2, 3)
@@ -45,7 +47,9 @@ def test_a_subject_is_found_if_and_only_if_a_pattern_matches_it(patterns: set[st
         ([], "a", None),
     ],
 )
-def test_of_several_the_most_literal_is_found(patterns: list[str], subject: str, found: str | None) -> None:
+def test_of_several_the_most_literal_is_found(
+    patterns: list[str], subject: str, found: str | None
+) -> None:
     table = SubjectTable((pattern, pattern) for pattern in patterns)
     assert [table.find(subject), table.find(subject)] == [found, found]
 

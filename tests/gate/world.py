@@ -54,7 +54,16 @@ test_seed.__test__ = False  # type: ignore[attr-defined]  # its name begins like
 
 KEYS: Final = {
     name: SigningKey(test_seed(name), KeyKind.BOT)
-    for name in ("order", "order-old", "order-next", "order-leaked", "inventory", "shipping", "rival", "stranger")
+    for name in (
+        "order",
+        "order-old",
+        "order-next",
+        "order-leaked",
+        "inventory",
+        "shipping",
+        "rival",
+        "stranger",
+    )
 }
 BUS_KEY: Final = SigningKey(test_seed("bus"), KeyKind.BUS)
 FORGED_BUS_KEY: Final = SigningKey(test_seed("forged bus"), KeyKind.BUS)
@@ -88,8 +97,16 @@ POLICY_DOCUMENT: Final[dict[str, Any]] = {
         },
         "orders.shipped.v1": {"type": "object", "properties": _ID, "required": ["order_id"]},
         "stock.reserved.v1": {"type": "object", "properties": _ID, "required": ["order_id"]},
-        "stock.ask.v1": {"type": "object", "properties": {"sku": {"type": "string"}}, "required": ["sku"]},
-        "stock.answer.v1": {"type": "object", "properties": {"left": {"type": "integer"}}, "required": ["left"]},
+        "stock.ask.v1": {
+            "type": "object",
+            "properties": {"sku": {"type": "string"}},
+            "required": ["sku"],
+        },
+        "stock.answer.v1": {
+            "type": "object",
+            "properties": {"left": {"type": "integer"}},
+            "required": ["left"],
+        },
         "pulse.v1": {"type": "number"},
         "anything.v1": {},
     },
@@ -103,7 +120,12 @@ POLICY_DOCUMENT: Final[dict[str, Any]] = {
         "orders.shipped": {
             "delivery": "stream",
             "schemas": ["orders.shipped.v1"],
-            "cause": {"subject": "orders.placed", "within_ms": HOUR, "match": ["/order_id"], "once": True},
+            "cause": {
+                "subject": "orders.placed",
+                "within_ms": HOUR,
+                "match": ["/order_id"],
+                "once": True,
+            },
         },
         "stock.reserved": {
             "delivery": "stream",
@@ -114,10 +136,24 @@ POLICY_DOCUMENT: Final[dict[str, Any]] = {
         "orders.checked": {
             "delivery": "stream",
             "schemas": ["anything.v1"],
-            "cause": {"subject": "orders.placed", "within_ms": HOUR, "match": ["/lines/0/ok"], "once": False},
+            "cause": {
+                "subject": "orders.placed",
+                "within_ms": HOUR,
+                "match": ["/lines/0/ok"],
+                "once": False,
+            },
         },
-        "stock.ask": {"delivery": "live", "schemas": ["stock.ask.v1"], "reply": "stock.answer.v1", "max_bytes": 100},
-        "pulse.*": {"delivery": "live", "schemas": ["pulse.v1"], "rate": {"per_second": 2, "burst": 2}},
+        "stock.ask": {
+            "delivery": "live",
+            "schemas": ["stock.ask.v1"],
+            "reply": "stock.answer.v1",
+            "max_bytes": 100,
+        },
+        "pulse.*": {
+            "delivery": "live",
+            "schemas": ["pulse.v1"],
+            "rate": {"per_second": 2, "burst": 2},
+        },
     },
     "bots": {
         "order": {
@@ -125,9 +161,17 @@ POLICY_DOCUMENT: Final[dict[str, Any]] = {
             "subscribe": ["orders.shipped"],
             "keys": [
                 {"key": "order", "not_before_ms": NOW - 30 * 24 * HOUR},
-                {"key": "order-old", "not_before_ms": NOW - 90 * 24 * HOUR, "not_after_ms": NOW - HOUR},
+                {
+                    "key": "order-old",
+                    "not_before_ms": NOW - 90 * 24 * HOUR,
+                    "not_after_ms": NOW - HOUR,
+                },
                 {"key": "order-next", "not_before_ms": NOW + HOUR},
-                {"key": "order-leaked", "not_before_ms": NOW - 90 * 24 * HOUR, "revoked_ms": NOW - 1},
+                {
+                    "key": "order-leaked",
+                    "not_before_ms": NOW - 90 * 24 * HOUR,
+                    "revoked_ms": NOW - 1,
+                },
             ],
         },
         "inventory": {
@@ -164,7 +208,9 @@ def compile_policy(document: Mapping[str, Any], keys: Mapping[str, bytes] | None
         digest=bytes.fromhex(document["digest"]),
         bus_keys=BUS_KEYS,
         bots={name: _bot(name, rule, known) for name, rule in document["bots"].items()},
-        subjects=tuple(_subject(pattern, rule, schemas) for pattern, rule in document["subjects"].items()),
+        subjects=tuple(
+            _subject(pattern, rule, schemas) for pattern, rule in document["subjects"].items()
+        ),
         limits=Limits(**document["limits"]),
         on_violation=_dispositions(violations),
         default_disposition=default,
@@ -176,7 +222,10 @@ def _dispositions(given: Mapping[str, str]) -> dict[Reason, Disposition]:
 
 
 def _bot(name: str, rule: Mapping[str, Any], keys: Mapping[str, bytes]) -> BotRule:
-    times = {keys[entry["key"]]: {field: at for field, at in entry.items() if field != "key"} for entry in rule["keys"]}
+    times = {
+        keys[entry["key"]]: {field: at for field, at in entry.items() if field != "key"}
+        for entry in rule["keys"]
+    }
     return BotRule(
         name=name,
         keys={raw: BotKey(raw, **given) for raw, given in times.items()},
@@ -278,7 +327,9 @@ SHIPPED: Final = Header("shop", "shipping", "orders.shipped", nonce("shipped"), 
 RESERVED: Final = Header("shop", "inventory", "stock.reserved", nonce("reserved"), NOW, 30_000)
 CHECKED: Final = Header("shop", "inventory", "orders.checked", nonce("checked"), NOW, 30_000)
 ASK: Final = Header("shop", "order", "stock.ask", nonce("ask"), NOW, 5_000)
-ANSWER: Final = Header("shop", "inventory", f"reply.order.{nonce('ask').hex()}", nonce("answer"), NOW, 5_000)
+ANSWER: Final = Header(
+    "shop", "inventory", f"reply.order.{nonce('ask').hex()}", nonce("answer"), NOW, 5_000
+)
 PULSE: Final = Header("shop", "order", "pulse.order", nonce("pulse"), NOW, 5_000)
 
 _SAYS: Final[dict[str, object]] = {
@@ -305,7 +356,10 @@ def envelope(
     if "issued_at_ms" in changes:
         changes["issued_at_ms"] += _telling.now_ms - NOW
     header = replace(told(header), **changes)
-    if "nonce" not in changes and not 0 <= header.issued_at_ms - header.birth_ms <= LIVE_NONCE_LIFE_MS:
+    if (
+        "nonce" not in changes
+        and not 0 <= header.issued_at_ms - header.birth_ms <= LIVE_NONCE_LIFE_MS
+    ):
         # An honest bot would give it another nonce at this issue time.
         header = replace(header, nonce=header.issued_at_ms.to_bytes(6) + header.nonce[6:])
     if payload is ...:
@@ -342,13 +396,20 @@ def stamp(data: bytes, header: Header = PLACED, **changes: Any) -> Stamp:
     return made
 
 
-def sealed_stamp(data: bytes, header: Header = PLACED, *, key: SigningKey = BUS_KEY, **changes: Any) -> bytes:
+def sealed_stamp(
+    data: bytes, header: Header = PLACED, *, key: SigningKey = BUS_KEY, **changes: Any
+) -> bytes:
     """The same, sealed."""
     return seal_stamps(key, [stamp(data, header, **changes)])[0]
 
 
 def parent(
-    data: bytes, header: Header = PLACED, *, carry: bool = False, key: SigningKey = BUS_KEY, **changes: Any
+    data: bytes,
+    header: Header = PLACED,
+    *,
+    carry: bool = False,
+    key: SigningKey = BUS_KEY,
+    **changes: Any,
 ) -> bytes:
     """The parent field of a message that follows from ``data``. ``carry`` includes the envelope."""
     return Parent(sealed_stamp(data, header, key=key, **changes), data if carry else None).encode()

@@ -28,11 +28,15 @@ from tests.model.schedules import Schedules, play
 def main() -> int:
     """Run from the command line. Returns 1 if a schedule was found."""
     names = {rule.name: rule for rule in RULES}
-    parser = argparse.ArgumentParser(description="Search schedules of pauses, kills and copies in simulated time.")
+    parser = argparse.ArgumentParser(
+        description="Search schedules of pauses, kills and copies in simulated time."
+    )
     parser.add_argument("--without", choices=names, metavar="RULE", help="take this rule out")
     parser.add_argument("--examples", type=int, default=2_000, help="how many schedules to try")
     parser.add_argument("--steps", type=int, default=40, help="how many steps each may have")
-    parser.add_argument("--seeds", type=int, help="play this number of schedules from seeds instead")
+    parser.add_argument(
+        "--seeds", type=int, help="play this number of schedules from seeds instead"
+    )
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--list", action="store_true", help="the names of the rules")
     given = parser.parse_args()

@@ -18,7 +18,15 @@ from sealbus.protocol.seal import Verifier
 from sealbus.protocol.shelf_life import is_too_old_live, is_void
 from sealbus.sending.publisher import Publisher
 from sealbus.supervision import Supervisor
-from sealbus_broker.gate.policy import BotKey, BotRule, DeliveryClass, Limits, Policy, Rate, SubjectRule
+from sealbus_broker.gate.policy import (
+    BotKey,
+    BotRule,
+    DeliveryClass,
+    Limits,
+    Policy,
+    Rate,
+    SubjectRule,
+)
 from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.ingress import IngressWorker
@@ -36,7 +44,9 @@ TOLERANCE_MS: Final = SKEW_MS
 
 BOT: Final = "order"
 STORED, LIVE, RATED = "things.x", "pulse.x", "rated.x"
-LIMITS: Final = Limits(ttl_ms=10_000, live_ttl_ms=5_000, clock_skew_ms=SKEW_MS, ingress_wait_ms=15_000)
+LIMITS: Final = Limits(
+    ttl_ms=10_000, live_ttl_ms=5_000, clock_skew_ms=SKEW_MS, ingress_wait_ms=15_000
+)
 
 
 def a_policy(limits: Limits = LIMITS) -> Policy:
@@ -51,7 +61,9 @@ def a_policy(limits: Limits = LIMITS) -> Policy:
         subjects=(
             SubjectRule(STORED, DeliveryClass.STREAM, {schema.name: schema}),
             SubjectRule(LIVE, DeliveryClass.LIVE, {schema.name: schema}),
-            SubjectRule(RATED, DeliveryClass.STREAM, {schema.name: schema}, rate=Rate(per_second=1, burst=1)),
+            SubjectRule(
+                RATED, DeliveryClass.STREAM, {schema.name: schema}, rate=Rate(per_second=1, burst=1)
+            ),
         ),
         limits=limits,
     )
@@ -96,12 +108,21 @@ class Relay:
             )
             stopping = asyncio.Event()
             supervisor = Supervisor("a relay of the model")
-            self.ingress = IngressWorker(nc=nc, partition=0, process=pipeline.process, supervisor=supervisor)
+            self.ingress = IngressWorker(
+                nc=nc, partition=0, process=pipeline.process, supervisor=supervisor
+            )
             live = LiveWorker(
-                nc=nc, process=pipeline.process, counters=counters, now_ms=self.now_ms, supervisor=supervisor
+                nc=nc,
+                process=pipeline.process,
+                counters=counters,
+                now_ms=self.now_ms,
+                supervisor=supervisor,
             )
         self.process.start(self.stream_store.open())
-        self.workers = [self.process.start(self.ingress.run(stopping)), self.process.start(live.run(stopping))]
+        self.workers = [
+            self.process.start(self.ingress.run(stopping)),
+            self.process.start(live.run(stopping)),
+        ]
         server.relays.append(wire)
         self.process.run()
 
@@ -201,7 +222,9 @@ class Sender:
         payload, resumed = pack_json(told.number), False
         while True:
             try:
-                await self.publisher.publish(header, payload, live=live, resumed=resumed, timeout_s=timeout_s)
+                await self.publisher.publish(
+                    header, payload, live=live, resumed=resumed, timeout_s=timeout_s
+                )
             except Refused as refused:
                 told.outcome, told.reason = "refused", refused.reason
             except Unresolved as unresolved:
@@ -249,6 +272,8 @@ class Subscriber:
     def _open(self, kept: Kept, prefix: str) -> Message | None:
         try:
             name = kept.subject.removeprefix(f"{prefix}.")
-            return open_delivery(kept.data, name, bus="shop", bus_keys=BUS_KEYS, verifier=self._verifier)
+            return open_delivery(
+                kept.data, name, bus="shop", bus_keys=BUS_KEYS, verifier=self._verifier
+            )
         except Malformed:
             return None

@@ -26,7 +26,17 @@ from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import open_stamp
 from sealbus_broker.gate.policy import Limits
 from tests.gate.world import BUS_KEYS, NOW
-from tests.model.actors import BOT, LIMITS, LIVE, TOLERANCE_MS, Relay, Sender, Subscriber, a_policy, revoked
+from tests.model.actors import (
+    BOT,
+    LIMITS,
+    LIVE,
+    TOLERANCE_MS,
+    Relay,
+    Sender,
+    Subscriber,
+    a_policy,
+    revoked,
+)
 from tests.model.loop import Clock, Process, simulated_time
 from tests.model.server import Frame, Kept, Server, Stream, Wire
 
@@ -51,7 +61,9 @@ class Bus:
         self.clock = Clock(NOW)
         self._time = simulated_time(self.clock)
         self._time.__enter__()
-        self.clock.offsets = dict.fromkeys(("ingress", "accepted", "live", "sender", "subscriber"), 0)
+        self.clock.offsets = dict.fromkeys(
+            ("ingress", "accepted", "live", "sender", "subscriber"), 0
+        )
         windows = {
             "ACCEPTED": self.policy.ledger_window_ms - short_ms,
             "LIVE": self.policy.live_window_ms - short_ms,
@@ -164,17 +176,29 @@ class Bus:
         elif kind is Ends.NONCE:
             found += [("sender", header.birth_ms + life_ms(live=live)) for header, live in headers]
         elif kind is Ends.WAIT:
-            ends = [waiting.kept.at_ms + limits.ingress_wait_ms for waiting in self.server.ingress.values()]
+            ends = [
+                waiting.kept.at_ms + limits.ingress_wait_ms
+                for waiting in self.server.ingress.values()
+            ]
             found += [(machine, end) for end in ends for machine in relays]
         elif kind is Ends.SHELF_LIFE:
             frames = [frame for relay in self.relays for frame in relay.wire.out]
-            found += [(frame.subject.partition(".")[0], end) for frame in frames for end in _store_by(frame)]
+            found += [
+                (frame.subject.partition(".")[0], end)
+                for frame in frames
+                for end in _store_by(frame)
+            ]
         elif kind is Ends.WINDOW:
             for stream in self.server.streams.values():
-                found += [(stream.leader, kept.at_ms + stream.window_ms - TOLERANCE_MS) for kept in stream.kept[-2:]]
+                found += [
+                    (stream.leader, kept.at_ms + stream.window_ms - TOLERANCE_MS)
+                    for kept in stream.kept[-2:]
+                ]
         moments = {end - self.clock.offsets[machine] for machine, end in found}
         if kind is Ends.TIMER:
-            moments = {at for process in self._processes() if (at := process.next_timer_ms()) is not None}
+            moments = {
+                at for process in self._processes() if (at := process.next_timer_ms()) is not None
+            }
         return sorted(at for at in moments if at >= self.clock.true_ms)
 
     def until(self, machine: str, shows_ms: int) -> None:
@@ -273,7 +297,9 @@ class Bus:
                 through = f"{len(places)} acceptances: {sorted(places)}"
                 found.append(f"message {told.number} was handled through {through}")
             if told.outcome == "accepted" and told.subject != LIVE and told.number not in held:
-                found.append(f"message {told.number} was told as accepted, and no subscriber will handle it")
+                found.append(
+                    f"message {told.number} was told as accepted, and no subscriber will handle it"
+                )
             if told.outcome == "refused" and places and told.number not in self.copied:
                 refused = f"was told as refused ({told.reason})"
                 found.append(f"message {told.number} {refused}, and handled: {sorted(places)}")
@@ -289,7 +315,9 @@ class Bus:
         end = self.clock.true_ms + for_ms
         while True:
             self.exchange()
-            timers = [at for process in self._processes() if (at := process.next_timer_ms()) is not None]
+            timers = [
+                at for process in self._processes() if (at := process.next_timer_ms()) is not None
+            ]
             at = min(timers, default=end)
             if at > end:
                 return

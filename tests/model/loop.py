@@ -100,7 +100,9 @@ class Process:
     def time(self) -> float:
         return self._clock.true_ms / 1000
 
-    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon(
+        self, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self._loop, context)
         self._ready.append(handle)
         return handle
@@ -129,7 +131,11 @@ class Process:
         return asyncio.Future(loop=self._loop)
 
     def create_task(
-        self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Context | None = None
+        self,
+        coro: Coroutine[Any, Any, Any],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
     ) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.Task(coro, loop=self._loop, name=name, context=context)
         self._tasks.add(task)

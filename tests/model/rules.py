@@ -13,7 +13,13 @@ from typing import Any, Final
 import pytest
 
 from sealbus.nats.frames import pub
-from sealbus.protocol.limits import LIVE_NONCE_LIFE_MS, LIVE_SHELF_LIFE_MS, LIVE_WAIT_MS, NONCE_LIFE_MS, SHELF_LIFE_MS
+from sealbus.protocol.limits import (
+    LIVE_NONCE_LIFE_MS,
+    LIVE_SHELF_LIFE_MS,
+    LIVE_WAIT_MS,
+    NONCE_LIFE_MS,
+    SHELF_LIFE_MS,
+)
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.stamp import Stamp
 from sealbus.sending import pending
@@ -48,7 +54,11 @@ def _nothing() -> Iterator[None]:
 def without_birth() -> Iterator[None]:
     """The gate does not check when a nonce was born."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judge, "CHECKS", tuple(check for check in judge.CHECKS if check is not judge.check_birth))
+        patch.setattr(
+            judge,
+            "CHECKS",
+            tuple(check for check in judge.CHECKS if check is not judge.check_birth),
+        )
         yield
 
 
@@ -75,11 +85,16 @@ def without_age() -> Iterator[None]:
 
     def by_issue(case: judge.CheckContext) -> judge.Violation | None:
         since = case.moment.ledger_since_ms
-        is_older = since is not None and case.header.issued_at_ms <= since + case.policy.limits.clock_skew_ms
+        is_older = (
+            since is not None
+            and case.header.issued_at_ms <= since + case.policy.limits.clock_skew_ms
+        )
         return judge.Violation(Reason.STALE, "issued before the ledger") if is_older else None
 
     with pytest.MonkeyPatch.context() as patch:
-        checks = tuple(by_issue if check is judge.check_ledger_age else check for check in judge.CHECKS)
+        checks = tuple(
+            by_issue if check is judge.check_ledger_age else check for check in judge.CHECKS
+        )
         patch.setattr(judge, "CHECKS", checks)
         yield
 
@@ -101,7 +116,9 @@ def without_the_time_of_judgement() -> Iterator[None]:
         now_ms, made = self._now_ms(), stamp(self, item, policy)
         if made.store_by_ms is None:
             return made
-        return replace(made, judged_at_ms=now_ms, store_by_ms=now_ms + made.store_by_ms - made.judged_at_ms)
+        return replace(
+            made, judged_at_ms=now_ms, store_by_ms=now_ms + made.store_by_ms - made.judged_at_ms
+        )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Storing, "_is_young", lambda *_: True)
@@ -121,7 +138,9 @@ def without_looking() -> Iterator[None]:
 def without_order() -> Iterator[None]:
     """A refusal is told before it is acknowledged."""
 
-    async def at_once(self: IngressWorker, pulled: Sequence[Any], refusals: Refusals | None) -> None:
+    async def at_once(
+        self: IngressWorker, pulled: Sequence[Any], refusals: Refusals | None
+    ) -> None:
         if refusals:
             refusals.tell()
         self._nc.write([pub(one.reply, b"+ACK") for one in pulled])
@@ -143,7 +162,11 @@ def without_closing() -> Iterator[None]:
 def without_closing_for_other_policies() -> Iterator[None]:
     """An id is closed only where the key is valid by this relay's policy."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judge.CheckContext, "may_be_stored", lambda case: case.proven and case.arrival.redelivered)
+        patch.setattr(
+            judge.CheckContext,
+            "may_be_stored",
+            lambda case: case.proven and case.arrival.redelivered,
+        )
         yield
 
 
@@ -164,9 +187,21 @@ RULES: Final = (
     Rule("judged-at is the time of the judgement", "stalled_turn", without_the_time_of_judgement),
     Rule("accepted is told only if not void", "honest_and_late", without_looking),
     Rule("refused only when the id is closed, after a lost answer", "answer_lost", without_closing),
-    Rule("refused only when the id is closed, after another relay", "slow_write_then_too_late", without_closing),
-    Rule("closed also where a key is revoked", "slow_write_then_revoked", without_closing_for_other_policies),
-    Rule("closed also where a bot is removed", "slow_write_then_removed", without_closing_for_other_policies),
+    Rule(
+        "refused only when the id is closed, after another relay",
+        "slow_write_then_too_late",
+        without_closing,
+    ),
+    Rule(
+        "closed also where a key is revoked",
+        "slow_write_then_revoked",
+        without_closing_for_other_policies,
+    ),
+    Rule(
+        "closed also where a bot is removed",
+        "slow_write_then_removed",
+        without_closing_for_other_policies,
+    ),
     Rule("a refusal is acknowledged before it is told", "killed_after_2", without_order),
     Rule("a refusal is told only in time", "two_hold_it", without_order),
     Rule("refused only where every attempt was", "one_stored_one_refused", without_final),

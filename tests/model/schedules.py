@@ -56,7 +56,9 @@ def play(seed: int, steps: int, *, limits: Limits = LIMITS, short_ms: int = 0) -
     schedule = Steps(bus)
     try:
         for _ in range(steps):
-            schedule.take(chance.randrange(NUMBERS), chance.randrange(NUMBERS), chance.randrange(NUMBERS))
+            schedule.take(
+                chance.randrange(NUMBERS), chance.randrange(NUMBERS), chance.randrange(NUMBERS)
+            )
             schedule.check()
         bus.settle()
         bus.handle_all()

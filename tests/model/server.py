@@ -110,17 +110,25 @@ class Wire:
         self.on_write(frame)
 
     async def publish(
-        self, subject: str, payload: bytes = b"", reply: str = "", headers: dict[str, str] | None = None
+        self,
+        subject: str,
+        payload: bytes = b"",
+        reply: str = "",
+        headers: dict[str, str] | None = None,
     ) -> None:
         if not self.is_connected:
             raise ConnectionClosedError
         lines = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
-        self._leave(Frame(subject, reply, f"NATS/1.0\r\n{lines}\r\n".encode() if headers else b"", payload))
+        self._leave(
+            Frame(subject, reply, f"NATS/1.0\r\n{lines}\r\n".encode() if headers else b"", payload)
+        )
 
     async def flush(self, timeout: float = 0) -> None:  # noqa: ASYNC109  # as nats-py has it
         del timeout
 
-    async def subscribe_direct(self, subject: str, receive: Receive, queue: str = "") -> _Subscription:
+    async def subscribe_direct(
+        self, subject: str, receive: Receive, queue: str = ""
+    ) -> _Subscription:
         entry = subject, receive
         self._takers.append(entry)
         return _Subscription(lambda: self._takers.remove(entry))
@@ -159,7 +167,9 @@ class Wire:
                 frame = self.coming.popleft()
                 for pattern, receive in list(self._takers):
                     if _matches(pattern, frame.inbox or frame.subject):
-                        receive(frame.subject.encode(), frame.reply.encode(), frame.headers, frame.data)
+                        receive(
+                            frame.subject.encode(), frame.reply.encode(), frame.headers, frame.data
+                        )
         self.process.run()
 
     def reconnect(self) -> None:
@@ -209,7 +219,9 @@ def _parse(data: bytes) -> Frame:
 
 def _matches(pattern: str, subject: str) -> bool:
     mine, theirs = pattern.split("."), subject.split(".")
-    return len(mine) == len(theirs) and all(one in ("*", other) for one, other in zip(mine, theirs, strict=True))
+    return len(mine) == len(theirs) and all(
+        one in ("*", other) for one, other in zip(mine, theirs, strict=True)
+    )
 
 
 @dataclass
@@ -247,7 +259,9 @@ class Server:
         """
         self._clock = clock
         self._early_ms = early_ms
-        self.streams = {name: Stream(name, name.lower(), window) for name, window in windows.items()}
+        self.streams = {
+            name: Stream(name, name.lower(), window) for name, window in windows.items()
+        }
         self.streams["QUARANTINE"].leader = "accepted"
         self.ingress: dict[int, Waiting] = {}
         self.position = 0
@@ -283,7 +297,9 @@ class Server:
         """Store ``data`` in the ingress stream, as if the session of ``bot`` had sent it."""
         self.position += 1
         at_ms = self._clock.now_ms("ingress")
-        self.ingress[self.position] = Waiting(Kept(self.position, f"ingress.0.{bot}", data, at_ms), bot)
+        self.ingress[self.position] = Waiting(
+            Kept(self.position, f"ingress.0.{bot}", data, at_ms), bot
+        )
         return self.position
 
     def call(self, relay: Wire, bot: str, data: bytes) -> None:
@@ -307,7 +323,9 @@ class Server:
         waiting.again_ms = self._clock.true_ms + ACK_WAIT_MS
         kept = waiting.kept
         numbers = f"{waiting.deliveries}.{kept.sequence}.{kept.sequence}.{kept.at_ms * 1_000_000}.0"
-        relay.coming.append(Frame(kept.subject, f"$JS.ACK.INGRESS.relay-0.{numbers}", b"", kept.data, inbox))
+        relay.coming.append(
+            Frame(kept.subject, f"$JS.ACK.INGRESS.relay-0.{numbers}", b"", kept.data, inbox)
+        )
         return True
 
     def expire(self, relay: Wire) -> None:
@@ -385,18 +403,28 @@ class Server:
             self._send(wire, frame.reply, b"{}")
 
     def _find(self, wire: Wire, stream: Stream, reply: str, body: dict[str, Any]) -> None:
-        since = datetime.fromisoformat(body["start_time"]).timestamp() * 1000 if "start_time" in body else 0
+        since = (
+            datetime.fromisoformat(body["start_time"]).timestamp() * 1000
+            if "start_time" in body
+            else 0
+        )
         found = [
             kept
             for kept in stream.kept
-            if kept.subject == body["next_by_subj"] and kept.at_ms >= since and kept.sequence >= body.get("seq", 0)
+            if kept.subject == body["next_by_subj"]
+            and kept.at_ms >= since
+            and kept.sequence >= body.get("seq", 0)
         ][: body["batch"]]
         for kept in found:
             self._send_kept(wire, reply, stream, kept)
         self._send(wire, reply, b"", "204" if found else "404")
 
     def _send_kept(self, wire: Wire, reply: str, stream: Stream, kept: Kept) -> None:
-        stamp = datetime.fromtimestamp(kept.at_ms / 1000, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        stamp = (
+            datetime.fromtimestamp(kept.at_ms / 1000, UTC)
+            .isoformat(timespec="microseconds")
+            .replace("+00:00", "Z")
+        )
         lines = (
             f"NATS/1.0\r\nNats-Stream: {stream.name}\r\nNats-Subject: {kept.subject}\r\n"
             f"Nats-Sequence: {kept.sequence}\r\nNats-Time-Stamp: {stamp}\r\n\r\n"

@@ -51,7 +51,13 @@ class Steps:
 
     def _possible(self) -> list[Step]:
         bus = self.bus
-        always: list[Step] = [self._sender_runs, self._relay_runs, self._talk, self._expired, self._all_goes_on]
+        always: list[Step] = [
+            self._sender_runs,
+            self._relay_runs,
+            self._talk,
+            self._expired,
+            self._all_goes_on,
+        ]
         always += [self._time_passes, self._until, self._until, self._clock_jumps]
         sometimes: list[tuple[Step, object]] = [
             (self._say, len(bus.sender.told) < MESSAGES),
@@ -209,13 +215,19 @@ class Steps:
 
     def _deliverable(self) -> list[int]:
         server, now_ms = self.bus.server, self.bus.clock.true_ms
-        return [position for position, waiting in server.ingress.items() if waiting.again_ms <= now_ms]
+        return [
+            position for position, waiting in server.ingress.items() if waiting.again_ms <= now_ms
+        ]
 
     def _with_post(self) -> list[Relay]:
         return [relay for relay in self.bus.relays if relay.wire.coming]
 
     def _with_frames(self) -> list[Wire]:
-        return [wire for wire in (self.bus.sender.wire, *(relay.wire for relay in self.bus.relays)) if wire.out]
+        return [
+            wire
+            for wire in (self.bus.sender.wire, *(relay.wire for relay in self.bus.relays))
+            if wire.out
+        ]
 
 
 def _of(several: Sequence[T], which: int) -> T:

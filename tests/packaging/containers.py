@@ -37,7 +37,9 @@ def read_dockerfile(path: Path) -> list[Stage]:
             stages.append(Stage(argument.partition(" ")[0], ()))
         elif keyword:
             stage = stages.pop()
-            stages.append(Stage(stage.image, (*stage.instructions, (keyword, " ".join(argument.split())))))
+            stages.append(
+                Stage(stage.image, (*stage.instructions, (keyword, " ".join(argument.split()))))
+            )
     return stages
 
 
@@ -52,7 +54,9 @@ def exec_form(argument: str) -> list[str]:
 
 def read_compose(path: Path) -> dict[str, Any]:
     """compose.yaml with anchors and merges resolved and variables at their defaults."""
-    document: dict[str, Any] = YAML(typ="safe", pure=True).load(_VARIABLE.sub(lambda found: found[2], path.read_text()))
+    document: dict[str, Any] = YAML(typ="safe", pure=True).load(
+        _VARIABLE.sub(lambda found: found[2], path.read_text())
+    )
     return document
 
 

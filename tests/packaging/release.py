@@ -57,7 +57,9 @@ class Environment:
 
 def _clean_environment() -> dict[str, str]:
     return {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "SEALBUS"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "VIRTUAL_ENV", "SEALBUS"))
     }
 
 
@@ -83,7 +85,9 @@ def build(tree: Path, folder: Path, *, wheel_from_tree: bool = False) -> Built:
 def install(folder: Path, requirement: str) -> Environment:
     """Make an environment in ``folder``, and install one thing with its dependencies."""
     environment = Environment(folder)
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], timeout=PATIENCE_S, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", folder], timeout=PATIENCE_S, check=True
+    )
     done = subprocess.run(
         [
             sys.executable,

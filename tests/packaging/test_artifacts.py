@@ -46,7 +46,9 @@ def test_the_wheel_holds_the_two_packages_and_its_own_records(built: Built) -> N
 
 
 def test_the_wheel_misses_no_file_of_the_packages(built: Built, root: Path) -> None:
-    assert {name for name in _contents(built.wheel) if ".dist-info/" not in name} == _package_files(root)
+    assert {name for name in _contents(built.wheel) if ".dist-info/" not in name} == _package_files(
+        root
+    )
 
 
 def test_both_packages_say_that_they_are_typed(built: Built) -> None:
@@ -60,7 +62,9 @@ def test_the_licence_travels_along(built: Built, root: Path) -> None:
 
 
 def test_the_metadata_names_a_light_client_and_its_extras(built: Built) -> None:
-    metadata = Parser().parsestr(_contents(built.wheel)["sealbus-0.1.0.dist-info/METADATA"].decode())
+    metadata = Parser().parsestr(
+        _contents(built.wheel)["sealbus-0.1.0.dist-info/METADATA"].decode()
+    )
     always = {line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line}
     names = {re.split(r"[<>=~]", line, maxsplit=1)[0] for line in always}
     assert names == {"msgpack", "nats-py", "pynacl"}
@@ -72,7 +76,9 @@ def test_source_distribution_has_only_the_wheels_sources(built: Built, root: Pat
     expected = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "PKG-INFO"}
     for package, folder in PACKAGES.items():
         expected |= {
-            name.replace(package, folder, 1) for name in _package_files(root) if name.startswith(f"{package}/")
+            name.replace(package, folder, 1)
+            for name in _package_files(root)
+            if name.startswith(f"{package}/")
         }
     # hatchling adds the ignore file that it would obey on a build from the source distribution
     assert _contents(built.sdist).keys() - {".gitignore"} == expected
@@ -111,7 +117,9 @@ PLACES = [
 
 
 @pytest.mark.parametrize("from_tree", [False, True], ids=["wheel from sdist", "wheel from tree"])
-def test_a_seed_anywhere_in_the_tree_reaches_neither_file(from_tree: bool, copy_of_tree: Path, tmp_path: Path) -> None:
+def test_a_seed_anywhere_in_the_tree_reaches_neither_file(
+    from_tree: bool, copy_of_tree: Path, tmp_path: Path
+) -> None:
     seed = SigningKey.generate(KeyKind.BOT).seed_text
     for place in PLACES:
         file = copy_of_tree / place
@@ -119,7 +127,9 @@ def test_a_seed_anywhere_in_the_tree_reaches_neither_file(from_tree: bool, copy_
         file.write_text(f'bot = "order"\nseed = "{seed}"\n')
     built = build(copy_of_tree, tmp_path / "dist", wheel_from_tree=from_tree)
     for archive in (built.sdist, built.wheel):
-        carriers = [name for name, content in _contents(archive).items() if seed.encode() in content]
+        carriers = [
+            name for name, content in _contents(archive).items() if seed.encode() in content
+        ]
         assert carriers == [], archive.name
 
 
@@ -128,4 +138,6 @@ def test_the_search_for_seeds_finds_one(copy_of_tree: Path, tmp_path: Path) -> N
     seed = SigningKey.generate(KeyKind.BOT).seed_text
     (copy_of_tree / "CHANGELOG.md").write_text(seed)
     contents = _contents(build(copy_of_tree, tmp_path / "dist").sdist)
-    assert [name for name, content in contents.items() if seed.encode() in content] == ["CHANGELOG.md"]
+    assert [name for name, content in contents.items() if seed.encode() in content] == [
+        "CHANGELOG.md"
+    ]

@@ -8,7 +8,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 STARTERS = {
-    *("create_task", "ensure_future", "call_soon", "call_later", "call_at", "run_in_executor", "to_thread"),
+    *(
+        "create_task",
+        "ensure_future",
+        "call_soon",
+        "call_later",
+        "call_at",
+        "run_in_executor",
+        "to_thread",
+    ),
     *("Thread", "Timer", "Process", "Popen", "create_subprocess_exec", "create_subprocess_shell"),
 }
 PLACES = (ROOT / "clients" / "python" / "sealbus", ROOT / "broker" / "sealbus_broker")
@@ -51,12 +59,18 @@ def starts() -> Iterator[str]:
             for node in ast.walk(ast.parse(file.read_text())):
                 if isinstance(node, ast.Call):
                     called = node.func
-                    what = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+                    what = (
+                        called.attr
+                        if isinstance(called, ast.Attribute)
+                        else getattr(called, "id", "")
+                    )
                     if what in STARTERS:
                         yield name if name == "sealbus/supervision.py" else f"{name} {what}"
 
 
 def test_background_work_has_a_supervisor_or_a_reason() -> None:
     found = set(starts())
-    assert found - REASONS.keys() == set(), "use sealbus.supervision, or name here who learns of an unexpected end"
+    assert found - REASONS.keys() == set(), (
+        "use sealbus.supervision, or name here who learns of an unexpected end"
+    )
     assert REASONS.keys() - found == set(), "a reason for a call that does not exist any more"

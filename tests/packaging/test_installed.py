@@ -55,7 +55,9 @@ def test_importing_the_client_loads_nothing_of_the_broker(light: Environment) ->
     assert "sealbus_broker" not in done.stdout.split()
 
 
-@pytest.mark.parametrize("command", [["sealbus", "up"], ["sealbus", "--help"], ["python", "-m", "sealbus_broker"]])
+@pytest.mark.parametrize(
+    "command", [["sealbus", "up"], ["sealbus", "--help"], ["python", "-m", "sealbus_broker"]]
+)
 def test_command_without_the_extra_names_it(light: Environment, command: list[str]) -> None:
     done = light.run(*command)
     assert done.returncode == 1

@@ -31,11 +31,16 @@ def _source_files(root: Path) -> list[Path]:
             capture_output=True,
             check=True,
         )
-        return [root / name for name in listed.stdout.decode().split("\0") if name and (root / name).is_file()]
+        return [
+            root / name
+            for name in listed.stdout.decode().split("\0")
+            if name and (root / name).is_file()
+        ]
     return [
         file
         for file in root.rglob("*")
-        if file.is_file() and not {".venv", ".venv-bench", ".venv-fuzz", ".venv-lock"} & set(file.parts)
+        if file.is_file()
+        and not {".venv", ".venv-bench", ".venv-fuzz", ".venv-lock"} & set(file.parts)
     ]
 
 
@@ -85,7 +90,9 @@ def _imported(folder: Path) -> set[str]:
 def _distributions(modules: set[str]) -> set[str]:
     known = importlib.metadata.packages_distributions()
     # `ruamel` is a namespace that several distributions could share
-    return {name.lower().replace("_", "-") for module in modules for name in known.get(module, [module])}
+    return {
+        name.lower().replace("_", "-") for module in modules for name in known.get(module, [module])
+    }
 
 
 def _declared(root: Path, extra: str | None) -> set[str]:

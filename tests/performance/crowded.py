@@ -47,7 +47,9 @@ class Crowded:
         for route in self.crowd.routes():
             grants.setdefault(route.bot, []).append(route.subject)
         for bot in grants:
-            self._keys[bot] = SigningKey(hashlib.sha256(f"TEST KEY, never use: {bot}".encode()).digest(), KeyKind.BOT)
+            self._keys[bot] = SigningKey(
+                hashlib.sha256(f"TEST KEY, never use: {bot}".encode()).digest(), KeyKind.BOT
+            )
         self.policy = Policy(
             bus="crowd",
             digest=bytes(32),
@@ -71,13 +73,17 @@ class Crowded:
             route = routes[at // together % len(routes)]
             drafts = [self._draft(route.bot, route.subject) for _ in range(together)]
             for data in seal_envelopes(self._keys[route.bot], drafts):
-                made.append(Arrival(route.bot, data, DeliveryClass.STREAM, NOW, position=len(made) + 1))
+                made.append(
+                    Arrival(route.bot, data, DeliveryClass.STREAM, NOW, position=len(made) + 1)
+                )
         return made
 
     def _draft(self, bot: str, subject: str) -> tuple[Header, bytes]:
         self._orders += 1
         nonce = NOW.to_bytes(6) + self._orders.to_bytes(10)
-        return Header("crowd", bot, subject, nonce, NOW, 30_000), pack_json(order(self._orders, SIZE))
+        return Header("crowd", bot, subject, nonce, NOW, 30_000), pack_json(
+            order(self._orders, SIZE)
+        )
 
     def judge(self, arrival: Arrival) -> Judgment:
         """The verdict, which must be "accepted"."""

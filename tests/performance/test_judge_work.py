@@ -40,7 +40,12 @@ Measured: 0.94 to 1.10. Instructions do not show a copy or a scan of 5,000 entri
 """
 
 SMALL: Final = Crowd(10, 10, 10)
-LARGER: Final = (Crowd(100, 10, 100), Crowd(10, 100, 100), Crowd(10, 10, 1000), Crowd(100, 100, 100))
+LARGER: Final = (
+    Crowd(100, 10, 100),
+    Crowd(10, 100, 100),
+    Crowd(10, 10, 1000),
+    Crowd(100, 100, 100),
+)
 """Ten times as many, or more, of one thing and of everything."""
 
 HUGE: Final = Crowd(5000, 5000, 10_000)
@@ -76,7 +81,9 @@ def _work(crowd: Crowd, together: int) -> int:
     return work(Crowded(crowd), together=together)
 
 
-@pytest.mark.parametrize(("together", "most"), [(1, SINGLE_MOST), (TOGETHER, BURST_MOST)], ids=["single", "burst"])
+@pytest.mark.parametrize(
+    ("together", "most"), [(1, SINGLE_MOST), (TOGETHER, BURST_MOST)], ids=["single", "burst"]
+)
 def test_a_verdict_takes_no_more_instructions_than_budgeted(together: int, most: int) -> None:
     assert work_without_pytest(SMALL, together=together) <= most
 
@@ -86,7 +93,9 @@ def test_the_same_message_takes_the_same_instructions_each_time() -> None:
     assert work(Crowded(SMALL), together=1) == work(Crowded(SMALL), together=1)
 
 
-@pytest.mark.parametrize("crowd", LARGER, ids=lambda crowd: f"{crowd.bots}-{crowd.subjects}-{crowd.grants}")
+@pytest.mark.parametrize(
+    "crowd", LARGER, ids=lambda crowd: f"{crowd.bots}-{crowd.subjects}-{crowd.grants}"
+)
 def test_a_policy_ten_times_larger_makes_no_verdict_more_work(crowd: Crowd) -> None:
     assert work(Crowded(crowd), together=1) <= work(Crowded(SMALL), together=1) * GROWTH_MOST
 
@@ -98,6 +107,9 @@ def test_policy_500_times_larger_does_not_slow_a_verdict() -> None:
     """
     gates = [Crowded(SMALL), Crowded(HUGE)]
     arrivals = [gate.arrivals(TOGETHER, together=TOGETHER)[:SLICE] for gate in gates]
-    taken = [[gate.judge_all(some) for gate, some in zip(gates, arrivals, strict=True)] for _ in range(SLICES)]
+    taken = [
+        [gate.judge_all(some) for gate, some in zip(gates, arrivals, strict=True)]
+        for _ in range(SLICES)
+    ]
     small, huge = (min(one) for one in zip(*taken, strict=True))
     assert huge <= small * TIME_GROWTH_MOST

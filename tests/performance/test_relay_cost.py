@@ -60,7 +60,10 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
 async def measure(folder: Path) -> Measured:
     crowd, verify = Crowd(), Verify()
     single, burst = list[float](), list[float]()
-    async with Bus(folder / "bus", crowd.plan(order_schema())) as bus, Generator(bus, crowd.routes()) as generator:
+    async with (
+        Bus(folder / "bus", crowd.plan(order_schema())) as bus,
+        Generator(bus, crowd.routes()) as generator,
+    ):
         await generator.cost(MESSAGES // 2)
         for _ in range(ROUNDS):
             for together, found in ((1, single), (TOGETHER, burst)):

@@ -54,12 +54,17 @@ class Folder:
     def key(self, bot: str, text: str | None = None) -> str:
         """Write a key file with a new key. Returns the key's text."""
         text = text or SigningKey.generate(KeyKind.BOT).public.text
-        self.write(f"keys/{bot}.yaml", f"bot: {bot}\nkeys:\n  - key: {text}\n    not_before: 2026-11-24T08:00:00Z\n")
+        self.write(
+            f"keys/{bot}.yaml",
+            f"bot: {bot}\nkeys:\n  - key: {text}\n    not_before: 2026-11-24T08:00:00Z\n",
+        )
         return text
 
     def load(self) -> Loaded:
         loaded = load(self.root)
-        assert (loaded.policy is None) == bool(loaded.problems), "a policy or problems, never both and never neither"
+        assert (loaded.policy is None) == bool(loaded.problems), (
+            "a policy or problems, never both and never neither"
+        )
         for problem in (*loaded.problems, *loaded.notes):
             lines = str(problem).split("\n")
             assert all(line.isprintable() for line in lines), "a problem is safe to show"

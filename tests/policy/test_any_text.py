@@ -52,7 +52,10 @@ def test_any_bytes(bus: Folder, content: bytes, file: str) -> None:
 
 
 @anything
-@given(st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=30).map("".join), st.sampled_from(FILES))
+@given(
+    st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=30).map("".join),
+    st.sampled_from(FILES),
+)
 def test_any_text_of_yamls_own_signs(bus: Folder, text: str, file: str) -> None:
     bus.write(file, text.encode("utf-8", "replace"))
     bus.load()
@@ -64,7 +67,11 @@ def test_a_sound_policy_with_a_piece_changed(bus: Folder, seed: int) -> None:
     text = POLICY
     for _ in range(dice.randrange(1, 4)):
         at = dice.randrange(len(text))
-        text = text[:at] + dice.choice(["", *PIECES, "orders", "0", "true", "null"]) + text[at + dice.randrange(6) :]
+        text = (
+            text[:at]
+            + dice.choice(["", *PIECES, "orders", "0", "true", "null"])
+            + text[at + dice.randrange(6) :]
+        )
     bus.write("policy.yaml", text.encode("utf-8", "replace"))
     bus.load()
 
@@ -75,14 +82,19 @@ VALUES = st.recursive(
     | st.integers()
     | st.text(max_size=5)
     | st.sampled_from(["1m", "order.v1", "orders.placed", "live", ">"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 
 
 @anything
 @given(
-    st.dictionaries(st.sampled_from(["version", "bus", "limits", "on_violation", "roles", "bots", "subjects"]), VALUES)
+    st.dictionaries(
+        st.sampled_from(["version", "bus", "limits", "on_violation", "roles", "bots", "subjects"]),
+        VALUES,
+    )
 )
 def test_any_value_anywhere_at_the_top(bus: Folder, policy: dict[str, object]) -> None:
     bus.write("policy.yaml", json.dumps(policy))
@@ -118,6 +130,13 @@ KNOWN = [
 def test_any_value_anywhere_below(bus: Folder, section: str, value: dict[str, object]) -> None:
     bus.write(
         "policy.yaml",
-        json.dumps({"version": 1, "bus": "shop", "subjects": {"a.c": {"schema": "order.v1"}}, section: value}),
+        json.dumps(
+            {
+                "version": 1,
+                "bus": "shop",
+                "subjects": {"a.c": {"schema": "order.v1"}},
+                section: value,
+            }
+        ),
     )
     bus.load()

@@ -36,7 +36,9 @@ subjects: {}
 
 
 def test_bot_is_added_as_the_last_one() -> None:
-    after = add_bot(POLICY, "shipping", BotEntry(["trader"], ["orders.shipped"], ["stock.reserved", "orders.*"]))
+    after = add_bot(
+        POLICY, "shipping", BotEntry(["trader"], ["orders.shipped"], ["stock.reserved", "orders.*"])
+    )
     grants = "    publish: [orders.shipped]\n    subscribe: [stock.reserved, orders.*]\n"
     added = f"  shipping:\n    roles: [trader]\n{grants}"
     last = "    # not yet: subscribe: [orders.placed]\n"
@@ -61,7 +63,9 @@ def test_removed_bot_takes_its_own_comment_along() -> None:
 
 def test_removed_bot_takes_the_comments_inside_it_along() -> None:
     assert "not yet" not in remove_bot(POLICY, "inventory")
-    assert remove_bot(POLICY, "inventory").endswith("      - stock.reserved\n\n\n# what may be said\nsubjects: {}\n")
+    assert remove_bot(POLICY, "inventory").endswith(
+        "      - stock.reserved\n\n\n# what may be said\nsubjects: {}\n"
+    )
 
 
 def test_last_bot_leaves_an_empty_list() -> None:
@@ -82,7 +86,10 @@ def test_last_bot_leaves_an_empty_list() -> None:
         ("'bots': {}\n", "'bots':\n  order: {}\n"),
         ("bots:\n    old: {}\n", "bots:\n    old: {}\n    order: {}\n"),
         ("bots:\n  old:\n    publish: a.b", "bots:\n  old:\n    publish: a.b\n  order: {}\n"),
-        ("bots:\n  old:\n    publish: |-\n      a.b\n", "bots:\n  old:\n    publish: |-\n      a.b\n  order: {}\n"),
+        (
+            "bots:\n  old:\n    publish: |-\n      a.b\n",
+            "bots:\n  old:\n    publish: |-\n      a.b\n  order: {}\n",
+        ),
     ],
 )
 def test_forms_that_bots_may_have(bots: str, after: str) -> None:
@@ -90,7 +97,8 @@ def test_forms_that_bots_may_have(bots: str, after: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["bots: {old: {}}\n", "{bots: {}}\n", "bots: [a]\n", "- bots\n", "bots: old\n", "a: [\n"]
+    "text",
+    ["bots: {old: {}}\n", "{bots: {}}\n", "bots: [a]\n", "- bots\n", "bots: old\n", "a: [\n"],
 )
 def test_forms_that_are_not_edited_are_refused(text: str) -> None:
     with pytest.raises(InvalidInput) as told:
@@ -121,7 +129,9 @@ def test_line_ends_of_windows_are_kept() -> None:
 
 
 names = st.from_regex(r"[a-z0-9][a-z0-9-]{0,10}", fullmatch=True)
-grants = st.lists(st.sampled_from(["orders.placed", "orders.*", "orders.>", "sealbus.quarantine.*"]), max_size=3)
+grants = st.lists(
+    st.sampled_from(["orders.placed", "orders.*", "orders.>", "sealbus.quarantine.*"]), max_size=3
+)
 comments = st.sampled_from(["", "  # why", " #"])
 lines = st.sampled_from(["", "\n", "  # above\n", "    # inside\n", "# far\n", "\n\n  # apart\n\n"])
 
@@ -133,7 +143,12 @@ def policies(draw: st.DrawFn) -> str:
         text += draw(lines) + f'  "{name}":' + draw(comments) + "\n"
         form = draw(
             st.sampled_from(
-                ["    publish: [{}]", "    publish:\n    - {}", "    publish: '{}'", "    roles: [\n      {}\n    ]"]
+                [
+                    "    publish: [{}]",
+                    "    publish:\n    - {}",
+                    "    publish: '{}'",
+                    "    roles: [\n      {}\n    ]",
+                ]
             )
         )
         text += form.format(draw(st.sampled_from(["orders.placed", "a.b"]))) + draw(comments) + "\n"
@@ -158,7 +173,12 @@ def test_adding_and_removing_is_the_text_as_it_was(
 @given(policies())
 def test_removing_each_leaves_the_others(text: str) -> None:
     for name in bots_of(text):
-        before, now = read_yaml_tree("f", text).plain(), read_yaml_tree("f", remove_bot(text, name)).plain()
+        before, now = (
+            read_yaml_tree("f", text).plain(),
+            read_yaml_tree("f", remove_bot(text, name)).plain(),
+        )
         assert isinstance(before, dict)
         assert isinstance(now, dict)
-        assert (now["bots"] or {}) == {one: value for one, value in before["bots"].items() if one != name}
+        assert (now["bots"] or {}) == {
+            one: value for one, value in before["bots"].items() if one != name
+        }

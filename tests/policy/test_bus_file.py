@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from sealbus.errors import InvalidInput
 from sealbus.protocol.keys import KeyKind, SigningKey
-from sealbus_broker.policy.bus_file import FILE, BusFile, address, other_place, read_bus_file, write_bus_file
+from sealbus_broker.policy.bus_file import (
+    FILE,
+    BusFile,
+    address,
+    other_place,
+    read_bus_file,
+    write_bus_file,
+)
 from sealbus_broker.policy.problems import Problem
 
 KEYS = tuple(SigningKey.generate(KeyKind.BUS).public for _ in range(3))
@@ -30,14 +37,22 @@ words = st.sampled_from(
         SigningKey.generate(KeyKind.BUS).seed_text,
     ]
 )
-values = st.none() | words | st.integers() | st.lists(words | st.integers(), max_size=3) | st.text(max_size=5)
+values = (
+    st.none()
+    | words
+    | st.integers()
+    | st.lists(words | st.integers(), max_size=3)
+    | st.text(max_size=5)
+)
 
 
 def read(folder: Path) -> tuple[BusFile | None, list[Problem]]:
     problems: list[Problem] = []
     found = read_bus_file(folder, problems)
     for problem in problems:
-        assert all(line.isprintable() for line in str(problem).split("\n")), "a problem is safe to show"
+        assert all(line.isprintable() for line in str(problem).split("\n")), (
+            "a problem is safe to show"
+        )
     return found, problems
 
 
@@ -49,7 +64,10 @@ def test_written_file_is_read_back(tmp_path: Path) -> None:
 
 
 @anything
-@given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace")))
+@given(
+    st.binary(max_size=200)
+    | st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace"))
+)
 def test_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE).write_bytes(content)
     found, problems = read(tmp_path)
@@ -59,7 +77,9 @@ def test_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes) -> None:
 @anything
 @given(st.dictionaries(st.sampled_from(["name", "servers", "bus_keys", "more"]), values))
 def test_any_values_are_read_or_refused(tmp_path: Path, fields: dict[str, object]) -> None:
-    text = "".join(f"{name} = {json.dumps(value)}\n" for name, value in fields.items() if value is not None)
+    text = "".join(
+        f"{name} = {json.dumps(value)}\n" for name, value in fields.items() if value is not None
+    )
     (tmp_path / FILE).write_text(text)
     found, problems = read(tmp_path)
     assert (found is None) == bool(problems)
@@ -76,7 +96,9 @@ buses = st.builds(
     servers.map(tuple),
     st.lists(st.sampled_from(KEYS), min_size=1, max_size=2).map(tuple),
 )
-forms = st.sampled_from(["{} = {}", "{}={}", "{} =   {}   # why", "# above\n{} = {}", "{} = {}\n\n# below"])
+forms = st.sampled_from(
+    ["{} = {}", "{}={}", "{} =   {}   # why", "# above\n{} = {}", "{} = {}\n\n# below"]
+)
 
 
 @anything
@@ -84,7 +106,14 @@ forms = st.sampled_from(["{} = {}", "{}={}", "{} =   {}   # why", "# above\n{} =
 def test_a_change_leaves_comments_and_form(
     tmp_path: Path, before: BusFile, after: BusFile, form: str, spread: bool
 ) -> None:
-    text = "\n".join(form.format(*line.split(" = ", 1)) for line in before.text().splitlines() if " = " in line) + "\n"
+    text = (
+        "\n".join(
+            form.format(*line.split(" = ", 1))
+            for line in before.text().splitlines()
+            if " = " in line
+        )
+        + "\n"
+    )
     if spread:
         text = text.replace('", "', '",\n  "')
     (tmp_path / FILE).write_text(text)

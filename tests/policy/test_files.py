@@ -116,7 +116,10 @@ class TestAnyFile:
         ("a: [1, 2\n", "1:4: is not YAML: the bracket [ is not closed"),
         ("a:\n\t- b\n", "2:1: is not YAML: a tab stands where spaces belong"),
         ("a: \0\n", "1:4: this control character is shown by no editor, and obeyed by terminals"),
-        ("a: 1\nb: \x1b\n", "2:4: this control character is shown by no editor, and obeyed by terminals"),
+        (
+            "a: 1\nb: \x1b\n",
+            "2:4: this control character is shown by no editor, and obeyed by terminals",
+        ),
         ("a: " + "[" * 100_000, f"1:{3 + YAML_DEPTH}: is nested deeper than {YAML_DEPTH}"),
         ("a: " + "{a: " * 100_000, f"1:{4 * YAML_DEPTH}: is nested deeper than {YAML_DEPTH}"),
     ],
@@ -135,13 +138,19 @@ def test_yaml_that_is_refused(tmp_path: Path, text: str, told: str) -> None:
         ("# only a comment\n", None),
         ("a: yes\n", {"a": "yes"}),
         ("a: on\nb: NO\nc: True\n", {"a": "on", "b": "NO", "c": "True"}),
-        ("a: true\nb: false\nc: ~\nd: null\ne:\n", {"a": True, "b": False, "c": None, "d": None, "e": None}),
+        (
+            "a: true\nb: false\nc: ~\nd: null\ne:\n",
+            {"a": True, "b": False, "c": None, "d": None, "e": None},
+        ),
         (
             "a: 017\nb: 0x1f\nc: 1_0\nd: 1.5\ne: 1e3\nf: 1:30\n",
             {"a": "017", "b": "0x1f", "c": "1_0", "d": "1.5", "e": "1e3", "f": "1:30"},
         ),
         ("a: 17\nb: -1\nc: '17'\n", {"a": 17, "b": -1, "c": "17"}),
-        ("a: 2026-11-24T08:00:00Z\nb: 2026-13-45\n", {"a": "2026-11-24T08:00:00Z", "b": "2026-13-45"}),
+        (
+            "a: 2026-11-24T08:00:00Z\nb: 2026-13-45\n",
+            {"a": "2026-11-24T08:00:00Z", "b": "2026-13-45"},
+        ),
         ("1: a\ntrue: b\n? \n: c\n", {"1": "a", "true": "b", "": "c"}),
         ("a: |\n  x\n  y\nb: >\n  x\n  y\n", {"a": "x\ny\n", "b": "x y\n"}),
         ("a: " + "9" * 5000, {"a": "9" * 5000}),
@@ -176,10 +185,19 @@ def test_yaml_has_one_meaning(tmp_path: Path, text: str, value: object) -> None:
         ("[1] // no", "1:5: is not JSON: something follows the value"),
         ('["a\nb"]', "1:4: is not JSON: the text contains a control character"),
         ('["a', "1:2: is not JSON: the text is not closed"),
-        ('["\\x"]', "1:3: is not JSON: a backslash stands before a character that it does not escape"),
+        (
+            '["\\x"]',
+            "1:3: is not JSON: a backslash stands before a character that it does not escape",
+        ),
         ('["\\ud800"]', "1:2: half of a surrogate pair is not a character"),
-        ("\ufeff\ufeff{}", "1:1: this character is shown as nothing, so that two different texts look the same"),
-        ("{}\n\ufeff", "2:1: this character is shown as nothing, so that two different texts look the same"),
+        (
+            "\ufeff\ufeff{}",
+            "1:1: this character is shown as nothing, so that two different texts look the same",
+        ),
+        (
+            "{}\n\ufeff",
+            "2:1: this character is shown as nothing, so that two different texts look the same",
+        ),
         ("[1e999]", "1:2: the number is too large to be exact"),
         ("[9007199254740992]", "1:2: the number is too large to be exact"),
         ("[" + "9" * 5000 + "]", "1:2: the number is too large to be exact"),
@@ -195,12 +213,16 @@ def test_json_that_is_refused(tmp_path: Path, text: str, told: str) -> None:
     assert first_line(problem) == f"x.json:{told}"
 
 
-@pytest.mark.parametrize("file", ["policy.yaml", "schemas/order.v1.json", "keys/order.yaml", "bus.toml"])
+@pytest.mark.parametrize(
+    "file", ["policy.yaml", "schemas/order.v1.json", "keys/order.yaml", "bus.toml"]
+)
 class TestEncoding:
     def put(self, bus: Folder, file: str, encoding: str) -> None:
         bus.key("order")
         key = SigningKey.generate(KeyKind.BUS).public.text
-        bus.write("bus.toml", f'name = "shop"\nservers = ["nats://127.0.0.1"]\nbus_keys = ["{key}"]\n')
+        bus.write(
+            "bus.toml", f'name = "shop"\nservers = ["nats://127.0.0.1"]\nbus_keys = ["{key}"]\n'
+        )
         bus.write(file, (bus.root / file).read_text().encode(encoding))
 
     def test_a_byte_order_mark_in_front_is_skipped(self, bus: Folder, file: str) -> None:

@@ -22,9 +22,9 @@ def test_a_seed_is_refused_and_never_shown(bus: Folder) -> None:
     seed = SigningKey.generate(KeyKind.BOT).seed_text
     bus.key("order", seed)
     problem = bus.problem()
-    assert str(problem).startswith("keys/order.yaml:3:5: public key (U…) expected, got a seed") or "seed" in str(
-        problem
-    )
+    assert str(problem).startswith(
+        "keys/order.yaml:3:5: public key (U…) expected, got a seed"
+    ) or "seed" in str(problem)
     assert seed not in str(problem)
     assert seed not in repr(problem)
 
@@ -44,7 +44,10 @@ def test_a_key_with_a_wrong_letter(bus: Folder) -> None:
 def test_a_key_of_small_order(bus: Folder) -> None:
     # y = 1, the neutral element: one of its signatures fits many messages. The nkey has prefix U.
     raw = bytes([KeyKind.BOT.value]) + b"\x01" + bytes(31)
-    bus.key("order", base64.b32encode(raw + binascii.crc_hqx(raw, 0).to_bytes(2, "little")).decode().rstrip("="))
+    bus.key(
+        "order",
+        base64.b32encode(raw + binascii.crc_hqx(raw, 0).to_bytes(2, "little")).decode().rstrip("="),
+    )
     assert "not a valid Ed25519 key" in bus.problem().what
 
 
@@ -56,7 +59,11 @@ def test_a_key_of_small_order(bus: Folder) -> None:
         ("keys:", "keyz:", "2:1: unknown name keyz"),
         ("    not_before: 2026-11-24T08:00:00Z\n", "", "3:5: needs key and not_before"),
         ("08:00:00Z\n", "08:00:00Z\n    not_afer: x\n", "5:5: unknown name not_afer"),
-        ("08:00:00Z\n", "08:00:00Z\n    not_after: 2026-11-24T08:00:00Z\n", "5:5: not_after is not after not_before"),
+        (
+            "08:00:00Z\n",
+            "08:00:00Z\n    not_after: 2026-11-24T08:00:00Z\n",
+            "5:5: not_after is not after not_before",
+        ),
         ("2026-11-24T08:00:00Z", "2026-11-24", "4:5: not_before is not a time"),
         ("2026-11-24T08:00:00Z", "2026-11-24T08:00:00", "4:5: not_before is not a time"),
         ("2026-11-24T08:00:00Z", "2026-11-24T08:00:00+01:00", "4:5: not_before is not a time"),
@@ -65,14 +72,24 @@ def test_a_key_of_small_order(bus: Folder) -> None:
         ("2026-11-24T08:00:00Z", "1795507200", "4:5: not_before is not a time"),
     ],
 )
-def test_mistake_in_a_key_file_is_reported_at_its_place(bus: Folder, old: str, new: str, told: str) -> None:
+def test_mistake_in_a_key_file_is_reported_at_its_place(
+    bus: Folder, old: str, new: str, told: str
+) -> None:
     bus.key("order")
     bus.change(old, new, FILE)
     assert f"{FILE}:{told}" in bus.problems()
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "bot: order", "bot: order\nkeys: {}", "bot: order\nkeys: []", "bot: order\nkeys: [1]"]
+    "text",
+    [
+        "",
+        "[]",
+        "bot: order",
+        "bot: order\nkeys: {}",
+        "bot: order\nkeys: []",
+        "bot: order\nkeys: [1]",
+    ],
 )
 def test_a_key_file_without_keys(bus: Folder, text: str) -> None:
     bus.write(FILE, text)
@@ -81,7 +98,10 @@ def test_a_key_file_without_keys(bus: Folder, text: str) -> None:
 
 def test_the_same_key_twice_in_one_file(bus: Folder) -> None:
     text = bus.key("order")
-    bus.write(FILE, (bus.root / FILE).read_text() + f"  - key: {text}\n    not_before: 2026-11-24T08:00:00Z\n")
+    bus.write(
+        FILE,
+        (bus.root / FILE).read_text() + f"  - key: {text}\n    not_before: 2026-11-24T08:00:00Z\n",
+    )
     assert bus.problems() == [f"{FILE}:5:5: the key occurs here twice"]
 
 
@@ -97,7 +117,8 @@ def test_keys_of_a_bot_that_is_not_declared(bus: Folder) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["order.yml", "order.YAML", "order", "order.yaml.bak", "Order.yaml", "order.json", "SUABC.nk"]
+    "name",
+    ["order.yml", "order.YAML", "order", "order.yaml.bak", "Order.yaml", "order.json", "SUABC.nk"],
 )
 def test_a_file_that_would_not_be_read_is_refused(bus: Folder, name: str) -> None:
     """An operator who writes a revocation into ``order.yml`` believes that it is in force."""
@@ -124,7 +145,9 @@ class TestAddingAKey:
         policy = bus.load().policy
         assert policy is not None
         assert list(policy.bots["order"].keys) == [key.raw]
-        assert policy.bots["order"].keys[key.raw].not_before_ms == int(NOW.replace(microsecond=0).timestamp() * 1000)
+        assert policy.bots["order"].keys[key.raw].not_before_ms == int(
+            NOW.replace(microsecond=0).timestamp() * 1000
+        )
 
     def test_to_a_file_keeps_the_rest_of_the_file(self, bus: Folder) -> None:
         first = bus.key("order")

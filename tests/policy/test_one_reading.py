@@ -63,15 +63,21 @@ def test_an_address_hidden_in_a_comment_is_not_read(bus: Folder, char: str) -> N
     write_bus_file(bus.root, BusFile("shop", ("nats://127.0.0.1",), (BUS.public,)))
     assert bus.problems() == []
     text = (bus.root / "bus.toml").read_text()
-    bus.write("bus.toml", text.replace("name", f'# old{char}servers = ["nats://elsewhere"]\nname', 1))
+    bus.write(
+        "bus.toml", text.replace("name", f'# old{char}servers = ["nats://elsewhere"]\nname', 1)
+    )
     assert bus.problem().what.startswith("line 2: ")
     assert bus.problem().what.endswith(f"({point(char)})")
 
 
 def credentials(path: Path) -> None:
-    Credentials("shop", "order", SigningKey.generate(KeyKind.BOT), ("nats://x",), frozenset([BUS.public.raw])).write(
-        path
-    )
+    Credentials(
+        "shop",
+        "order",
+        SigningKey.generate(KeyKind.BOT),
+        ("nats://x",),
+        frozenset([BUS.public.raw]),
+    ).write(path)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +99,11 @@ def test_files_of_secrets_are_read_alike(
     assert "line 1: this c" in refused.value.what
 
 
-@given(st.text(alphabet=st.sampled_from([*HIDING, "a", "#", "\n", "\t", " ", "é", "\u200d", "\U0001f600"])))
+@given(
+    st.text(
+        alphabet=st.sampled_from([*HIDING, "a", "#", "\n", "\t", " ", "é", "\u200d", "\U0001f600"])
+    )
+)
 def test_a_text_that_is_read_has_the_same_lines_for_everybody(text: str) -> None:
     without_mark = text.removeprefix("\ufeff")  # one mark at the beginning is skipped
     try:
@@ -108,7 +118,13 @@ def test_a_text_that_is_read_has_the_same_lines_for_everybody(text: str) -> None
 
 @pytest.mark.parametrize(
     "text",
-    ["\u06a9\u0646\u0648\u0646\u06cc\u200c\u0627", "\U0001f469\u200d\U0001f373", "caf\u00e9", "\u2764\ufe0f", "\t"],
+    [
+        "\u06a9\u0646\u0648\u0646\u06cc\u200c\u0627",
+        "\U0001f469\u200d\U0001f373",
+        "caf\u00e9",
+        "\u2764\ufe0f",
+        "\t",
+    ],
 )
 def test_characters_of_scripts_and_emoji_are_read(bus: Folder, text: str) -> None:
     bus.change("bots:\n", f"bots:  # {text}\n")
@@ -136,7 +152,9 @@ def test_windows_line_ends_are_lines(bus: Folder) -> None:
         ("bus.toml", 'name = "shop"\n"n\\u0061me" = "shop"\n'),
     ],
 )
-def test_key_that_occurs_twice_in_any_spelling_is_refused(bus: Folder, file: str, text: str) -> None:
+def test_key_that_occurs_twice_in_any_spelling_is_refused(
+    bus: Folder, file: str, text: str
+) -> None:
     bus.write(file, text)
     found = next(problem for problem in bus.load().problems if problem.file == file)
     assert found.line == 2
@@ -158,7 +176,9 @@ def test_key_that_occurs_twice_in_any_spelling_is_refused(bus: Folder, file: str
         ("SCHEMAS", "schemas"),
     ],
 )
-def test_a_file_that_another_system_takes_for_the_policy(bus: Folder, name: str, meant: str) -> None:
+def test_a_file_that_another_system_takes_for_the_policy(
+    bus: Folder, name: str, meant: str
+) -> None:
     bus.write(name, "x")
     found = bus.problem()
     assert (found.what, found.hint) == (
@@ -167,7 +187,9 @@ def test_a_file_that_another_system_takes_for_the_policy(bus: Folder, name: str,
     )
 
 
-@pytest.mark.parametrize("name", ["keys/Order.yaml", "keys/order.yml", "keys/\uff4frder.yaml", "keys/order.yaml.bak"])
+@pytest.mark.parametrize(
+    "name", ["keys/Order.yaml", "keys/order.yml", "keys/\uff4frder.yaml", "keys/order.yaml.bak"]
+)
 def test_a_key_file_under_another_spelling_is_a_mistake(bus: Folder, name: str) -> None:
     bus.key("order")
     bus.write(name, (bus.root / "keys/order.yaml").read_text())
@@ -175,16 +197,21 @@ def test_a_key_file_under_another_spelling_is_a_mistake(bus: Folder, name: str) 
 
 
 @pytest.mark.parametrize(
-    "name", ["Order.v1.json", "order.V1.json", "order.v1.JSON", "order.v01.json", "order.v\u0661.json"]
+    "name",
+    ["Order.v1.json", "order.V1.json", "order.v1.JSON", "order.v01.json", "order.v\u0661.json"],
 )
 def test_a_schema_under_another_spelling_is_a_mistake(bus: Folder, name: str) -> None:
     bus.write(f"schemas/{name}", "{}")
     assert bus.problem().what == "the file's name is not a schema's name"
 
 
-@pytest.mark.parametrize("name", ["Order", "\u043erder", "order\u200b", "\uff4frder", "order ", "ORDER"])
+@pytest.mark.parametrize(
+    "name", ["Order", "\u043erder", "order\u200b", "\uff4frder", "order ", "ORDER"]
+)
 def test_a_bot_under_another_spelling_is_a_mistake(bus: Folder, name: str) -> None:
-    bus.change("  inventory:\n", f"  {json.dumps(name)}: {{publish: [orders.placed]}}\n  inventory:\n")
+    bus.change(
+        "  inventory:\n", f"  {json.dumps(name)}: {{publish: [orders.placed]}}\n  inventory:\n"
+    )
     assert "is not valid" in bus.problems()[0]
 
 

@@ -24,7 +24,16 @@ from tests.policy.folder import Folder
 FILE: Final = "schemas/order.v1.json"
 DESCRIBES: Final = frozenset(
     {
-        *("$comment", "title", "description", "default", "deprecated", "readOnly", "writeOnly", "examples"),
+        *(
+            "$comment",
+            "title",
+            "description",
+            "default",
+            "deprecated",
+            "readOnly",
+            "writeOnly",
+            "examples",
+        ),
         *("contentEncoding", "contentMediaType", "contentSchema"),
     }
 )
@@ -45,7 +54,14 @@ FOREIGN: Final = sorted(words_of_all_drafts() - KEYWORDS)
 
 
 def test_there_are_foreign_keywords() -> None:
-    assert {"dependencies", "additionalItems", "$recursiveRef", "extends", "disallow", "divisibleBy"} <= set(FOREIGN)
+    assert {
+        "dependencies",
+        "additionalItems",
+        "$recursiveRef",
+        "extends",
+        "disallow",
+        "divisibleBy",
+    } <= set(FOREIGN)
 
 
 @pytest.mark.parametrize("keyword", FOREIGN)
@@ -59,8 +75,13 @@ def test_a_keyword_of_another_draft_is_refused(bus: Folder, keyword: str) -> Non
 
 NAMES: Final = ("a", "b")
 VALUES: Final = st.recursive(
-    st.none() | st.booleans() | st.integers(-2, 3) | st.sampled_from([0.5, 1.0, "", "a", "b", "ab", "2026-11-26"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=2),
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 3)
+    | st.sampled_from([0.5, 1.0, "", "a", "b", "ab", "2026-11-26"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=2)
+    ),
     max_leaves=6,
 )
 _SMALL: Final = st.integers(0, 3)
@@ -68,7 +89,10 @@ _SMALL: Final = st.integers(0, 3)
 
 def _keywords(inner: st.SearchStrategy[Any]) -> dict[str, st.SearchStrategy[Any]]:
     """The value of each keyword of the list."""
-    named, several = st.dictionaries(st.sampled_from(NAMES), inner, max_size=2), st.lists(inner, min_size=1, max_size=2)
+    named, several = (
+        st.dictionaries(st.sampled_from(NAMES), inner, max_size=2),
+        st.lists(inner, min_size=1, max_size=2),
+    )
     names = st.lists(st.sampled_from(NAMES), unique=True, max_size=2)
     texts = {
         word: st.sampled_from(["a", "text"])
@@ -83,7 +107,16 @@ def _keywords(inner: st.SearchStrategy[Any]) -> dict[str, st.SearchStrategy[Any]
         **dict.fromkeys(("properties", "dependentSchemas", "$defs", "definitions"), named),
         **dict.fromkeys(
             (
-                *("not", "if", "then", "else", "items", "contains", "additionalProperties", "propertyNames"),
+                *(
+                    "not",
+                    "if",
+                    "then",
+                    "else",
+                    "items",
+                    "contains",
+                    "additionalProperties",
+                    "propertyNames",
+                ),
                 *("unevaluatedItems", "unevaluatedProperties", "contentSchema"),
             ),
             inner,
@@ -91,7 +124,14 @@ def _keywords(inner: st.SearchStrategy[Any]) -> dict[str, st.SearchStrategy[Any]
         **dict.fromkeys(
             (
                 *("maxLength", "minLength", "maxItems", "minItems", "maxContains", "minContains"),
-                *("maxProperties", "minProperties", "maximum", "minimum", "exclusiveMaximum", "exclusiveMinimum"),
+                *(
+                    "maxProperties",
+                    "minProperties",
+                    "maximum",
+                    "minimum",
+                    "exclusiveMaximum",
+                    "exclusiveMinimum",
+                ),
             ),
             _SMALL,
         ),
@@ -101,7 +141,9 @@ def _keywords(inner: st.SearchStrategy[Any]) -> dict[str, st.SearchStrategy[Any]
         "multipleOf": st.integers(1, 3),
         "required": names,
         "dependentRequired": st.dictionaries(st.sampled_from(NAMES), names, max_size=2),
-        "type": st.sampled_from(["null", "boolean", "integer", "number", "string", "array", "object"]),
+        "type": st.sampled_from(
+            ["null", "boolean", "integer", "number", "string", "array", "object"]
+        ),
         "$ref": st.sampled_from(["#/$defs/a", "#/$defs/b"]),
         # Anchors and identities have tests of their own.
     }
@@ -114,14 +156,18 @@ def _schemas(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         for word in (*FOREIGN, "propertys", "Required", "x-note")
     }
     known_or_strange = (
-        st.sampled_from(sorted(known)) | st.sampled_from(sorted(known)) | st.sampled_from(sorted(known | strange))
+        st.sampled_from(sorted(known))
+        | st.sampled_from(sorted(known))
+        | st.sampled_from(sorted(known | strange))
     )
     return st.lists(known_or_strange, max_size=4, unique=True).flatmap(
         lambda chosen: st.fixed_dictionaries({word: (known | strange)[word] for word in chosen})
     )
 
 
-SCHEMAS: Final = st.recursive(st.booleans(), _schemas, max_leaves=8).filter(lambda schema: isinstance(schema, dict))
+SCHEMAS: Final = st.recursive(st.booleans(), _schemas, max_leaves=8).filter(
+    lambda schema: isinstance(schema, dict)
+)
 WITH_DEFINITIONS: Final = st.tuples(SCHEMAS, SCHEMAS, SCHEMAS).map(
     lambda three: {**three[0], "$defs": {"a": three[1], "b": three[2]}}
 )
@@ -171,11 +217,15 @@ def without_words(schema: Any, words: frozenset[str]) -> Any:
 
 @THE_SAME
 @given(WITH_DEFINITIONS, st.lists(VALUES, min_size=1, max_size=6))
-def test_descriptive_keyword_is_not_executed(bus: Folder, document: Any, payloads: list[Any]) -> None:
+def test_descriptive_keyword_is_not_executed(
+    bus: Folder, document: Any, payloads: list[Any]
+) -> None:
     schema = let_in(bus, document)
     assume(schema is not None)
     assert schema is not None
-    bare = jsonschema_rs.Draft202012Validator(without_words(document, DESCRIBES), validate_formats=True)
+    bare = jsonschema_rs.Draft202012Validator(
+        without_words(document, DESCRIBES), validate_formats=True
+    )
     for payload in payloads:
         assert schema.is_valid(payload) is bare.is_valid(payload), payload
 
@@ -196,7 +246,10 @@ ALL_THE_REST = "which takes all the rest"
     ("document", "told"),
     [
         ({"type": "integer", "maxLength": 5}, "1:21: maxLength checks nothing beside this type"),
-        ({"type": ["array", "null"], "properties": {}}, "1:29: properties checks nothing beside this type"),
+        (
+            {"type": ["array", "null"], "properties": {}},
+            "1:29: properties checks nothing beside this type",
+        ),
         ({"type": "object", "items": True}, "1:20: items checks nothing beside this type"),
         (
             {"items": True, "unevaluatedItems": False},
@@ -208,7 +261,9 @@ ALL_THE_REST = "which takes all the rest"
         ),
     ],
 )
-def test_a_keyword_that_never_checks_anything_is_refused(bus: Folder, document: Any, told: str) -> None:
+def test_a_keyword_that_never_checks_anything_is_refused(
+    bus: Folder, document: Any, told: str
+) -> None:
     bus.write(FILE, json.dumps(document))
     assert bus.problems() == [f"{FILE}:{told}"]
     problem = bus.problem()
@@ -217,5 +272,7 @@ def test_a_keyword_that_never_checks_anything_is_refused(bus: Folder, document: 
 
 @pytest.mark.parametrize("types", ["string", ["string", "null"], ["integer", "array"]])
 def test_a_keyword_beside_a_type_that_it_is_about(bus: Folder, types: Any) -> None:
-    bus.write(FILE, json.dumps({"type": types, ("maxLength" if "string" in types else "maximum"): 5}))
+    bus.write(
+        FILE, json.dumps({"type": types, ("maxLength" if "string" in types else "maximum"): 5})
+    )
     assert bus.problems() == []

@@ -33,20 +33,38 @@ FILE = "schemas/order.v1.json"
         ('{"required": ["a", "a"]}', "1:2: required is not valid in a Draft 2020-12 schema"),
         ('{"required": ["a", 1]}', "1:20: required is not valid in a Draft 2020-12 schema"),
         ('{"$schema": "http://json-schema.org/draft-07/schema#"}', "1:2: is of another draft"),
-        ('{"$defs": {"x": {"$schema": "http://json-schema.org/draft-07/schema#"}}}', "1:18: is of another draft"),
-        ('{"$vocabulary": {"urn:x": true}}', "1:2: no keyword of Draft 2020-12 that is checked here: $vocabulary"),
-        ('{"properties": {\n "a": {"$ref": "nope.v1.json"}}}', "2:8: the reference points to no schema of this folder"),
-        ('{"$ref": "https://example.com/x.json"}', "1:2: the reference points to no schema of this folder"),
+        (
+            '{"$defs": {"x": {"$schema": "http://json-schema.org/draft-07/schema#"}}}',
+            "1:18: is of another draft",
+        ),
+        (
+            '{"$vocabulary": {"urn:x": true}}',
+            "1:2: no keyword of Draft 2020-12 that is checked here: $vocabulary",
+        ),
+        (
+            '{"properties": {\n "a": {"$ref": "nope.v1.json"}}}',
+            "2:8: the reference points to no schema of this folder",
+        ),
+        (
+            '{"$ref": "https://example.com/x.json"}',
+            "1:2: the reference points to no schema of this folder",
+        ),
         ('{"$ref": "file:///etc/passwd"}', "1:2: the reference points to no schema of this folder"),
         ('{"$ref": "../keys/order.yaml"}', "1:2: the reference points to no schema of this folder"),
         ('{"$ref": "#/$defs/nope"}', "1:2: the reference points to a place that does not exist"),
-        ('{"items": {"$dynamicRef": "#nope"}}', "1:12: the reference points to an anchor that does not exist"),
+        (
+            '{"items": {"$dynamicRef": "#nope"}}',
+            "1:12: the reference points to an anchor that does not exist",
+        ),
         (
             '{"$id": "https://example.com/a.json", "$ref": "order.v1.json"}',
             "1:39: the reference points to no schema of this folder",
         ),
         ('{"not": {\n  "pattern": "(?=a)"}}', "2:3: the regular expression cannot be used"),
-        ('{"patternProperties": {"ok": {},\n "(a)\\\\1": {}}}', "2:2: the regular expression cannot be used"),
+        (
+            '{"patternProperties": {"ok": {},\n "(a)\\\\1": {}}}',
+            "2:2: the regular expression cannot be used",
+        ),
         ('{"anyOf": [true, {"format": "datetime"}]}', "1:19: nobody checks this format"),
         ('{"$id": "::: %"}', "1:2: is not a URI reference"),
     ],
@@ -60,15 +78,31 @@ def test_every_mistake_of_a_schema_is_reported(bus: Folder) -> None:
     wrong = ' "a": {"pattern": "("},\n "b": {"format": "daate"},\n "c": {"$ref": "x"}'
     bus.write(FILE, f'{{"properties": {{\n{wrong}}}}}')
     assert [problem.line for problem in bus.load().problems] == [2, 3, 4]
-    bus.write(FILE, '{"properties": {\n "a": {"minLength": -1},\n "b": {"type": "text"},\n "c": 3}}')
+    bus.write(
+        FILE, '{"properties": {\n "a": {"minLength": -1},\n "b": {"type": "text"},\n "c": 3}}'
+    )
     assert [problem.line for problem in bus.load().problems] == [2, 3, 4]
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        *("Order.v1.json", "order.json", "order.v0.json", "order.v01.json", "order.v.json", "a b.v1.json"),
-        *("order.v1.v.json", "order..x.v1.json", "order.v2", "order.v2.jsn", "order.v2.JSON", "notes.txt"),
+        *(
+            "Order.v1.json",
+            "order.json",
+            "order.v0.json",
+            "order.v01.json",
+            "order.v.json",
+            "a b.v1.json",
+        ),
+        *(
+            "order.v1.v.json",
+            "order..x.v1.json",
+            "order.v2",
+            "order.v2.jsn",
+            "order.v2.JSON",
+            "notes.txt",
+        ),
     ],
 )
 def test_a_file_named_unlike_a_schema(bus: Folder, name: str) -> None:
@@ -77,7 +111,9 @@ def test_a_file_named_unlike_a_schema(bus: Folder, name: str) -> None:
 
 
 @pytest.mark.parametrize("folder", ["schemas", "keys"])
-@pytest.mark.parametrize("name", ["._order.v1.json", ".#order.v1.json", ".DS_Store", "order.v1.json~", "README.md"])
+@pytest.mark.parametrize(
+    "name", ["._order.v1.json", ".#order.v1.json", ".DS_Store", "order.v1.json~", "README.md"]
+)
 def test_files_that_are_nobodys_are_left_alone(bus: Folder, folder: str, name: str) -> None:
     bus.write(f"{folder}/{name}", b"\x00\x05\x16\x07")
     assert bus.problems() == []
@@ -86,13 +122,25 @@ def test_files_that_are_nobodys_are_left_alone(bus: Folder, folder: str, name: s
 @pytest.mark.parametrize(
     "keyword",
     [
-        *("https://json-schema.org/draft/2020-12/schema#", "HTTPS://JSON-Schema.org/draft/2020-12/schema"),
-        *("https://json-schema.org:443/draft/2020-12/schema", "https://json-schema.org/draft/2020%2D12/schema"),
-        *("https://json-schema.org/draft/./2020-12/x/../schema", "https://json-schema.org/draft/2020-12/schema"),
+        *(
+            "https://json-schema.org/draft/2020-12/schema#",
+            "HTTPS://JSON-Schema.org/draft/2020-12/schema",
+        ),
+        *(
+            "https://json-schema.org:443/draft/2020-12/schema",
+            "https://json-schema.org/draft/2020%2D12/schema",
+        ),
+        *(
+            "https://json-schema.org/draft/./2020-12/x/../schema",
+            "https://json-schema.org/draft/2020-12/schema",
+        ),
     ],
 )
 def test_the_draft_may_be_written_in_any_way(bus: Folder, keyword: str) -> None:
-    bus.write(FILE, json.dumps({"$schema": keyword, "required": ["a"], "$defs": {"x": {"$schema": keyword}}}))
+    bus.write(
+        FILE,
+        json.dumps({"$schema": keyword, "required": ["a"], "$defs": {"x": {"$schema": keyword}}}),
+    )
     policy = bus.load().policy
     assert policy is not None
     rule = policy.rule("orders.placed")
@@ -103,8 +151,16 @@ def test_the_draft_may_be_written_in_any_way(bus: Folder, keyword: str) -> None:
 @pytest.mark.parametrize(
     "keyword",
     [
-        *("http://json-schema.org/draft/2020-12/schema", "https://json-schema.org/draft/2020-12/schema#x"),
-        *("https://json-schema.org/draft/2019-09/schema", "https://json-schema.org/draft/2020-12/Schema", "", "::"),
+        *(
+            "http://json-schema.org/draft/2020-12/schema",
+            "https://json-schema.org/draft/2020-12/schema#x",
+        ),
+        *(
+            "https://json-schema.org/draft/2019-09/schema",
+            "https://json-schema.org/draft/2020-12/Schema",
+            "",
+            "::",
+        ),
     ],
 )
 def test_another_draft_is_another(bus: Folder, keyword: str) -> None:
@@ -137,7 +193,12 @@ def test_unknown_keyword_is_a_problem(bus: Folder, keyword: str, hint: str) -> N
 
 def test_properties_may_have_any_name(bus: Folder) -> None:
     names = {"propertys": True, "zzz": {"type": "string"}}
-    bus.write(FILE, json.dumps({"properties": names, "$defs": names, "patternProperties": names, "x-note": {"zzz": 1}}))
+    bus.write(
+        FILE,
+        json.dumps(
+            {"properties": names, "$defs": names, "patternProperties": names, "x-note": {"zzz": 1}}
+        ),
+    )
     assert bus.problems() == []
 
 
@@ -149,9 +210,13 @@ def test_keyword_that_checks_nothing_alone(bus: Folder, keyword: str) -> None:
 
 def test_every_keyword_that_is_let_in_is_in_the_metaschema() -> None:
     vocabularies = [
-        METASCHEMAS.contents(uri) for uri in METASCHEMAS if uri.startswith("https://json-schema.org/draft/2020-12/")
+        METASCHEMAS.contents(uri)
+        for uri in METASCHEMAS
+        if uri.startswith("https://json-schema.org/draft/2020-12/")
     ]
-    words = {word for one in vocabularies if isinstance(one, dict) for word in one.get("properties", {})}
+    words = {
+        word for one in vocabularies if isinstance(one, dict) for word in one.get("properties", {})
+    }
     assert words >= KEYWORDS
     assert words - KEYWORDS == {"$vocabulary", "$recursiveRef", "$recursiveAnchor", "dependencies"}
 
@@ -164,7 +229,14 @@ def test_every_keyword_that_is_let_in_is_in_the_metaschema() -> None:
         ({"required": ["a"]}, (1, 1)),
         ({"type": "object", "additionalProperties": False}, None),
         ({"type": "object", "additionalProperties": True}, None),
-        ({"type": "object", "unevaluatedProperties": False, "allOf": [{"properties": {"a": True}}]}, None),
+        (
+            {
+                "type": "object",
+                "unevaluatedProperties": False,
+                "allOf": [{"properties": {"a": True}}],
+            },
+            None,
+        ),
         ({"type": "object", "propertyNames": {"enum": ["a"]}}, None),
         ({"type": "array", "items": {"type": "object"}}, (1, 19)),
         ({"additionalProperties": False, "properties": {"a": {"properties": {}}}}, (1, 48)),
@@ -182,7 +254,10 @@ def test_open_object_is_noted(bus: Folder, schema: Any, open_at: tuple[int, int]
 def test_open_objects_of_one_file_are_one_note(bus: Folder) -> None:
     bus.write(FILE, json.dumps({"properties": {"a": {"properties": {}}, "b": {"properties": {}}}}))
     (note,) = [note for note in bus.load().notes if note.file == FILE]
-    assert note.what == "this object accepts properties that it does not name, and so do 2 more in this file"
+    assert (
+        note.what
+        == "this object accepts properties that it does not name, and so do 2 more in this file"
+    )
 
 
 def test_word_that_only_describes_is_noted(bus: Folder) -> None:
@@ -205,10 +280,14 @@ def test_word_that_only_describes_is_noted(bus: Folder) -> None:
     ],
 )
 @pytest.mark.parametrize("nested", [False, True])
-def test_schema_with_a_siblings_id_in_any_spelling_is_refused(bus: Folder, identity: str, nested: bool) -> None:
+def test_schema_with_a_siblings_id_in_any_spelling_is_refused(
+    bus: Folder, identity: str, nested: bool
+) -> None:
     schema: dict[str, Any] = {"$id": identity, "type": "string"}
     bus.write("schemas/other.v1.json", json.dumps({"$defs": {"x": schema}} if nested else schema))
-    assert bus.problems() == [f"schemas/other.v1.json:1:{18 if nested else 2}: the $id is another file's too"]
+    assert bus.problems() == [
+        f"schemas/other.v1.json:1:{18 if nested else 2}: the $id is another file's too"
+    ]
 
 
 def test_schema_with_the_id_of_the_standard_is_refused(bus: Folder) -> None:
@@ -244,7 +323,10 @@ def test_a_file_that_takes_another_files_place(bus: Folder) -> None:
     ],
 )
 def test_references_that_resolve(bus: Folder, reference: str) -> None:
-    address = {"$id": "https://example.com/address", "$defs": {"zip": {"$anchor": "zip", "type": "string"}}}
+    address = {
+        "$id": "https://example.com/address",
+        "$defs": {"zip": {"$anchor": "zip", "type": "string"}},
+    }
     if not reference.startswith("https:"):
         del address["$id"]
     bus.write("schemas/address.v1.json", json.dumps(address))
@@ -278,7 +360,13 @@ def test_data_that_looks_like_a_schema_is_left_alone(bus: Folder) -> None:
     bus.write(
         FILE,
         json.dumps(
-            {"const": data, "enum": [data], "default": data, "examples": [data], "properties": {"format": True}}
+            {
+                "const": data,
+                "enum": [data],
+                "default": data,
+                "examples": [data],
+                "properties": {"format": True},
+            }
         ),
     )
     assert bus.problems() == []
@@ -292,7 +380,10 @@ def test_large_broken_schema_is_reported_quickly(bus: Folder) -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(["string", "#", "a", "(", "date", "x.v1.json"]),
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 5)
+    | st.sampled_from(["string", "#", "a", "(", "date", "x.v1.json"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(

@@ -24,23 +24,42 @@ NEXT: dict[str, Any] = {"properties": {"next": SELF}}
 DOUBLING: dict[str, dict[str, Any]] = {
     "two branches": {"anyOf": [NEXT, {"properties": {"next": SELF, "name": {}}}]},
     "both have to hold": {"allOf": [NEXT, {"properties": {"next": SELF}}]},
-    "beside and inside": {"oneOf": [{"properties": {"next": SELF}}, True], "properties": {"next": SELF}},
+    "beside and inside": {
+        "oneOf": [{"properties": {"next": SELF}}, True],
+        "properties": {"next": SELF},
+    },
     "if and then": {"if": {"properties": {"next": SELF}}, "then": {"properties": {"next": SELF}}},
-    "the same name twice": {"$defs": {"a": NEXT}, "anyOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/a"}]},
+    "the same name twice": {
+        "$defs": {"a": NEXT},
+        "anyOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/a"}],
+    },
     "a pattern and a name": {"patternProperties": {"^n": SELF}, "properties": {"next": SELF}},
     "items": {"anyOf": [{"items": SELF}, {"items": SELF, "minItems": 1}]},
     "items and contains": {"items": SELF, "contains": SELF},
     "an item and all items": {"anyOf": [{"prefixItems": [SELF]}, {"items": SELF}]},
     "the rest and a name": {"anyOf": [{"additionalProperties": SELF}, NEXT]},
     "over two levels": {
-        "properties": {"a": {"anyOf": [{"properties": {"b": SELF}}, {"properties": {"b": SELF}, "required": ["b"]}]}},
+        "properties": {
+            "a": {
+                "anyOf": [
+                    {"properties": {"b": SELF}},
+                    {"properties": {"b": SELF}, "required": ["b"]},
+                ]
+            }
+        },
     },
     "by another way back": {
-        "$defs": {"x": {"properties": {"next": {"$ref": "#/$defs/y"}}}, "y": {"properties": {"next": SELF}}},
+        "$defs": {
+            "x": {"properties": {"next": {"$ref": "#/$defs/y"}}},
+            "y": {"properties": {"next": SELF}},
+        },
         "anyOf": [{"$ref": "#/$defs/x"}, {"$ref": "#/$defs/y"}],
     },
     "not": {"allOf": [{"not": NEXT}, NEXT]},
-    "dynamic": {"$dynamicAnchor": "n", "anyOf": [{"items": {"$dynamicRef": "#n"}}, {"items": {"$dynamicRef": "#n"}}]},
+    "dynamic": {
+        "$dynamicAnchor": "n",
+        "anyOf": [{"items": {"$dynamicRef": "#n"}}, {"items": {"$dynamicRef": "#n"}}],
+    },
     "the union of kinds": {
         "oneOf": [
             {"properties": {"kind": {"const": kind}, "of": {"items": SELF}}, "required": ["kind"]}
@@ -57,8 +76,12 @@ SOUND: dict[str, dict[str, Any]] = {
     "the rest is not a name": {"properties": {"next": SELF}, "additionalProperties": SELF},
     "the rest is not a pattern": {"patternProperties": {"^n": SELF}, "additionalProperties": SELF},
     "first and the others": {"prefixItems": [SELF], "items": SELF},
-    "different names in branches": {"anyOf": [{"properties": {"a": SELF}}, {"properties": {"b": SELF}}]},
-    "two ways, but only once": {"anyOf": [NEXT, {"properties": {"next": {"properties": {"name": {}}}}}]},
+    "different names in branches": {
+        "anyOf": [{"properties": {"a": SELF}}, {"properties": {"b": SELF}}]
+    },
+    "two ways, but only once": {
+        "anyOf": [NEXT, {"properties": {"next": {"properties": {"name": {}}}}}]
+    },
     "two lists side by side": {
         "$defs": {"x": {"items": {"$ref": "#/$defs/x"}}},
         "allOf": [{"$ref": "#/$defs/x"}],
@@ -108,7 +131,11 @@ def test_a_schema_that_only_looks_alike_is_let_in(bus: Folder, name: str) -> Non
 @pytest.mark.parametrize("name", SOUND)
 def test_accepted_schema_is_quick_at_full_depth(name: str) -> None:
     schema = Schema.compile("a.v1", SOUND[name])
-    for wrap in (lambda inner: {"next": inner}, lambda inner: [inner], lambda inner: {"of": [inner], "kind": "and"}):
+    for wrap in (
+        lambda inner: {"next": inner},
+        lambda inner: [inner],
+        lambda inner: {"of": [inner], "kind": "and"},
+    ):
         ends: list[Any] = [1, {}, [], None]
         for end in ends:
             payload = end
@@ -137,19 +164,29 @@ def test_the_place_is_the_subschema_that_doubles(bus: Folder) -> None:
 
 def test_standard_metaschema_does_not_double_but_costs_too_much(bus: Folder) -> None:
     """The metaschema is recursive, and has ``uniqueItems`` everywhere."""
-    bus.write(FILE, '{"properties": {"schema": {"$ref": "https://json-schema.org/draft/2020-12/schema"}}}')
-    assert bus.problem().what == "to judge one payload of orders.placed by this schema could take too long"
+    bus.write(
+        FILE, '{"properties": {"schema": {"$ref": "https://json-schema.org/draft/2020-12/schema"}}}'
+    )
+    assert (
+        bus.problem().what
+        == "to judge one payload of orders.placed by this schema could take too long"
+    )
 
 
 def test_a_product_of_alternatives_is_refused(bus: Folder) -> None:
-    definitions: dict[str, Any] = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(20)}
+    definitions: dict[str, Any] = {
+        f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(20)
+    }
     bus.write(FILE, json.dumps({"$defs": definitions | {"d20": {}}, "$ref": "#/$defs/d0"}))
-    assert bus.problems() == [f"{FILE}:1:1: the schema has more than 4096 ways in which it looks at one value"]
+    assert bus.problems() == [
+        f"{FILE}:1:1: the schema has more than 4096 ways in which it looks at one value"
+    ]
 
 
 def test_too_many_in_circles_is_refused(bus: Folder) -> None:
     definitions = {
-        f"d{n}": {"properties": {f"p{m}": {"$ref": f"#/$defs/d{m}"} for m in range(n, n + 2)}} for n in range(300)
+        f"d{n}": {"properties": {f"p{m}": {"$ref": f"#/$defs/d{m}"} for m in range(n, n + 2)}}
+        for n in range(300)
     }
     definitions["d300"] = {"properties": {"p0": {"$ref": "#/$defs/d0"}}}
     bus.write(FILE, json.dumps({"$defs": definitions, "items": {"$ref": "#/$defs/d0"}}))

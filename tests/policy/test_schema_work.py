@@ -45,7 +45,10 @@ def chained(levels: int) -> dict[str, Any]:
     A file may be nested 64 deep, but a chain of references may be longer.
     """
     chain: dict[str, Any] = {
-        f"n{n}": {"anyOf": [{"items": {"$ref": f"#/$defs/n{n + 1}"}}, {"items": False}], "unevaluatedItems": False}
+        f"n{n}": {
+            "anyOf": [{"items": {"$ref": f"#/$defs/n{n + 1}"}}, {"items": False}],
+            "unevaluatedItems": False,
+        }
         for n in range(levels)
     }
     return {"$defs": chain | {f"n{levels}": {"type": "integer"}}, "$ref": "#/$defs/n0"}
@@ -56,13 +59,22 @@ TOO_EXPENSIVE: dict[str, tuple[Any, str]] = {
     "a pattern on every value": ({"items": {"pattern": THICKET, "maxLength": 64}}, "pattern"),
     "a pattern on names": ({"propertyNames": {"pattern": THICKET}}, "pattern"),
     "a pattern of properties": ({"patternProperties": {THICKET: True}}, "patternProperties"),
-    "many patterns of properties": ({"patternProperties": {f"a{n}": True for n in range(200)}}, "patternProperties"),
-    "unique items of unique items": ({"uniqueItems": True, "items": {"uniqueItems": True}}, "uniqueItems"),
+    "many patterns of properties": (
+        {"patternProperties": {f"a{n}": True for n in range(200)}},
+        "patternProperties",
+    ),
+    "unique items of unique items": (
+        {"uniqueItems": True, "items": {"uniqueItems": True}},
+        "uniqueItems",
+    ),
     "unique items everywhere": ({"items": {"uniqueItems": True, "maxItems": 15}}, "uniqueItems"),
     "an enum of objects": ({"items": {"enum": [{"a": n} for n in range(100)]}}, "enum"),
     "an enum of floats": ({"items": {"enum": [n + 0.5 for n in range(10)]}}, "enum"),
     "a tiny multiple": ({"items": {"multipleOf": 5e-324}}, "multipleOf"),
-    "names that need many": ({"dependentRequired": {"a": [f"p{n}" for n in range(600)]}}, "dependentRequired"),
+    "names that need many": (
+        {"dependentRequired": {"a": [f"p{n}" for n in range(600)]}},
+        "dependentRequired",
+    ),
     "many that need a name": (
         {"items": {"dependentRequired": {f"p{n}": ["a"] for n in range(900)}}},
         "dependentRequired",
@@ -73,17 +85,34 @@ TOO_EXPENSIVE: dict[str, tuple[Any, str]] = {
 
 SOUND: dict[str, Any] = {
     "a name": {"type": "string", "pattern": "^[a-z][a-z0-9-]{0,31}$"},
-    "a uuid": {"items": {"pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"}},
-    "a pattern with many places, in one short text": {"properties": {"a": {"pattern": THICKET, "maxLength": 100}}},
+    "a uuid": {
+        "items": {"pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"}
+    },
+    "a pattern with many places, in one short text": {
+        "properties": {"a": {"pattern": THICKET, "maxLength": 100}}
+    },
     "unique items": {"items": TEXT, "uniqueItems": True},
-    "unique items, in one short list": {"properties": {"a": {"uniqueItems": True, "maxItems": 1000}}},
+    "unique items, in one short list": {
+        "properties": {"a": {"uniqueItems": True, "maxItems": 1000}}
+    },
     "kinds": {
-        "items": {"oneOf": [{"properties": {"kind": {"const": f"k{n}"}}, "required": ["kind"]} for n in range(20)]}
+        "items": {
+            "oneOf": [
+                {"properties": {"kind": {"const": f"k{n}"}}, "required": ["kind"]}
+                for n in range(20)
+            ]
+        }
     },
     "many words": {"items": {"enum": [f"word{n}" for n in range(1000)]}},
-    "many properties": {"properties": {f"p{n}": TEXT for n in range(1000)}, "additionalProperties": False},
+    "many properties": {
+        "properties": {f"p{n}": TEXT for n in range(1000)},
+        "additionalProperties": False,
+    },
     "a range": {"items": {"type": "number", "minimum": 0, "maximum": 1}},
-    "a tree": {"properties": {"of": {"items": {"$ref": "#"}}, "name": TEXT}, "unevaluatedProperties": False},
+    "a tree": {
+        "properties": {"of": {"items": {"$ref": "#"}}, "name": TEXT},
+        "unevaluatedProperties": False,
+    },
 }
 
 
@@ -93,7 +122,9 @@ def test_a_schema_that_could_take_too_long_is_refused(bus: Folder, name: str) ->
     bus.write(FILE, json.dumps(document))
     problem = bus.problem()
     assert problem.file == FILE
-    assert problem.what == "to judge one payload of orders.placed by this schema could take too long"
+    assert (
+        problem.what == "to judge one payload of orders.placed by this schema could take too long"
+    )
     assert str(problem.got).endswith(f"most of them for {keyword}")
     assert problem.hint
 
@@ -105,7 +136,10 @@ def test_an_ordinary_schema_is_let_in(bus: Folder, name: str) -> None:
 
 
 def test_the_place_is_the_keyword_that_costs(bus: Folder) -> None:
-    bus.write(FILE, json.dumps({"properties": {"a": True, "b": {"title": "b", "pattern": THICKET}}}, indent=1))
+    bus.write(
+        FILE,
+        json.dumps({"properties": {"a": True, "b": {"title": "b", "pattern": THICKET}}}, indent=1),
+    )
     assert (bus.problem().line, bus.problem().column) == (6, 4)
 
 
@@ -185,7 +219,10 @@ WORST: dict[str, tuple[Any, Any]] = {
         {f"p{n}": 0 for n in range(20_000)},
     ),
     "unique lists": ({"uniqueItems": True}, brackets(2056)),
-    "unique floats, a few each": ({"items": {"uniqueItems": True}}, [[BIG - n * 1e295 for n in range(15)]] * 200),
+    "unique floats, a few each": (
+        {"items": {"uniqueItems": True}},
+        [[BIG - n * 1e295 for n in range(15)]] * 200,
+    ),
     "unique floats": ({"uniqueItems": True}, [BIG - n * 1e295 for n in range(10_000)]),
     "an enum of objects": ({"items": {"enum": [{"a": n} for n in range(500)]}}, [{"a": 499}] * 500),
     "an enum of floats": ({"items": {"enum": [n + 0.5 for n in range(50)]}}, [49.5] * 1000),
@@ -199,14 +236,21 @@ WORST: dict[str, tuple[Any, Any]] = {
     "a range of small numbers": ({"items": {"minimum": 0.5}}, [1] * 5000),
     "a range": ({"items": {"minimum": 5, "maximum": 10**308}}, [1e307] * 5000),
     "names that need others": (
-        {"items": {"dependentRequired": {f"p{n}": [f"p{m}" for m in range(100)] for n in range(100)}}},
+        {
+            "items": {
+                "dependentRequired": {f"p{n}": [f"p{m}" for m in range(100)] for n in range(100)}
+            }
+        },
         [{f"p{n}": 0 for n in range(100)}] * 20,
     ),
     "properties that are not there": (
         {"items": {"dependentRequired": {f"p{n}": ["a"] for n in range(500)}}},
         [{}] * 5000,
     ),
-    "required": ({"items": {"required": [f"p{n}" for n in range(100)]}}, [{f"p{n}": 0 for n in range(100)}] * 200),
+    "required": (
+        {"items": {"required": [f"p{n}" for n in range(100)]}},
+        [{f"p{n}": 0 for n in range(100)}] * 200,
+    ),
     "all of many": ({"items": {"allOf": [{"minLength": 0}] * 100}}, ["abc"] * 5000),
     "any of many": ({"items": {"anyOf": [{"const": f"k{n}"} for n in range(100)]}}, ["k99"] * 5000),
     "formats": ({"items": {"format": "idn-hostname"}}, ["a.b"] * 20_000),
@@ -228,7 +272,14 @@ def test_the_bound_holds(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["pattern", "unique lists", "an enum of floats", "a tiny multiple", "unevaluated in unevaluated"]
+    "name",
+    [
+        "pattern",
+        "unique lists",
+        "an enum of floats",
+        "a tiny multiple",
+        "unevaluated in unevaluated",
+    ],
 )
 def test_the_worst_payload_is_really_expensive(name: str) -> None:
     """The bound must not hold just because the payloads are harmless."""
@@ -237,7 +288,9 @@ def test_the_worst_payload_is_really_expensive(name: str) -> None:
     assert processor_s(lambda: schema.is_valid(payload)) > 20 * len(json.dumps(payload)) * step_s()
 
 
-@pytest.mark.parametrize(("size", "most"), [(1024, 20_000_000), (64 * 1024, 20_000_000), (512 * 1024, 104_857_600)])
+@pytest.mark.parametrize(
+    ("size", "most"), [(1024, 20_000_000), (64 * 1024, 20_000_000), (512 * 1024, 104_857_600)]
+)
 def test_the_budget_of_a_size(size: int, most: int) -> None:
     assert most_steps(size) == most
 
@@ -253,4 +306,7 @@ def test_smaller_payload_may_have_a_more_expensive_schema(bus: Folder) -> None:
 def test_a_schema_of_answers_counts(bus: Folder) -> None:
     bus.write("schemas/level.v1.json", json.dumps({"items": {"pattern": THICKET}}))
     bus.change("    reply: order.v1", "    reply: level.v1")
-    assert bus.problem().what == "to judge one payload of stock.check by this schema could take too long"
+    assert (
+        bus.problem().what
+        == "to judge one payload of stock.check by this schema could take too long"
+    )

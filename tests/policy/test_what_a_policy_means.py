@@ -104,7 +104,9 @@ def test_subjects(policy: Policy) -> None:
         Rate(200, 200),
     )
     assert shipped is not None
-    assert shipped.cause == CauseRule("orders.placed", 3_600_000, ("/order_id", "/a~1b/0"), once=True)
+    assert shipped.cause == CauseRule(
+        "orders.placed", 3_600_000, ("/order_id", "/a~1b/0"), once=True
+    )
     assert telemetry is not None
     assert (telemetry.delivery, telemetry.rate) == (DeliveryClass.LIVE, Rate(0.5, 3))
     assert telemetry.reply is not None
@@ -141,7 +143,12 @@ def test_bus_keys_are_the_ones_given(bus: Folder) -> None:
 
 
 def test_the_bus_has_its_own_subjects(policy: Policy) -> None:
-    for subject in ("sealbus.grants", "sealbus.subscribe", "sealbus.quarantine.list", "sealbus.quarantine.show"):
+    for subject in (
+        "sealbus.grants",
+        "sealbus.subscribe",
+        "sealbus.quarantine.list",
+        "sealbus.quarantine.show",
+    ):
         rule = policy.rule(subject)
         assert rule is not None
         assert rule.delivery is DeliveryClass.LIVE
@@ -153,7 +160,11 @@ def test_the_bus_has_its_own_subjects(policy: Policy) -> None:
     [
         ("sealbus.subscribe", {"pattern": "orders.>", "durable": "d", "from": "new"}, True),
         ("sealbus.subscribe", {"pattern": "orders.>", "durable": "d", "from": "old"}, False),
-        ("sealbus.subscribe", {"pattern": "orders.>", "durable": "d", "from": "all", "x": 1}, False),
+        (
+            "sealbus.subscribe",
+            {"pattern": "orders.>", "durable": "d", "from": "all", "x": 1},
+            False,
+        ),
         ("sealbus.quarantine.list", {}, True),
         (
             "sealbus.quarantine.list",
@@ -167,7 +178,9 @@ def test_the_bus_has_its_own_subjects(policy: Policy) -> None:
         ("sealbus.quarantine.show", {}, False),
     ],
 )
-def test_schemas_of_requests_to_the_bus_are_strict(subject: str, payload: object, sound: bool) -> None:
+def test_schemas_of_requests_to_the_bus_are_strict(
+    subject: str, payload: object, sound: bool
+) -> None:
     (rule,) = [rule for rule in builtin_subjects() if rule.pattern == subject]
     (schema,) = rule.schemas.values()
     assert schema.is_valid(payload) is sound

@@ -35,15 +35,47 @@ WITHOUT_CAUSE = "but may not receive its cause stock.check"
         ("bus: shop", "bus: shop\nlimits: {ttl: -60s}", "policy.yaml:3:10: ttl is not understood"),
         ("bus: shop", "bus: shop\nlimits: {ttl: 1ms}", "policy.yaml:3:10: ttl is out of range"),
         ("bus: shop", "bus: shop\nlimits: {tttl: 60s}", "policy.yaml:3:10: unknown name tttl"),
-        ("bus: shop", "bus: shop\nlimits: {session: 1s}", "policy.yaml:3:10: session is out of range"),
+        (
+            "bus: shop",
+            "bus: shop\nlimits: {session: 1s}",
+            "policy.yaml:3:10: session is out of range",
+        ),
         ("bus: shop", "bus: shop\nlimits: {ttl: 25h}", "policy.yaml:3:10: ttl is out of range"),
-        ("bus: shop", "bus: shop\nlimits: {attempts: 0}", "policy.yaml:3:10: attempts is out of range"),
-        ("bus: shop", "bus: shop\nlimits: {attempts: 1001}", "policy.yaml:3:10: attempts is out of range"),
-        ("bus: shop", "bus: shop\nlimits: {attempts: ten}", "policy.yaml:3:10: attempts is not a whole number"),
-        ("bus: shop", "bus: shop\nlimits: {attempts: true}", "policy.yaml:3:10: attempts is not a whole number"),
-        ("bus: shop", "bus: shop\nlimits: {subscriptions: 33}", "policy.yaml:3:10: subscriptions is out of range"),
-        ("bus: shop", "bus: shop\nlimits: {accepted_bytes: 4GB}", "policy.yaml:3:10: accepted_bytes is not understood"),
-        ("bus: shop", "bus: shop\nlimits: {accepted_bytes: 1KiB}", "policy.yaml:3:10: accepted_bytes is out of range"),
+        (
+            "bus: shop",
+            "bus: shop\nlimits: {attempts: 0}",
+            "policy.yaml:3:10: attempts is out of range",
+        ),
+        (
+            "bus: shop",
+            "bus: shop\nlimits: {attempts: 1001}",
+            "policy.yaml:3:10: attempts is out of range",
+        ),
+        (
+            "bus: shop",
+            "bus: shop\nlimits: {attempts: ten}",
+            "policy.yaml:3:10: attempts is not a whole number",
+        ),
+        (
+            "bus: shop",
+            "bus: shop\nlimits: {attempts: true}",
+            "policy.yaml:3:10: attempts is not a whole number",
+        ),
+        (
+            "bus: shop",
+            "bus: shop\nlimits: {subscriptions: 33}",
+            "policy.yaml:3:10: subscriptions is out of range",
+        ),
+        (
+            "bus: shop",
+            "bus: shop\nlimits: {accepted_bytes: 4GB}",
+            "policy.yaml:3:10: accepted_bytes is not understood",
+        ),
+        (
+            "bus: shop",
+            "bus: shop\nlimits: {accepted_bytes: 1KiB}",
+            "policy.yaml:3:10: accepted_bytes is out of range",
+        ),
         (
             "bus: shop",
             "bus: shop\nlimits: {retention: 1m}",
@@ -51,12 +83,32 @@ WITHOUT_CAUSE = "but may not receive its cause stock.check"
         ),
         ("bus: shop", "bus: shop\nlimits: [60s]", "policy.yaml:3:1: is not a mapping"),
         # violations
-        ("bus: shop", "bus: shop\non_violation: {schema: keep}", "policy.yaml:3:16: what to do is not known"),
-        ("bus: shop", "bus: shop\non_violation: {shema: drop}", "policy.yaml:3:16: unknown name shema"),
-        ("bus: shop", "bus: shop\non_violation: {default: yes}", "policy.yaml:3:16: what to do is not known"),
-        (SUBJECT, SUBJECT + "    on_violation: {default: drop}\n", "policy.yaml:13:20: unknown name default"),
+        (
+            "bus: shop",
+            "bus: shop\non_violation: {schema: keep}",
+            "policy.yaml:3:16: what to do is not known",
+        ),
+        (
+            "bus: shop",
+            "bus: shop\non_violation: {shema: drop}",
+            "policy.yaml:3:16: unknown name shema",
+        ),
+        (
+            "bus: shop",
+            "bus: shop\non_violation: {default: yes}",
+            "policy.yaml:3:16: what to do is not known",
+        ),
+        (
+            SUBJECT,
+            SUBJECT + "    on_violation: {default: drop}\n",
+            "policy.yaml:13:20: unknown name default",
+        ),
         # subjects
-        ("schema: order.v1\n  stock.r", "schema: ordr.v1\n  stock.r", "policy.yaml:12:5: there is no such schema"),
+        (
+            "schema: order.v1\n  stock.r",
+            "schema: ordr.v1\n  stock.r",
+            "policy.yaml:12:5: there is no such schema",
+        ),
         (
             "schema: order.v1\n  stock.r",
             "schema: [order.v1, no.v1]\n  stock.r",
@@ -67,15 +119,31 @@ WITHOUT_CAUSE = "but may not receive its cause stock.check"
             "schema: []\n  stock.r",
             "policy.yaml:11:3: subject orders.placed has no schema",
         ),
-        ("schema: order.v1\n  stock.r", "schema:\n  stock.r", "policy.yaml:11:3: subject orders.placed has no schema"),
-        ("schema: order.v1\n  stock.r", "schema: [[a]]\n  stock.r", "policy.yaml:12:14: schema is not a text"),
+        (
+            "schema: order.v1\n  stock.r",
+            "schema:\n  stock.r",
+            "policy.yaml:11:3: subject orders.placed has no schema",
+        ),
+        (
+            "schema: order.v1\n  stock.r",
+            "schema: [[a]]\n  stock.r",
+            "policy.yaml:12:14: schema is not a text",
+        ),
         (SUBJECT, SUBJECT + "    delivery: fast\n", "policy.yaml:13:5: delivery is not known"),
-        (SUBJECT, SUBJECT + "    reply: order.v1\n", "policy.yaml:13:5: only a live subject takes replies"),
+        (
+            SUBJECT,
+            SUBJECT + "    reply: order.v1\n",
+            "policy.yaml:13:5: only a live subject takes replies",
+        ),
         (SUBJECT, SUBJECT + "    rate: 200\n", "policy.yaml:13:5: rate is not understood"),
         (SUBJECT, SUBJECT + "    rate: 0/s\n", "policy.yaml:13:5: rate is not understood"),
         (SUBJECT, SUBJECT + "    rate: 5/s burst 0\n", "policy.yaml:13:5: rate is not understood"),
         (SUBJECT, SUBJECT + "    rte: 5/s\n", "policy.yaml:13:5: unknown name rte"),
-        (SUBJECT, SUBJECT + "  Orders: {schema: order.v1}\n", "policy.yaml:13:3: pattern 'Orders' is not valid"),
+        (
+            SUBJECT,
+            SUBJECT + "  Orders: {schema: order.v1}\n",
+            "policy.yaml:13:3: pattern 'Orders' is not valid",
+        ),
         (
             SUBJECT,
             SUBJECT + "  orders.*: {schema: order.v1}\n",
@@ -118,7 +186,11 @@ WITHOUT_CAUSE = "but may not receive its cause stock.check"
             SUBJECT + "    cause: {subject: stock.check, within: 2d}\n",
             "policy.yaml:13:35: within is out of range",
         ),
-        (SUBJECT, SUBJECT + "    cause: {subject: stock.check}\n", "policy.yaml:13:5: within is not understood"),
+        (
+            SUBJECT,
+            SUBJECT + "    cause: {subject: stock.check}\n",
+            "policy.yaml:13:5: within is not understood",
+        ),
         (
             SUBJECT,
             SUBJECT + "    cause: {subject: stock.check, within: 1m, once: 1}\n",
@@ -145,9 +217,21 @@ WITHOUT_CAUSE = "but may not receive its cause stock.check"
             "publish: [orders.plced]",
             "policy.yaml:5:15: the grant covers no declared subject",
         ),
-        ("publish: [orders.placed]", "publish: [Orders]", "policy.yaml:5:15: pattern 'Orders' is not valid"),
-        ("publish: [orders.placed]", "publish: a.b, c.d", "policy.yaml:5:5: publish is one text with commas"),
-        ("publish: [orders.placed]", "roles: a, b", "policy.yaml:5:5: roles is one text with commas"),
+        (
+            "publish: [orders.placed]",
+            "publish: [Orders]",
+            "policy.yaml:5:15: pattern 'Orders' is not valid",
+        ),
+        (
+            "publish: [orders.placed]",
+            "publish: a.b, c.d",
+            "policy.yaml:5:5: publish is one text with commas",
+        ),
+        (
+            "publish: [orders.placed]",
+            "roles: a, b",
+            "policy.yaml:5:5: roles is one text with commas",
+        ),
         (
             "schema: order.v1\n  stock.r",
             "schema: order.v1,order.v2\n  stock.r",
@@ -169,10 +253,22 @@ WITHOUT_CAUSE = "but may not receive its cause stock.check"
             "publish: [sealbus.nothing]",
             "policy.yaml:5:15: the grant covers no declared subject",
         ),
-        ("publish: [orders.placed]", "publsh: [orders.placed]", "policy.yaml:5:5: unknown name publsh"),
+        (
+            "publish: [orders.placed]",
+            "publsh: [orders.placed]",
+            "policy.yaml:5:5: unknown name publsh",
+        ),
         ("publish: [orders.placed]", "roles: [trader]", "policy.yaml:5:13: there is no such role"),
-        ("  order:\n    pub", "  Order:\n    pub", "policy.yaml:4:3: bot name 'Order' is not valid"),
-        ("  order:\n    pub", "  sealbus:\n    pub", "policy.yaml:4:3: sealbus is the relay's own name"),
+        (
+            "  order:\n    pub",
+            "  Order:\n    pub",
+            "policy.yaml:4:3: bot name 'Order' is not valid",
+        ),
+        (
+            "  order:\n    pub",
+            "  sealbus:\n    pub",
+            "policy.yaml:4:3: sealbus is the relay's own name",
+        ),
         ("bots:\n", "roles:\n  r: {roles: [x]}\nbots:\n", "policy.yaml:4:7: unknown name roles"),
     ],
 )
@@ -201,7 +297,8 @@ def test_all_mistakes_are_reported_at_once_and_in_order(bus: Folder) -> None:
 
 def test_a_problem_says_got_expected_and_hint(bus: Folder) -> None:
     bus.change(
-        "    delivery: live\n    schema: order.v1\n    reply: order.v1\n", "    delivery: lve\n    schema: order.v1\n"
+        "    delivery: live\n    schema: order.v1\n    reply: order.v1\n",
+        "    delivery: lve\n    schema: order.v1\n",
     )
     assert str(bus.problem()).splitlines() == [
         "policy.yaml:16:5: delivery is not known",
@@ -251,7 +348,9 @@ def test_mistake_in_a_subject_is_not_repeated_at_its_grants(bus: Folder) -> None
 
 def test_bad_schema_is_reported_only_once(bus: Folder) -> None:
     bus.write("schemas/order.v1.json", "{")
-    assert bus.problems() == ["schemas/order.v1.json:1:2: is not JSON: a key in double quotes is expected"]
+    assert bus.problems() == [
+        "schemas/order.v1.json:1:2: is not JSON: a key in double quotes is expected"
+    ]
 
 
 def test_text_of_a_file_is_shown_escaped_and_short(bus: Folder) -> None:

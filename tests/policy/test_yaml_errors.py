@@ -87,7 +87,10 @@ def test_mistake_is_reported_on_its_line_in_plain_words(text: str, told: str) ->
         ("bus shop\na: b\n", "write `name: value`, or `name:` above what is indented below it"),
         ("a: @b\n", "put the value in quotes"),
         ("a: [b\n", "close it with ]"),
-        ("x:\n    a: b\n  c: d\n", "lines above are indented by 0, 4: entries of one mapping stand in one column"),
+        (
+            "x:\n    a: b\n  c: d\n",
+            "lines above are indented by 0, 4: entries of one mapping stand in one column",
+        ),
     ],
 )
 def test_hint_names_the_text_to_write(text: str, hint: str) -> None:

@@ -21,7 +21,8 @@ def _is_check(node: ast.stmt) -> bool:
         return False
     does = node.body[0]
     return isinstance(does, ast.Raise) or (
-        isinstance(does, ast.Return) and isinstance(does.value, ast.Constant | ast.JoinedStr | ast.Name)
+        isinstance(does, ast.Return)
+        and isinstance(does.value, ast.Constant | ast.JoinedStr | ast.Name)
     )
 
 
@@ -42,11 +43,15 @@ def without_each_check(function: F) -> list[tuple[str, F]]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     for node in [node for node in ast.walk(tree) if isinstance(node, ast.stmt) and _is_check(node)]:
         assert isinstance(node, ast.If)
-        changed = _Without(node.lineno).visit(ast.parse(textwrap.dedent(inspect.getsource(function))))
+        changed = _Without(node.lineno).visit(
+            ast.parse(textwrap.dedent(inspect.getsource(function)))
+        )
         definition = changed.body[0]
         definition.decorator_list = []
         there = dict(vars(sys.modules[function.__module__]))
-        code = compile(ast.fix_missing_locations(changed), f"<{function.__name__} without a check>", "exec")
+        code = compile(
+            ast.fix_missing_locations(changed), f"<{function.__name__} without a check>", "exec"
+        )
         exec(code, there)  # noqa: S102  # the project's own source
         weaker.append((ast.unparse(node.test), there[definition.name]))
     return weaker

@@ -22,7 +22,9 @@ _json_leaves = (
     | st.text(max_size=40)
 )
 json_values = st.recursive(
-    _json_leaves, lambda inner: st.lists(inner, max_size=6) | st.dictionaries(_keys, inner, max_size=6), max_leaves=20
+    _json_leaves,
+    lambda inner: st.lists(inner, max_size=6) | st.dictionaries(_keys, inner, max_size=6),
+    max_leaves=20,
 )
 """Values of the JSON data model."""
 
@@ -35,9 +37,23 @@ _odd_leaves = (
     | st.binary(max_size=40)
     | st.builds(msgpack.ExtType, st.integers(0, 127), st.binary(max_size=20))
     | st.builds(msgpack.Timestamp, st.integers(-(2**40), 2**40), st.integers(0, 999_999_999))
-    | st.sampled_from(["shop", "order", "orders.placed", "stock.ask", 1, 2, bytes(16), bytes(98), 1_900_000_000_000])
+    | st.sampled_from(
+        [
+            "shop",
+            "order",
+            "orders.placed",
+            "stock.ask",
+            1,
+            2,
+            bytes(16),
+            bytes(98),
+            1_900_000_000_000,
+        ]
+    )
 )
-_odd_keys = st.text(max_size=5) | st.binary(max_size=5) | st.integers(0, 200) | st.none() | st.booleans()
+_odd_keys = (
+    st.text(max_size=5) | st.binary(max_size=5) | st.integers(0, 200) | st.none() | st.booleans()
+)
 odd_values = st.recursive(
     _odd_leaves,
     lambda inner: st.lists(inner, max_size=10) | st.dictionaries(_odd_keys, inner, max_size=5),
@@ -47,16 +63,31 @@ odd_values = st.recursive(
 
 
 def _number(draw: Any, value: int) -> bytes:
-    forms = [(0xCC, ">B", 0, 2**8), (0xCD, ">H", 0, 2**16), (0xCE, ">I", 0, 2**32), (0xCF, ">Q", 0, 2**64)]
-    forms += [(0xD0, ">b", -(2**7), 2**7), (0xD1, ">h", -(2**15), 2**15), (0xD2, ">i", -(2**31), 2**31)]
+    forms = [
+        (0xCC, ">B", 0, 2**8),
+        (0xCD, ">H", 0, 2**16),
+        (0xCE, ">I", 0, 2**32),
+        (0xCF, ">Q", 0, 2**64),
+    ]
+    forms += [
+        (0xD0, ">b", -(2**7), 2**7),
+        (0xD1, ">h", -(2**15), 2**15),
+        (0xD2, ">i", -(2**31), 2**31),
+    ]
     forms += [(0xD3, ">q", -(2**63), 2**63)]
-    fitting = [bytes([tag]) + struct.pack(form, value) for tag, form, low, high in forms if low <= value < high]
+    fitting = [
+        bytes([tag]) + struct.pack(form, value)
+        for tag, form, low, high in forms
+        if low <= value < high
+    ]
     if -32 <= value < 128:
         fitting.append(struct.pack(">b", value))
     return bytes(draw(st.sampled_from(fitting)))
 
 
-def _sized(draw: Any, size: int, tags: tuple[int | None, int, int], short: tuple[int, int] | None) -> bytes:
+def _sized(
+    draw: Any, size: int, tags: tuple[int | None, int, int], short: tuple[int, int] | None
+) -> bytes:
     forms = [
         bytes([tag]) + struct.pack(form, size)
         for tag, form, most in zip(tags, (">B", ">H", ">I"), (2**8, 2**16, 2**32), strict=True)
@@ -101,7 +132,9 @@ def damaged(draw: Any, data: bytes) -> bytes:
             return data
         at, size = draw(st.integers(0, len(data) - 1)), draw(st.integers(1, 40))
         piece = data[at : at + size]
-        kind = draw(st.sampled_from(["flip", "cut", "drop", "insert", "double", "overwrite", "append"]))
+        kind = draw(
+            st.sampled_from(["flip", "cut", "drop", "insert", "double", "overwrite", "append"])
+        )
         if kind == "flip":
             data = data[:at] + bytes([data[at] ^ (1 << draw(st.integers(0, 7)))]) + data[at + 1 :]
         elif kind == "cut":

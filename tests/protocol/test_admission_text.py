@@ -14,7 +14,10 @@ KEY = "UAAAA"
     ("said", "text"),
     [
         (AdmissionText("order", KEY), "sealbus/1 order UAAAA"),
-        (AdmissionText("order", KEY, ("order_a", "order_b")), "sealbus/1 order UAAAA order_a order_b"),
+        (
+            AdmissionText("order", KEY, ("order_a", "order_b")),
+            "sealbus/1 order UAAAA order_a order_b",
+        ),
     ],
 )
 def test_a_text_is_written_and_read(said: AdmissionText, text: str) -> None:

@@ -122,7 +122,9 @@ def test_errors_never_repeat_the_bytes() -> None:
 
 def test_fields_come_back_as_they_went() -> None:
     fields = ["a", b"b", 3, None]
-    assert unpack_fields(pack_fields(fields), ((str,), (bytes,), (int,), (int, type(None)))) == fields
+    assert (
+        unpack_fields(pack_fields(fields), ((str,), (bytes,), (int,), (int, type(None)))) == fields
+    )
 
 
 @pytest.mark.parametrize("given", [True, 1.0, "1", b"1", None, [1], {"a": 1}])
@@ -132,7 +134,17 @@ def test_a_field_has_exactly_its_type(given: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\xc0", b"\x80", b"\x90", b"\x92\x01\x02", b"\xdc\x00\x01\x01", b"\x91\xcc\x01", b"\x91\x01\x01"]
+    "data",
+    [
+        b"",
+        b"\xc0",
+        b"\x80",
+        b"\x90",
+        b"\x92\x01\x02",
+        b"\xdc\x00\x01\x01",
+        b"\x91\xcc\x01",
+        b"\x91\x01\x01",
+    ],
 )
 def test_an_array_has_exactly_its_fields_in_one_encoding(data: bytes) -> None:
     with pytest.raises(Malformed):
@@ -143,13 +155,19 @@ def test_signed_bytes_are_a_prefix_of_the_message() -> None:
     for size in (0, 98, 255, 256, 418, 65_536):
         data = join_sealed((b"header", b"payload"), bytes(size))
         assert data.startswith(signed_part((b"header", b"payload")))
-        assert split_sealed(data, 2) == ([b"header", b"payload"], signed_part((b"header", b"payload")), bytes(size))
+        assert split_sealed(data, 2) == (
+            [b"header", b"payload"],
+            signed_part((b"header", b"payload")),
+            bytes(size),
+        )
 
 
 # ---- the cost of hostile bytes -------------------------------------------------------------------
 
 BOMBS = {
-    "arrays in arrays that each claim to be huge": (b"\xdd\x00\x07\xff\xff" * 1000).ljust(MAX_ENVELOPE_BYTES, b"\xc0"),
+    "arrays in arrays that each claim to be huge": (b"\xdd\x00\x07\xff\xff" * 1000).ljust(
+        MAX_ENVELOPE_BYTES, b"\xc0"
+    ),
     "arrays in arrays that each claim the most allowed": (b"\xdd\x00\x00\xff\xff" * 1000).ljust(
         MAX_ENVELOPE_BYTES, b"\xc0"
     ),

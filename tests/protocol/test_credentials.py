@@ -34,7 +34,9 @@ def write(path: Path, content: str | bytes, mode: int = 0o600) -> Path:
 
 def toml(**changes: Any) -> str:
     fields = {**GOOD, **changes}
-    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in fields.items() if value is not None)
+    return "".join(
+        f"{name} = {json.dumps(value)}\n" for name, value in fields.items() if value is not None
+    )
 
 
 def refusal(path: Path) -> str:
@@ -54,7 +56,9 @@ def test_credentials_have_the_content_of_the_file(tmp_path: Path) -> None:
 
 def test_written_file_is_read_back_and_is_private(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "down" / "order.toml"
-    given = Credentials("shop", "order", KEY, ("nats://127.0.0.1:4222",), frozenset({BUS_KEY.public.raw}))
+    given = Credentials(
+        "shop", "order", KEY, ("nats://127.0.0.1:4222",), frozenset({BUS_KEY.public.raw})
+    )
     given.write(path)
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o077 == 0
@@ -69,7 +73,9 @@ def test_written_file_is_read_back_and_is_private(tmp_path: Path) -> None:
 
 
 def test_a_file_is_never_overwritten_nor_written_through_a_link(tmp_path: Path) -> None:
-    given = Credentials("shop", "order", KEY, ("nats://127.0.0.1:4222",), frozenset({BUS_KEY.public.raw}))
+    given = Credentials(
+        "shop", "order", KEY, ("nats://127.0.0.1:4222",), frozenset({BUS_KEY.public.raw})
+    )
     path = write(tmp_path / "order.toml", "precious")
     link = tmp_path / "link.toml"
     link.symlink_to(tmp_path / "elsewhere.toml")
@@ -82,7 +88,9 @@ def test_a_file_is_never_overwritten_nor_written_through_a_link(tmp_path: Path) 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o610, 0o644, 0o601])
 def test_a_file_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
-    assert f"can be read by others (mode {mode:04o})" in refusal(write(tmp_path / "order.toml", toml(), mode))
+    assert f"can be read by others (mode {mode:04o})" in refusal(
+        write(tmp_path / "order.toml", toml(), mode)
+    )
 
 
 def test_a_file_that_is_missing_a_folder_or_no_path_is_refused(tmp_path: Path) -> None:
@@ -132,7 +140,9 @@ def test_a_byte_order_mark_in_front_is_skipped(tmp_path: Path) -> None:
 
 
 def test_where_toml_is_wrong_is_said(tmp_path: Path) -> None:
-    assert "is not TOML (at line 2, column 7)" in refusal(write(tmp_path / "order.toml", 'bus = "shop"\nbot = ]\n'))
+    assert "is not TOML (at line 2, column 7)" in refusal(
+        write(tmp_path / "order.toml", 'bus = "shop"\nbot = ]\n')
+    )
 
 
 @pytest.mark.parametrize(
@@ -200,19 +210,27 @@ def test_the_environment_gives_the_fields() -> None:
 
 @pytest.mark.parametrize("space", ["\n", "\r\n", " \n", "\t"])
 def test_space_around_the_environment_s_values_is_ignored(space: str) -> None:
-    loaded = Credentials.from_environment({name: f" {text}{space}" for name, text in ENVIRONMENT.items()})
+    loaded = Credentials.from_environment(
+        {name: f" {text}{space}" for name, text in ENVIRONMENT.items()}
+    )
     assert loaded.key.seed_text == KEY.seed_text
     assert (loaded.bus, loaded.bot) == ("shop", "order")
 
 
 def test_the_environment_names_a_file(tmp_path: Path) -> None:
     path = write(tmp_path / "order.toml", toml(bot="rival"))
-    assert Credentials.from_environment({**ENVIRONMENT, "SEALBUS_CREDENTIALS": str(path)}).bot == "rival"
+    assert (
+        Credentials.from_environment({**ENVIRONMENT, "SEALBUS_CREDENTIALS": str(path)}).bot
+        == "rival"
+    )
 
 
 @pytest.mark.parametrize("name", ENVIRONMENT)
 def test_a_variable_that_is_not_set_is_named(name: str) -> None:
-    for without in ({**ENVIRONMENT, name: ""}, {key: text for key, text in ENVIRONMENT.items() if key != name}):
+    for without in (
+        {**ENVIRONMENT, name: ""},
+        {key: text for key, text in ENVIRONMENT.items() if key != name},
+    ):
         with pytest.raises(CredentialsError, match=f"no credentials: {name} not set"):
             Credentials.from_environment(without)
 
@@ -236,22 +254,35 @@ def quietly(read: Any) -> None:
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(content=st.binary(max_size=400) | st.text(max_size=400).map(lambda text: text.encode("utf-8", "replace")))
+@given(
+    content=st.binary(max_size=400)
+    | st.text(max_size=400).map(lambda text: text.encode("utf-8", "replace"))
+)
 def test_any_file_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
     path = write(tmp_path / "any.toml", content)
     quietly(lambda: Credentials.load(path))
 
 
-texts = st.sampled_from([*GOOD["servers"], *GOOD["bus_keys"], KEY.seed_text, "shop"]) | st.text(max_size=60)
+texts = st.sampled_from([*GOOD["servers"], *GOOD["bus_keys"], KEY.seed_text, "shop"]) | st.text(
+    max_size=60
+)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(changes=st.dictionaries(st.sampled_from([*GOOD, "other"]), texts | st.lists(texts) | st.integers() | st.none()))
+@given(
+    changes=st.dictionaries(
+        st.sampled_from([*GOOD, "other"]), texts | st.lists(texts) | st.integers() | st.none()
+    )
+)
 def test_any_field_is_read_or_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     def clean(value: Any) -> Any:
-        return json.loads(json.dumps(value).encode("ascii", "ignore")) if value is not None else None
+        return (
+            json.loads(json.dumps(value).encode("ascii", "ignore")) if value is not None else None
+        )
 
-    path = write(tmp_path / "any.toml", toml(**{name: clean(value) for name, value in changes.items()}))
+    path = write(
+        tmp_path / "any.toml", toml(**{name: clean(value) for name, value in changes.items()})
+    )
     quietly(lambda: Credentials.load(path))
 
 

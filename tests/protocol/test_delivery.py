@@ -90,7 +90,9 @@ def test_no_bad_stamp_is_believed() -> None:
     without_each_check(open_delivery),
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_without_this_check_a_bad_delivery_is_read_otherwise(condition: str, weaker: Callable[..., Any]) -> None:
+def test_without_this_check_a_bad_delivery_is_read_otherwise(
+    condition: str, weaker: Callable[..., Any]
+) -> None:
     assert read_deliveries(weaker) != read_deliveries(open_delivery), condition
 
 
@@ -99,7 +101,9 @@ def test_without_this_check_a_bad_delivery_is_read_otherwise(condition: str, wea
     without_each_check(open_stamp),
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_without_this_check_a_bad_stamp_is_read_otherwise(condition: str, weaker: Callable[..., Any]) -> None:
+def test_without_this_check_a_bad_stamp_is_read_otherwise(
+    condition: str, weaker: Callable[..., Any]
+) -> None:
     assert read_stamps(weaker) != read_stamps(open_stamp), condition
 
 
@@ -113,7 +117,9 @@ def test_without_this_rule_a_bad_stamp_body_is_believed(
 ) -> None:
     sound = read_stamps(open_stamp)
     monkeypatch.setattr(stamp.Stamp, "decode", classmethod(weaker))
-    changed = {name: after for name, after in read_stamps(open_stamp).items() if after != sound[name]}
+    changed = {
+        name: after for name, after in read_stamps(open_stamp).items() if after != sound[name]
+    }
     assert changed, condition
     assert set(changed.values()) == {"believed"}
 

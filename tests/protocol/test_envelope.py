@@ -101,7 +101,9 @@ def test_a_header_too_large_is_refused_before_it_is_read() -> None:
 
 def test_a_schema_is_named_with_its_version() -> None:
     assert PLACED.schema_name is None
-    assert replace(PLACED, schema="orders.placed", schema_version=2).schema_name == "orders.placed.v2"
+    assert (
+        replace(PLACED, schema="orders.placed", schema_version=2).schema_name == "orders.placed.v2"
+    )
 
 
 def test_envelope_keeps_its_bytes_and_has_their_digest() -> None:
@@ -133,13 +135,16 @@ def test_no_drafts_and_too_many_are_not_sealed() -> None:
             seal_envelopes(KEYS["order"], drafts)
 
 
-@pytest.mark.parametrize("parent", [Parent(b"stamp"), Parent(b"stamp", b"envelope"), Parent(b"", b"")])
+@pytest.mark.parametrize(
+    "parent", [Parent(b"stamp"), Parent(b"stamp", b"envelope"), Parent(b"", b"")]
+)
 def test_a_parent_is_read_as_it_was_written(parent: Parent) -> None:
     assert Parent.decode(parent.encode()) == parent
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\xc0", b"\x91\xc4\x00", b"\x92\xc0\xc0", b"\x92\xa1a\xc0", b"\x93\xc4\x00\xc0\xc0"]
+    "data",
+    [b"", b"\xc0", b"\x91\xc4\x00", b"\x92\xc0\xc0", b"\x92\xa1a\xc0", b"\x93\xc4\x00\xc0\xc0"],
 )
 def test_a_parent_of_another_shape_is_malformed(data: bytes) -> None:
     with pytest.raises(Malformed):

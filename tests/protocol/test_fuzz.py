@@ -60,19 +60,25 @@ def parses(parse: Callable[[bytes], Any], data: bytes) -> bool:
 
 @EACH
 @given(data=st.binary(max_size=300))
-def test_any_bytes_are_read_or_malformed(parse: Callable[[bytes], Any], good: bytes, data: bytes) -> None:
+def test_any_bytes_are_read_or_malformed(
+    parse: Callable[[bytes], Any], good: bytes, data: bytes
+) -> None:
     parses(parse, data)
 
 
 @EACH
 @given(value=odd_values)
-def test_any_msgpack_is_read_or_malformed(parse: Callable[[bytes], Any], good: bytes, value: object) -> None:
+def test_any_msgpack_is_read_or_malformed(
+    parse: Callable[[bytes], Any], good: bytes, value: object
+) -> None:
     parses(parse, msgpack.packb(value))
 
 
 @EACH
 @given(data=st.data())
-def test_damaged_bytes_are_read_or_malformed(parse: Callable[[bytes], Any], good: bytes, data: st.DataObject) -> None:
+def test_damaged_bytes_are_read_or_malformed(
+    parse: Callable[[bytes], Any], good: bytes, data: st.DataObject
+) -> None:
     assert parses(parse, good)
     parses(parse, data.draw(damaged(good)))
 
@@ -121,7 +127,9 @@ def test_a_payload_comes_back_as_it_went(value: object) -> None:
 def test_a_payload_has_one_spelling(data: st.DataObject, value: object) -> None:
     spelt = data.draw(spellings(value))
     if parses(unpack_json, spelt):
-        assert pack_json(unpack_json(spelt)) == spelt  # maps keep the order of their keys, so that is bound too
+        assert (
+            pack_json(unpack_json(spelt)) == spelt
+        )  # maps keep the order of their keys, so that is bound too
 
 
 @given(value=odd_values)
@@ -134,8 +142,12 @@ def test_value_can_be_sent_exactly_if_it_can_be_read(value: object) -> None:
         assert unpack_json(packed) == value
 
 
-@given(things=st.lists(st.binary(max_size=20), min_size=1, max_size=40, unique=True), data=st.data())
-def test_every_thing_of_any_batch_is_proven_and_no_other(things: list[bytes], data: st.DataObject) -> None:
+@given(
+    things=st.lists(st.binary(max_size=20), min_size=1, max_size=40, unique=True), data=st.data()
+)
+def test_every_thing_of_any_batch_is_proven_and_no_other(
+    things: list[bytes], data: st.DataObject
+) -> None:
     seals = seal(KEYS["order"], Context.ENVELOPE, things)
     at, other = (data.draw(st.integers(0, len(things) - 1)) for _ in range(2))
     sealed = Seal.decode(seals[at])
@@ -157,8 +169,12 @@ def test_verify_never_raises(public: bytes, message: bytes, signature: bytes) ->
     assert not verify_connect(public, challenge=message, admission=message, signature=signature)
 
 
-@given(st.binary(min_size=32, max_size=32), st.binary(max_size=40), st.binary(min_size=64, max_size=64))
-def test_verify_of_the_right_lengths_never_raises(public: bytes, message: bytes, signature: bytes) -> None:
+@given(
+    st.binary(min_size=32, max_size=32), st.binary(max_size=40), st.binary(min_size=64, max_size=64)
+)
+def test_verify_of_the_right_lengths_never_raises(
+    public: bytes, message: bytes, signature: bytes
+) -> None:
     verify(public, message, signature)
     verify_connect(public, challenge=message, admission=message, signature=signature)
 

@@ -66,7 +66,9 @@ def test_seed_in_place_of_a_public_key_is_named_and_not_repeated() -> None:
 
 @pytest.mark.parametrize("at", range(0, 58, 5))
 def test_a_mistyped_seed_is_never_repeated(at: int) -> None:
-    wrong = KEY.seed_text[:at] + ("A" if KEY.seed_text[at] != "A" else "B") + KEY.seed_text[at + 1 :]
+    wrong = (
+        KEY.seed_text[:at] + ("A" if KEY.seed_text[at] != "A" else "B") + KEY.seed_text[at + 1 :]
+    )
     with pytest.raises(InvalidInput) as refused:
         SigningKey.parse(wrong, KeyKind.BOT)
     shown = f"{refused.value!r}{refused.value.hint}"
@@ -94,7 +96,13 @@ def test_verify_needs_the_key_the_message_and_the_signature() -> None:
 
 @pytest.mark.parametrize(
     ("public", "signature"),
-    [(b"", bytes(64)), (bytes(31), bytes(64)), (bytes(33), bytes(64)), (bytes(32), b""), (bytes(32), bytes(65))],
+    [
+        (b"", bytes(64)),
+        (bytes(31), bytes(64)),
+        (bytes(33), bytes(64)),
+        (bytes(32), b""),
+        (bytes(32), bytes(65)),
+    ],
 )
 def test_verify_of_the_wrong_lengths_is_no_and_no_error(public: bytes, signature: bytes) -> None:
     assert not verify(public, b"message", signature)

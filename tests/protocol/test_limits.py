@@ -17,7 +17,9 @@ NAMES = [name for name in vars(limits) if name.isupper()]
 def test_every_limit_says_where_it_comes_from(name: str) -> None:
     body = ast.parse(inspect.getsource(limits)).body
     at = next(
-        at for at, node in enumerate(body) if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == name
+        at
+        for at, node in enumerate(body)
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == name
     )
     comment = body[at + 1]
     assert isinstance(comment, ast.Expr)
@@ -29,7 +31,10 @@ def test_the_largest_parts_fit_into_the_largest_whole() -> None:
     assert limits.MAX_HEADER_BYTES < limits.MAX_ENVELOPE_BYTES
     assert limits.MAX_ENVELOPE_BYTES + limits.MAX_STAMP_BYTES < 1024 * 1024
     assert 2**limits.MAX_PROOF_STEPS == limits.MAX_BATCH
-    assert len("reply.") + limits.MAX_NAME_CHARS + 1 + 2 * limits.NONCE_BYTES <= limits.MAX_SUBJECT_BYTES
+    assert (
+        len("reply.") + limits.MAX_NAME_CHARS + 1 + 2 * limits.NONCE_BYTES
+        <= limits.MAX_SUBJECT_BYTES
+    )
 
 
 def test_times_stay_exact_in_every_language() -> None:
@@ -39,5 +44,9 @@ def test_times_stay_exact_in_every_language() -> None:
 
 @pytest.mark.parametrize("reason", Reason)
 def test_every_reason_has_a_name_in_small_letters_and_a_sentence(reason: Reason) -> None:
-    assert reason.value == reason.value.lower().replace("_", "-") == reason.name.lower().replace("_", "-")
+    assert (
+        reason.value
+        == reason.value.lower().replace("_", "-")
+        == reason.name.lower().replace("_", "-")
+    )
     assert len(reason.meaning) > 20

@@ -60,13 +60,17 @@ def test_every_thing_of_a_batch_is_proven_by_its_own_seal_alone(size: int) -> No
 @pytest.mark.parametrize("size", [*range(1, 34), 100, 511, 513, MAX_BATCH])
 def test_the_root_is_the_one_of_the_specification(size: int) -> None:
     things, seals = batch(size)
-    assert {Seal.decode(sealed).root(thing) for thing, sealed in zip(things, seals, strict=True)} == {merkle(things)}
+    assert {
+        Seal.decode(sealed).root(thing) for thing, sealed in zip(things, seals, strict=True)
+    } == {merkle(things)}
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 1023, MAX_BATCH])
 def test_no_proof_is_longer_than_a_seal_can_carry(size: int) -> None:
     assert (
-        max(len(Seal.decode(sealed).steps) for sealed in batch(size)[1]) == (size - 1).bit_length() <= MAX_PROOF_STEPS
+        max(len(Seal.decode(sealed).steps) for sealed in batch(size)[1])
+        == (size - 1).bit_length()
+        <= MAX_PROOF_STEPS
     )
 
 
@@ -145,7 +149,10 @@ class Counting:
 def test_a_batch_costs_one_signature_check(monkeypatch: pytest.MonkeyPatch) -> None:
     things, seals = batch(64)
     counting, verifier = Counting(monkeypatch), Verifier()
-    assert all(verifier.holds(HERE, Seal.decode(sealed), thing) for thing, sealed in zip(things, seals, strict=True))
+    assert all(
+        verifier.holds(HERE, Seal.decode(sealed), thing)
+        for thing, sealed in zip(things, seals, strict=True)
+    )
     assert counting.calls == 1
 
 
@@ -185,11 +192,20 @@ def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_challenge_is_answered_for_one_admission_text_alone() -> None:
     signature = sign_connect(KEY, b"challenge", b"admission")
-    assert verify_connect(KEY.public.raw, challenge=b"challenge", admission=b"admission", signature=signature)
-    assert not verify_connect(KEY.public.raw, challenge=b"challenge", admission=b"admission2", signature=signature)
-    assert not verify_connect(KEY.public.raw, challenge=b"challenge2", admission=b"admission", signature=signature)
+    assert verify_connect(
+        KEY.public.raw, challenge=b"challenge", admission=b"admission", signature=signature
+    )
     assert not verify_connect(
-        KEYS["rival"].public.raw, challenge=b"challenge", admission=b"admission", signature=signature
+        KEY.public.raw, challenge=b"challenge", admission=b"admission2", signature=signature
+    )
+    assert not verify_connect(
+        KEY.public.raw, challenge=b"challenge2", admission=b"admission", signature=signature
+    )
+    assert not verify_connect(
+        KEYS["rival"].public.raw,
+        challenge=b"challenge",
+        admission=b"admission",
+        signature=signature,
     )
 
 
@@ -210,11 +226,16 @@ def test_a_challenge_with_a_line_feed_is_not_answered() -> None:
     with pytest.raises(InvalidInput, match="line feed"):
         sign_connect(KEY, b"one\ntwo", b"admission")
     signature = Seal.decode(seal(KEY, Context.CONNECT, [b"one\ntwo\nadmission"])[0]).signature
-    assert not verify_connect(KEY.public.raw, challenge=b"one\ntwo", admission=b"admission", signature=signature)
+    assert not verify_connect(
+        KEY.public.raw, challenge=b"one\ntwo", admission=b"admission", signature=signature
+    )
 
 
 @pytest.mark.parametrize(
-    ("key", "signature"), [(bytes(31), bytes(64)), (bytes(33), bytes(64)), (bytes(32), bytes(63)), (b"", b"")]
+    ("key", "signature"),
+    [(bytes(31), bytes(64)), (bytes(33), bytes(64)), (bytes(32), bytes(63)), (b"", b"")],
 )
 def test_an_answer_of_the_wrong_length_does_not_hold(key: bytes, signature: bytes) -> None:
-    assert not verify_connect(key, challenge=b"challenge", admission=b"admission", signature=signature)
+    assert not verify_connect(
+        key, challenge=b"challenge", admission=b"admission", signature=signature
+    )

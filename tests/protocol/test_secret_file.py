@@ -57,13 +57,17 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
     (folder / "secret").write_text("text")
     (folder / "secret").chmod(0o444)
     try:
-        mounted = subprocess.run(["mount", "--bind", str(folder), str(folder)], capture_output=True, check=False)
+        mounted = subprocess.run(
+            ["mount", "--bind", str(folder), str(folder)], capture_output=True, check=False
+        )
     except FileNotFoundError:
         pytest.skip("no mount command here")
     if mounted.returncode != 0:
         pytest.skip("mounting is not allowed here")
     try:
-        subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], capture_output=True, check=True)
+        subprocess.run(
+            ["mount", "-o", "remount,bind,ro", str(folder)], capture_output=True, check=True
+        )
         yield folder
     finally:
         subprocess.run(["umount", str(folder)], check=True)
@@ -109,7 +113,10 @@ def test_half_a_secret_is_taken_away_again(tmp_path: Path) -> None:
         "    sys.exit(7)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "secret")], capture_output=True, text=True, check=False
+        [sys.executable, "-c", program, str(tmp_path / "secret")],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 7, done.stderr
 
@@ -147,6 +154,8 @@ def test_help_does_not_show_the_environment() -> None:
     )
     secret = "canary-of-this-process"
     environment = {**os.environ, "SEALBUS_SEED": secret}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
     assert "from_environment" in done.stdout
     assert secret not in done.stdout

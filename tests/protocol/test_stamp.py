@@ -63,7 +63,11 @@ def test_stamps_come_in_the_order_they_were_given() -> None:
 
 
 def test_an_unknown_reason_hints_at_an_older_library() -> None:
-    data = stamp(envelope(), verdict=Verdict.DROPPED, reason=Reason.RATE).encode().replace(b"\xa4rate", b"\xa4mood")
+    data = (
+        stamp(envelope(), verdict=Verdict.DROPPED, reason=Reason.RATE)
+        .encode()
+        .replace(b"\xa4rate", b"\xa4mood")
+    )
     with pytest.raises(Malformed, match="unknown") as refused:
         Stamp.decode(data)
     assert refused.value.hint == "is this library older than the relay?"

@@ -33,7 +33,9 @@ from sealbus.protocol.subjects import (
 )
 from sealbus_broker.policy.builtin import builtin_subjects
 
-SUBJECTS = [".".join(tokens) for length in (1, 2, 3) for tokens in itertools.product("ab", repeat=length)]
+SUBJECTS = [
+    ".".join(tokens) for length in (1, 2, 3) for tokens in itertools.product("ab", repeat=length)
+]
 PATTERNS = [
     ".".join(tokens)
     for length in (1, 2, 3)
@@ -82,7 +84,8 @@ def test_every_name_is_a_token_and_every_subject_is_a_pattern(text: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("check", "what"), [(check_name, "bot name"), (check_subject, "subject"), (check_pattern, "pattern")]
+    ("check", "what"),
+    [(check_name, "bot name"), (check_subject, "subject"), (check_pattern, "pattern")],
 )
 def test_error_names_the_problem_and_has_a_hint(check: object, what: str) -> None:
     assert callable(check)
@@ -93,7 +96,10 @@ def test_error_names_the_problem_and_has_a_hint(check: object, what: str) -> Non
 
 
 def test_ingress_subject_has_no_text_that_a_bot_chooses() -> None:
-    assert (ingress_subject("order", live=False), ingress_subject("order", live=True)) == ("send.order", "call.order")
+    assert (ingress_subject("order", live=False), ingress_subject("order", live=True)) == (
+        "send.order",
+        "call.order",
+    )
 
 
 def test_receipts_and_replies_are_derived_from_bot_and_nonce() -> None:
@@ -102,7 +108,9 @@ def test_receipts_and_replies_are_derived_from_bot_and_nonce() -> None:
     assert is_subject(reply_subject("b" * 32, bytes(16)))
 
 
-@pytest.mark.parametrize("text", ["", "order", "order_short", "_n5udwvwoy7v2rhzy", "order_N5UDWVWOY7V2RHZY"])
+@pytest.mark.parametrize(
+    "text", ["", "order", "order_short", "_n5udwvwoy7v2rhzy", "order_N5UDWVWOY7V2RHZY"]
+)
 def test_other_text_is_nobodys_consumer(text: str) -> None:
     assert consumer_owner(text) is None
 
@@ -112,7 +120,12 @@ def test_a_consumers_name_tells_its_bot_and_no_other() -> None:
     assert consumer_owner(name) == "order"
     assert name.rpartition("_")[0] == "order"
     assert (
-        len({consumer_name("order", *pair) for pair in (("a", "b"), ("a", "c"), ("b", "b"), ("ab", ""), ("", "ab"))})
+        len(
+            {
+                consumer_name("order", *pair)
+                for pair in (("a", "b"), ("a", "c"), ("b", "b"), ("ab", ""), ("", "ab"))
+            }
+        )
         == 5
     )
 

@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealbus.errors import Malformed
-from sealbus.protocol.codec import are_together, join_sealed, pack_fields, pack_together, split_together
+from sealbus.protocol.codec import (
+    are_together,
+    join_sealed,
+    pack_fields,
+    pack_together,
+    split_together,
+)
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.limits import MAX_TOGETHER, MAX_TOGETHER_BYTES, MIN_TOGETHER_ITEM_BYTES
 from sealbus.protocol.seal import Context, seal
@@ -21,7 +27,12 @@ TWO = [ONE, OTHER]
 
 
 @given(
-    st.lists(st.binary(min_size=MIN_TOGETHER_ITEM_BYTES, max_size=400), min_size=2, max_size=MAX_TOGETHER, unique=True)
+    st.lists(
+        st.binary(min_size=MIN_TOGETHER_ITEM_BYTES, max_size=400),
+        min_size=2,
+        max_size=MAX_TOGETHER,
+        unique=True,
+    )
 )
 def test_bundle_is_split_into_its_items(things: list[bytes]) -> None:
     data = pack_together(things)
@@ -50,9 +61,15 @@ def test_no_other_thing_of_the_protocol_begins_so(data: bytes) -> None:
         (pack_together([]), "0 things"),
         (pack_together([ONE]), "1 things"),
         (pack_together([ONE, OTHER[1:]]), "too short"),
-        (pack_together([bytes([at % 256, at // 256]) for at in range(MAX_TOGETHER + 1)]), "too many parts"),
+        (
+            pack_together([bytes([at % 256, at // 256]) for at in range(MAX_TOGETHER + 1)]),
+            "too many parts",
+        ),
         (pack_together([ONE, OTHER, ONE]), "twice"),
-        (pack_together([bytes(MAX_TOGETHER_BYTES // 2), bytes(MAX_TOGETHER_BYTES // 2 + 1)]), "at most"),
+        (
+            pack_together([bytes(MAX_TOGETHER_BYTES // 2), bytes(MAX_TOGETHER_BYTES // 2 + 1)]),
+            "at most",
+        ),
         (msgpack.packb([1, [ONE, "two"]]), "not bytes"),
         (msgpack.packb([1, [ONE, TWO]]), "not bytes"),
         (msgpack.packb([1, {b"one": b"two"}]), "not things together"),

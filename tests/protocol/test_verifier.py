@@ -26,7 +26,12 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 @pytest.mark.parametrize(
     ("context", "count", "checks"),
-    [(Context.STAMP, 1, 1), (Context.STAMP, 3, 1), (Context.ENVELOPE, 3, 1), (Context.ENVELOPE, 1, 2)],
+    [
+        (Context.STAMP, 1, 1),
+        (Context.STAMP, 3, 1),
+        (Context.ENVELOPE, 3, 1),
+        (Context.ENVELOPE, 1, 2),
+    ],
     ids=["stamp alone", "stamps in a batch", "envelopes in a batch", "envelope alone"],
 )
 def test_a_signature_is_checked_once_where_it_is_met_again(
@@ -35,7 +40,10 @@ def test_a_signature_is_checked_once_where_it_is_met_again(
     things = [bytes([at]) for at in range(count)]
     seals, verifier = seal(KEY, context, things), Verifier()
     for _ in range(2):
-        assert all(verifier.holds(context, Seal.decode(one), thing) for one, thing in zip(seals, things, strict=True))
+        assert all(
+            verifier.holds(context, Seal.decode(one), thing)
+            for one, thing in zip(seals, things, strict=True)
+        )
     assert len(verified) == checks
 
 
@@ -44,7 +52,10 @@ def test_own_signature_is_known_without_a_check(verified: list[bytes], count: in
     things = [bytes([at]) for at in range(count)]
     seals, verifier = seal(KEY, Context.STAMP, things), Verifier()
     verifier.made(Context.STAMP, seals[0], things[0])
-    assert all(verifier.holds(Context.STAMP, Seal.decode(one), thing) for one, thing in zip(seals, things, strict=True))
+    assert all(
+        verifier.holds(Context.STAMP, Seal.decode(one), thing)
+        for one, thing in zip(seals, things, strict=True)
+    )
     assert verified == []
 
 

@@ -32,7 +32,11 @@ from tests.waiting import PATIENCE_S, until
 
 MIB = 1024 * 1024
 LIMITS = Limits(
-    accepted_bytes=64 * MIB, ingress_bytes=32 * MIB, quarantine_bytes=32 * MIB, live_bytes=8 * MIB, clock_skew_ms=100
+    accepted_bytes=64 * MIB,
+    ingress_bytes=32 * MIB,
+    quarantine_bytes=32 * MIB,
+    live_bytes=8 * MIB,
+    clock_skew_ms=100,
 )
 
 
@@ -41,7 +45,9 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def bot_rule(name: str, key: SigningKey, *, subscribe: tuple[str, ...] = (), publish: tuple[str, ...] = ()) -> BotRule:
+def bot_rule(
+    name: str, key: SigningKey, *, subscribe: tuple[str, ...] = (), publish: tuple[str, ...] = ()
+) -> BotRule:
     """A bot with one key that is always valid."""
     return BotRule(name, {key.public.raw: BotKey(key.public.raw, 0)}, publish, subscribe)
 
@@ -75,7 +81,8 @@ class Door:
     async def refused(self, what: str) -> None:
         """Wait until NATS has complained about ``what``."""
         await until(
-            lambda: any(what in one for one in self.complaints), f"a complaint about {what}; got {self.complaints}"
+            lambda: any(what in one for one in self.complaints),
+            f"a complaint about {what}; got {self.complaints}",
         )
 
 
@@ -107,7 +114,9 @@ class Scene:
         async def complain(error: Exception) -> None:
             self.complaints.append(str(error))
 
-        client = await connect([self.url], self.secrets.relay.seed_text, name="test", on_error=complain)
+        client = await connect(
+            [self.url], self.secrets.relay.seed_text, name="test", on_error=complain
+        )
         self.open.append(client)
         return client
 
@@ -136,7 +145,9 @@ class Scene:
             return base64.b64encode(sign(key, challenge.encode(), admission.encode()))
 
         client = await self.client(
-            **({"error_cb": complain, "inbox_prefix": f"inbox.{name}"} | options), token=admission, signature_cb=answer
+            **({"error_cb": complain, "inbox_prefix": f"inbox.{name}"} | options),
+            token=admission,
+            signature_cb=answer,
         )
         return Door(client, complaints)
 
@@ -144,13 +155,17 @@ class Scene:
         """Connect by nats-py's public interface. Raises nats-py's error if NATS refuses."""
         client = Client()
         self.open.append(client)
-        await client.connect(self.url, **({"allow_reconnect": False, "connect_timeout": PATIENCE_S} | options))
+        await client.connect(
+            self.url, **({"allow_reconnect": False, "connect_timeout": PATIENCE_S} | options)
+        )
         return client
 
     async def api(self, call: str, body: object = None) -> dict[str, Any]:
         """Ask JetStream as the relay does."""
         data = b"" if body is None else json.dumps(body).encode()
-        answered: dict[str, Any] = json.loads((await self.relay.request(f"$JS.API.{call}", data, PATIENCE_S)).data)
+        answered: dict[str, Any] = json.loads(
+            (await self.relay.request(f"$JS.API.{call}", data, PATIENCE_S)).data
+        )
         return answered
 
     async def stored(self, stream: str) -> int:
@@ -189,8 +204,12 @@ async def raise_curtain(folder: Path) -> Scene:
     async def complain(error: Exception) -> None:
         scene.complaints.append(str(error))
 
-    relay = await connect([server.url], secrets.relay.seed_text, name="test relay", on_error=complain)
-    admission = Admission(nc=relay, issuer=secrets.issuer, policy=lambda: scene.policy, monotonic=no_quiet())
+    relay = await connect(
+        [server.url], secrets.relay.seed_text, name="test relay", on_error=complain
+    )
+    admission = Admission(
+        nc=relay, issuer=secrets.issuer, policy=lambda: scene.policy, monotonic=no_quiet()
+    )
     scene = Scene(server, secrets, policy, keys, relay, admission, open=[relay])
     await admission.start()
     return scene

@@ -1,6 +1,7 @@
-"""A stream store and a ledger by script: when the server stores an entry, and when the relay hears it.
+"""A stream store and a ledger by script.
 
-Time is a number. The judge and the stamps are real.
+The script says when the server stores an entry, and when the relay hears of it. Time is a number.
+The judge and the stamps are real.
 """
 
 from __future__ import annotations
@@ -84,17 +85,22 @@ class Shelf:
     verifier: Verifier = field(default_factory=Verifier)
     meters: RateMeters = field(default_factory=RateMeters)
 
-    # ---- as the relay's stream store ------------------------------------------------------------------
+    # ---- as the relay's stream store
+    # ------------------------------------------------------------------
 
     async def persist(self, attempt: Callable[[], Awaitable[str | None]]) -> None:
         while (trouble := await attempt()) is not None:
             self.troubles.append(trouble)
 
-    async def attempt(self, entries: Sequence[StreamMessage]) -> tuple[list[Stored | None], str | None]:
+    async def attempt(
+        self, entries: Sequence[StreamMessage]
+    ) -> tuple[list[Stored | None], str | None]:
         self.written.append(list(entries))
         plan = self.attempts.popleft() if self.attempts else Attempt()
         self.clocks.tick(plan.before)
-        found: list[Stored | None] = [self._store(entry) for entry in entries] if plan.stores else [None] * len(entries)
+        found: list[Stored | None] = (
+            [self._store(entry) for entry in entries] if plan.stores else [None] * len(entries)
+        )
         self.clocks.tick(plan.after)
         plan.then()
         for at in plan.unheard if plan.answers else range(len(entries)):
@@ -133,7 +139,9 @@ class Shelf:
             self.ids[name] = len(self.copies)
         return len(self.copies)
 
-    def item(self, data: bytes, *, position: int = 7, session: str = "order", redelivered: bool = False) -> Item:
+    def item(
+        self, data: bytes, *, position: int = 7, session: str = "order", redelivered: bool = False
+    ) -> Item:
         """A message that has arrived and is judged now."""
         place = position if self.delivery is DeliveryClass.STREAM else None
         arrival = Arrival(session, data, self.delivery, NOW, place, redelivered)

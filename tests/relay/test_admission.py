@@ -88,7 +88,9 @@ async def test_another_bots_name_and_key_without_its_private_half(scene: Scene) 
     def as_thief(_key: SigningKey, challenge: bytes, admission: bytes) -> bytes:
         return sign_connect(mine, challenge, admission)
 
-    assert "signature" in await refused(scene, "order", token=f"sealbus/1 order {public}", sign=as_thief)
+    assert "signature" in await refused(
+        scene, "order", token=f"sealbus/1 order {public}", sign=as_thief
+    )
 
 
 async def test_an_unknown_bot(scene: Scene) -> None:
@@ -104,7 +106,11 @@ async def test_a_key_out_of_its_time(
     scene: Scene, not_before_ms: int, not_after_ms: int | None, revoked_ms: int | None
 ) -> None:
     raw = scene.keys["order"].public.raw
-    scene.change(bots={"order": BotRule("order", {raw: BotKey(raw, not_before_ms, not_after_ms, revoked_ms)})})
+    scene.change(
+        bots={
+            "order": BotRule("order", {raw: BotKey(raw, not_before_ms, not_after_ms, revoked_ms)})
+        }
+    )
     assert "not yet valid, expired or revoked" in await refused(scene, "order")
 
 
@@ -174,7 +180,9 @@ async def test_a_token_larger_than_nats_reads(scene: Scene) -> None:
 
 async def test_no_token_no_signature_or_a_password(scene: Scene) -> None:
     for options in ({}, {"token": "sealbus/1 order"}, {"user": "relay", "password": "x"}):
-        with pytest.raises(nats.errors.Error, match=re.compile("authorization violation", re.IGNORECASE)):
+        with pytest.raises(
+            nats.errors.Error, match=re.compile("authorization violation", re.IGNORECASE)
+        ):
             await scene.client(**options)
 
 
@@ -214,14 +222,18 @@ async def test_a_session_ends_by_itself(scene: Scene) -> None:
 
 async def test_a_session_does_not_outlive_its_key(scene: Scene) -> None:
     raw = scene.keys["order"].public.raw
-    scene.change(bots={"order": BotRule("order", {raw: BotKey(raw, 0, not_after_ms=now_ms() + 1_800)})})
+    scene.change(
+        bots={"order": BotRule("order", {raw: BotKey(raw, 0, not_after_ms=now_ms() + 1_800)})}
+    )
     door = await scene.bot("order")
     await until(lambda: door.nc.is_closed, "the session is over")
 
 
 async def test_two_relays_share_the_door(scene: Scene) -> None:
     second = await scene.login()
-    beside = Admission(nc=second, issuer=scene.secrets.issuer, policy=lambda: scene.policy, monotonic=no_quiet())
+    beside = Admission(
+        nc=second, issuer=scene.secrets.issuer, policy=lambda: scene.policy, monotonic=no_quiet()
+    )
     await beside.start()
     with capture_logs() as logs:
         for _ in range(8):
@@ -290,7 +302,9 @@ class Forger:
 
 async def test_no_login_may_publish_the_request_of_the_server(scene: Scene) -> None:
     with capture_logs() as logs:
-        await scene.relay.publish(CALLOUT_SUBJECT, Forger(scene).token().encode(), reply="inbox.order.x")
+        await scene.relay.publish(
+            CALLOUT_SUBJECT, Forger(scene).token().encode(), reply="inbox.order.x"
+        )
         await until(lambda: bool(scene.complaints), "NATS complains")
     assert "permissions violation" in scene.complaints[0]
     assert not logs
@@ -326,7 +340,11 @@ async def test_a_denial_tells_the_bot_nothing(scene: Scene) -> None:
         (("exp",), float("nan")),
         (("nats", "type"), "user"),
         (("nats", "type"), None),
-        pytest.param(("nats", "server_id", "id"), SigningKey.generate(KeyKind.BUS).public.text, id="another server"),
+        pytest.param(
+            ("nats", "server_id", "id"),
+            SigningKey.generate(KeyKind.BUS).public.text,
+            id="another server",
+        ),
         (("nats", "server_id", "id"), 7),
         (("nats", "server_id"), []),
         (("nats", "client_info"), 7),
@@ -381,12 +399,16 @@ def test_whatever_arrives_is_malformed_or_answered(data: bytes) -> None:
 
 _json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4)
+    ),
     max_leaves=20,
 )
 
 
-@given(st.dictionaries(st.sampled_from(["auth_token", "sig", "nkey", "jwt"]), _json, max_size=4), _json)
+@given(
+    st.dictionaries(st.sampled_from(["auth_token", "sig", "nkey", "jwt"]), _json, max_size=4), _json
+)
 def test_whatever_a_client_sends_is_decided(connect: dict[str, Any], challenge: object) -> None:
     assert isinstance(decide(connect, challenge, a_policy(), 0), Denial)
 

@@ -22,16 +22,22 @@ from tests.relay.scene import Scene, now_ms
         (1000, 9000, 1200, -7800),
     ],
 )
-def test_only_a_certain_difference_counts(before: int, server: int, after: int, certain: int) -> None:
+def test_only_a_certain_difference_counts(
+    before: int, server: int, after: int, certain: int
+) -> None:
     assert least_difference_ms(before, server, after) == certain
 
 
-@pytest.mark.parametrize(("difference", "way"), [(501, "0.5 s ahead of"), (-12_340, "12.3 s behind")])
+@pytest.mark.parametrize(
+    ("difference", "way"), [(501, "0.5 s ahead of"), (-12_340, "12.3 s behind")]
+)
 def test_more_than_half_of_the_skew_is_refused(difference: int, way: str) -> None:
     """Half, because the clock of another relay may differ as much in the other direction."""
     check(ACCEPTED, 500, 1000)
     check(ACCEPTED, -500, 1000)
-    with pytest.raises(ClocksApart, match=f"{way} nats-server's, .* clock_skew allows 0.5 s") as told:
+    with pytest.raises(
+        ClocksApart, match=f"{way} nats-server's, .* clock_skew allows 0.5 s"
+    ) as told:
         check(ACCEPTED, difference, 1000)
     assert "NTP" in str(told.value.hint)
 

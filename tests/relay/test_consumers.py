@@ -25,7 +25,9 @@ async def names(scene: Scene) -> list[str]:
     return found
 
 
-async def test_a_bus_takes_more_than_a_thousand(streams: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bus_takes_more_than_a_thousand(
+    streams: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A bot has no more than its own limit."""
     monkeypatch.setattr(consumers, "REQUEST_S", 60.0)
     made = Subscriptions(streams.relay)
@@ -81,7 +83,9 @@ async def test_a_request_brings_no_more_than_it_may(streams: Scene) -> None:
     await victim.nc.flush()
     ask = f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{name}"
     for batch in (1_000_000, MAX_PULL + 1, MAX_PULL):
-        await door.nc.publish(ask, json.dumps({"batch": batch, "no_wait": True}).encode(), reply="inbox.order.x")
+        await door.nc.publish(
+            ask, json.dumps({"batch": batch, "no_wait": True}).encode(), reply="inbox.order.x"
+        )
     await until(lambda: len(got) >= MAX_PULL + 2)
     await victim.nc.flush()
     assert [data for data in got if data] == [b"%d" % number for number in range(MAX_PULL)]
@@ -90,10 +94,16 @@ async def test_a_request_brings_no_more_than_it_may(streams: Scene) -> None:
 async def test_two_relays_at_once_let_one_more_through(streams: Scene) -> None:
     """Each makes one after the other, so each can lag behind the other by one."""
     relays = [Subscriptions(await streams.login()) for _ in range(2)]
-    making = [one.make("order", "orders.placed", f"d{number}", "new", most=3) for number in range(8) for one in relays]
+    making = [
+        one.make("order", "orders.placed", f"d{number}", "new", most=3)
+        for number in range(8)
+        for one in relays
+    ]
     made = await asyncio.gather(*making, return_exceptions=True)
     refused = [one for one in made if not isinstance(one, str)]
-    assert all(isinstance(one, NotServed) and "and the policy allows 3" in str(one) for one in refused)
+    assert all(
+        isinstance(one, NotServed) and "and the policy allows 3" in str(one) for one in refused
+    )
     assert 3 <= len(await names(streams)) <= 4
     for relay in relays:
         with pytest.raises(NotServed, match="and the policy allows 3"):

@@ -28,7 +28,9 @@ class Bench:
         return run
 
 
-async def test_a_bot_that_asks_for_much_waits_behind_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bot_that_asks_for_much_waits_behind_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(fair_queue, "AT_ONCE", 1)
     bench, queue = Bench(), FairQueue(Supervisor("test"))
     for number in range(4):
@@ -40,12 +42,20 @@ async def test_a_bot_that_asks_for_much_waits_behind_itself(monkeypatch: pytest.
     assert bench.done == ["greedy 0", "greedy 1", "one", "two", "greedy 2", "greedy 3"]
 
 
-async def test_each_bot_has_a_bound_of_its_own_in_pieces_and_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_bot_has_a_bound_of_its_own_in_pieces_and_in_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(fair_queue, "AT_ONCE", 0)
     monkeypatch.setattr(fair_queue, "WAITING_PER_BOT", 3)
     monkeypatch.setattr(fair_queue, "WAITING_PER_BOT_BYTES", 100)
     bench, queue = Bench(), FairQueue(Supervisor("test"))
-    assert [queue.put("many", 1, bench.work("")) for _ in range(5)] == [True, True, True, False, False]
+    assert [queue.put("many", 1, bench.work("")) for _ in range(5)] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
     assert [queue.put("large", 60, bench.work("")) for _ in range(2)] == [True, False]
     assert queue.put("other", 60, bench.work(""))
 
@@ -54,7 +64,13 @@ async def test_all_bots_together_have_a_bound(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(fair_queue, "AT_ONCE", 0)
     monkeypatch.setattr(fair_queue, "WAITING", 3)
     bench, queue = Bench(), FairQueue(Supervisor("test"))
-    assert [queue.put(str(bot), 1, bench.work("")) for bot in range(5)] == [True, True, True, False, False]
+    assert [queue.put(str(bot), 1, bench.work("")) for bot in range(5)] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
     monkeypatch.setattr(fair_queue, "WAITING", 100)
     monkeypatch.setattr(fair_queue, "WAITING_BYTES", 10)
     assert [queue.put(str(bot), 4, bench.work("")) for bot in range(5, 8)] == [True, False, False]

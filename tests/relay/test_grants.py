@@ -37,9 +37,15 @@ def test_a_bot_learns_its_own_grants_and_no_more() -> None:
 
 def test_a_subject_comes_with_class_schemas_rate_and_reply() -> None:
     policy = replace(
-        POLICY, bots={"order": replace(POLICY.bots["order"], publish=("pulse.a", "stock.ask"), subscribe=())}
+        POLICY,
+        bots={
+            "order": replace(POLICY.bots["order"], publish=("pulse.a", "stock.ask"), subscribe=())
+        },
     )
-    subjects = {subject["pattern"]: subject for subject in Grants("relay-1").answer("order", policy, NOW)["subjects"]}
+    subjects = {
+        subject["pattern"]: subject
+        for subject in Grants("relay-1").answer("order", policy, NOW)["subjects"]
+    }
     assert subjects == {
         "pulse.*": {
             "pattern": "pulse.*",
@@ -80,6 +86,8 @@ def test_a_bot_with_very_many_grants_is_told_the_first() -> None:
     )
     answer = Grants("relay-1").answer("order", policy, NOW)
     assert not answer["complete"]
-    assert [subject["pattern"] for subject in answer["subjects"]] == names[: len(answer["subjects"])]
+    assert [subject["pattern"] for subject in answer["subjects"]] == names[
+        : len(answer["subjects"])
+    ]
     assert len(pack_json(answer)) < MAX_ENVELOPE_BYTES
     assert msgpack.unpackb(pack_json(answer)) == answer

@@ -42,7 +42,18 @@ HEADER_BLOCKS = [
     b"\r\n\r\n",
     b"HTTP/1.1 200 OK\r\n\r\n",
 ]
-REPLIES = [b"\xff", b"a\x0bb", b"a\x0cb", b"a\x0b1", b"\x00", b"a..b", b"*", b">", b"\xe2\x80\xa8", b"x" * 3000]
+REPLIES = [
+    b"\xff",
+    b"a\x0bb",
+    b"a\x0cb",
+    b"a\x0b1",
+    b"\x00",
+    b"a..b",
+    b"*",
+    b">",
+    b"\xe2\x80\xa8",
+    b"x" * 3000,
+]
 
 
 @dataclass(slots=True)
@@ -63,7 +74,9 @@ class Wire:
             said += line
         return said
 
-    def publish(self, subject: bytes, body: bytes = b"hi", *, reply: bytes = b"", headers: bytes = b"") -> bytes:
+    def publish(
+        self, subject: bytes, body: bytes = b"hi", *, reply: bytes = b"", headers: bytes = b""
+    ) -> bytes:
         """A PUB, or an HPUB if there are ``headers``."""
         place = subject + (b" " + reply if reply else b"")
         if headers:
@@ -78,7 +91,12 @@ async def admit(scene: Scene, name: str, *consumers: str) -> Wire:
     key = scene.keys[name]
     text = " ".join(("sealbus/1", name, key.public.text, *consumers))
     signature = sign_connect(key, info["nonce"].encode(), text.encode())
-    connect = {"verbose": False, "headers": True, "auth_token": text, "sig": base64.b64encode(signature).decode()}
+    connect = {
+        "verbose": False,
+        "headers": True,
+        "auth_token": text,
+        "sig": base64.b64encode(signature).decode(),
+    }
     wire = Wire(reader, writer)
     writer.write(b"CONNECT " + json.dumps(connect).encode() + b"\r\n")
     await wire.say(b"")
@@ -115,7 +133,9 @@ async def still_listens(streams: Scene, wire: Wire, heard: list[Msg]) -> None:
 
 
 @pytest.mark.parametrize("headers", HEADER_BLOCKS)
-async def test_no_header_block_silences_the_relay(streams: Scene, wire: Wire, heard: list[Msg], headers: bytes) -> None:
+async def test_no_header_block_silences_the_relay(
+    streams: Scene, wire: Wire, heard: list[Msg], headers: bytes
+) -> None:
     await wire.say(wire.publish(b"call.thief", headers=headers))
     await until(lambda: bool(heard), "it is heard")
     assert heard[0].data == b"hi"
@@ -123,7 +143,9 @@ async def test_no_header_block_silences_the_relay(streams: Scene, wire: Wire, he
 
 
 @pytest.mark.parametrize("reply", REPLIES)
-async def test_no_reply_subject_silences_the_relay(streams: Scene, wire: Wire, heard: list[Msg], reply: bytes) -> None:
+async def test_no_reply_subject_silences_the_relay(
+    streams: Scene, wire: Wire, heard: list[Msg], reply: bytes
+) -> None:
     await wire.say(wire.publish(b"call.thief", reply=reply))
     await until(lambda: bool(heard), "it is heard")
     assert heard[0].data == b"hi"
@@ -170,7 +192,9 @@ async def test_any_header_block_is_delivered_with_the_servers_own_pin(
     where = next(iter(info["state"]["subjects"])).split(".")[1]
     inbox = await streams.relay.subscribe("here")
     ask = b'{"batch":2,"expires":60000000000,"group":"relay"}'
-    await streams.relay.publish(f"$JS.API.CONSUMER.MSG.NEXT.INGRESS.relay-{where}", ask, reply="here")
+    await streams.relay.publish(
+        f"$JS.API.CONSUMER.MSG.NEXT.INGRESS.relay-{where}", ask, reply="here"
+    )
     first, last = await inbox.next_msg(PATIENCE_S), await inbox.next_msg(PATIENCE_S)
     assert (first.data, last.data) == (b"hi", b"last")
     assert first.subject == last.subject == f"ingress.{where}.thief"
@@ -180,7 +204,9 @@ async def test_any_header_block_is_delivered_with_the_servers_own_pin(
 
 
 @pytest.mark.parametrize("tail", REPLIES)
-async def test_an_answer_aimed_at_another_bot_does_not_silence_it(streams: Scene, tail: bytes) -> None:
+async def test_an_answer_aimed_at_another_bot_does_not_silence_it(
+    streams: Scene, tail: bytes
+) -> None:
     """The answer to a pull or an acknowledgement goes to any subject of the account BOTS.
 
     A victim may read that subject.
@@ -188,7 +214,8 @@ async def test_an_answer_aimed_at_another_bot_does_not_silence_it(streams: Scene
     own = consumer_name("thief", "news.>", "d")
     config = {"durable_name": own, "ack_policy": "explicit", "filter_subject": "accepted.news.>"}
     await streams.api(
-        f"CONSUMER.CREATE.ACCEPTED.{own}", {"stream_name": "ACCEPTED", "config": config, "action": "create"}
+        f"CONSUMER.CREATE.ACCEPTED.{own}",
+        {"stream_name": "ACCEPTED", "config": config, "action": "create"},
     )
     victim, key = HardenedClient(), streams.keys["inventory"]
     text = f"sealbus/1 inventory {key.public.text}"
@@ -196,7 +223,9 @@ async def test_an_answer_aimed_at_another_bot_does_not_silence_it(streams: Scene
     await victim.connect(
         streams.url,
         token=text,
-        signature_cb=lambda nonce: base64.b64encode(sign_connect(key, str(nonce).encode(), text.encode())),
+        signature_cb=lambda nonce: base64.b64encode(
+            sign_connect(key, str(nonce).encode(), text.encode())
+        ),
         allow_reconnect=False,
     )
     got: list[Msg] = []
@@ -224,7 +253,9 @@ async def test_control_plain_nats_py_goes_deaf(streams: Scene, wire: Wire) -> No
     """The reason for the hardened client. This test fails when nats-py fixes it."""
     plain = Client()
     streams.open.append(plain)
-    await plain.connect(streams.url, nkeys_seed_str=streams.secrets.relay.seed_text, allow_reconnect=False)
+    await plain.connect(
+        streams.url, nkeys_seed_str=streams.secrets.relay.seed_text, allow_reconnect=False
+    )
     inbox = await plain.subscribe("call.*")
     await plain.flush()
     await plain.flush()  # nats-py's first PING may overtake the SUB

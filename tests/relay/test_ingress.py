@@ -27,7 +27,10 @@ from sealbus_broker.relay.turn import Turn
 from tests.relay.scene import Scene
 from tests.waiting import until
 
-TIMEOUT, NOT_PINNED = b"NATS/1.0 408 Request Timeout\r\n\r\n", b"NATS/1.0 423 Nats-Pin-Id mismatch\r\n\r\n"
+TIMEOUT, NOT_PINNED = (
+    b"NATS/1.0 408 Request Timeout\r\n\r\n",
+    b"NATS/1.0 423 Nats-Pin-Id mismatch\r\n\r\n",
+)
 
 NOTHING = Refusals([], lambda _: None)
 """The refusals of a batch without refusals."""
@@ -63,7 +66,10 @@ async def test_a_status_of_an_earlier_request_does_not_end_this_one(status: byte
     """Otherwise each such status would leave one more request at the server, for ever."""
     connection = Connection()
     worker = IngressWorker(
-        nc=cast("Any", connection), partition=0, process=sentinel.process, supervisor=Supervisor("test")
+        nc=cast("Any", connection),
+        partition=0,
+        process=sentinel.process,
+        supervisor=Supervisor("test"),
     )
     worker._pulling.ask(1)
     worker._pulling.end()
@@ -87,7 +93,9 @@ async def test_no_more_is_asked_for_while_much_waits_to_be_judged() -> None:
         await asyncio.sleep(0)
         return NOTHING
 
-    worker = IngressWorker(nc=cast("Any", connection), partition=0, process=judge, supervisor=Supervisor("test"))
+    worker = IngressWorker(
+        nc=cast("Any", connection), partition=0, process=judge, supervisor=Supervisor("test")
+    )
     running = asyncio.create_task(worker.run(stopping))
     answered, most = 0, 0
     for _ in range(100):
@@ -95,8 +103,15 @@ async def test_no_more_is_asked_for_while_much_waits_to_be_judged() -> None:
         if worker._pulling.requests.made > answered:
             answered = worker._pulling.requests.made
             for at in range(PULL_BYTES // len(together)):
-                worker._on_message(b"ingress.0.order", b"$JS.ACK.INGRESS.relay-0.1.%d.1.1.0" % (at + 1), b"", together)
-            worker._on_message(b"_INBOX.relay.%d" % answered, b"", b"NATS/1.0 409 Batch Completed\r\n\r\n", b"")
+                worker._on_message(
+                    b"ingress.0.order",
+                    b"$JS.ACK.INGRESS.relay-0.1.%d.1.1.0" % (at + 1),
+                    b"",
+                    together,
+                )
+            worker._on_message(
+                b"_INBOX.relay.%d" % answered, b"", b"NATS/1.0 409 Batch Completed\r\n\r\n", b""
+            )
             most = max(most, worker._received_bytes)
     stopping.set()
     await running
@@ -138,7 +153,12 @@ async def test_live_messages_beyond_the_queue_are_counted_and_named(streams: Sce
 
     Another bot's messages find room.
     """
-    nc, stopping, go_on, judged = await streams.login(), asyncio.Event(), asyncio.Event(), list[bytes]()
+    nc, stopping, go_on, judged = (
+        await streams.login(),
+        asyncio.Event(),
+        asyncio.Event(),
+        list[bytes](),
+    )
     now = [0.0]
     counters = VerdictCounters(lambda: now[0])
 
@@ -148,9 +168,9 @@ async def test_live_messages_beyond_the_queue_are_counted_and_named(streams: Sce
         return NOTHING
 
     running = asyncio.create_task(
-        LiveWorker(nc=nc, process=note, counters=counters, now_ms=lambda: 0, supervisor=Supervisor("test")).run(
-            stopping
-        )
+        LiveWorker(
+            nc=nc, process=note, counters=counters, now_ms=lambda: 0, supervisor=Supervisor("test")
+        ).run(stopping)
     )
     await until(lambda: bool(nc._direct), "the worker subscribes")
     await nc.flush()
@@ -161,7 +181,9 @@ async def test_live_messages_beyond_the_queue_are_counted_and_named(streams: Sce
         sender.write([pub(b"call.order", b"%d" % at) for at in range(WAITING_PER_BOT + 10)])
         await until(lambda: counters.counts["dropped"] == 10, "ten too many")
         now[0] = QUIET_S
-        sender.write([pub(b"call.other", b"x"), pub(b"call.order", pack_together([b"y" * 600, b"z" * 600]))])
+        sender.write(
+            [pub(b"call.other", b"x"), pub(b"call.order", pack_together([b"y" * 600, b"z" * 600]))]
+        )
         await until(lambda: counters.counts["dropped"] == 12, "two more")
     told = [(line["session"], line["messages"], line["alike_since"]) for line in logs]
     assert {line["event"] for line in logs} == {"message.dropped"}

@@ -30,7 +30,10 @@ HEADERS: list[tuple[dict[str, str], str]] = [
     ({"Nats-Expected-Last-Sequence": "0"}, REFUSED),
     ({"Nats-Expected-Last-Subject-Sequence": "7"}, REFUSED),
     (
-        {"Nats-Expected-Last-Subject-Sequence": "0", "Nats-Expected-Last-Subject-Sequence-Subject": "ingress.0.order"},
+        {
+            "Nats-Expected-Last-Subject-Sequence": "0",
+            "Nats-Expected-Last-Subject-Sequence-Subject": "ingress.0.order",
+        },
         STORED,
     ),
     ({"Nats-Expected-Last-Subject-Sequence-Subject": "ingress.>"}, REFUSED),
@@ -40,8 +43,18 @@ HEADERS: list[tuple[dict[str, str], str]] = [
     ({"Nats-Batch-Id": "b", "Nats-Batch-Sequence": "1", "Nats-Batch-Commit": "1"}, REFUSED),
     ({"Nats-Batch-Id": "b", "Nats-Batch-Sequence": "1"}, REFUSED),
     ({"Nats-Batch-Id": "b"}, REFUSED),
-    ({"Nats-Schedule": "@at 2020-01-01T00:00:00Z", "Nats-Schedule-Target": "ingress.0.order"}, REFUSED),
-    ({"Nats-Schedule": "@every 1s", "Nats-Schedule-Target": "send.order", "Nats-Schedule-TTL": "1s"}, REFUSED),
+    (
+        {"Nats-Schedule": "@at 2020-01-01T00:00:00Z", "Nats-Schedule-Target": "ingress.0.order"},
+        REFUSED,
+    ),
+    (
+        {
+            "Nats-Schedule": "@every 1s",
+            "Nats-Schedule-Target": "send.order",
+            "Nats-Schedule-TTL": "1s",
+        },
+        REFUSED,
+    ),
     ({"Nats-Schedule": "nonsense"}, REFUSED),
     ({"Nats-Schedule-Next": "purge", "Nats-Scheduler": "ingress.0.order"}, REFUSED),
     ({"Nats-Schedule-Next": "2020-01-01T00:00:00Z", "Nats-Scheduler": "ingress.0.order"}, REFUSED),
@@ -52,7 +65,10 @@ HEADERS: list[tuple[dict[str, str], str]] = [
     ({"Nats-Marker-Reason": "MaxAge"}, STORED),
     ({"Nats-Request-Info": '{"acc":"BUS"}'}, STORED),
     ({"Nats-Pin-Id": "mine"}, STORED),
-    ({"Nats-Sequence": "1", "Nats-Stream": "ACCEPTED", "Nats-Subject": "accepted.orders.placed"}, STORED),
+    (
+        {"Nats-Sequence": "1", "Nats-Stream": "ACCEPTED", "Nats-Subject": "accepted.orders.placed"},
+        STORED,
+    ),
     ({"Nats-Trace-Dest": "bus.orders.placed"}, UNSENT),
     ({"Nats-Trace-Dest": "accepted.orders.placed", "Nats-Trace-Only": "true"}, UNSENT),
     ({"Nats-Trace-Only": "true"}, STORED),
@@ -71,8 +87,12 @@ async def ingress(streams: Scene) -> dict[str, int]:
     return counts
 
 
-@pytest.mark.parametrize(("headers", "fate"), HEADERS, ids=[json.dumps(headers) for headers, _ in HEADERS])
-async def test_a_header_touches_its_own_message_alone(streams: Scene, headers: dict[str, str], fate: str) -> None:
+@pytest.mark.parametrize(
+    ("headers", "fate"), HEADERS, ids=[json.dumps(headers) for headers, _ in HEADERS]
+)
+async def test_a_header_touches_its_own_message_alone(
+    streams: Scene, headers: dict[str, str], fate: str
+) -> None:
     seen: list[Msg] = []
 
     async def note(msg: Msg) -> None:
@@ -96,7 +116,9 @@ async def test_a_header_touches_its_own_message_alone(streams: Scene, headers: d
 
     async def last() -> bool:
         found = await streams.api("STREAM.MSG.GET.INGRESS", {"last_by_subj": "ingress.*.thief"})
-        return "error" not in found and base64.b64decode(found["message"].get("data", "")) == b"last"
+        return (
+            "error" not in found and base64.b64decode(found["message"].get("data", "")) == b"last"
+        )
 
     async def after() -> bool:
         return (await ingress(streams)).get("order") == 3
@@ -112,9 +134,18 @@ async def test_a_header_touches_its_own_message_alone(streams: Scene, headers: d
 
 
 @pytest.mark.parametrize(
-    "reply", ["accepted.batch.10.ok.1.0.$FI", "bus.b.10.fail.1.2.$FI", "inbox.order.x.1.ok.1.3.$FI", "x.$FI", ".$FI"]
+    "reply",
+    [
+        "accepted.batch.10.ok.1.0.$FI",
+        "bus.b.10.fail.1.2.$FI",
+        "inbox.order.x.1.ok.1.3.$FI",
+        "x.$FI",
+        ".$FI",
+    ],
 )
-async def test_a_reply_for_a_batch_is_neither_obeyed_nor_answered(streams: Scene, reply: str) -> None:
+async def test_a_reply_for_a_batch_is_neither_obeyed_nor_answered(
+    streams: Scene, reply: str
+) -> None:
     """The reply subject asks for a fast batch, and the server sends flow control to it."""
     seen: list[Msg] = []
 
@@ -123,7 +154,10 @@ async def test_a_reply_for_a_batch_is_neither_obeyed_nor_answered(streams: Scene
 
     for subject in ("bus.>", "inbox.>", "accepted.>"):
         await streams.relay.subscribe(subject, cb=note)
-    inventory, thief = await streams.bot("inventory"), await streams.bot("thief", skip_subject_validation=True)
+    inventory, thief = (
+        await streams.bot("inventory"),
+        await streams.bot("thief", skip_subject_validation=True),
+    )
     await inventory.nc.subscribe("bus.orders.>", cb=note)
     await inventory.nc.flush()
     await thief.nc.publish("send.thief", b"1", reply=reply)
@@ -141,7 +175,12 @@ async def test_a_reply_for_a_batch_is_neither_obeyed_nor_answered(streams: Scene
 
 async def test_control_a_stream_that_allows_it_is_emptied_by_a_header(scene: Scene) -> None:
     """If this fails, the tests above prove nothing about roll-ups."""
-    open_stream = {"name": "OPEN", "subjects": ["send.*"], "no_ack": True, "allow_rollup_hdrs": True}
+    open_stream = {
+        "name": "OPEN",
+        "subjects": ["send.*"],
+        "no_ack": True,
+        "allow_rollup_hdrs": True,
+    }
     assert "error" not in await scene.api("STREAM.CREATE.OPEN", open_stream)
     order, thief = await scene.bot("order"), await scene.bot("thief")
     await order.nc.publish("send.order", b"honest")

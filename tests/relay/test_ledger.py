@@ -58,7 +58,16 @@ def test_a_new_stream_in_memory_begins_alike_for_all_relays() -> None:
 @pytest.mark.parametrize(
     ("in_memory", "said"),
     [
-        (False, {"event": "ledger.shrank", "log_level": "error", "stream": "ACCEPTED", "was": 40, "now": 39}),
+        (
+            False,
+            {
+                "event": "ledger.shrank",
+                "log_level": "error",
+                "stream": "ACCEPTED",
+                "was": 40,
+                "now": 39,
+            },
+        ),
         (True, {"event": "ledger.replaced", "log_level": "info", "stream": "ACCEPTED"}),
     ],
 )
@@ -83,7 +92,9 @@ async def test_few_reads_of_stored_messages_are_under_way_at_once() -> None:
             most = max(most, under_way)
             await asyncio.sleep(0)
             under_way -= 1
-            return SimpleNamespace(headers={"Nats-Time-Stamp": "1970-01-01T00:00:01.001999999Z"}, data=b"stored")
+            return SimpleNamespace(
+                headers={"Nats-Time-Stamp": "1970-01-01T00:00:01.001999999Z"}, data=b"stored"
+            )
 
     ledger = Ledger(cast("Any", Connection()), "ACCEPTED")
     assert await asyncio.gather(*map(ledger.copy, range(256))) == [Copy(b"stored", 1_001)] * 256

@@ -7,12 +7,20 @@ import pytest
 from sealbus_broker.gate.policy import DeliveryClass
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.relay import live_waiting
-from sealbus_broker.relay.live_waiting import BATCH, BATCH_BYTES, WAITING, WAITING_PER_BOT, LiveWaiting
+from sealbus_broker.relay.live_waiting import (
+    BATCH,
+    BATCH_BYTES,
+    WAITING,
+    WAITING_PER_BOT,
+    LiveWaiting,
+)
 
 
 def live(bot: str, *sizes: int) -> list[Arrival]:
     """Messages of these sizes in bytes."""
-    return [Arrival(bot, bytes(size), DeliveryClass.LIVE, at, None) for at, size in enumerate(sizes)]
+    return [
+        Arrival(bot, bytes(size), DeliveryClass.LIVE, at, None) for at, size in enumerate(sizes)
+    ]
 
 
 def of(arrivals: list[Arrival]) -> list[tuple[str, int]]:
@@ -36,7 +44,9 @@ def test_a_bot_that_sends_much_waits_behind_itself() -> None:
     assert of(waiting.take())[0] == ("greedy", BATCH - 3)
 
 
-def test_a_bot_has_a_share_of_its_own_in_messages_and_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bot_has_a_share_of_its_own_in_messages_and_in_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     waiting = LiveWaiting()
     monkeypatch.setattr(live_waiting, "WAITING_PER_BOT_BYTES", 10_000)
     assert waiting.put("many", live("many", *[1] * WAITING_PER_BOT))

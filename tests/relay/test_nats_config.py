@@ -30,7 +30,9 @@ SECRETS = BusSecrets.generate()
 def accepted_by_nats(text: str, folder: Path) -> bool:
     """Whether nats-server accepts ``text`` as a configuration."""
     (folder / "nats.conf").write_text(text)
-    asked = subprocess.run([find_binary(), "-t", "-c", folder / "nats.conf"], capture_output=True, check=False)
+    asked = subprocess.run(
+        [find_binary(), "-t", "-c", folder / "nats.conf"], capture_output=True, check=False
+    )
     return asked.returncode == 0
 
 
@@ -50,13 +52,19 @@ def accepted_by_nats(text: str, folder: Path) -> bool:
     ],
 )
 def test_any_folder_will_do(tmp_path: Path, name: str) -> None:
-    config = replace(a_config(tmp_path / name, SECRETS), log_file=tmp_path / name / "log", http_port=8222)
+    config = replace(
+        a_config(tmp_path / name, SECRETS), log_file=tmp_path / name / "log", http_port=8222
+    )
     assert accepted_by_nats(render(config), tmp_path)
 
 
 def test_everything_optional(tmp_path: Path) -> None:
     config = replace(
-        a_config(tmp_path, SECRETS), host="::1", sync_interval="always", max_file_bytes=10**9, max_memory_bytes=10**6
+        a_config(tmp_path, SECRETS),
+        host="::1",
+        sync_interval="always",
+        max_file_bytes=10**9,
+        max_memory_bytes=10**6,
     )
     assert accepted_by_nats(render(config), tmp_path)
 
@@ -69,7 +77,9 @@ def test_no_secret_is_in_it(tmp_path: Path) -> None:
 
 
 def test_sync_is_always_unless_asked_otherwise(tmp_path: Path) -> None:
-    assert 'sync_interval: "always"' in render(replace(a_config(tmp_path, SECRETS), sync_interval="always"))
+    assert 'sync_interval: "always"' in render(
+        replace(a_config(tmp_path, SECRETS), sync_interval="always")
+    )
 
 
 @pytest.mark.parametrize("bad", ["a\nb", "a\rb", "a\0b", "a\x7fb", "a\tb"])

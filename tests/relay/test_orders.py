@@ -12,10 +12,15 @@ from sealbus_broker.door.orders import Orders
 from sealbus_broker.gate.policy import BotKey, BotRule, Limits
 from tests.relay.scene import a_policy
 
-LOGIN, ISSUER, BUS = (SigningKey.generate(kind) for kind in (KeyKind.BOT, KeyKind.ISSUER, KeyKind.BUS))
+LOGIN, ISSUER, BUS = (
+    SigningKey.generate(kind) for kind in (KeyKind.BOT, KeyKind.ISSUER, KeyKind.BUS)
+)
 RAW = LOGIN.public.raw
 BOTS = (
-    BotRule("order", {RAW: BotKey(RAW, 5, 7, None), ISSUER.public.raw: BotKey(ISSUER.public.raw, 0, None, 9)}),
+    BotRule(
+        "order",
+        {RAW: BotKey(RAW, 5, 7, None), ISSUER.public.raw: BotKey(ISSUER.public.raw, 0, None, 9)},
+    ),
     BotRule("inventory", {}, subscribe=("orders.>", "sealbus.*")),
 )
 POLICY = a_policy(*BOTS, limits=Limits(session_ms=12_345, clock_skew_ms=7, connections=3))
@@ -37,7 +42,9 @@ def test_no_seed_shows_when_they_are_printed() -> None:
     assert ISSUER.seed_text not in repr(ORDERS)
 
 
-@pytest.mark.parametrize("spoilt", [b"", b"{}", b"[]", b"null", b'{"bots": 1}', ORDERS.encode()[:-40], b"[" * 100_000])
+@pytest.mark.parametrize(
+    "spoilt", [b"", b"{}", b"[]", b"null", b'{"bots": 1}', ORDERS.encode()[:-40], b"[" * 100_000]
+)
 def test_bytes_that_are_no_orders_are_refused(spoilt: bytes) -> None:
     with pytest.raises(Malformed) as refused:
         Orders.decode(spoilt)

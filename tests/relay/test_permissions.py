@@ -60,7 +60,9 @@ async def test_publishing_where_a_bot_may_not(streams: Scene, subject: str) -> N
     if not subject.startswith("$"):
         await streams.relay.subscribe(subject.replace("*", "x").replace(">", "x"), cb=note)
         await streams.relay.flush()
-    before = {name: await streams.stored(name) for name in ("INGRESS", "ACCEPTED", "LIVE", "QUARANTINE")}
+    before = {
+        name: await streams.stored(name) for name in ("INGRESS", "ACCEPTED", "LIVE", "QUARANTINE")
+    }
     door = await streams.bot("thief", skip_subject_validation=True)
     await door.nc.publish(subject, b"x")
     await door.refused(f'permissions violation for publish to "{subject.lower()}"')
@@ -121,7 +123,12 @@ async def test_joining_another_bots_queue_group(scene: Scene, queue: str) -> Non
 
 async def test_a_bot_may_publish_and_subscribe_as_granted(streams: Scene) -> None:
     door = await streams.bot("inventory")
-    for subject in ("bus.orders.>", "bus.orders.placed", "inbox.inventory.>", "bus.reply.inventory.>"):
+    for subject in (
+        "bus.orders.>",
+        "bus.orders.placed",
+        "inbox.inventory.>",
+        "bus.reply.inventory.>",
+    ):
         await door.nc.subscribe(subject)
     calls = await streams.relay.subscribe("call.*")
     await streams.relay.flush()
@@ -137,7 +144,9 @@ async def test_a_bot_may_publish_and_subscribe_as_granted(streams: Scene) -> Non
     assert not door.complaints
 
 
-async def pull(streams: Scene, name: str, consumer: str, body: dict[str, Any]) -> tuple[Any, list[Msg], Any]:
+async def pull(
+    streams: Scene, name: str, consumer: str, body: dict[str, Any]
+) -> tuple[Any, list[Msg], Any]:
     door = await streams.bot(name, consumers=(consumer,))
     inbox = door.nc.new_inbox()
     got: list[Msg] = []
@@ -146,14 +155,17 @@ async def pull(streams: Scene, name: str, consumer: str, body: dict[str, Any]) -
         got.append(msg)
 
     await door.nc.subscribe(inbox, cb=note)
-    await door.nc.publish(f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{consumer}", json.dumps(body).encode(), reply=inbox)
+    await door.nc.publish(
+        f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{consumer}", json.dumps(body).encode(), reply=inbox
+    )
     return door, got, inbox
 
 
 async def make_consumer(streams: Scene, name: str) -> None:
     config = {"durable_name": name, "ack_policy": "explicit", "filter_subject": "accepted.orders.>"}
     answer = await streams.api(
-        f"CONSUMER.CREATE.ACCEPTED.{name}", {"stream_name": "ACCEPTED", "config": config, "action": "create"}
+        f"CONSUMER.CREATE.ACCEPTED.{name}",
+        {"stream_name": "ACCEPTED", "config": config, "action": "create"},
     )
     assert "error" not in answer
 
@@ -181,7 +193,10 @@ async def test_the_consumer_of_another_bot_is_out_of_reach(streams: Scene) -> No
     await make_consumer(streams, OTHER)
     await streams.relay.request("accepted.orders.placed", b"x", PATIENCE_S)
     door = await streams.bot("inventory", consumers=(OWN,))
-    for subject in (f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{OTHER}", f"$JS.ACK.ACCEPTED.{OTHER}.1.1.1.1.0"):
+    for subject in (
+        f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{OTHER}",
+        f"$JS.ACK.ACCEPTED.{OTHER}.1.1.1.1.0",
+    ):
         await door.nc.publish(subject, b"1", reply=door.nc.new_inbox())
         await door.refused(subject.lower())
     info = await streams.api(f"CONSUMER.INFO.ACCEPTED.{OTHER}")

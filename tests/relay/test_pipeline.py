@@ -47,7 +47,9 @@ class Kept:
         self.sequence += len(entries)
         return [Stored("ACCEPTED", first + at, duplicate=False) for at in range(len(entries))]
 
-    async def attempt(self, entries: Sequence[StreamMessage]) -> tuple[list[Stored | None], str | None]:
+    async def attempt(
+        self, entries: Sequence[StreamMessage]
+    ) -> tuple[list[Stored | None], str | None]:
         return [*await self.store(entries)], None
 
     async def persist(self, attempt: Callable[[], Awaitable[str | None]]) -> None:
@@ -81,13 +83,19 @@ def a_ledger() -> Ledger:
 def orders(*numbers: int) -> list[Arrival]:
     """Honest orders, each with its own nonce."""
     nonces = [PLACED.nonce[:12] + number.to_bytes(4) for number in numbers]
-    return [Arrival("order", envelope(PLACED, nonce=nonce), DeliveryClass.STREAM, NOW, 7) for nonce in nonces]
+    return [
+        Arrival("order", envelope(PLACED, nonce=nonce), DeliveryClass.STREAM, NOW, 7)
+        for nonce in nonces
+    ]
 
 
 def stored(kept: Kept) -> list[int]:
     """The numbers of the orders that were stored, in order."""
     deliveries = [entry.data for entry in kept.entries if entry.subject == "accepted.orders.placed"]
-    return [int.from_bytes(Envelope.decode(split_delivery(data)[0]).header.nonce[12:]) for data in deliveries]
+    return [
+        int.from_bytes(Envelope.decode(split_delivery(data)[0]).header.nonce[12:])
+        for data in deliveries
+    ]
 
 
 def the_stamp(kept: Kept) -> Any:
@@ -189,7 +197,9 @@ async def test_a_batch_that_takes_long_is_stored_in_parts(monkeypatch: pytest.Mo
     assert (turn.judging.locked(), turn.storing.locked()) == (False, False)
 
 
-async def test_a_batch_that_cannot_be_stored_gives_its_place_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_batch_that_cannot_be_stored_gives_its_place_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for part_s in (0.5, -1):
         monkeypatch.setattr(pipeline, "PART_S", part_s)
         kept, turn = Kept(), Turn()

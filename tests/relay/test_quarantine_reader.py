@@ -96,7 +96,9 @@ async def test_pages_have_all_that_match_newest_first(
     monkeypatch.setattr(quarantine_reader, "_BATCH", 37)
     rows = await fill(streams, 500)
     for wanted in FILTERS:
-        matching = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+        matching = [
+            row for row in rows if all(row[name] == value for name, value in wanted.items())
+        ]
         for limit in (1, 7, 200):
             assert (await read(streams, limit, **wanted))[0] == matching, (wanted, limit)
 
@@ -107,7 +109,9 @@ async def test_one_answer_reads_a_bounded_span_and_says_where_to_go_on(
     monkeypatch.setattr(quarantine_reader, "_MOST_READ", 100)
     monkeypatch.setattr(quarantine_reader, "_SPAN", 50)
     await fill(streams, 500)
-    page = await read_records(streams.relay, reason=None, session=None, subject="nowhere", before=None, limit=50)
+    page = await read_records(
+        streams.relay, reason=None, session=None, subject="nowhere", before=None, limit=50
+    )
     assert (page["records"], page["total"]) == ([], 500)
     assert 0 < page["next"] < 450
     rows, pages = await read(streams, subject="nowhere")

@@ -22,7 +22,11 @@ def test_a_written_file_is_read(path: Path) -> None:
     made = BusSecrets.generate()
     made.write(path)
     read = BusSecrets.load(path)
-    for mine, theirs in ((made.bus, read.bus), (made.issuer, read.issuer), (made.relay, read.relay)):
+    for mine, theirs in (
+        (made.bus, read.bus),
+        (made.issuer, read.issuer),
+        (made.relay, read.relay),
+    ):
         assert mine.seed_text == theirs.seed_text
         assert mine.kind is theirs.kind
 
@@ -88,7 +92,11 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def the_text(**other: str) -> str:
     made = BusSecrets.generate()
-    fields = {"bus_seed": made.bus.seed_text, "issuer_seed": made.issuer.seed_text, "relay_seed": made.relay.seed_text}
+    fields = {
+        "bus_seed": made.bus.seed_text,
+        "issuer_seed": made.issuer.seed_text,
+        "relay_seed": made.relay.seed_text,
+    }
     return "".join(f'{name} = "{value}"\n' for name, value in (fields | other).items())
 
 

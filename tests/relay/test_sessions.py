@@ -28,7 +28,10 @@ async def narrow(scene: Scene) -> AsyncIterator[Scene]:
     """A bot may have three sessions, and time passes as usual."""
     await scene.admission.stop()
     scene.admission = Admission(
-        nc=await scene.login(), issuer=scene.secrets.issuer, policy=lambda: scene.policy, monotonic=time.monotonic
+        nc=await scene.login(),
+        issuer=scene.secrets.issuer,
+        policy=lambda: scene.policy,
+        monotonic=time.monotonic,
     )
     await scene.admission.start()
     scene.change(limits=replace(scene.policy.limits, connections=MOST))
@@ -53,7 +56,9 @@ async def outcome(scene: Scene, bot: str) -> Door | str:
 async def outcomes(scene: Scene, bot: str, count: int) -> tuple[list[Door], list[str]]:
     """Log in ``count`` times at once. Gives the sessions, and the errors of the others."""
     tried = await asyncio.gather(*(outcome(scene, bot) for _ in range(count)))
-    return [one for one in tried if isinstance(one, Door)], [one for one in tried if isinstance(one, str)]
+    return [one for one in tried if isinstance(one, Door)], [
+        one for one in tried if isinstance(one, str)
+    ]
 
 
 async def take_all(scene: Scene, bot: str) -> list[Door]:
@@ -122,10 +127,15 @@ async def test_a_login_without_proof_takes_no_place(narrow: Scene) -> None:
     await take_all(narrow, "order")
 
 
-async def test_nobody_comes_in_while_they_cannot_be_counted(narrow: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nobody_comes_in_while_they_cannot_be_counted(
+    narrow: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An older configuration of nats-server does this. The log says how to fix it."""
     monkeypatch.setattr(sessions, "CONNECTIONS_SUBJECT", "$SYS.REQ.ACCOUNT.BOTS.NOTHING")
-    with capture_logs() as logs, pytest.raises(nats.errors.Error, match=r"(?i)authorization violation"):
+    with (
+        capture_logs() as logs,
+        pytest.raises(nats.errors.Error, match=r"(?i)authorization violation"),
+    ):
         await narrow.bot("order")
     assert "sealbus prepare" in logs[0]["why"]
 
@@ -134,7 +144,9 @@ async def test_a_bot_is_told_in_words(narrow: Scene) -> None:
     """The bot learns that it has too many, and not that its key may be wrong."""
     await take_all(narrow, "order")
     bus_key = narrow.secrets.bus.public.raw
-    bot = Bot(Credentials("shop", "order", narrow.keys["order"], (narrow.url,), frozenset([bus_key])))
+    bot = Bot(
+        Credentials("shop", "order", narrow.keys["order"], (narrow.url,), frozenset([bus_key]))
+    )
     connecting = asyncio.create_task(bot.connect(timeout=PATIENCE_S))
     session = bot._session  # it knows the reason before its time is over
     await until(lambda: "may have no more sessions" in session.explain().what)

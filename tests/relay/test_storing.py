@@ -62,7 +62,9 @@ def test_all_goes_well(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize(("waited_ms", "anew"), [(YOUNG_MS, False), (YOUNG_MS + 1, True)])
-def test_an_old_judgment_is_made_anew_and_the_stamp_says_when(shelf: Shelf, waited_ms: int, anew: bool) -> None:
+def test_an_old_judgment_is_made_anew_and_the_stamp_says_when(
+    shelf: Shelf, waited_ms: int, anew: bool
+) -> None:
     item = shelf.item(ORDER)
     shelf.clocks.tick(waited_ms)
     shelf.store(item)
@@ -123,7 +125,10 @@ def test_a_message_judged_anew_is_not_counted_again(shelf: Shelf) -> None:
     rules = [replace(rule, rate=Rate(per_second=0.01, burst=1)) for rule in POLICY.subjects]
     shelf.policy = replace(POLICY, subjects=tuple(rules))
     item = shelf.item(ORDER)
-    assert (shelf.item(ORDER).judgment.reason, shelf.item(ORDER).judgment.reason) == (None, Reason.RATE)
+    assert (shelf.item(ORDER).judgment.reason, shelf.item(ORDER).judgment.reason) == (
+        None,
+        Reason.RATE,
+    )
     shelf.clocks.tick(YOUNG_MS + 1)
     shelf.store(item)
     assert is_told(item, None)
@@ -156,7 +161,12 @@ def test_a_note_is_sent_again_until_the_server_answers(shelf: Shelf) -> None:
     shelf.attempts[0] = replace(LOST, then=lambda: shelf.clocks.tick(WAIT_MS + 1))
     shelf.store(item)
     assert is_told(item, Reason.STALE)
-    assert [entries[0].subject for entries in shelf.written] == ["accepted.orders.placed", CLOSED, CLOSED, CLOSED]
+    assert [entries[0].subject for entries in shelf.written] == [
+        "accepted.orders.placed",
+        CLOSED,
+        CLOSED,
+        CLOSED,
+    ]
 
 
 def test_a_message_that_was_stored_after_all_is_accepted(shelf: Shelf) -> None:
@@ -206,7 +216,9 @@ def test_a_copy_of_it_from_elsewhere_is_a_replay_and_told_so(shelf: Shelf) -> No
 
 
 @pytest.mark.parametrize(("beyond_ms", "tells"), [(-1, True), (0, False)])
-def test_a_note_is_not_told_if_the_ledger_may_have_forgotten(shelf: Shelf, beyond_ms: int, tells: bool) -> None:
+def test_a_note_is_not_told_if_the_ledger_may_have_forgotten(
+    shelf: Shelf, beyond_ms: int, tells: bool
+) -> None:
     born = int.from_bytes(PLACED.nonce[:6])
     shelf.clocks.tick(born + POLICY.ledger_window_ms - 4 * SKEW + beyond_ms - NOW)
     item = shelf.item(ORDER, redelivered=True)
@@ -226,7 +238,9 @@ def test_a_note_is_not_told_if_the_ledger_may_have_forgotten(shelf: Shelf, beyon
     ],
     ids=["void", "a note about another place", "a note about other bytes"],
 )
-def test_a_record_that_decides_nothing_is_passed_over(shelf: Shelf, copy: bytes, stored_ms: int) -> None:
+def test_a_record_that_decides_nothing_is_passed_over(
+    shelf: Shelf, copy: bytes, stored_ms: int
+) -> None:
     shelf.hold(None, b"something else", NOW)
     shelf.hold(ID, copy, stored_ms)
     item = shelf.item(ORDER)
@@ -354,7 +368,9 @@ def test_a_batch_is_written_at_once_and_in_order(shelf: Shelf) -> None:
     together = [shelf.item(envelope(nonce=nonce(str(number)))) for number in range(3)]
     shelf.store(*together)
     assert len(shelf.written) == 1
-    assert [entry.headers["Nats-Msg-Id"] for entry in shelf.written[0]] == [item.id for item in together]
+    assert [entry.headers["Nats-Msg-Id"] for entry in shelf.written[0]] == [
+        item.id for item in together
+    ]
     assert all(is_told(item, None) for item in together)
 
 

@@ -49,7 +49,9 @@ async def paused(scene: Scene) -> AsyncIterator[None]:
 
     def stands_still() -> bool:
         tasks = Path(f"/proc/{pid}/task").iterdir()
-        return all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
+        return all(
+            (task / "stat").read_text().rpartition(")")[2].split()[0] == "T" for task in tasks
+        )
 
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -92,7 +94,11 @@ async def test_a_server_that_stays_silent_is_given_up(scene: Scene) -> None:
 async def test_ledgers_never_evict_and_allow_no_removal(streams: Scene) -> None:
     for stream, subject in ((ACCEPTED, "accepted.x"), (LIVE, "live.x")):
         await streams.relay.request(subject, b"1", PATIENCE_S)
-        for call, body in (("MSG.DELETE", {"seq": 1}), ("PURGE", {}), ("PURGE", {"filter": subject})):
+        for call, body in (
+            ("MSG.DELETE", {"seq": 1}),
+            ("PURGE", {}),
+            ("PURGE", {"filter": subject}),
+        ):
             answer = await streams.api(f"STREAM.{call}.{stream}", body)
             assert "error" in answer, (stream, call)
         assert await streams.stored(stream) == 1
@@ -101,7 +107,9 @@ async def test_ledgers_never_evict_and_allow_no_removal(streams: Scene) -> None:
 async def test_a_full_ledger_refuses_rather_than_forgets(scene: Scene) -> None:
     scene.change(limits=replace(LIMITS, live_bytes=64 * 1024))
     await provision(scene.relay, scene.policy)
-    answers = [(await scene.relay.request("live.x", bytes(8192), PATIENCE_S)).data for _ in range(10)]
+    answers = [
+        (await scene.relay.request("live.x", bytes(8192), PATIENCE_S)).data for _ in range(10)
+    ]
     assert b"error" not in answers[0]
     assert b"error" in answers[-1]
     assert (await scene.api("STREAM.INFO.LIVE"))["state"]["first_seq"] == 1
@@ -111,11 +119,16 @@ async def test_only_new_messages_are_delivered(streams: Scene) -> None:
     delivered = await streams.relay.subscribe("bus.>")
     for subject in ("accepted.orders.placed", "live.orders.placed"):
         for nonce in ("n1", "n1", "n2"):
-            await streams.relay.request(subject, nonce.encode(), PATIENCE_S, headers={"Nats-Msg-Id": nonce})
+            await streams.relay.request(
+                subject, nonce.encode(), PATIENCE_S, headers={"Nats-Msg-Id": nonce}
+            )
     got = [await delivered.next_msg(PATIENCE_S) for _ in range(4)]
     await streams.relay.flush()
     assert delivered.pending_msgs == 0
-    assert [(msg.subject, msg.data) for msg in got] == [("bus.orders.placed", b"n1"), ("bus.orders.placed", b"n2")] * 2
+    assert [(msg.subject, msg.data) for msg in got] == [
+        ("bus.orders.placed", b"n1"),
+        ("bus.orders.placed", b"n2"),
+    ] * 2
 
 
 async def test_message_waits_in_its_bots_partition_until_acknowledged(streams: Scene) -> None:
@@ -157,13 +170,23 @@ async def test_a_publish_to_the_ingress_stream_is_not_answered(streams: Scene) -
 
 
 async def test_limits_follow_the_policy(streams: Scene) -> None:
-    other = replace(LIMITS, ttl_ms=90_000, live_ttl_ms=20_000, ingress_bytes=16 * 1024**2, retention_ms=3_600_000)
+    other = replace(
+        LIMITS,
+        ttl_ms=90_000,
+        live_ttl_ms=20_000,
+        ingress_bytes=16 * 1024**2,
+        retention_ms=3_600_000,
+    )
     changed = a_policy(limits=other)
     await provision(streams.relay, changed)
     live = await configs(streams)
     assert live[ACCEPTED]["duplicate_window"] == changed.ledger_window_ms * 1_000_000
     assert live[ACCEPTED]["max_age"] == 3_600_000_000_000
-    assert live[LIVE]["max_age"] >= live[LIVE]["duplicate_window"] == changed.live_window_ms * 1_000_000
+    assert (
+        live[LIVE]["max_age"]
+        >= live[LIVE]["duplicate_window"]
+        == changed.live_window_ms * 1_000_000
+    )
     assert live[INGRESS]["max_bytes"] == 16 * 1024**2
     await provision(streams.relay, streams.policy)
 
@@ -203,7 +226,9 @@ async def test_a_stream_that_somebody_changed_is_refused(
     config = (await streams.api(f"STREAM.INFO.{stream}"))["config"] | {field: value}
     answer = await streams.api(f"STREAM.UPDATE.{stream}", config)
     assert "error" not in answer, answer
-    with pytest.raises(StreamsUnusable, match=f"stream {stream} is not as the bus needs it: {field}: got") as told:
+    with pytest.raises(
+        StreamsUnusable, match=f"stream {stream} is not as the bus needs it: {field}: got"
+    ) as told:
         await provision(streams.relay, streams.policy)
     assert told.value.hint
 
@@ -215,7 +240,12 @@ async def test_a_stream_that_somebody_changed_is_refused(
         {"deny_delete": False},
         {"deny_purge": False},
         {"allow_rollup_hdrs": True, "deny_purge": False},
-        {"allow_msg_schedules": True, "allow_rollup_hdrs": True, "deny_purge": False, "discard": "old"},
+        {
+            "allow_msg_schedules": True,
+            "allow_rollup_hdrs": True,
+            "deny_purge": False,
+            "discard": "old",
+        },
         {"retention": "interest"},
         {"republish": None},
         {"subjects": ["accepted.orders.>"]},
@@ -224,7 +254,9 @@ async def test_a_stream_that_somebody_changed_is_refused(
     ],
     ids=str,
 )
-async def test_a_stream_that_something_else_made_is_refused(scene: Scene, change: dict[str, object]) -> None:
+async def test_a_stream_that_something_else_made_is_refused(
+    scene: Scene, change: dict[str, object]
+) -> None:
     wanted = next(config for config in stream_configs(scene.policy) if config["name"] == ACCEPTED)
     made = {field: value for field, value in (wanted | change).items() if value is not None}
     answer = await scene.api("STREAM.CREATE.ACCEPTED", made)
@@ -244,15 +276,21 @@ async def test_a_stream_that_something_else_made_is_refused(scene: Scene, change
         ("headers_only", True),
     ],
 )
-async def test_a_consumer_that_somebody_changed_is_refused(streams: Scene, field: str, value: object) -> None:
+async def test_a_consumer_that_somebody_changed_is_refused(
+    streams: Scene, field: str, value: object
+) -> None:
     if field == "filter_subject":
         for partition in range(1, PARTITIONS):
             await streams.api(f"CONSUMER.DELETE.INGRESS.{partition_consumer(partition)}")
     name = partition_consumer(0)
     config = (await streams.api(f"CONSUMER.INFO.INGRESS.{name}"))["config"] | {field: value}
-    answer = await streams.api(f"CONSUMER.CREATE.INGRESS.{name}", {"stream_name": INGRESS, "config": config})
+    answer = await streams.api(
+        f"CONSUMER.CREATE.INGRESS.{name}", {"stream_name": INGRESS, "config": config}
+    )
     assert "error" not in answer, answer
-    with pytest.raises(StreamsUnusable, match=f"consumer {name} of INGRESS is not as the bus needs it: {field}"):
+    with pytest.raises(
+        StreamsUnusable, match=f"consumer {name} of INGRESS is not as the bus needs it: {field}"
+    ):
         await provision(streams.relay, streams.policy)
 
 
@@ -264,7 +302,9 @@ async def test_a_consumer_that_is_missing_is_made_again(streams: Scene) -> None:
 
 async def test_subjects_that_another_stream_has(scene: Scene) -> None:
     await scene.api("STREAM.CREATE.OTHER", {"name": "OTHER", "subjects": ["accepted.>"]})
-    with pytest.raises(StreamsUnusable, match="stream ACCEPTED cannot be made: subjects overlap") as told:
+    with pytest.raises(
+        StreamsUnusable, match="stream ACCEPTED cannot be made: subjects overlap"
+    ) as told:
         await provision(scene.relay, scene.policy)
     assert "of its own" in str(told.value.hint)
 
@@ -296,7 +336,11 @@ async def test_a_nats_that_does_not_answer(scene: Scene) -> None:
 async def test_a_stream_with_atomic_publishing_is_set_back(scene: Scene) -> None:
     """Streams that were made before have it on, and no code uses it."""
     wanted = next(config for config in stream_configs(scene.policy) if config["name"] == ACCEPTED)
-    made = {field: value for field, value in (wanted | {"allow_atomic": True}).items() if value is not None}
+    made = {
+        field: value
+        for field, value in (wanted | {"allow_atomic": True}).items()
+        if value is not None
+    }
     assert "error" not in await scene.api("STREAM.CREATE.ACCEPTED", made)
     await provision(scene.relay, scene.policy)
     assert not (await scene.api("STREAM.INFO.ACCEPTED"))["config"].get("allow_atomic")
@@ -305,15 +349,22 @@ async def test_a_stream_with_atomic_publishing_is_set_back(scene: Scene) -> None
 async def test_every_limit_may_be_lowered_between_two_runs_of_a_server(streams: Scene) -> None:
     """This holds for a running server, and for one that restores its streams with lower limits."""
     mib = 2**20
-    lower = replace(LIMITS, accepted_bytes=mib, ingress_bytes=mib, quarantine_bytes=mib, live_bytes=mib)
+    lower = replace(
+        LIMITS, accepted_bytes=mib, ingress_bytes=mib, quarantine_bytes=mib, live_bytes=mib
+    )
     await provision(streams.relay, a_policy(limits=lower))
     again = NatsServer(streams.server._config, streams.server.folder)
     await streams.server.stop()
     streams.server = again
     await again.start()
-    await until(lambda: streams.relay.is_connected and not streams.relay.is_reconnecting, "connected again")
+    await until(
+        lambda: streams.relay.is_connected and not streams.relay.is_reconnecting, "connected again"
+    )
     await provision(streams.relay, a_policy(limits=replace(lower, accepted_bytes=3 * mib)))
-    sizes = [(await streams.api(f"STREAM.INFO.{name}"))["config"]["max_bytes"] for name in (INGRESS, ACCEPTED, LIVE)]
+    sizes = [
+        (await streams.api(f"STREAM.INFO.{name}"))["config"]["max_bytes"]
+        for name in (INGRESS, ACCEPTED, LIVE)
+    ]
     assert sizes == [mib, 3 * mib, mib]
 
 
@@ -321,7 +372,9 @@ async def test_every_limit_may_be_lowered_between_two_runs_of_a_server(streams: 
 
 
 @pytest.mark.parametrize("stream", [ACCEPTED, LIVE])
-async def test_a_new_ledger_begins_now_and_says_the_same_ever_after(streams: Scene, stream: str) -> None:
+async def test_a_new_ledger_begins_now_and_says_the_same_ever_after(
+    streams: Scene, stream: str
+) -> None:
     before = now_ms()
     second = await streams.login()
     states = await asyncio.gather(ledger_state(streams.relay, stream), ledger_state(second, stream))
@@ -353,13 +406,18 @@ async def test_a_ledger_older_than_it_must_remember_has_no_beginning(scene: Scen
 
 async def test_a_restarted_server_says_that_its_live_ledger_is_lost(streams: Scene) -> None:
     """A stream in memory does not come back. It is made again, and its age begins anew."""
-    accepted, live = await ledger_state(streams.relay, ACCEPTED), await ledger_state(streams.relay, LIVE)
+    accepted, live = (
+        await ledger_state(streams.relay, ACCEPTED),
+        await ledger_state(streams.relay, LIVE),
+    )
     supervising = asyncio.create_task(streams.server.supervise())
     first = streams.server.pid
     assert first is not None
     os.kill(first, signal.SIGKILL)
     await until(lambda: streams.server.pid not in (None, first), "another process")
-    await until(lambda: streams.relay.is_connected and not streams.relay.is_reconnecting, "connected again")
+    await until(
+        lambda: streams.relay.is_connected and not streams.relay.is_reconnecting, "connected again"
+    )
     with pytest.raises(StreamsUnusable, match="stream not found"):
         await ledger_state(streams.relay, LIVE)
     await provision(streams.relay, streams.policy)
@@ -378,8 +436,12 @@ async def test_a_restarted_server_says_that_its_live_ledger_is_lost(streams: Sce
 def test_zeros_that_jetstream_leaves_out_are_no_difference() -> None:
     assert not differences({}, {"a": 0, "b": False, "c": None, "d": -1, "e": [], "f": ""})
     assert not differences({"a": 0, "d": -1, "x": 7}, {"a": -1, "d": 0})
-    assert not differences({"r": {"src": "a", "dest": "b", "headers_only": False}}, {"r": {"src": "a", "dest": "b"}})
-    assert [one.field for one in differences({"a": 1, "b": True}, {"a": 2, "b": False, "c": 1})] == ["a", "b", "c"]
+    assert not differences(
+        {"r": {"src": "a", "dest": "b", "headers_only": False}}, {"r": {"src": "a", "dest": "b"}}
+    )
+    assert [
+        one.field for one in differences({"a": 1, "b": True}, {"a": 2, "b": False, "c": 1})
+    ] == ["a", "b", "c"]
 
 
 def test_no_stream_lets_headers_do_anything() -> None:
@@ -405,7 +467,9 @@ def test_windows_reach_as_far_as_an_envelope_can_be_fresh() -> None:
 
 
 def test_the_limits_of_jetstream_have_room_for_the_streams() -> None:
-    on_disk = [config["max_bytes"] for config in stream_configs(a_policy()) if config["storage"] == "file"]
+    on_disk = [
+        config["max_bytes"] for config in stream_configs(a_policy()) if config["storage"] == "file"
+    ]
     assert file_bytes(LIMITS) > sum(on_disk)
     assert len(consumer_configs()) == PARTITIONS
 
@@ -440,7 +504,9 @@ async def test_a_share_of_ingress_below_the_waiting_is_refused(streams: Scene) -
 
     await until(all_wait, "all are stored")
     streams.change(limits=replace(LIMITS, ingress_messages=99))
-    with pytest.raises(StreamsUnusable, match="100 messages of one bot wait in stream INGRESS") as told:
+    with pytest.raises(
+        StreamsUnusable, match="100 messages of one bot wait in stream INGRESS"
+    ) as told:
         await provision(streams.relay, streams.policy)
     assert "ingress_messages" in str(told.value.hint)
     assert await streams.stored(INGRESS) == 100

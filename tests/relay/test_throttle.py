@@ -64,7 +64,10 @@ async def test_refused_logins_fill_no_log(scene: Scene) -> None:
     clock = Clock()
     await scene.admission.stop()
     admission = Admission(
-        nc=await scene.login(), issuer=scene.secrets.issuer, policy=lambda: scene.policy, monotonic=clock
+        nc=await scene.login(),
+        issuer=scene.secrets.issuer,
+        policy=lambda: scene.policy,
+        monotonic=clock,
     )
     await admission.start()
     key, tries = SigningKey.generate(KeyKind.BOT), 2 * LINES
@@ -84,12 +87,17 @@ async def test_logins_of_one_bot_fill_no_log(scene: Scene) -> None:
     clock = Clock()
     await scene.admission.stop()
     admission = Admission(
-        nc=await scene.login(), issuer=scene.secrets.issuer, policy=lambda: scene.policy, monotonic=clock
+        nc=await scene.login(),
+        issuer=scene.secrets.issuer,
+        policy=lambda: scene.policy,
+        monotonic=clock,
     )
     await admission.start()
     with capture_logs() as logs:
         for bot in ("order",) * (FIRST + 2) + ("inventory",):
             await scene.bot(bot)
     told = [(entry["event"], entry["bot"], entry["left_out"]) for entry in logs]
-    assert told == [("admission.granted", "order", 0)] * FIRST + [("admission.granted", "inventory", 2)]
+    assert told == [("admission.granted", "order", 0)] * FIRST + [
+        ("admission.granted", "inventory", 2)
+    ]
     await admission.stop()

@@ -56,7 +56,9 @@ async def test_control_in_one_account_an_ack_deletes_the_stream(streams: Scene) 
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("way", ["acknowledge", "next", "pull", "pull nothing", "send", "call"])
-async def test_no_reply_of_a_bots_choice_reaches_the_bus(streams: Scene, target: str, way: str) -> None:
+async def test_no_reply_of_a_bots_choice_reaches_the_bus(
+    streams: Scene, target: str, way: str
+) -> None:
     ack = await prepared(streams)
     seen: list[Msg] = []
 
@@ -81,14 +83,18 @@ async def test_no_reply_of_a_bots_choice_reaches_the_bus(streams: Scene, target:
     await streams.relay.flush()
 
     async def acknowledged() -> bool:
-        return bool((await streams.api(f"CONSUMER.INFO.ACCEPTED.{OWN}"))["ack_floor"]["consumer_seq"] == 1)
+        return bool(
+            (await streams.api(f"CONSUMER.INFO.ACCEPTED.{OWN}"))["ack_floor"]["consumer_seq"] == 1
+        )
 
     # The consumer serves in order. When it has answered this request, it has also done and
     # answered the thief's.
     if way in ("acknowledge", "next"):
         await until(acknowledged, "acknowledged")
     fence = await streams.relay.subscribe("fence")
-    await streams.relay.publish(ask, json.dumps({"batch": 1, "no_wait": True}).encode(), reply="fence")
+    await streams.relay.publish(
+        ask, json.dumps({"batch": 1, "no_wait": True}).encode(), reply="fence"
+    )
     await fence.next_msg(PATIENCE_S)
     await streams.relay.flush()
     await streams.api("STREAM.INFO.ACCEPTED")
@@ -118,7 +124,9 @@ async def test_a_pull_can_aim_only_a_stored_message_at_another_bot(streams: Scen
     await inventory.nc.flush()
     thief = await streams.bot("thief", consumers=(own,))
     ask = json.dumps({"batch": 1, "no_wait": True}).encode()
-    await thief.nc.publish(f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{own}", ask, reply="bus.orders.refunded")
+    await thief.nc.publish(
+        f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{own}", ask, reply="bus.orders.refunded"
+    )
     pushed = await got.next_msg(PATIENCE_S)
     assert pushed.data == b"1"
     assert pushed.reply.startswith(f"$JS.ACK.ACCEPTED.{own}.")

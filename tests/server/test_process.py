@@ -60,7 +60,9 @@ async def server(config: NatsConfig, tmp_path: Path) -> AsyncIterator[NatsServer
     await made.stop()
 
 
-async def test_it_starts_answers_and_stops(server: NatsServer, config: NatsConfig, tmp_path: Path) -> None:
+async def test_it_starts_answers_and_stops(
+    server: NatsServer, config: NatsConfig, tmp_path: Path
+) -> None:
     await server.start()
     pid = server.pid
     assert pid is not None
@@ -75,11 +77,15 @@ async def test_it_starts_answers_and_stops(server: NatsServer, config: NatsConfi
     assert not (tmp_path / "state/nats.pid").exists()
 
 
-async def test_no_secret_reaches_the_configuration_log_or_command_line(server: NatsServer, tmp_path: Path) -> None:
+async def test_no_secret_reaches_the_configuration_log_or_command_line(
+    server: NatsServer, tmp_path: Path
+) -> None:
     await server.start()
     assert server.pid is not None
     process, state = Path(f"/proc/{server.pid}"), tmp_path / "state"
-    told = contents(process / "cmdline", process / "environ", state / "nats.conf", state / "nats.log")
+    told = contents(
+        process / "cmdline", process / "environ", state / "nats.conf", state / "nats.log"
+    )
     for key in (SECRETS.bus, SECRETS.issuer, SECRETS.relay):
         assert key.seed_text.encode() not in told
     assert SECRETS.relay.public.text.encode() in told
@@ -94,7 +100,10 @@ async def test_killed_it_comes_back_with_its_messages(tmp_path: Path) -> None:
     assert first is not None
     os.kill(first, signal.SIGKILL)
     await until(lambda: scene.server.pid not in (None, first), "another process")
-    await until(lambda: scene.relay.is_connected and not scene.relay.is_reconnecting, "the relay is connected again")
+    await until(
+        lambda: scene.relay.is_connected and not scene.relay.is_reconnecting,
+        "the relay is connected again",
+    )
 
     async def kept() -> bool:
         return await scene.stored("ACCEPTED") == 1
@@ -124,7 +133,9 @@ async def test_an_address_of_another_machine(config: NatsConfig, tmp_path: Path)
     assert "address of this machine" in str(told.value.hint)
 
 
-async def test_without_any_nats_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: NatsServer) -> None:
+async def test_without_any_nats_server(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: NatsServer
+) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ServerFailed, match="no nats-server") as told:
@@ -141,7 +152,9 @@ def test_one_on_the_path_will_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert find_binary() == other
 
 
-async def test_a_configuration_that_it_refuses(monkeypatch: pytest.MonkeyPatch, server: NatsServer) -> None:
+async def test_a_configuration_that_it_refuses(
+    monkeypatch: pytest.MonkeyPatch, server: NatsServer
+) -> None:
     server._log.path.parent.mkdir()
     server._log.path.write_text("[1] 2020/01/01 00:00:00.000000 [ERR] an old story\n")
     monkeypatch.setattr(server_module, "render", lambda _: "port: 1\naccounts: { [\n")
@@ -174,7 +187,9 @@ def locked_folder(tmp_path: Path) -> Iterator[Path]:
     tmp_path.chmod(0o700)
 
 
-async def test_a_folder_that_belongs_to_somebody_else(config: NatsConfig, locked_folder: Path) -> None:
+async def test_a_folder_that_belongs_to_somebody_else(
+    config: NatsConfig, locked_folder: Path
+) -> None:
     with pytest.raises(ServerFailed, match="cannot be written: Permission denied") as told:
         await NatsServer(config, locked_folder / "state").start()
     assert "belongs to somebody else" in str(told.value.hint)
@@ -200,15 +215,21 @@ async def test_a_full_disk_is_waited_out(small_disk: Path) -> None:
     assert not supervising.done()
     filler.unlink()
     await until(lambda: scene.server.pid is not None, "it runs again")
-    await until(lambda: scene.relay.is_connected and not scene.relay.is_reconnecting, "connected again")
-    stored = json.loads((await scene.relay.request("accepted.orders.placed", b"another", PATIENCE_S)).data)
+    await until(
+        lambda: scene.relay.is_connected and not scene.relay.is_reconnecting, "connected again"
+    )
+    stored = json.loads(
+        (await scene.relay.request("accepted.orders.placed", b"another", PATIENCE_S)).data
+    )
     assert stored["stream"] == "ACCEPTED"
     assert stored["seq"] >= 2
     await scene.close()
     await asyncio.wait_for(supervising, PATIENCE_S)
 
 
-async def test_a_stop_is_heard_while_the_disk_is_full(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stop_is_heard_while_the_disk_is_full(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(server_module, "FULL_BYTES", 2**40)
     monkeypatch.setattr(server_module, "ROOM_BYTES", 2**40)
     scene: Scene = await raise_curtain(small_disk / "bus")
@@ -218,7 +239,9 @@ async def test_a_stop_is_heard_while_the_disk_is_full(small_disk: Path, monkeypa
     await asyncio.wait_for(supervising, PATIENCE_S)
 
 
-def a_fake(folder: Path, version: str = "2.15.1", says: str = "", then: str = "time.sleep(60)") -> Path:
+def a_fake(
+    folder: Path, version: str = "2.15.1", says: str = "", then: str = "time.sleep(60)"
+) -> Path:
     """A nats-server that greets, writes ``says`` to its log, and then does ``then``."""
     script = folder / "nats-server"
     script.write_text(
@@ -246,7 +269,9 @@ def a_fake(folder: Path, version: str = "2.15.1", says: str = "", then: str = "t
     return script
 
 
-async def test_one_that_is_too_old(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: NatsServer) -> None:
+async def test_one_that_is_too_old(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: NatsServer
+) -> None:
     monkeypatch.setattr(server_module, "find_binary", lambda: a_fake(tmp_path, version="2.9.25"))
     with pytest.raises(ServerFailed, match=r"nats-server 2\.9\.25 is too old; at least 2\.14"):
         await server.start()
@@ -355,7 +380,9 @@ async def test_it_dies_with_a_relay_that_is_killed(config: NatsConfig, tmp_path:
         asyncio.run(main())
         """
     )
-    relay = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
+    relay = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE
+    )
     assert relay.stdout is not None
     pid = int(await asyncio.wait_for(relay.stdout.readline(), PATIENCE_S))
     assert runs(pid)
@@ -369,7 +396,9 @@ async def test_it_dies_with_a_relay_that_is_killed(config: NatsConfig, tmp_path:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-async def test_one_that_was_left_behind_is_ended_first(server: NatsServer, config: NatsConfig, tmp_path: Path) -> None:
+async def test_one_that_was_left_behind_is_ended_first(
+    server: NatsServer, config: NatsConfig, tmp_path: Path
+) -> None:
     await server.start()
     await server.stop()
     left = await asyncio.create_subprocess_exec(
@@ -383,7 +412,9 @@ async def test_one_that_was_left_behind_is_ended_first(server: NatsServer, confi
     await again.stop()
 
 
-async def test_a_process_that_got_the_old_ones_id_is_left_alone(server: NatsServer, tmp_path: Path) -> None:
+async def test_a_process_that_got_the_old_ones_id_is_left_alone(
+    server: NatsServer, tmp_path: Path
+) -> None:
     (tmp_path / "state").mkdir()
     bystander = await asyncio.create_subprocess_exec("sleep", "60")
     (tmp_path / "state/nats.pid").write_text(str(bystander.pid))
@@ -394,7 +425,9 @@ async def test_a_process_that_got_the_old_ones_id_is_left_alone(server: NatsServ
 
 
 @pytest.mark.parametrize("content", ["", "x", "-1", "0", "1", str(2**40), "\0"])
-async def test_a_file_with_an_id_that_is_none(server: NatsServer, tmp_path: Path, content: str) -> None:
+async def test_a_file_with_an_id_that_is_none(
+    server: NatsServer, tmp_path: Path, content: str
+) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state/nats.pid").write_text(content)
     await server.start()
@@ -410,7 +443,9 @@ async def test_its_log_stays_small_for_any_number_of_lines(
     begun = (tmp_path / "state/nats.log").stat().st_ino
     said = b""
     for _ in range(600):
-        reader, writer = await asyncio.open_connection(*server.url.removeprefix("nats://").split(":"))
+        reader, writer = await asyncio.open_connection(
+            *server.url.removeprefix("nats://").split(":")
+        )
         writer.write(b"x" * 100 + b"\r\n")
         await reader.read()
         writer.close()
@@ -441,7 +476,10 @@ def test_a_log_is_followed_into_the_next_file(tmp_path: Path) -> None:
     assert (log.news(), log.last_words()) == (b"", [])
 
 
-@pytest.mark.parametrize(("host", "url"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]")])  # noqa: S104
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]")],  # noqa: S104
+)
 async def test_other_addresses(config: NatsConfig, tmp_path: Path, host: str, url: str) -> None:
     if ":" in host and not socket.has_ipv6:
         pytest.skip("no IPv6 here")

@@ -29,13 +29,18 @@ def loads(runs: int, loaded: int, busy: int) -> list[int]:
 def line(run: Run) -> str:
     """One run as a row of the table."""
     told = ", ".join(run.failures) or ("all passed" if run.green else "nothing was run")
-    return COLUMNS.format(run.number, run.load, f"{run.seconds:.1f}", run.passed, run.failed, run.skipped, told)
+    return COLUMNS.format(
+        run.number, run.load, f"{run.seconds:.1f}", run.passed, run.failed, run.skipped, told
+    )
 
 
 def summary(runs: Sequence[Run]) -> list[str]:
     """The number of green runs, their times, and the number of failures of each test."""
     told = []
-    for name, some in (("without load", [r for r in runs if not r.load]), ("under load", [r for r in runs if r.load])):
+    for name, some in (
+        ("without load", [r for r in runs if not r.load]),
+        ("under load", [r for r in runs if r.load]),
+    ):
         if some:
             seconds = sorted(run.seconds for run in some)
             green = sum(run.green for run in some)
@@ -44,14 +49,24 @@ def summary(runs: Sequence[Run]) -> list[str]:
                 f"median {seconds[len(seconds) // 2]:.0f} s"
             )
     failures = Counter(failure for run in runs for failure in run.failures)
-    return [*told, *(f"failed in {count} of {len(runs)} runs: {name}" for name, count in failures.most_common())]
+    return [
+        *told,
+        *(
+            f"failed in {count} of {len(runs)} runs: {name}"
+            for name, count in failures.most_common()
+        ),
+    ]
 
 
 def main() -> int:
     """The command. Returns its exit code, which is 0 if every run was green."""
-    parser = argparse.ArgumentParser("soak", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "soak", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=4, metavar="N", help="number of runs (4)")
-    parser.add_argument("--loaded", type=int, metavar="M", help="number of runs under load (every second one)")
+    parser.add_argument(
+        "--loaded", type=int, metavar="M", help="number of runs under load (every second one)"
+    )
     parser.add_argument(
         "--busy",
         type=int,
@@ -59,9 +74,14 @@ def main() -> int:
         metavar="P",
         help="busy processes under load (one for each core)",
     )
-    parser.add_argument("--json", action="store_true", help="print a JSON object for each run, instead of the table")
     parser.add_argument(
-        "--folder", type=Path, default=ROOT / "build" / "soak", help="folder of logs and reports (build/soak)"
+        "--json", action="store_true", help="print a JSON object for each run, instead of the table"
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=ROOT / "build" / "soak",
+        help="folder of logs and reports (build/soak)",
     )
     parser.add_argument("pytest", nargs="*", help="more arguments for pytest, after --")
     given = parser.parse_args()
@@ -74,7 +94,10 @@ def main() -> int:
     runs: list[Run] = []
     try:
         if not given.json:
-            print(COLUMNS.format("run", "load", "seconds", "passed", "failed", "skipped", "which"), flush=True)
+            print(
+                COLUMNS.format("run", "load", "seconds", "passed", "failed", "skipped", "which"),
+                flush=True,
+            )
         for number, load in enumerate(loads(given.runs, loaded, given.busy), 1):
             runs.append(perform(number, load, given.pytest, given.folder))
             print(json.dumps(runs[-1].row()) if given.json else line(runs[-1]), flush=True)

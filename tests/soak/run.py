@@ -55,7 +55,9 @@ def perform(number: int, load: int, arguments: Sequence[str], folder: Path) -> R
     with ExitStack() as stack:
         stack.enter_context(busy(load))
         log = stack.enter_context(output.open("wb"))
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        )
         try:
             code = process.wait()
         except BaseException:
@@ -71,11 +73,15 @@ def _told(number: int, load: int, seconds: float, code: int, report: Path, outpu
         trouble = f"pytest ended with {code} and without a report: see {output}"
         return Run(number, load, seconds, 0, 0, 0, (trouble,))
     cases = list(ET.parse(report).getroot().iter("testcase"))  # noqa: S314  # as above
-    bad = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
+    bad = [
+        case for case in cases if case.find("failure") is not None or case.find("error") is not None
+    ]
     skipped = sum(case.find("skipped") is not None for case in cases)
     # A test whose body and teardown both fail occurs twice.
     failures = dict.fromkeys(f"{case.get('classname')}::{case.get('name')}" for case in bad)
     if code and not failures:
         failures[f"pytest ended with {code}: see {output}"] = None
-    passed = len({(case.get("classname"), case.get("name")) for case in cases}) - len(failures) - skipped
+    passed = (
+        len({(case.get("classname"), case.get("name")) for case in cases}) - len(failures) - skipped
+    )
     return Run(number, load, seconds, max(0, passed), len(failures), skipped, tuple(failures))

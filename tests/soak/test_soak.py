@@ -32,7 +32,15 @@ def soak(tmp_path: Path, test: str, *options: str) -> subprocess.CompletedProces
     (tmp_path / "test_it.py").write_text(test)
     command = [sys.executable, "-m", "tests.soak", "--folder", str(tmp_path / "soak"), *options]
     return subprocess.run(
-        [*command, "--", "-n", "0", "-c", str(tmp_path / "pytest.ini"), str(tmp_path / "test_it.py")],
+        [
+            *command,
+            "--",
+            "-n",
+            "0",
+            "-c",
+            str(tmp_path / "pytest.ini"),
+            str(tmp_path / "test_it.py"),
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,

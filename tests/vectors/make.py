@@ -46,7 +46,10 @@ MAKERS: Final[Mapping[str, Callable[[], dict[str, Any]]]] = {
 def build() -> dict[str, bytes]:
     """The content of every file, by its name."""
     return {
-        name: (json.dumps({"warning": WARNING, "protocol": 1, **make()}, indent=1, ensure_ascii=True) + "\n").encode()
+        name: (
+            json.dumps({"warning": WARNING, "protocol": 1, **make()}, indent=1, ensure_ascii=True)
+            + "\n"
+        ).encode()
         for name, make in MAKERS.items()
     }
 

@@ -68,7 +68,10 @@ def stamps() -> dict[str, Any]:
     """``stamps.json``."""
     refused = [
         stamp(
-            envelope(), verdict=Verdict.QUARANTINED, reason=reason, detail="somewhere: a rule" if number % 2 else None
+            envelope(),
+            verdict=Verdict.QUARANTINED,
+            reason=reason,
+            detail="somewhere: a rule" if number % 2 else None,
         )
         for number, reason in enumerate(Reason)
     ]
@@ -88,12 +91,16 @@ def stamps() -> dict[str, Any]:
     ]
     return {
         "bus_keys": [BUS_KEY.public.text],
-        "valid": [{"stamp": _told(made), "sealed": seal_stamps(BUS_KEY, [made])[0].hex()} for made in good],
+        "valid": [
+            {"stamp": _told(made), "sealed": seal_stamps(BUS_KEY, [made])[0].hex()} for made in good
+        ],
         "batch": [
             {"stamp": _told(made), "sealed": data.hex()}
             for made, data in zip(good, seal_stamps(BUS_KEY, good), strict=True)
         ],
-        "invalid": [{"name": name, "refused": why, "sealed": data.hex()} for name, why, data in bad_stamps()],
+        "invalid": [
+            {"name": name, "refused": why, "sealed": data.hex()} for name, why, data in bad_stamps()
+        ],
     }
 
 
@@ -132,7 +139,11 @@ def bad_stamps() -> Iterator[tuple[str, str, bytes]]:
     yield (
         "a time of 2**53",
         "numbers",
-        _odd(pack_fields((*_FIELDS[:5], "dropped", "schema", *_FIELDS[7:10], 2**53, *_FIELDS[11:13], None))),
+        _odd(
+            pack_fields(
+                (*_FIELDS[:5], "dropped", "schema", *_FIELDS[7:10], 2**53, *_FIELDS[11:13], None)
+            )
+        ),
     )
     for name, detail in (
         ("a detail of 1,001 bytes", "d" * 1001),
@@ -140,7 +151,11 @@ def bad_stamps() -> Iterator[tuple[str, str, bytes]]:
         ("a detail of nine lines", f"{EIGHT}\n/9: type"),
         ("a detail of eight lines and a line feed", f"{EIGHT}\n"),
     ):
-        yield name, "detail", _odd(pack_fields((*_FIELDS[:5], "dropped", "schema", detail, *_FIELDS[8:-1], None)))
+        yield (
+            name,
+            "detail",
+            _odd(pack_fields((*_FIELDS[:5], "dropped", "schema", detail, *_FIELDS[8:-1], None))),
+        )
     yield "an acceptance with a record", "record", _with(12, 1)
     yield "a dropped message with a record", "record", _refused("dropped", 1)
     yield "a quarantined message without a record", "record", _refused("quarantined", None)
@@ -149,11 +164,27 @@ def bad_stamps() -> Iterator[tuple[str, str, bytes]]:
     yield "a record that is a float", "body", _refused("quarantined", 1.0)
     yield "a record of true", "body", _refused("quarantined", True)
     yield "an acceptance with a reason", "verdict", _with(6, "schema")
-    yield "a refusal without a reason", "verdict", _odd(pack_fields((*_FIELDS[:5], "dropped", *_FIELDS[6:-1], None)))
-    yield "an unknown verdict", "words", _odd(pack_fields((*_FIELDS[:5], "maybe", "schema", *_FIELDS[7:-1], None)))
-    yield "an unknown reason", "words", _odd(pack_fields((*_FIELDS[:5], "dropped", "mood", *_FIELDS[7:-1], None)))
+    yield (
+        "a refusal without a reason",
+        "verdict",
+        _odd(pack_fields((*_FIELDS[:5], "dropped", *_FIELDS[6:-1], None))),
+    )
+    yield (
+        "an unknown verdict",
+        "words",
+        _odd(pack_fields((*_FIELDS[:5], "maybe", "schema", *_FIELDS[7:-1], None))),
+    )
+    yield (
+        "an unknown reason",
+        "words",
+        _odd(pack_fields((*_FIELDS[:5], "dropped", "mood", *_FIELDS[7:-1], None))),
+    )
     yield "an acceptance that may be stored for ever", "store-by", _with(13, None)
-    yield "a refusal that says by when it must be stored", "store-by", _refused("dropped", None, store_by=NOW)
+    yield (
+        "a refusal that says by when it must be stored",
+        "store-by",
+        _refused("dropped", None, store_by=NOW),
+    )
     yield "stored before it was judged", "store-by", _with(13, NOW - 1)
     yield "a store-by of 2**53", "store-by", _with(13, 2**53)
     yield "a store-by that is a float", "body", _with(13, float(NOW))
@@ -172,7 +203,9 @@ def deliveries() -> dict[str, Any]:
     """``deliveries.json``."""
     good = envelope()
     burst = [envelope(nonce=nonce(f"burst {number}")) for number in range(3)]
-    batch = seal_stamps(BUS_KEY, [stamp(data, nonce=nonce(f"burst {number}")) for number, data in enumerate(burst)])
+    batch = seal_stamps(
+        BUS_KEY, [stamp(data, nonce=nonce(f"burst {number}")) for number, data in enumerate(burst)]
+    )
     valid = [
         ("an order", pack_delivery(good, sealed_stamp(good))),
         *(
@@ -194,7 +227,10 @@ def deliveries() -> dict[str, Any]:
             }
             for name, data in valid
         ],
-        "invalid": [{"name": name, "refused": why, "delivery": data.hex()} for name, why, data in bad_deliveries()],
+        "invalid": [
+            {"name": name, "refused": why, "delivery": data.hex()}
+            for name, why, data in bad_deliveries()
+        ],
     }
 
 
@@ -212,7 +248,11 @@ def bad_deliveries() -> Iterator[tuple[str, str, bytes]]:
     yield "the stamp as text", "shape", pack_fields((good, "accepted"))
     yield "no stamp", "stamp", pack_delivery(good, b"")
     yield "stamp and envelope swapped", "stamp", pack_delivery(sealed, good)
-    yield "a stamp of its own making", "stamp-key", pack_delivery(good, sealed_stamp(good, key=KEYS["rival"]))
+    yield (
+        "a stamp of its own making",
+        "stamp-key",
+        pack_delivery(good, sealed_stamp(good, key=KEYS["rival"])),
+    )
     yield "a stamp that the seal does not fit", "stamp-seal", pack_delivery(good, flip(sealed, 30))
     yield "stamped for another bus", "bus", pack_delivery(good, sealed_stamp(good, bus="shop-test"))
     yield (
@@ -220,7 +260,11 @@ def bad_deliveries() -> Iterator[tuple[str, str, bytes]]:
         "accepted",
         pack_delivery(good, sealed_stamp(good, verdict=Verdict.QUARANTINED, reason=Reason.SCHEMA)),
     )
-    yield "dropped", "accepted", pack_delivery(good, sealed_stamp(good, verdict=Verdict.DROPPED, reason=Reason.RATE))
+    yield (
+        "dropped",
+        "accepted",
+        pack_delivery(good, sealed_stamp(good, verdict=Verdict.DROPPED, reason=Reason.RATE)),
+    )
     elsewhere = envelope(subject="orders.shipped", payload=ORDER)
     yield (
         "an accepted message of another subject",
@@ -233,11 +277,19 @@ def bad_deliveries() -> Iterator[tuple[str, str, bytes]]:
     yield "the envelope under another seal", "envelope", pack_delivery(seal_changed, sealed)
     garbage = b"\xc1"
     yield "stamped garbage", "envelope-shape", pack_delivery(garbage, sealed_stamp(garbage))
-    yield "the envelope is of another subject", "agreement", pack_delivery(elsewhere, sealed_stamp(elsewhere))
+    yield (
+        "the envelope is of another subject",
+        "agreement",
+        pack_delivery(elsewhere, sealed_stamp(elsewhere)),
+    )
     changes: dict[str, Any] = {"bus": "shop-test", "bot": "rival", "nonce": nonce("another")}
     for field, value in changes.items():
         odd = envelope(replace(PLACED, **{field: value}), key=KEYS["order"])
-        yield f"the envelope says another {field}", "agreement", pack_delivery(odd, sealed_stamp(odd))
+        yield (
+            f"the envelope says another {field}",
+            "agreement",
+            pack_delivery(odd, sealed_stamp(odd)),
+        )
     nothing = envelope(packed=b"\xc1")
     yield "the payload is no value", "payload", pack_delivery(nothing, sealed_stamp(nothing))
 

@@ -26,7 +26,11 @@ def envelopes() -> dict[str, Any]:
 
 def _scenario(scenario: Scenario) -> dict[str, Any]:
     bus = PureBus()
-    return {"name": scenario.name, "about": scenario.about, "steps": [_step(bus, step) for step in scenario.steps]}
+    return {
+        "name": scenario.name,
+        "about": scenario.about,
+        "steps": [_step(bus, step) for step in scenario.steps],
+    }
 
 
 def _step(bus: PureBus, step: Step) -> dict[str, Any]:

@@ -51,7 +51,8 @@ def headers() -> dict[str, Any]:
             for name, data in good_headers()
         ],
         "invalid": [
-            {"name": name, "refused": why, "envelope": compact(data, FILL)} for name, why, data in bad_headers()
+            {"name": name, "refused": why, "envelope": compact(data, FILL)}
+            for name, why, data in bad_headers()
         ],
     }
 
@@ -94,10 +95,16 @@ def good_headers() -> Iterator[tuple[str, bytes]]:
     yield "a parent without bytes", with_fields(parent=b"")
     yield "a parent of 256 KiB", with_fields(parent=FILL * MAX_PARENT_BYTES)
     yield "a payload without bytes: an envelope, and refused later", sealed(PLACED.encode(), b"")
-    yield "a payload that is no value: an envelope, and refused later", sealed(PLACED.encode(), b"\xc1")
+    yield (
+        "a payload that is no value: an envelope, and refused later",
+        sealed(PLACED.encode(), b"\xc1"),
+    )
     yield "an envelope of 512 KiB", _filled(MAX_ENVELOPE_BYTES)
     drafts = [(replace(PLACED, nonce=nonce(f"one of 64: {at}")), ORDER_BYTES) for at in range(64)]
-    yield "one of 64 under one signature: a seal of more than 255 bytes", seal_envelopes(KEY, drafts)[41]
+    yield (
+        "one of 64 under one signature: a seal of more than 255 bytes",
+        seal_envelopes(KEY, drafts)[41],
+    )
     parts = (PLACED.encode(), ORDER_BYTES)
     alone = Seal.decode(seal(KEY, Context.ENVELOPE, [signed_part(parts)])[0])
     longest = Seal(alone.key, alone.signature, 2**10 - 1, (bytes(32),) * 10)
@@ -129,11 +136,19 @@ def bad_headers() -> Iterator[tuple[str, str, bytes]]:
     yield "no bytes", "shape", b""
     yield "a byte behind", "shape", good + b"\0"
     yield "cut short", "shape", good[:-1]
-    yield "three elements", "shape", b"\x93" + good[1 : -len(seal(KEY, Context.ENVELOPE, [b""])[0]) - 2]
+    yield (
+        "three elements",
+        "shape",
+        b"\x93" + good[1 : -len(seal(KEY, Context.ENVELOPE, [b""])[0]) - 2],
+    )
     yield "five elements", "shape", b"\x95" + good[1:] + b"\xc0"
     yield "an array of four in three bytes", "shape", b"\xdc\x00\x04" + good[1:]
     yield "the header's length in three bytes", "shape", good[:2] + b"\xc5\x00" + good[3:]
-    yield "the header as text", "shape", b"\x94\x01" + msgpack.packb("header") + good[good.index(b"\xc4\x18") :]
+    yield (
+        "the header as text",
+        "shape",
+        b"\x94\x01" + msgpack.packb("header") + good[good.index(b"\xc4\x18") :],
+    )
     yield "an envelope of 512 KiB and a byte", "size", _filled(MAX_ENVELOPE_BYTES + 1)
     for version in (b"\x00", b"\x02", b"\xc3", b"\xcc\x01", b"\xcb\x3f\xf0" + bytes(6), b"\xa11"):
         yield f"version {version.hex()}", "version", good[:1] + version + good[2:]
@@ -152,7 +167,17 @@ def bad_headers() -> Iterator[tuple[str, str, bytes]]:
     for name in ("bus", "bot"):
         for value in ("", "b" * 33, "Shop", "a_b", "a.b", "-a", "a\n"):
             yield f"{name} {value!r}", "names", with_fields(**{name: value})
-    for value in ("", LONG_SUBJECT + "x", ".".join("a" * 17), "a" * 65, "a..b", "a.", "orders.*", "orders.>", "a\n"):
+    for value in (
+        "",
+        LONG_SUBJECT + "x",
+        ".".join("a" * 17),
+        "a" * 65,
+        "a..b",
+        "a.",
+        "orders.*",
+        "orders.>",
+        "a\n",
+    ):
         yield f"subject {value!r}", "names", with_fields(subject=value)
         yield f"schema {value!r}", "names", with_fields(schema=value, schema_version=1)
     for size in (0, 15, 17, 32):
@@ -166,10 +191,18 @@ def bad_headers() -> Iterator[tuple[str, str, bytes]]:
     yield "schema version 65,536", "numbers", with_fields(schema="a", schema_version=65_536)
     yield "a schema without version", "schema", with_fields(schema="a")
     yield "a version without schema", "schema", with_fields(schema_version=1)
-    yield "a parent of 256 KiB and a byte", "parent", with_fields(parent=FILL * (MAX_PARENT_BYTES + 1))
+    yield (
+        "a parent of 256 KiB and a byte",
+        "parent",
+        with_fields(parent=FILL * (MAX_PARENT_BYTES + 1)),
+    )
     parts = (PLACED.encode(), ORDER_BYTES)
     for size in (0, 97, 99, 98 + 16, 98 + 32 * 11):
-        yield f"a seal of {size} bytes", "seal", join_sealed(parts, (good[-98:] + bytes(512))[:size])
+        yield (
+            f"a seal of {size} bytes",
+            "seal",
+            join_sealed(parts, (good[-98:] + bytes(512))[:size]),
+        )
     yield "a stray side bit", "seal", flip(good, len(good) - 1)
     as_text = signed_part((PLACED.encode(), b"\x01"))[:-3] + b"\xa1\x01"
     yield "the payload as text, under a seal that holds", "shape", as_text + _seal_of(as_text)

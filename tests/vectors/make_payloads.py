@@ -17,20 +17,39 @@ VALUES: Final[list[Any]] = [
     {"a": [{"b": None}]}, {f"k{at}": at for at in range(15)}, {f"k{at}": at for at in range(16)},
 ]  # fmt: skip
 
-FLOATS: Final = [0.0, 1.0, -1.0, 1e15, 2.0**53 - 1, 2.0**53, 1e300, 1.7976931348623157e308, -(2.0**63)]
+FLOATS: Final = [
+    0.0,
+    1.0,
+    -1.0,
+    1e15,
+    2.0**53 - 1,
+    2.0**53,
+    1e300,
+    1.7976931348623157e308,
+    -(2.0**63),
+]
 """Whole numbers as floats.
 
 A language without a float type writes the smaller ones as integers.
 """
 
 MAPS: Final[list[tuple[str, list[tuple[str, Any]]]]] = [
-    ("keys that look like integers, not in their order", [("b", 1), ("2", 2), ("10", 3), ("1", 4), ("0", 5), ("a", 6)]),
+    (
+        "keys that look like integers, not in their order",
+        [("b", 1), ("2", 2), ("10", 3), ("1", 4), ("0", 5), ("a", 6)],
+    ),
     ("the key __proto__", [("__proto__", {"admin": True}), ("a", 1)]),
-    ("other names that objects have", [("constructor", 1), ("toString", 2), ("length", 3), ("hasOwnProperty", 4)]),
+    (
+        "other names that objects have",
+        [("constructor", 1), ("toString", 2), ("length", 3), ("hasOwnProperty", 4)],
+    ),
     ("a key that begins with U+FEFF, beside one that does not", [("\ufeffa", 1), ("a", 2)]),
     ("a key in two Unicode forms: two keys", [("e\u0301", 1), ("\u00e9", 2)]),
     ("a key that NFKC would change", [("\ufb01", 1), ("fi", 2)]),
-    ("a key with characters that older tables do not know", [("a\U00010efd\u0327", 1), ("\U000105d2\u0307", 2)]),
+    (
+        "a key with characters that older tables do not know",
+        [("a\U00010efd\u0327", 1), ("\U000105d2\u0307", 2)],
+    ),
     ("a key of code points that no version assigns", [("\U000e0fff\ufdd0", 1)]),
     ("keys that differ in case", [("A", 1), ("a", 2)]),
     ("a key that is a number with a fraction", [("1.5", 1), ("-1", 2)]),
@@ -143,12 +162,23 @@ def payloads() -> dict[str, Any]:
     return {
         "valid": [{"json": value, "encoded": pack_json(value).hex()} for value in VALUES],
         "floats": [
-            {"number": repr(number), "encoded": pack_json(number).hex(), "without_floats": _as_integer(number)}
+            {
+                "number": repr(number),
+                "encoded": pack_json(number).hex(),
+                "without_floats": _as_integer(number),
+            }
             for number in FLOATS
         ],
-        "maps": [{"about": about, "pairs": pairs, "encoded": pack_json(dict(pairs)).hex()} for about, pairs in MAPS],
-        "valid_without_value": [{"about": about, "encoded": _short(data)} for about, data in LIMITS],
-        "unwritable": [{"about": about, "json": text, "for": who} for about, text, who in UNWRITABLE],
+        "maps": [
+            {"about": about, "pairs": pairs, "encoded": pack_json(dict(pairs)).hex()}
+            for about, pairs in MAPS
+        ],
+        "valid_without_value": [
+            {"about": about, "encoded": _short(data)} for about, data in LIMITS
+        ],
+        "unwritable": [
+            {"about": about, "json": text, "for": who} for about, text, who in UNWRITABLE
+        ],
         "invalid": [{"about": about, "encoded": _short(data)} for about, data in INVALID],
     }
 

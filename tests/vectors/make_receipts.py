@@ -98,20 +98,40 @@ def cases() -> Iterator[tuple[str, str, str | None, bytes]]:
         sealed_stamp(FIRST, **wrong_bus),
     )
     yield "accepted, an attempt of somebody else", "sent twice", None, sealed_stamp(FOREIGN)
-    yield "refused, an attempt of somebody else", "sent twice", None, sealed_stamp(FOREIGN, **REFUSED)
+    yield (
+        "refused, an attempt of somebody else",
+        "sent twice",
+        None,
+        sealed_stamp(FOREIGN, **REFUSED),
+    )
     yield "accepted by another bus", "sent twice", None, sealed_stamp(FIRST, bus="bazaar")
     yield "for another bot", "sent twice", None, sealed_stamp(FIRST, bot="rival")
     yield "for another subject", "sent twice", None, sealed_stamp(FIRST, subject="orders.shipped")
     yield "for another nonce", "sent twice", None, sealed_stamp(FIRST, nonce=nonce("another"))
-    yield "without a position, though it was not sent live", "sent twice", None, sealed_stamp(FIRST, position=None)
+    yield (
+        "without a position, though it was not sent live",
+        "sent twice",
+        None,
+        sealed_stamp(FIRST, position=None),
+    )
     yield "sealed by another bus key", "sent twice", None, sealed_stamp(FIRST, key=FORGED_BUS_KEY)
     yield "sealed by the bot itself", "sent twice", None, sealed_stamp(FIRST, key=KEYS["order"])
     yield "sealed as an envelope", "sent twice", None, _as_envelope()
     yield "with a changed bit", "sent twice", None, flip(sealed_stamp(FIRST), 30)
     yield "a stamp inside a delivery", "sent twice", None, pack_delivery(FIRST, sealed_stamp(FIRST))
     yield "no bytes", "sent twice", None, b""
-    yield "one of several together", "sent twice", "accepted", _together([FIRST, envelope(nonce=nonce("another"))])
-    yield "together, all of other messages", "sent twice", None, _together([FOREIGN, envelope(nonce=nonce("more"))])
+    yield (
+        "one of several together",
+        "sent twice",
+        "accepted",
+        _together([FIRST, envelope(nonce=nonce("another"))]),
+    )
+    yield (
+        "together, all of other messages",
+        "sent twice",
+        None,
+        _together([FOREIGN, envelope(nonce=nonce("more"))]),
+    )
     changed = pack_together([sealed_stamp(FIRST), sealed_stamp(SECOND)])
     yield "together with a byte behind", "sent twice", None, changed + b"\0"
     beside = pack_together([flip(sealed_stamp(SECOND), 30), sealed_stamp(FIRST)])
@@ -119,19 +139,42 @@ def cases() -> Iterator[tuple[str, str, str | None, bytes]]:
     yield "accepted, this attempt", "resumed", "accepted", sealed_stamp(SECOND)
     yield "accepted, an attempt of an earlier process", "resumed", "accepted", sealed_stamp(FOREIGN)
     yield "refused, this attempt", "resumed", "schema", sealed_stamp(SECOND, **REFUSED)
-    yield "refused, an attempt of an earlier process", "resumed", None, sealed_stamp(FOREIGN, **REFUSED)
-    yield "resumed, for another nonce", "resumed", None, sealed_stamp(FOREIGN, nonce=nonce("another"))
-    yield "resumed, for another subject", "resumed", None, sealed_stamp(FOREIGN, subject="orders.shipped")
+    yield (
+        "refused, an attempt of an earlier process",
+        "resumed",
+        None,
+        sealed_stamp(FOREIGN, **REFUSED),
+    )
+    yield (
+        "resumed, for another nonce",
+        "resumed",
+        None,
+        sealed_stamp(FOREIGN, nonce=nonce("another")),
+    )
+    yield (
+        "resumed, for another subject",
+        "resumed",
+        None,
+        sealed_stamp(FOREIGN, subject="orders.shipped"),
+    )
     yield "resumed, by another bus", "resumed", None, sealed_stamp(FOREIGN, bus="bazaar")
     yield "resumed, without a position", "resumed", None, sealed_stamp(FOREIGN, position=None)
     yield "accepted, live", "live", "accepted", sealed_stamp(ASKED, ASK, position=None)
     yield "with a position, though it was sent live", "live", None, sealed_stamp(ASKED, ASK)
     elsewhere: dict[str, Any] = {**REFUSED, "reason": Reason.WRONG_DELIVERY}
-    yield "a copy refused in the stream's ingress", "live", None, sealed_stamp(ASKED, ASK, **elsewhere)
+    yield (
+        "a copy refused in the stream's ingress",
+        "live",
+        None,
+        sealed_stamp(ASKED, ASK, **elsewhere),
+    )
 
 
 def _together(attempts: list[bytes]) -> bytes:
-    stamps = [stamp(data, nonce=PLACED.nonce if at == 0 else nonce("another")) for at, data in enumerate(attempts)]
+    stamps = [
+        stamp(data, nonce=PLACED.nonce if at == 0 else nonce("another"))
+        for at, data in enumerate(attempts)
+    ]
     return pack_together(seal_stamps(BUS_KEY, stamps))
 
 
@@ -168,8 +211,17 @@ def answers() -> dict[str, Any]:
             for name, (asked, told) in REQUESTS.items()
         },
         "valid": [
-            {"name": name, "request": to, "failed": failed, "payload": payload, "delivery": data.hex()}
-            for to, good in (("a bot", good_answers()), ("the bus itself", good_answers_of_the_bus()))
+            {
+                "name": name,
+                "request": to,
+                "failed": failed,
+                "payload": payload,
+                "delivery": data.hex(),
+            }
+            for to, good in (
+                ("a bot", good_answers()),
+                ("the bus itself", good_answers_of_the_bus()),
+            )
             for name, failed, payload, data in good
         ],
         "invalid": [
@@ -212,9 +264,21 @@ def bad_answers() -> Iterator[tuple[str, str, bytes]]:
     """Each answer has the rule that refuses it. It is delivered on the subject of the answer."""
     yield "no parent", "parent", _answer(None)
     yield "a parent without bytes", "parent", _answer(b"")
-    yield "a parent that is a bare stamp", "parent", _answer(sealed_stamp(ASKED, ASK, position=None))
-    yield "a parent of three", "parent", _answer(pack_fields((sealed_stamp(ASKED, ASK), None, None)))
-    yield "a parent whose envelope is text", "parent", _answer(pack_fields((sealed_stamp(ASKED, ASK), "text")))
+    yield (
+        "a parent that is a bare stamp",
+        "parent",
+        _answer(sealed_stamp(ASKED, ASK, position=None)),
+    )
+    yield (
+        "a parent of three",
+        "parent",
+        _answer(pack_fields((sealed_stamp(ASKED, ASK), None, None))),
+    )
+    yield (
+        "a parent whose envelope is text",
+        "parent",
+        _answer(pack_fields((sealed_stamp(ASKED, ASK), "text"))),
+    )
     changed = Parent(flip(sealed_stamp(ASKED, ASK, position=None), 30)).encode()
     yield "a parent's stamp with a changed bit", "stamp", _answer(changed)
     forged = parent(ASKED, ASK, position=None, key=FORGED_BUS_KEY)
@@ -232,7 +296,11 @@ def bad_answers() -> Iterator[tuple[str, str, bytes]]:
     refused = parent(ASKED, ASK, position=None, **REFUSED)
     yield "a request that was refused", "accepted", _answer(refused)
     elsewhere = replace(ANSWER, subject=f"reply.order.{nonce('another').hex()}")
-    yield "an answer to another request", "delivery", _answer(parent(ASKED, ASK, position=None), elsewhere)
+    yield (
+        "an answer to another request",
+        "delivery",
+        _answer(parent(ASKED, ASK, position=None), elsewhere),
+    )
     good = _answer(parent(ASKED, ASK, position=None))
     yield "a delivery with a changed bit", "delivery", flip(good, len(good) - 30)
 

@@ -31,7 +31,9 @@ def seals() -> dict[str, Any]:
             {
                 "size": size,
                 "root": Seal.decode(made[0]).root(thing(0)).hex(),
-                "seals": [{"index": at, "thing": thing(at).hex(), "seal": made[at].hex()} for at in places],
+                "seals": [
+                    {"index": at, "thing": thing(at).hex(), "seal": made[at].hex()} for at in places
+                ],
             }
         )
     contexts = [
@@ -73,13 +75,48 @@ def _invalid() -> list[tuple[str, str, str, Context, bytes, bytes]]:
     return [
         ("empty", "malformed", "no bytes", here, thing(0), b""),
         ("short", "malformed", "97 bytes", here, thing(0), alone[:-1]),
-        ("half-a-step", "malformed", "half a step behind the sides", here, thing(0), alone + bytes(16)),
-        ("eleven-steps", "malformed", "a step more than the largest batch has", here, thing(0), alone + bytes(32 * 11)),
+        (
+            "half-a-step",
+            "malformed",
+            "half a step behind the sides",
+            here,
+            thing(0),
+            alone + bytes(16),
+        ),
+        (
+            "eleven-steps",
+            "malformed",
+            "a step more than the largest batch has",
+            here,
+            thing(0),
+            alone + bytes(32 * 11),
+        ),
         ("stray-side", "malformed", "a side bit without its step", here, thing(0), flip(alone, 97)),
-        ("stray-high-side", "malformed", "the highest side bit", here, thing(1), flip(five[1], 96, 0x80)),
+        (
+            "stray-high-side",
+            "malformed",
+            "the highest side bit",
+            here,
+            thing(1),
+            flip(five[1], 96, 0x80),
+        ),
         ("another-thing", "does-not-hold", "the seal of another thing", here, thing(1), alone),
-        ("longer-thing", "does-not-hold", "the thing with a NUL behind it", here, thing(0) + b"\0", alone),
-        ("another-context", "does-not-hold", "sealed as an envelope, shown as a stamp", Context.STAMP, thing(0), alone),
+        (
+            "longer-thing",
+            "does-not-hold",
+            "the thing with a NUL behind it",
+            here,
+            thing(0) + b"\0",
+            alone,
+        ),
+        (
+            "another-context",
+            "does-not-hold",
+            "sealed as an envelope, shown as a stamp",
+            Context.STAMP,
+            thing(0),
+            alone,
+        ),
         (
             "another-key",
             "does-not-hold",
@@ -96,11 +133,32 @@ def _invalid() -> list[tuple[str, str, str, Context, bytes, bytes]]:
             thing(0),
             alone[:32] + foreign[32:96] + alone[96:],
         ),
-        ("flipped-signature", "does-not-hold", "a bit of the signature", here, thing(0), flip(alone, 40)),
-        ("flipped-s", "does-not-hold", "the highest bit of the signature's S", here, thing(0), flip(alone, 95, 0x80)),
+        (
+            "flipped-signature",
+            "does-not-hold",
+            "a bit of the signature",
+            here,
+            thing(0),
+            flip(alone, 40),
+        ),
+        (
+            "flipped-s",
+            "does-not-hold",
+            "the highest bit of the signature's S",
+            here,
+            thing(0),
+            flip(alone, 95, 0x80),
+        ),
         ("flipped-key", "does-not-hold", "a bit of the key", here, thing(0), flip(alone, 3)),
         ("flipped-step", "does-not-hold", "a bit of a step", here, thing(1), flip(five[1], 98)),
-        ("flipped-side", "does-not-hold", "a step on the wrong side", here, thing(1), flip(five[1], 97)),
+        (
+            "flipped-side",
+            "does-not-hold",
+            "a step on the wrong side",
+            here,
+            thing(1),
+            flip(five[1], 97),
+        ),
         (
             "missing-step",
             "does-not-hold",
@@ -109,10 +167,31 @@ def _invalid() -> list[tuple[str, str, str, Context, bytes, bytes]]:
             thing(4),
             Seal(last.key, last.signature, 0, ()).encode(),
         ),
-        ("extra-step", "does-not-hold", "with a step of zeros more", here, thing(1), five[1] + bytes(32)),
-        ("swapped-steps", "does-not-hold", "the first two steps swapped", here, thing(1), _swap(three).encode()),
+        (
+            "extra-step",
+            "does-not-hold",
+            "with a step of zeros more",
+            here,
+            thing(1),
+            five[1] + bytes(32),
+        ),
+        (
+            "swapped-steps",
+            "does-not-hold",
+            "the first two steps swapped",
+            here,
+            thing(1),
+            _swap(three).encode(),
+        ),
         ("another-place", "does-not-hold", "the proof of another place", here, thing(0), five[1]),
-        ("node-as-thing", "does-not-hold", "an inner node's two halves shown as a thing", here, node, inner.encode()),
+        (
+            "node-as-thing",
+            "does-not-hold",
+            "an inner node's two halves shown as a thing",
+            here,
+            node,
+            inner.encode(),
+        ),
         (
             "all-zero",
             "does-not-hold",
@@ -121,8 +200,22 @@ def _invalid() -> list[tuple[str, str, str, Context, bytes, bytes]]:
             thing(0),
             bytes(98),
         ),
-        ("small-order", "does-not-hold", "the key and R of small order, S zero", here, thing(0), _small_order()),
-        ("s-plus-l", "does-not-hold", "S + L: the same signature spelt another way", here, thing(0), _plus_l(alone)),
+        (
+            "small-order",
+            "does-not-hold",
+            "the key and R of small order, S zero",
+            here,
+            thing(0),
+            _small_order(),
+        ),
+        (
+            "s-plus-l",
+            "does-not-hold",
+            "S + L: the same signature spelt another way",
+            here,
+            thing(0),
+            _plus_l(alone),
+        ),
     ]
 
 
@@ -148,18 +241,39 @@ def _plus_l(sealed: bytes) -> bytes:
 
 def connect() -> dict[str, Any]:
     """``connect.json``."""
-    challenge, admission = b"Qxb6C3VLxyxsAJk", f"sealbus/1 order {KEY.public.text} order_ab234567ab234567".encode()
+    challenge, admission = (
+        b"Qxb6C3VLxyxsAJk",
+        f"sealbus/1 order {KEY.public.text} order_ab234567ab234567".encode(),
+    )
     signature = sign_connect(KEY, challenge, admission)
     bare = KEY.sign(challenge)
     longer = b"one\ntwo"
     split = Seal.decode(seal(KEY, Context.CONNECT, [longer + b"\n" + admission])[0]).signature
     cases = [
         ("an answer", True, challenge, admission, signature),
-        ("no consumers", True, challenge, admission[:-24], sign_connect(KEY, challenge, admission[:-24])),
+        (
+            "no consumers",
+            True,
+            challenge,
+            admission[:-24],
+            sign_connect(KEY, challenge, admission[:-24]),
+        ),
         ("another challenge", False, b"Qxb6C3VLxyxsAJl", admission, signature),
-        ("another admission text", False, challenge, admission.replace(b"order ", b"rival "), signature),
+        (
+            "another admission text",
+            False,
+            challenge,
+            admission.replace(b"order ", b"rival "),
+            signature,
+        ),
         ("a consumer more", False, challenge, admission + b" order_cd234567cd234567", signature),
-        ("another key's signature", False, challenge, admission, sign_connect(OTHER, challenge, admission)),
+        (
+            "another key's signature",
+            False,
+            challenge,
+            admission,
+            sign_connect(OTHER, challenge, admission),
+        ),
         ("the bare challenge signed", False, challenge, admission, bare),
         ("a challenge with a line feed in it", False, longer, admission, split),
         ("a signature cut short", False, challenge, admission, signature[:-1]),
@@ -169,7 +283,13 @@ def connect() -> dict[str, Any]:
         "seed": bytes(KEY._key).hex(),
         "key": KEY.public.raw.hex(),
         "cases": [
-            {"name": name, "holds": holds, "challenge": asked.hex(), "admission": text.hex(), "signature": signed.hex()}
+            {
+                "name": name,
+                "holds": holds,
+                "challenge": asked.hex(),
+                "admission": text.hex(),
+                "signature": signed.hex(),
+            }
             for name, holds, asked, text, signed in cases
         ],
     }

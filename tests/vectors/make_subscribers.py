@@ -9,7 +9,16 @@ from typing import Any, Final
 
 from sealbus.protocol.delivery import pack_delivery
 from sealbus.protocol.envelope import Header
-from tests.gate.world import BUS_KEY, FORGED_BUS_KEY, NOW, PLACED, PULSE, envelope, nonce, sealed_stamp
+from tests.gate.world import (
+    BUS_KEY,
+    FORGED_BUS_KEY,
+    NOW,
+    PLACED,
+    PULSE,
+    envelope,
+    nonce,
+    sealed_stamp,
+)
 
 HANDED: Final = "handed"
 KNOWN: Final = "known"
@@ -27,12 +36,15 @@ LONG: Final = "$JS.ACK.here.abcdefgh"
 """The beginning of an acknowledgement subject at a server with a domain."""
 
 
-def delivery(header: Header = PLACED, *, judged_at_ms: int = NOW, live: bool = False, **changes: Any) -> bytes:
+def delivery(
+    header: Header = PLACED, *, judged_at_ms: int = NOW, live: bool = False, **changes: Any
+) -> bytes:
     """A good delivery."""
     data = envelope(header, **changes)
     told = {name: value for name, value in changes.items() if name in ("bot", "nonce")}
     return pack_delivery(
-        data, sealed_stamp(data, header, judged_at_ms=judged_at_ms, position=None if live else 7, **told)
+        data,
+        sealed_stamp(data, header, judged_at_ms=judged_at_ms, position=None if live else 7, **told),
     )
 
 
@@ -87,20 +99,34 @@ def sequences() -> list[tuple[str, str, list[Step]]]:
             "a refused copy leaves no memory",
             "durable",
             [
-                (stored, pack_delivery(forged, sealed_stamp(forged, key=FORGED_BUS_KEY)), NOW, REFUSED),
+                (
+                    stored,
+                    pack_delivery(forged, sealed_stamp(forged, key=FORGED_BUS_KEY)),
+                    NOW,
+                    REFUSED,
+                ),
                 ("accepted.orders.shipped", order, NOW, REFUSED),
                 (stored, order, NOW, HANDED),
             ],
         ),
         ("stored in the last millisecond", "durable", [(stored, order, NOW + 12_000, HANDED)]),
         ("stored too late", "durable", [(stored, order, NOW + 12_001, VOID)]),
-        ("stored before it was judged, by another clock", "durable", [(stored, order, NOW - 2_000, HANDED)]),
+        (
+            "stored before it was judged, by another clock",
+            "durable",
+            [(stored, order, NOW - 2_000, HANDED)],
+        ),
         (
             "a void message is not remembered: its sender's next attempt is handed on",
             "durable",
             [
                 (stored, order, NOW + 12_001, VOID),
-                (stored, delivery(issued_at_ms=NOW + 1, judged_at_ms=NOW + 13_000), NOW + 13_001, HANDED),
+                (
+                    stored,
+                    delivery(issued_at_ms=NOW + 1, judged_at_ms=NOW + 13_000),
+                    NOW + 13_001,
+                    HANDED,
+                ),
             ],
         ),
         (
@@ -116,12 +142,27 @@ def sequences() -> list[tuple[str, str, list[Step]]]:
         (
             "a relay's own notes",
             "durable",
-            [("accepted.sealbus.genesis", b"", NOW, IGNORED), ("accepted.sealbus.closed", forged, NOW, IGNORED)],
+            [
+                ("accepted.sealbus.genesis", b"", NOW, IGNORED),
+                ("accepted.sealbus.closed", forged, NOW, IGNORED),
+            ],
         ),
-        ("a copy of a live message", "live", [(live, pulse, NOW, HANDED), (live, pulse, NOW + 5, KNOWN)]),
+        (
+            "a copy of a live message",
+            "live",
+            [(live, pulse, NOW, HANDED), (live, pulse, NOW + 5, KNOWN)],
+        ),
         ("a stream message as it passes by", "live", [("bus.orders.placed", order, NOW, HANDED)]),
-        ("a stream message of 10 s ago", "live", [("bus.orders.placed", order, NOW + 10_000, HANDED)]),
-        ("a stream message of 10 s and 1 ms ago", "live", [("bus.orders.placed", order, NOW + 10_001, VOID)]),
+        (
+            "a stream message of 10 s ago",
+            "live",
+            [("bus.orders.placed", order, NOW + 10_000, HANDED)],
+        ),
+        (
+            "a stream message of 10 s and 1 ms ago",
+            "live",
+            [("bus.orders.placed", order, NOW + 10_001, VOID)],
+        ),
         ("5 s old", "live", [(live, pulse, NOW + 5_000, HANDED)]),
         ("5 s and 1 ms old", "live", [(live, pulse, NOW + 5_001, VOID)]),
         ("stamped ahead of this clock", "live", [(live, pulse, NOW - 90_000, HANDED)]),
@@ -130,7 +171,15 @@ def sequences() -> list[tuple[str, str, list[Step]]]:
             "live",
             [(live, pulse, NOW + 5_001, VOID), (live, pulse, NOW + 1, HANDED)],
         ),
-        ("a relay's own notes, as they pass by", "live", [("bus.sealbus.closed", forged, NOW, IGNORED)]),
+        (
+            "a relay's own notes, as they pass by",
+            "live",
+            [("bus.sealbus.closed", forged, NOW, IGNORED)],
+        ),
         ("on another subject", "live", [("bus.pulse.other", pulse, NOW, REFUSED)]),
-        ("without bytes: a probe of the relay", "live", [(live, b"", NOW, IGNORED), (live, pulse, NOW, HANDED)]),
+        (
+            "without bytes: a probe of the relay",
+            "live",
+            [(live, b"", NOW, IGNORED), (live, pulse, NOW, HANDED)],
+        ),
     ]

@@ -17,7 +17,9 @@ _BASE32: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 
 def _nkey(raw: bytes) -> str:
-    return base64.b32encode(raw + binascii.crc_hqx(raw, 0).to_bytes(2, "little")).decode().rstrip("=")
+    return (
+        base64.b32encode(raw + binascii.crc_hqx(raw, 0).to_bytes(2, "little")).decode().rstrip("=")
+    )
 
 
 def keys() -> dict[str, Any]:
@@ -57,11 +59,17 @@ def keys() -> dict[str, Any]:
         ("of small order: zero", _nkey(bytes([20 << 3]) + bytes(32))),
         (
             "of small order: order 8",
-            _nkey(bytes([20 << 3]) + bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa")),
+            _nkey(
+                bytes([20 << 3])
+                + bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa")
+            ),
         ),
         (
             "of mixed order",
-            _nkey(bytes([20 << 3]) + bytes.fromhex("cdb267ce40c5cd45306fa5d2f29731459387dbf9eb933b7bd5aed9a765b88d4d")),
+            _nkey(
+                bytes([20 << 3])
+                + bytes.fromhex("cdb267ce40c5cd45306fa5d2f29731459387dbf9eb933b7bd5aed9a765b88d4d")
+            ),
         ),
         ("not canonical: y = p + 1", _nkey(bytes([20 << 3]) + b"\xee" + b"\xff" * 30 + b"\x7f")),
     ]
@@ -76,7 +84,10 @@ def keys() -> dict[str, Any]:
         ("in small letters", seed.lower()),
         ("with a stray bit in the last letter", seed[:-1] + _BASE32[_BASE32.index(seed[-1]) | 1]),
         ("31 bytes", _nkey(prefixes + hidden[:-1])),
-        ("low bits of the second prefix byte set", _nkey(bytes([prefixes[0], prefixes[1] | 1]) + hidden)),
+        (
+            "low bits of the second prefix byte set",
+            _nkey(bytes([prefixes[0], prefixes[1] | 1]) + hidden),
+        ),
     ]
     return {
         "valid": valid,
@@ -123,7 +134,18 @@ def subjects() -> dict[str, Any]:
         "a" * 65, ".".join("a" * 17), long + "xx", "a\n", "a.b\n", "$JS.API", "a\u00e9", "a\0b",
         "a\tb",
     ]  # fmt: skip
-    patterns = [*good, "*", ">", "*.b", "a.*.c", "a.>", "*.>", "*.*", ".".join("a" * 15) + ".>", ".".join("*" * 16)]
+    patterns = [
+        *good,
+        "*",
+        ">",
+        "*.b",
+        "a.*.c",
+        "a.>",
+        "*.>",
+        "*.*",
+        ".".join("a" * 15) + ".>",
+        ".".join("*" * 16),
+    ]
     no_patterns = [
         "", ">.a", "a.>.b", "a.**", "a.*b", "a.b>", "a>", "**", ">>", "a.>.", ".>",
         ".".join("a" * 16) + ".>", ".".join("*" * 17), "A.*", "a.*\n", long + ".>",
@@ -156,10 +178,17 @@ def subjects() -> dict[str, Any]:
         "names": {"valid": names, "invalid": no_names},
         "subjects": {"valid": good, "invalid": bad},
         "patterns": {"valid": patterns, "invalid": no_patterns},
-        "matches": [{"pattern": one, "subject": other, "matches": yes} for one, other, yes in matches],
+        "matches": [
+            {"pattern": one, "subject": other, "matches": yes} for one, other, yes in matches
+        ],
         "overlaps": [{"one": one, "other": other, "overlap": yes} for one, other, yes in overlaps],
         "consumers": [
-            {"bot": bot, "pattern": pattern, "durable": durable, "consumer": consumer_name(bot, pattern, durable)}
+            {
+                "bot": bot,
+                "pattern": pattern,
+                "durable": durable,
+                "consumer": consumer_name(bot, pattern, durable),
+            }
             for bot, pattern, durable in consumers
         ],
     }

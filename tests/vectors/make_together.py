@@ -28,9 +28,12 @@ def together() -> dict[str, Any]:
     """``together.json``."""
     return {
         "valid": [
-            {"name": name, **_told(things), "together": _whole(pack_together(things))} for name, things in good()
+            {"name": name, **_told(things), "together": _whole(pack_together(things))}
+            for name, things in good()
         ],
-        "invalid": [{"name": name, "refused": why, "together": _whole(data)} for name, why, data in bad()],
+        "invalid": [
+            {"name": name, "refused": why, "together": _whole(data)} for name, why, data in bad()
+        ],
     }
 
 
@@ -73,7 +76,11 @@ def bad() -> Iterator[tuple[str, str, bytes]]:
     yield "version true", "version", b"\x92\xc3" + pair[2:]
     yield "no thing", "count", msgpack.packb([1, []])
     yield "one thing", "count", msgpack.packb([1, [thing(1)]])
-    yield "65 things", "count", msgpack.packb([1, [thing(number) for number in range(MAX_TOGETHER + 1)]])
+    yield (
+        "65 things",
+        "count",
+        msgpack.packb([1, [thing(number) for number in range(MAX_TOGETHER + 1)]]),
+    )
     yield "the same thing twice", "twice", msgpack.packb([1, [thing(1), thing(2), thing(1)]])
     yield "a thing of 97 bytes", "short", msgpack.packb([1, [thing(1), thing(2, 97)]])
     yield "a thing without bytes", "short", msgpack.packb([1, [thing(1), b""]])

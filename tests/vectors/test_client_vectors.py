@@ -28,7 +28,14 @@ from tests.vectors.files import HEX, bus_keys, by, expand, load
 HEADERS = load("headers.json")
 
 HEADER_RULES = {
-    "shape": ("not one complete", "expected an array of 4", "not the exact encoding", "field 1", "field 2", "field 3"),
+    "shape": (
+        "not one complete",
+        "expected an array of 4",
+        "not the exact encoding",
+        "field 1",
+        "field 2",
+        "field 3",
+    ),
     "version": ("version 1 expected", "field 0", "not the exact encoding"),
     "size": ("envelope of ",),
     "fields": ("expected an array of 9", "not one complete", "not the exact encoding"),
@@ -112,12 +119,22 @@ def test_receipts(vector: dict[str, Any]) -> None:
 
 ANSWERS = load("answers.json")
 ANSWER_RULES = {
-    "parent": ("an answer without a parent", "not one complete", "expected an array of 2", "field "),
+    "parent": (
+        "an answer without a parent",
+        "not one complete",
+        "expected an array of 2",
+        "field ",
+    ),
     "stamp": ("stamp: ", "expected an array of 3"),
     "request": ("an answer to another request", "an answer to a request on another bus"),
     "accepted": ("an answer to a request that was not accepted",),
     "speaker": ("an answer for the bus itself",),
-    "delivery": ("stamped for another subject", "stamp: the seal does not hold", "not one complete", "stamp: a name"),
+    "delivery": (
+        "stamped for another subject",
+        "stamp: the seal does not hold",
+        "not one complete",
+        "stamp: a name",
+    ),
 }
 
 
@@ -137,7 +154,10 @@ def test_an_answer_is_taken(vector: dict[str, Any]) -> None:
     message = take_answer(vector)
     assert (message.envelope.header.schema_name == ERROR_SCHEMA) is vector["failed"]
     if vector["failed"]:
-        assert read_error(message.payload) == (vector["payload"]["error"], vector["payload"]["message"])
+        assert read_error(message.payload) == (
+            vector["payload"]["error"],
+            vector["payload"]["message"],
+        )
     else:
         assert message.payload == vector["payload"]
 

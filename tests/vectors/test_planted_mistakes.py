@@ -100,8 +100,8 @@ GATE: Final[list[tuple[ModuleType, str, str]]] = [
     (judge, "case.header.ttl_ms > longest", "case.header.ttl_ms >= longest"),
     (judge, "case.header.ttl_ms > longest", "case.header.ttl_ms > longest + 1"),
     (judge,
-     "longest = limits.ttl_ms if case.arrival.delivery is DeliveryClass.STREAM else limits.live_ttl_ms",
-     "longest = limits.ttl_ms"),
+     "limits.ttl_ms if case.arrival.delivery is DeliveryClass.STREAM else limits.live_ttl_ms",
+     "limits.ttl_ms"),
     (judge, "    check_granted,\n    check_delivery,\n    check_ttl,\n",
      "    check_ttl,\n    check_granted,\n    check_delivery,\n"),
     (judge, "case.rule is None or case.rule.reply is None", "case.rule is None"),
@@ -171,7 +171,9 @@ def mutated(module: ModuleType, right: str, wrong: str) -> ModuleType:
     try:
         extra = "from sealbus.protocol.codec import unpack_json\n" if "unpack_json" in wrong else ""
         header, rest = source.split("from __future__ import annotations\n", 1)
-        changed = header + "from __future__ import annotations\n" + extra + rest.replace(right, wrong)
+        changed = (
+            header + "from __future__ import annotations\n" + extra + rest.replace(right, wrong)
+        )
         exec(compile(changed, f"<{module.__name__}, mutated>", "exec"), vars(made))  # noqa: S102  # the project's own source
     finally:
         sys.modules[module.__name__] = before
@@ -218,7 +220,9 @@ def test_a_gate_without_mistakes_gets_every_scenario_right() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "right", "wrong"), GATE, ids=[f"{wrong or 'without'} ({right})"[:60] for _, right, wrong in GATE]
+    ("module", "right", "wrong"),
+    GATE,
+    ids=[f"{wrong or 'without'} ({right})"[:60] for _, right, wrong in GATE],
 )
 def test_a_mistake_in_the_gate_is_caught(
     module: ModuleType, right: str, wrong: str, monkeypatch: pytest.MonkeyPatch

@@ -16,7 +16,11 @@ from tests.vectors.public import public
 WYCHEPROOF = public("wycheproof/ed25519_test.json")
 SPECCHECK = public("ed25519-speccheck/cases.json")
 
-CASES = [(group["publicKey"]["pk"], test) for group in WYCHEPROOF["testGroups"] for test in group["tests"]]
+CASES = [
+    (group["publicKey"]["pk"], test)
+    for group in WYCHEPROOF["testGroups"]
+    for test in group["tests"]
+]
 
 DIFFERENCES: dict[int, str] = {}
 """Wycheproof cases (``tcId``) in which libsodium's answer differs from the file, with the reason.
@@ -36,12 +40,16 @@ def test_no_case_of_wycheproof_is_missing() -> None:
 @pytest.mark.parametrize(("key", "test"), CASES, ids=[f"{test['tcId']}" for _, test in CASES])
 def test_wycheproof(key: str, test: dict[str, Any]) -> None:
     holds = verify(bytes.fromhex(key), bytes.fromhex(test["msg"]), bytes.fromhex(test["sig"]))
-    assert (holds == (test["result"] == "valid")) is (test["tcId"] not in DIFFERENCES), test["comment"]
+    assert (holds == (test["result"] == "valid")) is (test["tcId"] not in DIFFERENCES), test[
+        "comment"
+    ]
 
 
 def test_speccheck_accepts_case_3_alone() -> None:
     row = "".join(
-        "V" if verify(*(bytes.fromhex(case[field]) for field in ("pub_key", "message", "signature"))) else "X"
+        "V"
+        if verify(*(bytes.fromhex(case[field]) for field in ("pub_key", "message", "signature")))
+        else "X"
         for case in SPECCHECK
     )
     assert row == SPECCHECK_ROW
@@ -64,4 +72,7 @@ def test_only_the_two_good_keys_of_speccheck_can_be_enrolled() -> None:
 
 def test_every_good_key_of_wycheproof_can_be_enrolled() -> None:
     for key in {key for key, test in CASES if test["result"] == "valid"}:
-        assert PublicKey.parse(PublicKey(bytes.fromhex(key), KeyKind.BOT).text, KeyKind.BOT).raw.hex() == key
+        assert (
+            PublicKey.parse(PublicKey(bytes.fromhex(key), KeyKind.BOT).text, KeyKind.BOT).raw.hex()
+            == key
+        )

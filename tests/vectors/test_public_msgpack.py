@@ -50,7 +50,9 @@ def test_no_encoding_is_missing() -> None:
     assert (sum(len(entries) for entries in SUITE.values()), len(CASES)) == (85, 233)
 
 
-@pytest.mark.parametrize(("entry", "data"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+@pytest.mark.parametrize(
+    ("entry", "data"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+)
 def test_accepted_value_encodes_to_the_same_bytes(entry: dict[str, Any], data: bytes) -> None:
     if verdict(data) != "exact":
         return
@@ -69,7 +71,9 @@ def test_at_most_one_encoding_of_a_kind_is_accepted(group: str) -> None:
             if verdict(data) == "exact"
         ]
         kinds = [type(unpack_json(data)) for data in accepted]
-        assert len(kinds) == len(set(kinds))  # a whole number may be written as an integer or as a 64-bit float
+        assert len(kinds) == len(
+            set(kinds)
+        )  # a whole number may be written as an integer or as a 64-bit float
 
 
 EXPECTED = {

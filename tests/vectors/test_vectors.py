@@ -68,7 +68,11 @@ def test_batches_hold_and_are_made_again_bit_by_bit(batch: dict[str, Any]) -> No
 @pytest.mark.parametrize("vector", SEALS["contexts"], ids=by("context"))
 def test_a_seal_holds_in_its_own_context_alone(vector: dict[str, Any]) -> None:
     sealed = Seal.decode(HEX(vector["seal"]))
-    holding = [context.value.hex() for context in Context if Verifier().holds(context, sealed, HEX(vector["thing"]))]
+    holding = [
+        context.value.hex()
+        for context in Context
+        if Verifier().holds(context, sealed, HEX(vector["thing"]))
+    ]
     assert holding == [vector["context"]]
 
 
@@ -88,9 +92,15 @@ CONNECT = load("connect.json")
 
 @pytest.mark.parametrize("vector", CONNECT["cases"], ids=by("name"))
 def test_connect_signatures(vector: dict[str, Any]) -> None:
-    key, challenge, admission = HEX(CONNECT["key"]), HEX(vector["challenge"]), HEX(vector["admission"])
+    key, challenge, admission = (
+        HEX(CONNECT["key"]),
+        HEX(vector["challenge"]),
+        HEX(vector["admission"]),
+    )
     assert (
-        verify_connect(key, challenge=challenge, admission=admission, signature=HEX(vector["signature"]))
+        verify_connect(
+            key, challenge=challenge, admission=admission, signature=HEX(vector["signature"])
+        )
         is vector["holds"]
     )
     if vector["holds"]:
@@ -104,7 +114,9 @@ def test_connect_signatures(vector: dict[str, Any]) -> None:
 # ---- envelopes -----------------------------------------------------------------------------------
 
 ENVELOPES = load("envelopes.json")
-KEYS_BY_NAME = {name: PublicKey.parse(text, KeyKind.BOT).raw for name, text in ENVELOPES["keys"].items()}
+KEYS_BY_NAME = {
+    name: PublicKey.parse(text, KeyKind.BOT).raw for name, text in ENVELOPES["keys"].items()
+}
 
 
 def step_of(told: dict[str, Any]) -> Step:
@@ -129,7 +141,10 @@ def test_every_reason_has_a_vector() -> None:
 
 
 def test_the_written_keys_are_those_of_the_written_seeds() -> None:
-    made = {name: SigningKey(HEX(seed), KeyKind.BOT).public.text for name, seed in ENVELOPES["seeds"].items()}
+    made = {
+        name: SigningKey(HEX(seed), KeyKind.BOT).public.text
+        for name, seed in ENVELOPES["seeds"].items()
+    }
     assert made == ENVELOPES["keys"]
 
 
@@ -190,7 +205,10 @@ def stamp_of(told: dict[str, Any]) -> Stamp:
 def test_a_stamp_opens_and_is_sealed_again_bit_by_bit(vector: dict[str, Any]) -> None:
     told = stamp_of(vector["stamp"])
     assert open_stamp(HEX(vector["sealed"]), BUS_KEYS, Verifier()) == told
-    assert seal_stamps(SigningKey(HEX(ENVELOPES["bus_seed"]), KeyKind.BUS), [told])[0].hex() == vector["sealed"]
+    assert (
+        seal_stamps(SigningKey(HEX(ENVELOPES["bus_seed"]), KeyKind.BUS), [told])[0].hex()
+        == vector["sealed"]
+    )
 
 
 def test_a_batch_of_stamps_opens_and_is_sealed_again_bit_by_bit() -> None:
@@ -201,7 +219,10 @@ def test_a_batch_of_stamps_opens_and_is_sealed_again_bit_by_bit() -> None:
 
 
 def test_every_reason_has_a_stamp() -> None:
-    assert {vector["stamp"]["reason"] for vector in STAMPS["valid"]} == {None, *(reason.value for reason in Reason)}
+    assert {vector["stamp"]["reason"] for vector in STAMPS["valid"]} == {
+        None,
+        *(reason.value for reason in Reason),
+    }
 
 
 @pytest.mark.parametrize("vector", STAMPS["invalid"], ids=by("name"))
@@ -217,18 +238,30 @@ DELIVERIES = load("deliveries.json")
 @pytest.mark.parametrize("vector", DELIVERIES["valid"], ids=by("name"))
 def test_a_delivery_opens(vector: dict[str, Any]) -> None:
     message = open_delivery(
-        HEX(vector["delivery"]), DELIVERIES["subject"], bus=DELIVERIES["bus"], bus_keys=BUS_KEYS, verifier=Verifier()
+        HEX(vector["delivery"]),
+        DELIVERIES["subject"],
+        bus=DELIVERIES["bus"],
+        bus_keys=BUS_KEYS,
+        verifier=Verifier(),
     )
     assert (message.bot, message.payload, message.issued_at_ms) == (
         vector["bot"], vector["payload"], vector["issued_at_ms"],
     )  # fmt: skip
     with pytest.raises(Malformed, match="another subject"):
         open_delivery(
-            HEX(vector["delivery"]), "orders.shipped", bus=DELIVERIES["bus"], bus_keys=BUS_KEYS, verifier=Verifier()
+            HEX(vector["delivery"]),
+            "orders.shipped",
+            bus=DELIVERIES["bus"],
+            bus_keys=BUS_KEYS,
+            verifier=Verifier(),
         )
     with pytest.raises(Malformed, match="another bus"):
         open_delivery(
-            HEX(vector["delivery"]), DELIVERIES["subject"], bus="bazaar", bus_keys=BUS_KEYS, verifier=Verifier()
+            HEX(vector["delivery"]),
+            DELIVERIES["subject"],
+            bus="bazaar",
+            bus_keys=BUS_KEYS,
+            verifier=Verifier(),
         )
     with pytest.raises(Malformed, match="not the bus's"):
         open_delivery(
@@ -287,7 +320,11 @@ SUBJECTS = load("subjects.json")
 
 @pytest.mark.parametrize(
     ("group", "accepts"),
-    [("names", subjects.is_name), ("subjects", subjects.is_subject), ("patterns", subjects.is_pattern)],
+    [
+        ("names", subjects.is_name),
+        ("subjects", subjects.is_subject),
+        ("patterns", subjects.is_pattern),
+    ],
 )
 def test_names_subjects_and_patterns(group: str, accepts: Any) -> None:
     assert [text for text in SUBJECTS[group]["valid"] if not accepts(text)] == []
@@ -295,12 +332,18 @@ def test_names_subjects_and_patterns(group: str, accepts: Any) -> None:
 
 
 def test_matching_overlapping_and_consumers() -> None:
-    wrong = [v for v in SUBJECTS["matches"] if subjects.matches(v["pattern"], v["subject"]) is not v["matches"]]
+    wrong = [
+        v
+        for v in SUBJECTS["matches"]
+        if subjects.matches(v["pattern"], v["subject"]) is not v["matches"]
+    ]
     assert wrong == []
     wrong = [
         v
         for v in SUBJECTS["overlaps"]
-        if not subjects.overlap(v["one"], v["other"]) is subjects.overlap(v["other"], v["one"]) is v["overlap"]
+        if not subjects.overlap(v["one"], v["other"])
+        is subjects.overlap(v["other"], v["one"])
+        is v["overlap"]
     ]
     assert wrong == []
     wrong = [

@@ -33,13 +33,17 @@ class Anchors:
     revoked: frozenset[bytes]
 
     @classmethod
-    def gather(cls, folder: str | None, bot_keys: Iterable[str], bus_keys: Iterable[str]) -> Anchors:
+    def gather(
+        cls, folder: str | None, bot_keys: Iterable[str], bus_keys: Iterable[str]
+    ) -> Anchors:
         """The keys of ``folder``, or of the bus that is found here, and the given ones.
 
         Raises :class:`InvalidInput` if a given text is not a key.
         """
         bus_raw = {PublicKey.parse(text, KeyKind.BUS).raw for text in bus_keys}
-        bots: dict[bytes, str | None] = {PublicKey.parse(text, KeyKind.BOT).raw: None for text in bot_keys}
+        bots: dict[bytes, str | None] = {
+            PublicKey.parse(text, KeyKind.BOT).raw: None for text in bot_keys
+        }
         try:
             found = BusFolder.find(folder)
         except Unusable:
@@ -51,13 +55,17 @@ class Anchors:
         policy = load(found.path).policy
         if policy is None:
             click.echo(
-                f"note: {found.path} does not load, so its keys are not known; `sealbus check` says why", err=True
+                f"note: {found.path} does not load, so its keys are not known; `sealbus "
+                "check` says why",
+                err=True,
             )
             return cls(facts.name if facts else None, frozenset(bus_raw), bots, frozenset())
         now_ms = datetime.now(UTC).timestamp() * 1000
         keys = [(bot.name, key) for bot in policy.bots.values() for key in bot.keys.values()]
         bots |= {key.raw: name for name, key in keys}
-        revoked = frozenset(key.raw for _, key in keys if key.revoked_ms is not None and key.revoked_ms <= now_ms)
+        revoked = frozenset(
+            key.raw for _, key in keys if key.revoked_ms is not None and key.revoked_ms <= now_ms
+        )
         return cls(policy.bus, frozenset(bus_raw), bots, revoked)
 
     def of_bot(self, key: bytes, bot: str) -> list[str]:

@@ -49,8 +49,17 @@ def bot() -> None:
     metavar="PATTERN",
     help="A pattern that it may receive, or answer. May be repeated.",
 )
-@click.option("--role", "-r", "roles", multiple=True, metavar="ROLE", help="A role of policy.yaml. May be repeated.")
-@click.option("--out", metavar="FILE", help="File for the credentials. [default: DIR/credentials/BOT.toml]")
+@click.option(
+    "--role",
+    "-r",
+    "roles",
+    multiple=True,
+    metavar="ROLE",
+    help="A role of policy.yaml. May be repeated.",
+)
+@click.option(
+    "--out", metavar="FILE", help="File for the credentials. [default: DIR/credentials/BOT.toml]"
+)
 @server_option
 @dir_option
 def add(
@@ -102,14 +111,20 @@ def rm(name: str, yes: bool, dry_run: bool, folder: str | None) -> None:
     bus = BusFolder.find(folder)
     check_bot(name)
     before = _policy_text(bus)
-    files = [path for path in (bus.path / "keys" / f"{name}.yaml", bus.credentials(name)) if _there(path)]
+    files = [
+        path for path in (bus.path / "keys" / f"{name}.yaml", bus.credentials(name)) if _there(path)
+    ]
     declared = bots_of(before)
     if name not in declared and not files:
         raise Unusable(f"there is no bot {name}", hint=nearest(name, declared))
     after = remove_bot(before, name) if name in declared else before
-    if load(bus.path).policy is not None:  # else it has problems already, which must not keep a bot in it
+    if (
+        load(bus.path).policy is not None
+    ):  # else it has problems already, which must not keep a bot in it
         _try(bus, after, without=name)
-    for line in difflib.unified_diff(before.splitlines(), after.splitlines(), FILE, FILE, lineterm="", n=1):
+    for line in difflib.unified_diff(
+        before.splitlines(), after.splitlines(), FILE, FILE, lineterm="", n=1
+    ):
         click.echo(click.style(line, fg="red" if line.startswith("-") else None), err=True)
     for file in files:
         click.echo(f"delete {file}", err=True)
@@ -117,7 +132,9 @@ def rm(name: str, yes: bool, dry_run: bool, folder: str | None) -> None:
         return
     if not yes:
         if not sys.stdin.isatty():
-            raise click.UsageError("nobody can confirm this without a terminal: give --yes to remove it")
+            raise click.UsageError(
+                "nobody can confirm this without a terminal: give --yes to remove it"
+            )
         click.confirm(f"Remove {name}?", abort=True, err=True)
     # The keys first: without them a bot is not admitted, even if the rest fails. And a key file of
     # an unknown bot would stop the relays.
@@ -146,11 +163,15 @@ def _there(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise Unusable(f"{path} cannot be read: {error.strerror}", hint="nothing was changed") from None
+        raise Unusable(
+            f"{path} cannot be read: {error.strerror}", hint="nothing was changed"
+        ) from None
     return True
 
 
-def _try(bus: BusFolder, policy: str, *, added: str | None = None, without: str | None = None) -> None:
+def _try(
+    bus: BusFolder, policy: str, *, added: str | None = None, without: str | None = None
+) -> None:
     """Load a copy of the folder with another policy.
 
     Raises with every problem. Shows notes about ``added``.
@@ -167,7 +188,9 @@ def _try(bus: BusFolder, policy: str, *, added: str | None = None, without: str 
     if loaded.policy is None:
         for problem in loaded.problems:
             click.echo(str(problem), err=True)
-        raise Unusable("a relay would not load the folder after this change", hint="nothing was changed")
+        raise Unusable(
+            "a relay would not load the folder after this change", hint="nothing was changed"
+        )
     for one in loaded.notes:
         if added is not None and one.what.startswith(f"{added} may "):
             note(str(one))

@@ -37,7 +37,13 @@ ANSWER_S: Final = 5.0
 @click.command()
 @click.argument("subject")
 @click.argument("payload", required=False)
-@click.option("--file", "-f", "file", metavar="FILE", help="Publish each line of FILE (JSON Lines). - reads stdin.")
+@click.option(
+    "--file",
+    "-f",
+    "file",
+    metavar="FILE",
+    help="Publish each line of FILE (JSON Lines). - reads stdin.",
+)
 @click.option(
     "--from-line",
     type=WholeNumber(1),
@@ -47,10 +53,14 @@ ANSWER_S: Final = 5.0
     help="Begin at line N of --file.",
 )
 @click.option(
-    "--live", is_flag=True, help="The subject is live. Not needed, because the bus says which subjects are live."
+    "--live",
+    is_flag=True,
+    help="The subject is live. Not needed, because the bus says which subjects are live.",
 )
 @click.option(
-    "--schema", metavar="NAME", help="Schema of the payload, such as orders.placed.v1. [default: the subject's first]"
+    "--schema",
+    metavar="NAME",
+    help="Schema of the payload, such as orders.placed.v1. [default: the subject's first]",
 )
 @click.option(
     "--nonce",
@@ -64,7 +74,9 @@ ANSWER_S: Final = 5.0
     metavar="SECONDS",
     help="Longest wait for the bus, and for each verdict. [default: 10 and 30]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a message, with its verdict.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object a message, with its verdict."
+)
 @bot_options
 def pub(
     subject: str,
@@ -97,7 +109,9 @@ def pub(
     speaker = Bot(find_credentials(folder, bot, credentials))
     sending = Sending(subject, live or None, schema, timeout or VERDICT_S)
     if file is not None:
-        return _publish_lines(Bulk(speaker, sending, Lines(file), first=from_line, as_json=as_json), timeout)
+        return _publish_lines(
+            Bulk(speaker, sending, Lines(file), first=from_line, as_json=as_json), timeout
+        )
 
     async def publish(stop: Stop) -> tuple[dict[str, Any], int | None]:
         async with connected(speaker, timeout or CONNECT_S, stop):
@@ -112,7 +126,10 @@ def pub(
     if verdict != "accepted":
         click.echo(f"{click.style('error:', fg='red')} {subject}: {told(row)}", err=True)
     if verdict == "unresolved":
-        hint = f"it may have been accepted: publish it again with --nonce {row['nonce']}; is a relay running?"
+        hint = (
+            f"it may have been accepted: publish it again with --nonce {row['nonce']}; is a "
+            "relay running?"
+        )
         click.echo(f"{click.style('hint:', fg='yellow')} {hint}", err=True)
     if as_json:
         click.echo(json_line(row))
@@ -120,7 +137,9 @@ def pub(
         try:
             click.echo(f"accepted {row['nonce']}")
         except OutputFailed:
-            click.echo(f"accepted {row['nonce']}", err=True)  # the sender must know, even if stdout is lost
+            click.echo(
+                f"accepted {row['nonce']}", err=True
+            )  # the sender must know, even if stdout is lost
             raise
     if verdict == "unresolved" and stopped_by is not None:
         raise Stopped(stopped_by)
@@ -140,7 +159,9 @@ def _publish_lines(bulk: Bulk, timeout: float | None) -> int:
         click.echo(f"without verdict, perhaps accepted: line {named}{more}", err=True)
     if not bulk.is_whole:
         click.echo(
-            f"not sent: line {bulk.next_line} and all after it; go on with --from-line {bulk.next_line}", err=True
+            f"not sent: line {bulk.next_line} and all after it; go on with --from-line "
+            f"{bulk.next_line}",
+            err=True,
         )
     for error in (bulk.lost, bulk.failed):
         if error is not None:
@@ -156,12 +177,16 @@ def _parse(payload: str) -> Any:
     try:
         return parse_json(payload)
     except InvalidInput as error:
-        raise InvalidInput(f"PAYLOAD, {error.what}", hint="""quote it for the shell: '{"text": "hello"}'""") from None
+        raise InvalidInput(
+            f"PAYLOAD, {error.what}", hint="""quote it for the shell: '{"text": "hello"}'"""
+        ) from None
 
 
 @click.command()
 @click.argument("pattern")
-@click.option("--live", is_flag=True, help="Receive messages only as they pass, also on stored subjects.")
+@click.option(
+    "--live", is_flag=True, help="Receive messages only as they pass, also on stored subjects."
+)
 @click.option(
     "--durable",
     metavar="NAME",
@@ -176,7 +201,9 @@ def _parse(payload: str) -> Any:
     help="Begin a new place at new messages, or at all stored ones.",
 )
 @click.option("--count", "-n", type=WholeNumber(1), metavar="N", help="Stop after N messages.")
-@click.option("--idle", type=seconds, metavar="SECONDS", help="Stop after this time without a message.")
+@click.option(
+    "--idle", type=seconds, metavar="SECONDS", help="Stop after this time without a message."
+)
 @click.option(
     "--timeout",
     type=seconds,
@@ -185,7 +212,12 @@ def _parse(payload: str) -> Any:
     metavar="SECONDS",
     help="Longest wait for the bus.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a message, with sender, subject and time.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object a message, with sender, subject and time.",
+)
 @bot_options
 def sub(
     pattern: str,
@@ -272,9 +304,16 @@ def _shown(message: Message, as_json: bool) -> str:
     help="Longest wait for the bus, and for the answer. [default: 10 and 5]",
 )
 @click.option(
-    "--schema", metavar="NAME", help="Schema of the payload, such as stock.check.v1. [default: the subject's first]"
+    "--schema",
+    metavar="NAME",
+    help="Schema of the payload, such as stock.check.v1. [default: the subject's first]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the answer's sender and nonce.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object, with the answer's sender and nonce.",
+)
 @bot_options
 def request(
     subject: str,
@@ -293,7 +332,9 @@ def request(
 
     async def ask(_: Stop) -> Message:
         async with connected(asker, timeout or CONNECT_S):
-            return await asker.request(subject, question, schema=schema, timeout=timeout or ANSWER_S)
+            return await asker.request(
+                subject, question, schema=schema, timeout=timeout or ANSWER_S
+            )
 
     answer = run(ask)
     if as_json:

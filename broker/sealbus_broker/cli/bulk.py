@@ -30,7 +30,9 @@ STOP_S: Final = 2.0
 ROW: Final[Mapping[str, str]] = {
     "line": "The number of the line in the file, from 1. It is `null` for a single message.",
     "subject": "The subject of the message.",
-    "verdict": ("`accepted`, `quarantined`, `dropped`, `invalid` (never sent) or `unresolved` (no verdict)."),
+    "verdict": (
+        "`accepted`, `quarantined`, `dropped`, `invalid` (never sent) or `unresolved` (no verdict)."
+    ),
     "nonce": "32 hexadecimal digits that name the message, for `--nonce`.",
     "relay": "The relay that judged the message.",
     "reason": "The reason of a refusal, from the [closed list](protocol.md).",
@@ -58,7 +60,11 @@ class Sending:
     def row(self, nonce: bytes | None = None) -> dict[str, Any]:
         """The row of a message without verdict. Every row has these fields."""
         row = dict.fromkeys(ROW)
-        return row | {"subject": self.subject, "verdict": "unresolved", "nonce": nonce.hex() if nonce else None}
+        return row | {
+            "subject": self.subject,
+            "verdict": "unresolved",
+            "nonce": nonce.hex() if nonce else None,
+        }
 
     async def publish(self, bot: Bot, document: Any, nonce: bytes | None = None) -> dict[str, Any]:
         """Publish one message, and return its row.
@@ -68,7 +74,12 @@ class Sending:
         row = self.row(nonce)
         try:
             stamp = await bot.publish(
-                self.subject, document, live=self.live, schema=self.schema, timeout=self.timeout_s, nonce=nonce
+                self.subject,
+                document,
+                live=self.live,
+                schema=self.schema,
+                timeout=self.timeout_s,
+                nonce=nonce,
             )
         except Refused as error:
             stamp = error.stamp
@@ -80,7 +91,11 @@ class Sending:
             return row | {"detail": error.what}
         except InvalidInput as error:
             return row | {"verdict": "invalid", "detail": error.what}
-        return row | {"verdict": stamp.verdict.value, "nonce": stamp.nonce.hex(), "relay": stamp.relay}
+        return row | {
+            "verdict": stamp.verdict.value,
+            "nonce": stamp.nonce.hex(),
+            "relay": stamp.relay,
+        }
 
 
 def told(row: dict[str, Any]) -> str:
@@ -98,7 +113,9 @@ def told(row: dict[str, Any]) -> str:
 class Bulk:
     """Publishes lines as they are read, some at once, and counts their results."""
 
-    def __init__(self, bot: Bot, sending: Sending, lines: Lines, *, first: int, as_json: bool) -> None:
+    def __init__(
+        self, bot: Bot, sending: Sending, lines: Lines, *, first: int, as_json: bool
+    ) -> None:
         """``first``: the number of the first line that is sent."""
         self.counts: Counter[str] = Counter()
         self.next_line = first
@@ -171,7 +188,9 @@ class Bulk:
         except InvalidInput as error:
             row |= {"verdict": "invalid", "detail": error.what}
         else:
-            with contextlib.suppress(asyncio.CancelledError):  # its row says that there is no verdict
+            with contextlib.suppress(
+                asyncio.CancelledError
+            ):  # its row says that there is no verdict
                 row = {**await self._sending.publish(self._bot, document), "line": line.number}
         try:
             await self._account(row)

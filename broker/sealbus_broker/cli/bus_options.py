@@ -78,9 +78,15 @@ def bot_options(command: F) -> F:
         callback=_kept,
         help="Address of NATS. May be repeated. [default: from bus.toml or the credentials file]",
     )(command)
-    command = click.option("--as", "bot", metavar="BOT", help="Speak as BOT, with DIR/credentials/BOT.toml.")(command)
     command = click.option(
-        "--credentials", "-c", envvar="SEALBUS_CREDENTIALS", metavar="FILE", help="Speak with this credentials file."
+        "--as", "bot", metavar="BOT", help="Speak as BOT, with DIR/credentials/BOT.toml."
+    )(command)
+    command = click.option(
+        "--credentials",
+        "-c",
+        envvar="SEALBUS_CREDENTIALS",
+        metavar="FILE",
+        help="Speak with this credentials file.",
     )(command)
     return dir_option(command)
 

@@ -20,7 +20,9 @@ from sealbus_broker.relay.secrets import BusSecrets
 
 @click.command()
 @dir_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a problem or note, one a line.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object a problem or note, one a line."
+)
 def check(folder: str | None, as_json: bool) -> int:
     """Say whether a relay would load the bus's folder, and list every problem.
 
@@ -82,8 +84,19 @@ def _strange_keys(bus: BusFolder, policy: Policy) -> list[Problem]:
             continue  # reported already
         rule = policy.bots.get(one.bot)
         if rule is None:
-            found.append(Problem(shown, 0, 0, f"is of the bot {one.bot}, which policy.yaml does not declare"))
+            found.append(
+                Problem(shown, 0, 0, f"is of the bot {one.bot}, which policy.yaml does not declare")
+            )
         elif one.key.public.raw not in rule.keys:
             what = f"holds a key that is not in keys/{one.bot}.yaml"
-            found.append(Problem(shown, 0, 0, what, got=one.key.public.text, hint="the bot is not admitted with it"))
+            found.append(
+                Problem(
+                    shown,
+                    0,
+                    0,
+                    what,
+                    got=one.key.public.text,
+                    hint="the bot is not admitted with it",
+                )
+            )
     return found

@@ -22,7 +22,9 @@ def write_new(path: Path, data: bytes) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise OutputFailed(f"{path} exists already", hint="no file is overwritten: choose another name") from None
+        raise OutputFailed(
+            f"{path} exists already", hint="no file is overwritten: choose another name"
+        ) from None
     except FileNotFoundError:
         raise OutputFailed(
             f"{path} cannot be written: its folder does not exist",

@@ -49,7 +49,9 @@ def writing(what: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         name = error.filename if isinstance(error.filename, str) else what
-        raise Unusable(f"{name} cannot be written: {error.strerror or type(error).__name__}") from None
+        raise Unusable(
+            f"{name} cannot be written: {error.strerror or type(error).__name__}"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,9 @@ class BusFolder:
         try:
             if (here / "policy.yaml").exists():
                 return cls(here, talk)
-            below = sorted(path.parent for path in here.glob("*/policy.yaml")) if given is None else []
+            below = (
+                sorted(path.parent for path in here.glob("*/policy.yaml")) if given is None else []
+            )
         except (OSError, ValueError) as error:  # ValueError: a path with NUL in it
             why = getattr(error, "strerror", None) or "not a path"
             raise Unusable(f"{printable(str(here), 300)} cannot be read: {why}") from None
@@ -75,7 +79,10 @@ class BusFolder:
             return cls(below[0], talk)
         if below:
             names = printable(", ".join(str(path) for path in below), 300)
-            raise Unusable(f"there are {len(below)} buses in this folder: {names}", hint="choose one with --dir")
+            raise Unusable(
+                f"there are {len(below)} buses in this folder: {names}",
+                hint="choose one with --dir",
+            )
         raise Unusable(
             f"there is no policy.yaml in {printable(str(here), 300) if given else 'this folder'}",
             hint="make a bus with `sealbus init NAME`, or name its folder with --dir",
@@ -114,7 +121,9 @@ class BusFolder:
 
     def policy(self, bus_key: PublicKey | None = None) -> Policy:
         """The policy of this folder. Reports every note, and every problem."""
-        from sealbus_broker.policy.loader import load  # few commands need it, and its JSON Schema libraries load slowly
+        from sealbus_broker.policy.loader import (
+            load,
+        )  # few commands need it, and its JSON Schema libraries load slowly
 
         loaded = load(self.path, frozenset([bus_key] if bus_key is not None else []))
         for one in loaded.notes:
@@ -159,7 +168,9 @@ class BusFolder:
         if self._has_secrets():
             return self.secrets()
         if known is not None and not new_keys:
-            raise self._elsewhere(known, "; or make a new bus with --new-keys: present credentials will not work then")
+            raise self._elsewhere(
+                known, "; or make a new bus with --new-keys: present credentials will not work then"
+            )
         path = self.state / "relay.toml"
         secrets = BusSecrets.generate()
         secrets.write(path)
@@ -195,13 +206,17 @@ class BusFolder:
                 self.talk.say(f"wrote {path}: the bus {bus.name} at {', '.join(bus.servers)}")
         except OSError as error:
             told = bus.text().split("\n", maxsplit=1)[1].rstrip()
-            self.talk.note(f"{path} cannot be written: {error.strerror}. Its content should be:\n{told}")
+            self.talk.note(
+                f"{path} cannot be written: {error.strerror}. Its content should be:\n{told}"
+            )
         except InvalidInput as error:
             self.talk.note(f"{path}: {error.what}; {error.hint}")
         for one in self.strangers(bus):
             self.talk.note(str(one))
 
-    def found_at(self, name: str, bus_key: PublicKey, host: str | None, port: int | None) -> BusFile:
+    def found_at(
+        self, name: str, bus_key: PublicKey, host: str | None, port: int | None
+    ) -> BusFile:
         """``bus.toml`` for a server that listens on ``host`` and ``port``.
 
         ``None`` stands for the present value.
@@ -246,7 +261,11 @@ class BusFolder:
                 continue
             if one.bot != file.stem:
                 hint = f"commands that say `--as {one.bot}` do not find it: name it {one.bot}.toml"
-                found.append(Problem(shown, 0, 0, f"holds the credentials of another bot, {one.bot}", hint=hint))
+                found.append(
+                    Problem(
+                        shown, 0, 0, f"holds the credentials of another bot, {one.bot}", hint=hint
+                    )
+                )
             if (why := other_bus(bus, one)) is not None:
                 hint = f"move the file away and run `sealbus keys new {one.bot}`"
                 found.append(Problem(shown, 0, 0, f"is {why}", hint=hint))
@@ -264,7 +283,9 @@ class BusFolder:
         except CredentialsError:
             if (near := self._misspelt(bot)) is None:
                 raise
-            raise CredentialsError(f"there are no credentials of {bot} in {path.parent}", hint=near) from None
+            raise CredentialsError(
+                f"there are no credentials of {bot} in {path.parent}", hint=near
+            ) from None
         if credentials.bot != bot:
             raise CredentialsError(
                 f"{path} holds the credentials of {credentials.bot}, not of {bot}",
@@ -298,14 +319,19 @@ class BusFolder:
         """Whether the credentials name another address. Raises if they are of another bus."""
         if (why := other_bus(bus, credentials)) is not None:
             raise CredentialsError(
-                f"{path} is {why}", hint=f"move the file away and run `sealbus keys new {credentials.bot}`"
+                f"{path} is {why}",
+                hint=f"move the file away and run `sealbus keys new {credentials.bot}`",
             )
         return other_place(bus, credentials.servers)
 
     def _misspelt(self, bot: str) -> str | None:
         """The hint ``did you mean x?`` if only a file with a similar name exists."""
         try:
-            known = [path.stem for path in (self.path / "credentials").iterdir() if path.suffix == ".toml"]
+            known = [
+                path.stem
+                for path in (self.path / "credentials").iterdir()
+                if path.suffix == ".toml"
+            ]
         except OSError:
             return None
         return nearest(bot, known) if bot not in known else None

@@ -41,4 +41,6 @@ def init(name: str, folder: str | None, servers: tuple[str, ...]) -> None:
     click.echo(f"\nThe bus {name} is ready. Next:\n", err=True)
     click.echo(f"  sealbus up --dir {path}", err=True)
     click.echo(f"  sealbus sub greetings.sent --as listener --dir {path}", err=True)
-    click.echo(f'  sealbus pub greetings.sent \'{{"text": "hello"}}\' --as greeter --dir {path}', err=True)
+    click.echo(
+        f'  sealbus pub greetings.sent \'{{"text": "hello"}}\' --as greeter --dir {path}', err=True
+    )

@@ -29,11 +29,29 @@ MAX_TOLD_CHARS: Final = 1_000
 
 @click.command()
 @click.argument("file")
-@click.option("--bot-key", "bot_keys", multiple=True, metavar="KEY", help="Public key of a bot (U…). May be repeated.")
-@click.option("--bus-key", "bus_keys", multiple=True, metavar="KEY", help="Public key of a bus (N…). May be repeated.")
+@click.option(
+    "--bot-key",
+    "bot_keys",
+    multiple=True,
+    metavar="KEY",
+    help="Public key of a bot (U…). May be repeated.",
+)
+@click.option(
+    "--bus-key",
+    "bus_keys",
+    multiple=True,
+    metavar="KEY",
+    help="Public key of a bus (N…). May be repeated.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @dir_option
-def inspect(file: str, bot_keys: tuple[str, ...], bus_keys: tuple[str, ...], as_json: bool, folder: str | None) -> int:
+def inspect(
+    file: str,
+    bot_keys: tuple[str, ...],
+    bus_keys: tuple[str, ...],
+    as_json: bool,
+    folder: str | None,
+) -> int:
     """Take apart the envelope, stamp, delivery or bundle in FILE, and list its errors.
 
     FILE may be - for stdin. A seal counts only under a known key. In a bus's folder these are the
@@ -45,7 +63,11 @@ def inspect(file: str, bot_keys: tuple[str, ...], bus_keys: tuple[str, ...], as_
     try:
         report = _report(data, anchors)
     except Malformed as error:
-        report = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "trouble": [f"encoding: {error.what}"]}
+        report = {
+            "size": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "trouble": [f"encoding: {error.what}"],
+        }
     if as_json:
         click.echo(json_line(report))
     else:
@@ -64,16 +86,24 @@ def _read(file: str) -> bytes:
             with Path(file).open("rb") as opened:
                 data = opened.read(limit + 1)
     except (OSError, ValueError) as error:  # ValueError: a path with NUL in it
-        raise InputFailed(f"{file} cannot be read: {getattr(error, 'strerror', None) or 'not a path'}") from None
+        raise InputFailed(
+            f"{file} cannot be read: {getattr(error, 'strerror', None) or 'not a path'}"
+        ) from None
     if len(data) > limit:
-        raise InputFailed(f"{file} is larger than {limit} bytes, and no message of the bus is that large")
+        raise InputFailed(
+            f"{file} is larger than {limit} bytes, and no message of the bus is that large"
+        )
     return data
 
 
 def _report(data: bytes, anchors: Anchors) -> dict[str, Any]:
     if are_together(data):
         things = [_sealed(thing, anchors) for thing in split_together(data)]
-        trouble = [f"{number}: {line}" for number, thing in enumerate(things, 1) for line in thing["trouble"]]
+        trouble = [
+            f"{number}: {line}"
+            for number, thing in enumerate(things, 1)
+            for line in thing["trouble"]
+        ]
         return {"kind": "together", "size": len(data), "things": things, "trouble": trouble}
     if data[:1] == b"\x92":
         envelope, stamp = split_delivery(data)
@@ -83,7 +113,11 @@ def _report(data: bytes, anchors: Anchors) -> dict[str, Any]:
 
 def _delivery(envelope: bytes, stamp: bytes, anchors: Anchors) -> dict[str, Any]:
     verdict = _stamp(stamp, anchors)
-    trouble = [] if verdict["verdict"] == Verdict.ACCEPTED else ["the stamp says that the envelope was refused"]
+    trouble = (
+        []
+        if verdict["verdict"] == Verdict.ACCEPTED
+        else ["the stamp says that the envelope was refused"]
+    )
     if verdict["envelope"] != hashlib.sha256(envelope).hexdigest():
         trouble.append("the stamp is about another envelope")
     # If the bus vouches for the envelope, its key need not be known here. The relay knew it when it
@@ -179,7 +213,9 @@ def _show(report: dict[str, Any], indent: str = "") -> None:
                 _show(thing, indent + "  ")
         elif name == "trouble":
             for line in value:
-                click.echo(f"{indent}{click.style('wrong:', fg='red')} {readable(line, MAX_TOLD_CHARS)}")
+                click.echo(
+                    f"{indent}{click.style('wrong:', fg='red')} {readable(line, MAX_TOLD_CHARS)}"
+                )
             if not value:
                 sound = "well-formed, and the seal holds under a key that was given"
                 click.echo(f"{indent}{click.style(sound, fg='green')}")

@@ -115,7 +115,8 @@ class Lines:
                 kept.clear()
             if skipped > MAX_SKIPPED_BYTES:
                 raise InputFailed(
-                    f"{self.name} is not JSON Lines: line {number + 1} has no end within {skipped} bytes",
+                    f"{self.name} is not JSON Lines: line {number + 1} has no end within "
+                    f"{skipped} bytes",
                     hint="JSON Lines has one document a line",
                 )
             if lines:
@@ -139,14 +140,18 @@ class Lines:
                 chunk += more
             for mark, name in _OTHER_MARKS.items():
                 if chunk.startswith(mark):
-                    raise InputFailed(f"{self.name} is {name} text", hint="JSON Lines is UTF-8: convert it first")
+                    raise InputFailed(
+                        f"{self.name} is {name} text", hint="JSON Lines is UTF-8: convert it first"
+                    )
             self.read = len(chunk)
             return chunk.removeprefix(_MARK)
         self.read += len(chunk)
         return chunk
 
     def _failed(self, error: Exception) -> InputFailed:
-        return InputFailed(f"{self.name} cannot be read: {getattr(error, 'strerror', None) or 'not a path'}")
+        return InputFailed(
+            f"{self.name} cannot be read: {getattr(error, 'strerror', None) or 'not a path'}"
+        )
 
 
 async def _on_thread(call: Callable[..., T], *arguments: Any) -> T:

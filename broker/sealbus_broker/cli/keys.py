@@ -32,10 +32,16 @@ def keys() -> None:
 @keys.command("new")
 @click.argument("bot")
 @dir_option
-@click.option("--out", metavar="FILE", help="File for the credentials. [default: DIR/credentials/BOT.toml]")
+@click.option(
+    "--out", metavar="FILE", help="File for the credentials. [default: DIR/credentials/BOT.toml]"
+)
 @server_option
-@click.option("--bus-key", metavar="KEY", help="Public key of the bus (N…). [default: from bus.toml]")
-def new(bot: str, folder: str | None, out: str | None, servers: tuple[str, ...], bus_key: str | None) -> None:
+@click.option(
+    "--bus-key", metavar="KEY", help="Public key of the bus (N…). [default: from bus.toml]"
+)
+def new(
+    bot: str, folder: str | None, out: str | None, servers: tuple[str, ...], bus_key: str | None
+) -> None:
     """Make a key for BOT: a credentials file, and the public key in keys/BOT.yaml.
 
     The credentials file has the private key, and the mode 0600. policy.yaml must declare the bot.
@@ -79,7 +85,9 @@ def ls(folder: str | None, as_json: bool) -> None:
             )
 
 
-def make_key(bus: BusFolder, bot: str, facts: BusFile, now: datetime, out: Path | None = None) -> Path:
+def make_key(
+    bus: BusFolder, bot: str, facts: BusFile, now: datetime, out: Path | None = None
+) -> Path:
     """Make a key, and return the path of its credentials.
 
     The secret is written first, so that no public key is without it.
@@ -88,7 +96,8 @@ def make_key(bus: BusFolder, bot: str, facts: BusFile, now: datetime, out: Path 
     path = out or bus.credentials(bot)
     if (bus.path / "keys").resolve() in path.resolve().parents:
         raise Unusable(
-            f"{path} is in keys/, which is for public keys", hint="credentials are secret: keep them elsewhere"
+            f"{path} is in keys/, which is for public keys",
+            hint="credentials are secret: keep them elsewhere",
         )
     key = SigningKey.generate(KeyKind.BOT)
     pinned = frozenset(one.raw for one in facts.bus_keys)
@@ -141,7 +150,10 @@ def _declared(bus: BusFolder) -> list[str]:
 def _bus_name(bus: BusFolder) -> str:
     name = _policy_fields(bus).get("bus")
     if not isinstance(name, str):
-        raise Unusable(f"{bus.path / 'policy.yaml'} does not name its bus", hint="`sealbus check` shows what is wrong")
+        raise Unusable(
+            f"{bus.path / 'policy.yaml'} does not name its bus",
+            hint="`sealbus check` shows what is wrong",
+        )
     return check_name(name, "bus")
 
 

@@ -206,5 +206,8 @@ class _ForPeople:
         text = event.get("text")
         if text is not None:
             return harmless(str(text))
-        known = {field: harmless(value) if isinstance(value, str) else value for field, value in event.items()}
+        known = {
+            field: harmless(value) if isinstance(value, str) else value
+            for field, value in event.items()
+        }
         return str(self._render(logger, name, known))

@@ -48,7 +48,9 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in _MODULES and cmd_name not in self.commands:
-            command: click.Command = getattr(import_module(f"sealbus_broker.cli.{_MODULES[cmd_name]}"), cmd_name)
+            command: click.Command = getattr(
+                import_module(f"sealbus_broker.cli.{_MODULES[cmd_name]}"), cmd_name
+            )
             finish_command(command, cmd_name)
             self.add_command(command)
         return super().get_command(ctx, cmd_name)
@@ -56,7 +58,11 @@ class _Commands(click.Group):
 
 @click.group(
     cls=_Commands,
-    context_settings={"auto_envvar_prefix": "SEALBUS", "help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "auto_envvar_prefix": "SEALBUS",
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+    },
 )
 @click.version_option(version("sealbus"), prog_name="sealbus", message="%(prog)s %(version)s")
 def cli() -> None:

@@ -31,27 +31,38 @@ PAGE: Final = 200
 def operator_options(command: F) -> F:
     """``--timeout``, the bot that speaks, and the address."""
     return click.option(
-        "--timeout", type=seconds, metavar="SECONDS", help="Longest wait for the bus, and for each answer."
+        "--timeout",
+        type=seconds,
+        metavar="SECONDS",
+        help="Longest wait for the bus, and for each answer.",
     )(bot_options(command))
 
 
-async def ask(operator: Bot, subject: str, payload: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+async def ask(
+    operator: Bot, subject: str, payload: dict[str, Any], timeout_s: float
+) -> dict[str, Any]:
     """The answer of the service. Raises :class:`AnsweredNo` if the answer is an error."""
     try:
-        answer: dict[str, Any] = (await operator.request(subject, payload, timeout=timeout_s)).payload
+        answer: dict[str, Any] = (
+            await operator.request(subject, payload, timeout=timeout_s)
+        ).payload
     except RequestFailed as failed:
         raise AnsweredNo(readable(failed.message)) from None
     return answer
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], remarks: Sequence[str] = ()) -> list[str]:
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], remarks: Sequence[str] = ()
+) -> list[str]:
     """The lines of a table, with nothing cut. A remark is below its row. No rows give no lines."""
     if not rows:
         return []
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = []
     for at, row in enumerate([head, *rows]):
-        lines.append("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        lines.append(
+            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        )
         if remarks and at > 0 and remarks[at - 1]:
             lines.append(" " * (widths[0] + 2) + remarks[at - 1])
     return lines

@@ -34,7 +34,8 @@ def seconds(value: str | float) -> float:
     given = float(value) if DECIMAL.fullmatch(str(value)) else math.nan
     if not 0 < given <= MAX_SECONDS:
         raise click.BadParameter(
-            f"'{printable(str(value))}' is not a time in seconds, above 0 and at most {MAX_SECONDS:.0f}"
+            f"'{printable(str(value))}' is not a time in seconds, above 0 and at most "
+            f"{MAX_SECONDS:.0f}"
         )
     return given
 
@@ -54,10 +55,16 @@ class WholeNumber(click.IntRange):
         number = int(value) if isinstance(value, int) or DIGITS.fullmatch(value) else None
         low = self.min
         high = self.max
-        if number is not None and (low is None or number >= low) and (high is None or number <= high):
+        if (
+            number is not None
+            and (low is None or number >= low)
+            and (high is None or number <= high)
+        ):
             return number
         span = f"from {low:,} to {high:,}" if high is not None else f"of {low:,} or more"
-        raise click.BadParameter(f"'{printable(str(value))}' is not a whole number {span}", ctx, param)
+        raise click.BadParameter(
+            f"'{printable(str(value))}' is not a whole number {span}", ctx, param
+        )
 
 
 def nonce(value: str) -> bytes:
@@ -67,7 +74,9 @@ def nonce(value: str) -> bytes:
     return bytes.fromhex(value)
 
 
-def all_commands(command: click.Command, *words: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+def all_commands(
+    command: click.Command, *words: str
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     """Every command in ``command`` that does something, with its words.
 
     ``words`` come before them.
@@ -123,7 +132,11 @@ def error_row(error: SealbusError) -> dict[str, Any]:
     """The object for ``error`` that a program reads."""
     row: dict[str, Any] = {"error": type(error).__name__, "what": error.what, "hint": error.hint}
     if isinstance(error, Refused):
-        row |= {"verdict": error.stamp.verdict.value, "reason": error.reason.value, "detail": error.detail}
+        row |= {
+            "verdict": error.stamp.verdict.value,
+            "reason": error.reason.value,
+            "detail": error.detail,
+        }
         row |= {"nonce": error.stamp.nonce.hex(), "record": error.record}
     if isinstance(error, RequestFailed):
         row |= {"failed_with": error.error, "message": error.message, "bot": error.bot}

@@ -191,7 +191,9 @@ class _Data(_Sink):
         if error.errno in _GONE:
             raise ReaderGone
         told = "is closed" if error.errno == errno.EBADF else f"cannot be written: {error.strerror}"
-        raise OutputFailed(f"stdout {told}", hint="the command's work may be done; its result is not shown")
+        raise OutputFailed(
+            f"stdout {told}", hint="the command's work may be done; its result is not shown"
+        )
 
 
 class _Talk(_Sink):
@@ -226,9 +228,15 @@ def install() -> None:
     Call it once, before the first output.
     """
     closed = _fill_closed()
-    told: dict[int, OSError] = {number: OSError(errno.EBADF, os.strerror(errno.EBADF)) for number in closed}
-    sys.stdout = _text(_Data(STDOUT, _Writer(STDOUT, lossy=False, failed=told.get(STDOUT))), sys.stdout)
-    sys.stderr = _text(_Talk(STDERR, _Writer(STDERR, lossy=True, failed=told.get(STDERR))), sys.stderr)
+    told: dict[int, OSError] = {
+        number: OSError(errno.EBADF, os.strerror(errno.EBADF)) for number in closed
+    }
+    sys.stdout = _text(
+        _Data(STDOUT, _Writer(STDOUT, lossy=False, failed=told.get(STDOUT))), sys.stdout
+    )
+    sys.stderr = _text(
+        _Talk(STDERR, _Writer(STDERR, lossy=True, failed=told.get(STDERR))), sys.stderr
+    )
 
 
 def _fill_closed() -> frozenset[int]:

@@ -52,7 +52,9 @@ class Found:
     def judge(self) -> None:
         """Set ``health`` to the worst of the problems."""
         levels = {problem.level for problem in self.problems}
-        self.health = next((level for level in (Level.RED, Level.WARNING) if level in levels), Level.OK).value
+        self.health = next(
+            (level for level in (Level.RED, Level.WARNING) if level in levels), Level.OK
+        ).value
 
 
 @click.command()
@@ -80,7 +82,16 @@ def ping(folder: str | None, servers: tuple[str, ...], relay: str | None, as_jso
 
 def _show(found: Found) -> None:
     if found.streams:
-        table = Table("stream", "messages", "MiB", "of MiB", "full", box=None, pad_edge=False, header_style="bold")
+        table = Table(
+            "stream",
+            "messages",
+            "MiB",
+            "of MiB",
+            "full",
+            box=None,
+            pad_edge=False,
+            header_style="bold",
+        )
         for row in found.streams:
             sizes = f"{row['bytes'] / MIB:,.1f}", f"{row['limit'] / MIB:,.0f}"
             table.add_row(row["stream"], f"{row['messages']:,}", *sizes, f"{row['full']:.0%}")
@@ -114,7 +125,9 @@ async def _ping(servers: list[str], secrets: BusSecrets, relay: str | None) -> F
         where = ", ".join(servers)
         if STORES_NOTHING in met[0]:
             hint = "free space on the disk of the bus's folder: the bus then goes on by itself"
-            found.problems.append(Problem(Level.RED, "disk", f"{where} says that {STORES_NOTHING}", hint))
+            found.problems.append(
+                Problem(Level.RED, "disk", f"{where} says that {STORES_NOTHING}", hint)
+            )
         else:
             what = f"cannot connect to NATS at {where} with the relay's key"
             found.problems.append(Problem(Level.RED, "nats", what, "is nats-server running there?"))
@@ -136,7 +149,10 @@ async def _ask(nc: HardenedClient, secrets: BusSecrets, relay: str | None, found
         hint += "; the log of a running relay says why it does not answer"
         found.problems.append(Problem(Level.RED, "relay", f"NATS answers, and {which}", hint))
         return
-    told = [Problem(Level(one["level"]), one["about"], one["what"], one["hint"]) for one in found.relay["problems"]]
+    told = [
+        Problem(Level(one["level"]), one["about"], one["what"], one["hint"])
+        for one in found.relay["problems"]
+    ]
     known = {problem.about for problem in found.problems}
     found.problems += [problem for problem in told if problem.about not in known]
     if relay is None:
@@ -157,7 +173,12 @@ async def _ask_streams(nc: HardenedClient, found: Found) -> None:
             continue
         state = info["state"]
         limit = info["config"]["max_bytes"]
-        row = {"stream": name, "messages": state["messages"], "bytes": state["bytes"], "limit": limit}
+        row = {
+            "stream": name,
+            "messages": state["messages"],
+            "bytes": state["bytes"],
+            "limit": limit,
+        }
         found.streams.append(row | {"full": round(fill(info), 4)})
 
 
@@ -170,7 +191,9 @@ async def _ask_relay(nc: HardenedClient, relay: str | None) -> dict[str, Any] | 
     return answer
 
 
-async def _probe(nc: HardenedClient, secrets: BusSecrets, relay: dict[str, Any], found: Found) -> None:
+async def _probe(
+    nc: HardenedClient, secrets: BusSecrets, relay: dict[str, Any], found: Found
+) -> None:
     """Send a message the whole way, unless the relay has reported that none is accepted."""
     if any(problem.about == "probe" for problem in found.problems):
         return
@@ -183,7 +206,10 @@ async def _probe(nc: HardenedClient, secrets: BusSecrets, relay: dict[str, Any],
         what = f"the bus accepts nothing: a message had no verdict within {PROBE_S:g} s"
         found.problems.append(Problem(Level.RED, "probe", what, RESTART))
         return
-    found.probe = {"verdict": stamp.verdict.value, "ms": round((time.monotonic() - began) * 1000, 1)}
+    found.probe = {
+        "verdict": stamp.verdict.value,
+        "ms": round((time.monotonic() - began) * 1000, 1),
+    }
     if not is_accepted(stamp):
         what = f"the bus refused its own test message ({stamp.reason})"
         hint = "are the clocks of this machine, the relays and nats-server right?"

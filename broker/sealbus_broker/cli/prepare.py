@@ -18,7 +18,11 @@ from sealbus_broker.nats.config import NatsConfig, render
 
 @click.command()
 @dir_option
-@click.option("--nats-conf", metavar="FILE", help="File for the configuration. [default: DIR/.sealbus/nats.conf]")
+@click.option(
+    "--nats-conf",
+    metavar="FILE",
+    help="File for the configuration. [default: DIR/.sealbus/nats.conf]",
+)
 @click.option(
     "--listen",
     default="127.0.0.1:4222",
@@ -27,7 +31,11 @@ from sealbus_broker.nats.config import NatsConfig, render
     help="Address at which nats-server listens.",
 )
 @click.option(
-    "--store", default="/data", show_default=True, metavar="DIR", help="JetStream's folder, on the server's machine."
+    "--store",
+    default="/data",
+    show_default=True,
+    metavar="DIR",
+    help="JetStream's folder, on the server's machine.",
 )
 @click.option(
     "--monitor-port",
@@ -35,7 +43,10 @@ from sealbus_broker.nats.config import NatsConfig, render
     help="Port for monitoring over HTTP, on 127.0.0.1 of the server's machine.",
 )
 @click.option(
-    "--sync", default="always", show_default=True, help="JetStream's sync_interval: always, or a time such as 2m."
+    "--sync",
+    default="always",
+    show_default=True,
+    help="JetStream's sync_interval: always, or a time such as 2m.",
 )
 @server_option
 @new_keys_option
@@ -60,7 +71,9 @@ def prepare(
     policy = bus.policy(secrets.bus.public)
     host, _, port = listen.rpartition(":")
     if not host or not DIGITS.fullmatch(port) or not 0 < int(port) < 65536:
-        raise InvalidInput(f"--listen {printable(listen)} is not an address", hint="like 0.0.0.0:4222")
+        raise InvalidInput(
+            f"--listen {printable(listen)} is not an address", hint="like 0.0.0.0:4222"
+        )
     target = Path(nats_conf) if nats_conf else bus.state / "nats.conf"
     config = NatsConfig(
         store_dir=Path(store),
@@ -76,6 +89,8 @@ def prepare(
     except OSError as error:
         raise Unusable(f"{target} cannot be written: {error.strerror}") from None
     click.echo(f"wrote {target}", err=True)
-    known = bus.bus_file() or bus.found_at(policy.bus, secrets.bus.public, host.strip("[]"), int(port))
+    known = bus.bus_file() or bus.found_at(
+        policy.bus, secrets.bus.public, host.strip("[]"), int(port)
+    )
     bus.record(replace(known, servers=servers or known.servers))
     click.echo(secrets.bus.public.text)

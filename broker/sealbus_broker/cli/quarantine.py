@@ -39,7 +39,9 @@ def quarantine() -> None:
 
 
 @quarantine.command("ls")
-@click.option("--reason", type=click.Choice(RECORD_REASONS), help="Show only records with this reason.")
+@click.option(
+    "--reason", type=click.Choice(RECORD_REASONS), help="Show only records with this reason."
+)
 @click.option("--bot", "session", metavar="BOT", help="Show only messages from BOT's session.")
 @click.option("--subject", metavar="SUBJECT", help="Show only messages that name this subject.")
 @click.option(
@@ -75,8 +77,12 @@ def ls(
 
     async def read(_: Stop) -> tuple[list[dict[str, Any]], int]:
         async with connected(operator, timeout or CONNECT_S):
-            records = [record async for record in _pages(operator, filters, limit, timeout or ANSWER_S)]
-            total = (await ask(operator, QUARANTINE_LIST, {**filters, "limit": 1}, timeout or ANSWER_S))["total"]
+            records = [
+                record async for record in _pages(operator, filters, limit, timeout or ANSWER_S)
+            ]
+            total = (
+                await ask(operator, QUARANTINE_LIST, {**filters, "limit": 1}, timeout or ANSWER_S)
+            )["total"]
         return records, total
 
     records, total = run(read)
@@ -84,19 +90,28 @@ def ls(
         for record in records:
             click.echo(json_line(record))
         return
-    for line in table(HEAD, [_columns(record) for record in records], [_remark(record) for record in records]):
+    for line in table(
+        HEAD, [_columns(record) for record in records], [_remark(record) for record in records]
+    ):
         click.echo(line)
     # The service counts the records of the reason and the bot. It looks for the subject only in the
     # records that it reads.
     of = "" if subject else f" of {total}"
-    click.echo(f"{len(records)}{of} shown" if records else "the quarantine holds nothing that matches", err=True)
+    click.echo(
+        f"{len(records)}{of} shown" if records else "the quarantine holds nothing that matches",
+        err=True,
+    )
 
 
-async def _pages(operator: Bot, filters: dict[str, Any], limit: int, timeout_s: float) -> AsyncIterator[dict[str, Any]]:
+async def _pages(
+    operator: Bot, filters: dict[str, Any], limit: int, timeout_s: float
+) -> AsyncIterator[dict[str, Any]]:
     before: int | None = None
     while limit > 0:
         more = {"before": before} if before else {}
-        page = await ask(operator, QUARANTINE_LIST, {**filters, "limit": min(limit, PAGE), **more}, timeout_s)
+        page = await ask(
+            operator, QUARANTINE_LIST, {**filters, "limit": min(limit, PAGE), **more}, timeout_s
+        )
         for record in page["records"]:
             yield record
         limit -= len(page["records"])
@@ -109,8 +124,17 @@ HEAD: Final = ("record", "when (UTC)", "session", "reason", "bytes", "subject")
 
 
 def _columns(record: dict[str, Any]) -> tuple[str, ...]:
-    session, reason, subject = (readable(str(record[name] or "-")) for name in ("session", "reason", "subject"))
-    return f"{record['sequence']}", _time(record["judged_at_ms"]), session, reason, f"{record['size']}", subject
+    session, reason, subject = (
+        readable(str(record[name] or "-")) for name in ("session", "reason", "subject")
+    )
+    return (
+        f"{record['sequence']}",
+        _time(record["judged_at_ms"]),
+        session,
+        reason,
+        f"{record['size']}",
+        subject,
+    )
 
 
 def _remark(record: dict[str, Any]) -> str:
@@ -125,7 +149,11 @@ def _remark(record: dict[str, Any]) -> str:
 
 @quarantine.command("show")
 @click.argument("record_number", metavar="RECORD")
-@click.option("--out", metavar="FILE", help="Write the raw bytes to a new FILE (mode 0600), for `sealbus inspect`.")
+@click.option(
+    "--out",
+    metavar="FILE",
+    help="Write the raw bytes to a new FILE (mode 0600), for `sealbus inspect`.",
+)
 @click.option("--hex", "as_hex", is_flag=True, help="Show the bytes as a hex dump too.")
 @click.option(
     "--json",
@@ -166,7 +194,11 @@ def show(
         payload = None
         unreadable = error.what
     if as_json:
-        told = {"payload": payload, "payload_error": unreadable, "data": base64.b64encode(data).decode()}
+        told = {
+            "payload": payload,
+            "payload_error": unreadable,
+            "data": base64.b64encode(data).decode(),
+        }
         click.echo(json_line({**record, **told}))
         return
     for name, value in record.items():
@@ -207,7 +239,9 @@ async def _fetch(operator: Bot, sequence: int, timeout_s: float) -> tuple[dict[s
     data = b""
     record = {}
     while True:
-        part = await ask(operator, QUARANTINE_SHOW, {"sequence": sequence, "offset": len(data)}, timeout_s)
+        part = await ask(
+            operator, QUARANTINE_SHOW, {"sequence": sequence, "offset": len(data)}, timeout_s
+        )
         record = part["record"]
         chunk = base64.b64decode(part["data"])
         data += chunk

@@ -27,7 +27,9 @@ from sealbus_broker.server.process import NatsServer
 
 log = structlog.get_logger(__name__)
 
-name_option = click.option("--name", default="relay", show_default=True, help="Name of this relay in stamps and logs.")
+name_option = click.option(
+    "--name", default="relay", show_default=True, help="Name of this relay in stamps and logs."
+)
 
 
 @click.command()
@@ -44,11 +46,16 @@ name_option = click.option("--name", default="relay", show_default=True, help="N
     help="Address of nats-server. It has no TLS: for other machines, run a server of your own.",
 )
 @click.option(
-    "--sync", default="always", show_default=True, help="JetStream's sync_interval: always, or a time such as 2m."
+    "--sync",
+    default="always",
+    show_default=True,
+    help="JetStream's sync_interval: always, or a time such as 2m.",
 )
 @new_keys_option
 @name_option
-def up(folder: str | None, port: int | None, host: str, sync: str, new_keys: bool, name: str) -> int:
+def up(
+    folder: str | None, port: int | None, host: str, sync: str, new_keys: bool, name: str
+) -> int:
     """Run a whole bus: a relay, and a nats-server that is watched and restarted.
 
     Ctrl-C stops both.
@@ -132,7 +139,9 @@ def relay(folder: str | None, servers: tuple[str, ...], name: str) -> int:
 
 def _say_ready(policy: Policy, relay: str, url: str) -> None:
     text = f"the bus {policy.bus} is up at {url} (relay {relay}, policy {policy.digest.hex()[:16]})"
-    log.info("relay.started", text=text, bus=policy.bus, relay=relay, url=url, policy=policy.digest.hex())
+    log.info(
+        "relay.started", text=text, bus=policy.bus, relay=relay, url=url, policy=policy.digest.hex()
+    )
 
 
 def _warn_without_tls(host: str) -> None:

@@ -113,7 +113,10 @@ async def connected(bot: Bot, timeout_s: float, stop: Stop | None = None) -> Asy
     """
     where = ", ".join(bot.credentials.servers)
     notice = asyncio.get_running_loop().call_later(
-        NOTICE_S, functools.partial(click.echo, f"waiting for the bus at {where}, for {timeout_s:g} s", err=True)
+        NOTICE_S,
+        functools.partial(
+            click.echo, f"waiting for the bus at {where}, for {timeout_s:g} s", err=True
+        ),
     )
     try:
         await (stop.before(bot.connect(timeout_s)) if stop is not None else bot.connect(timeout_s))

@@ -21,7 +21,16 @@ from sealbus_broker.cli.operator import ANSWER_S, OPERATOR, PAGE, ask, operator_
 from sealbus_broker.cli.signals import CONNECT_S, Stop, connected, run
 from sealbus_broker.escape import json_line, readable
 
-HEAD: Final = ("consumer", "bot", "pattern", "durable", "waiting", "in hand", "listening", "last delivery (UTC)")
+HEAD: Final = (
+    "consumer",
+    "bot",
+    "pattern",
+    "durable",
+    "waiting",
+    "in hand",
+    "listening",
+    "last delivery (UTC)",
+)
 
 
 @click.group()
@@ -34,7 +43,9 @@ def subscriptions() -> None:
 
 @subscriptions.command("ls")
 @click.option("--of", "owner", metavar="BOT", help="Show only the subscriptions of BOT.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a subscription, one a line.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object a subscription, one a line."
+)
 @operator_options
 def ls(
     owner: str | None,
@@ -61,7 +72,10 @@ def ls(
         return
     for line in table(HEAD, [_columns(row) for row in rows]):
         click.echo(line)
-    click.echo(f"{len(rows)} durable subscriptions" if rows else "there are no durable subscriptions", err=True)
+    click.echo(
+        f"{len(rows)} durable subscriptions" if rows else "there are no durable subscriptions",
+        err=True,
+    )
 
 
 @subscriptions.command("rm")
@@ -92,7 +106,10 @@ def rm(
             async for row in _rows(operator, owner, answer_s):
                 if row["consumer"] == consumer:
                     return row
-        raise AnsweredNo(f"there is no durable subscription {consumer}", hint="`sealbus subscriptions ls` lists them")
+        raise AnsweredNo(
+            f"there is no durable subscription {consumer}",
+            hint="`sealbus subscriptions ls` lists them",
+        )
 
     async def remove(_: Stop) -> None:
         again = Bot(find_credentials(folder, bot, credentials, OPERATOR))
@@ -108,13 +125,17 @@ def rm(
         return
     if not yes:
         if not sys.stdin.isatty():
-            raise click.UsageError("nobody can confirm this without a terminal: give --yes to remove it")
+            raise click.UsageError(
+                "nobody can confirm this without a terminal: give --yes to remove it"
+            )
         click.confirm("Remove it?", abort=True, err=True)
     run(remove)
     click.echo(f"removed {consumer}", err=True)
 
 
-async def _rows(operator: Bot, owner: str | None, timeout_s: float) -> AsyncIterator[dict[str, Any]]:
+async def _rows(
+    operator: Bot, owner: str | None, timeout_s: float
+) -> AsyncIterator[dict[str, Any]]:
     offset: int | None = 0
     while offset is not None:
         wanted = {"offset": offset, "limit": PAGE} | ({"bot": owner} if owner else {})
@@ -127,5 +148,13 @@ async def _rows(operator: Bot, owner: str | None, timeout_s: float) -> AsyncIter
 def _columns(row: dict[str, Any]) -> tuple[str, ...]:
     names = [readable(str(row[name])) for name in ("consumer", "bot", "pattern", "durable")]
     at = row["delivered_ms"]
-    when = "-" if at is None else datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    return (*names, f"{row['waiting']}", f"{row['in_hand']}", "yes" if row["listening"] else "no", when)
+    when = (
+        "-" if at is None else datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    )
+    return (
+        *names,
+        f"{row['waiting']}",
+        f"{row['in_hand']}",
+        "yes" if row["listening"] else "no",
+        when,
+    )

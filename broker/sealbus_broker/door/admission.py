@@ -57,7 +57,12 @@ from sealbus_broker.door.throttle import Throttle
 from sealbus_broker.escape import printable
 from sealbus_broker.gate.policy import BotRule, Policy
 from sealbus_broker.nats import jwt
-from sealbus_broker.nats.config import BOTS_ACCOUNT, FULL_ACCOUNT, MAX_BOT_PAYLOAD_BYTES, MAX_SUBSCRIPTIONS
+from sealbus_broker.nats.config import (
+    BOTS_ACCOUNT,
+    FULL_ACCOUNT,
+    MAX_BOT_PAYLOAD_BYTES,
+    MAX_SUBSCRIPTIONS,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +70,9 @@ GRANTS_LOGGED: Final = 600
 """How many lines a minute the log has about admitted bots. Each bot has a line in ten seconds, so a
 bus of a hundred bots has all its lines."""
 
-CONFIG_HINT: Final = "does it run with the configuration that this version of `sealbus prepare` writes?"
+CONFIG_HINT: Final = (
+    "does it run with the configuration that this version of `sealbus prepare` writes?"
+)
 
 CALLOUT_SUBJECT: Final = "$SYS.REQ.USER.AUTH"
 """The subject on which nats-server asks about each login."""
@@ -96,7 +103,9 @@ class Denial:
     why: str
 
 
-def decide(connect: dict[str, Any], challenge: object, policy: Policy, now_ms: int) -> Admitted | Denial:
+def decide(
+    connect: dict[str, Any], challenge: object, policy: Policy, now_ms: int
+) -> Admitted | Denial:
     """Judge one connection.
 
     Args:
@@ -107,7 +116,9 @@ def decide(connect: dict[str, Any], challenge: object, policy: Policy, now_ms: i
     """
     token = connect.get("auth_token")
     signature_text = connect.get("sig")
-    if not (isinstance(token, str) and isinstance(signature_text, str) and isinstance(challenge, str)):
+    if not (
+        isinstance(token, str) and isinstance(signature_text, str) and isinstance(challenge, str)
+    ):
         return Denial(None, "no admission text, signature or challenge")
     if not (challenge.isascii() and challenge):
         return Denial(None, "the challenge is empty, or not ASCII")
@@ -213,7 +224,9 @@ class Admission:
 
     async def start(self) -> None:
         """Begin to answer."""
-        self._subscription = await self._nc.subscribe(CALLOUT_SUBJECT, queue="relays", cb=self._on_request)
+        self._subscription = await self._nc.subscribe(
+            CALLOUT_SUBJECT, queue="relays", cb=self._on_request
+        )
         await self._nc.flush()
 
     async def stop(self) -> None:
@@ -254,7 +267,9 @@ class Admission:
         """
         now = self._now()
         policy = self._policy()
-        login = _read_login(jwt.verify_request(request, now, policy.limits.clock_skew_ms / 1000)["nats"])
+        login = _read_login(
+            jwt.verify_request(request, now, policy.limits.clock_skew_ms / 1000)["nats"]
+        )
         decision = decide(login.connect, login.challenge, policy, int(now * 1000))
         account = BOTS_ACCOUNT
         if isinstance(decision, Admitted):
@@ -266,7 +281,9 @@ class Admission:
                     why = f"it has {most} sessions already, as many as it may (limits.connections)"
                     self._deny(Denial(bot, why), login.host)
             except (NatsError, OSError) as error:
-                unknown = f"nats-server does not say how many sessions it has ({type(error).__name__})"
+                unknown = (
+                    f"nats-server does not say how many sessions it has ({type(error).__name__})"
+                )
                 decision = Denial(bot, f"{unknown}; {CONFIG_HINT}")
         response: dict[str, Any] = {"type": "authorization_response", "version": 2}
         if isinstance(decision, Admitted):

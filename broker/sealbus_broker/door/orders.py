@@ -41,7 +41,8 @@ class Orders:
         bots = {
             name: {
                 "keys": [
-                    [key.raw.hex(), key.not_before_ms, key.not_after_ms, key.revoked_ms] for key in rule.keys.values()
+                    [key.raw.hex(), key.not_before_ms, key.not_after_ms, key.revoked_ms]
+                    for key in rule.keys.values()
                 ],
                 "subscribe": list(rule.subscribe),
             }
@@ -67,7 +68,10 @@ class Orders:
             bots = {
                 name: BotRule(
                     name,
-                    {bytes.fromhex(raw): BotKey(bytes.fromhex(raw), *times) for raw, *times in bot["keys"]},
+                    {
+                        bytes.fromhex(raw): BotKey(bytes.fromhex(raw), *times)
+                        for raw, *times in bot["keys"]
+                    },
                     subscribe=tuple(bot["subscribe"]),
                 )
                 for name, bot in fields["bots"].items()
@@ -78,7 +82,9 @@ class Orders:
                 fields["relay"],
                 SigningKey.parse(fields["login"], KeyKind.BOT),
                 SigningKey.parse(fields["issuer"], KeyKind.ISSUER),
-                Policy(fields["bus"], bytes.fromhex(fields["digest"]), frozenset(), bots, (), limits),
+                Policy(
+                    fields["bus"], bytes.fromhex(fields["digest"]), frozenset(), bots, (), limits
+                ),
             )
         except (ValueError, KeyError, TypeError, AttributeError, InvalidInput, RecursionError):
             raise Malformed("not the orders of a relay") from None

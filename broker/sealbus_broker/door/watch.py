@@ -172,7 +172,13 @@ class Watch:
             " that hangs each relay is then set aside after some deliveries; and report this line"
         )
         what = f"the relay hung for {HANG_S} s, in {place}, and is ended"
-        log.critical("relay.hung", text=f"error: {what}\nhint: {hint}", seconds=HANG_S, where=calls, hint=hint)
+        log.critical(
+            "relay.hung",
+            text=f"error: {what}\nhint: {hint}",
+            seconds=HANG_S,
+            where=calls,
+            hint=hint,
+        )
         self._send(signal.SIGKILL)
         await asyncio.sleep(END_S)  # when it has ended, this process does too
         hint = (
@@ -204,4 +210,7 @@ def innermost(dump: str) -> list[str]:
     A dump has all threads, and the first thread comes last.
     """
     frames = _FRAME.findall(dump.rpartition("most recent call first")[2])
-    return [f"{'/'.join(Path(file).parts[-2:])}:{line} {function}" for file, line, function in frames[:MOST_FRAMES]]
+    return [
+        f"{'/'.join(Path(file).parts[-2:])}:{line} {function}"
+        for file, line, function in frames[:MOST_FRAMES]
+    ]

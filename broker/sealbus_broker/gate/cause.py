@@ -49,7 +49,13 @@ def unwanted_parent(rule: CauseRule | None, parent: bytes) -> str | None:
 
 
 def check_cause(
-    rule: CauseRule, bot: BotRule, header: Header, payload: object, now_ms: int, policy: Policy, verifier: Verifier
+    rule: CauseRule,
+    bot: BotRule,
+    header: Header,
+    payload: object,
+    now_ms: int,
+    policy: Policy,
+    verifier: Verifier,
 ) -> Stamp | str:
     """Return the parent's stamp if it satisfies ``rule``, else an objection without its values."""
     proven = prove_parent(header, policy, verifier)
@@ -62,7 +68,9 @@ def check_cause(
         # A stamp proves that a message was accepted. It does not prove that its bearer may know it.
         # So a stolen stamp is of no use.
         return "the parent is a message that this bot may not receive"
-    if now_ms - stamp.judged_at_ms > rule.within_ms or _is_past(stamp, rule.within_ms, now_ms, policy):
+    if now_ms - stamp.judged_at_ms > rule.within_ms or _is_past(
+        stamp, rule.within_ms, now_ms, policy
+    ):
         return f"the parent is older than {rule.within_ms} ms"
     if rule.match:
         difference = _compare(rule.match, stamp, parent, payload)
@@ -71,7 +79,9 @@ def check_cause(
     return stamp
 
 
-def check_reply(header: Header, bot: BotRule, now_ms: int, policy: Policy, verifier: Verifier) -> Stamp | str:
+def check_reply(
+    header: Header, bot: BotRule, now_ms: int, policy: Policy, verifier: Verifier
+) -> Stamp | str:
     """Return the stamp of the request that ``header`` answers, or why it is no answer.
 
     ``reply.<requester>.<nonce>`` needs no grant. The request's stamp proves that the requester
@@ -80,7 +90,9 @@ def check_reply(header: Header, bot: BotRule, now_ms: int, policy: Policy, verif
     operators must not be believed in its place.
     """
     if header.parent is not None and len(header.parent) > MAX_BARE_PARENT_BYTES:
-        return f"a parent of {len(header.parent)} bytes; at most {MAX_BARE_PARENT_BYTES} in an answer"
+        return (
+            f"a parent of {len(header.parent)} bytes; at most {MAX_BARE_PARENT_BYTES} in an answer"
+        )
     proven = prove_parent(header, policy, verifier)
     if isinstance(proven, str):
         return proven
@@ -109,7 +121,9 @@ def _is_past(stamp: Stamp, within_ms: int, now_ms: int, policy: Policy) -> bool:
     return now_ms > birth_ms(stamp.nonce) + policy.span_ms(delivery) + within_ms
 
 
-def _compare(pointers: tuple[str, ...], stamp: Stamp, parent: Parent, payload: object) -> str | None:
+def _compare(
+    pointers: tuple[str, ...], stamp: Stamp, parent: Parent, payload: object
+) -> str | None:
     if parent.envelope is None:
         return "the parent's envelope is required"
     try:

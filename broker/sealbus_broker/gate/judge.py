@@ -19,7 +19,16 @@ from sealbus.protocol.stamp import Stamp
 from sealbus.protocol.subjects import RELAY, REPLY
 from sealbus.protocol.value import value
 from sealbus_broker.gate.cause import check_cause, check_reply, prove_parent, unwanted_parent
-from sealbus_broker.gate.policy import BotKey, BotRule, DeliveryClass, Disposition, Policy, Rate, Store, SubjectRule
+from sealbus_broker.gate.policy import (
+    BotKey,
+    BotRule,
+    DeliveryClass,
+    Disposition,
+    Policy,
+    Rate,
+    Store,
+    SubjectRule,
+)
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.gate.schemas import ERROR, Schema
 from sealbus_broker.gate.verdict import Arrival, JudgedAt, Judgment
@@ -47,7 +56,9 @@ _REPLIES: Final = f"{REPLY}."
 _NO_HEADER: Final = Header("", "", "", b"", 0, 0)
 
 
-def judge(arrival: Arrival, policy: Policy, moment: JudgedAt, verifier: Verifier, meters: RateMeters) -> Judgment:
+def judge(
+    arrival: Arrival, policy: Policy, moment: JudgedAt, verifier: Verifier, meters: RateMeters
+) -> Judgment:
     """Judge one message: run :data:`CHECKS` in order. The first one that objects decides.
 
     Cheap checks that need no key come first. Nothing is believed before the seal holds. The payload
@@ -72,7 +83,9 @@ def judge(arrival: Arrival, policy: Policy, moment: JudgedAt, verifier: Verifier
                 proven=case.proven,
                 reason=violation.reason,
                 detail=_clip(violation.detail),
-                disposition=disposition(violation.reason, case.named_rule(), arrival, policy, moment.now_ms, meters),
+                disposition=disposition(
+                    violation.reason, case.named_rule(), arrival, policy, moment.now_ms, meters
+                ),
                 judged_at_ms=moment.now_ms,
                 ledger_id=case.ledger_id() if case.may_be_stored() else None,
             )
@@ -90,7 +103,12 @@ def judge(arrival: Arrival, policy: Policy, moment: JudgedAt, verifier: Verifier
 
 
 def disposition(
-    reason: Reason, rule: SubjectRule | None, arrival: Arrival, policy: Policy, now_ms: int, meters: RateMeters
+    reason: Reason,
+    rule: SubjectRule | None,
+    arrival: Arrival,
+    policy: Policy,
+    now_ms: int,
+    meters: RateMeters,
 ) -> Disposition:
     """Return whether a refused message is kept: as the policy says, within its bot's share.
 
@@ -117,7 +135,9 @@ def _clip(detail: str | None) -> str | None:
     """
     if detail is None:
         return None
-    lines = detail.encode("ascii", "backslashreplace")[:MAX_DETAIL_BYTES].decode("ascii").split("\n")
+    lines = (
+        detail.encode("ascii", "backslashreplace")[:MAX_DETAIL_BYTES].decode("ascii").split("\n")
+    )
     return "\n".join(lines[:MAX_FAULTS])
 
 
@@ -152,7 +172,12 @@ class CheckContext:
     )
 
     def __init__(
-        self, arrival: Arrival, policy: Policy, moment: JudgedAt, verifier: Verifier, meters: RateMeters
+        self,
+        arrival: Arrival,
+        policy: Policy,
+        moment: JudgedAt,
+        verifier: Verifier,
+        meters: RateMeters,
     ) -> None:
         self.arrival = arrival
         self.policy = policy
@@ -177,7 +202,11 @@ class CheckContext:
 
         It is asked only behind the seal. A stranger who names a subject has no say in it.
         """
-        return self.policy.rule(self.header.subject) if self.rule is None and self.proven else self.rule
+        return (
+            self.policy.rule(self.header.subject)
+            if self.rule is None and self.proven
+            else self.rule
+        )
 
     def may_be_stored(self) -> bool:
         """Whether a relay that died may have accepted it. It is then refused only once its id is
@@ -188,7 +217,9 @@ class CheckContext:
         """
         if not self.arrival.redelivered or self.envelope is None:
             return False
-        return self.proven or self.verifier.holds(Context.ENVELOPE, self.envelope.seal, self.envelope.signed)
+        return self.proven or self.verifier.holds(
+            Context.ENVELOPE, self.envelope.seal, self.envelope.signed
+        )
 
     def ledger_id(self) -> str:
         """Return the id under which the message is stored.
@@ -283,14 +314,18 @@ def check_bus(case: CheckContext) -> Violation | None:
     This stops a message that was captured on a test bus, where the same key speaks.
     """
     if case.header.bus != case.policy.bus:
-        return Violation(Reason.WRONG_BUS, f"sealed for {case.header.bus}; this is {case.policy.bus}")
+        return Violation(
+            Reason.WRONG_BUS, f"sealed for {case.header.bus}; this is {case.policy.bus}"
+        )
     return None
 
 
 def check_bot(case: CheckContext) -> Violation | None:
     """*wrong-bot*: the envelope names the same sender as the session and the key."""
     if case.header.bot != case.arrival.session:
-        return Violation(Reason.WRONG_BOT, f"sealed as {case.header.bot}; sent by {case.arrival.session}")
+        return Violation(
+            Reason.WRONG_BOT, f"sealed as {case.header.bot}; sent by {case.arrival.session}"
+        )
     return None
 
 
@@ -304,7 +339,9 @@ def check_birth(case: CheckContext) -> Violation | None:
     if age < 0:
         return Violation(Reason.STALE, f"issued {-age} ms before its nonce was born")
     if age > longest:
-        return Violation(Reason.STALE, f"issued {age} ms after its nonce was born; at most {longest}")
+        return Violation(
+            Reason.STALE, f"issued {age} ms after its nonce was born; at most {longest}"
+        )
     return None
 
 
@@ -314,7 +351,11 @@ def check_wait(case: CheckContext) -> Violation | None:
     A live message waits hardly at all.
     """
     waited = case.moment.now_ms - case.arrival.arrived_at_ms
-    longest = LIVE_WAIT_MS if case.arrival.delivery is DeliveryClass.LIVE else case.policy.limits.ingress_wait_ms
+    longest = (
+        LIVE_WAIT_MS
+        if case.arrival.delivery is DeliveryClass.LIVE
+        else case.policy.limits.ingress_wait_ms
+    )
     if waited > longest:
         return Violation(Reason.STALE, f"waited {waited} ms; at most {longest}")
     return None
@@ -387,7 +428,10 @@ def check_delivery(case: CheckContext) -> Violation | None:
     assert case.rule is not None
     expected = DeliveryClass.LIVE if case.is_reply else case.rule.delivery
     if case.arrival.delivery is not expected:
-        return Violation(Reason.WRONG_DELIVERY, f"sent as {case.arrival.delivery.value}; expected {expected.value}")
+        return Violation(
+            Reason.WRONG_DELIVERY,
+            f"sent as {case.arrival.delivery.value}; expected {expected.value}",
+        )
     return None
 
 
@@ -429,8 +473,14 @@ def check_budget(case: CheckContext) -> Violation | None:
     size = len(case.envelope.payload)
     most = case.rule.max_bytes
     if case.is_reply and case.header.schema_name == ERROR.name:
-        most = max(most, ERROR_BYTES)  # that a request failed can be said however little its subject allows
-    return None if size <= most else Violation(Reason.SIZE, f"a payload of {size} bytes; at most {most} here")
+        most = max(
+            most, ERROR_BYTES
+        )  # that a request failed can be said however little its subject allows
+    return (
+        None
+        if size <= most
+        else Violation(Reason.SIZE, f"a payload of {size} bytes; at most {most} here")
+    )
 
 
 def check_rate(case: CheckContext) -> Violation | None:
@@ -445,7 +495,9 @@ def check_rate(case: CheckContext) -> Violation | None:
     session = case.arrival.session
     at_ms = case.arrival.arrived_at_ms
     assert case.envelope is not None
-    if rate is not None and not case.meters.allow(session, case.rule.pattern, rate, at_ms, case.envelope.digest):
+    if rate is not None and not case.meters.allow(
+        session, case.rule.pattern, rate, at_ms, case.envelope.digest
+    ):
         return Violation(Reason.RATE, f"more than {rate.per_second:g}/s")
     return None
 
@@ -501,7 +553,13 @@ def check_what_came_before(case: CheckContext) -> Violation | None:
     if case.is_reply or case.rule.cause is None:
         return None
     proven = check_cause(
-        case.rule.cause, case.bot, case.header, case.payload, case.moment.now_ms, case.policy, case.verifier
+        case.rule.cause,
+        case.bot,
+        case.header,
+        case.payload,
+        case.moment.now_ms,
+        case.policy,
+        case.verifier,
     )
     if isinstance(proven, str):
         return Violation(Reason.CAUSE, proven)
@@ -520,9 +578,13 @@ def check_share(case: CheckContext) -> Violation | None:
         return None  # probes are stored apart
     store = Store.ACCEPTED if case.arrival.delivery is DeliveryClass.STREAM else Store.LIVE
     share = case.policy.share(store)
-    if case.meters.shares.has_room(session, store, share, len(case.arrival.data), case.moment.now_ms):
+    if case.meters.shares.has_room(
+        session, store, share, len(case.arrival.data), case.moment.now_ms
+    ):
         return None
-    return Violation(Reason.QUOTA, f"more than {share.most_bytes} bytes of {store.value} in {share.window_ms} ms")
+    return Violation(
+        Reason.QUOTA, f"more than {share.most_bytes} bytes of {store.value} in {share.window_ms} ms"
+    )
 
 
 CHECKS: Final[tuple[Callable[[CheckContext], Violation | None], ...]] = (

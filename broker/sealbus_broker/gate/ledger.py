@@ -116,7 +116,10 @@ def _note(stored: bytes, bus_keys: frozenset[bytes], verifier: Verifier) -> Stam
 def _is_about(note: Stamp, judgment: Judgment) -> bool:
     assert judgment.envelope is not None
     position = judgment.arrival.position
-    return position is not None and (position, judgment.envelope.digest) == (note.position, note.envelope)
+    return position is not None and (position, judgment.envelope.digest) == (
+        note.position,
+        note.envelope,
+    )
 
 
 def _same_place(judgment: Judgment, stamp: Stamp) -> bool:

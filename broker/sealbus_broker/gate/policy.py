@@ -173,7 +173,9 @@ class BotRule:
     _publish: SubjectTable[bool] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_publish", SubjectTable((pattern, True) for pattern in self.publish))
+        object.__setattr__(
+            self, "_publish", SubjectTable((pattern, True) for pattern in self.publish)
+        )
 
     def may_publish(self, subject: str) -> bool:
         """Whether the bot may publish on ``subject``."""
@@ -203,12 +205,16 @@ class Policy:
     _shares: Mapping[Store, Share] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_rules", SubjectTable((rule.pattern, rule) for rule in self.subjects))
+        object.__setattr__(
+            self, "_rules", SubjectTable((rule.pattern, rule) for rule in self.subjects)
+        )
         keys = {raw: BotKey(raw, 0) for raw in self.bus_keys}
         limits = self.limits
         part = self.limits.bot_share / 100
         shares = {
-            Store.ACCEPTED: Share(int(limits.accepted_bytes * part), max(limits.retention_ms, self.ledger_window_ms)),
+            Store.ACCEPTED: Share(
+                int(limits.accepted_bytes * part), max(limits.retention_ms, self.ledger_window_ms)
+            ),
             Store.LIVE: Share(int(limits.live_bytes * part), self.live_window_ms),
             Store.QUARANTINE: Share(int(limits.quarantine_bytes * part), QUARANTINE_SHARE_MS),
         }
@@ -291,7 +297,10 @@ class Policy:
         """
         rules = (rule.cause for rule in self.subjects if rule.delivery is delivery)
         within = [cause.within_ms for cause in rules if cause is not None and cause.once]
-        spans = [max(self.span_ms(DeliveryClass.STREAM), self.span_ms(DeliveryClass.LIVE)) + one for one in within]
+        spans = [
+            max(self.span_ms(DeliveryClass.STREAM), self.span_ms(DeliveryClass.LIVE)) + one
+            for one in within
+        ]
         if delivery is DeliveryClass.LIVE:  # an answer: its cause is a request
             spans.append(self.span_ms(DeliveryClass.LIVE) + self.limits.live_ttl_ms)
         return max(spans, default=0)

@@ -41,7 +41,9 @@ class RateMeters:
         self.shares = Shares()
         """The bytes that were stored for each bot."""
 
-    def allow(self, bot: str, pattern: str, rate: Rate, at_ms: int, digest: bytes | None = None) -> bool:
+    def allow(
+        self, bot: str, pattern: str, rate: Rate, at_ms: int, digest: bytes | None = None
+    ) -> bool:
         """Whether one more message at ``at_ms`` is within ``rate``. If so, it is counted.
 
         ``digest``: of its bytes, so that a copy does not count as a new message. No two bots have

@@ -52,7 +52,13 @@ MOST_STEPS: Final = 3_000_000
 
 UNEXPLAINED: Final = "(root): too large to say where it does not meet the schema"
 
-_MAY_BE_FALSE: Final = ("additionalProperties", "items", "propertyNames", "unevaluatedItems", "unevaluatedProperties")
+_MAY_BE_FALSE: Final = (
+    "additionalProperties",
+    "items",
+    "propertyNames",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+)
 
 
 def closed_registry(documents: Mapping[str, Any]) -> Registry:
@@ -63,10 +69,13 @@ def closed_registry(documents: Mapping[str, Any]) -> Registry:
         InvalidInput: One of them points outside, or is no schema at all.
     """
     try:
-        return jsonschema_rs.Registry(documents.items(), draft=jsonschema_rs.Draft202012, retriever=_refuse)
+        return jsonschema_rs.Registry(
+            documents.items(), draft=jsonschema_rs.Draft202012, retriever=_refuse
+        )
     except (ValueError, TypeError) as error:
         raise InvalidInput(
-            printable(str(error), MAX_DETAIL_BYTES), hint="a $ref may reach only schemas of this folder"
+            printable(str(error), MAX_DETAIL_BYTES),
+            hint="a $ref may reach only schemas of this folder",
         ) from None
 
 
@@ -88,7 +97,10 @@ class Explaining:
     def allows(self, values: int, size: int) -> bool:
         """Whether to search for all faults of a payload with ``values`` values and ``size``
         bytes."""
-        return self.errors_per_value * values <= MOST_ERRORS and self.steps_per_byte * size <= MOST_STEPS
+        return (
+            self.errors_per_value * values <= MOST_ERRORS
+            and self.steps_per_byte * size <= MOST_STEPS
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +117,11 @@ class Schema:
 
     @classmethod
     def compile(
-        cls, name: str, document: Document, registry: Registry | None = None, explaining: Explaining | None = None
+        cls,
+        name: str,
+        document: Document,
+        registry: Registry | None = None,
+        explaining: Explaining | None = None,
     ) -> Schema:
         """Compile ``document``.
 
@@ -132,9 +148,13 @@ class Schema:
                 offline=True,
             )
         except jsonschema_rs.ValidationError as error:
-            raise InvalidInput(f"schema {name}: {printable(error.message.strip(), MAX_DETAIL_BYTES)}") from None
+            raise InvalidInput(
+                f"schema {name}: {printable(error.message.strip(), MAX_DETAIL_BYTES)}"
+            ) from None
         except (ValueError, TypeError, RecursionError) as error:
-            raise InvalidInput(f"schema {name}: {printable(str(error), MAX_DETAIL_BYTES)}") from None
+            raise InvalidInput(
+                f"schema {name}: {printable(str(error), MAX_DETAIL_BYTES)}"
+            ) from None
         return cls(name, identity, version, document, validator, explaining or Explaining())
 
     def is_valid(self, payload: object) -> bool:
@@ -200,7 +220,9 @@ def _values(payload: object, most: int) -> int:
     while level and found <= most:
         below: list[object] = []
         for one in level:
-            below.extend(one.values() if isinstance(one, dict) else one if isinstance(one, list) else ())
+            below.extend(
+                one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+            )
         found += len(below)
         level = below
     return found
@@ -222,7 +244,9 @@ def _first(faults: Iterator[str], most: int) -> tuple[str, ...]:
 
 def _explained(errors: Iterable[jsonschema_rs.ValidationError]) -> Iterator[str]:
     for error in errors:
-        pointer = "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in error.instance_path)
+        pointer = "".join(
+            "/" + str(step).replace("~", "~0").replace("/", "~1") for step in error.instance_path
+        )
         for keyword in _keywords(error):
             yield f"{printable(pointer, MAX_FAULT_BYTES - len(keyword) - 2) or '(root)'}: {keyword}"
 

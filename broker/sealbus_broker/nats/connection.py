@@ -129,11 +129,15 @@ class Link:
             # have a payload in it.
             known = isinstance(error, (NatsError, OSError))
             log.warning(
-                "nats.failed", connection=self._what, error=f"{type(error).__name__}: {error}" if known else kind(error)
+                "nats.failed",
+                connection=self._what,
+                error=f"{type(error).__name__}: {error}" if known else kind(error),
             )
 
     async def _disconnected(self) -> None:
-        if self._client is not None and not self._client.is_closed:  # else it never was, or the relay ended it
+        if (
+            self._client is not None and not self._client.is_closed
+        ):  # else it never was, or the relay ended it
             log.warning("nats.disconnected", connection=self._what)
             self._on_lost()
 

@@ -128,7 +128,9 @@ def without_nulls(config: Json) -> Json:
 
 def unanswered(what: str) -> StreamsUnusable:
     """Make the error for a call without an answer."""
-    return StreamsUnusable(what, hint="look into nats-server's log; if it has just started, try again")
+    return StreamsUnusable(
+        what, hint="look into nats-server's log; if it has just started, try again"
+    )
 
 
 def refused(what: str, error: Json) -> StreamsUnusable:

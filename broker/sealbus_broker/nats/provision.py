@@ -37,7 +37,9 @@ by then."""
 _NO_ROOM: Final = frozenset({10023, 10028, 10047})
 """JetStream's errors for insufficient resources, memory and storage."""
 
-_MAY_CHANGE: Final = frozenset({"description", "duplicate_window", "max_age", "max_bytes", "allow_atomic"})
+_MAY_CHANGE: Final = frozenset(
+    {"description", "duplicate_window", "max_age", "max_bytes", "allow_atomic"}
+)
 """The fields that a start may change in a live stream. They follow the policy, except
 ``allow_atomic``, which earlier versions switched on."""
 
@@ -75,11 +77,15 @@ async def _provision_stream(nc: Client, wanted: Json, timeout_s: float) -> None:
             _check_shrinking(info, wanted)
             if name == INGRESS:
                 await _check_waiting(nc, wanted, timeout_s)
-            log.info("stream.updated", stream=name, fields=[difference.field for difference in found])
+            log.info(
+                "stream.updated", stream=name, fields=[difference.field for difference in found]
+            )
             what = f"stream {name} cannot follow the policy's limits"
             await ask_well(nc, f"STREAM.UPDATE.{name}", wanted, timeout_s, what)
     # The server may have changed or ignored a field of the request, so only its own answer counts.
-    info = await ask_well(nc, f"STREAM.INFO.{name}", None, timeout_s, f"stream {name} cannot be read")
+    info = await ask_well(
+        nc, f"STREAM.INFO.{name}", None, timeout_s, f"stream {name} cannot be read"
+    )
     _assert_same(f"stream {name}", info["config"], wanted)
 
 
@@ -98,7 +104,9 @@ async def _provision_consumer(nc: Client, wanted: Json, timeout_s: float) -> Non
     _assert_same(f"consumer {name} of {INGRESS}", info["config"], wanted)
 
 
-async def _create(nc: Client, call: str, body: Json, look: str, timeout_s: float, what: str) -> None:
+async def _create(
+    nc: Client, call: str, body: Json, look: str, timeout_s: float, what: str
+) -> None:
     """Create a stream or consumer, or find that another relay has created it in the meantime.
 
     While several relays create one stream, nats-server counts its limits once for each of them. It
@@ -149,7 +157,8 @@ def _assert_same(what: str, live: Json, wanted: Json) -> None:
     found = differences(live, wanted)
     if found:
         listed = "; ".join(
-            f"{one.field}: got {json.dumps(one.got)}, expected {json.dumps(one.expected)}" for one in found
+            f"{one.field}: got {json.dumps(one.got)}, expected {json.dumps(one.expected)}"
+            for one in found
         )
         raise StreamsUnusable(
             f"{what} is not as the bus needs it: {listed}",

@@ -258,5 +258,9 @@ def differences(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Diff
 
 def _canonical(value: object) -> object:
     if isinstance(value, Mapping):
-        return {key: inner for key, inner in ((k, _canonical(v)) for k, v in value.items()) if inner is not None}
+        return {
+            key: inner
+            for key, inner in ((k, _canonical(v)) for k, v in value.items())
+            if inner is not None
+        }
     return None if value in (None, False, 0, -1, "", [], "default") else value

@@ -63,10 +63,13 @@ def add_bot(text: str, bot: str, entry: BotEntry) -> str:
     before = _plain(text)
     bots = before.get("bots") or {}
     if not isinstance(bots, dict):
-        raise InTheWay("the bots of policy.yaml are not a mapping", hint="`sealbus check` lists everything")
+        raise InTheWay(
+            "the bots of policy.yaml are not a mapping", hint="`sealbus check` lists everything"
+        )
     if bot in bots:
         raise InTheWay(
-            f"policy.yaml declares {bot} already", hint="edit its grants there; `sealbus keys new` makes it a key"
+            f"policy.yaml declares {bot} already",
+            hint="edit its grants there; `sealbus keys new` makes it a key",
         )
     node = _value(_root(text), "bots")
     line = "\r\n" if "\r\n" in text else "\n"
@@ -201,7 +204,13 @@ def _lines(bot: str, entry: BotEntry, indent: int) -> list[str]:
     if not fields:
         return [f"{name} {{}}"]
     inner = " " * (indent + 2)
-    return [name, *(f"{inner}{field}: [{', '.join(map(_written, values))}]" for field, values in fields.items())]
+    return [
+        name,
+        *(
+            f"{inner}{field}: [{', '.join(map(_written, values))}]"
+            for field, values in fields.items()
+        ),
+    ]
 
 
 def _written(text: str) -> str:

@@ -18,7 +18,12 @@ from sealbus.own import (
     SUBSCRIPTIONS_LIST,
     SUBSCRIPTIONS_REMOVE,
 )
-from sealbus.protocol.limits import MAX_ENVELOPE_BYTES, MAX_FORGET_S, MAX_SUBJECT_BYTES, MIN_FORGET_S
+from sealbus.protocol.limits import (
+    MAX_ENVELOPE_BYTES,
+    MAX_FORGET_S,
+    MAX_SUBJECT_BYTES,
+    MIN_FORGET_S,
+)
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.subjects import CONSUMER, DURABLE
 from sealbus_broker.gate.policy import HEALTH, DeliveryClass, Disposition, Rate, SubjectRule
@@ -32,7 +37,11 @@ only messages that were delivered to it.
 """
 
 ASKED_AGAIN: Final = MappingProxyType(
-    {Reason.STALE: Disposition.DROP, Reason.EXPIRED: Disposition.DROP, Reason.RATE: Disposition.DROP}
+    {
+        Reason.STALE: Disposition.DROP,
+        Reason.EXPIRED: Disposition.DROP,
+        Reason.RATE: Disposition.DROP,
+    }
 )
 """Reasons for which questions are dropped.
 
@@ -44,7 +53,12 @@ _SEQUENCE = {"type": "integer", "minimum": 1}
 
 
 def _object(required: list[str], **properties: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
 
 
 _PATTERNS = {"type": "array", "items": {"type": "string"}}
@@ -54,7 +68,17 @@ _BOT = {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,31}$"}
 _CONSUMER = {"type": "string", "pattern": f"^{CONSUMER}$"}
 _TIME = {"anyOf": [_MS, {"type": "null"}]}
 _SUBSCRIPTION = _object(
-    ["consumer", "bot", "pattern", "durable", "waiting", "in_hand", "listening", "created_ms", "delivered_ms"],
+    [
+        "consumer",
+        "bot",
+        "pattern",
+        "durable",
+        "waiting",
+        "in_hand",
+        "listening",
+        "created_ms",
+        "delivered_ms",
+    ],
     consumer={"type": "string"},
     bot={"type": "string"},
     pattern={"type": "string"},
@@ -72,7 +96,11 @@ _SUBJECT = _object(
     schemas=_PATTERNS,
     rate={
         "anyOf": [
-            _object(["per_second", "burst"], per_second={"type": "number", "exclusiveMinimum": 0}, burst=_COUNT),
+            _object(
+                ["per_second", "burst"],
+                per_second={"type": "number", "exclusiveMinimum": 0},
+                burst=_COUNT,
+            ),
             {"type": "null"},
         ]
     },
@@ -107,7 +135,12 @@ _SUBJECTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     SUBSCRIBE: (
         _object(
             ["pattern", "durable", "from"],
-            pattern={"type": "string", "minLength": 1, "maxLength": MAX_SUBJECT_BYTES, "pattern": "^[a-z0-9_.*>-]+$"},
+            pattern={
+                "type": "string",
+                "minLength": 1,
+                "maxLength": MAX_SUBJECT_BYTES,
+                "pattern": "^[a-z0-9_.*>-]+$",
+            },
             durable={"type": "string", "pattern": f"^{DURABLE}$"},
             forget_s={"type": "integer", "minimum": MIN_FORGET_S, "maximum": MAX_FORGET_S},
             **{"from": {"enum": ["new", "all"]}},
@@ -120,7 +153,12 @@ _SUBJECTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
             consumer=_CONSUMER,
             sequence=_SEQUENCE,
             attempt=_COUNT,
-            error={"type": "string", "minLength": 1, "maxLength": 100, "pattern": "^[A-Za-z0-9_.-]+$"},
+            error={
+                "type": "string",
+                "minLength": 1,
+                "maxLength": 100,
+                "pattern": "^[A-Za-z0-9_.-]+$",
+            },
         ),
         _object(["record"], record={"anyOf": [_SEQUENCE, {"type": "null"}]}),
     ),
@@ -185,6 +223,12 @@ def builtin_subjects() -> tuple[SubjectRule, ...]:
         )
     probe = Schema.compile(f"{HEALTH}.v1", _object(["from"], **{"from": {"type": "string"}}))
     rules.append(
-        SubjectRule(HEALTH, DeliveryClass.STREAM, {probe.name: probe}, on_violation=ASKED_AGAIN, max_bytes=OWN_BYTES)
+        SubjectRule(
+            HEALTH,
+            DeliveryClass.STREAM,
+            {probe.name: probe},
+            on_violation=ASKED_AGAIN,
+            max_bytes=OWN_BYTES,
+        )
     )
     return tuple(rules)

@@ -63,8 +63,9 @@ class BusFile:
 
     def text(self) -> str:
         """The file's content."""
-        return "# The identity and the addresses of this bus. Nothing here is secret: commit it.\n" + "".join(
-            f"{name} = {value}\n" for name, value in self._values().items()
+        return (
+            "# The identity and the addresses of this bus. Nothing here is secret: commit it.\n"
+            + "".join(f"{name} = {value}\n" for name, value in self._values().items())
         )
 
     def _values(self) -> dict[str, str]:
@@ -81,14 +82,19 @@ class BusFile:
         """
         for name, value in self._values().items():
             form = rf'^{name}[ \t]*=[ \t]*("[^"\n]*"|\[\s*(?:"[^"\n]*"\s*(?:,\s*)?)*\])'
-            text = re.sub(form, f"{name} = {value}".replace("\\", r"\\"), text, count=1, flags=re.MULTILINE)
+            text = re.sub(
+                form, f"{name} = {value}".replace("\\", r"\\"), text, count=1, flags=re.MULTILINE
+            )
         try:
             good = _parsed(text) == self
         except (InvalidInput, tomllib.TOMLDecodeError):
             good = False
         if not good:
             wanted = ", ".join(f"{name} = {value}" for name, value in self._values().items())
-            raise InTheWay(f"{FILE} is written in a form that is not edited here", hint=f"write there: {wanted}")
+            raise InTheWay(
+                f"{FILE} is written in a form that is not edited here",
+                hint=f"write there: {wanted}",
+            )
         return text
 
 
@@ -109,9 +115,20 @@ def read_bus_file(root: Path, problems: list[Problem]) -> BusFile | None:
         return _parsed(text)
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
-        last = (text.count("\n") + 1, len(text) - text.rfind("\n"))  # else it says "at end of document"
+        last = (
+            text.count("\n") + 1,
+            len(text) - text.rfind("\n"),
+        )  # else it says "at end of document"
         line, column = (int(found[1]), int(found[2])) if found else last
-        problems.append(Problem(FILE, line, column, "is not TOML", hint='the form is name = "shop", one line a value'))
+        problems.append(
+            Problem(
+                FILE,
+                line,
+                column,
+                "is not TOML",
+                hint='the form is name = "shop", one line a value',
+            )
+        )
     except _Wrong as error:
         at = re.search(rf"^{re.escape(error.field)}\b", text, re.MULTILINE) if error.field else None
         line = text.count("\n", 0, at.start()) + 1 if at else 0
@@ -190,8 +207,14 @@ def _parsed(text: str) -> BusFile:
             hint = nearest(name, _FIELDS) or f"known here: {', '.join(_FIELDS)}"
             raise _Wrong(name, f"unknown name {printable(name)}", hint)
     if not isinstance(given.get("name"), str) or not is_name(given["name"]):
-        raise _Wrong("name", "name is not the name of a bus", "as in policy.yaml: 1-32 characters of a-z, 0-9 and -")
-    servers: tuple[str, ...] = _checked("servers", _texts(given, "servers", MAX_SERVERS), check_servers)
+        raise _Wrong(
+            "name",
+            "name is not the name of a bus",
+            "as in policy.yaml: 1-32 characters of a-z, 0-9 and -",
+        )
+    servers: tuple[str, ...] = _checked(
+        "servers", _texts(given, "servers", MAX_SERVERS), check_servers
+    )
     keys = [
         _checked("bus_keys", text, lambda one: PublicKey.parse(one, KeyKind.BUS))
         for text in _texts(given, "bus_keys", MAX_BUS_KEYS)
@@ -201,7 +224,11 @@ def _parsed(text: str) -> BusFile:
 
 def _texts(given: dict[str, Any], field: str, most: int) -> list[str]:
     values = given.get(field)
-    if not isinstance(values, list) or not 1 <= len(values) <= most or not all(isinstance(one, str) for one in values):
+    if (
+        not isinstance(values, list)
+        or not 1 <= len(values) <= most
+        or not all(isinstance(one, str) for one in values)
+    ):
         raise _Wrong(field, f"{field} is not a list of 1 to {most} texts")
     return values
 
@@ -210,4 +237,6 @@ def _checked(field: str, text: object, check: Any) -> Any:
     try:
         return check(text)
     except InvalidInput as error:
-        raise _Wrong(field, f"{field}: {error.what.removeprefix(f'{field}: ')}", error.hint) from None
+        raise _Wrong(
+            field, f"{field}: {error.what.removeprefix(f'{field}: ')}", error.hint
+        ) from None

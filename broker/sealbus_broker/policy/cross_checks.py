@@ -26,7 +26,9 @@ def check_overlaps(draft: Draft, reader: Reader) -> None:
     """Refuse two subjects of which both cover some subject: it is not clear which rule holds."""
     # Literal subjects cannot overlap each other, and a mapping has no doubles. So only patterns are
     # compared.
-    patterns = [rule.pattern for rule in draft.subjects if "*" in rule.pattern or rule.pattern.endswith(">")]
+    patterns = [
+        rule.pattern for rule in draft.subjects if "*" in rule.pattern or rule.pattern.endswith(">")
+    ]
     for pattern in patterns:
         for rule in draft.subjects:
             if rule.pattern != pattern and overlap(pattern, rule.pattern):
@@ -38,7 +40,9 @@ def check_causes_are_declared(draft: Draft, reader: Reader) -> None:
     """Refuse a cause that no declared subject can be: its rule could never be met."""
     declared = [*draft.subjects, *builtin_subjects()]
     for rule in draft.subjects:
-        if rule.cause is None or any(overlap(rule.cause.subject, other.pattern) for other in declared):
+        if rule.cause is None or any(
+            overlap(rule.cause.subject, other.pattern) for other in declared
+        ):
             continue
         path: KeyPath = ("subjects", rule.pattern, "cause", "subject")
         hint = nearest(rule.cause.subject, [other.pattern for other in draft.subjects])
@@ -51,18 +55,24 @@ def note_causes_out_of_reach(draft: Draft, document: Document, notes: list[Probl
 
     @cache  # bots share grants: 10,000 of them with 500 rules would take half a minute
     def causes(grant: str) -> list[tuple[str, str]]:
-        rules = [(rule.pattern, rule.cause.subject) for rule in draft.subjects if rule.cause is not None]
+        rules = [
+            (rule.pattern, rule.cause.subject) for rule in draft.subjects if rule.cause is not None
+        ]
         return [(pattern, cause) for pattern, cause in rules if overlap(grant, pattern)]
 
     for bot, grants in draft.bots.items():
-        for pattern, cause in dict.fromkeys(one for grant in grants.publish for one in causes(grant)):
+        for pattern, cause in dict.fromkeys(
+            one for grant in grants.publish for one in causes(grant)
+        ):
             if not any(overlap(grant, cause) for grant in (*grants.subscribe, *grants.publish)):
                 what = f"{bot} may publish {pattern}, but may not receive its cause {cause}"
                 hint = "grant it, or its messages there will all be refused"
                 notes.append(document.problem(("bots", bot), what, hint=hint))
 
 
-def note_bots_without_key(draft: Draft, document: Document, keys: KeyFiles, notes: list[Problem]) -> None:
+def note_bots_without_key(
+    draft: Draft, document: Document, keys: KeyFiles, notes: list[Problem]
+) -> None:
     """Note a bot that cannot connect, because it has no key."""
     for bot in draft.bots:
         if bot not in keys.by_bot and is_name(bot):
@@ -73,7 +83,11 @@ def note_bots_without_key(draft: Draft, document: Document, keys: KeyFiles, note
 
 def note_unused_schemas(draft: Draft, schemas: Schemas, notes: list[Problem]) -> None:
     """Note a schema that no subject names."""
-    used = {name for rule in draft.subjects for name in (*rule.schemas, *([rule.reply.name] if rule.reply else []))}
+    used = {
+        name
+        for rule in draft.subjects
+        for name in (*rule.schemas, *([rule.reply.name] if rule.reply else []))
+    }
     notes += [
         Problem(f"schemas/{name}.json", 0, 0, "no subject names this schema")
         for name in schemas.compiled

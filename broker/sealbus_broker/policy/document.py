@@ -58,7 +58,13 @@ class Document:
         return place.line, place.column
 
     def problem(
-        self, path: KeyPath, what: str, *, got: str | None = None, expected: str | None = None, hint: str | None = None
+        self,
+        path: KeyPath,
+        what: str,
+        *,
+        got: str | None = None,
+        expected: str | None = None,
+        hint: str | None = None,
     ) -> Problem:
         """A problem at ``path``."""
         line, column = self.where(path)
@@ -74,7 +80,11 @@ def file_names(root: Path, folder: str) -> list[str]:
     belongs to the bus, and needs a name of the right form.
     """
     names = (path.name for path in (root / folder).iterdir())
-    return sorted(name for name in names if not name.startswith(".") and not name.endswith("~") and name != README)
+    return sorted(
+        name
+        for name in names
+        if not name.startswith(".") and not name.endswith("~") and name != README
+    )
 
 
 def look_alikes(root: Path, wanted: Iterable[str]) -> list[Problem]:
@@ -114,7 +124,13 @@ def read_file(root: Path, file: str, most: int = MAX_FILE_BYTES) -> bytes | Prob
     try:
         real = (root / file).resolve(strict=True)
         if not real.is_relative_to(root.resolve(strict=True)):
-            return Problem(file, 0, 0, "leads out of the folder", hint="put the file itself here instead of a link")
+            return Problem(
+                file,
+                0,
+                0,
+                "leads out of the folder",
+                hint="put the file itself here instead of a link",
+            )
         # Opening a FIFO waits for its other end for ever. With O_NONBLOCK it does not wait.
         # The type of the opened file is then checked.
         if real.is_dir():
@@ -153,11 +169,15 @@ def read_json(root: Path, file: str, most: int = MAX_FILE_BYTES) -> Document | P
 
 
 def _read_json_file(file: str, text: str) -> Node:
-    refuse_misread(file, text)  # JSON lets them stand in a text, where they can be written as \\u2028
+    refuse_misread(
+        file, text
+    )  # JSON lets them stand in a text, where they can be written as \\u2028
     return read_json_tree(file, text)
 
 
-def _read(root: Path, file: str, most: int, reader: Callable[[str, str], Node]) -> Document | Problem:
+def _read(
+    root: Path, file: str, most: int, reader: Callable[[str, str], Node]
+) -> Document | Problem:
     content = read_file(root, file, most)
     if isinstance(content, Problem):
         return content
@@ -169,7 +189,9 @@ def _read(root: Path, file: str, most: int, reader: Callable[[str, str], Node]) 
         bare = without_mark(content)
         place = _place(bare, error.start)
         got = f"byte 0x{bare[error.start]:02x}"
-        return Problem(file, place.line, place.column, "is not UTF-8", got=got, expected="UTF-8 text")
+        return Problem(
+            file, place.line, place.column, "is not UTF-8", got=got, expected="UTF-8 text"
+        )
     try:
         tree = reader(file, text)
     except Unreadable as error:
@@ -179,4 +201,6 @@ def _read(root: Path, file: str, most: int, reader: Callable[[str, str], Node]) 
 
 def _place(content: bytes, at: int) -> Place:
     line_at = content.rfind(b"\n", 0, at) + 1
-    return Place(content.count(b"\n", 0, at) + 1, len(content[line_at:at].decode(errors="replace")) + 1)
+    return Place(
+        content.count(b"\n", 0, at) + 1, len(content[line_at:at].decode(errors="replace")) + 1
+    )

@@ -24,8 +24,14 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)((?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)")
 _STRING: Final = ("this is not a text", None)
 _STRINGS: Final[dict[str, tuple[str, str | None]]] = {
     "Unterminated string": ("the text is not closed", 'put a " at its end'),
-    "Invalid control": ("the text contains a control character", "write a line end as \\n and a tab as \\t"),
-    "Invalid \\": ("a backslash stands before a character that it does not escape", "write a backslash as \\\\"),
+    "Invalid control": (
+        "the text contains a control character",
+        "write a line end as \\n and a tab as \\t",
+    ),
+    "Invalid \\": (
+        "a backslash stands before a character that it does not escape",
+        "write a backslash as \\\\",
+    ),
 }
 """Messages of Python's decoder about a text in quotes.
 
@@ -83,14 +89,20 @@ class _Reader:
         self._at = found.end()
         number = int(found[0]) if not found[1] and len(found[0]) <= 20 else float(found[0])
         if not math.isfinite(number) or (not found[1] and abs(number) > MAX_INTEGER):
-            raise self._refusal(place, "the number is too large to be exact", got=printable(found[0]))
+            raise self._refusal(
+                place, "the number is too large to be exact", got=printable(found[0])
+            )
         return number
 
     def _string(self, place: Place) -> str:
         try:
-            text, self._at = _DECODER.raw_decode(self._text, self._at)  # at a quote: reads that string alone
+            text, self._at = _DECODER.raw_decode(
+                self._text, self._at
+            )  # at a quote: reads that string alone
         except JSONDecodeError as error:
-            what, hint = next((told for said, told in _STRINGS.items() if error.msg.startswith(said)), _STRING)
+            what, hint = next(
+                (told for said, told in _STRINGS.items() if error.msg.startswith(said)), _STRING
+            )
             raise self._refusal(self._place(error.pos), f"is not JSON: {what}", hint=hint) from None
         string = str(text)
         if any("\ud800" <= char <= "\udfff" for char in string):
@@ -152,10 +164,20 @@ class _Reader:
         return Place(self._line, at - self._line_at + 1)
 
     def _not_json(self, what: str) -> Unreadable:
-        got = printable(self._text[self._at : self._at + 20].split("\n")[0]) if self._peek() else "the end of the file"
+        got = (
+            printable(self._text[self._at : self._at + 20].split("\n")[0])
+            if self._peek()
+            else "the end of the file"
+        )
         before = self._text[: self._at].rstrip()
-        hint = "remove the comma behind the last entry" if before.endswith(",") and got[:1] in ("}", "]") else None
+        hint = (
+            "remove the comma behind the last entry"
+            if before.endswith(",") and got[:1] in ("}", "]")
+            else None
+        )
         return self._refusal(self._place(self._at), f"is not JSON: {what}", got=got, hint=hint)
 
-    def _refusal(self, place: Place, what: str, *, got: str | None = None, hint: str | None = None) -> Unreadable:
+    def _refusal(
+        self, place: Place, what: str, *, got: str | None = None, hint: str | None = None
+    ) -> Unreadable:
         return Unreadable(Problem(self._file, place.line, place.column, what, got=got, hint=hint))

@@ -67,7 +67,13 @@ def read_key_files(root: Path, bots: frozenset[str], problems: list[Problem]) ->
         if bot == name or not is_name(bot):
             what = "the file's name is not a key file's name"
             problems.append(
-                Problem(printable(file, 200), 0, 0, what, expected="the bot's name and .yaml, like order.yaml")
+                Problem(
+                    printable(file, 200),
+                    0,
+                    0,
+                    what,
+                    expected="the bot's name and .yaml, like order.yaml",
+                )
             )
             continue
         document = read_yaml(root, file, MAX_KEY_FILE_BYTES)
@@ -82,7 +88,9 @@ def read_key_files(root: Path, bots: frozenset[str], problems: list[Problem]) ->
         for raw, (key, at) in read_keys(document, bot, problems).items():
             if owners.setdefault(raw, bot) != bot:
                 what = f"this key is also {owners[raw]}'s: a key belongs to one bot"
-                problems.append(document.problem(("keys", at), what, hint="make a key for each bot"))
+                problems.append(
+                    document.problem(("keys", at), what, hint="make a key for each bot")
+                )
             found.by_bot[bot][raw] = key
     return found
 
@@ -95,20 +103,30 @@ def keys_of_the_bus(files: KeyFiles, own: frozenset[bytes]) -> Iterator[Problem]
     for bot, keys in files.by_bot.items():
         if not own.isdisjoint(keys):
             what = f"a key of {bot} is the bus's own, written as a bot's"
-            yield Problem(f"{FOLDER}/{bot}.yaml", 0, 0, what, hint=f"make another: `sealbus keys new {bot}`")
+            yield Problem(
+                f"{FOLDER}/{bot}.yaml", 0, 0, what, hint=f"make another: `sealbus keys new {bot}`"
+            )
 
 
-def read_keys(document: Document, bot: str, problems: list[Problem]) -> dict[bytes, tuple[BotKey, int]]:
+def read_keys(
+    document: Document, bot: str, problems: list[Problem]
+) -> dict[bytes, tuple[BotKey, int]]:
     """The keys in one file by raw public key, each with its place in the list."""
     reader = Reader(document, problems)
     fields = reader.mapping(document.value, (), ("bot", "keys"))
     if "bot" in fields and fields["bot"] != bot:
-        reader.problem(("bot",), "is not the bot that the file is named after", got=fields["bot"], expected=bot)
+        reader.problem(
+            ("bot",), "is not the bot that the file is named after", got=fields["bot"], expected=bot
+        )
     elif "bot" not in fields:
         reader.problem((), "does not say whose keys these are", hint=f"add `bot: {bot}`")
     entries = fields.get("keys")
     if not isinstance(entries, list) or not entries or len(entries) > MAX_KEYS:
-        reader.problem(("keys",), "keys is not a list of keys", expected=f"1 to {MAX_KEYS} entries with `key: U…`")
+        reader.problem(
+            ("keys",),
+            "keys is not a list of keys",
+            expected=f"1 to {MAX_KEYS} entries with `key: U…`",
+        )
         return {}
     found: dict[bytes, tuple[BotKey, int]] = {}
     for at, entry in enumerate(entries):
@@ -132,7 +150,9 @@ def _read_key(reader: Reader, entry: Any, at: int) -> BotKey | None:
         public = PublicKey.parse(text if isinstance(text, str) else "", KeyKind.BOT)
     except InvalidInput as error:
         # The text is not shown: it may be a seed that somebody pasted here.
-        reader.problem((*path, "key"), error.what, expected="a public key that begins with U", hint=error.hint)
+        reader.problem(
+            (*path, "key"), error.what, expected="a public key that begins with U", hint=error.hint
+        )
         return None
     times = {
         name: reader.time(fields[name], (*path, name), name)
@@ -166,9 +186,13 @@ def add_key(folder: Path, bot: str, key: PublicKey, now: datetime) -> Path:
         if key.raw in there:
             raise InTheWay(f"{file} has this key already")
         if problems or isinstance(document, Problem):
-            raise InTheWay(str(problems[0]), hint="repair the file first; `sealbus check` lists everything")
+            raise InTheWay(
+                str(problems[0]), hint="repair the file first; `sealbus check` lists everything"
+            )
         if len(there) == MAX_KEYS:
-            raise InTheWay(f"{file} has {MAX_KEYS} keys, which is the most", hint="remove one that has expired")
+            raise InTheWay(
+                f"{file} has {MAX_KEYS} keys, which is the most", hint="remove one that has expired"
+            )
         yaml = YAML(typ="rt", pure=True)
         yaml.indent(mapping=2, sequence=4, offset=2)
         yaml.preserve_quotes = True
@@ -179,7 +203,8 @@ def add_key(folder: Path, bot: str, key: PublicKey, now: datetime) -> Path:
         text = out.getvalue().replace(since.isoformat(" "), f"{since.isoformat()}Z")
     else:
         text = (
-            f"# Public keys of the bot {bot}. The private half is in its credentials file, never here.\n"
+            f"# Public keys of the bot {bot}. The private half is in its credentials file, "
+            "never here.\n"
             f"bot: {bot}\n"
             f"keys:\n"
             f"  - key: {key.text}\n"

@@ -67,7 +67,9 @@ RANGES: Final = {
 }
 """Each limit, as it is written in the file, with its least and its greatest value."""
 
-_COUNTS: Final = frozenset({"ingress_messages", "bot_share", "attempts", "subscriptions", "connections"})
+_COUNTS: Final = frozenset(
+    {"ingress_messages", "bot_share", "attempts", "subscriptions", "connections"}
+)
 
 
 def read_limits(reader: Reader, value: Any) -> Limits:

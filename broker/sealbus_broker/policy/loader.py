@@ -87,7 +87,9 @@ def _is_folder(folder: Path) -> bool:
 
 
 def _sorted(problems: list[Problem]) -> tuple[Problem, ...]:
-    return tuple(sorted(set(problems), key=lambda one: (one.file, one.line, one.column, one.what, str(one))))
+    return tuple(
+        sorted(set(problems), key=lambda one: (one.file, one.line, one.column, one.what, str(one)))
+    )
 
 
 def _digest(documents: list[Document]) -> bytes:
@@ -100,7 +102,10 @@ def _digest(documents: list[Document]) -> bytes:
 
 
 def _policy(
-    draft: Draft, keys: dict[str, dict[bytes, BotKey]], bus_keys: frozenset[PublicKey], digest: bytes
+    draft: Draft,
+    keys: dict[str, dict[bytes, BotKey]],
+    bus_keys: frozenset[PublicKey],
+    digest: bytes,
 ) -> Policy:
     bots = {
         name: BotRule(

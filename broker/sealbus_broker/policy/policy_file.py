@@ -13,7 +13,14 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from sealbus.protocol.reason import Reason
-from sealbus.protocol.subjects import RELAY, RESERVED, check_name, check_pattern, is_pattern, overlap
+from sealbus.protocol.subjects import (
+    RELAY,
+    RESERVED,
+    check_name,
+    check_pattern,
+    is_pattern,
+    overlap,
+)
 from sealbus_broker.escape import printable
 from sealbus_broker.gate.policy import CauseRule, DeliveryClass, Disposition, Limits, SubjectRule
 from sealbus_broker.gate.schemas import Schema
@@ -84,7 +91,9 @@ def read_policy_file(reader: Reader, schemas: Schemas) -> Draft:
     draft.on_violation = _dispositions(reader, violation, path)
     subjects = reader.mapping(top.get("subjects"), ("subjects",))
     if not subjects:
-        reader.problem(("subjects",), "declares no subject", hint="a bus without subjects carries nothing")
+        reader.problem(
+            ("subjects",), "declares no subject", hint="a bus without subjects carries nothing"
+        )
     draft.subjects = _Subjects(reader, schemas, draft.limits).read(subjects)
     # The names as written, so that a mistake in a subject is not reported again at each grant on
     # it.
@@ -99,8 +108,12 @@ def _disposition(reader: Reader, value: Any, path: KeyPath) -> Disposition | Non
     return Disposition(text) if text else None
 
 
-def _dispositions(reader: Reader, given: dict[str, Any], path: KeyPath) -> dict[Reason, Disposition]:
-    read = {Reason(name): _disposition(reader, value, (*path, name)) for name, value in given.items()}
+def _dispositions(
+    reader: Reader, given: dict[str, Any], path: KeyPath
+) -> dict[Reason, Disposition]:
+    read = {
+        Reason(name): _disposition(reader, value, (*path, name)) for name, value in given.items()
+    }
     return {reason: one for reason, one in read.items() if one is not None}
 
 
@@ -150,7 +163,9 @@ class _Subjects:
                 what = "only a live subject takes replies"
                 reader.problem((*path, "reply"), what, hint="add `delivery: live`")
         rate = reader.rate(given["rate"], (*path, "rate")) if "rate" in given else None
-        cause = self._cause(given["cause"], (*path, "cause"), delivery) if "cause" in given else None
+        cause = (
+            self._cause(given["cause"], (*path, "cause"), delivery) if "cause" in given else None
+        )
         kept: KeyPath = (*path, "on_violation")
         on_violation = reader.mapping(given.get("on_violation"), kept, _REASONS)
         return SubjectRule(
@@ -194,19 +209,25 @@ class _Subjects:
         if name not in self._schemas.present:
             expected = f"a file schemas/{printable(name)}.json"
             hint = nearest(name, self._schemas.present)
-            self._reader.problem(path, "there is no such schema", got=name, expected=expected, hint=hint)
+            self._reader.problem(
+                path, "there is no such schema", got=name, expected=expected, hint=hint
+            )
         return self._schemas.compiled.get(name)
 
     def _cause(self, value: Any, path: KeyPath, delivery: DeliveryClass) -> CauseRule | None:
         reader = self._reader
         given = reader.mapping(value, path, ("subject", "within", "match", "once"))
         subject = reader.checked(given.get("subject"), (*path, "subject"), "subject", check_pattern)
-        within = reader.duration(given.get("within"), (*path, "within"), "within", 1000, MAX_CAUSE_MS)
+        within = reader.duration(
+            given.get("within"), (*path, "within"), "within", 1000, MAX_CAUSE_MS
+        )
         once = reader.flag(given["once"], (*path, "once"), "once") if "once" in given else False
         pointers = reader.texts(given.get("match"), (*path, "match"), "match")
         for place, pointer in pointers:
             if _POINTER.fullmatch(pointer) is None:
-                expected = "a pointer like /order_id; in a name, ~ is written ~0 and / is written ~1"
+                expected = (
+                    "a pointer like /order_id; in a name, ~ is written ~0 and / is written ~1"
+                )
                 reader.problem(place, "is not a JSON pointer", got=pointer, expected=expected)
         if subject is None or within is None:
             return None
@@ -245,9 +266,15 @@ class _Bots:
             names = reader.texts(given.get("roles"), (*path, "roles"), "roles")
             for place, role in names:
                 if role not in roles:
-                    known = printable(" or ".join(roles), 200) if roles else "a role declared under roles"
+                    known = (
+                        printable(" or ".join(roles), 200)
+                        if roles
+                        else "a role declared under roles"
+                    )
                     hint = nearest(role, roles)
-                    reader.problem(place, "there is no such role", got=role, expected=known, hint=hint)
+                    reader.problem(
+                        place, "there is no such role", got=role, expected=known, hint=hint
+                    )
             sources = [own, *(roles[role] for _, role in names if role in roles)]
             bots[name] = Grants(
                 [grant for one in sources for grant in one.publish],
@@ -277,7 +304,12 @@ class _Bots:
             if text in self._covering or any(overlap(text, pattern) for pattern in self._declared):
                 self._covering.add(text)
             else:
-                hint = nearest(text, self._declared) or "declare the subject under subjects, or take the grant away"
-                self._reader.problem(place, "the grant covers no declared subject", got=text, hint=hint)
+                hint = (
+                    nearest(text, self._declared)
+                    or "declare the subject under subjects, or take the grant away"
+                )
+                self._reader.problem(
+                    place, "the grant covers no declared subject", got=text, hint=hint
+                )
             found.append(text)
         return found

@@ -34,7 +34,9 @@ class Problem:
         """``file:line:column: what``. Then got, expected and hint follow, each on its own line."""
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
         rows = [("got", self.got), ("expected", self.expected), ("hint", self.hint)]
-        return f"{place}: {self.what}" + "".join(f"\n  {name}: {text}" for name, text in rows if text)
+        return f"{place}: {self.what}" + "".join(
+            f"\n  {name}: {text}" for name, text in rows if text
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The same for ``--json``."""

@@ -37,13 +37,23 @@ class Reader:
         self.problems = problems
 
     def problem(
-        self, path: KeyPath, what: str, *, got: object = None, expected: str | None = None, hint: str | None = None
+        self,
+        path: KeyPath,
+        what: str,
+        *,
+        got: object = None,
+        expected: str | None = None,
+        hint: str | None = None,
     ) -> None:
         """Note a problem at ``path``. ``got`` is made safe to show."""
         shown = None if got is None else printable(got if isinstance(got, str) else repr(got), 80)
-        self.problems.append(self.document.problem(path, what, got=shown, expected=expected, hint=hint))
+        self.problems.append(
+            self.document.problem(path, what, got=shown, expected=expected, hint=hint)
+        )
 
-    def mapping(self, value: Any, path: KeyPath, known: Sequence[str] | None = None) -> dict[str, Any]:
+    def mapping(
+        self, value: Any, path: KeyPath, known: Sequence[str] | None = None
+    ) -> dict[str, Any]:
         """A mapping with text keys, all of them ``known`` (if given).
 
         Notes a problem and returns ``{}`` otherwise.
@@ -56,7 +66,9 @@ class Reader:
         found: dict[str, Any] = {}
         for key, inner in value.items():
             if not isinstance(key, str):
-                self.problem((*path, key), "the name is not a text", got=key, hint="put it in quotes")
+                self.problem(
+                    (*path, key), "the name is not a text", got=key, hint="put it in quotes"
+                )
             elif known is not None and key not in known:
                 hint = nearest(key, known) or f"known here: {', '.join(known)}"
                 self.problem((*path, key), f"unknown name {printable(key) or '(empty)'}", hint=hint)
@@ -71,7 +83,9 @@ class Reader:
         if value is None:
             self.problem(path, f"{what} is missing", expected="a text")
         else:
-            self.problem(path, f"{what} is not a text", got=value, expected="a text", hint="put it in quotes")
+            self.problem(
+                path, f"{what} is not a text", got=value, expected="a text", hint="put it in quotes"
+            )
         return None
 
     def texts(self, value: Any, path: KeyPath, what: str) -> list[tuple[KeyPath, str]]:
@@ -80,7 +94,9 @@ class Reader:
             return []
         if isinstance(value, str):
             parts = [part.strip() for part in value.split(",")]
-            if len(parts) > 1 and not value.startswith("/"):  # a JSON pointer may have a comma in it
+            if len(parts) > 1 and not value.startswith(
+                "/"
+            ):  # a JSON pointer may have a comma in it
                 self.problem(
                     path,
                     f"{what} is one text with commas",
@@ -95,7 +111,9 @@ class Reader:
         found = [((*path, at), self.text(item, (*path, at), what)) for at, item in enumerate(value)]
         return [(place, text) for place, text in found if text is not None]
 
-    def checked(self, value: Any, path: KeyPath, what: str, check: Callable[[str], str]) -> str | None:
+    def checked(
+        self, value: Any, path: KeyPath, what: str, check: Callable[[str], str]
+    ) -> str | None:
         """A text that ``check`` accepts. ``check`` raises :class:`InvalidInput`."""
         text = self.text(value, path, what)
         if text is None:
@@ -111,7 +129,11 @@ class Reader:
         if isinstance(value, str) and value in choices:
             return value
         self.problem(
-            path, f"{what} is not known", got=value, expected=" or ".join(choices), hint=nearest(str(value), choices)
+            path,
+            f"{what} is not known",
+            got=value,
+            expected=" or ".join(choices),
+            hint=nearest(str(value), choices),
         )
         return None
 
@@ -125,22 +147,37 @@ class Reader:
     def count(self, value: Any, path: KeyPath, what: str, least: int, most: int) -> int | None:
         """A whole number from ``least`` to ``most``, both included."""
         if isinstance(value, bool) or not isinstance(value, int):
-            self.problem(path, f"{what} is not a whole number", got=value, expected=f"{least} to {most}")
+            self.problem(
+                path, f"{what} is not a whole number", got=value, expected=f"{least} to {most}"
+            )
             return None
         if not least <= value <= most:
             self.problem(path, f"{what} is out of range", got=value, expected=f"{least} to {most}")
             return None
         return value
 
-    def duration(self, value: Any, path: KeyPath, what: str, least_ms: int = 1, most_ms: int = 10**13) -> int | None:
+    def duration(
+        self, value: Any, path: KeyPath, what: str, least_ms: int = 1, most_ms: int = 10**13
+    ) -> int | None:
         """A duration such as ``500ms``, ``60s``, ``5m``, ``1h``, ``7d``, in ms."""
         return self._scaled(
-            value, path, what, _DURATION, _DURATIONS, least_ms, most_ms, "a duration like 500ms, 60s, 5m"
+            value,
+            path,
+            what,
+            _DURATION,
+            _DURATIONS,
+            least_ms,
+            most_ms,
+            "a duration like 500ms, 60s, 5m",
         )
 
-    def size(self, value: Any, path: KeyPath, what: str, least: int = 1, most: int = 2**50) -> int | None:
+    def size(
+        self, value: Any, path: KeyPath, what: str, least: int = 1, most: int = 2**50
+    ) -> int | None:
         """A size such as ``256KiB`` or ``4GiB``, in bytes."""
-        return self._scaled(value, path, what, _SIZE, _SIZES, least, most, "a size like 256KiB, 4GiB")
+        return self._scaled(
+            value, path, what, _SIZE, _SIZES, least, most, "a size like 256KiB, 4GiB"
+        )
 
     def _scaled(
         self,
@@ -168,7 +205,12 @@ class Reader:
         """A rate such as ``200/s`` or ``200/s burst 400``."""
         match = _RATE.fullmatch(value) if isinstance(value, str) else None
         if match is None or float(match[1]) <= 0 or (match[2] is not None and int(match[2]) < 1):
-            self.problem(path, "rate is not understood", got=value, expected="a rate like 200/s or 200/s burst 400")
+            self.problem(
+                path,
+                "rate is not understood",
+                got=value,
+                expected="a rate like 200/s or 200/s burst 400",
+            )
             return None
         per_second = float(match[1])
         return Rate(per_second, int(match[2]) if match[2] else max(1, round(per_second)))
@@ -180,11 +222,20 @@ class Reader:
                 return int(datetime.fromisoformat(value).timestamp() * 1000)
             except ValueError:  # the 31st of February
                 pass
-        self.problem(path, f"{what} is not a time", got=value, expected="a time in UTC like 2026-11-24T08:00:00Z")
+        self.problem(
+            path,
+            f"{what} is not a time",
+            got=value,
+            expected="a time in UTC like 2026-11-24T08:00:00Z",
+        )
         return None
 
 
 def _written(number: int, units: dict[str, int]) -> str:
     """``number`` as a file would have it, in the largest unit that divides it."""
-    size, name = max((size, name) for name, size in units.items() if number % size == 0 and size <= max(number, 1))
+    size, name = max(
+        (size, name)
+        for name, size in units.items()
+        if number % size == 0 and size <= max(number, 1)
+    )
     return f"{number // size}{name}"

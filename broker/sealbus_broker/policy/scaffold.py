@@ -14,7 +14,9 @@ from sealbus_broker.policy.errors import InTheWay
 BOTS: Final = ("greeter", "listener", "clock", "operator")
 """The bots of the template's policy. They get keys at once."""
 
-_IGNORE: Final = "# Private keys and the server's state: never commit them.\n.sealbus/\ncredentials/\n"
+_IGNORE: Final = (
+    "# Private keys and the server's state: never commit them.\n.sealbus/\ncredentials/\n"
+)
 
 
 def scaffold(folder: Path, bus: str) -> list[Path]:
@@ -26,13 +28,17 @@ def scaffold(folder: Path, bus: str) -> list[Path]:
     """
     check_name(bus, "bus")
     template = files("sealbus_broker.policy") / "template"
-    contents = {folder / "policy.yaml": (template / "policy.yaml").read_text().replace("BUS_NAME", bus)}
+    contents = {
+        folder / "policy.yaml": (template / "policy.yaml").read_text().replace("BUS_NAME", bus)
+    }
     for schema in sorted((template / "schemas").iterdir(), key=lambda file: file.name):
         contents[folder / "schemas" / schema.name] = schema.read_text()
     contents[folder / ".gitignore"] = _IGNORE
     taken = [path for path in (*contents, folder / BUS_FILE) if path.exists() or path.is_symlink()]
     if taken:
-        raise InTheWay(f"{taken[0]} exists already", hint="choose an empty folder; nothing was written")
+        raise InTheWay(
+            f"{taken[0]} exists already", hint="choose an empty folder; nothing was written"
+        )
     made = _Made()
     try:
         for path, text in contents.items():

@@ -39,12 +39,16 @@ class Measured:
         found = work(self.automaton, values)
         if not found.is_too_dear(size, values):
             return None
-        place = next((path for path, schema in walk(self.document.value) if id(schema) == found.dearest), None)
+        place = next(
+            (path for path, schema in walk(self.document.value) if id(schema) == found.dearest),
+            None,
+        )
         hint = _CHEAPER.get(found.keyword, "name fewer alternatives, values and patterns")
         return self.document.problem(
             () if place is None else (*place, found.keyword),
             f"to judge one payload of {subject} by this schema could take too long",
-            got=f"up to {_short(found.steps(size, values))} steps, most of them for {found.keyword}",
+            got=f"up to {_short(found.steps(size, values))} steps, most of them for "
+            f"{found.keyword}",
             expected=f"at most {_short(most_steps(size))}, for a payload of {size} bytes",
             hint=f"{hint}; or lower max_bytes of {subject}",
         )

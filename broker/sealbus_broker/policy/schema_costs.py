@@ -118,7 +118,9 @@ def cost_of(schema: dict[str, Any], times: int = 1, values: int = MAX_NODES) -> 
     parts = {keyword: _keyword(keyword, value, schema, values) for keyword, value in schema.items()}
     sums = [sum(part[at] for part in parts.values()) * times for at in range(6)]
     once, each, under_once, under_each, long_text, text = sums
-    bound = max(4 * schema["maxLength"], LARGE_BYTES) if "maxLength" in schema else MAX_ENVELOPE_BYTES
+    bound = (
+        max(4 * schema["maxLength"], LARGE_BYTES) if "maxLength" in schema else MAX_ENVELOPE_BYTES
+    )
     if bound < MAX_ENVELOPE_BYTES:
         once = once + text * int(bound)
         long_text = 0

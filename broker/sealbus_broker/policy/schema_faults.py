@@ -36,7 +36,14 @@ FORMATS: Final = (
 )  # fmt: skip
 """The formats of Draft 2020-12, all of them asserted."""
 
-_ONE = ("items", "contains", "additionalProperties", "propertyNames", "unevaluatedItems", "unevaluatedProperties")
+_ONE = (
+    "items",
+    "contains",
+    "additionalProperties",
+    "propertyNames",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+)
 _ONE_HERE = ("if", "then", "else", "not", "contentSchema")
 _MANY = ("allOf", "anyOf", "oneOf", "prefixItems")
 _NAMED = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
@@ -49,7 +56,9 @@ MAX_FAULTS: Final = 20
 
 # Not jsonschema itself, because it compares the entries of a ``required`` in pairs. That took half
 # a minute for a file of 130 KB.
-_META: Final = jsonschema_rs.Draft202012Validator(jsonschema.Draft202012Validator.META_SCHEMA, offline=True)
+_META: Final = jsonschema_rs.Draft202012Validator(
+    jsonschema.Draft202012Validator.META_SCHEMA, offline=True
+)
 
 
 def metaschema_faults(document: Document) -> list[Problem]:
@@ -59,23 +68,39 @@ def metaschema_faults(document: Document) -> list[Problem]:
         return [document.problem((), "is not a schema", expected="an object, true or false")]
     if isinstance(value, dict) and not same_uri(value.get("$schema", DRAFT), DRAFT):
         return [
-            document.problem(("$schema",), "is of another draft", got=printable(repr(value["$schema"])), expected=DRAFT)
+            document.problem(
+                ("$schema",),
+                "is of another draft",
+                got=printable(repr(value["$schema"])),
+                expected=DRAFT,
+            )
         ]
-    return [_metaschema_fault(document, error) for error in islice(_META.iter_errors(value), MAX_FAULTS)]
+    return [
+        _metaschema_fault(document, error) for error in islice(_META.iter_errors(value), MAX_FAULTS)
+    ]
 
 
 def _metaschema_fault(document: Document, error: jsonschema_rs.ValidationError) -> Problem:
-    keyword = str(next((step for step in reversed(error.instance_path) if isinstance(step, str)), "the schema"))
+    keyword = str(
+        next(
+            (step for step in reversed(error.instance_path) if isinstance(step, str)), "the schema"
+        )
+    )
     if keyword == "type":
         expected = "array, boolean, integer, null, number, object or string, or a list of them"
     else:
         expected = " ".join(
-            json.dumps(part) for part in error.kind.as_dict().values() if not isinstance(part, dict | list)
+            json.dumps(part)
+            for part in error.kind.as_dict().values()
+            if not isinstance(part, dict | list)
         )
         expected = printable(f"{error.kind.name} {expected}".strip(), 120)
     what = f"{printable(keyword)} is not valid in a Draft 2020-12 schema"
     return document.problem(
-        tuple(error.instance_path), what, got=printable(json.dumps(error.instance)), expected=expected
+        tuple(error.instance_path),
+        what,
+        got=printable(json.dumps(error.instance)),
+        expected=expected,
     )
 
 
@@ -87,7 +112,9 @@ def faults(document: Document, resolver: Resolver) -> Iterator[Problem]:
     yield from _faults(document, (), document.value, resolver)
 
 
-def _faults(document: Document, path: KeyPath, schema: Any, resolver: Resolver) -> Iterator[Problem]:
+def _faults(
+    document: Document, path: KeyPath, schema: Any, resolver: Resolver
+) -> Iterator[Problem]:
     if not isinstance(schema, dict):
         return
     if "$id" in schema and path:
@@ -103,7 +130,9 @@ def _faults(document: Document, path: KeyPath, schema: Any, resolver: Resolver) 
         if not _compiles({"pattern": pattern}):
             place = (*path, keyword) if keyword == "pattern" else (*path, keyword, pattern)
             hint = "look-around and back-references are not allowed: they do not run in linear time"
-            yield document.problem(place, "the regular expression cannot be used", got=printable(pattern), hint=hint)
+            yield document.problem(
+                place, "the regular expression cannot be used", got=printable(pattern), hint=hint
+            )
     if "format" in schema and schema["format"] not in FORMATS:
         got = printable(schema["format"])
         near = nearest(schema["format"], FORMATS)
@@ -118,10 +147,15 @@ def _dialect(document: Document, path: KeyPath, schema: dict[str, Any]) -> Itera
     yield from word_faults(document, path, schema)
     if path and not same_uri(schema.get("$schema", DRAFT), DRAFT):
         yield document.problem(
-            (*path, "$schema"), "is of another draft", got=printable(schema["$schema"]), expected=DRAFT
+            (*path, "$schema"),
+            "is of another draft",
+            got=printable(schema["$schema"]),
+            expected=DRAFT,
         )
     if "$id" in schema and not _compiles({"$id": schema["$id"]}):
-        yield document.problem((*path, "$id"), "is not a URI reference", got=printable(schema["$id"]))
+        yield document.problem(
+            (*path, "$id"), "is not a URI reference", got=printable(schema["$id"])
+        )
 
 
 def _unresolved(reference: str, resolver: Resolver) -> str | None:

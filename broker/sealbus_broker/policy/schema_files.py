@@ -59,7 +59,14 @@ def read_schemas(root: Path, problems: list[Problem]) -> Schemas:
         return Schemas({}, {}, frozenset(), [], [])
     if len(files) > MAX_SCHEMAS:
         problems.append(
-            Problem(FOLDER, 0, 0, "has too many schemas", got=str(len(files)), expected=f"at most {MAX_SCHEMAS}")
+            Problem(
+                FOLDER,
+                0,
+                0,
+                "has too many schemas",
+                got=str(len(files)),
+                expected=f"at most {MAX_SCHEMAS}",
+            )
         )
         return Schemas({}, {}, frozenset(), [], [])
     documents: dict[str, Document] = {}
@@ -108,9 +115,13 @@ def _check_identities(documents: dict[str, Document], problems: list[Problem]) -
                 at = (*path, "$id")
                 theirs = "the standard" if file == BASE else file
                 what = (
-                    "the $id is used twice in this file" if file == document.file else "the $id is another file's too"
+                    "the $id is used twice in this file"
+                    if file == document.file
+                    else "the $id is another file's too"
                 )
-                problems.append(document.problem(at, what, got=printable(uri), hint=f"it stands in {theirs}"))
+                problems.append(
+                    document.problem(at, what, got=printable(uri), hint=f"it stands in {theirs}")
+                )
 
     for name, document in documents.items():
         _check_anchors(document, f"{BASE}{name}.json", problems)
@@ -120,24 +131,37 @@ def _check_anchors(document: Document, base: str, problems: list[Problem]) -> No
     """Refuse two equal anchors under one ``$id``, for the same reason."""
     owners: dict[tuple[str, str], KeyPath] = {}
     for path, inner, around in _with_base(base, document.value):
-        names = {keyword: inner[keyword] for keyword in ("$anchor", "$dynamicAnchor") if keyword in inner}
+        names = {
+            keyword: inner[keyword] for keyword in ("$anchor", "$dynamicAnchor") if keyword in inner
+        }
         for keyword, name in names.items():
-            if isinstance(name, str) and owners.setdefault((normal_uri(around), name), path) != path:
+            if (
+                isinstance(name, str)
+                and owners.setdefault((normal_uri(around), name), path) != path
+            ):
                 what = "the anchor is used twice in this schema"
                 hint = "a reference would reach one of them by chance"
-                problems.append(document.problem((*path, keyword), what, got=printable(name), hint=hint))
+                problems.append(
+                    document.problem((*path, keyword), what, got=printable(name), hint=hint)
+                )
 
 
 def _identities(base: str, schema: Any) -> Iterator[tuple[KeyPath, str]]:
     """Every ``$id`` in a schema, resolved, with the path of the schema that has it."""
-    return ((path, around) for path, inner, around in _with_base(base, schema) if isinstance(inner.get("$id"), str))
+    return (
+        (path, around)
+        for path, inner, around in _with_base(base, schema)
+        if isinstance(inner.get("$id"), str)
+    )
 
 
 def _with_base(base: str, schema: Any) -> Iterator[tuple[KeyPath, dict[str, Any], str]]:
     """Every schema inside a schema, with its path and its base URI."""
     bases: dict[KeyPath, str] = {(): base}
     for path, inner in walk(schema):
-        around = next(bases[path[:size]] for size in range(len(path), -1, -1) if path[:size] in bases)
+        around = next(
+            bases[path[:size]] for size in range(len(path), -1, -1) if path[:size] in bases
+        )
         if isinstance(identity := inner.get("$id"), str):
             try:
                 around = bases[path] = urljoin(around, identity)
@@ -163,24 +187,32 @@ def _check_insides(documents: dict[str, Document], problems: list[Problem]) -> d
             )
             problems += faults(document, resolvers[name])
         except (ValueError, referencing.exceptions.Unresolvable, RecursionError):
-            problems.append(document.problem(("$id",), "an $id inside is not a URI that can be used"))
+            problems.append(
+                document.problem(("$id",), "an $id inside is not a URI that can be used")
+            )
     if len(problems) > before:
         return {}
-    return {name: measure(document, resolvers[name], problems) for name, document in documents.items()}
+    return {
+        name: measure(document, resolvers[name], problems) for name, document in documents.items()
+    }
 
 
 def _compile(
     documents: dict[str, Document], measured: dict[str, Measured], problems: list[Problem]
 ) -> dict[str, Schema]:
     try:
-        registry = closed_registry({f"{BASE}{name}.json": document.value for name, document in documents.items()})
+        registry = closed_registry(
+            {f"{BASE}{name}.json": document.value for name, document in documents.items()}
+        )
     except InvalidInput as error:
         problems.append(Problem(FOLDER, 0, 0, error.what, hint=error.hint))
         return {}
     found: dict[str, Schema] = {}
     for name, document in documents.items():
         try:
-            found[name] = Schema.compile(name, document.value, registry, _explaining(measured[name].work))
+            found[name] = Schema.compile(
+                name, document.value, registry, _explaining(measured[name].work)
+            )
         except InvalidInput as error:
             problems.append(document.problem((), error.what, hint=error.hint))
     return found

@@ -157,7 +157,10 @@ class Automaton:
         properties = schema.get("properties", {})
         prefix = schema.get("prefixItems", [])
         steps = [(Step("property", name, state), inner) for name, inner in properties.items()]
-        steps += [(Step("property", None, state), inner) for inner in schema.get("patternProperties", {}).values()]
+        steps += [
+            (Step("property", None, state), inner)
+            for inner in schema.get("patternProperties", {}).values()
+        ]
         steps += [
             (Step("property", None, state, frozenset(properties), rest=True), schema[keyword])
             for keyword in ("additionalProperties", "unevaluatedProperties")
@@ -198,7 +201,9 @@ def doubling(automaton: Automaton) -> int | None:
         if len(states) > MAX_CYCLE:
             raise TooMany(f"more than {MAX_CYCLE} subschemas that refer to each other in circles")
         inside = set(states)
-        found = _ambiguous({state: [edge for edge in edges[state] if edge[1] in inside] for state in states})
+        found = _ambiguous(
+            {state: [edge for edge in edges[state] if edge[1] in inside] for state in states}
+        )
         if found is not None:
             return found
     return None

@@ -71,16 +71,37 @@ _SHADOWED: Final = {
 _ABOUT: Final[dict[str, frozenset[str]]] = {
     **dict.fromkeys(("maxLength", "minLength", "pattern", "format"), frozenset({"string"})),
     **dict.fromkeys(
-        ("multipleOf", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum"), frozenset({"number", "integer"})
+        ("multipleOf", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum"),
+        frozenset({"number", "integer"}),
     ),
     **dict.fromkeys(
-        ("prefixItems", "items", "contains", "maxItems", "minItems", "uniqueItems", "unevaluatedItems"),
+        (
+            "prefixItems",
+            "items",
+            "contains",
+            "maxItems",
+            "minItems",
+            "uniqueItems",
+            "unevaluatedItems",
+        ),
         frozenset({"array"}),
     ),
     **dict.fromkeys(
         (
-            *("properties", "patternProperties", "additionalProperties", "propertyNames", "unevaluatedProperties"),
-            *("maxProperties", "minProperties", "required", "dependentRequired", "dependentSchemas"),
+            *(
+                "properties",
+                "patternProperties",
+                "additionalProperties",
+                "propertyNames",
+                "unevaluatedProperties",
+            ),
+            *(
+                "maxProperties",
+                "minProperties",
+                "required",
+                "dependentRequired",
+                "dependentSchemas",
+            ),
         ),
         frozenset({"object"}),
     ),
@@ -91,7 +112,9 @@ _ANNOTATION: Final = "x-"
 """A word with this beginning belongs to another tool. Everybody knows that it checks nothing."""
 
 _CLOSING: Final = ("additionalProperties", "unevaluatedProperties", "propertyNames")
-_PARTS: Final = frozenset({"allOf", "anyOf", "oneOf", "if", "then", "else", "not", "dependentSchemas"})
+_PARTS: Final = frozenset(
+    {"allOf", "anyOf", "oneOf", "if", "then", "else", "not", "dependentSchemas"}
+)
 """Places where a schema is a part of another, which may close the whole."""
 
 
@@ -102,16 +125,23 @@ def word_faults(document: Document, path: KeyPath, schema: dict[str, Any]) -> It
             for needed in _ALONE.get(keyword, ()):
                 if needed not in schema:
                     what = f"{keyword} checks nothing without {needed}"
-                    yield document.problem((*path, keyword), what, hint=f"add {needed}, or remove it")
+                    yield document.problem(
+                        (*path, keyword), what, hint=f"add {needed}, or remove it"
+                    )
             yield from _idle(document, path, schema, keyword)
         elif not keyword.startswith(_ANNOTATION):
             hint = _ELSEWHERE.get(keyword) or nearest(keyword, KEYWORDS)
             hint = hint or "put a description into $comment, or into a name that begins with x-"
-            what = f"no keyword of Draft 2020-12 that is checked here: {printable(keyword, 60) or '(empty)'}"
+            what = (
+                "no keyword of Draft 2020-12 that is checked here: "
+                f"{printable(keyword, 60) or '(empty)'}"
+            )
             yield document.problem((*path, keyword), what, hint=hint)
 
 
-def _idle(document: Document, path: KeyPath, schema: dict[str, Any], keyword: str) -> Iterator[Problem]:
+def _idle(
+    document: Document, path: KeyPath, schema: dict[str, Any], keyword: str
+) -> Iterator[Problem]:
     """A known keyword in a place where it never has anything to check."""
     types = schema.get("type")
     given = {types} if isinstance(types, str) else set(types or ())
@@ -127,7 +157,9 @@ def _idle(document: Document, path: KeyPath, schema: dict[str, Any], keyword: st
     if (other := _SHADOWED.get(keyword)) in schema:
         what = f"{keyword} checks nothing beside {other}, which takes all the rest"
         yield document.problem(
-            (*path, keyword), what, hint=f"remove one of the two; {keyword} also sees into allOf and $ref"
+            (*path, keyword),
+            what,
+            hint=f"remove one of the two; {keyword} also sees into allOf and $ref",
         )
 
 
@@ -146,12 +178,19 @@ def schema_notes(document: Document, schemas: Iterable[tuple[KeyPath, Any]]) -> 
         for word in _CONTENT:
             if word in schema:
                 hint = "a pattern or the object itself can be checked"
-                notes.append(document.problem((*path, word), f"{word} only describes: nothing checks it", hint=hint))
+                notes.append(
+                    document.problem(
+                        (*path, word), f"{word} only describes: nothing checks it", hint=hint
+                    )
+                )
     if found:
         what = "this object accepts properties that it does not name"
         if len(found) > 1:
             what += f", and so do {len(found) - 1} more in this file"
-        hint = 'a misspelt property passes: add "additionalProperties": false, or true if that is meant'
+        hint = (
+            'a misspelt property passes: add "additionalProperties": false, or true if that is '
+            "meant"
+        )
         notes.insert(0, document.problem(found[0], what, hint=hint))
     return notes
 

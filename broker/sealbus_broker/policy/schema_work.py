@@ -91,14 +91,25 @@ def work(automaton: Automaton, values: int = MAX_NODES) -> Work:
 
     It must have passed :func:`~sealbus_broker.policy.schema_growth.doubling`.
     """
-    circles = components({state: [target for _, target in out] for state, out in automaton.edges.items()})
+    circles = components(
+        {state: [target for _, target in out] for state, out in automaton.edges.items()}
+    )
     visits = _visits(automaton, circles)
-    costs = {state: [cost_of(way.schema, way.times, values) for way in ways] for state, ways in automaton.ways.items()}
+    costs = {
+        state: [cost_of(way.schema, way.times, values) for way in ways]
+        for state, ways in automaton.ways.items()
+    }
     rates = _Rates(automaton, circles)
 
     def rate(of: Callable[[Cost, bool], int], under: Callable[[Cost, bool], int]) -> int:
-        own = {state: sum(of(cost, visits[state] is None) for cost in some) for state, some in costs.items()}
-        below = {state: sum(under(cost, visits[state] is None) for cost in some) for state, some in costs.items()}
+        own = {
+            state: sum(of(cost, visits[state] is None) for cost in some)
+            for state, some in costs.items()
+        }
+        below = {
+            state: sum(under(cost, visits[state] is None) for cost in some)
+            for state, some in costs.items()
+        }
         return rates.dearest(own, below)
 
     def nothing(_: Cost, __: bool) -> int:
@@ -114,14 +125,21 @@ def work(automaton: Automaton, values: int = MAX_NODES) -> Work:
     )
     some_way = automaton.ways[dearest[2]][dearest[1]] if dearest else None
     return Work(
-        fixed=sum((visits[state] or 0) * sum(cost.once for cost in some) for state, some in costs.items()),
+        fixed=sum(
+            (visits[state] or 0) * sum(cost.once for cost in some) for state, some in costs.items()
+        ),
         per_value=rate(
-            lambda cost, many: cost.each if many else 0, lambda cost, many: cost.under_each if many else cost.under_once
+            lambda cost, many: cost.each if many else 0,
+            lambda cost, many: cost.under_each if many else cost.under_once,
         ),
         per_byte=rate(lambda cost, many: cost.text if many else cost.long_text, nothing),
         errors_per_value=rate(lambda cost, _: cost.errors, nothing),
         unguarded_per_byte=rate(lambda cost, _: cost.text, nothing),
-        alternatives=any(not _ALTERNATIVES.isdisjoint(way.schema) for ways in automaton.ways.values() for way in ways),
+        alternatives=any(
+            not _ALTERNATIVES.isdisjoint(way.schema)
+            for ways in automaton.ways.values()
+            for way in ways
+        ),
         dearest=id(some_way.schema) if some_way else 0,
         keyword=costs[dearest[2]][dearest[1]].dearest if dearest else "",
     )
@@ -132,11 +150,15 @@ def _visits(automaton: Automaton, circles: dict[int, int]) -> dict[int, int | No
     visits: dict[int, int | None] = dict.fromkeys(automaton.edges, 0)
     if automaton.root is not None:
         visits[automaton.root] = 1
-    for state in sorted(automaton.edges, key=circles.__getitem__):  # a circle comes before those that it leads to
+    for state in sorted(
+        automaton.edges, key=circles.__getitem__
+    ):  # a circle comes before those that it leads to
         if any(circles[target] == circles[state] for _, target in automaton.edges[state]):
             visits[state] = None
         mine = visits[state]
-        for (step, target), times in zip(automaton.edges[state], automaton.times[state], strict=True):
+        for (step, target), times in zip(
+            automaton.edges[state], automaton.times[state], strict=True
+        ):
             theirs = visits[target]
             if mine is None or step.name is None or circles[target] == circles[state]:
                 visits[target] = None
@@ -169,7 +191,10 @@ class _Rates:
             return 0
         rates = {state: own[state] + below[state] for state in own}
         for _ in range(MAX_DEPTH + 1):
-            deeper = {state: below[state] + max(own[state], fan.dearest(rates)) for state, fan in self._fans.items()}
+            deeper = {
+                state: below[state] + max(own[state], fan.dearest(rates))
+                for state, fan in self._fans.items()
+            }
             if deeper == rates:
                 break
             rates = deeper
@@ -181,7 +206,9 @@ class _Fan:
 
     def __init__(self, edges: Iterable[tuple[Step, int, int]]) -> None:
         self._named: dict[tuple[str, str | int], list[tuple[int, int]]] = defaultdict(list)
-        self._others: dict[tuple[str, int], tuple[list[tuple[int, int]], list[tuple[int, int]]]] = {}
+        self._others: dict[
+            tuple[str, int], tuple[list[tuple[int, int]], list[tuple[int, int]]]
+        ] = {}
         """By kind and origin: the steps for members without a name there, and the steps for any
         member (``patternProperties``).
         """
@@ -208,7 +235,8 @@ class _Fan:
         def total(edges: list[tuple[int, int]]) -> int:
             return sum(rates[target] * times for target, times in edges)
 
-        # In one schema object, either the patterns or the rest take a property. Both take an item of
+        # In one schema object, either the patterns or the rest take a property. Both take an item
+        # of
         # a list (``contains``).
         groups = {}
         others: dict[str, int] = defaultdict(int)

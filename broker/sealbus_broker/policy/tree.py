@@ -67,7 +67,13 @@ def put(entries: dict[str, KeyValue], name: str, entry: KeyValue, file: str) -> 
     if first is not entry:
         hint = f"the first is on line {first.key.line}; keep one of the two"
         raise Unreadable(
-            Problem(file, entry.key.line, entry.key.column, f"the key {printable(name)} occurs twice", hint=hint)
+            Problem(
+                file,
+                entry.key.line,
+                entry.key.column,
+                f"the key {printable(name)} occurs twice",
+                hint=hint,
+            )
         )
 
 
@@ -76,7 +82,9 @@ def refuse_misread(file: str, text: str) -> None:
     if (found := misread(text)) is not None:
         at, what, hint = found
         place = place_of(text, at)
-        raise Unreadable(Problem(file, place.line, place.column, what, got=printable(text[at]), hint=hint))
+        raise Unreadable(
+            Problem(file, place.line, place.column, what, got=printable(text[at]), hint=hint)
+        )
 
 
 def place_of(text: str, at: int) -> Place:

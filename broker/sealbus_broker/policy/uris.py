@@ -37,11 +37,15 @@ def normal_uri(uri: str) -> str:
     path = _without_dots(_plain(parts.path))
     if netloc and not path:
         path = "/"
-    return SplitResult(parts.scheme.lower(), netloc, path, _plain(parts.query), _plain(parts.fragment)).geturl()
+    return SplitResult(
+        parts.scheme.lower(), netloc, path, _plain(parts.query), _plain(parts.fragment)
+    ).geturl()
 
 
 def _plain(text: str) -> str:
-    text = _OTHERS.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "replace")), text)
+    text = _OTHERS.sub(
+        lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "replace")), text
+    )
     shorter = _UNRESERVED.sub(lambda found: chr(int(found[1], 16)), text)
     return _ESCAPE.sub(lambda found: found[0].upper(), shorter)
 

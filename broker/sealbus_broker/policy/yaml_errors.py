@@ -72,7 +72,9 @@ class _Place:
         for line in range(min(self.line, len(self.lines)) - 1, -1, -1):
             bare = self.lines[line].strip()
             if bare and not bare.startswith("#"):
-                return _Place(self.lines, line, len(self.lines[line]) - len(self.lines[line].lstrip()))
+                return _Place(
+                    self.lines, line, len(self.lines[line]) - len(self.lines[line].lstrip())
+                )
         return None
 
     def mistake(self, what: str, hint: str | None = None) -> Mistake:
@@ -102,13 +104,17 @@ def _quotes(said: str, place: _Place, begin: Any, _: str) -> Mistake | None:
 
 def _brackets(said: str, place: _Place, begin: Any, text: str) -> Mistake | None:
     if "expected ',' or" in said and begin.line == place.line:
-        return place.mistake("a comma is missing before this", "separate entries by commas, or put quotes around one")
+        return place.mistake(
+            "a comma is missing before this", "separate entries by commas, or put quotes around one"
+        )
     if "expected ',' or" in said or "expected the node content" in said:
         found = _unclosed(text, place)
         if found is not None:
             bracket, line, column = found
             at = _Place(place.lines, line, column)
-            return at.mistake(f"the bracket {bracket} is not closed", f"close it with {_CLOSERS[bracket]}")
+            return at.mistake(
+                f"the bracket {bracket} is not closed", f"close it with {_CLOSERS[bracket]}"
+            )
     if said in {"expected <block end>, but found ']'", "expected <block end>, but found '}'"}:
         return place.mistake("this bracket closes nothing", "remove it, or open it before")
     return None
@@ -143,12 +149,21 @@ def _signs(said: str, place: _Place, begin: Any, _: str) -> Mistake | None:
         return place.mistake(f"a value cannot begin with {printable(sign)}", _QUOTE)
     at = _Place(place.lines, begin.line, begin.column)
     if "alphabetic or numeric" in said or "scanning a block scalar" in said or "chomping" in said:
-        return at.mistake(f"a value cannot begin with {printable(at.text[at.column : at.column + 1])}", _QUOTE)
-    if "comment or a line break" in said or "indentation indicator" in said or "more indented" in said:
-        return at.mistake("a value that begins with > or | goes on in the lines below, indented", _QUOTE)
+        return at.mistake(
+            f"a value cannot begin with {printable(at.text[at.column : at.column + 1])}", _QUOTE
+        )
+    if (
+        "comment or a line break" in said
+        or "indentation indicator" in said
+        or "more indented" in said
+    ):
+        return at.mistake(
+            "a value that begins with > or | goes on in the lines below, indented", _QUOTE
+        )
     if "sequence entries are not allowed" in said:
         return place.mistake(
-            "a list cannot begin in the middle of a line", "write [a, b], or begin it in the line below"
+            "a list cannot begin in the middle of a line",
+            "write [a, b], or begin it in the line below",
         )
     return None
 
@@ -159,32 +174,48 @@ def _structure(said: str, place: _Place, begin: Any, _: str) -> Mistake | None:
     if "mapping values are not allowed" in said:
         if ": " in place.text[: place.column]:
             what = "a second colon stands in one line"
-            return place.mistake(what, "begin a new line after the first value, or put it in quotes")
+            return place.mistake(
+                what, "begin a new line after the first value, or put it in quotes"
+            )
         return _too_deep(place)
     if "expected <block end>" not in said:
         return None
     if "but found '-'" in said:
-        return place.mistake("a list entry stands among names", "a list stands below a name of its own")
+        return place.mistake(
+            "a list entry stands among names", "a list stands below a name of its own"
+        )
     if "<scalar>" in said:
-        return place.mistake("something follows the value", "put quotes around all of it, or begin a new line")
+        return place.mistake(
+            "something follows the value", "put quotes around all of it, or begin a new line"
+        )
     if "but found '?'" in said:
-        return place.mistake("a name stands among list entries", "indent it like the name that the list belongs to")
+        return place.mistake(
+            "a name stands among list entries", "indent it like the name that the list belongs to"
+        )
     above = place.above()
     if above is not None and place.indent > above.indent:
         return _too_deep(place)
     known = sorted(
-        {len(one) - len(one.lstrip(" ")) for one in place.lines[: place.line] if one.strip()[:1] not in ("", "#")}
+        {
+            len(one) - len(one.lstrip(" "))
+            for one in place.lines[: place.line]
+            if one.strip()[:1] not in ("", "#")
+        }
     )
     shown = ", ".join(map(str, known))
     what = f"is indented by {place.indent}, which fits no line above"
-    return place.mistake(what, f"lines above are indented by {shown}: entries of one mapping stand in one column")
+    return place.mistake(
+        what, f"lines above are indented by {shown}: entries of one mapping stand in one column"
+    )
 
 
 def _no_colon(at: _Place) -> Mistake:
     at = _Place(at.lines, at.line, at.indent)
     if re.match(r"[^\s:]+:\S", at.text.strip()):
         return at.mistake("a space is missing after the colon", "write `name: value`")
-    return at.mistake("a colon is missing", "write `name: value`, or `name:` above what is indented below it")
+    return at.mistake(
+        "a colon is missing", "write `name: value`, or `name:` above what is indented below it"
+    )
 
 
 def _too_deep(place: _Place) -> Mistake:

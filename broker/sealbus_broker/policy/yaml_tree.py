@@ -31,7 +31,16 @@ from ruamel.yaml.events import (
 
 from sealbus_broker.escape import printable
 from sealbus_broker.policy.problems import Problem
-from sealbus_broker.policy.tree import KeyValue, Node, Place, Scalar, Unreadable, place_of, put, refuse_misread
+from sealbus_broker.policy.tree import (
+    KeyValue,
+    Node,
+    Place,
+    Scalar,
+    Unreadable,
+    place_of,
+    put,
+    refuse_misread,
+)
 from sealbus_broker.policy.yaml_errors import explain
 
 MAX_DEPTH: Final = 16
@@ -52,13 +61,17 @@ def read_yaml_tree(file: str, text: str) -> Node:
 
     An empty text is ``null``. Raises :class:`Unreadable` and nothing else.
     """
-    refuse_misread(file, text)  # for YAML 1.1 some of these end a comment: a grant behind one would be in force
+    refuse_misread(
+        file, text
+    )  # for YAML 1.1 some of these end a comment: a grant behind one would be in force
     try:
         return _Builder(file).build(YAML(typ="safe", pure=True).parse(text))
     except MarkedYAMLError as error:
         found = explain(text, error)
         what = found.what if found.what.startswith("is not YAML") else f"is not YAML: {found.what}"
-        raise Unreadable(Problem(file, found.line, found.column, what, got=found.got, hint=found.hint)) from None
+        raise Unreadable(
+            Problem(file, found.line, found.column, what, got=found.got, hint=found.hint)
+        ) from None
     except Unreadable:
         raise
     except Exception as error:  # noqa: BLE001  # ruamel.yaml raises ValueError, IndexError and more
@@ -92,11 +105,17 @@ class _Builder:
                 case DocumentStartEvent():
                     documents += 1
                     if event.version is not None or event.tags:
-                        raise self._refusal(event, "directives (%YAML, %TAG) are not used here", "remove the line")
+                        raise self._refusal(
+                            event, "directives (%YAML, %TAG) are not used here", "remove the line"
+                        )
                     if documents > 1:
-                        raise self._refusal(event, "a second document begins", "keep one, without a line `---`")
+                        raise self._refusal(
+                            event, "a second document begins", "keep one, without a line `---`"
+                        )
                 case AliasEvent():
-                    raise self._refusal(event, "aliases (*name) are not used here", "write the value out")
+                    raise self._refusal(
+                        event, "aliases (*name) are not used here", "write the value out"
+                    )
                 case ScalarEvent():
                     self._check(event)
                     self._add(Node(_place(event), _scalar(event)))
@@ -113,7 +132,9 @@ class _Builder:
 
     def _check(self, event: Any) -> None:
         if event.anchor is not None:
-            raise self._refusal(event, "anchors (&name) are not used here", "write the value out where it is used")
+            raise self._refusal(
+                event, "anchors (&name) are not used here", "write the value out where it is used"
+            )
         if event.tag is not None:
             raise self._refusal(event, "tags (!type) are not used here", "write the plain value")
 
@@ -132,7 +153,9 @@ class _Builder:
         for key, node in zip(items[::2], items[1::2], strict=True):
             name = _key(key.value)
             if name is None or name == "<<":
-                what = "a key is not a text" if name is None else "merge keys (<<) are not used here"
+                what = (
+                    "a key is not a text" if name is None else "merge keys (<<) are not used here"
+                )
                 raise Unreadable(Problem(self._file, key.place.line, key.place.column, what))
             put(entries, name, KeyValue(key.place, node), self._file)
         return entries

@@ -65,7 +65,9 @@ def ingress_arrivals(subject: bytes, reply: bytes, data: bytes) -> list[Arrival]
         return []
     redelivered = place.deliveries > 1
     return [
-        Arrival(place.session, one, DeliveryClass.STREAM, place.stored_ms, place.position, redelivered)
+        Arrival(
+            place.session, one, DeliveryClass.STREAM, place.stored_ms, place.position, redelivered
+        )
         for one in _envelopes(data)
     ]
 
@@ -73,7 +75,9 @@ def ingress_arrivals(subject: bytes, reply: bytes, data: bytes) -> list[Arrival]
 def live_arrivals(subject: bytes, data: bytes, now_ms: int) -> tuple[str, list[Arrival]]:
     """Return the bot and the arrivals of a live message, which came on ``call.<bot>``."""
     session = _name(subject.split(b".")[1])
-    return session, [Arrival(session, one, DeliveryClass.LIVE, now_ms, None) for one in _envelopes(data)]
+    return session, [
+        Arrival(session, one, DeliveryClass.LIVE, now_ms, None) for one in _envelopes(data)
+    ]
 
 
 def _envelopes(data: bytes) -> list[bytes]:

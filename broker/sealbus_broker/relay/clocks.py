@@ -29,7 +29,9 @@ LOOK_S: Final = 3.0
 AGAIN_S: Final = 60.0
 """The pause between two log lines about clocks that stay apart."""
 
-HINT: Final = "set both clocks by one time service (NTP); the relay goes on by itself when they agree"
+HINT: Final = (
+    "set both clocks by one time service (NTP); the relay goes on by itself when they agree"
+)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

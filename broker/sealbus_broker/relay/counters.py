@@ -67,7 +67,12 @@ class VerdictCounters:
         self.counts["dropped"] += messages
         kind = session, "dropped"
         if self._may_speak(kind, messages):
-            log.warning("message.dropped", session=session, messages=messages, alike_since=self._unspoken.pop(kind, 0))
+            log.warning(
+                "message.dropped",
+                session=session,
+                messages=messages,
+                alike_since=self._unspoken.pop(kind, 0),
+            )
 
     def count_busy(self, session: str) -> None:
         """Count a request on the bus's own subjects that found no room; log it likewise."""

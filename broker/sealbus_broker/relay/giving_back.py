@@ -35,7 +35,9 @@ PAUSE_S: Final = 5.0
 differ, and it is soon over."""
 
 
-async def give_back(nc: HardenedClient, partition: int, replies: Sequence[bytes], *, has_pin: bool) -> None:
+async def give_back(
+    nc: HardenedClient, partition: int, replies: Sequence[bytes], *, has_pin: bool
+) -> None:
     """Give back messages of ``partition``, in order, and the pin.
 
     Args:

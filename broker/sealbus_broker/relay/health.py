@@ -177,11 +177,20 @@ class Health:
     async def look(self) -> None:
         """Look once, and log each change."""
         if not self._nc.is_connected:
-            found = [Problem(Level.RED, "nats", "the relay has no connection to NATS", "is nats-server running?")]
+            found = [
+                Problem(
+                    Level.RED,
+                    "nats",
+                    "the relay has no connection to NATS",
+                    "is nats-server running?",
+                )
+            ]
         else:
             # At the same time: a server that is silent to all would otherwise hold up the look for
             # long.
-            parts = await asyncio.gather(self._whole_way(), self._streams(), self._partitions(), self._set_aside())
+            parts = await asyncio.gather(
+                self._whole_way(), self._streams(), self._partitions(), self._set_aside()
+            )
             found = [*self._own_stores(), *(problem for part in parts for problem in part)]
         self.problems = tuple(found)
         self._looked_at = self._monotonic()
@@ -210,7 +219,9 @@ class Health:
         # Compared afterwards: it says whether INGRESS has stored the probe.
         before = await self._last_sequence()
         try:
-            stamp = await self._prober.probe(policy.bus, policy.limits.ttl_ms, self._now_ms(), PROBE_S)
+            stamp = await self._prober.probe(
+                policy.bus, policy.limits.ttl_ms, self._now_ms(), PROBE_S
+            )
         except (NatsError, OSError, TimeoutError) as error:
             if not isinstance(error, TimeoutError):
                 return []  # the connection was lost, and the next look says so
@@ -218,7 +229,11 @@ class Health:
         if is_accepted(stamp):
             return []
         what = f"a message of the relay's own was refused ({stamp.reason})"
-        return [Problem(Level.RED, "probe", what, "are the clocks of the relays and of nats-server right?")]
+        return [
+            Problem(
+                Level.RED, "probe", what, "are the clocks of the relays and of nats-server right?"
+            )
+        ]
 
     async def _no_verdict(self, before: int | None) -> Problem:
         after = await self._last_sequence()
@@ -237,7 +252,11 @@ class Health:
         if stuck is None or stuck[0] < STUCK_S:
             return []
         what = f"judged messages cannot be stored for {stuck[0]:.0f} s: {stuck[1]}"
-        return [Problem(Level.RED, "store", what, f"if a stream is full, raise its limit; else {RESTART}")]
+        return [
+            Problem(
+                Level.RED, "store", what, f"if a stream is full, raise its limit; else {RESTART}"
+            )
+        ]
 
     async def _streams(self) -> list[Problem]:
         return [problem for name in STREAMS for problem in await self._stream(name)]
@@ -245,7 +264,9 @@ class Health:
     async def _stream(self, name: str) -> list[Problem]:
         info = await self._ask(f"STREAM.INFO.{name}")
         if info is None:
-            return [Problem(Level.RED, name, f"JetStream says nothing of the stream {name}", RESTART)]
+            return [
+                Problem(Level.RED, name, f"JetStream says nothing of the stream {name}", RESTART)
+            ]
         filled = fill(info)
         if filled < FULL_AT or name == HEALTH:
             return []
@@ -253,7 +274,9 @@ class Health:
         hint += ", or lower retention" if name == ACCEPTED else ""
         if name in (ACCEPTED, LIVE) and room_bytes(info) < ROOM_BYTES:
             return [Problem(Level.RED, name, f"{name} is full: nothing more is accepted", hint)]
-        then = "then the oldest records go" if name == QUARANTINE else "then nothing more is accepted"
+        then = (
+            "then the oldest records go" if name == QUARANTINE else "then nothing more is accepted"
+        )
         what = f"{name} is {filled:.0%} full; at 100 %, {then}"
         return [Problem(Level.WARNING, name, what, hint)]
 
@@ -281,19 +304,25 @@ class Health:
     async def _set_aside(self) -> list[Problem]:
         """Warn of messages that were kept unjudged, until their records age out or are removed."""
         subjects = subject(UNJUDGEABLE)
-        info = await self._ask(f"STREAM.INFO.{QUARANTINE}", json.dumps({"subjects_filter": subjects}).encode())
+        info = await self._ask(
+            f"STREAM.INFO.{QUARANTINE}", json.dumps({"subjects_filter": subjects}).encode()
+        )
         counts = (info or {}).get("state", {}).get("subjects") or {}
         if not counts:
             return []
         bots = ", ".join(sorted(name.rpartition(".")[2] for name in counts)[:5])
         count = sum(counts.values())
-        what = f"{count} messages ended the relays that judged them, and were set aside (from {bots})"
+        what = (
+            f"{count} messages ended the relays that judged them, and were set aside (from {bots})"
+        )
         hint = f"look at them with sealbus quarantine ls --reason {UNJUDGEABLE}"
         return [Problem(Level.WARNING, UNJUDGEABLE, what, hint)]
 
     async def _ask(self, call: str, body: bytes = b"") -> dict[str, Any] | None:
         try:
-            answer: dict[str, Any] = json.loads((await self._nc.request(f"{API}.{call}", body, ASK_S)).data)
+            answer: dict[str, Any] = json.loads(
+                (await self._nc.request(f"{API}.{call}", body, ASK_S)).data
+            )
         except (NatsError, OSError, TimeoutError, ValueError):
             return None
         return None if "error" in answer else answer

@@ -126,7 +126,9 @@ class IngressWorker:
         """From when on a suspect goes before any new batch (event loop's time)."""
         self._under_way = 0
         """How many batches are being processed."""
-        self._pulling = Pulling(nc=nc, partition=partition, supervisor=supervisor, changed=self._changed)
+        self._pulling = Pulling(
+            nc=nc, partition=partition, supervisor=supervisor, changed=self._changed
+        )
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until ``stopping`` is set. Finish the batches in hand, and give back the rest in
@@ -137,23 +139,36 @@ class IngressWorker:
         """
         subscription = await self._nc.subscribe_direct(self._pulling.answers, self._on_message)
         watch = partial(set_after, stopping, self._changed)
-        watching = self._supervisor.keep(f"the stop of partition {self._partition}", watch, until=stopping)
+        watching = self._supervisor.keep(
+            f"the stop of partition {self._partition}", watch, until=stopping
+        )
         try:
             async with asyncio.TaskGroup() as batches:
                 # A stop is over once nothing is under way, and the rest is little enough to give
                 # back.
-                while not stopping.is_set() or self._under_way or self._received_bytes > GIVE_BACK_BYTES:
+                while (
+                    not stopping.is_set()
+                    or self._under_way
+                    or self._received_bytes > GIVE_BACK_BYTES
+                ):
                     is_open = not stopping.is_set()
                     if wanted := self._pulling.wanted(has_room=is_open and self._has_room()):
                         self._pulling.ask(wanted)
                     may_begin = is_open or self._received_bytes > GIVE_BACK_BYTES
-                    if may_begin and self._received and self._under_way < IN_HAND and not self._suspects_wait():
+                    if (
+                        may_begin
+                        and self._received
+                        and self._under_way < IN_HAND
+                        and not self._suspects_wait()
+                    ):
                         self._under_way += 1
                         batches.create_task(self._work(self._take()), name="a batch")
                     elif may_begin and self._suspects and not self._under_way:
                         # Alone in this partition. LastTry waits for the batches of the others.
                         self._under_way += 1
-                        batches.create_task(self._try_alone(self._suspects.popleft()), name="a message alone")
+                        batches.create_task(
+                            self._try_alone(self._suspects.popleft()), name="a message alone"
+                        )
                     else:
                         self._changed.clear()
                         await self._changed.wait()
@@ -165,7 +180,11 @@ class IngressWorker:
                 await self._give_back()
             except (NatsError, OSError) as error:
                 # The server delivers the messages after ACK_WAIT_S, and perhaps behind newer ones.
-                log.warning("partition.not-given-back", partition=self._partition, error=type(error).__name__)
+                log.warning(
+                    "partition.not-given-back",
+                    partition=self._partition,
+                    error=type(error).__name__,
+                )
         finally:
             await end(watching)
             self._pulling.close()
@@ -231,7 +250,9 @@ class IngressWorker:
         place = read_place(pulled.subject, pulled.reply)
         try:
             if place is not None and self._last_try is not None:
-                suspect = Suspect(place.session, place.position, place.deliveries, place.stored_ms, pulled.data)
+                suspect = Suspect(
+                    place.session, place.position, place.deliveries, place.stored_ms, pulled.data
+                )
                 refusals = await self._last_try.judge(
                     suspect,
                     self._partition,
@@ -264,9 +285,15 @@ class IngressWorker:
         left_s = until - time.monotonic()
         # With a reply subject the server says when it has taken the last one, and so all of them.
         try:
-            await self._nc.request(last.reply.decode("utf-8", "replace"), ACK, max(left_s, CONFIRM_LEAST_S))
+            await self._nc.request(
+                last.reply.decode("utf-8", "replace"), ACK, max(left_s, CONFIRM_LEAST_S)
+            )
         except (NatsError, OSError, TimeoutError) as error:
-            log.warning("acknowledgement.not-confirmed", partition=self._partition, error=type(error).__name__)
+            log.warning(
+                "acknowledgement.not-confirmed",
+                partition=self._partition,
+                error=type(error).__name__,
+            )
             return
         # The confirmation may have come too late, when another relay may have had the message
         # already.
@@ -277,7 +304,9 @@ class IngressWorker:
         try:
             # There may be nothing: all messages may be suspects, or not from INGRESS.
             if taken:
-                refusals = await self._process([arrival for _, arrivals in taken for arrival in arrivals], self._turn)
+                refusals = await self._process(
+                    [arrival for _, arrivals in taken for arrival in arrivals], self._turn
+                )
                 await self._acknowledge([pulled for pulled, _ in taken], refusals)
         except (NatsError, OSError) as error:
             # The message is delivered again, and the ledger recognises it.

@@ -154,7 +154,10 @@ class LastTry:
                 await self._set_aside(suspect)
                 return None
             log.warning(
-                "message.isolated", session=suspect.session, position=suspect.position, deliveries=suspect.deliveries
+                "message.isolated",
+                session=suspect.session,
+                position=suspect.position,
+                deliveries=suspect.deliveries,
             )
             await self._mark(partition, suspect.position, _BEGUN)
             refusals = await self._process(read(), turn)
@@ -163,8 +166,12 @@ class LastTry:
 
     async def _was_tried(self, partition: int, position: int) -> bool:
         ask = json.dumps({"last_by_subj": mark_subject(partition, position)}).encode()
-        answer = json.loads((await self._nc.request(f"{API}.STREAM.MSG.GET.{HEALTH}", ask, ASK_S)).data)
-        return "error" not in answer and base64.b64decode(answer["message"].get("data", "")) == _BEGUN
+        answer = json.loads(
+            (await self._nc.request(f"{API}.STREAM.MSG.GET.{HEALTH}", ask, ASK_S)).data
+        )
+        return (
+            "error" not in answer and base64.b64decode(answer["message"].get("data", "")) == _BEGUN
+        )
 
     async def _mark(self, partition: int, position: int, what: bytes) -> None:
         await self._stream_store.store([StreamMessage(mark_subject(partition, position), what, {})])

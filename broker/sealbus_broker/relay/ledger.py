@@ -105,7 +105,9 @@ async def ledger_state(nc: Client, stream: str, *, timeout_s: float = 10.0) -> L
         # Two relays may do this at once. The id makes one message of two.
         subject = f"{stream.lower()}.{GENESIS}"
         try:
-            acknowledged = await request(nc, subject, b"", timeout_s, headers={"Nats-Msg-Id": "genesis"})
+            acknowledged = await request(
+                nc, subject, b"", timeout_s, headers={"Nats-Msg-Id": "genesis"}
+            )
         except NatsError as error:
             raise unanswered(what) from error
         if "error" in acknowledged:

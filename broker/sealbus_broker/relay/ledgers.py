@@ -65,7 +65,9 @@ class Ledgers:
         self._apart = apart
         accepted = Ledger(nc, ACCEPTED)
         live = Ledger(nc, LIVE, in_memory=True)
-        self.by_delivery = MappingProxyType({DeliveryClass.STREAM: accepted, DeliveryClass.LIVE: live})
+        self.by_delivery = MappingProxyType(
+            {DeliveryClass.STREAM: accepted, DeliveryClass.LIVE: live}
+        )
         """The ledger of each delivery class."""
 
     async def read(self) -> None:

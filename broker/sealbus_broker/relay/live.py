@@ -49,7 +49,9 @@ class LiveWorker:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until ``stopping`` is set, and finish the messages that were received."""
-        subscription = await self._nc.subscribe_direct(f"{CALL}.*", self._on_message, queue="relays")
+        subscription = await self._nc.subscribe_direct(
+            f"{CALL}.*", self._on_message, queue="relays"
+        )
         watch = partial(set_after, stopping, self._changed)
         watching = self._supervisor.keep("the stop of live messages", watch, until=stopping)
         try:

@@ -159,7 +159,12 @@ class Pipeline:
         self._verifier = Verifier()
         self._meters = RateMeters() if meters is None else meters
         self._storing = Storing(
-            stream_store=stream_store, key=key, relay=relay, verifier=self._verifier, meters=self._meters, now_ms=now_ms
+            stream_store=stream_store,
+            key=key,
+            relay=relay,
+            verifier=self._verifier,
+            meters=self._meters,
+            now_ms=now_ms,
         )
 
     async def process(self, arrivals: Sequence[Arrival], turn: Turn) -> Refusals:
@@ -244,7 +249,9 @@ class Pipeline:
         for at in range(0, len(todo), MAX_BATCH):
             chunk = todo[at : at + MAX_BATCH]
             for (item, _), sealed in zip(
-                chunk, seal_stamps(self._key, [stamp for _, stamp in chunk], self._verifier), strict=True
+                chunk,
+                seal_stamps(self._key, [stamp for _, stamp in chunk], self._verifier),
+                strict=True,
             ):
                 item.receipt = sealed
 
@@ -252,14 +259,18 @@ class Pipeline:
         quarantined = [
             item
             for item in items
-            if item.judgment.verdict is Verdict.QUARANTINED and item.judgment.arrival.session != RELAY
+            if item.judgment.verdict is Verdict.QUARANTINED
+            and item.judgment.arrival.session != RELAY
         ]
         if not quarantined:
             return
         judgments = [item.judgment for item in quarantined]
         records = [Record.of(judgment, policy.digest, self._relay) for judgment in judgments]
         stored = await self._stream_store.store(
-            [record.entry(judgment.arrival.data) for record, judgment in zip(records, judgments, strict=True)]
+            [
+                record.entry(judgment.arrival.data)
+                for record, judgment in zip(records, judgments, strict=True)
+            ]
         )
         for item, where in zip(quarantined, stored, strict=True):
             item.record = where.sequence
@@ -268,7 +279,9 @@ class Pipeline:
 
     def _charge(self, item: Item, store: Store, policy: Policy) -> None:
         arrival = item.judgment.arrival
-        self._meters.shares.charge(arrival.session, store, policy.share(store), len(arrival.data), self._now_ms())
+        self._meters.shares.charge(
+            arrival.session, store, policy.share(store), len(arrival.data), self._now_ms()
+        )
 
     def _answer(self, items: Sequence[Item]) -> None:
         """Send the senders their stamps, and let the bus's own services answer.
@@ -281,14 +294,18 @@ class Pipeline:
             header = item.judgment.header
             if header is None or item.receipt is None:
                 continue
-            receipts.setdefault(item.judgment.arrival.session, []).append((header.nonce, item.receipt))
+            receipts.setdefault(item.judgment.arrival.session, []).append(
+                (header.nonce, item.receipt)
+            )
             # A retry gets its receipt again. Its request was served the first time.
             if item.fresh and item.judgment.reason is None:
                 if header.subject in self._services:
                     self._services.serve(item.judgment, item.receipt)
                 elif _is_request(item.judgment):
                     probes.append(self._services.probe(item.judgment, item.receipt))
-        frames = [frame for bot, stamps in receipts.items() for frame in _receipt_frames(bot, stamps)]
+        frames = [
+            frame for bot, stamps in receipts.items() for frame in _receipt_frames(bot, stamps)
+        ]
         try:
             self._nc.write([*frames, *probes])
         except (NatsError, OSError) as error:

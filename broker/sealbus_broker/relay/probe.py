@@ -71,7 +71,10 @@ class Prober:
     def _on_stamp(self, _: bytes, __: bytes, ___: bytes, data: bytes) -> None:
         try:
             stamps = split_together(data) if are_together(data) else [data]
-            opened = [open_stamp(stamp, frozenset([self._key.public.raw]), self._verifier) for stamp in stamps]
+            opened = [
+                open_stamp(stamp, frozenset([self._key.public.raw]), self._verifier)
+                for stamp in stamps
+            ]
         except Malformed:
             return
         for stamp in opened:

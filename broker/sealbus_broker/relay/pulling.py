@@ -65,7 +65,9 @@ _OTHER_HAS_PIN: Final = b"NATS/1.0 423"
 class Pulling:
     """The requests of one relay for one partition."""
 
-    def __init__(self, *, nc: HardenedClient, partition: int, supervisor: Supervisor, changed: asyncio.Event) -> None:
+    def __init__(
+        self, *, nc: HardenedClient, partition: int, supervisor: Supervisor, changed: asyncio.Event
+    ) -> None:
         """Prepare; ask for nothing yet.
 
         Args:

@@ -85,11 +85,16 @@ class Record:
         id, so the relay that repeats the work of a dead one makes no second record.
         """
         if place is None:
-            place = f"{self.position}" if self.position is not None else f"live.{self.arrived_at_ms}"
+            place = (
+                f"{self.position}" if self.position is not None else f"live.{self.arrived_at_ms}"
+            )
         return StreamMessage(
             subject=subject(self.reason, self.session),
             data=data,
-            headers={"Nats-Msg-Id": f"{place}.{self.sha256}", RECORD_HEADER: json.dumps(asdict(self))},
+            headers={
+                "Nats-Msg-Id": f"{place}.{self.sha256}",
+                RECORD_HEADER: json.dumps(asdict(self)),
+            },
         )
 
 

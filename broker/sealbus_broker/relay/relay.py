@@ -175,7 +175,9 @@ class Relay:
         keeping = self._supervisor.must("the door", door.run(), until=door.stopping)
         try:
             nc = self._nc = await until_stopped(stopping, self._connect())
-            ledgers = self._ledgers = Ledgers(nc=nc, policy=self._policy, now_ms=clock_ms, apart=self._apart)
+            ledgers = self._ledgers = Ledgers(
+                nc=nc, policy=self._policy, now_ms=clock_ms, apart=self._apart
+            )
             await until_stopped(stopping, self._prepare(nc, ledgers))
             await ledgers.wait_for_age(stopping)
             if not stopping.is_set():
@@ -197,7 +199,9 @@ class Relay:
 
     def _door_orders(self) -> Orders:
         secrets = self._secrets
-        return Orders(tuple(self._servers), self._name, secrets.relay, secrets.issuer, self._policy())
+        return Orders(
+            tuple(self._servers), self._name, secrets.relay, secrets.issuer, self._policy()
+        )
 
     async def _connect(self) -> HardenedClient:
         """Log in, however long that takes."""
@@ -316,7 +320,9 @@ class Relay:
             services.cancel()
         log.info("relay.stopped", **self.counters.counts)
 
-    async def _until_told(self, stopping: asyncio.Event, door: Doorway, ready: Callable[[], None]) -> None:
+    async def _until_told(
+        self, stopping: asyncio.Event, door: Doorway, ready: Callable[[], None]
+    ) -> None:
         """Wait for the end, whoever brings it about; call ``ready`` once the door is open."""
         failed = self._supervisor.failed
         with contextlib.suppress(Interrupted):

@@ -52,7 +52,9 @@ class BusSecrets:
         """Write a new file, 0600 in a 0700 folder. Raises :class:`SecretsUnusable`, also if there
         is one."""
         seeds = zip(_KINDS, (self.bus, self.issuer, self.relay), strict=True)
-        text = "# The private keys of this bus. Its reader can speak as its relay. Keep it secret.\n"
+        text = (
+            "# The private keys of this bus. Its reader can speak as its relay. Keep it secret.\n"
+        )
         text += "".join(f'{name} = "{key.seed_text}"\n' for name, key in seeds)
         _FILE.write(path, text)
 
@@ -65,8 +67,13 @@ class BusSecrets:
             fields = tomllib.loads(decode_text(content))
             if set(fields) != set(_KINDS):
                 raise InvalidInput(f"expected exactly {', '.join(_KINDS)}")
-            return cls(*(SigningKey.parse(str(fields[name]), kind) for name, kind in _KINDS.items()))
+            return cls(
+                *(SigningKey.parse(str(fields[name]), kind) for name, kind in _KINDS.items())
+            )
         except InvalidInput as error:
             raise SecretsUnusable(f"{path}: {error.what}", hint=error.hint) from None
-        except (ValueError, RecursionError):  # not TOML, a number too long or nesting too deep for Python
+        except (
+            ValueError,
+            RecursionError,
+        ):  # not TOML, a number too long or nesting too deep for Python
             raise SecretsUnusable(f"{path} is not TOML") from None

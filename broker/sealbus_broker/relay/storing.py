@@ -170,7 +170,9 @@ class Storing:
         for item, where in zip(writing, found, strict=True):
             # Without an answer it may be stored all the same, and an earlier attempt still may be.
             item.under_way = item.under_way or where is None
-        placed = [(item, where) for item, where in zip(writing, found, strict=True) if where is not None]
+        placed = [
+            (item, where) for item, where in zip(writing, found, strict=True) if where is not None
+        ]
         await asyncio.gather(*(self._placed(item, where, policy, ledger) for item, where in placed))
         return why
 
@@ -262,7 +264,9 @@ class Storing:
             return
         # Another copy has the id. Only its content says which of the cases it is.
         copy = await ledger.copy(where.sequence)
-        settled = settle(item.judgment, copy.data, copy.stored_ms, item.made, policy.bus_keys, self._verifier)
+        settled = settle(
+            item.judgment, copy.data, copy.stored_ms, item.made, policy.bus_keys, self._verifier
+        )
         if settled.passed:
             self._go_on(item, where.sequence)
             return
@@ -286,7 +290,9 @@ class Storing:
 
     def _refuse(self, item: Item, reason: Reason, detail: str | None, policy: Policy) -> None:
         judgment = item.judgment
-        kept = disposition(reason, judgment.rule, judgment.arrival, policy, self._now_ms(), self._meters)
+        kept = disposition(
+            reason, judgment.rule, judgment.arrival, policy, self._now_ms(), self._meters
+        )
         item.judgment = replace(judgment, reason=reason, detail=detail, disposition=kept)
 
     async def _is_void(self, item: Item, sequence: int, policy: Policy, ledger: Ledger) -> bool:

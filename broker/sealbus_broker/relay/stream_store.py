@@ -10,8 +10,8 @@ lost does no harm. A time-out, a missing leader of the stream, a full stream and
 all alike here: the entry is not known to be stored. Only cancellation ends the attempts, and then
 nothing was acknowledged to INGRESS.
 
-On a lost connection :meth:`StreamStore.on_lost` ends the attempts under way, because their answers are
-lost. :meth:`StreamStore.on_back` ends the pauses.
+On a lost connection :meth:`StreamStore.on_lost` ends the attempts under way, because their answers
+are lost. :meth:`StreamStore.on_back` ends the pauses.
 """
 
 from __future__ import annotations
@@ -159,7 +159,9 @@ class StreamStore:
         """Make the next attempts now: there is a connection again."""
         self._again.set()
 
-    async def attempt(self, entries: Sequence[StreamMessage]) -> tuple[list[Stored | None], str | None]:
+    async def attempt(
+        self, entries: Sequence[StreamMessage]
+    ) -> tuple[list[Stored | None], str | None]:
         """Publish ``entries`` once, in one write and before anything is awaited.
 
         Returns:
@@ -177,7 +179,12 @@ class StreamStore:
         attempt = _Attempt(len(entries), results, asyncio.get_running_loop().create_future())
         self._attempts[name] = attempt
         try:
-            self._nc.write([entry.frame(b"%b.%b.%d" % (self._inbox, name, at)) for at, entry in enumerate(entries)])
+            self._nc.write(
+                [
+                    entry.frame(b"%b.%b.%d" % (self._inbox, name, at))
+                    for at, entry in enumerate(entries)
+                ]
+            )
             async with asyncio.timeout(ACK_TIMEOUT_S):
                 await attempt.answered
         except (NatsError, OSError) as error:
@@ -198,9 +205,13 @@ class StreamStore:
             if "error" in answer:
                 attempt.why = str(answer["error"].get("description", "refused"))
             else:
-                attempt.results[int(at)] = Stored(answer["stream"], answer["seq"], answer.get("duplicate", False))
+                attempt.results[int(at)] = Stored(
+                    answer["stream"], answer["seq"], answer.get("duplicate", False)
+                )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            attempt.why = "no stream takes this subject" if _NO_RESPONDERS in headers else str(error)
+            attempt.why = (
+                "no stream takes this subject" if _NO_RESPONDERS in headers else str(error)
+            )
         attempt.missing -= 1
         if attempt.missing == 0 and not attempt.answered.done():
             attempt.answered.set_result(None)

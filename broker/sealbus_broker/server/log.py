@@ -36,9 +36,15 @@ _NO_SPACE: Final = b"no space left"
 _HINTS: Final = (
     ("no space left", "the disk is full: free space where the bus folder is"),
     ("jetstream out of", "the disk is full: free space where the bus folder is"),
-    ("address already in use", "another program listens there: stop it, or choose another port with --port"),
+    (
+        "address already in use",
+        "another program listens there: stop it, or choose another port with --port",
+    ),
     ("read-only file system", "the bus folder cannot be written: make it writable, or use another"),
-    ("permission denied", "the bus folder belongs to somebody else: give it to the user that runs sealbus"),
+    (
+        "permission denied",
+        "the bus folder belongs to somebody else: give it to the user that runs sealbus",
+    ),
 )
 """Hints, by the words of nats-server or of the system."""
 
@@ -105,7 +111,10 @@ class ServerLog:
 
     def _rest_of_the_file_before(self) -> bytes:
         for path in self.path.parent.glob(f"{self.path.name}.*"):
-            with contextlib.suppress(OSError), path.open("rb") as file:  # it may be deleted at any time
+            with (
+                contextlib.suppress(OSError),
+                path.open("rb") as file,
+            ):  # it may be deleted at any time
                 if os.fstat(file.fileno()).st_ino == self._inode:
                     file.seek(self._at)
                     return file.read()

@@ -48,7 +48,12 @@ class _Client(asyncio.Protocol):
         self._notice.told[self] = transport
         self._give_up = asyncio.get_running_loop().call_later(TELL_S, transport.abort)
         # There is a challenge, because clients that sign one stop before the error without it.
-        info = {"server_id": "sealbus", "version": "0.0.0", "max_payload": 0, "nonce": secrets.token_hex(8)}
+        info = {
+            "server_id": "sealbus",
+            "version": "0.0.0",
+            "max_payload": 0,
+            "nonce": secrets.token_hex(8),
+        }
         transport.write(f"INFO {json.dumps(info)}\r\n-ERR '{self._notice.sentence}'\r\n".encode())
         return transport.write_eof()
 
@@ -79,7 +84,9 @@ async def notice(host: str, port: int, sentence: str) -> AsyncIterator[None]:
     nobody is told."""
     hanging = _Notice(sentence)
     try:
-        server = await asyncio.get_running_loop().create_server(lambda: _Client(hanging), host, port)
+        server = await asyncio.get_running_loop().create_server(
+            lambda: _Client(hanging), host, port
+        )
     except OSError as error:
         log.warning("notice.not-given", error=error.strerror)
         yield

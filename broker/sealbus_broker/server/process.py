@@ -141,7 +141,9 @@ class NatsServer:
         """
         self._folder = ServerFolder(folder)
         # A random name tells this server from any other that may answer on the port.
-        self._config = replace(config, server_name=f"sealbus-{secrets.token_hex(4)}", log_file=self._folder.log_file)
+        self._config = replace(
+            config, server_name=f"sealbus-{secrets.token_hex(4)}", log_file=self._folder.log_file
+        )
         self._log = ServerLog(self._folder.log_file)
         self._process: asyncio.subprocess.Process | None = None
         """The child, or the last one that there was."""
@@ -164,7 +166,11 @@ class NatsServer:
     def url(self) -> str:
         """The address at which this machine reaches the server."""
         host = self._address
-        return f"nats://[{host}]:{self._config.port}" if ":" in host else f"nats://{host}:{self._config.port}"
+        return (
+            f"nats://[{host}]:{self._config.port}"
+            if ":" in host
+            else f"nats://{host}:{self._config.port}"
+        )
 
     @property
     def pid(self) -> int | None:
@@ -244,7 +250,9 @@ class NatsServer:
                 )
             self._folder.write_pid(self._process.pid)
         except OSError as error:
-            raise ServerFailed(f"nats-server cannot be started: {error.strerror}", hint=hint_for(str(error))) from None
+            raise ServerFailed(
+                f"nats-server cannot be started: {error.strerror}", hint=hint_for(str(error))
+            ) from None
 
     async def _watch(self) -> _Ended:
         """Return when the child has ended, by itself or because its disk is full.
@@ -277,8 +285,12 @@ class NatsServer:
                     spoken = time.monotonic()
                     hint = f"free {ROOM_BYTES // 1024**2} MiB there, and the bus goes on by itself"
                     folder = str(self._config.store_dir)
-                    what = f"the disk of {folder} is full: nats-server is stopped until there is room"
-                    log.error("disk.filled", text=f"red: {what}\nhint: {hint}", folder=folder, hint=hint)
+                    what = (
+                        f"the disk of {folder} is full: nats-server is stopped until there is room"
+                    )
+                    log.error(
+                        "disk.filled", text=f"red: {what}\nhint: {hint}", folder=folder, hint=hint
+                    )
                 await self._pause(_LOOK_S)
 
     async def _pause(self, seconds: float) -> None:

@@ -31,7 +31,9 @@ RENEW_LEAST_S: Final = 0.1
 """Shortest pause between two logins: each costs the relay a signature, and the server a
 connection."""
 
-_ASYNC_HINT: Final = "write `async def handler(message): ...`; for other work use asyncio.to_thread() inside it"
+_ASYNC_HINT: Final = (
+    "write `async def handler(message): ...`; for other work use asyncio.to_thread() inside it"
+)
 
 
 def check_seconds(name: str, value: Any, *, zero: bool = False, least: float = 0.0) -> float:
@@ -105,7 +107,11 @@ def check_forget(value: Any) -> int | None:
     """After how many seconds without use a place is forgotten; ``None`` for never."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or not MIN_FORGET_S <= value <= MAX_FORGET_S:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or not MIN_FORGET_S <= value <= MAX_FORGET_S
+    ):
         raise InvalidInput(
             f"forget_s={value!r} is out of range",
             hint=f"use a whole number of seconds, {MIN_FORGET_S} to {MAX_FORGET_S}",

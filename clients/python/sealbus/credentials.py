@@ -38,7 +38,8 @@ _FILE: Final = SecretFile(
     MAX_FILE_BYTES,
     CredentialsError,
     missing="make credentials with `sealbus keys new BOT`",
-    exposed="mount it read-only, or give the seed by SEALBUS_SEED; if somebody may have read it, replace the key",
+    exposed="mount it read-only, or give the seed by SEALBUS_SEED; if somebody may have read it, "
+    "replace the key",
 )
 
 _TEXTS = ("bus", "bot", "seed")
@@ -70,7 +71,9 @@ class Credentials:
             ValueError,
             RecursionError,
         ) as error:  # also a number too long, or nesting too deep, for Python
-            where = str(error).rsplit("(", 1)[-1].rstrip(")") if "line" in str(error) else "somewhere"
+            where = (
+                str(error).rsplit("(", 1)[-1].rstrip(")") if "line" in str(error) else "somewhere"
+            )
             raise CredentialsError(f"{path} is not TOML ({where})") from None
         return cls._from(fields, str(path))
 
@@ -82,13 +85,19 @@ class Credentials:
         from the file.
         """
         given = os.environ if environment is None else environment
-        environment = {name: text.strip() for name, text in given.items() if name.startswith("SEALBUS_")}
+        environment = {
+            name: text.strip() for name, text in given.items() if name.startswith("SEALBUS_")
+        }
         if path := environment.get("SEALBUS_CREDENTIALS"):
             return cls.load(path)
-        fields: dict[str, object] = {name: environment.get(f"SEALBUS_{name.upper()}") for name in _TEXTS}
+        fields: dict[str, object] = {
+            name: environment.get(f"SEALBUS_{name.upper()}") for name in _TEXTS
+        }
         for name in _LISTS:
             fields[name] = [
-                part.strip() for part in environment.get(f"SEALBUS_{name.upper()}", "").split(",") if part.strip()
+                part.strip()
+                for part in environment.get(f"SEALBUS_{name.upper()}", "").split(",")
+                if part.strip()
             ]
         missing = [f"SEALBUS_{name.upper()}" for name in (*_TEXTS, *_LISTS) if not fields[name]]
         if missing:
@@ -112,7 +121,11 @@ class Credentials:
             if not isinstance(text, str) or not text:
                 raise CredentialsError(f"{where}: {name} must be a text")
         for name, values in lists.items():
-            if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
+            if (
+                not isinstance(values, list)
+                or not values
+                or not all(isinstance(value, str) for value in values)
+            ):
                 raise CredentialsError(f"{where}: {name} must be a list of texts, at least one")
         try:
             return cls(
@@ -120,7 +133,10 @@ class Credentials:
                 bot=_check_name(str(texts["bot"]), "bot"),
                 key=SigningKey.parse(str(texts["seed"]), KeyKind.BOT),
                 servers=check_servers(lists["servers"]),  # type: ignore[arg-type]  # a list
-                bus_keys=frozenset(PublicKey.parse(text, KeyKind.BUS).raw for text in lists["bus_keys"]),  # type: ignore[attr-defined]
+                bus_keys=frozenset(
+                    PublicKey.parse(text, KeyKind.BUS).raw
+                    for text in lists["bus_keys"]  # type: ignore[attr-defined]
+                ),
             )
         except InvalidInput as error:
             raise CredentialsError(f"{where}: {error.what}", hint=error.hint) from None
@@ -130,7 +146,8 @@ class Credentials:
         path = Path(path)
         bus_keys = sorted(PublicKey(raw, KeyKind.BUS).text for raw in self.bus_keys)
         text = (
-            f"# Sealbus credentials of the bot {self.bot}: its private key. Keep this file secret.\n"
+            f"# Sealbus credentials of the bot {self.bot}: its private key. Keep this file "
+            "secret.\n"
             f"bus = {json.dumps(self.bus)}\n"
             f"bot = {json.dumps(self.bot)}\n"
             f"seed = {json.dumps(self.key.seed_text)}\n"

@@ -229,7 +229,8 @@ class Known:
                     await self.get()
             except TimeoutError:
                 raise NotConnected(
-                    f"no relay told within {timeout_s:g} s whether {subject} is live; nothing was sent",
+                    f"no relay told within {timeout_s:g} s whether {subject} is live; "
+                    "nothing was sent",
                     hint="is a relay running?",
                 ) from None
         declared = self.find(subject)

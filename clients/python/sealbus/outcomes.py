@@ -44,7 +44,9 @@ class Refused(SealbusError):
         hint = _HINTS.get(reason)
         if stamp.record is not None:
             kept = f", kept as record {stamp.record}"
-            hint = hint or f"operators see the message with `sealbus quarantine show {stamp.record}`"
+            hint = (
+                hint or f"operators see the message with `sealbus quarantine show {stamp.record}`"
+            )
         if clock is not None and reason in _ABOUT_TIME:
             explained = f"{explained}; {clock}"
             hint = "set this machine's clock, and keep it right with NTP"
@@ -98,7 +100,10 @@ class RequestFailed(SealbusError):
         bot: str | None = None,
         subject: str = "",
     ) -> None:
-        said = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in f"{error}: {message}")
+        said = "".join(
+            one if one.isprintable() else "\N{REPLACEMENT CHARACTER}"
+            for one in f"{error}: {message}"
+        )
         super().__init__(
             said if bot is None else f"{bot} answered on {subject} that it failed: {said}",
         )

@@ -54,7 +54,13 @@ _RATES: Final = {
 
 OWN: Final = {
     subject: Declared(
-        subject, live=True, schemas=(f"{subject}.v1",), rate=rate, reply=True, max_bytes=OWN_BYTES, parent=None
+        subject,
+        live=True,
+        schemas=(f"{subject}.v1",),
+        rate=rate,
+        reply=True,
+        max_bytes=OWN_BYTES,
+        parent=None,
     )
     for subject, rate in _RATES.items()
 }

@@ -51,7 +51,9 @@ class Parts(ABC):
         self._life = Life(credentials.bot)
         self._supervisor = Supervisor(credentials.bot, self._on_failure)
         verifier = Verifier()
-        renew_s = RENEW_S if renew_s is None else check_seconds("renew_s", renew_s, least=RENEW_LEAST_S)
+        renew_s = (
+            RENEW_S if renew_s is None else check_seconds("renew_s", renew_s, least=RENEW_LEAST_S)
+        )
         self._session = Session(
             credentials,
             self._attach,

@@ -73,7 +73,10 @@ def plain(value: Any, pointer: str = "", depth: int = 0) -> Any:
     items = _items(value)
     if items is None:
         raise _refused(pointer, f"a value of type {type(value).__name__}")
-    return {(name := _key(key, pointer)): plain(item, f"{pointer}/{escaped(name)}", depth + 1) for key, item in items}
+    return {
+        (name := _key(key, pointer)): plain(item, f"{pointer}/{escaped(name)}", depth + 1)
+        for key, item in items
+    }
 
 
 def is_model(kind: Any) -> bool:

@@ -57,7 +57,9 @@ for."""
 CUT_SHORT_S: Final = 1.0
 """How long a handler that was cut short has for its ``finally`` blocks."""
 
-SYNC_HINT: Final = "there is no synchronous interface: use `async def main()` and asyncio.run(main())"
+SYNC_HINT: Final = (
+    "there is no synchronous interface: use `async def main()` and asyncio.run(main())"
+)
 
 
 class Presence(Parts):

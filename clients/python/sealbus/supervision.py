@@ -80,7 +80,11 @@ class Ended:
     """The pause before it begins again. ``None``: it does not."""
 
     def __str__(self) -> str:
-        then = f"; begins again in {self.again_s:.1f} s (end {self.times} in a row)" if self.again_s is not None else ""
+        then = (
+            f"; begins again in {self.again_s:.1f} s (end {self.times} in a row)"
+            if self.again_s is not None
+            else ""
+        )
         return f"{self.whose}: {self.what} ended unexpectedly ({self.kind}){then}"
 
 
@@ -356,7 +360,9 @@ def kind(error: BaseException | None) -> str:
         return "returned"
     if isinstance(error, asyncio.CancelledError):
         return "cancelled by nobody of ours"
-    if isinstance(error, BaseExceptionGroup):  # of a TaskGroup: the first error that was raised in it
+    if isinstance(
+        error, BaseExceptionGroup
+    ):  # of a TaskGroup: the first error that was raised in it
         return kind(error.exceptions[0])
     trace = error.__traceback__
     place = ""

@@ -1,8 +1,8 @@
 """A bus in memory for the tests of a bot: the real relay and gate, without a server or a port.
 
 It needs the broker's libraries: ``pip install 'sealbus[broker]'``. ``docs/testing.md`` shows how to
-use it. No other module of the client imports this one, and this one imports the broker only when one
-of its names is asked for.
+use it. No other module of the client imports this one. This one imports the broker only when one of
+its names is asked for.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ if not TYPE_CHECKING:  # a type checker would believe that a module with this ha
             if (error.name or "").partition(".")[0] in {"", "sealbus"}:
                 raise  # a broken installation, not a missing extra
             raise ImportError(
-                f"sealbus.testing needs the Python package {error.name!r}, which is not here. Only the"
+                f"sealbus.testing needs the Python package {error.name!r}, which is not "
+                "here. Only the"
                 " client library is installed: pip install 'sealbus[broker]'",
                 name=error.name,
             ) from error

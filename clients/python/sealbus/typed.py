@@ -78,7 +78,9 @@ def reader(kind: Any) -> Read:  # noqa: C901  # one branch a kind of type
         return _enum_reader(kind)
     if is_model(kind):
         return _model_reader(kind)
-    if isinstance(kind, type) and (dataclasses.is_dataclass(kind) or hasattr(kind, "__attrs_attrs__")):
+    if isinstance(kind, type) and (
+        dataclasses.is_dataclass(kind) or hasattr(kind, "__attrs_attrs__")
+    ):
         return _ClassReader(kind)
     origin = typing.get_origin(kind)
     arguments = typing.get_args(kind)
@@ -98,7 +100,8 @@ def reader(kind: Any) -> Read:  # noqa: C901  # one branch a kind of type
         return _map_reader(reader(arguments[1]))
     raise InvalidInput(
         f"{_name(kind)} cannot be read from a payload",
-        hint="use dataclasses, attrs classes or pydantic models of the types that docs/bots.md lists",
+        hint="use dataclasses, attrs classes or pydantic models of the types that docs/bots.md "
+        "lists",
     )
 
 
@@ -213,7 +216,10 @@ def _tuple_reader(items: Sequence[Read]) -> Read:
     def read_tuple(value: Any, pointer: str) -> Any:
         if type(value) is not list or len(value) != len(items):
             raise Fault(pointer, f"expected an array of {len(items)}")
-        return tuple(item(one, f"{pointer}/{at}") for at, (item, one) in enumerate(zip(items, value, strict=True)))
+        return tuple(
+            item(one, f"{pointer}/{at}")
+            for at, (item, one) in enumerate(zip(items, value, strict=True))
+        )
 
     return read_tuple
 
@@ -274,7 +280,9 @@ class _ClassReader:
             self._prepare()
         if type(value) is not dict:
             raise Fault(pointer, "expected a map")
-        missing = [name for name, field in self._fields.items() if field.required and name not in value]
+        missing = [
+            name for name, field in self._fields.items() if field.required and name not in value
+        ]
         if missing:
             raise Fault(f"{pointer}/{escaped(missing[0])}", "missing")
         arguments = {}
@@ -305,7 +313,8 @@ def _model_reader(kind: Any) -> Read:
                 raise
             told = error.errors(include_url=False, include_context=False, include_input=False)
             faults = [
-                f"{pointer}{''.join('/' + escaped(str(step)) for step in one['loc'])}: {one['type'].replace('_', ' ')}"
+                f"{pointer}{''.join('/' + escaped(str(step)) for step in one['loc'])}: "
+                f"{one['type'].replace('_', ' ')}"
                 for one in told
             ]
             place, _, what = "; ".join(faults[:8]).partition(": ")

@@ -55,7 +55,15 @@ def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
     row = "{:<27}{:>15}{:>15}{:>15}{:>15}{:>14}{:>14}  {:<17}{}"
     yield "times in ms: median/worst, quiet and attacked; cores: relay/door/nats-server, attacked"
     yield row.format(
-        "attack", "message", "attacked", "request", "attacked", "login", "attacked", "cores", "at the bound"
+        "attack",
+        "message",
+        "attacked",
+        "request",
+        "attacked",
+        "login",
+        "attacked",
+        "cores",
+        "at the bound",
     )
     for outcome in outcomes:
         quiet, attacked = outcome.quiet, outcome.attacked
@@ -64,7 +72,9 @@ def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
             *(times(some) for some in (quiet.published, attacked.published)),
             *(times(some) for some in (quiet.asked, attacked.asked)),
             *(times(some) for some in (quiet.connected, attacked.connected)),
-            "/".join(f"{outcome.cpu.get(name, 0):.2f}" for name in ("relay", "door", "nats-server")),
+            "/".join(
+                f"{outcome.cpu.get(name, 0):.2f}" for name in ("relay", "door", "nats-server")
+            ),
             "; ".join(map(str, outcome.figures)),
         )
     for outcome in outcomes:
@@ -92,7 +102,11 @@ def markdown(outcomes: Sequence[Outcome]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
     yield ""
     for outcome in outcomes:
-        figures = (str(figure) for figure in outcome.figures if not figure.what.endswith(("relay MiB", "server MiB")))
+        figures = (
+            str(figure)
+            for figure in outcome.figures
+            if not figure.what.endswith(("relay MiB", "server MiB"))
+        )
         item = f"- `{outcome.case.name}` ({outcome.case.resource}): {'; '.join(figures)}"
         yield textwrap.fill(item, 100, subsequent_indent="  ", break_on_hyphens=False)
 
@@ -114,7 +128,9 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "attack": outcome.case.name,
         "resource": outcome.case.resource,
         "seconds": outcome.seconds,
-        "figures": [{"what": one.what, "value": one.value, "most": one.most} for one in outcome.figures],
+        "figures": [
+            {"what": one.what, "value": one.value, "most": one.most} for one in outcome.figures
+        ],
         "quiet": noticed(outcome.quiet),
         "attacked": noticed(outcome.attacked),
         "lost": outcome.lost,
@@ -163,10 +179,18 @@ def main() -> int:
         prog="python -m tests.faults.greedy", description="One greedy bot, ten honest ones."
     )
     parser.add_argument("--seconds", type=float, default=60.0, help="of each attack (60)")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", choices=[case.name for case in CASES])
-    parser.add_argument("--keep", type=Path, help="a folder in which the buses, with their logs, stay")
-    parser.add_argument("--json", action="store_true", help="one object an attack instead of a table")
-    parser.add_argument("--markdown", action="store_true", help="the table and list of docs/threats.md")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", choices=[case.name for case in CASES]
+    )
+    parser.add_argument(
+        "--keep", type=Path, help="a folder in which the buses, with their logs, stay"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="one object an attack instead of a table"
+    )
+    parser.add_argument(
+        "--markdown", action="store_true", help="the table and list of docs/threats.md"
+    )
     given = parser.parse_args()
     logging.disable(logging.CRITICAL)  # lost connections are intended
     outcomes = asyncio.run(play(given.only, given.seconds, given.keep, as_lines=given.json))

@@ -58,7 +58,9 @@ class Field:
 
     # ---- sessions --------------------------------------------------------------------------------
 
-    async def try_login(self, key: SigningKey | None = None, consumers: Sequence[str] = ()) -> RawSession | None:
+    async def try_login(
+        self, key: SigningKey | None = None, consumers: Sequence[str] = ()
+    ) -> RawSession | None:
         """A session of the bot, or ``None`` if it is not admitted."""
         session = await RawSession.open(HOST, self.port)
         key = key or self.credentials.key
@@ -92,16 +94,30 @@ class Field:
     # ---- messages --------------------------------------------------------------------------------
 
     def seal(
-        self, subject: str, payload: bytes, count: int = 1, parent: bytes | None = None, **other: Any
+        self,
+        subject: str,
+        payload: bytes,
+        count: int = 1,
+        parent: bytes | None = None,
+        **other: Any,
     ) -> list[bytes]:
         """Envelopes with nonces of their own, under one signature.
 
         ``other`` has invalid fields of the header.
         """
         now = time.time_ns() // 1_000_000
-        said: dict[str, Any] = {"bus": self.credentials.bus, "bot": self.credentials.bot, "ttl_ms": 10_000} | other
+        said: dict[str, Any] = {
+            "bus": self.credentials.bus,
+            "bot": self.credentials.bot,
+            "ttl_ms": 10_000,
+        } | other
         drafts = [
-            (Header(subject=subject, nonce=new_nonce(now), issued_at_ms=now, parent=parent, **said), payload)
+            (
+                Header(
+                    subject=subject, nonce=new_nonce(now), issued_at_ms=now, parent=parent, **said
+                ),
+                payload,
+            )
             for _ in range(count)
         ]
         return seal_envelopes(self.credentials.key, drafts)
@@ -137,7 +153,9 @@ class Attacker:
     def start(cls, name: str, port: int, credentials: str, seconds: float) -> Self:
         """Start it. It begins by itself when it is prepared."""
         ours, theirs = _processes.Pipe()
-        process = _processes.Process(target=play, args=(name, port, credentials, seconds, theirs), daemon=True)
+        process = _processes.Process(
+            target=play, args=(name, port, credentials, seconds, theirs), daemon=True
+        )
         process.start()
         theirs.close()
         return cls(process, ours)

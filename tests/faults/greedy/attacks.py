@@ -63,7 +63,13 @@ async def flood(field: Field, make: Callable[[], bytes], sessions: int = 1) -> N
 
 
 def sealed(
-    field: Field, subject: str, payload: bytes, count: int, *, live: bool = False, parent: bytes | None = None
+    field: Field,
+    subject: str,
+    payload: bytes,
+    count: int,
+    *,
+    live: bool = False,
+    parent: bytes | None = None,
 ) -> Callable[[], bytes]:
     """Makes frames of ``count`` new messages."""
     return lambda: field.frames(field.seal(subject, payload, count, parent), live=live)
@@ -142,7 +148,13 @@ async def services(field: Field) -> None:
         PARK: {"consumer": own, "sequence": 1, "attempt": 1, "error": "Trouble"},
     }
     await flood(
-        field, in_turn([sealed(field, subject, pack_json(what), 64, live=True) for subject, what in asked.items()])
+        field,
+        in_turn(
+            [
+                sealed(field, subject, pack_json(what), 64, live=True)
+                for subject, what in asked.items()
+            ]
+        ),
     )
 
 
@@ -309,7 +321,10 @@ async def violations(field: Field) -> None:
         return envelopes
 
     def broken() -> list[bytes]:
-        return [envelope[:-1] + bytes([envelope[-1] ^ 1]) for envelope in field.seal("goods.a", b"\xc0", 8)]
+        return [
+            envelope[:-1] + bytes([envelope[-1] ^ 1])
+            for envelope in field.seal("goods.a", b"\xc0", 8)
+        ]
 
     makes: Sequence[Callable[[], list[bytes]]] = [
         lambda: [os.urandom(200) for _ in range(8)],

@@ -15,7 +15,12 @@ from sealbus.own import OWN, PARK, SUBSCRIBE
 from sealbus.protocol.limits import MAX_PULL
 from sealbus_broker.door.throttle import LINES, PERIOD_S
 from sealbus_broker.gate.policy import Limits
-from sealbus_broker.nats.config import LOG_BYTES, LOG_FILES, MAX_BOT_PAYLOAD_BYTES, MAX_SUBSCRIPTIONS
+from sealbus_broker.nats.config import (
+    LOG_BYTES,
+    LOG_FILES,
+    MAX_BOT_PAYLOAD_BYTES,
+    MAX_SUBSCRIPTIONS,
+)
 from sealbus_broker.relay.counters import QUIET_S
 from tests.faults.greedy.gauges import MIB, Watched
 from tests.faults.greedy.stage import BURST, RATE, SHARE_BYTES
@@ -130,7 +135,9 @@ def _once_each(seen: Seen) -> Iterator[Figure]:
 
 
 def _services(seen: Seen) -> Iterator[Figure]:
-    rates = [rate for subject in (GRANTS, SUBSCRIBE, PARK) if (rate := OWN[subject].rate) is not None]
+    rates = [
+        rate for subject in (GRANTS, SUBSCRIBE, PARK) if (rate := OWN[subject].rate) is not None
+    ]
     most = sum(rate.per_second * (seen.seconds + 1) + rate.burst for rate in rates)
     yield Figure("answers", seen.most["LIVE messages"], most)
 
@@ -150,7 +157,11 @@ def _accepted(seen: Seen) -> Iterator[Figure]:
 
 
 def _quarantine(seen: Seen) -> Iterator[Figure]:
-    yield Figure("MiB in QUARANTINE", seen.most["QUARANTINE bytes"] / MIB, (SHARE_BYTES + UNDER_WAY_BYTES) / MIB)
+    yield Figure(
+        "MiB in QUARANTINE",
+        seen.most["QUARANTINE bytes"] / MIB,
+        (SHARE_BYTES + UNDER_WAY_BYTES) / MIB,
+    )
 
 
 def _live(seen: Seen) -> Iterator[Figure]:
@@ -164,13 +175,19 @@ def _sessions(seen: Seen) -> Iterator[Figure]:
 
 
 def _strangers(seen: Seen) -> Iterator[Figure]:
-    yield Figure("lines of the relay", seen.lines["admission.denied"], LINES * (1 + seen.seconds // PERIOD_S))
-    yield Figure("KiB of nats-server's log", seen.server_log_bytes / 1024, LOG_FILES * LOG_BYTES / 1024)
+    yield Figure(
+        "lines of the relay", seen.lines["admission.denied"], LINES * (1 + seen.seconds // PERIOD_S)
+    )
+    yield Figure(
+        "KiB of nats-server's log", seen.server_log_bytes / 1024, LOG_FILES * LOG_BYTES / 1024
+    )
 
 
 def _violations(seen: Seen) -> Iterator[Figure]:
     kinds = sum("." in name for name in seen.verdicts)
-    yield Figure("lines of the relay", seen.lines["message.refused"], kinds * (1 + seen.seconds // QUIET_S))
+    yield Figure(
+        "lines of the relay", seen.lines["message.refused"], kinds * (1 + seen.seconds // QUIET_S)
+    )
 
 
 def _durable(seen: Seen) -> Iterator[Figure]:
@@ -178,7 +195,9 @@ def _durable(seen: Seen) -> Iterator[Figure]:
 
 
 def _session_subscriptions(seen: Seen) -> Iterator[Figure]:
-    yield Figure("subscriptions of a session", seen.most["subscriptions of a session"], MAX_SUBSCRIPTIONS)
+    yield Figure(
+        "subscriptions of a session", seen.most["subscriptions of a session"], MAX_SUBSCRIPTIONS
+    )
     yield Figure("sessions that NATS ended", seen.sent["cut off"])
 
 
@@ -214,7 +233,12 @@ CASES: Final = (
     Case("ingress", "messages in INGRESS", _ingress, (_INGRESS,)),
     Case("ingress-together", "messages in INGRESS", _ingress, (_INGRESS,)),
     Case("accepted", "bytes in ACCEPTED and LIVE", _accepted, (_GOODS,)),
-    Case("quarantine", "bytes in the quarantine", _quarantine, (("QUARANTINE", "quarantine.*.greedy"),)),
+    Case(
+        "quarantine",
+        "bytes in the quarantine",
+        _quarantine,
+        (("QUARANTINE", "quarantine.*.greedy"),),
+    ),
     Case("live", "live messages that wait in a relay", _live, (_FLASH,)),
     Case("sessions", "sessions", _sessions),
     Case("silent", "memory for sessions that do not read", _silent, (_FLASH,)),

@@ -54,7 +54,9 @@ class Notes:
 
     def went_wrong(self) -> Iterator[str]:
         """Everything that an honest bot failed to do."""
-        yield from (f"{count} messages refused ({reason})" for reason, count in self.refused.items())
+        yield from (
+            f"{count} messages refused ({reason})" for reason, count in self.refused.items()
+        )
         if self.unknown:
             yield f"{self.unknown} messages without a verdict"
         yield from (f"{count} requests: {what}" for what, count in self.unanswered.items())
@@ -122,7 +124,9 @@ class Crowd:
 
     # ---- the work of each bot --------------------------------------------------------------------
 
-    async def _each(self, pause_s: float, first_s: float, do: Callable[[int], Coroutine[Any, Any, None]]) -> None:
+    async def _each(
+        self, pause_s: float, first_s: float, do: Callable[[int], Coroutine[Any, Any, None]]
+    ) -> None:
         """Do it again and again, regardless of the time that each takes."""
         due = time.monotonic() + first_s
         number = 0
@@ -142,7 +146,9 @@ class Crowd:
             notes = self.notes
             try:
                 with _timed(notes.published):
-                    await bot.publish(f"work.{bot.name}", {"number": number, "text": "x" * 400}, timeout=PUBLISH_S)
+                    await bot.publish(
+                        f"work.{bot.name}", {"number": number, "text": "x" * 400}, timeout=PUBLISH_S
+                    )
             except Refused as refused:
                 notes.refused[refused.reason.value] += 1
             except SealbusError:

@@ -28,7 +28,11 @@ class Gauges:
     """Measures again and again, and remembers the highest values."""
 
     def __init__(
-        self, processes: Mapping[str, Sequence[int]], watched: Sequence[Watched], nc: HardenedClient, bot: str
+        self,
+        processes: Mapping[str, Sequence[int]],
+        watched: Sequence[Watched],
+        nc: HardenedClient,
+        bot: str,
     ) -> None:
         """``processes`` has the process ids by name.
 
@@ -73,7 +77,10 @@ class Gauges:
             answer = json.loads((await self._nc.request(CONNECTIONS_SUBJECT, ask, ANSWER_S)).data)
             connections = answer["data"]["connections"] or []
             self._note("sessions", len(connections))
-            self._note("subscriptions of a session", max((one["subscriptions"] for one in connections), default=0))
+            self._note(
+                "subscriptions of a session",
+                max((one["subscriptions"] for one in connections), default=0),
+            )
 
     def _note(self, name: str, value: float) -> None:
         # This Counter has any numbers, not only whole ones.
@@ -81,7 +88,9 @@ class Gauges:
 
     async def _state(self, stream: str, subjects: str) -> dict[str, Any]:
         ask = json.dumps({"subjects_filter": subjects}).encode()
-        info = json.loads((await self._nc.request(f"$JS.API.STREAM.INFO.{stream}", ask, ANSWER_S)).data)
+        info = json.loads(
+            (await self._nc.request(f"$JS.API.STREAM.INFO.{stream}", ask, ANSWER_S)).data
+        )
         state: dict[str, Any] = info["state"]
         return state
 
@@ -96,5 +105,11 @@ def read_log(path: Path, since: int = 0) -> tuple[Counter[str], Counter[str], in
             line = json.loads(text)
             events[line["event"]] += 1
             if line["event"] == "relay.stopped":
-                counts.update({name: n for name, n in line.items() if isinstance(n, int) and name != "timestamp"})
+                counts.update(
+                    {
+                        name: n
+                        for name, n in line.items()
+                        if isinstance(n, int) and name != "timestamp"
+                    }
+                )
     return events, counts, len(data)

@@ -70,7 +70,11 @@ async def attack(case: Case, seconds: float, keep: Path | None = None) -> Outcom
 async def _attack(stage: Stage, case: Case, seconds: float) -> Outcome:
     relay = await stage.start_relay()
     assert stage.server.pid is not None
-    processes = {"relay": [relay.pid], "door": _children(relay.pid), "nats-server": [stage.server.pid]}
+    processes = {
+        "relay": [relay.pid],
+        "door": _children(relay.pid),
+        "nats-server": [stage.server.pid],
+    }
     quiet_s = max(QUIET_LEAST_S, QUIET_SHARE * seconds)
     nc = await stage.nats()
     try:
@@ -83,7 +87,9 @@ async def _attack(stage: Stage, case: Case, seconds: float) -> Outcome:
                 before, began = gauges.cpu(), time.monotonic()
                 await asyncio.sleep(quiet_s)
                 cpu_quiet = _rates(before, gauges.cpu(), time.monotonic() - began)
-                attacker = Attacker.start(case.name, stage.port, str(stage.bus.credentials(GREEDY)), seconds)
+                attacker = Attacker.start(
+                    case.name, stage.port, str(stage.bus.credentials(GREEDY)), seconds
+                )
                 try:
                     assert await attacker.hear() == "begun"
                     crowd.notes = attacked = Notes()
@@ -125,7 +131,9 @@ def _slow_bot(stage: Stage, case: Case) -> Iterator[int | None]:
     if case.name != "subscriber":
         yield None
         return
-    process = _processes.Process(target=handle_slowly, args=(str(stage.bus.credentials(SLOW)),), daemon=True)
+    process = _processes.Process(
+        target=handle_slowly, args=(str(stage.bus.credentials(SLOW)),), daemon=True
+    )
     process.start()
     try:
         yield process.pid

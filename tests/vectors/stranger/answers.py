@@ -88,7 +88,14 @@ def caught(rules: Rules) -> str | None:
         return next(failures(rules), None)
     except Refused as refused:
         return f"a valid vector: {refused}"
-    except (ArithmeticError, AttributeError, AssertionError, LookupError, TypeError, ValueError) as accident:
+    except (
+        ArithmeticError,
+        AttributeError,
+        AssertionError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as accident:
         return f"an accident: {type(accident).__name__}: {accident}"
 
 
@@ -105,9 +112,14 @@ def keys(rules: Rules) -> Results:
         kind, seed, public = one["kind"], HEX(one["seed"]), HEX(one["public"])
         yield (
             kind,
-            read_key(rules, one["public_text"], kind) == public and write_key(kind, public) == one["public_text"],
+            read_key(rules, one["public_text"], kind) == public
+            and write_key(kind, public) == one["public_text"],
         )
-        yield kind, read_seed(rules, one["seed_text"], kind) == seed and write_seed(kind, seed) == one["seed_text"]
+        yield (
+            kind,
+            read_seed(rules, one["seed_text"], kind) == seed
+            and write_seed(kind, seed) == one["seed_text"],
+        )
     for one in FILES["keys"]["invalid_public"]:
         yield one["about"], refuses(read_key, rules, one["text"], one["kind"])
     for one in FILES["keys"]["invalid_seed"]:
@@ -137,10 +149,17 @@ def seals(rules: Rules) -> Results:
             seal = read_seal(rules, HEX(one["seal"]))
             right = root(rules, seal, HEX(one["thing"])).hex() == batch["root"]
             right = right and holds(rules, CONTEXTS["envelope"], seal, HEX(one["thing"]))
-            yield (batch["size"], one["index"]), right and (made is None or made[one["index"]].hex() == one["seal"])
+            yield (
+                (batch["size"], one["index"]),
+                right and (made is None or made[one["index"]].hex() == one["seal"]),
+            )
     for one in told["contexts"]:
         seal = read_seal(rules, HEX(one["seal"]))
-        held = [context.hex() for context in CONTEXTS.values() if holds(rules, context, seal, HEX(one["thing"]))]
+        held = [
+            context.hex()
+            for context in CONTEXTS.values()
+            if holds(rules, context, seal, HEX(one["thing"]))
+        ]
         yield one["context"], held == [one["context"]]
     for one in told["invalid"]:
         if one["refused"] == "malformed":
@@ -162,7 +181,8 @@ def ed25519(rules: Rules) -> Results:
     for one in FILES["ed25519"]["cases"]:
         yield (
             one["about"],
-            curve.verify(rules, HEX(one["key"]), HEX(one["message"]), HEX(one["signature"])) is one["holds"],
+            curve.verify(rules, HEX(one["key"]), HEX(one["message"]), HEX(one["signature"]))
+            is one["holds"],
         )
 
 
@@ -170,11 +190,17 @@ def payloads(rules: Rules) -> Results:
     told = FILES["payloads"]
     for one in told["valid"]:
         value = decode_payload(rules, HEX(one["encoded"]))
-        yield one["encoded"], _same(value, one["json"]) and write_payload(rules, one["json"]).hex() == one["encoded"]
+        yield (
+            one["encoded"],
+            _same(value, one["json"]) and write_payload(rules, one["json"]).hex() == one["encoded"],
+        )
     for one in told["floats"]:
         value = decode_payload(rules, HEX(one["encoded"]))
         right = float(value) == float(one["number"]) and type(value) is not int
-        yield one["number"], right and write_payload(rules, float(one["number"])).hex() == one["encoded"]
+        yield (
+            one["number"],
+            right and write_payload(rules, float(one["number"])).hex() == one["encoded"],
+        )
     for one in told["maps"]:
         value = decode_payload(rules, HEX(one["encoded"]))
         right = [[key, inner] for key, inner in value.items()] == one["pairs"]
@@ -243,7 +269,16 @@ def stamps(rules: Rules) -> Results:
                 stamp.record,
                 stamp.store_by,
             )
-            names = ("bus", "envelope", "verdict", "reason", "detail", "position", "record", "store_by_ms")
+            names = (
+                "bus",
+                "envelope",
+                "verdict",
+                "reason",
+                "detail",
+                "position",
+                "record",
+                "store_by_ms",
+            )
             wanted = tuple(told[name] for name in names)
             yield told["reason"], given == wanted and stamp.judged_at == told["judged_at_ms"]
     for one in FILES["stamps"]["invalid"]:
@@ -268,7 +303,9 @@ def deliveries(rules: Rules) -> Results:
     for one in told["invalid"]:
         yield (
             one["name"],
-            refuses(open_delivery, rules, HEX(one["delivery"]), told["subject"], told["bus"], trusted),
+            refuses(
+                open_delivery, rules, HEX(one["delivery"]), told["subject"], told["bus"], trusted
+            ),
         )
 
 
@@ -276,7 +313,10 @@ def receipts(rules: Rules) -> Results:
     trusted = bus_keys(rules, FILES["receipts"])
     sent = {one["name"]: one for one in FILES["receipts"]["messages"]}
     for one in FILES["receipts"]["cases"]:
-        yield one["name"], outcome(rules, sent[one["message"]], HEX(one["receipt"]), trusted) == one["outcome"]
+        yield (
+            one["name"],
+            outcome(rules, sent[one["message"]], HEX(one["receipt"]), trusted) == one["outcome"],
+        )
 
 
 def answers(rules: Rules) -> Results:
@@ -308,7 +348,9 @@ def subscribers(rules: Rules) -> Results:
     for sequence in told["sequences"]:
         subscriber = Subscriber(rules, sequence["kind"], told["bus"], trusted)
         for step in sequence["steps"]:
-            met = subscriber.take(step["subject"], HEX(step["delivery"]), step.get("now_ms", 0), step.get("reply", ""))
+            met = subscriber.take(
+                step["subject"], HEX(step["delivery"]), step.get("now_ms", 0), step.get("reply", "")
+            )
             yield sequence["name"], met == step["expect"]
 
 

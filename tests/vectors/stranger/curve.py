@@ -42,7 +42,10 @@ def times(factor: int, point: Point) -> Point:
 
 def equal(one: Point, other: Point) -> bool:
     """Whether two points are the same."""
-    return not (one[0] * other[2] - other[0] * one[2]) % P and not (one[1] * other[2] - other[1] * one[2]) % P
+    return (
+        not (one[0] * other[2] - other[0] * one[2]) % P
+        and not (one[1] * other[2] - other[1] * one[2]) % P
+    )
 
 
 def point(data: bytes, *, canonical: bool) -> Point | None:

@@ -149,7 +149,10 @@ class Reader:
             return dict(
                 sorted(
                     found.items(),
-                    key=lambda pair: (not pair[0].isdecimal(), int(pair[0]) if pair[0].isdecimal() else 0),
+                    key=lambda pair: (
+                        not pair[0].isdecimal(),
+                        int(pair[0]) if pair[0].isdecimal() else 0,
+                    ),
                 )
             )
         if self.rules.slips("__proto__ lost"):
@@ -229,9 +232,17 @@ def encode(rules: Rules, value: Any) -> bytes:
     if type(value) is int:
         return _integer(rules, value)
     if type(value) in (float, Float):
-        if rules.slips("floats written in 32 bits where that is exact") and abs(value) < 2**24 and value == int(value):
+        if (
+            rules.slips("floats written in 32 bits where that is exact")
+            and abs(value) < 2**24
+            and value == int(value)
+        ):
             return b"\xca" + struct.pack(">f", value)
-        if rules.slips("whole floats written as integers") and value.is_integer() and abs(value) < 2**53:
+        if (
+            rules.slips("whole floats written as integers")
+            and value.is_integer()
+            and abs(value) < 2**53
+        ):
             return _integer(rules, int(value))
         return b"\xcb" + struct.pack(">d", value)
     if type(value) is str:
@@ -239,9 +250,13 @@ def encode(rules: Rules, value: Any) -> bytes:
     if type(value) is bytes:
         return _head(len(value), (0, b"", 0xC4, 0xC5, 0xC6)) + value
     if type(value) is list:
-        return _head(len(value), (16, b"\x90", None, 0xDC, 0xDD)) + b"".join(encode(rules, inner) for inner in value)
+        return _head(len(value), (16, b"\x90", None, 0xDC, 0xDD)) + b"".join(
+            encode(rules, inner) for inner in value
+        )
     assert type(value) is dict
-    pairs = sorted(value.items()) if rules.slips("keys written in their order") else list(value.items())
+    pairs = (
+        sorted(value.items()) if rules.slips("keys written in their order") else list(value.items())
+    )
     return _head(len(value), (16, b"\x80", None, 0xDE, 0xDF)) + b"".join(
         encode(rules, key) + encode(rules, inner) for key, inner in pairs
     )
@@ -304,7 +319,8 @@ def split_together(rules: Rules, data: bytes) -> list[bytes]:
     rules.must("too many together", len(things) <= rules.limit["together-most"])
     rules.must("a thing together that is not bytes", all(type(thing) is bytes for thing in things))
     rules.must(
-        "a thing together that is too short", all(len(thing or b"") >= rules.limit["together-item"] for thing in things)
+        "a thing together that is too short",
+        all(len(thing or b"") >= rules.limit["together-item"] for thing in things),
     )
     rules.must("the same thing twice", len(set(things)) == len(things))
     return things

@@ -56,7 +56,11 @@ def is_name(rules: Rules, text: str) -> bool:
 
 
 def _token(rules: Rules) -> str:
-    first = "[a-z0-9_-]" if rules.slips("a token that begins with a dash or an underscore passes") else "[a-z0-9]"
+    first = (
+        "[a-z0-9_-]"
+        if rules.slips("a token that begins with a dash or an underscore passes")
+        else "[a-z0-9]"
+    )
     return rf"{first}[a-z0-9_-]{{0,{rules.limit['token'] - 1}}}"
 
 
@@ -85,7 +89,9 @@ def covers(rules: Rules, pattern: str, subject: str) -> bool:
     wanted, given = pattern.split("."), subject.split(".")
     for at, token in enumerate(wanted):
         if token == ">":
-            return len(given) > at or (rules.slips("> stands for no token as well") and len(given) == at)
+            return len(given) > at or (
+                rules.slips("> stands for no token as well") and len(given) == at
+            )
         if at >= len(given):
             return False
         if given[at] == ">" and not rules.slips("* covers >"):
@@ -162,7 +168,10 @@ def read_sealed(rules: Rules, data: bytes, parts: int) -> tuple[list[bytes], byt
     rules.must("the version is an integer", type(outer[0]) is int or outer[0] != 1)
     for element in outer[1 : parts + 2]:
         rules.must("text in place of bytes", type(element) is bytes)
-    raw = [element if type(element) is bytes else str(element).encode() for element in outer[1 : parts + 2]]
+    raw = [
+        element if type(element) is bytes else str(element).encode()
+        for element in outer[1 : parts + 2]
+    ]
     seal = raw[-1]
     before = 2 if len(seal) < 256 or rules.slips("a long seal's length taken for one byte") else 3
     return raw[:-1], data[: len(data) - len(seal) - before], seal
@@ -190,8 +199,12 @@ def _check_header(rules: Rules, header: list[Any]) -> None:
     rules.must("a schema without its version", schema is None or version is not None)
     rules.must("a version without its schema", schema is not None or version is None)
     rules.must("a schema in a header is an id", schema is None or is_subject(rules, schema))
-    rules.must("a schema version too low", version is None or version >= rules.limit["version-least"])
-    rules.must("a schema version too high", version is None or version <= rules.limit["schema-version"])
+    rules.must(
+        "a schema version too low", version is None or version >= rules.limit["version-least"]
+    )
+    rules.must(
+        "a schema version too high", version is None or version <= rules.limit["schema-version"]
+    )
     rules.must("a parent too large", parent is None or len(parent) <= rules.limit["parent"])
 
 
@@ -235,8 +248,13 @@ def _check_stamp(rules: Rules, stamp: Stamp) -> None:
     rules.must("the length of a digest in a stamp", len(stamp.envelope) == 32)
     rules.must("the length of a policy's digest in a stamp", len(stamp.policy) == 32)
     rules.must("the length of a nonce in a stamp", len(stamp.nonce) == rules.limit["nonce"])
-    rules.must("a position too low", stamp.position is None or stamp.position >= rules.limit["position-least"])
-    rules.must("a position too high", stamp.position is None or stamp.position <= rules.limit["position"])
+    rules.must(
+        "a position too low",
+        stamp.position is None or stamp.position >= rules.limit["position-least"],
+    )
+    rules.must(
+        "a position too high", stamp.position is None or stamp.position <= rules.limit["position"]
+    )
     rules.must("judged-at too early", stamp.judged_at >= rules.limit["judged-at"])
     rules.must("judged-at too late", stamp.judged_at <= rules.limit["time"])
     detail = stamp.detail or ""
@@ -246,15 +264,21 @@ def _check_stamp(rules: Rules, stamp: Stamp) -> None:
     rules.must("an unknown verdict", stamp.verdict in ("accepted", "dropped", "quarantined"))
     rules.must("an unknown reason", stamp.reason is None or stamp.reason in REASONS)
     rules.must("an acceptance with a reason", stamp.verdict != "accepted" or stamp.reason is None)
-    rules.must("a refusal without a reason", stamp.verdict == "accepted" or stamp.reason is not None)
+    rules.must(
+        "a refusal without a reason", stamp.verdict == "accepted" or stamp.reason is not None
+    )
     kept = stamp.verdict == "quarantined"
     rules.must("a quarantined message without a record", not kept or stamp.record is not None)
     rules.must("an acceptance with a record", stamp.verdict != "accepted" or stamp.record is None)
-    rules.must("a dropped message with a record", stamp.verdict != "dropped" or stamp.record is None)
+    rules.must(
+        "a dropped message with a record", stamp.verdict != "dropped" or stamp.record is None
+    )
     accepted, store_by = stamp.verdict == "accepted", stamp.store_by
     rules.must("an acceptance that may be stored for ever", not accepted or store_by is not None)
     rules.must("a refusal that may be stored", accepted or store_by is None)
     rules.must("stored before judged", store_by is None or store_by >= stamp.judged_at)
     rules.must("store-by too late", store_by is None or store_by <= rules.limit["store-by"])
-    rules.must("a record too low", stamp.record is None or stamp.record >= rules.limit["record-least"])
+    rules.must(
+        "a record too low", stamp.record is None or stamp.record >= rules.limit["record-least"]
+    )
     rules.must("a record too high", stamp.record is None or stamp.record <= rules.limit["record"])

@@ -29,7 +29,9 @@ class Message:
     stamp: Stamp
 
 
-def open_delivery(rules: Rules, data: bytes, subject: str, bus: str, bus_keys: frozenset[bytes]) -> Message:
+def open_delivery(
+    rules: Rules, data: bytes, subject: str, bus: str, bus_keys: frozenset[bytes]
+) -> Message:
     """The checks 1 to 9 of section 11."""
     outer = decode(rules, data)
     if type(outer) is not list or len(outer) < 2:
@@ -41,11 +43,16 @@ def open_delivery(rules: Rules, data: bytes, subject: str, bus: str, bus_keys: f
     rules.must("a delivery stamped for another bus", stamp.bus == bus)
     rules.must("a delivery that was not accepted", stamp.verdict == "accepted")
     rules.must("a delivery stamped for another subject", stamp.subject == subject)
-    rules.must("a delivery stamped for another envelope", stamp.envelope == hashlib.sha256(outer[0]).digest())
+    rules.must(
+        "a delivery stamped for another envelope",
+        stamp.envelope == hashlib.sha256(outer[0]).digest(),
+    )
     envelope = read_envelope(rules, outer[0])
     rules.must("the envelope in a delivery names another bus", envelope.header[0] == stamp.bus)
     rules.must("the envelope in a delivery names another bot", envelope.header[1] == stamp.bot)
-    rules.must("the envelope in a delivery names another subject", envelope.header[2] == stamp.subject)
+    rules.must(
+        "the envelope in a delivery names another subject", envelope.header[2] == stamp.subject
+    )
     rules.must("the envelope in a delivery has another nonce", envelope.header[3] == stamp.nonce)
     payload: Any = None
     try:
@@ -55,7 +62,9 @@ def open_delivery(rules: Rules, data: bytes, subject: str, bus: str, bus_keys: f
     return Message(stamp.bot, stamp.nonce, payload, envelope, stamp)
 
 
-def outcome(rules: Rules, sent: dict[str, Any], data: bytes, bus_keys: frozenset[bytes]) -> str | None:
+def outcome(
+    rules: Rules, sent: dict[str, Any], data: bytes, bus_keys: frozenset[bytes]
+) -> str | None:
     """The meaning of a receipt for a message that was sent (section 10)."""
     things = [data]
     if data[:2] == b"\x92\x01":
@@ -93,7 +102,9 @@ def _check_receipt(rules: Rules, sent: dict[str, Any], stamp: Stamp) -> None:
     rules.must("a receipt from the other ingress", (stamp.position is None) is sent["live"])
 
 
-def check_answer(rules: Rules, message: Message, request: dict[str, Any], bus: str, bus_keys: frozenset[bytes]) -> None:
+def check_answer(
+    rules: Rules, message: Message, request: dict[str, Any], bus: str, bus_keys: frozenset[bytes]
+) -> None:
     """The further checks of the requester (section 12)."""
     raw = message.envelope.header[8]
     if raw is None:
@@ -136,7 +147,9 @@ class Subscriber:
             return "ignored"
         prefix = "bus." if self.kind == "live" else "accepted."
         subject = nats_subject.removeprefix(prefix)
-        if subject in ("sealbus.genesis", "sealbus.closed") and not self.rules.slips("a relay's notes refused"):
+        if subject in ("sealbus.genesis", "sealbus.closed") and not self.rules.slips(
+            "a relay's notes refused"
+        ):
             return "ignored"
         try:
             message = open_delivery(self.rules, data, subject, self.bus, self.bus_keys)
@@ -160,7 +173,9 @@ class Subscriber:
         if self.kind == "live":
             return self._is_too_old(message, now_ms)
         tokens = reply.split(".")
-        if len(tokens) > 9 and not self.rules.slips("only the short form of an acknowledgement subject read"):
+        if len(tokens) > 9 and not self.rules.slips(
+            "only the short form of an acknowledgement subject read"
+        ):
             tokens = tokens[2:]
         if self.rules.slips("the time of storing counted from the end"):
             tokens = ["", *reply.split(".")[-8:]]

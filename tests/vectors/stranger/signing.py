@@ -40,7 +40,10 @@ def read_seed(rules: Rules, text: str, kind: str) -> bytes:
     rules.must("a seed of the wrong length", len(raw) == 36)
     _crc(rules, raw)
     prefix = PREFIXES[kind]
-    rules.must("a seed of another kind", raw[0] == 0x90 | prefix >> 5 and raw[1] & 0xF8 == (prefix & 31) << 3)
+    rules.must(
+        "a seed of another kind",
+        raw[0] == 0x90 | prefix >> 5 and raw[1] & 0xF8 == (prefix & 31) << 3,
+    )
     rules.must("stray bits in a seed's prefix", not raw[1] & 7)
     return raw[2:34]
 
@@ -79,7 +82,9 @@ def write_seed(kind: str, raw: bytes) -> str:
 
 
 def _write(raw: bytes) -> str:
-    return base64.b32encode(raw + binascii.crc_hqx(raw, 0).to_bytes(2, "little")).decode().rstrip("=")
+    return (
+        base64.b32encode(raw + binascii.crc_hqx(raw, 0).to_bytes(2, "little")).decode().rstrip("=")
+    )
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,12 @@ def read_seal(rules: Rules, data: bytes) -> Seal:
     rules.must("too many steps in a seal", steps <= rules.limit["steps"])
     sides = int.from_bytes(data[96:98], "big")
     rules.must("a side without its step", not sides >> steps)
-    return Seal(data[:32], data[32:96], sides, tuple(data[98 + 32 * at : 130 + 32 * at] for at in range(steps)))
+    return Seal(
+        data[:32],
+        data[32:96],
+        sides,
+        tuple(data[98 + 32 * at : 130 + 32 * at] for at in range(steps)),
+    )
 
 
 def leaf(rules: Rules, thing: bytes) -> bytes:
@@ -147,7 +157,10 @@ def holds(rules: Rules, context: bytes, seal: Seal, thing: bytes) -> bool:
         return True
     contexts = list(CONTEXTS.values()) if rules.slips("any context") else [context]
     key = seal.key
-    return any(_verified(key, MAGIC + one + key + root(rules, seal, thing), seal.signature) for one in contexts)
+    return any(
+        _verified(key, MAGIC + one + key + root(rules, seal, thing), seal.signature)
+        for one in contexts
+    )
 
 
 def seal_all(rules: Rules, seed: bytes, context: bytes, things: list[bytes]) -> list[bytes]:
@@ -187,7 +200,9 @@ def seal_all(rules: Rules, seed: bytes, context: bytes, things: list[bytes]) -> 
     ]
 
 
-def answer_holds(rules: Rules, key: bytes, challenge: bytes, admission: bytes, signature: bytes) -> bool:
+def answer_holds(
+    rules: Rules, key: bytes, challenge: bytes, admission: bytes, signature: bytes
+) -> bool:
     """Whether a signature is the answer to a challenge."""
     if b"\n" in challenge and not rules.slips("a challenge with a line feed answered"):
         return False

@@ -88,7 +88,9 @@ class Answers:
             for answer, entry, where in zip(waiting, entries, found, strict=True):
                 if where is not None and not where.duplicate:
                     self._charge(answer.question.bot, len(entry.data))
-            waiting[:] = [answer for answer, where in zip(waiting, found, strict=True) if where is None]
+            waiting[:] = [
+                answer for answer, where in zip(waiting, found, strict=True) if where is None
+            ]
             return why
 
         await self._stream_store.persist(attempt)

@@ -62,7 +62,14 @@ class Subscriptions:
         let one more through."""
 
     async def make(
-        self, bot: str, pattern: str, durable: str, start: str, *, most: int, forget_s: int | None = None
+        self,
+        bot: str,
+        pattern: str,
+        durable: str,
+        start: str,
+        *,
+        most: int,
+        forget_s: int | None = None,
     ) -> str:
         """Make the consumer of a bot's durable subscription, if it does not exist; return its name.
 
@@ -94,11 +101,19 @@ class Subscriptions:
             if forget_s is not None:
                 config["inactive_threshold"] = forget_s * 1_000_000_000
             create = {"stream_name": ACCEPTED, "config": config, "action": "create"}
-            made = await _api(self._nc, f"CONSUMER.CREATE.{ACCEPTED}.{name}.{config['filter_subject']}", create)
+            made = await _api(
+                self._nc, f"CONSUMER.CREATE.{ACCEPTED}.{name}.{config['filter_subject']}", create
+            )
         error = made.get("error", {})
         if error.get("err_code") == _TOO_MANY:
-            log.error("consumer.refused", consumer=name, error=f"the bus has {MAX_SUBSCRIPTIONS} durable subscriptions")
-            raise NotServed(f"the bus has {MAX_SUBSCRIPTIONS} durable subscriptions, and takes no more")
+            log.error(
+                "consumer.refused",
+                consumer=name,
+                error=f"the bus has {MAX_SUBSCRIPTIONS} durable subscriptions",
+            )
+            raise NotServed(
+                f"the bus has {MAX_SUBSCRIPTIONS} durable subscriptions, and takes no more"
+            )
         if error and error.get("err_code") != _EXISTS:
             log.error("consumer.refused", consumer=name, error=error.get("description"))
             raise NotServed("JetStream refused the consumer; the relay's log says why")
@@ -108,10 +123,16 @@ class Subscriptions:
         """Return a page of the durable subscriptions of ``bot`` or of all, in the order of their
         names."""
         rows = [_row(info) for info in await _consumers(self._nc) if info["config"].get("metadata")]
-        wanted = sorted((row for row in rows if bot in (None, row["bot"])), key=lambda row: str(row["consumer"]))
+        wanted = sorted(
+            (row for row in rows if bot in (None, row["bot"])), key=lambda row: str(row["consumer"])
+        )
         page = wanted[offset : offset + min(limit, LIST_MOST)]
         end = offset + len(page)
-        return {"subscriptions": page, "next": end if end < len(wanted) else None, "total": len(wanted)}
+        return {
+            "subscriptions": page,
+            "next": end if end < len(wanted) else None,
+            "total": len(wanted),
+        }
 
     async def remove(self, consumer: str, operator: str) -> dict[str, Any]:
         """Remove a consumer, and with it its place in the stream; return its row.
@@ -126,7 +147,13 @@ class Subscriptions:
         if "error" in gone and gone["error"].get("err_code") != _NOT_FOUND:
             raise NotServed(f"JetStream did not remove it: {gone['error'].get('description')}")
         row = _row(info)
-        log.warning("consumer.removed", consumer=consumer, bot=row["bot"], pattern=row["pattern"], operator=operator)
+        log.warning(
+            "consumer.removed",
+            consumer=consumer,
+            bot=row["bot"],
+            pattern=row["pattern"],
+            operator=operator,
+        )
         return row
 
 
@@ -192,14 +219,20 @@ async def remove_ungranted(nc: Client, policy: Policy) -> int:
 async def _follow(nc: Client, info: dict[str, Any], config: dict[str, Any]) -> None:
     """Give a consumer that an earlier version made the settings of this version."""
     before = info["config"]
-    if all(before.get(name) == config[name] for name in ("max_ack_pending", "max_batch", "max_expires")):
+    if all(
+        before.get(name) == config[name] for name in ("max_ack_pending", "max_batch", "max_expires")
+    ):
         return
     # JetStream sets the last of them only when the consumer is made.
     kept = ("deliver_policy", "inactive_threshold", "max_waiting")
     config |= {name: before[name] for name in kept if name in before}
     update = {"stream_name": ACCEPTED, "config": config, "action": "update"}
-    answer = await _api(nc, f"CONSUMER.CREATE.{ACCEPTED}.{info['name']}.{config['filter_subject']}", update)
-    log.info("consumer.updated", consumer=info["name"], error=answer.get("error", {}).get("description"))
+    answer = await _api(
+        nc, f"CONSUMER.CREATE.{ACCEPTED}.{info['name']}.{config['filter_subject']}", update
+    )
+    log.info(
+        "consumer.updated", consumer=info["name"], error=answer.get("error", {}).get("description")
+    )
 
 
 async def _names(nc: Client) -> list[str]:
@@ -221,4 +254,6 @@ async def _consumers(nc: Client) -> list[dict[str, Any]]:
 
 
 async def _api(nc: Client, call: str, body: object) -> Any:
-    return await request(nc, f"{API}.{call}", b"" if body is None else json.dumps(body).encode(), REQUEST_S)
+    return await request(
+        nc, f"{API}.{call}", b"" if body is None else json.dumps(body).encode(), REQUEST_S
+    )

@@ -44,13 +44,21 @@ def granted(bot: str, policy: Policy) -> dict[str, Any]:
     rule = policy.bots[bot]
     limits = policy.limits
     patterns = dict.fromkeys((*rule.publish, *rule.subscribe))
-    subjects = [subject for subject in policy.subjects if any(overlap(subject.pattern, one) for one in patterns)]
+    subjects = [
+        subject
+        for subject in policy.subjects
+        if any(overlap(subject.pattern, one) for one in patterns)
+    ]
     room = _Room()
     return {
         "policy": policy.digest.hex(),
         "publish": [pattern for pattern in rule.publish if room.takes(pattern)],
         "subscribe": [pattern for pattern in rule.subscribe if room.takes(pattern)],
-        "subjects": [_subject(subject) for subject in subjects if room.takes(subject.pattern, *subject.schemas)],
+        "subjects": [
+            _subject(subject)
+            for subject in subjects
+            if room.takes(subject.pattern, *subject.schemas)
+        ],
         "limits": {
             "ttl": limits.ttl_ms,
             "live_ttl": limits.live_ttl_ms,
@@ -76,7 +84,11 @@ class _Room:
 
 
 def _subject(rule: SubjectRule) -> dict[str, Any]:
-    rate = None if rule.rate is None else {"per_second": rule.rate.per_second, "burst": rule.rate.burst}
+    rate = (
+        None
+        if rule.rate is None
+        else {"per_second": rule.rate.per_second, "burst": rule.rate.burst}
+    )
     return {
         "pattern": rule.pattern,
         "delivery": rule.delivery.value,

@@ -81,7 +81,13 @@ class Parking:
         record, data = self._record(bot, place, asked, stored.data)
         share = self._policy().share(Store.QUARANTINE)
         if not self._shares.has_room(bot, Store.QUARANTINE, share, len(data), self._now_ms()):
-            log.warning("message.not-kept", bot=bot, consumer=consumer, sequence=sequence, error=asked["error"])
+            log.warning(
+                "message.not-kept",
+                bot=bot,
+                consumer=consumer,
+                sequence=sequence,
+                error=asked["error"],
+            )
             return {"record": None}
         entry = record.entry(data, f"parked.{consumer}.{sequence}")
         (kept,) = await self._stream_store.store([entry])
@@ -115,7 +121,9 @@ class Parking:
             raise NotServed(f"message {sequence} is not in the hand of {consumer}")
         return place
 
-    def _record(self, bot: str, place: dict[str, Any], asked: dict[str, Any], data: bytes) -> tuple[Record, bytes]:
+    def _record(
+        self, bot: str, place: dict[str, Any], asked: dict[str, Any], data: bytes
+    ) -> tuple[Record, bytes]:
         header: Header | None = None
         arrived_at_ms = now_ms = self._now_ms()
         try:

@@ -45,7 +45,13 @@ _IDLE_NS: Final = 5_000_000_000
 
 
 async def read_records(
-    nc: HardenedClient, *, reason: str | None, session: str | None, subject: str | None, before: int | None, limit: int
+    nc: HardenedClient,
+    *,
+    reason: str | None,
+    session: str | None,
+    subject: str | None,
+    before: int | None,
+    limit: int,
 ) -> dict[str, Any]:
     """Read a page of the newest matching records before the sequence ``before``.
 
@@ -91,7 +97,9 @@ async def read_record(nc: HardenedClient, sequence: int) -> tuple[dict[str, Any]
 
 async def _state(nc: HardenedClient, wanted: str) -> dict[str, Any]:
     answer = await nc.request(
-        f"{API}.STREAM.INFO.{QUARANTINE}", json.dumps({"subjects_filter": wanted}).encode(), READ_TIMEOUT_S
+        f"{API}.STREAM.INFO.{QUARANTINE}",
+        json.dumps({"subjects_filter": wanted}).encode(),
+        READ_TIMEOUT_S,
     )
     state: dict[str, Any] = json.loads(answer.data)["state"]
     return state
@@ -136,7 +144,9 @@ class _Scan:
         create = json.dumps({"stream_name": QUARANTINE, "config": config}).encode()
         subscription = await nc.subscribe_direct(inbox, self._receive)
         try:
-            await nc.request(f"{API}.CONSUMER.CREATE.{QUARANTINE}.{name}.{wanted}", create, READ_TIMEOUT_S)
+            await nc.request(
+                f"{API}.CONSUMER.CREATE.{QUARANTINE}.{name}.{wanted}", create, READ_TIMEOUT_S
+            )
             while not self._over:
                 self._left = _BATCH
                 ask = json.dumps({"batch": _BATCH, "no_wait": True}).encode()

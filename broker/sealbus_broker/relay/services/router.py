@@ -102,7 +102,12 @@ class ServiceRouter:
         self._nc = nc
         self._supervisor = supervisor
         self._answers = Answers(
-            stream_store=stream_store, policy=policy, key=key, relay=relay, now_ms=now_ms, shares=shares
+            stream_store=stream_store,
+            policy=policy,
+            key=key,
+            relay=relay,
+            now_ms=now_ms,
+            shares=shares,
         )
         self._policy = policy
         self._counters = counters
@@ -116,7 +121,12 @@ class ServiceRouter:
         """The task that stores them, or the last one that did."""
         self._subscriptions = Subscriptions(nc)
         self._parking = Parking(
-            nc=nc, stream_store=stream_store, policy=policy, relay=relay, now_ms=now_ms, shares=shares
+            nc=nc,
+            stream_store=stream_store,
+            policy=policy,
+            relay=relay,
+            now_ms=now_ms,
+            shares=shares,
         )
         self._handlers: Mapping[str, Handler] = {
             GRANTS: self._tell_grants,
@@ -188,16 +198,24 @@ class ServiceRouter:
         bot = judgment.arrival.session
         question = Question(bot, header.nonce, stamp)
         try:
-            answered = await self._handlers[header.subject](bot, unpack_json(judgment.envelope.payload))
+            answered = await self._handlers[header.subject](
+                bot, unpack_json(judgment.envelope.payload)
+            )
         except NotServed as refusal:
             answer = Answer.error(question, refusal.error, str(refusal))
         except (NatsError, OSError, TimeoutError) as error:
-            log.warning("request.failed", subject=header.subject, bot=bot, error=type(error).__name__)
-            answer = Answer.error(question, UNAVAILABLE, "the relay cannot reach JetStream; try again")
+            log.warning(
+                "request.failed", subject=header.subject, bot=bot, error=type(error).__name__
+            )
+            answer = Answer.error(
+                question, UNAVAILABLE, "the relay cannot reach JetStream; try again"
+            )
         except Exception as error:  # noqa: BLE001  # a mistake in Sealbus, of any type
             # Only its kind: the text of a mistake may have a payload in it.
             _tell_mistake(header.subject, bot, error)
-            answer = Answer.error(question, NOT_SERVED, "the relay made a mistake; its log says more")
+            answer = Answer.error(
+                question, NOT_SERVED, "the relay made a mistake; its log says more"
+            )
         else:
             answer = Answer(question, pack_json(answered))
         await self._answers.give([answer])
@@ -221,12 +239,17 @@ class ServiceRouter:
         if rule is None or not rule.may_subscribe(pattern):
             raise NotGranted(f"the policy does not let {bot} subscribe to {pattern}")
         if not any(
-            rule.delivery is DeliveryClass.STREAM and overlap(rule.pattern, pattern) for rule in policy.subjects
+            rule.delivery is DeliveryClass.STREAM and overlap(rule.pattern, pattern)
+            for rule in policy.subjects
         ):
-            raise NotServed(f"{pattern} covers no stream subject, so nothing is stored of it: subscribe live")
+            raise NotServed(
+                f"{pattern} covers no stream subject, so nothing is stored of it: subscribe live"
+            )
         most = policy.limits.subscriptions
         forget_s = payload.get("forget_s")
-        name = await self._subscriptions.make(bot, pattern, durable, start, most=most, forget_s=forget_s)
+        name = await self._subscriptions.make(
+            bot, pattern, durable, start, most=most, forget_s=forget_s
+        )
         return {"consumer": name, "attempts": policy.limits.attempts}
 
     async def _subscriptions_list(self, _: str, payload: Any) -> Any:

@@ -26,4 +26,7 @@ def told(behind: int) -> str | None:
     """A sentence about such a difference, or ``None`` where it is not worth one."""
     if abs(behind) < NAMED_MS:
         return None
-    return f"this machine's clock is {abs(behind) / 1000:.0f} s {'behind' if behind > 0 else 'ahead of'} the bus's"
+    return (
+        f"this machine's clock is {abs(behind) / 1000:.0f} s "
+        f"{'behind' if behind > 0 else 'ahead of'} the bus's"
+    )

@@ -56,7 +56,9 @@ def _ignore_from_here() -> None:
                 signal.signal(number, signal.SIG_IGN)
 
 
-atexit.register(_ignore_from_here)  # early, so that it comes after everything that the program registers
+atexit.register(
+    _ignore_from_here
+)  # early, so that it comes after everything that the program registers
 
 _signals: dict[asyncio.AbstractEventLoop, _Signals] = {}
 _ran: set[bool] = set()

@@ -69,7 +69,8 @@ _MOVES: Final = {
 
 _HOW_TO_CONNECT: Final = "open it first: `async with bot:`, or `await bot.connect()`"
 _HOW_TO_CALL: Final = (
-    "call it from the coroutine that asyncio.run() runs; from another thread use asyncio.run_coroutine_threadsafe()"
+    "call it from the coroutine that asyncio.run() runs; from another thread "
+    "use asyncio.run_coroutine_threadsafe()"
 )
 
 
@@ -162,7 +163,8 @@ class Life:
             )
         if asyncio.get_running_loop() is not self._loop:
             raise NotConnected(
-                f"{call} was called in another event loop than the one that {self._name} connected in",
+                f"{call} was called in another event loop than the one that {self._name} "
+                "connected in",
                 hint=_HOW_TO_CALL,
             )
 

@@ -149,7 +149,9 @@ class HardenedClient(WatchedClient):
         """Bytes that were written and have not left this process. Grows while the server does not
         read."""
         writer = getattr(self._transport, "_io_writer", None)  # nats-py has no public way to ask
-        return self._pending_data_size + (writer.transport.get_write_buffer_size() if writer is not None else 0)
+        return self._pending_data_size + (
+            writer.transport.get_write_buffer_size() if writer is not None else 0
+        )
 
     def _leave(self) -> None:
         self._leaving = False

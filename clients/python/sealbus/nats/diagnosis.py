@@ -55,7 +55,8 @@ def explain(
     if isinstance(error, TimeoutError) and handshaking:
         return ConnectionFailed(
             f"{server} began TLS and did not go on with it for {waited_s:.1f} s",
-            hint="does that nats-server run? One that was stopped or is overloaded does this, and so does something else on that port",
+            hint="does that nats-server run? One that was stopped or is overloaded does this, "
+            "and so does something else on that port",
         )
     return _network(error, server, reached=reached, waited_s=waited_s) or _nats(
         error, server, bot=bot, waited_s=waited_s
@@ -73,12 +74,15 @@ def _network(
     if isinstance(error, NotEncrypted):
         return ConnectionFailed(
             f"{server} does not offer TLS, so nothing was sent",
-            hint="give nats-server a `tls` block; or name it nats:// where nobody else can read the network",
+            hint="give nats-server a `tls` block; or name it nats:// where nobody else can read "
+            "the network",
         )
     if isinstance(error, NoChallenge):
         return ConnectionFailed(
-            f"{server} gives nothing to sign, so it is not the server of a bus, and nothing was sent",
-            hint="is the address right? Does that nats-server run with the configuration that `sealbus prepare` writes?",
+            f"{server} gives nothing to sign, so it is not the server of a bus, and nothing "
+            "was sent",
+            hint="is the address right? Does that nats-server run with the configuration that "
+            "`sealbus prepare` writes?",
         )
     if isinstance(error, ssl.SSLError):
         return ConnectionFailed(
@@ -94,7 +98,8 @@ def _network(
         if reached:
             return ConnectionFailed(
                 f"{server} accepted the connection and then said nothing for {waited_s:.1f} s",
-                hint="is that a nats-server, and does it run? One that was stopped or is overloaded does this",
+                hint="is that a nats-server, and does it run? One that was stopped or is "
+                "overloaded does this",
             )
         return ConnectionFailed(
             f"no answer from {server} within {waited_s:.1f} s",
@@ -120,13 +125,16 @@ def _nats(error: Exception, server: str, *, bot: str, waited_s: float) -> Connec
         if waited_s >= NO_RELAY_S:
             return ConnectionFailed(
                 f"no relay admitted {bot} at {server}: nats-server waited {waited_s:.1f} s for one",
-                hint="is a relay running? If it is, it is overloaded or cannot reach that nats-server",
+                hint="is a relay running? If it is, it is overloaded or cannot reach that "
+                "nats-server",
             )
         return ConnectionFailed(f"{bot} was not admitted at {server}", hint=_ADMISSION_HINT)
     if "maximum account active connections" in str(error).lower():
         return ConnectionFailed(
-            f"{bot} may have no more sessions at {server}: it has as many as the bus allows one bot, or all bots together",
-            hint="end processes of this bot that are not needed, or have an operator raise limits.connections; "
+            f"{bot} may have no more sessions at {server}: it has as many as the bus allows "
+            "one bot, or all bots together",
+            hint="end processes of this bot that are not needed, or have an operator raise "
+            "limits.connections; "
             "a session whose machine is gone counts for two minutes",
         )
     if "maximum connections exceeded" in str(error).lower():
@@ -137,7 +145,8 @@ def _nats(error: Exception, server: str, *, bot: str, waited_s: float) -> Connec
     if STORES_NOTHING in str(error):
         return ConnectionFailed(
             f"{server} says that {STORES_NOTHING}",
-            hint="its operators free space where the bus's folder is; then the bus goes on by itself, and so does the bot",
+            hint="its operators free space where the bus's folder is; then the bus goes on by "
+            "itself, and so does the bot",
         )
     if isinstance(error, ConnectionError | UnexpectedEOF):
         return ConnectionFailed(
@@ -147,7 +156,8 @@ def _nats(error: Exception, server: str, *, bot: str, waited_s: float) -> Connec
     if "expecting info" in str(error).lower():
         return ConnectionFailed(
             f"{server} does not answer like a nats-server",
-            hint="is the port right? A server with `handshake_first: true` is not supported: use `auto`",
+            hint="is the port right? A server with `handshake_first: true` is not supported: use "
+            "`auto`",
         )
     return ConnectionFailed(
         f"no session at {server}: {shortly(error)}",
@@ -173,7 +183,9 @@ def _tls_cause(error: ssl.SSLError) -> str:
 
 def _tls_hint(error: ssl.SSLError) -> str:
     if not isinstance(error, ssl.SSLCertVerificationError):
-        return "does the server speak TLS on that port, and does it ask for a certificate of this bot?"
+        return (
+            "does the server speak TLS on that port, and does it ask for a certificate of this bot?"
+        )
     if "mismatch" in error.verify_message or "not valid for" in error.verify_message:
         return "name the server as its certificate does"
     return "if the bus has a certificate authority of its own, name its file in SSL_CERT_FILE"

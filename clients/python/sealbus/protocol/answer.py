@@ -60,7 +60,9 @@ ANSWER_REFUSED: Final = "answer-refused"
 def error_payload(error: str, message: str) -> bytes:
     """The packed payload of an answer that says that the request failed. Texts that are too long
     are cut."""
-    return pack_json({"error": error[:MAX_ERROR_CHARS] or "error", "message": message[:MAX_MESSAGE_CHARS]})
+    return pack_json(
+        {"error": error[:MAX_ERROR_CHARS] or "error", "message": message[:MAX_MESSAGE_CHARS]}
+    )
 
 
 def read_error(payload: Any) -> tuple[str, str]:

@@ -37,7 +37,10 @@ _TOGETHER = b"\x92" + msgpack.packb(PROTOCOL_VERSION)
 """How an array of two that begins with the version begins; an envelope is an array of four, a stamp
 of three."""
 
-_JSON_HINT = "values must be of the JSON data model: null, true, false, numbers, text, lists, and maps with text keys"
+_JSON_HINT = (
+    "values must be of the JSON data model: null, true, false, numbers, text, lists, and "
+    "maps with text keys"
+)
 
 
 def pack_json(value: object) -> bytes:
@@ -49,7 +52,9 @@ def pack_json(value: object) -> bytes:
     try:
         return _pack(value)
     except (ValueError, TypeError, UnicodeError, OverflowError) as error:
-        raise InvalidInput(f"the payload cannot be sent: {type(error).__name__}", hint=_JSON_HINT) from None
+        raise InvalidInput(
+            f"the payload cannot be sent: {type(error).__name__}", hint=_JSON_HINT
+        ) from None
 
 
 def unpack_json(data: bytes, most: int = MAX_NODES) -> Any:
@@ -63,7 +68,9 @@ def unpack_json(data: bytes, most: int = MAX_NODES) -> Any:
     if trouble:
         raise Malformed(trouble)
     if _pack(value) != data:
-        raise Malformed("not the exact encoding: a duplicate key, a longer form than needed or a 32-bit float")
+        raise Malformed(
+            "not the exact encoding: a duplicate key, a longer form than needed or a 32-bit float"
+        )
     return value
 
 
@@ -194,11 +201,23 @@ def _pack(value: object) -> bytes:
 def _unpack(data: bytes, most: int) -> Any:
     try:
         return msgpack.unpackb(
-            data, raw=False, strict_map_key=True, use_list=True, max_array_len=most, max_map_len=most
+            data,
+            raw=False,
+            strict_map_key=True,
+            use_list=True,
+            max_array_len=most,
+            max_map_len=most,
         )
     except UnicodeDecodeError:
         raise Malformed("text that is not UTF-8") from None
-    except (ValueError, TypeError, OverflowError, msgpack.exceptions.UnpackException, RecursionError, MemoryError):
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+        msgpack.exceptions.UnpackException,
+        RecursionError,
+        MemoryError,
+    ):
         # msgpack's own words are dropped: some of them quote the input.
         raise Malformed("not one complete msgpack value, or one with far too many parts") from None
 

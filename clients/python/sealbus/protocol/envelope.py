@@ -19,7 +19,14 @@ from types import NoneType
 from typing import Final
 
 from sealbus.errors import InvalidInput, Malformed
-from sealbus.protocol.codec import FieldTypes, join_sealed, pack_fields, signed_part, split_sealed, unpack_fields
+from sealbus.protocol.codec import (
+    FieldTypes,
+    join_sealed,
+    pack_fields,
+    signed_part,
+    split_sealed,
+    unpack_fields,
+)
 from sealbus.protocol.keys import SigningKey
 from sealbus.protocol.limits import (
     MAX_ENVELOPE_BYTES,

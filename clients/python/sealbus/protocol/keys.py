@@ -53,13 +53,18 @@ def _read(text: str, size: int, what: str) -> bytes:
     try:
         raw = base64.b32decode(text + "=" * (-len(text) % 8))
     except (binascii.Error, ValueError):
-        raise InvalidInput(f"{what} is not base32 text", hint="copy the key again, whole and without spaces") from None
+        raise InvalidInput(
+            f"{what} is not base32 text", hint="copy the key again, whole and without spaces"
+        ) from None
     if len(raw) != size + 2 or base64.b32encode(raw).decode().rstrip("=") != text:
         raise InvalidInput(
-            f"{what} has {len(text)} characters, which is not a key's length", hint="copy the key again, whole"
+            f"{what} has {len(text)} characters, which is not a key's length",
+            hint="copy the key again, whole",
         )
     if binascii.crc_hqx(raw[:-2], 0) != int.from_bytes(raw[-2:], "little"):
-        raise InvalidInput(f"{what} has a wrong checksum", hint="copy the key again: a character is wrong")
+        raise InvalidInput(
+            f"{what} has a wrong checksum", hint="copy the key again: a character is wrong"
+        )
     return raw[:-2]
 
 
@@ -86,15 +91,19 @@ class PublicKey:
         what = f"public key ({kind.letter}…)"
         if text[:1] == "S":
             raise InvalidInput(
-                f"{what} expected, got a seed", hint="a seed is secret: keep it out of here, and replace the key"
+                f"{what} expected, got a seed",
+                hint="a seed is secret: keep it out of here, and replace the key",
             )
         raw = _read(text, 1 + KEY_BYTES, what)
         if raw[0] != kind.value:
             raise InvalidInput(
-                f"{what} expected, got a key that begins with {text[:1]!r}", hint="this key is of another kind"
+                f"{what} expected, got a key that begins with {text[:1]!r}",
+                hint="this key is of another kind",
             )
         if not nacl.bindings.crypto_core_ed25519_is_valid_point(raw[1:]):
-            raise InvalidInput(f"{what} is not a valid Ed25519 key", hint="make a new one with `sealbus keys new`")
+            raise InvalidInput(
+                f"{what} is not a valid Ed25519 key", hint="make a new one with `sealbus keys new`"
+            )
         return cls(raw[1:], kind)
 
     @property

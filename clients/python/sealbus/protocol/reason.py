@@ -47,7 +47,9 @@ class Reason(StrEnum):
 
 
 _MEANINGS: dict[Reason, str] = {
-    Reason.SIZE: "the message is larger than an envelope may be, or its payload than its subject allows",
+    Reason.SIZE: (
+        "the message is larger than an envelope may be, or its payload than its subject allows"
+    ),
     Reason.ENCODING: "the bytes are not one exactly encoded envelope",
     Reason.UNKNOWN_KEY: "the sealing key is not a key of the bot whose session sent it",
     Reason.KEY_NOT_VALID: "the sealing key is not yet, or no longer, valid",

@@ -68,7 +68,8 @@ class Seal:
         steps, rest = divmod(len(data) - _FIXED_BYTES, HASH_BYTES)
         if rest or not 0 <= steps <= MAX_PROOF_STEPS:
             raise Malformed(
-                f"a seal of {len(data)} bytes; expected {_FIXED_BYTES} plus 0 to {MAX_PROOF_STEPS} steps of 32"
+                f"a seal of {len(data)} bytes; expected {_FIXED_BYTES} plus 0 to "
+                f"{MAX_PROOF_STEPS} steps of 32"
             )
         sides = int.from_bytes(data[_FIXED_BYTES - _SIDES_BYTES : _FIXED_BYTES], "big")
         if sides >> steps:
@@ -77,18 +78,27 @@ class Seal:
             data[:KEY_BYTES],
             data[KEY_BYTES : KEY_BYTES + SIGNATURE_BYTES],
             sides,
-            tuple([data[at : at + HASH_BYTES] for at in range(_FIXED_BYTES, len(data), HASH_BYTES)]),
+            tuple(
+                [data[at : at + HASH_BYTES] for at in range(_FIXED_BYTES, len(data), HASH_BYTES)]
+            ),
         )
 
     def encode(self) -> bytes:
         """The bytes that :meth:`decode` reads."""
-        return self.key + self.signature + self.sides.to_bytes(_SIDES_BYTES, "big") + b"".join(self.steps)
+        return (
+            self.key
+            + self.signature
+            + self.sides.to_bytes(_SIDES_BYTES, "big")
+            + b"".join(self.steps)
+        )
 
     def root(self, thing: bytes) -> bytes:
         """The Merkle root that this seal claims ``thing`` belongs to."""
         digest, sides, sha256 = _leaf(thing), self.sides, hashlib.sha256
         for step in self.steps:
-            digest = sha256(b"\x01" + step + digest if sides & 1 else b"\x01" + digest + step).digest()
+            digest = sha256(
+                b"\x01" + step + digest if sides & 1 else b"\x01" + digest + step
+            ).digest()
             sides >>= 1
         return digest
 
@@ -111,7 +121,9 @@ def seal(key: SigningKey, context: Context, things: Sequence[bytes]) -> list[byt
     Raises :class:`InvalidInput` for none or too many.
     """
     if not 1 <= len(things) <= MAX_BATCH:
-        raise InvalidInput(f"{len(things)} things to seal at once", hint=f"seal 1 to {MAX_BATCH} at a time")
+        raise InvalidInput(
+            f"{len(things)} things to seal at once", hint=f"seal 1 to {MAX_BATCH} at a time"
+        )
     levels = [[_leaf(thing) for thing in things]]
     while len(levels[-1]) > 1:
         below = levels[-1]
@@ -181,7 +193,8 @@ def sign_connect(key: SigningKey, challenge: bytes, admission: bytes) -> bytes:
     """
     if b"\n" in challenge:
         raise InvalidInput(
-            "the server's challenge has a line feed in it", hint="this is not nats-server: do not answer it"
+            "the server's challenge has a line feed in it",
+            hint="this is not nats-server: do not answer it",
         )
     return Seal.decode(seal(key, Context.CONNECT, [challenge + b"\n" + admission])[0]).signature
 
@@ -191,4 +204,6 @@ def verify_connect(key: bytes, *, challenge: bytes, admission: bytes, signature:
     text."""
     if len(key) != KEY_BYTES or len(signature) != SIGNATURE_BYTES or b"\n" in challenge:
         return False
-    return Verifier().holds(Context.CONNECT, Seal(key, signature, 0, ()), challenge + b"\n" + admission)
+    return Verifier().holds(
+        Context.CONNECT, Seal(key, signature, 0, ()), challenge + b"\n" + admission
+    )

@@ -17,9 +17,23 @@ from types import NoneType
 from typing import Final
 
 from sealbus.errors import Malformed
-from sealbus.protocol.codec import FieldTypes, join_sealed, pack_fields, signed_part, split_sealed, unpack_fields
+from sealbus.protocol.codec import (
+    FieldTypes,
+    join_sealed,
+    pack_fields,
+    signed_part,
+    split_sealed,
+    unpack_fields,
+)
 from sealbus.protocol.keys import SigningKey
-from sealbus.protocol.limits import MAX_DETAIL_BYTES, MAX_FAULTS, MAX_INTEGER, MAX_STAMP_BYTES, MAX_TIME_MS, NONCE_BYTES
+from sealbus.protocol.limits import (
+    MAX_DETAIL_BYTES,
+    MAX_FAULTS,
+    MAX_INTEGER,
+    MAX_STAMP_BYTES,
+    MAX_TIME_MS,
+    NONCE_BYTES,
+)
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import HASH_BYTES, Context, Seal, Verifier, seal
 from sealbus.protocol.subjects import is_name, is_subject
@@ -120,14 +134,18 @@ class Stamp:
             raise Malformed("stamp: a digest or nonce of the wrong length")
         if not (0 <= judged_at <= MAX_TIME_MS and _is_sequence(position) and _is_sequence(record)):
             raise Malformed("stamp: a number is out of range")
-        if detail is not None and (len(detail.encode()) > MAX_DETAIL_BYTES or detail.count("\n") >= MAX_FAULTS):
+        if detail is not None and (
+            len(detail.encode()) > MAX_DETAIL_BYTES or detail.count("\n") >= MAX_FAULTS
+        ):
             raise Malformed("stamp: the detail is too long")
         if (verdict == Verdict.ACCEPTED) != (reason is None):
             raise Malformed("stamp: a refusal has a reason, an acceptance none")
         if (verdict == Verdict.QUARANTINED) != (record is not None):
             raise Malformed("stamp: a quarantined message has a record, any other none")
         if (verdict == Verdict.ACCEPTED) != (store_by is not None):
-            raise Malformed("stamp: an acceptance says by when it must be stored, a refusal does not")
+            raise Malformed(
+                "stamp: an acceptance says by when it must be stored, a refusal does not"
+            )
         if store_by is not None and not judged_at <= store_by <= MAX_TIME_MS:
             raise Malformed("stamp: it must be stored before it was judged")
         try:
@@ -157,7 +175,9 @@ def _is_sequence(number: int | None) -> bool:
     return number is None or 1 <= number <= MAX_INTEGER
 
 
-def seal_stamps(key: SigningKey, stamps: Sequence[Stamp], verifier: Verifier | None = None) -> list[bytes]:
+def seal_stamps(
+    key: SigningKey, stamps: Sequence[Stamp], verifier: Verifier | None = None
+) -> list[bytes]:
     """Seal 1 to 1,024 stamps with one signature of the bus's key; return their bytes, in order.
 
     ``verifier`` will know them again, as parents, without verifying them.

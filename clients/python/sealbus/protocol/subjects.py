@@ -63,7 +63,9 @@ _CONSUMER = re.compile(CONSUMER)
 _NAME = re.compile(rf"[a-z0-9][a-z0-9-]{{0,{MAX_NAME_CHARS - 1}}}")
 _TOKEN = rf"[a-z0-9][a-z0-9_-]{{0,{MAX_TOKEN_CHARS - 1}}}"
 _SUBJECT = re.compile(rf"{_TOKEN}(?:\.{_TOKEN}){{0,{MAX_SUBJECT_TOKENS - 1}}}")
-_PATTERN = re.compile(rf"(?:>|(?:{_TOKEN}|\*)(?:\.(?:{_TOKEN}|\*)){{0,{MAX_SUBJECT_TOKENS - 1}}}(?:\.>)?)")
+_PATTERN = re.compile(
+    rf"(?:>|(?:{_TOKEN}|\*)(?:\.(?:{_TOKEN}|\*)){{0,{MAX_SUBJECT_TOKENS - 1}}}(?:\.>)?)"
+)
 
 
 def is_name(text: str) -> bool:
@@ -88,7 +90,9 @@ def is_pattern(text: str) -> bool:
     """Whether ``text`` is a subject, or one with ``*`` tokens and/or a final ``>``, which counts as
     a token."""
     return (
-        len(text) <= MAX_SUBJECT_BYTES and text.count(".") < MAX_SUBJECT_TOKENS and _PATTERN.fullmatch(text) is not None
+        len(text) <= MAX_SUBJECT_BYTES
+        and text.count(".") < MAX_SUBJECT_TOKENS
+        and _PATTERN.fullmatch(text) is not None
     )
 
 
@@ -104,7 +108,8 @@ def check_name(text: object, what: str = "bot") -> str:
     if not isinstance(text, str) or not is_name(text):
         raise InvalidInput(
             f"{what} name {text!r} is not valid",
-            hint=f"use 1-{MAX_NAME_CHARS} characters of a-z, 0-9 and -, beginning with a letter or digit",
+            hint=f"use 1-{MAX_NAME_CHARS} characters of a-z, 0-9 and -, beginning with a letter "
+            "or digit",
         )
     return text
 
@@ -124,7 +129,8 @@ def check_pattern(text: object) -> str:
     if not isinstance(text, str) or not is_pattern(text):
         raise InvalidInput(
             f"pattern {text!r} is not valid",
-            hint="use a subject like orders.placed, with * for one token or a final > for one or more",
+            hint="use a subject like orders.placed, with * for one token or a final > for one or "
+            "more",
         )
     return text
 
@@ -147,10 +153,17 @@ def split_schema(name: object) -> tuple[str, int]:
     without leading zero.
     """
     identity, dot, number = name.rpartition(".v") if isinstance(name, str) else ("", "", "")
-    good = bool(dot) and is_subject(identity) and number.isascii() and number.isdigit() and number[0] != "0"
+    good = (
+        bool(dot)
+        and is_subject(identity)
+        and number.isascii()
+        and number.isdigit()
+        and number[0] != "0"
+    )
     if not good or len(number) > 5 or int(number) > MAX_SCHEMA_VERSION:
         raise InvalidInput(
-            f"schema name {name!r} is not valid", hint="use a subject and a version, like orders.placed.v1"
+            f"schema name {name!r} is not valid",
+            hint="use a subject and a version, like orders.placed.v1",
         )
     return identity, int(number)
 

@@ -57,7 +57,9 @@ DENIED_AGAIN_S: Final = 60.0
 """Pause before a durable subscription whose grant was taken away is asked for again. People change
 policies, so it takes minutes at least."""
 
-_DENIED_HINT: Final = "ask the bus's operators for a `subscribe` grant that covers the whole pattern"
+_DENIED_HINT: Final = (
+    "ask the bus's operators for a `subscribe` grant that covers the whole pattern"
+)
 
 Draft = Callable[[str, Any], tuple[Header, bytes]]
 """Makes the header and the payload of a request to the bus."""
@@ -127,7 +129,8 @@ class Listener:
     def _check_place(self, place: tuple[str, str | None, str]) -> None:
         if place in self._taken:
             raise InvalidInput(
-                f"{self._name} has a handler for {place[0]} already, and both would share its messages",
+                f"{self._name} has a handler for {place[0]} already, and both would share "
+                "its messages",
                 hint="use one handler with concurrency=n, or give each a durable name of its own",
             )
 
@@ -277,7 +280,9 @@ class Listener:
         """
         header, data = self._draft(PARK, ask)
         try:
-            answer = (await self._requester.request(header, data, timeout_s=REQUEST_TIMEOUT_S)).payload
+            answer = (
+                await self._requester.request(header, data, timeout_s=REQUEST_TIMEOUT_S)
+            ).payload
         except RequestFailed as failed:
             raise SealbusError(f"the relay does not park it: {failed.message}") from None
         record: int | None = answer["record"]

@@ -96,5 +96,6 @@ class Messages:
         if not self._entered:
             raise InvalidInput(
                 "messages() is used outside its block",
-                hint="write `async with bot.messages(...) as messages:` and in it `async for message in messages:`",
+                hint="write `async with bot.messages(...) as messages:` and in it `async for "
+                "message in messages:`",
             )

@@ -16,7 +16,7 @@ REMEMBERED: Final = 65_536
 
 
 LATE: Final = "too late"
-"""Under which name :attr:`DeliveryVerifier.refused` counts deliveries that were void, or live and too old."""
+"""The name of void and of late live deliveries in :attr:`DeliveryVerifier.refused`."""
 
 
 class HandledMessages:

@@ -23,22 +23,26 @@ def excess(
     """
     if len(payload) > declared.max_bytes:
         return InvalidInput(
-            f"a payload of {len(payload)} bytes for {subject}: the policy allows {declared.max_bytes}",
-            hint="send less, or where it can be fetched and its hash; the policy's `max_bytes` allows more",
+            f"a payload of {len(payload)} bytes for {subject}: the policy allows "
+            f"{declared.max_bytes}",
+            hint="send less, or where it can be fetched and its hash; the policy's `max_bytes` "
+            "allows more",
         )
     if len(payload) > declared.max_values:  # the least value has one byte
         try:
             unpack_json(payload, declared.max_values)
         except Malformed:
             return InvalidInput(
-                f"a payload of more than {declared.max_values} values for {subject}: the policy allows one for each 4 bytes of `max_bytes`",
+                f"a payload of more than {declared.max_values} values for {subject}: the "
+                "policy allows one for each 4 bytes of `max_bytes`",
                 hint="send fewer values a message, or some of them as one text",
             )
     if parent is None:
         return None
     if declared.parent is None:
         return InvalidInput(
-            f"a parent for {subject}: the policy names no `cause` for it, and stores no parent there",
+            f"a parent for {subject}: the policy names no `cause` for it, and stores no "
+            "parent there",
             hint="leave parent out, or name what it followed from in the payload",
         )
     if declared.parent == "stamp" and Parent.decode(parent).envelope is not None:

@@ -46,7 +46,10 @@ def seal_burst(key: SigningKey, batch: Sequence[Pending], now_ms: int) -> bytes:
     # The relay refuses an attempt that was issued before its nonce was born, which a clock that was
     # set back would produce.
     issued = [_unused(max(now_ms, one.header.birth_ms), one.attempts.values()) for one in batch]
-    drafts = [(replace(one.header, issued_at_ms=at), one.payload) for one, at in zip(batch, issued, strict=True)]
+    drafts = [
+        (replace(one.header, issued_at_ms=at), one.payload)
+        for one, at in zip(batch, issued, strict=True)
+    ]
     envelopes = seal_envelopes(key, drafts)
     for one, at, envelope in zip(batch, issued, envelopes, strict=True):
         one.attempts[hashlib.sha256(envelope).digest()] = at

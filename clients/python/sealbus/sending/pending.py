@@ -166,7 +166,9 @@ class Pending:
             return Then.ANEW if is_too_old and not self.may_be_accepted else Then.LATER
         if reason is Reason.RATE and self.pace is not None:
             return Then.IN_TURN
-        if reason not in _FINAL and (self.has_open_attempt or (self.resumed and reason in _CHANGING)):
+        if reason not in _FINAL and (
+            self.has_open_attempt or (self.resumed and reason in _CHANGING)
+        ):
             return Then.LATER
         return Then.OVER
 
@@ -207,7 +209,8 @@ def may_be_sent(pending: Pending, server: str, now_ms: int) -> bool:
             Unresolved(
                 f"nats-server was started anew before the verdict on {pending.header.subject} came",
                 nonce=pending.header.nonce,
-                hint="the message may have been delivered: send it anew if delivering it twice does no harm",
+                hint="the message may have been delivered: send it anew if delivering it twice "
+                "does no harm",
             )
         )
         return False

@@ -141,7 +141,8 @@ class Publisher:
         # Told here, because an error in run() would have no caller to go to.
         if len(header.encode()) + len(payload) > MAX_ENVELOPE_BYTES - MAX_SEAL_BYTES:
             raise InvalidInput(
-                f"a payload of {len(payload)} bytes makes an envelope of more than {MAX_ENVELOPE_BYTES} bytes",
+                f"a payload of {len(payload)} bytes makes an envelope of more than "
+                f"{MAX_ENVELOPE_BYTES} bytes",
                 hint="send a smaller payload, or where it can be fetched and its hash",
             )
         verdict: asyncio.Future[Stamp] = asyncio.get_running_loop().create_future()
@@ -185,7 +186,8 @@ class Publisher:
         if timeout_s > life_s:
             kind = "live" if live else "stream"
             raise InvalidInput(
-                f"timeout={timeout_s:g} is out of range: a {kind} message is sent again for at most {life_s:g} s",
+                f"timeout={timeout_s:g} is out of range: a {kind} message is sent again for "
+                f"at most {life_s:g} s",
                 hint=f"use at most {life_s:g} s; after Unresolved the outcome stays unknown",
             )
         if not resumed:
@@ -200,7 +202,8 @@ class Publisher:
             when = f"{age_ms / 1000:.0f} s ago" if age_ms > 0 else "in the future"
             raise InvalidInput(
                 f"this nonce was born {when}: a message can be resumed for {life_s:g} s",
-                hint="make nonces with sealbus.new_nonce(); the outcome of an older message can no longer be found out",
+                hint="make nonces with sealbus.new_nonce(); the outcome of an older message can "
+                "no longer be found out",
             )
 
     def _pace(self, declared: Declared) -> Pace[Pending]:
@@ -370,7 +373,11 @@ class Publisher:
             clock=told(behind),
         )
         pending.answered.add(stamp.envelope)
-        left_s = 0.0 if pending.deadline is None else pending.deadline.when() - asyncio.get_running_loop().time()
+        left_s = (
+            0.0
+            if pending.deadline is None
+            else pending.deadline.when() - asyncio.get_running_loop().time()
+        )
         then = pending.after(stamp.reason, detail=stamp.detail, behind_ms=behind, left_s=left_s)
         if then is Then.OVER:
             pending.verdict.set_exception(refused)
