@@ -156,12 +156,10 @@ MISTAKES: Final[list[tuple[Runs, ModuleType, str, str]]] = [
     (DELIVERIES, delivery,
      "if hashlib.sha256(envelope_data).digest() != stamp.envelope", "if False"),
     (DELIVERIES, delivery,
-     ("(header.bus, header.bot, header.subject, header.nonce) "
-      "!= (bus, stamp.bot, subject, stamp.nonce)"),
+     "(header.bus, header.bot, header.subject, header.nonce) != stamped",
      "(header.bus, header.bot, header.subject) != (bus, stamp.bot, subject)"),
     (DELIVERIES, delivery,
-     ("(header.bus, header.bot, header.subject, header.nonce) "
-      "!= (bus, stamp.bot, subject, stamp.nonce)"),
+     "(header.bus, header.bot, header.subject, header.nonce) != stamped",
      "(header.bus, header.subject, header.nonce) != (bus, subject, stamp.nonce)"),
     (MATCHING, matching,
      "(stamp.bot, stamp.subject, stamp.nonce) != (header.bot, header.subject, header.nonce)",

@@ -68,9 +68,8 @@ def check_cause(
         # A stamp proves that a message was accepted. It does not prove that its bearer may know it.
         # So a stolen stamp is of no use.
         return "the parent is a message that this bot may not receive"
-    if now_ms - stamp.judged_at_ms > rule.within_ms or _is_past(
-        stamp, rule.within_ms, now_ms, policy
-    ):
+    is_old = now_ms - stamp.judged_at_ms > rule.within_ms
+    if is_old or _is_past(stamp, rule.within_ms, now_ms, policy):
         return f"the parent is older than {rule.within_ms} ms"
     if rule.match:
         difference = _compare(rule.match, stamp, parent, payload)

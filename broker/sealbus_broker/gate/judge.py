@@ -351,11 +351,8 @@ def check_wait(case: CheckContext) -> Violation | None:
     A live message waits hardly at all.
     """
     waited = case.moment.now_ms - case.arrival.arrived_at_ms
-    longest = (
-        LIVE_WAIT_MS
-        if case.arrival.delivery is DeliveryClass.LIVE
-        else case.policy.limits.ingress_wait_ms
-    )
+    is_live = case.arrival.delivery is DeliveryClass.LIVE
+    longest = LIVE_WAIT_MS if is_live else case.policy.limits.ingress_wait_ms
     if waited > longest:
         return Violation(Reason.STALE, f"waited {waited} ms; at most {longest}")
     return None

@@ -99,12 +99,8 @@ def open_delivery(
         raise Malformed("the stamp is about another envelope")
     envelope = Envelope.decode(envelope_data)
     header = envelope.header
-    if (header.bus, header.bot, header.subject, header.nonce) != (
-        bus,
-        stamp.bot,
-        subject,
-        stamp.nonce,
-    ):
+    stamped = (bus, stamp.bot, subject, stamp.nonce)
+    if (header.bus, header.bot, header.subject, header.nonce) != stamped:
         raise Malformed("envelope and stamp disagree")
     return Message(
         subject=subject,
