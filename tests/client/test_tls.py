@@ -17,6 +17,7 @@ from sealbus import Bot, ConnectionFailed, Credentials, CredentialsError, Invali
 from sealbus.diagnosis import NotEncrypted
 from sealbus.hardened import HardenedClient
 from sealbus.keys import KeyKind, SigningKey
+from sealbus.supervision import end
 from sealbus_broker.relay.connection import connect
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.server import find_binary
@@ -166,8 +167,7 @@ async def test_a_relay_sends_not_a_byte_there_either(authority: Authority) -> No
         seed = BusSecrets.generate().relay.seed_text
         connecting = asyncio.create_task(connect([f"tls://127.0.0.1:{port}"], seed, name="test", on_error=tell))
         await until(lambda: any(isinstance(error, NotEncrypted) for error in told))
-        connecting.cancel()
-        await asyncio.gather(connecting, return_exceptions=True)
+        await end(connecting)
         assert not heard
 
 

@@ -7,6 +7,7 @@ import contextlib
 import re
 
 from sealbus import RequestFailed
+from sealbus.supervision import end
 from tests.e2e.shop import Shop
 from tests.waiting import PATIENCE_S
 
@@ -49,6 +50,4 @@ async def test_a_bot_that_floods_the_services_holds_up_no_other(shop: Shop) -> N
             for _ in range(10):
                 await patient.request("sealbus.grants", {}, timeout=PATIENCE_S)
         finally:
-            for one in flooding:
-                one.cancel()
-            await asyncio.gather(*flooding, return_exceptions=True)
+            await end(*flooding)

@@ -16,6 +16,7 @@ from sealbus.minting import new_nonce
 from sealbus.reason import Reason
 from sealbus.seal import Verifier
 from sealbus.stamp import Verdict, open_stamp
+from sealbus.supervision import end
 from sealbus_broker.gate.policy import HEALTH
 from tests.cli.command import Ran, sealbus
 from tests.e2e.shop import Shop, order
@@ -117,9 +118,7 @@ async def test_what_cannot_be_stored_is_red(shop: Shop) -> None:
             return any(one["about"] == "store" and "maximum bytes" in one["what"] for one in found["problems"])
 
         await until(red, "it is red")
-        for one in sending:
-            one.cancel()
-        await asyncio.gather(*sending, return_exceptions=True)
+        await end(*sending)
 
 
 async def test_a_full_ledger_is_red_before_a_message_waits(shop: Shop) -> None:

@@ -16,6 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from sealbus import Bot, Verdict
+from sealbus.supervision import end
 from sealbus_broker.relay import watch
 from sealbus_broker.relay.watch import SIGN, WHERE, Watch, innermost
 from tests.e2e.shop import Shop, order
@@ -80,8 +81,7 @@ class Restarter:
         try:
             yield
         finally:
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
+            await end(keeping)
             if self._process is not None and self._process.returncode is None:
                 self._process.terminate()
                 await self._process.wait()
@@ -208,8 +208,7 @@ async def test_who_is_asked_and_goes_on_is_not_ended(
     with capture_logs() as lines:
         task = asyncio.create_task(watching.run())
         await until(lambda: len(lines) >= len(told), "it is told")
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end(task)
     assert watching.sent[: len(sent)] == sent
     assert [line["event"] for line in lines][: len(told)] == told
     os.close(reading)

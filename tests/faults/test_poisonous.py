@@ -14,6 +14,7 @@ from nats.errors import Error as NatsError
 
 from sealbus import Verdict
 from sealbus.hardened import HardenedClient
+from sealbus.supervision import end
 from sealbus_broker.relay.last_try import LAST_DELIVERIES, Alone
 from sealbus_broker.relay.quarantine import RECORD_HEADER
 from tests.e2e.shop import Shop, order
@@ -96,8 +97,7 @@ async def test_a_message_that_kills_relays_is_set_aside_alone(tmp_path: Path) ->
         for relay in shop.relays:
             if relay.returncode is None:
                 relay.kill()
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
+        await end(keeping)
 
 
 async def set_aside(nc: HardenedClient) -> dict[str, Any]:

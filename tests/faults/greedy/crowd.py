@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from sealbus import Bot, ConnectionFailed, Message, Refused, SealbusError
+from sealbus.supervision import end
 from tests.faults.greedy.stage import HANDLER, HONEST, Stage
 from tests.waiting import PATIENCE_S
 
@@ -96,9 +97,7 @@ class Crowd:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in (*self._working, *self._under_way):
-            task.cancel()
-        await asyncio.gather(*self._working, *self._under_way, return_exceptions=True)
+        await end(*self._working, *self._under_way)
         await self._stack.aclose()
 
     def _note_lost(self, _: object = None) -> None:

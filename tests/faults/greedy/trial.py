@@ -16,6 +16,7 @@ from typing import Final
 from unittest.mock import patch
 
 from sealbus import Bot, Message
+from sealbus.supervision import end
 from tests.faults.greedy.attacker import Attacker
 from tests.faults.greedy.cases import SERVER_ENVIRONMENT, Case, Figure, Seen, resident
 from tests.faults.greedy.crowd import Crowd, Notes
@@ -95,9 +96,7 @@ async def _attack(stage: Stage, case: Case, seconds: float) -> Outcome:
                     attacker.end()
                 lost = await crowd.finish()
                 await gauges.look()
-                looking.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await looking
+                await end(looking)
                 took = time.monotonic() - began
                 cut_off = crowd.lost_connections - lost_before
     finally:
