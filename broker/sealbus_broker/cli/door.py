@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 import sys
 
-import structlog
-
 from sealbus.errors import SealbusError
 from sealbus_broker.cli.logs import logging_to_stderr
 from sealbus_broker.door.keeper import keep
+from sealbus_broker.logger import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 def main() -> int:

@@ -22,10 +22,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-import structlog
-
 from sealbus.supervision import start_thread
 from sealbus_broker.escape import harmless, json_line
+from sealbus_broker.logger import structlog
 
 WAITING_BYTES: Final = 1024 * 1024
 """Bytes of lines that may wait to be written: some 5,000 lines.

@@ -9,7 +9,6 @@ from collections.abc import Coroutine
 from typing import Any
 
 import click
-import structlog
 
 from sealbus.protocol.subjects import check_name
 from sealbus.supervision import Supervisor, end
@@ -19,13 +18,14 @@ from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.options import WholeNumber
 from sealbus_broker.cli.serving import IN_THE_LOG, Serve, run_until_signal
 from sealbus_broker.gate.policy import Policy
+from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.config import NatsConfig
 from sealbus_broker.relay.background import tell
 from sealbus_broker.relay.relay import Relay
 from sealbus_broker.relay.stopping import Stopped, until_stopped
 from sealbus_broker.server.process import NatsServer
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 name_option = click.option(
     "--name", default="relay", show_default=True, help="Name of this relay in stamps and logs."

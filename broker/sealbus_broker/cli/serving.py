@@ -7,15 +7,14 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-import structlog
-
 from sealbus.errors import SealbusError
 from sealbus.supervision import kind
 from sealbus_broker.cli.errors import exit_code
 from sealbus_broker.cli.logs import logging_to_stderr
 from sealbus_broker.cli.talk import Talk
+from sealbus_broker.logger import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 Serve = Callable[[asyncio.Event], Awaitable[None]]
 """Runs until the event is set."""

@@ -38,7 +38,6 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Final
 
-import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
@@ -56,6 +55,7 @@ from sealbus_broker.door.sessions import Sessions
 from sealbus_broker.door.throttle import Throttle
 from sealbus_broker.escape import printable
 from sealbus_broker.gate.policy import BotRule, Policy
+from sealbus_broker.logger import get_logger
 from sealbus_broker.nats import jwt
 from sealbus_broker.nats.config import (
     BOTS_ACCOUNT,
@@ -64,7 +64,7 @@ from sealbus_broker.nats.config import (
     MAX_SUBSCRIPTIONS,
 )
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 GRANTS_LOGGED: Final = 600
 """How many lines a minute the log has about admitted bots. Each bot has a line in ten seconds, so a

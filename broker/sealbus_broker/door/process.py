@@ -33,14 +33,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-import structlog
-
 from sealbus.supervision import Supervisor
 from sealbus_broker.door.orders import Orders
 from sealbus_broker.door.watch import signs_of_life
 from sealbus_broker.errors import DoorFailed
+from sealbus_broker.logger import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 COMMAND: Final = (sys.executable, "-P", "-m", "sealbus_broker.cli.door")
 """The process. With ``-P`` a file in the working directory is not taken for a module of Sealbus."""

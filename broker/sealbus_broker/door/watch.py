@@ -44,11 +44,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from sealbus.supervision import Supervisor, end
+from sealbus_broker.logger import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 SIGN: Final = b"\0"
 """The sign: a byte that is in no text about where a relay hangs."""

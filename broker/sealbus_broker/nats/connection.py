@@ -7,15 +7,15 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-import structlog
 from nats.errors import AuthorizationError
 from nats.errors import Error as NatsError
 
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.diagnosis import STORES_NOTHING
 from sealbus.supervision import kind
+from sealbus_broker.logger import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 RECONNECT_S: Final = 0.25
 """The pause between two attempts at one server. A nats-server that restarts is back after about 0.3

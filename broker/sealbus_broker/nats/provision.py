@@ -17,16 +17,16 @@ import asyncio
 import json
 from typing import Final
 
-import structlog
 from nats.aio.client import Client
 
 from sealbus.protocol.streams import INGRESS
 from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.gate.policy import Policy
+from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import Json, ask, ask_well, is_missing, refused, without_nulls
 from sealbus_broker.nats.streams import consumer_configs, differences, stream_configs
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 CREATE_ATTEMPTS: Final = 5
 CREATE_PAUSE_S: Final = 0.05

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import structlog
-
 from sealbus.supervision import Ended
+from sealbus_broker.logger import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 def tell(ended: Ended) -> None:

@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-import structlog
-
 from sealbus.protocol.subjects import RELAY
 from sealbus_broker.gate.policy import DeliveryClass
 from sealbus_broker.gate.verdict import Judgment
+from sealbus_broker.logger import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 QUIET_S: Final = 10.0
 """The pause between two log lines about one kind of violation of one bot. Each line counts the ones

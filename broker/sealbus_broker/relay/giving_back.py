@@ -16,16 +16,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-import structlog
-
 from sealbus.nats.acks import NAK
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
 from sealbus.protocol.streams import INGRESS
+from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import API
 from sealbus_broker.nats.streams import PRIORITY_GROUP, partition_consumer
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 GIVE_BACK_S: Final = 2.0
 """How long the server may take to say that it has the messages that are given back."""

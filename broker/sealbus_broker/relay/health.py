@@ -27,7 +27,6 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-import structlog
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
@@ -36,6 +35,7 @@ from sealbus.own import UNJUDGEABLE
 from sealbus.protocol.streams import ACCEPTED, HEALTH, INGRESS, LIVE, QUARANTINE
 from sealbus.supervision import kind
 from sealbus_broker.gate.policy import Policy
+from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import API
 from sealbus_broker.nats.streams import ACK_WAIT_S, PARTITIONS, STREAMS, partition_consumer
 from sealbus_broker.relay.counters import VerdictCounters
@@ -43,7 +43,7 @@ from sealbus_broker.relay.probe import Prober, is_accepted
 from sealbus_broker.relay.quarantine import subject
 from sealbus_broker.relay.stream_store import StreamStore
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 PING_SUBJECT: Final = "relay.ping"
 """A subject inside the account BUS, where no bot is. Some relay answers with its health, and on

@@ -27,7 +27,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-import structlog
 from nats.errors import Error as NatsError
 
 from sealbus.nats.acks import ACK
@@ -37,6 +36,7 @@ from sealbus.protocol.value import value
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import set_after
 from sealbus_broker.gate.verdict import Arrival
+from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.streams import ACK_WAIT_S
 from sealbus_broker.relay.arrivals import deliveries, ingress_arrivals, read_place
 from sealbus_broker.relay.giving_back import give_back
@@ -45,7 +45,7 @@ from sealbus_broker.relay.pipeline import Process, Refusals
 from sealbus_broker.relay.pulling import PULL_BYTES, PULL_MESSAGES, Pulling
 from sealbus_broker.relay.turn import Turn
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 BATCH: Final = 256
 """How many envelopes are judged and stamped together. One signature over this number costs each of

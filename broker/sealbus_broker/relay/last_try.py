@@ -29,14 +29,13 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
-import structlog
-
 from sealbus.nats.client import HardenedClient
 from sealbus.own import UNJUDGEABLE
 from sealbus.protocol.streams import HEALTH, HEALTH_PREFIX
 from sealbus.protocol.value import value
 from sealbus_broker.gate.policy import DeliveryClass, Policy
 from sealbus_broker.gate.verdict import Arrival
+from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import API
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.pipeline import Process, Refusals
@@ -44,7 +43,7 @@ from sealbus_broker.relay.quarantine import Record
 from sealbus_broker.relay.stream_store import StreamMessage, StreamStore
 from sealbus_broker.relay.turn import Turn
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 LAST_DELIVERIES: Final = 5
 """The delivery from which on a message is tried alone. It is rare that four relays end for another

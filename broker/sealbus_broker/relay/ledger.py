@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
-import structlog
 from nats.aio.client import Client
 from nats.errors import ConnectionClosedError
 from nats.errors import Error as NatsError
@@ -35,6 +34,7 @@ from nats.errors import Error as NatsError
 from sealbus.protocol.subjects import GENESIS
 from sealbus.protocol.value import value
 from sealbus.waiting import Interrupted, race
+from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import (
     API,
     NOT_FOUND,
@@ -47,7 +47,7 @@ from sealbus_broker.nats.jetstream import (
     unanswered,
 )
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 T = TypeVar("T")
 

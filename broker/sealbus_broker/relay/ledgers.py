@@ -17,7 +17,6 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import Final
 
-import structlog
 from nats.errors import Error as NatsError
 
 from sealbus.nats.client import HardenedClient
@@ -25,13 +24,14 @@ from sealbus.protocol.streams import ACCEPTED, LIVE
 from sealbus.supervision import kind, outcome
 from sealbus_broker.errors import ClocksApart, StreamsUnusable
 from sealbus_broker.gate.policy import DeliveryClass, Policy
+from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import ask_well
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.relay import clocks
 from sealbus_broker.relay.clocks import Apart
 from sealbus_broker.relay.ledger import Ledger, ledger_state
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 ASK_S: Final = 10.0
 """How long JetStream may take for one answer. The election of a leader takes seconds."""

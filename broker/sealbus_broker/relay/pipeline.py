@@ -29,7 +29,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
-import structlog
 from nats.errors import Error as NatsError
 
 from sealbus.nats.client import HardenedClient
@@ -45,6 +44,7 @@ from sealbus_broker.gate.judge import judge
 from sealbus_broker.gate.policy import DeliveryClass, Policy, Store
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.gate.verdict import Arrival, JudgedAt, Judgment
+from sealbus_broker.logger import get_logger
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.ledger import Ledger
 from sealbus_broker.relay.quarantine import Record
@@ -52,7 +52,7 @@ from sealbus_broker.relay.storing import Item, Storing
 from sealbus_broker.relay.stream_store import StreamStore
 from sealbus_broker.relay.turn import Turn
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 GIVE_WAY_S: Final = 0.05
 """After this time the judging of a batch lets all other work have a turn: acknowledgements, the

@@ -35,7 +35,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-import structlog
 from nats.errors import Error as NatsError
 
 from sealbus.errors import ConnectionFailed, SealbusError
@@ -47,6 +46,7 @@ from sealbus_broker.door.process import Door, Doorway, MakeDoor
 from sealbus_broker.errors import ClocksApart
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.gate.rate import RateMeters
+from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.connection import Link, disconnect
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.streams import PARTITIONS
@@ -68,7 +68,7 @@ from sealbus_broker.relay.services.router import ServiceRouter
 from sealbus_broker.relay.stopping import Stopped, until_stopped
 from sealbus_broker.relay.stream_store import StreamStore
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 DRAIN_S: Final = 10.0
 """How long a stop waits for the messages in hand. A message that is not finished by then is

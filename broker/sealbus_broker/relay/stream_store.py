@@ -24,14 +24,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import structlog
 from nats.errors import Error as NatsError
 
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import hpub
 from sealbus.protocol.value import value
+from sealbus_broker.logger import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 ACK_TIMEOUT_S: Final = 5.0
 """How long an attempt waits for its answers. JetStream answers in milliseconds, and the election of

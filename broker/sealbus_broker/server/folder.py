@@ -19,12 +19,11 @@ import time
 from pathlib import Path
 from typing import IO, Final
 
-import structlog
-
 from sealbus_broker.errors import ServerFailed
+from sealbus_broker.logger import get_logger
 from sealbus_broker.server.log import hint_for
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 LEFTOVER_S: Final = 10.0
 """How long a leftover may take to heed SIGTERM, and then SIGKILL: it writes its indexes."""

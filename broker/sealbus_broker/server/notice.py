@@ -14,9 +14,9 @@ import secrets
 from collections.abc import AsyncIterator
 from typing import Final, cast
 
-import structlog
+from sealbus_broker.logger import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 MOST_AT_ONCE: Final = 256
 """How many clients are told at the same time. More are closed at once, and come back with growing

@@ -39,17 +39,16 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from sealbus.nats.diagnosis import STORES_NOTHING
 from sealbus_broker.errors import ServerFailed
+from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.config import NatsConfig, render
 from sealbus_broker.nats.version import check_version
 from sealbus_broker.server.folder import ServerFolder, check_port
 from sealbus_broker.server.log import ServerLog, cannot_write, hint_for, is_out_of_space
 from sealbus_broker.server.notice import notice
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 START_S: Final = 20.0
 """How long a start may take: JetStream reads its streams back, and rebuilds indexes after a

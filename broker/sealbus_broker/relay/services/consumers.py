@@ -13,7 +13,6 @@ from collections import defaultdict
 from datetime import datetime
 from typing import Any, Final
 
-import structlog
 from nats.aio.client import Client
 
 from sealbus.protocol.limits import MAX_PULL, MAX_PULL_S, MAX_PULLS
@@ -21,10 +20,11 @@ from sealbus.protocol.streams import ACCEPTED, ACCEPTED_PREFIX
 from sealbus.protocol.subjects import consumer_name
 from sealbus_broker.errors import NotServed
 from sealbus_broker.gate.policy import Policy
+from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import API, request
 from sealbus_broker.nats.streams import MAX_SUBSCRIPTIONS
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 ACK_WAIT_S: Final = 30
 """How long a bot's handler may be silent before its message is delivered again. The client reports

@@ -12,8 +12,6 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
-import structlog
-
 from sealbus.errors import Malformed
 from sealbus.nats.client import HardenedClient
 from sealbus.own import UNDELIVERABLE
@@ -24,11 +22,12 @@ from sealbus.protocol.subjects import consumer_owner, matches
 from sealbus_broker.errors import NotGranted, NotServed
 from sealbus_broker.gate.policy import DeliveryClass, Policy, Store
 from sealbus_broker.gate.shares import Shares
+from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import API, direct_get
 from sealbus_broker.relay.quarantine import Record
 from sealbus_broker.relay.stream_store import StreamStore
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 READ_S: Final = 5.0
 """How long JetStream may take to find a consumer or a message."""

@@ -22,7 +22,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-import structlog
 from nats.errors import Error as NatsError
 
 from sealbus.grants import GRANTS
@@ -45,6 +44,7 @@ from sealbus_broker.errors import NotGranted, NotServed
 from sealbus_broker.gate.policy import DeliveryClass, Policy
 from sealbus_broker.gate.shares import Shares
 from sealbus_broker.gate.verdict import Judgment
+from sealbus_broker.logger import get_logger
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.services.answers import Answer, Answers, Question
 from sealbus_broker.relay.services.consumers import Subscriptions
@@ -55,7 +55,7 @@ from sealbus_broker.relay.services.parking import Parking
 from sealbus_broker.relay.services.quarantine_reader import read_record, read_records
 from sealbus_broker.relay.stream_store import StreamStore
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 CHUNK_BYTES: Final = 192 * 1024
 """How many bytes of a quarantined message one answer has. That is 256 KiB in base64, well inside an
