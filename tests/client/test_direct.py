@@ -188,7 +188,7 @@ async def test_bytes_that_a_server_does_not_read_do_not_pile_up(
         )
         with capture_logs() as logs:
             await until(lambda: len(logs) >= 10, "it has tried again and again")
-        assert {entry["event"] for entry in logs} == {"stream_store.retried"}
+        assert {entry["event"] for entry in logs} == {"stream-store.retried"}
         assert 100_000 < client.unsent_bytes < 20 * 501_000  # written once
         assert not storing.done()
         storing.cancel()

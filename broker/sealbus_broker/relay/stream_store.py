@@ -129,7 +129,7 @@ class StreamStore:
                 self._stuck[id(attempt)] = began, why
                 if time.monotonic() - spoken >= QUIET_S:
                     spoken = time.monotonic()
-                    log.warning("journal.retried", why=why, waited_s=round(spoken - began, 1))
+                    log.warning("stream-store.retried", why=why, waited_s=round(spoken - began, 1))
                 self._again.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._again.wait(), delay)
