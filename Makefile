@@ -111,8 +111,8 @@ test: $(if $(T),$(READY),check) ## check, and run all tests; T=tests/gate runs t
 	$(if $(T),,@$(MAKE) -s fuzz-short)
 
 .PHONY: test-fast
-test-fast: $(READY) ## run only the tests that start no other process; T as for test
-	$(BIN) -m pytest $(TESTS) -m 'not processes' $(ARGS)
+test-fast: $(READY) ## run only quick tests, without a server (20 s); T as for test
+	$(BIN) -m pytest $(TESTS) -m 'not processes and not slow' $(ARGS)
 
 # It leaves tests/performance out, because these tests need the same hook of the interpreter.
 .PHONY: coverage

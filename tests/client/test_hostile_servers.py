@@ -23,6 +23,8 @@ from sealbus_broker.relay.secrets import BusSecrets
 from tests.listening import listening
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 INFO: dict[str, Any] = {
     "server_id": "N",
     "version": "2.15.1",

@@ -27,6 +27,8 @@ from sealbus.sending.publisher import Publisher
 from tests.client.wire import BUS, Wire
 from tests.waiting import PATIENCE_S, until
 
+pytestmark = pytest.mark.slow
+
 HEADER = Header("shop", "order", "orders.placed", bytes(16), 0, 30_000)
 
 

@@ -19,6 +19,8 @@ from sealbus.sending.strangers import GRACE_S
 from tests.client.wire import BUS, Wire
 from tests.waiting import PATIENCE_S
 
+pytestmark = pytest.mark.slow
+
 OTHER = SigningKey.generate(KeyKind.BUS)
 FOR_EVER_S = PATIENCE_S
 

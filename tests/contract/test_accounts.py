@@ -13,6 +13,8 @@ from sealbus_broker.nats.config import CONNECTIONS_SUBJECT
 from tests.contract.ground import Ground, Inbox
 from tests.waiting import PATIENCE_S
 
+pytestmark = pytest.mark.slow
+
 
 async def test_bot_speaks_to_the_relays(ground: Ground) -> None:
     inbox = await Inbox(ground.relay, "send.*").open()

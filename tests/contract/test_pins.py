@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sealbus_broker.nats.streams import PRIORITY_GROUP
 from tests.contract.ground import Ground, Puller, Received
 from tests.waiting import until
+
+pytestmark = pytest.mark.slow
 
 CONSUMER = "relay-0"
 BOT = "a"

@@ -11,6 +11,8 @@ from nats.errors import NoRespondersError
 from tests.contract.ground import Ground
 from tests.waiting import PATIENCE_S, until
 
+pytestmark = pytest.mark.slow
+
 SOON_NS = 300_000_000
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from nats.errors import NoRespondersError
 
 from tests.contract.ground import Ground, Inbox
+
+pytestmark = pytest.mark.slow
 
 
 async def test_stored_messages_are_still_there(bus: Ground) -> None:

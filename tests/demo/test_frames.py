@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from examples.robbery.frames import RawSession
 from tests.listening import listening
+
+pytestmark = pytest.mark.slow
 
 
 async def test_frames_after_a_pong_are_kept() -> None:

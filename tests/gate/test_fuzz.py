@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgpack
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,6 +38,8 @@ from tests.gate.world import (
     shipment,
 )
 from tests.protocol.strategies import damaged, odd_values, spellings
+
+pytestmark = pytest.mark.slow
 
 SMALL = 4096
 STEPS = [

@@ -16,6 +16,8 @@ from tests.model.rules import RULES, Rule
 from tests.model.schedules import Schedules, play
 from tests.model.ways import WAYS
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 40
 """The number of schedules that Hypothesis draws: about 15 a second."""
 

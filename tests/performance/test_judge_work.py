@@ -16,6 +16,8 @@ from benchmarks.crowd import Crowd
 from tests.performance.crowded import Crowded
 from tests.performance.instructions import instructions
 
+pytestmark = pytest.mark.slow
+
 SINGLE_MOST: Final = 4_400
 """Instructions for one order of 1 KiB sealed alone.
 

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from tests.policy.folder import POLICY, Folder
 
+pytestmark = pytest.mark.slow
+
 FILES = ["policy.yaml", "schemas/order.v1.json", "keys/order.yaml"]
 PIECES = [
     ":",

@@ -10,6 +10,8 @@ from sealbus.errors import InvalidInput
 from sealbus_broker.policy.bot_entry import BotEntry, add_bot, bots_of, remove_bot
 from sealbus_broker.policy.yaml_tree import read_yaml_tree
 
+pytestmark = pytest.mark.slow
+
 POLICY = """\
 # The shop.
 version: 1

@@ -21,6 +21,8 @@ from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.policy.schema_words import KEYWORDS
 from tests.policy.folder import Folder
 
+pytestmark = pytest.mark.slow
+
 FILE: Final = "schemas/order.v1.json"
 DESCRIBES: Final = frozenset(
     {

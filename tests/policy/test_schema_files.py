@@ -16,6 +16,8 @@ from sealbus_broker.policy.schema_faults import FORMATS
 from sealbus_broker.policy.schema_words import KEYWORDS
 from tests.policy.folder import Folder
 
+pytestmark = pytest.mark.slow
+
 FILE = "schemas/order.v1.json"
 
 

@@ -17,6 +17,8 @@ from sealbus.protocol.limits import MAX_DEPTH, MAX_FAULTS
 from sealbus_broker.gate.schemas import Schema
 from tests.policy.folder import Folder
 
+pytestmark = pytest.mark.slow
+
 FILE = "schemas/order.v1.json"
 SELF: dict[str, Any] = {"$ref": "#"}
 NEXT: dict[str, Any] = {"properties": {"next": SELF}}

@@ -21,6 +21,8 @@ from sealbus_broker.policy.schema_growth import Automaton
 from sealbus_broker.policy.schema_work import PASSES, Work, most_steps, work
 from tests.policy.folder import Folder
 
+pytestmark = pytest.mark.slow
+
 FILE = "schemas/order.v1.json"
 TEXT = {"type": "string"}
 BIG = 1.7e308

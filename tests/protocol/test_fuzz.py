@@ -24,6 +24,8 @@ from sealbus.protocol.stamp import Stamp, open_stamp
 from tests.gate.world import BUS_KEYS, KEYS, PLACED, envelope, parent, sealed_stamp, stamp
 from tests.protocol.strategies import damaged, json_values, odd_values, spellings
 
+pytestmark = pytest.mark.slow
+
 GOOD = envelope()
 DELIVERY = pack_delivery(GOOD, sealed_stamp(GOOD))
 

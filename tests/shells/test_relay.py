@@ -24,6 +24,8 @@ from sealbus_broker.testing.refusals import expect_refused
 from tests.shells.stage import soon
 from tests.waiting import PATIENCE_S, until
 
+pytestmark = pytest.mark.slow
+
 GREETING = {"text": "hello"}
 
 

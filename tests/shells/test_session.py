@@ -16,6 +16,8 @@ from tests.contract.ground import Inbox
 from tests.shells.stage import Kept, Stage
 from tests.waiting import PATIENCE_S, until
 
+pytestmark = pytest.mark.slow
+
 Open = Callable[..., Awaitable[Kept]]
 
 

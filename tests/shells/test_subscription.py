@@ -19,6 +19,8 @@ from sealbus_broker.policy.scaffold import scaffold
 from tests.shells.stage import soon
 from tests.waiting import PATIENCE_S, until
 
+pytestmark = pytest.mark.slow
+
 SUBJECT = "greetings.sent"
 
 

@@ -23,6 +23,8 @@ from tests.vectors.stranger.answers import caught, failures
 from tests.vectors.stranger.rules import LEAST, LIMITS, Rules, mistakes
 from tests.vectors.test_vectors import ENVELOPES, KEYS_BY_NAME, step_of
 
+pytestmark = pytest.mark.slow
+
 MISTAKES: Final = mistakes()
 
 UNREACHABLE: Final = {
