@@ -107,13 +107,14 @@ async def test_refusal_after_retry_does_not_end_publish(
     assert (await task).verdict is Verdict.ACCEPTED
 
 
+@pytest.mark.parametrize("reason", [Reason.PAYLOAD, Reason.NONCE_REUSED])
 async def test_a_refusal_that_every_attempt_meets_ends_the_matter(
-    publisher: Publisher, wire: Wire
+    publisher: Publisher, wire: Wire, reason: Reason
 ) -> None:
     task = publishing(publisher)
     await wire.sent.get()
-    await receive(publisher, await wire.sent.get(), Reason.PAYLOAD)
-    with pytest.raises(Refused, match="payload"):
+    await receive(publisher, await wire.sent.get(), reason)
+    with pytest.raises(Refused, match=reason):
         await task
 
 

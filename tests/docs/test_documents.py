@@ -18,7 +18,9 @@ from sealbus.protocol.limits import (
     NONCE_LIFE_MS,
     SHELF_LIFE_MS,
 )
+from sealbus.protocol.reason import Reason
 from sealbus.protocol.subjects import check_name, check_pattern, check_subject
+from sealbus.sending import pending
 from sealbus_broker.cli.main import cli
 from sealbus_broker.gate.policy import WINDOW_MARGIN_MS, Limits, Policy
 from sealbus_broker.policy.bus_file import MAX_BUS_KEYS, MAX_SERVERS, read_bus_file
@@ -342,3 +344,15 @@ def test_bus_toml_is_described_and_its_example_loads(folder: Path) -> None:
     (folder / "bus.toml").write_text("zzzzzz = 1\n")
     (folder / "policy.yaml").write_text("version: 1\n")
     assert described_fields("bus.toml") == known_fields(folder, "bus.toml", "1")
+
+
+def test_every_reason_is_in_its_group_of_final_refusals() -> None:
+    """The client and section 10 agree, and each new reason was decided upon."""
+    text = (DOCS / "protocol.md").read_text().partition("**Final refusals.**")[2]
+    heads = re.findall(r"^\d\. \*\*(`[^*]+`)\*\*", text.partition("\n## ")[0], re.MULTILINE)
+    groups = [re.findall(r"`(.+?)`", head) for head in heads]
+    rate = {Reason.RATE}
+    by_time, changing, final = pending._ABOUT_TIME, pending._CHANGING - rate, pending._FINAL
+    assert [set(group) for group in groups[:4]] == [by_time, rate, changing, final]
+    assert len(groups) == 5
+    assert sorted(reason for group in groups for reason in group) == sorted(Reason)

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from sealbus.protocol.reason import Reason
 from tests.docs.lists import Item, items
 from tests.docs.named import ROOT, names_in
 from tests.faults.greedy.cases import CASES
@@ -53,6 +54,10 @@ def test_item_names_files_with_tests_and_no_folder(title: str) -> None:
     files = {one: ROOT / one.partition("::")[0] for _, one in named}
     wrong = [one for one, file in files.items() if not file.is_file() or not names_in(file)]
     assert [(item.term, one) for item, one in named if one in wrong] == []
+
+
+def test_every_reason_is_in_the_threat_model() -> None:
+    assert [reason.value for reason in Reason if f"`{reason.value}`" not in THREATS] == []
 
 
 def test_every_resource_of_the_greedy_bot_has_a_bound() -> None:

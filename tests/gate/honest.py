@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sealbus.protocol.codec import pack_json
-from sealbus.protocol.envelope import seal_envelopes
+from sealbus.protocol.envelope import Envelope, seal_envelopes
 from sealbus.protocol.limits import MAX_ENVELOPE_BYTES
-from tests.gate.bus import SETTLED, Step
+from tests.gate.bus import ACCEPTED, SETTLED, Step
 from tests.gate.scenarios import Catalogue, live
 from tests.gate.world import (
     ASK,
@@ -352,3 +352,31 @@ def a_shipment_tried_again() -> list[Step]:
 
 
 HONEST = tuple(CATALOGUE.scenarios)
+
+AT_AN_EDGE = {
+    "a_shipment_of_an_old_order_with_a_late_stamp",
+    "a_shipment_within_the_hour",
+    "an_answer_at_the_last_moment",
+    "a_pulse_after_copies_of_the_one_before",
+    "a_message_after_another_bot_has_filled_its_share",
+}
+"""Honest messages that fail on a running bus.
+
+It is late when they arrive, or earlier messages have used up their rate or share.
+"""
+
+
+def _is_now(step: Step) -> bool:
+    """Whether a bus with the real clock and a ledger that is one second old can take this step."""
+    is_young = Envelope.decode(step.data).header.birth_ms >= BORN
+    return is_young and step.arrived_at_ms == step.now_ms == NOW and step.ledger_since_ms is None
+
+
+RUNNING = tuple(
+    scenario
+    for scenario in HONEST
+    if scenario.name not in AT_AN_EDGE
+    and scenario.expect == ACCEPTED
+    and all(map(_is_now, scenario.steps))
+)
+"""The honest messages that are tried on a running bus."""

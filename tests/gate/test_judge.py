@@ -14,11 +14,28 @@ from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import open_stamp
 from sealbus_broker.gate import judge as gate
 from sealbus_broker.gate.policy import Disposition
+from tests.attacks.corpus import Attack
+from tests.attacks.families import MESSAGES
 from tests.attacks.families import SCENARIOS as ATTACKS
 from tests.gate.bus import ACCEPTED, PureBus, Step, stamp_of
 from tests.gate.honest import HONEST
+from tests.gate.honest import RUNNING as HONEST_RUNNING
 from tests.gate.scenarios import BREAKS, Scenario, live
-from tests.gate.world import ASK, BUS_KEYS, KEYS, NOW, POLICY, PULSE, envelope, flip, nonce
+from tests.gate.world import (
+    ASK,
+    BUS_KEYS,
+    HOUR,
+    KEYS,
+    NOW,
+    POLICY,
+    POLICY_DOCUMENT,
+    PULSE,
+    compile_policy,
+    envelope,
+    flip,
+    nonce,
+    told_at,
+)
 
 STOPPED_BY_A_CHECK = [attack for attack in ATTACKS if attack.check]
 
@@ -77,6 +94,58 @@ def test_checks_have_the_documented_order() -> None:
         "ttl", "parent", "budget", "rate", "payload", "schema_known", "schema", "what_came_before",
         "share",
     ]  # fmt: skip
+
+
+# ---- made for another time, as a running bus gets them -------------------------------------------
+
+LATER = NOW + 30 * 24 * HOUR
+ON_A_RUNNING_BUS = [pytest.param(attack, id=attack.name) for attack in MESSAGES if not attack.alone]
+
+
+def made_later(scenario: Scenario, lead_ms: int = 0) -> list[Step]:
+    """The scenario's steps for :data:`LATER`, when a relay gets and judges them at once."""
+    with told_at(LATER + lead_ms, b"a salt"):
+        steps = scenario.tell()
+    return [replace(step, arrived_at_ms=LATER, now_ms=LATER) for step in steps]
+
+
+def later_bus() -> PureBus:
+    """A bus whose keys have their times by :data:`LATER`."""
+
+    def moved(at: object) -> object:
+        return at + LATER - NOW if isinstance(at, int) and at else at
+
+    bots = {
+        name: {
+            **rule,
+            "keys": [{name: moved(at) for name, at in key.items()} for key in rule["keys"]],
+        }
+        for name, rule in POLICY_DOCUMENT["bots"].items()
+    }
+    return PureBus(compile_policy({**POLICY_DOCUMENT, "bots": bots}))
+
+
+@pytest.mark.parametrize("attack", ON_A_RUNNING_BUS)
+def test_attack_at_another_time_needs_its_own_check(
+    attack: Attack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attack whose times do not move would be stopped for them, and prove nothing."""
+    assert isinstance(attack.case, Scenario)
+    steps = made_later(attack.case, attack.lead_ms)
+    assert later_bus().run(steps) == attack.reason
+    if attack.case.check is None or attack.case.without == BREAKS:
+        return
+    kept = tuple(check for check in gate.CHECKS if check.__name__ != attack.case.check)
+    monkeypatch.setattr(gate, "CHECKS", kept)
+    assert later_bus().run(steps) == attack.case.without
+
+
+@each(HONEST_RUNNING)
+def test_honest_message_passes_at_another_time(scenario: Scenario) -> None:
+    bus = later_bus()
+    assert [bus.take(step)[0] for step in made_later(scenario)] == [
+        step.expect for step in scenario.steps
+    ]
 
 
 # ---- two violations at once: the earlier is the verdict ------------------------------------------

@@ -163,7 +163,7 @@ GATE: Final[list[tuple[ModuleType, str, str]]] = [
 def mutated(module: ModuleType, right: str, wrong: str) -> ModuleType:
     """``module`` with one change in its source."""
     source = inspect.getsource(module)
-    assert right in source, f"{module.__name__} no longer has: {right}"
+    assert source.count(right) == 1, f"{module.__name__} must have this once: {right}"
     spec = importlib.util.spec_from_loader(module.__name__, loader=None)
     assert spec is not None
     made = importlib.util.module_from_spec(spec)
