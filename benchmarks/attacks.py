@@ -306,7 +306,7 @@ async def _speak(sender: Sender) -> None:
     for pair in range(PAIRS):
         try:
             await asyncio.wait_for(sender.send(pair, order(2 + pair, SIZE)), ARRIVE_S)
-        except Exception as error:  # noqa: BLE001 - a peer may raise any error if it takes no message
+        except Exception as error:  # noqa: BLE001 - a peer may raise any error
             print(f"honest message {pair}: {error!r}", file=sys.stderr)
 
 

@@ -28,7 +28,8 @@ def showable(problem: Problem) -> None:
 @cache
 def folder() -> Folder:
     """One folder for all targets, in memory if possible."""
-    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  # a folder of our own in it
+    # The folder in it is made for this user alone.
+    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
     root = Path(tempfile.mkdtemp(prefix="sealbus-fuzz-", dir=place))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     return Folder(root)

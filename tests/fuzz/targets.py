@@ -188,7 +188,8 @@ def _heard(pieces: list[bytes]) -> list[tuple[Any, ...]]:
         heard.append(("direct", *what))
 
     handlers = Handlers(*(note(kind) for kind in ("message", "ping", "pong", "error", "info")))
-    parser = StrictParser(None, handlers, {1: direct})  # type: ignore[arg-type]  # the parser does not use the client
+    # The parser does not use the client.
+    parser = StrictParser(None, handlers, {1: direct})  # type: ignore[arg-type]
     for piece in pieces:
         try:
             parser.parse(piece).send(None)

@@ -84,7 +84,7 @@ def test_mistake_is_reported_on_its_line_in_plain_words(text: str, told: str) ->
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("bus shop\na: b\n", "write `name: value`, or `name:` above what is indented below it"),
+        ("bus shop\na: b\n", "write `name: value`, or `name:` above the indented lines"),
         ("a: @b\n", "put the value in quotes"),
         ("a: [b\n", "close it with ]"),
         (

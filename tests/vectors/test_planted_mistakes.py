@@ -176,7 +176,7 @@ def mutated(module: ModuleType, right: str, wrong: str) -> ModuleType:
         changed = (
             header + "from __future__ import annotations\n" + extra + rest.replace(right, wrong)
         )
-        exec(compile(changed, f"<{module.__name__}, mutated>", "exec"), vars(made))  # noqa: S102  # the project's own source
+        exec(compile(changed, f"<{module.__name__}, mutated>", "exec"), vars(made))  # noqa: S102  # our own
     finally:
         sys.modules[module.__name__] = before
     return made

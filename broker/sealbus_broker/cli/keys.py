@@ -152,7 +152,7 @@ def _bus_name(bus: BusFolder) -> str:
     if not isinstance(name, str):
         raise Unusable(
             f"{bus.path / 'policy.yaml'} does not name its bus",
-            hint="`sealbus check` shows what is wrong",
+            hint="`sealbus check` lists the problems",
         )
     return check_name(name, "bus")
 

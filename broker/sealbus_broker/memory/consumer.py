@@ -189,7 +189,7 @@ class Consumer:
         self._expire(now_ns())
 
     def follow(self, config: Json) -> None:
-        """Its configuration was changed. What it has given out stays."""
+        """Take a changed configuration. The messages that were given out stay so."""
         self.config = config
         self.pump()
 

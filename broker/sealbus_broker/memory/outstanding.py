@@ -16,7 +16,7 @@ class _Pending:
 
 
 class Outstanding:
-    """By sequence: what is in hand, how often it was delivered, and what comes again first."""
+    """The messages in hand by sequence, their deliveries, and the order of the next ones."""
 
     def __init__(self, ack_wait_ns: int, floor: int) -> None:
         """``floor``: the sequence up to which nothing is to be delivered."""

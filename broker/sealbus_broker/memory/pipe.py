@@ -94,14 +94,14 @@ class Pipe(asyncio.Transport):
         self._is_reading = False
 
     def resume_reading(self) -> None:
-        """Give what was kept, and go on."""
+        """Give out the bytes that were kept, and go on."""
         self._is_reading = True
         unsent, self._unsent = bytes(self._unsent), bytearray()
         if unsent and not self._is_over:
             self._protocol.data_received(unsent)
 
     def close(self) -> None:
-        """Close, once the server has read what was written."""
+        """Close, once the server has read all bytes that were written."""
         if not self._is_closing:
             self._is_closing = True
             self._flush_soon()
@@ -124,7 +124,7 @@ class Pipe(asyncio.Transport):
             self._unsent += data
 
     def hang_up(self) -> None:
-        """End the connection after what was sent, as a server does that closes its socket.
+        """End the connection behind the bytes that were sent, as a closed socket does.
 
         The end comes a turn later than the last bytes, as it does from a socket.
         """

@@ -33,7 +33,7 @@ class Request:
 
     @property
     def pending(self) -> dict[str, object]:
-        """What it did not bring, as headers of its status."""
+        """The messages and bytes that it did not bring, as headers of its status."""
         return {"Nats-Pending-Messages": self.batch, "Nats-Pending-Bytes": self.max_bytes}
 
 

@@ -1,4 +1,4 @@
-"""One JetStream stream in memory: what it stores, refuses, forgets, and how it counts.
+"""One JetStream stream in memory: it stores, refuses, forgets and counts messages.
 
 Limits follow nats-server. The bytes of a message include those that nats-server's files or memory
 take beside it, so that a stream is full here when it is full there. Messages age out when somebody

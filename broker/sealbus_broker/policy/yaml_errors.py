@@ -214,7 +214,7 @@ def _no_colon(at: _Place) -> Mistake:
     if re.match(r"[^\s:]+:\S", at.text.strip()):
         return at.mistake("a space is missing after the colon", "write `name: value`")
     return at.mistake(
-        "a colon is missing", "write `name: value`, or `name:` above what is indented below it"
+        "a colon is missing", "write `name: value`, or `name:` above the indented lines"
     )
 
 

@@ -1,7 +1,7 @@
 """Arguments of a bot author, checked where they are written: before anything is sent, asked for or
 waited for.
 
-Each function returns what it was given, or raises :class:`InvalidInput` that names the argument,
+Each function returns its argument, or raises :class:`InvalidInput` that names the argument,
 the value and the values that it takes.
 """
 

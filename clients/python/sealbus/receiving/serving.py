@@ -21,7 +21,7 @@ starve acknowledgements and keepalives."""
 Handler = Callable[[Message], Awaitable[Any]]
 
 H = TypeVar("H", bound=Handler)
-"""A handler as its author typed it: a decorator returns what it was given."""
+"""A handler as its author typed it: a decorator returns that very handler."""
 
 
 class Subscription(Protocol):
