@@ -14,12 +14,19 @@ A busy machine can give a process no turn for seconds. Only a failing test waits
 """
 
 
-async def until(holds: Callable[[], bool | Awaitable[bool]], what: str = "it holds") -> None:
-    """Wait until ``holds``. Fail with ``what`` after :data:`PATIENCE_S`."""
+async def until(
+    holds: Callable[[], bool | Awaitable[bool]], what: str | Callable[[], str] = "it holds"
+) -> None:
+    """Wait until ``holds``. Fail with ``what`` after :data:`PATIENCE_S`.
+
+    A function as ``what`` gives the state at that time.
+    """
     deadline = time.monotonic() + PATIENCE_S
     while True:
         held = holds()
         if await held if isinstance(held, Awaitable) else held:
             return
-        assert time.monotonic() < deadline, f"not within {PATIENCE_S:g} s: {what}"
+        assert time.monotonic() < deadline, (
+            f"not within {PATIENCE_S:g} s: {what() if callable(what) else what}"
+        )
         await asyncio.sleep(0.01)

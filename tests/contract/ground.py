@@ -210,7 +210,7 @@ class Ground:
     async def complaint(self, words: str) -> None:
         """Wait until the server has said ``words``."""
         said = self.complaints
-        await until(lambda: any(words in one for one in said), f"{words} in {said}")
+        await until(lambda: any(words in one for one in said), lambda: f"{words} in {said}")
 
     async def api(self, call: str, body: object = None) -> dict[str, Any]:
         """The relay asks JetStream."""

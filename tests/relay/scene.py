@@ -82,7 +82,7 @@ class Door:
         """Wait until NATS has complained about ``what``."""
         await until(
             lambda: any(what in one for one in self.complaints),
-            f"a complaint about {what}; got {self.complaints}",
+            lambda: f"a complaint about {what}; got {self.complaints}",
         )
 
 
