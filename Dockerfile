@@ -4,14 +4,15 @@
 FROM python:3.13.9-slim-trixie AS build
 
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE CHANGELOG.md ./
+COPY pyproject.toml README.md LICENSE CHANGELOG.md requirements/image.txt ./
 COPY clients/python/sealbus clients/python/sealbus
 COPY broker/sealbus_broker broker/sealbus_broker
-# This builds a wheel and installs it, so the image has the same files as a user's installation.
+# The dependencies have the versions and the hashes of `make lock`. Sealbus itself is installed from
+# a wheel, so the image has the same files as a user's installation.
 RUN python -m venv /opt/sealbus \
+    && /opt/sealbus/bin/pip install --no-cache-dir --require-hashes --requirement image.txt \
     && /opt/sealbus/bin/pip wheel --no-cache-dir --no-deps --wheel-dir /wheel . \
-    && wheel="$(echo /wheel/sealbus-*.whl)" \
-    && /opt/sealbus/bin/pip install --no-cache-dir "${wheel}[broker]"
+    && /opt/sealbus/bin/pip install --no-cache-dir --no-deps /wheel/sealbus-*.whl
 
 FROM python:3.13.9-slim-trixie
 
