@@ -25,7 +25,7 @@ from benchmarks.process import cpu_seconds, held
 from benchmarks.workload import orders
 from sealbus.credentials import Credentials
 from sealbus.nats.client import HardenedClient
-from sealbus.protocol.codec import pack_json, pack_together
+from sealbus.protocol.codec import pack_bundle, pack_json
 from sealbus.protocol.envelope import Header, seal_envelopes
 from sealbus.protocol.keys import SigningKey
 from sealbus.protocol.streams import ACCEPTED, INGRESS, QUARANTINE
@@ -54,7 +54,7 @@ class NotAccepted(RuntimeError):
 
 def as_messages(envelopes: Sequence[bytes]) -> list[bytes]:
     """The NATS messages that carry the envelopes which one bot sealed together."""
-    return [pack_together(envelopes)] if len(envelopes) > 1 else list(envelopes)
+    return [pack_bundle(envelopes)] if len(envelopes) > 1 else list(envelopes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,21 +130,21 @@ class Generator:
     ) -> None:
         await self._stack.aclose()
 
-    def seal(self, count: int, together: int) -> list[Packet]:
+    def seal(self, count: int, bundle_size: int) -> list[Packet]:
         """At least ``count`` new envelopes, one route after the other.
 
-        ``together`` envelopes of a route have one signature.
+        ``bundle_size`` envelopes of a route have one signature.
         """
         packets: list[Packet] = []
         now_ms = time.time_ns() // 1_000_000
-        for _ in range(0, count, together):
+        for _ in range(0, count, bundle_size):
             route = next(self._routes)
             drafts = [
                 (
                     Header(BUS, route.bot, route.subject, new_nonce(now_ms), now_ms, TTL_MS),
                     next(self._payloads),
                 )
-                for _ in range(together)
+                for _ in range(bundle_size)
             ]
             envelopes = seal_envelopes(self._key(route.bot), drafts)
             packets.extend(
@@ -167,7 +167,7 @@ class Generator:
     async def cost(
         self,
         count: int,
-        together: int = 1,
+        bundle_size: int = 1,
         *,
         hold: bool = True,
         meanwhile: Callable[[], None] = lambda: None,
@@ -181,7 +181,7 @@ class Generator:
 
         Raises :class:`NotAccepted` if a message is refused, or if nothing progresses.
         """
-        packets, messages = self.seal(count, together), -(-count // together) * together
+        packets, messages = self.seal(count, bundle_size), -(-count // bundle_size) * bundle_size
         before, arriving = (
             await self.state(ACCEPTED),
             (await self.state(INGRESS))["last_seq"] + len(packets),

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from benchmarks.workload import orders
 from sealbus.nats.frames import hpub, pub
-from sealbus.protocol.codec import pack_json, pack_together, split_together
+from sealbus.protocol.codec import pack_bundle, pack_json, split_bundle
 from sealbus.protocol.delivery import open_delivery, pack_delivery
 from sealbus.protocol.envelope import Header, seal_envelopes
 from sealbus.protocol.keys import KeyKind, SigningKey, verify
@@ -40,7 +40,7 @@ from sealbus_broker.gate.verdict import Arrival, JudgedAt
 BATCH: Final = 256
 """The number of messages that a relay judges at once."""
 
-TOGETHER: Final = 64
+BUNDLE_SIZE: Final = 64
 ROUNDS: Final = 40
 NOW: Final = 1_900_000_000_000
 SUBJECT: Final = "orders.placed"
@@ -80,8 +80,8 @@ class Scene:
         ]
         self.alone = [seal_envelopes(self.bot, [draft])[0] for draft in self.drafts]
         self.bursts = [
-            seal_envelopes(self.bot, self.drafts[at : at + TOGETHER])
-            for at in range(0, BATCH, TOGETHER)
+            seal_envelopes(self.bot, self.drafts[at : at + BUNDLE_SIZE])
+            for at in range(0, BATCH, BUNDLE_SIZE)
         ]
 
     def arrivals(self, envelopes: Sequence[bytes]) -> list[Arrival]:
@@ -101,7 +101,7 @@ class Scene:
 
 def steps(scene: Scene) -> list[Step]:
     """The steps of a message, in order."""
-    together = [pack_together(burst) for burst in scene.bursts]
+    bundles = [pack_bundle(burst) for burst in scene.bursts]
     burst = scene.arrivals([envelope for one in scene.bursts for envelope in one])
     alone = scene.arrivals(scene.alone)
     verifier, meters, moment = Verifier(), RateMeters(), JudgedAt(NOW)
@@ -118,7 +118,7 @@ def steps(scene: Scene) -> list[Step]:
         Step(
             "relay",
             "take the envelopes out of a burst",
-            lambda: [split_together(data) for data in together],
+            lambda: [split_bundle(data) for data in bundles],
         ),
         Step("relay", "judge, in a burst", lambda: scene.judge(burst)),
         *_checks(scene, burst),
@@ -154,7 +154,7 @@ def steps(scene: Scene) -> list[Step]:
         Step(
             "relay",
             "write the receipts together",
-            lambda: pub(b"inbox.order.receipts", pack_together(sealed)),
+            lambda: pub(b"inbox.order.receipts", pack_bundle(sealed)),
         ),
     ]
     return made + _sides(scene, sealed, deliveries)
@@ -192,8 +192,8 @@ def _sides(scene: Scene, sealed: Sequence[bytes], deliveries: Sequence[bytes]) -
             "publisher",
             "seal, 64 together",
             lambda: [
-                seal_envelopes(scene.bot, scene.drafts[at : at + TOGETHER])
-                for at in range(0, BATCH, TOGETHER)
+                seal_envelopes(scene.bot, scene.drafts[at : at + BUNDLE_SIZE])
+                for at in range(0, BATCH, BUNDLE_SIZE)
             ],
         ),
         Step("publisher", "open the receipt", open_receipts),

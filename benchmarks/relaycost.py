@@ -39,7 +39,7 @@ from benchmarks.generator import Generator
 from benchmarks.measure import Spread
 from sealbus.protocol.seal import HASH_BYTES, MAGIC, Context
 
-TOGETHER: Final = 64
+BUNDLE_SIZE: Final = 64
 """Messages with one signature in the second form."""
 
 ROUNDS: Final = 7
@@ -102,22 +102,25 @@ async def measure(
         Bus(folder / "bus", crowd.plan(order_schema())) as bus,
         Generator(bus, crowd.routes()) as generator,
     ):
-        for together in (1, TOGETHER):  # a relay's one-time work is no part of a message's cost
-            await generator.cost(messages // 3, together)
+        for bundle_size in (
+            1,
+            BUNDLE_SIZE,
+        ):  # a relay's one-time work is no part of a message's cost
+            await generator.cost(messages // 3, bundle_size)
         for number in range(rounds or (QUICK_ROUNDS if quick else ROUNDS)):
             taken.append(await _round(generator, verify, messages))
             single, burst = taken[-1]["single"], taken[-1]["burst"]
             say(f"round {number + 1}: {single:.2f} verifies a message, {burst:.2f} in bursts")
     figures = {name: asdict(Spread.of(one[name] for one in taken)) for name in taken[0]}
-    return figures | {"messages": messages, "together": TOGETHER, "rounds": taken}
+    return figures | {"messages": messages, "bundle_size": BUNDLE_SIZE, "rounds": taken}
 
 
 async def _round(generator: Generator, verify: Verify, messages: int) -> dict[str, float]:
     figures: dict[str, float] = {}
     idle = [_alone(verify)]
-    for form, together in (("single", 1), ("burst", TOGETHER)):
+    for form, bundle_size in (("single", 1), ("burst", BUNDLE_SIZE)):
         verify.clear()
-        cost = await generator.cost(messages, together, meanwhile=verify.some)
+        cost = await generator.cost(messages, bundle_size, meanwhile=verify.some)
         beside = verify.us()
         idle.append(_alone(verify))
         figures[form] = cost.us / beside
@@ -144,7 +147,7 @@ def table(result: dict[str, Any]) -> Table:
         shown.add_column(column, justify="right" if column else "left")
     for form, title in (
         ("single", "sealed alone"),
-        ("burst", f"sealed {result['together']} together"),
+        ("burst", f"sealed {result['bundle_size']} together"),
     ):
         figures = (
             _spread(result[f"{form}{name}"], digits)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from examples.robbery.frames import Frame, FrameReader
-from sealbus.protocol.codec import are_together, split_together
+from sealbus.protocol.codec import is_bundle, split_bundle
 
 Change = Callable[[Frame], bytes]
 
@@ -132,7 +132,7 @@ class Wiretap:
     def _see_order(self, frame: Frame) -> bytes:
         self.orders.extend(_apart(frame.payload))
         waiting, change = self._waiting, self._change
-        if waiting is None or waiting.done() or are_together(frame.payload):
+        if waiting is None or waiting.done() or is_bundle(frame.payload):
             return frame.raw
         self._waiting, self._change = None, None
         passed = change(frame) if change else frame.raw
@@ -152,4 +152,4 @@ class Wiretap:
 
 def _apart(payload: bytes) -> list[bytes]:
     """The items of one frame: one envelope or stamp, or a bundle of several."""
-    return split_together(payload) if are_together(payload) else [payload]
+    return split_bundle(payload) if is_bundle(payload) else [payload]

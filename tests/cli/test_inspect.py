@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sealbus.credentials import Credentials
-from sealbus.protocol.codec import pack_json, pack_together
+from sealbus.protocol.codec import pack_bundle, pack_json
 from sealbus.protocol.delivery import pack_delivery
 from sealbus.protocol.envelope import Envelope, Header, seal_envelopes
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
@@ -54,7 +54,7 @@ def stamp(about: bytes, key: SigningKey = BUS, **changes: Any) -> bytes:
 
 def inspect(folder: Path, data: bytes, *keys: str) -> tuple[int, list[str]]:
     """The exit code, and the problems."""
-    file = folder / "thing"
+    file = folder / "item"
     file.write_bytes(data)
     told = quickly("inspect", str(file), "--json", *keys, cwd=folder)
     trouble = json.loads(told.out)["trouble"]
@@ -75,11 +75,11 @@ GIVEN = ("--bot-key", BOT.public.text, "--bus-key", BUS.public.text)
         (lambda: stamp(envelope()), [ANYBODY]),
         (lambda: pack_delivery(envelope(), stamp(envelope())), [NOBODY, ANYBODY]),
         (
-            lambda: pack_together([envelope(nonce=bytes(15) + b"1"), envelope()]),
+            lambda: pack_bundle([envelope(nonce=bytes(15) + b"1"), envelope()]),
             [f"1: {NOBODY}", f"2: {NOBODY}"],
         ),
     ],
-    ids=["envelope", "stamp", "delivery", "together"],
+    ids=["envelope", "stamp", "delivery", "bundle"],
 )
 def test_a_seal_that_holds_is_no_proof_by_itself(
     tmp_path: Path, make: Callable[[], bytes], without: list[str]
@@ -127,8 +127,8 @@ def test_in_a_folder_its_own_keys_count(tmp_path: Path) -> None:
     "keys", [("--bot-key", BUS.public.text), ("--bus-key", BOT.public.text), ("--bot-key", "x")]
 )
 def test_a_key_of_another_kind_is_wrong_usage(tmp_path: Path, keys: tuple[str, str]) -> None:
-    (tmp_path / "thing").write_bytes(envelope())
-    assert quickly("inspect", "thing", *keys, cwd=tmp_path).code == 2
+    (tmp_path / "item").write_bytes(envelope())
+    assert quickly("inspect", "item", *keys, cwd=tmp_path).code == 2
 
 
 def test_a_changed_envelope_and_bytes_that_are_none(tmp_path: Path) -> None:
@@ -143,10 +143,10 @@ def test_a_changed_envelope_and_bytes_that_are_none(tmp_path: Path) -> None:
 
 def test_a_bundle_is_taken_apart(tmp_path: Path) -> None:
     one, two = (envelope(nonce=bytes(15) + bytes([at])) for at in range(2))
-    data = pack_together([one, two.replace(b"orders.placed", b"orders.forged")])
+    data = pack_bundle([one, two.replace(b"orders.placed", b"orders.forged")])
     told = ["2: bad-seal: the signature does not hold over these bytes"]
     assert inspect(tmp_path, data, *GIVEN) == (3, told)
-    code, trouble = inspect(tmp_path, pack_together([one, one]))
+    code, trouble = inspect(tmp_path, pack_bundle([one, one]))
     assert (code, "twice" in trouble[0]) == (3, True)
 
 
@@ -155,13 +155,13 @@ def test_a_stamp_says_until_when_its_message_had_to_be_stored(tmp_path: Path) ->
         (Verdict.ACCEPTED, None, "1970-01-01T00:00:10.000+00:00"),
         (Verdict.DROPPED, Reason.RATE, None),
     ):
-        (tmp_path / "thing").write_bytes(stamp(envelope(), verdict=verdict, reason=reason))
-        told = json.loads(quickly("inspect", "thing", "--json", *GIVEN, cwd=tmp_path).out)
+        (tmp_path / "item").write_bytes(stamp(envelope(), verdict=verdict, reason=reason))
+        told = json.loads(quickly("inspect", "item", "--json", *GIVEN, cwd=tmp_path).out)
         assert told["store_by"] == shown
 
 
 def test_a_payload_is_shown_as_json(tmp_path: Path) -> None:
     data = seal_envelopes(BOT, [(HEADER, pack_json({"n": 1}))])[0]
-    (tmp_path / "thing").write_bytes(data)
-    told = json.loads(quickly("inspect", "thing", "--json", *GIVEN, cwd=tmp_path).out)
+    (tmp_path / "item").write_bytes(data)
+    told = json.loads(quickly("inspect", "item", "--json", *GIVEN, cwd=tmp_path).out)
     assert (told["payload"], told["key"]) == ({"n": 1}, PublicKey(BOT.public.raw, KeyKind.BOT).text)

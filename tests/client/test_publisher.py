@@ -15,7 +15,7 @@ import pytest
 from sealbus.errors import InvalidInput, NotConnected
 from sealbus.grants import Declared, Rate
 from sealbus.outcomes import Refused, Unresolved
-from sealbus.protocol.codec import are_together, pack_json, pack_together
+from sealbus.protocol.codec import is_bundle, pack_bundle, pack_json
 from sealbus.protocol.envelope import Envelope, Header
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.nonces import birth_ms
@@ -265,7 +265,7 @@ async def test_a_receipt_counts_among_any_other_receipts(publisher: Publisher, w
     task = publishing(publisher)
     digest = hashlib.sha256(await wire.sent.get()).digest()
     sealed = seal_stamps(BUS, [accepting(publisher, digest), accepting(publisher, bytes(32))])
-    publisher.receive(pack_together([bytes(98), sealed[1], sealed[0]]))
+    publisher.receive(pack_bundle([bytes(98), sealed[1], sealed[0]]))
     assert (await task).envelope == digest
 
 
@@ -276,9 +276,9 @@ async def test_no_bytes_stop_a_publisher(publisher: Publisher, wire: Wire) -> No
     for data in (
         b"",
         b"\x92\x01",
-        pack_together([]),
-        pack_together([sealed]),
-        pack_together([sealed, sealed]),
+        pack_bundle([]),
+        pack_bundle([sealed]),
+        pack_bundle([sealed, sealed]),
     ):
         publisher.receive(data)
     assert not task.done()
@@ -323,7 +323,7 @@ async def test_a_message_that_waited_long_to_be_sent_is_sent_once(
     await until(lambda: due > 20, "its time has run out again and again")
     wire.up.set()
     sent = await wire.sent.get()
-    assert not are_together(sent)
+    assert not is_bundle(sent)
     await receive(publisher, sent, None)
     assert (await task).verdict is Verdict.ACCEPTED
 

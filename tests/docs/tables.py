@@ -187,7 +187,7 @@ def contexts() -> str:
             shown = one.value.decode().replace(chr(0), r"\0")
             yield one.name.lower(), f"`{shown}`", f"`{one.value.hex(' ')}`"
 
-    return table(("thing", "context (8 bytes)", "hex"), rows())
+    return table(("item", "context (8 bytes)", "hex"), rows())
 
 
 def builtin() -> str:
@@ -330,9 +330,9 @@ def _lines(rows: list[tuple[str, bytes | str]], room: int = 16) -> str:
     return _code("\n".join(out))
 
 
-def _leaf(thing: bytes) -> bytes:
+def _leaf(item: bytes) -> bytes:
     """Made from the document's description and not by the code of the bus."""
-    return hashlib.sha256(b"\x00" + len(thing).to_bytes(8, "big") + thing).digest()
+    return hashlib.sha256(b"\x00" + len(item).to_bytes(8, "big") + item).digest()
 
 
 def _node(left: bytes, right: bytes) -> bytes:
@@ -341,11 +341,11 @@ def _node(left: bytes, right: bytes) -> bytes:
 
 def example_seal() -> str:
     bot, _, _ = keys()
-    things = [b"a", b"b", b"c"]
-    a, b, c = map(_leaf, things)
+    items = [b"a", b"b", b"c"]
+    a, b, c = map(_leaf, items)
     root = _node(_node(a, b), c)
-    seals = [Seal.decode(one) for one in seal(bot, Context.ENVELOPE, things)]
-    assert {one.root(thing) for one, thing in zip(seals, things, strict=True)} == {root}
+    seals = [Seal.decode(one) for one in seal(bot, Context.ENVELOPE, items)]
+    assert {one.root(item) for one, item in zip(seals, items, strict=True)} == {root}
     rows: list[tuple[str, bytes | str]] = [
         ("key", bot.public.raw),
         ("leaf(a)", a),
@@ -357,7 +357,7 @@ def example_seal() -> str:
         ("signature", seals[0].signature),
     ]
     rows += [
-        (f"sides, steps {name}", one.encode()[96:]) for name, one in zip("abc", seals, strict=True)
+        (f"sides, path {name}", one.encode()[96:]) for name, one in zip("abc", seals, strict=True)
     ]
     return _lines(rows)
 

@@ -37,10 +37,10 @@ def protocol() -> dict[str, str]:
 
 def test_the_example_of_a_batch_verifies(protocol: dict[str, str]) -> None:
     told = hexes(protocol["example-seal"])
-    for thing in (b"a", b"b", b"c"):
-        seal = Seal.decode(told["key"] + told["signature"] + told[f"sides, steps {thing.decode()}"])
-        assert seal.root(thing) == told["root"]
-        assert Verifier().holds(Context.ENVELOPE, seal, thing)
+    for item in (b"a", b"b", b"c"):
+        seal = Seal.decode(told["key"] + told["signature"] + told[f"sides, path {item.decode()}"])
+        assert seal.root(item) == told["root"]
+        assert Verifier().holds(Context.ENVELOPE, seal, item)
         assert not Verifier().holds(Context.ENVELOPE, seal, b"d")
 
 
@@ -134,13 +134,13 @@ def test_the_document_alone_is_enough_to_make_the_same_bytes(protocol: dict[str,
     nonce = (1_764_000_000_000).to_bytes(6, "big") + bytes(range(10))
     header = b"\x99" + names + bin8(nonce) + times + b"\xc0\xc0\xc0"
     payload = b"\x82" + fixstr("order_id") + fixstr("ord-1") + fixstr("quantity") + b"\x02"
-    thing = b"\x94\x01" + bin8(header) + bin8(payload)
-    root = hashlib.sha256(b"\x00" + len(thing).to_bytes(8, "big") + thing).digest()
+    item = b"\x94\x01" + bin8(header) + bin8(payload)
+    root = hashlib.sha256(b"\x00" + len(item).to_bytes(8, "big") + item).digest()
     signature = key.sign(b"\x00sealbus/1\x00" + b"envelope" + public + root).signature
-    assert thing + bin8(public + signature + b"\x00\x00") == told["envelope"]
+    assert item + bin8(public + signature + b"\x00\x00") == told["envelope"]
 
     admission = f"sealbus/1 order {text}".encode()
-    thing = b"7XrCz0YqPq4CkA8" + b"\n" + admission
-    root = hashlib.sha256(b"\x00" + len(thing).to_bytes(8, "big") + thing).digest()
+    item = b"7XrCz0YqPq4CkA8" + b"\n" + admission
+    root = hashlib.sha256(b"\x00" + len(item).to_bytes(8, "big") + item).digest()
     signature = key.sign(b"\x00sealbus/1\x00" + b"connect\x00" + public + root).signature
     assert base64.b64encode(signature).decode() in protocol["example"]

@@ -23,7 +23,7 @@ from nats.errors import Error as NatsError
 from sealbus import Bot, Message
 from sealbus.life.session import Session
 from sealbus.nats.client import HardenedClient
-from sealbus.protocol.codec import are_together, split_together
+from sealbus.protocol.codec import is_bundle, split_bundle
 from sealbus.protocol.delivery import split_delivery
 from sealbus.protocol.envelope import Envelope
 from sealbus.supervision import Supervisor
@@ -202,7 +202,7 @@ class Wiretap:
         """Read one NATS message."""
         way, _, bot = subject.partition(".")
         if way in ("send", "call"):
-            envelopes = split_together(data) if are_together(data) else [data]
+            envelopes = split_bundle(data) if is_bundle(data) else [data]
             known = self.captured.setdefault(bot, {})
             known.update(
                 (envelope, way == "call") for envelope in envelopes if envelope not in known

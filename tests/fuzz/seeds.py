@@ -75,8 +75,8 @@ def deliveries() -> Iterable[bytes]:
     return [*_hex("deliveries", "delivery"), *_hex("answers", "delivery")]
 
 
-def together() -> Iterable[bytes]:
-    return _hex("together", "together")
+def bundles() -> Iterable[bytes]:
+    return _hex("bundles", "bundle")
 
 
 def payloads() -> Iterable[bytes]:
@@ -108,9 +108,7 @@ def pulled() -> Iterable[bytes]:
     ack = b"$JS.ACK.INGRESS.relay-0.1.7.7.1900000000000000000.0"
     domain = b"$JS.ACK._.hash.INGRESS.relay-0.1.7.7.1900000000000000000.0.token"
     return [
-        b"ingress.0.order\0" + place + b"\0" + data
-        for place in (ack, domain)
-        for data in together()
+        b"ingress.0.order\0" + place + b"\0" + data for place in (ack, domain) for data in bundles()
     ]
 
 

@@ -23,10 +23,10 @@ from sealbus.nats.addresses import check_servers
 from sealbus.nats.parser import Handlers, StrictParser, read_headers
 from sealbus.protocol.answer import read_error
 from sealbus.protocol.codec import (
-    are_together,
+    is_bundle,
+    pack_bundle,
     pack_json,
-    pack_together,
-    split_together,
+    split_bundle,
     unpack_json,
 )
 from sealbus.protocol.delivery import open_delivery, pack_delivery, split_delivery
@@ -114,7 +114,7 @@ def seal(data: bytes) -> None:
     with contextlib.suppress(Malformed):
         read = Seal.decode(data)
         assert read.encode() == data
-        assert len(read.root(b"thing")) == 32
+        assert len(read.root(b"item")) == 32
 
 
 def stamp(data: bytes) -> None:
@@ -137,13 +137,13 @@ def delivery(data: bytes) -> None:
         assert pack_delivery(*split_delivery(data)) == data
 
 
-def together(data: bytes) -> None:
+def bundle(data: bytes) -> None:
     try:
-        things = split_together(data)
+        items = split_bundle(data)
     except Malformed:
         return
-    assert are_together(data)
-    assert pack_together(things) == data
+    assert is_bundle(data)
+    assert pack_bundle(items) == data
 
 
 def payload(data: bytes) -> None:
@@ -306,7 +306,7 @@ TARGETS: Final[dict[str, Target]] = {
     "seal": Target(seal, seeds.seals),
     "stamp": Target(stamp, seeds.stamps),
     "delivery": Target(delivery, seeds.deliveries),
-    "together": Target(together, seeds.together),
+    "bundle": Target(bundle, seeds.bundles),
     "payload": Target(payload, seeds.payloads),
     "gate": Target(gate, seeds.envelopes, cost=5),
     "nats": Target(nats, seeds.nats_lines),

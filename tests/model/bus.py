@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from enum import Enum
 
 from sealbus.errors import Malformed
-from sealbus.protocol.codec import are_together, split_together, unpack_json
+from sealbus.protocol.codec import is_bundle, split_bundle, unpack_json
 from sealbus.protocol.delivery import split_delivery
 from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.nonces import life_ms
@@ -265,7 +265,7 @@ class Bus:
 
     def _capture(self, frame: Frame) -> None:
         if frame.subject.startswith(("send.", "call.")):
-            envelopes = split_together(frame.data) if are_together(frame.data) else [frame.data]
+            envelopes = split_bundle(frame.data) if is_bundle(frame.data) else [frame.data]
             for envelope in envelopes:
                 self.captured.append((envelope, frame.subject.startswith("call.")))
 

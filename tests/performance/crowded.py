@@ -65,13 +65,16 @@ class Crowded:
         raw = self._keys[name].public.raw
         return BotRule(name, {raw: BotKey(raw, 0)}, tuple(publish))
 
-    def arrivals(self, count: int, *, together: int = 1) -> list[Arrival]:
-        """``count`` orders, one route after the other. ``together`` of each have one signature."""
+    def arrivals(self, count: int, *, bundle_size: int = 1) -> list[Arrival]:
+        """``count`` orders, one route after the other.
+
+        ``bundle_size`` orders of a route have one signature.
+        """
         made: list[Arrival] = []
         routes = self.crowd.routes()
-        for at in range(0, count, together):
-            route = routes[at // together % len(routes)]
-            drafts = [self._draft(route.bot, route.subject) for _ in range(together)]
+        for at in range(0, count, bundle_size):
+            route = routes[at // bundle_size % len(routes)]
+            drafts = [self._draft(route.bot, route.subject) for _ in range(bundle_size)]
             for data in seal_envelopes(self._keys[route.bot], drafts):
                 made.append(
                     Arrival(route.bot, data, DeliveryClass.STREAM, NOW, position=len(made) + 1)

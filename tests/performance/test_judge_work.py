@@ -52,7 +52,7 @@ LARGER: Final = (
 
 HUGE: Final = Crowd(5000, 5000, 10_000)
 
-TOGETHER: Final = 64
+BUNDLE_SIZE: Final = 64
 SLICE: Final = 32
 """Messages judged under one policy before the other one's turn.
 
@@ -62,44 +62,46 @@ They take 3 ms, so that a busy machine slows both alike.
 SLICES: Final = 50
 
 
-def work(gate: Crowded, *, together: int) -> int:
+def work(gate: Crowded, *, bundle_size: int) -> int:
     """The most instructions that one message takes.
 
     All messages except one are the first of their subject or burst.
     """
-    return max(instructions(gate.judge, gate.arrivals(2 * together + 4, together=together)))
+    return max(
+        instructions(gate.judge, gate.arrivals(2 * bundle_size + 4, bundle_size=bundle_size))
+    )
 
 
-def work_without_pytest(crowd: Crowd, *, together: int) -> int:
+def work_without_pytest(crowd: Crowd, *, bundle_size: int) -> int:
     """The same in a process of its own.
 
     pytest rewrites the asserts of packages that have a plugin, also those of the gate.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("forkserver")) as pool:
-        return pool.submit(_work, crowd, together).result()
+        return pool.submit(_work, crowd, bundle_size).result()
 
 
-def _work(crowd: Crowd, together: int) -> int:
-    return work(Crowded(crowd), together=together)
+def _work(crowd: Crowd, bundle_size: int) -> int:
+    return work(Crowded(crowd), bundle_size=bundle_size)
 
 
 @pytest.mark.parametrize(
-    ("together", "most"), [(1, SINGLE_MOST), (TOGETHER, BURST_MOST)], ids=["single", "burst"]
+    ("bundle_size", "most"), [(1, SINGLE_MOST), (BUNDLE_SIZE, BURST_MOST)], ids=["single", "burst"]
 )
-def test_a_verdict_takes_no_more_instructions_than_budgeted(together: int, most: int) -> None:
-    assert work_without_pytest(SMALL, together=together) <= most
+def test_a_verdict_takes_no_more_instructions_than_budgeted(bundle_size: int, most: int) -> None:
+    assert work_without_pytest(SMALL, bundle_size=bundle_size) <= most
 
 
 def test_the_same_message_takes_the_same_instructions_each_time() -> None:
     """Otherwise the budgets above would prove nothing."""
-    assert work(Crowded(SMALL), together=1) == work(Crowded(SMALL), together=1)
+    assert work(Crowded(SMALL), bundle_size=1) == work(Crowded(SMALL), bundle_size=1)
 
 
 @pytest.mark.parametrize(
     "crowd", LARGER, ids=lambda crowd: f"{crowd.bots}-{crowd.subjects}-{crowd.grants}"
 )
 def test_a_policy_ten_times_larger_makes_no_verdict_more_work(crowd: Crowd) -> None:
-    assert work(Crowded(crowd), together=1) <= work(Crowded(SMALL), together=1) * GROWTH_MOST
+    assert work(Crowded(crowd), bundle_size=1) <= work(Crowded(SMALL), bundle_size=1) * GROWTH_MOST
 
 
 def test_policy_500_times_larger_does_not_slow_a_verdict() -> None:
@@ -108,7 +110,7 @@ def test_policy_500_times_larger_does_not_slow_a_verdict() -> None:
     One signature for each order would hide the rest of the work.
     """
     gates = [Crowded(SMALL), Crowded(HUGE)]
-    arrivals = [gate.arrivals(TOGETHER, together=TOGETHER)[:SLICE] for gate in gates]
+    arrivals = [gate.arrivals(BUNDLE_SIZE, bundle_size=BUNDLE_SIZE)[:SLICE] for gate in gates]
     taken = [
         [gate.judge_all(some) for gate, some in zip(gates, arrivals, strict=True)]
         for _ in range(SLICES)

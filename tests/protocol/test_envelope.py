@@ -131,7 +131,7 @@ def test_an_envelope_too_large_is_not_sealed() -> None:
 
 def test_no_drafts_and_too_many_are_not_sealed() -> None:
     for drafts in ([], [(PLACED, b"\xc0")] * 1025):
-        with pytest.raises(InvalidInput, match="things to seal"):
+        with pytest.raises(InvalidInput, match="items to seal"):
             seal_envelopes(KEYS["order"], drafts)
 
 

@@ -144,17 +144,15 @@ def test_value_can_be_sent_exactly_if_it_can_be_read(value: object) -> None:
         assert unpack_json(packed) == value
 
 
-@given(
-    things=st.lists(st.binary(max_size=20), min_size=1, max_size=40, unique=True), data=st.data()
-)
+@given(items=st.lists(st.binary(max_size=20), min_size=1, max_size=40, unique=True), data=st.data())
 def test_every_thing_of_any_batch_is_proven_and_no_other(
-    things: list[bytes], data: st.DataObject
+    items: list[bytes], data: st.DataObject
 ) -> None:
-    seals = seal(KEYS["order"], Context.ENVELOPE, things)
-    at, other = (data.draw(st.integers(0, len(things) - 1)) for _ in range(2))
+    seals = seal(KEYS["order"], Context.ENVELOPE, items)
+    at, other = (data.draw(st.integers(0, len(items) - 1)) for _ in range(2))
     sealed = Seal.decode(seals[at])
-    assert Verifier().holds(Context.ENVELOPE, sealed, things[at])
-    assert Verifier().holds(Context.ENVELOPE, sealed, things[other]) is (at == other)
+    assert Verifier().holds(Context.ENVELOPE, sealed, items[at])
+    assert Verifier().holds(Context.ENVELOPE, sealed, items[other]) is (at == other)
 
 
 @given(data=st.data())

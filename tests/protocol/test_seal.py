@@ -18,27 +18,27 @@ HERE = Context.ENVELOPE
 
 
 def batch(size: int) -> tuple[list[bytes], list[bytes]]:
-    things = [b"thing %d" % at for at in range(size)]
-    return things, seal(KEY, HERE, things)
+    items = [b"item %d" % at for at in range(size)]
+    return items, seal(KEY, HERE, items)
 
 
-def holds(sealed: bytes, thing: bytes, context: Context = HERE) -> bool:
-    return Verifier().holds(context, Seal.decode(sealed), thing)
+def holds(sealed: bytes, item: bytes, context: Context = HERE) -> bool:
+    return Verifier().holds(context, Seal.decode(sealed), item)
 
 
-def merkle(things: list[bytes]) -> bytes:
+def merkle(items: list[bytes]) -> bytes:
     """The root, written from the specification as a recursion and not level by level."""
-    if len(things) == 1:
-        return hashlib.sha256(b"\0" + len(things[0]).to_bytes(8, "big") + things[0]).digest()
+    if len(items) == 1:
+        return hashlib.sha256(b"\0" + len(items[0]).to_bytes(8, "big") + items[0]).digest()
     left = 1
-    while left * 2 < len(things):
+    while left * 2 < len(items):
         left *= 2
-    return hashlib.sha256(b"\1" + merkle(things[:left]) + merkle(things[left:])).digest()
+    return hashlib.sha256(b"\1" + merkle(items[:left]) + merkle(items[left:])).digest()
 
 
 def test_signed_bytes_are_83_and_begin_like_no_text() -> None:
-    sealed = Seal.decode(seal(KEY, HERE, [b"a thing"])[0])
-    root = hashlib.sha256(b"\0" + (7).to_bytes(8, "big") + b"a thing").digest()
+    sealed = Seal.decode(seal(KEY, HERE, [b"an item"])[0])
+    root = hashlib.sha256(b"\0" + (7).to_bytes(8, "big") + b"an item").digest()
     signed = b"\0sealbus/1\0" + b"envelope" + KEY.public.raw + root
     assert len(signed) == 83
     assert signed.startswith(MAGIC)
@@ -52,23 +52,23 @@ def test_every_context_is_of_8_bytes_and_its_own() -> None:
 
 @pytest.mark.parametrize("size", range(1, 34))
 def test_every_thing_of_a_batch_is_proven_by_its_own_seal_alone(size: int) -> None:
-    things, seals = batch(size)
-    held = [[holds(sealed, thing) for thing in things] for sealed in seals]
+    items, seals = batch(size)
+    held = [[holds(sealed, item) for item in items] for sealed in seals]
     assert held == [[at == other for other in range(size)] for at in range(size)]
 
 
 @pytest.mark.parametrize("size", [*range(1, 34), 100, 511, 513, MAX_BATCH])
 def test_the_root_is_the_one_of_the_specification(size: int) -> None:
-    things, seals = batch(size)
-    assert {
-        Seal.decode(sealed).root(thing) for thing, sealed in zip(things, seals, strict=True)
-    } == {merkle(things)}
+    items, seals = batch(size)
+    assert {Seal.decode(sealed).root(item) for item, sealed in zip(items, seals, strict=True)} == {
+        merkle(items)
+    }
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 1023, MAX_BATCH])
 def test_no_proof_is_longer_than_a_seal_can_carry(size: int) -> None:
     assert (
-        max(len(Seal.decode(sealed).steps) for sealed in batch(size)[1])
+        max(len(Seal.decode(sealed).path) for sealed in batch(size)[1])
         == (size - 1).bit_length()
         <= MAX_PROOF_STEPS
     )
@@ -76,34 +76,34 @@ def test_no_proof_is_longer_than_a_seal_can_carry(size: int) -> None:
 
 @pytest.mark.parametrize("size", [0, MAX_BATCH + 1])
 def test_none_and_too_many_are_not_sealed(size: int) -> None:
-    with pytest.raises(InvalidInput, match=f"{size} things"):
+    with pytest.raises(InvalidInput, match=f"{size} items"):
         seal(KEY, HERE, [b""] * size)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_no_bit_of_a_seal_can_be_turned_over(size: int) -> None:
-    things, seals = batch(size)
+    items, seals = batch(size)
     for bit in range(len(seals[-1]) * 8):
         changed = flip(seals[-1], bit // 8, 1 << bit % 8)
         try:
-            assert not holds(changed, things[-1]), bit
+            assert not holds(changed, items[-1]), bit
         except Malformed:
             continue
 
 
-def test_a_things_length_is_bound() -> None:
-    sealed = seal(KEY, HERE, [b"thing"])[0]
-    assert not holds(sealed, b"thing\0")
+def test_an_items_length_is_bound() -> None:
+    sealed = seal(KEY, HERE, [b"item"])[0]
+    assert not holds(sealed, b"item\0")
     assert not holds(sealed, b"thin")
 
 
 def test_an_inner_node_is_not_a_thing() -> None:
-    things, seals = batch(4)
+    items, seals = batch(4)
     first = Seal.decode(seals[0])
-    leaf = Seal(bytes(32), bytes(64), 0, ()).root(things[0])
-    upper = Seal(first.key, first.signature, first.sides >> 1, first.steps[1:])
-    assert upper.root(leaf + first.steps[0]) != first.root(things[0])
-    assert not holds(upper.encode(), b"\1" + leaf + first.steps[0])
+    leaf = Seal(bytes(32), bytes(64), 0, ()).root(items[0])
+    upper = Seal(first.key, first.signature, first.sides >> 1, first.path[1:])
+    assert upper.root(leaf + first.path[0]) != first.root(items[0])
+    assert not holds(upper.encode(), b"\1" + leaf + first.path[0])
 
 
 def test_a_shorter_tree_cannot_pass_for_a_longer_one() -> None:
@@ -113,12 +113,12 @@ def test_a_shorter_tree_cannot_pass_for_a_longer_one() -> None:
     assert Seal.decode(three[0]).signature != Seal.decode(four[0]).signature
 
 
-def test_a_thing_has_one_seal_in_a_batch_of_different_things() -> None:
-    things, seals = batch(5)
+def test_an_item_has_one_seal_in_a_batch_of_different_items() -> None:
+    items, seals = batch(5)
     right = Seal.decode(seals[2])
-    for sides in range(2 ** len(right.steps)):
-        changed = Seal(right.key, right.signature, sides, right.steps)
-        assert holds(changed.encode(), things[2]) is (sides == right.sides)
+    for sides in range(2 ** len(right.path)):
+        changed = Seal(right.key, right.signature, sides, right.path)
+        assert holds(changed.encode(), items[2]) is (sides == right.sides)
 
 
 def test_decoding_and_encoding_are_each_others_reverse() -> None:
@@ -147,31 +147,31 @@ class Counting:
 
 
 def test_a_batch_costs_one_signature_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    things, seals = batch(64)
+    items, seals = batch(64)
     counting, verifier = Counting(monkeypatch), Verifier()
     assert all(
-        verifier.holds(HERE, Seal.decode(sealed), thing)
-        for thing, sealed in zip(things, seals, strict=True)
+        verifier.holds(HERE, Seal.decode(sealed), item)
+        for item, sealed in zip(items, seals, strict=True)
     )
     assert counting.calls == 1
 
 
 def test_failed_seal_is_not_remembered_as_good() -> None:
-    things, seals = batch(2)
+    items, seals = batch(2)
     verifier = Verifier()
     bad = Seal.decode(flip(seals[0], 40))
-    assert [verifier.holds(HERE, bad, things[0]) for _ in range(2)] == [False, False]
+    assert [verifier.holds(HERE, bad, items[0]) for _ in range(2)] == [False, False]
 
 
 def test_remembered_root_helps_no_other_item_key_or_signature() -> None:
-    things, seals = batch(2)
+    items, seals = batch(2)
     verifier, first = Verifier(), Seal.decode(seals[0])
-    assert verifier.holds(HERE, first, things[0])
-    other = Seal(KEYS["rival"].public.raw, first.signature, first.sides, first.steps)
+    assert verifier.holds(HERE, first, items[0])
+    other = Seal(KEYS["rival"].public.raw, first.signature, first.sides, first.path)
     assert not verifier.holds(HERE, first, b"another")
-    assert not verifier.holds(Context.STAMP, first, things[0])
-    assert not verifier.holds(HERE, other, things[0])
-    assert not verifier.holds(HERE, Seal.decode(flip(seals[0], 40)), things[0])
+    assert not verifier.holds(Context.STAMP, first, items[0])
+    assert not verifier.holds(HERE, other, items[0])
+    assert not verifier.holds(HERE, Seal.decode(flip(seals[0], 40)), items[0])
 
 
 def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,14 +210,14 @@ def test_a_challenge_is_answered_for_one_admission_text_alone() -> None:
 
 
 def test_an_answer_is_no_envelope_and_an_envelope_no_answer() -> None:
-    thing = b"challenge\nadmission"
+    item = b"challenge\nadmission"
     answer = Seal(KEY.public.raw, sign_connect(KEY, b"challenge", b"admission"), 0, ())
-    assert not Verifier().holds(HERE, answer, thing)
+    assert not Verifier().holds(HERE, answer, item)
     assert not verify_connect(
         KEY.public.raw,
         challenge=b"challenge",
         admission=b"admission",
-        signature=Seal.decode(seal(KEY, HERE, [thing])[0]).signature,
+        signature=Seal.decode(seal(KEY, HERE, [item])[0]).signature,
     )
 
 

@@ -37,40 +37,40 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 def test_a_signature_is_checked_once_where_it_is_met_again(
     verified: list[bytes], context: Context, count: int, checks: int
 ) -> None:
-    things = [bytes([at]) for at in range(count)]
-    seals, verifier = seal(KEY, context, things), Verifier()
+    items = [bytes([at]) for at in range(count)]
+    seals, verifier = seal(KEY, context, items), Verifier()
     for _ in range(2):
         assert all(
-            verifier.holds(context, Seal.decode(one), thing)
-            for one, thing in zip(seals, things, strict=True)
+            verifier.holds(context, Seal.decode(one), item)
+            for one, item in zip(seals, items, strict=True)
         )
     assert len(verified) == checks
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_own_signature_is_known_without_a_check(verified: list[bytes], count: int) -> None:
-    things = [bytes([at]) for at in range(count)]
-    seals, verifier = seal(KEY, Context.STAMP, things), Verifier()
-    verifier.made(Context.STAMP, seals[0], things[0])
+    items = [bytes([at]) for at in range(count)]
+    seals, verifier = seal(KEY, Context.STAMP, items), Verifier()
+    verifier.made(Context.STAMP, seals[0], items[0])
     assert all(
-        verifier.holds(Context.STAMP, Seal.decode(one), thing)
-        for one, thing in zip(seals, things, strict=True)
+        verifier.holds(Context.STAMP, Seal.decode(one), item)
+        for one, item in zip(seals, items, strict=True)
     )
     assert verified == []
 
 
-@pytest.mark.parametrize("change", ["thing", "context", "key", "signature"])
+@pytest.mark.parametrize("change", ["item", "context", "key", "signature"])
 def test_nothing_else_is_known_with_it(verified: list[bytes], change: str) -> None:
-    (encoded,), verifier = seal(KEY, Context.STAMP, [b"thing"]), Verifier()
-    verifier.made(Context.STAMP, encoded, b"thing")
-    sealed, context, thing = Seal.decode(encoded), Context.STAMP, b"thing"
-    if change == "thing":
-        thing = b"other"
+    (encoded,), verifier = seal(KEY, Context.STAMP, [b"item"]), Verifier()
+    verifier.made(Context.STAMP, encoded, b"item")
+    sealed, context, item = Seal.decode(encoded), Context.STAMP, b"item"
+    if change == "item":
+        item = b"other"
     elif change == "context":
         context = Context.ENVELOPE
     elif change == "key":
         sealed = Seal(SigningKey.generate(KeyKind.BUS).public.raw, sealed.signature, 0, ())
     else:
         sealed = Seal(sealed.key, bytes(64), 0, ())
-    assert not verifier.holds(context, sealed, thing)
+    assert not verifier.holds(context, sealed, item)
     assert len(verified) == 1

@@ -12,8 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from sealbus.nats.frames import pub
-from sealbus.protocol.codec import pack_together
-from sealbus.protocol.limits import MAX_TOGETHER
+from sealbus.protocol.codec import pack_bundle
+from sealbus.protocol.limits import MAX_BUNDLE
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.nats.config import MAX_BOT_PAYLOAD_BYTES
@@ -87,7 +87,7 @@ async def test_no_more_is_asked_for_while_much_waits_to_be_judged() -> None:
     This holds for any number of messages.
     """
     connection, stopping = Connection(), asyncio.Event()
-    together = pack_together([at.to_bytes(2) * 300 for at in range(MAX_TOGETHER)])
+    together = pack_bundle([at.to_bytes(2) * 300 for at in range(MAX_BUNDLE)])
 
     async def judge(_: Sequence[Arrival], __: Turn) -> Refusals:
         await asyncio.sleep(0)
@@ -182,7 +182,7 @@ async def test_live_messages_beyond_the_queue_are_counted_and_named(streams: Sce
         await until(lambda: counters.counts["dropped"] == 10, "ten too many")
         now[0] = QUIET_S
         sender.write(
-            [pub(b"call.other", b"x"), pub(b"call.order", pack_together([b"y" * 600, b"z" * 600]))]
+            [pub(b"call.other", b"x"), pub(b"call.order", pack_bundle([b"y" * 600, b"z" * 600]))]
         )
         await until(lambda: counters.counts["dropped"] == 12, "two more")
     told = [(line["session"], line["messages"], line["alike_since"]) for line in logs]

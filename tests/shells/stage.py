@@ -15,7 +15,7 @@ from sealbus import Credentials
 from sealbus.life.session import Session, Watchers
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
-from sealbus.protocol.codec import are_together, split_together
+from sealbus.protocol.codec import is_bundle, split_bundle
 from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
@@ -95,7 +95,7 @@ class Judge:
     async def next(self) -> Envelope:
         """The next envelope. A test sends one at a time."""
         data = (await self._inbox.next()).data
-        (only,) = split_together(data) if are_together(data) else [data]
+        (only,) = split_bundle(data) if is_bundle(data) else [data]
         return Envelope.decode(only)
 
     @property

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from tests.vectors.files import FOLDER
+from tests.vectors.make_bundles import bundles
 from tests.vectors.make_deliveries import deliveries, stamps
 from tests.vectors.make_envelopes import envelopes
 from tests.vectors.make_headers import headers
@@ -21,7 +22,6 @@ from tests.vectors.make_receipts import answers, receipts
 from tests.vectors.make_seals import connect, ed25519, seals
 from tests.vectors.make_subscribers import subscribers
 from tests.vectors.make_texts import keys, subjects
-from tests.vectors.make_together import together
 
 WARNING: Final = "TEST KEYS, never use: every seed here is public."
 
@@ -39,7 +39,7 @@ MAKERS: Final[Mapping[str, Callable[[], dict[str, Any]]]] = {
     "stamps.json": stamps,
     "subjects.json": subjects,
     "subscribers.json": subscribers,
-    "together.json": together,
+    "bundles.json": bundles,
 }
 
 

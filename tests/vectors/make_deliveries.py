@@ -244,7 +244,7 @@ def bad_deliveries() -> Iterator[tuple[str, str, bytes]]:
     yield "no bytes", "shape", b""
     yield "the bare envelope", "shape", good
     yield "a byte behind", "shape", pack_delivery(good, sealed) + b"\0"
-    yield "three things", "shape", pack_fields((good, sealed, b""))
+    yield "three items", "shape", pack_fields((good, sealed, b""))
     yield "the stamp as text", "shape", pack_fields((good, "accepted"))
     yield "no stamp", "stamp", pack_delivery(good, b"")
     yield "stamp and envelope swapped", "stamp", pack_delivery(sealed, good)

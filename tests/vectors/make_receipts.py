@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sealbus.protocol.codec import join_sealed, pack_fields, pack_together, signed_part
+from sealbus.protocol.codec import join_sealed, pack_bundle, pack_fields, signed_part
 from sealbus.protocol.delivery import pack_delivery
 from sealbus.protocol.envelope import Header, Parent
 from sealbus.protocol.reason import Reason
@@ -121,21 +121,21 @@ def cases() -> Iterator[tuple[str, str, str | None, bytes]]:
     yield "a stamp inside a delivery", "sent twice", None, pack_delivery(FIRST, sealed_stamp(FIRST))
     yield "no bytes", "sent twice", None, b""
     yield (
-        "one of several together",
+        "one of several in a bundle",
         "sent twice",
         "accepted",
         _together([FIRST, envelope(nonce=nonce("another"))]),
     )
     yield (
-        "together, all of other messages",
+        "a bundle, all of other messages",
         "sent twice",
         None,
         _together([FOREIGN, envelope(nonce=nonce("more"))]),
     )
-    changed = pack_together([sealed_stamp(FIRST), sealed_stamp(SECOND)])
-    yield "together with a byte behind", "sent twice", None, changed + b"\0"
-    beside = pack_together([flip(sealed_stamp(SECOND), 30), sealed_stamp(FIRST)])
-    yield "together with a stamp that does not hold", "sent twice", "accepted", beside
+    changed = pack_bundle([sealed_stamp(FIRST), sealed_stamp(SECOND)])
+    yield "a bundle with a byte behind", "sent twice", None, changed + b"\0"
+    beside = pack_bundle([flip(sealed_stamp(SECOND), 30), sealed_stamp(FIRST)])
+    yield "a bundle with a stamp that does not hold", "sent twice", "accepted", beside
     yield "accepted, this attempt", "resumed", "accepted", sealed_stamp(SECOND)
     yield "accepted, an attempt of an earlier process", "resumed", "accepted", sealed_stamp(FOREIGN)
     yield "refused, this attempt", "resumed", "schema", sealed_stamp(SECOND, **REFUSED)
@@ -175,7 +175,7 @@ def _together(attempts: list[bytes]) -> bytes:
         stamp(data, nonce=PLACED.nonce if at == 0 else nonce("another"))
         for at, data in enumerate(attempts)
     ]
-    return pack_together(seal_stamps(BUS_KEY, stamps))
+    return pack_bundle(seal_stamps(BUS_KEY, stamps))
 
 
 def _as_envelope() -> bytes:

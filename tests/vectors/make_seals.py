@@ -16,7 +16,7 @@ ACCEPTED_CASE: Final = 3
 """The one case that libsodium accepts, counted from 0."""
 
 
-def thing(index: int) -> bytes:
+def item(index: int) -> bytes:
     """The item at a place of a batch: the place, as 4 bytes."""
     return index.to_bytes(4, "big")
 
@@ -25,21 +25,21 @@ def seals() -> dict[str, Any]:
     """``seals.json``."""
     batches = []
     for size in (*WHOLE, *SAMPLED):
-        made = seal(KEY, Context.ENVELOPE, [thing(index) for index in range(size)])
+        made = seal(KEY, Context.ENVELOPE, [item(index) for index in range(size)])
         places = range(size) if size in WHOLE else sorted({0, 1, 2, 511, 512, size - 2, size - 1})
         batches.append(
             {
                 "size": size,
-                "root": Seal.decode(made[0]).root(thing(0)).hex(),
+                "root": Seal.decode(made[0]).root(item(0)).hex(),
                 "seals": [
-                    {"index": at, "thing": thing(at).hex(), "seal": made[at].hex()} for at in places
+                    {"index": at, "item": item(at).hex(), "seal": made[at].hex()} for at in places
                 ],
             }
         )
     contexts = [
         {
             "context": context.value.hex(),
-            "thing": b"the same thing".hex(),
+            "item": b"the same thing".hex(),
             "seal": seal(KEY, context, [b"the same thing"])[0].hex(),
         }
         for context in Context
@@ -56,7 +56,7 @@ def seals() -> dict[str, Any]:
                 "refused": refused,
                 "about": about,
                 "context": context.value.hex(),
-                "thing": what.hex(),
+                "item": what.hex(),
                 "seal": data.hex(),
             }
             for name, refused, about, context, what, data in _invalid()
@@ -65,22 +65,22 @@ def seals() -> dict[str, Any]:
 
 
 def _invalid() -> list[tuple[str, str, str, Context, bytes, bytes]]:
-    alone = seal(KEY, Context.ENVELOPE, [thing(0)])[0]
-    five = seal(KEY, Context.ENVELOPE, [thing(index) for index in range(5)])
+    alone = seal(KEY, Context.ENVELOPE, [item(0)])[0]
+    five = seal(KEY, Context.ENVELOPE, [item(index) for index in range(5)])
     three = Seal.decode(five[1])  # three steps, the first on the left
     last = Seal.decode(five[4])  # one step, because it moved up twice
-    here, foreign = Context.ENVELOPE, seal(OTHER, Context.ENVELOPE, [thing(0)])[0]
-    inner = Seal(three.key, three.signature, three.sides >> 1, three.steps[1:])
-    node = three.steps[0] + _leaf(thing(1))
+    here, foreign = Context.ENVELOPE, seal(OTHER, Context.ENVELOPE, [item(0)])[0]
+    inner = Seal(three.key, three.signature, three.sides >> 1, three.path[1:])
+    node = three.path[0] + _leaf(item(1))
     return [
-        ("empty", "malformed", "no bytes", here, thing(0), b""),
-        ("short", "malformed", "97 bytes", here, thing(0), alone[:-1]),
+        ("empty", "malformed", "no bytes", here, item(0), b""),
+        ("short", "malformed", "97 bytes", here, item(0), alone[:-1]),
         (
             "half-a-step",
             "malformed",
             "half a step behind the sides",
             here,
-            thing(0),
+            item(0),
             alone + bytes(16),
         ),
         (
@@ -88,25 +88,25 @@ def _invalid() -> list[tuple[str, str, str, Context, bytes, bytes]]:
             "malformed",
             "a step more than the largest batch has",
             here,
-            thing(0),
+            item(0),
             alone + bytes(32 * 11),
         ),
-        ("stray-side", "malformed", "a side bit without its step", here, thing(0), flip(alone, 97)),
+        ("stray-side", "malformed", "a side bit without its step", here, item(0), flip(alone, 97)),
         (
             "stray-high-side",
             "malformed",
             "the highest side bit",
             here,
-            thing(1),
+            item(1),
             flip(five[1], 96, 0x80),
         ),
-        ("another-thing", "does-not-hold", "the seal of another thing", here, thing(1), alone),
+        ("another-item", "does-not-hold", "the seal of another item", here, item(1), alone),
         (
-            "longer-thing",
+            "longer-item",
             "does-not-hold",
-            "the thing with a NUL behind it",
+            "the item with a NUL behind it",
             here,
-            thing(0) + b"\0",
+            item(0) + b"\0",
             alone,
         ),
         (
@@ -114,7 +114,7 @@ def _invalid() -> list[tuple[str, str, str, Context, bytes, bytes]]:
             "does-not-hold",
             "sealed as an envelope, shown as a stamp",
             Context.STAMP,
-            thing(0),
+            item(0),
             alone,
         ),
         (
@@ -122,7 +122,7 @@ def _invalid() -> list[tuple[str, str, str, Context, bytes, bytes]]:
             "does-not-hold",
             "another key written over the signer's",
             here,
-            thing(0),
+            item(0),
             OTHER.public.raw + alone[32:],
         ),
         (
@@ -130,7 +130,7 @@ def _invalid() -> list[tuple[str, str, str, Context, bytes, bytes]]:
             "does-not-hold",
             "another key's signature",
             here,
-            thing(0),
+            item(0),
             alone[:32] + foreign[32:96] + alone[96:],
         ),
         (
@@ -138,7 +138,7 @@ def _invalid() -> list[tuple[str, str, str, Context, bytes, bytes]]:
             "does-not-hold",
             "a bit of the signature",
             here,
-            thing(0),
+            item(0),
             flip(alone, 40),
         ),
         (
@@ -146,17 +146,17 @@ def _invalid() -> list[tuple[str, str, str, Context, bytes, bytes]]:
             "does-not-hold",
             "the highest bit of the signature's S",
             here,
-            thing(0),
+            item(0),
             flip(alone, 95, 0x80),
         ),
-        ("flipped-key", "does-not-hold", "a bit of the key", here, thing(0), flip(alone, 3)),
-        ("flipped-step", "does-not-hold", "a bit of a step", here, thing(1), flip(five[1], 98)),
+        ("flipped-key", "does-not-hold", "a bit of the key", here, item(0), flip(alone, 3)),
+        ("flipped-step", "does-not-hold", "a bit of a step", here, item(1), flip(five[1], 98)),
         (
             "flipped-side",
             "does-not-hold",
             "a step on the wrong side",
             here,
-            thing(1),
+            item(1),
             flip(five[1], 97),
         ),
         (
@@ -164,7 +164,7 @@ def _invalid() -> list[tuple[str, str, str, Context, bytes, bytes]]:
             "does-not-hold",
             "without the last step",
             here,
-            thing(4),
+            item(4),
             Seal(last.key, last.signature, 0, ()).encode(),
         ),
         (
@@ -172,7 +172,7 @@ def _invalid() -> list[tuple[str, str, str, Context, bytes, bytes]]:
             "does-not-hold",
             "with a step of zeros more",
             here,
-            thing(1),
+            item(1),
             five[1] + bytes(32),
         ),
         (
@@ -180,14 +180,14 @@ def _invalid() -> list[tuple[str, str, str, Context, bytes, bytes]]:
             "does-not-hold",
             "the first two steps swapped",
             here,
-            thing(1),
+            item(1),
             _swap(three).encode(),
         ),
-        ("another-place", "does-not-hold", "the proof of another place", here, thing(0), five[1]),
+        ("another-place", "does-not-hold", "the proof of another place", here, item(0), five[1]),
         (
-            "node-as-thing",
+            "node-as-item",
             "does-not-hold",
-            "an inner node's two halves shown as a thing",
+            "an inner node's two halves shown as an item",
             here,
             node,
             inner.encode(),
@@ -197,7 +197,7 @@ def _invalid() -> list[tuple[str, str, str, Context, bytes, bytes]]:
             "does-not-hold",
             "zeros throughout: a key that is no point of the group",
             here,
-            thing(0),
+            item(0),
             bytes(98),
         ),
         (
@@ -205,7 +205,7 @@ def _invalid() -> list[tuple[str, str, str, Context, bytes, bytes]]:
             "does-not-hold",
             "the key and R of small order, S zero",
             here,
-            thing(0),
+            item(0),
             _small_order(),
         ),
         (
@@ -213,7 +213,7 @@ def _invalid() -> list[tuple[str, str, str, Context, bytes, bytes]]:
             "does-not-hold",
             "S + L: the same signature spelt another way",
             here,
-            thing(0),
+            item(0),
             _plus_l(alone),
         ),
     ]
@@ -224,7 +224,7 @@ def _leaf(what: bytes) -> bytes:
 
 
 def _swap(sealed: Seal) -> Seal:
-    first, second, *rest = sealed.steps
+    first, second, *rest = sealed.path
     return Seal(sealed.key, sealed.signature, sealed.sides, (second, first, *rest))
 
 

@@ -14,7 +14,7 @@ import pytest
 from sealbus.errors import Malformed
 from sealbus.nats.acks import read_ack
 from sealbus.protocol.answer import ERROR_SCHEMA, read_error
-from sealbus.protocol.codec import are_together, join_sealed, pack_together, split_together
+from sealbus.protocol.codec import is_bundle, join_sealed, pack_bundle, split_bundle
 from sealbus.protocol.delivery import Message, open_delivery
 from sealbus.protocol.envelope import Envelope, Header
 from sealbus.protocol.seal import Context, Verifier
@@ -66,26 +66,26 @@ def test_an_invalid_envelope_is_refused_by_its_rule(vector: dict[str, Any]) -> N
     assert refused.value.what.startswith(HEADER_RULES[vector["refused"]])
 
 
-TOGETHER = load("together.json")
+BUNDLES = load("bundles.json")
 
 
-@pytest.mark.parametrize("vector", TOGETHER["valid"], ids=by("name"))
-def test_things_together_are_taken_apart_and_put_together(vector: dict[str, Any]) -> None:
-    data = expand(vector["together"])
-    things = split_together(data)
-    if "things" in vector:
-        assert things == [expand(thing) for thing in vector["things"]]
+@pytest.mark.parametrize("vector", BUNDLES["valid"], ids=by("name"))
+def test_bundle_is_split_and_joined_again(vector: dict[str, Any]) -> None:
+    data = expand(vector["bundle"])
+    items = split_bundle(data)
+    if "items" in vector:
+        assert items == [expand(item) for item in vector["items"]]
     else:
-        told = (len(things), hashlib.sha256(b"".join(things)).hexdigest())
+        told = (len(items), hashlib.sha256(b"".join(items)).hexdigest())
         assert told == (vector["count"], vector["sha256"])
-    assert are_together(data)
-    assert pack_together(things) == data
+    assert is_bundle(data)
+    assert pack_bundle(items) == data
 
 
-@pytest.mark.parametrize("vector", TOGETHER["invalid"], ids=by("name"))
-def test_invalid_things_together_are_refused(vector: dict[str, Any]) -> None:
+@pytest.mark.parametrize("vector", BUNDLES["invalid"], ids=by("name"))
+def test_invalid_bundle_is_refused(vector: dict[str, Any]) -> None:
     with pytest.raises(Malformed):
-        split_together(expand(vector["together"]))
+        split_bundle(expand(vector["bundle"]))
 
 
 RECEIPTS = load("receipts.json")
@@ -101,12 +101,12 @@ def outcome(told: dict[str, Any], receipt: bytes) -> str | None:
     header = Header(told["bus"], told["bot"], told["subject"], HEX(told["nonce"]), 0, 1)
     attempts = {HEX(digest) for digest in told["attempts"]}
     try:
-        things = split_together(receipt) if are_together(receipt) else [receipt]
+        items = split_bundle(receipt) if is_bundle(receipt) else [receipt]
     except Malformed:
         return None
-    for thing in things:
+    for item in items:
         with contextlib.suppress(Malformed):
-            stamp = open_stamp(thing, BUS_KEYS, Verifier())
+            stamp = open_stamp(item, BUS_KEYS, Verifier())
             if is_receipt(stamp, header, attempts, live=told["live"], resumed=told["resumed"]):
                 return stamp.reason.value if stamp.reason else stamp.verdict.value
     return None

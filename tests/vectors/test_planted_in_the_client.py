@@ -28,9 +28,9 @@ PAYLOADS: Final[Runs] = [
     (plain.test_payloads_at_the_limits_are_read, plain.PAYLOADS["valid_without_value"]),
     (plain.test_invalid_payloads_are_refused, plain.PAYLOADS["invalid"]),
 ]
-TOGETHER: Final[Runs] = [
-    (client.test_things_together_are_taken_apart_and_put_together, client.TOGETHER["valid"]),
-    (client.test_invalid_things_together_are_refused, client.TOGETHER["invalid"]),
+BUNDLES: Final[Runs] = [
+    (client.test_bundle_is_split_and_joined_again, client.BUNDLES["valid"]),
+    (client.test_invalid_bundle_is_refused, client.BUNDLES["invalid"]),
 ]
 HEADERS: Final[Runs] = [
     (client.test_an_envelope_is_read_and_its_header_written, client.HEADERS["valid"]),
@@ -79,21 +79,21 @@ MISTAKES: Final[list[tuple[Runs, ModuleType, str, str]]] = [
     (PAYLOADS, codec, "item == 0.0 and math.copysign(1.0, item) < 0", "False"),
     (PAYLOADS, codec, "if _pack(value) != data", "if False"),
     (PAYLOADS, codec, "use_bin_type=True", "use_bin_type=True, use_single_float=True"),
-    (TOGETHER, codec, "len(data) > MAX_TOGETHER_BYTES", "len(data) > MAX_TOGETHER_BYTES + 1"),
-    (TOGETHER, codec, "len(data) > MAX_TOGETHER_BYTES", "len(data) >= MAX_TOGETHER_BYTES"),
-    (TOGETHER, codec, "not 2 <= len(things) <= MAX_TOGETHER",
-     "not 1 <= len(things) <= MAX_TOGETHER"),
-    (TOGETHER, codec, "not 2 <= len(things) <= MAX_TOGETHER",
-     "not 2 <= len(things) < MAX_TOGETHER"),
-    (TOGETHER, codec, "< MIN_TOGETHER_ITEM_BYTES", "< MIN_TOGETHER_ITEM_BYTES - 1"),
-    (TOGETHER, codec, "< MIN_TOGETHER_ITEM_BYTES", "<= MIN_TOGETHER_ITEM_BYTES"),
-    (TOGETHER, codec, "if len(set(things)) != len(things)", "if False"),
-    (TOGETHER, codec,
-     "    if not are_together(data):\n        raise Malformed(\"not things together\")\n", ""),
-    (TOGETHER, codec,
+    (BUNDLES, codec, "len(data) > MAX_BUNDLE_BYTES", "len(data) > MAX_BUNDLE_BYTES + 1"),
+    (BUNDLES, codec, "len(data) > MAX_BUNDLE_BYTES", "len(data) >= MAX_BUNDLE_BYTES"),
+    (BUNDLES, codec, "not 2 <= len(items) <= MAX_BUNDLE",
+     "not 1 <= len(items) <= MAX_BUNDLE"),
+    (BUNDLES, codec, "not 2 <= len(items) <= MAX_BUNDLE",
+     "not 2 <= len(items) < MAX_BUNDLE"),
+    (BUNDLES, codec, "< MIN_BUNDLE_ITEM_BYTES", "< MIN_BUNDLE_ITEM_BYTES - 1"),
+    (BUNDLES, codec, "< MIN_BUNDLE_ITEM_BYTES", "<= MIN_BUNDLE_ITEM_BYTES"),
+    (BUNDLES, codec, "if len(set(items)) != len(items)", "if False"),
+    (BUNDLES, codec,
+     "    if not is_bundle(data):\n        raise Malformed(\"not a bundle\")\n", ""),
+    (BUNDLES, codec,
      ("if _pack(fields) != data:\n        raise Malformed(\"not the exact encoding\")\n"
-      "    return things"),
-     "if False:\n        raise Malformed(\"\")\n    return things"),
+      "    return items"),
+     "if False:\n        raise Malformed(\"\")\n    return items"),
     (HEADERS, codec, "if fields[0] != PROTOCOL_VERSION", "if False"),
     (HEADERS, codec,
      ("if _pack(fields) != data:\n        raise Malformed(\"not the exact encoding\")\n"
@@ -126,7 +126,7 @@ MISTAKES: Final[list[tuple[Runs, ModuleType, str, str]]] = [
     (SEALS, seal, "0 <= steps <= MAX_PROOF_STEPS", "0 <= steps <= MAX_PROOF_STEPS + 1"),
     (SEALS, seal, "if sides >> steps", "if False"),
     (SEALS, seal, "if sides & 1 else", "if not sides & 1 else"),
-    (SEALS, seal, 'b"\\x00" + len(thing).to_bytes(8, "big") + thing', 'b"\\x00" + thing'),
+    (SEALS, seal, 'b"\\x00" + len(item).to_bytes(8, "big") + item', 'b"\\x00" + item'),
     (SEALS, seal, "return MAGIC + context.value + key + root", "return MAGIC + key + root"),
     (SEALS, seal, "return MAGIC + context.value + key + root",
      "return MAGIC + context.value + root"),
@@ -219,7 +219,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, module: ModuleType, made: ModuleType)
                 monkeypatch.setattr(other, attribute, own[id(value)])
 
 
-ALL: Final = [PAYLOADS, TOGETHER, HEADERS, SEALS, KEYS, STAMPS, DELIVERIES, MATCHING, SUBJECTS]
+ALL: Final = [PAYLOADS, BUNDLES, HEADERS, SEALS, KEYS, STAMPS, DELIVERIES, MATCHING, SUBJECTS]
 
 
 def test_the_client_meets_every_vector() -> None:

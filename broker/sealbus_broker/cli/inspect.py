@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from sealbus.errors import Malformed
-from sealbus.protocol.codec import are_together, split_sealed, split_together, unpack_json
+from sealbus.protocol.codec import is_bundle, split_bundle, split_sealed, unpack_json
 from sealbus.protocol.delivery import split_delivery
 from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.keys import KeyKind, PublicKey
@@ -97,14 +97,12 @@ def _read(file: str) -> bytes:
 
 
 def _report(data: bytes, anchors: Anchors) -> dict[str, Any]:
-    if are_together(data):
-        things = [_sealed(thing, anchors) for thing in split_together(data)]
+    if is_bundle(data):
+        items = [_sealed(item, anchors) for item in split_bundle(data)]
         trouble = [
-            f"{number}: {line}"
-            for number, thing in enumerate(things, 1)
-            for line in thing["trouble"]
+            f"{number}: {line}" for number, item in enumerate(items, 1) for line in item["trouble"]
         ]
-        return {"kind": "together", "size": len(data), "things": things, "trouble": trouble}
+        return {"kind": "bundle", "size": len(data), "items": items, "trouble": trouble}
     if data[:1] == b"\x92":
         envelope, stamp = split_delivery(data)
         return _delivery(envelope, stamp, anchors)
@@ -159,7 +157,7 @@ def _envelope(data: bytes, anchors: Anchors | None) -> dict[str, Any]:
         "schema": header.schema_name,
         "parent": None if header.parent is None else f"{len(header.parent)} bytes",
         "key": PublicKey(envelope.seal.key, KeyKind.BOT).text,
-        "sealed_with": f"{len(envelope.seal.steps)} proof steps",
+        "sealed_with": f"{len(envelope.seal.path)} proof steps",
         "payload": payload,
         "trouble": trouble,
     }
@@ -207,10 +205,10 @@ def _show(report: dict[str, Any], indent: str = "") -> None:
         if isinstance(value, dict) and name in ("envelope", "stamp"):
             click.echo(f"{indent}{name}:")
             _show(value, indent + "  ")
-        elif name == "things":
-            for number, thing in enumerate(value, 1):
+        elif name == "items":
+            for number, item in enumerate(value, 1):
                 click.echo(f"{indent}{number}:")
-                _show(thing, indent + "  ")
+                _show(item, indent + "  ")
         elif name == "trouble":
             for line in value:
                 click.echo(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sealbus.errors import Malformed
-from sealbus.protocol.codec import are_together, split_together, unpack_json
+from sealbus.protocol.codec import is_bundle, split_bundle, unpack_json
 from sealbus.protocol.envelope import Envelope, Header
 from sealbus.protocol.limits import LIVE_WAIT_MS, MAX_DETAIL_BYTES, MAX_ENVELOPE_BYTES, MAX_FAULTS
 from sealbus.protocol.nonces import life_ms
@@ -252,9 +252,9 @@ def check_size(case: CheckContext) -> Violation | None:
 def check_encoding(case: CheckContext) -> Violation | None:
     """*encoding*: the bytes are exactly one envelope, in the one exact encoding."""
     try:
-        if are_together(case.arrival.data):
-            split_together(case.arrival.data)
-            return Violation(Reason.ENCODING, "several envelopes together where one was expected")
+        if is_bundle(case.arrival.data):
+            split_bundle(case.arrival.data)
+            return Violation(Reason.ENCODING, "a bundle where one envelope was expected")
         case.envelope = Envelope.decode(case.arrival.data)
     except Malformed as error:
         return Violation(Reason.ENCODING, error.what)

@@ -14,7 +14,7 @@ from typing import Final
 
 from sealbus.errors import Malformed
 from sealbus.nats.acks import read_ack
-from sealbus.protocol.codec import are_together, split_together
+from sealbus.protocol.codec import is_bundle, split_bundle
 from sealbus.protocol.streams import INGRESS
 from sealbus.protocol.value import value
 from sealbus_broker.gate.policy import DeliveryClass
@@ -82,10 +82,10 @@ def live_arrivals(subject: bytes, data: bytes, now_ms: int) -> tuple[str, list[A
 
 def _envelopes(data: bytes) -> list[bytes]:
     """Take a message apart. A malformed bundle is one item, which the gate refuses as a whole."""
-    if not are_together(data):
+    if not is_bundle(data):
         return [data]
     try:
-        return split_together(data)
+        return split_bundle(data)
     except Malformed:
         return [data]
 

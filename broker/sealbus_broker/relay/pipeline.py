@@ -33,9 +33,9 @@ from nats.errors import Error as NatsError
 
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
-from sealbus.protocol.codec import pack_together
+from sealbus.protocol.codec import pack_bundle
 from sealbus.protocol.keys import SigningKey
-from sealbus.protocol.limits import MAX_BATCH, MAX_TOGETHER
+from sealbus.protocol.limits import MAX_BATCH, MAX_BUNDLE
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
 from sealbus.protocol.subjects import RELAY, REPLY, receipt_subject, receipts_subject
@@ -322,10 +322,10 @@ def _is_request(judgment: Judgment) -> bool:
 
 def _receipt_frames(bot: str, stamps: Sequence[tuple[bytes, bytes]]) -> Iterator[bytes]:
     """Return one bot's stamps, each with its nonce, in as few NATS messages as possible."""
-    for at in range(0, len(stamps), MAX_TOGETHER):
-        together = dict.fromkeys(stamp for _, stamp in stamps[at : at + MAX_TOGETHER])
-        if len(together) == 1:
+    for at in range(0, len(stamps), MAX_BUNDLE):
+        bundle = dict.fromkeys(stamp for _, stamp in stamps[at : at + MAX_BUNDLE])
+        if len(bundle) == 1:
             nonce, stamp = stamps[at]
             yield pub(receipt_subject(bot, nonce).encode(), stamp)
         else:
-            yield pub(receipts_subject(bot).encode(), pack_together(list(together)))
+            yield pub(receipts_subject(bot).encode(), pack_bundle(list(bundle)))

@@ -14,7 +14,7 @@ from typing import Final
 from sealbus.errors import Malformed
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
-from sealbus.protocol.codec import are_together, pack_json, split_together
+from sealbus.protocol.codec import is_bundle, pack_json, split_bundle
 from sealbus.protocol.envelope import Header, seal_envelopes
 from sealbus.protocol.keys import SigningKey
 from sealbus.protocol.seal import Verifier
@@ -70,7 +70,7 @@ class Prober:
 
     def _on_stamp(self, _: bytes, __: bytes, ___: bytes, data: bytes) -> None:
         try:
-            stamps = split_together(data) if are_together(data) else [data]
+            stamps = split_bundle(data) if is_bundle(data) else [data]
             opened = [
                 open_stamp(stamp, frozenset([self._key.public.raw]), self._verifier)
                 for stamp in stamps

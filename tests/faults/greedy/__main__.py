@@ -107,7 +107,7 @@ def markdown(outcomes: Sequence[Outcome]) -> Iterator[str]:
             for figure in outcome.figures
             if not figure.what.endswith(("relay MiB", "server MiB"))
         )
-        item = f"- `{outcome.case.name}` ({outcome.case.resource}): {'; '.join(figures)}"
+        item = f"- `{outcome.case.name}` ({', '.join(outcome.case.bounds)}): {'; '.join(figures)}"
         yield textwrap.fill(item, 100, subsequent_indent="  ", break_on_hyphens=False)
 
 
@@ -126,7 +126,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     seen = outcome.seen
     return {
         "attack": outcome.case.name,
-        "resource": outcome.case.resource,
+        "bounds": outcome.case.bounds,
         "seconds": outcome.seconds,
         "figures": [
             {"what": one.what, "value": one.value, "most": one.most} for one in outcome.figures

@@ -20,10 +20,10 @@ from typing import Any, Final, Self
 
 from examples.robbery.frames import RawSession, pub
 from sealbus import Credentials
-from sealbus.protocol.codec import pack_together
+from sealbus.protocol.codec import pack_bundle
 from sealbus.protocol.envelope import Header, seal_envelopes
 from sealbus.protocol.keys import SigningKey
-from sealbus.protocol.limits import MAX_TOGETHER, MAX_TOGETHER_BYTES
+from sealbus.protocol.limits import MAX_BUNDLE, MAX_BUNDLE_BYTES
 from sealbus.protocol.seal import sign_connect
 from sealbus.sending.minting import new_nonce
 
@@ -133,10 +133,10 @@ class Field:
 
 
 def _together(envelopes: Sequence[bytes]) -> Iterator[bytes]:
-    fit = max(1, min(MAX_TOGETHER, (MAX_TOGETHER_BYTES - 64) // (max(map(len, envelopes)) + 8)))
+    fit = max(1, min(MAX_BUNDLE, (MAX_BUNDLE_BYTES - 64) // (max(map(len, envelopes)) + 8)))
     for at in range(0, len(envelopes), fit):
         some = envelopes[at : at + fit]
-        yield some[0] if len(some) == 1 else pack_together(list(some))
+        yield some[0] if len(some) == 1 else pack_bundle(list(some))
 
 
 Attack = Callable[[Field], Awaitable[None]]

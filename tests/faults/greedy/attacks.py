@@ -15,9 +15,9 @@ from examples.robbery.frames import RawSession, pub
 from sealbus import Bot, SealbusError
 from sealbus.grants import GRANTS
 from sealbus.own import PARK, SUBSCRIBE
-from sealbus.protocol.codec import pack_json
+from sealbus.protocol.codec import pack_bundle, pack_json
 from sealbus.protocol.keys import KeyKind, SigningKey
-from sealbus.protocol.limits import MAX_PULL
+from sealbus.protocol.limits import MAX_BUNDLE, MAX_PULL
 from sealbus.protocol.subjects import consumer_name
 from sealbus_broker.nats.config import MAX_BOT_PAYLOAD_BYTES
 from tests.faults.greedy.attacker import Attack, Field
@@ -30,7 +30,7 @@ MANY_VALUES: Final = pack_json([{}] * 16_383)
 LARGEST: Final = pack_json("x" * (65_536 - 3))
 """The largest payload of the default limits."""
 
-TOGETHER: Final = 256
+MANY: Final = 256
 SILENT: Final = 62
 """Sessions that do not read, beside the two that send. A bot may have 64."""
 
@@ -106,12 +106,24 @@ async def many_values_stored(field: Field) -> None:
     await flood(field, sealed(field, "goods.a", MANY_VALUES, 31))
 
 
+@attack("bundles")
+async def large_bundles(field: Field) -> None:
+    """One envelope more in each bundle than allowed. All of them are valid."""
+
+    def make() -> bytes:
+        envelopes = field.seal("goods.a", b"\xc0", MAX_BUNDLE + 1)
+        field.counts["NATS messages"] += 1
+        return pub(f"send.{field.credentials.bot}", pack_bundle(envelopes))
+
+    await flood(field, make)
+
+
 @attack("parents")
 async def junk_parents(field: Field) -> None:
     """Parents where the subject takes none, and invalid ones where it does."""
     kinds = [
         sealed(field, "goods.a", b"\xc0", 2, parent=os.urandom(200_000)),
-        sealed(field, "caused.a", b"\xc0", TOGETHER, parent=os.urandom(1_500)),
+        sealed(field, "caused.a", b"\xc0", MANY, parent=os.urandom(1_500)),
     ]
     await flood(field, in_turn(kinds))
 
@@ -128,7 +140,7 @@ async def costly_schema(field: Field) -> None:
 @attack("rate")
 async def above_the_rate(field: Field) -> None:
     """Messages at many times the subject's rate."""
-    await flood(field, sealed(field, "rated.a", b"\xc0", TOGETHER))
+    await flood(field, sealed(field, "rated.a", b"\xc0", MANY))
 
 
 @attack("copies")
@@ -161,7 +173,7 @@ async def services(field: Field) -> None:
 @attack("live")
 async def live_flood(field: Field) -> None:
     """As many small live messages as possible."""
-    await flood(field, sealed(field, "flash.a", b"\xc0", TOGETHER, live=True), sessions=2)
+    await flood(field, sealed(field, "flash.a", b"\xc0", MANY, live=True), sessions=2)
 
 
 # ---- stored messages -----------------------------------------------------------------------------
@@ -173,10 +185,10 @@ async def ingress_by_bytes(field: Field) -> None:
     await flood(field, _junk(field, MAX_BOT_PAYLOAD_BYTES - 64))
 
 
-@attack("ingress-together")
+@attack("ingress-bundles")
 async def ingress_by_envelopes(field: Field) -> None:
     """As many valid envelopes in each message as allowed."""
-    await flood(field, sealed(field, "goods.a", b"\xc0", TOGETHER), sessions=2)
+    await flood(field, sealed(field, "goods.a", b"\xc0", MANY), sessions=2)
 
 
 @attack("accepted")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from nats.errors import Error as NatsError
 from benchmarks.process import cpu_seconds, rss_bytes
 from sealbus.nats.client import HardenedClient
 from sealbus_broker.nats.config import CONNECTIONS_SUBJECT
+from sealbus_broker.relay.health import PING_SUBJECT
 
 LOOK_S: Final = 0.25
 MIB: Final = 1024 * 1024
@@ -45,7 +47,9 @@ class Gauges:
         self.most: Counter[str] = Counter()
         """By process, its resident memory in MiB.
 
-        By stream, its messages and bytes. Also the number of sessions.
+        By stream, its messages and bytes. Also the number of sessions, and the milliseconds until
+        the relay has told its health. It tells it from memory, at its next
+        pause.
         """
 
     def cpu(self) -> dict[str, float]:
@@ -68,6 +72,9 @@ class Gauges:
             with contextlib.suppress(OSError):
                 self._note(f"{name} MiB", rss_bytes(pids) / MIB)
         with contextlib.suppress(NatsError, OSError, TimeoutError):
+            asked = time.monotonic()
+            await self._nc.request(PING_SUBJECT, b"", ANSWER_S)
+            self._note("health ms", (time.monotonic() - asked) * 1000)
             for stream, subjects in self._watched:
                 state = await self._state(stream, subjects)
                 self._note(f"{stream} messages", sum((state.get("subjects") or {}).values()))

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from tests.vectors.files import HEX, expand, load
 from tests.vectors.stranger import curve
-from tests.vectors.stranger.encoding import decode_payload, encode, split_together, write_payload
+from tests.vectors.stranger.encoding import decode_payload, encode, split_bundle, write_payload
 from tests.vectors.stranger.messages import (
     consumer,
     covers,
@@ -42,8 +42,8 @@ from tests.vectors.stranger.signing import (
 )
 
 FILES: Final = {name: load(f"{name}.json") for name in (
-    "answers", "connect", "deliveries", "ed25519", "headers", "keys", "payloads", "receipts",
-    "seals", "stamps", "subjects", "subscribers", "together",
+    "answers", "bundles", "connect", "deliveries", "ed25519", "headers", "keys", "payloads",
+    "receipts", "seals", "stamps", "subjects", "subscribers",
 )}  # fmt: skip
 WHOLE: Final = {
     (name, place, at): expand(one[field])
@@ -52,8 +52,8 @@ WHOLE: Final = {
         ("payloads", "invalid", "encoded"),
         ("headers", "valid", "envelope"),
         ("headers", "invalid", "envelope"),
-        ("together", "valid", "together"),
-        ("together", "invalid", "together"),
+        ("bundles", "valid", "bundle"),
+        ("bundles", "invalid", "bundle"),
     )
     for at, one in enumerate(FILES[name][place])
 }
@@ -143,12 +143,12 @@ def seals(rules: Rules) -> Results:
         if batch["size"] > 8 and not rules.slips("an odd entry paired with itself"):
             made = None  # only read, because making it again takes a second
         else:
-            things = [at.to_bytes(4, "big") for at in range(batch["size"])]
-            made = seal_all(rules, HEX(told["seed"]), CONTEXTS["envelope"], things)
+            items = [at.to_bytes(4, "big") for at in range(batch["size"])]
+            made = seal_all(rules, HEX(told["seed"]), CONTEXTS["envelope"], items)
         for one in batch["seals"]:
             seal = read_seal(rules, HEX(one["seal"]))
-            right = root(rules, seal, HEX(one["thing"])).hex() == batch["root"]
-            right = right and holds(rules, CONTEXTS["envelope"], seal, HEX(one["thing"]))
+            right = root(rules, seal, HEX(one["item"])).hex() == batch["root"]
+            right = right and holds(rules, CONTEXTS["envelope"], seal, HEX(one["item"]))
             yield (
                 (batch["size"], one["index"]),
                 right and (made is None or made[one["index"]].hex() == one["seal"]),
@@ -158,7 +158,7 @@ def seals(rules: Rules) -> Results:
         held = [
             context.hex()
             for context in CONTEXTS.values()
-            if holds(rules, context, seal, HEX(one["thing"]))
+            if holds(rules, context, seal, HEX(one["item"]))
         ]
         yield one["context"], held == [one["context"]]
     for one in told["invalid"]:
@@ -166,7 +166,7 @@ def seals(rules: Rules) -> Results:
             yield one["name"], refuses(read_seal, rules, HEX(one["seal"]))
         else:
             seal = read_seal(rules, HEX(one["seal"]))
-            yield one["name"], not holds(rules, HEX(one["context"]), seal, HEX(one["thing"]))
+            yield one["name"], not holds(rules, HEX(one["context"]), seal, HEX(one["item"]))
     yield "leaf", leaf(rules, b"") == hashlib.sha256(bytes(9)).digest()
 
 
@@ -240,17 +240,17 @@ def headers(rules: Rules) -> Results:
         yield one["name"], refuses(read_envelope, rules, data)
 
 
-def together(rules: Rules) -> Results:
-    for at, one in enumerate(FILES["together"]["valid"]):
-        things = split_together(rules, WHOLE["together", "valid", at])
-        if "things" in one:
-            yield one["name"], things == [expand(thing) for thing in one["things"]]
+def bundles(rules: Rules) -> Results:
+    for at, one in enumerate(FILES["bundles"]["valid"]):
+        items = split_bundle(rules, WHOLE["bundles", "valid", at])
+        if "items" in one:
+            yield one["name"], items == [expand(item) for item in one["items"]]
         else:
-            digest = hashlib.sha256(b"".join(things)).hexdigest()
-            yield one["name"], (len(things), digest) == (one["count"], one["sha256"])
-    for at, one in enumerate(FILES["together"]["invalid"]):
-        data = WHOLE["together", "invalid", at]
-        yield one["name"], refuses(split_together, rules, data)
+            digest = hashlib.sha256(b"".join(items)).hexdigest()
+            yield one["name"], (len(items), digest) == (one["count"], one["sha256"])
+    for at, one in enumerate(FILES["bundles"]["invalid"]):
+        data = WHOLE["bundles", "invalid", at]
+        yield one["name"], refuses(split_bundle, rules, data)
 
 
 def stamps(rules: Rules) -> Results:
@@ -364,7 +364,7 @@ CHECKS: Final[dict[str, Callable[[Rules], Results]]] = {
     "deliveries": deliveries,
     "subscribers": subscribers,
     "headers": headers,
-    "together": together,
+    "bundles": bundles,
     "payloads": payloads,
     "keys": keys,
     "ed25519": ed25519,

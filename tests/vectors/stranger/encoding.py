@@ -305,22 +305,22 @@ def write_payload(rules: Rules, value: Any) -> bytes:
     return encode(rules, value)
 
 
-def split_together(rules: Rules, data: bytes) -> list[bytes]:
+def split_bundle(rules: Rules, data: bytes) -> list[bytes]:
     """The items of a bundle."""
-    rules.must("too many bytes together", len(data) <= rules.limit["together"])
+    rules.must("too many bytes in a bundle", len(data) <= rules.limit["bundle"])
     outer = decode(rules, data)
-    rules.must("together is not an array of two", type(outer) is list and len(outer) == 2)
-    version, things = (*outer, None, None)[:2]
-    rules.must("the version of together", version == 1)
-    rules.must("the version of together is an integer", type(version) is int or version != 1)
-    if type(things) is not list:
-        raise Refused("together has no array inside")
-    rules.must("too few together", len(things) >= rules.limit["together-least"])
-    rules.must("too many together", len(things) <= rules.limit["together-most"])
-    rules.must("a thing together that is not bytes", all(type(thing) is bytes for thing in things))
+    rules.must("a bundle is not an array of two", type(outer) is list and len(outer) == 2)
+    version, items = (*outer, None, None)[:2]
+    rules.must("the version of a bundle", version == 1)
+    rules.must("the version of a bundle is an integer", type(version) is int or version != 1)
+    if type(items) is not list:
+        raise Refused("a bundle has no array inside")
+    rules.must("too few in a bundle", len(items) >= rules.limit["bundle-least"])
+    rules.must("too many in a bundle", len(items) <= rules.limit["bundle-most"])
+    rules.must("an item of a bundle that is not bytes", all(type(item) is bytes for item in items))
     rules.must(
-        "a thing together that is too short",
-        all(len(thing or b"") >= rules.limit["together-item"] for thing in things),
+        "an item of a bundle that is too short",
+        all(len(item or b"") >= rules.limit["bundle-item"] for item in items),
     )
-    rules.must("the same thing twice", len(set(things)) == len(things))
-    return things
+    rules.must("the same item twice", len(set(items)) == len(items))
+    return items

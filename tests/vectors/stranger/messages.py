@@ -162,8 +162,8 @@ def _fields(rules: Rules, data: bytes, types: tuple[tuple[type, ...], ...], what
 def read_sealed(rules: Rules, data: bytes, parts: int) -> tuple[list[bytes], bytes, bytes]:
     outer = decode(rules, data)
     if type(outer) is not list or len(outer) < parts + 2:
-        raise Refused("not a sealed thing")
-    rules.must("an element too many in a sealed thing", len(outer) == parts + 2)
+        raise Refused("not a sealed item")
+    rules.must("an element too many in a sealed item", len(outer) == parts + 2)
     rules.must("the version", outer[0] == 1)
     rules.must("the version is an integer", type(outer[0]) is int or outer[0] != 1)
     for element in outer[1 : parts + 2]:

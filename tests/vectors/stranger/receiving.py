@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from tests.vectors.stranger.encoding import decode, decode_payload, split_together
+from tests.vectors.stranger.encoding import decode, decode_payload, split_bundle
 from tests.vectors.stranger.messages import (
     Envelope,
     Stamp,
@@ -66,15 +66,15 @@ def outcome(
     rules: Rules, sent: dict[str, Any], data: bytes, bus_keys: frozenset[bytes]
 ) -> str | None:
     """The meaning of a receipt for a message that was sent (section 10)."""
-    things = [data]
+    items = [data]
     if data[:2] == b"\x92\x01":
         try:
-            things = split_together(rules, data)
+            items = split_bundle(rules, data)
         except Refused:
             return None
-    for thing in things:
+    for item in items:
         try:
-            stamp = open_stamp(rules, thing, bus_keys)
+            stamp = open_stamp(rules, item, bus_keys)
             _check_receipt(rules, sent, stamp)
         except Refused:
             if rules.slips("one bad receipt spoils those beside it"):

@@ -20,9 +20,9 @@ LIMITS: Final = {
     "schema-version": 65_535,
     "parent": 262_144,
     "envelope": 524_288,
-    "together": 131_072,
-    "together-most": 64,
-    "together-item": 98,
+    "bundle": 131_072,
+    "bundle-most": 64,
+    "bundle-item": 98,
     "steps": 10,
     "stamp": 2_048,
     "detail": 1_000,
@@ -42,7 +42,7 @@ LEAST: Final = {
     "position-least": 1,
     "record-least": 1,
     "judged-at": 0,
-    "together-least": 2,
+    "bundle-least": 2,
 }
 """Lower bounds."""
 

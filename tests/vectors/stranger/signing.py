@@ -94,7 +94,7 @@ class Seal:
     key: bytes
     signature: bytes
     sides: int
-    steps: tuple[bytes, ...]
+    path: tuple[bytes, ...]
 
 
 def read_seal(rules: Rules, data: bytes) -> Seal:
@@ -114,13 +114,13 @@ def read_seal(rules: Rules, data: bytes) -> Seal:
     )
 
 
-def leaf(rules: Rules, thing: bytes) -> bytes:
+def leaf(rules: Rules, item: bytes) -> bytes:
     """The hash of an item."""
     if rules.slips("a leaf hashed without its length"):
-        return hashlib.sha256(b"\0" + thing).digest()
+        return hashlib.sha256(b"\0" + item).digest()
     if rules.slips("a leaf hashed like a node"):
-        return hashlib.sha256(b"\1" + thing).digest()
-    return hashlib.sha256(b"\0" + len(thing).to_bytes(8, "big") + thing).digest()
+        return hashlib.sha256(b"\1" + item).digest()
+    return hashlib.sha256(b"\0" + len(item).to_bytes(8, "big") + item).digest()
 
 
 def node(left: bytes, right: bytes) -> bytes:
@@ -128,11 +128,11 @@ def node(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\1" + left + right).digest()
 
 
-def root(rules: Rules, seal: Seal, thing: bytes) -> bytes:
+def root(rules: Rules, seal: Seal, item: bytes) -> bytes:
     """The root of the batch to which a seal says that an item belongs."""
-    digest = leaf(rules, thing)
-    for at, step in enumerate(seal.steps):
-        bit = len(seal.steps) - 1 - at if rules.slips("sides read from the highest bit") else at
+    digest = leaf(rules, item)
+    for at, step in enumerate(seal.path):
+        bit = len(seal.path) - 1 - at if rules.slips("sides read from the highest bit") else at
         is_left = seal.sides >> bit & 1
         if rules.slips("sides the other way round"):
             is_left = not is_left
@@ -151,43 +151,43 @@ def _verified(key: bytes, message: bytes, signature: bytes) -> bool:
     return True
 
 
-def holds(rules: Rules, context: bytes, seal: Seal, thing: bytes) -> bool:
+def holds(rules: Rules, context: bytes, seal: Seal, item: bytes) -> bool:
     """Whether a seal is valid for an item in a context."""
     if rules.slips("signatures not verified"):
         return True
     contexts = list(CONTEXTS.values()) if rules.slips("any context") else [context]
     key = seal.key
     return any(
-        _verified(key, MAGIC + one + key + root(rules, seal, thing), seal.signature)
+        _verified(key, MAGIC + one + key + root(rules, seal, item), seal.signature)
         for one in contexts
     )
 
 
-def seal_all(rules: Rules, seed: bytes, context: bytes, things: list[bytes]) -> list[bytes]:
+def seal_all(rules: Rules, seed: bytes, context: bytes, items: list[bytes]) -> list[bytes]:
     """Seal items with one signature."""
     key = nacl.signing.SigningKey(seed)
     public = bytes(key.verify_key)
-    level = [leaf(rules, thing) for thing in things]
-    proofs: list[list[tuple[int, bytes]]] = [[] for _ in things]
-    members = [[at] for at in range(len(things))]
+    level = [leaf(rules, item) for item in items]
+    proofs: list[list[tuple[int, bytes]]] = [[] for _ in items]
+    members = [[at] for at in range(len(items))]
     while len(level) > 1:
         above, joined = [], []
         for at in range(0, len(level), 2):
             pair = level[at : at + 2]
             if len(pair) == 1 and rules.slips("an odd entry paired with itself"):
                 pair = pair * 2
-                for thing in members[at]:
-                    proofs[thing].append((0, pair[0]))
+                for item in members[at]:
+                    proofs[item].append((0, pair[0]))
             if len(pair) == 1:
                 above.append(pair[0])
                 joined.append(members[at])
                 continue
             above.append(node(*pair))
             if at + 1 < len(level):
-                for thing in members[at]:
-                    proofs[thing].append((0, pair[1]))
-                for thing in members[at + 1]:
-                    proofs[thing].append((1, pair[0]))
+                for item in members[at]:
+                    proofs[item].append((0, pair[1]))
+                for item in members[at + 1]:
+                    proofs[item].append((1, pair[0]))
             joined.append(members[at] + (members[at + 1] if at + 1 < len(level) else []))
         level, members = above, joined
     signature = key.sign(MAGIC + context + public + level[0]).signature
@@ -210,7 +210,7 @@ def answer_holds(
         return False
     if rules.slips("a bare challenge accepted") and _verified(key, challenge, signature):
         return True
-    thing = challenge + b"\n" + admission
+    item = challenge + b"\n" + admission
     if rules.slips("the admission text not signed"):
-        thing = challenge + b"\n"
-    return holds(rules, CONTEXTS["connect"], Seal(key, signature, 0, ()), thing)
+        item = challenge + b"\n"
+    return holds(rules, CONTEXTS["connect"], Seal(key, signature, 0, ()), item)

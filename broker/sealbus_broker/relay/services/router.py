@@ -37,7 +37,7 @@ from sealbus.own import (
 from sealbus.protocol.answer import BUSY, NOBODY_LISTENS, NOT_SERVED, UNAVAILABLE
 from sealbus.protocol.codec import pack_json, unpack_json
 from sealbus.protocol.keys import SigningKey
-from sealbus.protocol.limits import MAX_TOGETHER
+from sealbus.protocol.limits import MAX_BUNDLE
 from sealbus.protocol.subjects import is_pattern, overlap
 from sealbus.supervision import Supervisor, kind
 from sealbus_broker.errors import NotGranted, NotServed
@@ -167,7 +167,7 @@ class ServiceRouter:
 
     async def _tell_all(self) -> None:
         while self._told:
-            batch = [self._told.popleft() for _ in range(min(len(self._told), MAX_TOGETHER))]
+            batch = [self._told.popleft() for _ in range(min(len(self._told), MAX_BUNDLE))]
             await self._answers.give(batch)
 
     def serve(self, judgment: Judgment, stamp: bytes) -> None:

@@ -19,12 +19,12 @@ import msgpack
 
 from sealbus.errors import InvalidInput, Malformed
 from sealbus.protocol.limits import (
+    MAX_BUNDLE,
+    MAX_BUNDLE_BYTES,
     MAX_DEPTH,
     MAX_INTEGER,
     MAX_NODES,
-    MAX_TOGETHER,
-    MAX_TOGETHER_BYTES,
-    MIN_TOGETHER_ITEM_BYTES,
+    MIN_BUNDLE_ITEM_BYTES,
     PROTOCOL_VERSION,
 )
 
@@ -33,7 +33,7 @@ _MAX_FIELDS = 16
 them, and before any seal is checked: a thousand nested headers that each claim half a million took
 12 GB of address space with msgpack 1.1, and 80 MB with 1.2."""
 
-_TOGETHER = b"\x92" + msgpack.packb(PROTOCOL_VERSION)
+_BUNDLE = b"\x92" + msgpack.packb(PROTOCOL_VERSION)
 """How an array of two that begins with the version begins; an envelope is an array of four, a stamp
 of three."""
 
@@ -83,11 +83,11 @@ class FieldTypes(tuple[tuple[type, ...], ...]):  # noqa: SLOT001  # a tuple can 
     """The types that each field of an array may have, in order; and for a quick look, all that they
     may be together."""
 
-    together: frozenset[tuple[type, ...]]
+    combinations: frozenset[tuple[type, ...]]
 
     def __new__(cls, each: Iterable[tuple[type, ...]]) -> Self:
         made = super().__new__(cls, each)
-        made.together = frozenset(product(*made))
+        made.combinations = frozenset(product(*made))
         return made
 
 
@@ -101,7 +101,7 @@ def unpack_fields(data: bytes, types: Sequence[tuple[type, ...]]) -> list[Any]:
     fields = _unpack(data, _MAX_FIELDS)
     if type(fields) is not list or len(fields) != len(known):
         raise Malformed(f"expected an array of {len(known)} fields")
-    if tuple(map(type, fields)) not in known.together:
+    if tuple(map(type, fields)) not in known.combinations:
         wrong = next(at for at, field in enumerate(fields) if type(field) not in known[at])
         raise Malformed(f"field {wrong} is of the wrong type")
     if _pack(fields) != data:
@@ -114,7 +114,7 @@ _SEALED_TYPES = {parts: FieldTypes([(int,), *[(bytes,)] * (parts + 1)]) for part
 
 
 def join_sealed(parts: Sequence[bytes], seal: bytes) -> bytes:
-    """Put a sealed thing together: ``[version, part…, seal]``. The seal is over the
+    """Join the parts of a sealed item: ``[version, part…, seal]``. The seal is over the
     :func:`signed_part`."""
     return signed_part(parts) + _pack(seal)
 
@@ -127,7 +127,7 @@ def signed_part(parts: Sequence[bytes]) -> bytes:
 
 
 def split_sealed(data: bytes, parts: int) -> tuple[list[bytes], bytes, bytes]:
-    """Take a sealed thing apart into its ``parts``, the bytes that were signed (as sent), and the
+    """Take a sealed item apart into its ``parts``, the bytes that were signed (as sent), and the
     encoded seal.
 
     Raises :class:`Malformed` unless ``data`` is exactly ``[version, bin × parts, bin]``.
@@ -144,43 +144,43 @@ def _bin_header_bytes(data: bytes) -> int:
     return 2 if len(data) < 1 << 8 else 3 if len(data) < 1 << 16 else 5
 
 
-def pack_together(things: Sequence[bytes]) -> bytes:
-    """Put 2 to 64 sealed things into one message: ``[version, [bin, bin, …]]``. One alone is sent
+def pack_bundle(items: Sequence[bytes]) -> bytes:
+    """Put 2 to 64 sealed items into one message: ``[version, [bin, bin, …]]``. One alone is sent
     as it is."""
-    return _pack([PROTOCOL_VERSION, things])
+    return _pack([PROTOCOL_VERSION, items])
 
 
-def are_together(data: bytes) -> bool:
-    """Whether ``data`` begins as several things in one message do, and as no envelope, stamp or
+def is_bundle(data: bytes) -> bool:
+    """Whether ``data`` begins as several items in one message do, and as no envelope, stamp or
     delivery does."""
-    return data.startswith(_TOGETHER)
+    return data.startswith(_BUNDLE)
 
 
-def split_together(data: bytes) -> list[bytes]:
-    """The things that :func:`pack_together` put together.
+def split_bundle(data: bytes) -> list[bytes]:
+    """The items of a bundle of :func:`pack_bundle`.
 
     Raises :class:`Malformed` unless they are 2 to 64, all different, none shorter than a seal, in
     the exact encoding. Each is still to be judged by itself.
     """
-    if len(data) > MAX_TOGETHER_BYTES:
-        raise Malformed(f"{len(data)} bytes together; at most {MAX_TOGETHER_BYTES}")
-    if not are_together(data):
-        raise Malformed("not things together")
-    fields = _unpack(data, MAX_TOGETHER)
+    if len(data) > MAX_BUNDLE_BYTES:
+        raise Malformed(f"a bundle of {len(data)} bytes; at most {MAX_BUNDLE_BYTES}")
+    if not is_bundle(data):
+        raise Malformed("not a bundle")
+    fields = _unpack(data, MAX_BUNDLE)
     if type(fields) is not list or len(fields) != 2 or type(fields[1]) is not list:
-        raise Malformed("not things together")
-    things: list[bytes] = fields[1]
-    if not 2 <= len(things) <= MAX_TOGETHER:
-        raise Malformed(f"{len(things)} things together; expected 2 to {MAX_TOGETHER}")
-    if not all(type(thing) is bytes for thing in things):
-        raise Malformed("things together that are not bytes")
-    if min(map(len, things)) < MIN_TOGETHER_ITEM_BYTES:
-        raise Malformed("a thing together that is too short to be sealed")
-    if len(set(things)) != len(things):
-        raise Malformed("the same thing twice together")
+        raise Malformed("not a bundle")
+    items: list[bytes] = fields[1]
+    if not 2 <= len(items) <= MAX_BUNDLE:
+        raise Malformed(f"a bundle of {len(items)} items; expected 2 to {MAX_BUNDLE}")
+    if not all(type(item) is bytes for item in items):
+        raise Malformed("a bundle with an item that is not bytes")
+    if min(map(len, items)) < MIN_BUNDLE_ITEM_BYTES:
+        raise Malformed("a bundle with an item that is too short to be sealed")
+    if len(set(items)) != len(items):
+        raise Malformed("a bundle with the same item twice")
     if _pack(fields) != data:
         raise Malformed("not the exact encoding")
-    return things
+    return items
 
 
 class _Packer(threading.local):

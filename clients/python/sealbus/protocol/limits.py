@@ -32,19 +32,19 @@ MAX_BARE_PARENT_BYTES: Final = MAX_STAMP_BYTES + 8
 rule compares nothing, no bot needs more."""
 
 MAX_BATCH: Final = 1024
-"""The most things under one signature. They need ten proof steps, which are 320 bytes. Beyond that
+"""The most items under one signature. They need ten proof steps, which are 320 bytes. Beyond that
 the proof costs more than a signature."""
 
-MAX_TOGETHER: Final = 64
+MAX_BUNDLE: Final = 64
 """The most items of a bundle. More items would save hardly anything, and would wait for each other.
 A bot's share of INGRESS counts NATS messages. So this also bounds the number of one bot's envelopes
 that other bots may have to wait for."""
 
-MIN_TOGETHER_ITEM_BYTES: Final = 98
+MIN_BUNDLE_ITEM_BYTES: Final = 98
 """The shortest item of a bundle. A seal alone has 98 bytes, so a shorter item cannot be valid.
 Early refusal limits the work that a small message can cause."""
 
-MAX_TOGETHER_BYTES: Final = 128 * 1024
+MAX_BUNDLE_BYTES: Final = 128 * 1024
 """The largest bundle. 64 orders of 1 KiB, or 64 stamps, fit. Like the number of items, it bounds
 the messages that other bots may have to wait for."""
 

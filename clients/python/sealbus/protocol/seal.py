@@ -4,19 +4,19 @@ A signature is always over these 83 bytes::
 
     MAGIC (11) || context (8) || key (32) || root (32)
 
-``context`` is the kind of the thing, so a signature over one kind never passes for another.
+``context`` is the kind of the item, so a signature over one kind never passes for another.
 ``key`` is the signer's public key, so a signature cannot be claimed by a second key. ``root`` is
-the SHA-256 Merkle root over one or more *things* (byte strings, as sent)::
+the SHA-256 Merkle root over one or more *items* (byte strings, as sent)::
 
-    leaf(thing)       = SHA-256(0x00 || length of thing as 8 bytes, big-endian || thing)
+    leaf(item)        = SHA-256(0x00 || length of item as 8 bytes, big-endian || item)
     node(left, right) = SHA-256(0x01 || left || right)
 
 Neighbours are paired from the left, level by level; an odd one at the end moves up unchanged. A
-thing alone is its own root. So one signature serves up to 1,024 things, and each carries the steps
-from its leaf to the root and can be verified by itself.
+item alone is its own root. So one signature serves up to 1,024 items. Each has an
+inclusion proof, the path from its leaf to the root, and can be verified by itself.
 
 A seal in bytes:
-``key (32) || signature (64) || sides (2, big-endian) || steps (32 each, 0 to 10)``. Bit *i* of
+``key (32) || signature (64) || sides (2, big-endian) || path (0 to 10 steps of 32)``. Bit *i* of
 ``sides`` is 1 where step *i* (the first is nearest the leaf) stands to the left.
 
 There is no algorithm field: version 1 is Ed25519 as libsodium verifies it.
@@ -45,7 +45,7 @@ _VERIFIED_ROOTS = 4096
 
 
 class Context(Enum):
-    """The kind of thing that a seal is over: 8 bytes, fixed."""
+    """The kind of item that a seal is over: 8 bytes, fixed."""
 
     ENVELOPE = b"envelope"
     STAMP = b"stamp\0\0\0"
@@ -54,12 +54,12 @@ class Context(Enum):
 
 @value
 class Seal:
-    """One thing's seal, taken apart."""
+    """The seal of one item, taken apart."""
 
     key: bytes
     signature: bytes
     sides: int
-    steps: tuple[bytes, ...]
+    path: tuple[bytes, ...]
 
     @classmethod
     def decode(cls, data: bytes) -> Seal:
@@ -89,13 +89,13 @@ class Seal:
             self.key
             + self.signature
             + self.sides.to_bytes(_SIDES_BYTES, "big")
-            + b"".join(self.steps)
+            + b"".join(self.path)
         )
 
-    def root(self, thing: bytes) -> bytes:
-        """The Merkle root that this seal claims ``thing`` belongs to."""
-        digest, sides, sha256 = _leaf(thing), self.sides, hashlib.sha256
-        for step in self.steps:
+    def root(self, item: bytes) -> bytes:
+        """The Merkle root that this seal claims ``item`` belongs to."""
+        digest, sides, sha256 = _leaf(item), self.sides, hashlib.sha256
+        for step in self.path:
             digest = sha256(
                 b"\x01" + step + digest if sides & 1 else b"\x01" + digest + step
             ).digest()
@@ -103,8 +103,8 @@ class Seal:
         return digest
 
 
-def _leaf(thing: bytes) -> bytes:
-    return hashlib.sha256(b"\x00" + len(thing).to_bytes(8, "big") + thing).digest()
+def _leaf(item: bytes) -> bytes:
+    return hashlib.sha256(b"\x00" + len(item).to_bytes(8, "big") + item).digest()
 
 
 def _node(left: bytes, right: bytes) -> bytes:
@@ -115,16 +115,16 @@ def _signed_input(context: Context, key: bytes, root: bytes) -> bytes:
     return MAGIC + context.value + key + root
 
 
-def seal(key: SigningKey, context: Context, things: Sequence[bytes]) -> list[bytes]:
-    """Seal 1 to 1,024 ``things`` with one signature; return each one's encoded seal, in order.
+def seal(key: SigningKey, context: Context, items: Sequence[bytes]) -> list[bytes]:
+    """Seal 1 to 1,024 ``items`` with one signature; return each one's encoded seal, in order.
 
     Raises :class:`InvalidInput` for none or too many.
     """
-    if not 1 <= len(things) <= MAX_BATCH:
+    if not 1 <= len(items) <= MAX_BATCH:
         raise InvalidInput(
-            f"{len(things)} things to seal at once", hint=f"seal 1 to {MAX_BATCH} at a time"
+            f"{len(items)} items to seal at once", hint=f"seal 1 to {MAX_BATCH} at a time"
         )
-    levels = [[_leaf(thing) for thing in things]]
+    levels = [[_leaf(item) for item in items]]
     while len(levels[-1]) > 1:
         below = levels[-1]
         pairs = zip(below[::2], below[1::2], strict=False)
@@ -160,11 +160,11 @@ class Verifier:
     def __init__(self) -> None:
         self._held: dict[bytes, None] = {}
 
-    def holds(self, context: Context, sealed: Seal, thing: bytes) -> bool:
-        """Whether ``sealed`` is a valid seal of its key over ``thing``. Whose key it is, is for the
+    def holds(self, context: Context, sealed: Seal, item: bytes) -> bool:
+        """Whether ``sealed`` is a valid seal of its key over ``item``. Whose key it is, is for the
         caller to judge."""
-        signed = _signed_input(context, sealed.key, sealed.root(thing))
-        if not sealed.steps and context is not Context.STAMP:
+        signed = _signed_input(context, sealed.key, sealed.root(item))
+        if not sealed.path and context is not Context.STAMP:
             return verify(sealed.key, signed, sealed.signature)
         if sealed.signature + signed in self._held:
             return True
@@ -173,10 +173,10 @@ class Verifier:
         self._remember(sealed.signature + signed)
         return True
 
-    def made(self, context: Context, encoded: bytes, thing: bytes) -> None:
+    def made(self, context: Context, encoded: bytes, item: bytes) -> None:
         """Remember a seal that this process has just made with a key of its own."""
         sealed = Seal.decode(encoded)
-        self._remember(sealed.signature + _signed_input(context, sealed.key, sealed.root(thing)))
+        self._remember(sealed.signature + _signed_input(context, sealed.key, sealed.root(item)))
 
     def _remember(self, held: bytes) -> None:
         if len(self._held) >= _VERIFIED_ROOTS:

@@ -183,10 +183,10 @@ def seal_stamps(
     ``verifier`` will know them again, as parents, without verifying them.
     """
     parts = [(stamp.encode(),) for stamp in stamps]
-    things = [signed_part(part) for part in parts]
-    seals = seal(key, Context.STAMP, things)
+    items = [signed_part(part) for part in parts]
+    seals = seal(key, Context.STAMP, items)
     if verifier is not None:
-        verifier.made(Context.STAMP, seals[0], things[0])
+        verifier.made(Context.STAMP, seals[0], items[0])
     return [join_sealed(part, sealed) for part, sealed in zip(parts, seals, strict=True)]
 
 

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from sealbus.protocol.codec import pack_together
+from sealbus.protocol.codec import pack_bundle
 from sealbus.protocol.envelope import seal_envelopes
 from sealbus.protocol.keys import SigningKey
-from sealbus.protocol.limits import MAX_TOGETHER_BYTES
+from sealbus.protocol.limits import MAX_BUNDLE_BYTES
 from sealbus.sending.pending import Pending
 
 MAX_SEAL_BYTES: Final = 512
@@ -31,7 +31,7 @@ def bursts(waiting: list[Pending]) -> Iterator[list[Pending]]:
     for one in waiting:
         room = len(one.payload) + len(one.header.parent or b"") + MAX_SEAL_BYTES + MAX_NAMES_BYTES
         # An upper bound: the sizes are known exactly only when the messages are sealed.
-        if batch and (len(batch) == BURST or size + room > MAX_TOGETHER_BYTES):
+        if batch and (len(batch) == BURST or size + room > MAX_BUNDLE_BYTES):
             yield batch
             batch = []
             size = 0
@@ -53,7 +53,7 @@ def seal_burst(key: SigningKey, batch: Sequence[Pending], now_ms: int) -> bytes:
     envelopes = seal_envelopes(key, drafts)
     for one, at, envelope in zip(batch, issued, envelopes, strict=True):
         one.attempts[hashlib.sha256(envelope).digest()] = at
-    return envelopes[0] if len(envelopes) == 1 else pack_together(envelopes)
+    return envelopes[0] if len(envelopes) == 1 else pack_bundle(envelopes)
 
 
 def _unused(time_ms: int, used: Collection[int]) -> int:

@@ -36,7 +36,7 @@ from sealbus.life.clock import behind_ms, told
 from sealbus.life.session import Session
 from sealbus.log import log
 from sealbus.outcomes import Refused
-from sealbus.protocol.codec import are_together, split_together
+from sealbus.protocol.codec import is_bundle, split_bundle
 from sealbus.protocol.envelope import Header
 from sealbus.protocol.limits import MAX_ENVELOPE_BYTES
 from sealbus.protocol.nonces import life_ms
@@ -332,7 +332,7 @@ class Publisher:
             # answers here, and each would cost a check of a signature.
             return
         try:
-            receipts = split_together(data) if are_together(data) else [data]
+            receipts = split_bundle(data) if is_bundle(data) else [data]
         except Malformed as error:
             log.warning("ignored an invalid bundle of receipts: %s", error.what)
             return

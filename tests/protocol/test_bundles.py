@@ -12,32 +12,32 @@ from hypothesis import strategies as st
 
 from sealbus.errors import Malformed
 from sealbus.protocol.codec import (
-    are_together,
+    is_bundle,
     join_sealed,
+    pack_bundle,
     pack_fields,
-    pack_together,
-    split_together,
+    split_bundle,
 )
 from sealbus.protocol.keys import KeyKind, SigningKey
-from sealbus.protocol.limits import MAX_TOGETHER, MAX_TOGETHER_BYTES, MIN_TOGETHER_ITEM_BYTES
+from sealbus.protocol.limits import MAX_BUNDLE, MAX_BUNDLE_BYTES, MIN_BUNDLE_ITEM_BYTES
 from sealbus.protocol.seal import Context, seal
 
-ONE, OTHER = bytes([1]) * MIN_TOGETHER_ITEM_BYTES, bytes([2]) * MIN_TOGETHER_ITEM_BYTES
+ONE, OTHER = bytes([1]) * MIN_BUNDLE_ITEM_BYTES, bytes([2]) * MIN_BUNDLE_ITEM_BYTES
 TWO = [ONE, OTHER]
 
 
 @given(
     st.lists(
-        st.binary(min_size=MIN_TOGETHER_ITEM_BYTES, max_size=400),
+        st.binary(min_size=MIN_BUNDLE_ITEM_BYTES, max_size=400),
         min_size=2,
-        max_size=MAX_TOGETHER,
+        max_size=MAX_BUNDLE,
         unique=True,
     )
 )
-def test_bundle_is_split_into_its_items(things: list[bytes]) -> None:
-    data = pack_together(things)
-    assert are_together(data)
-    assert split_together(data) == things
+def test_bundle_is_split_into_its_items(items: list[bytes]) -> None:
+    data = pack_bundle(items)
+    assert is_bundle(data)
+    assert split_bundle(data) == items
 
 
 @pytest.mark.parametrize(
@@ -52,49 +52,49 @@ def test_bundle_is_split_into_its_items(things: list[bytes]) -> None:
     ids=["envelope", "stamp", "delivery", "nothing", "a beginning"],
 )
 def test_no_other_thing_of_the_protocol_begins_so(data: bytes) -> None:
-    assert not are_together(data)
+    assert not is_bundle(data)
 
 
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (pack_together([]), "0 things"),
-        (pack_together([ONE]), "1 things"),
-        (pack_together([ONE, OTHER[1:]]), "too short"),
+        (pack_bundle([]), "0 items"),
+        (pack_bundle([ONE]), "1 items"),
+        (pack_bundle([ONE, OTHER[1:]]), "too short"),
         (
-            pack_together([bytes([at % 256, at // 256]) for at in range(MAX_TOGETHER + 1)]),
+            pack_bundle([bytes([at % 256, at // 256]) for at in range(MAX_BUNDLE + 1)]),
             "too many parts",
         ),
-        (pack_together([ONE, OTHER, ONE]), "twice"),
+        (pack_bundle([ONE, OTHER, ONE]), "twice"),
         (
-            pack_together([bytes(MAX_TOGETHER_BYTES // 2), bytes(MAX_TOGETHER_BYTES // 2 + 1)]),
+            pack_bundle([bytes(MAX_BUNDLE_BYTES // 2), bytes(MAX_BUNDLE_BYTES // 2 + 1)]),
             "at most",
         ),
         (msgpack.packb([1, [ONE, "two"]]), "not bytes"),
         (msgpack.packb([1, [ONE, TWO]]), "not bytes"),
-        (msgpack.packb([1, {b"one": b"two"}]), "not things together"),
-        (msgpack.packb([2, TWO]), "not things together"),
-        (msgpack.packb([1, TWO, None]), "not things together"),
-        (b"\x92\x01\xdc\x00\x02" + pack_together(TWO)[3:], "exact"),
-        (b"\x92\x01\x92\xc5\x00\x62" + ONE + pack_together(TWO)[-len(OTHER) - 2 :], "exact"),
-        (pack_together(TWO) + b"\x00", "complete"),
-        (pack_together(TWO)[:-1], "complete"),
+        (msgpack.packb([1, {b"one": b"two"}]), "not a bundle"),
+        (msgpack.packb([2, TWO]), "not a bundle"),
+        (msgpack.packb([1, TWO, None]), "not a bundle"),
+        (b"\x92\x01\xdc\x00\x02" + pack_bundle(TWO)[3:], "exact"),
+        (b"\x92\x01\x92\xc5\x00\x62" + ONE + pack_bundle(TWO)[-len(OTHER) - 2 :], "exact"),
+        (pack_bundle(TWO) + b"\x00", "complete"),
+        (pack_bundle(TWO)[:-1], "complete"),
     ],
 )
 def test_any_other_encoding_is_malformed(data: bytes, why: str) -> None:
     with pytest.raises(Malformed, match=why):
-        split_together(data)
+        split_bundle(data)
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_raise_anything_else(data: bytes) -> None:
     try:
-        things = split_together(b"\x92\x01" + data)
+        items = split_bundle(b"\x92\x01" + data)
     except Malformed:
         return
-    assert pack_together(things) == b"\x92\x01" + data
+    assert pack_bundle(items) == b"\x92\x01" + data
 
 
 def test_shortest_item_of_a_bundle_has_the_shortest_seals_size() -> None:
     (shortest,) = seal(SigningKey.generate(KeyKind.BOT), Context.ENVELOPE, [b""])
-    assert len(shortest) == MIN_TOGETHER_ITEM_BYTES
+    assert len(shortest) == MIN_BUNDLE_ITEM_BYTES

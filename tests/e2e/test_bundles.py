@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sealbus import Message
-from sealbus.protocol.codec import pack_json, pack_together, split_together
+from sealbus.protocol.codec import pack_bundle, pack_json, split_bundle
 from sealbus.protocol.envelope import Header, seal_envelopes
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import Stamp, open_stamp
@@ -62,10 +62,10 @@ class Wire:
 
     def _receive(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
         self.messages += 1
-        together = subject == b"inbox.order.receipts"
-        for one in split_together(data) if together else [data]:
+        bundled = subject == b"inbox.order.receipts"
+        for one in split_bundle(data) if bundled else [data]:
             stamp: Stamp = open_stamp(one, self._shop.credentials("order").bus_keys, Verifier())
-            assert together or subject.decode().endswith(stamp.nonce.hex())
+            assert bundled or subject.decode().endswith(stamp.nonce.hex())
             self.verdicts.append((stamp.nonce, stamp.reason.value if stamp.reason else None))
 
     async def send(self, data: bytes, *, live: bool = False) -> None:
@@ -87,7 +87,7 @@ async def test_each_envelope_has_its_own_verdict(shop: Shop) -> None:
     envelopes = sealed(shop, *drafts)
     tampered = envelopes[3][:-1] + bytes([envelopes[3][-1] ^ 1])
     stranger = sealed(shop, (header(bot="inventory"), pack_json(order(4))))[0]
-    await wire.send(pack_together([*envelopes[:3], tampered, stranger]))
+    await wire.send(pack_bundle([*envelopes[:3], tampered, stranger]))
     await until(lambda: len(wire.verdicts) == 5)
     assert [reason for _, reason in wire.verdicts] == [
         None,
@@ -108,14 +108,14 @@ async def test_a_replay_of_one_or_of_all_is_one(shop: Shop) -> None:
     await wire.open()
     envelopes = sealed(shop, *[(header(), pack_json(order(number))) for number in range(3)])
     accepted = await shop.stored("ACCEPTED")
-    await wire.send(pack_together(envelopes))
+    await wire.send(pack_bundle(envelopes))
     await until(lambda: len(wire.verdicts) == 3)
     # One after the other, because a batch sends equal receipts only once.
-    await wire.send(pack_together(envelopes))
+    await wire.send(pack_bundle(envelopes))
     await until(lambda: len(wire.verdicts) == 6)
     await wire.send(envelopes[1])
     await until(lambda: len(wire.verdicts) == 7)
-    await wire.send(pack_together([envelopes[2], *sealed(shop, (header(), pack_json(order(9))))]))
+    await wire.send(pack_bundle([envelopes[2], *sealed(shop, (header(), pack_json(order(9))))]))
     await until(lambda: len(wire.verdicts) == 9)
     # Each envelope was accepted once, so each receipt is an acceptance.
     assert [reason for _, reason in wire.verdicts] == [None] * 9
@@ -130,10 +130,10 @@ async def test_a_malformed_bundle_is_refused_as_a_whole(shop: Shop) -> None:
     one, two = sealed(shop, (header(), pack_json(order(1))), (header(), pack_json(order(2))))
     accepted = await shop.stored("ACCEPTED")
     for data in (
-        pack_together([one, two, one]),
-        pack_together([one]),
-        pack_together([]),
-        pack_together([pack_together([one, two]), pack_together([two, one])]),
+        pack_bundle([one, two, one]),
+        pack_bundle([one]),
+        pack_bundle([]),
+        pack_bundle([pack_bundle([one, two]), pack_bundle([two, one])]),
         b"\x92\x01",
         b"\x92\x01\x92\xc4\x01a",
     ):
