@@ -31,7 +31,7 @@ class Warehouse:
             "stock.reserved",
             {"order_id": order["order_id"], "lines": lines},
             parent=message,  # proves that there was an order
-            quote=True,  # shows which order it was
+            include_parent=True,  # shows which order it was
             # If this handler runs again for the same order, it is the same reservation.
             nonce=message.nonce,
             timeout=60,

@@ -30,7 +30,7 @@ class Dock:
                 "items": sum(line["quantity"] for line in message.payload["lines"]),
             },
             parent=message,
-            quote=True,
+            include_parent=True,
             nonce=message.nonce,
             timeout=60,
         )

@@ -82,7 +82,7 @@ class TestFind:
             (tmp_path / "sealed").write_bytes(seal_envelopes(key, [(header, b"\x80")])[0])
             told = quickly("inspect", str(tmp_path / "sealed"), "--json", cwd=made.parent)
             assert "using the bus in mybus" in told.err
-            assert [line[:26] for line in json.loads(told.out)["trouble"]] == [
+            assert [line[:26] for line in json.loads(told.out)["errors"]] == [
                 line[:26] for line in wrong
             ]
             assert told.code == (3 if wrong else 0)

@@ -57,12 +57,12 @@ def inspect(folder: Path, data: bytes, *keys: str) -> tuple[int, list[str]]:
     file = folder / "item"
     file.write_bytes(data)
     told = quickly("inspect", str(file), "--json", *keys, cwd=folder)
-    trouble = json.loads(told.out)["trouble"]
+    errors = json.loads(told.out)["errors"]
     text = quickly("inspect", str(file), *keys, cwd=folder)
     assert text.code == told.code
-    assert trouble or "under a key that was given" in text.out
-    assert all(f"wrong: {line}" in text.out for line in trouble)
-    return told.code, trouble
+    assert errors or "under a key that was given" in text.out
+    assert all(f"wrong: {line}" in text.out for line in errors)
+    return told.code, errors
 
 
 GIVEN = ("--bot-key", BOT.public.text, "--bus-key", BUS.public.text)
@@ -146,8 +146,8 @@ def test_a_bundle_is_taken_apart(tmp_path: Path) -> None:
     data = pack_bundle([one, two.replace(b"orders.placed", b"orders.forged")])
     told = ["2: bad-seal: the signature does not hold over these bytes"]
     assert inspect(tmp_path, data, *GIVEN) == (3, told)
-    code, trouble = inspect(tmp_path, pack_bundle([one, one]))
-    assert (code, "twice" in trouble[0]) == (3, True)
+    code, errors = inspect(tmp_path, pack_bundle([one, one]))
+    assert (code, "twice" in errors[0]) == (3, True)
 
 
 def test_a_stamp_says_until_when_its_message_had_to_be_stored(tmp_path: Path) -> None:

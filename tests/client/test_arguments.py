@@ -68,8 +68,8 @@ async def test_a_schemas_name_that_is_none_is_refused(bot: Bot, schema: Any) -> 
 async def test_a_parent_that_is_no_message_is_refused(bot: Bot) -> None:
     with pytest.raises(InvalidInput, match="parent must be a Message, got dict"):
         await bot.publish("a.b", 1, parent={})  # type: ignore[arg-type]
-    with pytest.raises(InvalidInput, match="quote=True needs a parent"):
-        await bot.publish("a.b", 1, quote=True)
+    with pytest.raises(InvalidInput, match="include_parent=True needs a parent"):
+        await bot.publish("a.b", 1, include_parent=True)
 
 
 @pytest.mark.parametrize("subject", ["", "A", "a b", "a.*", None, 7, b"a"])

@@ -40,8 +40,8 @@ def test_the_example_of_a_batch_verifies(protocol: dict[str, str]) -> None:
     for item in (b"a", b"b", b"c"):
         seal = Seal.decode(told["key"] + told["signature"] + told[f"sides, path {item.decode()}"])
         assert seal.root(item) == told["root"]
-        assert Verifier().holds(Context.ENVELOPE, seal, item)
-        assert not Verifier().holds(Context.ENVELOPE, seal, b"d")
+        assert Verifier().verify(Context.ENVELOPE, seal, item)
+        assert not Verifier().verify(Context.ENVELOPE, seal, b"d")
 
 
 def test_the_worked_example_verifies(protocol: dict[str, str]) -> None:
@@ -51,7 +51,7 @@ def test_the_worked_example_verifies(protocol: dict[str, str]) -> None:
     assert envelope.digest == told["digest"]
     assert envelope.payload == told["payload"]
     assert envelope.seal.key == bot.public.raw
-    assert Verifier().holds(Context.ENVELOPE, envelope.seal, envelope.signed)
+    assert Verifier().verify(Context.ENVELOPE, envelope.seal, envelope.signed)
     assert split_delivery(told["delivery"]) == (told["envelope"], told["sealed stamp"])
     stamp = open_stamp(told["sealed stamp"], frozenset({bus.public.raw}), Verifier())
     assert stamp.encode() == told["body"]

@@ -170,21 +170,24 @@ async def test_only_one_reservation_follows_from_an_order(shop: Shop) -> None:
         async with inventory.messages("orders.placed", start="all") as messages:
             placed = await anext(messages)
         await inventory.publish(
-            "stock.reserved", {"order_id": "ord-000001", "lines": lines}, parent=placed, quote=True
+            "stock.reserved",
+            {"order_id": "ord-000001", "lines": lines},
+            parent=placed,
+            include_parent=True,
         )
         with pytest.raises(Refused) as again:
             await inventory.publish(
                 "stock.reserved",
                 {"order_id": "ord-000001", "lines": lines},
                 parent=placed,
-                quote=True,
+                include_parent=True,
             )
         with pytest.raises(Refused) as other:
             await inventory.publish(
                 "stock.reserved",
                 {"order_id": "ord-000002", "lines": lines},
                 parent=placed,
-                quote=True,
+                include_parent=True,
             )
     assert again.value.reason is Reason.ALREADY_ANSWERED
     assert other.value.reason is Reason.CAUSE

@@ -161,7 +161,7 @@ async def test_a_clock_that_jumps_is_named_by_the_next_refusal(
     assert said_ahead_s(refused.value.clock) == said_ahead_s(refused.value)
 
 
-async def test_a_clock_that_is_a_little_slow_is_no_trouble(
+async def test_a_clock_that_is_a_little_slow_is_no_problem(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_clock(monkeypatch, -1.5)

@@ -1,6 +1,6 @@
-"""The troubles of a bus, drawn from a seed.
+"""The faults of a bus, drawn from a seed.
 
-A trouble says which process stops, when, for how long, and whether it goes on.
+A fault says which process stops, when, for how long, and whether it goes on.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ GAP_S: Final = (0.3, 2.5)
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class Fault:
     """One stop or kill."""
 
     after_s: float
-    """The time since the end of the trouble before."""
+    """The time since the end of the fault before."""
     target: str
     pause_s: float | None
     """``None`` if the process is killed and another is started."""
 
 
-def plan(seed: int, window_s: float) -> list[Trouble]:
-    """Short troubles and kills, and one stop that is longer than the ledger remembers."""
+def plan(seed: int, window_s: float) -> list[Fault]:
+    """Short faults and kills, and one stop that is longer than the ledger remembers."""
     chance = Random(seed)
-    troubles = [_short(chance) for _ in range(chance.randint(5, 9))]
+    faults = [_short(chance) for _ in range(chance.randint(5, 9))]
     target = chance.choice(("relay", "relays", "server", "relay+server"))
-    long = Trouble(chance.uniform(*GAP_S), target, window_s + chance.uniform(0.2, 1.5))
-    troubles.insert(chance.randint(1, len(troubles)), long)
-    return troubles
+    long = Fault(chance.uniform(*GAP_S), target, window_s + chance.uniform(0.2, 1.5))
+    faults.insert(chance.randint(1, len(faults)), long)
+    return faults
 
 
-def _short(chance: Random) -> Trouble:
+def _short(chance: Random) -> Fault:
     after_s = chance.uniform(*GAP_S)
     if chance.random() < 0.3:
-        return Trouble(after_s, chance.choice(KILLED), None)
+        return Fault(after_s, chance.choice(KILLED), None)
     low, high = IN_HAND_S if chance.random() < 0.15 else chance.choice(SHORT_S)
-    return Trouble(after_s, chance.choice(TARGETS), chance.uniform(low, high))
+    return Fault(after_s, chance.choice(TARGETS), chance.uniform(low, high))

@@ -10,7 +10,7 @@ A run is one honest bot on a bus that is stopped and killed. An attacker is on t
 has a session of the bot, and reads every envelope that the bot sends. He submits copies at once and
 a moment later. Just before a process stops, he submits all copies that are fresh.
 
-``--together`` runs share a bus and its troubles (:mod:`tests.faults.pauses`). Two relays,
+``--together`` runs share a bus and its faults (:mod:`tests.faults.pauses`). Two relays,
 nats-server and two handlers' processes are stopped (SIGSTOP) for 20 ms to 13 s, or killed and
 started again. One stop is longer than the ledger remembers. The limits are the shortest that an
 honest message survives (:data:`tests.faults.market.LIMITS`).
@@ -46,7 +46,7 @@ from sealbus import Bot, InvalidInput, Refused, Unresolved
 from sealbus.life.session import Session
 from sealbus.protocol.envelope import Envelope
 from tests.faults.market import Hearer, Market, Wiretap, raw_session, read_store, send_raw, wiretap
-from tests.faults.pauses import Trouble, plan
+from tests.faults.pauses import Fault, plan
 from tests.faults.yard import say
 from tests.waiting import PATIENCE_S, until
 
@@ -178,16 +178,14 @@ TWICE, LOST, DENIED = "handled twice", "lost", "refused and handled"
 
 
 class Day:
-    """One bus, its troubles, and the runs that share it."""
+    """One bus, its faults, and the runs that share it."""
 
-    def __init__(
-        self, market: Market, seeds: range, troubles: Sequence[Trouble] | None = None
-    ) -> None:
-        """``troubles`` are drawn from the first seed, unless given."""
+    def __init__(self, market: Market, seeds: range, faults: Sequence[Fault] | None = None) -> None:
+        """``faults`` are drawn from the first seed, unless given."""
         seed = seeds.start
         self.market = market
         self.window_s = market.policy().ledger_window_ms / 1000
-        self.troubles = plan(seed, self.window_s) if troubles is None else troubles
+        self.faults = plan(seed, self.window_s) if faults is None else faults
         self.runs = [Run(one, bot) for one, bot in zip(seeds, market.traders, strict=True)]
         self.stops = self.kills = 0
         self.longest_stop_s = 0.0
@@ -225,32 +223,32 @@ class Day:
             for hearer in self._started:
                 hearer.process.kill()
 
-    # ---- troubles --------------------------------------------------------------------------------
+    # ---- faults --------------------------------------------------------------------------------
 
     async def _befall(self) -> None:
         chance = Random(self._seed)
-        for trouble in self.troubles:
-            await asyncio.sleep(trouble.after_s)
+        for fault in self.faults:
+            await asyncio.sleep(fault.after_s)
             async with self._alarm:
                 self._alarm.notify_all()
             await asyncio.sleep(chance.uniform(*LEAD_S))
-            if trouble.pause_s is None:
+            if fault.pause_s is None:
                 self.kills += 1
-                await self._kill(trouble.target, chance)
+                await self._kill(fault.target, chance)
             else:
                 self.stops += 1
-                self.longest_stop_s = max(self.longest_stop_s, trouble.pause_s)
-                await self._stop(trouble, chance)
-        await asyncio.sleep(3.0)  # the work that the last trouble delayed goes on
+                self.longest_stop_s = max(self.longest_stop_s, fault.pause_s)
+                await self._stop(fault, chance)
+        await asyncio.sleep(3.0)  # the work that the last fault delayed goes on
 
-    async def _stop(self, trouble: Trouble, chance: Random) -> None:
-        pids = [pid for target in trouble.target.split("+") for pid in self._pids(target, chance)]
+    async def _stop(self, fault: Fault, chance: Random) -> None:
+        pids = [pid for target in fault.target.split("+") for pid in self._pids(target, chance)]
         try:
             for pid in pids:
                 os.kill(pid, signal.SIGSTOP)
                 await asyncio.sleep(chance.uniform(0.0, 0.05))
-            assert trouble.pause_s is not None
-            await asyncio.sleep(trouble.pause_s)
+            assert fault.pause_s is not None
+            await asyncio.sleep(fault.pause_s)
         finally:
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)

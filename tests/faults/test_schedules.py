@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.faults.market import Market, wiretap
-from tests.faults.pauses import Trouble
+from tests.faults.pauses import Fault
 from tests.faults.schedules import Day
 
 LIMITS = "  clock_skew: 100ms\n"
@@ -14,21 +14,21 @@ LIMITS = "  clock_skew: 100ms\n"
 On a busy machine short limits would refuse honest messages.
 """
 
-TROUBLES = (
-    Trouble(0.5, "relay", 1.0),
-    Trouble(0.3, "server", 1.0),
-    Trouble(0.3, "relay", None),
-    Trouble(0.3, "relay+server", 0.5),
-    Trouble(0.3, "server", None),
-    Trouble(0.3, "hearer", None),
-    Trouble(0.3, "relays", 1.0),
+FAULTS = (
+    Fault(0.5, "relay", 1.0),
+    Fault(0.3, "server", 1.0),
+    Fault(0.3, "relay", None),
+    Fault(0.3, "relay+server", 0.5),
+    Fault(0.3, "server", None),
+    Fault(0.3, "hearer", None),
+    Fault(0.3, "relays", 1.0),
 )
 
 
 async def test_copies_are_accepted_once_despite_stops_and_kills(tmp_path: Path) -> None:
     with wiretap() as tap:
         async with Market(tmp_path / "market", 5, LIMITS) as market:
-            day = Day(market, range(1, 6), TROUBLES)
+            day = Day(market, range(1, 6), FAULTS)
             await day.play(tap)
     assert [wrong for run in day.runs for wrong in run.wrong] == []
     assert (day.stops, day.kills) == (4, 3)

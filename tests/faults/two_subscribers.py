@@ -4,7 +4,7 @@
 
     python -m tests.faults.two_subscribers --runs 200
 
-Each run has a seed. It decides how long messages take, when they are published, and which troubles
+Each run has a seed. It decides how long messages take, when they are published, and which faults
 the processes have. A third of the runs has one process that is stopped and started, to check the
 order. A third has two processes that are stopped. A third has two that are stopped and killed. Many
 runs share one bus at the same time, because they mostly wait.
@@ -90,7 +90,7 @@ async def play(
         end = time.monotonic() + TROUBLE_S * scale
         while time.monotonic() < end:
             await asyncio.sleep(scale * chance.uniform(0.5, 5))
-            await _trouble(run, living, chance)
+            await _fault(run, living, chance)
         await publishing
         deadline = time.monotonic() + patience_s
         # The messages end in other processes.
@@ -110,7 +110,7 @@ async def play(
     return run
 
 
-async def _trouble(run: Run, living: list[Life], chance: Random) -> None:
+async def _fault(run: Run, living: list[Life], chance: Random) -> None:
     """Stop or kill one of the processes, and start another in its place."""
     at = chance.randrange(len(living))
     old = living[at]

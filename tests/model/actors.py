@@ -132,14 +132,14 @@ class Relay:
     def _read_ledgers(self, server: Server) -> None:
         for delivery, name in ((DeliveryClass.STREAM, "ACCEPTED"), (DeliveryClass.LIVE, "LIVE")):
             stream = server.streams[name]
-            self.ledgers[delivery].begin(stream.since_ms, stream.last, self.now_ms())
+            self.ledgers[delivery].set_state(stream.since_ms, stream.last, self.now_ms())
 
     def lost(self) -> None:
         """The relay's connection is lost, and the relay notices it."""
         self.wire.lose(0)
         with self.process.turn():
             for ledger in self.ledgers.values():
-                ledger.doubt()
+                ledger.invalidate()
             self.stream_store.on_lost()
         self.process.run()
 

@@ -38,7 +38,7 @@ def endless() -> list[object]:
 
 
 @pytest.mark.parametrize(
-    ("value", "trouble"),
+    ("value", "problem"),
     [
         (b"bytes", "bytes"),
         ({1, 2}, "set"),
@@ -59,8 +59,8 @@ def endless() -> list[object]:
         ([None] * MAX_NODES, "more than"),
     ],
 )
-def test_value_outside_json_is_not_sent(value: object, trouble: str) -> None:
-    with pytest.raises(InvalidInput, match=trouble):
+def test_value_outside_json_is_not_sent(value: object, problem: str) -> None:
+    with pytest.raises(InvalidInput, match=problem):
         pack_json(value)
 
 

@@ -72,7 +72,7 @@ def test_header_outside_the_grammar_is_not_written_and_not_read(
     with pytest.raises(InvalidInput, match="envelope header: "):
         header.encode()
     with monkeypatch.context() as lax:
-        lax.setattr(Header, "trouble", lambda _: None)
+        lax.setattr(Header, "problem", lambda _: None)
         written = header.encode()
     with pytest.raises(Malformed, match="header: "):
         Header.decode(written)
@@ -80,7 +80,7 @@ def test_header_outside_the_grammar_is_not_written_and_not_read(
 
 @pytest.mark.parametrize(
     ("condition", "weaker"),
-    without_each_check(Header.trouble),
+    without_each_check(Header.problem),
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_without_this_rule_a_bad_header_is_written(condition: str, weaker: Any) -> None:
@@ -119,7 +119,7 @@ def test_a_burst_is_sealed_by_one_signature(count: int) -> None:
     read = [Envelope.decode(data) for data in seal_envelopes(KEYS["order"], drafts)]
     assert [(one.header, one.payload) for one in read] == drafts
     assert len({one.seal.signature for one in read}) == 1
-    assert all(Verifier().holds(Context.ENVELOPE, one.seal, one.signed) for one in read)
+    assert all(Verifier().verify(Context.ENVELOPE, one.seal, one.signed) for one in read)
 
 
 def test_an_envelope_too_large_is_not_sealed() -> None:

@@ -23,7 +23,7 @@ def batch(size: int) -> tuple[list[bytes], list[bytes]]:
 
 
 def holds(sealed: bytes, item: bytes, context: Context = HERE) -> bool:
-    return Verifier().holds(context, Seal.decode(sealed), item)
+    return Verifier().verify(context, Seal.decode(sealed), item)
 
 
 def merkle(items: list[bytes]) -> bytes:
@@ -150,7 +150,7 @@ def test_a_batch_costs_one_signature_check(monkeypatch: pytest.MonkeyPatch) -> N
     items, seals = batch(64)
     counting, verifier = Counting(monkeypatch), Verifier()
     assert all(
-        verifier.holds(HERE, Seal.decode(sealed), item)
+        verifier.verify(HERE, Seal.decode(sealed), item)
         for item, sealed in zip(items, seals, strict=True)
     )
     assert counting.calls == 1
@@ -160,18 +160,18 @@ def test_failed_seal_is_not_remembered_as_good() -> None:
     items, seals = batch(2)
     verifier = Verifier()
     bad = Seal.decode(flip(seals[0], 40))
-    assert [verifier.holds(HERE, bad, items[0]) for _ in range(2)] == [False, False]
+    assert [verifier.verify(HERE, bad, items[0]) for _ in range(2)] == [False, False]
 
 
 def test_remembered_root_helps_no_other_item_key_or_signature() -> None:
     items, seals = batch(2)
     verifier, first = Verifier(), Seal.decode(seals[0])
-    assert verifier.holds(HERE, first, items[0])
+    assert verifier.verify(HERE, first, items[0])
     other = Seal(KEYS["rival"].public.raw, first.signature, first.sides, first.path)
-    assert not verifier.holds(HERE, first, b"another")
-    assert not verifier.holds(Context.STAMP, first, items[0])
-    assert not verifier.holds(HERE, other, items[0])
-    assert not verifier.holds(HERE, Seal.decode(flip(seals[0], 40)), items[0])
+    assert not verifier.verify(HERE, first, b"another")
+    assert not verifier.verify(Context.STAMP, first, items[0])
+    assert not verifier.verify(HERE, other, items[0])
+    assert not verifier.verify(HERE, Seal.decode(flip(seals[0], 40)), items[0])
 
 
 def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,11 +179,11 @@ def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     counting, verifier = Counting(monkeypatch), Verifier()
     pairs = [seal(KEY, HERE, [b"%d" % at, b"other"])[0] for at in range(5)]
     for at, sealed in enumerate(pairs):
-        assert verifier.holds(HERE, Seal.decode(sealed), b"%d" % at)
+        assert verifier.verify(HERE, Seal.decode(sealed), b"%d" % at)
     assert len(verifier._held) == 3
-    assert verifier.holds(HERE, Seal.decode(pairs[4]), b"4")
+    assert verifier.verify(HERE, Seal.decode(pairs[4]), b"4")
     assert counting.calls == 5
-    assert verifier.holds(HERE, Seal.decode(pairs[0]), b"0")
+    assert verifier.verify(HERE, Seal.decode(pairs[0]), b"0")
     assert counting.calls == 6
 
 
@@ -212,7 +212,7 @@ def test_a_challenge_is_answered_for_one_admission_text_alone() -> None:
 def test_an_answer_is_no_envelope_and_an_envelope_no_answer() -> None:
     item = b"challenge\nadmission"
     answer = Seal(KEY.public.raw, sign_connect(KEY, b"challenge", b"admission"), 0, ())
-    assert not Verifier().holds(HERE, answer, item)
+    assert not Verifier().verify(HERE, answer, item)
     assert not verify_connect(
         KEY.public.raw,
         challenge=b"challenge",

@@ -41,7 +41,7 @@ def test_a_signature_is_checked_once_where_it_is_met_again(
     seals, verifier = seal(KEY, context, items), Verifier()
     for _ in range(2):
         assert all(
-            verifier.holds(context, Seal.decode(one), item)
+            verifier.verify(context, Seal.decode(one), item)
             for one, item in zip(seals, items, strict=True)
         )
     assert len(verified) == checks
@@ -51,9 +51,9 @@ def test_a_signature_is_checked_once_where_it_is_met_again(
 def test_own_signature_is_known_without_a_check(verified: list[bytes], count: int) -> None:
     items = [bytes([at]) for at in range(count)]
     seals, verifier = seal(KEY, Context.STAMP, items), Verifier()
-    verifier.made(Context.STAMP, seals[0], items[0])
+    verifier.remember(Context.STAMP, seals[0], items[0])
     assert all(
-        verifier.holds(Context.STAMP, Seal.decode(one), item)
+        verifier.verify(Context.STAMP, Seal.decode(one), item)
         for one, item in zip(seals, items, strict=True)
     )
     assert verified == []
@@ -62,7 +62,7 @@ def test_own_signature_is_known_without_a_check(verified: list[bytes], count: in
 @pytest.mark.parametrize("change", ["item", "context", "key", "signature"])
 def test_nothing_else_is_known_with_it(verified: list[bytes], change: str) -> None:
     (encoded,), verifier = seal(KEY, Context.STAMP, [b"item"]), Verifier()
-    verifier.made(Context.STAMP, encoded, b"item")
+    verifier.remember(Context.STAMP, encoded, b"item")
     sealed, context, item = Seal.decode(encoded), Context.STAMP, b"item"
     if change == "item":
         item = b"other"
@@ -72,5 +72,5 @@ def test_nothing_else_is_known_with_it(verified: list[bytes], change: str) -> No
         sealed = Seal(SigningKey.generate(KeyKind.BUS).public.raw, sealed.signature, 0, ())
     else:
         sealed = Seal(sealed.key, bytes(64), 0, ())
-    assert not verifier.holds(context, sealed, item)
+    assert not verifier.verify(context, sealed, item)
     assert len(verified) == 1

@@ -80,7 +80,7 @@ class Shelf:
     ids: dict[str, int] = field(default_factory=dict)
     looked: list[int] = field(default_factory=list)
     """The sequences that the relay has read."""
-    troubles: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     seen: int = 0
     verifier: Verifier = field(default_factory=Verifier)
     meters: RateMeters = field(default_factory=RateMeters)
@@ -89,8 +89,8 @@ class Shelf:
     # ------------------------------------------------------------------
 
     async def persist(self, attempt: Callable[[], Awaitable[str | None]]) -> None:
-        while (trouble := await attempt()) is not None:
-            self.troubles.append(trouble)
+        while (problem := await attempt()) is not None:
+            self.problems.append(problem)
 
     async def attempt(
         self, entries: Sequence[StreamMessage]
@@ -120,7 +120,7 @@ class Shelf:
     def stream(self) -> str:
         return "ACCEPTED" if self.delivery is DeliveryClass.STREAM else "LIVE"
 
-    async def known(self) -> None:
+    async def wait_valid(self) -> None:
         """The ledger is always known."""
 
     def remember(self, sequence: int) -> None:

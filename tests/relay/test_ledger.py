@@ -19,30 +19,30 @@ def a_ledger(*, in_memory: bool = False) -> Ledger:
 
 def test_a_young_stream_is_complete_from_its_first_message_on() -> None:
     ledger = a_ledger()
-    ledger.begin(5_000, 1, 6_000)
+    ledger.set_state(5_000, 1, 6_000)
     assert ledger.since_ms == 5_000
 
 
 def test_a_stream_whose_first_message_aged_out_is_complete() -> None:
     ledger = a_ledger()
-    ledger.begin(None, 100, 6_000)
+    ledger.set_state(None, 100, 6_000)
     assert ledger.since_ms is None
 
 
 def test_a_stream_that_came_back_shorter_begins_anew_for_good() -> None:
     ledger = a_ledger()
-    ledger.begin(None, 100, 6_000)
-    ledger.begin(None, 50, 7_000)
+    ledger.set_state(None, 100, 6_000)
+    ledger.set_state(None, 50, 7_000)
     assert ledger.since_ms == 7_000
-    ledger.begin(None, 60, 8_000)
+    ledger.set_state(None, 60, 8_000)
     assert ledger.since_ms == 7_000
 
 
 def test_shorter_stream_has_lost_ids() -> None:
     ledger = a_ledger()
-    ledger.begin(1_000, 1, 2_000)
+    ledger.set_state(1_000, 1, 2_000)
     ledger.remember(40)
-    ledger.begin(1_000, 39, 9_000)
+    ledger.set_state(1_000, 39, 9_000)
     assert ledger.since_ms == 9_000
 
 
@@ -50,8 +50,8 @@ def test_a_new_stream_in_memory_begins_alike_for_all_relays() -> None:
     """If one relay refuses a message as older than the ledger, another must not accept it."""
     first, second = a_ledger(in_memory=True), a_ledger(in_memory=True)
     for ledger, noticed_ms in ((first, 7_000), (second, 9_000)):
-        ledger.begin(1_000, 40, 2_000)
-        ledger.begin(6_000, 1, noticed_ms)
+        ledger.set_state(1_000, 40, 2_000)
+        ledger.set_state(6_000, 1, noticed_ms)
     assert first.since_ms == second.since_ms == 6_000
 
 
@@ -75,9 +75,9 @@ def test_the_log_says_that_a_ledger_lost_ids(in_memory: bool, said: dict[str, ob
     """It is an error, unless the server was restarted and had the stream in memory."""
     ledger = a_ledger(in_memory=in_memory)
     with capture_logs() as logs:
-        ledger.begin(1_000, 40, 2_000)
-        ledger.begin(1_000, 39, 9_000)
-        ledger.begin(1_000, 39, 9_500)
+        ledger.set_state(1_000, 40, 2_000)
+        ledger.set_state(1_000, 39, 9_000)
+        ledger.set_state(1_000, 39, 9_500)
     assert logs == [said]
 
 

@@ -76,7 +76,7 @@ def a_pipeline(kept: Kept, ledger: Ledger, now_ms: Callable[[], int] = lambda: N
 
 def a_ledger() -> Ledger:
     ledger = Ledger(sentinel.unused, "ACCEPTED")
-    ledger.begin(None, 100, NOW)
+    ledger.set_state(None, 100, NOW)
     return ledger
 
 
@@ -105,13 +105,13 @@ def the_stamp(kept: Kept) -> Any:
 
 async def test_a_message_judged_by_a_lost_ledger_is_judged_again() -> None:
     kept, ledger, turn = Kept(), Ledger(sentinel.unused, "ACCEPTED"), Turn()
-    ledger.begin(None, 100, NOW)
+    ledger.set_state(None, 100, NOW)
     arrival = Arrival("order", envelope(PLACED), DeliveryClass.STREAM, NOW, 7)
     async with turn.storing:  # other messages are being stored
         processing = asyncio.create_task(a_pipeline(kept, ledger).process([arrival], turn))
         await until(lambda: bool(turn.storing._waiters), "it waits for its turn, judged")
-        ledger.doubt()
-        ledger.begin(None, 50, NOW)
+        ledger.invalidate()
+        ledger.set_state(None, 50, NOW)
     (await processing).tell()
     assert the_stamp(kept).reason is Reason.STALE
     assert not [entry for entry in kept.entries if entry.subject.startswith("accepted.")]
@@ -119,7 +119,7 @@ async def test_a_message_judged_by_a_lost_ledger_is_judged_again() -> None:
 
 async def test_a_judgment_by_the_present_ledger_stands() -> None:
     kept, ledger = Kept(), Ledger(sentinel.unused, "ACCEPTED")
-    ledger.begin(None, 100, NOW)
+    ledger.set_state(None, 100, NOW)
     arrival = Arrival("order", envelope(PLACED), DeliveryClass.STREAM, NOW, 7)
     await a_pipeline(kept, ledger).process([arrival], Turn())
     assert the_stamp(kept).reason is None
@@ -128,7 +128,7 @@ async def test_a_judgment_by_the_present_ledger_stands() -> None:
 
 async def test_a_refusal_is_stamped_with_its_record_in_the_quarantine() -> None:
     kept, ledger = Kept(), Ledger(sentinel.unused, "ACCEPTED")
-    ledger.begin(None, 100, NOW)
+    ledger.set_state(None, 100, NOW)
     wrong = Arrival("order", envelope(PLACED, payload={}), DeliveryClass.STREAM, NOW, 7)
     (await a_pipeline(kept, ledger).process([wrong], Turn())).tell()
     assert [entry.subject for entry in kept.entries] == ["quarantine.schema.order"]
@@ -137,7 +137,7 @@ async def test_a_refusal_is_stamped_with_its_record_in_the_quarantine() -> None:
 
 async def test_a_message_that_is_dropped_has_no_record() -> None:
     kept, ledger = Kept(), Ledger(sentinel.unused, "ACCEPTED")
-    ledger.begin(None, 100, NOW)
+    ledger.set_state(None, 100, NOW)
     header = replace(PLACED, bot="inventory", subject="stock.reserved")
     wrong = Arrival("inventory", envelope(header, payload={}), DeliveryClass.STREAM, NOW, 7)
     (await a_pipeline(kept, ledger).process([wrong], Turn())).tell()

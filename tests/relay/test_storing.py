@@ -101,7 +101,7 @@ def test_each_further_attempt_is_judged_by_its_own_time(shelf: Shelf) -> None:
     shelf.store(item)
     assert [shelf.stamp(at).judged_at_ms - NOW for at in range(3)] == [0, 5_000, 10_000]
     assert shelf.names == [ID, ID, ID]
-    assert (shelf.troubles, item.receipt) == (["no answer"] * 2, shelf.receipt(2))
+    assert (shelf.problems, item.receipt) == (["no answer"] * 2, shelf.receipt(2))
 
 
 def test_a_judgment_by_a_lost_ledger_is_made_anew_by_the_new_one(shelf: Shelf) -> None:

@@ -70,8 +70,8 @@ def perform(number: int, load: int, arguments: Sequence[str], folder: Path) -> R
 def _told(number: int, load: int, seconds: float, code: int, report: Path, output: Path) -> Run:
     """The content of the report, or pytest's exit code if there is no report."""
     if not report.exists():
-        trouble = f"pytest ended with {code} and without a report: see {output}"
-        return Run(number, load, seconds, 0, 0, 0, (trouble,))
+        problem = f"pytest ended with {code} and without a report: see {output}"
+        return Run(number, load, seconds, 0, 0, 0, (problem,))
     cases = list(ET.parse(report).getroot().iter("testcase"))  # noqa: S314  # as above
     bad = [
         case for case in cases if case.find("failure") is not None or case.find("error") is not None

@@ -55,7 +55,7 @@ def test_an_envelope_is_read_and_its_header_written(vector: dict[str, Any]) -> N
     envelope = Envelope.decode(data)
     parent = None if told["parent"] is None else expand(told["parent"])
     assert envelope.header == Header(**{**told, "nonce": HEX(told["nonce"]), "parent": parent})
-    assert Verifier().holds(Context.ENVELOPE, envelope.seal, envelope.signed) is vector["holds"]
+    assert Verifier().verify(Context.ENVELOPE, envelope.seal, envelope.signed) is vector["holds"]
     assert join_sealed((envelope.header.encode(), envelope.payload), envelope.seal.encode()) == data
 
 

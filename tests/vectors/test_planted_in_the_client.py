@@ -139,7 +139,7 @@ MISTAKES: Final[list[tuple[Runs, ModuleType, str, str]]] = [
      "if False and binascii.crc_hqx(raw[:-2], 0) !="),
     (KEYS, keys, " or raw[1] & 7", ""),
     (STAMPS, stamp, "if found.key not in bus_keys", "if False"),
-    (STAMPS, stamp, "if not verifier.holds(Context.STAMP, found, signed)", "if False"),
+    (STAMPS, stamp, "if not verifier.verify(Context.STAMP, found, signed)", "if False"),
     (STAMPS, stamp, "is_name(bus) and ", ""),
     (STAMPS, stamp, "is_name(bot) and ", ""),
     (STAMPS, stamp, " and is_name(relay)", ""),

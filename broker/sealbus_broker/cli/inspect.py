@@ -66,13 +66,13 @@ def inspect(
         report = {
             "size": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
-            "trouble": [f"encoding: {error.what}"],
+            "errors": [f"encoding: {error.what}"],
         }
     if as_json:
         click.echo(json_line(report))
     else:
         _show(report)
-    return 3 if report["trouble"] else 0
+    return 3 if report["errors"] else 0
 
 
 def _read(file: str) -> bytes:
@@ -99,10 +99,10 @@ def _read(file: str) -> bytes:
 def _report(data: bytes, anchors: Anchors) -> dict[str, Any]:
     if is_bundle(data):
         items = [_sealed(item, anchors) for item in split_bundle(data)]
-        trouble = [
-            f"{number}: {line}" for number, item in enumerate(items, 1) for line in item["trouble"]
+        errors = [
+            f"{number}: {line}" for number, item in enumerate(items, 1) for line in item["errors"]
         ]
-        return {"kind": "bundle", "size": len(data), "items": items, "trouble": trouble}
+        return {"kind": "bundle", "size": len(data), "items": items, "errors": errors}
     if data[:1] == b"\x92":
         envelope, stamp = split_delivery(data)
         return _delivery(envelope, stamp, anchors)
@@ -111,19 +111,19 @@ def _report(data: bytes, anchors: Anchors) -> dict[str, Any]:
 
 def _delivery(envelope: bytes, stamp: bytes, anchors: Anchors) -> dict[str, Any]:
     verdict = _stamp(stamp, anchors)
-    trouble = (
+    errors = (
         []
         if verdict["verdict"] == Verdict.ACCEPTED
         else ["the stamp says that the envelope was refused"]
     )
     if verdict["envelope"] != hashlib.sha256(envelope).hexdigest():
-        trouble.append("the stamp is about another envelope")
+        errors.append("the stamp is about another envelope")
     # If the bus vouches for the envelope, its key need not be known here. The relay knew it when it
     # judged.
-    vouched = not trouble and not verdict["trouble"]
+    vouched = not errors and not verdict["errors"]
     inner = _envelope(envelope, None if vouched else anchors)
-    trouble = inner["trouble"] + verdict["trouble"] + trouble
-    return {"kind": "delivery", "envelope": inner, "stamp": verdict, "trouble": trouble}
+    errors = inner["errors"] + verdict["errors"] + errors
+    return {"kind": "delivery", "envelope": inner, "stamp": verdict, "errors": errors}
 
 
 def _sealed(data: bytes, anchors: Anchors) -> dict[str, Any]:
@@ -134,16 +134,16 @@ def _envelope(data: bytes, anchors: Anchors | None) -> dict[str, Any]:
     """``anchors``: ``None`` if somebody else vouches for the key."""
     envelope = Envelope.decode(data)
     header = envelope.header
-    trouble = []
-    if not Verifier().holds(Context.ENVELOPE, envelope.seal, envelope.signed):
-        trouble.append("bad-seal: the signature does not hold over these bytes")
+    errors = []
+    if not Verifier().verify(Context.ENVELOPE, envelope.seal, envelope.signed):
+        errors.append("bad-seal: the signature does not hold over these bytes")
     if anchors is not None:
-        trouble += anchors.of_bot(envelope.seal.key, header.bot) + anchors.of_name(header.bus)
+        errors += anchors.of_bot(envelope.seal.key, header.bot) + anchors.of_name(header.bus)
     try:
         payload = unpack_json(envelope.payload)
     except Malformed as error:
         payload = None
-        trouble.append(f"payload: {error.what}")
+        errors.append(f"payload: {error.what}")
     return {
         "kind": "envelope",
         "size": len(data),
@@ -159,7 +159,7 @@ def _envelope(data: bytes, anchors: Anchors | None) -> dict[str, Any]:
         "key": PublicKey(envelope.seal.key, KeyKind.BOT).text,
         "sealed_with": f"{len(envelope.seal.path)} proof steps",
         "payload": payload,
-        "trouble": trouble,
+        "errors": errors,
     }
 
 
@@ -167,10 +167,10 @@ def _stamp(data: bytes, anchors: Anchors) -> dict[str, Any]:
     (body,), signed, sealed = split_sealed(data, 1)
     seal = Seal.decode(sealed)
     stamp = Stamp.decode(body)
-    trouble = []
-    if not Verifier().holds(Context.STAMP, seal, signed):
-        trouble.append("bad-seal: the seal does not hold over these bytes")
-    trouble += anchors.of_bus(seal.key) + anchors.of_name(stamp.bus)
+    errors = []
+    if not Verifier().verify(Context.STAMP, seal, signed):
+        errors.append("bad-seal: the seal does not hold over these bytes")
+    errors += anchors.of_bus(seal.key) + anchors.of_name(stamp.bus)
     return {
         "kind": "stamp",
         "size": len(data),
@@ -189,7 +189,7 @@ def _stamp(data: bytes, anchors: Anchors) -> dict[str, Any]:
         "store_by": None if stamp.store_by_ms is None else _time(stamp.store_by_ms),
         "relay": stamp.relay,
         "key": PublicKey(seal.key, KeyKind.BUS).text,
-        "trouble": trouble,
+        "errors": errors,
     }
 
 
@@ -209,7 +209,7 @@ def _show(report: dict[str, Any], indent: str = "") -> None:
             for number, item in enumerate(value, 1):
                 click.echo(f"{indent}{number}:")
                 _show(item, indent + "  ")
-        elif name == "trouble":
+        elif name == "errors":
             for line in value:
                 click.echo(
                     f"{indent}{click.style('wrong:', fg='red')} {readable(line, MAX_TOLD_CHARS)}"

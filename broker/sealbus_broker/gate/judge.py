@@ -217,7 +217,7 @@ class CheckContext:
         """
         if not self.arrival.redelivered or self.envelope is None:
             return False
-        return self.proven or self.verifier.holds(
+        return self.proven or self.verifier.verify(
             Context.ENVELOPE, self.envelope.seal, self.envelope.signed
         )
 
@@ -302,7 +302,7 @@ def check_seal(case: CheckContext) -> Violation | None:
     From here on the sender is proven.
     """
     assert case.envelope is not None
-    if not case.verifier.holds(Context.ENVELOPE, case.envelope.seal, case.envelope.signed):
+    if not case.verifier.verify(Context.ENVELOPE, case.envelope.seal, case.envelope.signed):
         return Violation(Reason.BAD_SEAL)
     case.proven = True
     return None
@@ -457,8 +457,8 @@ def check_parent(case: CheckContext) -> Violation | None:
     assert case.rule is not None
     if case.is_reply or case.header.parent is None:
         return None
-    trouble = unwanted_parent(case.rule.cause, case.header.parent)
-    return None if trouble is None else Violation(Reason.CAUSE, trouble)
+    problem = unwanted_parent(case.rule.cause, case.header.parent)
+    return None if problem is None else Violation(Reason.CAUSE, problem)
 
 
 def check_budget(case: CheckContext) -> Violation | None:

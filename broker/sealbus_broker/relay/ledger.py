@@ -2,19 +2,20 @@
 
 A ledger is in one of three states:
 
-========= ===================================================================== ====================
-state     meaning                                                               entered by
-========= ===================================================================== ====================
-unread    This relay has not asked the stream yet. Nothing is judged.           construction
-valid     ``since_ms`` says from when on the ledger is complete.                :meth:`Ledger.begin`
-in doubt  The connection is lost, so the stream may come back with less than    :meth:`Ledger.doubt`
-          it had. Nothing is judged, and no stored message is asked for.
-========= ===================================================================== ====================
+======= ================================================================ =========================
+state   meaning                                                          entered by
+======= ================================================================ =========================
+unread  This relay has not asked the stream yet. Nothing is judged.      construction
+valid   ``since_ms`` says from when on the ledger is complete.           :meth:`Ledger.set_state`
+invalid The connection is lost, so the stream may come back with less    :meth:`Ledger.invalidate`
+        than it had. Nothing is judged, and no stored message is asked
+        for.
+======= ================================================================ =========================
 
-The relay (:mod:`sealbus_broker.relay.relay`) calls both methods: ``doubt`` when it loses its
-connection, and ``begin`` after each connect, with the answer of :func:`ledger_state`. A stream that
-came back shorter has forgotten ids. The ledger is then complete only from that moment on, and it
-remembers this for as long as the relay lives.
+The relay (:mod:`sealbus_broker.relay.relay`) calls both methods: ``invalidate`` when it loses its
+connection, and ``set_state`` after each connect, with the answer of :func:`ledger_state`. A stream
+that came back shorter has forgotten ids. The ledger is then complete only from that moment on, and
+it remembers this for as long as the relay lives.
 """
 
 from __future__ import annotations
@@ -141,10 +142,10 @@ class Ledger:
         self._in_memory = in_memory
         self._last_sequence = 0
         """The largest sequence that the stream was seen to hold."""
-        self._known = asyncio.Event()
+        self._valid = asyncio.Event()
         """Set in the state *valid*."""
-        self._doubted = asyncio.Event()
-        """Set in the state *in doubt*. A request made on the lost connection gets no answer."""
+        self._invalid = asyncio.Event()
+        """Set in the state *invalid*. A request made on the lost connection gets no answer."""
         self._reading = asyncio.Semaphore(READS_AT_ONCE)
         self._lost_before_ms: int | None = None
         """When this relay found that the stream had forgotten ids. ``None``: it never did."""
@@ -156,7 +157,7 @@ class Ledger:
         """Note that the stream has been seen to hold ``sequence``."""
         self._last_sequence = max(self._last_sequence, sequence)
 
-    def begin(self, since_ms: int | None, last_sequence: int, now_ms: int) -> None:
+    def set_state(self, since_ms: int | None, last_sequence: int, now_ms: int) -> None:
         """Become valid, with the extent that the stream reports after a connect.
 
         A stream that came back shorter than it was seen has lost ids, because JetStream
@@ -178,23 +179,23 @@ class Ledger:
         known = [at for at in (since_ms, self._lost_before_ms) if at is not None]
         self.since_ms = max(known, default=None)
         self._last_sequence = last_sequence
-        self._doubted.clear()
-        self._known.set()
+        self._invalid.clear()
+        self._valid.set()
 
-    def doubt(self) -> None:
-        """Come into doubt, because the connection is lost, until :meth:`begin` is called again."""
-        self._known.clear()
-        self._doubted.set()
+    def invalidate(self) -> None:
+        """Become invalid, because the connection is lost, until :meth:`set_state` is called."""
+        self._valid.clear()
+        self._invalid.set()
 
-    async def known(self) -> None:
+    async def wait_valid(self) -> None:
         """Wait until the ledger is valid."""
-        await self._known.wait()
+        await self._valid.wait()
 
     async def copy(self, sequence: int) -> Copy:
         """Read the message at ``sequence``. Asks until the server answers."""
         body = json.dumps({"seq": sequence}).encode()
         while True:
-            await self._not_doubted()
+            await self._not_invalid()
             try:
                 async with self._reading:
                     asking = direct_get(self._nc, self.stream, sequence, READ_TIMEOUT_S)
@@ -216,14 +217,14 @@ class Ledger:
                 log.warning("ledger.retried", error=type(error).__name__)
             await asyncio.sleep(RETRY_S)
 
-    async def _not_doubted(self) -> None:
-        if self._doubted.is_set():
-            await self._known.wait()
+    async def _not_invalid(self) -> None:
+        if self._invalid.is_set():
+            await self._valid.wait()
 
     async def _unless_lost(self, asking: Coroutine[Any, Any, T]) -> T:
         """Return the answer. Raise ``ConnectionClosedError`` as soon as the connection is lost."""
         try:
-            return await race(asking, self._doubted)
+            return await race(asking, self._invalid)
         except Interrupted:
             raise ConnectionClosedError from None
 

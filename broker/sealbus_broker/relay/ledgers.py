@@ -1,8 +1,8 @@
 """The two ledgers of a bus, ACCEPTED's and LIVE's, and the clocks that date them.
 
 They are read when a relay starts, and again after each reconnect, because NATS may have come back
-with less than it had. Between the loss of a connection and the end of that reading they are in
-doubt (:mod:`sealbus_broker.relay.ledger`), and nothing is judged.
+with less than it had. Between the loss of a connection and the end of that reading they are
+invalid (:mod:`sealbus_broker.relay.ledger`), and nothing is judged.
 
 A ledger is dated by nats-server, and a verdict by the relay. So the clocks are compared before the
 ledgers are read, and every few seconds after that (:mod:`sealbus_broker.relay.clocks`). Once they
@@ -80,12 +80,12 @@ class Ledgers:
         await self._check_clocks()
         for ledger in self.by_delivery.values():
             state = await ledger_state(self._nc, ledger.stream)
-            ledger.begin(state.since_ms, state.last_sequence, self._now_ms())
+            ledger.set_state(state.since_ms, state.last_sequence, self._now_ms())
 
-    def doubt(self) -> None:
-        """Bring both into doubt: the connection is lost."""
+    def invalidate(self) -> None:
+        """Make both invalid, because the connection is lost."""
         for ledger in self.by_delivery.values():
-            ledger.doubt()
+            ledger.invalidate()
 
     async def reread(self) -> bool:
         """Read both again after a reconnect, however long that takes. ``False``: the clocks are

@@ -17,7 +17,7 @@ told that it is refused.
 A judging that takes long gives way to other work, and stores in parts. A verdict has a shelf life
 (ADR 19), and what judging takes is taken from it.
 
-On a lost connection the ledger comes into doubt, so no judging begins. A store that is under way is
+On a lost connection the ledger becomes invalid, so no judging begins. A store that is under way is
 tried again until it succeeds. A receipt that cannot be written is lost: its sender asks again.
 """
 
@@ -201,7 +201,7 @@ class Pipeline:
         """Judge the messages that wait, in order, for :data:`PART_S`. The rest waits on."""
         policy = self._policy()
         ledger = self._ledgers[waiting[0].delivery]
-        await ledger.known()
+        await ledger.wait_valid()
         # Only now: the wait may have been long, and the ledger may have begun anew.
         moment = JudgedAt(self._now_ms(), ledger.since_ms)
         judged_at = time.monotonic()

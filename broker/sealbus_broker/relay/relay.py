@@ -376,7 +376,7 @@ class Relay:
     def _on_lost(self) -> None:
         """Come into the state *lost*."""
         if self._ledgers is not None:
-            self._ledgers.doubt()
+            self._ledgers.invalidate()
         if self._stream_store is not None:
             self._stream_store.on_lost()
 

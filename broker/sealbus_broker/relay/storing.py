@@ -153,7 +153,7 @@ class Storing:
         await self._stream_store.persist(attempt)
 
     async def _round(self, items: Sequence[Item], policy: Policy, ledger: Ledger) -> str | None:
-        await ledger.known()
+        await ledger.wait_valid()
         # From here to the write nothing is awaited, so an item that is young here is young there.
         for item in items:
             if item.accepted and not self._is_young(item, ledger):

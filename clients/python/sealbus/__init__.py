@@ -14,7 +14,7 @@ A bot, whole::
             "stock.reserved",
             {"order_id": order["order_id"], "lines": order["items"]},
             parent=message,                      # the relay can prove that there was an order,
-            quote=True,                          # and which
+            include_parent=True,                 # and which
         )
 
     @bot.reply("stock.check")                    # a live request, answered at once

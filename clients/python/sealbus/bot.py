@@ -56,7 +56,7 @@ class Bot(Presence):
         live: bool | None = None,
         schema: str | None = None,
         parent: Message | None = None,
-        quote: bool = False,
+        include_parent: bool = False,
         ttl: float | None = None,
         nonce: bytes | None = None,
         timeout: float = PUBLISH_TIMEOUT_S,  # noqa: ASYNC109  # it has an error of its own
@@ -73,8 +73,8 @@ class Bot(Presence):
                 said.
             schema: such as ``"orders.placed.v1"``; by default the subject's first.
             parent: the message that this one follows from.
-            quote: whether the parent's whole envelope travels along, which a cause rule with
-                ``match`` needs.
+            include_parent: whether the parent's whole envelope travels along. A cause rule with
+                ``match`` needs it.
             ttl: life of the envelope in seconds.
             nonce: the one in an earlier :class:`Unresolved`, to find out the outcome of the same
                 message. That error says how long it is safe.
@@ -94,7 +94,7 @@ class Bot(Presence):
             payload,
             live=live,
             schema=schema,
-            parent=_quoted(parent, quote),
+            parent=_encoded_parent(parent, include_parent),
             ttl=ttl,
             nonce=nonce,
             timeout_s=check_seconds("timeout", timeout),
@@ -299,14 +299,14 @@ async def _no_handler(_: Message) -> None:
     """In place of a handler where the caller iterates."""
 
 
-def _quoted(parent: Message | None, quote: bool) -> bytes | None:
+def _encoded_parent(parent: Message | None, include_parent: bool) -> bytes | None:
     if parent is None:
-        if quote:
+        if include_parent:
             raise InvalidInput(
-                "quote=True needs a parent",
+                "include_parent=True needs a parent",
                 hint="pass the message that this one follows from",
             )
         return None
     if not isinstance(parent, Message):
         raise InvalidInput(f"parent must be a Message, got {type(parent).__name__}")
-    return parent.as_parent(with_envelope=quote)
+    return parent.as_parent(with_envelope=include_parent)

@@ -50,12 +50,12 @@ async def _call(hook: Hook, argument: Any, *, takes_one: bool) -> None:
 
 
 def _takes_one(hook: Hook, event: str) -> bool:
-    trouble = InvalidInput(
+    error = InvalidInput(
         f"on_{event} needs a function that takes one argument or none",
         hint=f"decorate a function: `@bot.on_{event}`, without parentheses",
     )
     if not callable(hook):
-        raise trouble
+        raise error
     try:
         signature = inspect.signature(hook)
     except (TypeError, ValueError):  # a callable without a signature, such as some builtins
@@ -66,4 +66,4 @@ def _takes_one(hook: Hook, event: str) -> bool:
         except TypeError:
             continue
         return bool(arguments)
-    raise trouble
+    raise error

@@ -44,11 +44,11 @@ _JSON_HINT = (
 
 
 def pack_json(value: object) -> bytes:
-    """Encode a payload. Raises :class:`InvalidInput` that names the trouble if ``value`` is not of
+    """Encode a payload. Raises :class:`InvalidInput` that names the problem if ``value`` is not of
     the JSON data model."""
-    trouble = _trouble(value)
-    if trouble:
-        raise InvalidInput(f"the payload cannot be sent: {trouble}", hint=_JSON_HINT)
+    problem = _problem(value)
+    if problem:
+        raise InvalidInput(f"the payload cannot be sent: {problem}", hint=_JSON_HINT)
     try:
         return _pack(value)
     except (ValueError, TypeError, UnicodeError, OverflowError) as error:
@@ -64,9 +64,9 @@ def unpack_json(data: bytes, most: int = MAX_NODES) -> Any:
     ``most``: how many values may be in it, map keys included.
     """
     value = _unpack(data, most)
-    trouble = _trouble(value, most)
-    if trouble:
-        raise Malformed(trouble)
+    problem = _problem(value, most)
+    if problem:
+        raise Malformed(problem)
     if _pack(value) != data:
         raise Malformed(
             "not the exact encoding: a duplicate key, a longer form than needed or a 32-bit float"
@@ -222,7 +222,7 @@ def _unpack(data: bytes, most: int) -> Any:
         raise Malformed("not one complete msgpack value, or one with far too many parts") from None
 
 
-def _trouble(value: object, most: int = MAX_NODES) -> str | None:  # noqa: C901  # one branch a kind of value
+def _problem(value: object, most: int = MAX_NODES) -> str | None:  # noqa: C901  # one branch a kind of value
     """Walk a tree level by level; name a value in it that is outside the JSON data model or the
     limits, if anything."""
     budget = most

@@ -82,7 +82,7 @@ class Header:
         """``<schema>.v<version>``, or ``None`` where the header leaves the choice to the policy."""
         return None if self.schema is None else f"{self.schema}.v{self.schema_version}"
 
-    def trouble(self) -> str | None:
+    def problem(self) -> str | None:
         """The first field outside the protocol's grammar and limits, if any."""
         if not is_name(self.bus):
             return "bus is not a name"
@@ -107,11 +107,11 @@ class Header:
         return None
 
     def encode(self) -> bytes:
-        """The header's bytes. Raises :class:`InvalidInput` for a field that :meth:`trouble`
+        """The header's bytes. Raises :class:`InvalidInput` for a field that :meth:`problem`
         names."""
-        trouble = self.trouble()
-        if trouble:
-            raise InvalidInput(f"envelope header: {trouble}")
+        problem = self.problem()
+        if problem:
+            raise InvalidInput(f"envelope header: {problem}")
         return pack_fields(
             (
                 self.bus,
@@ -132,9 +132,9 @@ class Header:
         if len(data) > MAX_HEADER_BYTES:
             raise Malformed(f"header of {len(data)} bytes; at most {MAX_HEADER_BYTES}")
         header = cls(*unpack_fields(data, _HEADER_TYPES))
-        trouble = header.trouble()
-        if trouble:
-            raise Malformed(f"header: {trouble}")
+        problem = header.problem()
+        if problem:
+            raise Malformed(f"header: {problem}")
         return header
 
 

@@ -160,7 +160,7 @@ class Verifier:
     def __init__(self) -> None:
         self._held: dict[bytes, None] = {}
 
-    def holds(self, context: Context, sealed: Seal, item: bytes) -> bool:
+    def verify(self, context: Context, sealed: Seal, item: bytes) -> bool:
         """Whether ``sealed`` is a valid seal of its key over ``item``. Whose key it is, is for the
         caller to judge."""
         signed = _signed_input(context, sealed.key, sealed.root(item))
@@ -170,15 +170,15 @@ class Verifier:
             return True
         if not verify(sealed.key, signed, sealed.signature):
             return False
-        self._remember(sealed.signature + signed)
+        self._keep(sealed.signature + signed)
         return True
 
-    def made(self, context: Context, encoded: bytes, item: bytes) -> None:
+    def remember(self, context: Context, encoded: bytes, item: bytes) -> None:
         """Remember a seal that this process has just made with a key of its own."""
         sealed = Seal.decode(encoded)
-        self._remember(sealed.signature + _signed_input(context, sealed.key, sealed.root(item)))
+        self._keep(sealed.signature + _signed_input(context, sealed.key, sealed.root(item)))
 
-    def _remember(self, held: bytes) -> None:
+    def _keep(self, held: bytes) -> None:
         if len(self._held) >= _VERIFIED_ROOTS:
             del self._held[next(iter(self._held))]
         self._held[held] = None
@@ -204,6 +204,6 @@ def verify_connect(key: bytes, *, challenge: bytes, admission: bytes, signature:
     text."""
     if len(key) != KEY_BYTES or len(signature) != SIGNATURE_BYTES or b"\n" in challenge:
         return False
-    return Verifier().holds(
+    return Verifier().verify(
         Context.CONNECT, Seal(key, signature, 0, ()), challenge + b"\n" + admission
     )

@@ -186,7 +186,7 @@ def seal_stamps(
     items = [signed_part(part) for part in parts]
     seals = seal(key, Context.STAMP, items)
     if verifier is not None:
-        verifier.made(Context.STAMP, seals[0], items[0])
+        verifier.remember(Context.STAMP, seals[0], items[0])
     return [join_sealed(part, sealed) for part, sealed in zip(parts, seals, strict=True)]
 
 
@@ -203,6 +203,6 @@ def open_stamp(data: bytes, bus_keys: frozenset[bytes], verifier: Verifier) -> S
     found = Seal.decode(sealed)
     if found.key not in bus_keys:
         raise Malformed("stamp: sealed by a key that is not the bus's")
-    if not verifier.holds(Context.STAMP, found, signed):
+    if not verifier.verify(Context.STAMP, found, signed):
         raise Malformed("stamp: the seal does not hold")
     return Stamp.decode(body)

@@ -48,6 +48,6 @@ def excess(
     if declared.parent == "stamp" and Parent.decode(parent).envelope is not None:
         return InvalidInput(
             f"a quoted parent for {subject}: the policy compares no payloads there",
-            hint="leave quote out: the parent's stamp is enough",
+            hint="leave include_parent out: the parent's stamp is enough",
         )
     return None

@@ -82,7 +82,7 @@ class Strangers:
         try:
             (body,), signed, sealed = split_sealed(data, 1)
             seal = Seal.decode(sealed)
-            if seal.key in self._credentials.bus_keys or not self._verifier.holds(
+            if seal.key in self._credentials.bus_keys or not self._verifier.verify(
                 Context.STAMP,
                 seal,
                 signed,
