@@ -40,8 +40,12 @@ async def receive(
     *,
     key: SigningKey = BUS,
     position: int | None = 1,
+    ahead_ms: int = 0,
 ) -> None:
-    """Give the publisher a receipt for ``envelope``."""
+    """Give the publisher a receipt for ``envelope``.
+
+    The relay's clock is ahead of this machine's by ``ahead_ms``.
+    """
     stamp = Stamp(
         "shop",
         hashlib.sha256(envelope).digest(),
@@ -53,7 +57,7 @@ async def receive(
         detail,
         bytes(32),
         position,
-        time.time_ns() // 1_000_000,
+        time.time_ns() // 1_000_000 + ahead_ms,
         "relay",
         None if reason is None else 1,
         2**53 - 1 if reason is None else None,
@@ -451,6 +455,29 @@ async def test_a_resumed_message_ends_with_its_nonces_life(
     await wire.sent.get()
     with pytest.raises(Unresolved):
         await asyncio.wait_for(task, PATIENCE_S)
+
+
+@pytest.mark.parametrize("reason", [Reason.EXPIRED, Reason.STALE])
+async def test_a_slow_clock_does_not_make_a_resumed_message_refused(
+    publisher: Publisher, wire: Wire, reason: Reason
+) -> None:
+    """An earlier process's attempt may be accepted.
+
+    The relay judges the time before it looks for earlier attempts.
+    """
+    task = resuming(publisher, new_nonce(now_ms()), timeout_s=2)
+    await receive(publisher, await wire.sent.get(), reason, ahead_ms=60_000)
+    with pytest.raises(Unresolved) as unknown:
+        await task
+    assert isinstance(unknown.value.__cause__, Refused)
+    assert "behind the bus" in str(unknown.value.__cause__.clock)
+
+
+async def test_a_slow_clock_makes_a_new_message_refused(publisher: Publisher, wire: Wire) -> None:
+    task = publishing(publisher)
+    await receive(publisher, await wire.sent.get(), Reason.EXPIRED, ahead_ms=60_000)
+    with pytest.raises(Refused, match="expired"):
+        await task
 
 
 async def test_attempts_keep_to_the_nonces_life_if_the_clock_jumps(

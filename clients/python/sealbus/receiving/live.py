@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator
 from weakref import WeakSet
 
@@ -31,7 +30,6 @@ from nats.errors import Error as NatsError
 
 from sealbus.errors import SubscriptionDenied
 from sealbus.nats.client import HardenedClient
-from sealbus.protocol.shelf_life import is_too_old_live
 from sealbus.protocol.subjects import BUS, is_bookkeeping
 from sealbus.receiving.live_queue import LiveQueue
 from sealbus.receiving.verifier import DeliveryVerifier, HandledMessages, PendingMessage
@@ -110,12 +108,7 @@ class LiveSubscription:
         message = self._opener.open(subject, data, BUS)
         if message is None or message in self._seen:
             return
-        now_ms = time.time_ns() // 1_000_000
-        if is_too_old_live(message.stamp, now_ms):
-            # It was held back: on its way, by this process, or by somebody who has it from a store.
-            self._opener.refuse_late(
-                message, f"judged {now_ms - message.stamp.judged_at_ms} ms ago by the relay's clock"
-            )
+        if self._opener.is_late_live(message):
             return
         self._seen.add(message)
         self._waiting.put(message, subject, data)

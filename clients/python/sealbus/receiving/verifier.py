@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import Final
 
@@ -10,6 +11,7 @@ from sealbus.errors import Malformed
 from sealbus.log import log
 from sealbus.protocol.delivery import Message, open_delivery
 from sealbus.protocol.seal import Verifier
+from sealbus.protocol.shelf_life import is_too_old_live
 
 REMEMBERED: Final = 65_536
 """Nonces of handled messages kept: minutes of a busy subject, about 8 MiB."""
@@ -64,6 +66,19 @@ class DeliveryVerifier:
         except Malformed as error:
             self.refuse(error.what)
             return None
+
+    def is_late_live(self, message: Message) -> bool:
+        """Whether ``message``, which is heard live now, may be void. If so, it is counted.
+
+        It was held back: on its way, by this process, or by somebody who has it from a store.
+        """
+        now_ms = time.time_ns() // 1_000_000
+        if not is_too_old_live(message.stamp, now_ms):
+            return False
+        self.refuse_late(
+            message, f"judged {now_ms - message.stamp.judged_at_ms} ms ago by the relay's clock"
+        )
+        return True
 
     def refuse_late(self, message: Message, why: str) -> None:
         """Count a genuine delivery that took effect too late, and so is none

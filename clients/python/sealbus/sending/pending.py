@@ -59,7 +59,8 @@ _CHANGING: Final = frozenset(
 """Refusals that depend on when a message is judged. All other reasons depend on the policy, which
 seldom changes. In either case an earlier attempt may have been accepted and its receipt lost. So
 while an attempt is open, only an acceptance or the end of the caller's time ends the message. The
-same holds for a resumed nonce, except for refusals by the policy."""
+same holds for a resumed nonce, except for refusals by the policy. It holds for refusals for their
+time too, because they come before the ledger is asked."""
 
 
 class Then(Enum):
@@ -167,7 +168,7 @@ class Pending:
         if reason is Reason.RATE and self.pace is not None:
             return Then.IN_TURN
         if reason not in _FINAL and (
-            self.has_open_attempt or (self.resumed and reason in _CHANGING)
+            self.has_open_attempt or (self.resumed and reason in _CHANGING | _ABOUT_TIME)
         ):
             return Then.LATER
         return Then.OVER

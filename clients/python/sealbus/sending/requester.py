@@ -114,7 +114,7 @@ class Requester:
         if waiting is None or waiting[1].done():
             return
         message = self._opener.open(subject, data, BUS)
-        if message is None:
+        if message is None or self._opener.is_late_live(message):
             return
         # A verified message proves only that the bus accepted it on this subject. Whether it
         # answers this request is in its parent, which check_answer() looks at.
