@@ -91,4 +91,5 @@ def _envelopes(data: bytes) -> list[bytes]:
 
 
 def _name(token: bytes) -> str:
+    # Bytes that are not UTF-8 become U+FFFD, which is in no bot's name.
     return token.decode("utf-8", "replace")

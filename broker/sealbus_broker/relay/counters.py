@@ -25,6 +25,7 @@ class VerdictCounters:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self.counts: Counter[str] = Counter()
+        """How many messages had each verdict, and each ``<verdict>.<reason>``."""
         self.stored_at: float | None = None
         """When (monotonic) a message last went through INGRESS, the gate and the store."""
         self._spoken: dict[tuple[str, str], float] = {}
@@ -37,6 +38,8 @@ class VerdictCounters:
 
         No payload is logged. The relays' own probes are not counted, because no bot sent them.
         """
+        # Before probes are left out: a probe proves the way as well as a bot's message, and the
+        # next one is then not needed.
         if judgment.reason is None and judgment.arrival.delivery is DeliveryClass.STREAM:
             self.stored_at = self._monotonic()
         if judgment.arrival.session != RELAY:

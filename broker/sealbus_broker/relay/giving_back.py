@@ -57,11 +57,14 @@ async def give_back(
         until = datetime.now(UTC) + timedelta(seconds=PAUSE_S)
         await call("PAUSE", {"pause_until": until.isoformat().replace("+00:00", "Z")})
         *earlier, last = replies
+        # nats-server queues them for redelivery in the order in which they are given back.
         nc.write([pub(reply, NAK) for reply in earlier])
         # With a reply subject the server says when it has taken the last one, and so all of them.
         await nc.request(last.decode("utf-8", "replace"), NAK, GIVE_BACK_S)
         log.info("partition.given-back", partition=partition, messages=len(replies))
     if has_pin:
+        # While it is paused: whoever asks first afterwards has the partition, and the oldest
+        # messages.
         await call("UNPIN", {"group": PRIORITY_GROUP})
     if replies:
         # This call makes the server forget the last request, which nobody waits for any more. It

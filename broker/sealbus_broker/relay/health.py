@@ -156,11 +156,13 @@ class Health:
 
     async def open(self) -> None:
         """Begin to answer pings."""
+        # In a queue group, so that one ping has one answer, whichever relay gives it.
         await self._nc.subscribe(PING_SUBJECT, queue="relays", cb=self._on_ping)
         await self._nc.subscribe(f"{PING_SUBJECT}.{self._relay}", queue="relays", cb=self._on_ping)
         await self._nc.flush()
 
     async def _on_ping(self, msg: Msg) -> None:
+        # Whoever asked asks again. The look finds a lost connection by itself.
         with contextlib.suppress(NatsError, OSError):
             await msg.respond(json.dumps(self.report()).encode())
 
@@ -268,6 +270,8 @@ class Health:
                 Problem(Level.RED, name, f"JetStream says nothing of the stream {name}", RESTART)
             ]
         filled = fill(info)
+        # HEALTH may be full, because only its oldest marks go. INGRESS is never red for it: judging
+        # empties it, and the probe tells when it stores nothing.
         if filled < FULL_AT or name == HEALTH:
             return []
         hint = f"raise {name.lower()}_bytes in policy.yaml"

@@ -87,7 +87,12 @@ class _Pulled:
 
 
 class IngressWorker:
-    """The worker of one partition."""
+    """The worker of one partition.
+
+    :meth:`run` alone takes messages out of a place, and nats-py's reading loop alone puts them into
+    *received*. Whatever gives :meth:`run` work sets ``_changed``. A lost connection moves no
+    message: see the module.
+    """
 
     def __init__(
         self,
@@ -122,6 +127,7 @@ class IngressWorker:
         self._received_bytes = 0
         """The bytes of the received messages and of the suspects."""
         self._suspects: deque[_Pulled] = deque()
+        """Delivered often, and waiting to be judged alone, the oldest first."""
         self._suspects_due = 0.0
         """From when on a suspect goes before any new batch (event loop's time)."""
         self._under_way = 0
@@ -143,6 +149,8 @@ class IngressWorker:
             f"the stop of partition {self._partition}", watch, until=stopping
         )
         try:
+            # A batch that fails by a mistake ends this run, and the supervisor begins the next one.
+            # An error of NATS stays inside of the batch.
             async with asyncio.TaskGroup() as batches:
                 # A stop is over once nothing is under way, and the rest is little enough to give
                 # back.
@@ -201,6 +209,7 @@ class IngressWorker:
 
     async def _give_back(self) -> None:
         """Give back the messages that were not begun, in order, and then the partition."""
+        # Suspects were taken from the front, so they are older than all that are received.
         self._received.extendleft(reversed(self._suspects))
         self._suspects.clear()
         replies = [pulled.reply for pulled in self._received]
@@ -208,6 +217,7 @@ class IngressWorker:
         await give_back(self._nc, self._partition, replies, has_pin=self._pulling.has_pin)
 
     def _on_message(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
+        # A stored message has a reply subject, for its acknowledgement. A status has none.
         if not reply:
             self._pulling.on_status(subject, headers)
             return
@@ -231,6 +241,8 @@ class IngressWorker:
             self._received_bytes -= len(pulled.data)
             size += len(pulled.data)
             arrivals = ingress_arrivals(pulled.subject, pulled.reply, pulled.data)
+            # Else it is not from INGRESS, which only a relay's login can bring about. It is left
+            # alone.
             if arrivals:
                 envelopes += len(arrivals)
                 taken.append((pulled, arrivals))
@@ -240,6 +252,8 @@ class IngressWorker:
         """Keep a message until the batches in hand are done. Its bytes still count as received."""
         if not self._suspects:
             self._suspects_due = asyncio.get_running_loop().time() + SUSPECT_WAIT_S
+        # The messages behind it go first, though that breaks the bot's order: this one may end the
+        # relay, and would take them along once more.
         self._suspects.append(pulled)
 
     def _suspects_wait(self) -> bool:
@@ -276,6 +290,7 @@ class IngressWorker:
         does not know the verdict, and sends the message again.
         """
         if not refusals:
+            # Unconfirmed: if it is lost, the messages come again, and the ledger has them already.
             self._nc.write([pub(one.reply, ACK) for one in pulled])
             return
         *earlier, last = pulled

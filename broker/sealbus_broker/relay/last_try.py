@@ -88,6 +88,8 @@ class Alone:
     @contextlib.asynccontextmanager
     async def together(self) -> AsyncIterator[None]:
         """Judge beside others in this block. It waits while a message is alone or wants to be."""
+        # Held for a moment only. A message that is alone holds it all the time, and asyncio's lock
+        # is fair, so new batches cannot keep that message waiting.
         async with self._taken:
             self._under_way += 1
             self._quiet.clear()
@@ -107,7 +109,12 @@ class Alone:
 
 
 class LastTry:
-    """Judges suspects one at a time, and sets a message aside that has ended a relay."""
+    """Judges suspects one at a time, and sets a message aside that has ended a relay.
+
+    A message's state is its mark in HEALTH: *none*, *begun* or *done*. :meth:`judge` alone sets it,
+    in whichever relay has the message. On a lost connection the mark is stored as soon as there is
+    a connection again, and the message is judged after that.
+    """
 
     def __init__(
         self,
@@ -120,6 +127,17 @@ class LastTry:
         counters: VerdictCounters,
         now_ms: Callable[[], int],
     ) -> None:
+        """Prepare; nothing is asked of NATS.
+
+        Args:
+            nc: The relay's connection, for looking up marks.
+            stream_store: Stores marks, and messages that are set aside.
+            process: Judges arrivals: :meth:`Pipeline.process`.
+            policy: Gives the policy in force.
+            relay: The relay's name, which records have.
+            counters: Counts the messages that are set aside.
+            now_ms: The wall clock, in ms since 1970.
+        """
         self._nc = nc
         self._stream_store = stream_store
         self._process = process
@@ -128,6 +146,7 @@ class LastTry:
         self._counters = counters
         self._now_ms = now_ms
         self._alone = Alone()
+        """Shared by all queues of the relay: the live one and each partition."""
 
     async def process(self, arrivals: Sequence[Arrival], turn: Turn) -> Refusals:
         """Judge a batch, beside others."""
@@ -158,8 +177,11 @@ class LastTry:
                 position=suspect.position,
                 deliveries=suspect.deliveries,
             )
+            # Stored before a byte is taken apart: the reading itself may end the relay.
             await self._mark(partition, suspect.position, _BEGUN)
             refusals = await self._process(read(), turn)
+            # Before the acknowledgement: a relay that ends in between has done no harm by this
+            # message.
             await self._mark(partition, suspect.position, _DONE)
             return refusals
 
@@ -173,6 +195,7 @@ class LastTry:
         )
 
     async def _mark(self, partition: int, position: int, what: bytes) -> None:
+        # Without an id: a second mark is not a duplicate of the first, it replaces it.
         await self._stream_store.store([StreamMessage(mark_subject(partition, position), what, {})])
 
     async def _set_aside(self, suspect: Suspect) -> None:

@@ -115,6 +115,7 @@ async def ledger_state(nc: Client, stream: str, *, timeout_s: float = 10.0) -> L
             raise refused(what, acknowledged["error"])
         info = await ask_well(nc, f"STREAM.INFO.{stream}", None, timeout_s, what)
     last = int(info["state"]["last_seq"])
+    # Sequence 1, and not the oldest that is stored: only the first tells when the stream began.
     first = await ask(nc, f"STREAM.MSG.GET.{stream}", {"seq": 1}, timeout_s)
     if is_missing(first):
         return LedgerState(None, last)
@@ -147,6 +148,7 @@ class Ledger:
         self._invalid = asyncio.Event()
         """Set in the state *invalid*. A request made on the lost connection gets no answer."""
         self._reading = asyncio.Semaphore(READS_AT_ONCE)
+        """Bounds the stored messages that are asked for at the same time."""
         self._lost_before_ms: int | None = None
         """When this relay found that the stream had forgotten ids. ``None``: it never did."""
         self.since_ms: int | None = None
@@ -178,6 +180,7 @@ class Ledger:
                 self._lost_before_ms = now_ms
         known = [at for at in (since_ms, self._lost_before_ms) if at is not None]
         self.since_ms = max(known, default=None)
+        # Not the larger one: a stream that came back shorter counts on from here.
         self._last_sequence = last_sequence
         self._invalid.clear()
         self._valid.set()
@@ -202,6 +205,7 @@ class Ledger:
                     answer = await self._unless_lost(asking)
                     headers = answer.headers or {}
                     if headers.get("Status") != str(NOT_FOUND):
+                        # Any other status has no time. The KeyError leads to another question.
                         return Copy(answer.data, _ms(headers["Nats-Time-Stamp"]))
                     # A replica that answers directly may lag behind. The stream's leader knows.
                     leader = f"{API}.STREAM.MSG.GET.{self.stream}"

@@ -124,6 +124,8 @@ class Ledgers:
         Otherwise an honest first message would look older than the ledger, and would be refused.
         """
         since_ms = max(ledger.since_ms or 0 for ledger in self.by_delivery.values())
+        # The gate refuses a nonce whose birth is at most the beginning and clock_skew (ADR 29). One
+        # ms more is the first that it takes.
         remaining_ms = since_ms + self._policy().limits.clock_skew_ms + 1 - self._now_ms()
         if remaining_ms > 0:
             log.info("ledger.awaited", seconds=round(remaining_ms / 1000, 1))
@@ -134,6 +136,7 @@ class Ledgers:
         """Raise :class:`ClocksApart`, or an error of JetStream's API."""
         what = "nats-server's clock cannot be told"
         for ledger in self.by_delivery.values():
+            # Each stream is asked: its leader dates its messages, and each may have another leader.
             asking = ask_well(self._nc, f"STREAM.INFO.{ledger.stream}", None, ASK_S, what)
             difference = await clocks.difference_ms(asking, self._now_ms)
             clocks.check(ledger.stream, difference, self._policy().limits.clock_skew_ms)

@@ -25,7 +25,12 @@ from sealbus_broker.relay.turn import Turn
 
 
 class LiveWorker:
-    """Receives live messages, and has each batch of those that wait processed."""
+    """Receives live messages, and has each batch of those that wait processed.
+
+    A message *waits* from :meth:`_on_message` to :meth:`_work`, is then *in a batch*, and is gone
+    with it. nats-py's reading loop puts messages in, :meth:`run` takes them out. While the
+    connection is lost none comes, and the batch in hand waits for the ledger and the store.
+    """
 
     def __init__(
         self,
@@ -36,6 +41,15 @@ class LiveWorker:
         now_ms: Callable[[], int],
         supervisor: Supervisor,
     ) -> None:
+        """Prepare; :meth:`run` works.
+
+        Args:
+            nc: The relay's connection.
+            process: Judges a batch and carries its verdicts out.
+            counters: Counts the messages that find no room.
+            now_ms: The wall clock, in ms since 1970. It dates arrivals.
+            supervisor: Answers for the watch for a stop.
+        """
         self._nc = nc
         self._supervisor = supervisor
         self._process = process
@@ -46,6 +60,7 @@ class LiveWorker:
         self._changed = asyncio.Event()
         """Set when a message was received, or a stop begins."""
         self._turn = Turn()
+        """Keeps the batches in order."""
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until ``stopping`` is set, and finish the messages that were received."""
@@ -83,4 +98,6 @@ class LiveWorker:
         """Do nothing: nats-py subscribes again by itself."""
 
     async def _work(self) -> None:
+        # Refusals are told at once, without a confirmation: a queue group gives a message to one
+        # relay, once, so nobody else can judge it.
         (await self._process(self._waiting.take(), self._turn)).tell()

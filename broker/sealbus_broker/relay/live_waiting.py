@@ -74,6 +74,8 @@ class LiveWaiting:
         taken: list[Arrival] = []
         size = 0
         while self._bots and len(taken) < BATCH and size < BATCH_BYTES:
+            # A dict keeps the order in which its keys came: the first one has waited for its turn
+            # longest.
             bot = next(iter(self._bots))
             waiting = self._bots.pop(bot)
             arrival = waiting.popleft()

@@ -116,7 +116,9 @@ class _Part:
 class Pipeline:
     """Judges arrivals and carries the verdicts out.
 
-    A relay has one. :meth:`process` may run for several batches at once.
+    A relay has one. :meth:`process` may run for several batches at once. It keeps nothing between
+    two batches except rates, shares and verified seals, which a relay may lose. On a lost
+    connection each batch stays at its step: see the module.
     """
 
     def __init__(
@@ -157,7 +159,9 @@ class Pipeline:
         self._counters = counters
         self._now_ms = now_ms
         self._verifier = Verifier()
+        """Shared with the storing: a message that is judged again is not verified again."""
         self._meters = RateMeters() if meters is None else meters
+        """The rates and shares of each bot."""
         self._storing = Storing(
             stream_store=stream_store,
             key=key,
@@ -214,6 +218,8 @@ class Pipeline:
             if now - judged_at > PART_S:
                 # The first of them must still be young when it is stored.
                 break
+            # The ledger may become invalid meanwhile. So Storing looks at it again before it
+            # writes.
             if now - gave_way > GIVE_WAY_S:
                 await asyncio.sleep(0)
                 gave_way = time.monotonic()
@@ -242,6 +248,8 @@ class Pipeline:
         """Seal the refusals' stamps with one signature."""
         todo: list[tuple[Item, Stamp]] = []
         for item in items:
+            # An accepted message has the stamp under which it was stored, and a copy has the stored
+            # one.
             if item.receipt is None:
                 stamp = item.judgment.stamp(policy, self._relay, item.record)
                 if stamp is not None:
@@ -260,6 +268,7 @@ class Pipeline:
             item
             for item in items
             if item.judgment.verdict is Verdict.QUARANTINED
+            # A probe's stamp tells the relay that sent it, and no operator need see the bytes.
             and item.judgment.arrival.session != RELAY
         ]
         if not quarantined:
@@ -323,6 +332,8 @@ def _is_request(judgment: Judgment) -> bool:
 def _receipt_frames(bot: str, stamps: Sequence[tuple[bytes, bytes]]) -> Iterator[bytes]:
     """Return one bot's stamps, each with its nonce, in as few NATS messages as possible."""
     for at in range(0, len(stamps), MAX_BUNDLE):
+        # A message and its retry in one batch have the same receipt, and a bundle in which an item
+        # occurs twice is malformed.
         bundle = dict.fromkeys(stamp for _, stamp in stamps[at : at + MAX_BUNDLE])
         if len(bundle) == 1:
             nonce, stamp = stamps[at]

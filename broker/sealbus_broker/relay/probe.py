@@ -37,10 +37,12 @@ class Prober:
         self._sender = sender
         self._verifier = Verifier()
         self._waiting: dict[bytes, asyncio.Future[Stamp]] = {}
+        """The probes under way, by nonce. A stamp for any other is ignored."""
 
     async def open(self) -> None:
         """Subscribe to stamps. Call once, before :meth:`probe`."""
         await self._nc.subscribe_direct(f"{INBOX}.{RELAY}.*", self._on_stamp)
+        # So that no stamp comes before NATS knows of the subscription.
         await self._nc.flush()
 
     async def probe(self, bus: str, ttl_ms: int, now_ms: int, timeout_s: float) -> Stamp:

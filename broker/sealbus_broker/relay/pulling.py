@@ -63,7 +63,13 @@ _OTHER_HAS_PIN: Final = b"NATS/1.0 423"
 
 
 class Pulling:
-    """The requests of one relay for one partition."""
+    """The requests of one relay for one partition.
+
+    A request is *under way* from :meth:`ask` to :meth:`end`, while ``_asking`` is set. It ends by a
+    status, by its last message, by a timer, or because the connection came back. The relay *has the
+    pin* from the first message that names it until a status 423. Each change that allows another
+    request sets ``changed``.
+    """
 
     def __init__(
         self, *, nc: HardenedClient, partition: int, supervisor: Supervisor, changed: asyncio.Event
@@ -131,6 +137,8 @@ class Pulling:
             "expires": int(PULL_EXPIRES_S * 1e9),
             "group": PRIORITY_GROUP,
         }
+        # The first request has no id, and the server takes it for one that wants the pin. A request
+        # with an id that is not the present pin ends with 423.
         if self._pin:
             terms["id"] = self._pin.decode("utf-8", "replace")
         # The messages of a request that was only taken for lost may still come, and were delivered
@@ -182,5 +190,6 @@ class Pulling:
         for timer in (self._asking, self._renewing):
             if timer is not None:
                 timer.cancel()
+        # run() may be called again after a failure. Then it must not wait for a request of before.
         self._asking = None
         self._renewing = None

@@ -24,7 +24,9 @@ class Record:
     """The facts about a quarantined message. Times are in ms since 1970 UTC."""
 
     reason: str
+    """The violation, or a word of the bus's own (``unjudgeable``, ``undeliverable``)."""
     detail: str | None
+    """A sentence about it, for people."""
     session: str
     """The bot whose NATS session sent it, as NATS has proven. Of an undeliverable message, the
     subscriber that gave it up."""
@@ -35,17 +37,22 @@ class Record:
     subject: str | None
     """The subject that the envelope names."""
     nonce: str | None
+    """The nonce of the envelope, in hex."""
     delivery: str
+    """The delivery class: ``stream`` or ``live``."""
     position: int | None
     """Its sequence in INGRESS, or ``None`` for a live message. Of an undeliverable message, its
     sequence in ACCEPTED."""
     arrived_at_ms: int
     judged_at_ms: int
     size: int
+    """How many bytes it has."""
     sha256: str
+    """The SHA-256 of its bytes, in hex."""
     policy: str
     """The digest (hex) of the policy that it was judged by."""
     relay: str
+    """The name of the relay that judged it."""
 
     @classmethod
     def of(cls, judgment: Judgment, policy: bytes, relay: str) -> Record:
@@ -92,6 +99,7 @@ class Record:
             subject=subject(self.reason, self.session),
             data=data,
             headers={
+                # All envelopes of one bundle have one place, so the digest tells them apart.
                 "Nats-Msg-Id": f"{place}.{self.sha256}",
                 RECORD_HEADER: json.dumps(asdict(self)),
             },

@@ -89,7 +89,12 @@ def _tell_diverged(apart: ClocksApart) -> None:
 
 
 class Relay:
-    """Serves one bus on one NATS until it is told to stop."""
+    """Serves one bus on one NATS until it is told to stop.
+
+    The module names its states. :meth:`run` leads through them. nats-py calls :meth:`_on_lost` and
+    :meth:`_on_back`, which lead into *lost* and out of it. All other work is in tasks of the
+    supervisor, which :meth:`_serve_once` ends.
+    """
 
     def __init__(
         self,
@@ -115,10 +120,12 @@ class Relay:
         self._make_door = make_door
         self._name = name
         self._supervisor = Supervisor(f"the relay {name}", tell=tell)
+        """Answers for all background work. Its failure ends the relay."""
         self.counters = VerdictCounters(time.monotonic)
         """The counts of verdicts, over all connections."""
         # Of the present connection: _serve_once sets each of them anew.
         self._nc: HardenedClient | None = None
+        """The connection for messages. The door has one of its own."""
         self._closed = asyncio.Event()
         """Set when the connection has ended for good, which nats-py does on some errors of the
         server."""
@@ -142,6 +149,8 @@ class Relay:
             BackgroundFailed: Background work has ended, and does not recover.
         """
         error = await outcome(self._run(stopping, ready))
+        # Such an error is a sentence for an operator. The text of any other may quote the bytes of
+        # a stranger, so only its kind leaves (ADR 23).
         if isinstance(error, SealbusError):
             raise error
         if error is not None:
@@ -149,6 +158,8 @@ class Relay:
 
     async def _run(self, stopping: asyncio.Event, ready: Callable[[], None]) -> None:
         """Serve while the clocks agree, and wait while they do not."""
+        # Not 0: the monotonic clock may begin at 0 when the machine starts, and the first line
+        # would then wait for a minute.
         told_at = -clocks.AGAIN_S
         while not stopping.is_set():
             try:
@@ -172,6 +183,7 @@ class Relay:
         # The door begins first, because its process takes a while to start. It waits for its
         # orders.
         door = self._make_door(self._door_orders, self._supervisor)
+        # Not keep(): the door starts its process again by itself, so an end of run() is final.
         keeping = self._supervisor.must("the door", door.run(), until=door.stopping)
         try:
             nc = self._nc = await until_stopped(stopping, self._connect())
@@ -190,9 +202,13 @@ class Relay:
                 hint="look into nats-server's log, and start the relay again",
             ) from None
         finally:
+            # A reading never ends by itself without a connection: each error leads to another
+            # attempt.
             if self._reading is not None:
                 self._reading.cancel()
             await door.stop()
+            # Where the door was never opened, its run() still waits for that, and only this ends
+            # it.
             await end(keeping)
             if self._nc is not None:
                 await disconnect(self._nc)
@@ -215,6 +231,8 @@ class Relay:
         """Make the streams and consumers, and read the ledgers."""
         version = nc.connected_server_version
         check_version(f"{version.major}.{version.minor}.{version.patch}")
+        # Before the ledgers are read: on a new bus, and after each start of nats-server, there is
+        # no LIVE to read.
         await provision(nc, self._policy())
         # A grant may have been taken away while no relay ran, and its bot could still pull.
         await remove_ungranted(nc, self._policy())
@@ -317,6 +335,7 @@ class Relay:
             await self._drain(nc, door, working, services)
         finally:
             await end(*working, *watching)
+            # Behind the workers: one that still ran could hand over another request.
             services.cancel()
         log.info("relay.stopped", **self.counters.counts)
 
@@ -329,6 +348,8 @@ class Relay:
             await race(door.opened.wait(), stopping, self._closed, self._apart.is_so, failed)
             ready()
             await race(stopping.wait(), self._closed, self._apart.is_so, failed)
+        # Whoever ended the wait, a failure must not look like a stop: the process ends with its
+        # error.
         if self._supervisor.failure is not None:
             raise self._supervisor.failure
         if self._apart.error is not None:
@@ -353,6 +374,7 @@ class Relay:
             # In this order nothing new comes in behind the work in hand: no session, then no
             # message, then no request. The flush sends the last receipts.
             await door.stop()
+            # Not gather(): the error of one worker must not end the wait for the others.
             await asyncio.wait(working)
             await services.drain()
             await nc.flush()
@@ -361,6 +383,8 @@ class Relay:
             lost_for = 0.0
             while lost_for < LOST_S:
                 await asyncio.sleep(LOST_S / 10)
+                # A server that restarts is back within LOST_S (RECONNECT_S), and then the drain
+                # goes on.
                 lost_for = 0.0 if nc.is_connected else lost_for + LOST_S / 10
 
         async with beside(finish(), lost(), name="stopping") as (finishing, losing):
@@ -383,6 +407,7 @@ class Relay:
     def _on_back(self) -> None:
         """Read the ledgers again, and then leave the state *lost*."""
         if self._reading is not None:
+            # The connection was lost once more. That reading may hold answers of the server before.
             self._reading.cancel()
         if self._ledgers is not None:
             reading = self._come_back(self._ledgers)
@@ -395,5 +420,6 @@ class Relay:
         # time-out.
         if self._stream_store is not None:
             self._stream_store.on_back()
+        # Last: messages that come before the ledgers are valid only wait, and use up ACK_WAIT_S.
         for worker in self._workers:
             worker.on_back()

@@ -32,6 +32,7 @@ _FILE: Final = SecretFile(
     exposed="or mount it read-only; if others may have read it, make a new bus and new credentials",
 )
 
+# nats-server knows relays and bots alike as users, so a relay's login has a bot's kind of key.
 _KINDS: Final = {"bus_seed": KeyKind.BUS, "issuer_seed": KeyKind.ISSUER, "relay_seed": KeyKind.BOT}
 
 

@@ -99,7 +99,12 @@ class Item:
 
 
 class Storing:
-    """Stores the messages of batches. A relay has one."""
+    """Stores the messages of batches. A relay has one, and it keeps nothing between two batches.
+
+    The state of a message is in its :class:`Item`: *under way*, *done*, and its id on the chain.
+    :meth:`_round` and :meth:`_placed` change it. On a lost connection :class:`StreamStore` ends the
+    attempt, and the next round begins once the ledger is valid: see the module.
+    """
 
     def __init__(
         self,
@@ -173,6 +178,8 @@ class Storing:
         placed = [
             (item, where) for item, where in zip(writing, found, strict=True) if where is not None
         ]
+        # Together: the stored messages of many copies are read in few round trips. The ledger
+        # bounds how many at once.
         await asyncio.gather(*(self._placed(item, where, policy, ledger) for item, where in placed))
         return why
 
@@ -199,6 +206,8 @@ class Storing:
         judgment = item.judgment
         # A probe has no id, and nobody handles it.
         is_ours = judgment.arrival.session == RELAY
+        # A refusal has an id only where an earlier relay may have made an attempt
+        # (``may_be_stored`` in gate/judge.py).
         touched = item.under_way or judgment.ledger_id is not None
         return judgment.reason is not None and not item.done and touched and not is_ours
 
@@ -222,6 +231,7 @@ class Storing:
         assert judgment.envelope is not None
         item.made.add(stamp)
         item.receipt = stamp if item.accepted else None
+        # The place on the chain outlives a new judgment, whose id is the chain's first.
         item.id = item.id or judgment.ledger_id
         prefix = PREFIX[judgment.arrival.delivery]
         subject = judgment.envelope.header.subject
@@ -290,6 +300,7 @@ class Storing:
 
     def _refuse(self, item: Item, reason: Reason, detail: str | None, policy: Policy) -> None:
         judgment = item.judgment
+        # With the real meters: the ledger has just found the violation, so nobody has counted it.
         kept = disposition(
             reason, judgment.rule, judgment.arrival, policy, self._now_ms(), self._meters
         )
@@ -324,6 +335,8 @@ class Storing:
         envelope = item.judgment.envelope
         skew = policy.limits.clock_skew_ms
         assert envelope is not None
+        # An id is remembered until its nonce's birth, plus the window, less three skews, by the
+        # server's clock (threats.md, steps 6 to 8). This relay's clock may be one more behind it.
         window_ms = policy.live_window_ms if _is_live(item) else policy.ledger_window_ms
         return self._now_ms() < envelope.header.birth_ms + window_ms - 4 * skew
 

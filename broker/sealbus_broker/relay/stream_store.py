@@ -126,10 +126,14 @@ class StreamStore:
         spoken = began - QUIET_S
         try:
             while (why := await attempt()) is not None:
+                # The function stands for the batch: it lives as long as this call, so no other has
+                # its id.
                 self._stuck[id(attempt)] = began, why
                 if time.monotonic() - spoken >= QUIET_S:
                     spoken = time.monotonic()
                     log.warning("stream-store.retried", why=why, waited_s=round(spoken - began, 1))
+                # A signal that came during the attempt is dropped. The pause is then a full one, at
+                # most RETRY_MOST_S.
                 self._again.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._again.wait(), delay)
@@ -151,6 +155,7 @@ class StreamStore:
     def on_lost(self) -> None:
         """End the attempts under way: their answers are lost with the connection."""
         for attempt in self._attempts.values():
+            # It is done where the last answer came in this same turn of the event loop.
             if not attempt.answered.done():
                 attempt.why = attempt.why or "the connection was lost"
                 attempt.answered.set_result(None)
@@ -212,6 +217,7 @@ class StreamStore:
             attempt.why = (
                 "no stream takes this subject" if _NO_RESPONDERS in headers else str(error)
             )
+        # Also for an error, because nothing more comes for that entry. It stays unknown.
         attempt.missing -= 1
         if attempt.missing == 0 and not attempt.answered.done():
             attempt.answered.set_result(None)

@@ -14,4 +14,7 @@ class Turn:
 
     def __init__(self) -> None:
         self.judging = asyncio.Lock()
+        """Held by the batch that is judged. asyncio's locks are fair, so batches come in their
+        order."""
         self.storing = asyncio.Lock()
+        """Held by the batch that is stored."""

@@ -61,8 +61,16 @@ class Answers:
         now_ms: Callable[[], int],
         shares: Shares,
     ) -> None:
-        """``shares``: an answer takes room in LIVE, and counts against the share of the
-        requester."""
+        """Prepare.
+
+        Args:
+            stream_store: Makes the attempts.
+            policy: Gives the policy in force, anew for each attempt.
+            key: The bus key, which seals answers and their stamps.
+            relay: The relay's name, which stamps have.
+            now_ms: The wall clock, in ms since 1970.
+            shares: An answer takes room in LIVE, and counts against the share of the requester.
+        """
         self._stream_store = stream_store
         self._policy = policy
         self._key = key
@@ -78,6 +86,7 @@ class Answers:
         that comes too late is void, and its requester asks again.
         """
         waiting = list(answers)
+        # Later the requester has given up: a request lives for live_ttl at most.
         until = time.monotonic() + self._policy().limits.live_ttl_ms / 1000
 
         async def attempt() -> str | None:
@@ -126,6 +135,7 @@ class Answers:
             StreamMessage(
                 f"{LIVE_PREFIX}.{header.subject}",
                 pack_delivery(envelope, stamp),
+                # The id that the gate gives to any answer to this request, so there is one answer.
                 {"Nats-Msg-Id": f"{answer.question.nonce.hex()}>{header.subject}"},
             )
             for answer, header, envelope, stamp in zip(

@@ -90,6 +90,7 @@ class Subscriptions:
         async with self._making[bot]:
             if "error" not in await _api(self._nc, f"CONSUMER.INFO.{ACCEPTED}.{name}", None):
                 return name
+            # No bot's name contains ``_``, so no other bot's consumer begins like this.
             count = sum(one.startswith(f"{bot}_") for one in await _names(self._nc))
             if count >= most:
                 raise NotServed(
@@ -114,6 +115,7 @@ class Subscriptions:
             raise NotServed(
                 f"the bus has {MAX_SUBSCRIPTIONS} durable subscriptions, and takes no more"
             )
+        # Under this name only the start can differ: the name is a hash of pattern and durable name.
         if error and error.get("err_code") != _EXISTS:
             log.error("consumer.refused", consumer=name, error=error.get("description"))
             raise NotServed("JetStream refused the consumer; the relay's log says why")
@@ -122,6 +124,7 @@ class Subscriptions:
     async def list(self, bot: str | None, offset: int, limit: int) -> dict[str, Any]:
         """Return a page of the durable subscriptions of ``bot`` or of all, in the order of their
         names."""
+        # One without metadata was made by hand. The next start of a relay removes it.
         rows = [_row(info) for info in await _consumers(self._nc) if info["config"].get("metadata")]
         wanted = sorted(
             (row for row in rows if bot in (None, row["bot"])), key=lambda row: str(row["consumer"])
@@ -144,6 +147,7 @@ class Subscriptions:
         if "error" in info or not info["config"].get("metadata"):
             raise NotServed(f"there is no durable subscription {consumer}")
         gone = await _api(self._nc, f"CONSUMER.DELETE.{ACCEPTED}.{consumer}", None)
+        # JetStream may have removed it meanwhile, after its time without use.
         if "error" in gone and gone["error"].get("err_code") != _NOT_FOUND:
             raise NotServed(f"JetStream did not remove it: {gone['error'].get('description')}")
         row = _row(info)
@@ -167,6 +171,7 @@ def _config(bot: str, pattern: str, durable: str) -> dict[str, Any]:
         "max_batch": MAX_PULL,
         "max_expires": MAX_PULL_S * 1_000_000_000,
         "max_waiting": MAX_PULLS,
+        # A limit would lose the message in silence. The client counts, and has it parked.
         "max_deliver": -1,
         "metadata": {"bot": bot, "pattern": pattern, "durable": durable},
     }
@@ -199,12 +204,15 @@ async def remove_ungranted(nc: Client, policy: Policy) -> int:
     taken away.
     """
     removed = 0
+    # All are listed before any is removed. Otherwise the pages of the list would shift.
     for info in await _consumers(nc):
         name = info["name"]
         metadata = info["config"].get("metadata") or {}
         bot = policy.bots.get(metadata.get("bot", ""))
         pattern = metadata.get("pattern", "")
         durable = metadata.get("durable", "")
+        # The metadata only say what was asked for. The name is what a session may pull from, and
+        # the filter is what it gets.
         is_ours = bot is not None and name == consumer_name(bot.name, pattern, durable)
         filters_so = info["config"].get("filter_subject") == f"{ACCEPTED_PREFIX}.{pattern}"
         if bot is not None and is_ours and filters_so and bot.may_subscribe(pattern):

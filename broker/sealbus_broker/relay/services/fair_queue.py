@@ -50,6 +50,7 @@ class FairQueue:
         self._waiting = 0
         """How many pieces wait."""
         self._waiting_bytes = 0
+        """How many bytes wait."""
         self._tasks: set[asyncio.Task[None]] = set()
         """The pieces under way."""
 
@@ -73,11 +74,14 @@ class FairQueue:
 
     async def drain(self) -> None:
         """Wait until all work is done."""
+        # Again and again: a piece that ends begins the next one. A copy of the set, which changes
+        # meanwhile.
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
     def cancel(self) -> None:
         """Give up the work that waits or is under way."""
+        # First: a task that ends begins the next piece that waits.
         self._bots.clear()
         for task in self._tasks:
             task.cancel()

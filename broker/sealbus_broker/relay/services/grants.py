@@ -27,7 +27,9 @@ class Grants:
     def __init__(self, relay: str) -> None:
         self._relay = relay
         self._digest = b""
+        """The digest of the policy that the answers are about."""
         self._answers: dict[str, dict[str, Any]] = {}
+        """By bot: the part of its answer that depends on the policy alone."""
 
     def answer(self, bot: str, policy: Policy, now_ms: int) -> dict[str, Any]:
         """Return the grants of ``bot``, which the policy knows."""
@@ -76,6 +78,7 @@ class _Room:
 
     def __init__(self) -> None:
         self.left = ROOM_BYTES
+        """The bytes that are left. 0 or less: something was left out, or nothing more fits."""
 
     def takes(self, *names: str) -> bool:
         """Whether an entry with ``names`` has room. After the first that has none, no other has."""

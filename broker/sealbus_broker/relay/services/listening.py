@@ -29,9 +29,11 @@ class Asked:
     """An accepted request."""
 
     bot: str
+    """The requester."""
     subject: str
     nonce: bytes
     stamp: bytes
+    """The sealed stamp that accepted it."""
 
 
 class Listening:
@@ -57,6 +59,7 @@ class Listening:
         self._begun += 1
         name = b"%b.%x" % (self._inbox.encode(), self._begun)
         self._asked[name] = asked
+        # Where somebody listens, NATS answers nothing. So most entries leave only here.
         if len(self._asked) > REMEMBERED:
             self._asked.popitem(last=False)
         return pub(f"{BUS}.{asked.subject}".encode(), b"", name)

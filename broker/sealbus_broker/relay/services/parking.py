@@ -46,8 +46,17 @@ class Parking:
         now_ms: Callable[[], int],
         shares: Shares,
     ) -> None:
-        """``shares``: a parked message takes room in the quarantine, and counts against its
-        subscriber."""
+        """Prepare.
+
+        Args:
+            nc: The relay's connection, for reading ACCEPTED.
+            stream_store: Stores the records.
+            policy: Gives the policy in force.
+            relay: The relay's name, which records have.
+            now_ms: The wall clock, in ms since 1970.
+            shares: A parked message takes room in the quarantine, and counts against its
+                subscriber.
+        """
         self._nc = nc
         self._stream_store = stream_store
         self._policy = policy
@@ -75,6 +84,9 @@ class Parking:
         if subject is None:
             log.warning("message.expired", bot=bot, consumer=consumer, sequence=sequence)
             return {"record": None}
+        # The sequence is the bot's word. Between the last acknowledged and the last delivered
+        # message there are also messages of other subjects, which the bot may not be allowed to
+        # see.
         if not matches(f"{ACCEPTED_PREFIX}.{place['pattern']}", subject):
             raise NotServed(f"{consumer} does not deliver message {sequence}")
         record, data = self._record(bot, place, asked, stored.data)
@@ -88,6 +100,8 @@ class Parking:
                 error=asked["error"],
             )
             return {"record": None}
+        # With a place of its own: several subscriptions may give up one message, and each has a
+        # record.
         entry = record.entry(data, f"parked.{consumer}.{sequence}")
         (kept,) = await self._stream_store.store([entry])
         if not kept.duplicate:
@@ -113,6 +127,7 @@ class Parking:
         if "error" in info:
             raise NotServed(f"there is no subscription {consumer}")
         place: dict[str, Any] = info["config"].get("metadata") or {}
+        # The consumer outlives a grant that was taken away, until the next start of a relay.
         rule = self._policy().bots.get(bot)
         if rule is None or not rule.may_subscribe(place.get("pattern", "")):
             raise NotGranted(f"the policy does not let {bot} subscribe to that any more")
@@ -139,6 +154,7 @@ class Parking:
             detail=detail,
             session=bot,
             claimed=header.bot if header else None,
+            # A relay has accepted it, so its seal held.
             proven=header.bot if header else None,
             subject=header.subject if header else None,
             nonce=header.nonce.hex() if header else None,

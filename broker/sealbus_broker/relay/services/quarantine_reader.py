@@ -115,7 +115,9 @@ class _Scan:
         self.read = 0
         """How many records were read."""
         self._end = end
+        """The sequence behind the span."""
         self._subject = subject
+        """The subject of the envelope, or ``None`` for any."""
         # Inside of a text a quote is escaped, so no text contains these bytes. Most headers are
         # decided by them alone.
         self._needle = b"" if subject is None else json.dumps({"subject": subject})[1:-1].encode()
@@ -124,6 +126,7 @@ class _Scan:
         self._left = 0
         """How many records the pull may still bring."""
         self._changed = asyncio.Event()
+        """Set when anything has come."""
 
     async def run(self, nc: HardenedClient, wanted: str, start: int) -> None:
         """Read the records from the sequence ``start`` on whose subject in NATS matches
@@ -135,6 +138,7 @@ class _Scan:
             "deliver_policy": "by_start_sequence",
             "opt_start_seq": start,
             "filter_subject": wanted,
+            # The records are only looked at, so none is in hand, and none comes again.
             "ack_policy": "none",
             "headers_only": True,
             "mem_storage": True,
@@ -149,6 +153,7 @@ class _Scan:
             )
             while not self._over:
                 self._left = _BATCH
+                # Without waiting: at the end of the stream a status comes at once.
                 ask = json.dumps({"batch": _BATCH, "no_wait": True}).encode()
                 await nc.publish(next_subject(QUARANTINE, name), ask, reply=inbox)
                 while self._left and not self._over:
@@ -166,6 +171,7 @@ class _Scan:
         ack = read_ack(reply)
         # A status says that there are no more records.
         sequence = ack.sequence if ack is not None else self._end
+        # Records that came since belong to no page: pages go from new to old.
         if sequence >= self._end:
             self._over = True
             return

@@ -71,7 +71,13 @@ Handler = Callable[[str, Any], Awaitable[Any]]
 
 
 class ServiceRouter:
-    """Answers requests on the bus's own subjects."""
+    """Answers requests on the bus's own subjects.
+
+    A request *waits* in the fair queue, is *served* by its function, and is *answered* by
+    :class:`Answers`. The answers *busy* and *nobody listens* skip the first two steps and wait in
+    ``_told``. :meth:`serve` and :meth:`_tell` begin the work, and :meth:`cancel` ends it. On a lost
+    connection see the module.
+    """
 
     def __init__(
         self,
@@ -162,6 +168,8 @@ class ServiceRouter:
         if len(self._told) >= TOLD_WAITING:
             return
         self._told.append(answer)
+        # The task looks for another answer last, and then ends without waiting. So none is left
+        # behind.
         if self._telling is None or self._telling.done():
             self._telling = self._supervisor.piece("telling bots", self._tell_all())
 
@@ -234,6 +242,7 @@ class ServiceRouter:
         start = payload["from"]
         policy = self._policy()
         rule = policy.bots.get(bot)
+        # The schema checks the characters only, and not their order.
         if not is_pattern(pattern):
             raise NotServed("that is not a pattern")
         if rule is None or not rule.may_subscribe(pattern):
