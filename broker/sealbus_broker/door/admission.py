@@ -88,6 +88,7 @@ class Admitted:
 
     bot: str
     publish: tuple[str, ...]
+    """Patterns of subjects."""
     subscribe: tuple[str, ...]
     """Patterns. ``<pattern> <queue>`` allows that queue group, and no other."""
     expires_at_ms: int
@@ -101,6 +102,7 @@ class Denial:
     bot: str | None
     """The bot that the client says it is, if it says so."""
     why: str
+    """A sentence."""
 
 
 def decide(
@@ -183,11 +185,17 @@ def _check_key(bot: BotRule, text: str, now_ms: int) -> tuple[bytes, int] | Deni
     ends = [at for at in (key.not_after_ms, key.revoked_ms) if at is not None]
     if now_ms < key.not_before_ms or any(at <= now_ms for at in ends):
         return Denial(bot.name, "the key is not yet valid, expired or revoked")
+    # No end: the largest integer that every reader of JSON keeps exact.
     return raw, min(ends, default=2**53)
 
 
 class Admission:
-    """Answers the auth callout on a connection of its own. Several relays share the work."""
+    """Answers the auth callout on a connection of its own. Several relays share the work.
+
+    It is *stopped*, *answering* from :meth:`start` on, and *stopped* again after :meth:`stop`. Each
+    login is a task of its own, and keeps nothing but the counts of sessions. On a lost connection
+    logins go unanswered, and nats-py subscribes again by itself: see the module.
+    """
 
     def __init__(
         self,
@@ -212,6 +220,7 @@ class Admission:
         self._policy = policy
         self._now = now
         self._sessions = Sessions(nc, monotonic)
+        """Counts the sessions of each bot."""
         self._refusals = Throttle(monotonic)
         """Bounds the log lines about logins that failed."""
         self._grants = Throttle(monotonic, lines=GRANTS_LOGGED)
@@ -231,6 +240,7 @@ class Admission:
 
     async def stop(self) -> None:
         """Answer the logins that have come, and no more."""
+        # Without a connection a drain would wait ten seconds for its round trip.
         if self._subscription is not None and self._nc.is_connected:
             with contextlib.suppress(NatsError, OSError):
                 await self._subscription.drain()
@@ -241,6 +251,8 @@ class Admission:
 
         While nats-server is asked about the sessions of one bot, the next bot is judged.
         """
+        # Without the supervisor: an error is lost with this one login, which nats-server refuses
+        # after its time-out.
         task = asyncio.create_task(self._respond(msg))
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
@@ -276,6 +288,7 @@ class Admission:
             bot = decision.bot
             most = policy.limits.connections
             try:
+                # Only now, with the bot's proof. A stranger would otherwise use up its sessions.
                 if not await self._sessions.admit(bot, login.connection, most):
                     account = FULL_ACCOUNT
                     why = f"it has {most} sessions already, as many as it may (limits.connections)"
@@ -350,11 +363,13 @@ def _user_claims(session: Admitted, user: str, account: str) -> dict[str, Any]:
         "sub": user,
         "name": session.bot,
         "aud": account,
+        # Whole seconds, rounded down: no session outlives its key.
         "exp": session.expires_at_ms // 1000,
         "nats": {
             "type": "user",
             "version": 2,
             "subs": MAX_SUBSCRIPTIONS,
+            # -1 is NATS's word for no limit. The gate and the payload's limit bound a bot's bytes.
             "data": -1,
             "payload": MAX_BOT_PAYLOAD_BYTES,
             "pub": {"allow": list(session.publish)},

@@ -40,6 +40,8 @@ async def keep(relay: int, signs: int) -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     async with beside(_admit_as_told(reader), Watch(relay, signs).run(), name="the door") as tasks:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        # The watch ends only by an error. The other task ends as well when the relay closes the
+        # input.
         for task in tasks:
             if task.done():
                 task.result()
@@ -49,6 +51,7 @@ async def _admit_as_told(reader: asyncio.StreamReader) -> None:
     line = await reader.readline()
     if not line:
         return  # the relay ended before it had opened the door
+    # Past sys.stdout, which could keep the line in a buffer: the relay waits for it.
     admitting_bots = admit(Orders.decode(line), lambda: os.write(sys.stdout.fileno(), OPEN))
     # Nothing comes after the orders, so the end of reading is the end of the relay.
     async with beside(admitting_bots, reader.read(), name="the door") as tasks:

@@ -28,10 +28,13 @@ class Orders:
     """Everything that the door needs. Its ``repr()`` shows no seed."""
 
     servers: tuple[str, ...]
+    """NATS URLs."""
     relay: str
     """The relay's name, for the log of nats-server."""
     login: SigningKey
+    """The key of the relays' own login."""
     issuer: SigningKey
+    """The key that signs sessions."""
     policy: Policy
     """It has only the bots, and the limits of sessions. The door judges no message."""
 

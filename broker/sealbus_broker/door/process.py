@@ -87,7 +87,12 @@ MakeDoor = Callable[[Callable[[], Orders], Supervisor], Doorway]
 
 
 class Door:
-    """Keeps the process running."""
+    """Keeps the process running.
+
+    The module names its states. :meth:`run` leads through them, apart from *closed*, to which
+    :meth:`stop` leads, and from *waiting*, which :meth:`open` ends. The connection to NATS is the
+    process's own: while it is lost, the state stays *open*.
+    """
 
     def __init__(
         self,
@@ -175,6 +180,7 @@ class Door:
                 return await self._tell(process)
             finally:
                 self.opened.clear()
+                # Also where this is cancelled. Without standard input the process ends by itself.
                 await _end(process)
 
     async def _tell(self, process: asyncio.subprocess.Process) -> tuple[bool, int]:
@@ -182,6 +188,8 @@ class Door:
         was_open = False
         assert process.stdin is not None
         assert process.stdout is not None
+        # A process that dies before is noticed only afterwards. Until then nobody needs it. A stop
+        # that comes before does not end this wait: the relay cancels it.
         await self._allowed.wait()
         with contextlib.suppress(OSError):  # it has ended, as its exit code will say
             process.stdin.write(self._orders().encode())
@@ -210,6 +218,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         log.warning("admission.killed", pid=process.pid)
     finally:
+        # Also where the wait was cancelled: no process is left behind that nobody knows.
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()

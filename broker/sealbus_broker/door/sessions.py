@@ -73,6 +73,7 @@ class Sessions:
             coming = self._admitted.setdefault(bot, {})
             if now - asked_at >= FRESH_S:
                 connected = await self._ask(bot, most)
+                # By the time of the question: the answer may lack logins that came after it.
                 self._connected[bot] = now, connected
                 for number, at in list(coming.items()):
                     if number in connected or now - at >= SETTLE_S:
@@ -90,6 +91,7 @@ class Sessions:
         ask = {"auth": True, "user": bot, "limit": most}
         answer = await self._nc.request(CONNECTIONS_SUBJECT, json.dumps(ask).encode(), ASK_S)
         try:
+            # nats-server writes null where there is no connection.
             found = json.loads(answer.data)["data"]["connections"] or []
             return frozenset(int(one["cid"]) for one in found)
         except (ValueError, KeyError, TypeError):

@@ -152,6 +152,7 @@ class Watch:
         except BlockingIOError:
             return
         if not data:  # the relay has ended
+            # A pipe without a writer is always readable, and would keep this process busy.
             asyncio.get_running_loop().remove_reader(self._signs)
         self._heard = self._heard or SIGN in data
         self._said = (self._said + data.replace(SIGN, b""))[-_PIPE_BYTES:]
@@ -189,6 +190,7 @@ class Watch:
 
     def _send(self, number: signal.Signals) -> None:
         """Send the relay a signal, unless it has ended: its id may be another process's by then."""
+        # A process whose parent has ended gets another parent.
         if os.getppid() == self._relay:
             with contextlib.suppress(OSError):
                 os.kill(self._relay, number)
