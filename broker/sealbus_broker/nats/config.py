@@ -41,6 +41,8 @@ BUS_ACCOUNT: Final = "BUS"
 BOTS_ACCOUNT: Final = "BOTS"
 SYSTEM_ACCOUNT: Final = "SYS"
 
+# One request brings many messages, so its service below has the response type *stream*. The default
+# passes on the first answer alone.
 _ASK_ANY: Final = next_subject(ACCEPTED, "*")
 """The subjects on which bots ask for messages of their durable subscriptions."""
 
@@ -115,8 +117,10 @@ class NatsConfig:
     issuer: PublicKey
     """The key that signs the sessions of bots."""
     host: str = "127.0.0.1"
+    """The address on which it listens."""
     port: int = 4222
     server_name: str = "sealbus"
+    """Its name in its greeting, by which a starter knows it."""
     http_port: int | None = None
     """The port of nats-server's monitoring, on this machine only. ``None``: there is no
     monitoring."""
@@ -133,6 +137,7 @@ class NatsConfig:
     max_memory_bytes: int = UNBOUNDED_BYTES
     """The same in memory."""
     max_connections: int = 8192
+    """How many connections it takes, of relays and bots together."""
 
 
 def quote(text: str | Path) -> str:

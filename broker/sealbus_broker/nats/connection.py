@@ -64,11 +64,15 @@ async def connect(
             connect_timeout=connect_timeout_s,
             # nats-py takes seconds of any kind, whatever its annotation says.
             reconnect_time_wait=RECONNECT_S,
+            # Without limit: a relay outlives any outage of its server.
             max_reconnect_attempts=-1,
+            # A server that is silent is left after half a minute. nats-py's defaults are four
+            # minutes and more.
             ping_interval=10,
             max_outstanding_pings=2,
         )
     except BaseException:
+        # A connect that was cancelled leaves tasks of nats-py, which go on connecting.
         await disconnect(client)
         raise
     return client
@@ -90,6 +94,7 @@ class Link:
         self._on_lost = on_lost
         self._on_back = on_back
         self._client: HardenedClient | None = None
+        """The connection, once there is one."""
         self._told = False
         """Whether the log says already why this attempt fails: nats-py goes on trying."""
 

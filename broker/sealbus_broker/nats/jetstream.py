@@ -57,6 +57,8 @@ async def request(
     while True:
         try:
             answer = await nc.request(subject, data, timeout_s, headers=headers)
+        # Only silence leads to another attempt. NATS says at once that there is no JetStream, and
+        # nats-py that there is no connection.
         except NatsTimeoutError:
             log.warning(
                 "jetstream.not-answered",

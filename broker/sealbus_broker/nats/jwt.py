@@ -79,6 +79,7 @@ def verify_request(token: bytes, now_s: float, skew_s: float) -> dict[str, Any]:
     # Written in this way, NaN has expired.
     if not isinstance(expires, int | float) or not expires >= now_s - skew_s:
         raise Malformed("the request has expired")
+    # Last, because it costs most.
     if not verify(_server_key(issuer), head + b"." + body, signature):
         raise Malformed("the server's signature does not hold")
     return dict(claims)

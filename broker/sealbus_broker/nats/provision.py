@@ -29,6 +29,7 @@ from sealbus_broker.nats.streams import consumer_configs, differences, stream_co
 log = get_logger(__name__)
 
 CREATE_ATTEMPTS: Final = 5
+"""How often a stream is created before its error counts: see :func:`_create`."""
 CREATE_PAUSE_S: Final = 0.05
 """The pause before the second attempt to create a stream. Each further pause is twice as long: 0.75
 s together. nats-server creates a stream in milliseconds, so relays that hinder each other are done
@@ -73,6 +74,8 @@ async def _provision_stream(nc: Client, wanted: Json, timeout_s: float) -> None:
         raise refused(f"stream {name} cannot be read", info["error"])
     else:
         found = differences(info["config"], wanted)
+        # One field that may not change is enough: nothing is updated then, and the error below
+        # names it.
         if found and all(_may_change(name, difference.field) for difference in found):
             _check_shrinking(info, wanted)
             if name == INGRESS:

@@ -124,6 +124,8 @@ def stream_configs(policy: Policy) -> tuple[Json, ...]:
             "description": "accepted messages and the nonce ledger",
             "discard": "new",
             "max_bytes": limits.accepted_bytes,
+            # The loader refuses a shorter retention. A policy made in code gets the longer time,
+            # because a ledger forgets an id together with its message.
             "max_age": max(limits.retention_ms * _NS_PER_MS, window),
             "duplicate_window": window,
             "max_consumers": MAX_SUBSCRIPTIONS,
@@ -144,6 +146,7 @@ def stream_configs(policy: Policy) -> tuple[Json, ...]:
         _plain(QUARANTINE, f"{QUARANTINE_PREFIX}.>")
         | {
             "description": "what violated the policy, raw",
+            # The quarantine is no ledger: new records count more than old ones.
             "discard": "old",
             "max_bytes": limits.quarantine_bytes,
             "max_msgs_per_subject": MAX_QUARANTINED_PER_SUBJECT,
@@ -209,6 +212,7 @@ def consumer_configs() -> tuple[Json, ...]:
             "filter_subject": f"{INGRESS_PREFIX}.{partition}.*",
             "ack_policy": "explicit",
             "ack_wait": ACK_WAIT_S * _NS_PER_S,
+            # A consumer that had to be made again still delivers the messages that wait.
             "deliver_policy": "all",
             "replay_policy": "instant",
             # Deliver until there is a verdict. A limit would lose the message in silence.

@@ -33,14 +33,22 @@ _LOOK_S: Final = 0.02
 
 
 class ServerFolder:
-    """The private folder of one server."""
+    """The private folder of one server: *free*, or *taken* from :meth:`take` to :meth:`release`.
+
+    A process that ends in any way frees it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config_file = path / "nats.conf"
+        """The server's configuration, written anew at each start."""
         self.log_file = path / "nats.log"
+        """The server's log."""
         self._pid_file = path / "nats.pid"
+        """The process id of the last server."""
         self._lock_file = path / "nats.lock"
+        """It is never deleted: another process could then lock a new file while the old one is
+        locked."""
         self._lock: IO[str] | None = None
         """The open lock file, while this process holds the lock."""
 
@@ -69,6 +77,7 @@ class ServerFolder:
         """Forget the server and release the lock. Do nothing where this process does not hold
         it."""
         if self._lock is not None:
+            # While the lock is held: the next owner may write its own at once.
             self._pid_file.unlink(missing_ok=True)
             self._lock.close()
             self._lock = None
@@ -105,6 +114,7 @@ class ServerFolder:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
             deadline = time.monotonic() + LEFTOVER_S
+            # If it outlives both signals, it still has the port, and check_port() says so.
             while time.monotonic() < deadline:
                 if not self._is_ours(pid, binary):
                     return
@@ -116,6 +126,8 @@ class ServerFolder:
             words = os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes()).split("\0")
         except OSError:
             return False
+        # The launcher of process.py becomes nats-server by execv(), so the command line is the
+        # server's.
         expected = ["-c", str(self.config_file)]
         return len(words) > 2 and Path(words[0]).name == binary.name and words[1:3] == expected
 

@@ -87,6 +87,8 @@ class ServerLog:
         Raises:
             OSError: The file cannot be opened.
         """
+        # Appended to: the server opens the file itself, and its older lines may tell why an earlier
+        # one ended.
         output = self.path.open("ab")
         self._first = self._inode = os.fstat(output.fileno()).st_ino
         self._start = self._at = output.tell()
@@ -103,6 +105,7 @@ class ServerLog:
                     self._inode = inode
                     self._at = 0
                 file.seek(self._at)
+                # A line that is still being written waits for the next call.
                 lines, end, _ = file.read().rpartition(b"\n")
         except OSError:
             return said
@@ -110,6 +113,8 @@ class ServerLog:
         return said + lines + end
 
     def _rest_of_the_file_before(self) -> bytes:
+        # nats-server renames a file that is full, and begins another. The inode stays, and finds
+        # it.
         for path in self.path.parent.glob(f"{self.path.name}.*"):
             with (
                 contextlib.suppress(OSError),

@@ -37,6 +37,7 @@ class _Client(asyncio.Protocol):
     def __init__(self, notice: _Notice) -> None:
         self._notice = notice
         self._give_up: asyncio.TimerHandle | None = None
+        """The timer after which the client is cut off."""
 
     def connection_made(self, made: asyncio.BaseTransport) -> None:
         # uvloop's transport has another base class.
@@ -55,6 +56,7 @@ class _Client(asyncio.Protocol):
             "nonce": secrets.token_hex(8),
         }
         transport.write(f"INFO {json.dumps(info)}\r\n-ERR '{self._notice.sentence}'\r\n".encode())
+        # Half closed: the client ends its half once it has read, and nothing is reset.
         return transport.write_eof()
 
     def connection_lost(self, _: Exception | None) -> None:
@@ -68,8 +70,11 @@ class _Notice:
 
     def __init__(self, sentence: str) -> None:
         self.sentence = sentence
+        """The error text that a client is told."""
         self.hangs = True
+        """Whether new clients are told."""
         self.told: dict[_Client, asyncio.Transport] = {}
+        """The clients that read it now."""
 
     def take_down(self) -> None:
         """Let go of whoever reads it."""
@@ -103,6 +108,7 @@ async def _accept_no_more(server: asyncio.Server) -> None:
     """asyncio loses a connection that it has accepted and not yet given out when its server is
     closed: let those come through."""
     loop = asyncio.get_running_loop()
+    # asyncio accepts in a reader of the listener. Without it no connection is added below.
     for listener in server.sockets:
         loop.remove_reader(listener.fileno())
     for _ in range(_TURNS_TO_CONNECT):

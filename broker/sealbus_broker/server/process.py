@@ -126,6 +126,9 @@ def find_binary() -> Path:
 class NatsServer:
     """One nats-server as a child process, in a process group of its own, with its output in a file.
 
+    The module names its states. :meth:`start`, :meth:`supervise` and :meth:`stop` change them, and
+    nothing else does. The connections of relays and bots are their own affair.
+
     Call ``start()``, then ``supervise()`` as a task beside the relay, then ``stop()``. Call
     ``start()`` from the main thread: Linux ends the child when the *thread* that started it ends.
     """
@@ -134,9 +137,9 @@ class NatsServer:
         """Prepare, and touch nothing yet.
 
         Args:
-            config: The server's configuration. Its name and its log file are replaced. folder: The
-            bus's private state folder, for ``nats.conf``, ``nats.log``, ``nats.pid`` and
-                ``nats.lock``.
+            config: The server's configuration. Its name and its log file are replaced.
+            folder: The bus's private state folder, for ``nats.conf``, ``nats.log``, ``nats.pid``
+                and ``nats.lock``.
         """
         self._folder = ServerFolder(folder)
         # A random name tells this server from any other that may answer on the port.
@@ -191,6 +194,7 @@ class NatsServer:
             await self._spawn(binary)
             await self._wait_until_it_serves()
         except BaseException:
+            # Also where the start was cancelled: the child and the lock must not stay.
             await self.stop()
             raise
 
@@ -212,6 +216,7 @@ class NatsServer:
             if self._stopping.is_set():
                 return
             is_quick = time.monotonic() - started < QUICK_DEATH_S
+            # After a while of good service this death is the first of a new row.
             quick_deaths = quick_deaths + 1 if is_quick else 1
             exit_code = self._process and self._process.returncode
             log.error("nats-server.died", exit_code=exit_code, restarts=quick_deaths)
@@ -220,6 +225,8 @@ class NatsServer:
             await self._pause(RESTART_S * quick_deaths)
             if self._stopping.is_set():
                 return
+            # Before the start: a server that needs long for its streams, and then dies, is no quick
+            # death.
             started = time.monotonic()
             await self._spawn(find_binary())
             try:
@@ -263,6 +270,7 @@ class NatsServer:
         while process is not None and process.returncode is None and not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), _LOOK_S)
+            # Also once it has ended: the last lines may name a full disk. No restart helps there.
             written = self._log.news()
             is_stuck = cannot_write(written)
             # The log may be on the full disk as well, and then says nothing. So the disk is asked
