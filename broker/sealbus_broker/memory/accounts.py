@@ -52,6 +52,7 @@ class Accounts:
         """``connected``: the numbers of the connections of one user in the account BOTS."""
         self._connected = connected
         self._interest = {name: Interest() for name in (BUS_ACCOUNT, BOTS_ACCOUNT, FULL_ACCOUNT)}
+        """By account: its subscriptions."""
         self.engine: Engine | None = None
         """JetStream, in the account BUS. ``None`` before it has started."""
 
@@ -84,6 +85,7 @@ class Accounts:
         return (account, other) if is_shared else (account,)
 
     def _deliver(self, accounts: tuple[str, ...], subject: str, message: Message) -> bool:
+        # All are chosen before any is served: a delivery may end a subscription.
         takers = [one for name in accounts for one in self._interest[name].takers(subject)]
         for one in takers:
             one.deliver(message)

@@ -16,6 +16,7 @@ _PAGE: Final = 256
 """Consumers in one answer of CONSUMER.LIST."""
 
 _NAMES_PAGE: Final = 1024
+"""Names in one answer of CONSUMER.NAMES, as nats-server has it."""
 
 _STREAM_DEFAULTS: Final[Json] = {
     "retention": "limits",
@@ -113,6 +114,7 @@ class Api:
                 raise ApiError(400, 10058, what)
             return known.info()
         taken = {subject for one in self._streams.values() for subject in one.config["subjects"]}
+        # Equal subjects only. nats-server compares patterns, which no stream of the bus needs.
         if taken & set(config.get("subjects") or [name]):
             raise ApiError(400, 10065, "subjects overlap with an existing stream")
         config.setdefault("subjects", [name])
@@ -125,6 +127,7 @@ class Api:
         for field in ("name", "retention", "storage"):
             if stream.config[field] != config[field]:
                 raise ApiError(500, 10052, f"stream configuration update can not change {field}")
+        # The messages stay. A smaller limit takes effect with the next one.
         stream.config = config
         return stream.info()
 
@@ -202,6 +205,7 @@ class Api:
 
     @staticmethod
     def _check_update(before: Json, after: Json) -> None:
+        # nats-server refuses more changes than these. The bus tries none of the others.
         for field in ("deliver_policy", "ack_policy", "max_waiting", "opt_start_seq"):
             if before.get(field) != after.get(field):
                 raise ApiError(500, 10012, f"{field.replace('_', ' ')} can not be updated")

@@ -48,6 +48,7 @@ class Callout:
 
         Returns a function that gives the question up.
         """
+        # A key for this login alone, by which its answer is known.
         user = SigningKey.generate(KeyKind.BOT).public.text
         self._asked += 1
         reply = f"_INBOX.callout.{self._asked}"
@@ -88,6 +89,7 @@ class Callout:
                 "version": 2,
                 "server_id": {"name": "memory", "host": "127.0.0.1", "id": own},
                 "user_nkey": user,
+                # As nats-server: the challenge of a client that signs nothing is not passed on.
                 "client_info": client | ({"nonce": nonce} if connect.get("sig") else {}),
                 "connect_opts": dict(connect),
             },

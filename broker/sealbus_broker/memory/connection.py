@@ -47,15 +47,23 @@ class Connection:
         self._pipe = pipe
         self._reader = wire.Reader(MAX_PAYLOAD_BYTES)
         self._subscriptions: dict[str, Subscription] = {}
+        """By the client's number for each."""
         self._expiry: asyncio.TimerHandle | None = None
+        """Ends the connection when the session expires."""
         self._is_asking = False
+        """The state *asking*."""
         self._is_over = False
+        """Whether it has ended, from either side."""
         self._wants_503 = False
+        """Whether the client wants to be told that nobody takes a request."""
         self.number = number
+        """The server's number for it."""
         self.nonce = nonce
+        """The challenge of the greeting."""
         self.name = ""
         """The client's own name for itself."""
         self.grant: Grant | None = None
+        """The client's rights. ``None``: before the state *open*."""
         self.give_up: Callable[[], None] | None = None
         """Ends the question to the relay, while one is under way."""
 
@@ -76,6 +84,7 @@ class Connection:
             left_s = max(0.0, grant.expires_at_s - time.time())
             loop = asyncio.get_running_loop()
             self._expiry = loop.call_later(left_s, self.end, "User Authentication Expired")
+        # Whatever the client sent meanwhile was kept.
         self._read()
 
     # ---- what the pipe says ---------------------------------------------------------------------
@@ -155,6 +164,8 @@ class Connection:
         self._host.authenticate(self, connect)
 
     def _publish(self, message: Message, grant: Grant) -> None:
+        # As nats-server: nobody publishes on the callout's subject, not even a relay. Its answers
+        # rely on that (nats/jwt.py).
         if not grant.may_publish(message.subject) or message.subject == CALLOUT:
             self._complain(f'Permissions Violation for Publish to "{message.subject}"')
             return
@@ -163,6 +174,7 @@ class Connection:
             block = headers.status(503, fields={"Nats-Subject": message.subject})
             nobody = Message(message.reply, headers=block)
             interest = self._host.accounts.interest(grant.account)
+            # Only the asker itself is told, on one of its own subscriptions.
             for one in interest.find(message.reply):
                 if one in self._subscriptions.values():
                     one.deliver(nobody)
@@ -179,6 +191,7 @@ class Connection:
             raise Violation("maximum subscriptions exceeded")
         if wanted.sid in self._subscriptions:
             return
+        # What is to be done needs the subscription itself, so it is put in below.
         subscription = Subscription(wanted.subject, wanted.queue, lambda _: None)
 
         def deliver(message: Message) -> None:

@@ -44,7 +44,12 @@ class Ack(NamedTuple):
 
 
 class Consumer:
-    """Delivers the messages of one stream, on request."""
+    """Delivers the messages of one stream, on request.
+
+    A message is *unseen*, *given out*, *to be given out again* (both in ``_given``), or done. The
+    stream tells of messages that come and go, clients ask and acknowledge. A lost connection
+    changes nothing here: a request whose client has gone is dropped when its turn comes.
+    """
 
     def __init__(
         self,
@@ -60,7 +65,9 @@ class Consumer:
         self._paths = paths
         self._longest_wait_s = longest_wait_s
         self._filter = str(config.get("filter_subject") or ">")
+        """The pattern of its subjects."""
         self._next = self._start()
+        """The sequence from which on messages are unseen."""
         ahead = [one for one in stream.messages() if one.sequence >= self._next]
         self._unseen = sum(self._wants(one) for one in ahead)
         """Messages that were never given out."""
@@ -68,15 +75,25 @@ class Consumer:
         """The sequence of the next delivery."""
         ack_wait_ns = int(config.get("ack_wait") or 30 * NS_PER_S)
         self._given = Outstanding(ack_wait_ns, self._next - 1)
+        """The messages in hand."""
         self._waiting = Waiting()
+        """The requests that may still bring messages."""
         self._pin = ""
+        """The pin that is valid; empty: nobody has it."""
         self._pinned_ns = 0
+        """When its holder asked last."""
         self._paused_until_ns = 0
+        """Until when nothing is delivered; 0: it is not paused."""
         self._active_ns = 0
+        """When a message was delivered last; 0: never."""
         self._used_ns = now_ns()
+        """When a client asked last, for the time without use."""
         self._timer: asyncio.TimerHandle | None = None
+        """Wakes it for the earliest deadline."""
         self._pumping = False
+        """Whether :meth:`pump` is at work, which must not begin again inside itself."""
         self.is_over = False
+        """Whether it was deleted."""
 
     def _start(self) -> int:
         policy = self.config.get("deliver_policy", "all")
@@ -152,6 +169,7 @@ class Consumer:
     def settle(self, ack: Ack) -> bool:
         """A client acknowledges a delivery, or gives it back. Whether it is answered."""
         if ack.text in (b"", b"+ACK", b"+OK") or ack.text.startswith(b"+TERM"):
+            # It was never given out. nats-server does not answer such a word.
             if ack.sequence >= self._next:
                 return False
             self._settle(ack.sequence)
@@ -235,6 +253,7 @@ class Consumer:
     def _deliver_next(self, now: int) -> bool:
         again = self._given.first_again
         stored = self._find_next() if again is None else self.stream.get(again)
+        # A message that is due again has left the stream meanwhile: it is done.
         if stored is None:
             if again is not None:
                 self._settle(again)
@@ -309,6 +328,7 @@ class Consumer:
     def _charge(request: Request, size: int) -> None:
         if request.max_bytes:
             request.max_bytes -= size
+            # Exactly used up. 0 would mean any number from here on, so this message is its last.
             if not request.max_bytes:
                 request.batch = 1
 
@@ -352,6 +372,8 @@ class Consumer:
         if self._pin and self._waiting and (lasts_ns := self.config.get("priority_timeout")):
             times.append(max(now, self._pinned_ns) + lasts_ns)
         if times:
+            # At least a millisecond: a deadline that has passed and changes nothing would keep the
+            # event loop busy.
             after_s = max(0.001, (min(times) - now) / NS_PER_S)
             self._timer = asyncio.get_running_loop().call_later(after_s, self.pump)
 

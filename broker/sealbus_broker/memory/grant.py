@@ -38,6 +38,8 @@ class Grant:
             return True
         plain = [entry for entry in self.subscribe if " " not in entry]
         grouped = [entry.split(" ", 1) for entry in self.subscribe if " " in entry]
+        # Where an entry names a group, no other group may be joined, although the plain entry
+        # covers the subject.
         groups = [group for pattern, group in grouped if covers(pattern, subject)]
         if queue and groups:
             return queue in groups

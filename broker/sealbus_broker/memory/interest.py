@@ -49,7 +49,9 @@ class Interest:
 
     def __init__(self) -> None:
         self._subscriptions: list[Subscription] = []
+        """In the order in which they came."""
         self._found: dict[str, list[Subscription]] = {}
+        """By subject: the subscriptions that match it, until any comes or goes."""
 
     def add(self, subscription: Subscription) -> None:
         """Begin to give it messages."""

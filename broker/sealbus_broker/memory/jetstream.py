@@ -35,6 +35,7 @@ class JetStream:
         """``longest_wait_s``: how long a bot's request for messages may wait, whatever it says."""
         self._accounts = accounts
         self.streams: dict[str, Stream] = {}
+        """By name."""
         self._api = Api(self.streams, accounts, longest_wait_s)
 
     def make(self, config: dict[str, Any]) -> Stream:
@@ -93,6 +94,7 @@ class JetStream:
     def ask(self, message: Message, answer_to: Target) -> bool:
         """Serve a request on ``$JS.…``; whether anything serves that subject."""
         subject = message.subject
+        # Without a timer: only a request can notice that a consumer without use is still there.
         self._api.sweep()
         if subject.startswith(_ACK):
             return self._acknowledge(message, answer_to)
@@ -126,6 +128,7 @@ class JetStream:
         consumer = stream.consumers.get(ack.consumer.decode("latin-1"))
         if consumer is None:
             return False
+        # $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<delivery>.<time>.<pending>
         delivery = int(message.subject.split(".")[6])
         if consumer.settle(Ack(ack.sequence, delivery, message.data)):
             self._accounts.answer(answer_to, Message(answer_to.subject))

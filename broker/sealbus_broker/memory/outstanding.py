@@ -22,8 +22,11 @@ class Outstanding:
         """``floor``: the sequence up to which nothing is to be delivered."""
         self._ack_wait_ns = ack_wait_ns
         self._pending: dict[int, _Pending] = {}
+        """The messages in hand, by sequence."""
         self._counts: dict[int, int] = {}
+        """How often each was delivered, by sequence."""
         self._again: list[int] = []
+        """The messages that are delivered again, the next one first."""
         self.floor = (0, floor)
         """Everything up to here is acknowledged: the delivery and the sequence."""
 
@@ -52,6 +55,7 @@ class Outstanding:
         self._counts[sequence] = self.count(sequence) + 1
         self._withdraw(sequence)
         known = self._pending.get(sequence)
+        # The floor goes by first deliveries.
         first = delivery if known is None else known.delivery
         self._pending[sequence] = _Pending(first, now + self._ack_wait_ns)
 
@@ -76,6 +80,7 @@ class Outstanding:
     def give_back(self, sequence: int, delivery: int, due_ns: int | None) -> None:
         """It is delivered again at ``due_ns``, or at once (``None``)."""
         pending = self._pending.get(sequence)
+        # A word about a delivery that is settled already.
         if pending is None or delivery <= self.floor[0]:
             return
         if due_ns is not None:
@@ -90,6 +95,8 @@ class Outstanding:
         for sequence, one in self._pending.items():
             if one.due_ns <= now and sequence not in self._again:
                 insort(fresh, sequence)
+                # It waits among those that come again. Without a new time it would be due in each
+                # look.
                 one.due_ns = now + self._ack_wait_ns
         self._again += fresh
 

@@ -39,11 +39,17 @@ class Pipe(asyncio.Transport):
         self._unsent = bytearray()
         """What the server has sent while the client does not read."""
         self._is_flushing = False
+        """Whether the server is given the bytes in the next turn."""
         self._is_closing = False
+        """Whether the client has closed it. The bytes until then still reach the server."""
         self._is_over = False
+        """Whether both sides know that it has ended."""
         self._is_reading = True
+        """Whether the client takes bytes."""
         self._is_full = False
+        """Whether the client was told to stop writing."""
         self._stalled = stalled
+        """Whether the server does not read."""
 
     def serve(self, peer: Peer) -> None:
         """From now on ``peer`` is given the bytes. Call once."""
@@ -128,6 +134,7 @@ class Pipe(asyncio.Transport):
 
         The end comes a turn later than the last bytes, as it does from a socket.
         """
+        # The server ends it, so it is not told of the end.
         self._peer = None
         self._loop.call_soon(self._send_end)
 

@@ -21,15 +21,21 @@ class Request:
     """One request for messages."""
 
     target: Target
+    """Where its messages and its status go."""
     batch: int
+    """Messages that it may still bring."""
     max_bytes: int
     """Bytes that it may still bring; 0: any number."""
     no_wait: bool
+    """Whether it ends when there is no message."""
     expires_ns: int | None
     """When it ends, by the server's clock; ``None``: it has no end of its own."""
     group: str | None
+    """The priority group; ``None``: none was named."""
     pin: str
+    """The pin that it names, or is given with its first message. Empty: none."""
     delivered: int = 0
+    """Messages that it has brought."""
 
     @property
     def pending(self) -> dict[str, object]:
@@ -89,6 +95,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self._requests: deque[Request] = deque()
+        """The next one comes first."""
 
     def __len__(self) -> int:
         return len(self._requests)

@@ -49,10 +49,15 @@ class MemoryNats:
         self._relay = relay
         self._issuer = issuer
         self._key = SigningKey.generate(KeyKind.BUS)
+        """The server's own key, whose public half is its id. Each start makes another."""
         self._connections: dict[int, Connection] = {}
+        """By number."""
         self._count = 0
+        """How many connections there were."""
         self._stalled = False
+        """Whether it reads from nobody. New connections begin like that."""
         self.host = secrets.token_hex(8) + in_process.ENDING
+        """The host of its address, which no other server in this process has."""
         self.accounts = Accounts(self._numbers)
         self._callout = Callout(self.accounts, self._key, issuer)
         self.jetstream = JetStream(self.accounts, lambda: self.longest_wait_s)
@@ -93,6 +98,7 @@ class MemoryNats:
 
     def cut(self, name: str | None = None) -> int:
         """Cut the connections of the client that calls itself ``name``, or all; return how many."""
+        # A list, because each one that is cut leaves the dict.
         chosen = [one for one in self._connections.values() if name in (None, one.name)]
         for one in chosen:
             one.cut()
@@ -185,6 +191,7 @@ class MemoryNats:
 def _proves(key: PublicKey, nonce: str, signature: object) -> bool:
     """Whether ``signature``, in base64, is the key's over ``nonce``."""
     try:
+        # Clients write either alphabet of base64, with or without padding.
         text = str(signature).replace("-", "+").replace("_", "/").rstrip("=")
         raw = base64.b64decode(text + "=" * (-len(text) % 4))
     except (binascii.Error, ValueError):

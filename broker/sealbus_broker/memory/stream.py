@@ -27,7 +27,9 @@ _FILE_BYTES: Final = 30
 """Of a record in nats-server's files, beside the message: 22 in front and a hash of 8 behind."""
 
 _FILE_HEADER_BYTES: Final = 4
+"""Beside the headers: their length."""
 _MEMORY_BYTES: Final = 16
+"""Of a message in memory: its sequence and its time."""
 
 _FORBIDDEN: Final = (
     *("Nats-Rollup", "Nats-TTL", "Nats-Incr", "Nats-Batch-Id", "Nats-Stream-Source"),
@@ -46,7 +48,9 @@ class Stored(NamedTuple):
     headers: bytes
     data: bytes
     stored_ns: int
+    """Nanoseconds since 1970."""
     size: int
+    """Bytes that it counts in the stream."""
 
 
 @dataclass(slots=True)
@@ -66,14 +70,21 @@ class Stream:
         self.config = config
         self.created_ns = now_ns()
         self.consumers: dict[str, Consumer] = {}
+        """By name."""
         self.first = 1
+        """The sequence of the oldest message, or of the next one."""
         self.last = 0
+        """The sequence of the newest message that there ever was."""
         self.bytes = 0
+        """The bytes that all messages count."""
         self._messages: OrderedDict[int, Stored] = OrderedDict()
+        """By sequence, the oldest first."""
         self._ids: OrderedDict[str, tuple[int, int]] = OrderedDict()
         """By message id: its sequence, and when it was stored. The oldest comes first."""
         self._last_id = ""
+        """The id of the last message; empty: it had none."""
         self._counts: Counter[str] = Counter()
+        """By subject: how many messages."""
         self._latest: dict[str, int] = {}
         """By subject: the last sequence."""
 
@@ -112,6 +123,7 @@ class Stream:
         if identity is not None:
             self._ids[identity] = stored.sequence, stored_ns
         self._last_id = identity or ""
+        # A consumer may deliver it at once. So the message is in place by now.
         for consumer in self.consumers.values():
             consumer.came(stored)
         previous = self._latest.get(subject, 0)

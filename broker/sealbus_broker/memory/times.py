@@ -35,6 +35,7 @@ def rfc3339(at_ns: int) -> str:
 def read_rfc3339(text: str) -> int:
     """The nanoseconds of a time. Raises :class:`ValueError`."""
     whole = datetime.fromisoformat(text)
+    # Not timestamp() * 10**9: a float does not hold so many digits.
     return int(whole.timestamp()) * NS_PER_S + whole.microsecond * 1000
 
 
