@@ -143,6 +143,7 @@ def _checked(text: str, wanted: dict[str, Any]) -> str:
         got = _plain(text)
     except InvalidInput:
         got = {}
+    # Once the last bot is gone, ``bots:`` is null.
     if got != wanted and {**got, "bots": got.get("bots") or None} != wanted:
         raise InTheWay("policy.yaml is written in a form that is not edited here", hint=_BY_HAND)
     return text

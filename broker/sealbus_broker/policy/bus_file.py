@@ -81,10 +81,12 @@ class BusFile:
         Raises :class:`InvalidInput` if the file has a form that cannot be edited here.
         """
         for name, value in self._values().items():
+            # A text, or a list of texts, which may take several lines.
             form = rf'^{name}[ \t]*=[ \t]*("[^"\n]*"|\[\s*(?:"[^"\n]*"\s*(?:,\s*)?)*\])'
             text = re.sub(
                 form, f"{name} = {value}".replace("\\", r"\\"), text, count=1, flags=re.MULTILINE
             )
+        # Whatever the pattern found, the result has to read as these values and nothing else.
         try:
             good = _parsed(text) == self
         except (InvalidInput, tomllib.TOMLDecodeError):
@@ -103,6 +105,8 @@ def read_bus_file(root: Path, problems: list[Problem]) -> BusFile | None:
 
     After adding its problems to ``problems``, the result is ``None`` too.
     """
+    # A link that leads nowhere does not exist for exists(). It is a problem, and not a missing
+    # file.
     if not (root / FILE).exists() and not (root / FILE).is_symlink():
         return None
     content = read_file(root, FILE, MAX_BUS_FILE_BYTES)

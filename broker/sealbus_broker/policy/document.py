@@ -37,9 +37,12 @@ class Document:
     """One file: its bytes, its values, and their places."""
 
     file: str
+    """Its path in the folder."""
     content: bytes
     value: Any
+    """The content, without places."""
     _tree: Node
+    """The content, with the place of each value."""
 
     def where(self, path: KeyPath) -> tuple[int, int]:
         """Line and column of the key or item at ``path``, or of the nearest place around it."""
@@ -139,6 +142,7 @@ def read_file(root: Path, file: str, most: int = MAX_FILE_BYTES) -> bytes | Prob
         with open(descriptor, "rb") as opened:  # noqa: PTH123  # it is a descriptor, and no path
             if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
                 return Problem(file, 0, 0, "is not a regular file")
+            # One byte more tells a file that is too large from one that just fits.
             content = opened.read(most + 1)
     except OSError as error:
         missing = file == "policy.yaml" and isinstance(error, FileNotFoundError)

@@ -53,7 +53,9 @@ class _Reader:
         self._file = file
         self._text = text
         self._at = 0
+        """Where the next character is."""
         self._line = 1
+        """The line of the last place that was asked for."""
         self._line_at = 0
         """The beginning of the line of the last place that was asked for."""
 
@@ -87,6 +89,8 @@ class _Reader:
         if found is None:
             raise self._not_json("a value is expected")
         self._at = found.end()
+        # 20 characters hold each integer that is allowed. Python refuses to read thousands of
+        # digits, and a float takes them.
         number = int(found[0]) if not found[1] and len(found[0]) <= 20 else float(found[0])
         if not math.isfinite(number) or (not found[1] and abs(number) > MAX_INTEGER):
             raise self._refusal(

@@ -193,6 +193,7 @@ def add_key(folder: Path, bot: str, key: PublicKey, now: datetime) -> Path:
             raise InTheWay(
                 f"{file} has {MAX_KEYS} keys, which is the most", hint="remove one that has expired"
             )
+        # This reader keeps comments and quotes. It is too lax for the judgement above.
         yaml = YAML(typ="rt", pure=True)
         yaml.indent(mapping=2, sequence=4, offset=2)
         yaml.preserve_quotes = True
@@ -200,6 +201,7 @@ def add_key(folder: Path, bot: str, key: PublicKey, now: datetime) -> Path:
         content["keys"].append({"key": key.text, "not_before": since})
         out = StringIO()
         yaml.dump(content, out)
+        # ruamel.yaml writes a time with a blank and without a zone, which the reader refuses.
         text = out.getvalue().replace(since.isoformat(" "), f"{since.isoformat()}Z")
     else:
         text = (

@@ -66,6 +66,7 @@ def load(folder: Path, bus_keys: frozenset[PublicKey] = frozenset()) -> Loaded:
     keys = read_key_files(folder, frozenset(draft.bots), problems)
     cross_checks.note_bots_without_key(draft, document, keys, notes)
     cross_checks.note_unused_schemas(draft, schemas, notes)
+    # The keys in bus.toml too: `sealbus check` runs where the private ones are not.
     known = (*bus_keys, *(bus.bus_keys if bus is not None else ()))
     problems += keys_of_the_bus(keys, frozenset(key.raw for key in known))
     cross_checks.check_same_bus(draft, bus, problems)
@@ -73,6 +74,7 @@ def load(folder: Path, bus_keys: frozenset[PublicKey] = frozenset()) -> Loaded:
         return Loaded(None, _sorted(problems), _sorted(notes))
     digest = _digest([document, *schemas.documents, *keys.documents])
     policy = _policy(draft, keys.by_bot, bus_keys, digest)
+    # Only now: the ledger's window follows from the whole policy.
     cross_checks.check_retention(policy, reader)
     if problems:
         return Loaded(None, _sorted(problems), _sorted(notes))
@@ -88,6 +90,8 @@ def _is_folder(folder: Path) -> bool:
 
 def _sorted(problems: list[Problem]) -> tuple[Problem, ...]:
     return tuple(
+        # By a key: the other fields may be None, which Python does not compare with a text. The set
+        # drops problems that two checks found.
         sorted(set(problems), key=lambda one: (one.file, one.line, one.column, one.what, str(one)))
     )
 
@@ -97,6 +101,7 @@ def _digest(documents: list[Document]) -> bytes:
     whole = hashlib.sha256()
     for document in sorted(documents, key=lambda one: one.file):
         name = hashlib.sha256(document.file.encode()).digest()
+        # Both as digests of one length, so that no byte of a name can count as one of a content.
         whole.update(name + hashlib.sha256(document.content).digest())
     return whole.digest()
 

@@ -77,6 +77,7 @@ def read_policy_file(reader: Reader, schemas: Schemas) -> Draft:
     draft = Draft()
     top = reader.mapping(reader.document.value, (), _TOP)
     version = top.get("version")
+    # For Python True is 1.
     if version != 1 or isinstance(version, bool):
         what = "the version of this file is not known"
         reader.problem(("version",), what, got=version, expected="version: 1")

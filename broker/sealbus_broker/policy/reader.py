@@ -34,7 +34,9 @@ class Reader:
 
     def __init__(self, document: Document, problems: list[Problem]) -> None:
         self.document = document
+        """The document whose values are read."""
         self.problems = problems
+        """Each problem that is found is added here."""
 
     def problem(
         self,

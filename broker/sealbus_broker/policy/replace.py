@@ -17,13 +17,18 @@ def replace_file(path: Path, text: str) -> None:
 
     Raises ``OSError``, and then leaves no new file behind.
     """
+    # A symbolic link stays one, and its target is replaced.
     path = path.resolve()
     mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else MODE
+    # In the same folder, because only there replacing is one step. The name is hidden, so no reader
+    # takes it for a file of the bus.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
+        # Line ends stay as they are in ``text``.
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
             file.write(text)
             file.flush()
+            # Before the old file goes: after a power failure one of the two is there.
             os.fsync(file.fileno())
         Path(name).chmod(mode)
         Path(name).replace(path)

@@ -64,11 +64,13 @@ class _Made:
             self._paths.append(one)
 
     def file(self, path: Path, text: str) -> None:
+        # ``x`` fails where a file has come since the look above.
         with path.open("x", encoding="utf-8") as file:
             self._paths.append(path)
             file.write(text)
 
     def undo(self) -> None:
+        # A folder comes before its files here, and has to be empty to be removed.
         for path in reversed(self._paths):
             with contextlib.suppress(OSError):
                 path.rmdir() if path.is_dir() else path.unlink()

@@ -37,6 +37,7 @@ SMALL_MULTIPLE_STEPS: Final = 1600
 """``multipleOf`` with less than :data:`SMALL_MULTIPLE`: 15 microseconds with 5e-324."""
 
 SMALL_MULTIPLE: Final = 1e-30
+"""The bound between the two."""
 
 COMPOSITE_STEPS: Final = 20
 """A list or an object in an ``enum`` or ``const``: 127 ns for each value inside the compared one.
@@ -101,7 +102,9 @@ class Cost:
     """For each byte of a text whose length is not bounded beside it."""
     text: int
     errors: int
+    """Violations that one value can have."""
     dearest: str
+    """The keyword that costs most."""
 
     def worst(self, *, everywhere: bool) -> int:
         """The part that depends on the payload alone."""

@@ -77,6 +77,7 @@ def read_schemas(root: Path, problems: list[Problem]) -> Schemas:
             documents[file.removesuffix(".json")] = document
         problems += found
     _check_identities(documents, problems)
+    # Only where no file has a problem: each may refer to every other.
     measured = _check_insides(documents, problems) if len(problems) == before else {}
     compiled = _compile(documents, measured, problems) if len(problems) == before else {}
     sound = documents.values() if compiled else ()
@@ -159,6 +160,7 @@ def _with_base(base: str, schema: Any) -> Iterator[tuple[KeyPath, dict[str, Any]
     """Every schema inside a schema, with its path and its base URI."""
     bases: dict[KeyPath, str] = {(): base}
     for path, inner in walk(schema):
+        # The base of a schema is that of the nearest one around it that has an $id.
         around = next(
             bases[path[:size]] for size in range(len(path), -1, -1) if path[:size] in bases
         )
@@ -172,6 +174,7 @@ def _with_base(base: str, schema: Any) -> Iterator[tuple[KeyPath, dict[str, Any]
 
 def _check_insides(documents: dict[str, Document], problems: list[Problem]) -> dict[str, Measured]:
     """The largest cost of each schema, by name. Problems inside are added to ``problems``."""
+    # This registry fetches nothing: a reference elsewhere does not resolve, and is a problem.
     registry: Any = METASCHEMAS
     for name, document in documents.items():
         resource = DRAFT202012.create_resource(document.value)

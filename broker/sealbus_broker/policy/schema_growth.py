@@ -50,14 +50,18 @@ class Step:
     """
 
     kind: str
+    """``property``, ``item`` or ``name``, which is a key itself."""
     name: str | int | None
+    """The one member; ``None``: all but ``but``."""
     origin: int
     """The schema object that takes this step.
 
     Its ``additionalProperties`` leaves out the members that its ``patternProperties`` take.
     """
     but: frozenset[str | int] = frozenset()
+    """The members that are left out."""
     rest: bool = False
+    """Whether it takes the members that the patterns beside it leave."""
 
     def meets(self, other: Step) -> bool:
         """Whether both can lead to the same member."""
@@ -97,11 +101,15 @@ class Automaton:
 
     def __init__(self, root: Any, resolver: Any) -> None:
         self._known: dict[int, tuple[dict[str, Any], Any]] = {}
+        """By state: its schema, and the resolver of references in it."""
         self.edges: dict[int, list[tuple[Step, int]]] = {}
+        """By state: the steps from it, each with the state to which it leads."""
         self.times: dict[int, list[int]] = {}
         """By state: how often each of its edges is taken for one value."""
         self.ways: dict[int, list[Way]] = {}
+        """By state: the schema objects that look at the same value."""
         self.root = self._state(root, resolver)
+        """The state of the whole schema. ``None``: it is true or false."""
         waiting = [self.root]
         while waiting:
             state = waiting.pop()

@@ -195,6 +195,8 @@ class _Rates:
                 state: below[state] + max(own[state], fan.dearest(rates))
                 for state, fan in self._fans.items()
             }
+            # No payload is deeper than MAX_DEPTH, so the loop ends there. Most schemas settle
+            # sooner.
             if deeper == rates:
                 break
             rates = deeper
@@ -236,8 +238,7 @@ class _Fan:
             return sum(rates[target] * times for target, times in edges)
 
         # In one schema object, either the patterns or the rest take a property. Both take an item
-        # of
-        # a list (``contains``).
+        # of a list (``contains``).
         groups = {}
         others: dict[str, int] = defaultdict(int)
         for (kind, origin), (rest, some) in self._others.items():

@@ -43,6 +43,7 @@ def normal_uri(uri: str) -> str:
 
 
 def _plain(text: str) -> str:
+    # Escapes that are missing first, so that the steps below see one form.
     text = _OTHERS.sub(
         lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "replace")), text
     )

@@ -97,6 +97,7 @@ class _Builder:
         self._file = file
         self._root: Node | None = None
         self._stack: list[tuple[CollectionStartEvent, list[Node]]] = []
+        """The collections that are open, each with its values so far."""
 
     def build(self, events: Iterator[Any]) -> Node:
         documents = 0
