@@ -113,6 +113,7 @@ def look_alikes(root: Path, wanted: Iterable[str]) -> list[Problem]:
 
 def _folded(name: str) -> str:
     """A name in the form in which people and forgiving file systems compare it."""
+    # macOS normalises and ignores case. Windows also drops dots and blanks at the end.
     plain = unicodedata.normalize("NFKC", name).casefold().rstrip(". ")
     return f"{plain.removesuffix('.yml')}.yaml" if plain.endswith(".yml") else plain
 

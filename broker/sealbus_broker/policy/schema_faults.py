@@ -117,6 +117,7 @@ def _faults(
 ) -> Iterator[Problem]:
     if not isinstance(schema, dict):
         return
+    # At the root the resolver has the URI of the $id already.
     if "$id" in schema and path:
         resolver = resolver.in_subresource(DRAFT202012.create_resource(schema))
     yield from _dialect(document, path, schema)

@@ -65,6 +65,7 @@ class Step:
 
     def meets(self, other: Step) -> bool:
         """Whether both can lead to the same member."""
+        # In one schema object the patterns and the rest never take the same property.
         if self.kind != other.kind or (
             self.origin == other.origin and self.rest != other.rest and self.kind == "property"
         ):
@@ -140,6 +141,8 @@ class Automaton:
             if len(found) > MAX_WAYS:
                 raise TooMany(f"more than {MAX_WAYS} ways in which it looks at one value")
             again = 1 if _UNEVALUATED.isdisjoint(self._known[here][0]) else 2
+            # A set for each path: a schema that is reached in two ways is looked at twice, and
+            # counts twice.
             stack += [(inner, times * again, above | {here}) for inner in self._here(here)]
         return found
 

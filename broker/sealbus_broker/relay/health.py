@@ -334,6 +334,7 @@ class Health:
     def _tell(self) -> None:
         now = self._monotonic()
         for problem in self.problems:
+            # A new problem counts as one that was OK before, so it is told at once.
             level, at = self._told.get(problem.about, (Level.OK, now))
             if level is not problem.level or now - at >= AGAIN_S:
                 self._told[problem.about] = problem.level, now

@@ -303,6 +303,7 @@ class Pipeline:
             header = item.judgment.header
             if header is None or item.receipt is None:
                 continue
+            # To the session that sent it, as NATS has proven. The header's bot may be anybody.
             receipts.setdefault(item.judgment.arrival.session, []).append(
                 (header.nonce, item.receipt)
             )

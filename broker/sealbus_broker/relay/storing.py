@@ -152,6 +152,8 @@ class Storing:
         async def attempt() -> str | None:
             while True:
                 why = await self._round([item for item in items if not item.done], policy, ledger)
+                # Without a reason each entry has its answer. Some may lead on along a chain, at
+                # once and without a pause.
                 if why is not None or all(item.done for item in items):
                     return why
 
@@ -195,6 +197,7 @@ class Storing:
         """Whether it was judged at most ``most_ms`` ago, by the wall clock and the monotonic
         one."""
         elapsed_ms = self._now_ms() - item.judgment.judged_at_ms
+        # Below 0 the wall clock was set back, and proves nothing.
         return 0 <= elapsed_ms <= most_ms and (time.monotonic() - item.judged_at) * 1000 <= most_ms
 
     @staticmethod
