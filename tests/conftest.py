@@ -15,7 +15,10 @@ from types import ModuleType
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["sealbus_broker.testing.plugin"]  # an installed package loads it already
+pytest_plugins = [
+    "sealbus_broker.testing.plugin",  # an installed package loads it already
+    "tests.scene_fixtures",
+]
 
 _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
 
@@ -75,7 +78,7 @@ STARTERS = frozenset(
         "tests.e2e.shop",
         "tests.packaging.release",
         "tests.ports",
-        "tests.relay.scene",
+        "tests.scene",
     }
 )
 """Modules that start other processes for tests."""

@@ -45,7 +45,7 @@ from tests.attacks.line import HOST, Line, order_bot, overheard, server_that_say
 from tests.e2e.shop import Shop
 from tests.gate.bus import ACCEPTED, Step
 from tests.gate.world import BORN, BUS_KEY, KEYS, NOW, POLICY_DOCUMENT, envelope, shipment, told_at
-from tests.relay.scene import now_ms
+from tests.scene import now_ms
 from tests.waiting import PATIENCE_S, until
 
 VERDICT_S = 30.0

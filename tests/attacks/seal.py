@@ -28,7 +28,7 @@ from tests.gate.world import (
     told,
     told_at,
 )
-from tests.relay.scene import now_ms
+from tests.scene import now_ms
 
 FAMILY = Family("seal")
 attack = FAMILY.attack

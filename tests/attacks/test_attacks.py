@@ -24,7 +24,7 @@ from tests.gate.bus import ACCEPTED
 from tests.gate.honest import RUNNING as HONEST_RUNNING
 from tests.gate.scenarios import Scenario
 from tests.gate.world import told_at
-from tests.relay.scene import now_ms
+from tests.scene import now_ms
 
 LEAST = 300
 

@@ -26,7 +26,7 @@ from tests.gate.world import (
     shipment,
     told_at,
 )
-from tests.relay.scene import now_ms
+from tests.scene import now_ms
 
 FAMILY = Family("time of check")
 attack = FAMILY.attack

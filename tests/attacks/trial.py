@@ -42,7 +42,7 @@ from tests.gate.bus import ACCEPTED, PureBus, Step
 from tests.gate.scenarios import Scenario
 from tests.gate.world import NOW, POLICY, told_at
 from tests.policy.folder import Folder
-from tests.relay.scene import now_ms
+from tests.scene import now_ms
 
 REFILL_S: Final = 0.5
 """The meter of a subject with two messages a second has room for one more after this time, in

@@ -8,7 +8,6 @@ import json
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 
 import pytest
 from nats.errors import BadSubjectError, ConnectionClosedError
@@ -20,15 +19,8 @@ from sealbus_broker.nats.connection import connect
 from sealbus_broker.relay import stream_store
 from sealbus_broker.relay.stream_store import StreamMessage, StreamStore
 from tests.listening import listening
-from tests.relay.scene import Scene, raise_curtain
+from tests.scene import Scene
 from tests.waiting import PATIENCE_S, until
-
-
-@pytest.fixture
-async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
-    made = await raise_curtain(tmp_path)
-    yield made
-    await made.close()
 
 
 async def a_client(scene: Scene) -> HardenedClient:

@@ -17,7 +17,7 @@ from sealbus.nats.pull import End, Pull
 from sealbus.protocol.limits import MAX_PULL
 from sealbus.supervision import Supervisor
 from sealbus_broker.nats.connection import connect
-from tests.relay.scene import Scene, raise_curtain
+from tests.scene import Scene, raise_curtain
 from tests.waiting import PATIENCE_S, until
 
 STREAM, CONSUMER = "ACCEPTED", "orders"

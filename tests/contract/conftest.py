@@ -33,7 +33,7 @@ async def in_memory(_: Path, secrets: BusSecrets) -> tuple[str, Act, Act]:
 
 async def for_real(folder: Path, secrets: BusSecrets) -> tuple[str, Act, Act]:
     from sealbus_broker.server.process import NatsServer
-    from tests.relay.scene import a_config
+    from tests.scene import a_config
 
     config = a_config(folder, secrets)
     server = NatsServer(config, folder)

@@ -20,7 +20,7 @@ from sealbus_broker.door.orders import Orders
 from sealbus_broker.door.process import MOST_FAILURES, Door
 from sealbus_broker.errors import DoorFailed
 from tests.e2e.shop import Shop, order, until
-from tests.relay.scene import a_policy
+from tests.scene import a_policy
 from tests.waiting import PATIENCE_S
 
 

@@ -24,7 +24,7 @@ from sealbus.protocol.subjects import consumer_name
 from sealbus_broker.door.admission import CALLOUT_SUBJECT, Admission, Denial, decide
 from sealbus_broker.gate.policy import BotKey, BotRule
 from sealbus_broker.nats import jwt
-from tests.relay.scene import LIMITS, Door, Scene, a_policy, bot_rule, no_quiet, now_ms
+from tests.scene import LIMITS, Door, Scene, a_policy, bot_rule, no_quiet, now_ms
 from tests.waiting import PATIENCE_S, until
 
 

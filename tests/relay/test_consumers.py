@@ -14,7 +14,7 @@ from sealbus.protocol.limits import MAX_PULL
 from sealbus_broker.errors import NotServed
 from sealbus_broker.relay.services import consumers
 from sealbus_broker.relay.services.consumers import Subscriptions
-from tests.relay.scene import Door, Scene
+from tests.scene import Door, Scene
 from tests.waiting import until
 
 

@@ -19,7 +19,7 @@ from nats.aio.msg import Msg
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.seal import sign_connect
 from sealbus.protocol.subjects import consumer_name
-from tests.relay.scene import Scene
+from tests.scene import Scene
 from tests.waiting import PATIENCE_S, until
 
 HEADER_BLOCKS = [

@@ -24,7 +24,7 @@ from sealbus_broker.relay.live_waiting import WAITING_PER_BOT
 from sealbus_broker.relay.pipeline import Refusals
 from sealbus_broker.relay.pulling import PULL_BYTES
 from sealbus_broker.relay.turn import Turn
-from tests.relay.scene import Scene
+from tests.scene import Scene
 from tests.waiting import until
 
 TIMEOUT, NOT_PINNED = (

@@ -13,7 +13,7 @@ import pytest
 from nats.aio.msg import Msg
 
 from sealbus_broker.nats.provision import provision
-from tests.relay.scene import Scene
+from tests.scene import Scene
 from tests.waiting import until
 
 STORED, REFUSED, UNSENT = "stored", "refused", "unsent"

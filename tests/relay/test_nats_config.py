@@ -22,7 +22,7 @@ from sealbus_broker.nats.config import (
 from sealbus_broker.policy.limits import MAX_CONNECTIONS
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.server.process import find_binary
-from tests.relay.scene import a_config
+from tests.scene import a_config
 
 SECRETS = BusSecrets.generate()
 

@@ -10,7 +10,7 @@ from sealbus.errors import Malformed
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.door.orders import Orders
 from sealbus_broker.gate.policy import BotKey, BotRule, Limits
-from tests.relay.scene import a_policy
+from tests.scene import a_policy
 
 LOGIN, ISSUER, BUS = (
     SigningKey.generate(kind) for kind in (KeyKind.BOT, KeyKind.ISSUER, KeyKind.BUS)

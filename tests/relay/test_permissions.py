@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 
 from sealbus.protocol.subjects import consumer_name
 from sealbus_broker.nats.config import MAX_BOT_PAYLOAD_BYTES, MAX_SUBSCRIPTIONS
-from tests.relay.scene import Scene, bot_rule
+from tests.scene import Scene, bot_rule
 from tests.waiting import PATIENCE_S, until
 
 OWN = consumer_name("inventory", "orders.>", "stock")
@@ -161,17 +161,8 @@ async def pull(
     return door, got, inbox
 
 
-async def make_consumer(streams: Scene, name: str) -> None:
-    config = {"durable_name": name, "ack_policy": "explicit", "filter_subject": "accepted.orders.>"}
-    answer = await streams.api(
-        f"CONSUMER.CREATE.ACCEPTED.{name}",
-        {"stream_name": "ACCEPTED", "config": config, "action": "create"},
-    )
-    assert "error" not in answer
-
-
 async def test_durable_subscription_reads_and_acks_on_its_own_consumer(streams: Scene) -> None:
-    await make_consumer(streams, OWN)
+    await streams.make_consumer(OWN)
     for at in range(3):
         await streams.relay.request("accepted.orders.placed", b"%d" % at, PATIENCE_S)
     door, got, _ = await pull(streams, "inventory", OWN, {"batch": 3, "expires": 5_000_000_000})
@@ -189,8 +180,8 @@ async def test_durable_subscription_reads_and_acks_on_its_own_consumer(streams: 
 
 
 async def test_the_consumer_of_another_bot_is_out_of_reach(streams: Scene) -> None:
-    await make_consumer(streams, OWN)
-    await make_consumer(streams, OTHER)
+    await streams.make_consumer(OWN)
+    await streams.make_consumer(OTHER)
     await streams.relay.request("accepted.orders.placed", b"x", PATIENCE_S)
     door = await streams.bot("inventory", consumers=(OWN,))
     for subject in (

@@ -14,7 +14,7 @@ import pytest
 from sealbus_broker.relay.quarantine import Record
 from sealbus_broker.relay.services import quarantine_reader
 from sealbus_broker.relay.services.quarantine_reader import read_records
-from tests.relay.scene import Scene
+from tests.scene import Scene
 from tests.waiting import until
 
 REASONS, BOTS = ("schema", "rate", "replay"), ("order", "scraper")

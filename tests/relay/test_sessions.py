@@ -16,7 +16,7 @@ from sealbus import Bot, ConnectionFailed, Credentials
 from sealbus_broker.door import sessions
 from sealbus_broker.door.admission import Admission
 from sealbus_broker.nats.config import MAX_PENDING_BYTES
-from tests.relay.scene import Door, Scene
+from tests.scene import Door, Scene
 from tests.waiting import PATIENCE_S, until
 
 MOST = 3

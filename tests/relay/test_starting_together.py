@@ -13,8 +13,8 @@ from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.streams import file_bytes
 from sealbus_broker.relay.ledger import ledger_state
 from sealbus_broker.relay.services.consumers import remove_ungranted
-from tests.relay import scene as stage
-from tests.relay.scene import LIMITS, raise_curtain
+from tests import scene as stage
+from tests.scene import LIMITS, raise_curtain
 
 RELAYS = 6
 

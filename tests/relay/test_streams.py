@@ -30,7 +30,7 @@ from sealbus_broker.nats.streams import (
 )
 from sealbus_broker.relay.ledger import ledger_state
 from sealbus_broker.server.process import NatsServer
-from tests.relay.scene import LIMITS, Scene, a_policy, now_ms
+from tests.scene import LIMITS, Scene, a_policy, now_ms
 from tests.waiting import PATIENCE_S, until
 
 

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.door.admission import Admission
 from sealbus_broker.door.throttle import FIRST, KINDS, LINES, PERIOD_S, QUIET_S, Throttle
-from tests.relay.scene import Scene
+from tests.scene import Scene
 
 
 class Clock:

@@ -11,8 +11,7 @@ import pytest
 from nats.aio.msg import Msg
 
 from sealbus.protocol.subjects import consumer_name
-from tests.relay.scene import Scene
-from tests.relay.test_permissions import make_consumer
+from tests.scene import Scene
 from tests.waiting import PATIENCE_S, until
 
 OWN = consumer_name("thief", "news.>", "d")
@@ -32,7 +31,7 @@ TARGETS = [
 
 async def prepared(streams: Scene, consumer: str = OWN) -> str:
     """Three messages, one of them delivered to the thief's consumer. Gives its reply subject."""
-    await make_consumer(streams, consumer)
+    await streams.make_consumer(consumer)
     for at in range(3):
         await streams.relay.request("accepted.orders.placed", b"%d" % at, PATIENCE_S)
     ask = json.dumps({"batch": 1, "expires": 5_000_000_000}).encode()

@@ -25,7 +25,7 @@ from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.server import process as server_module
 from sealbus_broker.server.log import ServerLog
 from sealbus_broker.server.process import NatsServer, find_binary
-from tests.relay.scene import Scene, a_config, raise_curtain
+from tests.scene import Scene, a_config, raise_curtain
 from tests.small_disk import fill, mounted
 from tests.waiting import PATIENCE_S, until
 

@@ -1,17 +1,26 @@
+"""The fixtures ``scene`` and ``streams``, for every folder of tests.
+
+``tests/conftest.py`` loads this module for all tests, and most of them need no server. Therefore it
+imports the scene only when a test asks for it.
+"""
+
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from sealbus_broker.nats.provision import provision
-from tests.relay.scene import Scene, raise_curtain
+if TYPE_CHECKING:
+    from tests.scene import Scene
 
 
 @pytest.fixture
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     """A real nats-server, the relay's login and its admission."""
+    from tests.scene import raise_curtain
+
     made = await raise_curtain(tmp_path)
     yield made
     await made.close()
@@ -20,5 +29,7 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
 @pytest.fixture
 async def streams(scene: Scene) -> Scene:
     """The same, with the bus's streams."""
+    from sealbus_broker.nats.provision import provision
+
     await provision(scene.relay, scene.policy)
     return scene

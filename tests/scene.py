@@ -173,6 +173,19 @@ class Scene:
         count: int = (await self.api(f"STREAM.INFO.{stream}"))["state"]["messages"]
         return count
 
+    async def make_consumer(self, name: str) -> None:
+        """Make the durable consumer ``name`` of ``orders.>``."""
+        config = {
+            "durable_name": name,
+            "ack_policy": "explicit",
+            "filter_subject": "accepted.orders.>",
+        }
+        answer = await self.api(
+            f"CONSUMER.CREATE.ACCEPTED.{name}",
+            {"stream_name": "ACCEPTED", "config": config, "action": "create"},
+        )
+        assert "error" not in answer, answer
+
     async def close(self) -> None:
         """End everything."""
         for client in self.open:
