@@ -18,7 +18,7 @@ policy's limits, and refuses to run if any other field differs.
 
 INGRESS stores the messages of bots, headers included, and nats-server obeys some headers. All those
 features are off. The most that a header can do is to have its own message refused, and its sender
-then gets no receipt: ``tests/relay/test_ingress_headers.py`` has a test for each. ``Nats-Msg-Id``
+then gets no receipt: ``tests/nats/test_ingress_headers.py`` has a test for each. ``Nats-Msg-Id``
 could fill the server's memory, so the duplicate window is the shortest that JetStream knows, 100
 ms. The bus's own clients send no headers, so no honest message is taken for a duplicate.
 """
