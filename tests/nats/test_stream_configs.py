@@ -1,0 +1,270 @@
+"""The configurations of the streams: made, kept, and refused if they do not fit the bus."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sealbus.protocol.streams import ACCEPTED, INGRESS, LIVE, QUARANTINE
+from sealbus_broker.errors import StreamsUnusable
+from sealbus_broker.nats.provision import provision
+from sealbus_broker.nats.streams import (
+    PARTITIONS,
+    STREAMS,
+    consumer_configs,
+    differences,
+    file_bytes,
+    partition_consumer,
+    stream_configs,
+)
+from tests.scene import LIMITS, Scene, a_policy
+from tests.waiting import PATIENCE_S, until
+
+
+async def configs(scene: Scene) -> dict[str, Any]:
+    return {name: (await scene.api(f"STREAM.INFO.{name}"))["config"] for name in STREAMS}
+
+
+async def test_they_are_made_once_and_found_again(scene: Scene) -> None:
+    await provision(scene.relay, scene.policy)
+    before = await configs(scene)
+    await provision(scene.relay, scene.policy)
+    assert await configs(scene) == before
+    assert (await scene.api("STREAM.NAMES"))["streams"] == sorted(STREAMS)
+
+
+async def test_two_relays_that_start_at_once_agree(scene: Scene) -> None:
+    second = await scene.login()
+    await asyncio.gather(provision(scene.relay, scene.policy), provision(second, scene.policy))
+    await provision(scene.relay, scene.policy)
+
+
+async def test_limits_follow_the_policy(streams: Scene) -> None:
+    other = replace(
+        LIMITS,
+        ttl_ms=90_000,
+        live_ttl_ms=20_000,
+        ingress_bytes=16 * 1024**2,
+        retention_ms=3_600_000,
+    )
+    changed = a_policy(limits=other)
+    await provision(streams.relay, changed)
+    live = await configs(streams)
+    assert live[ACCEPTED]["duplicate_window"] == changed.ledger_window_ms * 1_000_000
+    assert live[ACCEPTED]["max_age"] == 3_600_000_000_000
+    assert (
+        live[LIVE]["max_age"]
+        >= live[LIVE]["duplicate_window"]
+        == changed.live_window_ms * 1_000_000
+    )
+    assert live[INGRESS]["max_bytes"] == 16 * 1024**2
+    await provision(streams.relay, streams.policy)
+
+
+async def test_limit_below_stored_bytes_is_refused_without_eviction(streams: Scene) -> None:
+    for _ in range(4):
+        await streams.relay.request("accepted.x", bytes(500_000), PATIENCE_S)
+    with pytest.raises(StreamsUnusable, match="stream ACCEPTED holds 2000") as told:
+        await provision(streams.relay, a_policy(limits=replace(LIMITS, accepted_bytes=1_000_000)))
+    assert "raise the limit" in str(told.value.hint)
+    assert await streams.stored(ACCEPTED) == 4
+
+
+async def test_a_share_of_ingress_below_the_waiting_is_refused(streams: Scene) -> None:
+    for number in range(100):
+        await streams.relay.publish("send.greedy", b"%d" % number)
+
+    async def all_wait() -> bool:
+        return await streams.stored(INGRESS) == 100
+
+    await until(all_wait, "all are stored")
+    streams.change(limits=replace(LIMITS, ingress_messages=99))
+    with pytest.raises(
+        StreamsUnusable, match="100 messages of one bot wait in stream INGRESS"
+    ) as told:
+        await provision(streams.relay, streams.policy)
+    assert "ingress_messages" in str(told.value.hint)
+    assert await streams.stored(INGRESS) == 100
+    streams.change(limits=replace(LIMITS, ingress_messages=100))
+    await provision(streams.relay, streams.policy)
+
+
+@pytest.mark.parametrize(
+    ("stream", "field", "value"),
+    [
+        (INGRESS, "no_ack", False),
+        (INGRESS, "allow_msg_ttl", True),
+        (INGRESS, "subjects", ["send.*", "stray.>"]),
+        (INGRESS, "max_msgs", 10),
+        (INGRESS, "max_msg_size", 10),
+        (INGRESS, "discard_new_per_subject", False),
+        (ACCEPTED, "discard", "old"),
+        (ACCEPTED, "max_msgs_per_subject", 1),
+        (ACCEPTED, "republish", {"src": "accepted.>", "dest": "elsewhere.>"}),
+        (ACCEPTED, "republish", {"src": "accepted.>", "dest": "bus.>", "headers_only": True}),
+        (ACCEPTED, "allow_direct", False),
+        (ACCEPTED, "allow_msg_ttl", True),
+        (LIVE, "discard", "old"),
+        (LIVE, "allow_batched", True),
+        (QUARANTINE, "max_msgs_per_subject", 1),
+    ],
+)
+async def test_a_stream_that_somebody_changed_is_refused(
+    streams: Scene, stream: str, field: str, value: object
+) -> None:
+    config = (await streams.api(f"STREAM.INFO.{stream}"))["config"] | {field: value}
+    answer = await streams.api(f"STREAM.UPDATE.{stream}", config)
+    assert "error" not in answer, answer
+    with pytest.raises(
+        StreamsUnusable, match=f"stream {stream} is not as the bus needs it: {field}: got"
+    ) as told:
+        await provision(streams.relay, streams.policy)
+    assert told.value.hint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"storage": "memory"},
+        {"deny_delete": False},
+        {"deny_purge": False},
+        {"allow_rollup_hdrs": True, "deny_purge": False},
+        {
+            "allow_msg_schedules": True,
+            "allow_rollup_hdrs": True,
+            "deny_purge": False,
+            "discard": "old",
+        },
+        {"retention": "interest"},
+        {"republish": None},
+        {"subjects": ["accepted.orders.>"]},
+        {"compression": "s2"},
+        {"persist_mode": "async"},
+    ],
+    ids=str,
+)
+async def test_a_stream_that_something_else_made_is_refused(
+    scene: Scene, change: dict[str, object]
+) -> None:
+    wanted = next(config for config in stream_configs(scene.policy) if config["name"] == ACCEPTED)
+    made = {field: value for field, value in (wanted | change).items() if value is not None}
+    answer = await scene.api("STREAM.CREATE.ACCEPTED", made)
+    assert "error" not in answer, answer
+    with pytest.raises(StreamsUnusable, match="stream ACCEPTED is not as the bus needs it") as told:
+        await provision(scene.relay, scene.policy)
+    assert all(f"{field}: got" in told.value.what for field in change)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_deliver", 1),
+        ("max_ack_pending", 1),
+        ("ack_wait", 10**9),
+        ("filter_subject", "ingress.>"),
+        ("headers_only", True),
+    ],
+)
+async def test_a_consumer_that_somebody_changed_is_refused(
+    streams: Scene, field: str, value: object
+) -> None:
+    if field == "filter_subject":
+        for partition in range(1, PARTITIONS):
+            await streams.api(f"CONSUMER.DELETE.INGRESS.{partition_consumer(partition)}")
+    name = partition_consumer(0)
+    config = (await streams.api(f"CONSUMER.INFO.INGRESS.{name}"))["config"] | {field: value}
+    answer = await streams.api(
+        f"CONSUMER.CREATE.INGRESS.{name}", {"stream_name": INGRESS, "config": config}
+    )
+    assert "error" not in answer, answer
+    with pytest.raises(
+        StreamsUnusable, match=f"consumer {name} of INGRESS is not as the bus needs it: {field}"
+    ):
+        await provision(streams.relay, streams.policy)
+
+
+async def test_a_consumer_that_is_missing_is_made_again(streams: Scene) -> None:
+    await streams.api(f"CONSUMER.DELETE.INGRESS.{partition_consumer(1)}")
+    await provision(streams.relay, streams.policy)
+    assert "error" not in await streams.api(f"CONSUMER.INFO.INGRESS.{partition_consumer(1)}")
+
+
+async def test_subjects_that_another_stream_has(scene: Scene) -> None:
+    await scene.api("STREAM.CREATE.OTHER", {"name": "OTHER", "subjects": ["accepted.>"]})
+    with pytest.raises(
+        StreamsUnusable, match="stream ACCEPTED cannot be made: subjects overlap"
+    ) as told:
+        await provision(scene.relay, scene.policy)
+    assert "of its own" in str(told.value.hint)
+
+
+async def test_a_disk_without_room_for_the_limits(scene: Scene) -> None:
+    with pytest.raises(StreamsUnusable, match="insufficient storage") as told:
+        await provision(scene.relay, a_policy(limits=replace(LIMITS, accepted_bytes=2**60)))
+    assert "*_bytes" in str(told.value.hint)
+
+
+async def test_a_memory_without_room_for_the_limits(scene: Scene) -> None:
+    with pytest.raises(StreamsUnusable, match="insufficient memory") as told:
+        await provision(scene.relay, a_policy(limits=replace(LIMITS, live_bytes=2**60)))
+    assert "live_bytes" in str(told.value.hint)
+
+
+async def test_a_stream_with_atomic_publishing_is_set_back(scene: Scene) -> None:
+    """Streams that were made before have it on, and no code uses it."""
+    wanted = next(config for config in stream_configs(scene.policy) if config["name"] == ACCEPTED)
+    made = {
+        field: value
+        for field, value in (wanted | {"allow_atomic": True}).items()
+        if value is not None
+    }
+    assert "error" not in await scene.api("STREAM.CREATE.ACCEPTED", made)
+    await provision(scene.relay, scene.policy)
+    assert not (await scene.api("STREAM.INFO.ACCEPTED"))["config"].get("allow_atomic")
+
+
+# ---- pure ----------------------------------------------------------------------------------------
+
+
+def test_zeros_that_jetstream_leaves_out_are_no_difference() -> None:
+    assert not differences({}, {"a": 0, "b": False, "c": None, "d": -1, "e": [], "f": ""})
+    assert not differences({"a": 0, "d": -1, "x": 7}, {"a": -1, "d": 0})
+    assert not differences(
+        {"r": {"src": "a", "dest": "b", "headers_only": False}}, {"r": {"src": "a", "dest": "b"}}
+    )
+    assert [
+        one.field for one in differences({"a": 1, "b": True}, {"a": 2, "b": False, "c": 1})
+    ] == ["a", "b", "c"]
+
+
+def test_no_stream_lets_headers_do_anything() -> None:
+    for config in stream_configs(a_policy()):
+        for feature in (
+            "allow_rollup_hdrs",
+            "allow_msg_ttl",
+            "allow_msg_counter",
+            "allow_msg_schedules",
+            "allow_batched",
+        ):
+            assert config[feature] is False
+
+
+def test_windows_reach_as_far_as_an_envelope_can_be_fresh() -> None:
+    policy = a_policy()
+    by_name = {config["name"]: config for config in stream_configs(policy)}
+    limits = policy.limits
+    longest = (limits.ttl_ms + 2 * limits.clock_skew_ms + limits.ingress_wait_ms) * 1_000_000
+    assert by_name[ACCEPTED]["duplicate_window"] >= longest
+    for ledger in (ACCEPTED, LIVE):
+        assert by_name[ledger]["max_age"] >= by_name[ledger]["duplicate_window"]
+
+
+def test_the_limits_of_jetstream_have_room_for_the_streams() -> None:
+    on_disk = [
+        config["max_bytes"] for config in stream_configs(a_policy()) if config["storage"] == "file"
+    ]
+    assert file_bytes(LIMITS) > sum(on_disk)
+    assert len(consumer_configs()) == PARTITIONS
