@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.cli.bus import RunningBus, clean_environment
-from tests.docs.tables import BLOCK
+from tests.docs.tables import without_parts
 from tests.waiting import PATIENCE_S
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "bots.md"
@@ -16,7 +16,7 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "bots.md"
 
 def programs() -> list[str]:
     """The document's programs that import the library, except those of ``test_examples.py``."""
-    text = BLOCK.sub("", DOCUMENT.read_text())
+    text = without_parts(DOCUMENT.read_text())
     blocks: list[str] = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     return [block for block in blocks if "from sealbus import" in block]
 

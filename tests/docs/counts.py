@@ -18,10 +18,10 @@ import tokenize
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-ROOT: Final = Path(__file__).resolve().parents[2]
+from tests.docs.places import ROOT
+
 WIDTH: Final = 100
 """Most columns of a line, in code and in documents."""
 NAME: Final = 60

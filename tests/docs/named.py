@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
-from typing import Final
 
 from tests.attacks.families import FAMILIES
-
-ROOT: Final = Path(__file__).resolve().parents[2]
+from tests.docs.places import ROOT
 
 
 def is_there(named: str) -> bool:

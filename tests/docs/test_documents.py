@@ -35,9 +35,9 @@ from sealbus_broker.policy.schema_work import BUDGET, BYTE_BUDGET
 from sealbus_broker.policy.tree import Node, Place
 from tests.docs.lists import items
 from tests.docs.named import is_there
-from tests.docs.tables import BLOCK, DOCS, PARTS, made
+from tests.docs.places import DOCS, ROOT
+from tests.docs.tables import PARTS, made, parts, without_parts
 
-ROOT = DOCS.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 COMMANDS = {
     "init": (),
@@ -62,10 +62,6 @@ def named(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def parts(text: str) -> dict[str, str]:
-    return {match[2]: match[3] for match in BLOCK.finditer(text)}
-
-
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
 def test_parts_made_from_the_code_are_up_to_date(document: Path) -> None:
     text = document.read_text()
@@ -75,7 +71,7 @@ def test_parts_made_from_the_code_are_up_to_date(document: Path) -> None:
 
 
 def test_every_part_occurs_in_one_document() -> None:
-    found = [name for document in DOCUMENTS for name in parts(document.read_text())]
+    found = [name for document in DOCUMENTS for name, _ in parts(document.read_text())]
     assert sorted(found) == sorted(PARTS)
 
 
@@ -244,7 +240,7 @@ def _wrapped(pattern: str) -> str:
 def test_every_number_of_the_policy_document_is_the_code_s() -> None:
     text = (DOCS / "policy.md").read_text()
     text = re.sub(r"^```.*?^```|^ {4}.*?$", "", text, flags=re.MULTILINE | re.DOTALL)
-    text = BLOCK.sub("", text)
+    text = without_parts(text)
     for sentence, values in numbers_of_the_policy().items():
         found = re.search(_wrapped(sentence), text)
         assert found is not None, f"the document does not say: {sentence}"

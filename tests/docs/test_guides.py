@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.docs.tables import DOCS
+from tests.docs.places import DOCS, ROOT
 
-ROOT = DOCS.parent
 GUIDES = ("CONTRIBUTING.md", "SECURITY.md", "RELEASE.md", "README.md")
 TARGETS = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
 PLACES = re.compile(r"`((?:broker|clients|docs|examples|tests|\.github)/[\w./-]+)`")

@@ -8,7 +8,8 @@ import pytest
 
 from sealbus.protocol.reason import Reason
 from tests.docs.lists import Item, items
-from tests.docs.named import ROOT, names_in
+from tests.docs.named import names_in
+from tests.docs.places import ROOT
 from tests.faults.greedy.cases import CASES
 
 THREATS = (ROOT / "docs" / "threats.md").read_text()

@@ -15,7 +15,9 @@ from sealbus.protocol.envelope import Envelope, Parent
 from sealbus.protocol.seal import Context, Seal, Verifier, verify_connect
 from sealbus.protocol.stamp import open_stamp, seal_stamps
 from sealbus.sending.matching import check_answer
-from tests.docs.tables import BLOCK, DOCS, keys
+from tests.docs.parts.protocol_examples import keys
+from tests.docs.places import DOCS
+from tests.docs.tables import parts
 
 
 def hexes(block: str) -> dict[str, bytes]:
@@ -31,8 +33,7 @@ def hexes(block: str) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def protocol() -> dict[str, str]:
-    text = (DOCS / "protocol.md").read_text()
-    return {match[2]: match[3] for match in BLOCK.finditer(text)}
+    return dict(parts((DOCS / "protocol.md").read_text()))
 
 
 def test_the_example_of_a_batch_verifies(protocol: dict[str, str]) -> None:

@@ -23,7 +23,7 @@ from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import Stamp, open_stamp
 from sealbus.protocol.subjects import consumer_name
 from sealbus.sending.minting import new_nonce
-from tests.docs.tables import DOCS
+from tests.docs.places import DOCS
 from tests.docs.wire import Frame, Wire
 from tests.e2e.shop import Shop, order
 

@@ -1,0 +1,214 @@
+"""Makes the worked examples of ``docs/protocol.md``: a seal, a message, and an answer.
+
+Every key, nonce and time is fixed, so the bytes are the same each time.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import replace
+from typing import Final
+
+from sealbus.protocol.codec import pack_json
+from sealbus.protocol.delivery import pack_delivery
+from sealbus.protocol.envelope import Header, Parent, seal_envelopes
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.seal import Context, Seal, seal, sign_connect
+from sealbus.protocol.shelf_life import shelf_life_ms
+from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
+from sealbus.protocol.subjects import reply_subject
+from tests.docs.parts.markdown import fenced, wrapped
+
+WIDTH: Final = 80
+"""Hex digits in one line of an example: a line has room for the name before them."""
+EXAMPLE_SKEW_MS: Final = 2_000
+"""The example policy's ``clock_skew``."""
+
+
+def keys() -> tuple[SigningKey, SigningKey, SigningKey]:
+    """The example's bot, bus and issuer."""
+    kinds = (KeyKind.BOT, KeyKind.BUS, KeyKind.ISSUER)
+    bot, bus, issuer = (
+        SigningKey(bytes(range(at * 32, at * 32 + 32)), kind) for at, kind in enumerate(kinds)
+    )
+    return bot, bus, issuer
+
+
+def example_seal() -> str:
+    """A seal of three items, with each hash on the way to the root."""
+    bot, _, _ = keys()
+    items = [b"a", b"b", b"c"]
+    a, b, c = map(_leaf, items)
+    root = _node(_node(a, b), c)
+    seals = [Seal.decode(one) for one in seal(bot, Context.ENVELOPE, items)]
+    assert {one.root(item) for one, item in zip(seals, items, strict=True)} == {root}
+    rows: list[tuple[str, bytes | str]] = [
+        ("key", bot.public.raw),
+        ("leaf(a)", a),
+        ("leaf(b)", b),
+        ("leaf(c)", c),
+        ("node(a,b)", _node(a, b)),
+        ("root", root),
+        ("signed", b"\x00sealbus/1\x00envelope" + bot.public.raw + root),
+        ("signature", seals[0].signature),
+    ]
+    rows += [
+        (f"sides, path {name}", one.encode()[96:]) for name, one in zip("abc", seals, strict=True)
+    ]
+    return _lines(rows)
+
+
+def example() -> str:
+    """A login and a message, from the keys to the delivery."""
+    bot, bus, issuer = keys()
+    payload = pack_json({"order_id": "ord-1", "quantity": 2})
+    header = Header(
+        "shop",
+        "order",
+        "orders.placed",
+        example_nonce(1_764_000_000_000, 0),
+        1_764_000_000_000,
+        30_000,
+    )
+    (envelope,) = seal_envelopes(bot, [(header, payload)])
+    digest = hashlib.sha256(envelope).digest()
+    stamp = accepting(envelope, header, 7, 1_764_000_000_123)
+    (sealed,) = seal_stamps(bus, [stamp])
+    challenge, admission = "7XrCz0YqPq4CkA8", f"sealbus/1 order {bot.public.text}"
+    signature = sign_connect(bot, challenge.encode(), admission.encode())
+    said = wrapped(
+        'The bot `order` publishes `{"order_id": "ord-1", "quantity": 2}` on `orders.placed`, on '
+        "the bus `shop`. The random bytes of its nonce are `00 01 … 09`. The message is issued for "
+        "the first time at 1764000000000, for 30,000 ms. It has no schema and no parent."
+    )
+    judged = wrapped(
+        "The relay `relay-1` accepts it, from position 7, at 1764000000123. The digest of its "
+        "policy is 32 zero bytes, and the policy's `clock_skew` is 2,000 ms."
+    )
+    names = [("bot", bot.public.text), ("bus", bus.public.text), ("issuer", issuer.public.text)]
+    connecting: list[tuple[str, bytes | str]] = [
+        ("challenge", challenge),
+        ("auth_token", admission),
+        ("sig", base64.b64encode(signature).decode()),
+    ]
+    sent: list[tuple[str, bytes | str]] = [
+        ("header", header.encode()),
+        ("payload", payload),
+        ("envelope", envelope),
+        ("digest", digest),
+    ]
+    stamped: list[tuple[str, bytes | str]] = [
+        ("body", stamp.encode()),
+        ("sealed stamp", sealed),
+        ("delivery", pack_delivery(envelope, sealed)),
+    ]
+    return "\n\n".join(
+        (
+            "Keys:",
+            _lines([*names]),
+            "Connecting:",
+            _lines(connecting, room=11),
+            said,
+            _lines(sent),
+            judged,
+            _lines(stamped),
+        )
+    )
+
+
+def example_answer() -> str:
+    """A request, and an answer with the request's stamp as its parent."""
+    asker, bus, _ = keys()
+    answerer = SigningKey(bytes(range(96, 128)), KeyKind.BOT)
+    asked = Header(
+        "shop",
+        "order",
+        "stock.check",
+        example_nonce(1_764_000_001_000, 16),
+        1_764_000_001_000,
+        5_000,
+    )
+    (request,) = seal_envelopes(asker, [(asked, pack_json({"sku": "ABC-0001"}))])
+    (stamped,) = seal_stamps(bus, [accepting(request, asked, None, 1_764_000_001_050)])
+    parent = Parent(stamped).encode()
+    subject = reply_subject("order", asked.nonce)
+    answered = Header(
+        "shop",
+        "inventory",
+        subject,
+        example_nonce(1_764_000_001_100, 32),
+        1_764_000_001_100,
+        5_000,
+        parent=parent,
+    )
+    payload = pack_json({"sku": "ABC-0001", "available": 7})
+    (answer,) = seal_envelopes(answerer, [(answered, payload)])
+    said = wrapped(
+        'The bot `order` asks `{"sku": "ABC-0001"}` on the live subject `stock.check`. The random '
+        "bytes of its nonce are `10 11 … 19`. The request is issued for the first time at "
+        "1764000001000, for 5,000 ms. The relay accepts it at 1764000001050, without a position. "
+        "The `clock_skew` of the relay's policy is 2,000 ms."
+    )
+    replied = wrapped(
+        "The seed of the bot `inventory` is `60 61 … 7f`. It answers "
+        '`{"sku": "ABC-0001", "available": 7}`. The random bytes of its nonce are `20 21 … 29`. '
+        "The answer is issued for the first time at 1764000001100, for 5,000 ms."
+    )
+    return "\n\n".join(
+        (
+            said,
+            _lines([("request", request), ("its stamp", stamped)]),
+            replied,
+            _lines(
+                [("subject", subject), ("parent", parent), ("payload", payload), ("answer", answer)]
+            ),
+            wrapped(f"It is published on `call.inventory`, and delivered on `bus.{subject}`."),
+        )
+    )
+
+
+def example_nonce(born_ms: int, start: int) -> bytes:
+    """A nonce whose random bytes are ten numbers in order."""
+    return born_ms.to_bytes(6) + bytes(range(start, start + 10))
+
+
+def accepting(envelope: bytes, header: Header, position: int | None, judged_at_ms: int) -> Stamp:
+    """The example relay's acceptance."""
+    digest = hashlib.sha256(envelope).digest()
+    names = (header.bot, header.subject, header.nonce)
+    stamp = Stamp(
+        header.bus,
+        digest,
+        *names,
+        Verdict.ACCEPTED,
+        None,
+        None,
+        bytes(32),
+        position,
+        judged_at_ms,
+        "relay-1",
+    )
+    return replace(
+        stamp, store_by_ms=judged_at_ms + shelf_life_ms(live=position is None) + EXAMPLE_SKEW_MS
+    )
+
+
+def _lines(rows: list[tuple[str, bytes | str]], room: int = 16) -> str:
+    """Names and values; long hex is folded below its name. ``room``: columns of the names."""
+    out = []
+    for name, value in rows:
+        text = value.hex() if isinstance(value, bytes) else value
+        size = WIDTH if isinstance(value, bytes) else max(len(text), 1)
+        first, *others = (text[at : at + size] for at in range(0, len(text), size))
+        out += [f"{name:<{room}} {first}", *(f"{'':<{room}} {more}" for more in others)]
+    return fenced("\n".join(out))
+
+
+def _leaf(item: bytes) -> bytes:
+    """Made from the document's description and not by the code of the bus."""
+    return hashlib.sha256(b"\x00" + len(item).to_bytes(8, "big") + item).digest()
+
+
+def _node(left: bytes, right: bytes) -> bytes:
+    return hashlib.sha256(b"\x01" + left + right).digest()
