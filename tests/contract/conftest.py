@@ -8,26 +8,17 @@ from typing import Any
 
 import pytest
 
-from sealbus_broker.memory.server import MemoryNats
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.relay.secrets import BusSecrets
 from tests.contract.ground import Ground, a_policy, make_keys
+from tests.contract.servers import Act, begun, start_in_memory
 
-Act = Callable[[], Coroutine[Any, Any, None]]
 Start = Callable[[Path, BusSecrets], Coroutine[Any, Any, tuple[str, Act, Act]]]
 """Starts a server: its address, how it stops, and how it starts again."""
 
 
 async def in_memory(_: Path, secrets: BusSecrets) -> tuple[str, Act, Act]:
-    server = MemoryNats(secrets.relay.public, secrets.issuer.public)
-    server.start()
-
-    async def stop() -> None:
-        server.stop()
-
-    async def start_again() -> None:
-        server.start()
-
+    server, stop, start_again = start_in_memory(secrets)
     return server.url, stop, start_again
 
 
@@ -61,12 +52,8 @@ async def ground(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     start: Start = request.param
     secrets, keys = BusSecrets.generate(), make_keys()
     url, stop, start_again = await start(tmp_path, secrets)
-    ground = Ground(url, secrets, keys, a_policy(keys), stop, start_again)
-    try:
-        await ground.begin()
+    async with begun(Ground(url, secrets, keys, a_policy(keys), stop, start_again)) as ground:
         yield ground
-    finally:
-        await ground.end()
 
 
 @pytest.fixture

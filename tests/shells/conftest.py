@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sealbus_broker.memory.server import MemoryNats
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.relay.secrets import BusSecrets
 from tests.contract.ground import a_policy, make_keys
+from tests.contract.servers import begun, start_in_memory
 from tests.shells.stage import Stage
 
 
@@ -17,21 +17,10 @@ from tests.shells.stage import Stage
 async def stage() -> AsyncIterator[Stage]:
     """A server in memory, and a relay's login that admits bots. No stream yet."""
     secrets, keys = BusSecrets.generate(), make_keys()
-    server = MemoryNats(secrets.relay.public, secrets.issuer.public)
-    server.start()
-
-    async def stop() -> None:
-        server.stop()
-
-    async def start_again() -> None:
-        server.start()
-
-    stage = Stage(server.url, secrets, keys, a_policy(keys), stop, start_again, server=server)
-    try:
-        await stage.begin()
+    server, stop, start_again = start_in_memory(secrets)
+    set_up = Stage(server.url, secrets, keys, a_policy(keys), stop, start_again, server=server)
+    async with begun(set_up) as stage:
         yield stage
-    finally:
-        await stage.end()
 
 
 @pytest.fixture
