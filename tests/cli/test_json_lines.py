@@ -17,6 +17,8 @@ from sealbus.errors import InvalidInput
 from sealbus_broker.cli.errors import InputFailed
 from sealbus_broker.cli.json_lines import MAX_LINE_BYTES, MAX_SKIPPED_BYTES, Line, Lines, parse_json
 
+pytestmark = pytest.mark.slow
+
 JSON = st.recursive(
     st.none()
     | st.booleans()

@@ -22,6 +22,8 @@ from sealbus_broker.policy.bus_file import (
 )
 from sealbus_broker.policy.problems import Problem
 
+pytestmark = pytest.mark.slow
+
 KEYS = tuple(SigningKey.generate(KeyKind.BUS).public for _ in range(3))
 BUS = BusFile("shop", ("nats://127.0.0.1:4222",), KEYS[:1])
 

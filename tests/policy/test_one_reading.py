@@ -18,6 +18,8 @@ from sealbus_broker.policy.bus_file import BusFile, write_bus_file
 from sealbus_broker.relay.secrets import BusSecrets
 from tests.policy.folder import Folder
 
+pytestmark = pytest.mark.slow
+
 ENDS = [*"\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"]
 """Characters that end a line for some readers."""
 TURNS = [*"\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"]
