@@ -43,6 +43,8 @@ class Ack(NamedTuple):
 
     stream: bytes
     consumer: bytes
+    """Stream and consumer that the message comes from. Anybody can send to an inbox, so a
+    subscription compares both with its own."""
     deliveries: int
     """How often the message was delivered to this consumer, this time included."""
     sequence: int

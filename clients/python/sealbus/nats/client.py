@@ -84,6 +84,7 @@ class HardenedClient(WatchedClient):
         self.when_closed: set[Callable[[], None]] = set()
         """Called when the connection is closed for good: nobody need wait for a message any
         more."""
+        # nats-py's name for its parser: its reading loop feeds this one instead.
         self._ps = StrictParser(
             self,
             Handlers(
@@ -107,6 +108,7 @@ class HardenedClient(WatchedClient):
 
         Nothing is queued and nothing is dropped here. The receiver bounds whatever piles up.
         """
+        # nats-py's subscribe() counts up before it first awaits, so no other call gets this number.
         sid = self._sid + 1
         # Before the server knows of it, so that no message can come too early.
         self._direct[sid] = receive
@@ -164,6 +166,7 @@ class HardenedClient(WatchedClient):
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         """Close it, whatever state it is in. Never raises, because nats-py has a task call it that
         nobody waits for."""
+        # DISCONNECTED is no end: nats-py's connect() then tries the next server.
         self._ended = status == Client.CLOSED
         if not self.is_connected:
             # nats-py would write this to the lost connection, fail, and never say that it is
@@ -182,6 +185,7 @@ class HardenedClient(WatchedClient):
             self._cut()
         finally:
             if self._ended:
+                # A reconnection that lost its cancellation may have set another one meanwhile.
                 self._status = status
                 self._tell_closed()
 
@@ -204,6 +208,7 @@ class HardenedClient(WatchedClient):
         self._tell_closed()
 
     def _tell_closed(self) -> None:
+        # A copy, because a callback may change the set.
         for tell in list(self.when_closed):
             try:
                 tell()
@@ -211,10 +216,8 @@ class HardenedClient(WatchedClient):
                 log.error("nats: a callback for the end failed (%s)", kind(error))
 
     def _cut(self) -> None:
-        for name in (
-            "_io_writer",
-            "_bare_io_writer",
-        ):  # nats-py has no public way to cut a connection
+        # nats-py has no public way to cut a connection. With TLS there are two streams.
+        for name in ("_io_writer", "_bare_io_writer"):
             writer = getattr(self._transport, name, None)
             if writer is not None:
                 writer.transport.abort()
@@ -229,6 +232,7 @@ class HardenedClient(WatchedClient):
         if self.options["allow_reconnect"]:
             return await super()._select_next_server()
         failure: Exception | None = None
+        # Each once. Whoever connects a bot makes the rounds and the pauses.
         for server in self._server_pool:
             try:
                 await self._connect_to_server(server)
@@ -245,6 +249,7 @@ class HardenedClient(WatchedClient):
         # asyncio.run() would never return.
         if self._ended:
             raise asyncio.CancelledError
+        # In place of nats-py's method, which makes a transport of its own.
         s.last_attempt = time.monotonic()
         self._cut()  # the transport of the last attempt: nats-py only forgets it
         self._transport = Transport()  # type: ignore[no-untyped-call]  # nats-py's

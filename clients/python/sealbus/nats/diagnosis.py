@@ -148,6 +148,7 @@ def _nats(error: Exception, server: str, *, bot: str, waited_s: float) -> Connec
             hint="its operators free space where the bus's folder is; then the bus goes on by "
             "itself, and so does the bot",
         )
+    # Only behind _network(), which tells a refused connection. That is a ConnectionError too.
     if isinstance(error, ConnectionError | UnexpectedEOF):
         return ConnectionFailed(
             f"{server} cut the connection before there was a session",

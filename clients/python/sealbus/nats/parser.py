@@ -32,6 +32,8 @@ _MAX_MESSAGE: Final = 8 * 1024 * 1024
 """Bytes that one message may claim to have: the most that nats-server recommends. A bus configures
 1 MiB."""
 
+# `\Z` is the end that match() is given. At most 18 digits, because int() takes quadratic time over
+# long text, and raises from 4,301 digits on.
 _MSG = re.compile(rb"MSG ([^ \r\n]+) (\d{1,18}) (?:([^ \r\n]+) )?(\d{1,18})\Z")
 _HMSG = re.compile(rb"HMSG ([^ \r\n]+) (\d{1,18}) (?:([^ \r\n]+) )?(\d{1,18}) (\d{1,18})\Z")
 _HEADER_VERSION = b"NATS/1.0"
@@ -89,9 +91,11 @@ class Handlers:
     """The client's own methods that the parser calls."""
 
     message: Callable[[int, bytes, bytes, bytes, bytes], Awaitable[None]]
+    """Takes the number of the subscription, subject, reply, body and header block."""
     ping: Callable[[], Awaitable[None]]
     pong: Callable[[], Awaitable[None]]
     error: Callable[[str], Awaitable[None]]
+    """Takes the text of an ``-ERR`` line, in lower case."""
     info: Callable[[dict[str, Any]], Awaitable[None]]
 
 
@@ -103,6 +107,8 @@ class StrictParser(Parser):
         super().__init__(client)
         self._handlers = handlers
         self._direct = direct
+        """Receivers that are called here, by the number of their subscription. All other messages
+        go to the handler ``message``."""
 
     def reset(self) -> None:
         super().reset()
@@ -125,6 +131,7 @@ class StrictParser(Parser):
         if len(buffer) < self._wanted:
             return
         self._wanted = 0
+        # One copy. Slices of it are bytes, which may be kept, and be keys. A bytearray's cannot.
         read = bytes(buffer)
         at = 0
         try:
@@ -184,6 +191,7 @@ class StrictParser(Parser):
         elif word == b"PONG":
             await self._handlers.pong()
         elif word == b"-ERR":
+            # nats-py compares these texts in lower case. Subjects have no other.
             await self._handlers.error(line[4:].strip().decode("utf-8", "replace").lower())
         elif word == b"INFO":
             info = json.loads(line[5:])

@@ -114,6 +114,7 @@ class Pull:
         """
         self._client = client
         self._supervisor = supervisor
+        # The last token tells a pull's inbox to whoever watches the wire.
         self._requests = PullRequests(next_subject(ACCEPTED, consumer), inbox, ending=".pull")
         self._take = take
         self._ended = ended
@@ -166,6 +167,7 @@ class Pull:
                     self._over.clear()
                     await self._over.wait()
         self._client.when_closed.discard(self._over.set)
+        # Also where the wait was given up: a message that still comes belongs to no request.
         self._requests.outstanding = 0
 
     async def close(self) -> None:
@@ -197,6 +199,8 @@ class Pull:
 
     def _receive(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
         if reply:
+            # Taken before the request is over: then the owner asks again, and by then has to count
+            # this message as in hand.
             self._take(subject, reply, data)
             self._brought = True
             # One may come late, for a request that was taken for lost.
@@ -208,4 +212,5 @@ class Pull:
             if headers.startswith(_OVER) or (self._brought and headers.startswith(_FULL)):
                 self._end(End.OVER)
             else:
+                # Until then it counts as outstanding, so nobody asks again.
                 self._end_in(REFUSED_S, End.GONE if headers.startswith(_GONE) else End.REFUSED)

@@ -53,6 +53,7 @@ class Transport(TcpTransport):
             ssl_context,
             server_hostname=host,
         )
+        # Not reset in a `finally`: after a failed handshake the diagnosis asks for it.
         self.handshaking = True
         transport = await asyncio.wait_for(starting, connect_timeout)
         self.handshaking = False

@@ -53,9 +53,9 @@ class WatchedClient(Client):
             raise ProtocolError(
                 f"nats: a greeting that is not understood: {kind(error)}",
             ) from error
-        if (
-            not self.is_connected
-        ):  # nats-py takes anything for the answer to its PING, and goes on without being connected
+        # nats-py takes anything for the answer to its PING, and goes on without being connected.
+        if not self.is_connected:
+            # They run by now, and nats-py does not end them where its connect() fails.
             for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
                 if task is not None:
                     task.cancel()
@@ -117,6 +117,7 @@ class WatchedClient(Client):
             error = await outcome(super()._attempt_reconnect())
             task = asyncio.current_task()
             assert task is not None
+            # The end was due if it is connected or closed, or if another task reconnects now.
             if task.cancelling() or not self.is_reconnecting or task is not self._reconnection_task:
                 return
             log.error(
@@ -124,6 +125,7 @@ class WatchedClient(Client):
                 kind(error),
                 pause_s,
             )
+            # A stray cancellation must not end this loop either.
             await outcome(asyncio.sleep(pause_s))
             pause_s = min(2 * pause_s, PAUSE_MOST_S)
 
@@ -133,6 +135,7 @@ def _guarded(
     callback: Callable[..., Awaitable[None]],
 ) -> Callable[..., Coroutine[Any, Any, None]]:
     async def call(*arguments: Any) -> None:
+        # The call itself may raise, before there is anything to await.
         async def told() -> None:
             await callback(*arguments)
 
