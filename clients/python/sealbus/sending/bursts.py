@@ -52,6 +52,7 @@ def seal_burst(key: SigningKey, batch: Sequence[Pending], now_ms: int) -> bytes:
     ]
     envelopes = seal_envelopes(key, drafts)
     for one, at, envelope in zip(batch, issued, envelopes, strict=True):
+        # Known before it is sent, so that no receipt comes too early.
         one.attempts[hashlib.sha256(envelope).digest()] = at
     return envelopes[0] if len(envelopes) == 1 else pack_bundle(envelopes)
 

@@ -82,6 +82,7 @@ class Pace(Generic[Item]):
         # Messages that were sent evenly may arrive closer together. The unused part of the burst
         # takes that up.
         self._tolerance_s = tolerance_s - min(JITTER_S, tolerance_s / 2)
+        # A longer turn than the tolerance would leave a part of the rate unused.
         self._turn_s = min(TURN_S, self._tolerance_s)
         if rate.burst == 1:
             self._interval_s *= SPARE
@@ -106,6 +107,7 @@ class Pace(Generic[Item]):
             self._slower = min(2 * self._slower, SLOWEST)
         self._refused_at = now
         # As if the whole burst were used up: whoever shares the allowance has used it.
+        # A timer that is set stays. A turn that comes too early takes nothing, and sets the next.
         self._used_until = max(
             self._used_until,
             now + self._tolerance_s + self._interval_s * self._slower,
@@ -113,6 +115,7 @@ class Pace(Generic[Item]):
 
     def _take(self, now: float) -> bool:
         """Whether one more may go now; if so, it is counted."""
+        # Time in which nothing was sent is not saved up: the burst is all that may be ahead.
         used_until = max(self._used_until, now)
         if used_until - now > self._tolerance_s:
             return False

@@ -88,6 +88,7 @@ class Pending:
     payload: bytes
     """Packed."""
     live: bool
+    """Whether it is judged at once, or stored first."""
     resumed: bool
     """Whether attempts of an earlier call or process may have been accepted under the nonce."""
     timeout_s: float
@@ -188,6 +189,7 @@ class Pending:
         """The bot is closed."""
         subject = self.header.subject
         nonce = self.header.nonce
+        # Attempts under an earlier nonce need not count: all of them were refused.
         if not self.attempts and not self.resumed:
             return NotConnected(f"the bot was closed before the message on {subject} was sent")
         return Unresolved(

@@ -130,12 +130,11 @@ class Publisher:
 
         Raises:
             Refused: the relay's verdict. A refusal that another attempt may avoid is raised only
-            when
-                the time is over.
-            Unresolved: no verdict came in time. CredentialsError: verdicts come under a bus key
-            that the credentials do not name. InvalidInput: the message is too large, another one
-            with its nonce is being published, the
-                nonce is too old, or the time is longer than a nonce lives.
+                when the time is over.
+            Unresolved: no verdict came in time.
+            CredentialsError: verdicts come under a bus key that the credentials do not name.
+            InvalidInput: the message is too large, another one with its nonce is being published,
+                the nonce is too old, or the time is longer than a nonce lives.
         """
         self._check_life(header, live=live, resumed=resumed, timeout_s=timeout_s)
         # Told here, because an error in run() would have no caller to go to.
@@ -163,6 +162,7 @@ class Publisher:
         )
         self._all[pending] = None
         if resumed:
+            # Before its turn, because a receipt of an earlier attempt may come at any time.
             self._pending[header.nonce] = pending
         self._submit(pending)
         try:
@@ -242,6 +242,7 @@ class Publisher:
         """Start its time: it is about to be sent for the first time."""
         seconds = pending.timeout_s
         if pending.resumed:
+            # Negative if it waited for its turn that long: then its time is over at once.
             seconds = min(
                 seconds,
                 (pending.header.birth_ms + life_ms(live=pending.live) - _now_ms()) / 1000,
@@ -265,6 +266,7 @@ class Publisher:
         """Have it sent again after a short pause, in which the bus's clock or ledger moves on."""
         if pending.again is not None:
             pending.again.cancel()
+        # An eighth of the pause after silence, because a relay has answered: 0.25 s at first.
         pending.again = self._supervisor.later(
             "sending again",
             pending.interval_s / 8,
@@ -290,6 +292,8 @@ class Publisher:
 
         For a new connection: whatever was under way on the last one may be lost.
         """
+        # A copy, because a message may get another nonce by it. One without an attempt is left out:
+        # it waits for its turn, or is unsent already.
         for pending in list(self._pending.values()):
             if pending.attempts and not pending.verdict.done():
                 pending.interval_s = RETRY_FIRST_S
@@ -308,17 +312,20 @@ class Publisher:
             client = await self._session.client()
             # Cleared after the wait: while there was no connection, more may have become unsent.
             self._wake.clear()
+            # Those that may not be sent are dropped here too: their deadline ends them.
             waiting = [one for one in self._unsent if may_be_sent(one, client.server_id, _now_ms())]
             self._unsent.clear()
             for live in (False, True):
                 subject = ingress_subject(self._credentials.bot, live=live)
                 for batch in bursts([one for one in waiting if one.live is live]):
                     try:
+                        # Not write(), which never waits: publish() does while 2 MiB have not left.
                         await client.publish(
                             subject,
                             seal_burst(self._credentials.key, batch, _now_ms()),
                         )
                     except (NatsError, OSError) as error:
+                        # By its own timer, or by resend() on the next connection.
                         log.debug("not sent, will be again: %s", type(error).__name__)
 
     def receive(self, data: bytes, nonce: bytes | None = None) -> None:
@@ -364,6 +371,7 @@ class Publisher:
 
     def _take_refusal(self, pending: Pending, stamp: Stamp) -> None:
         assert stamp.reason is not None
+        # A refusal is always of an attempt that is known: see is_receipt().
         behind = behind_ms(stamp.judged_at_ms, pending.attempts[stamp.envelope], _now_ms())
         refused = Refused(
             pending.header.subject,

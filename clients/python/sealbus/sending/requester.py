@@ -28,6 +28,7 @@ from sealbus.sending.matching import check_answer
 from sealbus.sending.publisher import Publisher
 
 REQUEST_TIMEOUT_S: Final = 5.0
+"""A handler's time to answer by default, and how long a request to the bus itself may take."""
 
 
 class Requester:
@@ -41,6 +42,13 @@ class Requester:
         opener: DeliveryVerifier,
         verifier: Verifier,
     ) -> None:
+        """
+        Args:
+            credentials: the bus and its keys, which an answer must be sealed by.
+            publisher: sends requests, and takes the stamp in an answer as a receipt.
+            opener: opens answers, and counts those that are not believed.
+            verifier: remembers seals that held. A request's stamp comes again in its answer.
+        """
         self._credentials = credentials
         self._publisher = publisher
         self._opener = opener
@@ -60,7 +68,7 @@ class Requester:
         :class:`NoReply` if the request was accepted and no answer came.
         """
         loop = asyncio.get_running_loop()
-        declared = declared or OWN.get(header.subject)
+        declared = declared or OWN.get(header.subject)  # which no policy declares
         answer: asyncio.Future[Message] = loop.create_future()
         ends = loop.time() + timeout_s
         nonce = b""
@@ -79,6 +87,7 @@ class Requester:
                 payload,
                 live=True,
                 resumed=False,
+                # The verdict cannot take longer than a nonce lives. The answer may.
                 timeout_s=min(timeout_s, LIVE_NONCE_LIFE_MS / 1000),
                 declared=declared,
                 on_named=on_named,
@@ -113,6 +122,7 @@ class Requester:
         waiting = self._waiting.get(nonce) if nonce is not None else None
         if waiting is None or waiting[1].done():
             return
+        # Only now: whatever nobody waits for must cost no check of a signature.
         message = self._opener.open(subject, data, BUS)
         if message is None or self._opener.is_late_live(message):
             return

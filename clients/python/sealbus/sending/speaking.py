@@ -81,6 +81,7 @@ class Speaker:
         name = check_nonce(nonce) if resumed else UNBORN
         ttl_ms = None if ttl is None else check_ttl(ttl)
         identity = (None, None) if schema is None else split_schema(schema)
+        # Before the first wait, in which the author may change the payload.
         data = pack_payload(payload)
         self._life.check("publish()")
         is_live, declared = await self._known.way(subject, live, timeout_s)
@@ -171,6 +172,7 @@ class Speaker:
             parent=request.as_parent(),
         )
         try:
+            # Later the asker has given up.
             await self._publisher.publish(
                 header,
                 data,

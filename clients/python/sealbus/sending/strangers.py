@@ -38,6 +38,12 @@ class Strangers:
         verifier: Verifier,
         supervisor: Supervisor,
     ) -> None:
+        """
+        Args:
+            credentials: the bus keys that receipts are believed under.
+            verifier: tells whether a seal holds, whoever's key it is.
+            supervisor: answers for the timers.
+        """
         self._credentials = credentials
         self._verifier = verifier
         self._supervisor = supervisor
@@ -71,6 +77,7 @@ class Strangers:
         return True
 
     def _disown(self, pending: Pending, key: bytes) -> None:
+        # Looked at again, because a receipt under a known key may have come since.
         if self.doubtful and not pending.verdict.done():
             pending.verdict.set_exception(self._error(key))
 
