@@ -62,15 +62,18 @@ class Attempts:
         """``most``: how often a message is tried."""
         self.most = most
         self._given_back: OrderedDict[int, int] = OrderedDict()
+        """How often each message was given back here, by its sequence. In the order of the last
+        time, so that the oldest one is forgotten first."""
         self._again: OrderedDict[int, float] = OrderedDict()
         """Sequence and due time (event loop) of failed messages."""
         self._failures = 0
+        """Failures without one success between them."""
 
     def number(self, sequence: int, delivered: int) -> int:
         """The number of the attempt: ``delivered``, the server's count, without the deliveries that
         were given back here."""
         if delivered == 1:
-            return 1
+            return 1  # most messages, and nothing is known of them yet
         self._again.pop(sequence, None)
         return max(1, delivered - self._given_back.get(sequence, 0))
 

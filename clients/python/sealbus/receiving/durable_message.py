@@ -62,10 +62,12 @@ class DurableMessage(PendingMessage):
     ) -> None:
         """``reply``: where acknowledgements go. ``ack``: that subject, read. ``now``: by the
         event loop's clock, as are all times here."""
+        # Without the base class's __init__: :attr:`message` has no value until it is opened.
         self._subscription = subscription
         self.subject = subject
         self.reply = reply
         self.data = data
+        """The delivery, not verified."""
         self.arrived = now
         """When it came."""
         self.begun = now

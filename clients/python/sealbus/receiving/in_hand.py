@@ -23,11 +23,13 @@ class InHand:
     def __init__(self, concurrency: int) -> None:
         """``concurrency``: how many handlers may run at once."""
         self.waiting: deque[DurableMessage] = deque()
+        """Messages that are not opened yet, in the order in which they came."""
         self.working: dict[tuple[str, bytes], DurableMessage] = {}
         """Messages at work, by sender and nonce: a second copy of one is recognised by it."""
         self.busy = 0
         """How many of :attr:`working` occupy a handler. Those that are being parked do not."""
         self.window = Window(concurrency)
+        """How many messages may be in hand, by the handling times so far."""
 
     @property
     def all(self) -> list[DurableMessage]:

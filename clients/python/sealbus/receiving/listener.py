@@ -81,6 +81,19 @@ class Listener:
         supervisor: Supervisor,
         on_denied: Callable[[SubscriptionDenied], bool],
     ) -> None:
+        """Nothing is asked for before :meth:`subscribe`.
+
+        Args:
+            name: the bot's.
+            life: says whether the bot has connected yet.
+            session: gives the connections, and keeps the consumers that each asks for.
+            opener: opens deliveries.
+            requester: sends the requests to the bus itself.
+            draft: makes these requests.
+            known: the grants, which tell a live pattern from a stored one.
+            supervisor: answers for the subscriptions' background work.
+            on_denied: tells of a subscription whose grant is gone. Returns whether a hook took it.
+        """
         self._name = name
         self._life = life
         self._session = session
@@ -90,7 +103,6 @@ class Listener:
         self._known = known
         self._supervisor = supervisor
         self._on_denied = on_denied
-        """Tells of a subscription whose grant is gone. Returns whether a hook took it."""
         self._taken: set[tuple[str, str | None, str]] = set()
         """Pattern, durable name and queue group of handlers: two must not share one's messages."""
         self._live: list[LiveSubscription] = []
@@ -179,6 +191,7 @@ class Listener:
         """Make it live if all subjects of its pattern are."""
         grants = await self._known.get()
         handled.undecided = False
+        # Unknown (None) counts as stored: then the relay decides, and gives the reason.
         if grants.is_live(handled.pattern) and handled.durable is not None:
             check_place(
                 live=True,
@@ -186,6 +199,7 @@ class Listener:
                 start=handled.start,
                 attempts=handled.attempts,
             )
+            # The first session may have asked for it. The next one need not.
             self._session.consumers.discard(
                 consumer_name(self._name, handled.pattern, handled.durable),
             )
@@ -218,6 +232,7 @@ class Listener:
     async def _subscribe_durable(self, handled: Handled, durable: str) -> DurableSubscription:
         if handled.raises:
             self._check_place((handled.pattern, durable, ""))
+        # First, because a subscription that is denied must cost no new session.
         most = await self._ask_for_place(handled)
         consumer = consumer_name(self._name, handled.pattern, durable)
         await self._session.add_consumer(consumer)
@@ -308,8 +323,10 @@ class Listener:
                 )
                 await asyncio.sleep(BUSY_PAUSE_S)
             except (NoReply, Unresolved):
+                # No pause: the request has waited for its whole time.
                 log.warning("no relay answered %s on %s; asking again", self._name, subject)
             except Refused as refused:
+                # Nor here: the pace of the subject kept it until its time was over.
                 if refused.reason is not Reason.RATE:
                     raise
                 log.warning(

@@ -80,6 +80,7 @@ class LiveSubscription:
         """
         if client in self._clients:
             return
+        # Before it awaits: the listener and whoever subscribes may both attach it at this moment.
         self._clients.add(client)
         self.denied = None
         try:
@@ -102,6 +103,7 @@ class LiveSubscription:
             return  # a relay finds out by it whether anybody listens
         if is_bookkeeping(subject, BUS):
             return
+        # Before it is opened: messages that would be dropped must cost no check of a signature.
         if not self._waiting.has_room(data):
             self._opener.refused["too many waiting"] += 1
             return
@@ -110,6 +112,7 @@ class LiveSubscription:
             return
         if self._opener.is_late_live(message):
             return
+        # Last, because a delivery that is void must not be remembered (docs/protocol.md, check 11).
         self._seen.add(message)
         self._waiting.put(message, subject, data)
         self._changed.set()

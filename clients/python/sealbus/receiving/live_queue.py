@@ -41,7 +41,9 @@ class LiveQueue:
         self._reopen = reopen
         self._waiting: deque[_Waiting] = deque()
         self._bytes = 0
+        """Bytes on the wire of all that wait."""
         self._open_bytes = 0
+        """Bytes on the wire of those that are kept decoded."""
 
     def __len__(self) -> int:
         return len(self._waiting)

@@ -48,6 +48,7 @@ class Messages:
     async def __aenter__(self) -> Self:
         subscription = await self._subscribe()
         if subscription is not None:
+            # As work of the bot before anything is fetched, so that close() waits for the block.
             self._stack.enter_context(self._life.work())
             await self._stack.enter_async_context(subscription.open(self._life.stopping))
         self._subscription = subscription
@@ -82,6 +83,7 @@ class Messages:
 
     async def __anext__(self) -> Message:
         self._check()
+        # Cleared first: if the wait for the next one is cancelled, this one does not end again.
         last = self._last
         self._last = None
         if last is not None:

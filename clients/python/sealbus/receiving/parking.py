@@ -3,7 +3,8 @@
 How it works. Each message to be parked is a task of its own, which asks the relay once. If the
 relay has the message in the quarantine, the message is acknowledged, and only then: until that
 moment the consumer has it. If the relay refuses or does not answer, the message goes back to the
-server, and is parked when it comes again. A stop waits for the tasks for :data:`PARKED_S` and
+server, and is parked when it comes again. When the connection is lost, the request and the answers
+to the server wait for the next one. A stop waits for the tasks for :data:`PARKED_S` and
 cancels the rest, which give their messages back.
 """
 
@@ -50,13 +51,15 @@ class Parking:
         stop: asyncio.Event,
         answer: Callable[[bytes, bytes], None],
     ) -> None:
-        """``stop``: set once the subscription stops. ``answer``: sends an acknowledgement's text to
-        a message's reply subject."""
+        """``place``: asks the relay. ``supervisor``: answers for the tasks. ``stop``: set once the
+        subscription stops. ``answer``: sends an acknowledgement's text to a message's reply
+        subject."""
         self._place = place
         self._supervisor = supervisor
         self._stop = stop
         self._answer = answer
         self._tasks: set[asyncio.Task[None]] = set()
+        """One for each message that is being parked."""
 
     @property
     def is_full(self) -> bool:

@@ -13,6 +13,7 @@ class Place:
     """The place in the stream that the bus remembers for one durable subscription."""
 
     bot: str
+    """Its name, which is in the inbox that messages are pulled to."""
     consumer: str
     """The JetStream consumer's name: see :func:`~sealbus.protocol.subjects.consumer_name`."""
     attempts: int

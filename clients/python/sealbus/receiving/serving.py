@@ -44,6 +44,7 @@ class Handled:
 
     handler: Handler
     pattern: str
+    """Of subjects. The handler gets the messages on those."""
     durable: str | None
     """Name of the durable subscription; ``None``: it is live."""
     start: str

@@ -62,8 +62,14 @@ class DurableSubscription:
         supervisor: Supervisor,
         concurrency: int = 1,
     ) -> None:
-        """``concurrency``: how many messages are worked on at once. With 1 they keep their
-        order."""
+        """
+        Args:
+            session: gives one connection after the other, and takes acknowledgements.
+            opener: opens deliveries, and counts those that are refused.
+            place: the consumer, and the requests about it.
+            supervisor: answers for the tasks and timers.
+            concurrency: how many messages are worked on at once. With 1 they keep their order.
+        """
         self._session = session
         self._opener = opener
         self._place = place
@@ -126,6 +132,7 @@ class DurableSubscription:
             # needs the timer's signs of progress for as long as the relay takes.
             await end(watching)
             self.stop()
+            # Not awaited itself: its error is for next(), which raises it.
             await asyncio.wait([self._supplying])
             await self._parking.close()
             self._supply.close()
@@ -145,12 +152,13 @@ class DurableSubscription:
                 await self._parking.one_ended()
                 continue
             while waiting:
+                # Asked for now, so that the next messages are on their way while a handler works.
                 message = self._begin(waiting.popleft())
                 self._supply.ask()
                 if message is not None:
                     return message
             if self._supplying.done():
-                self._supplying.result()
+                self._supplying.result()  # raises SubscriptionDenied where the grant is gone
                 return None
             self._changed.clear()
             await self._changed.wait()
@@ -168,7 +176,7 @@ class DurableSubscription:
         """Open a delivery; ``None`` if it is not a message, or not one to be handled now."""
         now = self._time()
         if now - held.told > UNREPORTED_S:
-            return None
+            return None  # without an answer, which would count for the process that has it now
         if is_bookkeeping(held.subject, ACCEPTED_PREFIX):
             self._answer(held.reply, ACK)
             return None
@@ -193,6 +201,7 @@ class DurableSubscription:
         if key in self._hand.working:
             return None  # a second copy: the end of the first one is the end of both
         held.message = message
+        # Before it may be parked, which goes on beside: a copy that comes meanwhile is recognised.
         self._hand.working[key] = held
         if self._attempts.is_hopeless(attempt):
             self._park(held, attempt, NO_OUTCOME)
@@ -225,6 +234,7 @@ class DurableSubscription:
         attempt = pending.message.attempt
         pause = self._attempts.failed(pending.sequence, attempt)
         if pause is None:
+            # The handler is free, but the message stays in hand until the relay has it.
             self._end_work(pending)
             self._park(pending, attempt, error)
         else:

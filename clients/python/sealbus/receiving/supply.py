@@ -181,6 +181,7 @@ class Supply:
             log.debug("pull: %s", type(error).__name__)
             await asyncio.sleep(RETRY_CONNECTION_S)
         finally:
+            # First, so that nobody asks again while the last request is waited for.
             self._pull = None
             client.when_closed.discard(self.attention.set)
             await pull.over()
@@ -244,9 +245,11 @@ class Supply:
             self._ticking = self._supervisor.later("looking after messages", TICK_S, self._tick)
 
     def _request_ended(self, how: End) -> None:
+        # No answer at all may mean a lost connection, or a consumer that is gone: the relay knows.
         self._gone = how in (End.GONE, End.LOST)
         if how is End.OVER:
             self.ask()
+        # A request that goes on changes nothing for run(), so it sleeps on.
         if self._pull is None or not self._pull.outstanding:
             self.attention.set()
 
@@ -276,6 +279,7 @@ class Supply:
             late = [held for held in hand.all if now - held.told >= PROGRESS_S]
             with contextlib.suppress(NatsError, OSError):
                 client.write([pub(held.reply, IN_PROGRESS) for held in late])
+                # Only if it was written: otherwise the next tick tells the server.
                 for held in late:
                     held.told = now
         self._ticking = self._supervisor.later("looking after messages", TICK_S, self._tick)

@@ -26,6 +26,7 @@ class HandledMessages:
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, bytes], None] = {}
+        """A dict, because it keeps order: the oldest one is the first."""
 
     def __contains__(self, message: Message) -> bool:
         return (message.bot, message.nonce) in self._seen
@@ -41,6 +42,7 @@ class DeliveryVerifier:
     """Turns deliveries into messages, and counts those that are not believed."""
 
     def __init__(self, credentials: Credentials, verifier: Verifier) -> None:
+        """``credentials``: the bus and its keys. ``verifier``: remembers seals that held."""
         self._credentials = credentials
         self._verifier = verifier
         self.refused: Counter[str] = Counter()

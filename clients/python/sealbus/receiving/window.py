@@ -37,7 +37,9 @@ class Window:
         """``concurrency``: how many handlers may run at once."""
         self._concurrency = concurrency
         self._handled = 0
+        """Handling times noted so far."""
         self._slowest_s = 0.0
+        """The longest of them, which fades (seconds)."""
         self.size = concurrency
         """Most messages in hand, at work and in reserve. Without a measured time: only those that
         can begin at once."""
