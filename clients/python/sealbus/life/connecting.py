@@ -58,8 +58,13 @@ class Connector:
         *,
         on_denied: Callable[[str], None],
     ) -> None:
-        """``on_denied``: told the pattern of each live subscription that the server refuses, on any
-        connection and at any time."""
+        """
+        Args:
+            credentials: the servers, the bot's name and its key.
+            attach: subscribes everything on a new connection, before anybody else may use it.
+            on_denied: told the pattern of each live subscription that the server refuses, on any
+                connection and at any time.
+        """
         self._credentials = credentials
         self._attach = attach
         self._on_denied = on_denied
@@ -131,6 +136,7 @@ class Connector:
                 await self._attach(client)
                 # The server answers a PING after everything before it, refusals included.
                 await client.flush(ATTEMPT_S)
+            # nats-py's flush() also returns where its loops have ended, without an answer.
             if client.is_closed:
                 raise client.last_error or ConnectionError("closed")
         except Exception as error:
@@ -189,6 +195,7 @@ class Connector:
             "signature_cb": answer,
             "allow_reconnect": False,
             "connect_timeout": ATTEMPT_S,
+            # The grants allow no other inbox, and nats-py's own begins with `_INBOX`.
             "inbox_prefix": f"{INBOX}.{credentials.bot}",
             "ping_interval": PING_S,
             "error_cb": on_error,

@@ -23,8 +23,10 @@ class Hooks:
     """
 
     def __init__(self, event: str) -> None:
+        """``event``: its name, for errors and the log."""
         self._event = event
         self._hooks: list[tuple[Hook, bool]] = []
+        """Each with whether it takes an argument."""
 
     def __bool__(self) -> bool:
         return bool(self._hooks)
@@ -60,6 +62,7 @@ def _takes_one(hook: Hook, event: str) -> bool:
         signature = inspect.signature(hook)
     except (TypeError, ValueError):  # a callable without a signature, such as some builtins
         return False
+    # Without an argument first, so that a default value of the author's stays.
     for arguments in ((), (None,)):
         try:
             signature.bind(*arguments)

@@ -75,7 +75,7 @@ class Watchers:
 
 
 class Session:
-    """Keeps a bot connected."""
+    """Keeps a bot connected. The module names its states, and who changes them."""
 
     def __init__(
         self,
@@ -98,6 +98,7 @@ class Session:
         self._renew_s = renew_s
         self._watchers = watchers or Watchers()
         self._connector = Connector(credentials, attach, on_denied=self._watchers.on_denied)
+        """Makes each connection. It keeps the pauses and the causes of failed attempts."""
 
         # The connection in use, and the task that replaces it.
         self._client: HardenedClient | None = None
@@ -129,6 +130,7 @@ class Session:
 
         # Frames that leave together at the end of a turn of the event loop.
         self._frames: list[bytes] = []
+        """All are acknowledgements: one that is lost brings its message again."""
         self._writing: asyncio.Task[None] | None = None
         """Writes them once the session is up; ``None`` while there are none."""
 
@@ -149,9 +151,11 @@ class Session:
         if self._keeping is not None:
             await end(self._keeping)
             self._keeping = None
+        # First, because a connection that is not in use any more is not lost when it closes.
         client = self._client
         self._client = None
         self._up.clear()
+        # Nobody needs the replaced connections now: their tasks close them without lingering.
         self._held.clear()
         self._released.set()
         if not flush:
@@ -161,6 +165,7 @@ class Session:
             await end(self._writing)
             self._writing = None
         if client is not None and flush:
+            # Acknowledgements that still wait leave with it. A retired connection is flushed.
             self._write_on(client)
             await _retire(client)
         elif client is not None:
@@ -180,6 +185,7 @@ class Session:
 
     async def client(self) -> HardenedClient:
         """The connection in use; waits while there is none."""
+        # A loop, because it may be lost again before whoever waits has its turn.
         while self._client is None:
             await self._up.wait()
         return self._client
@@ -222,6 +228,7 @@ class Session:
             yield
         finally:
             self._held[client] -= 1
+            # Below zero where close() has forgotten all holds meanwhile.
             if self._held[client] <= 0:
                 del self._held[client]
                 self._released.set()
@@ -286,11 +293,13 @@ class Session:
             await self._until_change()
             if asyncio.get_running_loop().time() - began >= STEADY_S:
                 self._connector.begin()
+            # A loss soon after the beginning, so there is a pause. A renewal needs none.
             elif self._lost_at is not None:
                 await asyncio.sleep(self._connector.next_pause())
+            # The old connection is looked up afterwards: it may be lost while the new one is made.
             new, asked = await self._connect()
             old = self._client
-            lost_at = self._lost_at
+            lost_at = self._lost_at  # which _take() forgets
             self._take(new, asked)
             if old is not None:
                 task = self._supervisor.piece(
@@ -301,6 +310,7 @@ class Session:
                 task.add_done_callback(self._retiring.discard)
             async with self._renewed:
                 self._renewed.notify_all()
+            # Not if it was lost again by now: then the next round tells.
             if lost_at is not None and self._client is new:
                 self._watchers.on_back(asyncio.get_running_loop().time() - lost_at)
 

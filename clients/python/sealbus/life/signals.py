@@ -19,7 +19,9 @@ class _Signals:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._before: dict[int, Any] = {}
+        """Handlers from before, by the number of the signal."""
         self.listeners: list[Callable[[], None]] = []
+        """One for each bot that runs in this loop."""
         for number in STOP_SIGNALS:
             before = signal.getsignal(number)
             # Not on the main thread, or not on this platform: then nothing is heard.
@@ -34,6 +36,7 @@ class _Signals:
     def restore(self) -> None:
         for number, before in self._before.items():
             self._loop.remove_signal_handler(number)
+            # asyncio puts Python's default here, whatever was there before.
             signal.signal(number, before)
 
 
@@ -56,11 +59,12 @@ def _ignore_from_here() -> None:
                 signal.signal(number, signal.SIG_IGN)
 
 
-atexit.register(
-    _ignore_from_here
-)  # early, so that it comes after everything that the program registers
+# Early, so that it comes after everything that the program registers.
+atexit.register(_ignore_from_here)
 
 _signals: dict[asyncio.AbstractEventLoop, _Signals] = {}
+"""One for each event loop in which a bot runs. asyncio has one handler for a signal, and all bots of
+a loop share it."""
 _ran: set[bool] = set()
 """Not empty once a bot has run in this process."""
 

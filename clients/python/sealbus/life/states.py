@@ -87,6 +87,7 @@ class Life:
     """The state of one bot. Makes no connection itself: the bot and its session report events."""
 
     def __init__(self, name: str) -> None:
+        """``name``: the bot's, for errors and the log."""
         self._name = name
         self._loop: asyncio.AbstractEventLoop | None = None
         """The loop that the bot is used in, once it connects."""
@@ -161,6 +162,7 @@ class Life:
                 f"{call} was called, but {self._name} is closed",
                 hint="make a new Bot",
             )
+        # Last: before connect() there is no loop to compare with.
         if asyncio.get_running_loop() is not self._loop:
             raise NotConnected(
                 f"{call} was called in another event loop than the one that {self._name} "
@@ -195,6 +197,7 @@ class Life:
         Raises :class:`Stopped`, :class:`Overdue`, or the error of ``work``.
         """
         if self.stopping.is_set():
+            # Otherwise Python warns that it was never awaited.
             work.close()
             raise Stopped(f"{self._name} was told to stop")
         try:
@@ -244,7 +247,7 @@ class Life:
         except (Interrupted, Overdue):
             return False
         finally:
-            work.close()  # which may not have begun
+            work.close()  # which may not have begun, and then would warn
         if error is not None:
             log.error("%s: something failed while it closes (%s)", self._name, kind(error))
         return True
