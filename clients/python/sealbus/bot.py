@@ -227,6 +227,7 @@ class Bot(Presence):
                     durable=None,
                     start="new",
                     concurrency=concurrency,
+                    # In another bot's group it would take that bot's requests away.
                     queue=self.name,
                 )
             )

@@ -52,8 +52,11 @@ class Credentials:
 
     bus: str
     bot: str
+    """Names: see docs/protocol.md, section 2."""
     key: SigningKey
+    """The bot's private key."""
     servers: tuple[str, ...]
+    """Addresses of nats-server, all with TLS or all without. Tried in any order."""
     bus_keys: frozenset[bytes] = field(repr=False)
     """Raw public keys (32 bytes each) of the bus's relays."""
 
@@ -67,10 +70,9 @@ class Credentials:
             fields = tomllib.loads(decode_text(content))
         except InvalidInput as error:
             raise CredentialsError(f"{path} {error.what}", hint=error.hint) from None
-        except (
-            ValueError,
-            RecursionError,
-        ) as error:  # also a number too long, or nesting too deep, for Python
+        # Also a number too long, or nesting too deep, for Python.
+        except (ValueError, RecursionError) as error:
+            # The place alone, because the rest of the text may quote the file.
             where = (
                 str(error).rsplit("(", 1)[-1].rstrip(")") if "line" in str(error) else "somewhere"
             )
@@ -148,6 +150,7 @@ class Credentials:
         text = (
             f"# Sealbus credentials of the bot {self.bot}: its private key. Keep this file "
             "secret.\n"
+            # JSON's texts and lists of texts are TOML's too.
             f"bus = {json.dumps(self.bus)}\n"
             f"bot = {json.dumps(self.bot)}\n"
             f"seed = {json.dumps(self.key.seed_text)}\n"

@@ -15,7 +15,7 @@
     ├── NoReply                  a request was accepted, and nobody answered in time
     └── RequestFailed            a request was answered, with an error: .error .message .bot
 
-The last three say how a message ended, so they know stamps and reasons: they live in
+The last four say how a message ended, so they know stamps and reasons: they live in
 :mod:`sealbus.outcomes`. This module imports nothing. A verdict inside the relay is a value and is
 never raised; only the publisher's side turns a refusal into an exception.
 """

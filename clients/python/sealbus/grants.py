@@ -42,6 +42,7 @@ class Rate:
 
     per_second: float
     burst: int
+    """Messages; at least 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +51,11 @@ class Declared:
 
     pattern: str
     live: bool
+    """Whether messages are judged at once and not stored."""
     schemas: tuple[str, ...]
     """The first is the default."""
     rate: Rate | None
+    """Of one bot, all its processes together; ``None``: no limit."""
     reply: bool
     """Whether it takes requests."""
     max_bytes: int
@@ -72,11 +75,17 @@ class PolicyLimits:
     """The policy's limits that a bot meets. Times in milliseconds."""
 
     ttl_ms: int
+    """Longest life of an envelope on a stream subject."""
     live_ttl_ms: int
+    """The same on a live subject."""
     clock_skew_ms: int
+    """How far two clocks may differ."""
     session_ms: int
+    """How long a login lasts."""
     attempts: int
+    """How often a failing message is tried."""
     subscriptions: int
+    """Most durable subscriptions of one bot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +95,18 @@ class Grants:
     policy: bytes
     """Digest of the policy (32 bytes), as in stamps."""
     relay: str
+    """Name of the relay that told them."""
     publish: tuple[str, ...]
+    """Patterns of the subjects that the bot may publish on."""
     subscribe: tuple[str, ...]
+    """Patterns of the subjects that it may listen to."""
     declared: tuple[Declared, ...]
+    """Declarations that concern the bot."""
     limits: PolicyLimits
     complete: bool
     """Whether all of it is here. A bot with very many grants is told the first."""
     _known: dict[str, Declared | None] = field(default_factory=dict, repr=False, compare=False)
+    """Look-ups so far, by subject. The one part that changes; it says nothing new."""
 
     @classmethod
     def read(cls, payload: Any) -> Grants:
@@ -173,7 +187,7 @@ class Known:
 
     def __init__(self, ask: Callable[[], Awaitable[Message]], supervisor: Supervisor) -> None:
         """``ask`` asks once on :data:`GRANTS`. Raises :class:`Refused`, :class:`Unresolved` or
-        :class:`NoReply`."""
+        :class:`NoReply`. ``supervisor``: answers for the task that asks."""
         self._ask = ask
         self._supervisor = supervisor
         self._asking: asyncio.Task[None] | None = None
@@ -254,6 +268,7 @@ class Known:
                 # A failure of the last session is no answer of this one.
                 self._answered.clear()
                 self._failure = None
+            # After any question, because a stamp soon after it brings nothing new.
             self._not_before = asyncio.get_running_loop().time() + ASK_AGAIN_S
             self._asking = self._supervisor.piece("asking for grants", self._insist(), self._failed)
 
@@ -286,6 +301,7 @@ class Known:
             try:
                 self.grants = Grants.read((await self._ask()).payload)
             except (NoReply, Unresolved) as error:
+                # No pause: the question has waited for its whole time already.
                 log.debug("no answer on %s yet: %s", GRANTS, error.what)
                 continue
             except RequestFailed as failed:

@@ -100,6 +100,7 @@ class RequestFailed(SealbusError):
         bot: str | None = None,
         subject: str = "",
     ) -> None:
+        # The text comes from another bot, and may be written to a terminal.
         said = "".join(
             one if one.isprintable() else "\N{REPLACEMENT CHARACTER}"
             for one in f"{error}: {message}"

@@ -50,6 +50,7 @@ class Parts(ABC):
         self.credentials = credentials
         self._life = Life(credentials.bot)
         self._supervisor = Supervisor(credentials.bot, self._on_failure)
+        # One for all parts, because a stamp that came as a receipt comes again in answers.
         verifier = Verifier()
         renew_s = (
             RENEW_S if renew_s is None else check_seconds("renew_s", renew_s, least=RENEW_LEAST_S)
@@ -135,6 +136,7 @@ class Parts(ABC):
         await client.subscribe_direct(f"{INBOX}.{self.name}.*", self._on_receipt)
         await client.subscribe_direct(f"{BUS}.{REPLY}.{self.name}.*", self._requester.receive)
         await self._listener.attach(client)
+        # The question leaves once a connection is in use. Its answer comes to this one too.
         self._known.renew()
 
     async def _ask_grants(self) -> Message:

@@ -53,6 +53,7 @@ def pack_payload(value: object) -> bytes:
 
 def plain(value: Any, pointer: str = "", depth: int = 0) -> Any:
     """``value`` in the JSON data model. Raises :class:`InvalidInput` as above."""
+    # First, because a member may be a str or an int as well, and str() would give its name.
     if isinstance(value, Enum):
         value = value.value
     if value is None or isinstance(value, bool):
@@ -96,7 +97,7 @@ def _items(value: Any) -> Iterable[tuple[Any, Any]] | None:
     if isinstance(value, Mapping):
         return value.items()
     if isinstance(value, type):
-        return None
+        return None  # a class itself, which is_dataclass() takes for an instance
     if is_dataclass(value):
         return [(field.name, getattr(value, field.name)) for field in fields(value)]
     attributes = getattr(type(value), "__attrs_attrs__", None)
@@ -135,6 +136,7 @@ def _number(number: float, pointer: str) -> int | float:
         return int(number)
     if not math.isfinite(number):
         raise _refused(pointer, "a number that is not finite", "send null, or leave it out")
+    # It equals 0 and has other bytes, and not every reader of JSON keeps its sign.
     if number == 0 and math.copysign(1.0, number) < 0:
         raise _refused(pointer, "negative zero", "add 0.0 to it")
     return float(number)

@@ -80,6 +80,7 @@ class Presence(Parts):
         self._failed = asyncio.Event()
         """Set with ``_failure``."""
         self._hooks = {event: Hooks(event) for event in ("connected", "lost", "denied")}
+        """The author's functions, by the event that they are told of."""
 
     async def grants(self) -> Grants:
         """The policy's part for this bot: its grants to publish and subscribe, classes, rates and
@@ -103,7 +104,8 @@ class Presence(Parts):
 
         Raises:
             ConnectionFailed: the time was over. The error names the cause. ``connect()`` may be
-            called again. SubscriptionDenied: the policy does not grant a handler's subscription.
+                called again.
+            SubscriptionDenied: the policy does not grant a handler's subscription.
             NotConnected: the bot was told to stop meanwhile, or was closed before.
         """
         limit_s = None if timeout is None else check_seconds("timeout", timeout)
@@ -111,11 +113,13 @@ class Presence(Parts):
         try:
             placed = await self._life.unless_stopped(self._arrive(), limit_s)
         except Overdue:
+            # Before it is undone: afterwards there is no session, whatever the cause was.
             failed = self._explain(limit_s)
             await self._undo_connect()
             raise failed from None
         except BaseException:
             await self._undo_connect()
+            # A failed part stops the bot, which looks like stop() here. The failure is the cause.
             if self._supervisor.failure is not None:
                 raise self._supervisor.failure from None
             raise
@@ -216,6 +220,7 @@ class Presence(Parts):
             await self._drain(asyncio.get_running_loop().time() + timeout_s)
             within = asyncio.get_running_loop().time() + FLUSH_S
             if not await self._life.in_time(self._session.close(), within):
+                # Cut short: nothing is flushed any more.
                 await self._session.close(flush=False)
         finally:
             self._life.move(BotState.CLOSED)
@@ -233,12 +238,14 @@ class Presence(Parts):
             task.cancel()
         if late:
             await asyncio.wait(late, timeout=CUT_SHORT_S)
+        # Looked up only now, because handlers publish up to their end.
         waited_for: list[asyncio.Future[Any]] = [
             *self._publisher.verdicts(),
             *self._requester.answers(),
         ]
         if waited_for:
             await self._life.in_time(_all_done(waited_for), deadline)
+        # Before abandon(): the question about grants would take that for no answer, and begin anew.
         await self._known.close()
         self._publisher.abandon()
         self._requester.abandon()
@@ -272,9 +279,9 @@ class Presence(Parts):
                 takes. Later the bot always comes back by itself.
 
         Raises:
-            ConnectionFailed: there was no bus within ``connect_timeout``. SubscriptionDenied: the
-            policy does not grant a handler's subscription; or does not grant it any more, and
-                there is no hook for it (:meth:`on_denied`).
+            ConnectionFailed: there was no bus within ``connect_timeout``.
+            SubscriptionDenied: the policy does not grant a handler's subscription; or does not
+                grant it any more, and there is no hook for it (:meth:`on_denied`).
             BackgroundFailed: something that works in the background ended, which is a mistake of
             this library.
         """
@@ -327,6 +334,7 @@ class Presence(Parts):
             self._call_hooks("lost", self)
 
     def _on_back(self, after_s: float) -> None:
+        # In every state: the question of connect() about grants may be among them.
         self._publisher.resend()
         if self._life.state is BotState.LOST:
             self._life.move(BotState.CONNECTED)

@@ -31,6 +31,7 @@ class SecretFile:
     most: int
     """Bytes; keeps a wrong path from reading a disk image."""
     unusable: type[SealbusError]
+    """The error that is raised for each problem."""
     missing: str
     """The hint where there is no such file."""
     exposed: str
@@ -41,6 +42,7 @@ class SecretFile:
         read it."""
         try:
             with path.open("rb") as file:
+                # Of the open file, because another one may be put at the path meanwhile.
                 status = os.fstat(file.fileno())
                 read_only = bool(os.fstatvfs(file.fileno()).f_flag & os.ST_RDONLY)
                 content = file.read(self.most + 1)

@@ -70,6 +70,7 @@ class Ended:
     """An unexpected end, for the log."""
 
     whose: str
+    """The bot or relay that the work belongs to."""
     what: str
     """The name of the work."""
     kind: str
@@ -110,11 +111,12 @@ class Supervisor:
         tell: Tell = tell_by_logging,
     ) -> None:
         """``whose``: who it is, for logs and errors. ``on_failure`` is called once, when the whole
-        must end; it may not raise."""
+        must end; it may not raise. ``tell``: writes each unexpected end into a log."""
         self._whose = whose
         self._on_failure = on_failure
         self._tell = tell
         self._tasks: set[asyncio.Task[Any]] = set()
+        """All that run. asyncio itself keeps weak references only, and would lose a task."""
         self.failure: SealbusError | None = None
         """Why the whole must end."""
         self.failed = asyncio.Event()
@@ -247,6 +249,7 @@ class Supervisor:
             if times > MOST_IN_A_ROW:
                 raise self.fail(name, error)
             self._say(Ended(self._whose, name, kind(error), times, pause_s))
+            # A stray cancellation must not end the pause's loop either.
             await outcome(_pause(pause_s, until))
             pause_s = min(2 * pause_s, PAUSE_MOST_S)
             if until is not None and until.is_set():
@@ -360,9 +363,8 @@ def kind(error: BaseException | None) -> str:
         return "returned"
     if isinstance(error, asyncio.CancelledError):
         return "cancelled by nobody of ours"
-    if isinstance(
-        error, BaseExceptionGroup
-    ):  # of a TaskGroup: the first error that was raised in it
+    # Of a TaskGroup: the first error that was raised in it.
+    if isinstance(error, BaseExceptionGroup):
         return kind(error.exceptions[0])
     trace = error.__traceback__
     place = ""
@@ -381,6 +383,7 @@ async def outcome(work: Coroutine[Any, Any, object]) -> BaseException | None:
         raise
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
+        # Only then was the task itself cancelled. Otherwise the error came out of the work.
         if task is not None and task.cancelling():
             raise
         return error

@@ -119,6 +119,7 @@ def _read_none(value: Any, pointer: str) -> None:
 
 def _plain_reader(kind: type) -> Read:
     def read_plain(value: Any, pointer: str) -> Any:
+        # Not isinstance(), for which True is an integer.
         if type(value) is not kind:
             raise Fault(pointer, f"expected {_PLAIN[kind]}")
         return value
@@ -134,6 +135,7 @@ def _read_float(value: Any, pointer: str) -> float:
 
 def _moment(text: str) -> datetime:
     moment = datetime.fromisoformat(text)
+    # fromisoformat() also takes shorter texts, such as a date and an hour.
     if moment.utcoffset() is None or len(text) < len("2026-11-26T08:00:00Z"):
         raise ValueError
     return moment
@@ -168,6 +170,7 @@ def _enum_reader(kind: type[Enum]) -> Read:
 
     def read_member(value: Any, pointer: str) -> Enum:
         for known, member in members:
+            # The types too, because 1 equals True and 1.0.
             if type(known) is type(value) and known == value:
                 return member
         raise Fault(pointer, f"expected a value of {kind.__name__}")
@@ -239,9 +242,11 @@ def _map_reader(item: Read) -> Read:
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Field:
     name: str
+    """Of the attribute, and in the payload."""
     argument: str
     """Its name in the constructor; empty where the constructor does not take it."""
     required: bool
+    """Whether the constructor has no default for it."""
 
 
 def _fields(kind: Any) -> Iterator[_Field]:
@@ -260,8 +265,10 @@ class _ClassReader:
     """Reads a map as a dataclass or an attrs class."""
 
     def __init__(self, kind: Any) -> None:
+        """``kind``: the class."""
         self._kind = kind
         self._fields = {field.name: field for field in _fields(kind)}
+        """By the name in the payload, which is the attribute's."""
         self._readers: dict[str, Read] = {}
         """Made when first used, so that a class may contain itself."""
 

@@ -34,6 +34,7 @@ async def race(
     loop = asyncio.get_running_loop()
     deadline = None if timeout_s is None else loop.time() + timeout_s
     async with beside(work, name="work with an end") as (task,):
+        # Goes round again where asyncio's timer ran out a little early, or an event was cleared.
         while True:
             left_s = None if deadline is None else deadline - loop.time()
             waits = [spawn(event.wait(), "waiting for an event") for event in events]
@@ -45,6 +46,7 @@ async def race(
                 )
             finally:
                 for wait in waits:
+                    # Not waited for: a wait for an event has nothing to end.
                     wait.cancel()
             if task.done():
                 result: T = task.result()
