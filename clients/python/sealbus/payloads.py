@@ -9,7 +9,7 @@ list, tuple                    an array
 dataclass, attrs class         a map of its fields
 pydantic model                 what ``model_dump(mode="json", by_alias=True)`` gives
 Enum                           its value
-datetime with a time zone      text, RFC 3339 in UTC: ``2026-11-26T08:00:00.5Z``
+datetime with a time zone      text, RFC 3339 in UTC: ``2026-11-26T08:00:00.500000Z``
 date, time                     text, ISO 8601: ``2026-11-26``, ``08:00:00``
 Decimal                        text, without exponent: ``12.50``
 UUID                           text, lower case with hyphens

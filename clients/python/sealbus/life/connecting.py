@@ -49,7 +49,7 @@ Attach = Callable[[HardenedClient], Awaitable[None]]
 
 
 class Connector:
-    """Makes the connections of one session."""
+    """Makes the connections of one session. Has no state but its pause and the last failures."""
 
     def __init__(
         self,

@@ -51,11 +51,17 @@ class BotState(enum.Enum):
     """Where a bot is in its life. :mod:`sealbus.life.states` draws the changes."""
 
     NEW = "new"
+    """Not connected yet, or ``connect()`` failed."""
     CONNECTING = "connecting"
+    """``connect()`` is under way."""
     CONNECTED = "connected"
+    """There is a connection, and every handler's subscription is in place."""
     LOST = "lost"
+    """There is no connection. The session is making the next one."""
     CLOSING = "closing"
+    """``close()`` is under way."""
     CLOSED = "closed"
+    """For good: nothing opens it again."""
 
 
 _MOVES: Final = {
@@ -84,7 +90,10 @@ messages."""
 
 
 class Life:
-    """The state of one bot. Makes no connection itself: the bot and its session report events."""
+    """The state of one bot, and its signal to stop: the module has the drawing.
+
+    Makes no connection itself: the bot and its session report events.
+    """
 
     def __init__(self, name: str) -> None:
         """``name``: the bot's, for errors and the log."""

@@ -91,7 +91,8 @@ class End(Enum):
 
 
 class Pull:
-    """Requests for messages to one consumer on one connection, one at a time."""
+    """Requests for messages to one consumer on one connection, one at a time. The module names the
+    states of a request."""
 
     def __init__(
         self,

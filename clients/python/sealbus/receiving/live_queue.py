@@ -29,8 +29,10 @@ class _Waiting:
     """A message, or the bytes that it is in."""
 
     message: Message | None
+    """``None``: only the bytes are kept."""
     subject: bytes
     data: bytes
+    """Subject and body as they came."""
 
 
 class LiveQueue:

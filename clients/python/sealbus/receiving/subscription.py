@@ -51,7 +51,8 @@ may have it."""
 
 
 class DurableSubscription:
-    """Gives the messages of one consumer, one by one, through lost and renewed connections."""
+    """Gives the messages of one consumer, one by one, through lost and renewed connections. The
+    module names the ends of a message."""
 
     def __init__(
         self,

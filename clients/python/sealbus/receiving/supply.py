@@ -76,7 +76,8 @@ REMAKE_S: Final = 10.0
 
 
 class Supply:
-    """Fetches the messages of one consumer while there is room for them."""
+    """Fetches the messages of one consumer while there is room for them. The module names the
+    conditions that :meth:`run` acts on."""
 
     def __init__(
         self,

@@ -61,7 +61,8 @@ much."""
 
 
 class Publisher:
-    """Seals and sends messages, and matches the relay's stamps to them."""
+    """Seals and sends messages, and matches the relay's stamps to them. The module lists the
+    steps of a message."""
 
     def __init__(
         self,
