@@ -5,6 +5,7 @@ Bots come in as they do on a real bus.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -69,6 +70,19 @@ def a_config(folder: Path, secrets: BusSecrets, port: int | None = None) -> Nats
         port=port or free_port(),
         sync_interval="2m",
     )
+
+
+class OrderedClient(Client):
+    """nats-py's client, with a flush() that waits for everything that was sent before.
+
+    nats-py 2.16 writes its PING past frames that still wait to be written. So flush() may return
+    before the server knows a subscription. :class:`~sealbus.nats.client.HardenedClient` does the
+    same.
+    """
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        await self._flush_pending(force_flush=True)
+        await super()._send_ping(future)
 
 
 @dataclass(slots=True)
@@ -153,7 +167,7 @@ class Scene:
 
     async def client(self, **options: Any) -> Client:
         """Connect by nats-py's public interface. Raises nats-py's error if NATS refuses."""
-        client = Client()
+        client = OrderedClient()
         self.open.append(client)
         await client.connect(
             self.url, **({"allow_reconnect": False, "connect_timeout": PATIENCE_S} | options)
