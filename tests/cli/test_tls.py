@@ -14,7 +14,7 @@ import pytest
 
 from sealbus_broker.server.process import find_binary
 from tests.cli.command import SEALBUS, sealbus, wait_for
-from tests.docs.test_documents import ROOT
+from tests.docs.places import ROOT
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S
 

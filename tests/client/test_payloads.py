@@ -281,6 +281,15 @@ def test_a_union_names_the_expected_classes() -> None:
         read({"shapes": [{"width": 1}]}, Drawing)
 
 
+def test_the_first_type_of_a_union_that_fits_is_used() -> None:
+    """Python calls the two unions equal."""
+    text = "00000000-0000-0000-0000-000000000000"
+    unions: list[Any] = [str | UUID, UUID | str]
+    assert [type(read(text, one)) for one in unions] == [str, UUID]
+    lists: list[Any] = [list[str | UUID], list[UUID | str]]
+    assert [type(read([text], one)[0]) for one in lists] == [str, UUID]
+
+
 @pytest.mark.parametrize("payload", [None, [], "x", 1])
 def test_a_value_that_is_no_map_is_no_order(payload: object) -> None:
     with pytest.raises(Malformed, match=r"\(root\): expected a map"):

@@ -372,22 +372,40 @@ async def test_a_message_without_verdict_is_sent_again_on_reconnect(
     assert (await task).envelope == hashlib.sha256(again).digest() != hashlib.sha256(lost).digest()
 
 
+SLOW = Declared(
+    "orders.placed",
+    live=False,
+    schemas=("orders.placed.v1",),
+    rate=Rate(0.001, 1),
+    reply=False,
+    max_bytes=1024,
+    parent=None,
+)
+
+
+async def test_copy_of_a_refusal_changes_nothing(publisher: Publisher, wire: Wire) -> None:
+    """While a session is renewed, a receipt comes on both connections."""
+    task = asyncio.create_task(
+        publisher.publish(
+            HEADER, pack_json({}), live=False, resumed=False, timeout_s=PATIENCE_S, declared=SLOW
+        )
+    )
+    envelope = await wire.sent.get()
+    (pending,) = publisher._pending.values()
+    for _ in range(2):
+        await receive(publisher, envelope, Reason.RATE)
+    assert pending.pace is not None
+    assert len(pending.pace._waiting) == 1, "it waits for one turn"
+    task.cancel()
+
+
 async def test_a_new_connection_sends_no_message_that_waits_its_turn(
     publisher: Publisher, wire: Wire
 ) -> None:
-    slow = Declared(
-        "orders.placed",
-        live=False,
-        schemas=("orders.placed.v1",),
-        rate=Rate(0.001, 1),
-        reply=False,
-        max_bytes=1024,
-        parent=None,
-    )
     tasks = [
         asyncio.create_task(
             publisher.publish(
-                HEADER, pack_json({}), live=False, resumed=False, timeout_s=0.01, declared=slow
+                HEADER, pack_json({}), live=False, resumed=False, timeout_s=0.01, declared=SLOW
             )
         )
         for _ in range(2)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sealbus.protocol.streams import ACCEPTED, INGRESS, LIVE, QUARANTINE
+from sealbus.protocol.streams import ACCEPTED, HEALTH, INGRESS, LIVE, QUARANTINE
 from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.streams import (
@@ -224,6 +224,15 @@ async def test_a_stream_with_atomic_publishing_is_set_back(scene: Scene) -> None
     assert "error" not in await scene.api("STREAM.CREATE.ACCEPTED", made)
     await provision(scene.relay, scene.policy)
     assert not (await scene.api("STREAM.INFO.ACCEPTED"))["config"].get("allow_atomic")
+
+
+@pytest.mark.parametrize("stream", [QUARANTINE, HEALTH])
+async def test_a_stream_whose_messages_got_an_age_is_set_back(streams: Scene, stream: str) -> None:
+    """Records would disappear, and nobody would notice."""
+    config = (await streams.api(f"STREAM.INFO.{stream}"))["config"] | {"max_age": 3_600 * 10**9}
+    assert "error" not in await streams.api(f"STREAM.UPDATE.{stream}", config)
+    await provision(streams.relay, streams.policy)
+    assert (await streams.api(f"STREAM.INFO.{stream}"))["config"]["max_age"] == 0
 
 
 # ---- pure ----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from nats.errors import Error as NatsError
 
 from sealbus_broker.relay.quarantine import Record
 from sealbus_broker.relay.services import quarantine_reader
@@ -121,3 +122,13 @@ async def test_one_answer_reads_a_bounded_span_and_says_where_to_go_on(
 
 async def test_an_empty_quarantine_has_one_page(streams: Scene) -> None:
     assert await read(streams) == ([], 1)
+
+
+async def test_records_that_cannot_be_read_are_not_told_as_none(
+    streams: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JetStream refuses the consumer. Its status for a pull looks like the end of the records."""
+    await fill(streams, 3)
+    monkeypatch.setattr(quarantine_reader, "_IDLE_NS", "no number")
+    with pytest.raises(NatsError):
+        await read(streams)

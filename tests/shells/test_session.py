@@ -11,6 +11,7 @@ import pytest
 from sealbus.life import connecting
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
+from sealbus.protocol.subjects import consumer_name
 from sealbus.supervision import end
 from tests.contract.ground import Inbox
 from tests.shells.stage import Kept, Stage
@@ -199,3 +200,28 @@ async def test_given_up_attempt_leaves_nothing(stage: Stage, impatient: None) ->
     await end(opening)
     await kept.session.close()
     await until(lambda: asyncio.all_tasks() <= before, "no task is left")
+
+
+async def test_close_that_is_cut_short_leaves_no_connection(opened: Open) -> None:
+    """A renewed connection is still waited for when the caller gives up."""
+    kept = await opened(renew_s=0.1)
+    first = await kept.session.client()
+    with kept.session.hold(first):
+        await until(lambda: len(kept.attached) >= 2, "it was renewed")
+        newest = await kept.session.client()
+        waiting: asyncio.Task[None] = asyncio.create_task(asyncio.sleep(10 * PATIENCE_S))
+        kept.session._retiring.add(waiting)
+        closing = asyncio.create_task(kept.session.close())
+        await until(lambda: not kept.session.is_up, "it is closing")
+        await end(closing)
+        await end(waiting)
+    await until(lambda: newest.is_closed, "the connection in use ended too")
+
+
+async def test_second_wish_for_a_consumer_waits_for_the_same_renewal(opened: Open) -> None:
+    kept = await opened()
+    name = consumer_name("order", "orders.>", "d")
+    wishes = [asyncio.create_task(kept.session.add_consumer(name)) for _ in range(2)]
+    for wish in asyncio.as_completed(wishes, timeout=PATIENCE_S):
+        await wish
+        assert name in kept.session._asked

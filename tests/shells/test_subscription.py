@@ -11,8 +11,11 @@ import pytest
 
 from sealbus import Bot, BotState, Message
 from sealbus.life import connecting
+from sealbus.life import session as session_module
 from sealbus.receiving import attempts as attempts_module
+from sealbus.receiving import parking as parking_module
 from sealbus.receiving import supply as supply_module
+from sealbus.receiving.parking import Parking
 from sealbus.testing import TestBus
 from sealbus_broker.memory.outstanding import Outstanding
 from sealbus_broker.policy.scaffold import scaffold
@@ -216,6 +219,49 @@ async def test_renewed_login_loses_nothing(bus: TestBus) -> None:
             await greeter.publish(SUBJECT, {"text": texts[-1]})
     await until(lambda: handler.texts == texts, "each came once, in order")
     assert lost == []
+
+
+async def test_slow_handler_goes_on_after_a_renewal(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was asked for at the renewal, because there was no room.
+
+    The old connection stays, so its end wakes nobody.
+    """
+    monkeypatch.setattr(session_module, "LINGER_S", 10 * PATIENCE_S)
+    bot = Bot(bus.credentials("listener"), renew_s=0.1)
+    handler = Handler(bot)
+    await bus.connect(bot)
+    handler.go.clear()
+    await greet(bus, "first", "second")
+    await soon(handler.began)
+    at_work = await bot._session.client()
+    await until(lambda: bot._session._client not in (None, at_work), "it was renewed")
+    handler.go.set()
+    await until(lambda: handler.texts == ["first", "second"], "the second came")
+    await until(is_settled(bus), "both are acknowledged")
+
+
+async def test_stop_does_not_wait_for_room_to_park(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relay does not answer. Waiting messages are given back all the same."""
+    monkeypatch.setattr(parking_module, "PARKING", 1)
+    monkeypatch.setattr(parking_module, "PARKED_S", 0.01)
+    asked = asyncio.Event()
+
+    async def never(*_: object, **__: object) -> bool:
+        asked.set()
+        await asyncio.Event().wait()
+        return True
+
+    monkeypatch.setattr(Parking, "_park", never)
+    bot, handler = await listener(bus, attempts=1)
+    handler.fails = 10
+    await greet(bus, "bad")
+    await soon(asked)
+    async with asyncio.timeout(PATIENCE_S):
+        await bot.close(timeout=2 * PATIENCE_S)
 
 
 async def test_slow_handler_reports_progress(bus: TestBus, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,6 +179,7 @@ def _plain(name: str, subjects: str) -> Json:
         "max_consumers": -1,
         "max_msgs": -1,
         "max_msgs_per_subject": -1,
+        "max_age": 0,
         # nats-server's max_payload holds already. A second limit would refuse without a receipt.
         "max_msg_size": -1,
         "compression": "none",

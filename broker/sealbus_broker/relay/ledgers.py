@@ -63,6 +63,9 @@ class Ledgers:
         self._policy = policy
         self._now_ms = now_ms
         self._apart = apart
+        self._losses = 0
+        """How often the connection was lost. A reading during which it changes counts for
+        nothing."""
         accepted = Ledger(nc, ACCEPTED)
         live = Ledger(nc, LIVE, in_memory=True)
         self.by_delivery = MappingProxyType(
@@ -77,13 +80,21 @@ class Ledgers:
             ClocksApart: The clocks differ by more than the policy allows.
             StreamsUnusable: JetStream does not answer, or answers with an error.
         """
-        await self._check_clocks()
-        for ledger in self.by_delivery.values():
-            state = await ledger_state(self._nc, ledger.stream)
+        ledgers = self.by_delivery.values()
+        while True:
+            losses = self._losses
+            await self._check_clocks()
+            states = [await ledger_state(self._nc, ledger.stream) for ledger in ledgers]
+            if self._losses == losses:
+                break
+            # The connection was lost after an answer, so the server may be another by now. Such
+            # answers would make a ledger valid that nobody has read.
+        for ledger, state in zip(ledgers, states, strict=True):
             ledger.set_state(state.since_ms, state.last_sequence, self._now_ms())
 
     def invalidate(self) -> None:
         """Make both invalid, because the connection is lost."""
+        self._losses += 1
         for ledger in self.by_delivery.values():
             ledger.invalidate()
 

@@ -49,7 +49,7 @@ def read(payload: Any, kind: type[T]) -> T:
     and :class:`InvalidInput` if ``kind`` has a field of a type that cannot be read.
     """
     try:
-        made: T = reader(kind)(payload, "")  # type: ignore[arg-type]  # mypy takes no type for hashable
+        made: T = reader(kind)(payload, "")
     except Fault as fault:
         raise Malformed(
             f"the payload is no {_name(kind)}: {fault}",
@@ -58,10 +58,28 @@ def read(payload: Any, kind: type[T]) -> T:
     return made
 
 
-@lru_cache(maxsize=1024)
-def reader(kind: Any) -> Read:  # noqa: C901  # one branch a kind of type
+def reader(kind: Any) -> Read:
     """How a value of the type ``kind`` is read. Raises :class:`InvalidInput` for a type that cannot
     be."""
+    return _reader(kind, _as_written(kind))
+
+
+def _as_written(kind: Any) -> Any:
+    """``kind`` and its arguments in their order.
+
+    Python calls two unions equal whose types have another order, and the order decides here.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return _as_written(arguments[0])
+    if origin is Literal or not arguments:
+        return kind
+    return origin, *map(_as_written, arguments)
+
+
+@lru_cache(maxsize=1024)
+def _reader(kind: Any, _: Any) -> Read:  # noqa: C901  # one branch a kind of type
+    """Make the reader of ``kind``. The second argument tells apart kinds that are equal."""
     if kind is Any or kind is object:
         return lambda value, _: value
     if kind is None or kind is type(None):

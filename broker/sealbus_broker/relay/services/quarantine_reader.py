@@ -12,6 +12,8 @@ import json
 from dataclasses import asdict
 from typing import Any, Final
 
+from nats.errors import Error as NatsError
+
 from sealbus.nats.acks import read_ack
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.pull import next_subject
@@ -148,9 +150,12 @@ class _Scan:
         create = json.dumps({"stream_name": QUARANTINE, "config": config}).encode()
         subscription = await nc.subscribe_direct(inbox, self._receive)
         try:
-            await nc.request(
+            made = await nc.request(
                 f"{API}.CONSUMER.CREATE.{QUARANTINE}.{name}.{wanted}", create, READ_TIMEOUT_S
             )
+            if "error" in json.loads(made.data):
+                # A pull would get the status 503, which looks like the end of the records.
+                raise NatsError("JetStream makes no consumer on the quarantine")
             while not self._over:
                 self._left = _BATCH
                 # Without waiting: at the end of the stream a status comes at once.

@@ -158,19 +158,22 @@ class Session:
         # Nobody needs the replaced connections now: their tasks close them without lingering.
         self._held.clear()
         self._released.set()
-        if not flush:
-            await end(*self._retiring)
-        await asyncio.gather(*self._retiring, return_exceptions=True)
-        if self._writing is not None:
-            await end(self._writing)
-            self._writing = None
-        if client is not None and flush:
-            # Acknowledgements that still wait leave with it. A retired connection is flushed.
-            self._write_on(client)
-            await _retire(client)
-        elif client is not None:
-            client.abort()
-        self._frames.clear()
+        try:
+            if not flush:
+                await end(*self._retiring)
+            await asyncio.gather(*self._retiring, return_exceptions=True)
+            if self._writing is not None:
+                await end(self._writing)
+                self._writing = None
+            if client is not None and flush:
+                # Acknowledgements that still wait leave with it. A retired connection is flushed.
+                self._write_on(client)
+                await _retire(client)
+        finally:
+            # Also where the caller gives up: nobody else knows this connection any more.
+            if client is not None and not client.is_closed:
+                client.abort()
+            self._frames.clear()
 
     def explain(self) -> ConnectionFailed:
         """The reason for which there is no connection."""
@@ -254,8 +257,10 @@ class Session:
 
         Renews the session if it may not.
         """
-        if not self.want_consumer(name):
+        self.want_consumer(name)
+        if name in self._asked:
             return
+        # Somebody else may have asked for it, and the renewal may still be under way.
         async with self._renewed:
             self._change.set()
             await self._renewed.wait_for(lambda: name in self._asked)

@@ -36,8 +36,10 @@ class _Signals:
     def restore(self) -> None:
         for number, before in self._before.items():
             self._loop.remove_signal_handler(number)
-            # asyncio puts Python's default here, whatever was there before.
-            signal.signal(number, before)
+            # asyncio puts Python's default here, whatever was there before. None is a handler that
+            # was not installed from Python, and Python cannot put it back.
+            if before is not None:
+                signal.signal(number, before)
 
 
 def _ignore_from_here() -> None:

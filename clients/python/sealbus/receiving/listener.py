@@ -227,6 +227,8 @@ class Listener:
         except BaseException:
             if live in self._live:
                 self._live.remove(live)
+            # Otherwise its messages would wait for nobody until the session is renewed.
+            await live.detach()
             raise
 
     async def _subscribe_durable(self, handled: Handled, durable: str) -> DurableSubscription:

@@ -132,11 +132,15 @@ class LiveSubscription:
             yield
         finally:
             await end(watching)
-            self.closed = True
             self.stop()
-            if self._attached is not None:
-                with contextlib.suppress(NatsError, OSError):
-                    await self._attached.unsubscribe()
+            await self.detach()
+
+    async def detach(self) -> None:
+        """Subscribe no more: on no new connection, and not on the newest one."""
+        self.closed = True
+        if self._attached is not None:
+            with contextlib.suppress(NatsError, OSError):
+                await self._attached.unsubscribe()
 
     def stop(self) -> None:
         """Take nothing more."""

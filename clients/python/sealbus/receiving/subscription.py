@@ -43,7 +43,7 @@ from sealbus.receiving.place import Place
 from sealbus.receiving.supply import Supply
 from sealbus.receiving.verifier import DeliveryVerifier, HandledMessages, PendingMessage
 from sealbus.supervision import Supervisor, end
-from sealbus.waiting import set_after
+from sealbus.waiting import before, set_after
 
 UNREPORTED_S: Final = 25.0
 """A message that the server was not told of for so long is not begun. After 30 s another process
@@ -150,7 +150,7 @@ class DurableSubscription:
         waiting = self._hand.waiting
         while not self._stop.is_set():
             if self._parking.is_full:
-                await self._parking.one_ended()
+                await before(self._stop, self._parking.one_ended())
                 continue
             while waiting:
                 # Asked for now, so that the next messages are on their way while a handler works.

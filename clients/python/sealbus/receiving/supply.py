@@ -233,8 +233,13 @@ class Supply:
         if pull is None or pull.outstanding or self._stuck or self._gone or self._stop.is_set():
             return
         room = self._hand.room()
-        if room and self._client is not None and self._session.is_current(self._client):
+        if not room or self._client is None:
+            return
+        if self._session.is_current(self._client):
             pull.ask(room)
+        else:
+            # Where there was no room at the renewal, no request is under way whose end wakes run().
+            self.attention.set()
 
     def _take(self, subject: bytes, reply: bytes, data: bytes) -> None:
         ack = read_ack(reply)

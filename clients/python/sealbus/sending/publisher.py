@@ -365,6 +365,9 @@ class Publisher:
             self._on_policy(stamp.policy)
         if stamp.verdict is Verdict.ACCEPTED:
             pending.verdict.set_result(stamp)
+        elif stamp.envelope in pending.answered:
+            # A copy: while the session is renewed, a receipt comes on both connections.
+            return
         elif not pending.is_past(_now_ms()):
             # Otherwise this process was stopped for so long that the bus may have forgotten that it
             # accepted the message: the refusal proves nothing any more.
