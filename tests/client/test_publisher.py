@@ -5,77 +5,27 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from dataclasses import replace
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from sealbus.errors import InvalidInput, NotConnected
+from sealbus.errors import NotConnected
 from sealbus.grants import Declared, Rate
 from sealbus.outcomes import Refused, Unresolved
 from sealbus.protocol.codec import is_bundle, pack_bundle, pack_json
-from sealbus.protocol.envelope import Envelope, Header
+from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.nonces import birth_ms
 from sealbus.protocol.reason import OLDER_THAN_LEDGER, Reason
 from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
 from sealbus.sending import publisher as publishing_module
-from sealbus.sending.minting import new_nonce
 from sealbus.sending.publisher import Publisher
+from tests.client.receipts import HEADER, nonce_of, publishing, receive
 from tests.client.wire import BUS, Wire
 from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
-
-HEADER = Header("shop", "order", "orders.placed", bytes(16), 0, 30_000)
-
-
-async def receive(
-    publisher: Publisher,
-    envelope: bytes,
-    reason: Reason | None,
-    detail: str | None = None,
-    *,
-    key: SigningKey = BUS,
-    position: int | None = 1,
-    ahead_ms: int = 0,
-) -> None:
-    """Give the publisher a receipt for ``envelope``.
-
-    The relay's clock is ahead of this machine's by ``ahead_ms``.
-    """
-    stamp = Stamp(
-        "shop",
-        hashlib.sha256(envelope).digest(),
-        "order",
-        "orders.placed",
-        nonce_of(publisher),
-        Verdict.ACCEPTED if reason is None else Verdict.QUARANTINED,
-        reason,
-        detail,
-        bytes(32),
-        position,
-        time.time_ns() // 1_000_000 + ahead_ms,
-        "relay",
-        None if reason is None else 1,
-        2**53 - 1 if reason is None else None,
-    )
-    (sealed,) = seal_stamps(key, [stamp])
-    publisher.receive(sealed)
-
-
-def nonce_of(publisher: Publisher) -> bytes:
-    """The nonce of the one message that has been sent and has no verdict."""
-    (nonce,) = publisher._pending
-    return nonce
-
-
-def publishing(publisher: Publisher, timeout_s: float = PATIENCE_S) -> asyncio.Task[Stamp]:
-    return asyncio.create_task(
-        publisher.publish(HEADER, pack_json({}), live=False, resumed=False, timeout_s=timeout_s)
-    )
 
 
 async def test_acceptance_of_the_first_attempt_counts_after_a_second(
@@ -419,108 +369,3 @@ async def test_a_new_connection_sends_no_message_that_waits_its_turn(
     publisher.abandon()
     with pytest.raises(NotConnected, match=r"before the message on orders\.placed was sent"):
         await tasks[1]
-
-
-def resuming(
-    publisher: Publisher, nonce: bytes, *, live: bool = False, timeout_s: float = 30
-) -> asyncio.Task[Stamp]:
-    header = replace(HEADER, nonce=nonce)
-    return asyncio.create_task(
-        publisher.publish(header, pack_json({}), live=live, resumed=True, timeout_s=timeout_s)
-    )
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-@pytest.mark.parametrize(("live", "life_s"), [(False, 120), (True, 30)])
-async def test_no_message_is_sent_for_longer_than_its_nonce_lives(
-    publisher: Publisher, wire: Wire, live: bool, life_s: int
-) -> None:
-    with pytest.raises(
-        InvalidInput, match=rf"timeout={life_s + 1} is out of range.* for at most {life_s} s"
-    ):
-        await publisher.publish(
-            HEADER, pack_json({}), live=live, resumed=False, timeout_s=life_s + 1
-        )
-    assert wire.sent.empty()
-    assert not publisher._all
-
-
-@pytest.mark.parametrize(("live", "life_ms"), [(False, 120_000), (True, 30_000)])
-async def test_a_message_whose_nonce_is_too_old_is_not_resumed(
-    publisher: Publisher, wire: Wire, live: bool, life_ms: int
-) -> None:
-    with pytest.raises(InvalidInput, match="can be resumed for"):
-        await resuming(publisher, new_nonce(now_ms() - life_ms - 1), live=live)
-    assert wire.sent.empty()
-
-
-async def test_a_nonce_that_does_not_say_when_it_was_born_is_not_used(
-    publisher: Publisher, wire: Wire
-) -> None:
-    with pytest.raises(InvalidInput, match="born in the future"):
-        await resuming(publisher, b"\xf3" * 16)
-    assert wire.sent.empty()
-
-
-async def test_a_resumed_message_ends_with_its_nonces_life(
-    publisher: Publisher, wire: Wire
-) -> None:
-    """The caller would wait longer."""
-    task = resuming(publisher, new_nonce(now_ms() - 119_500))
-    await wire.sent.get()
-    with pytest.raises(Unresolved):
-        await asyncio.wait_for(task, PATIENCE_S)
-
-
-@pytest.mark.parametrize("reason", [Reason.EXPIRED, Reason.STALE])
-async def test_a_slow_clock_does_not_make_a_resumed_message_refused(
-    publisher: Publisher, wire: Wire, reason: Reason
-) -> None:
-    """An earlier process's attempt may be accepted.
-
-    The relay judges the time before it looks for earlier attempts.
-    """
-    task = resuming(publisher, new_nonce(now_ms()), timeout_s=2)
-    await receive(publisher, await wire.sent.get(), reason, ahead_ms=60_000)
-    with pytest.raises(Unresolved) as unknown:
-        await task
-    assert isinstance(unknown.value.__cause__, Refused)
-    assert "behind the bus" in str(unknown.value.__cause__.clock)
-
-
-async def test_a_slow_clock_makes_a_new_message_refused(publisher: Publisher, wire: Wire) -> None:
-    task = publishing(publisher)
-    await receive(publisher, await wire.sent.get(), Reason.EXPIRED, ahead_ms=60_000)
-    with pytest.raises(Refused, match="expired"):
-        await task
-
-
-async def test_attempts_keep_to_the_nonces_life_if_the_clock_jumps(
-    publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = SimpleNamespace(ns=time.time_ns())
-    monkeypatch.setattr(publishing_module, "time", SimpleNamespace(time_ns=lambda: clock.ns))
-    monkeypatch.setattr(publishing_module, "RETRY_FIRST_S", 0.01)
-    task = publishing(publisher)
-    first = Envelope.decode(await wire.sent.get()).header
-    clock.ns -= 3_600 * 10**9  # somebody sets it back
-    back = Envelope.decode(await wire.sent.get()).header
-    assert first.birth_ms <= back.issued_at_ms <= first.birth_ms + 120_000
-    task.cancel()
-
-
-async def test_after_its_nonces_life_no_refusal_is_believed(
-    publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """This process was stopped. The relay may have forgotten an acceptance of the same nonce."""
-    clock = SimpleNamespace(ns=time.time_ns())
-    monkeypatch.setattr(publishing_module, "time", SimpleNamespace(time_ns=lambda: clock.ns))
-    task = publishing(publisher, 3)
-    envelope = await wire.sent.get()
-    clock.ns += 121 * 10**9
-    await receive(publisher, envelope, Reason.SCHEMA)
-    with pytest.raises(Unresolved):
-        await asyncio.wait_for(task, PATIENCE_S)

@@ -43,7 +43,7 @@ import sealbus_broker.relay.last_try as last_try
 import sealbus_broker.nats.streams as streams
 import sealbus_broker.door.watch as watch
 
-streams.ACK_WAIT_S = 1  # so that what a dead relay had in hand comes again soon
+streams.ACK_WAIT_S = 1  # so that messages of a dead relay come again soon
 last_try.LAST_DELIVERIES = 1
 watch.HANG_S, watch.TICK_S, watch.SAY_S = 40, 0.1, 1.0
 stopped = watch.is_stopped

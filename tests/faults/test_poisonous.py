@@ -29,7 +29,7 @@ import os, signal
 import sealbus.protocol.codec as codec
 import sealbus_broker.nats.streams as streams
 
-streams.ACK_WAIT_S = 1  # so that what a dead relay had in hand comes again soon
+streams.ACK_WAIT_S = 1  # so that messages of a dead relay come again soon
 unpack = codec.unpack_json
 
 def deadly(data, *more):

@@ -87,7 +87,7 @@ class Connection:
         # Whatever the client sent meanwhile was kept.
         self._read()
 
-    # ---- what the pipe says ---------------------------------------------------------------------
+    # ---- calls of the pipe ----------------------------------------------------------------------
 
     def received(self, data: bytes) -> None:
         """Bytes of the client."""
@@ -129,7 +129,7 @@ class Connection:
             self._unsubscribe(sid)
         self._host.ended(self)
 
-    # ---- what the client says -------------------------------------------------------------------
+    # ---- commands of the client -----------------------------------------------------------------
 
     def _read(self) -> None:
         try:

@@ -119,7 +119,7 @@ class Consumer:
         """Whether messages have to be acknowledged."""
         return self.config.get("ack_policy") == "explicit"
 
-    # ---- what the stream says -------------------------------------------------------------------
+    # ---- calls of the stream --------------------------------------------------------------------
 
     def came(self, stored: Stored) -> None:
         """A message was stored."""
@@ -135,7 +135,7 @@ class Consumer:
         elif sequence in self._given:
             self._settle(sequence)
 
-    # ---- what clients say -----------------------------------------------------------------------
+    # ---- requests of clients --------------------------------------------------------------------
 
     def ask(self, body: bytes, target: Target) -> None:
         """A client asks for messages."""
@@ -187,7 +187,7 @@ class Consumer:
     def _settle(self, sequence: int) -> None:
         self._given.settle(sequence, (self._delivery - 1, self._next - 1))
 
-    # ---- what operators say ---------------------------------------------------------------------
+    # ---- requests of operators ------------------------------------------------------------------
 
     def pause(self, until_ns: int) -> None:
         """Deliver nothing before ``until_ns``; 0: go on.

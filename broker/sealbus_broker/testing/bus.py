@@ -190,7 +190,7 @@ class TestBus:
             "SEALBUS_BUS_KEYS": ",".join(keys),
         }
 
-    # ---- what became of messages ----------------------------------------------------------------
+    # ---- outcomes of messages -------------------------------------------------------------------
 
     async def quarantine(self, reason: str | None = None) -> list[Kept]:
         """The messages that the bus keeps because they were refused or given up, the oldest first.

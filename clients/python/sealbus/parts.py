@@ -129,7 +129,7 @@ class Parts(ABC):
         """How many deliveries this bot did not believe, by the check that failed."""
         return dict(self._opener.refused)
 
-    # ---- what arrives ----------------------------------------------------------------------------
+    # ---- arrivals --------------------------------------------------------------------------------
 
     async def _attach(self, client: HardenedClient) -> None:
         """Subscribe everything on a new connection."""

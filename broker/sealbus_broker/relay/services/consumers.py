@@ -211,8 +211,8 @@ async def remove_ungranted(nc: Client, policy: Policy) -> int:
         bot = policy.bots.get(metadata.get("bot", ""))
         pattern = metadata.get("pattern", "")
         durable = metadata.get("durable", "")
-        # The metadata only say what was asked for. The name is what a session may pull from, and
-        # the filter is what it gets.
+        # The metadata only repeat the request. A session may pull by the name, and gets the
+        # messages of the filter.
         is_ours = bot is not None and name == consumer_name(bot.name, pattern, durable)
         filters_so = info["config"].get("filter_subject") == f"{ACCEPTED_PREFIX}.{pattern}"
         if bot is not None and is_ours and filters_so and bot.may_subscribe(pattern):

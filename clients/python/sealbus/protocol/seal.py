@@ -132,7 +132,7 @@ def seal(key: SigningKey, context: Context, items: Sequence[bytes]) -> list[byte
     ((root,),) = levels[-1:]
     public = key.public.raw
     signature = key.sign(_signed_input(context, public, root))
-    # From the root down: a node's proof is what stands beside it, and then its parent's proof.
+    # From the root down: a node's proof is its neighbour, and then its parent's proof.
     proofs = [(0, b"")]
     for level in reversed(levels[:-1]):
         below_proofs = []

@@ -259,7 +259,7 @@ class Supply:
         if self._pull is None or not self._pull.outstanding:
             self.attention.set()
 
-    # ---- looking after what is in hand -----------------------------------------------------------
+    # ---- looking after the messages in hand ------------------------------------------------------
 
     def _give_back_waiting(self) -> None:
         """Give back waiting messages, in order.
