@@ -229,6 +229,10 @@ class NatsServer:
             # death.
             started = time.monotonic()
             await self._spawn(find_binary())
+            if self._stopping.is_set():
+                # stop() came meanwhile, and knew only the process before.
+                await self._end_child()
+                return
             try:
                 await self._wait_until_it_serves()
             except ServerFailed as error:
