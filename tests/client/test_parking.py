@@ -15,6 +15,7 @@ from sealbus.receiving.durable_message import DurableMessage
 from sealbus.receiving.parking import PARKING, Parking
 from sealbus.receiving.place import Place
 from sealbus.supervision import Supervisor
+from tests.waiting import PATIENCE_S
 
 
 class Relay:
@@ -94,3 +95,16 @@ async def test_only_so_many_are_parked_at_once() -> None:
     full.append(relay.parking.is_full)
     await relay.parking.close()
     assert full == [False] * PARKING + [True, False]
+
+
+async def test_waiting_for_one_to_end_where_all_have_ended() -> None:
+    """All answers came in one read, before whoever waits had its turn."""
+    relay = Relay()
+    relay.release.set()
+    for sequence in range(PARKING):
+        relay.start(sequence)
+    assert relay.parking.is_full
+    waiting = relay.parking.one_ended()
+    await relay.parking.close()
+    async with asyncio.timeout(PATIENCE_S):
+        await waiting

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from collections import OrderedDict, UserDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -279,6 +280,12 @@ def test_a_value_that_does_not_fit_is_named_by_its_place(change: dict[str, Any],
 def test_a_union_names_the_expected_classes() -> None:
     with pytest.raises(Malformed, match=r"/shapes/0: expected Circle or Square"):
         read({"shapes": [{"width": 1}]}, Drawing)
+
+
+@pytest.mark.parametrize("kind", [Callable[[int], str], list[Callable[[int], str]]], ids=str)
+def test_a_type_that_no_payload_has_is_refused(kind: Any) -> None:
+    with pytest.raises(InvalidInput, match="cannot be read from a payload"):
+        read([1], kind)
 
 
 def test_the_first_type_of_a_union_that_fits_is_used() -> None:

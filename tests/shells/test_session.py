@@ -218,6 +218,31 @@ async def test_close_that_is_cut_short_leaves_no_connection(opened: Open) -> Non
     await until(lambda: newest.is_closed, "the connection in use ended too")
 
 
+async def test_close_that_is_cut_short_at_once_leaves_nothing(opened: Open) -> None:
+    """The task that keeps the session takes a while to end."""
+    kept = await opened()
+    client = await kept.session.client()
+    go = asyncio.Event()
+
+    async def slow_to_end() -> None:
+        try:
+            await go.wait()
+        except asyncio.CancelledError:
+            await go.wait()
+
+    assert kept.session._keeping is not None
+    await end(kept.session._keeping)
+    kept.session._keeping = asyncio.create_task(slow_to_end())
+    writing = kept.session._writing = asyncio.create_task(asyncio.sleep(10 * PATIENCE_S))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(kept.session.close())
+    await asyncio.sleep(0)
+    await end(closing)
+    await until(lambda: client.is_closed and writing.cancelled(), "both have ended")
+    assert not kept.session.is_up
+    go.set()
+
+
 async def test_second_wish_for_a_consumer_waits_for_the_same_renewal(opened: Open) -> None:
     kept = await opened()
     name = consumer_name("order", "orders.>", "d")

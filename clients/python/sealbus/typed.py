@@ -69,6 +69,8 @@ def _as_written(kind: Any) -> Any:
 
     Python calls two unions equal whose types have another order, and the order decides here.
     """
+    if isinstance(kind, list):  # the arguments of a Callable, which cannot be read
+        return tuple(map(_as_written, kind))
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
         return _as_written(arguments[0])

@@ -148,17 +148,16 @@ class Session:
 
     async def close(self, *, flush: bool = True) -> None:
         """End all connections. ``flush``: whether written frames leave first."""
-        if self._keeping is not None:
-            await end(self._keeping)
-            self._keeping = None
-        # First, because a connection that is not in use any more is not lost when it closes.
-        client = self._client
-        self._client = None
-        self._up.clear()
-        # Nobody needs the replaced connections now: their tasks close them without lingering.
-        self._held.clear()
-        self._released.set()
+        client: HardenedClient | None = None
         try:
+            if self._keeping is not None:
+                await end(self._keeping)
+                self._keeping = None
+            # First, because a connection that is not in use any more is not lost when it closes.
+            client = self._give_up()
+            # Nobody needs the replaced connections now: their tasks close them without lingering.
+            self._held.clear()
+            self._released.set()
             if not flush:
                 await end(*self._retiring)
             await asyncio.gather(*self._retiring, return_exceptions=True)
@@ -171,9 +170,19 @@ class Session:
                 await _retire(client)
         finally:
             # Also where the caller gives up: nobody else knows this connection any more.
+            client = client or self._give_up()
             if client is not None and not client.is_closed:
                 client.abort()
+            if self._writing is not None:
+                self._writing.cancel()
+                self._writing = None
             self._frames.clear()
+
+    def _give_up(self) -> HardenedClient | None:
+        """Use the connection in use no more, and return it."""
+        client, self._client = self._client, None
+        self._up.clear()
+        return client
 
     def explain(self) -> ConnectionFailed:
         """The reason for which there is no connection."""

@@ -67,8 +67,9 @@ class Parking:
         return len(self._tasks) >= PARKING
 
     async def one_ended(self) -> None:
-        """Wait until a message that is being parked now has ended. Only while :attr:`is_full`."""
-        await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        """Wait until a message that is being parked now has ended, if there is one."""
+        if self._tasks:  # whoever waits looked a moment ago, and all may have ended since
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
 
     async def close(self) -> None:
         """Wait for the relay for a while, and give back the rest."""
