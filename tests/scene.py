@@ -81,7 +81,10 @@ class OrderedClient(Client):
     """
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
-        await self._flush_pending(force_flush=True)
+        if self._pending:
+            assert self._transport is not None
+            self._transport.writelines(self._pending)
+            self._pending = []
         await super()._send_ping(future)
 
 

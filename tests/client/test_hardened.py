@@ -17,6 +17,7 @@ from nats.errors import ProtocolError
 
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.parser import read_headers
+from sealbus.supervision import end
 from tests.listening import listening
 from tests.waiting import PATIENCE_S, until
 
@@ -207,6 +208,22 @@ async def test_after_a_flush_all_earlier_messages_have_arrived(
         await client.flush()
         await client.close()
     assert listener.told[:2] == order
+
+
+async def test_flush_does_not_wait_for_a_task_that_a_reconnect_may_end(
+    talker: tuple[Talker, HardenedClient],
+) -> None:
+    """nats-py's flusher stands still. What it would have written leaves all the same."""
+    server, client = talker
+    assert client._flusher_task is not None
+    await end(client._flusher_task)
+    client._flusher_task = asyncio.create_task(asyncio.sleep(10 * PATIENCE_S))
+    server.told.clear()
+    await client.publish("a", b"x")
+    async with asyncio.timeout(PATIENCE_S):
+        await client.flush()
+    assert [word for word in server.told if word in (b"PUB", b"PING")] == [b"PUB", b"PING"]
+    await end(client._flusher_task)
 
 
 async def test_after_a_close_nothing_goes_on_connecting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -282,8 +282,9 @@ class HardenedClient(WatchedClient):
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         # nats-py writes its PING past bytes that still wait to be written, so that flush() returns
-        # before a SUB or PUB has left.
-        await self._flush_pending(force_flush=True)
+        # before a SUB or PUB has left. They are not left to nats-py's flusher, because a reconnect
+        # may end that task first, and flush() would wait for it without a limit.
+        self._leave()
         await super()._send_ping(future)
 
     async def _process_pong(self) -> None:
