@@ -24,8 +24,11 @@ pytestmark = pytest.mark.skipif(
 
 REQUEST = "openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
 SIGN = "openssl x509 -req -CA ca.pem -CAkey ca.key -CAcreateserial -days 2"
+# From Python 3.13 on, an authority needs the key usage, and a server's certificate the identifier.
+AUTHORITY = f"{REQUEST} -x509 -days 2 -subj /CN=testing -addext keyUsage=critical,keyCertSign"
+NAMES = "subjectAltName=IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n"
 CERTIFICATES = (
-    f"{REQUEST} -x509 -days 2 -subj /CN=testing -keyout ca.key -out ca.pem",
+    f"{AUTHORITY} -keyout ca.key -out ca.pem",
     f"{REQUEST} -subj /CN=localhost -keyout server.key -out server.csr",
     f"{SIGN} -in server.csr -extfile names -out server.pem",
 )
@@ -36,7 +39,7 @@ def certificates(tmp_path: Path) -> Path:
     """A folder with a certificate authority and a server's certificate."""
     folder = tmp_path / "certificates"
     folder.mkdir()
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    (folder / "names").write_text(NAMES)
     for line in CERTIFICATES:
         subprocess.run(line.split(), cwd=folder, check=True, capture_output=True)
     return folder
