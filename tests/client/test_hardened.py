@@ -213,7 +213,7 @@ async def test_after_a_flush_all_earlier_messages_have_arrived(
 async def test_flush_does_not_wait_for_a_task_that_a_reconnect_may_end(
     talker: tuple[Talker, HardenedClient],
 ) -> None:
-    """nats-py's flusher stands still. What it would have written leaves all the same."""
+    """nats-py's flusher stands still. The frames that wait for it leave all the same."""
     server, client = talker
     assert client._flusher_task is not None
     await end(client._flusher_task)

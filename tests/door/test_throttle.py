@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import nats
 import pytest
 from hypothesis import given
@@ -59,17 +61,24 @@ def test_every_line_is_written_or_counted(events: list[tuple[int, float]]) -> No
     assert written <= 5 * (1 + (clock.now - 1000) // PERIOD_S)
 
 
-async def test_refused_logins_fill_no_log(scene: Scene) -> None:
-    """This holds for any number of tries, and for any number of names."""
-    clock = Clock()
+@pytest.fixture
+async def clock(scene: Scene) -> AsyncIterator[Clock]:
+    """The clock of the scene's admission, which is replaced by one with it."""
+    made = Clock()
     await scene.admission.stop()
     admission = Admission(
         nc=await scene.login(),
         issuer=scene.secrets.issuer,
         policy=lambda: scene.policy,
-        monotonic=clock,
+        monotonic=made,
     )
     await admission.start()
+    yield made
+    await admission.stop()
+
+
+async def test_refused_logins_fill_no_log(scene: Scene, clock: Clock) -> None:
+    """This holds for any number of tries, and for any number of names."""
     key, tries = SigningKey.generate(KeyKind.BOT), 2 * LINES
     with capture_logs() as logs:
         for number in range(tries):
@@ -80,19 +89,9 @@ async def test_refused_logins_fill_no_log(scene: Scene) -> None:
             await scene.bot("late", key=key)
     assert [entry["event"] for entry in logs] == ["admission.denied"] * (LINES + 1)
     assert sum(entry["left_out"] for entry in logs) == tries - LINES
-    await admission.stop()
 
 
-async def test_logins_of_one_bot_fill_no_log(scene: Scene) -> None:
-    clock = Clock()
-    await scene.admission.stop()
-    admission = Admission(
-        nc=await scene.login(),
-        issuer=scene.secrets.issuer,
-        policy=lambda: scene.policy,
-        monotonic=clock,
-    )
-    await admission.start()
+async def test_logins_of_one_bot_fill_no_log(scene: Scene, clock: Clock) -> None:
     with capture_logs() as logs:
         for bot in ("order",) * (FIRST + 2) + ("inventory",):
             await scene.bot(bot)
@@ -100,4 +99,3 @@ async def test_logins_of_one_bot_fill_no_log(scene: Scene) -> None:
     assert told == [("admission.granted", "order", 0)] * FIRST + [
         ("admission.granted", "inventory", 2)
     ]
-    await admission.stop()

@@ -176,7 +176,8 @@ def mutated(module: ModuleType, right: str, wrong: str) -> ModuleType:
         changed = (
             header + "from __future__ import annotations\n" + extra + rest.replace(right, wrong)
         )
-        exec(compile(changed, f"<{module.__name__}, mutated>", "exec"), vars(made))  # noqa: S102  # our own
+        code = compile(changed, f"<{module.__name__}, mutated>", "exec")
+        exec(code, vars(made))  # noqa: S102  # our own code, with one planted mistake
     finally:
         sys.modules[module.__name__] = before
     return made

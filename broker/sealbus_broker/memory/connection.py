@@ -191,7 +191,7 @@ class Connection:
             raise Violation("maximum subscriptions exceeded")
         if wanted.sid in self._subscriptions:
             return
-        # What is to be done needs the subscription itself, so it is put in below.
+        # Its receiver needs the subscription itself, and is put in below.
         subscription = Subscription(wanted.subject, wanted.queue, lambda _: None)
 
         def deliver(message: Message) -> None:

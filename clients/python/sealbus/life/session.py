@@ -245,21 +245,19 @@ class Session:
                 del self._held[client]
                 self._released.set()
 
-    def want_consumer(self, name: str) -> bool:
-        """Have the next connection ask for the consumer ``name``; return whether it was not asked
-        for before.
+    def want_consumer(self, name: str) -> None:
+        """Have the next connection ask for the consumer ``name``.
 
         Raises :class:`InvalidInput` for more of them than a session can carry.
         """
         if name in self.consumers:
-            return False
+            return
         if len(self.consumers) >= MAX_CONSUMERS:
             raise InvalidInput(
                 f"more than {MAX_CONSUMERS} durable subscriptions",
                 hint="use another bot for the rest",
             )
         self.consumers.add(name)
-        return True
 
     async def add_consumer(self, name: str) -> None:
         """Make sure that the connection in use may pull from the consumer ``name``.

@@ -222,7 +222,7 @@ def _unpack(data: bytes, most: int) -> Any:
         raise Malformed("not one complete msgpack value, or one with far too many parts") from None
 
 
-def _problem(value: object, most: int = MAX_NODES) -> str | None:  # noqa: C901  # one branch a kind of value
+def _problem(value: object, most: int = MAX_NODES) -> str | None:  # noqa: C901  # a branch a kind
     """Walk a tree level by level; name a value in it that is outside the JSON data model or the
     limits, if anything."""
     budget = most
