@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +21,9 @@ from sealbus_broker.cli.anchors import Anchors
 from sealbus_broker.cli.bus_options import dir_option
 from sealbus_broker.cli.errors import InputFailed
 from sealbus_broker.escape import json_line, readable, readable_json
+
+WITHHELD: Final = "(withheld)"
+"""Stands for a part of an envelope of which only the hash is there."""
 
 MAX_TOLD_CHARS: Final = 1_000
 """Longest line about an error: the longest detail of a stamp."""
@@ -116,8 +118,13 @@ def _delivery(envelope: bytes, stamp: bytes, anchors: Anchors) -> dict[str, Any]
         if verdict["verdict"] == Verdict.ACCEPTED
         else ["the stamp says that the envelope was refused"]
     )
-    if verdict["envelope"] != hashlib.sha256(envelope).hexdigest():
+    opened = Envelope.decode_shown(envelope)
+    if verdict["envelope"] != opened.digest.hex():
         errors.append("the stamp is about another envelope")
+    withheld = [at for at, payload in enumerate(opened.payloads) if payload is None]
+    refused = [payload["index"] for payload in verdict["refused"]]
+    if len(opened.payloads) != verdict["count"] or withheld != refused:
+        errors.append("an accepted payload is withheld, or a refused one shown")
     # If the bus vouches for the envelope, its key need not be known here. The relay knew it when it
     # judged.
     vouched = not errors and not verdict["errors"]
@@ -132,18 +139,26 @@ def _sealed(data: bytes, anchors: Anchors) -> dict[str, Any]:
 
 def _envelope(data: bytes, anchors: Anchors | None) -> dict[str, Any]:
     """``anchors``: ``None`` if somebody else vouches for the key."""
-    envelope = Envelope.decode(data)
+    # Parts may be withheld. The seal holds over them all the same.
+    envelope = Envelope.decode_shown(data)
     header = envelope.header
     errors = []
-    if not Verifier().verify(Context.ENVELOPE, envelope.seal, envelope.signed):
-        errors.append("bad-seal: the signature does not hold over these bytes")
+    if not Verifier().verify(Context.ENVELOPE, envelope.seal, envelope.outline):
+        errors.append("bad-seal: the signature does not hold over these parts")
     if anchors is not None:
         errors += anchors.of_bot(envelope.seal.key, header.bot) + anchors.of_name(header.bus)
-    try:
-        payload = unpack_json(envelope.payload)
-    except Malformed as error:
-        payload = None
-        errors.append(f"payload: {error.what}")
+    payloads: list[Any] = []
+    for at, payload in enumerate(envelope.payloads):
+        try:
+            payloads.append(WITHHELD if payload is None else unpack_json(payload))
+        except Malformed as error:
+            payloads.append(None)
+            errors.append(f"payload {at}: {error.what}")
+    parent: str | None = None
+    if envelope.parent is not None:
+        parent = f"{len(envelope.parent)} bytes"
+    elif envelope.hides_parent:
+        parent = WITHHELD
     return {
         "kind": "envelope",
         "size": len(data),
@@ -155,16 +170,16 @@ def _envelope(data: bytes, anchors: Anchors | None) -> dict[str, Any]:
         "issued_at": _time(header.issued_at_ms),
         "ttl_ms": header.ttl_ms,
         "schema": header.schema_name,
-        "parent": None if header.parent is None else f"{len(header.parent)} bytes",
+        "parent": parent,
         "key": PublicKey(envelope.seal.key, KeyKind.BOT).text,
         "sealed_with": f"{len(envelope.seal.path)} proof steps",
-        "payload": payload,
+        "payloads": payloads,
         "errors": errors,
     }
 
 
 def _stamp(data: bytes, anchors: Anchors) -> dict[str, Any]:
-    (body,), signed, sealed = split_sealed(data, 1)
+    body, signed, sealed = split_sealed(data)
     seal = Seal.decode(sealed)
     stamp = Stamp.decode(body)
     errors = []
@@ -182,6 +197,11 @@ def _stamp(data: bytes, anchors: Anchors) -> dict[str, Any]:
         "verdict": stamp.verdict.value,
         "reason": stamp.reason.value if stamp.reason else None,
         "detail": stamp.detail,
+        "count": stamp.count,
+        "refused": [
+            {"index": one.index, "reason": one.reason.value, "detail": one.detail}
+            for one in stamp.refused
+        ],
         "policy": stamp.policy.hex(),
         "position": stamp.position,
         "record": stamp.record,

@@ -10,12 +10,13 @@ from typing import Final
 
 from sealbus.errors import Malformed
 from sealbus.protocol.codec import unpack_json
-from sealbus.protocol.envelope import Envelope, Header, Parent
+from sealbus.protocol.envelope import Envelope, Parent
 from sealbus.protocol.limits import MAX_BARE_PARENT_BYTES
 from sealbus.protocol.nonces import birth_ms
 from sealbus.protocol.seal import Verifier
-from sealbus.protocol.stamp import Stamp, Verdict, open_stamp
+from sealbus.protocol.stamp import Stamp, open_stamp
 from sealbus.protocol.subjects import REPLY, is_own, matches
+from sealbus.protocol.value import value
 from sealbus_broker.gate.policy import BotRule, CauseRule, DeliveryClass, Policy
 
 _MOST_BARE: Final = f"at most {MAX_BARE_PARENT_BYTES} where the rule compares nothing"
@@ -23,20 +24,33 @@ _MISSING: Final = object()
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
-def prove_parent(header: Header, policy: Policy, verifier: Verifier) -> tuple[Stamp, Parent] | str:
-    """Return the verified stamp of the message from which ``header`` follows, or an objection."""
-    if header.parent is None:
+@value
+class Cause:
+    """The message from which another one follows: proven, and accepted."""
+
+    stamp: Stamp
+    """The verdict on its envelope."""
+    index: int
+    """The place of its payload there."""
+    quote: bytes | None
+    """Its envelope with all other payloads withheld, where it is quoted. Not decoded yet."""
+
+
+def prove_parent(encoded: bytes | None, policy: Policy, verifier: Verifier) -> Cause | str:
+    """Return the accepted message that a parent names, or an objection."""
+    if encoded is None:
         return "a parent is required"
     try:
-        parent = Parent.decode(header.parent)
+        parent = Parent.decode(encoded)
         stamp = open_stamp(parent.stamp, policy.bus_keys, verifier)
     except Malformed as error:
         return f"parent: {error.what}"
     if stamp.bus != policy.bus:
         return "the parent was judged on another bus"
-    if stamp.verdict is not Verdict.ACCEPTED:
+    # Without the count of payloads, one accepted message would be 256 causes.
+    if not stamp.accepts(parent.index):
         return "the parent was not accepted"
-    return stamp, parent
+    return Cause(stamp, parent.index, parent.quote)
 
 
 def unwanted_parent(rule: CauseRule | None, parent: bytes) -> str | None:
@@ -51,17 +65,18 @@ def unwanted_parent(rule: CauseRule | None, parent: bytes) -> str | None:
 def check_cause(
     rule: CauseRule,
     bot: BotRule,
-    header: Header,
+    parent: bytes | None,
     payload: object,
     now_ms: int,
     policy: Policy,
     verifier: Verifier,
-) -> Stamp | str:
-    """Return the parent's stamp if it satisfies ``rule``, else an objection without its values."""
-    proven = prove_parent(header, policy, verifier)
-    if isinstance(proven, str):
-        return proven
-    stamp, parent = proven
+) -> Cause | str:
+    """Return the cause that ``parent`` proves if it satisfies ``rule``, else an objection without
+    its values."""
+    cause = prove_parent(parent, policy, verifier)
+    if isinstance(cause, str):
+        return cause
+    stamp = cause.stamp
     if not matches(rule.subject, stamp.subject):
         return f"the parent is on {stamp.subject}; expected {rule.subject}"
     if stamp.bot != bot.name and not bot.may_subscribe(stamp.subject):
@@ -72,31 +87,34 @@ def check_cause(
     if is_old or _is_past(stamp, rule.within_ms, now_ms, policy):
         return f"the parent is older than {rule.within_ms} ms"
     if rule.match:
-        difference = _compare(rule.match, stamp, parent, payload)
+        difference = _compare(rule.match, cause, payload)
         if difference:
             return difference
-    return stamp
+    return cause
 
 
 def check_reply(
-    header: Header, bot: BotRule, now_ms: int, policy: Policy, verifier: Verifier
-) -> Stamp | str:
-    """Return the stamp of the request that ``header`` answers, or why it is no answer.
+    subject: str,
+    parent: bytes | None,
+    bot: BotRule,
+    now_ms: int,
+    policy: Policy,
+    verifier: Verifier,
+) -> Cause | str:
+    """Return the request that a message on ``subject`` answers, or why it is no answer.
 
     ``reply.<requester>.<nonce>`` needs no grant. The request's stamp proves that the requester
     asked, once, on a subject whose requests this bot may receive. Only the relay answers on the
     bus's own subjects, and it does not judge its own answers. A bot that may watch the requests of
     operators must not be believed in its place.
     """
-    if header.parent is not None and len(header.parent) > MAX_BARE_PARENT_BYTES:
-        return (
-            f"a parent of {len(header.parent)} bytes; at most {MAX_BARE_PARENT_BYTES} in an answer"
-        )
-    proven = prove_parent(header, policy, verifier)
-    if isinstance(proven, str):
-        return proven
-    stamp, _ = proven
-    if header.subject != f"{REPLY}.{stamp.bot}.{stamp.nonce.hex()}":
+    if parent is not None and len(parent) > MAX_BARE_PARENT_BYTES:
+        return f"a parent of {len(parent)} bytes; at most {MAX_BARE_PARENT_BYTES} in an answer"
+    cause = prove_parent(parent, policy, verifier)
+    if isinstance(cause, str):
+        return cause
+    stamp = cause.stamp
+    if subject != f"{REPLY}.{stamp.bot}.{stamp.nonce.hex()}":
         return "the parent is another request than the subject names"
     if is_own(stamp.subject):
         return "the request is to the bus itself, and the relay alone answers it"
@@ -105,7 +123,7 @@ def check_reply(
     within_ms = policy.limits.live_ttl_ms
     if now_ms - stamp.judged_at_ms > within_ms or _is_past(stamp, within_ms, now_ms, policy):
         return f"the request is older than {policy.limits.live_ttl_ms} ms"
-    return stamp
+    return cause
 
 
 def _is_past(stamp: Stamp, within_ms: int, now_ms: int, policy: Policy) -> bool:
@@ -120,16 +138,18 @@ def _is_past(stamp: Stamp, within_ms: int, now_ms: int, policy: Policy) -> bool:
     return now_ms > birth_ms(stamp.nonce) + policy.span_ms(delivery) + within_ms
 
 
-def _compare(
-    pointers: tuple[str, ...], stamp: Stamp, parent: Parent, payload: object
-) -> str | None:
-    if parent.envelope is None:
+def _compare(pointers: tuple[str, ...], cause: Cause, payload: object) -> str | None:
+    if cause.quote is None:
         return "the parent's envelope is required"
     try:
-        envelope = Envelope.decode(parent.envelope)
-        if envelope.digest != stamp.envelope:
+        envelope = Envelope.decode_shown(cause.quote)
+        # The digest binds every part, shown or withheld. So nothing else of it need be judged.
+        if envelope.digest != cause.stamp.envelope:
             return "the parent's stamp is about another envelope"
-        earlier = unpack_json(envelope.payload)
+        quoted = envelope.payloads[cause.index]
+        if quoted is None or envelope.payloads.count(None) != len(envelope.payloads) - 1:
+            return "the parent's envelope shows another payload than the parent names"
+        earlier = unpack_json(quoted)
     except Malformed as error:
         return f"the parent's envelope: {error.what}"
     for pointer in pointers:

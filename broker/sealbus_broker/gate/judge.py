@@ -11,14 +11,20 @@ from typing import Final
 from sealbus.errors import Malformed
 from sealbus.protocol.codec import is_bundle, split_bundle, unpack_json
 from sealbus.protocol.envelope import Envelope, Header
-from sealbus.protocol.limits import LIVE_WAIT_MS, MAX_DETAIL_BYTES, MAX_ENVELOPE_BYTES, MAX_FAULTS
+from sealbus.protocol.limits import (
+    LIVE_WAIT_MS,
+    MAX_DETAIL_BYTES,
+    MAX_ENVELOPE_BYTES,
+    MAX_FAULTS,
+    MAX_LISTED_DETAIL_BYTES,
+)
 from sealbus.protocol.nonces import life_ms
 from sealbus.protocol.reason import OLDER_THAN_LEDGER, Reason
 from sealbus.protocol.seal import Context, Verifier
-from sealbus.protocol.stamp import Stamp
+from sealbus.protocol.stamp import RefusedPayload
 from sealbus.protocol.subjects import RELAY, REPLY
 from sealbus.protocol.value import value
-from sealbus_broker.gate.cause import check_cause, check_reply, prove_parent, unwanted_parent
+from sealbus_broker.gate.cause import Cause, check_cause, check_reply, prove_parent, unwanted_parent
 from sealbus_broker.gate.policy import (
     BotKey,
     BotRule,
@@ -88,7 +94,10 @@ def judge(
                 ),
                 judged_at_ms=moment.now_ms,
                 ledger_id=case.ledger_id() if case.may_be_stored() else None,
+                refused=case.refused_payloads(),
             )
+    assert case.rule is not None
+    cause = case.rule.cause
     return Judgment(
         arrival=arrival,
         envelope=case.envelope,
@@ -99,6 +108,8 @@ def judge(
         judged_at_ms=moment.now_ms,
         ledger_id=case.ledger_id(),
         rule=case.rule,
+        refused=case.refused_payloads(),
+        shows_parent=case.is_reply or (cause is not None and cause.show),
     )
 
 
@@ -166,6 +177,7 @@ class CheckContext:
         "payload",
         "policy",
         "proven",
+        "refused",
         "rule",
         "schema",
         "verifier",
@@ -193,8 +205,12 @@ class CheckContext:
         self.proven = False
         self.rule: SubjectRule | None = None
         self.schema: Schema | None = None
-        self.cause: Stamp | None = None
+        self.cause: Cause | None = None
         self.payload: object = None
+        """The payload that was decoded last. Only a message with a parent needs it, and that has
+        one payload."""
+        self.refused: list[RefusedPayload] = []
+        """The payloads that are refused for a reason of their own."""
 
     def named_rule(self) -> SubjectRule | None:
         """Return the rule that disposes of the message, also where no check has come to its
@@ -208,6 +224,12 @@ class CheckContext:
             else self.rule
         )
 
+    def refused_payloads(self) -> tuple[RefusedPayload, ...]:
+        """Return the stamp's list of refused payloads. A stamp on one payload has none."""
+        if self.envelope is None or len(self.envelope.payloads) == 1:
+            return ()
+        return tuple(self.refused)
+
     def may_be_stored(self) -> bool:
         """Whether a relay that died may have accepted it. It is then refused only once its id is
         closed.
@@ -218,7 +240,7 @@ class CheckContext:
         if not self.arrival.redelivered or self.envelope is None:
             return False
         return self.proven or self.verifier.verify(
-            Context.ENVELOPE, self.envelope.seal, self.envelope.signed
+            Context.ENVELOPE, self.envelope.seal, self.envelope.outline
         )
 
     def ledger_id(self) -> str:
@@ -230,14 +252,17 @@ class CheckContext:
         rule = self.policy.rule(self.header.subject)
         once = self.is_reply or (rule is not None and rule.cause is not None and rule.cause.once)
         if once and self.cause is None:  # it was refused before its cause was read
-            proven = prove_parent(self.header, self.policy, self.verifier)
-            self.cause = None if isinstance(proven, str) else proven[0]
+            assert self.envelope is not None
+            proven = prove_parent(self.envelope.parent, self.policy, self.verifier)
+            self.cause = None if isinstance(proven, str) else proven
         if self.cause is not None and once:
+            cause = self.cause.stamp
+            if self.is_reply:
+                return f"{cause.nonce.hex()}>{self.header.subject}"
             # A reply's subject names the bot that asked. Elsewhere the id must name it. Otherwise a
             # bot that sends a message under another bot's nonce could use up the consequence of the
             # other's message.
-            asker = "" if self.is_reply else f"{self.cause.bot}."
-            return f"{asker}{self.cause.nonce.hex()}>{self.header.subject}"
+            return f"{cause.bot}.{cause.nonce.hex()}.{self.cause.index}>{self.header.subject}"
         return f"{self.arrival.session}.{self.header.nonce.hex()}"
 
 
@@ -297,12 +322,12 @@ def check_key_revoked(case: CheckContext) -> Violation | None:
 
 
 def check_seal(case: CheckContext) -> Violation | None:
-    """*bad-seal*: the signature holds over the bytes as they came.
+    """*bad-seal*: the signature holds over the parts as they came.
 
     From here on the sender is proven.
     """
     assert case.envelope is not None
-    if not case.verifier.verify(Context.ENVELOPE, case.envelope.seal, case.envelope.signed):
+    if not case.verifier.verify(Context.ENVELOPE, case.envelope.seal, case.envelope.outline):
         return Violation(Reason.BAD_SEAL)
     case.proven = True
     return None
@@ -396,12 +421,19 @@ def check_declared(case: CheckContext) -> Violation | None:
     is judged here.
     """
     if case.is_reply:
-        assert case.bot is not None
-        proven = check_reply(case.header, case.bot, case.moment.now_ms, case.policy, case.verifier)
+        assert case.bot is not None and case.envelope is not None
+        proven = check_reply(
+            case.header.subject,
+            case.envelope.parent,
+            case.bot,
+            case.moment.now_ms,
+            case.policy,
+            case.verifier,
+        )
         if isinstance(proven, str):
             return Violation(Reason.CAUSE, proven)
         case.cause = proven
-        case.rule = case.policy.rule(proven.subject)
+        case.rule = case.policy.rule(proven.stamp.subject)
         if case.rule is None or case.rule.reply is None:
             return Violation(Reason.CAUSE, "the request's subject takes no replies")
         return None
@@ -451,64 +483,23 @@ def check_parent(case: CheckContext) -> Violation | None:
     than the rule needs.
 
     Nothing of the parent has been read by then. The parent is outside every schema, and is stored
-    with the message. Otherwise a bot that may send 60 bytes could fill the store with 256 KiB each
-    time.
+    in INGRESS with the message. Otherwise a bot that may send 60 bytes could fill it with 256 KiB
+    each time.
     """
-    assert case.rule is not None
-    if case.is_reply or case.header.parent is None:
+    assert case.rule is not None and case.envelope is not None
+    parent = case.envelope.parent
+    if case.is_reply or parent is None:
         return None
-    problem = unwanted_parent(case.rule.cause, case.header.parent)
+    problem = unwanted_parent(case.rule.cause, parent)
     return None if problem is None else Violation(Reason.CAUSE, problem)
 
 
-def check_budget(case: CheckContext) -> Violation | None:
-    """*size*: the payload has at most the bytes that its subject allows.
-
-    For an answer, it is the subject of the request. The payload is not decoded yet.
-    """
+def check_alone(case: CheckContext) -> Violation | None:
+    """*size*: a request is alone in its envelope, because its answers name it by the nonce."""
     assert case.rule is not None and case.envelope is not None
-    size = len(case.envelope.payload)
-    most = case.rule.max_bytes
-    if case.is_reply and case.header.schema_name == ERROR.name:
-        most = max(
-            most, ERROR_BYTES
-        )  # that a request failed can be said however little its subject allows
-    return (
-        None
-        if size <= most
-        else Violation(Reason.SIZE, f"a payload of {size} bytes; at most {most} here")
-    )
-
-
-def check_rate(case: CheckContext) -> Violation | None:
-    """*rate*: the bot sends no faster than the subject allows one bot.
-
-    The seal is verified before, and copies have an allowance of their own. So nobody can use up the
-    rate of another bot. A message that is delivered again after a relay died is counted again.
-    Otherwise a message that was refused for its rate would be accepted then.
-    """
-    assert case.rule is not None
-    rate = None if case.is_reply else case.rule.rate
-    session = case.arrival.session
-    at_ms = case.arrival.arrived_at_ms
-    assert case.envelope is not None
-    if rate is not None and not case.meters.allow(
-        session, case.rule.pattern, rate, at_ms, case.envelope.digest
-    ):
-        return Violation(Reason.RATE, f"more than {rate.per_second:g}/s")
-    return None
-
-
-def check_payload(case: CheckContext) -> Violation | None:
-    """*payload*: the payload is exactly one value of the JSON data model.
-
-    It has no more values in it than its subject allows. It is decoded only now.
-    """
-    assert case.envelope is not None and case.rule is not None
-    try:
-        case.payload = unpack_json(case.envelope.payload, case.rule.max_values)
-    except Malformed as error:
-        return Violation(Reason.PAYLOAD, error.what)
+    count = len(case.envelope.payloads)
+    if count > 1 and case.rule.reply is not None:
+        return Violation(Reason.SIZE, f"{count} payloads; a request has one")
     return None
 
 
@@ -530,29 +521,96 @@ def check_schema_known(case: CheckContext) -> Violation | None:
     return None
 
 
-def check_schema(case: CheckContext) -> Violation | None:
-    """*schema*: the payload meets that schema."""
-    assert case.schema is not None and case.envelope is not None
-    if case.schema.is_valid(case.payload):
+def check_rate(case: CheckContext) -> Violation | None:
+    """*rate*: the bot sends no faster than the subject allows one bot.
+
+    Each payload counts. The seal is verified before, and copies have an allowance of their own. So
+    nobody can use up the rate of another bot. A message that is delivered again after a relay died is counted again.
+    Otherwise a message that was refused for its rate would be accepted then.
+    """
+    assert case.rule is not None
+    rate = None if case.is_reply else case.rule.rate
+    session = case.arrival.session
+    at_ms = case.arrival.arrived_at_ms
+    assert case.envelope is not None
+    count = len(case.envelope.payloads)
+    if rate is None:
+        return None
+    if count > rate.burst:
+        return Violation(Reason.RATE, f"{count} payloads; at most {rate.burst} at once")
+    if not case.meters.allow(
+        session, case.rule.pattern, rate, at_ms, case.envelope.digest, count
+    ):
+        return Violation(Reason.RATE, f"more than {rate.per_second:g}/s")
+    return None
+
+
+def check_payloads(case: CheckContext) -> Violation | None:
+    """*size*, *payload* or *schema*: a payload is one value as its subject wants it.
+
+    Each payload has a verdict of its own. The envelope is refused where no payload is left, for the
+    reason of the first one. The payloads are decoded only now.
+    """
+    assert case.envelope is not None
+    room = MAX_LISTED_DETAIL_BYTES
+    first = None
+    for index, payload in enumerate(case.envelope.payloads):
+        assert payload is not None
+        found = _check_size(case, payload) or _check_value(case, payload)
+        if found is None:
+            continue
+        first = first or found
+        detail = _clip(found.detail)
+        room -= len(detail or "")
+        case.refused.append(RefusedPayload(index, found.reason, detail if room >= 0 else None))
+    return first if len(case.refused) == len(case.envelope.payloads) else None
+
+
+def _check_size(case: CheckContext, payload: bytes) -> Violation | None:
+    """*size*: the payload has at most the bytes that its subject allows.
+
+    For an answer, it is the subject of the request. The payload is not decoded yet.
+    """
+    assert case.rule is not None
+    most = case.rule.max_bytes
+    if case.is_reply and case.header.schema_name == ERROR.name:
+        # That a request failed can be said however little its subject allows.
+        most = max(most, ERROR_BYTES)
+    if len(payload) <= most:
+        return None
+    return Violation(Reason.SIZE, f"a payload of {len(payload)} bytes; at most {most} here")
+
+
+def _check_value(case: CheckContext, encoded: bytes) -> Violation | None:
+    """*payload*: the payload is exactly one value of the JSON data model, with no more values in it
+    than its subject allows. *schema*: it meets the schema."""
+    assert case.rule is not None and case.schema is not None
+    try:
+        payload = unpack_json(encoded, case.rule.max_values)
+    except Malformed as error:
+        return Violation(Reason.PAYLOAD, error.what)
+    case.payload = payload
+    if case.schema.is_valid(payload):
         return None
     session = case.arrival.session
     at_ms = case.arrival.arrived_at_ms
     # The search for every fault costs a hundred times as much as the search for the first, so a bot
     # that sends bad messages gets little of it.
     most = MAX_FAULTS if case.meters.allow(session, _EXPLAINED, EXPLAINED, at_ms) else 1
-    faults = case.schema.faults(case.payload, most=most, size=len(case.envelope.payload))
-    return Violation(Reason.SCHEMA, "\n".join(faults))
+    return Violation(
+        Reason.SCHEMA, "\n".join(case.schema.faults(payload, most=most, size=len(encoded)))
+    )
 
 
 def check_what_came_before(case: CheckContext) -> Violation | None:
     """*cause*: the earlier message that the subject's rule demands did come before."""
-    assert case.rule is not None and case.bot is not None
+    assert case.rule is not None and case.bot is not None and case.envelope is not None
     if case.is_reply or case.rule.cause is None:
         return None
     proven = check_cause(
         case.rule.cause,
         case.bot,
-        case.header,
+        case.envelope.parent,
         case.payload,
         case.moment.now_ms,
         case.policy,
@@ -603,11 +661,10 @@ CHECKS: Final[tuple[Callable[[CheckContext], Violation | None], ...]] = (
     check_delivery,
     check_ttl,
     check_parent,
-    check_budget,
-    check_rate,
-    check_payload,
+    check_alone,
     check_schema_known,
-    check_schema,
+    check_rate,
+    check_payloads,
     check_what_came_before,
     check_share,
 )

@@ -54,9 +54,9 @@ def settle(
     is a note about this arrival the one in the note            a refusal
     was made by this relay       none: it was stored, and only  the stored stamp
                                  the answer was late
-    has the same bytes and       none: a delivery after a relay the stored stamp, again
-    position                     died
-    has the same bytes, from     *replay*                       the stored stamp, because that
+    is the same envelope, from   none: a delivery after a relay the stored stamp, again
+    the same position            died
+    is the same envelope, from   *replay*                       the stored stamp, because that
     elsewhere                                                   envelope *was* accepted
     is the same message, sealed  none: the sender's retry       the stored stamp
     anew
@@ -85,21 +85,22 @@ def settle(
     try:
         envelope_data, stamp_data = split_delivery(stored)
         stamp = open_stamp(stamp_data, bus_keys, verifier)
-        envelope = Envelope.decode(envelope_data)
+        envelope = Envelope.decode_shown(envelope_data)
     except Malformed:
         return LedgerDecision(Reason.NONCE_REUSED)
     if stamp.verdict is not Verdict.ACCEPTED or stamp.envelope != envelope.digest:
         return LedgerDecision(Reason.NONCE_REUSED)
     if is_void(stamp, stored_ms):
         return LedgerDecision(passed=True)
-    if envelope_data == judgment.envelope.data:
+    # The stored copy has parts withheld. The digest names the envelope in every form.
+    if envelope.digest == judgment.envelope.digest:
         is_ours = stamp_data in made or _same_place(judgment, stamp)
         return LedgerDecision(None if is_ours else Reason.REPLAY, stamp_data)
     header = envelope.header
     mine = judgment.envelope.header
     if (header.bot, header.nonce) != (mine.bot, mine.nonce):
         return LedgerDecision(Reason.ALREADY_ANSWERED)
-    if _meaning(header) == _meaning(mine) and envelope.payload == judgment.envelope.payload:
+    if _meaning(header) == _meaning(mine) and _says_the_same(envelope, judgment.envelope):
         return LedgerDecision(None, stamp_data)
     return LedgerDecision(Reason.NONCE_REUSED)
 
@@ -128,4 +129,20 @@ def _same_place(judgment: Judgment, stamp: Stamp) -> bool:
 
 def _meaning(header: Header) -> tuple[object, ...]:
     """Return the fields that a retry may not change: all but the times."""
-    return (header.subject, header.schema, header.schema_version, header.parent)
+    return (header.subject, header.schema, header.schema_version)
+
+
+def _says_the_same(stored: Envelope, mine: Envelope) -> bool:
+    """Whether both have the same parent and payloads, by their hashes.
+
+    A process that publishes again what another one did has the values, and not their salts. So two
+    values are compared where both are there.
+    """
+    return (
+        stored.part(1) == mine.part(1)
+        and len(stored.payloads) == len(mine.payloads)
+        and all(
+            stored.part(2 + at) == mine.part(2 + at) or (there is not None and there == here)
+            for at, (there, here) in enumerate(zip(stored.payloads, mine.payloads, strict=True))
+        )
+    )

@@ -124,6 +124,9 @@ class CauseRule:
     """The JSON pointers (RFC 6901) at which both payloads must be equal."""
     once: bool = False
     """Whether only one message may follow from a parent."""
+    show: bool = False
+    """Whether subscribers see the parent. Otherwise it is withheld from the store once it is
+    judged."""
 
 
 @dataclass(frozen=True, slots=True)

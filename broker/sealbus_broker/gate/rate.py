@@ -42,20 +42,27 @@ class RateMeters:
         """The bytes that were stored for each bot."""
 
     def allow(
-        self, bot: str, pattern: str, rate: Rate, at_ms: int, digest: bytes | None = None
+        self,
+        bot: str,
+        pattern: str,
+        rate: Rate,
+        at_ms: int,
+        digest: bytes | None = None,
+        count: int = 1,
     ) -> bool:
-        """Whether one more message at ``at_ms`` is within ``rate``. If so, it is counted.
+        """Whether ``count`` more messages at ``at_ms`` are within ``rate``. If so, all are counted,
+        and otherwise none.
 
-        ``digest``: of its bytes, so that a copy does not count as a new message. No two bots have
-        the same bytes, because they are sealed.
+        ``digest``: of their envelope, so that a copy does not count as a new one. No two bots have
+        the same envelope, because it is sealed.
         """
         meter = bot, pattern, digest in self._counted
         used_until, newest = self._used_until.get(meter, (0, 0))
         at = max(at_ms * 1_000_000, newest)
         interval = round(1e9 / rate.per_second)
         used_until = max(used_until, at)
-        allowed = used_until - at <= interval * (rate.burst - 1)
-        self._used_until[meter] = (used_until + interval if allowed else used_until), at
+        allowed = used_until - at <= interval * (rate.burst - count)
+        self._used_until[meter] = (used_until + interval * count if allowed else used_until), at
         if not allowed:
             return False
         if digest is not None and not meter[2]:

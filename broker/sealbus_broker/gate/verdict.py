@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sealbus.protocol.envelope import Envelope, Header
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.shelf_life import shelf_life_ms
-from sealbus.protocol.stamp import Stamp, Verdict
+from sealbus.protocol.stamp import RefusedPayload, Stamp, Verdict
 from sealbus.protocol.value import value
 from sealbus_broker.gate.policy import DeliveryClass, Disposition, Policy, SubjectRule
 
@@ -40,7 +40,8 @@ class JudgedAt:
 
 @value
 class Judgment:
-    """The gate's verdict on one arrival. Accepted if and only if ``reason`` is ``None``."""
+    """The gate's verdict on one arrival. Its envelope is accepted if and only if ``reason`` is
+    ``None``, except for the payloads in :attr:`refused`."""
 
     arrival: Arrival
     envelope: Envelope | None
@@ -60,6 +61,11 @@ class Judgment:
     before."""
     rule: SubjectRule | None = None
     """The rule of its subject, if it is accepted."""
+    refused: tuple[RefusedPayload, ...] = ()
+    """The payloads that are refused for a reason of their own, by index. Empty where there is one
+    payload."""
+    shows_parent: bool = False
+    """Whether subscribers see its parent."""
 
     @property
     def header(self) -> Header | None:
@@ -104,4 +110,13 @@ class Judgment:
             relay=relay,
             record=record,
             store_by_ms=store_by_ms,
+            count=len(self.envelope.payloads),
+            refused=self.refused,
         )
+
+    def shown(self) -> bytes:
+        """The envelope as subscribers get it, if it is accepted: without what is refused, and
+        without a parent that was only for the gate."""
+        assert self.envelope is not None
+        refused = [payload.index for payload in self.refused]
+        return self.envelope.withhold(refused, parent=not self.shows_parent)

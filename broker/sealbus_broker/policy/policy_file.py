@@ -217,12 +217,13 @@ class _Subjects:
 
     def _cause(self, value: Any, path: KeyPath, delivery: DeliveryClass) -> CauseRule | None:
         reader = self._reader
-        given = reader.mapping(value, path, ("subject", "within", "match", "once"))
+        given = reader.mapping(value, path, ("subject", "within", "match", "once", "show"))
         subject = reader.checked(given.get("subject"), (*path, "subject"), "subject", check_pattern)
         within = reader.duration(
             given.get("within"), (*path, "within"), "within", 1000, MAX_CAUSE_MS
         )
         once = reader.flag(given["once"], (*path, "once"), "once") if "once" in given else False
+        show = reader.flag(given["show"], (*path, "show"), "show") if "show" in given else False
         pointers = reader.texts(given.get("match"), (*path, "match"), "match")
         for place, pointer in pointers:
             if _POINTER.fullmatch(pointer) is None:
@@ -237,7 +238,7 @@ class _Subjects:
             hint = "live messages are remembered no longer; use a stream subject"
             expected = f"at most {self._limits.live_ttl_ms} ms"
             reader.problem((*path, "within"), what, expected=expected, hint=hint)
-        return CauseRule(subject, within, tuple(pointer for _, pointer in pointers), once)
+        return CauseRule(subject, within, tuple(pointer for _, pointer in pointers), once, show)
 
 
 class _Bots:

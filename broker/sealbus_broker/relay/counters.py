@@ -6,10 +6,13 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.stamp import Verdict
 from sealbus.protocol.subjects import RELAY
-from sealbus_broker.gate.policy import DeliveryClass
+from sealbus_broker.gate.policy import DeliveryClass, Disposition
 from sealbus_broker.gate.verdict import Judgment
 from sealbus_broker.logger import get_logger
+from sealbus_broker.relay.quarantine import RefusedPart
 
 log = get_logger(__name__)
 
@@ -43,19 +46,36 @@ class VerdictCounters:
         if judgment.reason is None and judgment.arrival.delivery is DeliveryClass.STREAM:
             self.stored_at = self._monotonic()
         if judgment.arrival.session != RELAY:
-            self.counts[judgment.verdict.value] += 1
+            number = 1 if judgment.envelope is None else len(judgment.envelope.payloads)
+            self.counts[judgment.verdict.value] += number
             if judgment.reason is not None:
-                self.counts[f"{judgment.verdict.value}.{judgment.reason.value}"] += 1
+                self.counts[f"{judgment.verdict.value}.{judgment.reason.value}"] += number
         if judgment.reason is None:
             return
-        kind = judgment.arrival.session, judgment.reason.value
-        if not self._may_speak(kind, 1):
+        self._log_refusal(judgment, judgment.reason, judgment.verdict)
+
+    def count_payloads(self, part: RefusedPart) -> None:
+        """Count payloads that were refused in an accepted envelope; log them likewise."""
+        verdict = (
+            Verdict.DROPPED if part.disposition is Disposition.DROP else Verdict.QUARANTINED
+        )
+        number = len(part.payloads)
+        self.counts[Verdict.ACCEPTED.value] -= number
+        self.counts[verdict.value] += number
+        self.counts[f"{verdict.value}.{part.reason.value}"] += number
+        self._log_refusal(part.judgment, part.reason, verdict, number)
+
+    def _log_refusal(
+        self, judgment: Judgment, reason: Reason, verdict: Verdict, payloads: int = 1
+    ) -> None:
+        kind = judgment.arrival.session, reason.value
+        if not self._may_speak(kind, payloads):
             return
         header = judgment.header
         log.warning(
             "message.refused",
-            reason=judgment.reason.value,
-            verdict=judgment.verdict.value,
+            reason=reason.value,
+            verdict=verdict.value,
             session=judgment.arrival.session,
             claimed=header.bot if header else None,
             subject=header.subject if header else None,

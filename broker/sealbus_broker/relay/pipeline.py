@@ -6,7 +6,8 @@ The steps of a batch, and the order that makes a crash harmless:
    turn.
 2. The acceptances are stored (:mod:`sealbus_broker.relay.storing`). A message that is already
    stored keeps its earlier verdict.
-3. The refusals that the policy keeps are stored in the quarantine, and stamped.
+3. The refusals that the policy keeps are stored in the quarantine, and stamped. So are the refused
+   payloads of accepted envelopes.
 4. The acceptances are answered. Their receipts, and the answers of the bus's own services, leave.
 5. The caller acknowledges the batch to INGRESS, and then has the refusals answered.
 
@@ -35,19 +36,19 @@ from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
 from sealbus.protocol.codec import pack_bundle
 from sealbus.protocol.keys import SigningKey
-from sealbus.protocol.limits import MAX_BATCH, MAX_BUNDLE
+from sealbus.protocol.limits import MAX_BATCH, MAX_BUNDLE, MAX_BUNDLE_BYTES
 from sealbus.protocol.seal import Verifier
-from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
+from sealbus.protocol.stamp import RefusedPayload, Stamp, Verdict, open_stamp, seal_stamps
 from sealbus.protocol.subjects import RELAY, REPLY, receipt_subject, receipts_subject
 from sealbus.protocol.value import value
-from sealbus_broker.gate.judge import judge
-from sealbus_broker.gate.policy import DeliveryClass, Policy, Store
+from sealbus_broker.gate.judge import disposition, judge
+from sealbus_broker.gate.policy import DeliveryClass, Disposition, Policy, Store
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.gate.verdict import Arrival, JudgedAt, Judgment
 from sealbus_broker.logger import get_logger
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.ledger import Ledger
-from sealbus_broker.relay.quarantine import Record
+from sealbus_broker.relay.quarantine import Record, RefusedPart
 from sealbus_broker.relay.storing import Item, Storing
 from sealbus_broker.relay.stream_store import StreamStore
 from sealbus_broker.relay.turn import Turn
@@ -235,13 +236,16 @@ class Pipeline:
             # A message that was stored before has been charged before.
             if item.new:
                 self._charge(item, Store(ledger.stream), policy)
+        parts = [part for item in items if item.accepted for part in self._parts(item, policy)]
         # A refusal's stamp names the record in the quarantine, so it is stored before it is
         # stamped.
-        await self._store_quarantined(items, policy)
+        await self._store_quarantined(items, parts, policy)
         self._stamp(items, policy)
         self._answer([item for item in items if item.accepted])
         for item in items:
             self._counters.count(item.judgment)
+        for part in parts:
+            self._counters.count_payloads(part)
         return [item for item in items if not item.accepted and item.tell]
 
     def _stamp(self, items: list[Item], policy: Policy) -> None:
@@ -263,7 +267,35 @@ class Pipeline:
             ):
                 item.receipt = sealed
 
-    async def _store_quarantined(self, items: list[Item], policy: Policy) -> None:
+    def _parts(self, item: Item, policy: Policy) -> list[RefusedPart]:
+        """Return the refused payloads of an accepted envelope, together by reason.
+
+        The stamp under which it is stored says which they are. A judgment since may differ.
+        """
+        judgment = item.judgment
+        refused: tuple[RefusedPayload, ...] = ()
+        if item.new:
+            refused = judgment.refused
+        elif judgment.arrival.redelivered and item.receipt is not None:
+            # A relay that died may have stored it, and not yet what it refused of it.
+            stamp = open_stamp(item.receipt, policy.bus_keys, self._verifier)
+            if item.is_named_by(stamp):
+                refused = stamp.refused
+        rule = judgment.rule
+        return [
+            RefusedPart(
+                judgment,
+                reason,
+                next(one.detail for one in refused if one.reason is reason),
+                [one.index for one in refused if one.reason is reason],
+                disposition(reason, rule, judgment.arrival, policy, self._now_ms(), self._meters),
+            )
+            for reason in dict.fromkeys(one.reason for one in refused)
+        ]
+
+    async def _store_quarantined(
+        self, items: list[Item], parts: list[RefusedPart], policy: Policy
+    ) -> None:
         quarantined = [
             item
             for item in items
@@ -271,20 +303,27 @@ class Pipeline:
             # A probe's stamp tells the relay that sent it, and no operator need see the bytes.
             and item.judgment.arrival.session != RELAY
         ]
-        if not quarantined:
+        kept = [part for part in parts if part.disposition is Disposition.QUARANTINE]
+        if not quarantined and not kept:
             return
-        judgments = [item.judgment for item in quarantined]
-        records = [Record.of(judgment, policy.digest, self._relay) for judgment in judgments]
-        stored = await self._stream_store.store(
-            [
-                record.entry(judgment.arrival.data)
-                for record, judgment in zip(records, judgments, strict=True)
-            ]
-        )
-        for item, where in zip(quarantined, stored, strict=True):
+        entries = [
+            Record.of(item.judgment, policy.digest, self._relay).entry(item.judgment.arrival.data)
+            for item in quarantined
+        ]
+        entries += [part.entry(policy.digest, self._relay) for part in kept]
+        stored = await self._stream_store.store(entries)
+        for item, where in zip(quarantined, stored[: len(quarantined)], strict=True):
             item.record = where.sequence
             if not where.duplicate:
                 self._charge(item, Store.QUARANTINE, policy)
+        for part, entry, where in zip(
+            kept, entries[len(quarantined) :], stored[len(quarantined) :], strict=True
+        ):
+            if not where.duplicate:
+                bot = part.judgment.arrival.session
+                share = policy.share(Store.QUARANTINE)
+                size = len(entry.data)
+                self._meters.shares.charge(bot, Store.QUARANTINE, share, size, self._now_ms())
 
     def _charge(self, item: Item, store: Store, policy: Policy) -> None:
         arrival = item.judgment.arrival
@@ -332,12 +371,21 @@ def _is_request(judgment: Judgment) -> bool:
 
 def _receipt_frames(bot: str, stamps: Sequence[tuple[bytes, bytes]]) -> Iterator[bytes]:
     """Return one bot's stamps, each with its nonce, in as few NATS messages as possible."""
-    for at in range(0, len(stamps), MAX_BUNDLE):
-        # A message and its retry in one batch have the same receipt, and a bundle in which an item
-        # occurs twice is malformed.
-        bundle = dict.fromkeys(stamp for _, stamp in stamps[at : at + MAX_BUNDLE])
-        if len(bundle) == 1:
-            nonce, stamp = stamps[at]
-            yield pub(receipt_subject(bot, nonce).encode(), stamp)
-        else:
-            yield pub(receipts_subject(bot).encode(), pack_bundle(list(bundle)))
+    # A message and its retry in one batch have the same receipt, and a bundle in which an item
+    # occurs twice is malformed.
+    nonces = {stamp: nonce for nonce, stamp in stamps}
+    bundle: list[bytes] = []
+    size = 0
+    for stamp in [*nonces, b""]:
+        # Stamps with long lists of refused payloads fill a bundle sooner.
+        if bundle and (
+            not stamp or len(bundle) == MAX_BUNDLE or size + len(stamp) + 8 > MAX_BUNDLE_BYTES - 8
+        ):
+            if len(bundle) == 1:
+                yield pub(receipt_subject(bot, nonces[bundle[0]]).encode(), bundle[0])
+            else:
+                yield pub(receipts_subject(bot).encode(), pack_bundle(bundle))
+            bundle = []
+            size = 0
+        bundle.append(stamp)
+        size += len(stamp) + 8

@@ -15,12 +15,12 @@ from sealbus.errors import Malformed
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
 from sealbus.protocol.codec import is_bundle, pack_json, split_bundle
-from sealbus.protocol.envelope import Header, seal_envelopes
+from sealbus.protocol.envelope import Draft, Header, seal_envelopes
 from sealbus.protocol.keys import SigningKey
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import Stamp, Verdict, open_stamp
 from sealbus.protocol.subjects import INBOX, RELAY, ingress_subject
-from sealbus.sending.minting import new_nonce
+from sealbus.sending.minting import new_nonce, salted
 from sealbus_broker.gate.policy import HEALTH
 
 TTL_MS: Final = 10_000
@@ -60,11 +60,12 @@ class Prober:
         """
         nonce = new_nonce(now_ms)
         header = Header(bus, RELAY, HEALTH, nonce, now_ms, min(ttl_ms, TTL_MS))
-        (envelope,) = seal_envelopes(self._key, [(header, pack_json({"from": self._sender}))])
+        payload = salted(pack_json({"from": self._sender}))
+        (envelope,) = seal_envelopes(self._key, [Draft(header, [payload])])
         stamped: asyncio.Future[Stamp] = asyncio.get_running_loop().create_future()
         self._waiting[nonce] = stamped
         try:
-            self._nc.write([pub(ingress_subject(RELAY, live=False).encode(), envelope)])
+            self._nc.write([pub(ingress_subject(RELAY, live=False).encode(), envelope.data)])
             async with asyncio.timeout(timeout_s):
                 return await stamped
         finally:

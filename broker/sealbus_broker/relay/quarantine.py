@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
+from sealbus.protocol.reason import Reason
 from sealbus.protocol.streams import QUARANTINE_PREFIX
+from sealbus.protocol.value import value
+from sealbus_broker.gate.policy import Disposition
 from sealbus_broker.gate.verdict import Judgment
 from sealbus_broker.relay.stream_store import StreamMessage
 
@@ -53,6 +56,9 @@ class Record:
     """The digest (hex) of the policy that it was judged by."""
     relay: str
     """The name of the relay that judged it."""
+    payloads: list[int] | None = None
+    """The places of the payloads that were refused. All others are withheld from the bytes, and
+    have another verdict. ``None``: the whole envelope was refused."""
 
     @classmethod
     def of(cls, judgment: Judgment, policy: bytes, relay: str) -> Record:
@@ -91,10 +97,7 @@ class Record:
         ``place``: where the bytes were found, by default their sequence in INGRESS. It is in the
         id, so the relay that repeats the work of a dead one makes no second record.
         """
-        if place is None:
-            place = (
-                f"{self.position}" if self.position is not None else f"live.{self.arrived_at_ms}"
-            )
+        place = place or self.place
         return StreamMessage(
             subject=subject(self.reason, self.session),
             data=data,
@@ -104,6 +107,47 @@ class Record:
                 RECORD_HEADER: json.dumps(asdict(self)),
             },
         )
+
+
+    @property
+    def place(self) -> str:
+        """Its sequence in INGRESS, or for a live message the time at which it came."""
+        return f"{self.position}" if self.position is not None else f"live.{self.arrived_at_ms}"
+
+
+@value
+class RefusedPart:
+    """The payloads of an accepted envelope that were refused for one reason."""
+
+    judgment: Judgment
+    reason: Reason
+    detail: str | None
+    """Of the first of them."""
+    payloads: list[int]
+    """Their places in the envelope, at least one."""
+    disposition: Disposition
+    """Whether they are kept."""
+
+    def entry(self, policy: bytes, relay: str) -> StreamMessage:
+        """Return the message to store: the envelope with all other payloads withheld.
+
+        Args:
+            policy: The digest of the policy that it was judged by.
+            relay: The relay's name.
+        """
+        envelope = self.judgment.envelope
+        assert envelope is not None
+        mine = set(self.payloads)
+        others = [at for at in range(len(envelope.payloads)) if at not in mine]
+        data = envelope.withhold(others, parent=False)
+        refusal = replace(self.judgment, reason=self.reason, detail=self.detail)
+        record = replace(
+            Record.of(refusal, policy, relay),
+            payloads=self.payloads,
+            size=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+        )
+        return record.entry(data)
 
 
 def subject(reason: str | None = None, session: str | None = None) -> str:

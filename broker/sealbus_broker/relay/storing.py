@@ -97,6 +97,14 @@ class Item:
         """Whether it is accepted, by the judgment so far."""
         return self.judgment.reason is None
 
+    def is_named_by(self, stamp: Stamp) -> bool:
+        """Whether ``stamp`` is about this very arrival, and not about another attempt or a copy."""
+        judgment = self.judgment
+        return judgment.envelope is not None and (stamp.position, stamp.envelope) == (
+            judgment.arrival.position,
+            judgment.envelope.digest,
+        )
+
 
 class Storing:
     """Stores the messages of batches. A relay has one, and it keeps nothing between two batches.
@@ -241,7 +249,7 @@ class Storing:
         assert item.id is not None
         if not item.accepted:
             return StreamMessage(f"{prefix}.{CLOSED}", stamp, {"Nats-Msg-Id": item.id})
-        data = pack_delivery(judgment.envelope.data, stamp)
+        data = pack_delivery(judgment.shown(), stamp)
         if subject == HEALTH:
             # A probe goes into a stream of its own, which keeps the last one. It has no id, because
             # a probe that is stored twice does no harm.

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 
 from sealbus.protocol.answer import ERROR_ID, ERROR_VERSION, error_payload
 from sealbus.protocol.delivery import pack_delivery
-from sealbus.protocol.envelope import Envelope, Header, Parent, seal_envelopes
+from sealbus.protocol.envelope import Draft, Header, Parent, seal_envelopes
 from sealbus.protocol.keys import SigningKey
 from sealbus.protocol.shelf_life import shelf_life_ms
 from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
 from sealbus.protocol.streams import LIVE_PREFIX
 from sealbus.protocol.subjects import RELAY, reply_subject
 from sealbus.protocol.value import value
-from sealbus.sending.minting import new_nonce
+from sealbus.sending.minting import new_nonce, salted
 from sealbus_broker.gate.policy import Policy, Store
 from sealbus_broker.gate.shares import Shares
 from sealbus_broker.relay.stream_store import StreamMessage, StreamStore
@@ -111,12 +111,15 @@ class Answers:
         policy = self._policy()
         now_ms = self._now_ms()
         headers = [self._header(answer, policy, now_ms) for answer in answers]
-        payloads = [answer.payload for answer in answers]
-        envelopes = seal_envelopes(self._key, list(zip(headers, payloads, strict=True)))
+        drafts = [
+            Draft(header, [salted(answer.payload)], Parent(answer.question.stamp).encode())
+            for header, answer in zip(headers, answers, strict=True)
+        ]
+        envelopes = seal_envelopes(self._key, drafts)
         verdicts = [
             Stamp(
                 bus=policy.bus,
-                envelope=Envelope.decode(envelope).digest,
+                envelope=envelope.digest,
                 bot=RELAY,
                 subject=header.subject,
                 nonce=header.nonce,
@@ -134,7 +137,7 @@ class Answers:
         return [
             StreamMessage(
                 f"{LIVE_PREFIX}.{header.subject}",
-                pack_delivery(envelope, stamp),
+                pack_delivery(envelope.data, stamp),
                 # The id that the gate gives to any answer to this request, so there is one answer.
                 {"Nats-Msg-Id": f"{answer.question.nonce.hex()}>{header.subject}"},
             )
@@ -154,5 +157,4 @@ class Answers:
             ttl_ms=policy.limits.live_ttl_ms,
             schema=ERROR_ID if answer.is_error else None,
             schema_version=ERROR_VERSION if answer.is_error else None,
-            parent=Parent(question.stamp).encode(),
         )

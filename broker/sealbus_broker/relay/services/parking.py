@@ -142,7 +142,7 @@ class Parking:
         arrived_at_ms = now_ms = self._now_ms()
         try:
             data, _ = split_delivery(data)
-            header = Envelope.decode(data).header
+            header = Envelope.decode_shown(data).header
             arrived_at_ms = header.issued_at_ms
         except Malformed:
             pass  # somebody wrote into the stream past the relays: the bytes are kept as they are

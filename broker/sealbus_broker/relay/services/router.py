@@ -207,7 +207,7 @@ class ServiceRouter:
         question = Question(bot, header.nonce, stamp)
         try:
             answered = await self._handlers[header.subject](
-                bot, unpack_json(judgment.envelope.payload)
+                bot, unpack_json(judgment.envelope.payloads[0] or b"")
             )
         except NotServed as refusal:
             answer = Answer.error(question, refusal.error, str(refusal))

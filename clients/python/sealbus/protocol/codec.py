@@ -34,7 +34,7 @@ them, and before any seal is checked: a thousand nested headers that each claim 
 12 GB of address space with msgpack 1.1, and 80 MB with 1.2."""
 
 _BUNDLE = b"\x92" + msgpack.packb(PROTOCOL_VERSION)
-"""How an array of two that begins with the version begins; an envelope is an array of four, a stamp
+"""How an array of two that begins with the version begins; an envelope is an array of five, a stamp
 of three."""
 
 _JSON_HINT = (
@@ -75,7 +75,7 @@ def unpack_json(data: bytes, most: int = MAX_NODES) -> Any:
 
 
 def pack_fields(fields: Sequence[object]) -> bytes:
-    """Encode an array of plain fields (text, bytes, integers, ``None``)."""
+    """Encode an array of fields (text, bytes, integers, ``None``, and lists of these)."""
     return _pack(list(fields))
 
 
@@ -97,46 +97,52 @@ def unpack_fields(data: bytes, types: Sequence[tuple[type, ...]]) -> list[Any]:
 
     ``types`` that are used again and again are best :class:`FieldTypes`.
     """
-    known = types if isinstance(types, FieldTypes) else FieldTypes(types)
-    fields = _unpack(data, _MAX_FIELDS)
-    if type(fields) is not list or len(fields) != len(known):
-        raise Malformed(f"expected an array of {len(known)} fields")
-    if tuple(map(type, fields)) not in known.combinations:
-        wrong = next(at for at, field in enumerate(fields) if type(field) not in known[at])
+    return unpack_array(data, types if isinstance(types, FieldTypes) else FieldTypes(types))
+
+
+def unpack_array(data: bytes, types: FieldTypes, most: int = _MAX_FIELDS) -> list[Any]:
+    """Decode an array of ``types``, of which some may be lists, in its exact encoding.
+
+    ``most``: how many items an array may have. What is in the lists is for the caller to check.
+    Raises :class:`Malformed`.
+    """
+    fields = _unpack(data, most)
+    if type(fields) is not list or len(fields) != len(types):
+        raise Malformed(f"expected an array of {len(types)} fields")
+    if tuple(map(type, fields)) not in types.combinations:
+        wrong = next(at for at, field in enumerate(fields) if type(field) not in types[at])
         raise Malformed(f"field {wrong} is of the wrong type")
     if _pack(fields) != data:
         raise Malformed("not the exact encoding")
     return fields
 
 
-_SEALED_TYPES = {parts: FieldTypes([(int,), *[(bytes,)] * (parts + 1)]) for parts in (1, 2)}
-"""Of a stamp (body and seal) and an envelope (header, payload and seal), behind the version."""
+_SEALED_TYPES = FieldTypes(((int,), (bytes,), (bytes,)))
 
 
-def join_sealed(parts: Sequence[bytes], seal: bytes) -> bytes:
-    """Join the parts of a sealed item: ``[version, part…, seal]``. The seal is over the
+def join_sealed(body: bytes, seal: bytes) -> bytes:
+    """Join a body and its seal: ``[version, body, seal]``. The seal is over the
     :func:`signed_part`."""
-    return signed_part(parts) + _pack(seal)
+    return signed_part(body) + _pack(seal)
 
 
-def signed_part(parts: Sequence[bytes]) -> bytes:
-    """The bytes that a seal is over: ``[version, part…`` as they will be sent, up to where the seal
+def signed_part(body: bytes) -> bytes:
+    """The bytes that a seal is over: ``[version, body`` as they will be sent, up to where the seal
     begins."""
-    without_seal = _pack([PROTOCOL_VERSION, *parts, None])
+    without_seal = _pack([PROTOCOL_VERSION, body, None])
     return without_seal[:-1]
 
 
-def split_sealed(data: bytes, parts: int) -> tuple[list[bytes], bytes, bytes]:
-    """Take a sealed item apart into its ``parts``, the bytes that were signed (as sent), and the
-    encoded seal.
+def split_sealed(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """Take a sealed body apart into the body, the bytes that were signed (as sent), and the encoded
+    seal.
 
-    Raises :class:`Malformed` unless ``data`` is exactly ``[version, bin × parts, bin]``.
+    Raises :class:`Malformed` unless ``data`` is exactly ``[version, bin, bin]``.
     """
-    fields = unpack_fields(data, _SEALED_TYPES[parts])
-    if fields[0] != PROTOCOL_VERSION:
+    version, body, sealed = unpack_fields(data, _SEALED_TYPES)
+    if version != PROTOCOL_VERSION:
         raise Malformed(f"version {PROTOCOL_VERSION} expected")
-    sealed: bytes = fields[-1]
-    return fields[1:-1], data[: len(data) - len(sealed) - _bin_header_bytes(sealed)], sealed
+    return body, data[: len(data) - len(sealed) - _bin_header_bytes(sealed)], sealed
 
 
 def _bin_header_bytes(data: bytes) -> int:

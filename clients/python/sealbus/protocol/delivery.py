@@ -1,12 +1,12 @@
 """A delivery to a subscriber, and everything that the subscriber checks before it believes it.
 
 A delivery is msgpack ``[envelope bin, stamp bin]``. NATS delivers whatever reaches a subject; only
-the bus's stamp makes it a message.
+the bus's stamp makes it a message. The payloads that the stamp refuses are withheld from the
+envelope, and no others: whoever passes a delivery on could take out accepted ones otherwise.
 """
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, Final, TypeVar
 
 from sealbus.errors import Malformed
@@ -35,6 +35,8 @@ class Message:
     stamp: Stamp
     envelope: Envelope
     stamp_data: bytes
+    index: int = 0
+    """Its place in the envelope. Sender, nonce and index together name a message."""
     attempt: int = 1
     """How often it was given to a handler of this durable subscription, this time included. Always
     1 for a live message."""
@@ -48,12 +50,16 @@ class Message:
         return read(self.payload, kind)
 
     def as_parent(self, *, with_envelope: bool = False) -> bytes:
-        """The parent in the header of a message that answers this one or follows from it.
+        """The parent of a message that answers this one or follows from it.
 
         ``with_envelope``: whether a rule of the policy compares payloads (``match``) and so needs
         this one's.
         """
-        return Parent(self.stamp_data, self.envelope.data if with_envelope else None).encode()
+        quote = None
+        if with_envelope:
+            others = [at for at in range(self.stamp.count) if at != self.index]
+            quote = self.envelope.withhold(others, parent=True)
+        return Parent(self.stamp_data, self.index, quote).encode()
 
 
 _TYPES: Final = FieldTypes(((bytes,), (bytes,)))
@@ -78,14 +84,14 @@ def open_delivery(
     bus_keys: frozenset[bytes],
     verifier: Verifier,
     attempt: int = 1,
-) -> Message:
-    """Turn received bytes into a message, or raise :class:`Malformed` that names the check that
-    failed.
+) -> list[Message]:
+    """Turn received bytes into messages, at least one and in order, or raise :class:`Malformed`
+    that names the check that failed.
 
     In order: the bytes are exactly an envelope and a stamp; the stamp is sealed by a key of the bus
-    that the reader pinned; it is of this bus, says *accepted*, and is about this envelope; it is
-    for the very ``subject`` on which the bytes arrived; the envelope says the same of itself; the
-    payload is one exact value.
+    that the reader pinned; it is of this bus, says *accepted*, and is for the very ``subject`` on
+    which the bytes arrived; it is about this envelope; the envelope says the same of itself; it
+    withholds exactly the payloads that the stamp refuses; each other payload is one exact value.
     """
     envelope_data, stamp_data = split_delivery(data)
     stamp = open_stamp(stamp_data, bus_keys, verifier)
@@ -95,21 +101,29 @@ def open_delivery(
         raise Malformed("stamped, but not as accepted")
     if stamp.subject != subject:
         raise Malformed("stamped for another subject than it arrived on")
-    if hashlib.sha256(envelope_data).digest() != stamp.envelope:
+    envelope = Envelope.decode_shown(envelope_data)
+    if envelope.digest != stamp.envelope:
         raise Malformed("the stamp is about another envelope")
-    envelope = Envelope.decode(envelope_data)
     header = envelope.header
     stamped = (bus, stamp.bot, subject, stamp.nonce)
     if (header.bus, header.bot, header.subject, header.nonce) != stamped:
         raise Malformed("envelope and stamp disagree")
-    return Message(
-        subject=subject,
-        bot=header.bot,
-        payload=unpack_json(envelope.payload),
-        nonce=header.nonce,
-        issued_at_ms=header.issued_at_ms,
-        stamp=stamp,
-        envelope=envelope,
-        stamp_data=stamp_data,
-        attempt=attempt,
-    )
+    withheld = [at for at, payload in enumerate(envelope.payloads) if payload is None]
+    if len(envelope.payloads) != stamp.count or withheld != [one.index for one in stamp.refused]:
+        raise Malformed("an accepted payload is withheld, or a refused one shown")
+    return [
+        Message(
+            subject=subject,
+            bot=header.bot,
+            payload=unpack_json(payload),
+            nonce=header.nonce,
+            issued_at_ms=header.issued_at_ms,
+            stamp=stamp,
+            envelope=envelope,
+            stamp_data=stamp_data,
+            index=index,
+            attempt=attempt,
+        )
+        for index, payload in enumerate(envelope.payloads)
+        if payload is not None
+    ]

@@ -15,21 +15,33 @@ MAX_ENVELOPE_BYTES: Final = 512 * 1024
 """The largest envelope. nats-server carries 1 MiB a message by default. Half of it leaves room for
 the stamp, a batch proof, and the quarantine's record around the raw bytes."""
 
-MAX_HEADER_BYTES: Final = 264 * 1024
-"""The largest header. Names and numbers need under 500 bytes. The rest is a parent that carries its
-envelope."""
+MAX_PAYLOADS: Final = 256
+"""The most payloads of an envelope. At 256, the cost of the envelope itself is less than a tenth of
+what each payload costs. More would wait for each other, and their list of refusals would not fit
+into a stamp."""
+
+SALT_BYTES: Final = 16
+"""The size of a payload's salt. Nobody can try out 2**128 salts, so the hash of a withheld payload
+tells nothing about it (RFC 9901, section 9.3, asks for the same)."""
+
+MAX_SHOWN_BYTES: Final = MAX_ENVELOPE_BYTES + MAX_PAYLOADS * 16
+"""The largest envelope in which parts are withheld. Three bytes and a hash stand for a withheld
+payload, which may have had three bytes and its salt."""
+
+MAX_HEADER_BYTES: Final = 1024
+"""The largest header. The longest names and numbers need under 550 bytes."""
 
 MAX_PARENT_BYTES: Final = 256 * 1024
 """The largest parent: a stamp and, where a cause rule compares payloads, an envelope. It is half an
 envelope, so that an answer can quote a question."""
 
-MAX_STAMP_BYTES: Final = 2048
-"""The largest stamp. A full body is under 1,600 bytes, and a seal with the longest proof has
-418."""
+MAX_STAMP_BYTES: Final = 8192
+"""The largest stamp. A body without a list of refused payloads is under 1,600 bytes. The longest
+list is under 5,600, and a seal with the longest proof has 418."""
 
 MAX_BARE_PARENT_BYTES: Final = MAX_STAMP_BYTES + 8
-"""The largest parent without an envelope: a stamp, and the framing of msgpack around it. Where a
-rule compares nothing, no bot needs more."""
+"""The largest parent without an envelope: a stamp, an index, and the framing of msgpack around
+them. Where a rule compares nothing, no bot needs more."""
 
 MAX_BATCH: Final = 1024
 """The most items under one signature. They need ten proof steps, which are 320 bytes. Beyond that
@@ -123,6 +135,10 @@ MAX_TOKEN_CHARS: Final = 64
 MAX_DETAIL_BYTES: Final = 1000
 """The longest explanation in a stamp: eight violations of about 120 bytes. It names places and
 rules, and never values of a payload."""
+
+MAX_LISTED_DETAIL_BYTES: Final = 2000
+"""The most bytes of all explanations in a stamp's list of refused payloads. A person looks at a few
+of them, and a stamp stays small."""
 
 MAX_FAULTS: Final = 8
 """The most lines of an explanation, one for each violation of a payload. A person corrects a few at

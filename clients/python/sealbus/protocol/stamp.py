@@ -2,11 +2,16 @@
 
 Publishers get it as a receipt; subscribers get it beside the envelope and accept nothing without
 it. On the wire it is msgpack ``[version, body bin, seal bin]``; the body is a msgpack array of
-fourteen fields in fixed places::
+sixteen fields in fixed places::
 
     bus str · envelope digest bin(32) · bot str · subject str · nonce bin(16) · verdict str
     · reason str | nil · detail str | nil · policy digest bin(32) · ingress position int | nil
-    · judged-at int (ms) · relay str · record int | nil · store-by int (ms) | nil
+    · judged-at int (ms) · relay str · record int | nil · store-by int (ms) | nil · count int
+    · refused array | nil
+
+The verdict is on the envelope. *Refused* lists the payloads that were refused for a reason of their
+own, each as ``[index int, reason str, detail str | nil]``. In an accepted envelope all others are
+accepted. In a refused one no payload is accepted. A stamp on one payload has no list.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from types import NoneType
-from typing import Final
+from typing import Any, Final
 
 from sealbus.errors import Malformed
 from sealbus.protocol.codec import (
@@ -23,13 +28,15 @@ from sealbus.protocol.codec import (
     pack_fields,
     signed_part,
     split_sealed,
-    unpack_fields,
+    unpack_array,
 )
 from sealbus.protocol.keys import SigningKey
 from sealbus.protocol.limits import (
     MAX_DETAIL_BYTES,
     MAX_FAULTS,
     MAX_INTEGER,
+    MAX_LISTED_DETAIL_BYTES,
+    MAX_PAYLOADS,
     MAX_STAMP_BYTES,
     MAX_TIME_MS,
     NONCE_BYTES,
@@ -55,8 +62,14 @@ _BODY_TYPES: Final = FieldTypes(
         (str,),
         (int, NoneType),
         (int, NoneType),
+        (int,),
+        (list, NoneType),
     )
 )
+_REFUSED_TYPES: Final = FieldTypes(((int,), (str,), (str, NoneType)))
+
+PAYLOAD_REASONS: Final = frozenset({Reason.SIZE, Reason.PAYLOAD, Reason.SCHEMA})
+"""The reasons for which one payload is refused. Any other reason refuses the envelope."""
 
 
 class Verdict(StrEnum):
@@ -68,12 +81,23 @@ class Verdict(StrEnum):
 
 
 @value
+class RefusedPayload:
+    """A payload that was refused for a reason of its own."""
+
+    index: int
+    """Its place in the envelope."""
+    reason: Reason
+    detail: str | None = None
+    """As in :attr:`Stamp.detail`. Long lists have details for their first payloads only."""
+
+
+@value
 class Stamp:
     """One verdict."""
 
     bus: str
     envelope: bytes
-    """SHA-256 of the envelope's bytes."""
+    """The envelope's digest."""
     bot: str
     """Whose session sent it; for an accepted message also who sealed it."""
     subject: str
@@ -100,6 +124,19 @@ class Stamp:
     store_by_ms: int | None = None
     """When an accepted message must be stored at the latest, by the engine's clock
     (:mod:`sealbus.protocol.shelf_life`); else ``None``."""
+    count: int = 1
+    """How many payloads the envelope has."""
+    refused: tuple[RefusedPayload, ...] = ()
+    """The payloads that were refused for a reason of their own, by index. Empty where there is one
+    payload."""
+
+    def accepts(self, index: int) -> bool:
+        """Whether the payload at ``index`` is accepted."""
+        return (
+            self.verdict is Verdict.ACCEPTED
+            and 0 <= index < self.count
+            and all(payload.index != index for payload in self.refused)
+        )
 
     def encode(self) -> bytes:
         """The body's bytes."""
@@ -119,24 +156,24 @@ class Stamp:
                 self.relay,
                 self.record,
                 self.store_by_ms,
+                self.count,
+                [[one.index, one.reason.value, one.detail] for one in self.refused] or None,
             )
         )
 
     @classmethod
     def decode(cls, data: bytes) -> Stamp:
         """Read a body. Raises :class:`Malformed`."""
-        fields = unpack_fields(data, _BODY_TYPES)
+        fields = unpack_array(data, _BODY_TYPES, MAX_PAYLOADS)
         bus, envelope, bot, subject, nonce, verdict, reason, detail, policy = fields[:9]
-        position, judged_at, relay, record, store_by = fields[9:]
+        position, judged_at, relay, record, store_by, count, listed = fields[9:]
         if not (is_name(bus) and is_name(bot) and is_subject(subject) and is_name(relay)):
             raise Malformed("stamp: a name or subject is outside the grammar")
         if not (len(envelope) == len(policy) == HASH_BYTES and len(nonce) == NONCE_BYTES):
             raise Malformed("stamp: a digest or nonce of the wrong length")
         if not (0 <= judged_at <= MAX_TIME_MS and _is_sequence(position) and _is_sequence(record)):
             raise Malformed("stamp: a number is out of range")
-        if detail is not None and (
-            len(detail.encode()) > MAX_DETAIL_BYTES or detail.count("\n") >= MAX_FAULTS
-        ):
+        if not _is_detail(detail):
             raise Malformed("stamp: the detail is too long")
         if (verdict == Verdict.ACCEPTED) != (reason is None):
             raise Malformed("stamp: a refusal has a reason, an acceptance none")
@@ -148,6 +185,11 @@ class Stamp:
             )
         if store_by is not None and not judged_at <= store_by <= MAX_TIME_MS:
             raise Malformed("stamp: it must be stored before it was judged")
+        if not 1 <= count <= MAX_PAYLOADS:
+            raise Malformed("stamp: the count of payloads is out of range")
+        refused = () if listed is None else _read_refused(listed, count)
+        if verdict == Verdict.ACCEPTED and len(refused) == count:
+            raise Malformed("stamp: an acceptance that refuses each payload")
         try:
             return cls(
                 bus,
@@ -164,11 +206,44 @@ class Stamp:
                 relay,
                 record,
                 store_by,
+                count,
+                refused,
             )
         except ValueError:
             raise Malformed(
                 "stamp: an unknown verdict or reason", hint="is this library older than the relay?"
             ) from None
+
+
+def _read_refused(listed: list[Any], count: int) -> tuple[RefusedPayload, ...]:
+    """Read a stamp's list of refused payloads. Raises :class:`Malformed`."""
+    if not listed:
+        raise Malformed("stamp: an empty list of refused payloads")
+    if count == 1:
+        raise Malformed("stamp: a list of refused payloads for one payload")
+    last = -1
+    details = 0
+    for item in listed:
+        if type(item) is not list or tuple(map(type, item)) not in _REFUSED_TYPES.combinations:
+            raise Malformed("stamp: a refused payload is not index, reason and detail")
+        index, reason, detail = item
+        if not last < index < count:
+            raise Malformed("stamp: the indexes of refused payloads are out of order or range")
+        if reason not in PAYLOAD_REASONS:
+            raise Malformed("stamp: a payload is refused for a reason that payloads do not have")
+        if not _is_detail(detail):
+            raise Malformed("stamp: the detail of a refused payload is too long")
+        last = index
+        details += len((detail or "").encode())
+    if details > MAX_LISTED_DETAIL_BYTES:
+        raise Malformed("stamp: the details of its refused payloads are too long")
+    return tuple([RefusedPayload(index, Reason(reason), detail) for index, reason, detail in listed])
+
+
+def _is_detail(detail: str | None) -> bool:
+    return detail is None or (
+        len(detail.encode()) <= MAX_DETAIL_BYTES and detail.count("\n") < MAX_FAULTS
+    )
 
 
 def _is_sequence(number: int | None) -> bool:
@@ -182,12 +257,12 @@ def seal_stamps(
 
     ``verifier`` will know them again, as parents, without verifying them.
     """
-    parts = [(stamp.encode(),) for stamp in stamps]
-    items = [signed_part(part) for part in parts]
+    bodies = [stamp.encode() for stamp in stamps]
+    items = [signed_part(body) for body in bodies]
     seals = seal(key, Context.STAMP, items)
     if verifier is not None:
         verifier.remember(Context.STAMP, seals[0], items[0])
-    return [join_sealed(part, sealed) for part, sealed in zip(parts, seals, strict=True)]
+    return [join_sealed(body, sealed) for body, sealed in zip(bodies, seals, strict=True)]
 
 
 def open_stamp(data: bytes, bus_keys: frozenset[bytes], verifier: Verifier) -> Stamp:
@@ -199,7 +274,7 @@ def open_stamp(data: bytes, bus_keys: frozenset[bytes], verifier: Verifier) -> S
     """
     if len(data) > MAX_STAMP_BYTES:
         raise Malformed(f"stamp of {len(data)} bytes; at most {MAX_STAMP_BYTES}")
-    (body,), signed, sealed = split_sealed(data, 1)
+    body, signed, sealed = split_sealed(data)
     found = Seal.decode(sealed)
     if found.key not in bus_keys:
         raise Malformed("stamp: sealed by a key that is not the bus's")

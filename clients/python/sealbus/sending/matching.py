@@ -54,9 +54,9 @@ def check_answer(
     request, and where the request is to one of the bus's own services, unless the relay itself
     answers: whoever may hear a request may answer it otherwise.
     """
-    if message.envelope.header.parent is None:
+    if message.envelope.parent is None:
         raise Malformed("an answer without a parent")
-    stamp = open_stamp(Parent.decode(message.envelope.header.parent).stamp, bus_keys, verifier)
+    stamp = open_stamp(Parent.decode(message.envelope.parent).stamp, bus_keys, verifier)
     if stamp.bus != request.bus:
         raise Malformed("an answer to a request on another bus")
     if stamp.verdict is not Verdict.ACCEPTED:
