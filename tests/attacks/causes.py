@@ -56,7 +56,7 @@ def an_unwanted_parent_before_what_is_said() -> Step:
 @attack("check_parent", Reason.CAUSE)
 def a_quoted_order_where_nothing_is_compared() -> Step:
     """The order's whole envelope beside its stamp, for a rule that needs only the stamp."""
-    order = envelope(payload={**ORDER, "note": "x" * 3_000})
+    order = envelope(payload={**ORDER, "note": "x" * 9_000})
     return Step(envelope(RESERVED, parent=parent(order, carry=True)), session="inventory")
 
 
@@ -93,13 +93,13 @@ def a_stamp_of_its_own_making() -> Step:
 @attack("check_what_came_before", Reason.CAUSE)
 def a_stamp_signed_as_an_envelope() -> Step:
     """The bot's own envelope, handed in as a stamp."""
-    return _shipping(parent=Parent(envelope(), envelope()).encode())
+    return _shipping(parent=Parent(envelope(), 0, envelope()).encode())
 
 
 @attack("check_what_came_before", Reason.CAUSE)
 def a_stamp_with_a_changed_bit() -> Step:
     """The bus's stamp with one bit flipped."""
-    return _shipping(parent=Parent(flip(sealed_stamp(envelope()), 60), envelope()).encode())
+    return _shipping(parent=Parent(flip(sealed_stamp(envelope()), 60), 0, envelope()).encode())
 
 
 @attack("check_what_came_before", Reason.CAUSE)
@@ -158,7 +158,7 @@ def the_cause_is_not_carried() -> Step:
 def another_envelope_under_the_stamp() -> Step:
     """The stamp of one order beside the envelope of another."""
     other = envelope(payload={"order_id": "B-2", "quantity": 1})
-    carried = Parent(sealed_stamp(envelope()), other).encode()
+    carried = Parent(sealed_stamp(envelope()), 0, other).encode()
     return _shipping(parent=carried, payload={"order_id": "B-2"})
 
 
@@ -198,7 +198,7 @@ def an_answer_with_a_large_parent() -> Step:
 
     The asker has it.
     """
-    asked = Parent(sealed_stamp(envelope(ASK), ASK, position=None), b"x" * 100_000)
+    asked = Parent(sealed_stamp(envelope(ASK), ASK, position=None), 0, b"x" * 100_000)
     return _answering(parent=asked.encode())
 
 

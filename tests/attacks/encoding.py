@@ -5,22 +5,22 @@ Each value has one encoding. The gate refuses everything else before it has a me
 
 from __future__ import annotations
 
-from sealbus.protocol.codec import join_sealed, pack_fields, pack_json
+from dataclasses import replace
+
+from sealbus.protocol.codec import pack_fields
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Seal
 from tests.attacks.corpus import Family
 from tests.attacks.line import Line
 from tests.gate.bus import Step
+from tests.gate.parts import Parts
 from tests.gate.scenarios import BREAKS
 from tests.gate.world import (
     NOW,
-    ORDER,
-    PLACED,
     envelope,
     fields,
     flip,
     odd,
-    told,
 )
 
 FAMILY = Family("encoding")
@@ -134,14 +134,14 @@ def bot_in_other_letters() -> Step:
 @attack("check_encoding", Reason.ENCODING, without=BREAKS)
 def schema_without_version() -> Step:
     """The header has a schema without a version."""
-    return Step(odd(pack_fields([*fields()[:6], "orders.placed", None, None])))
+    return Step(odd(pack_fields([*fields()[:6], "orders.placed", None])))
 
 
 @attack("check_encoding", Reason.ENCODING, without=BREAKS)
 def a_seal_of_11_steps() -> Step:
     """A proof that is one step longer than the largest batch needs."""
     long = Seal(bytes(32), bytes(64), 0, (bytes(32),) * 11)
-    return Step(join_sealed((told(PLACED).encode(), pack_json(ORDER)), long.encode()))
+    return Step(replace(Parts.of(envelope()), seal=long.encode()).data)
 
 
 @attack("check_encoding", Reason.ENCODING, without=BREAKS)

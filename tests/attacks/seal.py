@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 
-from sealbus.protocol.codec import join_sealed, pack_json, signed_part
 from sealbus.protocol.delivery import pack_delivery
 from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.reason import Reason
-from sealbus.protocol.seal import Context, Seal, seal
+from sealbus.protocol.seal import Context, Seal
 from tests.attacks.corpus import Family
 from tests.attacks.line import Line
 from tests.gate.bus import Step
+from tests.gate.parts import Parts
 from tests.gate.world import (
     FORGED_BUS_KEY,
     KEYS,
     ORDER,
-    PLACED,
     SHIPPED,
     envelope,
     flip,
@@ -25,7 +24,6 @@ from tests.gate.world import (
     reseal,
     sealed_stamp,
     shipment,
-    told,
     told_at,
 )
 from tests.scene import now_ms
@@ -76,8 +74,7 @@ def a_seal_of_another_envelope() -> Step:
 @attack("check_seal", Reason.BAD_SEAL)
 def sealed_in_another_context() -> Step:
     """The bot's own signature over these very bytes, made for a stamp."""
-    parts = (told(PLACED).encode(), pack_json(ORDER))
-    return Step(join_sealed(parts, seal(KEYS["order"], Context.STAMP, [signed_part(parts)])[0]))
+    return Step(Parts.of(envelope()).sealed(KEYS["order"], Context.STAMP))
 
 
 @attack("check_seal", Reason.BAD_SEAL)

@@ -103,7 +103,7 @@ class PureBus:
         self.meters.shares.charge(
             step.session, store, self.policy.share(store), len(step.data), step.now_ms
         )
-        self.ledger[judgment.ledger_id] = pack_delivery(judgment.envelope.data, sealed)
+        self.ledger[judgment.ledger_id] = pack_delivery(judgment.shown(), sealed)
         return ACCEPTED, sealed
 
     def run(self, steps: Sequence[Step]) -> str:

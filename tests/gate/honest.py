@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sealbus.protocol.codec import pack_json
-from sealbus.protocol.envelope import Envelope, seal_envelopes
+from sealbus.protocol.envelope import Draft, Envelope, seal_envelopes
 from sealbus.protocol.limits import MAX_ENVELOPE_BYTES
 from tests.gate.bus import ACCEPTED, SETTLED, Step
 from tests.gate.scenarios import Catalogue, live
@@ -24,10 +24,12 @@ from tests.gate.world import (
     RESERVED,
     SKEW,
     answer,
+    burst,
     checked,
     envelope,
     nonce,
     parent,
+    salted,
     shipment,
     told,
 )
@@ -76,12 +78,43 @@ def a_payload_of_every_kind() -> Step:
 def a_burst_under_one_seal() -> list[Step]:
     """Three envelopes under one signature, each carrying its own proof."""
     drafts = [
-        (told(replace(PLACED, nonce=nonce(f"burst {number}"))), pack_json(ORDER))
+        Draft(told(replace(PLACED, nonce=nonce(f"burst {number}"))), [salted(pack_json(ORDER))])
         for number in range(3)
     ]
-    return [
-        Step(data, position=at) for at, data in enumerate(seal_envelopes(KEYS["order"], drafts), 7)
-    ]
+    sealed = seal_envelopes(KEYS["order"], drafts)
+    return [Step(one.data, position=at) for at, one in enumerate(sealed, 7)]
+
+
+@honest()
+def three_orders_in_one_envelope() -> Step:
+    """A burst: one nonce and one signature for three messages."""
+    return Step(burst(ORDER, ORDER, {"order_id": "B-2", "quantity": 1}))
+
+
+@honest()
+def a_bad_order_among_good_ones() -> Step:
+    """The bad one is refused, and the others are accepted."""
+    return Step(burst(ORDER, {"order_id": "B-2", "quantity": 0}, b"\xc1", ORDER))
+
+
+@honest()
+def as_many_pulses_as_may_come_at_once() -> Step:
+    """Two, and both count."""
+    return live(burst(70, 71, header=PULSE))
+
+
+@honest()
+def shipments_of_two_orders_of_one_envelope() -> list[Step]:
+    """Each order of a burst allows one shipment."""
+    orders = burst(ORDER, {"order_id": "B-2", "quantity": 1})
+
+    def shipped(index: int, order_id: str) -> Step:
+        quote = Envelope.decode(orders).withhold([1 - index], parent=True)
+        proof = parent(orders, quote=quote, index=index, count=2)
+        data = shipment(payload={"order_id": order_id}, parent=proof, nonce=nonce(order_id))
+        return Step(data, session="shipping", position=8 + index)
+
+    return [shipped(0, "A-1"), shipped(1, "B-2")]
 
 
 @honest()
@@ -334,6 +367,15 @@ def tried_again() -> list[Step]:
             position=8,
         ),
     ]
+
+
+@honest(SETTLED)
+def a_burst_tried_again() -> list[Step]:
+    """The same for a burst of which a part was refused."""
+    orders = ORDER, {"order_id": "B-2", "quantity": 0}
+    again = burst(*orders, issued_at_ms=NOW + 5_000)
+    late = NOW + 5_000
+    return [Step(burst(*orders)), Step(again, arrived_at_ms=late, now_ms=late, position=8)]
 
 
 @honest(SETTLED)

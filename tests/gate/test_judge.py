@@ -91,8 +91,8 @@ def test_checks_have_the_documented_order() -> None:
     assert [check.__name__.removeprefix("check_") for check in gate.CHECKS] == [
         "size", "encoding", "key_known", "key_valid", "key_revoked", "seal", "bus", "bot", "birth",
         "wait", "ledger_age", "not_in_future", "not_expired", "declared", "granted", "delivery",
-        "ttl", "parent", "budget", "rate", "payload", "schema_known", "schema", "what_came_before",
-        "share",
+        "ttl", "parent", "alone", "budget", "rate", "payload", "schema_known", "schema",
+        "what_came_before", "share",
     ]  # fmt: skip
 
 

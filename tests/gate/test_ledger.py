@@ -268,7 +268,7 @@ def test_message_that_nobody_can_have_stored_is_not_closed() -> None:
 def test_redelivered_refusal_closes_the_messages_own_id() -> None:
     one, shipped = (
         Step(envelope(), now_ms=LATE, redelivered=True),
-        f"order.{nonce('placed').hex()}>orders.shipped",
+        f"order.{nonce('placed').hex()}.0>orders.shipped",
     )
     assert verdict(one) == (Reason.STALE, f"order.{nonce('placed').hex()}")
     assert verdict(replace(one, session="shipping", data=shipment())) == (Reason.STALE, shipped)
@@ -289,13 +289,13 @@ def test_message_that_another_policy_may_accept_is_closed(
     rule = replace(POLICY.bots["shipping"], keys={key: BotKey(key, 0, **keys)} if keys else {})
     policy = replace(POLICY, bots={**POLICY.bots, "shipping": rule})
     shipped = Step(shipment(), session="shipping", redelivered=True)
-    assert verdict(shipped, policy) == (reason, f"order.{nonce('placed').hex()}>orders.shipped")
+    assert verdict(shipped, policy) == (reason, f"order.{nonce('placed').hex()}.0>orders.shipped")
 
 
 def test_message_that_only_another_policy_grants_is_closed() -> None:
     """The note has the id that all possible senders of the consequence share (docs/threats.md)."""
     theirs = envelope(SHIPPED, bot="inventory", parent=parent(envelope(), carry=True))
-    shipped = f"order.{nonce('placed').hex()}>orders.shipped"
+    shipped = f"order.{nonce('placed').hex()}.0>orders.shipped"
     assert verdict(Step(theirs, session="inventory", redelivered=True)) == (
         Reason.NOT_GRANTED,
         shipped,
@@ -313,7 +313,7 @@ def test_policy_with_another_once_gives_a_message_another_id() -> None:
         None,
         f"shipping.{nonce('shipped').hex()}",
     )
-    assert verdict(shipped) == (None, f"order.{nonce('placed').hex()}>orders.shipped")
+    assert verdict(shipped) == (None, f"order.{nonce('placed').hex()}.0>orders.shipped")
 
 
 def test_no_policy_lets_a_seal_through_that_does_not_hold() -> None:

@@ -14,12 +14,18 @@ from typing import Any, Final
 
 import msgpack
 
-from sealbus.protocol.codec import join_sealed, pack_json, signed_part
-from sealbus.protocol.envelope import Header, Parent, seal_envelopes
+from sealbus.errors import Malformed
+from sealbus.protocol.codec import pack_json
+from sealbus.protocol.envelope import Draft, Envelope, Header, Parent, seal_envelopes
 from sealbus.protocol.keys import KeyKind, SigningKey
-from sealbus.protocol.limits import LIVE_NONCE_LIFE_MS, MAX_ENVELOPE_BYTES, MAX_TIME_MS
+from sealbus.protocol.limits import (
+    LIVE_NONCE_LIFE_MS,
+    MAX_ENVELOPE_BYTES,
+    MAX_TIME_MS,
+    SALT_BYTES,
+)
 from sealbus.protocol.reason import Reason
-from sealbus.protocol.seal import Context, Seal, seal
+from sealbus.protocol.seal import Seal
 from sealbus.protocol.shelf_life import shelf_life_ms
 from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
 from sealbus_broker.gate.policy import (
@@ -35,6 +41,7 @@ from sealbus_broker.gate.policy import (
     SubjectRule,
 )
 from sealbus_broker.gate.schemas import Schema
+from tests.gate.parts import Parts
 
 NOW: Final = 1_900_000_000_000
 """The time at which everything happens, in ms since 1970."""
@@ -347,11 +354,13 @@ def envelope(
     *,
     key: SigningKey | None = None,
     packed: bytes | None = None,
+    parent: bytes | None = None,
     **changes: Any,
 ) -> bytes:
     """A sealed envelope.
 
     A field that is not given has the honest bot's value. ``packed`` is a payload in bytes.
+    ``parent`` is an encoded parent.
     """
     if "issued_at_ms" in changes:
         changes["issued_at_ms"] += _telling.now_ms - NOW
@@ -365,7 +374,35 @@ def envelope(
     if payload is ...:
         payload = _SAYS.get(header.subject, {"left": 4})
     body = pack_json(payload) if packed is None else packed
-    return seal_envelopes(key or KEYS.get(header.bot, KEYS["stranger"]), [(header, body)])[0]
+    return sealed(Draft(header, [salted(body)], parent), key)
+
+
+def burst(*payloads: object, header: Header = PLACED, **changes: Any) -> bytes:
+    """A sealed envelope with several payloads. Bytes among them are a payload in bytes."""
+    bodies = [one if isinstance(one, bytes) else pack_json(one) for one in payloads]
+    if "issued_at_ms" in changes:
+        changes["issued_at_ms"] += _telling.now_ms - NOW
+    header = replace(told(header), **changes)
+    return sealed(Draft(header, [salted(body, at) for at, body in enumerate(bodies)]))
+
+
+def sealed(draft: Draft, key: SigningKey | None = None) -> bytes:
+    """The bytes of a sealed draft."""
+    (envelope,) = seal_envelopes(key or KEYS.get(draft.header.bot, KEYS["stranger"]), [draft])
+    return envelope.data
+
+
+def salted(payload: bytes, at: int = 0) -> bytes:
+    """A payload behind a salt that is the same in each run. A real salt is random."""
+    return hashlib.sha256(b"salt %d" % at).digest()[:SALT_BYTES] + payload
+
+
+def digest(data: bytes) -> bytes:
+    """The digest of an envelope. Of bytes that are none, it is any digest."""
+    try:
+        return Envelope.decode_shown(data).digest
+    except Malformed:
+        return hashlib.sha256(data).digest()
 
 
 def stamp(data: bytes, header: Header = PLACED, **changes: Any) -> Stamp:
@@ -375,7 +412,7 @@ def stamp(data: bytes, header: Header = PLACED, **changes: Any) -> Stamp:
         changes["judged_at_ms"] += _telling.now_ms - NOW
     made = Stamp(
         bus="shop",
-        envelope=hashlib.sha256(data).digest(),
+        envelope=digest(data),
         bot=header.bot,
         subject=header.subject,
         nonce=header.nonce,
@@ -408,11 +445,15 @@ def parent(
     header: Header = PLACED,
     *,
     carry: bool = False,
+    quote: bytes | None = None,
+    index: int = 0,
     key: SigningKey = BUS_KEY,
     **changes: Any,
 ) -> bytes:
-    """The parent field of a message that follows from ``data``. ``carry`` includes the envelope."""
-    return Parent(sealed_stamp(data, header, key=key, **changes), data if carry else None).encode()
+    """The parent of a message that follows from ``data``. ``carry`` quotes it, or ``quote`` is
+    quoted."""
+    quote = data if carry and quote is None else quote
+    return Parent(sealed_stamp(data, header, key=key, **changes), index, quote).encode()
 
 
 def shipment(**changes: Any) -> bytes:
@@ -438,8 +479,8 @@ def fields(header: Header = PLACED) -> list[object]:
 
 def odd(header: bytes, payload: bytes | None = None) -> bytes:
     """An envelope with any header bytes, and with a valid seal."""
-    parts = (header, pack_json(ORDER) if payload is None else payload)
-    return join_sealed(parts, seal(KEYS["order"], Context.ENVELOPE, [signed_part(parts)])[0])
+    body = salted(pack_json(ORDER) if payload is None else payload)
+    return Parts(header, [body]).sealed(KEYS["order"])
 
 
 def flip(data: bytes, at: int, mask: int = 1) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -162,7 +163,7 @@ def _envelope(data: bytes, anchors: Anchors | None) -> dict[str, Any]:
     return {
         "kind": "envelope",
         "size": len(data),
-        "sha256": envelope.digest.hex(),
+        "digest": envelope.digest.hex(),
         "bus": header.bus,
         "bot": header.bot,
         "subject": header.subject,

@@ -174,12 +174,12 @@ class CheckContext:
         "key",
         "meters",
         "moment",
-        "payload",
         "policy",
         "proven",
         "refused",
         "rule",
         "schema",
+        "values",
         "verifier",
     )
 
@@ -206,11 +206,10 @@ class CheckContext:
         self.rule: SubjectRule | None = None
         self.schema: Schema | None = None
         self.cause: Cause | None = None
-        self.payload: object = None
-        """The payload that was decoded last. Only a message with a parent needs it, and that has
-        one payload."""
-        self.refused: list[RefusedPayload] = []
-        """The payloads that are refused for a reason of their own."""
+        self.values: dict[int, object] = {}
+        """The decoded payloads, by index."""
+        self.refused: dict[int, Violation] = {}
+        """The payloads that are refused for a reason of their own, by index."""
 
     def named_rule(self) -> SubjectRule | None:
         """Return the rule that disposes of the message, also where no check has come to its
@@ -224,11 +223,32 @@ class CheckContext:
             else self.rule
         )
 
+    def refuse_each(self, look: Callable[[int, bytes], Violation | None]) -> Violation | None:
+        """Refuse each payload that ``look`` objects to. Each has a verdict of its own.
+
+        Returns:
+            The objection to the first payload, if none is left: it is the envelope's then.
+        """
+        assert self.envelope is not None
+        payloads = self.envelope.payloads
+        for index, payload in enumerate(payloads):
+            if payload is not None and index not in self.refused:
+                violation = look(index, payload)
+                if violation is not None:
+                    self.refused[index] = violation
+        return self.refused[0] if len(self.refused) == len(payloads) else None
+
     def refused_payloads(self) -> tuple[RefusedPayload, ...]:
         """Return the stamp's list of refused payloads. A stamp on one payload has none."""
         if self.envelope is None or len(self.envelope.payloads) == 1:
             return ()
-        return tuple(self.refused)
+        room = MAX_LISTED_DETAIL_BYTES
+        listed = []
+        for index, violation in sorted(self.refused.items()):
+            detail = _clip(violation.detail)
+            room -= len(detail or "")
+            listed.append(RefusedPayload(index, violation.reason, detail if room >= 0 else None))
+        return tuple(listed)
 
     def may_be_stored(self) -> bool:
         """Whether a relay that died may have accepted it. It is then refused only once its id is
@@ -503,6 +523,65 @@ def check_alone(case: CheckContext) -> Violation | None:
     return None
 
 
+def check_budget(case: CheckContext) -> Violation | None:
+    """*size*: each payload has at most the bytes that its subject allows.
+
+    For an answer, it is the subject of the request. The payload is not decoded yet.
+    """
+    assert case.rule is not None
+    most = case.rule.max_bytes
+    if case.is_reply and case.header.schema_name == ERROR.name:
+        # That a request failed can be said however little its subject allows.
+        most = max(most, ERROR_BYTES)
+
+    def look(_: int, payload: bytes) -> Violation | None:
+        if len(payload) <= most:
+            return None
+        return Violation(Reason.SIZE, f"a payload of {len(payload)} bytes; at most {most} here")
+
+    return case.refuse_each(look)
+
+
+def check_rate(case: CheckContext) -> Violation | None:
+    """*rate*: the bot sends no faster than the subject allows one bot.
+
+    Each payload counts. The seal is verified before, and copies have an allowance of their own. So
+    nobody can use up the rate of another bot. A message that is delivered again after a relay died
+    is counted again. Otherwise a message that was refused for its rate would be accepted then.
+    """
+    assert case.rule is not None
+    rate = None if case.is_reply else case.rule.rate
+    session = case.arrival.session
+    at_ms = case.arrival.arrived_at_ms
+    assert case.envelope is not None
+    count = len(case.envelope.payloads)
+    if rate is None:
+        return None
+    if count > rate.burst:
+        return Violation(Reason.RATE, f"{count} payloads; at most {rate.burst} at once")
+    if not case.meters.allow(session, case.rule.pattern, rate, at_ms, case.envelope.digest, count):
+        return Violation(Reason.RATE, f"more than {rate.per_second:g}/s")
+    return None
+
+
+def check_payload(case: CheckContext) -> Violation | None:
+    """*payload*: each payload is exactly one value of the JSON data model.
+
+    It has no more values in it than its subject allows. It is decoded only now.
+    """
+    assert case.rule is not None
+    most = case.rule.max_values
+
+    def look(index: int, payload: bytes) -> Violation | None:
+        try:
+            case.values[index] = unpack_json(payload, most)
+        except Malformed as error:
+            return Violation(Reason.PAYLOAD, error.what)
+        return None
+
+    return case.refuse_each(look)
+
+
 def check_schema_known(case: CheckContext) -> Violation | None:
     """*unknown-schema*: the subject accepts the schema that the envelope names.
 
@@ -521,85 +600,24 @@ def check_schema_known(case: CheckContext) -> Violation | None:
     return None
 
 
-def check_rate(case: CheckContext) -> Violation | None:
-    """*rate*: the bot sends no faster than the subject allows one bot.
-
-    Each payload counts. The seal is verified before, and copies have an allowance of their own. So
-    nobody can use up the rate of another bot. A message that is delivered again after a relay died is counted again.
-    Otherwise a message that was refused for its rate would be accepted then.
-    """
-    assert case.rule is not None
-    rate = None if case.is_reply else case.rule.rate
+def check_schema(case: CheckContext) -> Violation | None:
+    """*schema*: each payload meets that schema."""
+    schema = case.schema
+    assert schema is not None
     session = case.arrival.session
     at_ms = case.arrival.arrived_at_ms
-    assert case.envelope is not None
-    count = len(case.envelope.payloads)
-    if rate is None:
-        return None
-    if count > rate.burst:
-        return Violation(Reason.RATE, f"{count} payloads; at most {rate.burst} at once")
-    if not case.meters.allow(
-        session, case.rule.pattern, rate, at_ms, case.envelope.digest, count
-    ):
-        return Violation(Reason.RATE, f"more than {rate.per_second:g}/s")
-    return None
 
+    def look(index: int, payload: bytes) -> Violation | None:
+        value = case.values.get(index)
+        if schema.is_valid(value):
+            return None
+        # The search for every fault costs a hundred times as much as the search for the first, so a
+        # bot that sends bad messages gets little of it.
+        most = MAX_FAULTS if case.meters.allow(session, _EXPLAINED, EXPLAINED, at_ms) else 1
+        faults = schema.faults(value, most=most, size=len(payload))
+        return Violation(Reason.SCHEMA, "\n".join(faults))
 
-def check_payloads(case: CheckContext) -> Violation | None:
-    """*size*, *payload* or *schema*: a payload is one value as its subject wants it.
-
-    Each payload has a verdict of its own. The envelope is refused where no payload is left, for the
-    reason of the first one. The payloads are decoded only now.
-    """
-    assert case.envelope is not None
-    room = MAX_LISTED_DETAIL_BYTES
-    first = None
-    for index, payload in enumerate(case.envelope.payloads):
-        assert payload is not None
-        found = _check_size(case, payload) or _check_value(case, payload)
-        if found is None:
-            continue
-        first = first or found
-        detail = _clip(found.detail)
-        room -= len(detail or "")
-        case.refused.append(RefusedPayload(index, found.reason, detail if room >= 0 else None))
-    return first if len(case.refused) == len(case.envelope.payloads) else None
-
-
-def _check_size(case: CheckContext, payload: bytes) -> Violation | None:
-    """*size*: the payload has at most the bytes that its subject allows.
-
-    For an answer, it is the subject of the request. The payload is not decoded yet.
-    """
-    assert case.rule is not None
-    most = case.rule.max_bytes
-    if case.is_reply and case.header.schema_name == ERROR.name:
-        # That a request failed can be said however little its subject allows.
-        most = max(most, ERROR_BYTES)
-    if len(payload) <= most:
-        return None
-    return Violation(Reason.SIZE, f"a payload of {len(payload)} bytes; at most {most} here")
-
-
-def _check_value(case: CheckContext, encoded: bytes) -> Violation | None:
-    """*payload*: the payload is exactly one value of the JSON data model, with no more values in it
-    than its subject allows. *schema*: it meets the schema."""
-    assert case.rule is not None and case.schema is not None
-    try:
-        payload = unpack_json(encoded, case.rule.max_values)
-    except Malformed as error:
-        return Violation(Reason.PAYLOAD, error.what)
-    case.payload = payload
-    if case.schema.is_valid(payload):
-        return None
-    session = case.arrival.session
-    at_ms = case.arrival.arrived_at_ms
-    # The search for every fault costs a hundred times as much as the search for the first, so a bot
-    # that sends bad messages gets little of it.
-    most = MAX_FAULTS if case.meters.allow(session, _EXPLAINED, EXPLAINED, at_ms) else 1
-    return Violation(
-        Reason.SCHEMA, "\n".join(case.schema.faults(payload, most=most, size=len(encoded)))
-    )
+    return case.refuse_each(look)
 
 
 def check_what_came_before(case: CheckContext) -> Violation | None:
@@ -611,7 +629,7 @@ def check_what_came_before(case: CheckContext) -> Violation | None:
         case.rule.cause,
         case.bot,
         case.envelope.parent,
-        case.payload,
+        case.values.get(0),
         case.moment.now_ms,
         case.policy,
         case.verifier,
@@ -662,9 +680,11 @@ CHECKS: Final[tuple[Callable[[CheckContext], Violation | None], ...]] = (
     check_ttl,
     check_parent,
     check_alone,
-    check_schema_known,
+    check_budget,
     check_rate,
-    check_payloads,
+    check_payload,
+    check_schema_known,
+    check_schema,
     check_what_came_before,
     check_share,
 )

@@ -8,6 +8,7 @@ ACCEPTED   file   ``accepted.>``    nonce ledger, durable store, fan-out (republ
 LIVE       memory ``live.>``        the same for live messages, which need no disk
 QUARANTINE file   ``quarantine.>``  messages with a violation, untouched, for operators
 HEALTH     file   ``health.>``      the last probe: see :mod:`sealbus_broker.relay.health`
+PROGRESS   file   ``progress.>``    notes of subscribers about envelopes that are handled in part
 ========== ====== ================= ================================================================
 
 This module is pure. :mod:`sealbus_broker.nats.provision` makes the streams and checks them.
@@ -38,6 +39,8 @@ from sealbus.protocol.streams import (
     INGRESS_PREFIX,
     LIVE,
     LIVE_PREFIX,
+    PROGRESS,
+    PROGRESS_PREFIX,
     QUARANTINE,
     QUARANTINE_PREFIX,
 )
@@ -45,13 +48,17 @@ from sealbus.protocol.subjects import BUS, SEND
 from sealbus_broker.gate.policy import Limits, Policy
 from sealbus_broker.nats.jetstream import Json
 
-STREAMS: Final = (INGRESS, ACCEPTED, LIVE, QUARANTINE, HEALTH)
+STREAMS: Final = (INGRESS, ACCEPTED, LIVE, QUARANTINE, HEALTH, PROGRESS)
 
 PROBE_SUBJECT: Final = f"{HEALTH_PREFIX}.probe"
 
 HEALTH_BYTES: Final = 1024 * 1024
 """HEALTH keeps one message of about 700 bytes, and a mark of each message that was judged alone
 (:mod:`sealbus_broker.relay.last_try`)."""
+
+PROGRESS_BYTES: Final = 16 * 1024 * 1024
+"""PROGRESS keeps a note of about 150 bytes for each envelope that a subscription put back, of the
+last 100,000. A note that is pushed out costs a repetition."""
 
 PARTITIONS: Final = 4
 """The number of workers that can judge at the same time. All messages of a bot fall into one
@@ -164,6 +171,16 @@ def stream_configs(policy: Policy) -> tuple[Json, ...]:
             "max_msgs_per_subject": 1,
             "duplicate_window": _MIN_WINDOW_NS,
         },
+        _plain(PROGRESS, f"{PROGRESS_PREFIX}.>")
+        | {
+            "description": "messages of envelopes that subscribers have handled in part",
+            "discard": "old",
+            "max_bytes": PROGRESS_BYTES,
+            "max_msgs_per_subject": 1,
+            # No longer than the envelopes that the notes are about.
+            "max_age": max(limits.retention_ms * _NS_PER_MS, window),
+            "duplicate_window": _MIN_WINDOW_NS,
+        },
     )
 
 
@@ -237,7 +254,8 @@ def file_bytes(limits: Limits) -> int:
 
     That is their limits, and an eighth more for the indexes and half-empty blocks.
     """
-    return (limits.ingress_bytes + limits.accepted_bytes + limits.quarantine_bytes) * 9 // 8
+    kept = limits.ingress_bytes + limits.accepted_bytes + limits.quarantine_bytes
+    return (kept + HEALTH_BYTES + PROGRESS_BYTES) * 9 // 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from sealbus.own import (
     OWN,
     OWN_BYTES,
     PARK,
+    PROGRESS,
     QUARANTINE_LIST,
     QUARANTINE_SHOW,
     RECORD_REASONS,
@@ -21,6 +22,7 @@ from sealbus.own import (
 from sealbus.protocol.limits import (
     MAX_ENVELOPE_BYTES,
     MAX_FORGET_S,
+    MAX_PAYLOADS,
     MAX_SUBJECT_BYTES,
     MIN_FORGET_S,
 )
@@ -29,7 +31,7 @@ from sealbus.protocol.subjects import CONSUMER, DURABLE
 from sealbus_broker.gate.policy import HEALTH, DeliveryClass, Disposition, Rate, SubjectRule
 from sealbus_broker.gate.schemas import Schema
 
-EVERYONE: Final = (GRANTS, PARK, SUBSCRIBE)
+EVERYONE: Final = (GRANTS, PARK, PROGRESS, SUBSCRIBE)
 """The subjects on which every bot may publish without a grant.
 
 A bot learns only its own grants. The relay checks a pattern that a bot asks for. A bot can park
@@ -66,6 +68,8 @@ _MS = {"type": "integer", "minimum": 0}
 _COUNT = {"type": "integer", "minimum": 1}
 _BOT = {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,31}$"}
 _CONSUMER = {"type": "string", "pattern": f"^{CONSUMER}$"}
+_DONE = {"type": "string", "pattern": f"^[0-9a-f]{{1,{MAX_PAYLOADS // 4}}}$"}
+"""A bit for each message of an envelope, as a hexadecimal number."""
 _TIME = {"anyOf": [_MS, {"type": "null"}]}
 _SUBSCRIPTION = _object(
     [
@@ -152,6 +156,7 @@ _SUBJECTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
             ["consumer", "sequence", "attempt", "error"],
             consumer=_CONSUMER,
             sequence=_SEQUENCE,
+            index={"type": "integer", "minimum": 0, "maximum": MAX_PAYLOADS - 1},
             attempt=_COUNT,
             error={
                 "type": "string",
@@ -161,6 +166,12 @@ _SUBJECTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
             },
         ),
         _object(["record"], record={"anyOf": [_SEQUENCE, {"type": "null"}]}),
+    ),
+    PROGRESS: (
+        _object(
+            ["consumer", "sequence", "done"], consumer=_CONSUMER, sequence=_SEQUENCE, done=_DONE
+        ),
+        _object(["done"], done=_DONE),
     ),
     SUBSCRIPTIONS_LIST: (
         _object([], bot=_BOT, offset=_MS, limit={"type": "integer", "minimum": 1, "maximum": 200}),

@@ -56,9 +56,7 @@ class VerdictCounters:
 
     def count_payloads(self, part: RefusedPart) -> None:
         """Count payloads that were refused in an accepted envelope; log them likewise."""
-        verdict = (
-            Verdict.DROPPED if part.disposition is Disposition.DROP else Verdict.QUARANTINED
-        )
+        verdict = Verdict.DROPPED if part.disposition is Disposition.DROP else Verdict.QUARANTINED
         number = len(part.payloads)
         self.counts[Verdict.ACCEPTED.value] -= number
         self.counts[verdict.value] += number

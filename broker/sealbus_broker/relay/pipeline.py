@@ -236,16 +236,16 @@ class Pipeline:
             # A message that was stored before has been charged before.
             if item.new:
                 self._charge(item, Store(ledger.stream), policy)
-        parts = [part for item in items if item.accepted for part in self._parts(item, policy)]
+        refused = [one for item in items if item.accepted for one in self._refused(item, policy)]
         # A refusal's stamp names the record in the quarantine, so it is stored before it is
         # stamped.
-        await self._store_quarantined(items, parts, policy)
+        await self._store_quarantined(items, refused, policy)
         self._stamp(items, policy)
         self._answer([item for item in items if item.accepted])
         for item in items:
             self._counters.count(item.judgment)
-        for part in parts:
-            self._counters.count_payloads(part)
+        for one in refused:
+            self._counters.count_payloads(one)
         return [item for item in items if not item.accepted and item.tell]
 
     def _stamp(self, items: list[Item], policy: Policy) -> None:
@@ -267,7 +267,7 @@ class Pipeline:
             ):
                 item.receipt = sealed
 
-    def _parts(self, item: Item, policy: Policy) -> list[RefusedPart]:
+    def _refused(self, item: Item, policy: Policy) -> list[RefusedPart]:
         """Return the refused payloads of an accepted envelope, together by reason.
 
         The stamp under which it is stored says which they are. A judgment since may differ.
@@ -294,7 +294,7 @@ class Pipeline:
         ]
 
     async def _store_quarantined(
-        self, items: list[Item], parts: list[RefusedPart], policy: Policy
+        self, items: list[Item], refused: list[RefusedPart], policy: Policy
     ) -> None:
         quarantined = [
             item
@@ -303,7 +303,7 @@ class Pipeline:
             # A probe's stamp tells the relay that sent it, and no operator need see the bytes.
             and item.judgment.arrival.session != RELAY
         ]
-        kept = [part for part in parts if part.disposition is Disposition.QUARANTINE]
+        kept = [part for part in refused if part.disposition is Disposition.QUARANTINE]
         if not quarantined and not kept:
             return
         entries = [

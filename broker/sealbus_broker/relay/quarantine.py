@@ -108,7 +108,6 @@ class Record:
             },
         )
 
-
     @property
     def place(self) -> str:
         """Its sequence in INGRESS, or for a live message the time at which it came."""

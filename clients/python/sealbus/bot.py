@@ -59,12 +59,14 @@ class Bot(Presence):
         include_parent: bool = False,
         ttl: float | None = None,
         nonce: bytes | None = None,
+        alone: bool = False,
         timeout: float = PUBLISH_TIMEOUT_S,  # noqa: ASYNC109  # it has an error of its own
     ) -> Stamp:
         """Publish ``payload`` and return when the relay has accepted it.
 
         Where the subject has a rate, the message waits for its turn first. So any number may be
-        published at once, and none is refused for its rate.
+        published at once, and none is refused for its rate. Messages on one subject that are
+        published in the same turn of the event loop share an envelope. Each has its own verdict.
 
         Args:
             subject: where to publish, such as ``"orders.placed"``.
@@ -78,6 +80,8 @@ class Bot(Presence):
             ttl: life of the envelope in seconds.
             nonce: the one in an earlier :class:`Unresolved`, to find out the outcome of the same
                 message. That error says how long it is safe.
+            alone: whether the message has an envelope of its own. Subscribers that share a
+                subscription get whole envelopes, so long work is shared out better alone.
             timeout: seconds to wait for a verdict, from when the message is sent.
 
         Returns:
@@ -97,6 +101,7 @@ class Bot(Presence):
             parent=_encoded_parent(parent, include_parent),
             ttl=ttl,
             nonce=nonce,
+            alone=alone,
             timeout_s=check_seconds("timeout", timeout),
         )
 

@@ -13,6 +13,7 @@ from sealbus.protocol.reason import Reason
 
 SUBSCRIBE: Final = "sealbus.subscribe"
 PARK: Final = "sealbus.park"
+PROGRESS: Final = "sealbus.progress"
 SUBSCRIPTIONS_LIST: Final = "sealbus.subscriptions.list"
 SUBSCRIPTIONS_REMOVE: Final = "sealbus.subscriptions.remove"
 QUARANTINE_LIST: Final = "sealbus.quarantine.list"
@@ -44,6 +45,8 @@ _RATES: Final = {
     SUBSCRIBE: Rate(50, 128),
     # A subscriber whose messages all fail parks each after its last attempt. Each goes to disk.
     PARK: Rate(100, 100),
+    # A process that stops, or whose messages fail, notes each envelope that it puts back.
+    PROGRESS: Rate(100, 200),
     # Operators ask for one page or removal after the other, as fast as a terminal shows them.
     # Answers have up to 256 KiB.
     SUBSCRIPTIONS_LIST: Rate(20, 40),

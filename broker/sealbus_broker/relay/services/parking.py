@@ -8,9 +8,8 @@ park only a message that was delivered to it.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from sealbus.errors import Malformed
 from sealbus.nats.client import HardenedClient
@@ -18,19 +17,17 @@ from sealbus.own import UNDELIVERABLE
 from sealbus.protocol.delivery import split_delivery
 from sealbus.protocol.envelope import Envelope, Header
 from sealbus.protocol.streams import ACCEPTED, ACCEPTED_PREFIX
-from sealbus.protocol.subjects import consumer_owner, matches
-from sealbus_broker.errors import NotGranted, NotServed
+from sealbus.protocol.subjects import matches
+from sealbus_broker.errors import NotServed
 from sealbus_broker.gate.policy import DeliveryClass, Policy, Store
 from sealbus_broker.gate.shares import Shares
 from sealbus_broker.logger import get_logger
-from sealbus_broker.nats.jetstream import API, direct_get
+from sealbus_broker.nats.jetstream import direct_get
 from sealbus_broker.relay.quarantine import Record
+from sealbus_broker.relay.services.in_hand import READ_S, InHand
 from sealbus_broker.relay.stream_store import StreamStore
 
 log = get_logger(__name__)
-
-READ_S: Final = 5.0
-"""How long JetStream may take to find a consumer or a message."""
 
 
 class Parking:
@@ -39,6 +36,7 @@ class Parking:
     def __init__(
         self,
         *,
+        in_hand: InHand,
         nc: HardenedClient,
         stream_store: StreamStore,
         policy: Callable[[], Policy],
@@ -49,6 +47,7 @@ class Parking:
         """Prepare.
 
         Args:
+            in_hand: Tells whether the bot has the message.
             nc: The relay's connection, for reading ACCEPTED.
             stream_store: Stores the records.
             policy: Gives the policy in force.
@@ -57,6 +56,7 @@ class Parking:
             shares: A parked message takes room in the quarantine, and counts against its
                 subscriber.
         """
+        self._in_hand = in_hand
         self._nc = nc
         self._stream_store = stream_store
         self._policy = policy
@@ -78,7 +78,7 @@ class Parking:
         """
         consumer = asked["consumer"]
         sequence = asked["sequence"]
-        place = await self._place(bot, consumer, sequence)
+        place = await self._in_hand.place(bot, consumer, sequence)
         stored = await direct_get(self._nc, ACCEPTED, sequence, READ_S)
         subject = (stored.headers or {}).get("Nats-Subject")
         if subject is None:
@@ -102,7 +102,8 @@ class Parking:
             return {"record": None}
         # With a place of its own: several subscriptions may give up one message, and each has a
         # record.
-        entry = record.entry(data, f"parked.{consumer}.{sequence}")
+        index = "" if asked.get("index") is None else f".{asked['index']}"
+        entry = record.entry(data, f"parked.{consumer}.{sequence}{index}")
         (kept,) = await self._stream_store.store([entry])
         if not kept.duplicate:
             self._shares.charge(bot, Store.QUARANTINE, share, len(data), self._now_ms())
@@ -118,32 +119,22 @@ class Parking:
         )
         return {"record": kept.sequence}
 
-    async def _place(self, bot: str, consumer: str, sequence: int) -> dict[str, Any]:
-        """Return the consumer's metadata, if it is the bot's own and has the message in hand."""
-        if consumer_owner(consumer) != bot:
-            raise NotServed(f"{consumer} is not a subscription of {bot}")
-        answer = await self._nc.request(f"{API}.CONSUMER.INFO.{ACCEPTED}.{consumer}", b"", READ_S)
-        info = json.loads(answer.data)
-        if "error" in info:
-            raise NotServed(f"there is no subscription {consumer}")
-        place: dict[str, Any] = info["config"].get("metadata") or {}
-        # The consumer outlives a grant that was taken away, until the next start of a relay.
-        rule = self._policy().bots.get(bot)
-        if rule is None or not rule.may_subscribe(place.get("pattern", "")):
-            raise NotGranted(f"the policy does not let {bot} subscribe to that any more")
-        if not info["ack_floor"]["stream_seq"] < sequence <= info["delivered"]["stream_seq"]:
-            raise NotServed(f"message {sequence} is not in the hand of {consumer}")
-        return place
-
     def _record(
         self, bot: str, place: dict[str, Any], asked: dict[str, Any], data: bytes
     ) -> tuple[Record, bytes]:
         header: Header | None = None
         arrived_at_ms = now_ms = self._now_ms()
+        index = asked.get("index")
         try:
             data, _ = split_delivery(data)
-            header = Envelope.decode_shown(data).header
+            envelope = Envelope.decode_shown(data)
+            header = envelope.header
             arrived_at_ms = header.issued_at_ms
+            if index is not None:
+                # The others have other ends. An operator need not see them.
+                data = envelope.withhold(
+                    [at for at in range(len(envelope.payloads)) if at != index], parent=False
+                )
         except Malformed:
             pass  # somebody wrote into the stream past the relays: the bytes are kept as they are
         attempts = f"{asked['attempt']} attempts" if asked["attempt"] > 1 else "1 attempt"
@@ -166,5 +157,6 @@ class Parking:
             sha256=hashlib.sha256(data).hexdigest(),
             policy=self._policy().digest.hex(),
             relay=self._relay,
+            payloads=None if index is None else [index],
         )
         return record, data

@@ -28,6 +28,7 @@ from sealbus.grants import GRANTS
 from sealbus.nats.client import HardenedClient
 from sealbus.own import (
     PARK,
+    PROGRESS,
     QUARANTINE_LIST,
     QUARANTINE_SHOW,
     SUBSCRIBE,
@@ -50,8 +51,10 @@ from sealbus_broker.relay.services.answers import Answer, Answers, Question
 from sealbus_broker.relay.services.consumers import Subscriptions
 from sealbus_broker.relay.services.fair_queue import FairQueue
 from sealbus_broker.relay.services.grants import Grants
+from sealbus_broker.relay.services.in_hand import InHand
 from sealbus_broker.relay.services.listening import Asked, Listening
 from sealbus_broker.relay.services.parking import Parking
+from sealbus_broker.relay.services.progress import Progress
 from sealbus_broker.relay.services.quarantine_reader import read_record, read_records
 from sealbus_broker.relay.stream_store import StreamStore
 
@@ -126,7 +129,10 @@ class ServiceRouter:
         self._telling: asyncio.Task[None] | None = None
         """The task that stores them, or the last one that did."""
         self._subscriptions = Subscriptions(nc)
+        in_hand = InHand(nc, policy)
+        self._progress = Progress(nc=nc, stream_store=stream_store, in_hand=in_hand)
         self._parking = Parking(
+            in_hand=in_hand,
             nc=nc,
             stream_store=stream_store,
             policy=policy,
@@ -138,6 +144,7 @@ class ServiceRouter:
             GRANTS: self._tell_grants,
             SUBSCRIBE: self._subscribe,
             PARK: self._parking.park,
+            PROGRESS: self._progress.note,
             SUBSCRIPTIONS_LIST: self._subscriptions_list,
             SUBSCRIPTIONS_REMOVE: self._subscriptions_remove,
             QUARANTINE_LIST: self._quarantine_list,

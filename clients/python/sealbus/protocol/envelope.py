@@ -66,9 +66,7 @@ _HEADER_TYPES: Final = FieldTypes(
         (int, NoneType),
     )
 )
-_ENVELOPE_TYPES: Final = FieldTypes(
-    ((int,), (bytes,), (NoneType, bytes, list), (list,), (bytes,))
-)
+_ENVELOPE_TYPES: Final = FieldTypes(((int,), (bytes,), (NoneType, bytes, list), (list,), (bytes,)))
 _PARENT_TYPES: Final = FieldTypes(((bytes,), (int,), (bytes, NoneType)))
 
 _HEADER: Final = b"\x02"

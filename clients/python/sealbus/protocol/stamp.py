@@ -237,7 +237,9 @@ def _read_refused(listed: list[Any], count: int) -> tuple[RefusedPayload, ...]:
         details += len((detail or "").encode())
     if details > MAX_LISTED_DETAIL_BYTES:
         raise Malformed("stamp: the details of its refused payloads are too long")
-    return tuple([RefusedPayload(index, Reason(reason), detail) for index, reason, detail in listed])
+    return tuple(
+        [RefusedPayload(index, Reason(reason), detail) for index, reason, detail in listed]
+    )
 
 
 def _is_detail(detail: str | None) -> bool:

@@ -23,8 +23,12 @@ QUARANTINE: Final = "QUARANTINE"
 HEALTH: Final = "HEALTH"
 """The last probe of the bus's health."""
 
+PROGRESS: Final = "PROGRESS"
+"""Notes of subscribers about envelopes of which they have handled a part."""
+
 INGRESS_PREFIX: Final = "ingress"
 ACCEPTED_PREFIX: Final = "accepted"
 LIVE_PREFIX: Final = "live"
 QUARANTINE_PREFIX: Final = "quarantine"
 HEALTH_PREFIX: Final = "health"
+PROGRESS_PREFIX: Final = "progress"

@@ -83,9 +83,12 @@ class Attempts:
         if len(self._given_back) > _REMEMBERED:
             self._given_back.popitem(last=False)
 
-    def succeeded(self, sequence: int) -> None:
-        """The message was handled."""
+    def succeeded(self) -> None:
+        """A message was handled."""
         self._failures = 0
+
+    def ended(self, sequence: int) -> None:
+        """The delivery needs no other attempt."""
         self._given_back.pop(sequence, None)
 
     def failed(self, sequence: int, attempt: int) -> float | None:

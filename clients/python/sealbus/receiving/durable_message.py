@@ -1,8 +1,9 @@
-"""One message of a durable subscription, from its arrival in this process to its end.
+"""A delivery of a durable subscription, and the messages in it, from arrival to end.
 
-A message *waits* until a handler is free, is *at work* while a handler has it, and *ends* by one of
-:meth:`~DurableMessage.handled`, :meth:`~DurableMessage.failed` and
-:meth:`~DurableMessage.give_back`.
+A delivery *waits* until a handler is free. Then it is opened, and its messages are *at work*, one
+by one or together. Each ends by one of :meth:`~DurableMessage.handled`,
+:meth:`~DurableMessage.failed` and :meth:`~DurableMessage.give_back`. With the last of them the
+delivery ends, and the server is answered: see :mod:`sealbus.receiving.subscription`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,67 @@ import re
 from typing import Protocol
 
 from sealbus.nats.acks import Ack
+from sealbus.protocol.delivery import Message
 from sealbus.receiving.verifier import PendingMessage
 
 _ERROR = re.compile(r"[A-Za-z0-9_]{1,100}")
 """Names of errors that the relay takes. Python allows more in a class's name."""
+
+
+class Delivery:
+    """One stored message in hand: an envelope with one or more messages. It is opened and verified
+    only when a handler is free."""
+
+    __slots__ = (
+        "again_s",
+        "arrived",
+        "data",
+        "delivered",
+        "done",
+        "key",
+        "left",
+        "reply",
+        "sequence",
+        "stored_ms",
+        "subject",
+        "told",
+    )
+
+    def __init__(
+        self,
+        *,
+        subject: bytes,
+        reply: bytes,
+        ack: Ack,
+        data: bytes,
+        now: float,
+    ) -> None:
+        """``reply``: where acknowledgements go. ``ack``: that subject, read. ``now``: by the
+        event loop's clock, as are all times here."""
+        self.subject = subject
+        self.reply = reply
+        self.data = data
+        """The envelope and its stamp, not verified."""
+        self.arrived = now
+        """When it came."""
+        self.told = now
+        """When the server last heard of it, or sent it. 30 s later it delivers the message
+        again."""
+        self.delivered = ack.deliveries
+        """The number of times that the server has delivered it, to any process."""
+        self.sequence = ack.sequence
+        """Its place in the stream."""
+        self.stored_ms = ack.stored_ms
+        """When the stream stored it, in ms since 1970."""
+        self.key = ("", b"")
+        """Sender and nonce, once it is opened."""
+        self.left = 0
+        """How many of its messages have not ended."""
+        self.done = 0
+        """A bit for each message, by its index, that needs no other attempt."""
+        self.again_s: float | None = None
+        """The pause in seconds before the server delivers it again, because some message is not
+        done. ``None``: all that have ended are done."""
 
 
 class Ender(Protocol):
@@ -32,58 +90,21 @@ class Ender(Protocol):
 
 
 class DurableMessage(PendingMessage):
-    """A message in hand. It is opened and verified (:attr:`message`) only when a handler is
-    free."""
+    """A message of a delivery."""
 
-    __slots__ = (
-        "_subscription",
-        "arrived",
-        "begun",
-        "data",
-        "delivered",
-        "reply",
-        "sequence",
-        "stored_ms",
-        "subject",
-        "told",
-    )
+    __slots__ = ("_subscription", "begun", "delivery")
 
     is_durable = True
 
-    def __init__(
-        self,
-        subscription: Ender,
-        *,
-        subject: bytes,
-        reply: bytes,
-        ack: Ack,
-        data: bytes,
-        now: float,
-    ) -> None:
-        """``reply``: where acknowledgements go. ``ack``: that subject, read. ``now``: by the
-        event loop's clock, as are all times here."""
-        # Without the base class's __init__: :attr:`message` has no value until it is opened.
+    def __init__(self, subscription: Ender, delivery: Delivery, message: Message) -> None:
+        super().__init__(message)
         self._subscription = subscription
-        self.subject = subject
-        self.reply = reply
-        self.data = data
-        """The delivery, not verified."""
-        self.arrived = now
-        """When it came."""
-        self.begun = now
-        """When a handler began to work on it."""
-        self.told = now
-        """When the server last heard of it, or sent it. 30 s later it delivers the message
-        again."""
-        self.delivered = ack.deliveries
-        """The number of times that the server has delivered it, to any process."""
-        self.sequence = ack.sequence
-        """Its place in the stream."""
-        self.stored_ms = ack.stored_ms
-        """When the stream stored it, in ms since 1970."""
+        self.delivery = delivery
+        self.begun = delivery.arrived
+        """When a handler began to work on it, by the event loop's clock."""
 
     def handled(self) -> None:
-        """Acknowledge it."""
+        """The handler is done with it."""
         self._subscription.handled(self)
 
     def failed(self, error: BaseException) -> float | None:

@@ -1,7 +1,8 @@
 """The messages of one durable subscription that are in this process, and the room for more.
 
-A message in hand *waits* (it has arrived and is not opened yet), or is *at work* (a handler has it,
-or the relay is asked to park it). The consumer delivers it to no other process meanwhile.
+A delivery in hand *waits* (it has arrived and is not opened yet), or is *at work*: a handler has
+one of its messages, or the relay is asked to park one. The consumer delivers it to no other process
+meanwhile.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from sealbus.receiving.durable_message import DurableMessage
+from sealbus.receiving.durable_message import Delivery, DurableMessage
 from sealbus.receiving.window import Window
 
 WAITING_BYTES: Final = 1024 * 1024
 """Bytes that may wait when more is asked for. One request may bring as many again. They wait
 undecoded, because a decoded payload takes many times its size."""
+
+AVERAGED: Final = 8
+"""Over how many deliveries their number of messages is averaged. Senders that begin or end a burst
+are noticed within a few deliveries."""
 
 
 class InHand:
@@ -22,44 +27,53 @@ class InHand:
 
     def __init__(self, concurrency: int) -> None:
         """``concurrency``: how many handlers may run at once."""
-        self.waiting: deque[DurableMessage] = deque()
-        """Messages that are not opened yet, in the order in which they came."""
-        self.working: dict[tuple[str, bytes], DurableMessage] = {}
-        """Messages at work, by sender and nonce: a second copy of one is recognised by it."""
-        self.busy = 0
-        """How many of :attr:`working` occupy a handler. Those that are being parked do not."""
+        self.waiting: deque[Delivery] = deque()
+        """Deliveries that are not opened yet, in the order in which they came."""
+        self.working: dict[tuple[str, bytes], Delivery] = {}
+        """Deliveries at work, by sender and nonce: a second copy of one is recognised by it."""
+        self.opened: deque[DurableMessage] = deque()
+        """Messages of the delivery that was opened last, which no handler has yet, in order."""
+        self.handling: set[DurableMessage] = set()
+        """Messages that occupy a handler. Those that are being parked do not."""
         self.window = Window(concurrency)
         """How many messages may be in hand, by the handling times so far."""
+        self._messages_each = 1.0
+        """How many messages the last deliveries had, on average."""
 
     @property
-    def all(self) -> list[DurableMessage]:
-        """Every message in hand, those that wait first."""
+    def all(self) -> list[Delivery]:
+        """Every delivery in hand, those that wait first."""
         return [*self.waiting, *self.working.values()]
 
     def room(self) -> int:
-        """How many messages to ask for now; 0 while there is enough.
+        """How many deliveries to ask for now; 0 while there is enough.
 
         Asked again only when half of the window is left: a request for each message
         would cost nats-server more than the message.
         """
         size = self.window.size
-        waiting = len(self.waiting)
-        room = size - waiting - self.busy
+        waiting = len(self.waiting) * self._messages_each + len(self.opened)
+        room = size - waiting - len(self.handling)
         if room <= 0 or 2 * waiting > size:
             return 0
-        if sum(len(held.data) for held in self.waiting) > WAITING_BYTES:
+        if sum(len(delivery.data) for delivery in self.waiting) > WAITING_BYTES:
             return 0
-        return room
+        return max(1, int(room / self._messages_each))
 
-    def begin(self, held: DurableMessage, now: float) -> None:
-        """A handler begins to work on ``held``."""
-        held.begun = now
-        self.busy += 1
+    def open(self, messages: list[DurableMessage], count: int) -> None:
+        """The messages of a delivery wait for handlers. ``count``: how many it had in all."""
+        self.opened.extend(messages)
+        self._messages_each += (count - self._messages_each) / AVERAGED
 
-    def finish(self, held: DurableMessage, now: float) -> None:
-        """The handler of ``held`` is free again."""
-        self.busy -= 1
-        self.window.note(now - held.begun)
+    def begin(self, pending: DurableMessage, now: float) -> None:
+        """A handler begins to work on ``pending``."""
+        pending.begun = now
+        self.handling.add(pending)
+
+    def finish(self, pending: DurableMessage, now: float) -> None:
+        """The handler of ``pending`` is free again."""
+        self.handling.discard(pending)
+        self.window.note(now - pending.begun)
 
     def note_slowness(self, now: float) -> None:
         """Tell the window how long the messages in hand have taken so far, none of which is done.
@@ -68,5 +82,5 @@ class InHand:
         """
         if self.waiting:
             self.window.note(now - self.waiting[0].arrived)
-        for held in self.working.values():
-            self.window.note(now - held.begun)
+        for pending in self.handling:
+            self.window.note(now - pending.begun)

@@ -35,7 +35,7 @@ from sealbus.log import log
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.diagnosis import shortly
 from sealbus.outcomes import NoReply, Refused, RequestFailed, Unresolved
-from sealbus.own import PARK, SUBSCRIBE
+from sealbus.own import PARK, PROGRESS, SUBSCRIBE
 from sealbus.protocol.answer import ASK_AGAIN, BUSY_PAUSE_S, NOT_GRANTED
 from sealbus.protocol.envelope import Header
 from sealbus.protocol.limits import MAX_LIVE_SUBSCRIPTIONS
@@ -239,10 +239,15 @@ class Listener:
         consumer = consumer_name(self._name, handled.pattern, durable)
         await self._session.add_consumer(consumer)
 
-        async def park(sequence: int, attempt: int, error: str) -> int | None:
-            return await self._park(
-                {"consumer": consumer, "sequence": sequence, "attempt": attempt, "error": error},
-            )
+        async def park(sequence: int, index: int | None, attempt: int, error: str) -> int | None:
+            ask = {"consumer": consumer, "sequence": sequence, "attempt": attempt, "error": error}
+            answer = await self._ask(PARK, ask if index is None else {**ask, "index": index})
+            record: int | None = answer["record"]
+            return record
+
+        async def progress(sequence: int, done: int) -> int:
+            ask = {"consumer": consumer, "sequence": sequence, "done": f"{done:x}"}
+            return int((await self._ask(PROGRESS, ask))["done"], 16)
 
         async def remake() -> None:
             while True:
@@ -263,6 +268,7 @@ class Listener:
             consumer=consumer,
             attempts=min(most, handled.attempts or most),
             park=park,
+            progress=progress,
             remake=remake,
         )
         return DurableSubscription(
@@ -290,20 +296,14 @@ class Listener:
         most: int = answer.get("attempts", DEFAULT_ATTEMPTS)
         return most
 
-    async def _park(self, ask: dict[str, Any]) -> int | None:
-        """Have the relay keep a message that failed for good.
-
-        Returns its number in the quarantine, if it has one. Raises :class:`SealbusError`.
-        """
-        header, data = self._draft(PARK, ask)
+    async def _ask(self, subject: str, payload: dict[str, Any]) -> Any:
+        """Ask one of the bus's own services once. Raises :class:`SealbusError`."""
+        header, data = self._draft(subject, payload)
         try:
-            answer = (
-                await self._requester.request(header, data, timeout_s=REQUEST_TIMEOUT_S)
-            ).payload
+            answer = await self._requester.request(header, data, timeout_s=REQUEST_TIMEOUT_S)
         except RequestFailed as failed:
-            raise SealbusError(f"the relay does not park it: {failed.message}") from None
-        record: int | None = answer["record"]
-        return record
+            raise SealbusError(f"the relay does not do it: {failed.message}") from None
+        return answer.payload
 
     async def _insist(self, subject: str, payload: Any) -> Any:
         """Ask one of the bus's own services until it answers.

@@ -107,14 +107,13 @@ class LiveSubscription:
         if not self._waiting.has_room(data):
             self._opener.refused["too many waiting"] += 1
             return
-        message = self._opener.open(subject, data, BUS)
-        if message is None or message in self._seen:
-            return
-        if self._opener.is_late_live(message):
+        messages = self._opener.open(subject, data, BUS)
+        # The first one stands for all messages of its envelope.
+        if not messages or messages[0] in self._seen or self._opener.is_late_live(messages[0]):
             return
         # Last, because a delivery that is void must not be remembered (docs/protocol.md, check 11).
-        self._seen.add(message)
-        self._waiting.put(message, subject, data)
+        self._seen.add(messages[0])
+        self._waiting.put(messages, subject, data)
         self._changed.set()
 
     @contextlib.asynccontextmanager

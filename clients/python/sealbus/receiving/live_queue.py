@@ -15,10 +15,10 @@ from sealbus.protocol.delivery import Message
 from sealbus.protocol.value import value
 
 WAITING: Final = 4096
-"""Messages that may wait; more are dropped, as live messages may be."""
+"""Deliveries that may wait; more are dropped, as live messages may be."""
 
 WAITING_BYTES: Final = 32 * 1024 * 1024
-"""Their bytes on the wire: 8 KiB a message, if there are as many as may wait."""
+"""Their bytes on the wire: 8 KiB a delivery, if there are as many as may wait."""
 
 OPEN_BYTES: Final = 1024 * 1024
 """Bytes on the wire of those that are kept decoded: up to 64 MiB of memory, and usually five."""
@@ -26,9 +26,9 @@ OPEN_BYTES: Final = 1024 * 1024
 
 @value
 class _Waiting:
-    """A message, or the bytes that it is in."""
+    """The messages of a delivery, or the bytes that they are in."""
 
-    message: Message | None
+    messages: list[Message] | None
     """``None``: only the bytes are kept."""
     subject: bytes
     data: bytes
@@ -38,36 +38,41 @@ class _Waiting:
 class LiveQueue:
     """First in, first out."""
 
-    def __init__(self, reopen: Callable[[bytes, bytes], Message | None]) -> None:
-        """``reopen`` makes a message of the subject and the bytes that it came as."""
+    def __init__(self, reopen: Callable[[bytes, bytes], list[Message]]) -> None:
+        """``reopen`` makes messages of the subject and the bytes that they came as."""
         self._reopen = reopen
         self._waiting: deque[_Waiting] = deque()
+        self._first: deque[Message] = deque()
+        """The rest of the delivery that is being taken out."""
         self._bytes = 0
         """Bytes on the wire of all that wait."""
         self._open_bytes = 0
         """Bytes on the wire of those that are kept decoded."""
 
-    def __len__(self) -> int:
-        return len(self._waiting)
+    def __bool__(self) -> bool:
+        return bool(self._first or self._waiting)
 
     def has_room(self, data: bytes) -> bool:
-        """Whether a message of these bytes may wait too."""
+        """Whether a delivery of these bytes may wait too."""
         return len(self._waiting) < WAITING and self._bytes + len(data) <= WAITING_BYTES
 
-    def put(self, message: Message, subject: bytes, data: bytes) -> None:
-        """Have ``message`` wait, which came as ``data`` on ``subject``. Only while there is
+    def put(self, messages: list[Message], subject: bytes, data: bytes) -> None:
+        """Have ``messages`` wait, which came as ``data`` on ``subject``. Only while there is
         room."""
         is_open = self._open_bytes + len(data) <= OPEN_BYTES
-        self._waiting.append(_Waiting(message if is_open else None, subject, data))
+        self._waiting.append(_Waiting(messages if is_open else None, subject, data))
         self._bytes += len(data)
         self._open_bytes += len(data) if is_open else 0
 
     def pop(self) -> Message | None:
         """Take the first one out; ``None`` if it is a message no longer, because it is not believed
         any more."""
-        first = self._waiting.popleft()
-        self._bytes -= len(first.data)
-        if first.message is None:
-            return self._reopen(first.subject, first.data)
-        self._open_bytes -= len(first.data)
-        return first.message
+        if not self._first:
+            delivery = self._waiting.popleft()
+            self._bytes -= len(delivery.data)
+            if delivery.messages is None:
+                self._first.extend(self._reopen(delivery.subject, delivery.data))
+            else:
+                self._open_bytes -= len(delivery.data)
+                self._first.extend(delivery.messages)
+        return self._first.popleft() if self._first else None

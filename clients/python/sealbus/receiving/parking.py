@@ -1,24 +1,26 @@
-"""Parking: messages that the subscription gives up are handed to the relay, which keeps them.
+"""Messages that the subscription gives up, and deliveries that are done in part: the relay is told.
 
-How it works. Each message to be parked is a task of its own, which asks the relay once. If the
-relay has the message in the quarantine, the message is acknowledged, and only then: until that
-moment the consumer has it. If the relay refuses or does not answer, the message goes back to the
-server, and is parked when it comes again. When the connection is lost, the request and the answers
-to the server wait for the next one. A stop waits for the tasks for :data:`PARKED_S` and
-cancels the rest, which give their messages back.
+How it works. Each request is a task of its own, which asks the relay once.
+
+* **Parking**: the relay keeps a message in the quarantine. Only then it is done. If the relay
+  refuses or does not answer, the message is delivered again, and parked when it comes.
+* **Noting**: a delivery goes back to the server although some of its messages are done. The relay
+  notes which, so that whoever gets the rest does not repeat them.
+
+When the connection is lost, the request and the answers to the server wait for the next one. A stop
+waits for the tasks for :data:`PARKED_S` and cancels the rest, which give their messages back.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from sealbus.errors import SealbusError
 from sealbus.log import log
-from sealbus.nats.acks import ACK, nak
 from sealbus.receiving.attempts import RETRY_MOST_S
-from sealbus.receiving.durable_message import DurableMessage
+from sealbus.receiving.durable_message import Delivery
 from sealbus.receiving.place import Place
 from sealbus.supervision import Supervisor, end
 
@@ -36,10 +38,6 @@ UNVERIFIED: Final = "unverified"
 """The error of a delivery that does not pass the checks of a subscriber."""
 
 
-def _ignore(_: bool) -> None:
-    pass
-
-
 class Parking:
     """The messages of one subscription that are being parked."""
 
@@ -49,15 +47,12 @@ class Parking:
         place: Place,
         supervisor: Supervisor,
         stop: asyncio.Event,
-        answer: Callable[[bytes, bytes], None],
     ) -> None:
         """``place``: asks the relay. ``supervisor``: answers for the tasks. ``stop``: set once the
-        subscription stops. ``answer``: sends an acknowledgement's text to a message's reply
-        subject."""
+        subscription stops."""
         self._place = place
         self._supervisor = supervisor
         self._stop = stop
-        self._answer = answer
         self._tasks: set[asyncio.Task[None]] = set()
         """One for each message that is being parked."""
 
@@ -77,54 +72,78 @@ class Parking:
             _, late = await asyncio.wait(self._tasks, timeout=PARKED_S)
             await end(*late)
 
-    def start(
+    def park(
         self,
-        held: DurableMessage,
+        delivery: Delivery,
+        index: int | None,
         *,
         attempt: int,
         error: str,
-        ended: Callable[[bool], None] = _ignore,
+        ended: Callable[[float | None], None],
     ) -> None:
-        """Have the relay park ``held`` after ``attempt`` attempts. ``ended`` is told whether it
-        did."""
+        """Have the relay park a message of ``delivery`` after ``attempt`` attempts.
+
+        ``index``: of the message; ``None``: all of the delivery. ``ended`` is told the pause in
+        seconds before it is delivered again, or ``None`` if the relay keeps it.
+        """
 
         async def park() -> None:
-            is_kept = False
+            again_s: float | None = 0.0
             try:
-                is_kept = await self._park(held, attempt=attempt, error=error)
+                again_s = await self._park(delivery, index, attempt, error)
             finally:
-                ended(is_kept)
+                ended(again_s)
 
-        task = self._supervisor.piece("parking a message", park())
+        self._start("parking a message", park())
+
+    def note(self, delivery: Delivery, ended: Callable[[], None]) -> None:
+        """Have the relay note the messages of ``delivery`` that are done. ``ended`` is told of the
+        end, whatever it is: without a note they may be handled again elsewhere."""
+
+        async def note() -> None:
+            try:
+                await self._place.progress(delivery.sequence, delivery.done)
+            except SealbusError as problem:
+                log.warning(
+                    "messages of delivery %d that are done may be handled again by another "
+                    "process: the relay does not note them (%s)",
+                    delivery.sequence,
+                    problem,
+                )
+            finally:
+                ended()
+
+        self._start("noting what is done", note())
+
+    def _start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = self._supervisor.piece(name, work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _park(self, held: DurableMessage, *, attempt: int, error: str) -> bool:
-        """Ask the relay to keep the message. Returns whether the subscription is done with it."""
-        subject = held.subject.decode("utf-8", "replace")
+    async def _park(
+        self, delivery: Delivery, index: int | None, attempt: int, error: str
+    ) -> float | None:
+        """Ask the relay to keep the message. Returns the pause until it comes again; ``None``: the
+        subscription is done with it."""
+        subject = delivery.subject.decode("utf-8", "replace")
+        place = f"{delivery.sequence}" if index is None else f"{delivery.sequence}.{index}"
         try:
-            record = await self._place.park(held.sequence, attempt, error)
+            record = await self._place.park(delivery.sequence, index, attempt, error)
         except SealbusError as problem:
-            # A process that stops must not keep the message from the next one for a minute.
-            pause_s = 0.0 if self._stop.is_set() else RETRY_MOST_S
             log.warning(
-                "message %d of %s could not be parked (%s); it will be delivered again",
-                held.sequence,
+                "message %s of %s could not be parked (%s); it will be delivered again",
+                place,
                 subject,
                 problem,
             )
-            self._answer(held.reply, nak(pause_s))
-            return False
-        except asyncio.CancelledError:
-            self._answer(held.reply, nak())
-            raise
+            # A process that stops must not keep the message from the next one for a minute.
+            return 0.0 if self._stop.is_set() else RETRY_MOST_S
         log.error(
-            "gave up message %d of %s after %d attempts (%s); number in the quarantine: %s",
-            held.sequence,
+            "gave up message %s of %s after %d attempts (%s); number in the quarantine: %s",
+            place,
             subject,
             attempt,
             error,
             record,
         )
-        self._answer(held.reply, ACK)
-        return True
+        return None

@@ -18,11 +18,18 @@ class Place:
     """The JetStream consumer's name: see :func:`~sealbus.protocol.subjects.consumer_name`."""
     attempts: int
     """The number of times that a failing message is tried."""
-    park: Callable[[int, int, str], Awaitable[int | None]]
+    park: Callable[[int, int | None, int, str], Awaitable[int | None]]
     """Asks the relay to keep a message in the quarantine.
 
-    Takes the message's sequence, the number of attempts and the error's name. Returns the record's
-    number, or ``None`` where the bus no longer has the message. Raises :class:`SealbusError`.
+    Takes the delivery's sequence, the message's index in it (``None``: all of it), the number of
+    attempts and the error's name. Returns the record's number, or ``None`` where the bus no longer
+    has the message. Raises :class:`SealbusError`.
+    """
+    progress: Callable[[int, int], Awaitable[int]]
+    """Has the relay note which messages of a delivery are done.
+
+    Takes the delivery's sequence and a bit for each message, by its index. Returns the bits that
+    are noted now, those of other processes included. Raises :class:`SealbusError`.
     """
     remake: Callable[[], Coroutine[Any, Any, None]]
     """Asks the relay for the consumer again after it was deleted. Raises :class:`SealbusError`."""

@@ -1,24 +1,29 @@
 """Durable subscriptions: messages from a JetStream consumer that remembers how far a bot has come.
 
-How one works. The supply (:mod:`sealbus.receiving.supply`) fetches messages while there is room for
-them (:mod:`~sealbus.receiving.window`). :meth:`DurableSubscription.next` opens the first one that
-waits and hands it over. The message is then at work until it ends in one of four ways:
+How one works. The supply (:mod:`sealbus.receiving.supply`) fetches deliveries while there is room
+for them (:mod:`~sealbus.receiving.window`). Each has one or more messages.
+:meth:`DurableSubscription.next` opens the first one that waits, and hands over its messages one by
+one. A message is then at work until it ends in one of four ways:
 
-* **handled**: it is acknowledged, and its nonce is remembered.
-* **failed**: it goes back to the server, which delivers it again after a pause
-  (:mod:`~sealbus.receiving.attempts`).
+* **handled**: its nonce and index are remembered.
+* **failed**: it is delivered again after a pause (:mod:`~sealbus.receiving.attempts`).
 * **parked**: it failed for the last time, and the relay keeps it
   (:mod:`~sealbus.receiving.parking`).
 * **given back**: it was not tried, and is delivered again at once.
 
-A message is handed over once in this process. A copy of a message that is at work or was handled is
-recognised by its sender and nonce. A message that the server was not told of in time is not begun,
-because another process may have it.
+A delivery ends with the last of its messages. If all are done, it is acknowledged. Otherwise it
+goes back to the server, which delivers all of it again. So the relay first notes which messages
+are done, and whoever gets the delivery hands over the rest only.
+
+A message is handed over once in this process. A copy of a delivery that is at work is recognised by
+its sender and nonce, and a message that was handled also by its index. A message that the server
+was not told of in time is not begun, because another process may have it.
 
 When the connection is lost, messages at work go on. Acknowledgements wait for the next connection.
 If they come too late the server delivers the messages again, and they are recognised.
 
-A stop gives back waiting messages, at once and in order, without waiting for the handlers.
+A stop gives back waiting deliveries, in order and without waiting for the handlers. Where messages
+keep their order, they wait for the delivery before them, of which a handler has the last message.
 """
 
 from __future__ import annotations
@@ -28,15 +33,16 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
-from sealbus.errors import SubscriptionDenied
+from sealbus.errors import SealbusError, SubscriptionDenied
 from sealbus.life.session import Session
+from sealbus.log import log
 from sealbus.nats.acks import ACK, Ack, nak
 from sealbus.nats.frames import pub
 from sealbus.protocol.shelf_life import is_void
 from sealbus.protocol.streams import ACCEPTED_PREFIX
 from sealbus.protocol.subjects import is_bookkeeping
 from sealbus.receiving.attempts import Attempts
-from sealbus.receiving.durable_message import DurableMessage
+from sealbus.receiving.durable_message import Delivery, DurableMessage
 from sealbus.receiving.in_hand import InHand
 from sealbus.receiving.parking import NO_OUTCOME, UNVERIFIED, Parking
 from sealbus.receiving.place import Place
@@ -97,12 +103,7 @@ class DurableSubscription:
         )
         self._supplying: asyncio.Task[None] | None = None
         """The supply's task, while the subscription is open."""
-        self._parking = Parking(
-            place=place,
-            supervisor=supervisor,
-            stop=self._stop,
-            answer=self._answer,
-        )
+        self._parking = Parking(place=place, supervisor=supervisor, stop=self._stop)
 
     # ---- for whoever handles the messages --------------------------------------------------------
 
@@ -135,7 +136,9 @@ class DurableSubscription:
             self.stop()
             # Not awaited itself: its error is for next(), which raises it.
             await asyncio.wait([self._supplying])
+            self._give_back_opened()
             await self._parking.close()
+            self._supply.give_back_waiting()
             self._supply.close()
 
     def stop(self) -> None:
@@ -147,85 +150,125 @@ class DurableSubscription:
     async def next(self) -> PendingMessage | None:
         """The next message, from now on at work, or ``None`` once the subscription stops."""
         assert self._supplying is not None
-        waiting = self._hand.waiting
+        hand = self._hand
         while not self._stop.is_set():
             if self._parking.is_full:
                 await before(self._stop, self._parking.one_ended())
                 continue
-            while waiting:
-                # Asked for now, so that the next messages are on their way while a handler works.
-                message = self._begin(waiting.popleft())
-                self._supply.ask()
-                if message is not None:
+            if hand.opened:
+                message = hand.opened.popleft()
+                if self._begin(message):
+                    # Asked for now, so that the next messages are on their way while a handler
+                    # works.
+                    self._supply.ask()
                     return message
-            if self._supplying.done():
+            elif hand.waiting:
+                await self._open(hand.waiting.popleft())
+                self._supply.ask()
+            elif self._supplying.done():
                 self._supplying.result()  # raises SubscriptionDenied where the grant is gone
                 return None
-            self._changed.clear()
-            await self._changed.wait()
+            else:
+                self._changed.clear()
+                await self._changed.wait()
         return None
 
-    # ---- from a delivery to a message ------------------------------------------------------------
+    # ---- from a delivery to messages -------------------------------------------------------------
 
     def _arrived(self, subject: bytes, reply: bytes, ack: Ack, data: bytes) -> None:
         now = self._time()
-        held = DurableMessage(self, subject=subject, reply=reply, ack=ack, data=data, now=now)
-        self._hand.waiting.append(held)
+        delivery = Delivery(subject=subject, reply=reply, ack=ack, data=data, now=now)
+        self._hand.waiting.append(delivery)
         self._changed.set()
 
-    def _begin(self, held: DurableMessage) -> DurableMessage | None:
-        """Open a delivery; ``None`` if it is not a message, or not one to be handled now."""
-        now = self._time()
-        if now - held.told > UNREPORTED_S:
-            return None  # without an answer, which would count for the process that has it now
-        if is_bookkeeping(held.subject, ACCEPTED_PREFIX):
-            self._answer(held.reply, ACK)
-            return None
-        attempt = self._attempts.number(held.sequence, held.delivered)
-        message = self._opener.open(held.subject, held.data, ACCEPTED_PREFIX, attempt=attempt)
-        if message is None:
+    async def _open(self, delivery: Delivery) -> None:
+        """Open a delivery. Nothing comes of it if it is not one to be handled now."""
+        if self._is_late(delivery):
+            return  # without an answer, which would count for the process that has it now
+        if is_bookkeeping(delivery.subject, ACCEPTED_PREFIX):
+            self._answer(delivery, ACK)
+            return
+        attempt = self._attempts.number(delivery.sequence, delivery.delivered)
+        messages = self._opener.open(
+            delivery.subject, delivery.data, ACCEPTED_PREFIX, attempt=attempt
+        )
+        if not messages:
             # Perhaps a byte was changed on the way, and the next copy is whole. An acknowledgement
-            # would lose the message for good.
-            self._unverified(held, attempt)
-            return None
-        if is_void(message.stamp, held.stored_ms):
+            # would lose the messages for good.
+            self._unverified(delivery, attempt)
+            return
+        first = messages[0]
+        if is_void(first.stamp, delivery.stored_ms):
             self._opener.refuse_late(
-                message,
-                f"stored {held.stored_ms - message.stamp.judged_at_ms} ms after it was judged",
+                first,
+                f"stored {delivery.stored_ms - first.stamp.judged_at_ms} ms after it was judged",
             )
-            self._answer(held.reply, ACK)
-            return None
-        if message in self._seen:
-            self._answer(held.reply, ACK)
-            return None
-        key = (message.bot, message.nonce)
+            self._answer(delivery, ACK)
+            return
+        key = (first.bot, first.nonce)
         if key in self._hand.working:
-            return None  # a second copy: the end of the first one is the end of both
-        held.message = message
-        # Before it may be parked, which goes on beside: a copy that comes meanwhile is recognised.
-        self._hand.working[key] = held
-        if self._attempts.is_hopeless(attempt):
-            self._park(held, attempt, NO_OUTCOME)
-            return None
-        self._hand.begin(held, now)
-        return held
+            return  # a second copy: the end of the first one is the end of both
+        # Before anything is awaited: a copy that comes meanwhile is recognised.
+        delivery.key = key
+        self._hand.working[key] = delivery
+        delivery.done = self._seen.of(first)
+        if delivery.delivered > 1 and first.stamp.count > 1:
+            delivery.done |= await self._noted(delivery)
+        rest = [
+            DurableMessage(self, delivery, message)
+            for message in messages
+            if not delivery.done >> message.index & 1
+        ]
+        delivery.left = len(rest)
+        if not rest:
+            self._finish(delivery)
+        elif self._attempts.is_hopeless(attempt):
+            self._park(delivery, rest, attempt, NO_OUTCOME)
+        else:
+            self._hand.open(rest, len(messages))
+
+    async def _noted(self, delivery: Delivery) -> int:
+        """The messages of the delivery that were done before it came back, here or elsewhere."""
+        try:
+            noted = await before(self._stop, self._place.progress(delivery.sequence, delivery.done))
+        except SealbusError as problem:
+            log.warning(
+                "the relay does not tell which messages of delivery %d are done (%s)",
+                delivery.sequence,
+                problem,
+            )
+            return 0
+        return noted or 0
+
+    def _begin(self, pending: DurableMessage) -> bool:
+        """Whether a handler may begin to work on ``pending``."""
+        if self._is_late(pending.delivery):
+            # Another process may have the delivery, and what ends here does not count there.
+            self._hand.opened.clear()
+            self._forget(pending.delivery)
+            return False
+        self._hand.begin(pending, self._time())
+        return True
+
+    def _is_late(self, delivery: Delivery) -> bool:
+        """Whether the server was not told of it for so long that another process may have it."""
+        return self._time() - delivery.told > UNREPORTED_S
 
     # ---- how a message ends ----------------------------------------------------------------------
 
     def handled(self, pending: DurableMessage) -> None:
         """End ``pending``: it is done for good.
 
-        If the acknowledgement is lost the message comes again, and is recognised by its nonce.
+        If the acknowledgement is lost the message comes again, and is recognised.
         """
-        self._seen.add(pending.message)
-        self._attempts.succeeded(pending.sequence)
-        self._answer(pending.reply, ACK)
-        self._release(pending)
+        self._attempts.succeeded()
+        self._done(pending)
+        self._end_work(pending)
 
     def given_back(self, pending: DurableMessage) -> None:
         """End ``pending``: it is delivered again at once, and the attempt does not count."""
-        self._return(pending)
-        self._release(pending)
+        self._again(pending.delivery, 0.0)
+        self._end_work(pending)
 
     def failed(self, pending: DurableMessage, error: str) -> float | None:
         """End ``pending``, whose handler raised ``error``.
@@ -233,49 +276,99 @@ class DurableSubscription:
         Returns the seconds until the next attempt; ``None``: there is no other, and it is parked.
         """
         attempt = pending.message.attempt
-        pause = self._attempts.failed(pending.sequence, attempt)
-        if pause is None:
+        pause_s = self._attempts.failed(pending.delivery.sequence, attempt)
+        if pause_s is None:
             # The handler is free, but the message stays in hand until the relay has it.
-            self._end_work(pending)
-            self._park(pending, attempt, error)
+            self._park(pending.delivery, [pending], attempt, error)
         else:
-            self._answer(pending.reply, nak(pause))
-            self._release(pending)
-        return pause
-
-    def _unverified(self, held: DurableMessage, attempt: int) -> None:
-        pause = self._attempts.failed(held.sequence, attempt)
-        if pause is not None:
-            self._answer(held.reply, nak(pause))
-        else:
-            self._parking.start(held, attempt=attempt, error=UNVERIFIED)
-
-    def _park(self, pending: DurableMessage, attempt: int, error: str) -> None:
-        """Have ``pending`` parked. Until that has ended it stays at work, so that a copy that comes
-        meanwhile is recognised, and the server is told that it is in progress."""
-
-        def ended(is_kept: bool) -> None:
-            if is_kept:
-                self._seen.add(pending.message)
-            self._forget(pending)
-
-        self._parking.start(pending, attempt=attempt, error=error, ended=ended)
-
-    def _return(self, held: DurableMessage) -> None:
-        self._attempts.gave_back(held.sequence)
-        self._answer(held.reply, nak())
-
-    def _release(self, pending: DurableMessage) -> None:
+            self._again(pending.delivery, pause_s)
         self._end_work(pending)
-        self._forget(pending)
+        return pause_s
+
+    def _done(self, pending: DurableMessage) -> None:
+        self._seen.add(pending.message)
+        pending.delivery.done |= 1 << pending.message.index
+        self._ended(pending.delivery)
+
+    def _again(self, delivery: Delivery, pause_s: float) -> None:
+        delivery.again_s = max(pause_s, delivery.again_s or 0.0)
+        self._ended(delivery)
+
+    def _unverified(self, delivery: Delivery, attempt: int) -> None:
+        pause_s = self._attempts.failed(delivery.sequence, attempt)
+        if pause_s is not None:
+            self._answer(delivery, nak(pause_s))
+            return
+
+        def ended(again_s: float | None) -> None:
+            self._answer(delivery, ACK if again_s is None else nak(again_s))
+
+        self._parking.park(delivery, None, attempt=attempt, error=UNVERIFIED, ended=ended)
+
+    def _park(
+        self, delivery: Delivery, messages: list[DurableMessage], attempt: int, error: str
+    ) -> None:
+        """Have ``messages`` parked, one, or all of the delivery that is left. Until that has ended
+        they stay at work, so that a copy that comes meanwhile is recognised, and the server is told
+        that the delivery is in progress."""
+
+        def ended(again_s: float | None) -> None:
+            for pending in messages:
+                if again_s is None:
+                    self._done(pending)
+                else:
+                    self._again(delivery, again_s)
+
+        index = messages[0].message.index if len(messages) == 1 else None
+        self._parking.park(delivery, index, attempt=attempt, error=error, ended=ended)
+
+    # ---- how a delivery ends ---------------------------------------------------------------------
+
+    def _ended(self, delivery: Delivery) -> None:
+        """One of its messages has ended."""
+        delivery.left -= 1
+        if delivery.left == 0:
+            self._finish(delivery)
+
+    def _finish(self, delivery: Delivery) -> None:
+        """Answer the server: no message of the delivery is at work any more."""
+        if delivery.again_s is not None and delivery.done:
+            # It stays at work meanwhile, so that the server is told that it is in progress.
+            self._parking.note(delivery, lambda: self._put_back(delivery))
+        elif delivery.again_s is not None:
+            self._put_back(delivery)
+        else:
+            self._attempts.ended(delivery.sequence)
+            self._answer(delivery, ACK)
+            self._forget(delivery)
+
+    def _put_back(self, delivery: Delivery) -> None:
+        if not delivery.again_s:
+            self._return(delivery)
+        else:
+            self._answer(delivery, nak(delivery.again_s))
+        self._forget(delivery)
+
+    def _return(self, delivery: Delivery) -> None:
+        """Have it delivered again at once. The attempt does not count."""
+        self._attempts.gave_back(delivery.sequence)
+        self._answer(delivery, nak())
+
+    def _give_back_opened(self) -> None:
+        """Give back the messages that no handler has begun to work on."""
+        opened = list(self._hand.opened)
+        self._hand.opened.clear()
+        for pending in opened:
+            self._again(pending.delivery, 0.0)
 
     def _end_work(self, pending: DurableMessage) -> None:
         """A handler is free again, so there may be room for another message."""
         self._hand.finish(pending, self._time())
         self._supply.ask()
 
-    def _forget(self, pending: DurableMessage) -> None:
-        self._hand.working.pop((pending.message.bot, pending.message.nonce), None)
+    def _forget(self, delivery: Delivery) -> None:
+        if self._hand.working.get(delivery.key) is delivery:
+            del self._hand.working[delivery.key]
 
-    def _answer(self, reply: bytes, text: bytes) -> None:
-        self._session.write_soon(pub(reply, text))
+    def _answer(self, delivery: Delivery, text: bytes) -> None:
+        self._session.write_soon(pub(delivery.reply, text))

@@ -42,7 +42,7 @@ from sealbus.nats.pull import End, Pull
 from sealbus.protocol.streams import ACCEPTED
 from sealbus.protocol.subjects import INBOX
 from sealbus.receiving.attempts import RETRY_FIRST_S
-from sealbus.receiving.durable_message import DurableMessage
+from sealbus.receiving.durable_message import Delivery
 from sealbus.receiving.in_hand import InHand
 from sealbus.receiving.place import Place
 from sealbus.supervision import Supervisor
@@ -89,7 +89,7 @@ class Supply:
         stop: asyncio.Event,
         in_order: bool,
         arrived: Callable[[bytes, bytes, Ack, bytes], None],
-        give_back: Callable[[DurableMessage], None],
+        give_back: Callable[[Delivery], None],
         refuse: Callable[[str], None],
     ) -> None:
         """Nothing is fetched before :meth:`run`.
@@ -137,15 +137,16 @@ class Supply:
     # ---- one connection after the other ----------------------------------------------------------
 
     async def run(self) -> None:
-        """Pull on one connection after the other until the stop; then give back waiting
-        messages."""
+        """Pull on one connection after the other until the stop; then give back waiting messages,
+        unless others must be given back before them."""
         while not self._stop.is_set():
             client = await before(self._stop, self._session.client())
             if client is None:
                 break
             with self._session.hold(client):
                 await self._pull_on(client)
-        self._give_back_waiting()
+        if not (self._in_order and self._hand.opened):
+            self.give_back_waiting()
 
     def close(self) -> None:
         """Look after nothing any more."""
@@ -190,7 +191,7 @@ class Supply:
                 await self._fetch_given_back(pull)
             await pull.close()
         if self._stuck:
-            self._give_back_waiting()
+            self.give_back_waiting()
             self._stuck = False
 
     async def _fetch_given_back(self, pull: Pull) -> None:
@@ -261,7 +262,7 @@ class Supply:
 
     # ---- looking after the messages in hand ------------------------------------------------------
 
-    def _give_back_waiting(self) -> None:
+    def give_back_waiting(self) -> None:
         """Give back waiting messages, in order.
 
         Only while no request is under way: the server would deliver it to this process again.

@@ -14,7 +14,7 @@ from sealbus.protocol.seal import Verifier
 from sealbus.protocol.shelf_life import is_too_old_live
 
 REMEMBERED: Final = 65_536
-"""Nonces of handled messages kept: minutes of a busy subject, about 8 MiB."""
+"""Nonces of handled envelopes kept: minutes of a busy subject, about 8 MiB."""
 
 
 LATE: Final = "too late"
@@ -22,20 +22,27 @@ LATE: Final = "too late"
 
 
 class HandledMessages:
-    """The last messages that were handled, by sender and nonce: two bots may use the same nonce."""
+    """The last messages that were handled, by sender, nonce and index: two bots may use the same
+    nonce."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[str, bytes], None] = {}
-        """A dict, because it keeps order: the oldest one is the first."""
+        self._seen: dict[tuple[str, bytes], int] = {}
+        """For each envelope a bit for each message that was handled. A dict, because it keeps
+        order: the oldest one is the first."""
 
     def __contains__(self, message: Message) -> bool:
-        return (message.bot, message.nonce) in self._seen
+        return bool(self.of(message) >> message.index & 1)
+
+    def of(self, message: Message) -> int:
+        """A bit for each handled message of the envelope that ``message`` is in."""
+        return self._seen.get((message.bot, message.nonce), 0)
 
     def add(self, message: Message) -> None:
-        """Remember ``message``, and forget the oldest where there are too many."""
-        if len(self._seen) >= REMEMBERED:
+        """Remember ``message``, and forget the oldest envelope where there are too many."""
+        key = message.bot, message.nonce
+        if key not in self._seen and len(self._seen) >= REMEMBERED:
             del self._seen[next(iter(self._seen))]
-        self._seen[message.bot, message.nonce] = None
+        self._seen[key] = self._seen.get(key, 0) | 1 << message.index
 
 
 class DeliveryVerifier:
@@ -48,8 +55,8 @@ class DeliveryVerifier:
         self.refused: Counter[str] = Counter()
         """How many deliveries were refused, by the check that failed."""
 
-    def open(self, subject: bytes, data: bytes, prefix: str, *, attempt: int = 1) -> Message | None:
-        """The verified message in ``data``, or ``None`` for anything else.
+    def open(self, subject: bytes, data: bytes, prefix: str, *, attempt: int = 1) -> list[Message]:
+        """The verified messages in ``data``, in order, or none for anything else.
 
         ``prefix``: the first token of the NATS subject. ``attempt``: see
         :attr:`Message.attempt`.
@@ -67,7 +74,7 @@ class DeliveryVerifier:
             )
         except Malformed as error:
             self.refuse(error.what)
-            return None
+            return []
 
     def is_late_live(self, message: Message) -> bool:
         """Whether ``message``, which is heard live now, may be void. If so, it is counted.
@@ -100,7 +107,7 @@ class DeliveryVerifier:
 
 
 class PendingMessage:
-    """A message in hand that a handler works on. It ends with exactly one of the three methods.
+    """A message that a handler works on. It ends with exactly one of the three methods.
 
     For a live message they do nothing: it is delivered once, whatever becomes of it.
     """

@@ -45,7 +45,7 @@ def excess(
             "parent there",
             hint="leave parent out, or name what it followed from in the payload",
         )
-    if declared.parent == "stamp" and Parent.decode(parent).envelope is not None:
+    if declared.parent == "stamp" and Parent.decode(parent).quote is not None:
         return InvalidInput(
             f"a quoted parent for {subject}: the policy compares no payloads there",
             hint="leave include_parent out: the parent's stamp is enough",

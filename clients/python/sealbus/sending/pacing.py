@@ -42,8 +42,13 @@ RECOVERY_S: Final = 1.0
 class Paced(Protocol):
     """Something that waits for its turn."""
 
-    order: int
-    """Lower numbers go first."""
+    @property
+    def order(self) -> int:
+        """Lower numbers go first."""
+
+    @property
+    def weight(self) -> int:
+        """How many messages it is."""
 
     @property
     def is_over(self) -> bool:
@@ -93,7 +98,7 @@ class Pace(Generic[Item]):
 
     def submit(self, item: Item) -> None:
         """Release ``item`` now, or in its turn."""
-        if not self._waiting and self._take(asyncio.get_running_loop().time()):
+        if not self._waiting and self._take(item.weight, asyncio.get_running_loop().time()):
             self._release(item)
         else:
             heapq.heappush(self._waiting, (item.order, item))
@@ -113,16 +118,17 @@ class Pace(Generic[Item]):
             now + self._tolerance_s + self._interval_s * self._slower,
         )
 
-    def _take(self, now: float) -> bool:
-        """Whether one more may go now; if so, it is counted."""
+    def _take(self, weight: int, now: float) -> bool:
+        """Whether ``weight`` more may go now; if so, they are counted."""
         # Time in which nothing was sent is not saved up: the burst is all that may be ahead.
         used_until = max(self._used_until, now)
-        if used_until - now > self._tolerance_s:
+        tolerance_s = self._tolerance_s - (weight - 1) * self._interval_s * self._slower
+        if used_until - now > max(0.0, tolerance_s):
             return False
         if self._slower > 1 and now - self._refused_at >= RECOVERY_S:
             self._slower = max(1.0, self._slower / 1.25)
             self._refused_at = now
-        self._used_until = used_until + self._interval_s * self._slower
+        self._used_until = used_until + weight * self._interval_s * self._slower
         return True
 
     def _wait(self) -> None:
@@ -140,7 +146,7 @@ class Pace(Generic[Item]):
         now = asyncio.get_running_loop().time()
         while self._waiting:
             if not self._waiting[0][1].is_over:
-                if not self._take(now):
+                if not self._take(self._waiting[0][1].weight, now):
                     self._wait()
                     return
                 self._release(heapq.heappop(self._waiting)[1])

@@ -1,21 +1,27 @@
 """Sending: each message until the relay's signed verdict on it is here.
 
-How it works. :meth:`Publisher.publish` makes a :class:`~sealbus.sending.pending.Pending` and waits
-for its verdict. The message goes round until then:
+How it works. :meth:`Publisher.publish` makes an :class:`~sealbus.sending.burst.Item` and waits for
+its verdict. The message goes round until then:
 
 1. **its turn** (``_submit``): on a subject with a rate it waits for its pace
    (:mod:`sealbus.sending.pacing`).
-2. **unsent** (``_send``): it has a nonce, its time runs, and a timer that sends it again is set.
-3. **sent** (:meth:`Publisher.run`): one task seals all unsent messages as bundles and writes them.
-  All messages of one turn of the event loop share a bundle. So a burst costs one signature, and a
-  single message waits for nothing.
-4. **receipts** (:meth:`Publisher.take`): an acceptance ends it. A refusal ends it, or sends it back
-  to step 1, now or after a pause (:meth:`~sealbus.sending.pending.Pending.after`).
+2. **joined** (``_join``): it shares a :class:`~sealbus.sending.burst.Burst`, which becomes one
+   envelope, with the messages on its subject that were published in the same turn of the event
+   loop. So a burst costs little more than one message, and a single message waits for nothing. A
+   message that is sealed alone has a burst of its own.
+3. **unsent** (``_send``): the burst has a nonce, the time of its messages runs, and a timer that
+   sends it again is set.
+4. **sent** (:meth:`Publisher.run`): one task seals all unsent bursts and writes them. Bursts on
+   several subjects share a signature and a bundle.
+5. **receipts** (:meth:`Publisher.take`): an acceptance of the envelope ends it, and tells which of
+   its messages are refused. A refusal ends it, or sends it back to step 3, now, in its turn, or
+   after a pause (:meth:`~sealbus.sending.burst.Burst.after`).
 
-It leaves the round by its verdict, by the end of the caller's time (``_give_up``), by its caller's
-cancellation, or when the bot is closed (:meth:`Publisher.abandon`).
+A message leaves the round by its verdict, by the end of its caller's time, by its caller's
+cancellation, or when the bot is closed (:meth:`Publisher.abandon`). A burst goes on while anybody
+waits for one of its messages.
 
-When the connection is lost, messages stay unsent until the next one. Messages that were sent may be
+When the connection is lost, bursts stay unsent until the next one. Bursts that were sent may be
 lost with it, and so may their receipts: :meth:`Publisher.resend` sends all of them again. Each is
 sealed anew under the same nonce, which the relay's ledger makes harmless.
 """
@@ -35,7 +41,6 @@ from sealbus.grants import Declared
 from sealbus.life.clock import behind_ms, told
 from sealbus.life.session import Session
 from sealbus.log import log
-from sealbus.outcomes import Refused
 from sealbus.protocol.codec import is_bundle, split_bundle
 from sealbus.protocol.envelope import Header
 from sealbus.protocol.limits import MAX_ENVELOPE_BYTES
@@ -43,10 +48,10 @@ from sealbus.protocol.nonces import life_ms
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import Stamp, Verdict, open_stamp
 from sealbus.protocol.subjects import ingress_subject
-from sealbus.sending.bursts import MAX_SEAL_BYTES, bursts, seal_burst
-from sealbus.sending.minting import new_nonce
+from sealbus.sending.bundling import MAX_SEAL_BYTES, PAYLOAD_BYTES, bundles, seal_bundle
+from sealbus.sending.burst import Burst, Item, Kind, Then, may_be_sent
+from sealbus.sending.minting import new_nonce, salted
 from sealbus.sending.pacing import Pace
-from sealbus.sending.pending import Pending, Then, may_be_sent
 from sealbus.sending.strangers import Strangers
 from sealbus.supervision import Supervisor
 
@@ -88,17 +93,19 @@ class Publisher:
         self._on_policy = on_policy
         self._strangers = Strangers(credentials, verifier, supervisor)
         """Explains receipts under a bus key that the credentials do not name."""
-        self._all: dict[Pending, None] = {}
+        self._all: dict[Item, None] = {}
         """Every message without verdict, in order. A dict, because it keeps order and forgets
         fast."""
-        self._pending: dict[bytes, Pending] = {}
-        """Messages that have a nonce, by that: receipts are matched here."""
-        self._unsent: dict[Pending, None] = {}
-        """Messages for the next bundle, in order. Each once: while there is no connection, the
-        timer that sends a message again runs out again and again."""
+        self._named: dict[bytes, Burst] = {}
+        """Bursts that have a nonce, by that: receipts are matched here."""
+        self._open: dict[tuple[Header, bool], Burst] = {}
+        """Those that messages of this turn of the event loop may join, by all that they share."""
+        self._unsent: dict[Burst, None] = {}
+        """Bursts that are to be sealed next, in order. Each once: while there is no connection, the
+        timer that sends one again runs out again and again."""
         self._wake = asyncio.Event()
         """Wakes :meth:`run`: something is unsent."""
-        self._paces: dict[str, Pace[Pending]] = {}
+        self._paces: dict[str, Pace[Item | Burst]] = {}
         """By the pattern of the declaration."""
         self._begun = 0
         """Messages so far, which gives each its order."""
@@ -111,10 +118,12 @@ class Publisher:
         live: bool,
         resumed: bool,
         timeout_s: float,
+        parent: bytes | None = None,
+        alone: bool = False,
         declared: Declared | None = None,
         on_named: Callable[[Header], None] | None = None,
     ) -> Stamp:
-        """Send one message and return its accepting stamp.
+        """Send one message and return the stamp that accepts it.
 
         Args:
             header: its ``issued_at_ms`` is set anew for each attempt. Unless ``resumed``, its nonce
@@ -125,6 +134,9 @@ class Publisher:
                 message only under a nonce, so an acceptance of that attempt counts too.
             timeout_s: seconds to wait for a verdict, from when it is sent for the first time.
                 Before that it may have to wait for its turn.
+            parent: its encoded parent. Such a message is alone in its envelope.
+            alone: whether it is alone in its envelope in any case. A resumed message is, because
+                its nonce names nothing else, and so is one with ``on_named``.
             declared: its subject's declaration, if that is known. Its rate is kept to.
             on_named: called with the header when the message gets a nonce: just before it is sent
                 for the first time, and each time that it gets another one.
@@ -139,42 +151,58 @@ class Publisher:
         """
         self._check_life(header, live=live, resumed=resumed, timeout_s=timeout_s)
         # Told here, because an error in run() would have no caller to go to.
-        if len(header.encode()) + len(payload) > MAX_ENVELOPE_BYTES - MAX_SEAL_BYTES:
+        room = MAX_ENVELOPE_BYTES - MAX_SEAL_BYTES - len(header.encode()) - len(parent or b"")
+        if len(payload) + PAYLOAD_BYTES > room:
             raise InvalidInput(
                 f"a payload of {len(payload)} bytes makes an envelope of more than "
                 f"{MAX_ENVELOPE_BYTES} bytes",
                 hint="send a smaller payload, or where it can be fetched and its hash",
             )
-        verdict: asyncio.Future[Stamp] = asyncio.get_running_loop().create_future()
         pace = self._pace(declared) if declared is not None and declared.rate is not None else None
         self._begun += 1
-        pending = Pending(
-            order=self._begun,
-            header=header,
-            payload=payload,
-            live=live,
-            resumed=resumed,
+        item = Item(
+            kind=Kind(
+                header=header,
+                live=live,
+                parent=parent,
+                resumed=resumed,
+                pace=pace,
+                on_named=on_named,
+            ),
+            payload=salted(payload),
             timeout_s=timeout_s,
-            verdict=verdict,
-            pace=pace,
-            on_named=on_named,
-            interval_s=RETRY_FIRST_S,
-            is_nameless=not resumed,
+            verdict=asyncio.get_running_loop().create_future(),
+            order=self._begun,
         )
-        self._all[pending] = None
-        if resumed:
-            # Before its turn, because a receipt of an earlier attempt may come at any time.
-            self._pending[header.nonce] = pending
-        self._submit(pending)
+        self._all[item] = None
+        if alone or resumed or parent is not None or on_named is not None:
+            burst = self._new_burst(item)
+            if resumed:
+                # Before its turn, because a receipt of an earlier attempt may come at any time.
+                self._named[header.nonce] = burst
+            self._submit(burst)
+        elif pace is not None:
+            pace.submit(item)
+        else:
+            self._join(item)
         try:
-            return await verdict
+            return await item.verdict
         finally:
             # If the caller was cancelled, this tells the pace that the message needs no turn.
-            verdict.cancel()
-            del self._all[pending]
-            self._pending.pop(pending.header.nonce, None)
-            self._unsent.pop(pending, None)
-            for timer in (pending.again, pending.deadline, pending.doubt):
+            item.verdict.cancel()
+            del self._all[item]
+            self._leave(item)
+
+    def _leave(self, item: Item) -> None:
+        """Forget the burst of ``item`` with the last of its messages."""
+        burst = item.burst
+        if burst is None:
+            return
+        burst.left -= 1
+        if burst.left == 0:
+            self._named.pop(burst.header.nonce, None)
+            self._unsent.pop(burst, None)
+            for timer in (burst.again, burst.doubt, *burst.deadlines.values()):
                 if timer is not None:
                     timer.cancel()
 
@@ -193,7 +221,7 @@ class Publisher:
             )
         if not resumed:
             return
-        if header.nonce in self._pending:
+        if header.nonce in self._named:
             raise InvalidInput(
                 "a message with this nonce is being published already",
                 hint="wait for its verdict, or leave nonce out",
@@ -207,104 +235,124 @@ class Publisher:
                 "no longer be found out",
             )
 
-    def _pace(self, declared: Declared) -> Pace[Pending]:
+    def _pace(self, declared: Declared) -> Pace[Item | Burst]:
         assert declared.rate is not None
         pace = self._paces.get(declared.pattern)
         if pace is None:
-            pace = self._paces[declared.pattern] = Pace(declared.rate, self._send, self._supervisor)
+            pace = Pace(declared.rate, self._release, self._supervisor)
+            self._paces[declared.pattern] = pace
         elif pace.rate != declared.rate:
             pace.set_rate(declared.rate)
         return pace
 
-    def _submit(self, pending: Pending) -> None:
-        """Send it, in its turn if its subject has a rate."""
-        if pending.pace is None:
-            self._send(pending)
+    def _release(self, released: Item | Burst) -> None:
+        """Go on with what has waited for its turn."""
+        if isinstance(released, Item):
+            self._join(released)
         else:
-            if pending.again is not None:
-                pending.again.cancel()
-            pending.pace.submit(pending)
+            self._send(released)
 
-    def _send(self, pending: Pending) -> None:
+    def _new_burst(self, item: Item) -> Burst:
+        kind = item.kind
+        burst = Burst(
+            kind=kind,
+            header=kind.header,
+            interval_s=RETRY_FIRST_S,
+            is_nameless=not kind.resumed,
+        )
+        burst.add(item)
+        return burst
+
+    def _join(self, item: Item) -> None:
+        """Have the message share an envelope with others of this turn of the event loop."""
+        key = item.kind.header, item.kind.live
+        burst = self._open.get(key)
+        if burst is not None and burst.has_room(item):
+            burst.add(item)
+            self._begin(burst, item)
+            return
+        if not self._open:
+            asyncio.get_running_loop().call_soon(self._open.clear)
+        burst = self._open[key] = self._new_burst(item)
+        self._send(burst)
+
+    def _submit(self, burst: Burst) -> None:
+        """Send it, in its turn if its subject has a rate."""
+        pace = burst.kind.pace
+        if pace is None:
+            self._send(burst)
+        else:
+            if burst.again is not None:
+                burst.again.cancel()
+            pace.submit(burst)
+
+    def _send(self, burst: Burst) -> None:
         """Have it sent in this turn of the event loop, and again if no verdict comes in time."""
-        later = self._supervisor.later
-        if pending.deadline is None:
-            self._begin(pending)
-        if pending.is_nameless:
-            self._name(pending)
-        if pending.again is not None:
-            pending.again.cancel()
-        pending.again = later("sending again", pending.interval_s, self._submit, pending)
-        pending.interval_s = min(2 * pending.interval_s, RETRY_MOST_S)
-        self._unsent[pending] = None
+        if not burst.deadlines:
+            for item in burst.items:
+                self._begin(burst, item)
+        if burst.is_nameless:
+            self._name(burst)
+        if burst.again is not None:
+            burst.again.cancel()
+        burst.again = self._supervisor.later("sending again", burst.interval_s, self._submit, burst)
+        burst.interval_s = min(2 * burst.interval_s, RETRY_MOST_S)
+        self._unsent[burst] = None
         self._wake.set()
 
-    def _begin(self, pending: Pending) -> None:
-        """Start its time: it is about to be sent for the first time."""
-        seconds = pending.timeout_s
-        if pending.resumed:
+    def _begin(self, burst: Burst, item: Item) -> None:
+        """Start the time of a message: it is about to be sent for the first time."""
+        seconds = item.timeout_s
+        if seconds in burst.deadlines:
+            return
+        if burst.kind.resumed:
             # Negative if it waited for its turn that long: then its time is over at once.
             seconds = min(
                 seconds,
-                (pending.header.birth_ms + life_ms(live=pending.live) - _now_ms()) / 1000,
+                (burst.header.birth_ms + life_ms(live=burst.kind.live) - _now_ms()) / 1000,
             )
-        pending.deadline = self._supervisor.later(
-            "a message's deadline",
-            seconds,
-            self._give_up,
-            pending,
+        burst.deadlines[item.timeout_s] = self._supervisor.later(
+            "a message's deadline", seconds, burst.give_up, item.timeout_s
         )
 
-    def _name(self, pending: Pending) -> None:
+    def _name(self, burst: Burst) -> None:
         """Give it a nonce that is born now."""
-        self._pending.pop(pending.header.nonce, None)
-        pending.rename(new_nonce(_now_ms()))
-        self._pending[pending.header.nonce] = pending
-        if pending.on_named is not None:
-            pending.on_named(pending.header)
+        self._named.pop(burst.header.nonce, None)
+        burst.rename(new_nonce(_now_ms()))
+        self._named[burst.header.nonce] = burst
+        if burst.kind.on_named is not None:
+            burst.kind.on_named(burst.header)
 
-    def _send_later(self, pending: Pending) -> None:
+    def _send_later(self, burst: Burst) -> None:
         """Have it sent again after a short pause, in which the bus's clock or ledger moves on."""
-        if pending.again is not None:
-            pending.again.cancel()
+        if burst.again is not None:
+            burst.again.cancel()
         # An eighth of the pause after silence, because a relay has answered: 0.25 s at first.
-        pending.again = self._supervisor.later(
-            "sending again",
-            pending.interval_s / 8,
-            self._submit,
-            pending,
+        burst.again = self._supervisor.later(
+            "sending again", burst.interval_s / 8, self._submit, burst
         )
-
-    def _give_up(self, pending: Pending) -> None:
-        """The caller's time is over."""
-        if pending.verdict.done():
-            return
-        if pending.refused is not None and not pending.may_be_accepted:
-            pending.verdict.set_exception(pending.refused)
-            return
-        pending.verdict.set_exception(pending.unresolved())
 
     def verdicts(self) -> list[asyncio.Future[Stamp]]:
         """The verdicts that callers of :meth:`publish` wait for."""
-        return [pending.verdict for pending in self._all if not pending.verdict.done()]
+        return [item.verdict for item in self._all if not item.verdict.done()]
 
     def resend(self) -> None:
-        """Send all messages without verdict again, now.
+        """Send all bursts without verdict again, now.
 
         For a new connection: whatever was under way on the last one may be lost.
         """
-        # A copy, because a message may get another nonce by it. One without an attempt is left out:
+        # A copy, because a burst may get another nonce by it. One without an attempt is left out:
         # it waits for its turn, or is unsent already.
-        for pending in list(self._pending.values()):
-            if pending.attempts and not pending.verdict.done():
-                pending.interval_s = RETRY_FIRST_S
-                self._submit(pending)
+        for burst in list(self._named.values()):
+            if burst.attempts and not burst.is_over:
+                burst.interval_s = RETRY_FIRST_S
+                self._submit(burst)
 
     def abandon(self) -> None:
         """Wait for no verdict any more: the bot is closed."""
-        for pending in self._all:
-            if not pending.verdict.done():
-                pending.verdict.set_exception(pending.abandoned())
+        for item in self._all:
+            if not item.verdict.done():
+                item.verdict.set_exception(item.abandoned())
 
     async def run(self) -> None:
         """Send unsent messages, for ever; cancel to stop."""
@@ -313,17 +361,21 @@ class Publisher:
             client = await self._session.client()
             # Cleared after the wait: while there was no connection, more may have become unsent.
             self._wake.clear()
+            # Nothing joins a burst that is sealed.
+            self._open.clear()
+            for burst in self._unsent:
+                burst.leave_out_over()
             # Those that may not be sent are dropped here too: their deadline ends them.
             waiting = [one for one in self._unsent if may_be_sent(one, client.server_id, _now_ms())]
             self._unsent.clear()
             for live in (False, True):
                 subject = ingress_subject(self._credentials.bot, live=live)
-                for batch in bursts([one for one in waiting if one.live is live]):
+                for batch in bundles([one for one in waiting if one.kind.live is live]):
                     try:
                         # Not write(), which never waits: publish() does while 2 MiB have not left.
                         await client.publish(
                             subject,
-                            seal_burst(self._credentials.key, batch, _now_ms()),
+                            seal_bundle(self._credentials.key, batch, _now_ms()),
                         )
                     except (NatsError, OSError) as error:
                         # By its own timer, or by resend() on the next connection.
@@ -335,7 +387,7 @@ class Publisher:
         ``nonce``: the one in the subject that they came on, if it has one. Stamps that do not
         verify, or are about no message of this publisher, are ignored.
         """
-        if not data or (nonce is not None and nonce not in self._pending):
+        if not data or (nonce is not None and nonce not in self._named):
             # Looked up before anything is verified: another bot may have nats-server send its
             # answers here, and each would cost a check of a signature.
             return
@@ -348,59 +400,50 @@ class Publisher:
             try:
                 stamp = open_stamp(receipt, self._credentials.bus_keys, self._verifier)
             except Malformed as error:
-                if not self._strangers.doubt(receipt, self._pending.get):
+                if not self._strangers.doubt(receipt, self._named.get):
                     log.warning("ignored an invalid receipt: %s", error.what)
             else:
                 self._strangers.doubtful = False
                 self.take(stamp)
 
     def take(self, stamp: Stamp) -> None:
-        """Take an opened stamp as a receipt, if it is the verdict on one of these messages."""
-        pending = self._pending.get(stamp.nonce)
-        if pending is None or pending.verdict.done():
+        """Take an opened stamp as a receipt, if it is the verdict on one of these bursts."""
+        burst = self._named.get(stamp.nonce)
+        if burst is None or burst.is_over:
             return
-        if not pending.is_answered_by(stamp):
+        if not burst.is_answered_by(stamp):
             return
         if self._on_policy is not None:
             self._on_policy(stamp.policy)
         if stamp.verdict is Verdict.ACCEPTED:
-            pending.verdict.set_result(stamp)
-        elif stamp.envelope in pending.answered:
+            burst.accept(stamp)
+        elif stamp.envelope in burst.answered:
             # A copy: while the session is renewed, a receipt comes on both connections.
             return
-        elif not pending.is_past(_now_ms()):
+        elif not burst.is_past(_now_ms()):
             # Otherwise this process was stopped for so long that the bus may have forgotten that it
-            # accepted the message: the refusal proves nothing any more.
-            self._take_refusal(pending, stamp)
+            # accepted the messages: the refusal proves nothing any more.
+            self._take_refusal(burst, stamp)
 
-    def _take_refusal(self, pending: Pending, stamp: Stamp) -> None:
+    def _take_refusal(self, burst: Burst, stamp: Stamp) -> None:
         assert stamp.reason is not None
         # A refusal is always of an attempt that is known: see is_receipt().
-        behind = behind_ms(stamp.judged_at_ms, pending.attempts[stamp.envelope], _now_ms())
-        refused = Refused(
-            pending.header.subject,
-            stamp.reason,
-            detail=stamp.detail,
-            stamp=stamp,
-            clock=told(behind),
-        )
-        pending.answered.add(stamp.envelope)
-        left_s = (
-            0.0
-            if pending.deadline is None
-            else pending.deadline.when() - asyncio.get_running_loop().time()
-        )
-        then = pending.after(stamp.reason, detail=stamp.detail, behind_ms=behind, left_s=left_s)
+        behind = behind_ms(stamp.judged_at_ms, burst.attempts[stamp.envelope], _now_ms())
+        burst.clock = told(behind)
+        burst.answered.add(stamp.envelope)
+        now = asyncio.get_running_loop().time()
+        left_s = max([timer.when() - now for timer in burst.deadlines.values()], default=0.0)
+        then = burst.after(stamp.reason, detail=stamp.detail, behind_ms=behind, left_s=left_s)
         if then is Then.OVER:
-            pending.verdict.set_exception(refused)
+            burst.end(lambda index: burst.refusal(index, stamp))
             return
-        pending.refused = refused
-        pending.is_nameless = then is Then.ANEW
-        if then is Then.IN_TURN and pending.pace is not None:
-            pending.pace.hold_back()
-            self._submit(pending)
+        burst.refused = stamp
+        burst.is_nameless = then is Then.ANEW
+        if then is Then.IN_TURN and burst.kind.pace is not None:
+            burst.kind.pace.hold_back()
+            self._submit(burst)
         else:
-            self._send_later(pending)
+            self._send_later(burst)
 
 
 def _now_ms() -> int:

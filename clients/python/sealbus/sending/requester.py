@@ -123,9 +123,10 @@ class Requester:
         if waiting is None or waiting[1].done():
             return
         # Only now: whatever nobody waits for must cost no check of a signature.
-        message = self._opener.open(subject, data, BUS)
-        if message is None or self._opener.is_late_live(message):
+        opened = self._opener.open(subject, data, BUS)
+        if not opened or self._opener.is_late_live(opened[0]):
             return
+        message = opened[0]
         # A verified message proves only that the bus accepted it on this subject. Whether it
         # answers this request is in its parent, which check_answer() looks at.
         request, answer = waiting

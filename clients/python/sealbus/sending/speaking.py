@@ -72,10 +72,10 @@ class Speaker:
         parent: bytes | None,
         ttl: float | None,
         nonce: bytes | None,
+        alone: bool,
         timeout_s: float,
     ) -> Stamp:
-        """Publish one message: see :meth:`sealbus.Bot.publish`. ``parent``: as it stands in a
-        header."""
+        """Publish one message: see :meth:`sealbus.Bot.publish`. ``parent``: encoded."""
         check_subject(subject)
         resumed = nonce is not None
         name = check_nonce(nonce) if resumed else UNBORN
@@ -91,10 +91,17 @@ class Speaker:
             nonce=name,
             schema=identity,
             ttl_ms=self._ttl_ms(live=is_live) if ttl_ms is None else ttl_ms,
-            parent=parent,
         )
         return await self._publisher.publish(
-            header, data, live=is_live, resumed=resumed, timeout_s=timeout_s, declared=declared
+            header,
+            data,
+            live=is_live,
+            resumed=resumed,
+            timeout_s=timeout_s,
+            parent=parent,
+            # Requests are alone. Without a declaration it may be one.
+            alone=alone or declared is None or declared.reply,
+            declared=declared,
         )
 
     async def _fit(
@@ -169,7 +176,6 @@ class Speaker:
             nonce=UNBORN,
             schema=(ERROR_ID, ERROR_VERSION) if failed else (None, None),
             ttl_ms=self._ttl_ms(live=True),
-            parent=request.as_parent(),
         )
         try:
             # Later the asker has given up.
@@ -179,6 +185,7 @@ class Speaker:
                 live=True,
                 resumed=False,
                 timeout_s=REQUEST_TIMEOUT_S,
+                parent=request.as_parent(),
             )
         except Refused as refused:
             if refused.reason is Reason.ALREADY_ANSWERED:
@@ -223,7 +230,6 @@ class Speaker:
         nonce: bytes,
         schema: tuple[str | None, int | None],
         ttl_ms: int,
-        parent: bytes | None = None,
     ) -> Header:
         return Header(
             bus=self._credentials.bus,
@@ -234,5 +240,4 @@ class Speaker:
             ttl_ms=ttl_ms,
             schema=schema[0],
             schema_version=schema[1],
-            parent=parent,
         )

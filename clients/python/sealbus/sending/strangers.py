@@ -21,7 +21,7 @@ from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.limits import MAX_STAMP_BYTES
 from sealbus.protocol.seal import Context, Seal, Verifier
 from sealbus.protocol.stamp import Stamp
-from sealbus.sending.pending import Pending
+from sealbus.sending.burst import Burst
 from sealbus.supervision import Supervisor
 
 GRACE_S: Final = 1.0
@@ -52,7 +52,7 @@ class Strangers:
         self.doubtful = True
         """Whether no receipt under a known key has been seen yet."""
 
-    def doubt(self, receipt: bytes, find: Callable[[bytes], Pending | None]) -> bool:
+    def doubt(self, receipt: bytes, find: Callable[[bytes], Burst | None]) -> bool:
         """Whether ``receipt`` is the verdict on a message under a key that the credentials do not
         name.
 
@@ -63,23 +63,24 @@ class Strangers:
         if found is None:
             return False
         stamp, key = found
-        pending = find(stamp.nonce)
-        if pending is None or not pending.is_answered_by(stamp):
+        burst = find(stamp.nonce)
+        if burst is None or not burst.is_answered_by(stamp):
             return False
-        if pending.doubt is None:
-            pending.doubt = self._supervisor.later(
+        if burst.doubt is None:
+            burst.doubt = self._supervisor.later(
                 "doubting a bus key",
                 GRACE_S,
                 self._disown,
-                pending,
+                burst,
                 key,
             )
         return True
 
-    def _disown(self, pending: Pending, key: bytes) -> None:
+    def _disown(self, burst: Burst, key: bytes) -> None:
         # Looked at again, because a receipt under a known key may have come since.
-        if self.doubtful and not pending.verdict.done():
-            pending.verdict.set_exception(self._error(key))
+        if self.doubtful and not burst.is_over:
+            error = self._error(key)
+            burst.end(lambda _: error)
 
     def _open(self, data: bytes) -> tuple[Stamp, bytes] | None:
         """The stamp in ``data`` and the raw key of its seal, if the seal holds and the credentials
@@ -87,7 +88,7 @@ class Strangers:
         if not self.doubtful or len(data) > MAX_STAMP_BYTES:
             return None
         try:
-            (body,), signed, sealed = split_sealed(data, 1)
+            body, signed, sealed = split_sealed(data)
             seal = Seal.decode(sealed)
             if seal.key in self._credentials.bus_keys or not self._verifier.verify(
                 Context.STAMP,

@@ -1,0 +1,48 @@
+"""Whether a bot may speak about a delivery: its own consumer has it in hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Final
+
+from sealbus.nats.client import HardenedClient
+from sealbus.protocol.streams import ACCEPTED
+from sealbus.protocol.subjects import consumer_owner
+from sealbus_broker.errors import NotGranted, NotServed
+from sealbus_broker.gate.policy import Policy
+from sealbus_broker.nats.jetstream import API
+
+READ_S: Final = 5.0
+"""How long JetStream may take to find a consumer or a message."""
+
+
+class InHand:
+    """Asks JetStream about consumers."""
+
+    def __init__(self, nc: HardenedClient, policy: Callable[[], Policy]) -> None:
+        """``nc``: the relay's connection. ``policy``: gives the policy in force."""
+        self._nc = nc
+        self._policy = policy
+
+    async def place(self, bot: str, consumer: str, sequence: int) -> dict[str, Any]:
+        """Return the consumer's metadata, if it is the bot's own and has the message in hand.
+
+        Raises:
+            NotServed: It is not, or has not.
+            nats.errors.Error: JetStream does not answer.
+        """
+        if consumer_owner(consumer) != bot:
+            raise NotServed(f"{consumer} is not a subscription of {bot}")
+        answer = await self._nc.request(f"{API}.CONSUMER.INFO.{ACCEPTED}.{consumer}", b"", READ_S)
+        info = json.loads(answer.data)
+        if "error" in info:
+            raise NotServed(f"there is no subscription {consumer}")
+        place: dict[str, Any] = info["config"].get("metadata") or {}
+        # The consumer outlives a grant that was taken away, until the next start of a relay.
+        rule = self._policy().bots.get(bot)
+        if rule is None or not rule.may_subscribe(place.get("pattern", "")):
+            raise NotGranted(f"the policy does not let {bot} subscribe to that any more")
+        if not info["ack_floor"]["stream_seq"] < sequence <= info["delivered"]["stream_seq"]:
+            raise NotServed(f"message {sequence} is not in the hand of {consumer}")
+        return place

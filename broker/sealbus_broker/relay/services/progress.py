@@ -1,0 +1,67 @@
+"""How far a subscriber has come with an envelope of several messages.
+
+A durable subscription acknowledges an envelope when all its messages are done. If one of them
+fails, or the subscriber stops amid them, the envelope goes back to the server, which delivers all
+of it again. So the subscriber's client first asks on ``sealbus.progress`` to note which messages
+are done, and whoever gets the envelope asks for the note. A note is one small message of the stream
+PROGRESS for each consumer and stored message. It saves repetitions, and promises nothing: where it
+is lost, messages are handled again.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any, Final
+
+from sealbus.nats.client import HardenedClient
+from sealbus.protocol.streams import PROGRESS, PROGRESS_PREFIX
+from sealbus_broker.nats.jetstream import API
+from sealbus_broker.relay.services.in_hand import READ_S, InHand
+from sealbus_broker.relay.stream_store import StreamMessage, StreamStore
+
+_NONE: Final = "0"
+
+
+class Progress:
+    """Serves ``sealbus.progress``."""
+
+    def __init__(self, *, nc: HardenedClient, stream_store: StreamStore, in_hand: InHand) -> None:
+        """Prepare.
+
+        Args:
+            nc: The relay's connection, for reading notes.
+            stream_store: Stores notes.
+            in_hand: Tells whether the bot has the delivery.
+        """
+        self._nc = nc
+        self._stream_store = stream_store
+        self._in_hand = in_hand
+
+    async def note(self, bot: str, asked: dict[str, Any]) -> dict[str, Any]:
+        """Note the messages that are done, and return all that are noted.
+
+        Both are a hexadecimal number with a bit for each message, by its index.
+
+        Raises:
+            NotServed: The delivery is not the bot's.
+            nats.errors.Error: JetStream does not answer.
+        """
+        consumer = asked["consumer"]
+        sequence = asked["sequence"]
+        await self._in_hand.place(bot, consumer, sequence)
+        subject = f"{PROGRESS_PREFIX}.{consumer}.{sequence}"
+        noted = int(await self._read(subject), 16)
+        done = noted | int(asked["done"], 16)
+        if done != noted:
+            # Without an id: another note is not a duplicate of the first, it replaces it.
+            await self._stream_store.store([StreamMessage(subject, f"{done:x}".encode(), {})])
+        return {"done": f"{done:x}"}
+
+    async def _read(self, subject: str) -> str:
+        ask = json.dumps({"last_by_subj": subject}).encode()
+        answer = await self._nc.request(f"{API}.STREAM.MSG.GET.{PROGRESS}", ask, READ_S)
+        told = json.loads(answer.data)
+        if "error" in told:
+            return _NONE
+        return base64.b64decode(told["message"].get("data", "")).decode("ascii") or _NONE

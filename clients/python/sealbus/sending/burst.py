@@ -1,0 +1,341 @@
+"""Messages without verdict: the attempts at their envelope, and the consequences of each refusal.
+Reads no clock.
+
+How it works. Messages on one subject that are published together travel in one envelope: a
+*burst*. A burst is sealed and sent, and again after a pause, until a verdict ends it. Each sealing
+is an *attempt*, with its own digest, and each attempt may get a verdict of its own, in any order,
+or none. So a refusal of one says nothing yet about the others, unless its reason does.
+
+* **nameless**: it has no nonce yet, or one that it must not use again. It gets one when it is sent.
+* **open**: an attempt has no verdict. Its acceptance may be on the way.
+* **refused**: an attempt was refused, and :meth:`Burst.after` decides what follows (:class:`Then`).
+* **over**: the :attr:`Item.verdict` of each message is done: with the accepting stamp, a refusal of
+  the envelope or of this message, or ``Unresolved``. A message may be over before the others,
+  because its caller's time is over. It keeps its place in the envelope.
+
+The publisher changes it (:mod:`sealbus.sending.publisher`); nothing here does by itself. A lost
+connection changes nothing: attempts stay open, and the burst is sealed again under the same nonce,
+which the relay's ledger makes harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+from typing import Final
+
+from sealbus.errors import NotConnected, SealbusError
+from sealbus.life.clock import told
+from sealbus.outcomes import Refused, Unresolved
+from sealbus.protocol.envelope import Header
+from sealbus.protocol.limits import MAX_PAYLOADS
+from sealbus.protocol.nonces import life_ms
+from sealbus.protocol.reason import OLDER_THAN_LEDGER, Reason
+from sealbus.protocol.stamp import Stamp
+from sealbus.protocol.value import value
+from sealbus.sending.matching import is_receipt
+from sealbus.sending.pacing import Pace
+
+BURST_BYTES: Final = 120 * 1024
+"""The most bytes of payloads that share an envelope: a bundle of envelopes has as many. Other bots
+wait for so long, and no longer. A larger payload is alone."""
+
+_ABOUT_TIME: Final = frozenset({Reason.EXPIRED, Reason.STALE})
+"""Refusals for their time. They say nothing about an earlier attempt, and an attempt that is sealed
+later may avoid them."""
+
+_FINAL: Final = frozenset(
+    {
+        Reason.SIZE,
+        Reason.ENCODING,
+        Reason.BAD_SEAL,
+        Reason.WRONG_BUS,
+        Reason.WRONG_BOT,
+        Reason.WRONG_DELIVERY,
+        Reason.PAYLOAD,
+        Reason.REPLAY,
+        Reason.NONCE_REUSED,
+        Reason.ALREADY_ANSWERED,
+    }
+)
+"""Refusals that hold for every attempt: the bytes alone decide, or the ledger does."""
+
+_CHANGING: Final = frozenset(
+    {Reason.RATE, Reason.CAUSE, Reason.KEY_NOT_VALID, Reason.KEY_REVOKED, Reason.ISSUED_IN_FUTURE}
+)
+"""Refusals that depend on when a message is judged. All other reasons depend on the policy, which
+seldom changes. In either case an earlier attempt may have been accepted and its receipt lost. So
+while an attempt is open, only an acceptance or the end of the caller's time ends the message. The
+same holds for a resumed nonce, except for refusals by the policy. It holds for refusals for their
+time too, because they come before the ledger is asked."""
+
+
+class Then(Enum):
+    """The consequence of a refusal."""
+
+    OVER = auto()
+    """The message is refused."""
+    LATER = auto()
+    """It is sent again after a pause."""
+    ANEW = auto()
+    """It is sent again after a pause under another nonce. This one is older than the ledger, and
+    nothing was accepted under it."""
+    IN_TURN = auto()
+    """It is sent again when its subject's rate allows."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Item:
+    """One message, whose publisher waits."""
+
+    kind: Kind
+    payload: bytes
+    """Packed, behind its salt. It keeps the salt at each attempt."""
+    timeout_s: float
+    """The caller's time, from when it is sent for the first time."""
+    verdict: asyncio.Future[Stamp]
+    """The caller waits for it."""
+    order: int
+    """Counts up with each message of this process. Lower ones go first."""
+    burst: Burst | None = None
+    """``None``: it waits for its turn, and has joined none yet."""
+
+    @property
+    def weight(self) -> int:
+        """How much of its subject's rate it uses."""
+        return 1
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.verdict.done()
+
+    def abandoned(self) -> SealbusError:
+        """The error for its caller where the bot is closed."""
+        subject = self.kind.header.subject
+        # Attempts under an earlier nonce need not count: all of them were refused.
+        if not self.kind.resumed and (self.burst is None or not self.burst.attempts):
+            return NotConnected(f"the bot was closed before the message on {subject} was sent")
+        nonce = self.kind.header.nonce if self.burst is None else self.burst.header.nonce
+        return Unresolved(
+            f"the bot was closed before the verdict on {subject} came",
+            nonce=nonce,
+            hint="it may have been accepted: publish again with this nonce to find out",
+        )
+
+
+@value
+class Kind:
+    """All that the messages of one envelope have in common."""
+
+    header: Header
+    """Without nonce and issue time, unless ``resumed``."""
+    live: bool
+    """Whether it is judged at once, or stored first."""
+    parent: bytes | None = None
+    """Encoded, where the one message has a parent."""
+    resumed: bool = False
+    """Whether attempts of an earlier call or process may have been accepted under the nonce."""
+    pace: Pace[Item | Burst] | None = None
+    """Gives messages their turn, where the subject has a rate."""
+    on_named: Callable[[Header], None] | None = None
+    """Told of each nonce that the envelope gets."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Burst:
+    """The messages of one envelope, without verdict. A message alone is a burst of one."""
+
+    kind: Kind
+    header: Header
+    """Without an issue time, which each attempt has of its own."""
+    interval_s: float
+    """Pause before it is sent again. Grows."""
+    is_nameless: bool
+    """Whether it gets a nonce when it is sent next: its first one, or one in place of the last."""
+    items: list[Item] = field(default_factory=list)
+    """The messages, in the order of their payloads. Once it was sent, a message that is over keeps
+    its place."""
+    size: int = 0
+    """Bytes of the payloads."""
+    left: int = 0
+    """How many of its publishers wait."""
+    attempts: dict[bytes, int] = field(default_factory=dict)
+    """Digests of the envelopes that were sent under its nonce, and when each was sealed (ms since
+    1970)."""
+    answered: set[bytes] = field(default_factory=set)
+    """Attempts that were refused."""
+    server: str = ""
+    """The server, and which of its starts, that the last attempt went to."""
+    again: asyncio.TimerHandle | None = None
+    """Runs out when it should be sealed anew."""
+    deadlines: dict[float, asyncio.TimerHandle] = field(default_factory=dict)
+    """Run out when the time of callers is over, by that time."""
+    doubt: asyncio.TimerHandle | None = None
+    """Runs out when no receipt under a known bus key came after one under another."""
+    refused: Stamp | None = None
+    """The last refusal that another attempt may avoid."""
+    clock: str | None = None
+    """How far this machine's clock is off, as the last refusal shows."""
+
+    @property
+    def order(self) -> int:
+        """The order of its first message."""
+        return self.items[0].order
+
+    @property
+    def weight(self) -> int:
+        """How much of its subject's rate it uses."""
+        return len(self.items)
+
+    def has_room(self, item: Item) -> bool:
+        """Whether one more message fits into the envelope."""
+        return len(self.items) < MAX_PAYLOADS and self.size + len(item.payload) <= BURST_BYTES
+
+    def add(self, item: Item) -> None:
+        """Put one more message into the envelope, which was not sent yet."""
+        item.burst = self
+        self.items.append(item)
+        self.size += len(item.payload)
+        self.left += 1
+
+    def leave_out_over(self) -> None:
+        """Leave out the messages for which nobody waits any more, if none was sent yet."""
+        if not self.attempts and not self.kind.resumed:
+            self.items = [item for item in self.items if not item.verdict.done()]
+
+    def end(self, error: Callable[[int], SealbusError]) -> None:
+        """End every message that is waited for. ``error``: of the one at an index."""
+        for index, item in enumerate(self.items):
+            if not item.verdict.done():
+                item.verdict.set_exception(error(index))
+
+    def accept(self, stamp: Stamp) -> None:
+        """End every message as ``stamp`` says, which accepts the envelope."""
+        own = {payload.index for payload in stamp.refused}
+        for index, item in enumerate(self.items):
+            if item.verdict.done():
+                continue
+            if index in own:
+                item.verdict.set_exception(self.refusal(index, stamp))
+            else:
+                item.verdict.set_result(stamp)
+
+    def refusal(self, index: int, stamp: Stamp) -> Refused:
+        """The error for the message at ``index``, which ``stamp`` does not accept."""
+        own = next((payload for payload in stamp.refused if payload.index == index), None)
+        reason = stamp.reason if own is None else own.reason
+        detail = stamp.detail if own is None else own.detail
+        assert reason is not None
+        return Refused(self.header.subject, reason, detail=detail, stamp=stamp, clock=self.clock)
+
+    @property
+    def may_be_accepted(self) -> bool:
+        """Whether some attempt may have been accepted, and the receipt is not here."""
+        return self.kind.resumed or self.has_open_attempt
+
+    @property
+    def has_open_attempt(self) -> bool:
+        """Whether some attempt of this process has no verdict."""
+        return self.attempts.keys() != self.answered
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits for any of its messages any more."""
+        return all(item.verdict.done() for item in self.items)
+
+    def is_answered_by(self, stamp: Stamp) -> bool:
+        """Whether an opened ``stamp`` is a verdict on it."""
+        attempts = self.attempts.keys()
+        return is_receipt(
+            stamp, self.header, attempts, live=self.kind.live, resumed=self.kind.resumed
+        )
+
+    def is_past(self, now_ms: int) -> bool:
+        """Whether the nonce's life is over.
+
+        Nothing is sealed under it any more, and no refusal of it is believed: the ledger may have
+        forgotten an acceptance.
+        """
+        return now_ms - self.header.birth_ms > life_ms(live=self.kind.live)
+
+    def rename(self, nonce: bytes) -> None:
+        """Begin again under ``nonce``. Attempts under the one before count no more."""
+        self.header = replace(self.header, nonce=nonce)
+        self.attempts.clear()
+        self.answered.clear()
+        self.is_nameless = False
+
+    def after(self, reason: Reason, *, detail: str | None, behind_ms: int, left_s: float) -> Then:
+        """The consequence of a refusal, which is in :attr:`answered` already.
+
+        Args:
+            reason: the refusal's reason.
+            detail: the refusal's detail.
+            behind_ms: by how much this machine's clock is behind the bus's.
+            left_s: the rest of the caller's time, in seconds.
+        """
+        if reason in _ABOUT_TIME and not _is_hopeless(reason, behind_ms, left_s):
+            is_too_old = reason is Reason.STALE and detail == OLDER_THAN_LEDGER
+            return Then.ANEW if is_too_old and not self.may_be_accepted else Then.LATER
+        if reason is Reason.RATE and self.kind.pace is not None:
+            return Then.IN_TURN
+        if reason not in _FINAL and (
+            self.has_open_attempt or (self.kind.resumed and reason in _CHANGING | _ABOUT_TIME)
+        ):
+            return Then.LATER
+        return Then.OVER
+
+    def give_up(self, timeout_s: float) -> None:
+        """End the messages whose callers gave them ``timeout_s``: no verdict came in that time."""
+        for index, item in enumerate(self.items):
+            if item.timeout_s != timeout_s or item.verdict.done():
+                continue
+            refused = None if self.refused is None else self.refusal(index, self.refused)
+            if refused is not None and not self.may_be_accepted:
+                item.verdict.set_exception(refused)
+                continue
+            error = Unresolved(
+                f"no verdict on {self.header.subject} within {timeout_s:g} s",
+                nonce=self.header.nonce,
+                hint="it may have been accepted: publish again with this nonce to find out."
+                " Is a relay running, and has the disk of nats-server room? `sealbus ping` tells",
+            )
+            error.__cause__ = refused
+            item.verdict.set_exception(error)
+
+
+def may_be_sent(burst: Burst, server: str, now_ms: int) -> bool:
+    """Whether another attempt may go to ``server``, which names a server and which of its starts.
+
+    The live ledger is in the server's memory. After a restart relays refuse every attempt under a
+    nonce from before. So nobody can find out the outcome any more, and the caller is told at once.
+    """
+    if burst.is_over or burst.is_past(now_ms):
+        return False
+    if burst.kind.live and burst.attempts and burst.may_be_accepted and burst.server != server:
+        burst.end(
+            lambda _: Unresolved(
+                f"nats-server was started anew before the verdict on {burst.header.subject} came",
+                nonce=burst.header.nonce,
+                hint="the message may have been delivered: send it anew if delivering it twice "
+                "does no harm",
+            )
+        )
+        return False
+    burst.server = server
+    return True
+
+
+def _is_hopeless(reason: Reason, behind_ms: int, left_s: float) -> bool:
+    """Whether every further attempt would be refused for its time as well, because this machine's
+    clock is behind."""
+    if told(behind_ms) is None:
+        return False
+    if reason is Reason.EXPIRED:
+        return True
+    # Too old for the ledger: that ends when this clock has passed the moment at which the ledger
+    # began.
+    return behind_ms > left_s * 1000
