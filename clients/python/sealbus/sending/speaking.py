@@ -205,7 +205,7 @@ class Speaker:
         An author who wants to say more raises a :class:`RequestFailed`. One that another bot sent
         to this one is not passed on.
         """
-        who = f"the request {request.nonce.hex()} of {request.bot} on {request.subject}"
+        who = f"the request {request.id} on {request.subject}"
         data = b""
 
         async def work() -> None:
