@@ -93,8 +93,11 @@ class DurableSubscription:
             in_order=concurrency == 1,
             arrived=self._arrived,
             give_back=self._return,
+            settle=self._settle,
             refuse=opener.refuse,
         )
+        self._given_back = b""
+        """Where the last answer went that gave a message back; empty once the server has it."""
         self._supplying: asyncio.Task[None] | None = None
         """The supply's task, while the subscription is open."""
         self._parking = Parking(
@@ -136,6 +139,8 @@ class DurableSubscription:
             # Not awaited itself: its error is for next(), which raises it.
             await asyncio.wait([self._supplying])
             await self._parking.close()
+            # Whoever subscribes next asks for messages at once.
+            await self._settle()
             self._supply.close()
 
     def stop(self) -> None:
@@ -263,7 +268,16 @@ class DurableSubscription:
 
     def _return(self, held: DurableMessage) -> None:
         self._attempts.gave_back(held.sequence)
+        self._given_back = held.reply
         self._answer(held.reply, nak())
+
+    async def _settle(self) -> None:
+        """Return once the server has the messages that were given back. The next request gets them
+        then, and not newer ones before them."""
+        reply = self._given_back
+        self._given_back = b""
+        if reply:
+            await self._session.settle(reply.decode())
 
     def _release(self, pending: DurableMessage) -> None:
         self._end_work(pending)
