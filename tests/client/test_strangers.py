@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from dataclasses import replace
+from unittest.mock import AsyncMock
 
 import pytest
 
 from sealbus.errors import CredentialsError
+from sealbus.grants import Known
 from sealbus.outcomes import Unresolved
 from sealbus.protocol.codec import pack_json
-from sealbus.protocol.envelope import Envelope, Header
+from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
 from sealbus.sending.publisher import Publisher
 from sealbus.sending.strangers import GRACE_S
-from tests.client.wire import BUS, Wire
+from sealbus.supervision import Supervisor
+from tests.client.receipts import HEADER
+from tests.client.wire import BUS, Wire, publisher_on
 from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.slow
@@ -26,9 +31,8 @@ FOR_EVER_S = PATIENCE_S
 
 
 def publish(publisher: Publisher, timeout_s: float = FOR_EVER_S) -> asyncio.Task[Stamp]:
-    header = Header("shop", "order", "orders.placed", bytes(16), 0, 30_000)
     sending = publisher.publish(
-        header, pack_json({}), live=False, resumed=False, timeout_s=timeout_s
+        HEADER, pack_json({}), live=False, resumed=False, timeout_s=timeout_s
     )
     return asyncio.create_task(sending)
 
@@ -50,11 +54,55 @@ async def test_both_keys_are_named_at_once(publisher: Publisher, wire: Wire) -> 
     task = publish(publisher)
     publisher.receive(receipt(await wire.sent.get(), OTHER))
     async with asyncio.timeout(PATIENCE_S):
-        with pytest.raises(CredentialsError) as told:
+        with pytest.raises(Unresolved) as told:
             await task
-    assert f"answers with the bus key {OTHER.public.text}" in told.value.what
-    assert f"the credentials of order name {BUS.public.text}" in told.value.what
-    assert "sealbus keys new order" in str(told.value.hint)
+    cause = told.value.__cause__
+    assert isinstance(cause, CredentialsError)
+    for error in (told.value, cause):
+        assert f"answers with the bus key {OTHER.public.text}" in error.what
+        assert f"the credentials of order name {BUS.public.text}" in error.what
+        assert "sealbus keys new order" in str(error.hint)
+
+
+async def test_the_error_has_the_nonce_that_finds_the_verdict_out(
+    publisher: Publisher, wire: Wire
+) -> None:
+    """The bus may have accepted the message. Its author makes new credentials and asks again."""
+    task = publish(publisher)
+    envelope = await wire.sent.get()
+    publisher.receive(receipt(envelope, OTHER))
+    with pytest.raises(Unresolved) as told:
+        await task
+    header = Envelope.decode(envelope).header
+    assert told.value.nonce == header.nonce
+    assert "publish again with this nonce" in str(told.value.hint)
+    async with publisher_on(wire, OTHER) as mended:
+        asking = mended.publish(
+            replace(HEADER, nonce=told.value.nonce),
+            pack_json({}),
+            live=False,
+            resumed=True,
+            timeout_s=FOR_EVER_S,
+        )
+        task = asyncio.create_task(asking)
+        assert Envelope.decode(await wire.sent.get()).header.nonce == header.nonce
+        mended.receive(receipt(envelope, OTHER))
+        assert (await task).nonce == header.nonce
+
+
+async def test_the_question_about_grants_is_not_asked_again() -> None:
+    """The author is told about the keys. The nonce is the question's, so it is left out."""
+    why = CredentialsError("another bus key")
+    error = Unresolved("no verdict", nonce=bytes(16))
+    error.__cause__ = why
+    supervisor = Supervisor("a test")
+    known = Known(AsyncMock(side_effect=[error]), supervisor)
+    known.renew()
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(CredentialsError) as told:
+            await known.get()
+    assert told.value is why
+    await supervisor.close()
 
 
 async def test_real_receipt_after_a_forged_one_counts(publisher: Publisher, wire: Wire) -> None:

@@ -60,12 +60,16 @@ class Refused(SealbusError):
 
 
 class Unresolved(SealbusError):
-    """No verdict came in time: the message may have been accepted.
+    """No verdict came in time, or none that can be believed: the message may have been accepted.
 
     ``nonce`` (16 bytes) names it. Publish the same message again under this nonce to find out, also
     from another process, while the nonce lives: two minutes for stream messages, half a minute for
     live ones, from when the message was first sent. Later that raises :class:`InvalidInput`,
     because the bus may have forgotten the nonce and would deliver the message again.
+
+    Where the verdict came under a bus key that the credentials do not name, ``__cause__`` is a
+    :class:`CredentialsError` that names both keys. Publish again with credentials that name the
+    bus's key.
     """
 
     def __init__(self, what: str, *, nonce: bytes, hint: str | None = None) -> None:

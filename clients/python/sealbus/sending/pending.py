@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Final
 
-from sealbus.errors import NotConnected, SealbusError
+from sealbus.errors import CredentialsError, NotConnected, SealbusError
 from sealbus.life.clock import told
 from sealbus.outcomes import Refused, Unresolved
 from sealbus.protocol.envelope import Header
@@ -183,6 +183,17 @@ class Pending:
             " Is a relay running, and has the disk of nats-server room? `sealbus ping` tells",
         )
         error.__cause__ = self.refused
+        return error
+
+    def disbelieved(self, why: CredentialsError) -> SealbusError:
+        """Its verdict came, under a bus key that the credentials do not name."""
+        error = Unresolved(
+            f"no verdict on {self.header.subject} can be believed: {why.what}",
+            nonce=self.header.nonce,
+            hint=f"{why.hint}. The message may have been accepted: publish again with this nonce"
+            " and the new credentials to find out",
+        )
+        error.__cause__ = why
         return error
 
     def abandoned(self) -> SealbusError:

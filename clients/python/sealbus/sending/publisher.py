@@ -132,8 +132,8 @@ class Publisher:
         Raises:
             Refused: the relay's verdict. A refusal that another attempt may avoid is raised only
                 when the time is over.
-            Unresolved: no verdict came in time.
-            CredentialsError: verdicts come under a bus key that the credentials do not name.
+            Unresolved: no verdict came in time. Or it came under a bus key that the credentials do
+                not name, and a :class:`CredentialsError` is the cause.
             InvalidInput: the message is too large, another one with its nonce is being published,
                 the nonce is too old, or the time is longer than a nonce lives.
         """
