@@ -351,11 +351,12 @@ class Publisher:
                 if not self._strangers.doubt(receipt, self._pending.get):
                     log.warning("ignored an invalid receipt: %s", error.what)
             else:
-                self._strangers.doubtful = False
                 self.take(stamp)
 
     def take(self, stamp: Stamp) -> None:
         """Take an opened stamp as a receipt, if it is the verdict on one of these messages."""
+        # It was opened under a key that the credentials name, whichever way it came.
+        self._strangers.doubtful = False
         pending = self._pending.get(stamp.nonce)
         if pending is None or pending.verdict.done():
             return
