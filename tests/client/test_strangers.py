@@ -5,30 +5,37 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from dataclasses import replace
+from unittest.mock import AsyncMock
 
 import pytest
 
 from sealbus.errors import CredentialsError
+from sealbus.grants import Known
 from sealbus.outcomes import Unresolved
 from sealbus.protocol.codec import pack_json
-from sealbus.protocol.envelope import Envelope, Header
+from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.keys import KeyKind, SigningKey
-from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.stamp import Stamp, Verdict, open_stamp, seal_stamps
 from sealbus.sending.publisher import Publisher
 from sealbus.sending.strangers import GRACE_S
-from tests.client.wire import BUS, Wire
+from sealbus.supervision import Supervisor
+from tests.client.receipts import HEADER
+from tests.client.wire import BUS, Wire, publisher_on
 from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
 OTHER = SigningKey.generate(KeyKind.BUS)
 FOR_EVER_S = PATIENCE_S
+TIME_OVER = "within 2 s"
+"""Of the error of a message that no receipt has ended."""
 
 
 def publish(publisher: Publisher, timeout_s: float = FOR_EVER_S) -> asyncio.Task[Stamp]:
-    header = Header("shop", "order", "orders.placed", bytes(16), 0, 30_000)
     sending = publisher.publish(
-        header, pack_json({}), live=False, resumed=False, timeout_s=timeout_s
+        HEADER, pack_json({}), live=False, resumed=False, timeout_s=timeout_s
     )
     return asyncio.create_task(sending)
 
@@ -50,11 +57,55 @@ async def test_both_keys_are_named_at_once(publisher: Publisher, wire: Wire) -> 
     task = publish(publisher)
     publisher.receive(receipt(await wire.sent.get(), OTHER))
     async with asyncio.timeout(PATIENCE_S):
-        with pytest.raises(CredentialsError) as told:
+        with pytest.raises(Unresolved, match="can be believed") as told:
             await task
-    assert f"answers with the bus key {OTHER.public.text}" in told.value.what
-    assert f"the credentials of order name {BUS.public.text}" in told.value.what
-    assert "sealbus keys new order" in str(told.value.hint)
+    cause = told.value.__cause__
+    assert isinstance(cause, CredentialsError)
+    for error in (told.value, cause):
+        assert f"answers with the bus key {OTHER.public.text}" in error.what
+        assert f"the credentials of order name {BUS.public.text}" in error.what
+        assert "sealbus keys new order" in str(error.hint)
+
+
+async def test_the_error_has_the_nonce_that_finds_the_verdict_out(
+    publisher: Publisher, wire: Wire
+) -> None:
+    """The bus may have accepted the message. Its author makes new credentials and asks again."""
+    task = publish(publisher)
+    envelope = await wire.sent.get()
+    publisher.receive(receipt(envelope, OTHER))
+    with pytest.raises(Unresolved, match="can be believed") as told:
+        await task
+    header = Envelope.decode(envelope).header
+    assert told.value.nonce == header.nonce
+    assert "publish again with this nonce" in str(told.value.hint)
+    async with publisher_on(wire, OTHER) as mended:
+        asking = mended.publish(
+            replace(HEADER, nonce=told.value.nonce),
+            pack_json({}),
+            live=False,
+            resumed=True,
+            timeout_s=FOR_EVER_S,
+        )
+        task = asyncio.create_task(asking)
+        assert Envelope.decode(await wire.sent.get()).header.nonce == header.nonce
+        mended.receive(receipt(envelope, OTHER))
+        assert (await task).nonce == header.nonce
+
+
+async def test_the_question_about_grants_is_not_asked_again() -> None:
+    """The author is told about the keys. The nonce is the question's, so it is left out."""
+    why = CredentialsError("another bus key")
+    error = Unresolved("no verdict", nonce=bytes(16))
+    error.__cause__ = why
+    supervisor = Supervisor("a test")
+    known = Known(AsyncMock(side_effect=[error]), supervisor)
+    known.renew()
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(CredentialsError) as told:
+            await known.get()
+    assert told.value is why
+    await supervisor.close()
 
 
 async def test_real_receipt_after_a_forged_one_counts(publisher: Publisher, wire: Wire) -> None:
@@ -65,15 +116,21 @@ async def test_real_receipt_after_a_forged_one_counts(publisher: Publisher, wire
     assert (await task).verdict is Verdict.ACCEPTED
 
 
+@pytest.mark.parametrize("way", ["receipt", "answer"])
 async def test_forged_receipt_ends_nothing_once_a_real_one_came(
-    publisher: Publisher, wire: Wire
+    publisher: Publisher, wire: Wire, way: str
 ) -> None:
+    """An answer to a request has the request's stamp, whose own receipt may be lost."""
     sure = publish(publisher)
-    publisher.receive(receipt(await wire.sent.get(), BUS))
+    real = receipt(await wire.sent.get(), BUS)
+    if way == "receipt":
+        publisher.receive(real)
+    else:
+        publisher.take(open_stamp(real, frozenset([BUS.public.raw]), Verifier()))
     await sure
     attacked = publish(publisher, timeout_s=2 * GRACE_S)
     publisher.receive(receipt(await wire.sent.get(), OTHER))
-    with pytest.raises(Unresolved):
+    with pytest.raises(Unresolved, match=TIME_OVER):
         await attacked
 
 
@@ -85,7 +142,7 @@ async def test_doubt_ends_when_another_message_gets_a_real_receipt(
     sure = publish(publisher)
     publisher.receive(receipt(await wire.sent.get(), BUS))
     await sure
-    with pytest.raises(Unresolved):
+    with pytest.raises(Unresolved, match=TIME_OVER):
         await doubted
 
 
@@ -103,5 +160,5 @@ async def test_a_receipt_that_does_not_fit_is_ignored(
         "garbage": b"\x93\x01\xc4\x00\xc4\x00",
     }
     publisher.receive(given[wrong])
-    with pytest.raises(Unresolved):
+    with pytest.raises(Unresolved, match=TIME_OVER):
         await task

@@ -35,10 +35,10 @@ class Wire:
 
 
 @asynccontextmanager
-async def publisher_on(wire: Wire) -> AsyncIterator[Publisher]:
-    """A running publisher of the bot ``order``. It believes :data:`BUS`."""
+async def publisher_on(wire: Wire, bus_key: SigningKey = BUS) -> AsyncIterator[Publisher]:
+    """A running publisher of the bot ``order``. It believes ``bus_key``."""
     credentials = Credentials(
-        "shop", "order", BOT, ("nats://127.0.0.1:4222",), frozenset([BUS.public.raw])
+        "shop", "order", BOT, ("nats://127.0.0.1:4222",), frozenset([bus_key.public.raw])
     )
     made = Publisher(
         credentials=credentials,

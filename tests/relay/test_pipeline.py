@@ -20,7 +20,7 @@ from sealbus.protocol.keys import SigningKey
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import Verdict, open_stamp
-from sealbus_broker.gate.policy import DeliveryClass
+from sealbus_broker.gate.policy import DeliveryClass, Policy
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.relay import pipeline
 from sealbus_broker.relay.counters import VerdictCounters
@@ -28,7 +28,7 @@ from sealbus_broker.relay.ledger import Ledger
 from sealbus_broker.relay.pipeline import Pipeline
 from sealbus_broker.relay.stream_store import Stored, StreamMessage
 from sealbus_broker.relay.turn import Turn
-from tests.gate.world import BUS_KEY, BUS_KEYS, NOW, PLACED, POLICY, envelope
+from tests.gate.world import BUS_KEY, BUS_KEYS, HOUR, NOW, PLACED, POLICY, envelope
 from tests.waiting import until
 
 
@@ -59,13 +59,18 @@ class Kept:
         self.frames += frames
 
 
-def a_pipeline(kept: Kept, ledger: Ledger, now_ms: Callable[[], int] = lambda: NOW) -> Pipeline:
+def a_pipeline(
+    kept: Kept,
+    ledger: Ledger,
+    now_ms: Callable[[], int] = lambda: NOW,
+    policy: Callable[[], Policy] = lambda: POLICY,
+) -> Pipeline:
     key: SigningKey = BUS_KEY
     return Pipeline(
         nc=cast("Any", kept),
         stream_store=cast("Any", kept),
         ledgers={DeliveryClass.STREAM: ledger},
-        policy=lambda: POLICY,
+        policy=policy,
         key=key,
         relay="relay-1",
         services=cast("Any", frozenset()),
@@ -115,6 +120,19 @@ async def test_a_message_judged_by_a_lost_ledger_is_judged_again() -> None:
     (await processing).tell()
     assert the_stamp(kept).reason is Reason.STALE
     assert not [entry for entry in kept.entries if entry.subject.startswith("accepted.")]
+
+
+async def test_policy_and_clock_are_read_after_the_wait() -> None:
+    """The ledger may be invalid for hours, and the policy may be another one by then."""
+    kept, ledger = Kept(), Ledger(sentinel.unused, "ACCEPTED")
+    policy, now_ms = POLICY, NOW - HOUR
+    one = a_pipeline(kept, ledger, lambda: now_ms, lambda: policy)
+    processing = asyncio.create_task(one.process(orders(1), Turn()))
+    await until(lambda: bool(ledger._valid._waiters), "it waits for the ledger")
+    policy, now_ms = replace(POLICY, digest=bytes(32)), NOW
+    ledger.set_state(None, 100, NOW)
+    await processing
+    assert (the_stamp(kept).policy, the_stamp(kept).judged_at_ms) == (bytes(32), NOW)
 
 
 async def test_a_judgment_by_the_present_ledger_stands() -> None:

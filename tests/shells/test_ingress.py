@@ -103,6 +103,23 @@ async def test_stop_finishes_and_gives_back_in_order(
     await second.stop()
 
 
+async def test_stop_waits_for_the_request_under_way(bus: Stage, worker: Worker) -> None:
+    """nats-server would take a message out of its queue for an inbox that is gone."""
+    await send(bus, b"1")
+    await until(lambda: worker.judged == [b"1"], "it has the partition")
+    await until(lambda: worker.worker._pulling.is_under_way, "and asks for more")
+    stopping = asyncio.create_task(worker.stop())
+    await until(worker.stopping.is_set)
+    await send(bus, b"2", b"3")
+    await until(lambda: len(worker.worker._received) == 2, "they come in spite of the stop")
+    assert not stopping.done()
+    await stopping
+    assert worker.judged == [b"1"]
+    second = Worker(bus, await bus.login())
+    await until(lambda: second.judged == [b"2", b"3"], "the next relay has them at once")
+    await second.stop()
+
+
 async def test_second_relay_waits_for_the_pin(bus: Stage, worker: Worker) -> None:
     await send(bus, b"1")
     await until(lambda: worker.judged == [b"1"])

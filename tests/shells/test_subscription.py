@@ -17,7 +17,9 @@ from sealbus.receiving import parking as parking_module
 from sealbus.receiving import supply as supply_module
 from sealbus.receiving.parking import Parking
 from sealbus.testing import TestBus
+from sealbus_broker.memory.accounts import Target
 from sealbus_broker.memory.outstanding import Outstanding
+from sealbus_broker.memory.wire import Message as WireMessage
 from sealbus_broker.policy.scaffold import scaffold
 from tests.shells.stage import soon
 from tests.waiting import PATIENCE_S, until
@@ -154,6 +156,33 @@ async def test_stop_gives_back_what_waits(bus: TestBus) -> None:
     assert handler.texts == [*quick, "one"]
     _, next_one = await listener(bus)
     await until(lambda: next_one.texts == ["two", "three"], "the next process goes on, in order")
+
+
+async def test_stop_ends_once_the_server_has_what_was_given_back(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nats-server may serve the next request before it looks at an answer that came earlier."""
+    jetstream = bus._server.jetstream
+    at_once = jetstream._acknowledge
+
+    def later(message: WireMessage, answer_to: Target) -> bool:
+        asyncio.get_running_loop().call_later(0.2, at_once, message, answer_to)
+        return True
+
+    bot, handler = await listener(bus)
+    quick = [str(at) for at in range(20)]
+    await greet(bus, *quick)
+    await until(lambda: handler.texts == quick)
+    await until(is_settled(bus))
+    handler.go.clear()
+    await greet(bus, "one", "two", "three")
+    await until(lambda: consumer(bus)["num_ack_pending"] == 3, "one is at work, and two wait")
+    monkeypatch.setattr(jetstream, "_acknowledge", later)
+    closing = asyncio.create_task(bot.close())
+    await until(lambda: bot.state is BotState.CLOSING, "it stops")
+    handler.go.set()
+    await closing
+    assert given_out(bus).first_again is not None
 
 
 async def test_stop_waits_for_the_handler(bus: TestBus) -> None:

@@ -155,11 +155,10 @@ class Health:
         return next((level for level in (Level.RED, Level.WARNING) if level in levels), Level.OK)
 
     async def open(self) -> None:
-        """Begin to answer pings."""
+        """Begin to answer pings. Returns before NATS knows of it."""
         # In a queue group, so that one ping has one answer, whichever relay gives it.
         await self._nc.subscribe(PING_SUBJECT, queue="relays", cb=self._on_ping)
         await self._nc.subscribe(f"{PING_SUBJECT}.{self._relay}", queue="relays", cb=self._on_ping)
-        await self._nc.flush()
 
     async def _on_ping(self, msg: Msg) -> None:
         # Whoever asked asks again. The look finds a lost connection by itself.

@@ -153,11 +153,13 @@ class IngressWorker:
             # An error of NATS stays inside of the batch.
             async with asyncio.TaskGroup() as batches:
                 # A stop is over once nothing is under way, and the rest is little enough to give
-                # back.
+                # back. A message that the server takes out of its queue for a request whose inbox
+                # is gone would be lost for ACK_WAIT_S, and come behind newer ones.
                 while (
                     not stopping.is_set()
                     or self._under_way
                     or self._received_bytes > GIVE_BACK_BYTES
+                    or self._pulling.is_under_way
                 ):
                     is_open = not stopping.is_set()
                     if wanted := self._pulling.wanted(has_room=is_open and self._has_room()):

@@ -204,10 +204,11 @@ class Pipeline:
 
     async def _judge(self, waiting: deque[Arrival]) -> _Part:
         """Judge the messages that wait, in order, for :data:`PART_S`. The rest waits on."""
-        policy = self._policy()
         ledger = self._ledgers[waiting[0].delivery]
         await ledger.wait_valid()
-        # Only now: the wait may have been long, and the ledger may have begun anew.
+        # Only now: the wait may have been long. Another policy may be in force, and the ledger may
+        # have begun anew.
+        policy = self._policy()
         moment = JudgedAt(self._now_ms(), ledger.since_ms)
         judged_at = time.monotonic()
         items: list[Item] = []

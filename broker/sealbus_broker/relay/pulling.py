@@ -112,6 +112,11 @@ class Pulling:
         return self.requests.answers
 
     @property
+    def is_under_way(self) -> bool:
+        """Whether a request is under way, and may still bring messages."""
+        return self._asking is not None
+
+    @property
     def has_pin(self) -> bool:
         """Whether this relay holds the partition, as far as it knows."""
         return bool(self._pin)

@@ -7,7 +7,7 @@ state      meaning                                                      left for
 ========== ============================================================ ===========================
 connecting there is no NATS yet; it waits, however long that takes      preparing
 preparing  it makes the streams, reads the ledgers, and waits until     serving
-           they are old enough
+           they are old enough. On a lost connection it begins again
 serving    it judges, admits bots, answers on the bus's own subjects    lost, apart, draining
 lost       the connection is lost. Nothing is judged; nats-py connects  serving, once the ledgers
            again                                                        are read
@@ -31,9 +31,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from nats.errors import Error as NatsError
 
@@ -88,6 +88,13 @@ def _tell_diverged(apart: ClocksApart) -> None:
     log.error("clocks.diverged", text=text, error=apart.what, hint=apart.hint)
 
 
+def _ended_for_good() -> ConnectionFailed:
+    return ConnectionFailed(
+        "NATS has ended the relay's connection for good",
+        hint="nats-server's log says why; start the relay again",
+    )
+
+
 class Relay:
     """Serves one bus on one NATS until it is told to stop.
 
@@ -129,10 +136,14 @@ class Relay:
         self._closed = asyncio.Event()
         """Set when the connection has ended for good, which nats-py does on some errors of the
         server."""
+        self._is_up = asyncio.Event()
+        """Set while there is a connection."""
+        self._lost = asyncio.Event()
+        """Set when the connection is lost. :meth:`_unbroken` clears it."""
         self._apart = Apart()
         """Set when the clocks are apart."""
         self._ledgers: Ledgers | None = None
-        """``None``: before the state *preparing*."""
+        """``None``: before they are read."""
         self._stream_store: StreamStore | None = None
         """``None``: before the state *serving*."""
         self._workers: Sequence[IngressWorker | LiveWorker] = ()
@@ -176,6 +187,8 @@ class Relay:
         :class:`ClocksApart`."""
         self._nc = None
         self._closed = asyncio.Event()
+        self._is_up = asyncio.Event()
+        self._lost = asyncio.Event()
         self._apart = Apart()
         self._ledgers = None
         self._stream_store = None
@@ -187,9 +200,7 @@ class Relay:
         keeping = self._supervisor.must("the door", door.run(), until=door.stopping)
         try:
             nc = self._nc = await until_stopped(stopping, self._connect())
-            ledgers = self._ledgers = Ledgers(
-                nc=nc, policy=self._policy, now_ms=clock_ms, apart=self._apart
-            )
+            ledgers = Ledgers(nc=nc, policy=self._policy, now_ms=clock_ms, apart=self._apart)
             await until_stopped(stopping, self._prepare(nc, ledgers))
             await ledgers.wait_for_age(stopping)
             if not stopping.is_set():
@@ -225,18 +236,52 @@ class Relay:
         name = f"sealbus relay {self._name} messages"
         client = await link.connect(self._servers, self._secrets.relay.seed_text, name)
         client.when_closed.add(self._closed.set)
+        self._is_up.set()
         return client
 
     async def _prepare(self, nc: HardenedClient, ledgers: Ledgers) -> None:
         """Make the streams and consumers, and read the ledgers."""
-        version = nc.connected_server_version
-        check_version(f"{version.major}.{version.minor}.{version.patch}")
-        # Before the ledgers are read: on a new bus, and after each start of nats-server, there is
-        # no LIVE to read.
-        await provision(nc, self._policy())
-        # A grant may have been taken away while no relay ran, and its bot could still pull.
-        await remove_ungranted(nc, self._policy())
-        await ledgers.read()
+
+        async def prepare() -> None:
+            version = nc.connected_server_version
+            check_version(f"{version.major}.{version.minor}.{version.patch}")
+            # Before the ledgers are read: on a new bus, and after each start of nats-server, there
+            # is no LIVE to read.
+            await provision(nc, self._policy())
+            # A grant may have been taken away while no relay ran, and its bot could still pull.
+            await remove_ungranted(nc, self._policy())
+            await ledgers.read()
+
+        await self._unbroken(nc, prepare)
+        # From here on a lost connection makes them invalid, and they are read again.
+        self._ledgers = ledgers
+
+    async def _unbroken(
+        self, nc: HardenedClient, work: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Do ``work`` on one connection. Where that is lost, wait for the next, and begin anew.
+
+        The answers are lost with the connection, and the server that comes back may have lost its
+        streams in memory. So neither an error nor a success of such an attempt counts.
+
+        Raises:
+            ConnectionFailed: NATS ends the connection for good.
+        """
+
+        async def attempt() -> None:
+            await self._is_up.wait()
+            await work()
+
+        while True:
+            self._lost.clear()
+            error = await outcome(race(attempt(), self._lost, self._closed))
+            if self._closed.is_set():
+                raise _ended_for_good()
+            # nats-py notices a loss before it tells of it.
+            if not self._lost.is_set() and nc.is_connected:
+                break
+        if error is not None:
+            raise error
 
     async def _serve(
         self,
@@ -315,6 +360,8 @@ class Relay:
             monotonic=time.monotonic,
         )
         await health.open()
+        # So that NATS knows of all these subscriptions before a bot comes in.
+        await until_stopped(stopping, self._unbroken(nc, nc.flush))
         # From here on a lost connection concerns them.
         self._stream_store = stream_store
         self._workers = [*pulling, live]
@@ -355,10 +402,7 @@ class Relay:
         if self._apart.error is not None:
             raise self._apart.error
         if self._closed.is_set():
-            raise ConnectionFailed(
-                "NATS has ended the relay's connection for good",
-                hint="nats-server's log says why; start the relay again",
-            )
+            raise _ended_for_good()
 
     async def _drain(
         self,
@@ -398,14 +442,17 @@ class Relay:
                 log.warning("relay.unfinished", why=kind(error))
 
     def _on_lost(self) -> None:
-        """Come into the state *lost*."""
+        """Come into the state *lost*, or have the start begin again."""
+        self._is_up.clear()
+        self._lost.set()
         if self._ledgers is not None:
             self._ledgers.invalidate()
         if self._stream_store is not None:
             self._stream_store.on_lost()
 
     def _on_back(self) -> None:
-        """Read the ledgers again, and then leave the state *lost*."""
+        """Read the ledgers again, and then leave the state *lost*. A start begins again."""
+        self._is_up.set()
         if self._reading is not None:
             # The connection was lost once more. That reading may hold answers of the server before.
             self._reading.cancel()

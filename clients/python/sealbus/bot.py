@@ -90,7 +90,7 @@ class Bot(Presence):
 
         Raises:
             Refused: the relay's verdict, with its reason.
-            Unresolved: there was no verdict in time.
+            Unresolved: there was no verdict in time, or none that can be believed.
             InvalidInput: an argument or the payload cannot be used; nothing was sent.
             NotConnected: the bot is not connected; nothing was sent.
         """
@@ -189,7 +189,7 @@ class Bot(Presence):
             RequestFailed: the other bot answered that it failed.
             NoReply: nobody listens, which is known at once; or no answer came in time.
             Refused: the relay refused the request.
-            Unresolved: there was no verdict on the request in time.
+            Unresolved: there was no verdict on the request in time, or none that can be believed.
             InvalidInput: an argument or the payload cannot be used; nothing was sent.
             NotConnected: the bot is not connected; nothing was sent.
         """

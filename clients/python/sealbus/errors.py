@@ -11,7 +11,7 @@
     ├── BackgroundFailed         a part that works in the background has ended: .part .kind
     ├── SubscriptionDenied       the policy does not grant the subscription: .pattern
     ├── Refused                  the relay refused the message: .reason .faults .record
-    ├── Unresolved               no verdict came in time: the message may have been accepted
+    ├── Unresolved               no verdict: the message may have been accepted: .nonce
     ├── NoReply                  a request was accepted, and nobody answered in time
     └── RequestFailed            a request was answered, with an error: .error .message .bot
 

@@ -301,9 +301,14 @@ class Known:
             try:
                 self.grants = Grants.read((await self._ask()).payload)
             except (NoReply, Unresolved) as error:
-                # No pause: the question has waited for its whole time already.
-                log.debug("no answer on %s yet: %s", GRANTS, error.what)
-                continue
+                cause = error.__cause__
+                if not isinstance(cause, CredentialsError):
+                    # No pause: the question has waited for its whole time already.
+                    log.debug("no answer on %s yet: %s", GRANTS, error.what)
+                    continue
+                # Without the nonce: that one names the question, and no message of the author.
+                log.warning("the bus does not tell this bot's grants: %s", cause.what)
+                self._failure = cause
             except RequestFailed as failed:
                 if failed.error in ASK_AGAIN:
                     log.debug("no grants from %s yet: %s", GRANTS, failed.message)
@@ -317,7 +322,7 @@ class Known:
                     continue
                 log.warning("the bus does not tell this bot's grants: %s", refused.what)
                 self._failure = refused
-            except (CredentialsError, Malformed) as error:
+            except Malformed as error:
                 log.warning("the bus does not tell this bot's grants: %s", error.what)
                 self._failure = error
             else:

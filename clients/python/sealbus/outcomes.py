@@ -60,7 +60,7 @@ class Refused(SealbusError):
 
 
 class Unresolved(SealbusError):
-    """No verdict came in time: the message may have been accepted.
+    """No verdict came in time, or none that can be believed: the message may have been accepted.
 
     ``nonce`` (16 bytes) and ``index`` name it. :meth:`sealbus.Bot.resume` finds out, in the same
     process. A message that had an envelope of its own can also be published again under this nonce,
@@ -68,6 +68,10 @@ class Unresolved(SealbusError):
     a minute for live ones, from when the message was first sent. Later they raise
     :class:`InvalidInput`, because the bus may have forgotten the nonce and would deliver the
     message again.
+
+    Where the verdict came under a bus key that the credentials do not name, ``__cause__`` is a
+    :class:`CredentialsError` that names both keys. Publish again with credentials that name the
+    bus's key.
     """
 
     def __init__(

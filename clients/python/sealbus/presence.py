@@ -105,6 +105,7 @@ class Presence(Parts):
         Raises:
             ConnectionFailed: the time was over. The error names the cause. ``connect()`` may be
                 called again.
+            CredentialsError: the bus answers with a bus key that the credentials do not name.
             SubscriptionDenied: the policy does not grant a handler's subscription.
             NotConnected: the bot was told to stop meanwhile, or was closed before.
         """

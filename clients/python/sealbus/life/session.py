@@ -41,6 +41,7 @@ from nats.errors import Error as NatsError
 from sealbus.credentials import Credentials
 from sealbus.errors import ConnectionFailed, InvalidInput
 from sealbus.life.connecting import ATTEMPT_S, Attach, Connector
+from sealbus.nats.acks import IN_PROGRESS
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.diagnosis import shortly
 from sealbus.protocol.limits import MAX_CONSUMERS
@@ -52,6 +53,10 @@ STEADY_S: Final = 5.0
 RENEW_S: Final = 240.0
 """How often the session is renewed. A session lives ten minutes unless the policy says otherwise. A
 shorter one simply ends, and the next one follows."""
+
+SETTLE_S: Final = 1.0
+"""How long the server may take to say that it has an answer. It takes a millisecond, and tenths of
+a second when it is busy."""
 
 LINGER_S: Final = 10.0
 """How long a renewed connection stays for messages that were asked for on it: longer than any
@@ -212,6 +217,23 @@ class Session:
         self._frames.append(frame)
         if self._writing is None:
             self._writing = self._supervisor.piece("writing answers", self._write())
+
+    async def settle(self, reply: str) -> None:
+        """Return once the server has taken all answers so far to the consumer of ``reply``, the
+        acknowledgement subject of one of its messages.
+
+        nats-server puts answers and requests into two queues (2.15.1). So it may serve a request
+        before an answer that was written earlier. Without a connection, and where the server takes
+        longer than :data:`SETTLE_S`, it returns all the same: the answers may be lost then.
+        """
+        client = self._client
+        if client is None:
+            return
+        self._write_on(client)
+        with contextlib.suppress(NatsError, OSError):
+            # Of all answers this one changes nothing. With a reply subject the server says that it
+            # has taken it, and so all that came before.
+            await client.request(reply, IN_PROGRESS, SETTLE_S)
 
     async def _write(self) -> None:
         try:

@@ -99,8 +99,11 @@ class DurableSubscription:
             in_order=concurrency == 1,
             arrived=self._arrived,
             give_back=self._return,
+            settle=self._settle,
             refuse=opener.refuse,
         )
+        self._given_back = b""
+        """Where the last answer went that gave a message back; empty once the server has it."""
         self._supplying: asyncio.Task[None] | None = None
         """The supply's task, while the subscription is open."""
         self._parking = Parking(place=place, supervisor=supervisor, stop=self._stop)
@@ -139,6 +142,8 @@ class DurableSubscription:
             self._give_back_opened()
             await self._parking.close()
             self._supply.give_back_waiting()
+            # Whoever subscribes next asks for messages at once.
+            await self._settle()
             self._supply.close()
 
     def stop(self) -> None:
@@ -352,7 +357,16 @@ class DurableSubscription:
     def _return(self, delivery: Delivery) -> None:
         """Have it delivered again at once. The attempt does not count."""
         self._attempts.gave_back(delivery.sequence)
+        self._given_back = delivery.reply
         self._answer(delivery, nak())
+
+    async def _settle(self) -> None:
+        """Return once the server has the messages that were given back. The next request gets them
+        then, and not newer ones before them."""
+        reply = self._given_back
+        self._given_back = b""
+        if reply:
+            await self._session.settle(reply.decode())
 
     def _give_back_opened(self) -> None:
         """Give back the messages that no handler has begun to work on."""

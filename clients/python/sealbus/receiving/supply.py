@@ -27,7 +27,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from nats.errors import Error as NatsError
@@ -90,6 +90,7 @@ class Supply:
         in_order: bool,
         arrived: Callable[[bytes, bytes, Ack, bytes], None],
         give_back: Callable[[Delivery], None],
+        settle: Callable[[], Awaitable[None]],
         refuse: Callable[[str], None],
     ) -> None:
         """Nothing is fetched before :meth:`run`.
@@ -103,6 +104,7 @@ class Supply:
             in_order: whether given-back messages must keep their order, which costs requests.
             arrived: takes the subject, reply, acknowledgement and body of each message.
             give_back: sends a waiting message back to the server.
+            settle: returns once the server has the messages that were given back.
             refuse: counts a delivery that is not this consumer's.
         """
         self._session = session
@@ -113,6 +115,7 @@ class Supply:
         self._in_order = in_order
         self._arrived = arrived
         self._return = give_back
+        self._settle = settle
         self._refuse = refuse
         self._time = asyncio.get_running_loop().time
         self._mine = ACCEPTED.encode(), place.consumer.encode()
@@ -192,6 +195,7 @@ class Supply:
             await pull.close()
         if self._stuck:
             self.give_back_waiting()
+            await self._settle()
             self._stuck = False
 
     async def _fetch_given_back(self, pull: Pull) -> None:

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Final
 
-from sealbus.errors import NotConnected, SealbusError
+from sealbus.errors import CredentialsError, NotConnected, SealbusError
 from sealbus.life.clock import told
 from sealbus.outcomes import Refused, Unresolved
 from sealbus.protocol.envelope import Header
@@ -73,6 +73,8 @@ time too, because they come before the ledger is asked."""
 
 
 _AGAIN: Final = "it may have been accepted: publish again with this nonce to find out"
+
+_NEW_CREDENTIALS: Final = ": publish again with this nonce and the new credentials to find out"
 
 
 class Then(Enum):
@@ -312,6 +314,19 @@ class Burst:
             )
             error.__cause__ = refused
             item.verdict.set_exception(error)
+
+    def disbelieved(self, index: int, why: CredentialsError) -> SealbusError:
+        """The error for the message at ``index``, whose verdict came under a bus key that the
+        credentials do not name."""
+        error = Unresolved(
+            f"no verdict on {self.header.subject} can be believed: {why.what}",
+            nonce=self.header.nonce,
+            index=index,
+            hint=f"{why.hint}. The message may have been accepted"
+            + (_NEW_CREDENTIALS if len(self.items) == 1 else ""),
+        )
+        error.__cause__ = why
+        return error
 
 
 def may_be_sent(burst: Burst, server: str, now_ms: int) -> bool:

@@ -149,8 +149,8 @@ class Publisher:
         Raises:
             Refused: the relay's verdict. A refusal that another attempt may avoid is raised only
                 when the time is over.
-            Unresolved: no verdict came in time.
-            CredentialsError: verdicts come under a bus key that the credentials do not name.
+            Unresolved: no verdict came in time. Or it came under a bus key that the credentials do
+                not name, and a :class:`CredentialsError` is the cause.
             InvalidInput: the message is too large, another one with its nonce is being published,
                 the nonce is too old, or the time is longer than a nonce lives.
         """
@@ -501,11 +501,12 @@ class Publisher:
                 if not self._strangers.doubt(receipt, self._named.get):
                     log.warning("ignored an invalid receipt: %s", error.what)
             else:
-                self._strangers.doubtful = False
                 self.take(stamp)
 
     def take(self, stamp: Stamp) -> None:
         """Take an opened stamp as a receipt, if it is the verdict on one of these bursts."""
+        # It was opened under a key that the credentials name, whichever way it came.
+        self._strangers.doubtful = False
         burst = self._named.get(stamp.nonce)
         if burst is None or burst.is_over:
             return

@@ -6,6 +6,10 @@ because it cannot tell the bus's key from a thief's. Waiting in silence helps no
 are named. A receipt proves nothing about its key: whoever sits on the wire can make one. So this
 only ever ends a wait, never makes a message count as accepted, and only while no receipt under a
 known key has been seen: credentials that once were right are not doubted again.
+
+The message may have been accepted. So its caller gets ``Unresolved`` with the nonce, under which a
+bot with other credentials finds the verdict out. Its cause is a ``CredentialsError`` with both
+keys.
 """
 
 from __future__ import annotations
@@ -79,8 +83,8 @@ class Strangers:
     def _disown(self, burst: Burst, key: bytes) -> None:
         # Looked at again, because a receipt under a known key may have come since.
         if self.doubtful and not burst.is_over:
-            error = self._error(key)
-            burst.end(lambda _: error)
+            why = self._error(key)
+            burst.end(lambda index: burst.disbelieved(index, why))
 
     def _open(self, data: bytes) -> tuple[Stamp, bytes] | None:
         """The stamp in ``data`` and the raw key of its seal, if the seal holds and the credentials
@@ -101,7 +105,7 @@ class Strangers:
             return None
 
     def _error(self, key: bytes) -> CredentialsError:
-        """The error for the caller."""
+        """The reason why the verdict is not believed. The log has it once."""
         theirs = PublicKey(key, KeyKind.BUS).text
         ours = " ".join(
             sorted(PublicKey(raw, KeyKind.BUS).text for raw in self._credentials.bus_keys),
@@ -110,8 +114,7 @@ class Strangers:
         error = CredentialsError(
             f"this bus answers with the bus key {theirs}, and the credentials of {bot} name {ours}",
             hint=f"if {theirs} is this bus's key, make new credentials: `sealbus keys new {bot}` "
-            "in the bus's folder."
-            " What was sent may have been accepted",
+            "in the bus's folder",
         )
         if not self._told:
             self._told = True
