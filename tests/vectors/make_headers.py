@@ -65,11 +65,11 @@ def headers() -> dict[str, Any]:
         "valid": [_told(name, data) for name, data in good_headers()],
         "shown": [_told(name, data) for name, data in good_shown()],
         "invalid": [
-            {"name": name, "refused": why, "envelope": _compact(data)}
+            {"name": name, "refused": why, "envelope": compact(data, FILL)}
             for name, why, data in (*bad_headers(), *bad_parts(), *too_large())
         ],
         "invalid_shown": [
-            {"name": name, "refused": why, "envelope": _compact(data)}
+            {"name": name, "refused": why, "envelope": compact(data, FILL)}
             for name, why, data in (*bad_parts(), *bad_shown())
         ],
     }
@@ -85,7 +85,7 @@ def _told(name: str, data: bytes) -> dict[str, Any]:
         "seal": parts.seal.hex(),
         "outline": read.outline.hex(),
         "digest": read.digest.hex(),
-        "envelope": _compact(data),
+        "envelope": compact(data, FILL),
         "holds": not name.endswith("does not hold"),
     }
 
@@ -94,11 +94,7 @@ def _part(part: Any) -> Any:
     """A parent or a payload with its salt. A list of one hash says that it is withheld."""
     if part is None:
         return None
-    return [part[0].hex()] if isinstance(part, list) else _compact(part)
-
-
-def _compact(data: bytes) -> str | dict[str, Any]:
-    return compact(data, FILL) if FILL * 4096 in data else data.hex()
+    return [part[0].hex()] if isinstance(part, list) else compact(part, FILL)
 
 
 def _filled(size: int) -> bytes:
