@@ -167,6 +167,15 @@ def bad_stamps() -> Iterator[tuple[str, str, bytes]]:
     yield "an envelope", "shape", envelope()
     yield "a longer form of the same", "shape", b"\xdc\x00\x03" + good[1:]
     yield "version 2", "version", good[:1] + b"\x02" + good[2:]
+    body = pack_fields(_FIELDS)
+    packed = pack_fields([body])[1:]
+    for name, why, head, tail in (
+        ("version 2", "version", b"\x93\x02", b""),
+        ("version true", "shape", b"\x93\xc3", b""),
+        ("four elements", "shape", b"\x94\x01", b"\xc0"),
+    ):
+        sealed = pack_fields(seal(BUS_KEY, Context.STAMP, [head + packed]))[1:]
+        yield f"{name}, under a seal that holds", why, head + packed + sealed + tail
     yield "larger than a stamp may be", "size", _odd(bytes(8_192))
     yield "a seal of 97 bytes", "seal-shape", join_sealed(pack_fields(_FIELDS), good[-98:-1])
     yield "a stray side bit", "seal-shape", flip(good, len(good) - 1)

@@ -182,11 +182,11 @@ def read_sealed(rules: Rules, data: bytes) -> tuple[bytes, bytes, bytes]:
     rules.must("an element too many in a stamp", len(outer) == 3)
     rules.must("the version of a stamp", outer[0] == 1)
     rules.must("the version of a stamp is an integer", type(outer[0]) is int or outer[0] != 1)
-    for element in outer[1:3]:
-        rules.must("text in place of bytes in a stamp", type(element) is bytes)
-    body, seal = (_bytes(element) for element in outer[1:3])
+    body, seal = outer[1:3]
+    if not (type(body) is type(seal) is bytes):
+        raise Refused("text in place of bytes in a stamp")
     before = 2 if len(seal) < 256 or rules.slips("a long seal's length taken for one byte") else 3
-    return body, data[: len(data) - len(seal) - before], seal
+    return body, data[: data.rindex(seal) - before], seal
 
 
 def _bytes(element: Any) -> bytes:
@@ -209,12 +209,8 @@ def read_envelope(rules: Rules, data: bytes, *, shown: bool = False) -> Envelope
     version, raw, parent, payloads, sealed = outer[:5]
     rules.must("the version of an envelope", version == 1)
     rules.must("the version of an envelope is an integer", type(version) is int or version != 1)
-    rules.must("the header as text", type(raw) is bytes or type(raw) is list)
-    if type(raw) is list:
-        raise Refused("a withheld header")
-    rules.must("the seal as text", type(sealed) is bytes or type(sealed) is list)
-    if type(payloads) is not list or type(sealed) is list:
-        raise Refused("payloads or seal of another type")
+    if not (type(raw) is type(sealed) is bytes and type(payloads) is list):
+        raise Refused("header, payloads or seal of another type")
     rules.must("an envelope without payloads", len(payloads) >= rules.limit["payloads-least"])
     rules.must("too many payloads", len(payloads) <= rules.limit["payloads"])
     rules.must("a parent beside two payloads", parent is None or len(payloads) == 1)
@@ -222,11 +218,11 @@ def read_envelope(rules: Rules, data: bytes, *, shown: bool = False) -> Envelope
         rules.must("a parent withheld by its bot", type(parent) is not list)
         withheld = any(type(payload) is list for payload in payloads)
         rules.must("a payload withheld by its bot", not withheld)
-    header = _fields(rules, _bytes(raw), _HEADER_TYPES, "header")
+    header = _fields(rules, raw, _HEADER_TYPES, "header")
     _check_header(rules, header)
-    outline = _outline(rules, _bytes(raw), parent, payloads)
-    seal = read_seal(rules, _bytes(sealed))
-    named = outline if rules.slips("a digest without the seal") else outline + _bytes(sealed)
+    outline = _outline(rules, raw, parent, payloads)
+    seal = read_seal(rules, sealed)
+    named = outline if rules.slips("a digest without the seal") else outline + sealed
     kind = b"" if rules.slips("a digest without its kind") else b"\x06"
     digest = hashlib.sha256(kind + named).digest()
     if rules.slips("a digest of the bytes as they are"):
