@@ -57,6 +57,7 @@ KEYS: Final[Runs] = [
 STAMPS: Final[Runs] = [
     (plain.test_a_stamp_opens_and_is_sealed_again_bit_by_bit, plain.STAMPS["valid"]),
     (plain.test_an_invalid_stamp_is_refused_by_its_rule, plain.STAMPS["invalid"]),
+    (lambda _: plain.test_a_batch_of_stamps_opens_and_is_sealed_again_bit_by_bit(), [None]),
 ]
 DELIVERIES: Final[Runs] = [
     (plain.test_a_delivery_opens, plain.DELIVERIES["valid"]),
@@ -109,7 +110,7 @@ MISTAKES: Final[list[tuple[Runs, ModuleType, str, str]]] = [
      ("if _pack(fields) != data:\n        raise Malformed(\"not the exact encoding\")\n"
       "    return fields"),
      "if False:\n        raise Malformed(\"\")\n    return fields"),
-    (HEADERS, codec, "return 2 if len(data) < 1 << 8 else 3",
+    (STAMPS, codec, "return 2 if len(data) < 1 << 8 else 3",
      "return 2 if len(data) <= 1 << 8 else 2"),
     (HEADERS, envelope, "if not is_name(self.bus)", "if False"),
     (HEADERS, envelope, "if not is_name(self.bot)", "if False"),
