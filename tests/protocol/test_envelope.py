@@ -258,7 +258,7 @@ def test_more_can_be_withheld_of_a_shown_envelope() -> None:
     assert first.withhold([0, 2], parent=False) == whole.withhold([0, 2], parent=False)
 
 
-def test_an_envelope_of_which_nothing_is_withheld_keeps_its_bytes() -> None:
+def test_an_envelope_with_nothing_withheld_keeps_its_bytes() -> None:
     data = burst(1, 2)
     assert Envelope.decode(data).withhold([], parent=True) is data
     hidden = Envelope.decode(shipment()).withhold([], parent=True)
@@ -343,7 +343,8 @@ def outcomes(read: Callable[[bytes], Envelope]) -> dict[str, str]:
     found = {}
     for name, data in (ODD | SHOWN).items():
         try:
-            found[name] = "read" if read(data) else ""
+            read(data)
+            found[name] = "read"
         except Malformed as refused:
             found[name] = refused.what
         except (TypeError, LookupError, AttributeError):  # only where a check was taken out
@@ -377,7 +378,7 @@ def test_without_this_check_an_odd_envelope_is_read_otherwise(
 
 
 @pytest.mark.parametrize("method", ["decode", "decode_shown"])
-def test_without_a_check_of_its_reader_an_envelope_is_read_otherwise(method: str) -> None:
+def test_without_a_readers_check_an_envelope_is_read_otherwise(method: str) -> None:
     reader = getattr(Envelope, method)
     for condition, weaker in without_each_check(reader.__func__):
         assert outcomes(partial(weaker, Envelope)) != outcomes(reader), condition

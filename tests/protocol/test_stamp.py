@@ -12,6 +12,8 @@ import pytest
 from sealbus.errors import Malformed
 from sealbus.protocol.codec import pack_fields
 from sealbus.protocol.limits import (
+    MAX_BUNDLE,
+    MAX_BUNDLE_BYTES,
     MAX_DETAIL_BYTES,
     MAX_LISTED_DETAIL_BYTES,
     MAX_PAYLOADS,
@@ -83,6 +85,7 @@ def test_a_stamp_has_sixteen_fields() -> None:
 def test_largest_stamp_without_a_list_is_under_1500_bytes() -> None:
     assert len(BURST.encode()) < 1_500
     sealed = seal_stamps(BUS_KEY, [BURST] * 1024)[0]
+    assert MAX_BUNDLE * len(pack_fields([sealed])) < MAX_BUNDLE_BYTES
     assert open_stamp(sealed, BUS_KEYS, Verifier()) == BURST
 
 

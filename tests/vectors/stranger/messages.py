@@ -356,7 +356,7 @@ def open_stamp(rules: Rules, data: bytes, bus_keys: frozenset[bytes]) -> Stamp:
     listed = fields[15]
     rules.must("an empty list of refused payloads", listed != [])
     refused = [_refused(rules, one) for one in listed or ()]
-    stamp = Stamp(*fields[:15], refused)
+    stamp = Stamp(*[*fields[:15], refused])
     _check_stamp(rules, stamp)
     _check_list(rules, stamp)
     return stamp

@@ -57,8 +57,8 @@ MIN_BUNDLE_ITEM_BYTES: Final = 98
 Early refusal limits the work that a small message can cause."""
 
 MAX_BUNDLE_BYTES: Final = 128 * 1024
-"""The largest bundle. 64 orders of 1 KiB, or 64 stamps, fit. Like the number of items, it bounds
-the messages that other bots may have to wait for."""
+"""The largest bundle. 64 orders of 1 KiB fit, or 64 stamps without lists of refused payloads. Like
+the number of items, it bounds the messages that other bots may have to wait for."""
 
 MAX_PROOF_STEPS: Final = 10
 """The most steps of a proof: log2(MAX_BATCH)."""
