@@ -21,10 +21,15 @@ CLASSES: Final = {
     "faststream": "benchmarks.peers.faststream:FastStream",
     "jetstream": "benchmarks.peers.nats:JetStream",
     "nats": "benchmarks.peers.nats:Core",
+    "sealbus-alone": "benchmarks.peers.sealbus:SealbusAlone",
+    "https-64": "benchmarks.peers.https:HttpsTogether",
+    "jetstream-64": "benchmarks.peers.nats:JetStreamTogether",
 }
 """In the order of the tables."""
 
-ON_BUS: Final = frozenset({"sealbus", "faststream", "jetstream", "nats"})
+ON_BUS: Final = frozenset(
+    {"sealbus", "faststream", "jetstream", "nats", "sealbus-alone", "jetstream-64"}
+)
 """The peers on the nats-server of the round's bus. They are made with the bus."""
 
 

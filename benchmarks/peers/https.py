@@ -25,6 +25,7 @@ import ssl
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -47,6 +48,7 @@ from yarl import URL
 from benchmarks.bus import free_port
 from benchmarks.certificates import Authority
 from benchmarks.peer import Order
+from benchmarks.peers.together import Together
 from benchmarks.workload import ORDER_SCHEMA, reply
 
 TOKEN_S: Final = 30
@@ -110,7 +112,7 @@ class HttpsSender:
         """The answer is in the response."""
         assert (await self._post(pair, "quotes", order))["accepted"]
 
-    async def _post(self, pair: int, what: str, order: Order) -> Any:
+    async def _post(self, pair: int, what: str, order: Order | list[Order]) -> Any:
         body = orjson.dumps(order)
         bearer = token(self._keys[pair], f"s{pair}", f"r{pair}", SCOPES[what], body)
         headers = {"authorization": f"Bearer {bearer}", "content-type": "application/json"}
@@ -125,6 +127,22 @@ class HttpsSender:
         """Disconnect."""
         for session in self._sessions:
             await session.close()
+
+
+class HttpsTogetherSender(HttpsSender):
+    """The same with 64 orders in each request."""
+
+    async def open(self, setup: dict[str, Any], pairs: int) -> None:
+        """Make the clients."""
+        await super().open(setup, pairs)
+        self._together = [Together(partial(self._send_all, pair)) for pair in range(pairs)]
+
+    async def send(self, pair: int, order: Order) -> None:
+        """Returns with the 200 of the request that the order is in."""
+        await self._together[pair].send(order)
+
+    async def _send_all(self, pair: int, orders: list[Order]) -> None:
+        await self._post(pair, "orders", orders)
 
 
 class Gate:
@@ -160,12 +178,14 @@ class Gate:
             return 401, "replay"
         return None
 
-    def parse(self, body: bytes) -> Any:
-        """The order in ``body``. Raises :class:`ValueError` if it is no order."""
-        order = orjson.loads(body)
-        if not self._schema.is_valid(order):
+    def parse(self, body: bytes) -> list[Any]:
+        """The orders in ``body``, one or an array. Raises :class:`ValueError` if one is no
+        order."""
+        given = orjson.loads(body)
+        orders = given if isinstance(given, list) else [given]
+        if not all(map(self._schema.is_valid, orders)):
             raise ValueError("schema")
-        return order
+        return orders
 
     def _first(self, jti: str, expires: int) -> bool:
         now = time.time()
@@ -267,12 +287,13 @@ def _application(gate: Gate, received: Callable[[], None]) -> Callable[..., Awai
         if refusal is not None:
             return refusal[0], refusal[1].encode()
         try:
-            order = gate.parse(body)
+            orders = gate.parse(body)
         except ValueError:
             return 422, b"schema"
         if what == "orders":
-            received()
-        return 200, orjson.dumps(reply(order))
+            for _ in orders:
+                received()
+        return 200, orjson.dumps(reply(orders[0]))
 
     return application
 
@@ -315,6 +336,16 @@ class Https:
 
     async def stop(self) -> None:
         """There is nothing to end."""
+
+
+class HttpsTogether(Https):
+    """The same, with the orders put together by hand."""
+
+    name: ClassVar[str] = "https-64"
+    title: ClassVar[str] = f"HTTPS: {_SERVER}, mutual TLS, EdDSA JWT, 64 orders in a request"
+    can_ask: ClassVar[bool] = False
+    depths: ClassVar[tuple[int, ...]] = (256, 1024, 4096)
+    sender: ClassVar[type[HttpsSender]] = HttpsTogetherSender
 
 
 def _pem(key: Ed25519PrivateKey) -> bytes:

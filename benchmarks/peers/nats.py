@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -20,6 +21,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, StorageType, StreamConfig
 
 from benchmarks.peer import Order
+from benchmarks.peers.together import Together
 from benchmarks.workload import reply
 
 if TYPE_CHECKING:
@@ -99,6 +101,23 @@ class JetStreamSender(_Asker):
         await (await self._streams[pair].publish_async(f"bench.stream.{pair}", orjson.dumps(order)))
 
 
+class JetStreamTogetherSender(JetStreamSender):
+    """The same with 64 orders in each message."""
+
+    async def open(self, setup: dict[str, Any], pairs: int) -> None:
+        """Connect."""
+        await super().open(setup, pairs)
+        self._together = [Together(partial(self._send_all, pair)) for pair in range(pairs)]
+
+    async def send(self, pair: int, order: Order) -> None:
+        """Returns with the acknowledgement of the message that the order is in."""
+        await self._together[pair].send(order)
+
+    async def _send_all(self, pair: int, orders: list[Order]) -> None:
+        data = orjson.dumps(orders)
+        await (await self._streams[pair].publish_async(f"bench.stream.{pair}", data))
+
+
 class _Answerer:
     """Receives and answers."""
 
@@ -160,11 +179,12 @@ async def _pull(fetch: Callable[..., Awaitable[list[Msg]]], received: Callable[[
         with contextlib.suppress(TimeoutError):
             for msg in await fetch(FETCH, timeout=FETCH_S):
                 try:
-                    orjson.loads(msg.data)
+                    orders = orjson.loads(msg.data)
                 except ValueError:
                     await msg.term()  # otherwise it would come again and again
                     continue
-                received()
+                for _ in orders if isinstance(orders, list) else [orders]:
+                    received()
                 await msg.ack()
 
 
@@ -239,3 +259,13 @@ class JetStream(OnServer):
     receiver: ClassVar[type[JetStreamReceiver]] = JetStreamReceiver
     stream: ClassVar[str | None] = STREAM
     subjects: ClassVar[str] = "bench.stream.*"
+
+
+class JetStreamTogether(JetStream):
+    """JetStream, with the orders put together by hand."""
+
+    name: ClassVar[str] = "jetstream-64"
+    title: ClassVar[str] = f"JetStream, nats-py {version('nats-py')}, 64 orders in a message"
+    can_ask: ClassVar[bool] = False
+    depths: ClassVar[tuple[int, ...]] = (256, 1024, 4096)
+    sender: ClassVar[type[JetStreamSender]] = JetStreamTogetherSender

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 class SealbusSender:
     """Bots ``s0``, ``s1`` …"""
 
+    alone: ClassVar[bool] = False
+    """Whether each message has an envelope of its own."""
+
     def __init__(self) -> None:
         self._bots: list[Bot] = []
         self._stack = AsyncExitStack()
@@ -31,7 +34,7 @@ class SealbusSender:
 
     async def send(self, pair: int, order: Order) -> None:
         """Durable. Returns with the relay's receipt."""
-        await self._bots[pair].publish(f"orders.p{pair}", order)
+        await self._bots[pair].publish(f"orders.p{pair}", order, alone=self.alone)
 
     async def ask(self, pair: int, order: Order) -> None:
         """Live."""
@@ -41,6 +44,12 @@ class SealbusSender:
     async def close(self) -> None:
         """Disconnect."""
         await self._stack.aclose()
+
+
+class SealbusAloneSender(SealbusSender):
+    """The same without bursts."""
+
+    alone: ClassVar[bool] = True
 
 
 class SealbusReceiver:
@@ -80,7 +89,7 @@ class Sealbus:
         "durable, signed end to end, replay-proof, schema- and grant-checked, receipt"
     )
     can_ask: ClassVar[bool] = True
-    depths: ClassVar[tuple[int, ...]] = (64, 256, 1024)
+    depths: ClassVar[tuple[int, ...]] = (256, 1024, 4096)
     sender: ClassVar[type[SealbusSender]] = SealbusSender
     receiver: ClassVar[type[SealbusReceiver]] = SealbusReceiver
 
@@ -98,3 +107,13 @@ class Sealbus:
 
     async def stop(self) -> None:
         """The bus goes on, because other peers use it."""
+
+
+class SealbusAlone(Sealbus):
+    """The same bus, with bursts switched off."""
+
+    name: ClassVar[str] = "sealbus-alone"
+    title: ClassVar[str] = f"Sealbus {version('sealbus')}, each message in an envelope of its own"
+    can_ask: ClassVar[bool] = False
+    depths: ClassVar[tuple[int, ...]] = (64, 256, 1024)
+    sender: ClassVar[type[SealbusSender]] = SealbusAloneSender

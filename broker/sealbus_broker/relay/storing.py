@@ -186,12 +186,27 @@ class Storing:
             # Without an answer it may be stored all the same, and an earlier attempt still may be.
             item.under_way = item.under_way or where is None
         placed = [
-            (item, where) for item, where in zip(writing, found, strict=True) if where is not None
+            (item, where)
+            for item, where in zip(writing, found, strict=True)
+            if where is not None and not self._is_stored_in_time(item, where, ledger)
         ]
         # Together: the stored messages of many copies are read in few round trips. The ledger
         # bounds how many at once.
-        await asyncio.gather(*(self._placed(item, where, policy, ledger) for item, where in placed))
+        if placed:
+            await asyncio.gather(
+                *(self._placed(item, where, policy, ledger) for item, where in placed)
+            )
         return why
+
+    def _is_stored_in_time(self, item: Item, where: Stored, ledger: Ledger) -> bool:
+        """Settle the ordinary answer: a new delivery, within its shelf life. Whether it was one."""
+        if where.duplicate or not item.accepted or where.stream != ledger.stream:
+            return False
+        if not self._is_within(item, shelf_life_ms(live=_is_live(item))):
+            return False
+        ledger.remember(where.sequence)
+        item.done = item.new = True
+        return True
 
     def _is_young(self, item: Item, ledger: Ledger) -> bool:
         """Whether the judgment may be used for an attempt now.
@@ -259,8 +274,8 @@ class Storing:
     async def _placed(self, item: Item, where: Stored, policy: Policy, ledger: Ledger) -> None:
         """Settle an answer: the entry is stored at ``where``, or another copy was there before.
 
-        - *A new delivery* is accepted, if it was answered within the shelf life by both clocks.
-          Else its stored time decides.
+        - *A new delivery* was answered after its shelf life, by one of the clocks
+          (:meth:`_is_stored_in_time`). So its stored time decides.
         - *A new note* is a refusal. No attempt for this arrival can be stored any more. But nobody
           is told where the ledger may have forgotten an earlier copy by now.
         - *Another copy* that is void, or a note about another arrival, leads on along the chain. A
@@ -277,8 +292,7 @@ class Storing:
                 item.done = True
                 item.tell = self._still_knows(item, policy)
                 return
-            is_in_time = self._is_within(item, shelf_life_ms(live=_is_live(item)))
-            if is_in_time or not await self._is_void(item, where.sequence, policy, ledger):
+            if not await self._is_void(item, where.sequence, policy, ledger):
                 item.done = item.new = True
                 return
             self._go_on(item, where.sequence)

@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import orjson
 from nats.errors import Error as NatsError
 
 from sealbus.nats.client import HardenedClient
@@ -206,7 +206,7 @@ class StreamStore:
             # It answers an attempt that is over. A later attempt has asked again under the same id.
             return
         try:
-            answer = json.loads(body)
+            answer = orjson.loads(body)
             if "error" in answer:
                 attempt.why = str(answer["error"].get("description", "refused"))
             else:

@@ -3,7 +3,7 @@ closing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from sealbus.arguments import (
@@ -15,8 +15,9 @@ from sealbus.arguments import (
     check_seconds,
     check_start,
 )
-from sealbus.errors import InvalidInput
+from sealbus.errors import InvalidInput, SealbusError
 from sealbus.life.states import Stopped
+from sealbus.outcomes import Unresolved
 from sealbus.presence import Presence
 from sealbus.protocol.delivery import Message
 from sealbus.protocol.stamp import Stamp
@@ -104,6 +105,66 @@ class Bot(Presence):
             alone=alone,
             timeout_s=check_seconds("timeout", timeout),
         )
+
+    async def publish_many(
+        self,
+        subject: str,
+        payloads: Iterable[Any],
+        *,
+        live: bool | None = None,
+        schema: str | None = None,
+        ttl: float | None = None,
+        timeout: float = PUBLISH_TIMEOUT_S,  # noqa: ASYNC109  # each message has an error of its own
+    ) -> list[Stamp | SealbusError]:
+        """Publish ``payloads`` on one subject, up to 256 in an envelope, and return the outcome of
+        each, in order.
+
+        Each outcome is the relay's stamp, or the error that :meth:`publish` would have raised:
+        :class:`Refused`, :class:`Unresolved` or :class:`InvalidInput`. One bad payload harms no
+        other. A generator is read only as fast as the relay gives verdicts.
+
+        Args:
+            subject: where to publish. Not a subject that takes requests.
+            payloads: the values, as many as there are.
+            live: see :meth:`publish`, like the other arguments.
+            schema: for all of them.
+            ttl: life of the envelopes in seconds.
+            timeout: seconds to wait for the verdict on each message, from when it is sent.
+
+        Raises:
+            InvalidInput: an argument cannot be used; nothing was sent.
+            NotConnected: the bot is not connected; nothing was sent.
+        """
+        return await self._speaker.publish_many(
+            subject,
+            payloads,
+            live=live,
+            schema=schema,
+            ttl=ttl,
+            timeout_s=check_seconds("timeout", timeout),
+        )
+
+    async def resume(
+        self,
+        unresolved: Unresolved,
+        *,
+        timeout: float = PUBLISH_TIMEOUT_S,  # noqa: ASYNC109  # it has an error of its own
+    ) -> Stamp:
+        """Find out the outcome of a message that :meth:`publish` left unresolved.
+
+        It is sent again under its nonce, which makes it no second message. See
+        :class:`Unresolved` for how long that is possible.
+
+        Returns:
+            The stamp, if it is accepted now or was before.
+
+        Raises:
+            Refused: the relay's verdict, with its reason.
+            Unresolved: there was no verdict in time.
+            InvalidInput: the message is too old; nothing was sent.
+            NotConnected: the bot is not connected; nothing was sent.
+        """
+        return await self._speaker.resume(unresolved, timeout_s=check_seconds("timeout", timeout))
 
     async def request(
         self,

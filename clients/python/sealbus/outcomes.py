@@ -62,15 +62,28 @@ class Refused(SealbusError):
 class Unresolved(SealbusError):
     """No verdict came in time: the message may have been accepted.
 
-    ``nonce`` (16 bytes) names it. Publish the same message again under this nonce to find out, also
-    from another process, while the nonce lives: two minutes for stream messages, half a minute for
-    live ones, from when the message was first sent. Later that raises :class:`InvalidInput`,
-    because the bus may have forgotten the nonce and would deliver the message again.
+    ``nonce`` (16 bytes) and ``index`` name it. :meth:`sealbus.Bot.resume` finds out, in the same
+    process. A message that had an envelope of its own can also be published again under this nonce,
+    from another process too. Both work while the nonce lives: two minutes for stream messages, half
+    a minute for live ones, from when the message was first sent. Later they raise
+    :class:`InvalidInput`, because the bus may have forgotten the nonce and would deliver the
+    message again.
     """
 
-    def __init__(self, what: str, *, nonce: bytes, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        nonce: bytes,
+        index: int = 0,
+        again: object = None,
+        hint: str | None = None,
+    ) -> None:
         super().__init__(what, hint=hint)
         self.nonce = nonce
+        self.index = index
+        self.again = again
+        """The envelope, for :meth:`sealbus.Bot.resume`. ``None``: it cannot be resumed."""
 
 
 class NoReply(SealbusError):

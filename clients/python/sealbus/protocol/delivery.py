@@ -41,6 +41,12 @@ class Message:
     """How often it was given to a handler of this durable subscription, this time included. Always
     1 for a live message."""
 
+    @property
+    def id(self) -> str:
+        """The message's name on this bus: ``<bot>.<nonce in hex>.<index>``. No other message has
+        it, and the message has it at each attempt."""
+        return f"{self.bot}.{self.nonce.hex()}.{self.index}"
+
     def as_(self, kind: type[T]) -> T:
         """The payload as a ``kind``: a dataclass, an attrs class or a pydantic model.
 

@@ -140,6 +140,6 @@ def _failure(message: Message, pause_s: float | None, *, is_durable: bool) -> st
     else:
         then = "it is parked in the quarantine"
     return (
-        f"the handler of {message.subject} failed on message {message.nonce.hex()}"
-        f" from {message.bot} (attempt {message.attempt}); {then}"
+        f"the handler of {message.subject} failed on message {message.id}"
+        f" (attempt {message.attempt}); {then}"
     )

@@ -230,6 +230,9 @@ class Supply:
 
     def ask(self) -> None:
         """Ask for as many messages as there is room for, once few are left."""
+        # Looked at for each message, so the commonest case comes first.
+        if 2 * len(self._hand.opened) > self._hand.window.size:
+            return
         pull = self._pull
         if pull is None or pull.outstanding or self._stuck or self._gone or self._stop.is_set():
             return

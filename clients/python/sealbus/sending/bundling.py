@@ -9,17 +9,15 @@ from typing import Final
 from sealbus.protocol.codec import pack_bundle
 from sealbus.protocol.envelope import Draft, seal_envelopes
 from sealbus.protocol.keys import SigningKey
-from sealbus.protocol.limits import MAX_BUNDLE, MAX_BUNDLE_BYTES, SALT_BYTES
+from sealbus.protocol.limits import MAX_BUNDLE, MAX_BUNDLE_BYTES
 from sealbus.sending.burst import Burst
 
-MAX_SEAL_BYTES: Final = 512
-"""A seal with the longest proof, and msgpack's framing around header and payload."""
+ROOM_BYTES: Final = 1100
+"""An envelope without its payloads and parent takes no more: a header of 550 bytes, a seal with the
+longest proof, a salt, and msgpack's framing."""
 
-MAX_NAMES_BYTES: Final = 550
-"""The longest header."""
-
-PAYLOAD_BYTES: Final = SALT_BYTES + 5
-"""What an envelope has around each payload: its salt, and msgpack's framing."""
+FRAME_BYTES: Final = 5
+"""The framing of a payload."""
 
 
 def bundles(waiting: list[Burst]) -> Iterator[list[Burst]]:
@@ -28,8 +26,7 @@ def bundles(waiting: list[Burst]) -> Iterator[list[Burst]]:
     size = 0
     for one in waiting:
         # An upper bound: the sizes are known exactly only when the messages are sealed.
-        room = one.size + 5 * len(one.items) + len(one.kind.parent or b"")
-        room += MAX_SEAL_BYTES + MAX_NAMES_BYTES
+        room = one.size + FRAME_BYTES * len(one.items) + len(one.kind.parent or b"") + ROOM_BYTES
         if batch and (len(batch) == MAX_BUNDLE or size + room > MAX_BUNDLE_BYTES):
             yield batch
             batch = []

@@ -72,6 +72,9 @@ same holds for a resumed nonce, except for refusals by the policy. It holds for 
 time too, because they come before the ledger is asked."""
 
 
+_AGAIN: Final = "it may have been accepted: publish again with this nonce to find out"
+
+
 class Then(Enum):
     """The consequence of a refusal."""
 
@@ -118,11 +121,13 @@ class Item:
         # Attempts under an earlier nonce need not count: all of them were refused.
         if not self.kind.resumed and (self.burst is None or not self.burst.attempts):
             return NotConnected(f"the bot was closed before the message on {subject} was sent")
-        nonce = self.kind.header.nonce if self.burst is None else self.burst.header.nonce
+        burst = self.burst
+        assert burst is not None  # only an Item that joins others waits without a burst
         return Unresolved(
             f"the bot was closed before the verdict on {subject} came",
-            nonce=nonce,
-            hint="it may have been accepted: publish again with this nonce to find out",
+            nonce=burst.header.nonce,
+            index=burst.items.index(self),
+            hint=_AGAIN if len(burst.items) == 1 else "it may have been accepted, or not",
         )
 
 
@@ -300,7 +305,9 @@ class Burst:
             error = Unresolved(
                 f"no verdict on {self.header.subject} within {timeout_s:g} s",
                 nonce=self.header.nonce,
-                hint="it may have been accepted: publish again with this nonce to find out."
+                index=index,
+                again=self,
+                hint="it may have been accepted: bot.resume(error) finds out."
                 " Is a relay running, and has the disk of nats-server room? `sealbus ping` tells",
             )
             error.__cause__ = refused
@@ -317,9 +324,10 @@ def may_be_sent(burst: Burst, server: str, now_ms: int) -> bool:
         return False
     if burst.kind.live and burst.attempts and burst.may_be_accepted and burst.server != server:
         burst.end(
-            lambda _: Unresolved(
+            lambda index: Unresolved(
                 f"nats-server was started anew before the verdict on {burst.header.subject} came",
                 nonce=burst.header.nonce,
+                index=index,
                 hint="the message may have been delivered: send it anew if delivering it twice "
                 "does no harm",
             )

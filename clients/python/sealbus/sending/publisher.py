@@ -30,13 +30,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
 from nats.errors import Error as NatsError
 
 from sealbus.credentials import Credentials
-from sealbus.errors import InvalidInput, Malformed
+from sealbus.errors import InvalidInput, Malformed, SealbusError
 from sealbus.grants import Declared
 from sealbus.life.clock import behind_ms, told
 from sealbus.life.session import Session
@@ -48,7 +49,7 @@ from sealbus.protocol.nonces import life_ms
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import Stamp, Verdict, open_stamp
 from sealbus.protocol.subjects import ingress_subject
-from sealbus.sending.bundling import MAX_SEAL_BYTES, PAYLOAD_BYTES, bundles, seal_bundle
+from sealbus.sending.bundling import ROOM_BYTES, bundles, seal_bundle
 from sealbus.sending.burst import Burst, Item, Kind, Then, may_be_sent
 from sealbus.sending.minting import new_nonce, salted
 from sealbus.sending.pacing import Pace
@@ -59,6 +60,10 @@ RETRY_FIRST_S: Final = 1.0
 RETRY_MOST_S: Final = 8.0
 """Pause between two attempts with one nonce, doubled each time. A verdict takes milliseconds. A
 relay that takes over from a dead one needs seconds."""
+
+MANY: Final = 4096
+"""The most messages of one call of :meth:`Publisher.publish_many` that wait for a verdict at a
+time: sixteen of the largest bursts. More would take memory, and make nothing faster."""
 
 EARLY_MS: Final = 10_000
 """A nonce that is resumed may come from a process whose clock was ahead of this one's by so
@@ -150,61 +155,152 @@ class Publisher:
                 the nonce is too old, or the time is longer than a nonce lives.
         """
         self._check_life(header, live=live, resumed=resumed, timeout_s=timeout_s)
+        kind = Kind(
+            header=header,
+            live=live,
+            parent=parent,
+            resumed=resumed,
+            pace=self._pace(declared),
+            on_named=on_named,
+        )
+        return await self._verdict(self._begin(kind, payload, timeout_s, alone=alone))
+
+    async def publish_many(
+        self,
+        header: Header,
+        payloads: Iterable[bytes | InvalidInput],
+        *,
+        live: bool,
+        timeout_s: float,
+        declared: Declared | None = None,
+    ) -> list[Stamp | SealbusError]:
+        """Send many messages, up to :data:`MANY` at a time, and return the outcome of each, in
+        order. See :meth:`publish` for the arguments and the errors.
+
+        Args:
+            payloads: packed values. An error in place of one is its outcome.
+        """
+        self._check_life(header, live=live, resumed=False, timeout_s=timeout_s)
+        kind = Kind(header=header, live=live, pace=self._pace(declared))
+        outcomes: list[Item | SealbusError] = []
+        begun: list[Item] = []
+        room = asyncio.Semaphore(MANY)
+        try:
+            for payload in payloads:
+                if isinstance(payload, InvalidInput):
+                    outcomes.append(payload)
+                    continue
+                # While there is room it does not wait, and the messages are of one turn.
+                await room.acquire()
+                try:
+                    item = self._begin(kind, payload, timeout_s)
+                except InvalidInput as error:
+                    room.release()
+                    outcomes.append(error)
+                    continue
+                item.verdict.add_done_callback(lambda _: room.release())
+                begun.append(item)
+                outcomes.append(item)
+            if begun:
+                await asyncio.wait([item.verdict for item in begun])
+        finally:
+            for item in begun:
+                self._end(item)
+        return [_outcome(one) if isinstance(one, Item) else one for one in outcomes]
+
+    async def resume(self, burst: Burst, index: int, *, timeout_s: float) -> Stamp:
+        """Find out the outcome of the message at ``index`` of a burst that nobody waited for any
+        more: send it again under its nonce, with all its messages.
+
+        Raises as :meth:`publish` does.
+        """
+        age_ms = _now_ms() - burst.header.birth_ms
+        left_s = (life_ms(live=burst.kind.live) - age_ms) / 1000
+        if left_s <= 0:
+            raise InvalidInput(
+                f"this message was sent {age_ms / 1000:.0f} s ago, and can be resumed no longer",
+                hint="its outcome can no longer be found out",
+            )
+        if self._named.get(burst.header.nonce, burst) is not burst:
+            raise InvalidInput(
+                "a message with this nonce is being published already",
+                hint="wait for its verdict",
+            )
+        last = burst.items[index]
+        item = replace(
+            last,
+            timeout_s=min(timeout_s, left_s),
+            verdict=asyncio.get_running_loop().create_future(),
+        )
+        self._all[item] = None
+        burst.items[index] = item
+        burst.left += 1
+        self._named[burst.header.nonce] = burst
+        self._set_deadline(burst, item)
+        burst.interval_s = RETRY_FIRST_S
+        self._submit(burst)
+        return await self._verdict(item)
+
+    def _begin(self, kind: Kind, payload: bytes, timeout_s: float, *, alone: bool = False) -> Item:
+        """Begin to send a message. Raises :class:`InvalidInput` if it is too large."""
         # Told here, because an error in run() would have no caller to go to.
-        room = MAX_ENVELOPE_BYTES - MAX_SEAL_BYTES - len(header.encode()) - len(parent or b"")
-        if len(payload) + PAYLOAD_BYTES > room:
+        size = len(payload) + len(kind.parent or b"")
+        if size > MAX_ENVELOPE_BYTES - ROOM_BYTES:
             raise InvalidInput(
                 f"a payload of {len(payload)} bytes makes an envelope of more than "
                 f"{MAX_ENVELOPE_BYTES} bytes",
                 hint="send a smaller payload, or where it can be fetched and its hash",
             )
-        pace = self._pace(declared) if declared is not None and declared.rate is not None else None
         self._begun += 1
         item = Item(
-            kind=Kind(
-                header=header,
-                live=live,
-                parent=parent,
-                resumed=resumed,
-                pace=pace,
-                on_named=on_named,
-            ),
+            kind=kind,
             payload=salted(payload),
             timeout_s=timeout_s,
             verdict=asyncio.get_running_loop().create_future(),
             order=self._begun,
         )
         self._all[item] = None
-        if alone or resumed or parent is not None or on_named is not None:
+        if alone or kind.resumed or kind.parent is not None or kind.on_named is not None:
             burst = self._new_burst(item)
-            if resumed:
+            if kind.resumed:
                 # Before its turn, because a receipt of an earlier attempt may come at any time.
-                self._named[header.nonce] = burst
+                self._named[kind.header.nonce] = burst
             self._submit(burst)
-        elif pace is not None:
-            pace.submit(item)
+        elif kind.pace is not None:
+            kind.pace.submit(item)
         else:
             self._join(item)
+        return item
+
+    async def _verdict(self, item: Item) -> Stamp:
         try:
             return await item.verdict
         finally:
-            # If the caller was cancelled, this tells the pace that the message needs no turn.
-            item.verdict.cancel()
-            del self._all[item]
-            self._leave(item)
+            self._end(item)
 
-    def _leave(self, item: Item) -> None:
-        """Forget the burst of ``item`` with the last of its messages."""
+    def _end(self, item: Item) -> None:
+        """Nobody waits for the message any more. Forget its burst with the last of its messages."""
+        # If the caller was cancelled, this tells the pace that the message needs no turn.
+        item.verdict.cancel()
+        del self._all[item]
         burst = item.burst
         if burst is None:
             return
         burst.left -= 1
-        if burst.left == 0:
-            self._named.pop(burst.header.nonce, None)
-            self._unsent.pop(burst, None)
-            for timer in (burst.again, burst.doubt, *burst.deadlines.values()):
-                if timer is not None:
-                    timer.cancel()
+        if burst.left > 0:
+            return
+        self._named.pop(burst.header.nonce, None)
+        self._unsent.pop(burst, None)
+        key = burst.kind.header, burst.kind.live
+        if self._open.get(key) is burst:
+            # It is sent no more, so nothing may join it.
+            del self._open[key]
+        for timer in (burst.again, burst.doubt, *burst.deadlines.values()):
+            if timer is not None:
+                timer.cancel()
+        # It may be resumed.
+        burst.doubt = None
+        burst.deadlines.clear()
 
     def _check_life(self, header: Header, *, live: bool, resumed: bool, timeout_s: float) -> None:
         """Raise :class:`InvalidInput` for attempts that would outlive the nonce.
@@ -235,8 +331,9 @@ class Publisher:
                 "no longer be found out",
             )
 
-    def _pace(self, declared: Declared) -> Pace[Item | Burst]:
-        assert declared.rate is not None
+    def _pace(self, declared: Declared | None) -> Pace[Item | Burst] | None:
+        if declared is None or declared.rate is None:
+            return None
         pace = self._paces.get(declared.pattern)
         if pace is None:
             pace = Pace(declared.rate, self._release, self._supervisor)
@@ -269,11 +366,12 @@ class Publisher:
         burst = self._open.get(key)
         if burst is not None and burst.has_room(item):
             burst.add(item)
-            self._begin(burst, item)
+            self._set_deadline(burst, item)
             return
         if not self._open:
             asyncio.get_running_loop().call_soon(self._open.clear)
-        burst = self._open[key] = self._new_burst(item)
+        burst = self._new_burst(item)
+        self._open[key] = burst
         self._send(burst)
 
     def _submit(self, burst: Burst) -> None:
@@ -290,7 +388,7 @@ class Publisher:
         """Have it sent in this turn of the event loop, and again if no verdict comes in time."""
         if not burst.deadlines:
             for item in burst.items:
-                self._begin(burst, item)
+                self._set_deadline(burst, item)
         if burst.is_nameless:
             self._name(burst)
         if burst.again is not None:
@@ -300,7 +398,7 @@ class Publisher:
         self._unsent[burst] = None
         self._wake.set()
 
-    def _begin(self, burst: Burst, item: Item) -> None:
+    def _set_deadline(self, burst: Burst, item: Item) -> None:
         """Start the time of a message: it is about to be sent for the first time."""
         seconds = item.timeout_s
         if seconds in burst.deadlines:
@@ -444,6 +542,15 @@ class Publisher:
             self._submit(burst)
         else:
             self._send_later(burst)
+
+
+def _outcome(item: Item) -> Stamp | SealbusError:
+    error = item.verdict.exception()
+    if error is None:
+        return item.verdict.result()
+    if isinstance(error, SealbusError):
+        return error
+    raise error
 
 
 def _now_ms() -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from sealbus.arguments import check_nonce, check_ttl
 from sealbus.credentials import Credentials
-from sealbus.errors import InvalidInput, NotConnected
+from sealbus.errors import InvalidInput, NotConnected, SealbusError
 from sealbus.grants import Declared, Known
 from sealbus.life.states import Life
 from sealbus.log import log
@@ -21,6 +21,7 @@ from sealbus.protocol.reason import Reason
 from sealbus.protocol.stamp import Stamp
 from sealbus.protocol.subjects import check_subject, reply_subject, split_schema
 from sealbus.sending.budget import excess
+from sealbus.sending.burst import Burst
 from sealbus.sending.publisher import Publisher
 from sealbus.sending.requester import REQUEST_TIMEOUT_S, Requester
 from sealbus.supervision import outcome
@@ -104,6 +105,56 @@ class Speaker:
             declared=declared,
         )
 
+    async def publish_many(
+        self,
+        subject: str,
+        payloads: Iterable[Any],
+        *,
+        live: bool | None,
+        schema: str | None,
+        ttl: float | None,
+        timeout_s: float,
+    ) -> list[Stamp | SealbusError]:
+        """Publish many messages: see :meth:`sealbus.Bot.publish_many`."""
+        check_subject(subject)
+        ttl_ms = None if ttl is None else check_ttl(ttl)
+        identity = (None, None) if schema is None else split_schema(schema)
+        self._life.check("publish_many()")
+        is_live, declared = await self._known.way(subject, live, timeout_s)
+        if declared is not None and declared.reply:
+            raise InvalidInput(
+                f"{subject} takes requests, and each is a message of its own",
+                hint="use request(), or publish()",
+            )
+        header = self._header(
+            subject,
+            nonce=UNBORN,
+            schema=identity,
+            ttl_ms=self._ttl_ms(live=is_live) if ttl_ms is None else ttl_ms,
+        )
+
+        def packed(payload: Any) -> bytes | InvalidInput:
+            try:
+                data = pack_payload(payload)
+            except InvalidInput as error:
+                return error
+            error = None if declared is None else excess(subject, declared, payload=data)
+            return data if error is None else error
+
+        return await self._publisher.publish_many(
+            header, map(packed, payloads), live=is_live, timeout_s=timeout_s, declared=declared
+        )
+
+    async def resume(self, unresolved: Unresolved, *, timeout_s: float) -> Stamp:
+        """Find out an outcome: see :meth:`sealbus.Bot.resume`."""
+        self._life.check("resume()")
+        if not isinstance(unresolved.again, Burst):
+            raise InvalidInput(
+                "this message cannot be resumed",
+                hint="its outcome cannot be found out in this process",
+            )
+        return await self._publisher.resume(unresolved.again, unresolved.index, timeout_s=timeout_s)
+
     async def _fit(
         self,
         subject: str,
@@ -154,7 +205,7 @@ class Speaker:
         An author who wants to say more raises a :class:`RequestFailed`. One that another bot sent
         to this one is not passed on.
         """
-        who = f"the request {request.nonce.hex()} of {request.bot} on {request.subject}"
+        who = f"the request {request.id} on {request.subject}"
         data = b""
 
         async def work() -> None:
