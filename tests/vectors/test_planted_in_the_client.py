@@ -73,7 +73,24 @@ SUBSCRIBERS: Final[Runs] = [
 ]
 SUBJECTS: Final[Runs] = [(lambda _: plain.test_matching_overlapping_and_consumers(), [None])]
 
+_DUMPS: Final = "        orjson.dumps(value, None, orjson.OPT_STRICT_INTEGER)\n"
+_ELSE: Final = "    except (ValueError, TypeError):\n        return "
+
+QUICK: Final = [
+    ("if ormsgpack.packb(value) != data:", "if False:"),
+    (f"{_DUMPS}{_ELSE}_UNSURE", f"{_ELSE}_UNSURE"),
+    (f'{_DUMPS}{_ELSE}b""', f'{_ELSE}b""'),
+    ("    if len(data) > most or _ODD_FLOAT.search(data):", "    if len(data) > most:"),
+    (r"(?:[\x7f\xff][\xf0-\xff]|", r"(?:[\x7f][\xf0-\xff]|"),
+    (r"|\x80\0{7})", r"|\x80\0{8})"),
+    ("return few or _is_flat_enough(value)", "return True"),
+    ("    for _ in range(MAX_DEPTH):", "    for _ in range(MAX_DEPTH + 1):"),
+]  # fmt: skip
+"""Mistakes in the quick reading and writing of a payload. All others in the codec are planted where
+everything is read and written carefully, because the quick way would hide some of them."""
+
 MISTAKES: Final[list[tuple[Runs, ModuleType, str, str]]] = [
+    *((PAYLOADS, codec, right, wrong) for right, wrong in QUICK),
     (PAYLOADS, codec, "range(MAX_DEPTH + 1)", "range(MAX_DEPTH)"),
     (PAYLOADS, codec, "range(MAX_DEPTH + 1)", "range(MAX_DEPTH + 2)"),
     (PAYLOADS, codec, "budget = most", "budget = most - 1"),
@@ -337,5 +354,20 @@ def test_the_client_meets_every_vector() -> None:
 def test_a_mistake_in_the_client_is_caught(
     runs: Runs, module: ModuleType, right: str, wrong: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plant(monkeypatch, module, mutated(module, right, wrong))
+    made = mutated(module, right, wrong)
+    if module is codec and (right, wrong) not in QUICK:
+        never_quick(made)
+    plant(monkeypatch, module, made)
     assert fails(runs)
+
+
+def never_quick(made: ModuleType) -> None:
+    """Have a version of the codec leave each payload to the careful way."""
+    vars(made).update(_read_quickly=lambda *_: vars(made)["_UNSURE"], _write_quickly=lambda _: b"")
+
+
+def test_the_careful_codec_alone_meets_every_payload(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = mutated(codec, "_UNSURE = object()", "_UNSURE = object()")
+    never_quick(made)
+    plant(monkeypatch, codec, made)
+    assert not fails(PAYLOADS)
