@@ -231,6 +231,13 @@ def a_retry_with_one_payload_changed() -> list[Step]:
 
 
 @FAMILY.ledger(Reason.NONCE_REUSED)
+def a_retry_with_its_refused_payload_changed() -> list[Step]:
+    """The stored copy does not show the refused order, and its hash differs."""
+    again = burst(ORDER, {**BAD, "quantity": -1}, issued_at_ms=NOW + 1)
+    return [Step(burst(ORDER, BAD)), Step(again, position=8)]
+
+
+@FAMILY.ledger(Reason.NONCE_REUSED)
 def a_retry_with_one_payload_more() -> list[Step]:
     """The same with one order more."""
     again = burst(ORDER, OTHER, THIRD, issued_at_ms=NOW + 1)

@@ -104,6 +104,17 @@ def as_many_pulses_as_may_come_at_once() -> Step:
 
 
 @honest()
+def a_pulse_as_soon_as_a_burst_leaves_room() -> list[Step]:
+    """Two pulses in an envelope use up the rate. The next one must wait as after two envelopes."""
+    early, late = (envelope(PULSE, nonce=nonce(f"pulse {number}")) for number in range(2))
+    return [
+        live(burst(70, 71, header=PULSE)),
+        replace(live(early, at_ms=NOW + 499), expect="rate"),
+        live(late, at_ms=NOW + 500),
+    ]
+
+
+@honest()
 def shipments_of_two_orders_of_one_envelope() -> list[Step]:
     """Each order of a burst allows one shipment."""
     orders = burst(ORDER, {"order_id": "B-2", "quantity": 1})

@@ -1,7 +1,7 @@
 """Takes single checks out of a function, to see whether a test notices.
 
-A check is an ``if`` whose body is only a ``raise``, or a ``return`` of a text. The pure functions
-of the protocol refuse in these two ways.
+A check is an ``if`` or ``elif`` whose body is only a ``raise``, or a ``return`` of a text. The pure
+functions of the protocol refuse in these two ways. Its ``else`` part stays.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def _is_check(node: ast.stmt) -> bool:
-    if not isinstance(node, ast.If) or node.orelse or len(node.body) != 1:
+    if not isinstance(node, ast.If) or len(node.body) != 1:
         return False
     does = node.body[0]
     return isinstance(does, ast.Raise) or (
@@ -30,9 +30,9 @@ class _Without(ast.NodeTransformer):
     def __init__(self, line: int) -> None:
         self.line = line
 
-    def visit_If(self, node: ast.If) -> ast.stmt:
+    def visit_If(self, node: ast.If) -> ast.stmt | list[ast.stmt]:
         if node.lineno == self.line:
-            return ast.copy_location(ast.Pass(), node)
+            return node.orelse or ast.copy_location(ast.Pass(), node)
         self.generic_visit(node)
         return node
 

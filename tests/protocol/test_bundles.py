@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from sealbus.errors import Malformed
 from sealbus.protocol.codec import (
     is_bundle,
-    join_sealed,
     pack_bundle,
-    pack_fields,
     split_bundle,
 )
+from sealbus.protocol.delivery import pack_delivery
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.limits import MAX_BUNDLE, MAX_BUNDLE_BYTES, MIN_BUNDLE_ITEM_BYTES
 from sealbus.protocol.seal import Context, seal
+from tests.gate.world import burst, envelope, sealed_stamp
 
 ONE, OTHER = bytes([1]) * MIN_BUNDLE_ITEM_BYTES, bytes([2]) * MIN_BUNDLE_ITEM_BYTES
 TWO = [ONE, OTHER]
@@ -43,13 +43,14 @@ def test_bundle_is_split_into_its_items(items: list[bytes]) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        join_sealed((b"header", b"payload"), b"seal"),
-        join_sealed((b"body",), b"seal"),
-        pack_fields((b"envelope", b"stamp")),
+        envelope(),
+        burst(1, 2),
+        sealed_stamp(envelope()),
+        pack_delivery(envelope(), sealed_stamp(envelope())),
         b"",
         b"\x92",
     ],
-    ids=["envelope", "stamp", "delivery", "nothing", "a beginning"],
+    ids=["envelope", "burst", "stamp", "delivery", "nothing", "a beginning"],
 )
 def test_no_other_thing_of_the_protocol_begins_so(data: bytes) -> None:
     assert not is_bundle(data)

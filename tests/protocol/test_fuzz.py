@@ -17,17 +17,38 @@ from hypothesis import strategies as st
 from sealbus.errors import InvalidInput, Malformed
 from sealbus.protocol.codec import pack_json, unpack_json
 from sealbus.protocol.delivery import open_delivery, pack_delivery, split_delivery
-from sealbus.protocol.envelope import Envelope, Header, Parent
+from sealbus.protocol.envelope import Draft, Envelope, Header, Parent
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey, verify
+from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Context, Seal, Verifier, seal, verify_connect
-from sealbus.protocol.stamp import Stamp, open_stamp
-from tests.gate.world import BUS_KEYS, KEYS, PLACED, envelope, parent, sealed_stamp, stamp
+from sealbus.protocol.stamp import RefusedPayload, Stamp, open_stamp
+from tests.gate.world import (
+    BUS_KEYS,
+    KEYS,
+    ORDER,
+    PLACED,
+    burst,
+    envelope,
+    parent,
+    salted,
+    sealed,
+    sealed_stamp,
+    shipment,
+    stamp,
+)
 from tests.protocol.strategies import damaged, json_values, odd_values, spellings
 
 pytestmark = pytest.mark.slow
 
 GOOD = envelope()
 DELIVERY = pack_delivery(GOOD, sealed_stamp(GOOD))
+BURST = burst(ORDER, [], ORDER, 7)
+SHOWN = Envelope.decode(BURST).withhold([1, 3], parent=True)
+HIDDEN = Envelope.decode(shipment()).withhold([], parent=True)
+REFUSED = (RefusedPayload(1, Reason.SCHEMA, "/: type"), RefusedPayload(3, Reason.PAYLOAD))
+STAMP = stamp(BURST, count=4, refused=REFUSED)
+SEALED = sealed_stamp(BURST, count=4, refused=REFUSED)
+PART = pack_delivery(SHOWN, SEALED)
 
 
 def open_here(data: bytes) -> object:
@@ -44,6 +65,11 @@ PARSERS: dict[str, tuple[Callable[[bytes], Any], bytes]] = {
     "Header.decode": (Header.decode, PLACED.encode()),
     "Parent.decode": (Parent.decode, parent(GOOD, carry=True)),
     "Envelope.decode": (Envelope.decode, GOOD),
+    "Envelope.decode, a burst": (Envelope.decode, BURST),
+    "Envelope.decode_shown": (Envelope.decode_shown, SHOWN),
+    "Envelope.decode_shown, a parent": (Envelope.decode_shown, HIDDEN),
+    "Stamp.decode, a list": (Stamp.decode, STAMP.encode()),
+    "open_delivery, a part": (open_here, PART),
     "Stamp.decode": (Stamp.decode, stamp(GOOD).encode()),
     "open_stamp": (open_trusted, sealed_stamp(GOOD)),
     "split_delivery": (split_delivery, DELIVERY),
@@ -85,15 +111,16 @@ def test_damaged_bytes_are_read_or_malformed(
     parses(parse, data.draw(damaged(good)))
 
 
+@pytest.mark.parametrize("good", [DELIVERY, PART], ids=["an order", "a burst"])
 @given(data=st.data())
-def test_no_damaged_delivery_is_believed(data: st.DataObject) -> None:
-    hurt = data.draw(damaged(DELIVERY))
-    assert parses(open_here, hurt) is (hurt == DELIVERY)
+def test_no_damaged_delivery_is_believed(good: bytes, data: st.DataObject) -> None:
+    hurt = data.draw(damaged(good))
+    assert parses(open_here, hurt) is (hurt == good)
 
 
+@pytest.mark.parametrize("good", [sealed_stamp(GOOD), SEALED], ids=["an order", "a burst"])
 @given(data=st.data())
-def test_no_damaged_stamp_is_believed(data: st.DataObject) -> None:
-    good = sealed_stamp(GOOD)
+def test_no_damaged_stamp_is_believed(good: bytes, data: st.DataObject) -> None:
     hurt = data.draw(damaged(good))
     assert parses(open_trusted, hurt) is (hurt == good)
 
@@ -102,6 +129,11 @@ REENCODED = {
     "a stamp": (open_trusted, sealed_stamp(GOOD)),
     "a delivery": (open_here, DELIVERY),
     "an envelope": (Envelope.decode, GOOD),
+    "a burst": (Envelope.decode, BURST),
+    "an envelope with withheld payloads": (Envelope.decode_shown, SHOWN),
+    "an envelope with its parent withheld": (Envelope.decode_shown, HIDDEN),
+    "a stamp with a list": (open_trusted, SEALED),
+    "a delivery of a part": (open_here, PART),
     "a header": (Header.decode, PLACED.encode()),
     "a parent": (Parent.decode, parent(GOOD)),
 }
@@ -115,6 +147,25 @@ def test_another_spelling_of_the_same_is_malformed(
     spelt = data.draw(spellings(msgpack.unpackb(good)))
     assert msgpack.unpackb(spelt) == msgpack.unpackb(good)
     assert parses(parse, spelt) is (spelt == good)
+
+
+@given(
+    payloads=st.lists(st.binary(max_size=40), min_size=1, max_size=20),
+    data=st.data(),
+)
+def test_any_form_of_an_envelope_has_its_digest(payloads: list[bytes], data: st.DataObject) -> None:
+    parent = data.draw(st.none() | st.binary(max_size=40)) if len(payloads) == 1 else None
+    salts = [salted(payload, at) for at, payload in enumerate(payloads)]
+    whole = Envelope.decode(sealed(Draft(PLACED, salts, parent)))
+    withheld = data.draw(st.sets(st.integers(0, len(payloads) - 1)))
+    hides = data.draw(st.booleans())
+    shown = Envelope.decode_shown(whole.withhold(withheld, parent=hides))
+    assert (shown.outline, shown.digest, shown.seal) == (whole.outline, whole.digest, whole.seal)
+    assert shown.hides_parent is (hides and parent is not None)
+    assert shown.payloads == [
+        None if at in withheld else payload for at, payload in enumerate(payloads)
+    ]
+    assert parses(Envelope.decode, shown.data) is (shown.data == whole.data)
 
 
 @given(value=json_values)
@@ -150,9 +201,9 @@ def test_every_thing_of_any_batch_is_proven_and_no_other(
 ) -> None:
     seals = seal(KEYS["order"], Context.ENVELOPE, items)
     at, other = (data.draw(st.integers(0, len(items) - 1)) for _ in range(2))
-    sealed = Seal.decode(seals[at])
-    assert Verifier().verify(Context.ENVELOPE, sealed, items[at])
-    assert Verifier().verify(Context.ENVELOPE, sealed, items[other]) is (at == other)
+    proven = Seal.decode(seals[at])
+    assert Verifier().verify(Context.ENVELOPE, proven, items[at])
+    assert Verifier().verify(Context.ENVELOPE, proven, items[other]) is (at == other)
 
 
 @given(data=st.data())

@@ -8,7 +8,12 @@ import inspect
 import pytest
 
 from sealbus.protocol import limits
+from sealbus.protocol.codec import pack_fields
+from sealbus.protocol.envelope import Parent
 from sealbus.protocol.reason import Reason
+from sealbus.protocol.seal import HASH_BYTES
+
+LARGEST_SEAL = 98 + HASH_BYTES * limits.MAX_PROOF_STEPS
 
 NAMES = [name for name in vars(limits) if name.isupper()]
 
@@ -27,14 +32,33 @@ def test_every_limit_says_where_it_comes_from(name: str) -> None:
 
 
 def test_the_largest_parts_fit_into_the_largest_whole() -> None:
-    assert limits.MAX_PARENT_BYTES < limits.MAX_HEADER_BYTES - 1000
-    assert limits.MAX_HEADER_BYTES < limits.MAX_ENVELOPE_BYTES
-    assert limits.MAX_ENVELOPE_BYTES + limits.MAX_STAMP_BYTES < 1024 * 1024
+    framing = 16
+    rest = limits.MAX_HEADER_BYTES + limits.MAX_PARENT_BYTES + LARGEST_SEAL + 3 * framing
+    assert rest + limits.SALT_BYTES < limits.MAX_ENVELOPE_BYTES
+    assert limits.MAX_BARE_PARENT_BYTES <= limits.MAX_PARENT_BYTES
+    assert limits.MAX_SHOWN_BYTES + limits.MAX_STAMP_BYTES + framing < 1024 * 1024
+    assert limits.MAX_PAYLOADS * limits.SALT_BYTES < limits.MAX_ENVELOPE_BYTES
+    assert limits.MAX_PAYLOADS < 2**16
+    assert 2 * limits.MAX_DETAIL_BYTES <= limits.MAX_LISTED_DETAIL_BYTES
     assert 2**limits.MAX_PROOF_STEPS == limits.MAX_BATCH
     assert (
         len("reply.") + limits.MAX_NAME_CHARS + 1 + 2 * limits.NONCE_BYTES
         <= limits.MAX_SUBJECT_BYTES
     )
+
+
+def test_the_largest_bare_parent_has_the_largest_stamp() -> None:
+    parent = Parent(bytes(limits.MAX_STAMP_BYTES), limits.MAX_PAYLOADS - 1).encode()
+    assert limits.MAX_STAMP_BYTES < len(parent) <= limits.MAX_BARE_PARENT_BYTES
+
+
+def test_withheld_payload_is_17_bytes_longer_than_an_empty_one() -> None:
+    hidden, empty = (
+        len(pack_fields([part])) for part in ([bytes(HASH_BYTES)], bytes(limits.SALT_BYTES))
+    )
+    assert hidden - empty == 17
+    most = limits.MAX_ENVELOPE_BYTES + limits.MAX_PAYLOADS * (hidden - empty)
+    assert most == limits.MAX_SHOWN_BYTES
 
 
 def test_times_stay_exact_in_every_language() -> None:

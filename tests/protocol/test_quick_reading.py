@@ -31,7 +31,7 @@ from sealbus.protocol.codec import (
 from sealbus.protocol.limits import MAX_DEPTH, MAX_NODES
 from tests.gate.world import ORDER
 from tests.protocol.strategies import damaged, json_values, odd_values, spellings
-from tests.vectors.files import load
+from tests.vectors.files import expand, load
 
 MISSED: Final = "malformed"
 

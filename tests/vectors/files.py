@@ -17,8 +17,8 @@ _LONG: Final = 4096
 
 
 def compact(data: bytes, fill: bytes = b"") -> str | dict[str, Any]:
-    """``data`` in the form of the vectors. ``fill``: the byte that fills long data."""
-    if len(data) < _LONG:
+    """``data`` in the form of the vectors. ``fill``: the bytes that fill long data, if any do."""
+    if len(data) < _LONG or not fill or fill * 100 not in data:
         return data.hex()
     start = data.index(fill * 100)
     count = 0

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any, Final
 
 from sealbus.protocol.codec import join_sealed, pack_bundle, pack_fields, signed_part
 from sealbus.protocol.delivery import pack_delivery
-from sealbus.protocol.envelope import Header, Parent
+from sealbus.protocol.envelope import Envelope, Header, Parent
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Context, seal
-from sealbus.protocol.stamp import Verdict, seal_stamps
+from sealbus.protocol.stamp import RefusedPayload, Verdict, seal_stamps
 from tests.gate.world import (
     ANSWER,
     ASK,
@@ -20,7 +20,10 @@ from tests.gate.world import (
     FORGED_BUS_KEY,
     KEYS,
     NOW,
+    ORDER,
     PLACED,
+    burst,
+    digest,
     envelope,
     flip,
     nonce,
@@ -49,10 +52,13 @@ class Sent:
     resumed: bool = False
 
 
+BURST: Final = burst(ORDER, 1, ORDER)
+
 MESSAGES: Final = {
     "sent twice": Sent(PLACED, (FIRST, SECOND)),
     "resumed": Sent(PLACED, (SECOND,), resumed=True),
     "live": Sent(ASK, (ASKED,), live=True),
+    "a burst": Sent(PLACED, (BURST,)),
 }
 
 
@@ -69,7 +75,7 @@ def receipts() -> dict[str, Any]:
                 "nonce": sent.header.nonce.hex(),
                 "live": sent.live,
                 "resumed": sent.resumed,
-                "attempts": [hashlib.sha256(attempt).hexdigest() for attempt in sent.attempts],
+                "attempts": [digest(attempt).hex() for attempt in sent.attempts],
             }
             for name, sent in MESSAGES.items()
         ],
@@ -85,6 +91,7 @@ def cases() -> Iterator[tuple[str, str, str | None, bytes]]:
 
     The outcome is ``None`` if the client ignores the receipt.
     """
+    yield from burst_cases()
     yield "accepted, the first attempt", "sent twice", "accepted", sealed_stamp(FIRST)
     yield "accepted, the second attempt", "sent twice", "accepted", sealed_stamp(SECOND)
     yield "quarantined", "sent twice", "schema", sealed_stamp(SECOND, **REFUSED)
@@ -170,6 +177,21 @@ def cases() -> Iterator[tuple[str, str, str | None, bytes]]:
     )
 
 
+def burst_cases() -> Iterator[tuple[str, str, str | None, bytes]]:
+    """Receipts for an envelope of three messages. A stamp has one outcome, and a list beside it."""
+    some = (RefusedPayload(1, Reason.SCHEMA, "/: type"),)
+    every = tuple(RefusedPayload(at, Reason.SCHEMA) for at in range(3))
+    yield "a burst, accepted", "a burst", "accepted", sealed_stamp(BURST, count=3)
+    partly = sealed_stamp(BURST, count=3, refused=some)
+    yield "a burst, accepted in part", "a burst", "accepted", partly
+    whole = sealed_stamp(BURST, count=3, refused=every, **REFUSED)
+    yield "a burst, all its messages refused", "a burst", "schema", whole
+    rate: dict[str, Any] = {"verdict": Verdict.DROPPED, "reason": Reason.RATE}
+    yield "a burst, refused as one", "a burst", "rate", sealed_stamp(BURST, count=3, **rate)
+    named = sealed_stamp(BURST, count=3, envelope=sha256(BURST).digest())
+    yield "a burst, named by the hash of its bytes", "a burst", None, named
+
+
 def _together(attempts: list[bytes]) -> bytes:
     stamps = [
         stamp(data, nonce=PLACED.nonce if at == 0 else nonce("another"))
@@ -179,8 +201,8 @@ def _together(attempts: list[bytes]) -> bytes:
 
 
 def _as_envelope() -> bytes:
-    parts = (stamp(FIRST).encode(),)
-    return join_sealed(parts, seal(BUS_KEY, Context.ENVELOPE, [signed_part(parts)])[0])
+    body = stamp(FIRST).encode()
+    return join_sealed(body, seal(BUS_KEY, Context.ENVELOPE, [signed_part(body)])[0])
 
 
 LEFT: Final = {"left": 4}
@@ -237,8 +259,15 @@ def _answer(stated: bytes | None, header: Header = ANSWER, payload: object = LEF
 
     The relay's checks are left out, because a subscriber makes its own.
     """
-    data = envelope(replace(header, parent=stated), payload)
+    data = envelope(header, payload, parent=stated)
     return pack_delivery(data, sealed_stamp(data, header, position=None))
+
+
+def _hidden() -> bytes:
+    """The delivery of an answer whose parent is withheld."""
+    data = envelope(ANSWER, LEFT, parent=parent(ASKED, ASK, position=None))
+    hidden = Envelope.decode(data).withhold([], parent=True)
+    return pack_delivery(hidden, sealed_stamp(data, ANSWER, position=None))
 
 
 def good_answers() -> Iterator[tuple[str, bool, object, bytes]]:
@@ -269,16 +298,21 @@ def bad_answers() -> Iterator[tuple[str, str, bytes]]:
         "parent",
         _answer(sealed_stamp(ASKED, ASK, position=None)),
     )
-    yield (
-        "a parent of three",
-        "parent",
-        _answer(pack_fields((sealed_stamp(ASKED, ASK), None, None))),
-    )
-    yield (
-        "a parent whose envelope is text",
-        "parent",
-        _answer(pack_fields((sealed_stamp(ASKED, ASK), "text"))),
-    )
+    stamped = sealed_stamp(ASKED, ASK, position=None)
+    for name, stated in (
+        ("of two", [stamped, 0]),
+        ("of four", [stamped, 0, None, None]),
+        ("whose stamp is text", ["stamp", 0, None]),
+        ("whose envelope is text", [stamped, 0, "text"]),
+        ("whose envelope is an array", [stamped, 0, [b"envelope"]]),
+        ("whose index is nil", [stamped, None, None]),
+        ("whose index is a float", [stamped, 0.0, None]),
+        ("whose index is false", [stamped, False, None]),
+        ("with the index -1", [stamped, -1, None]),
+        ("with the index 256", [stamped, 256, None]),
+    ):
+        yield f"a parent {name}", "parent", _answer(pack_fields(stated))
+    yield "a parent that is withheld", "parent", _hidden()
     changed = Parent(flip(sealed_stamp(ASKED, ASK, position=None), 30)).encode()
     yield "a parent's stamp with a changed bit", "stamp", _answer(changed)
     forged = parent(ASKED, ASK, position=None, key=FORGED_BUS_KEY)

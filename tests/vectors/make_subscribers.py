@@ -13,12 +13,15 @@ from tests.gate.world import (
     BUS_KEY,
     FORGED_BUS_KEY,
     NOW,
+    ORDER,
     PLACED,
     PULSE,
+    burst,
     envelope,
     nonce,
     sealed_stamp,
 )
+from tests.vectors.make_deliveries import shown
 
 HANDED: Final = "handed"
 KNOWN: Final = "known"
@@ -26,7 +29,10 @@ REFUSED: Final = "refused"
 VOID: Final = "void"
 IGNORED: Final = "ignored"
 
-Step = tuple[str, bytes, int, str]
+Outcome = str | list[str]
+"""The outcome of a delivery. A list has the outcome of each of its messages, in order."""
+
+Step = tuple[str, bytes, int, Outcome]
 """NATS subject, delivery, time, and outcome.
 
 The time is the subscriber's own (live) or the time of storing (durable).
@@ -59,12 +65,14 @@ def subscribers() -> dict[str, Any]:
                 "kind": kind.partition(" ")[0],
                 "steps": [_told(kind, *step) for step in steps],
             }
-            for name, kind, steps in sequences()
+            for name, kind, steps in (*sequences(), *bursts())
         ],
     }
 
 
-def _told(kind: str, subject: str, data: bytes, at_ms: int, expect: str) -> dict[str, Any]:
+def _told(kind: str, subject: str, data: bytes, at_ms: int, expect: Outcome) -> dict[str, Any]:
+    if expect in (HANDED, KNOWN):
+        expect = [str(expect)]
     told: dict[str, Any] = {"subject": subject, "delivery": data.hex(), "expect": expect}
     if kind == "live":
         return told | {"now_ms": at_ms}
@@ -181,5 +189,82 @@ def sequences() -> list[tuple[str, str, list[Step]]]:
             "without bytes: a probe of the relay",
             "live",
             [(live, b"", NOW, IGNORED), (live, pulse, NOW, HANDED)],
+        ),
+    ]
+
+
+def bursts() -> list[tuple[str, str, list[Step]]]:
+    """Deliveries of several messages. Each message is remembered by itself."""
+    stored, live = "accepted.orders.placed", "bus.pulse.order"
+    three = burst(ORDER, 1, 2)
+    whole, first, others = shown(three), shown(three, 1, 2), shown(three, 0)
+    again = burst(ORDER, 1, 2, issued_at_ms=NOW + 1)
+    another = burst(ORDER, 1, 2, nonce=nonce("another"))
+    many = shown(burst(*range(256)))
+    beats = burst(70, 71, header=PULSE)
+    sealed = sealed_stamp(beats, PULSE, position=None, count=2)
+    pulses = pack_delivery(beats, sealed)
+    every = [HANDED] * 3
+    return [
+        ("a burst", "durable", [(stored, whole, NOW, every)]),
+        (
+            "a burst again",
+            "durable",
+            [(stored, whole, NOW, every), (stored, whole, NOW, [KNOWN] * 3)],
+        ),
+        (
+            "a burst again, of which the first message is known",
+            "durable",
+            [
+                (stored, first, NOW, [HANDED]),
+                (stored, whole, NOW, [KNOWN, HANDED, HANDED]),
+                (stored, whole, NOW, [KNOWN] * 3),
+            ],
+        ),
+        (
+            "a burst again, of which the last two messages are known",
+            "durable",
+            [
+                (stored, others, NOW, [HANDED, HANDED]),
+                (stored, first, NOW, [HANDED]),
+                (stored, others, NOW, [KNOWN, KNOWN]),
+            ],
+        ),
+        (
+            "a burst that was sealed again",
+            "durable",
+            [(stored, whole, NOW, every), (stored, shown(again), NOW, [KNOWN] * 3)],
+        ),
+        (
+            "another burst with the same payloads",
+            "durable",
+            [
+                (stored, whole, NOW, every),
+                (stored, shown(another, nonce=nonce("another")), NOW, every),
+            ],
+        ),
+        (
+            "one message, and then a burst under its nonce",
+            "durable",
+            [(stored, delivery(), NOW, HANDED), (stored, whole, NOW, [KNOWN, HANDED, HANDED])],
+        ),
+        (
+            "256 messages twice",
+            "durable",
+            [(stored, many, NOW, [HANDED] * 256), (stored, many, NOW, [KNOWN] * 256)],
+        ),
+        (
+            "a burst that was stored too late",
+            "durable",
+            [(stored, whole, NOW + 12_001, VOID), (stored, whole, NOW + 12_000, every)],
+        ),
+        (
+            "a live burst",
+            "live",
+            [
+                (live, pulses, NOW, [HANDED] * 2),
+                (live, pulses, NOW + 5, [KNOWN] * 2),
+                (live, pulses, NOW + 5_001, VOID),
+            ],
         ),
     ]

@@ -14,7 +14,7 @@ import pytest
 from sealbus.errors import Malformed
 from sealbus.nats.acks import read_ack
 from sealbus.protocol.answer import ERROR_SCHEMA, read_error
-from sealbus.protocol.codec import is_bundle, join_sealed, pack_bundle, split_bundle
+from sealbus.protocol.codec import is_bundle, pack_bundle, pack_fields, split_bundle
 from sealbus.protocol.delivery import Message, open_delivery
 from sealbus.protocol.envelope import Envelope, Header
 from sealbus.protocol.seal import Context, Verifier
@@ -30,33 +30,73 @@ HEADERS = load("headers.json")
 HEADER_RULES = {
     "shape": (
         "not one complete",
-        "expected an array of 4",
+        "expected an array of 5",
         "not the exact encoding",
         "field 1",
         "field 2",
         "field 3",
+        "field 4",
     ),
     "version": ("version 1 expected", "field 0", "not the exact encoding"),
     "size": ("envelope of ",),
-    "fields": ("expected an array of 9", "not one complete", "not the exact encoding"),
+    "sent": ("an envelope in which something is withheld",),
+    "count": ("an envelope without payloads", "a parent and 2 payloads"),
+    "salt": ("a payload without its salt",),
+    "withheld": (
+        "a part of an envelope is neither bytes nor withheld",
+        "an envelope in which something is withheld",
+    ),
+    "hash": ("the hash of a withheld part", "an envelope in which something is withheld"),
+    "no-parent": (
+        "a parent that is withheld although there is none",
+        "an envelope in which something is withheld",
+    ),
+    "fields": ("expected an array of 8", "not one complete", "not the exact encoding"),
     "types": ("field ",),
     "names": ("header: bus", "header: bot", "header: subject", "header: schema is"),
     "nonce": ("header: nonce",),
     "numbers": ("header: issued-at", "header: time-to-live", "header: schema-version"),
     "schema": ("header: schema and",),
-    "parent": ("header: parent",),
+    "parent": ("parent of ",),
     "seal": ("a seal ",),
 }
 
 
+def part(told: Any) -> Any:
+    """A parent or a payload of a vector. A list of one hash says that it is withheld."""
+    if told is None:
+        return None
+    return [HEX(told[0])] if isinstance(told, list) else expand(told)
+
+
+def is_read(envelope: Envelope, vector: dict[str, Any]) -> None:
+    told = vector["header"]
+    parent, payloads = part(vector["parent"]), [part(one) for one in vector["payloads"]]
+    assert envelope.header == Header(**{**told, "nonce": HEX(told["nonce"])})
+    assert envelope.parent == (None if isinstance(parent, list) else parent)
+    assert envelope.hides_parent is isinstance(parent, list)
+    assert envelope.payloads == [
+        None if isinstance(payload, list) else payload[16:] for payload in payloads
+    ]
+    assert (envelope.outline.hex(), envelope.digest.hex()) == (vector["outline"], vector["digest"])
+    assert Verifier().verify(Context.ENVELOPE, envelope.seal, envelope.outline) is vector["holds"]
+    written = (1, envelope.header.encode(), parent, payloads, envelope.seal.encode())
+    assert pack_fields(written) == expand(vector["envelope"])
+
+
 @pytest.mark.parametrize("vector", HEADERS["valid"], ids=by("name"))
 def test_an_envelope_is_read_and_its_header_written(vector: dict[str, Any]) -> None:
-    data, told = expand(vector["envelope"]), vector["header"]
-    envelope = Envelope.decode(data)
-    parent = None if told["parent"] is None else expand(told["parent"])
-    assert envelope.header == Header(**{**told, "nonce": HEX(told["nonce"]), "parent": parent})
-    assert Verifier().verify(Context.ENVELOPE, envelope.seal, envelope.signed) is vector["holds"]
-    assert join_sealed((envelope.header.encode(), envelope.payload), envelope.seal.encode()) == data
+    data = expand(vector["envelope"])
+    is_read(Envelope.decode(data), vector)
+    is_read(Envelope.decode_shown(data), vector)
+
+
+@pytest.mark.parametrize("vector", HEADERS["shown"], ids=by("name"))
+def test_shown_envelope_is_read_but_not_sent(vector: dict[str, Any]) -> None:
+    data = expand(vector["envelope"])
+    is_read(Envelope.decode_shown(data), vector)
+    with pytest.raises(Malformed):
+        Envelope.decode(data)
 
 
 @pytest.mark.parametrize("vector", HEADERS["invalid"], ids=by("name"))
@@ -64,6 +104,14 @@ def test_an_invalid_envelope_is_refused_by_its_rule(vector: dict[str, Any]) -> N
     with pytest.raises(Malformed) as refused:
         Envelope.decode(expand(vector["envelope"]))
     assert refused.value.what.startswith(HEADER_RULES[vector["refused"]])
+
+
+@pytest.mark.parametrize("vector", HEADERS["invalid_shown"], ids=by("name"))
+def test_an_invalid_shown_envelope_is_refused_by_its_rule(vector: dict[str, Any]) -> None:
+    with pytest.raises(Malformed) as refused:
+        Envelope.decode_shown(expand(vector["envelope"]))
+    rules = [rule for rule in HEADER_RULES[vector["refused"]] if "something" not in rule]
+    assert refused.value.what.startswith(tuple(rules))
 
 
 BUNDLES = load("bundles.json")
@@ -122,8 +170,9 @@ ANSWER_RULES = {
     "parent": (
         "an answer without a parent",
         "not one complete",
-        "expected an array of 2",
+        "expected an array of 3",
         "field ",
+        "a parent with the index",
     ),
     "stamp": ("stamp: ", "expected an array of 3"),
     "request": ("an answer to another request", "an answer to a request on another bus"),
@@ -142,7 +191,7 @@ def take_answer(vector: dict[str, Any]) -> Message:
     told = ANSWERS["requests"][vector["request"]]
     request = Header(ANSWERS["bus"], told["bot"], told["subject"], HEX(told["nonce"]), 0, 1)
     subject = told["answered_on"].removeprefix("bus.")
-    message = open_delivery(
+    (message,) = open_delivery(
         HEX(vector["delivery"]), subject, bus=ANSWERS["bus"], bus_keys=BUS_KEYS, verifier=Verifier()
     )
     check_answer(message, request, bus_keys=BUS_KEYS, verifier=Verifier())
@@ -187,13 +236,13 @@ def is_late(message: Message, step: dict[str, Any]) -> bool:
     return is_void(message.stamp, ack.stored_ms)
 
 
-def met(step: dict[str, Any], kind: str, seen: HandledMessages) -> str:
+def met(step: dict[str, Any], kind: str, seen: HandledMessages) -> str | list[str]:
     prefix = {"live": "bus.", "durable": "accepted."}[kind]
     assert step["subject"].startswith(prefix)
     if not step["delivery"] or is_bookkeeping(step["subject"].encode(), prefix[:-1]):
         return "ignored"
     try:
-        message = open_delivery(
+        messages = open_delivery(
             HEX(step["delivery"]),
             step["subject"].removeprefix(prefix),
             bus=SUBSCRIBERS["bus"],
@@ -202,9 +251,10 @@ def met(step: dict[str, Any], kind: str, seen: HandledMessages) -> str:
         )
     except Malformed:
         return "refused"
-    if is_late(message, step):
+    if is_late(messages[0], step):
         return "void"
-    if message in seen:
-        return "known"
-    seen.add(message)
-    return "handed"
+    outcomes = []
+    for message in messages:
+        outcomes.append("known" if message in seen else "handed")
+        seen.add(message)
+    return outcomes

@@ -31,6 +31,7 @@ UNREACHABLE: Final = {
     "a stamp too large": "fields within their limits never make a larger stamp",
     "stamp + 1": "the same",
     "stamp - 1": "the same",
+    "parent-index - 1": "a request has one payload, so a good answer names the first one",
 }
 """Mistakes that no vector can show, and the reason."""
 
@@ -110,12 +111,25 @@ GATE: Final[list[tuple[ModuleType, str, str]]] = [
     (judge, "not case.is_reply and not case.bot.may_publish", "not case.bot.may_publish"),
     (judge, "next(iter(accepted.values())) if name is None",
      "next(reversed(list(accepted.values()))) if name is None"),
-    (judge, 'asker = "" if self.is_reply else f"{self.cause.bot}."', 'asker = ""'),
+    (judge, 'f"{cause.bot}.{cause.nonce.hex()}.{self.cause.index}>',
+     'f"{cause.nonce.hex()}.{self.cause.index}>'),
+    (judge, 'f"{cause.bot}.{cause.nonce.hex()}.{self.cause.index}>',
+     'f"{cause.bot}.{cause.nonce.hex()}>'),
     (judge, "once = self.is_reply or (", "once = ("),
-    (rate, "<= interval * (rate.burst - 1)", "<= interval * rate.burst"),
-    (rate, "<= interval * (rate.burst - 1)", "< interval * (rate.burst - 1)"),
+    (judge, "self.refused[0] if len(self.refused) == len(payloads) else None",
+     "self.refused[min(self.refused)] if self.refused else None"),
+    (judge, "self.refused[0] if len(self.refused) == len(payloads) else None", "None"),
+    (judge, "if self.envelope is None or len(self.envelope.payloads) == 1:",
+     "if self.envelope is not None:"),
+    (judge, "if count > 1 and case.rule.reply is not None", "if False"),
+    (judge, "if count > rate.burst", "if count >= rate.burst"),
+    (judge, "rate, at_ms, case.envelope.digest, count)", "rate, at_ms, case.envelope.digest, 1)"),
+    (rate, "<= interval * (rate.burst - count)", "<= interval * (rate.burst - count + 1)"),
+    (rate, "<= interval * (rate.burst - count)", "< interval * (rate.burst - count)"),
     (cause, "if stamp.bus != policy.bus", "if False"),
-    (cause, "if stamp.verdict is not Verdict.ACCEPTED", "if False"),
+    (cause, "if not stamp.accepts(parent.index)", "if False"),
+    (cause, "if not stamp.accepts(parent.index)", 'if stamp.verdict != "accepted"'),
+    (cause, "if not stamp.accepts(parent.index)", "if not stamp.accepts(0)"),
     (cause, "if not matches(rule.subject, stamp.subject)", "if False"),
     (cause, "if stamp.bot != bot.name and not bot.may_subscribe(stamp.subject)", "if False"),
     (cause, "now_ms - stamp.judged_at_ms > rule.within_ms",
@@ -129,33 +143,36 @@ GATE: Final[list[tuple[ModuleType, str, str]]] = [
     (cause, " or _is_past(stamp, rule.within_ms, now_ms, policy)", ""),
     (cause, "return now_ms > birth_ms(stamp.nonce)", "return now_ms >= birth_ms(stamp.nonce)"),
     (cause, "return now_ms > birth_ms(stamp.nonce)", "return now_ms > 1 + birth_ms(stamp.nonce)"),
-    (cause, 'if header.subject != f"{REPLY}.{stamp.bot}.{stamp.nonce.hex()}"', "if False"),
+    (cause, 'if subject != f"{REPLY}.{stamp.bot}.{stamp.nonce.hex()}"', "if False"),
     (cause, "if not bot.may_subscribe(stamp.subject)", "if False"),
-    (cause, "if envelope.digest != stamp.envelope", "if False"),
+    (cause, "if envelope.digest != cause.stamp.envelope", "if False"),
+    (cause, "quoted = envelope.payloads[cause.index]", "quoted = envelope.payloads[0]"),
+    (cause, "if quoted is None or envelope.payloads.count(None) != len(envelope.payloads) - 1",
+     "if quoted is None"),
     (cause, "if mine is _MISSING or theirs is _MISSING", "if False"),
     (cause, "if not _same(mine, theirs)", "if False"),
     (cause, "return one is other", "return one == other"),
     (ledger, "stamp_data in made or _same_place(judgment, stamp)", "True"),
     (ledger, "judgment.arrival.position is not None and judgment", "judgment"),
     (ledger, "(header.bot, header.nonce) != (mine.bot, mine.nonce)", "False"),
-    (ledger, "and envelope.payload == judgment.envelope.payload", ""),
-    (ledger, "and envelope.payload == judgment.envelope.payload",
-     "and unpack_json(envelope.payload) == unpack_json(judgment.envelope.payload)"),
-    (ledger,
-     "(header.subject, header.schema, header.schema_version, header.parent)",
-     "(header.subject, header.schema, header.schema_version)"),
-    (ledger,
-     "(header.subject, header.schema, header.schema_version, header.parent)",
-     "(header.subject, header.schema, header.parent)"),
-    (ledger,
-     "(header.subject, header.schema, header.schema_version, header.parent)",
-     "(header.schema, header.schema_version, header.parent)"),
-    (ledger,
-     "(header.subject, header.schema, header.schema_version, header.parent)",
-     "(header.subject, header.schema, header.schema_version, header.parent, header.ttl_ms)"),
-    (ledger,
-     "(header.subject, header.schema, header.schema_version, header.parent)",
-     "(header.subject, header.schema, header.schema_version, header.parent, header.issued_at_ms)"),
+    (ledger, " and _says_the_same(envelope, judgment.envelope)", ""),
+    (ledger, "stored.part(1) == mine.part(1)", "True"),
+    (ledger, "len(stored.payloads) == len(mine.payloads)", "True"),
+    (ledger, "zip(stored.payloads, mine.payloads, strict=True)",
+     "zip(stored.payloads[:1], mine.payloads, strict=False)"),
+    (ledger, "stored.part(2 + at) == mine.part(2 + at) or (there is not None and there == here)",
+     "there is not None and there == here"),
+    (ledger, "stored.part(2 + at) == mine.part(2 + at) or (there is not None and there == here)",
+     "there is None or there == here"),
+    (ledger, "there == here)", "unpack_json(there) == unpack_json(here))"),
+    (ledger, "(header.subject, header.schema, header.schema_version)",
+     "(header.subject, header.schema)"),
+    (ledger, "(header.subject, header.schema, header.schema_version)",
+     "(header.schema, header.schema_version)"),
+    (ledger, "(header.subject, header.schema, header.schema_version)",
+     "(header.subject, header.schema, header.schema_version, header.ttl_ms)"),
+    (ledger, "(header.subject, header.schema, header.schema_version)",
+     "(header.subject, header.schema, header.schema_version, header.issued_at_ms)"),
 ]  # fmt: skip
 """A module of the gate, a piece of its source that occurs once, and the mistake in its place."""
 
@@ -192,7 +209,11 @@ def scenarios_that_fail() -> list[str]:
     failing = []
     for scenario in ENVELOPES["scenarios"]:
         bus = PureBus(compile_policy(ENVELOPES["policy"], KEYS_BY_NAME), meters=METERS["made"]())
-        if any(not as_told(bus, told) for told in scenario["steps"]):
+        try:
+            right = all(as_told(bus, told) for told in scenario["steps"])
+        except (LookupError, TypeError, ValueError):  # the gate itself never raises
+            right = False
+        if not right:
             failing.append(scenario["name"])
     return failing
 

@@ -19,7 +19,7 @@ from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey, verify
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Context, Seal, Verifier, seal, sign_connect, verify_connect
-from sealbus.protocol.stamp import Stamp, Verdict, open_stamp, seal_stamps
+from sealbus.protocol.stamp import RefusedPayload, Stamp, Verdict, open_stamp, seal_stamps
 from sealbus_broker.gate.policy import DeliveryClass
 from tests.gate.bus import ACCEPTED, SETTLED, PureBus, Step
 from tests.gate.world import compile_policy
@@ -154,7 +154,7 @@ def test_accepted_envelope_can_be_taken_apart_and_rebuilt() -> None:
             if told["expect"] == ACCEPTED:
                 taken = Envelope.decode(expand(told["envelope"]))
                 assert taken.header.decode(taken.header.encode()) == taken.header
-                assert taken.data.startswith(taken.signed)
+                assert taken.withhold([], parent=False) == expand(told["envelope"])
                 assert taken.data.endswith(taken.seal.encode())
 
 
@@ -170,14 +170,23 @@ STAMP_RULES = {
     "seal-shape": ("a seal ",),
     "key": ("stamp: sealed by a key that is not the bus's",),
     "seal": ("stamp: the seal does not hold",),
-    "body": ("expected an array of 14", "field "),
+    "body": ("expected an array of 16", "field "),
     "names": ("stamp: a name or subject",),
     "lengths": ("stamp: a digest or nonce",),
     "numbers": ("stamp: a number",),
-    "detail": ("stamp: the detail",),
+    "detail": ("stamp: the detail is",),
     "verdict": ("stamp: a refusal has a reason",),
     "record": ("stamp: a quarantined message has a record",),
     "store-by": ("stamp: an acceptance says", "stamp: it must be stored"),
+    "count": ("stamp: the count of payloads",),
+    "list-empty": ("stamp: an empty list",),
+    "list-one": ("stamp: a list of refused payloads for one",),
+    "list-shape": ("stamp: a refused payload is not",),
+    "list-order": ("stamp: the indexes", "not one complete"),
+    "list-reason": ("stamp: a payload is refused for a reason",),
+    "list-detail": ("stamp: the detail of a refused payload",),
+    "list-details": ("stamp: the details",),
+    "list-all": ("stamp: an acceptance that refuses each",),
     "words": ("stamp: an unknown verdict or reason",),
 }
 DELIVERY_RULES = {
@@ -189,8 +198,17 @@ DELIVERY_RULES = {
     "accepted": ("stamped, but not as accepted",),
     "subject": ("stamped for another subject",),
     "envelope": ("the stamp is about another envelope",),
-    "envelope-shape": ("not one complete",),
+    "envelope-shape": (
+        "not one complete",
+        "an envelope without payloads",
+        "a payload without its salt",
+        "a parent and 2 payloads",
+        "a parent that is withheld although",
+        "a part of an envelope is neither",
+        "the hash of a withheld part",
+    ),
     "agreement": ("envelope and stamp disagree",),
+    "withheld": ("an accepted payload is withheld, or a refused one shown",),
     "payload": ("not one complete",),
 }
 
@@ -198,7 +216,12 @@ DELIVERY_RULES = {
 def stamp_of(told: dict[str, Any]) -> Stamp:
     bytes_ = {name: HEX(told[name]) for name in ("envelope", "nonce", "policy")}
     reason = Reason(told["reason"]) if told["reason"] else None
-    return Stamp(**{**told, **bytes_, "verdict": Verdict(told["verdict"]), "reason": reason})
+    refused = [
+        RefusedPayload(**{**one, "reason": Reason(one["reason"])}) for one in told["refused"]
+    ]
+    verdict = Verdict(told["verdict"])
+    changed = {"verdict": verdict, "reason": reason, "refused": tuple(refused)}
+    return Stamp(**{**told, **bytes_, **changed})
 
 
 @pytest.mark.parametrize("vector", STAMPS["valid"])
@@ -237,16 +260,20 @@ DELIVERIES = load("deliveries.json")
 
 @pytest.mark.parametrize("vector", DELIVERIES["valid"], ids=by("name"))
 def test_a_delivery_opens(vector: dict[str, Any]) -> None:
-    message = open_delivery(
+    messages = open_delivery(
         HEX(vector["delivery"]),
         DELIVERIES["subject"],
         bus=DELIVERIES["bus"],
         bus_keys=BUS_KEYS,
         verifier=Verifier(),
     )
-    assert (message.bot, message.payload, message.issued_at_ms) == (
-        vector["bot"], vector["payload"], vector["issued_at_ms"],
-    )  # fmt: skip
+    assert [{"index": one.index, "payload": one.payload} for one in messages] == vector["messages"]
+    for message in messages:
+        assert (message.bot, message.issued_at_ms) == (vector["bot"], vector["issued_at_ms"])
+        assert message.stamp.count == len(message.envelope.payloads) == vector["count"]
+        parent = "none" if message.envelope.parent is None else "shown"
+        hidden = message.envelope.hides_parent
+        assert ("withheld" if hidden else parent) == vector["parent"]
     with pytest.raises(Malformed, match="another subject"):
         open_delivery(
             HEX(vector["delivery"]),

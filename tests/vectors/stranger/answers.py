@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 from tests.vectors.files import HEX, expand, load
 from tests.vectors.stranger import curve
 from tests.vectors.stranger.encoding import decode_payload, encode, split_bundle, write_payload
 from tests.vectors.stranger.messages import (
+    Envelope,
     consumer,
     covers,
     is_name,
@@ -51,7 +53,9 @@ WHOLE: Final = {
         ("payloads", "valid_without_value", "encoded"),
         ("payloads", "invalid", "encoded"),
         ("headers", "valid", "envelope"),
+        ("headers", "shown", "envelope"),
         ("headers", "invalid", "envelope"),
+        ("headers", "invalid_shown", "envelope"),
         ("bundles", "valid", "bundle"),
         ("bundles", "invalid", "bundle"),
     )
@@ -228,16 +232,35 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def headers(rules: Rules) -> Results:
-    for at, one in enumerate(FILES["headers"]["valid"]):
-        told = one["header"]
-        envelope = read_envelope(rules, WHOLE["headers", "valid", at])
-        parent = None if told["parent"] is None else expand(told["parent"])
-        fields = [*{**told, "nonce": HEX(told["nonce"]), "parent": parent}.values()]
-        held = holds(rules, CONTEXTS["envelope"], envelope.seal, envelope.signed)
-        yield one["name"], envelope.header == fields and held is one["holds"]
+    for place in ("valid", "shown"):
+        for at, one in enumerate(FILES["headers"][place]):
+            data = WHOLE["headers", place, at]
+            envelope = read_envelope(rules, data, shown=place == "shown")
+            yield one["name"], _is_as_told(rules, envelope, one)
+            if place == "shown":
+                yield f"sent: {one['name']}", refuses(read_envelope, rules, data)
     for at, one in enumerate(FILES["headers"]["invalid"]):
         data = WHOLE["headers", "invalid", at]
         yield one["name"], refuses(read_envelope, rules, data)
+    for at, one in enumerate(FILES["headers"]["invalid_shown"]):
+        data = WHOLE["headers", "invalid_shown", at]
+        yield one["name"], refuses(partial(read_envelope, shown=True), rules, data)
+
+
+def _is_as_told(rules: Rules, envelope: Envelope, told: dict[str, Any]) -> bool:
+    header = [*{**told["header"], "nonce": HEX(told["header"]["nonce"])}.values()]
+    hidden = isinstance(told["parent"], list)
+    parent = None if hidden or told["parent"] is None else expand(told["parent"])
+    payloads = [
+        None if isinstance(payload, list) else expand(payload)[16:] for payload in told["payloads"]
+    ]
+    held = holds(rules, CONTEXTS["envelope"], envelope.seal, envelope.outline)
+    return (
+        (envelope.header, envelope.parent, envelope.hides_parent) == (header, parent, hidden)
+        and envelope.payloads == payloads
+        and (envelope.outline.hex(), envelope.digest.hex()) == (told["outline"], told["digest"])
+        and held is told["holds"]
+    )
 
 
 def bundles(rules: Rules) -> Results:
@@ -280,7 +303,10 @@ def stamps(rules: Rules) -> Results:
                 "store_by_ms",
             )
             wanted = tuple(told[name] for name in names)
-            yield told["reason"], given == wanted and stamp.judged_at == told["judged_at_ms"]
+            listed = [(one["index"], one["reason"], one["detail"]) for one in told["refused"]]
+            right = given == wanted and stamp.judged_at == told["judged_at_ms"]
+            right = right and (stamp.count, stamp.refused) == (told["count"], listed)
+            yield told["reason"], right
     for one in FILES["stamps"]["invalid"]:
         yield one["name"], refuses(open_stamp, rules, HEX(one["sealed"]), trusted)
 
@@ -289,8 +315,13 @@ def deliveries(rules: Rules) -> Results:
     told = FILES["deliveries"]
     trusted = bus_keys(rules, told)
     for one in told["valid"]:
-        message = open_delivery(rules, HEX(one["delivery"]), told["subject"], told["bus"], trusted)
-        yield one["name"], (message.bot, message.payload) == (one["bot"], one["payload"])
+        messages = open_delivery(rules, HEX(one["delivery"]), told["subject"], told["bus"], trusted)
+        got = [{"index": message.index, "payload": message.payload} for message in messages]
+        envelope = messages[0].envelope
+        parent = "none" if envelope.parent is None else "shown"
+        parent = "withheld" if envelope.hides_parent else parent
+        right = (got, parent) == (one["messages"], one["parent"])
+        yield one["name"], right and all(message.bot == one["bot"] for message in messages)
         for subject, bus, keys_ in (
             ("orders.shipped", "shop", trusted),
             ("orders.placed", "bazaar", trusted),
@@ -326,7 +357,7 @@ def answers(rules: Rules) -> Results:
     def take(one: dict[str, Any]) -> Message:
         request = told["requests"][one["request"]]
         subject = request["answered_on"].removeprefix("bus.")
-        message = open_delivery(rules, HEX(one["delivery"]), subject, told["bus"], trusted)
+        (message,) = open_delivery(rules, HEX(one["delivery"]), subject, told["bus"], trusted)
         check_answer(rules, message, request, told["bus"], trusted)
         return message
 

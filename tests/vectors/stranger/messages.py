@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 from tests.vectors.stranger.encoding import decode
@@ -120,20 +121,27 @@ class Envelope:
     """An envelope, taken apart."""
 
     header: list[Any]
-    payload: bytes
+    parent: bytes | None
+    """``None``: there is none, or it is withheld."""
+    payloads: list[bytes | None]
+    """The values without their salts. ``None``: withheld."""
     seal: Seal
-    signed: bytes
+    outline: bytes
+    digest: bytes
+    hides_parent: bool
     data: bytes
 
 
 _HEADER_TYPES: Final = (
     (str,), (str,), (str,), (bytes,), (int,), (int,), (str, type(None)), (int, type(None)),
-    (bytes, type(None)),
 )  # fmt: skip
 _BODY_TYPES: Final = (
     (str,), (bytes,), (str,), (str,), (bytes,), (str,), (str, type(None)), (str, type(None)),
-    (bytes,), (int, type(None)), (int,), (str,), (int, type(None)), (int, type(None)),
+    (bytes,), (int, type(None)), (int,), (str,), (int, type(None)), (int, type(None)), (int,),
+    (list, type(None)),
 )  # fmt: skip
+_REFUSED_TYPES: Final = ((int,), (str,), (str, type(None)))
+PAYLOAD_REASONS: Final = frozenset(["size", "payload", "schema"])
 
 
 def _fields(rules: Rules, data: bytes, types: tuple[tuple[type, ...], ...], what: str) -> list[Any]:
@@ -144,6 +152,13 @@ def _fields(rules: Rules, data: bytes, types: tuple[tuple[type, ...], ...], what
         rules.must("too many fields in a header", len(fields) == len(types))
     else:
         rules.must("too many fields in a stamp's body", len(fields) == len(types))
+    return typed(rules, fields, types, what)
+
+
+def typed(
+    rules: Rules, fields: list[Any], types: tuple[tuple[type, ...], ...], what: str
+) -> list[Any]:
+    """The fields, if each has one of its types."""
     for field, allowed in zip(fields, types, strict=False):
         if type(field) is bool and int in allowed and rules.slips("booleans taken for integers"):
             continue
@@ -159,35 +174,136 @@ def _fields(rules: Rules, data: bytes, types: tuple[tuple[type, ...], ...], what
     ]
 
 
-def read_sealed(rules: Rules, data: bytes, parts: int) -> tuple[list[bytes], bytes, bytes]:
+def read_sealed(rules: Rules, data: bytes) -> tuple[bytes, bytes, bytes]:
+    """The body of a stamp, the bytes that were signed, and the seal."""
     outer = decode(rules, data)
-    if type(outer) is not list or len(outer) < parts + 2:
-        raise Refused("not a sealed item")
-    rules.must("an element too many in a sealed item", len(outer) == parts + 2)
-    rules.must("the version", outer[0] == 1)
-    rules.must("the version is an integer", type(outer[0]) is int or outer[0] != 1)
-    for element in outer[1 : parts + 2]:
-        rules.must("text in place of bytes", type(element) is bytes)
-    raw = [
-        element if type(element) is bytes else str(element).encode()
-        for element in outer[1 : parts + 2]
-    ]
-    seal = raw[-1]
+    if type(outer) is not list or len(outer) < 3:
+        raise Refused("not a stamp")
+    rules.must("an element too many in a stamp", len(outer) == 3)
+    rules.must("the version of a stamp", outer[0] == 1)
+    rules.must("the version of a stamp is an integer", type(outer[0]) is int or outer[0] != 1)
+    body, seal = outer[1:3]
+    if not (type(body) is type(seal) is bytes):
+        raise Refused("text in place of bytes in a stamp")
     before = 2 if len(seal) < 256 or rules.slips("a long seal's length taken for one byte") else 3
-    return raw[:-1], data[: len(data) - len(seal) - before], seal
+    return body, data[: data.rindex(seal) - before], seal
 
 
-def read_envelope(rules: Rules, data: bytes) -> Envelope:
-    """Take an envelope apart; its seal is not verified."""
-    rules.must("an envelope too large", len(data) <= rules.limit["envelope"])
-    (raw, payload), signed, seal = read_sealed(rules, data, 2)
+def _bytes(element: Any) -> bytes:
+    return element if type(element) is bytes else str(element).encode()
+
+
+def read_envelope(rules: Rules, data: bytes, *, shown: bool = False) -> Envelope:
+    """Take an envelope apart; its seal is not verified.
+
+    ``shown``: parts may be withheld, as in a delivery.
+    """
+    if shown:
+        rules.must("a shown envelope too large", len(data) <= rules.limit["shown"])
+    else:
+        rules.must("an envelope too large", len(data) <= rules.limit["envelope"])
+    outer = decode(rules, data)
+    if type(outer) is not list or len(outer) < 5:
+        raise Refused("not an envelope")
+    rules.must("an element too many in an envelope", len(outer) == 5)
+    version, raw, parent, payloads, sealed = outer[:5]
+    rules.must("the version of an envelope", version == 1)
+    rules.must("the version of an envelope is an integer", type(version) is int or version != 1)
+    if not (type(raw) is type(sealed) is bytes and type(payloads) is list):
+        raise Refused("header, payloads or seal of another type")
+    rules.must("an envelope without payloads", len(payloads) >= rules.limit["payloads-least"])
+    rules.must("too many payloads", len(payloads) <= rules.limit["payloads"])
+    rules.must("a parent beside two payloads", parent is None or len(payloads) == 1)
+    if not shown:
+        rules.must("a parent withheld by its bot", type(parent) is not list)
+        withheld = any(type(payload) is list for payload in payloads)
+        rules.must("a payload withheld by its bot", not withheld)
     header = _fields(rules, raw, _HEADER_TYPES, "header")
     _check_header(rules, header)
-    return Envelope(header, payload, read_seal(rules, seal), signed, data)
+    outline = _outline(rules, raw, parent, payloads)
+    seal = read_seal(rules, sealed)
+    named = outline if rules.slips("a digest without the seal") else outline + sealed
+    kind = b"" if rules.slips("a digest without its kind") else b"\x06"
+    digest = hashlib.sha256(kind + named).digest()
+    if rules.slips("a digest of the bytes as they are"):
+        digest = hashlib.sha256(data).digest()
+    salt = rules.limit["salt"]
+    if rules.slips("a salt taken for a part of the value"):
+        salt = 0
+    return Envelope(
+        header,
+        parent if type(parent) is bytes else None,
+        [payload[salt:] if type(payload) is bytes else None for payload in payloads],
+        seal,
+        outline,
+        digest,
+        type(parent) is list,
+        data,
+    )
+
+
+def _outline(rules: Rules, header: bytes, parent: Any, payloads: list[Any]) -> bytes:
+    """The count of the payloads, and the hash of each part."""
+    order = "little" if rules.slips("a count in the other byte order") else "big"
+    count = len(payloads).to_bytes(2, order)  # type: ignore[arg-type]
+    if rules.slips("an outline without the count"):
+        count = b""
+    parts = [count, _hash(rules, b"\x02", header)]
+    none = _hash(rules, b"\x04", b"")
+    if parent is None:
+        parts.append(
+            _hash(rules, b"\x03", b"") if rules.slips("no parent is an empty one") else none
+        )
+    elif type(parent) is bytes:
+        rules.must("a parent too large", len(parent) <= rules.limit["parent"])
+        parts.append(_hash(rules, b"\x03", parent))
+    else:
+        hidden = _withheld(rules, parent)
+        rules.must("no parent, withheld", hidden != none)
+        parts.append(hidden)
+    for at, payload in enumerate(payloads):
+        place = at.to_bytes(2, "big")
+        if rules.slips("a payload hashed without its place"):
+            place = b""
+        if rules.slips("a place counted from one"):
+            place = (at + 1).to_bytes(2, "big")
+        if type(payload) is not bytes:
+            parts.append(_withheld(rules, payload))
+            continue
+        rules.must("a payload shorter than its salt", len(payload) >= rules.limit["salt"])
+        value = payload
+        if rules.slips("a payload hashed without its salt"):
+            value = payload[16:]
+        parts.append(_hash(rules, b"\x05" + place, value))
+    if rules.slips("an outline without the parent"):
+        del parts[2]
+    return b"".join(parts)
+
+
+def _hash(rules: Rules, prefix: bytes, data: bytes) -> bytes:
+    if rules.slips("parts hashed without their kind"):
+        prefix = prefix[1:]
+    return hashlib.sha256(prefix + data).digest()
+
+
+def _withheld(rules: Rules, part: Any) -> bytes:
+    """The hash that stands for a part."""
+    if type(part) is not list or not part:
+        raise Refused("neither bytes nor withheld")
+    rules.must("a withheld part of two hashes", len(part) == 1)
+    rules.must("a hash as text", type(part[0]) is bytes or type(part[0]) is not str)
+    if type(part[0]) not in (bytes, str):
+        raise Refused("a hash that is nil or an array")
+    hidden = _bytes(part[0])
+    rules.must("a hash too short", len(hidden) >= rules.limit["hash-least"])
+    rules.must("a hash too long", len(hidden) <= rules.limit["hash"])
+    if rules.slips("a hash hashed again"):
+        hidden = hashlib.sha256(hidden).digest()
+    return hidden
 
 
 def _check_header(rules: Rules, header: list[Any]) -> None:
-    bus, bot, subject, nonce, issued_at, ttl, schema, version, parent = header[:9]
+    bus, bot, subject, nonce, issued_at, ttl, schema, version = header[:8]
     rules.must("the bus in a header is a name", is_name(rules, bus))
     rules.must("the bot in a header is a name", is_name(rules, bot))
     rules.must("the subject in a header is one", is_subject(rules, subject))
@@ -205,7 +321,6 @@ def _check_header(rules: Rules, header: list[Any]) -> None:
     rules.must(
         "a schema version too high", version is None or version <= rules.limit["schema-version"]
     )
-    rules.must("a parent too large", parent is None or len(parent) <= rules.limit["parent"])
 
 
 @dataclass(frozen=True)
@@ -226,18 +341,59 @@ class Stamp:
     relay: str
     record: int | None
     store_by: int | None
+    count: int
+    refused: list[tuple[int, str, str | None]]
 
 
 def open_stamp(rules: Rules, data: bytes, bus_keys: frozenset[bytes]) -> Stamp:
     """Verify a sealed stamp."""
     rules.must("a stamp too large", len(data) <= rules.limit["stamp"])
-    (body,), signed, raw_seal = read_sealed(rules, data, 1)
+    body, signed, raw_seal = read_sealed(rules, data)
     seal = read_seal(rules, raw_seal)
     rules.must("a stamp by a key that is not the bus's", seal.key in bus_keys)
     rules.must("a stamp whose seal does not hold", holds(rules, CONTEXTS["stamp"], seal, signed))
-    stamp = Stamp(*_fields(rules, body, _BODY_TYPES, "stamp")[:14])
+    fields = _fields(rules, body, _BODY_TYPES, "stamp")[:16]
+    listed = fields[15]
+    rules.must("an empty list of refused payloads", listed != [])
+    refused = [_refused(rules, one) for one in listed or ()]
+    stamp = Stamp(*[*fields[:15], refused])
     _check_stamp(rules, stamp)
+    _check_list(rules, stamp)
     return stamp
+
+
+def _refused(rules: Rules, item: Any) -> tuple[int, str, str | None]:
+    """One item of a stamp's list of refused payloads."""
+    if type(item) is not list or len(item) < 3:
+        raise Refused("not a refused payload")
+    rules.must("a refused payload of four fields", len(item) == 3)
+    index, reason, detail = typed(rules, item[:3], _REFUSED_TYPES, "refused payload")
+    return index, reason, detail
+
+
+def _check_list(rules: Rules, stamp: Stamp) -> None:
+    rules.must("a count too low", stamp.count >= rules.limit["count-least"])
+    rules.must("a count too high", stamp.count <= rules.limit["count"])
+    rules.must("a list for one payload", not stamp.refused or stamp.count != 1)
+    indexes = [index for index, _, _ in stamp.refused]
+    for one, other in pairwise(indexes):
+        rules.must("indexes out of order", one <= other)
+        rules.must("an index twice", one != other)
+    rules.must("an index below 0", all(index >= 0 for index in indexes))
+    rules.must("an index beyond the count", all(index < stamp.count for index in indexes))
+    total = 0
+    for _, reason, detail in stamp.refused:
+        rules.must("a payload refused for an envelope's reason", reason in PAYLOAD_REASONS)
+        size = len((detail or "").encode())
+        rules.must("a listed detail too long", size <= rules.limit["detail"])
+        lines = (detail or "").count("\n") + 1
+        rules.must("a listed detail of too many lines", lines <= rules.limit["faults"])
+        if rules.slips("listed details measured in characters"):
+            size = len(detail or "")
+        total += size
+    rules.must("listed details too long together", total <= rules.limit["details"])
+    whole = stamp.verdict == "accepted" and len(indexes) == stamp.count
+    rules.must("an acceptance that refuses each payload", not whole)
 
 
 def _check_stamp(rules: Rules, stamp: Stamp) -> None:

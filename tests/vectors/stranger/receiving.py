@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.vectors.stranger.encoding import decode, decode_payload, split_bundle
@@ -13,6 +12,7 @@ from tests.vectors.stranger.messages import (
     open_stamp,
     read_envelope,
     read_sealed,
+    typed,
 )
 from tests.vectors.stranger.rules import Refused, Rules
 from tests.vectors.stranger.signing import read_seal
@@ -27,12 +27,13 @@ class Message:
     payload: Any
     envelope: Envelope
     stamp: Stamp
+    index: int
 
 
 def open_delivery(
     rules: Rules, data: bytes, subject: str, bus: str, bus_keys: frozenset[bytes]
-) -> Message:
-    """The checks 1 to 9 of section 11."""
+) -> list[Message]:
+    """The checks of section 11 that need no memory and no clock."""
     outer = decode(rules, data)
     if type(outer) is not list or len(outer) < 2:
         raise Refused("not a delivery")
@@ -43,23 +44,37 @@ def open_delivery(
     rules.must("a delivery stamped for another bus", stamp.bus == bus)
     rules.must("a delivery that was not accepted", stamp.verdict == "accepted")
     rules.must("a delivery stamped for another subject", stamp.subject == subject)
-    rules.must(
-        "a delivery stamped for another envelope",
-        stamp.envelope == hashlib.sha256(outer[0]).digest(),
-    )
-    envelope = read_envelope(rules, outer[0])
+    envelope = read_envelope(rules, outer[0], shown=True)
+    rules.must("a delivery stamped for another envelope", stamp.envelope == envelope.digest)
     rules.must("the envelope in a delivery names another bus", envelope.header[0] == stamp.bus)
     rules.must("the envelope in a delivery names another bot", envelope.header[1] == stamp.bot)
     rules.must(
         "the envelope in a delivery names another subject", envelope.header[2] == stamp.subject
     )
     rules.must("the envelope in a delivery has another nonce", envelope.header[3] == stamp.nonce)
-    payload: Any = None
-    try:
-        payload = decode_payload(rules, envelope.payload)
-    except Refused:
-        rules.must("the payload in a delivery is a value", False)
-    return Message(stamp.bot, stamp.nonce, payload, envelope, stamp)
+    payloads = envelope.payloads
+    rules.must("a delivery with another count than its stamp", len(payloads) == stamp.count)
+    refused = [index for index, _, _ in stamp.refused]
+    if rules.slips("places of refused payloads counted from one"):
+        refused = [index - 1 for index in refused]
+    hidden = [index for index, payload in enumerate(payloads) if payload is None]
+    rules.must("an accepted payload withheld", not set(hidden) - set(refused))
+    rules.must("a refused payload shown", not set(refused) - set(hidden))
+    messages = []
+    for index, encoded in enumerate(payloads):
+        if encoded is None:
+            continue
+        payload: Any = None
+        try:
+            payload = decode_payload(rules, encoded)
+        except Refused:
+            rules.must("the payload in a delivery is a value", False)
+        messages.append(Message(stamp.bot, stamp.nonce, payload, envelope, stamp, index))
+    if rules.slips("messages counted without the refused ones"):
+        return [replace(message, index=at) for at, message in enumerate(messages)]
+    if rules.slips("only the first message of a delivery read"):
+        return messages[:1]
+    return messages
 
 
 def outcome(
@@ -80,6 +95,8 @@ def outcome(
             if rules.slips("one bad receipt spoils those beside it"):
                 return None
             continue
+        if stamp.refused and rules.slips("a list of refused payloads taken for a refusal"):
+            return stamp.refused[0][1]
         return stamp.reason or stamp.verdict
     return None
 
@@ -106,18 +123,23 @@ def check_answer(
     rules: Rules, message: Message, request: dict[str, Any], bus: str, bus_keys: frozenset[bytes]
 ) -> None:
     """The further checks of the requester (section 12)."""
-    raw = message.envelope.header[8]
+    raw = message.envelope.parent
+    if message.envelope.hides_parent and rules.slips("a withheld parent believed"):
+        return
     if raw is None:
         rules.must("an answer without a parent", False)
         return
     parent = decode(rules, raw)
-    if type(parent) is not list or not parent or type(parent[0]) is not bytes:
+    if type(parent) is not list or len(parent) < 3 or type(parent[0]) is not bytes:
         raise Refused("not a parent")
-    rules.must("a parent of three", len(parent) == 2)
-    rules.must("a parent whose envelope is text", type(parent[1]) in (bytes, type(None)))
+    rules.must("a parent of four", len(parent) == 3)
+    (index,) = typed(rules, [parent[1]], ((int,),), "parent")
+    rules.must("a parent's index too low", index >= rules.limit["parent-index-least"])
+    rules.must("a parent's index too high", index <= rules.limit["parent-index"])
+    rules.must("a parent whose envelope is text", type(parent[2]) in (bytes, type(None)))
     keys = bus_keys
     if rules.slips("a parent's stamp by any key"):
-        keys = frozenset([read_seal(rules, read_sealed(rules, parent[0], 1)[2]).key])
+        keys = frozenset([read_seal(rules, read_sealed(rules, parent[0])[2]).key])
     stamp = open_stamp(rules, parent[0], keys)
     rules.must("an answer to another bus's request", stamp.bus == bus)
     rules.must("an answer to a refused request", stamp.verdict == "accepted")
@@ -138,7 +160,7 @@ class Subscriber:
         self.bus_keys = bus_keys
         self.handled: set[object] = set()
 
-    def take(self, nats_subject: str, data: bytes, now_ms: int, reply: str) -> str:
+    def take(self, nats_subject: str, data: bytes, now_ms: int, reply: str) -> str | list[str]:
         """The outcome of a delivery.
 
         A live delivery has ``now_ms``. A durable one has an acknowledgement subject.
@@ -152,22 +174,33 @@ class Subscriber:
         ):
             return "ignored"
         try:
-            message = open_delivery(self.rules, data, subject, self.bus, self.bus_keys)
+            messages = open_delivery(self.rules, data, subject, self.bus, self.bus_keys)
         except Refused:
             return "refused"
-        if self._is_void(message, now_ms, reply):
+        if self._is_void(messages[0], now_ms, reply):
             if self.rules.slips("what was void is remembered"):
-                self.handled.add((message.bot, message.nonce))
+                self.handled.update(map(self._name, messages))
             return "void"
-        one: object = (message.bot, message.nonce)
+        known = [self._name(message) in self.handled for message in messages]
+        if self.rules.slips("a burst dropped that is known in part"):
+            known = [any(known)] * len(known)
+        if self.rules.slips("a burst handed on that is known in part"):
+            known = [all(known)] * len(known)
+        self.handled.update(map(self._name, messages))
+        copies = "handed" if self.rules.slips("copies handed on") else "known"
+        return [copies if one else "handed" for one in known]
+
+    def _name(self, message: Message) -> object:
+        """The name by which a message is remembered."""
         if self.rules.slips("a nonce without its bot remembered"):
-            one = message.nonce
+            return message.nonce, message.index
+        if self.rules.slips("a message remembered without its index"):
+            return message.bot, message.nonce
+        if self.rules.slips("an index without its nonce remembered"):
+            return message.bot, message.index
         if self.rules.slips("bytes remembered instead of nonces"):
-            one = message.envelope.data
-        if one in self.handled:
-            return "handed" if self.rules.slips("copies handed on") else "known"
-        self.handled.add(one)
-        return "handed"
+            return message.envelope.data, message.index
+        return message.bot, message.nonce, message.index
 
     def _is_void(self, message: Message, now_ms: int, reply: str) -> bool:
         if self.kind == "live":

@@ -24,7 +24,14 @@ LIMITS: Final = {
     "bundle-most": 64,
     "bundle-item": 98,
     "steps": 10,
-    "stamp": 2_048,
+    "shown": 528_640,
+    "payloads": 256,
+    "salt": 16,
+    "hash": 32,
+    "parent-index": 255,
+    "count": 256,
+    "details": 2_000,
+    "stamp": 8_192,
     "detail": 1_000,
     "faults": 8,
     "position": 2**53 - 1,
@@ -43,6 +50,10 @@ LEAST: Final = {
     "record-least": 1,
     "judged-at": 0,
     "bundle-least": 2,
+    "payloads-least": 1,
+    "hash-least": 32,
+    "count-least": 1,
+    "parent-index-least": 0,
 }
 """Lower bounds."""
 

@@ -307,10 +307,12 @@ def seal_envelopes(key: SigningKey, drafts: Sequence[Draft]) -> list[SealedEnvel
     """Seal 1 to 1,024 drafts with one signature; return the envelopes, in order.
 
     Raises :class:`InvalidInput` for a header outside the grammar, a number of payloads outside the
-    limits, or an envelope over the size limit.
+    limits, or a parent or an envelope over its size limit.
     """
     parts = [(draft.header.encode(), draft.parent, list(draft.payloads)) for draft in drafts]
     for _, parent, payloads in parts:
+        if parent is not None and len(parent) > MAX_PARENT_BYTES:
+            raise InvalidInput(f"a parent of {len(parent)} bytes; at most {MAX_PARENT_BYTES}")
         if not 1 <= len(payloads) <= (MAX_PAYLOADS if parent is None else 1):
             raise InvalidInput(f"an envelope with {len(payloads)} payloads")
     outlines = [_outline(*part) for part in parts]

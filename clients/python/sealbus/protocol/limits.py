@@ -24,9 +24,9 @@ SALT_BYTES: Final = 16
 """The size of a payload's salt. Nobody can try out 2**128 salts, so the hash of a withheld payload
 tells nothing about it (RFC 9901, section 9.3, asks for the same)."""
 
-MAX_SHOWN_BYTES: Final = MAX_ENVELOPE_BYTES + MAX_PAYLOADS * 16
+MAX_SHOWN_BYTES: Final = MAX_ENVELOPE_BYTES + MAX_PAYLOADS * 17
 """The largest envelope in which parts are withheld. Three bytes and a hash stand for a withheld
-payload, which may have had three bytes and its salt."""
+payload. Without a value it had two bytes and its salt, which are 17 fewer."""
 
 MAX_HEADER_BYTES: Final = 1024
 """The largest header. The longest names and numbers need under 550 bytes."""
@@ -36,8 +36,8 @@ MAX_PARENT_BYTES: Final = 256 * 1024
 envelope, so that an answer can quote a question."""
 
 MAX_STAMP_BYTES: Final = 8192
-"""The largest stamp. A body without a list of refused payloads is under 1,600 bytes. The longest
-list is under 5,600, and a seal with the longest proof has 418."""
+"""The largest stamp. A body without a list of refused payloads is under 1,500 bytes. The longest
+list is under 5,100, and a seal with the longest proof has 418."""
 
 MAX_BARE_PARENT_BYTES: Final = MAX_STAMP_BYTES + 8
 """The largest parent without an envelope: a stamp, an index, and the framing of msgpack around
@@ -57,8 +57,8 @@ MIN_BUNDLE_ITEM_BYTES: Final = 98
 Early refusal limits the work that a small message can cause."""
 
 MAX_BUNDLE_BYTES: Final = 128 * 1024
-"""The largest bundle. 64 orders of 1 KiB, or 64 stamps, fit. Like the number of items, it bounds
-the messages that other bots may have to wait for."""
+"""The largest bundle. 64 orders of 1 KiB fit, or 64 stamps without lists of refused payloads. Like
+the number of items, it bounds the messages that other bots may have to wait for."""
 
 MAX_PROOF_STEPS: Final = 10
 """The most steps of a proof: log2(MAX_BATCH)."""
