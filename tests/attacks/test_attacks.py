@@ -37,7 +37,7 @@ async def test_every_attack_on_a_running_bus_is_stopped(tmp_path: Path) -> None:
         f"{one.attack.name}: {one.reason} {one.before}" for one in found if not one.is_stopped
     ] == []
     assert strange == 0
-    assert streams == {"INGRESS", "ACCEPTED", "LIVE", "QUARANTINE", "HEALTH"}
+    assert streams == {"INGRESS", "ACCEPTED", "LIVE", "QUARANTINE", "PROGRESS", "HEALTH"}
 
 
 async def test_honest_trade_passes_on_a_running_bus(tmp_path: Path) -> None:
