@@ -236,7 +236,14 @@ class Burst:
         reason = stamp.reason if own is None else own.reason
         detail = stamp.detail if own is None else own.detail
         assert reason is not None
-        return Refused(self.header.subject, reason, detail=detail, stamp=stamp, clock=self.clock)
+        return Refused(
+            self.header.subject,
+            reason,
+            detail=detail,
+            stamp=stamp,
+            index=index,
+            clock=self.clock,
+        )
 
     @property
     def may_be_accepted(self) -> bool:
