@@ -109,7 +109,8 @@ class Ground(Shop):
 
     async def _on_refused(self, msg: Msg) -> None:
         record: dict[str, Any] = json.loads((msg.headers or {})[RECORD_HEADER])
-        self.outcomes[digest(msg.data)].append(record["reason"])
+        if record["payloads"] is None:  # else other payloads of the envelope are accepted
+            self.outcomes[digest(msg.data)].append(record["reason"])
 
     async def _on_delivered(self, msg: Msg) -> None:
         # the relay asks whether anybody listens, or notes a refusal
