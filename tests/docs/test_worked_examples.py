@@ -12,6 +12,7 @@ import pytest
 
 from sealbus.protocol.delivery import open_delivery, pack_delivery, split_delivery
 from sealbus.protocol.envelope import Envelope, Parent
+from sealbus.protocol.limits import SALT_BYTES
 from sealbus.protocol.seal import Context, Seal, Verifier, verify_connect
 from sealbus.protocol.stamp import open_stamp, seal_stamps
 from sealbus.sending.matching import check_answer
@@ -50,9 +51,10 @@ def test_the_worked_example_verifies(protocol: dict[str, str]) -> None:
     bot, bus, _ = keys()
     envelope = Envelope.decode(told["envelope"])
     assert envelope.digest == told["digest"]
-    assert envelope.payload == told["payload"]
+    assert envelope.payloads == [told["payload"][SALT_BYTES:]]
+    assert envelope.outline == told["outline"]
     assert envelope.seal.key == bot.public.raw
-    assert Verifier().verify(Context.ENVELOPE, envelope.seal, envelope.signed)
+    assert Verifier().verify(Context.ENVELOPE, envelope.seal, envelope.outline)
     assert split_delivery(told["delivery"]) == (told["envelope"], told["sealed stamp"])
     stamp = open_stamp(told["sealed stamp"], frozenset({bus.public.raw}), Verifier())
     assert stamp.encode() == told["body"]
@@ -71,8 +73,8 @@ def test_the_worked_answer_verifies(protocol: dict[str, str]) -> None:
     stamp = open_stamp(told["its stamp"], trusted, Verifier())
     assert (stamp.envelope, stamp.position) == (request.digest, None)
     answer = Envelope.decode(told["answer"])
-    assert answer.header.parent == told["parent"] == Parent(told["its stamp"]).encode()
-    assert answer.payload == told["payload"]
+    assert answer.parent == told["parent"] == Parent(told["its stamp"]).encode()
+    assert answer.payloads == [told["payload"][SALT_BYTES:]]
     assert f"subject          {answer.header.subject}\n" in protocol["example-answer"]
     accepted = replace(
         stamp,
@@ -82,7 +84,7 @@ def test_the_worked_answer_verifies(protocol: dict[str, str]) -> None:
         nonce=answer.header.nonce,
     )
     (sealed,) = seal_stamps(bus, [accepted])
-    message = open_delivery(
+    (message,) = open_delivery(
         pack_delivery(told["answer"], sealed),
         answer.header.subject,
         bus="shop",
@@ -112,6 +114,10 @@ def fixstr(text: str) -> bytes:
     return bytes([0xA0 | len(text)]) + text.encode()
 
 
+def sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
 def crc16(data: bytes) -> bytes:
     register = 0
     for byte in data:
@@ -133,15 +139,20 @@ def test_the_document_alone_is_enough_to_make_the_same_bytes(protocol: dict[str,
     names = fixstr("shop") + fixstr("order") + fixstr("orders.placed")
     times = b"\xcf" + (1_764_000_000_000).to_bytes(8, "big") + b"\xcd" + (30_000).to_bytes(2, "big")
     nonce = (1_764_000_000_000).to_bytes(6, "big") + bytes(range(10))
-    header = b"\x99" + names + bin8(nonce) + times + b"\xc0\xc0\xc0"
-    payload = b"\x82" + fixstr("order_id") + fixstr("ord-1") + fixstr("quantity") + b"\x02"
-    item = b"\x94\x01" + bin8(header) + bin8(payload)
-    root = hashlib.sha256(b"\x00" + len(item).to_bytes(8, "big") + item).digest()
+    header = b"\x98" + names + bin8(nonce) + times + b"\xc0\xc0"
+    said = b"\x82" + fixstr("order_id") + fixstr("ord-1") + fixstr("quantity") + b"\x02"
+    payload = bytes(range(0x30, 0x40)) + said
+    item = b"\x00\x01" + sha256(b"\x02" + header) + sha256(b"\x04")
+    item += sha256(b"\x05\x00\x00" + payload)
+    root = sha256(b"\x00" + len(item).to_bytes(8, "big") + item)
     signature = key.sign(b"\x00sealbus/1\x00" + b"envelope" + public + root).signature
-    assert item + bin8(public + signature + b"\x00\x00") == told["envelope"]
+    seal = public + signature + b"\x00\x00"
+    parts = bin8(header) + b"\xc0\x91" + bin8(payload) + bin8(seal)
+    assert b"\x95\x01" + parts == told["envelope"]
+    assert sha256(b"\x06" + item + seal) == told["digest"]
 
     admission = f"sealbus/1 order {text}".encode()
     item = b"7XrCz0YqPq4CkA8" + b"\n" + admission
-    root = hashlib.sha256(b"\x00" + len(item).to_bytes(8, "big") + item).digest()
+    root = sha256(b"\x00" + len(item).to_bytes(8, "big") + item)
     signature = key.sign(b"\x00sealbus/1\x00" + b"connect\x00" + public + root).signature
     assert base64.b64encode(signature).decode() in protocol["example"]

@@ -12,8 +12,9 @@ from typing import Final
 
 from sealbus.protocol.codec import pack_json
 from sealbus.protocol.delivery import pack_delivery
-from sealbus.protocol.envelope import Header, Parent, seal_envelopes
+from sealbus.protocol.envelope import Draft, Envelope, Header, Parent, seal_envelopes
 from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.limits import SALT_BYTES
 from sealbus.protocol.seal import Context, Seal, seal, sign_connect
 from sealbus.protocol.shelf_life import shelf_life_ms
 from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
@@ -71,16 +72,18 @@ def example() -> str:
         1_764_000_000_000,
         30_000,
     )
-    (envelope,) = seal_envelopes(bot, [(header, payload)])
-    digest = hashlib.sha256(envelope).digest()
-    stamp = accepting(envelope, header, 7, 1_764_000_000_123)
+    salted = example_salt(0x30) + payload
+    ((envelope, digest),) = seal_envelopes(bot, [Draft(header, [salted])])
+    outline = Envelope.decode(envelope).outline
+    stamp = accepting(digest, header, 7, 1_764_000_000_123)
     (sealed,) = seal_stamps(bus, [stamp])
     challenge, admission = "7XrCz0YqPq4CkA8", f"sealbus/1 order {bot.public.text}"
     signature = sign_connect(bot, challenge.encode(), admission.encode())
     said = wrapped(
         'The bot `order` publishes `{"order_id": "ord-1", "quantity": 2}` on `orders.placed`, on '
         "the bus `shop`. The random bytes of its nonce are `00 01 … 09`. The message is issued for "
-        "the first time at 1764000000000, for 30,000 ms. It has no schema and no parent."
+        "the first time at 1764000000000, for 30,000 ms. It has no schema and no parent. The salt "
+        "of its payload is `30 31 … 3f`."
     )
     judged = wrapped(
         "The relay `relay-1` accepts it, from position 7, at 1764000000123. The digest of its "
@@ -94,7 +97,8 @@ def example() -> str:
     ]
     sent: list[tuple[str, bytes | str]] = [
         ("header", header.encode()),
-        ("payload", payload),
+        ("payload", salted),
+        ("outline", outline),
         ("envelope", envelope),
         ("digest", digest),
     ]
@@ -129,8 +133,9 @@ def example_answer() -> str:
         1_764_000_001_000,
         5_000,
     )
-    (request,) = seal_envelopes(asker, [(asked, pack_json({"sku": "ABC-0001"}))])
-    (stamped,) = seal_stamps(bus, [accepting(request, asked, None, 1_764_000_001_050)])
+    question = example_salt(0x40) + pack_json({"sku": "ABC-0001"})
+    ((request, digest),) = seal_envelopes(asker, [Draft(asked, [question])])
+    (stamped,) = seal_stamps(bus, [accepting(digest, asked, None, 1_764_000_001_050)])
     parent = Parent(stamped).encode()
     subject = reply_subject("order", asked.nonce)
     answered = Header(
@@ -140,19 +145,19 @@ def example_answer() -> str:
         example_nonce(1_764_000_001_100, 32),
         1_764_000_001_100,
         5_000,
-        parent=parent,
     )
-    payload = pack_json({"sku": "ABC-0001", "available": 7})
-    (answer,) = seal_envelopes(answerer, [(answered, payload)])
+    payload = example_salt(0x50) + pack_json({"sku": "ABC-0001", "available": 7})
+    ((answer, _),) = seal_envelopes(answerer, [Draft(answered, [payload], parent)])
     said = wrapped(
         'The bot `order` asks `{"sku": "ABC-0001"}` on the live subject `stock.check`. The random '
-        "bytes of its nonce are `10 11 … 19`. The request is issued for the first time at "
-        "1764000001000, for 5,000 ms. The relay accepts it at 1764000001050, without a position. "
-        "The `clock_skew` of the relay's policy is 2,000 ms."
+        "bytes of its nonce are `10 11 … 19`, and its salt is `40 41 … 4f`. The request is issued "
+        "for the first time at 1764000001000, for 5,000 ms. The relay accepts it at 1764000001050, "
+        "without a position. The `clock_skew` of the relay's policy is 2,000 ms."
     )
     replied = wrapped(
         "The seed of the bot `inventory` is `60 61 … 7f`. It answers "
-        '`{"sku": "ABC-0001", "available": 7}`. The random bytes of its nonce are `20 21 … 29`. '
+        '`{"sku": "ABC-0001", "available": 7}`. The random bytes of its nonce are `20 21 … 29`, '
+        "and its salt is `50 51 … 5f`. "
         "The answer is issued for the first time at 1764000001100, for 5,000 ms."
     )
     return "\n\n".join(
@@ -173,9 +178,13 @@ def example_nonce(born_ms: int, start: int) -> bytes:
     return born_ms.to_bytes(6) + bytes(range(start, start + 10))
 
 
-def accepting(envelope: bytes, header: Header, position: int | None, judged_at_ms: int) -> Stamp:
-    """The example relay's acceptance."""
-    digest = hashlib.sha256(envelope).digest()
+def example_salt(start: int) -> bytes:
+    """A salt of sixteen numbers in order."""
+    return bytes(range(start, start + SALT_BYTES))
+
+
+def accepting(digest: bytes, header: Header, position: int | None, judged_at_ms: int) -> Stamp:
+    """The example relay's acceptance of the envelope with this digest."""
     names = (header.bot, header.subject, header.nonce)
     stamp = Stamp(
         header.bus,
