@@ -175,7 +175,7 @@ def test_json_lines_are_counted_by_verdict(bus: Bus) -> None:
         "pub", "greetings.sent", "--file", "-", "--as", "greeter", cwd=bus.folder, given=lines
     )
     assert done.code == 3
-    assert done.err.splitlines()[-1] == "2 accepted, 1 invalid, 1 quarantined"
+    assert done.err.splitlines()[-1] == "2 accepted, 1 invalid, 1 refused"
     assert "line 4: column 1: is not JSON" in done.err
 
 

@@ -75,7 +75,7 @@ def test_every_line_has_one_row(hello: RunningBus) -> None:
     told = {row["line"]: (row["verdict"], row["reason"]) for row in rows(done.out)}
     assert told == {
         1: ("accepted", None),
-        3: ("quarantined", "schema"),
+        3: ("refused", "schema"),
         4: ("invalid", None),
         5: ("invalid", None),
         6: ("invalid", None),
@@ -88,7 +88,7 @@ def test_every_line_has_one_row(hello: RunningBus) -> None:
     assert len({row["nonce"] for row in sent.values()}) == 1
     assert sent[3]["index"] == 1
     assert done.code == 3
-    assert done.err.splitlines()[-1] == "2 accepted, 3 invalid, 1 quarantined"
+    assert done.err.splitlines()[-1] == "2 accepted, 3 invalid, 1 refused"
 
 
 def test_the_same_key_twice_is_refused_everywhere(hello: RunningBus, tmp_path: Path) -> None:
