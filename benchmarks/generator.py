@@ -25,7 +25,7 @@ from benchmarks.process import cpu_seconds, held
 from benchmarks.workload import orders
 from sealbus.credentials import Credentials
 from sealbus.nats.client import HardenedClient
-from sealbus.protocol.codec import pack_bundle, pack_json
+from sealbus.protocol.codec import pack_json
 from sealbus.protocol.envelope import Draft, Header, seal_envelopes
 from sealbus.protocol.keys import SigningKey
 from sealbus.protocol.streams import ACCEPTED, INGRESS, QUARANTINE
@@ -52,14 +52,9 @@ class NotAccepted(RuntimeError):
     """The relay did not accept the messages, so nothing was measured."""
 
 
-def as_messages(envelopes: Sequence[bytes]) -> list[bytes]:
-    """The NATS messages that carry the envelopes which one bot sealed together."""
-    return [pack_bundle(envelopes)] if len(envelopes) > 1 else list(envelopes)
-
-
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The cost of ``messages`` envelopes for the relays."""
+    """The cost of ``messages`` for the relays."""
 
     messages: int
     relays_s: tuple[float, ...]
@@ -130,27 +125,21 @@ class Generator:
     ) -> None:
         await self._stack.aclose()
 
-    def seal(self, count: int, bundle_size: int) -> list[Packet]:
-        """At least ``count`` new envelopes, one route after the other.
+    def seal(self, count: int, burst_size: int) -> list[Packet]:
+        """At least ``count`` new messages, one route after the other.
 
-        ``bundle_size`` envelopes of a route have one signature.
+        ``burst_size`` messages of a route share an envelope.
         """
         packets: list[Packet] = []
         now_ms = time.time_ns() // 1_000_000
-        for _ in range(0, count, bundle_size):
+        for _ in range(0, count, burst_size):
             route = next(self._routes)
-            drafts = [
-                Draft(
-                    Header(BUS, route.bot, route.subject, new_nonce(now_ms), now_ms, TTL_MS),
-                    [salted(next(self._payloads))],
-                )
-                for _ in range(bundle_size)
-            ]
-            envelopes = [data for data, _ in seal_envelopes(self._key(route.bot), drafts)]
-            packets.extend(
-                Packet(ingress_subject(route.bot, live=False), data)
-                for data in as_messages(envelopes)
+            draft = Draft(
+                Header(BUS, route.bot, route.subject, new_nonce(now_ms), now_ms, TTL_MS),
+                [salted(next(self._payloads)) for _ in range(burst_size)],
             )
+            ((data, _),) = seal_envelopes(self._key(route.bot), [draft])
+            packets.append(Packet(ingress_subject(route.bot, live=False), data))
         return packets
 
     def _key(self, bot: str) -> SigningKey:
@@ -167,7 +156,7 @@ class Generator:
     async def cost(
         self,
         count: int,
-        bundle_size: int = 1,
+        burst_size: int = 1,
         *,
         hold: bool = True,
         meanwhile: Callable[[], None] = lambda: None,
@@ -181,11 +170,10 @@ class Generator:
 
         Raises :class:`NotAccepted` if a message is refused, or if nothing progresses.
         """
-        packets, messages = self.seal(count, bundle_size), -(-count // bundle_size) * bundle_size
-        before, arriving = (
-            await self.state(ACCEPTED),
-            (await self.state(INGRESS))["last_seq"] + len(packets),
-        )
+        packets = self.seal(count, burst_size)
+        messages = len(packets) * burst_size
+        before = [(await self.state(stream))["last_seq"] for stream in (ACCEPTED, QUARANTINE)]
+        arriving = (await self.state(INGRESS))["last_seq"] + len(packets)
         if at_once:
             await at_once.wait()
         with held(self._bus.relay_pids) if hold else nullcontext():
@@ -198,11 +186,12 @@ class Generator:
                 used, start = Used.so_far(self._bus), time.monotonic()
         await self._until_judged(meanwhile)
         seconds, more = time.monotonic() - start, Used.so_far(self._bus)
-        accepted = (await self.state(ACCEPTED))["last_seq"] - before["last_seq"]
-        if accepted != messages:
-            refused = (await self.state(QUARANTINE))["messages"]
+        after = [(await self.state(stream))["last_seq"] for stream in (ACCEPTED, QUARANTINE)]
+        accepted, refused = (now - then for now, then in zip(after, before, strict=True))
+        if accepted != len(packets) or refused:
             raise NotAccepted(
-                f"{accepted} of {messages} messages were accepted, {refused} were quarantined"
+                f"{accepted} of {len(packets)} envelopes were accepted, "
+                f"and {refused} records were quarantined"
             )
         return more.cost(used, messages, seconds)
 

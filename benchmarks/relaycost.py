@@ -9,7 +9,7 @@ neighbour makes the same work cost 1.5 times as much. So verifies are measured i
 *while* the relay works, and the ratio is to these. The table also has the ratio to a verify on the
 idle machine, measured before, between and after. That ratio is higher and less steady.
 
-There are two forms: each message sealed alone, and bursts of 64 with one signature.
+There are two forms: each message in an envelope of its own, and bursts of 64 in one envelope.
 
 ``python -m benchmarks.relaycost`` prints a table.
 """
@@ -39,8 +39,8 @@ from benchmarks.generator import Generator
 from benchmarks.measure import Spread
 from sealbus.protocol.seal import HASH_BYTES, MAGIC, Context
 
-BUNDLE_SIZE: Final = 64
-"""Messages with one signature in the second form."""
+BURST_SIZE: Final = 64
+"""Messages in one envelope in the second form."""
 
 ROUNDS: Final = 7
 MESSAGES: Final = 3000
@@ -102,25 +102,22 @@ async def measure(
         Bus(folder / "bus", crowd.plan(order_schema())) as bus,
         Generator(bus, crowd.routes()) as generator,
     ):
-        for bundle_size in (
-            1,
-            BUNDLE_SIZE,
-        ):  # a relay's one-time work is no part of a message's cost
-            await generator.cost(messages // 3, bundle_size)
+        for burst_size in (1, BURST_SIZE):  # one-time work is no part of a message's cost
+            await generator.cost(messages // 3, burst_size)
         for number in range(rounds or (QUICK_ROUNDS if quick else ROUNDS)):
             taken.append(await _round(generator, verify, messages))
             single, burst = taken[-1]["single"], taken[-1]["burst"]
             say(f"round {number + 1}: {single:.2f} verifies a message, {burst:.2f} in bursts")
     figures = {name: asdict(Spread.of(one[name] for one in taken)) for name in taken[0]}
-    return figures | {"messages": messages, "bundle_size": BUNDLE_SIZE, "rounds": taken}
+    return figures | {"messages": messages, "burst_size": BURST_SIZE, "rounds": taken}
 
 
 async def _round(generator: Generator, verify: Verify, messages: int) -> dict[str, float]:
     figures: dict[str, float] = {}
     idle = [_alone(verify)]
-    for form, bundle_size in (("single", 1), ("burst", BUNDLE_SIZE)):
+    for form, burst_size in (("single", 1), ("burst", BURST_SIZE)):
         verify.clear()
-        cost = await generator.cost(messages, bundle_size, meanwhile=verify.some)
+        cost = await generator.cost(messages, burst_size, meanwhile=verify.some)
         beside = verify.us()
         idle.append(_alone(verify))
         figures[form] = cost.us / beside
@@ -146,8 +143,8 @@ def table(result: dict[str, Any]) -> Table:
     for column in ("", "µs", "in verifies", "in idle verifies", "messages a second"):
         shown.add_column(column, justify="right" if column else "left")
     for form, title in (
-        ("single", "sealed alone"),
-        ("burst", f"sealed {result['bundle_size']} together"),
+        ("single", "alone in an envelope"),
+        ("burst", f"{result['burst_size']} in an envelope"),
     ):
         figures = (
             _spread(result[f"{form}{name}"], digits)

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from examples.robbery.consequences import nonce_after
 from examples.robbery.cues import cues, tell
 from sealbus import Bot, Message
 
@@ -33,7 +34,7 @@ class Warehouse:
             parent=message,  # proves that there was an order
             include_parent=True,  # shows which order it was
             # If this handler runs again for the same order, it is the same reservation.
-            nonce=message.nonce,
+            nonce=nonce_after(message),
             timeout=60,
         )
         for line in lines:

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from typing import Any
 
+from examples.robbery.consequences import nonce_after
 from examples.robbery.cues import cues, tell
 from sealbus import Bot, Message
 
@@ -31,7 +32,7 @@ class Dock:
             },
             parent=message,
             include_parent=True,
-            nonce=message.nonce,
+            nonce=nonce_after(message),
             timeout=60,
         )
         self.shipped[order_id] += 1

@@ -9,6 +9,7 @@ from benchmarks.measure import Spread, latency, percentile, ratios
 from benchmarks.run import rotated
 from benchmarks.summary import chosen, summarise
 from tests.benchmarks.figures import LATENCY, THROUGHPUT, VERIFY, throughput
+from tests.benchmarks.figures import latency as latency_row
 
 
 @pytest.mark.parametrize(
@@ -100,27 +101,56 @@ def test_goals_are_judged_by_the_measurements() -> None:
         "scaling": {"memory_mib": {"rest": 70.0}},
     }
     verdicts = {
-        "sealbus over https": "met",
-        "sealbus over nostr": "met",
+        "sealbus over https, 1 to 1, 1 KiB": "aim",
+        "sealbus over https, 10 to 10": "not measured",
+        "sealbus over nostr": "not met",
         "sealbus over uagents": "not measured",
-        "p50 of request": "met",
-        "relay CPU, a message sealed singly": "not met",
-        "relay CPU, a message sealed in a burst": "aim",
+        "p50 of request": "aim",
+        "relay CPU, a message in a burst": "met",
+        "CPU of all processes": "not met",
+        "relay CPU, a message sealed alone": "not met",
         "relay memory at rest": "met",
         "relay memory under full load": "not measured",
     }
     assert {start: goal(result, start)["verdict"] for start in verdicts} == verdicts
 
 
-def test_the_worse_of_one_pair_and_ten_counts() -> None:
+def test_each_goal_has_the_rows_of_its_pairs_and_size() -> None:
     rows = [
         *(throughput(0, "sealbus", 1000.0, pairs=pairs) for pairs in (1, 10)),
-        throughput(0, "jetstream", 1500.0),
-        throughput(0, "jetstream", 2000.0, pairs=10),
-        throughput(0, "jetstream", 100.0, size=200),
+        throughput(0, "sealbus", 3000.0, size=200),
+        throughput(0, "https", 500.0),
+        throughput(0, "https", 250.0, pairs=10),
+        throughput(0, "https", 100.0, size=200),
     ]
-    row = goal({"summary": summarise(rows, [], [])}, "share of raw JetStream")
-    assert (row["got"], row["verdict"]) == ({"median": 50.0, "low": 50.0, "high": 50.0}, "met")
+    made = {"summary": summarise(rows, [], [])}
+    got = {
+        start: goal(made, f"sealbus over https, {start}")["got"]
+        for start in ("1 to 1, 1 KiB", "10 to 10, 1 KiB", "1 to 1, 200 B")
+    }
+    assert got == {
+        start: {"median": times, "low": times, "high": times}
+        for start, times in zip(got, (2.0, 4.0, 30.0), strict=True)
+    }
+
+
+def test_share_of_single_messages_is_highest_where_time_is_lowest() -> None:
+    rows = [
+        latency_row(0, "sealbus", "send", 300.0),
+        latency_row(0, "jetstream", "send", 150.0),
+        latency_row(1, "sealbus", "send", 400.0),
+        latency_row(1, "jetstream", "send", 100.0),
+    ]
+    row = goal({"summary": summarise([], rows, [])}, "one at a time")
+    assert row["got"] == pytest.approx({"median": 100 / 3, "low": 25.0, "high": 50.0})
+    assert row["verdict"] == "met"
+
+
+def test_cpu_of_all_processes_is_summed_in_bare_verifies() -> None:
+    row = goal({"summary": summarise(THROUGHPUT, [], VERIFY)}, "CPU of all processes")
+    got = row["got"]
+    assert isinstance(got, dict)
+    assert got["median"] == pytest.approx((10 + 20 + 50) / 41.5)
 
 
 @pytest.mark.parametrize("made", GOALS, ids=lambda made: made.name)

@@ -58,7 +58,7 @@ def test_latencies_are_shown_in_ms() -> None:
 
 def test_goals_are_shown_with_got_least_and_aim() -> None:
     assert (
-        "| sealbus over https, durable, 1 KiB | 15.0x (10.0 – 20.0) | ≥ 10x | ≥ 20x | met |"
+        "| sealbus over https, 1 to 1, 1 KiB | 15.0x (10.0 – 20.0) | ≥ 3x | ≥ 5x | aim |"
         in shown(result())
     )
     assert "| relay memory at rest | – | ≤ 80 MiB | ≤ 60 MiB | not measured |" in shown(result())

@@ -121,7 +121,7 @@ def _look_at_storing(spring: Callable[[str], None]) -> None:
             spring("found" if where.duplicate else "confirmed")
 
     _look(StreamStore, "attempt", writing)
-    _look(Storing, "_placed", placed)
+    _look(Storing, "_is_stored_in_time", placed)
 
 
 def _look_at_telling(spring: Callable[[str], None]) -> None:

@@ -16,6 +16,7 @@ from sealbus.protocol.limits import NONCE_BYTES
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.shelf_life import is_too_old_live, is_void
+from sealbus.sending.burst import Burst
 from sealbus.sending.publisher import Publisher
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate.policy import (
@@ -205,14 +206,17 @@ class Sender:
     def _receipt(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
         self.publisher.receive(data)
 
-    def say(self, subject: str, timeout_s: float = 30, *, resumes: bool = False) -> None:
-        """The application publishes its next number.
+    def say(
+        self, subject: str, timeout_s: float = 30, *, resumes: bool = False, count: int = 1
+    ) -> None:
+        """The application publishes its next ``count`` numbers, which share an envelope.
 
-        With ``resumes``, it publishes once more under the same nonce if there is no verdict.
+        With ``resumes``, it publishes each once more under the same nonce if there is no verdict.
         """
-        told = Told(len(self.told), subject)
-        self.told.append(told)
-        self.process.start(self._say(told, timeout_s, resumes=resumes))
+        for _ in range(count):
+            told = Told(len(self.told), subject)
+            self.told.append(told)
+            self.process.start(self._say(told, timeout_s, resumes=resumes))
         self.process.run()
 
     async def _say(self, told: Told, timeout_s: float, *, resumes: bool) -> None:
@@ -220,17 +224,25 @@ class Sender:
         ttl_ms = LIMITS.live_ttl_ms if live else LIMITS.ttl_ms
         header = Header("shop", BOT, told.subject, bytes(NONCE_BYTES), 0, ttl_ms)
         payload, resumed = pack_json(told.number), False
+        burst: Burst | None = None
+        index = 0
         while True:
             try:
-                await self.publisher.publish(
-                    header, payload, live=live, resumed=resumed, timeout_s=timeout_s
-                )
+                if burst is not None:
+                    await self.publisher.resume(burst, index, timeout_s=timeout_s)
+                else:
+                    await self.publisher.publish(
+                        header, payload, live=live, resumed=resumed, timeout_s=timeout_s
+                    )
             except Refused as refused:
                 told.outcome, told.reason = "refused", refused.reason
             except Unresolved as unresolved:
                 told.outcome, header = "unresolved", replace(header, nonce=unresolved.nonce)
                 if resumes and not resumed:
                     resumed = True
+                    # The nonce of several messages names them all, so they are resumed together.
+                    if isinstance(unresolved.again, Burst) and len(unresolved.again.items) > 1:
+                        burst, index = unresolved.again, unresolved.index
                     continue
             except InvalidInput:  # the nonce's life is over: the outcome stays unknown
                 pass

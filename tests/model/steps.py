@@ -79,9 +79,10 @@ class Steps:
 
     def _say(self, one: int, two: int) -> str:
         subject, timeout_s = _of((STORED, LIVE, RATED), one), _of((30, 5), two)
-        self.bus.sender.say(subject, timeout_s, resumes=one % 3 == 0)
+        count = min(1 + two // 2 % 3, MESSAGES - len(self.bus.sender.told))
+        self.bus.sender.say(subject, timeout_s, resumes=one % 3 == 0, count=count)
         then = ", and then asks again" if one % 3 == 0 else ""
-        return f"the bot publishes on {subject}, and waits {timeout_s} s{then}"
+        return f"the bot publishes {count} on {subject}, and waits {timeout_s} s{then}"
 
     def _sender_reads(self, one: int, two: int) -> str:
         self.bus.sender.wire.deliver(1)

@@ -67,7 +67,7 @@ class Crowded:
         return BotRule(name, {raw: BotKey(raw, 0)}, tuple(publish))
 
     def arrivals(self, count: int, *, bundle_size: int = 1) -> list[Arrival]:
-        """``count`` orders, one route after the other.
+        """``count`` orders, each in its envelope, one route after the other.
 
         ``bundle_size`` orders of a route have one signature.
         """
@@ -82,17 +82,31 @@ class Crowded:
                 )
         return made
 
-    def _draft(self, bot: str, subject: str) -> Draft:
+    def bursts(self, count: int, size: int) -> list[Arrival]:
+        """``count`` envelopes of ``size`` orders, one route after the other."""
+        routes = self.crowd.routes()
+        made: list[Arrival] = []
+        for at in range(count):
+            route = routes[at % len(routes)]
+            draft = self._draft(route.bot, route.subject, size)
+            ((data, _),) = seal_envelopes(self._keys[route.bot], [draft])
+            made.append(Arrival(route.bot, data, DeliveryClass.STREAM, NOW, position=at + 1))
+        return made
+
+    def _draft(self, bot: str, subject: str, size: int = 1) -> Draft:
+        payloads = [self._salted() for _ in range(size)]
+        nonce = NOW.to_bytes(6) + self._orders.to_bytes(10)
+        return Draft(Header("crowd", bot, subject, nonce, NOW, 30_000), payloads)
+
+    def _salted(self) -> bytes:
         self._orders += 1
-        number = self._orders.to_bytes(10)
-        header = Header("crowd", bot, subject, NOW.to_bytes(6) + number, NOW, 30_000)
-        salt = number.rjust(SALT_BYTES, b"\0")
-        return Draft(header, [salt + pack_json(order(self._orders, SIZE))])
+        return self._orders.to_bytes(SALT_BYTES) + pack_json(order(self._orders, SIZE))
 
     def judge(self, arrival: Arrival) -> Judgment:
         """The verdict, which must be "accepted"."""
         judgment = judge(arrival, self.policy, JudgedAt(NOW), self.verifier, self.meters)
         assert judgment.reason is None, judgment
+        assert not judgment.refused, judgment
         return judgment
 
     def judge_all(self, arrivals: Sequence[Arrival]) -> float:

@@ -18,7 +18,7 @@ from benchmarks.bus import Bus
 from benchmarks.crowd import Crowd
 from benchmarks.generator import Generator
 from benchmarks.process import rss_bytes
-from benchmarks.relaycost import BUNDLE_SIZE, Verify, order_schema
+from benchmarks.relaycost import BURST_SIZE, Verify, order_schema
 
 SINGLE_MOST: Final = 4.2
 """In bare verifies, for a message sealed alone.
@@ -66,9 +66,9 @@ async def measure(folder: Path) -> Measured:
     ):
         await generator.cost(MESSAGES // 2)
         for _ in range(ROUNDS):
-            for bundle_size, found in ((1, single), (BUNDLE_SIZE, burst)):
+            for burst_size, found in ((1, single), (BURST_SIZE, burst)):
                 verify.clear()
-                cost = await generator.cost(MESSAGES, bundle_size, meanwhile=verify.some)
+                cost = await generator.cost(MESSAGES, burst_size, meanwhile=verify.some)
                 found.append(cost.us / verify.us())
         return Measured(min(single), min(burst), rss_bytes(bus.relay_pids) / 2**20)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sealbus import Bot, BotState, InvalidInput, Message, NoReply, Reason, RequestFailed
+from sealbus import Bot, BotState, InvalidInput, Message, NoReply, Reason, Refused, RequestFailed
 from sealbus.nats import in_process
 from sealbus.testing import TestBus, expect_refused
 from sealbus_broker.policy.scaffold import scaffold
@@ -126,6 +126,16 @@ async def test_message_waits_for_a_subscriber(bus: TestBus) -> None:
         async for message in messages:
             assert message.payload == {"text": "early"}
             break
+
+
+async def test_refused_messages_of_an_envelope_share_a_record(bus: TestBus) -> None:
+    greeter = await bus.bot("greeter")
+    payloads = [{"text": 1}, {"text": "hello"}, {"txt": 2}]
+    told = await greeter.publish_many("greetings.sent", payloads)
+    assert [isinstance(one, Refused) for one in told] == [True, False, True]
+    (kept,) = await bus.quarantine("schema")
+    assert kept.payloads == [{"text": 1}, {"txt": 2}]
+    assert kept.payload == {"text": 1}
 
 
 async def test_given_up_message_is_quarantined(bus: TestBus) -> None:

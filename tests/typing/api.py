@@ -130,11 +130,28 @@ async def publish(parent: Message) -> None:
     await bot.publish("orders.placed", [1, None, "x", datetime.now(UTC)], schema="orders.placed.v1")
     await bot.publish("orders.placed", None, nonce=new_nonce(), ttl=5, timeout=2.5, live=False)
 
+    await bot.publish("orders.placed", {}, alone=True)
+
     await bot.publish("orders.placed")  # type: ignore[call-arg]
     await bot.publish("orders.placed", {}, False)  # type: ignore[call-arg]
     await bot.publish("orders.placed", {}, parent=parent.nonce)  # type: ignore[arg-type]
     await bot.publish("orders.placed", {}, nonce="ab" * 16)  # type: ignore[arg-type]
     await bot.publish("orders.placed", {}, time_to_live=5)  # type: ignore[call-arg]
+
+
+async def publish_many(orders: list[Order]) -> None:
+    told = await bot.publish_many("orders.placed", orders, schema="orders.placed.v1", ttl=5)
+    assert_type(told, list[Stamp | SealbusError])
+    await bot.publish_many("orders.placed", ({"order_id": order.order_id} for order in orders))
+
+    await bot.publish_many("orders.placed", 7)  # type: ignore[arg-type]
+    await bot.publish_many("orders.placed", orders, nonce=new_nonce())  # type: ignore[call-arg]
+
+
+async def resume(unresolved: Unresolved) -> None:
+    assert_type(await bot.resume(unresolved, timeout=2.5), Stamp)
+
+    await bot.resume(unresolved.nonce)  # type: ignore[arg-type]
 
 
 async def request() -> None:
@@ -163,6 +180,8 @@ async def reserve(message: Message) -> None:
     assert_type(message.bot, str)
     assert_type(message.payload, Any)
     assert_type(message.nonce, bytes)
+    assert_type(message.index, int)
+    assert_type(message.id, str)
     assert_type(message.issued_at_ms, int)
     assert_type(message.stamp, Stamp)
     assert_type(message.attempt, int)
@@ -219,10 +238,12 @@ def handle(error: SealbusError) -> None:
             assert_type(error.reason, Reason)
             assert_type(error.faults, tuple[str, ...])
             assert_type(error.record, int | None)
+            assert_type(error.index, int)
             assert_type(error.clock, str | None)
             assert_type(error.stamp, Stamp)
         case Unresolved():
             assert_type(error.nonce, bytes)
+            assert_type(error.index, int)
         case RequestFailed():
             assert_type(error.error, str)
             assert_type(error.message, str)
@@ -265,6 +286,7 @@ async def test_with(sealbus_bus: TestBus) -> None:
     kept = await sealbus_bus.quarantined("undeliverable", within_s=1)
     assert_type(kept.record, int)
     assert_type(kept.payload, Any)
+    assert_type(kept.payloads, list[Any])
     assert_type(kept.data, bytes)
 
     await sealbus_bus.bot()  # type: ignore[call-arg]

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sealbus import Bot, Reason, Refused, Unresolved
+from sealbus import Bot, Reason, Refused, Unresolved, Verdict
 from sealbus.errors import InvalidInput, NotConnected, SealbusError
 from sealbus_broker.cli import output
 from sealbus_broker.cli.errors import InputFailed, OutputFailed, ReaderGone
@@ -35,7 +35,8 @@ ROW: Final[Mapping[str, str]] = {
     "line": "The number of the line in the file, from 1. It is `null` for a single message.",
     "subject": "The subject of the message.",
     "verdict": (
-        "`accepted`, `quarantined`, `dropped`, `invalid` (never sent) or `unresolved` (no verdict)."
+        "`accepted`, `quarantined`, `dropped`, `refused` (others of its envelope were accepted), "
+        "`invalid` (never sent) or `unresolved` (no verdict)."
     ),
     "nonce": (
         "32 hexadecimal digits that name the envelope. Of a single message, they are for `--nonce`."
@@ -93,11 +94,15 @@ class Sending:
         except Refused as error:
             stamp = error.stamp
             told = "\n".join(part for part in (error.detail, error.clock) if part)
+            # The stamp of an accepted envelope lists the message as refused, and does not say
+            # whether the bus keeps it.
+            is_listed = stamp.verdict is Verdict.ACCEPTED
             row |= {
                 "index": error.index,
                 "reason": error.reason.value,
                 "detail": told or None,
                 "record": error.record,
+                "verdict": "refused" if is_listed else stamp.verdict.value,
             }
         except Unresolved as error:
             return row | {
@@ -109,11 +114,9 @@ class Sending:
             return row | {"detail": error.what}
         except InvalidInput as error:
             return row | {"verdict": "invalid", "detail": error.what}
-        return row | {
-            "verdict": stamp.verdict.value,
-            "nonce": stamp.nonce.hex(),
-            "relay": stamp.relay,
-        }
+        else:
+            row |= {"verdict": stamp.verdict.value}
+        return row | {"nonce": stamp.nonce.hex(), "relay": stamp.relay}
 
 
 def told(row: dict[str, Any]) -> str:

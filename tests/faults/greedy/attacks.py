@@ -17,11 +17,12 @@ from sealbus.grants import GRANTS
 from sealbus.own import PARK, SUBSCRIBE
 from sealbus.protocol.codec import pack_bundle, pack_json
 from sealbus.protocol.keys import KeyKind, SigningKey
-from sealbus.protocol.limits import MAX_BUNDLE, MAX_PULL
+from sealbus.protocol.limits import MAX_BUNDLE, MAX_PAYLOADS, MAX_PULL
 from sealbus.protocol.subjects import consumer_name
 from sealbus_broker.nats.config import MAX_BOT_PAYLOAD_BYTES
 from tests.faults.greedy.attacker import Attack, Field
 from tests.faults.greedy.stage import HONEST
+from tests.gate.parts import Parts
 from tests.policy.test_schema_work import brackets
 
 MANY_VALUES: Final = pack_json([{}] * 16_383)
@@ -116,6 +117,20 @@ async def large_bundles(field: Field) -> None:
         return pub(f"send.{field.credentials.bot}", pack_bundle(envelopes))
 
     await flood(field, make)
+
+
+@attack("bursts")
+async def large_bursts(field: Field) -> None:
+    """One payload more in each envelope than allowed. All else in them is valid."""
+
+    def one() -> bytes:
+        (data,) = field.seal("goods.a", b"\xc0")
+        parts = Parts.of(data)
+        return replace(parts, payloads=parts.payloads * (MAX_PAYLOADS + 1)).sealed(
+            field.credentials.key
+        )
+
+    await flood(field, lambda: field.frames([one() for _ in range(16)]))
 
 
 @attack("parents")
