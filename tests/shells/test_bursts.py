@@ -35,7 +35,7 @@ async def greet_together(bus: TestBus, *texts: str) -> None:
     """Publish in one envelope."""
     greeter = await bus.bot("greeter")
     stamps = await asyncio.gather(*(greeter.publish(SUBJECT, {"text": text}) for text in texts))
-    assert len({stamp.position for stamp in stamps}) == 1, "they share an envelope"
+    assert len({stamp.nonce for stamp in stamps}) == 1, "they share an envelope"
 
 
 class Choosy(Handler):
