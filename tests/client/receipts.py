@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 
 from sealbus.protocol.codec import pack_json
-from sealbus.protocol.envelope import Header
+from sealbus.protocol.envelope import Envelope, Header
 from sealbus.protocol.keys import SigningKey
 from sealbus.protocol.reason import Reason
-from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
+from sealbus.protocol.stamp import RefusedPayload, Stamp, Verdict, seal_stamps
 from sealbus.sending.publisher import Publisher
 from tests.client.wire import BUS
 from tests.waiting import PATIENCE_S
@@ -27,17 +26,21 @@ async def receive(
     key: SigningKey = BUS,
     position: int | None = 1,
     ahead_ms: int = 0,
+    about: bytes | None = None,
+    refused: tuple[RefusedPayload, ...] = (),
 ) -> None:
     """Give the publisher a receipt for ``envelope``.
 
-    The relay's clock is ahead of this machine's by ``ahead_ms``.
+    The relay's clock is ahead of this machine's by ``ahead_ms``. ``about``: another digest.
+    ``refused``: payloads that are refused for a reason of their own.
     """
+    read = Envelope.decode(envelope)
     stamp = Stamp(
         "shop",
-        hashlib.sha256(envelope).digest(),
+        read.digest if about is None else about,
         "order",
         "orders.placed",
-        nonce_of(publisher),
+        read.header.nonce,
         Verdict.ACCEPTED if reason is None else Verdict.QUARANTINED,
         reason,
         detail,
@@ -47,6 +50,8 @@ async def receive(
         "relay",
         None if reason is None else 1,
         2**53 - 1 if reason is None else None,
+        len(read.payloads),
+        refused,
     )
     (sealed,) = seal_stamps(key, [stamp])
     publisher.receive(sealed)
@@ -54,7 +59,7 @@ async def receive(
 
 def nonce_of(publisher: Publisher) -> bytes:
     """The nonce of the one message that has been sent and has no verdict."""
-    (nonce,) = publisher._pending
+    (nonce,) = publisher._named
     return nonce
 
 

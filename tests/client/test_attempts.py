@@ -46,7 +46,7 @@ async def test_a_message_beyond_the_many_is_parked_at_once(monkeypatch: pytest.M
     pauses = []
     for sequence in range(8):
         pauses.append(attempts.failed(sequence, 1))
-        attempts.succeeded(1000 + sequence)
+        attempts.succeeded()
     assert pauses == [1, 1, 1, 1, 1, None, None, None]
     attempts.number(0, 2)  # it came again, so it waits no longer
     assert attempts.failed(100, 1) == 1
@@ -59,7 +59,7 @@ async def test_where_nothing_succeeds_nothing_is_parked_at_once(
     monkeypatch.setattr(module, "MOST_WAITING", FAILURES_IN_A_ROW)
     attempts = Attempts(10)
     assert {attempts.failed(sequence, 1) for sequence in range(3 * FAILURES_IN_A_ROW)} == {1}
-    attempts.succeeded(10_000)
+    attempts.succeeded()
     assert attempts.failed(20_000, 1) is None
 
 

@@ -20,14 +20,14 @@ class Opened:
 
 
 def a_queue() -> LiveQueue:
-    return LiveQueue(lambda _, data: cast("Message", Opened(data, again=True)))
+    return LiveQueue(lambda _, data: [cast("Message", Opened(data, again=True))])
 
 
 def put(queue: LiveQueue, data: bytes) -> bool:
     """Put a message into the queue, if it has room."""
     if not queue.has_room(data):
         return False
-    queue.put(cast("Message", Opened(data, again=False)), b"bus.stock.check", data)
+    queue.put([cast("Message", Opened(data, again=False))], b"bus.stock.check", data)
     return True
 
 
@@ -51,7 +51,7 @@ def test_it_keeps_order_and_bounds(steps: list[int | None]) -> None:
                 held.append(data)
             else:
                 assert len(held) == 10 or sum(map(len, held)) + len(data) > 200
-            assert len(queue) == len(held) <= 10
+            assert len(queue._waiting) == len(held) <= 10
             assert queue._bytes == sum(map(len, held)) <= 200
             assert queue._open_bytes <= 50
     finally:
@@ -62,20 +62,33 @@ def test_large_ones_are_bounded_by_their_bytes() -> None:
     queue, large = a_queue(), bytes(512 * 1024)
     while put(queue, large):
         pass
-    assert len(queue) == WAITING_BYTES // len(large)
-    assert [pop(queue).again for _ in range(len(queue))].count(False) == OPEN_BYTES // len(large)
+    assert len(queue._waiting) == WAITING_BYTES // len(large)
+    assert [pop(queue).again for _ in range(len(queue._waiting))].count(False) == OPEN_BYTES // len(
+        large
+    )
 
 
 def test_small_ones_are_bounded_by_their_number() -> None:
     queue = a_queue()
     while put(queue, bytes(600)):
         pass
-    assert len(queue) == WAITING
+    assert len(queue._waiting) == WAITING
 
 
 def test_one_that_is_not_believed_any_more_is_left_out() -> None:
-    queue = LiveQueue(lambda _, __: None)
+    queue = LiveQueue(lambda _, __: [])
     while put(queue, bytes(OPEN_BYTES // 2 + 1)):
         pass
     assert queue.pop() is not None
     assert queue.pop() is None
+
+
+def test_messages_of_one_delivery_come_in_order() -> None:
+    """The next delivery waits until all of them were taken."""
+    queue = a_queue()
+    for name in "ab":
+        burst = [Opened(f"{name}{index}".encode(), again=False) for index in range(3)]
+        queue.put(cast("list[Message]", burst), b"bus.stock.check", b"data")
+    assert [pop(queue).data for _ in range(6)] == [b"a0", b"a1", b"a2", b"b0", b"b1", b"b2"]
+    assert not queue
+    assert queue._bytes == queue._open_bytes == 0

@@ -50,6 +50,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 class Item:
     order: int
     is_over: bool = False
+    weight: int = 1
 
 
 @dataclass

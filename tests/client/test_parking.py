@@ -1,17 +1,16 @@
-"""Parking: the message is acknowledged when the relay has it, and goes back when it has not."""
+"""Parking: a message is done when the relay has it, and goes back when it has not."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
 
 import pytest
 
 from sealbus.errors import SealbusError
-from sealbus.nats.acks import ACK, NAK, Ack, nak
+from sealbus.nats.acks import Ack
 from sealbus.receiving import parking as module
 from sealbus.receiving.attempts import RETRY_MOST_S
-from sealbus.receiving.durable_message import DurableMessage
+from sealbus.receiving.durable_message import Delivery
 from sealbus.receiving.parking import PARKING, Parking
 from sealbus.receiving.place import Place
 from sealbus.supervision import Supervisor
@@ -22,45 +21,56 @@ class Relay:
     """Parks messages as a test says, and remembers the rest."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[int, int, str]] = []
-        self.answers: list[bytes] = []
-        self.ends: list[bool] = []
+        self.asked: list[tuple[int, int | None, int, str]] = []
+        self.noted: list[tuple[int, int]] = []
+        self.ends: list[float | None] = []
         self.asking = asyncio.Event()
         self.release = asyncio.Event()
         self.error: SealbusError | None = None
         self.stop = asyncio.Event()
         self.parking = Parking(
-            place=Place("order", "order_a", 3, self._park, cast("Any", None)),
+            place=Place("order", "order_a", 3, self._park, self._progress, self._remake),
             supervisor=Supervisor("test"),
             stop=self.stop,
-            answer=lambda _, text: self.answers.append(text),
         )
 
-    async def _park(self, sequence: int, attempt: int, error: str) -> int | None:
-        self.asked.append((sequence, attempt, error))
+    async def _park(self, sequence: int, index: int | None, attempt: int, error: str) -> int | None:
+        self.asked.append((sequence, index, attempt, error))
         self.asking.set()
         await self.release.wait()
         if self.error is not None:
             raise self.error
         return 1
 
+    async def _remake(self) -> None:
+        raise AssertionError
+
+    async def _progress(self, sequence: int, bits: int) -> int:
+        self.noted.append((sequence, bits))
+        if self.error is not None:
+            raise self.error
+        return bits
+
     def start(self, sequence: int) -> None:
-        ack = Ack(b"ACCEPTED", b"order_a", 3, sequence, 0)
-        nobody = cast("Any", None)
-        held = DurableMessage(nobody, subject=b"s", reply=b"r", ack=ack, data=b"", now=0.0)
-        self.parking.start(held, attempt=3, error="Poison", ended=self.ends.append)
+        held = delivery(sequence)
+        self.parking.park(held, 1, attempt=3, error="Poison", ended=self.ends.append)
 
 
-async def test_a_parked_message_is_acknowledged() -> None:
+def delivery(sequence: int) -> Delivery:
+    ack = Ack(b"ACCEPTED", b"order_a", 3, sequence, 0)
+    return Delivery(subject=b"s", reply=b"r", ack=ack, data=b"", now=0.0)
+
+
+async def test_a_parked_message_is_done() -> None:
     relay = Relay()
     relay.release.set()
     relay.start(7)
     await relay.parking.close()
-    assert (relay.asked, relay.answers, relay.ends) == ([(7, 3, "Poison")], [ACK], [True])
+    assert (relay.asked, relay.ends) == ([(7, 1, 3, "Poison")], [None])
 
 
-@pytest.mark.parametrize(("stops", "answer"), [(False, nak(RETRY_MOST_S)), (True, NAK)])
-async def test_a_message_that_is_not_parked_goes_back(stops: bool, answer: bytes) -> None:
+@pytest.mark.parametrize(("stops", "again_s"), [(False, RETRY_MOST_S), (True, 0.0)])
+async def test_a_message_that_is_not_parked_goes_back(stops: bool, again_s: float) -> None:
     """At once where the process stops: the next one need not wait for a minute."""
     relay = Relay()
     relay.error = SealbusError("no room")
@@ -69,7 +79,7 @@ async def test_a_message_that_is_not_parked_goes_back(stops: bool, answer: bytes
         relay.stop.set()
     relay.start(7)
     await relay.parking.close()
-    assert (relay.answers, relay.ends) == ([answer], [False])
+    assert relay.ends == [again_s]
 
 
 async def test_a_stop_gives_back_messages_that_are_not_parked(
@@ -80,7 +90,7 @@ async def test_a_stop_gives_back_messages_that_are_not_parked(
     relay.start(7)
     await relay.asking.wait()
     await relay.parking.close()
-    assert (relay.answers, relay.ends) == ([NAK], [False])
+    assert relay.ends == [0.0]
 
 
 async def test_only_so_many_are_parked_at_once() -> None:
@@ -108,3 +118,14 @@ async def test_waiting_for_one_to_end_where_all_have_ended() -> None:
     await relay.parking.close()
     async with asyncio.timeout(PATIENCE_S):
         await waiting
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_the_end_of_a_note_is_told_whatever_it_is(fails: bool) -> None:
+    relay = Relay()
+    relay.error = SealbusError("no answer") if fails else None
+    held, ends = delivery(7), list[bool]()
+    held.done = 0b101
+    relay.parking.note(held, lambda: ends.append(True))
+    await relay.parking.close()
+    assert (relay.noted, ends) == ([(7, 0b101)], [True])

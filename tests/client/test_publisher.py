@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from functools import partial
 from typing import Any
@@ -203,7 +202,7 @@ async def test_bytes_that_are_no_receipt_for_this_are_ignored(
     task = publishing(publisher)
     envelope = await wire.sent.get()
     if case == "another envelope":
-        await receive(publisher, b"another", Reason.SCHEMA)
+        await receive(publisher, envelope, Reason.SCHEMA, about=bytes(32))
     elif case == "another key":
         await receive(publisher, envelope, Reason.SCHEMA, key=SigningKey.generate(KeyKind.BUS))
     elif case == "the other ingress":
@@ -217,7 +216,7 @@ async def test_bytes_that_are_no_receipt_for_this_are_ignored(
 
 async def test_a_receipt_counts_among_any_other_receipts(publisher: Publisher, wire: Wire) -> None:
     task = publishing(publisher)
-    digest = hashlib.sha256(await wire.sent.get()).digest()
+    digest = Envelope.decode(await wire.sent.get()).digest
     sealed = seal_stamps(BUS, [accepting(publisher, digest), accepting(publisher, bytes(32))])
     publisher.receive(pack_bundle([bytes(98), sealed[1], sealed[0]]))
     assert (await task).envelope == digest
@@ -225,7 +224,7 @@ async def test_a_receipt_counts_among_any_other_receipts(publisher: Publisher, w
 
 async def test_no_bytes_stop_a_publisher(publisher: Publisher, wire: Wire) -> None:
     task = publishing(publisher)
-    digest = hashlib.sha256(await wire.sent.get()).digest()
+    digest = Envelope.decode(await wire.sent.get()).digest
     (sealed,) = seal_stamps(BUS, [accepting(publisher, digest)])
     for data in (
         b"",
@@ -287,7 +286,7 @@ async def test_an_answer_about_something_else_is_not_looked_at(
 ) -> None:
     """Another bot may direct answers of NATS to our inbox. They must not fill our log."""
     task = publishing(publisher)
-    digest = hashlib.sha256(await wire.sent.get()).digest()
+    digest = Envelope.decode(await wire.sent.get()).digest
     (sealed,) = seal_stamps(BUS, [accepting(publisher, digest)])
     nonce = nonce_of(publisher)
     publisher.receive(b"", nonce)
@@ -319,7 +318,7 @@ async def test_a_message_without_verdict_is_sent_again_on_reconnect(
     publisher.resend()
     again = await asyncio.wait_for(wire.sent.get(), PATIENCE_S)
     await receive(publisher, again, None)
-    assert (await task).envelope == hashlib.sha256(again).digest() != hashlib.sha256(lost).digest()
+    assert (await task).envelope == Envelope.decode(again).digest != Envelope.decode(lost).digest
 
 
 SLOW = Declared(
@@ -341,11 +340,11 @@ async def test_copy_of_a_refusal_changes_nothing(publisher: Publisher, wire: Wir
         )
     )
     envelope = await wire.sent.get()
-    (pending,) = publisher._pending.values()
+    (burst,) = publisher._named.values()
     for _ in range(2):
         await receive(publisher, envelope, Reason.RATE)
-    assert pending.pace is not None
-    assert len(pending.pace._waiting) == 1, "it waits for one turn"
+    assert burst.kind.pace is not None
+    assert len(burst.kind.pace._waiting) == 1, "it waits for one turn"
     task.cancel()
 
 

@@ -12,14 +12,14 @@ import pytest
 from sealbus.credentials import Credentials
 from sealbus.protocol.codec import pack_json
 from sealbus.protocol.delivery import Message, pack_delivery
-from sealbus.protocol.envelope import Envelope, Header, Parent, seal_envelopes
+from sealbus.protocol.envelope import Draft, Envelope, Header, Parent, seal_envelopes
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.limits import LIVE_SHELF_LIFE_MS
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
 from sealbus.protocol.subjects import reply_subject
 from sealbus.receiving.verifier import LATE, DeliveryVerifier
-from sealbus.sending.minting import new_nonce
+from sealbus.sending.minting import new_nonce, salted
 from sealbus.sending.publisher import Publisher
 from sealbus.sending.requester import Requester
 from tests.client.wire import BOT, BUS, Wire
@@ -50,10 +50,9 @@ def answer(request: bytes, text: str, judged_at_ms: int) -> tuple[bytes, bytes]:
     asked = Envelope.decode(request).header
     subject = reply_subject(asked.bot, asked.nonce)
     parent = Parent(accepted(request, now_ms())).encode()
-    header = Header(
-        "shop", "answerer", subject, new_nonce(now_ms()), now_ms(), 10_000, parent=parent
-    )
-    (envelope,) = seal_envelopes(ANSWERER, [(header, pack_json(text))])
+    header = Header("shop", "answerer", subject, new_nonce(now_ms()), now_ms(), 10_000)
+    (sealed,) = seal_envelopes(ANSWERER, [Draft(header, [salted(pack_json(text))], parent)])
+    envelope = sealed.data
     return f"bus.{subject}".encode(), pack_delivery(envelope, accepted(envelope, judged_at_ms))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from dataclasses import replace
 from unittest.mock import AsyncMock
@@ -43,11 +42,9 @@ def publish(publisher: Publisher, timeout_s: float = FOR_EVER_S) -> asyncio.Task
 def receipt(
     envelope: bytes, key: SigningKey, subject: str = "orders.placed", about: bytes | None = None
 ) -> bytes:
-    """The acceptance of ``envelope``. ``about`` has other bytes, whose digest it names."""
-    digest, nonce = (
-        hashlib.sha256(about or envelope).digest(),
-        Envelope.decode(envelope).header.nonce,
-    )
+    """The acceptance of ``envelope``. ``about`` is another digest, which it names instead."""
+    read = Envelope.decode(envelope)
+    digest, nonce = about or read.digest, read.header.nonce
     now_ms = time.time_ns() // 1_000_000
     said = (Verdict.ACCEPTED, None, None, bytes(32), 1, now_ms, "relay", None, now_ms)
     return seal_stamps(key, [Stamp("shop", digest, "order", subject, nonce, *said)])[0]
@@ -155,7 +152,7 @@ async def test_a_receipt_that_does_not_fit_is_ignored(
     good = receipt(envelope, OTHER)
     given = {
         "subject": receipt(envelope, OTHER, subject="orders.other"),
-        "envelope": receipt(envelope, OTHER, about=b"another"),
+        "envelope": receipt(envelope, OTHER, about=bytes(32)),
         "seal": good[:-3] + bytes([good[-3] ^ 1]) + good[-2:],
         "garbage": b"\x93\x01\xc4\x00\xc4\x00",
     }

@@ -54,7 +54,7 @@ async def test_a_live_handler_that_fails_logs_one_line(
             await sender.publish("stock.check", {"sku": sku})
         await until(lambda: len(got) == 2)
     said = (
-        f"the handler of stock.check failed on message {got[0].nonce.hex()} from order "
+        f"the handler of stock.check failed on message order.{got[0].nonce.hex()}.0 "
         "(attempt 1); live messages are not delivered again"
     )
     told = [record for record in caplog.records if record.name == "sealbus" and record.exc_info]

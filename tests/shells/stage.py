@@ -6,7 +6,6 @@ Everything that takes part is real except the server, which a test takes through
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -115,7 +114,7 @@ class Judge:
         header = envelope.header
         stamp = Stamp(
             bus=header.bus,
-            envelope=hashlib.sha256(envelope.data).digest(),
+            envelope=envelope.digest,
             bot=header.bot,
             subject=header.subject,
             nonce=header.nonce,
@@ -127,6 +126,7 @@ class Judge:
             judged_at_ms=time.time_ns() // 1_000_000,
             relay="test",
             store_by_ms=2**53 - 1 if reason is None else None,
+            count=len(envelope.payloads),
         )
         (sealed,) = seal_stamps(self._stage.secrets.bus, [stamp])
         subject = f"{INBOX}.{header.bot}.{header.nonce.hex()}"
