@@ -20,7 +20,7 @@ from sealbus.protocol.limits import (
 )
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.subjects import check_name, check_pattern, check_subject
-from sealbus.sending import pending
+from sealbus.sending import burst
 from sealbus_broker.cli.main import cli
 from sealbus_broker.gate.policy import WINDOW_MARGIN_MS, Limits, Policy
 from sealbus_broker.policy.bus_file import MAX_BUS_KEYS, MAX_SERVERS, read_bus_file
@@ -348,7 +348,7 @@ def test_every_reason_is_in_its_group_of_final_refusals() -> None:
     heads = re.findall(r"^\d\. \*\*(`[^*]+`)\*\*", text.partition("\n## ")[0], re.MULTILINE)
     groups = [re.findall(r"`(.+?)`", head) for head in heads]
     rate = {Reason.RATE}
-    by_time, changing, final = pending._ABOUT_TIME, pending._CHANGING - rate, pending._FINAL
+    by_time, changing, final = burst._ABOUT_TIME, burst._CHANGING - rate, burst._FINAL
     assert [set(group) for group in groups[:4]] == [by_time, rate, changing, final]
     assert len(groups) == 5
     assert sorted(reason for group in groups for reason in group) == sorted(Reason)

@@ -18,11 +18,11 @@ from typing import Final
 from sealbus import Credentials
 from sealbus.protocol.codec import pack_json
 from sealbus.protocol.delivery import Message, open_delivery
-from sealbus.protocol.envelope import Header, seal_envelopes
+from sealbus.protocol.envelope import Draft, Header, seal_envelopes
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import Stamp, open_stamp
 from sealbus.protocol.subjects import consumer_name
-from sealbus.sending.minting import new_nonce
+from sealbus.sending.minting import new_nonce, salted
 from tests.docs.places import DOCS
 from tests.docs.wire import Frame, Wire
 from tests.e2e.shop import Shop, order
@@ -43,8 +43,9 @@ def envelope(
     header = Header(
         credentials.bus, credentials.bot, subject, nonce, time.time_ns() // 1_000_000, ttl_ms
     )
-    (data,) = seal_envelopes(credentials.key, [(header, pack_json(payload))])
-    return data, nonce
+    draft = Draft(header, [salted(pack_json(payload))])
+    (envelope,) = seal_envelopes(credentials.key, [draft])
+    return envelope.data, nonce
 
 
 def receipt(credentials: Credentials, frame: Frame) -> Stamp:
@@ -53,11 +54,12 @@ def receipt(credentials: Credentials, frame: Frame) -> Stamp:
 
 
 def delivery(credentials: Credentials, frame: Frame, prefix: str) -> Message:
-    """The verified message in a message."""
+    """The one verified message in a delivery."""
     subject = frame.fields[1].removeprefix(prefix)
-    return open_delivery(
+    (message,) = open_delivery(
         frame.body, subject, bus=credentials.bus, bus_keys=credentials.bus_keys, verifier=Verifier()
     )
+    return message
 
 
 async def publish(credentials: Credentials) -> tuple[list[str], dict[str, str]]:
