@@ -26,11 +26,11 @@ from benchmarks.workload import orders
 from sealbus.credentials import Credentials
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.codec import pack_bundle, pack_json
-from sealbus.protocol.envelope import Header, seal_envelopes
+from sealbus.protocol.envelope import Draft, Header, seal_envelopes
 from sealbus.protocol.keys import SigningKey
 from sealbus.protocol.streams import ACCEPTED, INGRESS, QUARANTINE
 from sealbus.protocol.subjects import ingress_subject
-from sealbus.sending.minting import new_nonce
+from sealbus.sending.minting import new_nonce, salted
 from sealbus_broker.nats.connection import connect
 
 TTL_MS: Final = 60_000
@@ -140,13 +140,13 @@ class Generator:
         for _ in range(0, count, bundle_size):
             route = next(self._routes)
             drafts = [
-                (
+                Draft(
                     Header(BUS, route.bot, route.subject, new_nonce(now_ms), now_ms, TTL_MS),
-                    next(self._payloads),
+                    [salted(next(self._payloads))],
                 )
                 for _ in range(bundle_size)
             ]
-            envelopes = seal_envelopes(self._key(route.bot), drafts)
+            envelopes = [data for data, _ in seal_envelopes(self._key(route.bot), drafts)]
             packets.extend(
                 Packet(ingress_subject(route.bot, live=False), data)
                 for data in as_messages(envelopes)

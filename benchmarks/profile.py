@@ -26,11 +26,11 @@ from benchmarks.workload import orders
 from sealbus.nats.frames import hpub, pub
 from sealbus.protocol.codec import pack_bundle, pack_json, split_bundle
 from sealbus.protocol.delivery import open_delivery, pack_delivery
-from sealbus.protocol.envelope import Header, seal_envelopes
+from sealbus.protocol.envelope import Draft, Header, seal_envelopes
 from sealbus.protocol.keys import KeyKind, SigningKey, verify
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import open_stamp, seal_stamps
-from sealbus.sending.minting import new_nonce
+from sealbus.sending.minting import new_nonce, salted
 from sealbus_broker.gate.judge import CHECKS, CheckContext, judge
 from sealbus_broker.gate.policy import BotKey, BotRule, DeliveryClass, Policy, SubjectRule
 from sealbus_broker.gate.rate import RateMeters
@@ -57,7 +57,8 @@ class Step:
 
 
 class Scene:
-    """A policy, and a batch of orders sealed alone and in bursts."""
+    """A policy, and a batch of orders: sealed alone, sealed in bundles of envelopes, and sealed in
+    envelopes of many."""
 
     def __init__(self) -> None:
         self.bot, self.relay = SigningKey.generate(KeyKind.BOT), SigningKey.generate(KeyKind.BUS)
@@ -72,17 +73,28 @@ class Scene:
         )
         self.orders: list[Any] = list(islice(cycle(orders(1024)), BATCH))
         self.drafts = [
-            (
+            Draft(
                 Header("shop", "order", SUBJECT, new_nonce(NOW), NOW, 30_000),
-                pack_json(self.orders[at]),
+                [salted(pack_json(self.orders[at]))],
             )
             for at in range(BATCH)
         ]
-        self.alone = [seal_envelopes(self.bot, [draft])[0] for draft in self.drafts]
-        self.bursts = [
-            seal_envelopes(self.bot, self.drafts[at : at + BUNDLE_SIZE])
+        self.joined = [
+            Draft(
+                Header("shop", "order", SUBJECT, new_nonce(NOW), NOW, 30_000),
+                [draft.payloads[0] for draft in self.drafts[at : at + BUNDLE_SIZE]],
+            )
             for at in range(0, BATCH, BUNDLE_SIZE)
         ]
+        self.alone = [self.seal([draft])[0] for draft in self.drafts]
+        self.bundled = [
+            self.seal(self.drafts[at : at + BUNDLE_SIZE]) for at in range(0, BATCH, BUNDLE_SIZE)
+        ]
+        self.bursts = [self.seal([draft])[0] for draft in self.joined]
+
+    def seal(self, drafts: Sequence[Draft]) -> list[bytes]:
+        """Their envelopes, under one signature."""
+        return [envelope.data for envelope in seal_envelopes(self.bot, drafts)]
 
     def arrivals(self, envelopes: Sequence[bytes]) -> list[Arrival]:
         """``envelopes`` as a relay receives them."""
@@ -101,27 +113,29 @@ class Scene:
 
 def steps(scene: Scene) -> list[Step]:
     """The steps of a message, in order."""
-    bundles = [pack_bundle(burst) for burst in scene.bursts]
-    burst = scene.arrivals([envelope for one in scene.bursts for envelope in one])
+    bundles = [pack_bundle(bundle) for bundle in scene.bundled]
+    bundled = scene.arrivals([envelope for bundle in scene.bundled for envelope in bundle])
+    bursts = scene.arrivals(scene.bursts)
     alone = scene.arrivals(scene.alone)
     verifier, meters, moment = Verifier(), RateMeters(), JudgedAt(NOW)
-    judgments = [judge(arrival, scene.policy, moment, verifier, meters) for arrival in burst]
+    judgments = [judge(arrival, scene.policy, moment, verifier, meters) for arrival in bundled]
     stamps = [
         one for judgment in judgments if (one := judgment.stamp(scene.policy, "relay")) is not None
     ]
     sealed = seal_stamps(scene.relay, stamps)
     deliveries = [
-        pack_delivery(arrival.data, stamp) for arrival, stamp in zip(burst, sealed, strict=True)
+        pack_delivery(arrival.data, stamp) for arrival, stamp in zip(bundled, sealed, strict=True)
     ]
     acknowledgement = b'{"stream":"ACCEPTED","seq":123456}'
     made = [
         Step(
             "relay",
-            "take the envelopes out of a burst",
+            "take the envelopes out of a bundle",
             lambda: [split_bundle(data) for data in bundles],
         ),
-        Step("relay", "judge, in a burst", lambda: scene.judge(burst)),
-        *_checks(scene, burst),
+        Step("relay", "judge, 64 in an envelope", lambda: scene.judge(bursts)),
+        *_checks(scene, bursts),
+        Step("relay", "judge, 64 in a bundle", lambda: scene.judge(bundled)),
         Step("relay", "judge, sealed alone", lambda: scene.judge(alone)),
         Step(
             "relay",
@@ -143,13 +157,13 @@ def steps(scene: Scene) -> list[Step]:
                     headers=b"Nats-Msg-Id: x\r\n",
                     reply=b"_INBOX.x.1.2",
                 )
-                for one, stamp in zip(burst, sealed, strict=True)
+                for one, stamp in zip(bundled, sealed, strict=True)
             ],
         ),
         Step(
             "relay",
             "read its acknowledgement",
-            lambda: [json.loads(acknowledgement) for _ in burst],
+            lambda: [json.loads(acknowledgement) for _ in bundled],
         ),
         Step(
             "relay",
@@ -190,11 +204,16 @@ def _sides(scene: Scene, sealed: Sequence[bytes], deliveries: Sequence[bytes]) -
         Step("publisher", "encode the payload", lambda: [pack_json(one) for one in scene.orders]),
         Step(
             "publisher",
-            "seal, 64 together",
+            "seal, 64 in a bundle",
             lambda: [
-                seal_envelopes(scene.bot, scene.drafts[at : at + BUNDLE_SIZE])
+                scene.seal(scene.drafts[at : at + BUNDLE_SIZE])
                 for at in range(0, BATCH, BUNDLE_SIZE)
             ],
+        ),
+        Step(
+            "publisher",
+            "seal, 64 in an envelope",
+            lambda: [scene.seal([draft]) for draft in scene.joined],
         ),
         Step("publisher", "open the receipt", open_receipts),
         Step("subscriber", "open the delivery", open_all),

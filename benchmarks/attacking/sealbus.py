@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -29,13 +28,14 @@ from benchmarks.bus import BUS
 from examples.robbery.frames import FrameReader, RawSession, pub
 from sealbus import Credentials, Stamp, Verdict
 from sealbus.protocol.admission import AdmissionText
-from sealbus.protocol.codec import join_sealed, pack_json, signed_part, split_sealed, unpack_json
+from sealbus.protocol.codec import pack_fields, pack_json, unpack_json
 from sealbus.protocol.delivery import pack_delivery
-from sealbus.protocol.envelope import Header, seal_envelopes
+from sealbus.protocol.envelope import Draft, Envelope, Header, seal_envelopes
 from sealbus.protocol.keys import KeyKind, SigningKey
-from sealbus.protocol.seal import Context, Seal, seal, sign_connect
+from sealbus.protocol.limits import SALT_BYTES
+from sealbus.protocol.seal import Seal, sign_connect
 from sealbus.protocol.stamp import seal_stamps
-from sealbus.sending.minting import new_nonce
+from sealbus.sending.minting import new_nonce, salted
 
 TTL_MS: Final = 4000
 SKEW_S: Final = 2.2
@@ -106,13 +106,15 @@ class OnSealbus(Attacker):
         await self._send(GARBAGE, "s1")
 
     async def unsigned(self) -> None:
-        parts = (_header("s1", "orders.p1").encode(), pack_json(FAKE))
+        envelope = _sealed(self._lesser.key, _header("s1", "orders.p1"), FAKE)
         nothing = Seal(self._lesser.key.public.raw, bytes(64), 0, ())
-        await self._send(join_sealed(parts, nothing.encode()), "s1")
+        await self._send(_with(envelope, seal=nothing.encode()), "s1")
 
     async def altered(self) -> None:
-        (header, payload), _, sealed = split_sealed(self._captured, 2)
-        await self._send(join_sealed((header, pack_json(changed(unpack_json(payload)))), sealed))
+        (order,) = msgpack.unpackb(self._captured)[3]
+        salt, payload = order[:SALT_BYTES], order[SALT_BYTES:]
+        altered = salt + pack_json(changed(unpack_json(payload)))
+        await self._send(_with(self._captured, payloads=[altered]))
 
     async def other_name(self) -> None:
         for session in ("s1", "s0"):
@@ -133,10 +135,9 @@ class OnSealbus(Attacker):
         await self._send(kept)
 
     async def other_receiver(self) -> None:
-        (header, payload), _, sealed = split_sealed(self._captured, 2)
-        fields = msgpack.unpackb(header)
+        fields = msgpack.unpackb(msgpack.unpackb(self._captured)[1])
         fields[2] = "orders.p1"
-        await self._send(join_sealed((msgpack.packb(fields), payload), sealed))
+        await self._send(_with(self._captured, header=msgpack.packb(fields)))
         # And the genuine delivery, on the line where the other receiver's deliveries arrive.
         ours = _sealed(self._lesser.key, _header("s1", "orders.p1"), HONEST)
         self.meant += 1
@@ -167,14 +168,11 @@ class OnSealbus(Attacker):
         for name, value in (("currency", "GBP"), *FAKE.items()):
             packer.pack(name)
             packer.pack(value)
-        parts = (_header().encode(), packer.bytes())
-        await self._send(
-            join_sealed(parts, seal(self._owner.key, Context.ENVELOPE, [signed_part(parts)])[0])
-        )
+        await self._send(_sealed_bytes(self._owner.key, _header(), packer.bytes()))
 
     async def same_id(self) -> None:
-        (header, _), _, _ = split_sealed(self._captured, 2)
-        await self._send(_sealed(self._owner.key, _header(nonce=Header.decode(header).nonce), FAKE))
+        nonce = Envelope.decode(self._captured).header.nonce
+        await self._send(_sealed(self._owner.key, _header(nonce=nonce), FAKE))
 
     async def future(self) -> None:
         await self._send(
@@ -212,14 +210,25 @@ def _header(bot: str = "s0", subject: str = "orders.p0", **fields: Any) -> Heade
 
 
 def _sealed(key: SigningKey, header: Header, payload: Any) -> bytes:
-    return seal_envelopes(key, [(header, pack_json(payload))])[0]
+    return _sealed_bytes(key, header, pack_json(payload))
+
+
+def _sealed_bytes(key: SigningKey, header: Header, payload: bytes) -> bytes:
+    return seal_envelopes(key, [Draft(header, [salted(payload)])])[0].data
+
+
+def _with(envelope: bytes, **changes: Any) -> bytes:
+    """The envelope with other parts: ``header``, ``payloads`` or ``seal``."""
+    version, header, parent, payloads, seal = msgpack.unpackb(envelope)
+    parts = {"header": header, "parent": parent, "payloads": payloads, "seal": seal} | changes
+    return pack_fields((version, *parts.values()))
 
 
 def _stamped(envelope: bytes, header: Header) -> bytes:
     """A stamp that says that the relay has accepted ``envelope``: valid, except for the key."""
     stamp = Stamp(
         bus=header.bus,
-        envelope=hashlib.sha256(envelope).digest(),
+        envelope=Envelope.decode(envelope).digest,
         bot=header.bot,
         subject=header.subject,
         nonce=header.nonce,

@@ -17,9 +17,10 @@ import msgpack
 from examples.robbery.catalogue import ATTACKS, SCRAPER
 from examples.robbery.frames import Frame, msg, pub
 from examples.robbery.thief import FAKE_ORDER, Sent, Thief, admission, draft, now_ms, sealed
-from sealbus.protocol.codec import join_sealed, pack_json, split_sealed, unpack_json
+from sealbus.protocol.codec import pack_fields, pack_json, unpack_json
 from sealbus.protocol.envelope import Envelope, Parent
 from sealbus.protocol.keys import SigningKey
+from sealbus.protocol.limits import SALT_BYTES
 from sealbus.protocol.seal import sign_connect
 from sealbus.protocol.subjects import consumer_name
 from tests.attacks.corpus import Frame as FrameCase
@@ -120,15 +121,16 @@ async def replay_scraper(thief: Thief) -> Sent:
 def _with(
     envelope: bytes, payload: dict[str, Any] | None = None, subject: str | None = None
 ) -> bytes:
-    """A captured envelope with a change in it and its old seal."""
-    (header, body), _, seal = split_sealed(envelope, 2)
+    """A captured envelope with a change in it, with its old salt and seal."""
+    version, header, parent, (body,), seal = msgpack.unpackb(envelope)
     if subject is not None:
         fields = msgpack.unpackb(header)
         fields[2] = subject
         header = msgpack.packb(fields)
     if payload is not None:
-        body = pack_json({**unpack_json(body), **payload})
-    return join_sealed((header, body), seal)
+        salt, said = body[:SALT_BYTES], unpack_json(body[SALT_BYTES:])
+        body = salt + pack_json({**said, **payload})
+    return pack_fields((version, header, parent, [body], seal))
 
 
 @attempt("replay-subject")
@@ -175,9 +177,9 @@ async def stolen_session(thief: Thief) -> Sent:
 @attempt("grafted-seal")
 async def grafted_seal(thief: Thief) -> Sent:
     own = sealed(thief.key, draft("order", "orders.placed"), FAKE_ORDER)
-    (header, body), _, _ = split_sealed(own, 2)
-    _, _, seal = split_sealed(thief.tap.orders[-1], 2)
-    return thief.inject(join_sealed((header, body), seal))
+    *parts, _ = msgpack.unpackb(own)
+    *_, seal = msgpack.unpackb(thief.tap.orders[-1])
+    return thief.inject(pack_fields((*parts, seal)))
 
 
 # ---- past the relay ------------------------------------------------------------------------------
@@ -230,12 +232,13 @@ async def _scrape(
     payload: Any = None,
     subject: str = "metrics.scraped",
     bot: str = "scraper",
+    parent: bytes | None = None,
     **fields: Any,
 ) -> Sent:
     live = subject not in ("orders.placed", "stock.reserved")
     body = PRICE if payload is None else payload
     return await thief.send(
-        sealed(thief.scraper.key, draft(bot, subject, **fields), body), live=live
+        sealed(thief.scraper.key, draft(bot, subject, **fields), body, parent), live=live
     )
 
 
@@ -304,12 +307,22 @@ def _reservation(order_id: str) -> dict[str, Any]:
     return {"order_id": order_id, "lines": [{"sku": "ROB-2000", "quantity": 100}]}
 
 
+def _order_id(envelope: bytes) -> str:
+    """The id of the order in a captured envelope."""
+    (order,) = Envelope.decode(envelope).payloads
+    assert order is not None
+    order_id: str = unpack_json(order)["order_id"]
+    return order_id
+
+
 @attempt("reservation")
 async def reservation(thief: Thief) -> Sent:
     envelope, stamp = thief.stolen_parent()
-    order_id = unpack_json(Envelope.decode(envelope).payload)["order_id"]
     return await _scrape(
-        thief, _reservation(order_id), "stock.reserved", parent=Parent(stamp, envelope).encode()
+        thief,
+        _reservation(_order_id(envelope)),
+        "stock.reserved",
+        parent=Parent(stamp, quote=envelope).encode(),
     )
 
 
@@ -449,7 +462,7 @@ async def replay_later(thief: Thief) -> Sent:
 async def _reserve(thief: Thief, order_id: str, parent: bytes | None) -> Sent:
     assert thief.loot is not None
     envelope = sealed(
-        thief.loot.key, draft("inventory", "stock.reserved", parent=parent), _reservation(order_id)
+        thief.loot.key, draft("inventory", "stock.reserved"), _reservation(order_id), parent
     )
     session = await thief.session_of(thief.loot)
     await session.say(pub("send.inventory", envelope))
@@ -470,11 +483,11 @@ async def own_stamp_cause(thief: Thief) -> Sent:
 @attempt("other-order")
 async def other_order(thief: Thief) -> Sent:
     envelope, stamp = thief.stolen_parent()
-    return await _reserve(thief, "ord-666666", Parent(stamp, envelope).encode())
+    return await _reserve(thief, "ord-666666", Parent(stamp, quote=envelope).encode())
 
 
 @attempt("second-reservation")
 async def second_reservation(thief: Thief) -> Sent:
     envelope, stamp = thief.stolen_parent()
-    order_id = unpack_json(Envelope.decode(envelope).payload)["order_id"]
-    return await _reserve(thief, order_id, Parent(stamp, envelope).encode())
+    parent = Parent(stamp, quote=envelope).encode()
+    return await _reserve(thief, _order_id(envelope), parent)

@@ -59,7 +59,8 @@ class OrderDesk:
                 group.create_task(self._place(order))
 
     async def _place(self, order: dict[str, Any]) -> None:
-        await self.bot.publish("orders.placed", order, ttl=TTL_S, timeout=60)
+        # The director counts the stored envelopes, so each order has its own.
+        await self.bot.publish("orders.placed", order, ttl=TTL_S, timeout=60, alone=True)
         self.placed += 1
 
     async def ask_stock(self, skus: list[str]) -> dict[str, int]:

@@ -6,7 +6,7 @@ The means are the line of the order bot, a bot of low rank, and keys of its own.
 from __future__ import annotations
 
 import base64
-import hashlib
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +18,9 @@ from sealbus import Credentials, Stamp, Verdict
 from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.codec import pack_json, split_sealed
 from sealbus.protocol.delivery import pack_delivery
-from sealbus.protocol.envelope import Header, Parent, seal_envelopes
+from sealbus.protocol.envelope import Draft, Envelope, Header, Parent, seal_envelopes
 from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.limits import SALT_BYTES
 from sealbus.protocol.seal import sign_connect
 from sealbus.protocol.stamp import seal_stamps
 from sealbus.sending.minting import new_nonce
@@ -101,7 +102,7 @@ class Thief:
 
     def stolen_parent(self) -> tuple[bytes, bytes]:
         """A real order's envelope, and the relay's own stamp on it, as they passed."""
-        envelopes = {hashlib.sha256(envelope).digest(): envelope for envelope in self.tap.orders}
+        envelopes = {Envelope.decode(envelope).digest: envelope for envelope in self.tap.orders}
         for sealed_stamp in reversed(self.tap.stamps):
             stamp = _read(sealed_stamp)
             if stamp.verdict is Verdict.ACCEPTED and stamp.envelope in envelopes:
@@ -123,7 +124,7 @@ class Thief:
         """
         stamp = Stamp(
             bus=header.bus,
-            envelope=hashlib.sha256(envelope).digest(),
+            envelope=Envelope.decode(envelope).digest,
             bot=header.bot,
             subject=header.subject,
             nonce=header.nonce,
@@ -143,11 +144,11 @@ class Thief:
         header = draft(bot, subject)
         envelope = sealed(self.key, header, payload)
         stamp = self.forged_stamp(envelope, header)
-        return pack_delivery(envelope, stamp), Parent(stamp, envelope).encode()
+        return pack_delivery(envelope, stamp), Parent(stamp, quote=envelope).encode()
 
 
 def _read(sealed_stamp: bytes) -> Stamp:
-    (body,), _, _ = split_sealed(sealed_stamp, 1)
+    body, _, _ = split_sealed(sealed_stamp)
     return Stamp.decode(body)
 
 
@@ -173,6 +174,7 @@ def draft(bot: str, subject: str, **fields: Any) -> Header:
     return Header(**{**plain, "bot": bot, "subject": subject, **fields})
 
 
-def sealed(key: SigningKey, header: Header, payload: Any) -> bytes:
-    """An envelope."""
-    return seal_envelopes(key, [(header, pack_json(payload))])[0]
+def sealed(key: SigningKey, header: Header, payload: Any, parent: bytes | None = None) -> bytes:
+    """An envelope with one payload."""
+    salted = os.urandom(SALT_BYTES) + pack_json(payload)
+    return seal_envelopes(key, [Draft(header, [salted], parent)])[0].data

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import hashlib
 import json
 import os
 from collections import defaultdict
@@ -44,7 +43,17 @@ from tests.attacks.corpus import LESSER, NOTHING, Vain
 from tests.attacks.line import HOST, Line, order_bot, overheard, server_that_says, tapped
 from tests.e2e.shop import Shop
 from tests.gate.bus import ACCEPTED, Step
-from tests.gate.world import BORN, BUS_KEY, KEYS, NOW, POLICY_DOCUMENT, envelope, shipment, told_at
+from tests.gate.world import (
+    BORN,
+    BUS_KEY,
+    KEYS,
+    NOW,
+    POLICY_DOCUMENT,
+    digest,
+    envelope,
+    shipment,
+    told_at,
+)
 from tests.scene import now_ms
 from tests.waiting import PATIENCE_S, until
 
@@ -66,9 +75,9 @@ class Ground(Shop):
         if without is not None:
             self.relay_module = ("tests.attacks.broken_relay", without)
         self.outcomes: dict[bytes, list[str]] = defaultdict(list)
-        """All outcomes of an envelope, or of any other bytes that were sent, by their SHA-256."""
+        """All outcomes of an envelope, or of any other bytes that were sent, by their digest."""
         self.in_order: set[bytes] = set()
-        """The SHA-256 of the messages that must be accepted."""
+        """The digests of the envelopes that must be accepted."""
         self._observer: HardenedClient | None = None
         self._sessions: dict[str, RawSession] = {}
         self._line: Line | None = None
@@ -100,7 +109,8 @@ class Ground(Shop):
 
     async def _on_refused(self, msg: Msg) -> None:
         record: dict[str, Any] = json.loads((msg.headers or {})[RECORD_HEADER])
-        self.outcomes[hashlib.sha256(msg.data).digest()].append(record["reason"])
+        if record["payloads"] is None:  # else other payloads of the envelope are accepted
+            self.outcomes[digest(msg.data)].append(record["reason"])
 
     async def _on_delivered(self, msg: Msg) -> None:
         # the relay asks whether anybody listens, or notes a refusal
@@ -110,24 +120,25 @@ class Ground(Shop):
             envelope, _ = split_delivery(msg.data)
         except Malformed:  # bytes that no relay has stamped
             envelope = msg.data
-        digest = hashlib.sha256(envelope).digest()
+        # A payload that was refused is withheld, and the digest is the same.
+        name = digest(envelope)
         if msg.subject.startswith("bus.reply."):
-            opened = Envelope.decode(envelope)
+            opened = Envelope.decode_shown(envelope)
             if opened.header.bot == "sealbus":  # an answer of the bus
-                self.in_order.add(digest)
-                self._answers[opened.header.subject.rpartition(".")[2]] = unpack_json(
-                    opened.payload
-                )
-        self.outcomes[digest].append(ACCEPTED)
+                (answer,) = opened.payloads
+                assert answer is not None
+                self.in_order.add(name)
+                self._answers[opened.header.subject.rpartition(".")[2]] = unpack_json(answer)
+        self.outcomes[name].append(ACCEPTED)
 
     @property
     def strange(self) -> int:
         """How many different messages were delivered although the bus should have refused them."""
         if self._line is not None:  # the messages of the honest bot itself
-            self.in_order |= {hashlib.sha256(envelope).digest() for envelope in self._line.tap.said}
+            self.in_order |= {digest(envelope) for envelope in self._line.tap.said}
         return sum(
-            ACCEPTED in became and digest not in self.in_order
-            for digest, became in self.outcomes.items()
+            ACCEPTED in became and name not in self.in_order
+            for name, became in self.outcomes.items()
         )
 
     async def streams(self) -> set[str]:
@@ -167,9 +178,7 @@ class Ground(Shop):
         became: list[str] = []
         for session, together in groupby(steps, lambda step: step.session):
             group = list(together)
-            self.in_order |= {
-                hashlib.sha256(step.data).digest() for step in group if step.expect == ACCEPTED
-            }
+            self.in_order |= {digest(step.data) for step in group if step.expect == ACCEPTED}
             frames = b"".join(pub(f"{_WAY[step.delivery]}.{session}", step.data) for step in group)
             became += await self._sent(session, frames, [step.data for step in group])
         return became
@@ -195,19 +204,17 @@ class Ground(Shop):
 
     async def _sent(self, bot: str, frames: bytes, bodies: Sequence[bytes]) -> list[str]:
         session = await self.session(bot)
-        digests = [hashlib.sha256(body).digest() for body in bodies]
-        before = {digest: len(self.outcomes[digest]) for digest in digests}
+        names = [digest(body) for body in bodies]
+        before = {name: len(self.outcomes[name]) for name in names}
         await session.say(frames)
-        due = {digest: before[digest] + digests.count(digest) for digest in digests}
+        due = {name: before[name] + names.count(name) for name in names}
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(VERDICT_S):
                 await until(
-                    lambda: all(
-                        len(self.outcomes[digest]) >= count for digest, count in due.items()
-                    )
+                    lambda: all(len(self.outcomes[name]) >= count for name, count in due.items())
                 )
-        became = {digest: iter(self.outcomes[digest][at:]) for digest, at in before.items()}
-        return [next(became[digest], NO_VERDICT) for digest in digests]
+        became = {name: iter(self.outcomes[name][at:]) for name, at in before.items()}
+        return [next(became[name], NO_VERDICT) for name in names]
 
     async def line(self) -> Line:
         """The line of the order bot, which has a session."""
@@ -283,7 +290,7 @@ class Ground(Shop):
                 honest = Step(envelope(bot=LESSER), session=LESSER)
             behind += await self.take([honest])
         came = [
-            *self.outcomes.get(hashlib.sha256(body).digest(), ()),
+            *self.outcomes.get(digest(body), ()),
             *(frame.subject for frame in asker.received),
         ]
         if behind != [ACCEPTED, ACCEPTED] or await self.streams() != streams:

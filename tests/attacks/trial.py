@@ -6,7 +6,6 @@ It is tried on a running bus, on the operator's machine, or on the gate alone.
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
 import tempfile
 import time
@@ -40,7 +39,7 @@ from tests.attacks.ground import Ground, new_body
 from tests.attacks.line import overheard
 from tests.gate.bus import ACCEPTED, PureBus, Step
 from tests.gate.scenarios import Scenario
-from tests.gate.world import NOW, POLICY, told_at
+from tests.gate.world import NOW, POLICY, digest, told_at
 from tests.policy.folder import Folder
 from tests.scene import now_ms
 
@@ -142,7 +141,7 @@ async def _by_message(
         if not is_spread or ACCEPTED not in became[len(first) :] or bursts == MOST_BURSTS:
             break
         # it came so late that it is within the rate
-        ground.in_order.add(hashlib.sha256(last.data).digest())
+        ground.in_order.add(digest(last.data))
     wrong = [
         f"step {number} became {got}, not {step.expect}"
         for number, (step, got) in enumerate(zip(steps[:-1], became[:-1], strict=True), 1)

@@ -98,7 +98,7 @@ def test_a_refusal_exits_3_and_is_in_the_quarantine(bus: Bus, tmp_path: Path) ->
     assert "74 78 74" in dumped.out  # txt, in the dump
     inspected = sealbus("inspect", str(raw), "--json", cwd=bus.folder)
     assert inspected.code == 0
-    assert json.loads(inspected.out)["payload"] == {"txt": "hello"}
+    assert json.loads(inspected.out)["payloads"] == [{"txt": "hello"}]
     again = sealbus("quarantine", "show", str(row["sequence"]), "--out", str(raw), cwd=bus.folder)
     assert (again.code, "exists already" in again.err) == (1, True)
     assert stat.S_IMODE(raw.stat().st_mode) == 0o600

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from sealbus.credentials import Credentials
-from sealbus.protocol.envelope import Header, seal_envelopes
+from sealbus.protocol.envelope import Draft, Header
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.policy.bus_file import BusFile, write_bus_file
 from tests.cli.command import quickly
 from tests.cli.folders import up
+from tests.gate.world import salted, sealed
 from tests.ports import free_port
 
 
@@ -79,7 +80,7 @@ class TestFind:
                 ["unknown-key: this key is not among the given keys"],
             ),
         ):
-            (tmp_path / "sealed").write_bytes(seal_envelopes(key, [(header, b"\x80")])[0])
+            (tmp_path / "sealed").write_bytes(sealed(Draft(header, [salted(b"\x80")]), key))
             told = quickly("inspect", str(tmp_path / "sealed"), "--json", cwd=made.parent)
             assert "using the bus in mybus" in told.err
             assert [line[:26] for line in json.loads(told.out)["errors"]] == [

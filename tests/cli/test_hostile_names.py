@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from sealbus.protocol.codec import pack_json
-from sealbus.protocol.envelope import Header, seal_envelopes
+from sealbus.protocol.envelope import Draft, Header
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.cli.main import cli
 from sealbus_broker.cli.options import all_commands
 from sealbus_broker.escape import harmless
 from tests.cli.bus import RunningBus, clean_environment, running_bus
 from tests.cli.command import SEALBUS, Ran, sealbus
+from tests.gate.world import salted, sealed
 from tests.waiting import PATIENCE_S
 
 BAD = "\x1b[2J\x9b8m\u202e\u2028\x07\r\x7fevil"
@@ -115,8 +116,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         policy.read_text().replace("  clock:\n", f"  {json.dumps(BAD)}: {{}}\n  clock:\n", 1)
     )
     header = Header("mybus", "greeter", "greetings.sent", bytes(16), 0, 1000)
-    sealed = seal_envelopes(SigningKey.generate(KeyKind.BOT), [(header, pack_json({BAD: BAD}))])
-    (root / "envelope").write_bytes(sealed[0])
+    draft = Draft(header, [salted(pack_json({BAD: BAD}))])
+    (root / "envelope").write_bytes(sealed(draft, SigningKey.generate(KeyKind.BOT)))
     return {"bus": str(bus), "sound": str(sound), "envelope": str(root / "envelope")}
 
 

@@ -13,12 +13,13 @@ import pytest
 from sealbus.credentials import Credentials
 from sealbus.protocol.codec import pack_bundle, pack_json
 from sealbus.protocol.delivery import pack_delivery
-from sealbus.protocol.envelope import Envelope, Header, seal_envelopes
+from sealbus.protocol.envelope import Draft, Envelope, Header
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.reason import Reason
-from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
+from sealbus.protocol.stamp import RefusedPayload, Stamp, Verdict, seal_stamps
 from sealbus_broker.relay.secrets import BusSecrets
 from tests.cli.command import quickly
+from tests.gate.world import salted, sealed
 
 BOT, BUS, STRANGER = (SigningKey.generate(kind) for kind in (KeyKind.BOT, KeyKind.BUS, KeyKind.BUS))
 HEADER = Header("shop", "order", "orders.placed", bytes(16), 0, 1000)
@@ -27,8 +28,9 @@ NOBODY = "unknown-key: this key is not among the given keys, so the sealer is un
 ANYBODY = "unknown-key: not sealed with a given bus key, so anybody may have made it"
 
 
-def envelope(key: SigningKey = BOT, **changes: Any) -> bytes:
-    return seal_envelopes(key, [(replace(HEADER, **changes), b"\x80")])[0]
+def envelope(key: SigningKey = BOT, *payloads: object, **changes: Any) -> bytes:
+    said = [salted(pack_json(one), at) for at, one in enumerate(payloads or [{}])]
+    return sealed(Draft(replace(HEADER, **changes), said), key)
 
 
 def stamp(about: bytes, key: SigningKey = BUS, **changes: Any) -> bytes:
@@ -135,7 +137,7 @@ def test_a_changed_envelope_and_bytes_that_are_none(tmp_path: Path) -> None:
     changed = envelope().replace(b"orders.placed", b"orders.forged")
     assert inspect(tmp_path, changed, *GIVEN) == (
         3,
-        ["bad-seal: the signature does not hold over these bytes"],
+        ["bad-seal: the signature does not hold over these parts"],
     )
     code, (told,) = inspect(tmp_path, b"\x1b[2J")
     assert (code, told.startswith("encoding: ")) == (3, True)
@@ -144,7 +146,7 @@ def test_a_changed_envelope_and_bytes_that_are_none(tmp_path: Path) -> None:
 def test_a_bundle_is_taken_apart(tmp_path: Path) -> None:
     one, two = (envelope(nonce=bytes(15) + bytes([at])) for at in range(2))
     data = pack_bundle([one, two.replace(b"orders.placed", b"orders.forged")])
-    told = ["2: bad-seal: the signature does not hold over these bytes"]
+    told = ["2: bad-seal: the signature does not hold over these parts"]
     assert inspect(tmp_path, data, *GIVEN) == (3, told)
     code, errors = inspect(tmp_path, pack_bundle([one, one]))
     assert (code, "twice" in errors[0]) == (3, True)
@@ -161,7 +163,23 @@ def test_a_stamp_says_until_when_its_message_had_to_be_stored(tmp_path: Path) ->
 
 
 def test_a_payload_is_shown_as_json(tmp_path: Path) -> None:
-    data = seal_envelopes(BOT, [(HEADER, pack_json({"n": 1}))])[0]
-    (tmp_path / "item").write_bytes(data)
+    (tmp_path / "item").write_bytes(envelope(BOT, {"n": 1}))
     told = json.loads(quickly("inspect", "item", "--json", *GIVEN, cwd=tmp_path).out)
-    assert (told["payload"], told["key"]) == ({"n": 1}, PublicKey(BOT.public.raw, KeyKind.BOT).text)
+    assert told["payloads"] == [{"n": 1}]
+    assert told["key"] == PublicKey(BOT.public.raw, KeyKind.BOT).text
+
+
+def test_withheld_payload_is_shown_as_withheld(tmp_path: Path) -> None:
+    """The seal holds over it. A delivery withholds exactly the payloads that its stamp refuses."""
+    data = envelope(BOT, 1, 2, 3)
+    shown = Envelope.decode(data).withhold([1], parent=False)
+    (tmp_path / "item").write_bytes(shown)
+    told = json.loads(quickly("inspect", "item", "--json", *GIVEN, cwd=tmp_path).out)
+    assert (told["payloads"], told["errors"]) == ([1, "(withheld)", 3], [])
+    assert told["digest"] == Envelope.decode(data).digest.hex()
+    refused = (RefusedPayload(1, Reason.SCHEMA),)
+    partly = stamp(data, count=3, refused=refused)
+    assert inspect(tmp_path, pack_delivery(shown, partly), *GIVEN) == (0, [])
+    wrong = ["an accepted payload is withheld, or a refused one shown"]
+    assert inspect(tmp_path, pack_delivery(data, partly), *GIVEN) == (3, wrong)
+    assert inspect(tmp_path, pack_delivery(shown, stamp(data, count=3)), *GIVEN) == (3, wrong)

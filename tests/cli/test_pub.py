@@ -26,7 +26,7 @@ from tests.ports import free_port
 from tests.waiting import PATIENCE_S, until
 
 HELLO = ("pub", "greetings.sent", "--as", "greeter")
-FIELDS = {"line", "subject", "verdict", "nonce", "relay", "reason", "detail", "record"}
+FIELDS = {"line", "subject", "verdict", "nonce", "index", "relay", "reason", "detail", "record"}
 
 
 def rows(out: str) -> list[dict[str, Any]]:
@@ -82,6 +82,11 @@ def test_every_line_has_one_row(hello: RunningBus) -> None:
         7: ("accepted", None),
     }
     assert all(set(row) == FIELDS for row in rows(done.out))
+    # The valid lines shared an envelope, and each row names its message.
+    sent = {row["line"]: row for row in rows(done.out) if row["nonce"] is not None}
+    assert sent.keys() == {1, 3, 7}
+    assert len({row["nonce"] for row in sent.values()}) == 1
+    assert sent[3]["index"] == 1
     assert done.code == 3
     assert done.err.splitlines()[-1] == "2 accepted, 3 invalid, 1 quarantined"
 

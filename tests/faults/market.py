@@ -284,7 +284,7 @@ async def read_store(market: Market) -> list[tuple[Accepted, bytes, bytes]]:
             sequence = int(headers["Nats-Sequence"]) + 1
             at = datetime.fromisoformat(headers["Nats-Time-Stamp"])
             envelope, stamp = split_delivery(answer.data)
-            header = Envelope.decode(envelope).header
+            header = Envelope.decode_shown(envelope).header
             name = hashlib.sha256(stamp).hexdigest()
             at_ms = int(at.timestamp() * 1000)
             found.append(

@@ -6,20 +6,16 @@ No time-out passes, and a bot's messages keep their order.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sealbus import Bot
-from sealbus.protocol.codec import unpack_json
-from sealbus.protocol.delivery import split_delivery
-from sealbus.protocol.envelope import Envelope
 from sealbus_broker.relay import pulling, stream_store
 from sealbus_broker.relay.relay import Relay
 from tests.e2e.shop import Shop, order
+from tests.faults.stored import stored_orders
 from tests.waiting import until
 
 AT_ONCE = 1000
@@ -32,22 +28,6 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
     """A shop whose server runs, without a relay."""
     async with Shop(tmp_path / "shop") as running:
         yield running
-
-
-async def stored_orders(shop: Shop) -> list[str]:
-    """The order ids in ACCEPTED, in the order in which they were stored."""
-    nc = await shop.nats()
-    found = []
-    try:
-        for sequence in range(2, await shop.last("ACCEPTED") + 1):
-            ask = json.dumps({"seq": sequence}).encode()
-            answer = await nc.request("$JS.API.DIRECT.GET.ACCEPTED", ask, 10)
-            envelope, _ = split_delivery(answer.data)
-            payload: Any = unpack_json(Envelope.decode(envelope).payload)
-            found.append(payload["order_id"])
-    finally:
-        await nc.close()
-    return found
 
 
 async def published(sender: Bot, enough: asyncio.Event, accepted: list[int]) -> int:

@@ -194,7 +194,7 @@ def trapped_hearer(credentials: str, diary: str) -> None:
     spring = Traps(Path(diary).parent).spring
 
     def begins(_: DurableSubscription, held: DurableMessage) -> None:
-        if held.subject.startswith(b"accepted.work."):
+        if held.delivery.subject.startswith(b"accepted.work."):
             spring("delivered")
 
     def handled(_: DurableSubscription, __: DurableMessage) -> None:

@@ -4,6 +4,8 @@
 
     python -m tests.faults.two_subscribers --runs 200
 
+Processes share the work envelope by envelope, so each message has its own.
+
 Each run has a seed. It decides how long messages take, when they are published, and which faults
 the processes have. A third of the runs has one process that is stopped and started, to check the
 order. A third has two processes that are stopped. A third has two that are stopped and killed. Many
@@ -132,7 +134,9 @@ async def _publish(run: Run, chance: Random) -> None:
         while number < MESSAGES:
             burst = range(number, min(MESSAGES, number + chance.choice((1, 2, 8))))
             for number in burst:  # each receipt is awaited, so the order is known
-                await boss.publish(f"work.{run.scene.name}", {"number": number}, timeout=60)
+                await boss.publish(
+                    f"work.{run.scene.name}", {"number": number}, timeout=60, alone=True
+                )
                 run.stored[number] = time.monotonic()
             number = burst.stop
             await asyncio.sleep(run.scene.scale * chance.uniform(0, 4))

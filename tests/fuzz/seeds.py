@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from sealbus.errors import Malformed
-from sealbus.protocol.codec import split_sealed
+from sealbus.protocol.delivery import pack_delivery
+from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.stamp import RefusedPayload
 from tests.attacks.families import SCENARIOS as ATTACKS
 from tests.gate.honest import HONEST
-from tests.gate.world import test_seed
+from tests.gate.parts import Parts
+from tests.gate.world import ORDER, burst, sealed_stamp, shipment, test_seed
 from tests.policy.folder import POLICY
 from tests.vectors.files import expand, load
 
@@ -58,9 +62,19 @@ def envelopes() -> Iterable[bytes]:
 def headers() -> Iterable[bytes]:
     for data in envelopes():
         try:
-            yield split_sealed(data, 2)[0][0]
+            Envelope.decode(data)
         except Malformed:
             continue
+        yield from filter(None, (Parts.of(data).header, Parts.of(data).parent))
+
+
+def shown() -> Iterable[bytes]:
+    """Envelopes as relays pass them on, with nothing, some or all of their parts withheld."""
+    yield from envelopes()
+    orders = Envelope.decode(burst(ORDER, ORDER, 3))
+    yield from (orders.withhold(places, parent=False) for places in ([0], [2], [0, 1, 2]))
+    yield Envelope.decode(shipment()).withhold([], parent=True)
+    yield Envelope.decode(shipment()).withhold([0], parent=True)
 
 
 def seals() -> Iterable[bytes]:
@@ -72,7 +86,18 @@ def stamps() -> Iterable[bytes]:
 
 
 def deliveries() -> Iterable[bytes]:
-    return [*_hex("deliveries", "delivery"), *_hex("answers", "delivery")]
+    return [*_hex("deliveries", "delivery"), *_hex("answers", "delivery"), *partly_refused()]
+
+
+def partly_refused() -> list[bytes]:
+    """Deliveries of three orders, of which the stamp refuses one, and of which one is withheld."""
+    data = burst(ORDER, 2, ORDER)
+    stamp = sealed_stamp(data, count=3, refused=(RefusedPayload(1, Reason.SCHEMA),))
+    orders = Envelope.decode(data)
+    return [
+        pack_delivery(orders.withhold(places, parent=True), stamp)
+        for places in ([1], [], [0], [0, 1], [0, 1, 2])
+    ]
 
 
 def bundles() -> Iterable[bytes]:

@@ -101,6 +101,28 @@ def envelope(data: bytes) -> None:
     assert read.data == data
     assert Header.decode(read.header.encode()) == read.header
     assert Seal.decode(read.seal.encode()) == read.seal
+    assert None not in read.payloads
+    assert not read.hides_parent
+    assert Envelope.decode_shown(data) == read
+
+
+def shown(data: bytes) -> None:
+    """Each form of an envelope has the same digest and seal, also if more is withheld."""
+    try:
+        read = Envelope.decode_shown(data)
+    except Malformed:
+        return
+    assert read.data == data
+    assert read.withhold([], parent=False) == data
+    shown_places = [at for at, payload in enumerate(read.payloads) if payload is not None]
+    for places in (shown_places[:1], shown_places):
+        less = Envelope.decode_shown(read.withhold(places, parent=True))
+        assert (less.digest, less.outline, less.seal) == (read.digest, read.outline, read.seal)
+        assert less.parent is None
+        assert less.hides_parent == (read.hides_parent or read.parent is not None)
+        assert [at for at, payload in enumerate(less.payloads) if payload is not None] == [
+            at for at in shown_places if at not in places
+        ]
 
 
 def header(data: bytes) -> None:
@@ -126,13 +148,15 @@ def stamp(data: bytes) -> None:
 
 def delivery(data: bytes) -> None:
     with contextlib.suppress(Malformed):
-        assert (
-            open_delivery(
-                data, "orders.placed", bus="shop", bus_keys=BUS_KEYS, verifier=Verifier()
-            ).subject
-            == "orders.placed"
+        messages = open_delivery(
+            data, "orders.placed", bus="shop", bus_keys=BUS_KEYS, verifier=Verifier()
         )
-        split_delivery(data)
+        (stamp,) = {message.stamp for message in messages}
+        assert stamp.subject == "orders.placed"
+        # The subscriber gets exactly the payloads that the bus accepted.
+        assert [message.index for message in messages] == [
+            at for at in range(stamp.count) if stamp.accepts(at)
+        ]
     with contextlib.suppress(Malformed):
         assert pack_delivery(*split_delivery(data)) == data
 
@@ -302,6 +326,7 @@ def yaml_text(data: bytes) -> None:
 
 TARGETS: Final[dict[str, Target]] = {
     "envelope": Target(envelope, seeds.envelopes),
+    "shown": Target(shown, seeds.shown),
     "header": Target(header, seeds.headers),
     "seal": Target(seal, seeds.seals),
     "stamp": Target(stamp, seeds.stamps),

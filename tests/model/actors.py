@@ -250,30 +250,28 @@ class Subscriber:
 
     def durable(self, kept: Kept) -> bool:
         """Take a delivery of a consumer. Returns whether it is handled."""
-        message = self.believes(kept)
-        if message is None:
-            return False
-        self.handled.append((message, kept))
-        return True
+        messages = self.believes(kept)
+        self.handled += [(message, kept) for message in messages]
+        return bool(messages)
 
-    def believes(self, kept: Kept) -> Message | None:
-        """The message that a durable subscription would hand over, if any."""
-        message = self._open(kept, "accepted")
-        return None if message is None or is_void(message.stamp, kept.at_ms) else message
+    def believes(self, kept: Kept) -> list[Message]:
+        """The messages that a durable subscription would hand over, if any."""
+        messages = self._open(kept, "accepted")
+        return [message for message in messages if not is_void(message.stamp, kept.at_ms)]
 
     def live(self, kept: Kept) -> bool:
         """Take a delivery that passes. Returns whether it is handled."""
-        message = self._open(kept, "live" if kept.subject.startswith("live.") else "accepted")
-        if message is None or is_too_old_live(message.stamp, self.clock.now_ms(self.name)):
-            return False
-        self.handled.append((message, kept))
-        return True
+        opened = self._open(kept, "live" if kept.subject.startswith("live.") else "accepted")
+        now_ms = self.clock.now_ms(self.name)
+        messages = [message for message in opened if not is_too_old_live(message.stamp, now_ms)]
+        self.handled += [(message, kept) for message in messages]
+        return bool(messages)
 
-    def _open(self, kept: Kept, prefix: str) -> Message | None:
+    def _open(self, kept: Kept, prefix: str) -> list[Message]:
         try:
             name = kept.subject.removeprefix(f"{prefix}.")
             return open_delivery(
                 kept.data, name, bus="shop", bus_keys=BUS_KEYS, verifier=self._verifier
             )
         except Malformed:
-            return None
+            return []

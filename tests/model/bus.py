@@ -154,7 +154,9 @@ class Bus:
         Without ``relay`` they are stored, and their position is returned. With it they go there
         live.
         """
-        self.copied.add(unpack_json(Envelope.decode(data).payload))
+        for payload in Envelope.decode(data).payloads:
+            assert payload is not None
+            self.copied.add(unpack_json(payload))
         if relay is None:
             return self.server.ingest(BOT, data)
         self.server.call(relay.wire, BOT, data)
@@ -289,8 +291,9 @@ class Bus:
             for places in acceptances.values()
             if len(places) > 1
         ]
-        believed = [self.subscriber.believes(kept) for kept in self.durable]
-        held = {message.payload for message in believed if message is not None}
+        held = {
+            message.payload for kept in self.durable for message in self.subscriber.believes(kept)
+        }
         for told in self.sender.told:
             places = numbers.get(told.number, set())
             if len(places) > 1:

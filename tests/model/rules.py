@@ -22,7 +22,7 @@ from sealbus.protocol.limits import (
 )
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.stamp import Stamp
-from sealbus.sending import pending
+from sealbus.sending import burst
 from sealbus_broker.gate import judge
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.relay.ingress import IngressWorker
@@ -75,7 +75,7 @@ def without_shelf_life() -> Iterator[None]:
 def without_final() -> Iterator[None]:
     """The client believes every refusal, though another attempt has no verdict yet."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pending, "_FINAL", frozenset(Reason))
+        patch.setattr(burst, "_FINAL", frozenset(Reason))
         yield
 
 

@@ -10,12 +10,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from sealbus.protocol.envelope import Envelope, seal_envelopes
+from sealbus.protocol.envelope import Draft, Envelope
 from sealbus.protocol.limits import LIVE_WAIT_MS
 from sealbus.protocol.nonces import life_ms
 from sealbus.protocol.shelf_life import shelf_life_ms
-from tests.gate.world import KEYS
-from tests.model.actors import BOT, LIMITS, LIVE, RATED, SKEW_MS, STORED, Relay, revoked
+from tests.gate.parts import Parts
+from tests.gate.world import sealed
+from tests.model.actors import LIMITS, LIVE, RATED, SKEW_MS, STORED, Relay, revoked
 from tests.model.bus import Bus
 from tests.model.server import ACK_WAIT_MS
 
@@ -91,10 +92,12 @@ def longest_live(bus: Bus) -> None:
 def sealed_again(bus: Bus) -> None:
     """A client seals a message again under its nonce, after the ledger forgot the first time."""
     relay = bus.relays[0]
-    first = Envelope.decode(_accepted(bus, relay, STORED))
+    first = _accepted(bus, relay, STORED)
     _forget(bus, "ACCEPTED")
-    header = replace(first.header, issued_at_ms=bus.clock.now_ms("sender"))
-    bus.hand(relay, bus.submit(seal_envelopes(KEYS[BOT], [(header, first.payload)])[0], None))
+    header = Envelope.decode(first).header
+    header = replace(header, issued_at_ms=bus.clock.now_ms("sender"))
+    again = sealed(Draft(header, Parts.of(first).payloads))
+    bus.hand(relay, bus.submit(again, None))
     bus.finish(relay)
     bus.handle_all()
 

@@ -13,8 +13,9 @@ from typing import Final
 from benchmarks.crowd import Crowd
 from benchmarks.workload import order
 from sealbus.protocol.codec import pack_json
-from sealbus.protocol.envelope import Header, seal_envelopes
+from sealbus.protocol.envelope import Draft, Header, seal_envelopes
 from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.limits import SALT_BYTES
 from sealbus.protocol.seal import Verifier
 from sealbus_broker.gate.judge import judge
 from sealbus_broker.gate.policy import BotKey, BotRule, DeliveryClass, Policy, SubjectRule
@@ -75,18 +76,18 @@ class Crowded:
         for at in range(0, count, bundle_size):
             route = routes[at // bundle_size % len(routes)]
             drafts = [self._draft(route.bot, route.subject) for _ in range(bundle_size)]
-            for data in seal_envelopes(self._keys[route.bot], drafts):
+            for data, _ in seal_envelopes(self._keys[route.bot], drafts):
                 made.append(
                     Arrival(route.bot, data, DeliveryClass.STREAM, NOW, position=len(made) + 1)
                 )
         return made
 
-    def _draft(self, bot: str, subject: str) -> tuple[Header, bytes]:
+    def _draft(self, bot: str, subject: str) -> Draft:
         self._orders += 1
-        nonce = NOW.to_bytes(6) + self._orders.to_bytes(10)
-        return Header("crowd", bot, subject, nonce, NOW, 30_000), pack_json(
-            order(self._orders, SIZE)
-        )
+        number = self._orders.to_bytes(10)
+        header = Header("crowd", bot, subject, NOW.to_bytes(6) + number, NOW, 30_000)
+        salt = number.rjust(SALT_BYTES, b"\0")
+        return Draft(header, [salt + pack_json(order(self._orders, SIZE))])
 
     def judge(self, arrival: Arrival) -> Judgment:
         """The verdict, which must be "accepted"."""

@@ -12,7 +12,7 @@ from sealbus.own import QUARANTINE_LIST, QUARANTINE_SHOW
 from sealbus_broker.cli.keys import make_key
 from sealbus_broker.policy.bus_file import BusFile
 from sealbus_broker.policy.scaffold import BOTS, scaffold
-from sealbus_broker.testing.kept import Kept, payload_of
+from sealbus_broker.testing.kept import Kept, payloads_of
 from tests.e2e.shop import Shop
 
 SKEW = "clock_skew: 2s"
@@ -82,6 +82,6 @@ class RealBus:
             detail=shown["record"]["detail"],
             bot=shown["record"]["session"],
             subject=shown["record"]["subject"],
-            payload=payload_of(data),
+            payloads=payloads_of(data),
             data=data,
         )

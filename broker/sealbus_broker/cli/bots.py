@@ -95,8 +95,11 @@ def pub(
     """Publish on SUBJECT the JSON document PAYLOAD, or each line of a file.
 
     The exit code is 0 if every message was accepted, 3 if one was refused or is invalid, and 1 if
-    one has no verdict. A message without verdict may have been accepted. Publish it again with its
-    --nonce within two minutes: it is then accepted once.
+    one has no verdict. A message without verdict may have been accepted. Publish PAYLOAD again with
+    its --nonce within two minutes: it is then accepted once.
+
+    Lines of a file share envelopes. Such a line has the nonce of its envelope, so it cannot be
+    published again with --nonce.
     """
     if (payload is None) == (file is None):
         raise click.UsageError("give either PAYLOAD or --file")

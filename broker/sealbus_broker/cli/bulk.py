@@ -1,4 +1,8 @@
-"""``sealbus pub --file``: each line of a file as a message, with an account of every line."""
+"""``sealbus pub --file``: each line of a file as a message, with an account of every line.
+
+Lines that are read together share envelopes, because they are published in the same turn of the
+event loop.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ from sealbus_broker.escape import json_line, readable
 IN_FLIGHT: Final = 512
 """Messages published at once.
 
-They are enough to be sealed in batches, and few enough to remember.
+They are enough to fill envelopes, and few enough to remember.
 """
 
 STOP_S: Final = 2.0
@@ -33,7 +37,12 @@ ROW: Final[Mapping[str, str]] = {
     "verdict": (
         "`accepted`, `quarantined`, `dropped`, `invalid` (never sent) or `unresolved` (no verdict)."
     ),
-    "nonce": "32 hexadecimal digits that name the message, for `--nonce`.",
+    "nonce": (
+        "32 hexadecimal digits that name the envelope. Of a single message, they are for `--nonce`."
+    ),
+    "index": (
+        "The place of the message in its envelope, from 0, if it was refused or has no verdict."
+    ),
     "relay": "The relay that judged the message.",
     "reason": "The reason of a refusal, from the [closed list](protocol.md).",
     "detail": "The place in the message, and the rule. Several violations have several lines.",
@@ -84,9 +93,18 @@ class Sending:
         except Refused as error:
             stamp = error.stamp
             told = "\n".join(part for part in (error.detail, error.clock) if part)
-            row |= {"reason": error.reason.value, "detail": told or None, "record": error.record}
+            row |= {
+                "index": error.index,
+                "reason": error.reason.value,
+                "detail": told or None,
+                "record": error.record,
+            }
         except Unresolved as error:
-            return row | {"nonce": error.nonce.hex(), "detail": error.what}
+            return row | {
+                "nonce": error.nonce.hex(),
+                "index": error.index,
+                "detail": error.what,
+            }
         except NotConnected as error:  # closed by the end of the command before it was sent
             return row | {"detail": error.what}
         except InvalidInput as error:
@@ -102,6 +120,7 @@ def told(row: dict[str, Any]) -> str:
     """A sentence for a row that is not an acceptance."""
     if row["verdict"] == "unresolved":
         nonce = f"; its nonce is {row['nonce']}" if row["nonce"] else ""
+        nonce += f", and its index is {row['index']}" if row["index"] else ""
         return f"{row['detail'] or 'no verdict before the end'}{nonce}"
     if row["reason"] is None:
         return readable(row["detail"] or row["verdict"], MAX_TOLD_CHARS)

@@ -159,7 +159,7 @@ def _remark(record: dict[str, Any]) -> str:
     "--json",
     "as_json",
     is_flag=True,
-    help="Print one JSON object, with the bytes in base64, and the payload if it is readable.",
+    help="Print one JSON object, with the bytes in base64, and the readable payloads.",
 )
 @operator_options
 def show(
@@ -172,10 +172,10 @@ def show(
     credentials: str | None,
     bot: str | None,
 ) -> None:
-    """Show one record of the quarantine, with all known facts and its payload.
+    """Show one record of the quarantine, with all known facts and its payloads.
 
-    Bytes that are not an envelope are shown as a hex dump. The exit code is 3 if the record does
-    not exist.
+    A record has the messages of one envelope that were refused for the same reason. Bytes that are
+    not an envelope are shown as a hex dump. The exit code is 3 if the record does not exist.
     """
     sequence = _sequence(record_number)
     operator = Bot(find_credentials(folder, bot, credentials, OPERATOR))
@@ -187,29 +187,46 @@ def show(
     record, data = run(fetch)
     if out is not None:
         write_new(Path(out), data)
-    try:
-        payload = unpack_json(Envelope.decode(data).payload)
-        unreadable = None
-    except Malformed as error:
-        payload = None
-        unreadable = error.what
+    messages, unreadable = _messages(data)
     if as_json:
         told = {
-            "payload": payload,
-            "payload_error": unreadable,
+            "messages": messages,
+            "unreadable": unreadable,
             "data": base64.b64encode(data).decode(),
         }
         click.echo(json_line({**record, **told}))
         return
     for name, value in record.items():
         click.echo(_field(name, value))
-    if unreadable is None:
-        click.echo(f"{'payload':<16}{readable_json(payload)}")
-    else:
+    if unreadable is not None:
         click.echo(f"{'payload':<16}cannot be read: {readable(unreadable)}")
-    if as_hex or unreadable is not None:
+    for message in messages:
+        name = f"payload {message['index']}"
+        if message["error"] is None:
+            click.echo(f"{name:<16}{readable_json(message['payload'])}")
+        else:
+            click.echo(f"{name:<16}cannot be read: {readable(message['error'])}")
+    if as_hex or unreadable is not None or any(message["error"] for message in messages):
         click.echo()
         _dump(data)
+
+
+def _messages(data: bytes) -> tuple[list[dict[str, Any]], str | None]:
+    """Index and payload of each message that ``data`` shows, or why it is no envelope."""
+    try:
+        shown = Envelope.decode_shown(data).payloads
+    except Malformed as error:
+        return [], error.what
+    messages: list[dict[str, Any]] = []
+    for index, payload in enumerate(shown):
+        if payload is None:
+            continue
+        try:
+            message = {"index": index, "payload": unpack_json(payload), "error": None}
+        except Malformed as error:
+            message = {"index": index, "payload": None, "error": error.what}
+        messages.append(message)
+    return messages, None
 
 
 def _sequence(text: str) -> int:

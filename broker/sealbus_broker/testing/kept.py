@@ -15,7 +15,10 @@ from sealbus_broker.relay.quarantine import RECORD_HEADER, Record
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One message that the bus keeps because it was refused, or given up."""
+    """One record of messages that the bus keeps because they were refused, or given up.
+
+    Messages of one envelope that were refused for the same reason share a record.
+    """
 
     record: int
     """Its number, which :attr:`~sealbus.Refused.record` names too."""
@@ -26,10 +29,15 @@ class Kept:
     """The bot that sent it, or the subscriber that gave it up."""
     subject: str | None
     """``None`` where the bytes are no envelope."""
-    payload: Any
-    """``None`` where the bytes are no envelope."""
+    payloads: list[Any]
+    """The payloads of these messages, in order. Empty where the bytes are no envelope."""
     data: bytes = field(repr=False)
-    """The bytes, untouched."""
+    """The envelope, in which all other payloads are withheld. Other bytes are untouched."""
+
+    @property
+    def payload(self) -> Any:
+        """The first of the payloads. ``None`` where the bytes are no envelope."""
+        return self.payloads[0] if self.payloads else None
 
     @classmethod
     def of(cls, stored: Stored) -> Kept:
@@ -41,14 +49,25 @@ class Kept:
             detail=record.detail,
             bot=record.session,
             subject=record.subject,
-            payload=payload_of(stored.data),
+            payloads=payloads_of(stored.data),
             data=stored.data,
         )
 
 
-def payload_of(data: bytes) -> Any:
-    """The payload of an envelope's bytes; ``None`` for other bytes."""
+def payloads_of(data: bytes) -> list[Any]:
+    """The payloads that an envelope's bytes show. ``None`` stands for one that is no value.
+
+    Other bytes have none.
+    """
     try:
-        return unpack_json(Envelope.decode(data).payload)
+        shown = Envelope.decode_shown(data).payloads
+    except Malformed:
+        return []
+    return [_value(payload) for payload in shown if payload is not None]
+
+
+def _value(payload: bytes) -> Any:
+    try:
+        return unpack_json(payload)
     except Malformed:
         return None

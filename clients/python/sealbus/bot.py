@@ -76,8 +76,8 @@ class Bot(Presence):
                 said.
             schema: such as ``"orders.placed.v1"``; by default the subject's first.
             parent: the message that this one follows from.
-            include_parent: whether the parent's whole envelope travels along. A cause rule with
-                ``match`` needs it.
+            include_parent: whether the parent's payload travels along, in its envelope without the
+                other payloads. A cause rule with ``match`` needs it.
             ttl: life of the envelope in seconds.
             nonce: the one in an earlier :class:`Unresolved`, to find out the outcome of the same
                 message. That error says how long it is safe.

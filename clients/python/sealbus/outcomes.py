@@ -26,7 +26,8 @@ class Refused(SealbusError):
     which rule, never a payload's value. ``faults`` are its lines: one for each fault of the
     payload's schema, at most eight. ``record`` is the message's number in the quarantine, or
     ``None`` if it was not kept. ``stamp`` is the relay's sealed verdict, which proves all of it.
-    ``clock`` says how far this machine's clock is off, if the stamp shows that it is.
+    ``clock`` says how far this machine's clock is off, if the stamp shows that it is. ``index`` is
+    the message's place in its envelope.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Refused(SealbusError):
         *,
         detail: str | None,
         stamp: Stamp,
+        index: int = 0,
         clock: str | None = None,
     ) -> None:
         self.faults: tuple[str, ...] = tuple(detail.split("\n")) if detail else ()
@@ -57,6 +59,7 @@ class Refused(SealbusError):
         self.detail = detail
         self.record = stamp.record
         self.stamp = stamp
+        self.index = index
 
 
 class Unresolved(SealbusError):

@@ -21,9 +21,9 @@ from typing import Any, Final, Self
 from examples.robbery.frames import RawSession, pub
 from sealbus import Credentials
 from sealbus.protocol.codec import pack_bundle
-from sealbus.protocol.envelope import Header, seal_envelopes
+from sealbus.protocol.envelope import Draft, Header, seal_envelopes
 from sealbus.protocol.keys import SigningKey
-from sealbus.protocol.limits import MAX_BUNDLE, MAX_BUNDLE_BYTES
+from sealbus.protocol.limits import MAX_BUNDLE, MAX_BUNDLE_BYTES, SALT_BYTES
 from sealbus.protocol.seal import sign_connect
 from sealbus.sending.minting import new_nonce
 
@@ -112,15 +112,14 @@ class Field:
             "ttl_ms": 10_000,
         } | other
         drafts = [
-            (
-                Header(
-                    subject=subject, nonce=new_nonce(now), issued_at_ms=now, parent=parent, **said
-                ),
-                payload,
+            Draft(
+                Header(subject=subject, nonce=new_nonce(now), issued_at_ms=now, **said),
+                [os.urandom(SALT_BYTES) + payload],
+                parent,
             )
             for _ in range(count)
         ]
-        return seal_envelopes(self.credentials.key, drafts)
+        return [sealed.data for sealed in seal_envelopes(self.credentials.key, drafts)]
 
     def frames(self, envelopes: Sequence[bytes], *, live: bool = False) -> bytes:
         """The frames for ``envelopes``, with as many in one NATS message as possible."""

@@ -33,7 +33,7 @@ from sealbus.protocol.envelope import Header
 from sealbus.protocol.limits import MAX_PAYLOADS
 from sealbus.protocol.nonces import life_ms
 from sealbus.protocol.reason import OLDER_THAN_LEDGER, Reason
-from sealbus.protocol.stamp import Stamp
+from sealbus.protocol.stamp import Stamp, Verdict
 from sealbus.protocol.value import value
 from sealbus.sending.matching import is_receipt
 from sealbus.sending.pacing import Pace
@@ -236,7 +236,14 @@ class Burst:
         reason = stamp.reason if own is None else own.reason
         detail = stamp.detail if own is None else own.detail
         assert reason is not None
-        return Refused(self.header.subject, reason, detail=detail, stamp=stamp, clock=self.clock)
+        return Refused(
+            self.header.subject,
+            reason,
+            detail=detail,
+            stamp=stamp,
+            index=index,
+            clock=self.clock,
+        )
 
     @property
     def may_be_accepted(self) -> bool:
@@ -255,6 +262,9 @@ class Burst:
 
     def is_answered_by(self, stamp: Stamp) -> bool:
         """Whether an opened ``stamp`` is a verdict on it."""
+        if stamp.verdict is Verdict.ACCEPTED and stamp.count != len(self.items):
+            # Where the nonce is resumed, the stamp may be about an envelope of another process.
+            return False
         attempts = self.attempts.keys()
         return is_receipt(
             stamp, self.header, attempts, live=self.kind.live, resumed=self.kind.resumed
