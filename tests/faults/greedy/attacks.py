@@ -17,11 +17,12 @@ from sealbus.grants import GRANTS
 from sealbus.own import PARK, SUBSCRIBE
 from sealbus.protocol.codec import pack_bundle, pack_json
 from sealbus.protocol.keys import KeyKind, SigningKey
-from sealbus.protocol.limits import MAX_BUNDLE, MAX_PULL
+from sealbus.protocol.limits import MAX_BUNDLE, MAX_PAYLOADS, MAX_PULL
 from sealbus.protocol.subjects import consumer_name
 from sealbus_broker.nats.config import MAX_BOT_PAYLOAD_BYTES
 from tests.faults.greedy.attacker import Attack, Field
 from tests.faults.greedy.stage import HONEST
+from tests.gate.parts import Parts
 from tests.policy.test_schema_work import brackets
 
 MANY_VALUES: Final = pack_json([{}] * 16_383)
@@ -114,6 +115,22 @@ async def large_bundles(field: Field) -> None:
         envelopes = field.seal("goods.a", b"\xc0", MAX_BUNDLE + 1)
         field.counts["NATS messages"] += 1
         return pub(f"send.{field.credentials.bot}", pack_bundle(envelopes))
+
+    await flood(field, make)
+
+
+@attack("bursts")
+async def large_bursts(field: Field) -> None:
+    """One message more in each envelope than allowed. A relay looks at no seal of them."""
+
+    def make() -> bytes:
+        frames = []
+        for data in field.seal("goods.a", b"\xc0", 16):
+            parts = Parts.of(data)
+            parts.payloads *= MAX_PAYLOADS + 1
+            frames.append(pub(f"send.{field.credentials.bot}", parts.data))
+        field.counts["NATS messages"] += len(frames)
+        return b"".join(frames)
 
     await flood(field, make)
 

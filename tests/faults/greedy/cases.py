@@ -127,6 +127,11 @@ def _bundles(seen: Seen) -> Iterator[Figure]:
     yield Figure("bundles", seen.sent["NATS messages"])
 
 
+def _bursts(seen: Seen) -> Iterator[Figure]:
+    yield from _nothing_accepted(seen)
+    yield Figure("envelopes", seen.sent["NATS messages"])
+
+
 def _within_rate(seen: Seen) -> Iterator[Figure]:
     yield Figure("accepted", seen.most["ACCEPTED messages"], RATE * (seen.seconds + 1) + BURST)
 
@@ -242,6 +247,7 @@ CASES: Final = (
         (_INGRESS,),
     ),
     Case("bundles", ("envelopes in a bundle",), _bundles, (_GOODS,)),
+    Case("bursts", ("messages in an envelope",), _bursts, (_GOODS,)),
     Case("parents", ("a parent",), _nothing_accepted, (_GOODS,)),
     Case("schema", ("processor time of a schema",), _schema, (("ACCEPTED", "accepted.costly.>"),)),
     Case("rate", ("messages a second",), _within_rate, (_RATED,)),
