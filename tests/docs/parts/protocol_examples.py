@@ -168,9 +168,9 @@ def example_burst() -> str:
     sent: list[tuple[str, bytes | str]] = [
         ("header", header.encode()),
         *((f"payload {at}", payload) for at, payload in enumerate(payloads)),
-        ("hash of header", envelope.part(0)),
-        ("hash of parent", envelope.part(1)),
-        *((f"hash of {at}", envelope.part(2 + at)) for at in range(len(payloads))),
+        ("hash header", envelope.part(0)),
+        ("hash parent", envelope.part(1)),
+        *((f"hash payload {at}", envelope.part(2 + at)) for at in range(len(payloads))),
         ("outline", envelope.outline),
         ("envelope", envelope.data),
         ("digest", envelope.digest),
