@@ -38,6 +38,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "reasons": protocol.reasons,
     "example": protocol_examples.example,
     "example-answer": protocol_examples.example_answer,
+    "example-burst": protocol_examples.example_burst,
     "example-seal": protocol_examples.example_seal,
     "consumer": protocol_nats.consumer,
     "consumers": protocol_nats.consumers,

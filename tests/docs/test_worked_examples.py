@@ -12,9 +12,9 @@ import pytest
 
 from sealbus.protocol.delivery import open_delivery, pack_delivery, split_delivery
 from sealbus.protocol.envelope import Envelope, Parent
-from sealbus.protocol.limits import SALT_BYTES
+from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Context, Seal, Verifier, verify_connect
-from sealbus.protocol.stamp import open_stamp, seal_stamps
+from sealbus.protocol.stamp import RefusedPayload, open_stamp, seal_stamps
 from sealbus.sending.matching import check_answer
 from tests.docs.parts.protocol_examples import keys
 from tests.docs.places import DOCS
@@ -51,7 +51,8 @@ def test_the_worked_example_verifies(protocol: dict[str, str]) -> None:
     bot, bus, _ = keys()
     envelope = Envelope.decode(told["envelope"])
     assert envelope.digest == told["digest"]
-    assert envelope.payloads == [told["payload"][SALT_BYTES:]]
+    assert envelope.header.encode() == told["header"]
+    assert envelope.payloads == [told["value"]]
     assert envelope.outline == told["outline"]
     assert envelope.seal.key == bot.public.raw
     assert Verifier().verify(Context.ENVELOPE, envelope.seal, envelope.outline)
@@ -63,6 +64,33 @@ def test_the_worked_example_verifies(protocol: dict[str, str]) -> None:
         "orders.placed",
         envelope.header.nonce,
     )
+    assert (stamp.count, stamp.refused) == (1, ())
+
+
+def test_the_worked_burst_verifies(protocol: dict[str, str]) -> None:
+    told = hexes(protocol["example-burst"])
+    bot, bus, _ = keys()
+    trusted = frozenset({bus.public.raw})
+    sent = Envelope.decode(told["envelope"])
+    assert sent.seal.key == bot.public.raw
+    assert Verifier().verify(Context.ENVELOPE, sent.seal, sent.outline)
+    assert sent.payloads == [told[f"payload {at}"][16:] for at in range(3)]
+    shown = Envelope.decode_shown(told["shown envelope"])
+    assert shown.payloads == [sent.payloads[0], None, sent.payloads[2]]
+    assert (shown.outline, shown.digest) == (told["outline"], told["digest"])
+    assert (shown.outline, shown.digest) == (sent.outline, sent.digest)
+    assert split_delivery(told["delivery"]) == (told["shown envelope"], told["sealed stamp"])
+    stamp = open_stamp(told["sealed stamp"], trusted, Verifier())
+    assert stamp.encode() == told["body"]
+    assert (stamp.envelope, stamp.count) == (told["digest"], 3)
+    assert stamp.refused == (RefusedPayload(1, Reason.SCHEMA, "/quantity: minimum"),)
+    messages = open_delivery(
+        told["delivery"], "orders.placed", bus="shop", bus_keys=trusted, verifier=Verifier()
+    )
+    assert [(message.index, message.payload) for message in messages] == [
+        (0, {"order_id": "ord-2", "quantity": 3}),
+        (2, {"order_id": "ord-4", "quantity": 1}),
+    ]
 
 
 def test_the_worked_answer_verifies(protocol: dict[str, str]) -> None:
@@ -74,7 +102,7 @@ def test_the_worked_answer_verifies(protocol: dict[str, str]) -> None:
     assert (stamp.envelope, stamp.position) == (request.digest, None)
     answer = Envelope.decode(told["answer"])
     assert answer.parent == told["parent"] == Parent(told["its stamp"]).encode()
-    assert answer.payloads == [told["payload"][SALT_BYTES:]]
+    assert answer.payloads == [told["payload"][16:]]
     assert f"subject          {answer.header.subject}\n" in protocol["example-answer"]
     accepted = replace(
         stamp,
@@ -114,8 +142,19 @@ def fixstr(text: str) -> bytes:
     return bytes([0xA0 | len(text)]) + text.encode()
 
 
-def sha256(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()
+def sha256(*parts: bytes) -> bytes:
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+def placed(order: int, quantity: int) -> bytes:
+    fields = fixstr("order_id") + fixstr(f"ord-{order}") + fixstr("quantity")
+    return b"\x82" + fields + bytes([quantity])
+
+
+def sealed_alone(key: nacl.signing.SigningKey, context: bytes, item: bytes) -> bytes:
+    public = bytes(key.verify_key)
+    root = sha256(b"\x00", len(item).to_bytes(8, "big"), item)
+    return public + key.sign(b"\x00sealbus/1\x00" + context + public + root).signature + bytes(2)
 
 
 def crc16(data: bytes) -> bytes:
@@ -140,19 +179,39 @@ def test_the_document_alone_is_enough_to_make_the_same_bytes(protocol: dict[str,
     times = b"\xcf" + (1_764_000_000_000).to_bytes(8, "big") + b"\xcd" + (30_000).to_bytes(2, "big")
     nonce = (1_764_000_000_000).to_bytes(6, "big") + bytes(range(10))
     header = b"\x98" + names + bin8(nonce) + times + b"\xc0\xc0"
-    said = b"\x82" + fixstr("order_id") + fixstr("ord-1") + fixstr("quantity") + b"\x02"
-    payload = bytes(range(0x30, 0x40)) + said
-    item = b"\x00\x01" + sha256(b"\x02" + header) + sha256(b"\x04")
-    item += sha256(b"\x05\x00\x00" + payload)
-    root = sha256(b"\x00" + len(item).to_bytes(8, "big") + item)
-    signature = key.sign(b"\x00sealbus/1\x00" + b"envelope" + public + root).signature
-    seal = public + signature + b"\x00\x00"
-    parts = bin8(header) + b"\xc0\x91" + bin8(payload) + bin8(seal)
-    assert b"\x95\x01" + parts == told["envelope"]
-    assert sha256(b"\x06" + item + seal) == told["digest"]
+    payload = bytes(range(0xA0, 0xB0)) + placed(1, 2)
+    outline = b"\x00\x01" + sha256(b"\x02", header) + sha256(b"\x04")
+    outline += sha256(b"\x05\x00\x00", payload)
+    assert outline == told["outline"]
+    seal = sealed_alone(key, b"envelope", outline)
+    envelope = b"\x95\x01" + bin8(header) + b"\xc0" + b"\x91" + bin8(payload) + bin8(seal)
+    assert envelope == told["envelope"]
+    assert sha256(b"\x06", outline, seal) == told["digest"]
 
     admission = f"sealbus/1 order {text}".encode()
-    item = b"7XrCz0YqPq4CkA8" + b"\n" + admission
-    root = sha256(b"\x00" + len(item).to_bytes(8, "big") + item)
-    signature = key.sign(b"\x00sealbus/1\x00" + b"connect\x00" + public + root).signature
-    assert base64.b64encode(signature).decode() in protocol["example"]
+    seal = sealed_alone(key, b"connect\x00", b"7XrCz0YqPq4CkA8" + b"\n" + admission)
+    assert base64.b64encode(seal[32:96]).decode() in protocol["example"]
+
+
+def test_the_document_alone_makes_the_same_burst(protocol: dict[str, str]) -> None:
+    told = hexes(protocol["example-burst"])
+    key = nacl.signing.SigningKey(bytes(range(32)))
+    payloads = [
+        bytes(range(0xD0 + 16 * at, 0xE0 + 16 * at)) + placed(at + 2, count)
+        for at, count in enumerate((3, 0, 1))
+    ]
+    hashes = [
+        sha256(b"\x05", at.to_bytes(2, "big"), payload) for at, payload in enumerate(payloads)
+    ]
+    outline = b"\x00\x03" + sha256(b"\x02", told["header"]) + sha256(b"\x04") + b"".join(hashes)
+    seal = sealed_alone(key, b"envelope", outline)
+    begin = b"\x95\x01" + bin8(told["header"]) + b"\xc0" + b"\x93"
+    end = bin8(seal)
+    assert begin + b"".join(map(bin8, payloads)) + end == told["envelope"]
+    withheld = [bin8(payloads[0]), b"\x91" + bin8(hashes[1]), bin8(payloads[2])]
+    assert begin + b"".join(withheld) + end == told["shown envelope"]
+    digest = sha256(b"\x06", outline, seal)
+    assert digest == told["digest"]
+    assert told["body"].startswith(b"\xdc\x00\x10" + fixstr("shop") + bin8(digest))
+    refused = b"\x93\x01" + fixstr("schema") + fixstr("/quantity: minimum")
+    assert told["body"].endswith(b"\x03" + b"\x91" + refused)

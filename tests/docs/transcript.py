@@ -44,8 +44,8 @@ def envelope(
         credentials.bus, credentials.bot, subject, nonce, time.time_ns() // 1_000_000, ttl_ms
     )
     draft = Draft(header, [salted(pack_json(payload))])
-    (sealed,) = seal_envelopes(credentials.key, [draft])
-    return sealed.data, nonce
+    (envelope,) = seal_envelopes(credentials.key, [draft])
+    return envelope.data, nonce
 
 
 def receipt(credentials: Credentials, frame: Frame) -> Stamp:
@@ -54,7 +54,7 @@ def receipt(credentials: Credentials, frame: Frame) -> Stamp:
 
 
 def delivery(credentials: Credentials, frame: Frame, prefix: str) -> Message:
-    """The verified message in a message."""
+    """The one verified message in a delivery."""
     subject = frame.fields[1].removeprefix(prefix)
     (message,) = open_delivery(
         frame.body, subject, bus=credentials.bus, bus_keys=credentials.bus_keys, verifier=Verifier()

@@ -1,23 +1,31 @@
-"""Makes the worked examples of ``docs/protocol.md``: a seal, a message, and an answer.
+"""Makes the worked examples of ``docs/protocol.md``: a seal, a message, three messages in one
+envelope, and an answer.
 
-Every key, nonce and time is fixed, so the bytes are the same each time.
+Every key, nonce, salt and time is fixed, so the bytes are the same each time.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import replace
 from typing import Final
 
 from sealbus.protocol.codec import pack_json
 from sealbus.protocol.delivery import pack_delivery
-from sealbus.protocol.envelope import Draft, Envelope, Header, Parent, seal_envelopes
+from sealbus.protocol.envelope import (
+    Draft,
+    Envelope,
+    Header,
+    Parent,
+    SealedEnvelope,
+    seal_envelopes,
+)
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.limits import SALT_BYTES
+from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Context, Seal, seal, sign_connect
 from sealbus.protocol.shelf_life import shelf_life_ms
-from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
+from sealbus.protocol.stamp import RefusedPayload, Stamp, Verdict, seal_stamps
 from sealbus.protocol.subjects import reply_subject
 from tests.docs.parts.markdown import fenced, wrapped
 
@@ -72,10 +80,10 @@ def example() -> str:
         1_764_000_000_000,
         30_000,
     )
-    salted = example_salt(0x30) + payload
-    ((envelope, digest),) = seal_envelopes(bot, [Draft(header, [salted])])
-    outline = Envelope.decode(envelope).outline
-    stamp = accepting(digest, header, 7, 1_764_000_000_123)
+    salt = example_salt(0xA0)
+    (sealed_envelope,) = seal_envelopes(bot, [Draft(header, [salt + payload])])
+    envelope = Envelope.decode(sealed_envelope.data)
+    stamp = accepting(sealed_envelope, header, 7, 1_764_000_000_123)
     (sealed,) = seal_stamps(bus, [stamp])
     challenge, admission = "7XrCz0YqPq4CkA8", f"sealbus/1 order {bot.public.text}"
     signature = sign_connect(bot, challenge.encode(), admission.encode())
@@ -83,7 +91,7 @@ def example() -> str:
         'The bot `order` publishes `{"order_id": "ord-1", "quantity": 2}` on `orders.placed`, on '
         "the bus `shop`. The random bytes of its nonce are `00 01 … 09`. The message is issued for "
         "the first time at 1764000000000, for 30,000 ms. It has no schema and no parent. The salt "
-        "of its payload is `30 31 … 3f`."
+        "is `a0 a1 … af`."
     )
     judged = wrapped(
         "The relay `relay-1` accepts it, from position 7, at 1764000000123. The digest of its "
@@ -97,15 +105,16 @@ def example() -> str:
     ]
     sent: list[tuple[str, bytes | str]] = [
         ("header", header.encode()),
-        ("payload", salted),
-        ("outline", outline),
-        ("envelope", envelope),
-        ("digest", digest),
+        ("value", payload),
+        ("payload", salt + payload),
+        ("outline", envelope.outline),
+        ("envelope", envelope.data),
+        ("digest", envelope.digest),
     ]
     stamped: list[tuple[str, bytes | str]] = [
         ("body", stamp.encode()),
         ("sealed stamp", sealed),
-        ("delivery", pack_delivery(envelope, sealed)),
+        ("delivery", pack_delivery(envelope.data, sealed)),
     ]
     return "\n\n".join(
         (
@@ -121,6 +130,60 @@ def example() -> str:
     )
 
 
+def example_burst() -> str:
+    """An envelope with three payloads of which one is refused, from the payloads to the
+    delivery."""
+    bot, bus, _ = keys()
+    header = Header(
+        "shop",
+        "order",
+        "orders.placed",
+        example_nonce(1_764_000_000_500, 0x30),
+        1_764_000_000_500,
+        30_000,
+    )
+    quantities = (3, 0, 1)
+    payloads = [
+        example_salt(0xD0 + 16 * at) + pack_json({"order_id": f"ord-{at + 2}", "quantity": count})
+        for at, count in enumerate(quantities)
+    ]
+    (sealed_envelope,) = seal_envelopes(bot, [Draft(header, payloads)])
+    envelope = Envelope.decode(sealed_envelope.data)
+    refused = (RefusedPayload(1, Reason.SCHEMA, "/quantity: minimum"),)
+    stamp = accepting(sealed_envelope, header, 8, 1_764_000_000_600, count=3, refused=refused)
+    (sealed,) = seal_stamps(bus, [stamp])
+    shown = envelope.withhold([1], parent=True)
+    said = wrapped(
+        "The bot publishes three orders together, on the same subject: `ord-2` of 3 pieces, "
+        "`ord-3` of 0 and `ord-4` of 1. The random bytes of the nonce are `30 31 … 39`. The "
+        "envelope is issued for the first time at 1764000000500, for 30,000 ms. The salts are "
+        "`d0 d1 … df`, `e0 e1 … ef` and `f0 f1 … ff`."
+    )
+    judged = wrapped(
+        "The relay accepts it, from position 8, at 1764000000600. The schema demands at least 1 "
+        "piece, so the stamp lists the payload at index 1 as refused. The delivery has it "
+        "withheld: three bytes and its hash are in its place. The outline, the seal and the digest "
+        "are those of the envelope that the bot has sent."
+    )
+    sent: list[tuple[str, bytes | str]] = [
+        ("header", header.encode()),
+        *((f"payload {at}", payload) for at, payload in enumerate(payloads)),
+        ("hash header", envelope.part(0)),
+        ("hash parent", envelope.part(1)),
+        *((f"hash payload {at}", envelope.part(2 + at)) for at in range(len(payloads))),
+        ("outline", envelope.outline),
+        ("envelope", envelope.data),
+        ("digest", envelope.digest),
+    ]
+    stamped: list[tuple[str, bytes | str]] = [
+        ("body", stamp.encode()),
+        ("sealed stamp", sealed),
+        ("shown envelope", shown),
+        ("delivery", pack_delivery(shown, sealed)),
+    ]
+    return "\n\n".join((said, _lines(sent), judged, _lines(stamped)))
+
+
 def example_answer() -> str:
     """A request, and an answer with the request's stamp as its parent."""
     asker, bus, _ = keys()
@@ -133,9 +196,9 @@ def example_answer() -> str:
         1_764_000_001_000,
         5_000,
     )
-    question = example_salt(0x40) + pack_json({"sku": "ABC-0001"})
-    ((request, digest),) = seal_envelopes(asker, [Draft(asked, [question])])
-    (stamped,) = seal_stamps(bus, [accepting(digest, asked, None, 1_764_000_001_050)])
+    question = example_salt(0xB0) + pack_json({"sku": "ABC-0001"})
+    (request,) = seal_envelopes(asker, [Draft(asked, [question])])
+    (stamped,) = seal_stamps(bus, [accepting(request, asked, None, 1_764_000_001_050)])
     parent = Parent(stamped).encode()
     subject = reply_subject("order", asked.nonce)
     answered = Header(
@@ -146,27 +209,32 @@ def example_answer() -> str:
         1_764_000_001_100,
         5_000,
     )
-    payload = example_salt(0x50) + pack_json({"sku": "ABC-0001", "available": 7})
-    ((answer, _),) = seal_envelopes(answerer, [Draft(answered, [payload], parent)])
+    payload = example_salt(0xC0) + pack_json({"sku": "ABC-0001", "available": 7})
+    (answer,) = seal_envelopes(answerer, [Draft(answered, [payload], parent)])
     said = wrapped(
         'The bot `order` asks `{"sku": "ABC-0001"}` on the live subject `stock.check`. The random '
-        "bytes of its nonce are `10 11 … 19`, and its salt is `40 41 … 4f`. The request is issued "
+        "bytes of its nonce are `10 11 … 19`, and its salt is `b0 b1 … bf`. The request is issued "
         "for the first time at 1764000001000, for 5,000 ms. The relay accepts it at 1764000001050, "
         "without a position. The `clock_skew` of the relay's policy is 2,000 ms."
     )
     replied = wrapped(
         "The seed of the bot `inventory` is `60 61 … 7f`. It answers "
         '`{"sku": "ABC-0001", "available": 7}`. The random bytes of its nonce are `20 21 … 29`, '
-        "and its salt is `50 51 … 5f`. "
-        "The answer is issued for the first time at 1764000001100, for 5,000 ms."
+        "and its salt is `c0 c1 … cf`. The answer is issued for the first time at 1764000001100, "
+        "for 5,000 ms."
     )
     return "\n\n".join(
         (
             said,
-            _lines([("request", request), ("its stamp", stamped)]),
+            _lines([("request", request.data), ("its stamp", stamped)]),
             replied,
             _lines(
-                [("subject", subject), ("parent", parent), ("payload", payload), ("answer", answer)]
+                [
+                    ("subject", subject),
+                    ("parent", parent),
+                    ("payload", payload),
+                    ("answer", answer.data),
+                ]
             ),
             wrapped(f"It is published on `call.inventory`, and delivered on `bus.{subject}`."),
         )
@@ -179,27 +247,36 @@ def example_nonce(born_ms: int, start: int) -> bytes:
 
 
 def example_salt(start: int) -> bytes:
-    """A salt of sixteen numbers in order."""
+    """A salt whose bytes are numbers in order."""
     return bytes(range(start, start + SALT_BYTES))
 
 
-def accepting(digest: bytes, header: Header, position: int | None, judged_at_ms: int) -> Stamp:
-    """The example relay's acceptance of the envelope with this digest."""
-    names = (header.bot, header.subject, header.nonce)
-    stamp = Stamp(
-        header.bus,
-        digest,
-        *names,
-        Verdict.ACCEPTED,
-        None,
-        None,
-        bytes(32),
-        position,
-        judged_at_ms,
-        "relay-1",
-    )
-    return replace(
-        stamp, store_by_ms=judged_at_ms + shelf_life_ms(live=position is None) + EXAMPLE_SKEW_MS
+def accepting(
+    envelope: SealedEnvelope,
+    header: Header,
+    position: int | None,
+    judged_at_ms: int,
+    *,
+    count: int = 1,
+    refused: tuple[RefusedPayload, ...] = (),
+) -> Stamp:
+    """The example relay's acceptance."""
+    return Stamp(
+        bus=header.bus,
+        envelope=envelope.digest,
+        bot=header.bot,
+        subject=header.subject,
+        nonce=header.nonce,
+        verdict=Verdict.ACCEPTED,
+        reason=None,
+        detail=None,
+        policy=bytes(32),
+        position=position,
+        judged_at_ms=judged_at_ms,
+        relay="relay-1",
+        store_by_ms=judged_at_ms + shelf_life_ms(live=position is None) + EXAMPLE_SKEW_MS,
+        count=count,
+        refused=refused,
     )
 
 

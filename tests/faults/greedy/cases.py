@@ -129,7 +129,7 @@ def _bundles(seen: Seen) -> Iterator[Figure]:
 
 def _bursts(seen: Seen) -> Iterator[Figure]:
     yield from _nothing_accepted(seen)
-    yield Figure("envelopes", seen.sent["messages"])
+    yield Figure("envelopes", seen.sent["NATS messages"])
 
 
 def _within_rate(seen: Seen) -> Iterator[Figure]:
