@@ -60,6 +60,11 @@ CHAIN_MOST: Final = 64
 """How many ids of one chain are tried. Each stands for a pause of more than a shelf life, or for a
 refusal after a relay's death. A bot that makes many with its own nonce gets no answer."""
 
+CLOSE_MOST: Final = 8
+"""How many ids of one chain are tried for a refused message. The messages that a relay had in hand
+when it died come again together, and a hostile bot may give all of them one nonce. Each would be
+led through the notes about the others, and honest messages wait behind them."""
+
 
 @dataclass(slots=True)
 class Item:
@@ -341,7 +346,7 @@ class Storing:
         item.id = f"{item.id}+{sequence}"
         item.steps += 1
         item.receipt = None
-        if item.steps >= CHAIN_MOST:
+        if item.steps >= (CHAIN_MOST if item.accepted else CLOSE_MOST):
             item.done = True
             item.tell = False
             if item.accepted:
