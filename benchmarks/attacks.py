@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.attacking.attacker import SIZE, Attacker, NotApplicable
 from benchmarks.bus import BUS, Bus, pairs_plan
-from benchmarks.peers import CLASSES, make
+from benchmarks.peers import make
 from benchmarks.workload import order
 from sealbus import Credentials
 from sealbus.protocol.keys import KeyKind, SigningKey
@@ -154,6 +154,10 @@ ATTACKERS: Final = {
     "jetstream": "benchmarks.attacking.nats:OnJetStream",
     "nats": "benchmarks.attacking.nats:OnNats",
 }
+"""By the name of the peer. A peer that only sends in another way has none: see :data:`VARIANTS`."""
+
+VARIANTS: Final = frozenset({"sealbus-alone", "https-64", "jetstream-64"})
+"""Peers whose messages are protected as those of the peer before the hyphen are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +215,7 @@ async def run(
     del quick
     rows: list[Row] = []
     async with attacked_bus(folder / "bus") as bus:
-        for name in CLASSES if peers is None else peers:
+        for name in ATTACKERS if peers is None else peers:
             mine = await attacked(name, bus, folder)
             through = sum(row.let_through is True for row in mine)
             tried = sum(row.let_through is not None for row in mine)
@@ -348,7 +352,7 @@ def main() -> int:
         "--json", action="store_true", help="one object a line, in place of the table"
     )
     asked = parser.parse_args()
-    peers = asked.only.split(",") if asked.only else list(CLASSES)
+    peers = asked.only.split(",") if asked.only else list(ATTACKERS)
     if unknown := [name for name in peers if name not in ATTACKERS]:
         parser.error(f"{', '.join(unknown)}: not among {', '.join(ATTACKERS)}")
     with tempfile.TemporaryDirectory(prefix="sealbus-attacks-") as temporary:

@@ -25,6 +25,7 @@ from benchmarks.attacking.tap import Tap
 from benchmarks.attacks import (
     ATTACKERS,
     ATTACKS,
+    VARIANTS,
     Invalid,
     Row,
     attacked,
@@ -220,7 +221,8 @@ def test_each_attack_is_of_the_corpus() -> None:
 
 
 def test_every_peer_has_its_attacker() -> None:
-    assert list(ATTACKERS) == list(CLASSES)
+    assert list(ATTACKERS) == [name for name in CLASSES if name not in VARIANTS]
+    assert {name.rpartition("-")[0] for name in VARIANTS} <= set(ATTACKERS)
 
 
 def test_forged_orders_are_not_stopped_by_the_schema() -> None:
