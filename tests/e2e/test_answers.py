@@ -60,7 +60,8 @@ async def test_an_error_in_the_handler_is_told_by_its_class_alone(
     )
     assert "secret" not in str(error)
     (told,) = [record for record in caplog.records if record.exc_info]
-    assert "of order on stock.check" in told.message
+    assert told.message.startswith("the handler failed for the request order.")
+    assert " on stock.check;" in told.message
     assert str(told.exc_info[1]) == "'a secret of the handler'" if told.exc_info else False
 
 

@@ -46,6 +46,7 @@ async def test_a_bus_that_works_is_ok_and_shows_its_streams(shop: Shop) -> None:
         "LIVE",
         "QUARANTINE",
         "HEALTH",
+        "PROGRESS",
     }
     for_people = await ping(shop)
     assert for_people.code == 0
