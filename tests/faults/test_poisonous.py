@@ -41,6 +41,8 @@ codec.unpack_json = deadly
 """
 """The code that dies in each relay. Python imports a module of this name when it starts."""
 
+SOURCES = list(filter(None, [os.environ.get("PYTHONPATH")]))
+
 
 async def start_relay(shop: Shop, hook: Path, name: str) -> asyncio.subprocess.Process:
     with (shop.bus.path / f"{name}.log").open("ab") as log:
@@ -50,7 +52,7 @@ async def start_relay(shop: Shop, hook: Path, name: str) -> asyncio.subprocess.P
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=log,
-            env={**os.environ, "PYTHONPATH": str(hook)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(hook), *SOURCES])},
         )
     shop.relays.append(relay)
     return relay
