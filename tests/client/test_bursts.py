@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from sealbus.errors import NotConnected, SealbusError
+from sealbus.errors import InvalidInput, NotConnected, SealbusError
 from sealbus.grants import Declared, Rate
 from sealbus.outcomes import Refused, Unresolved
 from sealbus.protocol.codec import is_bundle, pack_json, split_bundle
 from sealbus.protocol.envelope import Envelope
-from sealbus.protocol.limits import MAX_PAYLOADS
+from sealbus.protocol.limits import MAX_ENVELOPE_BYTES, MAX_PAYLOADS
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.stamp import RefusedPayload, Stamp, Verdict
 from sealbus.sending.burst import BURST_BYTES
@@ -290,4 +290,41 @@ async def test_a_resumed_message_of_a_burst_is_found_out(publisher: Publisher, w
     await receive(publisher, first, None, refused=(RefusedPayload(1, Reason.SCHEMA, "a"),))
     with pytest.raises(Refused, match="schema"):
         await resumed
+    assert nothing_left(publisher)
+
+
+async def test_each_of_many_messages_has_an_outcome(publisher: Publisher, wire: Wire) -> None:
+    too_large = b"x" * MAX_ENVELOPE_BYTES
+    bad = InvalidInput("no JSON")
+    payloads: list[bytes | InvalidInput] = [
+        pack_json(0),
+        bad,
+        too_large,
+        pack_json(1),
+        pack_json(2),
+    ]
+    many = asyncio.create_task(
+        publisher.publish_many(HEADER, payloads, live=False, timeout_s=PATIENCE_S)
+    )
+    (envelope,) = await taken(wire)
+    assert Envelope.decode(envelope).payloads == [pack_json(number) for number in range(3)]
+    await receive(publisher, envelope, None, refused=(RefusedPayload(1, Reason.SCHEMA, "a"),))
+    first, second, third, fourth, fifth = await asyncio.wait_for(many, PATIENCE_S)
+    assert second is bad
+    assert isinstance(third, InvalidInput)
+    assert isinstance(fourth, Refused)
+    assert (fourth.reason, fourth.index) == (Reason.SCHEMA, 1)
+    assert isinstance(first, Stamp)
+    assert first == fifth
+    assert nothing_left(publisher)
+
+
+async def test_a_cancelled_call_for_many_leaves_nothing(publisher: Publisher, wire: Wire) -> None:
+    payloads = [pack_json(number) for number in range(3)]
+    many = asyncio.create_task(
+        publisher.publish_many(HEADER, payloads, live=False, timeout_s=PATIENCE_S)
+    )
+    assert await numbers(wire) == [3]
+    many.cancel()
+    await asyncio.wait([many])
     assert nothing_left(publisher)
