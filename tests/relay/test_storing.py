@@ -16,6 +16,7 @@ from sealbus_broker.gate.policy import HEALTH, DeliveryClass, Disposition, Rate,
 from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.nats.streams import PROBE_SUBJECT
 from sealbus_broker.relay import storing
+from sealbus_broker.relay.ledger import Copy
 from sealbus_broker.relay.storing import CHAIN_MOST, CLOSE_MOST, FRESH_SHARE, Item
 from tests.gate.world import ASK, BUS_KEY, NOW, PLACED, POLICY, SKEW, envelope, nonce, sealed_stamp
 from tests.relay.shelf import Attempt, Shelf, is_told, note, opened
@@ -360,6 +361,61 @@ def test_a_clock_that_stops_in_sleep_makes_no_answer_early(shelf: Shelf) -> None
     shelf.store(item := shelf.item(ORDER))
     assert is_told(item, None)
     assert (shelf.looked, len(shelf.written)) == ([1], 2)
+
+
+# ---- a ledger that is lost on the way ------------------------------------------------------------
+
+
+def test_a_copy_that_is_gone_says_nothing(live_shelf: Shelf) -> None:
+    """LIVE ends with its server, after the answer and before the look."""
+    asked = envelope(ASK)
+    live_shelf.hold(live_shelf.item(asked).judgment.ledger_id, b"", 0)
+    item = live_shelf.item(asked)
+    live_shelf.store(item)
+    assert (item.done, item.tell, item.accepted, item.receipt) == (True, False, False, None)
+    assert (item.judgment.disposition, live_shelf.looked) == (Disposition.DROP, [1])
+
+
+def test_the_copy_of_an_own_late_answer_is_gone(live_shelf: Shelf) -> None:
+    def restart() -> None:
+        live_shelf.copies[0] = Copy(b"", 0)
+
+    item = live_shelf.item(envelope(ASK))
+    live_shelf.attempts.append(Attempt(after=LIVE_SHELF_LIFE_MS + 1, then=restart))
+    live_shelf.store(item)
+    assert (item.done, item.tell, item.accepted, item.receipt) == (True, False, False, None)
+
+
+def test_another_message_has_the_sequence_in_the_new_ledger(live_shelf: Shelf) -> None:
+    """By itself, the copy would say that the nonce is another message's."""
+
+    def restart() -> None:
+        live_shelf.since_ms = NOW
+
+    asked, other = envelope(ASK), envelope(replace(ASK, nonce=nonce("other")))
+    stored = pack_delivery(other, sealed_stamp(other, relay="relay-2"))
+    live_shelf.hold(live_shelf.item(asked).judgment.ledger_id, stored, NOW)
+    item = live_shelf.item(asked)
+    live_shelf.attempts.append(Attempt(then=restart))
+    live_shelf.store(item)
+    assert (item.done, item.tell, item.judgment.reason) == (True, False, Reason.STALE)
+
+
+@pytest.mark.parametrize(("older_ms", "told"), [(SKEW, False), (SKEW + 1, True)])
+def test_a_note_in_a_ledger_that_may_have_begun_later_is_not_told(
+    shelf: Shelf, older_ms: int, told: bool
+) -> None:
+    """An earlier attempt may be in the ledger that was lost."""
+
+    def restart() -> None:
+        shelf.since_ms = PLACED.birth_ms - older_ms
+        shelf.clocks.tick(WAIT_MS + 1)
+
+    item = shelf.item(ORDER)
+    shelf.attempts.append(replace(LOST, then=restart))
+    shelf.store(item)
+    assert item.judgment.reason is Reason.STALE
+    assert (item.done, item.tell) == (True, told)
 
 
 # ---- several, and the bus's own ------------------------------------------------------------------

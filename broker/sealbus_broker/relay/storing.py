@@ -46,7 +46,7 @@ from sealbus_broker.gate.policy import HEALTH, DeliveryClass, Disposition, Polic
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.gate.verdict import JudgedAt, Judgment
 from sealbus_broker.nats.streams import PROBE_SUBJECT
-from sealbus_broker.relay.ledger import Ledger
+from sealbus_broker.relay.ledger import Copy, Ledger
 from sealbus_broker.relay.stream_store import Stored, StreamMessage, StreamStore
 
 PREFIX: Final = {DeliveryClass.STREAM: ACCEPTED_PREFIX, DeliveryClass.LIVE: LIVE_PREFIX}
@@ -283,9 +283,9 @@ class Storing:
           (:meth:`_is_stored_in_time`). So its stored time decides.
         - *A new note* is a refusal. No attempt for this arrival can be stored any more. But nobody
           is told where the ledger may have forgotten an earlier copy by now.
-        - *Another copy* that is void, or a note about another arrival, leads on along the chain. A
-          note about this arrival is a refusal. Any other copy is a message that was accepted, and
-          decides as :func:`~sealbus_broker.gate.ledger.settle` says.
+        - *Another copy*: see :meth:`_settled`.
+        - *A copy that is gone* went with a ledger that was lost. Nobody knows the outcome any more,
+          so nobody is told.
         """
         if where.stream != ledger.stream:
             item.done = True  # a probe
@@ -295,20 +295,37 @@ class Storing:
         if not where.duplicate:
             if not item.accepted:
                 item.done = True
-                item.tell = self._still_knows(item, policy)
+                item.tell = self._still_knows(item, policy, ledger)
                 return
-            if not await self._is_void(item, where.sequence, policy, ledger):
-                item.done = item.new = True
-                return
-            self._go_on(item, where.sequence)
-            return
-        # Another copy has the id. Only its content says which of the cases it is.
+        # Without an answer in time, or where another copy has the id, only the stored copy says
+        # which of the cases it is.
         copy = await ledger.copy(where.sequence)
+        # In a ledger that began anew, another message may have the sequence.
+        if not copy.stored_ms or ledger.since_ms != item.since_ms:
+            self._give_up(item, "the ledger began anew")
+        elif where.duplicate:
+            self._settled(item, copy, where.sequence, policy)
+        elif self._is_void(item, copy, policy):
+            self._go_on(item, where.sequence)
+        else:
+            item.done = item.new = True
+
+    def _is_void(self, item: Item, copy: Copy, policy: Policy) -> bool:
+        assert item.receipt is not None
+        return is_void(open_stamp(item.receipt, policy.bus_keys, self._verifier), copy.stored_ms)
+
+    def _settled(self, item: Item, copy: Copy, sequence: int, policy: Policy) -> None:
+        """Settle an item by the copy that was there before.
+
+        A copy that is void, or a note about another arrival, leads on along the chain. A note about
+        this arrival is a refusal. Any other copy is a message that was accepted, and decides as
+        :func:`~sealbus_broker.gate.ledger.settle` says.
+        """
         settled = settle(
             item.judgment, copy.data, copy.stored_ms, item.made, policy.bus_keys, self._verifier
         )
         if settled.passed:
-            self._go_on(item, where.sequence)
+            self._go_on(item, sequence)
             return
         item.done = True
         # It takes room now, though its answer was late.
@@ -336,28 +353,25 @@ class Storing:
         )
         item.judgment = replace(judgment, reason=reason, detail=detail, disposition=kept)
 
-    async def _is_void(self, item: Item, sequence: int, policy: Policy, ledger: Ledger) -> bool:
-        assert item.receipt is not None
-        copy = await ledger.copy(sequence)
-        return is_void(open_stamp(item.receipt, policy.bus_keys, self._verifier), copy.stored_ms)
-
-    @staticmethod
-    def _go_on(item: Item, sequence: int) -> None:
+    def _go_on(self, item: Item, sequence: int) -> None:
         item.id = f"{item.id}+{sequence}"
         item.steps += 1
         item.receipt = None
         if item.steps >= (CHAIN_MOST if item.accepted else CLOSE_MOST):
-            item.done = True
-            item.tell = False
-            if item.accepted:
-                item.judgment = replace(
-                    item.judgment,
-                    reason=Reason.STALE,
-                    detail="too many attempts under its nonce",
-                    disposition=Disposition.DROP,
-                )
+            self._give_up(item, "too many attempts under its nonce")
 
-    def _still_knows(self, item: Item, policy: Policy) -> bool:
+    @staticmethod
+    def _give_up(item: Item, why: str) -> None:
+        """End an item without an outcome: its sender hears nothing, and asks again."""
+        item.done = True
+        item.tell = False
+        item.receipt = None
+        if item.accepted:
+            item.judgment = replace(
+                item.judgment, reason=Reason.STALE, detail=why, disposition=Disposition.DROP
+            )
+
+    def _still_knows(self, item: Item, policy: Policy, ledger: Ledger) -> bool:
         """Whether the ledger remembers every copy that may have been stored under the nonce.
 
         A note that was new is then the first copy.
@@ -365,6 +379,10 @@ class Storing:
         envelope = item.judgment.envelope
         skew = policy.limits.clock_skew_ms
         assert envelope is not None
+        # A ledger that began anew does not know an attempt from before.
+        since_ms = ledger.since_ms
+        if since_ms is not None and envelope.header.birth_ms <= since_ms + skew:
+            return False
         # An id is remembered until its nonce's birth, plus the window, less three skews, by the
         # server's clock (threats.md, steps 6 to 8). This relay's clock may be one more behind it.
         window_ms = policy.live_window_ms if _is_live(item) else policy.ledger_window_ms
