@@ -292,11 +292,10 @@ class Storing:
             return
         # A stream that comes back shorter than this has lost ids.
         ledger.remember(where.sequence)
-        if not where.duplicate:
-            if not item.accepted:
-                item.done = True
-                item.tell = self._still_knows(item, policy, ledger)
-                return
+        if not where.duplicate and not item.accepted:
+            item.done = True
+            item.tell = self._still_knows(item, policy, ledger)
+            return
         # Without an answer in time, or where another copy has the id, only the stored copy says
         # which of the cases it is.
         copy = await ledger.copy(where.sequence)
