@@ -12,7 +12,7 @@ from sealbus.receiving import parking as module
 from sealbus.receiving.attempts import RETRY_MOST_S
 from sealbus.receiving.durable_message import Delivery
 from sealbus.receiving.parking import PARKING, Parking
-from sealbus.receiving.place import Place
+from sealbus.receiving.place import Note, Place
 from sealbus.supervision import Supervisor
 from tests.waiting import PATIENCE_S
 
@@ -22,7 +22,7 @@ class Relay:
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int | None, int, str]] = []
-        self.noted: list[tuple[int, int]] = []
+        self.noted: list[tuple[int, Note]] = []
         self.ends: list[float | None] = []
         self.asking = asyncio.Event()
         self.release = asyncio.Event()
@@ -45,11 +45,11 @@ class Relay:
     async def _remake(self) -> None:
         raise AssertionError
 
-    async def _progress(self, sequence: int, bits: int) -> int:
-        self.noted.append((sequence, bits))
+    async def _progress(self, sequence: int, note: Note) -> Note:
+        self.noted.append((sequence, note))
         if self.error is not None:
             raise self.error
-        return bits
+        return note
 
     def start(self, sequence: int) -> None:
         held = delivery(sequence)
@@ -124,8 +124,8 @@ async def test_waiting_for_one_to_end_where_all_have_ended() -> None:
 async def test_the_end_of_a_note_is_told_whatever_it_is(fails: bool) -> None:
     relay = Relay()
     relay.error = SealbusError("no answer") if fails else None
-    held, ends = delivery(7), list[bool]()
-    held.done = 0b101
-    relay.parking.note(held, lambda: ends.append(True))
+    ends: list[bool] = []
+    note = Note(0b101, given_back=2)
+    relay.parking.note(delivery(7), note, ends.append)
     await relay.parking.close()
-    assert (relay.noted, ends) == ([(7, 0b101)], [True])
+    assert (relay.noted, ends) == ([(7, note)], [not fails])

@@ -321,6 +321,7 @@ async def test_every_bot_may_ask_for_its_grants(shop: Shop) -> None:
         assert answer.payload["publish"] == [
             "sealbus.grants",
             "sealbus.park",
+            "sealbus.progress",
             "sealbus.subscribe",
             "metrics.scraped",
         ]

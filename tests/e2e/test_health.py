@@ -10,7 +10,7 @@ from typing import Any
 
 from sealbus.nats.frames import pub
 from sealbus.protocol.codec import pack_json
-from sealbus.protocol.envelope import Header, seal_envelopes
+from sealbus.protocol.envelope import Draft, Header, seal_envelopes
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Verifier
@@ -20,6 +20,7 @@ from sealbus.supervision import end
 from sealbus_broker.gate.policy import HEALTH
 from tests.cli.command import Ran, sealbus
 from tests.e2e.shop import Shop, order
+from tests.gate.world import salted
 from tests.waiting import PATIENCE_S, until
 
 
@@ -128,7 +129,9 @@ async def test_a_full_store_is_red(shop: Shop) -> None:
     await shop.start_relay()
     async with shop.bot("order") as sender:
         sending = [
-            asyncio.create_task(sender.publish("orders.placed", order(n), timeout=PATIENCE_S))
+            asyncio.create_task(
+                sender.publish("orders.placed", order(n), timeout=PATIENCE_S, alone=True)
+            )
             for n in range(1500)
         ]
 
@@ -179,8 +182,8 @@ async def test_nobody_but_a_relay_may_send_a_probe(shop: Shop) -> None:
     nc = await shop.nats()
     stranger = SigningKey.generate(KeyKind.BOT)
     header = Header("shop", "sealbus", HEALTH, bytes(16), 0, 1000)
-    (forged,) = seal_envelopes(stranger, [(header, pack_json({"from": "me"}))])
-    nc.write([pub(b"send.sealbus", forged)])
+    (forged,) = seal_envelopes(stranger, [Draft(header, [salted(pack_json({"from": "me"}))])])
+    nc.write([pub(b"send.sealbus", forged.data)])
     await nc.flush()
     await until(lambda: "unknown-key" in (shop.bus.path / "relay.log").read_text(), "it is refused")
     await nc.close()
@@ -199,8 +202,8 @@ async def test_a_question_older_than_the_ledger_is_dropped(shop: Shop) -> None:
     verdicts: dict[str, Verdict] = {}
     for subject, payload in asked.items():
         header = Header("shop", "order", subject, new_nonce(issued_at_ms), issued_at_ms, 1000)
-        (envelope,) = seal_envelopes(key, [(header, pack_json(payload))])
-        nc.write([pub(b"call.order", envelope)])
+        (envelope,) = seal_envelopes(key, [Draft(header, [salted(pack_json(payload))])])
+        nc.write([pub(b"call.order", envelope.data)])
         stamp = open_stamp(
             (await inbox.next_msg(PATIENCE_S)).data, shop.credentials("order").bus_keys, Verifier()
         )

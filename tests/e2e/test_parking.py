@@ -26,10 +26,11 @@ class Poison(Exception):
     """The error that a handler raises."""
 
 
-async def publish(shop: Shop, numbers: range) -> None:
+async def publish(shop: Shop, numbers: range, *, alone: bool = False) -> None:
+    """Publish orders together. ``alone``: each in an envelope of its own."""
     async with shop.bot("order") as sender:
         await asyncio.gather(
-            *(sender.publish("orders.placed", order(number)) for number in numbers)
+            *(sender.publish("orders.placed", order(number), alone=alone) for number in numbers)
         )
 
 
@@ -224,7 +225,7 @@ async def ask(bot: Bot, **fields: Any) -> dict[str, Any]:
 
 
 async def test_a_bot_can_park_only_a_message_in_its_hand(shop: Shop) -> None:
-    await publish(shop, range(3))
+    await publish(shop, range(3), alone=True)
     async with shop.bot("inventory") as bot, shop.bot("scraper") as scraper:
         other = consumer_name("inventory", "orders.placed", "other")
         assert "no subscription" in await refusal(bot, consumer=other)

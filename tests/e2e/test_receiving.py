@@ -23,10 +23,11 @@ from tests.waiting import PATIENCE_S, until
 PLACE: Any = {"start": "all", "durable": "d"}
 
 
-async def publish(shop: Shop, numbers: range) -> None:
+async def publish(shop: Shop, numbers: range, *, alone: bool = False) -> None:
+    """Publish orders together. ``alone``: each in an envelope, so that processes share them."""
     async with shop.bot("order") as sender:
         await asyncio.gather(
-            *(sender.publish("orders.placed", order(number)) for number in numbers)
+            *(sender.publish("orders.placed", order(number), alone=alone) for number in numbers)
         )
 
 
@@ -76,7 +77,7 @@ async def test_a_stop_gives_fetched_messages_back_in_order(shop: Shop) -> None:
 
 
 async def test_a_stop_gives_back_before_its_handlers_have_ended(shop: Shop) -> None:
-    await publish(shop, range(20))
+    await publish(shop, range(20), alone=True)
     release, first, second = asyncio.Event(), list[int](), list[int]()
     old, new = shop.bot("inventory"), shop.bot("inventory")
 
@@ -106,7 +107,7 @@ async def test_a_slow_handler_leaves_the_rest_to_others(shop: Shop) -> None:
 
     So both work, and no message waits in a queue.
     """
-    await publish(shop, range(24))
+    await publish(shop, range(24), alone=True)
     seen: dict[str, list[int]] = {"one": [], "two": []}
 
     def listener(name: str) -> Bot:
@@ -134,7 +135,7 @@ async def test_messages_behind_a_slow_one_are_given_back(
     """The handler was fast, so the bot fetched many messages. Then one message takes long."""
     release, seen, unbegun_s = asyncio.Event(), list[int](), supply.UNBEGUN_S
     monkeypatch.setattr(supply, "UNBEGUN_S", 3600.0)  # until the test has asked the server
-    await publish(shop, range(300))
+    await publish(shop, range(300), alone=True)
     slow, other = shop.bot("inventory"), shop.bot("inventory")
 
     @slow.subscribe("orders.placed", **PLACE)
@@ -317,7 +318,7 @@ async def test_with_room_for_few_bytes_everything_comes_in_order(
 
     async with sender, inventory:
         await asyncio.gather(
-            *(sender.publish("orders.placed", order(number)) for number in range(60))
+            *(sender.publish("orders.placed", order(number), alone=True) for number in range(60))
         )
         await until(lambda: len(got) >= 60)
     assert got == [f"ord-{number:06d}" for number in range(60)]

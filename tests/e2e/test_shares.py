@@ -22,7 +22,7 @@ async def test_a_bot_fills_its_share_of_accepted_and_others_go_on(shop: Shop) ->
             assert len(sent) < 700
             numbers = range(len(sent), len(sent) + 50)
             calls = (
-                greedy.publish("orders.placed", order(number), timeout=PATIENCE_S)
+                greedy.publish("orders.placed", order(number), timeout=PATIENCE_S, alone=True)
                 for number in numbers
             )
             sent += await asyncio.gather(*calls, return_exceptions=True)
@@ -69,7 +69,7 @@ async def test_parked_messages_fill_the_bots_share_of_quarantine(shop: Shop) -> 
 
     async def give_up(sender: Bot, numbers: range) -> None:
         await asyncio.gather(
-            *(sender.publish("orders.placed", order(number)) for number in numbers)
+            *(sender.publish("orders.placed", order(number), alone=True) for number in numbers)
         )
         await until(
             lambda: said("message.parked") + said("message.not-kept") == numbers.stop,

@@ -169,9 +169,13 @@ _SUBJECTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     ),
     PROGRESS: (
         _object(
-            ["consumer", "sequence", "done"], consumer=_CONSUMER, sequence=_SEQUENCE, done=_DONE
+            ["consumer", "sequence", "done", "given_back"],
+            consumer=_CONSUMER,
+            sequence=_SEQUENCE,
+            done=_DONE,
+            given_back=_MS,
         ),
-        _object(["done"], done=_DONE),
+        _object(["done", "given_back"], done=_DONE, given_back=_MS),
     ),
     SUBSCRIPTIONS_LIST: (
         _object([], bot=_BOT, offset=_MS, limit={"type": "integer", "minimum": 1, "maximum": 200}),

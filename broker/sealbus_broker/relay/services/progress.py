@@ -6,6 +6,9 @@ of it again. So the subscriber's client first asks on ``sealbus.progress`` to no
 are done, and whoever gets the envelope asks for the note. A note is one small message of the stream
 PROGRESS for each consumer and stored message. It saves repetitions, and promises nothing: where it
 is lost, messages are handled again.
+
+A note also counts how often the envelope was given back untried, because a delivery that was given
+back is no attempt.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from sealbus_broker.nats.jetstream import API
 from sealbus_broker.relay.services.in_hand import READ_S, InHand
 from sealbus_broker.relay.stream_store import StreamMessage, StreamStore
 
-_NONE: Final = "0"
+_NONE: Final = (0, 0)
+"""Nothing is done, and the delivery was never given back."""
 
 
 class Progress:
@@ -39,9 +43,11 @@ class Progress:
         self._in_hand = in_hand
 
     async def note(self, bot: str, asked: dict[str, Any]) -> dict[str, Any]:
-        """Note the messages that are done, and return all that are noted.
+        """Note the messages that are done, and how often the delivery was given back. Return all
+        that is noted.
 
-        Both are a hexadecimal number with a bit for each message, by its index.
+        ``done`` is a hexadecimal number with a bit for each message, by its index. A note that
+        comes twice changes nothing.
 
         Raises:
             NotServed: The delivery is not the bot's.
@@ -51,17 +57,19 @@ class Progress:
         sequence = asked["sequence"]
         await self._in_hand.place(bot, consumer, sequence)
         subject = f"{PROGRESS_PREFIX}.{consumer}.{sequence}"
-        noted = int(await self._read(subject), 16)
-        done = noted | int(asked["done"], 16)
-        if done != noted:
+        noted = await self._read(subject)
+        note = (noted[0] | int(asked["done"], 16), max(noted[1], asked["given_back"]))
+        if note != noted:
             # Without an id: another note is not a duplicate of the first, it replaces it.
-            await self._stream_store.store([StreamMessage(subject, f"{done:x}".encode(), {})])
-        return {"done": f"{done:x}"}
+            text = f"{note[0]:x} {note[1]}"
+            await self._stream_store.store([StreamMessage(subject, text.encode(), {})])
+        return {"done": f"{note[0]:x}", "given_back": note[1]}
 
-    async def _read(self, subject: str) -> str:
+    async def _read(self, subject: str) -> tuple[int, int]:
         ask = json.dumps({"last_by_subj": subject}).encode()
         answer = await self._nc.request(f"{API}.STREAM.MSG.GET.{PROGRESS}", ask, READ_S)
         told = json.loads(answer.data)
         if "error" in told:
             return _NONE
-        return base64.b64decode(told["message"].get("data", "")).decode("ascii") or _NONE
+        done, given_back = base64.b64decode(told["message"]["data"]).split()
+        return int(done, 16), int(given_back)

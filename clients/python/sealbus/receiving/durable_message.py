@@ -29,6 +29,7 @@ class Delivery:
         "data",
         "delivered",
         "done",
+        "given_back",
         "key",
         "left",
         "reply",
@@ -70,6 +71,8 @@ class Delivery:
         """How many of its messages have not ended."""
         self.done = 0
         """A bit for each message, by its index, that needs no other attempt."""
+        self.given_back = 0
+        """How often it was given back without an attempt before, as its note says."""
         self.again_s: float | None = None
         """The pause in seconds before the server delivers it again, because some message is not
         done. ``None``: all that have ended are done."""

@@ -43,7 +43,7 @@ from sealbus.protocol.reason import Reason
 from sealbus.protocol.subjects import consumer_name
 from sealbus.receiving.attempts import DEFAULT_ATTEMPTS
 from sealbus.receiving.live import LiveSubscription
-from sealbus.receiving.place import Place
+from sealbus.receiving.place import Note, Place
 from sealbus.receiving.serving import Handled, Subscription
 from sealbus.receiving.subscription import DurableSubscription
 from sealbus.receiving.verifier import DeliveryVerifier
@@ -245,9 +245,15 @@ class Listener:
             record: int | None = answer["record"]
             return record
 
-        async def progress(sequence: int, done: int) -> int:
-            ask = {"consumer": consumer, "sequence": sequence, "done": f"{done:x}"}
-            return int((await self._ask(PROGRESS, ask))["done"], 16)
+        async def progress(sequence: int, note: Note) -> Note:
+            ask = {
+                "consumer": consumer,
+                "sequence": sequence,
+                "done": f"{note.done:x}",
+                "given_back": note.given_back,
+            }
+            answer = await self._ask(PROGRESS, ask)
+            return Note(int(answer["done"], 16), answer["given_back"])
 
         async def remake() -> None:
             while True:

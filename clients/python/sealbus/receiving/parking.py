@@ -21,7 +21,7 @@ from sealbus.errors import SealbusError
 from sealbus.log import log
 from sealbus.receiving.attempts import RETRY_MOST_S
 from sealbus.receiving.durable_message import Delivery
-from sealbus.receiving.place import Place
+from sealbus.receiving.place import Note, Place
 from sealbus.supervision import Supervisor, end
 
 PARKING: Final = 16
@@ -96,13 +96,15 @@ class Parking:
 
         self._start("parking a message", park())
 
-    def note(self, delivery: Delivery, ended: Callable[[], None]) -> None:
-        """Have the relay note the messages of ``delivery`` that are done. ``ended`` is told of the
-        end, whatever it is: without a note they may be handled again elsewhere."""
+    def note(self, delivery: Delivery, note: Note, ended: Callable[[bool], None]) -> None:
+        """Have the relay take a note about ``delivery``. ``ended`` is told whether it did: without
+        a note, messages that are done may be handled again elsewhere."""
 
-        async def note() -> None:
+        async def take() -> None:
+            is_noted = False
             try:
-                await self._place.progress(delivery.sequence, delivery.done)
+                await self._place.progress(delivery.sequence, note)
+                is_noted = True
             except SealbusError as problem:
                 log.warning(
                     "messages of delivery %d that are done may be handled again by another "
@@ -111,9 +113,9 @@ class Parking:
                     problem,
                 )
             finally:
-                ended()
+                ended(is_noted)
 
-        self._start("noting what is done", note())
+        self._start("noting what is done", take())
 
     def _start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         task = self._supervisor.piece(name, work)

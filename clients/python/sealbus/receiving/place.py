@@ -9,6 +9,16 @@ from sealbus.protocol.value import value
 
 
 @value
+class Note:
+    """How far the processes of a subscription have come with a delivery of several messages."""
+
+    done: int = 0
+    """A bit for each message, by its index, that is done."""
+    given_back: int = 0
+    """How often the delivery was given back without an attempt, as far as that was noted."""
+
+
+@value
 class Place:
     """The place in the stream that the bus remembers for one durable subscription."""
 
@@ -25,11 +35,11 @@ class Place:
     attempts and the error's name. Returns the record's number, or ``None`` where the bus no longer
     has the message. Raises :class:`SealbusError`.
     """
-    progress: Callable[[int, int], Awaitable[int]]
-    """Has the relay note which messages of a delivery are done.
+    progress: Callable[[int, Note], Awaitable[Note]]
+    """Has the relay note how far the subscription has come with a delivery.
 
-    Takes the delivery's sequence and a bit for each message, by its index. Returns the bits that
-    are noted now, those of other processes included. Raises :class:`SealbusError`.
+    Takes the delivery's sequence. Returns the note as it is now, with those of other processes.
+    Raises :class:`SealbusError`.
     """
     remake: Callable[[], Coroutine[Any, Any, None]]
     """Asks the relay for the consumer again after it was deleted. Raises :class:`SealbusError`."""

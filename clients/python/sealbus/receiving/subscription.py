@@ -31,6 +31,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Final
 
 from sealbus.errors import SealbusError, SubscriptionDenied
@@ -45,7 +46,7 @@ from sealbus.receiving.attempts import Attempts
 from sealbus.receiving.durable_message import Delivery, DurableMessage
 from sealbus.receiving.in_hand import InHand
 from sealbus.receiving.parking import NO_OUTCOME, UNVERIFIED, Parking
-from sealbus.receiving.place import Place
+from sealbus.receiving.place import Note, Place
 from sealbus.receiving.supply import Supply
 from sealbus.receiving.verifier import DeliveryVerifier, HandledMessages, PendingMessage
 from sealbus.supervision import Supervisor, end
@@ -218,7 +219,11 @@ class DurableSubscription:
         self._hand.working[key] = delivery
         delivery.done = self._seen.of(first)
         if delivery.delivered > 1 and first.stamp.count > 1:
-            delivery.done |= await self._noted(delivery)
+            note = await self._noted(delivery)
+            delivery.done |= note.done
+            delivery.given_back = note.given_back
+            attempt = max(1, attempt - note.given_back)
+            messages = [replace(message, attempt=attempt) for message in messages]
         rest = [
             DurableMessage(self, delivery, message)
             for message in messages
@@ -232,18 +237,19 @@ class DurableSubscription:
         else:
             self._hand.open(rest, len(messages))
 
-    async def _noted(self, delivery: Delivery) -> int:
-        """The messages of the delivery that were done before it came back, here or elsewhere."""
+    async def _noted(self, delivery: Delivery) -> Note:
+        """The note about the delivery from before it came back, here or elsewhere."""
+        ask = self._place.progress(delivery.sequence, Note(delivery.done))
         try:
-            noted = await before(self._stop, self._place.progress(delivery.sequence, delivery.done))
+            noted = await before(self._stop, ask)
         except SealbusError as problem:
             log.warning(
                 "the relay does not tell which messages of delivery %d are done (%s)",
                 delivery.sequence,
                 problem,
             )
-            return 0
-        return noted or 0
+            return Note()
+        return noted or Note()
 
     def _begin(self, pending: DurableMessage) -> bool:
         """Whether a handler may begin to work on ``pending``."""
@@ -339,24 +345,27 @@ class DurableSubscription:
         """Answer the server: no message of the delivery is at work any more."""
         if delivery.again_s is not None and delivery.done:
             # It stays at work meanwhile, so that the server is told that it is in progress.
-            self._parking.note(delivery, lambda: self._put_back(delivery))
+            note = Note(delivery.done, delivery.given_back + (not delivery.again_s))
+            self._parking.note(delivery, note, lambda is_noted: self._put_back(delivery, is_noted))
         elif delivery.again_s is not None:
-            self._put_back(delivery)
+            self._put_back(delivery, is_noted=False)
         else:
             self._attempts.ended(delivery.sequence)
             self._answer(delivery, ACK)
             self._forget(delivery)
 
-    def _put_back(self, delivery: Delivery) -> None:
+    def _put_back(self, delivery: Delivery, is_noted: bool) -> None:
         if not delivery.again_s:
-            self._return(delivery)
+            self._return(delivery, is_noted=is_noted)
         else:
             self._answer(delivery, nak(delivery.again_s))
         self._forget(delivery)
 
-    def _return(self, delivery: Delivery) -> None:
-        """Have it delivered again at once. The attempt does not count."""
-        self._attempts.gave_back(delivery.sequence)
+    def _return(self, delivery: Delivery, *, is_noted: bool = False) -> None:
+        """Have it delivered again at once. The attempt does not count, by its note or by this
+        process's memory."""
+        if not is_noted:
+            self._attempts.gave_back(delivery.sequence)
         self._given_back = delivery.reply
         self._answer(delivery, nak())
 
