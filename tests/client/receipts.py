@@ -67,3 +67,12 @@ def publishing(publisher: Publisher, timeout_s: float = PATIENCE_S) -> asyncio.T
     return asyncio.create_task(
         publisher.publish(HEADER, pack_json({}), live=False, resumed=False, timeout_s=timeout_s)
     )
+
+
+def end_time(publisher: Publisher) -> None:
+    """Have the time of the one message be over now.
+
+    A short time-out would be over before its receipt came, on a machine that stands still.
+    """
+    (pending,) = publisher._pending.values()
+    publisher._give_up(pending)

@@ -20,13 +20,14 @@ from sealbus.protocol.reason import OLDER_THAN_LEDGER, Reason
 from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
 from sealbus.sending import publisher as publishing_module
 from sealbus.sending.publisher import Publisher
-from tests.client.receipts import HEADER, nonce_of, publishing, receive
+from tests.client.receipts import HEADER, end_time, nonce_of, publishing, receive
 from tests.client.wire import BUS, Wire
 from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.usefixtures("retrying")
 async def test_acceptance_of_the_first_attempt_counts_after_a_second(
     publisher: Publisher, wire: Wire
 ) -> None:
@@ -44,6 +45,7 @@ async def test_a_refusal_ends_the_matter(publisher: Publisher, wire: Wire) -> No
         await task
 
 
+@pytest.mark.usefixtures("retrying")
 @pytest.mark.parametrize(
     "reason", [Reason.RATE, Reason.ISSUED_IN_FUTURE, Reason.SCHEMA, Reason.NOT_GRANTED]
 )
@@ -60,6 +62,7 @@ async def test_refusal_after_retry_does_not_end_publish(
     assert (await task).verdict is Verdict.ACCEPTED
 
 
+@pytest.mark.usefixtures("retrying")
 @pytest.mark.parametrize("reason", [Reason.PAYLOAD, Reason.NONCE_REUSED])
 async def test_a_refusal_that_every_attempt_meets_ends_the_matter(
     publisher: Publisher, wire: Wire, reason: Reason
@@ -123,18 +126,14 @@ async def test_a_message_older_than_the_ledger_gets_another_nonce(
     assert nonces[0] != nonces[1]
 
 
+@pytest.mark.usefixtures("retrying")
 @pytest.mark.parametrize(
     ("detail", "is_answered"), [(OLDER_THAN_LEDGER, False), ("waited 2001 ms; at most 2000", True)]
 )
 async def test_a_message_that_may_yet_be_accepted_keeps_its_nonce(
-    publisher: Publisher,
-    wire: Wire,
-    monkeypatch: pytest.MonkeyPatch,
-    detail: str,
-    is_answered: bool,
+    publisher: Publisher, wire: Wire, detail: str, is_answered: bool
 ) -> None:
     """An attempt without a verdict, and one that only waited: a copy may be judged at any time."""
-    monkeypatch.setattr(publishing_module, "RETRY_FIRST_S", 0.01)
     task = publishing(publisher)
     first, second = await wire.sent.get(), await wire.sent.get()
     if is_answered:
@@ -156,26 +155,23 @@ async def test_a_refusal_is_final_once_every_attempt_was_refused(
 
 
 async def test_refused_for_time_throughout_is_refused(publisher: Publisher, wire: Wire) -> None:
-    task = publishing(publisher, 1)
-    await receive(publisher, await wire.sent.get(), Reason.EXPIRED)
-    while not task.done():
-        sending = asyncio.create_task(wire.sent.get())
-        await asyncio.wait((sending, task), return_when=asyncio.FIRST_COMPLETED)
-        if sending.done():
-            await receive(publisher, sending.result(), Reason.EXPIRED)
-        sending.cancel()
+    task = publishing(publisher)
+    for _ in range(2):
+        await receive(publisher, await wire.sent.get(), Reason.EXPIRED)
+    end_time(publisher)
     with pytest.raises(Refused, match="expired"):
         await task
 
 
+@pytest.mark.usefixtures("retrying")
 async def test_refused_for_time_is_unresolved_with_one_attempt_open(
-    publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch
+    publisher: Publisher, wire: Wire
 ) -> None:
-    monkeypatch.setattr(publishing_module, "RETRY_FIRST_S", 0.01)
-    task = publishing(publisher, 2)
+    task = publishing(publisher)
     first, second = await wire.sent.get(), await wire.sent.get()
     assert first != second
     await receive(publisher, second, Reason.STALE)
+    end_time(publisher)
     with pytest.raises(Unresolved) as unresolved:
         await task
     assert isinstance(unresolved.value.__cause__, Refused)
@@ -258,10 +254,10 @@ def accepting(publisher: Publisher, digest: bytes) -> Stamp:
     )
 
 
+@pytest.mark.usefixtures("retrying")
 async def test_a_message_that_waited_long_to_be_sent_is_sent_once(
     publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing_module, "RETRY_FIRST_S", 0.01)
     monkeypatch.setattr(publishing_module, "RETRY_MOST_S", 0.01)
     due, send = 0, publisher._send
 
@@ -310,9 +306,8 @@ async def test_a_message_given_up_before_it_was_sent_is_not_kept(
 
 
 async def test_a_message_without_verdict_is_sent_again_on_reconnect(
-    publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch
+    publisher: Publisher, wire: Wire
 ) -> None:
-    monkeypatch.setattr(publishing_module, "RETRY_FIRST_S", 10 * PATIENCE_S)
     task = publishing(publisher)
     lost = await wire.sent.get()
     publisher.resend()

@@ -26,6 +26,9 @@ from sealbus.nats.client import HardenedClient
 from sealbus.protocol.codec import is_bundle, split_bundle
 from sealbus.protocol.delivery import split_delivery
 from sealbus.protocol.envelope import Envelope
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.shelf_life import is_void
+from sealbus.protocol.stamp import open_stamp
 from sealbus.supervision import Supervisor
 from sealbus_broker.cli.keys import make_key
 from sealbus_broker.gate.policy import Policy
@@ -258,19 +261,19 @@ async def send_raw(session: Session, bot: str, data: bytes, *, live: bool) -> bo
 
 
 @dataclass(frozen=True)
-class Accepted:
-    """One acceptance that the bus holds, or has passed on."""
+class Copy:
+    """A stored copy of a message."""
 
     bot: str
     nonce: str
-    stamp: str
-    sequence: int
-    at_ms: int
+    is_void: bool
+    """Whether it was stored too late, so that nobody handles it."""
 
 
-async def read_store(market: Market) -> list[tuple[Accepted, bytes, bytes]]:
-    """The messages of the traders in ACCEPTED, each with its stamp and its envelope."""
-    found: list[tuple[Accepted, bytes, bytes]] = []
+async def read_store(market: Market) -> list[Copy]:
+    """The messages of the traders in ACCEPTED."""
+    found: list[Copy] = []
+    keys, verifier = frozenset({market.secrets.bus.public.raw}), Verifier()
     async with AsyncExitStack() as stack:
         nc = await market.nats()
         stack.push_async_callback(nc.close)
@@ -285,12 +288,5 @@ async def read_store(market: Market) -> list[tuple[Accepted, bytes, bytes]]:
             at = datetime.fromisoformat(headers["Nats-Time-Stamp"])
             envelope, stamp = split_delivery(answer.data)
             header = Envelope.decode_shown(envelope).header
-            name = hashlib.sha256(stamp).hexdigest()
-            at_ms = int(at.timestamp() * 1000)
-            found.append(
-                (
-                    Accepted(header.bot, header.nonce.hex(), name, sequence - 1, at_ms),
-                    stamp,
-                    envelope,
-                )
-            )
+            late = is_void(open_stamp(stamp, keys, verifier), int(at.timestamp() * 1000))
+            found.append(Copy(header.bot, header.nonce.hex(), late))

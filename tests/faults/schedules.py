@@ -18,6 +18,7 @@ honest message survives (:data:`tests.faults.market.LIMITS`).
 The checks of each run are:
 
 * No nonce reaches handlers through two acceptances, which are two deliveries with different stamps.
+* No nonce is stored twice, except for copies that are void because they were stored too late.
 * Every accepted message reaches a handler.
 * No message that was told as refused is handled.
 """
@@ -89,8 +90,8 @@ class Run:
     live: set[int] = field(default_factory=set)
     """The numbers that were sent live."""
     copies: int = 0
-    twice_in_store: int = 0
-    """The number of nonces that ACCEPTED has under two stamps."""
+    void: int = 0
+    """The number of copies in ACCEPTED that were stored too late."""
     wrong: list[str] = field(default_factory=list)
 
 
@@ -111,8 +112,8 @@ class Report:
     """How many refusals had each reason."""
     unresolved: int = 0
     copies: int = 0
-    twice_in_store: int = 0
-    runs_with_twice_in_store: int = 0
+    void: int = 0
+    stored_twice: int = 0
     handled_twice: int = 0
     runs_with_handled_twice: int = 0
     lost: int = 0
@@ -136,9 +137,9 @@ class Report:
                 self.reasons[reason] = self.reasons.get(reason, 0) + 1
             self.unresolved += counts["unresolved"]
             self.copies += run.copies
-            self.twice_in_store += run.twice_in_store
-            self.runs_with_twice_in_store += run.twice_in_store > 0
+            self.void += run.void
             kinds = Counter(wrong.partition(":")[0] for wrong in run.wrong)
+            self.stored_twice += kinds[STORED]
             self.handled_twice += kinds[TWICE]
             self.runs_with_handled_twice += kinds[TWICE] > 0
             self.lost += kinds[LOST]
@@ -146,7 +147,6 @@ class Report:
 
     def table(self) -> Iterator[str]:
         """The report as lines for people."""
-        stored_twice = f"{self.twice_in_store} (in {self.runs_with_twice_in_store} schedules)"
         handled_twice = f"{self.handled_twice} (in {self.runs_with_handled_twice} schedules)"
         rows = {
             "schedules": f"{self.runs} on {self.buses} buses, in {self.took_s / 60:.1f} min",
@@ -160,7 +160,8 @@ class Report:
             ),
             "  unresolved": f"{self.unresolved}",
             "captured copies submitted": f"{self.copies}",
-            "nonces stored twice": stored_twice,
+            "copies stored too late, void": f"{self.void}",
+            "nonces STORED TWICE": f"{self.stored_twice}",
             "nonces HANDLED TWICE": handled_twice,
             "accepted and LOST": f"{self.lost}",
             "told refused, and HANDLED": f"{self.refused_and_handled}",
@@ -171,10 +172,12 @@ class Report:
     @property
     def failed(self) -> bool:
         """Whether a promise was broken."""
-        return bool(self.handled_twice or self.lost or self.refused_and_handled)
+        broken = (self.stored_twice, self.handled_twice, self.lost, self.refused_and_handled)
+        return any(broken)
 
 
-TWICE, LOST, DENIED = "handled twice", "lost", "refused and handled"
+TWICE, STORED = "handled twice", "stored twice"
+LOST, DENIED = "lost", "refused and handled"
 
 
 class Day:
@@ -353,13 +356,15 @@ class Day:
             for line in hearer.lines:
                 stamps[line.bot, line.nonce].add(line.stamp)
                 handled[line.bot].add(line.number)
-        stored: dict[tuple[str, str], set[str]] = defaultdict(set)
-        for accepted, _, _ in await read_store(self.market):
-            stored[accepted.bot, accepted.nonce].add(accepted.stamp)
+        stored = await read_store(self.market)
+        valid = Counter((copy.bot, copy.nonce) for copy in stored if not copy.is_void)
         for run in self.runs:
-            run.twice_in_store = sum(
-                len(them) > 1 for (bot, _), them in stored.items() if bot == run.bot
-            )
+            run.void = sum(copy.is_void for copy in stored if copy.bot == run.bot)
+            run.wrong += [
+                f"{STORED}: {nonce}, {count} times"
+                for (bot, nonce), count in valid.items()
+                if bot == run.bot and count > 1
+            ]
             for (bot, nonce), them in stamps.items():
                 if bot == run.bot and len(them) > 1:
                     run.wrong.append(f"{TWICE}: {nonce}, through {len(them)} acceptances")
