@@ -123,7 +123,7 @@ def test_each_goal_has_the_rows_of_its_pairs_and_size() -> None:
         throughput(0, "https", 250.0, pairs=10),
         throughput(0, "https", 100.0, size=200),
     ]
-    made = {"summary": summarise(rows, [], [])}
+    made: dict[str, object] = {"summary": summarise(rows, [], [])}
     got = {
         start: goal(made, f"sealbus over https, {start}")["got"]
         for start in ("1 to 1, 1 KiB", "10 to 10, 1 KiB", "1 to 1, 200 B")

@@ -74,5 +74,5 @@ def end_time(publisher: Publisher) -> None:
 
     A short time-out would be over before its receipt came, on a machine that stands still.
     """
-    (pending,) = publisher._pending.values()
-    publisher._give_up(pending)
+    (burst,) = publisher._named.values()
+    burst.give_up(burst.items[0].timeout_s)

@@ -74,9 +74,8 @@ async def test_a_resumed_message_ends_with_its_nonces_life(
     """The caller would wait longer."""
     task = resuming(publisher, new_nonce(now_ms() - 60_000), timeout_s=120)
     await wire.sent.get()
-    (pending,) = publisher._pending.values()
-    assert pending.deadline is not None
-    assert pending.deadline.when() - asyncio.get_running_loop().time() <= 60
+    (burst,) = publisher._named.values()
+    assert burst.deadlines[120].when() - asyncio.get_running_loop().time() <= 60
     task.cancel()
 
 

@@ -35,7 +35,7 @@ class Place:
     attempts and the error's name. Returns the record's number, or ``None`` where the bus no longer
     has the message. Raises :class:`SealbusError`.
     """
-    progress: Callable[[int, Note], Awaitable[Note]]
+    progress: Callable[[int, Note], Coroutine[Any, Any, Note]]
     """Has the relay note how far the subscription has come with a delivery.
 
     Takes the delivery's sequence. Returns the note as it is now, with those of other processes.

@@ -138,8 +138,8 @@ class Speaker:
                 data = pack_payload(payload)
             except InvalidInput as error:
                 return error
-            error = None if declared is None else excess(subject, declared, payload=data)
-            return data if error is None else error
+            too_much = None if declared is None else excess(subject, declared, payload=data)
+            return data if too_much is None else too_much
 
         return await self._publisher.publish_many(
             header, map(packed, payloads), live=is_live, timeout_s=timeout_s, declared=declared
