@@ -148,7 +148,7 @@ async def test_a_message_that_differs_does_not_join(
 
 
 async def test_a_live_message_does_not_join(publisher: Publisher, wire: Wire) -> None:
-    tasks = [begin(publisher, 1), begin(publisher, 2, live=True)]
+    tasks = [begin(publisher, 1), begin(publisher, 2, live=True, timeout_s=20)]
     assert [await numbers(wire), await numbers(wire)] == [[1], [1]]
     for task in tasks:
         task.cancel()
