@@ -75,4 +75,5 @@ def end_time(publisher: Publisher) -> None:
     A short time-out would be over before its receipt came, on a machine that stands still.
     """
     (burst,) = publisher._named.values()
-    burst.give_up(burst.items[0].timeout_s)
+    (moment,) = burst.deadlines
+    burst.give_up(moment)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.limits import MAX_ENVELOPE_BYTES, MAX_PAYLOADS
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.stamp import RefusedPayload, Stamp, Verdict
-from sealbus.sending.burst import BURST_BYTES
+from sealbus.sending import publisher as publishing_module
+from sealbus.sending.burst import BURST_BYTES, Item
 from sealbus.sending.minting import new_nonce
 from sealbus.sending.publisher import Publisher
 from tests.client.receipts import HEADER, receive
@@ -129,20 +131,31 @@ async def test_a_message_of_another_turn_does_not_join(publisher: Publisher, wir
 @pytest.mark.parametrize(
     "changes",
     [
-        {"header": replace(HEADER, subject="orders.other")},
         {"header": replace(HEADER, ttl_ms=20_000)},
         {"header": replace(HEADER, schema="orders.placed", schema_version=2)},
         {"alone": True},
         {"parent": b"a parent"},
         {"on_named": lambda _: None},
     ],
-    ids=["subject", "ttl", "schema", "alone", "parent", "on_named"],
+    ids=["ttl", "schema", "alone", "parent", "on_named"],
 )
 async def test_a_message_that_differs_does_not_join(
     publisher: Publisher, wire: Wire, changes: dict[str, Any]
 ) -> None:
+    """Nor do later ones overtake it."""
     tasks = [begin(publisher, 1), begin(publisher, 2, **changes), begin(publisher, 3)]
-    assert sorted(await numbers(wire)) == [1, 2]
+    found = [Envelope.decode(envelope).payloads for envelope in await taken(wire)]
+    assert found == [[pack_json(number)] for number in (1, 2, 3)]
+    for task in tasks:
+        task.cancel()
+
+
+async def test_a_message_on_another_subject_has_another_envelope(
+    publisher: Publisher, wire: Wire
+) -> None:
+    other = replace(HEADER, subject="orders.other")
+    tasks = [begin(publisher, 1), begin(publisher, 2, header=other), begin(publisher, 3)]
+    assert await numbers(wire) == [2, 1]
     for task in tasks:
         task.cancel()
 
@@ -281,9 +294,7 @@ async def test_a_resumed_message_of_a_burst_is_found_out(publisher: Publisher, w
     ends = await outcomes(tasks)
     assert [type(one) for one in ends] == [Unresolved] * 2
     assert nothing_left(publisher)
-    resumed = asyncio.create_task(
-        publisher.resume(ends[1].again, ends[1].index, timeout_s=PATIENCE_S)
-    )
+    resumed = asyncio.create_task(publisher.resume(ends[1].again, timeout_s=PATIENCE_S))
     (second,) = await taken(wire)
     one, two = Envelope.decode(first), Envelope.decode(second)
     assert (one.header.nonce, one.payloads) == (two.header.nonce, two.payloads)
@@ -328,3 +339,190 @@ async def test_a_cancelled_call_for_many_leaves_nothing(publisher: Publisher, wi
     many.cancel()
     await asyncio.wait([many])
     assert nothing_left(publisher)
+
+
+def end_time_of(publisher: Publisher, number: int = 0) -> None:
+    """Have the time be over that ends first, or as the ``number``-th."""
+    (burst,) = publisher._named.values()
+    burst.give_up(sorted(burst.deadlines)[number])
+
+
+def resume(publisher: Publisher, error: Unresolved) -> asyncio.Task[Stamp]:
+    again = error.again
+    assert isinstance(again, Item)
+    return asyncio.create_task(publisher.resume(again, timeout_s=20))
+
+
+async def unresolved(publisher: Publisher, wire: Wire, count: int) -> tuple[bytes, list[Any]]:
+    """An envelope of ``count`` messages without verdict, and the error of each."""
+    tasks = [begin(publisher, number) for number in range(count)]
+    (envelope,) = await taken(wire)
+    end_time_of(publisher)
+    return envelope, await outcomes(tasks)
+
+
+async def test_each_message_that_is_resumed_has_a_time_of_its_own(
+    publisher: Publisher, wire: Wire
+) -> None:
+    _, errors = await unresolved(publisher, wire, 3)
+    tasks = [resume(publisher, error) for error in errors]
+    await taken(wire)
+    (burst,) = publisher._named.values()
+    items = [item for item in burst.items if not item.is_over]
+    assert len(items) == 3
+    assert {item.ends_at for item in items} == set(burst.deadlines)
+    for moment in sorted(burst.deadlines):
+        burst.give_up(moment)
+    assert [type(one) for one in await outcomes(tasks)] == [Unresolved] * 3
+    assert nothing_left(publisher)
+
+
+async def test_a_message_is_resumed_once_at_a_time(publisher: Publisher, wire: Wire) -> None:
+    _, (error,) = await unresolved(publisher, wire, 1)
+    first, second = resume(publisher, error), resume(publisher, error)
+    with pytest.raises(InvalidInput, match="already"):
+        await second
+    (envelope,) = await taken(wire)
+    await receive(publisher, envelope, None)
+    assert (await first).verdict is Verdict.ACCEPTED
+    assert nothing_left(publisher)
+
+
+async def test_a_verdict_that_came_for_others_is_found_without_asking(
+    publisher: Publisher, wire: Wire
+) -> None:
+    short, long = begin(publisher, 1, timeout_s=20), begin(publisher, 2)
+    (envelope,) = await taken(wire)
+    end_time_of(publisher)
+    (error,) = await outcomes([short])
+    await receive(publisher, envelope, None)
+    await long
+    assert (await resume(publisher, error)).verdict is Verdict.ACCEPTED
+    assert wire.sent.empty()
+    assert nothing_left(publisher)
+
+
+async def test_messages_never_sent_are_resumed_as_themselves(
+    publisher: Publisher, wire: Wire
+) -> None:
+    """Their envelope was never sealed, so each begins anew."""
+    wire.up.clear()
+    tasks = [begin(publisher, number) for number in range(3)]
+    await until(lambda: len(publisher._all) == 3, "all have begun")
+    end_time_of(publisher)
+    errors = await outcomes(tasks)
+    again = [resume(publisher, errors[number]) for number in (2, 0)]
+    await until(lambda: len(publisher._all) == 2, "both have begun anew")
+    wire.up.set()
+    (envelope,) = await taken(wire)
+    assert Envelope.decode(envelope).payloads == [pack_json(2), pack_json(0)]
+    await receive(publisher, envelope, None, refused=(RefusedPayload(0, Reason.SCHEMA, "a"),))
+    two, zero = await outcomes(again)
+    assert isinstance(two, Refused)
+    assert isinstance(zero, Stamp)
+    assert nothing_left(publisher)
+
+
+async def test_no_message_is_told_refused_while_its_envelope_goes_on(
+    publisher: Publisher, wire: Wire
+) -> None:
+    short, long = begin(publisher, 1, timeout_s=20), begin(publisher, 2)
+    (first,) = await taken(wire)
+    await receive(publisher, first, Reason.STALE)
+    end_time_of(publisher)
+    (error,) = await outcomes([short])
+    assert isinstance(error, Unresolved)
+    assert isinstance(error.__cause__, Refused)
+    (second,) = await taken(wire)
+    assert Envelope.decode(second).payloads == [pack_json(1), pack_json(2)]
+    await receive(publisher, second, None)
+    assert (await long).verdict is Verdict.ACCEPTED
+    assert (await resume(publisher, error)).verdict is Verdict.ACCEPTED
+
+
+async def test_an_envelope_that_was_told_refused_is_not_sent_again(
+    publisher: Publisher, wire: Wire
+) -> None:
+    short, long = begin(publisher, 1, timeout_s=20), begin(publisher, 2)
+    (envelope,) = await taken(wire)
+    await receive(publisher, envelope, Reason.STALE)
+    end_time_of(publisher)
+    (error,) = await outcomes([short])
+    end_time_of(publisher)
+    with pytest.raises(Refused, match="stale"):
+        await long
+    with pytest.raises(Refused, match="stale"):
+        await resume(publisher, error)
+    assert wire.sent.empty()
+    assert nothing_left(publisher)
+
+
+async def test_a_burst_that_is_over_takes_no_turn(publisher: Publisher, wire: Wire) -> None:
+    """An outage outlasts the time of messages on a subject with a rate."""
+    wire.up.clear()
+    many = asyncio.create_task(
+        publisher.publish_many(
+            HEADER, map(pack_json, range(3)), live=False, timeout_s=20, declared=PACED
+        )
+    )
+    await until(lambda: len(publisher._all) == 3, "all have begun")
+    (burst,) = publisher._named.values()
+    end_time_of(publisher)
+    assert [type(one) for one in await many] == [Unresolved] * 3
+    wire.up.set()
+    publisher._submit(burst)
+    assert burst.kind.pace is not None
+    assert not burst.kind.pace._waiting
+    assert nothing_left(publisher)
+
+
+async def test_many_messages_are_kept_no_longer_than_they_wait(
+    publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing_module, "MANY", 4)
+    read = 0
+
+    def payloads() -> Iterator[bytes]:
+        nonlocal read
+        for number in range(12):
+            read += 1
+            yield pack_json(number)
+
+    many = asyncio.create_task(
+        publisher.publish_many(HEADER, payloads(), live=False, timeout_s=PATIENCE_S)
+    )
+    for rounds in range(3):
+        (envelope,) = await taken(wire)
+        assert len(Envelope.decode(envelope).payloads) == len(publisher._all) == 4
+        assert len(publisher._named) == 1
+        assert read <= 4 * rounds + 5
+        await receive(publisher, envelope, None)
+    assert [type(one) for one in await many] == [Stamp] * 12
+    assert nothing_left(publisher)
+
+
+async def test_a_closed_bot_reads_no_more_of_many(
+    publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing_module, "MANY", 4)
+    endless = map(pack_json, count())
+    many = asyncio.create_task(
+        publisher.publish_many(HEADER, endless, live=False, timeout_s=PATIENCE_S)
+    )
+    assert await numbers(wire) == [4]
+    publisher.abandon()
+    ends = await asyncio.wait_for(many, PATIENCE_S)
+    assert [type(one) for one in ends] == [Unresolved] * 4 + [NotConnected]
+    with pytest.raises(NotConnected):
+        await begin(publisher, 1)
+    assert nothing_left(publisher)
+
+
+async def test_an_envelope_takes_a_quarter_of_a_rate_at_most(
+    publisher: Publisher, wire: Wire
+) -> None:
+    few = replace(PACED, rate=Rate(1000, 20))
+    tasks = [begin(publisher, number, declared=few) for number in range(8)]
+    assert await numbers(wire) == [5, 3]
+    for task in tasks:
+        task.cancel()

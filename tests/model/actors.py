@@ -16,7 +16,7 @@ from sealbus.protocol.limits import NONCE_BYTES
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.shelf_life import is_too_old_live, is_void
-from sealbus.sending.burst import Burst
+from sealbus.sending.burst import Item
 from sealbus.sending.publisher import Publisher
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate.policy import (
@@ -224,12 +224,11 @@ class Sender:
         ttl_ms = LIMITS.live_ttl_ms if live else LIMITS.ttl_ms
         header = Header("shop", BOT, told.subject, bytes(NONCE_BYTES), 0, ttl_ms)
         payload, resumed = pack_json(told.number), False
-        burst: Burst | None = None
-        index = 0
+        item: Item | None = None
         while True:
             try:
-                if burst is not None:
-                    await self.publisher.resume(burst, index, timeout_s=timeout_s)
+                if item is not None:
+                    await self.publisher.resume(item, timeout_s=timeout_s)
                 else:
                     await self.publisher.publish(
                         header, payload, live=live, resumed=resumed, timeout_s=timeout_s
@@ -241,8 +240,9 @@ class Sender:
                 if resumes and not resumed:
                     resumed = True
                     # The nonce of several messages names them all, so they are resumed together.
-                    if isinstance(unresolved.again, Burst) and len(unresolved.again.items) > 1:
-                        burst, index = unresolved.again, unresolved.index
+                    again = unresolved.again
+                    if isinstance(again, Item) and again.burst and len(again.burst.items) > 1:
+                        item = again
                     continue
             except InvalidInput:  # the nonce's life is over: the outcome stays unknown
                 pass

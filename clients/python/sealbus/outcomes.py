@@ -90,7 +90,7 @@ class Unresolved(SealbusError):
         self.nonce = nonce
         self.index = index
         self.again = again
-        """The envelope, for :meth:`sealbus.Bot.resume`. ``None``: it cannot be resumed."""
+        """The message, for :meth:`sealbus.Bot.resume`. ``None``: it cannot be resumed."""
 
 
 class NoReply(SealbusError):

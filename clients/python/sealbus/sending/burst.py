@@ -11,7 +11,11 @@ or none. So a refusal of one says nothing yet about the others, unless its reaso
 * **refused**: an attempt was refused, and :meth:`Burst.after` decides what follows (:class:`Then`).
 * **over**: the :attr:`Item.verdict` of each message is done: with the accepting stamp, a refusal of
   the envelope or of this message, or ``Unresolved``. A message may be over before the others,
-  because its caller's time is over. It keeps its place in the envelope.
+  because its caller's time is over. It keeps its place in the envelope, so it may yet be accepted,
+  and is never told as refused before the others are over.
+
+A message that is over may be resumed. Its burst goes on then, with all messages at their places, or
+has its verdict already.
 
 The publisher changes it (:mod:`sealbus.sending.publisher`); nothing here does by itself. A lost
 connection changes nothing: attempts stay open, and the burst is sealed again under the same nonce,
@@ -106,6 +110,8 @@ class Item:
     """Counts up with each message of this process. Lower ones go first."""
     burst: Burst | None = None
     """``None``: it waits for its turn, and has joined none yet."""
+    ends_at: float | None = None
+    """When the caller's time is over, by the event loop's clock. ``None``: it has not begun."""
 
     @property
     def weight(self) -> int:
@@ -117,11 +123,22 @@ class Item:
         """Whether nobody waits for it any more."""
         return self.verdict.done()
 
+    @property
+    def was_sent(self) -> bool:
+        """Whether it may have left this process, or another one under its nonce."""
+        return self.kind.resumed or (self.burst is not None and bool(self.burst.attempts))
+
+    def renew(self, timeout_s: float) -> None:
+        """Have a caller wait for it again."""
+        self.verdict = asyncio.get_running_loop().create_future()
+        self.timeout_s = timeout_s
+        self.ends_at = None
+
     def abandoned(self) -> SealbusError:
         """The error for its caller where the bot is closed."""
         subject = self.kind.header.subject
         # Attempts under an earlier nonce need not count: all of them were refused.
-        if not self.kind.resumed and (self.burst is None or not self.burst.attempts):
+        if not self.was_sent:
             return NotConnected(f"the bot was closed before the message on {subject} was sent")
         burst = self.burst
         assert burst is not None  # only an Item that joins others waits without a burst
@@ -141,6 +158,8 @@ class Kind:
     """Without nonce and issue time, unless ``resumed``."""
     live: bool
     """Whether it is judged at once, or stored first."""
+    most: int = MAX_PAYLOADS
+    """The most messages of one envelope. 1: each is alone."""
     parent: bytes | None = None
     """Encoded, where the one message has a parent."""
     resumed: bool = False
@@ -150,12 +169,19 @@ class Kind:
     on_named: Callable[[Header], None] | None = None
     """Told of each nonce that the envelope gets."""
 
+    @property
+    def place(self) -> tuple[str, bool]:
+        """Where it goes: messages of one place keep their order."""
+        return self.header.subject, self.live
+
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Burst:
     """The messages of one envelope, without verdict. A message alone is a burst of one."""
 
     kind: Kind
+    order: int
+    """The order of its first message."""
     header: Header
     """Without an issue time, which each attempt has of its own."""
     interval_s: float
@@ -178,28 +204,31 @@ class Burst:
     """The server, and which of its starts, that the last attempt went to."""
     again: asyncio.TimerHandle | None = None
     """Runs out when it should be sealed anew."""
+    begun: float | None = None
+    """When it was to be sent for the first time, by the event loop's clock."""
     deadlines: dict[float, asyncio.TimerHandle] = field(default_factory=dict)
-    """Run out when the time of callers is over, by that time."""
+    """Run out when the time of callers is over, by :attr:`Item.ends_at`."""
     doubt: asyncio.TimerHandle | None = None
     """Runs out when no receipt under a known bus key came after one under another."""
     refused: Stamp | None = None
     """The last refusal that another attempt may avoid."""
+    verdict: Stamp | None = None
+    """The last word on it: an acceptance, or a refusal after which nothing more is sent."""
     clock: str | None = None
     """How far this machine's clock is off, as the last refusal shows."""
-
-    @property
-    def order(self) -> int:
-        """The order of its first message."""
-        return self.items[0].order
 
     @property
     def weight(self) -> int:
         """How much of its subject's rate it uses."""
         return len(self.items)
 
-    def has_room(self, item: Item) -> bool:
-        """Whether one more message fits into the envelope."""
-        return len(self.items) < MAX_PAYLOADS and self.size + len(item.payload) <= BURST_BYTES
+    def takes(self, item: Item) -> bool:
+        """Whether one more message, on the same subject, may share the envelope."""
+        return (
+            len(self.items) < self.kind.most
+            and self.size + len(item.payload) <= BURST_BYTES
+            and self.kind.header == item.kind.header
+        )
 
     def add(self, item: Item) -> None:
         """Put one more message into the envelope, which was not sent yet."""
@@ -208,10 +237,16 @@ class Burst:
         self.size += len(item.payload)
         self.left += 1
 
+    def leave_out(self, item: Item) -> None:
+        """Leave out a message that was not sent yet."""
+        self.items.remove(item)
+        item.burst = None
+
     def leave_out_over(self) -> None:
         """Leave out the messages for which nobody waits any more, if none was sent yet."""
-        if not self.attempts and not self.kind.resumed:
-            self.items = [item for item in self.items if not item.verdict.done()]
+        for item in self.items.copy():
+            if item.is_over and not item.was_sent:
+                self.leave_out(item)
 
     def end(self, error: Callable[[int], SealbusError]) -> None:
         """End every message that is waited for. ``error``: of the one at an index."""
@@ -219,13 +254,14 @@ class Burst:
             if not item.verdict.done():
                 item.verdict.set_exception(error(index))
 
-    def accept(self, stamp: Stamp) -> None:
-        """End every message as ``stamp`` says, which accepts the envelope."""
+    def end_by(self, stamp: Stamp) -> None:
+        """End every message as ``stamp`` says. It is the last word on the envelope."""
+        self.verdict = stamp
         own = {payload.index for payload in stamp.refused}
         for index, item in enumerate(self.items):
             if item.verdict.done():
                 continue
-            if index in own:
+            if stamp.verdict is not Verdict.ACCEPTED or index in own:
                 item.verdict.set_exception(self.refusal(index, stamp))
             else:
                 item.verdict.set_result(stamp)
@@ -305,24 +341,27 @@ class Burst:
             return Then.LATER
         return Then.OVER
 
-    def give_up(self, timeout_s: float) -> None:
-        """End the messages whose callers gave them ``timeout_s``: no verdict came in that time."""
+    def give_up(self, moment: float) -> None:
+        """End the messages whose time is over at ``moment``: no verdict came until then."""
+        self.deadlines.pop(moment, None)
+        # Where others wait, the envelope is sent again, and may yet be accepted.
+        is_last = all(item.ends_at == moment for item in self.items if not item.is_over)
+        if is_last and self.refused is not None and not self.may_be_accepted:
+            self.end_by(self.refused)
+            return
         for index, item in enumerate(self.items):
-            if item.timeout_s != timeout_s or item.verdict.done():
-                continue
-            refused = None if self.refused is None else self.refusal(index, self.refused)
-            if refused is not None and not self.may_be_accepted:
-                item.verdict.set_exception(refused)
+            if item.ends_at != moment or item.is_over:
                 continue
             error = Unresolved(
-                f"no verdict on {self.header.subject} within {timeout_s:g} s",
+                f"no verdict on {self.header.subject} within {item.timeout_s:g} s",
                 nonce=self.header.nonce,
                 index=index,
-                again=self,
+                again=item,
                 hint="it may have been accepted: bot.resume(error) finds out."
                 " Is a relay running, and has the disk of nats-server room? `sealbus ping` tells",
             )
-            error.__cause__ = refused
+            if self.refused is not None:
+                error.__cause__ = self.refusal(index, self.refused)
             item.verdict.set_exception(error)
 
     def disbelieved(self, index: int, why: CredentialsError) -> SealbusError:

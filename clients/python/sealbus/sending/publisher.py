@@ -8,7 +8,7 @@ its verdict. The message goes round until then:
 2. **joined** (``_join``): it shares a :class:`~sealbus.sending.burst.Burst`, which becomes one
    envelope, with the messages on its subject that were published in the same turn of the event
    loop. So a burst costs little more than one message, and a single message waits for nothing. A
-   message that is sealed alone has a burst of its own.
+   message that is sealed alone has a burst of its own. Messages on one subject keep their order.
 3. **unsent** (``_send``): the burst has a nonce, the time of its messages runs, and a timer that
    sends it again is set.
 4. **sent** (:meth:`Publisher.run`): one task seals all unsent bursts and writes them. Bursts on
@@ -31,20 +31,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from nats.errors import Error as NatsError
 
 from sealbus.credentials import Credentials
-from sealbus.errors import InvalidInput, Malformed, SealbusError
+from sealbus.errors import InvalidInput, Malformed, NotConnected, SealbusError
 from sealbus.grants import Declared
 from sealbus.life.clock import behind_ms, told
 from sealbus.life.session import Session
 from sealbus.log import log
 from sealbus.protocol.codec import is_bundle, split_bundle
 from sealbus.protocol.envelope import Header
-from sealbus.protocol.limits import MAX_ENVELOPE_BYTES
+from sealbus.protocol.limits import MAX_ENVELOPE_BYTES, MAX_PAYLOADS
 from sealbus.protocol.nonces import life_ms
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import Stamp, Verdict, open_stamp
@@ -64,6 +64,11 @@ relay that takes over from a dead one needs seconds."""
 MANY: Final = 4096
 """The most messages of one call of :meth:`Publisher.publish_many` that wait for a verdict at a
 time: sixteen of the largest bursts. More would take memory, and make nothing faster."""
+
+SHARE: Final = 4
+"""An envelope takes at most this part of a rate's burst: a quarter. A relay counts all messages of
+an envelope at once, so one that took the whole burst would find it unused too seldom, where other
+processes use the same rate."""
 
 EARLY_MS: Final = 10_000
 """A nonce that is resumed may come from a process whose clock was ahead of this one's by so
@@ -103,8 +108,8 @@ class Publisher:
         fast."""
         self._named: dict[bytes, Burst] = {}
         """Bursts that have a nonce, by that: receipts are matched here."""
-        self._open: dict[tuple[Header, bool], Burst] = {}
-        """Those that messages of this turn of the event loop may join, by all that they share."""
+        self._open: dict[tuple[str, bool], Burst] = {}
+        """Those that messages of this turn of the event loop may join, by subject and way."""
         self._unsent: dict[Burst, None] = {}
         """Bursts that are to be sealed next, in order. Each once: while there is no connection, the
         timer that sends one again runs out again and again."""
@@ -114,6 +119,8 @@ class Publisher:
         """By the pattern of the declaration."""
         self._begun = 0
         """Messages so far, which gives each its order."""
+        self._is_closed = False
+        """Whether nothing is sent any more."""
 
     async def publish(
         self,
@@ -153,17 +160,20 @@ class Publisher:
                 not name, and a :class:`CredentialsError` is the cause.
             InvalidInput: the message is too large, another one with its nonce is being published,
                 the nonce is too old, or the time is longer than a nonce lives.
+            NotConnected: the bot is closed.
         """
         self._check_life(header, live=live, resumed=resumed, timeout_s=timeout_s)
+        is_alone = alone or resumed or parent is not None or on_named is not None
         kind = Kind(
             header=header,
             live=live,
+            most=1 if is_alone else _most(declared),
             parent=parent,
             resumed=resumed,
             pace=self._pace(declared),
             on_named=on_named,
         )
-        return await self._verdict(self._begin(kind, payload, timeout_s, alone=alone))
+        return await self._verdict(self._begin(kind, payload, timeout_s))
 
     async def publish_many(
         self,
@@ -177,16 +187,27 @@ class Publisher:
         """Send many messages, up to :data:`MANY` at a time, and return the outcome of each, in
         order. See :meth:`publish` for the arguments and the errors.
 
+        Once the bot is closed, no more payloads are read, and the outcome of the last one is
+        :class:`NotConnected`. Raises what reading ``payloads`` raises; nobody waits for the
+        messages before any more.
+
         Args:
             payloads: packed values. An error in place of one is its outcome.
         """
         self._check_life(header, live=live, resumed=False, timeout_s=timeout_s)
-        kind = Kind(header=header, live=live, pace=self._pace(declared))
-        outcomes: list[Item | SealbusError] = []
-        begun: list[Item] = []
+        kind = Kind(header=header, live=live, most=_most(declared), pace=self._pace(declared))
+        outcomes: list[Stamp | SealbusError | None] = []
+        waiting: dict[int, Item] = {}
         room = asyncio.Semaphore(MANY)
+
+        def ended(at: int, _: asyncio.Future[Stamp]) -> None:
+            if (item := waiting.pop(at, None)) is not None:
+                outcomes[at] = _outcome(item)
+                self._end(item)
+                room.release()
+
         try:
-            for payload in payloads:
+            for at, payload in enumerate(payloads):
                 if isinstance(payload, InvalidInput):
                     outcomes.append(payload)
                     continue
@@ -194,26 +215,40 @@ class Publisher:
                 await room.acquire()
                 try:
                     item = self._begin(kind, payload, timeout_s)
-                except InvalidInput as error:
+                except SealbusError as error:
                     room.release()
                     outcomes.append(error)
+                    if self._is_closed:
+                        break
                     continue
-                item.verdict.add_done_callback(lambda _: room.release())
-                begun.append(item)
-                outcomes.append(item)
-            if begun:
-                await asyncio.wait([item.verdict for item in begun])
+                waiting[at] = item
+                outcomes.append(None)
+                item.verdict.add_done_callback(partial(ended, at))
+            if waiting:
+                # The callbacks above were added first, so they are through by its end.
+                await asyncio.wait([item.verdict for item in waiting.values()])
         finally:
-            for item in begun:
-                self._end(item)
-        return [_outcome(one) if isinstance(one, Item) else one for one in outcomes]
+            for at in list(waiting):
+                self._end(waiting.pop(at))
+        return [one for one in outcomes if one is not None]
 
-    async def resume(self, burst: Burst, index: int, *, timeout_s: float) -> Stamp:
-        """Find out the outcome of the message at ``index`` of a burst that nobody waited for any
-        more: send it again under its nonce, with all its messages.
+    async def resume(self, item: Item, *, timeout_s: float) -> Stamp:
+        """Find out the outcome of a message that nobody waits for any more. Its envelope is sent
+        again under its nonce, with all its messages, unless the verdict on it is known by now.
 
         Raises as :meth:`publish` does.
         """
+        if not item.is_over:
+            raise InvalidInput(
+                "the outcome of this message is being found out already", hint="wait for it"
+            )
+        burst = item.burst
+        if burst is None or not item.was_sent:
+            return await self._resume_unsent(item, timeout_s)
+        if burst.verdict is not None:
+            item.renew(timeout_s)
+            burst.end_by(burst.verdict)
+            return item.verdict.result()
         age_ms = _now_ms() - burst.header.birth_ms
         left_s = (life_ms(live=burst.kind.live) - age_ms) / 1000
         if left_s <= 0:
@@ -226,23 +261,35 @@ class Publisher:
                 "a message with this nonce is being published already",
                 hint="wait for its verdict",
             )
-        last = burst.items[index]
-        item = replace(
-            last,
-            timeout_s=min(timeout_s, left_s),
-            verdict=asyncio.get_running_loop().create_future(),
-        )
+        self._check_open(item.kind)
+        item.renew(min(timeout_s, left_s))
         self._all[item] = None
-        burst.items[index] = item
         burst.left += 1
         self._named[burst.header.nonce] = burst
-        self._set_deadline(burst, item)
+        self._set_deadline(burst, item, asyncio.get_running_loop().time())
         burst.interval_s = RETRY_FIRST_S
         self._submit(burst)
         return await self._verdict(item)
 
-    def _begin(self, kind: Kind, payload: bytes, timeout_s: float, *, alone: bool = False) -> Item:
-        """Begin to send a message. Raises :class:`InvalidInput` if it is too large."""
+    async def _resume_unsent(self, item: Item, timeout_s: float) -> Stamp:
+        """Begin anew with a message that nothing was sent of."""
+        self._check_life(item.kind.header, live=item.kind.live, resumed=False, timeout_s=timeout_s)
+        self._check_open(item.kind)
+        if item.burst is not None:
+            item.burst.leave_out(item)
+        item.renew(timeout_s)
+        self._enter(item)
+        return await self._verdict(item)
+
+    def _check_open(self, kind: Kind) -> None:
+        if self._is_closed:
+            subject = kind.header.subject
+            raise NotConnected(f"the bot was closed before the message on {subject} was sent")
+
+    def _begin(self, kind: Kind, payload: bytes, timeout_s: float) -> Item:
+        """Begin to send a message. Raises :class:`InvalidInput` if it is too large, and
+        :class:`NotConnected` if the bot is closed."""
+        self._check_open(kind)
         # Told here, because an error in run() would have no caller to go to.
         size = len(payload) + len(kind.parent or b"")
         if size > MAX_ENVELOPE_BYTES - ROOM_BYTES:
@@ -259,8 +306,14 @@ class Publisher:
             verdict=asyncio.get_running_loop().create_future(),
             order=self._begun,
         )
+        self._enter(item)
+        return item
+
+    def _enter(self, item: Item) -> None:
+        """Have a message sent, in its turn if its subject has a rate."""
         self._all[item] = None
-        if alone or kind.resumed or kind.parent is not None or kind.on_named is not None:
+        kind = item.kind
+        if kind.most == 1:
             burst = self._new_burst(item)
             if kind.resumed:
                 # Before its turn, because a receipt of an earlier attempt may come at any time.
@@ -270,7 +323,6 @@ class Publisher:
             kind.pace.submit(item)
         else:
             self._join(item)
-        return item
 
     async def _verdict(self, item: Item) -> Stamp:
         try:
@@ -291,10 +343,9 @@ class Publisher:
             return
         self._named.pop(burst.header.nonce, None)
         self._unsent.pop(burst, None)
-        key = burst.kind.header, burst.kind.live
-        if self._open.get(key) is burst:
+        if self._open.get(burst.kind.place) is burst:
             # It is sent no more, so nothing may join it.
-            del self._open[key]
+            del self._open[burst.kind.place]
         for timer in (burst.again, burst.doubt, *burst.deadlines.values()):
             if timer is not None:
                 timer.cancel()
@@ -353,6 +404,7 @@ class Publisher:
         kind = item.kind
         burst = Burst(
             kind=kind,
+            order=item.order,
             header=kind.header,
             interval_s=RETRY_FIRST_S,
             is_nameless=not kind.resumed,
@@ -362,20 +414,21 @@ class Publisher:
 
     def _join(self, item: Item) -> None:
         """Have the message share an envelope with others of this turn of the event loop."""
-        key = item.kind.header, item.kind.live
-        burst = self._open.get(key)
-        if burst is not None and burst.has_room(item):
+        burst = self._open.get(item.kind.place)
+        if burst is not None and burst.begun is not None and burst.takes(item):
             burst.add(item)
-            self._set_deadline(burst, item)
+            self._set_deadline(burst, item, burst.begun)
             return
+        burst = self._new_burst(item)
+        self._send(burst)
         if not self._open:
             asyncio.get_running_loop().call_soon(self._open.clear)
-        burst = self._new_burst(item)
-        self._open[key] = burst
-        self._send(burst)
+        self._open[item.kind.place] = burst
 
     def _submit(self, burst: Burst) -> None:
         """Send it, in its turn if its subject has a rate."""
+        if burst.is_over:
+            return
         pace = burst.kind.pace
         if pace is None:
             self._send(burst)
@@ -386,9 +439,12 @@ class Publisher:
 
     def _send(self, burst: Burst) -> None:
         """Have it sent in this turn of the event loop, and again if no verdict comes in time."""
-        if not burst.deadlines:
+        # What is published on its subject from now on goes behind it.
+        self._open.pop(burst.kind.place, None)
+        if burst.begun is None:
+            burst.begun = asyncio.get_running_loop().time()
             for item in burst.items:
-                self._set_deadline(burst, item)
+                self._set_deadline(burst, item, burst.begun)
         if burst.is_nameless:
             self._name(burst)
         if burst.again is not None:
@@ -398,20 +454,21 @@ class Publisher:
         self._unsent[burst] = None
         self._wake.set()
 
-    def _set_deadline(self, burst: Burst, item: Item) -> None:
-        """Start the time of a message: it is about to be sent for the first time."""
+    def _set_deadline(self, burst: Burst, item: Item, begun: float) -> None:
+        """Start the time of a message, which began at ``begun`` by the event loop's clock."""
         seconds = item.timeout_s
-        if seconds in burst.deadlines:
-            return
         if burst.kind.resumed:
             # Negative if it waited for its turn that long: then its time is over at once.
             seconds = min(
                 seconds,
                 (burst.header.birth_ms + life_ms(live=burst.kind.live) - _now_ms()) / 1000,
             )
-        burst.deadlines[item.timeout_s] = self._supervisor.later(
-            "a message's deadline", seconds, burst.give_up, item.timeout_s
-        )
+        moment = item.ends_at = begun + seconds
+        if moment not in burst.deadlines:
+            left_s = moment - asyncio.get_running_loop().time()
+            burst.deadlines[moment] = self._supervisor.later(
+                "a message's deadline", left_s, burst.give_up, moment
+            )
 
     def _name(self, burst: Burst) -> None:
         """Give it a nonce that is born now."""
@@ -447,7 +504,8 @@ class Publisher:
                 self._submit(burst)
 
     def abandon(self) -> None:
-        """Wait for no verdict any more: the bot is closed."""
+        """Wait for no verdict any more, and send nothing more: the bot is closed."""
+        self._is_closed = True
         for item in self._all:
             if not item.verdict.done():
                 item.verdict.set_exception(item.abandoned())
@@ -515,7 +573,7 @@ class Publisher:
         if self._on_policy is not None:
             self._on_policy(stamp.policy)
         if stamp.verdict is Verdict.ACCEPTED:
-            burst.accept(stamp)
+            burst.end_by(stamp)
         elif stamp.envelope in burst.answered:
             # A copy: while the session is renewed, a receipt comes on both connections.
             return
@@ -531,10 +589,10 @@ class Publisher:
         burst.clock = told(behind)
         burst.answered.add(stamp.envelope)
         now = asyncio.get_running_loop().time()
-        left_s = max([timer.when() - now for timer in burst.deadlines.values()], default=0.0)
+        left_s = max([moment - now for moment in burst.deadlines], default=0.0)
         then = burst.after(stamp.reason, detail=stamp.detail, behind_ms=behind, left_s=left_s)
         if then is Then.OVER:
-            burst.end(lambda index: burst.refusal(index, stamp))
+            burst.end_by(stamp)
             return
         burst.refused = stamp
         burst.is_nameless = then is Then.ANEW
@@ -543,6 +601,13 @@ class Publisher:
             self._submit(burst)
         else:
             self._send_later(burst)
+
+
+def _most(declared: Declared | None) -> int:
+    """The most messages of one envelope on a subject with this declaration."""
+    if declared is None or declared.rate is None:
+        return MAX_PAYLOADS
+    return max(1, min(MAX_PAYLOADS, declared.rate.burst // SHARE))
 
 
 def _outcome(item: Item) -> Stamp | SealbusError:

@@ -21,7 +21,7 @@ from sealbus.protocol.reason import Reason
 from sealbus.protocol.stamp import Stamp
 from sealbus.protocol.subjects import check_subject, reply_subject, split_schema
 from sealbus.sending.budget import excess
-from sealbus.sending.burst import Burst
+from sealbus.sending.burst import Item
 from sealbus.sending.publisher import Publisher
 from sealbus.sending.requester import REQUEST_TIMEOUT_S, Requester
 from sealbus.supervision import outcome
@@ -148,12 +148,12 @@ class Speaker:
     async def resume(self, unresolved: Unresolved, *, timeout_s: float) -> Stamp:
         """Find out an outcome: see :meth:`sealbus.Bot.resume`."""
         self._life.check("resume()")
-        if not isinstance(unresolved.again, Burst):
+        if not isinstance(unresolved.again, Item):
             raise InvalidInput(
                 "this message cannot be resumed",
                 hint="its outcome cannot be found out in this process",
             )
-        return await self._publisher.resume(unresolved.again, unresolved.index, timeout_s=timeout_s)
+        return await self._publisher.resume(unresolved.again, timeout_s=timeout_s)
 
     async def _fit(
         self,
