@@ -46,7 +46,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
         runner.run(work)
 
 
-@dataclass
+@dataclass(eq=False)
 class Item:
     order: int
     is_over: bool = False
@@ -203,5 +203,42 @@ def test_another_rate_holds_from_then_on() -> None:
         pace.set_rate(seen.rate)
         await asyncio.wait_for(seen.done.wait(), 10)
         assert seen.items == list(range(10))
+
+    run(scene())
+
+
+def test_an_item_that_waits_already_waits_once() -> None:
+    async def scene() -> None:
+        seen = Sent(Rate(1, 1), wanted=3)
+        pace = Pace(seen.rate, seen.take, Supervisor("test"))
+        items = [Item(0), Item(1), Item(2)]
+        for item in (*items, items[1]):
+            pace.submit(item)
+        await asyncio.sleep(30)
+        assert seen.items == [0, 1, 2]
+
+    run(scene())
+
+
+def test_a_heavy_item_sleeps_until_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks no clock every 20 ms in between."""
+
+    async def scene() -> None:
+        seen = Sent(Rate(1, 100), wanted=2)
+        pace = Pace(seen.rate, seen.take, Supervisor("test"))
+        turns = 0
+        turn = pace._turn
+
+        def count() -> None:
+            nonlocal turns
+            turns += 1
+            turn()
+
+        monkeypatch.setattr(pace, "_turn", count)
+        pace.submit(Item(0, weight=90))
+        pace.submit(Item(1, weight=80))
+        await seen.done.wait()
+        assert seen.at[1] - seen.at[0] > 60
+        assert turns < 5
 
     run(scene())

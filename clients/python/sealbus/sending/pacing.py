@@ -67,6 +67,8 @@ class Pace(Generic[Item]):
         self._release = release
         self._waiting: list[tuple[int, Item]] = []
         """A heap: messages that were refused go before those that were not sent yet."""
+        self._members: set[Item] = set()
+        """The same, because each waits once."""
         self._timer: asyncio.TimerHandle | None = None
         """Runs out at the turn of the first one; ``None`` while nothing waits."""
         self._used_until = 0.0
@@ -98,10 +100,13 @@ class Pace(Generic[Item]):
 
     def submit(self, item: Item) -> None:
         """Release ``item`` now, or in its turn."""
+        if item in self._members:
+            return
         if not self._waiting and self._take(item.weight, asyncio.get_running_loop().time()):
             self._release(item)
         else:
             heapq.heappush(self._waiting, (item.order, item))
+            self._members.add(item)
             self._wait()
 
     def hold_back(self) -> None:
@@ -120,21 +125,23 @@ class Pace(Generic[Item]):
 
     def _take(self, weight: int, now: float) -> bool:
         """Whether ``weight`` more may go now; if so, they are counted."""
-        # Time in which nothing was sent is not saved up: the burst is all that may be ahead.
-        used_until = max(self._used_until, now)
-        tolerance_s = self._tolerance_s - (weight - 1) * self._interval_s * self._slower
-        if used_until - now > max(0.0, tolerance_s):
+        if self._early_s(weight, now) > 0:
             return False
         if self._slower > 1 and now - self._refused_at >= RECOVERY_S:
             self._slower = max(1.0, self._slower / 1.25)
             self._refused_at = now
-        self._used_until = used_until + weight * self._interval_s * self._slower
+        # Time in which nothing was sent is not saved up: the burst is all that may be ahead.
+        self._used_until = max(self._used_until, now) + weight * self._interval_s * self._slower
         return True
+
+    def _early_s(self, weight: int, now: float) -> float:
+        """How much too early it is for ``weight`` more. Not positive: they may go."""
+        tolerance_s = self._tolerance_s - (weight - 1) * self._interval_s * self._slower
+        return self._used_until - now - max(0.0, tolerance_s)
 
     def _wait(self) -> None:
         if self._timer is None:
-            loop = asyncio.get_running_loop()
-            early_s = self._used_until - self._tolerance_s - loop.time()
+            early_s = self._early_s(self._waiting[0][1].weight, asyncio.get_running_loop().time())
             self._timer = self._supervisor.later(
                 "keeping to a rate",
                 max(early_s, self._turn_s),
@@ -145,10 +152,11 @@ class Pace(Generic[Item]):
         self._timer = None
         now = asyncio.get_running_loop().time()
         while self._waiting:
-            if not self._waiting[0][1].is_over:
-                if not self._take(self._waiting[0][1].weight, now):
-                    self._wait()
-                    return
-                self._release(heapq.heappop(self._waiting)[1])
-            else:
-                heapq.heappop(self._waiting)
+            first = self._waiting[0][1]
+            if not first.is_over and not self._take(first.weight, now):
+                self._wait()
+                return
+            heapq.heappop(self._waiting)
+            self._members.discard(first)
+            if not first.is_over:
+                self._release(first)

@@ -278,6 +278,8 @@ class Publisher:
         if item.burst is not None:
             item.burst.leave_out(item)
         item.renew(timeout_s)
+        self._begun += 1
+        item.order = self._begun
         self._enter(item)
         return await self._verdict(item)
 
