@@ -12,10 +12,17 @@ import pytest
 from sealbus import Bot, Message
 from sealbus.life import connecting
 from sealbus.receiving import attempts as attempts_module
+from sealbus.receiving import subscription as subscription_module
+from sealbus.receiving import supply as supply_module
+from sealbus.receiving.attempts import Attempts
+from sealbus.receiving.durable_message import Delivery
 from sealbus.receiving.parking import Parking
+from sealbus.receiving.place import Note
+from sealbus.receiving.subscription import DurableSubscription
 from sealbus.testing import TestBus
 from sealbus_broker.policy.scaffold import scaffold
-from tests.shells.test_subscription import SUBJECT, Handler, is_settled, listener
+from sealbus_broker.relay.services.progress import Progress
+from tests.shells.test_subscription import SUBJECT, Handler, given_out, is_settled, listener
 from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
@@ -83,7 +90,7 @@ async def test_stop_amid_a_burst_gives_back_the_rest(
 ) -> None:
     """Without the relay's note the next process repeats the message that is done."""
     if not answers:
-        monkeypatch.setattr(Parking, "note", lambda _, __, ended: ended())
+        monkeypatch.setattr(Parking, "note", lambda _, __, ___, ended: ended(False))
     bot, handler = await listener(bus)
     handler.go.clear()
     texts = ["one", "two", "three", "four"]
@@ -102,7 +109,7 @@ async def test_stop_amid_a_burst_gives_back_the_rest(
 async def test_relay_without_note_repeats_nothing_here(
     bus: TestBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Parking, "note", lambda _, __, ended: ended())
+    monkeypatch.setattr(Parking, "note", lambda _, __, ___, ended: ended(False))
     _, handler = await choosy(bus, 2)
     await greet_together(bus, "one", "bad", "two")
     await until(lambda: handler.texts.count("bad") == 3, "it came three times")
@@ -116,3 +123,154 @@ async def test_last_attempt_of_one_message_parks_it_alone(bus: TestBus) -> None:
     await until(is_settled(bus), "the delivery is acknowledged")
     assert sorted(handler.texts) == ["bad", "bad", "one", "two"]
     assert handler.fails == 8
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """While it is not set, the relay answers no request about a note of progress."""
+    gate = asyncio.Event()
+    gate.set()
+    note = Progress.note
+
+    async def slow(self: Progress, bot: str, asked: dict[str, Any]) -> dict[str, Any]:
+        await gate.wait()
+        return await note(self, bot, asked)
+
+    monkeypatch.setattr(Progress, "note", slow)
+    return gate
+
+
+async def hurry(bus: TestBus, handler: Handler) -> list[str]:
+    """Have the bot handle so many messages that it fetches more than one delivery at a time."""
+    quick = [str(at) for at in range(20)]
+    for text in quick:
+        await greet_together(bus, text)
+    await until(lambda: handler.texts == quick, "it has handled them")
+    await until(is_settled(bus))
+    return quick
+
+
+async def test_cancelled_wait_loses_no_delivery(gate: asyncio.Event, bus: TestBus) -> None:
+    """Another process began with the delivery, so the relay is asked for its note first."""
+    bot, handler = await listener(bus, durable="d")
+    handler.fails = 1
+    gate.clear()
+    await greet_together(bus, "one", "two")
+    await until(lambda: handler.texts == ["one", "two"], "one has failed, and two is handled")
+    closing = asyncio.create_task(bot.close(timeout=PATIENCE_S))
+    gate.set()
+    await closing
+    next_one = await bus.bot("listener")
+    async with next_one.messages(SUBJECT, durable="d") as messages:
+        gate.clear()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await anext(messages)
+        gate.set()
+        async with asyncio.timeout(PATIENCE_S):
+            assert (await anext(messages)).payload["text"] == "one"
+
+
+async def test_message_at_work_is_in_one_handler(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server heard of the delivery too long ago, while one of its messages is at work."""
+    made: list[DurableSubscription] = []
+    make = DurableSubscription.__init__
+
+    def watch(self: DurableSubscription, **arguments: Any) -> None:
+        make(self, **arguments)
+        made.append(self)
+
+    monkeypatch.setattr(DurableSubscription, "__init__", watch)
+    _, handler = await listener(bus, concurrency=2)
+    handler.go.clear()
+    await greet_together(bus, "one", "two", "three")
+    await until(lambda: handler.texts == ["one", "two"], "two are at work")
+    (subscription,) = made
+    (delivery,) = subscription._hand.working.values()
+    monkeypatch.setattr(subscription_module, "UNREPORTED_S", -1.0)
+    assert not subscription._begin(subscription._hand.opened.popleft())
+    assert list(subscription._hand.working.values()) == [delivery], "a copy is recognised"
+    handler.go.set()
+    await until(lambda: not subscription._hand.working, "both have ended")
+    assert given_out(bus).count(delivery.sequence) == 1
+    assert len(given_out(bus)) == 1, "the server is not answered"
+
+
+async def test_delivery_that_this_process_gave_back_asks_for_no_note(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    async def ask(_: DurableSubscription, delivery: Delivery) -> Note:
+        asked.append(delivery.sequence)
+        return Note()
+
+    monkeypatch.setattr(DurableSubscription, "_noted", ask)
+    monkeypatch.setattr(supply_module, "UNBEGUN_S", 0.05)
+    _, handler = await listener(bus)
+    quick = await hurry(bus, handler)
+    handler.go.clear()
+    for texts in (("one", "two"), ("three", "four")):
+        await greet_together(bus, *texts)
+    await until(lambda: given_out(bus).first_again is not None, "the second delivery is given back")
+    handler.go.set()
+    await until(is_settled(bus), "all are handled")
+    assert handler.texts == [*quick, "one", "two", "three", "four"]
+    assert not asked
+
+
+async def test_message_that_ends_its_process_repeats_no_other(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the third attempt on, others know which messages are done."""
+    noted: list[int] = []
+    note = Parking.note
+
+    def watch(self: Parking, delivery: Delivery, told: Note, ended: Any) -> None:
+        noted.append(told.done)
+        note(self, delivery, told, ended)
+
+    monkeypatch.setattr(Parking, "note", watch)
+    _, handler = await choosy(bus, 2)
+    handler.bad = "three"
+    await greet_together(bus, "one", "two", "three", "four")
+    await until(is_settled(bus), "all are handled")
+    assert noted == [0b1011, 0b1011], "each time that it goes back"
+    noted.clear()
+    monkeypatch.setattr(subscription_module, "CAREFUL", 1)
+    await greet_together(bus, "five", "six", "seven")
+    await until(is_settled(bus), "all are handled")
+    assert noted == [0b001, 0b011], "and after each message but the last"
+
+
+async def test_only_the_suspect_is_parked_untried(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Attempts, "is_hopeless", lambda *_: True)
+    _, handler = await listener(bus)
+    await greet_together(bus, "one", "two", "three")
+    await until(is_settled(bus), "all have ended")
+    assert handler.texts == ["two", "three"]
+    assert len(await bus.quarantine("undeliverable")) == 1
+
+
+async def test_stop_while_the_relay_is_asked_keeps_the_order(
+    gate: asyncio.Event, bus: TestBus
+) -> None:
+    bot, handler = await listener(bus, durable="d")
+    await hurry(bus, handler)
+    gate.clear()
+    handler.fails = 2
+    await greet_together(bus, "one", "two")
+    await until(lambda: given_out(bus).redelivered == 1, "it failed, and is delivered again")
+    await greet_together(bus, "three", "four")
+    await until(lambda: len(given_out(bus)) == 2, "the next one waits")
+    closing = asyncio.create_task(bot.close(timeout=PATIENCE_S))
+    await asyncio.sleep(0.05)
+    gate.set()
+    await closing
+    _, next_one = await listener(bus, durable="d")
+    await until(is_settled(bus), "the rest is handled")
+    assert next_one.texts == ["one", "two", "three", "four"]

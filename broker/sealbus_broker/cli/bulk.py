@@ -123,7 +123,7 @@ def told(row: dict[str, Any]) -> str:
     """A sentence for a row that is not an acceptance."""
     if row["verdict"] == "unresolved":
         nonce = f"; its nonce is {row['nonce']}" if row["nonce"] else ""
-        nonce += f", and its index is {row['index']}" if row["index"] else ""
+        nonce += f", and its index is {row['index']}" if row["index"] is not None else ""
         return f"{row['detail'] or 'no verdict before the end'}{nonce}"
     if row["reason"] is None:
         return readable(row["detail"] or row["verdict"], MAX_TOLD_CHARS)

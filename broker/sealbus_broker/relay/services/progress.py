@@ -19,9 +19,13 @@ from typing import Any, Final
 
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.streams import PROGRESS, PROGRESS_PREFIX
+from sealbus_broker.errors import NotServed
 from sealbus_broker.nats.jetstream import API
 from sealbus_broker.relay.services.in_hand import READ_S, InHand
 from sealbus_broker.relay.stream_store import StreamMessage, StreamStore
+
+_NO_NOTE: Final = 10037
+"""JetStream's number of the error "no message found"."""
 
 _NONE: Final = (0, 0)
 """Nothing is done, and the delivery was never given back."""
@@ -50,7 +54,7 @@ class Progress:
         comes twice changes nothing.
 
         Raises:
-            NotServed: The delivery is not the bot's.
+            NotServed: The delivery is not the bot's, or its note cannot be read.
             nats.errors.Error: JetStream does not answer.
         """
         consumer = asked["consumer"]
@@ -70,6 +74,9 @@ class Progress:
         answer = await self._nc.request(f"{API}.STREAM.MSG.GET.{PROGRESS}", ask, READ_S)
         told = json.loads(answer.data)
         if "error" in told:
-            return _NONE
+            if told["error"].get("err_code") == _NO_NOTE:
+                return _NONE
+            # A note that is there must not be replaced by a shorter one.
+            raise NotServed(f"the note cannot be read: {told['error'].get('description')}")
         done, given_back = base64.b64decode(told["message"]["data"]).split()
         return int(done, 16), int(given_back)

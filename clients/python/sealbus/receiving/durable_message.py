@@ -30,6 +30,7 @@ class Delivery:
         "delivered",
         "done",
         "given_back",
+        "is_lost",
         "key",
         "left",
         "reply",
@@ -73,6 +74,8 @@ class Delivery:
         """A bit for each message, by its index, that needs no other attempt."""
         self.given_back = 0
         """How often it was given back without an attempt before, as its note says."""
+        self.is_lost = False
+        """Whether another process may have it, so that the server is not answered."""
         self.again_s: float | None = None
         """The pause in seconds before the server delivers it again, because some message is not
         done. ``None``: all that have ended are done."""

@@ -68,9 +68,12 @@ class Parking:
 
     async def close(self) -> None:
         """Wait for the relay for a while, and give back the rest."""
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=PARKED_S)
-            await end(*late)
+        until = asyncio.get_running_loop().time() + PARKED_S
+        # A parked message may be the last of a delivery, of which the relay then takes a note.
+        while self._tasks and (left_s := until - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(self._tasks, timeout=left_s)
+        while self._tasks:
+            await end(*self._tasks)
 
     def park(
         self,

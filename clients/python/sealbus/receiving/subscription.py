@@ -17,7 +17,8 @@ are done, and whoever gets the delivery hands over the rest only.
 
 A message is handed over once in this process. A copy of a delivery that is at work is recognised by
 its sender and nonce, and a message that was handled also by its index. A message that the server
-was not told of in time is not begun, because another process may have it.
+was not told of in time is not begun, because another process may have it. Its delivery is *lost*:
+messages of it that are at work end here, and the server gets no answer.
 
 When the connection is lost, messages at work go on. Acknowledgements wait for the next connection.
 If they come too late the server delivers the messages again, and they are recognised.
@@ -55,6 +56,10 @@ from sealbus.waiting import before, set_after
 UNREPORTED_S: Final = 25.0
 """A message that the server was not told of for so long is not begun. After 30 s another process
 may have it."""
+
+CAREFUL: Final = 3
+"""From this attempt on, each message of a delivery is noted as soon as it is done. Perhaps one of
+them kills its process, and would have the others repeated each time."""
 
 
 class DurableSubscription:
@@ -218,7 +223,7 @@ class DurableSubscription:
         delivery.key = key
         self._hand.working[key] = delivery
         delivery.done = self._seen.of(first)
-        if delivery.delivered > 1 and first.stamp.count > 1:
+        if attempt > 1 and first.stamp.count > 1:
             note = await self._noted(delivery)
             delivery.done |= note.done
             delivery.given_back = note.given_back
@@ -232,16 +237,22 @@ class DurableSubscription:
         delivery.left = len(rest)
         if not rest:
             self._finish(delivery)
-        elif self._attempts.is_hopeless(attempt):
-            self._park(delivery, rest, attempt, NO_OUTCOME)
-        else:
-            self._hand.open(rest, len(messages))
+            return
+        if self._attempts.is_hopeless(attempt):
+            # Those before it are done, so it is the one that ends its process.
+            self._park(delivery, rest.pop(0), attempt, NO_OUTCOME)
+        self._hand.open(rest, len(messages))
 
     async def _noted(self, delivery: Delivery) -> Note:
         """The note about the delivery from before it came back, here or elsewhere."""
         ask = self._place.progress(delivery.sequence, Note(delivery.done))
         try:
             noted = await before(self._stop, ask)
+        except asyncio.CancelledError:
+            # Whoever waited for a message waits no more. The next one opens it.
+            self._forget(delivery)
+            self._hand.waiting.appendleft(delivery)
+            raise
         except SealbusError as problem:
             log.warning(
                 "the relay does not tell which messages of delivery %d are done (%s)",
@@ -255,8 +266,10 @@ class DurableSubscription:
         """Whether a handler may begin to work on ``pending``."""
         if self._is_late(pending.delivery):
             # Another process may have the delivery, and what ends here does not count there.
+            pending.delivery.is_lost = True
+            for _ in range(1 + len(self._hand.opened)):
+                self._ended(pending.delivery)
             self._hand.opened.clear()
-            self._forget(pending.delivery)
             return False
         self._hand.begin(pending, self._time())
         return True
@@ -290,16 +303,20 @@ class DurableSubscription:
         pause_s = self._attempts.failed(pending.delivery.sequence, attempt)
         if pause_s is None:
             # The handler is free, but the message stays in hand until the relay has it.
-            self._park(pending.delivery, [pending], attempt, error)
+            self._park(pending.delivery, pending, attempt, error)
         else:
             self._again(pending.delivery, pause_s)
         self._end_work(pending)
         return pause_s
 
     def _done(self, pending: DurableMessage) -> None:
+        delivery = pending.delivery
         self._seen.add(pending.message)
-        pending.delivery.done |= 1 << pending.message.index
-        self._ended(pending.delivery)
+        delivery.done |= 1 << pending.message.index
+        if pending.message.attempt >= CAREFUL and delivery.left > 1:
+            note = Note(delivery.done, delivery.given_back)
+            self._parking.note(delivery, note, lambda _: None)
+        self._ended(delivery)
 
     def _again(self, delivery: Delivery, pause_s: float) -> None:
         delivery.again_s = max(pause_s, delivery.again_s or 0.0)
@@ -316,21 +333,17 @@ class DurableSubscription:
 
         self._parking.park(delivery, None, attempt=attempt, error=UNVERIFIED, ended=ended)
 
-    def _park(
-        self, delivery: Delivery, messages: list[DurableMessage], attempt: int, error: str
-    ) -> None:
-        """Have ``messages`` parked, one, or all of the delivery that is left. Until that has ended
-        they stay at work, so that a copy that comes meanwhile is recognised, and the server is told
-        that the delivery is in progress."""
+    def _park(self, delivery: Delivery, pending: DurableMessage, attempt: int, error: str) -> None:
+        """Have a message parked. Until that has ended it stays at work, so that a copy that comes
+        meanwhile is recognised, and the server is told that the delivery is in progress."""
 
         def ended(again_s: float | None) -> None:
-            for pending in messages:
-                if again_s is None:
-                    self._done(pending)
-                else:
-                    self._again(delivery, again_s)
+            if again_s is None:
+                self._done(pending)
+            else:
+                self._again(delivery, again_s)
 
-        index = messages[0].message.index if len(messages) == 1 else None
+        index = pending.message.index
         self._parking.park(delivery, index, attempt=attempt, error=error, ended=ended)
 
     # ---- how a delivery ends ---------------------------------------------------------------------
@@ -343,7 +356,9 @@ class DurableSubscription:
 
     def _finish(self, delivery: Delivery) -> None:
         """Answer the server: no message of the delivery is at work any more."""
-        if delivery.again_s is not None and delivery.done:
+        if delivery.is_lost:
+            self._forget(delivery)
+        elif delivery.again_s is not None and delivery.done:
             # It stays at work meanwhile, so that the server is told that it is in progress.
             note = Note(delivery.done, delivery.given_back + (not delivery.again_s))
             self._parking.note(delivery, note, lambda is_noted: self._put_back(delivery, is_noted))

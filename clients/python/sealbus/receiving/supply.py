@@ -290,7 +290,7 @@ class Supply:
             self.attention.set()
         client = self._client
         if client is not None and client.is_connected:
-            late = [held for held in hand.all if now - held.told >= PROGRESS_S]
+            late = [held for held in hand.all if now - held.told >= PROGRESS_S and not held.is_lost]
             with contextlib.suppress(NatsError, OSError):
                 client.write([pub(held.reply, IN_PROGRESS) for held in late])
                 # Only if it was written: otherwise the next tick tells the server.

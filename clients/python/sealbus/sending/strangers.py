@@ -81,6 +81,7 @@ class Strangers:
         return True
 
     def _disown(self, burst: Burst, key: bytes) -> None:
+        burst.doubt = None
         # Looked at again, because a receipt under a known key may have come since.
         if self.doubtful and not burst.is_over:
             why = self._error(key)
