@@ -17,6 +17,7 @@ from tests.gate.world import (
     KEYS,
     NOW,
     ORDER,
+    PLACED,
     PULSE,
     burst,
     envelope,
@@ -154,16 +155,23 @@ def no_parent_withheld() -> Step:
 # ---- what the policy allows ----------------------------------------------------------------------
 
 
-@attack("check_alone", Reason.SIZE)
+@attack("check_together", Reason.SIZE)
 def two_questions_in_one_envelope() -> Step:
     """Their answers would have one subject."""
     return live(burst({"sku": "lamp"}, {"sku": "desk"}, header=ASK))
 
 
-@attack("check_budget", Reason.SIZE, without=Reason.SCHEMA)
+@attack("check_together", Reason.SIZE)
+def more_together_than_an_envelope_may_have() -> Step:
+    """Two orders that are each small enough. Other bots would wait while both are judged."""
+    return Step(burst(*({**ORDER, "note": text * 62_000} for text in "xy")))
+
+
+@attack("check_budget", Reason.SIZE)
 def payloads_that_are_each_too_large() -> Step:
     """A burst of which no payload is within the subject's limit."""
-    return live(burst("x" * 70_000, "x" * 70_000, header=PULSE))
+    header = replace(PLACED, bot="rival", subject="orders.noted")
+    return Step(burst(*("x" * 301 for _ in range(MAX_PAYLOADS)), header=header), session="rival")
 
 
 @attack("check_rate", Reason.RATE)

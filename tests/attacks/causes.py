@@ -53,11 +53,23 @@ def an_unwanted_parent_before_what_is_said() -> Step:
     return Step(envelope(parent=b"\xc1", schema="x", schema_version=1))
 
 
-@attack("check_parent", Reason.CAUSE)
-def a_quoted_order_where_nothing_is_compared() -> Step:
-    """The order's whole envelope beside its stamp, for a rule that needs only the stamp."""
+@attack("check_parent", Reason.CAUSE, without="size")
+def a_large_quote_where_nothing_is_compared() -> Step:
+    """The order's whole envelope beside its stamp, for a rule that needs only the stamp.
+
+    Nothing else of the message is looked at, here a payload that is too large.
+    """
     order = envelope(payload={**ORDER, "note": "x" * 9_000})
-    return Step(envelope(RESERVED, parent=parent(order, carry=True)), session="inventory")
+    payload = {**ORDER, "note": "x" * 70_000}
+    reserved = envelope(RESERVED, payload=payload, parent=parent(order, carry=True))
+    return Step(reserved, session="inventory")
+
+
+@attack("check_what_came_before", Reason.CAUSE)
+def a_quoted_order_where_nothing_is_compared() -> Step:
+    """A small one. No schema judges it, and an operator may have the parent shown."""
+    quoted = parent(envelope(), carry=True)
+    return Step(envelope(RESERVED, payload=ORDER, parent=quoted), session="inventory")
 
 
 @attack("check_what_came_before", Reason.CAUSE)
@@ -200,6 +212,13 @@ def an_answer_with_a_large_parent() -> Step:
     """
     asked = Parent(sealed_stamp(envelope(ASK), ASK, position=None), 0, b"x" * 100_000)
     return _answering(parent=asked.encode())
+
+
+@attack("check_declared", Reason.CAUSE, without=BREAKS)
+def an_answer_that_quotes_bytes() -> Step:
+    """Some bytes beside the question's stamp, which no schema judges and the asker would get."""
+    asked = Parent(sealed_stamp(envelope(ASK), ASK, position=None), 0, b"x" * 1_000)
+    return _answering(payload={"left": 4}, parent=asked.encode())
 
 
 @attack("check_declared", Reason.CAUSE, without=BREAKS)

@@ -175,7 +175,7 @@ def test_withheld_payload_is_shown_as_withheld(tmp_path: Path) -> None:
     shown = Envelope.decode(data).withhold([1], parent=False)
     (tmp_path / "item").write_bytes(shown)
     told = json.loads(quickly("inspect", "item", "--json", *GIVEN, cwd=tmp_path).out)
-    assert (told["payloads"], told["errors"]) == ([1, "(withheld)", 3], [])
+    assert (told["payloads"], told["withheld"], told["errors"]) == ([1, None, 3], [1], [])
     assert told["digest"] == Envelope.decode(data).digest.hex()
     refused = (RefusedPayload(1, Reason.SCHEMA),)
     partly = stamp(data, count=3, refused=refused)

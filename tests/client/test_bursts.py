@@ -16,11 +16,11 @@ from sealbus.grants import Declared, Rate
 from sealbus.outcomes import Refused, Unresolved
 from sealbus.protocol.codec import is_bundle, pack_json, split_bundle
 from sealbus.protocol.envelope import Envelope
-from sealbus.protocol.limits import MAX_ENVELOPE_BYTES, MAX_PAYLOADS
+from sealbus.protocol.limits import MAX_ENVELOPE_BYTES, MAX_PAYLOADS, MAX_TOGETHER_BYTES
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.stamp import RefusedPayload, Stamp, Verdict
 from sealbus.sending import publisher as publishing_module
-from sealbus.sending.burst import BURST_BYTES, Item
+from sealbus.sending.burst import Item
 from sealbus.sending.minting import new_nonce
 from sealbus.sending.publisher import Publisher
 from tests.client.receipts import HEADER, receive
@@ -246,7 +246,7 @@ async def test_the_largest_number_of_messages_splits(publisher: Publisher, wire:
 
 
 async def test_the_largest_size_splits(publisher: Publisher, wire: Wire) -> None:
-    large = "x" * (BURST_BYTES // 2 - 100)
+    large = "x" * (MAX_TOGETHER_BYTES // 2 - 100)
     tasks = [begin(publisher, large) for _ in range(3)]
     found = [*await numbers(wire)]
     while sum(found) < 3:

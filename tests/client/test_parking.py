@@ -16,13 +16,15 @@ from sealbus.receiving.place import Note, Place
 from sealbus.supervision import Supervisor
 from tests.waiting import PATIENCE_S
 
+STORED_MS = 1_700_000_000_000
+
 
 class Relay:
     """Parks messages as a test says, and remembers the rest."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int | None, int, str]] = []
-        self.noted: list[tuple[int, Note]] = []
+        self.noted: list[tuple[int, int, Note]] = []
         self.ends: list[float | None] = []
         self.asking = asyncio.Event()
         self.release = asyncio.Event()
@@ -45,8 +47,8 @@ class Relay:
     async def _remake(self) -> None:
         raise AssertionError
 
-    async def _progress(self, sequence: int, note: Note) -> Note:
-        self.noted.append((sequence, note))
+    async def _progress(self, sequence: int, stored_ms: int, note: Note) -> Note:
+        self.noted.append((sequence, stored_ms, note))
         if self.error is not None:
             raise self.error
         return note
@@ -57,7 +59,7 @@ class Relay:
 
 
 def delivery(sequence: int) -> Delivery:
-    ack = Ack(b"ACCEPTED", b"order_a", 3, sequence, 0)
+    ack = Ack(b"ACCEPTED", b"order_a", 3, sequence, STORED_MS)
     return Delivery(subject=b"s", reply=b"r", ack=ack, data=b"", now=0.0)
 
 
@@ -128,4 +130,4 @@ async def test_the_end_of_a_note_is_told_whatever_it_is(fails: bool) -> None:
     note = Note(0b101, given_back=2)
     relay.parking.note(delivery(7), note, ends.append)
     await relay.parking.close()
-    assert (relay.noted, ends) == ([(7, note)], [not fails])
+    assert (relay.noted, ends) == ([(7, STORED_MS, note)], [not fails])

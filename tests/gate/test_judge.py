@@ -91,7 +91,7 @@ def test_checks_have_the_documented_order() -> None:
     assert [check.__name__.removeprefix("check_") for check in gate.CHECKS] == [
         "size", "encoding", "key_known", "key_valid", "key_revoked", "seal", "bus", "bot", "birth",
         "wait", "ledger_age", "not_in_future", "not_expired", "declared", "granted", "delivery",
-        "ttl", "parent", "alone", "budget", "rate", "payload", "schema_known", "schema",
+        "ttl", "parent", "together", "budget", "rate", "payload", "schema_known", "schema",
         "what_came_before", "share",
     ]  # fmt: skip
 

@@ -14,11 +14,15 @@ from functools import cache
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from sealbus.protocol.limits import MAX_PAYLOADS, MAX_TOGETHER_BYTES
+from sealbus.protocol.together import WIDEST
 from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.policy.schema_costs import pattern_steps
 from sealbus_broker.policy.schema_growth import Automaton
-from sealbus_broker.policy.schema_work import PASSES, Work, most_steps, work
+from sealbus_broker.policy.schema_work import BUDGET, PASSES, Work, most_steps, work
 from tests.policy.folder import Folder
 
 pytestmark = pytest.mark.slow
@@ -312,3 +316,49 @@ def test_a_schema_of_answers_counts(bus: Folder) -> None:
         bus.problem().what
         == "to judge one payload of stock.check by this schema could take too long"
     )
+
+
+# ---- several payloads in one envelope ------------------------------------------------------------
+
+
+@given(st.integers(0, 10**8), st.integers(0, 10**6), st.integers(0, 10**5), st.integers(1, 1024))
+def test_an_envelope_takes_no_longer_than_a_payload_may(
+    fixed: int, per_value: int, per_byte: int, each: int
+) -> None:
+    cost = Work(fixed, per_value, per_byte, 0, 0, alternatives=False, dearest=0, keyword="")
+    most = cost.together()
+    count = min(most.payloads, max(1, most.size // each))
+    steps = PASSES * count * (fixed + (per_value + per_byte) * each)
+    assert count == 1 or steps <= BUDGET
+
+
+def test_an_ordinary_schema_allows_the_largest_envelope() -> None:
+    order = {"properties": dict.fromkeys("abcdefgh", TEXT), "required": ["a"]}
+    assert measured(order).together() == WIDEST
+
+
+def test_a_subject_says_how_much_goes_together(bus: Folder) -> None:
+    """Its properties are looked for in each payload, however small that is."""
+    document = {"properties": {f"p{number}": TEXT for number in range(9_000)}}
+    bus.write(FILE, json.dumps(document))
+    policy = bus.load().policy
+    assert policy is not None
+    rule = policy.rule("orders.placed")
+    assert rule is not None
+    assert 1 <= rule.together.payloads < MAX_PAYLOADS
+    assert rule.together.size == MAX_TOGETHER_BYTES
+
+
+def test_repeated_items_are_compared_within_a_payload(bus: Folder) -> None:
+    """The largest payload of the subject bounds them, and not the largest of all."""
+    bus.write(FILE, json.dumps({"items": {"uniqueItems": True}}))
+    bus.change(
+        "    schema: order.v1\n  stock.reserved",
+        "    schema: order.v1\n    max_bytes: 256B\n  stock.reserved",
+    )
+    loaded = bus.load()
+    assert loaded.policy is not None, loaded.problems
+    rule = loaded.policy.rule("orders.placed")
+    assert rule is not None
+    assert rule.together.payloads == MAX_PAYLOADS
+    assert rule.together.size > 10_000

@@ -54,6 +54,7 @@ def test_a_subject_comes_with_class_schemas_rate_and_reply() -> None:
             "rate": {"per_second": 2, "burst": 2},
             "reply": False,
             "max_bytes": 65_536,
+            "together": {"payloads": 256, "bytes": 122_880},
             "parent": None,
         },
         "stock.ask": {
@@ -63,6 +64,7 @@ def test_a_subject_comes_with_class_schemas_rate_and_reply() -> None:
             "rate": None,
             "reply": True,
             "max_bytes": 100,
+            "together": {"payloads": 256, "bytes": 122_880},
             "parent": None,
         },
     }

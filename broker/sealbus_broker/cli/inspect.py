@@ -24,7 +24,7 @@ from sealbus_broker.cli.errors import InputFailed
 from sealbus_broker.escape import json_line, readable, readable_json
 
 WITHHELD: Final = "(withheld)"
-"""Stands for a part of an envelope of which only the hash is there."""
+"""Stands for a parent of which only the hash is there."""
 
 MAX_TOLD_CHARS: Final = 1_000
 """Longest line about an error: the longest detail of a stamp."""
@@ -151,7 +151,7 @@ def _envelope(data: bytes, anchors: Anchors | None) -> dict[str, Any]:
     payloads: list[Any] = []
     for at, payload in enumerate(envelope.payloads):
         try:
-            payloads.append(WITHHELD if payload is None else unpack_json(payload))
+            payloads.append(None if payload is None else unpack_json(payload))
         except Malformed as error:
             payloads.append(None)
             errors.append(f"payload {at}: {error.what}")
@@ -175,6 +175,7 @@ def _envelope(data: bytes, anchors: Anchors | None) -> dict[str, Any]:
         "key": PublicKey(envelope.seal.key, KeyKind.BOT).text,
         "sealed_with": f"{len(envelope.seal.path)} proof steps",
         "payloads": payloads,
+        "withheld": [at for at, payload in enumerate(envelope.payloads) if payload is None],
         "errors": errors,
     }
 

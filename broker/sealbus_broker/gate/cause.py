@@ -20,6 +20,7 @@ from sealbus.protocol.value import value
 from sealbus_broker.gate.policy import BotRule, CauseRule, DeliveryClass, Policy
 
 _MOST_BARE: Final = f"at most {MAX_BARE_PARENT_BYTES} where the rule compares nothing"
+_QUOTED: Final = "the parent quotes an envelope, and nothing is compared here"
 _MISSING: Final = object()
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 
@@ -90,6 +91,8 @@ def check_cause(
         difference = _compare(rule.match, cause, payload)
         if difference:
             return difference
+    elif cause.quote is not None:
+        return _QUOTED
     return cause
 
 
@@ -120,6 +123,8 @@ def check_reply(
         return "the request is to the bus itself, and the relay alone answers it"
     if not bot.may_subscribe(stamp.subject):
         return "the request is a message that this bot may not receive"
+    if cause.quote is not None:
+        return _QUOTED
     within_ms = policy.limits.live_ttl_ms
     if now_ms - stamp.judged_at_ms > within_ms or _is_past(stamp, within_ms, now_ms, policy):
         return f"the request is older than {policy.limits.live_ttl_ms} ms"

@@ -37,7 +37,7 @@ from sealbus_broker.gate.policy import (
 )
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.gate.schemas import ERROR, Schema
-from sealbus_broker.gate.verdict import Arrival, JudgedAt, Judgment
+from sealbus_broker.gate.verdict import Arrival, JudgedAt, Judgment, stored_bytes
 
 ERROR_BYTES: Final = 2048
 """The budget of an answer that a request failed. The longest answer of schema ``sealbus.error.v1``
@@ -514,12 +514,24 @@ def check_parent(case: CheckContext) -> Violation | None:
     return None if problem is None else Violation(Reason.CAUSE, problem)
 
 
-def check_alone(case: CheckContext) -> Violation | None:
-    """*size*: a request is alone in its envelope, because its answers name it by the nonce."""
+def check_together(case: CheckContext) -> Violation | None:
+    """*size*: several payloads are together no more than the judging of one envelope may take.
+
+    A request is alone in its envelope, because its answers name it by the nonce.
+    """
     assert case.rule is not None and case.envelope is not None
-    count = len(case.envelope.payloads)
-    if count > 1 and case.rule.reply is not None:
+    payloads = case.envelope.payloads
+    count = len(payloads)
+    if count == 1:
+        return None
+    if case.rule.reply is not None:
         return Violation(Reason.SIZE, f"{count} payloads; a request has one")
+    most = case.rule.together
+    if count > most.payloads:
+        return Violation(Reason.SIZE, f"{count} payloads; at most {most.payloads} together here")
+    size = sum(len(payload) for payload in payloads if payload is not None)
+    if size > most.size:
+        return Violation(Reason.SIZE, f"{size} bytes of payloads; at most {most.size} together")
     return None
 
 
@@ -651,9 +663,8 @@ def check_share(case: CheckContext) -> Violation | None:
         return None  # probes are stored apart
     store = Store.ACCEPTED if case.arrival.delivery is DeliveryClass.STREAM else Store.LIVE
     share = case.policy.share(store)
-    if case.meters.shares.has_room(
-        session, store, share, len(case.arrival.data), case.moment.now_ms
-    ):
+    size = stored_bytes(case.arrival.data, case.refused_payloads())
+    if case.meters.shares.has_room(session, store, share, size, case.moment.now_ms):
         return None
     return Violation(
         Reason.QUOTA, f"more than {share.most_bytes} bytes of {store.value} in {share.window_ms} ms"
@@ -679,7 +690,7 @@ CHECKS: Final[tuple[Callable[[CheckContext], Violation | None], ...]] = (
     check_delivery,
     check_ttl,
     check_parent,
-    check_alone,
+    check_together,
     check_budget,
     check_rate,
     check_payload,

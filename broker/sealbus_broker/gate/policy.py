@@ -18,6 +18,7 @@ from sealbus.protocol.nonces import life_ms
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.shelf_life import shelf_life_ms
 from sealbus.protocol.subjects import RELAY, matches
+from sealbus.protocol.together import WIDEST, Together
 from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.gate.subject_table import SubjectTable
 
@@ -27,6 +28,14 @@ HEALTH: Final = "sealbus.health"
 QUARANTINE_SHARE_MS: Final = 24 * 3_600_000
 """The time of a bot's share of the quarantine. The quarantine keeps records until it is full, and
 an operator looks once a day."""
+
+PROGRESS_BYTES: Final = 16 * 1024 * 1024
+"""PROGRESS keeps a note of about 150 bytes for each envelope that a subscription put back, of the
+last 100,000. A note that is pushed out costs a repetition."""
+
+PROGRESS_SHARE_MS: Final = 600_000
+"""The time of a bot's share of PROGRESS. With half of it, a bot may note 13 deliveries a second for
+ever. It then takes two hours to push out the notes of all others, which need them for minutes."""
 
 WINDOW_MARGIN_MS: Final = 1_000
 """A margin for the rounding of times to milliseconds, and larger than all of it."""
@@ -52,6 +61,7 @@ class Store(StrEnum):
     ACCEPTED = streams.ACCEPTED
     LIVE = streams.LIVE
     QUARANTINE = streams.QUARANTINE
+    PROGRESS = streams.PROGRESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +154,9 @@ class SubjectRule:
     on_violation: Mapping[Reason, Disposition] = field(default_factory=lambda: MappingProxyType({}))
     max_bytes: int = DEFAULT_PAYLOAD_BYTES
     """The largest payload here, answers included."""
+    together: Together = WIDEST
+    """The bounds of an envelope of several payloads. They follow from the work of the schemas, so
+    that such an envelope takes no longer to judge than one payload may."""
 
     @property
     def max_values(self) -> int:
@@ -220,6 +233,7 @@ class Policy:
             ),
             Store.LIVE: Share(int(limits.live_bytes * part), self.live_window_ms),
             Store.QUARANTINE: Share(int(limits.quarantine_bytes * part), QUARANTINE_SHARE_MS),
+            Store.PROGRESS: Share(int(PROGRESS_BYTES * part), PROGRESS_SHARE_MS),
         }
         object.__setattr__(self, "_shares", shares)
         object.__setattr__(self, "_relay", BotRule(RELAY, keys, publish=(HEALTH,)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from sealbus.protocol.envelope import Envelope, Header
 from sealbus.protocol.reason import Reason
@@ -27,6 +29,11 @@ class Arrival:
     """Its sequence in INGRESS, or ``None`` for a live message."""
     redelivered: bool = False
     """Whether a relay had it before, and did not finish it."""
+
+
+REFUSED_BYTES: Final = 50
+"""How many bytes more than it had a refused payload takes at most, beside its detail: 17 in the
+envelope, and 33 in the list of the stamp."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,12 @@ class Judgment:
     payload."""
     shows_parent: bool = False
     """Whether subscribers see its parent."""
+
+    @property
+    def stored_bytes(self) -> int:
+        """How many bytes it takes where it is stored, at most, and without its stamp's usual
+        size."""
+        return stored_bytes(self.arrival.data, self.refused)
 
     @property
     def header(self) -> Header | None:
@@ -120,3 +133,12 @@ class Judgment:
         assert self.envelope is not None
         refused = [payload.index for payload in self.refused]
         return self.envelope.withhold(refused, parent=not self.shows_parent)
+
+
+def stored_bytes(data: bytes, refused: Iterable[RefusedPayload]) -> int:
+    """How many bytes the envelope ``data`` takes where it is stored, at most.
+
+    A refused payload may have 18 bytes. Where it is stored, 35 bytes stand for it, and the stamp
+    lists it.
+    """
+    return len(data) + sum(REFUSED_BYTES + len(one.detail or "") for one in refused)

@@ -45,7 +45,7 @@ from sealbus.protocol.streams import (
     QUARANTINE_PREFIX,
 )
 from sealbus.protocol.subjects import BUS, SEND
-from sealbus_broker.gate.policy import Limits, Policy
+from sealbus_broker.gate.policy import PROGRESS_BYTES, Limits, Policy
 from sealbus_broker.nats.jetstream import Json
 
 STREAMS: Final = (INGRESS, ACCEPTED, LIVE, QUARANTINE, HEALTH, PROGRESS)
@@ -55,10 +55,6 @@ PROBE_SUBJECT: Final = f"{HEALTH_PREFIX}.probe"
 HEALTH_BYTES: Final = 1024 * 1024
 """HEALTH keeps one message of about 700 bytes, and a mark of each message that was judged alone
 (:mod:`sealbus_broker.relay.last_try`)."""
-
-PROGRESS_BYTES: Final = 16 * 1024 * 1024
-"""PROGRESS keeps a note of about 150 bytes for each envelope that a subscription put back, of the
-last 100,000. A note that is pushed out costs a repetition."""
 
 PARTITIONS: Final = 4
 """The number of workers that can judge at the same time. All messages of a bot fall into one

@@ -24,6 +24,7 @@ from sealbus.protocol.limits import (
     MAX_FORGET_S,
     MAX_PAYLOADS,
     MAX_SUBJECT_BYTES,
+    MAX_TOGETHER_BYTES,
     MIN_FORGET_S,
 )
 from sealbus.protocol.reason import Reason
@@ -94,7 +95,7 @@ _SUBSCRIPTION = _object(
     delivered_ms=_TIME,
 )
 _SUBJECT = _object(
-    ["pattern", "delivery", "schemas", "rate", "reply", "max_bytes", "parent"],
+    ["pattern", "delivery", "schemas", "rate", "reply", "max_bytes", "together", "parent"],
     pattern={"type": "string"},
     delivery={"enum": [delivery.value for delivery in DeliveryClass]},
     schemas=_PATTERNS,
@@ -110,6 +111,11 @@ _SUBJECT = _object(
     },
     reply={"type": "boolean"},
     max_bytes={"type": "integer", "minimum": 1, "maximum": MAX_ENVELOPE_BYTES},
+    together=_object(
+        ["payloads", "bytes"],
+        payloads={"type": "integer", "minimum": 1, "maximum": MAX_PAYLOADS},
+        bytes={"type": "integer", "minimum": 1, "maximum": MAX_TOGETHER_BYTES},
+    ),
     parent={"enum": [None, "stamp", "envelope"]},
 )
 
@@ -169,9 +175,10 @@ _SUBJECTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     ),
     PROGRESS: (
         _object(
-            ["consumer", "sequence", "done", "given_back"],
+            ["consumer", "sequence", "stored", "done", "given_back"],
             consumer=_CONSUMER,
             sequence=_SEQUENCE,
+            stored=_MS,
             done=_DONE,
             given_back=_MS,
         ),

@@ -8,7 +8,7 @@ fields, and between files, are in :mod:`sealbus_broker.policy.cross_checks`.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from sealbus.protocol.subjects import (
     is_pattern,
     overlap,
 )
+from sealbus.protocol.together import Together
 from sealbus_broker.escape import printable
 from sealbus_broker.gate.policy import CauseRule, DeliveryClass, Disposition, Limits, SubjectRule
 from sealbus_broker.gate.schemas import Schema
@@ -133,8 +134,8 @@ class _Subjects:
         for name, value in subjects.items():
             rule = self._subject(name, value)
             if rule is not None:
-                rules.append(rule)
                 self._check_work(rule)
+                rules.append(replace(rule, together=self._together(rule)))
         return rules
 
     def _subject(self, name: str, value: Any) -> SubjectRule | None:
@@ -204,6 +205,15 @@ class _Subjects:
             if costly is not None and schema not in self._costly:
                 self._costly.add(schema)
                 self._reader.problems.append(costly)
+
+    def _together(self, rule: SubjectRule) -> Together:
+        """Work out how many payloads may share an envelope on this subject."""
+        measured = [self._schemas.measured[name] for name in rule.schemas]
+        each = [one.together(rule.max_values) for one in measured]
+        return Together(
+            min((one.payloads for one in each), default=1),
+            min((one.size for one in each), default=1),
+        )
 
     def _schema(self, name: str, path: KeyPath) -> Schema | None:
         # A file that is there and cannot be used has a problem of its own.

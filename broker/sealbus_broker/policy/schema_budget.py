@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sealbus.protocol.together import WIDEST, Together
 from sealbus_broker.policy.document import Document
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.schema_faults import walk
@@ -29,6 +30,15 @@ class Measured:
     automaton: Automaton | None
     """``None`` if the schema has a problem."""
     work: Work
+
+    def together(self, values: int) -> Together:
+        """The bounds of an envelope of several payloads that have ``values`` values each at
+        most."""
+        found = self.work.together()
+        if self.automaton is None or found == WIDEST:
+            return found
+        # Looked at more closely, because some keywords cost more in a payload of more values.
+        return work(self.automaton, values).together()
 
     def too_dear(self, subject: str, size: int, values: int) -> Problem | None:
         """The problem, if a payload of ``size`` bytes on ``subject`` could take longer than the

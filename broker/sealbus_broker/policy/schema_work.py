@@ -22,7 +22,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from sealbus.protocol.limits import MAX_DEPTH, MAX_ENVELOPE_BYTES, MAX_NODES
+from sealbus.protocol.limits import (
+    MAX_DEPTH,
+    MAX_ENVELOPE_BYTES,
+    MAX_NODES,
+    MAX_PAYLOADS,
+    MAX_TOGETHER_BYTES,
+)
+from sealbus.protocol.together import Together
 from sealbus_broker.policy.schema_costs import Cost, cost_of
 from sealbus_broker.policy.schema_growth import Automaton, Step, components
 
@@ -79,6 +86,18 @@ class Work:
         Keys of maps count too.
         """
         return PASSES * (self.fixed + self.per_value * min(size, values) + self.per_byte * size)
+
+    def together(self) -> Together:
+        """How many payloads, and of how many bytes, may share an envelope, so that judging them
+        stays within :data:`BUDGET`.
+
+        What each payload costs and what their bytes cost may take one half of it each. No value
+        takes less than a byte.
+        """
+        half = BUDGET // PASSES // 2
+        payloads = half // max(1, self.fixed)
+        size = half // max(1, self.per_value + self.per_byte)
+        return Together(max(1, min(payloads, MAX_PAYLOADS)), max(1, min(size, MAX_TOGETHER_BYTES)))
 
 
 def most_steps(size: int) -> int:

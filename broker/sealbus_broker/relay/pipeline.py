@@ -282,7 +282,9 @@ class Pipeline:
             stamp = open_stamp(item.receipt, policy.bus_keys, self._verifier)
             if item.is_named_by(stamp):
                 refused = stamp.refused
-        rule = judgment.rule
+        # A judgment of today may refuse what was accepted before, and then has no rule.
+        header = judgment.header
+        rule = judgment.rule or (None if header is None else policy.rule(header.subject))
         return [
             RefusedPart(
                 judgment,
@@ -328,8 +330,9 @@ class Pipeline:
 
     def _charge(self, item: Item, store: Store, policy: Policy) -> None:
         arrival = item.judgment.arrival
+        size = item.judgment.stored_bytes if item.accepted else len(arrival.data)
         self._meters.shares.charge(
-            arrival.session, store, policy.share(store), len(arrival.data), self._now_ms()
+            arrival.session, store, policy.share(store), size, self._now_ms()
         )
 
     def _answer(self, items: Sequence[Item]) -> None:

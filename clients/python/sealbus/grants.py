@@ -22,6 +22,7 @@ from sealbus.protocol.delivery import Message
 from sealbus.protocol.limits import most_values
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.subjects import matches, overlap
+from sealbus.protocol.together import WIDEST, Together
 from sealbus.supervision import Supervisor, end
 
 GRANTS: Final = "sealbus.grants"
@@ -63,6 +64,8 @@ class Declared:
     parent: str | None
     """The parts of a parent that a message here carries: its ``stamp``, the ``envelope`` too, or
     nothing (``None``)."""
+    together: Together = WIDEST
+    """How much an envelope of several messages takes."""
 
     @property
     def max_values(self) -> int:
@@ -161,6 +164,9 @@ def _declared(subject: Mapping[str, Any]) -> Declared:
         reply=bool(subject["reply"]),
         max_bytes=int(subject["max_bytes"]),
         parent={None: None, "stamp": "stamp", "envelope": "envelope"}[subject["parent"]],
+        together=Together(
+            payloads=int(subject["together"]["payloads"]), size=int(subject["together"]["bytes"])
+        ),
     )
 
 

@@ -99,5 +99,6 @@ def _subject(rule: SubjectRule) -> dict[str, Any]:
         "rate": rate,
         "reply": rule.reply is not None,
         "max_bytes": rule.max_bytes,
+        "together": {"payloads": rule.together.payloads, "bytes": rule.together.size},
         "parent": None if rule.cause is None else "envelope" if rule.cause.match else "stamp",
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sealbus.nats.client import HardenedClient
@@ -17,6 +18,16 @@ READ_S: Final = 5.0
 """How long JetStream may take to find a consumer or a message."""
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A consumer that has a message in hand."""
+
+    place: dict[str, Any]
+    """Its metadata: the pattern and name of the subscription."""
+    created: str
+    """When it was made. A consumer that is made again has the name of the last one."""
+
+
 class InHand:
     """Asks JetStream about consumers."""
 
@@ -25,8 +36,8 @@ class InHand:
         self._nc = nc
         self._policy = policy
 
-    async def place(self, bot: str, consumer: str, sequence: int) -> dict[str, Any]:
-        """Return the consumer's metadata, if it is the bot's own and has the message in hand.
+    async def held(self, bot: str, consumer: str, sequence: int) -> Held:
+        """Return the consumer, if it is the bot's own and has the message in hand.
 
         Raises:
             NotServed: It is not, or has not.
@@ -45,4 +56,4 @@ class InHand:
             raise NotGranted(f"the policy does not let {bot} subscribe to that any more")
         if not info["ack_floor"]["stream_seq"] < sequence <= info["delivered"]["stream_seq"]:
             raise NotServed(f"message {sequence} is not in the hand of {consumer}")
-        return place
+        return Held(place, info["created"])

@@ -78,7 +78,7 @@ class Parking:
         """
         consumer = asked["consumer"]
         sequence = asked["sequence"]
-        place = await self._in_hand.place(bot, consumer, sequence)
+        place = (await self._in_hand.held(bot, consumer, sequence)).place
         stored = await direct_get(self._nc, ACCEPTED, sequence, READ_S)
         subject = (stored.headers or {}).get("Nats-Subject")
         if subject is None:
@@ -131,6 +131,8 @@ class Parking:
             header = envelope.header
             arrived_at_ms = header.issued_at_ms
             if index is not None:
+                if index >= len(envelope.payloads) or envelope.payloads[index] is None:
+                    raise NotServed(f"message {asked['sequence']} has no payload {index}")
                 # The others have other ends. An operator need not see them.
                 data = envelope.withhold(
                     [at for at in range(len(envelope.payloads)) if at != index], parent=False

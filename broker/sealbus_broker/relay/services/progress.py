@@ -7,6 +7,10 @@ are done, and whoever gets the envelope asks for the note. A note is one small m
 PROGRESS for each consumer and stored message. It saves repetitions, and promises nothing: where it
 is lost, messages are handled again.
 
+A note is about one delivery of one consumer, and outlives neither: its key has the time at which
+the consumer was made, and the time at which the message was stored. A consumer that is made again
+has the name of the last one, and a stream that lost messages has their sequences again.
+
 A note also counts how often the envelope was given back untried, because a delivery that was given
 back is no attempt.
 """
@@ -15,11 +19,15 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+from collections.abc import Callable
 from typing import Any, Final
 
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.streams import PROGRESS, PROGRESS_PREFIX
 from sealbus_broker.errors import NotServed
+from sealbus_broker.gate.policy import Policy, Store
+from sealbus_broker.gate.shares import Shares
 from sealbus_broker.nats.jetstream import API
 from sealbus_broker.relay.services.in_hand import READ_S, InHand
 from sealbus_broker.relay.stream_store import StreamMessage, StreamStore
@@ -34,17 +42,32 @@ _NONE: Final = (0, 0)
 class Progress:
     """Serves ``sealbus.progress``."""
 
-    def __init__(self, *, nc: HardenedClient, stream_store: StreamStore, in_hand: InHand) -> None:
+    def __init__(
+        self,
+        *,
+        nc: HardenedClient,
+        stream_store: StreamStore,
+        in_hand: InHand,
+        policy: Callable[[], Policy],
+        shares: Shares,
+        now_ms: Callable[[], int],
+    ) -> None:
         """Prepare.
 
         Args:
             nc: The relay's connection, for reading notes.
             stream_store: Stores notes.
             in_hand: Tells whether the bot has the delivery.
+            policy: Gives the policy in force.
+            shares: A note takes room in PROGRESS, and counts against the bot's share of it.
+            now_ms: The wall clock, in ms since 1970.
         """
         self._nc = nc
         self._stream_store = stream_store
         self._in_hand = in_hand
+        self._policy = policy
+        self._shares = shares
+        self._now_ms = now_ms
 
     async def note(self, bot: str, asked: dict[str, Any]) -> dict[str, Any]:
         """Note the messages that are done, and how often the delivery was given back. Return all
@@ -54,19 +77,26 @@ class Progress:
         comes twice changes nothing.
 
         Raises:
-            NotServed: The delivery is not the bot's, or its note cannot be read.
+            NotServed: The delivery is not the bot's, its note cannot be read, or the bot has filled
+                its share.
             nats.errors.Error: JetStream does not answer.
         """
         consumer = asked["consumer"]
         sequence = asked["sequence"]
-        await self._in_hand.place(bot, consumer, sequence)
-        subject = f"{PROGRESS_PREFIX}.{consumer}.{sequence}"
+        held = await self._in_hand.held(bot, consumer, sequence)
+        made = re.sub(r"[^0-9]", "", held.created)
+        subject = f"{PROGRESS_PREFIX}.{consumer}.{made}.{sequence}.{asked['stored']}"
         noted = await self._read(subject)
         note = (noted[0] | int(asked["done"], 16), max(noted[1], asked["given_back"]))
         if note != noted:
             # Without an id: another note is not a duplicate of the first, it replaces it.
-            text = f"{note[0]:x} {note[1]}"
-            await self._stream_store.store([StreamMessage(subject, text.encode(), {})])
+            data = f"{note[0]:x} {note[1]}".encode()
+            share = self._policy().share(Store.PROGRESS)
+            now_ms = self._now_ms()
+            if not self._shares.has_room(bot, Store.PROGRESS, share, len(data), now_ms):
+                raise NotServed(f"{bot} has noted too much within {share.window_ms // 60_000} min")
+            self._shares.charge(bot, Store.PROGRESS, share, len(data), now_ms)
+            await self._stream_store.store([StreamMessage(subject, data, {})])
         return {"done": f"{note[0]:x}", "given_back": note[1]}
 
     async def _read(self, subject: str) -> tuple[int, int]:

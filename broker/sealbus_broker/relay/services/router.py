@@ -130,7 +130,14 @@ class ServiceRouter:
         """The task that stores them, or the last one that did."""
         self._subscriptions = Subscriptions(nc)
         in_hand = InHand(nc, policy)
-        self._progress = Progress(nc=nc, stream_store=stream_store, in_hand=in_hand)
+        self._progress = Progress(
+            nc=nc,
+            stream_store=stream_store,
+            in_hand=in_hand,
+            policy=policy,
+            shares=shares,
+            now_ms=now_ms,
+        )
         self._parking = Parking(
             in_hand=in_hand,
             nc=nc,

@@ -20,6 +20,10 @@ MAX_PAYLOADS: Final = 256
 what each payload costs. More would wait for each other, and their list of refusals would not fit
 into a stamp."""
 
+MAX_TOGETHER_BYTES: Final = 120 * 1024
+"""The most bytes of several payloads together, without their salts. The envelope then fits into a
+bundle, and judging it takes no longer than judging the largest payload of usual subjects."""
+
 SALT_BYTES: Final = 16
 """The size of a payload's salt. Nobody can try out 2**128 salts, so the hash of a withheld payload
 tells nothing about it (RFC 9901, section 9.3, asks for the same)."""

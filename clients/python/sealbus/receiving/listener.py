@@ -245,10 +245,11 @@ class Listener:
             record: int | None = answer["record"]
             return record
 
-        async def progress(sequence: int, note: Note) -> Note:
+        async def progress(sequence: int, stored_ms: int, note: Note) -> Note:
             ask = {
                 "consumer": consumer,
                 "sequence": sequence,
+                "stored": stored_ms,
                 "done": f"{note.done:x}",
                 "given_back": note.given_back,
             }

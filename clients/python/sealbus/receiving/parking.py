@@ -106,7 +106,7 @@ class Parking:
         async def take() -> None:
             is_noted = False
             try:
-                await self._place.progress(delivery.sequence, note)
+                await self._place.progress(delivery.sequence, delivery.stored_ms, note)
                 is_noted = True
             except SealbusError as problem:
                 log.warning(

@@ -245,7 +245,7 @@ class DurableSubscription:
 
     async def _noted(self, delivery: Delivery) -> Note:
         """The note about the delivery from before it came back, here or elsewhere."""
-        ask = self._place.progress(delivery.sequence, Note(delivery.done))
+        ask = self._place.progress(delivery.sequence, delivery.stored_ms, Note(delivery.done))
         try:
             noted = await before(self._stop, ask)
         except asyncio.CancelledError:

@@ -34,17 +34,13 @@ from sealbus.errors import CredentialsError, NotConnected, SealbusError
 from sealbus.life.clock import told
 from sealbus.outcomes import Refused, Unresolved
 from sealbus.protocol.envelope import Header
-from sealbus.protocol.limits import MAX_PAYLOADS
+from sealbus.protocol.limits import MAX_PAYLOADS, MAX_TOGETHER_BYTES
 from sealbus.protocol.nonces import life_ms
 from sealbus.protocol.reason import OLDER_THAN_LEDGER, Reason
 from sealbus.protocol.stamp import Stamp, Verdict
 from sealbus.protocol.value import value
 from sealbus.sending.matching import is_receipt
 from sealbus.sending.pacing import Pace
-
-BURST_BYTES: Final = 120 * 1024
-"""The most bytes of payloads that share an envelope: a bundle of envelopes has as many. Other bots
-wait for so long, and no longer. A larger payload is alone."""
 
 _ABOUT_TIME: Final = frozenset({Reason.EXPIRED, Reason.STALE})
 """Refusals for their time. They say nothing about an earlier attempt, and an attempt that is sealed
@@ -160,6 +156,8 @@ class Kind:
     """Whether it is judged at once, or stored first."""
     most: int = MAX_PAYLOADS
     """The most messages of one envelope. 1: each is alone."""
+    most_bytes: int = MAX_TOGETHER_BYTES
+    """The most bytes of several payloads in it. A larger payload is alone."""
     parent: bytes | None = None
     """Encoded, where the one message has a parent."""
     resumed: bool = False
@@ -226,7 +224,7 @@ class Burst:
         """Whether one more message, on the same subject, may share the envelope."""
         return (
             len(self.items) < self.kind.most
-            and self.size + len(item.payload) <= BURST_BYTES
+            and self.size + len(item.payload) <= self.kind.most_bytes
             and self.kind.header == item.kind.header
         )
 

@@ -44,7 +44,7 @@ from sealbus.life.session import Session
 from sealbus.log import log
 from sealbus.protocol.codec import is_bundle, split_bundle
 from sealbus.protocol.envelope import Header
-from sealbus.protocol.limits import MAX_ENVELOPE_BYTES, MAX_PAYLOADS
+from sealbus.protocol.limits import MAX_ENVELOPE_BYTES, MAX_PAYLOADS, MAX_TOGETHER_BYTES
 from sealbus.protocol.nonces import life_ms
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import Stamp, Verdict, open_stamp
@@ -168,6 +168,7 @@ class Publisher:
             header=header,
             live=live,
             most=1 if is_alone else _most(declared),
+            most_bytes=_most_bytes(declared),
             parent=parent,
             resumed=resumed,
             pace=self._pace(declared),
@@ -195,7 +196,13 @@ class Publisher:
             payloads: packed values. An error in place of one is its outcome.
         """
         self._check_life(header, live=live, resumed=False, timeout_s=timeout_s)
-        kind = Kind(header=header, live=live, most=_most(declared), pace=self._pace(declared))
+        kind = Kind(
+            header=header,
+            live=live,
+            most=_most(declared),
+            most_bytes=_most_bytes(declared),
+            pace=self._pace(declared),
+        )
         outcomes: list[Stamp | SealbusError | None] = []
         waiting: dict[int, Item] = {}
         room = asyncio.Semaphore(MANY)
@@ -607,9 +614,15 @@ class Publisher:
 
 def _most(declared: Declared | None) -> int:
     """The most messages of one envelope on a subject with this declaration."""
-    if declared is None or declared.rate is None:
+    if declared is None:
         return MAX_PAYLOADS
-    return max(1, min(MAX_PAYLOADS, declared.rate.burst // SHARE))
+    by_rate = MAX_PAYLOADS if declared.rate is None else max(1, declared.rate.burst // SHARE)
+    return min(declared.together.payloads, by_rate)
+
+
+def _most_bytes(declared: Declared | None) -> int:
+    """The most bytes of several payloads in one envelope."""
+    return MAX_TOGETHER_BYTES if declared is None else declared.together.size
 
 
 def _outcome(item: Item) -> Stamp | SealbusError:
