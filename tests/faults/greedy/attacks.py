@@ -14,7 +14,7 @@ from typing import Any, Final
 from examples.robbery.frames import RawSession, pub
 from sealbus import Bot, SealbusError
 from sealbus.grants import GRANTS
-from sealbus.own import PARK, SUBSCRIBE
+from sealbus.own import PARK, PROGRESS, SUBSCRIBE
 from sealbus.protocol.codec import pack_bundle, pack_json
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.limits import MAX_BUNDLE, MAX_PAYLOADS, MAX_PULL
@@ -185,6 +185,34 @@ async def services(field: Field) -> None:
             ]
         ),
     )
+
+
+@attack("notes")
+async def notes_about_one_delivery(field: Field) -> None:
+    """Notes of progress with many times of storing, about a delivery that it holds."""
+    async with Bot(field.credentials) as bot, bot.messages("goods.a", durable="own") as messages:
+        await bot.publish("goods.a", None)
+        await anext(messages)
+        ask = {"consumer": consumer_name(field.credentials.bot, "goods.a", "own"), "given_back": 0}
+
+        async def note(sequence: int, stored: int) -> bool:
+            try:
+                wanted = {**ask, "sequence": sequence, "stored": stored, "done": "1"}
+                await bot.request(PROGRESS, wanted, timeout=30.0)
+            except SealbusError as error:
+                field.counts[f"refused: {type(error).__name__}"] += 1
+                return False
+            field.counts["noted"] += 1
+            return True
+
+        sequence = 1
+        while not await note(sequence, 0):
+            sequence += 1
+        field.begin()
+        stored = 0
+        while field.goes_on:
+            await asyncio.gather(*(note(sequence, stored + at) for at in range(100)))
+            stored += 100
 
 
 @attack("live")

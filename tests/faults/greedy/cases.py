@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sealbus.grants import GRANTS
-from sealbus.own import OWN, PARK, SUBSCRIBE
+from sealbus.own import OWN, PARK, PROGRESS, SUBSCRIBE
 from sealbus.protocol.limits import MAX_PULL
 from sealbus_broker.door.throttle import LINES, PERIOD_S
-from sealbus_broker.gate.policy import Limits
+from sealbus_broker.gate.policy import PROGRESS_BYTES, Limits
 from sealbus_broker.nats.config import (
     LOG_BYTES,
     LOG_FILES,
@@ -152,6 +152,16 @@ def _services(seen: Seen) -> Iterator[Figure]:
     yield Figure("answers", seen.most["LIVE messages"], most)
 
 
+def _notes(seen: Seen) -> Iterator[Figure]:
+    rate = OWN[PROGRESS].rate
+    assert rate is not None
+    yield Figure(
+        "notes", seen.most["PROGRESS messages"], rate.per_second * (seen.seconds + 1) + rate.burst
+    )
+    share = PROGRESS_BYTES * LIMITS.bot_share / 100
+    yield Figure("MiB in PROGRESS", seen.most["PROGRESS bytes"] / MIB, share / MIB)
+
+
 def _ingress(seen: Seen) -> Iterator[Figure]:
     yield Figure("messages in INGRESS", seen.most["INGRESS messages"], LIMITS.ingress_messages)
     # One MiB is for the stream's own framing and the honest messages.
@@ -255,6 +265,7 @@ CASES: Final = (
     Case(
         "services", ("requests to the bus itself",), _services, (("LIVE", "live.reply.greedy.>"),)
     ),
+    Case("notes", ("notes of progress",), _notes, (("PROGRESS", "progress.>"),)),
     Case("ingress", ("messages in INGRESS",), _ingress, (_INGRESS,)),
     Case("ingress-bundles", ("messages in INGRESS",), _ingress, (_INGRESS,)),
     Case("accepted", ("bytes in ACCEPTED and LIVE",), _accepted, (_GOODS,)),

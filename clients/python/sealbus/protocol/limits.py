@@ -37,7 +37,7 @@ MAX_HEADER_BYTES: Final = 1024
 
 MAX_PARENT_BYTES: Final = 256 * 1024
 """The largest parent: a stamp and, where a cause rule compares payloads, an envelope. It is half an
-envelope, so that an answer can quote a question."""
+envelope, so that the message itself has as much room."""
 
 MAX_STAMP_BYTES: Final = 8192
 """The largest stamp. A body without a list of refused payloads is under 1,500 bytes. The longest
