@@ -323,7 +323,13 @@ async def test_deleted_consumer_tells_who_waits(ground: Ground) -> None:
     await filled(ground, 0)
     puller = await ground.a_consumer("OWN")
     puller.ask()
-    await ground.relay.flush()
+
+    async def waits() -> bool:
+        return bool((await puller.info())["num_waiting"] == 1)
+
+    # nats-server reads requests and deletions in two goroutines, in any order. It tells nothing
+    # about a request that it reads after the deletion.
+    await until(waits, "the request waits")
     await ground.done("CONSUMER.DELETE.OWN.puller")
     got = await puller.next()
     assert (got.status, got.headers["Description"]) == ("409", "Consumer Deleted")

@@ -160,7 +160,7 @@ class Report:
             ),
             "  unresolved": f"{self.unresolved}",
             "captured copies submitted": f"{self.copies}",
-            "copies stored too late, void": f"{self.void}",
+            "copies stored too late": f"{self.void}",
             "nonces STORED TWICE": f"{self.stored_twice}",
             "nonces HANDLED TWICE": handled_twice,
             "accepted and LOST": f"{self.lost}",
