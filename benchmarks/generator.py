@@ -25,7 +25,7 @@ from benchmarks.process import cpu_seconds, held
 from benchmarks.workload import orders
 from sealbus.credentials import Credentials
 from sealbus.nats.client import HardenedClient
-from sealbus.protocol.codec import pack_json
+from sealbus.protocol.codec import pack_bundle, pack_json
 from sealbus.protocol.envelope import Draft, Header, seal_envelopes
 from sealbus.protocol.keys import SigningKey
 from sealbus.protocol.streams import ACCEPTED, INGRESS, QUARANTINE
@@ -125,20 +125,25 @@ class Generator:
     ) -> None:
         await self._stack.aclose()
 
-    def seal(self, count: int, burst_size: int) -> list[Packet]:
+    def seal(self, count: int, burst_size: int, bundle_size: int = 1) -> list[Packet]:
         """At least ``count`` new messages, one route after the other.
 
-        ``burst_size`` messages of a route share an envelope.
+        ``burst_size`` messages of a route share an envelope, and ``bundle_size`` envelopes share a
+        signature and a NATS message.
         """
         packets: list[Packet] = []
         now_ms = time.time_ns() // 1_000_000
-        for _ in range(0, count, burst_size):
+        for _ in range(0, count, burst_size * bundle_size):
             route = next(self._routes)
-            draft = Draft(
-                Header(BUS, route.bot, route.subject, new_nonce(now_ms), now_ms, TTL_MS),
-                [salted(next(self._payloads)) for _ in range(burst_size)],
-            )
-            ((data, _),) = seal_envelopes(self._key(route.bot), [draft])
+            drafts = [
+                Draft(
+                    Header(BUS, route.bot, route.subject, new_nonce(now_ms), now_ms, TTL_MS),
+                    [salted(next(self._payloads)) for _ in range(burst_size)],
+                )
+                for _ in range(bundle_size)
+            ]
+            items = [one.data for one in seal_envelopes(self._key(route.bot), drafts)]
+            data = items[0] if bundle_size == 1 else pack_bundle(items)
             packets.append(Packet(ingress_subject(route.bot, live=False), data))
         return packets
 
@@ -157,6 +162,7 @@ class Generator:
         self,
         count: int,
         burst_size: int = 1,
+        bundle_size: int = 1,
         *,
         hold: bool = True,
         meanwhile: Callable[[], None] = lambda: None,
@@ -170,8 +176,9 @@ class Generator:
 
         Raises :class:`NotAccepted` if a message is refused, or if nothing progresses.
         """
-        packets = self.seal(count, burst_size)
-        messages = len(packets) * burst_size
+        packets = self.seal(count, burst_size, bundle_size)
+        envelopes = len(packets) * bundle_size
+        messages = envelopes * burst_size
         before = [(await self.state(stream))["last_seq"] for stream in (ACCEPTED, QUARANTINE)]
         arriving = (await self.state(INGRESS))["last_seq"] + len(packets)
         if at_once:
@@ -188,9 +195,9 @@ class Generator:
         seconds, more = time.monotonic() - start, Used.so_far(self._bus)
         after = [(await self.state(stream))["last_seq"] for stream in (ACCEPTED, QUARANTINE)]
         accepted, refused = (now - then for now, then in zip(after, before, strict=True))
-        if accepted != len(packets) or refused:
+        if accepted != envelopes or refused:
             raise NotAccepted(
-                f"{accepted} of {len(packets)} envelopes were accepted, "
+                f"{accepted} of {envelopes} envelopes were accepted, "
                 f"and {refused} records were quarantined"
             )
         return more.cost(used, messages, seconds)

@@ -9,7 +9,8 @@ neighbour makes the same work cost 1.5 times as much. So verifies are measured i
 *while* the relay works, and the ratio is to these. The table also has the ratio to a verify on the
 idle machine, measured before, between and after. That ratio is higher and less steady.
 
-There are two forms: each message in an envelope of its own, and bursts of 64 in one envelope.
+There are three forms: each message in an envelope of its own, 64 such envelopes under one signature
+(as messages on many subjects travel), and bursts of 64 in one envelope.
 
 ``python -m benchmarks.relaycost`` prints a table.
 """
@@ -39,8 +40,11 @@ from benchmarks.generator import Generator
 from benchmarks.measure import Spread
 from sealbus.protocol.seal import HASH_BYTES, MAGIC, Context
 
-BURST_SIZE: Final = 64
-"""Messages in one envelope in the second form."""
+TOGETHER: Final = 64
+"""Envelopes under one signature in the second form, and messages in one envelope in the third."""
+
+FORMS: Final = {"single": (1, 1), "bundle": (1, TOGETHER), "burst": (TOGETHER, 1)}
+"""The messages of an envelope, and the envelopes under one signature."""
 
 ROUNDS: Final = 7
 MESSAGES: Final = 3000
@@ -92,8 +96,8 @@ async def measure(
 ) -> dict[str, Any]:
     """Run it in ``folder``.
 
-    Returns the ratios ``single`` and ``burst``, with median and spread over the rounds, and the
-    figures behind them.
+    Returns the ratios ``single``, ``bundle`` and ``burst``, with median and spread over the rounds,
+    and the figures behind them.
     """
     crowd = Crowd()
     messages = QUICK_MESSAGES if quick else MESSAGES
@@ -102,22 +106,22 @@ async def measure(
         Bus(folder / "bus", crowd.plan(order_schema())) as bus,
         Generator(bus, crowd.routes()) as generator,
     ):
-        for burst_size in (1, BURST_SIZE):  # one-time work is no part of a message's cost
-            await generator.cost(messages // 3, burst_size)
+        for form in FORMS.values():  # one-time work is no part of a message's cost
+            await generator.cost(messages // 3, *form)
         for number in range(rounds or (QUICK_ROUNDS if quick else ROUNDS)):
             taken.append(await _round(generator, verify, messages))
-            single, burst = taken[-1]["single"], taken[-1]["burst"]
-            say(f"round {number + 1}: {single:.2f} verifies a message, {burst:.2f} in bursts")
-    figures = {name: asdict(Spread.of(one[name] for one in taken)) for name in taken[0]}
-    return figures | {"messages": messages, "burst_size": BURST_SIZE, "rounds": taken}
+            figures = ", ".join(f"{taken[-1][form]:.2f} ({form})" for form in FORMS)
+            say(f"round {number + 1}: verifies a message: {figures}")
+    spread = {name: asdict(Spread.of(one[name] for one in taken)) for name in taken[0]}
+    return spread | {"messages": messages, "together": TOGETHER, "rounds": taken}
 
 
 async def _round(generator: Generator, verify: Verify, messages: int) -> dict[str, float]:
     figures: dict[str, float] = {}
     idle = [_alone(verify)]
-    for form, burst_size in (("single", 1), ("burst", BURST_SIZE)):
+    for form, sizes in FORMS.items():
         verify.clear()
-        cost = await generator.cost(messages, burst_size, meanwhile=verify.some)
+        cost = await generator.cost(messages, *sizes, meanwhile=verify.some)
         beside = verify.us()
         idle.append(_alone(verify))
         figures[form] = cost.us / beside
@@ -144,7 +148,8 @@ def table(result: dict[str, Any]) -> Table:
         shown.add_column(column, justify="right" if column else "left")
     for form, title in (
         ("single", "alone in an envelope"),
-        ("burst", f"{result['burst_size']} in an envelope"),
+        ("bundle", f"{result['together']} envelopes under one signature"),
+        ("burst", f"{result['together']} in an envelope"),
     ):
         figures = (
             _spread(result[f"{form}{name}"], digits)

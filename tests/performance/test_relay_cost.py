@@ -18,7 +18,7 @@ from benchmarks.bus import Bus
 from benchmarks.crowd import Crowd
 from benchmarks.generator import Generator
 from benchmarks.process import rss_bytes
-from benchmarks.relaycost import BURST_SIZE, Verify, order_schema
+from benchmarks.relaycost import TOGETHER, Verify, order_schema
 
 SINGLE_MOST: Final = 4.2
 """In bare verifies, for a message alone in its envelope.
@@ -66,7 +66,7 @@ async def measure(folder: Path) -> Measured:
     ):
         await generator.cost(MESSAGES // 2)
         for _ in range(ROUNDS):
-            for burst_size, found in ((1, single), (BURST_SIZE, burst)):
+            for burst_size, found in ((1, single), (TOGETHER, burst)):
                 verify.clear()
                 cost = await generator.cost(MESSAGES, burst_size, meanwhile=verify.some)
                 found.append(cost.us / verify.us())
