@@ -319,7 +319,7 @@ def test_a_signal_ends_it_while_it_waits_for_a_line(
 def test_an_interrupted_run_is_continued_by_the_next(hello: RunningBus, tmp_path: Path) -> None:
     """The two runs together send each line once."""
     file = tmp_path / "f"
-    file.write_text("".join(f'{{"text": "{number}"}}\n' for number in range(1, 6_001)))
+    file.write_text("".join(f'{{"text": "{number}"}}\n' for number in range(1, 40_001)))
     first = hello.start(
         *HELLO,
         "--file",
@@ -344,7 +344,7 @@ def test_an_interrupted_run_is_continued_by_the_next(hello: RunningBus, tmp_path
     assert sorted(row["line"] for row in done) == list(range(1, int(line)))
     second = hello.run(*HELLO, "--file", str(file), "--from-line", line, "--json")
     assert second.code in (0, 3)
-    assert sorted(row["line"] for row in done + rows(second.out)) == list(range(1, 6_001))
+    assert sorted(row["line"] for row in done + rows(second.out)) == list(range(1, 40_001))
 
 
 def test_a_reader_that_leaves_ends_it_in_order(hello: RunningBus, tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from sealbus.protocol.limits import (
     LEAST_VALUES,
     MAX_NAME_CHARS,
     MAX_NODES,
+    MAX_PAYLOADS,
     MAX_SUBJECT_TOKENS,
+    MAX_TOGETHER_BYTES,
     NONCE_LIFE_MS,
     SHELF_LIFE_MS,
 )
@@ -217,6 +219,11 @@ def numbers_of_the_policy() -> dict[str, tuple[str, ...]]:
             str(BUDGET // 1_000_000),
         ),
         r"second, or (\d+) steps a byte": (str(BYTE_BUDGET),),
+        r"than one of (\d+) KiB may": (str(MAX_TOGETHER_BYTES // 1024),),
+        r"each subject: (\d+) payloads of (\d+) KiB in all": (
+            str(MAX_PAYLOADS),
+            str(MAX_TOGETHER_BYTES // 1024),
+        ),
         r"counted from (\d+), and left out": ("1",),
         r"(\d+) KiB are far more than": (str(given.payload_bytes // 1024),),
         r"at most (\d+) ms to decode": ("5",),  # measured

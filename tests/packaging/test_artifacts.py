@@ -67,7 +67,7 @@ def test_the_metadata_names_a_light_client_and_its_extras(built: Built) -> None:
     )
     always = {line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line}
     names = {re.split(r"[<>=~]", line, maxsplit=1)[0] for line in always}
-    assert names == {"msgpack", "nats-py", "pynacl"}
+    assert names == {"msgpack", "nats-py", "orjson", "ormsgpack", "pynacl"}
     assert sorted(metadata.get_all("Provides-Extra", [])) == ["broker", "pydantic"]
     assert metadata["License-Expression"] == "Apache-2.0"
 

@@ -26,7 +26,7 @@ print(json.dumps(sorted(found.name.lower() for found in importlib.metadata.distr
 """
 
 
-def test_the_client_brings_three_libraries(light: Environment) -> None:
+def test_the_client_brings_five_libraries(light: Environment) -> None:
     listed = light.run("python", "-c", _LIST)
     # PyNaCl reaches libsodium through cffi and pycparser. msgpack or PyNaCl needs typing-extensions
     # on some versions.
@@ -38,6 +38,8 @@ def test_the_client_brings_three_libraries(light: Environment) -> None:
     } == {
         "msgpack",
         "nats-py",
+        "orjson",
+        "ormsgpack",
         "pynacl",
         "sealbus",
     }

@@ -22,7 +22,7 @@ from sealbus.protocol.together import WIDEST
 from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.policy.schema_costs import pattern_steps
 from sealbus_broker.policy.schema_growth import Automaton
-from sealbus_broker.policy.schema_work import BUDGET, PASSES, Work, most_steps, work
+from sealbus_broker.policy.schema_work import PASSES, Work, most_steps, work
 from tests.policy.folder import Folder
 
 pytestmark = pytest.mark.slow
@@ -329,7 +329,7 @@ def test_an_envelope_takes_no_longer_than_a_payload_may(
     most = cost.together()
     count = min(most.payloads, max(1, most.size // each))
     steps = PASSES * count * (fixed + (per_value + per_byte) * each)
-    assert count == 1 or steps <= BUDGET
+    assert count == 1 or steps <= most_steps(MAX_TOGETHER_BYTES)
 
 
 def test_an_ordinary_schema_allows_the_largest_envelope() -> None:

@@ -89,15 +89,15 @@ class Work:
 
     def together(self) -> Together:
         """How many payloads, and of how many bytes, may share an envelope, so that judging them
-        stays within :data:`BUDGET`.
+        stays within the budget of one payload of :data:`MAX_TOGETHER_BYTES`.
 
-        What each payload costs and what their bytes cost may take one half of it each. No value
-        takes less than a byte.
+        The cost of each payload may take half of it. The cost of their bytes may take the rest. No
+        value takes less than a byte.
         """
-        half = BUDGET // PASSES // 2
-        payloads = half // max(1, self.fixed)
-        size = half // max(1, self.per_value + self.per_byte)
-        return Together(max(1, min(payloads, MAX_PAYLOADS)), max(1, min(size, MAX_TOGETHER_BYTES)))
+        steps = most_steps(MAX_TOGETHER_BYTES) // PASSES
+        payloads = max(1, min(steps // 2 // max(1, self.fixed), MAX_PAYLOADS))
+        size = (steps - payloads * self.fixed) // max(1, self.per_value + self.per_byte)
+        return Together(payloads, max(1, min(size, MAX_TOGETHER_BYTES)))
 
 
 def most_steps(size: int) -> int:
