@@ -122,7 +122,9 @@ async def _extra(
     module = importlib.import_module(f"benchmarks.{name}")
     options: dict[str, Any] = {"quick": asked.quick, "say": lambda what: say(f"{name}: {what}")}
     if name == "attacks":
-        return await module.run(folder, form.peers or None, **options)
+        # A peer that differs in the form of its messages alone is attacked no other way.
+        peers = [peer for peer in form.peers if peer in module.ATTACKERS]
+        return await module.run(folder, peers or None, **options)
     if name == "scaling" and (asked.axes or asked.quick):
         options["axes"] = asked.axes or QUICK_AXES
     return await module.measure(folder, **options)
