@@ -526,3 +526,29 @@ async def test_an_envelope_takes_a_quarter_of_a_rate_at_most(
     assert await numbers(wire) == [5, 3]
     for task in tasks:
         task.cancel()
+
+
+async def test_a_message_left_out_before_its_caller_knows_leaves_nothing(
+    publisher: Publisher, wire: Wire
+) -> None:
+    """Its time is over in the turn of the event loop in which the envelope is sealed."""
+    wire.up.clear()
+    short, long = begin(publisher, 1, timeout_s=20), begin(publisher, 2)
+    await until(lambda: len(publisher._all) == 2, "both have begun")
+    (burst,) = publisher._named.values()
+    burst.give_up(min(burst.deadlines))
+    burst.leave_out_over()
+    wire.up.set()
+    (envelope,) = await taken(wire)
+    assert Envelope.decode(envelope).payloads == [pack_json(2)]
+    await receive(publisher, envelope, None)
+    first, second = await outcomes([short, long])
+    assert isinstance(first, Unresolved)
+    assert isinstance(second, Stamp)
+    assert nothing_left(publisher)
+    again = resume(publisher, first)
+    (envelope,) = await taken(wire)
+    assert Envelope.decode(envelope).payloads == [pack_json(1)]
+    await receive(publisher, envelope, None)
+    assert (await again).verdict is Verdict.ACCEPTED
+    assert nothing_left(publisher)

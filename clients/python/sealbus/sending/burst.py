@@ -105,7 +105,8 @@ class Item:
     order: int
     """Counts up with each message of this process. Lower ones go first."""
     burst: Burst | None = None
-    """``None``: it waits for its turn, and has joined none yet."""
+    """The one that it joined last, which may have left it out since. ``None``: it waits for its
+    turn, and has joined none yet."""
     ends_at: float | None = None
     """When the caller's time is over, by the event loop's clock. ``None``: it has not begun."""
 
@@ -122,7 +123,10 @@ class Item:
     @property
     def was_sent(self) -> bool:
         """Whether it may have left this process, or another one under its nonce."""
-        return self.kind.resumed or (self.burst is not None and bool(self.burst.attempts))
+        burst = self.burst
+        return self.kind.resumed or (
+            burst is not None and bool(burst.attempts) and self in burst.items
+        )
 
     def renew(self, timeout_s: float) -> None:
         """Have a caller wait for it again."""
@@ -237,14 +241,13 @@ class Burst:
 
     def leave_out(self, item: Item) -> None:
         """Leave out a message that was not sent yet."""
-        self.items.remove(item)
-        item.burst = None
+        if item in self.items:
+            self.items.remove(item)
 
     def leave_out_over(self) -> None:
         """Leave out the messages for which nobody waits any more, if none was sent yet."""
-        for item in self.items.copy():
-            if item.is_over and not item.was_sent:
-                self.leave_out(item)
+        if not self.attempts and not self.kind.resumed:
+            self.items = [item for item in self.items if not item.is_over]
 
     def end(self, error: Callable[[int], SealbusError]) -> None:
         """End every message that is waited for. ``error``: of the one at an index."""
