@@ -47,7 +47,9 @@ ROW: Final[Mapping[str, str]] = {
     "relay": "The relay that judged the message.",
     "reason": "The reason of a refusal, from the [closed list](protocol.md).",
     "detail": "The place in the message, and the rule. Several violations have several lines.",
-    "record": "The number of the record in the quarantine.",
+    "record": (
+        "The number of the record in the quarantine. It is `null` if the verdict is `refused`."
+    ),
 }
 """The fields of a row. Each row has all of them. An unknown value is ``null``."""
 

@@ -32,8 +32,8 @@ class Arrival:
 
 
 REFUSED_BYTES: Final = 50
-"""How many bytes more than it had a refused payload takes at most, beside its detail: 17 in the
-envelope, and 33 in the list of the stamp."""
+"""The most bytes that a refused payload takes beyond its own and its detail: 17 in the envelope and
+14 in the stamp's list, rounded up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,8 @@ class Judgment:
 
     @property
     def stored_bytes(self) -> int:
-        """How many bytes it takes where it is stored, at most, and without its stamp's usual
-        size."""
+        """The most bytes that it takes where it is stored. The usual bytes of a stamp are not in
+        it."""
         return stored_bytes(self.arrival.data, self.refused)
 
     @property

@@ -52,7 +52,8 @@ class VerdictCounters:
                 self.counts[f"{judgment.verdict.value}.{judgment.reason.value}"] += number
         if judgment.reason is None:
             return
-        self._log_refusal(judgment, judgment.reason, judgment.verdict)
+        payloads = 1 if judgment.envelope is None else len(judgment.envelope.payloads)
+        self._log_refusal(judgment, judgment.reason, judgment.verdict, payloads)
 
     def count_payloads(self, part: RefusedPart) -> None:
         """Count payloads that were refused in an accepted envelope; log them likewise."""

@@ -21,7 +21,8 @@ class Kept:
     """
 
     record: int
-    """Its number, which :attr:`~sealbus.Refused.record` names too."""
+    """Its number, which :attr:`~sealbus.Refused.record` names too if the whole envelope was
+    refused."""
     reason: str
     """Such as ``schema`` or, for a message that a subscriber gave up, ``undeliverable``."""
     detail: str | None

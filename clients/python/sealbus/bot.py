@@ -121,7 +121,9 @@ class Bot(Presence):
 
         Each outcome is the relay's stamp, or the error that :meth:`publish` would have raised:
         :class:`Refused`, :class:`Unresolved` or :class:`InvalidInput`. One bad payload harms no
-        other. A generator is read only as fast as the relay gives verdicts.
+        other. A generator is read only as fast as the relay gives verdicts. If the bot is closed
+        meanwhile, no more payloads are read, and the list ends there: its last outcome is
+        :class:`NotConnected`.
 
         Args:
             subject: where to publish. Not a subject that takes requests.
@@ -134,6 +136,8 @@ class Bot(Presence):
         Raises:
             InvalidInput: an argument cannot be used; nothing was sent.
             NotConnected: the bot is not connected; nothing was sent.
+
+        An error that ``payloads`` raises is raised. Earlier messages may have been sent by then.
         """
         return await self._speaker.publish_many(
             subject,
@@ -150,7 +154,8 @@ class Bot(Presence):
         *,
         timeout: float = PUBLISH_TIMEOUT_S,  # noqa: ASYNC109  # it has an error of its own
     ) -> Stamp:
-        """Find out the outcome of a message that :meth:`publish` left unresolved.
+        """Find out the outcome of a message that :meth:`publish` or :meth:`publish_many` left
+        unresolved.
 
         It is sent again under its nonce, which makes it no second message. See
         :class:`Unresolved` for how long that is possible.
@@ -161,7 +166,8 @@ class Bot(Presence):
         Raises:
             Refused: the relay's verdict, with its reason.
             Unresolved: there was no verdict in time.
-            InvalidInput: the message is too old; nothing was sent.
+            InvalidInput: the message is too old, cannot be resumed, or is being resumed already, or
+                the timeout is longer than its nonce lives. Nothing was sent.
             NotConnected: the bot is not connected; nothing was sent.
         """
         return await self._speaker.resume(unresolved, timeout_s=check_seconds("timeout", timeout))

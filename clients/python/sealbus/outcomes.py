@@ -24,8 +24,10 @@ class Refused(SealbusError):
 
     ``reason`` is the stable :class:`~sealbus.protocol.reason.Reason`. ``detail`` says where and
     which rule, never a payload's value. ``faults`` are its lines: one for each fault of the
-    payload's schema, at most eight. ``record`` is the message's number in the quarantine, or
-    ``None`` if it was not kept. ``stamp`` is the relay's sealed verdict, which proves all of it.
+    payload's schema, at most eight. ``record`` is the message's number in the quarantine. It
+    is ``None`` if the message was not kept, or if its envelope was accepted, because a stamp that
+    accepts names no record. ``stamp`` is the relay's sealed verdict, which proves all of it. The
+    stamp of an accepted envelope lists this message as refused.
     ``clock`` says how far this machine's clock is off, if the stamp shows that it is. ``index`` is
     the message's place in its envelope.
     """
@@ -66,11 +68,12 @@ class Unresolved(SealbusError):
     """No verdict came in time, or none that can be believed: the message may have been accepted.
 
     ``nonce`` (16 bytes) and ``index`` name it. :meth:`sealbus.Bot.resume` finds out, in the same
-    process. A message that had an envelope of its own can also be published again under this nonce,
-    from another process too. Both work while the nonce lives: two minutes for stream messages, half
-    a minute for live ones, from when the message was first sent. Later they raise
-    :class:`InvalidInput`, because the bus may have forgotten the nonce and would deliver the
-    message again.
+    process, if it was the caller's time that ended. It cannot if the bot was closed, if nats-server
+    was started anew under a live message, or if the bus key is unknown. A message that had an
+    envelope of its own can also be published again under this nonce, from another process too. Both
+    work while the nonce lives: two minutes for stream messages, half a minute for live ones, from
+    when the message was first sent. Later they raise :class:`InvalidInput`, because the bus may
+    have forgotten the nonce and would deliver the message again.
 
     Where the verdict came under a bus key that the credentials do not name, ``__cause__`` is a
     :class:`CredentialsError` that names both keys. Publish again with credentials that name the

@@ -45,7 +45,8 @@ _RATES: Final = {
     SUBSCRIBE: Rate(50, 128),
     # A subscriber whose messages all fail parks each after its last attempt. Each goes to disk.
     PARK: Rate(100, 100),
-    # A process that stops, or whose messages fail, notes each envelope that it puts back.
+    # A process that stops, or whose messages fail, notes each envelope that it puts back, and asks
+    # for the note of each that comes again. From the third attempt on it notes each message.
     PROGRESS: Rate(100, 200),
     # Operators ask for one page or removal after the other, as fast as a terminal shows them.
     # Answers have up to 256 KiB.

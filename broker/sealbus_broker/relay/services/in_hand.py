@@ -40,7 +40,9 @@ class InHand:
         """Return the consumer, if it is the bot's own and has the message in hand.
 
         Raises:
-            NotServed: It is not, or has not.
+            NotServed: The consumer is not the bot's, does not exist, or does not have the message,
+                as far as its last acknowledged and last delivered sequence tell.
+            NotGranted: The policy does not let the bot subscribe to it any more.
             nats.errors.Error: JetStream does not answer.
         """
         if consumer_owner(consumer) != bot:

@@ -38,9 +38,9 @@ from sealbus.protocol.limits import (
 )
 
 _MAX_FIELDS = 16
-"""More items than any array of the protocol has. msgpack makes room for items before it has seen
-them, and before any seal is checked: a thousand nested headers that each claim half a million took
-12 GB of address space with msgpack 1.1, and 80 MB with 1.2."""
+"""The most items of an array that has no list of payloads or refusals. msgpack makes room for items
+before it has seen them, and before any seal is checked: a thousand nested headers that each claim
+half a million took 12 GB of address space with msgpack 1.1, and 80 MB with 1.2."""
 
 _BUNDLE = b"\x92" + msgpack.packb(PROTOCOL_VERSION)
 """How an array of two that begins with the version begins; an envelope is an array of five, a stamp

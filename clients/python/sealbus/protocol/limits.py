@@ -17,7 +17,7 @@ the stamp, a batch proof, and the quarantine's record around the raw bytes."""
 
 MAX_PAYLOADS: Final = 256
 """The most payloads of an envelope. At 256, the cost of the envelope itself is less than a tenth of
-what each payload costs. More would wait for each other, and their list of refusals would not fit
+the cost of each payload. More would wait for each other, and their list of refusals would not fit
 into a stamp."""
 
 MAX_TOGETHER_BYTES: Final = 120 * 1024
@@ -44,7 +44,7 @@ MAX_STAMP_BYTES: Final = 8192
 list is under 5,100, and a seal with the longest proof has 418."""
 
 MAX_BARE_PARENT_BYTES: Final = MAX_STAMP_BYTES + 8
-"""The largest parent without an envelope: a stamp, an index, and the framing of msgpack around
+"""The largest parent without a quote: a stamp, an index, and the framing of msgpack around
 them. Where a rule compares nothing, no bot needs more."""
 
 MAX_BATCH: Final = 1024

@@ -69,7 +69,8 @@ _BODY_TYPES: Final = FieldTypes(
 _REFUSED_TYPES: Final = FieldTypes(((int,), (str,), (str, NoneType)))
 
 PAYLOAD_REASONS: Final = frozenset({Reason.SIZE, Reason.PAYLOAD, Reason.SCHEMA})
-"""The reasons for which one payload is refused. Any other reason refuses the envelope."""
+"""The reasons for which one payload may be refused. They may also refuse the whole envelope. Any
+other reason refuses the envelope."""
 
 
 class Verdict(StrEnum):

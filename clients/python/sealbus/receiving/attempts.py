@@ -62,10 +62,10 @@ class Attempts:
         """``most``: how often a message is tried."""
         self.most = most
         self._given_back: OrderedDict[int, int] = OrderedDict()
-        """How often each message was given back here, by its sequence. In the order of the last
+        """How often each delivery was given back here, by its sequence. In the order of the last
         time, so that the oldest one is forgotten first."""
         self._again: OrderedDict[int, float] = OrderedDict()
-        """Sequence and due time (event loop) of failed messages."""
+        """Sequence and due time (event loop) of deliveries with a failed message."""
         self._failures = 0
         """Failures without one success between them."""
 
@@ -78,7 +78,7 @@ class Attempts:
         return max(1, delivered - self._given_back.get(sequence, 0))
 
     def gave_back(self, sequence: int) -> None:
-        """The message was not tried."""
+        """The delivery was not tried."""
         self._given_back[sequence] = self._given_back.pop(sequence, 0) + 1
         if len(self._given_back) > _REMEMBERED:
             self._given_back.popitem(last=False)

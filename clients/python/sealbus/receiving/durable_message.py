@@ -92,7 +92,7 @@ class Ender(Protocol):
         parked."""
 
     def given_back(self, pending: DurableMessage) -> None:
-        """It was not tried, and goes back to the server at once."""
+        """It was not tried, and goes back to the server with its delivery."""
 
 
 class DurableMessage(PendingMessage):
@@ -122,5 +122,6 @@ class DurableMessage(PendingMessage):
         return self._subscription.failed(self, name if _ERROR.fullmatch(name) else "Exception")
 
     def give_back(self) -> None:
-        """Have it delivered again at once. The attempt does not count."""
+        """Have it delivered again when all messages of its delivery have ended. The attempt does
+        not count, unless one of them failed."""
         self._subscription.given_back(self)

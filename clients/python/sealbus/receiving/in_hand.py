@@ -1,8 +1,7 @@
 """The messages of one durable subscription that are in this process, and the room for more.
 
-A delivery in hand *waits* (it has arrived and is not opened yet), or is *at work*: a handler has
-one of its messages, or the relay is asked to park one. The consumer delivers it to no other process
-meanwhile.
+A delivery in hand *waits* (it has arrived and is not opened yet), or is *at work*, from its opening
+to its end. The consumer delivers it to no other process meanwhile.
 """
 
 from __future__ import annotations

@@ -309,7 +309,7 @@ class Listener:
         try:
             answer = await self._requester.request(header, data, timeout_s=REQUEST_TIMEOUT_S)
         except RequestFailed as failed:
-            raise SealbusError(f"the relay does not do it: {failed.message}") from None
+            raise SealbusError(f"the relay does not serve {subject}: {failed.message}") from None
         return answer.payload
 
     async def _insist(self, subject: str, payload: Any) -> Any:

@@ -5,7 +5,8 @@ How it works. Each request is a task of its own, which asks the relay once.
 * **Parking**: the relay keeps a message in the quarantine. Only then it is done. If the relay
   refuses or does not answer, the message is delivered again, and parked when it comes.
 * **Noting**: a delivery goes back to the server although some of its messages are done. The relay
-  notes which, so that whoever gets the rest does not repeat them.
+  notes which, so that whoever gets the rest does not repeat them. From the third attempt on, each
+  message is noted as soon as it is done.
 
 When the connection is lost, the request and the answers to the server wait for the next one. A stop
 waits for the tasks for :data:`PARKED_S` and cancels the rest, which give their messages back.
@@ -25,7 +26,7 @@ from sealbus.receiving.place import Note, Place
 from sealbus.supervision import Supervisor, end
 
 PARKING: Final = 16
-"""Messages that the relay is asked to park at once; the next failing one waits. It is a quarter of
+"""Requests to the relay at once, notes included; the next message waits. It is a quarter of
 the requests that a relay serves at a time."""
 
 PARKED_S: Final = 2.0
@@ -39,7 +40,7 @@ UNVERIFIED: Final = "unverified"
 
 
 class Parking:
-    """The messages of one subscription that are being parked."""
+    """The messages of one subscription that are being parked, and the notes that are taken."""
 
     def __init__(
         self,
@@ -54,15 +55,15 @@ class Parking:
         self._supervisor = supervisor
         self._stop = stop
         self._tasks: set[asyncio.Task[None]] = set()
-        """One for each message that is being parked."""
+        """One for each message that is being parked, and for each note."""
 
     @property
     def is_full(self) -> bool:
-        """Whether no other message can be parked now."""
+        """Whether no other request may begin now."""
         return len(self._tasks) >= PARKING
 
     async def one_ended(self) -> None:
-        """Wait until a message that is being parked now has ended, if there is one."""
+        """Wait until a request that is under way has ended, if there is one."""
         if self._tasks:  # whoever waits looked a moment ago, and all may have ended since
             await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
 

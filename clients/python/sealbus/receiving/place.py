@@ -33,13 +33,14 @@ class Place:
 
     Takes the delivery's sequence, the message's index in it (``None``: all of it), the number of
     attempts and the error's name. Returns the record's number, or ``None`` where the bus no longer
-    has the message. Raises :class:`SealbusError`.
+    has the message, or the bot has filled its share of the quarantine. Raises
+    :class:`SealbusError`.
     """
     progress: Callable[[int, int, Note], Coroutine[Any, Any, Note]]
     """Has the relay note how far the subscription has come with a delivery.
 
-    Takes the delivery's sequence, and when it was stored (ms since 1970). Returns the note as it is
-    now, with those of other processes. Raises :class:`SealbusError`.
+    Takes the delivery's sequence, when it was stored (ms since 1970), and the note so far. Returns
+    the note as it is now, with those of other processes. Raises :class:`SealbusError`.
     """
     remake: Callable[[], Coroutine[Any, Any, None]]
     """Asks the relay for the consumer again after it was deleted. Raises :class:`SealbusError`."""

@@ -9,7 +9,8 @@ one. A message is then at work until it ends in one of four ways:
 * **failed**: it is delivered again after a pause (:mod:`~sealbus.receiving.attempts`).
 * **parked**: it failed for the last time, and the relay keeps it
   (:mod:`~sealbus.receiving.parking`).
-* **given back**: it was not tried, and is delivered again at once.
+* **given back**: it was not tried, and is delivered again when all messages of its delivery have
+  ended.
 
 A delivery ends with the last of its messages. If all are done, it is acknowledged. Otherwise it
 goes back to the server, which delivers all of it again. So the relay first notes which messages
@@ -24,7 +25,8 @@ When the connection is lost, messages at work go on. Acknowledgements wait for t
 If they come too late the server delivers the messages again, and they are recognised.
 
 A stop gives back waiting deliveries, in order and without waiting for the handlers. Where messages
-keep their order, they wait for the delivery before them, of which a handler has the last message.
+keep their order, they wait until the opened delivery has ended, if it has messages that no handler
+has.
 """
 
 from __future__ import annotations
@@ -139,8 +141,9 @@ class DurableSubscription:
         try:
             yield
         finally:
-            # The supply ends first, because it gives back waiting messages. Then parking, which
-            # needs the timer's signs of progress for as long as the relay takes.
+            # The supply ends first. It gives back waiting messages, unless opened ones must go
+            # before them. Then parking ends, which needs the timer's signs of progress for as long
+            # as the relay takes.
             await end(watching)
             self.stop()
             # Not awaited itself: its error is for next(), which raises it.
@@ -239,7 +242,8 @@ class DurableSubscription:
             self._finish(delivery)
             return
         if self._attempts.is_hopeless(attempt):
-            # Those before it are done, so it is the one that ends its process.
+            # Those before it are done. So with one handler it is the one that ends its process.
+            # With several it may be another one, which is parked next.
             self._park(delivery, rest.pop(0), attempt, NO_OUTCOME)
         self._hand.open(rest, len(messages))
 
@@ -290,7 +294,8 @@ class DurableSubscription:
         self._end_work(pending)
 
     def given_back(self, pending: DurableMessage) -> None:
-        """End ``pending``: it is delivered again at once, and the attempt does not count."""
+        """End ``pending``: it is delivered again when all messages of its delivery have ended. The
+        attempt does not count, unless one of them failed."""
         self._again(pending.delivery, 0.0)
         self._end_work(pending)
 

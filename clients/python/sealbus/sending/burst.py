@@ -93,7 +93,7 @@ class Then(Enum):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Item:
-    """One message, whose publisher waits."""
+    """One message, whose caller waits."""
 
     kind: Kind
     payload: bytes
@@ -161,7 +161,8 @@ class Kind:
     most: int = MAX_PAYLOADS
     """The most messages of one envelope. 1: each is alone."""
     most_bytes: int = MAX_TOGETHER_BYTES
-    """The most bytes of several payloads in it. A larger payload is alone."""
+    """The most bytes of several payloads in it. A larger payload is alone. Salts count here, and
+    not at the relay."""
     parent: bytes | None = None
     """Encoded, where the one message has a parent."""
     resumed: bool = False
@@ -194,9 +195,9 @@ class Burst:
     """The messages, in the order of their payloads. Once it was sent, a message that is over keeps
     its place."""
     size: int = 0
-    """Bytes of the payloads."""
+    """Bytes of the payloads, with their salts. An upper bound once a message was left out."""
     left: int = 0
-    """How many of its publishers wait."""
+    """How many of its callers wait."""
     attempts: dict[bytes, int] = field(default_factory=dict)
     """Digests of the envelopes that were sent under its nonce, and when each was sealed (ms since
     1970)."""

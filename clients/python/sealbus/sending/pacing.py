@@ -2,6 +2,7 @@
 
 The relay counts by the generic cell rate algorithm: a message at time t is refused if
 ``used until - t`` is more than ``(burst - 1) / rate``, and each one that passes uses ``1 / rate``.
+An envelope of n messages is refused above ``(burst - n) / rate``, and uses ``n / rate``.
 A :class:`Pace` does the same beforehand, and keeps a message that is too early until its turn. It
 leaves a little of the burst unused, because the network delays some messages more than others, and
 they then arrive closer together than they were sent.
@@ -55,20 +56,22 @@ class Paced(Protocol):
         """Whether its turn is no longer wanted."""
 
 
-Item = TypeVar("Item", bound=Paced)
+Waiter = TypeVar("Waiter", bound=Paced)
 
 
-class Pace(Generic[Item]):
+class Pace(Generic[Waiter]):
     """The pace of this process on the subjects of one declaration."""
 
-    def __init__(self, rate: Rate, release: Callable[[Item], None], supervisor: Supervisor) -> None:
+    def __init__(
+        self, rate: Rate, release: Callable[[Waiter], None], supervisor: Supervisor
+    ) -> None:
         """``release`` is called with each item in its turn."""
         self._supervisor = supervisor
         self._release = release
-        self._waiting: list[tuple[int, Item]] = []
+        self._waiting: list[tuple[int, Waiter]] = []
         """A heap: messages that were refused go before those that were not sent yet."""
-        self._members: set[Item] = set()
-        """The same, because each waits once."""
+        self._members: set[Waiter] = set()
+        """The items in the heap. An item that waits is not added again."""
         self._timer: asyncio.TimerHandle | None = None
         """Runs out at the turn of the first one; ``None`` while nothing waits."""
         self._used_until = 0.0
@@ -98,7 +101,7 @@ class Pace(Generic[Item]):
             self._timer = None
             self._wait()
 
-    def submit(self, item: Item) -> None:
+    def submit(self, item: Waiter) -> None:
         """Release ``item`` now, or in its turn."""
         if item in self._members:
             return

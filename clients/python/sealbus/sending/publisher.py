@@ -3,8 +3,8 @@
 How it works. :meth:`Publisher.publish` makes an :class:`~sealbus.sending.burst.Item` and waits for
 its verdict. The message goes round until then:
 
-1. **its turn** (``_submit``): on a subject with a rate it waits for its pace
-   (:mod:`sealbus.sending.pacing`).
+1. **its turn** (``_enter``, and ``_submit`` for a burst that is sent again): on a subject with a
+   rate it waits for its pace (:mod:`sealbus.sending.pacing`).
 2. **joined** (``_join``): it shares a :class:`~sealbus.sending.burst.Burst`, which becomes one
    envelope, with the messages on its subject that were published in the same turn of the event
    loop. So a burst costs little more than one message, and a single message waits for nothing. A
@@ -109,7 +109,7 @@ class Publisher:
         self._named: dict[bytes, Burst] = {}
         """Bursts that have a nonce, by that: receipts are matched here."""
         self._open: dict[tuple[str, bool], Burst] = {}
-        """Those that messages of this turn of the event loop may join, by subject and way."""
+        """Bursts that messages of this turn of the event loop may join, by subject and way."""
         self._unsent: dict[Burst, None] = {}
         """Bursts that are to be sealed next, in order. Each once: while there is no connection, the
         timer that sends one again runs out again and again."""
@@ -143,7 +143,7 @@ class Publisher:
             payload: one packed value.
             live: whether it is judged at once, or stored first.
             resumed: whether an earlier call published under this nonce. The ledger accepts one
-                message only under a nonce, so an acceptance of that attempt counts too.
+                envelope only under a nonce, so an acceptance of that attempt counts too.
             timeout_s: seconds to wait for a verdict, from when it is sent for the first time.
                 Before that it may have to wait for its turn.
             parent: its encoded parent. Such a message is alone in its envelope.
@@ -189,8 +189,8 @@ class Publisher:
         order. See :meth:`publish` for the arguments and the errors.
 
         Once the bot is closed, no more payloads are read, and the outcome of the last one is
-        :class:`NotConnected`. Raises what reading ``payloads`` raises; nobody waits for the
-        messages before any more.
+        :class:`NotConnected`. Raises an error that reading ``payloads`` raises. Nobody waits for
+        the earlier messages then.
 
         Args:
             payloads: packed values. An error in place of one is its outcome.
@@ -284,6 +284,7 @@ class Publisher:
         self._check_open(item.kind)
         if item.burst is not None:
             item.burst.leave_out(item)
+            item.burst = None
         item.renew(timeout_s)
         self._begun += 1
         item.order = self._begun
