@@ -552,3 +552,14 @@ async def test_a_message_left_out_before_its_caller_knows_leaves_nothing(
     await receive(publisher, envelope, None)
     assert (await again).verdict is Verdict.ACCEPTED
     assert nothing_left(publisher)
+
+
+async def test_many_messages_may_have_an_envelope_each(publisher: Publisher, wire: Wire) -> None:
+    """Without a declaration they may be requests, or cost much to judge."""
+    many = asyncio.create_task(
+        publisher.publish_many(
+            HEADER, map(pack_json, range(3)), live=False, timeout_s=PATIENCE_S, alone=True
+        )
+    )
+    assert await numbers(wire) == [1, 1, 1]
+    many.cancel()

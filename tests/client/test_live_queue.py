@@ -15,8 +15,8 @@ from sealbus.receiving.live_queue import OPEN_BYTES, WAITING, WAITING_BYTES, Liv
 class Opened:
     """Stands for a message. Knows whether it was decoded on arrival or when its turn came."""
 
-    def __init__(self, data: bytes, *, again: bool) -> None:
-        self.data, self.again = data, again
+    def __init__(self, data: bytes, *, again: bool, index: int = 0) -> None:
+        self.data, self.again, self.index = data, again, index
 
 
 def a_queue() -> LiveQueue:
@@ -92,3 +92,13 @@ def test_messages_of_one_delivery_come_in_order() -> None:
     assert [pop(queue).data for _ in range(6)] == [b"a0", b"a1", b"a2", b"b0", b"b1", b"b2"]
     assert not queue
     assert queue._bytes == queue._open_bytes == 0
+
+
+def test_a_message_that_came_before_is_not_decoded_into_the_queue() -> None:
+    every = [cast("Message", Opened(b"x", again=True, index=index)) for index in range(3)]
+    queue = LiveQueue(lambda *_: every)
+    queue.put([], b"bus.stock.check", bytes(OPEN_BYTES))
+    queue.put(every[1:2], b"bus.stock.check", b"data")
+    assert queue.pop() is None
+    assert pop(queue).index == 1
+    assert not queue

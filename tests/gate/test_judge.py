@@ -30,6 +30,7 @@ from tests.gate.world import (
     POLICY,
     POLICY_DOCUMENT,
     PULSE,
+    answer,
     compile_policy,
     envelope,
     flip,
@@ -94,6 +95,13 @@ def test_checks_have_the_documented_order() -> None:
         "ttl", "parent", "together", "budget", "rate", "payload", "schema_known", "schema",
         "what_came_before", "share",
     ]  # fmt: skip
+
+
+def test_an_answer_about_an_error_may_have_values_for_its_bytes() -> None:
+    """Its request's subject allows 100 bytes, and so 64 values."""
+    payload = {"error": "e", "message": "m", "more": [0] * 100}
+    said = answer(payload=payload, schema="sealbus.error", schema_version=1)
+    assert PureBus().run([live(said, session="inventory")]) == Reason.SCHEMA
 
 
 # ---- made for another time, as a running bus gets them -------------------------------------------

@@ -50,6 +50,7 @@ class Sent:
     attempts: tuple[bytes, ...]
     live: bool = False
     resumed: bool = False
+    payloads: int = 1
 
 
 BURST: Final = burst(ORDER, 1, ORDER)
@@ -58,7 +59,8 @@ MESSAGES: Final = {
     "sent twice": Sent(PLACED, (FIRST, SECOND)),
     "resumed": Sent(PLACED, (SECOND,), resumed=True),
     "live": Sent(ASK, (ASKED,), live=True),
-    "a burst": Sent(PLACED, (BURST,)),
+    "a burst": Sent(PLACED, (BURST,), payloads=3),
+    "a burst, resumed": Sent(PLACED, (BURST,), payloads=3, resumed=True),
 }
 
 
@@ -75,6 +77,7 @@ def receipts() -> dict[str, Any]:
                 "nonce": sent.header.nonce.hex(),
                 "live": sent.live,
                 "resumed": sent.resumed,
+                "payloads": sent.payloads,
                 "attempts": [digest(attempt).hex() for attempt in sent.attempts],
             }
             for name, sent in MESSAGES.items()
@@ -92,6 +95,12 @@ def cases() -> Iterator[tuple[str, str, str | None, bytes]]:
     The outcome is ``None`` if the client ignores the receipt.
     """
     yield from burst_cases()
+    two = burst(ORDER, ORDER)
+    yield "a burst of another count, accepted", "a burst", None, sealed_stamp(BURST, count=2)
+    yield "another burst under the nonce", "a burst, resumed", None, sealed_stamp(two, count=2)
+    yield "one message under the nonce", "a burst, resumed", None, sealed_stamp(FIRST)
+    other = burst(ORDER, ORDER, ORDER)
+    yield "the same count", "a burst, resumed", "accepted", sealed_stamp(other, count=3)
     yield "accepted, the first attempt", "sent twice", "accepted", sealed_stamp(FIRST)
     yield "accepted, the second attempt", "sent twice", "accepted", sealed_stamp(SECOND)
     yield "quarantined", "sent twice", "schema", sealed_stamp(SECOND, **REFUSED)

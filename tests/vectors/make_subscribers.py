@@ -205,6 +205,8 @@ def bursts() -> list[tuple[str, str, list[Step]]]:
     sealed = sealed_stamp(beats, PULSE, position=None, count=2)
     pulses = pack_delivery(beats, sealed)
     every = [HANDED] * 3
+    beat = burst(70, header=PULSE)
+    alone = pack_delivery(beat, sealed_stamp(beat, PULSE, position=None))
     return [
         ("a burst", "durable", [(stored, whole, NOW, every)]),
         (
@@ -266,5 +268,10 @@ def bursts() -> list[tuple[str, str, list[Step]]]:
                 (live, pulses, NOW + 5, [KNOWN] * 2),
                 (live, pulses, NOW + 5_001, VOID),
             ],
+        ),
+        (
+            "one live message, and then a live burst under its nonce",
+            "live",
+            [(live, alone, NOW, HANDED), (live, pulses, NOW, [KNOWN, HANDED])],
         ),
     ]

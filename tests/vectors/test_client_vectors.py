@@ -155,7 +155,14 @@ def outcome(told: dict[str, Any], receipt: bytes) -> str | None:
     for item in items:
         with contextlib.suppress(Malformed):
             stamp = open_stamp(item, BUS_KEYS, Verifier())
-            if is_receipt(stamp, header, attempts, live=told["live"], resumed=told["resumed"]):
+            if is_receipt(
+                stamp,
+                header,
+                attempts,
+                count=told["payloads"],
+                live=told["live"],
+                resumed=told["resumed"],
+            ):
                 return stamp.reason.value if stamp.reason else stamp.verdict.value
     return None
 

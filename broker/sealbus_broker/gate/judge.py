@@ -17,6 +17,7 @@ from sealbus.protocol.limits import (
     MAX_ENVELOPE_BYTES,
     MAX_FAULTS,
     MAX_LISTED_DETAIL_BYTES,
+    most_values,
 )
 from sealbus.protocol.nonces import life_ms
 from sealbus.protocol.reason import OLDER_THAN_LEDGER, Reason
@@ -583,6 +584,8 @@ def check_payload(case: CheckContext) -> Violation | None:
     """
     assert case.rule is not None
     most = case.rule.max_values
+    if case.is_reply and case.header.schema_name == ERROR.name:
+        most = max(most, most_values(ERROR_BYTES))
 
     def look(index: int, payload: bytes) -> Violation | None:
         try:

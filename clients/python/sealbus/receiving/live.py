@@ -108,11 +108,12 @@ class LiveSubscription:
             self._opener.refused["too many waiting"] += 1
             return
         messages = self._opener.open(subject, data, BUS)
-        # The first one stands for all messages of its envelope.
-        if not messages or messages[0] in self._seen or self._opener.is_late_live(messages[0]):
+        messages = [message for message in messages if message not in self._seen]
+        if not messages or self._opener.is_late_live(messages[0]):
             return
         # Last, because a delivery that is void must not be remembered (docs/protocol.md, check 11).
-        self._seen.add(messages[0])
+        for message in messages:
+            self._seen.add(message)
         self._waiting.put(messages, subject, data)
         self._changed.set()
 

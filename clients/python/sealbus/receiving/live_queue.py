@@ -30,6 +30,8 @@ class _Waiting:
 
     messages: list[Message] | None
     """``None``: only the bytes are kept."""
+    indexes: int
+    """A bit for each of them. The bytes may have others too, which came before."""
     subject: bytes
     data: bytes
     """Subject and body as they came."""
@@ -60,7 +62,8 @@ class LiveQueue:
         """Have ``messages`` wait, which came as ``data`` on ``subject``. Only while there is
         room."""
         is_open = self._open_bytes + len(data) <= OPEN_BYTES
-        self._waiting.append(_Waiting(messages if is_open else None, subject, data))
+        indexes = sum(1 << message.index for message in messages)
+        self._waiting.append(_Waiting(messages if is_open else None, indexes, subject, data))
         self._bytes += len(data)
         self._open_bytes += len(data) if is_open else 0
 
@@ -71,7 +74,11 @@ class LiveQueue:
             delivery = self._waiting.popleft()
             self._bytes -= len(delivery.data)
             if delivery.messages is None:
-                self._first.extend(self._reopen(delivery.subject, delivery.data))
+                self._first.extend(
+                    message
+                    for message in self._reopen(delivery.subject, delivery.data)
+                    if delivery.indexes >> message.index & 1
+                )
             else:
                 self._open_bytes -= len(delivery.data)
                 self._first.extend(delivery.messages)

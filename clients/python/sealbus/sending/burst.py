@@ -63,7 +63,14 @@ _FINAL: Final = frozenset(
 """Refusals that hold for every attempt: the bytes alone decide, or the ledger does."""
 
 _CHANGING: Final = frozenset(
-    {Reason.RATE, Reason.CAUSE, Reason.KEY_NOT_VALID, Reason.KEY_REVOKED, Reason.ISSUED_IN_FUTURE}
+    {
+        Reason.RATE,
+        Reason.CAUSE,
+        Reason.KEY_NOT_VALID,
+        Reason.KEY_REVOKED,
+        Reason.ISSUED_IN_FUTURE,
+        Reason.QUOTA,
+    }
 )
 """Refusals that depend on when a message is judged. All other reasons depend on the policy, which
 seldom changes. In either case an earlier attempt may have been accepted and its receipt lost. So
@@ -300,12 +307,13 @@ class Burst:
 
     def is_answered_by(self, stamp: Stamp) -> bool:
         """Whether an opened ``stamp`` is a verdict on it."""
-        if stamp.verdict is Verdict.ACCEPTED and stamp.count != len(self.items):
-            # Where the nonce is resumed, the stamp may be about an envelope of another process.
-            return False
-        attempts = self.attempts.keys()
         return is_receipt(
-            stamp, self.header, attempts, live=self.kind.live, resumed=self.kind.resumed
+            stamp,
+            self.header,
+            self.attempts.keys(),
+            count=len(self.items),
+            live=self.kind.live,
+            resumed=self.kind.resumed,
         )
 
     def is_past(self, now_ms: int) -> bool:

@@ -18,20 +18,22 @@ def is_receipt(
     header: Header,
     attempts: AbstractSet[bytes],
     *,
+    count: int,
     live: bool,
     resumed: bool,
 ) -> bool:
-    """Whether an opened ``stamp`` is the verdict on the message with ``header``.
+    """Whether an opened ``stamp`` is the verdict on the envelope with ``header``.
 
-    ``attempts`` holds the digests of the envelopes that this process sent for the message. ``live``
-    says which way they went. ``resumed`` says that an earlier process published the nonce: an
-    acceptance of an envelope that is not in ``attempts`` then counts too, because the ledger
-    accepts one message only under a nonce. A refusal of a foreign attempt never counts.
+    ``attempts`` holds the digests of the envelopes that this process sent, each of ``count``
+    payloads. ``live`` says which way they went. ``resumed`` says that an earlier process published
+    the nonce: an acceptance of an envelope that is not in ``attempts`` then counts too, because the
+    ledger accepts one envelope only under a nonce. A refusal of a foreign attempt never counts.
     """
     accepted = stamp.verdict is Verdict.ACCEPTED
     if (stamp.bot, stamp.subject, stamp.nonce) != (header.bot, header.subject, header.nonce):
         return False
-    if accepted and stamp.bus != header.bus:
+    # Where the nonce is resumed, the stamp may be about an envelope of another process.
+    if accepted and (stamp.bus, stamp.count) != (header.bus, count):
         return False
     if stamp.envelope not in attempts and not (accepted and resumed):
         return False

@@ -183,6 +183,7 @@ class Publisher:
         *,
         live: bool,
         timeout_s: float,
+        alone: bool = False,
         declared: Declared | None = None,
     ) -> list[Stamp | SealbusError]:
         """Send many messages, up to :data:`MANY` at a time, and return the outcome of each, in
@@ -199,7 +200,7 @@ class Publisher:
         kind = Kind(
             header=header,
             live=live,
-            most=_most(declared),
+            most=1 if alone else _most(declared),
             most_bytes=_most_bytes(declared),
             pace=self._pace(declared),
         )

@@ -142,7 +142,13 @@ class Speaker:
             return data if too_much is None else too_much
 
         return await self._publisher.publish_many(
-            header, map(packed, payloads), live=is_live, timeout_s=timeout_s, declared=declared
+            header,
+            map(packed, payloads),
+            live=is_live,
+            timeout_s=timeout_s,
+            # Without a declaration they may be requests, or cost much.
+            alone=declared is None,
+            declared=declared,
         )
 
     async def resume(self, unresolved: Unresolved, *, timeout_s: float) -> Stamp:
