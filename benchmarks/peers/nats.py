@@ -41,6 +41,10 @@ async def login(setup: dict[str, Any], pairs: int) -> list[Client]:
     ]
 
 
+MOST_BYTES: Final = 1_000_000
+"""The largest message. nats-server takes 1 MiB by default."""
+
+
 class _Asker:
     """Both send requests with core NATS."""
 
@@ -115,6 +119,12 @@ class JetStreamTogetherSender(JetStreamSender):
 
     async def _send_all(self, pair: int, orders: list[Order]) -> None:
         data = orjson.dumps(orders)
+        if len(data) > MOST_BYTES:
+            half = len(orders) // 2
+            await asyncio.gather(
+                self._send_all(pair, orders[:half]), self._send_all(pair, orders[half:])
+            )
+            return
         await (await self._streams[pair].publish_async(f"bench.stream.{pair}", data))
 
 
