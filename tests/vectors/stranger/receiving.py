@@ -116,6 +116,8 @@ def _check_receipt(rules: Rules, sent: dict[str, Any], stamp: Stamp) -> None:
     if not mine and sent["resumed"] and rules.slips("an earlier process's refusal believed"):
         return
     rules.must("a receipt for an attempt of somebody else", mine or (resumed and accepted))
+    same_count = stamp.count == sent["payloads"] or not accepted
+    rules.must("a receipt for another number of payloads", same_count)
     rules.must("a receipt from the other ingress", (stamp.position is None) is sent["live"])
 
 
