@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sealbus.sending import publisher as publishing_module
+from sealbus.sending import sender as sender_module
 from sealbus.sending.publisher import Publisher
 from tests.client.wire import Wire, publisher_on
 from tests.waiting import PATIENCE_S
@@ -24,7 +24,7 @@ async def publisher(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     A machine that stands still for 2 s would make it send a message a second time, in the middle of
     any test. A test that needs more attempts asks for ``retrying``.
     """
-    monkeypatch.setattr(publishing_module, "RETRY_FIRST_S", 10 * PATIENCE_S)
+    monkeypatch.setattr(sender_module, "RETRY_FIRST_S", 10 * PATIENCE_S)
     async with publisher_on(wire) as made:
         yield made
 
@@ -32,4 +32,4 @@ async def publisher(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 @pytest.fixture
 def retrying(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
     """Has the publisher send each message again and again, from 0.01 s on."""
-    monkeypatch.setattr(publishing_module, "RETRY_FIRST_S", 0.01)
+    monkeypatch.setattr(sender_module, "RETRY_FIRST_S", 0.01)

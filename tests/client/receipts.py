@@ -59,7 +59,7 @@ async def receive(
 
 def nonce_of(publisher: Publisher) -> bytes:
     """The nonce of the one message that has been sent and has no verdict."""
-    (nonce,) = publisher._named
+    (nonce,) = publisher._sender.named
     return nonce
 
 
@@ -74,6 +74,12 @@ def end_time(publisher: Publisher) -> None:
 
     A short time-out would be over before its receipt came, on a machine that stands still.
     """
-    (burst,) = publisher._named.values()
+    (burst,) = publisher._sender.named.values()
     (moment,) = burst.deadlines
     burst.give_up(moment)
+
+
+def end_time_of(publisher: Publisher, number: int = 0) -> None:
+    """Have the time be over that ends first, or as the ``number``-th."""
+    (burst,) = publisher._sender.named.values()
+    burst.give_up(sorted(burst.deadlines)[number])

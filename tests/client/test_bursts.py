@@ -20,10 +20,9 @@ from sealbus.protocol.limits import MAX_ENVELOPE_BYTES, MAX_PAYLOADS, MAX_TOGETH
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.stamp import RefusedPayload, Stamp, Verdict
 from sealbus.sending import publisher as publishing_module
-from sealbus.sending.burst import Item
 from sealbus.sending.minting import new_nonce
 from sealbus.sending.publisher import Publisher
-from tests.client.receipts import HEADER, receive
+from tests.client.receipts import HEADER, end_time_of, receive
 from tests.client.wire import Wire
 from tests.waiting import PATIENCE_S, until
 
@@ -69,7 +68,8 @@ async def outcomes(tasks: Iterable[asyncio.Task[Stamp]]) -> list[Any]:
 
 
 def nothing_left(publisher: Publisher) -> bool:
-    return not (publisher._all or publisher._named or publisher._unsent or publisher._open)
+    sender = publisher._sender
+    return not (publisher._all or sender.named or sender.unsent or sender.open)
 
 
 async def test_messages_of_one_turn_share_an_envelope(publisher: Publisher, wire: Wire) -> None:
@@ -110,7 +110,7 @@ async def test_a_refused_envelope_refuses_each_message(publisher: Publisher, wir
 async def test_a_stamp_about_another_count_is_no_verdict(publisher: Publisher, wire: Wire) -> None:
     tasks = [begin(publisher, number) for number in range(2)]
     (envelope,) = await taken(wire)
-    (burst,) = publisher._named.values()
+    (burst,) = publisher._sender.named.values()
     lost = burst.items.pop()
     await receive(publisher, envelope, None)
     assert not any(task.done() for task in tasks)
@@ -227,7 +227,7 @@ async def test_a_burst_refused_for_its_rate_waits_as_a_whole(
 ) -> None:
     tasks = [begin(publisher, number, declared=PACED) for number in range(3)]
     (envelope,) = await taken(wire)
-    (burst,) = publisher._named.values()
+    (burst,) = publisher._sender.named.values()
     await receive(publisher, envelope, Reason.RATE)
     assert burst.kind.pace is not None
     assert [item for _, item in burst.kind.pace._waiting] == [burst]
@@ -278,29 +278,13 @@ async def test_a_closed_bot_ends_each_message(
 async def test_no_timer_is_left_once_all_have_ended(publisher: Publisher, wire: Wire) -> None:
     tasks = [begin(publisher, number, timeout_s=20 + number) for number in range(3)]
     (envelope,) = await taken(wire)
-    (burst,) = publisher._named.values()
+    (burst,) = publisher._sender.named.values()
     timers = [burst.again, *burst.deadlines.values()]
     await receive(publisher, envelope, None)
     await outcomes(tasks)
     assert len(timers) == 4
     assert all(timer is not None and timer.cancelled() for timer in timers)
     assert not burst.deadlines
-    assert nothing_left(publisher)
-
-
-async def test_a_resumed_message_of_a_burst_is_found_out(publisher: Publisher, wire: Wire) -> None:
-    tasks = [begin(publisher, number, timeout_s=0.1) for number in range(2)]
-    (first,) = await taken(wire)
-    ends = await outcomes(tasks)
-    assert [type(one) for one in ends] == [Unresolved] * 2
-    assert nothing_left(publisher)
-    resumed = asyncio.create_task(publisher.resume(ends[1].again, timeout_s=PATIENCE_S))
-    (second,) = await taken(wire)
-    one, two = Envelope.decode(first), Envelope.decode(second)
-    assert (one.header.nonce, one.payloads) == (two.header.nonce, two.payloads)
-    await receive(publisher, first, None, refused=(RefusedPayload(1, Reason.SCHEMA, "a"),))
-    with pytest.raises(Refused, match="schema"):
-        await resumed
     assert nothing_left(publisher)
 
 
@@ -341,122 +325,6 @@ async def test_a_cancelled_call_for_many_leaves_nothing(publisher: Publisher, wi
     assert nothing_left(publisher)
 
 
-def end_time_of(publisher: Publisher, number: int = 0) -> None:
-    """Have the time be over that ends first, or as the ``number``-th."""
-    (burst,) = publisher._named.values()
-    burst.give_up(sorted(burst.deadlines)[number])
-
-
-def resume(publisher: Publisher, error: Unresolved) -> asyncio.Task[Stamp]:
-    again = error.again
-    assert isinstance(again, Item)
-    return asyncio.create_task(publisher.resume(again, timeout_s=20))
-
-
-async def unresolved(publisher: Publisher, wire: Wire, count: int) -> tuple[bytes, list[Any]]:
-    """An envelope of ``count`` messages without verdict, and the error of each."""
-    tasks = [begin(publisher, number) for number in range(count)]
-    (envelope,) = await taken(wire)
-    end_time_of(publisher)
-    return envelope, await outcomes(tasks)
-
-
-async def test_each_message_that_is_resumed_has_a_time_of_its_own(
-    publisher: Publisher, wire: Wire
-) -> None:
-    _, errors = await unresolved(publisher, wire, 3)
-    tasks = [resume(publisher, error) for error in errors]
-    await taken(wire)
-    (burst,) = publisher._named.values()
-    items = [item for item in burst.items if not item.is_over]
-    assert len(items) == 3
-    assert {item.ends_at for item in items} == set(burst.deadlines)
-    for moment in sorted(burst.deadlines):
-        burst.give_up(moment)
-    assert [type(one) for one in await outcomes(tasks)] == [Unresolved] * 3
-    assert nothing_left(publisher)
-
-
-async def test_a_message_is_resumed_once_at_a_time(publisher: Publisher, wire: Wire) -> None:
-    _, (error,) = await unresolved(publisher, wire, 1)
-    first, second = resume(publisher, error), resume(publisher, error)
-    with pytest.raises(InvalidInput, match="already"):
-        await second
-    (envelope,) = await taken(wire)
-    await receive(publisher, envelope, None)
-    assert (await first).verdict is Verdict.ACCEPTED
-    assert nothing_left(publisher)
-
-
-async def test_a_verdict_that_came_for_others_is_found_without_asking(
-    publisher: Publisher, wire: Wire
-) -> None:
-    short, long = begin(publisher, 1, timeout_s=20), begin(publisher, 2)
-    (envelope,) = await taken(wire)
-    end_time_of(publisher)
-    (error,) = await outcomes([short])
-    await receive(publisher, envelope, None)
-    await long
-    assert (await resume(publisher, error)).verdict is Verdict.ACCEPTED
-    assert wire.sent.empty()
-    assert nothing_left(publisher)
-
-
-async def test_messages_never_sent_are_resumed_as_themselves(
-    publisher: Publisher, wire: Wire
-) -> None:
-    """Their envelope was never sealed, so each begins anew."""
-    wire.up.clear()
-    tasks = [begin(publisher, number) for number in range(3)]
-    await until(lambda: len(publisher._all) == 3, "all have begun")
-    end_time_of(publisher)
-    errors = await outcomes(tasks)
-    again = [resume(publisher, errors[number]) for number in (2, 0)]
-    await until(lambda: len(publisher._all) == 2, "both have begun anew")
-    wire.up.set()
-    (envelope,) = await taken(wire)
-    assert Envelope.decode(envelope).payloads == [pack_json(2), pack_json(0)]
-    await receive(publisher, envelope, None, refused=(RefusedPayload(0, Reason.SCHEMA, "a"),))
-    two, zero = await outcomes(again)
-    assert isinstance(two, Refused)
-    assert isinstance(zero, Stamp)
-    assert nothing_left(publisher)
-
-
-async def test_no_message_is_told_refused_while_its_envelope_goes_on(
-    publisher: Publisher, wire: Wire
-) -> None:
-    short, long = begin(publisher, 1, timeout_s=20), begin(publisher, 2)
-    (first,) = await taken(wire)
-    await receive(publisher, first, Reason.STALE)
-    end_time_of(publisher)
-    (error,) = await outcomes([short])
-    assert isinstance(error, Unresolved)
-    assert isinstance(error.__cause__, Refused)
-    (second,) = await taken(wire)
-    assert Envelope.decode(second).payloads == [pack_json(1), pack_json(2)]
-    await receive(publisher, second, None)
-    assert (await long).verdict is Verdict.ACCEPTED
-    assert (await resume(publisher, error)).verdict is Verdict.ACCEPTED
-
-
-async def test_an_envelope_that_was_told_refused_is_not_sent_again(
-    publisher: Publisher, wire: Wire
-) -> None:
-    short, long = begin(publisher, 1, timeout_s=20), begin(publisher, 2)
-    (envelope,) = await taken(wire)
-    await receive(publisher, envelope, Reason.STALE)
-    end_time_of(publisher)
-    (error,) = await outcomes([short])
-    end_time_of(publisher)
-    with pytest.raises(Refused, match="stale"):
-        await long
-    with pytest.raises(Refused, match="stale"):
-        await resume(publisher, error)
-    assert wire.sent.empty()
-    assert nothing_left(publisher)
-
-
 async def test_a_burst_that_is_over_takes_no_turn(publisher: Publisher, wire: Wire) -> None:
     """An outage outlasts the time of messages on a subject with a rate."""
     wire.up.clear()
@@ -466,11 +334,11 @@ async def test_a_burst_that_is_over_takes_no_turn(publisher: Publisher, wire: Wi
         )
     )
     await until(lambda: len(publisher._all) == 3, "all have begun")
-    (burst,) = publisher._named.values()
+    (burst,) = publisher._sender.named.values()
     end_time_of(publisher)
     assert [type(one) for one in await many] == [Unresolved] * 3
     wire.up.set()
-    publisher._submit(burst)
+    publisher._sender.submit(burst)
     assert burst.kind.pace is not None
     assert not burst.kind.pace._waiting
     assert nothing_left(publisher)
@@ -494,7 +362,7 @@ async def test_many_messages_are_kept_no_longer_than_they_wait(
     for rounds in range(3):
         (envelope,) = await taken(wire)
         assert len(Envelope.decode(envelope).payloads) == len(publisher._all) == 4
-        assert len(publisher._named) == 1
+        assert len(publisher._sender.named) == 1
         assert read <= 4 * rounds + 5
         await receive(publisher, envelope, None)
     assert [type(one) for one in await many] == [Stamp] * 12
@@ -526,32 +394,6 @@ async def test_an_envelope_takes_a_quarter_of_a_rate_at_most(
     assert await numbers(wire) == [5, 3]
     for task in tasks:
         task.cancel()
-
-
-async def test_a_message_left_out_before_its_caller_knows_leaves_nothing(
-    publisher: Publisher, wire: Wire
-) -> None:
-    """Its time is over in the turn of the event loop in which the envelope is sealed."""
-    wire.up.clear()
-    short, long = begin(publisher, 1, timeout_s=20), begin(publisher, 2)
-    await until(lambda: len(publisher._all) == 2, "both have begun")
-    (burst,) = publisher._named.values()
-    burst.give_up(min(burst.deadlines))
-    burst.leave_out_over()
-    wire.up.set()
-    (envelope,) = await taken(wire)
-    assert Envelope.decode(envelope).payloads == [pack_json(2)]
-    await receive(publisher, envelope, None)
-    first, second = await outcomes([short, long])
-    assert isinstance(first, Unresolved)
-    assert isinstance(second, Stamp)
-    assert nothing_left(publisher)
-    again = resume(publisher, first)
-    (envelope,) = await taken(wire)
-    assert Envelope.decode(envelope).payloads == [pack_json(1)]
-    await receive(publisher, envelope, None)
-    assert (await again).verdict is Verdict.ACCEPTED
-    assert nothing_left(publisher)
 
 
 async def test_many_messages_may_have_an_envelope_each(publisher: Publisher, wire: Wire) -> None:

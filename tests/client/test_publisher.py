@@ -18,7 +18,7 @@ from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.nonces import birth_ms
 from sealbus.protocol.reason import OLDER_THAN_LEDGER, Reason
 from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
-from sealbus.sending import publisher as publishing_module
+from sealbus.sending import sender as sender_module
 from sealbus.sending.publisher import Publisher
 from tests.client.receipts import HEADER, end_time, nonce_of, publishing, receive
 from tests.client.wire import BUS, Wire
@@ -258,15 +258,15 @@ def accepting(publisher: Publisher, digest: bytes) -> Stamp:
 async def test_a_message_that_waited_long_to_be_sent_is_sent_once(
     publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing_module, "RETRY_MOST_S", 0.01)
-    due, send = 0, publisher._send
+    monkeypatch.setattr(sender_module, "RETRY_MOST_S", 0.01)
+    due, send = 0, publisher._sender.send
 
     def count(*pending: Any) -> None:
         nonlocal due
         due += 1
         send(*pending)
 
-    monkeypatch.setattr(publisher, "_send", count)
+    monkeypatch.setattr(publisher._sender, "send", count)
     wire.up.clear()
     task = publishing(publisher)
     await until(lambda: due > 20, "its time has run out again and again")
@@ -302,7 +302,7 @@ async def test_a_message_given_up_before_it_was_sent_is_not_kept(
     wire.up.clear()
     with pytest.raises(Unresolved):
         await publishing(publisher, 0.05)
-    assert not publisher._unsent
+    assert not publisher._sender.unsent
 
 
 async def test_a_message_without_verdict_is_sent_again_on_reconnect(
@@ -335,7 +335,7 @@ async def test_copy_of_a_refusal_changes_nothing(publisher: Publisher, wire: Wir
         )
     )
     envelope = await wire.sent.get()
-    (burst,) = publisher._named.values()
+    (burst,) = publisher._sender.named.values()
     for _ in range(2):
         await receive(publisher, envelope, Reason.RATE)
     assert burst.kind.pace is not None

@@ -15,7 +15,7 @@ from sealbus.protocol.codec import pack_json
 from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.stamp import Stamp
-from sealbus.sending import publisher as publishing_module
+from sealbus.sending import sender as sender_module
 from sealbus.sending.minting import new_nonce
 from sealbus.sending.publisher import Publisher
 from tests.client.receipts import HEADER, end_time, publishing, receive
@@ -74,7 +74,7 @@ async def test_a_resumed_message_ends_with_its_nonces_life(
     """The caller would wait longer."""
     task = resuming(publisher, new_nonce(now_ms() - 60_000), timeout_s=120)
     await wire.sent.get()
-    (burst,) = publisher._named.values()
+    (burst,) = publisher._sender.named.values()
     (ends_at,) = burst.deadlines
     assert ends_at - asyncio.get_running_loop().time() <= 60
     task.cancel()
@@ -109,7 +109,7 @@ async def test_attempts_keep_to_the_nonces_life_if_the_clock_jumps(
     publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(ns=time.time_ns())
-    monkeypatch.setattr(publishing_module, "time", SimpleNamespace(time_ns=lambda: clock.ns))
+    monkeypatch.setattr(sender_module, "time", SimpleNamespace(time_ns=lambda: clock.ns))
     task = publishing(publisher)
     first = Envelope.decode(await wire.sent.get()).header
     clock.ns -= 3_600 * 10**9  # somebody sets it back
@@ -123,7 +123,7 @@ async def test_after_its_nonces_life_no_refusal_is_believed(
 ) -> None:
     """This process was stopped. The relay may have forgotten an acceptance of the same nonce."""
     clock = SimpleNamespace(ns=time.time_ns())
-    monkeypatch.setattr(publishing_module, "time", SimpleNamespace(time_ns=lambda: clock.ns))
+    monkeypatch.setattr(sender_module, "time", SimpleNamespace(time_ns=lambda: clock.ns))
     task = publishing(publisher)
     envelope = await wire.sent.get()
     clock.ns += 121 * 10**9

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sealbus.sending import publisher
+from sealbus.sending import sender
 from tests.e2e.shop import Shop
 from tests.waiting import PATIENCE_S
 
@@ -33,4 +33,4 @@ def each_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Otherwise a client sends again when a busy machine gives the relay no turn for a second.
     """
-    monkeypatch.setattr(publisher, "RETRY_FIRST_S", PATIENCE_S)
+    monkeypatch.setattr(sender, "RETRY_FIRST_S", PATIENCE_S)

@@ -11,7 +11,7 @@ import pytest
 
 from sealbus import ConnectionFailed, InvalidInput, Message, Reason, Refused
 from sealbus.grants import Rate
-from sealbus.sending import publisher
+from sealbus.sending import sender
 from tests.e2e.shop import Shop, order, until
 from tests.waiting import PATIENCE_S
 
@@ -118,7 +118,7 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, ahead_s: float) -> None:
         def time_ns() -> int:
             return real() + int(ahead_s * 1e9)
 
-    monkeypatch.setattr(publisher, "time", Clock)
+    monkeypatch.setattr(sender, "time", Clock)
 
 
 def said_ahead_s(text: object) -> int:

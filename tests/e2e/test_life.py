@@ -12,7 +12,7 @@ import pytest
 from sealbus import Bot, BotState, InvalidInput, Message, NoReply, SubscriptionDenied, Verdict
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.subjects import consumer_name
-from sealbus.sending import publisher as publishing_module
+from sealbus.sending import sender as sender_module
 from tests.e2e.shop import Shop, order, state
 from tests.waiting import PATIENCE_S, until
 
@@ -106,8 +106,8 @@ async def test_pending_messages_are_sent_again_after_reconnection(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They do not wait for their own retry, which here would come after an hour."""
-    monkeypatch.setattr(publishing_module, "RETRY_FIRST_S", 3600)
-    monkeypatch.setattr(publishing_module, "RETRY_MOST_S", 3600)
+    monkeypatch.setattr(sender_module, "RETRY_FIRST_S", 3600)
+    monkeypatch.setattr(sender_module, "RETRY_MOST_S", 3600)
     lost = asyncio.Event()
     async with shop.bot("order") as sender:
         sender.on_lost(lost.set)
@@ -117,7 +117,8 @@ async def test_pending_messages_are_sent_again_after_reconnection(
         publishing = asyncio.create_task(
             sender.publish("orders.placed", order(1), timeout=PATIENCE_S)
         )
-        await until(lambda: len(sender._publisher._all) == 1 and not sender._publisher._unsent)
+        publisher = sender._publisher
+        await until(lambda: len(publisher._all) == 1 and not publisher._sender.unsent)
         await shop.server.stop()
         await lost.wait()
         await shop.server.start()

@@ -35,7 +35,7 @@ REASONS = {
     "sealbus/receiving/serving.py create_task": GROUPED,
     "sealbus_broker/relay/ingress.py create_task": GROUPED,
     "sealbus/nats/client.py call_soon": A_WRITE,
-    "sealbus/sending/publisher.py call_soon": A_CLOSING,
+    "sealbus/sending/sender.py call_soon": A_CLOSING,
     "sealbus_broker/door/admission.py create_task": A_LOGIN,
     "sealbus_broker/memory/pipe.py call_soon": IN_TESTS,
     "sealbus_broker/memory/callout.py call_later": IN_TESTS,

@@ -14,7 +14,7 @@ from sealbus.protocol.codec import pack_json
 from sealbus.protocol.envelope import Header
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Verifier
-from sealbus.sending import publisher as publisher_module
+from sealbus.sending import sender as sender_module
 from sealbus.sending.publisher import Publisher
 from sealbus.supervision import Supervisor, end
 from sealbus_broker.relay.secrets import BusSecrets
@@ -74,13 +74,13 @@ async def sender(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 @pytest.fixture
 def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A message without verdict is sent again soon."""
-    monkeypatch.setattr(publisher_module, "RETRY_FIRST_S", 0.02)
+    monkeypatch.setattr(sender_module, "RETRY_FIRST_S", 0.02)
 
 
 @pytest.fixture
 def sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A message without verdict is not sent again by itself."""
-    monkeypatch.setattr(publisher_module, "RETRY_FIRST_S", PATIENCE_S)
+    monkeypatch.setattr(sender_module, "RETRY_FIRST_S", PATIENCE_S)
 
 
 async def test_accepted_message_has_its_stamp(

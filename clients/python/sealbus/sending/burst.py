@@ -17,7 +17,7 @@ or none. So a refusal of one says nothing yet about the others, unless its reaso
 A message that is over may be resumed. Its burst goes on then, with all messages at their places, or
 has its verdict already.
 
-The publisher changes it (:mod:`sealbus.sending.publisher`); nothing here does by itself. A lost
+The sender changes it (:mod:`sealbus.sending.sender`); nothing here does by itself. A lost
 connection changes nothing: attempts stay open, and the burst is sealed again under the same nonce,
 which the relay's ledger makes harmless.
 """

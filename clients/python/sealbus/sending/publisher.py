@@ -1,65 +1,35 @@
-"""Sending: each message until the relay's signed verdict on it is here.
+"""Sending, as callers see it: each message until the relay's signed verdict on it is here.
 
 How it works. :meth:`Publisher.publish` makes an :class:`~sealbus.sending.burst.Item` and waits for
-its verdict. The message goes round until then:
-
-1. **its turn** (``_enter``, and ``_submit`` for a burst that is sent again): on a subject with a
-   rate it waits for its pace (:mod:`sealbus.sending.pacing`).
-2. **joined** (``_join``): it shares a :class:`~sealbus.sending.burst.Burst`, which becomes one
-   envelope, with the messages on its subject that were published in the same turn of the event
-   loop. So a burst costs little more than one message, and a single message waits for nothing. A
-   message that is sealed alone has a burst of its own. Messages on one subject keep their order.
-3. **unsent** (``_send``): the burst has a nonce, the time of its messages runs, and a timer that
-   sends it again is set.
-4. **sent** (:meth:`Publisher.run`): one task seals all unsent bursts and writes them. Bursts on
-   several subjects share a signature and a bundle.
-5. **receipts** (:meth:`Publisher.take`): an acceptance of the envelope ends it, and tells which of
-   its messages are refused. A refusal ends it, or sends it back to step 3, now, in its turn, or
-   after a pause (:meth:`~sealbus.sending.burst.Burst.after`).
-
-A message leaves the round by its verdict, by the end of its caller's time, by its caller's
-cancellation, or when the bot is closed (:meth:`Publisher.abandon`). A burst goes on while anybody
-waits for one of its messages.
-
-When the connection is lost, bursts stay unsent until the next one. Bursts that were sent may be
-lost with it, and so may their receipts: :meth:`Publisher.resend` sends all of them again. Each is
-sealed anew under the same nonce, which the relay's ledger makes harmless.
+its verdict. On a subject with a rate, the message waits for its pace first
+(:mod:`sealbus.sending.pacing`). Then it goes round in the :class:`~sealbus.sending.sender.Sender`
+until its verdict is here. It leaves the round by that, by the end of its caller's time, by its
+caller's cancellation, or when the bot is closed (:meth:`Publisher.abandon`). A burst goes on while
+anybody waits for one of its messages.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
-from nats.errors import Error as NatsError
-
 from sealbus.credentials import Credentials
-from sealbus.errors import InvalidInput, Malformed, NotConnected, SealbusError
+from sealbus.errors import InvalidInput, NotConnected, SealbusError
 from sealbus.grants import Declared
-from sealbus.life.clock import behind_ms, told
 from sealbus.life.session import Session
-from sealbus.log import log
-from sealbus.protocol.codec import is_bundle, split_bundle
 from sealbus.protocol.envelope import Header
 from sealbus.protocol.limits import MAX_ENVELOPE_BYTES, MAX_PAYLOADS, MAX_TOGETHER_BYTES
 from sealbus.protocol.nonces import life_ms
 from sealbus.protocol.seal import Verifier
-from sealbus.protocol.stamp import Stamp, Verdict, open_stamp
-from sealbus.protocol.subjects import ingress_subject
-from sealbus.sending.bundling import ROOM_BYTES, bundles, seal_bundle
-from sealbus.sending.burst import Burst, Item, Kind, Then, may_be_sent
-from sealbus.sending.minting import new_nonce, salted
+from sealbus.protocol.stamp import Stamp
+from sealbus.sending.bundling import ROOM_BYTES
+from sealbus.sending.burst import Burst, Item, Kind
+from sealbus.sending.minting import salted
 from sealbus.sending.pacing import Pace
-from sealbus.sending.strangers import Strangers
+from sealbus.sending.sender import RETRY_FIRST_S, Sender, now_ms
 from sealbus.supervision import Supervisor
-
-RETRY_FIRST_S: Final = 1.0
-RETRY_MOST_S: Final = 8.0
-"""Pause between two attempts with one nonce, doubled each time. A verdict takes milliseconds. A
-relay that takes over from a dead one needs seconds."""
 
 MANY: Final = 4096
 """The most messages of one call of :meth:`Publisher.publish_many` that wait for a verdict at a
@@ -76,8 +46,7 @@ much."""
 
 
 class Publisher:
-    """Seals and sends messages, and matches the relay's stamps to them. The module lists the
-    steps of a message."""
+    """Gives each message to the sender, and its verdict to its caller."""
 
     def __init__(
         self,
@@ -96,25 +65,20 @@ class Publisher:
             supervisor: answers for the timers.
             on_policy: told the digest of the policy that each message was judged by.
         """
-        self._credentials = credentials
-        self._session = session
-        self._verifier = verifier
         self._supervisor = supervisor
-        self._on_policy = on_policy
-        self._strangers = Strangers(credentials, verifier, supervisor)
-        """Explains receipts under a bus key that the credentials do not name."""
+        self._sender = Sender(
+            credentials=credentials,
+            session=session,
+            verifier=verifier,
+            supervisor=supervisor,
+            on_policy=on_policy,
+        )
+        # The other parts of a bot know the publisher alone.
+        self.run, self.resend = self._sender.run, self._sender.resend
+        self.receive, self.take = self._sender.receive, self._sender.take
         self._all: dict[Item, None] = {}
         """Every message without verdict, in order. A dict, because it keeps order and forgets
         fast."""
-        self._named: dict[bytes, Burst] = {}
-        """Bursts that have a nonce, by that: receipts are matched here."""
-        self._open: dict[tuple[str, bool], Burst] = {}
-        """Bursts that messages of this turn of the event loop may join, by subject and way."""
-        self._unsent: dict[Burst, None] = {}
-        """Bursts that are to be sealed next, in order. Each once: while there is no connection, the
-        timer that sends one again runs out again and again."""
-        self._wake = asyncio.Event()
-        """Wakes :meth:`run`: something is unsent."""
         self._paces: dict[str, Pace[Item | Burst]] = {}
         """By the pattern of the declaration."""
         self._begun = 0
@@ -257,14 +221,14 @@ class Publisher:
             item.renew(timeout_s)
             burst.end_by(burst.verdict)
             return item.verdict.result()
-        age_ms = _now_ms() - burst.header.birth_ms
+        age_ms = now_ms() - burst.header.birth_ms
         left_s = (life_ms(live=burst.kind.live) - age_ms) / 1000
         if left_s <= 0:
             raise InvalidInput(
                 f"this message was sent {age_ms / 1000:.0f} s ago, and can be resumed no longer",
                 hint="its outcome can no longer be found out",
             )
-        if self._named.get(burst.header.nonce, burst) is not burst:
+        if self._sender.named.get(burst.header.nonce, burst) is not burst:
             raise InvalidInput(
                 "a message with this nonce is being published already",
                 hint="wait for its verdict",
@@ -273,10 +237,10 @@ class Publisher:
         item.renew(min(timeout_s, left_s))
         self._all[item] = None
         burst.left += 1
-        self._named[burst.header.nonce] = burst
-        self._set_deadline(burst, item, asyncio.get_running_loop().time())
+        self._sender.named[burst.header.nonce] = burst
+        self._sender.set_deadline(burst, item, asyncio.get_running_loop().time())
         burst.interval_s = RETRY_FIRST_S
-        self._submit(burst)
+        self._sender.submit(burst)
         return await self._verdict(item)
 
     async def _resume_unsent(self, item: Item, timeout_s: float) -> Stamp:
@@ -325,15 +289,15 @@ class Publisher:
         self._all[item] = None
         kind = item.kind
         if kind.most == 1:
-            burst = self._new_burst(item)
+            burst = self._sender.new_burst(item)
             if kind.resumed:
                 # Before its turn, because a receipt of an earlier attempt may come at any time.
-                self._named[kind.header.nonce] = burst
-            self._submit(burst)
+                self._sender.named[kind.header.nonce] = burst
+            self._sender.submit(burst)
         elif kind.pace is not None:
             kind.pace.submit(item)
         else:
-            self._join(item)
+            self._sender.join(item)
 
     async def _verdict(self, item: Item) -> Stamp:
         try:
@@ -352,17 +316,7 @@ class Publisher:
         burst.left -= 1
         if burst.left > 0:
             return
-        self._named.pop(burst.header.nonce, None)
-        self._unsent.pop(burst, None)
-        if self._open.get(burst.kind.place) is burst:
-            # It is sent no more, so nothing may join it.
-            del self._open[burst.kind.place]
-        for timer in (burst.again, burst.doubt, *burst.deadlines.values()):
-            if timer is not None:
-                timer.cancel()
-        # It may be resumed.
-        burst.doubt = None
-        burst.deadlines.clear()
+        self._sender.forget(burst)
 
     def _check_life(self, header: Header, *, live: bool, resumed: bool, timeout_s: float) -> None:
         """Raise :class:`InvalidInput` for attempts that would outlive the nonce.
@@ -379,12 +333,12 @@ class Publisher:
             )
         if not resumed:
             return
-        if header.nonce in self._named:
+        if header.nonce in self._sender.named:
             raise InvalidInput(
                 "a message with this nonce is being published already",
                 hint="wait for its verdict, or leave nonce out",
             )
-        age_ms = _now_ms() - header.birth_ms
+        age_ms = now_ms() - header.birth_ms
         if not -EARLY_MS <= age_ms <= life_s * 1000:
             when = f"{age_ms / 1000:.0f} s ago" if age_ms > 0 else "in the future"
             raise InvalidInput(
@@ -398,121 +352,15 @@ class Publisher:
             return None
         pace = self._paces.get(declared.pattern)
         if pace is None:
-            pace = Pace(declared.rate, self._release, self._supervisor)
+            pace = Pace(declared.rate, self._sender.release, self._supervisor)
             self._paces[declared.pattern] = pace
         elif pace.rate != declared.rate:
             pace.set_rate(declared.rate)
         return pace
 
-    def _release(self, released: Item | Burst) -> None:
-        """Go on with what has waited for its turn."""
-        if isinstance(released, Item):
-            self._join(released)
-        else:
-            self._send(released)
-
-    def _new_burst(self, item: Item) -> Burst:
-        kind = item.kind
-        burst = Burst(
-            kind=kind,
-            order=item.order,
-            header=kind.header,
-            interval_s=RETRY_FIRST_S,
-            is_nameless=not kind.resumed,
-        )
-        burst.add(item)
-        return burst
-
-    def _join(self, item: Item) -> None:
-        """Have the message share an envelope with others of this turn of the event loop."""
-        burst = self._open.get(item.kind.place)
-        if burst is not None and burst.begun is not None and burst.takes(item):
-            burst.add(item)
-            self._set_deadline(burst, item, burst.begun)
-            return
-        burst = self._new_burst(item)
-        self._send(burst)
-        if not self._open:
-            asyncio.get_running_loop().call_soon(self._open.clear)
-        self._open[item.kind.place] = burst
-
-    def _submit(self, burst: Burst) -> None:
-        """Send it, in its turn if its subject has a rate."""
-        if burst.is_over:
-            return
-        pace = burst.kind.pace
-        if pace is None:
-            self._send(burst)
-        else:
-            if burst.again is not None:
-                burst.again.cancel()
-            pace.submit(burst)
-
-    def _send(self, burst: Burst) -> None:
-        """Have it sent in this turn of the event loop, and again if no verdict comes in time."""
-        # What is published on its subject from now on goes behind it.
-        self._open.pop(burst.kind.place, None)
-        if burst.begun is None:
-            burst.begun = asyncio.get_running_loop().time()
-            for item in burst.items:
-                self._set_deadline(burst, item, burst.begun)
-        if burst.is_nameless:
-            self._name(burst)
-        if burst.again is not None:
-            burst.again.cancel()
-        burst.again = self._supervisor.later("sending again", burst.interval_s, self._submit, burst)
-        burst.interval_s = min(2 * burst.interval_s, RETRY_MOST_S)
-        self._unsent[burst] = None
-        self._wake.set()
-
-    def _set_deadline(self, burst: Burst, item: Item, begun: float) -> None:
-        """Start the time of a message, which began at ``begun`` by the event loop's clock."""
-        seconds = item.timeout_s
-        if burst.kind.resumed:
-            # Negative if it waited for its turn that long: then its time is over at once.
-            seconds = min(
-                seconds,
-                (burst.header.birth_ms + life_ms(live=burst.kind.live) - _now_ms()) / 1000,
-            )
-        moment = item.ends_at = begun + seconds
-        if moment not in burst.deadlines:
-            left_s = moment - asyncio.get_running_loop().time()
-            burst.deadlines[moment] = self._supervisor.later(
-                "a message's deadline", left_s, burst.give_up, moment
-            )
-
-    def _name(self, burst: Burst) -> None:
-        """Give it a nonce that is born now."""
-        self._named.pop(burst.header.nonce, None)
-        burst.rename(new_nonce(_now_ms()))
-        self._named[burst.header.nonce] = burst
-        if burst.kind.on_named is not None:
-            burst.kind.on_named(burst.header)
-
-    def _send_later(self, burst: Burst) -> None:
-        """Have it sent again after a short pause, in which the bus's clock or ledger moves on."""
-        if burst.again is not None:
-            burst.again.cancel()
-        # An eighth of the pause after silence, because a relay has answered: 0.25 s at first.
-        burst.again = self._supervisor.later(
-            "sending again", burst.interval_s / 8, self._submit, burst
-        )
-
     def verdicts(self) -> list[asyncio.Future[Stamp]]:
         """The verdicts that callers of :meth:`publish` wait for."""
         return [item.verdict for item in self._all if not item.verdict.done()]
-
-    def resend(self) -> None:
-        """Send all bursts without verdict again, now.
-
-        For a new connection: whatever was under way on the last one may be lost.
-        """
-        # A copy, because a burst may get another nonce by it. One without an attempt is left out:
-        # it waits for its turn, or is unsent already.
-        for burst in list(self._named.values()):
-            if burst.attempts and not burst.is_over:
-                burst.interval_s = RETRY_FIRST_S
-                self._submit(burst)
 
     def abandon(self) -> None:
         """Wait for no verdict any more, and send nothing more: the bot is closed."""
@@ -520,98 +368,6 @@ class Publisher:
         for item in self._all:
             if not item.verdict.done():
                 item.verdict.set_exception(item.abandoned())
-
-    async def run(self) -> None:
-        """Send unsent messages, for ever; cancel to stop."""
-        while True:
-            await self._wake.wait()
-            client = await self._session.client()
-            # Cleared after the wait: while there was no connection, more may have become unsent.
-            self._wake.clear()
-            # Nothing joins a burst that is sealed.
-            self._open.clear()
-            for burst in self._unsent:
-                burst.leave_out_over()
-            # Those that may not be sent are dropped here too: their deadline ends them.
-            waiting = [one for one in self._unsent if may_be_sent(one, client.server_id, _now_ms())]
-            self._unsent.clear()
-            for live in (False, True):
-                subject = ingress_subject(self._credentials.bot, live=live)
-                for batch in bundles([one for one in waiting if one.kind.live is live]):
-                    try:
-                        # Not write(), which never waits: publish() does while 2 MiB have not left.
-                        await client.publish(
-                            subject,
-                            seal_bundle(self._credentials.key, batch, _now_ms()),
-                        )
-                    except (NatsError, OSError) as error:
-                        # By its own timer, or by resend() on the next connection.
-                        log.debug("not sent, will be again: %s", type(error).__name__)
-
-    def receive(self, data: bytes, nonce: bytes | None = None) -> None:
-        """Take one stamp, or a bundle of them. Never raises.
-
-        ``nonce``: the one in the subject that they came on, if it has one. Stamps that do not
-        verify, or are about no message of this publisher, are ignored.
-        """
-        if not data or (nonce is not None and nonce not in self._named):
-            # Looked up before anything is verified: another bot may have nats-server send its
-            # answers here, and each would cost a check of a signature.
-            return
-        try:
-            receipts = split_bundle(data) if is_bundle(data) else [data]
-        except Malformed as error:
-            log.warning("ignored an invalid bundle of receipts: %s", error.what)
-            return
-        for receipt in receipts:
-            try:
-                stamp = open_stamp(receipt, self._credentials.bus_keys, self._verifier)
-            except Malformed as error:
-                if not self._strangers.doubt(receipt, self._named.get):
-                    log.warning("ignored an invalid receipt: %s", error.what)
-            else:
-                self.take(stamp)
-
-    def take(self, stamp: Stamp) -> None:
-        """Take an opened stamp as a receipt, if it is the verdict on one of these bursts."""
-        # It was opened under a key that the credentials name, whichever way it came.
-        self._strangers.doubtful = False
-        burst = self._named.get(stamp.nonce)
-        if burst is None or burst.is_over:
-            return
-        if not burst.is_answered_by(stamp):
-            return
-        if self._on_policy is not None:
-            self._on_policy(stamp.policy)
-        if stamp.verdict is Verdict.ACCEPTED:
-            burst.end_by(stamp)
-        elif stamp.envelope in burst.answered:
-            # A copy: while the session is renewed, a receipt comes on both connections.
-            return
-        elif not burst.is_past(_now_ms()):
-            # Otherwise this process was stopped for so long that the bus may have forgotten that it
-            # accepted the messages: the refusal proves nothing any more.
-            self._take_refusal(burst, stamp)
-
-    def _take_refusal(self, burst: Burst, stamp: Stamp) -> None:
-        assert stamp.reason is not None
-        # A refusal is always of an attempt that is known: see is_receipt().
-        behind = behind_ms(stamp.judged_at_ms, burst.attempts[stamp.envelope], _now_ms())
-        burst.clock = told(behind)
-        burst.answered.add(stamp.envelope)
-        now = asyncio.get_running_loop().time()
-        left_s = max([moment - now for moment in burst.deadlines], default=0.0)
-        then = burst.after(stamp.reason, detail=stamp.detail, behind_ms=behind, left_s=left_s)
-        if then is Then.OVER:
-            burst.end_by(stamp)
-            return
-        burst.refused = stamp
-        burst.is_nameless = then is Then.ANEW
-        if then is Then.IN_TURN and burst.kind.pace is not None:
-            burst.kind.pace.hold_back()
-            self._submit(burst)
-        else:
-            self._send_later(burst)
 
 
 def _most(declared: Declared | None) -> int:
@@ -634,7 +390,3 @@ def _outcome(item: Item) -> Stamp | SealbusError:
     if isinstance(error, SealbusError):
         return error
     raise error
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
