@@ -22,7 +22,8 @@ from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import Stamp, open_stamp
 from tests.gate.world import BUS_KEYS, ORDER, PLACED, burst, envelope, sealed_stamp
 from tests.protocol.mutation import without_each_check
-from tests.vectors.make_deliveries import bad_deliveries, bad_stamps, shown
+from tests.vectors.make_deliveries import bad_deliveries, shown
+from tests.vectors.make_stamps import bad_stamps
 
 BAD_DELIVERIES = list(bad_deliveries())
 BAD_STAMPS = list(bad_stamps())

@@ -14,12 +14,13 @@ from typing import Any, Final
 
 from tests.vectors.files import FOLDER
 from tests.vectors.make_bundles import bundles
-from tests.vectors.make_deliveries import deliveries, stamps
+from tests.vectors.make_deliveries import deliveries
 from tests.vectors.make_envelopes import envelopes
 from tests.vectors.make_headers import headers
 from tests.vectors.make_payloads import payloads
 from tests.vectors.make_receipts import answers, receipts
 from tests.vectors.make_seals import connect, ed25519, seals
+from tests.vectors.make_stamps import stamps
 from tests.vectors.make_subscribers import subscribers
 from tests.vectors.make_texts import keys, subjects
 
