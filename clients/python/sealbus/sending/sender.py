@@ -100,6 +100,7 @@ class Sender:
             self.send(released)
 
     def new_burst(self, item: Item) -> Burst:
+        """A burst of one message, which others may join."""
         kind = item.kind
         burst = Burst(
             kind=kind,
