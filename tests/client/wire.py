@@ -12,6 +12,7 @@ from sealbus.life.session import Session
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.seal import Verifier
 from sealbus.sending.publisher import Publisher
+from sealbus.sending.sender import Sender
 from sealbus.supervision import Supervisor
 
 BUS, BOT = SigningKey.generate(KeyKind.BUS), SigningKey.generate(KeyKind.BOT)
@@ -41,9 +42,12 @@ async def publisher_on(wire: Wire, bus_key: SigningKey = BUS) -> AsyncIterator[P
         "shop", "order", BOT, ("nats://127.0.0.1:4222",), frozenset([bus_key.public.raw])
     )
     made = Publisher(
-        credentials=credentials,
-        session=cast("Session", wire),
-        verifier=Verifier(),
+        sender=Sender(
+            credentials=credentials,
+            session=cast("Session", wire),
+            verifier=Verifier(),
+            supervisor=Supervisor("test"),
+        ),
         supervisor=Supervisor("test"),
     )
     running = asyncio.create_task(made.run())

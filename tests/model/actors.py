@@ -18,6 +18,7 @@ from sealbus.protocol.seal import Verifier
 from sealbus.protocol.shelf_life import is_too_old_live, is_void
 from sealbus.sending.burst import Item
 from sealbus.sending.publisher import Publisher
+from sealbus.sending.sender import Sender as BurstSender
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate.policy import (
     BotKey,
@@ -186,9 +187,12 @@ class Sender:
         credentials = Credentials("shop", BOT, KEYS[BOT], ("nats://127.0.0.1",), BUS_KEYS)
         with self.process.turn():
             self.publisher = Publisher(
-                credentials=credentials,
-                session=cast("Any", _Session(wire)),
-                verifier=Verifier(),
+                sender=BurstSender(
+                    credentials=credentials,
+                    session=cast("Any", _Session(wire)),
+                    verifier=Verifier(),
+                    supervisor=Supervisor("sender"),
+                ),
                 supervisor=Supervisor("sender"),
             )
         self.process.start(self.publisher.run())

@@ -16,6 +16,7 @@ from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Verifier
 from sealbus.sending import sender as sender_module
 from sealbus.sending.publisher import Publisher
+from sealbus.sending.sender import Sender as BurstSender
 from sealbus.supervision import Supervisor, end
 from sealbus_broker.relay.secrets import BusSecrets
 from tests.shells.stage import Judge, Kept, Stage
@@ -31,9 +32,12 @@ class Sender:
         supervisor = Supervisor("a test")
         self.kept = Kept(stage, "order")
         self.publisher = Publisher(
-            credentials=stage.credentials("order"),
-            session=self.kept.session,
-            verifier=Verifier(),
+            sender=BurstSender(
+                credentials=stage.credentials("order"),
+                session=self.kept.session,
+                verifier=Verifier(),
+                supervisor=supervisor,
+            ),
             supervisor=supervisor,
         )
         self.kept.on_attach = self._listen

@@ -33,6 +33,7 @@ from sealbus.receiving.listener import Listener
 from sealbus.receiving.verifier import DeliveryVerifier
 from sealbus.sending.publisher import Publisher
 from sealbus.sending.requester import REQUEST_TIMEOUT_S, Requester
+from sealbus.sending.sender import Sender
 from sealbus.sending.speaking import Speaker
 from sealbus.supervision import Supervisor
 
@@ -64,11 +65,14 @@ class Parts(ABC):
         )
         self._known = Known(self._ask_grants, self._supervisor)
         self._publisher = Publisher(
-            credentials=credentials,
-            session=self._session,
-            verifier=verifier,
+            sender=Sender(
+                credentials=credentials,
+                session=self._session,
+                verifier=verifier,
+                supervisor=self._supervisor,
+                on_policy=self._known.notice,
+            ),
             supervisor=self._supervisor,
-            on_policy=self._known.notice,
         )
         self._receipts = receipts_subject(credentials.bot).encode()
         """Bundles of receipts come here. Single ones come on subjects that end with a nonce."""

@@ -15,14 +15,11 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
-from sealbus.credentials import Credentials
 from sealbus.errors import InvalidInput, NotConnected, SealbusError
 from sealbus.grants import Declared
-from sealbus.life.session import Session
 from sealbus.protocol.envelope import Header
 from sealbus.protocol.limits import MAX_ENVELOPE_BYTES, MAX_PAYLOADS, MAX_TOGETHER_BYTES
 from sealbus.protocol.nonces import life_ms
-from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import Stamp
 from sealbus.sending.bundling import ROOM_BYTES
 from sealbus.sending.burst import Burst, Item, Kind
@@ -48,34 +45,13 @@ much."""
 class Publisher:
     """Gives each message to the sender, and its verdict to its caller."""
 
-    def __init__(
-        self,
-        *,
-        credentials: Credentials,
-        session: Session,
-        verifier: Verifier,
-        supervisor: Supervisor,
-        on_policy: Callable[[bytes], None] | None = None,
-    ) -> None:
-        """
-        Args:
-            credentials: whose messages, and the bus keys that verdicts are believed under.
-            session: gives the connection to send on.
-            verifier: remembers seals that held, so that none is checked twice.
-            supervisor: answers for the timers.
-            on_policy: told the digest of the policy that each message was judged by.
-        """
+    def __init__(self, *, sender: Sender, supervisor: Supervisor) -> None:
+        """``sender``: takes messages on their way. ``supervisor``: answers for the timers."""
+        self._sender = sender
         self._supervisor = supervisor
-        self._sender = Sender(
-            credentials=credentials,
-            session=session,
-            verifier=verifier,
-            supervisor=supervisor,
-            on_policy=on_policy,
-        )
         # The other parts of a bot know the publisher alone.
-        self.run, self.resend = self._sender.run, self._sender.resend
-        self.receive, self.take = self._sender.receive, self._sender.take
+        self.run, self.resend = sender.run, sender.resend
+        self.receive, self.take = sender.receive, sender.take
         self._all: dict[Item, None] = {}
         """Every message without verdict, in order. A dict, because it keeps order and forgets
         fast."""
