@@ -1,4 +1,4 @@
-"""Several payloads in one envelope: how much goes together, and what it takes in the store."""
+"""Several payloads in one envelope: how much goes together, and its room in the store."""
 
 from __future__ import annotations
 

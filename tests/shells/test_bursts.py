@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sealbus import Bot, Message
+from sealbus import Bot, BotState, Message
 from sealbus.life import connecting
 from sealbus.receiving import attempts as attempts_module
 from sealbus.receiving import subscription as subscription_module
@@ -97,7 +97,7 @@ async def test_stop_amid_a_burst_gives_back_the_rest(
     await greet_together(bus, *texts)
     await until(handler.began.is_set, "the first is at work")
     closing = asyncio.create_task(bot.close(timeout=PATIENCE_S))
-    await asyncio.sleep(0.05)
+    await until(lambda: bot.state is BotState.CLOSING, "it stops")
     handler.go.set()
     await closing
     assert handler.texts == ["one"]
@@ -268,7 +268,7 @@ async def test_stop_while_the_relay_is_asked_keeps_the_order(
     await greet_together(bus, "three", "four")
     await until(lambda: len(given_out(bus)) == 2, "the next one waits")
     closing = asyncio.create_task(bot.close(timeout=PATIENCE_S))
-    await asyncio.sleep(0.05)
+    await until(lambda: bot.state is BotState.CLOSING, "it stops")
     gate.set()
     await closing
     _, next_one = await listener(bus, durable="d")

@@ -41,7 +41,7 @@ async def holding(bus: TestBus) -> tuple[Bot, int]:
 
 
 async def note(bot: Bot, sequence: int, done: str = "0", stored: int = 1) -> str:
-    """What is noted, once ``done`` is."""
+    """The note, once ``done`` is in it."""
     ask = {"consumer": CONSUMER, "sequence": sequence, "stored": stored}
     answer = await bot.request(PROGRESS, {**ask, "done": done, "given_back": 0})
     noted: str = answer.payload["done"]

@@ -282,7 +282,7 @@ class Pipeline:
             stamp = open_stamp(item.receipt, policy.bus_keys, self._verifier)
             if item.is_named_by(stamp):
                 refused = stamp.refused
-        # A judgment of today may refuse what was accepted before, and then has no rule.
+        # A judgment of today may refuse a message that was accepted before, and has no rule then.
         header = judgment.header
         rule = judgment.rule or (None if header is None else policy.rule(header.subject))
         return [

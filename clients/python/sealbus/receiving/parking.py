@@ -119,7 +119,7 @@ class Parking:
             finally:
                 ended(is_noted)
 
-        self._start("noting what is done", take())
+        self._start("noting finished messages", take())
 
     def _start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         task = self._supervisor.piece(name, work)

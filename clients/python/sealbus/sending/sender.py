@@ -93,7 +93,7 @@ class Sender:
     # ---- on its way out --------------------------------------------------------------------------
 
     def release(self, released: Item | Burst) -> None:
-        """Go on with what has waited for its turn."""
+        """Go on with a message or burst that has waited for its turn."""
         if isinstance(released, Item):
             self.join(released)
         else:
@@ -139,7 +139,7 @@ class Sender:
 
     def send(self, burst: Burst) -> None:
         """Have it sent in this turn of the event loop, and again if no verdict comes in time."""
-        # What is published on its subject from now on goes behind it.
+        # Messages that are published on its subject from now on go behind it.
         self.open.pop(burst.kind.place, None)
         if burst.begun is None:
             burst.begun = asyncio.get_running_loop().time()
