@@ -148,10 +148,13 @@ async def test_a_refused_request_is_not_over_at_once(client: HardenedClient) -> 
     assert puller.ends == [End.REFUSED]
 
 
-async def test_a_consumer_that_is_gone_is_told_apart(client: HardenedClient) -> None:
+async def test_a_consumer_that_is_gone_is_told_apart(
+    client: HardenedClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await make_consumer(client)
     puller = Puller(client)
     await puller.pull.open()
+    monkeypatch.setattr(pulling, "PULL_S", PATIENCE_S)  # the deletion ends it, and not its time
     puller.pull.ask(1)
 
     async def waits() -> bool:
@@ -160,6 +163,7 @@ async def test_a_consumer_that_is_gone_is_told_apart(client: HardenedClient) -> 
     await until(waits)
     await api(client, f"CONSUMER.DELETE.{STREAM}.{CONSUMER}")
     await until(lambda: bool(puller.ends))
+    monkeypatch.setattr(pulling, "PULL_S", 0.25)
     puller.pull.ask(1)
     await until(lambda: len(puller.ends) == 2)
     assert puller.ends[0] is End.GONE

@@ -168,7 +168,10 @@ async def test_session_that_does_not_read_ends_before_it_takes_memory(scene: Sce
     said = f"Slow Consumer Detected: MaxPending of {MAX_PENDING_BYTES} Exceeded"
 
     async def is_ended() -> bool:
-        await scene.relay.publish("bus.orders.placed", bytes(1024 * 1024))
+        # More than the bound and the buffers of both sockets, at once: a session that does not read
+        # for 10 s ends for that.
+        for _ in range(32):
+            await scene.relay.publish("bus.orders.placed", bytes(1024 * 1024))
         await scene.relay.flush()
         return said in log.read_text()
 

@@ -334,8 +334,9 @@ async def test_one_that_does_not_heed_a_stop_is_killed(
 
 
 async def test_stopped_while_it_waits_to_restart(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: NatsServer
+    monkeypatch: pytest.MonkeyPatch, server: NatsServer
 ) -> None:
+    monkeypatch.setattr(server_module, "RESTART_S", 2 * PATIENCE_S)
     await server.start()
     supervising = asyncio.create_task(server.supervise())
     first = server.pid
