@@ -121,6 +121,50 @@ async def test_joining_another_bots_queue_group(scene: Scene, queue: str) -> Non
     assert len(thief.complaints) == 1
 
 
+@pytest.mark.parametrize("queue", ["", "thief"])
+async def test_star_at_the_end_of_a_grant_gives_nothing_below_it(scene: Scene, queue: str) -> None:
+    """nats-server lets the session subscribe to more, and sends it no more."""
+    grants = ("news.*", "sport.*.results")
+    scene.change(bots={"thief": bot_rule("thief", scene.keys["thief"], subscribe=grants)})
+    thief = await scene.bot("thief")
+    got: list[str] = []
+
+    async def note(msg: Msg) -> None:
+        got.append(msg.subject)
+
+    for pattern in ("bus.news.>", "bus.news.a.>", "bus.news.*.*", "bus.sport.>", "bus.sport.*.>"):
+        await thief.nc.subscribe(pattern, queue=queue, cb=note)
+    await thief.nc.flush()
+    for subject in ("news.a.b", "news.a.b.c", "sport.a", "sport.a.b", "sport.a.results.b"):
+        await scene.relay.publish(f"bus.{subject}", b"not granted")
+    await scene.relay.publish("bus.news.a", b"granted")
+    await scene.relay.flush()
+    await until(lambda: bool(got), "the granted one comes")
+    await thief.nc.flush()
+    assert got == ["bus.news.a"]
+
+
+async def test_denial_below_a_grant_takes_nothing_from_another(scene: Scene) -> None:
+    grants = ("news.*", "news.>", "work.*")
+    scene.change(bots={"thief": bot_rule("thief", scene.keys["thief"], subscribe=grants)})
+    thief = await scene.bot("thief")
+    got: list[str] = []
+
+    async def note(msg: Msg) -> None:
+        got.append(msg.subject)
+
+    for pattern in ("bus.news.>", "bus.work.*", "bus.reply.thief.*", "inbox.thief.*"):
+        await thief.nc.subscribe(pattern, cb=note)
+    await thief.nc.flush()
+    wanted = ["bus.news.a", "bus.news.a.b", "bus.work.a", "bus.reply.thief.x", "inbox.thief.x"]
+    for subject in wanted:
+        await scene.relay.publish(subject, b"granted")
+    await scene.relay.flush()
+    await until(lambda: len(got) >= len(wanted), "all come")
+    assert sorted(got) == sorted(wanted)
+    assert not thief.complaints
+
+
 async def test_a_bot_may_publish_and_subscribe_as_granted(streams: Scene) -> None:
     door = await streams.bot("inventory")
     for subject in (

@@ -379,3 +379,37 @@ def test_odd_but_valid_policy_is_noted(bus: Folder, old: str, new: str, note: st
 def test_a_schema_that_no_subject_names_is_noted(bus: Folder) -> None:
     bus.write("schemas/spare.v1.json", "true")
     assert "schemas/spare.v1.json: no subject names this schema" in bus.notes()
+
+
+DEEP = "  stock.shelf.low: {schema: order.v1}\n  stock.shelf.low.again: {schema: order.v1}\n"
+
+
+@pytest.mark.parametrize(
+    ("grants", "part"),
+    [
+        ("stock.*, stock.shelf.low", "stock.shelf.low"),
+        ("stock.shelf.>, stock.*", "stock.shelf.>"),
+        ("stock.*, stock.*.low", "stock.*.low"),
+        ("stock.*, stock.*.*", "stock.*.*"),
+    ],
+)
+def test_grant_below_one_that_ends_with_a_star_is_refused(
+    bus: Folder, grants: str, part: str
+) -> None:
+    bus.change("subscribe: [stock.reserved]", f"subscribe: [{grants}]")
+    bus.change("subjects:\n", f"subjects:\n{DEEP}")
+    first = bus.load().problems[0]
+    assert (first.line, first.column) == (4, 3)
+    assert (
+        first.what == f"order cannot subscribe to both stock.* and {part}, which goes on below it"
+    )
+    assert str(first.hint).startswith("grant stock.*.> as well")
+
+
+@pytest.mark.parametrize(
+    "grants", ["stock.*", "stock.*, stock.>", "stock.*, stock.*.>", "stock.shelf.*"]
+)
+def test_grants_that_can_be_kept_apart_are_taken(bus: Folder, grants: str) -> None:
+    bus.change("subscribe: [stock.reserved]", f"subscribe: [{grants}]")
+    bus.change("subjects:\n", f"subjects:\n{DEEP}")
+    assert not bus.load().problems

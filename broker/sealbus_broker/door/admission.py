@@ -14,6 +14,10 @@ queue
            bot's messages away.
 ========== =========================================================================================
 
+nats-server takes ``bus.news.>`` for a subject that ``bus.news.*`` covers (2.15.1). So for a grant
+that ends with ``*`` the session is denied everything below it. Such a grant cannot stand beside one
+for a part of that: the loader refuses it (:mod:`sealbus_broker.policy.cross_checks`).
+
 :func:`decide` is pure, and :class:`Admission` answers. A login ends in one of three ways:
 
 - *Admitted.* The answer has the session's rights.
@@ -50,7 +54,15 @@ from sealbus.protocol.keys import SIGNATURE_BYTES, KeyKind, PublicKey, SigningKe
 from sealbus.protocol.limits import MAX_CONSUMERS
 from sealbus.protocol.seal import verify_connect
 from sealbus.protocol.streams import ACCEPTED
-from sealbus.protocol.subjects import BUS, INBOX, REPLY, consumer_owner, ingress_subject
+from sealbus.protocol.subjects import (
+    BUS,
+    INBOX,
+    REPLY,
+    below,
+    consumer_owner,
+    ends_wild,
+    ingress_subject,
+)
 from sealbus_broker.door.sessions import Sessions
 from sealbus_broker.door.throttle import Throttle
 from sealbus_broker.escape import printable
@@ -91,6 +103,8 @@ class Admitted:
     """Patterns of subjects."""
     subscribe: tuple[str, ...]
     """Patterns. ``<pattern> <queue>`` allows that queue group, and no other."""
+    deny: tuple[str, ...]
+    """Patterns that it may not receive, whatever it subscribes to."""
     expires_at_ms: int
     """When the session ends (ms since 1970)."""
 
@@ -167,6 +181,11 @@ def decide(
             # nats-server reads "subject queue". Where there is such an entry, the session may join
             # no other queue group.
             *(f"{BUS}.{pattern} {name}" for pattern in bot.subscribe),
+        ),
+        deny=tuple(
+            f"{BUS}.{below(pattern)}"
+            for pattern in bot.subscribe
+            if ends_wild(pattern) and not bot.may_subscribe(below(pattern))
         ),
         expires_at_ms=min(now_ms + policy.limits.session_ms, expires_at_ms),
     )
@@ -373,6 +392,6 @@ def _user_claims(session: Admitted, user: str, account: str) -> dict[str, Any]:
             "data": -1,
             "payload": MAX_BOT_PAYLOAD_BYTES,
             "pub": {"allow": list(session.publish)},
-            "sub": {"allow": list(session.subscribe)},
+            "sub": {"allow": list(session.subscribe), "deny": list(session.deny)},
         },
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from sealbus.protocol.subjects import is_name, overlap
+from sealbus.protocol.subjects import below, ends_wild, is_name, matches, overlap
 from sealbus_broker.escape import printable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.policy.builtin import builtin_subjects
@@ -34,6 +34,26 @@ def check_overlaps(draft: Draft, reader: Reader) -> None:
             if rule.pattern != pattern and overlap(pattern, rule.pattern):
                 what = f"{pattern} and {rule.pattern} overlap, so it is not clear which rule holds"
                 reader.problem(("subjects", pattern), what, hint="make one of them narrower")
+
+
+def check_grants_are_enforceable(draft: Draft, reader: Reader) -> None:
+    """Refuse grants to subscribe that nats-server could not keep a session to.
+
+    For it ``news.*`` covers ``news.>`` (2.15.1), so a session is denied everything below
+    ``news.*``. Then it cannot have a part of that by another grant.
+    """
+    for bot, grants in draft.bots.items():
+        for grant in dict.fromkeys(grants.subscribe):
+            if not ends_wild(grant):
+                continue
+            deep = below(grant)
+            if any(matches(other, deep) for other in grants.subscribe):
+                continue  # it is granted as well
+            part = next((one for one in grants.subscribe if overlap(deep, one)), None)
+            if part is not None:
+                what = f"{bot} cannot subscribe to both {grant} and {part}, which goes on below it"
+                hint = f"grant {deep} as well, or name the subjects of {grant} one by one"
+                reader.problem(("bots", bot), what, hint=hint)
 
 
 def check_causes_are_declared(draft: Draft, reader: Reader) -> None:

@@ -61,6 +61,7 @@ def load(folder: Path, bus_keys: frozenset[PublicKey] = frozenset()) -> Loaded:
     reader = Reader(document, problems)
     draft = read_policy_file(reader, schemas)
     cross_checks.check_overlaps(draft, reader)
+    cross_checks.check_grants_are_enforceable(draft, reader)
     cross_checks.check_causes_are_declared(draft, reader)
     cross_checks.note_causes_out_of_reach(draft, document, notes)
     keys = read_key_files(folder, frozenset(draft.bots), problems)

@@ -191,6 +191,16 @@ def overlap(one: str, other: str) -> bool:
     return len(left) == len(right)
 
 
+def ends_wild(pattern: str) -> bool:
+    """Whether the last token of ``pattern`` is ``*``."""
+    return pattern.rsplit(".", maxsplit=1)[-1] == "*"
+
+
+def below(pattern: str) -> str:
+    """The pattern of all subjects that go on where those of ``pattern`` end."""
+    return f"{pattern}.>"
+
+
 def reply_subject(requester: str, nonce: bytes) -> str:
     """The subject of answers to the request with ``nonce`` that ``requester`` sent:
     ``reply.<bot>.<nonce hex>``."""
