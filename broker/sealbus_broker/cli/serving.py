@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from sealbus.errors import SealbusError
+from sealbus.life.signals import on_signal
 from sealbus.supervision import kind
 from sealbus_broker.cli.errors import exit_code
 from sealbus_broker.cli.logs import logging_to_stderr
@@ -69,7 +70,7 @@ async def _until_signal(serve: Serve) -> None:
     for number in _STOPS:
         # `nohup` makes a process ignore SIGHUP on purpose.
         if signal.getsignal(number) is not signal.SIG_IGN:
-            loop.add_signal_handler(number, stopping.set)
+            on_signal(loop, number, stopping.set)
     await serve(stopping)
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from sealbus import Bot
+from sealbus.life.signals import on_signal
 from sealbus_broker.cli import output
 from sealbus_broker.cli.errors import Stopped
 
@@ -77,7 +78,7 @@ async def _stoppable(work: Callable[[Stop], Coroutine[Any, Any, T]], *, gentle: 
     working = asyncio.ensure_future(work(stop))
     heard: list[int] = []
 
-    def on_signal(number: int) -> None:
+    def hear(number: int) -> None:
         heard.append(number)
         stop.signal = stop.signal or number
         stop.event.set()
@@ -89,7 +90,7 @@ async def _stoppable(work: Callable[[Stop], Coroutine[Any, Any, T]], *, gentle: 
 
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            loop.add_signal_handler(number, on_signal, number)
+            on_signal(loop, number, functools.partial(hear, number))
     try:
         return await working
     except asyncio.CancelledError:
