@@ -72,8 +72,8 @@ def test_a_reader_that_does_not_read_blocks_nobody(pipe: tuple[FileIO, FileIO]) 
     for _ in range(4 * WAITING_BYTES // len(line)):
         writer.write(line)  # would never return: a pipe holds 64 KiB
     assert writer._waiting_bytes <= WAITING_BYTES
-    assert writer._dropped > 0
-    # When somebody reads again, the log goes on, and says how much is missing.
+    # When somebody reads again, the log goes on, and says how much is missing. Until then the
+    # number may be in the hand of the thread.
     got = bytearray()
 
     def read() -> None:
