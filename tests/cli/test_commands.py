@@ -94,6 +94,7 @@ def test_a_refusal_exits_3_and_is_in_the_quarantine(bus: Bus, tmp_path: Path) ->
     raw = tmp_path / "raw"
     shown = sealbus("quarantine", "show", str(row["sequence"]), "--out", str(raw), cwd=bus.folder)
     assert '{"txt": "hello"}' in shown.out
+    assert re.search(r"^arrived_at +20\d\d-\d\d-\d\d \d\d:\d\d:\d\dZ$", shown.out, re.MULTILINE)
     dumped = sealbus("quarantine", "show", str(row["sequence"]), "--hex", cwd=bus.folder)
     assert "74 78 74" in dumped.out  # txt, in the dump
     inspected = sealbus("inspect", str(raw), "--json", cwd=bus.folder)

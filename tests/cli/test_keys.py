@@ -31,6 +31,13 @@ class TestWithoutSecrets:
         assert told.code == 0, told.err
         assert not (clone / ".sealbus").exists()
 
+    def test_prepare_makes_no_bus_key_where_bus_toml_names_one(self, clone: Path) -> None:
+        told = quickly("prepare", "--nats-conf", str(clone / "nats.conf"), cwd=clone)
+        assert told.code == 1
+        assert "its private half is not in" in told.err
+        assert not (clone / ".sealbus" / "relay.toml").exists()
+        assert not (clone / "nats.conf").exists()
+
     @pytest.mark.parametrize("command", [["relay"], ["ping"]], ids=" ".join)
     def test_says_where_keys_come_from(self, clone: Path, command: list[str]) -> None:
         told = quickly(*command, cwd=clone)

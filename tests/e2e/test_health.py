@@ -49,8 +49,12 @@ async def test_a_bus_that_works_is_ok_and_shows_its_streams(shop: Shop) -> None:
         "HEALTH",
         "PROGRESS",
     }
+    async with shop.bot("order") as bot:
+        policy = (await bot.publish("orders.placed", order(1))).policy.hex()
+    assert found["relay"]["policy"] == policy
     for_people = await ping(shop)
     assert for_people.code == 0
+    assert f"(policy {policy[:16]})" in for_people.err
     assert "ACCEPTED" in for_people.out
     assert "ok: relay relay serves the bus shop" in for_people.err
 
