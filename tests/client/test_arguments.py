@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sealbus import Bot, Credentials, InvalidInput, Message
-from sealbus.arguments import MAX_CONCURRENCY, MAX_WAIT_S, check_handler
+from sealbus.arguments import MAX_ATTEMPTS, MAX_CONCURRENCY, MAX_WAIT_S, check_handler
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.limits import MAX_CONSUMERS, MAX_LIVE_SUBSCRIPTIONS
 
@@ -79,6 +79,19 @@ async def test_a_subject_that_is_none_is_refused(bot: Bot, subject: Any) -> None
             await call
 
 
+@pytest.mark.parametrize("live", ["no", 0, 1])
+async def test_a_word_for_live_is_refused(bot: Bot, live: Any) -> None:
+    for call in (bot.publish("a.b", 1, live=live), bot.publish_many("a.b", [1], live=live)):
+        with pytest.raises(InvalidInput, match="live must be True or False"):
+            await call
+
+
+@pytest.mark.parametrize("unresolved", [bytes(16), None, TimeoutError()])
+async def test_only_an_unresolved_message_is_resumed(bot: Bot, unresolved: Any) -> None:
+    with pytest.raises(InvalidInput, match="resume\\(\\) takes the Unresolved"):
+        await bot.resume(unresolved)
+
+
 @pytest.mark.parametrize("renew_s", [*TIMES[:5], 0.01, MAX_WAIT_S + 1, "5", True])
 def test_a_renewal_out_of_range_is_refused(bot: Bot, renew_s: Any) -> None:
     with pytest.raises(InvalidInput, match="renew_s"):
@@ -105,8 +118,11 @@ def test_a_bot_of_something_else_than_credentials_is_refused(credentials: Any) -
         ),
         ({"start": "yesterday"}, "start='yesterday'"),
         ({"start": None}, "start=None"),
+        *(({"attempts": value}, "attempts") for value in (0, -1, 1.5, "2", True, MAX_ATTEMPTS + 1)),
+        *(({"live": value}, "live must be True or False") for value in ("no", 0, 1)),
         ({"live": True, "durable": "d"}, "durable has no meaning for a live subscription"),
         ({"live": True, "start": "all"}, "start has no meaning for a live subscription"),
+        ({"live": True, "attempts": 2}, "attempts has no meaning for a live subscription"),
     ],
 )
 def test_an_option_of_a_subscription_out_of_range_is_refused(
@@ -114,6 +130,9 @@ def test_an_option_of_a_subscription_out_of_range_is_refused(
 ) -> None:
     with pytest.raises(InvalidInput, match=said):
         bot.subscribe("a.b", **options)
+    if "concurrency" not in options:
+        with pytest.raises(InvalidInput, match=said):
+            bot.messages("a.b", **options)
 
 
 @pytest.mark.parametrize("concurrency", [0, -1, 1.5, None, MAX_CONCURRENCY + 1])

@@ -133,6 +133,16 @@ def check_attempts(value: Any) -> int | None:
     return value
 
 
+def check_live(value: Any) -> bool | None:
+    """Whether a subject is live; ``None`` for what the policy says."""
+    if value is None or isinstance(value, bool):
+        return value
+    raise InvalidInput(
+        f"live must be True or False, got {type(value).__name__}",
+        hint="leave `live` out: the bus tells the bot which subjects are live",
+    )
+
+
 def check_place(*, live: bool, durable: str, start: str, attempts: int | None = None) -> None:
     """A live subscription has no place that is remembered, and no second attempt."""
     if live and (durable != "default" or start != "new" or attempts is not None):

@@ -11,6 +11,7 @@ from sealbus.arguments import (
     check_concurrency,
     check_forget,
     check_handler,
+    check_live,
     check_place,
     check_seconds,
     check_start,
@@ -246,7 +247,7 @@ class Bot(Presence):
         check_pattern(pattern)
         check_start(start)
         check_durable(durable)
-        check_place(live=bool(live), durable=durable, start=start, attempts=attempts)
+        check_place(live=check_live(live) is True, durable=durable, start=start, attempts=attempts)
         check_concurrency(concurrency)
         check_attempts(attempts)
 
@@ -342,7 +343,7 @@ class Bot(Presence):
         check_pattern(pattern)
         check_start(start)
         check_durable(durable)
-        check_place(live=bool(live), durable=durable, start=start, attempts=attempts)
+        check_place(live=check_live(live) is True, durable=durable, start=start, attempts=attempts)
         check_attempts(attempts)
         check_forget(forget_s)
         place = None if live else durable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
-from sealbus.arguments import check_nonce, check_ttl
+from sealbus.arguments import check_live, check_nonce, check_ttl
 from sealbus.credentials import Credentials
 from sealbus.errors import InvalidInput, NotConnected, SealbusError
 from sealbus.grants import Declared, Known
@@ -78,6 +78,7 @@ class Speaker:
     ) -> Stamp:
         """Publish one message: see :meth:`sealbus.Bot.publish`. ``parent``: encoded."""
         check_subject(subject)
+        check_live(live)
         resumed = nonce is not None
         name = check_nonce(nonce) if resumed else UNBORN
         ttl_ms = None if ttl is None else check_ttl(ttl)
@@ -117,6 +118,7 @@ class Speaker:
     ) -> list[Stamp | SealbusError]:
         """Publish many messages: see :meth:`sealbus.Bot.publish_many`."""
         check_subject(subject)
+        check_live(live)
         ttl_ms = None if ttl is None else check_ttl(ttl)
         identity = (None, None) if schema is None else split_schema(schema)
         self._life.check("publish_many()")
@@ -153,6 +155,11 @@ class Speaker:
 
     async def resume(self, unresolved: Unresolved, *, timeout_s: float) -> Stamp:
         """Find out an outcome: see :meth:`sealbus.Bot.resume`."""
+        if not isinstance(unresolved, Unresolved):
+            raise InvalidInput(
+                f"resume() takes the Unresolved that was raised, got {type(unresolved).__name__}",
+                hint="where only its nonce is left, publish the message again with nonce=...",
+            )
         self._life.check("resume()")
         if not isinstance(unresolved.again, Item):
             raise InvalidInput(
