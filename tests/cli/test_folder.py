@@ -27,6 +27,21 @@ class TestFind:
         told = quickly(*command, cwd=made.parent)
         assert (told.code, "using the bus in mybus" in told.err) == (0, True)
 
+    def test_a_hidden_copy_is_no_second_bus(self, made: Path, tmp_path: Path) -> None:
+        for name in ("mybus", ".backup"):
+            shutil.copytree(made, tmp_path / name)
+        told = quickly("check", cwd=tmp_path)
+        assert (told.code, "using the bus in mybus" in told.err) == (0, True)
+
+    def test_hidden_credentials_are_not_checked(self, made: Path, tmp_path: Path) -> None:
+        bus = shutil.copytree(made, tmp_path / "mybus")
+        hidden = bus / "credentials" / ".greeter.toml"
+        (bus / "credentials" / "greeter.toml").rename(hidden)
+        assert quickly("bot", "rm", "greeter", "--yes", cwd=bus).code == 0
+        assert "greeter" not in quickly("check", cwd=bus).out
+        hidden.rename(bus / "credentials" / "greeter.toml")
+        assert "policy.yaml does not declare" in quickly("check", cwd=bus).out
+
     @pytest.mark.parametrize(
         "command", [["check"], ["up"], ["keys", "ls"], ["keys", "new", "greeter"]], ids=" ".join
     )

@@ -77,6 +77,8 @@ def _strange_keys(bus: BusFolder, policy: Policy) -> list[Problem]:
     """
     found = []
     for file in sorted((bus.path / "credentials").glob("*.toml")):
+        if file.name.startswith("."):
+            continue  # an editor's own copy
         shown = f"credentials/{printable(file.name, 100)}"
         try:
             one = Credentials.load(file)

@@ -63,14 +63,16 @@ class BusFolder:
 
     @classmethod
     def find(cls, given: str | None, talk: Talk = ON_STDERR) -> BusFolder:
-        """``given``, or the current folder, or the one bus directly below it."""
+        """``given``, or the current folder, or the one bus directly below it.
+
+        A hidden folder, such as a copy that somebody put away, is not looked at.
+        """
         here = Path(given or ".")
         try:
             if (here / "policy.yaml").exists():
                 return cls(here, talk)
-            below = (
-                sorted(path.parent for path in here.glob("*/policy.yaml")) if given is None else []
-            )
+            found = here.glob("*/policy.yaml") if given is None else ()
+            below = sorted(path.parent for path in found if not path.parent.name.startswith("."))
         except (OSError, ValueError) as error:  # ValueError: a path with NUL in it
             why = getattr(error, "strerror", None) or "not a path"
             raise Unusable(f"{printable(str(here), 300)} cannot be read: {why}") from None
