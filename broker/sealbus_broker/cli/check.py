@@ -75,10 +75,12 @@ def _strange_keys(bus: BusFolder, policy: Policy) -> list[Problem]:
 
     Nobody is admitted with them.
     """
-    found = []
-    for file in sorted((bus.path / "credentials").glob("*.toml")):
-        if file.name.startswith("."):
-            continue  # an editor's own copy
+    found: list[Problem] = []
+    try:
+        files = bus.credential_files()
+    except OSError:
+        return []  # reported already
+    for file in files:
         shown = f"credentials/{printable(file.name, 100)}"
         try:
             one = Credentials.load(file)

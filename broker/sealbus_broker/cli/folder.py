@@ -240,6 +240,17 @@ class BusFolder:
 
     # ---- credentials -----------------------------------------------------------------------------
 
+    def credential_files(self) -> list[Path]:
+        """The files with credentials in this folder, without an editor's hidden copies.
+
+        Raises :class:`OSError` if there is a folder for them that cannot be read.
+        """
+        try:
+            files = sorted((self.path / "credentials").iterdir())
+        except FileNotFoundError:
+            return []
+        return [one for one in files if one.suffix == ".toml" and not one.name.startswith(".")]
+
     def strangers(self, bus: BusFile) -> list[Problem]:
         """The credentials in this folder that name another address or another bus than ``bus``.
 
@@ -247,14 +258,10 @@ class BusFolder:
         """
         found: list[Problem] = []
         try:
-            files = sorted((self.path / "credentials").iterdir())
-        except FileNotFoundError:
-            return []
+            files = self.credential_files()
         except OSError as error:
             return [Problem("credentials", 0, 0, f"cannot be read: {error.strerror}")]
         for file in files:
-            if file.suffix != ".toml" or file.name.startswith("."):
-                continue
             shown = f"credentials/{printable(file.name, 100)}"
             try:
                 one = Credentials.load(file)
