@@ -58,9 +58,8 @@ from sealbus.protocol.subjects import (
     BUS,
     INBOX,
     REPLY,
-    below,
+    beyond_stars,
     consumer_owner,
-    ends_wild,
     ingress_subject,
 )
 from sealbus_broker.door.sessions import Sessions
@@ -182,11 +181,7 @@ def decide(
             # no other queue group.
             *(f"{BUS}.{pattern} {name}" for pattern in bot.subscribe),
         ),
-        deny=tuple(
-            f"{BUS}.{below(pattern)}"
-            for pattern in bot.subscribe
-            if ends_wild(pattern) and not bot.may_subscribe(below(pattern))
-        ),
+        deny=tuple(f"{BUS}.{deep}" for deep in beyond_stars(bot.subscribe).values()),
         expires_at_ms=min(now_ms + policy.limits.session_ms, expires_at_ms),
     )
 

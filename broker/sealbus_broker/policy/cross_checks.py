@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from sealbus.protocol.subjects import below, ends_wild, is_name, matches, overlap
+from sealbus.protocol.subjects import beyond_stars, is_name, overlap
 from sealbus_broker.escape import printable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.policy.builtin import builtin_subjects
@@ -43,12 +43,7 @@ def check_grants_are_enforceable(draft: Draft, reader: Reader) -> None:
     ``news.*``. Then it cannot have a part of that by another grant.
     """
     for bot, grants in draft.bots.items():
-        for grant in dict.fromkeys(grants.subscribe):
-            if not ends_wild(grant):
-                continue
-            deep = below(grant)
-            if any(matches(other, deep) for other in grants.subscribe):
-                continue  # it is granted as well
+        for grant, deep in beyond_stars(grants.subscribe).items():
             part = next((one for one in grants.subscribe if overlap(deep, one)), None)
             if part is not None:
                 what = f"{bot} cannot subscribe to both {grant} and {part}, which goes on below it"

@@ -23,6 +23,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -191,14 +192,18 @@ def overlap(one: str, other: str) -> bool:
     return len(left) == len(right)
 
 
-def ends_wild(pattern: str) -> bool:
-    """Whether the last token of ``pattern`` is ``*``."""
-    return pattern.rsplit(".", maxsplit=1)[-1] == "*"
+def beyond_stars(patterns: Iterable[str]) -> dict[str, str]:
+    """The pattern of the subjects that go on where those of a pattern end, by that pattern.
 
-
-def below(pattern: str) -> str:
-    """The pattern of all subjects that go on where those of ``pattern`` end."""
-    return f"{pattern}.>"
+    For each of ``patterns`` that ends with ``*``, unless another one covers all of these subjects.
+    """
+    given = dict.fromkeys(patterns)
+    beyond = {one: f"{one}.>" for one in given if one.rsplit(".", maxsplit=1)[-1] == "*"}
+    return {
+        one: deep
+        for one, deep in beyond.items()
+        if not any(matches(other, deep) for other in given)
+    }
 
 
 def reply_subject(requester: str, nonce: bytes) -> str:
