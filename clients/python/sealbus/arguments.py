@@ -143,9 +143,11 @@ def check_live(value: Any) -> bool | None:
     )
 
 
-def check_place(*, live: bool, durable: str, start: str, attempts: int | None = None) -> None:
+def check_place(
+    *, live: bool | None, durable: str, start: str, attempts: int | None = None
+) -> None:
     """A live subscription has no place that is remembered, and no second attempt."""
-    if live and (durable != "default" or start != "new" or attempts is not None):
+    if check_live(live) and (durable != "default" or start != "new" or attempts is not None):
         name = "durable" if durable != "default" else "start" if start != "new" else "attempts"
         raise InvalidInput(
             f"{name} has no meaning for a live subscription",

@@ -11,7 +11,6 @@ from sealbus.arguments import (
     check_concurrency,
     check_forget,
     check_handler,
-    check_live,
     check_place,
     check_seconds,
     check_start,
@@ -247,7 +246,7 @@ class Bot(Presence):
         check_pattern(pattern)
         check_start(start)
         check_durable(durable)
-        check_place(live=check_live(live) is True, durable=durable, start=start, attempts=attempts)
+        check_place(live=live, durable=durable, start=start, attempts=attempts)
         check_concurrency(concurrency)
         check_attempts(attempts)
 
@@ -343,7 +342,7 @@ class Bot(Presence):
         check_pattern(pattern)
         check_start(start)
         check_durable(durable)
-        check_place(live=check_live(live) is True, durable=durable, start=start, attempts=attempts)
+        check_place(live=live, durable=durable, start=start, attempts=attempts)
         check_attempts(attempts)
         check_forget(forget_s)
         place = None if live else durable
