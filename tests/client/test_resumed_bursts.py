@@ -18,7 +18,7 @@ from sealbus.sending.publisher import Publisher
 from tests.client.receipts import end_time_of, receive
 from tests.client.test_bursts import begin, nothing_left, outcomes, taken
 from tests.client.wire import Wire
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -134,12 +134,10 @@ async def test_an_envelope_that_was_told_refused_is_not_sent_again(
 
 
 async def test_a_resumed_message_of_a_burst_is_found_out(publisher: Publisher, wire: Wire) -> None:
-    tasks = [begin(publisher, number, timeout_s=0.1) for number in range(2)]
-    (first,) = await taken(wire)
-    ends = await outcomes(tasks)
+    first, ends = await unresolved(publisher, wire, 2)
     assert [type(one) for one in ends] == [Unresolved] * 2
     assert nothing_left(publisher)
-    resumed = asyncio.create_task(publisher.resume(ends[1].again, timeout_s=PATIENCE_S))
+    resumed = resume(publisher, ends[1])
     (second,) = await taken(wire)
     one, two = Envelope.decode(first), Envelope.decode(second)
     assert (one.header.nonce, one.payloads) == (two.header.nonce, two.payloads)
