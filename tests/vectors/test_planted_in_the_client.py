@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 
-from sealbus.protocol import codec, delivery, envelope, keys, seal, stamp, subjects
+from sealbus.protocol import codec, delivery, envelope, keys, seal, sealed, stamp, subjects
 from sealbus.receiving import verifier as handled
 from sealbus.sending import matching
 from tests.vectors import test_client_vectors as client
@@ -196,8 +196,8 @@ MISTAKES: Final[list[tuple[Runs, ModuleType, str, str]]] = [
     (KEYS, keys, "if binascii.crc_hqx(raw[:-2], 0) !=",
      "if False and binascii.crc_hqx(raw[:-2], 0) !="),
     (KEYS, keys, " or raw[1] & 7", ""),
-    (STAMPS, stamp, "if found.key not in bus_keys", "if False"),
-    (STAMPS, stamp, "if not verifier.verify(Context.STAMP, found, signed)", "if False"),
+    (STAMPS, sealed, "if found.key not in bus_keys", "if False"),
+    (STAMPS, sealed, "if not verifier.verify(context, found, signed)", "if False"),
     (STAMPS, stamp, "is_name(bus) and ", ""),
     (STAMPS, stamp, "is_name(bot) and ", ""),
     (STAMPS, stamp, " and is_name(relay)", ""),

@@ -18,7 +18,12 @@ from tests.vectors.stranger.rules import Refused, Rules
 
 MAGIC: Final = b"\x00sealbus/1\x00"
 PREFIXES: Final = {"bot": 0xA0, "bus": 0x68, "issuer": 0x00}
-CONTEXTS: Final = {"envelope": b"envelope", "stamp": b"stamp\0\0\0", "connect": b"connect\0"}
+CONTEXTS: Final = {
+    "envelope": b"envelope",
+    "stamp": b"stamp\0\0\0",
+    "connect": b"connect\0",
+    "notice": b"notice\0\0",
+}
 
 
 def read_key(rules: Rules, text: str, kind: str) -> bytes:

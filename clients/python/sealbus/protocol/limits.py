@@ -47,6 +47,13 @@ MAX_BARE_PARENT_BYTES: Final = MAX_STAMP_BYTES + 8
 """The largest parent without a quote: a stamp, an index, and the framing of msgpack around
 them. Where a rule compares nothing, no bot needs more."""
 
+MAX_NOTICE_BYTES: Final = 1024
+"""The largest notice. Its body is under 150 bytes, and a seal with the longest proof has 418."""
+
+NOTICE_LIFE_MS: Final = 60_000
+"""The most by which the time in a notice may differ from the clock of the bot that gets it. Clocks
+of hosts agree within seconds. A notice that somebody kept, and shows again later, says nothing."""
+
 MAX_BATCH: Final = 1024
 """The most items under one signature. They need ten proof steps, which are 320 bytes. Beyond that
 the proof costs more than a signature."""

@@ -50,6 +50,7 @@ class Context(Enum):
     ENVELOPE = b"envelope"
     STAMP = b"stamp\0\0\0"
     CONNECT = b"connect\0"
+    NOTICE = b"notice\0\0"
 
 
 @value

@@ -22,14 +22,7 @@ from types import NoneType
 from typing import Any, Final
 
 from sealbus.errors import Malformed
-from sealbus.protocol.codec import (
-    FieldTypes,
-    join_sealed,
-    pack_fields,
-    signed_part,
-    split_sealed,
-    unpack_array,
-)
+from sealbus.protocol.codec import FieldTypes, pack_fields, unpack_array
 from sealbus.protocol.keys import SigningKey
 from sealbus.protocol.limits import (
     MAX_DETAIL_BYTES,
@@ -42,7 +35,8 @@ from sealbus.protocol.limits import (
     NONCE_BYTES,
 )
 from sealbus.protocol.reason import Reason
-from sealbus.protocol.seal import HASH_BYTES, Context, Seal, Verifier, seal
+from sealbus.protocol.seal import HASH_BYTES, Context, Verifier
+from sealbus.protocol.sealed import open_body, seal_bodies
 from sealbus.protocol.subjects import is_name, is_subject
 from sealbus.protocol.value import value
 
@@ -260,12 +254,7 @@ def seal_stamps(
 
     ``verifier`` will know them again, as parents, without verifying them.
     """
-    bodies = [stamp.encode() for stamp in stamps]
-    items = [signed_part(body) for body in bodies]
-    seals = seal(key, Context.STAMP, items)
-    if verifier is not None:
-        verifier.remember(Context.STAMP, seals[0], items[0])
-    return [join_sealed(body, sealed) for body, sealed in zip(bodies, seals, strict=True)]
+    return seal_bodies(key, Context.STAMP, [stamp.encode() for stamp in stamps], verifier)
 
 
 def open_stamp(data: bytes, bus_keys: frozenset[bytes], verifier: Verifier) -> Stamp:
@@ -275,12 +264,5 @@ def open_stamp(data: bytes, bus_keys: frozenset[bytes], verifier: Verifier) -> S
     :class:`Malformed` if the bytes are not a stamp, the key is not one of them, or the seal does
     not hold.
     """
-    if len(data) > MAX_STAMP_BYTES:
-        raise Malformed(f"stamp of {len(data)} bytes; at most {MAX_STAMP_BYTES}")
-    body, signed, sealed = split_sealed(data)
-    found = Seal.decode(sealed)
-    if found.key not in bus_keys:
-        raise Malformed("stamp: sealed by a key that is not the bus's")
-    if not verifier.verify(Context.STAMP, found, signed):
-        raise Malformed("stamp: the seal does not hold")
+    body = open_body(data, bus_keys, verifier, context=Context.STAMP, most=MAX_STAMP_BYTES)
     return Stamp.decode(body)

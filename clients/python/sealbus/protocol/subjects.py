@@ -9,6 +9,7 @@ signed header alone; on its way out it is a NATS subject too:
 ``bus.<subject>``        envelope and stamp on their way out to subscribers
 ``inbox.<bot>.<nonce>``  the relay's stamp for the bot that sent the message with that nonce
 ``inbox.<bot>.receipts`` several such stamps in one NATS message
+``inbox.<bot>.notice``   the relay's notice that it ends sessions of the bot
 ======================== =====================================================================
 
 So no NATS subject that a relay reads has a part that a bot chose: nats-server lets a client publish
@@ -48,6 +49,7 @@ BUS: Final = "bus"
 INBOX: Final = "inbox"
 REPLY: Final = "reply"
 RECEIPTS: Final = "receipts"
+NOTICE: Final = "notice"
 
 GENESIS: Final = f"{RELAY}.genesis"
 CLOSED: Final = f"{RELAY}.closed"
@@ -226,6 +228,11 @@ def receipt_subject(bot: str, nonce: bytes) -> str:
 def receipts_subject(bot: str) -> str:
     """The NATS subject on which ``bot`` gets several stamps together."""
     return f"{INBOX}.{bot}.{RECEIPTS}"
+
+
+def notice_subject(bot: str) -> str:
+    """The NATS subject on which ``bot`` gets notices (:mod:`sealbus.protocol.notice`)."""
+    return f"{INBOX}.{bot}.{NOTICE}"
 
 
 def is_bookkeeping(subject: bytes, prefix: str) -> bool:

@@ -1,0 +1,128 @@
+"""The notice: a relay tells a bot why it ends sessions of this bot, sealed with the bus's key.
+
+A bot gets it on ``inbox.<bot>.notice`` before the connection closes. nats-server itself gives no
+reason. On the wire it is msgpack ``[version, body bin, seal bin]``; the body is a msgpack array of
+five fields in fixed places::
+
+    bus str · bot str · at int (ms) · reason str · key bin(32) | nil
+
+A notice explains, and decides nothing. The bot's sessions end because the relay ends them, and a
+login succeeds or fails because of the policy at that time.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from types import NoneType
+from typing import Final
+
+from sealbus.errors import Malformed
+from sealbus.protocol.codec import FieldTypes, pack_fields, unpack_array
+from sealbus.protocol.keys import KEY_BYTES, SigningKey
+from sealbus.protocol.limits import MAX_NOTICE_BYTES, MAX_TIME_MS, NOTICE_LIFE_MS
+from sealbus.protocol.seal import Context, Verifier
+from sealbus.protocol.sealed import open_body, seal_bodies
+from sealbus.protocol.subjects import is_name
+from sealbus.protocol.value import value
+
+_BODY_TYPES: Final = FieldTypes(((str,), (str,), (int,), (str,), (bytes, NoneType)))
+
+
+class Ended(StrEnum):
+    """Why a session ended. ``Ended.X.value`` is the stable name, ``Ended.X.meaning`` a sentence for
+    people."""
+
+    BOT_REMOVED = "bot-removed"
+    KEY_REVOKED = "key-revoked"
+
+    @property
+    def meaning(self) -> str:
+        """A sentence that describes the reason."""
+        return _MEANINGS[self]
+
+
+_MEANINGS: dict[Ended, str] = {
+    Ended.BOT_REMOVED: "the bus's policy does not have this bot any more",
+    Ended.KEY_REVOKED: "the key was revoked, has expired, or is not a key of this bot any more",
+}
+
+
+@value
+class Notice:
+    """What a relay tells a bot."""
+
+    bus: str
+    bot: str
+    """The bot whose sessions end."""
+    at_ms: int
+    """When it was made, by the clock of the bus."""
+    reason: Ended
+    key: bytes | None = None
+    """The bot's raw public key (32 bytes) that lost its right. ``None``: all keys of the bot have.
+    With :attr:`Ended.BOT_REMOVED` it is always ``None``."""
+
+    def concerns(self, key: bytes) -> bool:
+        """Whether the bot's raw public key ``key`` lost its right."""
+        return self.key is None or self.key == key
+
+    def encode(self) -> bytes:
+        """The body's bytes."""
+        return pack_fields((self.bus, self.bot, self.at_ms, self.reason.value, self.key))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Notice:
+        """Read a body. Raises :class:`Malformed`."""
+        bus, bot, at, reason, key = unpack_array(data, _BODY_TYPES)
+        if not (is_name(bus) and is_name(bot)):
+            raise Malformed("notice: the bus or the bot is not a name")
+        if not 0 <= at <= MAX_TIME_MS:
+            raise Malformed(f"notice: a time of {at}; expected 0 to {MAX_TIME_MS}")
+        if reason not in _REASONS:
+            raise Malformed(
+                f"notice: an unknown reason; expected {' or '.join(_REASONS)}",
+                hint="is this library older than the relay?",
+            )
+        if key is not None and len(key) != KEY_BYTES:
+            raise Malformed(f"notice: a key of {len(key)} bytes; expected {KEY_BYTES}")
+        if key is not None and reason == Ended.BOT_REMOVED:
+            raise Malformed(
+                "notice: a key with bot-removed; expected none, because all are removed"
+            )
+        return cls(bus, bot, at, Ended(reason), key)
+
+
+_REASONS: Final = [reason.value for reason in Ended]
+
+
+def seal_notice(key: SigningKey, notice: Notice) -> bytes:
+    """``notice``, sealed with the bus's key."""
+    return seal_bodies(key, Context.NOTICE, [notice.encode()])[0]
+
+
+def open_notice(data: bytes, bus_keys: frozenset[bytes]) -> Notice:
+    """Verify a sealed notice and return it. :func:`check_notice` says whether it is for the reader.
+
+    ``bus_keys``: the raw public keys (32 bytes each) of the bus that the reader trusts. Raises
+    :class:`Malformed` if the bytes are not a notice, the key is not one of them, or the seal does
+    not hold.
+    """
+    # One of its own, because nobody meets a notice again.
+    body = open_body(data, bus_keys, Verifier(), context=Context.NOTICE, most=MAX_NOTICE_BYTES)
+    return Notice.decode(body)
+
+
+def check_notice(notice: Notice, *, bus: str, bot: str, now_ms: int) -> None:
+    """Raise :class:`Malformed` unless ``notice`` is for ``bot`` on ``bus``, and of this minute.
+
+    ``now_ms``: the reader's clock.
+    """
+    if notice.bus != bus:
+        raise Malformed("notice: about another bus")
+    if notice.bot != bot:
+        raise Malformed("notice: about another bot")
+    off_ms = notice.at_ms - now_ms
+    if abs(off_ms) > NOTICE_LIFE_MS:
+        raise Malformed(
+            f"notice: its time is {abs(off_ms)} ms {'ahead' if off_ms > 0 else 'ago'}; expected "
+            f"at most {NOTICE_LIFE_MS}"
+        )

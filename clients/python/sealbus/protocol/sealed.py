@@ -1,0 +1,60 @@
+"""A body and its seal in one array: the form of everything that the bus itself says.
+
+On the wire it is msgpack ``[version, body bin, seal bin]``. The seal is over the bytes before it.
+Stamps (:mod:`sealbus.protocol.stamp`) and notices (:mod:`sealbus.protocol.notice`) have this form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sealbus.errors import Malformed
+from sealbus.protocol.codec import join_sealed, signed_part, split_sealed
+from sealbus.protocol.keys import SigningKey
+from sealbus.protocol.seal import Context, Seal, Verifier, seal
+
+
+def seal_bodies(
+    key: SigningKey, context: Context, bodies: Sequence[bytes], verifier: Verifier | None = None
+) -> list[bytes]:
+    """Seal 1 to 1,024 bodies with one signature of the bus's key; return their bytes, in order.
+
+    ``verifier`` will know them again without verifying them.
+    """
+    items = [signed_part(body) for body in bodies]
+    seals = seal(key, context, items)
+    if verifier is not None:
+        verifier.remember(context, seals[0], items[0])
+    return [join_sealed(body, sealed) for body, sealed in zip(bodies, seals, strict=True)]
+
+
+def open_body(
+    data: bytes,
+    bus_keys: frozenset[bytes],
+    verifier: Verifier,
+    *,
+    context: Context,
+    most: int,
+) -> bytes:
+    """Verify a sealed body, and return the body.
+
+    Args:
+        data: the bytes, as they came.
+        bus_keys: the raw public keys (32 bytes each) that the reader trusts.
+        verifier: verifies the seal.
+        context: the kind of the item, whose name errors begin with.
+        most: how many bytes ``data`` may have.
+
+    Raises:
+        Malformed: the bytes have another form, the key is not one of ``bus_keys``, or the seal does
+            not hold.
+    """
+    if len(data) > most:
+        raise Malformed(f"{context.name.lower()} of {len(data)} bytes; at most {most}")
+    body, signed, sealed = split_sealed(data)
+    found = Seal.decode(sealed)
+    if found.key not in bus_keys:
+        raise Malformed(f"{context.name.lower()}: sealed by a key that is not the bus's")
+    if not verifier.verify(context, found, signed):
+        raise Malformed(f"{context.name.lower()}: the seal does not hold")
+    return body
