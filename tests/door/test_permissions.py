@@ -9,7 +9,13 @@ import pytest
 from nats.aio.msg import Msg
 
 from sealbus.protocol.subjects import consumer_name
-from sealbus_broker.nats.config import MAX_BOT_PAYLOAD_BYTES, MAX_SUBSCRIPTIONS
+from sealbus_broker.nats.config import (
+    CONNECTIONS_SUBJECT,
+    MAX_BOT_PAYLOAD_BYTES,
+    MAX_SUBSCRIPTIONS,
+    kick_subject,
+    renew_subject,
+)
 from tests.scene import Scene, bot_rule
 from tests.waiting import PATIENCE_S, until
 
@@ -47,6 +53,9 @@ OTHER = consumer_name("order", "orders.>", "stock")
         "$SYS.REQ.USER.AUTH",
         "$SYS.REQ.SERVER.PING",
         "$SYS.REQ.ACCOUNT.PING.CONNZ",
+        CONNECTIONS_SUBJECT,
+        kick_subject("NOTHERE"),
+        renew_subject("NOTHERE"),
         "_INBOX.abc.def",
         "_R_.abc",
     ],

@@ -16,7 +16,9 @@ subject                                   direction   use
 ``bus.>`` ``inbox.>``                     BUS → BOTS  stamped messages and receipts
 ``$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.*``  service     a durable subscription asks for messages
 ``$JS.ACK.ACCEPTED.>``                    service     and acknowledges them
-``$SYS.REQ.ACCOUNT.BOTS.CONNZ``           SYS → BUS   who is connected, for the limit of sessions
+``$SYS.REQ.ACCOUNT.BOTS.CONNZ``           SYS → BUS   who is connected
+``$SYS.REQ.SERVER.*.KICK``                SYS → BUS   the end of one connection
+``$SYS.REQ.SERVER.*.LDM``                 SYS → BUS   the order to one client to connect anew
 ========================================  ==========  ============================================
 
 Within ``BOTS`` the permissions of a session say which bot may do what: see
@@ -56,6 +58,40 @@ login that is refused (measured, 2.15.1)."""
 
 CONNECTIONS_SUBJECT: Final = f"$SYS.REQ.ACCOUNT.{BOTS_ACCOUNT}.CONNZ"
 """The subject on which nats-server says which bots are connected."""
+
+
+def kick_subject(server: str) -> str:
+    """Return the subject on which nats-server ends one connection, of any account.
+
+    The body is ``{"cid": N}``, where N is the server's number for the connection. The client gets
+    EOF, and no word. A connection that waits for the answer to its login can be ended too. The
+    answer of the server is JSON. It has a field ``error`` where there is no such connection: code
+    500, ``no such client or leafnode id``. The server ignores a request without a ``reply``, and
+    does not answer another body. The asker of another server's id gets the status 503.
+
+    Args:
+        server: The server's id, from its greeting, from a login or from CONNZ, because each server
+            numbers its connections alone. ``*`` stands for any.
+    """
+    return f"$SYS.REQ.SERVER.{server}.KICK"
+
+
+def renew_subject(server: str) -> str:
+    """Return the subject on which nats-server tells one client to connect anew.
+
+    The client gets ``INFO`` with ``"ldm": true`` (lame duck mode), and the connection stays.
+    Everything else is as with :func:`kick_subject`, except for the errors, which also have code
+    500: ``no such client id``, and ``client does not support Lame Duck Mode or is not ready to
+    receive the notification``. A client is ready when its first PING has been answered.
+
+    Args:
+        server: The server's id, or ``*``.
+    """
+    return f"$SYS.REQ.SERVER.{server}.LDM"
+
+
+_SYSTEM_SERVICES: Final = (CONNECTIONS_SUBJECT, kick_subject("*"), renew_subject("*"))
+"""The services of nats-server itself that relays use."""
 
 MAX_PAYLOAD_BYTES: Final = 1024 * 1024
 """The largest message. It is nats-server's own default, written out because limits of the protocol
@@ -178,7 +214,14 @@ def render(config: NatsConfig) -> str:
         optional.append(f"http: {monitoring}  # monitoring, never beyond this machine")
     relay = config.relay.text
     issuer = config.issuer.text
-    connections = f"{{ service: {quote(CONNECTIONS_SUBJECT)}, accounts: [ {BUS_ACCOUNT} ] }}"
+    system = [
+        f"{{ service: {quote(subject)}, accounts: [ {BUS_ACCOUNT} ] }}"
+        for subject in _SYSTEM_SERVICES
+    ]
+    from_system = [
+        f"{{ service: {{ account: {SYSTEM_ACCOUNT}, subject: {quote(subject)} }} }}"
+        for subject in _SYSTEM_SERVICES
+    ]
     return f"""\
 # Written by sealbus at every start: edits are lost. No secret is in here.
 listen: {quote(f"{_host(config.host)}:{config.port}")}
@@ -213,8 +256,7 @@ accounts {{
     imports: [
       {{ stream: {{ account: {BOTS_ACCOUNT}, subject: "{SEND}.*" }} }}
       {{ stream: {{ account: {BOTS_ACCOUNT}, subject: "{CALL}.*" }} }}
-      {{ service: {{ account: {SYSTEM_ACCOUNT}, subject: {quote(CONNECTIONS_SUBJECT)} }} }}
-    ]
+{_lines(from_system, "      ")}    ]
   }}
   {BOTS_ACCOUNT} {{
     limits {{
@@ -234,8 +276,11 @@ accounts {{
       {{ service: {{ account: {BUS_ACCOUNT}, subject: "{_ACK_ANY}" }} }}
     ]
   }}
-  # The list of connections, and nothing else of the system. The relays count each bot's sessions.
-  {SYSTEM_ACCOUNT} {{ exports: [ {connections} ] }}
+  # Nothing else of the system. The relays count the sessions of bots, and end or renew them.
+  {SYSTEM_ACCOUNT} {{
+    exports: [
+{_lines(system, "      ")}    ]
+  }}
   # For a bot that has all its sessions. It takes no connection, and the client is told why.
   {FULL_ACCOUNT} {{ limits {{ max_connections: 0 }} }}
 }}
