@@ -5,18 +5,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
 from sealbus_broker.memory.interest import Interest, covers
 from sealbus_broker.memory.wire import Message
-from sealbus_broker.nats.config import (
-    BOTS_ACCOUNT,
-    BUS_ACCOUNT,
-    CONNECTIONS_SUBJECT,
-    FULL_ACCOUNT,
-)
+from sealbus_broker.nats.config import BOTS_ACCOUNT, BUS_ACCOUNT, FULL_ACCOUNT
 
 _IMPORTS: Final = {
     BOTS_ACCOUNT: (BUS_ACCOUNT, ("send.*", "call.*")),
@@ -35,11 +28,15 @@ class Target(NamedTuple):
     subject: str
 
 
-class Engine(Protocol):
-    """JetStream, as far as messages reach it."""
+class Service(Protocol):
+    """A part of the server that answers requests."""
 
     def ask(self, message: Message, answer_to: Target) -> bool:
-        """Serve a request on ``$JS.…``; whether anything serves that subject."""
+        """Serve a request; whether anything serves its subject."""
+
+
+class Engine(Service, Protocol):
+    """JetStream, as far as messages reach it."""
 
     def store(self, message: Message, answer_to: Target) -> bool:
         """Store a message in the stream that takes its subject; whether there is one."""
@@ -48,13 +45,13 @@ class Engine(Protocol):
 class Accounts:
     """Gives each message to whoever wants it."""
 
-    def __init__(self, connected: Callable[[str], list[int]]) -> None:
-        """``connected``: the numbers of the connections of one user in the account BOTS."""
-        self._connected = connected
+    def __init__(self) -> None:
         self._interest = {name: Interest() for name in (BUS_ACCOUNT, BOTS_ACCOUNT, FULL_ACCOUNT)}
         """By account: its subscriptions."""
         self.engine: Engine | None = None
         """JetStream, in the account BUS. ``None`` before it has started."""
+        self.system: Service | None = None
+        """The server's services for the account BUS. ``None`` before it has started."""
 
     def interest(self, account: str) -> Interest:
         """The subscriptions of ``account``."""
@@ -93,19 +90,10 @@ class Accounts:
 
     def _ask(self, account: str, message: Message, answer_to: Target) -> bool:
         subject = message.subject
-        if account == BUS_ACCOUNT and subject == CONNECTIONS_SUBJECT:
-            found = [{"cid": number} for number in self._connected(_user(message.data))]
-            answer = {"data": {"connections": found}}
-            self.answer(answer_to, Message(message.reply, data=json.dumps(answer).encode()))
-            return True
+        is_relay = account == BUS_ACCOUNT
+        if subject.startswith("$SYS."):
+            return is_relay and self.system is not None and self.system.ask(message, answer_to)
         is_service = account == BOTS_ACCOUNT and any(covers(one, subject) for one in _SERVICES)
-        if self.engine is None or not (is_service or account == BUS_ACCOUNT):
+        if self.engine is None or not (is_service or is_relay):
             return False
         return subject.startswith("$JS.") and self.engine.ask(message, answer_to)
-
-
-def _user(data: bytes) -> str:
-    try:
-        return str(json.loads(data)["user"])
-    except (ValueError, KeyError, TypeError):
-        return ""

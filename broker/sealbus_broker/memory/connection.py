@@ -3,8 +3,8 @@
 It has three states. *Greeted*: only ``CONNECT`` is read. *Asking*: the relay is asked who this is,
 and nothing more is read meanwhile. *Open*: the client has a
 :class:`~sealbus_broker.memory.grant.Grant`. The server ends the connection on a violation of the
-protocol, when the session expires, and when it stops. A refused subject is told to the client, and
-the connection stays.
+protocol, when the session expires, when a relay asks for it, and when it stops. A refused subject
+is told to the client, and the connection stays.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from sealbus_broker.memory import headers, wire
 from sealbus_broker.memory.accounts import Accounts
@@ -20,6 +20,7 @@ from sealbus_broker.memory.callout import SUBJECT as CALLOUT
 from sealbus_broker.memory.grant import Grant
 from sealbus_broker.memory.interest import Subscription, is_valid
 from sealbus_broker.memory.pipe import Pipe
+from sealbus_broker.memory.times import now_ns
 from sealbus_broker.memory.wire import Message, Violation
 from sealbus_broker.nats.config import MAX_PAYLOAD_BYTES
 
@@ -33,6 +34,9 @@ class Host(Protocol):
 
     def authenticate(self, connection: Connection, connect: wire.Connect) -> None:
         """Find out who this is; calls :meth:`Connection.admit` once, now or later."""
+
+    def greeting(self, connection: Connection) -> dict[str, Any]:
+        """The fields of ``INFO``, without a challenge."""
 
     def ended(self, connection: Connection) -> None:
         """The connection is over."""
@@ -56,8 +60,12 @@ class Connection:
         """Whether it has ended, from either side."""
         self._wants_503 = False
         """Whether the client wants to be told that nobody takes a request."""
+        self._is_ready = False
+        """Whether the client's first PING was answered."""
         self.number = number
         """The server's number for it."""
+        self.started_ns = now_ns()
+        """When it began (ns since 1970)."""
         self.nonce = nonce
         """The challenge of the greeting."""
         self.name = ""
@@ -100,10 +108,11 @@ class Connection:
 
     # ---- how it ends ----------------------------------------------------------------------------
 
-    def end(self, error: str) -> None:
-        """Tell the client why, and hang up."""
+    def end(self, error: str = "") -> None:
+        """Tell the client why, unless ``error`` is empty, and hang up."""
         if not self._is_over:
-            self._pipe.send(wire.err(error))
+            if error:
+                self._pipe.send(wire.err(error))
             self._close()
             self._pipe.hang_up()
 
@@ -112,6 +121,12 @@ class Connection:
         if not self._is_over:
             self._close()
             self._pipe.reset()
+
+    def renew(self) -> bool:
+        """Tell the client to connect anew; whether it is ready to be told."""
+        if self._is_ready:
+            self._pipe.send(wire.info(self._host.greeting(self) | {"ldm": True}))
+        return self._is_ready
 
     def stall(self, stalled: bool) -> None:
         """Stop or go on reading."""
@@ -153,6 +168,7 @@ class Connection:
         elif isinstance(command, wire.Unsubscribe):
             self._unsubscribe_after(command)
         elif isinstance(command, wire.Ping):
+            self._is_ready = True
             self._pipe.send(_PONG)
 
     def _connect(self, connect: wire.Connect) -> None:

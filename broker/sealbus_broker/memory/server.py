@@ -30,7 +30,8 @@ from sealbus_broker.memory.connection import Connection
 from sealbus_broker.memory.grant import Grant
 from sealbus_broker.memory.jetstream import JetStream
 from sealbus_broker.memory.pipe import connection
-from sealbus_broker.nats.config import BOTS_ACCOUNT, FULL_ACCOUNT, MAX_PAYLOAD_BYTES
+from sealbus_broker.memory.system import System
+from sealbus_broker.nats.config import FULL_ACCOUNT, MAX_PAYLOAD_BYTES
 
 VERSION: Final = "2.15.1"
 """The nats-server whose behaviour this one has."""
@@ -58,7 +59,7 @@ class MemoryNats:
         """Whether it reads from nobody. New connections begin like that."""
         self.host = secrets.token_hex(8) + in_process.ENDING
         """The host of its address, which no other server in this process has."""
-        self.accounts = Accounts(self._numbers)
+        self.accounts = Accounts()
         self._callout = Callout(self.accounts, self._key, issuer)
         self.jetstream = JetStream(self.accounts, lambda: self.longest_wait_s)
         self.accounts.engine = self.jetstream
@@ -84,6 +85,7 @@ class MemoryNats:
         self._loop = asyncio.get_running_loop()
         self._key = SigningKey.generate(KeyKind.BUS)
         self._callout = Callout(self.accounts, self._key, self._issuer)
+        self.accounts.system = System(self.accounts, self._key.public.text, self._connections)
         self._stalled = False
         in_process.listen(self.host, self._accept)
 
@@ -133,10 +135,11 @@ class MemoryNats:
         peer = Connection(self, self._count, nonce, pipe)
         self._connections[peer.number] = peer
         pipe.serve(peer)
-        pipe.send(wire.info(self._greeting(peer)))
+        pipe.send(wire.info(self.greeting(peer) | {"nonce": nonce}))
         return reader, writer
 
-    def _greeting(self, peer: Connection) -> dict[str, Any]:
+    def greeting(self, connection: Connection) -> dict[str, Any]:
+        """The fields of ``INFO``, without a challenge."""
         own = self._key.public.text
         return {
             "server_id": own,
@@ -149,9 +152,8 @@ class MemoryNats:
             "auth_required": True,
             "max_payload": MAX_PAYLOAD_BYTES,
             "jetstream": True,
-            "client_id": peer.number,
+            "client_id": connection.number,
             "client_ip": "127.0.0.1",
-            "nonce": peer.nonce,
         }
 
     def authenticate(self, connection: Connection, connect: wire.Connect) -> None:
@@ -178,14 +180,6 @@ class MemoryNats:
     def ended(self, connection: Connection) -> None:
         """A connection is over."""
         self._connections.pop(connection.number, None)
-
-    def _numbers(self, user: str) -> list[int]:
-        """The connections of one bot."""
-        return [
-            number
-            for number, one in self._connections.items()
-            if one.grant is not None and (one.grant.account, one.grant.user) == (BOTS_ACCOUNT, user)
-        ]
 
 
 def _proves(key: PublicKey, nonce: str, signature: object) -> bool:

@@ -1,0 +1,114 @@
+"""The services of nats-server itself that relays use: CONNZ, KICK and LDM.
+
+:mod:`sealbus_broker.nats.config` says what they are for. As nats-server, this one ignores a request
+without a reply subject. A body that is no JSON object gets no answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from sealbus_broker.memory.accounts import Accounts, Target
+from sealbus_broker.memory.connection import Connection
+from sealbus_broker.memory.grant import Grant
+from sealbus_broker.memory.times import now_ns, rfc3339
+from sealbus_broker.memory.wire import Message
+from sealbus_broker.nats.config import (
+    BOTS_ACCOUNT,
+    CONNECTIONS_SUBJECT,
+    kick_subject,
+    renew_subject,
+)
+
+Json = dict[str, Any]
+
+_PAGE: Final = 1024
+"""Connections in one answer of CONNZ, unless the request says otherwise."""
+
+
+class System:
+    """One server from its start to its stop."""
+
+    def __init__(
+        self, accounts: Accounts, server: str, connections: Mapping[int, Connection]
+    ) -> None:
+        """``server``: the server's id. ``connections``: those that are open now, by number."""
+        self._accounts = accounts
+        self._server = server
+        self._connections = connections
+        self._services: dict[str, Callable[[Json], Json]] = {
+            CONNECTIONS_SUBJECT: self._list,
+            kick_subject(server): self._kick,
+            renew_subject(server): self._renew,
+        }
+
+    def ask(self, message: Message, answer_to: Target) -> bool:
+        """Serve a request on ``$SYS.…``; whether anything serves that subject."""
+        serve = self._services.get(message.subject)
+        if serve is None:
+            return False
+        if message.reply:
+            try:
+                answer = serve(json.loads(message.data))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                return True
+            data = json.dumps({"server": {"name": "memory", "id": self._server}} | answer).encode()
+            self._accounts.answer(answer_to, Message(message.reply, data=data))
+        return True
+
+    def _list(self, wanted: Json) -> Json:
+        now = rfc3339(now_ns())
+        bots = [
+            (one, one.grant)
+            for one in self._connections.values()
+            if one.grant is not None and one.grant.account == BOTS_ACCOUNT
+        ]
+        user, with_user = wanted.get("user") or None, bool(wanted.get("auth"))
+        rows = [_row(one, grant, with_user) for one, grant in bots if user in (None, grant.user)]
+        offset = max(0, wanted.get("offset", 0))
+        limit = wanted["limit"] if wanted.get("limit", 0) > 0 else _PAGE
+        page = rows[offset : offset + limit]
+        data = {
+            "server_id": self._server,
+            "now": now,
+            "num_connections": len(page),
+            "total": len(bots),
+            "offset": offset,
+            "limit": limit,
+            "connections": page,
+        }
+        return {"data": data}
+
+    def _kick(self, wanted: Json) -> Json:
+        connection = self._connections.get(wanted.get("cid", 0))
+        if connection is None:
+            return _error("no such client or leafnode id")
+        connection.end()
+        return {}
+
+    def _renew(self, wanted: Json) -> Json:
+        connection = self._connections.get(wanted.get("cid", 0))
+        if connection is None:
+            return _error("no such client id")
+        if not connection.renew():
+            return _error(
+                "client does not support Lame Duck Mode or is not ready to receive the notification"
+            )
+        return {}
+
+
+def _row(connection: Connection, grant: Grant, with_user: bool) -> Json:
+    row = {
+        "cid": connection.number,
+        "kind": "Client",
+        "type": "nats",
+        "start": rfc3339(connection.started_ns),
+        "name": connection.name,
+    }
+    return row | ({"authorized_user": grant.user, "account": grant.account} if with_user else {})
+
+
+def _error(description: str) -> Json:
+    return {"error": {"code": 500, "description": description}}

@@ -1,0 +1,224 @@
+"""The connections of bots, as a relay sees them, ends them and has them renewed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from sealbus.nats.client import HardenedClient
+from sealbus_broker.nats.config import CONNECTIONS_SUBJECT, kick_subject, renew_subject
+from tests.contract.ground import Ground, Inbox
+from tests.waiting import PATIENCE_S, until
+
+pytestmark = pytest.mark.slow
+
+NOBODY = 999_999
+"""A number that no connection has."""
+
+
+async def ask(ground: Ground, subject: str, body: object) -> dict[str, Any]:
+    """The server's answer to a relay."""
+    answer = await ground.relay.request(subject, json.dumps(body).encode(), PATIENCE_S)
+    found: dict[str, Any] = json.loads(answer.data)
+    return found
+
+
+async def listed(ground: Ground, **wanted: Any) -> dict[str, Any]:
+    """What CONNZ says, with the users of the connections."""
+    data: dict[str, Any] = (await ask(ground, CONNECTIONS_SUBJECT, {"auth": True} | wanted))["data"]
+    return data
+
+
+async def kick(ground: Ground, client: HardenedClient) -> dict[str, Any]:
+    """A relay ends the connection of ``client``."""
+    return await ask(ground, kick_subject(ground.relay.server_id), {"cid": client.client_id})
+
+
+def a_time(text: str) -> datetime:
+    """A time with its zone."""
+    time = datetime.fromisoformat(text)
+    assert time.tzinfo is not None
+    return time
+
+
+# ---- CONNZ --------------------------------------------------------------------------------------
+
+
+async def test_answer_names_its_server(ground: Ground) -> None:
+    answer = await ask(ground, CONNECTIONS_SUBJECT, {"auth": True})
+    assert answer["server"]["id"] == answer["data"]["server_id"] == ground.relay.server_id
+
+
+async def test_each_connection_has_its_bot(ground: Ground) -> None:
+    order, inventory = await ground.bot("order"), await ground.bot("inventory")
+    rows = (await listed(ground))["connections"]
+    found = [(one["cid"], one["authorized_user"], one["name"]) for one in rows]
+    assert found == [
+        (order.client_id, "order", "order"),
+        (inventory.client_id, "inventory", "inventory"),
+    ]
+
+
+async def test_users_are_told_only_on_request(ground: Ground) -> None:
+    await ground.bot("order")
+    (row,) = (await listed(ground, auth=False))["connections"]
+    assert row["name"] == "order"
+    assert "authorized_user" not in row
+
+
+async def test_connections_come_in_pages(ground: Ground) -> None:
+    bots = [await ground.bot("order") for _ in range(5)]
+    pages = [await listed(ground, limit=2, offset=offset) for offset in (0, 2, 4, 6)]
+    cids = [[one["cid"] for one in page["connections"] or []] for page in pages]
+    own = [bot.client_id for bot in bots]
+    assert cids == [own[:2], own[2:4], own[4:], []]
+    said = [(page["total"], page["offset"], page["limit"]) for page in pages]
+    assert said == [(5, 0, 2), (5, 2, 2), (5, 4, 2), (5, 6, 2)]
+
+
+async def test_page_without_a_limit_has_1024(ground: Ground) -> None:
+    for wanted in ({}, {"limit": 0}, {"limit": -1, "offset": -1}):
+        answer = await listed(ground, **wanted)
+        assert (answer["limit"], answer["offset"], answer["total"]) == (1024, 0, 0)
+
+
+async def test_connection_starts_after_an_earlier_answer(ground: Ground) -> None:
+    """So a relay can tell the connections that began before a moment from the later ones."""
+    for _ in range(20):
+        before = await listed(ground)
+        bot = await ground.bot("order")
+        after = await listed(ground)
+        (row,) = after["connections"]
+        start = a_time(row["start"])
+        assert a_time(before["now"]) < start <= a_time(after["now"])
+        await bot.close()
+        await until(lambda: nobody_is_listed(ground), "the connection is gone")
+
+
+async def nobody_is_listed(ground: Ground) -> bool:
+    return not (await listed(ground))["connections"]
+
+
+async def test_waiting_login_is_not_listed(ground: Ground) -> None:
+    """A relay that ends sessions must also know the logins that it has decided itself."""
+    async with a_waiting_login(ground):
+        assert (await listed(ground))["total"] == 0
+
+
+@contextlib.asynccontextmanager
+async def a_waiting_login(
+    ground: Ground,
+) -> AsyncIterator[tuple[HardenedClient, asyncio.Task[None]]]:
+    """A client whose login no relay answers within the block."""
+    requests = await Inbox(ground.relay, "$SYS.REQ.USER.AUTH").open()
+    await ground.admission.stop()
+    client = HardenedClient()
+    ground.open.append(client)
+    connecting = asyncio.create_task(
+        client.connect(servers=[ground.url], token="x", allow_reconnect=False)
+    )
+    await requests.next()
+    yield client, connecting
+    connecting.cancel()
+    await asyncio.wait([connecting])
+
+
+# ---- KICK ---------------------------------------------------------------------------------------
+
+
+async def test_kick_ends_one_connection_without_a_word(ground: Ground) -> None:
+    order, other = await ground.bot("order"), await ground.bot("order")
+    assert "error" not in await kick(ground, order)
+    await until(lambda: order.is_closed, "the connection is over")
+    assert str(order.last_error) == "nats: unexpected EOF"
+    await other.flush()
+    assert [one["cid"] for one in (await listed(ground))["connections"]] == [other.client_id]
+
+
+async def test_kick_ends_a_login_that_waits(ground: Ground) -> None:
+    async with a_waiting_login(ground) as (client, connecting):
+        assert "error" not in await kick(ground, client)
+        done, _ = await asyncio.wait([connecting], timeout=1.0)  # a login has two seconds
+        assert done
+        assert connecting.exception() is not None
+
+
+async def test_kick_of_nobody_is_an_error(ground: Ground) -> None:
+    order = await ground.bot("order")
+    await kick(ground, order)
+    subject = kick_subject(ground.relay.server_id)
+    for body in ({"cid": NOBODY}, {"cid": order.client_id}, {}):
+        error = (await ask(ground, subject, body))["error"]
+        assert error == {"code": 500, "description": "no such client or leafnode id"}
+
+
+async def test_kick_without_a_reply_subject_is_ignored(ground: Ground) -> None:
+    order = await ground.bot("order")
+    body = json.dumps({"cid": order.client_id}).encode()
+    await ground.relay.publish(kick_subject(ground.relay.server_id), body)
+    await kick(ground, await ground.bot("order"))
+    await order.flush()
+    assert order.is_connected
+
+
+@pytest.mark.parametrize("subject_of", [kick_subject, renew_subject])
+async def test_nobody_serves_another_servers_id(ground: Ground, subject_of: Any) -> None:
+    inbox = await Inbox(ground.relay, "answers").open()
+    await ground.relay.publish(subject_of("NOTHERE"), b'{"cid": 1}', "answers")
+    assert (await inbox.next()).status == "503"
+
+
+@pytest.mark.parametrize("subject_of", [kick_subject, renew_subject])
+async def test_bot_neither_kicks_nor_renews(ground: Ground, subject_of: Any) -> None:
+    order, thief = await ground.bot("order"), await ground.bot("thief")
+    subject = subject_of(ground.relay.server_id)
+    body = json.dumps({"cid": order.client_id}).encode()
+    await thief.publish(subject, body, "inbox.thief.answer")
+    await ground.complaint(f'permissions violation for publish to "{subject.lower()}"')
+    await order.flush()
+    assert order.is_connected
+
+
+# ---- LDM ----------------------------------------------------------------------------------------
+
+
+async def test_renewal_tells_one_client_and_ends_nothing(ground: Ground) -> None:
+    told = {"order": asyncio.Event(), "inventory": asyncio.Event()}
+    order, inventory = await ground.bot("order"), await ground.bot("inventory")
+    for client, event in zip((order, inventory), told.values(), strict=True):
+        client._lame_duck_mode_cb = a_callback(event)
+    subject = renew_subject(ground.relay.server_id)
+    assert "error" not in await ask(ground, subject, {"cid": order.client_id})
+    async with asyncio.timeout(PATIENCE_S):
+        await told["order"].wait()
+    await inventory.flush()
+    assert not told["inventory"].is_set()
+    await order.publish("send.order", b"still here")
+    await order.flush()
+    assert order.is_connected
+
+
+def a_callback(event: asyncio.Event) -> Any:
+    async def call() -> None:
+        event.set()
+
+    return call
+
+
+async def test_renewal_of_nobody_is_an_error(ground: Ground) -> None:
+    error = (await ask(ground, renew_subject(ground.relay.server_id), {"cid": NOBODY}))["error"]
+    assert error == {"code": 500, "description": "no such client id"}
+
+
+async def test_login_that_waits_cannot_be_renewed(ground: Ground) -> None:
+    async with a_waiting_login(ground) as (client, _):
+        subject = renew_subject(ground.relay.server_id)
+        error = (await ask(ground, subject, {"cid": client.client_id}))["error"]
+    assert error["code"] == 500
+    assert "is not ready to receive the notification" in error["description"]
