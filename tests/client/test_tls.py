@@ -180,7 +180,7 @@ async def test_a_relay_sends_not_a_byte_there_either(authority: Authority) -> No
         connecting = asyncio.create_task(
             connect([f"tls://127.0.0.1:{port}"], seed, name="test", on_error=tell)
         )
-        await until(lambda: any(isinstance(error, NotEncrypted) for error in told))
+        await until(lambda: any(isinstance(error.__cause__, NotEncrypted) for error in told))
         await end(connecting)
         assert not heard
 

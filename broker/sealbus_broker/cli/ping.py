@@ -14,6 +14,7 @@ from nats.errors import NoRespondersError
 from rich.console import Console
 from rich.table import Table
 
+from sealbus.errors import ConnectionFailed
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.diagnosis import STORES_NOTHING
 from sealbus.protocol.subjects import check_name
@@ -113,24 +114,17 @@ def _show(found: Found) -> None:
 async def _ping(servers: list[str], secrets: BusSecrets, relay: str | None) -> Found:
     found = Found()
 
-    met: list[str] = [""]
+    failures = list[ConnectionFailed]()
 
     async def note(error: Exception) -> None:
-        met[0] = str(error)
+        if isinstance(error, ConnectionFailed):
+            failures.append(error)
 
     try:
         async with asyncio.timeout(ASK_S):
             nc = await connect(servers, secrets.relay.seed_text, name="sealbus ping", on_error=note)
     except (NatsError, OSError, TimeoutError):
-        where = ", ".join(servers)
-        if STORES_NOTHING in met[0]:
-            hint = "free space on the disk of the bus's folder: the bus then goes on by itself"
-            found.problems.append(
-                Problem(Level.RED, "disk", f"{where} says that {STORES_NOTHING}", hint)
-            )
-        else:
-            what = f"cannot connect to NATS at {where} with the relay's key"
-            found.problems.append(Problem(Level.RED, "nats", what, "is nats-server running there?"))
+        found.problems.append(_not_reached(servers, failures))
     else:
         try:
             await _ask(nc, secrets, relay, found)
@@ -138,6 +132,16 @@ async def _ping(servers: list[str], secrets: BusSecrets, relay: str | None) -> F
             await disconnect(nc)
     found.judge()
     return found
+
+
+def _not_reached(servers: list[str], failures: list[ConnectionFailed]) -> Problem:
+    """Name the cause at each server."""
+    what = "; ".join(dict.fromkeys(failure.what for failure in failures))
+    if not what:
+        what = f"no session at {', '.join(servers)} within {ASK_S:g} s"
+    about = "disk" if STORES_NOTHING in what else "nats"
+    hint = failures[0].hint if failures else None
+    return Problem(Level.RED, about, what, hint or "is nats-server running there?")
 
 
 async def _ask(nc: HardenedClient, secrets: BusSecrets, relay: str | None, found: Found) -> None:

@@ -10,8 +10,9 @@ from typing import Final
 from nats.errors import AuthorizationError
 from nats.errors import Error as NatsError
 
+from sealbus.errors import ConnectionFailed
 from sealbus.nats.client import HardenedClient
-from sealbus.nats.diagnosis import STORES_NOTHING
+from sealbus.nats.diagnosis import STORES_NOTHING, explain, is_refused, shortly
 from sealbus.supervision import kind
 from sealbus_broker.logger import get_logger
 
@@ -50,15 +51,27 @@ async def connect(
     """Log in as the relay (``relay_seed`` is an ``SU…`` text) and stay: reconnects without limit.
 
     nats-py tries until it succeeds: cancel it, as a time-out does, to give up. ``on_error`` is told
-    what each attempt met. Raises what ``nats.connect`` raises where no attempt can succeed.
+    of each failed attempt, and of an unfinished first one at a server, as a
+    :class:`ConnectionFailed` with the error as its cause. It is told the errors of a session as
+    they are. Raises what ``nats.connect`` raises where no attempt can succeed.
     """
     client = HardenedClient()
+    met = set[str]()
+
+    async def tell(error: Exception) -> None:
+        if client.tried is not None:
+            met.add(client.tried)
+            failed = _explain(error, client.tried, client)
+            failed.__cause__ = error
+            error = failed
+        await on_error(error)
+
     try:
         await client.connect(
             servers=servers,
             name=name,
             nkeys_seed_str=relay_seed,
-            error_cb=on_error,
+            error_cb=tell,
             disconnected_cb=on_disconnected,
             reconnected_cb=on_reconnected,
             connect_timeout=connect_timeout_s,
@@ -71,7 +84,10 @@ async def connect(
             ping_interval=10,
             max_outstanding_pings=2,
         )
-    except BaseException:
+    except BaseException as error:
+        # The state of an unfinished attempt is better than nothing.
+        if client.tried is not None and client.tried not in met:
+            await tell(error if isinstance(error, Exception) else TimeoutError())
         # A connect that was cancelled leaves tasks of nats-py, which go on connecting.
         await disconnect(client)
         raise
@@ -95,14 +111,15 @@ class Link:
         self._on_back = on_back
         self._client: HardenedClient | None = None
         """The connection, once there is one."""
-        self._told = False
-        """Whether the log says already why this attempt fails: nats-py goes on trying."""
+        self._told = set[str]()
+        """The causes that the log has already, because nats-py goes on trying. They are forgotten
+        when a session begins or ends, and after each :data:`ATTEMPT_S` at the start."""
 
     async def connect(self, servers: list[str], relay_seed: str, name: str) -> HardenedClient:
         """Log in, however long that takes; the log says at once why it fails."""
         pause_s = PAUSE_FIRST_S
         while True:
-            self._told = False
+            self._told.clear()
             try:
                 async with asyncio.timeout(ATTEMPT_S):
                     self._client = await connect(
@@ -113,21 +130,14 @@ class Link:
                         on_disconnected=self._disconnected,
                         on_reconnected=self._reconnected,
                     )
-            except (NatsError, OSError, TimeoutError) as error:
-                self._tell(error)
+            except (NatsError, OSError, TimeoutError):
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, PAUSE_MOST_S)
             else:
                 return self._client
 
-    def _tell(self, cause: Exception) -> None:
-        if not self._told:
-            self._told = True
-            error = f"{type(cause).__name__}: {cause}"
-            log.warning("nats.not-reached", connection=self._what, error=error, hint=_hint(cause))
-
     async def _failed(self, error: Exception) -> None:
-        if self._client is None:
+        if isinstance(error, ConnectionFailed):
             self._tell(error)
         else:
             # The text of NATS or of the system may be shown. The text of a mistake in Sealbus may
@@ -136,10 +146,18 @@ class Link:
             log.warning(
                 "nats.failed",
                 connection=self._what,
-                error=f"{type(error).__name__}: {error}" if known else kind(error),
+                error=shortly(error) if known else kind(error),
+            )
+
+    def _tell(self, failed: ConnectionFailed) -> None:
+        if failed.what not in self._told:
+            self._told.add(failed.what)
+            log.warning(
+                "nats.not-reached", connection=self._what, error=failed.what, hint=failed.hint
             )
 
     async def _disconnected(self) -> None:
+        self._told.clear()
         if (
             self._client is not None and not self._client.is_closed
         ):  # else it never was, or the relay ended it
@@ -147,15 +165,30 @@ class Link:
             self._on_lost()
 
     async def _reconnected(self) -> None:
+        self._told.clear()
         log.info("nats.reconnected", connection=self._what)
         self._on_back()
 
 
-def _hint(cause: Exception) -> str:
-    if STORES_NOTHING in str(cause):
-        return "free space where the bus's folder is"
-    if isinstance(cause, AuthorizationError) or "authorization" in str(cause).lower():
-        return "that server has another bus's configuration: start it as `sealbus prepare` says"
-    if isinstance(cause, ConnectionRefusedError):
-        return "nobody listens there: start nats-server, or name its address with --server"
-    return "is nats-server running there, with the configuration that `sealbus prepare` writes?"
+def _explain(error: Exception, server: str, client: HardenedClient) -> ConnectionFailed:
+    """Explain a failed attempt to the operator of a relay. Most causes are the same for a bot."""
+    if isinstance(error, AuthorizationError) or "authorization" in str(error).lower():
+        return ConnectionFailed(
+            f"{server} does not know the relay's key",
+            hint="that server has another bus's configuration: start it as `sealbus prepare` says",
+        )
+    failed = explain(
+        error,
+        server,
+        "the relay",
+        reached=client.reached,
+        waited_s=client.tried_s,
+        handshaking=client.is_handshaking,
+    )
+    if is_refused(error):
+        hint = "start nats-server there, or name its address with --server"
+        return ConnectionFailed(failed.what, hint=hint)
+    if STORES_NOTHING in str(error):
+        hint = "free space on the disk of the bus's folder: the bus then goes on by itself"
+        return ConnectionFailed(failed.what, hint=hint)
+    return failed

@@ -81,6 +81,10 @@ class HardenedClient(WatchedClient):
         """Whether pending bytes will be sent in the next turn of the event loop."""
         self.reached = False
         """Whether a server has accepted a connection, which is not yet a session."""
+        self.tried: str | None = None
+        """The address of the attempt that is under way or has failed. ``None`` in a session."""
+        self._tried_at = 0.0
+        """When that attempt began, by the monotonic clock."""
         self.when_closed: set[Callable[[], None]] = set()
         """Called when the connection is closed for good: nobody need wait for a message any
         more."""
@@ -250,11 +254,21 @@ class HardenedClient(WatchedClient):
         if self._ended:
             raise asyncio.CancelledError
         # In place of nats-py's method, which makes a transport of its own.
-        s.last_attempt = time.monotonic()
+        s.last_attempt = self._tried_at = time.monotonic()
+        self.tried, self.reached = s.uri.geturl(), False
         self._cut()  # the transport of the last attempt: nats-py only forgets it
         self._transport = Transport()  # type: ignore[no-untyped-call]  # nats-py's
         await self._transport.connect(s.uri, DEFAULT_BUFFER_SIZE, self.options["connect_timeout"])
         self.reached = True
+
+    async def _process_connect_init(self) -> None:
+        await super()._process_connect_init()
+        self.tried = None
+
+    @property
+    def tried_s(self) -> float:
+        """How long the attempt at :attr:`tried` has taken so far, in seconds."""
+        return time.monotonic() - self._tried_at
 
     def _connect_command(self) -> bytes:
         # The first line that a client sends, with its credentials: by now TLS must be there.

@@ -8,7 +8,7 @@ import socket
 import ssl
 from typing import Final
 
-from nats.errors import AuthorizationError, UnexpectedEOF
+from nats.errors import AuthorizationError, ProtocolError, UnexpectedEOF
 
 from sealbus.errors import ConnectionFailed
 
@@ -36,6 +36,11 @@ class NotEncrypted(OSError):
 
 class NoChallenge(OSError):
     """A server's first line has nothing to sign: it is not one of a bus. Nothing was sent to it."""
+
+
+def is_refused(error: Exception) -> bool:
+    """Whether nobody listens at any address of the server."""
+    return errno.ECONNREFUSED in _numbers(error)
 
 
 def explain(
@@ -99,19 +104,18 @@ def _network(
             return ConnectionFailed(
                 f"{server} accepted the connection and then said nothing for {waited_s:.1f} s",
                 hint="is that a nats-server, and does it run? One that was stopped or is "
-                "overloaded does this",
+                "overloaded does this, and so does a server that waits for TLS",
             )
         return ConnectionFailed(
             f"no answer from {server} within {waited_s:.1f} s",
             hint="is the host up, and does a firewall let it through?",
         )
-    numbers = _numbers(error)
-    if errno.ECONNREFUSED in numbers:
+    if is_refused(error):
         return ConnectionFailed(
             f"nobody listens at {server}",
             hint="is the bus up? `sealbus up` starts one",
         )
-    if numbers & _NO_ROUTE:
+    if _numbers(error) & _NO_ROUTE:
         return ConnectionFailed(
             f"no route to {server}",
             hint="is this machine in the same network as the bus?",
@@ -154,7 +158,7 @@ def _nats(error: Exception, server: str, *, bot: str, waited_s: float) -> Connec
             f"{server} cut the connection before there was a session",
             hint="does it expect TLS? Then name it tls://",
         )
-    if "expecting info" in str(error).lower():
+    if isinstance(error, ProtocolError) or "expecting info" in str(error).lower():
         return ConnectionFailed(
             f"{server} does not answer like a nats-server",
             hint="is the port right? A server with `handshake_first: true` is not supported: use "
