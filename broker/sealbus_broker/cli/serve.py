@@ -77,6 +77,8 @@ def up(
             ),
             bus.state.resolve(),
         )
+        # Before the start: a folder with a problem then has no server.
+        found = bus.found_at(policy.bus, secrets.bus.public, host, port)
         relay = Relay(servers=[server.url], secrets=secrets, policy=lambda: policy, name=name)
 
         async def serve(stopping: asyncio.Event) -> None:
@@ -84,7 +86,7 @@ def up(
                 await until_stopped(stopping, server.start())
             except Stopped:
                 return
-            bus.record(bus.found_at(policy.bus, secrets.bus.public, host, port))
+            bus.record(found)
             log_file = str(bus.state / "nats.log")
             text = f"nats-server listens on {server.url}, its log is {log_file}"
             log.info("nats-server.started", text=text, url=server.url, log=log_file)

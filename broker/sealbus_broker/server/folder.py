@@ -78,7 +78,10 @@ class ServerFolder:
         it."""
         if self._lock is not None:
             # While the lock is held: the next owner may write its own at once.
-            self._pid_file.unlink(missing_ok=True)
+            try:
+                self._pid_file.unlink(missing_ok=True)
+            except OSError as error:
+                tell_unwritten(self._pid_file, error)
             self._lock.close()
             self._lock = None
 
@@ -90,8 +93,12 @@ class ServerFolder:
             raise _unwritable(self.config_file, error) from None
 
     def write_pid(self, pid: int) -> None:
-        """Write down which process the server is, for the next start. Raises :class:`OSError`."""
-        self._pid_file.write_text(str(pid))
+        """Write down which process the server is, for the next start. Where that fails, the log
+        says so: only the next start after a crash needs the file."""
+        try:
+            self._pid_file.write_text(str(pid))
+        except OSError as error:
+            tell_unwritten(self._pid_file, error)
 
     def last_pid(self) -> int | None:
         """Return the process id that was written down last, if there is one."""
@@ -111,10 +118,10 @@ class ServerFolder:
             return
         log.warning("nats-server.left-behind", pid=pid)
         for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, number)
             deadline = time.monotonic() + LEFTOVER_S
-            # If it outlives both signals, it still has the port, and check_port() says so.
+            # If it outlives both signals, or belongs to another user, it still has the port, and check_port() says so.
             while time.monotonic() < deadline:
                 if not self._is_ours(pid, binary):
                     return
@@ -158,6 +165,11 @@ def check_port(host: str, port: int, last_pid: int | None) -> None:
                 f"port {port} on {host} cannot be had: {error.strerror}",
                 hint="choose an address of this machine, and a port above 1023",
             ) from None
+
+
+def tell_unwritten(file: Path, error: OSError) -> None:
+    """Log that a file beside the work cannot be written. The work goes on."""
+    log.warning("file.not-written", file=str(file), error=error.strerror, hint=hint_for(str(error)))
 
 
 def _unwritable(file: Path, error: OSError) -> ServerFailed:

@@ -37,14 +37,14 @@ import time
 from dataclasses import replace
 from enum import Enum, auto
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from sealbus.nats.diagnosis import STORES_NOTHING
 from sealbus_broker.errors import ServerFailed
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.config import NatsConfig, render
 from sealbus_broker.nats.version import check_version
-from sealbus_broker.server.folder import ServerFolder, check_port
+from sealbus_broker.server.folder import ServerFolder, check_port, tell_unwritten
 from sealbus_broker.server.log import ServerLog, cannot_write, hint_for, is_out_of_space
 from sealbus_broker.server.notice import notice
 
@@ -228,12 +228,12 @@ class NatsServer:
             # Before the start: a server that needs long for its streams, and then dies, is no quick
             # death.
             started = time.monotonic()
-            await self._spawn(find_binary())
-            if self._stopping.is_set():
-                # stop() came meanwhile, and knew only the process before.
-                await self._end_child()
-                return
             try:
+                await self._spawn(find_binary())
+                if self._stopping.is_set():
+                    # stop() came meanwhile, and knew only the process before.
+                    await self._end_child()
+                    return
                 await self._wait_until_it_serves()
             except ServerFailed as error:
                 log.warning("nats-server.not-started", error=error.what)
@@ -248,7 +248,7 @@ class NatsServer:
     async def _spawn(self, binary: Path) -> None:
         self._serves = False
         try:
-            with self._log.begin() as output:
+            with self._begin_log() as output:
                 # Output goes to a file, because a pipe that nobody reads stalls the server. The
                 # session is new, because Ctrl-C is for the relay, which stops the server in order.
                 self._process = await asyncio.create_subprocess_exec(
@@ -258,11 +258,22 @@ class NatsServer:
                     stderr=output,
                     start_new_session=True,
                 )
-            self._folder.write_pid(self._process.pid)
         except OSError as error:
             raise ServerFailed(
                 f"nats-server cannot be started: {error.strerror}", hint=hint_for(str(error))
             ) from None
+        self._folder.write_pid(self._process.pid)
+
+    def _begin_log(self) -> IO[bytes]:
+        """Return the file for the server's output. A server whose log cannot be written runs
+        without one."""
+        try:
+            return self._log.begin()
+        except OSError as error:
+            tell_unwritten(self._folder.log_file, error)
+        # nats-server would open the file itself, and end.
+        self._folder.write_config(render(replace(self._config, log_file=None)))
+        return Path(os.devnull).open("wb")
 
     async def _watch(self) -> _Ended:
         """Return when the child has ended, by itself or because its disk is full.
