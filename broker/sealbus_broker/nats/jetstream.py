@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from nats.aio.client import Client
@@ -30,6 +31,8 @@ thirty seconds needs a person."""
 
 API: Final = "$JS.API"
 """The first tokens of every subject on which JetStream takes calls."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 NOT_FOUND: Final = 404
 """JetStream's code for a stream, consumer or message that does not exist."""
@@ -121,6 +124,11 @@ async def direct_get(nc: Client, stream: str, sequence: int, timeout_s: float) -
 def is_missing(answer: Json) -> bool:
     """Whether JetStream says that the stream, consumer or message does not exist."""
     return bool(answer.get("error", {}).get("code") == NOT_FOUND)
+
+
+def time_ms(text: str) -> int:
+    """Return the milliseconds since 1970 of a time that nats-server writes."""
+    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
 
 
 def without_nulls(config: Json) -> Json:

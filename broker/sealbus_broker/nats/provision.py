@@ -7,6 +7,10 @@ Each start of a relay, and each return of a connection, calls :func:`provision`.
    change that would lose a message.
 3. It asks again, and refuses to go on if any field differs from :mod:`sealbus_broker.nats.streams`.
 
+A ledger whose window grows is complete only for the time of the old window: nats-server (2.15.1)
+has forgotten the older ids, and reads its store again only when it starts. The stream's metadata
+say from when on it is complete (:data:`COMPLETE_SINCE`), for all relays and for later starts.
+
 Several relays may do so at once. Nothing is kept here between two calls. When the connection is
 lost, the call fails, and the relay makes it again once it is back.
 """
@@ -23,7 +27,15 @@ from sealbus.protocol.streams import INGRESS
 from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.logger import get_logger
-from sealbus_broker.nats.jetstream import Json, ask, ask_well, is_missing, refused, without_nulls
+from sealbus_broker.nats.jetstream import (
+    Json,
+    ask,
+    ask_well,
+    is_missing,
+    refused,
+    time_ms,
+    without_nulls,
+)
 from sealbus_broker.nats.streams import consumer_configs, differences, stream_configs
 
 log = get_logger(__name__)
@@ -35,6 +47,8 @@ CREATE_PAUSE_S: Final = 0.05
 s together. nats-server creates a stream in milliseconds, so relays that hinder each other are done
 by then."""
 
+_NS_PER_MS: Final = 1_000_000
+
 _NO_ROOM: Final = frozenset({10023, 10028, 10047})
 """JetStream's errors for insufficient resources, memory and storage."""
 
@@ -45,19 +59,27 @@ _MAY_CHANGE: Final = frozenset(
 ``allow_atomic``, which earlier versions switched on."""
 
 
-async def provision(nc: Client, policy: Policy, *, timeout_s: float = 10.0) -> None:
+COMPLETE_SINCE: Final = "sealbus-complete-since"
+"""The name in a stream's metadata under which provisioning writes from when on the stream knows all
+its ids (ms since 1970, by the server's clock)."""
+
+
+async def provision(
+    nc: Client, policy: Policy, *, before: Policy | None = None, timeout_s: float = 10.0
+) -> None:
     """Make the streams and consumers that are missing, let limits follow the policy, check the
     rest.
 
     Args:
         nc: A connection that is logged in as the relay.
         policy: The policy whose limits the streams follow.
+        before: The policy that was in force until now, if messages may still be judged by it.
         timeout_s: How long JetStream may take for one answer.
 
     Raises:
         StreamsUnusable: A stream or consumer cannot be made, or is not as the bus needs it.
     """
-    for wanted in stream_configs(policy):
+    for wanted in stream_configs(policy, before):
         await _provision_stream(nc, wanted, timeout_s)
     for wanted in consumer_configs():
         await _provision_consumer(nc, wanted, timeout_s)
@@ -84,7 +106,8 @@ async def _provision_stream(nc: Client, wanted: Json, timeout_s: float) -> None:
                 "stream.updated", stream=name, fields=[difference.field for difference in found]
             )
             what = f"stream {name} cannot follow the policy's limits"
-            await ask_well(nc, f"STREAM.UPDATE.{name}", wanted, timeout_s, what)
+            update = wanted | {"metadata": _metadata(info, wanted)}
+            await ask_well(nc, f"STREAM.UPDATE.{name}", update, timeout_s, what)
     # The server may have changed or ignored a field of the request, so only its own answer counts.
     info = await ask_well(
         nc, f"STREAM.INFO.{name}", None, timeout_s, f"stream {name} cannot be read"
@@ -135,6 +158,25 @@ def _check_shrinking(info: Json, wanted: Json) -> None:
         what = f"stream {wanted['name']} holds {used} bytes; the policy's new limit is {limit}"
         hint = "raise the limit in policy.yaml again, or wait until enough messages have aged out"
         raise StreamsUnusable(what, hint=hint)
+
+
+def complete_since_ms(info: Json) -> int | None:
+    """Return from when on a stream knows all its ids (ms since 1970), as its metadata say.
+
+    ``None``: its window has never grown.
+    """
+    said = (info["config"].get("metadata") or {}).get(COMPLETE_SINCE)
+    return None if said is None else int(said)
+
+
+def _metadata(info: Json, wanted: Json) -> dict[str, str]:
+    """Return the metadata of a stream that is updated. An update without them would lose them."""
+    since = complete_since_ms(info)
+    window = info["config"].get("duplicate_window", 0)
+    if wanted["duplicate_window"] > window:
+        forgotten = time_ms(info["ts"]) - window // _NS_PER_MS
+        since = forgotten if since is None else max(since, forgotten)
+    return {} if since is None else {COMPLETE_SINCE: str(since)}
 
 
 def _may_change(stream: str, field: str) -> bool:

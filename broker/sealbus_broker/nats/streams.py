@@ -94,11 +94,18 @@ def partition_consumer(partition: int) -> str:
     return f"relay-{partition}"
 
 
-def stream_configs(policy: Policy) -> tuple[Json, ...]:
-    """Return all configurations. An absent field would have JetStream's zero, so none is absent."""
+def stream_configs(policy: Policy, before: Policy | None = None) -> tuple[Json, ...]:
+    """Return all configurations. An absent field would have JetStream's zero, so none is absent.
+
+    Args:
+        policy: The policy that the streams follow.
+        before: The policy that was in force until now, if messages may still be judged by it. No
+            ledger then remembers for a shorter time than it demands.
+    """
     limits = policy.limits
-    window = policy.ledger_window_ms * _NS_PER_MS
-    live_window = policy.live_window_ms * _NS_PER_MS
+    policies = (policy,) if before is None else (policy, before)
+    window = max(one.ledger_window_ms for one in policies) * _NS_PER_MS
+    live_window = max(one.live_window_ms for one in policies) * _NS_PER_MS
     return (
         _plain(INGRESS, f"{SEND}.*")
         | {

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from sealbus_broker.errors import ClocksApart
-from sealbus_broker.nats.jetstream import Json
+from sealbus_broker.nats.jetstream import Json, time_ms
 
 SHARE: Final = 2
 """A relay's clock may differ from a server's by ``clock_skew`` divided by this. So two relays
@@ -32,8 +31,6 @@ AGAIN_S: Final = 60.0
 HINT: Final = (
     "set both clocks by one time service (NTP); the relay goes on by itself when they agree"
 )
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def least_difference_ms(before_ms: int, server_ms: int, after_ms: int) -> int:
@@ -58,8 +55,7 @@ async def difference_ms(asking: Awaitable[Json | None], now_ms: Callable[[], int
     info = await asking
     if info is None:
         return 0
-    server_ms = (datetime.fromisoformat(info["ts"]) - _EPOCH) // timedelta(milliseconds=1)
-    return least_difference_ms(before_ms, server_ms, now_ms())
+    return least_difference_ms(before_ms, time_ms(info["ts"]), now_ms())
 
 
 def check(stream: str, difference: int, skew_ms: int) -> None:

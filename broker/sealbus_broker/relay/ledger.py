@@ -25,7 +25,6 @@ import base64
 import json
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 from nats.aio.client import Client
@@ -45,8 +44,10 @@ from sealbus_broker.nats.jetstream import (
     is_missing,
     refused,
     request,
+    time_ms,
     unanswered,
 )
+from sealbus_broker.nats.provision import complete_since_ms
 
 log = get_logger(__name__)
 
@@ -62,8 +63,6 @@ READS_AT_ONCE: Final = 4
 """How many stored messages are asked for at the same time. Each may have a megabyte, and
 nats-server closes a connection for which 16 MiB wait (``max_pending``). A bot that repeats the
 nonces of 256 large messages must not close the relay's connection."""
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @value
@@ -94,7 +93,8 @@ async def ledger_state(nc: Client, stream: str, *, timeout_s: float = 10.0) -> L
     that were issued before that moment must be refused. An empty stream is given a first message
     (``accepted.sealbus.genesis``, ``live.sealbus.genesis``). Its stored time is that moment, and it
     is the same for every relay. Where the first message is no longer stored, the stream is older
-    than its retention, and so older than its window. LIVE is in memory: ask again after each
+    than its retention, and so older than its window. A ledger whose window has grown has forgotten
+    ids too (:mod:`sealbus_broker.nats.provision`). LIVE is in memory: ask again after each
     reconnect.
 
     Raises:
@@ -117,12 +117,13 @@ async def ledger_state(nc: Client, stream: str, *, timeout_s: float = 10.0) -> L
     last = int(info["state"]["last_seq"])
     # Sequence 1, and not the oldest that is stored: only the first tells when the stream began.
     first = await ask(nc, f"STREAM.MSG.GET.{stream}", {"seq": 1}, timeout_s)
+    since = complete_since_ms(info)
     if is_missing(first):
-        return LedgerState(None, last)
+        return LedgerState(since, last)
     if "error" in first:
         raise refused(what, first["error"])
-    began = datetime.fromisoformat(first["message"]["time"])
-    return LedgerState(int(began.timestamp() * 1000), last)
+    began = time_ms(first["message"]["time"])
+    return LedgerState(began if since is None else max(since, began), last)
 
 
 class Ledger:
@@ -206,7 +207,7 @@ class Ledger:
                     headers = answer.headers or {}
                     if headers.get("Status") != str(NOT_FOUND):
                         # Any other status has no time. The KeyError leads to another question.
-                        return Copy(answer.data, _ms(headers["Nats-Time-Stamp"]))
+                        return Copy(answer.data, time_ms(headers["Nats-Time-Stamp"]))
                     # A replica that answers directly may lag behind. The stream's leader knows.
                     leader = f"{API}.STREAM.MSG.GET.{self.stream}"
                     again = self._nc.request(leader, body, READ_TIMEOUT_S)
@@ -214,7 +215,7 @@ class Ledger:
                     if "error" not in told:
                         message = told["message"]
                         data = base64.b64decode(message.get("data", ""))
-                        return Copy(data, _ms(message["time"]))
+                        return Copy(data, time_ms(message["time"]))
                     if is_missing(told):
                         return Copy(b"", 0)
             except (NatsError, OSError, TimeoutError, KeyError, ValueError) as error:
@@ -231,8 +232,3 @@ class Ledger:
             return await race(asking, self._invalid)
         except Interrupted:
             raise ConnectionClosedError from None
-
-
-def _ms(text: str) -> int:
-    """Milliseconds since 1970 of a time that nats-server writes."""
-    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)

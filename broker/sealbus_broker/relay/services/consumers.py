@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from datetime import datetime
 from typing import Any, Final
 
 from nats.aio.client import Client
@@ -21,7 +20,7 @@ from sealbus.protocol.subjects import consumer_name
 from sealbus_broker.errors import NotServed
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.logger import get_logger
-from sealbus_broker.nats.jetstream import API, request
+from sealbus_broker.nats.jetstream import API, request, time_ms
 from sealbus_broker.nats.streams import MAX_SUBSCRIPTIONS
 
 log = get_logger(__name__)
@@ -188,13 +187,9 @@ def _row(info: dict[str, Any]) -> dict[str, Any]:
         "waiting": info["num_pending"],
         "in_hand": info["num_ack_pending"],
         "listening": info["num_waiting"] > 0 or info["num_ack_pending"] > 0,
-        "created_ms": _ms(info["created"]),
-        "delivered_ms": _ms(active) if active else None,
+        "created_ms": time_ms(info["created"]),
+        "delivered_ms": time_ms(active) if active else None,
     }
-
-
-def _ms(time: str) -> int:
-    return int(datetime.fromisoformat(time).timestamp() * 1000)
 
 
 async def remove_ungranted(nc: Client, policy: Policy) -> int:
