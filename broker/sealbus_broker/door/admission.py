@@ -196,11 +196,9 @@ def _check_key(bot: BotRule, text: str, now_ms: int) -> tuple[bytes, int] | Deni
     key = bot.keys.get(raw)
     if key is None:
         return Denial(bot.name, "the key is not one of this bot's")
-    ends = [at for at in (key.not_after_ms, key.revoked_ms) if at is not None]
-    if now_ms < key.not_before_ms or any(at <= now_ms for at in ends):
+    if not key.opens(now_ms):
         return Denial(bot.name, "the key is not yet valid, expired or revoked")
-    # No end: the largest integer that every reader of JSON keeps exact.
-    return raw, min(ends, default=2**53)
+    return raw, key.ends_ms
 
 
 class Admission:

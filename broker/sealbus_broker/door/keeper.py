@@ -1,7 +1,9 @@
 """The process that admits bots, from inside: it has its orders, and stays until its relay ends.
 
 It begins without a connection, and waits for its orders on standard input. With them it connects to
-NATS, however long that takes, and says ``open`` on its standard output once it answers logins. When
+NATS, however long that takes, and says ``open`` on its standard output once it answers logins. More
+orders may come when the policy changes. It says ``follows`` and the policy's digest once every
+login is decided by them. When
 the connection is lost, nats-py connects again, and until then nobody can log in. When NATS ends the
 connection for good, the process ends, and the relay starts another
 (:mod:`sealbus_broker.door.process`).
@@ -19,9 +21,10 @@ from nats.errors import Error as NatsError
 from sealbus.supervision import beside
 from sealbus_broker.door.admission import Admission
 from sealbus_broker.door.orders import MAX_BYTES, Orders
-from sealbus_broker.door.process import OPEN
+from sealbus_broker.door.process import FOLLOWS, OPEN
 from sealbus_broker.door.watch import Watch
 from sealbus_broker.errors import DoorFailed
+from sealbus_broker.gate.policy import Policy
 from sealbus_broker.nats.connection import Link, disconnect
 
 
@@ -51,21 +54,42 @@ async def _admit_as_told(reader: asyncio.StreamReader) -> None:
     line = await reader.readline()
     if not line:
         return  # the relay ended before it had opened the door
-    # Past sys.stdout, which could keep the line in a buffer: the relay waits for it.
-    admitting_bots = admit(Orders.decode(line), lambda: os.write(sys.stdout.fileno(), OPEN))
-    # Nothing comes after the orders, so the end of reading is the end of the relay.
-    async with beside(admitting_bots, reader.read(), name="the door") as tasks:
+    orders = Orders.decode(line)
+    following = _Following(reader, orders.policy)
+    admitting_bots = admit(orders, lambda: following.policy, lambda: _say(OPEN))
+    # The end of reading is the end of the relay.
+    async with beside(admitting_bots, following.run(), name="the door") as tasks:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        admitting, _ = tasks
-        if admitting.done():
-            admitting.result()
+        for task in tasks:
+            if task.done():
+                task.result()
 
 
-async def admit(orders: Orders, opened: Callable[[], object]) -> None:
+class _Following:
+    """The policy by which logins are decided, from the orders that came last."""
+
+    def __init__(self, reader: asyncio.StreamReader, policy: Policy) -> None:
+        self._reader = reader
+        self.policy = policy
+
+    async def run(self) -> None:
+        """Take further orders until there are no more. Of these only the policy counts."""
+        while line := await self._reader.readline():
+            self.policy = Orders.decode(line).policy
+            _say(FOLLOWS + self.policy.digest.hex().encode() + b"\n")
+
+
+def _say(line: bytes) -> None:
+    # Past sys.stdout, which could keep the line in a buffer: the relay waits for it.
+    os.write(sys.stdout.fileno(), line)
+
+
+async def admit(orders: Orders, policy: Callable[[], Policy], opened: Callable[[], object]) -> None:
     """Connect, however long that takes, and admit bots. Cancel it to stop.
 
     Args:
-        orders: Where NATS is, with which keys, and who may come in.
+        orders: Where NATS is, and with which keys.
+        policy: Gives the policy in force, which says who may come in.
         opened: Is called once bots can come in.
 
     Raises:
@@ -75,7 +99,7 @@ async def admit(orders: Orders, opened: Callable[[], object]) -> None:
     closed = asyncio.Event()
     name = f"sealbus relay {orders.relay} admission"
     client = await link.connect(list(orders.servers), orders.login.seed_text, name)
-    admission = Admission(nc=client, issuer=orders.issuer, policy=lambda: orders.policy)
+    admission = Admission(nc=client, issuer=orders.issuer, policy=policy)
     try:
         client.when_closed.add(closed.set)
         await admission.start()

@@ -20,6 +20,8 @@ closed    ``stop()`` was called: the process answers its logins, and
           ends
 ========= ================================================================= =======================
 
+When the policy changes, ``follow()`` gives the process its orders anew, in whichever state it is.
+
 The process ends when its standard input is closed, so it never outlives its relay. Its log goes
 where the relay's goes. It also watches whether the relay hangs (:mod:`sealbus_broker.door.watch`).
 """
@@ -46,6 +48,14 @@ COMMAND: Final = (sys.executable, "-P", "-m", "sealbus_broker.cli.door")
 
 OPEN: Final = b"open\n"
 """The line by which the process says that bots can come in."""
+
+FOLLOWS: Final = b"follows "
+"""Begins the line by which the process says that it decides by its latest orders. The policy's
+digest in hex follows."""
+
+FOLLOW_S: Final = 2.0
+"""How long the process may take to say so. It takes milliseconds for a thousand bots. A process
+that does not is replaced, because it would admit bots by a policy that is not in force."""
 
 PAUSE_FIRST_S: Final = 0.2
 """The pause before the process is started again. After each further death it is twice as long."""
@@ -77,6 +87,9 @@ class Doorway(Protocol):
 
     async def run(self) -> None:
         """Admit bots until :meth:`stop`. Raises :class:`DoorFailed`."""
+
+    async def follow(self) -> None:
+        """Give the orders anew, and return when no login is decided by older ones."""
 
     async def stop(self) -> None:
         """Answer the logins that have come, and no more."""
@@ -116,6 +129,12 @@ class Door:
         """Set by :meth:`stop`."""
         self._process: asyncio.subprocess.Process | None = None
         """The process, or the last one that there was."""
+        self._is_told = False
+        """Whether the process has orders."""
+        self._follows = b""
+        """The digest in hex of the policy that the process has said last that it goes by."""
+        self._said = asyncio.Event()
+        """Set when the process has said something, or has ended."""
         self.opened = asyncio.Event()
         """Set in the state *open*."""
 
@@ -180,6 +199,8 @@ class Door:
                 return await self._tell(process)
             finally:
                 self.opened.clear()
+                self._is_told = False
+                self._said.set()
                 # Also where this is cancelled. Without standard input the process ends by itself.
                 await _end(process)
 
@@ -191,14 +212,44 @@ class Door:
         # A process that dies before is noticed only afterwards. Until then nobody needs it. A stop
         # that comes before does not end this wait: the relay cancels it.
         await self._allowed.wait()
+        process.stdin.write(self._orders().encode())
+        self._is_told = True
         with contextlib.suppress(OSError):  # it has ended, as its exit code will say
-            process.stdin.write(self._orders().encode())
             await process.stdin.drain()
         while said := await process.stdout.readline():
             if said == OPEN:
                 was_open = True
                 self.opened.set()
+            else:
+                self._follows = said.removeprefix(FOLLOWS).strip()
+                self._said.set()
         return was_open, await process.wait()
+
+    async def follow(self) -> None:
+        """Give the process its orders anew, and return when it goes by them.
+
+        A process that has no orders yet is given the new ones when it gets them. One that does not
+        follow is ended, and the next one begins with the new orders.
+        """
+        process = self._process
+        if process is None or not self._is_told:
+            return
+        orders = self._orders()
+        digest = orders.policy.digest.hex().encode()
+        assert process.stdin is not None
+        try:
+            process.stdin.write(orders.encode())
+            async with asyncio.timeout(FOLLOW_S):
+                await process.stdin.drain()
+                while self._follows != digest and self.pid is not None:
+                    self._said.clear()
+                    await self._said.wait()
+        except TimeoutError:
+            then = "it is started again with the new policy"
+            log.warning("admission.not-following", then=then)
+            _kill(process)
+        except OSError:
+            pass  # it has ended, and the next one is given the new orders
 
     async def stop(self) -> None:
         """Close the door: the logins that have come are answered, and no more."""
@@ -220,5 +271,9 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     finally:
         # Also where the wait was cancelled: no process is left behind that nobody knows.
         if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            _kill(process)
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()

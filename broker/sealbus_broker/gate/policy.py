@@ -103,6 +103,9 @@ class Limits:
     envelopes each, they take a relay 12 s."""
     bot_share: int = 50
     """How much of ACCEPTED, LIVE or QUARANTINE one bot may fill, in per cent."""
+    policy_age_ms: int | None = None
+    """How long a relay judges by a policy whose folder it cannot read any more. ``None``: for
+    ever."""
     attempts: int = 10
     """How often a failing message is delivered to one durable subscription."""
     subscriptions: int = 32
@@ -175,6 +178,17 @@ class BotKey:
     not_before_ms: int
     not_after_ms: int | None = None
     revoked_ms: int | None = None
+
+    @property
+    def ends_ms(self) -> int:
+        """When it is valid no more (ms since 1970), whether it expires or is revoked."""
+        ends = (at for at in (self.not_after_ms, self.revoked_ms) if at is not None)
+        # No end: the largest integer that every reader of JSON keeps exact.
+        return min(ends, default=2**53)
+
+    def opens(self, now_ms: int) -> bool:
+        """Whether a session may begin with it at ``now_ms`` (ms since 1970)."""
+        return self.not_before_ms <= now_ms < self.ends_ms
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,10 @@ class DoorInProcess:
 
     async def _admit(self) -> None:
         await self._allowed.wait()
-        await admit(self._orders(), self.opened.set)
+        await admit(self._orders(), lambda: self._orders().policy, self.opened.set)
+
+    async def follow(self) -> None:
+        """Nothing is left to do: each login asks for the orders."""
 
     async def stop(self) -> None:
         """Close the door: the logins that have come are answered, and no more."""
