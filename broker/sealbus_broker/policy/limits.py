@@ -17,6 +17,10 @@ MAX_TIME_MS: Final = 366 * 86_400_000
 MIN_SESSION_MS: Final = 10_000
 """Shortest session: renewing one takes a second or two."""
 
+MIN_POLICY_AGE_MS: Final = 10_000
+"""Shortest ``policy_age``. A relay looks at its folder every two seconds, and a disk may stall for
+some."""
+
 MIN_STORE_BYTES: Final = 1024**2
 """Smallest stream: it holds at least one message of the largest size."""
 
@@ -53,6 +57,7 @@ RANGES: Final = {
     "clock_skew": (0, MAX_TIME_MS),
     "ingress_wait": _TIME,
     "session": (MIN_SESSION_MS, MAX_TIME_MS),
+    "policy_age": (MIN_POLICY_AGE_MS, MAX_TIME_MS),
     "retention": _TIME,
     "accepted_bytes": _SIZE,
     "ingress_bytes": _SIZE,

@@ -357,6 +357,32 @@ def start_thread(
     return thread
 
 
+async def in_thread(name: str, call: Callable[[], T]) -> T:
+    """The result of ``call``, which is made on a daemon thread.
+
+    A call that never returns, as on a network disk that is gone, holds up nobody but its caller.
+    Whoever gives up waiting leaves the thread behind.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def tell(settle: Callable[[], None]) -> None:
+        # Cancelled: nobody waits any more. A closed loop: the process is about to end.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(lambda: None if done.done() else settle())
+
+    def work() -> None:
+        result = call()
+        tell(lambda: done.set_result(result))
+
+    def failed(error: BaseException) -> bool:
+        tell(lambda: done.set_exception(error))
+        return False
+
+    start_thread(name, work, failed)
+    return await done
+
+
 def kind(error: BaseException | None) -> str:
     """The kind of an error and where it was raised, without its text."""
     if error is None:

@@ -1,0 +1,108 @@
+"""The effect of a new policy on the sessions of bots. Pure.
+
+A session is made with the rights that the policy grants at that time, and NATS keeps to them until
+it ends. So a new policy concerns the sessions of a bot in one of these ways:
+
+======= ======================================================= ==================================
+        the bot                                                 its sessions
+======= ======================================================= ==================================
+ended   is gone, or has no valid key any more                   end at once
+narrow  loses a grant to receive, or a key of several, or a     are renewed, and end if they are
+        key of it ends earlier                                  not
+wide    gains a grant to receive                                are renewed
+======= ======================================================= ==================================
+
+Whatever a bot publishes is judged anew, message by message. So grants to publish change no session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from sealbus.protocol.notice import Ended
+from sealbus.protocol.subjects import matches
+from sealbus_broker.gate.policy import BotKey, BotRule, Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A bot's loss, which it is told."""
+
+    reason: Ended
+    key: bytes | None
+    """The raw key that opens no session any more. ``None``: no key of the bot does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Succession:
+    """The bots whose sessions a new policy concerns."""
+
+    ended: frozenset[str]
+    narrow: frozenset[str]
+    wide: frozenset[str]
+    losses: Mapping[str, tuple[Loss, ...]]
+    """The losses of each bot of ``ended`` and ``narrow`` that has lost more than grants."""
+
+    def __bool__(self) -> bool:
+        return bool(self.ended or self.narrow or self.wide)
+
+    def then(self, later: Succession) -> Succession:
+        """Return the two together, where the first is not carried out yet.
+
+        What the first one takes may be given back by the later one. A session may have been renewed
+        in between, so it is renewed or ended all the same.
+        """
+        ended = self.ended | later.ended
+        narrow = (self.narrow | later.narrow) - ended
+        wide = (self.wide | later.wide) - ended - narrow
+        return Succession(ended, narrow, wide, MappingProxyType({**self.losses, **later.losses}))
+
+
+NOTHING: Final = Succession(frozenset(), frozenset(), frozenset(), MappingProxyType({}))
+"""No bot is concerned."""
+
+
+def succeed(before: Policy, after: Policy, now_ms: int) -> Succession:
+    """Compare two policies at ``now_ms`` (ms since 1970)."""
+    ended, narrow, wide = set(), set(), set()
+    losses: dict[str, tuple[Loss, ...]] = {}
+    for name, old in before.bots.items():
+        new = after.bots.get(name)
+        if new is None:
+            ended.add(name)
+            losses[name] = (Loss(Ended.BOT_REMOVED, None),)
+            continue
+        lost = [raw for raw, key in old.keys.items() if not _opens(new.keys.get(raw), now_ms)]
+        # A key that opened nothing before is no loss.
+        lost = [raw for raw in lost if _opens(old.keys[raw], now_ms)]
+        if lost:
+            losses[name] = tuple(Loss(Ended.KEY_REVOKED, raw) for raw in lost)
+        if lost and not any(_opens(key, now_ms) for key in new.keys.values()):
+            ended.add(name)
+        elif lost or _ends_earlier(old, new) or not _covers(new.subscribe, old.subscribe):
+            narrow.add(name)
+        elif not _covers(old.subscribe, new.subscribe):
+            wide.add(name)
+    return Succession(
+        frozenset(ended), frozenset(narrow), frozenset(wide), MappingProxyType(losses)
+    )
+
+
+def _opens(key: BotKey | None, now_ms: int) -> bool:
+    """Whether a key opens a session at ``now_ms``."""
+    return key is not None and key.opens(now_ms)
+
+
+def _ends_earlier(old: BotRule, new: BotRule) -> bool:
+    """Whether a key ends earlier than sessions with it were told."""
+    kept = (key for raw, key in old.keys.items() if raw in new.keys)
+    return any(new.keys[key.raw].ends_ms < key.ends_ms for key in kept)
+
+
+def _covers(patterns: Iterable[str], others: Iterable[str]) -> bool:
+    """Whether each of ``others`` lies within one of ``patterns``."""
+    given = tuple(patterns)
+    return all(any(matches(one, other) for one in given) for other in others)

@@ -1,0 +1,142 @@
+"""Noticing that a bus's folder has changed.
+
+The system tells of changes (``watchfiles``). It tells nothing of a network disk that another
+machine writes, and it forgets a folder that is replaced by another of its name. So the folder is
+also looked at every few seconds. A look compares the names, sizes and times of all files that the
+loader reads, and costs about 3 µs a file.
+
+Only the folder itself, ``schemas/`` and ``keys/`` are watched, and not what is below them: the
+embedded nats-server writes into ``.sealbus/`` all the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from watchfiles import awatch
+
+from sealbus.protocol.keys import PublicKey
+from sealbus.supervision import spawn
+from sealbus_broker.policy.bus_file import FILE as BUS_FILE
+from sealbus_broker.policy.keys import FOLDER as KEYS
+from sealbus_broker.policy.loader import Loaded, load
+from sealbus_broker.policy.policy_file import FILE
+from sealbus_broker.policy.schema_files import FOLDER as SCHEMAS
+
+LOOK_S: Final = 2.0
+"""The longest time between two looks."""
+
+SETTLE_MS: Final = 100
+"""How long changes may follow one another and still count as one. An editor and a command write
+several files within milliseconds. It is also longer than the step of a file's time (4 ms on
+Linux), so a file that is read and then changed has another time."""
+
+STEP_MS: Final = 20
+"""How often the system is asked for changes while they come."""
+
+State = tuple[object, ...]
+"""The names, sizes and times of a folder's files. Equal states are one version of the folder."""
+
+Wait = Callable[[], Coroutine[Any, Any, object]]
+
+
+class Folder(Protocol):
+    """The side of a folder that a relay follows."""
+
+    def state(self) -> State:
+        """Look at the files. Raises :class:`OSError`."""
+
+    def load(self) -> Loaded:
+        """Read all of it, and raise nothing."""
+
+    def watched(self) -> AbstractAsyncContextManager[Wait]:
+        """Watch while the body runs. The function waits for a change, for a limited time."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedFolder:
+    """The folder of a bus whose changes are noticed."""
+
+    path: Path
+    bus_keys: frozenset[PublicKey]
+    """The keys whose stamps count as proof in a parent."""
+
+    def load(self) -> Loaded:
+        """Read all of it, and raise nothing."""
+        return load(self.path, self.bus_keys)
+
+    def state(self) -> State:
+        """Look at the files. Raises :class:`OSError` where they cannot be looked at."""
+        self.path.stat()
+        return (
+            _file(self.path / FILE),
+            _file(self.path / BUS_FILE),
+            _files(self.path / SCHEMAS),
+            _files(self.path / KEYS),
+        )
+
+    @contextlib.asynccontextmanager
+    async def watched(self) -> AsyncIterator[Wait]:
+        """Watch the folder while the body runs.
+
+        Gives a function that waits for a change since the body began, for at most :data:`LOOK_S`.
+        """
+        ended = asyncio.Event()
+        noticing = spawn(self._notice(ended), "watching a folder")
+        try:
+            # The first step of the task begins to watch, so nothing is missed from here on.
+            await asyncio.sleep(0)
+            # Not the task itself: whoever gives up waiting must not cancel it.
+            yield lambda: asyncio.wait([noticing], timeout=LOOK_S)
+        finally:
+            ended.set()
+            await asyncio.wait([noticing])
+
+    async def _notice(self, ended: asyncio.Event) -> None:
+        """Return after a change, or when ``ended`` is set."""
+        places = [path for path in (self.path, self.path / SCHEMAS, self.path / KEYS) if _is(path)]
+        try:
+            async for _ in awatch(
+                *places,
+                watch_filter=None,
+                recursive=False,
+                debounce=SETTLE_MS,
+                step=STEP_MS,
+                stop_event=ended,
+                rust_timeout=int(LOOK_S * 1000),
+            ):
+                return
+        except (OSError, RuntimeError):
+            # The system watches no more files, or not this one. The looks go on.
+            await ended.wait()
+
+
+def _file(path: Path) -> tuple[object, ...] | None:
+    """The state of one file; ``None`` where there is none."""
+    try:
+        # With the target of a link: orchestrators replace files by changing links.
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _files(folder: Path) -> tuple[object, ...] | None:
+    try:
+        found = sorted(folder.iterdir())
+    except FileNotFoundError:
+        return None
+    return tuple((path.name, _file(path)) for path in found)
+
+
+def _is(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
