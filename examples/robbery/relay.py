@@ -36,7 +36,7 @@ async def main(folder: str, server: str, name: str) -> None:
         tell("failed", what=str(loaded.problems[0]), hint=None)
         return
     stopping = asyncio.Event()
-    relay = Relay(servers=[server], secrets=secrets, policy=lambda: policy, name=name)
+    relay = Relay(servers=[server], secrets=secrets, policy=policy, name=name)
     serving = asyncio.create_task(relay.run(stopping, lambda: tell("ready")))
     listening = asyncio.create_task(_until_alone())
     await asyncio.wait({serving, listening}, return_when=asyncio.FIRST_COMPLETED)

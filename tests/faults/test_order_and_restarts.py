@@ -94,7 +94,7 @@ async def test_a_restarted_server_is_used_as_soon_as_it_is_back(
     monkeypatch.setattr(stream_store, "ACK_TIMEOUT_S", 600.0)
     stopping, ready = asyncio.Event(), asyncio.Event()
     policy = shop.bus.policy(shop.secrets.bus.public)
-    relay = Relay(servers=[shop.url], secrets=shop.secrets, policy=lambda: policy, name="relay")
+    relay = Relay(servers=[shop.url], secrets=shop.secrets, policy=policy, name="relay")
     running = asyncio.create_task(relay.run(stopping, ready.set))
     await ready.wait()
     try:

@@ -52,7 +52,7 @@ class Second:
         self.relay = Relay(
             servers=[bus._server.url],
             secrets=bus._secrets,
-            policy=lambda: bus._policy,
+            policy=bus._policy,
             name="second",
             make_door=DoorInProcess,
         )

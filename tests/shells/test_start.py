@@ -64,7 +64,7 @@ class Starting:
         relay = Relay(
             servers=[self.server.url],
             secrets=secrets,
-            policy=lambda: policy,
+            policy=policy,
             name="test",
             make_door=DoorInProcess,
         )

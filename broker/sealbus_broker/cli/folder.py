@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from sealbus.credentials import Credentials
@@ -35,6 +35,9 @@ from sealbus_broker.policy.bus_file import (
 )
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.relay.secrets import BusSecrets
+
+if TYPE_CHECKING:
+    from sealbus_broker.policy.watching import WatchedFolder
 
 SERVER: Final = f"nats://127.0.0.1:{PORT}"
 """The address of a bus if no other is given."""
@@ -139,6 +142,12 @@ class BusFolder:
                 hint="nothing was done; repair them, `sealbus check` lists them",
             )
         return loaded.policy
+
+    def watched(self, bus_key: PublicKey) -> WatchedFolder:
+        """The folder as a relay follows it."""
+        from sealbus_broker.policy.watching import WatchedFolder  # as in policy()
+
+        return WatchedFolder(self.path.resolve(), frozenset([bus_key]))
 
     # ---- the bus's own keys ----------------------------------------------------------------------
 

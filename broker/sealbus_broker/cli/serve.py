@@ -79,7 +79,13 @@ def up(
         )
         # Before the start: a folder with a problem then has no server.
         found = bus.found_at(policy.bus, secrets.bus.public, host, port)
-        relay = Relay(servers=[server.url], secrets=secrets, policy=lambda: policy, name=name)
+        relay = Relay(
+            servers=[server.url],
+            secrets=secrets,
+            policy=policy,
+            name=name,
+            folder=bus.watched(secrets.bus.public),
+        )
 
         async def serve(stopping: asyncio.Event) -> None:
             try:
@@ -133,7 +139,13 @@ def relay(folder: str | None, servers: tuple[str, ...], name: str) -> int:
         policy = bus.policy(secrets.bus.public)
         check_name(name, "relay")
         found = bus.servers(servers)
-        one = Relay(servers=list(found), secrets=secrets, policy=lambda: policy, name=name)
+        one = Relay(
+            servers=list(found),
+            secrets=secrets,
+            policy=policy,
+            name=name,
+            folder=bus.watched(secrets.bus.public),
+        )
         return lambda stopping: one.run(stopping, lambda: _say_ready(policy, name, found[0]))
 
     return run_until_signal(begin)

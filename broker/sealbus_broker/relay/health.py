@@ -9,6 +9,7 @@ A look asks for these:
 - **The relay's own stores.** A message that was judged may not be stored for seconds.
 - **The partitions.** Messages may wait while none is judged.
 - **The streams.** Each may be nearly full.
+- **The policy.** It may not be the newest (:mod:`sealbus_broker.policy.in_force`).
 - **The quarantine.** It may hold messages that ended a relay.
 
 A problem has a level: *red*, where the bus accepts nothing, or soon will not; or *warning*, where
@@ -34,10 +35,10 @@ from sealbus.nats.client import HardenedClient
 from sealbus.own import UNJUDGEABLE
 from sealbus.protocol.streams import ACCEPTED, HEALTH, INGRESS, LIVE, QUARANTINE
 from sealbus.supervision import kind
-from sealbus_broker.gate.policy import Policy
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import API
 from sealbus_broker.nats.streams import ACK_WAIT_S, PARTITIONS, STREAMS, partition_consumer
+from sealbus_broker.policy.in_force import InForce
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.probe import Prober, is_accepted
 from sealbus_broker.relay.quarantine import subject
@@ -114,7 +115,7 @@ class Health:
         prober: Prober,
         stream_store: StreamStore,
         counters: VerdictCounters,
-        policy: Callable[[], Policy],
+        policy: InForce,
         relay: str,
         now_ms: Callable[[], int],
         monotonic: Callable[[], float],
@@ -126,7 +127,7 @@ class Health:
             prober: Sends probes.
             stream_store: Knows which messages cannot be stored.
             counters: Knows when a message was accepted last, and has the counts.
-            policy: Gives the policy in force.
+            policy: The policy in force, and whether it is the newest.
             relay: The relay's name.
             now_ms: The wall clock, in ms since 1970.
             monotonic: A clock that is never set, in seconds.
@@ -192,7 +193,8 @@ class Health:
             parts = await asyncio.gather(
                 self._whole_way(), self._streams(), self._partitions(), self._set_aside()
             )
-            found = [*self._own_stores(), *(problem for part in parts for problem in part)]
+            own = (self._own_stores(), self._own_policy())
+            found = [problem for part in (*own, *parts) for problem in part]
         self.problems = tuple(found)
         self._looked_at = self._monotonic()
         self._tell()
@@ -258,6 +260,25 @@ class Health:
                 Level.RED, "store", what, f"if a stream is full, raise its limit; else {RESTART}"
             )
         ]
+
+    def _own_policy(self) -> list[Problem]:
+        about = "policy"
+        in_force = self._policy
+        if in_force.unseen is not None:
+            what = f"the relay cannot read its folder for {in_force.unseen_s:.0f} s"
+            hint = f"look at the folder's disk and at its permissions ({in_force.unseen})"
+            if in_force.is_too_old:
+                what += ", so it judges nothing (limits.policy_age)"
+                return [Problem(Level.RED, about, what, hint)]
+            what += "; it goes by the last policy that it has read"
+            return [Problem(Level.WARNING, about, what, hint)]
+        if in_force.problems:
+            count = len(in_force.problems)
+            first = in_force.problems[0]
+            what = f"the newest policy cannot be used, so an older one is in force: {first}"
+            hint = f"`sealbus check` lists {'it' if count == 1 else f'all {count} problems'}"
+            return [Problem(Level.WARNING, about, what, hint)]
+        return []
 
     async def _streams(self) -> list[Problem]:
         return [problem for name in STREAMS for problem in await self._stream(name)]

@@ -2,8 +2,8 @@
 
 The steps of a batch, and the order that makes a crash harmless:
 
-1. It waits until the ledger is valid, and is judged. The next batch of its queue waits for its
-   turn.
+1. It waits until the ledger is valid and the policy is not too old. Then it is judged. The next
+   batch of its queue waits for its turn.
 2. The acceptances are stored (:mod:`sealbus_broker.relay.storing`). A message that is already
    stored keeps its earlier verdict.
 3. The refusals that the policy keeps are stored in the quarantine, and stamped. So are the refused
@@ -135,6 +135,7 @@ class Pipeline:
         counters: VerdictCounters,
         now_ms: Callable[[], int],
         meters: RateMeters | None = None,
+        may_judge: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Prepare; nothing is asked of NATS.
 
@@ -149,11 +150,13 @@ class Pipeline:
             counters: Counts verdicts.
             now_ms: The wall clock, in ms since 1970.
             meters: The rates and shares of each bot, where others count in them too.
+            may_judge: Waits while the policy is too old to judge by it. ``None``: it never is.
         """
         self._nc = nc
         self._stream_store = stream_store
         self._ledgers = ledgers
         self._policy = policy
+        self._may_judge = may_judge
         self._key = key
         self._relay = relay
         self._services = services
@@ -205,6 +208,8 @@ class Pipeline:
     async def _judge(self, waiting: deque[Arrival]) -> _Part:
         """Judge the messages that wait, in order, for :data:`PART_S`. The rest waits on."""
         ledger = self._ledgers[waiting[0].delivery]
+        if self._may_judge is not None:
+            await self._may_judge()
         await ledger.wait_valid()
         # Only now: the wait may have been long. Another policy may be in force, and the ledger may
         # have begun anew.

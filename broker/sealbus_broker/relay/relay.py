@@ -21,6 +21,8 @@ So does an error: NATS ends the connection for good, the streams are unusable, o
 keeps failing. A relay keeps nothing that it cannot lose: the messages in hand are delivered again,
 and the ledger recognises those that were accepted.
 
+While it serves, it follows its folder (:mod:`sealbus_broker.relay.following`).
+
 The *door* (:mod:`sealbus_broker.door.process`), which admits bots, is another process. It runs in
 each of these states apart from the pauses while the clocks are apart, and is opened once the relay
 serves.
@@ -51,15 +53,19 @@ from sealbus_broker.nats.connection import Link, disconnect
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.streams import PARTITIONS
 from sealbus_broker.nats.version import check_version
+from sealbus_broker.policy.in_force import InForce
+from sealbus_broker.policy.watching import Folder
 from sealbus_broker.relay import clocks
 from sealbus_broker.relay.background import tell
 from sealbus_broker.relay.clocks import Apart
 from sealbus_broker.relay.counters import VerdictCounters
+from sealbus_broker.relay.following import Following
 from sealbus_broker.relay.health import Health
 from sealbus_broker.relay.ingress import IngressWorker
 from sealbus_broker.relay.last_try import LastTry
 from sealbus_broker.relay.ledgers import Ledgers
 from sealbus_broker.relay.live import LiveWorker
+from sealbus_broker.relay.live_sessions import LiveSessions
 from sealbus_broker.relay.pipeline import Pipeline
 from sealbus_broker.relay.probe import Prober
 from sealbus_broker.relay.secrets import BusSecrets
@@ -108,8 +114,9 @@ class Relay:
         *,
         servers: list[str],
         secrets: BusSecrets,
-        policy: Callable[[], Policy],
+        policy: Policy,
         name: str,
+        folder: Folder | None = None,
         make_door: MakeDoor = Door,
     ) -> None:
         """Prepare; :meth:`run` serves.
@@ -117,13 +124,16 @@ class Relay:
         Args:
             servers: NATS URLs.
             secrets: The bus's own keys.
-            policy: Gives the policy in force, anew for each batch.
+            policy: The policy of the folder, which was just read.
             name: The relay's name, which its stamps have.
+            folder: The folder to follow. ``None``: the policy never changes.
             make_door: Makes the door. In a test the door is in the same process.
         """
         self._servers = servers
         self._secrets = secrets
-        self._policy = policy
+        self._policy = InForce(policy, time.monotonic)
+        """The policy in force, anew for each batch."""
+        self._folder = folder
         self._make_door = make_door
         self._name = name
         self._supervisor = Supervisor(f"the relay {name}", tell=tell)
@@ -148,6 +158,8 @@ class Relay:
         """``None``: before the state *serving*."""
         self._workers: Sequence[IngressWorker | LiveWorker] = ()
         """They pull and receive messages. Empty before the state *serving*."""
+        self._following: Following | None = None
+        """Follows the folder. ``None``: before the state *serving*, and without a folder."""
         self._reading: asyncio.Task[None] | None = None
         """The task that leads from *lost* to *serving*, or the last one that did."""
 
@@ -166,6 +178,15 @@ class Relay:
             raise error
         if error is not None:
             raise self._supervisor.fail("serving", error)
+
+    async def reload(self) -> InForce:
+        """Look at the folder now; return once the sessions of bots obey the newest usable policy.
+
+        It has to serve, and to have a folder.
+        """
+        assert self._following is not None
+        await self._following.follow_now()
+        return self._policy
 
     async def _run(self, stopping: asyncio.Event, ready: Callable[[], None]) -> None:
         """Serve while the clocks agree, and wait while they do not."""
@@ -193,6 +214,7 @@ class Relay:
         self._ledgers = None
         self._stream_store = None
         self._workers = ()
+        self._following = None
         # The door begins first, because its process takes a while to start. It waits for its
         # orders.
         door = self._make_door(self._door_orders, self._supervisor)
@@ -320,6 +342,7 @@ class Relay:
             counters=self.counters,
             now_ms=clock_ms,
             meters=meters,
+            may_judge=policy.wait_to_judge,
         )
         last_try = LastTry(
             nc=nc,
@@ -360,11 +383,13 @@ class Relay:
             monotonic=time.monotonic,
         )
         await health.open()
+        following = await self._begin_following(nc, ledgers, stream_store, door)
         # So that NATS knows of all these subscriptions before a bot comes in.
         await until_stopped(stopping, self._unbroken(nc, nc.flush))
         # From here on a lost connection concerns them.
         self._stream_store = stream_store
         self._workers = [*pulling, live]
+        self._following = following
         keep = self._supervisor.keep
         working = [
             keep(f"partition {partition}", partial(worker.run, stopping), until=stopping)
@@ -375,6 +400,9 @@ class Relay:
             keep("looking after the bus's health", partial(health.run, stopping), until=stopping),
             keep("comparing the clocks", partial(ledgers.compare_clocks, stopping), until=stopping),
         ]
+        if following is not None:
+            work = partial(following.run, stopping)
+            watching.append(keep("following the folder", work, until=stopping))
         try:
             # Not earlier: a bot that comes in may publish at once, and expects a verdict.
             door.open()
@@ -385,6 +413,28 @@ class Relay:
             # Behind the workers: one that still ran could hand over another request.
             services.cancel()
         log.info("relay.stopped", **self.counters.counts)
+
+    async def _begin_following(
+        self, nc: HardenedClient, ledgers: Ledgers, stream_store: StreamStore, door: Doorway
+    ) -> Following | None:
+        if self._folder is None:
+            return None
+        bus_key = self._secrets.bus
+        sessions = LiveSessions(nc=nc, key=bus_key, bus=self._policy().bus, now_ms=clock_ms)
+        following = Following(
+            nc=nc,
+            folder=self._folder,
+            in_force=self._policy,
+            door=door,
+            ledgers=ledgers,
+            sessions=sessions,
+            stream_store=stream_store,
+            relay=self._name,
+            now_ms=clock_ms,
+            supervisor=self._supervisor,
+        )
+        await following.open()
+        return following
 
     async def _until_told(
         self, stopping: asyncio.Event, door: Doorway, ready: Callable[[], None]
@@ -470,3 +520,5 @@ class Relay:
         # Last: messages that come before the ledgers are valid only wait, and use up ACK_WAIT_S.
         for worker in self._workers:
             worker.on_back()
+        if self._following is not None:
+            self._following.on_back()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
@@ -27,11 +27,12 @@ from sealbus_broker.gate.policy import BotKey, Policy
 from sealbus_broker.memory.server import MemoryNats
 from sealbus_broker.nats.jetstream import without_nulls
 from sealbus_broker.nats.streams import stream_configs
-from sealbus_broker.policy.loader import load
-from sealbus_broker.policy.problems import nearest
+from sealbus_broker.policy.loader import Loaded, load
+from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.relay.relay import Relay
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.testing.door import DoorInProcess
+from sealbus_broker.testing.folder import StillFolder
 from sealbus_broker.testing.kept import Kept
 
 NAME: Final = "test"
@@ -69,24 +70,38 @@ class TestBus:
         """
         self._secrets = BusSecrets.generate()
         self._keys: dict[str, SigningKey] = {}
-        self._policy = self._load(Path(folder))
+        self._path = Path(folder)
+        loaded = self._load()
+        self._policy = self._usable(loaded.policy, loaded.problems)
+        self._folder = StillFolder(self._load)
+        """The folder, which the relay reads again only in :meth:`reload`."""
         self._server = MemoryNats(self._secrets.relay.public, self._secrets.issuer.public)
         self._server.longest_wait_s = LONGEST_WAIT_S
         self._stopping = asyncio.Event()
+        self._relay: Relay | None = None
+        """``None`` until it is started."""
         self._running: asyncio.Task[None] | None = None
         self._bots: list[Bot] = []
 
-    def _load(self, folder: Path) -> Policy:
-        loaded = load(folder, frozenset([self._secrets.bus.public]))
+    def _load(self) -> Loaded:
+        """Read the folder, and give each bot its key of this test."""
+        loaded = load(self._path, frozenset([self._secrets.bus.public]))
         if loaded.policy is None:
-            listed = "; ".join(str(problem) for problem in loaded.problems)
-            what = f"the policy in {folder} cannot be used: {listed}"
-            raise InvalidInput(what, hint="`sealbus check` lists the same problems")
+            return loaded
         bots = {}
         for name, rule in loaded.policy.bots.items():
-            key = self._keys[name] = SigningKey.generate(KeyKind.BOT)
-            bots[name] = replace(rule, keys={key.public.raw: BotKey(key.public.raw, 0)})
-        return replace(loaded.policy, bots=bots)
+            if name not in self._keys:
+                self._keys[name] = SigningKey.generate(KeyKind.BOT)
+            raw = self._keys[name].public.raw
+            bots[name] = replace(rule, keys={raw: BotKey(raw, 0)})
+        return replace(loaded, policy=replace(loaded.policy, bots=bots))
+
+    def _usable(self, policy: Policy | None, problems: Sequence[Problem]) -> Policy:
+        if policy is None or problems:
+            listed = "; ".join(str(problem) for problem in problems)
+            what = f"the policy in {self._path} cannot be used: {listed}"
+            raise InvalidInput(what, hint="`sealbus check` lists the same problems")
+        return policy
 
     # ---- its life -------------------------------------------------------------------------------
 
@@ -108,11 +123,12 @@ class TestBus:
 
     async def _start(self) -> None:
         self._make_old()
-        relay = Relay(
+        relay = self._relay = Relay(
             servers=[self._server.url],
             secrets=self._secrets,
-            policy=lambda: self._policy,
+            policy=self._policy,
             name=NAME,
+            folder=self._folder,
             make_door=DoorInProcess,
         )
         ready = asyncio.Event()
@@ -142,6 +158,19 @@ class TestBus:
             if config["name"] in (ACCEPTED, LIVE):
                 stream = self._server.jetstream.make(without_nulls(config))
                 stream.store(f"{stream.name.lower()}.{GENESIS}", b"", b"", began_ns)
+
+    async def reload(self) -> None:
+        """Put the folder's present policy in force, as a running bus does within a second.
+
+        Returns when all sessions obey it.
+
+        Raises:
+            InvalidInput: it cannot be used. The error lists every problem, and the policy stays as
+                it was.
+        """
+        assert self._relay is not None, "use it within `async with`"
+        in_force = await self._relay.reload()
+        self._policy = self._usable(in_force(), in_force.problems)
 
     # ---- bots -----------------------------------------------------------------------------------
 

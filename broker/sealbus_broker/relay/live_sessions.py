@@ -1,0 +1,223 @@
+"""The sessions that bots have now, and how they come to obey a new policy.
+
+A session keeps the rights that it began with. nats-server cannot change them, so a session that has
+to obey is one of these:
+
+======= ==========================================================================================
+ended   The bot is told why, by a sealed notice. Then nats-server cuts the connection (``KICK``).
+renewed nats-server asks the client to move (``LDM``, its *lame duck mode* for one client). A bot of
+        the client library makes a new session, and then ends the old one. It loses no message.
+        A client that does not move within :data:`GRACE_S` is cut off, if it had too many rights.
+======= ==========================================================================================
+
+*Old* sessions are those that began before the door decided by the new policy. Each relay has a door
+of its own, and looks after its old sessions itself. So several relays may ask one bot to move.
+
+A login that was under way is old too, and may be in no list yet: nats-server lists a bot once it
+has the door's answer. Within :data:`SETTLE_S` it is listed, or refused. So there is one more look
+after that time.
+
+Nothing is remembered between two calls. When the connection is lost, the call fails, and the caller
+makes it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nats.errors import Error as NatsError
+
+from sealbus.nats.client import HardenedClient
+from sealbus.nats.frames import pub
+from sealbus.protocol.keys import SigningKey
+from sealbus.protocol.notice import Notice, seal_notice
+from sealbus.protocol.subjects import notice_subject
+from sealbus_broker.logger import get_logger
+from sealbus_broker.nats.config import CONNECTIONS_SUBJECT, kick_subject, renew_subject
+from sealbus_broker.nats.jetstream import time_ms
+from sealbus_broker.policy.succession import Succession
+
+log = get_logger(__name__)
+
+ASK_S: Final = 2.0
+"""How long nats-server may take for one page of its list. It takes 2.4 ms for 3,000 sessions."""
+
+PAGE: Final = 1024
+"""How many sessions are asked for at once. Each has some 430 bytes, so an answer stays below
+``max_payload``."""
+
+UNHEARD: Final = b"relay.unheard"
+"""The subject of answers that nobody waits for, because the next list shows the effect. nats-server
+(2.15.1) ignores an order without such a subject."""
+
+LOOK_S: Final = 0.05
+"""The pause between two looks whether old sessions are gone."""
+
+GRACE_S: Final = 1.5
+"""How long a client may take to move. One of the library waits up to half a second, and up to one
+if it has just connected. With the time to read the policy that is less than two seconds."""
+
+SETTLE_S: Final = 2.2
+"""How long a login may be under way: nats-server's limit of two seconds
+(``config.AUTHORIZATION_TIMEOUT_S``), and a margin."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSession:
+    """One session of a bot."""
+
+    number: int
+    """The server's number for the connection."""
+    bot: str
+    began_ms: int
+    """When the client connected (ms since 1970, by the server's clock)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The sessions on a server at one time."""
+
+    server: str
+    """The server's id."""
+    at_ms: int
+    """The time of the answer, by the server's clock."""
+    sessions: tuple[LiveSession, ...]
+
+    def old(self, bots: frozenset[str], until_ms: int) -> list[LiveSession]:
+        """Return the sessions of ``bots`` that began at ``until_ms`` or before."""
+        return [one for one in self.sessions if one.bot in bots and one.began_ms <= until_ms]
+
+
+class LiveSessions:
+    """Makes the sessions of bots obey."""
+
+    def __init__(
+        self,
+        *,
+        nc: HardenedClient,
+        key: SigningKey,
+        bus: str,
+        now_ms: Callable[[], int],
+    ) -> None:
+        """Prepare; nothing is asked of NATS.
+
+        Args:
+            nc: The relay's connection.
+            key: The bus key, which seals notices.
+            bus: The bus's name.
+            now_ms: The wall clock, in ms since 1970.
+        """
+        self._nc = nc
+        self._key = key
+        self._bus = bus
+        self._now_ms = now_ms
+
+    async def bots(self) -> frozenset[str]:
+        """Return the bots that have a session.
+
+        Raises:
+            nats.errors.Error, OSError: The connection is lost, or nats-server does not answer.
+        """
+        return frozenset(one.bot for one in (await self._list()).sessions)
+
+    async def obey(self, succession: Succession) -> int:
+        """Have all old sessions obey, within :data:`GRACE_S`; return their greatest age (ms since
+        1970, by the server's clock) for :meth:`sweep`.
+
+        The door decides by the new policy already.
+
+        Raises:
+            nats.errors.Error, OSError: The connection is lost, or nats-server does not answer.
+        """
+        listing = await self._list()
+        until_ms = listing.at_ms
+        ended = listing.old(succession.ended, until_ms)
+        narrow = listing.old(succession.narrow, until_ms)
+        wide = listing.old(succession.wide, until_ms)
+        self._nc.write(
+            [
+                *self._notices(succession),
+                *_tell(kick_subject(listing.server), ended),
+                *_tell(renew_subject(listing.server), [*narrow, *wide]),
+            ]
+        )
+        log.info(
+            "sessions.changed",
+            ended=len(ended),
+            to_renew=len(narrow) + len(wide),
+            bots=sorted({one.bot for one in (*ended, *narrow, *wide)})[:20],
+        )
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + GRACE_S
+        must_go = succession.ended | succession.narrow
+        while left := (listing := await self._list()).old(must_go, until_ms):
+            late = loop.time() >= end_s
+            going = [one for one in left if late or one.bot in succession.ended]
+            self._nc.write(_tell(kick_subject(listing.server), going))
+            if late:
+                log.warning(
+                    "sessions.ended",
+                    because="not renewed in time",
+                    sessions=len(going),
+                    bots=sorted({one.bot for one in going})[:20],
+                )
+                break
+            await asyncio.sleep(LOOK_S)
+        return until_ms
+
+    async def sweep(self, succession: Succession, until_ms: int) -> None:
+        """End the sessions of logins that were under way, :data:`SETTLE_S` after :meth:`obey`.
+
+        Raises:
+            nats.errors.Error, OSError: As :meth:`obey`.
+        """
+        await asyncio.sleep(SETTLE_S)
+        listing = await self._list()
+        left = listing.old(succession.ended | succession.narrow, until_ms)
+        if left:
+            self._nc.write(_tell(kick_subject(listing.server), left))
+            bots = sorted({one.bot for one in left})[:20]
+            log.warning("sessions.ended", because="admitted late", sessions=len(left), bots=bots)
+
+    def _notices(self, succession: Succession) -> list[bytes]:
+        at_ms = self._now_ms()
+        return [
+            pub(
+                notice_subject(bot).encode(),
+                seal_notice(self._key, Notice(self._bus, bot, at_ms, loss.reason, loss.key)),
+            )
+            for bot, losses in succession.losses.items()
+            for loss in losses
+        ]
+
+    async def _list(self) -> Listing:
+        """Ask for all sessions of bots."""
+        found: list[LiveSession] = []
+        first: dict[str, Any] | None = None
+        while True:
+            ask = {"auth": True, "limit": PAGE, "offset": len(found)}
+            answer = await self._nc.request(CONNECTIONS_SUBJECT, json.dumps(ask).encode(), ASK_S)
+            try:
+                data = json.loads(answer.data)["data"]
+                page = data["connections"] or []  # nats-server writes null where there is none
+                found += [
+                    LiveSession(int(one["cid"]), one["authorized_user"], time_ms(one["start"]))
+                    for one in page
+                ]
+                # The time of the first page: a session that begins during the others is no old one.
+                first = first or data
+                if len(page) < PAGE:
+                    return Listing(first["server_id"], time_ms(first["now"]), tuple(found))
+            except (ValueError, KeyError, TypeError):
+                raise NatsError("nats-server does not say who is connected") from None
+
+
+def _tell(subject: str, sessions: Iterable[LiveSession]) -> list[bytes]:
+    """Return the frames that name each session on ``subject``."""
+    return [
+        pub(subject.encode(), json.dumps({"cid": one.number}).encode(), UNHEARD) for one in sessions
+    ]
