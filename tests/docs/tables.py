@@ -32,6 +32,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "builtin": protocol.builtin,
     "checks": protocol.checks,
     "contexts": protocol.contexts,
+    "ended": protocol.ended,
     "error": protocol.error,
     "limits": protocol.fixed_limits,
     "own-rates": protocol.own_rates,

@@ -85,6 +85,10 @@ def stamps() -> Iterable[bytes]:
     return _hex("stamps", "sealed")
 
 
+def notices() -> Iterable[bytes]:
+    return _hex("notices", "sealed")
+
+
 def deliveries() -> Iterable[bytes]:
     return [*_hex("deliveries", "delivery"), *_hex("answers", "delivery"), *partly_refused()]
 

@@ -37,6 +37,7 @@ from sealbus.protocol.delivery import open_delivery, pack_delivery, split_delive
 from sealbus.protocol.envelope import Envelope, Header, Parent
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.limits import MAX_NODES
+from sealbus.protocol.notice import Notice, check_notice, open_notice
 from sealbus.protocol.seal import Seal, Verifier
 from sealbus.protocol.stamp import Stamp, open_stamp
 from sealbus.protocol.subjects import (
@@ -149,6 +150,13 @@ def stamp(data: bytes) -> None:
         assert Stamp.decode(data).encode() == data
     with contextlib.suppress(Malformed):
         open_stamp(data, BUS_KEYS, Verifier())
+
+
+def notice(data: bytes) -> None:
+    with contextlib.suppress(Malformed):
+        assert Notice.decode(data).encode() == data
+    with contextlib.suppress(Malformed):
+        check_notice(open_notice(data, BUS_KEYS), bus="shop", bot="order", now_ms=NOW)
 
 
 def delivery(data: bytes) -> None:
@@ -359,6 +367,7 @@ TARGETS: Final[dict[str, Target]] = {
     "header": Target(header, seeds.headers),
     "seal": Target(seal, seeds.seals),
     "stamp": Target(stamp, seeds.stamps),
+    "notice": Target(notice, seeds.notices),
     "delivery": Target(delivery, seeds.deliveries),
     "bundle": Target(bundle, seeds.bundles),
     "payload": Target(payload, seeds.payloads),

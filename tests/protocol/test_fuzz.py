@@ -19,12 +19,15 @@ from sealbus.protocol.codec import pack_json, unpack_json
 from sealbus.protocol.delivery import open_delivery, pack_delivery, split_delivery
 from sealbus.protocol.envelope import Draft, Envelope, Header, Parent
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey, verify
+from sealbus.protocol.notice import Ended, Notice, open_notice, seal_notice
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Context, Seal, Verifier, seal, verify_connect
 from sealbus.protocol.stamp import RefusedPayload, Stamp, open_stamp
 from tests.gate.world import (
+    BUS_KEY,
     BUS_KEYS,
     KEYS,
+    NOW,
     ORDER,
     PLACED,
     burst,
@@ -59,6 +62,12 @@ def open_trusted(data: bytes) -> object:
     return open_stamp(data, BUS_KEYS, Verifier())
 
 
+def open_trusted_notice(data: bytes) -> object:
+    return open_notice(data, BUS_KEYS)
+
+
+NOTICE = Notice("shop", "order", NOW, Ended.KEY_REVOKED, KEYS["order"].public.raw)
+
 PARSERS: dict[str, tuple[Callable[[bytes], Any], bytes]] = {
     "unpack_json": (unpack_json, pack_json({"a": [1, None, "x"], "b": 0.5})),
     "Seal.decode": (Seal.decode, seal(KEYS["order"], Context.ENVELOPE, [b"a", b"b", b"c"])[1]),
@@ -72,6 +81,8 @@ PARSERS: dict[str, tuple[Callable[[bytes], Any], bytes]] = {
     "open_delivery, a part": (open_here, PART),
     "Stamp.decode": (Stamp.decode, stamp(GOOD).encode()),
     "open_stamp": (open_trusted, sealed_stamp(GOOD)),
+    "Notice.decode": (Notice.decode, NOTICE.encode()),
+    "open_notice": (open_trusted_notice, seal_notice(BUS_KEY, NOTICE)),
     "split_delivery": (split_delivery, DELIVERY),
     "open_delivery": (open_here, DELIVERY),
 }

@@ -17,6 +17,7 @@ from tests.vectors.make_bundles import bundles
 from tests.vectors.make_deliveries import deliveries
 from tests.vectors.make_envelopes import envelopes
 from tests.vectors.make_headers import headers
+from tests.vectors.make_notices import notices
 from tests.vectors.make_payloads import payloads
 from tests.vectors.make_receipts import answers, receipts
 from tests.vectors.make_seals import connect, ed25519, seals
@@ -34,6 +35,7 @@ MAKERS: Final[Mapping[str, Callable[[], dict[str, Any]]]] = {
     "envelopes.json": envelopes,
     "headers.json": headers,
     "keys.json": keys,
+    "notices.json": notices,
     "payloads.json": payloads,
     "receipts.json": receipts,
     "seals.json": seals,

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 
-from sealbus.protocol import codec, delivery, envelope, keys, seal, sealed, stamp, subjects
+from sealbus.protocol import codec, delivery, envelope, keys, notice, seal, sealed, stamp, subjects
 from sealbus.receiving import verifier as handled
 from sealbus.sending import matching
 from tests.vectors import test_client_vectors as client
@@ -58,6 +58,11 @@ STAMPS: Final[Runs] = [
     (plain.test_a_stamp_opens_and_is_sealed_again_bit_by_bit, plain.STAMPS["valid"]),
     (plain.test_an_invalid_stamp_is_refused_by_its_rule, plain.STAMPS["invalid"]),
     (lambda _: plain.test_a_batch_of_stamps_opens_and_is_sealed_again_bit_by_bit(), [None]),
+]
+NOTICES: Final[Runs] = [
+    (plain.test_a_notice_opens_and_is_sealed_again_bit_by_bit, plain.NOTICES["valid"]),
+    (plain.test_an_invalid_notice_is_refused_by_its_rule, plain.NOTICES["invalid"]),
+    (lambda _: plain.test_a_batch_of_notices_opens_and_is_sealed_again_bit_by_bit(), [None]),
 ]
 DELIVERIES: Final[Runs] = [
     (plain.test_a_delivery_opens, plain.DELIVERIES["valid"]),
@@ -198,6 +203,22 @@ MISTAKES: Final[list[tuple[Runs, ModuleType, str, str]]] = [
     (KEYS, keys, " or raw[1] & 7", ""),
     (STAMPS, sealed, "if found.key not in bus_keys", "if False"),
     (STAMPS, sealed, "if not verifier.verify(context, found, signed)", "if False"),
+    (NOTICES, sealed, "if found.key not in bus_keys", "if False"),
+    (NOTICES, sealed, "if not verifier.verify(context, found, signed)", "if False"),
+    (NOTICES, sealed, "verifier.verify(context, found", "verifier.verify(Context.STAMP, found"),
+    (NOTICES, notice, "is_name(bus) and ", ""),
+    (NOTICES, notice, " and is_name(bot)", ""),
+    (NOTICES, notice, "0 <= at <= MAX_TIME_MS", "0 <= at"),
+    (NOTICES, notice, "0 <= at <= MAX_TIME_MS", "at <= MAX_TIME_MS"),
+    (NOTICES, notice, "if reason not in _REASONS", "if False"),
+    (NOTICES, notice, "if key is not None and len(key) != KEY_BYTES", "if False"),
+    (NOTICES, notice, "if key is not None and reason == Ended.BOT_REMOVED", "if False"),
+    (NOTICES, notice, "if notice.bus != bus", "if False"),
+    (NOTICES, notice, "if notice.bot != bot", "if False"),
+    (NOTICES, notice, "if abs(off_ms) > NOTICE_LIFE_MS", "if abs(off_ms) >= NOTICE_LIFE_MS"),
+    (NOTICES, notice, "if abs(off_ms) > NOTICE_LIFE_MS", "if abs(off_ms) > NOTICE_LIFE_MS + 1"),
+    (NOTICES, notice, "if abs(off_ms) > NOTICE_LIFE_MS", "if off_ms > NOTICE_LIFE_MS"),
+    (NOTICES, notice, "if abs(off_ms) > NOTICE_LIFE_MS", "if -off_ms > NOTICE_LIFE_MS"),
     (STAMPS, stamp, "is_name(bus) and ", ""),
     (STAMPS, stamp, "is_name(bot) and ", ""),
     (STAMPS, stamp, " and is_name(relay)", ""),
@@ -335,6 +356,7 @@ ALL: Final = [
     SEALS,
     KEYS,
     STAMPS,
+    NOTICES,
     DELIVERIES,
     MATCHING,
     SUBSCRIBERS,

@@ -29,6 +29,9 @@ MISTAKES: Final = mistakes()
 
 UNREACHABLE: Final = {
     "a stamp too large": "fields within their limits never make a larger stamp",
+    "a notice too large": "the same",
+    "notice + 1": "the same",
+    "notice - 1": "the same",
     "stamp + 1": "the same",
     "stamp - 1": "the same",
     "parent-index - 1": "a request has one payload, so a good answer names the first one",

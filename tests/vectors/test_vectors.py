@@ -17,8 +17,10 @@ from sealbus.protocol.codec import pack_json, unpack_json
 from sealbus.protocol.delivery import open_delivery
 from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey, verify
+from sealbus.protocol.notice import Ended, Notice, check_notice, open_notice, seal_notice
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Context, Seal, Verifier, seal, sign_connect, verify_connect
+from sealbus.protocol.sealed import seal_bodies
 from sealbus.protocol.stamp import RefusedPayload, Stamp, Verdict, open_stamp, seal_stamps
 from sealbus_broker.gate.policy import DeliveryClass
 from tests.gate.bus import ACCEPTED, SETTLED, PureBus, Step
@@ -253,6 +255,64 @@ def test_an_invalid_stamp_is_refused_by_its_rule(vector: dict[str, Any]) -> None
     with pytest.raises(Malformed) as refused:
         open_stamp(HEX(vector["sealed"]), BUS_KEYS, Verifier())
     assert refused.value.what.startswith(STAMP_RULES[vector["refused"]])
+
+
+NOTICES = load("notices.json")
+NOTICE_RULES = {
+    "shape": STAMP_RULES["shape"],
+    "version": STAMP_RULES["version"],
+    "size": ("notice of ",),
+    "seal-shape": STAMP_RULES["seal-shape"],
+    "key": ("notice: sealed by a key that is not the bus's",),
+    "seal": ("notice: the seal does not hold",),
+    "body": ("expected an array of 5", "field ", "not the exact encoding"),
+    "names": ("notice: the bus or the bot",),
+    "numbers": ("notice: a time of ",),
+    "words": ("notice: an unknown reason",),
+    "length": ("notice: a key of ",),
+    "removed": ("notice: a key with bot-removed",),
+    "bus": ("notice: about another bus",),
+    "bot": ("notice: about another bot",),
+    "time": ("notice: its time is ",),
+}
+
+
+def notice_of(told: dict[str, Any]) -> Notice:
+    key = HEX(told["key"]) if told["key"] else None
+    return Notice(**{**told, "reason": Ended(told["reason"]), "key": key})
+
+
+def read_notice(data: bytes) -> Notice:
+    notice = open_notice(data, BUS_KEYS)
+    check_notice(notice, bus=NOTICES["bus"], bot=NOTICES["bot"], now_ms=NOTICES["now_ms"])
+    return notice
+
+
+@pytest.mark.parametrize("vector", NOTICES["valid"])
+def test_a_notice_opens_and_is_sealed_again_bit_by_bit(vector: dict[str, Any]) -> None:
+    told = notice_of(vector["notice"])
+    assert read_notice(HEX(vector["sealed"])) == told
+    bus_key = SigningKey(HEX(ENVELOPES["bus_seed"]), KeyKind.BUS)
+    assert seal_notice(bus_key, told).hex() == vector["sealed"]
+
+
+def test_a_batch_of_notices_opens_and_is_sealed_again_bit_by_bit() -> None:
+    told = [notice_of(vector["notice"]) for vector in NOTICES["batch"]]
+    sealed = [HEX(vector["sealed"]) for vector in NOTICES["batch"]]
+    assert [read_notice(data) for data in sealed] == told
+    bus_key = SigningKey(HEX(ENVELOPES["bus_seed"]), KeyKind.BUS)
+    assert seal_bodies(bus_key, Context.NOTICE, [one.encode() for one in told]) == sealed
+
+
+def test_every_reason_of_a_notice_has_a_vector() -> None:
+    assert {vector["notice"]["reason"] for vector in NOTICES["valid"]} == set(Ended)
+
+
+@pytest.mark.parametrize("vector", NOTICES["invalid"], ids=by("name"))
+def test_an_invalid_notice_is_refused_by_its_rule(vector: dict[str, Any]) -> None:
+    with pytest.raises(Malformed) as refused:
+        read_notice(HEX(vector["sealed"]))
+    assert refused.value.what.startswith(NOTICE_RULES[vector["refused"]])
 
 
 DELIVERIES = load("deliveries.json")

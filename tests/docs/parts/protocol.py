@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from sealbus.own import OWN
 from sealbus.protocol import limits
 from sealbus.protocol.answer import ERROR_DOCUMENT
+from sealbus.protocol.notice import Ended
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Context
 from sealbus_broker.gate.judge import CHECKS
@@ -40,6 +41,11 @@ def reasons() -> str:
     return table(
         ("reason", "meaning"), ((f"`{reason.value}`", reason.meaning) for reason in Reason)
     )
+
+
+def ended() -> str:
+    """The closed list of reasons for which a session ends."""
+    return table(("reason", "meaning"), ((f"`{reason.value}`", reason.meaning) for reason in Ended))
 
 
 def fixed_limits() -> str:

@@ -18,6 +18,7 @@ from tests.vectors.stranger.messages import (
     is_name,
     is_pattern,
     is_subject,
+    open_notice,
     open_stamp,
     read_envelope,
 )
@@ -45,7 +46,7 @@ from tests.vectors.stranger.signing import (
 
 FILES: Final = {name: load(f"{name}.json") for name in (
     "answers", "bundles", "connect", "deliveries", "ed25519", "headers", "keys", "payloads",
-    "receipts", "seals", "stamps", "subjects", "subscribers",
+    "notices", "receipts", "seals", "stamps", "subjects", "subscribers",
 )}  # fmt: skip
 WHOLE: Final = {
     (name, place, at): expand(one[field])
@@ -311,6 +312,19 @@ def stamps(rules: Rules) -> Results:
         yield one["name"], refuses(open_stamp, rules, HEX(one["sealed"]), trusted)
 
 
+def notices(rules: Rules) -> Results:
+    told = FILES["notices"]
+    reader = (bus_keys(rules, told), told["bus"], told["bot"], told["now_ms"])
+    for place in ("valid", "batch"):
+        for one in told[place]:
+            notice = open_notice(rules, HEX(one["sealed"]), *reader)
+            key = None if notice.key is None else notice.key.hex()
+            given = (notice.bus, notice.bot, notice.at, notice.reason, key)
+            yield one["notice"], given == tuple(one["notice"].values())
+    for one in told["invalid"]:
+        yield one["name"], refuses(open_notice, rules, HEX(one["sealed"]), *reader)
+
+
 def deliveries(rules: Rules) -> Results:
     told = FILES["deliveries"]
     trusted = bus_keys(rules, told)
@@ -390,6 +404,7 @@ CHECKS: Final[dict[str, Callable[[Rules], Results]]] = {
     "connect": connect,
     "seals": seals,
     "stamps": stamps,
+    "notices": notices,
     "receipts": receipts,
     "answers": answers,
     "deliveries": deliveries,

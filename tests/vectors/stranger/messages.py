@@ -150,6 +150,8 @@ def _fields(rules: Rules, data: bytes, types: tuple[tuple[type, ...], ...], what
         raise Refused(f"{what}: too few fields")
     if what == "header":
         rules.must("too many fields in a header", len(fields) == len(types))
+    elif what == "notice":
+        rules.must("too many fields in a notice", len(fields) == len(types))
     else:
         rules.must("too many fields in a stamp's body", len(fields) == len(types))
     return typed(rules, fields, types, what)
@@ -360,6 +362,45 @@ def open_stamp(rules: Rules, data: bytes, bus_keys: frozenset[bytes]) -> Stamp:
     _check_stamp(rules, stamp)
     _check_list(rules, stamp)
     return stamp
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A notice that opened."""
+
+    bus: str
+    bot: str
+    at: int
+    reason: str
+    key: bytes | None
+
+
+_NOTICE_TYPES: Final = ((str,), (str,), (int,), (str,), (bytes, type(None)))
+
+
+def open_notice(
+    rules: Rules, data: bytes, bus_keys: frozenset[bytes], bus: str, bot: str, now: int
+) -> Notice:
+    """Verify a sealed notice that came to ``bot`` on ``bus`` at the time ``now``."""
+    rules.must("a notice too large", len(data) <= rules.limit["notice"])
+    body, signed, raw_seal = read_sealed(rules, data)
+    seal = read_seal(rules, raw_seal)
+    rules.must("a notice by a key that is not the bus's", seal.key in bus_keys)
+    context = CONTEXTS["notice"]
+    if rules.slips("a notice read in the context of a stamp"):
+        context = CONTEXTS["stamp"]
+    rules.must("a notice whose seal does not hold", holds(rules, context, seal, signed))
+    notice = Notice(*_fields(rules, body, _NOTICE_TYPES, "notice")[:5])
+    rules.must("an unknown reason of a notice", notice.reason in ("bot-removed", "key-revoked"))
+    if notice.key is not None:
+        rules.must("the length of a key in a notice", len(notice.key) == 32)
+        rules.must("a removed bot with a key", notice.reason != "bot-removed")
+    # The grammar of the names and the range of the time follow from these comparisons.
+    rules.must("a notice about another bus", notice.bus == bus)
+    rules.must("a notice about another bot", notice.bot == bot)
+    rules.must("an old notice", now - notice.at <= rules.limit["notice-life"])
+    rules.must("a notice from the future", notice.at - now <= rules.limit["notice-life"])
+    return notice
 
 
 def _refused(rules: Rules, item: Any) -> tuple[int, str, str | None]:

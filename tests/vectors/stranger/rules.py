@@ -32,6 +32,8 @@ LIMITS: Final = {
     "count": 256,
     "details": 2_000,
     "stamp": 8_192,
+    "notice": 1_024,
+    "notice-life": 60_000,
     "detail": 1_000,
     "faults": 8,
     "position": 2**53 - 1,
