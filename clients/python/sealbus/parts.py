@@ -4,7 +4,7 @@ How it works. :class:`Parts` makes each part once. None of them knows the bot. E
 function that it was given, which is a method here:
 
 * **session**: ``_attach`` for every new connection, ``_on_lost``, ``_on_back``, and the listener's
-  ``deny`` for a refused subscription.
+  ``deny`` for a refused subscription. It is told the bus's notices.
 * **publisher**: the policy in each stamp goes to the grants (:class:`~sealbus.grants.Known`), which
   are asked for again when it is another.
 * **listener**: ``_on_denied`` for a subscription whose grant is gone.
@@ -28,7 +28,14 @@ from sealbus.life.states import BotState, Life
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.delivery import Message
 from sealbus.protocol.seal import Verifier
-from sealbus.protocol.subjects import BUS, INBOX, REPLY, nonce_in, receipts_subject
+from sealbus.protocol.subjects import (
+    BUS,
+    INBOX,
+    REPLY,
+    nonce_in,
+    notice_subject,
+    receipts_subject,
+)
 from sealbus.receiving.listener import Listener
 from sealbus.receiving.verifier import DeliveryVerifier
 from sealbus.sending.publisher import Publisher
@@ -76,6 +83,8 @@ class Parts(ABC):
         )
         self._receipts = receipts_subject(credentials.bot).encode()
         """Bundles of receipts come here. Single ones come on subjects that end with a nonce."""
+        self._notices = notice_subject(credentials.bot).encode()
+        """The bus says here why it ends the session."""
         self._opener = DeliveryVerifier(credentials, verifier)
         self._requester = Requester(
             credentials=credentials,
@@ -137,7 +146,7 @@ class Parts(ABC):
 
     async def _attach(self, client: HardenedClient) -> None:
         """Subscribe everything on a new connection."""
-        await client.subscribe_direct(f"{INBOX}.{self.name}.*", self._on_receipt)
+        await client.subscribe_direct(f"{INBOX}.{self.name}.*", self._on_inbox)
         await client.subscribe_direct(f"{BUS}.{REPLY}.{self.name}.*", self._requester.receive)
         await self._listener.attach(client)
         # The question leaves once a connection is in use. Its answer comes to this one too.
@@ -147,9 +156,11 @@ class Parts(ABC):
         header, data = self._speaker.draft(GRANTS, {})
         return await self._requester.request(header, data, timeout_s=REQUEST_TIMEOUT_S)
 
-    def _on_receipt(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
+    def _on_inbox(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
         if subject == self._receipts:
             self._publisher.receive(data)
+        elif subject == self._notices:
+            self._session.take_notice(data)
         elif (nonce := nonce_in(subject)) is not None:
             self._publisher.receive(data, nonce)
 

@@ -5,6 +5,9 @@ connects, attaches everything, and waits for the server's answer to a PING. Any 
 explained in a sentence and kept by its server (:attr:`Connector.failures`). A connection is made
 with an admission text, which fixes its rights, and is never reconnected by nats-py: whoever owns it
 makes the next one (:mod:`sealbus.life.session`).
+
+A relay that ends a session says why (:mod:`sealbus.protocol.notice`). :attr:`Connector.told` keeps
+that until there is a connection. The attempts go on, because an operator may take it back.
 """
 
 from __future__ import annotations
@@ -13,15 +16,17 @@ import asyncio
 import base64
 import re
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from sealbus.credentials import Credentials
-from sealbus.errors import ConnectionFailed
+from sealbus.errors import ConnectionFailed, Malformed
 from sealbus.log import log
 from sealbus.nats.client import HardenedClient
-from sealbus.nats.diagnosis import explain, shortly
+from sealbus.nats.diagnosis import ended, explain, shortly
 from sealbus.protocol.admission import AdmissionText
+from sealbus.protocol.notice import Ended, check_notice, open_notice
 from sealbus.protocol.seal import sign_connect
 from sealbus.protocol.subjects import BUS, INBOX
 
@@ -49,7 +54,10 @@ Attach = Callable[[HardenedClient], Awaitable[None]]
 
 
 class Connector:
-    """Makes the connections of one session. Has no state but its pause and the last failures."""
+    """Makes the connections of one session.
+
+    Its state is its pause, the last failures, and the reason that the bus gave.
+    """
 
     def __init__(
         self,
@@ -69,8 +77,9 @@ class Connector:
         self._attach = attach
         self._on_denied = on_denied
         self.failures: dict[str, ConnectionFailed] = {}
-        """The error of the last attempt at each server, by its address. The session clears it when
-        there is a connection."""
+        """The error of the last attempt at each server, by its address."""
+        self.told: Ended | None = None
+        """The reason that the bus gave for the end of the last session, if it gave one."""
         self._pause_s = BACKOFF_FIRST_S
         """Pause before the next attempt, before chance shortens it."""
 
@@ -78,9 +87,42 @@ class Connector:
         """Make the next pause short again."""
         self._pause_s = BACKOFF_FIRST_S
 
+    def admitted(self) -> None:
+        """Forget why there was no connection, because there is one."""
+        self.failures.clear()
+        self.told = None
+
+    def take_notice(self, data: bytes) -> None:
+        """Take the bytes that came as a notice of the bus. Never raises.
+
+        A notice that is invalid, or about another key of the bot, is ignored.
+        """
+        credentials = self._credentials
+        try:
+            notice = open_notice(data, credentials.bus_keys)
+            check_notice(
+                notice,
+                bus=credentials.bus,
+                bot=credentials.bot,
+                now_ms=time.time_ns() // 1_000_000,
+            )
+        except Malformed as error:
+            # Other bots can have nats-server send messages here, and must not fill the log.
+            log.debug("ignored an invalid notice: %s", error.what)
+            return
+        # Several come where several sessions end, or while the session is renewed.
+        if not notice.concerns(credentials.key.public.raw) or notice.reason is self.told:
+            return
+        self.told = notice.reason
+        cause = ended(notice.reason, credentials.bot)
+        log.error("%s; %s", cause.what, cause.hint)
+
     def explain(self) -> ConnectionFailed:
         """The reason for which there is no connection."""
         failures = list(self.failures.values())
+        if self.told is not None:
+            # First, because the refused logins that follow are only its consequence.
+            failures.insert(0, ended(self.told, self._credentials.bot))
         if not failures:
             where = ", ".join(self._credentials.servers)
             return ConnectionFailed(

@@ -193,6 +193,13 @@ class Session:
         """The reason for which there is no connection."""
         return self._connector.explain()
 
+    def take_notice(self, data: bytes) -> None:
+        """Take the bytes that came as a notice of the bus. Never raises.
+
+        A valid one is logged once, and :meth:`explain` names it until there is a connection again.
+        """
+        self._connector.take_notice(data)
+
     @property
     def is_up(self) -> bool:
         """Whether there is a connection."""
@@ -301,7 +308,7 @@ class Session:
         self._client = client
         self._asked = asked
         self._lost_at = None
-        self._connector.failures.clear()
+        self._connector.admitted()
         self._up.set()
         # nats-py's own `closed_cb` is not enough: it is left out where a last write fails.
         client.when_closed.add(lambda: self._on_closed(client))

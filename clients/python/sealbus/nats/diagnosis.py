@@ -11,6 +11,7 @@ from typing import Final
 from nats.errors import AuthorizationError, ProtocolError, UnexpectedEOF
 
 from sealbus.errors import ConnectionFailed
+from sealbus.protocol.notice import Ended
 
 _NO_ROUTE: Final = frozenset(
     {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN},
@@ -28,6 +29,13 @@ stopped, because its disk is full."""
 NO_RELAY_S: Final = 1.8
 """A relay refuses within milliseconds. nats-server refuses by itself when no relay has answered for
 two seconds."""
+
+
+_ENDED_HINTS: Final = {
+    Ended.BOT_REMOVED: "have an operator put {bot} into policy.yaml again, or stop this process",
+    Ended.KEY_REVOKED: "if the key was replaced, start this process with the new credentials; "
+    "`sealbus keys new {bot}` in the bus's folder makes some",
+}
 
 
 class NotEncrypted(OSError):
@@ -65,6 +73,14 @@ def explain(
         )
     return _network(error, server, reached=reached, waited_s=waited_s) or _nats(
         error, server, bot=bot, waited_s=waited_s
+    )
+
+
+def ended(reason: Ended, bot: str) -> ConnectionFailed:
+    """Explain the notice that the sessions of ``bot`` end."""
+    return ConnectionFailed(
+        f"the bus has ended the session of {bot}: {reason.meaning}",
+        hint=_ENDED_HINTS[reason].format(bot=bot),
     )
 
 
