@@ -88,6 +88,8 @@ LATER = {
     "a list": b"INFO []\r\n",
     "too deep": b"INFO " + b"[" * DEEP + b"\r\n",
     "a limit that is a text": greeting(max_payload="much"),
+    "lame duck, again and again": greeting(ldm=True) * 1000,
+    "lame ducks that are none": greeting(ldm=[True]) + greeting(ldm="true"),
     "an error without text": b"-ERR\r\n",
     "an error that is no UTF-8": b"-ERR '\xff'\r\n",
     "a stale connection": b"-ERR 'Stale Connection'\r\n",

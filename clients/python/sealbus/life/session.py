@@ -16,10 +16,10 @@ How it works. A session is in one of three states:
 connection must be replaced, and replaces it:
 
 * It was **lost**: the session goes down and up again. ``on_lost`` and ``on_back`` are called.
-* It is to be **renewed**, because it will expire, or because somebody needs rights that only a new
-  login gives. The new connection is made first, so the session stays up. The old connection is
-  closed when nobody holds it any more (:meth:`Session.hold`), at the latest after
-  :data:`LINGER_S`.
+* It is to be **renewed**, because it will expire, because somebody needs rights that only a new
+  login gives, or because the server asks for it: the rights of the bot have changed, or the server
+  will stop. The new connection is made first, so the session stays up. The old connection is closed
+  when nobody holds it any more (:meth:`Session.hold`), at the latest after :data:`LINGER_S`.
 
 Only ``_take``, ``_on_closed`` and ``close`` change the connection in use. ``on_denied`` is called
 for each subscription that the server refuses, on any connection and at any time. Attempts to
@@ -53,6 +53,15 @@ STEADY_S: Final = 5.0
 RENEW_S: Final = 240.0
 """How often the session is renewed. A session lives ten minutes unless the policy says otherwise. A
 shorter one simply ends, and the next one follows."""
+
+ASKED_S: Final = 0.5
+"""When the server asks for a renewal, it begins within this time, at a moment that chance chooses.
+A thousand bots of one server may be asked in one moment, and one login takes the bus a
+millisecond."""
+
+APART_S: Final = 1.0
+"""The least time between the beginning of a connection and a renewal that the server asks for. A
+server that never stops asking costs a login a second, and no more connections than linger."""
 
 SETTLE_S: Final = 1.0
 """How long the server may take to say that it has an answer. It takes a millisecond, and tenths of
@@ -111,7 +120,7 @@ class Session:
         self._up = asyncio.Event()
         """Set while the session is up."""
         self._change = asyncio.Event()
-        """Wakes ``_keep``: the connection is lost, or somebody wants new rights."""
+        """Wakes ``_keep``: the connection is lost, or somebody wants it renewed."""
         self._lost_at: float | None = None
         """When the session went down, by the loop's clock; ``None`` while it is up."""
         self._keeping: asyncio.Task[None] | None = None
@@ -312,6 +321,8 @@ class Session:
         self._up.set()
         # nats-py's own `closed_cb` is not enough: it is left out where a last write fails.
         client.when_closed.add(lambda: self._on_closed(client))
+        # It may have been asked already. Then `_keep` finds `is_to_leave` set.
+        client.when_to_leave.add(self._change.set)
         if client.is_closed:  # since it was attached, so nobody was told
             self._on_closed(client)
 
@@ -331,7 +342,7 @@ class Session:
         """
         while True:
             began = asyncio.get_running_loop().time()
-            await self._until_change()
+            await self._until_change(began)
             if asyncio.get_running_loop().time() - began >= STEADY_S:
                 self._connector.begin()
             # A loss soon after the beginning, so there is a pause. A renewal needs none.
@@ -358,13 +369,23 @@ class Session:
     async def _connect(self) -> tuple[HardenedClient, frozenset[str]]:
         return await self._connector.connect(lambda: frozenset(self.consumers))
 
-    async def _until_change(self) -> None:
+    async def _until_change(self, began: float) -> None:
+        """Wait until the connection in use, which is there since ``began`` by the loop's clock, has
+        to be replaced."""
         # Up to a fifth earlier, so that a thousand bots that were started together do not renew in
         # one moment.
         jitter = 1 - 0.002 * secrets.randbelow(100)
+        spread_s = ASKED_S * 0.01 * secrets.randbelow(100)
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._renew_s * jitter
+        is_asked = False
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._renew_s * jitter):
+            async with asyncio.timeout_at(due) as limit:
                 while self._client is not None and self.consumers <= self._asked:
+                    # Once: asking again must not put it off.
+                    if self._client.is_to_leave and not is_asked:
+                        is_asked = True
+                        limit.reschedule(min(due, max(loop.time() + spread_s, began + APART_S)))
                     self._change.clear()
                     await self._change.wait()
 

@@ -34,6 +34,10 @@ client's states are nats-py's (``is_connected``, ``is_reconnecting``, ``is_close
 may go on. Only ``_close``, for the status ``CLOSED``, and ``abort`` set it. Both then call
 everything in :attr:`HardenedClient.when_closed`, once or twice.
 
+A server may ask a client to leave (``INFO {"ldm": true}``, "lame duck mode"). The connection goes
+on. :attr:`HardenedClient.is_to_leave` says so from then on, and everything in
+:attr:`HardenedClient.when_to_leave` is called, for each time that it asks.
+
 Only private methods of nats-py are overridden, which its authors may change at any time.
 ``tests/client/test_hardened.py`` holds a nats-py upgrade to the same.
 """
@@ -88,6 +92,10 @@ class HardenedClient(WatchedClient):
         self.when_closed: set[Callable[[], None]] = set()
         """Called when the connection is closed for good: nobody need wait for a message any
         more."""
+        self.is_to_leave = False
+        """Whether the server has asked this client to make another connection."""
+        self.when_to_leave: set[Callable[[], None]] = set()
+        """Called each time that the server asks for that."""
         # nats-py's name for its parser: its reading loop feeds this one instead.
         self._ps = StrictParser(
             self,
@@ -191,7 +199,7 @@ class HardenedClient(WatchedClient):
             if self._ended:
                 # A reconnection that lost its cancellation may have set another one meanwhile.
                 self._status = status
-                self._tell_closed()
+                _tell(self.when_closed)
 
     def abort(self) -> None:
         """Cut the connection, or the attempt to make one, without another word to the server.
@@ -209,15 +217,7 @@ class HardenedClient(WatchedClient):
             if task is not None:
                 task.cancel()
         self._cut()
-        self._tell_closed()
-
-    def _tell_closed(self) -> None:
-        # A copy, because a callback may change the set.
-        for tell in list(self.when_closed):
-            try:
-                tell()
-            except Exception as error:  # noqa: BLE001  # the others have to be told as well
-                log.error("nats: a callback for the end failed (%s)", kind(error))
+        _tell(self.when_closed)
 
     def _cut(self) -> None:
         # nats-py has no public way to cut a connection. With TLS there are two streams.
@@ -293,6 +293,10 @@ class HardenedClient(WatchedClient):
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         named_only = {key: value for key, value in info.items() if key != "connect_urls"}
         await super()._process_info(named_only, initial_connection)
+        # In place of nats-py's `lame_duck_mode_cb`, which takes anything that is true for a yes.
+        if info.get("ldm") is True and not initial_connection:
+            self.is_to_leave = True
+            _tell(self.when_to_leave)
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         # nats-py writes its PING past bytes that still wait to be written, so that flush() returns
@@ -322,3 +326,12 @@ class HardenedClient(WatchedClient):
             _client=self,
             _sid=sid,
         )
+
+
+def _tell(callbacks: set[Callable[[], None]]) -> None:
+    # A copy, because a callback may change the set.
+    for tell in list(callbacks):
+        try:
+            tell()
+        except Exception as error:  # noqa: BLE001  # the others have to be told as well
+            log.error("nats: a callback of a connection failed (%s)", kind(error))

@@ -1,0 +1,183 @@
+"""A server asks a client to leave: the session is renewed, once, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from sealbus.life import session as session_module
+from sealbus.nats.client import HardenedClient
+from sealbus.protocol.subjects import consumer_name
+from sealbus_broker.memory import wire
+from tests.shells.stage import Kept, Stage
+from tests.waiting import PATIENCE_S, until
+
+pytestmark = pytest.mark.slow
+
+Open = Callable[..., Awaitable[Kept]]
+
+
+@pytest.fixture
+async def opened(stage: Stage) -> AsyncIterator[Open]:
+    """Opens sessions of the bot ``order``, and closes them at the end."""
+    kept: list[Kept] = []
+
+    async def open_one(
+        on_attach: Callable[[HardenedClient], Awaitable[object]] | None = None,
+    ) -> Kept:
+        one = Kept(stage, "order", renew_s=10 * PATIENCE_S)
+        if on_attach is not None:
+            one.on_attach = on_attach
+        kept.append(one)
+        async with asyncio.timeout(PATIENCE_S):
+            await one.session.open()
+        return one
+
+    yield open_one
+    for one in kept:
+        await one.session.close()
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A renewal that is asked for begins at once."""
+    monkeypatch.setattr(session_module, "ASKED_S", 0.0)
+    monkeypatch.setattr(session_module, "APART_S", 0.0)
+
+
+def ask(stage: Stage, **changed: Any) -> None:
+    """Have the server ask all connections of ``order`` to leave."""
+    for one in list(stage.server._connections.values()):
+        if one.name == "order" and one.grant is not None:
+            one._pipe.send(wire.info({"ldm": True, **changed}))
+
+
+async def test_server_that_asks_gets_a_renewal(stage: Stage, opened: Open) -> None:
+    kept = await opened()
+    ask(stage)
+    await until(lambda: kept.attached[0].is_closed, "the old connection ends")
+    assert len(kept.attached) == 2
+    assert await kept.session.client() is kept.attached[1]
+    assert (kept.lost, kept.back) == ([], [])
+
+
+@pytest.mark.parametrize("said", [False, None, [], "", "no", 0, 1, [True]])
+async def test_anything_but_true_asks_for_nothing(stage: Stage, opened: Open, said: object) -> None:
+    kept = await opened()
+    client = await kept.session.client()
+    ask(stage, ldm=said)
+    await client.flush(int(PATIENCE_S))
+    assert not client.is_to_leave
+
+
+async def test_server_that_never_stops_asking_gets_one_a_second(stage: Stage, opened: Open) -> None:
+    at: list[float] = []
+
+    async def note(_: HardenedClient) -> None:
+        at.append(time.monotonic())
+
+    kept = await opened(note)
+
+    def asked_thrice() -> bool:
+        for _ in range(10):
+            ask(stage)
+        return len(kept.attached) > 3
+
+    await until(asked_thrice, "it was renewed three times")
+    gaps = [later - earlier for earlier, later in pairwise(at)]
+    assert min(gaps) >= session_module.APART_S
+    assert max(gaps) < session_module.APART_S + session_module.ASKED_S + 1
+    assert kept.lost == []
+
+
+@pytest.mark.parametrize(("chance", "least_s", "most_s"), [(0, 0, 1.9), (99, 1.98, PATIENCE_S)])
+async def test_thousand_bots_do_not_renew_in_one_moment(
+    stage: Stage,
+    opened: Open,
+    monkeypatch: pytest.MonkeyPatch,
+    chance: int,
+    least_s: float,
+    most_s: float,
+) -> None:
+    monkeypatch.setattr(session_module, "APART_S", 0.0)
+    monkeypatch.setattr(session_module, "ASKED_S", 2.0)  # so long that a busy machine can tell
+    monkeypatch.setattr("sealbus.life.session.secrets.randbelow", lambda _: chance)
+    kept = await opened()
+    began = time.monotonic()
+
+    def asked() -> bool:
+        ask(stage)  # again and again, which puts nothing off
+        return len(kept.attached) == 2
+
+    await until(asked, "it was renewed")
+    assert least_s <= time.monotonic() - began < most_s
+
+
+async def test_request_before_the_connection_is_in_use_counts(
+    stage: Stage, opened: Open, at_once: None
+) -> None:
+    async def ask_the_first(client: HardenedClient) -> None:
+        if stage.server.names.count("order") == 1:
+            ask(stage)
+            await client.flush(int(PATIENCE_S))
+            assert client.is_to_leave
+
+    kept = await opened(ask_the_first)
+    await until(lambda: kept.attached[0].is_closed, "it was renewed")
+    assert len(kept.attached) == 2
+
+
+async def test_request_to_a_replaced_connection_changes_nothing(
+    stage: Stage, opened: Open, at_once: None
+) -> None:
+    kept = await opened()
+    first = await kept.session.client()
+    with kept.session.hold(first):
+        ask(stage)
+        await until(lambda: len(kept.attached) == 2, "it was renewed")
+        second = await kept.session.client()
+        first.is_to_leave = False
+        # The older one alone, which has the lower number.
+        old = min(
+            (one for one in stage.server._connections.values() if one.name == "order"),
+            key=lambda one: one.number,
+        )
+        old._pipe.send(wire.info({"ldm": True}))
+        await until(lambda: first.is_to_leave, "it has come")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await asyncio.Event().wait()
+        assert await kept.session.client() is second
+        assert len(kept.attached) == 2
+
+
+async def test_new_consumer_does_not_wait_for_an_asked_renewal(
+    stage: Stage, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "APART_S", 10 * PATIENCE_S)
+    kept = await opened()
+    client = await kept.session.client()
+    ask(stage)
+    await until(lambda: client.is_to_leave, "it was asked")
+    async with asyncio.timeout(PATIENCE_S):
+        await kept.session.add_consumer(consumer_name("order", "orders.>", "d"))
+    assert len(kept.attached) == 2
+
+
+async def test_lost_connection_does_not_wait_for_an_asked_renewal(
+    stage: Stage, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "APART_S", 10 * PATIENCE_S)
+    kept = await opened()
+    client = await kept.session.client()
+    ask(stage)
+    await until(lambda: client.is_to_leave, "it was asked")
+    stage.server.cut("order")
+    await until(lambda: kept.back != [], "it is back")
+    assert len(kept.attached) == 2
