@@ -11,6 +11,7 @@ import pytest
 from nats.aio.msg import Msg
 
 from sealbus.protocol.subjects import consumer_name
+from sealbus_broker.nats.config import kick_subject
 from tests.scene import Scene
 from tests.waiting import PATIENCE_S, until
 
@@ -131,3 +132,26 @@ async def test_a_pull_can_aim_only_a_stored_message_at_another_bot(streams: Scen
     assert pushed.reply.startswith(f"$JS.ACK.ACCEPTED.{own}.")
     await inventory.nc.publish(pushed.reply, b"+ACK")
     await inventory.refused("$js.ack.accepted")
+
+
+async def test_a_stored_message_is_no_request_to_the_server(streams: Scene) -> None:
+    """A relay ends connections by messages. A bot must not have the server send one."""
+    victim = await streams.bot("inventory")
+    kick = kick_subject(streams.relay.server_id)
+    body = json.dumps({"cid": victim.nc.client_id}).encode()
+    await streams.make_consumer(OWN)
+    for _ in range(3):
+        await streams.relay.request("accepted.orders.placed", body, PATIENCE_S)
+    thief = await streams.bot("thief", consumers=(OWN,))
+    ask, one = f"$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.{OWN}", b'{"batch":1,"no_wait":true}'
+    await thief.nc.publish(ask, one, reply=kick)
+    await thief.nc.flush()
+    # The consumer serves in order.
+    fence = await streams.relay.subscribe("fence")
+    await streams.relay.publish(ask, one, reply="fence")
+    assert (await fence.next_msg(PATIENCE_S)).data == body
+    await victim.nc.flush()
+    assert victim.nc.is_connected
+    # The control: the same in the account of the relays.
+    await streams.relay.publish(ask, one, reply=kick)
+    await until(lambda: victim.nc.is_closed, "the connection is over")
