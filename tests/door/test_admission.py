@@ -283,7 +283,12 @@ class Forger:
                 "version": 2,
                 "server_id": {"id": self.server.public.text},
                 "user_nkey": SigningKey.generate(KeyKind.BOT).public.text,
-                "client_info": {"nonce": "challenge", "host": "here"},
+                "client_info": {
+                    "nonce": "challenge",
+                    "host": "here",
+                    "kind": "Client",
+                    "type": "nats",
+                },
                 "connect_opts": {"auth_token": text, "sig": signature},
             },
         }
@@ -326,6 +331,43 @@ async def test_a_denial_tells_the_bot_nothing(scene: Scene) -> None:
     nats_claims = (await forger.answer(forger.token()))["nats"]
     assert nats_claims["error"] == "not admitted"
     assert "jwt" not in nats_claims
+
+
+@pytest.mark.parametrize(
+    ("kind", "protocol", "said"),
+    [
+        ("Client", "websocket", "Client/websocket"),
+        ("Client", "mqtt", "Client/mqtt"),
+        ("Leafnode", "nats", "Leafnode/nats"),
+        ("Leafnode", None, "Leafnode/None"),
+        ("client", "nats", "client/nats"),
+        ("Client", "", "Client/"),
+        (None, None, "None/None"),
+        (["Client"], {"nats": "nats"}, "['Client']/{'nats': 'nats'}"),
+        ("Client", "nats\x1b[31m", r"Client/nats\x1b[31m"),
+        ("C" * 1000, "nats", "C" * 61 + "..."),
+    ],
+)
+async def test_only_a_plain_client_is_admitted(
+    scene: Scene, kind: object, protocol: object, said: str
+) -> None:
+    """The operator's nats-server may have other listeners, whatever Sealbus writes."""
+    forger = Forger(scene)
+    forger.claims["nats"]["client_info"] |= {"kind": kind, "type": protocol}
+    with capture_logs() as logs:
+        claims = (await forger.answer(forger.token()))["nats"]
+    assert claims["error"] == "not admitted"
+    assert "jwt" not in claims
+    (entry,) = logs
+    assert entry["event"] == "admission.denied"
+    assert entry["why"] == f"the login came by {said}, and bots come by Client/nats alone"
+
+
+@pytest.mark.parametrize("field", ["kind", "type"])
+async def test_a_client_of_no_known_way_is_not_admitted(scene: Scene, field: str) -> None:
+    forger = Forger(scene)
+    del forger.claims["nats"]["client_info"][field]
+    assert (await forger.answer(forger.token()))["nats"]["error"] == "not admitted"
 
 
 @pytest.mark.parametrize(

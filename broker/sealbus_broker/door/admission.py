@@ -88,9 +88,14 @@ CONFIG_HINT: Final = (
 CALLOUT_SUBJECT: Final = "$SYS.REQ.USER.AUTH"
 """The subject on which nats-server asks about each login."""
 
-HOST_SHOWN: Final = 64
-"""How many characters of a client's address the log has. nats-server writes the address, and the
-limit stays for a server that does not."""
+FIELD_SHOWN: Final = 64
+"""How many characters of a client's address, and of its way in, the log has. nats-server writes
+both, and the limit stays for a server that does not."""
+
+PLAIN: Final = "Client/nats"
+"""The only way in: a client, by NATS's own protocol. An operator's own nats-server may listen for
+WebSocket, MQTT or leaf nodes too, and asks here about their logins. No bot uses them, and the
+rights of a session were tried on none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +299,7 @@ class Admission:
         login = _read_login(
             jwt.verify_request(request, now, policy.limits.clock_skew_ms / 1000)["nats"]
         )
-        decision = decide(login.connect, login.challenge, policy, int(now * 1000))
+        decision = _judge(login, policy, int(now * 1000))
         account = BOTS_ACCOUNT
         if isinstance(decision, Admitted):
             bot = decision.bot
@@ -340,6 +345,8 @@ class _Login:
     """The options that the client sent."""
     challenge: object
     """The nonce that the server sent to the client."""
+    way: str
+    """The kind of the client and its protocol, such as ``Client/nats``. Printable."""
     host: str
     """The client's address, printable."""
     connection: int
@@ -358,7 +365,8 @@ def _read_login(nats: Any) -> _Login:
         login = _Login(
             connect=connect,
             challenge=client.get("nonce"),
-            host=printable(str(client.get("host")), HOST_SHOWN),
+            way=printable(f"{client.get('kind')}/{client.get('type')}", FIELD_SHOWN),
+            host=printable(str(client.get("host")), FIELD_SHOWN),
             connection=int(client.get("id", 0)),
             user=str(nats["user_nkey"]),
             server=str(nats["server_id"]["id"]),
@@ -368,6 +376,13 @@ def _read_login(nats: Any) -> _Login:
     if not isinstance(connect, dict):
         raise Malformed("a request without its fields")
     return login
+
+
+def _judge(login: _Login, policy: Policy, now_ms: int) -> Admitted | Denial:
+    """Judge one login, by its way in and then by :func:`decide`."""
+    if login.way != PLAIN:
+        return Denial(None, f"the login came by {login.way}, and bots come by {PLAIN} alone")
+    return decide(login.connect, login.challenge, policy, now_ms)
 
 
 def _user_claims(session: Admitted, user: str, account: str) -> dict[str, Any]:
