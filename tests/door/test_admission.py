@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
+from nats.errors import Error as NatsError
 from structlog.testing import capture_logs
 
 from sealbus.errors import Malformed
@@ -460,6 +462,69 @@ def test_whatever_text_it_sends_is_decided(token: str, signature: str, challenge
     text = f"sealbus/1 order {token}"
     policy = a_policy(bot_rule("order", SigningKey.generate(KeyKind.BOT)))
     assert isinstance(decide({"auth_token": text, "sig": signature}, challenge, policy, 0), Denial)
+
+
+def while_counting(scene: Scene, monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
+    """``act`` happens while the relay waits for the number of a bot's sessions."""
+    sessions = scene.admission._sessions
+    count = sessions.admit
+
+    async def admit(bot: str, connection: int, most: int) -> bool:
+        has_room = await count(bot, connection, most)
+        # A later millisecond than that of the first decision.
+        await asyncio.sleep(0.002)
+        act()
+        return has_room
+
+    monkeypatch.setattr(sessions, "admit", admit)
+
+
+async def test_bot_removed_during_its_login_does_not_come_in(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    while_counting(scene, monkeypatch, lambda: scene.change(bots={}))
+    assert "no such bot" in await refused(scene, "order")
+
+
+async def test_key_revoked_during_its_login_opens_nothing(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is revoked as of now, so the time of the first decision would still be before that."""
+    raw = scene.keys["order"].public.raw
+
+    def revoke() -> None:
+        scene.change(bots={"order": BotRule("order", {raw: BotKey(raw, 0, None, now_ms())})})
+
+    while_counting(scene, monkeypatch, revoke)
+    assert "revoked" in await refused(scene, "order")
+
+
+async def test_rights_changed_during_a_login_are_those_of_the_session(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def regrant() -> None:
+        key = scene.keys["inventory"]
+        scene.change(bots={"inventory": bot_rule("inventory", key, subscribe=("news.>",))})
+
+    while_counting(scene, monkeypatch, regrant)
+    door = await scene.bot("inventory")
+    await door.nc.subscribe("bus.news.today")
+    await door.nc.subscribe("bus.orders.placed")
+    await door.refused('subscription to "bus.orders.placed"')
+    assert len(door.complaints) == 1
+
+
+async def test_login_that_was_not_counted_stays_denied(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A changed policy does not make up for the number of sessions."""
+
+    def fail() -> None:
+        scene.change(limits=LIMITS)
+        raise NatsError("away")
+
+    while_counting(scene, monkeypatch, fail)
+    assert "does not say how many sessions" in await refused(scene, "order")
 
 
 async def test_many_bots_at_once(scene: Scene) -> None:

@@ -228,7 +228,7 @@ class Admission:
         Args:
             nc: A connection that is logged in as the relay.
             issuer: The key that signs sessions.
-            policy: Gives the policy in force.
+            policy: Gives the policy in force. It gives the same object until the policy changes.
             now: The wall clock, in seconds since 1970.
             monotonic: A clock that is never set, in seconds.
         """
@@ -300,30 +300,37 @@ class Admission:
             jwt.verify_request(request, now, policy.limits.clock_skew_ms / 1000)["nats"]
         )
         decision = _judge(login, policy, int(now * 1000))
-        account = BOTS_ACCOUNT
+        most = policy.limits.connections
+        is_full = False
         if isinstance(decision, Admitted):
-            bot = decision.bot
-            most = policy.limits.connections
             try:
                 # Only now, with the bot's proof. A stranger would otherwise use up its sessions.
-                if not await self._sessions.admit(bot, login.connection, most):
-                    account = FULL_ACCOUNT
-                    why = f"it has {most} sessions already, as many as it may (limits.connections)"
-                    self._deny(Denial(bot, why), login.host)
+                is_full = not await self._sessions.admit(decision.bot, login.connection, most)
             except (NatsError, OSError) as error:
                 unknown = (
                     f"nats-server does not say how many sessions it has ({type(error).__name__})"
                 )
-                decision = Denial(bot, f"{unknown}; {CONFIG_HINT}")
+                decision = Denial(decision.bot, f"{unknown}; {CONFIG_HINT}")
+            else:
+                # The policy may have changed during that wait. Who ends the sessions that it no
+                # longer allows does not see this one yet.
+                if self._policy() is not policy:
+                    now = self._now()
+                    decision = _judge(login, self._policy(), int(now * 1000))
+        # No wait from here on, so the answer is that of the policy in force.
         response: dict[str, Any] = {"type": "authorization_response", "version": 2}
-        if isinstance(decision, Admitted):
-            if account == BOTS_ACCOUNT:
-                self._grant(decision, login.host)
-            claims = _user_claims(decision, login.user, account)
-            response["jwt"] = jwt.sign(claims, self._issuer, int(now))
-        else:
+        if isinstance(decision, Denial):
             self._deny(decision, login.host)
             response["error"] = "not admitted"
+        else:
+            if is_full:
+                why = f"it has {most} sessions already, as many as it may (limits.connections)"
+                self._deny(Denial(decision.bot, why), login.host)
+            else:
+                self._grant(decision, login.host)
+            account = FULL_ACCOUNT if is_full else BOTS_ACCOUNT
+            claims = _user_claims(decision, login.user, account)
+            response["jwt"] = jwt.sign(claims, self._issuer, int(now))
         answer = {"sub": login.user, "aud": login.server, "nats": response}
         return jwt.sign(answer, self._issuer, int(now)).encode()
 
