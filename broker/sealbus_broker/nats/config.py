@@ -57,7 +57,12 @@ nats-server then tells the client that there are too many connections. It tells 
 login that is refused (measured, 2.15.1)."""
 
 CONNECTIONS_SUBJECT: Final = f"$SYS.REQ.ACCOUNT.{BOTS_ACCOUNT}.CONNZ"
-"""The subject on which nats-server says which bots are connected."""
+"""The subject on which nats-server says which bots are connected, by number, in pages.
+
+A login that waits for its answer is not listed. ``now`` of an answer and ``start`` of a connection
+are RFC 3339 with up to nine digits of a second and without trailing zeros, so they do not compare
+as text. A connection that began after an answer has a ``start`` after its ``now`` (measured,
+2.15.1)."""
 
 
 def kick_subject(server: str) -> str:
