@@ -3,7 +3,8 @@ closing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Final
 
 from sealbus.arguments import (
@@ -325,7 +326,10 @@ class Bot(Presence):
 
         A message is done when the next one is asked for, or when the block is left other than by an
         exception. :class:`~sealbus.receiving.messages.Messages` says more. Entering the block
-        raises :class:`SubscriptionDenied` where the policy does not grant the subscription.
+        raises :class:`SubscriptionDenied` where the policy does not grant the subscription. It
+        raises :class:`InvalidInput` if a handler or another loop of this bot has the pattern under
+        the same durable name, because each message would go to one of the two. The name is free
+        again when the block is left.
 
         Args:
             pattern: as for :meth:`subscribe`, like the four arguments that follow.
@@ -358,14 +362,22 @@ class Bot(Presence):
             undecided=live is None,
         )
 
-        async def subscribe() -> Subscription | None:
+        @contextlib.asynccontextmanager
+        async def subscribed() -> AsyncIterator[Subscription | None]:
             self._life.check_receiving("messages()")
             try:
-                return await self._life.unless_stopped(self._listener.subscribe(wanted))
-            except Stopped:
-                return None
+                yield await self._subscribed(wanted)
+            finally:
+                self._listener.release(wanted)
 
-        return Messages(subscribe, self._life)
+        return Messages(subscribed, self._life)
+
+    async def _subscribed(self, wanted: Handled) -> Subscription | None:
+        """The subscription of a loop; ``None`` if the bot was told to stop meanwhile."""
+        try:
+            return await self._life.unless_stopped(self._listener.subscribe(wanted))
+        except Stopped:
+            return None
 
 
 async def _no_handler(_: Message) -> None:

@@ -11,6 +11,10 @@ with the first session, which asks for the rights of all of them at once.
   a session must be allowed to use: so a new one renews the session.
 * **Undecided** ones are those whose author did not say ``live``. The grants tell which they are.
 
+A durable subscription has a *place* in the stream, and whoever uses it takes messages from all
+others who do. So in one bot a handler has its place for good, and a loop has it until its block is
+left (:meth:`Listener.release`). Nobody else gets it meanwhile.
+
 A grant can be taken away. nats-server refuses a live subscription with the next session
 (:meth:`deny`), and a relay refuses to make a consumer again that it has deleted. Whoever iterates
 over messages gets the error. A handler's subscription is asked for again if there is a hook for it,
@@ -103,8 +107,8 @@ class Listener:
         self._known = known
         self._supervisor = supervisor
         self._on_denied = on_denied
-        self._taken: set[tuple[str, str | None, str]] = set()
-        """Pattern, durable name and queue group of handlers: two must not share one's messages."""
+        self._taken: dict[tuple[str, str | None, str], Handled] = {}
+        """Whoever has a place, by its pattern, durable name and queue group."""
         self._live: list[LiveSubscription] = []
         """Live subscriptions of handlers and of loops. Closed ones are dropped when one is
         added."""
@@ -120,12 +124,10 @@ class Listener:
     def register(self, handled: Handled) -> None:
         """Remember a handler. Before the bot connects, the first session asks for its rights.
 
-        Raises :class:`InvalidInput` for a place that another handler has, and for more
+        Raises :class:`InvalidInput` for a place that another handler or a loop has, and for more
         subscriptions than a session may have.
         """
-        place = (handled.pattern, handled.durable, handled.queue)
-        if handled.durable is not None or handled.queue:
-            self._check_place(place)
+        self._check_free(handled)
         if handled.durable is None:
             self._check_live()
         if self._life.state is BotState.NEW:
@@ -135,16 +137,28 @@ class Listener:
                 self._session.want_consumer(
                     consumer_name(self._name, handled.pattern, handled.durable),
                 )
-        self._taken.add(place)
+        self._taken[handled.place] = handled
         self.handlers.append(handled)
 
-    def _check_place(self, place: tuple[str, str | None, str]) -> None:
-        if place in self._taken:
-            raise InvalidInput(
-                f"{self._name} has a handler for {place[0]} already, and both would share "
-                "its messages",
-                hint="use one handler with concurrency=n, or give each a durable name of its own",
-            )
+    def release(self, loop: Handled) -> None:
+        """Let others have the place of a loop that has ended. Does nothing if it has none."""
+        if self._taken.get(loop.place) is loop:
+            del self._taken[loop.place]
+
+    def _check_free(self, handled: Handled) -> None:
+        """Raise :class:`InvalidInput` if ``handled`` would share messages with somebody."""
+        owner = self._taken.get(handled.place) if handled.shares else None
+        if owner is None:
+            return
+        kind = "a loop over messages()" if owner.raises else "a handler"
+        first = "end that loop first" if owner.raises else "use one handler with concurrency=n"
+        durable = handled.durable
+        named = "" if durable is None else f" with durable={durable!r}"
+        raise InvalidInput(
+            f"{self._name} has {kind} for {handled.pattern} already{named}, and both would share "
+            "its messages",
+            hint=first if durable is None else f"{first}, or give each a durable name of its own",
+        )
 
     def _check_live(self) -> None:
         self._live = [live for live in self._live if not live.closed]
@@ -174,10 +188,11 @@ class Listener:
                 await subscription.attach(client)
 
     async def subscribe(self, handled: Handled) -> Subscription:
-        """The subscription of a handler.
+        """The subscription of a handler, or of a loop, which has its place from now on.
 
         Takes as long as the bus takes to answer. Whoever calls sets a deadline, or stops the bot.
-        Raises :class:`SubscriptionDenied` where the policy does not grant it.
+        Raises :class:`SubscriptionDenied` where the policy does not grant it, and
+        :class:`InvalidInput` for a loop whose place somebody has.
         """
         if handled.undecided:
             await self._decide(handled)
@@ -233,7 +248,9 @@ class Listener:
 
     async def _subscribe_durable(self, handled: Handled, durable: str) -> DurableSubscription:
         if handled.raises:
-            self._check_place((handled.pattern, durable, ""))
+            # Before it awaits: two loops may begin at this moment.
+            self._check_free(handled)
+            self._taken[handled.place] = handled
         # First, because a subscription that is denied must cost no new session.
         most = await self._ask_for_place(handled)
         consumer = consumer_name(self._name, handled.pattern, durable)

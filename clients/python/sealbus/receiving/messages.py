@@ -3,8 +3,8 @@ ended."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Self
 
@@ -31,13 +31,19 @@ class Messages:
     or by an exception.
     """
 
-    def __init__(self, subscribe: Callable[[], Awaitable[Subscription | None]], life: Life) -> None:
-        """``subscribe``: makes the subscription, or returns ``None`` if the bot was told to stop
-        meanwhile."""
-        self._subscribe = subscribe
+    def __init__(
+        self,
+        subscribed: Callable[[], AbstractAsyncContextManager[Subscription | None]],
+        life: Life,
+    ) -> None:
+        """``subscribed``: makes the subscription, which lasts until it is left. Gives ``None`` if
+        the bot was told to stop meanwhile."""
+        self._subscribed = subscribed
         self._life = life
         self._entered = False
-        """Whether the block is being run."""
+        """Whether the block is being entered or run."""
+        self._asking = False
+        """Whether somebody waits for the next message."""
         self._subscription: Subscription | None = None
         """``None`` outside the block, and in it if the bot was told to stop before."""
         self._stack = AsyncExitStack()
@@ -46,13 +52,24 @@ class Messages:
         """The message that the body works on."""
 
     async def __aenter__(self) -> Self:
-        subscription = await self._subscribe()
-        if subscription is not None:
-            # As work of the bot before anything is fetched, so that close() waits for the block.
-            self._stack.enter_context(self._life.work())
-            await self._stack.enter_async_context(subscription.open(self._life.stopping))
-        self._subscription = subscription
+        if self._entered:
+            raise InvalidInput(
+                "the block of messages() was entered already, and both would share its messages",
+                hint="call messages() for each block",
+            )
         self._entered = True
+        try:
+            async with AsyncExitStack() as stack:
+                subscription = await stack.enter_async_context(self._subscribed())
+                if subscription is not None:
+                    # As work of the bot before anything is fetched, so that close() waits for it.
+                    stack.enter_context(self._life.work())
+                    await stack.enter_async_context(subscription.open(self._life.stopping))
+                self._stack = stack.pop_all()
+        except BaseException:
+            self._entered = False
+            raise
+        self._subscription = subscription
         return self
 
     async def __aexit__(
@@ -67,7 +84,6 @@ class Messages:
             # Before the last message ends, which would make room for the next one.
             self._subscription.stop()
             self._subscription = None
-        self._entered = False
         if last is not None:
             if error is None:
                 last.handled()
@@ -75,7 +91,10 @@ class Messages:
                 last.failed(error)
             else:  # cancelled, or the process ends: the message is not at fault
                 last.give_back()
-        await self._stack.aclose()
+        try:
+            await self._stack.aclose()
+        finally:
+            self._entered = False
 
     def __aiter__(self) -> Self:
         self._check()
@@ -83,13 +102,22 @@ class Messages:
 
     async def __anext__(self) -> Message:
         self._check()
+        if self._asking:
+            raise InvalidInput(
+                "two tasks iterate over one messages(), and would share its messages",
+                hint="use a handler with concurrency=n, or one loop that starts tasks",
+            )
         # Cleared first: if the wait for the next one is cancelled, this one does not end again.
         last = self._last
         self._last = None
         if last is not None:
             last.handled()
         if self._subscription is not None:
-            self._last = await self._subscription.next()
+            self._asking = True
+            try:
+                self._last = await self._subscription.next()
+            finally:
+                self._asking = False
         if self._last is None:  # the bot stops
             raise StopAsyncIteration
         return self._last.message

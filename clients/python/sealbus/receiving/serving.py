@@ -65,6 +65,17 @@ class Handled:
     undecided: bool = False
     """Whether the author did not say if it is live: then ``durable`` holds only if it is not."""
 
+    @property
+    def place(self) -> tuple[str, str | None, str]:
+        """Pattern, durable name and queue group: two with the same would share the messages, where
+        :attr:`shares` is set."""
+        return self.pattern, self.durable, self.queue
+
+    @property
+    def shares(self) -> bool:
+        """Whether a message goes to one of those who have its place, and not to each."""
+        return self.durable is not None or bool(self.queue)
+
 
 async def serve(handled: Handled, subscription: Subscription, stopping: asyncio.Event) -> None:
     """Call the handler with each message that comes, until ``stopping`` is set and all calls have
