@@ -6,59 +6,17 @@ import asyncio
 import json
 import signal
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
 from tests.cli.bus import RunningBus
-from tests.listening import listening
+from tests.cli.hole import hole
 from tests.waiting import PATIENCE_S
-
-
-class Hole:
-    """A proxy to the bus that lets a bot in.
-
-    From the bot's first stored message on it forwards nothing to the bus.
-    """
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self.swallowed = asyncio.Event()
-        self.url = ""
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        back, forth = await asyncio.open_connection("127.0.0.1", self._port)
-        answering = asyncio.create_task(self._pump(back, writer))
-        try:
-            while data := await reader.read(65536):
-                if b"PUB send." in data:
-                    self.swallowed.set()
-                if not self.swallowed.is_set():
-                    forth.write(data)
-                    await forth.drain()
-        finally:
-            answering.cancel()
-            forth.close()
-            writer.close()
-
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-
-
-@asynccontextmanager
-async def hole(bus: RunningBus) -> AsyncIterator[Hole]:
-    made = Hole(bus.port)
-    async with listening(made.serve) as port:
-        made.url = f"nats://127.0.0.1:{port}"
-        yield made
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 async def test_its_nonce_is_told(hello: RunningBus, number: signal.Signals) -> None:
-    async with hole(hello) as way:
+    async with hole(hello, b"PUB send.") as way:
         process = hello.start(
             *(
                 "pub",

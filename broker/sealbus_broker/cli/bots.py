@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 import click
 
 from sealbus import Bot, Message
-from sealbus.errors import InvalidInput
+from sealbus.errors import ConnectionFailed, InvalidInput
 from sealbus.protocol.subjects import check_pattern, check_subject
 from sealbus_broker.cli import output
 from sealbus_broker.cli.bulk import MAX_NAMED, Bulk, Sending, told
@@ -213,7 +214,7 @@ def _parse(payload: str) -> Any:
     default=CONNECT_S,
     show_default=True,
     metavar="SECONDS",
-    help="Longest wait for the bus.",
+    help="Longest wait for the bus, until it has made the subscription.",
 )
 @click.option(
     "--json",
@@ -239,7 +240,8 @@ def sub(
 
     Without --durable, each call has a place of its own in the stream: two terminals both show every
     message. The bus forgets the place a few minutes after the end. The exit code is 1 if --idle
-    ends the command before --count is reached.
+    ends the command before --count is reached, or if there is no subscription after --timeout.
+    --timeout bounds no wait for messages. --idle does.
     """
     if live and durable is not None:
         raise click.UsageError("--durable has no meaning with --live: nothing is stored")
@@ -255,11 +257,23 @@ def sub(
     async def listen(_: Stop) -> None:
         nonlocal shown
         loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
         async with (
             connected(listener, timeout),
             asyncio.timeout(None) as silence,
-            listener.messages(pattern, start=start, **place) as messages,
+            AsyncExitStack() as block,
         ):
+            try:
+                async with asyncio.timeout_at(deadline):
+                    messages = await block.enter_async_context(
+                        listener.messages(pattern, start=start, **place)
+                    )
+            except TimeoutError:
+                raise ConnectionFailed(
+                    f"{listener.name} is connected, and has no subscription to {pattern} after "
+                    f"{timeout:g} s",
+                    hint="is a relay running? `sealbus ping` tells",
+                ) from None
             # From here on, no published message is missed.
             click.echo(f"connected as {listener.name}, waiting for {pattern}", err=True)
             silence.reschedule(loop.time() + idle if idle else None)
