@@ -20,6 +20,7 @@ from sealbus.nats.diagnosis import STORES_NOTHING
 from sealbus.protocol.subjects import check_name
 from sealbus_broker.cli.bus_options import dir_option, server_option
 from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.cli.signals import Stop, run
 from sealbus_broker.escape import json_line
 from sealbus_broker.nats.connection import connect, disconnect
 from sealbus_broker.nats.jetstream import API
@@ -73,7 +74,11 @@ def ping(folder: str | None, servers: tuple[str, ...], relay: str | None, as_jso
     secrets = bus.secrets()
     if relay is not None:
         check_name(relay, "relay")
-    found = asyncio.run(_ping(list(bus.servers(servers)), secrets, relay))
+
+    async def look(_: Stop) -> Found:
+        return await _ping(list(bus.servers(servers)), secrets, relay)
+
+    found = run(look)
     if as_json:
         click.echo(json_line(asdict(found)))
     else:
