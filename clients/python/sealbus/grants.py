@@ -32,6 +32,10 @@ ASK_AGAIN_S: Final = 5.0
 """Least time between two questions that stamps of another policy cause: while relays change over,
 each has its own."""
 
+LATE_AGAIN_S: Final = 60.0
+"""Least time between two questions that late messages cause. Messages are late on a bus that is
+busy too, and then questions should be few."""
+
 REMEMBERED: Final = 4096
 """Subjects whose declaration is kept at hand."""
 
@@ -204,6 +208,8 @@ class Known:
         """Why the grants are unknown."""
         self._not_before = 0.0
         """No question because of a stamp before this time, by the loop's clock."""
+        self._late_not_before = 0.0
+        """No question because of a late message before this time."""
         self.grants: Grants | None = None
         """``None`` while they are unknown."""
 
@@ -284,6 +290,14 @@ class Known:
             return
         # While relays change over, stamps of the old policy and the new one alternate.
         if asyncio.get_running_loop().time() >= self._not_before:
+            self.renew()
+
+    def notice_late(self) -> None:
+        """A live message came too late, or this machine's clock is ahead: ask again, because the
+        verdict on the question shows which."""
+        now = asyncio.get_running_loop().time()
+        if self.grants is not None and now >= self._late_not_before:
+            self._late_not_before = now + LATE_AGAIN_S
             self.renew()
 
     async def close(self) -> None:

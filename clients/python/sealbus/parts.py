@@ -6,7 +6,10 @@ function that it was given, which is a method here:
 * **session**: ``_attach`` for every new connection, ``_on_lost``, ``_on_back``, and the listener's
   ``deny`` for a refused subscription. It is told the bus's notices.
 * **publisher**: the policy in each stamp goes to the grants (:class:`~sealbus.grants.Known`), which
-  are asked for again when it is another.
+  are asked for again when it is another. The times of each verdict go to the clock
+  (:class:`~sealbus.life.clock.Clock`).
+* **opener**: a live message that comes too late has the grants asked for again, because the verdict
+  on that question tells whether this machine's clock is wrong.
 * **listener**: ``_on_denied`` for a subscription whose grant is gone.
 * **supervisor**: ``_on_failure`` when the bot cannot go on.
 
@@ -23,6 +26,7 @@ from sealbus.arguments import RENEW_LEAST_S, check_seconds
 from sealbus.credentials import Credentials
 from sealbus.errors import InvalidInput, SealbusError, SubscriptionDenied
 from sealbus.grants import GRANTS, Known
+from sealbus.life.clock import Clock
 from sealbus.life.session import RENEW_S, Session, Watchers
 from sealbus.life.states import BotState, Life
 from sealbus.nats.client import HardenedClient
@@ -70,6 +74,7 @@ class Parts(ABC):
             renew_s=renew_s,
             watchers=Watchers(self._on_lost, self._on_back, self._on_pattern_denied),
         )
+        self._clock = Clock(credentials.bot)
         self._known = Known(self._ask_grants, self._supervisor)
         self._publisher = Publisher(
             sender=Sender(
@@ -78,6 +83,7 @@ class Parts(ABC):
                 verifier=verifier,
                 supervisor=self._supervisor,
                 on_policy=self._known.notice,
+                clock=self._clock,
             ),
             supervisor=self._supervisor,
         )
@@ -85,7 +91,9 @@ class Parts(ABC):
         """Bundles of receipts come here. Single ones come on subjects that end with a nonce."""
         self._notices = notice_subject(credentials.bot).encode()
         """The bus says here why it ends the session."""
-        self._opener = DeliveryVerifier(credentials, verifier)
+        self._opener = DeliveryVerifier(
+            credentials, verifier, clock=self._clock, on_late=self._known.notice_late
+        )
         self._requester = Requester(
             credentials=credentials,
             publisher=self._publisher,

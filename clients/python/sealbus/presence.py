@@ -168,7 +168,8 @@ class Presence(Parts):
             return self._session.explain()
         return ConnectionFailed(
             f"{self.name} has a session, but no relay answered within {timeout_s:g} s",
-            hint="is a relay running? It makes the durable subscriptions; its log says more",
+            hint=self._clock.told
+            or "is a relay running? It makes the durable subscriptions; its log says more",
         )
 
     def stop(self) -> None:

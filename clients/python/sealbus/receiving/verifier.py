@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 from sealbus.credentials import Credentials
 from sealbus.errors import Malformed
+from sealbus.life.clock import Clock
 from sealbus.log import log
 from sealbus.protocol.delivery import Message, open_delivery
 from sealbus.protocol.seal import Verifier
@@ -48,10 +50,25 @@ class HandledMessages:
 class DeliveryVerifier:
     """Turns deliveries into messages, and counts those that are not believed."""
 
-    def __init__(self, credentials: Credentials, verifier: Verifier) -> None:
-        """``credentials``: the bus and its keys. ``verifier``: remembers seals that held."""
+    def __init__(
+        self,
+        credentials: Credentials,
+        verifier: Verifier,
+        *,
+        clock: Clock | None = None,
+        on_late: Callable[[], None] | None = None,
+    ) -> None:
+        """
+        Args:
+            credentials: the bus and its keys.
+            verifier: remembers seals that held.
+            clock: knows how far this machine's clock is off.
+            on_late: called for each live message that comes too late, or seems to.
+        """
         self._credentials = credentials
         self._verifier = verifier
+        self.clock = clock or Clock(credentials.bot)
+        self._on_late = on_late
         self.refused: Counter[str] = Counter()
         """How many deliveries were refused, by the check that failed."""
 
@@ -79,14 +96,16 @@ class DeliveryVerifier:
     def is_late_live(self, message: Message) -> bool:
         """Whether ``message``, which is heard live now, may be void. If so, it is counted.
 
-        It was held back: on its way, by this process, or by somebody who has it from a store.
+        It was held back: on its way, by this process, or by somebody who has it from a store. Or
+        this machine's clock is ahead.
         """
         now_ms = time.time_ns() // 1_000_000
         if not is_too_old_live(message.stamp, now_ms):
             return False
-        self.refuse_late(
-            message, f"judged {now_ms - message.stamp.judged_at_ms} ms ago by the relay's clock"
-        )
+        why = self.clock.told or "it was held back, or this machine's clock is ahead of the bus's"
+        self.refuse_late(message, f"judged {now_ms - message.stamp.judged_at_ms} ms ago; {why}")
+        if self._on_late is not None:
+            self._on_late()
         return True
 
     def refuse_late(self, message: Message, why: str) -> None:

@@ -225,7 +225,7 @@ class Burst:
     verdict: Stamp | None = None
     """The last word on it: an acceptance, or a refusal after which nothing more is sent."""
     clock: str | None = None
-    """How far this machine's clock is off, as the last refusal shows."""
+    """How far this machine's clock is off, as the last verdict shows."""
 
     @property
     def weight(self) -> int:
@@ -363,7 +363,8 @@ class Burst:
             if item.ends_at != moment or item.is_over:
                 continue
             error = Unresolved(
-                f"no verdict on {self.header.subject} within {item.timeout_s:g} s",
+                f"no verdict on {self.header.subject} within {item.timeout_s:g} s"
+                + (f"; {self.clock}" if self.clock is not None else ""),
                 nonce=self.header.nonce,
                 index=index,
                 again=item,

@@ -97,7 +97,7 @@ class Requester:
         except TimeoutError:
             raise NoReply(
                 f"nobody answered on {header.subject} within {timeout_s:g} s",
-                hint="is a bot that replies on it connected?",
+                hint=self._opener.clock.told or "is a bot that replies on it connected?",
             ) from None
         finally:
             self._waiting.pop(nonce, None)

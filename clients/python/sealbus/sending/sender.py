@@ -32,7 +32,7 @@ from nats.errors import Error as NatsError
 
 from sealbus.credentials import Credentials
 from sealbus.errors import Malformed
-from sealbus.life.clock import behind_ms, told
+from sealbus.life.clock import Clock, told
 from sealbus.life.session import Session
 from sealbus.log import log
 from sealbus.protocol.codec import is_bundle, split_bundle
@@ -64,6 +64,7 @@ class Sender:
         verifier: Verifier,
         supervisor: Supervisor,
         on_policy: Callable[[bytes], None] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         """
         Args:
@@ -72,12 +73,14 @@ class Sender:
             verifier: remembers seals that held, so that none is checked twice.
             supervisor: answers for the timers.
             on_policy: told the digest of the policy that each message was judged by.
+            clock: learns from each verdict how far this machine's clock is off.
         """
         self._credentials = credentials
         self._session = session
         self._verifier = verifier
         self._supervisor = supervisor
         self._on_policy = on_policy
+        self._clock = clock or Clock(credentials.bot)
         self._strangers = Strangers(credentials, verifier, supervisor)
         """Explains receipts under a bus key that the credentials do not name."""
         self.named: dict[bytes, Burst] = {}
@@ -277,6 +280,7 @@ class Sender:
             return
         if self._on_policy is not None:
             self._on_policy(stamp.policy)
+        behind = self._learn(burst, stamp)
         if stamp.verdict is Verdict.ACCEPTED:
             burst.end_by(stamp)
         elif stamp.envelope in burst.answered:
@@ -285,13 +289,21 @@ class Sender:
         elif not burst.is_past(now_ms()):
             # Otherwise this process was stopped for so long that the bus may have forgotten that it
             # accepted the messages: the refusal proves nothing any more.
-            self._take_refusal(burst, stamp)
+            self._take_refusal(burst, stamp, behind)
 
-    def _take_refusal(self, burst: Burst, stamp: Stamp) -> None:
-        assert stamp.reason is not None
-        # A refusal is always of an attempt that is known: see is_receipt().
-        behind = behind_ms(stamp.judged_at_ms, burst.attempts[stamp.envelope], now_ms())
+    def _learn(self, burst: Burst, stamp: Stamp) -> int:
+        """By how much this machine's clock is behind the bus's, as the stamp shows."""
+        sealed_at_ms = burst.attempts.get(stamp.envelope)
+        if sealed_at_ms is None:  # an attempt of another process
+            return 0
+        behind = self._clock.learn(
+            judged_at_ms=stamp.judged_at_ms, sealed_at_ms=sealed_at_ms, received_at_ms=now_ms()
+        )
         burst.clock = told(behind)
+        return behind
+
+    def _take_refusal(self, burst: Burst, stamp: Stamp, behind: int) -> None:
+        assert stamp.reason is not None
         burst.answered.add(stamp.envelope)
         now = asyncio.get_running_loop().time()
         left_s = max([moment - now for moment in burst.deadlines], default=0.0)
