@@ -28,6 +28,7 @@ _MODULES: Final = {
     "pub": "bots",
     "quarantine": "quarantine",
     "relay": "serve",
+    "reload": "reload",
     "request": "bots",
     "sub": "bots",
     "subscriptions": "subscriptions",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from dataclasses import asdict, dataclass, field
@@ -18,14 +17,14 @@ from sealbus.errors import ConnectionFailed
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.diagnosis import STORES_NOTHING
 from sealbus.protocol.subjects import check_name
+from sealbus_broker.cli.as_relay import as_relay
 from sealbus_broker.cli.bus_options import dir_option, server_option
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.signals import Stop, run
 from sealbus_broker.escape import json_line
-from sealbus_broker.nats.connection import connect, disconnect
 from sealbus_broker.nats.jetstream import API
 from sealbus_broker.nats.streams import STREAMS
-from sealbus_broker.relay.health import PING_SUBJECT, PROBE_S, RESTART, Level, Problem, fill
+from sealbus_broker.relay.health import PING_SUBJECT, PROBE_S, RESTART, Level, Problem, fill, worst
 from sealbus_broker.relay.probe import Prober, is_accepted
 from sealbus_broker.relay.relay import clock_ms
 from sealbus_broker.relay.secrets import BusSecrets
@@ -53,10 +52,7 @@ class Found:
 
     def judge(self) -> None:
         """Set ``health`` to the worst of the problems."""
-        levels = {problem.level for problem in self.problems}
-        self.health = next(
-            (level for level in (Level.RED, Level.WARNING) if level in levels), Level.OK
-        ).value
+        self.health = worst(self.problems).value
 
 
 @click.command()
@@ -118,35 +114,14 @@ def _show(found: Found) -> None:
 
 async def _ping(servers: list[str], secrets: BusSecrets, relay: str | None) -> Found:
     found = Found()
-
-    failures = list[ConnectionFailed]()
-
-    async def note(error: Exception) -> None:
-        if isinstance(error, ConnectionFailed):
-            failures.append(error)
-
     try:
-        async with asyncio.timeout(ASK_S):
-            nc = await connect(servers, secrets.relay.seed_text, name="sealbus ping", on_error=note)
-    except (NatsError, OSError, TimeoutError):
-        found.problems.append(_not_reached(servers, failures))
-    else:
-        try:
+        async with as_relay(servers, secrets, "sealbus ping", ASK_S) as nc:
             await _ask(nc, secrets, relay, found)
-        finally:
-            await disconnect(nc)
+    except ConnectionFailed as error:
+        about = "disk" if STORES_NOTHING in error.what else "nats"
+        found.problems.append(Problem(Level.RED, about, error.what, str(error.hint)))
     found.judge()
     return found
-
-
-def _not_reached(servers: list[str], failures: list[ConnectionFailed]) -> Problem:
-    """Name the cause at each server."""
-    what = "; ".join(dict.fromkeys(failure.what for failure in failures))
-    if not what:
-        what = f"no session at {', '.join(servers)} within {ASK_S:g} s"
-    about = "disk" if STORES_NOTHING in what else "nats"
-    hint = failures[0].hint if failures else None
-    return Problem(Level.RED, about, what, hint or "is nats-server running there?")
 
 
 async def _ask(nc: HardenedClient, secrets: BusSecrets, relay: str | None, found: Found) -> None:

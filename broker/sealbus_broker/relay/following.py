@@ -23,8 +23,8 @@ A folder that cannot be read says nothing about the policy. The relay goes on by
 says so. It stops judging once ``policy_age`` is over, where the policy has that limit
 (:mod:`sealbus_broker.policy.in_force`).
 
-Every relay on NATS answers ``relay.reload``: it looks at its folder at once, and tells the policy
-in force (:meth:`Following.report`).
+Every relay on NATS answers ``relay.reload`` (:func:`question`): it looks at its folder at once, and
+tells the policy in force.
 """
 
 from __future__ import annotations
@@ -84,6 +84,14 @@ ASK_S: Final = 5.0
 
 MOST_TOLD: Final = 20
 """How many problems of a folder one report has."""
+
+
+def question(*, look: bool) -> bytes:
+    """Return the body of a question on :data:`RELOAD_SUBJECT`.
+
+    ``look``: the relay looks at its folder before it answers.
+    """
+    return b"look" if look else b""
 
 
 class Following:
@@ -171,8 +179,8 @@ class Following:
                     waiting, self._waiting = self._waiting, []
                     self._asked.clear()
                     await self.look(anyway=bool(questions or waiting))
-                    for question in questions:
-                        await self._answer(question)
+                    for msg in questions:
+                        await self._answer(msg)
                     for done in waiting:
                         done.set()
                     with contextlib.suppress(Interrupted):
@@ -342,13 +350,16 @@ class Following:
     # ---- questions ------------------------------------------------------------------------------
 
     async def _on_question(self, msg: Msg) -> None:
-        self._questions.append(msg)
-        self._asked.set()
+        if msg.data == question(look=True):
+            self._questions.append(msg)
+            self._asked.set()
+        else:
+            await self._answer(msg)
 
-    async def _answer(self, question: Msg) -> None:
+    async def _answer(self, msg: Msg) -> None:
         # Whoever asked asks again.
         with contextlib.suppress(NatsError, OSError):
-            await question.respond(json.dumps(self.report()).encode())
+            await msg.respond(json.dumps(self.report()).encode())
 
 
 async def _insist(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

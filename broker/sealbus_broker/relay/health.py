@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -78,6 +78,9 @@ stamp, seals and index. So an idle bus says so before a message is lost."""
 AGAIN_S: Final = 60.0
 """The pause between two log lines about one problem that lasts."""
 
+POLICY: Final = "policy"
+"""The subject of problems of the policy."""
+
 RESTART: Final = (
     "look into nats-server's log and at its disk. A stream that met a full disk stores nothing"
     " until nats-server is restarted: free space first, then restart it"
@@ -103,6 +106,12 @@ class Problem:
     """A sentence that names it."""
     hint: str
     """The step that helps."""
+
+
+def worst(problems: Iterable[Problem]) -> Level:
+    """Return the worst level of all problems."""
+    levels = {problem.level for problem in problems}
+    return next((level for level in (Level.RED, Level.WARNING) if level in levels), Level.OK)
 
 
 class Health:
@@ -152,8 +161,7 @@ class Health:
     @property
     def level(self) -> Level:
         """The worst level of all problems."""
-        levels = {problem.level for problem in self.problems}
-        return next((level for level in (Level.RED, Level.WARNING) if level in levels), Level.OK)
+        return worst(self.problems)
 
     async def open(self) -> None:
         """Begin to answer pings. Returns before NATS knows of it."""
@@ -208,11 +216,16 @@ class Health:
             "bus": policy.bus,
             "policy": policy.digest.hex(),
             "ttl_ms": policy.limits.ttl_ms,
-            "health": self.level.value,
-            "problems": [asdict(problem) for problem in self.problems],
+            "health": worst(self._present()).value,
+            "problems": [asdict(problem) for problem in self._present()],
             "looked_s_ago": looked,
             "counts": dict(self._counters.counts),
         }
+
+    def _present(self) -> list[Problem]:
+        """Return the problems of the last look, with those of the policy as they are now."""
+        others = [problem for problem in self.problems if problem.about != POLICY]
+        return [*others, *self._own_policy()]
 
     async def _whole_way(self) -> list[Problem]:
         stored_at = self._counters.stored_at
@@ -262,22 +275,21 @@ class Health:
         ]
 
     def _own_policy(self) -> list[Problem]:
-        about = "policy"
         in_force = self._policy
         if in_force.unseen is not None:
             what = f"the relay cannot read its folder for {in_force.unseen_s:.0f} s"
             hint = f"look at the folder's disk and at its permissions ({in_force.unseen})"
             if in_force.is_too_old:
                 what += ", so it judges nothing (limits.policy_age)"
-                return [Problem(Level.RED, about, what, hint)]
+                return [Problem(Level.RED, POLICY, what, hint)]
             what += "; it goes by the last policy that it has read"
-            return [Problem(Level.WARNING, about, what, hint)]
+            return [Problem(Level.WARNING, POLICY, what, hint)]
         if in_force.problems:
             count = len(in_force.problems)
             first = in_force.problems[0]
             what = f"the newest policy cannot be used, so an older one is in force: {first}"
             hint = f"`sealbus check` lists {'it' if count == 1 else f'all {count} problems'}"
-            return [Problem(Level.WARNING, about, what, hint)]
+            return [Problem(Level.WARNING, POLICY, what, hint)]
         return []
 
     async def _streams(self) -> list[Problem]:

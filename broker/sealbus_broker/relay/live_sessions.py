@@ -50,6 +50,10 @@ PAGE: Final = 1024
 """How many sessions are asked for at once. Each has some 430 bytes, so an answer stays below
 ``max_payload``."""
 
+OVERLAP: Final = 128
+"""How many sessions of a page the next one repeats. A page begins at a position in the list, so
+sessions that end between two questions move the rest forward."""
+
 UNHEARD: Final = b"relay.unheard"
 """The subject of answers that nobody waits for, because the next list shows the effect. nats-server
 (2.15.1) ignores an order without such a subject."""
@@ -196,24 +200,26 @@ class LiveSessions:
 
     async def _list(self) -> Listing:
         """Ask for all sessions of bots."""
-        found: list[LiveSession] = []
+        found: dict[int, LiveSession] = {}
+        offset = 0
         first: dict[str, Any] | None = None
         while True:
-            ask = {"auth": True, "limit": PAGE, "offset": len(found)}
+            ask = {"auth": True, "limit": PAGE, "offset": offset}
             answer = await self._nc.request(CONNECTIONS_SUBJECT, json.dumps(ask).encode(), ASK_S)
             try:
                 data = json.loads(answer.data)["data"]
                 page = data["connections"] or []  # nats-server writes null where there is none
-                found += [
-                    LiveSession(int(one["cid"]), one["authorized_user"], time_ms(one["start"]))
-                    for one in page
-                ]
+                for one in page:
+                    number = int(one["cid"])
+                    bot, began = one["authorized_user"], time_ms(one["start"])
+                    found[number] = LiveSession(number, bot, began)
                 # The time of the first page: a session that begins during the others is no old one.
                 first = first or data
                 if len(page) < PAGE:
-                    return Listing(first["server_id"], time_ms(first["now"]), tuple(found))
+                    return Listing(first["server_id"], time_ms(first["now"]), tuple(found.values()))
             except (ValueError, KeyError, TypeError):
                 raise NatsError("nats-server does not say who is connected") from None
+            offset += PAGE - OVERLAP
 
 
 def _tell(subject: str, sessions: Iterable[LiveSession]) -> list[bytes]:

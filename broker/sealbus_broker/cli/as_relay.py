@@ -1,0 +1,57 @@
+"""A connection to NATS as the relays have it, for commands that ask relays."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+from nats.errors import Error as NatsError
+
+from sealbus.errors import ConnectionFailed
+from sealbus.nats.client import HardenedClient
+from sealbus_broker.nats.connection import connect, disconnect
+from sealbus_broker.relay.secrets import BusSecrets
+
+
+@contextlib.asynccontextmanager
+async def as_relay(
+    servers: Sequence[str], secrets: BusSecrets, name: str, within_s: float
+) -> AsyncIterator[HardenedClient]:
+    """Give a connection with the relays' login, and close it.
+
+    Args:
+        servers: NATS URLs.
+        secrets: The bus's own keys.
+        name: The command's name, for the log of nats-server.
+        within_s: How long it may take to connect.
+
+    Raises:
+        ConnectionFailed: No server could be reached in time. The error names each cause.
+    """
+    failures: list[ConnectionFailed] = []
+
+    async def note(error: Exception) -> None:
+        if isinstance(error, ConnectionFailed):
+            failures.append(error)
+
+    try:
+        async with asyncio.timeout(within_s):
+            seed = secrets.relay.seed_text
+            nc = await connect(list(servers), seed, name=name, on_error=note)
+    except (NatsError, OSError, TimeoutError):
+        raise _not_reached(servers, failures, within_s) from None
+    try:
+        yield nc
+    finally:
+        await disconnect(nc)
+
+
+def _not_reached(
+    servers: Sequence[str], failures: Sequence[ConnectionFailed], within_s: float
+) -> ConnectionFailed:
+    what = "; ".join(dict.fromkeys(failure.what for failure in failures))
+    if not what:
+        what = f"no session at {', '.join(servers)} within {within_s:g} s"
+    hint = failures[0].hint if failures else None
+    return ConnectionFailed(what, hint=hint or "is nats-server running there?")

@@ -1,0 +1,176 @@
+"""``sealbus reload``: has relays look at their folder, and shows the policy that is in force."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, Final
+
+import click
+
+from sealbus.errors import ConnectionFailed
+from sealbus.nats.client import HardenedClient
+from sealbus.protocol.keys import PublicKey
+from sealbus_broker.cli.as_relay import as_relay
+from sealbus_broker.cli.bus_options import dir_option, server_option
+from sealbus_broker.cli.errors import AnsweredNo, Unusable
+from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.cli.operator import table
+from sealbus_broker.cli.options import seconds
+from sealbus_broker.cli.signals import CONNECT_S, Stop, run
+from sealbus_broker.escape import json_line, readable
+from sealbus_broker.gate.policy import Policy
+from sealbus_broker.policy.problems import Problem
+from sealbus_broker.relay.following import RELOAD_SUBJECT, question
+
+WAIT_S: Final = 10.0
+"""Longest wait by default. A change takes less than two seconds, with the sessions of bots."""
+
+FIRST_S: Final = 5.0
+"""Longest wait for the first answer. A relay reads its folder before it answers. A folder of a
+thousand bots takes a second."""
+
+REST_S: Final = 0.5
+"""Longest silence before the next answer. All relays are asked at once, and read folders of one
+size."""
+
+AGAIN_S: Final = 0.1
+"""The pause between two questions of ``--wait``."""
+
+HEAD: Final = ("relay", "policy in force", "newest", "sessions obey")
+
+
+@click.command()
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Return when all relays have this folder's policy in force, and all sessions obey it.",
+)
+@click.option(
+    "--timeout",
+    type=seconds,
+    default=WAIT_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest wait of --wait.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a relay, one a line.")
+@server_option
+@dir_option
+def reload(
+    wait: bool, timeout: float, as_json: bool, servers: tuple[str, ...], folder: str | None
+) -> None:
+    """Have all relays look at their folder now, and show the policy that each has in force.
+
+    Relays notice a change of their folder by themselves. This command shows that they have. The
+    exit code is 3 if the folder's policy cannot be used, or if a relay cannot use it. It is 1 if no
+    relay answers, or if --wait ends too early.
+    """
+    bus = BusFolder.find(folder)
+    secrets = bus.secrets()
+    wanted = _policy(bus, secrets.bus.public).digest.hex()
+
+    async def ask(_: Stop) -> list[dict[str, Any]]:
+        async with as_relay(bus.servers(servers), secrets, "sealbus reload", CONNECT_S) as nc:
+            return await _until(nc, wanted, timeout if wait else 0.0)
+
+    reports = sorted(run(ask), key=lambda one: str(one["relay"]))
+    if as_json:
+        for report in reports:
+            click.echo(json_line(report | {"newest": report["policy"] == wanted}))
+    else:
+        for line in table(HEAD, [_columns(report, wanted) for report in reports]):
+            click.echo(line)
+    _judge(reports, wanted, timeout if wait else None)
+
+
+def _policy(bus: BusFolder, bus_key: PublicKey) -> Policy:
+    try:
+        return bus.policy(bus_key)
+    except Unusable as error:
+        hint = "relays keep the policy that is in force; `sealbus check` lists the problems"
+        raise AnsweredNo(error.what, hint=hint) from None
+
+
+async def _until(nc: HardenedClient, wanted: str, within_s: float) -> list[dict[str, Any]]:
+    """Ask all relays; then ask again until all obey, for ``within_s``. Return the last answers."""
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + within_s
+    reports = await _ask(nc, look=True)
+    while not _is_done(reports, wanted) and not _is_refused(reports) and loop.time() < end_s:
+        await asyncio.sleep(AGAIN_S)
+        reports = await _ask(nc, look=False)
+    return reports
+
+
+async def _ask(nc: HardenedClient, *, look: bool) -> list[dict[str, Any]]:
+    """Ask all relays; return the answers. Raises :class:`ConnectionFailed` if there is none."""
+    reports: list[dict[str, Any]] = []
+    inbox = nc.new_inbox()
+    subscription = await nc.subscribe(inbox)
+    try:
+        await nc.publish(RELOAD_SUBJECT, question(look=look), reply=inbox)
+        limit_s = FIRST_S
+        while True:
+            try:
+                answer = await subscription.next_msg(limit_s)
+            except TimeoutError:
+                break
+            if not answer.data:  # NATS itself says that nobody listens
+                break
+            reports.append(json.loads(answer.data))
+            limit_s = REST_S
+    finally:
+        await subscription.unsubscribe()
+    if not reports:
+        raise ConnectionFailed(
+            "NATS answers, and no relay does",
+            hint="is one running, and of this version? its log says more",
+        )
+    return reports
+
+
+def _is_done(reports: list[dict[str, Any]], wanted: str) -> bool:
+    return all(one["policy"] == wanted and one["sessions_obey"] for one in reports)
+
+
+def _is_refused(reports: list[dict[str, Any]]) -> bool:
+    return any(one["problems"] for one in reports)
+
+
+def _judge(reports: list[dict[str, Any]], wanted: str, waited_s: float | None) -> None:
+    """Raise an error that names what is not as it should be."""
+    for report in reports:
+        name = readable(str(report["relay"]))
+        if report["problems"]:
+            problem = Problem(**report["problems"][0])
+            raise AnsweredNo(
+                f"the relay {name} cannot use its folder: {readable(str(problem))}",
+                hint="the policy in force stays; the relay's log has all problems",
+            )
+        if report["unseen"] is not None:
+            raise AnsweredNo(
+                f"the relay {name} cannot read its folder: {readable(str(report['unseen']))}",
+                hint="it goes by the last policy that it has read; look at its disk",
+            )
+    if waited_s is None or _is_done(reports, wanted):
+        return
+    others = [readable(str(one["relay"])) for one in reports if one["policy"] != wanted]
+    if others:
+        raise ConnectionFailed(
+            f"after {waited_s:g} s another policy is in force at: {', '.join(others)}",
+            hint="does that relay have another copy of the folder? bring it the change",
+        )
+    raise ConnectionFailed(
+        f"the policy is in force, and after {waited_s:g} s not all sessions obey it",
+        hint="relays go on until all do; their logs say why it takes long",
+    )
+
+
+def _columns(report: dict[str, Any], wanted: str) -> list[str]:
+    return [
+        readable(str(report["relay"])),
+        str(report["policy"])[:16],
+        "yes" if report["policy"] == wanted else "no",
+        "yes" if report["sessions_obey"] else "not yet",
+    ]
