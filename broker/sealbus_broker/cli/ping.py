@@ -64,7 +64,8 @@ def ping(folder: str | None, servers: tuple[str, ...], relay: str | None, as_jso
     """Say whether the bus works. Send a message the whole way, ask a relay, and show the streams.
 
     The exit code is 1 if the bus accepts nothing or no relay answers. It is 0 after a warning, such
-    as a stream that is 80 % full. A health check can ask one relay with --relay NAME.
+    as a stream that is 80 % full, or a disk of `sealbus up` with little room. A health check can
+    ask one relay with --relay NAME.
     """
     bus = BusFolder.find(folder)
     secrets = bus.secrets()

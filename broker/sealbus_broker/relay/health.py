@@ -11,6 +11,7 @@ A look asks for these:
 - **The streams.** Each may be nearly full.
 - **The policy.** It may not be the newest (:mod:`sealbus_broker.policy.in_force`).
 - **The quarantine.** It may hold messages that ended a relay.
+- **The surroundings.** Whoever runs the relay may know more, such as the room on a disk.
 
 A problem has a level: *red*, where the bus accepts nothing, or soon will not; or *warning*, where
 an operator should act. The health is the worst level, or *ok*. :meth:`Health.look` alone changes
@@ -23,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -35,6 +36,7 @@ from sealbus.nats.client import HardenedClient
 from sealbus.own import UNJUDGEABLE
 from sealbus.protocol.streams import ACCEPTED, HEALTH, INGRESS, LIVE, QUARANTINE
 from sealbus.supervision import kind
+from sealbus_broker.gate.policy import Limits
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import API
 from sealbus_broker.nats.streams import ACK_WAIT_S, PARTITIONS, STREAMS, partition_consumer
@@ -114,6 +116,11 @@ def worst(problems: Iterable[Problem]) -> Level:
     return next((level for level in (Level.RED, Level.WARNING) if level in levels), Level.OK)
 
 
+def no_problems(_: Limits) -> tuple[Problem, ...]:
+    """Return none: whoever runs the relay knows of no other problem."""
+    return ()
+
+
 class Health:
     """The health of the bus, as one relay sees it."""
 
@@ -128,6 +135,7 @@ class Health:
         relay: str,
         now_ms: Callable[[], int],
         monotonic: Callable[[], float],
+        surroundings: Callable[[Limits], Sequence[Problem]] = no_problems,
     ) -> None:
         """Begin without problems.
 
@@ -140,6 +148,8 @@ class Health:
             relay: The relay's name.
             now_ms: The wall clock, in ms since 1970.
             monotonic: A clock that is never set, in seconds.
+            surroundings: Gives the problems that NATS does not know of, by the policy's limits.
+                It does not wait.
         """
         self._nc = nc
         self._prober = prober
@@ -149,6 +159,7 @@ class Health:
         self._relay = relay
         self._now_ms = now_ms
         self._monotonic = monotonic
+        self._surroundings = surroundings
         self._looked_at: float | None = None
         """When the last look ended. ``None``: there was none."""
         self._floors: dict[int, tuple[int, float]] = {}
@@ -201,7 +212,8 @@ class Health:
             parts = await asyncio.gather(
                 self._whole_way(), self._streams(), self._partitions(), self._set_aside()
             )
-            own = (self._own_stores(), self._own_policy())
+            around = self._surroundings(self._policy().limits)
+            own = (self._own_stores(), self._own_policy(), around)
             found = [problem for part in (*own, *parts) for problem in part]
         self.problems = tuple(found)
         self._looked_at = self._monotonic()

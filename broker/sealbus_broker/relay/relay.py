@@ -46,7 +46,7 @@ from sealbus.waiting import Interrupted, race
 from sealbus_broker.door.orders import Orders
 from sealbus_broker.door.process import Door, Doorway, MakeDoor
 from sealbus_broker.errors import ClocksApart
-from sealbus_broker.gate.policy import Policy
+from sealbus_broker.gate.policy import Limits, Policy
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.connection import Link, disconnect
@@ -60,7 +60,7 @@ from sealbus_broker.relay.background import tell
 from sealbus_broker.relay.clocks import Apart
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.following import Following
-from sealbus_broker.relay.health import Health
+from sealbus_broker.relay.health import Health, Problem, no_problems
 from sealbus_broker.relay.ingress import IngressWorker
 from sealbus_broker.relay.last_try import LastTry
 from sealbus_broker.relay.ledgers import Ledgers
@@ -118,6 +118,7 @@ class Relay:
         name: str,
         folder: Folder | None = None,
         make_door: MakeDoor = Door,
+        surroundings: Callable[[Limits], Sequence[Problem]] = no_problems,
     ) -> None:
         """Prepare; :meth:`run` serves.
 
@@ -128,6 +129,7 @@ class Relay:
             name: The relay's name, which its stamps have.
             folder: The folder to follow. ``None``: the policy never changes.
             make_door: Makes the door. In a test the door is in the same process.
+            surroundings: Gives problems for the health that NATS does not know of.
         """
         self._servers = servers
         self._secrets = secrets
@@ -135,6 +137,7 @@ class Relay:
         """The policy in force, anew for each batch."""
         self._folder = folder
         self._make_door = make_door
+        self._surroundings = surroundings
         self._name = name
         self._supervisor = Supervisor(f"the relay {name}", tell=tell)
         """Answers for all background work. Its failure ends the relay."""
@@ -381,6 +384,7 @@ class Relay:
             relay=self._name,
             now_ms=clock_ms,
             monotonic=time.monotonic,
+            surroundings=self._surroundings,
         )
         await health.open()
         following = await self._begin_following(nc, ledgers, stream_store, door)

@@ -121,7 +121,8 @@ class ServerFolder:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, number)
             deadline = time.monotonic() + LEFTOVER_S
-            # If it outlives both signals, or belongs to another user, it still has the port, and check_port() says so.
+            # If it outlives both signals, or belongs to another user, it still has the port, and
+            # check_port() says so.
             while time.monotonic() < deadline:
                 if not self._is_ours(pid, binary):
                     return

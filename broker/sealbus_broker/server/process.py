@@ -42,7 +42,7 @@ from typing import IO, Final
 from sealbus.nats.diagnosis import STORES_NOTHING
 from sealbus_broker.errors import ServerFailed
 from sealbus_broker.logger import get_logger
-from sealbus_broker.nats.config import NatsConfig, render
+from sealbus_broker.nats.config import UNBOUNDED_BYTES, NatsConfig, render
 from sealbus_broker.nats.version import check_version
 from sealbus_broker.server.folder import ServerFolder, check_port, tell_unwritten
 from sealbus_broker.server.log import ServerLog, cannot_write, hint_for, is_out_of_space
@@ -165,6 +165,11 @@ class NatsServer:
         return self._folder.path
 
     @property
+    def store(self) -> Path:
+        """The folder of the streams."""
+        return self._config.store_dir
+
+    @property
     def url(self) -> str:
         """The address at which this machine reaches the server."""
         host = self._address
@@ -178,6 +183,15 @@ class NatsServer:
     def pid(self) -> int | None:
         """The child's process id, while it runs."""
         return self._process.pid if self._process and self._process.returncode is None else None
+
+    @property
+    def free_bytes(self) -> int:
+        """The room on the disk of the streams, or plenty where the system does not say."""
+        try:
+            disk = os.statvfs(self._config.store_dir)
+        except OSError:
+            return UNBOUNDED_BYTES
+        return disk.f_bavail * disk.f_frsize
 
     @property
     def _address(self) -> str:
@@ -290,7 +304,7 @@ class NatsServer:
             is_stuck = cannot_write(written)
             # The log may be on the full disk as well, and then says nothing. So the disk is asked
             # too.
-            if self._free_bytes() < FULL_BYTES or (is_stuck and is_out_of_space(written)):
+            if self.free_bytes < FULL_BYTES or (is_stuck and is_out_of_space(written)):
                 await self._end_child()
                 return _Ended.OUT_OF_SPACE
             if is_stuck:
@@ -302,7 +316,7 @@ class NatsServer:
         """Wait until the disk has room again, or for :meth:`stop`. Tell it to whoever connects."""
         spoken = -SAY_AGAIN_S
         async with notice(self._config.host, self._config.port, STORES_NOTHING):
-            while not self._stopping.is_set() and self._free_bytes() < ROOM_BYTES:
+            while not self._stopping.is_set() and self.free_bytes < ROOM_BYTES:
                 if time.monotonic() - spoken >= SAY_AGAIN_S:
                     spoken = time.monotonic()
                     hint = f"free {ROOM_BYTES // 1024**2} MiB there, and the bus goes on by itself"
@@ -319,14 +333,6 @@ class NatsServer:
         """Wait for ``seconds``, or for :meth:`stop`."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
-
-    def _free_bytes(self) -> int:
-        """Return the room on the disk of the streams, or plenty where the system does not say."""
-        try:
-            disk = os.statvfs(self._config.store_dir)
-        except OSError:
-            return ROOM_BYTES
-        return disk.f_bavail * disk.f_frsize
 
     async def _wait_until_it_serves(self) -> None:
         process = self._process
