@@ -223,7 +223,7 @@ def _info(**changed: object) -> bytes:
     return b"INFO " + json.dumps(fields).encode() + b"\r\n"
 
 
-NO_SERVER = "no session at the server: ProtocolError: nats: protocol error"
+NO_SERVER = "the server does not answer like a nats-server"
 NOTHING_TO_SIGN = (
     "the server gives nothing to sign, so it is not the server of a bus, and nothing was sent"
 )
@@ -263,7 +263,7 @@ for _name, _says, _reason, _about in (
     (
         "a greeting of another protocol",
         b"SSH-2.0-OpenSSH_9.2\r\n",
-        "the server does not answer like a nats-server",
+        NO_SERVER,
         "a line of something else that listens there",
     ),
 ):
