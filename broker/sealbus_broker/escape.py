@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 _INVISIBLE: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
@@ -34,20 +34,8 @@ def printable(text: str, limit: int = 80) -> str:
     Any other character is escaped (``\\n``, ``\\x1b``, ``\\u202e``). A text that was cut ends with
     ``...``. A backslash is doubled, so that two different texts never look the same.
     """
-    out: list[str] = []
-    size = 0
-    for at, char in enumerate(text):
-        if char == "\\":
-            shown = "\\\\"
-        elif char.isascii() and char.isprintable():
-            shown = char
-        else:
-            shown = char.encode("unicode_escape").decode("ascii")
-        if size + len(shown) + (3 if at + 1 < len(text) else 0) > limit:
-            return "".join(out) + "..." if limit >= size + 3 else "..."[: max(0, limit)]
-        out.append(shown)
-        size += len(shown)
-    return "".join(out)
+    shown = ("\\\\" if char == "\\" else _ascii(char) for char in text)
+    return _cut(shown, len(text), limit, len)
 
 
 def readable(text: str, limit: int = 200) -> str:
@@ -58,13 +46,34 @@ def readable(text: str, limit: int = 200) -> str:
     control characters, characters that change the direction of writing, invisible characters,
     spaces other than the usual one, and combining marks without a letter before them.
     """
+    return _cut(_shown(text), len(text), limit, len)
+
+
+def readable_bytes(text: str, limit: int) -> str:
+    """The same with at most ``limit`` bytes of UTF-8, for a text that goes into signed bytes."""
+    return _cut(_shown(text), len(text), limit, lambda shown: len(shown.encode()))
+
+
+def reshown(text: str, limit: int = 200) -> str:
+    """Return a text that :func:`readable` has made elsewhere, with at most ``limit`` characters.
+
+    A backslash in it begins an escape, and stays as it is. All else is escaped as by
+    :func:`readable`, because the text comes from elsewhere, and may not be what it says.
+    """
+    shown = (one if char != "\\" else char for char, one in zip(text, _shown(text), strict=True))
+    return _cut(shown, len(text), limit, len)
+
+
+def _cut(shown: Iterable[str], count: int, limit: int, size: Callable[[str], int]) -> str:
+    """Join the ``count`` pieces of ``shown``, or as many as fit into ``limit`` with ``...``."""
     out: list[str] = []
-    size = 0
-    for at, shown in enumerate(_shown(text)):
-        if size + len(shown) + (3 if at + 1 < len(text) else 0) > limit:
-            return "".join(out) + "..." if limit >= size + 3 else "..."[: max(0, limit)]
-        out.append(shown)
-        size += len(shown)
+    used = 0
+    for at, piece in enumerate(shown):
+        more = size(piece)
+        if used + more + (3 if at + 1 < count else 0) > limit:
+            return "".join(out) + "..." if limit >= used + 3 else "..."[: max(0, limit)]
+        out.append(piece)
+        used += more
     return "".join(out)
 
 
@@ -119,6 +128,10 @@ def _shown(text: str) -> Iterator[str]:
             or char >= "\U000e0000"
         )
         yield _escaped(char) if hidden or marks > MAX_MARKS else char
+
+
+def _ascii(char: str) -> str:
+    return char if char.isascii() and char.isprintable() else _escaped(char)
 
 
 def _escaped(char: str) -> str:

@@ -17,7 +17,7 @@ from typing import Final
 
 from sealbus.protocol.reason import Reason
 from sealbus_broker.door.admission import Denial, decide
-from sealbus_broker.escape import printable, readable, readable_json
+from sealbus_broker.escape import printable, readable, readable_json, reshown
 from tests.attacks.corpus import (
     ESCAPED,
     KNOWN,
@@ -116,6 +116,7 @@ def on_this_machine(attack: Attack) -> Found:
         printable(attack.case.text),
         readable(attack.case.text),
         readable_json(attack.case.text),
+        reshown(attack.case.text),
     )
     return Found(
         attack,

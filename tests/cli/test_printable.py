@@ -12,7 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealbus_broker.escape import MAX_MARKS, printable, readable, readable_json
+from sealbus_broker.cli.bulk import told
+from sealbus_broker.cli.logs import _ForPeople
+from sealbus_broker.cli.quarantine import _field, _remark
+from sealbus_broker.escape import (
+    MAX_MARKS,
+    printable,
+    readable,
+    readable_bytes,
+    readable_json,
+    reshown,
+)
 
 ANY_TEXT = st.text(st.characters(codec=None))
 
@@ -56,11 +66,45 @@ def test_shown_json_means_the_same(text: str) -> None:
 
 @given(ANY_TEXT, st.integers(0, 100))
 def test_it_stays_within_its_limit(text: str, limit: int) -> None:
-    for shown in (printable(text, limit), readable(text, limit)):
+    for shown in (printable(text, limit), readable(text, limit), reshown(text, limit)):
         assert len(shown) <= limit
         assert all(char.isprintable() for char in shown)
+    assert len(readable_bytes(text, limit).encode()) <= limit
 
 
 @given(st.text(st.characters(codec="ascii")))
 def test_ascii_text_looks_as_it_always_did(text: str) -> None:
     assert readable(text, 1000) == printable(text, 1000)
+
+
+@given(ANY_TEXT)
+def test_a_text_that_was_escaped_is_not_escaped_again(text: str) -> None:
+    once = readable(text, 10_000)
+    assert reshown(once, 10_000) == once
+
+
+@given(ANY_TEXT)
+def test_a_text_that_was_not_escaped_elsewhere_is_escaped(text: str) -> None:
+    shown = reshown(text, 10_000)
+    assert shown.replace("\\", "") == readable(text, 10_000).replace("\\", "")
+
+
+DETAIL = r"/数量: type" + "\n" + r"(root): additionalProperties a\u202eb"
+"""Two faults, as a relay writes them."""
+LINES = DETAIL.split("\n")
+
+
+def test_the_faults_of_a_refusal_are_shown_as_the_relay_wrote_them() -> None:
+    row = {"verdict": "dropped", "reason": "schema", "detail": DETAIL, "record": None}
+    assert told(row).endswith("; ".join(LINES))
+    assert "; ".join(LINES) in _remark({"detail": DETAIL, "claimed": None, "proven": True})
+    assert all(line in _field("detail", DETAIL) for line in LINES)
+
+
+def test_the_log_on_a_terminal_shows_them_so_too() -> None:
+    event = {"event": "message.refused", "level": "info", "detail": DETAIL, "bot": "a b"}
+    shown = _ForPeople()(None, "info", event)
+    assert LINES[0] in shown
+    assert LINES[1] in shown
+    assert "\x1b[2J" not in _ForPeople()(None, "info", {**event, "bot": "a \x1b[2J"})
+    assert r"a \x1b[2J" in _ForPeople()(None, "info", {**event, "bot": "a \x1b[2J"})

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sealbus.errors import InvalidInput
 from sealbus.protocol.limits import MAX_DETAIL_BYTES, MAX_FAULTS
+from sealbus_broker.escape import reshown
 from sealbus_broker.gate.schemas import BASE, MAX_FAULT_BYTES, Schema, closed_registry
 
 ORDER = Schema.compile(
@@ -119,9 +120,23 @@ def test_a_hostile_property_name_cannot_reach_a_terminal(name: str) -> None:
         {"properties": {}, "additionalProperties": False},
     ):
         (said,) = Schema.compile("a.v1", document).faults({name: 1}, most=8)
-        assert said.isascii()
+        assert said == reshown(said, 1000)
         assert said.isprintable()
-        assert len(said) <= MAX_FAULT_BYTES
+        assert len(said.encode()) <= MAX_FAULT_BYTES
+
+
+@pytest.mark.parametrize("name", ["数量", "größe", "количество", "मात्रा"])
+def test_a_property_name_of_any_language_is_shown(name: str) -> None:
+    amounts = Schema.compile("a.v1", {"additionalProperties": {"type": "null"}})
+    assert amounts.faults({name: 1}) == (f"/{name}: type",)
+    closed = Schema.compile("a.v1", {"properties": {}, "additionalProperties": False})
+    assert closed.faults({name: 1}) == (f"(root): additionalProperties {name}",)
+    assert Schema.compile("a.v1", {"required": [name]}).faults({}) == (f"(root): required {name}",)
+
+
+def test_a_character_that_steers_is_escaped_once() -> None:
+    amounts = Schema.compile("a.v1", {"additionalProperties": {"type": "null"}})
+    assert amounts.faults({"a\u202eb": 1}) == (r"/a\u202eb: type",)
 
 
 @given(JSON)
@@ -129,8 +144,8 @@ def test_no_payload_raises_and_no_detail_is_long_or_unprintable(payload: Any) ->
     for most in (1, MAX_FAULTS):
         faults = ORDER.faults(payload, most=most)
         assert len(faults) <= most
-        assert all(fault.isascii() and fault.isprintable() for fault in faults)
-        assert len("\n".join(faults)) <= MAX_DETAIL_BYTES
+        assert all(fault == reshown(fault, 1000) and fault.isprintable() for fault in faults)
+        assert len("\n".join(faults).encode()) <= MAX_DETAIL_BYTES
 
 
 @given(

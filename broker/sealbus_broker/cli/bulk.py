@@ -20,7 +20,7 @@ from sealbus_broker.cli.errors import InputFailed, OutputFailed, ReaderGone
 from sealbus_broker.cli.json_lines import Line, Lines, parse_json
 from sealbus_broker.cli.progress import Progress
 from sealbus_broker.cli.signals import Stop, connected
-from sealbus_broker.escape import json_line, readable
+from sealbus_broker.escape import json_line, reshown
 
 IN_FLIGHT: Final = 512
 """Messages published at once.
@@ -128,10 +128,10 @@ def told(row: dict[str, Any]) -> str:
         nonce += f", and its index is {row['index']}" if row["index"] is not None else ""
         return f"{row['detail'] or 'no verdict before the end'}{nonce}"
     if row["reason"] is None:
-        return readable(row["detail"] or row["verdict"], MAX_TOLD_CHARS)
+        return reshown(row["detail"] or row["verdict"], MAX_TOLD_CHARS)
     kept = "" if row["record"] is None else f", kept as record {row['record']}"
     faults = "; ".join((row["detail"] or Reason(row["reason"]).meaning).split("\n"))
-    return f"refused ({row['reason']}){kept}: {readable(faults, MAX_TOLD_CHARS)}"
+    return f"refused ({row['reason']}){kept}: {reshown(faults, MAX_TOLD_CHARS)}"
 
 
 class Bulk:

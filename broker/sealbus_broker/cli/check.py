@@ -10,7 +10,7 @@ from sealbus_broker.cli.bus_options import dir_option
 from sealbus_broker.cli.errors import Unusable
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.errors import SecretsUnusable
-from sealbus_broker.escape import json_line, printable
+from sealbus_broker.escape import json_line, readable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.policy.bus_file import FILE, read_bus_file
 from sealbus_broker.policy.loader import load
@@ -81,7 +81,7 @@ def _strange_keys(bus: BusFolder, policy: Policy) -> list[Problem]:
     except OSError:
         return []  # reported already
     for file in files:
-        shown = f"credentials/{printable(file.name, 100)}"
+        shown = f"credentials/{readable(file.name, 100)}"
         try:
             one = Credentials.load(file)
         except CredentialsError:

@@ -21,7 +21,7 @@ from sealbus.protocol.keys import PublicKey
 from sealbus.protocol.subjects import check_name
 from sealbus_broker.cli.errors import Unusable
 from sealbus_broker.cli.talk import ON_STDERR, Talk
-from sealbus_broker.escape import printable
+from sealbus_broker.escape import readable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.policy.bus_file import (
     FILE,
@@ -78,18 +78,18 @@ class BusFolder:
             below = sorted(path.parent for path in found if not path.parent.name.startswith("."))
         except (OSError, ValueError) as error:  # ValueError: a path with NUL in it
             why = getattr(error, "strerror", None) or "not a path"
-            raise Unusable(f"{printable(str(here), 300)} cannot be read: {why}") from None
+            raise Unusable(f"{readable(str(here), 300)} cannot be read: {why}") from None
         if len(below) == 1:
-            talk.say(f"using the bus in {printable(str(below[0]), 300)}")
+            talk.say(f"using the bus in {readable(str(below[0]), 300)}")
             return cls(below[0], talk)
         if below:
-            names = printable(", ".join(str(path) for path in below), 300)
+            names = readable(", ".join(str(path) for path in below), 300)
             raise Unusable(
                 f"there are {len(below)} buses in this folder: {names}",
                 hint="choose one with --dir",
             )
         raise Unusable(
-            f"there is no policy.yaml in {printable(str(here), 300) if given else 'this folder'}",
+            f"there is no policy.yaml in {readable(str(here), 300) if given else 'this folder'}",
             hint="make a bus with `sealbus init NAME`, or name its folder with --dir",
         )
 
@@ -271,7 +271,7 @@ class BusFolder:
         except OSError as error:
             return [Problem("credentials", 0, 0, f"cannot be read: {error.strerror}")]
         for file in files:
-            shown = f"credentials/{printable(file.name, 100)}"
+            shown = f"credentials/{readable(file.name, 100)}"
             try:
                 one = Credentials.load(file)
             except CredentialsError as error:

@@ -195,6 +195,16 @@ class _Forward(logging.Handler):
         said.log(record.levelno, "connection.said", logger=record.name, text=record.getMessage())
 
 
+class _Quoted(str):
+    """A text that is harmless already. structlog puts a text with spaces through ``repr()``, which
+    would escape the escapes again."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"'{self}'"
+
+
 class _ForPeople:
     """Renders an event that has a sentence as that sentence, and others as structlog does."""
 
@@ -206,7 +216,7 @@ class _ForPeople:
         if text is not None:
             return harmless(str(text))
         known = {
-            field: harmless(value) if isinstance(value, str) else value
+            field: _Quoted(harmless(value)) if isinstance(value, str) else value
             for field, value in event.items()
         }
         return str(self._render(logger, name, known))

@@ -11,7 +11,7 @@ from sealbus import Bot, RequestFailed
 from sealbus_broker.cli.bus_options import bot_options
 from sealbus_broker.cli.errors import AnsweredNo
 from sealbus_broker.cli.options import seconds
-from sealbus_broker.escape import readable
+from sealbus_broker.escape import reshown
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,7 +47,7 @@ async def ask(
             await operator.request(subject, payload, timeout=timeout_s)
         ).payload
     except RequestFailed as failed:
-        raise AnsweredNo(readable(failed.message)) from None
+        raise AnsweredNo(reshown(failed.message)) from None
     return answer
 
 

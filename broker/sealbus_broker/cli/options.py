@@ -13,7 +13,7 @@ import click
 from sealbus import Refused, RequestFailed, Unresolved
 from sealbus.errors import SealbusError
 from sealbus.protocol.limits import NONCE_BYTES
-from sealbus_broker.escape import json_line, printable
+from sealbus_broker.escape import json_line, readable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,7 +34,7 @@ def seconds(value: str | float) -> float:
     given = float(value) if DECIMAL.fullmatch(str(value)) else math.nan
     if not 0 < given <= MAX_SECONDS:
         raise click.BadParameter(
-            f"'{printable(str(value))}' is not a time in seconds, above 0 and at most "
+            f"'{readable(str(value), 80)}' is not a time in seconds, above 0 and at most "
             f"{MAX_SECONDS:.0f}"
         )
     return given
@@ -63,7 +63,7 @@ class WholeNumber(click.IntRange):
             return number
         span = f"from {low:,} to {high:,}" if high is not None else f"of {low:,} or more"
         raise click.BadParameter(
-            f"'{printable(str(value))}' is not a whole number {span}", ctx, param
+            f"'{readable(str(value), 80)}' is not a whole number {span}", ctx, param
         )
 
 

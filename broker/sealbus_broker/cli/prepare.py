@@ -12,7 +12,7 @@ from sealbus_broker.cli.bus_options import dir_option, new_keys_option, server_o
 from sealbus_broker.cli.errors import Unusable
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.options import DIGITS, WholeNumber
-from sealbus_broker.escape import printable
+from sealbus_broker.escape import readable
 from sealbus_broker.nats.config import NatsConfig, render
 
 
@@ -72,7 +72,7 @@ def prepare(
     host, _, port = listen.rpartition(":")
     if not host or not DIGITS.fullmatch(port) or not 0 < int(port) < 65536:
         raise InvalidInput(
-            f"--listen {printable(listen)} is not an address", hint="like 0.0.0.0:4222"
+            f"--listen {readable(listen, 80)} is not an address", hint="like 0.0.0.0:4222"
         )
     target = Path(nats_conf) if nats_conf else bus.state / "nats.conf"
     config = NatsConfig(

@@ -24,7 +24,7 @@ from sealbus_broker.cli.files import write_new
 from sealbus_broker.cli.operator import ANSWER_S, OPERATOR, PAGE, ask, operator_options, table
 from sealbus_broker.cli.options import DIGITS, WholeNumber
 from sealbus_broker.cli.signals import CONNECT_S, Stop, connected, run
-from sealbus_broker.escape import json_line, printable, readable, readable_json
+from sealbus_broker.escape import json_line, readable, readable_json, reshown
 
 DUMPED: Final = 1024
 """Bytes that a hex dump shows. --out writes all."""
@@ -139,7 +139,7 @@ def _columns(record: dict[str, Any]) -> tuple[str, ...]:
 
 def _remark(record: dict[str, Any]) -> str:
     """The detail, the name that the bytes claim if it is another one, and whether the seal held."""
-    parts = [readable(line) for line in (record["detail"] or "").split("\n") if line]
+    parts = [reshown(line) for line in (record["detail"] or "").split("\n") if line]
     if record["claimed"] and record["claimed"] != record["session"]:
         parts.append(f"says it is {readable(record['claimed'])}")
     if record["proven"] is None:
@@ -233,7 +233,7 @@ def _sequence(text: str) -> int:
     if DIGITS.fullmatch(text) and 0 < (number := int(text)) <= MAX_INTEGER:
         return number
     raise InvalidInput(
-        f"RECORD: got {printable(text)}, expected a number from 1 to {MAX_INTEGER:,}",
+        f"RECORD: got {readable(text, 80)}, expected a number from 1 to {MAX_INTEGER:,}",
         hint="`sealbus quarantine ls` shows the numbers in its first column",
     )
 
@@ -242,8 +242,8 @@ def _field(name: str, value: Any) -> str:
     """One line of a record. A time loses the unit from its name, and is written for people."""
     if name.endswith("_at_ms") and isinstance(value, int):
         return f"{name.removesuffix('_ms'):<16}{_time(value)}Z"
-    if isinstance(value, str) and "\n" in value:
-        first, *more = (readable(line) for line in value.split("\n"))
+    if name == "detail" and value is not None:
+        first, *more = (reshown(line) for line in value.split("\n"))
         return "\n".join([f"{name:<16}{first}", *(f"{'':<16}{line}" for line in more)])
     return f"{name:<16}{'-' if value is None else readable(str(value))}"
 

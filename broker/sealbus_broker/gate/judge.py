@@ -147,9 +147,10 @@ def _clip(detail: str | None) -> str | None:
     """
     if detail is None:
         return None
-    lines = (
-        detail.encode("ascii", "backslashreplace")[:MAX_DETAIL_BYTES].decode("ascii").split("\n")
-    )
+    # UTF-8 has no surrogates, so one becomes an escape. A character that the limit splits is left
+    # out.
+    clipped = detail.encode("utf-8", "backslashreplace")[:MAX_DETAIL_BYTES]
+    lines = clipped.decode("utf-8", "ignore").split("\n")
     return "\n".join(lines[:MAX_FAULTS])
 
 
@@ -247,7 +248,7 @@ class CheckContext:
         listed = []
         for index, violation in sorted(self.refused.items()):
             detail = _clip(violation.detail)
-            room -= len(detail or "")
+            room -= len((detail or "").encode())
             listed.append(RefusedPayload(index, violation.reason, detail if room >= 0 else None))
         return tuple(listed)
 

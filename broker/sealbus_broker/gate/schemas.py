@@ -25,7 +25,7 @@ from sealbus.errors import InvalidInput
 from sealbus.protocol.answer import ERROR_DOCUMENT, ERROR_SCHEMA
 from sealbus.protocol.limits import MAX_DETAIL_BYTES, MAX_FAULTS
 from sealbus.protocol.subjects import split_schema
-from sealbus_broker.escape import printable
+from sealbus_broker.escape import readable, readable_bytes
 
 Document: TypeAlias = dict[str, Any] | bool
 """A schema as JSON gives it."""
@@ -74,7 +74,7 @@ def closed_registry(documents: Mapping[str, Any]) -> Registry:
         )
     except (ValueError, TypeError) as error:
         raise InvalidInput(
-            printable(str(error), MAX_DETAIL_BYTES),
+            readable(str(error), MAX_DETAIL_BYTES),
             hint="a $ref may reach only schemas of this folder",
         ) from None
 
@@ -149,12 +149,10 @@ class Schema:
             )
         except jsonschema_rs.ValidationError as error:
             raise InvalidInput(
-                f"schema {name}: {printable(error.message.strip(), MAX_DETAIL_BYTES)}"
+                f"schema {name}: {readable(error.message.strip(), MAX_DETAIL_BYTES)}"
             ) from None
         except (ValueError, TypeError, RecursionError) as error:
-            raise InvalidInput(
-                f"schema {name}: {printable(str(error), MAX_DETAIL_BYTES)}"
-            ) from None
+            raise InvalidInput(f"schema {name}: {readable(str(error), MAX_DETAIL_BYTES)}") from None
         return cls(name, identity, version, document, validator, explaining or Explaining())
 
     def is_valid(self, payload: object) -> bool:
@@ -173,9 +171,10 @@ class Schema:
         """Return where ``payload`` does not meet the schema, and by which keyword. Raise nothing.
 
         A fault is a line like ``/items/0/quantity: maximum``, of at most ``MAX_FAULT_BYTES`` of
-        printable ASCII. All of them fit into a stamp's detail. A fault names places and the
-        schema's own words, and never a value of the payload, because stamps and logs travel further
-        than payloads do. Property names are the sender's text, and are escaped.
+        UTF-8. All of them fit into a stamp's detail. A fault names places and the schema's own
+        words, and never a value of the payload, because stamps and logs travel further than
+        payloads do. Property names are the sender's text: letters of every script are shown, and
+        what could steer a terminal is escaped.
 
         The validator collects all faults where more than one is asked for, at 9 µs each. So only
         one is searched for where there may be more than ``MOST_ERRORS``. If the schema has
@@ -235,7 +234,7 @@ def _first(faults: Iterator[str], most: int) -> tuple[str, ...]:
     for fault in faults:
         if fault in found:
             continue
-        room -= len(fault) + 1
+        room -= len(fault.encode()) + 1
         if room < 0 or len(found) == most:
             break
         found[fault] = None
@@ -248,7 +247,8 @@ def _explained(errors: Iterable[jsonschema_rs.ValidationError]) -> Iterator[str]
             "/" + str(step).replace("~", "~0").replace("/", "~1") for step in error.instance_path
         )
         for keyword in _keywords(error):
-            yield f"{printable(pointer, MAX_FAULT_BYTES - len(keyword) - 2) or '(root)'}: {keyword}"
+            room = MAX_FAULT_BYTES - len(keyword.encode()) - 2
+            yield f"{readable_bytes(pointer, room) or '(root)'}: {keyword}"
 
 
 def _keywords(error: jsonschema_rs.ValidationError) -> Iterator[str]:
@@ -258,12 +258,12 @@ def _keywords(error: jsonschema_rs.ValidationError) -> Iterator[str]:
         last = error.schema_path[-1] if error.schema_path else None
         keyword = str(last) if last in _MAY_BE_FALSE else "not allowed"
     if isinstance(error.kind, jsonschema_rs.ValidationErrorKind.Required):
-        yield f"required {printable(error.kind.property, 60)}"
+        yield f"required {readable_bytes(error.kind.property, 60)}"
     elif isinstance(error.kind, jsonschema_rs.ValidationErrorKind.AdditionalProperties):
         for name in error.kind.unexpected[:MAX_FAULTS]:
-            yield f"additionalProperties {printable(name, 60)}"
+            yield f"additionalProperties {readable_bytes(name, 60)}"
     elif isinstance(error.kind, jsonschema_rs.ValidationErrorKind.Format):
-        yield f"format {printable(error.kind.format, 60)}"
+        yield f"format {readable_bytes(error.kind.format, 60)}"
     else:
         yield keyword
 

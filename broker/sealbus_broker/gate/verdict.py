@@ -141,4 +141,4 @@ def stored_bytes(data: bytes, refused: Iterable[RefusedPayload]) -> int:
     A refused payload may have 18 bytes. Where it is stored, 35 bytes stand for it, and the stamp
     lists it.
     """
-    return len(data) + sum(REFUSED_BYTES + len(one.detail or "") for one in refused)
+    return len(data) + sum(REFUSED_BYTES + len((one.detail or "").encode()) for one in refused)

@@ -30,7 +30,7 @@ from sealbus.nats.addresses import check_servers, is_encrypted
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.subjects import is_name
 from sealbus.text_file import decode_text
-from sealbus_broker.escape import printable
+from sealbus_broker.escape import readable
 from sealbus_broker.policy.document import read_file
 from sealbus_broker.policy.errors import InTheWay
 from sealbus_broker.policy.problems import Problem, nearest
@@ -209,7 +209,7 @@ def _parsed(text: str) -> BusFile:
     for name in given:
         if name not in _FIELDS:
             hint = nearest(name, _FIELDS) or f"known here: {', '.join(_FIELDS)}"
-            raise _Wrong(name, f"unknown name {printable(name)}", hint)
+            raise _Wrong(name, f"unknown name {readable(name, 80)}", hint)
     if not isinstance(given.get("name"), str) or not is_name(given["name"]):
         raise _Wrong(
             "name",

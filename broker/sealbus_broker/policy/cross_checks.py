@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 
 from sealbus.protocol.subjects import beyond_stars, is_name, overlap
-from sealbus_broker.escape import printable
+from sealbus_broker.escape import readable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.policy.builtin import builtin_subjects
 from sealbus_broker.policy.bus_file import FILE as BUS_FILE
@@ -91,7 +91,7 @@ def note_bots_without_key(
     """Note a bot that cannot connect, because it has no key."""
     for bot in draft.bots:
         if bot not in keys.by_bot and is_name(bot):
-            name = printable(bot)
+            name = readable(bot, 80)
             what = f"{name} has no key yet"
             notes.append(document.problem(("bots", bot), what, hint=f"sealbus keys new {name}"))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sealbus.text_file import other_encoding, without_mark
-from sealbus_broker.escape import printable
+from sealbus_broker.escape import readable
 from sealbus_broker.policy.json_tree import read_json_tree
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.tree import Node, Place, Unreadable, refuse_misread
@@ -107,7 +107,7 @@ def look_alikes(root: Path, wanted: Iterable[str]) -> list[Problem]:
         if meant is not None and name != meant:
             what = f"is not read: its name is not {meant}"
             hint = f"rename it to {meant}, or to a very different name"
-            found.append(Problem(printable(name, 100), 0, 0, what, hint=hint))
+            found.append(Problem(readable(name, 100), 0, 0, what, hint=hint))
     return found
 
 

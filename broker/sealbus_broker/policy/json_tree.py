@@ -11,7 +11,7 @@ from json import JSONDecodeError, JSONDecoder
 from typing import Final
 
 from sealbus.protocol.limits import MAX_INTEGER
-from sealbus_broker.escape import printable
+from sealbus_broker.escape import readable
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.tree import KeyValue, Node, Place, Scalar, Unreadable, put
 
@@ -94,7 +94,7 @@ class _Reader:
         number = int(found[0]) if not found[1] and len(found[0]) <= 20 else float(found[0])
         if not math.isfinite(number) or (not found[1] and abs(number) > MAX_INTEGER):
             raise self._refusal(
-                place, "the number is too large to be exact", got=printable(found[0])
+                place, "the number is too large to be exact", got=readable(found[0], 80)
             )
         return number
 
@@ -169,7 +169,7 @@ class _Reader:
 
     def _not_json(self, what: str) -> Unreadable:
         got = (
-            printable(self._text[self._at : self._at + 20].split("\n")[0])
+            readable(self._text[self._at : self._at + 20].split("\n")[0], 80)
             if self._peek()
             else "the end of the file"
         )

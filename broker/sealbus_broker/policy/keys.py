@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from sealbus.errors import InvalidInput
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.subjects import check_name, is_name
-from sealbus_broker.escape import printable
+from sealbus_broker.escape import readable
 from sealbus_broker.gate.policy import BotKey
 from sealbus_broker.policy.document import Document, file_names, read_yaml
 from sealbus_broker.policy.errors import InTheWay
@@ -68,7 +68,7 @@ def read_key_files(root: Path, bots: frozenset[str], problems: list[Problem]) ->
             what = "the file's name is not a key file's name"
             problems.append(
                 Problem(
-                    printable(file, 200),
+                    readable(file, 200),
                     0,
                     0,
                     what,

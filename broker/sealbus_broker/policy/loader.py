@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from sealbus.protocol.keys import PublicKey
-from sealbus_broker.escape import printable
+from sealbus_broker.escape import readable
 from sealbus_broker.gate.policy import BotKey, BotRule, Policy
 from sealbus_broker.policy import cross_checks
 from sealbus_broker.policy.builtin import EVERYONE, builtin_subjects
@@ -48,7 +48,7 @@ def load(folder: Path, bus_keys: frozenset[PublicKey] = frozenset()) -> Loaded:
     problems: list[Problem] = []
     notes: list[Problem] = []
     if not _is_folder(folder):
-        shown = printable(str(folder), 300)
+        shown = readable(str(folder), 300)
         missing = Problem(shown, 0, 0, "is not a folder", hint="make one with `sealbus init`")
         return Loaded(None, (missing,), ())
     problems += look_alikes(folder, (FILE, BUS_FILE, SCHEMAS, KEYS))

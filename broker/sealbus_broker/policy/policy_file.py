@@ -22,7 +22,7 @@ from sealbus.protocol.subjects import (
     overlap,
 )
 from sealbus.protocol.together import Together
-from sealbus_broker.escape import printable
+from sealbus_broker.escape import readable
 from sealbus_broker.gate.policy import CauseRule, DeliveryClass, Disposition, Limits, SubjectRule
 from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.policy.builtin import builtin_subjects
@@ -218,7 +218,7 @@ class _Subjects:
     def _schema(self, name: str, path: KeyPath) -> Schema | None:
         # A file that is there and cannot be used has a problem of its own.
         if name not in self._schemas.present:
-            expected = f"a file schemas/{printable(name)}.json"
+            expected = f"a file schemas/{readable(name, 80)}.json"
             hint = nearest(name, self._schemas.present)
             self._reader.problem(
                 path, "there is no such schema", got=name, expected=expected, hint=hint
@@ -279,7 +279,7 @@ class _Bots:
             for place, role in names:
                 if role not in roles:
                     known = (
-                        printable(" or ".join(roles), 200)
+                        readable(" or ".join(roles), 200)
                         if roles
                         else "a role declared under roles"
                     )

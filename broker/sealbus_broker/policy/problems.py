@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sealbus.errors import hide_seeds
-from sealbus_broker.escape import printable
+from sealbus_broker.escape import readable
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -47,4 +47,4 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     """The hint ``did you mean x?`` if one of ``known`` is similar to ``word``."""
     # A long word is like nothing, and finding that out takes time that grows with its square.
     close = difflib.get_close_matches(word[:64], list(known), 1)
-    return f"did you mean {printable(close[0])}?" if close else None
+    return f"did you mean {readable(close[0], 80)}?" if close else None

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from sealbus.errors import InvalidInput
-from sealbus_broker.escape import printable
+from sealbus_broker.escape import readable, reshown
 from sealbus_broker.gate.policy import Rate
 from sealbus_broker.policy.document import Document, KeyPath
 from sealbus_broker.policy.problems import Problem, nearest
@@ -48,7 +48,13 @@ class Reader:
         hint: str | None = None,
     ) -> None:
         """Note a problem at ``path``. ``got`` is made safe to show."""
-        shown = None if got is None else printable(got if isinstance(got, str) else repr(got), 80)
+        shown = (
+            None
+            if got is None
+            else readable(got, 80)
+            if isinstance(got, str)
+            else reshown(repr(got), 80)
+        )
         self.problems.append(
             self.document.problem(path, what, got=shown, expected=expected, hint=hint)
         )
@@ -73,7 +79,9 @@ class Reader:
                 )
             elif known is not None and key not in known:
                 hint = nearest(key, known) or f"known here: {', '.join(known)}"
-                self.problem((*path, key), f"unknown name {printable(key) or '(empty)'}", hint=hint)
+                self.problem(
+                    (*path, key), f"unknown name {readable(key, 80) or '(empty)'}", hint=hint
+                )
             else:
                 found[key] = inner
         return found
@@ -103,7 +111,7 @@ class Reader:
                     path,
                     f"{what} is one text with commas",
                     got=value,
-                    hint=f"write [{printable(', '.join(parts), 100)}]",
+                    hint=f"write [{readable(', '.join(parts), 100)}]",
                 )
                 return []
             return [(path, value)]
@@ -123,7 +131,7 @@ class Reader:
         try:
             return check(text)
         except InvalidInput as error:
-            self.problem(path, printable(error.what, 160), hint=error.hint)
+            self.problem(path, reshown(error.what, 160), hint=error.hint)
             return None
 
     def choice(self, value: Any, path: KeyPath, what: str, choices: Sequence[str]) -> str | None:

@@ -7,7 +7,6 @@ drafts inside.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final
@@ -19,7 +18,7 @@ import referencing.exceptions
 from referencing.jsonschema import DRAFT202012
 
 from sealbus.errors import InvalidInput
-from sealbus_broker.escape import printable
+from sealbus_broker.escape import readable, readable_json, reshown
 from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.policy.document import Document, KeyPath
 from sealbus_broker.policy.problems import Problem, nearest
@@ -71,7 +70,7 @@ def metaschema_faults(document: Document) -> list[Problem]:
             document.problem(
                 ("$schema",),
                 "is of another draft",
-                got=printable(repr(value["$schema"])),
+                got=reshown(repr(value["$schema"]), 80),
                 expected=DRAFT,
             )
         ]
@@ -90,16 +89,16 @@ def _metaschema_fault(document: Document, error: jsonschema_rs.ValidationError) 
         expected = "array, boolean, integer, null, number, object or string, or a list of them"
     else:
         expected = " ".join(
-            json.dumps(part)
+            readable_json(part)
             for part in error.kind.as_dict().values()
             if not isinstance(part, dict | list)
         )
-        expected = printable(f"{error.kind.name} {expected}".strip(), 120)
-    what = f"{printable(keyword)} is not valid in a Draft 2020-12 schema"
+        expected = reshown(f"{error.kind.name} {expected}".strip(), 120)
+    what = f"{readable(keyword, 80)} is not valid in a Draft 2020-12 schema"
     return document.problem(
         tuple(error.instance_path),
         what,
-        got=printable(json.dumps(error.instance)),
+        got=reshown(readable_json(error.instance), 80),
         expected=expected,
     )
 
@@ -124,7 +123,9 @@ def _faults(
     for keyword in ("$ref", "$dynamicRef"):
         if keyword in schema and (why := _unresolved(schema[keyword], resolver)) is not None:
             hint = "a $ref reaches this file and its siblings in schemas/; nothing is ever fetched"
-            yield document.problem((*path, keyword), why, got=printable(schema[keyword]), hint=hint)
+            yield document.problem(
+                (*path, keyword), why, got=readable(schema[keyword], 80), hint=hint
+            )
     patterns = [("pattern", schema["pattern"])] if "pattern" in schema else []
     patterns += [("patternProperties", pattern) for pattern in schema.get("patternProperties", {})]
     for keyword, pattern in patterns:
@@ -132,10 +133,10 @@ def _faults(
             place = (*path, keyword) if keyword == "pattern" else (*path, keyword, pattern)
             hint = "look-around and back-references are not allowed: they do not run in linear time"
             yield document.problem(
-                place, "the regular expression cannot be used", got=printable(pattern), hint=hint
+                place, "the regular expression cannot be used", got=readable(pattern, 80), hint=hint
             )
     if "format" in schema and schema["format"] not in FORMATS:
-        got = printable(schema["format"])
+        got = readable(schema["format"], 80)
         near = nearest(schema["format"], FORMATS)
         what = "nobody checks this format"
         expected = "a format of Draft 2020-12"
@@ -150,12 +151,12 @@ def _dialect(document: Document, path: KeyPath, schema: dict[str, Any]) -> Itera
         yield document.problem(
             (*path, "$schema"),
             "is of another draft",
-            got=printable(schema["$schema"]),
+            got=readable(schema["$schema"], 80),
             expected=DRAFT,
         )
     if "$id" in schema and not _compiles({"$id": schema["$id"]}):
         yield document.problem(
-            (*path, "$id"), "is not a URI reference", got=printable(schema["$id"])
+            (*path, "$id"), "is not a URI reference", got=readable(schema["$id"], 80)
         )
 
 

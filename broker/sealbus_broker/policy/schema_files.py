@@ -14,7 +14,7 @@ from referencing.jsonschema import DRAFT202012
 
 from sealbus.errors import InvalidInput
 from sealbus.protocol.subjects import RELAY, split_schema
-from sealbus_broker.escape import printable
+from sealbus_broker.escape import readable
 from sealbus_broker.gate.schemas import BASE, Explaining, Schema, closed_registry
 from sealbus_broker.policy.document import Document, KeyPath, file_names, read_json
 from sealbus_broker.policy.problems import Problem
@@ -90,7 +90,7 @@ def _read(root: Path, file: str) -> Document | Problem:
     if file.startswith(f"{RELAY}."):
         what = "the name is the bus's own"
         hint = "the bus has schemas of its own, such as sealbus.error.v1"
-        return Problem(f"{FOLDER}/{printable(file)}", 0, 0, what, hint=hint)
+        return Problem(f"{FOLDER}/{readable(file, 80)}", 0, 0, what, hint=hint)
     try:
         split_schema(file.removesuffix(".json"))
         if file.endswith(".json"):
@@ -99,7 +99,7 @@ def _read(root: Path, file: str) -> Document | Problem:
         pass
     what = "the file's name is not a schema's name"
     expected = "a subject and a version, like orders.placed.v1.json"
-    return Problem(f"{FOLDER}/{printable(file)}", 0, 0, what, expected=expected)
+    return Problem(f"{FOLDER}/{readable(file, 80)}", 0, 0, what, expected=expected)
 
 
 def _check_identities(documents: dict[str, Document], problems: list[Problem]) -> None:
@@ -121,7 +121,7 @@ def _check_identities(documents: dict[str, Document], problems: list[Problem]) -
                     else "the $id is another file's too"
                 )
                 problems.append(
-                    document.problem(at, what, got=printable(uri), hint=f"it stands in {theirs}")
+                    document.problem(at, what, got=readable(uri, 80), hint=f"it stands in {theirs}")
                 )
 
     for name, document in documents.items():
@@ -143,7 +143,7 @@ def _check_anchors(document: Document, base: str, problems: list[Problem]) -> No
                 what = "the anchor is used twice in this schema"
                 hint = "a reference would reach one of them by chance"
                 problems.append(
-                    document.problem((*path, keyword), what, got=printable(name), hint=hint)
+                    document.problem((*path, keyword), what, got=readable(name, 80), hint=hint)
                 )
 
 

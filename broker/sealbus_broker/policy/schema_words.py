@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from sealbus_broker.escape import printable
+from sealbus_broker.escape import readable
 from sealbus_broker.policy.document import Document, KeyPath
 from sealbus_broker.policy.problems import Problem, nearest
 
@@ -134,7 +134,7 @@ def word_faults(document: Document, path: KeyPath, schema: dict[str, Any]) -> It
             hint = hint or "put a description into $comment, or into a name that begins with x-"
             what = (
                 "no keyword of Draft 2020-12 that is checked here: "
-                f"{printable(keyword, 60) or '(empty)'}"
+                f"{readable(keyword, 60) or '(empty)'}"
             )
             yield document.problem((*path, keyword), what, hint=hint)
 

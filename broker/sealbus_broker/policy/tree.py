@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from sealbus.text_file import misread
-from sealbus_broker.escape import printable
+from sealbus_broker.escape import readable
 from sealbus_broker.policy.problems import Problem
 
 Scalar: TypeAlias = str | int | float | bool | None
@@ -71,7 +71,7 @@ def put(entries: dict[str, KeyValue], name: str, entry: KeyValue, file: str) -> 
                 file,
                 entry.key.line,
                 entry.key.column,
-                f"the key {printable(name)} occurs twice",
+                f"the key {readable(name, 80)} occurs twice",
                 hint=hint,
             )
         )
@@ -83,7 +83,7 @@ def refuse_misread(file: str, text: str) -> None:
         at, what, hint = found
         place = place_of(text, at)
         raise Unreadable(
-            Problem(file, place.line, place.column, what, got=printable(text[at]), hint=hint)
+            Problem(file, place.line, place.column, what, got=readable(text[at], 80), hint=hint)
         )
 
 

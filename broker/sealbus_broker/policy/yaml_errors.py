@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.tokens import FlowMappingStartToken, FlowSequenceStartToken
 
-from sealbus_broker.escape import printable
+from sealbus_broker.escape import readable
 
 _LINE_ENDS = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _QUOTE: Final = "put the value in quotes"
@@ -78,7 +78,7 @@ class _Place:
         return None
 
     def mistake(self, what: str, hint: str | None = None) -> Mistake:
-        got = printable(self.text.strip(), 60) or None
+        got = readable(self.text.strip(), 60) or None
         return Mistake(self.line + 1, self.column + 1, what, hint, got)
 
 
@@ -87,7 +87,7 @@ def _conflict(lines: list[str]) -> Mistake | None:
         if line.startswith(("<<<<<<< ", ">>>>>>> ")):
             what = "a merge left its mark here"
             hint = "decide for one of the two versions, and remove the marks"
-            return Mistake(number, 1, what, hint, printable(line, 60))
+            return Mistake(number, 1, what, hint, readable(line, 60))
     return None
 
 
@@ -146,11 +146,11 @@ def _signs(said: str, place: _Place, begin: Any, _: str) -> Mistake | None:
         sign = place.text[place.column : place.column + 1]
         if sign == "\t":
             return place.mistake("a tab stands where spaces belong", "indent with spaces")
-        return place.mistake(f"a value cannot begin with {printable(sign)}", _QUOTE)
+        return place.mistake(f"a value cannot begin with {readable(sign, 80)}", _QUOTE)
     at = _Place(place.lines, begin.line, begin.column)
     if "alphabetic or numeric" in said or "scanning a block scalar" in said or "chomping" in said:
         return at.mistake(
-            f"a value cannot begin with {printable(at.text[at.column : at.column + 1])}", _QUOTE
+            f"a value cannot begin with {readable(at.text[at.column : at.column + 1], 80)}", _QUOTE
         )
     if (
         "comment or a line break" in said

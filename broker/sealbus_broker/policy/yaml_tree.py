@@ -29,7 +29,7 @@ from ruamel.yaml.events import (
     SequenceEndEvent,
 )
 
-from sealbus_broker.escape import printable
+from sealbus_broker.escape import readable
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.tree import (
     KeyValue,
@@ -84,7 +84,7 @@ def _unmarked(file: str, text: str, error: Exception) -> Problem:
         return Problem(file, 1, 1, "is not YAML")
     what = "is not YAML: this character is not allowed"
     place = place_of(text, at)
-    return Problem(file, place.line, place.column, what, got=printable(text[at]))
+    return Problem(file, place.line, place.column, what, got=readable(text[at], 80))
 
 
 class _Builder:
