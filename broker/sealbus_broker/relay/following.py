@@ -46,7 +46,7 @@ from sealbus.protocol.streams import HEALTH, HEALTH_PREFIX
 from sealbus.supervision import Supervisor, end, in_thread, kind, outcome, spawn
 from sealbus.waiting import Interrupted, race
 from sealbus_broker.door.process import Doorway
-from sealbus_broker.errors import StreamsUnusable
+from sealbus_broker.errors import ClocksApart, StreamsUnusable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import API, request
@@ -175,20 +175,26 @@ class Following:
             await self._begin()
             while not stopping.is_set():
                 async with self._folder.watched() as changed:
-                    questions, self._questions = self._questions, []
-                    waiting, self._waiting = self._waiting, []
-                    self._asked.clear()
-                    await self.look(anyway=bool(questions or waiting))
-                    for msg in questions:
-                        await self._answer(msg)
-                    for done in waiting:
-                        done.set()
+                    await self._look_and_answer()
                     with contextlib.suppress(Interrupted):
                         await race(changed(), stopping, self._asked)
         finally:
             # A thread that hangs is left behind, and holds up nobody.
             tasks = [task for task in (self._reading, self._obeying) if task is not None]
+            self._reading = None
             await end(*tasks, *self._sweeping)
+
+    async def _look_and_answer(self) -> None:
+        questions, self._questions = self._questions, []
+        waiting, self._waiting = self._waiting, []
+        self._asked.clear()
+        try:
+            await self.look(anyway=bool(questions or waiting))
+        finally:
+            for done in waiting:
+                done.set()
+        for msg in questions:
+            await self._answer(msg)
 
     async def follow_now(self) -> None:
         """Have the folder read now, and wait until all sessions obey its policy."""
@@ -275,6 +281,8 @@ class Following:
         try:
             await provision(self._nc, policy, before=before)
             await self._ledgers.read()
+        except ClocksApart:
+            return False  # the relay leaves NATS until they agree
         except StreamsUnusable as error:
             if self._is_lost():
                 return False
@@ -323,19 +331,18 @@ class Following:
         self._obeying = self._supervisor.piece("making sessions obey", self._obey())
 
     async def _obey(self) -> None:
+        digest = self._digest
         await _insist(partial(remove_ungranted, self._nc, self._in_force()))
         todo = self._todo
-        if not todo:
-            return
-        digest = self._digest
-        until_ms = await _insist(partial(self._sessions.obey, todo))
-        self._todo = NOTHING
+        if todo:
+            until_ms = await _insist(partial(self._sessions.obey, todo))
+            self._todo = NOTHING
+            # Nobody waits for it: it finds a session only where a login was under way.
+            sweeping = _insist(partial(self._sessions.sweep, todo, until_ms))
+            task = self._supervisor.piece("looking for late sessions", sweeping)
+            self._sweeping.add(task)
+            task.add_done_callback(self._sweeping.discard)
         await self._stream_store.store([StreamMessage(OBEYED_SUBJECT, digest, {})])
-        # Nobody waits for it: it finds a session only where a login was under way.
-        sweeping = _insist(partial(self._sessions.sweep, todo, until_ms))
-        task = self._supervisor.piece("looking for late sessions", sweeping)
-        self._sweeping.add(task)
-        task.add_done_callback(self._sweeping.discard)
 
     @property
     def _digest(self) -> bytes:
