@@ -114,7 +114,7 @@ async def test_relay_with_another_key_is_refused(ground: Ground) -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(1):
             await ground.login(other.seed_text)
-    await ground.complaint("authorization")
+    await ground.complaint("does not know the relay's key")
     assert client.is_connected
 
 
