@@ -156,21 +156,52 @@ def read_file(root: Path, file: str, most: int = MAX_FILE_BYTES) -> bytes | Prob
     return content
 
 
-def read_yaml(root: Path, file: str, most: int = MAX_FILE_BYTES) -> Document | Problem:
+class Known:
+    """The files of a folder as they were read last.
+
+    Whoever reads the folder again takes apart only the files that have changed. Their content
+    decides, and not their time.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, Document] = {}
+        self._now: dict[str, Document] = {}
+
+    def begin(self) -> None:
+        """Begin to read the folder once more. Files that were not in the last reading are
+        forgotten."""
+        self._last = self._now
+        self._now = {}
+
+    def find(self, file: str, content: bytes) -> Document | None:
+        """Return the document of a file that has the same content as the last time."""
+        found = self._last.get(file)
+        return found if found is not None and found.content == content else None
+
+    def keep(self, document: Document) -> None:
+        """Remember a document for the next reading."""
+        self._now[document.file] = document
+
+
+def read_yaml(
+    root: Path, file: str, most: int = MAX_FILE_BYTES, known: Known | None = None
+) -> Document | Problem:
     """Read a YAML file of at most ``most`` bytes.
 
     It has one document, and no duplicate keys, anchors, aliases, merge keys or tags.
     """
-    return _read(root, file, most, read_yaml_tree)
+    return _read(root, file, most, read_yaml_tree, known)
 
 
-def read_json(root: Path, file: str, most: int = MAX_FILE_BYTES) -> Document | Problem:
+def read_json(
+    root: Path, file: str, most: int = MAX_FILE_BYTES, known: Known | None = None
+) -> Document | Problem:
     """Read a JSON file of at most ``most`` bytes, as in RFC 8259.
 
     It has no duplicate keys, no NaN, no number that is not exact, and no character that people and
     programs read differently.
     """
-    return _read(root, file, most, _read_json_file)
+    return _read(root, file, most, _read_json_file, known)
 
 
 def _read_json_file(file: str, text: str) -> Node:
@@ -181,11 +212,21 @@ def _read_json_file(file: str, text: str) -> Node:
 
 
 def _read(
-    root: Path, file: str, most: int, reader: Callable[[str, str], Node]
+    root: Path, file: str, most: int, reader: Callable[[str, str], Node], known: Known | None
 ) -> Document | Problem:
     content = read_file(root, file, most)
     if isinstance(content, Problem):
         return content
+    found = None if known is None else known.find(file, content)
+    document = _take_apart(file, content, reader) if found is None else found
+    if known is not None and isinstance(document, Document):
+        known.keep(document)
+    return document
+
+
+def _take_apart(
+    file: str, content: bytes, reader: Callable[[str, str], Node]
+) -> Document | Problem:
     if (encoding := other_encoding(content)) is not None:
         return Problem(file, 0, 0, f"is {encoding} text, not UTF-8", hint="save it as UTF-8")
     try:

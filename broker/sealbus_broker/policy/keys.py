@@ -16,7 +16,7 @@ from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.subjects import check_name, is_name
 from sealbus_broker.escape import readable
 from sealbus_broker.gate.policy import BotKey
-from sealbus_broker.policy.document import Document, file_names, read_yaml
+from sealbus_broker.policy.document import Document, Known, file_names, read_yaml
 from sealbus_broker.policy.errors import InTheWay
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.reader import Reader
@@ -45,7 +45,9 @@ class KeyFiles:
     """The files that were read."""
 
 
-def read_key_files(root: Path, bots: frozenset[str], problems: list[Problem]) -> KeyFiles:
+def read_key_files(
+    root: Path, bots: frozenset[str], problems: list[Problem], known: Known | None = None
+) -> KeyFiles:
     """Read every key file of the folder, and add their problems to ``problems``. A missing folder
     has no keys.
 
@@ -76,7 +78,7 @@ def read_key_files(root: Path, bots: frozenset[str], problems: list[Problem]) ->
                 )
             )
             continue
-        document = read_yaml(root, file, MAX_KEY_FILE_BYTES)
+        document = read_yaml(root, file, MAX_KEY_FILE_BYTES, known)
         if isinstance(document, Problem):
             problems.append(document)
             continue

@@ -19,7 +19,7 @@ from sealbus_broker.policy import cross_checks
 from sealbus_broker.policy.builtin import EVERYONE, builtin_subjects
 from sealbus_broker.policy.bus_file import FILE as BUS_FILE
 from sealbus_broker.policy.bus_file import read_bus_file
-from sealbus_broker.policy.document import Document, look_alikes, read_yaml
+from sealbus_broker.policy.document import Document, Known, look_alikes, read_yaml
 from sealbus_broker.policy.keys import FOLDER as KEYS
 from sealbus_broker.policy.keys import keys_of_the_bus, read_key_files
 from sealbus_broker.policy.policy_file import FILE, Draft, read_policy_file
@@ -38,13 +38,18 @@ class Loaded:
     notes: tuple[Problem, ...]
 
 
-def load(folder: Path, bus_keys: frozenset[PublicKey] = frozenset()) -> Loaded:
+def load(
+    folder: Path, bus_keys: frozenset[PublicKey] = frozenset(), known: Known | None = None
+) -> Loaded:
     """Read ``folder``. Raise nothing.
 
     Args:
         folder: The bus's folder.
         bus_keys: The keys whose stamps count as proof in a parent.
+        known: The files of the last reading, where the folder is read again and again.
     """
+    if known is not None:
+        known.begin()
     problems: list[Problem] = []
     notes: list[Problem] = []
     if not _is_folder(folder):
@@ -53,9 +58,9 @@ def load(folder: Path, bus_keys: frozenset[PublicKey] = frozenset()) -> Loaded:
         return Loaded(None, (missing,), ())
     problems += look_alikes(folder, (FILE, BUS_FILE, SCHEMAS, KEYS))
     bus = read_bus_file(folder, problems)
-    schemas = read_schemas(folder, problems)
+    schemas = read_schemas(folder, problems, known)
     notes += schemas.notes
-    document = read_yaml(folder, FILE)
+    document = read_yaml(folder, FILE, known=known)
     if isinstance(document, Problem):
         return Loaded(None, _sorted([*problems, document]), ())
     reader = Reader(document, problems)
@@ -64,12 +69,12 @@ def load(folder: Path, bus_keys: frozenset[PublicKey] = frozenset()) -> Loaded:
     cross_checks.check_grants_are_enforceable(draft, reader)
     cross_checks.check_causes_are_declared(draft, reader)
     cross_checks.note_causes_out_of_reach(draft, document, notes)
-    keys = read_key_files(folder, frozenset(draft.bots), problems)
+    keys = read_key_files(folder, frozenset(draft.bots), problems, known)
     cross_checks.note_bots_without_key(draft, document, keys, notes)
     cross_checks.note_unused_schemas(draft, schemas, notes)
     # The keys in bus.toml too: `sealbus check` runs where the private ones are not.
-    known = (*bus_keys, *(bus.bus_keys if bus is not None else ()))
-    problems += keys_of_the_bus(keys, frozenset(key.raw for key in known))
+    own = (*bus_keys, *(bus.bus_keys if bus is not None else ()))
+    problems += keys_of_the_bus(keys, frozenset(key.raw for key in own))
     cross_checks.check_same_bus(draft, bus, problems)
     if problems:
         return Loaded(None, _sorted(problems), _sorted(notes))

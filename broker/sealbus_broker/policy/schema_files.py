@@ -16,7 +16,7 @@ from sealbus.errors import InvalidInput
 from sealbus.protocol.subjects import RELAY, split_schema
 from sealbus_broker.escape import readable
 from sealbus_broker.gate.schemas import BASE, Explaining, Schema, closed_registry
-from sealbus_broker.policy.document import Document, KeyPath, file_names, read_json
+from sealbus_broker.policy.document import Document, KeyPath, Known, file_names, read_json
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.schema_budget import Measured, measure
 from sealbus_broker.policy.schema_faults import faults, metaschema_faults, walk
@@ -49,7 +49,7 @@ class Schemas:
     """Notes, which stop nothing."""
 
 
-def read_schemas(root: Path, problems: list[Problem]) -> Schemas:
+def read_schemas(root: Path, problems: list[Problem], known: Known | None = None) -> Schemas:
     """Read every schema of the folder, and add their problems to ``problems``."""
     before = len(problems)
     try:
@@ -71,7 +71,7 @@ def read_schemas(root: Path, problems: list[Problem]) -> Schemas:
         return Schemas({}, {}, frozenset(), [], [])
     documents: dict[str, Document] = {}
     for file in files:
-        document = _read(root, file)
+        document = _read(root, file, known)
         found = [document] if isinstance(document, Problem) else metaschema_faults(document)
         if isinstance(document, Document) and not found:
             documents[file.removesuffix(".json")] = document
@@ -86,7 +86,7 @@ def read_schemas(root: Path, problems: list[Problem]) -> Schemas:
     return Schemas(compiled, measured, present, list(documents.values()), notes)
 
 
-def _read(root: Path, file: str) -> Document | Problem:
+def _read(root: Path, file: str, known: Known | None) -> Document | Problem:
     if file.startswith(f"{RELAY}."):
         what = "the name is the bus's own"
         hint = "the bus has schemas of its own, such as sealbus.error.v1"
@@ -94,7 +94,7 @@ def _read(root: Path, file: str) -> Document | Problem:
     try:
         split_schema(file.removesuffix(".json"))
         if file.endswith(".json"):
-            return read_json(root, f"{FOLDER}/{file}", MAX_SCHEMA_BYTES)
+            return read_json(root, f"{FOLDER}/{file}", MAX_SCHEMA_BYTES, known)
     except InvalidInput:
         pass
     what = "the file's name is not a schema's name"
