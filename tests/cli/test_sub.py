@@ -70,6 +70,28 @@ def test_a_named_place_goes_on_where_it_was(hello: RunningBus) -> None:
     ]
 
 
+def test_live_subject_needs_no_option(hello: RunningBus) -> None:
+    """The bus says which subjects are live, and a place of its own would have no meaning there."""
+    told = hello.run("sub", "clock.ask", "--as", "clock", "--idle", "1")
+    assert (told.code, told.out) == (0, "")
+    assert "waiting for clock.ask" in told.err
+    for option, name in (("--durable", "durable"), ("--from", "start")):
+        told = hello.run("sub", "clock.ask", "--as", "clock", option, "all")
+        assert told.code == 2
+        assert (
+            f"{name} has no meaning for a live subscription, and the policy declares clock.ask as "
+            "live" in told.err
+        )
+
+
+@pytest.mark.parametrize(("option", "value"), [("--durable", "d"), ("--from", "all")])
+def test_place_with_live_is_a_wrong_command_line(
+    hello: RunningBus, option: str, value: str
+) -> None:
+    told = hello.run("sub", "greetings.sent", "--as", "listener", "--live", option, value)
+    assert (told.code, f"{option} has no meaning with --live" in told.err) == (2, True)
+
+
 @pytest.mark.parametrize("forget_s", [0, MIN_FORGET_S - 1, MAX_FORGET_S + 1, 60.0, True, "60"])
 async def test_a_time_to_be_forgotten_in_is_in_its_range(hello: RunningBus, forget_s: Any) -> None:
     async with Bot.from_file(hello.folder / "mybus" / "credentials" / "listener.toml") as bot:

@@ -243,15 +243,11 @@ def sub(
     ends the command before --count is reached, or if there is no subscription after --timeout.
     --timeout bounds no wait for messages. --idle does.
     """
-    if live and durable is not None:
-        raise click.UsageError("--durable has no meaning with --live: nothing is stored")
+    if live and (durable is not None or start != "new"):
+        named = "--from" if durable is None else "--durable"
+        raise click.UsageError(f"{named} has no meaning with --live: nothing is stored")
     check_pattern(pattern)
     listener = Bot(find_credentials(folder, bot, credentials))
-    place: dict[str, Any] = {"durable": durable}
-    if live:
-        place = {"live": True}
-    elif durable is None:
-        place = {"durable": f"sub-{secrets.token_hex(8)}", "forget_s": FORGET_S}
     shown = 0
 
     async def listen(_: Stop) -> None:
@@ -265,6 +261,7 @@ def sub(
         ):
             try:
                 async with asyncio.timeout_at(deadline):
+                    place = await _place(listener, pattern, live=live, durable=durable)
                     messages = await block.enter_async_context(
                         listener.messages(pattern, start=start, **place)
                     )
@@ -296,6 +293,17 @@ def sub(
         if count is not None:
             raise
     return 0
+
+
+async def _place(listener: Bot, pattern: str, *, live: bool, durable: str | None) -> dict[str, Any]:
+    """The arguments of ``messages()`` for the place of ``sub``: live, named, or its own."""
+    if live:
+        return {"live": True}
+    if durable is not None:
+        return {"durable": durable}
+    if (await listener.grants()).is_live(pattern):
+        return {}  # nothing is stored, so there is no place
+    return {"durable": f"sub-{secrets.token_hex(8)}", "forget_s": FORGET_S}
 
 
 def _shown(message: Message, as_json: bool) -> str:
