@@ -79,6 +79,8 @@ class Presence(Parts):
         """The first error that :meth:`run` is to raise."""
         self._failed = asyncio.Event()
         """Set with ``_failure``."""
+        self._runs = False
+        """Whether :meth:`run` was called, which a failure ends."""
         self._hooks = {event: Hooks(event) for event in ("connected", "lost", "denied")}
         """The author's functions, by the event that they are told of."""
 
@@ -169,7 +171,8 @@ class Presence(Parts):
         return ConnectionFailed(
             f"{self.name} has a session, but no relay answered within {timeout_s:g} s",
             hint=self._clock.told
-            or "is a relay running? It makes the durable subscriptions; its log says more",
+            or "is a relay running? It tells a bot its grants, and makes the durable "
+            "subscriptions; its log says more",
         )
 
     def stop(self) -> None:
@@ -229,13 +232,22 @@ class Presence(Parts):
             log.info("%s is closed", self.name)
 
     async def _drain(self, deadline: float) -> None:
-        if not await self._life.in_time(self._life.idle(), deadline):
-            log.warning(
-                "%s is closed before its handlers are done: %d were cut short",
-                self.name,
-                len(self._tasks),
-            )
+        is_idle = await self._life.in_time(self._life.idle(), deadline)
         late = [task for task in self._tasks if not task.done()]
+        if late:
+            log.warning(
+                "%s is closed before its handlers and hooks are done: %d were cut short",
+                self.name,
+                len(late),
+            )
+        # Their tasks are the program's own, so nobody cuts them short here.
+        if not is_idle and (blocks := self._life.running - len(late)) > 0:
+            log.warning(
+                "%s is closed before the program has left its messages(): %d blocks get no more "
+                "messages",
+                self.name,
+                blocks,
+            )
         for task in late:
             task.cancel()
         if late:
@@ -287,6 +299,7 @@ class Presence(Parts):
             BackgroundFailed: something that works in the background ended, which is a mistake of
             this library.
         """
+        self._runs = True
         with heard(self._life.on_signal):
             try:
                 if self._life.state not in (BotState.CONNECTED, BotState.LOST):
@@ -393,7 +406,9 @@ class Presence(Parts):
 
     def _fail(self, error: SealbusError) -> None:
         if self._failure is None:
-            log.error("%s cannot go on: %s", self.name, error)
+            ends = self._runs or isinstance(error, BackgroundFailed)
+            then = "cannot go on" if ends else "goes on without this subscription"
+            log.error("%s %s: %s", self.name, then, error)
             self._failure = error
             self._failed.set()
 

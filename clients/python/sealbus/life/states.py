@@ -137,7 +137,7 @@ class Life:
             raise Stopped(f"{self._name} was told to stop", hint="make a new Bot")
         if self.state is not BotState.NEW:
             raise InvalidInput(
-                f"connect() was called, but {self._name} is {self.state.value} already",
+                f"{self._name} cannot connect: it is {self.state.value} already",
                 hint="connect a bot once",
             )
         if self._loop not in (None, loop):
@@ -168,14 +168,14 @@ class Life:
             )
         if self.state is BotState.CLOSED:
             raise NotConnected(
-                f"{call} was called, but {self._name} is closed",
+                f"{call} needs an open bot, and {self._name} is closed",
                 hint="make a new Bot",
             )
         # Last: before connect() there is no loop to compare with.
         if asyncio.get_running_loop() is not self._loop:
             raise NotConnected(
-                f"{call} was called in another event loop than the one that {self._name} "
-                "connected in",
+                f"{call} belongs in the event loop that {self._name} connected in, and this is "
+                "another event loop",
                 hint=_HOW_TO_CALL,
             )
 
@@ -185,7 +185,7 @@ class Life:
         self.check(call)
         if self.stopping.is_set():
             raise NotConnected(
-                f"{call} was called, but {self._name} is closing",
+                f"{call} needs an open bot, and {self._name} is closing",
                 hint="make a new Bot",
             )
 
@@ -237,6 +237,11 @@ class Life:
                 self._idle.set()
             with contextlib.suppress(ValueError):  # left in another context than it was entered in
                 _work.reset(token)
+
+    @property
+    def running(self) -> int:
+        """How many pieces of work are under way."""
+        return self._running
 
     @property
     def is_at_work(self) -> bool:

@@ -208,12 +208,17 @@ class Listener:
         handled.undecided = False
         # Unknown (None) counts as stored: then the relay decides, and gives the reason.
         if grants.is_live(handled.pattern) and handled.durable is not None:
-            check_place(
-                live=True,
-                durable=handled.durable,
-                start=handled.start,
-                attempts=handled.attempts,
-            )
+            try:
+                check_place(
+                    live=True,
+                    durable=handled.durable,
+                    start=handled.start,
+                    attempts=handled.attempts,
+                )
+            except InvalidInput as error:
+                # Its author did not say that it is live.
+                what = f"{error.what}, and the policy declares {handled.pattern} as live"
+                raise InvalidInput(what, hint=error.hint) from None
             # The first session may have asked for it. The next one need not.
             self._session.consumers.discard(
                 consumer_name(self._name, handled.pattern, handled.durable),
@@ -348,9 +353,9 @@ class Listener:
                     failed.message,
                 )
                 await asyncio.sleep(BUSY_PAUSE_S)
-            except (NoReply, Unresolved):
+            except (NoReply, Unresolved) as error:
                 # No pause: the request has waited for its whole time.
-                log.warning("no relay answered %s on %s; asking again", self._name, subject)
+                log.warning("%s asks again on %s: %s", self._name, subject, error.what)
             except Refused as refused:
                 # Nor here: the pace of the subject kept it until its time was over.
                 if refused.reason is not Reason.RATE:
@@ -375,9 +380,8 @@ class Listener:
         matching = [live for live in self._live if live.pattern == pattern]
         for live in matching:
             live.deny(error)
-        if any(live.placed and not live.raises for live in matching):
+        if any(live.placed and not live.raises for live in matching) and self._on_denied(error):
             log.warning("%s; it is asked for again with the next session", error.what)
-            self._on_denied(error)
 
     def _granted(self, live: LiveSubscription) -> LiveSubscription:
         if live.denied is not None:

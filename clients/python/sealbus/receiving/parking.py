@@ -145,11 +145,14 @@ class Parking:
             # A process that stops must not keep the message from the next one for a minute.
             return 0.0 if self._stop.is_set() else RETRY_MOST_S
         log.error(
-            "gave up message %s of %s after %d attempts (%s); number in the quarantine: %s",
+            "gave up message %s of %s after %d attempts (%s); %s",
             place,
             subject,
             attempt,
             error,
-            record,
+            "the quarantine does not have it: the bus no longer stores it, or this bot's share of "
+            "the quarantine is full"
+            if record is None
+            else f"number in the quarantine: {record}",
         )
         return None

@@ -149,7 +149,7 @@ def _failure(message: Message, pause_s: float | None, *, is_durable: bool) -> st
     elif pause_s is not None:
         then = f"it is delivered again in {pause_s:.0f} s"
     else:
-        then = "it is parked in the quarantine"
+        then = "that was the last attempt, and the relay is asked to park it in the quarantine"
     return (
         f"the handler of {message.subject} failed on message {message.id}"
         f" (attempt {message.attempt}); {then}"

@@ -80,8 +80,12 @@ time too, because they come before the ledger is asked."""
 
 
 _AGAIN: Final = "it may have been accepted: publish again with this nonce to find out"
-
-_NEW_CREDENTIALS: Final = ": publish again with this nonce and the new credentials to find out"
+_NEW_CREDENTIALS: Final = (
+    "it may have been accepted: publish again with this nonce and the new credentials to find out"
+)
+_RESUME: Final = "it may have been accepted: bot.resume(error) finds out"
+_UNKNOWN: Final = "it may have been accepted, or not"
+_ASK_AGAIN: Final = "it may have been accepted: ask again if a second request does no harm"
 
 
 class Then(Enum):
@@ -153,7 +157,7 @@ class Item:
             f"the bot was closed before the verdict on {subject} came",
             nonce=burst.header.nonce,
             index=burst.items.index(self),
-            hint=_AGAIN if len(burst.items) == 1 else "it may have been accepted, or not",
+            hint=burst.how_to_go_on(_AGAIN if len(burst.items) == 1 else _UNKNOWN),
         )
 
 
@@ -177,7 +181,7 @@ class Kind:
     pace: Pace[Item | Burst] | None = None
     """Gives messages their turn, where the subject has a rate."""
     on_named: Callable[[Header], None] | None = None
-    """Told of each nonce that the envelope gets."""
+    """Told of each nonce that the envelope gets, because it is a request. ``None``: it is none."""
 
     @property
     def place(self) -> tuple[str, bool]:
@@ -290,6 +294,11 @@ class Burst:
             clock=self.clock,
         )
 
+    def how_to_go_on(self, hint: str) -> str:
+        """``hint``, for a message without verdict. The answer to a request cannot be found out, so
+        its hint is another one."""
+        return hint if self.kind.on_named is None else _ASK_AGAIN
+
     @property
     def may_be_accepted(self) -> bool:
         """Whether some attempt may have been accepted, and the receipt is not here."""
@@ -368,8 +377,10 @@ class Burst:
                 nonce=self.header.nonce,
                 index=index,
                 again=item,
-                hint="it may have been accepted: bot.resume(error) finds out."
-                " Is a relay running, and has the disk of nats-server room? `sealbus ping` tells",
+                hint=self.how_to_go_on(_RESUME)
+                + ". Is a relay running"
+                + ("" if self.kind.live else ", and has the disk of nats-server room")
+                + "? `sealbus ping` tells",
             )
             if self.refused is not None:
                 error.__cause__ = self.refusal(index, self.refused)
@@ -382,8 +393,8 @@ class Burst:
             f"no verdict on {self.header.subject} can be believed: {why.what}",
             nonce=self.header.nonce,
             index=index,
-            hint=f"{why.hint}. The message may have been accepted"
-            + (_NEW_CREDENTIALS if len(self.items) == 1 else ""),
+            hint=f"{why.hint}. About this message: "
+            + self.how_to_go_on(_NEW_CREDENTIALS if len(self.items) == 1 else _UNKNOWN),
         )
         error.__cause__ = why
         return error

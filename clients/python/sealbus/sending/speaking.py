@@ -230,7 +230,7 @@ class Speaker:
             log.info("%s was answered with %s", who, error.error)
             data = error_payload(error.error, error.message)
         elif error is not None:
-            log.exception(error, "the handler failed for %s; it was told so", who)
+            log.exception(error, "the handler failed for %s; the asker is told so", who)
             data = error_payload(type(error).__name__, "the handler failed")
         await self._answer(request, data, failed=error is not None)
 
@@ -264,7 +264,9 @@ class Speaker:
                     "; ".join([refused.reason.meaning, *refused.faults]),
                 )
                 await self._answer(request, said, failed=True)
-        except (Unresolved, NotConnected, InvalidInput) as error:
+        except Unresolved as error:
+            log.error("the asker may not have got the answer: %s", error.what)  # likewise
+        except (NotConnected, InvalidInput) as error:
             log.error("the answer was not sent: %s", error.what)  # likewise
 
     def draft(self, subject: str, payload: Any, schema: str | None = None) -> tuple[Header, bytes]:
