@@ -13,6 +13,7 @@ import pytest
 
 from sealbus.nats.client import HardenedClient
 from sealbus_broker.nats.config import CONNECTIONS_SUBJECT, kick_subject, renew_subject
+from sealbus_broker.nats.session_name import session_name
 from tests.contract.ground import Ground, Inbox
 from tests.waiting import PATIENCE_S, until
 
@@ -59,9 +60,10 @@ async def test_each_connection_has_its_bot(ground: Ground) -> None:
     order, inventory = await ground.bot("order"), await ground.bot("inventory")
     rows = (await listed(ground))["connections"]
     found = [(one["cid"], one["authorized_user"], one["name"]) for one in rows]
+    names = {bot: session_name(bot, ground.keys[bot].public.raw) for bot in ("order", "inventory")}
     assert found == [
-        (order.client_id, "order", "order"),
-        (inventory.client_id, "inventory", "inventory"),
+        (order.client_id, names["order"], "order"),
+        (inventory.client_id, names["inventory"], "inventory"),
     ]
 
 

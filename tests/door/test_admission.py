@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -469,8 +469,8 @@ def while_counting(scene: Scene, monkeypatch: pytest.MonkeyPatch, act: Callable[
     sessions = scene.admission._sessions
     count = sessions.admit
 
-    async def admit(bot: str, connection: int, most: int) -> bool:
-        has_room = await count(bot, connection, most)
+    async def admit(bot: str, keys: Iterable[bytes], connection: int, most: int) -> bool:
+        has_room = await count(bot, keys, connection, most)
         # A later millisecond than that of the first decision.
         await asyncio.sleep(0.002)
         act()

@@ -74,6 +74,7 @@ from sealbus_broker.nats.config import (
     MAX_BOT_PAYLOAD_BYTES,
     MAX_SUBSCRIPTIONS,
 )
+from sealbus_broker.nats.session_name import session_name
 
 log = get_logger(__name__)
 
@@ -103,6 +104,8 @@ class Admitted:
     """The rights of an admitted bot's session."""
 
     bot: str
+    key: bytes
+    """The bot's raw public key that it logged in with."""
     publish: tuple[str, ...]
     """Patterns of subjects."""
     subscribe: tuple[str, ...]
@@ -172,6 +175,7 @@ def decide(
             return Denial(name, "a consumer that is not the bot's own")
     return Admitted(
         name,
+        raw,
         publish=(
             ingress_subject(name, live=False),
             ingress_subject(name, live=True),
@@ -305,7 +309,8 @@ class Admission:
         if isinstance(decision, Admitted):
             try:
                 # Only now, with the bot's proof. A stranger would otherwise use up its sessions.
-                is_full = not await self._sessions.admit(decision.bot, login.connection, most)
+                keys = policy.bots[decision.bot].keys
+                is_full = not await self._sessions.admit(decision.bot, keys, login.connection, most)
             except (NatsError, OSError) as error:
                 unknown = (
                     f"nats-server does not say how many sessions it has ({type(error).__name__})"
@@ -337,7 +342,8 @@ class Admission:
     def _grant(self, session: Admitted, host: str) -> None:
         left_out = self._grants.may_speak(session.bot)
         if left_out is not None:
-            log.info("admission.granted", bot=session.bot, host=host, left_out=left_out)
+            key = PublicKey(session.key, KeyKind.BOT).text
+            log.info("admission.granted", bot=session.bot, key=key, host=host, left_out=left_out)
 
     def _deny(self, denial: Denial, host: str) -> None:
         kind = denial.bot, denial.why
@@ -395,7 +401,7 @@ def _judge(login: _Login, policy: Policy, now_ms: int) -> Admitted | Denial:
 def _user_claims(session: Admitted, user: str, account: str) -> dict[str, Any]:
     return {
         "sub": user,
-        "name": session.bot,
+        "name": session_name(session.bot, session.key),
         "aud": account,
         # Whole seconds, rounded down: no session outlives its key.
         "exp": session.expires_at_ms // 1000,

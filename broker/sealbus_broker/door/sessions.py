@@ -2,10 +2,10 @@
 
 A bot may have ``limits.connections`` sessions, so that no bot uses up the connections of all.
 nats-server knows who is connected, whichever relay admitted them (``CONNZ`` of the account BOTS,
-asked with the bot's name). It counts a login some milliseconds after a relay has answered it. Until
-then the relay counts its own answers. Relays that admit one bot within a tenth of a second
-(:data:`FRESH_S`) do not see each other's answers. Each of them may admit up to the limit, and none
-after that.
+asked with the names of the bot's sessions). It counts a login some milliseconds after a relay has
+answered it. Until then the relay counts its own answers. Relays that admit one bot within a tenth
+of a second (:data:`FRESH_S`) do not see each other's answers. Each of them may admit up to the
+limit, and none after that.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from sealbus_broker.nats.config import CONNECTIONS_SUBJECT
+from sealbus_broker.nats.session_name import session_name
 
 ASK_S: Final = 1.5
 """How long nats-server may take to say who is connected: most of the two seconds that a login has.
@@ -54,11 +55,12 @@ class Sessions:
         self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         """A lock for each bot, so that its logins are counted one after the other."""
 
-    async def admit(self, bot: str, connection: int, most: int) -> bool:
+    async def admit(self, bot: str, keys: Iterable[bytes], connection: int, most: int) -> bool:
         """Whether ``bot`` may have one session more. If so, it has it from now on.
 
         Args:
             bot: The bot, which has proven who it is.
+            keys: Its raw public keys. Its sessions are known by them.
             connection: The server's number for the connection.
             most: How many sessions the bot may have.
 
@@ -72,7 +74,9 @@ class Sessions:
             asked_at, connected = self._connected.get(bot, (-FRESH_S, frozenset[int]()))
             coming = self._admitted.setdefault(bot, {})
             if now - asked_at >= FRESH_S:
-                connected = await self._ask(bot, most)
+                connected = frozenset[int]()
+                for key in keys:
+                    connected |= await self._ask(session_name(bot, key), most)
                 # By the time of the question: the answer may lack logins that came after it.
                 self._connected[bot] = now, connected
                 for number, at in list(coming.items()):
@@ -86,9 +90,10 @@ class Sessions:
                 coming[connection] = now
             return not is_full
 
-    async def _ask(self, bot: str, most: int) -> frozenset[int]:
-        """Return the connections of ``bot``, and of more than ``most`` only that many."""
-        ask = {"auth": True, "user": bot, "limit": most}
+    async def _ask(self, name: str, most: int) -> frozenset[int]:
+        """Return the connections with a session's name, and of more than ``most`` only that
+        many."""
+        ask = {"auth": True, "user": name, "limit": most}
         answer = await self._nc.request(CONNECTIONS_SUBJECT, json.dumps(ask).encode(), ASK_S)
         try:
             # nats-server writes null where there is no connection.

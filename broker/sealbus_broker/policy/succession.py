@@ -8,7 +8,8 @@ it ends. So a new policy concerns the sessions of a bot in one of these ways:
 ======= ======================================================= ==================================
 ended   is gone, or has no valid key any more                   end at once
 narrow  loses a grant to receive, or a key of several, or a     are renewed, and end if they are
-        key of it ends earlier                                  not
+        key of it ends earlier                                  not. Those with a lost key end at
+                                                                once
 wide    gains a grant to receive                                are renewed
 ======= ======================================================= ==================================
 
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.notice import Ended
 from sealbus.protocol.subjects import matches
 from sealbus_broker.gate.policy import BotKey, BotRule, Policy
@@ -45,6 +47,16 @@ class Succession:
     wide: frozenset[str]
     losses: Mapping[str, tuple[Loss, ...]]
     """The losses of each bot of ``ended`` and ``narrow`` that has lost more than grants."""
+
+    @property
+    def lost_keys(self) -> frozenset[tuple[str, str]]:
+        """Each bot's keys that open no session any more, as text (``U…``)."""
+        return frozenset(
+            (bot, PublicKey(loss.key, KeyKind.BOT).text)
+            for bot, losses in self.losses.items()
+            for loss in losses
+            if loss.key is not None
+        )
 
     def __bool__(self) -> bool:
         return bool(self.ended or self.narrow or self.wide)

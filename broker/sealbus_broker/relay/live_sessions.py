@@ -39,6 +39,7 @@ from sealbus.protocol.subjects import notice_subject
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.config import CONNECTIONS_SUBJECT, kick_subject, renew_subject
 from sealbus_broker.nats.jetstream import time_ms
+from sealbus_broker.nats.session_name import read_session_name
 from sealbus_broker.policy.succession import Succession
 
 log = get_logger(__name__)
@@ -77,6 +78,8 @@ class LiveSession:
     number: int
     """The server's number for the connection."""
     bot: str
+    key: str
+    """The public key that it logged in with (``U…``)."""
     began_ms: int
     """When the client connected (ms since 1970, by the server's clock)."""
 
@@ -139,8 +142,11 @@ class LiveSessions:
         """
         listing = await self._list()
         until_ms = listing.at_ms
-        ended = listing.old(succession.ended, until_ms)
+        lost = succession.lost_keys
         narrow = listing.old(succession.narrow, until_ms)
+        ended = [one for one in narrow if (one.bot, one.key) in lost]
+        narrow = [one for one in narrow if one not in ended]
+        ended += listing.old(succession.ended, until_ms)
         wide = listing.old(succession.wide, until_ms)
         self._nc.write(
             [
@@ -211,8 +217,8 @@ class LiveSessions:
                 page = data["connections"] or []  # nats-server writes null where there is none
                 for one in page:
                     number = int(one["cid"])
-                    bot, began = one["authorized_user"], time_ms(one["start"])
-                    found[number] = LiveSession(number, bot, began)
+                    bot, key = read_session_name(one["authorized_user"])
+                    found[number] = LiveSession(number, bot, key, time_ms(one["start"]))
                 # The time of the first page: a session that begins during the others is no old one.
                 first = first or data
                 if len(page) < PAGE:

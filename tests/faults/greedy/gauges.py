@@ -16,6 +16,7 @@ from nats.errors import Error as NatsError
 from benchmarks.process import cpu_seconds, rss_bytes
 from sealbus.nats.client import HardenedClient
 from sealbus_broker.nats.config import CONNECTIONS_SUBJECT
+from sealbus_broker.nats.session_name import read_session_name
 from sealbus_broker.relay.health import PING_SUBJECT
 
 LOOK_S: Final = 0.25
@@ -80,9 +81,13 @@ class Gauges:
                 self._note(f"{stream} messages", sum((state.get("subjects") or {}).values()))
                 self._note(f"{stream} bytes", state["bytes"])
                 self._note(f"{stream} consumers", state["consumer_count"])
-            ask = json.dumps({"auth": True, "user": self._bot, "limit": 8192}).encode()
+            ask = json.dumps({"auth": True, "limit": 8192}).encode()
             answer = json.loads((await self._nc.request(CONNECTIONS_SUBJECT, ask, ANSWER_S)).data)
-            connections = answer["data"]["connections"] or []
+            connections = [
+                one
+                for one in answer["data"]["connections"] or []
+                if read_session_name(one["authorized_user"])[0] == self._bot
+            ]
             self._note("sessions", len(connections))
             self._note(
                 "subscriptions of a session",
