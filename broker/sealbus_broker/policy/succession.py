@@ -70,7 +70,10 @@ class Succession:
         ended = self.ended | later.ended
         narrow = (self.narrow | later.narrow) - ended
         wide = (self.wide | later.wide) - ended - narrow
-        return Succession(ended, narrow, wide, MappingProxyType({**self.losses, **later.losses}))
+        losses = dict(self.losses)
+        for name, more in later.losses.items():
+            losses[name] = tuple(dict.fromkeys((*losses.get(name, ()), *more)))
+        return Succession(ended, narrow, wide, MappingProxyType(losses))
 
 
 NOTHING: Final = Succession(frozenset(), frozenset(), frozenset(), MappingProxyType({}))
