@@ -2,21 +2,8 @@
 
 A bot connects with an admission text (:mod:`sealbus.protocol.admission`) as its token, and with its
 signature over the server's challenge and that text, made under the ``connect`` context. nats-server
-verifies neither: it asks here. The answer is a session of a few minutes with exactly these rights,
-inside the account BOTS:
-
-========== =========================================================================================
-publish    ``send.<bot>`` and ``call.<bot>``. For each consumer in the admission text, asking it for
-           messages, and acknowledging them. By its name it must be the bot's own.
-subscribe  ``inbox.<bot>.>``, ``bus.reply.<bot>.>``, and ``bus.<pattern>`` for each grant. In a
-queue
-           group only under the bot's own name, because in another bot's group it would take that
-           bot's messages away.
-========== =========================================================================================
-
-nats-server takes ``bus.news.>`` for a subject that ``bus.news.*`` covers (2.15.1). So for a grant
-that ends with ``*`` the session is denied everything below it. Such a grant cannot stand beside one
-for a part of that: the loader refuses it (:mod:`sealbus_broker.policy.cross_checks`).
+verifies neither: it asks here. The answer is a session of a few minutes in the account BOTS, with
+exactly the rights that :mod:`sealbus_broker.door.rights` computes.
 
 :func:`decide` is pure, and :class:`Admission` answers. A login ends in one of three ways:
 
@@ -47,21 +34,12 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from sealbus.errors import InvalidInput, Malformed
-from sealbus.nats.acks import ack_subjects
-from sealbus.nats.pull import next_subject
 from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.keys import SIGNATURE_BYTES, KeyKind, PublicKey, SigningKey
 from sealbus.protocol.limits import MAX_CONSUMERS
 from sealbus.protocol.seal import verify_connect
-from sealbus.protocol.streams import ACCEPTED
-from sealbus.protocol.subjects import (
-    BUS,
-    INBOX,
-    REPLY,
-    beyond_stars,
-    consumer_owner,
-    ingress_subject,
-)
+from sealbus.protocol.subjects import consumer_owner
+from sealbus_broker.door.rights import Rights, rights
 from sealbus_broker.door.sessions import Sessions
 from sealbus_broker.door.throttle import Throttle
 from sealbus_broker.escape import printable
@@ -101,17 +79,12 @@ rights of a session were tried on none of them."""
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The rights of an admitted bot's session."""
+    """The session of an admitted bot."""
 
     bot: str
     key: bytes
     """The bot's raw public key that it logged in with."""
-    publish: tuple[str, ...]
-    """Patterns of subjects."""
-    subscribe: tuple[str, ...]
-    """Patterns. ``<pattern> <queue>`` allows that queue group, and no other."""
-    deny: tuple[str, ...]
-    """Patterns that it may not receive, whatever it subscribes to."""
+    rights: Rights
     expires_at_ms: int
     """When the session ends (ms since 1970)."""
 
@@ -173,26 +146,8 @@ def decide(
     for consumer in consumers:
         if consumer_owner(consumer) != name:
             return Denial(name, "a consumer that is not the bot's own")
-    return Admitted(
-        name,
-        raw,
-        publish=(
-            ingress_subject(name, live=False),
-            ingress_subject(name, live=True),
-            *(next_subject(ACCEPTED, consumer) for consumer in consumers),
-            *(ack_subjects(ACCEPTED, consumer) for consumer in consumers),
-        ),
-        subscribe=(
-            f"{INBOX}.{name}.>",
-            f"{BUS}.{REPLY}.{name}.>",
-            *(f"{BUS}.{pattern}" for pattern in bot.subscribe),
-            # nats-server reads "subject queue". Where there is such an entry, the session may join
-            # no other queue group.
-            *(f"{BUS}.{pattern} {name}" for pattern in bot.subscribe),
-        ),
-        deny=tuple(f"{BUS}.{deep}" for deep in beyond_stars(bot.subscribe).values()),
-        expires_at_ms=min(now_ms + policy.limits.session_ms, expires_at_ms),
-    )
+    ends_at_ms = min(now_ms + policy.limits.session_ms, expires_at_ms)
+    return Admitted(name, raw, rights(bot, consumers), ends_at_ms)
 
 
 def _check_key(bot: BotRule, text: str, now_ms: int) -> tuple[bytes, int] | Denial:
@@ -399,6 +354,7 @@ def _judge(login: _Login, policy: Policy, now_ms: int) -> Admitted | Denial:
 
 
 def _user_claims(session: Admitted, user: str, account: str) -> dict[str, Any]:
+    may = session.rights
     return {
         "sub": user,
         "name": session_name(session.bot, session.key),
@@ -412,7 +368,7 @@ def _user_claims(session: Admitted, user: str, account: str) -> dict[str, Any]:
             # -1 is NATS's word for no limit. The gate and the payload's limit bound a bot's bytes.
             "data": -1,
             "payload": MAX_BOT_PAYLOAD_BYTES,
-            "pub": {"allow": list(session.publish)},
-            "sub": {"allow": list(session.subscribe), "deny": list(session.deny)},
+            "pub": {"allow": list(may.publish)},
+            "sub": {"allow": list(may.subscribe), "deny": list(may.deny)},
         },
     }

@@ -22,7 +22,7 @@ subject                                   direction   use
 ========================================  ==========  ============================================
 
 Within ``BOTS`` the permissions of a session say which bot may do what: see
-:mod:`sealbus_broker.door.admission`.
+:mod:`sealbus_broker.door.rights`.
 """
 
 from __future__ import annotations
