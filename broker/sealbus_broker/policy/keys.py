@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import StringIO
@@ -177,43 +177,88 @@ def add_key(folder: Path, bot: str, key: PublicKey, now: datetime) -> Path:
     the old or the new one. Raises :class:`InvalidInput` if the existing file has a problem or has
     the key already, and ``OSError`` if it cannot be written.
     """
-    # Checked here too: a name with a slash would lead elsewhere.
-    file = f"{FOLDER}/{check_name(bot)}.yaml"
+    file = _file(bot)
     path = folder / file
-    since = now.astimezone(UTC).replace(microsecond=0, tzinfo=None)
+    since = _whole_second(now)
     if path.exists() or path.is_symlink():
-        document = read_yaml(folder, file, MAX_KEY_FILE_BYTES)
-        problems = [document] if isinstance(document, Problem) else []
-        there = read_keys(document, bot, problems) if isinstance(document, Document) else {}
-        if key.raw in there:
-            raise InTheWay(f"{file} has this key already")
-        if problems or isinstance(document, Problem):
-            raise InTheWay(
-                str(problems[0]), hint="repair the file first; `sealbus check` lists everything"
-            )
-        if len(there) == MAX_KEYS:
-            raise InTheWay(
-                f"{file} has {MAX_KEYS} keys, which is the most", hint="remove one that has expired"
-            )
-        # This reader keeps comments and quotes. It is too lax for the judgement above.
-        yaml = YAML(typ="rt", pure=True)
-        yaml.indent(mapping=2, sequence=4, offset=2)
-        yaml.preserve_quotes = True
-        content = yaml.load(document.content.decode())
-        content["keys"].append({"key": key.text, "not_before": since})
-        out = StringIO()
-        yaml.dump(content, out)
-        # ruamel.yaml writes a time with a blank and without a zone, which the reader refuses.
-        text = out.getvalue().replace(since.isoformat(" "), f"{since.isoformat()}Z")
-    else:
-        text = (
-            f"# Public keys of the bot {bot}. The private half is in its credentials file, "
-            "never here.\n"
-            f"bot: {bot}\n"
-            f"keys:\n"
-            f"  - key: {key.text}\n"
-            f"    not_before: {since.isoformat()}Z\n"
-        )
+
+        def add(entries: list[Any], places: dict[bytes, int]) -> None:
+            if key.raw in places:
+                raise InTheWay(f"{file} has this key already")
+            if len(places) == MAX_KEYS:
+                raise InTheWay(
+                    f"{file} has {MAX_KEYS} keys, which is the most",
+                    hint="remove one that has expired",
+                )
+            entries.append({"key": key.text, "not_before": since})
+
+        return _edit(folder, bot, add, since)
+    text = (
+        f"# Public keys of the bot {bot}. The private half is in its credentials file, "
+        "never here.\n"
+        f"bot: {bot}\n"
+        f"keys:\n"
+        f"  - key: {key.text}\n"
+        f"    not_before: {since.isoformat()}Z\n"
+    )
     path.parent.mkdir(exist_ok=True)
     replace_file(path, text)
     return path
+
+
+def set_time(folder: Path, bot: str, keys: Collection[bytes], field: str, at: datetime) -> Path:
+    """Set ``not_after`` or ``revoked`` of some keys of a bot to ``at`` (aware), in whole seconds.
+
+    The rest of the file stays, with its comments. Raises :class:`InvalidInput` if the file has a
+    problem or lacks one of the raw ``keys``, and ``OSError`` if it cannot be written.
+    """
+    when = _whole_second(at)
+
+    def change(entries: list[Any], places: dict[bytes, int]) -> None:
+        for raw in keys:
+            if raw not in places:
+                text = PublicKey(raw, KeyKind.BOT).text
+                raise InTheWay(f"{_file(bot)} does not have the key {text}")
+            entries[places[raw]][field] = when
+
+    return _edit(folder, bot, change, when)
+
+
+def _file(bot: str) -> str:
+    # Checked here too: a name with a slash would lead elsewhere.
+    return f"{FOLDER}/{check_name(bot)}.yaml"
+
+
+def _whole_second(at: datetime) -> datetime:
+    """``at`` in UTC, as ruamel.yaml writes a time: without its zone."""
+    return at.astimezone(UTC).replace(microsecond=0, tzinfo=None)
+
+
+def _edit(
+    folder: Path, bot: str, change: Callable[[list[Any], dict[bytes, int]], None], at: datetime
+) -> Path:
+    """Change the entries of a key file, and keep everything else of it.
+
+    ``change`` takes the entries, and the place of each raw key. ``at``: the only time that it
+    writes.
+    """
+    file = _file(bot)
+    document = read_yaml(folder, file, MAX_KEY_FILE_BYTES)
+    problems = [document] if isinstance(document, Problem) else []
+    there = read_keys(document, bot, problems) if isinstance(document, Document) else {}
+    if problems or isinstance(document, Problem):
+        raise InTheWay(
+            str(problems[0]), hint="repair the file first; `sealbus check` lists everything"
+        )
+    # This reader keeps comments and quotes. It is too lax for the judgement above.
+    yaml = YAML(typ="rt", pure=True)
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.preserve_quotes = True
+    content = yaml.load(document.content.decode())
+    change(content["keys"], {raw: place for raw, (_, place) in there.items()})
+    out = StringIO()
+    yaml.dump(content, out)
+    # ruamel.yaml writes a time with a blank and without a zone, which the reader refuses.
+    text = out.getvalue().replace(at.isoformat(" "), f"{at.isoformat()}Z")
+    replace_file(folder / file, text)
+    return folder / file

@@ -26,10 +26,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Final
-
-from nats.errors import Error as NatsError
+from typing import Final
 
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
@@ -37,23 +34,11 @@ from sealbus.protocol.keys import SigningKey
 from sealbus.protocol.notice import Notice, seal_notice
 from sealbus.protocol.subjects import notice_subject
 from sealbus_broker.logger import get_logger
-from sealbus_broker.nats.config import CONNECTIONS_SUBJECT, kick_subject, renew_subject
-from sealbus_broker.nats.jetstream import time_ms
-from sealbus_broker.nats.session_name import read_session_name
+from sealbus_broker.nats.config import kick_subject, renew_subject
+from sealbus_broker.nats.connections import Listing, LiveSession, list_sessions
 from sealbus_broker.policy.succession import Succession
 
 log = get_logger(__name__)
-
-ASK_S: Final = 2.0
-"""How long nats-server may take for one page of its list. It takes 2.4 ms for 3,000 sessions."""
-
-PAGE: Final = 1024
-"""How many sessions are asked for at once. Each has some 430 bytes, so an answer stays below
-``max_payload``."""
-
-OVERLAP: Final = 128
-"""How many sessions of a page the next one repeats. A page begins at a position in the list, so
-sessions that end between two questions move the rest forward."""
 
 UNHEARD: Final = b"relay.unheard"
 """The subject of answers that nobody waits for, because the next list shows the effect. nats-server
@@ -69,34 +54,6 @@ if it has just connected. With the time to read the policy that is less than two
 SETTLE_S: Final = 2.2
 """How long a login may be under way: nats-server's limit of two seconds
 (``config.AUTHORIZATION_TIMEOUT_S``), and a margin."""
-
-
-@dataclass(frozen=True, slots=True)
-class LiveSession:
-    """One session of a bot."""
-
-    number: int
-    """The server's number for the connection."""
-    bot: str
-    key: str
-    """The public key that it logged in with (``U…``)."""
-    began_ms: int
-    """When the client connected (ms since 1970, by the server's clock)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """The sessions on a server at one time."""
-
-    server: str
-    """The server's id."""
-    at_ms: int
-    """The time of the answer, by the server's clock."""
-    sessions: tuple[LiveSession, ...]
-
-    def old(self, bots: frozenset[str], until_ms: int) -> list[LiveSession]:
-        """Return the sessions of ``bots`` that began at ``until_ms`` or before."""
-        return [one for one in self.sessions if one.bot in bots and one.began_ms <= until_ms]
 
 
 class LiveSessions:
@@ -129,7 +86,7 @@ class LiveSessions:
         Raises:
             nats.errors.Error, OSError: The connection is lost, or nats-server does not answer.
         """
-        return frozenset(one.bot for one in (await self._list()).sessions)
+        return frozenset(one.bot for one in (await list_sessions(self._nc)).sessions)
 
     async def obey(self, succession: Succession) -> int:
         """Have all old sessions obey, within :data:`GRACE_S`; return their greatest age (ms since
@@ -140,14 +97,14 @@ class LiveSessions:
         Raises:
             nats.errors.Error, OSError: The connection is lost, or nats-server does not answer.
         """
-        listing = await self._list()
+        listing = await list_sessions(self._nc)
         until_ms = listing.at_ms
         lost = succession.lost_keys
-        narrow = listing.old(succession.narrow, until_ms)
+        narrow = _old(listing, succession.narrow, until_ms)
         ended = [one for one in narrow if (one.bot, one.key) in lost]
         narrow = [one for one in narrow if one not in ended]
-        ended += listing.old(succession.ended, until_ms)
-        wide = listing.old(succession.wide, until_ms)
+        ended += _old(listing, succession.ended, until_ms)
+        wide = _old(listing, succession.wide, until_ms)
         self._nc.write(
             [
                 *self._notices(succession),
@@ -164,7 +121,7 @@ class LiveSessions:
         loop = asyncio.get_running_loop()
         end_s = loop.time() + GRACE_S
         must_go = succession.ended | succession.narrow
-        while left := (listing := await self._list()).old(must_go, until_ms):
+        while left := _old(listing := await list_sessions(self._nc), must_go, until_ms):
             late = loop.time() >= end_s
             going = [one for one in left if late or one.bot in succession.ended]
             self._nc.write(_tell(kick_subject(listing.server), going))
@@ -186,8 +143,8 @@ class LiveSessions:
             nats.errors.Error, OSError: As :meth:`obey`.
         """
         await asyncio.sleep(SETTLE_S)
-        listing = await self._list()
-        left = listing.old(succession.ended | succession.narrow, until_ms)
+        listing = await list_sessions(self._nc)
+        left = _old(listing, succession.ended | succession.narrow, until_ms)
         if left:
             self._nc.write(_tell(kick_subject(listing.server), left))
             bots = sorted({one.bot for one in left})[:20]
@@ -204,28 +161,10 @@ class LiveSessions:
             for loss in losses
         ]
 
-    async def _list(self) -> Listing:
-        """Ask for all sessions of bots."""
-        found: dict[int, LiveSession] = {}
-        offset = 0
-        first: dict[str, Any] | None = None
-        while True:
-            ask = {"auth": True, "limit": PAGE, "offset": offset}
-            answer = await self._nc.request(CONNECTIONS_SUBJECT, json.dumps(ask).encode(), ASK_S)
-            try:
-                data = json.loads(answer.data)["data"]
-                page = data["connections"] or []  # nats-server writes null where there is none
-                for one in page:
-                    number = int(one["cid"])
-                    bot, key = read_session_name(one["authorized_user"])
-                    found[number] = LiveSession(number, bot, key, time_ms(one["start"]))
-                # The time of the first page: a session that begins during the others is no old one.
-                first = first or data
-                if len(page) < PAGE:
-                    return Listing(first["server_id"], time_ms(first["now"]), tuple(found.values()))
-            except (ValueError, KeyError, TypeError):
-                raise NatsError("nats-server does not say who is connected") from None
-            offset += PAGE - OVERLAP
+
+def _old(listing: Listing, bots: frozenset[str], until_ms: int) -> list[LiveSession]:
+    """Return the sessions of ``bots`` that began at ``until_ms`` or before."""
+    return [one for one in listing.sessions if one.bot in bots and one.began_ms <= until_ms]
 
 
 def _tell(subject: str, sessions: Iterable[LiveSession]) -> list[bytes]:

@@ -1,0 +1,84 @@
+"""The list of the sessions that bots have, as nats-server tells it (``CONNZ`` of BOTS)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nats.errors import Error as NatsError
+
+from sealbus.nats.client import HardenedClient
+from sealbus_broker.nats.config import CONNECTIONS_SUBJECT
+from sealbus_broker.nats.jetstream import Json, time_ms
+from sealbus_broker.nats.session_name import read_session_name
+
+ASK_S: Final = 2.0
+"""How long nats-server may take for one page of its list. It takes 2.4 ms for 3,000 sessions."""
+
+PAGE: Final = 1024
+"""How many sessions are asked for at once. Each has some 430 bytes, so an answer stays below
+``max_payload``."""
+
+OVERLAP: Final = 128
+"""How many sessions of a page the next one repeats. A page begins at a position in the list, so
+sessions that end between two questions move the rest forward."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSession:
+    """One session of a bot."""
+
+    number: int
+    """The server's number for the connection."""
+    bot: str
+    key: str
+    """The public key that it logged in with (``U…``)."""
+    began_ms: int
+    """When the client connected (ms since 1970, by the server's clock)."""
+    told: Json
+    """All that nats-server tells of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The sessions on a server at one time."""
+
+    server: str
+    """The server's id."""
+    at_ms: int
+    """The time of the first answer, by the server's clock (ms since 1970)."""
+    sessions: tuple[LiveSession, ...]
+
+
+async def list_sessions(nc: HardenedClient) -> Listing:
+    """Ask for all sessions of bots.
+
+    Args:
+        nc: A connection that is logged in as the relay.
+
+    Raises:
+        nats.errors.Error, OSError: The connection is lost, or nats-server does not answer.
+    """
+    found: dict[int, LiveSession] = {}
+    offset = 0
+    first: dict[str, Any] | None = None
+    while True:
+        ask = {"auth": True, "limit": PAGE, "offset": offset}
+        answer = await nc.request(CONNECTIONS_SUBJECT, json.dumps(ask).encode(), ASK_S)
+        try:
+            data = json.loads(answer.data)["data"]
+            page = data["connections"] or []  # nats-server writes null where there is none
+            found |= {int(one["cid"]): _session(one) for one in page}
+            # The time of the first page: a session that begins during the others is no old one.
+            first = first or data
+            if len(page) < PAGE:
+                return Listing(first["server_id"], time_ms(first["now"]), tuple(found.values()))
+        except (ValueError, KeyError, TypeError):
+            raise NatsError("nats-server does not say who is connected") from None
+        offset += PAGE - OVERLAP
+
+
+def _session(told: Json) -> LiveSession:
+    bot, key = read_session_name(told["authorized_user"])
+    return LiveSession(int(told["cid"]), bot, key, time_ms(told["start"]), told)
