@@ -17,7 +17,7 @@ from sealbus.text_file import decode_text
 from sealbus_broker.cli.bus_options import dir_option, server_option
 from sealbus_broker.cli.errors import Unusable
 from sealbus_broker.cli.folder import BusFolder, writing
-from sealbus_broker.cli.keys import check_bot, make_key, the_bus
+from sealbus_broker.cli.key_files import check_bot, make_key, the_bus
 from sealbus_broker.cli.talk import note
 from sealbus_broker.policy.bot_entry import FILE, BotEntry, add_bot, bots_of, remove_bot
 from sealbus_broker.policy.document import read_file

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
 
-from sealbus.credentials import Credentials
-from sealbus.errors import InvalidInput
-from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
-from sealbus.protocol.subjects import RELAY, check_name
+from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus_broker.cli.bus_options import dir_option, server_option
 from sealbus_broker.cli.errors import Unusable
-from sealbus_broker.cli.folder import BusFolder, writing
+from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.cli.key_files import check_bot, declared, make_key, the_bus
+from sealbus_broker.cli.key_times import expire, revoke, rotate, show, state_of
+from sealbus_broker.cli.sessions import sessions
 from sealbus_broker.escape import json_line
-from sealbus_broker.policy.bus_file import FILE, BusFile
-from sealbus_broker.policy.document import read_yaml
-from sealbus_broker.policy.keys import add_key
-from sealbus_broker.policy.problems import Problem, nearest
+from sealbus_broker.policy.problems import nearest
 
 
 @click.group()
 def keys() -> None:
-    """Make and list the keys of bots."""
+    """Make, list, end and replace the keys of bots, and show who is connected with which."""
 
 
 @keys.command("new")
@@ -46,16 +40,16 @@ def new(
 
     The credentials file has the private key, and the mode 0600. policy.yaml must declare the bot.
     The command needs no secret of the bus. It never overwrites a file, and never writes a private
-    key into keys/. A second key for the same bot is added beside the first: give the bot its new
-    credentials, then set not_after of the old key.
+    key into keys/. A second key for the same bot is added beside the first. `sealbus keys rotate`
+    also gives the first one an end.
     """
     bus = BusFolder.find(folder)
     check_bot(bot)
-    declared = _declared(bus)
-    if bot not in declared:
+    known = declared(bus)
+    if bot not in known:
         raise Unusable(
             f"policy.yaml declares no bot {bot}",
-            hint=nearest(bot, declared) or f"`sealbus bot add {bot}` declares it and makes its key",
+            hint=nearest(bot, known) or f"`sealbus bot add {bot}` declares it and makes its key",
         )
     facts = the_bus(bus, servers, bus_key)
     click.echo(make_key(bus, bot, facts, datetime.now(UTC), Path(out) if out else None))
@@ -67,16 +61,10 @@ def new(
 def ls(folder: str | None, as_json: bool) -> None:
     """List the public keys of all bots."""
     policy = BusFolder.find(folder).policy()
-    now_ms = datetime.now(UTC).timestamp() * 1000
+    now_ms = int(datetime.now(UTC).timestamp() * 1000)
     for bot in policy.bots.values():
         for key in bot.keys.values():
-            state = "valid"
-            if key.revoked_ms is not None and key.revoked_ms <= now_ms:
-                state = "revoked"
-            elif key.not_after_ms is not None and key.not_after_ms < now_ms:
-                state = "expired"
-            elif key.not_before_ms > now_ms:
-                state = "not yet"
+            state = state_of(key, now_ms)
             text = PublicKey(key.raw, KeyKind.BOT).text
             click.echo(
                 json_line({"bot": bot.name, "key": text, "state": state})
@@ -85,80 +73,5 @@ def ls(folder: str | None, as_json: bool) -> None:
             )
 
 
-def make_key(
-    bus: BusFolder, bot: str, facts: BusFile, now: datetime, out: Path | None = None
-) -> Path:
-    """Make a key, and return the path of its credentials.
-
-    The secret is written first, so that no public key is without it.
-    """
-    check_bot(bot)
-    path = out or bus.credentials(bot)
-    if (bus.path / "keys").resolve() in path.resolve().parents:
-        raise Unusable(
-            f"{path} is in keys/, which is for public keys",
-            hint="credentials are secret: keep them elsewhere",
-        )
-    key = SigningKey.generate(KeyKind.BOT)
-    pinned = frozenset(one.raw for one in facts.bus_keys)
-    Credentials(facts.name, bot, key, facts.servers, pinned).write(path)
-    try:
-        with writing(bus.path / "keys"):
-            add_key(bus.path, bot, key.public, now)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        raise
-    return path
-
-
-def check_bot(bot: str) -> None:
-    """Raise if a bot may not have this name."""
-    check_name(bot)
-    if bot == RELAY:
-        raise InvalidInput(f"{RELAY} is the relay's own name", hint="choose another")
-
-
-def the_bus(bus: BusFolder, servers: tuple[str, ...], bus_key: str | None = None) -> BusFile:
-    """The facts about the bus for new credentials.
-
-    They are those of ``bus.toml``, with other ``servers`` if given. ``bus_key`` is for a folder
-    without that file.
-    """
-    given = PublicKey.parse(bus_key, KeyKind.BUS) if bus_key else None
-    known = bus.bus_file()
-    if known is None:
-        if given is None:
-            raise Unusable(
-                f"{bus.path / FILE} is missing, so the bus's public key is not known",
-                hint="`sealbus up` and `sealbus prepare` write it; or give --bus-key N…",
-            )
-        return BusFile(_bus_name(bus), servers or bus.servers(), (given,))
-    if given is not None and given not in known.bus_keys:
-        raise Unusable(
-            f"--bus-key {given.text} is not the key that {FILE} names",
-            hint=f"leave --bus-key out, or write a new key of the bus into bus_keys of {FILE}",
-        )
-    return replace(known, servers=servers or known.servers)
-
-
-def _declared(bus: BusFolder) -> list[str]:
-    bots = _policy_fields(bus).get("bots")
-    return list(bots) if isinstance(bots, dict) else []
-
-
-def _bus_name(bus: BusFolder) -> str:
-    name = _policy_fields(bus).get("bus")
-    if not isinstance(name, str):
-        raise Unusable(
-            f"{bus.path / 'policy.yaml'} does not name its bus",
-            hint="`sealbus check` lists the problems",
-        )
-    return check_name(name, "bus")
-
-
-def _policy_fields(bus: BusFolder) -> dict[str, Any]:
-    document = read_yaml(bus.path, "policy.yaml")
-    if isinstance(document, Problem):
-        raise Unusable(str(document), hint="`sealbus check` lists everything")
-    return document.value if isinstance(document.value, dict) else {}
+for command in (show, revoke, expire, rotate, sessions):
+    keys.add_command(command)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from dataclasses import dataclass
 from typing import Any, Final
 
 import click
@@ -22,6 +24,7 @@ from sealbus_broker.escape import json_line, readable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.relay.following import RELOAD_SUBJECT, question
+from sealbus_broker.relay.secrets import BusSecrets
 
 WAIT_S: Final = 10.0
 """Longest wait by default. A change takes less than two seconds, with the sessions of bots."""
@@ -82,6 +85,43 @@ def reload(
         for line in table(HEAD, [_columns(report, wanted) for report in reports]):
             click.echo(line)
     _judge(reports, wanted, timeout if wait else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A command that changes the folder, and then waits until the change is in force."""
+
+    bus: BusFolder
+    secrets: BusSecrets
+    servers: tuple[str, ...]
+    timeout_s: float
+
+    @classmethod
+    def prepare(cls, bus: BusFolder, servers: tuple[str, ...], timeout_s: float) -> Waiting:
+        """Find what the wait needs, before anything is changed. Raises as a missing key does."""
+        return cls(bus, bus.secrets(), bus.servers(servers), timeout_s)
+
+    def run(self) -> None:
+        """Wait, and say how long it took, and how many sessions ended.
+
+        Raises:
+            ConnectionFailed: No relay answers, or not all obey in time. The change is made.
+            AnsweredNo: A relay cannot use the folder.
+        """
+        began = time.monotonic()
+        wanted = _policy(self.bus, self.secrets.bus.public).digest.hex()
+
+        async def ask(_: Stop) -> list[dict[str, Any]]:
+            async with as_relay(self.servers, self.secrets, "sealbus keys", CONNECT_S) as nc:
+                return await _until(nc, wanted, self.timeout_s)
+
+        reports = run(ask)
+        _judge(reports, wanted, self.timeout_s)
+        relays = f"{len(reports)} {'relay' if len(reports) == 1 else 'relays'}"
+        ended = max(int(one["sessions_ended"]) for one in reports)
+        sessions = f"{ended} {'session' if ended == 1 else 'sessions'}"
+        took = time.monotonic() - began
+        click.echo(f"in force at {relays} after {took:.1f} s; {sessions} ended", err=True)
 
 
 def _policy(bus: BusFolder, bus_key: PublicKey) -> Policy:

@@ -29,6 +29,23 @@ _SIZE = re.compile(r"([0-9]{1,9})(B|KiB|MiB|GiB|TiB)")
 _RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)/s(?: burst ([0-9]{1,9}))?")
 
 
+def time_ms(text: str) -> int | None:
+    """Return a time in UTC such as ``2026-11-24T08:00:00Z`` in ms since 1970. ``None``: it is
+    none."""
+    if not _TIME.fullmatch(text):
+        return None
+    try:
+        return int(datetime.fromisoformat(text).timestamp() * 1000)
+    except ValueError:  # the 31st of February
+        return None
+
+
+def duration_ms(text: str) -> int | None:
+    """Return a duration such as ``90s`` or ``7d`` in ms. ``None``: it is none."""
+    match = _DURATION.fullmatch(text)
+    return None if match is None else int(match[1]) * _DURATIONS[match[2]]
+
+
 class Reader:
     """One document, and the problems that were found in it."""
 
@@ -227,11 +244,9 @@ class Reader:
 
     def time(self, value: Any, path: KeyPath, what: str) -> int | None:
         """A time in UTC such as ``2026-11-24T08:00:00Z``, in ms since 1970."""
-        if isinstance(value, str) and _TIME.fullmatch(value):
-            try:
-                return int(datetime.fromisoformat(value).timestamp() * 1000)
-            except ValueError:  # the 31st of February
-                pass
+        found = time_ms(value) if isinstance(value, str) else None
+        if found is not None:
+            return found
         self.problem(
             path,
             f"{what} is not a time",

@@ -225,6 +225,8 @@ class Following:
             "problems": [one.as_dict() for one in in_force.problems[:MOST_TOLD]],
             "unseen": in_force.unseen,
             "sessions_obey": self.is_done,
+            "sessions_ended": self._sessions.ended,
+            "sessions_renewed": self._sessions.renewed,
         }
 
     async def look(self, *, anyway: bool = False) -> None:

@@ -79,6 +79,10 @@ class LiveSessions:
         self._key = key
         self._bus = bus
         self._now_ms = now_ms
+        self.ended = 0
+        """How many sessions the last call of :meth:`obey` has ended."""
+        self.renewed = 0
+        """How many sessions it has asked to renew."""
 
     async def bots(self) -> frozenset[str]:
         """Return the bots that have a session.
@@ -112,10 +116,12 @@ class LiveSessions:
                 *_tell(renew_subject(listing.server), [*narrow, *wide]),
             ]
         )
+        self.ended = len(ended)
+        self.renewed = len(narrow) + len(wide)
         log.info(
             "sessions.changed",
-            ended=len(ended),
-            to_renew=len(narrow) + len(wide),
+            ended=self.ended,
+            to_renew=self.renewed,
             bots=sorted({one.bot for one in (*ended, *narrow, *wide)})[:20],
         )
         loop = asyncio.get_running_loop()

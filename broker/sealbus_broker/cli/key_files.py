@@ -1,0 +1,100 @@
+"""A bot's key and its credentials file, as several commands make them."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sealbus.credentials import Credentials
+from sealbus.errors import InvalidInput
+from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
+from sealbus.protocol.subjects import RELAY, check_name
+from sealbus_broker.cli.errors import Unusable
+from sealbus_broker.cli.folder import BusFolder, writing
+from sealbus_broker.policy.bus_file import FILE, BusFile
+from sealbus_broker.policy.document import read_yaml
+from sealbus_broker.policy.keys import add_key
+from sealbus_broker.policy.problems import Problem
+
+
+def make_key(
+    bus: BusFolder, bot: str, facts: BusFile, now: datetime, out: Path | None = None
+) -> Path:
+    """Make a key, and return the path of its credentials.
+
+    The secret is written first, so that no public key is without it.
+    """
+    check_bot(bot)
+    path = out or bus.credentials(bot)
+    if (bus.path / "keys").resolve() in path.resolve().parents:
+        raise Unusable(
+            f"{path} is in keys/, which is for public keys",
+            hint="credentials are secret: keep them elsewhere",
+        )
+    key = SigningKey.generate(KeyKind.BOT)
+    pinned = frozenset(one.raw for one in facts.bus_keys)
+    Credentials(facts.name, bot, key, facts.servers, pinned).write(path)
+    try:
+        with writing(bus.path / "keys"):
+            add_key(bus.path, bot, key.public, now)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
+    return path
+
+
+def check_bot(bot: str) -> None:
+    """Raise if a bot may not have this name."""
+    check_name(bot)
+    if bot == RELAY:
+        raise InvalidInput(f"{RELAY} is the relay's own name", hint="choose another")
+
+
+def the_bus(bus: BusFolder, servers: tuple[str, ...], bus_key: str | None = None) -> BusFile:
+    """The facts about the bus for new credentials.
+
+    They are those of ``bus.toml``, with other ``servers`` if given. ``bus_key`` is for a folder
+    without that file.
+    """
+    given = PublicKey.parse(bus_key, KeyKind.BUS) if bus_key else None
+    known = bus.bus_file()
+    if known is None:
+        if given is None:
+            raise Unusable(
+                f"{bus.path / FILE} is missing, so the bus's public key is not known",
+                hint="`sealbus up` and `sealbus prepare` write it; or give --bus-key N…",
+            )
+        return BusFile(_bus_name(bus), servers or bus.servers(), (given,))
+    if given is not None and given not in known.bus_keys:
+        raise Unusable(
+            f"--bus-key {given.text} is not the key that {FILE} names",
+            hint=f"leave --bus-key out, or write a new key of the bus into bus_keys of {FILE}",
+        )
+    return replace(known, servers=servers or known.servers)
+
+
+def declared(bus: BusFolder) -> list[str]:
+    """The bots that policy.yaml declares, in its order."""
+    bots = _policy_fields(bus).get("bots")
+    return list(bots) if isinstance(bots, dict) else []
+
+
+def _bus_name(bus: BusFolder) -> str:
+    name = _policy_fields(bus).get("bus")
+    if not isinstance(name, str):
+        raise Unusable(
+            f"{bus.path / 'policy.yaml'} does not name its bus",
+            hint="`sealbus check` lists the problems",
+        )
+    return check_name(name, "bus")
+
+
+def _policy_fields(bus: BusFolder) -> dict[str, Any]:
+    document = read_yaml(bus.path, "policy.yaml")
+    if isinstance(document, Problem):
+        raise Unusable(str(document), hint="`sealbus check` lists everything")
+    return document.value if isinstance(document.value, dict) else {}

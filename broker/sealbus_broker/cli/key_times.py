@@ -1,0 +1,309 @@
+"""``sealbus keys show``, ``revoke``, ``expire`` and ``rotate``: from when to when a key is valid.
+
+They edit ``keys/BOT.yaml`` and keep its comments. A running bus follows the folder, so the change
+is in force within a second. ``--wait`` shows that it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from sealbus.protocol.keys import KeyKind, PublicKey
+from sealbus_broker.cli.bus_options import dir_option, server_option
+from sealbus_broker.cli.errors import Unusable
+from sealbus_broker.cli.folder import BusFolder, writing
+from sealbus_broker.cli.key_files import check_bot, make_key, the_bus
+from sealbus_broker.cli.operator import table
+from sealbus_broker.cli.options import seconds
+from sealbus_broker.cli.reload import WAIT_S, Waiting
+from sealbus_broker.escape import json_line, printable
+from sealbus_broker.gate.policy import BotKey
+from sealbus_broker.policy.keys import FOLDER, set_time
+from sealbus_broker.policy.problems import nearest
+from sealbus_broker.policy.reader import duration_ms, time_ms
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+LEAST_CHARS: Final = 8
+"""How many characters of a key name it at least: 35 bits behind the U that all have."""
+
+OVERLAP: Final = "1d"
+"""How long the old key stays valid by default: a bot that is started once a day gets the new one in
+time."""
+
+HEAD: Final = ("key", "state", "from", "until", "revoked")
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """A key of a bot, as the commands show it."""
+
+    text: str
+    times: BotKey
+
+
+def state_of(key: BotKey, now_ms: int) -> str:
+    """The state of a key, in a word or two."""
+    if key.revoked_ms is not None and key.revoked_ms <= now_ms:
+        return "revoked"
+    if key.not_after_ms is not None and key.not_after_ms < now_ms:
+        return "expired"
+    return "not yet" if key.not_before_ms > now_ms else "valid"
+
+
+def _time(_: click.Context, __: click.Parameter, given: str | None) -> datetime | None:
+    if given is None:
+        return None
+    if (found := time_ms(given)) is None:
+        raise click.BadParameter(
+            f"'{printable(given)}' is not a time in UTC like 2026-11-24T08:00:00Z"
+        )
+    return _utc(found)
+
+
+def _duration(_: click.Context, __: click.Parameter, given: str | None) -> int | None:
+    if given is None:
+        return None
+    if (found := duration_ms(given)) is None:
+        raise click.BadParameter(f"'{printable(given)}' is not a duration like 90s, 12h or 7d")
+    return found
+
+
+def wait_options(command: F) -> F:
+    """``--wait``, ``--timeout`` and ``--server``."""
+    command = click.option(
+        "--timeout",
+        type=seconds,
+        default=WAIT_S,
+        show_default=True,
+        metavar="SECONDS",
+        help="Longest wait of --wait.",
+    )(command)
+    command = click.option(
+        "--wait",
+        is_flag=True,
+        help="Return when the change is in force at all relays, and all sessions obey it.",
+    )(command)
+    return server_option(command)
+
+
+@click.command()
+@click.argument("bot")
+@dir_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a key, one a line.")
+def show(bot: str, folder: str | None, as_json: bool) -> None:
+    """Show the keys of BOT, with the times from when to when each is valid."""
+    now_ms = _ms(datetime.now(UTC))
+    rows = [
+        {
+            "bot": bot,
+            "key": key.text,
+            "state": state_of(key.times, now_ms),
+            "not_before": _text(key.times.not_before_ms),
+            "not_after": _text(key.times.not_after_ms),
+            "revoked": _text(key.times.revoked_ms),
+        }
+        for key in _keys(BusFolder.find(folder), bot)
+    ]
+    if as_json:
+        for row in rows:
+            click.echo(json_line(row))
+        return
+    shown = ("key", "state", "not_before", "not_after", "revoked")
+    for line in table(HEAD, [[row[name] or "-" for name in shown] for row in rows]):
+        click.echo(line)
+
+
+@click.command()
+@click.argument("bot")
+@click.argument("key", required=False)
+@wait_options
+@dir_option
+def revoke(
+    bot: str,
+    key: str | None,
+    servers: tuple[str, ...],
+    wait: bool,
+    timeout: float,
+    folder: str | None,
+) -> None:
+    """Revoke KEY of BOT, or all its keys, now.
+
+    Nothing that a revoked key seals is accepted any more, and its sessions end. KEY is a public key
+    (U…), or its first eight characters or more. `sealbus keys show` lists them. Take `revoked` out
+    of the file to undo it.
+    """
+    bus = BusFolder.find(folder)
+    waiting = Waiting.prepare(bus, servers, timeout) if wait else None
+    now = datetime.now(UTC)
+    # An earlier time stays: a key that was revoked then must not become valid again until now.
+    chosen = [
+        one
+        for one in _choose(_keys(bus, bot), bot, key)
+        if one.times.revoked_ms is None or one.times.revoked_ms > _ms(now)
+    ]
+    if not chosen:
+        click.echo(f"nothing to do: revoked before ({bot})", err=True)
+        return
+    _set(bus, bot, chosen, "revoked", now)
+    for one in chosen:
+        click.echo(f"revoked {one.text} of {bot}", err=True)
+    if waiting is not None:
+        waiting.run()
+
+
+@click.command()
+@click.argument("bot")
+@click.argument("key")
+@click.option("--at", callback=_time, metavar="TIME", help="Time in UTC: 2026-11-24T08:00:00Z.")
+@click.option("--after", callback=_duration, metavar="DURATION", help="From now: 90s, 12h, 7d.")
+@wait_options
+@dir_option
+def expire(
+    bot: str,
+    key: str,
+    at: datetime | None,
+    after: int | None,
+    servers: tuple[str, ...],
+    wait: bool,
+    timeout: float,
+    folder: str | None,
+) -> None:
+    """Let KEY of BOT expire at a time, or after a while.
+
+    It is valid until then. What it sealed before stays accepted.
+    """
+    if (at is None) == (after is None):
+        raise click.UsageError("say when: --at TIME, or --after DURATION")
+    bus = BusFolder.find(folder)
+    waiting = Waiting.prepare(bus, servers, timeout) if wait else None
+    chosen = _choose(_keys(bus, bot), bot, key)
+    end = at if at is not None else _utc(_ms(datetime.now(UTC)) + (after or 0))
+    for one in chosen:
+        if _ms(end) <= one.times.not_before_ms:
+            raise Unusable(
+                f"{one.text} is valid only from {_text(one.times.not_before_ms)}",
+                hint="choose a later time, or revoke it",
+            )
+    _set(bus, bot, chosen, "not_after", end)
+    for one in chosen:
+        click.echo(f"{one.text} of {bot} expires at {_text(_ms(end))}", err=True)
+    if waiting is not None:
+        waiting.run()
+
+
+@click.command()
+@click.argument("bot")
+@click.option(
+    "--overlap",
+    default=OVERLAP,
+    show_default=True,
+    callback=_duration,
+    metavar="DURATION",
+    help="How long the old keys stay valid.",
+)
+@click.option(
+    "--out",
+    metavar="FILE",
+    help="File for the new credentials. [default: DIR/credentials/BOT.toml; the old file there"
+    " becomes BOT.toml.old]",
+)
+@wait_options
+@dir_option
+def rotate(
+    bot: str,
+    overlap: int,
+    out: str | None,
+    servers: tuple[str, ...],
+    wait: bool,
+    timeout: float,
+    folder: str | None,
+) -> None:
+    """Make a new key for BOT, and let its old ones expire.
+
+    Start the bot with its new credentials before that. Both keys work until then, so no message is
+    lost.
+    """
+    bus = BusFolder.find(folder)
+    waiting = Waiting.prepare(bus, (), timeout) if wait else None
+    now = datetime.now(UTC)
+    end_ms = _ms(now) + overlap
+    old = [
+        one for one in _keys(bus, bot) if one.times.opens(_ms(now)) and one.times.ends_ms > end_ms
+    ]
+    facts = the_bus(bus, servers)
+    with _moved_away(bus, bot, out):
+        path = make_key(bus, bot, facts, now, Path(out) if out else None)
+    click.echo(path)
+    if old:
+        _set(bus, bot, old, "not_after", _utc(end_ms))
+        until = _text(end_ms)
+        click.echo(f"the old key is valid until {until}: restart {bot} before that", err=True)
+    if waiting is not None:
+        waiting.run()
+
+
+@contextlib.contextmanager
+def _moved_away(bus: BusFolder, bot: str, out: str | None) -> Any:
+    """Move the bot's present credentials away, and back if the body fails."""
+    path = bus.credentials(bot)
+    kept = path.with_name(f"{path.name}.old")
+    if out is not None or not path.exists():
+        yield
+        return
+    if kept.exists():
+        raise Unusable(f"{kept} is there already", hint="delete it if its key is not used any more")
+    with writing(kept):
+        path.rename(kept)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            kept.rename(path)
+        raise
+
+
+def _keys(bus: BusFolder, bot: str) -> list[_Key]:
+    """The keys of ``bot``, in the order of its file."""
+    check_bot(bot)
+    rules = bus.policy().bots
+    if bot not in rules:
+        raise Unusable(f"policy.yaml declares no bot {bot}", hint=nearest(bot, rules))
+    return [_Key(PublicKey(raw, KeyKind.BOT).text, key) for raw, key in rules[bot].keys.items()]
+
+
+def _choose(keys: Iterable[_Key], bot: str, wanted: str | None) -> list[_Key]:
+    """The keys that somebody means by the whole key, by its beginning, or by nothing."""
+    found = [one for one in keys if wanted is None or one.text.startswith(wanted)]
+    if wanted is not None and len(wanted) < LEAST_CHARS:
+        raise click.BadParameter(f"a key is named by {LEAST_CHARS} characters or more")
+    if not found:
+        what = f"{bot} has no key" + (f" {printable(wanted)}" if wanted else "")
+        raise Unusable(what, hint=f"`sealbus keys show {bot}` lists its keys")
+    if wanted is not None and len(found) > 1:
+        raise Unusable(f"{len(found)} keys of {bot} begin like that", hint="give more characters")
+    return found
+
+
+def _set(bus: BusFolder, bot: str, keys: Iterable[_Key], field: str, at: datetime) -> None:
+    with writing(bus.path / FOLDER / f"{bot}.yaml"):
+        set_time(bus.path, bot, [one.times.raw for one in keys], field, at)
+
+
+def _ms(at: datetime) -> int:
+    return int(at.timestamp() * 1000)
+
+
+def _utc(at_ms: int) -> datetime:
+    return datetime.fromtimestamp(at_ms / 1000, UTC)
+
+
+def _text(at_ms: int | None) -> str | None:
+    return None if at_ms is None else _utc(at_ms).strftime("%Y-%m-%dT%H:%M:%SZ")

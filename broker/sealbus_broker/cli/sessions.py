@@ -1,0 +1,92 @@
+"""``sealbus keys sessions``: who is on the bus now, from where, with which key, until when."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import click
+
+from sealbus.protocol.keys import KeyKind, PublicKey
+from sealbus_broker.cli.as_relay import as_relay
+from sealbus_broker.cli.bus_options import dir_option, server_option
+from sealbus_broker.cli.errors import Unusable
+from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.cli.operator import table
+from sealbus_broker.cli.signals import CONNECT_S, Stop, run
+from sealbus_broker.escape import json_line, printable, readable
+from sealbus_broker.gate.policy import Policy
+from sealbus_broker.nats.connections import Listing, LiveSession, list_sessions
+from sealbus_broker.policy.problems import nearest
+
+HEAD: Final = ("bot", "from", "since (UTC)", "until (UTC)", "sent", "received", "key")
+
+
+@click.command()
+@click.argument("bot", required=False)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object a session, one a line."
+)
+@server_option
+@dir_option
+def sessions(bot: str | None, as_json: bool, servers: tuple[str, ...], folder: str | None) -> None:
+    """Show the sessions of BOT, or of all bots: from where, with which key, since and until when.
+
+    "until" is the time at which the session ends if the bot does not renew it. "sent" and
+    "received" count NATS messages of this session. `sealbus keys revoke` ends the sessions of a
+    key.
+    """
+    bus = BusFolder.find(folder)
+    secrets = bus.secrets()
+    policy = bus.policy()
+
+    async def ask(_: Stop) -> Listing:
+        async with as_relay(bus.servers(servers), secrets, "sealbus keys", CONNECT_S) as nc:
+            return await list_sessions(nc)
+
+    listing = run(ask)
+    rows = [_row(one, policy) for one in listing.sessions if bot in (None, one.bot)]
+    rows.sort(key=lambda row: (row["bot"], row["since"]))
+    if as_json:
+        for row in rows:
+            click.echo(json_line(row))
+        return
+    for line in table(HEAD, [_columns(row) for row in rows]):
+        click.echo(line)
+    if not rows and bot is not None and bot not in policy.bots:
+        raise Unusable(
+            f"policy.yaml declares no bot {printable(bot)}", hint=nearest(bot, policy.bots)
+        )
+    click.echo(f"{len(rows)} sessions" if rows else "there are no sessions", err=True)
+
+
+def _row(session: LiveSession, policy: Policy) -> dict[str, Any]:
+    told = session.told
+    return {
+        "bot": session.bot,
+        "key": session.key,
+        "from": f"{told.get('ip', '')}:{told.get('port', '')}",
+        "since": _text(session.began_ms),
+        "until": _text(_until_ms(session, policy)),
+        "sent": told.get("in_msgs", 0),
+        "received": told.get("out_msgs", 0),
+        "client": f"{told.get('lang', '')} {told.get('version', '')}".strip(),
+        "connection": session.number,
+    }
+
+
+def _until_ms(session: LiveSession, policy: Policy) -> int:
+    """When the session ends, by the policy of the folder."""
+    ends = session.began_ms + policy.limits.session_ms
+    keys = policy.bots[session.bot].keys.values() if session.bot in policy.bots else ()
+    own = [key for key in keys if PublicKey(key.raw, KeyKind.BOT).text == session.key]
+    return min([ends, *(key.ends_ms for key in own)])
+
+
+def _columns(row: dict[str, Any]) -> list[str]:
+    names = ("bot", "from", "since", "until", "sent", "received", "key")
+    return [readable(str(row[name])) for name in names]
+
+
+def _text(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
