@@ -25,7 +25,7 @@ from sealbus_broker.policy.loader import load
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.replace import replace_file
 
-_RESTART = "restart the relays, because they read the folder only when they start"
+_FOLLOWED = "running relays follow, as `sealbus reload` shows"
 
 
 @click.group()
@@ -94,7 +94,7 @@ def add(
             replace_file(path, before)
         raise
     click.echo(made)
-    click.echo(f"added {name} to {path}; {_RESTART}", err=True)
+    click.echo(f"added {name} to {path}; {_FOLLOWED}", err=True)
 
 
 @bot.command("rm")
@@ -105,8 +105,8 @@ def add(
 def rm(name: str, yes: bool, dry_run: bool, folder: str | None) -> None:
     """Remove BOT from policy.yaml, with its public keys and its credentials file.
 
-    The command shows the changes, and asks first. A running relay admits the bot until it is
-    restarted.
+    The command shows the changes, and asks first. Running relays then end the bot's sessions, and
+    delete its durable subscriptions.
     """
     bus = BusFolder.find(folder)
     check_bot(name)
@@ -136,14 +136,14 @@ def rm(name: str, yes: bool, dry_run: bool, folder: str | None) -> None:
                 "nobody can confirm this without a terminal: give --yes to remove it"
             )
         click.confirm(f"Remove {name}?", abort=True, err=True)
-    # The keys first: without them a bot is not admitted, even if the rest fails. And a key file of
-    # an unknown bot would stop the relays.
+    # The keys first: without them a bot is not admitted, even if the rest fails. And relays
+    # refuse a folder that has a key file of an unknown bot.
     for file in files:
         with writing(file):
             file.unlink()
     with writing(bus.path / FILE):
         replace_file(bus.path / FILE, after)
-    click.echo(f"removed {name}; {_RESTART}", err=True)
+    click.echo(f"removed {name}; {_FOLLOWED}", err=True)
 
 
 def _policy_text(bus: BusFolder) -> str:

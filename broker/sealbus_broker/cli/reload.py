@@ -47,7 +47,7 @@ HEAD: Final = ("relay", "policy in force", "newest", "sessions obey")
 @click.option(
     "--wait",
     is_flag=True,
-    help="Return when all relays have this folder's policy in force, and all sessions obey it.",
+    help="Wait until all relays have this folder's policy in force, and all sessions obey it.",
 )
 @click.option(
     "--timeout",
@@ -55,7 +55,7 @@ HEAD: Final = ("relay", "policy in force", "newest", "sessions obey")
     default=WAIT_S,
     show_default=True,
     metavar="SECONDS",
-    help="Longest wait of --wait.",
+    help="How long --wait may take.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a relay, one a line.")
 @server_option
@@ -63,11 +63,13 @@ HEAD: Final = ("relay", "policy in force", "newest", "sessions obey")
 def reload(
     wait: bool, timeout: float, as_json: bool, servers: tuple[str, ...], folder: str | None
 ) -> None:
-    """Have all relays look at their folder now, and show the policy that each has in force.
+    """Have all relays read their folder now.
 
-    Relays notice a change of their folder by themselves. This command shows that they have. The
-    exit code is 3 if the folder's policy cannot be used, or if a relay cannot use it. It is 1 if no
-    relay answers, or if --wait ends too early.
+    The command shows the policy that each relay has in force, whether that is the policy of this
+    folder (newest), and whether no session of a bot has older rights (sessions obey). Relays notice
+    a change by themselves within seconds, so the command is needed only to see it. The exit code is
+    3 if this folder has a problem, or if a relay cannot use or read its own. It is 1 if no relay
+    answers, or if --timeout ends --wait.
     """
     bus = BusFolder.find(folder)
     secrets = bus.secrets()

@@ -24,7 +24,8 @@ def policy_limits() -> str:
             time = hasattr(given, f"{name}_ms")
             written = _duration if time else _size if name.endswith("_bytes") else str
             default = getattr(given, f"{name}_ms" if time else name)
-            yield f"`{name}`", *(f"`{written(value)}`" for value in (default, least, most))
+            shown = "none" if default is None else f"`{written(default)}`"
+            yield f"`{name}`", shown, *(f"`{written(value)}`" for value in (least, most))
 
     return table(("name", "default", "least", "most"), rows())
 

@@ -19,7 +19,7 @@ _NO_ROUTE: Final = frozenset(
 
 _ADMISSION_HINT: Final = (
     "the relay's log says why: an unknown bot, or a key that is not its own, expired or revoked; "
-    "a bot or key that was added since the relay started is unknown until the relay restarts"
+    "a bot or key that was just added is unknown until the relays have read their folder"
 )
 
 STORES_NOTHING: Final = "the bus stores nothing: its disk is full"
