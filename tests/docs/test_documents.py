@@ -50,7 +50,7 @@ COMMANDS = {
     "check": (),
     "reload": (),
     "bot": ("add", "rm"),
-    "keys": ("ls", "new"),
+    "keys": ("expire", "ls", "new", "revoke", "rotate", "sessions", "show"),
     "pub": (),
     "sub": (),
     "request": (),

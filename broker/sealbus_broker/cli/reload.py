@@ -38,7 +38,8 @@ REST_S: Final = 0.5
 size."""
 
 AGAIN_S: Final = 0.1
-"""The pause between two questions of ``--wait``."""
+"""Longest silence before the next answer to a later question of ``--wait``. Then relays answer at
+once."""
 
 HEAD: Final = ("relay", "policy in force", "newest", "sessions obey")
 
@@ -140,7 +141,6 @@ async def _until(nc: HardenedClient, wanted: str, within_s: float) -> list[dict[
     end_s = loop.time() + within_s
     reports = await _ask(nc, look=True)
     while not _is_done(reports, wanted) and not _is_refused(reports) and loop.time() < end_s:
-        await asyncio.sleep(AGAIN_S)
         reports = await _ask(nc, look=False)
     return reports
 
@@ -161,7 +161,7 @@ async def _ask(nc: HardenedClient, *, look: bool) -> list[dict[str, Any]]:
             if not answer.data:  # NATS itself says that nobody listens
                 break
             reports.append(json.loads(answer.data))
-            limit_s = REST_S
+            limit_s = REST_S if look else AGAIN_S
     finally:
         await subscription.unsubscribe()
     if not reports:

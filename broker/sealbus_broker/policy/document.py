@@ -211,6 +211,11 @@ def _read_json_file(file: str, text: str) -> Node:
     return read_json_tree(file, text)
 
 
+def parse_yaml(file: str, content: bytes) -> Document | Problem:
+    """Do as :func:`read_yaml`, with the content of a file."""
+    return _take_apart(file, content, read_yaml_tree)
+
+
 def _read(
     root: Path, file: str, most: int, reader: Callable[[str, str], Node], known: Known | None
 ) -> Document | Problem:

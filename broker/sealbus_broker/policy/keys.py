@@ -16,7 +16,7 @@ from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.subjects import check_name, is_name
 from sealbus_broker.escape import readable
 from sealbus_broker.gate.policy import BotKey
-from sealbus_broker.policy.document import Document, Known, file_names, read_yaml
+from sealbus_broker.policy.document import Document, Known, file_names, parse_yaml, read_yaml
 from sealbus_broker.policy.errors import InTheWay
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.reader import Reader
@@ -219,7 +219,8 @@ def set_time(folder: Path, bot: str, keys: Collection[bytes], field: str, at: da
             if raw not in places:
                 text = PublicKey(raw, KeyKind.BOT).text
                 raise InTheWay(f"{_file(bot)} does not have the key {text}")
-            entries[places[raw]][field] = when
+            # A time of its own: ruamel.yaml writes one that occurs twice as an anchor.
+            entries[places[raw]][field] = when.replace()
 
     return _edit(folder, bot, change, when)
 
@@ -260,5 +261,15 @@ def _edit(
     yaml.dump(content, out)
     # ruamel.yaml writes a time with a blank and without a zone, which the reader refuses.
     text = out.getvalue().replace(at.isoformat(" "), f"{at.isoformat()}Z")
+    # No edit may leave a file that relays refuse.
+    edited = parse_yaml(file, text.encode())
+    if isinstance(edited, Document):
+        read_keys(edited, bot, problems)
+    else:
+        problems.append(edited)
+    if problems:
+        raise InTheWay(
+            f"{file} cannot be edited: {problems[0]}", hint="edit it by hand, with `sealbus check`"
+        )
     replace_file(folder / file, text)
     return folder / file

@@ -328,6 +328,7 @@ class Following:
 
     def _see_to(self, succession: Succession) -> None:
         self._todo = self._todo.then(succession)
+        self._sessions.begin()
         if self._obeying is not None:
             self._obeying.cancel()
         self._obeying = self._supervisor.piece("making sessions obey", self._obey())

@@ -80,9 +80,13 @@ class LiveSessions:
         self._bus = bus
         self._now_ms = now_ms
         self.ended = 0
-        """How many sessions the last call of :meth:`obey` has ended."""
+        """How many sessions the last change has ended."""
         self.renewed = 0
         """How many sessions it has asked to renew."""
+
+    def begin(self) -> None:
+        """Begin to count for another change."""
+        self.ended = self.renewed = 0
 
     async def bots(self) -> frozenset[str]:
         """Return the bots that have a session.
@@ -130,6 +134,7 @@ class LiveSessions:
         while left := _old(listing := await list_sessions(self._nc), must_go, until_ms):
             late = loop.time() >= end_s
             going = [one for one in left if late or one.bot in succession.ended]
+            self.ended += len(going) if late else 0
             self._nc.write(_tell(kick_subject(listing.server), going))
             if late:
                 log.warning(

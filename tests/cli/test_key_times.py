@@ -1,0 +1,210 @@
+"""``sealbus keys show``, ``revoke``, ``expire``, ``rotate`` and ``sessions``."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.bus import RunningBus, running_bus, wait_until
+from tests.cli.command import Ran, quickly, wait_for
+from tests.cli.folders import everything
+from tests.waiting import PATIENCE_S
+
+
+def run(bus: Path, *command: str) -> Ran:
+    """Run a command in a folder without a running bus."""
+    return quickly("keys", *command, cwd=bus)
+
+
+def shown(ran: Ran) -> list[dict[str, Any]]:
+    """The rows of ``--json``."""
+    assert ran.code == 0, ran.err
+    return [json.loads(line) for line in ran.out.splitlines()]
+
+
+def one_key(bus: Path, bot: str = "greeter") -> str:
+    """The only key of a bot."""
+    (row,) = shown(run(bus, "show", bot, "--json"))
+    return str(row["key"])
+
+
+# ---- a folder -----------------------------------------------------------------------------------
+
+
+def test_show_has_the_times_of_each_key(bus: Path) -> None:
+    (row,) = shown(run(bus, "show", "greeter", "--json"))
+    assert (row["state"], row["not_after"], row["revoked"]) == ("valid", None, None)
+    table = run(bus, "show", "greeter").out.splitlines()
+    assert [line.split()[:2] for line in table] == [["key", "state"], [row["key"], "valid"]]
+
+
+def test_revoke_sets_the_time_and_keeps_comments(bus: Path) -> None:
+    file = bus / "keys/greeter.yaml"
+    file.write_text(file.read_text() + "    # the laptop of last year\n")
+    key = one_key(bus)
+    told = run(bus, "revoke", "greeter", key[:8])
+    assert (told.code, told.err) == (0, f"revoked {key} of greeter\n")
+    assert "# the laptop of last year" in file.read_text()
+    (row,) = shown(run(bus, "show", "greeter", "--json"))
+    assert row["state"] == "revoked"
+    assert quickly("check", cwd=bus).code == 0
+
+
+def test_revoke_without_a_key_revokes_all(bus: Path) -> None:
+    assert run(bus, "new", "greeter", "--out", "second.toml").code == 0
+    assert run(bus, "revoke", "greeter").code == 0
+    rows = shown(run(bus, "show", "greeter", "--json"))
+    assert [row["state"] for row in rows] == ["revoked", "revoked"]
+
+
+def test_earlier_revocation_stays(bus: Path) -> None:
+    file = bus / "keys/greeter.yaml"
+    file.write_text(file.read_text() + "    revoked: 2026-01-01T00:00:00Z\n")
+    before = everything(bus)
+    told = run(bus, "revoke", "greeter")
+    assert (told.code, "nothing to do" in told.err) == (0, True)
+    assert everything(bus) == before
+
+
+def test_expire_sets_an_end(bus: Path) -> None:
+    key = one_key(bus)
+    assert run(bus, "expire", "greeter", key, "--at", "2126-11-24T08:00:00Z").code == 0
+    (row,) = shown(run(bus, "show", "greeter", "--json"))
+    assert (row["state"], row["not_after"]) == ("valid", "2126-11-24T08:00:00Z")
+    assert run(bus, "expire", "greeter", key, "--after", "7d").code == 0
+    (later,) = shown(run(bus, "show", "greeter", "--json"))
+    assert later["not_after"] < row["not_after"]
+
+
+def test_rotate_makes_a_key_and_lets_the_old_one_expire(bus: Path) -> None:
+    before = (bus / "credentials/greeter.toml").read_text()
+    old = one_key(bus)
+    told = run(bus, "rotate", "greeter", "--overlap", "2h")
+    assert (told.code, told.out) == (0, "credentials/greeter.toml\n")
+    rows = {row["key"]: row for row in shown(run(bus, "show", "greeter", "--json"))}
+    assert rows[old]["not_after"] is not None
+    (new,) = rows.keys() - {old}
+    assert rows[new]["not_after"] is None
+    assert (bus / "credentials/greeter.toml.old").read_text() == before
+    assert tomllib.loads((bus / "credentials/greeter.toml").read_text())["bot"] == "greeter"
+    assert quickly("check", cwd=bus).code == 0
+
+
+def test_rotate_overwrites_no_old_secret(bus: Path) -> None:
+    assert run(bus, "rotate", "greeter").code == 0
+    before = everything(bus)
+    told = run(bus, "rotate", "greeter")
+    assert (told.code, "is there already" in told.err) == (1, True)
+    assert everything(bus) == before
+
+
+def test_rotate_that_fails_changes_nothing(bus: Path) -> None:
+    (bus / "bus.toml").unlink()  # so the credentials cannot be made
+    before = everything(bus)
+    assert run(bus, "rotate", "greeter").code == 1
+    assert everything(bus) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "told"),
+    [
+        (["show", "greter"], 1, "did you mean greeter?"),
+        (["revoke", "greter"], 1, "did you mean greeter?"),
+        (["revoke", "greeter", "UAAAAAAAAA"], 1, "greeter has no key UAAAAAAAAA"),
+        (["revoke", "greeter", "U"], 2, "8 characters or more"),
+        (["revoke", "../greeter"], 2, "is not valid"),
+        (["expire", "greeter", "UAAAAAAAAA"], 2, "say when"),
+        (["expire", "greeter", "U", "--at", "x", "--after", "1d"], 2, "not a time in UTC"),
+        (["expire", "greeter", "UAAAAAAAAA", "--after", "soon"], 2, "not a duration"),
+        (["expire", "greeter", "UAAAAAAAAA", "--at", "2026-02-31T00:00:00Z"], 2, "not a time"),
+        (["rotate", "greeter", "--overlap", "-1d"], 2, "not a duration"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistake_is_named_and_changes_nothing(
+    bus: Path, command: list[str], code: int, told: str
+) -> None:
+    before = everything(bus)
+    ran = run(bus, *command)
+    assert (ran.code, told in ran.err) == (code, True), ran.err
+    assert everything(bus) == before
+
+
+def test_key_cannot_expire_before_it_is_valid(bus: Path) -> None:
+    told = run(bus, "expire", "greeter", one_key(bus), "--at", "2020-01-01T00:00:00Z")
+    assert (told.code, "valid only from" in told.err) == (1, True)
+
+
+def test_wait_without_the_bus_s_keys_changes_nothing(clone: Path) -> None:
+    before = everything(clone)
+    assert run(clone, "revoke", "greeter", "--wait").code == 1
+    assert everything(clone) == before
+
+
+def test_wait_without_a_bus_says_that_the_change_is_made(bus: Path) -> None:
+    assert quickly("prepare", "--nats-conf", str(bus / "nats.conf"), cwd=bus).code == 0
+    told = run(bus, "revoke", "greeter", "--wait", "--server", "nats://127.0.0.1:1")
+    assert (told.code, "revoked U" in told.err, "error:" in told.err) == (1, True, True)
+
+
+# ---- a running bus ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBus]:
+    """A bus whose keys these tests change."""
+    with running_bus(tmp_path_factory.mktemp("keys")) as bus:
+        yield bus
+
+
+def listening(bus: RunningBus, log: Path) -> subprocess.Popen[bytes]:
+    """A bot that is connected until it is stopped."""
+    with log.open("wb") as output:
+        process = bus.start("sub", "greetings.sent", "--as", "listener", stderr=output)
+    wait_for(log, "connected as listener")
+    return process
+
+
+def ended(process: subprocess.Popen[bytes]) -> None:
+    """Stop a bot."""
+    process.send_signal(signal.SIGTERM)
+    process.wait(PATIENCE_S)
+
+
+def test_session_has_its_key_and_place(running: RunningBus, tmp_path: Path) -> None:
+    bot = listening(running, tmp_path / "log")
+    try:
+        (row,) = shown(running.run("keys", "sessions", "listener", "--json"))
+        (key,) = shown(running.run("keys", "show", "listener", "--json"))
+        assert (row["bot"], row["key"]) == ("listener", key["key"])
+        assert row["from"].startswith("127.0.0.1:")
+        assert row["since"] < row["until"]
+        assert key["key"] in running.run("keys", "sessions").out
+    finally:
+        ended(bot)
+    wait_until(lambda: shown(running.run("keys", "sessions", "listener", "--json")) == [])
+    assert "there are no sessions" in running.run("keys", "sessions", "listener").err
+
+
+def test_revoke_waits_until_the_session_is_gone(running: RunningBus, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    bot = listening(running, log)
+    try:
+        told = running.run("keys", "revoke", "listener", "--wait")
+        assert told.code == 0, told.err
+        assert "in force at 1 relay" in told.err
+        assert "1 session ended" in told.err
+        assert shown(running.run("keys", "sessions", "listener", "--json")) == []
+        wait_for(log, "the key was revoked")
+        rotated = running.run("keys", "rotate", "listener", "--wait")
+        assert (rotated.code, "0 sessions ended" in rotated.err) == (0, True), rotated.err
+    finally:
+        ended(bot)
+    ended(listening(running, tmp_path / "second"))  # with the new key
