@@ -68,7 +68,7 @@ def up(
 ) -> int:
     """Run a whole bus: a relay, and a nats-server that is watched and restarted.
 
-    Ctrl-C stops both.
+    Ctrl-C stops both. The relay follows the folder, so a change of it needs no restart.
     """
 
     def begin() -> Serve:
@@ -155,7 +155,7 @@ def relay(folder: str | None, servers: tuple[str, ...], name: str) -> int:
     """Run a relay against a nats-server that runs elsewhere.
 
     The server has the configuration of `sealbus prepare`. The relay waits for a server that it
-    cannot reach, and says so.
+    cannot reach, and says so. It follows the folder, so a change of it needs no restart.
     """
 
     def begin() -> Serve:
