@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,25 @@ class TestBot:
             told = sealbus(*command, cwd=bus, full_disk=True)
             assert (told.code, "cannot be written" in told.err) == (1, True)
             assert everything(bus) == before
+
+    def test_that_is_removed_in_part_is_accounted_for(
+        self, bus: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The disk is full after the files are deleted. The same command goes on later."""
+
+        def full(path: Path, _: str) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{path}")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("sealbus_broker.cli.bot.replace_file", full)
+            told = quickly("bot", "rm", "clock", "--yes", "--dir", str(bus), cwd=bus)
+        assert (told.code, "policy.yaml cannot be written: No space left" in told.err) == (1, True)
+        assert (
+            f"deleted {bus}/keys/clock.yaml, {bus}/credentials/clock.toml; `sealbus bot rm clock` "
+            "goes on with the rest" in told.err
+        )
+        assert quickly("bot", "rm", "clock", "--yes", cwd=bus).code == 0
+        assert quickly("check", cwd=bus).code == 0
 
     def test_whose_key_cannot_be_written_is_not_declared(self, bus: Path) -> None:
         before = everything(bus)

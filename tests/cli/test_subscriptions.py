@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
+import subprocess
 
 import pytest
 
 from sealbus.protocol.subjects import consumer_name
 from tests.cli.bus import RunningBus
+from tests.cli.hole import hole
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +136,23 @@ def test_rm_of_a_missing_subscription_says_no(hello: RunningBus) -> None:
 def test_a_bot_without_the_grant_learns_nothing(hello: RunningBus) -> None:
     ran = hello.run("subscriptions", "ls", "--as", "greeter")
     assert (ran.code, ran.out) == (3, "")
+
+
+@pytest.mark.parametrize("number", [None, signal.SIGTERM])
+async def test_removal_without_answer_says_where_to_look(
+    hello: RunningBus, place: str, number: signal.Signals | None
+) -> None:
+    async with hole(hello, b"sealbus.subscriptions.remove") as way:
+        process = hello.start(
+            *("subscriptions", "rm", place, "--yes", "--timeout", "2", "--server", way.url),
+            stderr=subprocess.PIPE,
+        )
+        async with asyncio.timeout(PATIENCE_S):
+            await way.swallowed.wait()
+        if number is not None:
+            process.send_signal(number)
+        _, err = await asyncio.to_thread(process.communicate, timeout=PATIENCE_S)
+    assert process.returncode == (1 if number is None else 128 + number)
+    told = f"{place} may be removed, or not: `sealbus subscriptions ls` tells"
+    assert told in err.decode()
+    assert place in listed(hello)

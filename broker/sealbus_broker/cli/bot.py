@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import shutil
 import sys
@@ -90,8 +89,13 @@ def add(
     try:
         made = make_key(bus, name, facts, datetime.now(UTC), Path(out) if out else None)
     except BaseException:
-        with contextlib.suppress(OSError):
+        try:
             replace_file(path, before)
+        except OSError:
+            click.echo(
+                f"{path} still declares {name}, without a key: `sealbus bot rm {name}` removes it",
+                err=True,
+            )
         raise
     click.echo(made)
     click.echo(f"added {name} to {path}; {_FOLLOWED}", err=True)
@@ -138,11 +142,18 @@ def rm(name: str, yes: bool, dry_run: bool, folder: str | None) -> None:
         click.confirm(f"Remove {name}?", abort=True, err=True)
     # The keys first: without them a bot is not admitted, even if the rest fails. And relays
     # refuse a folder that has a key file of an unknown bot.
-    for file in files:
-        with writing(file):
-            file.unlink()
-    with writing(bus.path / FILE):
-        replace_file(bus.path / FILE, after)
+    done: list[Path] = []
+    try:
+        for file in files:
+            with writing(file):
+                file.unlink()
+            done.append(file)
+        with writing(bus.path / FILE):
+            replace_file(bus.path / FILE, after)
+    except BaseException:
+        gone = ", ".join(f"{file}" for file in done) or "nothing"
+        click.echo(f"deleted {gone}; `sealbus bot rm {name}` goes on with the rest", err=True)
+        raise
     click.echo(f"removed {name}; {_FOLLOWED}", err=True)
 
 

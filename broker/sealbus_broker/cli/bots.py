@@ -155,8 +155,27 @@ def _publish_lines(bulk: Bulk, timeout: float | None) -> int:
         await bulk.run(stop, timeout or CONNECT_S)
         return stop
 
-    stop = run(publish, gentle=True)
-    click.echo(bulk.summary() or "nothing to publish", err=True)
+    try:
+        stop = run(publish, gentle=True)
+    except Stopped:
+        # A second signal, or one before the bus was there. The lines are over by now.
+        _tell_account(bulk)
+        raise
+    _tell_account(bulk)
+    for error in (bulk.lost, bulk.failed):
+        if error is not None:
+            raise error
+    if not bulk.is_whole and stop.signal is not None:
+        raise Stopped(stop.signal)
+    if bulk.counts["unresolved"]:
+        return 1
+    return 3 if set(bulk.counts) - {"accepted"} else 0
+
+
+def _tell_account(bulk: Bulk) -> None:
+    """Say on stderr how far the lines came, and how to go on."""
+    nothing = "nothing to publish" if bulk.is_whole else "nothing was published"
+    click.echo(bulk.summary() or nothing, err=True)
     if bulk.without_verdict:
         named = ", ".join(f"{number}" for number in sorted(bulk.without_verdict)[:MAX_NAMED])
         more = ", …" if len(bulk.without_verdict) > MAX_NAMED else ""
@@ -167,14 +186,6 @@ def _publish_lines(bulk: Bulk, timeout: float | None) -> int:
             f"{bulk.next_line}",
             err=True,
         )
-    for error in (bulk.lost, bulk.failed):
-        if error is not None:
-            raise error
-    if not bulk.is_whole and stop.signal is not None:
-        raise Stopped(stop.signal)
-    if bulk.counts["unresolved"]:
-        return 1
-    return 3 if set(bulk.counts) - {"accepted"} else 0
 
 
 def _parse(payload: str) -> Any:

@@ -29,6 +29,7 @@ EXIT_CODES: Final[Mapping[str, str]] = {
     ),
     "2": "The command line is wrong, or a value in it. Nothing was done.",
     "3": "The answer is no: refused, invalid, not granted or not there.",
+    "129": "SIGHUP, which a closing terminal sends, ended the command before its work was done.",
     "130": "Ctrl-C (SIGINT) ended the command before its work was done.",
     "143": "SIGTERM ended the command before its work was done.",
 }

@@ -21,7 +21,8 @@ from sealbus_broker.cli import output
 from sealbus_broker.cli.errors import Stopped
 
 T = TypeVar("T")
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a command in order. A closing terminal sends SIGHUP."""
 
 CONNECT_S: Final = 10.0
 """How long a command waits for the bus by default. A relay that restarts needs less."""
@@ -62,7 +63,7 @@ class Stop:
 def run(work: Callable[[Stop], Coroutine[Any, Any, T]], *, gentle: bool = False) -> T:
     """Run ``work`` in an event loop and return its result.
 
-    The first SIGINT or SIGTERM cancels ``work``. If it is ``gentle``, the signal only sets the
+    The first of :data:`SIGNALS` cancels ``work``. If it is ``gentle``, the signal only sets the
     event, and ``work`` ends itself. The next signal cancels gentle work, and ends other work at
     once. Raises :class:`Stopped` if ``work`` was cancelled. A signal that was ignored when the
     command began, as with ``nohup`` and the ``&`` of a shell, stays ignored.

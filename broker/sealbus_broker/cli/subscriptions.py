@@ -13,10 +13,10 @@ from typing import Any, Final
 
 import click
 
-from sealbus import Bot
+from sealbus import Bot, NoReply, Unresolved
 from sealbus.own import SUBSCRIPTIONS_LIST, SUBSCRIPTIONS_REMOVE
 from sealbus_broker.cli.bus_options import find_credentials
-from sealbus_broker.cli.errors import AnsweredNo
+from sealbus_broker.cli.errors import AnsweredNo, Stopped
 from sealbus_broker.cli.operator import ANSWER_S, OPERATOR, PAGE, ask, operator_options, table
 from sealbus_broker.cli.signals import CONNECT_S, Stop, connected, run
 from sealbus_broker.escape import json_line, readable
@@ -129,7 +129,11 @@ def rm(
                 "nobody can confirm this without a terminal: give --yes to remove it"
             )
         click.confirm("Remove it?", abort=True, err=True)
-    run(remove)
+    try:
+        run(remove)
+    except (NoReply, Unresolved, Stopped):
+        click.echo(f"{consumer} may be removed, or not: `sealbus subscriptions ls` tells", err=True)
+        raise
     click.echo(f"removed {consumer}", err=True)
 
 

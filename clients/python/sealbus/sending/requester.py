@@ -22,7 +22,7 @@ from sealbus.protocol.delivery import Message
 from sealbus.protocol.envelope import Header
 from sealbus.protocol.limits import LIVE_NONCE_LIFE_MS
 from sealbus.protocol.seal import Verifier
-from sealbus.protocol.subjects import BUS, RELAY, nonce_in
+from sealbus.protocol.subjects import BUS, RELAY, is_own, nonce_in
 from sealbus.receiving.verifier import DeliveryVerifier
 from sealbus.sending.matching import check_answer
 from sealbus.sending.publisher import Publisher
@@ -97,7 +97,7 @@ class Requester:
         except TimeoutError:
             raise NoReply(
                 f"nobody answered on {header.subject} within {timeout_s:g} s",
-                hint=self._opener.clock.told or "is a bot that replies on it connected?",
+                hint=self._opener.clock.told or _who_answers(header.subject),
             ) from None
         finally:
             self._waiting.pop(nonce, None)
@@ -148,12 +148,19 @@ class Requester:
                 answer.set_result(message)
 
 
+def _who_answers(subject: str) -> str:
+    """The hint where nobody answers on ``subject``."""
+    if is_own(subject):
+        return "is a relay running? `sealbus ping` tells"
+    return "is a bot that replies on it connected?"
+
+
 def _failure(message: Message, subject: str) -> SealbusError:
     """The error that the asker gets in place of an answer."""
     error, text = read_error(message.payload)
     if message.bot == RELAY and error == NOBODY_LISTENS:
         return NoReply(
             f"nobody listens on {subject}",
-            hint="is a bot that replies on it connected?",
+            hint=_who_answers(subject),
         )
     return RequestFailed(text, error=error, bot=message.bot, subject=subject)
