@@ -15,7 +15,7 @@ from sealbus.protocol.subjects import check_pattern, check_subject
 from sealbus_broker.cli import output
 from sealbus_broker.cli.bulk import MAX_NAMED, Bulk, Sending, told
 from sealbus_broker.cli.bus_options import bot_options, find_credentials
-from sealbus_broker.cli.errors import OutputFailed, Stopped
+from sealbus_broker.cli.errors import OutputFailed, Stopped, TooFew, exit_code, say_error
 from sealbus_broker.cli.json_lines import Lines, parse_json
 from sealbus_broker.cli.options import WholeNumber, seconds
 from sealbus_broker.cli.options import nonce as as_nonce
@@ -109,14 +109,31 @@ def pub(
     if payload is not None and from_line != 1:
         raise click.UsageError("--from-line is for --file")
     check_subject(subject)
-    document = None if payload is None else _parse(payload)
-    speaker = Bot(find_credentials(folder, bot, credentials))
     sending = Sending(subject, live or None, schema, timeout or VERDICT_S)
+    try:
+        document = None if payload is None else _parse(payload)
+    except InvalidInput as error:
+        if not as_json:
+            raise
+        click.echo(json_line(sending.invalid(error)))
+        say_error(error)
+        return exit_code(error)
+    speaker = Bot(find_credentials(folder, bot, credentials))
     if file is not None:
         return _publish_lines(
             Bulk(speaker, sending, Lines(file), first=from_line, as_json=as_json), timeout
         )
+    return _publish_one(speaker, sending, document, nonce, timeout, as_json)
 
+
+def _publish_one(
+    speaker: Bot,
+    sending: Sending,
+    document: Any,
+    nonce: bytes | None,
+    timeout: float | None,
+    as_json: bool,
+) -> int:
     async def publish(stop: Stop) -> tuple[dict[str, Any], int | None]:
         async with connected(speaker, timeout or CONNECT_S, stop):
             publishing = asyncio.ensure_future(sending.publish(speaker, document, nonce))
@@ -128,8 +145,8 @@ def pub(
     row, stopped_by = run(publish, gentle=True)
     verdict = row["verdict"]
     if verdict != "accepted":
-        click.echo(f"{click.style('error:', fg='red')} {subject}: {told(row)}", err=True)
-    if verdict == "unresolved":
+        click.echo(f"{click.style('error:', fg='red')} {sending.subject}: {told(row)}", err=True)
+    if verdict == "unresolved" and row["nonce"] is not None:  # else nothing was sent
         hint = (
             f"it may have been accepted: publish it again with --nonce {row['nonce']}; is a "
             "relay running?"
@@ -297,8 +314,7 @@ def sub(
         run(listen)
     except TimeoutError:
         if count is not None:
-            click.echo(f"{shown} of {count} messages, and none for {idle:g} s", err=True)
-            return 1
+            raise TooFew(f"{shown} of {count} messages, and none for {idle:g} s") from None
     except Stopped:
         # A signal is the usual end of listening, unless --count gives it an end of its own.
         if count is not None:

@@ -78,6 +78,10 @@ class Sending:
             "nonce": nonce.hex() if nonce else None,
         }
 
+    def invalid(self, error: InvalidInput) -> dict[str, Any]:
+        """The row of a message that cannot be sent, because of ``error``."""
+        return self.row() | {"verdict": "invalid", "detail": error.what}
+
     async def publish(self, bot: Bot, document: Any, nonce: bytes | None = None) -> dict[str, Any]:
         """Publish one message, and return its row.
 
@@ -115,7 +119,7 @@ class Sending:
         except NotConnected as error:  # closed by the end of the command before it was sent
             return row | {"detail": error.what}
         except InvalidInput as error:
-            return row | {"verdict": "invalid", "detail": error.what}
+            return self.invalid(error)
         else:
             row |= {"verdict": stamp.verdict.value}
         return row | {"nonce": stamp.nonce.hex(), "relay": stamp.relay}
@@ -210,7 +214,7 @@ class Bulk:
         try:
             document = _parse(line)
         except InvalidInput as error:
-            row |= {"verdict": "invalid", "detail": error.what}
+            row |= {**self._sending.invalid(error), "line": line.number}
         else:
             with contextlib.suppress(
                 asyncio.CancelledError

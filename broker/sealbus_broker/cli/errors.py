@@ -7,6 +7,7 @@
     ├── Unusable             1   the folder, or a file in it, is not usable
     ├── InputFailed          1   a file or stream cannot be read
     ├── OutputFailed         1   data cannot be written
+    ├── TooFew               1   fewer messages came than the command waited for
     └── AnsweredNo           3   the bus has answered, and the answer is no
     ReaderGone               0   the reader of stdout has left
     Stopped            128 + n   signal n ended the work early
@@ -16,6 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
+
+import click
 
 from sealbus import Refused, RequestFailed
 from sealbus.errors import InvalidInput, SealbusError, SubscriptionDenied
@@ -52,6 +55,10 @@ class OutputFailed(SealbusError):
     """Data could not be written."""
 
 
+class TooFew(SealbusError):
+    """Fewer messages came than the command waited for."""
+
+
 class AnsweredNo(SealbusError):
     """The bus has answered, and the answer is no."""
 
@@ -73,3 +80,27 @@ def exit_code(error: SealbusError) -> int:
     if isinstance(error, InvalidInput) and not isinstance(error, InTheWay):
         return 2
     return 3 if isinstance(error, Refused | RequestFailed | SubscriptionDenied | AnsweredNo) else 1
+
+
+def known_error(error: Exception) -> SealbusError | Stopped | ReaderGone | None:
+    """The error that a person is told. ``None`` if ``error`` is a defect of Sealbus, which needs a
+    traceback.
+
+    A task group hides the error that it ends with in an exception group.
+    """
+    if isinstance(error, SealbusError | Stopped | ReaderGone):
+        return error
+    if isinstance(error, OSError):
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return SealbusError(f"the operating system refused: {what}")
+    if isinstance(error, ExceptionGroup):
+        parts = [known_error(one) for one in error.exceptions]
+        return parts[0] if all(parts) else None
+    return None
+
+
+def say_error(error: SealbusError) -> None:
+    """Print the error after ``error:``, and the remedy after ``hint:``."""
+    click.echo(f"{click.style('error:', fg='red')} {error.what}", err=True)
+    if error.hint:
+        click.echo(f"{click.style('hint:', fg='yellow')} {error.hint}", err=True)

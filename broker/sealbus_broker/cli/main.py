@@ -14,7 +14,13 @@ from typing import Final
 import click
 
 from sealbus.errors import SealbusError, hide_seeds
-from sealbus_broker.cli.errors import ReaderGone, Stopped, exit_code
+from sealbus_broker.cli.errors import (
+    ReaderGone,
+    Stopped,
+    exit_code,
+    known_error,
+    say_error,
+)
 from sealbus_broker.cli.options import finish_command
 
 _MODULES: Final = {
@@ -90,7 +96,7 @@ def main() -> int:
         click.echo("stopped", err=True)
         return 130
     except Exception as error:
-        known = _known(error)
+        known = known_error(error)
         if known is None:
             raise
         return _exit_code(known)
@@ -106,27 +112,3 @@ def _exit_code(error: SealbusError | Stopped | ReaderGone) -> int:
         return 128 + error.signal
     say_error(error)
     return exit_code(error)
-
-
-def _known(error: Exception) -> SealbusError | Stopped | ReaderGone | None:
-    """The error that a person is told. ``None`` if ``error`` is a defect of Sealbus, which needs a
-    traceback.
-
-    A task group hides the error that it ends with in an exception group.
-    """
-    if isinstance(error, SealbusError | Stopped | ReaderGone):
-        return error
-    if isinstance(error, OSError):
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        return SealbusError(f"the operating system refused: {what}")
-    if isinstance(error, ExceptionGroup):
-        parts = [_known(one) for one in error.exceptions]
-        return parts[0] if all(parts) else None
-    return None
-
-
-def say_error(error: SealbusError) -> None:
-    """Print the error after ``error:``, and the remedy after ``hint:``."""
-    click.echo(f"{click.style('error:', fg='red')} {error.what}", err=True)
-    if error.hint:
-        click.echo(f"{click.style('hint:', fg='yellow')} {error.hint}", err=True)

@@ -13,6 +13,7 @@ import click
 from sealbus import Refused, RequestFailed, Unresolved
 from sealbus.errors import SealbusError
 from sealbus.protocol.limits import NONCE_BYTES
+from sealbus_broker.cli.errors import known_error
 from sealbus_broker.escape import json_line, readable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -120,9 +121,10 @@ def _errors_as_json(callback: F) -> F:
     def call(*args: Any, as_json: bool, **options: Any) -> Any:
         try:
             return callback(*args, as_json=as_json, **options)
-        except SealbusError as error:
-            if as_json:
-                click.echo(json_line(error_row(error)))
+        except Exception as error:
+            known = known_error(error)
+            if as_json and isinstance(known, SealbusError):
+                click.echo(json_line(error_row(known)))
             raise
 
     return call  # type: ignore[return-value]  # it takes and gives what callback does
