@@ -38,8 +38,8 @@ OWN_BYTES: Final = 512
 """Largest payload of a request to the bus itself. The schemas allow less than 400 bytes."""
 
 _RATES: Final = {
-    # A process asks when it connects, and at most every 5 s when the policy changes. 128 processes
-    # of a bot may begin at once.
+    # A process asks when it connects, at most every 5 s when the policy changes, and at most once a
+    # minute when live messages come late. 128 processes of a bot may begin at once.
     GRANTS: Rate(5, 128),
     # The durable subscriptions of four sessions at once. Each takes JetStream some milliseconds.
     SUBSCRIBE: Rate(50, 128),
