@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import difflib
+import os
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from sealbus.errors import InvalidInput
+from sealbus.file_hints import file_hint
 from sealbus.text_file import decode_text
 from sealbus_broker.cli.bus_options import dir_option, server_option
 from sealbus_broker.cli.errors import Unusable
-from sealbus_broker.cli.folder import BusFolder, writing
+from sealbus_broker.cli.files import reading, writing
+from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.key_files import check_bot, make_key, the_bus
 from sealbus_broker.cli.talk import note
 from sealbus_broker.policy.bot_entry import FILE, BotEntry, add_bot, bots_of, remove_bot
-from sealbus_broker.policy.document import read_file
+from sealbus_broker.policy.document import MAX_FILE_BYTES, read_file
 from sealbus_broker.policy.loader import load
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.replace import replace_file
@@ -161,11 +165,29 @@ def _policy_text(bus: BusFolder) -> str:
     path = bus.path / FILE
     content = read_file(bus.path, FILE)
     if isinstance(content, Problem):
-        raise Unusable(str(content))
+        raise Unusable(str(replace(content, hint=None)), hint=content.hint)
     try:
         return decode_text(content)
     except InvalidInput as error:
         raise Unusable(f"{path}: {error.what}", hint=error.hint) from None
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a folder, and of each file as much as a loader reads. Raises :class:`Unusable`."""
+    with reading(source):
+        if source.is_dir():
+            shutil.copytree(source, target, symlinks=True, copy_function=_copy_file)
+
+
+def _copy_file(source: str, target: str) -> None:
+    # Neither OSError goes to copytree(), which would join it to others without a number. A pipe
+    # opens at once, and is empty.
+    with reading(source):
+        descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:  # noqa: PTH123  # it is a descriptor, and no path
+            content = file.read(MAX_FILE_BYTES + 1)
+    with writing("a temporary folder"):
+        Path(target).write_bytes(content)
 
 
 def _there(path: Path) -> bool:
@@ -174,9 +196,7 @@ def _there(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise Unusable(
-            f"{path} cannot be read: {error.strerror}", hint="nothing was changed"
-        ) from None
+        raise Unusable(f"{path} cannot be read: {error.strerror}", hint=file_hint(error)) from None
     return True
 
 
@@ -191,8 +211,7 @@ def _try(
         root = Path(copy)
         (root / FILE).write_text(policy, encoding="utf-8", newline="")
         for name in ("schemas", "keys"):
-            if (bus.path / name).is_dir():
-                shutil.copytree(bus.path / name, root / name, symlinks=True)
+            _copy(bus.path / name, root / name)
         if without is not None:
             (root / "keys" / f"{without}.yaml").unlink(missing_ok=True)
         loaded = load(root)

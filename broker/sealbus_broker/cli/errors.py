@@ -22,6 +22,7 @@ import click
 
 from sealbus import Refused, RequestFailed
 from sealbus.errors import InvalidInput, SealbusError, SubscriptionDenied
+from sealbus.file_hints import file_hint
 from sealbus_broker.policy.errors import InTheWay
 
 EXIT_CODES: Final[Mapping[str, str]] = {
@@ -91,12 +92,17 @@ def known_error(error: Exception) -> SealbusError | Stopped | ReaderGone | None:
     if isinstance(error, SealbusError | Stopped | ReaderGone):
         return error
     if isinstance(error, OSError):
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        return SealbusError(f"the operating system refused: {what}")
+        return refused_by_the_system(error)
     if isinstance(error, ExceptionGroup):
         parts = [known_error(one) for one in error.exceptions]
         return parts[0] if all(parts) else None
     return None
+
+
+def refused_by_the_system(error: OSError) -> SealbusError:
+    """The sentence about an ``OSError`` that no command expected, with a hint."""
+    what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return SealbusError(f"the operating system refused: {what}", hint=file_hint(error))
 
 
 def say_error(error: SealbusError) -> None:

@@ -1,16 +1,44 @@
-"""Files that a command writes for its user."""
+"""Files that a command reads and writes for its user, and what it says where it cannot."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from sealbus_broker.cli.errors import OutputFailed
+from sealbus.file_hints import file_hint
+from sealbus_broker.cli.errors import OutputFailed, Unusable
 
 _DENIED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+
+@contextlib.contextmanager
+def writing(what: Path | str) -> Iterator[None]:
+    """Turn an ``OSError`` of a write into one sentence about ``what``, with a hint."""
+    with _failing(what, "written"):
+        yield
+
+
+@contextlib.contextmanager
+def reading(what: Path | str) -> Iterator[None]:
+    """Turn an ``OSError`` of a read into one sentence about ``what``, with a hint."""
+    with _failing(what, "read"):
+        yield
+
+
+@contextlib.contextmanager
+def _failing(what: Path | str, done: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        name = error.filename if isinstance(error.filename, str) else what
+        raise Unusable(
+            f"{name} cannot be {done}: {error.strerror or type(error).__name__}",
+            hint=file_hint(error),
+        ) from None
 
 
 def write_new(path: Path, data: bytes) -> None:
@@ -32,7 +60,7 @@ def write_new(path: Path, data: bytes) -> None:
         ) from None
     except (OSError, ValueError) as error:  # ValueError: a path with NUL in it
         denied = getattr(error, "errno", None) in _DENIED
-        hint = "name a file in a folder where you may write" if denied else None
+        hint = "name a file in a folder where you may write" if denied else file_hint(error)
         raise OutputFailed(f"{path} cannot be written: {_why(error)}", hint=hint) from None
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -40,7 +68,9 @@ def write_new(path: Path, data: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             path.unlink()
-        raise OutputFailed(f"{path} cannot be written: {_why(error)}") from None
+        raise OutputFailed(
+            f"{path} cannot be written: {_why(error)}", hint=file_hint(error)
+        ) from None
 
 
 def _why(error: Exception) -> str:

@@ -7,8 +7,6 @@ disagree with it, the command says so at once.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,10 +14,12 @@ from urllib.parse import urlsplit
 
 from sealbus.credentials import Credentials
 from sealbus.errors import CredentialsError, InvalidInput
+from sealbus.file_hints import file_hint
 from sealbus.nats.addresses import is_encrypted
 from sealbus.protocol.keys import PublicKey
 from sealbus.protocol.subjects import check_name
 from sealbus_broker.cli.errors import Unusable
+from sealbus_broker.cli.files import reading
 from sealbus_broker.cli.talk import ON_STDERR, Talk
 from sealbus_broker.escape import readable
 from sealbus_broker.gate.policy import Policy
@@ -45,18 +45,6 @@ SERVER: Final = f"nats://127.0.0.1:{PORT}"
 _ANY_ADDRESS: Final = ("0.0.0.0", "::", "")  # noqa: S104  # compared with, never listened on
 
 
-@contextlib.contextmanager
-def writing(what: Path | str) -> Iterator[None]:
-    """Turn an ``OSError`` of a write into one sentence about ``what``."""
-    try:
-        yield
-    except OSError as error:
-        name = error.filename if isinstance(error.filename, str) else what
-        raise Unusable(
-            f"{name} cannot be written: {error.strerror or type(error).__name__}"
-        ) from None
-
-
 @dataclass(frozen=True, slots=True)
 class BusFolder:
     """The folder of one bus."""
@@ -78,7 +66,9 @@ class BusFolder:
             below = sorted(path.parent for path in found if not path.parent.name.startswith("."))
         except (OSError, ValueError) as error:  # ValueError: a path with NUL in it
             why = getattr(error, "strerror", None) or "not a path"
-            raise Unusable(f"{readable(str(here), 300)} cannot be read: {why}") from None
+            raise Unusable(
+                f"{readable(str(here), 300)} cannot be read: {why}", hint=file_hint(error)
+            ) from None
         if len(below) == 1:
             talk.say(f"using the bus in {readable(str(below[0]), 300)}")
             return cls(below[0], talk)
@@ -192,10 +182,8 @@ class BusFolder:
 
     def _has_secrets(self) -> bool:
         path = self.state / "relay.toml"
-        try:
+        with reading(path):
             return path.exists() or path.is_symlink()
-        except OSError as error:
-            raise Unusable(f"{path} cannot be read: {error.strerror}") from None
 
     def _elsewhere(self, known: BusFile, other: str) -> Unusable:
         path = self.state / "relay.toml"
@@ -269,7 +257,8 @@ class BusFolder:
         try:
             files = self.credential_files()
         except OSError as error:
-            return [Problem("credentials", 0, 0, f"cannot be read: {error.strerror}")]
+            what = f"cannot be read: {error.strerror}"
+            return [Problem("credentials", 0, 0, what, hint=file_hint(error))]
         for file in files:
             shown = f"credentials/{readable(file.name, 100)}"
             try:

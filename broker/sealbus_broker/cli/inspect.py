@@ -11,6 +11,7 @@ from typing import Any, Final
 import click
 
 from sealbus.errors import Malformed
+from sealbus.file_hints import file_hint
 from sealbus.protocol.codec import is_bundle, split_bundle, split_sealed, unpack_json
 from sealbus.protocol.delivery import split_delivery
 from sealbus.protocol.envelope import Envelope
@@ -89,9 +90,8 @@ def _read(file: str) -> bytes:
             with Path(file).open("rb") as opened:
                 data = opened.read(limit + 1)
     except (OSError, ValueError) as error:  # ValueError: a path with NUL in it
-        raise InputFailed(
-            f"{file} cannot be read: {getattr(error, 'strerror', None) or 'not a path'}"
-        ) from None
+        why = getattr(error, "strerror", None) or "not a path"
+        raise InputFailed(f"{file} cannot be read: {why}", hint=file_hint(error)) from None
     if len(data) > limit:
         raise InputFailed(
             f"{file} is larger than {limit} bytes, and no message of the bus is that large"

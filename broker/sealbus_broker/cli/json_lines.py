@@ -8,15 +8,18 @@ a line that is too long to be sent.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import re
+import stat
 import sys
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, TypeVar
 
 from sealbus.errors import InvalidInput
+from sealbus.file_hints import file_hint
 from sealbus.protocol.limits import MAX_ENVELOPE_BYTES, MAX_INTEGER
 from sealbus_broker.cli import output
 from sealbus_broker.cli.errors import InputFailed
@@ -81,7 +84,10 @@ class Lines:
         try:
             # On a thread, because a named pipe opens only when its writer does.
             self._descriptor = await _on_thread(os.open, self._file, os.O_RDONLY)
-            self.size = os.fstat(self._descriptor).st_size or None
+            status = os.fstat(self._descriptor)
+            if stat.S_ISDIR(status.st_mode):  # which only reading would tell, much later
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            self.size = status.st_size or None
         except (OSError, ValueError) as error:  # ValueError: a path with NUL in it
             raise self._failed(error) from None
 
@@ -149,9 +155,8 @@ class Lines:
         return chunk
 
     def _failed(self, error: Exception) -> InputFailed:
-        return InputFailed(
-            f"{self.name} cannot be read: {getattr(error, 'strerror', None) or 'not a path'}"
-        )
+        why = getattr(error, "strerror", None) or "not a path"
+        return InputFailed(f"{self.name} cannot be read: {why}", hint=file_hint(error))
 
 
 async def _on_thread(call: Callable[..., T], *arguments: Any) -> T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +14,8 @@ from sealbus.errors import InvalidInput
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.subjects import RELAY, check_name
 from sealbus_broker.cli.errors import Unusable
-from sealbus_broker.cli.folder import BusFolder, writing
+from sealbus_broker.cli.files import writing
+from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.policy.bus_file import FILE, BusFile
 from sealbus_broker.policy.document import read_yaml
 from sealbus_broker.policy.keys import add_key
@@ -29,7 +31,8 @@ def make_key(
     """
     check_bot(bot)
     path = out or bus.credentials(bot)
-    if (bus.path / "keys").resolve() in path.resolve().parents:
+    # Path.resolve() fails on a link that leads to itself.
+    if Path(os.path.realpath(bus.path / "keys")) in Path(os.path.realpath(path)).parents:
         raise Unusable(
             f"{path} is in keys/, which is for public keys",
             hint="credentials are secret: keep them elsewhere",

@@ -18,7 +18,8 @@ import click
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus_broker.cli.bus_options import dir_option, server_option
 from sealbus_broker.cli.errors import Unusable
-from sealbus_broker.cli.folder import BusFolder, writing
+from sealbus_broker.cli.files import writing
+from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.key_files import check_bot, make_key, the_bus
 from sealbus_broker.cli.operator import table
 from sealbus_broker.cli.options import seconds

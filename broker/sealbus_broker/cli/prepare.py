@@ -9,7 +9,7 @@ import click
 
 from sealbus.errors import InvalidInput
 from sealbus_broker.cli.bus_options import dir_option, new_keys_option, server_option
-from sealbus_broker.cli.errors import Unusable
+from sealbus_broker.cli.files import writing
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.options import DIGITS, WholeNumber
 from sealbus_broker.escape import readable
@@ -84,10 +84,8 @@ def prepare(
         http_port=monitor_port,
         sync_interval=sync,
     )
-    try:
+    with writing(target):
         target.write_text(render(config))
-    except OSError as error:
-        raise Unusable(f"{target} cannot be written: {error.strerror}") from None
     click.echo(f"wrote {target}", err=True)
     known = bus.bus_file() or bus.found_at(
         policy.bus, secrets.bus.public, host.strip("[]"), int(port)

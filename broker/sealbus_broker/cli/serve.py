@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import os
 from collections.abc import Coroutine
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -78,14 +80,14 @@ def up(
         check_name(name, "relay")
         server = NatsServer(
             NatsConfig(
-                store_dir=(bus.state / "jetstream").resolve(),
+                store_dir=Path(os.path.realpath(bus.state / "jetstream")),
                 relay=secrets.relay.public,
                 issuer=secrets.issuer.public,
                 host=host,
                 port=bus.port(port),
                 sync_interval=sync,
             ),
-            bus.state.resolve(),
+            Path(os.path.realpath(bus.state)),
         )
         # Before the start: a folder with a problem then has no server.
         found = bus.found_at(policy.bus, secrets.bus.public, host, port)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from sealbus.errors import SealbusError
 from sealbus.life.signals import on_signal
 from sealbus.supervision import kind
-from sealbus_broker.cli.errors import exit_code
+from sealbus_broker.cli.errors import exit_code, refused_by_the_system
 from sealbus_broker.cli.logs import logging_to_stderr
 from sealbus_broker.cli.talk import Talk
 from sealbus_broker.logger import get_logger
@@ -39,6 +39,10 @@ def run_until_signal(begin: Callable[[], Serve]) -> int:
         except SealbusError as error:
             _tell_failed(error.what, error.hint)
             return exit_code(error)
+        except OSError as error:
+            refused = refused_by_the_system(error)
+            _tell_failed(refused.what, refused.hint)
+            return 1
         except Exception as error:  # noqa: BLE001  # of any type: an operator wants a sentence
             what = f"a mistake in Sealbus has ended this command ({kind(error)})"
             _tell_failed(what, "start it again, and report this line")

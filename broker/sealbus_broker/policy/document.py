@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from sealbus.file_hints import file_hint
 from sealbus.text_file import other_encoding, without_mark
 from sealbus_broker.escape import readable
 from sealbus_broker.policy.json_tree import read_json_tree
@@ -138,7 +139,7 @@ def read_file(root: Path, file: str, most: int = MAX_FILE_BYTES) -> bytes | Prob
         # Opening a FIFO waits for its other end for ever. With O_NONBLOCK it does not wait.
         # The type of the opened file is then checked.
         if real.is_dir():
-            return Problem(file, 0, 0, "is a folder, not a file")
+            return Problem(file, 0, 0, "is a folder, not a file", hint="move the folder away")
         descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as opened:  # noqa: PTH123  # it is a descriptor, and no path
             if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
@@ -147,10 +148,11 @@ def read_file(root: Path, file: str, most: int = MAX_FILE_BYTES) -> bytes | Prob
             content = opened.read(most + 1)
     except OSError as error:
         missing = file == "policy.yaml" and isinstance(error, FileNotFoundError)
-        hint = "make a new bus with `sealbus init`" if missing else None
+        hint = "make a new bus with `sealbus init`" if missing else file_hint(error)
         return Problem(file, 0, 0, f"cannot be read: {error.strerror}", hint=hint)
     except RuntimeError:  # Python before 3.13
-        return Problem(file, 0, 0, "cannot be read: a loop of symbolic links")
+        what = "cannot be read: a loop of symbolic links"
+        return Problem(file, 0, 0, what, hint="remove the link")
     if len(content) > most:
         return Problem(file, 0, 0, "is too large", expected=f"at most {most} bytes")
     return content

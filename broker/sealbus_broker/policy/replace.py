@@ -18,11 +18,15 @@ def replace_file(path: Path, text: str) -> None:
     Raises ``OSError``, and then leaves no new file behind.
     """
     # A symbolic link stays one, and its target is replaced.
-    path = path.resolve()
+    path = Path(os.path.realpath(path))
     mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else MODE
     # In the same folder, because only there replacing is one step. The name is hidden, so no reader
     # takes it for a file of the bus.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        error.filename = str(path)  # which the caller knows
+        raise
     try:
         # Line ends stay as they are in ``text``.
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:

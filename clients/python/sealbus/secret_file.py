@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sealbus.errors import SealbusError
+from sealbus.file_hints import file_hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class SecretFile:
                 content = file.read(self.most + 1)
         except (OSError, ValueError) as error:  # ValueError: a path with NUL in it
             why = getattr(error, "strerror", None) or "not a path"
-            hint = self.missing if isinstance(error, FileNotFoundError) else None
+            hint = self.missing if isinstance(error, FileNotFoundError) else file_hint(error)
             raise self.unusable(f"{path} cannot be read: {why}", hint=hint) from None
         if not read_only and exposed(status, os.geteuid(), {os.getegid(), *os.getgroups()}):
             mode = stat.S_IMODE(status.st_mode)
@@ -71,7 +72,9 @@ class SecretFile:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise self.unusable(f"{path.parent} cannot be made: {error.strerror}") from None
+            raise self.unusable(
+                f"{path.parent} cannot be made: {error.strerror}", hint=file_hint(error)
+            ) from None
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
@@ -79,7 +82,7 @@ class SecretFile:
                 f"{path} exists already", hint="a key is never overwritten: move the file away"
             ) from None
         except OSError as error:
-            raise self.unusable(f"{path} cannot be written: {error.strerror}") from None
+            raise self._not_written(path, error) from None
         try:
             with os.fdopen(handle, "w") as file:
                 file.write(text)
@@ -87,7 +90,10 @@ class SecretFile:
                 os.fsync(file.fileno())
         except OSError as error:
             path.unlink(missing_ok=True)
-            raise self.unusable(f"{path} cannot be written: {error.strerror}") from None
+            raise self._not_written(path, error) from None
+
+    def _not_written(self, path: Path, error: OSError) -> SealbusError:
+        return self.unusable(f"{path} cannot be written: {error.strerror}", hint=file_hint(error))
 
 
 def exposed(status: os.stat_result, user: int, groups: Collection[int]) -> bool:
