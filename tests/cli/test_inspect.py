@@ -15,10 +15,12 @@ from sealbus.protocol.codec import pack_bundle, pack_json
 from sealbus.protocol.delivery import pack_delivery
 from sealbus.protocol.envelope import Draft, Envelope, Header
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
+from sealbus.protocol.limits import MAX_BUNDLE_BYTES, MAX_SHOWN_BYTES, MAX_STAMP_BYTES
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.stamp import RefusedPayload, Stamp, Verdict, seal_stamps
+from sealbus_broker.cli.inspect import MAX_FILE_BYTES
 from sealbus_broker.relay.secrets import BusSecrets
-from tests.cli.command import quickly
+from tests.cli.command import quickly, sealbus
 from tests.gate.world import salted, sealed
 
 BOT, BUS, STRANGER = (SigningKey.generate(kind) for kind in (KeyKind.BOT, KeyKind.BUS, KeyKind.BUS))
@@ -183,3 +185,23 @@ def test_withheld_payload_is_shown_as_withheld(tmp_path: Path) -> None:
     wrong = ["an accepted payload is withheld, or a refused one shown"]
     assert inspect(tmp_path, pack_delivery(data, partly), *GIVEN) == (3, wrong)
     assert inspect(tmp_path, pack_delivery(shown, stamp(data, count=3)), *GIVEN) == (3, wrong)
+
+
+@pytest.mark.parametrize("to_stdin", [False, True], ids=["file", "stdin"])
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_file_has_a_limit(tmp_path: Path, more: int, to_stdin: bool) -> None:
+    (tmp_path / "item").write_bytes(bytes(MAX_FILE_BYTES + more))
+    given = (tmp_path / "item").read_bytes() if to_stdin else None
+    told = sealbus("inspect", "-" if to_stdin else "item", cwd=tmp_path, given=given)
+    assert told.code == (1 if more else 3)
+    assert (f"is larger than {MAX_FILE_BYTES} bytes" in told.err) == bool(more)
+    assert ("hint: name a file with one envelope" in told.err) == bool(more)
+
+
+def test_a_file_without_end_is_not_read_whole(tmp_path: Path) -> None:
+    assert "is larger than" in quickly("inspect", "/dev/zero", cwd=tmp_path).err
+
+
+def test_every_message_of_the_bus_is_small_enough() -> None:
+    assert MAX_SHOWN_BYTES + MAX_STAMP_BYTES + 16 < MAX_FILE_BYTES
+    assert MAX_BUNDLE_BYTES < MAX_FILE_BYTES

@@ -159,3 +159,17 @@ def test_help_does_not_show_the_environment() -> None:
     )
     assert "from_environment" in done.stdout
     assert secret not in done.stdout
+
+
+def test_a_file_may_be_as_large_as_its_limit_and_no_larger(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.touch(mode=0o600)
+    file.write_bytes(bytes(FILE.most))
+    assert len(FILE.read(file)) == FILE.most
+    with file.open("wb") as opened:
+        opened.truncate(2**40)
+    with pytest.raises(CredentialsError, match="larger than 1000 bytes, so it is not the file"):
+        FILE.read(file)
+    file.write_bytes(bytes(FILE.most + 1))
+    with pytest.raises(CredentialsError, match="larger than 1000 bytes"):
+        FILE.read(file)

@@ -16,16 +16,20 @@ from sealbus.protocol.codec import is_bundle, split_bundle, split_sealed, unpack
 from sealbus.protocol.delivery import split_delivery
 from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.keys import KeyKind, PublicKey
-from sealbus.protocol.limits import MAX_ENVELOPE_BYTES
 from sealbus.protocol.seal import Context, Seal, Verifier
 from sealbus.protocol.stamp import Stamp, Verdict
 from sealbus_broker.cli.anchors import Anchors
 from sealbus_broker.cli.bus_options import dir_option
 from sealbus_broker.cli.errors import InputFailed
 from sealbus_broker.escape import json_line, readable, readable_json
+from sealbus_broker.nats.config import MAX_PAYLOAD_BYTES
 
 WITHHELD: Final = "(withheld)"
 """Stands for a parent of which only the hash is there."""
+
+MAX_FILE_BYTES: Final = MAX_PAYLOAD_BYTES
+"""The largest file. Nothing on the bus is larger than one message of NATS, so a larger file is a
+wrong one, such as a disk image."""
 
 MAX_TOLD_CHARS: Final = 1_000
 """Longest line about an error: the longest detail of a stamp."""
@@ -58,9 +62,10 @@ def inspect(
 ) -> int:
     """Take apart the envelope, stamp, delivery or bundle in FILE, and list its errors.
 
-    FILE may be - for stdin. A seal counts only under a known key. In a bus's folder these are the
-    keys of its bots and of the bus. Elsewhere they are the keys of --bot-key and --bus-key. The
-    exit code is 0 if FILE is well-formed and its seal holds under such a key, and 3 if not.
+    FILE may be - for stdin, and has at most 1 MiB. A seal counts only under a known key. In a bus's
+    folder these are the keys of its bots and of the bus. Elsewhere they are the keys of --bot-key
+    and --bus-key. The exit code is 0 if FILE is well-formed and its seal holds under such a key,
+    and 3 if not.
     """
     data = _read(file)
     anchors = Anchors.gather(folder, bot_keys, bus_keys)
@@ -80,21 +85,21 @@ def inspect(
 
 
 def _read(file: str) -> bytes:
-    limit = 2 * MAX_ENVELOPE_BYTES
     try:
         if file == "-":
             if sys.stdin is None:
                 raise InputFailed("stdin is closed", hint="give a file, or something to read")
-            data = sys.stdin.buffer.read(limit + 1)
+            data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
         else:
             with Path(file).open("rb") as opened:
-                data = opened.read(limit + 1)
+                data = opened.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a path with NUL in it
         why = getattr(error, "strerror", None) or "not a path"
         raise InputFailed(f"{file} cannot be read: {why}", hint=file_hint(error)) from None
-    if len(data) > limit:
+    if len(data) > MAX_FILE_BYTES:
         raise InputFailed(
-            f"{file} is larger than {limit} bytes, and no message of the bus is that large"
+            f"{file} is larger than {MAX_FILE_BYTES} bytes, and no message of the bus is",
+            hint="name a file with one envelope, stamp, delivery or bundle",
         )
     return data
 

@@ -20,11 +20,13 @@ from sealbus.protocol.codec import unpack_json
 from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.limits import MAX_INTEGER
 from sealbus_broker.cli.bus_options import find_credentials
+from sealbus_broker.cli.errors import InputFailed
 from sealbus_broker.cli.files import write_new
 from sealbus_broker.cli.operator import ANSWER_S, OPERATOR, PAGE, ask, operator_options, table
 from sealbus_broker.cli.options import DIGITS, WholeNumber
 from sealbus_broker.cli.signals import CONNECT_S, Stop, connected, run
 from sealbus_broker.escape import json_line, readable, readable_json, reshown
+from sealbus_broker.nats.config import MAX_PAYLOAD_BYTES
 
 DUMPED: Final = 1024
 """Bytes that a hex dump shows. --out writes all."""
@@ -260,6 +262,12 @@ async def _fetch(operator: Bot, sequence: int, timeout_s: float) -> tuple[dict[s
             operator, QUARANTINE_SHOW, {"sequence": sequence, "offset": len(data)}, timeout_s
         )
         record = part["record"]
+        if part["size"] > MAX_PAYLOAD_BYTES:
+            raise InputFailed(
+                f"the relay says that record {sequence} has {part['size']} bytes, and no message of"
+                f" NATS has more than {MAX_PAYLOAD_BYTES}",
+                hint="has this relay another version than this command?",
+            )
         chunk = base64.b64decode(part["data"])
         data += chunk
         if not chunk or len(data) >= part["size"]:
