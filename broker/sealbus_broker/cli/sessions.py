@@ -66,7 +66,7 @@ def _row(session: LiveSession, policy: Policy) -> dict[str, Any]:
         "bot": session.bot,
         "key": session.key,
         "from": f"{told.get('ip', '')}:{told.get('port', '')}",
-        "since": _text(session.began_ms),
+        "since": _text(session.began_us // 1000),
         "until": _text(_until_ms(session, policy)),
         "sent": told.get("in_msgs", 0),
         "received": told.get("out_msgs", 0),
@@ -77,7 +77,7 @@ def _row(session: LiveSession, policy: Policy) -> dict[str, Any]:
 
 def _until_ms(session: LiveSession, policy: Policy) -> int:
     """When the session ends, by the policy of the folder."""
-    ends = session.began_ms + policy.limits.session_ms
+    ends = session.began_us // 1000 + policy.limits.session_ms
     keys = policy.bots[session.bot].keys.values() if session.bot in policy.bots else ()
     own = [key for key in keys if PublicKey(key.raw, KeyKind.BOT).text == session.key]
     return min([ends, *(key.ends_ms for key in own)])

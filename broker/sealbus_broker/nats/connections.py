@@ -10,7 +10,7 @@ from nats.errors import Error as NatsError
 
 from sealbus.nats.client import HardenedClient
 from sealbus_broker.nats.config import CONNECTIONS_SUBJECT
-from sealbus_broker.nats.jetstream import Json, time_ms
+from sealbus_broker.nats.jetstream import Json, time_us
 from sealbus_broker.nats.session_name import read_session_name
 
 ASK_S: Final = 2.0
@@ -34,8 +34,9 @@ class LiveSession:
     bot: str
     key: str
     """The public key that it logged in with (``U…``)."""
-    began_ms: int
-    """When the client connected (ms since 1970, by the server's clock)."""
+    began_us: int
+    """When the client connected (µs since 1970, by the server's clock). A bot that is asked to move
+    may connect again within a millisecond."""
     told: Json
     """All that nats-server tells of it."""
 
@@ -46,8 +47,8 @@ class Listing:
 
     server: str
     """The server's id."""
-    at_ms: int
-    """The time of the first answer, by the server's clock (ms since 1970)."""
+    at_us: int
+    """The time of the first answer, by the server's clock (µs since 1970)."""
     sessions: tuple[LiveSession, ...]
 
 
@@ -73,7 +74,7 @@ async def list_sessions(nc: HardenedClient) -> Listing:
             # The time of the first page: a session that begins during the others is no old one.
             first = first or data
             if len(page) < PAGE:
-                return Listing(first["server_id"], time_ms(first["now"]), tuple(found.values()))
+                return Listing(first["server_id"], time_us(first["now"]), tuple(found.values()))
         except (ValueError, KeyError, TypeError):
             raise NatsError("nats-server does not say who is connected") from None
         offset += PAGE - OVERLAP
@@ -81,4 +82,4 @@ async def list_sessions(nc: HardenedClient) -> Listing:
 
 def _session(told: Json) -> LiveSession:
     bot, key = read_session_name(told["authorized_user"])
-    return LiveSession(int(told["cid"]), bot, key, time_ms(told["start"]), told)
+    return LiveSession(int(told["cid"]), bot, key, time_us(told["start"]), told)

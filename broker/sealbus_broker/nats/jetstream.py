@@ -128,7 +128,12 @@ def is_missing(answer: Json) -> bool:
 
 def time_ms(text: str) -> int:
     """Return the milliseconds since 1970 of a time that nats-server writes."""
-    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
+    return time_us(text) // 1000
+
+
+def time_us(text: str) -> int:
+    """Return the microseconds since 1970 of a time that nats-server writes."""
+    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(microseconds=1)
 
 
 def without_nulls(config: Json) -> Json:

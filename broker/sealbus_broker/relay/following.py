@@ -338,10 +338,10 @@ class Following:
         await _insist(partial(remove_ungranted, self._nc, self._in_force()))
         todo = self._todo
         if todo:
-            until_ms = await _insist(partial(self._sessions.obey, todo))
+            until_us = await _insist(partial(self._sessions.obey, todo))
             self._todo = NOTHING
             # Nobody waits for it: it finds a session only where a login was under way.
-            sweeping = _insist(partial(self._sessions.sweep, todo, until_ms))
+            sweeping = _insist(partial(self._sessions.sweep, todo, until_us))
             task = self._supervisor.piece("looking for late sessions", sweeping)
             self._sweeping.add(task)
             task.add_done_callback(self._sweeping.discard)

@@ -97,7 +97,7 @@ class LiveSessions:
         return frozenset(one.bot for one in (await list_sessions(self._nc)).sessions)
 
     async def obey(self, succession: Succession) -> int:
-        """Have all old sessions obey, within :data:`GRACE_S`; return their greatest age (ms since
+        """Have all old sessions obey, within :data:`GRACE_S`; return their greatest age (µs since
         1970, by the server's clock) for :meth:`sweep`.
 
         The door decides by the new policy already.
@@ -106,13 +106,13 @@ class LiveSessions:
             nats.errors.Error, OSError: The connection is lost, or nats-server does not answer.
         """
         listing = await list_sessions(self._nc)
-        until_ms = listing.at_ms
+        until_us = listing.at_us
         lost = succession.lost_keys
-        narrow = _old(listing, succession.narrow, until_ms)
+        narrow = _old(listing, succession.narrow, until_us)
         ended = [one for one in narrow if (one.bot, one.key) in lost]
         narrow = [one for one in narrow if one not in ended]
-        ended += _old(listing, succession.ended, until_ms)
-        wide = _old(listing, succession.wide, until_ms)
+        ended += _old(listing, succession.ended, until_us)
+        wide = _old(listing, succession.wide, until_us)
         self._nc.write(
             [
                 *self._notices(succession),
@@ -131,7 +131,7 @@ class LiveSessions:
         loop = asyncio.get_running_loop()
         end_s = loop.time() + GRACE_S
         must_go = succession.ended | succession.narrow
-        while left := _old(listing := await list_sessions(self._nc), must_go, until_ms):
+        while left := _old(listing := await list_sessions(self._nc), must_go, until_us):
             late = loop.time() >= end_s
             going = [one for one in left if late or one.bot in succession.ended]
             self.ended += len(going) if late else 0
@@ -145,9 +145,9 @@ class LiveSessions:
                 )
                 break
             await asyncio.sleep(LOOK_S)
-        return until_ms
+        return until_us
 
-    async def sweep(self, succession: Succession, until_ms: int) -> None:
+    async def sweep(self, succession: Succession, until_us: int) -> None:
         """End the sessions of logins that were under way, :data:`SETTLE_S` after :meth:`obey`.
 
         Raises:
@@ -155,7 +155,7 @@ class LiveSessions:
         """
         await asyncio.sleep(SETTLE_S)
         listing = await list_sessions(self._nc)
-        left = _old(listing, succession.ended | succession.narrow, until_ms)
+        left = _old(listing, succession.ended | succession.narrow, until_us)
         if left:
             self._nc.write(_tell(kick_subject(listing.server), left))
             bots = sorted({one.bot for one in left})[:20]
@@ -173,9 +173,9 @@ class LiveSessions:
         ]
 
 
-def _old(listing: Listing, bots: frozenset[str], until_ms: int) -> list[LiveSession]:
-    """Return the sessions of ``bots`` that began at ``until_ms`` or before."""
-    return [one for one in listing.sessions if one.bot in bots and one.began_ms <= until_ms]
+def _old(listing: Listing, bots: frozenset[str], until_us: int) -> list[LiveSession]:
+    """Return the sessions of ``bots`` that began at ``until_us`` or before."""
+    return [one for one in listing.sessions if one.bot in bots and one.began_us <= until_us]
 
 
 def _tell(subject: str, sessions: Iterable[LiveSession]) -> list[bytes]:
