@@ -1,0 +1,146 @@
+"""Which sessions are old, by the list of nats-server, and what is said to them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from nats.errors import Error as NatsError
+
+from sealbus.nats.client import HardenedClient
+from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus_broker.nats.config import kick_subject, renew_subject
+from sealbus_broker.policy.succession import Succession
+from sealbus_broker.relay import live_sessions
+from sealbus_broker.relay.live_sessions import OVERLAP, PAGE, LiveSessions
+
+EARLY = "2026-11-27T08:00:00Z"
+NOW = "2026-11-27T08:00:00.0001Z"
+SOON = "2026-11-27T08:00:00.000101234Z"
+"""A microsecond after NOW."""
+
+
+def row(number: int, bot: str, start: str = EARLY) -> dict[str, Any]:
+    return {"cid": number, "authorized_user": bot, "start": start}
+
+
+class Server:
+    """Answers with one list after the other. The last one stays."""
+
+    def __init__(self, *lists: Sequence[dict[str, Any]] | None) -> None:
+        self._lists = list(lists)
+        self.told: list[tuple[str, int]] = []
+        """Each order of nats-server, and the number of its connection."""
+
+    async def request(self, _: str, data: bytes, __: float, /) -> SimpleNamespace:
+        asked = json.loads(data)
+        rows = self._lists[0]
+        if asked["offset"] == 0 and len(self._lists) > 1:
+            self._lists.pop(0)
+        begin = asked["offset"]
+        page = None if rows is None else rows[begin : begin + asked["limit"]]
+        answer = {"data": {"server_id": "SERVER", "now": NOW, "connections": page}}
+        return SimpleNamespace(data=json.dumps(answer).encode())
+
+    def write(self, frames: Sequence[bytes]) -> None:
+        for frame in frames:
+            head, body = frame.split(b"\r\n")[:2]
+            subject = head.split()[1].decode()
+            if subject.startswith("$SYS"):
+                self.told.append((subject, json.loads(body)["cid"]))
+
+    def sessions(self) -> LiveSessions:
+        key = SigningKey.generate(KeyKind.BUS)
+        nc = cast(HardenedClient, self)
+        return LiveSessions(nc=nc, key=key, bus="shop", now_ms=lambda: 0)
+
+
+KICK, RENEW = kick_subject("SERVER"), renew_subject("SERVER")
+
+
+def succession(*, ended: str = "", narrow: str = "", wide: str = "") -> Succession:
+    sets = [frozenset(names.split()) for names in (ended, narrow, wide)]
+    return Succession(sets[0], sets[1], sets[2], MappingProxyType({}))
+
+
+async def test_each_row_gets_its_order() -> None:
+    rows = [row(1, "a"), row(2, "b"), row(3, "c"), row(4, "d"), row(5, "b")]
+    server = Server(rows, [row(3, "c"), row(4, "d")])
+    await server.sessions().obey(succession(ended="a", narrow="b", wide="c"))
+    assert server.told == [(KICK, 1), (RENEW, 2), (RENEW, 5), (RENEW, 3)]
+
+
+async def test_session_of_the_next_microsecond_is_not_old() -> None:
+    """A bot that is asked to move connects again within a millisecond."""
+    server = Server([row(1, "b", NOW)], [row(2, "b", SOON)])
+    until = await server.sessions().obey(succession(narrow="b"))
+    assert server.told == [(RENEW, 1)]
+    await server.sessions().sweep(succession(narrow="b"), until)
+    assert server.told == [(RENEW, 1)]
+
+
+async def test_ended_session_is_cut_off_until_it_is_gone() -> None:
+    server = Server([row(1, "a")], [row(1, "a")], [])
+    await server.sessions().obey(succession(ended="a"))
+    assert server.told == [(KICK, 1), (KICK, 1)]
+
+
+async def test_session_that_does_not_move_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_sessions, "GRACE_S", 0)
+    server = Server([row(1, "b"), row(2, "c")])
+    await server.sessions().obey(succession(narrow="b", wide="c"))
+    assert server.told == [(RENEW, 1), (RENEW, 2), (KICK, 1)]
+
+
+async def test_sweep_ends_logins_that_were_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_sessions, "SETTLE_S", 0)
+    late = [row(1, "a"), row(2, "b"), row(3, "c"), row(4, "a", SOON)]
+    server = Server([], [], late)
+    concerned = succession(ended="a", narrow="b", wide="c")
+    until = await server.sessions().obey(concerned)
+    assert server.told == []
+    await server.sessions().sweep(concerned, until)
+    assert server.told == [(KICK, 1), (KICK, 2)]
+
+
+async def test_all_pages_are_read() -> None:
+    count = 3 * PAGE
+    rows = [row(number, f"bot-{number}") for number in range(count)]
+    bots = await Server(rows).sessions().bots()
+    assert len(bots) == count
+
+
+async def test_page_that_moved_forward_loses_no_session() -> None:
+    """Sessions end between two questions, so the rest moves to the front of the list."""
+    rows = [row(number, f"bot-{number}") for number in range(PAGE + OVERLAP)]
+    server = Server(rows)
+    request = server.request
+
+    async def shrinking(subject: str, data: bytes, within_s: float, /) -> SimpleNamespace:
+        answer = await request(subject, data, within_s)
+        del rows[:OVERLAP]
+        return answer
+
+    server.request = shrinking  # type: ignore[method-assign]
+    assert len(await server.sessions().bots()) == PAGE + OVERLAP
+
+
+async def test_bus_without_sessions_has_none() -> None:
+    assert await Server(None).sessions().bots() == frozenset()
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"cid": 1, "start": EARLY}],
+        [{"cid": 1, "authorized_user": "a", "start": "yesterday"}],
+        [{"cid": "x", "authorized_user": "a", "start": EARLY}],
+        [None],
+    ],
+)
+async def test_strange_list_is_an_error_of_nats(rows: Any) -> None:
+    with pytest.raises(NatsError, match="does not say who is connected"):
+        await Server(rows).sessions().bots()
