@@ -1,0 +1,260 @@
+"""A relay in memory follows its folder: grants, bots, limits, and changes that it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sealbus import Bot, ConnectionFailed, InvalidInput, Message, SubscriptionDenied
+from sealbus.protocol.streams import ACCEPTED, LIVE
+from sealbus_broker.testing.refusals import expect_refused
+from tests.shells.following_shop import WATCHER, Shop, open_shop
+from tests.waiting import PATIENCE_S, until
+
+pytestmark = pytest.mark.slow
+
+ORDER = {"id": 1}
+GRANTED = "publish: [orders.placed, ticks.now]"
+TAKEN = "publish: [ticks.now]"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses are short."""
+    for name, seconds in {
+        "sealbus.life.session.ASKED_S": 0.0,
+        "sealbus.life.session.APART_S": 0.0,
+        "sealbus.life.connecting.BACKOFF_FIRST_S": 0.05,
+        "sealbus.life.connecting.BACKOFF_MOST_S": 0.05,
+        "sealbus_broker.relay.live_sessions.LOOK_S": 0.005,
+        "sealbus_broker.relay.live_sessions.GRACE_S": PATIENCE_S,
+        "sealbus_broker.relay.live_sessions.SETTLE_S": 0.01,
+        "sealbus_broker.relay.following.AGAIN_S": 0.01,
+        "sealbus_broker.nats.connection.RECONNECT_S": 0.01,
+    }.items():
+        monkeypatch.setattr(name, seconds)
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    async with open_shop(tmp_path / "shop") as shop:
+        yield shop
+
+
+# ---- grants --------------------------------------------------------------------------------------
+
+
+async def test_grant_to_publish_is_judged_at_once(shop: Shop) -> None:
+    order = await shop.bus.bot("order")
+    session = await order._session.client()
+    assert (await order.publish("orders.placed", ORDER)).policy == shop.newest
+    await shop.follow(GRANTED, TAKEN)
+    with expect_refused("not-granted") as refused:
+        await order.publish("orders.placed", ORDER)
+    assert refused.error.stamp.policy == shop.newest
+    await shop.follow(TAKEN, GRANTED)
+    assert (await order.publish("orders.placed", ORDER)).policy == shop.newest
+    assert await order._session.client() is session, "a grant to publish changes no session"
+
+
+async def test_live_message_is_judged_by_the_new_policy(shop: Shop) -> None:
+    order = await shop.bus.bot("order")
+    async with shop.client("watcher"):
+        await order.publish("ticks.now", ORDER)
+        await shop.follow(GRANTED, "publish: []")
+        with expect_refused("not-granted"):
+            await order.publish("ticks.now", ORDER)
+
+
+async def test_new_grant_to_subscribe_needs_no_reconnect(shop: Shop) -> None:
+    connected: list[str] = []
+    inventory = Bot(shop.bus.credentials("inventory"))
+    inventory.on_connected(lambda: connected.append("connected"))
+    await shop.bus.connect(inventory)
+    await until(lambda: connected != [], "it is connected")
+    order = await shop.bus.bot("order")
+    with pytest.raises(SubscriptionDenied):
+        await first(inventory, "orders.paid")
+    shop.folder.change(GRANTED, "publish: [orders.placed, orders.paid]")
+    await shop.follow("subscribe: [orders.placed]", "subscribe: [orders.placed, orders.paid]")
+    await order.publish("orders.paid", ORDER)
+    assert (await first(inventory, "orders.paid")).payload == ORDER
+    assert connected == ["connected"], "once, at the start"
+
+
+async def first(bot: Bot, pattern: str) -> Message:
+    """The first message of a durable subscription, from the beginning."""
+    async with asyncio.timeout(PATIENCE_S), bot.messages(pattern, start="all") as messages:
+        async for message in messages:
+            return message
+    raise AssertionError("the subscription has ended")
+
+
+async def test_new_grant_renews_the_session(shop: Shop) -> None:
+    inventory = await shop.bus.bot("inventory")
+    before = await inventory._session.client()
+    await shop.follow("subscribe: [orders.placed]", "subscribe: [orders.*]")
+    await until(lambda: before.is_closed, "the old session has ended")
+    assert inventory._session.is_up
+
+
+async def test_durable_subscription_ends_with_its_grant(shop: Shop) -> None:
+    inventory, order = await shop.bus.bot("inventory"), await shop.bus.bot("order")
+    await order.publish("orders.placed", ORDER)
+
+    async def take() -> None:
+        async with inventory.messages("orders.placed", start="all") as messages:
+            async for _ in messages:
+                taken.set()
+
+    taken = asyncio.Event()
+    taking = asyncio.ensure_future(take())
+    await asyncio.wait_for(taken.wait(), PATIENCE_S)
+    await shop.follow("subscribe: [orders.placed]", "subscribe: []")
+    with pytest.raises(SubscriptionDenied, match=r"orders\.placed"):
+        await asyncio.wait_for(taking, PATIENCE_S)
+    assert shop.server.jetstream.streams[ACCEPTED].consumers == {}
+    # Given again, it begins anew.
+    await shop.follow(
+        "inventory:\n    publish: []\n    subscribe: []",
+        "inventory:\n    publish: []\n    subscribe: [orders.placed]",
+    )
+    assert (await first(inventory, "orders.placed")).payload == ORDER
+
+
+async def test_live_subscription_ends_with_its_grant(shop: Shop) -> None:
+    watcher, order = await shop.bus.bot("watcher"), await shop.bus.bot("order")
+
+    async def watch() -> None:
+        async with watcher.messages("ticks.now") as messages:
+            async for _ in messages:
+                seen.set()
+
+    async def tick() -> bool:
+        await order.publish("ticks.now", ORDER)
+        return seen.is_set()
+
+    seen = asyncio.Event()
+    watching = asyncio.ensure_future(watch())
+    await until(tick, "it receives")
+    await shop.follow("subscribe: [ticks.now]", "subscribe: []")
+    with pytest.raises(SubscriptionDenied, match=r"ticks\.now"):
+        async with asyncio.timeout(PATIENCE_S):
+            await watching
+
+
+# ---- bots ----------------------------------------------------------------------------------------
+
+
+async def test_removed_bot_is_told_why_and_thrown_out(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    watcher = await shop.bus.bot("watcher")
+    before = await watcher._session.client()
+    await shop.follow(WATCHER, "")
+    assert "watcher" not in shop.server.names
+    await until(lambda: before.is_closed, "its session has ended")
+    why = "the bus's policy does not have this bot any more"
+    await until(lambda: "was not admitted" in str(watcher._session.explain()), "it was tried")
+    assert [one for one in caplog.messages if why in one and "has ended the session" in one]
+    assert why in watcher._session.explain().what
+    with pytest.raises(ConnectionFailed, match="not admitted"):
+        await Bot(shop.bus.credentials("watcher")).connect(timeout=0.2)
+
+
+async def test_removed_bot_may_come_back(shop: Shop) -> None:
+    watcher = await shop.bus.bot("watcher")
+    await shop.follow(WATCHER, "")
+    await until(lambda: not watcher._session.is_up, "it is thrown out")
+    await shop.follow("subjects:\n", WATCHER + "subjects:\n")
+    await until(lambda: watcher._session.is_up, "it is admitted again")
+
+
+async def test_added_bot_is_admitted(shop: Shop) -> None:
+    with pytest.raises(InvalidInput, match="no bot 'auditor'"):
+        shop.bus.credentials("auditor")
+    auditor = "  auditor:\n    publish: [orders.placed]\n"
+    await shop.follow("subjects:\n", auditor + "subjects:\n")
+    auditing = await shop.bus.bot("auditor")
+    assert (await auditing.publish("orders.placed", ORDER)).bot == "auditor"
+
+
+async def test_other_bots_keep_their_sessions(shop: Shop) -> None:
+    order, watcher = await shop.bus.bot("order"), await shop.bus.bot("watcher")
+    before = await order._session.client()
+    await shop.follow("subscribe: [ticks.now]", "subscribe: []")
+    await until(lambda: watcher._session._client is not None, "the watcher has renewed")
+    assert await order._session.client() is before
+    assert not before.is_to_leave
+
+
+# ---- rules and limits ----------------------------------------------------------------------------
+
+
+async def test_schema_changes_with_its_file(shop: Shop) -> None:
+    order = await shop.bus.bot("order")
+    await order.publish("orders.placed", ORDER)
+    shop.folder.write("schemas/order.v1.json", '{"type": "object", "required": ["amount"]}')
+    await shop.bus.reload()
+    with expect_refused("schema"):
+        await order.publish("orders.placed", ORDER)
+    await order.publish("orders.placed", {"amount": 1})
+
+
+async def test_rate_changes(shop: Shop) -> None:
+    order = await shop.bus.bot("order")
+    for _ in range(3):
+        await order.publish("orders.placed", ORDER)
+    rule = "  orders.placed:\n    schema: order.v1\n"
+    await shop.follow(rule, rule + "    rate: 0.001/s burst 1\n")
+    await order.publish("orders.placed", ORDER)
+    with expect_refused("rate"):
+        await order.publish("orders.placed", ORDER)
+    await shop.follow("    rate: 0.001/s burst 1\n", "")
+    await order.publish("orders.placed", ORDER)
+
+
+async def test_payload_limit_changes(shop: Shop) -> None:
+    order = await shop.bus.bot("order")
+    large = {"text": "x" * 2048}
+    await order.publish("orders.placed", large)
+    await shop.follow("payload_bytes: 64KiB", "payload_bytes: 1KiB")
+    with expect_refused("size"):
+        await order.publish("orders.placed", large)
+    await shop.follow("payload_bytes: 1KiB", "payload_bytes: 4KiB")
+    await order.publish("orders.placed", large)
+
+
+async def test_streams_follow_their_limits(shop: Shop) -> None:
+    before = shop.limits()
+    await shop.follow("limits:\n", "limits:\n  live_bytes: 8MiB\n  accepted_bytes: 16MiB\n")
+    after = shop.limits()
+    assert {name for name in before if before[name] != after[name]} == {ACCEPTED, LIVE}
+    assert (after[LIVE][0], after[ACCEPTED][0]) == (8 << 20, 16 << 20)
+
+
+async def test_longer_ledger_remembers_before_it_is_judged(shop: Shop) -> None:
+    order = await shop.bus.bot("order")
+    before = shop.limits()
+    await shop.follow("limits:\n", "limits:\n  ingress_wait: 10m\n")
+    grown = shop.limits()
+    assert grown[ACCEPTED][2] > before[ACCEPTED][2]
+    assert grown[ACCEPTED][2] == shop.policy.ledger_window_ms * 1_000_000
+    await order.publish("orders.placed", ORDER)
+    # A shorter one waits: another relay may still judge by the policy before.
+    await shop.follow("ingress_wait: 10m", "ingress_wait: 5m")
+    assert shop.limits()[ACCEPTED] == grown[ACCEPTED]
+    await order.publish("orders.placed", ORDER)
+
+
+async def test_grown_ledger_is_read_again(shop: Shop) -> None:
+    (accepted, live) = shop.following._ledgers.by_delivery.values()
+    assert (accepted.since_ms, live.since_ms) != (None, None)
+    before = accepted.since_ms
+    await shop.follow("limits:\n", "limits:\n  ingress_wait: 10m\n")
+    metadata = shop.server.jetstream.streams[ACCEPTED].config["metadata"]
+    (since,) = metadata.values()
+    assert accepted.since_ms == max(before or 0, int(since))
