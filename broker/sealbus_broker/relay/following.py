@@ -253,6 +253,8 @@ class Following:
         self._in_force.see()
         if loaded is None or await self._follow(loaded):
             self._state = state
+        else:
+            self._state = None  # it waits for NATS, and is read again then, changed or not
 
     def _miss(self, why: str) -> None:
         if self._in_force.unseen is None:
