@@ -1,0 +1,297 @@
+"""A change that cannot be used changes nothing; a change that cannot be made yet is made later."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sealbus import InvalidInput
+from sealbus_broker.errors import StreamsUnusable
+from sealbus_broker.nats.provision import provision
+from sealbus_broker.relay import following as module
+from sealbus_broker.relay.following import question
+from tests.shells.following_shop import Shop, open_shop
+from tests.waiting import PATIENCE_S, until
+
+pytestmark = pytest.mark.slow
+
+ORDER = {"id": 1}
+LARGE = {"text": "x" * 60_000}
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses are short."""
+    monkeypatch.setattr("sealbus.life.connecting.BACKOFF_FIRST_S", 0.05)
+    monkeypatch.setattr("sealbus.life.connecting.BACKOFF_MOST_S", 0.05)
+    monkeypatch.setattr("sealbus_broker.relay.following.AGAIN_S", 0.01)
+    monkeypatch.setattr("sealbus_broker.nats.connection.RECONNECT_S", 0.01)
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    async with open_shop(tmp_path / "shop") as shop:
+        yield shop
+
+
+# ---- a folder with a problem ---------------------------------------------------------------------
+
+
+async def test_broken_folder_changes_nothing(shop: Shop) -> None:
+    order = await shop.bus.bot("order")
+    before, limits = shop.policy, shop.limits()
+    shop.folder.change("publish: [orders.placed, ticks.now]", "publish: [orders.plaecd]")
+    shop.folder.change("delivery: live", "delivery: life")
+    with pytest.raises(InvalidInput, match=r"(?s)orders\.plaecd.*life|life.*orders\.plaecd"):
+        await shop.bus.reload()
+    assert shop.policy is before
+    assert shop.limits() == limits
+    assert (await order.publish("orders.placed", ORDER)).policy == before.digest
+    (problem,) = await shop.health()
+    assert problem.startswith("warning: the newest policy cannot be used")
+    assert "policy.yaml:" in problem
+
+
+async def test_problem_is_logged_once_and_again_when_it_changes(shop: Shop) -> None:
+    shop.folder.change("bus: shop", "bus: ")
+    for _ in range(3):
+        with pytest.raises(InvalidInput):
+            await shop.bus.reload()
+    (line,) = shop.events("policy.refused")
+    assert "the policy" in line["text"]
+    assert "stays in force" in line["text"]
+    shop.folder.change("delivery: live", "delivery: life")
+    with pytest.raises(InvalidInput):
+        await shop.bus.reload()
+    assert len(shop.events("policy.refused")) == 2
+
+
+async def test_repaired_folder_is_in_force(shop: Shop) -> None:
+    order = await shop.bus.bot("order")
+    shop.folder.change("publish: [orders.placed, ticks.now]", "publish: [orders.plaecd]")
+    with pytest.raises(InvalidInput):
+        await shop.bus.reload()
+    await shop.follow("publish: [orders.plaecd]", "publish: [orders.placed]")
+    assert await shop.health() == []
+    assert (await order.publish("orders.placed", ORDER)).policy == shop.newest
+
+
+async def test_broken_change_that_is_taken_back_is_over(shop: Shop) -> None:
+    before = shop.policy
+    shop.folder.change("delivery: live", "delivery: life")
+    with pytest.raises(InvalidInput):
+        await shop.bus.reload()
+    await shop.follow("delivery: life", "delivery: live")
+    assert await shop.health() == []
+    assert shop.policy is before
+
+
+async def test_another_bus_name_is_refused(shop: Shop) -> None:
+    before = shop.policy
+    shop.folder.change("bus: shop", "bus: market")
+    with pytest.raises(InvalidInput, match="is the name of another bus"):
+        await shop.bus.reload()
+    assert shop.policy is before
+
+
+async def test_report_names_the_first_problems(shop: Shop) -> None:
+    missing = ", ".join(f"missing.s{number}" for number in range(30))
+    shop.folder.change("publish: [orders.placed, ticks.now]", f"publish: [{missing}]")
+    answer = await shop.following._nc.request(
+        module.RELOAD_SUBJECT, question(look=True), PATIENCE_S
+    )
+    assert len(shop.following._in_force.problems) > module.MOST_TOLD
+    assert answer.data.count(b"missing.s") >= module.MOST_TOLD
+    assert len(shop.following.report()["problems"]) == module.MOST_TOLD
+    assert shop.following.report()["policy"] == shop.policy.digest.hex()
+
+
+# ---- streams that cannot follow ------------------------------------------------------------------
+
+
+async def test_limit_below_the_stored_messages_is_refused(shop: Shop) -> None:
+    order = await shop.bus.bot("order")
+    for _ in range(20):
+        await order.publish("orders.placed", LARGE)
+    before, limits = shop.policy, shop.limits()
+    lower = "limits:\n  ingress_bytes: 64MiB\n  accepted_bytes: 1MiB\n  live_bytes: 8MiB\n"
+    shop.folder.change("limits:\n", lower)
+    with pytest.raises(InvalidInput, match="stream ACCEPTED holds"):
+        await shop.bus.reload()
+    assert shop.policy is before
+    assert shop.limits() == limits
+    (problem,) = await shop.health()
+    assert "ACCEPTED holds" in problem
+    assert (await order.publish("orders.placed", ORDER)).policy == before.digest
+    await shop.follow("accepted_bytes: 1MiB", "accepted_bytes: 64MiB")
+    assert await shop.health() == []
+
+
+# ---- NATS that is away ---------------------------------------------------------------------------
+
+
+async def test_change_without_nats_is_made_when_it_is_back(shop: Shop) -> None:
+    order = await shop.bus.bot("order")
+    before = shop.policy
+    shop.server.stop()
+    await until(shop.following._is_lost, "the relay has noticed")
+    shop.folder.change("publish: [orders.placed, ticks.now]", "publish: [orders.paid]")
+    await shop.bus.reload()
+    assert shop.policy is before
+    shop.server.start()
+    await until(lambda: shop.is_followed, "it is in force")
+    await until(lambda: shop.obeyed == shop.newest, "and obeyed")
+    assert (await order.publish("orders.paid", ORDER)).policy == shop.newest
+    assert shop.events("policy.refused") == []
+
+
+async def test_connection_lost_amid_the_streams_refuses_nothing(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = asyncio.Event()
+
+    async def failing(*arguments: object, **options: object) -> None:
+        if not failed.is_set():
+            failed.set()
+            shop.server.stop()
+            await until(shop.following._is_lost, "the relay has noticed")
+            raise StreamsUnusable("JetStream did not answer")
+        await provision(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "provision", failing)
+    shop.folder.change("payload_bytes: 64KiB", "payload_bytes: 32KiB")
+    await shop.bus.reload()
+    assert not shop.is_followed
+    shop.server.start()
+    await until(lambda: shop.is_followed, "it is in force")
+    assert shop.events("policy.refused") == []
+
+
+async def test_refused_change_is_tried_again_when_it_is_asked(shop: Shop) -> None:
+    """Without a change of the folder: the reason of the refusal may be over."""
+    order = await shop.bus.bot("order")
+    for _ in range(20):
+        await order.publish("orders.placed", LARGE)
+    shop.folder.change("limits:\n", "limits:\n  accepted_bytes: 1MiB\n")
+    with pytest.raises(InvalidInput):
+        await shop.bus.reload()
+    stream = shop.server.jetstream.streams["ACCEPTED"]
+    stream.purge(None)
+    await shop.bus.reload()
+    assert shop.is_followed
+    assert await shop.health() == []
+
+
+# ---- a folder that cannot be read ----------------------------------------------------------------
+
+
+class Disk:
+    """Breaks the disk of a relay's folder."""
+
+    def __init__(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._folder = shop.bus._folder
+        self._state = self._folder.state
+        self._patch = monkeypatch
+
+    def break_(self) -> None:
+        def state() -> tuple[object, ...]:
+            raise OSError(5, os.strerror(5))
+
+        self._patch.setattr(self._folder, "state", state)
+
+    def mend(self) -> None:
+        self._patch.setattr(self._folder, "state", self._state)
+
+
+@pytest.fixture
+def disk(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(shop, monkeypatch)
+
+
+def later(shop: Shop, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Set the clock of the policy ahead."""
+    monkeypatch.setattr(shop.relay._policy, "_monotonic", lambda: time.monotonic() + seconds)
+
+
+async def test_unreadable_folder_is_a_warning(
+    shop: Shop, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = await shop.bus.bot("order")
+    disk.break_()
+    for _ in range(3):
+        await shop.following.follow_now()
+    assert len(shop.events("policy.unseen")) == 1
+    later(shop, monkeypatch, 100_000)
+    await shop.following.follow_now()
+    (problem,) = await shop.health()
+    assert problem.startswith("warning: the relay cannot read its folder for 100")
+    assert shop.following.report()["unseen"] == "Input/output error"
+    await order.publish("orders.placed", ORDER)
+    disk.mend()
+    await shop.bus.reload()
+    assert await shop.health() == []
+    assert len(shop.events("policy.seen")) == 1
+
+
+async def test_nothing_is_judged_after_policy_age(
+    shop: Shop, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = await shop.bus.bot("order")
+    await shop.follow("limits:\n", "limits:\n  policy_age: 1h\n")
+    disk.break_()
+    await shop.following.follow_now()
+    await order.publish("orders.placed", ORDER)
+    later(shop, monkeypatch, 3601)
+    await shop.following.follow_now()
+    (problem,) = await shop.health()
+    assert problem.startswith("red: the relay cannot read its folder")
+    assert "judges nothing" in problem
+    publishing = asyncio.ensure_future(order.publish("orders.placed", ORDER, timeout=PATIENCE_S))
+    await until(lambda: waits(shop), "the message waits in INGRESS")
+    accepted = len(shop.server.jetstream.streams["ACCEPTED"].messages())
+    # A change that came meanwhile is the policy by which the message is judged.
+    shop.folder.change("payload_bytes: 64KiB", "payload_bytes: 32KiB")
+    assert len(shop.server.jetstream.streams["ACCEPTED"].messages()) == accepted
+    assert not publishing.done()
+    disk.mend()
+    await shop.bus.reload()
+    assert (await publishing).reason is None
+    assert await shop.health() == []
+
+
+def waits(shop: Shop) -> bool:
+    return len(shop.server.jetstream.streams["INGRESS"].messages()) == 1
+
+
+async def test_silent_disk_is_a_folder_that_cannot_be_read(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, let_go = threading.Event(), threading.Event()
+    folder = shop.bus._folder
+
+    def state() -> tuple[object, ...]:
+        hangs.set()
+        let_go.wait(PATIENCE_S)
+        return ()
+
+    monkeypatch.setattr(module, "READ_S", 0.05)
+    monkeypatch.setattr(folder, "state", state)
+    order = await shop.bus.bot("order")
+    await shop.following.follow_now()
+    assert hangs.is_set()
+    assert (shop.following.report()["unseen"] or "").startswith("the disk does not answer")
+    await order.publish("orders.placed", ORDER)
+    # The thread that hangs is not joined by another one.
+    await shop.following.follow_now()
+    names = [thread.name for thread in threading.enumerate()]
+    assert names.count("sealbus folder") == 1
+    let_go.set()
+    monkeypatch.setattr(module, "READ_S", PATIENCE_S)
+    await shop.bus.reload()
+    assert shop.following.report()["unseen"] is None
