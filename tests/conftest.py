@@ -74,6 +74,7 @@ STARTERS = frozenset(
         "tests.docs.transcript",
         "tests.faults.greedy.trial",
         "tests.faults.market",
+        "tests.faults.revocations",
         "tests.faults.yard",
         "tests.e2e.shop",
         "tests.packaging.release",

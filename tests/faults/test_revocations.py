@@ -1,0 +1,13 @@
+"""Keys that are revoked on a busy bus, by a small run of the program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.faults.revocations import play
+
+
+async def test_nothing_slips_through_after_a_revocation(tmp_path: Path) -> None:
+    outcome = await play(tmp_path / "town", tries=5, sessions=20)
+    assert outcome.slipped == []
+    assert len(outcome.gone_s) == len(outcome.judged_s) == 5
