@@ -1,0 +1,303 @@
+"""``sealbus reload``, and changes of a running bus without a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sealbus_broker.cli.reload import HEAD
+from sealbus_broker.relay.following import RELOAD_SUBJECT
+from tests.cli.bus import RunningBus, clean_environment, running_bus
+from tests.cli.command import SEALBUS, Ran, quickly, sealbus
+from tests.cli.test_streams_of_commands import State, expected, started
+from tests.e2e.shop import Shop
+from tests.ports import free_port
+from tests.waiting import PATIENCE_S, until
+
+HELLO = '{"text": "hello"}'
+BROKEN = "bots: ["
+"""A line that makes policy.yaml unreadable."""
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBus]:
+    """A bus of `sealbus up`, whose folder the tests change."""
+    with running_bus(tmp_path_factory.mktemp("reload")) as bus:
+        yield bus
+
+
+@pytest.fixture
+def bus(running: RunningBus, tmp_path: Path) -> Iterator[RunningBus]:
+    """The same. Its folder is afterwards as it was."""
+    folder, kept = running.folder / "mybus", tmp_path / "kept"
+    left_out = shutil.ignore_patterns(".sealbus")
+    shutil.copytree(folder, kept, ignore=left_out)
+    yield running
+    for path in folder.iterdir():
+        if path.name != ".sealbus":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.copytree(kept, folder, dirs_exist_ok=True)
+    assert reload(running, "--wait").code == 0
+
+
+def reload(bus: RunningBus, *options: str) -> Ran:
+    """`sealbus reload` in the folder of ``bus``."""
+    return quickly("reload", "--dir", str(bus.folder / "mybus"), *options, cwd=bus.folder)
+
+
+def reports(ran: Ran) -> list[dict[str, Any]]:
+    """The objects that `reload --json` has printed."""
+    return [json.loads(line) for line in ran.out.splitlines()]
+
+
+def publish(bus: RunningBus, bot: str = "greeter") -> Ran:
+    """`sealbus pub` in the folder of ``bus``."""
+    return bus.run("pub", "greetings.sent", HELLO, "--as", bot, "--timeout", "5")
+
+
+def edit(folder: Path, old: str, new: str) -> None:
+    """Replace ``old``, which occurs once, in policy.yaml."""
+    path = folder / "policy.yaml"
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+
+
+# ---- on `sealbus up` -----------------------------------------------------------------------------
+
+
+def test_reload_shows_the_policy_in_force(running: RunningBus) -> None:
+    shown = reload(running)
+    (told,) = reports(reload(running, "--json"))
+    head, row = shown.out.splitlines()
+    assert all(name in head for name in HEAD)
+    assert row.split() == ["relay", told["policy"][:16], "yes", "yes"]
+    assert told == {
+        "relay": "relay",
+        "bus": "mybus",
+        "policy": told["policy"],
+        "problems": [],
+        "unseen": None,
+        "sessions_obey": True,
+        "newest": True,
+    }
+
+
+def test_reload_brings_an_edit_into_force(bus: RunningBus) -> None:
+    (before,) = reports(reload(bus, "--json"))
+    edit(bus.folder / "mybus", "ttl: 60s", "ttl: 61s")
+    (after,) = reports(reload(bus, "--json"))
+    assert after["policy"] != before["policy"]
+    assert after["newest"]
+
+
+def test_wait_returns_when_a_removed_bot_is_gone(bus: RunningBus) -> None:
+    listening = ("sub", "greetings.sent", "--as", "listener", "--json")
+    with bus.start(*listening, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stderr is not None
+            while b"connected as listener" not in (line := process.stderr.readline()):
+                assert line, "it ended before it listened"
+            assert bus.run("bot", "rm", "listener", "--yes").code == 0
+            ran = reload(bus, "--wait", "--json")
+            assert ran.code == 0
+            assert reports(ran)[0]["sessions_obey"]
+            while b"does not have this bot any more" not in (line := process.stderr.readline()):
+                assert line, "it ended without a reason"
+        finally:
+            process.kill()
+
+
+def test_reload_names_the_problem_of_a_folder(bus: RunningBus) -> None:
+    (before,) = reports(reload(bus, "--json"))
+    policy = bus.folder / "mybus/policy.yaml"
+    lines = policy.read_text().splitlines()
+    policy.write_text("\n".join([*lines, BROKEN, ""]))
+    for options in ((), ("--wait",)):
+        ran = reload(bus, *options)
+        assert (ran.code, ran.out) == (3, "")
+        assert f"policy.yaml:{len(lines) + 1}:7" in ran.err
+        assert "relays keep the policy that is in force" in ran.err
+    ran = reload(bus, "--json")
+    assert (ran.code, json.loads(ran.out)["error"]) == (3, "AnsweredNo")
+    # The relay goes on with the policy that it had.
+    assert publish(bus).code == 0
+    pinged = bus.run("ping", "--json")
+    assert json.loads(pinged.out)["relay"]["policy"] == before["policy"]
+
+
+def test_ping_warns_of_a_policy_that_cannot_be_used(bus: RunningBus) -> None:
+    policy = bus.folder / "mybus/policy.yaml"
+    text = policy.read_text()
+    policy.write_text(f"{text}{BROKEN}\n")
+    assert reload(bus).code == 3
+    pinged = bus.run("ping", "--json")
+    while not (found := json.loads(pinged.out)["problems"]):  # the relay looks by itself
+        pinged = bus.run("ping", "--json")
+    assert pinged.code == 0
+    assert [(one["level"], one["about"]) for one in found] == [("warning", "policy")]
+    assert "an older one is in force: policy.yaml:" in found[0]["what"]
+    policy.write_text(text)
+    assert reload(bus, "--wait").code == 0
+    assert json.loads(bus.run("ping", "--json").out)["problems"] == []
+
+
+def test_added_bot_publishes_and_removed_bot_does_not(bus: RunningBus) -> None:
+    assert bus.run("bot", "add", "herald", "--publish", "greetings.sent").code == 0
+    assert reload(bus, "--wait").code == 0
+    assert publish(bus, "herald").code == 0
+    kept = bus.folder / "herald.toml"
+    shutil.copy(bus.folder / "mybus/credentials/herald.toml", kept)
+    assert bus.run("bot", "rm", "herald", "--yes").code == 0
+    assert reload(bus, "--wait").code == 0
+    ran = bus.run("pub", "greetings.sent", HELLO, "--credentials", str(kept), "--timeout", "1")
+    assert ran.code == 1
+    assert "herald was not admitted" in ran.err
+
+
+def test_edits_of_keys_are_in_force_without_a_restart(bus: RunningBus) -> None:
+    folder = bus.folder / "mybus"
+    new, keys = bus.folder / "new.toml", folder / "keys/greeter.yaml"
+    assert bus.run("keys", "new", "greeter", "--out", str(new)).code == 0
+    assert reload(bus, "--wait").code == 0
+    publish_new = ("pub", "greetings.sent", HELLO, "--credentials", str(new), "--timeout", "5")
+    assert bus.run(*publish_new).code == 0
+    head, first, second = keys.read_text().split("  - ")
+    keys.write_text(f"{head}  - {first}    revoked: 2026-01-01T00:00:00Z\n  - {second}")
+    assert reload(bus, "--wait").code == 0
+    ran = bus.run("pub", "greetings.sent", HELLO, "--as", "greeter", "--timeout", "1")
+    assert ran.code == 1
+    assert "greeter was not admitted" in ran.err
+    assert bus.run(*publish_new).code == 0
+
+
+def test_stdout_that_takes_nothing(running: RunningBus) -> None:
+    command = [*SEALBUS, "reload", "--dir", str(running.folder / "mybus")]
+    with ExitStack() as stack:
+        for state in [State(stdout=stdout) for stdout in ("broken", "full", "closed")]:
+            process = stack.enter_context(started(state, command, running.folder))
+            _, err = process.communicate(timeout=PATIENCE_S)
+            assert b"Traceback" not in err
+            assert process.returncode == expected(state, 0, b"a table")
+
+
+def test_help_names_the_options_and_the_exit_codes(tmp_path: Path) -> None:
+    ran = quickly("reload", "--help", cwd=tmp_path)
+    assert ran.code == 0
+    for word in ("--wait", "--timeout", "--json", "--server", "--dir", "exit code is 3"):
+        assert word in " ".join(ran.out.split())
+
+
+def test_reload_without_a_bus_says_so(running: RunningBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sealbus_broker.cli.reload.CONNECT_S", 0.5)
+    ran = reload(running, "--server", f"nats://127.0.0.1:{free_port()}")
+    assert (ran.code, ran.out) == (1, "")
+    assert "nobody listens at nats://127.0.0.1" in ran.err
+
+
+def test_a_wait_of_no_number_is_refused(running: RunningBus) -> None:
+    assert reload(running, "--wait", "--timeout", "soon").code == 2
+
+
+# ---- on `sealbus relay` beside a nats-server -----------------------------------------------------
+
+
+async def ask(shop: Shop, *options: str, folder: Path | None = None) -> Ran:
+    """`sealbus reload` beside the nats-server of ``shop``."""
+    where = ("--dir", str(folder or shop.bus.path), "--server", shop.url)
+    return await asyncio.to_thread(sealbus, "reload", *where, *options, cwd=shop.bus.path)
+
+
+@pytest.fixture
+async def copied(tmp_path: Path) -> AsyncIterator[tuple[Shop, Path]]:
+    """A shop without a relay, and a copy of its folder with another policy."""
+    async with Shop(tmp_path / "shop") as shop:
+        copy = tmp_path / "copy"
+        left_out = shutil.ignore_patterns("jetstream", "*.log", "*.sock", "*.pid", "*.lock")
+        shutil.copytree(shop.bus.path, copy, ignore=left_out)
+        edit(copy, "ttl: 60s", "ttl: 61s")
+        yield shop, copy
+
+
+async def test_a_server_without_a_relay_is_told(copied: tuple[Shop, Path]) -> None:
+    ran = await ask(copied[0])
+    assert (ran.code, ran.out) == (1, "")
+    assert "NATS answers, and no relay does" in ran.err
+
+
+async def test_relay_with_another_folder_is_named(copied: tuple[Shop, Path]) -> None:
+    shop, copy = copied
+    await shop.start_relay("far")
+    ran = await ask(shop, "--wait", "--timeout", "1", folder=copy)
+    assert ran.code == 1
+    assert "after 1 s another policy is in force at: far" in ran.err
+    assert "no" in ran.out.splitlines()[1].split()
+    # Without --wait it only shows that.
+    ran = await ask(shop, "--json", folder=copy)
+    assert ran.code == 0
+    assert [one["newest"] for one in reports(ran)] == [False]
+    with (shop.bus.path / "policy.yaml").open("a") as file:
+        file.write(f"{BROKEN}\n")
+    ran = await ask(shop, "--wait", folder=copy)
+    assert ran.code == 3
+    assert "the relay far cannot use its folder: policy.yaml:" in ran.err
+
+
+async def test_wait_returns_when_both_relays_have_it(copied: tuple[Shop, Path]) -> None:
+    shop, copy = copied
+    # Both at once, because each start takes a second.
+    await asyncio.gather(shop.start_relay("first"), shop.start_relay("second"))
+    (old, _), (other, _) = [(one["policy"], one) for one in reports(await ask(shop, "--json"))]
+    assert old == other
+    (shop.bus.path / "policy.yaml").write_text((copy / "policy.yaml").read_text())
+    ran = await ask(shop, "--wait", "--json")
+    assert ran.code == 0
+    told = reports(ran)
+    assert [one["relay"] for one in told] == ["first", "second"]
+    assert all(one["newest"] and one["sessions_obey"] for one in told)
+    assert {one["policy"] for one in told}.isdisjoint({old})
+
+
+@pytest.mark.parametrize("how", ["relay-killed", "interrupted"])
+async def test_a_wait_ends_early(copied: tuple[Shop, Path], how: str) -> None:
+    shop, copy = copied
+    relay = await shop.start_relay()
+    nc = await shop.nats()
+    asked = 0
+
+    async def count(_: Any) -> None:
+        nonlocal asked
+        asked += 1
+
+    await nc.subscribe(RELOAD_SUBJECT, cb=count)
+    await nc.flush()
+    process = await asyncio.create_subprocess_exec(
+        *(*SEALBUS, "reload", "--dir", str(copy), "--server", shop.url),
+        *("--wait", "--timeout", f"{PATIENCE_S:g}"),
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    await until(lambda: asked >= 2, "it waits")
+    await nc.close()
+    if how == "interrupted":
+        process.send_signal(signal.SIGINT)
+    else:
+        relay.kill()
+    out, err = await process.communicate()
+    assert b"Traceback" not in err
+    assert out == b""
+    if how == "interrupted":
+        assert process.returncode == 128 + signal.SIGINT
+    else:
+        assert process.returncode == 1
+        assert b"no relay does" in err
