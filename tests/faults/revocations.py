@@ -52,7 +52,7 @@ from sealbus.protocol.stamp import open_stamp
 from sealbus.protocol.subjects import notice_subject
 from sealbus.sending.minting import new_nonce, salted
 from sealbus.supervision import Supervisor
-from sealbus_broker.cli.keys import make_key
+from sealbus_broker.cli.key_files import make_key
 from sealbus_broker.policy.bus_file import BusFile
 from tests.e2e.shop import Shop
 from tests.faults.yard import SCHEMA, say
